@@ -1,0 +1,1 @@
+"""Perturbations learned on models or callables: arrays in, int8 arrays out."""

@@ -1,0 +1,1 @@
+"""Benchmarks: one file per question, each writing JSON rows to benchmarks/results/."""

@@ -1,0 +1,1 @@
+"""Local models of a platform: architectures, distillation from answers, fidelity. Arrays in, arrays out."""

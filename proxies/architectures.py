@@ -1,0 +1,132 @@
+"""Architectures by name: a small CNN, the CIFAR ResNets, and any timm model; normalisation lives inside."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import nn
+
+__all__ = ["Normalised", "create_model", "list_architectures"]
+
+Builder = Callable[[int], nn.Module]
+
+
+class Normalised(nn.Module):
+    """A model with its normalisation inside: it takes float32 NCHW in [0, 1] and returns logits (N, C)."""
+
+    mean: torch.Tensor
+    std: torch.Tensor
+
+    def __init__(self, body: nn.Module, mean: tuple[float, ...], std: tuple[float, ...]) -> None:
+        super().__init__()
+        self.body = body
+        self.register_buffer("mean", torch.tensor(mean).view(1, -1, 1, 1))
+        self.register_buffer("std", torch.tensor(std).view(1, -1, 1, 1))
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        logits: torch.Tensor = self.body((images - self.mean) / self.std)
+        return logits
+
+
+def _conv(width_in: int, width_out: int, stride: int = 1) -> nn.Sequential:
+    return nn.Sequential(
+        nn.Conv2d(width_in, width_out, 3, stride=stride, padding=1, bias=False),
+        nn.BatchNorm2d(width_out),
+        nn.ReLU(inplace=True),
+    )
+
+
+def _small_cnn(classes: int, width: int = 32) -> nn.Module:
+    """Return six 3×3 convolutions in three stages and a linear layer over the pooled map."""
+    return nn.Sequential(
+        _conv(3, width),
+        _conv(width, width),
+        _conv(width, 2 * width, stride=2),
+        _conv(2 * width, 2 * width),
+        _conv(2 * width, 4 * width, stride=2),
+        _conv(4 * width, 4 * width),
+        nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(),
+        nn.Linear(4 * width, classes),
+    )
+
+
+class _BasicBlock(nn.Module):
+    """Two 3×3 convolutions with a parameter-free shortcut (option A)."""
+
+    def __init__(self, width_in: int, width_out: int, stride: int) -> None:
+        super().__init__()
+        self.first = _conv(width_in, width_out, stride)
+        self.second = nn.Sequential(
+            nn.Conv2d(width_out, width_out, 3, padding=1, bias=False), nn.BatchNorm2d(width_out)
+        )
+        self.stride = stride
+        self.pad = width_out - width_in
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        shortcut = x[:, :, :: self.stride, :: self.stride]
+        if self.pad:
+            shortcut = nn.functional.pad(shortcut, (0, 0, 0, 0, self.pad // 2, self.pad - self.pad // 2))
+        return nn.functional.relu(self.second(self.first(x)) + shortcut)
+
+
+def _cifar_resnet(classes: int, depth: int) -> nn.Module:
+    """Return the CIFAR ResNet of He et al. 2016 (arXiv 1512.03385, section 4.2), 6n+2 layers [published]."""
+    blocks = (depth - 2) // 6
+    layers: list[nn.Module] = [_conv(3, 16)]
+    width = 16
+    for stage, out in enumerate((16, 32, 64)):
+        for block in range(blocks):
+            layers.append(_BasicBlock(width, out, stride=2 if stage and not block else 1))
+            width = out
+    return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(64, classes))
+
+
+_OURS: dict[str, Builder] = {
+    "small-cnn": _small_cnn,
+    "resnet20": lambda classes: _cifar_resnet(classes, 20),
+    "resnet32": lambda classes: _cifar_resnet(classes, 32),
+    "resnet56": lambda classes: _cifar_resnet(classes, 56),
+}
+
+
+def list_architectures() -> tuple[str, ...]:
+    """Return our own names; ``timm/NAME`` takes any name that ``timm.create_model`` knows besides."""
+    return tuple(_OURS)
+
+
+def create_model(architecture: str, *, classes: int, seed: int) -> Normalised:
+    """Return a freshly initialised model, the same for the same seed.
+
+    Parameters
+    ----------
+    architecture : str
+        One of :func:`list_architectures`, or ``timm/NAME``.
+    classes : int
+        Number of logits C.
+    seed : int
+        The global generator is left as it was found.
+
+    Raises
+    ------
+    ValueError
+        If the name is not known.
+    """
+    with torch.random.fork_rng(devices=[]):
+        # The only way to seed torch's layer initialisers; fork_rng puts the global state back.
+        torch.default_generator.manual_seed(seed)
+        if architecture in _OURS:
+            model = Normalised(_OURS[architecture](classes), (0.5, 0.5, 0.5), (0.25, 0.25, 0.25))
+        elif architecture.startswith("timm/"):
+            import timm
+
+            name = architecture.removeprefix("timm/")
+            if not timm.is_model(name):
+                raise ValueError(f"Expected a name that timm.create_model knows, got {name!r}.")
+            body = timm.create_model(name, pretrained=False, num_classes=classes, in_chans=3)
+            config = body.pretrained_cfg
+            model = Normalised(body, tuple(config["mean"]), tuple(config["std"]))
+        else:
+            raise ValueError(f"Expected an architecture among {', '.join(_OURS)} or timm/NAME, got {architecture!r}.")
+    return model.to(memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]

@@ -1,0 +1,344 @@
+"""Distillation: train a proxy on what a platform answered, however much or little it said."""
+
+from __future__ import annotations
+
+import copy
+import json
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import nn
+
+from proxies.architectures import create_model
+from proxies.images import to_levels, to_tensor
+
+__all__ = ["Distillation", "Proxy", "Targets", "answer_loss", "distil"]
+
+Progress = Callable[[int, int, float], None]
+
+
+@dataclass(frozen=True)
+class Targets:
+    """What is known about N images.
+
+    Parameters
+    ----------
+    labels : int64 array, shape (N,)
+        The class named, −1 for a row to leave out (an abstention or a refusal: it names no class).
+    scores : float32 array, shape (N, C)
+        Probabilities, NaN where not said. A row of NaN is label-only.
+    """
+
+    labels: NDArray[np.int64]
+    scores: NDArray[np.float32]
+
+    @classmethod
+    def from_labels(cls, labels: NDArray[np.int64], classes: int) -> Targets:
+        """Return label-only targets."""
+        labels = np.asarray(labels, np.int64)
+        return cls(labels, np.full((len(labels), classes), np.nan, np.float32))
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __getitem__(self, rows: NDArray[np.intp] | NDArray[np.bool_]) -> Targets:
+        return Targets(self.labels[rows], self.scores[rows])
+
+
+class Proxy(nn.Module):
+    """One or several models that stand in for the platform; logits are the mean of their log-probabilities.
+
+    Parameters
+    ----------
+    architectures : sequence of str
+        Names for :func:`proxies.architectures.create_model`.
+    classes : int
+    seed : int
+        Model i is initialised with ``seed + i``.
+    """
+
+    def __init__(self, architectures: Sequence[str], *, classes: int, seed: int) -> None:
+        super().__init__()
+        if not architectures:
+            raise ValueError("Expected at least one architecture for a proxy, got none.")
+        self.architectures = tuple(architectures)
+        self.classes = classes
+        self.models = nn.ModuleList(
+            create_model(name, classes=classes, seed=seed + i) for i, name in enumerate(architectures)
+        )
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        if len(self.models) == 1:
+            logits: torch.Tensor = self.models[0](images)
+            return logits
+        return torch.stack([m(images).log_softmax(1) for m in self.models]).mean(0)
+
+    @property
+    def parameters_count(self) -> int:
+        """Number of trained parameters."""
+        return sum(p.numel() for p in self.parameters())
+
+    @torch.inference_mode()
+    def predict(self, images: NDArray[np.uint8], *, batch_size: int = 512) -> NDArray[np.float32]:
+        """Return probabilities, float32 (N, C), of uint8 images (N, H, W, 3)."""
+        self.eval()
+        device = next(self.parameters()).device
+        levels = to_levels(images)
+        rows = [
+            self(to_tensor(levels[i : i + batch_size].to(device))).float().softmax(1).cpu()
+            for i in range(0, len(images), batch_size)
+        ]
+        return torch.cat(rows).numpy() if rows else np.zeros((0, self.classes), np.float32)
+
+    def save(self, path: Path, metadata: dict[str, str] | None = None) -> None:
+        """Write weights and architecture as safetensors; a file half written is never seen under the name."""
+        state = {k: v.detach().cpu().contiguous() for k, v in self.state_dict().items()}
+        spec = {"architectures": json.dumps(self.architectures), "classes": str(self.classes)}
+        partial = path.with_suffix(".partial")
+        save_file(state, partial, metadata={**(metadata or {}), **spec})
+        partial.replace(path)
+
+    @classmethod
+    def load(cls, path: Path) -> Proxy:
+        """Read what :meth:`save` wrote; raises OSError or ValueError when it is not such a file."""
+        with safe_open(path, framework="pt") as file:
+            spec = file.metadata() or {}
+            if "architectures" not in spec:
+                raise ValueError(f"Expected a proxy saved by ttca, got {path} without its architecture.")
+            proxy = cls(json.loads(spec["architectures"]), classes=int(spec["classes"]), seed=0)
+            proxy.load_state_dict({k: file.get_tensor(k) for k in file.keys()})  # noqa: SIM118 - no dict
+        return proxy.eval()
+
+
+@dataclass(frozen=True)
+class Distillation:
+    """The trained proxy and how it came about.
+
+    ``loss`` is the training loss and ``agreement`` the share of selection rows on which proxy and platform name
+    the same class (NaN without selection rows), one value per epoch; ``best_epoch`` is the epoch whose weights
+    were kept (0-based).
+    """
+
+    proxy: Proxy
+    loss: tuple[float, ...]
+    agreement: tuple[float, ...]
+    best_epoch: int
+
+
+def answer_loss(
+    logits: torch.Tensor, labels: torch.Tensor, scores: torch.Tensor, *, temperature: float = 1.0
+) -> torch.Tensor:
+    """Return one loss per row, shape (N,), from full, top-k, rounded or label-only answers.
+
+    Parameters
+    ----------
+    logits : float tensor, shape (N, C)
+    labels : int64 tensor, shape (N,)
+        −1 gives the row weight 0.
+    scores : float tensor, shape (N, C)
+        NaN = not said. Complete rows are renormalised (rounding breaks their sum).
+    temperature : float
+        T of T²·KL for complete rows (Hinton et al. 2015, arXiv 1503.02531) [published]. Partial rows use
+        T = 1: one "other" bin holds the mass of the classes not named, and a bin has no tempered form [ours].
+
+    Notes
+    -----
+    KL is written without the target's own entropy, which has no gradient, for label-only rows (then it is
+    cross-entropy), and with it elsewhere, so that 0 means perfect agreement.
+    """
+    log_q = logits.float().log_softmax(1)
+    named = ~scores.isnan()
+    complete = named.all(1)
+    partial = named.any(1) & ~complete
+    loss = -log_q.gather(1, labels.clamp(min=0)[:, None])[:, 0]
+    if bool(complete.any()):
+        p = scores[complete].clamp(min=1e-6)
+        log_p = (p / p.sum(1, keepdim=True)).log().div(temperature).log_softmax(1)
+        log_q_t = logits[complete].float().div(temperature).log_softmax(1)
+        loss = loss.index_put((complete,), temperature**2 * (log_p.exp() * (log_p - log_q_t)).sum(1))
+    if bool(partial.any()):
+        rows = named[partial]
+        p = torch.where(rows, scores[partial], 0.0)
+        # Rounded scores may add up to more than one.
+        p = p / p.sum(1, keepdim=True).clamp(min=1.0)
+        rest = (1.0 - p.sum(1)).clamp(min=1e-6)
+        log_rest = log_q[partial].masked_fill(rows, -math.inf).logsumexp(1)
+        kl_named = torch.where(rows, p * (p.clamp(min=1e-6).log() - log_q[partial]), 0.0).sum(1)
+        loss = loss.index_put((partial,), kl_named + rest * (rest.log() - log_rest))
+    return torch.where(labels >= 0, loss, 0.0)
+
+
+def distil(
+    images: NDArray[np.uint8],
+    targets: Targets,
+    *,
+    architectures: Sequence[str],
+    seed: int,
+    selection: tuple[NDArray[np.uint8], Targets] | None = None,
+    initial: Proxy | None = None,
+    epochs: int = 60,
+    batch_size: int = 64,
+    learning_rate: float = 2e-3,
+    weight_decay: float = 5e-2,
+    temperature: float = 2.0,
+    shift: int = 1,
+    flip: bool = False,
+    mixup: float = 0.0,
+    precision: Literal["float32", "bfloat16"] = "float32",
+    device: str = "cpu",
+    progress: Progress | None = None,
+) -> Distillation:
+    """Train a proxy on a transfer set: the formulas are ours, for the setting of arXiv 2605.27689.
+
+    Parameters
+    ----------
+    images : uint8 array, shape (N, H, W, 3)
+    targets : Targets
+        The platform's answers, or true classes for a warm start or a control.
+    architectures : sequence of str
+        One model each; with more than one the proxy is their ensemble, all trained on the same answers.
+    seed : int
+        Same seed, same machine, same weights.
+    selection : (images, Targets), optional
+        Answers of selection people: the epoch with the lowest loss on them is kept.
+    initial : Proxy, optional
+        Start from these weights (they are copied), for example after public labelled data.
+    epochs, batch_size, learning_rate, weight_decay
+        AdamW with a linear warm-up over a tenth of the steps, then a cosine to zero.
+    temperature : float
+        See :func:`answer_loss`.
+    shift : int
+        Random translation by up to this many pixels, edges repeated.
+    flip : bool
+        Random mirror image (wrong for digits and text, right for most photographs).
+    mixup : float
+        Beta parameter of mixup between complete rows (Zhang et al. 2018, arXiv 1710.09412); 0 is off.
+        Rows that are not complete stay as they are.
+    precision : {"float32", "bfloat16"}
+        Autocast of the forward pass.
+    device : str
+    progress : callable(epoch, epochs, loss), optional
+
+    Raises
+    ------
+    ValueError
+        If no row names a class, or the shapes disagree.
+    """
+    usable = targets.labels >= 0
+    if len(images) != len(targets) or not usable.any():
+        raise ValueError(
+            f"Expected at least one image with an answer, got {len(images)} images, {len(targets)} answers, "
+            f"of which {int(usable.sum())} name a class."
+        )
+    classes = targets.scores.shape[1]
+    proxy = copy.deepcopy(initial) if initial else Proxy(architectures, classes=classes, seed=seed)
+    if proxy.architectures != tuple(architectures) or proxy.classes != classes:
+        raise ValueError(
+            f"Expected initial weights of {tuple(architectures)} for {classes} classes, "
+            f"got {proxy.architectures} for {proxy.classes}."
+        )
+    proxy = proxy.to(device)
+    generator = torch.Generator().manual_seed(seed)
+    levels = to_levels(images[usable], device)
+    labels = torch.from_numpy(targets.labels[usable]).to(device)
+    scores = torch.from_numpy(targets.scores[usable]).to(device)
+    n = len(labels)
+    steps = epochs * math.ceil(n / batch_size)
+    optimiser = torch.optim.AdamW(proxy.parameters(), lr=learning_rate, weight_decay=weight_decay)
+    warm = max(1, steps // 10)
+    schedule = torch.optim.lr_scheduler.LambdaLR(
+        optimiser,
+        lambda s: (s + 1) / warm if s < warm else 0.5 * (1 + math.cos(math.pi * (s - warm) / max(1, steps - warm))),
+    )
+    autocast = torch.autocast(device.split(":")[0], torch.bfloat16, enabled=precision == "bfloat16")
+
+    losses: list[float] = []
+    agreements: list[float] = []
+    best, best_epoch, best_state = math.inf, epochs - 1, None
+    for epoch in range(epochs):
+        proxy.train()
+        order = torch.randperm(n, generator=generator).to(device)
+        total = 0.0
+        for rows in order.split(batch_size):
+            if len(rows) < 2 and n > 1:
+                continue  # batch normalisation cannot learn from one image
+            x = _shifted(to_tensor(levels[rows]), shift, generator)
+            if flip:
+                x = torch.where(
+                    (torch.rand(len(x), generator=generator) < 0.5).to(device)[:, None, None, None], x.flip(3), x
+                )
+            y, s = labels[rows], scores[rows]
+            if mixup > 0:
+                x, s = _mixed(x, s, mixup, generator)
+            with autocast:
+                outputs = [m(x) for m in proxy.models]
+            # Each model learns from the answers on its own: an ensemble is worth its members' disagreement.
+            loss = torch.stack([answer_loss(z, y, s, temperature=temperature).mean() for z in outputs]).mean()
+            optimiser.zero_grad(set_to_none=True)
+            loss.backward()  # type: ignore[no-untyped-call]
+            optimiser.step()
+            schedule.step()
+            total += float(loss.detach()) * len(rows)
+        losses.append(total / n)
+        agreement = math.nan
+        if selection is not None:
+            selection_loss, agreement = _evaluate(proxy, *selection)
+            if selection_loss < best:
+                best, best_epoch = selection_loss, epoch
+                best_state = copy.deepcopy(proxy.state_dict())
+        agreements.append(agreement)
+        if progress:
+            progress(epoch + 1, epochs, losses[-1])
+    if best_state is not None:
+        proxy.load_state_dict(best_state)
+    return Distillation(proxy.eval(), tuple(losses), tuple(agreements), best_epoch)
+
+
+def _shifted(x: torch.Tensor, most: int, generator: torch.Generator) -> torch.Tensor:
+    """Return each image moved by its own whole number of pixels, by one gather for the whole batch."""
+    if most == 0:
+        return x
+    n, _, h, w = x.shape
+    dy = torch.randint(-most, most + 1, (n, 1), generator=generator).to(x.device)
+    dx = torch.randint(-most, most + 1, (n, 1), generator=generator).to(x.device)
+    rows = (torch.arange(h, device=x.device)[None] + dy).clamp(0, h - 1)
+    columns = (torch.arange(w, device=x.device)[None] + dx).clamp(0, w - 1)
+    item = torch.arange(n, device=x.device)[:, None, None]
+    # Advanced indices around a slice put the channels last: NHWC memory, as channels_last wants it.
+    return x[item, :, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
+
+
+def _mixed(
+    x: torch.Tensor, scores: torch.Tensor, beta: float, generator: torch.Generator
+) -> tuple[torch.Tensor, torch.Tensor]:
+    complete = (~scores.isnan().any(1)).nonzero()[:, 0]
+    if len(complete) < 2:
+        return x, scores
+    # torch's Beta takes no generator; two Gamma draws would not either, so numpy draws from torch's seed.
+    seed = int(torch.randint(2**31, (1,), generator=generator))
+    weight = float(np.random.default_rng(seed).beta(beta, beta))
+    other = complete[torch.randperm(len(complete), generator=generator).to(complete.device)]
+    x, scores = x.clone(), scores.clone()
+    x[complete] = weight * x[complete] + (1 - weight) * x[other]
+    scores[complete] = weight * scores[complete] + (1 - weight) * scores[other]
+    return x, scores
+
+
+@torch.inference_mode()
+def _evaluate(proxy: Proxy, images: NDArray[np.uint8], targets: Targets) -> tuple[float, float]:
+    """Return the mean loss and the agreement on selection people's answers."""
+    keep = targets.labels >= 0
+    if not keep.any():
+        return math.inf, math.nan
+    log_p = torch.from_numpy(proxy.predict(images[keep])).clamp(min=1e-12).log()
+    labels = torch.from_numpy(targets.labels[keep])
+    loss = answer_loss(log_p, labels, torch.from_numpy(targets.scores[keep])).mean()
+    return float(loss), float((log_p.argmax(1) == labels).float().mean())

@@ -1,0 +1,155 @@
+"""The cameras and the digits: what they return, and that they are the same every time."""
+
+from __future__ import annotations
+
+import sys
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.ndimage import gaussian_filter
+
+from ttca.data.cameras import bad_camera, gaussian_blur, soft_focus
+from ttca.data.digits import load_digits_images
+from ttca.errors import DataError, ImageError, MissingExtraError
+from ttca.images import Images
+
+
+def _scene(n: int = 5, height: int = 12, width: int = 9, seed: int = 0) -> Images:
+    return np.random.default_rng(seed).integers(0, 256, (n, height, width, 3), dtype=np.uint8)
+
+
+@pytest.mark.parametrize("sigma", [0.5, 0.8, 1.0, 2.3])
+def test_blur_equals_scipy(sigma: float) -> None:
+    """The blur is scipy's Gaussian filter with mirrored edges and four standard deviations of taps."""
+    scene = _scene()
+    expected = gaussian_filter(scene.astype(np.float64), (0, sigma, sigma, 0), mode="mirror", truncate=4.0)
+    np.testing.assert_allclose(gaussian_blur(scene, sigma), expected, atol=1e-3)
+
+
+def test_soft_focus_is_seven_by_seven_sigma_point_eight() -> None:
+    """The soft-focus camera is a 7×7 Gaussian of 0.8 px rounded to whole levels, up to float32 ties."""
+    scene = _scene()
+    exact = gaussian_filter(scene.astype(np.float64), (0, 0.8, 0.8, 0), mode="mirror", radius=(0, 3, 3, 0))
+    seen = soft_focus(scene)
+    assert seen.dtype == np.uint8
+    assert np.abs(seen - exact).max() <= 0.5 + 1e-3
+
+
+@given(st.integers(0, 255), st.floats(0, 3), st.integers(1, 8), st.integers(1, 8))
+@settings(max_examples=30, deadline=None)
+def test_blur_keeps_flat_images(level: int, sigma: float, height: int, width: int) -> None:
+    """A flat image, however small, looks the same out of focus."""
+    flat = np.full((2, height, width, 3), level, dtype=np.uint8)
+    np.testing.assert_array_equal(soft_focus(flat, sigma), flat)
+    np.testing.assert_array_equal(bad_camera(flat, blur=sigma, contrast=1, veil=0, noise=0), flat)
+
+
+def test_bad_camera_is_the_same_in_any_batch() -> None:
+    """An image's noise depends on the seed and on the image, not on the images around it."""
+    scene = _scene(40)
+    whole = bad_camera(scene, seed=3)
+    assert whole.shape == scene.shape
+    assert whole.dtype == np.uint8
+    order = np.random.default_rng(1).permutation(40)
+    np.testing.assert_array_equal(bad_camera(scene[order], seed=3), whole[order])
+    np.testing.assert_array_equal(bad_camera(scene[7:8], seed=3), whole[7:8])
+
+
+def test_bad_camera_noise_follows_the_seed_and_its_size() -> None:
+    """Another seed gives other noise of the standard deviation asked for; no noise needs no seed."""
+    grey = np.full((50, 16, 16, 3), 128, dtype=np.uint8)
+    grey[:, 0, 0, 0] = np.arange(50)
+    a, b = (bad_camera(grey, blur=0, contrast=1, veil=0, noise=12, seed=seed) for seed in (0, 1))
+    assert (a != b).mean() > 0.9
+    assert np.std(a[:, 1:].astype(float)) == pytest.approx(12, rel=0.05)
+    assert len({image.tobytes() for image in a}) == 50
+    np.testing.assert_array_equal(bad_camera(grey, noise=0, seed=0), bad_camera(grey, noise=0, seed=1))
+
+
+def test_bad_camera_takes_contrast_and_adds_a_veil() -> None:
+    """Without blur and noise a level x becomes contrast·x + veil, rounded and clipped to 0..255."""
+    scene = _scene()
+    expected = np.clip(np.rint(0.5 * scene.astype(np.float64) + 200), 0, 255)
+    np.testing.assert_array_equal(bad_camera(scene, blur=0, contrast=0.5, veil=200, noise=0), expected)
+
+
+def test_cameras_work_in_blocks_and_on_nothing() -> None:
+    """A batch larger than one block is seen as its images are one by one, and an empty one stays empty."""
+    scene = _scene(12, 300, 300)
+    np.testing.assert_array_equal(soft_focus(scene), np.concatenate([soft_focus(scene[i : i + 1]) for i in range(12)]))
+    assert soft_focus(scene[:0]).shape == (0, 300, 300, 3)
+    assert bad_camera(scene[:0]).shape == (0, 300, 300, 3)
+
+
+def test_cameras_leave_their_input_alone() -> None:
+    """No camera writes into the images it was given."""
+    scene = _scene()
+    before = scene.copy()
+    soft_focus(scene)
+    soft_focus(scene, 0)[:] = 0
+    bad_camera(scene)
+    np.testing.assert_array_equal(scene, before)
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"blur": -1.0}, "Expected a blur sigma of at least 0 pixels, got -1.0"),
+        ({"blur": float("nan")}, "blur sigma"),
+        ({"contrast": 1.5}, r"Expected a contrast in \[0, 1\], got 1.5"),
+        ({"veil": 300.0}, "Expected a veil of 0 to 255 levels"),
+        ({"noise": -0.1}, "Expected noise of at least 0"),
+        ({"seed": -1}, "Expected a seed of at least 0"),
+    ],
+)
+def test_bad_camera_refuses_settings_out_of_range(options: dict[str, float], said: str) -> None:
+    """Each setting out of its range is a sentence, also when there are no images."""
+    with pytest.raises(DataError, match=said):
+        bad_camera(_scene(0), **options)  # type: ignore[arg-type]
+
+
+def test_cameras_refuse_other_images() -> None:
+    """Floats are refused at the door, and a blur that cannot be is a sentence."""
+    with pytest.raises(ImageError, match="uint8"):
+        soft_focus(np.zeros((1, 4, 4, 3)))
+    with pytest.raises(DataError, match="blur sigma"):
+        soft_focus(_scene(), -0.1)
+    with pytest.raises(DataError, match="radius"):
+        gaussian_blur(_scene(), 1.0, radius=-1)
+    with pytest.raises(DataError, match="shape"):
+        gaussian_blur(np.zeros((4, 4)), 1.0)
+
+
+def test_digits_are_grey_images_with_labels() -> None:
+    """All 1,797 digits come as grey RGB images that use the whole range, at the size asked for."""
+    images, labels = load_digits_images()
+    assert images.shape == (1797, 16, 16, 3)
+    assert images.dtype == np.uint8
+    assert labels.dtype == np.int64
+    assert (images.min(), images.max()) == (0, 255)
+    assert (images == images[..., :1]).all()
+    assert np.bincount(labels).min() > 150
+    assert labels[:10].tolist() == list(range(10))
+
+
+def test_digits_at_their_own_size_are_the_originals() -> None:
+    """At 8×8 nothing is interpolated: the 17 levels are scaled to 0..255."""
+    from sklearn.datasets import load_digits
+
+    images, _ = load_digits_images(8)
+    np.testing.assert_array_equal(images[..., 0], np.rint(load_digits().images * 255 / 16))
+
+
+def test_digits_refuse_to_shrink() -> None:
+    """A size below the originals' 8 pixels is refused."""
+    with pytest.raises(DataError, match="at least 8 pixels, got 7"):
+        load_digits_images(7)
+
+
+def test_digits_without_sklearn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without scikit-learn the error says which extra to install."""
+    monkeypatch.setitem(sys.modules, "sklearn.datasets", None)
+    with pytest.raises(MissingExtraError, match=r"pip install 'ttca\[data\]'"):
+        load_digits_images()

@@ -1,0 +1,379 @@
+"""People from a user's files: read exactly, or refused with every problem named at once."""
+
+from __future__ import annotations
+
+import os
+import re
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from ttca.data.folder import PeopleTable, load_people, write_people
+from ttca.errors import DataError
+from ttca.images import Images
+from ttca.people import People
+
+_SHAPE = (4, 5, 3)
+_CLASSES = ("cat", "dog")
+
+
+def _pixels(seed: int) -> Images:
+    return np.random.default_rng(seed).integers(0, 256, _SHAPE, dtype=np.uint8)
+
+
+def _save(path: Path, seed: int = 0) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(_pixels(seed)).save(path)
+    return path
+
+
+def _table(folder: Path, text: str) -> Path:
+    table = folder / "people.csv"
+    table.write_bytes(text.encode())
+    return table
+
+
+def _load(source: Path) -> PeopleTable:
+    return load_people(source, image_shape=_SHAPE, classes=_CLASSES)
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Path:
+    """Return a folder with three images, a.png to c.png."""
+    for seed, name in enumerate("abc"):
+        _save(tmp_path / f"{name}.png", seed)
+    return tmp_path
+
+
+def test_reads_a_table_with_every_column(home: Path) -> None:
+    """Each column of the table arrives in its place, in the table's order; blank lines do not count."""
+    table = _table(
+        home,
+        "\ufefffile,class,member,person,group,role\r\n"
+        'b.png,dog,"Ana, Lúcia",p1,reference,verification\r\n\r\n'
+        "./a.png,cat,Bo,p2,subgroup,pool\r\n",
+    )
+    for source in (table, home):
+        got = _load(source)
+        np.testing.assert_array_equal(got.people.images, [_pixels(1), _pixels(0)])
+        assert got.people.classes.tolist() == [1, 0]
+        assert got.people.members.tolist() == ["Ana, Lúcia", "Bo"]
+        assert got.people.persons.tolist() == ["p1", "p2"]
+        assert got.people.subgroup.tolist() == [False, True]
+        assert got.roles is not None
+        assert got.roles.tolist() == ["verification", "pool"]
+        assert len(got) == 2
+
+
+def test_optional_columns_have_defaults(home: Path) -> None:
+    """Without the optional columns the member is the person, everybody is subgroup and nobody has a role."""
+    got = _load(_table(home, "member,file,class\nBo,a.png,cat\n"))
+    assert got.people.persons.tolist() == ["Bo"]
+    assert got.people.subgroup.tolist() == [True]
+    assert got.roles is None
+
+
+def test_reads_folders_by_class_and_member(tmp_path: Path) -> None:
+    """Folders <class>/<member>/ are read in the order of their paths; hidden files are the desktop's."""
+    _save(tmp_path / "dog/Bo/1.png", 1)
+    _save(tmp_path / "cat/Ana/2.png", 2)
+    _save(tmp_path / "cat/Ana/1.BMP", 3)
+    (tmp_path / "cat/.DS_Store").write_bytes(b"x")
+    got = _load(tmp_path)
+    assert got.people.members.tolist() == ["Ana", "Ana", "Bo"]
+    assert got.people.persons.tolist() == ["Ana", "Ana", "Bo"]
+    assert got.people.classes.tolist() == [0, 0, 1]
+    assert got.people.subgroup.all()
+    assert got.roles is None
+    np.testing.assert_array_equal(got.people.images, [_pixels(3), _pixels(2), _pixels(1)])
+
+
+def test_reads_folders_by_group(tmp_path: Path) -> None:
+    """Folders <group>/<class>/<member>/ give the group too."""
+    _save(tmp_path / "subgroup/dog/Bo/1.png", 1)
+    _save(tmp_path / "reference/cat/Ana/1.png", 2)
+    got = _load(tmp_path)
+    assert got.people.subgroup.tolist() == [False, True]
+    assert got.people.classes.tolist() == [0, 1]
+
+
+def test_a_class_may_be_called_like_a_group(tmp_path: Path) -> None:
+    """Where 'reference' is a class it is read as one."""
+    _save(tmp_path / "reference/Ana/1.png", 2)
+    got = load_people(tmp_path, image_shape=_SHAPE, classes=["reference"])
+    assert got.people.members.tolist() == ["Ana"]
+
+
+@pytest.mark.parametrize(
+    ("path", "said"),
+    [
+        ("cot/Ana/1.png", "class to be one of 'cat', 'dog', got 'cot'. Did you mean 'cat'?"),
+        ("cat/1.png", "'cat/1.png': Expected only <class>/<member>/<image>"),
+        ("cat/Ana/more/1.png", "Expected only <class>/<member>/<image>"),
+        ("cat/A\nna/1.png", r"Expected a printable name of a member, got 'A\nna'"),
+    ],
+)
+def test_folders_out_of_place_are_named(tmp_path: Path, path: str, said: str) -> None:
+    """A file that is not where a member's image belongs is named, never left out."""
+    _save(tmp_path / "cat/Bo/1.png")
+    _save(tmp_path / path)
+    with pytest.raises(DataError, match=re.escape(said)):
+        _load(tmp_path)
+
+
+def test_other_files_links_and_groups_are_named(tmp_path: Path) -> None:
+    """A text among the images, a link to a folder and a misspelt group are all in one error."""
+    _save(tmp_path / "subgroup/cat/Bo/1.png")
+    _save(tmp_path / "refrence/cat/Bo/1.png")
+    (tmp_path / "subgroup/cat/Bo/notes.txt").write_text("x")
+    (tmp_path / "subgroup/dog").symlink_to(tmp_path / "subgroup/cat", target_is_directory=True)
+    with pytest.raises(DataError, match="got 3 problems") as error:
+        _load(tmp_path)
+    assert "got 'refrence'. Did you mean 'reference'?" in str(error.value)
+    assert "'subgroup/cat/Bo/notes.txt'" in str(error.value)
+    assert "'subgroup/dog'" in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("", "got an empty file"),
+        ("\n\n", "got an empty file"),
+        ("file,class,member\n", "Expected at least one image of a person, got none"),
+        ("file;class;member\na.png;cat;Bo\n", "got ['file;class;member']: file, class, member missing"),
+        ("file,class\na.png,cat\n", "got ['file', 'class']: member missing"),
+        ("file,class,member,rol\na.png,cat,Bo,pool\n", "got also ['rol']"),
+        ("file,class,member,file\na.png,cat,Bo,a.png\n", "Expected every column once"),
+        ("file,class,member\na.png,cat\n", "Line 2: Expected 3 values, got 2"),
+        ("file,class,member\na.png,cat,Bo,x\n", "Line 2: Expected 3 values, got 4"),
+        ("file,class,member\na.png,cat,\n", "Line 2: Expected a printable value in the column 'member', got ''"),
+        ("file,class,member\na.png,Cat,Bo\n", "Line 2: Expected the class to be one of 'cat', 'dog', got 'Cat'"),
+        (
+            "file,class,member,group\na.png,cat,Bo,refrence\n",
+            "got 'refrence'. Did you mean 'reference'?",
+        ),
+        (
+            "file,class,member,role\na.png,cat,Bo,test\n",
+            "Expected the role to be one of 'pool', 'selection', 'verification', got 'test'",
+        ),
+        ("file,class,member\nd.png,cat,Bo\n", "Line 2: Expected a file, got no such file: 'd.png'"),
+        ("file,class,member\n.,cat,Bo\n", "got no such file: '.'"),
+        ("file,class,member\n/etc/passwd,cat,Bo\n", "Expected a path relative to the table, got '/etc/passwd'"),
+        ("file,class,member\nC:\\a.png,cat,Bo\n", "Expected a path relative to the table"),
+        ("file,class,member\n../a.png,cat,Bo\n", "which leads out of it"),
+        ("file,class,member\n" + "x" * 5000 + ",cat,Bo\n", "Expected the path of a file, got 'xxx"),
+        ("file,class,member\na.png,cat,Bo\n./a.png,dog,Bo\n", "Line 3: Expected every file once"),
+        ('file,class,member\na.png,cat,"Bo\n', "Line 2: Expected values separated by commas"),
+        ('file,class,member\n"a"b.png,cat,Bo\n', "Line 2: Expected values separated by commas"),
+        ('"file\n', "got line 1 that is none"),
+        ('file,class,member\n"a\nb.png",cat,Bo\nd.png,cat,Bo\n', "Line 4: Expected a file"),
+    ],
+)
+def test_each_problem_of_a_table_is_a_sentence(home: Path, text: str, said: str) -> None:
+    """Each thing that can be wrong with a table is said with its line, what was found and what to do."""
+    table = _table(home, text)
+    with pytest.raises(DataError, match=re.escape(said)) as error:
+        _load(table)
+    assert "people.csv" in str(error.value)
+
+
+def test_a_table_that_is_not_utf8_is_a_sentence(home: Path) -> None:
+    """A table in another encoding says which byte cannot be read."""
+    (home / "people.csv").write_bytes("file,class,member\na.png,cat,Zoë\n".encode("latin-1"))
+    with pytest.raises(DataError, match="in UTF-8, got byte 0xeb at position 30"):
+        _load(home)
+
+
+def test_a_link_out_of_the_folder_is_refused(home: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """A link inside the folder does not make a file outside readable."""
+    (home / "link.png").symlink_to(_save(tmp_path_factory.mktemp("elsewhere") / "x.png"))
+    with pytest.raises(DataError, match="which leads out of it"):
+        _load(_table(home, "file,class,member\nlink.png,cat,Bo\n"))
+
+
+def test_links_in_a_circle_are_a_sentence(home: Path) -> None:
+    """A link to itself is a sentence."""
+    (home / "loop.png").symlink_to(home / "loop.png")
+    with pytest.raises(DataError, match="Line 2: "):
+        _load(_table(home, "file,class,member\nloop.png,cat,Bo\n"))
+
+
+def test_a_folder_that_may_not_be_read_is_a_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A member's folder without read permission is an error, not a member without images."""
+    _save(tmp_path / "cat/Bo/1.png")
+    _save(tmp_path / "cat/Ana/1.png")
+    scandir = os.scandir
+
+    def closed(path: Any) -> Any:
+        # chmod would not do: the tests may run as root, who may read everything.
+        if str(path).endswith("Ana"):
+            raise PermissionError(13, "Permission denied", str(path))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", closed)
+    with pytest.raises(DataError, match="PermissionError"):
+        _load(tmp_path)
+
+
+def test_problems_of_lines_and_images_come_together(home: Path) -> None:
+    """Bad lines and bad images are told in one error, in the order of the lines."""
+    (home / "b.png").write_bytes((home / "b.png").read_bytes()[:50])
+    Image.fromarray(_pixels(0)).resize((9, 9)).save(home / "c.png")
+    Image.fromarray(_pixels(0)).convert("RGBA").save(home / "d.png")
+    Image.fromarray(_pixels(0)[..., 0].astype(np.uint16)).save(home / "e.png")
+    names = ["c.png,cat,Bo", "a.png,bird,Bo", "b.png,dog,Bo", "d.png,dog,Bo", "e.png,dog,Bo"]
+    with pytest.raises(DataError) as error:
+        _load(_table(home, "\n".join(["file,class,member", *names])))
+    lines = str(error.value).split("\n- ")
+    assert "got 5 problems" in lines[0]
+    assert "nothing was sent" in lines[0]
+    assert lines[1].startswith("Line 2: 'c.png': Expected an image of 4×5 pixels (height×width), got 9×9")
+    assert lines[2].startswith("Line 3: Expected the class")
+    assert lines[3].startswith("Line 4: 'b.png': Expected an image that can be read, got a damaged one")
+    assert "transparency" in lines[4]
+    assert "8 bits" in lines[5]
+
+
+def test_ten_problems_are_told_and_the_rest_counted(home: Path) -> None:
+    """An error shows ten problems and says how many more there are."""
+    text = "file,class,member\n" + "".join(f"x{i}.png,cat,Bo\n" for i in range(25))
+    with pytest.raises(DataError, match="got 25 problems") as error:
+        _load(_table(home, text))
+    assert len(str(error.value).split("\n- ")) == 12
+    assert str(error.value).endswith("… and 15 more.")
+
+
+def test_grey_files_become_rgb(tmp_path: Path) -> None:
+    """A grey image is read as RGB with equal channels."""
+    (tmp_path / "cat/Bo").mkdir(parents=True)
+    Image.fromarray(_pixels(0)[..., 0]).save(tmp_path / "cat/Bo/1.png")
+    images = _load(tmp_path).people.images
+    np.testing.assert_array_equal(images[0], np.repeat(_pixels(0)[..., :1], 3, axis=-1))
+
+
+def test_nothing_to_read_is_a_sentence(tmp_path: Path) -> None:
+    """A missing source, an empty folder and senseless classes or sizes are sentences."""
+    with pytest.raises(DataError, match="no such file"):
+        _load(tmp_path / "nowhere")
+    with pytest.raises(DataError, match="at least one image"):
+        _load(tmp_path)
+    for classes in ([], ["a", "a"], ["a", ""]):
+        with pytest.raises(DataError, match="names of the classes"):
+            load_people(tmp_path, image_shape=_SHAPE, classes=classes)
+    with pytest.raises(DataError, match=r"image shape \(height, width, 3\), got \(4, 5, 1\)"):
+        load_people(tmp_path, image_shape=(4, 5, 1), classes=_CLASSES)
+
+
+_CELL = st.one_of(
+    st.sampled_from(["a.png", "b.png", "cat", "dog", "Bo", "subgroup", "reference", "pool", "", "..", "a.png/x"]),
+    st.text(max_size=6),
+)
+_HEADER = st.permutations(["file", "class", "member", "person", "group", "role"]).flatmap(
+    lambda names: st.integers(0, 6).map(lambda n: names[:n])
+)
+_LINES = st.tuples(_HEADER, st.lists(st.lists(_CELL, max_size=7), max_size=5)).map(
+    lambda pair: "\n".join(",".join(cells) for cells in [pair[0], *pair[1]])
+)
+_BYTES = st.one_of(
+    _LINES.map(lambda text: text.encode("utf-8", "surrogatepass")),
+    st.lists(_CELL, max_size=2).map(
+        lambda cells: "\n".join(["file,class,member", *(f"a.png,cat,{cell}" for cell in cells)]).encode(
+            "utf-8", "surrogatepass"
+        )
+    ),
+    st.text().map(lambda text: text.encode("utf-8", "surrogatepass")),
+    st.binary(max_size=60).map(lambda tail: b"file,class,member\n" + tail),
+)
+
+
+@pytest.fixture(scope="module")
+def shared_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return one folder with two images for all examples of a property."""
+    home = tmp_path_factory.mktemp("people")
+    _save(home / "a.png", 0)
+    _save(home / "b.png", 1)
+    return home
+
+
+@given(content=_BYTES)
+@settings(max_examples=200, deadline=None)
+def test_any_table_is_people_or_a_sentence(shared_home: Path, content: bytes) -> None:
+    """Whatever stands in a table, the outcome is people of the size asked for or a DataError."""
+    table = shared_home / "any.csv"
+    table.write_bytes(content)
+    try:
+        got = _load(table)
+    except DataError:
+        return
+    assert got.people.image_shape == _SHAPE
+    assert len(got) > 0
+
+
+_NAME = st.text(st.one_of(st.just(" "), st.characters(exclude_categories=("C", "Z"))), min_size=1, max_size=8).filter(
+    str.isprintable
+)
+
+
+@st.composite
+def _people(draw: st.DrawFn) -> tuple[People, list[str] | None, list[str]]:
+    n = draw(st.integers(1, 5))
+    classes = draw(st.lists(_NAME, min_size=1, max_size=4, unique=True))
+
+    def column(values: st.SearchStrategy[str]) -> list[str]:
+        return draw(st.lists(values, min_size=n, max_size=n))
+
+    height, width = draw(st.tuples(st.integers(1, 4), st.integers(1, 4)))
+    images = np.random.default_rng(draw(st.integers(0, 99))).integers(0, 256, (n, height, width, 3), dtype=np.uint8)
+    people = People.build(
+        images,
+        draw(st.lists(st.integers(0, len(classes) - 1), min_size=n, max_size=n)),
+        persons=column(_NAME),
+        members=column(_NAME),
+        subgroup=draw(st.lists(st.booleans(), min_size=n, max_size=n)),
+    )
+    roles = column(st.sampled_from(["pool", "selection", "verification"]))
+    return people, draw(st.sampled_from([None, roles])), classes
+
+
+@given(_people())
+@settings(max_examples=40, deadline=None)
+def test_people_written_are_people_read(given: tuple[People, list[str] | None, list[str]]) -> None:
+    """What write_people writes, load_people reads back: every pixel, name, class, group and role."""
+    people, roles, classes = given
+    with tempfile.TemporaryDirectory() as folder:
+        table = write_people(folder, people, classes, roles)
+        got = load_people(table, image_shape=people.image_shape, classes=classes)
+    assert got.people.digest() == people.digest()
+    assert (None if got.roles is None else got.roles.tolist()) == roles
+
+
+def test_writing_refuses_what_could_not_be_read_back(tmp_path: Path) -> None:
+    """Names, classes and roles that a table cannot hold are refused before anything is written."""
+    people = People.build([_pixels(0)], [1])
+    for bad, classes, roles, said in (
+        (people[:0], _CLASSES, None, "at least one person"),
+        (people, ("cat",), None, "classes from 0 to 0, got 1 to 1"),
+        (people, _CLASSES, ["test"], "roles among pool, selection, verification, got"),
+        (people, _CLASSES, [], "one role per image, got 0 for 1"),
+        (People.build([_pixels(0)], [0], persons=["a\nb"]), _CLASSES, None, "printable names"),
+        (People.build([_pixels(0)], [0], persons=["a"], members=[""]), _CLASSES, None, "printable names"),
+    ):
+        with pytest.raises(DataError, match=said):
+            write_people(tmp_path / "new", bad, classes, roles)
+    assert not (tmp_path / "new").exists()
+
+
+def test_writing_never_mixes_two_tables(tmp_path: Path) -> None:
+    """A folder that holds people already, or that cannot be made, is refused."""
+    people = People.build([_pixels(0)], [1])
+    write_people(tmp_path, people, _CLASSES)
+    with pytest.raises(DataError, match="Expected a folder without people"):
+        write_people(tmp_path, people, _CLASSES)
+    with pytest.raises(DataError, match="Expected to write people to"):
+        write_people(tmp_path / "people.csv", people, _CLASSES)

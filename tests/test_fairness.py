@@ -1,0 +1,288 @@
+"""Tests of the subgroup metrics: golden values, fairlearn, refusals and abstentions, intervals."""
+
+from __future__ import annotations
+
+import json
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+from fairlearn import metrics as fairlearn
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ttca import fairness
+from ttca.answers import Status
+from ttca.errors import ConfigError, DataError
+from ttca.fairness import OneVsRestReport, SubgroupReport, bootstrap_intervals
+
+Y = [1, 1, 1, 1, 1, 0, 0, 1, 1, 0]
+P = [0, 1, 1, 1, 1, 0, 0, 0, 1, 1]
+G = list("FFFFFMMMMM")
+A, R, X = int(Status.ANSWERED), int(Status.REFUSED), int(Status.FAILED)
+
+
+def test_golden_values() -> None:
+    """The worked example of ten people gives its known values."""
+    assert fairness.demographic_parity_difference(P, G) == pytest.approx(0.4, abs=1e-12)
+    assert fairness.demographic_parity_ratio(P, G) == pytest.approx(0.5, abs=1e-12)
+    assert fairness.equalised_odds_difference(Y, P, G, undefined="zero") == pytest.approx(1 / 3, abs=1e-12)
+    assert fairness.equalised_odds_ratio(Y, P, G, undefined="zero") == 0
+    assert fairness.equal_opportunity_difference(Y, P, G) == pytest.approx(0.3, abs=1e-12)
+    assert fairness.equal_opportunity_ratio(Y, P, G) == pytest.approx(0.625, abs=1e-12)
+    assert fairness.accuracy_by_group(Y, P, G) == {"F": 0.8, "M": 0.6}
+    assert fairness.worst_group_accuracy(Y, P, G) == 0.6
+    assert fairness.directional_disparate_impact(P, G, subgroup="F", reference="M") == pytest.approx(2)
+
+
+def test_report_holds_what_the_functions_return() -> None:
+    """A report and the plain functions are one computation."""
+    report = SubgroupReport.from_predictions(Y, P, G, subgroup="M", reference="F", undefined="zero")
+    assert report.demographic_parity_difference == fairness.demographic_parity_difference(P, G)
+    assert report.demographic_parity_ratio == fairness.demographic_parity_ratio(P, G)
+    for agg, suffix in (("worst", ""), ("mean", "_mean")):
+        for name in ("equalised_odds_difference", "equalised_odds_ratio"):
+            expected = getattr(fairness, name)(Y, P, G, agg=agg, undefined="zero")
+            assert getattr(report, name + suffix) == expected
+    assert report.worst_group_accuracy == 0.6
+    assert report.accuracy == {"F": 0.8, "M": 0.6}
+    assert report.accuracy_gap == pytest.approx(0.2)
+    assert report.directional_disparate_impact == pytest.approx(0.5)
+    assert (report.rates.people, report.coverage) == ((5, 5), 1.0)
+
+
+def test_a_group_without_negatives_is_flagged_and_undefined() -> None:
+    """By default the odds of a group with no negatives are NaN and the group is named; JSON says null."""
+    report = SubgroupReport.from_predictions(Y, P, G)
+    assert math.isnan(report.equalised_odds_difference)
+    assert math.isnan(report.equalised_odds_ratio_mean)
+    assert report.equal_opportunity_ratio == pytest.approx(0.625)
+    assert report.flagged == ("F",)
+    assert (report.rates.no_positives, report.rates.no_negatives) == ((False, False), (True, False))
+    data = json.loads(json.dumps(report.to_dict(), allow_nan=False))
+    assert data["equalised_odds_difference"] is None
+    assert data["groups"]["F"]["no_negatives"] is True
+
+
+people = st.lists(st.tuples(st.integers(0, 1), st.integers(0, 1), st.sampled_from("abc")), min_size=1, max_size=60)
+
+
+@settings(deadline=None, max_examples=40)  # fairlearn takes a tenth of a second per example
+@given(people)
+def test_agrees_with_fairlearn(rows: list[tuple[int, int, str]]) -> None:
+    """Every metric is fairlearn's to 1e-12, or undefined (0/0) in both."""
+    y, p, g = (list(column) for column in zip(*rows, strict=True))
+
+    def same(ours: float, theirs: float) -> None:
+        assert ours == pytest.approx(float(theirs), abs=1e-12, rel=0, nan_ok=True)
+
+    same(
+        fairness.demographic_parity_difference(p, g),
+        fairlearn.demographic_parity_difference(y, p, sensitive_features=g),
+    )
+    same(
+        fairness.demographic_parity_ratio(p, g),
+        fairlearn.demographic_parity_ratio(y, p, sensitive_features=g),
+    )
+    for name in ("difference", "ratio"):
+        ours = getattr(fairness, f"equal_opportunity_{name}")(y, p, g, undefined="zero")
+        same(ours, getattr(fairlearn, f"equal_opportunity_{name}")(y, p, sensitive_features=g))
+        for agg, theirs in (("worst", "worst_case"), ("mean", "mean")):
+            ours = getattr(fairness, f"equalised_odds_{name}")(y, p, g, agg=agg, undefined="zero")
+            if not math.isnan(ours):
+                expected = getattr(fairlearn, f"equalized_odds_{name}")(y, p, sensitive_features=g, agg=theirs)
+                same(ours, expected)
+
+
+@settings(deadline=None)
+@given(people)
+def test_undefined_only_in_flagged_or_empty_comparisons(rows: list[tuple[int, int, str]]) -> None:
+    """NaN and zero give the same numbers wherever no group is flagged, and NaN wherever one is."""
+    y, p, g = (list(column) for column in zip(*rows, strict=True))
+    strict = SubgroupReport.from_predictions(y, p, g)
+    filled = SubgroupReport.from_predictions(y, p, g, undefined="zero")
+    assert math.isnan(strict.equalised_odds_difference) == bool(strict.flagged)
+    assert math.isnan(strict.equal_opportunity_difference) == any(strict.rates.no_positives)
+    if not strict.flagged:
+        assert strict.to_dict() | {"undefined": "zero"} == filled.to_dict()
+
+
+def test_a_refusal_is_wrong_and_an_abstention_is_left_out() -> None:
+    """Two −1 differ by their status: one lowers the accuracy, the other only the coverage."""
+    y, p, g = [1, 1, 1, 1], [1, -1, 1, -1], ["a", "a", "b", "b"]
+    report = SubgroupReport.from_predictions(y, p, g, status=[A, R, A, X])
+    assert report.accuracy == {"a": 0.5, "b": 1.0}
+    assert report.rates.true_positive_rate == (0.5, 1.0)
+    assert (report.rates.answered, report.rates.refused) == ((2, 1), (1, 0))
+    assert (report.coverage, report.coverage_by_group) == (0.75, (1.0, 0.5))
+    unsaid = SubgroupReport.from_predictions(y, p, g)
+    assert (unsaid.coverage, unsaid.accuracy) == (1.0, {"a": 0.5, "b": 0.5})
+
+
+def test_a_refused_negative_is_wrong_but_no_false_positive() -> None:
+    """Refusing somebody negative costs accuracy and selects no class."""
+    rates = fairness.group_rates([0, 0], [0, -1], ["a", "a"])
+    assert (rates.accuracy, rates.false_positive_rate, rates.selection_rate) == ((0.5,), (0.0,), (0.0,))
+
+
+@pytest.mark.parametrize("undefined", ["nan", "zero"])
+def test_a_group_without_any_answer_has_no_rates(undefined: Any) -> None:
+    """If every query of a group failed, nothing is claimed of it and nothing hides it."""
+    report = SubgroupReport.from_predictions(
+        [1, 0, 1], [1, 0, -1], ["a", "a", "b"], status=[A, A, X], undefined=undefined
+    )
+    assert report.rates.answered == (2, 0)
+    assert report.coverage_by_group == (1.0, 0.0)
+    assert math.isnan(report.worst_group_accuracy)
+    assert math.isnan(report.demographic_parity_difference)
+    assert math.isnan(report.equal_opportunity_difference)
+
+
+def test_directional_impact_with_nobody_selected_in_the_reference_is_undefined() -> None:
+    """A ratio to nothing is NaN, not infinity."""
+    impact = fairness.directional_disparate_impact([1, 0], ["s", "r"], subgroup="s", reference="r")
+    assert math.isnan(impact)
+
+
+@settings(deadline=None)
+@given(st.lists(st.tuples(st.integers(0, 3), st.integers(-1, 3), st.booleans()), min_size=1, max_size=50))
+def test_one_vs_rest_is_the_binary_report_of_each_class(rows: list[tuple[int, int, bool]]) -> None:
+    """Multi-class goes class by class; the mean and the worst are over those, and accuracy is that of all."""
+    y, p, g = (np.array(column) for column in zip(*rows, strict=True))
+    report = OneVsRestReport.from_predictions(y, p, g, classes=range(4), undefined="zero")
+    for c, one in zip(report.classes, report.by_class, strict=True):
+        # A refusal in the binary problem of c is anything that is not c.
+        binary = SubgroupReport.from_predictions(y == c, p == c, g, undefined="zero")
+        assert one.rates.selection_rate == binary.rates.selection_rate
+        assert one.equalised_odds_difference == binary.equalised_odds_difference
+        assert one.worst_group_accuracy == fairness.worst_group_accuracy(y, p, g)
+    differences = [one.equalised_odds_difference for one in report.by_class]
+    assert report.worst["equalised_odds_difference"] == max(differences)
+    assert report.mean["equalised_odds_difference"] == pytest.approx(sum(differences) / 4)
+    ratios = [one.demographic_parity_ratio for one in report.by_class]
+    assert report.worst["demographic_parity_ratio"] == pytest.approx(
+        math.nan if any(map(math.isnan, ratios)) else min(ratios), nan_ok=True
+    )
+    assert report.defined["demographic_parity_ratio"] == sum(not math.isnan(r) for r in ratios)
+    json.dumps(report.to_dict(), allow_nan=False)
+
+
+def test_groups_may_be_anything_hashable() -> None:
+    """Tuples, numbers, text arrays and mixtures name groups; sorted where they can be, else as they come."""
+    y = p = [1, 1, 0]
+    assert fairness.group_rates(y, p, [("f", 1), ("m", 2), ("f", 1)]).groups == (("f", 1), ("m", 2))
+    assert fairness.group_rates(y, p, np.array(["m", "f", "m"])).groups == ("f", "m")
+    assert fairness.group_rates(y, p, np.array(["m", None, "m"], object)).groups == ("m", None)
+    assert fairness.group_rates(y, p, ["z", 3, "a"]).groups == ("z", 3, "a")
+    assert fairness.group_rates(y, p, [True, False, True]).people == (1, 2)
+
+
+@pytest.mark.parametrize(
+    ("y", "p", "g", "status"),
+    [
+        ([], [], [], None),
+        ([1], [1, 1], ["a", "a"], None),
+        ([1, 1], [1, 1], ["a"], None),
+        ([0.5], [1], ["a"], None),
+        ([-1], [-1], ["a"], None),
+        ([1], [-2], ["a"], None),
+        ([1], [1], [math.nan], None),
+        ([1], [1], [["a"]], None),
+        ([1, 1], [1, 1], [1, "1"], None),
+        ([1], [1], np.array([["a"]]), None),
+        ([1], [1], ["a"], [X]),
+        ([1], [-1], ["a"], [A]),
+        ([1], [1], ["a"], [7]),
+        ([1], [1], ["a"], [A, A]),
+    ],
+)
+def test_bad_rows_are_refused(y: Any, p: Any, g: Any, status: Any) -> None:
+    """Rows that do not fit together raise a DataError instead of a wrong number."""
+    with pytest.raises(DataError, match="Expected"):
+        SubgroupReport.from_predictions(y, p, g, status=status)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"positive": -1},
+        {"positive": True},
+        {"undefined": "one"},
+        {"subgroup": "F"},
+        {"subgroup": "F", "reference": "Z"},
+    ],
+)
+def test_bad_options_are_refused(options: dict[str, Any]) -> None:
+    """An option that means nothing raises a ConfigError."""
+    with pytest.raises(ConfigError, match="Expected"):
+        SubgroupReport.from_predictions(Y, P, G, **options)
+
+
+def test_more_bad_options_are_refused() -> None:
+    """Unknown aggregates, class lists, confidences and numbers of replicates raise a ConfigError."""
+    generator = np.random.default_rng(0)
+    aggregate: Any = "max"
+    with pytest.raises(ConfigError, match="agg"):
+        fairness.equalised_odds_difference(Y, P, G, agg=aggregate)
+    for classes in ([], [1, 1]):
+        with pytest.raises(ConfigError, match="classes"):
+            OneVsRestReport.from_predictions(Y, P, G, classes=classes)
+    with pytest.raises(ConfigError, match="confidence"):
+        bootstrap_intervals(Y, P, G, generator=generator, confidence=95)
+    with pytest.raises(ConfigError, match="replicates"):
+        bootstrap_intervals(Y, P, G, generator=generator, replicates=10)
+
+
+def _many(n: int, seed: int) -> tuple[Any, Any, Any]:
+    generator = np.random.default_rng(seed)
+    g = np.where(np.arange(n) < n // 3, "sub", "rest")
+    y = generator.integers(0, 2, n)
+    right = generator.random(n) < np.where(g == "sub", 0.7, 0.9)
+    return y, np.where(right, y, 1 - y), g
+
+
+def test_bootstrap_agrees_with_drawing_people_one_by_one() -> None:
+    """Drawing kinds of people gives the interval that drawing rows with replacement gives."""
+    y, p, g = _many(300, 1)
+    fast = bootstrap_intervals(
+        y, p, g, generator=np.random.default_rng(2), subgroup="sub", reference="rest", replicates=4000
+    )
+    generator = np.random.default_rng(3)
+    correct = y == p
+    rest, sub = correct[g == "rest"], correct[g == "sub"]
+    slow = np.array([generator.choice(rest, 200).mean() - generator.choice(sub, 100).mean() for _ in range(4000)])
+    gap = fast["accuracy_gap"]
+    assert [gap.low, gap.high] == pytest.approx(np.quantile(slow, [0.025, 0.975]), abs=0.01)
+    assert (gap.kind, gap.confidence, gap.defined) == ("two-sided", 0.95, 1.0)
+
+
+def test_bootstrap_interval_of_accuracy_covers_the_truth_about_as_often_as_it_says() -> None:
+    """Over 300 data sets the 95 % interval of a group's accuracy holds it in 90 % or more."""
+    held = 0
+    generator = np.random.default_rng(4)
+    for seed in range(300):
+        y, p, g = _many(300, 1000 + seed)
+        interval = bootstrap_intervals(y, p, g, generator=generator, replicates=400)["accuracy[rest]"]
+        held += interval.low <= 0.9 <= interval.high
+    assert held >= 0.9 * 300
+
+
+def test_bootstrap_is_reproducible_and_reports_undefined_replicates() -> None:
+    """One seed gives one result; replicates in which a metric is undefined are counted, not hidden."""
+    first = bootstrap_intervals(Y, P, G, generator=np.random.default_rng(5))
+    again = bootstrap_intervals(Y, P, G, generator=np.random.default_rng(5))
+    assert repr(first) == repr(again)
+    # Group F has no negatives, so no sample of it has any.
+    assert first["equalised_odds_difference"].defined == 0
+    assert math.isnan(first["equalised_odds_difference"].low)
+    assert first["accuracy[F]"].low < 0.8 < first["accuracy[F]"].high
+
+
+def test_bootstrap_draws_abstentions_too() -> None:
+    """A person whose query failed is still a person: coverage has an interval."""
+    y, p, g = _many(120, 6)
+    status = np.where(np.arange(120) % 4 == 0, X, A)
+    p = np.where(status == X, -1, p)
+    coverage = bootstrap_intervals(y, p, g, generator=np.random.default_rng(7), status=status)["coverage"]
+    assert coverage.low < 0.75 < coverage.high

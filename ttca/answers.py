@@ -1,0 +1,139 @@
+"""Answers: what a platform said about a batch of images, row by row."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import IntEnum
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ttca.errors import TTCAError
+
+__all__ = ["Answers", "Status"]
+
+
+class Status(IntEnum):
+    """How one query ended.
+
+    A refusal ("no face found", "not sure") *is* an answer, and not a correct one. A failure is an abstention.
+    """
+
+    ANSWERED = 0
+    REFUSED = 1
+    FAILED = 2
+
+
+@dataclass(frozen=True)
+class Answers:
+    """N rows of what the platform said.
+
+    Parameters
+    ----------
+    status : int8 array, shape (N,)
+        Values of :class:`Status`.
+    labels : int64 array, shape (N,)
+        The class named, −1 where there is none. Always −1 unless the row is answered.
+    scores : float32 array, shape (N, C)
+        Probabilities; NaN where the platform did not say. Label-only rows are all NaN.
+    resolution : float32 array, shape (N,)
+        The step to which the row's scores are rounded (0.01 for whole percent), 0 where they are exact.
+
+    Raises
+    ------
+    TTCAError
+        If shapes disagree, a label is out of range, or a score is outside [0, 1].
+    """
+
+    status: NDArray[np.int8]
+    labels: NDArray[np.int64]
+    scores: NDArray[np.float32]
+    resolution: NDArray[np.float32]
+
+    def __post_init__(self) -> None:
+        n = len(self.status)
+        if self.scores.ndim != 2 or not (len(self.labels) == len(self.scores) == len(self.resolution) == n):
+            raise TTCAError(
+                "Expected status, labels, scores and resolution with one row per image, got "
+                f"{self.status.shape}, {self.labels.shape}, {self.scores.shape}, {self.resolution.shape}."
+            )
+        answered = self.status == Status.ANSWERED
+        classes = self.scores.shape[1]
+        if np.any((self.labels[answered] < 0) | (self.labels[answered] >= classes)):
+            raise TTCAError(f"Expected every answered label in 0..{classes - 1}, got one outside it.")
+        if np.any(self.labels[~answered] != -1):
+            raise TTCAError("Expected label −1 in every row that is not answered.")
+        said = self.scores[~np.isnan(self.scores)]
+        if said.size and (said.min() < -1e-6 or said.max() > 1 + 1e-4):
+            raise TTCAError("Expected scores as probabilities in [0, 1], got one outside it.")
+
+    @classmethod
+    def failed(cls, n: int, classes: int) -> Answers:
+        """Return n abstentions."""
+        return cls(
+            np.full(n, Status.FAILED, np.int8),
+            np.full(n, -1, np.int64),
+            np.full((n, classes), np.nan, np.float32),
+            np.zeros(n, np.float32),
+        )
+
+    @classmethod
+    def from_labels(cls, labels: NDArray[np.int64], classes: int) -> Answers:
+        """Return label-only answers; a negative label is a refusal."""
+        labels = np.asarray(labels, np.int64)
+        status = np.where(labels >= 0, Status.ANSWERED, Status.REFUSED).astype(np.int8)
+        n = len(labels)
+        return cls(status, np.maximum(labels, -1), np.full((n, classes), np.nan, np.float32), np.zeros(n, np.float32))
+
+    @classmethod
+    def from_scores(cls, scores: NDArray[np.floating], *, resolution: float = 0.0) -> Answers:
+        """Return answers whose label is the highest score named (shape (N, C), NaN = not said)."""
+        rows = np.asarray(scores, np.float32)
+        named = ~np.isnan(rows).all(axis=1)
+        labels = np.where(named, np.nan_to_num(rows, nan=-1.0).argmax(axis=1), -1).astype(np.int64)
+        status = np.where(named, Status.ANSWERED, Status.REFUSED).astype(np.int8)
+        return cls(status, labels, rows, np.full(len(rows), resolution, np.float32))
+
+    @classmethod
+    def concatenate(cls, parts: Sequence[Answers], *, classes: int) -> Answers:
+        """Return the rows of all parts in order."""
+        if not parts:
+            return cls.failed(0, classes)
+        return cls(
+            np.concatenate([p.status for p in parts]),
+            np.concatenate([p.labels for p in parts]),
+            np.concatenate([p.scores for p in parts]),
+            np.concatenate([p.resolution for p in parts]),
+        )
+
+    def __len__(self) -> int:
+        return len(self.status)
+
+    def __getitem__(self, rows: NDArray[np.intp] | NDArray[np.bool_] | slice) -> Answers:
+        return Answers(self.status[rows], self.labels[rows], self.scores[rows], self.resolution[rows])
+
+    @property
+    def classes(self) -> int:
+        """Number of classes C."""
+        return int(self.scores.shape[1])
+
+    @property
+    def answered(self) -> NDArray[np.bool_]:
+        """Rows with a label, shape (N,)."""
+        return np.equal(self.status, Status.ANSWERED)
+
+    @property
+    def resolved(self) -> NDArray[np.bool_]:
+        """Rows the platform did answer, with a label or with a refusal, shape (N,)."""
+        return np.not_equal(self.status, Status.FAILED)
+
+    @property
+    def complete(self) -> NDArray[np.bool_]:
+        """Rows with a score for every class, shape (N,)."""
+        return self.answered & ~np.isnan(self.scores).any(axis=1)
+
+    @property
+    def coverage(self) -> float:
+        """Share of rows resolved; NaN for no rows."""
+        return float(self.resolved.mean()) if len(self) else float("nan")

@@ -1,0 +1,335 @@
+"""The command line: each command one step of the way; --json prints one object, everything else goes to stderr."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from ttca import __version__
+from ttca.errors import TTCAError
+
+if TYPE_CHECKING:
+    from ttca.action import CollectiveAction
+    from ttca.certificates import Certificate
+    from ttca.pooling.pool import Cost
+    from ttca.row import Row
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, help="Test-time collective action.")
+pool_app = typer.Typer(no_args_is_help=False, invoke_without_command=True, help="Ask the platform; see who paid.")
+app.add_typer(pool_app, name="pool")
+
+FileArgument = Annotated[Path, typer.Argument(help="The action file, or the folder it lies in.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object; all else goes to standard error.")]
+DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Say what it would cost and stop.")]
+
+ERR = Console(stderr=True)
+OUT = Console()
+
+
+def main() -> None:
+    """Run a command; a TTCAError becomes its sentence and exit status 1."""
+    try:
+        app()
+    except TTCAError as error:
+        ERR.print(f"[bold red]ttca:[/] {_plain(error)}", highlight=False, soft_wrap=True)
+        sys.exit(1)
+
+
+@app.callback()
+def _options(
+    version: Annotated[bool, typer.Option("--version", help="Print the version.", is_eager=True)] = False,
+) -> None:
+    if version:
+        OUT.print(__version__)
+        raise typer.Exit
+
+
+@app.command()
+def init(
+    file: Annotated[Path, typer.Argument(help="Where to write it.")] = Path("action.toml"),
+) -> None:
+    """Write a commented action file to fill in."""
+    from ttca.config import TEMPLATE
+    from ttca.errors import ConfigError
+
+    if file.exists():
+        raise ConfigError(f"Expected a new file, got {file}, which exists. Choose another name.")
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(TEMPLATE.format(file=file), encoding="utf-8")
+    ERR.print(f"Wrote {file}. Fill in the platform and the people, then: ttca run {file} --dry-run")
+
+
+@app.command()
+def demo(
+    folder: Annotated[Path, typer.Option(help="Where the action will live.")] = Path("runs/demo"),
+    seed: Annotated[int, typer.Option(min=0)] = 0,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Delete an earlier demo in the folder first.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Run the whole idea on this machine: a platform, a gap, an action, an honest row, a report."""
+    from ttca.demo import run_demo
+
+    row, certificate, _ = run_demo(folder, seed=seed, fresh=fresh, reporter=_reporter())
+    _finish(row, certificate, folder, as_json)
+
+
+@app.command()
+def run(file: FileArgument, dry_run: DryRunOption = False, as_json: JsonOption = False) -> None:
+    """Do everything: pool, distil, learn, verify, measure, report. Killed, it goes on where it was."""
+    with _opened(file) as action:
+        if _planned(action, dry_run, as_json):
+            return
+        certificate = action.verify()
+        if action.settings.controls:
+            row = _measure_and_report(action)
+            _finish(row, certificate, action.folder, as_json)
+        else:
+            _say_certificate(certificate, as_json)
+
+
+@pool_app.callback()
+def pool(context: typer.Context) -> None:
+    """Ask the platform about the pool's images; see who paid."""
+    if context.invoked_subcommand is None:
+        OUT.print(context.get_help())
+
+
+@pool_app.command("run")
+def pool_run(file: FileArgument, dry_run: DryRunOption = False, as_json: JsonOption = False) -> None:
+    """Ask the platform about pool and selection people's images, and nothing that was answered before."""
+    with _opened(file) as action:
+        if _planned(action, dry_run, as_json):
+            return
+        transfer = action.pool()
+        answered = int(transfer.answers.answered.sum())
+        result = {"images": len(transfer.answers), "answered": answered, "coverage": transfer.answers.coverage}
+        _emit(result, as_json, f"{answered} of {len(transfer.answers)} pool images have an answer.")
+
+
+@pool_app.command("status")
+def pool_status(file: FileArgument, as_json: JsonOption = False) -> None:
+    """Show who paid what, from the ledger alone; the platform is not asked anything."""
+    from dataclasses import asdict
+
+    from ttca.config import read_action
+    from ttca.errors import LedgerError
+    from ttca.pooling.ledger import Ledger
+
+    path = read_action(file).folder / "ledger.sqlite"
+    if not path.is_file():
+        raise LedgerError(f"Expected a ledger at {path}, got none: nothing has been asked yet. Start with: ttca run")
+    with Ledger(path) as ledger:
+        balances, paid = ledger.balances(), ledger.paid()
+    if as_json:
+        _emit({"members": [asdict(b) for b in balances], "paid": paid}, True, "")
+        return
+    table = Table("member", "quota", "charged", "answered", "unusable", "unknown", "refunded", title="Who paid")
+    for b in balances:
+        table.add_row(b.member, *map(str, (b.quota, b.charged, b.answered, b.unusable, b.unknown, b.refunded)))
+    OUT.print(table)
+    OUT.print("Paid in all: " + (", ".join(f"{n} for {p}" for p, n in paid.items()) or "nothing yet"))
+
+
+@app.command()
+def distil(file: FileArgument, as_json: JsonOption = False) -> None:
+    """Train the proxy on what was answered, and say how faithful it is."""
+    from dataclasses import asdict
+
+    with _opened(file) as action:
+        _, fidelity = action.distil()
+    low, high = fidelity.subgroup_interval
+    _emit(
+        asdict(fidelity),
+        as_json,
+        f"On selection people the proxy agrees with the platform in {fidelity.subgroup:.3f} of cases "
+        f"(two-sided 95 %: {low:.3f} to {high:.3f}) for the subgroup, {fidelity.reference:.3f} for the reference.",
+    )
+
+
+@app.command()
+def learn(file: FileArgument, as_json: JsonOption = False) -> None:
+    """Learn one perturbation per class for every ε of the family."""
+    with _opened(file) as action:
+        sets = action.learn()
+        files = {str(e): str(action.folder / "perturbations" / f"epsilon-{e:03d}.safetensors") for e in sets}
+    _emit({"files": files}, as_json, "Learned δ for ε = " + ", ".join(files) + ".")
+
+
+@app.command()
+def verify(file: FileArgument, dry_run: DryRunOption = False, as_json: JsonOption = False) -> None:
+    """Spend verification queries on the certificate: once, from the largest ε downward."""
+    with _opened(file) as action:
+        if _planned(action, dry_run, as_json):
+            return
+        certificate = action.verify()
+    _say_certificate(certificate, as_json)
+
+
+@app.command()
+def report(file: FileArgument, as_json: JsonOption = False) -> None:
+    """Measure the honest row on verification people (what is missing is asked) and write report.html."""
+    with _opened(file) as action:
+        certificate = action.verify()
+        row = _measure_and_report(action)
+        _finish(row, certificate, action.folder, as_json)
+
+
+@app.command()
+def apply(
+    perturbations: Annotated[Path, typer.Argument(help="The collective's perturbation file.")],
+    image: Annotated[Path, typer.Argument(help="Your image, at the size the platform takes.")],
+    true_class: Annotated[str, typer.Option("--class", help="What the image truly shows.")],
+    out: Annotated[Path, typer.Option(help="Where to write the image to submit (PNG).")],
+    epsilon: Annotated[int | None, typer.Option(help="Refuse a file of another ε.")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Apply the perturbation of your true class to your own image, on your own machine. Needs no torch."""
+    from ttca.members import apply_to_file
+
+    facts = apply_to_file(perturbations, image, true_class=true_class, out=out, epsilon=epsilon)
+    _emit(
+        facts,
+        as_json,
+        f"Wrote {out}: class {true_class!r}, ε = {facts['epsilon']} levels, "
+        f"{facts['values_changed']} of {facts['values']} values changed. Submit it as it is: PNG, not JPEG.",
+    )
+
+
+@app.command()
+def serve(
+    model: Annotated[Path, typer.Argument(help="An ONNX image classifier.")],
+    classes: Annotated[str, typer.Option(help="Class names in the order of its outputs, separated by commas.")],
+    size: Annotated[int, typer.Option(help="Height and width of its images, in pixels.")],
+    port: Annotated[int, typer.Option(min=0, max=65535)] = 8000,
+    label_only: Annotated[bool, typer.Option("--label-only", help="Answer with labels, without scores.")] = False,
+    top_k: Annotated[int | None, typer.Option(help="Answer with the scores of the best K classes only.")] = None,
+    decimals: Annotated[int | None, typer.Option(help="Round scores to so many decimals.")] = None,
+    latency: Annotated[float, typer.Option(help="Seconds each request takes.", min=0.0)] = 0.0,
+    access_log: Annotated[Path | None, typer.Option(help="Append one JSON line per processed request.")] = None,
+) -> None:
+    """Put a model behind HTTP on loopback (KServe V2), with an API's habits, to try an action on."""
+    from ttca.platforms.local import LocalPlatform
+    from ttca.platforms.server import serve as serve_platform
+
+    platform = LocalPlatform.from_onnx(
+        model,
+        classes=tuple(c.strip() for c in classes.split(",")),
+        image_shape=(size, size, 3),
+        label_only=label_only,
+        top_k=top_k,
+        decimals=decimals,
+        latency_s=latency,
+    )
+    name = platform.info.name
+
+    def started(url: str) -> None:
+        ERR.print(f"Serving model {name!r} at {url} (KServe V2). Stop with Ctrl-C.", highlight=False)
+
+    serve_platform(platform, port=port, access_log=access_log, on_start=started)
+
+
+# -- what the commands share ------------------------------------------------------------------------------------
+
+
+def _reporter() -> Any:
+    from ttca.progress import Reporter
+
+    return Reporter(ERR)
+
+
+@contextmanager
+def _opened(file: Path) -> Iterator[CollectiveAction]:
+    from ttca.config import read_action
+
+    action = read_action(file).open(reporter=_reporter())
+    with action:
+        yield action
+
+
+def _planned(action: CollectiveAction, dry_run: bool, as_json: bool) -> bool:
+    """Say what the paying steps cost; return whether to stop there."""
+    from dataclasses import asdict
+
+    plan = action.plan()
+    if dry_run:
+        _emit({step: asdict(cost) for step, cost in plan.items()}, as_json, _cost_table(plan))
+    else:
+        ERR.print(_cost_table(plan))
+    return dry_run
+
+
+def _cost_table(plan: dict[str, Cost]) -> Table:
+    table = Table("step", "images", "already answered", "queries to pay, at most", title="What it costs")
+    for step, cost in plan.items():
+        table.add_row(step, str(cost.images), str(cost.answered), str(cost.queries))
+    total = sum(cost.queries for cost in plan.values())
+    affordable = min(cost.affordable for cost in plan.values())
+    table.caption = f"{total} queries at most; the members can pay {affordable}."
+    return table
+
+
+def _measure_and_report(action: CollectiveAction) -> Row:
+    from ttca.report import write_report
+
+    row, measurement = action.measure()
+    _, fidelity = action.distil()
+    write_report(
+        action.folder / "report.html",
+        row=row,
+        measurement=measurement,
+        certificate=action.verify(),
+        perturbations=action.learn()[row.epsilon],
+        people=action.roster.verification,
+        fidelity=fidelity,
+        balances=action.queries.status(),
+        measured_on="verification people",
+        story=f"{action.settings.name}: for {action.settings.subgroup}, on {action.platform.info.name}.",
+        seed=row.seed,
+    )
+    return row
+
+
+def _say_certificate(certificate: Certificate, as_json: bool) -> None:
+    _emit(certificate.to_dict(), as_json, certificate.summary())
+
+
+def _finish(row: Row, certificate: Certificate, folder: Path, as_json: bool) -> None:
+    table = Table("", "", title="The honest row", show_header=False)
+    for key, value in row.to_dict().items():
+        table.add_row(key, _shown(value))
+    (ERR if as_json else OUT).print(table)
+    (ERR if as_json else OUT).print(certificate.summary(), highlight=False)
+    (ERR if as_json else OUT).print(f"The action lives in {folder}; look at {folder / 'report.html'}", highlight=False)
+    if as_json:
+        _emit(row.to_dict(), True, "")
+
+
+def _shown(value: Any) -> str:
+    if value is None:
+        return "not defined"
+    if isinstance(value, float):
+        return f"{value:.3f}"
+    if isinstance(value, dict):
+        return ", ".join(f"{v} {k}" for k, v in value.items())
+    return str(value)
+
+
+def _emit(result: dict[str, Any], as_json: bool, words: Any) -> None:
+    if as_json:
+        sys.stdout.write(json.dumps(result) + "\n")
+    else:
+        OUT.print(words, highlight=False)
+
+
+def _plain(error: TTCAError) -> str:
+    from rich.markup import escape
+
+    return escape(str(error))

@@ -1,0 +1,261 @@
+"""The action file: TOML read into settings, members, people and a platform, every mistake a sentence."""
+
+from __future__ import annotations
+
+import difflib
+import ipaddress
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any, TypeVar
+from urllib.parse import urlsplit
+
+import numpy as np
+
+from ttca.action import CollectiveAction, Settings
+from ttca.data.folder import PeopleTable, load_people
+from ttca.errors import ConfigError
+from ttca.people import People, Roster, split_roles
+from ttca.platforms.http import HttpPlatform
+from ttca.pooling.pool import Member
+from ttca.progress import Reporter, silent
+
+__all__ = ["TEMPLATE", "ActionFile", "PeopleSection", "PlatformSection", "PoolSection", "read_action"]
+
+T = TypeVar("T")
+
+TEMPLATE = """\
+# One collective action. Fill in, then: ttca run {file} --dry-run   (says what it would cost, sends nothing)
+
+[action]
+name = "my-action"
+subgroup = "whom it is for"      # people who get worse answers
+epsilons = [2, 4, 8]             # budgets to try, in pixel levels of 255; the smallest that is certified is kept
+seed = 0
+goal = "parity"                  # or "improvement", or a success rate such as 0.9
+alpha = 0.05                     # error of the certificate
+controls = true                  # pay for the controls of the honest row, on verification people
+architectures = ["small-cnn"]    # the proxy: small-cnn, resnet20, resnet32, resnet56 or timm/NAME
+epochs = 60
+steps = 100
+shift = 1                        # random translation while learning, in pixels
+flip = false                     # random mirror images while learning (right for most photographs)
+
+[platform]
+url = "http://127.0.0.1:8000"
+protocol = "kserve-v2"
+model = "my-model"
+classes = ["first", "second"]    # in the order of the platform's scores
+# authorised_by = "who allowed this, and where that is written"   # needed off this machine
+# key_variable = "TTCA_KEY_MINE"                                  # the variable's name, never the key
+
+[people]
+source = "people.csv"            # columns: file, class, member; optional: person, group, role. Or a folder.
+verification = 0.5               # share of persons kept for the certificate, where the table gives no roles
+selection = 0.2                  # share of the others who steer early stopping
+
+[pool]
+quota = 100                      # queries each member can pay
+# cap = 2000                     # and all together
+concurrency = 64                 # queries in flight at once
+batch = 16                       # images of one request
+
+# [pool.quotas]                  # members who can pay more or less
+# ada = 250
+"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlatformSection:
+    """``[platform]``: where the black box is, and how it speaks."""
+
+    url: str
+    model: str
+    classes: tuple[str, ...]
+    protocol: str = "kserve-v2"
+    version: str | None = None
+    authorised_by: str | None = None
+    key_variable: str | None = None
+    connect_timeout: float = 5.0
+    read_timeout: float = 30.0
+    max_batch: int = 64
+
+    @property
+    def is_loopback(self) -> bool:
+        """Whether the platform is on this machine."""
+        host = urlsplit(self.url).hostname or ""
+        try:
+            return ipaddress.ip_address(host).is_loopback
+        except ValueError:
+            return host == "localhost"
+
+
+@dataclass(frozen=True, kw_only=True)
+class PeopleSection:
+    """``[people]``: where the images are, and how roles are shared out."""
+
+    source: str
+    verification: float = 0.5
+    selection: float = 0.2
+
+
+@dataclass(frozen=True, kw_only=True)
+class PoolSection:
+    """``[pool]``: who can pay how much."""
+
+    quota: int = 100
+    quotas: dict[str, int] | None = None
+    cap: int | None = None
+    concurrency: int = 64
+    batch: int = 16
+
+
+@dataclass(frozen=True)
+class ActionFile:
+    """One action file, read and checked; opening it spends no query."""
+
+    path: Path
+    settings: Settings
+    platform: PlatformSection
+    people: PeopleSection
+    pool: PoolSection
+
+    @property
+    def folder(self) -> Path:
+        """Where the action lives: the folder of its file."""
+        return self.path.parent
+
+    def open_platform(self) -> HttpPlatform:
+        """Return the platform; nothing is sent yet."""
+        p = self.platform
+        return HttpPlatform(
+            p.url,
+            protocol=p.protocol,
+            model=p.model,
+            version=p.version,
+            classes=p.classes,
+            key_variable=p.key_variable,
+            authorised_by=p.authorised_by,
+            connect_timeout=p.connect_timeout,
+            read_timeout=p.read_timeout,
+            max_batch=p.max_batch,
+        )
+
+    def open(self, *, reporter: Reporter = silent) -> CollectiveAction:
+        """Read the people, meet the platform (its metadata only) and return the action."""
+        platform = self.open_platform()
+        table = load_people(
+            self.folder / self.people.source, image_shape=platform.info.image_shape, classes=self.platform.classes
+        )
+        roster = self._roster(table)
+        return CollectiveAction(
+            self.folder,
+            platform=platform,
+            members=self.members(table.people),
+            roster=roster,
+            settings=self.settings,
+            cap=self.pool.cap,
+            concurrency=self.pool.concurrency,
+            batch=self.pool.batch,
+            reporter=reporter,
+        )
+
+    def members(self, people: People) -> list[Member]:
+        """Return every member of the people's table with their quota."""
+        quotas = self.pool.quotas or {}
+        names = sorted(np.unique(people.members).tolist())
+        strangers = sorted(set(quotas) - set(names))
+        if strangers:
+            raise ConfigError(
+                f"Expected [pool.quotas] to name members of {self.people.source}, got {', '.join(strangers)}. "
+                "Correct the name, or add their images."
+            )
+        return [Member(n, quotas.get(n, self.pool.quota), self.platform.key_variable) for n in names]
+
+    def _roster(self, table: PeopleTable) -> Roster:
+        if table.roles is None:
+            return split_roles(
+                table.people,
+                seed=self.settings.seed,
+                verification=self.people.verification,
+                selection=self.people.selection,
+            )
+        parts = {role: table.people[table.roles == role] for role in ("pool", "selection", "verification")}
+        return Roster(**parts)
+
+
+def read_action(path: Path | str) -> ActionFile:
+    """Read an action file, or the ``action.toml`` of a folder.
+
+    Raises
+    ------
+    ConfigError
+        If it is missing, is not TOML, or a table, key or value is not as expected. Nothing was sent.
+    """
+    path = Path(path)
+    if path.is_dir():
+        path = path / "action.toml"
+    try:
+        found = tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ConfigError(f"Expected an action file at {path}, got nothing there. Write one with: ttca init") from None
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise ConfigError(f"Expected TOML in {path}, got a file that cannot be read: {error}.") from None
+    _check_names(found, ("action", "platform", "people", "pool"), f"table in {path}")
+    for table in ("platform", "people"):
+        if table not in found:
+            raise ConfigError(f"Expected the table [{table}] in {path}, got none. ttca init writes a full example.")
+    return ActionFile(
+        path,
+        _section(Settings, found.get("action", {}), "action", path),
+        _section(PlatformSection, found["platform"], "platform", path),
+        _section(PeopleSection, found["people"], "people", path),
+        _section(PoolSection, found.get("pool", {}), "pool", path),
+    )
+
+
+def _check_names(found: Mapping[str, Any], known: tuple[str, ...], what: str) -> None:
+    for name in found:
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=1)
+            hint = f" Did you mean {near[0]!r}?" if near else ""
+            raise ConfigError(f"Expected a {what} among {', '.join(known)}, got {name!r}.{hint}")
+
+
+def _section(kind: type[T], found: Any, table: str, path: Path) -> T:
+    if not isinstance(found, dict):
+        raise ConfigError(f"Expected [{table}] in {path} to be a table, got {found!r}.")
+    types = {f.name: str(f.type) for f in fields(kind)}  # type: ignore[arg-type]
+    _check_names(found, tuple(types), f"key of [{table}]")
+    values = {k: _value(v, types[k], f"{k} in [{table}] of {path}") for k, v in found.items()}
+    try:
+        return kind(**values)
+    except TypeError as error:
+        raise ConfigError(f"Expected every needed key of [{table}] in {path}, got an error: {error}.") from None
+
+
+def _value(value: Any, kind: str, where: str) -> Any:
+    """Return a TOML value as the field's type, or say what was expected."""
+    allowed = {part.strip() for part in kind.split("|")}
+    whole = isinstance(value, int) and not isinstance(value, bool)
+    if value is True or value is False:
+        ok = "bool" in allowed
+    elif isinstance(value, str):
+        ok = "str" in allowed or kind.startswith("Literal")
+    elif whole:
+        ok = "int" in allowed or "float" in allowed
+        value = value if "int" in allowed else float(value)
+    elif isinstance(value, float):
+        ok = "float" in allowed
+    elif isinstance(value, list):
+        inner = "int" if kind == "tuple[int, ...]" else "str" if kind == "tuple[str, ...]" else None
+        ok = inner is not None and all(type(v).__name__ == inner for v in value)
+        value = tuple(value)
+    elif isinstance(value, dict):
+        ok = "dict[str, int]" in allowed and all(type(v) is int for v in value.values())
+    else:
+        ok = False
+    if not ok:
+        raise ConfigError(f"Expected {where} to be of type {kind}, got {value!r}.")
+    return value

@@ -1,0 +1,110 @@
+"""One decoder for every image that comes in: 8-bit RGB pixels or a sentence, never a silent conversion."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from io import BytesIO
+
+import numpy as np
+from PIL import Image, UnidentifiedImageError
+
+from ttca.errors import DataError
+from ttca.images import Images
+
+__all__ = ["decode_rgb", "for_each"]
+
+# Formats whose stored depth is known: Pillow cuts the 16 bits of some TIFF and PPM files to 8 without a word.
+_FORMATS = ("PNG", "JPEG", "WEBP", "BMP")
+_SAME_PIXELS_AS_RGB = frozenset({"RGB", "L", "1", "P"})
+_ALPHA = frozenset({"RGBA", "LA", "PA", "RGBa", "La"})
+_PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+_PNG_DEPTH_AT = 24
+_EXIF_ORIENTATION = 0x0112
+
+
+def decode_rgb(data: bytes, *, size: tuple[int, int] | None = None) -> Images:
+    """Return the pixels of one encoded image.
+
+    Parameters
+    ----------
+    data : bytes
+        A PNG, JPEG, WebP or BMP file. Grey and palette images become RGB, which changes no pixel.
+    size : (height, width), optional
+        The size it must have, in pixels; checked before anything is decompressed.
+
+    Returns
+    -------
+    uint8 array, shape (H, W, 3)
+
+    Raises
+    ------
+    DataError
+        If it is corrupt, of another size, or could only become 8-bit RGB by a change its owner would not see:
+        transparency, 16 bits, CMYK, several frames, an EXIF rotation. The caller adds which file or row.
+    """
+    try:
+        with Image.open(BytesIO(data), formats=_FORMATS) as image:
+            _refuse_silent_changes(image, data)
+            got = (image.height, image.width)
+            if size is not None and got != size:
+                raise DataError(
+                    f"Expected an image of {size[0]}×{size[1]} pixels (height×width), got {got[0]}×{got[1]}. "
+                    "Resize it yourself: resizing here would change what the platform sees without a word."
+                )
+            if image.getexif().get(_EXIF_ORIENTATION, 1) != 1:
+                raise DataError(
+                    "Expected an upright image, got one that an EXIF tag asks to turn. "
+                    "Turn its pixels and save it as PNG."
+                )
+            return np.array(image.convert("RGB"), dtype=np.uint8)
+    except DataError:
+        raise
+    except UnidentifiedImageError as error:
+        raise DataError(
+            f"Expected a PNG, JPEG, WebP or BMP image, got {len(data)} bytes that are none. "
+            "Save it as PNG, or leave it out."
+        ) from error
+    except Exception as error:  # Pillow's decoders raise a dozen unrelated types on damaged files
+        raise DataError(
+            f"Expected an image that can be read, got a damaged one ({type(error).__name__}: {error}). "
+            "Replace the file, or leave it out."
+        ) from error
+
+
+def _refuse_silent_changes(image: Image.Image, data: bytes) -> None:
+    sixteen_bit_png = data.startswith(_PNG_SIGNATURE) and data[_PNG_DEPTH_AT : _PNG_DEPTH_AT + 1] == b"\x10"
+    if sixteen_bit_png or image.mode.startswith(("I", "F")):
+        raise DataError(
+            "Expected 8 bits per channel, got an image of more. "
+            "Save it as 8-bit RGB PNG: which bits to drop is the owner's choice."
+        )
+    if image.mode in _ALPHA or "transparency" in image.info:
+        raise DataError(
+            "Expected an RGB image, got one with transparency. "
+            "Flatten it on the background you want and save it as RGB PNG."
+        )
+    if image.mode not in _SAME_PIXELS_AS_RGB:
+        raise DataError(f"Expected an RGB, grey or palette image, got mode {image.mode}. Save it as RGB PNG.")
+    frames: int = getattr(image, "n_frames", 1)
+    if frames != 1:
+        raise DataError(f"Expected a still image, got {frames} frames. Save one of them as PNG.")
+
+
+def for_each(work: Callable[[int], None], count: int, *, block: int = 64) -> None:
+    """Call ``work(i)`` for i in 0..count−1 on all cores; of several failures the lowest i's is raised.
+
+    Threads, because Pillow releases the GIL while it decodes.
+    """
+
+    def run(start: int) -> None:
+        for i in range(start, min(start + block, count)):
+            work(i)
+
+    pool = ThreadPoolExecutor(max_workers=os.cpu_count() or 1)
+    try:
+        for _ in pool.map(run, range(0, count, block)):
+            pass
+    finally:
+        pool.shutdown(cancel_futures=True)

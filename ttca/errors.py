@@ -1,0 +1,187 @@
+"""The one tree of errors: every message says what was expected, what came, and what to do."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+__all__ = [
+    "ActionError",
+    "AnswerError",
+    "ChargeState",
+    "ConfigError",
+    "DataError",
+    "ImageError",
+    "LedgerError",
+    "MissingExtraError",
+    "PerturbationError",
+    "PlatformError",
+    "QuotaError",
+    "TTCAError",
+    "TransportError",
+]
+
+
+class TTCAError(Exception):
+    """Root of every error a user of ttca can meet; ``str(error)`` is a sentence for people."""
+
+
+class ConfigError(TTCAError):
+    """An action file, a parameter or the environment is not as it must be."""
+
+
+class ImageError(TTCAError):
+    """An image is not uint8 NHWC RGB at the platform's size; raised before any query is sent."""
+
+
+class DataError(TTCAError):
+    """A data set, folder or table of people cannot be read as asked."""
+
+
+class ActionError(TTCAError):
+    """A step of an action cannot go on: its people, its files or its order are wrong."""
+
+
+class PerturbationError(TTCAError):
+    """A perturbation set is not what it says it is (ε, classes, geometry or format)."""
+
+
+class LedgerError(TTCAError):
+    """The ledger cannot be opened, read or written."""
+
+
+class QuotaError(TTCAError):
+    """A member's quota or the pool's cap does not allow the queries asked for."""
+
+
+class MissingExtraError(TTCAError):
+    """An optional part of ttca is needed and not installed."""
+
+    def __init__(self, what: str, extra: str) -> None:
+        super().__init__(
+            f"{what} needs the optional packages of ttca[{extra}], which are not installed. "
+            f"Install them with: pip install 'ttca[{extra}]'"
+        )
+        self.extra = extra
+
+
+class ChargeState(StrEnum):
+    """What an attempt that brought no answer cost (DESIGN: *Charging*).
+
+    ``REFUNDED``: the platform surely did not process it. ``UNKNOWN``: nobody can tell.
+    ``CHARGED``: the platform processed it and its answer could not be used.
+    """
+
+    REFUNDED = "refunded"
+    UNKNOWN = "unknown"
+    CHARGED = "charged"
+
+
+class PlatformError(TTCAError):
+    """The platform, or the way to it, failed.
+
+    Parameters
+    ----------
+    message : str
+        The sentence for people. It must never hold a key.
+    platform : str
+        The platform's name or URL.
+    status : int, optional
+        The HTTP status, where one came.
+    request_id : str, optional
+        The platform's or our own id of the request.
+    member : str, optional
+        Who paid for the attempt.
+    attempt : int, optional
+        1 for the first try of a request, 2 for the first retry, and so on.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        platform: str,
+        status: int | None = None,
+        request_id: str | None = None,
+        member: str | None = None,
+        attempt: int | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.platform = platform
+        self.status = status
+        self.request_id = request_id
+        self.member = member
+        self.attempt = attempt
+
+    def __str__(self) -> str:
+        known = {
+            "platform": self.platform,
+            "status": self.status,
+            "request": self.request_id,
+            "member": self.member,
+            "attempt": self.attempt,
+        }
+        context = ", ".join(f"{k} {v}" for k, v in known.items() if v is not None)
+        return f"{super().__str__()} [{context}]"
+
+
+class TransportError(PlatformError):
+    """One attempt brought no usable answer.
+
+    Parameters
+    ----------
+    charge : ChargeState
+        What is known about whether the platform processed the attempt.
+    retryable : bool
+        Whether another attempt may succeed (connection errors, timeouts, 408, 409, 425, 429, 5xx).
+    retry_after : float, optional
+        Seconds the platform asked us to wait.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        platform: str,
+        charge: ChargeState,
+        retryable: bool,
+        retry_after: float | None = None,
+        status: int | None = None,
+        request_id: str | None = None,
+        member: str | None = None,
+        attempt: int | None = None,
+    ) -> None:
+        super().__init__(
+            message, platform=platform, status=status, request_id=request_id, member=member, attempt=attempt
+        )
+        self.charge = charge
+        self.retryable = retryable
+        self.retry_after = retry_after
+
+
+class AnswerError(TransportError):
+    """The platform answered, and the answer cannot be read as its protocol says.
+
+    It is charged (the platform processed the query) and never retried blindly: the same question would bring
+    the same unreadable answer.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        platform: str,
+        status: int | None = None,
+        request_id: str | None = None,
+        member: str | None = None,
+        attempt: int | None = None,
+    ) -> None:
+        super().__init__(
+            message,
+            platform=platform,
+            charge=ChargeState.CHARGED,
+            retryable=False,
+            status=status,
+            request_id=request_id,
+            member=member,
+            attempt=attempt,
+        )

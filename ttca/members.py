@@ -1,0 +1,67 @@
+"""What a member does alone: put the perturbation of their true class on their own image file. No torch."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from ttca.data.decoding import decode_rgb
+from ttca.errors import ImageError
+from ttca.perturbations import PerturbationSet
+
+__all__ = ["apply_to_file"]
+
+
+def apply_to_file(
+    perturbations: Path, image: Path, *, true_class: str, out: Path, epsilon: int | None = None
+) -> dict[str, Any]:
+    """Write clip(x + δ_c) as a lossless PNG and return what was done.
+
+    Parameters
+    ----------
+    perturbations : Path
+        A file of :class:`~ttca.perturbations.PerturbationSet`.
+    image : Path
+        RGB, grey or palette, at the size the set was made for.
+    true_class : str
+        The class the image truly shows.
+    out : Path
+        A ``.png`` file; JPEG would destroy the perturbation.
+    epsilon : int, optional
+        Refuse a set of another ε.
+
+    Raises
+    ------
+    PerturbationError, ImageError
+        If the set, the class or the image do not fit. Nothing is written then.
+    """
+    chosen = PerturbationSet.load(perturbations)
+    chosen.check_fits(epsilon=epsilon)
+    number = chosen.class_index(true_class)
+    if out.suffix.lower() != ".png":
+        raise ImageError(
+            f"Expected an output file ending in .png, got {out.name!r}: other formats lose the perturbation."
+        )
+    try:
+        before = decode_rgb(image.read_bytes())
+    except OSError as error:
+        raise ImageError(f"Expected an image at {image}, got: {error}. Check the path.") from None
+    except ValueError as error:
+        raise ImageError(f"Expected an image in {image}, got: {error}") from None
+    after = chosen.apply(before[None], number)[0]
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(after).save(out, "PNG")
+    except OSError as error:
+        raise ImageError(f"Expected to write {out}, got: {error}. Choose another place.") from None
+    return {
+        "out": str(out),
+        "class": true_class,
+        "epsilon": chosen.epsilon,
+        "values": int(after.size),
+        "values_changed": int(np.count_nonzero(after != before)),
+        "largest_change": int(np.abs(after.astype(np.int16) - before).max()),
+    }

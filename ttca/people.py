@@ -1,0 +1,222 @@
+"""Who is in an action, and in which single role: pool, selection, verification or test people never mix."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ttca.errors import ActionError, DataError
+from ttca.images import Images, ImageShape, check_images
+
+__all__ = ["People", "Roster", "split_roles"]
+
+
+@dataclass(frozen=True)
+class People:
+    """N images, each with its true class, its person, the member who pays for it, and its group.
+
+    Parameters
+    ----------
+    images : uint8 array, shape (N, H, W, 3)
+    classes : int64 array, shape (N,)
+        True classes, 0..C−1.
+    persons : str array, shape (N,)
+        Whose image it is; one person may have several images and has one role.
+    members : str array, shape (N,)
+        Whose quota an image's own queries are meant for (the pool shares the load evenly all the same).
+    subgroup : bool array, shape (N,)
+        True for the under-served, False for the reference.
+
+    Raises
+    ------
+    ImageError, DataError
+        If the images or the shapes of the columns are not as above.
+    """
+
+    images: Images
+    classes: NDArray[np.int64]
+    persons: NDArray[np.str_]
+    members: NDArray[np.str_]
+    subgroup: NDArray[np.bool_]
+
+    def __post_init__(self) -> None:
+        check_images(self.images)
+        lengths = {f.name: len(getattr(self, f.name)) for f in fields(self)}
+        if len(set(lengths.values())) != 1:
+            raise DataError(f"Expected one class, person, member and group per image, got lengths {lengths}.")
+
+    @classmethod
+    def build(
+        cls,
+        images: Any,
+        classes: Any,
+        *,
+        persons: Sequence[str] | NDArray[np.str_] | None = None,
+        members: Sequence[str] | NDArray[np.str_] | None = None,
+        subgroup: Any = True,
+    ) -> People:
+        """Return people from plain arrays; without names every image is its own person and member."""
+        checked = check_images(images)
+        n = len(checked)
+        own = np.array([f"person-{i:05d}" for i in range(n)], dtype=np.str_)
+        who = own if persons is None else np.asarray(persons, dtype=np.str_)
+        return cls(
+            checked,
+            np.asarray(classes, np.int64),
+            who,
+            who if members is None else np.asarray(members, dtype=np.str_),
+            np.broadcast_to(np.asarray(subgroup, np.bool_), (n,)).copy(),
+        )
+
+    @classmethod
+    def concatenate(cls, parts: Sequence[People]) -> People:
+        """Return the people of all parts (at least one) in order."""
+        return cls(*(np.concatenate([getattr(p, f.name) for p in parts]) for f in fields(cls)))
+
+    def __len__(self) -> int:
+        return len(self.classes)
+
+    def __getitem__(self, rows: NDArray[np.intp] | NDArray[np.bool_] | slice) -> People:
+        return People(*(getattr(self, f.name)[rows] for f in fields(self)))
+
+    @property
+    def image_shape(self) -> ImageShape:
+        """(H, W, 3)."""
+        h, w, c = self.images.shape[1:]
+        return (h, w, c)
+
+    def digest(self) -> str:
+        """Return a SHA-256, 64 hex digits, of every column: two equal digests are the same people."""
+        h = hashlib.sha256()
+        for f in fields(self):
+            column = getattr(self, f.name)
+            h.update(f"{f.name}{column.shape}".encode())
+            h.update("\0".join(column.tolist()).encode() if column.dtype.kind == "U" else column.tobytes())
+        return h.hexdigest()
+
+
+@dataclass(frozen=True)
+class Roster:
+    """The people of one action by role; building one proves that no person and no image has two roles.
+
+    Parameters
+    ----------
+    pool : People
+        Queried, and learned from.
+    selection : People
+        Queried; they serve early stopping, hyper-parameters and refinement.
+    verification : People
+        Read once per action, for the certificate.
+    test : People, optional
+        Read once per row, in benchmarks and in the demo only.
+
+    Raises
+    ------
+    ActionError
+        If a person or an identical image stands in two roles, or a role that an action needs is empty.
+    """
+
+    pool: People
+    selection: People
+    verification: People
+    test: People | None = None
+
+    def __post_init__(self) -> None:
+        seen_person: dict[str, str] = {}
+        seen_image: dict[bytes, str] = {}
+        for role, people in self.roles().items():
+            if not np.any(people.subgroup):
+                raise ActionError(
+                    f"Expected subgroup people in the role {role}, got none. "
+                    "Add images of the subgroup or give this role a larger share."
+                )
+            for person in np.unique(people.persons).tolist():
+                other = seen_person.setdefault(person, role)
+                if other != role:
+                    raise ActionError(
+                        f"Expected every person in one role, got {person!r} in both {other} and {role}. "
+                        "Numbers measured on people who were learned from prove nothing: give each one role."
+                    )
+            for image in people.images:
+                digest = hashlib.sha256(image.tobytes()).digest()
+                other = seen_image.setdefault(digest, role)
+                if other != role:
+                    raise ActionError(
+                        f"Expected every image in one role, got the same image in both {other} and {role}. "
+                        "Remove the duplicate, or give both copies the same person."
+                    )
+        shapes = {people.image_shape for people in self.roles().values()}
+        if len(shapes) != 1:
+            raise ActionError(f"Expected images of one size in all roles, got {sorted(shapes)}.")
+
+    def roles(self) -> dict[str, People]:
+        """Return the people by the name of their role."""
+        found = {"pool": self.pool, "selection": self.selection, "verification": self.verification}
+        return found if self.test is None else {**found, "test": self.test}
+
+
+def split_roles(
+    people: People, *, seed: int, verification: float = 1 / 3, selection: float = 0.2, test: float = 0.0
+) -> Roster:
+    """Give every person one role at random, stratified by group and class.
+
+    Parameters
+    ----------
+    people : People
+    seed : int
+    verification, test : float
+        Shares of all persons.
+    selection : float
+        Share of the *rest*: a fifth of those who are queried and learned from (DESIGN).
+
+    Notes
+    -----
+    Persons are split, not images; identical images are treated as one person. A person with several classes is
+    counted where their first image stands. *Ours.*
+    """
+    for name, share in {"verification": verification, "selection": selection, "test": test}.items():
+        if not 0 <= share < 1:
+            raise ActionError(f"Expected the share of {name} people in [0, 1), got {share}.")
+    if verification + test >= 1:
+        raise ActionError(f"Expected verification + test shares below 1, got {verification + test}.")
+    unit = _units(people)
+    _, first, row_unit = np.unique(unit, return_index=True, return_inverse=True)
+    stratum = people.classes[first] * 2 + people.subgroup[first]
+    rng = np.random.default_rng(seed)
+    order = rng.permutation(len(first))
+    order = order[np.argsort(stratum[order], kind="stable")]
+    # Low-discrepancy positions along the strata-sorted order give each stratum its share of every role,
+    # even strata of two or three people.
+    position = (np.arange(len(first)) * 0.6180339887498949 + rng.random()) % 1.0
+    role_of = np.empty(len(first), dtype=np.int64)
+    edges = np.array([verification, verification + test, verification + test + (1 - verification - test) * selection])
+    role_of[order] = np.searchsorted(edges, position, side="right")
+    rows = role_of[row_unit]
+    return Roster(
+        verification=people[rows == 0],
+        test=people[rows == 1] if test else None,
+        selection=people[rows == 2],
+        pool=people[rows == 3],
+    )
+
+
+def _units(people: People) -> NDArray[np.int64]:
+    """Return one number per image, equal for images that share a person or their exact bytes (union-find)."""
+    parent = list(range(len(people)))
+
+    def root(i: int) -> int:
+        while parent[i] != i:
+            parent[i] = parent[parent[i]]
+            i = parent[i]
+        return i
+
+    first: dict[str | bytes, int] = {}
+    for i, (person, image) in enumerate(zip(people.persons.tolist(), people.images, strict=True)):
+        for mark in (person, hashlib.sha256(image.tobytes()).digest()):
+            parent[root(i)] = root(first.setdefault(mark, i))
+    return np.array([root(i) for i in range(len(people))], dtype=np.int64)

@@ -1,0 +1,194 @@
+"""The perturbation set: one δ per class in whole pixel levels; save, load, check, apply. No torch."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
+
+from ttca.errors import PerturbationError
+from ttca.images import Images, ImageShape, check_images
+
+__all__ = ["PerturbationSet"]
+
+FORMAT = "ttca-perturbations-1"
+
+
+@dataclass(frozen=True)
+class PerturbationSet:
+    """One universal perturbation per class, with everything a member must know before using it.
+
+    Parameters
+    ----------
+    delta : int8 array, shape (C, H, W, 3)
+        Whole pixel levels, ‖δ‖∞ ≤ ε.
+    epsilon : int
+        The budget, in levels of 255, 1..127.
+    classes : tuple of str
+        Class names; δ[c] helps an input whose true class is ``classes[c]``.
+    subgroup : str
+        Whom it was made for.
+    fingerprint : str
+        The platform it was made against.
+    created : str
+        ISO 8601, UTC.
+    expires : str or None
+        ISO 8601, UTC; a platform may change, and the certificate with it.
+    evidence : dict
+        JSON-able: proxy fidelity, certificate, abuse rate. Empty until they are measured.
+    signature : str or None
+        A slot for the collective's signature of the file.
+
+    Raises
+    ------
+    PerturbationError
+        If δ does not keep its own ε, or the shapes disagree. What a file claims is never trusted.
+    """
+
+    delta: NDArray[np.int8]
+    epsilon: int
+    classes: tuple[str, ...]
+    subgroup: str
+    fingerprint: str
+    created: str = field(default_factory=lambda: datetime.now(UTC).isoformat(timespec="seconds"))
+    expires: str | None = None
+    evidence: dict[str, Any] = field(default_factory=dict)
+    signature: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.delta.dtype != np.int8 or self.delta.ndim != 4 or self.delta.shape[-1] != 3:
+            raise PerturbationError(
+                f"Expected δ as int8 of shape (classes, height, width, 3), got {self.delta.dtype} {self.delta.shape}. "
+                "Get the file again from the collective."
+            )
+        if isinstance(self.epsilon, bool) or not isinstance(self.epsilon, int) or not 1 <= self.epsilon <= 127:
+            raise PerturbationError(f"Expected ε as a whole number of levels in 1..127, got {self.epsilon!r}.")
+        if len(self.classes) != len(self.delta) or len(set(self.classes)) != len(self.classes):
+            raise PerturbationError(
+                f"Expected one δ per class name, each name once, got {len(self.delta)} δ and the names {self.classes}."
+            )
+        # int8 has no +128, so its own absolute value would overflow at −128.
+        largest = int(np.abs(self.delta.astype(np.int16)).max(initial=0))
+        if largest > self.epsilon:
+            raise PerturbationError(
+                f"Expected every |δ| ≤ ε = {self.epsilon} levels, got {largest}. "
+                "The file does not keep the budget it states: do not use it, and ask the collective for a new one."
+            )
+
+    @property
+    def image_shape(self) -> ImageShape:
+        """(H, W, 3) of the images it fits."""
+        h, w, c = self.delta.shape[1:]
+        return (h, w, c)
+
+    def class_index(self, name: str) -> int:
+        """Return the number of a class by its name."""
+        if name not in self.classes:
+            raise PerturbationError(f"Expected a class among {', '.join(self.classes)}, got {name!r}.")
+        return self.classes.index(name)
+
+    def apply(self, images: Images, classes: NDArray[np.int64] | Sequence[int] | int) -> Images:
+        """Return clip(x + δ_c) as uint8, shape (N, H, W, 3): exactly what is to be submitted.
+
+        Parameters
+        ----------
+        images : uint8 array, shape (N, H, W, 3)
+        classes : int, or int array of shape (N,)
+            The true class of each image, chosen by the person it belongs to.
+
+        Raises
+        ------
+        ImageError, PerturbationError
+            If the images do not fit, or a class is out of range.
+        """
+        checked = check_images(images, shape=self.image_shape)
+        chosen = np.broadcast_to(np.asarray(classes, np.int64), (len(checked),))
+        if chosen.size and (chosen.min() < 0 or chosen.max() >= len(self.classes)):
+            raise PerturbationError(f"Expected class numbers in 0..{len(self.classes) - 1}, got {np.unique(chosen)}.")
+        moved: NDArray[np.int16] = checked.astype(np.int16) + self.delta[chosen]
+        submitted: Images = np.clip(moved, 0, 255).astype(np.uint8)
+        return submitted
+
+    def check_fits(self, *, epsilon: int | None = None, fingerprint: str | None = None) -> None:
+        """Raise PerturbationError if the set is of another ε or platform than the one expected, or has expired."""
+        if epsilon is not None and epsilon != self.epsilon:
+            raise PerturbationError(
+                f"Expected a perturbation set with ε = {epsilon}, got one with ε = {self.epsilon}. "
+                "Ask for the file that fits, or say the ε you have."
+            )
+        if fingerprint is not None and fingerprint != self.fingerprint:
+            raise PerturbationError(
+                f"Expected a perturbation set for the platform {fingerprint[:12]}…, got one for "
+                f"{self.fingerprint[:12]}…. A δ learned against one platform proves nothing about another."
+            )
+        if self.expires is not None and datetime.now(UTC) > datetime.fromisoformat(self.expires):
+            raise PerturbationError(
+                f"Expected a perturbation set that is still valid, got one that expired on {self.expires}. "
+                "Ask the collective for a new one: the platform may have changed."
+            )
+
+    def save(self, path: Path | str) -> None:
+        """Write safetensors with JSON metadata; a half-written file is never seen under the name."""
+        path = Path(path)
+        facts = {
+            "epsilon": self.epsilon,
+            "classes": list(self.classes),
+            "subgroup": self.subgroup,
+            "image_shape": list(self.image_shape),
+            "fingerprint": self.fingerprint,
+            "created": self.created,
+            "expires": self.expires,
+            "evidence": self.evidence,
+            "signature": self.signature,
+        }
+        partial = path.with_suffix(".partial")
+        save_file(
+            {"delta": np.ascontiguousarray(self.delta)},
+            partial,
+            metadata={"format": FORMAT, "facts": json.dumps(facts, sort_keys=True)},
+        )
+        partial.replace(path)
+
+    @classmethod
+    def load(cls, path: Path | str) -> PerturbationSet:
+        """Read and check a file; raises PerturbationError with a sentence for whatever is wrong with it."""
+        path = Path(path)
+        if not path.is_file():
+            raise PerturbationError(f"Expected a perturbation file at {path}, got nothing there. Check the path.")
+        try:
+            with safe_open(path, framework="numpy") as file:
+                metadata = file.metadata() or {}
+                if metadata.get("format") != FORMAT or "delta" not in file.keys():  # noqa: SIM118 - no dict
+                    raise PerturbationError(
+                        f"Expected a file in the format {FORMAT}, got {metadata.get('format')!r} in {path}. "
+                        "It was not written by ttca, or by another version."
+                    )
+                delta = file.get_tensor("delta")
+            facts = json.loads(metadata["facts"])
+            if facts["image_shape"] != list(delta.shape[1:]):
+                raise PerturbationError(
+                    f"Expected δ of the stated shape {facts['image_shape']}, got {list(delta.shape[1:])} in {path}."
+                )
+            return cls(
+                delta=delta,
+                epsilon=facts["epsilon"],
+                classes=tuple(facts["classes"]),
+                subgroup=str(facts["subgroup"]),
+                fingerprint=str(facts["fingerprint"]),
+                created=str(facts["created"]),
+                expires=facts["expires"],
+                evidence=dict(facts["evidence"]),
+                signature=facts["signature"],
+            )
+        except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
+            raise PerturbationError(
+                f"Expected a whole perturbation file in {path}, got one that cannot be read ({error}). Get it again."
+            ) from None

@@ -1,0 +1,1 @@
+"""Where the answers come from: the platform in process or over HTTP."""

@@ -1,0 +1,286 @@
+"""The V2 / Open Inference Protocol's tensors as bytes, JSON and binary, for both ends of the wire."""
+
+from __future__ import annotations
+
+import json
+import math
+import struct
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import chain
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ttca.errors import TTCAError
+
+__all__ = [
+    "HEADER_LENGTH",
+    "Tensor",
+    "TensorError",
+    "excerpt",
+    "join_body",
+    "read_tensor",
+    "read_tensors",
+    "split_body",
+]
+
+HEADER_LENGTH = "Inference-Header-Content-Length"
+
+# The binary extension is little-endian whatever the machine.
+_DTYPES: dict[str, np.dtype[Any]] = {
+    "BOOL": np.dtype("?"),
+    "UINT8": np.dtype("u1"),
+    "UINT16": np.dtype("<u2"),
+    "UINT32": np.dtype("<u4"),
+    "UINT64": np.dtype("<u8"),
+    "INT8": np.dtype("i1"),
+    "INT16": np.dtype("<i2"),
+    "INT32": np.dtype("<i4"),
+    "INT64": np.dtype("<i8"),
+    "FP16": np.dtype("<f2"),
+    "FP32": np.dtype("<f4"),
+    "FP64": np.dtype("<f8"),
+}
+_DEEPEST_NESTING = 8
+
+
+class TensorError(TTCAError):
+    """Bytes are not a V2 message; the reader adds who sent them."""
+
+
+@dataclass(frozen=True, eq=False)
+class Tensor:
+    """One named tensor.
+
+    Parameters
+    ----------
+    name : str
+    datatype : str
+        ``"UINT8"``, ``"FP32"``, ``"INT64"``, ``"BYTES"``, …
+    data : array
+        Of the tensor's shape; BYTES are numpy strings.
+    parameters : mapping
+        The tensor's ``parameters`` object, without ``binary_data_size``.
+    """
+
+    name: str
+    datatype: str
+    data: NDArray[Any]
+    parameters: Mapping[str, Any] = field(default_factory=dict)
+
+
+def excerpt(value: object, length: int = 120) -> str:
+    """Return a short, printable form of what a stranger sent."""
+    text = value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
+    text = " ".join(text[: 4 * length].split())
+    text = "".join(c if c.isprintable() else "?" for c in text)
+    return text if len(text) <= length else text[:length] + "…"
+
+
+def split_body(body: bytes, header_length: str | None) -> tuple[dict[str, Any], memoryview]:
+    """Return the JSON object of a message and the binary data after it (empty without ``header_length``).
+
+    Raises
+    ------
+    TensorError
+        If the length is no length, or the JSON is no JSON object.
+    """
+    size = len(body)
+    if header_length is not None:
+        text = header_length.strip()
+        # isdecimal alone would let through other scripts' digits and numbers too long to convert.
+        if not (text.isascii() and text.isdecimal() and len(text) < 12 and int(text) <= len(body)):
+            raise TensorError(
+                f"Expected {HEADER_LENGTH} between 0 and the {len(body)} bytes received, got {excerpt(text, 40)!r}."
+            )
+        size = int(text)
+    head = body[:size]
+    try:
+        message = json.loads(head)
+    except (ValueError, RecursionError):
+        start = head.lstrip()[:1]
+        kind = "HTML or XML" if start == b"<" else "an empty body" if not start else "a broken or truncated one"
+        raise TensorError(f"Expected a JSON object, got {kind}: {excerpt(head)!r}.") from None
+    if not isinstance(message, dict):
+        raise TensorError(f"Expected a JSON object, got {type(message).__name__}: {excerpt(head)!r}.")
+    return message, memoryview(body)[size:]
+
+
+def read_tensors(entries: object, binary: memoryview) -> list[Tensor]:
+    """Return the tensors of an ``inputs`` or ``outputs`` list, taking binary data in its order.
+
+    Raises
+    ------
+    TensorError
+        If an entry is malformed, a size does not fit its shape, or binary data is missing or left over.
+    """
+    if not isinstance(entries, list) or not entries:
+        raise TensorError(f"Expected a list of tensors, got {excerpt(entries)!r}.")
+    tensors = []
+    for entry in entries:
+        tensor, used = read_tensor(entry, binary)
+        tensors.append(tensor)
+        binary = binary[used:]
+    if len(binary):
+        raise TensorError(f"Expected no bytes after the last tensor, got {len(binary)}.")
+    return tensors
+
+
+def read_tensor(entry: object, binary: memoryview) -> tuple[Tensor, int]:
+    """Return one tensor and the number of bytes it took from ``binary`` (0 for JSON data)."""
+    if not isinstance(entry, dict):
+        raise TensorError(f"Expected a tensor as a JSON object, got {excerpt(entry)!r}.")
+    name, datatype, shape = entry.get("name"), entry.get("datatype"), entry.get("shape")
+    parameters = entry.get("parameters") or {}
+    if not isinstance(name, str) or not isinstance(parameters, dict):
+        raise TensorError(f"Expected a tensor with a name and parameters, got {excerpt(entry)!r}.")
+    if not isinstance(datatype, str) or (datatype not in _DTYPES and datatype != "BYTES"):
+        raise TensorError(
+            f"Expected the datatype of {excerpt(name)!r} to be one of {', '.join(_DTYPES)} or BYTES, "
+            f"got {excerpt(datatype)!r}."
+        )
+    if not isinstance(shape, list) or len(shape) > 32 or not all(type(d) is int and 0 <= d < 2**40 for d in shape):
+        raise TensorError(f"Expected the shape of {excerpt(name)!r} as a list of sizes, got {excerpt(shape)!r}.")
+    size = parameters.get("binary_data_size")
+    if size is None:
+        flat, used = _from_json(name, datatype, entry.get("data")), 0
+    else:
+        if type(size) is not int or not 0 <= size <= len(binary):
+            raise TensorError(
+                f"Expected {excerpt(name)!r} to have {excerpt(size)!r} bytes of binary data, got "
+                f"{len(binary)}: "
+                "the body is truncated or its sizes are wrong."
+            )
+        flat, used = _from_binary(name, datatype, binary[:size]), size
+    if math.prod(shape) != flat.size:
+        raise TensorError(
+            f"Expected {excerpt(name)!r} of shape {shape} to hold {math.prod(shape)} values, got {flat.size}."
+        )
+    rest = {k: v for k, v in parameters.items() if k != "binary_data_size"}
+    return Tensor(name, datatype, flat.reshape(shape), rest), used
+
+
+def _from_json(name: str, datatype: str, data: object) -> NDArray[Any]:
+    """Return flat values of JSON data, nested or not, refusing every type that is not the datatype's own."""
+    if not isinstance(data, list):
+        raise TensorError(f"Expected the data of {excerpt(name)!r} as a list, got {excerpt(data)!r}.")
+    flat: list[Any] = data
+    types = set(map(type, flat))
+    for _ in range(_DEEPEST_NESTING):
+        if list not in types:
+            break
+        if types != {list}:
+            raise TensorError(f"Expected the data of {excerpt(name)!r} nested evenly, got lists beside values.")
+        flat = list(chain.from_iterable(flat))
+        types = set(map(type, flat))
+    # A number written as a string, or true for 1, is a sign of another meaning: it is refused, not converted.
+    allowed: set[type] = (
+        {str}
+        if datatype == "BYTES"
+        else {bool}
+        if datatype == "BOOL"
+        else {int, float, type(None)}
+        if datatype.startswith("FP")
+        else {int}
+    )
+    if types - allowed:
+        raise TensorError(
+            f"Expected the data of {excerpt(name)!r} as {datatype}, got "
+            f"{', '.join(sorted(t.__name__ for t in types - allowed))}."
+        )
+    if datatype == "BYTES":
+        # An object array keeps strings exactly; numpy's fixed-width strings drop trailing NULs.
+        texts = np.empty(len(flat), dtype=object)
+        texts[:] = flat
+        return texts
+    dtype = _DTYPES[datatype]
+    try:
+        if dtype.kind == "f":
+            with np.errstate(over="ignore", invalid="ignore"):
+                return np.array(flat, dtype=np.float64).astype(dtype)
+        if dtype.kind == "b":
+            return np.array(flat, dtype=dtype)
+        wide = np.array(flat, dtype=np.uint64 if datatype == "UINT64" else np.int64)
+    except (OverflowError, ValueError):
+        raise TensorError(f"Expected the data of {excerpt(name)!r} to fit {datatype}, got a larger number.") from None
+    limits = np.iinfo(dtype)
+    if wide.size and (int(wide.min()) < limits.min or int(wide.max()) > limits.max):
+        raise TensorError(f"Expected the data of {excerpt(name)!r} to fit {datatype}, got a number outside it.")
+    return wide.astype(dtype)
+
+
+def _from_binary(name: str, datatype: str, data: memoryview) -> NDArray[Any]:
+    """Return flat values of a tensor's binary data."""
+    if datatype != "BYTES":
+        dtype = _DTYPES[datatype]
+        if len(data) % dtype.itemsize:
+            raise TensorError(f"Expected {excerpt(name)!r} in whole {datatype} values, got {len(data)} bytes.")
+        # BOOL bytes other than 0 and 1 would make an invalid numpy bool.
+        return np.frombuffer(data, np.uint8) != 0 if datatype == "BOOL" else np.frombuffer(data, dtype)
+    texts: list[str] = []
+    at = 0
+    while at < len(data):
+        if at + 4 > len(data):
+            raise TensorError(f"Expected {excerpt(name)!r} as length-prefixed strings, got a cut-off length.")
+        (length,) = struct.unpack_from("<I", data, at)
+        at += 4
+        if at + length > len(data):
+            raise TensorError(f"Expected {excerpt(name)!r} as length-prefixed strings, got a cut-off string.")
+        texts.append(bytes(data[at : at + length]).decode("utf-8", "replace"))
+        at += length
+    flat = np.empty(len(texts), dtype=object)
+    flat[:] = texts
+    return flat
+
+
+def join_body(
+    message: Mapping[str, Any], key: str, tensors: Sequence[Tensor], *, binary: bool
+) -> tuple[bytes, dict[str, str]]:
+    """Return a message with ``tensors`` under ``key``, and the headers that say how it is written.
+
+    Parameters
+    ----------
+    message : mapping
+        The other members of the JSON object.
+    key : str
+        ``"inputs"`` or ``"outputs"``.
+    tensors : sequence of Tensor
+    binary : bool
+        Whether the data goes after the JSON as bytes, or into it.
+    """
+    entries, tail = [], []
+    for tensor in tensors:
+        entry: dict[str, Any] = {
+            "name": tensor.name,
+            "datatype": tensor.datatype,
+            "shape": list(tensor.data.shape),
+        }
+        parameters = dict(tensor.parameters)
+        if binary:
+            raw = _to_binary(tensor)
+            parameters["binary_data_size"] = len(raw)
+            tail.append(raw)
+        else:
+            entry["data"] = tensor.data.reshape(-1).tolist()
+        if parameters:
+            entry["parameters"] = parameters
+        entries.append(entry)
+    head = json.dumps({**message, key: entries}, separators=(",", ":"), allow_nan=False).encode()
+    if not binary:
+        return head, {"Content-Type": "application/json"}
+    headers = {"Content-Type": "application/octet-stream", HEADER_LENGTH: str(len(head))}
+    return b"".join([head, *tail]), headers
+
+
+def _to_binary(tensor: Tensor) -> bytes:
+    if tensor.datatype == "BYTES":
+        return b"".join(_prefixed(tensor.data.reshape(-1).tolist()))
+    return np.ascontiguousarray(tensor.data, dtype=_DTYPES[tensor.datatype]).tobytes()
+
+
+def _prefixed(texts: Iterable[str]) -> Iterable[bytes]:
+    for text in texts:
+        raw = text.encode()
+        yield struct.pack("<I", len(raw)) + raw

@@ -1,0 +1,188 @@
+"""When to try again and when to stop: full jitter, a deadline, and Retry-After honoured up to a cap."""
+
+from __future__ import annotations
+
+import random
+import time
+import uuid
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import TypeVar
+
+import tenacity
+
+from ttca.answers import Answers
+from ttca.errors import AnswerError, ConfigError, TransportError
+from ttca.images import Images, check_images
+from ttca.platforms.base import Credential, Platform
+
+__all__ = ["RetryPolicy", "ask"]
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, kw_only=True)
+class RetryPolicy:
+    """How often and how long to try one request.
+
+    Parameters
+    ----------
+    attempts : int
+        The most attempts, the first included.
+    deadline_s : float
+        Seconds after which no further attempt begins, waits included.
+    base_s, cap_s : float
+        The wait before retry k is uniform in [0, min(cap_s, base_s · 2^(k−1))] ("full jitter").
+    longest_wait_s : float
+        A ``retry_after`` above it ends the attempts with an error that says when to come back.
+    rng : random.Random
+        Where jitter comes from; pass a seeded one for the same waits again.
+    sleep, clock : callable
+        Seconds to wait, and monotonic seconds; tests pass their own.
+
+    Raises
+    ------
+    ConfigError
+        If a value is not positive.
+    """
+
+    attempts: int = 5
+    deadline_s: float = 120.0
+    base_s: float = 0.2
+    cap_s: float = 20.0
+    longest_wait_s: float = 60.0
+    rng: random.Random = field(default_factory=random.Random, compare=False, repr=False)
+    sleep: Callable[[float], None] = field(default=time.sleep, compare=False, repr=False)
+    clock: Callable[[], float] = field(default=time.monotonic, compare=False, repr=False)
+
+    def __post_init__(self) -> None:
+        if self.attempts < 1:
+            raise ConfigError(f"Expected attempts of at least 1, got {self.attempts}. Use 1 for no retries.")
+        for name in ("deadline_s", "base_s", "cap_s", "longest_wait_s"):
+            if not getattr(self, name) >= 0:
+                raise ConfigError(f"Expected {name} in seconds, 0 or more, got {getattr(self, name)}. Correct it.")
+
+    def run(self, once: Callable[[int], T]) -> T:
+        """Return ``once(1)``, or of a later attempt where the earlier ones may be retried.
+
+        Parameters
+        ----------
+        once : callable
+            Makes one attempt; gets its number, from 1.
+
+        Raises
+        ------
+        TransportError
+            The last attempt's, with ``attempt`` set. Any other error passes through at once.
+        """
+        began = self.clock()
+        wait = 0.0
+
+        def worth_another(state: tenacity.RetryCallState) -> bool:
+            nonlocal wait
+            error = None if state.outcome is None else state.outcome.exception()
+            if not isinstance(error, TransportError):
+                return False
+            error.attempt = state.attempt_number
+            if not error.retryable or state.attempt_number >= self.attempts:
+                return False
+            wait = self.wait_s(state.attempt_number, error.retry_after)
+            return self.clock() - began + wait <= self.deadline_s
+
+        number = 0
+
+        def numbered() -> T:
+            nonlocal number
+            number += 1
+            try:
+                return once(number)
+            except TransportError as error:
+                if error.retryable and (error.retry_after or 0.0) > self.longest_wait_s:
+                    error.retryable = False
+                    error.args = (
+                        f"{error.args[0]} {self._come_back(error.retry_after or 0.0)}",
+                        *error.args[1:],
+                    )
+                raise
+
+        retrying = tenacity.Retrying(retry=worth_another, wait=lambda _: wait, sleep=self.sleep, reraise=True)
+        return retrying(numbered)
+
+    def wait_s(self, attempt: int, retry_after: float | None) -> float:
+        """Return the seconds to wait after failed attempt ``attempt``, never less than ``retry_after``."""
+        if retry_after is not None:
+            # Members told the same moment must not all come back in it.
+            return retry_after + self.rng.uniform(0.0, self.base_s)
+        return self.rng.uniform(0.0, min(self.cap_s, self.base_s * 2.0 ** min(attempt - 1, 60)))
+
+    def _come_back(self, retry_after: float) -> str:
+        if retry_after > 10 * 365 * 86400:
+            when = "years from now"
+        else:
+            when = f"after {datetime.fromtimestamp(time.time() + retry_after, UTC):%Y-%m-%d %H:%M:%S} UTC"
+        return (
+            f"It asks to wait {retry_after:.0f} s, longer than the {self.longest_wait_s:g} s we wait here. "
+            f"Run this again {when}."
+        )
+
+
+def ask(
+    platform: Platform,
+    images: Images,
+    credential: Credential,
+    *,
+    policy: RetryPolicy | None = None,
+    request_id: str | None = None,
+) -> Answers:
+    """Ask a platform about images, without a pool: no ledger, no quotas, no cache.
+
+    Parameters
+    ----------
+    platform : Platform
+    images : uint8 array, shape (N, H, W, 3)
+        Any N; sent in batches of at most ``platform.info.max_batch``.
+    credential : Credential
+    policy : RetryPolicy, optional
+        The defaults when None.
+    request_id : str, optional
+        What the ids of the batches' requests begin with; random when None.
+
+    Returns
+    -------
+    Answers
+        N rows. A batch whose answer cannot be read, and every batch after one that could not be sent, is
+        failed rows, so that what earlier batches cost is not lost.
+
+    Raises
+    ------
+    ImageError
+        If the images are not as the platform takes them; nothing was sent.
+    TransportError
+        If no batch brought an answer.
+    """
+    policy = RetryPolicy() if policy is None else policy
+    info = platform.info
+    checked = check_images(images, shape=info.image_shape)
+    base = uuid.uuid4().hex if request_id is None else request_id
+    parts: list[Answers] = []
+    last: TransportError | None = None
+    down, answered = False, 0
+    for start in range(0, len(checked), info.max_batch):
+        batch = checked[start : start + info.max_batch]
+        part = Answers.failed(len(batch), len(info.classes))
+        if not down:
+            try:
+                part = _send(platform, batch, credential, policy, f"{base}-{start}")
+                answered += 1
+            except TransportError as error:
+                last = error
+                down = not isinstance(error, AnswerError)
+        parts.append(part)
+    if last is not None and answered == 0:
+        raise last
+    return Answers.concatenate(parts, classes=len(info.classes))
+
+
+def _send(platform: Platform, batch: Images, credential: Credential, policy: RetryPolicy, request_id: str) -> Answers:
+    return policy.run(lambda _: platform.attempt(batch, credential, request_id=request_id))

@@ -1,0 +1,335 @@
+"""A platform's house: any platform behind real HTTP, for demonstrations, tests and owners who try a fix."""
+
+from __future__ import annotations
+
+import hmac
+import json
+import logging
+import math
+import os
+import re
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ttca.answers import Answers, Status
+from ttca.errors import (
+    AnswerError,
+    ChargeState,
+    ConfigError,
+    ImageError,
+    MissingExtraError,
+    PlatformError,
+    TransportError,
+)
+from ttca.images import Images, check_images
+from ttca.platforms.base import Credential, Platform
+
+if TYPE_CHECKING:
+    from fastapi import FastAPI
+    from starlette.routing import BaseRoute
+
+__all__ = ["SERVED", "ServedError", "Service", "background_server", "create_app", "serve"]
+
+# Name → (module, function from Service to routes): the serving half of each protocol.
+SERVED: dict[str, tuple[str, str]] = {
+    "kserve-v2": ("ttca.platforms.protocols.kserve_v2_server", "routes"),
+}
+
+_PLAIN_NAME = re.compile(r"[A-Za-z0-9._-]+")
+_LOG = logging.getLogger(__name__)
+_STARTUP_S = 30.0
+
+
+class ServedError(Exception):
+    """A request that gets an HTTP status and a sentence instead of an answer; it never leaves the server."""
+
+    def __init__(self, status: int, message: str, headers: Mapping[str, str] | None = None) -> None:
+        super().__init__(message)
+        self.status = status
+        self.message = message
+        self.headers = dict(headers or {})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Service:
+    """What every protocol's routes need: one platform, who may ask it, and the record of what it processed.
+
+    Parameters
+    ----------
+    platform : Platform
+    model, version : str
+        Names in the URLs.
+    access_log : path, optional
+    tokens : mapping of str to str, optional
+        Bearer token → member. None: everyone may ask.
+    max_request_bytes : int
+    """
+
+    platform: Platform
+    model: str
+    version: str
+    access_log: Path | None = None
+    tokens: Mapping[str, str] | None = field(default=None, repr=False)
+    max_request_bytes: int = 64 * 2**20
+    _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
+
+    def member(self, authorization: str | None) -> str:
+        """Return who asks, or raise a 401."""
+        if self.tokens is None:
+            return "anyone"
+        given = (authorization or "").removeprefix("Bearer ").encode()
+        # All tokens are compared, each in constant time, so that the time taken tells nothing.
+        found = [m for token, m in self.tokens.items() if hmac.compare_digest(token.encode(), given)]
+        if not found:
+            raise ServedError(401, "Expected a known bearer token, got none or another. Send one.")
+        return found[0]
+
+    def answer(self, images: Any, *, request_id: str, member: str) -> Answers:
+        """Ask the platform and log it before anyone hears the answer. Blocks; run it in a thread."""
+        info = self.platform.info
+        try:
+            checked: Images = check_images(images, shape=info.image_shape)
+        except ImageError as error:
+            raise ServedError(400, str(error)) from None
+        if not 1 <= len(checked) <= info.max_batch:
+            raise ServedError(
+                400, f"Expected 1 to {info.max_batch} images, got {len(checked)}. Send them in other batches."
+            )
+        try:
+            answers = self.platform.attempt(checked, Credential(member), request_id=request_id)
+        except PlatformError as error:
+            raise _served(error) from None
+        except Exception as error:
+            _LOG.exception("The platform raised an error of its own.")
+            raise ServedError(500, f"The model failed with {type(error).__name__}.") from None
+        self._log(request_id, member, len(checked))
+        if (answers.status == Status.FAILED).any():
+            # No protocol has a way to say that one row of an answer is missing.
+            raise ServedError(502, "Expected an answer for every image, got rows that failed.")
+        return answers
+
+    def _log(self, request_id: str, member: str, rows: int) -> None:
+        if self.access_log is None:
+            return
+        record = {
+            "time": datetime.now(UTC).isoformat(),
+            "request": request_id,
+            "member": member,
+            "model": self.model,
+            "rows": rows,
+        }
+        # One write in append mode per line: the line is whole in the file before the answer leaves.
+        with self._lock, self.access_log.open("ab", buffering=0) as file:
+            file.write(json.dumps(record).encode() + b"\n")
+
+
+def _served(error: PlatformError) -> ServedError:
+    """Return the status and headers with which an API would say what ``error`` says."""
+    message = str(error.args[0])
+    if isinstance(error, AnswerError) or not isinstance(error, TransportError):
+        return ServedError(500, message)
+    headers: dict[str, str] = {}
+    if error.retry_after is not None:
+        headers["Retry-After"] = str(math.ceil(error.retry_after))
+        headers["Retry-After-Ms"] = str(math.ceil(error.retry_after * 1000))
+    if error.status is not None and 400 <= error.status < 600:
+        return ServedError(error.status, message, headers)
+    if error.charge is ChargeState.REFUNDED:
+        # 503 says "not processed" only together with Retry-After.
+        return ServedError(503, message, {"Retry-After": "1", **headers})
+    return ServedError(502, message, headers)
+
+
+def create_app(
+    platform: Platform,
+    *,
+    protocol: str = "kserve-v2",
+    model: str | None = None,
+    access_log: Path | None = None,
+    tokens: Mapping[str, str] | None = None,
+    max_request_bytes: int = 64 * 2**20,
+) -> FastAPI:
+    """Return an application that puts a platform behind one wire format.
+
+    Parameters
+    ----------
+    platform : Platform
+    protocol : str
+        One of :data:`SERVED`.
+    model : str, optional
+        The model's name in URLs; the platform's own name when None.
+    access_log : path, optional
+        One JSON object per processed request is appended here *before* it is answered: ``time``, ``request``
+        (its ``Idempotency-Key``, else the protocol's id), ``member``, ``model``, ``rows``.
+    tokens : mapping of str to str, optional
+        Bearer token → member's name. None: everyone may ask.
+    max_request_bytes : int
+        Larger requests get status 413.
+
+    Raises
+    ------
+    MissingExtraError
+        If fastapi is not installed.
+    ConfigError
+        If an option is not allowed.
+    """
+    try:
+        from fastapi import FastAPI
+        from starlette.exceptions import HTTPException
+        from starlette.requests import Request
+        from starlette.responses import JSONResponse
+    except ImportError:
+        raise MissingExtraError("Serving a platform", "serve") from None
+    if protocol not in SERVED:
+        raise ConfigError(f"Expected protocol to be one of {', '.join(sorted(SERVED))}, got {protocol!r}.")
+    if max_request_bytes < 1:
+        raise ConfigError(f"Expected max_request_bytes of at least 1, got {max_request_bytes}. Correct it.")
+    if tokens is not None and not all(tokens):
+        raise ConfigError("Expected every token to have characters, got an empty one. Remove it.")
+    info = platform.info
+    name = info.name if model is None else model
+    if not _PLAIN_NAME.fullmatch(name):
+        raise ConfigError(
+            f"Expected a model name of letters, digits, dots, dashes and underscores, got {name!r}. Set model."
+        )
+    service = Service(
+        platform=platform,
+        model=name,
+        version=info.identity.get("version") or "1",
+        access_log=None if access_log is None else Path(access_log),
+        tokens=tokens,
+        max_request_bytes=max_request_bytes,
+    )
+    module, function = SERVED[protocol]
+    routes: Callable[[Service], list[BaseRoute]] = getattr(import_module(module), function)
+
+    async def refuse(_: Request, error: Exception) -> JSONResponse:
+        if isinstance(error, ServedError):
+            return JSONResponse({"error": error.message}, error.status, error.headers)
+        assert isinstance(error, HTTPException)
+        return JSONResponse({"error": error.detail}, error.status_code, error.headers)
+
+    return FastAPI(
+        title=f"ttca: {name}",
+        routes=routes(service),
+        exception_handlers={ServedError: refuse, HTTPException: refuse},
+        openapi_url=None,
+    )
+
+
+def serve(
+    platform: Platform,
+    *,
+    host: str = "127.0.0.1",
+    port: int = 0,
+    on_start: Callable[[str], None] | None = None,
+    **options: Any,
+) -> None:
+    """Serve a platform until interrupted.
+
+    Parameters
+    ----------
+    platform : Platform
+    host : str
+    port : int
+        0 for any free one.
+    on_start : callable, optional
+        Gets the URL once connections are accepted.
+    **options
+        As for :func:`create_app`.
+
+    Raises
+    ------
+    MissingExtraError
+        If fastapi or uvicorn is not installed.
+    ConfigError
+        If an option is not allowed, or the address cannot be bound.
+    """
+    server, listener, url = _prepare(platform, host, port, options)
+    with listener:
+        if on_start is not None:
+            on_start(url)
+        server.run(sockets=[listener])
+
+
+@contextmanager
+def background_server(platform: Platform, *, host: str = "127.0.0.1", port: int = 0, **options: Any) -> Iterator[str]:
+    """Serve a platform from a thread of this process; yields the URL and stops on leaving.
+
+    Parameters
+    ----------
+    platform, host, port, **options
+        As for :func:`serve`.
+
+    Examples
+    --------
+    >>> with background_server(platform) as url:  # doctest: +SKIP
+    ...     http = HttpPlatform(url, model="local", classes=platform.info.classes)
+    """
+    server, listener, url = _prepare(platform, host, port, options)
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, name="ttca-server", daemon=True)
+    with listener:
+        thread.start()
+        try:
+            began = time.monotonic()
+            while not server.started:
+                if not thread.is_alive() or time.monotonic() - began > _STARTUP_S:
+                    raise ConfigError(f"Expected a server at {url}, got one that did not start. See its log.")
+                time.sleep(0.002)
+            yield url
+        finally:
+            server.should_exit = True
+            thread.join()
+
+
+def _prepare(platform: Platform, host: str, port: int, options: Mapping[str, Any]) -> tuple[Any, socket.socket, str]:
+    """Return a uvicorn server, the socket it will listen on, and its URL."""
+    try:
+        import uvicorn
+    except ImportError:
+        raise MissingExtraError("Serving a platform", "serve") from None
+    app = create_app(platform, **options)
+    listener = _listen(host, port)
+    config = uvicorn.Config(
+        app,
+        log_config=None,
+        access_log=False,
+        lifespan="off",
+        ws="none",
+        # Longer than a client is likely to idle between two batches, so that no reused connection dies under
+        # it.
+        timeout_keep_alive=75,
+        timeout_graceful_shutdown=5,
+    )
+    shown = f"[{host}]" if ":" in host else host
+    return uvicorn.Server(config), listener, f"http://{shown}:{listener.getsockname()[1]}"
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    try:
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, proto=socket.IPPROTO_TCP)[0]
+        # The protocol is named, because asyncio switches Nagle's algorithm off only where it is: without that every
+        # answer of two packets waits 40 ms for an acknowledgement.
+        listener = socket.socket(found[0], socket.SOCK_STREAM, socket.IPPROTO_TCP)
+        try:
+            if os.name == "posix":
+                # Elsewhere this option would let two servers share a port.
+                listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            listener.bind(found[4])
+            listener.listen(512)
+        except OSError:
+            listener.close()
+            raise
+    except OSError as error:
+        raise ConfigError(
+            f"Expected to listen on {host}:{port}, got {error.strerror}. Choose another host or port (0 for any free)."
+        ) from None
+    return listener

@@ -1,0 +1,1 @@
+"""Pooled queries: the ledger, the quotas and the pool itself."""

@@ -1,0 +1,61 @@
+"""Progress, rate and ETA of long work, shown on standard error or nowhere."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    Task,
+    TextColumn,
+    TimeRemainingColumn,
+)
+from rich.text import Text
+
+__all__ = ["Reporter", "silent"]
+
+
+class _Rate(ProgressColumn):
+    def __init__(self, unit: str) -> None:
+        super().__init__()
+        self._unit = unit
+
+    def render(self, task: Task) -> Text:
+        return Text(f"{task.speed:.0f} {self._unit}/s" if task.speed else "", style="progress.data.speed")
+
+
+class Reporter:
+    """Says what goes on. Give it a console (standard error) or None for silence."""
+
+    def __init__(self, console: Console | None) -> None:
+        self.console = console
+
+    def say(self, sentence: str) -> None:
+        """Print one sentence."""
+        if self.console is not None:
+            self.console.print(sentence, highlight=False)
+
+    @contextlib.contextmanager
+    def track(self, what: str, total: int, *, unit: str = "steps") -> Iterator[Callable[[int], None]]:
+        """Show a bar with rate and ETA while the block runs; yield ``advance(n)``, safe from any thread."""
+        if self.console is None:
+            yield lambda _n: None
+            return
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            _Rate(unit),
+            TimeRemainingColumn(),
+        )
+        with Progress(*columns, console=self.console) as progress:
+            task = progress.add_task(what, total=total)
+            yield lambda n: progress.advance(task, n)
+
+
+silent = Reporter(None)

@@ -1,0 +1,76 @@
+"""The honest row: the one list of keys that the demo, the benchmarks and the result files share."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+__all__ = ["Row"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """One action's result with all its controls; accuracies are shares of people, 0..1.
+
+    ``subgroup_after`` is S, the accuracy of the subgroup when each person applies the δ of their *true* class;
+    its bounds are two-sided 95 % (Clopper–Pearson). ``certificate_lower`` is one-sided, from verification people
+    only. ``certificate_power`` is the smallest true S that so many verification people would have certified with
+    probability 0.8, None where even a perfect S could not have been. The controls are S under other δ (same ε):
+    random noise, the class picked by the proxy, one δ for all classes, and a proxy that asked nothing; S after
+    JPEG 75 and after a resize; and the reference group with δ. ``abuse_rate``: δ_c on people whose class is not
+    c makes the platform say c. The equal-opportunity gap and the demographic-parity ratio are those of the worst
+    class, each class against the rest.
+    """
+
+    track: str
+    regime: str
+    answers: str
+    queries: int
+    epsilon: int
+    seed: int
+    queries_pool: int
+    queries_audit: int
+    queries_verification: int
+    coverage: float
+    composition: dict[str, int]
+    reference_before: float
+    subgroup_before: float
+    gap_before: float
+    subgroup_after: float
+    subgroup_after_lower: float
+    subgroup_after_upper: float
+    gap_closed: float
+    parity_certified: bool
+    certificate_lower: float
+    certificate_power: float | None
+    abuse_rate: float
+    noise_control: float
+    proxy_class_control: float
+    class_agnostic_control: float
+    zero_query_control: float
+    jpeg75_control: float
+    resize_control: float
+    reference_after: float
+    fidelity_subgroup: float
+    fidelity_reference: float
+    worst_group_before: float
+    worst_group_after: float
+    equal_opportunity_gap_before: float
+    equal_opportunity_gap_after: float
+    demographic_parity_ratio_before: float
+    demographic_parity_ratio_after: float
+    seconds_distil: float
+    seconds_learn: float
+    seconds: float
+    peak_rss_mb: float
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain JSON values; a number that is not defined (NaN) becomes None."""
+        found = asdict(self)
+        return {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in found.items()}
+
+    @classmethod
+    def keys(cls) -> tuple[str, ...]:
+        """Return the names of a row's keys, in order."""
+        return tuple(f.name for f in fields(cls))
