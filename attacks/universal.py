@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import nn
 
 from proxies.images import to_levels
 
 __all__ = ["Universal", "learn_universal", "random_universal"]
 
 Model = Callable[[torch.Tensor], torch.Tensor]
+Looked = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
 
 
 @dataclass(frozen=True)
@@ -41,7 +44,14 @@ class Universal:
 def random_universal(
     *, groups: int, image_shape: tuple[int, int, int], epsilon: int, rng: np.random.Generator
 ) -> NDArray[np.int8]:
-    """Return random noise of the same ε, ±ε with a fair coin per value: int8 (G, H, W, 3), the noise control."""
+    """Return random noise of the same ε, ±ε with a fair coin per value: int8 (G, H, W, 3), the noise control.
+
+    Raises
+    ------
+    ValueError
+        If ε is not a whole number in 1..127.
+    """
+    _check_epsilon(epsilon)
     signs = rng.integers(0, 2, size=(groups, *image_shape), dtype=np.int8) * 2 - 1
     return (signs * epsilon).astype(np.int8)
 
@@ -71,13 +81,14 @@ def learn_universal(
     """Minimise the mean loss of every group over its images, inside ‖δ‖∞ ≤ ε.
 
     The objective is our reading of arXiv 2605.27689; the optimiser is sign descent with momentum on mean
-    gradients (Dong et al. 2018, arXiv 1710.06081) [published], over rounded δ with a straight-through gradient so
-    that what is optimised is what is sent [ours].
+    gradients (Dong et al. 2018, arXiv 1710.06081) [published], over rounded δ whose gradient ignores the rounding,
+    so that what is optimised is what is sent [ours].
 
     Parameters
     ----------
     model : callable
-        float32 (N, 3, H, W) in [0, 1] → logits (N, C). Its parameters take no gradient here.
+        float32 (N, 3, H, W) in [0, 1] → logits (N, C). A module is frozen and in evaluation mode meanwhile; both are
+        put back.
     images : uint8 array, shape (N, H, W, 3)
     targets : int64 array, shape (N,)
         The class each image should be given: its own true class.
@@ -99,57 +110,91 @@ def learn_universal(
     momentum : float
         Decay of the accumulated, per-group normalised gradient.
     shift : int
-        Random translation of the perturbed batch by up to this many pixels, for transfer.
+        Random translation of the perturbed batch by up to this many pixels, wrapping round, for transfer.
     check_every : int
         Steps between looks at the selection people.
 
     Raises
     ------
     ValueError
-        If ε is not a whole number in 1..127 or shapes disagree.
+        If ε is not a whole number in 1..127, shapes disagree, a group is not in 0..G−1, or an option is out of
+        its range.
     """
-    if int(epsilon) != epsilon or not 1 <= epsilon <= 127:
-        raise ValueError(f"Expected ε as a whole number of pixel levels in 1..127, got {epsilon}.")
-    if len(images) != len(targets) or not len(images):
-        raise ValueError(f"Expected one target per image, got {len(images)} images and {len(targets)} targets.")
-    group_of = targets if groups is None else groups
-    generator = torch.Generator().manual_seed(seed)
-    levels = to_levels(images, device)
-    y = torch.from_numpy(np.asarray(targets, np.int64)).to(device)
-    g = torch.from_numpy(np.asarray(group_of, np.int64)).to(device)
-    shape = (group_count, 3, *levels.shape[2:])
-    delta = torch.zeros(shape, device=device).contiguous(memory_format=torch.channels_last)
-    if initial is not None:
-        delta.copy_(torch.from_numpy(initial.astype(np.float32)).permute(0, 3, 1, 2).clamp(-epsilon, epsilon))
-    velocity = torch.zeros_like(delta)
-    first = epsilon / 4 if step_size is None else step_size
-
-    if selection is None:
-        look = (levels, y, g)
-    else:
-        chosen = selection[1] if selection[2] is None else selection[2]
-        look = (
-            to_levels(selection[0], device),
-            torch.from_numpy(np.asarray(selection[1], np.int64)).to(device),
-            torch.from_numpy(np.asarray(chosen, np.int64)).to(device),
+    _check_epsilon(epsilon)
+    if loss not in ("margin", "cross-entropy"):
+        raise ValueError(f"Expected loss 'margin' or 'cross-entropy', got {loss!r}.")
+    if min(steps, batch_size, check_every) < 1 or shift < 0:
+        raise ValueError(
+            f"Expected steps, batch_size and check_every of at least 1 and shift of at least 0, "
+            f"got {steps}, {batch_size}, {check_every} and {shift}."
         )
+    learned = _ready(images, targets, groups, group_count, device)
+    look = learned if selection is None else _ready(*selection, group_count, device)
+    if initial is not None and initial.shape != (group_count, *images.shape[1:]):
+        # Broadcasting would start every group at one δ without a word.
+        raise ValueError(f"Expected initial {(group_count, *images.shape[1:])}, got {initial.shape}.")
+    if look[0].shape[1:] != learned[0].shape[1:]:
+        raise ValueError(f"Expected selection images of {images.shape[1:]}, got {tuple(look[0].shape[1:])} (CHW).")
+    with _frozen(model):
+        return _descend(
+            model,
+            learned,
+            look,
+            epsilon=epsilon,
+            delta=_start(initial, (group_count, 3, *learned[0].shape[2:]), epsilon, device),
+            generator=torch.Generator().manual_seed(seed),
+            loss=loss,
+            kappa=kappa,
+            steps=steps,
+            first=epsilon / 4 if step_size is None else step_size,
+            momentum=momentum,
+            batch_size=batch_size,
+            shift=shift,
+            check_every=check_every,
+            progress=progress,
+        )
+
+
+def _descend(
+    model: Model,
+    learned: Looked,
+    look: Looked,
+    *,
+    epsilon: int,
+    delta: torch.Tensor,
+    generator: torch.Generator,
+    loss: str,
+    kappa: float,
+    steps: int,
+    first: float,
+    momentum: float,
+    batch_size: int,
+    shift: int,
+    check_every: int,
+    progress: Callable[[int, int, float], None] | None,
+) -> Universal:
+    """Run the descent from ``delta`` and keep what did best on ``look``."""
+    levels, y, g = learned
+    velocity = torch.zeros_like(delta)
     kept, kept_step = delta.round(), 0
     kept_loss, kept_success = _look(model, kept, *look, loss=loss, kappa=kappa)
     order = torch.empty(0, dtype=torch.int64)
     for step in range(1, steps + 1):
         if len(order) < min(batch_size, len(y)):
             order = torch.randperm(len(y), generator=generator)
-        rows, order = order[:batch_size].to(device), order[batch_size:]
+        rows, order = order[:batch_size].to(y.device), order[batch_size:]
         with torch.enable_grad():
-            leaf = delta.detach().requires_grad_()
-            # Straight through: the forward pass sees whole levels, the gradient ignores the rounding.
-            whole = leaf + (leaf.detach().round() - leaf.detach())
-            x = (levels[rows].float() + whole[g[rows]]).clamp(0, 255) / 255
+            # Whole levels go forward; the gradient is taken at them and moves the δ that was rounded.
+            pixels = (levels[rows].float() + delta.round()[g[rows]]).requires_grad_()
+            x = pixels.clamp(0, 255) / 255
             if shift:
                 dy, dx = torch.randint(-shift, shift + 1, (2,), generator=generator).tolist()
                 x = torch.roll(x, (dy, dx), (2, 3))
             losses = _loss(model(x), y[rows], loss, kappa)
-            (gradient,) = torch.autograd.grad(losses.sum(), leaf)
+            (per_image,) = torch.autograd.grad(losses.sum(), pixels)
+        # A product with the membership matrix: scattered addition would race, and the same seed drift apart.
+        member = nn.functional.one_hot(g[rows], len(delta)).to(per_image.dtype)
+        gradient = (member.T @ per_image.flatten(1)).view(delta.shape)
         # A mean over each group's images: dividing by its largest entry makes the groups' sizes irrelevant.
         scale = gradient.abs().amax((1, 2, 3), keepdim=True)
         velocity = momentum * velocity + gradient / scale.clamp(min=1e-12)
@@ -163,6 +208,61 @@ def learn_universal(
                 progress(step, steps, success)
     whole_levels = kept.permute(0, 2, 3, 1).to(torch.int8).cpu().numpy()
     return Universal(np.ascontiguousarray(whole_levels), kept_success, kept_step)
+
+
+def _check_epsilon(epsilon: int) -> None:
+    if int(epsilon) != epsilon or not 1 <= epsilon <= 127:
+        raise ValueError(f"Expected ε as a whole number of pixel levels in 1..127, got {epsilon}.")
+
+
+def _ready(
+    images: NDArray[np.uint8],
+    targets: NDArray[np.int64],
+    groups: NDArray[np.int64] | None,
+    group_count: int,
+    device: str,
+) -> Looked:
+    """Return levels, targets and groups on the device, checked: torch would take group −1 for the last one."""
+    groups = targets if groups is None else groups
+    if not len(images) or not len(images) == len(targets) == len(groups):
+        raise ValueError(
+            f"Expected one target and one group per image, got {len(images)} images, {len(targets)} targets and "
+            f"{len(groups)} groups."
+        )
+    if groups.min() < 0 or groups.max() >= group_count or targets.min() < 0:
+        raise ValueError(
+            f"Expected groups in 0..{group_count - 1} and targets of at least 0, got groups {groups.min()}.."
+            f"{groups.max()} and targets from {targets.min()}."
+        )
+    y, g = (torch.from_numpy(np.array(a, np.int64)).to(device) for a in (targets, groups))
+    return to_levels(images, device), y, g
+
+
+def _start(initial: NDArray[np.int8] | None, shape: tuple[int, ...], epsilon: int, device: str) -> torch.Tensor:
+    """Return the first δ, float32 (G, 3, H, W) in channels-last memory."""
+    if initial is None:
+        delta = torch.zeros(shape)
+    else:
+        delta = torch.from_numpy(initial.astype(np.float32)).permute(0, 3, 1, 2).clamp(-epsilon, epsilon)
+    return delta.to(device).contiguous(memory_format=torch.channels_last)
+
+
+@contextmanager
+def _frozen(model: Model) -> Iterator[None]:
+    """Keep a module in evaluation mode and its parameters out of the graph, and put both back."""
+    if not isinstance(model, nn.Module):
+        yield
+        return
+    training = [m for m in model.modules() if m.training]
+    learning = [p for p in model.parameters() if p.requires_grad]
+    model.eval().requires_grad_(False)
+    try:
+        yield
+    finally:
+        for m in training:
+            m.training = True
+        for p in learning:
+            p.requires_grad_()
 
 
 def _loss(logits: torch.Tensor, targets: torch.Tensor, kind: str, kappa: float) -> torch.Tensor:

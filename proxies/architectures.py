@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any, cast
 
 import torch
 from torch import nn
@@ -52,6 +53,13 @@ def _small_cnn(classes: int, width: int = 32) -> nn.Module:
     )
 
 
+def _perceptron(classes: int, hidden: int = 64) -> nn.Module:
+    """Return one hidden layer over the image averaged to 8×8: for small pictures of simple things."""
+    return nn.Sequential(
+        nn.AdaptiveAvgPool2d(8), nn.Flatten(), nn.Linear(3 * 8 * 8, hidden), nn.ReLU(), nn.Linear(hidden, classes)
+    )
+
+
 class _BasicBlock(nn.Module):
     """Two 3×3 convolutions with a parameter-free shortcut (option A)."""
 
@@ -84,6 +92,7 @@ def _cifar_resnet(classes: int, depth: int) -> nn.Module:
 
 
 _OURS: dict[str, Builder] = {
+    "perceptron": _perceptron,
     "small-cnn": _small_cnn,
     "resnet20": lambda classes: _cifar_resnet(classes, 20),
     "resnet32": lambda classes: _cifar_resnet(classes, 32),
@@ -111,8 +120,11 @@ def create_model(architecture: str, *, classes: int, seed: int) -> Normalised:
     Raises
     ------
     ValueError
-        If the name is not known.
+        If the name is not known or there is no class.
     """
+    if classes < 1:
+        # timm takes 0 for "no head" and would return features where we promise logits.
+        raise ValueError(f"Expected at least one class, got {classes}.")
     with torch.random.fork_rng(devices=[]):
         # The only way to seed torch's layer initialisers; fork_rng puts the global state back.
         torch.default_generator.manual_seed(seed)
@@ -125,8 +137,8 @@ def create_model(architecture: str, *, classes: int, seed: int) -> Normalised:
             if not timm.is_model(name):
                 raise ValueError(f"Expected a name that timm.create_model knows, got {name!r}.")
             body = timm.create_model(name, pretrained=False, num_classes=classes, in_chans=3)
-            config = body.pretrained_cfg
+            config = cast(dict[str, Any], body.pretrained_cfg)
             model = Normalised(body, tuple(config["mean"]), tuple(config["std"]))
         else:
             raise ValueError(f"Expected an architecture among {', '.join(_OURS)} or timm/NAME, got {architecture!r}.")
-    return model.to(memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
+    return model.to(memory_format=torch.channels_last)

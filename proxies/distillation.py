@@ -13,7 +13,7 @@ from typing import Literal
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import nn
 
@@ -35,10 +35,23 @@ class Targets:
         The class named, −1 for a row to leave out (an abstention or a refusal: it names no class).
     scores : float32 array, shape (N, C)
         Probabilities, NaN where not said. A row of NaN is label-only.
+
+    Raises
+    ------
+    ValueError
+        If the shapes disagree or a label is not one of the C classes.
     """
 
     labels: NDArray[np.int64]
     scores: NDArray[np.float32]
+
+    def __post_init__(self) -> None:
+        if self.labels.ndim != 1 or self.scores.ndim != 2 or len(self.labels) != len(self.scores):
+            raise ValueError(
+                f"Expected labels (N,) and scores (N, C), got {self.labels.shape} and {self.scores.shape}."
+            )
+        if (self.labels >= self.scores.shape[1]).any():
+            raise ValueError(f"Expected labels below {self.scores.shape[1]} classes, got {self.labels.max()}.")
 
     @classmethod
     def from_labels(cls, labels: NDArray[np.int64], classes: int) -> Targets:
@@ -109,12 +122,16 @@ class Proxy(nn.Module):
     @classmethod
     def load(cls, path: Path) -> Proxy:
         """Read what :meth:`save` wrote; raises OSError or ValueError when it is not such a file."""
-        with safe_open(path, framework="pt") as file:
-            spec = file.metadata() or {}
-            if "architectures" not in spec:
-                raise ValueError(f"Expected a proxy saved by ttca, got {path} without its architecture.")
-            proxy = cls(json.loads(spec["architectures"]), classes=int(spec["classes"]), seed=0)
-            proxy.load_state_dict({k: file.get_tensor(k) for k in file.keys()})  # noqa: SIM118 - no dict
+        try:
+            with safe_open(path, framework="pt") as file:
+                spec = file.metadata() or {}
+                if not {"architectures", "classes"} <= spec.keys():
+                    raise ValueError(f"Expected a proxy saved by ttca, got {path} without its architecture.")
+                proxy = cls(json.loads(spec["architectures"]), classes=int(spec["classes"]), seed=0)
+                proxy.load_state_dict({k: file.get_tensor(k) for k in file.keys()})  # noqa: SIM118 - no dict
+        except (SafetensorError, RuntimeError) as error:
+            # Neither is a ValueError: not safetensors at all, or weights that do not fit the architecture.
+            raise ValueError(f"Expected a proxy saved by ttca, got {path}: {error}") from error
         return proxy.eval()
 
 
@@ -144,7 +161,8 @@ def answer_loss(
     labels : int64 tensor, shape (N,)
         −1 gives the row weight 0.
     scores : float tensor, shape (N, C)
-        NaN = not said. Complete rows are renormalised (rounding breaks their sum).
+        NaN = not said. Complete rows are renormalised (rounding breaks their sum). A row whose scores were all
+        rounded to zero says no more than its label, and counts as label-only.
     temperature : float
         T of T²·KL for complete rows (Hinton et al. 2015, arXiv 1503.02531) [published]. Partial rows use
         T = 1: one "other" bin holds the mass of the classes not named, and a bin has no tempered form [ours].
@@ -156,24 +174,29 @@ def answer_loss(
     """
     log_q = logits.float().log_softmax(1)
     named = ~scores.isnan()
-    complete = named.all(1)
-    partial = named.any(1) & ~complete
+    complete = _complete(scores)
+    partial = (scores.nan_to_num(0.0).sum(1) > 0) & ~complete
     loss = -log_q.gather(1, labels.clamp(min=0)[:, None])[:, 0]
     if bool(complete.any()):
-        p = scores[complete].clamp(min=1e-6)
-        log_p = (p / p.sum(1, keepdim=True)).log().div(temperature).log_softmax(1)
+        # The softmax renormalises; log 0 = −∞ is a class without mass at any temperature.
+        p = scores[complete].log().div(temperature).softmax(1)
         log_q_t = logits[complete].float().div(temperature).log_softmax(1)
-        loss = loss.index_put((complete,), temperature**2 * (log_p.exp() * (log_p - log_q_t)).sum(1))
+        loss = loss.index_put((complete,), temperature**2 * (torch.xlogy(p, p) - p * log_q_t).sum(1))
     if bool(partial.any()):
         rows = named[partial]
         p = torch.where(rows, scores[partial], 0.0)
         # Rounded scores may add up to more than one.
         p = p / p.sum(1, keepdim=True).clamp(min=1.0)
-        rest = (1.0 - p.sum(1)).clamp(min=1e-6)
+        rest = (1.0 - p.sum(1)).clamp(min=0.0)
         log_rest = log_q[partial].masked_fill(rows, -math.inf).logsumexp(1)
-        kl_named = torch.where(rows, p * (p.clamp(min=1e-6).log() - log_q[partial]), 0.0).sum(1)
-        loss = loss.index_put((partial,), kl_named + rest * (rest.log() - log_rest))
+        kl_named = (torch.xlogy(p, p) - p * log_q[partial]).sum(1)
+        loss = loss.index_put((partial,), kl_named + torch.xlogy(rest, rest) - rest * log_rest)
     return torch.where(labels >= 0, loss, 0.0)
+
+
+def _complete(scores: torch.Tensor) -> torch.Tensor:
+    """Return which rows say a whole distribution, shape (N,): no NaN, and some mass to renormalise."""
+    return ~scores.isnan().any(1) & (scores.sum(1) > 0)
 
 
 def distil(
@@ -230,8 +253,17 @@ def distil(
     Raises
     ------
     ValueError
-        If no row names a class, or the shapes disagree.
+        If no row names a class, the shapes disagree, or an option is out of its range.
     """
+    if epochs < 1 or batch_size < 2:
+        raise ValueError(
+            f"Expected at least 1 epoch and batches of at least 2 (batch normalisation cannot learn from one "
+            f"image), got epochs={epochs} and batch_size={batch_size}."
+        )
+    if not temperature > 0:
+        raise ValueError(f"Expected a temperature above 0, got {temperature}.")
+    if precision not in ("float32", "bfloat16"):
+        raise ValueError(f"Expected precision 'float32' or 'bfloat16', got {precision!r}.")
     usable = targets.labels >= 0
     if len(images) != len(targets) or not usable.any():
         raise ValueError(
@@ -239,7 +271,12 @@ def distil(
             f"of which {int(usable.sum())} name a class."
         )
     classes = targets.scores.shape[1]
-    proxy = copy.deepcopy(initial) if initial else Proxy(architectures, classes=classes, seed=seed)
+    if selection is not None and (len(selection[0]), classes) != selection[1].scores.shape:
+        raise ValueError(
+            f"Expected one selection answer per image over {classes} classes, got {len(selection[0])} images and "
+            f"scores {selection[1].scores.shape}."
+        )
+    proxy = copy.deepcopy(initial) if initial is not None else Proxy(architectures, classes=classes, seed=seed)
     if proxy.architectures != tuple(architectures) or proxy.classes != classes:
         raise ValueError(
             f"Expected initial weights of {tuple(architectures)} for {classes} classes, "
@@ -251,7 +288,7 @@ def distil(
     labels = torch.from_numpy(targets.labels[usable]).to(device)
     scores = torch.from_numpy(targets.scores[usable]).to(device)
     n = len(labels)
-    steps = epochs * math.ceil(n / batch_size)
+    steps = epochs * len(_batches(torch.arange(n), batch_size))
     optimiser = torch.optim.AdamW(proxy.parameters(), lr=learning_rate, weight_decay=weight_decay)
     warm = max(1, steps // 10)
     schedule = torch.optim.lr_scheduler.LambdaLR(
@@ -267,9 +304,7 @@ def distil(
         proxy.train()
         order = torch.randperm(n, generator=generator).to(device)
         total = 0.0
-        for rows in order.split(batch_size):
-            if len(rows) < 2 and n > 1:
-                continue  # batch normalisation cannot learn from one image
+        for rows in _batches(order, batch_size):
             x = _shifted(to_tensor(levels[rows]), shift, generator)
             if flip:
                 x = torch.where(
@@ -287,7 +322,7 @@ def distil(
             optimiser.step()
             schedule.step()
             total += float(loss.detach()) * len(rows)
-        losses.append(total / n)
+        losses.append(total / max(n, 2))
         agreement = math.nan
         if selection is not None:
             selection_loss, agreement = _evaluate(proxy, *selection)
@@ -300,6 +335,20 @@ def distil(
     if best_state is not None:
         proxy.load_state_dict(best_state)
     return Distillation(proxy.eval(), tuple(losses), tuple(agreements), best_epoch)
+
+
+def _batches(order: torch.Tensor, batch_size: int) -> list[torch.Tensor]:
+    """Return the rows of one epoch in batches of two or more: batch normalisation cannot learn from one image.
+
+    A row left over joins the batch before it; a single image is its own company.
+    """
+    if len(order) == 1:
+        return [order.repeat(2)]
+    batches = [order[i : i + batch_size] for i in range(0, len(order), batch_size)]
+    if len(batches[-1]) == 1:
+        last = batches.pop()
+        batches[-1] = torch.cat([batches[-1], last])
+    return batches
 
 
 def _shifted(x: torch.Tensor, most: int, generator: torch.Generator) -> torch.Tensor:
@@ -319,7 +368,7 @@ def _shifted(x: torch.Tensor, most: int, generator: torch.Generator) -> torch.Te
 def _mixed(
     x: torch.Tensor, scores: torch.Tensor, beta: float, generator: torch.Generator
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    complete = (~scores.isnan().any(1)).nonzero()[:, 0]
+    complete = _complete(scores).nonzero()[:, 0]
     if len(complete) < 2:
         return x, scores
     # torch's Beta takes no generator; two Gamma draws would not either, so numpy draws from torch's seed.

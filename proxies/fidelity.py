@@ -28,6 +28,13 @@ def agreement(predicted: NDArray[np.int64], platform: NDArray[np.int64]) -> Agre
 
     Fidelity Pr[φ(x) = f(x)], our reading of arXiv 2605.27689. Give it subgroup and reference rows apart: it is
     lowest where the platform errs, which is where it matters.
+
+    Raises
+    ------
+    ValueError
+        If the two are not of one length.
     """
+    if predicted.shape != platform.shape or platform.ndim != 1:
+        raise ValueError(f"Expected two arrays of classes (N,), got {predicted.shape} and {platform.shape}.")
     named = platform >= 0
     return Agreement(int((predicted[named] == platform[named]).sum()), int(named.sum()))

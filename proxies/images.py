@@ -10,18 +10,23 @@ __all__ = ["to_levels", "to_tensor", "to_uint8"]
 
 
 def to_levels(images: NDArray[np.uint8], device: torch.device | str = "cpu") -> torch.Tensor:
-    """Return a uint8 tensor (N, 3, H, W) in channels-last memory that shares the array's order of bytes.
+    """Return a uint8 tensor (N, 3, H, W) in channels-last memory, a view of the array wherever it can be one.
 
     Parameters
     ----------
     images : uint8 array, shape (N, H, W, 3)
     device : torch.device or str
         A whole data set is moved once, as bytes, and becomes float one batch at a time.
+
+    Raises
+    ------
+    ValueError
+        If the array is not uint8 or not of that shape.
     """
     if images.dtype != np.uint8 or images.ndim != 4 or images.shape[-1] != 3:
         raise ValueError(f"Expected uint8 images (N, H, W, 3), got {images.dtype} {images.shape}.")
-    # NHWC bytes *are* channels-last NCHW, so the permuted view needs no copy.
-    return torch.from_numpy(np.array(images, order="C")).to(device).permute(0, 3, 1, 2)
+    # NHWC bytes *are* channels-last NCHW, so the permuted view needs no copy; torch refuses read-only arrays.
+    return torch.from_numpy(np.require(images, requirements=["C", "W"])).to(device).permute(0, 3, 1, 2)
 
 
 def to_tensor(levels: torch.Tensor) -> torch.Tensor:

@@ -100,8 +100,9 @@ class Settings:
 class TransferSet:
     """What the proxy learns from: pool people's images and the platform's answers, in the pool's order.
 
-    ``selection`` and its answers steer early stopping. Both hold subgroup people; ``volunteers`` are the
-    reference people of the selection role, asked so that fidelity can be told for both groups.
+    ``pool`` holds both groups, where volunteers of the reference group take part. ``selection`` are the subgroup's
+    selection people, whose answers steer early stopping; ``volunteers`` are the reference's, asked so that fidelity
+    can be told for both groups.
     """
 
     pool: People
@@ -114,7 +115,13 @@ class TransferSet:
     @property
     def composition(self) -> dict[str, int]:
         """Images sent for the pool, by whose they were."""
-        return {"subgroup": len(self.pool) + len(self.selection), "volunteers": len(self.volunteers), "altered": 0}
+        subgroup = int(self.pool.subgroup.sum()) + len(self.selection)
+        return {"subgroup": subgroup, "volunteers": self.images - subgroup, "altered": 0}
+
+    @property
+    def images(self) -> int:
+        """Images sent for the pool."""
+        return len(self.pool) + len(self.selection) + len(self.volunteers)
 
     def digest(self) -> str:
         """Return a SHA-256, 64 hex digits, of the images and of what was answered."""
@@ -419,7 +426,7 @@ class CollectiveAction:
 
     def _asked(self) -> tuple[People, People, People]:
         pool, selection = self.roster.pool, self.roster.selection
-        return pool[pool.subgroup], selection[selection.subgroup], selection[~selection.subgroup]
+        return pool, selection[selection.subgroup], selection[~selection.subgroup]
 
     def _learning_facts(self) -> dict[str, Any]:
         s = self.settings
@@ -490,6 +497,8 @@ class CollectiveAction:
         from attacks.universal import learn_universal
 
         pool, selection, _ = self._asked()
+        # δ is for the subgroup: it is learned on their images alone, whoever else was asked.
+        pool = pool[pool.subgroup]
         s = self.settings
         with self.reporter.track(what, s.steps) as advance:
             done = 0
@@ -634,7 +643,7 @@ class CollectiveAction:
             track=track or self.settings.name,
             regime=regime,
             answers=_kind(transfer.answers),
-            queries=len(transfer.pool) + len(transfer.selection) + len(transfer.volunteers),
+            queries=transfer.images,
             epsilon=chosen.epsilon,
             seed=self.settings.seed,
             queries_pool=paid.get("pool", 0),

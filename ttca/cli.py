@@ -75,7 +75,7 @@ def demo(
     as_json: JsonOption = False,
 ) -> None:
     """Run the whole idea on this machine: a platform, a gap, an action, an honest row, a report."""
-    from ttca.demo import run_demo
+    from ttca.demo.run import run_demo
 
     row, certificate, _ = run_demo(folder, seed=seed, fresh=fresh, reporter=_reporter())
     _finish(row, certificate, folder, as_json)

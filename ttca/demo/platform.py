@@ -1,0 +1,84 @@
+"""The demo's platform: a digit reader in a server process of its own, asked over HTTP like any other."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from ttca.demo.world import DIGITS, SIZE, DigitsWorld, digits_world
+from ttca.errors import MissingExtraError, PlatformError
+from ttca.platforms.local import LocalPlatform
+from ttca.platforms.server import serve
+
+__all__ = ["digits_platform", "running_platform"]
+
+
+def digits_platform(world: DigitsWorld, *, seed: int) -> LocalPlatform:
+    """Train the platform: a two-layer perceptron, nothing like the convolutional proxy the members will train."""
+    try:
+        from proxies.distillation import Targets, distil
+    except ImportError:
+        raise MissingExtraError("The demo's platform", "learn") from None
+
+    truth = Targets.from_labels(world.training_classes, len(DIGITS))
+    model = distil(world.training_images, truth, architectures=["perceptron"], seed=seed, epochs=30).proxy
+    # Its version is a digest of its weights, so that answers of one model are never taken for another's.
+    return LocalPlatform.from_module(model, classes=DIGITS, image_shape=(SIZE, SIZE, 3), name="digits")
+
+
+@contextmanager
+def running_platform(*, seed: int, port: int = 0, access_log: Path | None = None) -> Iterator[str]:
+    """Run the platform as a server process of its own and yield its URL.
+
+    The process ends when its standard input closes, so that no server outlives a killed demo.
+    """
+    command = [sys.executable, "-m", "ttca.demo.platform", str(seed), str(port)]
+    if access_log is not None:
+        command.append(str(access_log))
+    server = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    if server.stdin is None or server.stdout is None:  # pragma: no cover - asked for above
+        raise PlatformError("Expected pipes to the platform's process, got none.", platform="digits")
+    try:
+        url = server.stdout.readline().strip()
+        if not url:
+            raise PlatformError(
+                f"Expected the demo's platform to start, got a process that ended with status {server.wait()}. "
+                "Its message stands above. If its port is taken by another program, start afresh with --fresh.",
+                platform="digits",
+            )
+        yield url
+    finally:
+        server.stdin.close()
+        server.stdout.close()
+        try:
+            server.wait(timeout=15)
+        except subprocess.TimeoutExpired:
+            server.kill()
+            server.wait()
+
+
+def _serve_until_orphaned(seed: int, port: int, access_log: Path | None) -> None:
+    """Serve the platform until standard input closes (the demo ended, or was killed)."""
+
+    def watch() -> None:
+        sys.stdin.read()
+        # The main thread sits in the server's loop; nothing needs saving.
+        os._exit(0)
+
+    threading.Thread(target=watch, daemon=True).start()
+    platform = digits_platform(digits_world(seed), seed=seed)
+    serve(platform, port=port, access_log=access_log, on_start=_announce)
+
+
+def _announce(url: str) -> None:
+    sys.stdout.write(f"{url}\n")
+    sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    _serve_until_orphaned(int(sys.argv[1]), int(sys.argv[2]), Path(sys.argv[3]) if len(sys.argv) > 3 else None)

@@ -1,0 +1,151 @@
+"""The demo's run: everything a collective does, from the first query to the report, and a row on test people."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from ttca.action import CollectiveAction
+from ttca.certificates import Certificate
+from ttca.config import ActionFile, read_action
+from ttca.data.folder import write_people
+from ttca.demo.platform import running_platform
+from ttca.demo.world import DIGITS, STORY, DigitsWorld, digits_world
+from ttca.errors import ActionError
+from ttca.measurement import Measurement
+from ttca.people import People
+from ttca.pooling.ledger import Ledger
+from ttca.pooling.pool import Member, QueryPool
+from ttca.progress import Reporter, silent
+from ttca.report import write_report
+from ttca.row import Row
+
+__all__ = ["run_demo"]
+
+QUOTA = 120
+EPSILONS = (4, 8, 12, 16)
+
+
+def run_demo(
+    folder: Path | str = "runs/demo", *, seed: int = 0, fresh: bool = False, reporter: Reporter = silent
+) -> tuple[Row, Certificate, Measurement]:
+    """Run the whole action against the demo's own platform; killed at any moment, it goes on where it was.
+
+    Parameters
+    ----------
+    folder : path
+        Where the action lives. One that holds a demo of the same seed is resumed.
+    seed : int
+    fresh : bool
+        Delete a demo that lies in the folder and start again.
+    reporter : Reporter
+
+    Returns
+    -------
+    Row, Certificate, Measurement
+        Measured on test people, who are in no other role and whose queries no member pays.
+
+    Raises
+    ------
+    ActionError
+        If the folder holds something else, or a demo of another seed.
+    """
+    folder = Path(folder)
+    _prepare(folder, seed, fresh)
+    world = digits_world(seed)
+    known = read_action(folder) if (folder / "action.toml").is_file() else None
+    port = 0 if known is None else urlsplit(known.platform.url).port or 0
+    reporter.say(STORY)
+    with running_platform(seed=seed, port=port, access_log=folder / "platform.log.jsonl") as url:
+        reporter.say(f"The platform answers at {url} (KServe V2). From here on, we only ask it questions.")
+        if known is None:
+            known = _write_action(folder, url, seed, world)
+        with known.open(reporter=reporter) as action, Ledger(folder / "evaluation.sqlite") as ledger:
+            return _act(action, ledger, world.test, reporter)
+
+
+def _act(
+    action: CollectiveAction, ledger: Ledger, test: People, reporter: Reporter
+) -> tuple[Row, Certificate, Measurement]:
+    """Do what any collective does; only the last measurement needs people whom no collective has."""
+    action.pool()
+    _, fidelity = action.distil()
+    sets = action.learn()
+    certificate = action.verify()
+    reporter.say(certificate.summary())
+    # Eleven conditions per test person at most; a benchmark pays, not the members.
+    evaluator = QueryPool(action.platform, ledger, [Member("benchmark", 11 * len(test))], reporter=reporter)
+    row, measurement = action.measure(test, pool=evaluator, track="digits")
+    write_report(
+        action.folder / "report.html",
+        row=row,
+        measurement=measurement,
+        certificate=certificate,
+        perturbations=sets[row.epsilon],
+        people=test,
+        fidelity=fidelity,
+        balances=action.queries.status(),
+        measured_on="test people",
+        story=STORY,
+        seed=row.seed,
+    )
+    return row, certificate, measurement
+
+
+def _prepare(folder: Path, seed: int, fresh: bool) -> None:
+    """Make the folder ready: empty, or with a demo of this seed to resume."""
+    marker = folder / "demo-seed"
+    if folder.exists() and any(folder.iterdir()):
+        if not marker.is_file():
+            raise ActionError(
+                f"Expected an empty folder or a demo in {folder}, got other files. Choose another folder."
+            )
+        if fresh:
+            shutil.rmtree(folder)
+        elif marker.read_text() != str(seed):
+            raise ActionError(
+                f"Expected a demo of seed {seed} in {folder}, got one of seed {marker.read_text()}. "
+                "Choose another folder, or start afresh with --fresh."
+            )
+    folder.mkdir(parents=True, exist_ok=True)
+    marker.write_text(str(seed))
+
+
+def _write_action(folder: Path, url: str, seed: int, world: DigitsWorld) -> ActionFile:
+    """Write people and action file as a collective would keep them; the file comes last, so that a kill is seen."""
+    for name in ("people", "people.partial"):
+        shutil.rmtree(folder / name, ignore_errors=True)
+    roles = world.roster.roles()
+    write_people(
+        folder / "people.partial",
+        People.concatenate(list(roles.values())),
+        DIGITS,
+        [role for role, people in roles.items() for _ in range(len(people))],
+    )
+    (folder / "people.partial").rename(folder / "people")
+    text = f"""\
+# Written by `ttca demo`; `ttca run` understands it while the demo's platform is running.
+[action]
+name = "digits"
+subgroup = "people with a bad camera"
+epsilons = {list(EPSILONS)}
+seed = {seed}
+goal = "parity"
+
+[platform]
+url = "{url}"
+protocol = "kserve-v2"
+model = "digits"
+classes = {list(DIGITS)}
+
+[people]
+source = "people"
+
+[pool]
+quota = {QUOTA}
+"""
+    partial = folder / "action.partial"
+    partial.write_text(text, encoding="utf-8")
+    partial.rename(folder / "action.toml")
+    return read_action(folder)
