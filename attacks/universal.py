@@ -183,15 +183,21 @@ def _descend(
         if len(order) < min(batch_size, len(y)):
             order = torch.randperm(len(y), generator=generator)
         rows, order = order[:batch_size].to(y.device), order[batch_size:]
+        wished = levels[rows].float() + delta.round()[g[rows]]
         with torch.enable_grad():
             # Whole levels go forward; the gradient is taken at them and moves the δ that was rounded.
-            pixels = (levels[rows].float() + delta.round()[g[rows]]).requires_grad_()
-            x = pixels.clamp(0, 255) / 255
+            pixels = wished.clamp(0, 255).requires_grad_()
+            x = pixels / 255
             if shift:
                 dy, dx = torch.randint(-shift, shift + 1, (2,), generator=generator).tolist()
                 x = torch.roll(x, (dy, dx), (2, 3))
             losses = _loss(model(x), y[rows], loss, kappa)
             (per_image,) = torch.autograd.grad(losses.sum(), pixels)
+        # The slope of clipping towards descent. Versions of torch differ in clamp's gradient at the border, and
+        # where it is 0 a black or white pixel would never move.
+        inside = (wished > 0) & (wished < 255)
+        inward = ((wished == 0) & (per_image < 0)) | ((wished == 255) & (per_image > 0))
+        per_image = torch.where(inside | inward, per_image, 0.0)
         # A product with the membership matrix: scattered addition would race, and the same seed drift apart.
         member = nn.functional.one_hot(g[rows], len(delta)).to(per_image.dtype)
         gradient = (member.T @ per_image.flatten(1)).view(delta.shape)
@@ -211,7 +217,7 @@ def _descend(
 
 
 def _check_epsilon(epsilon: int) -> None:
-    if int(epsilon) != epsilon or not 1 <= epsilon <= 127:
+    if not 1 <= epsilon <= 127 or int(epsilon) != epsilon:
         raise ValueError(f"Expected ε as a whole number of pixel levels in 1..127, got {epsilon}.")
 
 

@@ -687,11 +687,12 @@ class CollectiveAction:
 def _distillation() -> Any:
     """Return the distillation module, or say how to install what it needs."""
     try:
-        from proxies import distillation
+        from proxies import distillation, memory
     except ImportError as error:
         if error.name in ("torch", "timm", "torchvision"):
             raise MissingExtraError("Distilling a proxy", "learn") from None
         raise
+    memory.keep_freed_memory()
     return distillation
 
 

@@ -24,7 +24,8 @@ from ttca.row import Row
 __all__ = ["run_demo"]
 
 QUOTA = 120
-EPSILONS = (4, 8, 12, 16)
+EPSILONS = (8, 12, 16)
+STEPS = 60
 
 
 def run_demo(
@@ -132,6 +133,7 @@ subgroup = "people with a bad camera"
 epsilons = {list(EPSILONS)}
 seed = {seed}
 goal = "parity"
+steps = {STEPS}
 
 [platform]
 url = "{url}"

@@ -252,7 +252,12 @@ _GROUPS: tuple[tuple[str, str, tuple[tuple[str, Write, str, str], ...]], ...] = 
         (
             ("seconds_distil", _seconds, "Time to train the proxy", "Distillation from the answers."),
             ("seconds_learn", _seconds, "Time to learn δ", "For every ε of the family together."),
-            ("seconds", _seconds, "Time to measure", "Of the step that wrote this row; steps done before cost it nothing."),
+            (
+                "seconds",
+                _seconds,
+                "Time to measure",
+                "Of the step that wrote this row; steps done before cost it nothing.",
+            ),
             ("peak_rss_mb", _megabytes, "Peak memory", "The most memory the process held."),
         ),
     ),

@@ -1,0 +1,376 @@
+"""Writing the report: it checks that all parts are of one run, and sets them into one HTML file that needs no other."""
+
+from __future__ import annotations
+
+import base64
+import math
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ttca.certificates import Certificate
+from ttca.errors import ActionError, MissingExtraError
+from ttca.measurement import Measurement
+from ttca.people import People
+from ttca.perturbations import PerturbationSet
+from ttca.pooling.ledger import Balance
+from ttca.report import formatting
+from ttca.report.explanations import explained
+from ttca.report.pictures import LAYOUTS, THEMES, Role, Share, ShareGroup, draw_shares, enlarged, magnified
+from ttca.row import Row
+
+if TYPE_CHECKING:
+    from ttca.action import Fidelity
+
+__all__ = ["write_report"]
+
+MOST_PEOPLE_SHOWN = 10
+# A report is mailed and opened on phones: a thousand large δ would make it too heavy for both.
+MOST_DELTAS_SHOWN = 100
+MOST_DELTA_PIXELS = 2_000_000
+
+_CONDITIONS: tuple[tuple[str, tuple[tuple[str, Role, str], ...]], ...] = (
+    (
+        "The gap, before and after",
+        (
+            ("reference_before", "reference", "Reference, as it is"),
+            ("subgroup_before", "before", "Subgroup, as it is"),
+            ("subgroup_after", "after", "Subgroup with δ (S)"),
+        ),
+    ),
+    (
+        "Subgroup, other δ of the same ε",
+        (
+            ("zero_query", "control", "δ learned with no queries"),
+            ("class_agnostic", "control", "One δ for all classes"),
+            ("noise", "control", "Random noise"),
+        ),
+    ),
+    (
+        "Subgroup, same δ, harder conditions",
+        (
+            ("proxy_class", "control", "Class picked by the proxy"),
+            ("jpeg75", "control", "After JPEG 75"),
+            ("resize", "control", "After a resize"),
+        ),
+    ),
+    ("The others", (("reference_after", "reference", "Reference with δ"),)),
+    ("Abuse: a wrong class, obtained with its δ", (("abuse", "warning", "Abuse rate"),)),
+)
+
+_ROW_RATES = {
+    "reference_before": "reference_before",
+    "subgroup_before": "subgroup_before",
+    "subgroup_after": "subgroup_after",
+    "reference_after": "reference_after",
+    "abuse_rate": "abuse",
+    "noise_control": "noise",
+    "proxy_class_control": "proxy_class",
+    "class_agnostic_control": "class_agnostic",
+    "zero_query_control": "zero_query",
+    "jpeg75_control": "jpeg75",
+    "resize_control": "resize",
+}
+
+
+def write_report(
+    path: Path | str,
+    *,
+    row: Row,
+    measurement: Measurement,
+    certificate: Certificate,
+    perturbations: PerturbationSet,
+    people: People,
+    fidelity: Fidelity,
+    balances: Sequence[Balance],
+    measured_on: Literal["test people", "verification people"],
+    story: str,
+    seed: int,
+    pictures_of_people: bool = True,
+) -> Path:
+    """Write one HTML file that holds everything: no other file, no network, no script.
+
+    Parameters
+    ----------
+    path : Path or str
+        Where to write; a half-written file is never seen under the name.
+    row : Row
+        The honest row.
+    measurement : Measurement
+        The answers behind the row.
+    certificate : Certificate
+    perturbations : PerturbationSet
+        The set that was measured.
+    people : People
+        Whom the measurement was made on, both groups, in its order.
+    fidelity : Fidelity
+        Of the proxy, on selection people.
+    balances : sequence of Balance
+        Who paid. Members' names appear in the report.
+    measured_on : {"test people", "verification people"}
+        The role of ``people``.
+    story : str
+        Who is under-served by what, in a few plain sentences.
+    seed : int
+        Draws whose pictures are shown.
+    pictures_of_people : bool
+        Whether inputs of subgroup people appear. Leave them out of a report that is published while the inputs
+        are private.
+
+    Returns
+    -------
+    Path
+        The file written. The same arguments give the same bytes.
+
+    Raises
+    ------
+    ActionError
+        If the parts are not of one run, or the file cannot be written.
+    MissingExtraError
+        If matplotlib, Jinja2 or scipy is not installed.
+    """
+    try:
+        import jinja2
+    except ImportError as error:
+        raise MissingExtraError("The report", "learn") from error
+
+    _check_one_run(row, measurement, certificate, perturbations, people)
+    groups = _shares(measurement)
+    context: dict[str, Any] = {
+        "row": row,
+        "measurement": measurement,
+        "certificate": certificate,
+        "perturbations": perturbations,
+        "fidelity": fidelity,
+        "balances": balances,
+        "totals": {
+            column: sum(getattr(b, column) for b in balances)
+            for column in ("quota", "charged", "answered", "unusable", "unknown", "refunded")
+        },
+        "measured_on": measured_on,
+        "story": story,
+        "seed": seed,
+        "pictures_of_people": pictures_of_people,
+        "crowd": _crowd(people),
+        "chart": _chart(groups, measurement.rate("reference_before")),
+        "groups": groups,
+        "tallies": {name: _tally(measurement, name) for group in _CONDITIONS for name, _, _ in group[1]},
+        "names": {label: name for group in _CONDITIONS for name, _, label in group[1]},
+        "moved": _Moved.count(measurement),
+        "shown": _shown(measurement, perturbations, people, seed) if pictures_of_people else (),
+        "magnification": 127.5 / perturbations.epsilon,
+        "deltas": _deltas(perturbations),
+        "explained": explained(row),
+        "comparisons": _comparisons(measurement),
+        "f": formatting,
+    }
+    environment = jinja2.Environment(
+        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    template = environment.from_string(files("ttca.report").joinpath("report.html.j2").read_text(encoding="utf-8"))
+    return _write(Path(path), template.render(context))
+
+
+def _check_one_run(
+    row: Row, measurement: Measurement, certificate: Certificate, perturbations: PerturbationSet, people: People
+) -> None:
+    """Refuse parts of different runs: side by side they would make a report that is wrong and looks right."""
+    counts = (int(people.subgroup.sum()), int((~people.subgroup).sum()))
+    measured = tuple(len(measurement.correct[name]) for name in ("subgroup_before", "reference_before"))
+    if counts != measured:
+        raise ActionError(
+            f"Expected the people that were measured, {measured[0]} of the subgroup and {measured[1]} of the "
+            f"reference, got {counts[0]} and {counts[1]}. Pass the people that the measurement was made on."
+        )
+    budgets = {"row": row.epsilon, "certificate": certificate.quoted_epsilon, "perturbations": perturbations.epsilon}
+    if len(set(budgets.values())) != 1:
+        raise ActionError(
+            f"Expected row, certificate and perturbations of one ε, got {budgets}. Pass the parts of one run."
+        )
+    for key, condition in _ROW_RATES.items():
+        written, found = getattr(row, key), measurement.rate(condition)
+        if not math.isclose(written, found, abs_tol=1e-9) and not (math.isnan(written) and math.isnan(found)):
+            raise ActionError(
+                f"Expected the row's {key} to be what was measured, {found}, got {written}. "
+                "Pass the row and the measurement of one run."
+            )
+
+
+# --- shares -------------------------------------------------------------------------------------------------
+
+
+def _shares(measurement: Measurement) -> tuple[ShareGroup, ...]:
+    groups = []
+    for title, conditions in _CONDITIONS:
+        shares = []
+        for name, role, label in conditions:
+            rate, (low, high) = measurement.rate(name), measurement.interval(name)
+            shares.append(Share(label, role, rate, low, high, formatting.percent(rate).text))
+        groups.append(ShareGroup(title, tuple(shares)))
+    return tuple(groups)
+
+
+def _tally(measurement: Measurement, name: str) -> dict[str, int]:
+    resolved = measurement.resolved[name]
+    return {
+        "asked": len(resolved),
+        "resolved": int(resolved.sum()),
+        "right": int(measurement.correct[name][resolved].sum()),
+    }
+
+
+def _chart(groups: Sequence[ShareGroup], reference: float) -> dict[str, dict[str, str]]:
+    """Return the chart as data URIs, by theme and layout: a picture cannot follow the reader's screen by itself."""
+    return {
+        theme: {
+            layout: _uri(draw_shares(groups, reference=reference, theme=THEMES[theme], layout=LAYOUTS[layout]))
+            for layout in LAYOUTS
+        }
+        for theme in THEMES
+    }
+
+
+def _comparisons(measurement: Measurement) -> list[tuple[str, float, float]]:
+    """Return what S is compared with on the same people, by how much it is better, and the paired p-value."""
+    found = []
+    for label, other in (
+        ("the zero-query control", "zero_query"),
+        ("before", "subgroup_before"),
+    ):
+        both = measurement.resolved["subgroup_after"] & measurement.resolved[other]
+        if both.any():
+            more = measurement.correct["subgroup_after"][both].mean() - measurement.correct[other][both].mean()
+            found.append((label, float(more), measurement.paired_p(other, "subgroup_after")))
+        else:
+            found.append((label, math.nan, math.nan))
+    return found
+
+
+# --- people -------------------------------------------------------------------------------------------------
+
+
+def _crowd(people: People) -> dict[str, dict[str, int]]:
+    return {
+        name: {"inputs": int(rows.sum()), "people": len(np.unique(people.persons[rows]))}
+        for name, rows in (("subgroup", people.subgroup), ("reference", ~people.subgroup))
+    }
+
+
+@dataclass(frozen=True)
+class _Moved:
+    """What δ changed, input by input, where the platform answered both times."""
+
+    wrong_right: int
+    right_right: int
+    wrong_wrong: int
+    right_wrong: int
+    unanswered: int
+
+    @classmethod
+    def count(cls, measurement: Measurement) -> _Moved:
+        both = measurement.resolved["subgroup_before"] & measurement.resolved["subgroup_after"]
+        before, after = measurement.correct["subgroup_before"], measurement.correct["subgroup_after"]
+
+        def number(rows: NDArray[np.bool_]) -> int:
+            return int((both & rows).sum())
+
+        return cls(
+            number(~before & after),
+            number(before & after),
+            number(~before & ~after),
+            number(before & ~after),
+            int((~both).sum()),
+        )
+
+    @property
+    def answered(self) -> int:
+        return self.wrong_right + self.right_right + self.wrong_wrong + self.right_wrong
+
+
+@dataclass(frozen=True)
+class _Shown:
+    """One input as pictures, and how it was answered."""
+
+    name: str
+    before: str
+    after: str
+    difference: str
+    said_before: str
+    said_after: str
+
+
+def _shown(measurement: Measurement, perturbations: PerturbationSet, people: People, seed: int) -> tuple[_Shown, ...]:
+    members = people[people.subgroup]
+    rows = _chosen(
+        members.classes, ~measurement.correct["subgroup_before"] & measurement.correct["subgroup_after"], seed
+    )
+    after = perturbations.apply(members.images[rows], members.classes[rows])
+
+    def said(condition: str, position: int) -> str:
+        if not measurement.resolved[condition][position]:
+            return "unanswered"
+        return "right" if measurement.correct[condition][position] else "wrong"
+
+    return tuple(
+        _Shown(
+            name=perturbations.classes[int(members.classes[position])],
+            before=_uri(enlarged(members.images[position])),
+            after=_uri(enlarged(changed)),
+            difference=_uri(
+                enlarged(
+                    magnified(
+                        changed.astype(np.int16) - members.images[position].astype(np.int16), perturbations.epsilon
+                    )
+                )
+            ),
+            said_before=said("subgroup_before", int(position)),
+            said_after=said("subgroup_after", int(position)),
+        )
+        for position, changed in zip(rows, after, strict=True)
+    )
+
+
+def _chosen(classes: NDArray[np.int64], helped: NDArray[np.bool_], seed: int) -> NDArray[np.intp]:
+    """Return the rows shown: one per class, then a second, and so on; helped people first, else drawn at random."""
+    drawn = np.random.default_rng(seed).permutation(len(classes))
+    drawn = drawn[np.argsort(~helped[drawn], kind="stable")]
+    turn = np.zeros(len(drawn), np.int64)
+    for c in np.unique(classes):
+        mine = classes[drawn] == c
+        turn[mine] = np.arange(mine.sum())
+    chosen = drawn[np.argsort(turn, kind="stable")][:MOST_PEOPLE_SHOWN]
+    return chosen[np.argsort(classes[chosen], kind="stable")]
+
+
+# --- δ and files --------------------------------------------------------------------------------------------
+
+
+def _deltas(perturbations: PerturbationSet) -> list[tuple[str, str]]:
+    height, width, _ = perturbations.image_shape
+    most = min(MOST_DELTAS_SHOWN, max(1, MOST_DELTA_PIXELS // (height * width)))
+    return [
+        (name, _uri(enlarged(magnified(delta, perturbations.epsilon))))
+        for name, delta in zip(perturbations.classes[:most], perturbations.delta[:most], strict=True)
+    ]
+
+
+def _uri(png: bytes) -> str:
+    return "data:image/png;base64," + base64.b64encode(png).decode("ascii")
+
+
+def _write(path: Path, text: str) -> Path:
+    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial.write_text(text, encoding="utf-8", newline="\n")
+        partial.replace(path)
+    except OSError as error:
+        partial.unlink(missing_ok=True)
+        raise ActionError(f"Expected to write the report to {path}, got: {error}. Choose another place.") from None
+    return path
