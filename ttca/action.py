@@ -235,9 +235,11 @@ class CollectiveAction:
         pool, selection, volunteers = self._asked()
         images = np.concatenate([pool.images, selection.images, volunteers.images])
         verification = self.roster.verification
-        m, affordable = int(verification.subgroup.sum()), self.queries.cost(images).affordable
-        audit = len(verification)
-        tests = m * len(self.settings.epsilons)
+        affordable = self.queries.cost(images).affordable
+        verified, measured = (self.folder / "certificate.json").is_file(), (self.folder / "row.json").is_file()
+        m = int(verification.subgroup.sum())
+        audit = 0 if verified else len(verification)
+        tests = 0 if verified else m * len(self.settings.epsilons)
         plan = {
             "pool": self.queries.cost(images),
             "audit": Cost(audit, 0, audit, affordable),
@@ -245,7 +247,7 @@ class CollectiveAction:
         }
         if self.settings.controls:
             # Noise, proxy's class, class-agnostic, zero-query, JPEG, resize, wrong class; reference with δ.
-            controls = 7 * m + audit - m
+            controls = 0 if measured else 7 * m + len(verification) - m
             plan["controls"] = Cost(controls, 0, controls, affordable)
         return plan
 

@@ -43,7 +43,8 @@ class Answers:
     Raises
     ------
     TTCAError
-        If shapes disagree, a label is out of range, or a score is outside [0, 1].
+        If shapes disagree, a status is unknown, a label is out of range, a score is outside [0, 1], or a
+        resolution is not a number of 0 or more.
     """
 
     status: NDArray[np.int8]
@@ -52,12 +53,16 @@ class Answers:
     resolution: NDArray[np.float32]
 
     def __post_init__(self) -> None:
-        n = len(self.status)
-        if self.scores.ndim != 2 or not (len(self.labels) == len(self.scores) == len(self.resolution) == n):
+        shapes = {self.status.shape, self.labels.shape, self.resolution.shape, self.scores.shape[:1]}
+        if self.scores.ndim != 2 or self.status.ndim != 1 or len(shapes) != 1:
             raise TTCAError(
                 "Expected status, labels, scores and resolution with one row per image, got "
                 f"{self.status.shape}, {self.labels.shape}, {self.scores.shape}, {self.resolution.shape}."
             )
+        if not np.isin(self.status, list(Status)).all():
+            raise TTCAError(f"Expected statuses among {[int(s) for s in Status]}, got {np.unique(self.status)}.")
+        if not np.all(np.isfinite(self.resolution) & (self.resolution >= 0)):
+            raise TTCAError("Expected a resolution of 0 or more in every row, got another.")
         answered = self.status == Status.ANSWERED
         classes = self.scores.shape[1]
         if np.any((self.labels[answered] < 0) | (self.labels[answered] >= classes)):

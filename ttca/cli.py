@@ -272,7 +272,8 @@ def _cost_table(plan: dict[str, Cost]) -> Table:
         table.add_row(step, str(cost.images), str(cost.answered), str(cost.queries))
     total = sum(cost.queries for cost in plan.values())
     affordable = min(cost.affordable for cost in plan.values())
-    table.caption = f"{total} queries at most; the members can pay {affordable}."
+    short = " That may not be enough: raise quotas, or it will stop in between and wait." if total > affordable else ""
+    table.caption = f"{total} queries at most; the members can pay {affordable}.{short}"
     return table
 
 

@@ -28,9 +28,16 @@ def check_images(images: Any, *, shape: ImageShape | None = None) -> Images:
     Raises
     ------
     ImageError
-        If the dtype is not uint8, there are not four axes, the last axis is not 3, or the size differs.
+        If the dtype is not uint8, there are not four axes, the last axis is not 3, an image has no pixels, or the
+        size differs.
     """
-    array = np.asarray(images)
+    try:
+        array = np.asarray(images)
+    except ValueError:
+        raise ImageError(
+            "Expected images as one array, got images of several sizes. "
+            "Resize them to the size the platform takes before they are pooled."
+        ) from None
     if array.dtype != np.uint8:
         raise ImageError(
             f"Expected images as uint8 levels 0..255, got {array.dtype}. "
@@ -41,6 +48,8 @@ def check_images(images: Any, *, shape: ImageShape | None = None) -> Images:
             f"Expected images of shape (N, height, width, 3), got {array.shape}. "
             "Put the batch first and the RGB channels last; a grey image becomes RGB by repeating it."
         )
+    if 0 in array.shape[1:]:
+        raise ImageError(f"Expected images with pixels, got an array of shape {array.shape}. Correct the image size.")
     if shape is not None and array.shape[1:] != tuple(shape):
         raise ImageError(
             f"Expected images of {shape[0]}×{shape[1]} pixels, got {array.shape[1]}×{array.shape[2]}. "

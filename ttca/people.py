@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from typing import Any
@@ -35,7 +36,7 @@ class People:
     Raises
     ------
     ImageError, DataError
-        If the images or the shapes of the columns are not as above.
+        If the images, or the types, the shapes or the values of the columns, are not as above.
     """
 
     images: Images
@@ -46,9 +47,23 @@ class People:
 
     def __post_init__(self) -> None:
         check_images(self.images)
-        lengths = {f.name: len(getattr(self, f.name)) for f in fields(self)}
-        if len(set(lengths.values())) != 1:
-            raise DataError(f"Expected one class, person, member and group per image, got lengths {lengths}.")
+        columns = {f.name: np.asarray(getattr(self, f.name)) for f in fields(self)[1:]}
+        shapes = {name: column.shape for name, column in columns.items()}
+        if set(shapes.values()) != {(len(self.images),)}:
+            raise DataError(
+                f"Expected one class, person, member and group for each of {len(self.images)} images, got {shapes}. "
+                "Give every column one value per image."
+            )
+        kinds = {name: column.dtype.kind for name, column in columns.items()}
+        if kinds != {"classes": "i", "persons": "U", "members": "U", "subgroup": "b"}:
+            raise DataError(
+                "Expected classes as int64, persons and members as str, subgroup as bool, got "
+                f"{ {name: str(column.dtype) for name, column in columns.items()} }. Convert them first."
+            )
+        if len(self.images) and self.classes.min() < 0:
+            raise DataError(
+                f"Expected class numbers of 0 or more, got {self.classes.min()}. Number the classes from 0."
+            )
 
     @classmethod
     def build(
@@ -60,17 +75,26 @@ class People:
         members: Sequence[str] | NDArray[np.str_] | None = None,
         subgroup: Any = True,
     ) -> People:
-        """Return people from plain arrays; without names every image is its own person and member."""
+        """Return people from plain arrays; without names every image is its own person and member.
+
+        ``classes`` are whole numbers; ``subgroup`` is one truth value for all, or one per image (0 and 1 will do).
+        """
         checked = check_images(images)
         n = len(checked)
         own = np.array([f"person-{i:05d}" for i in range(n)], dtype=np.str_)
         who = own if persons is None else np.asarray(persons, dtype=np.str_)
+        numbers, group = np.asarray(classes), np.asarray(subgroup)
+        # Conversions would turn 0.5 into class 0, and the word "False" into True.
+        if numbers.size and numbers.dtype.kind not in "iu":
+            raise DataError(f"Expected classes as whole numbers, got {numbers.dtype}. Number the classes from 0.")
+        if group.size and (group.dtype.kind not in "biu" or not np.isin(group, (0, 1)).all()):
+            raise DataError(f"Expected subgroup as True or False per image, got {group.dtype} {np.unique(group)[:5]}.")
         return cls(
             checked,
-            np.asarray(classes, np.int64),
+            numbers.astype(np.int64),
             who,
             who if members is None else np.asarray(members, dtype=np.str_),
-            np.broadcast_to(np.asarray(subgroup, np.bool_), (n,)).copy(),
+            np.full(n, group, np.bool_) if group.ndim == 0 else group.astype(np.bool_),
         )
 
     @classmethod
@@ -96,7 +120,8 @@ class People:
         for f in fields(self):
             column = getattr(self, f.name)
             h.update(f"{f.name}{column.shape}".encode())
-            h.update("\0".join(column.tolist()).encode() if column.dtype.kind == "U" else column.tobytes())
+            # JSON keeps the borders of names whatever characters they hold.
+            h.update(json.dumps(column.tolist()).encode() if column.dtype.kind == "U" else column.tobytes())
         return h.hexdigest()
 
 

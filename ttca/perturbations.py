@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save_file
+from safetensors.numpy import save
 
 from ttca.errors import PerturbationError
 from ttca.images import Images, ImageShape, check_images
@@ -41,7 +41,7 @@ class PerturbationSet:
     created : str
         ISO 8601, UTC.
     expires : str or None
-        ISO 8601, UTC; a platform may change, and the certificate with it.
+        ISO 8601, UTC unless it says otherwise; a platform may change, and the certificate with it.
     evidence : dict
         JSON-able: proxy fidelity, certificate, abuse rate. Empty until they are measured.
     signature : str or None
@@ -50,7 +50,8 @@ class PerturbationSet:
     Raises
     ------
     PerturbationError
-        If δ does not keep its own ε, or the shapes disagree. What a file claims is never trusted.
+        If δ does not keep its own ε, the shapes disagree, or a name or date cannot be read. What a file claims is
+        never trusted.
     """
 
     delta: NDArray[np.int8]
@@ -71,10 +72,14 @@ class PerturbationSet:
             )
         if isinstance(self.epsilon, bool) or not isinstance(self.epsilon, int) or not 1 <= self.epsilon <= 127:
             raise PerturbationError(f"Expected ε as a whole number of levels in 1..127, got {self.epsilon!r}.")
+        if not all(isinstance(name, str) for name in self.classes):
+            raise PerturbationError(f"Expected class names as strings, got {self.classes}.")
         if len(self.classes) != len(self.delta) or len(set(self.classes)) != len(self.classes):
             raise PerturbationError(
                 f"Expected one δ per class name, each name once, got {len(self.delta)} δ and the names {self.classes}."
             )
+        if self.expires is not None:
+            _moment(self.expires)
         # int8 has no +128, so its own absolute value would overflow at −128.
         largest = int(np.abs(self.delta.astype(np.int16)).max(initial=0))
         if largest > self.epsilon:
@@ -110,10 +115,18 @@ class PerturbationSet:
             If the images do not fit, or a class is out of range.
         """
         checked = check_images(images, shape=self.image_shape)
-        chosen = np.broadcast_to(np.asarray(classes, np.int64), (len(checked),))
-        if chosen.size and (chosen.min() < 0 or chosen.max() >= len(self.classes)):
-            raise PerturbationError(f"Expected class numbers in 0..{len(self.classes) - 1}, got {np.unique(chosen)}.")
-        moved: NDArray[np.int16] = checked.astype(np.int16) + self.delta[chosen]
+        numbers = np.asarray(classes)
+        if (numbers.size and numbers.dtype.kind not in "iu") or numbers.shape not in ((), (len(checked),)):
+            raise PerturbationError(
+                f"Expected one whole class number, or one for each of {len(checked)} images, got {numbers.dtype} of "
+                f"shape {numbers.shape}. class_index() gives the number of a class name."
+            )
+        if numbers.size and (numbers.min() < 0 or numbers.max() >= len(self.classes)):
+            raise PerturbationError(f"Expected class numbers in 0..{len(self.classes) - 1}, got {np.unique(numbers)}.")
+        chosen = np.broadcast_to(numbers.astype(np.int64), (len(checked),))
+        # Arrays can be written to after they were checked, so ε is enforced again on what is submitted.
+        delta = np.clip(self.delta, -self.epsilon, self.epsilon)
+        moved: NDArray[np.int16] = checked.astype(np.int16) + delta[chosen]
         submitted: Images = np.clip(moved, 0, 255).astype(np.uint8)
         return submitted
 
@@ -129,14 +142,20 @@ class PerturbationSet:
                 f"Expected a perturbation set for the platform {fingerprint[:12]}…, got one for "
                 f"{self.fingerprint[:12]}…. A δ learned against one platform proves nothing about another."
             )
-        if self.expires is not None and datetime.now(UTC) > datetime.fromisoformat(self.expires):
+        if self.expires is not None and datetime.now(UTC) > _moment(self.expires):
             raise PerturbationError(
                 f"Expected a perturbation set that is still valid, got one that expired on {self.expires}. "
                 "Ask the collective for a new one: the platform may have changed."
             )
 
     def save(self, path: Path | str) -> None:
-        """Write safetensors with JSON metadata; a half-written file is never seen under the name."""
+        """Write safetensors with JSON metadata; a half-written file is never seen under the name.
+
+        Raises
+        ------
+        PerturbationError
+            If the evidence cannot be said in JSON, or the file cannot be written.
+        """
         path = Path(path)
         facts = {
             "epsilon": self.epsilon,
@@ -149,13 +168,20 @@ class PerturbationSet:
             "evidence": self.evidence,
             "signature": self.signature,
         }
-        partial = path.with_suffix(".partial")
-        save_file(
-            {"delta": np.ascontiguousarray(self.delta)},
-            partial,
-            metadata={"format": FORMAT, "facts": json.dumps(facts, sort_keys=True)},
-        )
-        partial.replace(path)
+        try:
+            said = json.dumps(facts, sort_keys=True)
+        except (TypeError, ValueError) as error:
+            raise PerturbationError(
+                f"Expected evidence of plain JSON values, got others ({error}). Use int, float, str, list and dict."
+            ) from None
+        content = save({"delta": np.ascontiguousarray(self.delta)}, metadata={"format": FORMAT, "facts": said})
+        partial = path.with_name(path.name + ".partial")
+        try:
+            # Not safetensors' own save_file: it makes files that only their owner can read, and this one is shared.
+            partial.write_bytes(content)
+            partial.replace(path)
+        except OSError as error:
+            raise PerturbationError(f"Expected to write {path}, got: {error}. Check the folder.") from None
 
     @classmethod
     def load(cls, path: Path | str) -> PerturbationSet:
@@ -177,6 +203,8 @@ class PerturbationSet:
                 raise PerturbationError(
                     f"Expected δ of the stated shape {facts['image_shape']}, got {list(delta.shape[1:])} in {path}."
                 )
+            if not isinstance(facts["classes"], list):
+                raise PerturbationError(f"Expected a list of class names in {path}, got {facts['classes']!r}.")
             return cls(
                 delta=delta,
                 epsilon=facts["epsilon"],
@@ -188,7 +216,17 @@ class PerturbationSet:
                 evidence=dict(facts["evidence"]),
                 signature=facts["signature"],
             )
-        except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
+        except (SafetensorError, OSError, KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
             raise PerturbationError(
                 f"Expected a whole perturbation file in {path}, got one that cannot be read ({error}). Get it again."
             ) from None
+
+
+def _moment(said: str) -> datetime:
+    try:
+        moment = datetime.fromisoformat(said)
+    except (TypeError, ValueError):
+        raise PerturbationError(
+            f"Expected the date of expiry as ISO 8601, got {said!r}. Get the file again from the collective."
+        ) from None
+    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)

@@ -25,7 +25,6 @@ __all__ = ["run_demo"]
 
 QUOTA = 120
 EPSILONS = (8, 12, 16)
-STEPS = 60
 
 
 def run_demo(
@@ -133,7 +132,6 @@ subgroup = "people with a bad camera"
 epsilons = {list(EPSILONS)}
 seed = {seed}
 goal = "parity"
-steps = {STEPS}
 
 [platform]
 url = "{url}"

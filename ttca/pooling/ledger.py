@@ -10,7 +10,7 @@ import secrets
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +19,8 @@ import sqlalchemy as sa
 from numpy.typing import NDArray
 from sqlalchemy.dialects.sqlite import insert
 
-from ttca.answers import Answers, Status
-from ttca.errors import ChargeState, LedgerError, QuotaError
+from ttca.answers import Answers
+from ttca.errors import ChargeState, LedgerError, QuotaError, TTCAError
 from ttca.images import Images
 
 __all__ = ["Balance", "Charge", "Ledger"]
@@ -134,7 +134,8 @@ class Ledger:
     Raises
     ------
     LedgerError
-        If the file is not a ledger, is of a newer version, or its secret is missing.
+        If the file is not a ledger, is of a newer version, its secret is missing or another one's, or the folder
+        cannot be written.
 
     Notes
     -----
@@ -148,8 +149,10 @@ class Ledger:
         self._clock = clock
         # SQLite has one writer; waiting on a lock here is cheaper than waiting in its busy handler.
         self._write_lock = threading.Lock()
+        # Not a URL in a string: a "?" in a folder's name would end the path.
         self._engine = sa.create_engine(
-            f"sqlite:///{self.path}", connect_args={"timeout": 60, "check_same_thread": False}
+            sa.URL.create("sqlite", database=str(self.path)),
+            connect_args={"timeout": 60, "check_same_thread": False},
         )
         sa.event.listen(self._engine, "connect", _configure)
         sa.event.listen(self._engine, "begin", _begin)
@@ -158,10 +161,13 @@ class Ledger:
         except OSError as error:
             raise LedgerError(f"Expected a folder for the ledger at {self.path.parent}, got: {error}.") from None
         try:
+            # One write transaction for all of it: programs that start together agree on one file and one secret.
             with self._transaction(write=True) as connection:
+                self._check_owner(connection)
                 _schema.create_all(connection)
                 self._check_version(connection)
-            self._secret = self._read_secret()
+                self._secret = self._read_secret(connection)
+                self._check_secret(connection)
         except BaseException:
             self.close()
             raise
@@ -174,15 +180,15 @@ class Ledger:
         Raises
         ------
         QuotaError
-            If a quota or the cap is not at least 1.
+            If a quota or the cap is not a whole number of at least 1.
         """
         for member, quota in quotas.items():
-            if isinstance(quota, bool) or int(quota) != quota or quota < 1:
+            if not _countable(quota):
                 raise QuotaError(
                     f"Expected a quota of at least 1 query for member {member!r}, got {quota}. "
                     "Leave out members who cannot pay for a query."
                 )
-        if cap is not None and cap < 1:
+        if cap is not None and not _countable(cap):
             raise QuotaError(f"Expected a cap of at least 1 query, got {cap}. Leave it out for no cap.")
         rows = [{"name": m, "quota": int(q), "charged": 0} for m, q in quotas.items()]
         statement = insert(_members)
@@ -195,7 +201,7 @@ class Ledger:
                 connection.execute(sa.insert(_meta), {"name": "cap", "value": str(int(cap))})
 
     def charge(self, member: str, keys: Sequence[bytes], *, request_id: str, number: int, purpose: str) -> Charge:
-        """Charge one request *before* it is sent; all or nothing.
+        """Charge one request of at least one query *before* it is sent; all or nothing.
 
         Raises
         ------
@@ -203,6 +209,8 @@ class Ledger:
             If the member's quota or the pool's cap would be exceeded. Nothing is charged then.
         """
         n = len(keys)
+        if n == 0:
+            raise LedgerError("Expected at least one query to charge, got none. Do not send empty requests.")
         with self._transaction(write=True) as connection:
             paid = connection.execute(
                 sa.update(_members)
@@ -245,7 +253,16 @@ class Ledger:
 
         Rows that are answered or refused are accepted. Rows that failed stay charged: the platform did process
         the request.
+
+        Raises
+        ------
+        LedgerError
+            If there is not one answer for each key charged. Nothing is written then.
         """
+        if not len(keys) == len(answers) == charge.n:
+            raise LedgerError(
+                f"Expected {charge.n} keys and answers for the request charged, got {len(keys)} and {len(answers)}."
+            )
         now = self._clock()
         resolved: NDArray[np.bool_] = np.asarray(answers.resolved)
         outcomes = [
@@ -254,7 +271,7 @@ class Ledger:
                 "position": i,
                 "outcome": ANSWERED if ok else ChargeState.CHARGED.value,
                 "at": now,
-                "detail": None if ok else detail,
+                "detail": None if ok else _writable(detail),
             }
             for i, ok in enumerate(resolved.tolist())
         ]
@@ -280,7 +297,7 @@ class Ledger:
         """Write down that a whole request brought no answer, and refund it if it surely was not processed."""
         now = self._clock()
         rows = [
-            {"request": charge.request, "position": i, "outcome": state.value, "at": now, "detail": detail}
+            {"request": charge.request, "position": i, "outcome": state.value, "at": now, "detail": _writable(detail)}
             for i in range(charge.n)
         ]
         with self._transaction(write=True) as connection:
@@ -309,16 +326,15 @@ class Ledger:
         """Return who paid what, counted from the attempts themselves."""
         with self._transaction() as connection:
             counts: dict[str, dict[str, int]] = {}
+            # Not labelled "outcome": the grouping would mean the column, where attempts without an outcome and those
+            # marked unknown are two groups.
+            ended = sa.func.coalesce(_outcomes.c.outcome, ChargeState.UNKNOWN.value).label("ended")
             for row in connection.execute(
-                sa.select(
-                    _requests.c.member,
-                    sa.func.coalesce(_outcomes.c.outcome, ChargeState.UNKNOWN.value).label("outcome"),
-                    sa.func.count().label("n"),
-                )
+                sa.select(_requests.c.member, ended, sa.func.count().label("n"))
                 .select_from(_joined())
-                .group_by(_requests.c.member, "outcome")
+                .group_by(_requests.c.member, "ended")
             ):
-                counts.setdefault(row.member, {})[row.outcome] = row.n
+                counts.setdefault(row.member, {})[row.ended] = row.n
             members = connection.execute(sa.select(_members).order_by(_members.c.name)).all()
         return [
             Balance(
@@ -359,28 +375,30 @@ class Ledger:
         ).where(_answers.c.key.in_(sa.bindparam("keys", expanding=True)))
         unique = list(dict.fromkeys(keys))
         with self._transaction() as connection:
-            for i in range(0, len(unique), 1000):
-                for row in connection.execute(statement, {"keys": unique[i : i + 1000]}):
+            # SQLite before 3.32 takes 999 parameters in one statement.
+            for i in range(0, len(unique), 900):
+                for row in connection.execute(statement, {"keys": unique[i : i + 900]}):
                     found[row[0]] = row
         result = Answers.failed(len(keys), classes)
         known = np.zeros(len(keys), np.bool_)
-        for i, key in enumerate(keys):
-            if key not in found:
-                continue
-            row = found[key]
-            known[i] = True
-            result.status[i], result.labels[i], result.resolution[i] = row[1], row[2], row[4]
-            if row[3] is not None:
-                scores = np.frombuffer(row[3], "<f4")
-                if len(scores) != classes:
-                    raise LedgerError(
-                        f"Expected answers with {classes} classes in {self.path}, got one with {len(scores)}. "
-                        "The file was made for another platform or was edited."
-                    )
-                result.scores[i] = scores
-        if np.any((result.status < 0) | (result.status > Status.FAILED)):
-            raise LedgerError(f"Expected known statuses in {self.path}, got another: the file was edited.")
-        return known, result
+        try:
+            for i, key in enumerate(keys):
+                if key not in found:
+                    continue
+                row = found[key]
+                known[i] = True
+                result.status[i], result.labels[i], result.resolution[i] = row[1], row[2], row[4]
+                if row[3] is not None:
+                    result.scores[i] = np.frombuffer(row[3], "<f4", count=classes)
+                    if len(row[3]) != 4 * classes:
+                        raise ValueError(f"scores of {len(row[3]) / 4:g} classes")
+            # What a file says is checked like what a platform says.
+            return known, replace(result)
+        except (TTCAError, TypeError, ValueError, OverflowError) as error:
+            raise LedgerError(
+                f"Expected answers about {classes} classes in {self.path}, got one that cannot be read ({error}). "
+                "The file was made for another platform or was edited."
+            ) from None
 
     # -- the file ---------------------------------------------------------------------------------------------
 
@@ -406,6 +424,14 @@ class Ledger:
         except sa.exc.DBAPIError as error:
             raise LedgerError(_sentence(self.path, str(error.orig))) from None
 
+    def _check_owner(self, connection: sa.Connection) -> None:
+        tables = set(sa.inspect(connection).get_table_names())
+        if tables and not set(_schema.tables) <= tables:
+            raise LedgerError(
+                f"Expected a ledger in {self.path}, got the database of another program or version, with the tables "
+                f"{', '.join(sorted(tables))}. Give the ledger a file of its own."
+            )
+
     def _check_version(self, connection: sa.Connection) -> None:
         version = connection.scalar(sa.select(_meta.c.value).where(_meta.c.name == "schema"))
         if version is None:
@@ -416,28 +442,46 @@ class Ledger:
                 "Use the ttca that wrote it, or a newer one."
             )
 
-    def _read_secret(self) -> bytes:
+    def _read_secret(self, connection: sa.Connection) -> bytes:
         path = self.path.with_name(self.path.name + ".key")
-        if not path.exists():
-            with self._transaction() as connection:
-                used = connection.scalar(sa.select(sa.func.count()).select_from(_requests)) or 0
-            if used:
-                raise LedgerError(
-                    f"Expected the ledger's secret in {path}, got no such file. Without it no answer can be "
-                    "found again: put it back from where the ledger was copied."
-                )
-            # Written whole under another name and then linked: two processes that start together agree on one.
-            partial = path.with_name(f"{path.name}.{os.getpid()}.{secrets.token_hex(4)}")
-            descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-            with os.fdopen(descriptor, "wb") as file:
-                file.write(secrets.token_bytes(32))
-            with contextlib.suppress(FileExistsError):
-                os.link(partial, path)
-            partial.unlink()
-        secret = path.read_bytes()
+        try:
+            if not path.exists():
+                if connection.scalar(sa.select(sa.func.count()).select_from(_requests)):
+                    raise LedgerError(
+                        f"Expected the ledger's secret in {path}, got no such file. Without it no answer can be "
+                        "found again: put it back from where the ledger was copied."
+                    )
+                # Written whole under another name first: a kill never leaves half a secret.
+                partial = path.with_name(f"{path.name}.{secrets.token_hex(4)}")
+                descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+                with os.fdopen(descriptor, "wb") as file:
+                    file.write(secrets.token_bytes(32))
+                    file.flush()
+                    os.fsync(file.fileno())
+                partial.replace(path)
+            secret = path.read_bytes()
+        except OSError as error:
+            raise LedgerError(
+                f"Expected to read or write the ledger's secret in {path}, got: {error}. "
+                "Check the folder's permissions."
+            ) from None
         if len(secret) != 32:
             raise LedgerError(f"Expected 32 bytes in {path}, got {len(secret)}. Put the original file back.")
         return secret
+
+    def _check_secret(self, connection: sa.Connection) -> None:
+        """Raise when the secret is another ledger's: every answer would seem missing and be paid for again."""
+        mark = hmac.new(self._secret, b"ttca ledger", hashlib.sha256).hexdigest()
+        known = connection.scalar(sa.select(_meta.c.value).where(_meta.c.name == "secret"))
+        if known == mark:
+            return
+        if known is not None and connection.scalar(sa.select(sa.func.count()).select_from(_requests)):
+            raise LedgerError(
+                f"Expected the secret of this ledger in {self.path}.key, got another ledger's. "
+                "Put back the one that lay next to it."
+            )
+        connection.execute(sa.delete(_meta).where(_meta.c.name == "secret"))
+        connection.execute(sa.insert(_meta), {"name": "secret", "value": mark})
 
 
 def _joined() -> sa.Join:
@@ -445,6 +489,18 @@ def _joined() -> sa.Join:
         _outcomes,
         sa.and_(_outcomes.c.request == _attempts.c.request, _outcomes.c.position == _attempts.c.position),
     )
+
+
+def _countable(number: object) -> bool:
+    """Whether it is a whole number of queries, at least 1, that SQLite can hold."""
+    if isinstance(number, bool) or not isinstance(number, int | float | np.integer):
+        return False
+    return bool(1 <= number < 2**63) and int(number) == number
+
+
+def _writable(detail: str | None) -> str | None:
+    """Return the text without lone surrogates, which a platform's JSON may bring and SQLite refuses."""
+    return None if detail is None else detail.encode("utf-8", "replace").decode()
 
 
 def _configure(connection: Any, _record: Any) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import uuid
 from collections.abc import Callable, Sequence
@@ -11,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from ttca.answers import Answers, Status
+from ttca.answers import Answers
 from ttca.errors import AnswerError, ConfigError, QuotaError, TransportError, TTCAError
 from ttca.images import Images, check_images
 from ttca.platforms.base import Credential, Platform
@@ -155,16 +156,12 @@ class QueryPool:
             return answers
         rows = list(first_row.values())
         requests = self._plan(rows)
-        answered = _Collector(answers)
+        progress = _Progress(answers_before=bool(known.any()))
         with self._reporter.track(f"asking ({purpose})", len(rows), unit="queries") as advance:
-            self._run(requests, checked, keys, purpose, answered, advance)
-        # A duplicate gets its twin's answer.
-        for i in np.flatnonzero(~known).tolist():
-            twin = first_row[keys[i]]
-            if twin != i:
-                for column in (answers.status, answers.labels, answers.scores, answers.resolution):
-                    column[i] = column[twin]
-        return answers
+            self._run(requests, checked, keys, purpose, progress, advance)
+        # Read back, not collected: another process may have had the same query accepted first, and this call must
+        # say what every later one will.
+        return self.ledger.lookup(keys, classes=len(self.platform.info.classes))[1]
 
     def status(self) -> list[Balance]:
         """Return who paid what, one balance per member."""
@@ -212,18 +209,18 @@ class QueryPool:
         images: Images,
         keys: Sequence[bytes],
         purpose: str,
-        collected: _Collector,
+        progress: _Progress,
         advance: Callable[[int], None],
     ) -> None:
         def one(request: _Request) -> None:
-            if collected.stopped:
+            if progress.stopped:
                 return
-            self._ask_one(request, images, keys, purpose, collected)
+            self._ask_one(request, images, keys, purpose, progress)
             advance(len(request.rows))
 
         # The first request goes alone: a platform that is down or speaks otherwise costs one request, not many.
         one(requests[0])
-        collected.raise_if_stopped()
+        progress.raise_if_stopped()
         size = min(self._batch, self.platform.info.max_batch, self._concurrency)
         executor = ThreadPoolExecutor(max(1, self._concurrency // size), thread_name_prefix="ttca-pool")
         try:
@@ -233,9 +230,9 @@ class QueryPool:
                 future.result()
         finally:
             # Whatever ended the loop, requests in flight are settled before the error is shown.
-            collected.stop()
+            progress.stop()
             executor.shutdown(wait=True, cancel_futures=True)
-        collected.raise_if_stopped()
+        progress.raise_if_stopped()
 
     def _ask_one(
         self,
@@ -243,17 +240,29 @@ class QueryPool:
         images: Images,
         keys: Sequence[bytes],
         purpose: str,
-        collected: _Collector,
+        progress: _Progress,
     ) -> None:
+        info = self.platform.info
         batch = images[list(request.rows)]
         batch_keys = [keys[i] for i in request.rows]
 
         def once(number: int) -> Answers:
+            if number > 1 and progress.stopped:
+                # Another request ended the asking while this one waited for its next try.
+                raise _Stopped
             charge = self._charge(request.member, batch_keys, request.request_id, number, purpose)
             payer = charge.member
             credential = Credential(payer, self.members[payer].key_variable)
             try:
                 answers = self.platform.attempt(batch, credential, request_id=request.request_id)
+                if answers.scores.shape != (len(batch), len(info.classes)):
+                    raise AnswerError(
+                        f"Expected answers about {len(batch)} images and {len(info.classes)} classes, got "
+                        f"{answers.scores.shape[0]} and {answers.scores.shape[1]}. Check that the platform's classes "
+                        "are as configured.",
+                        platform=info.name,
+                        request_id=request.request_id,
+                    )
             except TransportError as error:
                 error.member, error.attempt = payer, number
                 self.ledger.abandon(charge, error.charge, detail=str(error)[:500])
@@ -264,9 +273,11 @@ class QueryPool:
         try:
             answers = self.policy.run(once)
         except TransportError as error:
-            collected.failed(error)
-            return
-        collected.put(request.rows, answers)
+            progress.failed(error)
+        except _Stopped:
+            pass
+        else:
+            progress.came(answers)
 
     def _charge(self, payer: str, keys: Sequence[bytes], request_id: str, number: int, purpose: str) -> Charge:
         """Charge the planned member, or, when retries have used up that quota, the one with most left."""
@@ -274,45 +285,54 @@ class QueryPool:
             return self.ledger.charge(payer, keys, request_id=request_id, number=number, purpose=purpose)
         except QuotaError:
             left = {m: n for m, n in self.ledger.remaining().items() if m in self.members and m != payer}
-            other = max(left, key=lambda m: (left[m], m), default=payer)
-            if left.get(other, 0) < len(keys):
-                raise
-            return self.ledger.charge(other, keys, request_id=request_id, number=number, purpose=purpose)
+            for other in sorted((m for m in left if left[m] >= len(keys)), key=lambda m: (-left[m], m)):
+                # Another thread may have spent what was left a moment ago.
+                with contextlib.suppress(QuotaError):
+                    return self.ledger.charge(other, keys, request_id=request_id, number=number, purpose=purpose)
+            raise
 
 
-class _Collector:
-    """Answers as they come in, and the reason to stop when they no longer do."""
+class _Stopped(Exception):
+    """A request gave up because the asking has ended."""
 
-    def __init__(self, answers: Answers) -> None:
-        self._answers = answers
+
+class _Progress:
+    """Whether usable answers come, and the reason to stop when they do not.
+
+    ``answers_before``: the ledger holds answers to some of the images asked, so that the platform has been usable.
+    """
+
+    def __init__(self, *, answers_before: bool) -> None:
         self._lock = threading.Lock()
+        self._answers_before = answers_before
         self._usable = False
         self._failures_in_a_row = 0
         self._error: TTCAError | None = None
         self.stopped = False
 
-    def put(self, rows: Sequence[int], answers: Answers) -> None:
-        where = list(rows)
-        with self._lock:
-            self._answers.status[where] = answers.status
-            self._answers.labels[where] = answers.labels
-            self._answers.scores[where] = answers.scores
-            self._answers.resolution[where] = answers.resolution
-            if np.any(answers.status != Status.FAILED):
+    def came(self, answers: Answers) -> None:
+        """Count a request that was answered."""
+        if np.any(answers.resolved):
+            with self._lock:
                 self._usable, self._failures_in_a_row = True, 0
 
     def failed(self, error: TransportError) -> None:
         """Count a request that brought nothing; the first one ever, or three in a row, end the asking."""
         with self._lock:
             self._failures_in_a_row += 1
-            hopeless = not error.retryable and not isinstance(error, AnswerError)
-            if hopeless or not self._usable or self._failures_in_a_row >= GIVE_UP_AFTER:
+            unreadable = isinstance(error, AnswerError)
+            hopeless = not error.retryable and not unreadable
+            # An unreadable answer to the first request left over from last time must not block the others for ever.
+            first = not self._usable and not (unreadable and self._answers_before)
+            if hopeless or first or self._failures_in_a_row >= GIVE_UP_AFTER:
                 self._error = self._error or error
                 self.stopped = True
 
     def stop(self) -> None:
+        """Let no further request begin."""
         self.stopped = True
 
     def raise_if_stopped(self) -> None:
+        """Raise the first error that ended the asking."""
         if self._error is not None:
             raise self._error

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-import numpy as np
-
 from ttca.errors import QuotaError
 
 __all__ = ["share_out"]
@@ -26,24 +24,26 @@ def share_out(queries: int, remaining: Mapping[str, int]) -> dict[str, int]:
     Raises
     ------
     QuotaError
-        If all together have fewer queries left.
+        If all together have fewer queries left, or ``queries`` is negative.
 
     Notes
     -----
     Largest remainders, ties by name, so that the same ledger gives the same shares. *Ours.*
     """
     members = sorted(m for m, left in remaining.items() if left > 0)
-    left = np.array([remaining[m] for m in members], dtype=np.int64)
-    if queries > int(left.sum()):
+    total = sum(remaining[m] for m in members)
+    if queries < 0:
+        raise QuotaError(f"Expected 0 queries or more to share out, got {queries}.")
+    if queries > total:
         raise QuotaError(
-            f"Expected {queries} queries to be affordable, but the members have {int(left.sum())} left. "
+            f"Expected {queries} queries to be affordable, but the members have {total} left. "
             "Ask for fewer, raise quotas, or let more members join. Nothing was sent."
         )
     if queries == 0:
         return {}
-    exact = queries * left
-    shares = exact // left.sum()
-    rest = exact - shares * left.sum()
-    for i in np.argsort(-rest, kind="stable")[: queries - int(shares.sum())]:
-        shares[i] += 1
-    return {m: int(s) for m, s in zip(members, shares, strict=True) if s}
+    # Python's own integers: the product of a large quota and many queries does not fit in 64 bits.
+    shares = {m: queries * remaining[m] // total for m in members}
+    by_rest = sorted(members, key=lambda m: -(queries * remaining[m] % total))
+    for m in by_rest[: queries - sum(shares.values())]:
+        shares[m] += 1
+    return {m: s for m, s in shares.items() if s}

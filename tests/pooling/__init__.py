@@ -1,0 +1,1 @@
+"""Tests of the ledger, the quotas and the pool."""

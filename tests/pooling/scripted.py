@@ -1,0 +1,108 @@
+"""A platform in this process that does, attempt by attempt, what a test tells it to, and remembers everything."""
+
+from __future__ import annotations
+
+import random
+import tempfile
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ttca.answers import Answers
+from ttca.errors import AnswerError, ChargeState, TransportError
+from ttca.images import Images
+from ttca.platforms.base import Credential, PlatformInfo
+from ttca.platforms.retry import RetryPolicy
+from ttca.pooling.ledger import Ledger
+
+CLASSES = ("cat", "dog", "owl")
+IMAGE_SHAPE = (2, 3, 3)
+
+
+@contextmanager
+def fresh_ledger() -> Iterator[Ledger]:
+    """Give a ledger in a folder of its own, closed and removed afterwards."""
+    with tempfile.TemporaryDirectory() as folder, Ledger(Path(folder) / "ledger.sqlite") as ledger:
+        yield ledger
+
+
+def distinct(n: int, *, start: int = 0) -> Images:
+    """Return n images, no two alike."""
+    images = np.zeros((n, *IMAGE_SHAPE), np.uint8)
+    numbers = np.arange(start, start + n)
+    images[:, 0, 0, 0], images[:, 0, 0, 1], images[:, 0, 0, 2] = numbers % 251, numbers // 251, numbers * 7 % 256
+    return images
+
+
+def truth(images: Images) -> Answers:
+    """Return the platform's answers: other scores for every image of :func:`distinct`."""
+    rows: NDArray[np.float32] = images[:, 0, 0, :].astype(np.float32) + 1
+    return Answers.from_scores(rows / rows.sum(axis=1, keepdims=True))
+
+
+def transport_error(charge: ChargeState, *, retryable: bool = True, status: int | None = None) -> TransportError:
+    """Return the error of one attempt that brought no answer."""
+    return TransportError(
+        "Expected an answer, got none.", platform="p", charge=charge, retryable=retryable, status=status
+    )
+
+
+def answer_error() -> AnswerError:
+    """Return the error of an answer that cannot be read."""
+    return AnswerError("Expected scores, got a poem.", platform="p")
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """What one attempt carried."""
+
+    images: Images
+    credential: Credential
+    request_id: str
+
+
+class ScriptedPlatform:
+    """Answers :func:`truth`, unless ``script`` raises or returns something else for an attempt (numbered from 0)."""
+
+    def __init__(
+        self, script: Callable[[int, Images], Answers] = lambda _number, images: truth(images), *, max_batch: int = 64
+    ) -> None:
+        self.script = script
+        self.attempts: list[Attempt] = []
+        self.in_flight = 0
+        self.most_in_flight = 0
+        self._lock = threading.Lock()
+        self._info = PlatformInfo("p", CLASSES, IMAGE_SHAPE, {"model": "scripted"}, max_batch=max_batch)
+
+    @property
+    def info(self) -> PlatformInfo:
+        """Who it is."""
+        return self._info
+
+    @property
+    def queries(self) -> int:
+        """Images that reached it, processed or not."""
+        return sum(len(a.images) for a in self.attempts)
+
+    def attempt(self, images: Images, credential: Credential, *, request_id: str) -> Answers:
+        """Write the attempt down and follow the script."""
+        with self._lock:
+            number = len(self.attempts)
+            self.attempts.append(Attempt(images.copy(), credential, request_id))
+            self.in_flight += len(images)
+            self.most_in_flight = max(self.most_in_flight, self.in_flight)
+        try:
+            return self.script(number, images)
+        finally:
+            with self._lock:
+                self.in_flight -= len(images)
+
+
+def patient(attempts: int = 3, *, sleep: Callable[[float], None] = lambda _s: None) -> RetryPolicy:
+    """Return a policy whose waits take no time."""
+    return RetryPolicy(attempts=attempts, rng=random.Random(0), sleep=sleep, clock=lambda: 0.0)
