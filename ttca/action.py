@@ -181,6 +181,7 @@ class CollectiveAction:
         batch: int = 16,
         reporter: Reporter = silent,
     ) -> None:
+        self._began = time.perf_counter()
         self.folder = Path(folder)
         self.platform = platform
         self.roster = roster
@@ -398,7 +399,6 @@ class CollectiveAction:
         """
         if (people is None) != (pool is None):
             raise ActionError("Expected test people together with the pool that pays for them, got only one of both.")
-        began = time.perf_counter()
         certificate = self.verify()
         sets = self.learn()
         proxy, _ = self.distil()
@@ -417,7 +417,7 @@ class CollectiveAction:
             proxy=lambda images: proxy.predict(images).argmax(1).astype(np.int64),
             seed=self.settings.seed,
         )
-        row = self._row(track, regime, certificate, chosen, transfer, measurement, time.perf_counter() - began)
+        row = self._row(track, regime, certificate, chosen, transfer, measurement)
         if people is None:
             evidence = {**chosen.evidence, "abuse_rate": row.abuse_rate}
             self._publishable(replace(chosen, evidence=evidence), certificate)
@@ -632,7 +632,6 @@ class CollectiveAction:
         chosen: PerturbationSet,
         transfer: TransferSet,
         measured: Measurement,
-        seconds: float,
     ) -> Row:
         paid = self.ledger.paid()
         low, high = measured.interval("subgroup_after")
@@ -681,7 +680,7 @@ class CollectiveAction:
             demographic_parity_ratio_after=measured.fairness_after.worst["demographic_parity_ratio"],
             seconds_distil=seconds_distil,
             seconds_learn=seconds_learn,
-            seconds=seconds,
+            seconds=time.perf_counter() - self._began,
             peak_rss_mb=_peak_rss_mb(),
         )
 

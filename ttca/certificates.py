@@ -524,7 +524,10 @@ class Certificate:
         )
         asked = self.goal if isinstance(self.goal, str) else f"a success rate of {self.goal:g}"
         if self.epsilon is not None:
-            return f"Certified {asked} at ε = {self.epsilon}: {quoted}."
+            test = next(t for t in self.tests if t.epsilon == self.epsilon)
+            bound, bar = test.lower.value, test.threshold
+            how = f"{test.right} of {test.m} right, the test's own bound {bound:.3f} against {bar:.3f}"
+            return f"Certified {asked} at ε = {self.epsilon} ({how}). For an ε chosen by the data, {quoted}."
         if self.power.smallest_right is None:
             reach = f"{self.power.m} people could not have certified it, even with every answer right"
         else:

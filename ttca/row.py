@@ -20,7 +20,8 @@ class Row:
     random noise, the class picked by the proxy, one δ for all classes, and a proxy that asked nothing; S after
     JPEG 75 and after a resize; and the reference group with δ. ``abuse_rate``: δ_c on people whose class is not
     c makes the platform say c. The equal-opportunity gap and the demographic-parity ratio are those of the worst
-    class, each class against the rest.
+    class, each class against the rest. ``seconds`` run from opening the action to the row, in the process that
+    finished it; ``seconds_distil`` and ``seconds_learn`` are those of the process that did the step.
     """
 
     track: str

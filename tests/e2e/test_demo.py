@@ -122,7 +122,7 @@ def test_killed_at_five_random_moments_it_gives_the_clean_result(finished_demo: 
     thresholds = sorted(draw.randrange(1, total) for _ in range(3))
     moments: list[Callable[[], bool]] = [
         # Thresholds bound as defaults: a closure would see the last one only.
-        *(lambda t=t: attempts(folder) >= t for t in thresholds),  # type: ignore[misc]
+        *(lambda t=t: attempts(folder) >= t for t in thresholds),
         lambda: (folder / "zero-query-proxy.safetensors").is_file(),
         lambda: (folder / "controls.safetensors").is_file(),
     ]

@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from tests.pooling.scripted import CLASSES, ScriptedPlatform, distinct, fresh_ledger, truth
@@ -166,6 +166,7 @@ def test_details_of_any_text_are_written() -> None:
         max_size=12,
     ),
 )
+@example([2], None, [(0, 1, "leave", "pool"), (0, 1, ChargeState.UNKNOWN, "pool")])
 def test_balances_agree_with_the_attempts(
     quotas: list[int], cap: int | None, steps: list[tuple[int, int, str, str]]
 ) -> None:
@@ -257,7 +258,7 @@ def test_four_processes_share_new_ledgers(tmp_path: Path) -> None:
         for round_, (quotas, cap, total) in enumerate(
             [({"ada": 17, "ben": 20}, None, 37), ({"ada": 100, "ben": 100}, 31, 31)] * 3
         ):
-            task = {"path": str(tmp_path / f"{round_}.sqlite"), "quotas": quotas, "cap": cap}
+            task: dict[str, Any] = {"path": str(tmp_path / f"{round_}.sqlite"), "quotas": quotas, "cap": cap}
             for rival in rivals:
                 assert rival.stdin is not None
                 rival.stdin.write(json.dumps(task) + "\n")
@@ -454,6 +455,8 @@ def test_every_part_of_a_query_changes_its_key() -> None:
         unique=True,
     )
 )
+@example([("e", 11), ("e1", 1)])
+@example([("e\0001", 1), ("e", 1)])
 def test_no_epoch_can_pass_for_another(cases: list[tuple[str, int]]) -> None:
     """Epochs and repeats of any characters never run together into one key."""
     image = np.zeros((1, 1, 1, 3), np.uint8)

@@ -7,6 +7,7 @@ import hashlib
 import hmac
 import os
 import secrets
+import sqlite3
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -26,6 +27,8 @@ from ttca.images import Images
 __all__ = ["Balance", "Charge", "Ledger"]
 
 SCHEMA_VERSION = 1
+#: How long to wait for another program that writes to the file.
+BUSY_TIMEOUT_S = 60
 
 _schema = sa.MetaData()
 _meta = sa.Table(
@@ -152,7 +155,7 @@ class Ledger:
         # Not a URL in a string: a "?" in a folder's name would end the path.
         self._engine = sa.create_engine(
             sa.URL.create("sqlite", database=str(self.path)),
-            connect_args={"timeout": 60, "check_same_thread": False},
+            connect_args={"timeout": BUSY_TIMEOUT_S, "check_same_thread": False},
         )
         sa.event.listen(self._engine, "connect", _configure)
         sa.event.listen(self._engine, "begin", _begin)
@@ -506,8 +509,17 @@ def _writable(detail: str | None) -> str | None:
 def _configure(connection: Any, _record: Any) -> None:
     # SQLAlchemy, not the driver, decides when a transaction begins.
     connection.isolation_level = None
-    for pragma in ("journal_mode=WAL", "synchronous=NORMAL"):
-        connection.execute(f"PRAGMA {pragma}").close()
+    # SQLite does not wait for its lock when it turns a new file to WAL; programs that start together must.
+    give_up = time.monotonic() + BUSY_TIMEOUT_S
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode=WAL").close()
+            break
+        except sqlite3.OperationalError as error:
+            if "locked" not in str(error) or time.monotonic() > give_up:
+                raise
+            time.sleep(0.005)
+    connection.execute("PRAGMA synchronous=NORMAL").close()
 
 
 def _begin(connection: sa.Connection) -> None:

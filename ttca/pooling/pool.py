@@ -215,7 +215,12 @@ class QueryPool:
         def one(request: _Request) -> None:
             if progress.stopped:
                 return
-            self._ask_one(request, images, keys, purpose, progress)
+            try:
+                self._ask_one(request, images, keys, purpose, progress)
+            except BaseException:
+                # At once, not when the waiting thread wakes up: by then others would have been sent.
+                progress.stop()
+                raise
             advance(len(request.rows))
 
         # The first request goes alone: a platform that is down or speaks otherwise costs one request, not many.

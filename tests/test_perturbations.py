@@ -1,0 +1,326 @@
+"""Tests of the perturbation set: apply, the budget, and files that are not what they say."""
+
+from __future__ import annotations
+
+import json
+import pickle
+import stat
+from collections.abc import Callable
+from dataclasses import fields, replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+from numpy.typing import NDArray
+from safetensors import safe_open
+from safetensors.numpy import save_file
+
+from ttca.errors import ImageError, PerturbationError
+from ttca.perturbations import PerturbationSet
+
+SHAPE = (3, 4, 3)
+
+
+def made(**changes: Any) -> PerturbationSet:
+    """Return a set of two classes with ε = 8."""
+    delta = np.random.default_rng(0).integers(-8, 9, (2, *SHAPE)).astype(np.int8)
+    delta[0, 0, 0, 0] = 8
+    facts: dict[str, Any] = {"delta": delta, "epsilon": 8, "classes": ("cat", "dog"), "subgroup": "bad camera"}
+    return PerturbationSet(**{**facts, "fingerprint": "f" * 64, **changes})
+
+
+def images(n: int) -> NDArray[np.uint8]:
+    """Return n random images."""
+    return np.random.default_rng(1).integers(0, 256, (n, *SHAPE)).astype(np.uint8)
+
+
+# -- apply ------------------------------------------------------------------------------------------------------
+
+
+@given(st.data())
+def test_apply_is_the_formula(data: st.DataObject) -> None:
+    """Every submitted level is clip(x + δ_c, 0, 255), as whole numbers of any size would give it."""
+    epsilon = data.draw(st.integers(1, 127))
+    n, classes = data.draw(st.integers(0, 3)), data.draw(st.integers(1, 3))
+    shape = (data.draw(st.integers(1, 3)), data.draw(st.integers(1, 3)), 3)
+    delta = data.draw(hnp.arrays(np.int8, (classes, *shape), elements=st.integers(-epsilon, epsilon)))
+    x = data.draw(hnp.arrays(np.uint8, (n, *shape)))
+    chosen = data.draw(st.lists(st.integers(0, classes - 1), min_size=n, max_size=n))
+    before = x.copy()
+    names = tuple(map(str, range(classes)))
+    submitted = PerturbationSet(delta, epsilon, names, "s", "f").apply(x, chosen)
+    assert submitted.dtype == np.uint8
+    assert submitted.shape == x.shape
+    for i, c in enumerate(chosen):
+        for at in np.ndindex(shape):
+            assert int(submitted[i][at]) == min(255, max(0, int(x[i][at]) + int(delta[c][at])))
+    np.testing.assert_array_equal(x, before)
+
+
+def test_levels_do_not_wrap_around() -> None:
+    """White plus a positive δ stays white, black plus a negative one stays black."""
+    delta = np.stack([np.full(SHAPE, 127, np.int8), np.full(SHAPE, -127, np.int8)])
+    perturbations = made(delta=delta, epsilon=127)
+    ends = np.stack([np.full(SHAPE, 255, np.uint8), np.zeros(SHAPE, np.uint8)])
+    np.testing.assert_array_equal(perturbations.apply(ends, [0, 1]), ends)
+    assert perturbations.apply(ends, [1, 0]).reshape(2, -1).tolist() == [[128] * 36, [127] * 36]
+
+
+def test_one_class_for_all_images_will_do() -> None:
+    """A single class number is used for every image."""
+    np.testing.assert_array_equal(made().apply(images(3), 1), made().apply(images(3), np.array([1, 1, 1], np.uint8)))
+
+
+@pytest.mark.parametrize(
+    ("classes", "sentence"),
+    [
+        (2, r"class numbers in 0\.\.1, got \[2\]"),
+        ([0, -1, 1], r"class numbers in 0\.\.1"),
+        (2**63, r"class numbers in 0\.\.1"),
+        ([0, 1], r"one for each of 3 images, got int64 of shape \(2,\)"),
+        ([1], "one for each of 3 images"),
+        ([[0], [1], [0]], "one for each of 3 images"),
+        ([0.0, 1.7, 1.0], "whole class number"),
+        (True, "whole class number"),
+        ("dog", "whole class number"),
+        ([], "one for each of 3 images"),
+    ],
+)
+def test_classes_that_do_not_fit_are_refused(classes: Any, sentence: str) -> None:
+    """A class out of range, of another type or not one per image raises; nothing is rounded or repeated."""
+    with pytest.raises(PerturbationError, match=f"Expected .*{sentence}"):
+        made().apply(images(3), classes)
+
+
+@pytest.mark.parametrize("wrong", [images(2) / 255, images(2)[:, :2], images(2)[0], images(2).astype(np.int16)])
+def test_images_that_do_not_fit_are_refused(wrong: Any) -> None:
+    """Images of another type or size raise."""
+    with pytest.raises(ImageError):
+        made().apply(wrong, 0)
+
+
+def test_a_class_is_found_by_its_name() -> None:
+    """class_index gives the number of a name, and names those there are when it does not know one."""
+    assert made().class_index("dog") == 1
+    with pytest.raises(PerturbationError, match="among cat, dog, got 'owl'"):
+        made().class_index("owl")
+
+
+def test_the_budget_holds_even_when_the_array_was_written_to() -> None:
+    """A δ changed after the checks moves no level by more than ε."""
+    perturbations = made()
+    perturbations.delta[...] = -128
+    grey = np.full((1, *SHAPE), 200, np.uint8)
+    assert np.unique(perturbations.apply(grey, 0)).tolist() == [192]
+
+
+# -- what a set must be -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"epsilon": 7}, "≤ ε = 7 levels, got 8"),
+        ({"epsilon": 127, "delta": np.full((2, *SHAPE), -128, np.int8)}, "≤ ε = 127 levels, got 128"),
+        ({"epsilon": 0}, "got 0"),
+        ({"epsilon": 128}, "got 128"),
+        ({"epsilon": 8.0}, r"got 8\.0"),
+        ({"epsilon": True}, "got True"),
+        ({"epsilon": "8"}, "got '8'"),
+        ({"delta": np.zeros((2, *SHAPE), np.int16)}, "got int16"),
+        ({"delta": np.zeros((2, *SHAPE), np.float32)}, "got float32"),
+        ({"delta": np.zeros((2, 3, 4, 1), np.int8)}, r"got int8 \(2, 3, 4, 1\)"),
+        ({"delta": np.zeros(SHAPE, np.int8)}, "got int8"),
+        ({"classes": ("cat",)}, "one δ per class name"),
+        ({"classes": ("cat", "cat")}, "each name once"),
+        ({"classes": ("cat", 1)}, "names as strings"),
+        ({"expires": "soon"}, "ISO 8601, got 'soon'"),
+        ({"expires": 2026}, "ISO 8601, got 2026"),
+    ],
+)
+def test_a_set_that_breaks_its_own_word_is_refused(changes: dict[str, Any], sentence: str) -> None:
+    """A δ beyond ε (−128 has no absolute value in int8), a wrong type, shape, name or date raises."""
+    with pytest.raises(PerturbationError, match=f"Expected .*{sentence}"):
+        made(**changes)
+
+
+def test_a_set_for_another_platform_or_budget_does_not_fit() -> None:
+    """check_fits passes what was expected, and names both sides where it was not."""
+    made().check_fits()
+    made().check_fits(epsilon=8, fingerprint="f" * 64)
+    with pytest.raises(PerturbationError, match="ε = 4, got one with ε = 8"):
+        made().check_fits(epsilon=4)
+    with pytest.raises(PerturbationError, match="platform gggggggggggg…, got one for ffffffffffff…"):
+        made().check_fits(fingerprint="g" * 64)
+
+
+@pytest.mark.parametrize("zone", [UTC, None])
+def test_an_expired_set_does_not_fit(zone: Any) -> None:
+    """A date in the past refuses and one in the future passes; a date without a zone is UTC."""
+    now = datetime.now(UTC)
+    hour = timedelta(hours=1)
+    made(expires=(now + hour).replace(tzinfo=zone).isoformat()).check_fits()
+    with pytest.raises(PerturbationError, match="expired on"):
+        made(expires=(now - hour).replace(tzinfo=zone).isoformat()).check_fits()
+    made(expires="9999-12-31").check_fits()
+
+
+# -- files ------------------------------------------------------------------------------------------------------
+
+
+def test_a_file_brings_everything_back(tmp_path: Path) -> None:
+    """Saving and loading gives every field again, and leaves nothing but the file, which others may read."""
+    evidence = {"fidelity": 0.9, "certificate": {"lower": 0.7, "bounds": [1, 2]}, "name": "ünï"}
+    saved = made(evidence=evidence, expires="2030-01-01", signature="s", classes=("кошка", "dog"))
+    saved.save(tmp_path / "set.v1.safetensors")
+    loaded = PerturbationSet.load(str(tmp_path / "set.v1.safetensors"))
+    np.testing.assert_array_equal(loaded.delta, saved.delta)
+    for field in fields(PerturbationSet)[1:]:
+        assert getattr(loaded, field.name) == getattr(saved, field.name)
+    assert [p.name for p in tmp_path.iterdir()] == ["set.v1.safetensors"]
+    assert stat.S_IMODE((tmp_path / "set.v1.safetensors").stat().st_mode) != 0o600
+
+
+@given(hnp.arrays(np.int8, hnp.array_shapes(min_dims=3, max_dims=3, max_side=4), elements=st.integers(-127, 127)))
+def test_every_level_survives_the_file(tmp_path_factory: pytest.TempPathFactory, levels: NDArray[np.int8]) -> None:
+    """δ comes back exactly, whatever its levels, shape and order in memory."""
+    delta = np.asfortranarray(np.repeat(levels[..., None], 3, axis=3))
+    path = tmp_path_factory.getbasetemp() / "levels.safetensors"
+    PerturbationSet(delta, 127, tuple(map(str, range(len(delta)))), "s", "f").save(path)
+    np.testing.assert_array_equal(PerturbationSet.load(path).delta, delta)
+
+
+def test_saving_replaces_the_old_file_whole(tmp_path: Path) -> None:
+    """A second save replaces the first one; one that fails leaves it as it was."""
+    path = tmp_path / "set.safetensors"
+    made().save(path)
+    made(subgroup="other").save(path)
+    with pytest.raises(PerturbationError, match="plain JSON values"):
+        made(evidence={"abuse": np.float32(0.5)}).save(path)
+    assert PerturbationSet.load(path).subgroup == "other"
+    with pytest.raises(PerturbationError, match="Expected to write"):
+        made().save(path / "below" / "a file")
+
+
+def tampered(path: Path, *, delta: NDArray[Any] | None = None, **facts: Any) -> None:
+    """Write a good file and then change what it holds, keeping it a sound safetensors file."""
+    made().save(path)
+    with safe_open(path, framework="numpy") as file:
+        metadata, tensor = file.metadata(), file.get_tensor("delta")
+    said = {**json.loads(metadata["facts"]), **facts}
+    save_file({"delta": tensor if delta is None else delta}, path, metadata={**metadata, "facts": json.dumps(said)})
+
+
+def _truncated(path: Path) -> None:
+    made().save(path)
+    path.write_bytes(path.read_bytes()[:-5])
+
+
+def _header_only(path: Path) -> None:
+    made().save(path)
+    path.write_bytes(path.read_bytes()[:50])
+
+
+def _without(fact: str) -> Callable[[Path], None]:
+    def write(path: Path) -> None:
+        made().save(path)
+        with safe_open(path, framework="numpy") as file:
+            metadata, delta = file.metadata(), file.get_tensor("delta")
+        facts = json.loads(metadata["facts"])
+        del facts[fact]
+        save_file({"delta": delta}, path, metadata={**metadata, "facts": json.dumps(facts)})
+
+    return write
+
+
+def _facts(text: str) -> Callable[[Path], None]:
+    def write(path: Path) -> None:
+        delta = made().delta
+        save_file({"delta": delta}, path, metadata={"format": "ttca-perturbations-1", "facts": text})
+
+    return write
+
+
+@pytest.mark.parametrize(
+    ("write", "sentence"),
+    [
+        (lambda p: tampered(p, delta=np.full((2, *SHAPE), 9, np.int8)), "≤ ε = 8 levels, got 9"),
+        (lambda p: tampered(p, delta=np.full((2, *SHAPE), -128, np.int8)), "≤ ε = 8 levels, got 128"),
+        (lambda p: tampered(p, epsilon=4), "≤ ε = 4 levels, got 8"),
+        (lambda p: tampered(p, epsilon=8.0), r"got 8\.0"),
+        (lambda p: tampered(p, epsilon=None), "got None"),
+        (lambda p: tampered(p, delta=np.zeros((2, *SHAPE), np.float32)), "got float32"),
+        (lambda p: tampered(p, delta=np.zeros((2, *SHAPE), np.uint8)), "got uint8"),
+        (lambda p: tampered(p, delta=np.zeros((2, 4, 3, 3), np.int8)), r"stated shape \[3, 4, 3\]"),
+        (lambda p: tampered(p, delta=np.zeros((3, *SHAPE), np.int8)), "one δ per class name"),
+        (lambda p: tampered(p, image_shape=[9, 9, 3]), r"stated shape \[9, 9, 3\]"),
+        (lambda p: tampered(p, classes="ab"), "list of class names"),
+        (lambda p: tampered(p, classes=["a", 1]), "names as strings"),
+        (lambda p: tampered(p, classes=[["a"], ["b"]]), "names as strings"),
+        (lambda p: tampered(p, classes=None), "list of class names"),
+        (lambda p: tampered(p, expires="whenever"), "ISO 8601"),
+        (lambda p: tampered(p, evidence=5), "cannot be read"),
+        (_without("epsilon"), "cannot be read"),
+        (_without("image_shape"), "cannot be read"),
+        (_without("evidence"), "cannot be read"),
+        (_truncated, "cannot be read"),
+        (_header_only, "cannot be read"),
+        (_facts('{"epsilon": 8'), "cannot be read"),
+        (_facts("[]"), "cannot be read"),
+        (_facts("null"), "cannot be read"),
+        (_facts("[" * 100_000), "cannot be read"),
+        (lambda p: save_file({"delta": made().delta}, p), "format ttca-perturbations-1, got None"),
+        (lambda p: save_file({"delta": made().delta}, p, metadata={"format": "ttca-perturbations-2"}), "or by another"),
+        (lambda p: save_file({"d": made().delta}, p, metadata={"format": "ttca-perturbations-1"}), "in the format"),
+        (lambda p: save_file({"delta": made().delta}, p, metadata={"format": "ttca-perturbations-1"}), "be read"),
+        (lambda p: p.write_bytes(b""), "cannot be read"),
+        (lambda p: p.write_text("<html>Not found</html>"), "cannot be read"),
+        (lambda p: p.mkdir(), "got nothing there"),
+        (lambda p: None, "got nothing there"),
+    ],
+)
+def test_a_file_that_is_not_what_it_says_is_a_sentence(
+    write: Callable[[Path], object], sentence: str, tmp_path: Path
+) -> None:
+    """A tampered, truncated, foreign or missing file raises a PerturbationError that says what is wrong with it."""
+    path = tmp_path / "set.safetensors"
+    write(path)
+    with pytest.raises(PerturbationError, match=f"Expected .*{sentence}"):
+        PerturbationSet.load(path)
+
+
+class _Bomb:
+    """What a hostile pickle holds."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (Path.touch, (Path("exploded"),))
+
+
+def test_a_pickle_is_refused_and_never_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A pickle under the file's name is an error, and what it would run is not run."""
+    monkeypatch.chdir(tmp_path)
+    path = tmp_path / "set.safetensors"
+    path.write_bytes(pickle.dumps(_Bomb()))
+    with pytest.raises(PerturbationError, match="cannot be read"):
+        PerturbationSet.load(path)
+    assert not Path("exploded").exists()
+
+
+@given(st.binary(max_size=300), st.integers(0, 400))
+def test_no_damage_gets_past_the_loader(tmp_path_factory: pytest.TempPathFactory, garbage: bytes, where: int) -> None:
+    """Whatever bytes are written over a file, it loads within its budget or raises the one error."""
+    path = tmp_path_factory.getbasetemp() / "damaged.safetensors"
+    made().save(path)
+    content = path.read_bytes()
+    path.write_bytes(content[:where] + garbage + content[where + len(garbage) :])
+    try:
+        loaded = PerturbationSet.load(path)
+    except PerturbationError:
+        return
+    assert int(np.abs(loaded.delta.astype(int)).max()) <= loaded.epsilon
+    assert replace(loaded).apply(np.zeros((1, *loaded.image_shape), np.uint8), 0).max() <= loaded.epsilon
