@@ -14,6 +14,7 @@ from typing import Any
 
 from rich.console import Console
 
+from proxies.runtime import wait_asleep
 from ttca.errors import TTCAError
 
 HOME = Path(__file__).resolve().parent
@@ -27,6 +28,7 @@ def main(argv: list[str]) -> int:
     if not argv or argv[0] not in NAMES:
         ERR.print(f"Expected a benchmark among {', '.join(NAMES)}, got {argv[:1]}.", highlight=False)
         return 2
+    wait_asleep()
     name = argv[0]
     module = importlib.import_module(f"benchmarks.{name}")
     try:

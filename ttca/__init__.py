@@ -67,9 +67,9 @@ def _refuse_shadows() -> None:
     home = Path(__file__).resolve().parent.parent
     for name in ("proxies", "attacks"):
         spec = find_spec(name)
-        found = Path(spec.origin).resolve().parent.parent if spec and spec.origin else None
-        if found != home:
-            where = "not found at all" if found is None else f"found in {found}"
+        found = Path(spec.origin).resolve() if spec and spec.origin else None
+        if found != home / name / "__init__.py":
+            where = "not found at all" if found is None else f"found in {found.parent}"
             raise ImportError(
                 f"ttca expected its own package {name!r} in {home}, but it is {where}. "
                 f"Rename or uninstall the other package called {name!r}, or install ttca in an environment of its own."

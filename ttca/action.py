@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 import time
 from collections.abc import Mapping, Sequence
@@ -30,7 +31,12 @@ from ttca.row import Row
 if TYPE_CHECKING:
     from proxies.distillation import Proxy, Targets
 
-__all__ = ["CollectiveAction", "Fidelity", "Settings", "TransferSet"]
+__all__ = ["ARCHITECTURES", "CollectiveAction", "Fidelity", "Settings", "TransferSet"]
+
+#: The proxies' own names, written here because they must be checked before the first query and without torch.
+ARCHITECTURES = ("perceptron", "small-cnn", "resnet20", "resnet32", "resnet56")
+#: What every generator of random numbers takes, with room for an ensemble's further seeds.
+_LARGEST_SEED = 2**32 - 1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,15 +91,29 @@ class Settings:
                 f"Expected epsilons as different whole levels in 1..127, got {list(self.epsilons)}. "
                 "ε counts pixel levels of 255: 8 is a faint change, 32 a visible one."
             )
-        for name, least in {"epochs": 1, "steps": 1, "shift": 0, "mixup": 0, "seed": 0}.items():
-            if getattr(self, name) < least:
-                raise ConfigError(f"Expected {name} of at least {least}, got {getattr(self, name)}.")
+        for name, least in {"epochs": 1, "steps": 1, "shift": 0, "seed": 0}.items():
+            number = getattr(self, name)
+            if isinstance(number, bool) or not isinstance(number, int) or number < least:
+                raise ConfigError(f"Expected {name} as a whole number of at least {least}, got {number!r}.")
+        if self.seed > _LARGEST_SEED:
+            raise ConfigError(f"Expected a seed of at most {_LARGEST_SEED}, got {self.seed}. Choose a smaller one.")
+        if not 0 <= self.mixup < math.inf:
+            raise ConfigError(f"Expected mixup as a number of 0 (off) or more, got {self.mixup}.")
         if not self.architectures:
             raise ConfigError("Expected at least one proxy architecture, got none.")
+        unknown = [a for a in self.architectures if a not in ARCHITECTURES and not a.startswith("timm/")]
+        if unknown:
+            raise ConfigError(
+                f"Expected proxy architectures among {', '.join(ARCHITECTURES)} or timm/NAME, got {unknown[0]!r}."
+            )
         if not 0 < self.alpha < 1:
             raise ConfigError(f"Expected alpha strictly between 0 and 1, got {self.alpha}. 0.05 means 95 %.")
-        if isinstance(self.goal, str) and self.goal not in ("parity", "improvement"):
-            raise ConfigError(f"Expected the goal 'parity', 'improvement' or a success rate, got {self.goal!r}.")
+        named = self.goal in ("parity", "improvement")
+        if not named and (isinstance(self.goal, str | bool) or not 0 < self.goal < 1):
+            raise ConfigError(
+                "Expected the goal 'parity', 'improvement' or a success rate strictly between 0 and 1, got "
+                f"{self.goal!r}."
+            )
 
 
 @dataclass(frozen=True)
@@ -141,6 +161,10 @@ class Fidelity:
     subgroup_interval: tuple[float, float]
     reference: float
     reference_interval: tuple[float, float]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain JSON values; a rate among nobody (NaN) becomes None."""
+        return {k: None if isinstance(v, float) and math.isnan(v) else v for k, v in asdict(self).items()}
 
 
 class CollectiveAction:
@@ -200,6 +224,11 @@ class CollectiveAction:
                     f"Expected classes 0..{len(self.classes) - 1} among the {role} people, got "
                     f"{int(people.classes.min())}..{int(people.classes.max())}. No query was spent."
                 )
+        if settings.goal == "parity" and np.all(roster.verification.subgroup):
+            raise ActionError(
+                "Expected reference people among the verification people, got none: parity compares the two groups. "
+                "Let volunteers take part, or set another goal. No query was spent."
+            )
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -237,7 +266,7 @@ class CollectiveAction:
         images = np.concatenate([pool.images, selection.images, volunteers.images])
         verification = self.roster.verification
         affordable = self.queries.cost(images).affordable
-        verified, measured = (self.folder / "certificate.json").is_file(), (self.folder / "row.json").is_file()
+        verified = (self.folder / "certificate.json").is_file()
         m = int(verification.subgroup.sum())
         audit = 0 if verified else len(verification)
         tests = 0 if verified else m * len(self.settings.epsilons)
@@ -248,7 +277,7 @@ class CollectiveAction:
         }
         if self.settings.controls:
             # Noise, proxy's class, class-agnostic, zero-query, JPEG, resize, wrong class; reference with δ.
-            controls = 0 if measured else 7 * m + len(verification) - m
+            controls = 0 if self._controls_done() else 7 * m + len(verification) - m
             plan["controls"] = Cost(controls, 0, controls, affordable)
         return plan
 
@@ -275,6 +304,7 @@ class CollectiveAction:
         ActionError
             If too little was answered, or the proxy knows no more of the platform than its favourite answer.
         """
+        _check_models(self.settings.architectures)
         transfer = self.pool()
         path = self.folder / "proxy.safetensors"
         proxy, _ = self._trained(
@@ -285,16 +315,8 @@ class CollectiveAction:
             inputs=_digest("distil", transfer.digest(), self._learning_facts()),
             what="distilling the proxy",
         )
-        fidelity = self._fidelity(proxy, transfer)
-        answered = transfer.selection_answers.labels[transfer.selection_answers.answered]
-        favourite = np.bincount(answered).max() / len(answered) if len(answered) else 0.0
-        if fidelity.subgroup_interval[1] <= favourite:
-            raise ActionError(
-                f"Expected a proxy that agrees with the platform more often than its favourite answer alone "
-                f"({favourite:.2f}), got {fidelity.subgroup:.2f} on selection people. More or other queries, or "
-                "another architecture, are needed; verification queries would be wasted now."
-            )
-        return proxy, fidelity
+        self._check_worth(proxy, transfer)
+        return proxy, self._fidelity(proxy, transfer)
 
     def learn(self) -> dict[int, PerturbationSet]:
         """Learn one perturbation per class for every ε, smallest first, each from the one before; or read them."""
@@ -307,7 +329,7 @@ class CollectiveAction:
         for epsilon in sorted(self.settings.epsilons):
             path = home / f"epsilon-{epsilon:03d}.safetensors"
             known = PerturbationSet.load(path) if path.is_file() else None
-            if known is None or known.evidence.get("inputs") != inputs:
+            if known is None or known.evidence.get("inputs") != inputs or known.epsilon != epsilon:
                 began = time.perf_counter()
                 delta = self._universal(proxy, epsilon, initial=previous, what=f"learning δ, ε = {epsilon}")
                 known = PerturbationSet(
@@ -318,7 +340,7 @@ class CollectiveAction:
                     fingerprint=self.platform.info.fingerprint,
                     evidence={
                         "inputs": inputs,
-                        "fidelity": asdict(fidelity),
+                        "fidelity": fidelity.to_dict(),
                         "seconds": time.perf_counter() - began,
                     },
                 )
@@ -343,14 +365,12 @@ class CollectiveAction:
         if path.is_file():
             stored = _read_json(path)
             if stored.get("epoch") == epoch:
-                return Certificate.from_dict(stored["certificate"])
+                certificate = Certificate.from_dict(stored.get("certificate", {}))
+                if not (self.folder / "perturbations.safetensors").is_file():
+                    self._publishable(sets[certificate.quoted_epsilon], certificate)
+                return certificate
         members = people[people.subgroup]
         others = people[~people.subgroup]
-        if not len(others) and self.settings.goal == "parity":
-            raise ActionError(
-                "Expected reference people among the verification people, got none: parity compares the two groups. "
-                "Let volunteers take part, or set another goal."
-            )
 
         def ask(images: Images, purpose: str) -> Answers:
             return self.queries.ask(images, purpose=purpose, epoch=epoch)
@@ -399,6 +419,14 @@ class CollectiveAction:
         """
         if (people is None) != (pool is None):
             raise ActionError("Expected test people together with the pool that pays for them, got only one of both.")
+        if people is not None:
+            # Proves that no test person has another role.
+            replace(self.roster, test=people)
+        if pool is not None and pool.ledger.path.resolve() == self.ledger.path.resolve():
+            raise ActionError(
+                "Expected a pool with a ledger of its own to pay for test people, got the members'. Members never pay "
+                "for a benchmark."
+            )
         certificate = self.verify()
         sets = self.learn()
         proxy, _ = self.distil()
@@ -425,6 +453,11 @@ class CollectiveAction:
         return row, measurement
 
     # -- inside -------------------------------------------------------------------------------------------------
+
+    def _controls_done(self) -> bool:
+        """Whether the row was measured on verification people (``row.json`` may be about test people)."""
+        path = self.folder / "perturbations.safetensors"
+        return path.is_file() and "abuse_rate" in PerturbationSet.load(path).evidence
 
     def _asked(self) -> tuple[People, People, People]:
         pool, selection = self.roster.pool, self.roster.selection
@@ -530,6 +563,36 @@ class CollectiveAction:
             )
         return result.delta
 
+    def _check_worth(self, proxy: Proxy, transfer: TransferSet) -> None:
+        """Raise where the proxy knows no more of the platform than its favourite answer to selection people.
+
+        Members alone are the first measure. Where most of them get one and the same answer, which is how bad it can
+        be, volunteers' answers tell a proxy that knows the platform from one that always says the same.
+        """
+        from proxies.fidelity import agreement
+
+        members = transfer.selection.images, transfer.selection_answers
+        everybody = (
+            np.concatenate([members[0], transfer.volunteers.images]),
+            Answers.concatenate([members[1], transfer.volunteers_answers], classes=len(self.classes)),
+        )
+        for images, answers in (members, everybody):
+            named = answers.labels[answers.answered]
+            if not len(named):
+                raise ActionError(
+                    "Expected answers about selection people, got none that names a class. Without them nobody knows "
+                    "whether the proxy is any good; verification queries would be wasted now."
+                )
+            favourite = np.bincount(named).max() / len(named)
+            rate = agreement(proxy.predict(images).argmax(1).astype(np.int64), answers.labels).rate
+            if rate > favourite:
+                return
+        raise ActionError(
+            f"Expected a proxy that agrees with the platform more often than its favourite answer alone "
+            f"({favourite:.2f}), got {rate:.2f} on selection people. More or other queries, or "
+            "another architecture, are needed; verification queries would be wasted now."
+        )
+
     def _fidelity(self, proxy: Proxy, transfer: TransferSet) -> Fidelity:
         from proxies.fidelity import agreement
 
@@ -550,6 +613,7 @@ class CollectiveAction:
             weights.update(name.encode() + tensor.cpu().contiguous().numpy().tobytes())
         pool, selection, _ = self._asked()
         facts = {
+            "platform": self.platform.info.fingerprint,
             "epsilons": sorted(self.settings.epsilons),
             "steps": self.settings.steps,
             "shift": self.settings.shift,
@@ -560,19 +624,26 @@ class CollectiveAction:
     def _open_verification(self, sets: Mapping[int, PerturbationSet]) -> str:
         """Return the epoch of the one reading of verification people, and refuse a second reading."""
         h = hashlib.sha256(self.roster.verification.digest().encode())
+        h.update(self.platform.info.fingerprint.encode())
         for epsilon in sorted(sets):
-            h.update(sets[epsilon].delta.tobytes())
+            h.update(f"{epsilon} ".encode() + sets[epsilon].delta.tobytes())
         h.update(json.dumps([self.settings.alpha, self.settings.goal]).encode())
         epoch = f"verification-{h.hexdigest()[:32]}"
         path = self.folder / "verification.json"
         if not path.is_file():
+            if {"audit", "verification"} & self.ledger.paid().keys():
+                raise ActionError(
+                    f"Expected {path}, which says what verification people were read for, got none, though the ledger "
+                    "holds their answers. Restore it, or start a new action in a new folder, with new verification "
+                    "people."
+                )
             # Written before the first query, so that a kill in between cannot be used to look twice.
             _write_json(path, {"epoch": epoch})
         elif _read_json(path).get("epoch") != epoch:
             raise ActionError(
                 "Expected verification people who were not read before, but this action already verified other "
-                "perturbations, people or goals on them. A second look makes the certificate worthless: start a "
-                "new action in a new folder, with new verification people."
+                "perturbations, people, goals or another platform on them. A second look makes the certificate "
+                "worthless: start a new action in a new folder, with new verification people."
             )
         return epoch
 
@@ -688,13 +759,25 @@ class CollectiveAction:
 def _distillation() -> Any:
     """Return the distillation module, or say how to install what it needs."""
     try:
-        from proxies import distillation, memory
+        from proxies import distillation, runtime
     except ImportError as error:
         if error.name in ("torch", "timm", "torchvision"):
             raise MissingExtraError("Distilling a proxy", "learn") from None
         raise
-    memory.keep_freed_memory()
+    runtime.keep_freed_memory()
     return distillation
+
+
+def _check_models(architectures: Sequence[str]) -> None:
+    """Raise before anything is asked when a model of the proxy cannot be made here."""
+    _distillation()
+    names = [a.removeprefix("timm/") for a in architectures if a.startswith("timm/")]
+    if names:
+        import timm
+
+        unknown = [name for name in names if not timm.is_model(name)]
+        if unknown:
+            raise ConfigError(f"Expected a name that timm.create_model knows, got {unknown[0]!r}. No query was spent.")
 
 
 def _targets(answers: Answers) -> Targets:
@@ -738,14 +821,19 @@ def _write_json(path: Path, content: dict[str, Any]) -> None:
 
 
 def _load_controls(path: Path, inputs: str) -> dict[str, NDArray[np.int8]] | None:
-    from safetensors import safe_open
+    from safetensors import SafetensorError, safe_open
 
     if not path.is_file():
         return None
-    with safe_open(path, framework="numpy") as file:
-        if (file.metadata() or {}).get("inputs") != inputs:
-            return None
-        return {name: file.get_tensor(name) for name in ("zero_query", "class_agnostic")}
+    try:
+        with safe_open(path, framework="numpy") as file:
+            if (file.metadata() or {}).get("inputs") != inputs:
+                return None
+            return {name: file.get_tensor(name) for name in ("zero_query", "class_agnostic")}
+    except (SafetensorError, OSError, ValueError) as error:
+        raise ActionError(
+            f"Expected the controls' δ in {path}, got a file that cannot be read ({error}). Delete it and run again."
+        ) from None
 
 
 def _save_controls(path: Path, deltas: dict[str, NDArray[np.int8]], inputs: str) -> None:

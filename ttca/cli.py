@@ -11,8 +11,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
+from proxies.runtime import wait_asleep
 from ttca import __version__
 from ttca.errors import TTCAError
 
@@ -36,10 +38,11 @@ OUT = Console()
 
 def main() -> None:
     """Run a command; a TTCAError becomes its sentence and exit status 1."""
+    wait_asleep()  # torch is imported by the commands that need it, later
     try:
         app()
     except TTCAError as error:
-        ERR.print(f"[bold red]ttca:[/] {_plain(error)}", highlight=False, soft_wrap=True)
+        ERR.print(f"[bold red]ttca:[/] {escape(str(error))}", highlight=False, soft_wrap=True)
         sys.exit(1)
 
 
@@ -61,16 +64,23 @@ def _options(
 @app.command()
 def init(
     file: Annotated[Path, typer.Argument(help="Where to write it.")] = Path("action.toml"),
+    as_json: JsonOption = False,
 ) -> None:
     """Write a commented action file to fill in."""
     from ttca.config import TEMPLATE
     from ttca.errors import ConfigError
 
-    if file.exists():
-        raise ConfigError(f"Expected a new file, got {file}, which exists. Choose another name.")
-    file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_text(TEMPLATE.format(file=file), encoding="utf-8")
-    ERR.print(f"Wrote {file}. Fill in the platform and the people, then: ttca run {file} --dry-run")
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with file.open("x", encoding="utf-8") as new:
+            new.write(TEMPLATE.format(file=file))
+    except FileExistsError:
+        raise ConfigError(f"Expected a new file, got {file}, which exists. Choose another name.") from None
+    except OSError as error:
+        raise ConfigError(f"Expected to write {file}, got: {error}. Choose another place.") from None
+    _say(ERR, f"Wrote {file}. Fill in the platform and the people, then: ttca run {file} --dry-run")
+    if as_json:
+        _emit({"file": str(file)}, True, "")
 
 
 @app.command()
@@ -91,6 +101,8 @@ def demo(
 def run(file: FileArgument, dry_run: DryRunOption = False, as_json: JsonOption = False) -> None:
     """Do everything: pool, distil, learn, verify, measure, report. Killed, it goes on where it was."""
     with _opened(file) as action:
+        if action.settings.controls:
+            _check_measurable(action)
         if _planned(action, dry_run, as_json):
             return
         certificate = action.verify()
@@ -139,31 +151,34 @@ def pool_status(file: FileArgument, as_json: JsonOption = False) -> None:
         return
     table = Table("member", "quota", "charged", "answered", "unusable", "unknown", "refunded", title="Who paid")
     for b in balances:
-        table.add_row(b.member, *map(str, (b.quota, b.charged, b.answered, b.unusable, b.unknown, b.refunded)))
+        table.add_row(escape(b.member), *map(str, (b.quota, b.charged, b.answered, b.unusable, b.unknown, b.refunded)))
     OUT.print(table)
     OUT.print("Paid in all: " + (", ".join(f"{n} for {p}" for p, n in paid.items()) or "nothing yet"))
 
 
 @app.command()
-def distil(file: FileArgument, as_json: JsonOption = False) -> None:
-    """Train the proxy on what was answered, and say how faithful it is."""
-    from dataclasses import asdict
-
+def distil(file: FileArgument, dry_run: DryRunOption = False, as_json: JsonOption = False) -> None:
+    """Train the proxy on what was answered (what is missing is asked), and say how faithful it is."""
     with _opened(file) as action:
+        if _planned(action, dry_run, as_json):
+            return
         _, fidelity = action.distil()
     low, high = fidelity.subgroup_interval
+    said = fidelity.to_dict()
     _emit(
-        asdict(fidelity),
+        said,
         as_json,
-        f"On selection people the proxy agrees with the platform in {fidelity.subgroup:.3f} of cases "
-        f"(two-sided 95 %: {low:.3f} to {high:.3f}) for the subgroup, {fidelity.reference:.3f} for the reference.",
+        f"On selection people the proxy agrees with the platform in {_shown(said['subgroup'])} of cases "
+        f"(two-sided 95 %: {low:.3f} to {high:.3f}) for the subgroup, {_shown(said['reference'])} for the reference.",
     )
 
 
 @app.command()
-def learn(file: FileArgument, as_json: JsonOption = False) -> None:
-    """Learn one perturbation per class for every ε of the family."""
+def learn(file: FileArgument, dry_run: DryRunOption = False, as_json: JsonOption = False) -> None:
+    """Learn one perturbation per class for every ε of the family, after what comes before it."""
     with _opened(file) as action:
+        if _planned(action, dry_run, as_json):
+            return
         sets = action.learn()
         files = {str(e): str(action.folder / "perturbations" / f"epsilon-{e:03d}.safetensors") for e in sets}
     _emit({"files": files}, as_json, "Learned δ for ε = " + ", ".join(files) + ".")
@@ -180,9 +195,12 @@ def verify(file: FileArgument, dry_run: DryRunOption = False, as_json: JsonOptio
 
 
 @app.command()
-def report(file: FileArgument, as_json: JsonOption = False) -> None:
+def report(file: FileArgument, dry_run: DryRunOption = False, as_json: JsonOption = False) -> None:
     """Measure the honest row on verification people (what is missing is asked) and write report.html."""
     with _opened(file) as action:
+        _check_measurable(action)
+        if _planned(action, dry_run, as_json):
+            return
         certificate = action.verify()
         row = _measure_and_report(action)
         _finish(row, certificate, action.folder, as_json)
@@ -237,7 +255,7 @@ def serve(
     name = platform.info.name
 
     def started(url: str) -> None:
-        ERR.print(f"Serving model {name!r} at {url} (KServe V2). Stop with Ctrl-C.", highlight=False)
+        _say(ERR, f"Serving model {name!r} at {url} (KServe V2). Stop with Ctrl-C.")
 
     serve_platform(platform, port=port, access_log=access_log, on_start=started)
 
@@ -258,6 +276,17 @@ def _opened(file: Path) -> Iterator[CollectiveAction]:
     action = read_action(file).open(reporter=_reporter())
     with action:
         yield action
+
+
+def _check_measurable(action: CollectiveAction) -> None:
+    """Raise before anything is paid when the row could not be measured in the end."""
+    from ttca.errors import ActionError
+
+    if action.roster.verification.subgroup.all():
+        raise ActionError(
+            "Expected reference people among the verification people, got none: the row compares the two groups. "
+            "Let volunteers take part, or set controls = false and use `ttca run` without the row. No query was spent."
+        )
 
 
 def _planned(action: CollectiveAction, dry_run: bool, as_json: bool) -> bool:
@@ -311,10 +340,11 @@ def _say_certificate(certificate: Certificate, as_json: bool) -> None:
 def _finish(row: Row, certificate: Certificate, folder: Path, as_json: bool) -> None:
     table = Table("", "", title="The honest row", show_header=False)
     for key, value in row.to_dict().items():
-        table.add_row(key, _shown(value))
-    (ERR if as_json else OUT).print(table)
-    (ERR if as_json else OUT).print(certificate.summary(), highlight=False)
-    (ERR if as_json else OUT).print(f"The action lives in {folder}; look at {folder / 'report.html'}", highlight=False)
+        table.add_row(key, escape(_shown(value)))
+    shown = ERR if as_json else OUT
+    shown.print(table)
+    _say(shown, certificate.summary())
+    _say(shown, f"The action lives in {folder}; look at {folder / 'report.html'}")
     if as_json:
         _emit(row.to_dict(), True, "")
 
@@ -329,14 +359,16 @@ def _shown(value: Any) -> str:
     return str(value)
 
 
-def _emit(result: dict[str, Any], as_json: bool, words: Any) -> None:
+def _emit(result: dict[str, Any], as_json: bool, words: str | Table) -> None:
     if as_json:
-        sys.stdout.write(json.dumps(result) + "\n")
+        # NaN is no JSON: it must have become None before.
+        sys.stdout.write(json.dumps(result, allow_nan=False) + "\n")
+    elif isinstance(words, str):
+        _say(OUT, words)
     else:
-        OUT.print(words, highlight=False)
+        OUT.print(words)
 
 
-def _plain(error: TTCAError) -> str:
-    from rich.markup import escape
-
-    return escape(str(error))
+def _say(console: Console, sentence: str) -> None:
+    """Print a sentence as it is: a bracket in a name is no markup, and no path is broken in two."""
+    console.print(sentence, highlight=False, markup=False, soft_wrap=True)

@@ -6,7 +6,7 @@ import difflib
 import ipaddress
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import MISSING, dataclass, fields
 from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
@@ -84,11 +84,11 @@ class PlatformSection:
     @property
     def is_loopback(self) -> bool:
         """Whether the platform is on this machine."""
-        host = urlsplit(self.url).hostname or ""
         try:
-            return ipaddress.ip_address(host).is_loopback
+            host = urlsplit(self.url).hostname or ""
+            return host == "localhost" or ipaddress.ip_address(host).is_loopback
         except ValueError:
-            return host == "localhost"
+            return False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -194,13 +194,13 @@ def read_action(path: Path | str) -> ActionFile:
         If it is missing, is not TOML, or a table, key or value is not as expected. Nothing was sent.
     """
     path = Path(path)
-    if path.is_dir():
-        path = path / "action.toml"
     try:
+        if path.is_dir():
+            path = path / "action.toml"
         found = tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise ConfigError(f"Expected an action file at {path}, got nothing there. Write one with: ttca init") from None
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+    except (OSError, ValueError, RecursionError) as error:  # tomllib's own are ValueErrors, and not its only ones
         raise ConfigError(f"Expected TOML in {path}, got a file that cannot be read: {error}.") from None
     _check_names(found, ("action", "platform", "people", "pool"), f"table in {path}")
     for table in ("platform", "people"):
@@ -225,19 +225,21 @@ def _check_names(found: Mapping[str, Any], known: tuple[str, ...], what: str) ->
 
 def _section(kind: type[T], found: Any, table: str, path: Path) -> T:
     if not isinstance(found, dict):
-        raise ConfigError(f"Expected [{table}] in {path} to be a table, got {found!r}.")
+        raise ConfigError(f"Expected [{table}] in {path} to be a table, got {type(found).__name__}.")
     types = {f.name: str(f.type) for f in fields(kind)}  # type: ignore[arg-type]
     _check_names(found, tuple(types), f"key of [{table}]")
     values = {k: _value(v, types[k], f"{k} in [{table}] of {path}") for k, v in found.items()}
-    try:
-        return kind(**values)
-    except TypeError as error:
-        raise ConfigError(f"Expected every needed key of [{table}] in {path}, got an error: {error}.") from None
+    needed = [f.name for f in fields(kind) if f.default is MISSING and f.name not in found]  # type: ignore[arg-type]
+    if needed:
+        raise ConfigError(f"Expected the key {needed[0]} in [{table}] of {path}, got none. Write it there.")
+    return kind(**values)
 
 
 def _value(value: Any, kind: str, where: str) -> Any:
     """Return a TOML value as the field's type, or say what was expected."""
     allowed = {part.strip() for part in kind.split("|")}
+    if not _fits(value):
+        raise ConfigError(f"Expected {where} within 64 bits, as TOML has whole numbers, got a larger one.")
     whole = isinstance(value, int) and not isinstance(value, bool)
     if value is True or value is False:
         ok = "bool" in allowed
@@ -259,3 +261,10 @@ def _value(value: Any, kind: str, where: str) -> Any:
     if not ok:
         raise ConfigError(f"Expected {where} to be of type {kind}, got {value!r}.")
     return value
+
+
+def _fits(value: Any) -> bool:
+    """Whether every whole number in a TOML value is one; Python would read, and then choke on, any length."""
+    if isinstance(value, list | dict):
+        return all(_fits(v) for v in (value.values() if isinstance(value, dict) else value))
+    return not isinstance(value, int) or -(2**63) <= value < 2**63

@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image
 
 from ttca.data.decoding import decode_rgb
-from ttca.errors import ImageError
+from ttca.errors import DataError, ImageError
 from ttca.perturbations import PerturbationSet
 
 __all__ = ["apply_to_file"]
@@ -49,8 +49,8 @@ def apply_to_file(
         before = decode_rgb(image.read_bytes())
     except OSError as error:
         raise ImageError(f"Expected an image at {image}, got: {error}. Check the path.") from None
-    except ValueError as error:
-        raise ImageError(f"Expected an image in {image}, got: {error}") from None
+    except DataError as error:
+        raise ImageError(f"{image}: {error}") from None
     after = chosen.apply(before[None], number)[0]
     try:
         out.parent.mkdir(parents=True, exist_ok=True)

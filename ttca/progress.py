@@ -38,7 +38,8 @@ class Reporter:
     def say(self, sentence: str) -> None:
         """Print one sentence."""
         if self.console is not None:
-            self.console.print(sentence, highlight=False)
+            # Whatever the sentence quotes: a bracket is no markup.
+            self.console.print(sentence, highlight=False, markup=False)
 
     @contextlib.contextmanager
     def track(self, what: str, total: int, *, unit: str = "steps") -> Iterator[Callable[[int], None]]:
@@ -47,7 +48,7 @@ class Reporter:
             yield lambda _n: None
             return
         columns = (
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             BarColumn(),
             MofNCompleteColumn(),
             _Rate(unit),

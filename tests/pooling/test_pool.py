@@ -457,7 +457,7 @@ def test_answers_in_flight_at_the_stop_are_kept(error: Exception, refunded: bool
 
     barrier = threading.Barrier(4)
     platform = ScriptedPlatform(script)
-    with pytest.raises(type(error), match="401|bug"):
+    with pytest.raises(type(error), match=r"401|bug"):
         QueryPool(platform, ledger, ADA, concurrency=8, batch=2, policy=patient()).ask(distinct(12))
     assert len(platform.attempts) == 5
     charged, unknown = (8, 0) if refunded else (10, 2)

@@ -1,0 +1,786 @@
+"""Tests of the collective action: that it works, that it resumes, and that it cannot be made to fool itself."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from proxies.architectures import list_architectures
+from tests import worlds
+from tests.worlds import Recorder, open_action
+from ttca.action import ARCHITECTURES, CollectiveAction, Settings
+from ttca.answers import Answers, Status
+from ttca.certificates import Certificate
+from ttca.errors import ActionError, ConfigError, PerturbationError, QuotaError, TTCAError
+from ttca.images import Images
+from ttca.people import People, Roster
+from ttca.perturbations import PerturbationSet
+from ttca.platforms.base import Credential
+from ttca.platforms.local import LocalPlatform
+from ttca.pooling.ledger import Ledger
+from ttca.pooling.pool import Member, QueryPool
+from ttca.row import Row
+
+HOME = Path(__file__).resolve().parents[1]
+TIMING = ("seconds_distil", "seconds_learn", "seconds", "peak_rss_mb")
+STEPS: dict[str, Callable[[CollectiveAction], Any]] = {
+    "pool": lambda action: action.pool(),
+    "distil": lambda action: action.distil(),
+    "learn": lambda action: action.learn(),
+    "verify": lambda action: action.verify(),
+    "measure": lambda action: action.measure(),
+}
+
+
+@dataclass(frozen=True)
+class Finished:
+    """An action done from beginning to end."""
+
+    folder: Path
+    platform: Recorder
+    row: Row
+    certificate: Certificate
+    plan: dict[str, int]
+
+    def copy(self, to: Path) -> Path:
+        """Return a copy of the folder, to be spoilt."""
+        return Path(shutil.copytree(self.folder, to / "copy"))
+
+
+def finish(folder: Path, **behaviour: Any) -> Finished:
+    """Do the tiny world's action in a new folder."""
+    changes = {k: behaviour.pop(k) for k in ("settings", "roster") if k in behaviour}
+    platform = Recorder(**behaviour)
+    with open_action(folder, platform, **changes) as action:
+        plan = {step: cost.queries for step, cost in action.plan().items()}
+        certificate = action.verify()
+        row, _ = action.measure()
+    return Finished(folder, platform, row, certificate, plan)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Finished:
+    """Return one finished action that all tests may read and none may write to."""
+    return finish(tmp_path_factory.mktemp("finished"))
+
+
+def lasting(row: Row) -> dict[str, Any]:
+    """Return a row without what a clock or the machine's memory decides."""
+    return {k: v for k, v in row.to_dict().items() if k not in TIMING}
+
+
+def contents(folder: Path) -> dict[str, Any]:
+    """Return what every file of an action but the ledger's says."""
+    found: dict[str, Any] = {}
+    for path in sorted(p for p in folder.rglob("*") if p.is_file() and not p.name.startswith("ledger")):
+        name = str(path.relative_to(folder))
+        if name == "row.json":
+            found[name] = {k: v for k, v in json.loads(path.read_text()).items() if k not in TIMING}
+        elif name.startswith("perturbations"):
+            # safetensors writes its metadata in any order.
+            known = PerturbationSet.load(path)
+            found[name] = {**vars(known), "delta": known.delta.tobytes()}
+        else:
+            found[name] = path.read_bytes()
+    return found
+
+
+def paid(folder: Path) -> dict[str, int]:
+    """Return what the members have paid, by purpose."""
+    with Ledger(folder / "ledger.sqlite") as ledger:
+        return ledger.paid()
+
+
+# -- it works ---------------------------------------------------------------------------------------------------
+
+
+def test_the_action_closes_the_gap_and_noise_does_not(finished: Finished) -> None:
+    """On a platform with a real gap, δ closes it and is certified, while noise of the same ε changes little."""
+    row = finished.row
+    assert row.gap_before > 0.1
+    assert row.gap_closed > 0.8
+    assert row.subgroup_after_lower > row.subgroup_before
+    assert row.noise_control < row.subgroup_before + 0.5 * row.gap_before
+    assert row.parity_certified
+    assert finished.certificate.epsilon == row.epsilon
+    assert row.abuse_rate > 0.5, "a strong δ also moves others: the row must not hide it"
+
+
+def test_a_row_holds_a_number_for_every_key(finished: Finished) -> None:
+    """A whole action leaves no key of the honest row undefined, and row.json holds the same."""
+    assert [k for k, v in finished.row.to_dict().items() if v is None] == []
+    assert json.loads((finished.folder / "row.json").read_text()) == finished.row.to_dict()
+
+
+def test_the_row_counts_what_was_paid_for_what(finished: Finished) -> None:
+    """The queries in the row are the ledger's and the platform's, and no step cost more than its plan."""
+    row, spent = finished.row, paid(finished.folder)
+    assert (row.queries_pool, row.queries_audit, row.queries_verification) == (
+        spent["pool"],
+        spent["audit"],
+        spent["verification"],
+    )
+    assert row.queries == row.queries_pool == 100 + 25 + 40 + 40
+    assert row.composition == {"subgroup": 140, "volunteers": 65, "altered": 0}
+    assert row.queries_audit == 160
+    assert row.queries_verification == 80 * len(finished.certificate.tests)
+    assert sum(spent.values()) == finished.platform.queries == finished.platform.inner.processed
+    assert {step: spent[step] <= most for step, most in finished.plan.items()} == dict.fromkeys(finished.plan, True)
+    assert finished.plan == {"pool": 205, "audit": 160, "verification": 160, "controls": 7 * 80 + 80}
+
+
+def test_the_shared_file_is_the_set_that_was_certified_and_measured(finished: Finished) -> None:
+    """perturbations.safetensors is the δ of the certified ε with its certificate and abuse rate."""
+    shared = PerturbationSet.load(finished.folder / "perturbations.safetensors")
+    learned = PerturbationSet.load(
+        finished.folder / "perturbations" / f"epsilon-{finished.row.epsilon:03d}.safetensors"
+    )
+    assert np.array_equal(shared.delta, learned.delta)
+    assert Certificate.from_dict(shared.evidence["certificate"]) == finished.certificate
+    assert shared.evidence["abuse_rate"] == finished.row.abuse_rate
+    assert shared.fingerprint == finished.platform.info.fingerprint
+
+
+def test_the_certificate_equals_a_recount_by_hand(finished: Finished) -> None:
+    """Every count in the certificate is what the model itself says about the images that were sent."""
+    people = worlds.roster().verification
+
+    def right(images: Images, classes: Any) -> int:
+        return int((worlds.model(images).argmax(axis=1) == classes).sum())
+
+    sub, ref = people[people.subgroup], people[~people.subgroup]
+    certificate = finished.certificate
+    assert (certificate.reference.right, certificate.reference.m) == (right(ref.images, ref.classes), len(ref))
+    assert certificate.before is not None
+    assert (certificate.before.right, certificate.before.m) == (right(sub.images, sub.classes), len(sub))
+    for test in certificate.tests:
+        delta = PerturbationSet.load(finished.folder / "perturbations" / f"epsilon-{test.epsilon:03d}.safetensors")
+        assert (test.right, test.m) == (right(delta.apply(sub.images, sub.classes), sub.classes), len(sub))
+    assert finished.row.subgroup_before == certificate.before.right / len(sub)
+    assert finished.row.reference_before == certificate.reference.right / len(ref)
+
+
+class Moody(Recorder):
+    """Refuses some images and fails on others, by a checksum of their bytes."""
+
+    @staticmethod
+    def mood(images: Images) -> Any:
+        """Return a status per image: a tenth refused, a tenth failed."""
+        sums = images.reshape(len(images), -1).astype(np.int64).sum(axis=1) % 10
+        return np.select([sums == 0, sums == 1], [Status.REFUSED, Status.FAILED], Status.ANSWERED).astype(np.int8)
+
+    def attempt(self, images: Images, credential: Credential, *, request_id: str) -> Answers:
+        """Answer only those images that are in luck."""
+        said = super().attempt(images, credential, request_id=request_id)
+        mood = self.mood(images)
+        lucky = mood == Status.ANSWERED
+        scores = np.where(lucky[:, None], said.scores, np.float32(np.nan))
+        return Answers(mood, np.where(lucky, said.labels, -1), scores, said.resolution)
+
+
+def test_doubt_counts_against_the_certificate(tmp_path: Path) -> None:
+    """A failed query is wrong for S and right for what S must beat; a refusal is wrong everywhere."""
+    people = worlds.roster().verification
+    sub, ref = people[people.subgroup], people[~people.subgroup]
+    with open_action(tmp_path, Moody()) as action:
+        sets = action.learn()
+        certificate = action.verify()
+
+    def right(images: Images, classes: Any, *, failed: bool) -> int:
+        mood = Moody.mood(images)
+        hit = (mood == Status.ANSWERED) & (worlds.model(images).argmax(axis=1) == classes)
+        return int((hit | ((mood == Status.FAILED) & failed)).sum())
+
+    first = certificate.tests[0]
+    after = sets[first.epsilon].apply(sub.images, sub.classes)
+    assert {Status.FAILED, Status.REFUSED} <= set(Moody.mood(after).tolist())
+    assert (first.right, first.m) == (right(after, sub.classes, failed=False), len(sub))
+    assert certificate.reference.right == right(ref.images, ref.classes, failed=True)
+    assert certificate.before is not None
+    assert certificate.before.right == right(sub.images, sub.classes, failed=True)
+
+
+@pytest.mark.parametrize(
+    ("behaviour", "said"), [({"label_only": True}, "label"), ({"top_k": 1}, "top-k"), ({"decimals": 2}, "rounded")]
+)
+def test_poor_answers_are_enough_and_the_row_names_them(tmp_path: Path, behaviour: dict[str, Any], said: str) -> None:
+    """Labels, top-1 or rounded scores also lead to a δ that closes the gap, and the row says which they were."""
+    row = finish(tmp_path, **behaviour).row
+    assert row.answers == said
+    assert row.gap_closed > 0.8
+
+
+def test_the_row_says_that_full_scores_were_given(finished: Finished) -> None:
+    """Exact scores of every class are called scores."""
+    assert finished.row.answers == "scores"
+
+
+# -- it resumes and repeats -------------------------------------------------------------------------------------
+
+
+def test_every_step_done_once_is_never_asked_or_done_again(tmp_path: Path) -> None:
+    """After each step a new program on the same folder asks the platform nothing and rewrites no result."""
+    for step in STEPS.values():
+        with open_action(tmp_path, Recorder()) as action:
+            step(action)
+        before = contents(tmp_path)
+        again = Recorder()
+        with open_action(tmp_path, again) as action:
+            step(action)
+        assert again.queries == 0
+        assert contents(tmp_path) == before
+
+
+def test_a_second_program_reads_the_same_row(finished: Finished, tmp_path: Path) -> None:
+    """Run again in the same folder, the row is the same but for seconds and memory, and nothing is asked."""
+    platform = Recorder()
+    with open_action(finished.copy(tmp_path), platform) as action:
+        assert action.verify() == finished.certificate
+        row, _ = action.measure()
+        assert all(cost.queries == 0 for cost in action.plan().values())
+    assert platform.queries == 0
+    assert lasting(row) == lasting(finished.row)
+
+
+def test_the_same_seed_gives_the_same_row_in_another_folder(finished: Finished, tmp_path: Path) -> None:
+    """Two folders with the same seed end in the same δ and the same row, whatever threads did."""
+    again = finish(tmp_path)
+    assert lasting(again.row) == lasting(finished.row)
+    for epsilon in (6, 12):
+        name = f"perturbations/epsilon-{epsilon:03d}.safetensors"
+        one, other = (PerturbationSet.load(f.folder / name) for f in (finished, again))
+        assert np.array_equal(one.delta, other.delta)
+
+
+def test_another_seed_gives_another_proxy_and_other_perturbations(finished: Finished, tmp_path: Path) -> None:
+    """The seed reaches training: another one gives another proxy and other δ from the same answers."""
+    folder = finished.copy(tmp_path)
+    platform = Recorder()
+    with open_action(folder, platform, settings=worlds.settings(seed=1)) as action:
+        sets = action.learn()
+        _, fidelity = action.distil()
+    known = PerturbationSet.load(finished.folder / "perturbations" / "epsilon-012.safetensors")
+    assert platform.queries == 0
+    assert not np.array_equal(sets[12].delta, known.delta)
+    assert fidelity.to_dict() != known.evidence["fidelity"]
+
+
+def test_a_lost_shared_file_is_written_again(finished: Finished, tmp_path: Path) -> None:
+    """A program killed between the certificate and the shared file leaves nothing that verify does not mend."""
+    folder = finished.copy(tmp_path)
+    (folder / "perturbations.safetensors").unlink()
+    with open_action(folder, Recorder()) as action:
+        certificate = action.verify()
+    shared = PerturbationSet.load(folder / "perturbations.safetensors")
+    assert Certificate.from_dict(shared.evidence["certificate"]) == certificate == finished.certificate
+
+
+def test_a_set_of_another_epsilon_is_not_taken_for_this_one(finished: Finished, tmp_path: Path) -> None:
+    """A file under the name of ε = 6 that holds ε = 12 is learned again instead of being certified as 6."""
+    folder = finished.copy(tmp_path) / "perturbations"
+    shutil.copy(folder / "epsilon-012.safetensors", folder / "epsilon-006.safetensors")
+    with open_action(folder.parent, Recorder()) as action:
+        sets = action.learn()
+    original = PerturbationSet.load(finished.folder / "perturbations" / "epsilon-006.safetensors")
+    assert sets[6].epsilon == 6
+    assert np.array_equal(sets[6].delta, original.delta)
+
+
+# -- verification people are read once --------------------------------------------------------------------------
+
+
+def other_people() -> Roster:
+    """Return the world with one verification person replaced."""
+    roster = worlds.roster()
+    people = roster.verification
+    images = people.images.copy()
+    images[0] = 255 - images[0]
+    return replace(roster, verification=replace(people, images=images))
+
+
+SECOND_LOOKS: dict[str, dict[str, Any]] = {
+    "other epochs": {"settings": worlds.settings(epochs=11)},
+    "other steps": {"settings": worlds.settings(steps=9)},
+    "another seed": {"settings": worlds.settings(seed=7)},
+    "fewer epsilons": {"settings": worlds.settings(epsilons=(12,))},
+    "another goal": {"settings": worlds.settings(goal=0.5)},
+    "another alpha": {"settings": worlds.settings(alpha=0.2)},
+    "other people": {"roster": other_people()},
+    "fewer people": {"roster": worlds.roster(verification=79)},
+}
+
+
+@pytest.mark.parametrize("change", SECOND_LOOKS.values(), ids=SECOND_LOOKS.keys())
+def test_verification_people_are_read_for_one_question_only(
+    finished: Finished, tmp_path: Path, change: dict[str, Any]
+) -> None:
+    """Whatever is changed after verification, a second look is refused before a single query about those people."""
+    folder = finished.copy(tmp_path)
+    platform = Recorder()
+    with open_action(folder, platform, **change) as action:
+        with pytest.raises(ActionError, match="Expected verification people who were not read before"):
+            action.verify()
+        with pytest.raises(ActionError, match="Expected verification people who were not read before"):
+            action.measure()
+    assert platform.queries == 0
+    stored = json.loads((folder / "certificate.json").read_text())["certificate"]
+    assert Certificate.from_dict(stored) == finished.certificate
+
+
+def test_a_changed_perturbation_is_not_verified_on_the_same_people(finished: Finished, tmp_path: Path) -> None:
+    """A δ edited by hand under its old name does not inherit the certificate, and is not verified in its place."""
+    folder = finished.copy(tmp_path)
+    path = folder / "perturbations" / "epsilon-012.safetensors"
+    known = PerturbationSet.load(path)
+    replace(known, delta=-known.delta).save(path)
+    platform = Recorder()
+    with (
+        open_action(folder, platform) as action,
+        pytest.raises(ActionError, match="Expected verification people who were not read before"),
+    ):
+        action.verify()
+    assert platform.queries == 0
+
+
+def test_a_certificate_is_not_carried_over_to_another_platform(tmp_path: Path) -> None:
+    """Another version of the platform, though it answers alike, gets no certificate and no second look."""
+    with open_action(tmp_path, Recorder(label_only=True)) as action:
+        action.verify()
+    platform = Recorder(label_only=True, version="2")
+    with open_action(tmp_path, platform) as action, pytest.raises(ActionError, match="another platform"):
+        action.verify()
+    assert platform.queries == 205, "the pool alone was asked again"
+
+
+def test_lost_notes_of_a_verification_are_not_a_licence_to_repeat_it(finished: Finished, tmp_path: Path) -> None:
+    """Without verification.json, the ledger still tells that verification people were read."""
+    folder = finished.copy(tmp_path)
+    (folder / "verification.json").unlink()
+    platform = Recorder()
+    with open_action(folder, platform) as action, pytest.raises(ActionError, match=r"verification\.json"):
+        action.verify()
+    assert platform.queries == 0
+    assert not (folder / "verification.json").exists()
+
+
+class Killed(BaseException):
+    """Stands for a kill: nothing in the program may catch it and go on."""
+
+
+class Fragile(Recorder):
+    """Dies on the request after so many queries."""
+
+    def __init__(self, survives: int) -> None:
+        super().__init__()
+        self.survives = survives
+
+    def attempt(self, images: Images, credential: Credential, *, request_id: str) -> Answers:
+        """Answer, or die."""
+        if self.queries + len(images) > self.survives:
+            raise Killed
+        return super().attempt(images, credential, request_id=request_id)
+
+
+@pytest.mark.parametrize("survives", [205, 250, 400])
+def test_a_kill_during_verification_allows_no_other_perturbation(
+    finished: Finished, tmp_path: Path, survives: int
+) -> None:
+    """Killed before its certificate, an action may go on with the same δ and with no other one."""
+    with open_action(tmp_path, Fragile(survives)) as action, pytest.raises(Killed):
+        action.verify()
+    assert not (tmp_path / "certificate.json").exists()
+    spent = paid(tmp_path)
+    changed = Recorder()
+    with (
+        open_action(tmp_path, changed, settings=worlds.settings(steps=9)) as action,
+        pytest.raises(ActionError, match="Expected verification people who were not read before"),
+    ):
+        action.verify()
+    assert changed.queries == 0
+    assert paid(tmp_path) == spent
+    with open_action(tmp_path, Recorder()) as action:
+        assert action.verify() == finished.certificate
+
+
+# -- people have one role ---------------------------------------------------------------------------------------
+
+
+def test_no_image_is_asked_for_two_purposes_across_roles(finished: Finished) -> None:
+    """The platform saw exactly pool and selection images for the pool, and verification images for nothing else."""
+    roster = worlds.roster()
+    seen = finished.platform.by_purpose(finished.folder / "ledger.sqlite")
+    known = {role: {image.tobytes() for image in people.images} for role, people in roster.roles().items()}
+    assert seen["pool"] == known["pool"] | known["selection"]
+    assert seen["audit"] == known["verification"]
+    assert set(seen) == {"pool", "audit", "verification", "controls"}
+    for purpose in ("audit", "verification", "controls"):
+        assert not seen[purpose] & seen["pool"]
+    sub = roster.verification[roster.verification.subgroup]
+    sets = [
+        PerturbationSet.load(finished.folder / "perturbations" / f"epsilon-{t.epsilon:03d}.safetensors")
+        for t in finished.certificate.tests
+    ]
+    sent = {image.tobytes() for chosen in sets for image in chosen.apply(sub.images, sub.classes)}
+    assert seen["verification"] == sent
+
+
+@pytest.fixture
+def benchmark_pool(tmp_path: Path) -> Iterator[QueryPool]:
+    """Return a pool that pays for test people, with a ledger of its own."""
+    with Ledger(tmp_path / "evaluation.sqlite") as ledger:
+        yield QueryPool(Recorder(), ledger, [Member("benchmark", 5000)])
+
+
+def test_test_people_are_paid_by_the_benchmark_alone(
+    finished: Finished, tmp_path: Path, benchmark_pool: QueryPool
+) -> None:
+    """A row on test people costs the members nothing, and leaves the controls on verification people unpaid."""
+    folder = tmp_path / "action"
+    with open_action(folder, Recorder()) as action:
+        action.verify()
+        spent = action.ledger.paid()
+        row, measurement = action.measure(worlds.test_people(), pool=benchmark_pool, track="tiny", regime="public")
+        assert action.ledger.paid() == spent
+        assert action.plan()["controls"].queries == 640
+    assert set(benchmark_pool.ledger.paid()) == {"test"}
+    assert (row.track, row.regime) == ("tiny", "public")
+    assert len(measurement.correct["subgroup_after"]) == 80
+    assert row.certificate_lower == finished.row.certificate_lower
+    assert row.subgroup_before != finished.row.subgroup_before, "other people, another accuracy"
+
+
+def test_test_people_must_be_in_no_other_role(finished: Finished, tmp_path: Path, benchmark_pool: QueryPool) -> None:
+    """Pool people given as test people are refused before a query, since their numbers would prove nothing."""
+    with open_action(finished.copy(tmp_path), Recorder()) as action:
+        for people in (action.roster.pool, action.roster.verification):
+            with pytest.raises(ActionError, match="in one role"):
+                action.measure(people, pool=benchmark_pool)
+    assert benchmark_pool.ledger.paid() == {}
+
+
+def test_members_cannot_be_made_to_pay_for_test_people(
+    finished: Finished, tmp_path: Path, benchmark_pool: QueryPool
+) -> None:
+    """Test people without a pool, a pool without test people and the members' own ledger are refused."""
+    platform = Recorder()
+    with open_action(finished.copy(tmp_path), platform) as action:
+        for people, pool in ((worlds.test_people(), None), (None, benchmark_pool)):
+            with pytest.raises(ActionError, match="only one of both"):
+                action.measure(people, pool=pool)
+        with pytest.raises(ActionError, match="Members never pay"):
+            action.measure(worlds.test_people(), pool=action.queries)
+    assert platform.queries == 0
+
+
+# -- bad input costs nothing ------------------------------------------------------------------------------------
+
+
+def small_images() -> Roster:
+    """Return people whose images are of another size than the platform's."""
+    cut = {role: replace(p, images=p.images[:, :6]) for role, p in worlds.roster().roles().items()}
+    return Roster(**cut)
+
+
+def unknown_class() -> Roster:
+    """Return people one of whom is of a fourth class."""
+    roster = worlds.roster()
+    classes = roster.selection.classes.copy()
+    classes[0] = 3
+    return replace(roster, selection=replace(roster.selection, classes=classes))
+
+
+BAD: dict[str, tuple[Callable[[], dict[str, Any]], type[TTCAError], str]] = {
+    "image size": (lambda: {"roster": small_images()}, ActionError, r"\(8, 8, 3\), the size the platform takes"),
+    "class": (lambda: {"roster": unknown_class()}, ActionError, r"classes 0\.\.2 among the selection people"),
+    "no reference": (lambda: {"roster": worlds.roster(reference=False)}, ActionError, "parity compares"),
+    "quota 0": (lambda: {"members": worlds.members(0)}, QuotaError, "quota of at least 1"),
+    "cap 0": (lambda: {"cap": 0}, QuotaError, "cap of at least 1"),
+    "no members": (lambda: {"members": []}, ConfigError, "at least one member"),
+    "member twice": (lambda: {"members": worlds.members() * 2}, ConfigError, "every member once"),
+    "batch 0": (lambda: {"batch": 0}, ConfigError, "at least 1"),
+}
+
+
+@pytest.mark.parametrize(("change", "error", "sentence"), BAD.values(), ids=BAD.keys())
+def test_bad_input_is_a_sentence_and_costs_no_query(
+    tmp_path: Path, change: Callable[[], dict[str, Any]], error: type[TTCAError], sentence: str
+) -> None:
+    """What cannot work is refused when the action is opened, with a sentence and before any query."""
+    platform = Recorder()
+    with pytest.raises(error, match=sentence):
+        open_action(tmp_path, platform, **change())
+    assert platform.queries == 0
+
+
+@pytest.mark.parametrize("role", ["pool", "selection", "verification"])
+def test_an_empty_role_is_a_sentence(role: str) -> None:
+    """A role without subgroup people is named when the people are put together."""
+    roster = worlds.roster()
+    people: People = getattr(roster, role)
+    with pytest.raises(ActionError, match=f"subgroup people in the role {role}, got none"):
+        replace(roster, **{role: people[~people.subgroup]})
+
+
+@pytest.mark.parametrize("change", [{"members": worlds.members(20)}, {"cap": 204}])
+def test_too_small_quotas_stop_before_the_first_query(tmp_path: Path, change: dict[str, Any]) -> None:
+    """Quotas or a cap that cannot pay for the whole pool are refused before its first query."""
+    platform = Recorder()
+    with open_action(tmp_path, platform, **change) as action, pytest.raises(QuotaError):
+        action.pool()
+    assert platform.queries == 0
+
+
+def test_a_model_that_timm_does_not_know_costs_no_query(tmp_path: Path) -> None:
+    """A misspelt timm model is refused by distil before it asks the pool anything."""
+    platform = Recorder()
+    with (
+        open_action(tmp_path, platform, settings=worlds.settings(architectures=("timm/resnet_of_mine",))) as action,
+        pytest.raises(ConfigError, match="resnet_of_mine"),
+    ):
+        action.distil()
+    assert platform.queries == 0
+
+
+def test_a_folder_that_cannot_be_made_is_a_sentence(tmp_path: Path) -> None:
+    """A folder below a file is refused with a sentence."""
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ActionError, match="Expected to make the folder"):
+        open_action(tmp_path / "file" / "action", Recorder())
+
+
+def test_members_without_torch_pool_and_are_told_what_distilling_needs(tmp_path: Path) -> None:
+    """Without torch the pool step works, and distil says what to install before it asks anything."""
+    code = (
+        "import sys\n"
+        "for name in ('torch', 'timm', 'torchvision', 'scipy'): sys.modules[name] = None\n"
+        f"sys.path.insert(0, {str(HOME)!r})\n"
+        "from pathlib import Path\n"
+        "from tests import worlds\n"
+        "from ttca.errors import MissingExtraError\n"
+        "first, second = worlds.Recorder(), worlds.Recorder()\n"
+        "with worlds.open_action(Path('one'), first) as action:\n"
+        "    print(action.pool().images, first.queries)\n"
+        "with worlds.open_action(Path('two'), second) as action:\n"
+        "    try:\n"
+        "        action.distil()\n"
+        "    except MissingExtraError as error:\n"
+        "        print(error.extra, second.queries)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert done.stderr == ""
+    assert done.stdout.splitlines() == ["205 205", "learn 0"]
+
+
+# -- it stops where it cannot help ------------------------------------------------------------------------------
+
+
+def coin(images: Images) -> Any:
+    """Return labels that have nothing to do with what an image shows, as certain scores."""
+    sums = (images.reshape(len(images), -1).astype(np.int64) ** 2).sum(axis=1)
+    return np.eye(3)[sums % 3]
+
+
+def test_a_proxy_no_better_than_the_favourite_answer_stops_before_verification(tmp_path: Path) -> None:
+    """When answers cannot be predicted, the action stops with a sentence and spends no verification query."""
+    platform = LocalPlatform(coin, classes=worlds.CLASSES, image_shape=worlds.SHAPE)
+    with open_action(tmp_path, platform) as action:
+        for step in ("distil", "learn", "verify", "measure"):
+            with pytest.raises(ActionError, match="favourite answer"):
+                STEPS[step](action)
+        assert set(action.ledger.paid()) == {"pool"}
+    assert not (tmp_path / "verification.json").exists()
+
+
+def mostly_one(images: Images) -> Any:
+    """Return the first class for six images in seven, and a class no pattern tells for the seventh."""
+    sums = (images.reshape(len(images), -1).astype(np.int64) ** 2).sum(axis=1)
+    return np.eye(3)[np.where(sums % 7 == 0, 1, 0)]
+
+
+def test_a_proxy_that_always_says_the_favourite_answer_is_no_better(tmp_path: Path) -> None:
+    """A proxy that learned nothing but the platform's favourite answer is stopped, however often that is right."""
+    platform = LocalPlatform(mostly_one, classes=worlds.CLASSES, image_shape=worlds.SHAPE)
+    with open_action(tmp_path, platform, settings=worlds.settings(epochs=3)) as action:
+        with pytest.raises(ActionError, match="favourite answer"):
+            action.verify()
+        assert set(action.ledger.paid()) == {"pool"}
+
+
+def sharp_only(images: Images) -> Any:
+    """Answer rightly where a pattern is strong, and always with the first class where it is faint."""
+    found = ((images.astype(np.float64) - 128)[:, None] * worlds.PATTERNS).mean(axis=(2, 3, 4))
+    return np.eye(3)[np.where(found.max(axis=1) > 14, found.argmax(axis=1), 0)]
+
+
+def sharp_world(role: str, n: int, volunteers: int, *, seed: int) -> People:
+    """Return members whose patterns are faint, and volunteers whose patterns are very strong."""
+    parts = [(n, 0.0, True), (volunteers, 40.0, False)]
+    people = []
+    for count, strength, group in parts:
+        if count:
+            images, classes = worlds.draw(count, strength=strength, seed=seed + group)
+            names = [f"{role}{group}{i}" for i in range(count)]
+            payers = [worlds.MEMBERS[i % 5] for i in range(count)]
+            people.append(People.build(images, classes, persons=names, members=payers, subgroup=group))
+    return People.concatenate(people)
+
+
+@pytest.mark.parametrize("volunteers", [30, 0])
+def test_a_platform_that_says_one_thing_to_all_members_needs_volunteers(tmp_path: Path, volunteers: int) -> None:
+    """If every member gets the same answer, the volunteers' answers show that the proxy knows the platform."""
+    roster = Roster(
+        pool=sharp_world("p", 60, volunteers, seed=1),
+        selection=sharp_world("s", 30, volunteers, seed=3),
+        verification=sharp_world("v", 30, 30, seed=5),
+    )
+    platform = LocalPlatform(sharp_only, classes=worlds.CLASSES, image_shape=worlds.SHAPE)
+    sub = roster.selection[roster.selection.subgroup]
+    assert set(sharp_only(sub.images).argmax(axis=1).tolist()) == {0}
+    with open_action(tmp_path, platform, roster=roster) as action:
+        if volunteers:
+            _, fidelity = action.distil()
+            assert fidelity.subgroup > 0.5
+            assert fidelity.reference > 0.9
+        else:
+            with pytest.raises(ActionError, match="favourite answer"):
+                action.distil()
+
+
+class Shy(Recorder):
+    """Refuses the images it is told to."""
+
+    def __init__(self, refused: Images) -> None:
+        super().__init__()
+        self.refused = {image.tobytes() for image in refused}
+
+    def attempt(self, images: Images, credential: Credential, *, request_id: str) -> Answers:
+        """Answer with a label, or refuse."""
+        said = super().attempt(images, credential, request_id=request_id)
+        no = np.array([image.tobytes() in self.refused for image in images])
+        return Answers.from_labels(np.where(no, -1, said.labels), 3)
+
+
+def test_a_platform_that_refuses_all_selection_people_stops_the_action(tmp_path: Path) -> None:
+    """Without any named answer about selection people nobody knows the proxy's worth, and that is said."""
+    platform = Shy(worlds.roster().selection.images)
+    with open_action(tmp_path, platform) as action, pytest.raises(ActionError, match="selection people, got none"):
+        action.verify()
+    assert set(paid(tmp_path)) == {"pool"}
+
+
+# -- damaged files ----------------------------------------------------------------------------------------------
+
+
+DAMAGE: dict[str, tuple[str, bytes, type[TTCAError]]] = {
+    "proxy": ("proxy.safetensors", b"not a proxy", ActionError),
+    "empty proxy": ("proxy.safetensors", b"", ActionError),
+    "perturbation": ("perturbations/epsilon-006.safetensors", b"\xff" * 64, PerturbationError),
+    "certificate no JSON": ("certificate.json", b"{", ActionError),
+    "certificate no object": ("certificate.json", b"[]", ActionError),
+    "certificate no text": ("certificate.json", b"\xff\xfe", ActionError),
+    "verification notes": ("verification.json", b"nothing", ActionError),
+    "controls": ("controls.safetensors", b"\x00" * 100, ActionError),
+    "zero-query proxy": ("zero-query-proxy.safetensors", b"??", ActionError),
+}
+
+
+@pytest.mark.parametrize(("name", "content", "error"), DAMAGE.values(), ids=DAMAGE.keys())
+def test_a_damaged_file_is_a_sentence_that_names_it(
+    finished: Finished, tmp_path: Path, name: str, content: bytes, error: type[TTCAError]
+) -> None:
+    """A file that cannot be read stops the action with its name, and asks nothing."""
+    folder = finished.copy(tmp_path)
+    (folder / name).write_bytes(content)
+    if name.startswith("zero"):
+        (folder / "controls.safetensors").unlink()
+    platform = Recorder()
+    with open_action(folder, platform) as action, pytest.raises(error, match=Path(name).name):
+        action.measure()
+    assert platform.queries == 0
+
+
+def test_half_a_file_is_a_sentence(finished: Finished, tmp_path: Path) -> None:
+    """Files cut off in their middle, as by a full disk, are told from whole ones."""
+    folder = finished.copy(tmp_path)
+    for name in ("controls.safetensors", "perturbations/epsilon-012.safetensors", "proxy.safetensors"):
+        path = folder / name
+        path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+        with open_action(folder, Recorder()) as action, pytest.raises(TTCAError, match=path.name):
+            action.measure()
+
+
+@pytest.mark.parametrize("edit", [lambda c: c.pop("certificate"), lambda c: c.update(certificate=5)])
+def test_a_certificate_without_its_parts_is_a_sentence(
+    finished: Finished, tmp_path: Path, edit: Callable[[dict[str, Any]], Any]
+) -> None:
+    """A certificate file that is JSON but holds no certificate is refused, not read."""
+    folder = finished.copy(tmp_path)
+    stored = json.loads((folder / "certificate.json").read_text())
+    edit(stored)
+    (folder / "certificate.json").write_text(json.dumps(stored))
+    with open_action(folder, Recorder()) as action, pytest.raises(ActionError, match="Expected a certificate"):
+        action.verify()
+
+
+# -- settings ---------------------------------------------------------------------------------------------------
+
+
+def test_the_architectures_known_without_torch_are_the_proxies_own() -> None:
+    """The list checked before the first query is the list the proxies can make."""
+    assert list_architectures() == ARCHITECTURES
+
+
+NUMBERS = st.one_of(st.integers(-3, 200), st.floats(), st.booleans(), st.just(2**70))
+
+
+@given(
+    st.fixed_dictionaries(
+        {},
+        optional={
+            "epsilons": st.lists(NUMBERS, max_size=4).map(tuple),
+            "seed": NUMBERS,
+            "epochs": NUMBERS,
+            "steps": NUMBERS,
+            "shift": NUMBERS,
+            "mixup": st.floats(),
+            "alpha": st.floats(),
+            "goal": st.one_of(NUMBERS, st.sampled_from(["parity", "improvement", "peace"])),
+            "architectures": st.lists(st.sampled_from(["small-cnn", "resnet19", "timm/x", ""]), max_size=2).map(tuple),
+        },
+    )
+)
+def test_settings_are_either_usable_or_refused(values: dict[str, Any]) -> None:
+    """Any numbers make settings whose every value a step can use, or a ConfigError, and never another error."""
+    try:
+        s = Settings(**values)
+    except ConfigError:
+        return
+    assert s.epsilons
+    assert all(type(e) is int and 1 <= e <= 127 for e in s.epsilons)
+    assert min(s.epochs, s.steps) >= 1
+    assert min(s.shift, s.seed, s.mixup) >= 0
+    assert s.mixup < float("inf")
+    assert s.seed < 2**32
+    assert 0 < s.alpha < 1
+    assert s.goal in ("parity", "improvement") or (isinstance(s.goal, float) and 0 < s.goal < 1)
+    assert all(a == "small-cnn" or a.startswith("timm/") for a in s.architectures)
+
+
+@pytest.mark.parametrize("goal", [0, 1, 1.5, -0.1, float("nan"), True, "Parity"])
+def test_a_goal_that_is_no_rate_is_refused_at_the_door(goal: Any) -> None:
+    """A goal no certificate could be about is refused with the settings, not after the pool was paid."""
+    with pytest.raises(ConfigError, match="Expected the goal"):
+        Settings(goal=goal)
