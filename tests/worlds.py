@@ -65,13 +65,9 @@ def roster(*, verification: int = 80, reference: bool = True, seed: int = 10) ->
     )
 
 
-def test_people(n: int = 80, *, seed: int = 100) -> People:
+def strangers(n: int = 80, *, seed: int = 100) -> People:
     """Return people of both groups who are in no role."""
     return crowd("test", n, n, seed=seed)
-
-
-# Not a test, whatever its name.
-test_people.__test__ = False  # type: ignore[attr-defined]
 
 
 def members(quota: int = 500) -> list[Member]:
@@ -81,7 +77,13 @@ def members(quota: int = 500) -> list[Member]:
 
 def settings(**changes: Any) -> Settings:
     """Return settings under which a step takes a fraction of a second."""
-    quick: dict[str, Any] = {"epsilons": (6, 12), "architectures": ("perceptron",), "epochs": 12, "steps": 10, "shift": 0}
+    quick: dict[str, Any] = {
+        "epsilons": (6, 12),
+        "architectures": ("perceptron",),
+        "epochs": 12,
+        "steps": 10,
+        "shift": 0,
+    }
     return Settings(**{**quick, **changes})
 
 

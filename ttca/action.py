@@ -143,6 +143,12 @@ class TransferSet:
         """Images sent for the pool."""
         return len(self.pool) + len(self.selection) + len(self.volunteers)
 
+    @property
+    def all_answers(self) -> Answers:
+        """Answers about pool people, selection people and volunteers, in this order: all that was paid for."""
+        parts = [self.answers, self.selection_answers, self.volunteers_answers]
+        return Answers.concatenate(parts, classes=self.answers.classes)
+
     def digest(self) -> str:
         """Return a SHA-256, 64 hex digits, of the images and of what was answered."""
         h = hashlib.sha256()

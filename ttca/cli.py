@@ -74,9 +74,9 @@ def init(
         file.parent.mkdir(parents=True, exist_ok=True)
         with file.open("x", encoding="utf-8") as new:
             new.write(TEMPLATE.format(file=file))
-    except FileExistsError:
-        raise ConfigError(f"Expected a new file, got {file}, which exists. Choose another name.") from None
     except OSError as error:
+        if file.exists():
+            raise ConfigError(f"Expected a new file, got {file}, which exists. Choose another name.") from None
         raise ConfigError(f"Expected to write {file}, got: {error}. Choose another place.") from None
     _say(ERR, f"Wrote {file}. Fill in the platform and the people, then: ttca run {file} --dry-run")
     if as_json:
@@ -127,9 +127,10 @@ def pool_run(file: FileArgument, dry_run: DryRunOption = False, as_json: JsonOpt
         if _planned(action, dry_run, as_json):
             return
         transfer = action.pool()
-        answered = int(transfer.answers.answered.sum())
-        result = {"images": len(transfer.answers), "answered": answered, "coverage": transfer.answers.coverage}
-        _emit(result, as_json, f"{answered} of {len(transfer.answers)} pool images have an answer.")
+        answers = transfer.all_answers
+        answered = int(answers.answered.sum())
+        result = {"images": len(answers), "answered": answered, "coverage": answers.coverage}
+        _emit(result, as_json, f"{answered} of {len(answers)} pool images have an answer.")
 
 
 @pool_app.command("status")

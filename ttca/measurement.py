@@ -69,6 +69,8 @@ class Measurement:
 
     def paired_p(self, first: str, second: str) -> float:
         """Return the exact two-sided McNemar p-value of two conditions on the same people."""
+        if self.resolved[first].shape != self.resolved[second].shape:
+            raise ActionError(f"Expected two conditions on the same people, got {first!r} and {second!r}.")
         both = self.resolved[first] & self.resolved[second]
         return float(mcnemar_exact(self.correct[first][both], self.correct[second][both]))
 

@@ -1,0 +1,596 @@
+"""Tests of the command line: exit status, one sentence or one JSON object, and no query where nothing can work."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+from safetensors.numpy import save
+
+from tests import worlds
+from ttca import __version__
+from ttca.certificates import Certificate
+from ttca.cli import main
+from ttca.data.folder import write_people
+from ttca.people import People
+from ttca.perturbations import FORMAT, PerturbationSet
+from ttca.platforms.retry import RetryPolicy
+from ttca.platforms.server import background_server
+from ttca.row import Row
+
+SUFFIX = "safetensors"
+
+
+@dataclass(frozen=True)
+class Done:
+    """A command that ended."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def json(self) -> dict[str, Any]:
+        """Return standard output, which must be exactly one strict JSON object on one line."""
+
+        def refuse(constant: str) -> None:
+            raise AssertionError(f"{constant} is no JSON")
+
+        assert self.out.count("\n") == 1
+        assert self.out.endswith("\n")
+        found = json.loads(self.out, parse_constant=refuse)
+        assert isinstance(found, dict)
+        return found
+
+    @property
+    def sentence(self) -> str:
+        """Return the last line of standard error, without line breaks, of a command that could not be done."""
+        assert self.code == 1
+        assert self.out == ""
+        assert "Traceback" not in self.err
+        before, mark, said = self.err.rpartition("ttca: ")
+        assert mark
+        assert "ttca:" not in before
+        return said.strip()
+
+
+class Terminal:
+    """Calls the command line in this process."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+        self._monkeypatch, self._capsys = monkeypatch, capsys
+
+    def __call__(self, *words: object) -> Done:
+        self._monkeypatch.setattr(sys, "argv", ["ttca", *map(str, words)])
+        self._capsys.readouterr()
+        with pytest.raises(SystemExit) as ended:
+            main()
+        code = ended.value.code
+        said = self._capsys.readouterr()
+        return Done(code if isinstance(code, int) else 0, said.out, said.err)
+
+
+@pytest.fixture
+def ttca(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Terminal:
+    """Return the command line of this process; its retries wait no real time."""
+    defaults = RetryPolicy.__init__.__kwdefaults__
+    assert defaults is not None
+    assert "sleep" in defaults
+    monkeypatch.setitem(defaults, "sleep", lambda _: None)
+    return Terminal(monkeypatch, capsys)
+
+
+@dataclass(frozen=True)
+class Served:
+    """A platform behind HTTP and the log of what it processed."""
+
+    url: str
+    log: Path
+
+    @property
+    def rows(self) -> int:
+        """Images processed so far."""
+        lines = self.log.read_text().splitlines() if self.log.exists() else []
+        return sum(json.loads(line)["rows"] for line in lines)
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    """Serve the tiny world's platform."""
+    log = tmp_path_factory.mktemp("served") / "access.jsonl"
+    with background_server(worlds.Recorder().inner, access_log=log) as url:
+        yield Served(url, log)
+
+
+@pytest.fixture(scope="module")
+def people(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a folder of people with roles, to be copied."""
+    home = tmp_path_factory.mktemp("people")
+    roles = worlds.roster().roles()
+    named = [role for role, group in roles.items() for _ in range(len(group))]
+    write_people(home / "people", People.concatenate(list(roles.values())), worlds.CLASSES, named)
+    return home / "people"
+
+
+@pytest.fixture
+def home(tmp_path: Path, people: Path, served: Served) -> Path:
+    """Return the folder of an action that has not begun."""
+    shutil.copytree(people, tmp_path / "mine" / "people")
+    (tmp_path / "mine" / "action.toml").write_text(worlds.action_file(served.url))
+    return tmp_path / "mine"
+
+
+@pytest.fixture(scope="module")
+def finished_home(tmp_path_factory: pytest.TempPathFactory, people: Path, served: Served) -> Path:
+    """Return the folder of an action that a program of its own ran to the end, with its output next to it."""
+    home = tmp_path_factory.mktemp("finished") / "mine"
+    shutil.copytree(people, home / "people")
+    (home / "action.toml").write_text(worlds.action_file(served.url))
+    done = subprocess.run(
+        [sys.executable, "-m", "ttca", "run", str(home), "--json"], capture_output=True, text=True, check=False
+    )
+    (home.parent / "done.json").write_text(json.dumps([done.returncode, done.stdout, done.stderr]))
+    return home
+
+
+@pytest.fixture
+def finished(tmp_path: Path, finished_home: Path) -> Path:
+    """Return a copy of the finished action."""
+    return Path(shutil.copytree(finished_home, tmp_path / "finished"))
+
+
+def paid(folder: Path) -> int:
+    """Return the queries that a ledger, which must be whole, says were paid."""
+    connection = sqlite3.connect(folder / "ledger.sqlite")
+    try:
+        assert connection.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+        return int(connection.execute("SELECT count(*) FROM attempts").fetchone()[0])
+    finally:
+        connection.close()
+
+
+# -- the whole way ----------------------------------------------------------------------------------------------
+
+
+def test_run_in_a_program_of_its_own_prints_one_row(finished_home: Path) -> None:
+    """`ttca run --json` ends with status 0, one JSON object on standard output, and everything else on the other."""
+    done = Done(*json.loads((finished_home.parent / "done.json").read_text()))
+    assert done.code == 0, done.err
+    assert tuple(done.json) == Row.keys()
+    assert done.json["gap_closed"] > 0.8
+    assert done.json["seed"] == 0
+    assert "What it costs" in done.err
+    assert "The honest row" in done.err
+    assert "Traceback" not in done.err
+    assert json.loads((finished_home / "row.json").read_text()) == done.json
+    for name in ("report.html", "certificate.json", f"perturbations.{SUFFIX}", f"proxy.{SUFFIX}"):
+        assert (finished_home / name).stat().st_size > 0
+
+
+def test_run_again_asks_nothing_and_says_the_same(finished: Path, ttca: Terminal, served: Served) -> None:
+    """A finished action is read back by every command, without a query."""
+    before = served.rows
+    row = json.loads((finished / "row.json").read_text())
+    report = (finished / "report.html").read_bytes()
+    (finished / "report.html").unlink()
+    for command in ("run", "report"):
+        said = ttca(command, finished, "--json").json
+        assert {k: v for k, v in said.items() if "seconds" not in k and k != "peak_rss_mb"} == {
+            k: v for k, v in row.items() if "seconds" not in k and k != "peak_rss_mb"
+        }
+    assert (finished / "report.html").stat().st_size == pytest.approx(len(report), rel=0.01)
+    certificate = Certificate.from_dict(ttca("verify", finished, "--json").json)
+    assert certificate.lower.value == row["certificate_lower"]
+    pooled = ttca("pool", "run", finished, "--json").json
+    assert pooled == {"images": 205, "answered": 205, "coverage": 1.0}
+    plan = ttca("run", finished / "action.toml", "--dry-run", "--json").json
+    assert {step: cost["queries"] for step, cost in plan.items()} == {
+        "pool": 0,
+        "audit": 0,
+        "verification": 0,
+        "controls": 0,
+    }
+    assert served.rows == before
+
+
+def test_every_step_can_be_a_command_of_its_own(home: Path, ttca: Terminal, served: Served) -> None:
+    """pool run, distil, learn and verify each do one step, pay for it alone, and leave its result in the folder."""
+    start = served.rows
+    assert ttca("pool", "run", home, "--json").json["answered"] == 205
+    assert served.rows - start == paid(home) == 205
+    fidelity = ttca("distil", home, "--json").json
+    assert fidelity.keys() == {"subgroup", "subgroup_interval", "reference", "reference_interval"}
+    assert fidelity["subgroup_interval"][0] <= fidelity["subgroup"] <= fidelity["subgroup_interval"][1]
+    files = ttca("learn", home, "--json").json["files"]
+    assert {e: PerturbationSet.load(path).epsilon for e, path in files.items()} == {"6": 6, "12": 12}
+    assert paid(home) == 205
+    certificate = Certificate.from_dict(ttca("verify", home, "--json").json)
+    assert paid(home) == served.rows - start == 205 + 160 + certificate.queries
+    status = ttca("pool", "status", home, "--json").json
+    assert status["paid"] == {"audit": 160, "pool": 205, "verification": certificate.queries}
+    assert sum(member["charged"] for member in status["members"]) == paid(home)
+
+
+def test_people_read_what_programs_read_as_json(finished: Path, ttca: Terminal) -> None:
+    """Without --json the result is in words on standard output."""
+    for words, expected in (
+        (("run", finished), "The honest row"),
+        (("pool", "run", finished), "205 of 205 pool images have an answer."),
+        (("pool", "status", finished), "Who paid"),
+        (("distil", finished), "the proxy agrees with the platform"),
+        (("learn", finished), "Learned δ for ε = 6, 12."),
+        (("verify", finished), "parity"),
+        (("report", finished), str(finished / "report.html")),
+        (("run", finished, "--dry-run"), "What it costs"),
+    ):
+        done = ttca(*words)
+        assert done.code == 0
+        assert expected in done.out
+        assert "ttca:" not in done.err
+
+
+PAYING = [("run",), ("pool", "run"), ("distil",), ("learn",), ("verify",), ("report",)]
+
+
+@pytest.mark.parametrize("command", PAYING, ids=" ".join)
+def test_a_dry_run_says_the_cost_and_spends_nothing(
+    home: Path, ttca: Terminal, served: Served, command: tuple[str, ...]
+) -> None:
+    """Every command that may cost queries can say how many, in JSON too, and then sends none."""
+    before = served.rows
+    plan = ttca(*command, home, "--dry-run", "--json").json
+    assert {step: cost["queries"] for step, cost in plan.items()} == {
+        "pool": 205,
+        "audit": 160,
+        "verification": 160,
+        "controls": 640,
+    }
+    assert {cost["affordable"] for cost in plan.values()} == {2500}
+    assert served.rows == before
+    assert paid(home) == 0
+
+
+def test_pool_status_does_not_meet_the_platform(finished: Path, ttca: Terminal) -> None:
+    """Who paid what is known while the platform is down."""
+    path = finished / "action.toml"
+    path.write_text(worlds.action_file("http://127.0.0.1:1"))
+    status = ttca("pool", "status", finished, "--json").json
+    assert sum(m["charged"] for m in status["members"]) == sum(status["paid"].values()) == paid(finished)
+
+
+def test_an_action_without_controls_ends_with_its_certificate(home: Path, ttca: Terminal) -> None:
+    """With controls = false, run pays for the certificate alone and prints it."""
+    text = (home / "action.toml").read_text().replace("[action]\n", "[action]\ncontrols = false\n")
+    (home / "action.toml").write_text(text)
+    certificate = Certificate.from_dict(ttca("run", home, "--json").json)
+    assert paid(home) == 205 + 160 + certificate.queries
+    assert not (home / "row.json").exists()
+
+
+def test_members_alone_get_numbers_about_themselves_and_strict_json(home: Path, ttca: Terminal) -> None:
+    """Without volunteers, what is not known about the reference is null, not NaN, and run says what is missing."""
+    shutil.rmtree(home / "people")
+    roles = worlds.roster(reference=False).roles()
+    named = [role for role, group in roles.items() for _ in range(len(group))]
+    write_people(home / "people", People.concatenate(list(roles.values())), worlds.CLASSES, named)
+    text = (home / "action.toml").read_text().replace("[action]\n", '[action]\ngoal = "improvement"\n')
+    (home / "action.toml").write_text(text)
+    for command in ("run", "report"):
+        assert "reference people among the verification people" in ttca(command, home).sentence
+    assert paid(home) == 0
+    said = ttca("distil", home, "--json").json
+    assert said["reference"] is None
+    assert said["subgroup"] > 0.5
+    assert "not defined for the reference" in ttca("distil", home).out.replace("\n", " ")
+    assert ttca("verify", home, "--json").json["goal"] == "improvement"
+
+
+# -- a member's own command -------------------------------------------------------------------------------------
+
+
+def apply_words(folder: Path, **changes: object) -> list[object]:
+    """Return the words that apply a finished action's δ to its first verification image."""
+    given: dict[str, object] = {
+        "image": folder / "people" / "images" / "000205.png",
+        "class": worlds.CLASSES[0],
+        "out": folder / "submit.png",
+        **changes,
+    }
+    image = given.pop("image")
+    options = [word for name, value in given.items() for word in (f"--{name}", value)]
+    return ["apply", folder / f"perturbations.{SUFFIX}", image, *options]
+
+
+def test_a_member_applies_their_own_delta(finished: Path, ttca: Terminal) -> None:
+    """apply writes clip(x + δ) of the class as PNG and says what it changed."""
+    chosen = PerturbationSet.load(finished / f"perturbations.{SUFFIX}")
+    said = ttca(*apply_words(finished, epsilon=chosen.epsilon), "--json").json
+    before = np.asarray(Image.open(finished / "people" / "images" / "000205.png"))
+    after = np.asarray(Image.open(finished / "submit.png"))
+    assert np.array_equal(after, chosen.apply(before[None], 0)[0])
+    assert said["epsilon"] == chosen.epsilon
+    assert said["values_changed"] == int((after != before).sum()) > 0
+    assert "Submit it as it is" in ttca(*apply_words(finished)).out
+
+
+def test_names_with_brackets_are_printed_and_not_obeyed(finished: Path, ttca: Terminal) -> None:
+    """A path or class that looks like markup appears letter by letter, in results and in errors."""
+    odd = finished / "[bold]x[/red]"
+    assert str(odd / "a.png") in ttca(*apply_words(finished, out=odd / "a.png")).out
+    assert (odd / "a.png").is_file()
+    assert "got '[/b]'" in ttca(*apply_words(finished, **{"class": "[/b]"})).sentence
+    assert f"Wrote {odd / 'action.toml'}." in ttca("init", odd / "action.toml").err
+    (odd / "action.toml").write_text("[zzz]")
+    assert str(odd) in ttca("run", odd).sentence
+
+
+def spoilt(folder: Path, epsilon: int) -> None:
+    """Overwrite the shared file with one that states a smaller ε than its δ keeps."""
+    path = folder / f"perturbations.{SUFFIX}"
+    known = PerturbationSet.load(path)
+    facts = {
+        "epsilon": epsilon,
+        "classes": known.classes,
+        "subgroup": known.subgroup,
+        "image_shape": known.image_shape,
+        "fingerprint": known.fingerprint,
+        "created": known.created,
+        "expires": None,
+        "evidence": {},
+        "signature": None,
+    }
+    path.write_bytes(save({"delta": known.delta}, metadata={"format": FORMAT, "facts": json.dumps(facts)}))
+
+
+def test_a_file_of_another_epsilon_is_refused(finished: Path, ttca: Terminal) -> None:
+    """--epsilon refuses a file of another ε, and a file that exceeds its own ε is refused whatever is asked."""
+    epsilon = PerturbationSet.load(finished / f"perturbations.{SUFFIX}").epsilon
+    assert f"ε = 3, got one with ε = {epsilon}" in ttca(*apply_words(finished, epsilon=3)).sentence
+    spoilt(finished, 3)
+    assert "≤ ε = 3 levels" in ttca(*apply_words(finished)).sentence
+    assert "≤ ε = 3 levels" in ttca(*apply_words(finished, epsilon=3), "--json").sentence
+    assert not (finished / "submit.png").exists()
+
+
+def test_apply_says_what_is_wrong_with_an_image(finished: Path, ttca: Terminal) -> None:
+    """An image of another size, a missing one, an unknown class and a JPEG to write are each a sentence."""
+    Image.fromarray(np.zeros((9, 8, 3), np.uint8)).save(finished / "big.png")
+    for change, sentence in (
+        ({"image": finished / "big.png"}, "8×8"),
+        ({"image": finished / "none.png"}, "none.png"),
+        ({"class": "dots"}, "stripes, bars, checks, got 'dots'"),
+        ({"out": finished / "submit.jpg"}, "ending in .png"),
+    ):
+        assert sentence in ttca(*apply_words(finished, **change)).sentence
+    assert not list(finished.glob("submit*"))
+
+
+# -- bad input: exit 1, one sentence, no query, the ledger intact -----------------------------------------------
+
+
+def edit(path: Path, old: str, new: str) -> None:
+    """Replace what must be there in a file."""
+    text = path.read_text()
+    assert old in text
+    path.write_text(text.replace(old, new))
+
+
+def wrong_shape(home: Path) -> None:
+    """Make one image larger than the platform takes."""
+    Image.fromarray(np.zeros((9, 8, 3), np.uint8)).save(home / "people" / "images" / "000007.png")
+
+
+def no_image(home: Path) -> None:
+    """Make one image a text file."""
+    (home / "people" / "images" / "000007.png").write_text("hello")
+
+
+def unknown_class(home: Path) -> None:
+    """Name a class that the platform does not have."""
+    edit(home / "people" / "people.csv", "000001.png,bars", "000001.png,dots")
+
+
+def no_verification(home: Path) -> None:
+    """Give verification people the role of pool people."""
+    edit(home / "people" / "people.csv", ",verification", ",pool")
+
+
+def toml(old: str, new: str) -> Any:
+    """Return a change of the action file."""
+    return lambda home: edit(home / "action.toml", old, new)
+
+
+BAD_INPUT = {
+    "wrong-shaped image": (wrong_shape, "000007.png"),
+    "damaged image": (no_image, "000007.png"),
+    "missing image": (lambda home: (home / "people" / "images" / "000007.png").unlink(), "000007.png"),
+    "unknown class": (unknown_class, "'dots'"),
+    "no verification people": (no_verification, "role verification"),
+    "quota 0": (toml("quota = 500", "quota = 0"), "quota of at least 1"),
+    "a member's quota 0": (toml("quota = 500", "quota = 500\n[pool.quotas]\nmember-1 = 0"), "quota of at least 1"),
+    "a stranger's quota": (toml("quota = 500", "quota = 500\n[pool.quotas]\nnobody = 9"), "nobody"),
+    "cap below the cost": (toml("quota = 500", "quota = 500\ncap = 50"), "cap"),
+    "quotas below the cost": (toml("quota = 500", "quota = 20"), "205"),
+    "too few classes": (toml(', "checks"]', "]"), "classes"),
+    "too many classes": (toml('"checks"]', '"checks", "dots"]'), "classes"),
+    "another model": (toml('"tiny"', '"huge"'), "huge"),
+    "unknown key": (toml("epochs", "epoch"), "Did you mean 'epochs'"),
+    "unknown architecture": (toml("perceptron", "perceptrn"), "perceptrn"),
+    "unknown timm model": (toml("perceptron", "timm/resnet_of_mine"), "resnet_of_mine"),
+    "goal no rate": (toml("[action]", "[action]\ngoal = 1.5"), "goal"),
+    "no people": (toml('"people"', '"nowhere"'), "nowhere"),
+    "no TOML": (toml("[action]", "[action"), "action.toml"),
+}
+
+
+@pytest.mark.parametrize("case", BAD_INPUT)
+def test_bad_input_is_one_sentence_and_no_query(home: Path, ttca: Terminal, served: Served, case: str) -> None:
+    """Whatever is wrong with an action's files ends in status 1, a sentence, no query and a whole ledger."""
+    spoil, expected = BAD_INPUT[case]
+    spoil(home)
+    before = served.rows
+    assert expected in ttca("run", home, "--json").sentence
+    assert served.rows == before
+    if (home / "ledger.sqlite").exists():
+        assert paid(home) == 0
+
+
+@pytest.mark.parametrize("command", PAYING, ids=" ".join)
+def test_a_platform_that_is_down_is_one_sentence(home: Path, ttca: Terminal, command: tuple[str, ...]) -> None:
+    """With nobody at the platform's address, every command that needs it says so."""
+    (home / "action.toml").write_text(worlds.action_file("http://127.0.0.1:1"))
+    assert "Check url, and that the platform is up" in ttca(*command, home).sentence
+
+
+def test_a_platform_that_goes_down_leaves_the_ledger_whole(home: Path, ttca: Terminal) -> None:
+    """An action stopped by its platform's end keeps every answer and goes on when the platform is back."""
+    with background_server(worlds.Recorder().inner) as url:
+        (home / "action.toml").write_text(worlds.action_file(url))
+        ttca("pool", "run", home)
+        port = int(url.rpartition(":")[2])
+    assert "Check url" in ttca("verify", home).sentence
+    assert paid(home) == 205
+    with background_server(worlds.Recorder().inner, port=port):
+        assert ttca("distil", home, "--json").code == 0
+    assert paid(home) == 205
+
+
+class Chameleon(worlds.Recorder):
+    """Says in its metadata that it knows three classes, and answers about four."""
+
+    def attempt(self, *arguments: Any, **options: Any) -> Any:
+        """Answer with one class too many."""
+        said = super().attempt(*arguments, **options)
+        wider = np.concatenate([said.scores * 0.5, np.full((len(said), 1), 0.5, np.float32)], axis=1)
+        return type(said)(said.status, said.labels, wider, said.resolution)
+
+
+def test_answers_about_other_classes_stop_after_one_request(home: Path, ttca: Terminal) -> None:
+    """A platform whose answers have a class too many costs one request, which is charged, and then stops."""
+    platform = Chameleon()
+    with background_server(platform) as url:
+        (home / "action.toml").write_text(worlds.action_file(url))
+        assert "(16, 3), got FP32 of shape (16, 4)" in ttca("run", home).sentence
+    assert len(platform.seen) == 1
+    assert paid(home) == platform.queries == 16
+
+
+def test_a_damaged_ledger_is_one_sentence(home: Path, ttca: Terminal, served: Served) -> None:
+    """A ledger that is no ledger stops every command, and is left as it is."""
+    before = served.rows
+    (home / "ledger.sqlite").write_bytes(b"not a database" * 100)
+    for words in (("run", home), ("pool", "status", home)):
+        assert "ledger.sqlite" in ttca(*words).sentence
+    assert (home / "ledger.sqlite").read_bytes() == b"not a database" * 100
+    assert served.rows == before
+
+
+def test_status_before_the_first_query_says_how_to_begin(home: Path, ttca: Terminal) -> None:
+    """Without a ledger, pool status says that nothing was asked yet, and makes none."""
+    assert "nothing has been asked yet" in ttca("pool", "status", home).sentence
+    assert not (home / "ledger.sqlite").exists()
+
+
+@pytest.mark.parametrize("command", [*PAYING, ("pool", "status")], ids=" ".join)
+def test_a_missing_action_file_says_how_to_write_one(tmp_path: Path, ttca: Terminal, command: tuple[str, ...]) -> None:
+    """Every command on a folder without an action names the command that writes one."""
+    assert "ttca init" in ttca(*command, tmp_path).sentence
+    assert "ttca init" in ttca(*command, tmp_path / "nowhere" / "action.toml").sentence
+
+
+# -- init, usage and the rest -----------------------------------------------------------------------------------
+
+
+def test_init_writes_once_and_never_over_a_file(tmp_path: Path, ttca: Terminal) -> None:
+    """init makes the folder and the file, says so on standard error, and refuses to replace either."""
+    path = tmp_path / "new" / "action.toml"
+    done = ttca("init", path)
+    assert (done.code, done.out) == (0, "")
+    assert str(path) in done.err
+    first = path.read_bytes()
+    assert "which exists" in ttca("init", path).sentence
+    assert "which exists" in ttca("init", path.parent).sentence
+    assert path.read_bytes() == first
+    assert ttca("init", tmp_path / "other.toml", "--json").json == {"file": str(tmp_path / "other.toml")}
+
+
+def test_init_where_nothing_can_be_written_is_a_sentence(tmp_path: Path, ttca: Terminal) -> None:
+    """A folder that cannot be made is refused with a sentence."""
+    (tmp_path / "file").write_text("")
+    assert "Choose another place" in ttca("init", tmp_path / "file" / "action.toml").sentence
+
+
+def test_the_version_is_printed_alone(ttca: Terminal) -> None:
+    """--version prints the version and nothing else."""
+    assert ttca("--version") == Done(0, f"{__version__}\n", "")
+
+
+def test_a_program_of_its_own_ends_with_the_same_statuses(tmp_path: Path) -> None:
+    """As a real program, ttca ends with 0, 1 and 2, and shows no traceback."""
+    for words, code, out, err in (
+        (["--version"], 0, f"{__version__}\n", ""),
+        (["run", str(tmp_path), "--json"], 1, "", "ttca: Expected an action file"),
+        (["run"], 2, "", "Missing argument"),
+    ):
+        done = subprocess.run([sys.executable, "-m", "ttca", *words], capture_output=True, text=True, check=False)
+        assert (done.returncode, done.stdout) == (code, out)
+        assert err in done.stderr
+        assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("fly",),
+        ("run",),
+        ("run", "a", "b"),
+        ("run", "a", "--jsn"),
+        ("apply", "a", "b", "--out", "c.png"),
+        ("apply", "a", "b", "--class", "c"),
+        ("apply", "a", "b", "--class", "c", "--out", "d.png", "--epsilon", "many"),
+        ("pool", "fly"),
+        ("demo", "--seed", "-1"),
+        ("serve", "model.onnx", "--classes", "a,b", "--size", "8", "--port", "70000"),
+    ],
+    ids=" ".join,
+)
+def test_wrong_usage_is_status_2(ttca: Terminal, words: tuple[str, ...]) -> None:
+    """A command line that cannot be understood ends with status 2, on standard error alone."""
+    done = ttca(*words)
+    assert (done.code, done.out) == (2, "")
+    assert "Usage" in done.err
+
+
+def test_pool_alone_shows_its_commands(ttca: Terminal) -> None:
+    """`ttca pool` without a command says which there are."""
+    done = ttca("pool")
+    assert done.code == 0
+    assert "status" in done.out
+    assert "run" in done.out
+
+
+@pytest.mark.parametrize("command", ["init", "run", "pool", "distil", "learn", "verify", "report", "apply", "serve"])
+def test_every_command_explains_itself(ttca: Terminal, command: str) -> None:
+    """--help is there for every command, with status 0."""
+    done = ttca(command, "--help")
+    assert done.code == 0
+    assert "Usage" in done.out
+
+
+def test_serving_what_is_no_model_is_a_sentence(tmp_path: Path, ttca: Terminal) -> None:
+    """A missing or damaged ONNX file is refused with a sentence."""
+    path = tmp_path / "model.onnx"
+    words = ("serve", path, "--classes", "a,b", "--size", "8")
+    assert "model.onnx" in ttca(*words).sentence
+    path.write_bytes(b"not a model")
+    assert "model.onnx" in ttca(*words).sentence

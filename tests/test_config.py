@@ -1,0 +1,399 @@
+"""Tests of the action file: what is written is what is used, and every mistake is a sentence before any query."""
+
+from __future__ import annotations
+
+import json
+import re
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from tests import worlds
+from ttca.action import Settings
+from ttca.config import TEMPLATE, ActionFile, PlatformSection, PoolSection, read_action
+from ttca.data.folder import write_people
+from ttca.errors import ActionError, ConfigError, DataError, TTCAError
+from ttca.people import People
+from ttca.platforms.server import background_server
+
+PLAIN = worlds.action_file("http://127.0.0.1:1")
+
+
+def read(folder: Path, text: str) -> ActionFile:
+    """Write an action file and read it."""
+    (folder / "action.toml").write_text(text, encoding="utf-8")
+    return read_action(folder)
+
+
+def uncommented() -> str:
+    """Return the template with its optional keys switched on."""
+    return re.sub(r"(?m)^# (?=\w+ +=|\[)", "", TEMPLATE.format(file="action.toml"))
+
+
+def test_the_template_is_read_as_it_is_written(tmp_path: Path) -> None:
+    """What ttca init writes is a valid action file whose values are the defaults of a small action."""
+    found = read(tmp_path, TEMPLATE.format(file="action.toml"))
+    assert found.settings == Settings(name="my-action", subgroup="whom it is for")
+    assert found.pool == PoolSection()
+    assert found.platform.classes == ("first", "second")
+    assert found.platform.is_loopback
+    assert found.folder == tmp_path
+
+
+def test_every_key_of_the_template_is_accepted(tmp_path: Path) -> None:
+    """Every key that the template shows, the commented ones included, is one that ttca reads."""
+    text = uncommented()
+    tables = tomllib.loads(text)
+    assert {"authorised_by", "key_variable"} <= tables["platform"].keys()
+    assert {"cap", "quotas"} <= tables["pool"].keys()
+    found = read(tmp_path, text)
+    sections = {"action": found.settings, "platform": found.platform, "people": found.people, "pool": found.pool}
+    assert tables.keys() == sections.keys()
+    for name, table in tables.items():
+        for key, value in table.items():
+            said = getattr(sections[name], key)
+            assert (list(said) if isinstance(said, tuple) else said) == value
+
+
+def test_a_filled_in_template_opens_an_action(tmp_path: Path) -> None:
+    """The template with its blanks filled in opens an action with all its people, at no query's cost."""
+    log = tmp_path / "log"
+    roster = worlds.roster()
+    write_people(tmp_path / "mine", People.concatenate(list(roster.roles().values())), worlds.CLASSES)
+    with background_server(worlds.Recorder().inner, access_log=log) as url:
+        blanks = {
+            "http://127.0.0.1:8000": url,
+            "my-model": "tiny",
+            '["first", "second"]': json.dumps(worlds.CLASSES),
+            "people.csv": "mine/people.csv",
+        }
+        text = TEMPLATE.format(file="action.toml")
+        for blank, filled in blanks.items():
+            assert text.count(blank) == 1
+            text = text.replace(blank, filled)
+        with read(tmp_path, text).open() as action:
+            assert sum(map(len, action.roster.roles().values())) == 365
+            assert {m.quota for m in action.queries.members.values()} == {100}
+            plan = action.plan()
+    assert plan["pool"].queries == plan["pool"].images > 0
+    assert not log.exists()
+
+
+@pytest.mark.parametrize("place", ["folder", "file"])
+def test_an_action_is_named_by_its_file_or_its_folder(tmp_path: Path, place: str) -> None:
+    """The folder of an action file stands for the file."""
+    (tmp_path / "action.toml").write_text(PLAIN)
+    found = read_action(tmp_path if place == "folder" else tmp_path / "action.toml")
+    assert found.path == tmp_path / "action.toml"
+
+
+# -- mistakes ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "hint"),
+    [
+        ("[pool]", "[pol]", "'pool'"),
+        ("epochs =", "epoch =", "'epochs'"),
+        ("epsilons =", "epsilon =", "'epsilons'"),
+        ("url =", "ulr =", "'url'"),
+        ("source =", "sources =", "'source'"),
+        ("quota =", "qouta =", "'quota'"),
+    ],
+)
+def test_a_misspelt_name_gets_the_nearest_one(tmp_path: Path, old: str, new: str, hint: str) -> None:
+    """A key or table that is not known is refused with the name that was probably meant."""
+    with pytest.raises(ConfigError, match=f"Did you mean {hint}"):
+        read(tmp_path, PLAIN.replace(old, new))
+
+
+def test_a_name_like_no_other_gets_the_whole_list(tmp_path: Path) -> None:
+    """A key that resembles none is refused with all that there are."""
+    with pytest.raises(ConfigError, match=r"quota, quotas, cap, concurrency, batch, got 'zzz'\.$"):
+        read(tmp_path, PLAIN + "zzz = 1\n")
+
+
+@pytest.mark.parametrize(
+    ("table", "line"),
+    [
+        ("action", "seed = 1.5"),
+        ("action", "seed = true"),
+        ("action", 'seed = "1"'),
+        ("action", "seed = -1"),
+        ("action", "seed = 99999999999999"),
+        ("action", f"seed = 1{'0' * 500}"),
+        ("action", f"seed = 0x{'f' * 6000}"),
+        ("action", f"alpha = 1{'0' * 500}"),
+        ("action", "alpha = 0"),
+        ("action", "alpha = nan"),
+        ("action", "mixup = inf"),
+        ("action", "mixup = nan"),
+        ("action", "flip = 1"),
+        ("action", 'goal = "peace"'),
+        ("action", "goal = 2"),
+        ("action", "goal = true"),
+        ("action", "goal = []"),
+        ("action", "name = 5"),
+        ("action", "name = 2026-01-01"),
+        ("pool", "cap = 1.5"),
+        ("pool", "quotas = 5"),
+        ("pool", 'quotas = {ada = "many"}'),
+        ("pool", "quotas = {ada = true}"),
+        ("pool", "batch = [1]"),
+        ("people", "verification = true"),
+        ("people", "selection = [0.2]"),
+        ("platform", "version = 1"),
+        ("platform", "max_batch = 2.5"),
+    ],
+)
+def test_a_value_of_the_wrong_kind_is_a_sentence(tmp_path: Path, table: str, line: str) -> None:
+    """A value that its key cannot have is refused with a sentence that names the key."""
+    key = line.split(" ")[0]
+    with pytest.raises(ConfigError, match=rf"Expected .*\b{key}\b"):
+        read(tmp_path, worlds.action_file("http://127.0.0.1:1", **{table: line + "\n"}))
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("epsilons = [6, 12]", "epsilons = []"),
+        ("epsilons = [6, 12]", "epsilons = [6, 6]"),
+        ("epsilons = [6, 12]", "epsilons = [0]"),
+        ("epsilons = [6, 12]", "epsilons = [128]"),
+        ("epsilons = [6, 12]", "epsilons = [6.0]"),
+        ("epsilons = [6, 12]", "epsilons = [true]"),
+        ("epsilons = [6, 12]", "epsilons = 6"),
+        ("epsilons = [6, 12]", f"epsilons = [0x{'f' * 6000}]"),
+        ('["perceptron"]', "[]"),
+        ('["perceptron"]', '"perceptron"'),
+        ('["perceptron"]', '["perceptrn"]'),
+        ("epochs = 12", "epochs = 0"),
+        ("steps = 10", "steps = 0"),
+        ("shift = 0", "shift = -1"),
+        ("quota = 500", "quota = 2.5"),
+        ('model = "tiny"\n', ""),
+        ('source = "people"\n', ""),
+    ],
+)
+def test_a_value_out_of_range_or_missing_is_a_sentence(tmp_path: Path, old: str, new: str) -> None:
+    """A family of ε, an architecture or a count that no step could use is refused when the file is read."""
+    assert old in PLAIN
+    with pytest.raises(ConfigError, match=r"Expected .*\bgot\b"):
+        read(tmp_path, PLAIN.replace(old, new))
+
+
+@pytest.mark.parametrize("table", ["platform", "people"])
+def test_a_table_that_is_needed_is_missed(tmp_path: Path, table: str) -> None:
+    """Without its platform or its people an action file is refused."""
+    text = re.sub(rf"\[{table}\][^\[]*(\[[^\]]*\]\n[^\[]*)?(?=\[|$)", "", PLAIN, count=1)
+    assert f"[{table}]" not in text
+    with pytest.raises(ConfigError, match=rf"Expected the table \[{table}\]"):
+        read(tmp_path, text)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"[action",
+        b"\xff\xfe",
+        b"a = " + b"[" * 5000,
+        b"a = 1" + b"0" * 5000,
+        b"[action]\n[action]\n",
+        b"a = 2026-13-01",
+    ],
+    ids=["broken", "no UTF-8", "too deep", "too long", "twice", "no date"],
+)
+def test_a_file_that_is_no_toml_is_a_sentence(tmp_path: Path, content: bytes) -> None:
+    """Whatever is in the file, reading it ends in a ConfigError that names it."""
+    (tmp_path / "action.toml").write_bytes(content)
+    with pytest.raises(ConfigError, match=r"action\.toml"):
+        read_action(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["missing.toml", "missing/action.toml", "x" * 5000])
+def test_a_file_that_is_not_there_is_a_sentence(tmp_path: Path, name: str) -> None:
+    """A missing file, in whatever way, is a ConfigError."""
+    with pytest.raises(ConfigError, match="Expected"):
+        read_action(tmp_path / name)
+
+
+def test_an_empty_folder_says_how_to_begin(tmp_path: Path) -> None:
+    """A folder without an action file names the command that writes one."""
+    with pytest.raises(ConfigError, match="ttca init"):
+        read_action(tmp_path)
+
+
+VALUES = st.recursive(
+    st.one_of(
+        st.booleans(),
+        st.integers(-(2**80), 2**80),
+        st.floats(),
+        st.text(st.characters(codec="utf-8"), max_size=8),
+        st.sampled_from(["parity", "small-cnn", "http://127.0.0.1:1", "http://[", "kserve-v2", "2026-01-01"]),
+    ),
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.dictionaries(st.text("ab", min_size=1, max_size=2), inner, max_size=2)
+    ),
+    max_leaves=4,
+)
+KEYS = {
+    "action": [*Settings.__dataclass_fields__, "other"],
+    "platform": [*PlatformSection.__dataclass_fields__, "other"],
+    "people": ["source", "verification", "selection"],
+    "pool": [*PoolSection.__dataclass_fields__],
+}
+
+
+def toml(value: Any) -> str:
+    """Return a value as TOML."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, str):
+        # A JSON string is a TOML string, but for DEL.
+        return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007F")
+    if isinstance(value, list):
+        return "[" + ", ".join(map(toml, value)) + "]"
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{k} = {toml(v)}" for k, v in value.items()) + "}"
+    return str(value)
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=300, deadline=None)
+@given(
+    st.fixed_dictionaries(
+        {}, optional={t: VALUES | st.dictionaries(st.sampled_from(k), VALUES, max_size=5) for t, k in KEYS.items()}
+    )
+)
+def test_any_toml_gives_an_action_or_a_config_error(tmp_path: Path, tables: dict[str, Any]) -> None:
+    """Whatever TOML stands in the file, it is read into checked sections or refused with a ConfigError."""
+    text = "\n".join(f"{name} = {toml(value)}" for name, value in tables.items())
+    assert tomllib.loads(text).keys() == tables.keys(), "the test writes TOML"
+    try:
+        found = read(tmp_path, text)
+    except ConfigError:
+        return
+    assert isinstance(found.settings, Settings)
+    assert isinstance(found.platform.is_loopback, bool)
+    assert all(type(c) is str for c in found.platform.classes)
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=100, deadline=None)
+@given(st.sampled_from(list(KEYS)), st.data())
+def test_one_odd_value_gives_an_action_or_a_config_error(tmp_path: Path, table: str, data: st.DataObject) -> None:
+    """One arbitrary value in an otherwise good file is either used as it is or refused with a ConfigError."""
+    key = data.draw(st.sampled_from([k for k in KEYS[table] if k != "other"]))
+    value = data.draw(VALUES)
+    tables = tomllib.loads(PLAIN)
+    tables[table][key] = value
+    text = "\n".join(f"{name} = {toml(found)}" for name, found in tables.items())
+    try:
+        found = read(tmp_path, text)
+    except ConfigError:
+        return
+    section = {"action": found.settings, "platform": found.platform, "people": found.people, "pool": found.pool}
+    said = getattr(section[table], key)
+    assert (list(said) if isinstance(said, tuple) else said) == value or (said != said and value != value)
+
+
+# -- what opening makes of it -----------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Return a folder with people of the tiny world."""
+    roles = worlds.roster().roles()
+    named = [role for role, people in roles.items() for _ in range(len(people))]
+    write_people(tmp_path / "people", People.concatenate(list(roles.values())), worlds.CLASSES, named)
+    return tmp_path
+
+
+def test_roles_and_quotas_are_those_of_the_files(folder: Path) -> None:
+    """Roles come from the table of people, quotas from the action file, one member's own first."""
+    with background_server(worlds.Recorder().inner) as url:
+        text = worlds.action_file(url, pool="cap = 900\n[pool.quotas]\nmember-2 = 7\n")
+        with read(folder, text).open() as action:
+            for role, people in worlds.roster().roles().items():
+                assert np.array_equal(getattr(action.roster, role).images, people.images)
+            quotas = {b.member: b.quota for b in action.queries.status()}
+            assert quotas == {name: 7 if name == "member-2" else 500 for name in worlds.MEMBERS}
+            assert action.plan()["pool"].affordable == 900
+            assert action.platform.info.fingerprint != worlds.Recorder().info.fingerprint, "another way to it"
+
+
+def test_shares_decide_the_roles_where_the_table_has_none(tmp_path: Path) -> None:
+    """Without a column of roles, persons are shared out by the file's shares and seed, the same each time."""
+    everybody = People.concatenate(list(worlds.roster().roles().values()))
+    write_people(tmp_path / "people", everybody, worlds.CLASSES)
+    with background_server(worlds.Recorder().inner) as url:
+        text = worlds.action_file(url, people="verification = 0.25\nselection = 0.5\n")
+        rosters = []
+        for seed in (0, 0, 1):
+            with read(tmp_path, text.replace("[action]\n", f"[action]\nseed = {seed}\n")).open() as action:
+                rosters.append({r: set(p.persons.tolist()) for r, p in action.roster.roles().items()})
+    assert rosters[0] == rosters[1] != rosters[2]
+    assert len(rosters[0]["verification"]) == pytest.approx(365 / 4, abs=5)
+    assert len(rosters[0]["selection"]) == pytest.approx(365 * 3 / 8, abs=5)
+
+
+BAD_OPENINGS: dict[str, tuple[dict[str, str], type[TTCAError], str]] = {
+    "stranger": ({"pool": "[pool.quotas]\nnobody = 5\n"}, ConfigError, r"\[pool\.quotas\].*nobody"),
+    "no such people": ({"people": ""}, DataError, "no such file"),
+    "protocol": ({"platform": 'protocol = "smoke"\n'}, ConfigError, "smoke"),
+    "key": ({"platform": 'key_variable = "MY_SECRET"\n'}, ConfigError, "TTCA_KEY_"),
+    "timeout": ({"platform": "read_timeout = 0\n"}, ConfigError, "read_timeout"),
+    "batch": ({"platform": "max_batch = 0\n"}, ConfigError, "max_batch"),
+    "concurrency": ({"pool": "concurrency = 0\n"}, ConfigError, "concurrency"),
+}
+
+
+@pytest.mark.parametrize("case", BAD_OPENINGS)
+def test_what_cannot_work_is_refused_on_opening(folder: Path, case: str) -> None:
+    """A stranger's quota, missing people or an impossible option stop before a query is sent."""
+    change, error, sentence = BAD_OPENINGS[case]
+    platform = worlds.Recorder()
+    with background_server(platform) as url:
+        text = worlds.action_file(url, **change)
+        if case == "no such people":
+            text = text.replace('"people"', '"nowhere"')
+        with pytest.raises(error, match=sentence):
+            read(folder, text).open()
+    assert platform.queries == 0
+
+
+@pytest.mark.parametrize("line", ["verification = 1.5", "verification = -0.1", "verification = nan", "selection = 1.0"])
+def test_an_impossible_share_is_refused_on_opening(tmp_path: Path, line: str) -> None:
+    """A share of people outside [0, 1) is refused with a sentence."""
+    write_people(tmp_path / "people", worlds.roster().verification, worlds.CLASSES)
+    with background_server(worlds.Recorder().inner) as url, pytest.raises(ActionError, match=r"in \[0, 1\)"):
+        read(tmp_path, worlds.action_file(url, people=line + "\n")).open()
+
+
+@pytest.mark.parametrize(
+    ("url", "loopback"),
+    [
+        ("http://127.0.0.1:8000", True),
+        ("http://127.8.9.1", True),
+        ("http://localhost:8000/v2", True),
+        ("http://[::1]:8000", True),
+        ("https://example.org", False),
+        ("https://localhost.example.org", False),
+        ("https://10.0.0.1", False),
+        ("http://[::1", False),
+        ("", False),
+    ],
+)
+def test_a_url_says_whether_it_is_this_machine(url: str, loopback: bool) -> None:
+    """Only loopback addresses and localhost are this machine; a URL that cannot be read is not."""
+    assert PlatformSection(url=url, model="m", classes=("a", "b")).is_loopback is loopback
+
+
+def test_a_platform_off_this_machine_needs_an_authority(tmp_path: Path) -> None:
+    """Without a word on who allowed it, a platform elsewhere is refused before anything is sent."""
+    found = read(tmp_path, worlds.action_file("https://platform.invalid"))
+    with pytest.raises(ConfigError, match="authorised"):
+        found.open()

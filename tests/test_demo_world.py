@@ -1,0 +1,109 @@
+"""Tests of the demo's people: nobody has two roles, and the camera is all that makes a group."""
+
+from __future__ import annotations
+
+from functools import cache
+
+import numpy as np
+import pytest
+
+from ttca.data.cameras import bad_camera
+from ttca.data.digits import load_digits_images
+from ttca.demo.world import CAMERA, DIGITS, MEMBERS, SHARE_IN_TRAINING, SIZE, VOLUNTEERS, DigitsWorld, digits_world
+from ttca.people import People, Roster
+
+TOTAL = 1797
+
+
+@cache
+def world(seed: int = 0) -> DigitsWorld:
+    """Return the demo's world, made once per seed."""
+    return digits_world(seed)
+
+
+def everybody(found: DigitsWorld) -> dict[str, People]:
+    """Return all people by role, test people included."""
+    return {**found.roster.roles(), "test": found.test}
+
+
+def numbers(people: People) -> set[int]:
+    """Return which of scikit-learn's digits people are."""
+    return {int(person.removeprefix("person-")) for person in people.persons.tolist()}
+
+
+def test_the_digits_are_split_into_thirds() -> None:
+    """A third trained the platform, a third is the collective, a third are test people, and together they are all."""
+    found = world()
+    collective = set().union(*(numbers(p) for p in found.roster.roles().values()))
+    assert len(found.training_images) == len(found.training_classes) == TOTAL // 3
+    assert len(collective) == len(numbers(found.test)) == TOTAL // 3
+    assert not collective & numbers(found.test)
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_no_person_and_no_image_is_in_two_places(seed: int) -> None:
+    """Persons of different roles, and the digits that trained the platform, are disjoint in every seed."""
+    found = world(seed)
+    Roster(**found.roster.roles(), test=found.test)
+    persons = [numbers(p) for p in everybody(found).values()]
+    assert sum(map(len, persons)) == len(set().union(*persons))
+    sharp, _ = load_digits_images(SIZE)
+    trained_on = {image.tobytes() for image in found.training_images}
+    asked = {image.tobytes() for p in everybody(found).values() for image in p.images}
+    outside = set(range(TOTAL)) - set().union(*persons)
+    few = round(SHARE_IN_TRAINING * len(outside))
+    assert len(trained_on & {sharp[i].tobytes() for i in outside}) >= len(outside) - few
+    assert not trained_on & asked
+
+
+def test_the_camera_is_all_that_differs_between_the_groups() -> None:
+    """Every reference picture is the sharp original of a member's own, and every member's went through the camera."""
+    sharp, classes = load_digits_images(SIZE)
+    through_camera = bad_camera(sharp, seed=0, **CAMERA)
+    for people in everybody(world()).values():
+        rows = np.array([int(person.removeprefix("person-")) for person in people.persons.tolist()])
+        expected = np.where(people.subgroup[:, None, None, None], through_camera[rows], sharp[rows])
+        assert np.array_equal(people.images, expected)
+        assert np.array_equal(people.classes, classes[rows])
+        members, volunteers = people[people.subgroup], people[~people.subgroup]
+        assert set(volunteers.persons.tolist()) <= set(members.persons.tolist())
+        payer = dict(zip(members.persons.tolist(), members.members.tolist(), strict=True))
+        assert [payer[p] for p in volunteers.persons.tolist()] == volunteers.members.tolist()
+
+
+def test_groups_are_compared_on_the_same_people() -> None:
+    """Where numbers are measured, both groups are the same persons; in the pool some volunteers are enough."""
+    found = world()
+    for role, people in everybody(found).items():
+        one, other = (set(people.persons[mask].tolist()) for mask in (people.subgroup, ~people.subgroup))
+        if role == "pool":
+            assert len(other) == VOLUNTEERS < len(one)
+        else:
+            assert one == other
+
+
+def test_few_of_the_training_pictures_came_through_the_bad_camera() -> None:
+    """The platform saw the stated share of bad pictures, which is why it serves them badly."""
+    sharp, _ = load_digits_images(SIZE)
+    originals = {image.tobytes() for image in sharp}
+    bad = sum(image.tobytes() not in originals for image in world().training_images)
+    assert bad == round(SHARE_IN_TRAINING * (TOTAL // 3))
+
+
+def test_every_class_and_every_member_is_there() -> None:
+    """All ten digits are in every role and every member brings images to the pool."""
+    found = world()
+    for people in everybody(found).values():
+        for group in (people.subgroup, ~people.subgroup):
+            assert set(people.classes[group].tolist()) == set(range(len(DIGITS)))
+    assert len(set(found.roster.pool.members.tolist())) == MEMBERS
+
+
+def test_the_same_seed_makes_the_same_people_and_another_one_others() -> None:
+    """Two worlds of one seed are equal to the last pixel; another seed gives other roles and noise."""
+    again = digits_world(0)
+    for role, people in everybody(world()).items():
+        assert people.digest() == everybody(again)[role].digest()
+        assert people.digest() != everybody(world(1))[role].digest()
+    assert np.array_equal(world().training_images, again.training_images)
+    assert np.array_equal(world().training_classes, again.training_classes)

@@ -1,0 +1,180 @@
+"""Tests of what a member does alone: one image, one class, one lossless file, and nothing when something is wrong."""
+
+from __future__ import annotations
+
+import json
+import struct
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+from PIL import Image
+from safetensors.numpy import save
+
+from ttca.errors import ImageError, PerturbationError, TTCAError
+from ttca.images import Images
+from ttca.members import apply_to_file
+from ttca.perturbations import FORMAT, PerturbationSet
+
+CLASSES = ("cat", "dog")
+DELTA = np.random.default_rng(0).integers(-8, 9, (2, 5, 4, 3)).astype(np.int8)
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Path:
+    """Return a folder with a perturbation file and an image."""
+    chosen().save(tmp_path / "delta.safetensors")
+    Image.fromarray(picture()).save(tmp_path / "me.png")
+    return tmp_path
+
+
+def chosen(**changes: Any) -> PerturbationSet:
+    """Return a set for two classes of 5×4 images."""
+    return replace(PerturbationSet(DELTA, 8, CLASSES, "subgroup", "f" * 64), **changes)
+
+
+def picture(height: int = 5, width: int = 4) -> Images:
+    """Return one image with values at both ends of the scale."""
+    image = np.random.default_rng(1).integers(0, 256, (height, width, 3)).astype(np.uint8)
+    image[0], image[1] = 0, 255
+    return image
+
+
+def apply(home: Path, **changes: Any) -> dict[str, Any]:
+    """Apply the file to the image; ``changes`` replace what is given."""
+    given_: dict[str, Any] = {
+        "perturbations": home / "delta.safetensors",
+        "image": home / "me.png",
+        "true_class": "dog",
+        "out": home / "out.png",
+        **changes,
+    }
+    return apply_to_file(
+        given_.pop("perturbations"), given_.pop("image"), true_class=given_.pop("true_class"), **given_
+    )
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=40)
+@given(hnp.arrays(np.uint8, (5, 4, 3)), st.sampled_from(CLASSES))
+def test_the_file_is_the_clipped_sum(home: Path, image: Images, name: str) -> None:
+    """The PNG holds exactly clip(x + δ of the true class), and the facts say how much that changed."""
+    Image.fromarray(image).save(home / "me.png")
+    facts = apply(home, true_class=name)
+    written = np.asarray(Image.open(home / "out.png"))
+    expected = np.clip(image.astype(int) + DELTA[CLASSES.index(name)].astype(int), 0, 255)
+    assert np.array_equal(written, expected)
+    assert facts == {
+        "out": str(home / "out.png"),
+        "class": name,
+        "epsilon": 8,
+        "values": 60,
+        "values_changed": int((expected != image).sum()),
+        "largest_change": int(np.abs(expected - image).max()),
+    }
+    assert json.loads(json.dumps(facts)) == facts
+
+
+def test_a_grey_image_is_applied_in_colour(home: Path) -> None:
+    """A grey image becomes RGB of the same levels before δ is added."""
+    Image.fromarray(picture()[..., 0]).save(home / "me.png")
+    apply(home)
+    grey = np.repeat(picture()[..., :1], 3, axis=-1).astype(int)
+    assert np.array_equal(np.asarray(Image.open(home / "out.png")), np.clip(grey + DELTA[1], 0, 255))
+
+
+def test_folders_on_the_way_are_made(home: Path) -> None:
+    """The place to write to need not exist."""
+    apply(home, out=home / "a" / "b" / "OUT.PNG")
+    assert (home / "a" / "b" / "OUT.PNG").is_file()
+
+
+def lying(delta: np.ndarray[Any, Any], epsilon: int) -> bytes:
+    """Return a perturbation file that states a budget its δ does not keep."""
+    facts = {
+        "epsilon": epsilon,
+        "classes": CLASSES,
+        "subgroup": "subgroup",
+        "image_shape": delta.shape[1:],
+        "fingerprint": "f",
+        "created": "2026-01-01T00:00:00+00:00",
+        "expires": None,
+        "evidence": {},
+        "signature": None,
+    }
+    return save({"delta": delta}, metadata={"format": FORMAT, "facts": json.dumps(facts)})
+
+
+def spoil(home: Path, how: str) -> dict[str, Any]:
+    """Spoil one thing and return what else to give."""
+    path, image = home / "delta.safetensors", home / "me.png"
+    if how == "another epsilon":
+        return {"epsilon": 4}
+    if how == "own budget exceeded":
+        path.write_bytes(lying(DELTA, 4))
+    elif how == "expired":
+        chosen(expires=(datetime.now(UTC) - timedelta(days=1)).isoformat()).save(path)
+    elif how == "no perturbations":
+        path.unlink()
+    elif how == "damaged perturbations":
+        path.write_bytes(struct.pack("<Q", 2**60) + b"{}")
+    elif how == "unknown class":
+        return {"true_class": "bird"}
+    elif how == "jpeg out":
+        return {"out": home / "out.jpg"}
+    elif how == "no image":
+        image.unlink()
+    elif how == "image is a folder":
+        return {"image": home}
+    elif how == "image is text":
+        image.write_text("not an image")
+    elif how == "half an image":
+        image.write_bytes(image.read_bytes()[:40])
+    elif how == "wrong size":
+        Image.fromarray(picture(4, 5)).save(image)
+    elif how == "transparent":
+        Image.fromarray(picture()).convert("RGBA").save(image)
+    elif how == "out in a file":
+        return {"out": image / "out.png"}
+    return {}
+
+
+@pytest.mark.parametrize(
+    ("how", "error", "sentence"),
+    [
+        ("another epsilon", PerturbationError, "ε = 4, got one with ε = 8"),
+        ("own budget exceeded", PerturbationError, "≤ ε = 4 levels, got 8"),
+        ("expired", PerturbationError, "expired on"),
+        ("no perturbations", PerturbationError, "delta.safetensors"),
+        ("damaged perturbations", PerturbationError, "delta.safetensors"),
+        ("unknown class", PerturbationError, "cat, dog, got 'bird'"),
+        ("jpeg out", ImageError, "ending in .png"),
+        ("no image", ImageError, "me.png"),
+        ("image is a folder", ImageError, "Check the path"),
+        ("image is text", ImageError, "me.png"),
+        ("half an image", ImageError, "me.png"),
+        ("wrong size", ImageError, "5×4 pixels, got 4×5"),
+        ("transparent", ImageError, "transparency"),
+        ("out in a file", ImageError, "out.png"),
+    ],
+)
+def test_whatever_is_wrong_is_a_sentence_and_nothing_is_written(
+    home: Path, how: str, error: type[TTCAError], sentence: str
+) -> None:
+    """A file, class, image or place that does not fit is named in a sentence, and no file appears or changes."""
+    more = spoil(home, how)
+    before = {p: p.read_bytes() for p in home.rglob("*") if p.is_file()}
+    with pytest.raises(error) as caught:
+        apply(home, **more)
+    assert sentence in str(caught.value)
+    assert {p: p.read_bytes() for p in home.rglob("*") if p.is_file()} == before
+
+
+def test_the_right_epsilon_is_accepted(home: Path) -> None:
+    """Saying the ε that the file has changes nothing."""
+    assert apply(home, epsilon=8) == apply(home)

@@ -1,0 +1,76 @@
+"""Tests of progress: it says what goes on where it was told to, and is silent elsewhere."""
+
+from __future__ import annotations
+
+import io
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from rich.console import Console
+
+from ttca.progress import Reporter, silent
+
+
+def listening() -> tuple[Reporter, io.StringIO]:
+    """Return a reporter and what it will have said."""
+    said = io.StringIO()
+    return Reporter(Console(file=said, width=200)), said
+
+
+def test_silence_prints_nothing(capfd: pytest.CaptureFixture[str]) -> None:
+    """Without a console, sentences and bars go nowhere."""
+    silent.say("Hello.")
+    with silent.track("walking", 3) as advance:
+        advance(1)
+    assert capfd.readouterr() == ("", "")
+
+
+def test_a_bar_says_what_is_done_and_how_much(capfd: pytest.CaptureFixture[str]) -> None:
+    """A bar names the work and the count reached, on its own console only."""
+    reporter, said = listening()
+    with reporter.track("asking (pool)", 7, unit="queries") as advance:
+        advance(3)
+        advance(4)
+    assert "asking (pool)" in said.getvalue()
+    assert "7/7" in said.getvalue()
+    assert capfd.readouterr() == ("", "")
+
+
+def test_a_bar_says_its_rate_in_its_unit() -> None:
+    """Once something was done, the bar gives a rate with the unit it was given."""
+    reporter, said = listening()
+    with reporter.track("asking", 1000, unit="queries") as advance:
+        for _ in range(20):
+            advance(50)
+    assert "queries/s" in said.getvalue()
+
+
+def test_threads_may_advance_one_bar() -> None:
+    """No step is lost when many threads advance at once."""
+    reporter, said = listening()
+    with reporter.track("asking", 800) as advance, ThreadPoolExecutor(8) as threads:
+        list(threads.map(lambda _: advance(1), range(800)))
+    assert "800/800" in said.getvalue()
+
+
+def test_one_bar_may_follow_another() -> None:
+    """A bar that ended, even by an error, leaves room for the next."""
+    reporter, said = listening()
+    with pytest.raises(ValueError, match="no"), reporter.track("first", 2):
+        raise ValueError("no")
+    with reporter.track("second", 2) as advance:
+        advance(2)
+    assert "2/2" in said.getvalue()
+
+
+@given(st.text(st.sampled_from("[]/ab\\="), max_size=12))
+def test_what_is_said_is_printed_as_it_is(words: str) -> None:
+    """A sentence or a bar's name with brackets, as a path may have, is printed letter by letter."""
+    reporter, said = listening()
+    reporter.say(f"<{words}>")
+    assert said.getvalue() == f"<{words}>\n"
+    with reporter.track(f"<{words}>", 1) as advance:
+        advance(1)
+    assert said.getvalue().splitlines()[-1].startswith(f"<{words}> ")
