@@ -290,15 +290,27 @@ def test_the_two_groups_cannot_be_paired() -> None:
 
 
 def test_fairness_after_compares_members_with_delta_and_others_without() -> None:
-    """In the fairness after, the reference is as it was before: only members apply δ."""
-    oracle = Oracle(moods=(1.0, 0.0, 0.0))
-    found = run(oracle)
-    assert found.fairness_before.worst["worst_group_accuracy"] == min(
-        found.rate("reference_before"), found.rate("subgroup_before")
-    )
-    assert found.fairness_after.worst["worst_group_accuracy"] == min(
-        found.rate("reference_before"), found.rate("subgroup_after")
-    )
+    """A platform that δ helps members with and harms others with is fair afterwards: only members apply δ."""
+    right = {
+        image.tobytes(): int(c)
+        for name in ("reference_before", "subgroup_after")
+        for image, c in zip(*sent()[name], strict=True)
+    }
+    wrong = {
+        image.tobytes(): (int(c) + 1) % 3
+        for name in ("reference_after", "subgroup_before")
+        for image, c in zip(*sent()[name], strict=True)
+    }
+
+    def ask(images: Images) -> Answers:
+        known = {**wrong, **right}
+        return Answers.from_labels(np.array([known.get(image.tobytes(), 0) for image in images], np.int64), 3)
+
+    found = run(ask)
+    assert found.rate("reference_after") == found.rate("subgroup_before") == 0.0
+    assert found.fairness_before.worst["worst_group_accuracy"] == 0.0
+    assert found.fairness_after.worst["worst_group_accuracy"] == 1.0
+    assert found.fairness_after.worst["equal_opportunity_difference"] == 0.0
 
 
 @pytest.mark.parametrize("keep", [True, False])

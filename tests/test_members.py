@@ -178,3 +178,11 @@ def test_whatever_is_wrong_is_a_sentence_and_nothing_is_written(
 def test_the_right_epsilon_is_accepted(home: Path) -> None:
     """Saying the ε that the file has changes nothing."""
     assert apply(home, epsilon=8) == apply(home)
+
+
+def test_the_members_own_picture_is_never_overwritten(home: Path) -> None:
+    """Naming the input as the output is refused, and the picture stays as it was."""
+    before = (home / "me.png").read_bytes()
+    with pytest.raises(ImageError, match="Expected another file"):
+        apply(home, out=home / "me.png")
+    assert (home / "me.png").read_bytes() == before

@@ -41,6 +41,10 @@ def apply_to_file(
     chosen = PerturbationSet.load(perturbations)
     chosen.check_fits(epsilon=epsilon)
     number = chosen.class_index(true_class)
+    if out.resolve() == image.resolve():
+        raise ImageError(
+            f"Expected another file to write to than {image} itself, which would be lost. Choose a new name."
+        )
     if out.suffix.lower() != ".png":
         raise ImageError(
             f"Expected an output file ending in .png, got {out.name!r}: other formats lose the perturbation."
