@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from proxies.images import to_levels
+from proxies.runtime import Precision, autocast_for
 
 __all__ = ["Universal", "learn_universal", "random_universal"]
 
@@ -74,6 +75,7 @@ def learn_universal(
     momentum: float = 0.9,
     batch_size: int = 256,
     shift: int = 1,
+    precision: Precision = "float32",
     check_every: int = 10,
     device: str = "cpu",
     progress: Callable[[int, int, float], None] | None = None,
@@ -111,6 +113,8 @@ def learn_universal(
         Decay of the accumulated, per-group normalised gradient.
     shift : int
         Random translation of the perturbed batch by up to this many pixels, wrapping round, for transfer.
+    precision : {"float32", "bfloat16", "auto"}
+        Autocast of the model's passes (:func:`proxies.runtime.autocast_for`).
     check_every : int
         Steps between looks at the selection people.
 
@@ -135,7 +139,7 @@ def learn_universal(
         raise ValueError(f"Expected initial {(group_count, *images.shape[1:])}, got {initial.shape}.")
     if look[0].shape[1:] != learned[0].shape[1:]:
         raise ValueError(f"Expected selection images of {images.shape[1:]}, got {tuple(look[0].shape[1:])} (CHW).")
-    with _frozen(model):
+    with _frozen(model), autocast_for(precision, device):
         return _descend(
             model,
             learned,

@@ -37,7 +37,8 @@ def main(argv: list[str]) -> int:
         ERR.print(f"{name}: {error}", highlight=False)
         return 1
     record = {"benchmark": name, "arguments": argv[1:], **_circumstances(), **result}
-    path = HOME / "results" / f"{name}.json"
+    # A benchmark of many cells names the file of this one.
+    path = HOME / "results" / f"{record.pop('file', name)}.json"
     path.parent.mkdir(exist_ok=True)
     path.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
     ERR.print(f"Kept in {path.relative_to(HOME.parent)}", highlight=False)

@@ -1,4 +1,4 @@
-"""Architectures by name: a small CNN, the CIFAR ResNets, and any timm model; normalisation lives inside."""
+"""Architectures by name: small CNNs, the CIFAR ResNets, and any timm model; normalisation lives inside."""
 
 from __future__ import annotations
 
@@ -91,9 +91,20 @@ def _cifar_resnet(classes: int, depth: int) -> nn.Module:
     return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(64, classes))
 
 
+def _small_resnet(classes: int, widths: tuple[int, ...] = (32, 64, 128, 256)) -> nn.Module:
+    """Return one residual block per width: few wide layers, which a processor likes better than many narrow ones."""
+    layers: list[nn.Module] = [_conv(3, widths[0])]
+    before = widths[0]
+    for stage, width in enumerate(widths):
+        layers.append(_BasicBlock(before, width, stride=2 if stage else 1))
+        before = width
+    return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(before, classes))
+
+
 _OURS: dict[str, Builder] = {
     "perceptron": _perceptron,
     "small-cnn": _small_cnn,
+    "small-resnet": _small_resnet,
     "resnet20": lambda classes: _cifar_resnet(classes, 20),
     "resnet32": lambda classes: _cifar_resnet(classes, 32),
     "resnet56": lambda classes: _cifar_resnet(classes, 56),

@@ -8,7 +8,6 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import torch
@@ -19,6 +18,7 @@ from torch import nn
 
 from proxies.architectures import create_model
 from proxies.images import to_levels, to_tensor
+from proxies.runtime import Precision, autocast_for
 
 __all__ = ["Distillation", "Proxy", "Targets", "answer_loss", "distil"]
 
@@ -214,8 +214,9 @@ def distil(
     temperature: float = 2.0,
     shift: int = 1,
     flip: bool = False,
+    warp: float = 0.0,
     mixup: float = 0.0,
-    precision: Literal["float32", "bfloat16"] = "float32",
+    precision: Precision = "float32",
     device: str = "cpu",
     progress: Progress | None = None,
 ) -> Distillation:
@@ -242,11 +243,14 @@ def distil(
         Random translation by up to this many pixels, edges repeated.
     flip : bool
         Random mirror image (wrong for digits and text, right for most photographs).
+    warp : float
+        Random rotation by up to this many radians, zoom by up to this share, and translation by up to half this share
+        of the image: for photographs that a platform crops or aligns in its own way. 0 is off.
     mixup : float
         Beta parameter of mixup between complete rows (Zhang et al. 2018, arXiv 1710.09412); 0 is off.
         Rows that are not complete stay as they are.
-    precision : {"float32", "bfloat16"}
-        Autocast of the forward pass.
+    precision : {"float32", "bfloat16", "auto"}
+        Autocast of the forward pass; auto is bfloat16 where the processor multiplies it in hardware.
     device : str
     progress : callable(epoch, epochs, loss), optional
 
@@ -262,8 +266,8 @@ def distil(
         )
     if not temperature > 0:
         raise ValueError(f"Expected a temperature above 0, got {temperature}.")
-    if precision not in ("float32", "bfloat16"):
-        raise ValueError(f"Expected precision 'float32' or 'bfloat16', got {precision!r}.")
+    if not 0 <= warp < 1:
+        raise ValueError(f"Expected a warp in [0, 1), got {warp}.")
     usable = targets.labels >= 0
     if len(images) != len(targets) or not usable.any():
         raise ValueError(
@@ -295,7 +299,7 @@ def distil(
         optimiser,
         lambda s: (s + 1) / warm if s < warm else 0.5 * (1 + math.cos(math.pi * (s - warm) / max(1, steps - warm))),
     )
-    autocast = torch.autocast(device.split(":")[0], torch.bfloat16, enabled=precision == "bfloat16")
+    autocast = autocast_for(precision, device)
 
     losses: list[float] = []
     agreements: list[float] = []
@@ -310,6 +314,7 @@ def distil(
                 x = torch.where(
                     (torch.rand(len(x), generator=generator) < 0.5).to(device)[:, None, None, None], x.flip(3), x
                 )
+            x = _warped(x, warp, generator)
             y, s = labels[rows], scores[rows]
             if mixup > 0:
                 x, s = _mixed(x, s, mixup, generator)
@@ -363,6 +368,21 @@ def _shifted(x: torch.Tensor, most: int, generator: torch.Generator) -> torch.Te
     item = torch.arange(n, device=x.device)[:, None, None]
     # Advanced indices around a slice put the channels last: NHWC memory, as channels_last wants it.
     return x[item, :, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
+
+
+def _warped(x: torch.Tensor, most: float, generator: torch.Generator) -> torch.Tensor:
+    """Return each image rotated, zoomed and moved a little, all by one bilinear resampling with reflected edges."""
+    if most == 0:
+        return x
+    n = len(x)
+    draw = ((torch.rand(n, 4, generator=generator) * 2 - 1) * most).to(x.device)
+    zoom = 1 + draw[:, 1]
+    cos, sin = draw[:, 0].cos() * zoom, draw[:, 0].sin() * zoom
+    # In the units of affine_grid an image is 2 wide, so that a draw of `most` is half of it.
+    rows = torch.stack([cos, -sin, draw[:, 2], sin, cos, draw[:, 3]], 1).view(n, 2, 3)
+    grid = nn.functional.affine_grid(rows, list(x.shape), align_corners=False)
+    warped = nn.functional.grid_sample(x, grid, padding_mode="reflection", align_corners=False)
+    return warped.contiguous(memory_format=torch.channels_last)
 
 
 def _mixed(

@@ -1,11 +1,17 @@
-"""How a training process treats its machine: freed memory is kept, and waiting threads sleep. For programs to call."""
+"""How a training process treats its machine: freed memory kept, waiting threads asleep, bfloat16 where it is fast."""
 
 from __future__ import annotations
 
 import ctypes
 import os
+from typing import TYPE_CHECKING, Literal
 
-__all__ = ["keep_freed_memory", "wait_asleep"]
+if TYPE_CHECKING:
+    import torch
+
+__all__ = ["Precision", "autocast_for", "keep_freed_memory", "wait_asleep"]
+
+Precision = Literal["float32", "bfloat16", "auto"]
 
 # glibc's names for the two thresholds (malloc.h), and a size no activation reaches.
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
@@ -32,3 +38,33 @@ def wait_asleep() -> None:
     the time slice that the thread it waits for would need. What the environment already says is left alone.
     """
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+
+def autocast_for(precision: Precision, device: str) -> torch.autocast:
+    """Return the context in which a model's forward pass runs at ``precision`` on ``device``.
+
+    ``auto`` is bfloat16 where the hardware multiplies it (AMX or AVX-512 BF16 on a processor, most GPUs), and float32
+    elsewhere, where bfloat16 is emulated and slower.
+
+    Raises
+    ------
+    ValueError
+        If the precision is not one of the three.
+    """
+    import torch
+
+    if precision not in ("float32", "bfloat16", "auto"):
+        raise ValueError(f"Expected precision 'float32', 'bfloat16' or 'auto', got {precision!r}.")
+    kind = device.split(":")[0]
+    fast = torch.cuda.is_bf16_supported() if kind == "cuda" else _has_bfloat16()
+    return torch.autocast(kind, torch.bfloat16, enabled=precision == "bfloat16" or (precision == "auto" and fast))
+
+
+def _has_bfloat16() -> bool:
+    """Whether this processor multiplies bfloat16 matrices in hardware; unknown counts as no."""
+    import torch
+
+    try:
+        return bool(torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported())
+    except (AttributeError, RuntimeError):
+        return False

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from proxies.architectures import list_architectures
 from tests import worlds
 from tests.worlds import Recorder, open_action
-from ttca.action import ARCHITECTURES, CollectiveAction, Settings
+from ttca.action import CollectiveAction
 from ttca.answers import Answers, Status
 from ttca.certificates import Certificate
 from ttca.errors import ActionError, ConfigError, PerturbationError, QuotaError, TTCAError
@@ -31,6 +31,7 @@ from ttca.platforms.local import LocalPlatform
 from ttca.pooling.ledger import Ledger
 from ttca.pooling.pool import Member, QueryPool
 from ttca.row import Row
+from ttca.settings import ARCHITECTURES, Settings
 
 HOME = Path(__file__).resolve().parents[1]
 TIMING = ("seconds_distil", "seconds_learn", "seconds", "peak_rss_mb")
@@ -450,11 +451,11 @@ def test_test_people_are_paid_by_the_benchmark_alone(
     with open_action(folder, Recorder()) as action:
         action.verify()
         spent = action.ledger.paid()
-        row, measurement = action.measure(worlds.strangers(), pool=benchmark_pool, track="tiny", regime="public")
+        row, measurement = action.measure(worlds.strangers(), pool=benchmark_pool, track="tiny")
         assert action.ledger.paid() == spent
         assert action.plan()["controls"].queries == 640
     assert set(benchmark_pool.ledger.paid()) == {"test"}
-    assert (row.track, row.regime) == ("tiny", "public")
+    assert (row.track, row.regime) == ("tiny", "own")
     assert len(measurement.correct["subgroup_after"]) == 80
     assert row.certificate_lower == finished.row.certificate_lower
     assert row.subgroup_before != finished.row.subgroup_before, "other people, another accuracy"

@@ -14,12 +14,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests import worlds
-from ttca.action import Settings
 from ttca.config import TEMPLATE, ActionFile, PlatformSection, PoolSection, read_action
 from ttca.data.folder import write_people
 from ttca.errors import ActionError, ConfigError, DataError, TTCAError
 from ttca.people import People
 from ttca.platforms.server import background_server
+from ttca.settings import Settings
 
 PLAIN = worlds.action_file("http://127.0.0.1:1")
 

@@ -10,13 +10,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ttca.action import CollectiveAction, Settings
+from ttca.action import CollectiveAction
 from ttca.answers import Answers
 from ttca.images import Images
 from ttca.people import People, Roster
 from ttca.platforms.base import Credential
 from ttca.platforms.local import LocalPlatform
 from ttca.pooling.pool import Member
+from ttca.settings import Settings
 
 CLASSES = ("stripes", "bars", "checks")
 SHAPE = (8, 8, 3)

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from ttca.action import CollectiveAction, Settings
+    from ttca.action import CollectiveAction
     from ttca.answers import Answers
     from ttca.certificates import Certificate
     from ttca.errors import TTCAError
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from ttca.platforms.local import LocalPlatform
     from ttca.pooling.ledger import Ledger
     from ttca.pooling.pool import Member, QueryPool
+    from ttca.settings import Settings
 
 __version__ = "0.1.0"
 
@@ -55,7 +56,7 @@ _HOME = {
     "PerturbationSet": "ttca.perturbations",
     "QueryPool": "ttca.pooling.pool",
     "Roster": "ttca.people",
-    "Settings": "ttca.action",
+    "Settings": "ttca.settings",
     "SubgroupReport": "ttca.fairness",
     "TTCAError": "ttca.errors",
     "split_roles": "ttca.people",

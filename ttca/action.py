@@ -10,15 +10,17 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ttca.answers import Answers
+from ttca.blocks import check_block
 from ttca.certificates import Certificate, certify, clopper_pearson_interval, count_right, count_right_at_most
-from ttca.errors import ActionError, ConfigError, MissingExtraError
+from ttca.errors import ActionError
 from ttca.images import Images
+from ttca.learning import Learner, digest, load_arrays, targets_of
 from ttca.measurement import Measurement, Opponents, measure
 from ttca.people import People, Roster
 from ttca.perturbations import PerturbationSet
@@ -27,105 +29,26 @@ from ttca.pooling.ledger import Ledger
 from ttca.pooling.pool import Cost, Member, QueryPool
 from ttca.progress import Reporter, silent
 from ttca.row import Row
+from ttca.settings import Settings
 
 if TYPE_CHECKING:
-    from proxies.distillation import Proxy, Targets
+    from proxies.distillation import Proxy
 
-__all__ = ["ARCHITECTURES", "CollectiveAction", "Fidelity", "Settings", "TransferSet"]
-
-#: The proxies' own names, written here because they must be checked before the first query and without torch.
-ARCHITECTURES = ("perceptron", "small-cnn", "resnet20", "resnet32", "resnet56")
-#: What every generator of random numbers takes, with room for an ensemble's further seeds.
-_LARGEST_SEED = 2**32 - 1
-
-
-@dataclass(frozen=True, kw_only=True)
-class Settings:
-    """Everything that decides an action's result, besides its people and its platform.
-
-    Parameters
-    ----------
-    name, subgroup : str
-        What the action is called, and whom it is for.
-    epsilons : tuple of int
-        The family of budgets, in levels of 255, fixed before verification.
-    seed : int
-    architectures : tuple of str
-        The proxy's models (``small-cnn``, ``resnet20`` …, ``timm/NAME``); more than one make an ensemble.
-    epochs : int
-        Of distillation.
-    shift : int
-        Augmentation: random translation of the learning images, in pixels.
-    flip : bool
-        Augmentation: random mirror images.
-    mixup : float
-        Beta parameter of mixup between fully scored answers, 0 = off.
-    steps : int
-        Of perturbation learning, per ε.
-    alpha : float
-        Error of the certificate.
-    goal : "parity", "improvement" or float
-        What the certificate must show (:func:`ttca.certificates.certify`).
-    controls : bool
-        Whether ``run`` pays for the controls of the honest row on verification people.
-    """
-
-    name: str = "action"
-    subgroup: str = "subgroup"
-    epsilons: tuple[int, ...] = (2, 4, 8)
-    seed: int = 0
-    architectures: tuple[str, ...] = ("small-cnn",)
-    epochs: int = 60
-    shift: int = 1
-    flip: bool = False
-    mixup: float = 0.0
-    steps: int = 100
-    alpha: float = 0.05
-    goal: Literal["parity", "improvement"] | float = "parity"
-    controls: bool = True
-
-    def __post_init__(self) -> None:
-        wrong = [e for e in self.epsilons if isinstance(e, bool) or not isinstance(e, int) or not 1 <= e <= 127]
-        if not self.epsilons or wrong or len(set(self.epsilons)) != len(self.epsilons):
-            raise ConfigError(
-                f"Expected epsilons as different whole levels in 1..127, got {list(self.epsilons)}. "
-                "ε counts pixel levels of 255: 8 is a faint change, 32 a visible one."
-            )
-        for name, least in {"epochs": 1, "steps": 1, "shift": 0, "seed": 0}.items():
-            number = getattr(self, name)
-            if isinstance(number, bool) or not isinstance(number, int) or number < least:
-                raise ConfigError(f"Expected {name} as a whole number of at least {least}, got {number!r}.")
-        if self.seed > _LARGEST_SEED:
-            raise ConfigError(f"Expected a seed of at most {_LARGEST_SEED}, got {self.seed}. Choose a smaller one.")
-        if not 0 <= self.mixup < math.inf:
-            raise ConfigError(f"Expected mixup as a number of 0 (off) or more, got {self.mixup}.")
-        if not self.architectures:
-            raise ConfigError("Expected at least one proxy architecture, got none.")
-        unknown = [a for a in self.architectures if a not in ARCHITECTURES and not a.startswith("timm/")]
-        if unknown:
-            raise ConfigError(
-                f"Expected proxy architectures among {', '.join(ARCHITECTURES)} or timm/NAME, got {unknown[0]!r}."
-            )
-        if not 0 < self.alpha < 1:
-            raise ConfigError(f"Expected alpha strictly between 0 and 1, got {self.alpha}. 0.05 means 95 %.")
-        named = self.goal in ("parity", "improvement")
-        if not named and (isinstance(self.goal, str | bool) or not 0 < self.goal < 1):
-            raise ConfigError(
-                "Expected the goal 'parity', 'improvement' or a success rate strictly between 0 and 1, got "
-                f"{self.goal!r}."
-            )
+__all__ = ["CollectiveAction", "Fidelity", "TransferSet"]
 
 
 @dataclass(frozen=True)
 class TransferSet:
-    """What the proxy learns from: pool people's images and the platform's answers, in the pool's order.
+    """What the proxy learns from: pool people's images, as they were sent, and the platform's answers.
 
-    ``pool`` holds both groups, where volunteers of the reference group take part. ``selection`` are the subgroup's
-    selection people, whose answers steer early stopping; ``volunteers`` are the reference's, asked so that fidelity
-    can be told for both groups.
+    ``pool`` holds both groups, where volunteers of the reference group take part; its last ``altered`` images are
+    altered copies, the others stand in the pool's order. ``selection`` are the subgroup's selection people, whose
+    answers steer early stopping; ``volunteers`` are the reference's, asked so that fidelity can be told for both
+    groups.
     """
 
     pool: People
+    altered: int
     answers: Answers
     selection: People
     selection_answers: Answers
@@ -135,8 +58,12 @@ class TransferSet:
     @property
     def composition(self) -> dict[str, int]:
         """Images sent for the pool, by whose they were."""
-        subgroup = int(self.pool.subgroup.sum()) + len(self.selection)
-        return {"subgroup": subgroup, "volunteers": self.images - subgroup, "altered": 0}
+        subgroup = int(self.pool.subgroup.sum()) - self.altered + len(self.selection)
+        return {
+            "subgroup": subgroup,
+            "volunteers": self.images - self.altered - subgroup,
+            "altered": self.altered,
+        }
 
     @property
     def images(self) -> int:
@@ -148,6 +75,15 @@ class TransferSet:
         """Answers about pool people, selection people and volunteers, in this order: all that was paid for."""
         parts = [self.answers, self.selection_answers, self.volunteers_answers]
         return Answers.concatenate(parts, classes=self.answers.classes)
+
+    def joined(self, copies: People, answers: Answers) -> TransferSet:
+        """Return this transfer set and one round of altered copies."""
+        return replace(
+            self,
+            pool=People.concatenate([self.pool, copies]),
+            altered=self.altered + len(copies),
+            answers=Answers.concatenate([self.answers, answers], classes=answers.classes),
+        )
 
     def digest(self) -> str:
         """Return a SHA-256, 64 hex digits, of the images and of what was answered."""
@@ -186,6 +122,9 @@ class CollectiveAction:
     roster : Roster
         Pool, selection and verification people.
     settings : Settings
+    public : People, optional
+        Labelled public images of the same kind. They are never sent and cost nothing: the proxy learns from their true
+        classes before it learns from answers. Best seen through the cameras that the *platform* was trained on.
     cap, concurrency, batch
         See :class:`~ttca.pooling.pool.QueryPool`.
     reporter : Reporter
@@ -206,6 +145,7 @@ class CollectiveAction:
         members: Sequence[Member],
         roster: Roster,
         settings: Settings,
+        public: People | None = None,
         cap: int | None = None,
         concurrency: int = 64,
         batch: int = 16,
@@ -216,10 +156,13 @@ class CollectiveAction:
         self.platform = platform
         self.roster = roster
         self.settings = settings
+        self.public = public
         self.reporter = reporter
         info = platform.info
         self.classes = info.classes
-        for role, people in roster.roles().items():
+        check_block(settings.block, info.image_shape)
+        shown = roster.roles() if public is None else {**roster.roles(), "public": public}
+        for role, people in shown.items():
             if people.image_shape != info.image_shape:
                 raise ActionError(
                     f"Expected {role} images of {info.image_shape}, the size the platform takes, got "
@@ -239,6 +182,10 @@ class CollectiveAction:
             self.folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise ActionError(f"Expected to make the folder {self.folder}, got: {error}. Choose another.") from None
+        if public is not None:
+            self._refuse_known(public)
+        self._learner: Learner | None = None
+        self._warm: Proxy | None = None
         self.ledger = Ledger(self.folder / "ledger.sqlite")
         try:
             self.queries = QueryPool(
@@ -254,6 +201,18 @@ class CollectiveAction:
             self.ledger.close()
             raise
 
+    @property
+    def learner(self) -> Learner:
+        """Proxies and δ; raises MissingExtraError where torch is not installed."""
+        if self._learner is None:
+            self._learner = Learner(
+                self.settings,
+                classes=len(self.classes),
+                image_shape=self.platform.info.image_shape,
+                reporter=self.reporter,
+            )
+        return self._learner
+
     def close(self) -> None:
         """Close the ledger."""
         self.ledger.close()
@@ -268,16 +227,22 @@ class CollectiveAction:
 
     def plan(self) -> dict[str, Cost]:
         """Return what each paying step would still cost at most, without spending a query."""
-        pool, selection, volunteers = self._asked()
-        images = np.concatenate([pool.images, selection.images, volunteers.images])
+        asked = self.queries.cost(self._plain_images())
+        affordable = asked.affordable
+        # Until a round is learned nobody knows its bytes; what was kept of it is counted as the ledger knows it.
+        for turn, people in enumerate(self._turns(), start=1):
+            copies = self._kept_copies(turn)
+            cost = Cost(len(people), 0, len(people), 0) if copies is None else self.queries.cost(copies)
+            asked = Cost(
+                asked.images + cost.images, asked.answered + cost.answered, asked.queries + cost.queries, affordable
+            )
         verification = self.roster.verification
-        affordable = self.queries.cost(images).affordable
         verified = (self.folder / "certificate.json").is_file()
         m = int(verification.subgroup.sum())
         audit = 0 if verified else len(verification)
         tests = 0 if verified else m * len(self.settings.epsilons)
         plan = {
-            "pool": self.queries.cost(images),
+            "pool": asked,
             "audit": Cost(audit, 0, audit, affordable),
             "verification": Cost(tests, 0, tests, affordable),
         }
@@ -288,13 +253,17 @@ class CollectiveAction:
         return plan
 
     def pool(self) -> TransferSet:
-        """Ask the platform about pool, selection and volunteers' images; only what the ledger lacks is paid."""
-        pool, selection, volunteers = self._asked()
-        images = np.concatenate([pool.images, selection.images, volunteers.images])
-        answers = self.queries.ask(images, purpose="pool")
+        """Ask the platform about images as they are; only what the ledger lacks is paid.
+
+        Pool people who are to be asked about an altered copy wait for :meth:`distil`, which makes it.
+        """
+        _, selection, volunteers = self._asked()
+        pool = self._plain()
+        answers = self.queries.ask(self._plain_images(), purpose="pool")
         first, second = len(pool), len(pool) + len(selection)
         return TransferSet(
             pool,
+            0,
             answers[:first],
             selection,
             answers[first:second],
@@ -305,22 +274,15 @@ class CollectiveAction:
     def distil(self) -> tuple[Proxy, Fidelity]:
         """Train the proxy on the transfer set, or read it back.
 
+        With rounds, the platform is asked about altered copies in between: each round learns δ against the proxy of
+        the round before, asks what the platform says about it, and trains anew on all answers so far.
+
         Raises
         ------
         ActionError
             If too little was answered, or the proxy knows no more of the platform than its favourite answer.
         """
-        _check_models(self.settings.architectures)
-        transfer = self.pool()
-        path = self.folder / "proxy.safetensors"
-        proxy, _ = self._trained(
-            path,
-            transfer.pool.images,
-            _targets(transfer.answers),
-            (transfer.selection.images, _targets(transfer.selection_answers)),
-            inputs=_digest("distil", transfer.digest(), self._learning_facts()),
-            what="distilling the proxy",
-        )
+        proxy, transfer = self._distilled()
         self._check_worth(proxy, transfer)
         return proxy, self._fidelity(proxy, transfer)
 
@@ -337,7 +299,7 @@ class CollectiveAction:
             known = PerturbationSet.load(path) if path.is_file() else None
             if known is None or known.evidence.get("inputs") != inputs or known.epsilon != epsilon:
                 began = time.perf_counter()
-                delta = self._universal(proxy, epsilon, initial=previous, what=f"learning δ, ε = {epsilon}")
+                delta = self._universal(proxy, epsilon, f"learning δ, ε = {epsilon}", initial=previous)
                 known = PerturbationSet(
                     delta=delta,
                     epsilon=epsilon,
@@ -403,7 +365,6 @@ class CollectiveAction:
         *,
         pool: QueryPool | None = None,
         track: str | None = None,
-        regime: Literal["own", "public"] = "own",
     ) -> tuple[Row, Measurement]:
         """Measure the honest row on ``people``; with none given, on verification people, paid by the members.
 
@@ -415,8 +376,6 @@ class CollectiveAction:
             Who pays for test people's queries; required with ``people``, since members never pay for a benchmark.
         track : str, optional
             The row's name; default the action's.
-        regime : {"own", "public"}
-            Whether public labelled data stood behind the proxy and its control.
 
         Returns
         -------
@@ -435,10 +394,9 @@ class CollectiveAction:
             )
         certificate = self.verify()
         sets = self.learn()
-        proxy, _ = self.distil()
-        transfer = self.pool()
+        proxy, transfer = self._distilled()
         chosen = sets[certificate.quoted_epsilon]
-        opponents = self._opponents(transfer, chosen.epsilon)
+        opponents = self._opponents(proxy, chosen.epsilon)
         on = self.roster.verification if people is None else people
         epoch = self._open_verification(sets) if people is None else "test"
         asker = self.queries if pool is None else pool
@@ -448,10 +406,10 @@ class CollectiveAction:
             on,
             perturbations=chosen,
             opponents=opponents,
-            proxy=lambda images: proxy.predict(images).argmax(1).astype(np.int64),
+            proxy=lambda images: self.learner.predict(proxy, images),
             seed=self.settings.seed,
         )
-        row = self._row(track, regime, certificate, chosen, transfer, measurement)
+        row = self._row(track, certificate, chosen, transfer, measurement)
         if people is None:
             evidence = {**chosen.evidence, "abuse_rate": row.abuse_rate}
             self._publishable(replace(chosen, evidence=evidence), certificate)
@@ -469,105 +427,102 @@ class CollectiveAction:
         pool, selection = self.roster.pool, self.roster.selection
         return pool, selection[selection.subgroup], selection[~selection.subgroup]
 
-    def _learning_facts(self) -> dict[str, Any]:
-        s = self.settings
-        return {
-            "architectures": s.architectures,
-            "epochs": s.epochs,
-            "shift": s.shift,
-            "flip": s.flip,
-            "mixup": s.mixup,
-            "seed": s.seed,
-        }
+    def _turn_of(self) -> NDArray[np.int64]:
+        """Return in which round each pool person is asked about an altered copy; 0 = about the image as it is."""
+        pool, rounds = self.roster.pool, self.settings.rounds
+        turn = np.zeros(len(pool), np.int64)
+        if rounds:
+            members = np.random.default_rng(self.settings.seed).permutation(np.flatnonzero(pool.subgroup))
+            chosen = members[: round(self.settings.altered * len(members))]
+            turn[chosen] = 1 + np.arange(len(chosen)) * rounds // max(len(chosen), 1)
+        return turn
 
-    def _trained(
-        self,
-        path: Path,
-        images: Images,
-        targets: Targets,
-        selection: tuple[Images, Targets],
-        *,
-        inputs: str,
-        what: str,
-    ) -> tuple[Proxy, dict[str, str]]:
-        """Train a proxy, or read the one at ``path`` if it was trained from the same inputs."""
-        distillation = _distillation()
-        from safetensors import SafetensorError, safe_open
+    def _plain(self) -> People:
+        return self.roster.pool[self._turn_of() == 0]
 
-        if path.is_file():
-            try:
-                with safe_open(path, framework="numpy") as file:
-                    facts = dict(file.metadata() or {})
-                if facts.get("inputs") == inputs:
-                    return distillation.Proxy.load(path), facts
-            except (SafetensorError, OSError, ValueError) as error:
-                raise ActionError(
-                    f"Expected a proxy in {path}, got a file that cannot be read ({error}). Delete it and run again."
-                ) from None
-        s = self.settings
-        began = time.perf_counter()
-        with self.reporter.track(what, s.epochs, unit="epochs") as advance:
-            try:
-                result = distillation.distil(
-                    images,
-                    targets,
-                    architectures=s.architectures,
-                    seed=s.seed,
-                    selection=selection,
-                    epochs=s.epochs,
-                    shift=s.shift,
-                    flip=s.flip,
-                    mixup=s.mixup,
-                    progress=lambda *_: advance(1),
-                )
-            except ValueError as error:
-                raise ActionError(str(error)) from None
-        facts = {"inputs": inputs, "seconds": f"{time.perf_counter() - began:.3f}"}
-        result.proxy.save(path, facts)
-        return result.proxy, facts
+    def _turns(self) -> list[People]:
+        turn = self._turn_of()
+        return [self.roster.pool[turn == t] for t in range(1, self.settings.rounds + 1)]
+
+    def _plain_images(self) -> Images:
+        _, selection, volunteers = self._asked()
+        return np.concatenate([self._plain().images, selection.images, volunteers.images])
+
+    def _copies_path(self, turn: int) -> Path:
+        return self.folder / "rounds" / f"altered-{turn}.safetensors"
+
+    def _kept_copies(self, turn: int) -> Images | None:
+        path = self._copies_path(turn)
+        stored = load_arrays(path, None, ("images",))
+        return None if stored is None else stored["images"]
+
+    def _distilled(self) -> tuple[Proxy, TransferSet]:
+        """Return the proxy and all it learned from, asking, training or reading back as far as needed."""
+        learner = self.learner
+        warm = (
+            None if self.public is None else learner.warm_start(self.folder / "public-proxy.safetensors", self.public)
+        )
+        transfer = self.pool()
+        turns = self._turns()
+        proxy = warm
+        if warm is None or len(transfer.pool) or not turns:
+            proxy = self._learned(transfer, warm, last=not turns)
+        for turn, people in enumerate(turns, start=1):
+            if proxy is None:
+                raise ActionError("Expected public data or pool people asked as they are, got neither. Lower altered.")
+            path = self._copies_path(turn)
+            path.parent.mkdir(exist_ok=True)
+            pool, selection, _ = self._asked()
+            images = learner.altered_copies(
+                path,
+                proxy,
+                people,
+                pool[pool.subgroup],
+                selection,
+                inputs=digest("altered", turn, self._learn_inputs(proxy), transfer.digest(), people.digest()),
+                turn=turn,
+            )
+            copies = replace(people, images=images)
+            transfer = transfer.joined(copies, self.queries.ask(images, purpose="pool"))
+            proxy = self._learned(transfer, warm, last=turn == len(turns))
+        if proxy is None:
+            raise ActionError("Expected pool people to learn from, got none.")
+        return proxy, transfer
+
+    def _warm_start(self) -> Proxy | None:
+        if self._warm is None and self.public is not None:
+            self._warm = self.learner.warm_start(self.folder / "public-proxy.safetensors", self.public)
+        return self._warm
+
+    def _learned(self, transfer: TransferSet, warm: Proxy | None, *, last: bool) -> Proxy:
+        """Return the proxy of one transfer set; only the last one stands in the folder itself."""
+        name = "proxy.safetensors" if last else f"rounds/proxy-{transfer.altered}.safetensors"
+        proxy, _ = self.learner.train(
+            self.folder / name,
+            transfer.pool.images,
+            targets_of(transfer.answers),
+            selection=(transfer.selection.images, targets_of(transfer.selection_answers)),
+            initial=warm,
+            inputs=digest("distil", transfer.digest(), self.learner.facts(), _weights(warm)),
+            what="distilling the proxy",
+            epochs=self.settings.epochs,
+        )
+        return proxy
 
     def _universal(
         self,
         proxy: Proxy,
         epsilon: int,
-        *,
         what: str,
+        *,
         initial: NDArray[np.int8] | None = None,
         agnostic: bool = False,
     ) -> NDArray[np.int8]:
-        from attacks.universal import learn_universal
-
         pool, selection, _ = self._asked()
         # δ is for the subgroup: it is learned on their images alone, whoever else was asked.
-        pool = pool[pool.subgroup]
-        s = self.settings
-        with self.reporter.track(what, s.steps) as advance:
-            done = 0
-
-            def progress(step: int, _steps: int, _success: float) -> None:
-                nonlocal done
-                advance(step - done)
-                done = step
-
-            result = learn_universal(
-                proxy,
-                pool.images,
-                pool.classes,
-                epsilon=epsilon,
-                groups=np.zeros_like(pool.classes) if agnostic else None,
-                group_count=1 if agnostic else len(self.classes),
-                seed=s.seed,
-                selection=(
-                    selection.images,
-                    selection.classes,
-                    np.zeros_like(selection.classes) if agnostic else None,
-                ),
-                initial=initial,
-                steps=s.steps,
-                shift=s.shift,
-                progress=progress,
-            )
-        return result.delta
+        return self.learner.universal(
+            proxy, pool[pool.subgroup], selection, epsilon, what=what, initial=initial, agnostic=agnostic
+        )
 
     def _check_worth(self, proxy: Proxy, transfer: TransferSet) -> None:
         """Raise where the proxy knows no more of the platform than its favourite answer to selection people.
@@ -590,7 +545,7 @@ class CollectiveAction:
                     "whether the proxy is any good; verification queries would be wasted now."
                 )
             favourite = np.bincount(named).max() / len(named)
-            rate = agreement(proxy.predict(images).argmax(1).astype(np.int64), answers.labels).rate
+            rate = agreement(self.learner.predict(proxy, images), answers.labels).rate
             if rate > favourite:
                 return
         raise ActionError(
@@ -607,25 +562,25 @@ class CollectiveAction:
             (transfer.selection, transfer.selection_answers),
             (transfer.volunteers, transfer.volunteers_answers),
         ):
-            a = agreement(proxy.predict(people.images).argmax(1).astype(np.int64), answers.labels)
+            a = agreement(self.learner.predict(proxy, people.images), answers.labels)
             low, high = clopper_pearson_interval(a.agree, a.n)
             found.append((a.rate, (float(low), float(high))))
         (subgroup, s_interval), (reference, r_interval) = found
         return Fidelity(subgroup, s_interval, reference, r_interval)
 
     def _learn_inputs(self, proxy: Proxy) -> str:
-        weights = hashlib.sha256()
-        for name, tensor in sorted(proxy.state_dict().items()):
-            weights.update(name.encode() + tensor.cpu().contiguous().numpy().tobytes())
         pool, selection, _ = self._asked()
         facts = {
             "platform": self.platform.info.fingerprint,
             "epsilons": sorted(self.settings.epsilons),
             "steps": self.settings.steps,
             "shift": self.settings.shift,
+            "block": self.settings.block,
+            "loss": self.settings.loss,
+            "precision": self.settings.precision,
             "seed": self.settings.seed,
         }
-        return _digest("learn", weights.hexdigest(), pool.digest(), selection.digest(), facts)
+        return digest("learn", _weights(proxy), pool.digest(), selection.digest(), facts)
 
     def _open_verification(self, sets: Mapping[int, PerturbationSet]) -> str:
         """Return the epoch of the one reading of verification people, and refuse a second reading."""
@@ -657,37 +612,26 @@ class CollectiveAction:
         evidence = {**chosen.evidence, "certificate": certificate.to_dict()}
         replace(chosen, evidence=evidence).save(self.folder / "perturbations.safetensors")
 
-    def _opponents(self, transfer: TransferSet, epsilon: int) -> Opponents:
+    def _opponents(self, proxy: Proxy, epsilon: int) -> Opponents:
         """Learn the δ of the controls at the row's ε: from a proxy that asked nothing, and one for all classes."""
         from attacks.universal import random_universal
-        from proxies.distillation import Targets
 
-        proxy, _ = self.distil()
         path = self.folder / "controls.safetensors"
-        inputs = _digest("controls", self._learn_inputs(proxy), self._learning_facts(), epsilon)
+        inputs = digest("controls", self._learn_inputs(proxy), self.learner.facts(), self._zero_query_inputs(), epsilon)
         rng = np.random.default_rng(self.settings.seed)
         noise = random_universal(
             groups=len(self.classes), image_shape=self.platform.info.image_shape, epsilon=epsilon, rng=rng
         )
-        stored = _load_controls(path, inputs)
+        stored = load_arrays(path, inputs, ("zero_query", "class_agnostic"))
         if stored is None:
-            pool, selection = transfer.pool, transfer.selection
-            count = len(self.classes)
-            ignorant, _ = self._trained(
-                self.folder / "zero-query-proxy.safetensors",
-                pool.images,
-                Targets.from_labels(pool.classes, count),
-                (selection.images, Targets.from_labels(selection.classes, count)),
-                inputs=_digest("zero-query", pool.digest(), selection.digest(), self._learning_facts()),
-                what="training the zero-query control",
-            )
+            ignorant = self._zero_query_proxy()
             zero: NDArray[np.int8] | None = None
             # The control gets the same family of warm starts as the action.
             for level in sorted(e for e in self.settings.epsilons if e <= epsilon):
                 zero = self._universal(
-                    ignorant, level, initial=zero, what=f"learning δ of the zero-query control, ε = {level}"
+                    ignorant, level, f"learning δ of the zero-query control, ε = {level}", initial=zero
                 )
-            agnostic = self._universal(proxy, epsilon, what="learning one δ for all classes", agnostic=True)
+            agnostic = self._universal(proxy, epsilon, "learning one δ for all classes", agnostic=True)
             if zero is None:
                 raise ActionError(f"Expected ε = {epsilon} in the family {self.settings.epsilons}, got none.")
             stored = {"zero_query": zero, "class_agnostic": agnostic}
@@ -701,10 +645,44 @@ class CollectiveAction:
             class_agnostic=replace(chosen, delta=np.repeat(stored["class_agnostic"], len(self.classes), axis=0)),
         )
 
+    def _zero_query_inputs(self) -> str:
+        pool, selection, _ = self._asked()
+        people = [_weights(self._warm_start())] if self.public is not None else [pool.digest(), selection.digest()]
+        return digest("zero-query", people, self.learner.facts())
+
+    def _zero_query_proxy(self) -> Proxy:
+        """Return the proxy that asked nothing: public data where there are any, else the pool's own true classes."""
+        from proxies.distillation import Targets
+
+        warm = self._warm_start()
+        if warm is not None:
+            return warm
+        pool, selection, _ = self._asked()
+        count = len(self.classes)
+        proxy, _ = self.learner.train(
+            self.folder / "zero-query-proxy.safetensors",
+            pool.images,
+            Targets.from_labels(pool.classes, count),
+            selection=(selection.images, Targets.from_labels(selection.classes, count)),
+            inputs=self._zero_query_inputs(),
+            what="training the zero-query control",
+            epochs=self.settings.epochs,
+        )
+        return proxy
+
+    def _refuse_known(self, public: People) -> None:
+        """Raise if a public image is one of verification or test people: the proxy would have seen the exam."""
+        exam = [p for p in (self.roster.verification, self.roster.test) if p is not None]
+        seen = {hashlib.sha256(image.tobytes()).digest() for p in exam for image in p.images}
+        if any(hashlib.sha256(image.tobytes()).digest() in seen for image in public.images):
+            raise ActionError(
+                "Expected public images that no verification or test person has, got one in both. Remove it from the "
+                "public data. No query was spent."
+            )
+
     def _row(
         self,
         track: str | None,
-        regime: str,
         certificate: Certificate,
         chosen: PerturbationSet,
         transfer: TransferSet,
@@ -719,7 +697,7 @@ class CollectiveAction:
         seconds_learn = float(sum(s.evidence.get("seconds", float("nan")) for s in self.learn().values()))
         return Row(
             track=track or self.settings.name,
-            regime=regime,
+            regime="own" if self.public is None else "public",
             answers=_kind(transfer.answers),
             queries=transfer.images,
             epsilon=chosen.epsilon,
@@ -762,34 +740,14 @@ class CollectiveAction:
         )
 
 
-def _distillation() -> Any:
-    """Return the distillation module, or say how to install what it needs."""
-    try:
-        from proxies import distillation, runtime
-    except ImportError as error:
-        if error.name in ("torch", "timm", "torchvision"):
-            raise MissingExtraError("Distilling a proxy", "learn") from None
-        raise
-    runtime.keep_freed_memory()
-    return distillation
-
-
-def _check_models(architectures: Sequence[str]) -> None:
-    """Raise before anything is asked when a model of the proxy cannot be made here."""
-    _distillation()
-    names = [a.removeprefix("timm/") for a in architectures if a.startswith("timm/")]
-    if names:
-        import timm
-
-        unknown = [name for name in names if not timm.is_model(name)]
-        if unknown:
-            raise ConfigError(f"Expected a name that timm.create_model knows, got {unknown[0]!r}. No query was spent.")
-
-
-def _targets(answers: Answers) -> Targets:
-    from proxies.distillation import Targets
-
-    return Targets(answers.labels, answers.scores)
+def _weights(proxy: Proxy | None) -> str:
+    """Return a SHA-256, 64 hex digits, of a proxy's weights; empty for none."""
+    if proxy is None:
+        return ""
+    h = hashlib.sha256()
+    for name, tensor in sorted(proxy.state_dict().items()):
+        h.update(name.encode() + tensor.cpu().contiguous().numpy().tobytes())
+    return h.hexdigest()
 
 
 def _counted(answers: Answers, people: People) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.bool_]]:
@@ -806,10 +764,6 @@ def _kind(answers: Answers) -> str:
     return "rounded" if said.resolution.max() > 0 else "scores"
 
 
-def _digest(*parts: Any) -> str:
-    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
-
-
 def _read_json(path: Path) -> dict[str, Any]:
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
@@ -824,22 +778,6 @@ def _write_json(path: Path, content: dict[str, Any]) -> None:
     partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
     partial.write_text(json.dumps(content, indent=1), encoding="utf-8")
     partial.replace(path)
-
-
-def _load_controls(path: Path, inputs: str) -> dict[str, NDArray[np.int8]] | None:
-    from safetensors import SafetensorError, safe_open
-
-    if not path.is_file():
-        return None
-    try:
-        with safe_open(path, framework="numpy") as file:
-            if (file.metadata() or {}).get("inputs") != inputs:
-                return None
-            return {name: file.get_tensor(name) for name in ("zero_query", "class_agnostic")}
-    except (SafetensorError, OSError, ValueError) as error:
-        raise ActionError(
-            f"Expected the controls' δ in {path}, got a file that cannot be read ({error}). Delete it and run again."
-        ) from None
 
 
 def _save_controls(path: Path, deltas: dict[str, NDArray[np.int8]], inputs: str) -> None:

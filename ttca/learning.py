@@ -1,0 +1,268 @@
+"""What a collective learns from answers: the proxy, δ against it, and the altered copies worth asking about next."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ttca.answers import Answers
+from ttca.blocks import check_block, enlarge, shrink
+from ttca.errors import ActionError, ConfigError, MissingExtraError
+from ttca.images import Images, ImageShape
+from ttca.people import People
+from ttca.progress import Reporter
+from ttca.settings import Settings
+
+if TYPE_CHECKING:
+    from proxies.distillation import Proxy, Targets
+
+__all__ = ["Learner", "digest", "load_arrays", "targets_of"]
+
+#: Public data are many and clean; answers are few, and must not wash out what was learned before.
+_PUBLIC = {"batch_size": 128, "learning_rate": 4e-3}
+_TUNING = {"learning_rate": 1e-3}
+
+
+class Learner:
+    """Proxies and δ of one action; every one is kept in a file with a digest of what went in.
+
+    Parameters
+    ----------
+    settings : Settings
+    classes : int
+        Number of classes C.
+    image_shape : (H, W, 3)
+        Of the platform. Proxies see images averaged over blocks, and δ is constant within them.
+    reporter : Reporter
+
+    Raises
+    ------
+    MissingExtraError, ConfigError
+        If torch or an architecture is not there, or the block does not divide the images.
+    """
+
+    def __init__(self, settings: Settings, *, classes: int, image_shape: ImageShape, reporter: Reporter) -> None:
+        _check_models(settings.architectures)
+        check_block(settings.block, image_shape)
+        self.settings = settings
+        self.classes = classes
+        self.reporter = reporter
+
+    def facts(self) -> dict[str, Any]:
+        """Return the settings that decide what a proxy becomes, JSON-able."""
+        s = self.settings
+        names = (
+            "architectures", "epochs", "public_epochs", "shift", "flip", "warp", "mixup", "block", "precision", "seed",
+        )  # fmt: skip
+        return {name: getattr(s, name) for name in names}
+
+    def predict(self, proxy: Proxy, images: Images) -> NDArray[np.int64]:
+        """Return the classes a proxy names, int64 (N,)."""
+        named: NDArray[np.int64] = proxy.predict(shrink(images, self.settings.block)).argmax(1).astype(np.int64)
+        return named
+
+    def warm_start(self, path: Path, public: People) -> Proxy:
+        """Return a proxy that asked nothing: public labelled images and their true classes, or read it back."""
+        from proxies.distillation import Targets
+
+        targets = Targets.from_labels(public.classes, self.classes)
+        proxy, _ = self.train(
+            path,
+            public.images,
+            targets,
+            inputs=digest("public", public.digest(), self.facts()),
+            what="learning from public data",
+            epochs=self.settings.public_epochs,
+            public=True,
+        )
+        return proxy
+
+    def train(
+        self,
+        path: Path,
+        images: Images,
+        targets: Targets,
+        *,
+        inputs: str,
+        what: str,
+        epochs: int,
+        selection: tuple[Images, Targets] | None = None,
+        initial: Proxy | None = None,
+        public: bool = False,
+    ) -> tuple[Proxy, dict[str, str]]:
+        """Train a proxy, or read the one at ``path`` if it was trained from the same ``inputs``.
+
+        Returns
+        -------
+        Proxy, dict
+            And what is written beside it: ``inputs`` and the ``seconds`` that training took.
+        """
+        from safetensors import SafetensorError, safe_open
+
+        from proxies import distillation
+
+        if path.is_file():
+            try:
+                with safe_open(path, framework="numpy") as file:
+                    facts = dict(file.metadata() or {})
+                if facts.get("inputs") == inputs:
+                    return distillation.Proxy.load(path), facts
+            except (SafetensorError, OSError, ValueError) as error:
+                raise ActionError(
+                    f"Expected a proxy in {path}, got a file that cannot be read ({error}). Delete it and run again."
+                ) from None
+        s = self.settings
+        manner: dict[str, Any] = _PUBLIC if public else _TUNING if initial is not None else {}
+        began = time.perf_counter()
+        with self.reporter.track(what, epochs, unit="epochs") as advance:
+            try:
+                result = distillation.distil(
+                    shrink(images, s.block),
+                    targets,
+                    architectures=s.architectures,
+                    seed=s.seed,
+                    selection=None if selection is None else (shrink(selection[0], s.block), selection[1]),
+                    initial=initial,
+                    epochs=epochs,
+                    shift=s.shift,
+                    flip=s.flip,
+                    warp=s.warp,
+                    mixup=s.mixup,
+                    precision=s.precision,
+                    progress=lambda *_: advance(1),
+                    **manner,
+                )
+            except ValueError as error:
+                raise ActionError(str(error)) from None
+        facts = {"inputs": inputs, "seconds": f"{time.perf_counter() - began:.3f}"}
+        path.parent.mkdir(exist_ok=True)
+        result.proxy.save(path, facts)
+        return result.proxy, facts
+
+    def universal(
+        self,
+        proxy: Proxy,
+        people: People,
+        selection: People,
+        epsilon: int,
+        *,
+        what: str,
+        initial: NDArray[np.int8] | None = None,
+        agnostic: bool = False,
+    ) -> NDArray[np.int8]:
+        """Return one δ per class, int8 (C, H, W, 3), or one for all (1, H, W, 3), learned on ``people``."""
+        from attacks.universal import learn_universal
+
+        s = self.settings
+        with self.reporter.track(what, s.steps) as advance:
+            done = 0
+
+            def progress(step: int, _steps: int, _success: float) -> None:
+                nonlocal done
+                advance(step - done)
+                done = step
+
+            result = learn_universal(
+                proxy,
+                shrink(people.images, s.block),
+                people.classes,
+                epsilon=epsilon,
+                groups=np.zeros_like(people.classes) if agnostic else None,
+                group_count=1 if agnostic else self.classes,
+                seed=s.seed,
+                selection=(
+                    shrink(selection.images, s.block),
+                    selection.classes,
+                    np.zeros_like(selection.classes) if agnostic else None,
+                ),
+                initial=None if initial is None else np.ascontiguousarray(initial[:, :: s.block, :: s.block]),
+                loss=s.loss,
+                steps=s.steps,
+                shift=s.shift,
+                precision=s.precision,
+                progress=progress,
+            )
+        return enlarge(result.delta, s.block)
+
+    def altered_copies(
+        self, path: Path, proxy: Proxy, people: People, learned_on: People, selection: People, *, inputs: str, turn: int
+    ) -> Images:
+        """Return a copy of each person's image under the δ that the proxy believes in, uint8 (N, H, W, 3).
+
+        Half get δ of their own class, half that of another, at a random strength: what the platform says about
+        them tells the proxy where its idea of "more like class c" is wrong, which plain images never do [ours, in the
+        spirit of Papernot et al. 2017, arXiv 1602.02697]. Kept in a file, so that a run that was killed asks about the
+        same bytes.
+        """
+        from safetensors.numpy import save_file
+
+        stored = load_arrays(path, inputs, ("images",))
+        if stored is not None:
+            return stored["images"]
+        epsilon = max(self.settings.epsilons)
+        delta = self.universal(proxy, learned_on, selection, epsilon, what=f"learning δ to ask about, round {turn}")
+        rng = np.random.default_rng([self.settings.seed, turn])
+        other = (people.classes + rng.integers(1, self.classes, len(people))) % self.classes
+        target = np.where(rng.random(len(people)) < 0.5, people.classes, other)
+        strength = rng.uniform(0.25, 1.0, (len(people), 1, 1, 1))
+        moved = people.images + np.rint(delta[target] * strength)
+        images = np.clip(moved, 0, 255).astype(np.uint8)
+        partial = path.with_suffix(".partial")
+        save_file({"images": images}, partial, metadata={"inputs": inputs})
+        partial.replace(path)
+        return images
+
+
+def targets_of(answers: Answers) -> Targets:
+    """Return answers as a proxy learns from them; what names no class weighs nothing."""
+    from proxies.distillation import Targets
+
+    return Targets(answers.labels, answers.scores)
+
+
+def digest(*parts: Any) -> str:
+    """Return a SHA-256, 64 hex digits, of JSON-able parts."""
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+
+def load_arrays(path: Path, inputs: str | None, names: Sequence[str]) -> dict[str, NDArray[Any]] | None:
+    """Read arrays kept with a digest of what went in; None where they are not there, or of other ``inputs``."""
+    from safetensors import SafetensorError, safe_open
+
+    if not path.is_file():
+        return None
+    try:
+        with safe_open(path, framework="numpy") as file:
+            if inputs is not None and (file.metadata() or {}).get("inputs") != inputs:
+                return None
+            return {name: file.get_tensor(name) for name in names}
+    except (SafetensorError, OSError, ValueError) as error:
+        raise ActionError(
+            f"Expected what this action kept in {path}, got a file that cannot be read ({error}). Delete it and run "
+            "again."
+        ) from None
+
+
+def _check_models(architectures: Sequence[str]) -> None:
+    """Raise before anything is asked when a model of the proxy cannot be made here."""
+    try:
+        from proxies import distillation, runtime  # noqa: F401 - distillation needs torch
+    except ImportError as error:
+        if error.name in ("torch", "timm", "torchvision"):
+            raise MissingExtraError("Distilling a proxy", "learn") from None
+        raise
+    runtime.keep_freed_memory()
+    names = [a.removeprefix("timm/") for a in architectures if a.startswith("timm/")]
+    if names:
+        import timm
+
+        unknown = [name for name in names if not timm.is_model(name)]
+        if unknown:
+            raise ConfigError(f"Expected a name that timm.create_model knows, got {unknown[0]!r}. No query was spent.")
