@@ -13,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from attacks.transforms import transformed
 from proxies.images import to_levels
 from proxies.runtime import Precision, autocast_for
 
@@ -75,6 +76,7 @@ def learn_universal(
     momentum: float = 0.9,
     batch_size: int = 256,
     shift: int = 1,
+    transforms: tuple[str, ...] = (),
     precision: Precision = "float32",
     check_every: int = 10,
     device: str = "cpu",
@@ -113,6 +115,8 @@ def learn_universal(
         Decay of the accumulated, per-group normalised gradient.
     shift : int
         Random translation of the perturbed batch by up to this many pixels, wrapping round, for transfer.
+    transforms : tuple of str
+        Among :data:`attacks.transforms.TRANSFORMS`: each step draws one of them, or none, for the perturbed batch.
     precision : {"float32", "bfloat16", "auto"}
         Autocast of the model's passes (:func:`proxies.runtime.autocast_for`).
     check_every : int
@@ -154,6 +158,7 @@ def learn_universal(
             momentum=momentum,
             batch_size=batch_size,
             shift=shift,
+            transforms=transforms,
             check_every=check_every,
             progress=progress,
         )
@@ -174,6 +179,7 @@ def _descend(
     momentum: float,
     batch_size: int,
     shift: int,
+    transforms: tuple[str, ...],
     check_every: int,
     progress: Callable[[int, int, float], None] | None,
 ) -> Universal:
@@ -195,6 +201,7 @@ def _descend(
             if shift:
                 dy, dx = torch.randint(-shift, shift + 1, (2,), generator=generator).tolist()
                 x = torch.roll(x, (dy, dx), (2, 3))
+            x = transformed(x, transforms, generator)
             losses = _loss(model(x), y[rows], loss, kappa)
             (per_image,) = torch.autograd.grad(losses.sum(), pixels)
         # The slope of clipping towards descent. Versions of torch differ in clamp's gradient at the border, and

@@ -99,7 +99,7 @@ def run_cell(
         with (
             CollectiveAction(
                 folder, platform=platform, members=members, roster=cell.roster, settings=settings,
-                public=cell.public, concurrency=_BATCH, batch=_BATCH, reporter=reporter,
+                public=cell.public, views=cell.views, concurrency=_BATCH, batch=_BATCH, reporter=reporter,
             ) as action,
             Ledger(Path(name) / "evaluation.sqlite") as ledger,
         ):  # fmt: skip

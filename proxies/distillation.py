@@ -207,6 +207,7 @@ def distil(
     seed: int,
     selection: tuple[NDArray[np.uint8], Targets] | None = None,
     initial: Proxy | None = None,
+    replay: tuple[NDArray[np.uint8], Targets] | None = None,
     epochs: int = 60,
     batch_size: int = 64,
     learning_rate: float = 2e-3,
@@ -235,6 +236,9 @@ def distil(
         Answers of selection people: the epoch with the lowest loss on them is kept.
     initial : Proxy, optional
         Start from these weights (they are copied), for example after public labelled data.
+    replay : (images, Targets), optional
+        What the initial weights were learned from: every batch is joined by as many of these images, drawn at random,
+        so that a few answers do not wash out what was known before (rehearsal, Robins 1995) [published].
     epochs, batch_size, learning_rate, weight_decay
         AdamW with a linear warm-up over a tenth of the steps, then a cosine to zero.
     temperature : float
@@ -275,11 +279,14 @@ def distil(
             f"of which {int(usable.sum())} name a class."
         )
     classes = targets.scores.shape[1]
-    if selection is not None and (len(selection[0]), classes) != selection[1].scores.shape:
-        raise ValueError(
-            f"Expected one selection answer per image over {classes} classes, got {len(selection[0])} images and "
-            f"scores {selection[1].scores.shape}."
-        )
+    for what, more in (("selection", selection), ("replay", replay)):
+        if more is not None and (len(more[0]), classes) != more[1].scores.shape:
+            raise ValueError(
+                f"Expected one {what} answer per image over {classes} classes, got {len(more[0])} images and scores "
+                f"{more[1].scores.shape}."
+            )
+    if replay is not None and replay[0].shape[1:] != images.shape[1:]:
+        raise ValueError(f"Expected images of {images.shape[1:]} to replay, got {replay[0].shape[1:]}.")
     proxy = copy.deepcopy(initial) if initial is not None else Proxy(architectures, classes=classes, seed=seed)
     if proxy.architectures != tuple(architectures) or proxy.classes != classes:
         raise ValueError(
@@ -288,10 +295,9 @@ def distil(
         )
     proxy = proxy.to(device)
     generator = torch.Generator().manual_seed(seed)
-    levels = to_levels(images[usable], device)
-    labels = torch.from_numpy(targets.labels[usable]).to(device)
-    scores = torch.from_numpy(targets.scores[usable]).to(device)
-    n = len(labels)
+    learned = _Rows(images[usable], targets[usable], device)
+    rehearsed = None if replay is None or not len(replay[0]) else _Rows(*replay, device)
+    n = len(learned)
     steps = epochs * len(_batches(torch.arange(n), batch_size))
     optimiser = torch.optim.AdamW(proxy.parameters(), lr=learning_rate, weight_decay=weight_decay)
     warm = max(1, steps // 10)
@@ -309,13 +315,16 @@ def distil(
         order = torch.randperm(n, generator=generator).to(device)
         total = 0.0
         for rows in _batches(order, batch_size):
-            x = _shifted(to_tensor(levels[rows]), shift, generator)
+            x, y, s = learned[rows]
+            if rehearsed is not None:
+                old = rehearsed[torch.randint(len(rehearsed), (len(rows),), generator=generator).to(device)]
+                x, y, s = torch.cat([x, old[0]]), torch.cat([y, old[1]]), torch.cat([s, old[2]])
+            x = _shifted(x, shift, generator)
             if flip:
                 x = torch.where(
                     (torch.rand(len(x), generator=generator) < 0.5).to(device)[:, None, None, None], x.flip(3), x
                 )
             x = _warped(x, warp, generator)
-            y, s = labels[rows], scores[rows]
             if mixup > 0:
                 x, s = _mixed(x, s, mixup, generator)
             with autocast:
@@ -340,6 +349,21 @@ def distil(
     if best_state is not None:
         proxy.load_state_dict(best_state)
     return Distillation(proxy.eval(), tuple(losses), tuple(agreements), best_epoch)
+
+
+class _Rows:
+    """Images and what is known about them, on the device; rows come as pixels, labels and scores."""
+
+    def __init__(self, images: NDArray[np.uint8], targets: Targets, device: str) -> None:
+        self._levels = to_levels(images, device)
+        self._labels = torch.from_numpy(targets.labels).to(device)
+        self._scores = torch.from_numpy(targets.scores).to(device)
+
+    def __len__(self) -> int:
+        return len(self._labels)
+
+    def __getitem__(self, rows: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        return to_tensor(self._levels[rows]), self._labels[rows], self._scores[rows]
 
 
 def _batches(order: torch.Tensor, batch_size: int) -> list[torch.Tensor]:

@@ -244,7 +244,7 @@ VALUES = st.recursive(
 KEYS = {
     "action": [*Settings.__dataclass_fields__, "other"],
     "platform": [*PlatformSection.__dataclass_fields__, "other"],
-    "people": ["source", "verification", "selection"],
+    "people": ["source", "verification", "selection", "public", "views"],
     "pool": [*PoolSection.__dataclass_fields__],
 }
 
@@ -397,3 +397,18 @@ def test_a_platform_off_this_machine_needs_an_authority(tmp_path: Path) -> None:
     found = read(tmp_path, worlds.action_file("https://platform.invalid"))
     with pytest.raises(ConfigError, match="authorised"):
         found.open()
+
+
+def test_public_images_are_read_from_their_own_tables(folder: Path) -> None:
+    """``public`` and ``views`` name tables like the people's; the action learns from them and sends none."""
+    known, seen = worlds.crowd("public", 30, 30, seed=200), worlds.crowd("view", 30, 0, seed=300)
+    write_people(folder / "public", known, worlds.CLASSES)
+    write_people(folder / "views", seen, worlds.CLASSES)
+    with background_server(worlds.Recorder().inner) as url:
+        text = worlds.action_file(url, people='public = "public"\nviews = "views"\n')
+        with read(folder, text).open() as action:
+            assert action.public is not None
+            assert action.views is not None
+            assert np.array_equal(action.public.images, known.images)
+            assert np.array_equal(action.views.classes, seen.classes)
+            assert action.plan()["pool"].queries == 205

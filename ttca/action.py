@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ttca.answers import Answers
-from ttca.blocks import check_block
+from ttca.blocks import check_block, seen
 from ttca.certificates import Certificate, certify, clopper_pearson_interval, count_right, count_right_at_most
 from ttca.errors import ActionError
 from ttca.images import Images
@@ -96,6 +96,15 @@ class TransferSet:
 
 
 @dataclass(frozen=True)
+class _Distilled:
+    """The last proxy, all it learned from, and the proxies before it: the warm start and one per round."""
+
+    proxy: Proxy
+    transfer: TransferSet
+    earlier: tuple[Proxy, ...]
+
+
+@dataclass(frozen=True)
 class Fidelity:
     """How often proxy and platform name the same class on selection people, with two-sided 95 % intervals."""
 
@@ -124,7 +133,10 @@ class CollectiveAction:
     settings : Settings
     public : People, optional
         Labelled public images of the same kind. They are never sent and cost nothing: the proxy learns from their true
-        classes before it learns from answers. Best seen through the cameras that the *platform* was trained on.
+        classes before it learns from answers. Best seen as the *platform* learned to see, not as the subgroup is seen.
+    views : People, optional
+        Labelled public images as the *subgroup's* would be: δ is learned on them too. Never sent either. Both may come
+        averaged over blocks already (:func:`ttca.blocks.shrink`), which is all that is kept of them.
     cap, concurrency, batch
         See :class:`~ttca.pooling.pool.QueryPool`.
     reporter : Reporter
@@ -146,6 +158,7 @@ class CollectiveAction:
         roster: Roster,
         settings: Settings,
         public: People | None = None,
+        views: People | None = None,
         cap: int | None = None,
         concurrency: int = 64,
         batch: int = 16,
@@ -156,14 +169,14 @@ class CollectiveAction:
         self.platform = platform
         self.roster = roster
         self.settings = settings
-        self.public = public
         self.reporter = reporter
         info = platform.info
         self.classes = info.classes
         check_block(settings.block, info.image_shape)
-        shown = roster.roles() if public is None else {**roster.roles(), "public": public}
-        for role, people in shown.items():
-            if people.image_shape != info.image_shape:
+        small = (info.image_shape[0] // settings.block, info.image_shape[1] // settings.block, 3)
+        extra = {k: v for k, v in {"public": public, "view": views}.items() if v is not None}
+        for role, people in (roster.roles() | extra).items():
+            if people.image_shape != info.image_shape and not (role in extra and people.image_shape == small):
                 raise ActionError(
                     f"Expected {role} images of {info.image_shape}, the size the platform takes, got "
                     f"{people.image_shape}. Resize them before they are pooled. No query was spent."
@@ -173,6 +186,13 @@ class CollectiveAction:
                     f"Expected classes 0..{len(self.classes) - 1} among the {role} people, got "
                     f"{int(people.classes.min())}..{int(people.classes.max())}. No query was spent."
                 )
+        self.public, self.views = (None if p is None else self._seen(p) for p in (public, views))
+        if public is None and not (self._turn_of() == 0).any():
+            raise ActionError(
+                "Expected public data or pool people who are asked about their image as it is, got neither: the first "
+                "proxy would have nothing to learn from. Lower altered, or let volunteers take part. No query was "
+                "spent."
+            )
         if settings.goal == "parity" and np.all(roster.verification.subgroup):
             raise ActionError(
                 "Expected reference people among the verification people, got none: parity compares the two groups. "
@@ -182,8 +202,7 @@ class CollectiveAction:
             self.folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise ActionError(f"Expected to make the folder {self.folder}, got: {error}. Choose another.") from None
-        if public is not None:
-            self._refuse_known(public)
+        self._refuse_known(roster.verification, roster.test)
         self._learner: Learner | None = None
         self._warm: Proxy | None = None
         self.ledger = Ledger(self.folder / "ledger.sqlite")
@@ -246,6 +265,10 @@ class CollectiveAction:
             "audit": Cost(audit, 0, audit, affordable),
             "verification": Cost(tests, 0, tests, affordable),
         }
+        if self.settings.refine and not verified:
+            saved = self._saved() - self._refined_queries()
+            asked = Cost(asked.images + saved, asked.answered, asked.queries + saved, affordable)
+            plan["pool"] = asked
         if self.settings.controls:
             # Noise, proxy's class, class-agnostic, zero-query, JPEG, resize, wrong class; reference with δ.
             controls = 0 if self._controls_done() else 7 * m + len(verification) - m
@@ -282,9 +305,9 @@ class CollectiveAction:
         ActionError
             If too little was answered, or the proxy knows no more of the platform than its favourite answer.
         """
-        proxy, transfer = self._distilled()
-        self._check_worth(proxy, transfer)
-        return proxy, self._fidelity(proxy, transfer)
+        learned = self._distilled()
+        self._check_worth(learned.proxy, learned.transfer)
+        return learned.proxy, self._fidelity(learned.proxy, learned.transfer)
 
     def learn(self) -> dict[int, PerturbationSet]:
         """Learn one perturbation per class for every ε, smallest first, each from the one before; or read them."""
@@ -300,6 +323,9 @@ class CollectiveAction:
             if known is None or known.evidence.get("inputs") != inputs or known.epsilon != epsilon:
                 began = time.perf_counter()
                 delta = self._universal(proxy, epsilon, f"learning δ, ε = {epsilon}", initial=previous)
+                refined: dict[str, Any] = {"queries": 0, "kept": False}
+                if self.settings.refine:
+                    delta, refined = self._refined(delta, epsilon)
                 known = PerturbationSet(
                     delta=delta,
                     epsilon=epsilon,
@@ -310,6 +336,7 @@ class CollectiveAction:
                         "inputs": inputs,
                         "fidelity": fidelity.to_dict(),
                         "seconds": time.perf_counter() - began,
+                        "refinement": refined,
                     },
                 )
                 known.save(path)
@@ -387,6 +414,7 @@ class CollectiveAction:
         if people is not None:
             # Proves that no test person has another role.
             replace(self.roster, test=people)
+            self._refuse_known(people)
         if pool is not None and pool.ledger.path.resolve() == self.ledger.path.resolve():
             raise ActionError(
                 "Expected a pool with a ledger of its own to pay for test people, got the members'. Members never pay "
@@ -394,7 +422,8 @@ class CollectiveAction:
             )
         certificate = self.verify()
         sets = self.learn()
-        proxy, transfer = self._distilled()
+        learned = self._distilled()
+        proxy, transfer = learned.proxy, learned.transfer
         chosen = sets[certificate.quoted_epsilon]
         opponents = self._opponents(proxy, chosen.epsilon)
         on = self.roster.verification if people is None else people
@@ -428,14 +457,24 @@ class CollectiveAction:
         return pool, selection[selection.subgroup], selection[~selection.subgroup]
 
     def _turn_of(self) -> NDArray[np.int64]:
-        """Return in which round each pool person is asked about an altered copy; 0 = about the image as it is."""
+        """Return in which round each pool person is asked about an altered copy.
+
+        0 = about the image as it is, −1 = saved for refinement.
+        """
         pool, rounds = self.roster.pool, self.settings.rounds
         turn = np.zeros(len(pool), np.int64)
+        members = np.random.default_rng(self.settings.seed).permutation(np.flatnonzero(pool.subgroup))
+        saved = self._saved()
+        turn[members[len(members) - saved :]] = -1
+        members = members[: len(members) - saved]
         if rounds:
-            members = np.random.default_rng(self.settings.seed).permutation(np.flatnonzero(pool.subgroup))
             chosen = members[: round(self.settings.altered * len(members))]
             turn[chosen] = 1 + np.arange(len(chosen)) * rounds // max(len(chosen), 1)
         return turn
+
+    def _saved(self) -> int:
+        """Return how many queries are saved for refinement."""
+        return round(self.settings.refine * int(self.roster.pool.subgroup.sum()))
 
     def _plain(self) -> People:
         return self.roster.pool[self._turn_of() == 0]
@@ -456,38 +495,105 @@ class CollectiveAction:
         stored = load_arrays(path, None, ("images",))
         return None if stored is None else stored["images"]
 
-    def _distilled(self) -> tuple[Proxy, TransferSet]:
+    def _distilled(self) -> _Distilled:
         """Return the proxy and all it learned from, asking, training or reading back as far as needed."""
-        learner = self.learner
-        warm = (
-            None if self.public is None else learner.warm_start(self.folder / "public-proxy.safetensors", self.public)
-        )
+        warm = self._warm_start()
         transfer = self.pool()
         turns = self._turns()
-        proxy = warm
+        proxies = [] if warm is None else [warm]
         if warm is None or len(transfer.pool) or not turns:
-            proxy = self._learned(transfer, warm, last=not turns)
+            proxies.append(self._learned(transfer, warm, last=not turns))
         for turn, people in enumerate(turns, start=1):
-            if proxy is None:
-                raise ActionError("Expected public data or pool people asked as they are, got neither. Lower altered.")
+            proxy = proxies[-1]
             path = self._copies_path(turn)
             path.parent.mkdir(exist_ok=True)
-            pool, selection, _ = self._asked()
-            images = learner.altered_copies(
+            images = self.learner.altered_copies(
                 path,
                 proxy,
                 people,
-                pool[pool.subgroup],
-                selection,
+                self._helped(),
+                self._asked()[1],
                 inputs=digest("altered", turn, self._learn_inputs(proxy), transfer.digest(), people.digest()),
                 turn=turn,
             )
             copies = replace(people, images=images)
             transfer = transfer.joined(copies, self.queries.ask(images, purpose="pool"))
-            proxy = self._learned(transfer, warm, last=turn == len(turns))
-        if proxy is None:
-            raise ActionError("Expected pool people to learn from, got none.")
-        return proxy, transfer
+            proxies.append(self._learned(transfer, warm, last=turn == len(turns)))
+        return _Distilled(proxies[-1], transfer, tuple(proxies[:-1]))
+
+    def _helped(self) -> People:
+        """Return whom δ is learned on: the subgroup alone, whoever else was asked, and public images seen as theirs."""
+        pool = self.roster.pool
+        members = self._seen(pool[pool.subgroup])
+        return members if self.views is None else People.concatenate([members, self.views])
+
+    def _seen(self, people: People) -> People:
+        """Return people with their images as proxies see them."""
+        return replace(people, images=seen(people.images, self.settings.block, self.platform.info.image_shape))
+
+    def _refined(self, delta: NDArray[np.int8], epsilon: int) -> tuple[NDArray[np.int8], dict[str, Any]]:
+        """Spend this ε's share of the saved queries on choosing among all proxies' δ, and return what stood the check.
+
+        Two thirds ask about pool people, one third about selection people, who decide whether the choice is kept.
+        """
+        from attacks.refinement import choose_universal
+
+        earlier = self._distilled().earlier
+        budget = self._saved() // len(self.settings.epsilons)
+        candidates = np.stack(
+            [delta]
+            + [
+                self._universal(proxy, epsilon, f"learning δ of an earlier proxy, ε = {epsilon}")
+                for proxy in reversed(earlier)
+            ]
+        )
+        pool, selection, _ = self._asked()
+        members = pool[pool.subgroup]
+        found = choose_universal(
+            self._platform_loss,
+            members.images,
+            members.classes,
+            candidates,
+            budget=2 * budget // 3,
+            rng=np.random.default_rng([self.settings.seed, epsilon]),
+        )
+        moved = np.flatnonzero(found.chosen[selection.classes] != 0)[: (budget - found.queries) // 2]
+        facts: dict[str, Any] = {
+            "queries": found.queries + 2 * len(moved),
+            "candidates": len(candidates),
+            "chosen": found.chosen.tolist(),
+            "kept": False,
+        }
+        if not len(moved):
+            return delta, facts
+        judges = selection[moved]
+        refined = candidates[found.chosen, np.arange(len(found.chosen))]
+        sent = [
+            np.clip(judges.images + d[judges.classes].astype(np.int16), 0, 255).astype(np.uint8)
+            for d in (delta, refined)
+        ]
+        losses = self._platform_loss(np.concatenate(sent), np.tile(judges.classes, 2)).reshape(2, -1)
+        gain = float(np.nan_to_num(np.nanmean(losses[0] - losses[1])) if not np.isnan(losses).all() else 0.0)
+        facts |= {"judges": len(judges), "gain": gain, "kept": gain > 0}
+        return (refined if gain > 0 else delta), facts
+
+    def _platform_loss(self, images: Images, classes: NDArray[np.int64]) -> NDArray[np.float64]:
+        """Ask the platform; return −log of the own class's score, or 1 − hit where a label is all it says: (N,)."""
+        answers = self.queries.ask(images, purpose="pool")
+        missed = (answers.labels != classes).astype(np.float64)
+        own = answers.scores[np.arange(len(classes)), classes].astype(np.float64)
+        # Half a rounding step is all that a score of 0 says.
+        surprise = -np.log(np.maximum(own, np.maximum(answers.resolution / 2, 1e-3)))
+        losses: NDArray[np.float64] = np.where(answers.complete, surprise, missed)
+        losses[~answers.resolved] = np.nan
+        return losses
+
+    def _refined_queries(self) -> int:
+        """Return the queries that refinement has spent, as the perturbations in the folder tell."""
+        spent = 0
+        for path in (self.folder / "perturbations").glob("epsilon-*.safetensors"):
+            spent += int(PerturbationSet.load(path).evidence.get("refinement", {}).get("queries", 0))
+        return spent
 
     def _warm_start(self) -> Proxy | None:
         if self._warm is None and self.public is not None:
@@ -495,14 +601,21 @@ class CollectiveAction:
         return self._warm
 
     def _learned(self, transfer: TransferSet, warm: Proxy | None, *, last: bool) -> Proxy:
-        """Return the proxy of one transfer set; only the last one stands in the folder itself."""
+        """Return the proxy of one transfer set; only the last one stands in the folder itself.
+
+        Selection people are asked about images as they are. Their answers choose the epoch where the proxy learns from
+        such images too; chosen by them, a proxy that learns from altered copies would stop before it has.
+        """
         name = "proxy.safetensors" if last else f"rounds/proxy-{transfer.altered}.safetensors"
         proxy, _ = self.learner.train(
             self.folder / name,
             transfer.pool.images,
             targets_of(transfer.answers),
-            selection=(transfer.selection.images, targets_of(transfer.selection_answers)),
+            selection=(
+                None if transfer.altered else (transfer.selection.images, targets_of(transfer.selection_answers))
+            ),
             initial=warm,
+            replay=self.public,
             inputs=digest("distil", transfer.digest(), self.learner.facts(), _weights(warm)),
             what="distilling the proxy",
             epochs=self.settings.epochs,
@@ -518,10 +631,8 @@ class CollectiveAction:
         initial: NDArray[np.int8] | None = None,
         agnostic: bool = False,
     ) -> NDArray[np.int8]:
-        pool, selection, _ = self._asked()
-        # δ is for the subgroup: it is learned on their images alone, whoever else was asked.
         return self.learner.universal(
-            proxy, pool[pool.subgroup], selection, epsilon, what=what, initial=initial, agnostic=agnostic
+            proxy, self._helped(), self._asked()[1], epsilon, what=what, initial=initial, agnostic=agnostic
         )
 
     def _check_worth(self, proxy: Proxy, transfer: TransferSet) -> None:
@@ -569,7 +680,7 @@ class CollectiveAction:
         return Fidelity(subgroup, s_interval, reference, r_interval)
 
     def _learn_inputs(self, proxy: Proxy) -> str:
-        pool, selection, _ = self._asked()
+        selection = self._asked()[1]
         facts = {
             "platform": self.platform.info.fingerprint,
             "epsilons": sorted(self.settings.epsilons),
@@ -577,10 +688,12 @@ class CollectiveAction:
             "shift": self.settings.shift,
             "block": self.settings.block,
             "loss": self.settings.loss,
+            "transforms": self.settings.transforms,
             "precision": self.settings.precision,
+            "refine": self.settings.refine,
             "seed": self.settings.seed,
         }
-        return digest("learn", _weights(proxy), pool.digest(), selection.digest(), facts)
+        return digest("learn", _weights(proxy), self._helped().digest(), selection.digest(), facts)
 
     def _open_verification(self, sets: Mapping[int, PerturbationSet]) -> str:
         """Return the epoch of the one reading of verification people, and refuse a second reading."""
@@ -652,29 +765,30 @@ class CollectiveAction:
 
     def _zero_query_proxy(self) -> Proxy:
         """Return the proxy that asked nothing: public data where there are any, else the pool's own true classes."""
-        from proxies.distillation import Targets
-
         warm = self._warm_start()
         if warm is not None:
             return warm
         pool, selection, _ = self._asked()
-        count = len(self.classes)
         proxy, _ = self.learner.train(
             self.folder / "zero-query-proxy.safetensors",
             pool.images,
-            Targets.from_labels(pool.classes, count),
-            selection=(selection.images, Targets.from_labels(selection.classes, count)),
+            self.learner.true(pool),
+            selection=(selection.images, self.learner.true(selection)),
             inputs=self._zero_query_inputs(),
             what="training the zero-query control",
             epochs=self.settings.epochs,
         )
         return proxy
 
-    def _refuse_known(self, public: People) -> None:
+    def _refuse_known(self, *exam: People | None) -> None:
         """Raise if a public image is one of verification or test people: the proxy would have seen the exam."""
-        exam = [p for p in (self.roster.verification, self.roster.test) if p is not None]
-        seen = {hashlib.sha256(image.tobytes()).digest() for p in exam for image in p.images}
-        if any(hashlib.sha256(image.tobytes()).digest() in seen for image in public.images):
+        public = [p for p in (self.public, self.views) if p is not None]
+        if not public:
+            return
+        papers = {
+            hashlib.sha256(image.tobytes()).digest() for p in exam if p is not None for image in self._seen(p).images
+        }
+        if any(hashlib.sha256(image.tobytes()).digest() in papers for p in public for image in p.images):
             raise ActionError(
                 "Expected public images that no verification or test person has, got one in both. Remove it from the "
                 "public data. No query was spent."
@@ -694,19 +808,21 @@ class CollectiveAction:
 
         with safe_open(self.folder / "proxy.safetensors", framework="numpy") as file:
             seconds_distil = float((file.metadata() or {}).get("seconds", "nan"))
+        refined = self._refined_queries()
+        composition = transfer.composition
         seconds_learn = float(sum(s.evidence.get("seconds", float("nan")) for s in self.learn().values()))
         return Row(
             track=track or self.settings.name,
-            regime="own" if self.public is None else "public",
+            regime="own" if self.public is None and self.views is None else "public",
             answers=_kind(transfer.answers),
-            queries=transfer.images,
+            queries=transfer.images + refined,
             epsilon=chosen.epsilon,
             seed=self.settings.seed,
             queries_pool=paid.get("pool", 0),
             queries_audit=paid.get("audit", 0),
             queries_verification=paid.get("verification", 0),
             coverage=measured.coverage,
-            composition=transfer.composition,
+            composition={**composition, "altered": composition["altered"] + refined},
             reference_before=measured.rate("reference_before"),
             subgroup_before=measured.rate("subgroup_before"),
             gap_before=measured.rate("reference_before") - measured.rate("subgroup_before"),

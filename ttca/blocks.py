@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from ttca.errors import ConfigError
 from ttca.images import Images, ImageShape
 
-__all__ = ["check_block", "enlarge", "shrink"]
+__all__ = ["check_block", "enlarge", "seen", "shrink"]
 
 # Averages are taken a part at a time: a float copy of a whole data set would not fit in memory.
 _PART = 256
@@ -35,6 +35,11 @@ def shrink(images: Images, block: int) -> Images:
         total = part.sum(axis=(2, 4), dtype=np.uint32)
         small[start : start + _PART] = (total + block * block // 2) // (block * block)
     return small
+
+
+def seen(images: Images, block: int, shape: ImageShape) -> Images:
+    """Return what a proxy sees of images of ``shape`` (H, W, 3); images that were shrunk before stay as they are."""
+    return shrink(images, block) if images.shape[1:3] == shape[:2] else images
 
 
 def enlarge(delta: NDArray[np.int8], block: int) -> NDArray[np.int8]:

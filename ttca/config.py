@@ -42,6 +42,10 @@ epochs = 60
 steps = 100
 shift = 1                        # random translation while learning, in pixels
 flip = false                     # random mirror images while learning (right for most photographs)
+# warp = 0.15                    # random turns and zooms while learning, for platforms that crop or align
+# block = 8                      # δ in squares of this many pixels, for platforms that shrink large photographs
+# rounds = 2                     # ask about copies altered by what was learned so far, instead of about more images
+# precision = "auto"             # bfloat16 where the processor has it
 
 [platform]
 url = "http://127.0.0.1:8000"
@@ -55,6 +59,8 @@ classes = ["first", "second"]    # in the order of the platform's scores
 source = "people.csv"            # columns: file, class, member; optional: person, group, role. Or a folder.
 verification = 0.5               # share of persons kept for the certificate, where the table gives no roles
 selection = 0.2                  # share of the others who steer early stopping
+# public = "public.csv"          # labelled images that are never sent: the proxy learns from them first
+# views = "views.csv"            # the same kind of images, seen as the subgroup's: δ is learned on them too
 
 [pool]
 quota = 100                      # queries each member can pay
@@ -94,11 +100,16 @@ class PlatformSection:
 
 @dataclass(frozen=True, kw_only=True)
 class PeopleSection:
-    """``[people]``: where the images are, and how roles are shared out."""
+    """``[people]``: where the images are, and how roles are shared out.
+
+    ``public`` and ``views`` are tables or folders like ``source``; who their member is does not matter.
+    """
 
     source: str
     verification: float = 0.5
     selection: float = 0.2
+    public: str | None = None
+    views: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -146,9 +157,14 @@ class ActionFile:
     def open(self, *, reporter: Reporter = silent) -> CollectiveAction:
         """Read the people, meet the platform (its metadata only) and return the action."""
         platform = self.open_platform()
-        table = load_people(
-            self.folder / self.people.source, image_shape=platform.info.image_shape, classes=self.platform.classes
-        )
+
+        def load(source: str) -> PeopleTable:
+            return load_people(
+                self.folder / source, image_shape=platform.info.image_shape, classes=self.platform.classes
+            )
+
+        table = load(self.people.source)
+        public, views = (None if s is None else load(s).people for s in (self.people.public, self.people.views))
         roster = self._roster(table)
         return CollectiveAction(
             self.folder,
@@ -156,6 +172,8 @@ class ActionFile:
             members=self.members(table.people),
             roster=roster,
             settings=self.settings,
+            public=public,
+            views=views,
             cap=self.pool.cap,
             concurrency=self.pool.concurrency,
             batch=self.pool.batch,

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ttca.answers import Answers
-from ttca.blocks import check_block, enlarge, shrink
+from ttca.blocks import check_block, enlarge, seen
 from ttca.errors import ActionError, ConfigError, MissingExtraError
 from ttca.images import Images, ImageShape
 from ttca.people import People
@@ -28,6 +28,8 @@ __all__ = ["Learner", "digest", "load_arrays", "targets_of"]
 #: Public data are many and clean; answers are few, and must not wash out what was learned before.
 _PUBLIC = {"batch_size": 128, "learning_rate": 4e-3}
 _TUNING = {"learning_rate": 1e-3}
+#: Steps count for more than images per step, and half of them are enough for δ that is only asked about.
+_DELTA_BATCH = 128
 
 
 class Learner:
@@ -53,36 +55,42 @@ class Learner:
         check_block(settings.block, image_shape)
         self.settings = settings
         self.classes = classes
+        self.image_shape = image_shape
         self.reporter = reporter
 
-    def facts(self) -> dict[str, Any]:
-        """Return the settings that decide what a proxy becomes, JSON-able."""
-        s = self.settings
-        names = (
-            "architectures", "epochs", "public_epochs", "shift", "flip", "warp", "mixup", "block", "precision", "seed",
-        )  # fmt: skip
-        return {name: getattr(s, name) for name in names}
+    def facts(self, *, public: bool = False) -> dict[str, Any]:
+        """Return the settings that decide what a proxy becomes, or what it becomes of public data alone, JSON-able."""
+        own = ("public_epochs",) if public else ("public_epochs", "epochs", "mixup")
+        names = ("architectures", "shift", "flip", "warp", "block", "precision", "seed", *own)
+        return {name: getattr(self.settings, name) for name in names}
+
+    def seen(self, images: Images) -> Images:
+        """Return images as proxies see them: averaged over blocks, unless they already are."""
+        return seen(images, self.settings.block, self.image_shape)
 
     def predict(self, proxy: Proxy, images: Images) -> NDArray[np.int64]:
         """Return the classes a proxy names, int64 (N,)."""
-        named: NDArray[np.int64] = proxy.predict(shrink(images, self.settings.block)).argmax(1).astype(np.int64)
+        named: NDArray[np.int64] = proxy.predict(self.seen(images)).argmax(1).astype(np.int64)
         return named
 
     def warm_start(self, path: Path, public: People) -> Proxy:
         """Return a proxy that asked nothing: public labelled images and their true classes, or read it back."""
-        from proxies.distillation import Targets
-
-        targets = Targets.from_labels(public.classes, self.classes)
         proxy, _ = self.train(
             path,
             public.images,
-            targets,
-            inputs=digest("public", public.digest(), self.facts()),
+            self.true(public),
+            inputs=digest("public", public.digest(), self.facts(public=True)),
             what="learning from public data",
             epochs=self.settings.public_epochs,
             public=True,
         )
         return proxy
+
+    def true(self, people: People) -> Targets:
+        """Return true classes as a proxy learns from them."""
+        from proxies.distillation import Targets
+
+        return Targets.from_labels(people.classes, self.classes)
 
     def train(
         self,
@@ -95,6 +103,7 @@ class Learner:
         epochs: int,
         selection: tuple[Images, Targets] | None = None,
         initial: Proxy | None = None,
+        replay: People | None = None,
         public: bool = False,
     ) -> tuple[Proxy, dict[str, str]]:
         """Train a proxy, or read the one at ``path`` if it was trained from the same ``inputs``.
@@ -124,12 +133,13 @@ class Learner:
         with self.reporter.track(what, epochs, unit="epochs") as advance:
             try:
                 result = distillation.distil(
-                    shrink(images, s.block),
+                    self.seen(images),
                     targets,
                     architectures=s.architectures,
                     seed=s.seed,
-                    selection=None if selection is None else (shrink(selection[0], s.block), selection[1]),
+                    selection=None if selection is None else (self.seen(selection[0]), selection[1]),
                     initial=initial,
+                    replay=None if replay is None else (self.seen(replay.images), self.true(replay)),
                     epochs=epochs,
                     shift=s.shift,
                     flip=s.flip,
@@ -156,12 +166,14 @@ class Learner:
         what: str,
         initial: NDArray[np.int8] | None = None,
         agnostic: bool = False,
+        steps: int | None = None,
     ) -> NDArray[np.int8]:
         """Return one δ per class, int8 (C, H, W, 3), or one for all (1, H, W, 3), learned on ``people``."""
         from attacks.universal import learn_universal
 
         s = self.settings
-        with self.reporter.track(what, s.steps) as advance:
+        steps = s.steps if steps is None else steps
+        with self.reporter.track(what, steps) as advance:
             done = 0
 
             def progress(step: int, _steps: int, _success: float) -> None:
@@ -171,21 +183,23 @@ class Learner:
 
             result = learn_universal(
                 proxy,
-                shrink(people.images, s.block),
+                self.seen(people.images),
                 people.classes,
                 epsilon=epsilon,
                 groups=np.zeros_like(people.classes) if agnostic else None,
                 group_count=1 if agnostic else self.classes,
                 seed=s.seed,
                 selection=(
-                    shrink(selection.images, s.block),
+                    self.seen(selection.images),
                     selection.classes,
                     np.zeros_like(selection.classes) if agnostic else None,
                 ),
                 initial=None if initial is None else np.ascontiguousarray(initial[:, :: s.block, :: s.block]),
                 loss=s.loss,
-                steps=s.steps,
+                steps=steps,
+                batch_size=_DELTA_BATCH,
                 shift=s.shift,
+                transforms=s.transforms,
                 precision=s.precision,
                 progress=progress,
             )
@@ -207,7 +221,14 @@ class Learner:
         if stored is not None:
             return stored["images"]
         epsilon = max(self.settings.epsilons)
-        delta = self.universal(proxy, learned_on, selection, epsilon, what=f"learning δ to ask about, round {turn}")
+        delta = self.universal(
+            proxy,
+            learned_on,
+            selection,
+            epsilon,
+            what=f"learning δ to ask about, round {turn}",
+            steps=-(-self.settings.steps // 2),
+        )
         rng = np.random.default_rng([self.settings.seed, turn])
         other = (people.classes + rng.integers(1, self.classes, len(people))) % self.classes
         target = np.where(rng.random(len(people)) < 0.5, people.classes, other)

@@ -8,10 +8,12 @@ from typing import Literal
 
 from ttca.errors import ConfigError
 
-__all__ = ["ARCHITECTURES", "Settings"]
+__all__ = ["ARCHITECTURES", "TRANSFORMS", "Settings"]
 
 #: The proxies' own names, written here because they must be checked before the first query and without torch.
 ARCHITECTURES = ("perceptron", "small-cnn", "small-resnet", "resnet20", "resnet32", "resnet56")
+#: The input transformations' own names, for the same reason.
+TRANSFORMS = ("resize", "blur", "jpeg")
 #: What every generator of random numbers takes, with room for an ensemble's further seeds.
 _LARGEST_SEED = 2**32 - 1
 
@@ -50,8 +52,13 @@ class Settings:
         How often altered copies are asked about. 0: every pool person is asked about the image as it is.
     altered : float
         Share of the subgroup's pool people who are asked about an altered copy instead, shared out over the rounds.
+    refine : float
+        Share of the subgroup's pool people whose query is saved for the end, when the platform itself chooses among
+        the δ of all the proxies there were, and selection people say whether that helped. 0: none.
     loss : {"margin", "cross-entropy"}
         What δ minimises (:func:`attacks.universal.learn_universal`).
+    transforms : tuple of str
+        Random input transformations while δ is learned, among ``resize``, ``blur`` and ``jpeg``.
     steps : int
         Of perturbation learning, per ε.
     alpha : float
@@ -77,7 +84,9 @@ class Settings:
     public_epochs: int = 10
     rounds: int = 0
     altered: float = 0.5
+    refine: float = 0.0
     loss: Literal["margin", "cross-entropy"] = "margin"
+    transforms: tuple[str, ...] = ()
     steps: int = 100
     alpha: float = 0.05
     goal: Literal["parity", "improvement"] | float = "parity"
@@ -112,6 +121,8 @@ class Settings:
             raise ConfigError(
                 f"Expected altered as a share in (0, 1], got {self.altered}. For no altered copies set rounds = 0."
             )
+        if not 0 <= self.refine < 1:
+            raise ConfigError(f"Expected refine as a share in [0, 1), got {self.refine}. 0.2 saves every fifth query.")
         for name, known in {"precision": ("float32", "bfloat16", "auto"), "loss": ("margin", "cross-entropy")}.items():
             if getattr(self, name) not in known:
                 raise ConfigError(f"Expected {name} among {', '.join(known)}, got {getattr(self, name)!r}.")
@@ -122,6 +133,9 @@ class Settings:
             raise ConfigError(
                 f"Expected proxy architectures among {', '.join(ARCHITECTURES)} or timm/NAME, got {unknown[0]!r}."
             )
+        strange = [t for t in self.transforms if t not in TRANSFORMS]
+        if strange:
+            raise ConfigError(f"Expected transforms among {', '.join(TRANSFORMS)}, got {strange[0]!r}.")
         if not 0 < self.alpha < 1:
             raise ConfigError(f"Expected alpha strictly between 0 and 1, got {self.alpha}. 0.05 means 95 %.")
         named = self.goal in ("parity", "improvement")

@@ -616,6 +616,52 @@ def test_shifts_go_everywhere_each_image_on_its_own() -> None:
     assert moved.is_contiguous(memory_format=torch.channels_last)
 
 
+def test_a_warp_of_nothing_is_nothing() -> None:
+    """Warp 0 leaves the batch itself, and a tiny warp nearly so: the grid is that of the image."""
+    x = torch.rand(3, 3, 9, 12, generator=torch.Generator().manual_seed(0))
+    assert distillation._warped(x, 0.0, torch.Generator()) is x
+    torch.testing.assert_close(distillation._warped(x, 1e-6, torch.Generator().manual_seed(1)), x, atol=1e-4, rtol=0)
+
+
+@settings(deadline=None, max_examples=20)
+@given(seeds, st.floats(0.05, 0.9), st.integers(2, 12), st.integers(2, 12))
+def test_a_warp_stays_inside_the_image(seed: int, most: float, h: int, w: int) -> None:
+    """Reflected edges bring no new colour: every warped pixel lies between the image's lowest and highest."""
+    x = torch.rand(4, 3, h, w, generator=torch.Generator().manual_seed(seed))
+    warped = distillation._warped(x, most, torch.Generator().manual_seed(seed))
+    assert warped.shape == x.shape
+    assert warped.is_contiguous(memory_format=torch.channels_last)
+    assert (warped.amin((2, 3)) >= x.amin((2, 3)) - 1e-5).all()
+    assert (warped.amax((2, 3)) <= x.amax((2, 3)) + 1e-5).all()
+
+
+def test_a_warp_turns_zooms_and_moves_each_image_on_its_own() -> None:
+    """Two bright dots come apart, turn and move, differently for every image, and by no more than was allowed."""
+    x = torch.zeros(300, 1, 41, 41)
+    x[:, 0, 19:22, 9:12] = 1
+    x[:, 0, 19:22, 29:32] = 1
+    warped = distillation._warped(x, 0.2, torch.Generator().manual_seed(0))[:, 0]
+    places = torch.arange(41.0)
+    left, right = warped[:, :, :20], warped[:, :, 21:]
+    across = torch.stack([(part.sum(1) * places[: part.shape[2]]).sum(1) / part.sum((1, 2)) for part in (left, right)])
+    down = torch.stack([(part.sum(2) * places).sum(1) / part.sum((1, 2)) for part in (left, right)])
+    apart, turned = across[1] + 21 - across[0], down[1] - down[0]
+    # Resampling by a zoom of 1 + z brings 20 pixels to 20 / (1 + z).
+    assert 15.5 < apart.min() < 17.5
+    assert 22 < apart.max() < 26
+    assert 2 < turned.abs().max() < 0.2 * 26 + 0.5
+    assert len({round(float(t), 3) for t in turned}) > 250
+    assert float((down.mean(0) - 20).abs().max()) > 2
+
+
+def test_a_warp_out_of_its_range_is_refused() -> None:
+    """A zoom of 1 would shrink the grid to nothing."""
+    images, labels, _ = colours(6, 0)
+    for warp in (-0.1, 1.0):
+        with pytest.raises(ValueError, match="Expected a warp in"):
+            train(images, Targets.from_labels(labels, 3), warp=warp)
+
+
 @settings(deadline=None)
 @given(seeds, st.integers(0, 6), st.floats(0.1, 3.0))
 def test_mixup_leaves_incomplete_rows_alone(seed: int, complete: int, beta: float) -> None:

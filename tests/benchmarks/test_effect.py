@@ -1,0 +1,136 @@
+"""Tests of the effect benchmark: one cell from end to end on a tiny track, and what its result says."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from benchmarks import __main__ as runner
+from benchmarks import effect
+from benchmarks._tracks import TRACKS, Cell, Track
+from tests import worlds
+from ttca.errors import ConfigError
+from ttca.people import People, Roster
+from ttca.platforms.local import LocalPlatform
+from ttca.row import Row
+
+QUICK = {"architectures": ("perceptron",), "epochs": 8, "public_epochs": 4, "steps": 10, "shift": 0}
+
+
+def people(queries: int, regime: str, seed: int, final: bool) -> Cell:
+    """Return a cell of the tiny world with so many queries."""
+    asked = 4 * queries // 5
+    return Cell(
+        roster=Roster(
+            pool=worlds.crowd("pool", 2 * asked // 3, asked - 2 * asked // 3, seed=seed),
+            selection=worlds.crowd("selection", (queries - asked) // 2, (queries - asked + 1) // 2, seed=seed + 50),
+            verification=worlds.crowd("verification", 60, 60, seed=1000),
+        ),
+        test=worlds.crowd("final" if final else "test", 60, 60, seed=3000 if final else 2000),
+        public=worlds.crowd("public", 50, 50, seed=4000) if regime == "public" else None,
+        views=worlds.crowd("view", 30, 0, seed=5000) if regime == "public" else None,
+    )
+
+
+@contextmanager
+def platform(answers: str) -> Iterator[LocalPlatform]:
+    """Open the tiny world's platform."""
+    yield LocalPlatform(
+        worlds.model, classes=worlds.CLASSES, image_shape=worlds.SHAPE, name="tiny", label_only=answers == "label"
+    )
+
+
+@pytest.fixture(autouse=True)
+def tiny(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """Put the tiny track among the tracks, and the cache and the results into a folder of the test."""
+    track = Track("tiny", ("scores", "label"), platform, people, {"own": QUICK, "public": {**QUICK, "rounds": 1}})
+    monkeypatch.setitem(TRACKS, "tiny", track)
+    monkeypatch.setenv("TTCA_CACHE", str(tmp_path / "cache"))
+    return tmp_path
+
+
+ARGUMENTS = ["--track", "tiny", "--queries", "150", "--epsilon", "6", "12", "--answers", "scores", "--seeds", "2"]
+
+
+def test_a_cell_gives_one_honest_row_per_seed_with_mean_and_spread(tiny: Path) -> None:
+    """Every key of the row is there for every seed, and the summary is theirs."""
+    result = effect.main([*ARGUMENTS, "--regime", "public"])
+    rows = [Row(**row) for row in result["rows"]]
+    assert [row.seed for row in rows] == [0, 1]
+    assert all(row.queries == row.queries_pool == 150 for row in rows)
+    assert all((row.regime, row.answers, row.track) == ("public", "scores", "tiny") for row in rows)
+    assert all(value is not None for row in result["rows"] for value in row.values())
+    after = [row.subgroup_after for row in rows]
+    assert result["mean"]["subgroup_after"] == pytest.approx(sum(after) / 2)
+    assert result["standard_deviation"]["subgroup_after"] == pytest.approx(abs(after[0] - after[1]) / 2**0.5)
+    assert result["parity_certified"] == sum(row.parity_certified for row in rows)
+    assert len(result["zero_query_mcnemar_p"]) == len(result["certificates"]) == 2
+    assert rows[0].composition["altered"] > 0
+    assert json.loads(json.dumps(result)) == result
+
+
+def test_a_public_proxy_is_made_once_for_the_whole_grid(tiny: Path) -> None:
+    """The second cell of a seed starts from the first one's public proxy, and gets the same row from it."""
+    first = effect.main([*ARGUMENTS, "--regime", "public"])
+    kept = sorted((tiny / "cache" / "public-proxies").iterdir())
+    assert [p.name for p in kept] == ["tiny-0.safetensors", "tiny-1.safetensors"]
+    stamps = [p.read_bytes() for p in kept]
+    again = effect.main([*ARGUMENTS, "--regime", "public"])
+    assert [p.read_bytes() for p in kept] == stamps
+    assert [row["subgroup_after"] for row in again["rows"]] == [row["subgroup_after"] for row in first["rows"]]
+
+
+def test_settings_on_the_command_line_reach_the_action() -> None:
+    """``--set`` changes a setting of the track, is written into the result, and its mistakes are sentences."""
+    result = effect.main(
+        [*ARGUMENTS, "--seeds", "1", "--set", "rounds=2", "transforms=('blur',)", "loss=cross-entropy"]
+    )
+    assert result["settings"]["rounds"] == 2
+    assert result["settings"]["transforms"] == ["blur"]
+    assert result["settings"]["loss"] == "cross-entropy"
+    for wrong in ("rounds", "round=2", "=2"):
+        with pytest.raises(ConfigError, match="Expected a setting as NAME=VALUE"):
+            effect.main([*ARGUMENTS, "--set", wrong])
+
+
+def test_final_people_are_measured_only_when_asked_for() -> None:
+    """``--final`` measures other people, and says so in the result and in its file's name."""
+    dev, final = (effect.main([*ARGUMENTS, "--seeds", "1", *extra]) for extra in ([], ["--final"]))
+    assert (dev["people"], final["people"]) == ("dev-test", "final")
+    assert dev["file"] == "effect-tiny-public-scores-q150-e6-12"
+    assert final["file"] == dev["file"] + "-final"
+    assert dev["rows"][0]["certificate_lower"] == final["rows"][0]["certificate_lower"]
+    assert dev["rows"][0]["reference_before"] != final["rows"][0]["reference_before"]
+
+
+def test_answers_that_a_platform_cannot_give_are_refused() -> None:
+    """A platform that never gives top-k is not measured as if it did."""
+    with pytest.raises(ConfigError, match="Expected answers among scores, label of tiny, got top-k"):
+        effect.main([*ARGUMENTS, "--answers", "top-k"])
+
+
+def test_every_cell_is_kept_in_a_file_of_its_own(
+    tiny: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The runner writes one file per cell with commit and circumstances, so that a grid's cells never overwrite."""
+    monkeypatch.setattr(runner, "HOME", tiny)
+    arguments: list[Any] = ["effect", *ARGUMENTS, "--seeds", "1", "--json"]
+    assert runner.main(arguments) == 0
+    path = tiny / "results" / "effect-tiny-public-scores-q150-e6-12.json"
+    record = json.loads(path.read_text())
+    assert record["benchmark"] == "effect"
+    assert "file" not in record
+    assert record["rows"][0]["track"] == "tiny"
+    assert json.loads(capsys.readouterr().out) == record
+
+
+def test_the_tiny_cell_has_nobody_twice() -> None:
+    """What the tests above measure on stands in no other role."""
+    cell = people(150, "public", 0, False)
+    assert isinstance(cell.public, People)
+    Roster(cell.roster.pool, cell.roster.selection, cell.roster.verification, cell.test)

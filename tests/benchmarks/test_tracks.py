@@ -1,0 +1,194 @@
+"""Tests of the tracks: who is whose reference, who may be asked, and that nobody has two roles."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from benchmarks import _tracks
+from benchmarks._tracks import TRACKS, Cell
+from ttca.blocks import seen
+from ttca.data.cameras import soft_focus
+from ttca.data.hub import LabelledImages
+from ttca.errors import ConfigError, DataError
+from ttca.people import People
+from ttca.settings import Settings
+
+_REAL = os.environ.get("TTCA_DATA")
+
+
+def photographs(n: int, seed: int, columns: dict[str, int]) -> LabelledImages:
+    """Return n different images with columns of so many values."""
+    rng = np.random.default_rng(seed)
+    images = rng.integers(0, 256, (n, 16, 16, 3), dtype=np.uint8)
+    return LabelledImages(images, {k: rng.integers(0, v, n) for k, v in columns.items()}, {})
+
+
+@pytest.fixture(autouse=True)
+def data(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, LabelledImages]]:
+    """Give the tracks data sets of the real ones' sizes, with small images."""
+    labels = {"label": 10, "fine_label": 100}
+    faces = {"gender": 2, "race": 7, "age": 9}
+    made = {
+        "cifar-train": photographs(9000, 0, labels),
+        "cifar-test": photographs(10_000, 1, labels),
+        "fairface-train": photographs(8000, 2, faces),
+        "fairface-validation": photographs(5000, 3, faces),
+    }
+    # As in the real data, some photographs are there twice, in splits that have different roles.
+    train, validation = made["fairface-train"].images, made["fairface-validation"].images
+    train[[286, 2737, 1673, 11]] = train[7214], train[6846], validation[3714], train[12]
+    train[6628] = validation[2235]
+    monkeypatch.setattr(_tracks, "load_cifar10", lambda split: made[f"cifar-{split}"])
+    monkeypatch.setattr(_tracks, "load_cifar100", lambda split: made[f"cifar-{split}"])
+
+    def faces_of(split: str, rows: slice) -> LabelledImages:
+        whole = made[f"fairface-{split}"]
+        return LabelledImages(whole.images[rows], {k: v[rows] for k, v in whole.columns.items()}, {})
+
+    monkeypatch.setattr(_tracks, "load_fairface", faces_of)
+    for cached in (_tracks._cifar, _tracks._fairface_train, _tracks._fairface_test):
+        cached.cache_clear()
+    yield made
+    for cached in (_tracks._cifar, _tracks._fairface_train, _tracks._fairface_test):
+        cached.cache_clear()
+
+
+@pytest.fixture
+def races(data: dict[str, LabelledImages]) -> Any:
+    """Return the race of the first 2,500 validation people."""
+    return data["fairface-validation"].columns["race"][:2500]
+
+
+def seen_as(people: People) -> People:
+    """Return people's images averaged over blocks, as public ones come."""
+    return replace(people, images=seen(people.images, 8, (16, 16, 3)))
+
+
+def names(people: People | None) -> set[str]:
+    """Return the persons."""
+    return set() if people is None else set(people.persons.tolist())
+
+
+def roles(cell: Cell) -> dict[str, set[str]]:
+    """Return the persons of every role."""
+    return {k: names(v) for k, v in cell.roster.roles().items()} | {"test": names(cell.test)}
+
+
+every = pytest.mark.parametrize("name", TRACKS)
+
+
+@every
+@pytest.mark.parametrize("regime", ["own", "public"])
+def test_no_person_has_two_roles(name: str, regime: Any) -> None:
+    """Pool, selection, verification, dev-test and final people are different persons, whatever the seed."""
+    track = TRACKS[name]
+    dev, final = (track.people(500, regime, 3, f) for f in (False, True))
+    found = [*roles(dev).values(), names(final.test)]
+    for i, one in enumerate(found):
+        assert one
+        for other in found[i + 1 :]:
+            assert not one & other
+    assert roles(final)["verification"] == roles(dev)["verification"]
+
+
+@every
+def test_the_queries_are_the_images_sent_for_the_pool(name: str) -> None:
+    """Pool and selection people together are as many images as the cell has queries, most of them the subgroup's."""
+    for queries in (250, 1000):
+        roster = TRACKS[name].people(queries, "own", 0, False).roster
+        asked = People.concatenate([roster.pool, roster.selection])
+        assert len(asked) == queries
+        assert 0.55 < asked.subgroup.mean() < 0.75
+        assert len(roster.selection) == pytest.approx(0.2 * queries, abs=3)
+        assert len(names(asked)) == queries
+
+
+@every
+def test_seeds_draw_other_people_from_the_same_pool(name: str) -> None:
+    """Another seed asks others; verification and test people are the protocol's and stay."""
+    one, other = (TRACKS[name].people(250, "own", seed, False) for seed in (0, 1))
+    assert names(one.roster.pool) != names(other.roster.pool)
+    assert roles(one)["verification"] == roles(other)["verification"]
+    assert np.array_equal(one.test.images, other.test.images)
+
+
+@every
+def test_more_queries_than_images_are_refused(name: str) -> None:
+    """A cell that the data cannot fill is a sentence, not a smaller cell."""
+    with pytest.raises(ConfigError, match=r"Expected at most \d+ queries"):
+        TRACKS[name].people(50_000, "own", 0, False)
+
+
+@pytest.mark.parametrize("name", ["cifar10-resnet56", "cifar100-resnet32"])
+def test_the_subgroup_is_seen_through_the_soft_camera(name: str) -> None:
+    """Verification and test people are there twice, sharp and blurred; a pool person has one camera only."""
+    cell = TRACKS[name].people(500, "public", 0, False)
+    for people, count in ((cell.roster.verification, 500), (cell.test, 2500)):
+        soft, sharp = people[people.subgroup], people[~people.subgroup]
+        assert len(soft) == len(sharp) == count
+        assert np.array_equal(soft_focus(sharp.images), soft.images)
+        assert soft.persons.tolist() == sharp.persons.tolist()
+    assert cell.public is not None
+    assert cell.views is not None
+    blurred = {image.tobytes() for image in soft_focus(cell.public.images)}
+    assert {image.tobytes() for image in cell.views.images} < blurred
+    assert not {image.tobytes() for image in cell.public.images} & {image.tobytes() for image in cell.views.images}
+
+
+def test_a_photograph_that_is_there_twice_has_one_role() -> None:
+    """FairFace holds exact copies across its splits: none stands in two roles or among public and exam people."""
+    dev, final = (TRACKS["fairface-agegender"].people(500, "public", 0, f) for f in (False, True))
+    assert dev.public is not None
+    parts = [dev.public, dev.roster.verification, People.concatenate([dev.test, final.test])]
+    marks = [{image.tobytes() for image in seen_as(part).images} for part in parts]
+    assert not marks[0] & marks[1]
+    assert not marks[0] & marks[2]
+    assert not marks[1] & marks[2]
+
+
+def test_the_tracks_classes_are_their_own(races: Any) -> None:
+    """CIFAR-100 people have fine labels, FairFace people a gender, and Black people are the subgroup."""
+    assert TRACKS["cifar100-resnet32"].people(500, "own", 0, False).test.classes.max() > 90
+    faces = TRACKS["fairface-agegender"].people(500, "public", 0, False)
+    assert set(faces.test.classes.tolist()) == {0, 1}
+    assert np.array_equal(faces.test.subgroup, races == 2)
+    assert faces.public is not None
+    assert len(faces.public) == 5997
+    assert len(faces.roster.verification) == 1999
+    assert faces.views is not None
+    assert faces.views.subgroup.all()
+
+
+@every
+@pytest.mark.parametrize("regime", ["own", "public"])
+def test_every_tracks_settings_are_settings(name: str, regime: Any) -> None:
+    """What a track sets exists, and is in its range."""
+    Settings(**TRACKS[name].settings[regime])
+
+
+def test_tracks_need_to_know_where_the_data_lie(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without TTCA_DATA it is said what is missing, before anything else happens."""
+    monkeypatch.delenv("TTCA_DATA", raising=False)
+    with pytest.raises(DataError, match="Expected TTCA_DATA"), TRACKS["cifar10-resnet56"].open_platform("scores"):
+        pass
+
+
+@pytest.mark.skipif(not _REAL, reason="needs the data sets and classifiers of TTCA_DATA")
+@pytest.mark.parametrize("answers", ["scores", "rounded", "top-k", "label"])
+def test_the_platform_answers_as_it_was_told(answers: str) -> None:
+    """The third-party classifier opens from its file and says as much as the kind of answers allows."""
+    images = np.random.default_rng(0).integers(0, 256, (4, 32, 32, 3), dtype=np.uint8)
+    with TRACKS["cifar10-resnet56"].open_platform(answers) as platform:
+        from ttca.platforms.base import Credential
+
+        said = platform.attempt(images, Credential("nobody"), request_id="r")
+    assert said.answered.all()
+    named = (~np.isnan(said.scores)).sum(1)
+    assert set(named.tolist()) == {{"scores": 10, "rounded": 10, "top-k": 3, "label": 0}[answers]}
+    assert (said.resolution > 0).all() == (answers == "rounded")

@@ -1,0 +1,322 @@
+"""Tests of what a collective can do with more than plain answers: public data, altered copies, refinement."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tests import worlds
+from tests.test_action import Fragile, Killed, contents, paid
+from tests.worlds import Recorder, open_action
+from ttca.action import CollectiveAction
+from ttca.errors import ActionError, ConfigError
+from ttca.people import People
+from ttca.perturbations import PerturbationSet
+from ttca.pooling.ledger import Ledger
+from ttca.pooling.pool import Member, QueryPool
+from ttca.progress import silent
+from ttca.settings import Settings
+
+ROUNDS: dict[str, Any] = {"rounds": 2, "altered": 0.5}
+
+
+def public() -> People:
+    """Return labelled images of both groups whom nobody asks anything."""
+    return worlds.crowd("public", 60, 60, seed=200)
+
+
+def run(folder: Path, platform: Recorder, *, known: People | None = None, **changes: Any) -> CollectiveAction:
+    """Verify and measure an action with these settings, and return it, closed."""
+    with open_action(folder, platform, settings=worlds.settings(**changes), public=known) as action:
+        action.verify()
+        action.measure()
+    return action
+
+
+# -- altered copies ---------------------------------------------------------------------------------------------
+
+
+def test_altered_copies_take_the_place_of_images(tmp_path: Path) -> None:
+    """Half the subgroup's pool people are asked about a copy within ε instead of their image, for the same price."""
+    platform = Recorder()
+    with open_action(tmp_path, platform, settings=worlds.settings(**ROUNDS)) as action:
+        action.distil()
+        transfer = action._distilled().transfer
+        pool = action.roster.pool
+        spent = action.ledger.paid()
+    assert spent == {"pool": 100 + 25 + 40 + 40}
+    assert transfer.composition == {"subgroup": 90, "volunteers": 65, "altered": 50}
+    assert transfer.images == sum(transfer.composition.values()) == 205
+    copies = transfer.pool[np.arange(75, 125)]
+    original = dict(zip(pool.persons.tolist(), pool.images, strict=True))
+    seen = platform.by_purpose(tmp_path / "ledger.sqlite")["pool"]
+    for person, image in zip(copies.persons.tolist(), copies.images, strict=True):
+        apart = np.abs(image.astype(int) - original[person]).max()
+        assert 0 < apart <= 12
+        assert image.tobytes() in seen
+        assert original[person].tobytes() not in seen
+    assert len(set(copies.persons.tolist())) == 50
+    assert copies.subgroup.all()
+
+
+def test_half_the_copies_are_moved_to_another_class(tmp_path: Path) -> None:
+    """Copies go towards the own class and away from it, at many strengths: one direction would teach one thing."""
+    with open_action(tmp_path, Recorder(), settings=worlds.settings(rounds=1, altered=1.0, steps=30)) as action:
+        transfer = action._distilled().transfer
+        pool = action.roster.pool
+    copies = transfer.pool[np.arange(25, 125)]
+    rows = {p: i for i, p in enumerate(pool.persons.tolist())}
+    before = pool.images[[rows[p] for p in copies.persons.tolist()]].astype(float)
+    moved = copies.images - before
+    towards = (moved * worlds.PATTERNS[copies.classes]).mean((1, 2, 3))
+    assert 20 < int((towards > 0.5).sum()) < 80
+    assert np.abs(moved).max((1, 2, 3)).min() < 6 < np.abs(moved).max((1, 2, 3)).max()
+
+
+@pytest.mark.parametrize("survives", [30, 160, 185, 204])
+def test_a_run_killed_in_a_round_ends_as_if_it_had_not_been(tmp_path: Path, survives: int) -> None:
+    """Killed before, between and inside the rounds, an action asks about the same bytes and ends with the same row."""
+    run(tmp_path / "whole", Recorder(), **ROUNDS)
+    with (
+        open_action(tmp_path / "killed", Fragile(survives), settings=worlds.settings(**ROUNDS)) as action,
+        pytest.raises(Killed),
+    ):
+        action.distil()
+    run(tmp_path / "killed", Recorder(), **ROUNDS)
+    killed, whole = contents(tmp_path / "killed"), contents(tmp_path / "whole")
+    # What was on its way when the program died was paid and is unknown: it is the only difference there may be.
+    assert whole["row.json"].pop("queries_pool") < killed["row.json"].pop("queries_pool") <= 205 + 32
+    for name in ("row.json", "certificate.json", "rounds/altered-1.safetensors", "rounds/altered-2.safetensors"):
+        assert killed[name] == whole[name], name
+
+
+def test_the_plan_of_rounds_is_what_they_cost(tmp_path: Path) -> None:
+    """Before and in the middle of the rounds the plan says what the pool will still pay; afterwards nothing."""
+    changes = worlds.settings(**ROUNDS)
+    with open_action(tmp_path, Recorder(), settings=changes) as action:
+        assert action.plan()["pool"].queries == 205
+        action.pool()
+        assert action.plan()["pool"].queries == 50
+        action.distil()
+        assert action.plan()["pool"].queries == 0
+        assert action.plan()["pool"].answered == 205
+
+
+def test_everybody_altered_needs_something_to_start_from(tmp_path: Path) -> None:
+    """With all members asked about altered copies, volunteers or public data make the first proxy, or it is said."""
+    alone = replace(worlds.roster(), pool=worlds.crowd("pool", 100, 0, seed=10))
+    platform = Recorder()
+    changes = worlds.settings(rounds=1, altered=1.0)
+    with pytest.raises(ActionError, match="Expected public data or pool people who are asked"):
+        open_action(tmp_path / "a", platform, roster=alone, settings=changes)
+    assert platform.queries == 0
+    with open_action(tmp_path / "b", Recorder(), roster=alone, settings=changes, public=public()) as action:
+        assert action._distilled().transfer.altered == 100
+
+
+# -- public data ------------------------------------------------------------------------------------------------
+
+
+def test_public_data_cost_nothing_and_make_the_zero_query_control(tmp_path: Path) -> None:
+    """No public image is ever sent; the proxy starts from them, and the row's control is what they alone achieve."""
+    platform = Recorder()
+    folder = tmp_path / "public"
+    run(folder, platform, known=public())
+    sent = {image for images in platform.seen.values() for image in images}
+    assert not sent & {image.tobytes() for image in public().images}
+    assert paid(folder)["pool"] == 205
+    row = contents(folder)["row.json"]
+    assert row["regime"] == "public"
+    assert (folder / "public-proxy.safetensors").is_file()
+    assert not (folder / "zero-query-proxy.safetensors").exists()
+    own = tmp_path / "own"
+    run(own, Recorder())
+    assert contents(own)["row.json"]["regime"] == "own"
+    assert contents(own)["proxy.safetensors"] != contents(folder)["proxy.safetensors"]
+
+
+def test_an_exam_paper_among_the_public_images_is_refused(tmp_path: Path) -> None:
+    """A verification or test person's image among the public ones stops the action before a query."""
+    platform = Recorder()
+    exam = worlds.roster().verification
+    leaked = People.concatenate([public(), exam[:1]])
+    with pytest.raises(ActionError, match="Expected public images that no verification or test person has"):
+        open_action(tmp_path, platform, public=leaked)
+    with open_action(tmp_path, platform, public=public()) as action, Ledger(tmp_path / "e.sqlite") as ledger:
+        known = public()
+        strangers = replace(worlds.strangers(), images=np.resize(known.images, worlds.strangers().images.shape))
+        with pytest.raises(ActionError, match="Expected public images that no verification or test person has"):
+            action.measure(strangers[:100], pool=QueryPool(platform, ledger, [Member("benchmark", 5000)]))
+    assert platform.queries == 0
+
+
+def test_views_are_learned_on_and_never_sent(tmp_path: Path) -> None:
+    """Public images as the subgroup's would be change δ and make the regime public; they cost nothing."""
+    seen = worlds.crowd("view", 90, 0, seed=300)
+    platform = Recorder()
+    with open_action(tmp_path / "with", platform, views=seen) as action:
+        moved = action.learn()[12].delta
+        assert action._helped().persons.tolist() == (
+            worlds.crowd("pool", 100, 25, seed=10).persons[:100].tolist() + seen.persons.tolist()
+        )
+        row, _ = action.measure()
+    assert row.regime == "public"
+    assert not {i for images in platform.seen.values() for i in images} & {i.tobytes() for i in seen.images}
+    with open_action(tmp_path / "without", Recorder()) as action:
+        assert not np.array_equal(action.learn()[12].delta, moved)
+    with pytest.raises(ActionError, match="Expected public images that no verification or test person has"):
+        open_action(tmp_path / "leak", platform, views=worlds.roster().verification)
+
+
+def test_public_images_of_another_size_or_class_are_refused(tmp_path: Path) -> None:
+    """Public data must be of the platform's size and classes, and it is said before a query."""
+    other = replace(public(), images=np.zeros((120, 4, 4, 3), np.uint8))
+    with pytest.raises(ActionError, match="Expected public images of"):
+        open_action(tmp_path, Recorder(), public=other)
+    with pytest.raises(ActionError, match=r"Expected classes 0\.\.2 among the public people"):
+        open_action(tmp_path, Recorder(), public=replace(public(), classes=np.full(120, 3)))
+
+
+# -- refinement -------------------------------------------------------------------------------------------------
+
+REFINED: dict[str, Any] = {"rounds": 1, "altered": 0.3, "refine": 0.8, "epochs": 2, "epsilons": (12,)}
+
+
+@pytest.mark.parametrize("behaviour", [{}, {"label_only": True}, {"decimals": 1}], ids=["scores", "label", "rounded"])
+def test_refinement_spends_what_was_saved_and_no_more(tmp_path: Path, behaviour: dict[str, Any]) -> None:
+    """People whose query is saved are not asked as they are; what is spent instead stands in row and ledger."""
+    platform = Recorder(**behaviour)
+    run(tmp_path, platform, known=public(), **REFINED)
+    row = contents(tmp_path)["row.json"]
+    refined = PerturbationSet.load(tmp_path / "perturbations" / "epsilon-012.safetensors").evidence["refinement"]
+    assert 0 < refined["queries"] <= 80
+    assert refined["candidates"] == 3
+    # Some images may be known already: an answer is paid once.
+    assert row["queries_pool"] <= row["queries"] == 205 - 80 + refined["queries"]
+    assert sum(row["composition"].values()) == row["queries"]
+    assert set(platform.by_purpose(tmp_path / "ledger.sqlite")) == {"pool", "audit", "verification", "controls"}
+
+
+def test_a_choice_that_selection_people_do_not_like_is_not_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The platform's favourite is kept exactly when selection people did better with it than with the proxy's δ."""
+    kept = {}
+    for gain in (-1.0, 0.0, 1.0):
+        folder = tmp_path / str(gain)
+
+        def loss(self: CollectiveAction, images: Any, classes: Any, gain: float = gain) -> Any:
+            # Two calls' worth of answers: pool people always prefer a later candidate, the judges as told.
+            asked = {p.tobytes() for p in self.roster.selection.images}
+            assert not asked & {i.tobytes() for i in images}
+            half = len(images) // 2
+            base = np.zeros(len(images))
+            if loss.calls == 0:  # type: ignore[attr-defined]
+                base = -np.arange(len(images), dtype=float)
+            else:
+                base[half:] = -gain
+            loss.calls += 1  # type: ignore[attr-defined]
+            return base
+
+        loss.calls = 0  # type: ignore[attr-defined]
+        with monkeypatch.context() as patch:
+            patch.setattr(CollectiveAction, "_platform_loss", loss)
+            changes = worlds.settings(**{**REFINED, "rounds": 0})
+            with open_action(folder, Recorder(), settings=changes, public=public()) as action:
+                sets = action.learn()
+        refined = sets[12].evidence["refinement"]
+        assert any(refined["chosen"])
+        kept[gain] = refined["kept"]
+    assert kept == {-1.0: False, 0.0: False, 1.0: True}
+
+
+def test_a_label_only_platform_is_a_judge_too(tmp_path: Path) -> None:
+    """Losses are −log of the own score, a miss where only a label is said, and nothing where nothing is."""
+    images, classes = worlds.draw(12, strength=4.0, seed=5)
+    for behaviour in ({}, {"label_only": True}):
+        with open_action(tmp_path / str(len(behaviour)), Recorder(**behaviour), public=public()) as action:
+            losses = action._platform_loss(images, classes)
+        p = worlds.model(images)
+        expected = (
+            (p.argmax(1) != classes).astype(float) if behaviour else -np.log(p[np.arange(12), classes].clip(1e-3))
+        )
+        assert np.allclose(losses, expected, atol=1e-4)
+
+
+# -- honesty under all of it ------------------------------------------------------------------------------------
+
+
+def test_verification_people_are_read_once_and_test_people_once_per_row(tmp_path: Path) -> None:
+    """With every lever on, and run twice, each exam image arrives once as it is, and only for its exam."""
+    levers = worlds.settings(**{**REFINED, **ROUNDS}, transforms=("blur",), loss="cross-entropy", block=2)
+    people = worlds.strangers()
+    platform, benchmark = Recorder(), Recorder()
+    for _ in range(2):
+        with (
+            open_action(tmp_path / "action", platform, settings=levers, public=public()) as action,
+            Ledger(tmp_path / "evaluation.sqlite") as ledger,
+        ):
+            action.verify()
+            action.measure(people, pool=QueryPool(benchmark, ledger, [Member("benchmark", 5000)]))
+            roster = action.roster
+    arrivals = Counter(image for images in platform.seen.values() for image in images)
+    seen = platform.by_purpose(tmp_path / "action" / "ledger.sqlite")
+    for image in roster.verification.images:
+        assert arrivals[image.tobytes()] == 1
+        assert image.tobytes() in seen["audit"]
+    assert max(arrivals.values()) == 1
+    assert set(seen) == {"pool", "audit", "verification"}
+    near = {p.tobytes() for p in roster.verification.images} | {p.tobytes() for p in people.images}
+    assert not near & seen["pool"]
+    tested = Counter(image for images in benchmark.seen.values() for image in images)
+    assert all(tested[image.tobytes()] == 1 for image in people.images)
+    assert max(tested.values()) == 1
+    assert not {image.tobytes() for image in people.images} & set(arrivals)
+
+
+# -- settings ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        ({"warp": 1.0}, "Expected a warp"),
+        ({"warp": -0.1}, "Expected a warp"),
+        ({"block": 0}, "Expected block"),
+        ({"rounds": -1}, "Expected rounds"),
+        ({"altered": 0.0}, "Expected altered"),
+        ({"altered": 1.5}, "Expected altered"),
+        ({"refine": 1.0}, "Expected refine"),
+        ({"refine": -0.1}, "Expected refine"),
+        ({"public_epochs": 0}, "Expected public_epochs"),
+        ({"precision": "half"}, "Expected precision among"),
+        ({"loss": "hinge"}, "Expected loss among"),
+        ({"transforms": ("jpg",)}, "Expected transforms among"),
+    ],
+)
+def test_a_setting_out_of_its_range_is_refused(change: dict[str, Any], sentence: str) -> None:
+    """Every new setting is checked before anything is asked or learned."""
+    with pytest.raises(ConfigError, match=sentence):
+        Settings(**change)
+
+
+def test_a_block_that_does_not_fit_the_platform_costs_no_query(tmp_path: Path) -> None:
+    """The platform's image size decides which blocks there are, and a wrong one is told at the door."""
+    platform = Recorder()
+    with pytest.raises(ConfigError, match="Expected a block that divides"):
+        open_action(tmp_path, platform, settings=worlds.settings(block=3))
+    assert platform.queries == 0
+
+
+def test_a_coarse_delta_is_constant_in_its_squares(tmp_path: Path) -> None:
+    """With block 4, δ has one level per 4×4 square, and still helps where the pattern is as coarse."""
+    with open_action(tmp_path, Recorder(), settings=worlds.settings(block=4), reporter=silent) as action:
+        delta = action.learn()[12].delta
+    squares = delta.reshape(3, 2, 4, 2, 4, 3)
+    assert (squares == squares[:, :, :1, :, :1]).all()
+    assert delta.any()
