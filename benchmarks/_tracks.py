@@ -35,6 +35,7 @@ ANSWERS: dict[str, dict[str, Any]] = {
 }
 _BLACK = 2
 _FAIRFACE_POOL, _DEV_TEST, _CIFAR_POOL, _CIFAR_VERIFICATION = 6000, 2500, 4500, 500
+_FAIRFACE_PART = 2000
 #: Side of the squares in which δ is constant on photographs of 224×224.
 _FAIRFACE_BLOCK = 8
 #: Public images that are shown through the subgroup's camera too, so that δ can be learned on them.
@@ -120,31 +121,40 @@ def _fairface_test(start: int) -> People:
     return _faces("validation", slice(start, start + _DEV_TEST))
 
 
+def _fairface_pool() -> Iterator[People]:
+    """Yield the pool's people part by part: all their photographs together take a gigabyte."""
+    for start in range(0, _FAIRFACE_POOL, _FAIRFACE_PART):
+        yield _faces("train", slice(start, min(start + _FAIRFACE_PART, _FAIRFACE_POOL)))
+
+
 @lru_cache(maxsize=1)
 def _fairface_train() -> tuple[People, NDArray[np.intp], People]:
-    """Return the first train people, the rows of them that may be pooled, and verification people.
+    """Return the pool as small as proxies see it, the rows of it that may be used, and verification people.
 
-    The data set holds some photographs twice, even across its splits; a copy gives way to the later role. A gigabyte is
-    not copied to leave three rows out: the rows that stay are told instead.
+    The data set holds some photographs twice, even across its splits; a copy gives way to the later role.
     """
     exam = {mark for k in (0, _DEV_TEST) for mark in _marks(_faces("validation", slice(k, k + _DEV_TEST)))}
     verification = _faces("train", slice(_FAIRFACE_POOL, 10**6))
     marks = _marks(verification)
     verification = verification[np.array([mark not in exam for mark in marks])]
     exam.update(marks)
-    pool = _faces("train", slice(0, _FAIRFACE_POOL))
-    return pool, np.flatnonzero([mark not in exam for mark in _marks(pool)]), verification
+    small: list[People] = []
+    stays: list[bool] = []
+    for part in _fairface_pool():
+        small.append(replace(part, images=shrink(part.images, _FAIRFACE_BLOCK)))
+        stays.extend(mark not in exam for mark in _marks(part))
+    return People.concatenate(small), np.flatnonzero(stays), verification
 
 
 def _fairface_people(queries: int, regime: Regime, seed: int, final: bool) -> Cell:
-    pool, rows, verification = _fairface_train()
-    inside = pool.subgroup[rows]
-    asked = pool[_drawn(rows[inside], rows[~inside], queries, 0.6, seed)]
-    public = None
-    if regime == "public":
-        # Already as small as proxies see them: the photographs themselves would take a gigabyte again.
-        small = [shrink(pool.images[i : i + 500], _FAIRFACE_BLOCK) for i in range(0, len(pool), 500)]
-        public = replace(pool, images=np.concatenate(small))[rows]
+    small, rows, verification = _fairface_train()
+    inside = small.subgroup[rows]
+    drawn = _drawn(rows[inside], rows[~inside], queries, 0.6, seed)
+    wanted = np.zeros(len(small), np.bool_)
+    wanted[drawn] = True
+    parts = np.split(wanted, range(_FAIRFACE_PART, len(small), _FAIRFACE_PART))
+    asked = People.concatenate([part[mask] for part, mask in zip(_fairface_pool(), parts, strict=True)])
+    public = small[rows] if regime == "public" else None
     return Cell(
         roster=_roster(asked, verification, seed),
         test=_fairface_test(_DEV_TEST if final else 0),

@@ -91,9 +91,12 @@ def _cifar_resnet(classes: int, depth: int) -> nn.Module:
     return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(64, classes))
 
 
-def _small_resnet(classes: int, widths: tuple[int, ...] = (32, 64, 128, 256)) -> nn.Module:
-    """Return one residual block per width: few wide layers, which a processor likes better than many narrow ones."""
-    layers: list[nn.Module] = [_conv(3, widths[0])]
+def _small_resnet(classes: int, *, stem: int = 1, widths: tuple[int, ...] = (32, 64, 128, 256)) -> nn.Module:
+    """Return one residual block per width: few wide layers, which a processor likes better than many narrow ones.
+
+    A ``stem`` of stride 2 makes images of 48 pixels a side and more four times cheaper.
+    """
+    layers: list[nn.Module] = [_conv(3, widths[0], stem)]
     before = widths[0]
     for stage, width in enumerate(widths):
         layers.append(_BasicBlock(before, width, stride=2 if stage else 1))
@@ -105,6 +108,7 @@ _OURS: dict[str, Builder] = {
     "perceptron": _perceptron,
     "small-cnn": _small_cnn,
     "small-resnet": _small_resnet,
+    "small-resnet-stem2": lambda classes: _small_resnet(classes, stem=2),
     "resnet20": lambda classes: _cifar_resnet(classes, 20),
     "resnet32": lambda classes: _cifar_resnet(classes, 32),
     "resnet56": lambda classes: _cifar_resnet(classes, 56),

@@ -19,6 +19,9 @@ from ttca.perturbations import PerturbationSet
 
 __all__ = ["Measurement", "Opponents", "measure"]
 
+#: Conditions under which the subgroup is measured.
+_OF_MEMBERS = 9
+
 
 @dataclass(frozen=True)
 class Opponents:
@@ -110,44 +113,47 @@ def measure(
     seed : int
         Draws, for the abuse rate, one wrong class per person.
     """
-    sub, ref = people[people.subgroup], people[~people.subgroup]
-    if not len(sub) or not len(ref):
+    members, others = np.flatnonzero(people.subgroup), np.flatnonzero(~people.subgroup)
+    if not len(members) or not len(others):
         raise ActionError("Expected people of both groups to measure a gap, got only one group. Let volunteers join.")
+    own, theirs = people.classes[members], people.classes[others]
     count = len(perturbations.classes)
     rng = np.random.default_rng(seed)
-    wrong = (sub.classes + rng.integers(1, count, size=len(sub))) % count
-    after = perturbations.apply(sub.images, sub.classes)
-    # condition: the images sent, and the label that counts as a hit
-    conditions: dict[str, tuple[Images, NDArray[np.int64]]] = {
-        "reference_before": (ref.images, ref.classes),
-        "reference_after": (perturbations.apply(ref.images, ref.classes), ref.classes),
-        "subgroup_before": (sub.images, sub.classes),
-        "subgroup_after": (after, sub.classes),
-        "abuse": (perturbations.apply(sub.images, wrong), wrong),
-        "noise": (opponents.noise.apply(sub.images, sub.classes), sub.classes),
-        "proxy_class": (perturbations.apply(sub.images, proxy(sub.images)), sub.classes),
-        "class_agnostic": (opponents.class_agnostic.apply(sub.images, sub.classes), sub.classes),
-        "zero_query": (opponents.zero_query.apply(sub.images, sub.classes), sub.classes),
-        "jpeg75": (jpeg(after), sub.classes),
-        "resize": (shrink_and_enlarge(after), sub.classes),
-    }
-    answers = ask(np.concatenate([images for images, _ in conditions.values()]))
-    correct: dict[str, NDArray[np.bool_]] = {}
-    resolved: dict[str, NDArray[np.bool_]] = {}
-    said: dict[str, Answers] = {}
-    start = 0
-    for name, (images, target) in conditions.items():
-        part = said[name] = answers[start : start + len(images)]
-        start += len(images)
-        correct[name] = part.labels == target
-        resolved[name] = part.resolved
+    wrong = (own + rng.integers(1, count, size=len(own))) % count
+    # One array holds all that is sent, and every condition is made from its first parts: photographs are large.
+    sent = np.empty((2 * len(others) + _OF_MEMBERS * len(members), *people.image_shape), np.uint8)
+    conditions: dict[str, tuple[slice, NDArray[np.int64]]] = {}
+    filled = 0
+
+    def condition(name: str, images: Images, target: NDArray[np.int64]) -> Images:
+        """Add the images sent under a condition, and the label that counts as a hit; return where they stand."""
+        nonlocal filled
+        rows = slice(filled, filled + len(images))
+        sent[rows], conditions[name], filled = images, (rows, target), rows.stop
+        return sent[rows]
+
+    ref = condition("reference_before", people.images[others], theirs)
+    condition("reference_after", perturbations.apply(ref, theirs), theirs)
+    sub = condition("subgroup_before", people.images[members], own)
+    after = condition("subgroup_after", perturbations.apply(sub, own), own)
+    condition("abuse", perturbations.apply(sub, wrong), wrong)
+    condition("noise", opponents.noise.apply(sub, own), own)
+    condition("proxy_class", perturbations.apply(sub, proxy(sub)), own)
+    condition("class_agnostic", opponents.class_agnostic.apply(sub, own), own)
+    condition("zero_query", opponents.zero_query.apply(sub, own), own)
+    condition("jpeg75", jpeg(after), own)
+    condition("resize", shrink_and_enlarge(after), own)
+    answers = ask(sent)
+    said = {name: answers[rows] for name, (rows, _) in conditions.items()}
+    correct = {name: said[name].labels == target for name, (_, target) in conditions.items()}
+    resolved = {name: part.resolved for name, part in said.items()}
     return Measurement(
         correct=correct,
         resolved=resolved,
-        fidelity_subgroup=_agreement(proxy(sub.images), said["subgroup_before"]),
-        fidelity_reference=_agreement(proxy(ref.images), said["reference_before"]),
-        fairness_before=_fairness(sub, said["subgroup_before"], ref, said["reference_before"]),
-        fairness_after=_fairness(sub, said["subgroup_after"], ref, said["reference_before"]),
+        fidelity_subgroup=_agreement(proxy(sub), said["subgroup_before"]),
+        fidelity_reference=_agreement(proxy(ref), said["reference_before"]),
+        fairness_before=_fairness(own, said["subgroup_before"], theirs, said["reference_before"]),
+        fairness_after=_fairness(own, said["subgroup_after"], theirs, said["reference_before"]),
     )
 
 
@@ -156,11 +162,13 @@ def _agreement(predicted: NDArray[np.int64], answers: Answers) -> float:
     return float((predicted[named] == answers.labels[named]).mean()) if named.any() else float("nan")
 
 
-def _fairness(sub: People, sub_said: Answers, ref: People, ref_said: Answers) -> OneVsRestReport:
+def _fairness(
+    own: NDArray[np.int64], sub_said: Answers, theirs: NDArray[np.int64], ref_said: Answers
+) -> OneVsRestReport:
     return OneVsRestReport.from_predictions(
-        np.concatenate([sub.classes, ref.classes]),
+        np.concatenate([own, theirs]),
         np.concatenate([sub_said.labels, ref_said.labels]),
-        np.repeat(["subgroup", "reference"], [len(sub), len(ref)]),
+        np.repeat(["subgroup", "reference"], [len(own), len(theirs)]),
         classes=range(sub_said.classes),
         subgroup="subgroup",
         reference="reference",

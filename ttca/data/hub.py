@@ -296,6 +296,9 @@ def _decode(source: _Source, opened: _Opened, rows: slice | None) -> LabelledIma
         for name in (*source.classes, *source.plain)
     }
     images = _images(list(_encoded(table[source.image])), opened, numbers)
+    del table, dataset
+    # The encoded photographs are as large as some data sets; Arrow would keep their memory for itself.
+    pa.default_memory_pool().release_unused()
     return LabelledImages(images, columns, class_names)
 
 
