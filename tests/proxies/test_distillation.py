@@ -506,6 +506,41 @@ def test_a_warm_start_of_another_kind_is_refused(options: dict[str, Any]) -> Non
         train(images, Targets.from_labels(labels, 4), initial=Proxy(("perceptron",), classes=3, seed=0))
 
 
+def test_what_is_replayed_is_not_forgotten() -> None:
+    """Learning a second task from a few answers wipes out the first, unless the first is replayed meanwhile."""
+    first, labels, _ = colours(60, 0)
+    old = Targets.from_labels(labels, 3)
+    warm = train(first, old, epochs=25).proxy
+    rng = np.random.default_rng(1)
+    second = rng.integers(0, 60, (12, *first.shape[1:]), dtype=np.uint8)
+    new = Targets.from_labels(np.zeros(12, np.int64), 3)
+    kept = {}
+    for name, replay in (("replayed", (first, old)), ("alone", None)):
+        proxy = train(second, new, initial=warm, replay=replay, epochs=40).proxy
+        assert (proxy.predict(second).argmax(1) == 0).mean() > 0.9
+        kept[name] = float((proxy.predict(first).argmax(1) == labels).mean())
+    assert kept["replayed"] > 0.95
+    assert kept["alone"] < kept["replayed"]
+
+
+def test_nothing_to_replay_changes_nothing() -> None:
+    """An empty replay is the same training as none, to the last digit."""
+    images, labels, _ = colours(20, 0)
+    targets = Targets.from_labels(labels, 3)
+    none, empty = train(images, targets), train(images, targets, replay=(images[:0], targets[np.zeros(20, np.bool_)]))
+    assert none.loss == empty.loss
+
+
+def test_a_replay_of_another_kind_is_refused() -> None:
+    """Images of another size, or answers over other classes, are refused in words."""
+    images, labels, _ = colours(20, 0)
+    targets = Targets.from_labels(labels, 3)
+    with pytest.raises(ValueError, match="Expected one replay answer per image over 3 classes"):
+        train(images, targets, replay=(images, Targets.from_labels(labels, 4)))
+    with pytest.raises(ValueError, match=r"Expected images of .* to replay"):
+        train(images, targets, replay=(images[:, :4], targets))
+
+
 def test_nothing_to_learn_from_is_refused() -> None:
     """No images, one answer too many, or only abstentions are errors that say which."""
     images, labels, _ = colours(6, 0)
