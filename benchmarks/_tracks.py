@@ -250,13 +250,14 @@ _CIFAR_SETTINGS: dict[Regime, dict[str, Any]] = {
     "public": {**_CIFAR_COMMON, "epochs": 15, "public_epochs": 10, "rounds": 2, "altered": 1.0},
 }
 _FAIRFACE_COMMON: dict[str, Any] = {
-    "architectures": ("small-resnet",),
+    "architectures": ("small-resnet", "small-cnn"),
     "block": _FAIRFACE_BLOCK,
     "flip": True,
     "shift": 0,
     "warp": 0.15,
     "precision": "auto",
-    "steps": 100,
+    "loss": "cross-entropy",
+    "steps": 150,
 }
 
 #: Every track by its name.
@@ -270,7 +271,7 @@ TRACKS: dict[str, Track] = {
             people=_fairface_people,
             settings={
                 "own": {**_FAIRFACE_COMMON, "epochs": 60, "mixup": 0.5},
-                "public": {**_FAIRFACE_COMMON, "epochs": 15, "public_epochs": 15, "rounds": 2, "altered": 0.5},
+                "public": {**_FAIRFACE_COMMON, "epochs": 15, "public_epochs": 12, "rounds": 2, "altered": 0.5},
             },
         ),
         _cifar_track("cifar10", "cifar10-resnet56", "label", _CIFAR_SETTINGS),

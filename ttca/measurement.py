@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,8 +19,8 @@ from ttca.perturbations import PerturbationSet
 
 __all__ = ["Measurement", "Opponents", "measure"]
 
-#: Conditions under which the subgroup is measured.
-_OF_MEMBERS = 9
+#: Bytes of images that are asked about together.
+_TOGETHER = 2**27
 
 
 @dataclass(frozen=True)
@@ -103,7 +103,7 @@ def measure(
     Parameters
     ----------
     ask : callable
-        uint8 (N, H, W, 3) → Answers. Called once, with all conditions together.
+        uint8 (N, H, W, 3) → Answers. Called with several conditions together, as many as fit in memory.
     people : People
         Both groups, read for nothing else.
     perturbations : PerturbationSet
@@ -120,31 +120,23 @@ def measure(
     count = len(perturbations.classes)
     rng = np.random.default_rng(seed)
     wrong = (own + rng.integers(1, count, size=len(own))) % count
-    # One array holds all that is sent, and every condition is made from its first parts: photographs are large.
-    sent = np.empty((2 * len(others) + _OF_MEMBERS * len(members), *people.image_shape), np.uint8)
-    conditions: dict[str, tuple[slice, NDArray[np.int64]]] = {}
-    filled = 0
-
-    def condition(name: str, images: Images, target: NDArray[np.int64]) -> Images:
-        """Add the images sent under a condition, and the label that counts as a hit; return where they stand."""
-        nonlocal filled
-        rows = slice(filled, filled + len(images))
-        sent[rows], conditions[name], filled = images, (rows, target), rows.stop
-        return sent[rows]
-
-    ref = condition("reference_before", people.images[others], theirs)
-    condition("reference_after", perturbations.apply(ref, theirs), theirs)
-    sub = condition("subgroup_before", people.images[members], own)
-    after = condition("subgroup_after", perturbations.apply(sub, own), own)
-    condition("abuse", perturbations.apply(sub, wrong), wrong)
-    condition("noise", opponents.noise.apply(sub, own), own)
-    condition("proxy_class", perturbations.apply(sub, proxy(sub)), own)
-    condition("class_agnostic", opponents.class_agnostic.apply(sub, own), own)
-    condition("zero_query", opponents.zero_query.apply(sub, own), own)
-    condition("jpeg75", jpeg(after), own)
-    condition("resize", shrink_and_enlarge(after), own)
-    answers = ask(sent)
-    said = {name: answers[rows] for name, (rows, _) in conditions.items()}
+    ref, sub = people.images[others], people.images[members]
+    after = perturbations.apply(sub, own)
+    # condition: the images sent, made when their turn comes, and the label that counts as a hit
+    conditions: dict[str, tuple[Callable[[], Images], NDArray[np.int64]]] = {
+        "reference_before": (lambda: ref, theirs),
+        "reference_after": (lambda: perturbations.apply(ref, theirs), theirs),
+        "subgroup_before": (lambda: sub, own),
+        "subgroup_after": (lambda: after, own),
+        "abuse": (lambda: perturbations.apply(sub, wrong), wrong),
+        "noise": (lambda: opponents.noise.apply(sub, own), own),
+        "proxy_class": (lambda: perturbations.apply(sub, proxy(sub)), own),
+        "class_agnostic": (lambda: opponents.class_agnostic.apply(sub, own), own),
+        "zero_query": (lambda: opponents.zero_query.apply(sub, own), own),
+        "jpeg75": (lambda: jpeg(after), own),
+        "resize": (lambda: shrink_and_enlarge(after), own),
+    }
+    said = _said(ask, {name: make for name, (make, _) in conditions.items()})
     correct = {name: said[name].labels == target for name, (_, target) in conditions.items()}
     resolved = {name: part.resolved for name, part in said.items()}
     return Measurement(
@@ -155,6 +147,27 @@ def measure(
         fairness_before=_fairness(own, said["subgroup_before"], theirs, said["reference_before"]),
         fairness_after=_fairness(own, said["subgroup_after"], theirs, said["reference_before"]),
     )
+
+
+def _said(ask: Callable[[Images], Answers], conditions: Mapping[str, Callable[[], Images]]) -> dict[str, Answers]:
+    """Ask about all conditions, as many together as fit in memory: eleven copies of photographs do not."""
+    said: dict[str, Answers] = {}
+    waiting: dict[str, Images] = {}
+
+    def flush() -> None:
+        answers, start = ask(np.concatenate(list(waiting.values()))), 0
+        for name, images in waiting.items():
+            said[name] = answers[start : start + len(images)]
+            start += len(images)
+        waiting.clear()
+
+    for name, make in conditions.items():
+        waiting[name] = make()
+        if sum(images.nbytes for images in waiting.values()) >= _TOGETHER:
+            flush()
+    if waiting:
+        flush()
+    return said
 
 
 def _agreement(predicted: NDArray[np.int64], answers: Answers) -> float:

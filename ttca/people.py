@@ -121,7 +121,10 @@ class People:
             column = getattr(self, f.name)
             h.update(f"{f.name}{column.shape}".encode())
             # JSON keeps the borders of names whatever characters they hold.
-            h.update(json.dumps(column.tolist()).encode() if column.dtype.kind == "U" else column.tobytes())
+            words = column.dtype.kind == "U"
+            h.update(
+                json.dumps(column.tolist()).encode() if words else np.ascontiguousarray(column).view(np.uint8).data
+            )
         return h.hexdigest()
 
 

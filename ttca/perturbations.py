@@ -21,6 +21,9 @@ __all__ = ["PerturbationSet"]
 
 FORMAT = "ttca-perturbations-1"
 
+# Images moved at a time: wider copies of thousands of photographs would not fit in memory.
+_PART = 256
+
 
 @dataclass(frozen=True)
 class PerturbationSet:
@@ -126,8 +129,10 @@ class PerturbationSet:
         chosen = np.broadcast_to(numbers.astype(np.int64), (len(checked),))
         # Arrays can be written to after they were checked, so ε is enforced again on what is submitted.
         delta = np.clip(self.delta, -self.epsilon, self.epsilon)
-        moved: NDArray[np.int16] = checked.astype(np.int16) + delta[chosen]
-        submitted: Images = np.clip(moved, 0, 255).astype(np.uint8)
+        submitted = np.empty_like(checked)
+        for start in range(0, len(checked), _PART):
+            rows = slice(start, start + _PART)
+            submitted[rows] = np.clip(checked[rows].astype(np.int16) + delta[chosen[rows]], 0, 255)
         return submitted
 
     def check_fits(self, *, epsilon: int | None = None, fingerprint: str | None = None) -> None:

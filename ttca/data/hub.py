@@ -174,11 +174,16 @@ def _load(source: _Source, split: str, root: str | os.PathLike[str] | None, rows
         raise DataError(f"Expected the split {known} of {source.repo}, got {split!r}. Ask for one of these.")
     try:
         import datasets  # noqa: F401
+        import pyarrow as pa
     except ImportError as error:
         raise MissingExtraError(f"Reading {source.repo}", "data") from error
     chosen = root if root is not None else os.environ.get(_ROOT_VARIABLE) or None
     opened = _from_hub(source, split) if chosen is None else _from_folder(source, split, Path(chosen))
-    return _decode(source, opened, rows)
+    found = _decode(source, opened, rows)
+    del opened
+    # The encoded photographs are as large as some data sets; Arrow would keep their memory for itself.
+    pa.default_memory_pool().release_unused()
+    return found
 
 
 def _from_hub(source: _Source, split: str) -> _Opened:
@@ -296,9 +301,6 @@ def _decode(source: _Source, opened: _Opened, rows: slice | None) -> LabelledIma
         for name in (*source.classes, *source.plain)
     }
     images = _images(list(_encoded(table[source.image])), opened, numbers)
-    del table, dataset
-    # The encoded photographs are as large as some data sets; Arrow would keep their memory for itself.
-    pa.default_memory_pool().release_unused()
     return LabelledImages(images, columns, class_names)
 
 
