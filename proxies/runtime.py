@@ -13,13 +13,15 @@ __all__ = ["Precision", "autocast_for", "keep_freed_memory", "wait_asleep"]
 
 Precision = Literal["float32", "bfloat16", "auto"]
 
-# glibc's names for the two thresholds (malloc.h), and a size no activation reaches.
+# glibc's names for the two thresholds (malloc.h).
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
+# A size few activations of a batch reach. Larger blocks are data sets, which must go back to the system when freed.
+_LARGE = 2**26
 _NEVER = 2**30
 
 
 def keep_freed_memory() -> bool:
-    """Tell glibc to reuse large freed blocks instead of returning them to the system; say whether it listened.
+    """Tell glibc to reuse freed blocks of up to 64 MiB instead of returning them to the system; say whether it listened.
 
     A training step frees and asks for the same few megabytes over and over; by default each round goes through the
     kernel. Process-wide, so it is for programs to call, not for libraries. Other C libraries are left alone.
@@ -28,7 +30,7 @@ def keep_freed_memory() -> bool:
         mallopt = ctypes.CDLL(None).mallopt
     except (OSError, AttributeError, TypeError):
         return False
-    return bool(mallopt(_M_MMAP_THRESHOLD, _NEVER)) and bool(mallopt(_M_TRIM_THRESHOLD, _NEVER))
+    return bool(mallopt(_M_MMAP_THRESHOLD, _LARGE)) and bool(mallopt(_M_TRIM_THRESHOLD, _NEVER))
 
 
 def wait_asleep() -> None:

@@ -155,7 +155,8 @@ def _said(ask: Callable[[Images], Answers], conditions: Mapping[str, Callable[[]
     waiting: dict[str, Images] = {}
 
     def flush() -> None:
-        answers, start = ask(np.concatenate(list(waiting.values()))), 0
+        parts = list(waiting.values())
+        answers, start = ask(parts[0] if len(parts) == 1 else np.concatenate(parts)), 0
         for name, images in waiting.items():
             said[name] = answers[start : start + len(images)]
             start += len(images)
