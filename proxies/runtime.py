@@ -21,7 +21,7 @@ _NEVER = 2**30
 
 
 def keep_freed_memory() -> bool:
-    """Tell glibc to reuse freed blocks of up to 64 MiB instead of returning them to the system; say whether it listened.
+    """Tell glibc to keep freed blocks of up to 64 MiB for reuse; say whether it listened.
 
     A training step frees and asks for the same few megabytes over and over; by default each round goes through the
     kernel. Process-wide, so it is for programs to call, not for libraries. Other C libraries are left alone.
