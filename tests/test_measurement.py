@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from tests import worlds
+from ttca import measurement
 from ttca.answers import Answers, Status
 from ttca.errors import ActionError, TTCAError
 from ttca.images import Images
@@ -126,6 +127,19 @@ def test_the_platform_is_asked_once_with_all_conditions_together() -> None:
     seen = {image.tobytes() for image in oracle.asked[0]}
     assert {image.tobytes() for images, _ in sent().values() for image in images} <= seen
     assert found.coverage == sum(r.sum() for r in found.resolved.values()) / (2 * REF + 9 * SUB)
+
+
+def test_photographs_are_asked_about_a_condition_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where all conditions together would not fit in memory they are asked one by one, with the same result."""
+    together, alone = Oracle(), Oracle()
+    whole = run(together)
+    monkeypatch.setattr(measurement, "_TOGETHER", 1)
+    parts = run(alone)
+    assert len(alone.asked) == len(CONDITIONS)
+    assert np.array_equal(np.concatenate(alone.asked), together.asked[0])
+    for name in CONDITIONS:
+        assert np.array_equal(parts.correct[name], whole.correct[name])
+        assert np.array_equal(parts.resolved[name], whole.resolved[name])
 
 
 def test_fidelity_is_agreement_where_the_platform_named_a_class() -> None:
