@@ -497,6 +497,7 @@ class CollectiveAction:
 
     def _distilled(self) -> _Distilled:
         """Return the proxy and all it learned from, asking, training or reading back as far as needed."""
+        learner = self.learner  # First: models that cannot be made here are refused before anything is asked.
         warm = self._warm_start()
         transfer = self.pool()
         turns = self._turns()
@@ -507,7 +508,7 @@ class CollectiveAction:
             proxy = proxies[-1]
             path = self._copies_path(turn)
             path.parent.mkdir(exist_ok=True)
-            images = self.learner.altered_copies(
+            images = learner.altered_copies(
                 path,
                 proxy,
                 people,

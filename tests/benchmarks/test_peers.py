@@ -30,18 +30,20 @@ def test_what_cannot_be_installed_is_a_sentence(monkeypatch: pytest.MonkeyPatch,
     monkeypatch.setenv("TTCA_CACHE", str(tmp_path))
     monkeypatch.setenv("PIP_NO_INDEX", "1")
     for _ in range(2):
-        with pytest.raises(TTCAError, match=r"Expected to install no-such-package==1\.0 into .*No matching dist"):
+        with pytest.raises(TTCAError, match=r"(?s)Expected to install no-such-package==1\.0 into .*No matching dist"):
             _peers.environment("no-such-package==1.0")
+
+
+@pytest.fixture(scope="module")
+def model() -> Iterator[AgeAndGender]:
+    """Return two workers that all tests of this file share."""
+    with AgeAndGender(workers=2) as model:
+        yield model
 
 
 @pytest.mark.e2e
 class TestAgeAndGender:
     """The real classifier, from PyPI, in worker processes."""
-
-    @pytest.fixture(scope="class")
-    def model(self) -> Iterator[AgeAndGender]:
-        with AgeAndGender(workers=2) as model:
-            yield model
 
     def test_it_says_what_the_package_says(self, model: AgeAndGender) -> None:
         """Label and whole percent come over the pipe exactly as the package gives them for each image."""
