@@ -42,7 +42,7 @@ def _line(name: str, found: dict[str, Any]) -> str:
 
     cells = [
         f"{found['track']}, {found['people']}",
-        f"{rows[0]['answers']}, {rows[0]['regime']}",
+        f"{rows[0]['answers']}, {found.get('regime', rows[0]['regime'])}",
         str(rows[0]["queries"]),
         ", ".join(str(row["epsilon"]) for row in rows),
         f"{mean['reference_before']:.3f} / {mean['subgroup_before']:.3f}",

@@ -22,9 +22,10 @@ from ttca.errors import ConfigError, DataError
 from ttca.people import People, Roster, split_people
 from ttca.platforms.local import LocalPlatform
 
-__all__ = ["ANSWERS", "TRACKS", "Cell", "Track"]
+__all__ = ["ANSWERS", "TRACKS", "Cell", "Regime", "Track"]
 
-Regime = Literal["own", "public"]
+#: What is known besides answers: the true classes of those who are asked, of all pool people, or of public data too.
+Regime = Literal["own", "own-unasked", "public"]
 
 #: The kinds of answers, and what a platform in this process does to give them.
 ANSWERS: dict[str, dict[str, Any]] = {
@@ -66,7 +67,8 @@ class Track:
     people : callable
         (queries, regime, seed, final) → :class:`Cell`.
     settings : dict
-        Of the action, by regime: chosen on selection and dev-test people, never on final ones.
+        Of the action, by regime: chosen on selection and dev-test people, never on final ones. A regime that is not
+        there is not run.
     """
 
     name: str
@@ -96,9 +98,9 @@ def _drawn(
     return np.concatenate([rng.permutation(subgroup)[:members], rng.permutation(volunteers)[: queries - members]])
 
 
-def _roster(asked: People, verification: People, seed: int) -> Roster:
-    pool, selection = split_people(asked, [0.8, 0.2], seed=seed)
-    return Roster(pool=pool, selection=selection, verification=verification)
+def _roster(asked: People, verification: People, seed: int, *, selection: float = 0.2) -> Roster:
+    pool, selection_people = split_people(asked, [1 - selection, selection], seed=seed)
+    return Roster(pool=pool, selection=selection_people, verification=verification)
 
 
 # -- FairFace ---------------------------------------------------------------------------------------------------
@@ -156,7 +158,8 @@ def _fairface_people(queries: int, regime: Regime, seed: int, final: bool) -> Ce
     asked = People.concatenate([part[mask] for part, mask in zip(_fairface_pool(), parts, strict=True)])
     public = small[rows] if regime == "public" else None
     return Cell(
-        roster=_roster(asked, verification, seed),
+        # Few: the platform itself says where δ should move, and selection people only whether it helped.
+        roster=_roster(asked, verification, seed, selection=0.1),
         test=_fairface_test(_DEV_TEST if final else 0),
         public=public,
         views=None if public is None else public[public.subgroup],
@@ -204,7 +207,10 @@ def _cifar_people(name: str, label: str, queries: int, regime: Regime, seed: int
     # A pool person has one camera: some have the soft one, the others volunteer.
     side = np.random.default_rng([seed, 1]).random(_CIFAR_POOL) < 0.7
     soft, sharp = np.flatnonzero(side), _CIFAR_POOL + np.flatnonzero(~side)
-    asked = pool[_drawn(soft, sharp, queries, 0.7, seed)]
+    drawn = _drawn(soft, sharp, queries, 0.7, seed)
+    roster = _roster(pool[drawn], People.concatenate(list(views(_CIFAR_POOL, start))), seed)
+    if regime == "own-unasked":
+        roster = replace(roster, unasked=pool[np.setdiff1d(np.concatenate([soft, sharp]), drawn)])
     public = seen = None
     if regime == "public":
         classes = train.columns[label]
@@ -212,7 +218,7 @@ def _cifar_people(name: str, label: str, queries: int, regime: Regime, seed: int
         public = People.build(train.images, classes, subgroup=False)
         seen = People.build(soft_focus(train.images[shown]), classes[shown])
     return Cell(
-        roster=_roster(asked, People.concatenate(list(views(_CIFAR_POOL, start))), seed),
+        roster=roster,
         test=People.concatenate(list(views(first, first + _DEV_TEST))),
         public=public,
         views=seen,
@@ -246,7 +252,16 @@ _CIFAR_COMMON: dict[str, Any] = {
     "steps": 200,
 }
 _CIFAR_SETTINGS: dict[Regime, dict[str, Any]] = {
-    "own": {**_CIFAR_COMMON, "epochs": 60, "mixup": 0.5, "rounds": 2, "altered": 0.5},
+    "own": {
+        **_CIFAR_COMMON,
+        "architectures": ("small-cnn",),
+        "true_classes": True,
+        "public_epochs": 120,
+        "epochs": 30,
+        "shift": 4,
+        "equalise": True,
+    },
+    "own-unasked": {**_CIFAR_COMMON, "true_classes": True, "epochs": 15, "public_epochs": 30, "equalise": True},
     "public": {**_CIFAR_COMMON, "epochs": 15, "public_epochs": 10, "rounds": 2, "altered": 1.0},
 }
 _FAIRFACE_COMMON: dict[str, Any] = {
@@ -270,8 +285,14 @@ TRACKS: dict[str, Track] = {
             open_platform=_age_and_gender,
             people=_fairface_people,
             settings={
-                "own": {**_FAIRFACE_COMMON, "epochs": 60, "mixup": 0.5},
-                "public": {**_FAIRFACE_COMMON, "epochs": 15, "public_epochs": 12, "rounds": 2, "altered": 0.5},
+                "own": {
+                    **_FAIRFACE_COMMON,
+                    "architectures": ("perceptron", "small-cnn", "small-resnet"),
+                    "true_classes": True,
+                    "public_epochs": 60,
+                    "refine": 1.0,
+                },
+                "public": {**_FAIRFACE_COMMON, "public_epochs": 12, "refine": 1.0},
             },
         ),
         _cifar_track("cifar10", "cifar10-resnet56", "label", _CIFAR_SETTINGS),

@@ -13,7 +13,7 @@ from typing import Any
 from rich.console import Console
 
 from benchmarks._peers import cache
-from benchmarks._tracks import ANSWERS, TRACKS, Track
+from benchmarks._tracks import ANSWERS, TRACKS, Regime, Track
 from ttca.action import CollectiveAction
 from ttca.certificates import Certificate
 from ttca.errors import ConfigError
@@ -38,7 +38,12 @@ def main(argv: list[str]) -> dict[str, Any]:
     parser.add_argument("--queries", type=int, required=True, help="images sent for the pool")
     parser.add_argument("--epsilon", type=int, nargs="+", required=True, help="levels of 255; several make a family")
     parser.add_argument("--answers", choices=tuple(ANSWERS), required=True)
-    parser.add_argument("--regime", choices=("own", "public"), default="public")
+    parser.add_argument(
+        "--regime",
+        choices=("own", "own-unasked", "public"),
+        default="public",
+        help="own: members who are asked; own-unasked: all pool people, with their true classes; public: public data",
+    )
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--first-seed", type=int, default=0)
     parser.add_argument("--final", action="store_true", help="measure on final people (for docs/RESULTS.md only)")
@@ -48,6 +53,11 @@ def main(argv: list[str]) -> dict[str, Any]:
     track = TRACKS[options.track]
     if options.answers not in track.answers:
         raise ConfigError(f"Expected answers among {', '.join(track.answers)} of {track.name}, got {options.answers}.")
+    if options.regime not in track.settings:
+        raise ConfigError(
+            f"Expected a regime among {', '.join(track.settings)} for {track.name}, got {options.regime}: its public "
+            "data are its other pool people."
+        )
     chosen = {**track.settings[options.regime], **_changed(options.set)}
     rows, certificates, paired = [], [], []
     with track.open_platform(options.answers) as platform:
@@ -71,6 +81,7 @@ def main(argv: list[str]) -> dict[str, Any]:
         "file": f"effect-{track.name}-{options.regime}-{options.answers}-q{options.queries}-e{levels}"
         + ("-final" if options.final else ""),
         "track": track.name,
+        "regime": options.regime,
         "people": "final" if options.final else "dev-test",
         "settings": {k: list(v) if isinstance(v, tuple) else v for k, v in chosen.items()},
         "rows": rows,
@@ -81,7 +92,7 @@ def main(argv: list[str]) -> dict[str, Any]:
 
 
 def run_cell(
-    track: Track, platform: LocalPlatform, settings: Settings, *, queries: int, regime: Any, final: bool = False
+    track: Track, platform: LocalPlatform, settings: Settings, *, queries: int, regime: Regime, final: bool = False
 ) -> tuple[Row, Certificate, Measurement]:
     """Run the whole action of one cell and one seed in a fresh folder.
 

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from ttca.answers import Answers
 from ttca.blocks import check_block, seen
 from ttca.certificates import Certificate, certify, clopper_pearson_interval, count_right, count_right_at_most
+from ttca.equaliser import Equaliser
 from ttca.errors import ActionError
 from ttca.images import Images
 from ttca.learning import Learner, digest, load_arrays, targets_of
@@ -32,6 +33,7 @@ from ttca.row import Row
 from ttca.settings import Settings
 
 if TYPE_CHECKING:
+    from attacks.refinement import Probes
     from proxies.distillation import Proxy
 
 __all__ = ["CollectiveAction", "Fidelity", "TransferSet"]
@@ -42,9 +44,9 @@ class TransferSet:
     """What the proxy learns from: pool people's images, as they were sent, and the platform's answers.
 
     ``pool`` holds both groups, where volunteers of the reference group take part; its last ``altered`` images are
-    altered copies, the others stand in the pool's order. ``selection`` are the subgroup's selection people, whose
-    answers steer early stopping; ``volunteers`` are the reference's, asked so that fidelity can be told for both
-    groups.
+    altered copies, the others stand in the pool's order, the subgroup's equalised where ``equalised`` says so.
+    ``selection`` are the subgroup's selection people, whose answers steer early stopping; ``volunteers`` are the
+    reference's, asked so that fidelity can be told for both groups.
     """
 
     pool: People
@@ -54,16 +56,15 @@ class TransferSet:
     selection_answers: Answers
     volunteers: People
     volunteers_answers: Answers
+    equalised: bool = False
 
     @property
     def composition(self) -> dict[str, int]:
-        """Images sent for the pool, by whose they were."""
-        subgroup = int(self.pool.subgroup.sum()) - self.altered + len(self.selection)
-        return {
-            "subgroup": subgroup,
-            "volunteers": self.images - self.altered - subgroup,
-            "altered": self.altered,
-        }
+        """Images sent for the pool, by whose they were; a copy that was altered or equalised is no member's image."""
+        members = int(self.pool.subgroup.sum())
+        altered = members if self.equalised else self.altered
+        subgroup = members - altered + len(self.selection)
+        return {"subgroup": subgroup, "volunteers": self.images - altered - subgroup, "altered": altered}
 
     @property
     def images(self) -> int:
@@ -97,11 +98,10 @@ class TransferSet:
 
 @dataclass(frozen=True)
 class _Distilled:
-    """The last proxy, all it learned from, and the proxies before it: the warm start and one per round."""
+    """The last proxy and all it learned from."""
 
     proxy: Proxy
     transfer: TransferSet
-    earlier: tuple[Proxy, ...]
 
 
 @dataclass(frozen=True)
@@ -186,8 +186,16 @@ class CollectiveAction:
                     f"Expected classes 0..{len(self.classes) - 1} among the {role} people, got "
                     f"{int(people.classes.min())}..{int(people.classes.max())}. No query was spent."
                 )
+        self._regime = "own" if public is None and views is None else "public"
+        self._equaliser: Equaliser | None = None
         self.public, self.views = (None if p is None else self._seen(p) for p in (public, views))
-        if public is None and not (self._turn_of() == 0).any():
+        if settings.true_classes:
+            known = self._seen(self._equalised(self._members()))
+            self.public = known if self.public is None else People.concatenate([known, self.public])
+        if roster.unasked is not None:
+            also = self._seen(roster.unasked[roster.unasked.subgroup])
+            self.views = also if self.views is None else People.concatenate([also, self.views])
+        if self.public is None and not (self._turn_of() == 0).any():
             raise ActionError(
                 "Expected public data or pool people who are asked about their image as it is, got neither: the first "
                 "proxy would have nothing to learn from. Lower altered, or let volunteers take part. No query was "
@@ -292,6 +300,7 @@ class CollectiveAction:
             answers[first:second],
             volunteers,
             answers[second:],
+            self.settings.equalise,
         )
 
     def distil(self) -> tuple[Proxy, Fidelity]:
@@ -306,7 +315,8 @@ class CollectiveAction:
             If too little was answered, or the proxy knows no more of the platform than its favourite answer.
         """
         learned = self._distilled()
-        self._check_worth(learned.proxy, learned.transfer)
+        if not self.settings.refine:
+            self._check_worth(learned.proxy, learned.transfer)
         return learned.proxy, self._fidelity(learned.proxy, learned.transfer)
 
     def learn(self) -> dict[int, PerturbationSet]:
@@ -325,7 +335,7 @@ class CollectiveAction:
                 delta = self._universal(proxy, epsilon, f"learning δ, ε = {epsilon}", initial=previous)
                 refined: dict[str, Any] = {"queries": 0, "kept": False}
                 if self.settings.refine:
-                    delta, refined = self._refined(delta, epsilon)
+                    delta, refined = self._refined(delta, epsilon, self._probed())
                 known = PerturbationSet(
                     delta=delta,
                     epsilon=epsilon,
@@ -463,10 +473,12 @@ class CollectiveAction:
         """
         pool, rounds = self.roster.pool, self.settings.rounds
         turn = np.zeros(len(pool), np.int64)
-        members = np.random.default_rng(self.settings.seed).permutation(np.flatnonzero(pool.subgroup))
-        saved = self._saved()
-        turn[members[len(members) - saved :]] = -1
-        members = members[: len(members) - saved]
+        rng = np.random.default_rng(self.settings.seed)
+        members = rng.permutation(np.flatnonzero(pool.subgroup))
+        # Volunteers' queries first: whoever is saved, the probes are made of members' images.
+        everybody = np.concatenate([rng.permutation(np.flatnonzero(~pool.subgroup)), members[::-1]])
+        turn[everybody[: self._saved()]] = -1
+        members = members[turn[members] == 0]
         if rounds:
             chosen = members[: round(self.settings.altered * len(members))]
             turn[chosen] = 1 + np.arange(len(chosen)) * rounds // max(len(chosen), 1)
@@ -474,10 +486,26 @@ class CollectiveAction:
 
     def _saved(self) -> int:
         """Return how many queries are saved for refinement."""
-        return round(self.settings.refine * int(self.roster.pool.subgroup.sum()))
+        return round(self.settings.refine * len(self.roster.pool))
 
     def _plain(self) -> People:
-        return self.roster.pool[self._turn_of() == 0]
+        return self._equalised(self.roster.pool[self._turn_of() == 0])
+
+    def _members(self) -> People:
+        """Return everybody whose true class may be learned from: pool people, and members who are not asked."""
+        pool, unasked = self.roster.pool, self.roster.unasked
+        return pool if unasked is None else People.concatenate([pool, unasked])
+
+    def _equalised(self, people: People) -> People:
+        """Return people with the subgroup's images equalised to the volunteers', where the settings say so."""
+        if not self.settings.equalise:
+            return people
+        if self._equaliser is None:
+            known = self._members()
+            self._equaliser = Equaliser.between(known.images[known.subgroup], known.images[~known.subgroup])
+        images = people.images.copy()
+        images[people.subgroup] = self._equaliser.apply(people.images[people.subgroup])
+        return replace(people, images=images)
 
     def _turns(self) -> list[People]:
         turn = self._turn_of()
@@ -501,11 +529,10 @@ class CollectiveAction:
         warm = self._warm_start()
         transfer = self.pool()
         turns = self._turns()
-        proxies = [] if warm is None else [warm]
-        if warm is None or len(transfer.pool) or not turns:
-            proxies.append(self._learned(transfer, warm, last=not turns))
+        proxy = warm
+        if proxy is None or len(transfer.pool):
+            proxy = self._learned(transfer, warm, last=not turns)
         for turn, people in enumerate(turns, start=1):
-            proxy = proxies[-1]
             path = self._copies_path(turn)
             path.parent.mkdir(exist_ok=True)
             images = learner.altered_copies(
@@ -519,8 +546,8 @@ class CollectiveAction:
             )
             copies = replace(people, images=images)
             transfer = transfer.joined(copies, self.queries.ask(images, purpose="pool"))
-            proxies.append(self._learned(transfer, warm, last=turn == len(turns)))
-        return _Distilled(proxies[-1], transfer, tuple(proxies[:-1]))
+            proxy = self._learned(transfer, warm, last=turn == len(turns))
+        return _Distilled(proxy, transfer)
 
     def _helped(self) -> People:
         """Return whom δ is learned on: the subgroup alone, whoever else was asked, and public images seen as theirs."""
@@ -532,62 +559,53 @@ class CollectiveAction:
         """Return people with their images as proxies see them."""
         return replace(people, images=seen(people.images, self.settings.block, self.platform.info.image_shape))
 
-    def _refined(self, delta: NDArray[np.int8], epsilon: int) -> tuple[NDArray[np.int8], dict[str, Any]]:
-        """Spend this ε's share of the saved queries on choosing among all proxies' δ, and return what stood the check.
+    def _probed(self) -> tuple[Probes, NDArray[np.float64]]:
+        """Ask the platform about coarse patterns on members' images, with all saved queries that the check leaves."""
+        from attacks.refinement import draw_probes, evidence
 
-        Two thirds ask about pool people, one third about selection people, who decide whether the choice is kept.
+        pool = self.roster.pool
+        probes = draw_probes(
+            pool.images[pool.subgroup],
+            pairs=max(1, (self._saved() - 2 * self._judges() * len(self.settings.epsilons)) // 2),
+            rng=np.random.default_rng([self.settings.seed, 7]),
+        )
+        answers = self.queries.ask(probes.images, purpose="pool")
+        return probes, evidence(answers.labels, answers.scores, answers.resolution)
+
+    def _judges(self) -> int:
+        """Return how many selection people judge each refined δ: with a quarter of the saved queries at most."""
+        return min(self._saved() // (8 * len(self.settings.epsilons)), len(self._asked()[1]))
+
+    def _refined(
+        self, delta: NDArray[np.int8], epsilon: int, probed: tuple[Probes, NDArray[np.float64]]
+    ) -> tuple[NDArray[np.int8], dict[str, Any]]:
+        """Move δ as the platform's answers about probes say, and keep that only if selection people say it helped.
+
+        They are asked about the way from the old δ to the new one, and the same way backwards, taken as far as a
+        probe goes: a change of a few levels would move so few answers that chance decided.
         """
-        from attacks.refinement import choose_universal
+        from attacks.refinement import AMPLITUDE, evidence, steer
 
-        earlier = self._distilled().earlier
-        budget = self._saved() // len(self.settings.epsilons)
-        candidates = np.stack(
-            [delta]
-            + [
-                self._universal(proxy, epsilon, f"learning δ of an earlier proxy, ε = {epsilon}")
-                for proxy in reversed(earlier)
-            ]
-        )
-        pool, selection, _ = self._asked()
-        members = pool[pool.subgroup]
-        found = choose_universal(
-            self._platform_loss,
-            members.images,
-            members.classes,
-            candidates,
-            budget=2 * budget // 3,
-            rng=np.random.default_rng([self.settings.seed, epsilon]),
-        )
-        moved = np.flatnonzero(found.chosen[selection.classes] != 0)[: (budget - found.queries) // 2]
+        probes, said = probed
+        refined, foretold = steer(delta, probes, said, epsilon=epsilon)
+        judges = self._asked()[1][: self._judges()]
+        first = epsilon == min(self.settings.epsilons)
         facts: dict[str, Any] = {
-            "queries": found.queries + 2 * len(moved),
-            "candidates": len(candidates),
-            "chosen": found.chosen.tolist(),
+            "queries": len(probes.images) * first,
+            "foretold": foretold.tolist(),
+            "gain": 0.0,
             "kept": False,
         }
-        if not len(moved):
-            return delta, facts
-        judges = selection[moved]
-        refined = candidates[found.chosen, np.arange(len(found.chosen))]
-        sent = [
-            np.clip(judges.images + d[judges.classes].astype(np.int16), 0, 255).astype(np.uint8)
-            for d in (delta, refined)
-        ]
-        losses = self._platform_loss(np.concatenate(sent), np.tile(judges.classes, 2)).reshape(2, -1)
-        gain = float(np.nan_to_num(np.nanmean(losses[0] - losses[1])) if not np.isnan(losses).all() else 0.0)
-        facts |= {"judges": len(judges), "gain": gain, "kept": gain > 0}
-        return (refined if gain > 0 else delta), facts
-
-    def _platform_loss(self, images: Images, classes: NDArray[np.int64]) -> NDArray[np.float64]:
-        """Ask the platform; return −log of the own class's score, or 1 − hit where a label is all it says: (N,)."""
-        answers = self.queries.ask(images, purpose="pool")
-        missed = (answers.labels != classes).astype(np.float64)
-        own = answers.scores[np.arange(len(classes)), classes].astype(np.float64)
-        # Half a rounding step is all that a score of 0 says.
-        surprise = -np.log(np.maximum(own, np.maximum(answers.resolution / 2, 1e-3)))
-        losses: NDArray[np.float64] = np.where(answers.complete, surprise, missed)
-        losses[~answers.resolved] = np.nan
-        return losses
+        way = np.sign(refined.astype(np.int16) - delta) * AMPLITUDE
+        if len(judges) and way.any():
+            old = judges.images + delta[judges.classes].astype(np.int16)
+            sent = np.concatenate([np.clip(old + sign * way[judges.classes], 0, 255) for sign in (1, -1)])
+            answers = self.queries.ask(sent.astype(np.uint8), purpose="pool")
+            own = evidence(answers.labels, answers.scores, answers.resolution).reshape(2, len(judges), -1)
+            gains = (own[0] - own[1])[np.arange(len(judges)), judges.classes]
+            gain = float(np.nanmean(gains)) if not np.isnan(gains).all() else 0.0
+            facts |= {"queries": facts["queries"] + len(sent), "gain": gain, "kept": gain > 0}
+        return (refined if facts["kept"] else delta), facts
 
     def _refined_queries(self) -> int:
         """Return the queries that refinement has spent, as the perturbations in the folder tell."""
@@ -613,7 +631,9 @@ class CollectiveAction:
             transfer.pool.images,
             targets_of(transfer.answers),
             selection=(
-                None if transfer.altered else (transfer.selection.images, targets_of(transfer.selection_answers))
+                None
+                if transfer.altered or transfer.equalised
+                else (transfer.selection.images, targets_of(transfer.selection_answers))
             ),
             initial=warm,
             replay=self.public,
@@ -807,15 +827,17 @@ class CollectiveAction:
         low, high = measured.interval("subgroup_after")
         from safetensors import safe_open
 
-        with safe_open(self.folder / "proxy.safetensors", framework="numpy") as file:
+        # Where every query went to the platform itself, the proxy is the warm start.
+        last = "proxy.safetensors" if len(transfer.pool) else "public-proxy.safetensors"
+        with safe_open(self.folder / last, framework="numpy") as file:
             seconds_distil = float((file.metadata() or {}).get("seconds", "nan"))
         refined = self._refined_queries()
         composition = transfer.composition
         seconds_learn = float(sum(s.evidence.get("seconds", float("nan")) for s in self.learn().values()))
         return Row(
             track=track or self.settings.name,
-            regime="own" if self.public is None and self.views is None else "public",
-            answers=_kind(transfer.answers),
+            regime=self._regime,
+            answers=_kind(transfer.all_answers),
             queries=transfer.images + refined,
             epsilon=chosen.epsilon,
             seed=self.settings.seed,

@@ -45,6 +45,8 @@ flip = false                     # random mirror images while learning (right fo
 # warp = 0.15                    # random turns and zooms while learning, for platforms that crop or align
 # block = 8                      # δ in squares of this many pixels, for platforms that shrink large photographs
 # rounds = 2                     # ask about copies altered by what was learned so far, instead of about more images
+# true_classes = true            # learn from members' own true classes before their answers
+# equalise = true                # learn from the subgroup's images made as sharp as the volunteers'
 # precision = "auto"             # bfloat16 where the processor has it
 
 [platform]
@@ -201,7 +203,8 @@ class ActionFile:
                 selection=self.people.selection,
             )
         parts = {role: table.people[table.roles == role] for role in ("pool", "selection", "verification")}
-        return Roster(**parts)
+        unasked = table.people[table.roles == "unasked"]
+        return Roster(**parts, unasked=unasked if len(unasked) else None)
 
 
 def read_action(path: Path | str) -> ActionFile:

@@ -142,6 +142,9 @@ class Roster:
         Read once per action, for the certificate.
     test : People, optional
         Read once per row, in benchmarks and in the demo only.
+    unasked : People, optional
+        Members whose images are never sent and cost nothing: δ is learned on the subgroup among them, and the proxy
+        learns from their true classes where the settings say so.
 
     Raises
     ------
@@ -153,6 +156,7 @@ class Roster:
     selection: People
     verification: People
     test: People | None = None
+    unasked: People | None = None
 
     def __post_init__(self) -> None:
         seen_person: dict[str, str] = {}
@@ -185,7 +189,8 @@ class Roster:
     def roles(self) -> dict[str, People]:
         """Return the people by the name of their role."""
         found = {"pool": self.pool, "selection": self.selection, "verification": self.verification}
-        return found if self.test is None else {**found, "test": self.test}
+        others = {"test": self.test, "unasked": self.unasked}
+        return found | {role: people for role, people in others.items() if people is not None}
 
 
 def split_roles(

@@ -44,17 +44,24 @@ class Settings:
     block : int
         Side of the squares, in pixels, within which δ is constant; proxies see images averaged over them. 1 gives
         every pixel its own level. A coarse δ survives a platform that resizes, and is learned block² times faster.
+    true_classes : bool
+        The proxy learns from members' own true classes, as it would from public data, before it learns from answers.
+    equalise : bool
+        Give the subgroup's pool images the mean spectrum of the volunteers' (:class:`ttca.equaliser.Equaliser`)
+        before the platform is asked about them and the proxy learns from them: where a camera is the difference, the
+        proxy then learns from what the platform was trained on. δ is learned on the images as they are.
     precision : {"float32", "bfloat16", "auto"}
         In which proxies and δ are learned; auto is bfloat16 where the processor has it.
     public_epochs : int
-        Of learning from public labelled data, where the action has them.
+        Of learning from true classes, of public labelled data or of members.
     rounds : int
         How often altered copies are asked about. 0: every pool person is asked about the image as it is.
     altered : float
         Share of the subgroup's pool people who are asked about an altered copy instead, shared out over the rounds.
     refine : float
-        Share of the subgroup's pool people whose query is saved for the end, when the platform itself chooses among
-        the δ of all the proxies there were, and selection people say whether that helped. 0: none.
+        Share of pool people whose query is saved for the end, when the platform itself is asked in what coarse
+        directions δ should move (:mod:`attacks.refinement`), and selection people say whether that helped. 0: none;
+        1: all, where true classes are known to learn a proxy from.
     loss : {"margin", "cross-entropy"}
         What δ minimises (:func:`attacks.universal.learn_universal`).
     transforms : tuple of str
@@ -80,6 +87,8 @@ class Settings:
     warp: float = 0.0
     mixup: float = 0.0
     block: int = 1
+    true_classes: bool = False
+    equalise: bool = False
     precision: Literal["float32", "bfloat16", "auto"] = "float32"
     public_epochs: int = 10
     rounds: int = 0
@@ -121,8 +130,8 @@ class Settings:
             raise ConfigError(
                 f"Expected altered as a share in (0, 1], got {self.altered}. For no altered copies set rounds = 0."
             )
-        if not 0 <= self.refine < 1:
-            raise ConfigError(f"Expected refine as a share in [0, 1), got {self.refine}. 0.2 saves every fifth query.")
+        if not 0 <= self.refine <= 1:
+            raise ConfigError(f"Expected refine as a share in [0, 1], got {self.refine}. 0.2 saves every fifth query.")
         for name, known in {"precision": ("float32", "bfloat16", "auto"), "loss": ("margin", "cross-entropy")}.items():
             if getattr(self, name) not in known:
                 raise ConfigError(f"Expected {name} among {', '.join(known)}, got {getattr(self, name)!r}.")

@@ -22,7 +22,7 @@ __all__ = ["PeopleTable", "load_people", "write_people"]
 
 _TABLE = "people.csv"
 _GROUPS = ("subgroup", "reference")
-_ROLES = ("pool", "selection", "verification")
+_ROLES = ("pool", "selection", "verification", "unasked")
 _REQUIRED = ("file", "class", "member")
 _OPTIONAL = ("person", "group", "role")
 _SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp"})
@@ -37,7 +37,7 @@ class PeopleTable:
     ----------
     people : People
     roles : str array, shape (N,), or None
-        ``pool``, ``selection`` or ``verification`` for each image; None where the source has no roles.
+        ``pool``, ``selection``, ``verification`` or ``unasked`` for each image; None where the source has no roles.
     """
 
     people: People
@@ -97,7 +97,7 @@ def load_people(source: Path | str, *, image_shape: tuple[int, int, int], classe
     source : path
         A CSV file in UTF-8 with the columns ``file`` (relative to the table), ``class`` and ``member``, and
         where wanted ``person`` (else the member), ``group`` (``subgroup`` or ``reference``, else subgroup) and
-        ``role`` (``pool``, ``selection`` or ``verification``). Or a folder that holds such a table as
+        ``role`` (``pool``, ``selection``, ``verification`` or ``unasked``). Or a folder that holds such a table as
         ``people.csv``, or one laid out as ``<class>/<member>/*.png`` or ``<group>/<class>/<member>/*.png``, read
         in the order of its paths. Images are PNG, WebP, BMP or JPEG (originals only: a perturbation does not
         survive JPEG); RGB, grey or palette.
@@ -161,7 +161,7 @@ def write_people(
     class_names : sequence of str
         The names of class 0, 1, …
     roles : sequence of str, length N, optional
-        ``pool``, ``selection`` or ``verification`` for each image.
+        ``pool``, ``selection``, ``verification`` or ``unasked`` for each image.
 
     Returns
     -------
