@@ -36,7 +36,7 @@ class Probes:
 
 
 def draw_probes(
-    images: NDArray[np.uint8], *, pairs: int, rng: np.random.Generator, amplitude: int = AMPLITUDE
+    images: NDArray[np.uint8], *, pairs: int, rng: np.random.Generator, block: int = 1, amplitude: int = AMPLITUDE
 ) -> Probes:
     """Return so many pairs around images drawn at random, each as often as the others.
 
@@ -45,6 +45,8 @@ def draw_probes(
     images : uint8 array, shape (N, H, W, 3)
     pairs : int
     rng : numpy.random.Generator
+    block : int
+        Squares consist of whole blocks of so many pixels a side, in which δ is constant.
     amplitude : int
         In levels of 255.
 
@@ -58,7 +60,7 @@ def draw_probes(
     rounds = -(-pairs // len(images))
     rows = np.concatenate([rng.permutation(len(images)) for _ in range(rounds)])[:pairs]
     shape = images.shape[1:3]
-    squares = tuple(_squares(side) for side in shape)
+    squares = tuple(_squares(side // block) for side in shape)
     signs = (rng.integers(0, 2, (pairs, *squares, 3), dtype=np.int8) * 2 - 1).astype(np.int8)
     pattern = _enlarged(signs, shape).astype(np.int16) * amplitude
     around = images[rows]

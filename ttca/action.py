@@ -568,6 +568,7 @@ class CollectiveAction:
             pool.images[pool.subgroup],
             pairs=max(1, (self._saved() - 2 * self._judges() * len(self.settings.epsilons)) // 2),
             rng=np.random.default_rng([self.settings.seed, 7]),
+            block=self.settings.block,
         )
         answers = self.queries.ask(probes.images, purpose="pool")
         return probes, evidence(answers.labels, answers.scores, answers.resolution)
