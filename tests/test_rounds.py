@@ -184,68 +184,130 @@ def test_public_images_of_another_size_or_class_are_refused(tmp_path: Path) -> N
 
 # -- refinement -------------------------------------------------------------------------------------------------
 
-REFINED: dict[str, Any] = {"rounds": 1, "altered": 0.3, "refine": 0.8, "epochs": 2, "epsilons": (12,)}
+REFINED: dict[str, Any] = {"rounds": 1, "altered": 0.3, "refine": 0.5, "epochs": 2, "epsilons": (12,)}
 
 
 @pytest.mark.parametrize("behaviour", [{}, {"label_only": True}, {"decimals": 1}], ids=["scores", "label", "rounded"])
-def test_refinement_spends_what_was_saved_and_no_more(tmp_path: Path, behaviour: dict[str, Any]) -> None:
+@pytest.mark.parametrize("share", [0.5, 1.0])
+def test_refinement_spends_what_was_saved_and_no_more(tmp_path: Path, behaviour: dict[str, Any], share: float) -> None:
     """People whose query is saved are not asked as they are; what is spent instead stands in row and ledger."""
     platform = Recorder(**behaviour)
-    run(tmp_path, platform, known=public(), **REFINED)
+    run(tmp_path, platform, known=public(), **{**REFINED, "refine": share})
     row = contents(tmp_path)["row.json"]
     refined = PerturbationSet.load(tmp_path / "perturbations" / "epsilon-012.safetensors").evidence["refinement"]
-    assert 0 < refined["queries"] <= 80
-    assert refined["candidates"] == 3
-    # Some images may be known already: an answer is paid once.
-    assert row["queries_pool"] <= row["queries"] == 205 - 80 + refined["queries"]
+    saved = round(125 * share)
+    assert 0.7 * saved < refined["queries"] <= saved
+    assert row["queries_pool"] == row["queries"] == 205 - saved + refined["queries"]
     assert sum(row["composition"].values()) == row["queries"]
+    assert row["answers"] == {"label_only": "label", "decimals": "rounded"}.get(next(iter(behaviour), ""), "scores")
     assert set(platform.by_purpose(tmp_path / "ledger.sqlite")) == {"pool", "audit", "verification", "controls"}
+    if share == 1.0:
+        assert not (tmp_path / "proxy.safetensors").exists()
+
+
+def test_refinement_is_asked_once_for_all_budgets(tmp_path: Path) -> None:
+    """A family of ε shares one set of probes, and running the action again asks and pays nothing."""
+    platform = Recorder()
+    levers = worlds.settings(**{**REFINED, "epsilons": (6, 12)})
+    for _ in range(2):
+        with open_action(tmp_path, platform, settings=levers, public=public()) as action:
+            sets = action.learn()
+            assert action.ledger.paid()["pool"] == platform.queries
+    first, second = (sets[e].evidence["refinement"]["queries"] for e in (6, 12))
+    assert 0 < second < first
+    assert first + second <= round(125 * 0.5)
 
 
 def test_a_choice_that_selection_people_do_not_like_is_not_kept(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The platform's favourite is kept exactly when selection people did better with it than with the proxy's δ."""
-    kept = {}
-    for gain in (-1.0, 0.0, 1.0):
-        folder = tmp_path / str(gain)
+    """δ moves exactly when selection people's own class gained along the way; otherwise it stays the proxy's."""
+    from attacks import refinement
 
-        def loss(self: CollectiveAction, images: Any, classes: Any, gain: float = gain) -> Any:
-            # Two calls' worth of answers: pool people always prefer a later candidate, the judges as told.
-            asked = {p.tobytes() for p in self.roster.selection.images}
-            assert not asked & {i.tobytes() for i in images}
-            half = len(images) // 2
-            base = np.zeros(len(images))
-            if loss.calls == 0:  # type: ignore[attr-defined]
-                base = -np.arange(len(images), dtype=float)
-            else:
-                base[half:] = -gain
-            loss.calls += 1  # type: ignore[attr-defined]
-            return base
+    flipped = {}
+    for side in (1, -1):
 
-        loss.calls = 0  # type: ignore[attr-defined]
+        def moved(delta: Any, probes: Any, said: Any, *, epsilon: int, side: int = side) -> Any:
+            # Towards what the platform looks for, or away from it.
+            return (side * epsilon * worlds.PATTERNS).astype(np.int8), np.ones(len(delta))
+
         with monkeypatch.context() as patch:
-            patch.setattr(CollectiveAction, "_platform_loss", loss)
-            changes = worlds.settings(**{**REFINED, "rounds": 0})
-            with open_action(folder, Recorder(), settings=changes, public=public()) as action:
-                sets = action.learn()
-        refined = sets[12].evidence["refinement"]
-        assert any(refined["chosen"])
-        kept[gain] = refined["kept"]
-    assert kept == {-1.0: False, 0.0: False, 1.0: True}
+            patch.setattr(refinement, "steer", moved)
+            with open_action(
+                tmp_path / str(side), Recorder(), settings=worlds.settings(**REFINED), public=public()
+            ) as action:
+                found = action.learn()[12]
+        assert found.evidence["refinement"]["kept"] == (side == 1)
+        assert (found.evidence["refinement"]["gain"] > 0) == (side == 1)
+        flipped[side] = np.array_equal(found.delta, side * 12 * worlds.PATTERNS)
+    assert flipped == {1: True, -1: False}
 
 
-def test_a_label_only_platform_is_a_judge_too(tmp_path: Path) -> None:
-    """Losses are −log of the own score, a miss where only a label is said, and nothing where nothing is."""
-    images, classes = worlds.draw(12, strength=4.0, seed=5)
-    for behaviour in ({}, {"label_only": True}):
-        with open_action(tmp_path / str(len(behaviour)), Recorder(**behaviour), public=public()) as action:
-            losses = action._platform_loss(images, classes)
-        p = worlds.model(images)
-        expected = (
-            (p.argmax(1) != classes).astype(float) if behaviour else -np.log(p[np.arange(12), classes].clip(1e-3))
-        )
-        assert np.allclose(losses, expected, atol=1e-4)
+def test_refinement_with_every_query_needs_something_to_learn_from(tmp_path: Path) -> None:
+    """With all queries saved and no true classes to learn from, there is no proxy, which costs no query to find out."""
+    platform = Recorder()
+    with pytest.raises(ActionError, match="got neither"):
+        open_action(tmp_path, platform, settings=worlds.settings(refine=1.0))
+    assert platform.queries == 0
+
+
+# -- members' own true classes, members who are not asked, equalised cameras ------------------------------------
+
+
+def unasked() -> People:
+    """Return members of both groups whose images nobody sends."""
+    return worlds.crowd("unasked", 60, 60, seed=300)
+
+
+def test_members_true_classes_are_learned_from_before_answers(tmp_path: Path) -> None:
+    """The warm start learns from all members' classes, is the zero-query control, and the regime stays own."""
+    platform = Recorder()
+    roster = replace(worlds.roster(), unasked=unasked())
+    levers = worlds.settings(true_classes=True, epsilons=(12,))
+    with open_action(tmp_path, platform, settings=levers, roster=roster) as action:
+        assert action.public is not None
+        assert len(action.public) == 125 + 120
+        assert action.views is not None
+        assert action.views.subgroup.all()
+        action.verify()
+        row, _ = action.measure()
+        assert action._zero_query_proxy() is action._warm_start()
+    assert row.regime == "own"
+    assert row.queries == 205
+    sent = {image for images in platform.seen.values() for image in images}
+    assert not sent & {image.tobytes() for image in unasked().images}
+
+
+def test_an_unasked_member_cannot_be_an_examiner(tmp_path: Path) -> None:
+    """Somebody learned from is never verified or tested on, whether or not their image was sent."""
+    known = worlds.roster()
+    with pytest.raises(ActionError, match="Expected every person in one role"):
+        replace(known, unasked=known.verification)
+    with (
+        open_action(tmp_path, Recorder(), roster=replace(known, unasked=unasked())) as action,
+        Ledger(tmp_path / "evaluation.sqlite") as ledger,
+        pytest.raises(ActionError, match="Expected every person in one role"),
+    ):
+        action.measure(unasked(), pool=QueryPool(Recorder(), ledger, [Member("benchmark", 5000)]))
+
+
+def test_equalised_copies_are_what_is_asked_and_counted(tmp_path: Path) -> None:
+    """With equalise the subgroup's pool images go out equalised and count as altered; δ sees the originals."""
+    platform = Recorder()
+    with open_action(tmp_path, platform, settings=worlds.settings(equalise=True)) as action:
+        action.distil()
+        transfer = action._distilled().transfer
+        pool = action.roster.pool
+        helped = action._helped()
+    assert transfer.composition == {"subgroup": 40, "volunteers": 65, "altered": 100}
+    members, others = pool.subgroup, ~pool.subgroup
+    assert np.array_equal(transfer.pool.images[others], pool.images[others])
+    assert not np.array_equal(transfer.pool.images[members], pool.images[members])
+    assert np.array_equal(helped.images, pool.images[members])
+    # Faint patterns are what sets the subgroup apart here: equalised ones come nearer to the volunteers'.
+    strength = np.abs(((transfer.pool.images - 128.0)[:, None] * worlds.PATTERNS).mean((2, 3, 4))).max(1)
+    plain = np.abs(((pool.images - 128.0)[:, None] * worlds.PATTERNS).mean((2, 3, 4))).max(1)
+    assert strength[members].mean() > 1.1 * plain[members].mean()
 
 
 # -- honesty under all of it ------------------------------------------------------------------------------------
@@ -291,7 +353,7 @@ def test_verification_people_are_read_once_and_test_people_once_per_row(tmp_path
         ({"rounds": -1}, "Expected rounds"),
         ({"altered": 0.0}, "Expected altered"),
         ({"altered": 1.5}, "Expected altered"),
-        ({"refine": 1.0}, "Expected refine"),
+        ({"refine": 1.01}, "Expected refine"),
         ({"refine": -0.1}, "Expected refine"),
         ({"public_epochs": 0}, "Expected public_epochs"),
         ({"precision": "half"}, "Expected precision among"),

@@ -509,7 +509,8 @@ class CollectiveAction:
 
     def _turns(self) -> list[People]:
         turn = self._turn_of()
-        return [self.roster.pool[turn == t] for t in range(1, self.settings.rounds + 1)]
+        turns = [self.roster.pool[turn == t] for t in range(1, self.settings.rounds + 1)]
+        return [people for people in turns if len(people)]
 
     def _plain_images(self) -> Images:
         _, selection, volunteers = self._asked()

@@ -1,132 +1,144 @@
-"""Tests of choosing among candidate δ on the platform itself."""
+"""Tests of refinement on the platform: what is sent, what answers speak for, and where δ moves."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from attacks.refinement import choose_universal
+from attacks.refinement import AMPLITUDE, Probes, draw_probes, evidence, steer
 
-SHAPE = (4, 4, 3)
-
-
-@dataclass
-class Judge:
-    """A platform whose loss for class c is how far the mean change of the image is from ``wish[c]``, and a record."""
-
-    images: NDArray[np.uint8]
-    wish: NDArray[np.float64]
-    silent: bool = False
-    asked: list[int] = field(default_factory=list)
-    sent: list[NDArray[np.uint8]] = field(default_factory=list)
-
-    def __call__(self, images: NDArray[np.uint8], targets: NDArray[np.int64]) -> NDArray[np.float64]:
-        self.asked.append(len(images))
-        self.sent.append(images)
-        if self.silent:
-            return np.full(len(images), np.nan)
-        # All originals are grey 100, so that the change can be read off the image.
-        change: NDArray[np.float64] = np.abs(images.mean((1, 2, 3)) - 100 - self.wish[targets])
-        return change
+SHAPE = (16, 16, 3)
 
 
-def task(n: int, classes: int, arms: int, seed: int) -> tuple[Any, ...]:
-    """Return grey images, targets, and candidates that add a different plain level each."""
-    rng = np.random.default_rng(seed)
-    levels = np.stack([rng.permutation(np.arange(1, arms + 1)) for _ in range(classes)], axis=1).astype(np.int8)
-    candidates = np.broadcast_to(levels[:, :, None, None, None], (arms, classes, *SHAPE)).copy()
-    return np.full((n, *SHAPE), 100, np.uint8), rng.integers(0, classes, n), candidates, levels
+def grey(n: int) -> NDArray[np.uint8]:
+    """Return n different images far from black and white."""
+    return np.random.default_rng(0).integers(100, 156, (n, *SHAPE), dtype=np.uint8)
 
 
-@settings(max_examples=40, deadline=None)
-@given(
-    seed=st.integers(0, 2**32 - 1),
-    n=st.integers(0, 40),
-    classes=st.integers(1, 5),
-    arms=st.integers(1, 6),
-    budget=st.integers(0, 200),
-)
-def test_no_more_is_sent_than_the_budget_and_all_of_it_is_counted(
-    seed: int, n: int, classes: int, arms: int, budget: int
-) -> None:
-    """Whatever the numbers, the queries are the images that arrived, at most the budget, inside 0..255."""
-    images, targets, candidates, _ = task(n, classes, arms, seed)
-    judge = Judge(images, np.ones(classes))
-    found = choose_universal(judge, images, targets, candidates, budget=budget, rng=np.random.default_rng(seed))
-    assert found.queries == sum(judge.asked) <= budget
-    assert found.chosen.shape == (classes,)
-    assert ((found.chosen >= 0) & (found.chosen < arms)).all()
-    assert found.losses.shape == (arms, classes)
+def slopes(seed: int = 1) -> NDArray[np.float64]:
+    """Return what a linear platform of two classes wants, constant in 2×2 squares, float64 (2, 16, 16, 3)."""
+    coarse = np.random.default_rng(seed).normal(0, 1, (1, 8, 8, 3))
+    one = coarse.repeat(2, axis=1).repeat(2, axis=2)
+    return np.concatenate([one, -one])
 
 
-@pytest.mark.parametrize("arms", [2, 3, 4, 7])
-def test_the_platforms_favourite_is_found_for_every_class(arms: int) -> None:
-    """With an answer that tells the candidates apart, each class gets the one whose δ the platform wishes for."""
-    images, targets, candidates, levels = task(60, 3, arms, 1)
-    wish = np.array([1.0, arms, 1.0])
-    found = choose_universal(Judge(images, wish), images, targets, candidates, budget=300, rng=np.random.default_rng(0))
-    assert [levels[k, c] for c, k in enumerate(found.chosen)] == wish.tolist()
-    assert np.nanargmin(found.losses, axis=0).tolist() == found.chosen.tolist()
+def answered(images: NDArray[np.uint8], want: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the log-odds of a platform that is linear in the pixels, and noisy from person to person."""
+    pushed = np.einsum("nhwk,chwk->nc", images.astype(float) - 128, want) / 1000
+    noise = np.random.default_rng(2).normal(0, 0.1, len(images))
+    return np.asarray(pushed + np.stack([noise, -noise], 1))
 
 
-def test_a_platform_that_says_nothing_changes_nothing() -> None:
-    """Without answers every class keeps its first candidate, and the queries are counted all the same."""
-    images, targets, candidates, _ = task(40, 2, 3, 2)
-    judge = Judge(images, np.ones(2), silent=True)
-    found = choose_universal(judge, images, targets, candidates, budget=60, rng=np.random.default_rng(0))
-    assert found.chosen.tolist() == [0, 0]
-    assert np.isnan(found.losses).all()
-    assert found.queries == sum(judge.asked) > 0
+@given(st.integers(1, 40), st.integers(1, 9), st.sampled_from([1, 2, 4]))
+def test_a_pair_is_an_image_with_its_pattern_added_and_taken_away(pairs: int, people: int, block: int) -> None:
+    """Every pair differs by twice the amplitude in squares of whole blocks, and people take turns."""
+    images = grey(people)
+    probes = draw_probes(images, pairs=pairs, rng=np.random.default_rng(0), block=block)
+    up, down = probes.images[:pairs].astype(int), probes.images[pairs:].astype(int)
+    squares = probes.signs.shape[1]
+    assert squares == {1: 8, 2: 8, 4: 4}[block]
+    width = 16 // squares
+    pattern = probes.signs.repeat(width, axis=1).repeat(width, axis=2)
+    assert np.array_equal(up - down, 2 * AMPLITUDE * pattern.astype(int))
+    used = [next(i for i, image in enumerate(images) if np.array_equal(image, m)) for m in (up + down) // 2]
+    turns = np.bincount(used, minlength=people)
+    assert turns.max() - turns.min() <= 1
 
 
-def test_equal_candidates_leave_the_first() -> None:
-    """Between δ that the platform does not tell apart nothing is changed."""
-    images, targets, candidates, _ = task(40, 2, 4, 3)
-    candidates[:] = candidates[:1]
-    found = choose_universal(
-        Judge(images, np.zeros(2)), images, targets, candidates, budget=100, rng=np.random.default_rng(0)
-    )
-    assert found.chosen.tolist() == [0, 0]
+def test_probes_stay_images() -> None:
+    """Next to black and white a pattern is cut off, never wrapped round."""
+    images = np.stack([np.zeros(SHAPE, np.uint8), np.full(SHAPE, 255, np.uint8)])
+    probes = draw_probes(images, pairs=2, rng=np.random.default_rng(0))
+    for image in probes.images:
+        assert set(np.unique(image)) <= {0, AMPLITUDE} or set(np.unique(image)) <= {255 - AMPLITUDE, 255}
 
 
-def test_a_class_without_images_keeps_its_first_and_costs_nothing() -> None:
-    """A class that nobody has is not asked about, and its share is spent on the others."""
-    images, _, candidates, _ = task(40, 3, 2, 4)
-    targets = np.zeros(40, np.int64)
-    judge = Judge(images, np.full(3, 2.0))
-    found = choose_universal(judge, images, targets, candidates, budget=40, rng=np.random.default_rng(0))
-    assert found.chosen[1:].tolist() == [0, 0]
-    assert found.queries == 40
+def test_nobody_to_probe_is_refused() -> None:
+    """No image, or no pair, is a sentence and no empty question."""
+    for people, pairs in ((0, 3), (3, 0)):
+        with pytest.raises(ValueError, match="Expected at least one image and one pair"):
+            draw_probes(grey(people), pairs=pairs, rng=np.random.default_rng(0))
 
 
-def test_one_candidate_needs_no_question() -> None:
-    """Where there is nothing to choose between, no query is spent."""
-    images, targets, candidates, _ = task(10, 2, 1, 5)
-    assert choose_universal(
-        Judge(images, np.ones(2)), images, targets, candidates, budget=50, rng=np.random.default_rng(0)
-    ).queries == 0  # fmt: skip
+def test_scores_speak_in_log_odds_and_labels_in_ones() -> None:
+    """Complete scores give log-odds, cut at half a rounding step; labels give 1 for the class named; silence is NaN."""
+    labels = np.array([0, 1, -1])
+    scores = np.array([[0.75, 0.25], [0.0, 1.0], [np.nan, np.nan]], np.float32)
+    found = evidence(labels, scores, np.array([0.01, 0.01, 0.0], np.float32))
+    assert np.allclose(found[0], [np.log(3), -np.log(3)])
+    assert np.allclose(found[1], [np.log(0.005 / 0.995), np.log(0.995 / 0.005)])
+    assert np.isnan(found[2]).all()
+    bare = evidence(labels, np.full((3, 2), np.nan, np.float32), np.zeros(3, np.float32))
+    assert np.array_equal(bare[:2], [[1, 0], [0, 1]])
+    assert np.isnan(bare[2]).all()
 
 
-@pytest.mark.parametrize(
-    ("images", "targets", "sentence"),
-    [
-        (np.zeros((2, 5, 5, 3), np.uint8), np.zeros(2, np.int64), "Expected images"),
-        (np.zeros((2, *SHAPE), np.uint8), np.zeros(3, np.int64), "Expected images"),
-        (np.zeros((2, *SHAPE), np.uint8), np.array([0, 2]), "Expected targets in 0..1"),
-        (np.zeros((2, *SHAPE), np.uint8), np.array([0, -1]), "Expected targets in 0..1"),
-    ],
-)
-def test_what_does_not_fit_is_refused_unasked(images: Any, targets: Any, sentence: str) -> None:
-    """Other shapes and classes without candidates are sentences, and nothing is sent."""
-    judge = Judge(images, np.ones(2))
-    with pytest.raises(ValueError, match=sentence):
-        choose_universal(
-            judge, images, targets, np.zeros((2, 2, *SHAPE), np.int8), budget=9, rng=np.random.default_rng(0)
-        )
-    assert not judge.asked
+def test_one_answer_without_scores_makes_all_of_them_labels() -> None:
+    """Log-odds and labels are never mixed in one regression."""
+    scores = np.array([[0.75, 0.25], [np.nan, 0.9]], np.float32)
+    assert np.array_equal(evidence(np.array([0, 1]), scores, np.zeros(2, np.float32)), [[1, 0], [0, 1]])
+
+
+def test_without_a_proxy_the_probes_alone_find_the_direction() -> None:
+    """From δ = 0 and answers about 120 pairs, most of a linear platform's wishes are met, at full strength."""
+    want = slopes()
+    probes = draw_probes(grey(60), pairs=120, rng=np.random.default_rng(3))
+    steered, foretold = steer(np.zeros((2, *SHAPE), np.int8), probes, answered(probes.images, want), epsilon=5)
+    assert steered.dtype == np.int8
+    assert set(np.unique(steered)) <= {-5, 5}
+    assert (np.sign(steered) == np.sign(want)).mean() > 0.75
+    assert (foretold > 0.2).all()
+
+
+def test_proxy_and_probes_together_know_more_than_either() -> None:
+    """A proxy that is right about two signs of three is improved by probes, beyond what probes find alone."""
+    want = slopes()
+    flips = np.random.default_rng(5).random((1, 8, 8, 3)).repeat(2, axis=1).repeat(2, axis=2) < 1 / 3
+    proxy = (np.sign(want) * np.where(flips, -5, 5)).astype(np.int8)
+    probes = draw_probes(grey(60), pairs=80, rng=np.random.default_rng(3))
+    said = answered(probes.images, want)
+
+    def right(delta: NDArray[np.int8]) -> float:
+        return float((np.abs(want) * (np.sign(delta) == np.sign(want))).sum() / np.abs(want).sum())
+
+    together = right(steer(proxy, probes, said, epsilon=5)[0])
+    assert together > right(proxy) + 0.05
+    assert together > right(steer(np.zeros_like(proxy), probes, said, epsilon=5)[0]) + 0.02
+
+
+def test_a_platform_that_feels_nothing_moves_nothing() -> None:
+    """Equal answers to both of every pair, noise, or silence leave δ as the proxy had it."""
+    proxy = np.random.default_rng(4).integers(-5, 6, (2, *SHAPE), dtype=np.int8)
+    probes = draw_probes(grey(20), pairs=20, rng=np.random.default_rng(3))
+    for said in (np.zeros((40, 2)), np.full((40, 2), np.nan)):
+        steered, foretold = steer(proxy, probes, said, epsilon=5)
+        assert np.array_equal(steered, proxy)
+        assert not foretold.any()
+
+
+def test_pairs_with_silence_are_left_out() -> None:
+    """A pair of which one answer is missing changes no bit of what the others say."""
+    want = slopes()
+    probes = draw_probes(grey(40), pairs=40, rng=np.random.default_rng(3))
+    said = answered(probes.images, want)
+    said[[3, 45]] = np.nan
+    rows = np.setdiff1d(np.arange(40), [3, 5])
+    fewer = Probes(probes.signs[rows], probes.images[np.concatenate([rows, rows + 40])])
+    proxy = np.zeros((2, *SHAPE), np.int8)
+    whole = steer(proxy, probes, said, epsilon=5)
+    clean = steer(proxy, fewer, said[np.concatenate([rows, rows + 40])], epsilon=5)
+    assert np.array_equal(whole[0], clean[0])
+    assert np.array_equal(whole[1], clean[1])
+
+
+@pytest.mark.parametrize("said", [np.zeros((39, 2)), np.zeros((40, 3))])
+def test_what_does_not_fit_is_refused(said: Any) -> None:
+    """Evidence of another number of probes or classes is a sentence, not a broadcast."""
+    probes = draw_probes(grey(20), pairs=20, rng=np.random.default_rng(3))
+    with pytest.raises(ValueError, match=r"Expected evidence \(40, 2\)"):
+        steer(np.zeros((2, *SHAPE), np.int8), probes, said, epsilon=5)
