@@ -59,7 +59,7 @@ def main(argv: list[str]) -> dict[str, Any]:
             "data are its other pool people."
         )
     chosen = {**track.settings[options.regime], **_changed(options.set)}
-    rows, certificates, paired = [], [], []
+    rows, certificates, paired, alone = [], [], [], []
     with track.open_platform(options.answers) as platform:
         for seed in range(options.first_seed, options.first_seed + options.seeds):
             settings = Settings(
@@ -70,12 +70,13 @@ def main(argv: list[str]) -> dict[str, Any]:
                 controls=False,
                 **chosen,
             )
-            row, certificate, measurement = run_cell(
+            row, certificate, measurement, equalised = run_cell(
                 track, platform, settings, queries=options.queries, regime=options.regime, final=options.final
             )
             rows.append(row.to_dict())
             certificates.append(certificate.to_dict())
             paired.append(measurement.paired_p("subgroup_after", "zero_query"))
+            alone.append(equalised)
     levels = "-".join(str(e) for e in options.epsilon)
     return {
         "file": f"effect-{track.name}-{options.regime}-{options.answers}-q{options.queries}-e{levels}"
@@ -87,14 +88,18 @@ def main(argv: list[str]) -> dict[str, Any]:
         "rows": rows,
         **summary(rows),
         "zero_query_mcnemar_p": paired,
+        "equalised_without_delta": alone,
         "certificates": certificates,
     }
 
 
 def run_cell(
     track: Track, platform: LocalPlatform, settings: Settings, *, queries: int, regime: Regime, final: bool = False
-) -> tuple[Row, Certificate, Measurement]:
+) -> tuple[Row, Certificate, Measurement, float | None]:
     """Run the whole action of one cell and one seed in a fresh folder.
+
+    Where the action equalises cameras, the last value is the share of subgroup test people whom that alone helps to
+    the right answer, without δ; else None.
 
     A proxy that learned from public data alone is kept between runs: it asked nothing, and the grid shares it.
     """
@@ -119,10 +124,15 @@ def run_cell(
                 platform, ledger, [Member("benchmark", 10**7)], concurrency=_BATCH, batch=_BATCH, reporter=reporter
             )
             row, measurement = action.measure(cell.test, pool=evaluator, track=track.name)
+            alone = None
+            if settings.equalise:
+                people = action.equalised(cell.test[cell.test.subgroup])
+                said = evaluator.ask(people.images, purpose="test", epoch="test")
+                alone = float((said.labels == people.classes).mean())
         if cell.public is not None:
             kept.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(folder / "public-proxy.safetensors", kept)
-    return row, certificate, measurement
+    return row, certificate, measurement, alone
 
 
 def summary(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:

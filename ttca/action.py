@@ -190,7 +190,7 @@ class CollectiveAction:
         self._equaliser: Equaliser | None = None
         self.public, self.views = (None if p is None else self._seen(p) for p in (public, views))
         if settings.true_classes:
-            known = self._seen(self._equalised(self._members()))
+            known = self._seen(self.equalised(self._members()))
             self.public = known if self.public is None else People.concatenate([known, self.public])
         if roster.unasked is not None:
             also = self._seen(roster.unasked[roster.unasked.subgroup])
@@ -455,6 +455,21 @@ class CollectiveAction:
         _write_json(self.folder / "row.json", row.to_dict())
         return row, measurement
 
+    def equalised(self, people: People) -> People:
+        """Return people with the subgroup's images equalised to the volunteers', where the settings say so.
+
+        That alone may help a subgroup whose only trouble is its camera, without δ and without a bound on the change:
+        whoever measures δ should measure it too.
+        """
+        if not self.settings.equalise:
+            return people
+        if self._equaliser is None:
+            known = self._members()
+            self._equaliser = Equaliser.between(known.images[known.subgroup], known.images[~known.subgroup])
+        images = people.images.copy()
+        images[people.subgroup] = self._equaliser.apply(people.images[people.subgroup])
+        return replace(people, images=images)
+
     # -- inside -------------------------------------------------------------------------------------------------
 
     def _controls_done(self) -> bool:
@@ -489,23 +504,12 @@ class CollectiveAction:
         return round(self.settings.refine * len(self.roster.pool))
 
     def _plain(self) -> People:
-        return self._equalised(self.roster.pool[self._turn_of() == 0])
+        return self.equalised(self.roster.pool[self._turn_of() == 0])
 
     def _members(self) -> People:
         """Return everybody whose true class may be learned from: pool people, and members who are not asked."""
         pool, unasked = self.roster.pool, self.roster.unasked
         return pool if unasked is None else People.concatenate([pool, unasked])
-
-    def _equalised(self, people: People) -> People:
-        """Return people with the subgroup's images equalised to the volunteers', where the settings say so."""
-        if not self.settings.equalise:
-            return people
-        if self._equaliser is None:
-            known = self._members()
-            self._equaliser = Equaliser.between(known.images[known.subgroup], known.images[~known.subgroup])
-        images = people.images.copy()
-        images[people.subgroup] = self._equaliser.apply(people.images[people.subgroup])
-        return replace(people, images=images)
 
     def _turns(self) -> list[People]:
         turn = self._turn_of()

@@ -114,6 +114,23 @@ def test_answers_that_a_platform_cannot_give_are_refused() -> None:
         effect.main([*ARGUMENTS, "--answers", "top-k"])
 
 
+def test_equalising_alone_is_measured_beside_what_delta_does() -> None:
+    """Where cameras are equalised, the result says how many that alone puts right; elsewhere it says nothing."""
+    arguments = [*ARGUMENTS, "--seeds", "1", "--regime", "own"]
+    (nothing,) = effect.main(arguments)["equalised_without_delta"]
+    result = effect.main([*arguments, "--set", "equalise=True"])
+    (alone,) = result["equalised_without_delta"]
+    assert nothing is None
+    # The tiny world's subgroup has fainter patterns, which equalising makes stronger.
+    assert alone > result["rows"][0]["subgroup_before"]
+
+
+def test_a_regime_that_a_track_does_not_have_is_refused() -> None:
+    """Where a track's other pool people are its public data, they are not counted as members who are not asked."""
+    with pytest.raises(ConfigError, match="Expected a regime among own, public for tiny, got own-unasked"):
+        effect.main([*ARGUMENTS, "--regime", "own-unasked"])
+
+
 def test_every_cell_is_kept_in_a_file_of_its_own(
     tiny: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -160,7 +160,7 @@ def test_other_files_links_and_groups_are_named(tmp_path: Path) -> None:
         ),
         (
             "file,class,member,role\na.png,cat,Bo,test\n",
-            "Expected the role to be one of 'pool', 'selection', 'verification', got 'test'",
+            "Expected the role to be one of 'pool', 'selection', 'verification', 'unasked', got 'test'",
         ),
         ("file,class,member\nd.png,cat,Bo\n", "Line 2: Expected a file, got no such file: 'd.png'"),
         ("file,class,member\n.,cat,Bo\n", "got no such file: '.'"),
@@ -359,7 +359,7 @@ def test_writing_refuses_what_could_not_be_read_back(tmp_path: Path) -> None:
     for bad, classes, roles, said in (
         (people[:0], _CLASSES, None, "at least one person"),
         (people, ("cat",), None, "classes from 0 to 0, got 1 to 1"),
-        (people, _CLASSES, ["test"], "roles among pool, selection, verification, got"),
+        (people, _CLASSES, ["test"], "roles among pool, selection, verification, unasked, got"),
         (people, _CLASSES, [], "one role per image, got 0 for 1"),
         (People.build([_pixels(0)], [0], persons=["a\nb"]), _CLASSES, None, "printable names"),
         (People.build([_pixels(0)], [0], persons=["a"], members=[""]), _CLASSES, None, "printable names"),
