@@ -205,6 +205,18 @@ def test_refinement_spends_what_was_saved_and_no_more(tmp_path: Path, behaviour:
         assert not (tmp_path / "proxy.safetensors").exists()
 
 
+@pytest.mark.parametrize("share", [0.004, 0.01, 0.03])
+def test_a_share_too_small_for_a_pair_is_not_overspent(tmp_path: Path, share: float) -> None:
+    """One saved query makes no pair and is left unspent; a few are spent as far as pairs go."""
+    platform = Recorder()
+    levers = worlds.settings(**{**REFINED, "refine": share})
+    with open_action(tmp_path, platform, settings=levers, public=public()) as action:
+        spent = action.learn()[12].evidence["refinement"]["queries"]
+        saved = action._saved()
+    assert saved == round(125 * share)
+    assert spent == 2 * (saved // 2)
+
+
 def test_refinement_is_asked_once_for_all_budgets(tmp_path: Path) -> None:
     """A family of ε shares one set of probes, and running the action again asks and pays nothing."""
     platform = Recorder()

@@ -334,7 +334,7 @@ class CollectiveAction:
                 began = time.perf_counter()
                 delta = self._universal(proxy, epsilon, f"learning δ, ε = {epsilon}", initial=previous)
                 refined: dict[str, Any] = {"queries": 0, "kept": False}
-                if self.settings.refine:
+                if self._pairs():
                     delta, refined = self._refined(delta, epsilon, self._probed())
                 known = PerturbationSet(
                     delta=delta,
@@ -565,18 +565,22 @@ class CollectiveAction:
         return replace(people, images=seen(people.images, self.settings.block, self.platform.info.image_shape))
 
     def _probed(self) -> tuple[Probes, NDArray[np.float64]]:
-        """Ask the platform about coarse patterns on members' images, with all saved queries that the check leaves."""
+        """Ask the platform about coarse patterns on members' images, with the saved queries that the check leaves."""
         from attacks.refinement import draw_probes, evidence
 
         pool = self.roster.pool
         probes = draw_probes(
             pool.images[pool.subgroup],
-            pairs=max(1, (self._saved() - 2 * self._judges() * len(self.settings.epsilons)) // 2),
+            pairs=self._pairs(),
             rng=np.random.default_rng([self.settings.seed, 7]),
             block=self.settings.block,
         )
         answers = self.queries.ask(probes.images, purpose="pool")
         return probes, evidence(answers.labels, answers.scores, answers.resolution)
+
+    def _pairs(self) -> int:
+        """Return how many pairs of probes the saved queries pay for beside the check."""
+        return self._saved() // 2 - self._judges() * len(self.settings.epsilons)
 
     def _judges(self) -> int:
         """Return how many selection people judge each refined δ: with a quarter of the saved queries at most."""
