@@ -78,10 +78,14 @@ def _processor() -> str:
 
 
 def _commit() -> str | None:
-    git = subprocess.run(
-        ["git", "-C", str(HOME), "describe", "--always", "--dirty"], capture_output=True, text=True, check=False
-    )
-    return git.stdout.strip() or None
+    """Return the commit, marked where code differs from it; result files of earlier runs are no code."""
+
+    def git(*arguments: str) -> str:
+        command = ["git", "-C", str(HOME), *arguments]
+        return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
+
+    changed = git("status", "--porcelain", "--", ":/", ":(exclude)results")
+    return (git("describe", "--always") + ("-dirty" if changed else "")) or None
 
 
 def _version(package: str) -> str | None:
