@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["AMPLITUDE", "Probes", "draw_probes", "evidence", "steer"]
+__all__ = ["AMPLITUDE", "Probes", "draw_probes", "steer", "support"]
 
 #: Levels of 255 by which a probe moves every pixel: far more than ε, for a platform that says whole percents or a
 #: label hardly answers a faint change. Probes are asked about and never submitted as anybody's photograph.
@@ -35,9 +35,7 @@ class Probes:
     images: NDArray[np.uint8]
 
 
-def draw_probes(
-    images: NDArray[np.uint8], *, pairs: int, rng: np.random.Generator, block: int = 1, amplitude: int = AMPLITUDE
-) -> Probes:
+def draw_probes(images: NDArray[np.uint8], *, pairs: int, rng: np.random.Generator, block: int = 1) -> Probes:
     """Return so many pairs around images drawn at random, each as often as the others.
 
     Parameters
@@ -47,8 +45,6 @@ def draw_probes(
     rng : numpy.random.Generator
     block : int
         Squares consist of whole blocks of so many pixels a side, in which δ is constant.
-    amplitude : int
-        In levels of 255.
 
     Raises
     ------
@@ -62,13 +58,15 @@ def draw_probes(
     shape = images.shape[1:3]
     squares = tuple(_squares(side // block) for side in shape)
     signs = (rng.integers(0, 2, (pairs, *squares, 3), dtype=np.int8) * 2 - 1).astype(np.int8)
-    pattern = _enlarged(signs, shape).astype(np.int16) * amplitude
+    pattern = _enlarged(signs, shape).astype(np.int16) * AMPLITUDE
     around = images[rows]
     sent = np.concatenate([np.clip(around + pattern, 0, 255), np.clip(around - pattern, 0, 255)])
     return Probes(signs, sent.astype(np.uint8))
 
 
-def evidence(labels: NDArray[np.int64], scores: NDArray[np.float32], resolution: NDArray[np.float32]) -> NDArray[Any]:
+def support(
+    labels: NDArray[np.int64], scores: NDArray[np.float32], resolution: NDArray[np.float32]
+) -> NDArray[np.float64]:
     """Return how much each answer speaks for each class, float64 (N, C): log-odds, or 1 for a label without scores.
 
     Parameters
@@ -80,7 +78,7 @@ def evidence(labels: NDArray[np.int64], scores: NDArray[np.float32], resolution:
     resolution : float32 array, shape (N,)
         Step of the scores: half of it is all that a score of 0 says.
     """
-    found = np.zeros(scores.shape)
+    found: NDArray[np.float64] = np.zeros(scores.shape)
     named = labels >= 0
     found[named, labels[named]] = 1.0
     complete = np.asarray(~np.isnan(scores).any(1))
@@ -114,7 +112,7 @@ def steer(
         The proxy's.
     probes : Probes
     said : float64 array, shape (2n, C)
-        :func:`evidence` of the answers about ``probes.images``; a pair with NaN is left out.
+        :func:`support` of the answers about ``probes.images``; a pair with NaN is left out.
     epsilon : int
 
     Returns
@@ -131,7 +129,7 @@ def steer(
     n, classes = len(probes.signs), len(delta)
     if said.shape != (2 * n, classes) or probes.images.shape[1:] != delta.shape[1:]:
         raise ValueError(
-            f"Expected evidence {(2 * n, classes)} and δ for images of {probes.images.shape[1:]}, got {said.shape} and "
+            f"Expected support {(2 * n, classes)} and δ for images of {probes.images.shape[1:]}, got {said.shape} and "
             f"{delta.shape}."
         )
     differences = said[:n] - said[n:]
@@ -142,7 +140,8 @@ def steer(
         return steered, foretold
     shape = signs.shape[1:]
     a = signs.reshape(len(signs), -1)
-    gram = a @ a.T
+    # One decomposition serves every class and every ridge.
+    values, vectors = np.linalg.eigh(a @ a.T)
     prior = _averaged(delta.astype(np.float64), shape).reshape(classes, -1)
     for c in range(classes):
         y = differences[:, c]
@@ -155,9 +154,9 @@ def steer(
         best = np.inf
         for ridge in _RIDGES:
             # With H the hat matrix, pair i left out errs by r_i / (1 − H_ii).
-            inverse = np.linalg.inv(gram + ridge * a.shape[1] * np.eye(len(a)))
-            weights = inverse @ rest
-            error = float(np.square(weights / np.diag(inverse)).mean())
+            shrunk = 1 / (values + ridge * a.shape[1])
+            weights = vectors @ (shrunk * (vectors.T @ rest))
+            error = float(np.square(weights / (np.square(vectors) @ shrunk)).mean())
             if error < best:
                 best, chosen = error, weights
         foretold[c] = 1 - best / float(np.square(y).mean())

@@ -566,7 +566,7 @@ class CollectiveAction:
 
     def _probed(self) -> tuple[Probes, NDArray[np.float64]]:
         """Ask the platform about coarse patterns on members' images, with the saved queries that the check leaves."""
-        from attacks.refinement import draw_probes, evidence
+        from attacks.refinement import draw_probes, support
 
         pool = self.roster.pool
         probes = draw_probes(
@@ -576,7 +576,7 @@ class CollectiveAction:
             block=self.settings.block,
         )
         answers = self.queries.ask(probes.images, purpose="pool")
-        return probes, evidence(answers.labels, answers.scores, answers.resolution)
+        return probes, support(answers.labels, answers.scores, answers.resolution)
 
     def _pairs(self) -> int:
         """Return how many pairs of probes the saved queries pay for beside the check."""
@@ -594,7 +594,7 @@ class CollectiveAction:
         They are asked about the way from the old δ to the new one, and the same way backwards, taken as far as a
         probe goes: a change of a few levels would move so few answers that chance decided.
         """
-        from attacks.refinement import AMPLITUDE, evidence, steer
+        from attacks.refinement import AMPLITUDE, steer, support
 
         probes, said = probed
         refined, foretold = steer(delta, probes, said, epsilon=epsilon)
@@ -611,7 +611,7 @@ class CollectiveAction:
             old = judges.images + delta[judges.classes].astype(np.int16)
             sent = np.concatenate([np.clip(old + sign * way[judges.classes], 0, 255) for sign in (1, -1)])
             answers = self.queries.ask(sent.astype(np.uint8), purpose="pool")
-            own = evidence(answers.labels, answers.scores, answers.resolution).reshape(2, len(judges), -1)
+            own = support(answers.labels, answers.scores, answers.resolution).reshape(2, len(judges), -1)
             gains = (own[0] - own[1])[np.arange(len(judges)), judges.classes]
             gain = float(np.nanmean(gains)) if not np.isnan(gains).all() else 0.0
             facts |= {"queries": facts["queries"] + len(sent), "gain": gain, "kept": gain > 0}

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from attacks.refinement import AMPLITUDE, Probes, draw_probes, evidence, steer
+from attacks.refinement import AMPLITUDE, Probes, draw_probes, steer, support
 
 SHAPE = (16, 16, 3)
 
@@ -69,11 +69,11 @@ def test_scores_speak_in_log_odds_and_labels_in_ones() -> None:
     """Complete scores give log-odds, cut at half a rounding step; labels give 1 for the class named; silence is NaN."""
     labels = np.array([0, 1, -1])
     scores = np.array([[0.75, 0.25], [0.0, 1.0], [np.nan, np.nan]], np.float32)
-    found = evidence(labels, scores, np.array([0.01, 0.01, 0.0], np.float32))
+    found = support(labels, scores, np.array([0.01, 0.01, 0.0], np.float32))
     assert np.allclose(found[0], [np.log(3), -np.log(3)])
     assert np.allclose(found[1], [np.log(0.005 / 0.995), np.log(0.995 / 0.005)])
     assert np.isnan(found[2]).all()
-    bare = evidence(labels, np.full((3, 2), np.nan, np.float32), np.zeros(3, np.float32))
+    bare = support(labels, np.full((3, 2), np.nan, np.float32), np.zeros(3, np.float32))
     assert np.array_equal(bare[:2], [[1, 0], [0, 1]])
     assert np.isnan(bare[2]).all()
 
@@ -81,7 +81,7 @@ def test_scores_speak_in_log_odds_and_labels_in_ones() -> None:
 def test_one_answer_without_scores_makes_all_of_them_labels() -> None:
     """Log-odds and labels are never mixed in one regression."""
     scores = np.array([[0.75, 0.25], [np.nan, 0.9]], np.float32)
-    assert np.array_equal(evidence(np.array([0, 1]), scores, np.zeros(2, np.float32)), [[1, 0], [0, 1]])
+    assert np.array_equal(support(np.array([0, 1]), scores, np.zeros(2, np.float32)), [[1, 0], [0, 1]])
 
 
 def test_without_a_proxy_the_probes_alone_find_the_direction() -> None:
@@ -140,5 +140,5 @@ def test_pairs_with_silence_are_left_out() -> None:
 def test_what_does_not_fit_is_refused(said: Any) -> None:
     """Evidence of another number of probes or classes is a sentence, not a broadcast."""
     probes = draw_probes(grey(20), pairs=20, rng=np.random.default_rng(3))
-    with pytest.raises(ValueError, match=r"Expected evidence \(40, 2\)"):
+    with pytest.raises(ValueError, match=r"Expected support \(40, 2\)"):
         steer(np.zeros((2, *SHAPE), np.int8), probes, said, epsilon=5)

@@ -214,8 +214,9 @@ def create_app(
     async def refuse(_: Request, error: Exception) -> JSONResponse:
         if isinstance(error, ServedError):
             return JSONResponse({"error": error.message}, error.status, error.headers)
-        assert isinstance(error, HTTPException)
-        return JSONResponse({"error": error.detail}, error.status_code, error.headers)
+        if isinstance(error, HTTPException):
+            return JSONResponse({"error": error.detail}, error.status_code, error.headers)
+        raise error
 
     return FastAPI(
         title=f"ttca: {name}",

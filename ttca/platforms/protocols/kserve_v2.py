@@ -132,7 +132,8 @@ class KServeV2(Protocol):
 
     def describe(self, fetch: Fetch) -> KServeV2Wire:
         """Read ``v2`` and the model's metadata, and check them. Costs no query."""
-        assert self.model is not None
+        if self.model is None:
+            raise ConfigError("Expected the name of the platform's model, got none. Set model.")
         path = model_path(self.model, self.version)
         response = fetch(path)
         try:
@@ -444,7 +445,8 @@ class KServeV2Wire(Wire):
             resolution = _stated(outputs[scores_name], self.options.resolution)
         if labels is None:
             # The highest of the numbers sent, not of the float32 probabilities, where two may become equal.
-            assert values is not None
+            if values is None:
+                raise TensorError("Expected scores or labels among the outputs, got neither.")
             said = np.where(np.isnan(scores), -np.inf, np.nan_to_num(values))
             named = said.argmax(axis=1).astype(np.int64)
             good &= ~np.isnan(scores).all(axis=1)
