@@ -26,7 +26,9 @@ from ttca.certificates import (
     count_right,
     count_right_at_most,
     mcnemar_exact,
+    parity_needed,
     power,
+    rate_needed,
 )
 from ttca.errors import ActionError, ConfigError
 
@@ -100,7 +102,9 @@ def test_impossible_errors_are_refused(alpha: Any) -> None:
     with pytest.raises(ConfigError, match="alpha"):
         clopper_pearson_upper(1, 2, alpha)
     with pytest.raises(ConfigError, match="alpha"):
-        power(10, 0.5, alpha)
+        rate_needed(10, 0.5, alpha)
+    with pytest.raises(ConfigError, match="alpha"):
+        parity_needed(10, (1, 2), alpha)
     with pytest.raises(ConfigError, match="alpha"):
         certify(lambda _: (1, 2), epsilons=[1], reference=(1, 2), before=None, alpha=alpha)
 
@@ -173,30 +177,83 @@ def test_mcnemar_refuses_other_people() -> None:
 
 
 @settings(deadline=None)
-@given(st.integers(0, 300), st.floats(0, 1), alphas, st.floats(0.05, 0.99))
+@given(st.integers(0, 300), st.floats(0, 1), alphas, st.booleans())
+def test_the_needed_count_is_the_first_whose_bound_will_do(m: int, target: float, alpha: float, more: bool) -> None:
+    """The fewest right answers lift the bound to the target, or above it, and one less does not."""
+
+    def enough(k: int) -> bool:
+        bound = clopper_pearson_lower(k, m, alpha)
+        return bound > target if more else bound >= target
+
+    k = rate_needed(m, target, alpha, more=more)
+    if k is None:
+        assert not enough(m)
+    else:
+        assert enough(k)
+        assert k == 0 or not enough(k - 1)
+
+
+@settings(deadline=None)
+@given(st.integers(0, 120), counts.filter(lambda c: c[1] > 0), alphas)
+def test_parity_is_the_exact_test_of_two_groups(m: int, reference: tuple[int, int], alpha: float) -> None:
+    """The fewest right answers have a one-sided Fisher p of at most alpha, and one less has not."""
+    right, n = reference
+
+    def enough(k: int) -> bool:
+        table = np.array([[k, m - k], [right, n - right]])
+        return bool(stats.fisher_exact(table, alternative="greater").pvalue <= alpha)
+
+    k = parity_needed(m, reference, alpha)
+    if k is None:
+        assert not enough(m)
+    else:
+        assert enough(k)
+        assert k == 0 or not enough(k - 1)
+
+
+@settings(deadline=None)
+@given(st.integers(1, 60), st.integers(1, 60), st.floats(0.02, 0.98), alphas)
+def test_parity_is_claimed_falsely_no_more_often_than_it_says(m: int, n: int, rate: float, alpha: float) -> None:
+    """At equal rates of both groups, summed over all that can happen, parity is claimed with alpha at most."""
+    chances = stats.binom.pmf(np.arange(n + 1), n, rate)
+    needed = [parity_needed(m, (right, n), alpha) for right in range(n + 1)]
+    false = [0.0 if k is None else float(stats.binom.sf(k - 1, m, rate)) for k in needed]
+    assert float(chances @ np.array(false)) <= alpha * (1 + 1e-9)
+
+
+@settings(deadline=None)
+@given(st.integers(1, 200), counts.filter(lambda c: c[1] > 0), alphas)
+def test_doubt_about_the_reference_makes_parity_dearer(m: int, reference: tuple[int, int], alpha: float) -> None:
+    """One more right answer of the reference never lowers what is needed."""
+    right, n = reference
+    fewer = parity_needed(m, (max(right - 1, 0), n), alpha)
+    more = parity_needed(m, reference, alpha)
+    assert more is None or (fewer is not None and fewer <= more)
+
+
+@settings(deadline=None)
+@given(st.integers(0, 300), st.floats(0.01, 0.99), alphas, st.floats(0.05, 0.99))
 def test_power_names_the_first_count_and_rate_that_do(m: int, target: float, alpha: float, probability: float) -> None:
-    """The smallest count certifies and one less does not; the smallest rate reaches it that often."""
-    found = power(m, target, alpha, probability)
+    """The smallest rate reaches the needed count with the wanted probability; without a count there is no rate."""
+    found = power(m, lambda people: rate_needed(people, target, alpha), probability)
+    assert found.smallest_right == rate_needed(m, target, alpha)
     if found.smallest_right is None:
         assert found.smallest_rate is None
-        assert clopper_pearson_lower(m, m, alpha) < target
         assert found.smallest_m is None or found.smallest_m > m
     else:
-        k = found.smallest_right
-        assert clopper_pearson_lower(k, m, alpha) >= target
-        assert k == 0 or clopper_pearson_lower(k - 1, m, alpha) < target
         assert found.smallest_m is not None
         assert found.smallest_m <= m
         assert found.smallest_rate is not None
-        if k:
-            assert stats.binom.sf(k - 1, m, found.smallest_rate) == pytest.approx(probability, abs=1e-6)
+        if found.smallest_right:
+            reached = stats.binom.sf(found.smallest_right - 1, m, found.smallest_rate)
+            assert reached == pytest.approx(probability, abs=1e-6)
 
 
 @settings(deadline=None)
 @given(st.floats(0.01, 0.98), alphas)
 def test_power_names_the_fewest_people(target: float, alpha: float) -> None:
     """That many people, all right, certify the target, and one fewer do not."""
-    fewest = power(1, target, alpha).smallest_m
+    fewest = power(1, lambda people: rate_needed(people, target, alpha)).smallest_m
     assert fewest is not None
     assert clopper_pearson_lower(fewest, fewest, alpha) >= target
     assert clopper_pearson_lower(fewest - 1, fewest - 1, alpha) < target
@@ -204,14 +261,21 @@ def test_power_names_the_fewest_people(target: float, alpha: float) -> None:
 
 def test_power_at_the_ends() -> None:
     """Nobody can certify 1, and 0 needs no queries; 59 people, all right, show 95 % at 5 %."""
-    assert power(10, 1.0, 0.05).smallest_m is None
-    assert power(10, 0.0, 0.05).smallest_right == 0
-    assert power(10, 0.95, 0.05).smallest_right is None
-    assert power(10, 0.95, 0.05).smallest_m == 59
+
+    def needed(target: float) -> Callable[[int], int | None]:
+        return lambda people: rate_needed(people, target, 0.05)
+
+    assert power(10, needed(1.0)).smallest_m is None
+    assert power(10, needed(0.0)).smallest_right == 0
+    assert power(10, needed(0.95)).smallest_right is None
+    assert power(10, needed(0.95)).smallest_m == 59
+    assert parity_needed(10, (0, 0), 0.05) is None
     with pytest.raises(ConfigError, match="target"):
-        power(10, 95, 0.05)
+        rate_needed(10, 95, 0.05)
     with pytest.raises(ActionError, match="Expected"):
-        power(-1, 0.5, 0.05)
+        parity_needed(-1, (1, 2), 0.05)
+    with pytest.raises(ActionError, match="Expected"):
+        power(-1, needed(0.5))
 
 
 # --- certificates ------------------------------------------------------------------------------------------
@@ -273,17 +337,16 @@ def test_first_failure_certifies_nothing_and_still_bounds_s() -> None:
     assert certificate.parity_certified is False
     assert certificate.quoted_epsilon == 8
     assert certificate.lower.value == clopper_pearson_lower(45, 50, 0.025)
-    assert certificate.power.smallest_right == 50 or certificate.power.smallest_right is None
+    assert certificate.power.smallest_right == certificate.tests[0].needed == 49
     assert "Not certified" in certificate.summary()
 
 
 def test_every_bound_says_what_it_is() -> None:
     """Bounds carry their side, their confidence and for how many ε they were corrected."""
     certificate = _issue({2: (90, 100), 8: (95, 100)}, alpha=0.1)
-    assert certificate.reference_upper.kind == "one-sided upper"
-    assert certificate.reference_upper.confidence == 0.95
-    assert certificate.reference_upper.value == clopper_pearson_upper(900, 1000, 0.05)
-    assert certificate.tests[0].lower.confidence == 0.95
+    assert certificate.before_upper is not None
+    assert (certificate.before_upper.kind, certificate.before_upper.confidence) == ("one-sided upper", 0.95)
+    assert certificate.before_upper.value == clopper_pearson_upper(60, 100, 0.05)
     assert (certificate.lower.kind, certificate.lower.confidence) == ("one-sided lower", 0.9)
     assert certificate.lower.shared_by == certificate.interval.shared_by == 2
     assert (certificate.interval.kind, certificate.interval.confidence) == ("two-sided", 0.95)
@@ -292,13 +355,13 @@ def test_every_bound_says_what_it_is() -> None:
 def test_each_goal_has_its_own_bar() -> None:
     """Parity beats the reference, improvement the accuracy before, and a number itself, at its own alpha."""
     table = {8: (88, 100)}
-    assert _issue(table).tests[0].threshold == clopper_pearson_upper(900, 1000, 0.025)
+    assert _issue(table).tests[0].needed == parity_needed(100, (900, 1000), 0.05)
     improved = _issue(table, goal="improvement")
-    assert improved.tests[0].threshold == clopper_pearson_upper(60, 100, 0.025)
+    ceiling = clopper_pearson_upper(60, 100, 0.025)
+    assert improved.tests[0].needed == rate_needed(100, ceiling, 0.025, more=True)
     assert improved.epsilon == 8
     fixed = _issue(table, goal=0.8, before=None)
-    assert fixed.tests[0].threshold == 0.8
-    assert fixed.tests[0].lower.value == clopper_pearson_lower(88, 100, 0.05)
+    assert fixed.tests[0].needed == rate_needed(100, 0.8, 0.05)
     assert fixed.epsilon == 8
     # Another sequence was tested: parity was neither shown nor refuted.
     assert improved.parity_certified is None
@@ -362,8 +425,9 @@ def _edit(data: dict[str, Any], path: str, value: object) -> dict[str, Any]:
         ("tests/0/passed", 1),
         ("tests/0/passed", False),
         ("tests/0/right", 101),
-        ("tests/0/lower/value", 0.1),
-        ("tests/0/lower/kind", "two-sided"),
+        ("tests/0/needed", 100),
+        ("tests/0/needed", 0.5),
+        ("lower/kind", "two-sided"),
         ("reference", {"right": 1}),
         ("parity_certified", True),
         ("parity_certified", "yes"),
@@ -436,6 +500,13 @@ def test_certificates_do_certify(simulation: Simulation) -> None:
     """Keeping one's word is not done by never speaking: where large ε work, most actions are certified."""
     outcome = simulation.largest_first["staircase"]
     assert outcome.rate(outcome.claims) > 0.7
+
+
+def test_one_test_of_both_groups_claims_more_than_two_bounds(simulation: Simulation) -> None:
+    """Wherever two separate bounds certify the exact test does too, and it claims more."""
+    for scenario in SCENARIOS:
+        assert simulation.largest_first[scenario].claims >= simulation.two_bounds[scenario].claims
+    assert simulation.largest_first["all"].claims > simulation.two_bounds["all"].claims
 
 
 def test_going_up_from_the_smallest_would_break_the_word(simulation: Simulation) -> None:

@@ -17,6 +17,7 @@ from ttca.action import CollectiveAction
 from ttca.errors import ActionError, ConfigError
 from ttca.people import People
 from ttca.perturbations import PerturbationSet
+from ttca.platforms.local import LocalPlatform
 from ttca.pooling.ledger import Ledger
 from ttca.pooling.pool import Member, QueryPool
 from ttca.progress import silent
@@ -132,7 +133,7 @@ def test_public_data_cost_nothing_and_make_the_zero_query_control(tmp_path: Path
     assert paid(folder)["pool"] == 205
     row = contents(folder)["row.json"]
     assert row["regime"] == "public"
-    assert (folder / "public-proxy.safetensors").is_file()
+    assert (folder / "warm-start.safetensors").is_file()
     assert not (folder / "zero-query-proxy.safetensors").exists()
     own = tmp_path / "own"
     run(own, Recorder())
@@ -253,6 +254,19 @@ def test_a_choice_that_selection_people_do_not_like_is_not_kept(
         assert (found.evidence["refinement"]["gain"] > 0) == (side == 1)
         flipped[side] = np.array_equal(found.delta, side * 12 * worlds.PATTERNS)
     assert flipped == {1: True, -1: False}
+
+
+def test_a_poor_proxy_that_refinement_did_not_mend_stops_before_verification(tmp_path: Path) -> None:
+    """Where selection people threw the refined δ away, what is left is the proxy's, which must be worth something."""
+    always = LocalPlatform(
+        lambda images: np.tile([1.0, 0.0, 0.0], (len(images), 1)), classes=worlds.CLASSES, image_shape=worlds.SHAPE
+    )
+    with open_action(tmp_path, always, settings=worlds.settings(**REFINED), public=public()) as action:
+        action.distil()
+        for step in (action.learn, action.verify):
+            with pytest.raises(ActionError, match="favourite answer"):
+                step()
+        assert set(action.ledger.paid()) == {"pool"}
 
 
 def test_refinement_with_every_query_needs_something_to_learn_from(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import hashlib
 import json
 import math
 import os
+import sys
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -37,6 +38,9 @@ if TYPE_CHECKING:
     from proxies.distillation import Proxy
 
 __all__ = ["CollectiveAction", "Fidelity", "TransferSet"]
+
+#: What the proxy learned from true classes alone.
+_WARM_START = "warm-start.safetensors"
 
 
 @dataclass(frozen=True)
@@ -315,12 +319,20 @@ class CollectiveAction:
             If too little was answered, or the proxy knows no more of the platform than its favourite answer.
         """
         learned = self._distilled()
+        # Where the platform itself will be asked, answers may make up for a poor proxy: see learn().
         if not self.settings.refine:
             self._check_worth(learned.proxy, learned.transfer)
         return learned.proxy, self._fidelity(learned.proxy, learned.transfer)
 
     def learn(self) -> dict[int, PerturbationSet]:
-        """Learn one perturbation per class for every ε, smallest first, each from the one before; or read them."""
+        """Learn one perturbation per class for every ε, smallest first, each from the one before; or read them.
+
+        Raises
+        ------
+        ActionError
+            If δ is the proxy's alone, nothing that the platform said about probes having been kept, and the proxy knows
+            no more of the platform than its favourite answer.
+        """
         proxy, fidelity = self.distil()
         inputs = self._learn_inputs(proxy)
         home = self.folder / "perturbations"
@@ -352,6 +364,8 @@ class CollectiveAction:
                 known.save(path)
             sets[epsilon] = known
             previous = known.delta
+        if self.settings.refine and not any(s.evidence["refinement"]["kept"] for s in sets.values()):
+            self._check_worth(proxy, self._distilled().transfer)
         return sets
 
     def verify(self) -> Certificate:
@@ -626,7 +640,7 @@ class CollectiveAction:
 
     def _warm_start(self) -> Proxy | None:
         if self._warm is None and self.public is not None:
-            self._warm = self.learner.warm_start(self.folder / "public-proxy.safetensors", self.public)
+            self._warm = self.learner.warm_start(self.folder / _WARM_START, self.public)
         return self._warm
 
     def _learned(self, transfer: TransferSet, warm: Proxy | None, *, last: bool) -> Proxy:
@@ -838,7 +852,7 @@ class CollectiveAction:
         from safetensors import safe_open
 
         # Where every query went to the platform itself, the proxy is the warm start.
-        last = "proxy.safetensors" if len(transfer.pool) else "public-proxy.safetensors"
+        last = "proxy.safetensors" if len(transfer.pool) else _WARM_START
         with safe_open(self.folder / last, framework="numpy") as file:
             seconds_distil = float((file.metadata() or {}).get("seconds", "nan"))
         refined = self._refined_queries()
@@ -938,6 +952,13 @@ def _save_controls(path: Path, deltas: dict[str, NDArray[np.int8]], inputs: str)
 
 
 def _peak_rss_mb() -> float:
+    # On Linux the mark that can be set back, so that a program of several actions can tell each one's peak.
+    status = Path("/proc/self/status")
+    if status.is_file():
+        marks = [line.split()[1] for line in status.read_text().splitlines() if line.startswith("VmHWM:")]
+        if marks:
+            return int(marks[0]) / 1024
     import resource
 
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / (1024**2 if sys.platform == "darwin" else 1024)

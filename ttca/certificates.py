@@ -1,16 +1,18 @@
 """Finite-sample bounds: what a collective may claim about its success after so many verification queries.
 
-Everything here is exact (Clopper-Pearson, fixed-sequence testing, McNemar): no normal approximation, because
+Everything here is exact (Clopper-Pearson, Fisher, fixed-sequence testing, McNemar): no normal approximation, because
 verification sets are small and success rates are close to 1. The bounds and tests are *published*; putting
 them together into a certificate is *ours*.
 """
 
 from __future__ import annotations
 
+import bisect
 import math
 import operator
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import lru_cache
 from types import ModuleType
 from typing import Any, Literal, cast, overload
 
@@ -35,10 +37,12 @@ __all__ = [
     "count_right",
     "count_right_at_most",
     "mcnemar_exact",
+    "parity_needed",
     "power",
+    "rate_needed",
 ]
 
-FORMAT = 1
+FORMAT = 2
 """Version of the dictionary that :meth:`Certificate.to_dict` writes."""
 
 Goal = Literal["parity", "improvement"] | float
@@ -57,6 +61,13 @@ def _special() -> ModuleType:
     except ImportError as error:
         raise MissingExtraError("Computing a confidence bound", "learn") from error
     return special
+
+
+def _hypergeometric() -> Any:
+    _special()  # Says what to install.
+    from scipy.stats import hypergeom
+
+    return hypergeom
 
 
 def _rate(name: str, value: float) -> float:
@@ -269,7 +280,100 @@ def mcnemar_exact(before_correct: ArrayLike, after_correct: ArrayLike) -> float:
     return min(1.0, 2.0 * float(_special().bdtr(min(lost, won), lost + won, 0.5)))
 
 
-# --- power -------------------------------------------------------------------------------------------------
+# --- what must be reached ----------------------------------------------------------------------------------
+
+
+def rate_needed(m: int, target: float, alpha: float, *, more: bool = False) -> int | None:
+    """Return the fewest right answers of m whose one-sided lower bound at 1 − alpha reaches a target.
+
+    Parameters
+    ----------
+    m : int
+        Verification people.
+    target : float
+        In [0, 1].
+    alpha : float
+        Error of the bound.
+    more : bool
+        Whether the bound must exceed the target instead.
+
+    Returns
+    -------
+    int or None
+        None where even m of m would not do.
+
+    Raises
+    ------
+    ActionError
+        If m is not a whole number of 0 or more.
+    ConfigError
+        If a rate is out of range.
+    MissingExtraError
+        If scipy is not installed.
+
+    Notes
+    -----
+    The bound is *published* (:func:`clopper_pearson_lower`).
+    """
+    alpha = _rate("alpha", alpha)
+    if not 0 <= target <= 1:
+        raise ConfigError(f"Expected a target in [0, 1], got {target!r}. Give a share, not a percentage.")
+    _counts(0, m)
+
+    def reached(k: int) -> bool:
+        bound = float(_lower(k, m, alpha))
+        return bound > target if more else bound >= target
+
+    return _fewest(m, reached)
+
+
+def parity_needed(m: int, reference: tuple[int, int], alpha: float) -> int | None:
+    """Return the fewest right answers of m that show parity: that S is not below the reference accuracy.
+
+    Parameters
+    ----------
+    m : int
+        Verification people of the subgroup.
+    reference : (right, n)
+        Right answers of the reference group, of n other people.
+    alpha : float
+        Greatest probability of claiming parity where S is below the reference accuracy.
+
+    Returns
+    -------
+    int or None
+        None where even m of m would not do.
+
+    Raises
+    ------
+    ActionError
+        If m or the counts are no counts.
+    ConfigError
+        If alpha is out of range.
+    MissingExtraError
+        If scipy is not installed.
+
+    Notes
+    -----
+    *Published*: the one-sided exact test of two independent proportions (Fisher, The Design of Experiments, 1935):
+    given how many of all m + n were right, the share of them that falls to the subgroup is hypergeometric at equal
+    rates, and stochastically smaller below. It asks both groups' chance at once, and so claims true parity more often
+    than two bounds at alpha/2 that must not overlap, at the same stated error (``benchmarks bounds`` counts both).
+    """
+    alpha = _rate("alpha", alpha)
+    right, others = (int(c) for c in _counts(*reference))
+    _counts(0, m)
+    if not others:
+        return None
+    tail = _hypergeometric().sf
+    return _fewest(m, lambda k: bool(tail(k - 1, m + others, k + right, m) <= alpha))
+
+
+def _fewest(m: int, reached: Callable[[int], bool]) -> int | None:
+    """Return the smallest of 0..m that is enough, where more is never worse, by bisection."""
+    if not reached(m):
+        return None
+    return bisect.bisect_left(range(m), True, key=reached)
 
 
 @dataclass(frozen=True)
@@ -280,10 +384,6 @@ class Power:
     ----------
     m : int
         Verification people.
-    target : float
-        The number the lower bound must reach.
-    alpha : float
-        Error of that one-sided lower bound.
     probability : float
         Wanted probability of success.
     smallest_right : int or None
@@ -291,36 +391,33 @@ class Power:
     smallest_rate : float or None
         Smallest true success rate that is certified with this probability; None likewise.
     smallest_m : int or None
-        Fewest people of whom all right would certify; None when no number would (a target of 1).
+        Fewest people of whom all right would certify; None when a billion would not.
     """
 
     m: int
-    target: float
-    alpha: float
     probability: float
     smallest_right: int | None
     smallest_rate: float | None
     smallest_m: int | None
 
 
-def power(m: int, target: float, alpha: float, probability: float = 0.8) -> Power:
-    """Return what m verification people could certify: ``lower bound ≥ target``.
+def power(m: int, needed: Callable[[int], int | None], probability: float = 0.8) -> Power:
+    """Return what m verification people could certify.
 
     Parameters
     ----------
     m : int
         Verification people asked for one ε.
-    target : float
-        What the one-sided lower bound must reach, in [0, 1].
-    alpha : float
-        Error of that bound.
+    needed : callable
+        Number of people → fewest right answers of them that certify, or None (:func:`rate_needed`,
+        :func:`parity_needed`).
     probability : float
         Probability of being certified at which the smallest true rate is given.
 
     Raises
     ------
     ConfigError
-        If a rate is out of range.
+        If the probability is out of range.
     ActionError
         If m is not a whole number of 0 or more.
     MissingExtraError
@@ -328,33 +425,17 @@ def power(m: int, target: float, alpha: float, probability: float = 0.8) -> Powe
 
     Notes
     -----
-    *Ours*, from the tail P(Bin(m, S) ≥ k) = I_S(k, m − k + 1). It is the power of one ε alone: in a sequence
-    the larger ε must have passed as well.
+    *Ours*, from the tail P(Bin(m, S) ≥ k) = I_S(k, m − k + 1), given what is known of the reference. It is the power
+    of one ε alone: in a sequence the larger ε must have passed as well.
     """
-    alpha, probability = _rate("alpha", alpha), _rate("probability", probability)
-    if not 0 <= target <= 1:
-        raise ConfigError(f"Expected a target in [0, 1], got {target!r}. Give a share, not a percentage.")
-    _counts(0, m)
-    bounds = _lower(np.arange(m + 1), m, alpha)
-    # The bound grows with k, so the first k to reach the target is found by bisection.
-    k = int(np.searchsorted(bounds, target, side="left"))
-    fewest = _smallest_m(target, alpha)
-    if k > m:
-        return Power(m, float(target), alpha, probability, None, None, fewest)
+    probability = _rate("probability", probability)
+    k = needed(m)
+    reach = next((10**i for i in range(10) if needed(10**i) is not None), None)
+    fewest = None if reach is None else _fewest(reach, lambda people: needed(people) is not None)
+    if k is None:
+        return Power(m, probability, None, None, fewest)
     rate = float(_special().betaincinv(k, m - k + 1, probability)) if k else 0.0
-    return Power(m, float(target), alpha, probability, k, rate, fewest)
-
-
-def _smallest_m(target: float, alpha: float) -> int | None:
-    if target >= 1:
-        return None
-    if target <= 0:
-        return 0
-    # With m of m right the bound is alpha^(1/m).
-    guess = max(1, math.ceil(math.log(alpha) / math.log(target)) - 1)
-    while float(_lower(guess, guess, alpha)) < target:
-        guess += 1
-    return guess
+    return Power(m, probability, k, rate, fewest)
 
 
 # --- the certificate ---------------------------------------------------------------------------------------
@@ -411,19 +492,16 @@ class LevelTest:
         Budget in pixel levels of 255.
     right, m : int
         Right answers of the m verification queries it cost.
-    lower : Bound
-        The one-sided lower bound the test compared: valid for an ε named beforehand, not for a chosen one.
-    threshold : float
-        What ``lower`` had to reach (for improvement: exceed).
+    needed : int or None
+        Fewest right answers of m that pass; None where m of m would not.
     passed : bool
-        Whether it did.
+        Whether there were so many.
     """
 
     epsilon: int
     right: int
     m: int
-    lower: Bound
-    threshold: float
+    needed: int | None
     passed: bool
 
 
@@ -445,8 +523,6 @@ class Certificate:
         The smallest ε that passed before a failure; None when the largest failed.
     reference : Tally
         Right answers in the reference group.
-    reference_upper : Bound
-        Upper bound of the reference accuracy at 1 − alpha/2.
     before : Tally or None
         Right answers in the subgroup without a perturbation.
     before_upper : Bound or None
@@ -478,7 +554,6 @@ class Certificate:
     tests: tuple[LevelTest, ...]
     epsilon: int | None
     reference: Tally
-    reference_upper: Bound
     before: Tally | None
     before_upper: Bound | None
     parity_certified: bool | None
@@ -497,7 +572,7 @@ class Certificate:
             and (len(self.tests) == len(self.family) or not verdicts[-1])
             and self.epsilon == (passed[-1] if passed else None)
             and self.parity_certified == ((bool(passed)) if self.goal == "parity" else None)
-            and all(t.passed == _passes(self.goal, t.lower.value, t.threshold) for t in self.tests)
+            and all(t.passed == _passes(t.right, t.needed) for t in self.tests)
         )
         if not consistent:
             raise ActionError(
@@ -525,8 +600,7 @@ class Certificate:
         asked = self.goal if isinstance(self.goal, str) else f"a success rate of {self.goal:g}"
         if self.epsilon is not None:
             test = next(t for t in self.tests if t.epsilon == self.epsilon)
-            bound, bar = test.lower.value, test.threshold
-            how = f"{test.right} of {test.m} right, the test's own bound {bound:.3f} against {bar:.3f}"
+            how = f"{test.right} of {test.m} right, {test.needed} needed"
             return f"Certified {asked} at ε = {self.epsilon} ({how}). For an ε chosen by the data, {quoted}."
         if self.power.smallest_right is None:
             reach = f"{self.power.m} people could not have certified it, even with every answer right"
@@ -566,7 +640,6 @@ class Certificate:
                 tests=tuple(_level_test(test) for test in data["tests"]),
                 epsilon=None if epsilon is None else _whole(epsilon),
                 reference=_tally(data["reference"]),
-                reference_upper=_bound(data["reference_upper"]),
                 before=None if before is None else _tally(before),
                 before_upper=None if ceiling is None else _bound(ceiling),
                 parity_certified=parity,
@@ -635,7 +708,7 @@ def certify(
     alpha : float
         Greatest probability of a false claim.
     goal : "parity", "improvement" or float
-        ``"parity"``: lower(S) ≥ upper(reference), each at alpha/2. ``"improvement"``: lower(S) >
+        ``"parity"``: S not below the reference accuracy, by :func:`parity_needed`. ``"improvement"``: lower(S) >
         upper(before), each at alpha/2; the same people may be in both, since the two errors are simply added.
         A number: lower(S) at alpha ≥ that number.
 
@@ -665,26 +738,24 @@ def certify(
     goal = _goal(goal)
     if goal == "improvement" and before is None:
         raise ConfigError("Expected the accuracy before for the goal 'improvement', got none. Pass before=(right, m).")
-    half = alpha / 2
     reference_tally = _checked("reference", reference)
-    reference_upper = _upper_bound(reference_tally, half)
     before_tally = None if before is None else _checked("before", before)
-    before_upper = None if before_tally is None else _upper_bound(before_tally, half)
+    before_upper = None if before_tally is None else _upper_bound(before_tally, alpha / 2)
 
-    if isinstance(goal, float):
-        threshold, level = goal, alpha
-    elif goal == "improvement" and before_upper is not None:
-        threshold, level = before_upper.value, half
-    else:
-        threshold, level = reference_upper.value, half
+    @lru_cache
+    def needed(m: int) -> int | None:
+        if isinstance(goal, float):
+            return rate_needed(m, goal, alpha)
+        if goal == "improvement" and before_upper is not None:
+            # An improvement of exactly nothing is none.
+            return rate_needed(m, before_upper.value, alpha / 2, more=True)
+        return parity_needed(m, (reference_tally.right, reference_tally.m), alpha)
 
     tests: list[LevelTest] = []
     for epsilon in family:
         tally = _checked(f"ε = {epsilon}", test_epsilon(epsilon))
-        lower = float(_lower(tally.right, tally.m, level))
-        passed = _passes(goal, lower, threshold)
-        bound = Bound(lower, "one-sided lower", 1 - level)
-        tests.append(LevelTest(epsilon, tally.right, tally.m, bound, threshold, passed))
+        passed = _passes(tally.right, needed(tally.m))
+        tests.append(LevelTest(epsilon, tally.right, tally.m, needed(tally.m), passed))
         if not passed:
             break
 
@@ -699,19 +770,17 @@ def certify(
         tests=tuple(tests),
         epsilon=certified[-1].epsilon if certified else None,
         reference=reference_tally,
-        reference_upper=reference_upper,
         before=before_tally,
         before_upper=before_upper,
         parity_certified=bool(certified) if goal == "parity" else None,
         lower=Bound(float(_lower(quoted.right, quoted.m, alpha / size)), "one-sided lower", 1 - alpha, shared_by=size),
         interval=Interval(low, high, 0.95, shared_by=size),
-        power=power(quoted.m, threshold, level),
+        power=power(quoted.m, needed),
     )
 
 
-def _passes(goal: Goal, lower: float, threshold: float) -> bool:
-    # "No worse than" for parity and a number; an improvement of exactly nothing is none.
-    return lower > threshold if goal == "improvement" else lower >= threshold
+def _passes(right: int, needed: int | None) -> bool:
+    return needed is not None and right >= needed
 
 
 def _upper_bound(tally: Tally, alpha: float) -> Bound:
@@ -810,13 +879,12 @@ def _interval(data: Mapping[str, Any]) -> Interval:
 
 
 def _level_test(data: Mapping[str, Any]) -> LevelTest:
-    tally = _tally(data)
+    tally, needed = _tally(data), data["needed"]
     return LevelTest(
         _whole(data["epsilon"]),
         tally.right,
         tally.m,
-        _bound(data["lower"]),
-        _share(data["threshold"]),
+        None if needed is None else _whole(needed),
         _flag(data["passed"]),
     )
 
@@ -825,8 +893,6 @@ def _power(data: Mapping[str, Any]) -> Power:
     right, rate, fewest = data["smallest_right"], data["smallest_rate"], data["smallest_m"]
     return Power(
         _whole(data["m"]),
-        _share(data["target"]),
-        _share(data["alpha"]),
         _share(data["probability"]),
         None if right is None else _whole(right),
         None if rate is None else _share(rate),

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import resource
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from benchmarks import __main__ as runner
@@ -72,6 +74,16 @@ def test_a_cell_gives_one_honest_row_per_seed_with_mean_and_spread(tiny: Path) -
     assert len(result["zero_query_mcnemar_p"]) == len(result["certificates"]) == 2
     assert rows[0].composition["altered"] > 0
     assert json.loads(json.dumps(result)) == result
+
+
+@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="only Linux sets the peak back")
+def test_each_seed_states_its_own_peak_of_memory() -> None:
+    """What another program part once held does not stand in the row of a later seed."""
+    held = np.ones(400 << 20, np.uint8)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    del held
+    result = effect.main([*ARGUMENTS, "--seeds", "1"])
+    assert result["rows"][0]["peak_rss_mb"] < before - 200
 
 
 def test_a_public_proxy_is_made_once_for_the_whole_grid(tiny: Path) -> None:

@@ -371,7 +371,9 @@ def test_the_certificate_is_told_whole(goal: Goal, tmp_path: Path) -> None:
     text = _Elements(run.write(tmp_path / "report.html", measured_on="verification people")).text.replace("\xa0", " ")
     assert ("✓ " if run.certificate.epsilon is not None else "✗ ") + run.certificate.summary() in text
     for test in run.certificate.tests:
-        assert f"{test.epsilon} {test.right} of {test.m}" in text
+        assert (
+            f"{test.epsilon} {test.right} of {test.m} {'more than all' if test.needed is None else test.needed}" in text
+        )
     untested = len(run.certificate.family) - len(run.certificate.tests)
     assert text.count("not tested: a larger ε had failed") == untested
     assert "one-sided lower bound" in text
