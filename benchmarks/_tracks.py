@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,10 +19,14 @@ from ttca.blocks import shrink
 from ttca.data.cameras import soft_focus
 from ttca.data.hub import LabelledImages, load_cifar10, load_cifar100, load_fairface
 from ttca.errors import ConfigError, DataError
+from ttca.images import Images
 from ttca.people import People, Roster, split_people
 from ttca.platforms.local import LocalPlatform
 
-__all__ = ["ANSWERS", "TRACKS", "Cell", "Regime", "Track"]
+if TYPE_CHECKING:
+    from benchmarks._trained import TrainedClassifier
+
+__all__ = ["ANSWERS", "TRACKS", "Cell", "Regime", "Track", "onnx_file", "trained_classifier"]
 
 #: What is known besides answers: the true classes of those who are asked, of all pool people, or of public data too.
 Regime = Literal["own", "own-unasked", "public"]
@@ -225,21 +229,54 @@ def _cifar_people(name: str, label: str, queries: int, regime: Regime, seed: int
     )
 
 
-def _cifar_track(name: str, file: str, label: str, settings: dict[Regime, dict[str, Any]]) -> Track:
+def _cifar_track(name: str, file: str, label: str) -> Track:
     @contextmanager
     def platform(answers: str) -> Iterator[LocalPlatform]:
         names = [str(i) for i in range(100 if name == "cifar100" else 10)]
         yield LocalPlatform.from_onnx(
-            _data() / "pretrained" / f"{file}.onnx", classes=names, image_shape=(32, 32, 3), name=file,
-            **ANSWERS[answers],
-        )  # fmt: skip
+            onnx_file(file), classes=names, image_shape=(32, 32, 3), name=file, **ANSWERS[answers]
+        )
 
     return Track(
         name=file,
         answers=tuple(ANSWERS),
         open_platform=platform,
         people=lambda *a: _cifar_people(name, label, *a),
-        settings=settings,
+        settings=_CIFAR_SETTINGS,
+    )
+
+
+def onnx_file(track: str) -> Path:
+    """Return where the classifier of a CIFAR track lies, as others trained it."""
+    return _data() / "pretrained" / f"{track}.onnx"
+
+
+def trained_classifier(name: str) -> TrainedClassifier:
+    """Return a classifier that is trained here on CIFAR-10's train split, on first use."""
+    from benchmarks._trained import TrainedClassifier
+
+    def data() -> tuple[Images, NDArray[np.int64]]:
+        train, _, _ = _cifar("cifar10")
+        return train.images, train.columns["label"]
+
+    return TrainedClassifier(name, data, classes=10)
+
+
+def _trained_track(name: str) -> Track:
+    @contextmanager
+    def platform(answers: str) -> Iterator[LocalPlatform]:
+        model = trained_classifier(name)
+        yield LocalPlatform(
+            model, classes=[str(i) for i in range(10)], image_shape=(32, 32, 3), name=f"cifar10-{name}",
+            version=model.version, **ANSWERS[answers],
+        )  # fmt: skip
+
+    return Track(
+        name=f"cifar10-{name}",
+        answers=tuple(ANSWERS),
+        open_platform=platform,
+        people=lambda *a: _cifar_people("cifar10", "label", *a),
+        settings=_CIFAR_SETTINGS,
     )
 
 
@@ -295,7 +332,11 @@ TRACKS: dict[str, Track] = {
                 "public": {**_FAIRFACE_COMMON, "public_epochs": 12, "refine": 1.0},
             },
         ),
-        _cifar_track("cifar10", "cifar10-resnet56", "label", _CIFAR_SETTINGS),
-        _cifar_track("cifar100", "cifar100-resnet32", "fine_label", _CIFAR_SETTINGS),
+        _cifar_track("cifar10", "cifar10-resnet56", "label"),
+        _cifar_track("cifar100", "cifar100-resnet32", "fine_label"),
+        # For the architecture matrix:
+        _cifar_track("cifar10", "cifar10-resnet20", "label"),
+        _trained_track("resnet18"),
+        _trained_track("vit-tiny"),
     )
 }

@@ -102,18 +102,16 @@ def run_cell(
     Where the action equalises cameras, the last value is the share of subgroup test people whom that alone helps to
     the right answer, without δ; else None.
 
-    A proxy that learned from public data alone is kept between runs: it asked nothing, and the grid shares it.
+    A proxy that learned from public data alone is kept between runs: it asked nothing, and the grid shares it, over
+    platforms too.
     """
     # Linux sets the peak of memory back, so that each seed states its own. Elsewhere the largest so far is stated.
     with contextlib.suppress(OSError):
         Path("/proc/self/clear_refs").write_text("5")
     cell = track.people(queries, regime, settings.seed, final)
-    kept = cache() / "public-proxies" / f"{track.name}-{settings.seed}.safetensors"
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name) / "action"
         folder.mkdir()
-        if cell.public is not None and kept.is_file():
-            shutil.copyfile(kept, folder / "warm-start.safetensors")
         members = [Member(f"member-{i}", 10**6) for i in range(4)]
         reporter = Reporter(Console(stderr=True))
         with (
@@ -123,6 +121,11 @@ def run_cell(
             ) as action,
             Ledger(Path(name) / "evaluation.sqlite") as ledger,
         ):  # fmt: skip
+            kept = None
+            if cell.public is not None and action.public is not None:
+                kept = cache() / "public-proxies" / f"{action.learner.warm_start_inputs(action.public)}.safetensors"
+                if kept.is_file():
+                    shutil.copyfile(kept, folder / "warm-start.safetensors")
             certificate = action.verify()
             evaluator = QueryPool(
                 platform, ledger, [Member("benchmark", 10**7)], concurrency=_BATCH, batch=_BATCH, reporter=reporter
@@ -133,7 +136,7 @@ def run_cell(
                 people = action.equalised(cell.test[cell.test.subgroup])
                 said = evaluator.ask(people.images, purpose="test", epoch="test")
                 alone = float((said.labels == people.classes).mean())
-        if cell.public is not None:
+        if kept is not None:
             kept.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(folder / "warm-start.safetensors", kept)
     return row, certificate, measurement, alone

@@ -104,9 +104,48 @@ def _small_resnet(classes: int, *, stem: int = 1, widths: tuple[int, ...] = (32,
     return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(before, classes))
 
 
+def _inverted_residual(width_in: int, width_out: int, stride: int, expansion: int = 4) -> nn.Sequential:
+    """Widen, filter each channel alone, narrow again (Sandler et al. 2018, arXiv 1801.04381) [published]."""
+    wide = expansion * width_in
+    return nn.Sequential(
+        nn.Conv2d(width_in, wide, 1, bias=False),
+        nn.BatchNorm2d(wide),
+        nn.ReLU6(inplace=True),
+        nn.Conv2d(wide, wide, 3, stride=stride, padding=1, groups=wide, bias=False),
+        nn.BatchNorm2d(wide),
+        nn.ReLU6(inplace=True),
+        nn.Conv2d(wide, width_out, 1, bias=False),
+        nn.BatchNorm2d(width_out),
+    )
+
+
+class _Shortcut(nn.Module):
+    """Add what a part returns to what it was given."""
+
+    def __init__(self, part: nn.Module) -> None:
+        super().__init__()
+        self.part = part
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        added: torch.Tensor = x + self.part(x)
+        return added
+
+
+def _small_mobilenet(classes: int, widths: tuple[int, ...] = (24, 48, 96)) -> nn.Module:
+    """Return two inverted residuals per width behind a full convolution: MobileNetV2's idea for small images [ours]."""
+    layers: list[nn.Module] = [_conv(3, widths[0])]
+    before = widths[0]
+    for stage, width in enumerate(widths):
+        layers.append(_inverted_residual(before, width, stride=2 if stage else 1))
+        layers.append(_Shortcut(_inverted_residual(width, width, stride=1)))
+        before = width
+    return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(before, classes))
+
+
 _OURS: dict[str, Builder] = {
     "perceptron": _perceptron,
     "small-cnn": _small_cnn,
+    "small-mobilenet": _small_mobilenet,
     "small-resnet": _small_resnet,
     "small-resnet-stem2": lambda classes: _small_resnet(classes, stem=2),
     "resnet20": lambda classes: _cifar_resnet(classes, 20),

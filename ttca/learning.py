@@ -21,6 +21,7 @@ from ttca.progress import Reporter
 from ttca.settings import Settings
 
 if TYPE_CHECKING:
+    from attacks.universal import Model
     from proxies.distillation import Proxy, Targets
 
 __all__ = ["Learner", "digest", "load_arrays", "targets_of"]
@@ -73,13 +74,17 @@ class Learner:
         named: NDArray[np.int64] = proxy.predict(self.seen(images)).argmax(1).astype(np.int64)
         return named
 
+    def warm_start_inputs(self, public: People) -> str:
+        """Return a digest, 64 hex digits, of all that decides what :meth:`warm_start` gives."""
+        return digest("public", public.digest(), self.facts(public=True))
+
     def warm_start(self, path: Path, public: People) -> Proxy:
         """Return a proxy that asked nothing: public labelled images and their true classes, or read it back."""
         proxy, _ = self.train(
             path,
             public.images,
             self.true(public),
-            inputs=digest("public", public.digest(), self.facts(public=True)),
+            inputs=self.warm_start_inputs(public),
             what="learning from public data",
             epochs=self.settings.public_epochs,
             public=True,
@@ -158,7 +163,7 @@ class Learner:
 
     def universal(
         self,
-        proxy: Proxy,
+        proxy: Model,
         people: People,
         selection: People,
         epsilon: int,
@@ -168,7 +173,10 @@ class Learner:
         agnostic: bool = False,
         steps: int | None = None,
     ) -> NDArray[np.int8]:
-        """Return one δ per class, int8 (C, H, W, 3), or one for all (1, H, W, 3), learned on ``people``."""
+        """Return one δ per class, int8 (C, H, W, 3), or one for all (1, H, W, 3), learned on ``people``.
+
+        ``proxy`` is any model as :func:`attacks.universal.learn_universal` takes it.
+        """
         from attacks.universal import learn_universal
 
         s = self.settings

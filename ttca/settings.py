@@ -11,7 +11,10 @@ from ttca.errors import ConfigError
 __all__ = ["ARCHITECTURES", "TRANSFORMS", "Settings"]
 
 #: The proxies' own names, written here because they must be checked before the first query and without torch.
-ARCHITECTURES = ("perceptron", "small-cnn", "small-resnet", "small-resnet-stem2", "resnet20", "resnet32", "resnet56")
+ARCHITECTURES = (
+    "perceptron", "small-cnn", "small-mobilenet", "small-resnet", "small-resnet-stem2",
+    "resnet20", "resnet32", "resnet56",
+)  # fmt: skip
 #: The input transformations' own names, for the same reason.
 TRANSFORMS = ("resize", "blur", "jpeg")
 #: What every generator of random numbers takes, with room for an ensemble's further seeds.

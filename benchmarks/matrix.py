@@ -1,0 +1,92 @@
+"""Does a small proxy move a large platform of another kind? One action for every pair of architectures."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+from benchmarks._tracks import TRACKS, onnx_file, trained_classifier
+from benchmarks._trained import TRAINED
+from benchmarks.effect import run_cell
+from proxies.architectures import create_model
+from ttca.settings import Settings
+
+__all__ = ["PLATFORMS", "PROXIES", "main"]
+
+PROXIES = ("small-mobilenet", "small-cnn", "small-resnet")
+PLATFORMS = ("cifar10-resnet20", "cifar10-resnet56", "cifar10-vit-tiny", "cifar10-resnet18")
+#: Of the public regime's settings, what a grid of twelve cells leaves out.
+_PLAIN: dict[str, Any] = {"rounds": 0, "steps": 100}
+
+
+def main(argv: list[str]) -> dict[str, Any]:
+    """Run every pair of proxy and platform once and state sizes, fidelity and the whole honest row of each."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks matrix", description=__doc__)
+    parser.add_argument("--queries", type=int, default=1000, help="images sent for the pool, in each cell")
+    parser.add_argument("--epsilon", type=int, default=8, help="levels of 255")
+    parser.add_argument("--proxies", nargs="+", choices=PROXIES, default=PROXIES)
+    parser.add_argument("--platforms", nargs="+", choices=PLATFORMS, default=PLATFORMS)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--json", action="store_true", help="print the result as one JSON object")
+    options = parser.parse_args(argv)
+    sizes = {name: create_size(name) for name in options.proxies}
+    cells = []
+    for name in options.platforms:
+        track = TRACKS[name]
+        size = platform_size(name)
+        with track.open_platform("scores") as platform:
+            for proxy in options.proxies:
+                settings = Settings(
+                    name=name,
+                    subgroup="the subgroup of the track",
+                    epsilons=(options.epsilon,),
+                    seed=options.seed,
+                    controls=False,
+                    **{**track.settings["public"], **_PLAIN, "architectures": (proxy,)},
+                )
+                row, certificate, measurement, _ = run_cell(
+                    track, platform, settings, queries=options.queries, regime="public"
+                )
+                cells.append(
+                    {
+                        "proxy": proxy,
+                        "platform": name,
+                        "proxy_parameters": sizes[proxy],
+                        "platform_parameters": size,
+                        "platform_over_proxy": size / sizes[proxy],
+                        "row": row.to_dict(),
+                        "zero_query_mcnemar_p": measurement.paired_p("subgroup_after", "zero_query"),
+                        "certificate": certificate.to_dict(),
+                    }
+                )
+    return {
+        "queries": options.queries,
+        "epsilon": options.epsilon,
+        "seed": options.seed,
+        "people": "dev-test",
+        "cells": cells,
+    }
+
+
+def create_size(architecture: str) -> int:
+    """Return the trainable parameters of a proxy of ten classes."""
+    return sum(p.numel() for p in create_model(architecture, classes=10, seed=0).parameters())
+
+
+def platform_size(track: str) -> int:
+    """Return the weights of a platform: those of its ONNX file, or of the classifier trained here."""
+    name = track.removeprefix("cifar10-")
+    if name in TRAINED:
+        return trained_classifier(name).parameters
+    import onnx
+
+    tensors = onnx.load(str(onnx_file(track))).graph.initializer
+    sizes = [_product(t.dims) for t in tensors if t.data_type == onnx.TensorProto.FLOAT]
+    return sum(sizes)
+
+
+def _product(dims: Any) -> int:
+    total = 1
+    for d in dims:
+        total *= int(d)
+    return total
