@@ -5,33 +5,88 @@ from __future__ import annotations
 import json
 import re
 import sys
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-__all__ = ["effect_table", "rewritten"]
+__all__ = ["ceiling_table", "effect_table", "matrix_table", "rewritten"]
 
 _RESULTS = Path(__file__).resolve().parent / "results"
 _DOCUMENT = Path(__file__).resolve().parents[1] / "docs" / "effect.md"
-_BLOCK = re.compile(r"(<!-- effect -->\n).*?(<!-- /effect -->)", re.DOTALL)
 _HEAD = (
     "| track, people | answers, regime | Q | ε quoted | reference / subgroup before | subgroup with δ | gap closed "
     "| zero-query control | p, each seed | parity certified | abuse | noise | class-agnostic | JPEG 75 | file |"
 )
 
 
+_CEILING = "| track, people | regime | ε | subgroup with δ | gap closed | seeds | file |"
+_MATRIX = (
+    "| proxy | platform | platform / proxy, weights | fidelity subgroup / reference | reference / subgroup before "
+    "| subgroup with δ | gap closed | zero-query control | p | file |"
+)
+
+
 def effect_table(results: Path = _RESULTS) -> str:
     """Return one line per result file of the effect benchmark, as Markdown; mean ± standard deviation over seeds."""
-    lines = [_HEAD, "|" + "---|" * (_HEAD.count("|") - 1)]
-    for path in sorted(results.glob("effect-*.json")):
-        lines.append(_line(path.name, json.loads(path.read_text(encoding="utf-8"))))
-    return "\n".join(lines) + "\n"
+    return _table(_HEAD, [_line(name, found) for name, found in _found(results, "effect-*.json")])
+
+
+def ceiling_table(results: Path = _RESULTS) -> str:
+    """Return one line per ε of every result file of the ceiling benchmark, as Markdown; means over seeds."""
+    lines = []
+    for name, found in _found(results, "ceiling-*.json"):
+        for epsilon in sorted({row["epsilon"] for row in found["rows"]}):
+            mean = found["mean"][f"epsilon-{epsilon}"]
+            seeds = sum(row["epsilon"] == epsilon for row in found["rows"])
+            cells = (f"{found['track']}, {found['people']}", found["regime"], epsilon, f"{mean['subgroup_after']:.3f}",
+                     f"{mean['gap_closed']:.3f}", seeds, f"`{name}`")  # fmt: skip
+            lines.append(_joined(cells))
+    return _table(_CEILING, lines)
+
+
+def matrix_table(results: Path = _RESULTS) -> str:
+    """Return one line per pair of proxy and platform of the architecture matrix, as Markdown."""
+    lines = []
+    for name, found in _found(results, "matrix*.json"):
+        for cell in found["cells"]:
+            row = cell["row"]
+            cells = (
+                cell["proxy"], cell["platform"], f"{cell['platform_over_proxy']:.1f}",
+                f"{row['fidelity_subgroup']:.3f} / {row['fidelity_reference']:.3f}",
+                f"{row['reference_before']:.3f} / {row['subgroup_before']:.3f}", f"{row['subgroup_after']:.3f}",
+                "–" if row["gap_closed"] is None else f"{row['gap_closed']:.3f}", f"{row['zero_query_control']:.3f}",
+                f"{cell['zero_query_mcnemar_p']:.2g}", f"`{name}`",
+            )  # fmt: skip
+            lines.append(_joined(cells))
+    return _table(_MATRIX, lines)
+
+
+#: What stands between the marks of each name.
+_TABLES = {"effect": effect_table, "ceiling": ceiling_table, "matrix": matrix_table}
 
 
 def rewritten(document: str, results: Path = _RESULTS) -> str:
-    """Return the document with the table between its marks written anew."""
-    if not _BLOCK.search(document):
-        raise ValueError("Expected the marks <!-- effect --> and <!-- /effect --> in the document, got none.")
-    return _BLOCK.sub(lambda m: m[1] + effect_table(results) + m[2], document)
+    """Return the document with the tables between their marks written anew."""
+    for name, table in _TABLES.items():
+        block = re.compile(rf"(<!-- {name} -->\n).*?(<!-- /{name} -->)", re.DOTALL)
+        if not block.search(document):
+            raise ValueError(f"Expected the marks <!-- {name} --> and <!-- /{name} --> in the document, got none.")
+        # No backslash of a table means anything to re.
+        document = block.sub(r"\1" + table(results).replace("\\", r"\\") + r"\2", document)
+    return document
+
+
+def _found(results: Path, pattern: str) -> Iterator[tuple[str, dict[str, Any]]]:
+    for path in sorted(results.glob(pattern)):
+        yield path.name, json.loads(path.read_text(encoding="utf-8"))
+
+
+def _table(head: str, lines: Sequence[str]) -> str:
+    return "\n".join([head, "|" + "---|" * (head.count("|") - 1), *lines]) + "\n"
+
+
+def _joined(cells: Iterable[object]) -> str:
+    return "| " + " | ".join(str(cell) for cell in cells) + " |"
 
 
 def _line(name: str, found: dict[str, Any]) -> str:
@@ -54,7 +109,7 @@ def _line(name: str, found: dict[str, Any]) -> str:
         *(shown(key) for key in ("abuse_rate", "noise_control", "class_agnostic_control", "jpeg75_control")),
         f"`{name}`",
     ]
-    return "| " + " | ".join(cells) + " |"
+    return _joined(cells)
 
 
 if __name__ == "__main__":

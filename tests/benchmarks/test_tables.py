@@ -49,6 +49,27 @@ def test_every_result_file_is_a_line_with_its_controls(tmp_path: Path) -> None:
     assert first.count("|") == second.count("|") == effect_table(tmp_path).splitlines()[0].count("|")
 
 
+def test_ceilings_and_pairs_are_lines_with_their_files(tmp_path: Path) -> None:
+    """Each ε of a ceiling and each pair of the matrix has its line, whatever stands in the cells."""
+    ceiling = {
+        "track": "tiny",
+        "people": "dev-test",
+        "regime": "public",
+        "rows": [{"epsilon": e} for e in (4, 8, 4, 8)],
+        "mean": {f"epsilon-{e}": {"subgroup_after": e / 10, "gap_closed": 0.5} for e in (4, 8)},
+    }
+    (tmp_path / "ceiling-a.json").write_text(json.dumps(ceiling))
+    keys = ("fidelity_subgroup", "fidelity_reference", "reference_before", "subgroup_before", "subgroup_after")
+    row = dict.fromkeys((*keys, "zero_query_control"), 0.25) | {"gap_closed": None}
+    cell = {"proxy": r"a\1b", "platform": "big", "platform_over_proxy": 4.25, "row": row, "zero_query_mcnemar_p": 0.5}
+    (tmp_path / "matrix.json").write_text(json.dumps({"cells": [cell]}))
+    marks = "\n".join(f"<!-- {name} -->\n<!-- /{name} -->" for name in ("effect", "ceiling", "matrix"))
+    text = rewritten(marks, tmp_path)
+    assert "| tiny, dev-test | public | 8 | 0.800 | 0.500 | 2 | `ceiling-a.json` |" in text
+    assert r"| a\1b | big | 4.2 | 0.250 / 0.250 | 0.250 / 0.250 | 0.250 | – | 0.250 | 0.5 | `matrix.json` |" in text
+    assert rewritten(text, tmp_path) == text
+
+
 def test_a_document_without_marks_is_refused() -> None:
     """A table is never written to where none was."""
     with pytest.raises(ValueError, match="Expected the marks"):
