@@ -8,6 +8,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -19,6 +20,9 @@ from torch import nn
 from proxies.architectures import create_model
 from proxies.images import to_levels, to_tensor
 from proxies.runtime import Precision, autocast_for
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
 
 __all__ = ["Distillation", "Proxy", "Targets", "answer_loss", "distil"]
 
@@ -221,6 +225,7 @@ def distil(
     mixup: float = 0.0,
     precision: Precision = "float32",
     device: str = "cpu",
+    accelerator: Accelerator | None = None,
     progress: Progress | None = None,
 ) -> Distillation:
     """Train a proxy on a transfer set: the formulas are ours, for the setting of arXiv 2605.27689.
@@ -258,6 +263,9 @@ def distil(
     precision : {"float32", "bfloat16", "auto"}
         Autocast of the forward pass; auto is bfloat16 where the processor multiplies it in hardware.
     device : str
+    accelerator : accelerate.Accelerator, optional
+        Several processes that call this with the same arguments train one proxy together: each takes its share of every
+        batch, on the accelerator's device (:mod:`proxies.parallel`).
     progress : callable(epoch, epochs, loss), optional
 
     Raises
@@ -295,8 +303,13 @@ def distil(
             f"Expected initial weights of {tuple(architectures)} for {classes} classes, "
             f"got {proxy.architectures} for {proxy.classes}."
         )
+    rank, world = (0, 1) if accelerator is None else (accelerator.process_index, accelerator.num_processes)
+    device = device if accelerator is None else str(accelerator.device)
     proxy = proxy.to(device)
+    models = list(proxy.models) if accelerator is None else [accelerator.prepare_model(m) for m in proxy.models]
     generator = torch.Generator().manual_seed(seed)
+    # All processes must agree who is in a batch; how their shares are augmented they draw apart.
+    chance = generator if world == 1 else torch.Generator().manual_seed(seed + (rank + 1) * 2**32)
     learned = _Rows(images[usable], targets[usable], device)
     rehearsed = None if replay is None or not len(replay[0]) else _Rows(*replay, device)
     n = len(learned)
@@ -317,24 +330,28 @@ def distil(
         order = torch.randperm(n, generator=generator).to(device)
         total = 0.0
         for rows in _batches(order, batch_size):
-            x, y, s = learned[rows]
+            mine = _share(rows, rank, world)
+            x, y, s = learned[mine]
             if rehearsed is not None:
-                old = rehearsed[torch.randint(len(rehearsed), (len(rows),), generator=generator).to(device)]
+                old = rehearsed[torch.randint(len(rehearsed), (len(mine),), generator=chance).to(device)]
                 x, y, s = torch.cat([x, old[0]]), torch.cat([y, old[1]]), torch.cat([s, old[2]])
-            x = _shifted(x, shift, generator)
+            x = _shifted(x, shift, chance)
             if flip:
                 x = torch.where(
-                    (torch.rand(len(x), generator=generator) < 0.5).to(device)[:, None, None, None], x.flip(3), x
+                    (torch.rand(len(x), generator=chance) < 0.5).to(device)[:, None, None, None], x.flip(3), x
                 )
-            x = _warped(x, warp, generator)
+            x = _warped(x, warp, chance)
             if mixup > 0:
-                x, s = _mixed(x, s, mixup, generator)
+                x, s = _mixed(x, s, mixup, chance)
             with autocast:
-                outputs = [m(x) for m in proxy.models]
+                outputs = [m(x) for m in models]
             # Each model learns from the answers on its own: an ensemble is worth its members' disagreement.
             loss = torch.stack([answer_loss(z, y, s, temperature=temperature).mean() for z in outputs]).mean()
             optimiser.zero_grad(set_to_none=True)
-            loss.backward()  # type: ignore[no-untyped-call]
+            if accelerator is None:
+                loss.backward()  # type: ignore[no-untyped-call]
+            else:
+                accelerator.backward(loss)
             optimiser.step()
             schedule.step()
             total += float(loss.detach()) * len(rows)
@@ -380,6 +397,15 @@ def _batches(order: torch.Tensor, batch_size: int) -> list[torch.Tensor]:
         last = batches.pop()
         batches[-1] = torch.cat([batches[-1], last])
     return batches
+
+
+def _share(rows: torch.Tensor, rank: int, world: int) -> torch.Tensor:
+    """Return one process's part of a batch, as large as every other's and never of one image; some rows come twice."""
+    if world == 1:
+        return rows
+    size = max(2, -(-len(rows) // world))
+    turns = -(-size * world // len(rows))
+    return rows.repeat(turns)[rank * size : (rank + 1) * size]
 
 
 def _shifted(x: torch.Tensor, most: int, generator: torch.Generator) -> torch.Tensor:

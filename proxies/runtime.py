@@ -42,6 +42,13 @@ def wait_asleep() -> None:
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 
+def best_device() -> str:
+    """Return ``"cuda"`` where torch finds a GPU it can use, else ``"cpu"``."""
+    import torch
+
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
 def autocast_for(precision: Precision, device: str) -> torch.autocast:
     """Return the context in which a model's forward pass runs at ``precision`` on ``device``.
 

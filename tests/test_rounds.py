@@ -277,6 +277,21 @@ def test_refinement_with_every_query_needs_something_to_learn_from(tmp_path: Pat
     assert platform.queries == 0
 
 
+# -- several processes ------------------------------------------------------------------------------------------
+
+
+def test_two_processes_train_an_action_s_proxy(tmp_path: Path) -> None:
+    """With two processes the action gets a proxy that is worth as much, keeps it, and reads it back."""
+    together = worlds.settings(processes=2, epochs=20)
+    with open_action(tmp_path, Recorder(), settings=together) as action:
+        _, fidelity = action.distil()
+    assert fidelity.reference > 0.9
+    kept = (tmp_path / "proxy.safetensors").stat().st_mtime_ns
+    with open_action(tmp_path, Recorder(), settings=together) as action:
+        action.distil()
+    assert (tmp_path / "proxy.safetensors").stat().st_mtime_ns == kept
+
+
 # -- members' own true classes, members who are not asked, equalised cameras ------------------------------------
 
 

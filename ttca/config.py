@@ -48,6 +48,7 @@ flip = false                     # random mirror images while learning (right fo
 # true_classes = true            # learn from members' own true classes before their answers
 # equalise = true                # learn from the subgroup's images made as sharp as the volunteers'
 # precision = "auto"             # bfloat16 where the processor has it
+# processes = 4                  # train the proxy in so many processes, one per GPU
 
 [platform]
 url = "http://127.0.0.1:8000"

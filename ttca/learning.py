@@ -6,6 +6,7 @@ import hashlib
 import json
 import time
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -62,7 +63,9 @@ class Learner:
     def facts(self, *, public: bool = False) -> dict[str, Any]:
         """Return the settings that decide what a proxy becomes, or what it becomes of public data alone, JSON-able."""
         own = ("public_epochs",) if public else ("public_epochs", "epochs", "mixup")
-        names = ("architectures", "shift", "flip", "warp", "block", "precision", "seed", *own)
+        # What one process made under an earlier version stays valid.
+        together = ("processes",) if self.settings.processes > 1 else ()
+        names = ("architectures", *together, "shift", "flip", "warp", "block", "precision", "seed", *own)
         return {name: getattr(self.settings, name) for name in names}
 
     def seen(self, images: Images) -> Images:
@@ -121,23 +124,29 @@ class Learner:
         from safetensors import SafetensorError, safe_open
 
         from proxies import distillation
+        from proxies.runtime import best_device
 
         if path.is_file():
             try:
                 with safe_open(path, framework="numpy") as file:
                     facts = dict(file.metadata() or {})
                 if facts.get("inputs") == inputs:
-                    return distillation.Proxy.load(path), facts
+                    return distillation.Proxy.load(path).to(best_device()), facts
             except (SafetensorError, OSError, ValueError) as error:
                 raise ActionError(
                     f"Expected a proxy in {path}, got a file that cannot be read ({error}). Delete it and run again."
                 ) from None
         s = self.settings
+        distil: Any = partial(distillation.distil, device=best_device())
+        if s.processes > 1:
+            from proxies.parallel import distil_in_processes
+
+            distil = partial(distil_in_processes, s.processes)
         manner: dict[str, Any] = _PUBLIC if public else _TUNING if initial is not None else {}
         began = time.perf_counter()
         with self.reporter.track(what, epochs, unit="epochs") as advance:
             try:
-                result = distillation.distil(
+                result = distil(
                     self.seen(images),
                     targets,
                     architectures=s.architectures,
@@ -159,7 +168,7 @@ class Learner:
         facts = {"inputs": inputs, "seconds": f"{time.perf_counter() - began:.3f}"}
         path.parent.mkdir(exist_ok=True)
         result.proxy.save(path, facts)
-        return result.proxy, facts
+        return result.proxy.to(best_device()), facts
 
     def universal(
         self,
@@ -178,6 +187,7 @@ class Learner:
         ``proxy`` is any model as :func:`attacks.universal.learn_universal` takes it.
         """
         from attacks.universal import learn_universal
+        from proxies.runtime import best_device
 
         s = self.settings
         steps = s.steps if steps is None else steps
@@ -209,6 +219,7 @@ class Learner:
                 shift=s.shift,
                 transforms=s.transforms,
                 precision=s.precision,
+                device=best_device(),
                 progress=progress,
             )
         return enlarge(result.delta, s.block)

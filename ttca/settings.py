@@ -55,6 +55,9 @@ class Settings:
         proxy then learns from what the platform was trained on. δ is learned on the images as they are.
     precision : {"float32", "bfloat16", "auto"}
         In which proxies and δ are learned; auto is bfloat16 where the processor has it.
+    processes : int
+        Processes that train a proxy together, through accelerate: one per GPU on a machine with several. Everything
+        else is computed in one process, on a GPU where there is one.
     public_epochs : int
         Of learning from true classes, of public labelled data or of members.
     rounds : int
@@ -93,6 +96,7 @@ class Settings:
     true_classes: bool = False
     equalise: bool = False
     precision: Literal["float32", "bfloat16", "auto"] = "float32"
+    processes: int = 1
     public_epochs: int = 10
     rounds: int = 0
     altered: float = 0.5
@@ -117,6 +121,7 @@ class Settings:
             "shift": 0,
             "seed": 0,
             "block": 1,
+            "processes": 1,
             "public_epochs": 1,
             "rounds": 0,
         }.items():

@@ -1,0 +1,160 @@
+"""Train one proxy in several processes at once, one per GPU where there are any, through accelerate."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors import safe_open
+from safetensors.numpy import load_file, save_file
+
+from proxies.distillation import Distillation, Progress, Proxy, Targets, distil
+
+__all__ = ["distil_in_processes"]
+
+_TAIL = 800
+
+
+def distil_in_processes(
+    processes: int,
+    images: NDArray[np.uint8],
+    targets: Targets,
+    *,
+    selection: tuple[NDArray[np.uint8], Targets] | None = None,
+    initial: Proxy | None = None,
+    replay: tuple[NDArray[np.uint8], Targets] | None = None,
+    progress: Progress | None = None,
+    **options: Any,
+) -> Distillation:
+    """Do what :func:`proxies.distillation.distil` does, each batch shared out over so many processes.
+
+    The processes are started for this one training by torch's own launcher and end with it; what they need goes
+    through a temporary folder. Gradients are averaged, so that the batch is as large as in one process; normalisation
+    looks at each process's own share, and the shares are augmented differently, so that the weights differ from those
+    of one process as those of another seed would.
+
+    Parameters
+    ----------
+    processes : int
+        One per GPU; without GPUs they share the processor's threads.
+    images, targets, selection, initial, replay, progress
+        As for :func:`~proxies.distillation.distil`.
+    **options
+        Its other options but ``device``, JSON-able.
+
+    Raises
+    ------
+    ValueError
+        As :func:`~proxies.distillation.distil`, or if a process fails, with what it said last.
+    """
+    with tempfile.TemporaryDirectory(prefix="ttca-") as name:
+        folder = Path(name)
+        _write(folder, {"learned": (images, targets), "selection": selection, "replay": replay})
+        if initial is not None:
+            initial.save(folder / "initial.safetensors")
+        (folder / "options.json").write_text(json.dumps(options), encoding="utf-8")
+        _launch(processes, folder, progress)
+        if (folder / "error").is_file():
+            raise ValueError((folder / "error").read_text(encoding="utf-8"))
+        with safe_open(folder / "proxy.safetensors", framework="numpy") as file:
+            story = json.loads((file.metadata() or {})["story"])
+        proxy = Proxy.load(folder / "proxy.safetensors")
+    return Distillation(proxy, tuple(story["loss"]), tuple(story["agreement"]), int(story["best_epoch"]))
+
+
+def _launch(processes: int, folder: Path, progress: Progress | None) -> None:
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(processes)]
+    threads = (
+        {} if torch.cuda.is_available() else {"OMP_NUM_THREADS": str(max(1, torch.get_num_threads() // processes))}
+    )
+    with (
+        (folder / "said").open("w+", encoding="utf-8") as said,
+        subprocess.Popen(
+            [*command, "-m", "proxies.parallel", str(folder)],
+            stdout=subprocess.PIPE,
+            stderr=said,
+            text=True,
+            env={**os.environ, **threads},
+        ) as launched,
+    ):
+        try:
+            for line in launched.stdout or ():
+                if progress is not None and line.startswith("["):
+                    epoch, epochs, loss = json.loads(line)
+                    progress(epoch, epochs, loss)
+            failed = launched.wait() != 0
+        finally:
+            # Stopped in between: the launcher ends its processes when it is told to end.
+            launched.terminate()
+        if failed and not (folder / "error").is_file():
+            said.seek(0)
+            raise ValueError(
+                f"Expected {processes} processes to train the proxy together, got one that failed: "
+                f"{said.read().strip()[-_TAIL:]}"
+            )
+
+
+def _work(folder: Path) -> None:
+    """Be one of the processes: take part in the training, and write its result if this is the first of them."""
+    from accelerate import Accelerator
+
+    accelerator = Accelerator(cpu=not torch.cuda.is_available())
+    parts = _read(folder)
+    initial = folder / "initial.safetensors"
+    images, targets = parts["learned"]
+
+    def progress(epoch: int, epochs: int, loss: float) -> None:
+        if accelerator.is_main_process:
+            # Also how a process learns that nobody waits for it any more.
+            sys.stdout.write(json.dumps([epoch, epochs, loss]) + "\n")
+            sys.stdout.flush()
+
+    try:
+        done = distil(
+            images,
+            targets,
+            selection=parts.get("selection"),
+            replay=parts.get("replay"),
+            initial=Proxy.load(initial) if initial.is_file() else None,
+            accelerator=accelerator,
+            progress=progress,
+            **json.loads((folder / "options.json").read_text(encoding="utf-8")),
+        )
+    except Exception as error:
+        if accelerator.is_main_process:
+            # What the launcher says of a failure names no cause.
+            said = str(error) if isinstance(error, ValueError) else f"Training stopped: {type(error).__name__}: {error}"
+            (folder / "error").write_text(said, encoding="utf-8")
+    else:
+        if accelerator.is_main_process:
+            story = {"loss": done.loss, "agreement": done.agreement, "best_epoch": done.best_epoch}
+            done.proxy.save(folder / "proxy.safetensors", {"story": json.dumps(story)})
+    accelerator.end_training()
+
+
+def _write(folder: Path, parts: dict[str, tuple[NDArray[np.uint8], Targets] | None]) -> None:
+    arrays: dict[str, NDArray[Any]] = {}
+    for name, part in parts.items():
+        if part is not None:
+            images, targets = part
+            found = {"images": images, "labels": targets.labels, "scores": targets.scores}
+            arrays |= {f"{name}.{key}": np.ascontiguousarray(value) for key, value in found.items()}
+    save_file(arrays, folder / "people.safetensors")
+
+
+def _read(folder: Path) -> dict[str, tuple[NDArray[np.uint8], Targets]]:
+    arrays = load_file(folder / "people.safetensors")
+    names = {key.partition(".")[0] for key in arrays}
+    return {n: (arrays[f"{n}.images"], Targets(arrays[f"{n}.labels"], arrays[f"{n}.scores"])) for n in names}
+
+
+if __name__ == "__main__":
+    _work(Path(sys.argv[1]))
