@@ -95,15 +95,22 @@ def main(argv: list[str]) -> dict[str, Any]:
 
 
 def run_cell(
-    track: Track, platform: LocalPlatform, settings: Settings, *, queries: int, regime: Regime, final: bool = False
+    track: Track,
+    platform: LocalPlatform,
+    settings: Settings,
+    *,
+    queries: int,
+    regime: Regime,
+    final: bool = False,
+    proxies: Path | None = None,
 ) -> tuple[Row, Certificate, Measurement, float | None]:
     """Run the whole action of one cell and one seed in a fresh folder.
 
     Where the action equalises cameras, the last value is the share of subgroup test people whom that alone helps to
     the right answer, without δ; else None.
 
-    A proxy that learned from public data alone is kept between runs: it asked nothing, and the grid shares it, over
-    platforms too.
+    A proxy that learned from public data alone is kept between runs, in the folder ``proxies`` (default: in the cache):
+    it asked nothing, and the grid shares it, over platforms too.
     """
     # Linux sets the peak of memory back, so that each seed states its own. Elsewhere the largest so far is stated.
     with contextlib.suppress(OSError):
@@ -123,7 +130,9 @@ def run_cell(
         ):  # fmt: skip
             kept = None
             if cell.public is not None and action.public is not None:
-                kept = cache() / "public-proxies" / f"{action.learner.warm_start_inputs(action.public)}.safetensors"
+                kept = (
+                    proxies or cache() / "public-proxies"
+                ) / f"{action.learner.warm_start_inputs(action.public)}.safetensors"
                 if kept.is_file():
                     shutil.copyfile(kept, folder / "warm-start.safetensors")
             certificate = action.verify()

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from benchmarks import __main__ as runner
-from benchmarks import effect
+from benchmarks import effect, quick
 from benchmarks._tracks import TRACKS, Cell, Track
 from tests import worlds
 from ttca.errors import ConfigError
@@ -156,6 +156,17 @@ def test_every_cell_is_kept_in_a_file_of_its_own(
     assert "file" not in record
     assert record["rows"][0]["track"] == "tiny"
     assert json.loads(capsys.readouterr().out) == record
+
+
+def test_the_quick_grid_learns_from_nothing_and_says_what_it_took(tiny: Path) -> None:
+    """Two budgets share one public proxy that no earlier run has left, and time and memory are those of all."""
+    quick.main(["--track", "tiny"])
+    result = quick.main(["--track", "tiny"])
+    assert [c["row"]["queries"] for c in result["cells"]] == [500, 2000]
+    assert all(c["certificate"]["family"] == [8, 4, 2] for c in result["cells"])
+    assert result["seconds"] > sum(c["row"]["seconds"] for c in result["cells"]) * 0.9
+    assert result["peak_rss_mb"] == max(c["row"]["peak_rss_mb"] for c in result["cells"])
+    assert not (tiny / "cache" / "public-proxies").exists()
 
 
 def test_the_tiny_cell_has_nobody_twice() -> None:

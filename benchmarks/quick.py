@@ -1,0 +1,59 @@
+"""The quick grid of one track: two budgets, one family of ε, one seed, from nothing, against the clock."""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+from benchmarks._tracks import TRACKS
+from benchmarks.effect import run_cell
+from ttca.settings import Settings
+
+__all__ = ["EPSILONS", "QUERIES", "main"]
+
+QUERIES = (500, 2000)
+EPSILONS = (2, 4, 8)
+
+
+def main(argv: list[str]) -> dict[str, Any]:
+    """Run the quick grid and state the honest rows, the seconds of all of it, and the largest peak of memory."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks quick", description=__doc__)
+    parser.add_argument("--track", choices=tuple(TRACKS), required=True)
+    parser.add_argument("--json", action="store_true", help="print the result as one JSON object")
+    options = parser.parse_args(argv)
+    track = TRACKS[options.track]
+    answers = track.answers[0]
+    settings = Settings(
+        name=track.name,
+        subgroup="the subgroup of the track",
+        epsilons=EPSILONS,
+        seed=0,
+        controls=False,
+        **track.settings["public"],
+    )
+    began = time.perf_counter()
+    cells: list[dict[str, Any]] = []
+    # A folder of its own: what an earlier run learned from public data would save most of the time.
+    with tempfile.TemporaryDirectory() as name, track.open_platform(answers) as platform:
+        for queries in QUERIES:
+            row, certificate, measurement, _ = run_cell(
+                track, platform, settings, queries=queries, regime="public", proxies=Path(name)
+            )
+            cells.append(
+                {
+                    "row": row.to_dict(),
+                    "zero_query_mcnemar_p": measurement.paired_p("subgroup_after", "zero_query"),
+                    "certificate": certificate.to_dict(),
+                }
+            )
+    return {
+        "file": f"quick-{track.name}",
+        "track": track.name,
+        "people": "dev-test",
+        "cells": cells,
+        "seconds": time.perf_counter() - began,
+        "peak_rss_mb": max(cell["row"]["peak_rss_mb"] for cell in cells),
+    }
