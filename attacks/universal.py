@@ -76,6 +76,7 @@ def learn_universal(
     momentum: float = 0.9,
     batch_size: int = 256,
     shift: int = 1,
+    flip: bool = False,
     transforms: tuple[str, ...] = (),
     precision: Precision = "float32",
     check_every: int = 10,
@@ -115,6 +116,8 @@ def learn_universal(
         Decay of the accumulated, per-group normalised gradient.
     shift : int
         Random translation of the perturbed batch by up to this many pixels, wrapping round, for transfer.
+    flip : bool
+        Random mirror images of the people, not of δ: twice as many people to learn from.
     transforms : tuple of str
         Among :data:`attacks.transforms.TRANSFORMS`: each step draws one of them, or none, for the perturbed batch.
     precision : {"float32", "bfloat16", "auto"}
@@ -158,6 +161,7 @@ def learn_universal(
             momentum=momentum,
             batch_size=batch_size,
             shift=shift,
+            flip=flip,
             transforms=transforms,
             check_every=check_every,
             progress=progress,
@@ -179,6 +183,7 @@ def _descend(
     momentum: float,
     batch_size: int,
     shift: int,
+    flip: bool,
     transforms: tuple[str, ...],
     check_every: int,
     progress: Callable[[int, int, float], None] | None,
@@ -193,7 +198,11 @@ def _descend(
         if len(order) < min(batch_size, len(y)):
             order = torch.randperm(len(y), generator=generator)
         rows, order = order[:batch_size].to(y.device), order[batch_size:]
-        wished = levels[rows].float() + delta.round()[g[rows]]
+        seen = levels[rows].float()
+        if flip:
+            mirrored = (torch.rand(len(rows), generator=generator) < 0.5).to(seen.device)
+            seen = torch.where(mirrored[:, None, None, None], seen.flip(3), seen)
+        wished = seen + delta.round()[g[rows]]
         with torch.enable_grad():
             # Whole levels go forward; the gradient is taken at them and moves the δ that was rounded.
             pixels = wished.clamp(0, 255).requires_grad_()

@@ -731,6 +731,7 @@ class CollectiveAction:
             "epsilons": sorted(self.settings.epsilons),
             "steps": self.settings.steps,
             "shift": self.settings.shift,
+            "flip": self.settings.flip,
             "block": self.settings.block,
             "loss": self.settings.loss,
             "transforms": self.settings.transforms,

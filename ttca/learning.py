@@ -217,6 +217,7 @@ class Learner:
                 steps=steps,
                 batch_size=_DELTA_BATCH,
                 shift=s.shift,
+                flip=s.flip,
                 transforms=s.transforms,
                 precision=s.precision,
                 device=best_device(),

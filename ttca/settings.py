@@ -39,7 +39,7 @@ class Settings:
     shift : int
         Augmentation: random translation of the learning images, in pixels.
     flip : bool
-        Augmentation: random mirror images.
+        Augmentation: random mirror images, of proxies' and of δ's learning images.
     warp : float
         Augmentation: random rotation, zoom and translation (:func:`proxies.distillation.distil`), 0 = off.
     mixup : float

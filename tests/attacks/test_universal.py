@@ -235,6 +235,27 @@ def test_translations_are_drawn_within_the_bound() -> None:
     assert seen == {(i, j) for i in (1, 2, 3) for j in (1, 2, 3)}
 
 
+def test_people_are_mirrored_and_delta_is_not() -> None:
+    """With flip the learning images come both ways round under one δ, and the looks see them as they are."""
+    image = np.full((1, 4, 6, 3), 100, np.uint8)
+    image[0, 2, 1] = 200
+    start = np.zeros((1, 4, 6, 3), np.int8)
+    start[0, 0, 5] = 100
+    seen: set[tuple[bool, bool]] = set()
+
+    def watched(x: torch.Tensor) -> torch.Tensor:
+        levels = x.detach()[0, 0] * 255
+        # Whom it shows, and where δ still is.
+        if torch.is_grad_enabled():
+            seen.add((bool(levels[2, 4] > levels[2, 1]), bool(levels[0, 5] > levels[0, 0])))
+        else:
+            assert levels[2, 1] > levels[2, 4]
+        return x.mean((2, 3)) * 0
+
+    learn(watched, image, np.zeros(1, np.int64), epsilon=100, initial=start, group_count=1, flip=True, steps=30)
+    assert seen == {(False, True), (True, True)}
+
+
 def test_the_model_is_left_as_it_was() -> None:
     """A module in training mode keeps its mode, its statistics and its learnable parameters, and gets no gradient."""
     model = create_model("small-cnn", classes=3, seed=0).train()
