@@ -15,6 +15,7 @@ from rich.console import Console
 
 from benchmarks._peers import cache
 from benchmarks._tracks import ANSWERS, TRACKS, Regime, Track
+from proxies.runtime import give_back_memory
 from ttca.action import CollectiveAction
 from ttca.certificates import Certificate
 from ttca.errors import ConfigError
@@ -112,7 +113,8 @@ def run_cell(
     A proxy that learned from public data alone is kept between runs, in the folder ``proxies`` (default: in the cache):
     it asked nothing, and the grid shares it, over platforms too.
     """
-    # Linux sets the peak of memory back, so that each seed states its own. Elsewhere the largest so far is stated.
+    # On Linux each seed states its own peak of memory; elsewhere it states the largest so far.
+    give_back_memory()
     with contextlib.suppress(OSError):
         Path("/proc/self/clear_refs").write_text("5")
     cell = track.people(queries, regime, settings.seed, final)

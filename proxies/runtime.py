@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import ctypes
+import gc
 import os
 from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["Precision", "autocast_for", "keep_freed_memory", "wait_asleep"]
+__all__ = ["Precision", "autocast_for", "best_device", "give_back_memory", "keep_freed_memory", "wait_asleep"]
 
 Precision = Literal["float32", "bfloat16", "auto"]
 
@@ -31,6 +32,15 @@ def keep_freed_memory() -> bool:
     except (OSError, AttributeError, TypeError):
         return False
     return bool(mallopt(_M_MMAP_THRESHOLD, _LARGE)) and bool(mallopt(_M_TRIM_THRESHOLD, _NEVER))
+
+
+def give_back_memory() -> bool:
+    """Give what :func:`keep_freed_memory` kept back to the system, between two pieces of work; say whether any was."""
+    gc.collect()
+    try:
+        return bool(ctypes.CDLL(None).malloc_trim(0))
+    except (OSError, AttributeError, TypeError):
+        return False
 
 
 def wait_asleep() -> None:

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 import torch
 
@@ -39,3 +43,22 @@ def test_a_processor_that_cannot_be_asked_has_no_bfloat16(monkeypatch: pytest.Mo
     """The questions are torch's private ones: where a version lacks them, the answer is no."""
     monkeypatch.delattr(torch.cpu, "_is_amx_tile_supported")
     assert runtime._has_bfloat16() is False
+
+
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="reads Linux' own count of pages")
+def test_kept_memory_is_given_back_between_two_pieces_of_work() -> None:
+    """Blocks that were kept for reuse stand in no later measurement of memory."""
+    program = (
+        "from pathlib import Path\n"
+        "from proxies import runtime\n"
+        "def resident(): return int(Path('/proc/self/statm').read_text().split()[1]) * 4096\n"
+        "assert runtime.keep_freed_memory()\n"
+        "blocks = [bytearray(b'x') * (1 << 20) for _ in range(200)]\n"
+        "last = bytearray(100)\n"
+        "blocks.clear()\n"
+        "kept = resident()\n"
+        "assert runtime.give_back_memory()\n"
+        "assert kept - resident() > 150 << 20, (kept, resident())\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
