@@ -49,6 +49,10 @@ def matrix_table(results: Path = _RESULTS) -> str:
     lines = []
     for name, found in _found(results, "matrix*.json"):
         for cell in found["cells"]:
+            if "failed" in cell:
+                size = f"{cell['platform_over_proxy']:.1f}"
+                lines.append(_joined((cell["proxy"], cell["platform"], size, cell["failed"], *["–"] * 5, f"`{name}`")))
+                continue
             row = cell["row"]
             cells = (
                 cell["proxy"], cell["platform"], f"{cell['platform_over_proxy']:.1f}",
@@ -81,6 +85,11 @@ def _found(results: Path, pattern: str) -> Iterator[tuple[str, dict[str, Any]]]:
         yield path.name, json.loads(path.read_text(encoding="utf-8"))
 
 
+def _older_test(found: dict[str, Any]) -> bool:
+    """Whether certificates are of the format whose parity took two bounds that must not overlap."""
+    return any(certificate["format"] == 1 for certificate in found.get("certificates", ()))
+
+
 def _table(head: str, lines: Sequence[str]) -> str:
     return "\n".join([head, "|" + "---|" * (head.count("|") - 1), *lines]) + "\n"
 
@@ -105,7 +114,7 @@ def _line(name: str, found: dict[str, Any]) -> str:
         shown("gap_closed"),
         shown("zero_query_control"),
         ", ".join(f"{p:.2g}" for p in found["zero_query_mcnemar_p"]),
-        f"{found['parity_certified']} of {len(rows)}",
+        f"{found['parity_certified']} of {len(rows)}" + (" (two bounds)" if _older_test(found) else ""),
         *(shown(key) for key in ("abuse_rate", "noise_control", "class_agnostic_control", "jpeg75_control")),
         f"`{name}`",
     ]

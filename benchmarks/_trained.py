@@ -52,7 +52,7 @@ class TrainedClassifier:
     ) -> None:
         from safetensors.torch import load_file, save_file
 
-        path = (folder or cache() / "platforms") / f"{name}-{_EPOCHS}.safetensors"
+        path = (folder or cache() / "platforms") / f"{name}-{_EPOCHS}-{_BATCH}-{_RATES[name]:g}.safetensors"
         model = _model(name, classes)
         if not path.is_file():
             images, truth = data()

@@ -14,6 +14,8 @@ from rich.console import Console
 from torch import nn
 
 from benchmarks._tracks import TRACKS, Regime, Track, onnx_file
+from benchmarks.effect import plain
+from proxies.runtime import best_device
 from ttca.certificates import clopper_pearson_interval
 from ttca.errors import ConfigError
 from ttca.learning import Learner
@@ -49,9 +51,7 @@ def main(argv: list[str]) -> dict[str, Any]:
     rows = []
     with track.open_platform("scores") as platform:
         for seed in range(options.seeds):
-            settings = Settings(
-                epsilons=tuple(options.epsilon), seed=seed, **{**track.settings[options.regime], "refine": 0.0}
-            )
+            settings = Settings(epsilons=tuple(options.epsilon), seed=seed, **track.settings[options.regime])
             rows += _rows(track, platform, model, settings, options.queries, options.regime, final=options.final)
     levels = sorted(set(options.epsilon))
     return {
@@ -60,6 +60,7 @@ def main(argv: list[str]) -> dict[str, Any]:
         "track": track.name,
         "regime": options.regime,
         "people": "final" if options.final else "dev-test",
+        "settings": plain(track.settings[options.regime]),
         "rows": rows,
         "mean": {
             f"epsilon-{e}": {
@@ -82,7 +83,7 @@ def white_box(path: Path) -> nn.Module:
     import onnx2torch
 
     try:
-        return cast(nn.Module, onnx2torch.convert(str(path)).eval())
+        return cast(nn.Module, onnx2torch.convert(str(path)).eval().to(best_device()))
     except Exception as error:  # onnx and onnx2torch raise what they like.
         raise ConfigError(f"Expected an ONNX classifier at {path} that onnx2torch converts, got: {error}") from None
 
@@ -103,7 +104,7 @@ def _rows(
         settings, classes=len(platform.info.classes), image_shape=platform.info.image_shape, reporter=reporter
     )
     roster = cell.roster
-    more = [p for p in (cell.views, None if roster.unasked is None else roster.unasked) if p is not None]
+    more = [p for p in (cell.views, roster.unasked) if p is not None]
     helped = People.concatenate([p[p.subgroup] for p in (roster.pool, *more)])
     selection = roster.selection[roster.selection.subgroup]
     test = cell.test[cell.test.subgroup]
@@ -139,7 +140,7 @@ def _rows(
                     "subgroup_after": k / len(test),
                     "subgroup_after_lower": low,
                     "subgroup_after_upper": high,
-                    "gap_closed": (k / len(test) - before) / (above - before),
+                    "gap_closed": (k / len(test) - before) / (above - before) if above != before else None,
                 }
             )
     return rows

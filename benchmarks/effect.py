@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import os
 import shutil
 import statistics
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from rich.console import Console
 from benchmarks._peers import cache
 from benchmarks._tracks import ANSWERS, TRACKS, Regime, Track
 from proxies.runtime import give_back_memory
-from ttca.action import CollectiveAction
+from ttca.action import WARM_START, CollectiveAction
 from ttca.certificates import Certificate
 from ttca.errors import ConfigError
 from ttca.measurement import Measurement
@@ -27,7 +28,7 @@ from ttca.progress import Reporter
 from ttca.row import Row
 from ttca.settings import Settings
 
-__all__ = ["main", "run_cell"]
+__all__ = ["main", "plain", "run_cell"]
 
 #: One request holds what a platform in this process computes fastest.
 _BATCH = 256
@@ -86,7 +87,7 @@ def main(argv: list[str]) -> dict[str, Any]:
         "track": track.name,
         "regime": options.regime,
         "people": "final" if options.final else "dev-test",
-        "settings": {k: list(v) if isinstance(v, tuple) else v for k, v in chosen.items()},
+        "settings": plain(chosen),
         "rows": rows,
         **summary(rows),
         "zero_query_mcnemar_p": paired,
@@ -136,7 +137,7 @@ def run_cell(
                     proxies or cache() / "public-proxies"
                 ) / f"{action.learner.warm_start_inputs(action.public)}.safetensors"
                 if kept.is_file():
-                    shutil.copyfile(kept, folder / "warm-start.safetensors")
+                    shutil.copyfile(kept, folder / WARM_START)
             certificate = action.verify()
             evaluator = QueryPool(
                 platform, ledger, [Member("benchmark", 10**7)], concurrency=_BATCH, batch=_BATCH, reporter=reporter
@@ -147,10 +148,17 @@ def run_cell(
                 people = action.equalised(cell.test[cell.test.subgroup])
                 said = evaluator.ask(people.images, purpose="test", epoch="test")
                 alone = float((said.labels == people.classes).mean())
-        if kept is not None:
+        if kept is not None and not kept.is_file():
             kept.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(folder / "warm-start.safetensors", kept)
+            partial = kept.with_suffix(f".{os.getpid()}.partial")
+            shutil.copyfile(folder / WARM_START, partial)
+            partial.replace(kept)
     return row, certificate, measurement, alone
+
+
+def plain(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return settings as JSON has them."""
+    return {k: list(v) if isinstance(v, tuple) else v for k, v in settings.items()}
 
 
 def summary(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from benchmarks._tracks import TRACKS, onnx_file, trained_classifier
 from benchmarks._trained import TRAINED
 from benchmarks.effect import run_cell
 from proxies.architectures import create_model
+from ttca.errors import ActionError
 from ttca.settings import Settings
 
 __all__ = ["PLATFORMS", "PROXIES", "main"]
@@ -29,7 +30,7 @@ def main(argv: list[str]) -> dict[str, Any]:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--json", action="store_true", help="print the result as one JSON object")
     options = parser.parse_args(argv)
-    sizes = {name: create_size(name) for name in options.proxies}
+    sizes = {name: proxy_size(name) for name in options.proxies}
     cells = []
     for name in options.platforms:
         track = TRACKS[name]
@@ -44,22 +45,34 @@ def main(argv: list[str]) -> dict[str, Any]:
                     controls=False,
                     **{**track.settings["public"], **_PLAIN, "architectures": (proxy,)},
                 )
-                row, certificate, measurement, _ = run_cell(
-                    track, platform, settings, queries=options.queries, regime="public"
-                )
+                pair = {
+                    "proxy": proxy,
+                    "platform": name,
+                    "proxy_parameters": sizes[proxy],
+                    "platform_parameters": size,
+                    "platform_over_proxy": size / sizes[proxy],
+                }
+                try:
+                    row, certificate, measurement, _ = run_cell(
+                        track, platform, settings, queries=options.queries, regime="public"
+                    )
+                except ActionError as error:
+                    # A pair that cannot act is a result of the matrix too.
+                    cells.append({**pair, "failed": str(error)})
+                    continue
                 cells.append(
                     {
-                        "proxy": proxy,
-                        "platform": name,
-                        "proxy_parameters": sizes[proxy],
-                        "platform_parameters": size,
-                        "platform_over_proxy": size / sizes[proxy],
+                        **pair,
                         "row": row.to_dict(),
                         "zero_query_mcnemar_p": measurement.paired_p("subgroup_after", "zero_query"),
                         "certificate": certificate.to_dict(),
                     }
                 )
+    whole = (options.proxies, options.platforms, options.seed) == (PROXIES, PLATFORMS, 0)
     return {
+        "file": f"matrix-q{options.queries}-e{options.epsilon}"
+        + ("" if whole else f"-s{options.seed}-" + "-".join([*options.proxies, *options.platforms])),
+        "settings": {**_PLAIN, "of": "each platform's track, in the regime public, with the proxy as architecture"},
         "queries": options.queries,
         "epsilon": options.epsilon,
         "seed": options.seed,
@@ -68,7 +81,7 @@ def main(argv: list[str]) -> dict[str, Any]:
     }
 
 
-def create_size(architecture: str) -> int:
+def proxy_size(architecture: str) -> int:
     """Return the trainable parameters of a proxy of ten classes."""
     return sum(p.numel() for p in create_model(architecture, classes=10, seed=0).parameters())
 

@@ -21,6 +21,8 @@ from proxies.distillation import Distillation, Progress, Proxy, Targets, distil
 __all__ = ["distil_in_processes"]
 
 _TAIL = 800
+#: Begins a line that tells an epoch.
+_MARK = "ttca-epoch "
 
 
 def distil_in_processes(
@@ -44,7 +46,7 @@ def distil_in_processes(
     Parameters
     ----------
     processes : int
-        One per GPU; without GPUs they share the processor's threads.
+        One per GPU; where there are fewer GPUs they share the processor's threads.
     images, targets, selection, initial, replay, progress
         As for :func:`~proxies.distillation.distil`.
     **options
@@ -72,9 +74,7 @@ def distil_in_processes(
 
 def _launch(processes: int, folder: Path, progress: Progress | None) -> None:
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(processes)]
-    threads = (
-        {} if torch.cuda.is_available() else {"OMP_NUM_THREADS": str(max(1, torch.get_num_threads() // processes))}
-    )
+    threads = {} if _on_gpus(processes) else {"OMP_NUM_THREADS": str(max(1, torch.get_num_threads() // processes))}
     with (
         (folder / "said").open("w+", encoding="utf-8") as said,
         subprocess.Popen(
@@ -87,13 +87,15 @@ def _launch(processes: int, folder: Path, progress: Progress | None) -> None:
     ):
         try:
             for line in launched.stdout or ():
-                if progress is not None and line.startswith("["):
-                    epoch, epochs, loss = json.loads(line)
+                # Libraries underneath print to the same stream.
+                if progress is not None and line.startswith(_MARK):
+                    epoch, epochs, loss = json.loads(line.removeprefix(_MARK))
                     progress(epoch, epochs, loss)
             failed = launched.wait() != 0
         finally:
-            # Stopped in between: the launcher ends its processes when it is told to end.
+            # Stopped in between: the launcher ends its processes when it is told to end, before their folder goes.
             launched.terminate()
+            launched.wait()
         if failed and not (folder / "error").is_file():
             said.seek(0)
             raise ValueError(
@@ -102,11 +104,16 @@ def _launch(processes: int, folder: Path, progress: Progress | None) -> None:
             )
 
 
+def _on_gpus(processes: int) -> bool:
+    """Whether there is a GPU for each process; else they share the processor."""
+    return torch.cuda.device_count() >= processes
+
+
 def _work(folder: Path) -> None:
     """Be one of the processes: take part in the training, and write its result if this is the first of them."""
     from accelerate import Accelerator
 
-    accelerator = Accelerator(cpu=not torch.cuda.is_available())
+    accelerator = Accelerator(cpu=not _on_gpus(int(os.environ["WORLD_SIZE"])))
     parts = _read(folder)
     initial = folder / "initial.safetensors"
     images, targets = parts["learned"]
@@ -114,7 +121,7 @@ def _work(folder: Path) -> None:
     def progress(epoch: int, epochs: int, loss: float) -> None:
         if accelerator.is_main_process:
             # Also how a process learns that nobody waits for it any more.
-            sys.stdout.write(json.dumps([epoch, epochs, loss]) + "\n")
+            sys.stdout.write(f"{_MARK}{json.dumps([epoch, epochs, loss])}\n")
             sys.stdout.flush()
 
     try:
@@ -129,14 +136,15 @@ def _work(folder: Path) -> None:
             **json.loads((folder / "options.json").read_text(encoding="utf-8")),
         )
     except Exception as error:
-        if accelerator.is_main_process:
-            # What the launcher says of a failure names no cause.
-            said = str(error) if isinstance(error, ValueError) else f"Training stopped: {type(error).__name__}: {error}"
-            (folder / "error").write_text(said, encoding="utf-8")
-    else:
-        if accelerator.is_main_process:
-            story = {"loss": done.loss, "agreement": done.agreement, "best_epoch": done.best_epoch}
-            done.proxy.save(folder / "proxy.safetensors", {"story": json.dumps(story)})
+        # What the launcher says of a failure names no cause; and if one process stops, all must.
+        said = str(error) if isinstance(error, ValueError) else f"Training stopped: {type(error).__name__}: {error}"
+        partial = folder / f"error-{accelerator.process_index}"
+        partial.write_text(said, encoding="utf-8")
+        partial.replace(folder / "error")
+        raise
+    if accelerator.is_main_process:
+        story = {"loss": done.loss, "agreement": done.agreement, "best_epoch": done.best_epoch}
+        done.proxy.save(folder / "proxy.safetensors", {"story": json.dumps(story)})
     accelerator.end_training()
 
 

@@ -37,10 +37,10 @@ if TYPE_CHECKING:
     from attacks.refinement import Probes
     from proxies.distillation import Proxy
 
-__all__ = ["CollectiveAction", "Fidelity", "TransferSet"]
+__all__ = ["WARM_START", "CollectiveAction", "Fidelity", "TransferSet"]
 
 #: What the proxy learned from true classes alone.
-_WARM_START = "warm-start.safetensors"
+WARM_START = "warm-start.safetensors"
 
 
 @dataclass(frozen=True)
@@ -640,7 +640,7 @@ class CollectiveAction:
 
     def _warm_start(self) -> Proxy | None:
         if self._warm is None and self.public is not None:
-            self._warm = self.learner.warm_start(self.folder / _WARM_START, self.public)
+            self._warm = self.learner.warm_start(self.folder / WARM_START, self.public)
         return self._warm
 
     def _learned(self, transfer: TransferSet, warm: Proxy | None, *, last: bool) -> Proxy:
@@ -853,7 +853,7 @@ class CollectiveAction:
         from safetensors import safe_open
 
         # Where every query went to the platform itself, the proxy is the warm start.
-        last = "proxy.safetensors" if len(transfer.pool) else _WARM_START
+        last = "proxy.safetensors" if len(transfer.pool) else WARM_START
         with safe_open(self.folder / last, framework="numpy") as file:
             seconds_distil = float((file.metadata() or {}).get("seconds", "nan"))
         refined = self._refined_queries()

@@ -879,14 +879,18 @@ def _interval(data: Mapping[str, Any]) -> Interval:
 
 
 def _level_test(data: Mapping[str, Any]) -> LevelTest:
-    tally, needed = _tally(data), data["needed"]
-    return LevelTest(
-        _whole(data["epsilon"]),
-        tally.right,
-        tally.m,
-        None if needed is None else _whole(needed),
-        _flag(data["passed"]),
-    )
+    tally = _tally(data)
+    needed = _among(data["needed"], tally.m)
+    return LevelTest(_whole(data["epsilon"]), tally.right, tally.m, needed, _flag(data["passed"]))
+
+
+def _among(value: object, m: int) -> int | None:
+    """Return a count of 0..m people, or None where it says that no such count would do."""
+    if value is None:
+        return None
+    if not 0 <= _whole(value) <= m:
+        raise ValueError(f"{value} of {m}")
+    return _whole(value)
 
 
 def _power(data: Mapping[str, Any]) -> Power:
@@ -894,7 +898,7 @@ def _power(data: Mapping[str, Any]) -> Power:
     return Power(
         _whole(data["m"]),
         _share(data["probability"]),
-        None if right is None else _whole(right),
+        _among(right, _whole(data["m"])),
         None if rate is None else _share(rate),
         None if fewest is None else _whole(fewest),
     )
