@@ -286,7 +286,7 @@ _CIFAR_COMMON: dict[str, Any] = {
     "shift": 2,
     "precision": "auto",
     "loss": "cross-entropy",
-    "steps": 200,
+    "steps": 300,
 }
 _CIFAR_SETTINGS: dict[Regime, dict[str, Any]] = {
     "own": {
