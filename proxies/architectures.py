@@ -132,8 +132,8 @@ class _Shortcut(nn.Module):
 
 
 def _small_mobilenet(classes: int, widths: tuple[int, ...] = (24, 48, 96)) -> nn.Module:
-    """Return two inverted residuals per width behind a full convolution: MobileNetV2's idea for small images [ours]."""
-    layers: list[nn.Module] = [_conv(3, widths[0])]
+    """Return two inverted residuals per width behind a convolution of stride 2: MobileNetV2 for small images [ours]."""
+    layers: list[nn.Module] = [_conv(3, widths[0], 2)]
     before = widths[0]
     for stage, width in enumerate(widths):
         layers.append(_inverted_residual(before, width, stride=2 if stage else 1))
