@@ -25,9 +25,12 @@ from ttca.platforms.local import LocalPlatform
 _TINY = {"model_name": "test_efficientnet"}
 
 
-def patterns(n: int = 240) -> tuple[Images, Any]:
-    """Return images of 8×8 whose class a pattern tells plainly."""
-    return worlds.draw(n, strength=60.0, seed=1)
+def colours(n: int = 240, *, seed: int = 1) -> tuple[Images, Any]:
+    """Return images of 8×8 whose class is their colour, which stays what it is when they are mirrored and moved."""
+    rng = np.random.default_rng(seed)
+    classes = np.arange(n) % 3
+    images = rng.integers(60, 120, (n, 8, 8, 3)) + 100 * np.eye(3, dtype=np.int64)[classes][:, None, None]
+    return images.astype(np.uint8), classes
 
 
 # -- platforms trained here -------------------------------------------------------------------------------------
@@ -37,13 +40,13 @@ def test_a_classifier_is_trained_once_and_read_back(tmp_path: Path, monkeypatch:
     """The second use asks for no data, has the same version and says the same, which is what the images show."""
     monkeypatch.setitem(_trained.TRAINED, "tiny", _TINY)
     monkeypatch.setitem(_trained._RATES, "tiny", 1e-2)
-    first = TrainedClassifier("tiny", patterns, classes=3, folder=tmp_path)
+    first = TrainedClassifier("tiny", colours, classes=3, folder=tmp_path)
 
     def never() -> tuple[Images, Any]:
         raise AssertionError("It was trained already.")
 
     again = TrainedClassifier("tiny", never, classes=3, folder=tmp_path)
-    images, truth = worlds.draw(60, strength=60.0, seed=2)
+    images, truth = colours(60, seed=2)
     said = first(images)
     assert said.shape == (60, 3)
     assert said.dtype == np.float64
