@@ -64,7 +64,7 @@ def distil_in_processes(
             initial.save(folder / "initial.safetensors")
         (folder / "options.json").write_text(json.dumps(options), encoding="utf-8")
         _launch(processes, folder, progress)
-        if (folder / "error").is_file():
+        if (folder / "error").is_file() and not (folder / "proxy.safetensors").is_file():
             raise ValueError((folder / "error").read_text(encoding="utf-8"))
         with safe_open(folder / "proxy.safetensors", framework="numpy") as file:
             story = json.loads((file.metadata() or {})["story"])
@@ -96,12 +96,19 @@ def _launch(processes: int, folder: Path, progress: Progress | None) -> None:
             # Stopped in between: the launcher ends its processes when it is told to end, before their folder goes.
             launched.terminate()
             launched.wait()
-        if failed and not (folder / "error").is_file():
+        # Once the proxy is kept (it appears whole or not at all), how the processes part is of no interest.
+        kept = (folder / "proxy.safetensors").is_file()
+        if failed and not kept and not (folder / "error").is_file():
             said.seek(0)
             raise ValueError(
                 f"Expected {processes} processes to train the proxy together, got one that failed: "
-                f"{said.read().strip()[-_TAIL:]}"
+                f"{_causes(said.read())}"
             )
+
+
+def _causes(said: str) -> str:
+    """Return the last words before the launcher's own closing report, which names no cause."""
+    return said.partition("torch.distributed.elastic.multiprocessing.api:failed")[0].strip()[-_TAIL:]
 
 
 def _on_gpus(processes: int) -> bool:
@@ -145,6 +152,8 @@ def _work(folder: Path) -> None:
     if accelerator.is_main_process:
         story = {"loss": done.loss, "agreement": done.agreement, "best_epoch": done.best_epoch}
         done.proxy.save(folder / "proxy.safetensors", {"story": json.dumps(story)})
+    # Nobody leaves before the result is kept; whoever left early could take the others along.
+    accelerator.wait_for_everyone()
     accelerator.end_training()
 
 
