@@ -14,7 +14,7 @@ from rich.console import Console
 from torch import nn
 
 from benchmarks._tracks import TRACKS, Regime, Track, onnx_file
-from benchmarks.effect import plain
+from benchmarks.effect import plain, settings_of
 from proxies.runtime import best_device
 from ttca.certificates import clopper_pearson_interval
 from ttca.errors import ConfigError
@@ -51,7 +51,7 @@ def main(argv: list[str]) -> dict[str, Any]:
     rows = []
     with track.open_platform("scores") as platform:
         for seed in range(options.seeds):
-            settings = Settings(epsilons=tuple(options.epsilon), seed=seed, **track.settings[options.regime])
+            settings = settings_of(track, track.settings[options.regime], epsilons=options.epsilon, seed=seed)
             rows += _rows(track, platform, model, settings, options.queries, options.regime, final=options.final)
     levels = sorted(set(options.epsilon))
     return {

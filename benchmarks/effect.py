@@ -28,7 +28,7 @@ from ttca.progress import Reporter
 from ttca.row import Row
 from ttca.settings import Settings
 
-__all__ = ["main", "plain", "run_cell"]
+__all__ = ["main", "plain", "run_cell", "settings_of"]
 
 #: One request holds what a platform in this process computes fastest.
 _BATCH = 256
@@ -65,14 +65,7 @@ def main(argv: list[str]) -> dict[str, Any]:
     rows, certificates, paired, alone = [], [], [], []
     with track.open_platform(options.answers) as platform:
         for seed in range(options.first_seed, options.first_seed + options.seeds):
-            settings = Settings(
-                name=track.name,
-                subgroup="the subgroup of the track",
-                epsilons=tuple(options.epsilon),
-                seed=seed,
-                controls=False,
-                **chosen,
-            )
+            settings = settings_of(track, chosen, epsilons=options.epsilon, seed=seed)
             row, certificate, measurement, equalised = run_cell(
                 track, platform, settings, queries=options.queries, regime=options.regime, final=options.final
             )
@@ -154,6 +147,18 @@ def run_cell(
             shutil.copyfile(folder / WARM_START, partial)
             partial.replace(kept)
     return row, certificate, measurement, alone
+
+
+def settings_of(track: Track, chosen: Mapping[str, Any], *, epsilons: Sequence[int], seed: int) -> Settings:
+    """Return the settings of one action on a track; its controls are measured on test people, not paid by members."""
+    return Settings(
+        name=track.name,
+        subgroup="the subgroup of the track",
+        epsilons=tuple(epsilons),
+        seed=seed,
+        controls=False,
+        **chosen,
+    )
 
 
 def plain(settings: Mapping[str, Any]) -> dict[str, Any]:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import math
 from typing import Any
 
 from benchmarks._tracks import TRACKS, onnx_file, trained_classifier
 from benchmarks._trained import TRAINED
-from benchmarks.effect import run_cell
+from benchmarks.effect import run_cell, settings_of
 from proxies.architectures import create_model
 from ttca.errors import ActionError
-from ttca.settings import Settings
 
 __all__ = ["PLATFORMS", "PROXIES", "main"]
 
@@ -37,14 +37,8 @@ def main(argv: list[str]) -> dict[str, Any]:
         size = platform_size(name)
         with track.open_platform("scores") as platform:
             for proxy in options.proxies:
-                settings = Settings(
-                    name=name,
-                    subgroup="the subgroup of the track",
-                    epsilons=(options.epsilon,),
-                    seed=options.seed,
-                    controls=False,
-                    **{**track.settings["public"], **_PLAIN, "architectures": (proxy,)},
-                )
+                chosen = {**track.settings["public"], **_PLAIN, "architectures": (proxy,)}
+                settings = settings_of(track, chosen, epsilons=(options.epsilon,), seed=options.seed)
                 pair = {
                     "proxy": proxy,
                     "platform": name,
@@ -94,12 +88,4 @@ def platform_size(track: str) -> int:
     import onnx
 
     tensors = onnx.load(str(onnx_file(track))).graph.initializer
-    sizes = [_product(t.dims) for t in tensors if t.data_type == onnx.TensorProto.FLOAT]
-    return sum(sizes)
-
-
-def _product(dims: Any) -> int:
-    total = 1
-    for d in dims:
-        total *= int(d)
-    return total
+    return sum(math.prod(t.dims) for t in tensors if t.data_type == onnx.TensorProto.FLOAT)

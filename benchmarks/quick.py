@@ -9,8 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks._tracks import TRACKS
-from benchmarks.effect import plain, run_cell
-from ttca.settings import Settings
+from benchmarks.effect import plain, run_cell, settings_of
 
 __all__ = ["EPSILONS", "QUERIES", "main"]
 
@@ -26,14 +25,7 @@ def main(argv: list[str]) -> dict[str, Any]:
     options = parser.parse_args(argv)
     track = TRACKS[options.track]
     answers = track.answers[0]
-    settings = Settings(
-        name=track.name,
-        subgroup="the subgroup of the track",
-        epsilons=EPSILONS,
-        seed=0,
-        controls=False,
-        **track.settings["public"],
-    )
+    settings = settings_of(track, track.settings["public"], epsilons=EPSILONS, seed=0)
     cells: list[dict[str, Any]] = []
     # A folder of its own: what an earlier run learned from public data would save most of the time.
     with tempfile.TemporaryDirectory() as name, track.open_platform(answers) as platform:
