@@ -15,6 +15,8 @@ __all__ = ["EPSILONS", "QUERIES", "main"]
 
 QUERIES = (500, 2000)
 EPSILONS = (2, 4, 8)
+#: What a track leaves out of its settings so that its quick grid ends within ten minutes on two cores.
+_SHORTER: dict[str, dict[str, Any]] = {"cifar100-resnet32": {"public_epochs": 8, "epochs": 15, "steps": 150}}
 
 
 def main(argv: list[str]) -> dict[str, Any]:
@@ -25,7 +27,8 @@ def main(argv: list[str]) -> dict[str, Any]:
     options = parser.parse_args(argv)
     track = TRACKS[options.track]
     answers = track.answers[0]
-    settings = settings_of(track, track.settings["public"], epsilons=EPSILONS, seed=0)
+    chosen = {**track.settings["public"], **_SHORTER.get(track.name, {})}
+    settings = settings_of(track, chosen, epsilons=EPSILONS, seed=0)
     cells: list[dict[str, Any]] = []
     # A folder of its own: what an earlier run learned from public data would save most of the time.
     with tempfile.TemporaryDirectory() as name, track.open_platform(answers) as platform:
@@ -46,7 +49,7 @@ def main(argv: list[str]) -> dict[str, Any]:
         "file": f"quick-{track.name}",
         "track": track.name,
         "people": "dev-test",
-        "settings": plain(track.settings["public"]),
+        "settings": plain(chosen),
         "cells": cells,
         "seconds": seconds,
         "peak_rss_mb": max(cell["row"]["peak_rss_mb"] for cell in cells),
