@@ -439,7 +439,7 @@ class CollectiveAction:
             # Proves that no test person has another role.
             replace(self.roster, test=people)
             self._refuse_known(people)
-        if pool is not None and pool.ledger.path.resolve() == self.ledger.path.resolve():
+        if pool is not None and pool.ledger.is_same(self.ledger):
             raise ActionError(
                 "Expected a pool with a ledger of its own to pay for test people, got the members'. Members never pay "
                 "for a benchmark."

@@ -16,6 +16,7 @@ __all__ = [
     "PerturbationError",
     "PlatformError",
     "QuotaError",
+    "RateError",
     "TTCAError",
     "TransportError",
 ]
@@ -51,6 +52,14 @@ class LedgerError(TTCAError):
 
 class QuotaError(TTCAError):
     """A member's quota or the pool's cap does not allow the queries asked for."""
+
+
+class RateError(QuotaError):
+    """A member's rate does not allow the queries *yet*; ``wait_s`` says in how many seconds it will."""
+
+    def __init__(self, message: str, *, wait_s: float) -> None:
+        super().__init__(message)
+        self.wait_s = wait_s
 
 
 class MissingExtraError(TTCAError):

@@ -23,7 +23,7 @@ def main() -> None:
     for line in sys.stdin:
         task = json.loads(line)
         charged = dict.fromkeys(task["quotas"], 0)
-        with Ledger(Path(task["path"])) as ledger:
+        with Ledger(task["target"], secret=Path(task["secret"])) as ledger:
             ledger.enrol(task["quotas"], cap=task["cap"])
             image = np.zeros((1, 2, 2, 3), np.uint8)
             (key,) = ledger.keys(image, fingerprint="f", epoch="e")

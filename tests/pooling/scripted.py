@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import random
-import tempfile
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,17 +15,21 @@ from ttca.errors import AnswerError, ChargeState, TransportError
 from ttca.images import Images
 from ttca.platforms.base import Credential, PlatformInfo
 from ttca.platforms.retry import RetryPolicy
-from ttca.pooling.ledger import Ledger
+from ttca.pooling.ledger import Charge, Ledger
 
 CLASSES = ("cat", "dog", "owl")
 IMAGE_SHAPE = (2, 3, 3)
+KEYS = [bytes([i]) * 32 for i in range(64)]
 
 
-@contextmanager
-def fresh_ledger() -> Iterator[Ledger]:
-    """Give a ledger in a folder of its own, closed and removed afterwards."""
-    with tempfile.TemporaryDirectory() as folder, Ledger(Path(folder) / "ledger.sqlite") as ledger:
-        yield ledger
+def pay(ledger: Ledger, keys: list[bytes], *, member: str = "ada", number: int = 1, purpose: str = "pool") -> Charge:
+    """Charge one request of these keys."""
+    return ledger.charge(member, keys, request_id="r", number=number, purpose=purpose)
+
+
+def labels(*values: int) -> Answers:
+    """Return label-only answers about three classes."""
+    return Answers.from_labels(np.array(values, np.int64), 3)
 
 
 def distinct(n: int, *, start: int = 0) -> Images:

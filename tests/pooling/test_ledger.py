@@ -5,15 +5,11 @@ from __future__ import annotations
 import hashlib
 import json
 import random
-import shutil
-import sqlite3
-import stat
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
-from contextlib import closing
+from collections.abc import Iterator
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -23,29 +19,21 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from tests.pooling.scripted import CLASSES, ScriptedPlatform, distinct, fresh_ledger, truth
+from tests.pooling.places import BACKENDS, fresh_ledger, fresh_place, reopen, use
+from tests.pooling.scripted import CLASSES, KEYS, ScriptedPlatform, distinct, labels, pay, truth
 from ttca.answers import Answers, Status
-from ttca.errors import ChargeState, LedgerError, QuotaError
+from ttca.errors import ChargeState, LedgerError, QuotaError, RateError
 from ttca.pooling.ledger import Balance, Charge, Ledger
+from ttca.pooling.quotas import Quota
 
 HOME = Path(__file__).resolve().parents[2]
-KEYS = [bytes([i]) * 32 for i in range(64)]
 
 
-def pay(ledger: Ledger, keys: list[bytes], *, member: str = "ada", number: int = 1, purpose: str = "pool") -> Charge:
-    """Charge one request of these keys."""
-    return ledger.charge(member, keys, request_id="r", number=number, purpose=purpose)
-
-
-def labels(*values: int) -> Answers:
-    """Return label-only answers about three classes."""
-    return Answers.from_labels(np.array(values, np.int64), 3)
-
-
-def edit(path: Path, statement: str, *values: object) -> None:
-    """Change a ledger's file behind its back."""
-    with closing(sqlite3.connect(path)) as connection, connection:
-        connection.execute(statement, values)
+@pytest.fixture(params=BACKENDS, scope="module", autouse=True)
+def backend(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Run every test on both kinds of database."""
+    with use(request.param):
+        yield
 
 
 # -- money ------------------------------------------------------------------------------------------------------
@@ -56,7 +44,7 @@ def test_a_charge_is_on_disk_before_anything_is_sent() -> None:
     with fresh_ledger() as ledger:
         ledger.enrol({"ada": 5})
         pay(ledger, KEYS[:3])
-        with Ledger(ledger.path) as other:
+        with reopen(ledger) as other:
             assert other.balances() == [Balance("ada", 5, 3, answered=0, unusable=0, unknown=3, refunded=0)]
             assert other.balances()[0].remaining == 2
             assert other.remaining() == {"ada": 2}
@@ -207,6 +195,212 @@ def test_balances_agree_with_the_attempts(
         assert cap is None or ledger.cap_remaining() == cap - sum(map(charged, names))
 
 
+# -- rates ------------------------------------------------------------------------------------------------------
+
+
+class Clock:
+    """Seconds that pass only when told to."""
+
+    def __init__(self, now: float = 1000.0) -> None:
+        self.now = now
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def test_a_rate_refuses_until_the_window_has_room() -> None:
+    """The query after the last one allowed waits exactly until the oldest has left the window, and costs nothing."""
+    clock = Clock()
+    with fresh_ledger(clock=clock) as ledger:
+        ledger.enrol({"ada": Quota(100, per_minute=5)})
+        pay(ledger, KEYS[:2])
+        clock.now += 10
+        pay(ledger, KEYS[:3])
+        clock.now += 20
+        with pytest.raises(RateError, match="'ada' to stay within 5 queries per minute, but 5 are paid") as caught:
+            pay(ledger, KEYS[:1])
+        assert caught.value.wait_s == pytest.approx(30)
+        with pytest.raises(RateError) as caught:
+            pay(ledger, KEYS[:3])
+        assert caught.value.wait_s == pytest.approx(40)
+        assert ledger.balances()[0].charged == 5
+        clock.now += 30
+        pay(ledger, KEYS[:2])
+        with pytest.raises(RateError):
+            pay(ledger, KEYS[:1])
+
+
+def test_every_window_of_a_member_counts_and_no_other_members() -> None:
+    """A second, a minute and a day each limit; the other member's queries do not count."""
+    clock = Clock()
+    with fresh_ledger(clock=clock) as ledger:
+        ledger.enrol({"ada": Quota(100, per_second=2, per_minute=3, per_day=4), "ben": 100})
+        pay(ledger, KEYS[:50], member="ben")
+        pay(ledger, KEYS[:2])
+        for step, word in ((0.0, "second"), (1.0, ""), (1.0, "minute"), (60.0, ""), (60.0, "day"), (86400.0, "")):
+            clock.now += step
+            if word:
+                with pytest.raises(RateError, match=f"per {word}"):
+                    pay(ledger, KEYS[:1])
+            else:
+                pay(ledger, KEYS[:1])
+
+
+def test_a_refund_makes_room_in_the_window() -> None:
+    """What the platform surely did not process does not use up the rate either."""
+    with fresh_ledger(clock=Clock()) as ledger:
+        ledger.enrol({"ada": Quota(100, per_day=3)})
+        ledger.abandon(pay(ledger, KEYS[:3]), ChargeState.REFUNDED, detail="why")
+        ledger.abandon(pay(ledger, KEYS[:3]), ChargeState.UNKNOWN, detail="why")
+        with pytest.raises(RateError):
+            pay(ledger, KEYS[:1])
+
+
+def test_a_request_larger_than_the_rate_can_never_be_paid() -> None:
+    """More queries at once than a window ever allows is an error about the request, not a wait."""
+    with fresh_ledger() as ledger:
+        ledger.enrol({"ada": Quota(100, per_second=3)})
+        with pytest.raises(QuotaError, match="Use smaller batches") as caught:
+            pay(ledger, KEYS[:4])
+        assert not isinstance(caught.value, RateError)
+        assert ledger.balances()[0].charged == 0
+
+
+def test_a_clock_that_jumps_back_never_opens_the_window() -> None:
+    """After the clock is set back, what was paid in its future still counts, and the wait says for how long."""
+    clock = Clock()
+    with fresh_ledger(clock=clock) as ledger:
+        ledger.enrol({"ada": Quota(100, per_minute=2)})
+        pay(ledger, KEYS[:2])
+        clock.now -= 500
+        with pytest.raises(RateError) as caught:
+            pay(ledger, KEYS[:1])
+        assert caught.value.wait_s == pytest.approx(560)
+        ledger.settle(pay_later(ledger, clock), KEYS[:1], labels(1))
+        assert ledger.spend_by_day() == {"1970-01-01": 3}
+
+
+def pay_later(ledger: Ledger, clock: Clock) -> Charge:
+    """Pay one query once the window has room again."""
+    clock.now += 560
+    return pay(ledger, KEYS[:1])
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    limit=st.integers(1, 6),
+    steps=st.lists(st.tuples(st.floats(-30, 40), st.integers(1, 6)), min_size=1, max_size=14),
+)
+def test_no_window_ever_holds_more_than_the_rate(limit: int, steps: list[tuple[float, int]]) -> None:
+    """Whatever the clock does, no minute of the ledger's own times holds more queries, and waiting always helps."""
+    clock = Clock()
+    paid: list[tuple[float, int]] = []
+    with fresh_ledger(clock=clock) as ledger:
+        ledger.enrol({"ada": Quota(1000, per_minute=limit)})
+        for step, n in steps:
+            clock.now += step
+            if n > limit:
+                continue
+            wait = 0.0
+            try:
+                pay(ledger, KEYS[:n])
+            except RateError as error:
+                wait = error.wait_s + 1e-6
+                clock.now += wait
+                pay(ledger, KEYS[:n])
+            paid.append((clock.now, n))
+    for start, _ in paid:
+        assert sum(n for at, n in paid if start <= at < start + 60 - 1e-6) <= limit
+
+
+@pytest.mark.parametrize("rate", [0, -1, 1.5, True, float("nan"), 2**63, "7"])
+def test_odd_rates_are_refused(rate: Any) -> None:
+    """A rate that is not a whole number of at least 1 is a sentence, and enrols nobody."""
+    with fresh_ledger() as ledger:
+        for name in ("per_second", "per_minute", "per_day"):
+            with pytest.raises(QuotaError, match="rates of at least 1 query for member 'ada'"):
+                ledger.enrol({"ada": Quota(3, **{name: rate})})
+        assert ledger.balances() == []
+
+
+# -- what the pool has done, and who leaves it ------------------------------------------------------------------
+
+
+def test_spending_is_told_by_day() -> None:
+    """Queries are counted under the UTC day they were charged on, refunds out."""
+    clock = Clock(86400.0 * 365)
+    with fresh_ledger(clock=clock) as ledger:
+        ledger.enrol({"ada": 100})
+        pay(ledger, KEYS[:2])
+        clock.now += 86399.5
+        pay(ledger, KEYS[:3], purpose="verification")
+        clock.now += 0.5
+        pay(ledger, KEYS[:1])
+        clock.now += 86400 * 40
+        ledger.abandon(pay(ledger, KEYS[:7]), ChargeState.REFUNDED, detail="why")
+        assert ledger.spend_by_day() == {"1971-01-01": 5, "1971-01-02": 1}
+
+
+def test_coverage_counts_different_queries() -> None:
+    """A query asked twice is one; a failed row is asked and not answered."""
+    with fresh_ledger() as ledger:
+        ledger.enrol({"ada": 100})
+        assert ledger.asked_and_answered() == (0, 0)
+        ledger.settle(pay(ledger, KEYS[:3]), KEYS[:3], _mixed(3))
+        ledger.settle(pay(ledger, KEYS[2:5]), KEYS[2:5], Answers.failed(3, 3))
+        assert ledger.asked_and_answered() == (5, 3)
+
+
+def test_a_member_who_is_forgotten_leaves_tombstones() -> None:
+    """Name, keys of their images and answers go, whoever paid for them; what they paid stays, under an alias."""
+    with fresh_ledger(clock=Clock(7.0)) as ledger:
+        ledger.enrol({"ada": 10, "ben": 10})
+        owned = ["ada", "ben", None, "ada"]
+        by_ben = ledger.charge("ben", KEYS[:4], request_id="r", number=1, purpose="pool", owners=owned)
+        ledger.settle(by_ben, KEYS[:4], labels(0, 1, 2, 0))
+        by_ada = ledger.charge("ada", KEYS[1:2], request_id="s", number=1, purpose="pool", owners=["ben"])
+        ledger.settle(by_ada, KEYS[1:2], labels(2))
+        gone = ledger.forget("ada")
+        assert (gone.images, gone.attempts, gone.answers) == (2, 2, 2)
+        assert ledger.lookup(KEYS[:4], classes=3)[0].tolist() == [False, True, True, False]
+        assert [(b.member, b.quota, b.charged, b.answered) for b in ledger.balances()] == [
+            ("ben", 10, 4, 4),
+            (gone.alias, 1, 1, 1),
+        ]
+        assert ledger.remaining()[gone.alias] == 0
+        assert ledger.paid() == {"pool": 5}
+        with pytest.raises(QuotaError, match="Expected the name of a member"):
+            ledger.forget("ada")
+        ledger.enrol({"ada": 3})
+        assert ledger.remaining()["ada"] == 3
+
+
+def test_an_answer_on_its_way_to_the_forgotten_is_not_kept() -> None:
+    """What was in flight when a member was forgotten is booked, and its answer is dropped."""
+    with fresh_ledger() as ledger:
+        ledger.enrol({"ada": 10, "ben": 10})
+        charge = ledger.charge("ben", KEYS[:2], request_id="r", number=1, purpose="pool", owners=["ada", "ben"])
+        ledger.forget("ada")
+        ledger.settle(charge, KEYS[:2], labels(1, 2))
+        assert ledger.lookup(KEYS[:2], classes=3)[0].tolist() == [False, True]
+        assert ledger.balances()[0] == Balance("ben", 10, 2, answered=2, unusable=0, unknown=0, refunded=0)
+
+
+def test_owners_need_not_pay() -> None:
+    """Whoever brought images without a quota is in no balance, and can be forgotten."""
+    with fresh_ledger() as ledger:
+        ledger.enrol({"ada": 10})
+        with pytest.raises(LedgerError, match="one owner for each of 2 queries, got 1"):
+            ledger.charge("ada", KEYS[:2], request_id="r", number=1, purpose="pool", owners=["eve"])
+        charge = ledger.charge("ada", KEYS[:2], request_id="r", number=1, purpose="pool", owners=["eve", "eve"])
+        ledger.settle(charge, KEYS[:2], labels(1, 2))
+        assert [b.member for b in ledger.balances()] == ["ada"]
+        with pytest.raises(QuotaError):
+            pay(ledger, KEYS[:1], member="eve")
+        assert ledger.forget("eve").answers == 2
+        assert ledger.asked_and_answered() == (0, 0)
+
+
 # -- threads and processes --------------------------------------------------------------------------------------
 
 
@@ -258,14 +452,15 @@ def test_four_processes_share_new_ledgers(tmp_path: Path) -> None:
         for round_, (quotas, cap, total) in enumerate(
             [({"ada": 17, "ben": 20}, None, 37), ({"ada": 100, "ben": 100}, 31, 31)] * 3
         ):
-            task: dict[str, Any] = {"path": str(tmp_path / f"{round_}.sqlite"), "quotas": quotas, "cap": cap}
+            target, secret = fresh_place(tmp_path, str(round_))
+            task = {"target": target, "secret": str(secret), "quotas": quotas, "cap": cap}
             for rival in rivals:
                 assert rival.stdin is not None
                 rival.stdin.write(json.dumps(task) + "\n")
                 rival.stdin.flush()
             said = [json.loads(rival.stdout.readline()) for rival in rivals if rival.stdout is not None]
             assert len({s["key"] for s in said}) == 1
-            with Ledger(Path(task["path"])) as ledger:
+            with Ledger(target, secret=secret) as ledger:
                 for balance in ledger.balances():
                     assert balance.charged == sum(s["charged"][balance.member] for s in said) <= balance.quota
                 assert sum(b.charged for b in ledger.balances()) == total
@@ -273,7 +468,7 @@ def test_four_processes_share_new_ledgers(tmp_path: Path) -> None:
         for rival in rivals:
             rival.communicate()
     assert [rival.returncode for rival in rivals] == [0] * 4
-    assert sorted(p.name for p in tmp_path.iterdir() if ".key" in p.name) == [f"{i}.sqlite.key" for i in range(6)]
+    assert sorted(p.name for p in tmp_path.iterdir() if ".key" in p.name) == [f"{i}.key" for i in range(6)]
 
 
 def test_kills_at_random_moments_lose_no_answer_and_hide_no_cost(tmp_path: Path) -> None:
@@ -282,9 +477,9 @@ def test_kills_at_random_moments_lose_no_answer_and_hide_no_cost(tmp_path: Path)
     Accepted ≤ processed by the platform ≤ charged, and the excess is at most kills × concurrency.
     """
     n, concurrency, batch, kills = 260, 8, 2, 5
-    ledger_path, log = tmp_path / "ledger.sqlite", tmp_path / "log"
+    (target, secret), log = fresh_place(tmp_path, "ledger"), tmp_path / "log"
     log.touch()
-    command = [sys.executable, "-m", "tests.pooling.victim", str(ledger_path), str(log)]
+    command = [sys.executable, "-m", "tests.pooling.victim", target, str(secret), str(log)]
     command += [str(n), str(concurrency), str(batch)]
     rng = random.Random(0)
     images = distinct(n)
@@ -293,9 +488,9 @@ def test_kills_at_random_moments_lose_no_answer_and_hide_no_cost(tmp_path: Path)
         before = len(log.read_text().split())
         victim = subprocess.Popen(command, cwd=HOME, stdout=subprocess.DEVNULL)
         try:
-            target = before + rng.randrange(2, 40)
+            enough = before + rng.randrange(2, 40)
             give_up = time.monotonic() + 60
-            while len(log.read_text().split()) < target:
+            while len(log.read_text().split()) < enough:
                 assert victim.poll() is None
                 assert time.monotonic() < give_up
                 time.sleep(0.0005)
@@ -305,7 +500,7 @@ def test_kills_at_random_moments_lose_no_answer_and_hide_no_cost(tmp_path: Path)
             victim.wait()
         processed = [int(number) for number in log.read_text().split()]
         assert not accepted & set(processed[before:])
-        with Ledger(ledger_path) as ledger:
+        with Ledger(target, secret=secret) as ledger:
             keys = ledger.keys(images, fingerprint=ScriptedPlatform().info.fingerprint, epoch="pool")
             known, answers = ledger.lookup(keys, classes=len(CLASSES))
             balances = ledger.balances()
@@ -320,7 +515,7 @@ def test_kills_at_random_moments_lose_no_answer_and_hide_no_cost(tmp_path: Path)
     processed_at_last = [int(number) for number in log.read_text().split()]
     assert done.stdout == f"{n}\n"
     assert not accepted & set(processed_at_last[len(processed) :])
-    with Ledger(ledger_path) as ledger:
+    with Ledger(target, secret=secret) as ledger:
         charged = sum(b.charged for b in ledger.balances())
         assert charged - n == sum(b.unknown for b in ledger.balances()) <= kills * concurrency
     assert n <= len(processed_at_last) <= charged
@@ -372,7 +567,7 @@ def test_answers_come_back_bit_by_bit(answers: Answers) -> None:
         ledger.enrol({"ada": n})
         ledger.settle(pay(ledger, KEYS[:n]), KEYS[:n], answers)
         ledger.close()
-        with Ledger(ledger.path) as again:
+        with reopen(ledger) as again:
             known, found = again.lookup(KEYS[: n + 1], classes=classes)
         np.testing.assert_array_equal(known, [*answers.resolved, False])
         same(found, answers, rows=np.flatnonzero(answers.resolved))
@@ -442,7 +637,7 @@ def test_every_part_of_a_query_changes_its_key() -> None:
         flipped = np.asfortranarray(np.concatenate([touched, wide]))
         assert ledger.keys(flipped[::-1], **base) == [key, others[0]]
         ledger.close()
-        with Ledger(ledger.path) as again:
+        with reopen(ledger) as again:
             assert again.keys(wide, **base, repeat=0) == [key]
 
 
@@ -463,211 +658,3 @@ def test_no_epoch_can_pass_for_another(cases: list[tuple[str, int]]) -> None:
     with fresh_ledger() as ledger:
         keys = [ledger.keys(image, fingerprint="f" * 64, epoch=e, repeat=r)[0] for e, r in cases]
     assert len(set(keys)) == len(cases)
-
-
-def test_images_leave_no_trace_that_a_stranger_could_test() -> None:
-    """The file holds neither an image's bytes nor its plain SHA-256."""
-    images = np.random.default_rng(0).integers(0, 256, (3, 2, 3, 3), dtype=np.uint8)
-    with fresh_ledger() as ledger:
-        ledger.enrol({"ada": 3})
-        keys = ledger.keys(images, fingerprint="f", epoch="e")
-        ledger.settle(pay(ledger, keys), keys, labels(0, 1, 2))
-        ledger.close()
-        content = b"".join(p.read_bytes() for p in ledger.path.parent.iterdir())
-    assert keys[0] in content
-    for image in images:
-        assert image.tobytes() not in content
-        assert hashlib.sha256(image.tobytes()).digest() not in content
-
-
-# -- the file ---------------------------------------------------------------------------------------------------
-
-
-def test_the_secret_is_the_owners_alone() -> None:
-    """The secret's file is readable by its owner only, and no half-written one lies about."""
-    with fresh_ledger() as ledger:
-        secret = ledger.path.with_name("ledger.sqlite.key")
-        assert stat.S_IMODE(secret.stat().st_mode) == 0o600
-        assert len(secret.read_bytes()) == 32
-        assert [p.name for p in ledger.path.parent.iterdir() if ".key" in p.name] == ["ledger.sqlite.key"]
-
-
-def _random_bytes(path: Path) -> None:
-    path.write_bytes(np.random.default_rng(0).bytes(20_000))
-
-
-def _damaged(path: Path) -> None:
-    Ledger(path).close()
-    content = bytearray(path.read_bytes())
-    content[200:] = b"\xa5" * (len(content) - 200)
-    path.write_bytes(content)
-
-
-def _another_program(path: Path) -> None:
-    edit(path, "CREATE TABLE bookmarks (url TEXT)")
-
-
-def _another_meta(path: Path) -> None:
-    edit(path, "CREATE TABLE meta (id INTEGER, note TEXT)")
-
-
-def _newer(path: Path) -> None:
-    Ledger(path).close()
-    edit(path, "UPDATE meta SET value = '2' WHERE name = 'schema'")
-
-
-def _folder(path: Path) -> None:
-    path.mkdir()
-
-
-def _no_folder(path: Path) -> None:
-    path.parent.rmdir()
-    path.parent.write_text("a file where the folder should be")
-
-
-def _short_secret(path: Path) -> None:
-    Ledger(path).close()
-    path.with_name(path.name + ".key").write_bytes(b"short")
-
-
-def _unreadable_secret(path: Path) -> None:
-    path.with_name(path.name + ".key").mkdir()
-
-
-@pytest.mark.parametrize(
-    ("prepare", "sentence"),
-    [
-        (_random_bytes, "Expected an SQLite ledger in .*damaged or foreign"),
-        (_damaged, "Expected an SQLite ledger in .*damaged or foreign"),
-        (_another_program, "database of another program or version, with the tables bookmarks"),
-        (_another_meta, "database of another program or version, with the tables meta"),
-        (_newer, "Expected a ledger of version 1 in .*, got version 2. Use the ttca that wrote it, or a newer"),
-        (_folder, "Expected to open the ledger .* Check the folder's permissions"),
-        (_no_folder, "Expected a folder for the ledger"),
-        (_short_secret, "Expected 32 bytes in .*key, got 5. Put the original file back"),
-        (_unreadable_secret, "Expected to read or write the ledger's secret"),
-    ],
-)
-def test_a_file_that_is_no_ledger_is_a_sentence(prepare: Callable[[Path], None], sentence: str, tmp_path: Path) -> None:
-    """A foreign, damaged, newer or unwritable ledger, or a wrong secret, is a LedgerError that says what to do."""
-    path = tmp_path / "home" / "ledger.sqlite"
-    path.parent.mkdir()
-    prepare(path)
-    with pytest.raises(LedgerError, match=sentence):
-        Ledger(path)
-
-
-def test_a_foreign_database_is_left_as_it_was(tmp_path: Path) -> None:
-    """Refusing another program's database adds no table to it and writes no secret beside it."""
-    path = tmp_path / "places.sqlite"
-    _another_program(path)
-    with pytest.raises(LedgerError):
-        Ledger(path)
-    with closing(sqlite3.connect(path)) as connection:
-        assert connection.execute("SELECT name FROM sqlite_master").fetchall() == [("bookmarks",)]
-    assert not path.with_name("places.sqlite.key").exists()
-
-
-def _used(path: Path) -> None:
-    with Ledger(path) as ledger:
-        ledger.enrol({"ada": 5})
-        ledger.settle(pay(ledger, KEYS[:1]), KEYS[:1], labels(1))
-
-
-def test_a_used_ledger_without_its_secret_is_refused(tmp_path: Path) -> None:
-    """A ledger copied without its secret, or with another ledger's, does not quietly ask everything again."""
-    path, secret = tmp_path / "ledger.sqlite", tmp_path / "ledger.sqlite.key"
-    _used(path)
-    original = secret.read_bytes()
-    secret.unlink()
-    with pytest.raises(LedgerError, match=r"Expected the ledger's secret in .* put it back"):
-        Ledger(path)
-    assert not secret.exists()
-    secret.write_bytes(bytes(32))
-    with pytest.raises(LedgerError, match="got another ledger's"):
-        Ledger(path)
-    secret.write_bytes(original)
-    with Ledger(path) as ledger:
-        assert ledger.lookup(KEYS[:1], classes=3)[0].all()
-
-
-def test_an_unused_ledger_gets_a_new_secret(tmp_path: Path) -> None:
-    """Where nothing was asked yet, a lost secret is replaced."""
-    path, secret = tmp_path / "ledger.sqlite", tmp_path / "ledger.sqlite.key"
-    Ledger(path).close()
-    secret.unlink()
-    Ledger(path).close()
-    _used(path)
-    assert len(secret.read_bytes()) == 32
-
-
-@pytest.mark.parametrize(
-    ("column", "value"),
-    [
-        ("status", 7),
-        ("status", 300),
-        ("label", 3),
-        ("label", -1),
-        ("label", "cat"),
-        ("scores", b"\0" * 8),
-        ("scores", b"\0" * 16),
-        ("scores", b"\0" * 13),
-        ("scores", np.array([0, 0, 7], "<f4").tobytes()),
-        ("resolution", -1.0),
-    ],
-)
-def test_an_edited_answer_is_not_believed(column: str, value: object, tmp_path: Path) -> None:
-    """An answer in the file that no platform could have given is a LedgerError, not a number in a report."""
-    path = tmp_path / "ledger.sqlite"
-    _used(path)
-    edit(path, f"UPDATE answers SET {column} = ?", value)
-    with Ledger(path) as ledger, pytest.raises(LedgerError, match="Expected answers about 3 classes"):
-        ledger.lookup(KEYS[:1], classes=3)
-
-
-@pytest.mark.parametrize("name", ["a?b.sqlite", "a#b.sqlite", "100%25.sqlite", "ünï cödé.sqlite"])
-def test_any_file_name_will_do(name: str, tmp_path: Path) -> None:
-    """A path is a path, whatever it would mean in a URL."""
-    path = tmp_path / "quo?vadis=1" / name
-    _used(path)
-    assert path.is_file()
-    with Ledger(path) as ledger:
-        assert ledger.balances()[0].answered == 1
-
-
-def test_a_ledger_moves_with_its_secret(tmp_path: Path) -> None:
-    """A closed ledger copied to another folder with its key file finds every answer again."""
-    old, new = tmp_path / "old", tmp_path / "new"
-    _used(old / "ledger.sqlite")
-    shutil.copytree(old, new)
-    with Ledger(new / "ledger.sqlite") as ledger:
-        assert ledger.lookup(KEYS[:1], classes=3)[0].all()
-
-
-def test_a_ledger_held_by_another_program_is_a_sentence(tmp_path: Path) -> None:
-    """A file that another program keeps locked names the lock, and the ledger works again afterwards."""
-    path = tmp_path / "ledger.sqlite"
-    with Ledger(path) as ledger:
-        ledger.enrol({"ada": 5})
-        with closing(sqlite3.connect(path, isolation_level=None)) as other:
-            other.execute("BEGIN IMMEDIATE")
-            with ledger._engine.connect() as connection:
-                connection.exec_driver_sql("ROLLBACK")
-                connection.exec_driver_sql("PRAGMA busy_timeout = 1")
-            with pytest.raises(LedgerError, match="another program holds it"):
-                pay(ledger, KEYS[:1])
-            other.execute("ROLLBACK")
-        pay(ledger, KEYS[:1])
-        assert ledger.balances()[0].charged == 1
-
-
-def test_times_come_from_the_clock_given(tmp_path: Path) -> None:
-    """Attempts, outcomes and answers carry the time of the clock that was passed in."""
-    path = tmp_path / "ledger.sqlite"
-    times = iter([1.5, 2.5])
-    with Ledger(path, clock=lambda: next(times)) as ledger:
-        ledger.enrol({"ada": 5})
-        ledger.settle(pay(ledger, KEYS[:1]), KEYS[:1], labels(1))
-    with closing(sqlite3.connect(path)) as connection:
-        assert connection.execute("SELECT charged_at FROM requests").fetchall() == [(1.5,)]
-        assert connection.execute("SELECT at FROM outcomes UNION ALL SELECT at FROM answers").fetchall() == [(2.5,)] * 2

@@ -14,13 +14,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from tests.pooling.places import BACKENDS, fresh_ledger, reopen, use
 from tests.pooling.scripted import (
     CLASSES,
     IMAGE_SHAPE,
     ScriptedPlatform,
     answer_error,
     distinct,
-    fresh_ledger,
     patient,
     transport_error,
     truth,
@@ -33,6 +33,13 @@ from ttca.pooling.pool import GIVE_UP_AFTER, Cost, Member, QueryPool
 from ttca.progress import Reporter
 
 ADA = (Member("ada", 1000),)
+
+
+@pytest.fixture(params=BACKENDS, scope="module", autouse=True)
+def backend(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Run every test on both kinds of database."""
+    with use(request.param):
+        yield
 
 
 @pytest.fixture
@@ -206,7 +213,7 @@ def test_the_answer_accepted_first_is_the_one_returned(ledger: Ledger) -> None:
     """When another process gets its answer in first, this call returns that one, as every later call will."""
 
     def overtaken(_number: int, images: Images) -> Answers:
-        with Ledger(ledger.path) as other:
+        with reopen(ledger) as other:
             keys = other.keys(images, fingerprint=platform.info.fingerprint, epoch="pool")
             charge = other.charge("ada", keys, request_id="other", number=1, purpose="pool")
             other.settle(charge, keys, Answers.from_labels(np.full(len(images), 2), 3))

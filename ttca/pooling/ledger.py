@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import hmac
-import os
 import secrets
-import sqlite3
-import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -18,76 +14,21 @@ from typing import Any
 import numpy as np
 import sqlalchemy as sa
 from numpy.typing import NDArray
-from sqlalchemy.dialects.sqlite import insert
 
 from ttca.answers import Answers
-from ttca.errors import ChargeState, LedgerError, QuotaError, TTCAError
+from ttca.errors import ChargeState, LedgerError, QuotaError, RateError, TTCAError
 from ttca.images import Images
+from ttca.pooling import schema
+from ttca.pooling.database import PATIENCE_S, Database, read_secret
+from ttca.pooling.quotas import WINDOWS, Quota, wait_for
+from ttca.pooling.schema import answers as _answers
+from ttca.pooling.schema import attempts as _attempts
+from ttca.pooling.schema import members as _members
+from ttca.pooling.schema import meta as _meta
+from ttca.pooling.schema import outcomes as _outcomes
+from ttca.pooling.schema import requests as _requests
 
-__all__ = ["Balance", "Charge", "Ledger"]
-
-SCHEMA_VERSION = 1
-#: How long to wait for another program that writes to the file.
-BUSY_TIMEOUT_S = 60
-
-_schema = sa.MetaData()
-_meta = sa.Table(
-    "meta",
-    _schema,
-    sa.Column("name", sa.String, primary_key=True),
-    sa.Column("value", sa.String, nullable=False),
-)
-# ``charged`` is what a member has paid, net of refunds. It repeats what the attempts say, so that a quota is
-# checked and charged by one statement instead of a sum over every attempt ever made.
-_members = sa.Table(
-    "members",
-    _schema,
-    sa.Column("name", sa.String, primary_key=True),
-    sa.Column("quota", sa.Integer, nullable=False),
-    sa.Column("charged", sa.Integer, nullable=False),
-)
-_requests = sa.Table(
-    "requests",
-    _schema,
-    sa.Column("id", sa.Integer, primary_key=True),
-    sa.Column("request_id", sa.String, nullable=False),
-    sa.Column("number", sa.Integer, nullable=False),
-    sa.Column("member", sa.String, nullable=False),
-    sa.Column("purpose", sa.String, nullable=False),
-    sa.Column("charged_at", sa.Float, nullable=False),
-)
-_attempts = sa.Table(
-    "attempts",
-    _schema,
-    sa.Column("request", sa.Integer, primary_key=True),
-    sa.Column("position", sa.Integer, primary_key=True),
-    sa.Column("key", sa.LargeBinary(32), nullable=False),
-    sqlite_with_rowid=False,
-)
-# An attempt without an outcome is *unknown*: its process was killed while it was in flight, and nobody can say
-# whether the platform saw it. Nothing has to be written at a crash for that to be true.
-_outcomes = sa.Table(
-    "outcomes",
-    _schema,
-    sa.Column("request", sa.Integer, primary_key=True),
-    sa.Column("position", sa.Integer, primary_key=True),
-    sa.Column("outcome", sa.String, nullable=False),
-    sa.Column("at", sa.Float, nullable=False),
-    sa.Column("detail", sa.String),
-    sqlite_with_rowid=False,
-)
-_answers = sa.Table(
-    "answers",
-    _schema,
-    sa.Column("key", sa.LargeBinary(32), primary_key=True),
-    sa.Column("status", sa.Integer, nullable=False),
-    sa.Column("label", sa.Integer, nullable=False),
-    sa.Column("scores", sa.LargeBinary),
-    sa.Column("resolution", sa.Float, nullable=False),
-    sa.Column("request", sa.Integer, nullable=False),
-    sa.Column("at", sa.Float, nullable=False),
-    sqlite_with_rowid=False,
-)
+__all__ = ["Balance", "Charge", "Forgotten", "Ledger"]
 
 ANSWERED = "answered"
 
@@ -123,109 +64,169 @@ class Balance:
         return max(0, self.quota - self.charged)
 
 
+@dataclass(frozen=True)
+class Forgotten:
+    """What :meth:`Ledger.forget` removed: ``images`` named in ``attempts`` keys, and ``answers`` about them.
+
+    ``alias`` is the name under which what the member paid stays in the books.
+    """
+
+    alias: str
+    images: int
+    attempts: int
+    answers: int
+
+
 class Ledger:
-    """An SQLite file that survives ``kill -9`` at any moment and never asks twice what was answered.
+    """A database that survives ``kill -9`` at any moment and never asks twice what was answered.
 
     Parameters
     ----------
-    path : Path or str
-        The file. Next to it lies ``<name>.key``, the secret under which images are named (mode 0600): a query's
-        key is an HMAC-SHA256, so that nobody without the secret can test whether an image was asked.
+    target : Path or str
+        An SQLite file, or the URL of a PostgreSQL database (``postgresql://host/name``) that programs on several
+        machines share.
+    secret : Path, optional
+        The file with the secret under which images are named (32 bytes, mode 0600, written on first use): a query's
+        key is an HMAC-SHA256, so that nobody without the secret can test whether an image was asked. For an SQLite
+        file it is ``<name>.key`` next to it by default; for a server it must be named, and be the same for all who
+        share it.
     clock : callable
         Seconds since the epoch; passed in by tests.
+    patience_s : float
+        How long to wait for another program's lock, or for a server that is started again.
 
     Raises
     ------
     LedgerError
-        If the file is not a ledger, is of a newer version, its secret is missing or another one's, or the folder
-        cannot be written.
+        If it is no ledger, is of a newer version, its secret is missing or another one's, or it cannot be written.
 
     Notes
     -----
-    Safe for threads and for several processes: quota and cap are checked and charged in one ``BEGIN IMMEDIATE``
-    transaction. WAL with ``synchronous=NORMAL``: a killed process loses nothing; a power cut may lose the last
-    transactions, never the file.
+    Safe for threads and for several processes: quotas, rates and cap are checked and charged in one transaction that
+    locks them. SQLite: WAL with ``synchronous=NORMAL``; a killed process loses nothing, a power cut may lose the last
+    transactions, never the file. PostgreSQL: a broken connection is made again, and what was in flight is done
+    exactly once.
     """
 
-    def __init__(self, path: Path | str, *, clock: Callable[[], float] = time.time) -> None:
-        self.path = Path(path)
+    def __init__(
+        self,
+        target: Path | str,
+        *,
+        secret: Path | None = None,
+        clock: Callable[[], float] = time.time,
+        patience_s: float = PATIENCE_S,
+    ) -> None:
         self._clock = clock
-        # SQLite has one writer; waiting on a lock here is cheaper than waiting in its busy handler.
-        self._write_lock = threading.Lock()
-        # Not a URL in a string: a "?" in a folder's name would end the path.
-        self._engine = sa.create_engine(
-            sa.URL.create("sqlite", database=str(self.path)),
-            connect_args={"timeout": BUSY_TIMEOUT_S, "check_same_thread": False},
-        )
-        sa.event.listen(self._engine, "connect", _configure)
-        sa.event.listen(self._engine, "begin", _begin)
+        self._db = Database(target, patience_s=patience_s)
+        #: What it was opened with; another program opens the same ledger with these two.
+        self.target = target
+        #: Where it is, for people.
+        self.name = self._db.name
+        if secret is None:
+            if self._db.path is None:
+                raise LedgerError(
+                    "Expected the file with the secret of a ledger on a server, got none. Name the same one for "
+                    "everybody who shares the ledger."
+                )
+            secret = self._db.path.with_name(self._db.path.name + ".key")
+        self.secret_file = secret
         try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise LedgerError(f"Expected a folder for the ledger at {self.path.parent}, got: {error}.") from None
-        try:
-            # One write transaction for all of it: programs that start together agree on one file and one secret.
-            with self._transaction(write=True) as connection:
-                self._check_owner(connection)
-                _schema.create_all(connection)
-                self._check_version(connection)
-                self._secret = self._read_secret(connection)
-                self._check_secret(connection)
+            # One write transaction for all of it: programs that start together agree on tables and secret.
+            self._db.run(self._open, write=True)
         except BaseException:
             self.close()
             raise
 
     # -- people and money -------------------------------------------------------------------------------------
 
-    def enrol(self, quotas: Mapping[str, int], *, cap: int | None = None) -> None:
-        """Write down every member's quota (total queries) and the pool's cap; known members are updated.
+    def enrol(self, quotas: Mapping[str, int | Quota], *, cap: int | None = None) -> None:
+        """Write down what every member can pay and the pool's cap; known members are updated.
 
         Raises
         ------
         QuotaError
-            If a quota or the cap is not a whole number of at least 1.
+            If a quota, a rate or the cap is not a whole number of at least 1.
         """
-        for member, quota in quotas.items():
-            if not _countable(quota):
-                raise QuotaError(
-                    f"Expected a quota of at least 1 query for member {member!r}, got {quota}. "
-                    "Leave out members who cannot pay for a query."
-                )
-        if cap is not None and not _countable(cap):
+        rows = []
+        for member, given in sorted(quotas.items()):
+            quota = given if isinstance(given, Quota) else Quota(given)
+            quota.check(member)
+            rates = {w: None if v is None else int(v) for w, v in quota.rates().items()}
+            rows.append({"name": member, "quota": int(quota.total), "charged": 0, **rates})
+        if cap is not None and not Quota(cap).sound:
             raise QuotaError(f"Expected a cap of at least 1 query, got {cap}. Leave it out for no cap.")
-        rows = [{"name": m, "quota": int(q), "charged": 0} for m, q in quotas.items()]
-        statement = insert(_members)
-        statement = statement.on_conflict_do_update(index_elements=["name"], set_={"quota": statement.excluded.quota})
-        with self._transaction(write=True) as connection:
+        statement = self._db.insert(_members)
+        changed = {c: statement.excluded[c] for c in ("quota", *WINDOWS)}
+        statement = statement.on_conflict_do_update(index_elements=["name"], set_=changed)
+
+        def work(connection: sa.Connection) -> None:
             if rows:
                 connection.execute(statement, rows)
-            connection.execute(sa.delete(_meta).where(_meta.c.name == "cap"))
-            if cap is not None:
-                connection.execute(sa.insert(_meta), {"name": "cap", "value": str(int(cap))})
+            if cap is None:
+                connection.execute(sa.delete(_meta).where(_meta.c.name == "cap"))
+            else:
+                self._set_meta(connection, "cap", str(int(cap)))
 
-    def charge(self, member: str, keys: Sequence[bytes], *, request_id: str, number: int, purpose: str) -> Charge:
+        self._db.run(work, write=True)
+
+    def charge(
+        self,
+        member: str,
+        keys: Sequence[bytes],
+        *,
+        request_id: str,
+        number: int,
+        purpose: str,
+        owners: Sequence[str | None] | None = None,
+    ) -> Charge:
         """Charge one request of at least one query *before* it is sent; all or nothing.
+
+        Parameters
+        ----------
+        member : str
+            Who pays.
+        keys : sequence of bytes
+        request_id, number : str, int
+            The logical request, and which attempt at it this is.
+        purpose : str
+        owners : sequence of str or None, optional
+            Who brought each image, so that they can be forgotten.
 
         Raises
         ------
         QuotaError
             If the member's quota or the pool's cap would be exceeded. Nothing is charged then.
+        RateError
+            If the member's rate does not allow it yet; ``wait_s`` says when it will.
         """
         n = len(keys)
         if n == 0:
             raise LedgerError("Expected at least one query to charge, got none. Do not send empty requests.")
-        with self._transaction(write=True) as connection:
+        if owners is not None and len(owners) != n:
+            raise LedgerError(f"Expected one owner for each of {n} queries, got {len(owners)}.")
+        nonce = secrets.token_bytes(16)
+        tried = False
+
+        def work(connection: sa.Connection) -> int:
+            nonlocal tried
+            if tried and (done := _request_of(connection, nonce)) is not None:
+                return done
+            tried = True
             paid = connection.execute(
                 sa.update(_members)
                 .where(_members.c.name == member, _members.c.charged + n <= _members.c.quota)
                 .values(charged=_members.c.charged + n)
-            )
-            if paid.rowcount != 1:
+                .returning(_members.c.id, *(_members.c[w] for w in WINDOWS))
+            ).first()
+            if paid is None:
                 raise QuotaError(
                     f"Expected member {member!r} to have {n} queries left, but the quota does not allow it. "
                     "Raise the quota, or let other members join."
                 )
-            cap = connection.scalar(sa.select(_meta.c.value).where(_meta.c.name == "cap"))
+            now = self._clock()
+            _check_rates(connection, member, paid.id, n, {w: getattr(paid, w) for w in WINDOWS}, now)
+            # Locked, so that on a server two members cannot both take the last query of the cap.
+            cap = connection.scalar(sa.select(_meta.c.value).where(_meta.c.name == "cap").with_for_update())
             if cap is not None:
                 total = connection.scalar(sa.select(sa.func.sum(_members.c.charged))) or 0
                 if total > int(cap):
@@ -233,23 +234,34 @@ class Ledger:
                         f"Expected the pool to stay within its cap of {cap} queries, "
                         f"but {n} more would make {total}. Raise the cap to go on."
                     )
+            numbers = self._numbers(connection, [] if owners is None else owners)
             request = connection.execute(
-                sa.insert(_requests),
+                sa.insert(_requests).returning(_requests.c.id),
                 {
                     "request_id": request_id,
                     "number": number,
-                    "member": member,
+                    "member": paid.id,
                     "purpose": purpose,
-                    "charged_at": self._clock(),
+                    "charged_at": now,
+                    "paid": n,
+                    "nonce": nonce,
                 },
-            ).inserted_primary_key
-            if request is None:  # pragma: no cover - SQLite always returns it
-                raise LedgerError("Expected the ledger to number the request, got nothing.")
+            ).scalar_one()
             connection.execute(
                 sa.insert(_attempts),
-                [{"request": request[0], "position": i, "key": key} for i, key in enumerate(keys)],
+                [
+                    {
+                        "request": request,
+                        "position": i,
+                        "key": key,
+                        "owner": None if owners is None else numbers.get(owners[i] or ""),
+                    }
+                    for i, key in enumerate(keys)
+                ],
             )
-        return Charge(int(request[0]), member, n)
+            return int(request)
+
+        return Charge(self._db.run(work, write=True), member, n)
 
     def settle(self, charge: Charge, keys: Sequence[bytes], answers: Answers, *, detail: str | None = None) -> None:
         """Write down what came back; the first accepted answer of a key stays for ever.
@@ -280,88 +292,196 @@ class Ledger:
         ]
         silent: NDArray[np.bool_] = np.asarray(np.isnan(answers.scores).all(axis=1))
         rows = [
-            {
-                "key": keys[i],
-                "status": int(answers.status[i]),
-                "label": int(answers.labels[i]),
-                "scores": None if silent[i] else answers.scores[i].astype("<f4").tobytes(),
-                "resolution": float(answers.resolution[i]),
-                "request": charge.request,
-                "at": now,
-            }
+            (
+                i,
+                {
+                    "key": keys[i],
+                    "status": int(answers.status[i]),
+                    "label": int(answers.labels[i]),
+                    "scores": None if silent[i] else answers.scores[i].astype("<f4").tobytes(),
+                    "resolution": float(answers.resolution[i]),
+                    "request": charge.request,
+                    "at": now,
+                },
+            )
             for i in np.flatnonzero(resolved).tolist()
         ]
-        with self._transaction(write=True) as connection:
-            connection.execute(insert(_outcomes).on_conflict_do_nothing(), outcomes)
-            if rows:
-                connection.execute(insert(_answers).on_conflict_do_nothing(), rows)
+
+        def work(connection: sa.Connection) -> None:
+            connection.execute(self._db.insert(_outcomes).on_conflict_do_nothing(), outcomes)
+            # Whoever was forgotten while the request was in flight stays forgotten.
+            forgotten = set(
+                connection.scalars(
+                    sa.select(_attempts.c.position).where(_attempts.c.request == charge.request, _attempts.c.key == b"")
+                )
+            )
+            kept = [row for position, row in rows if position not in forgotten]
+            if kept:
+                connection.execute(self._db.insert(_answers).on_conflict_do_nothing(), kept)
+
+        self._db.run(work, write=True)
 
     def abandon(self, charge: Charge, state: ChargeState, *, detail: str) -> None:
-        """Write down that a whole request brought no answer, and refund it if it surely was not processed."""
+        """Write down that a whole request brought no answer, and refund it if it surely was not processed.
+
+        Raises
+        ------
+        LedgerError
+            If the request has an outcome already. Nothing is given back then.
+        """
+        # The moment tells this outcome from another one's when a server has to be asked twice.
         now = self._clock()
         rows = [
             {"request": charge.request, "position": i, "outcome": state.value, "at": now, "detail": _writable(detail)}
             for i in range(charge.n)
         ]
-        with self._transaction(write=True) as connection:
+        tried = False
+
+        def work(connection: sa.Connection) -> None:
+            nonlocal tried
+            known = connection.execute(
+                sa.select(_outcomes.c.outcome, _outcomes.c.at).where(_outcomes.c.request == charge.request)
+            ).all()
+            if known:
+                if tried and all(k == (state.value, now) for k in known):
+                    return
+                raise LedgerError(
+                    f"Expected a request without an outcome to abandon, got one that is {known[0].outcome}."
+                )
+            tried = True
             connection.execute(sa.insert(_outcomes), rows)
             if state is ChargeState.REFUNDED:
+                paid = connection.execute(
+                    sa.update(_requests)
+                    .where(_requests.c.id == charge.request)
+                    .values(paid=_requests.c.paid - charge.n)
+                    .returning(_requests.c.member)
+                ).scalar_one()
                 connection.execute(
-                    sa.update(_members)
-                    .where(_members.c.name == charge.member)
-                    .values(charged=_members.c.charged - charge.n)
+                    sa.update(_members).where(_members.c.id == paid).values(charged=_members.c.charged - charge.n)
                 )
 
+        self._db.run(work, write=True)
+
     def remaining(self) -> dict[str, int]:
-        """Return the queries each member can still pay, the pool's cap aside."""
-        with self._transaction() as connection:
-            rows = connection.execute(sa.select(_members).order_by(_members.c.name))
+        """Return the queries each member can still pay, rates and the pool's cap aside."""
+
+        def work(connection: sa.Connection) -> dict[str, int]:
+            rows = connection.execute(sa.select(_members).where(_payers()).order_by(_members.c.name))
             return {r.name: max(0, r.quota - r.charged) for r in rows}
+
+        return self._db.run(work)
 
     def cap_remaining(self) -> int | None:
         """Return the queries the pool can still pay, None without a cap."""
-        with self._transaction() as connection:
+
+        def work(connection: sa.Connection) -> int | None:
             cap = connection.scalar(sa.select(_meta.c.value).where(_meta.c.name == "cap"))
             total = connection.scalar(sa.select(sa.func.sum(_members.c.charged))) or 0
-        return None if cap is None else max(0, int(cap) - int(total))
+            return None if cap is None else max(0, int(cap) - int(total))
+
+        return self._db.run(work)
 
     def balances(self) -> list[Balance]:
         """Return who paid what, counted from the attempts themselves."""
-        with self._transaction() as connection:
-            counts: dict[str, dict[str, int]] = {}
+
+        def work(connection: sa.Connection) -> list[Balance]:
+            counts: dict[int, dict[str, int]] = {}
             # Not labelled "outcome": the grouping would mean the column, where attempts without an outcome and those
             # marked unknown are two groups.
             ended = sa.func.coalesce(_outcomes.c.outcome, ChargeState.UNKNOWN.value).label("ended")
             for row in connection.execute(
                 sa.select(_requests.c.member, ended, sa.func.count().label("n"))
                 .select_from(_joined())
-                .group_by(_requests.c.member, "ended")
+                .group_by(_requests.c.member, ended)
             ):
                 counts.setdefault(row.member, {})[row.ended] = row.n
-            members = connection.execute(sa.select(_members).order_by(_members.c.name)).all()
-        return [
-            Balance(
-                member=m.name,
-                quota=m.quota,
-                charged=m.charged,
-                answered=counts.get(m.name, {}).get(ANSWERED, 0),
-                unusable=counts.get(m.name, {}).get(ChargeState.CHARGED.value, 0),
-                unknown=counts.get(m.name, {}).get(ChargeState.UNKNOWN.value, 0),
-                refunded=counts.get(m.name, {}).get(ChargeState.REFUNDED.value, 0),
-            )
-            for m in members
-        ]
+            members = connection.execute(sa.select(_members).where(_payers()).order_by(_members.c.name)).all()
+            return [
+                Balance(
+                    member=m.name,
+                    quota=m.quota,
+                    charged=m.charged,
+                    answered=counts.get(m.id, {}).get(ANSWERED, 0),
+                    unusable=counts.get(m.id, {}).get(ChargeState.CHARGED.value, 0),
+                    unknown=counts.get(m.id, {}).get(ChargeState.UNKNOWN.value, 0),
+                    refunded=counts.get(m.id, {}).get(ChargeState.REFUNDED.value, 0),
+                )
+                for m in members
+            ]
+
+        return self._db.run(work)
 
     def paid(self) -> dict[str, int]:
         """Return the queries charged (refunds out) by purpose."""
-        with self._transaction() as connection:
+
+        def work(connection: sa.Connection) -> dict[str, int]:
             rows = connection.execute(
-                sa.select(_requests.c.purpose, sa.func.count().label("n"))
-                .select_from(_joined())
-                .where(sa.func.coalesce(_outcomes.c.outcome, "") != ChargeState.REFUNDED.value)
+                sa.select(_requests.c.purpose, sa.func.sum(_requests.c.paid).label("n"))
+                .where(_requests.c.paid > 0)
                 .group_by(_requests.c.purpose)
             )
             return {r.purpose: int(r.n) for r in rows}
+
+        return self._db.run(work)
+
+    def spend_by_day(self) -> dict[str, int]:
+        """Return the queries charged (refunds out) by UTC day, ``YYYY-MM-DD``, in order."""
+        day = self._db.day(_requests.c.charged_at).label("day")
+
+        def work(connection: sa.Connection) -> dict[str, int]:
+            rows = connection.execute(
+                sa.select(day, sa.func.sum(_requests.c.paid).label("n"))
+                .where(_requests.c.paid > 0)
+                .group_by(day)
+                .order_by(day)
+            )
+            return {str(np.datetime64(int(r.day), "D")): int(r.n) for r in rows}
+
+        return self._db.run(work)
+
+    def asked_and_answered(self) -> tuple[int, int]:
+        """Return how many different queries were ever charged, and how many of them have an accepted answer."""
+
+        def work(connection: sa.Connection) -> tuple[int, int]:
+            asked = sa.select(sa.func.count(sa.distinct(_attempts.c.key))).where(_attempts.c.key != b"")
+            answered = sa.select(sa.func.count()).select_from(_answers)
+            return int(connection.scalar(asked) or 0), int(connection.scalar(answered) or 0)
+
+        return self._db.run(work)
+
+    def forget(self, member: str) -> Forgotten:
+        """Remove a member's name, what their images are named by, and the answers about these images.
+
+        What they paid stays, under an alias, and so do their attempts, as tombstones without a key: the books must
+        still agree with the platform's own log.
+
+        Raises
+        ------
+        QuotaError
+            If no member has the name.
+        """
+        alias = f"forgotten-{secrets.token_hex(4)}"
+        now = self._clock()
+
+        def work(connection: sa.Connection) -> Forgotten:
+            number = connection.scalar(sa.select(_members.c.id).where(_members.c.name == member))
+            if number is None:
+                raise QuotaError(f"Expected the name of a member in {self.name}, got {member!r}. See: ttca pool status")
+            owned = sa.select(_attempts.c.key).where(_attempts.c.owner == number, _attempts.c.key != b"")
+            images = connection.scalar(sa.select(sa.func.count()).select_from(owned.distinct().subquery())) or 0
+            answers = connection.execute(sa.delete(_answers).where(_answers.c.key.in_(owned))).rowcount
+            attempts = connection.execute(
+                sa.update(_attempts).where(_attempts.c.owner == number, _attempts.c.key != b"").values(key=b"")
+            ).rowcount
+            connection.execute(
+                sa.update(_members)
+                .where(_members.c.id == number)
+                .values(name=alias, quota=_members.c.charged, forgotten_at=now)
+            )
+            return Forgotten(alias, int(images), int(attempts), int(answers))
+
+        return self._db.run(work, write=True)
 
     # -- queries and answers ----------------------------------------------------------------------------------
 
@@ -377,11 +497,14 @@ class Ledger:
             _answers.c.key, _answers.c.status, _answers.c.label, _answers.c.scores, _answers.c.resolution
         ).where(_answers.c.key.in_(sa.bindparam("keys", expanding=True)))
         unique = list(dict.fromkeys(keys))
-        with self._transaction() as connection:
+
+        def work(connection: sa.Connection) -> None:
             # SQLite before 3.32 takes 999 parameters in one statement.
             for i in range(0, len(unique), 900):
                 for row in connection.execute(statement, {"keys": unique[i : i + 900]}):
-                    found[row[0]] = row
+                    found[bytes(row[0])] = row
+
+        self._db.run(work)
         result = Answers.failed(len(keys), classes)
         known = np.zeros(len(keys), np.bool_)
         try:
@@ -399,15 +522,19 @@ class Ledger:
             return known, replace(result)
         except (TTCAError, TypeError, ValueError, OverflowError) as error:
             raise LedgerError(
-                f"Expected answers about {classes} classes in {self.path}, got one that cannot be read ({error}). "
-                "The file was made for another platform or was edited."
+                f"Expected answers about {classes} classes in {self.name}, got one that cannot be read ({error}). "
+                "The ledger was made for another platform or was edited."
             ) from None
 
-    # -- the file ---------------------------------------------------------------------------------------------
+    def is_same(self, other: Ledger) -> bool:
+        """Whether the other one is kept in the same place."""
+        return self._db.place == other._db.place
+
+    # -- the database -----------------------------------------------------------------------------------------
 
     def close(self) -> None:
         """Close every connection; the ledger can be opened again at any time."""
-        self._engine.dispose()
+        self._db.close()
 
     def __enter__(self) -> Ledger:
         return self
@@ -415,76 +542,104 @@ class Ledger:
     def __exit__(self, *exc: object) -> None:
         self.close()
 
-    @contextlib.contextmanager
-    def _transaction(self, *, write: bool = False) -> Iterator[sa.Connection]:
-        try:
-            with (
-                self._write_lock if write else contextlib.nullcontext(),
-                self._engine.connect().execution_options(ttca_write=write) as connection,
-                connection.begin(),
-            ):
-                yield connection
-        except sa.exc.DBAPIError as error:
-            raise LedgerError(_sentence(self.path, str(error.orig))) from None
-
-    def _check_owner(self, connection: sa.Connection) -> None:
-        tables = set(sa.inspect(connection).get_table_names())
-        if tables and not set(_schema.tables) <= tables:
+    def _open(self, connection: sa.Connection) -> None:
+        if self._db.is_server:
+            # Two programs that make the same tables at once would both fail.
+            connection.execute(sa.select(sa.func.pg_advisory_xact_lock(0x77CA)))
+        found = set(sa.inspect(connection).get_table_names())
+        if found and not set(schema.tables.tables) <= found:
             raise LedgerError(
-                f"Expected a ledger in {self.path}, got the database of another program or version, with the tables "
-                f"{', '.join(sorted(tables))}. Give the ledger a file of its own."
+                f"Expected a ledger in {self.name}, got the database of another program or version, with the tables "
+                f"{', '.join(sorted(found))}. Give the ledger a {'database' if self._db.is_server else 'file'} of its "
+                "own."
             )
+        if not found:
+            schema.tables.create_all(connection)
+            self._set_meta(connection, "schema", str(schema.SCHEMA_VERSION))
+        self._migrate(connection)
+        self._check_secret(connection)
 
-    def _check_version(self, connection: sa.Connection) -> None:
-        version = connection.scalar(sa.select(_meta.c.value).where(_meta.c.name == "schema"))
-        if version is None:
-            connection.execute(sa.insert(_meta), {"name": "schema", "value": str(SCHEMA_VERSION)})
-        elif version != str(SCHEMA_VERSION):
+    def _migrate(self, connection: sa.Connection) -> None:
+        version = connection.scalar(sa.select(_meta.c.value).where(_meta.c.name == "schema")) or ""
+        if not version.isdecimal() or not 1 <= int(version) <= schema.SCHEMA_VERSION:
             raise LedgerError(
-                f"Expected a ledger of version {SCHEMA_VERSION} in {self.path}, got version {version}. "
+                f"Expected a ledger of version {schema.SCHEMA_VERSION} in {self.name}, got version {version}. "
                 "Use the ttca that wrote it, or a newer one."
             )
-
-    def _read_secret(self, connection: sa.Connection) -> bytes:
-        path = self.path.with_name(self.path.name + ".key")
-        try:
-            if not path.exists():
-                if connection.scalar(sa.select(sa.func.count()).select_from(_requests)):
-                    raise LedgerError(
-                        f"Expected the ledger's secret in {path}, got no such file. Without it no answer can be "
-                        "found again: put it back from where the ledger was copied."
-                    )
-                # Written whole under another name first: a kill never leaves half a secret.
-                partial = path.with_name(f"{path.name}.{secrets.token_hex(4)}")
-                descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-                with os.fdopen(descriptor, "wb") as file:
-                    file.write(secrets.token_bytes(32))
-                    file.flush()
-                    os.fsync(file.fileno())
-                partial.replace(path)
-            secret = path.read_bytes()
-        except OSError as error:
-            raise LedgerError(
-                f"Expected to read or write the ledger's secret in {path}, got: {error}. "
-                "Check the folder's permissions."
-            ) from None
-        if len(secret) != 32:
-            raise LedgerError(f"Expected 32 bytes in {path}, got {len(secret)}. Put the original file back.")
-        return secret
+        schema.migrate(connection, int(version))
 
     def _check_secret(self, connection: sa.Connection) -> None:
         """Raise when the secret is another ledger's: every answer would seem missing and be paid for again."""
+        used = connection.scalar(sa.select(_requests.c.id).limit(1)) is not None
+        self._secret = read_secret(self.secret_file, used=used)
         mark = hmac.new(self._secret, b"ttca ledger", hashlib.sha256).hexdigest()
         known = connection.scalar(sa.select(_meta.c.value).where(_meta.c.name == "secret"))
         if known == mark:
             return
-        if known is not None and connection.scalar(sa.select(sa.func.count()).select_from(_requests)):
+        if known is not None and (used or self._db.is_server):
             raise LedgerError(
-                f"Expected the secret of this ledger in {self.path}.key, got another ledger's. "
-                "Put back the one that lay next to it."
+                f"Expected the secret of the ledger {self.name} in {self.secret_file}, got another ledger's. "
+                "Put the right one there."
             )
-        connection.execute(sa.delete(_meta).where(_meta.c.name == "secret"))
-        connection.execute(sa.insert(_meta), {"name": "secret", "value": mark})
+        self._set_meta(connection, "secret", mark)
+
+    def _set_meta(self, connection: sa.Connection, name: str, value: str) -> None:
+        statement = self._db.insert(_meta).values(name=name, value=value)
+        connection.execute(statement.on_conflict_do_update(index_elements=["name"], set_={"value": value}))
+
+    def _numbers(self, connection: sa.Connection, names: Sequence[str | None]) -> dict[str, int]:
+        """Return the numbers of these names; who is new is written down as one who does not pay."""
+        wanted = sorted({n for n in names if n})
+        if not wanted:
+            return {}
+        statement = sa.select(_members.c.name, _members.c.id).where(_members.c.name.in_(wanted))
+        known = {str(r.name): int(r.id) for r in connection.execute(statement)}
+        if len(known) < len(wanted):
+            new = [{"name": n, "quota": 0, "charged": 0} for n in wanted if n not in known]
+            connection.execute(self._db.insert(_members).on_conflict_do_nothing(), new)
+            known = {str(r.name): int(r.id) for r in connection.execute(statement)}
+        return known
+
+
+def _request_of(connection: sa.Connection, nonce: bytes) -> int | None:
+    """Return the request that was written under this nonce, if its transaction was kept after all."""
+    number = connection.scalar(
+        sa.select(_requests.c.id).where(_requests.c.nonce == nonce).order_by(_requests.c.id.desc()).limit(1)
+    )
+    return None if number is None else int(number)
+
+
+def _check_rates(
+    connection: sa.Connection, member: str, number: int, n: int, rates: Mapping[str, int | None], now: float
+) -> None:
+    """Raise where the member's last second, minute or day leaves no room for n more queries."""
+    for window, limit in rates.items():
+        if limit is None:
+            continue
+        seconds = WINDOWS[window]
+        if n > limit:
+            raise QuotaError(
+                f"Expected requests within the rate of member {member!r}, {limit} {window.replace('_', ' ')}, got one "
+                f"of {n} queries. Use smaller batches."
+            )
+        # What a clock that was set back has left in the future counts as just paid.
+        recent = sa.and_(_requests.c.member == number, _requests.c.charged_at > now - seconds, _requests.c.paid > 0)
+        used = connection.scalar(sa.select(sa.func.sum(_requests.c.paid)).where(recent)) or 0
+        if used + n <= limit:
+            continue
+        past = connection.execute(
+            sa.select(_requests.c.charged_at, _requests.c.paid).where(recent).order_by(_requests.c.charged_at)
+        ).all()
+        wait = wait_for(n, limit, seconds, now, [(float(t), int(p)) for t, p in past])
+        raise RateError(
+            f"Expected member {member!r} to stay within {limit} queries {window.replace('_', ' ')}, but {used} are "
+            f"paid and {n} more are too many for now. There is room in {wait:.1f} s.",
+            wait_s=wait,
+        )
+
+
+def _payers() -> sa.ColumnElement[bool]:
+    return sa.or_(_members.c.quota > 0, _members.c.charged > 0)
 
 
 def _joined() -> sa.Join:
@@ -494,46 +649,6 @@ def _joined() -> sa.Join:
     )
 
 
-def _countable(number: object) -> bool:
-    """Whether it is a whole number of queries, at least 1, that SQLite can hold."""
-    if isinstance(number, bool) or not isinstance(number, int | float | np.integer):
-        return False
-    return bool(1 <= number < 2**63) and int(number) == number
-
-
 def _writable(detail: str | None) -> str | None:
-    """Return the text without lone surrogates, which a platform's JSON may bring and SQLite refuses."""
-    return None if detail is None else detail.encode("utf-8", "replace").decode()
-
-
-def _configure(connection: Any, _record: Any) -> None:
-    # SQLAlchemy, not the driver, decides when a transaction begins.
-    connection.isolation_level = None
-    # SQLite does not wait for its lock when it turns a new file to WAL; programs that start together must.
-    give_up = time.monotonic() + BUSY_TIMEOUT_S
-    while True:
-        try:
-            connection.execute("PRAGMA journal_mode=WAL").close()
-            break
-        except sqlite3.OperationalError as error:
-            if "locked" not in str(error) or time.monotonic() > give_up:
-                raise
-            time.sleep(0.005)
-    connection.execute("PRAGMA synchronous=NORMAL").close()
-
-
-def _begin(connection: sa.Connection) -> None:
-    write = connection.get_execution_options().get("ttca_write", False)
-    connection.exec_driver_sql("BEGIN IMMEDIATE" if write else "BEGIN")
-
-
-def _sentence(path: Path, reason: str) -> str:
-    if "locked" in reason:
-        return f"Expected to write to the ledger {path}, but another program holds it ({reason}). Stop that one first."
-    if "full" in reason:
-        return f"Expected room on the disk for the ledger {path}, got: {reason}. Free some space and run again."
-    if "malformed" in reason or "not a database" in reason:
-        return f"Expected an SQLite ledger in {path}, got a damaged or foreign file ({reason}). Restore a copy of it."
-    if "readonly" in reason or "unable to open" in reason:
-        return f"Expected to open the ledger {path} for writing, got: {reason}. Check the folder's permissions."
-    return f"Expected the ledger {path} to work, got: {reason}."
+    """Return the text without lone surrogates and NULs, which a platform's JSON may bring and databases refuse."""
+    return None if detail is None else detail.encode("utf-8", "replace").decode().replace("\0", "?")

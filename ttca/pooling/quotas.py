@@ -1,12 +1,82 @@
-"""Who pays: share queries among members in proportion to what each has left."""
+"""Who pays: what a member can pay, in all and at a time, and how queries are shared among members."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
 
 from ttca.errors import QuotaError
 
-__all__ = ["share_out"]
+__all__ = ["WINDOWS", "Quota", "share_out", "wait_for"]
+
+#: The windows of a rate, in seconds. Each slides: whatever second, minute or day one looks at, it holds no more.
+WINDOWS: dict[str, float] = {"per_second": 1.0, "per_minute": 60.0, "per_day": 86400.0}
+
+
+@dataclass(frozen=True)
+class Quota:
+    """What one member can pay: ``total`` queries in all, and at most so many in any second, minute or day."""
+
+    total: int
+    per_second: int | None = None
+    per_minute: int | None = None
+    per_day: int | None = None
+
+    @property
+    def sound(self) -> bool:
+        """Whether every number given is a whole one of at least 1 that a database can hold."""
+        return _countable(self.total) and all(v is None or _countable(v) for v in self.rates().values())
+
+    @property
+    def largest_request(self) -> int | None:
+        """The most queries that the rates allow at once; None without rates."""
+        return min((v for v in self.rates().values() if v is not None), default=None)
+
+    def rates(self) -> dict[str, int | None]:
+        """Return the rates by the names in :data:`WINDOWS`."""
+        return {name: getattr(self, name) for name in WINDOWS}
+
+    def check(self, member: str) -> None:
+        """Raise a QuotaError where a number is not a whole one of at least 1."""
+        if not _countable(self.total):
+            raise QuotaError(
+                f"Expected a quota of at least 1 query for member {member!r}, got {self.total}. "
+                "Leave out members who cannot pay for a query."
+            )
+        if not self.sound:
+            raise QuotaError(
+                f"Expected rates of at least 1 query for member {member!r}, got {self.rates()}. "
+                "Leave out those that do not hold."
+            )
+
+
+def wait_for(n: int, limit: int, seconds: float, now: float, past: Sequence[tuple[float, int]]) -> float:
+    """Return the seconds until a sliding window has room for n more queries, at least 0.
+
+    Parameters
+    ----------
+    n, limit : int
+        n ≤ limit, both at least 1.
+    seconds : float
+        The window's length.
+    now : float
+    past : sequence of (time, queries)
+        What was paid within the window, oldest first; times after ``now`` count as well.
+
+    Notes
+    -----
+    A request paid at t leaves the window at t + seconds. *Ours.*
+    """
+    used = sum(paid for _, paid in past)
+    wait = 0.0
+    for at, paid in past:
+        if used + n <= limit:
+            break
+        used -= paid
+        wait = max(wait, at + seconds - now)
+    return wait
 
 
 def share_out(queries: int, remaining: Mapping[str, int]) -> dict[str, int]:
@@ -47,3 +117,10 @@ def share_out(queries: int, remaining: Mapping[str, int]) -> dict[str, int]:
     for m in by_rest[: queries - sum(shares.values())]:
         shares[m] += 1
     return {m: s for m, s in shares.items() if s}
+
+
+def _countable(number: object) -> bool:
+    """Whether it is a whole number of queries, at least 1, that a database can hold."""
+    if isinstance(number, bool) or not isinstance(number, int | float | np.integer):
+        return False
+    return bool(1 <= number < 2**63) and int(number) == number

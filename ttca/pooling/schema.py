@@ -1,0 +1,121 @@
+"""What stands in a ledger's database: the tables, their version, and the way from every older version."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import sqlalchemy as sa
+
+__all__ = ["SCHEMA_VERSION", "answers", "attempts", "members", "meta", "migrate", "outcomes", "requests", "tables"]
+
+SCHEMA_VERSION = 2
+
+tables = sa.MetaData()
+#: SQLite numbers rows only where the column is an INTEGER; PostgreSQL's is half as long as needed.
+_Number = sa.BigInteger().with_variant(sa.Integer, "sqlite")
+
+meta = sa.Table(
+    "meta",
+    tables,
+    sa.Column("name", sa.String, primary_key=True),
+    sa.Column("value", sa.String, nullable=False),
+)
+# ``charged`` is what a member has paid, net of refunds. It repeats what the attempts say, so that a quota is
+# checked and charged by one statement instead of a sum over every attempt ever made. A quota of 0 belongs to those
+# who brought images and do not pay, and to those who were forgotten.
+members = sa.Table(
+    "members",
+    tables,
+    sa.Column("id", _Number, primary_key=True),
+    sa.Column("name", sa.String, nullable=False, unique=True),
+    sa.Column("quota", sa.BigInteger, nullable=False),
+    sa.Column("charged", sa.BigInteger, nullable=False),
+    sa.Column("per_second", sa.BigInteger),
+    sa.Column("per_minute", sa.BigInteger),
+    sa.Column("per_day", sa.BigInteger),
+    sa.Column("forgotten_at", sa.Float),
+)
+# ``paid`` is the number of attempts, 0 once refunded: rates are sums of it. ``nonce`` tells a request that was
+# written, though the connection broke before it could say so, from one that was not.
+requests = sa.Table(
+    "requests",
+    tables,
+    sa.Column("id", _Number, primary_key=True),
+    sa.Column("request_id", sa.String, nullable=False),
+    sa.Column("number", sa.Integer, nullable=False),
+    sa.Column("member", sa.BigInteger, nullable=False),
+    sa.Column("purpose", sa.String, nullable=False),
+    sa.Column("charged_at", sa.Float, nullable=False),
+    sa.Column("paid", sa.BigInteger, nullable=False),
+    sa.Column("nonce", sa.LargeBinary(16)),
+    sa.Index("requests_by_member", "member", "charged_at"),
+)
+# ``owner`` is who brought the image, where that is known; ``key`` is empty once they were forgotten.
+attempts = sa.Table(
+    "attempts",
+    tables,
+    sa.Column("request", sa.BigInteger, primary_key=True),
+    sa.Column("position", sa.Integer, primary_key=True),
+    sa.Column("key", sa.LargeBinary(32), nullable=False),
+    sa.Column("owner", sa.BigInteger),
+    sqlite_with_rowid=False,
+)
+# An attempt without an outcome is *unknown*: its process was killed while it was in flight, and nobody can say
+# whether the platform saw it. Nothing has to be written at a crash for that to be true.
+outcomes = sa.Table(
+    "outcomes",
+    tables,
+    sa.Column("request", sa.BigInteger, primary_key=True),
+    sa.Column("position", sa.Integer, primary_key=True),
+    sa.Column("outcome", sa.String, nullable=False),
+    sa.Column("at", sa.Float, nullable=False),
+    sa.Column("detail", sa.String),
+    sqlite_with_rowid=False,
+)
+answers = sa.Table(
+    "answers",
+    tables,
+    sa.Column("key", sa.LargeBinary(32), primary_key=True),
+    sa.Column("status", sa.Integer, nullable=False),
+    sa.Column("label", sa.Integer, nullable=False),
+    sa.Column("scores", sa.LargeBinary),
+    sa.Column("resolution", sa.Float, nullable=False),
+    sa.Column("request", sa.BigInteger, nullable=False),
+    sa.Column("at", sa.Float, nullable=False),
+    sqlite_with_rowid=False,
+)
+
+
+def migrate(connection: sa.Connection, version: int) -> None:
+    """Bring the tables from an older version to this one, in the caller's transaction: all of it or nothing."""
+    for step in range(version, SCHEMA_VERSION):
+        _STEPS[step](connection)
+    connection.execute(sa.update(meta).where(meta.c.name == "schema").values(value=str(SCHEMA_VERSION)))
+
+
+def _number_members(connection: sa.Connection) -> None:
+    """1 → 2: members have numbers and rates, requests say what is paid of them, attempts who owns their image."""
+    run = connection.exec_driver_sql
+    for name in ("members", "requests"):
+        run(f"ALTER TABLE {name} RENAME TO {name}_1")
+    for table in (members, requests):
+        table.create(connection)
+    run("INSERT INTO members (name, quota, charged) SELECT name, quota, charged FROM members_1 ORDER BY name")
+    # Former members' names stand in requests only where somebody edited the file; they are kept all the same.
+    run(
+        "INSERT INTO members (name, quota, charged) SELECT DISTINCT member, 0, 0 FROM requests_1 "
+        "WHERE member NOT IN (SELECT name FROM members)"
+    )
+    run(
+        "INSERT INTO requests (id, request_id, number, member, purpose, charged_at, paid) "
+        "SELECT r.id, r.request_id, r.number, m.id, r.purpose, r.charged_at, "
+        "(SELECT COUNT(*) FROM attempts a LEFT JOIN outcomes o ON o.request = a.request AND o.position = a.position "
+        " WHERE a.request = r.id AND COALESCE(o.outcome, '') <> 'refunded') "
+        "FROM requests_1 r JOIN members m ON m.name = r.member"
+    )
+    run("ALTER TABLE attempts ADD COLUMN owner BIGINT")
+    for name in ("members", "requests"):
+        run(f"DROP TABLE {name}_1")
+
+
+_STEPS: dict[int, Callable[[sa.Connection], None]] = {1: _number_members}
