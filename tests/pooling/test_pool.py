@@ -358,39 +358,58 @@ def test_a_retried_request_loses_nothing(charge: ChargeState, ledger: Ledger) ->
     assert totals(ledger)["charged"] == (12 if charge is ChargeState.REFUNDED else 36)
 
 
-def test_an_unreadable_first_answer_stops_at_one_request(ledger: Ledger) -> None:
-    """A platform that speaks otherwise costs one attempt of one request, which stays charged."""
+def unreadable(*numbers: int) -> ScriptedPlatform:
+    """Return a platform that has no readable answer to any request with one of these images of ``distinct``."""
+    bad = {image.tobytes() for number in numbers for image in distinct(1, start=number)}
+
+    def script(_number: int, images: Images) -> Answers:
+        if bad & {image.tobytes() for image in images}:
+            raise answer_error()
+        return truth(images)
+
+    return ScriptedPlatform(script)
+
+
+def test_an_unreadable_first_answer_stops_early(ledger: Ledger) -> None:
+    """A platform that speaks otherwise costs one request and three images asked alone, which stay charged."""
     platform = failing(answer_error)
     with pytest.raises(AnswerError, match="a poem"):
         one_at_a_time(platform, ledger).ask(distinct(40))
-    assert len(platform.attempts) == 1
-    assert totals(ledger) == {"charged": 4, "answered": 0, "unusable": 4, "unknown": 0, "refunded": 0}
+    assert [len(a.images) for a in platform.attempts] == [4, *[1] * GIVE_UP_AFTER]
+    assert totals(ledger) == {"charged": 7, "answered": 0, "unusable": 7, "unknown": 0, "refunded": 0}
 
 
-@pytest.mark.parametrize("error", [answer_error, lambda: transport_error(ChargeState.UNKNOWN)])
-def test_a_later_failure_is_an_abstention(error: Callable[[], Exception], ledger: Ledger) -> None:
+def test_a_later_failure_is_an_abstention(ledger: Ledger) -> None:
     """One request that brings nothing leaves its own rows unanswered, and a later call asks only for those."""
-    platform = ScriptedPlatform()
 
     def script(_number: int, images: Images) -> Answers:
         if np.array_equal(images[0], distinct(1, start=8)[0]):
-            raise error()
+            raise transport_error(ChargeState.UNKNOWN)
         return truth(images)
 
-    platform.script = script
-    answers = one_at_a_time(platform, ledger).ask(distinct(20))
+    answers = one_at_a_time(ScriptedPlatform(script), ledger).ask(distinct(20))
     assert np.flatnonzero(answers.status == Status.FAILED).tolist() == [8, 9, 10, 11]
     healthy = ScriptedPlatform()
     agree(one_at_a_time(healthy, ledger).ask(distinct(20)), truth(distinct(20)))
     assert healthy.queries == 4
 
 
-def test_an_unreadable_leftover_does_not_block_the_others(ledger: Ledger) -> None:
-    """When an earlier call got answers, an unreadable answer to the first request left over is an abstention."""
-    one_at_a_time(ScriptedPlatform(), ledger).ask(distinct(4))
-    platform = failing(answer_error, at=lambda number: number == 0)
-    answers = one_at_a_time(platform, ledger).ask(distinct(16))
-    assert np.flatnonzero(answers.status == Status.FAILED).tolist() == [4, 5, 6, 7]
+@pytest.mark.parametrize("bad", [(0,), (9,), (0, 19), (0, 5, 10, 15)])
+def test_an_image_that_cannot_be_taken_costs_no_other_its_answer(bad: tuple[int, ...], ledger: Ledger) -> None:
+    """A request that cannot be read is asked again image by image, also when it is the very first one."""
+    platform = unreadable(*bad)
+    answers = one_at_a_time(platform, ledger).ask(distinct(20))
+    assert np.flatnonzero(answers.status == Status.FAILED).tolist() == list(bad)
+    spoiled = len({i // 4 for i in bad})
+    assert totals(ledger) == {
+        "charged": 20 + 4 * spoiled,
+        "answered": 20 - len(bad),
+        "unusable": 4 * spoiled + len(bad),
+        "unknown": 0,
+        "refunded": 0,
+    }
+    again = one_at_a_time(platform, ledger).ask(distinct(24))
+    assert np.flatnonzero(again.status == Status.FAILED).tolist() == list(bad)
 
 
 def test_rows_without_a_usable_answer_are_charged_and_asked_again(ledger: Ledger) -> None:
@@ -411,20 +430,19 @@ def test_rows_without_a_usable_answer_are_charged_and_asked_again(ledger: Ledger
 
 
 def test_a_platform_that_stops_answering_ends_the_asking(ledger: Ledger) -> None:
-    """So many requests in a row without an answer raise; what came before is in the ledger."""
+    """So many images in a row without an answer raise; what came before is in the ledger."""
     platform = failing(answer_error, at=lambda number: number >= 5)
     with pytest.raises(AnswerError):
         one_at_a_time(platform, ledger).ask(distinct(100))
-    assert len(platform.attempts) == 5 + GIVE_UP_AFTER
+    assert len(platform.attempts) == 5 + 1 + GIVE_UP_AFTER
     assert totals(ledger)["answered"] == 20
 
 
 def test_failures_apart_do_not_end_the_asking(ledger: Ledger) -> None:
     """Failures with answers in between never add up to giving up."""
-    platform = failing(answer_error, at=lambda number: number % GIVE_UP_AFTER != 0)
-    answers = one_at_a_time(platform, ledger).ask(distinct(60))
-    assert int(answers.answered.sum()) == 20
-    assert len(platform.attempts) == 15
+    bad = [i for i in range(60) if i % GIVE_UP_AFTER]
+    answers = one_at_a_time(unreadable(*bad), ledger).ask(distinct(60))
+    assert np.flatnonzero(~answers.answered).tolist() == bad
 
 
 def test_a_refused_key_stops_at_once(ledger: Ledger) -> None:
@@ -553,10 +571,10 @@ def test_answers_about_something_else_are_not_believed(answers: Answers, ledger:
     if len(answers) == 4:
         answers = Answers(answers.status, answers.labels * 0, answers.scores[:, :1], answers.resolution)
     platform = ScriptedPlatform(lambda _number, _images: answers)
-    with pytest.raises(AnswerError, match="Expected answers about 4 images and 3 classes"):
+    with pytest.raises(AnswerError, match="Expected answers about 1 images and 3 classes"):
         one_at_a_time(platform, ledger).ask(distinct(8))
-    assert len(platform.attempts) == 1
-    assert totals(ledger) == {"charged": 4, "answered": 0, "unusable": 4, "unknown": 0, "refunded": 0}
+    assert len(platform.attempts) == 1 + GIVE_UP_AFTER
+    assert totals(ledger) == {"charged": 7, "answered": 0, "unusable": 7, "unknown": 0, "refunded": 0}
     agree(one_at_a_time(ScriptedPlatform(), ledger).ask(distinct(8)), truth(distinct(8)))
 
 
@@ -669,3 +687,193 @@ def test_whatever_the_platform_does_the_books_are_right(
         assert all(b.charged <= b.quota for b in ledger.balances())
         assert cap is None or books["charged"] <= cap
         assert platform.most_in_flight <= batch * workers
+
+
+# -- rates ------------------------------------------------------------------------------------------------------
+
+
+class Hours:
+    """A wall clock and the sleeping that moves it, for any number of threads."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+        self.slept: list[float] = []
+        self._lock = threading.Lock()
+
+    def __call__(self) -> float:
+        return self.now
+
+    def sleep(self, seconds: float) -> None:
+        """Let the time pass at once."""
+        with self._lock:
+            self.now += seconds
+            self.slept.append(seconds)
+
+
+def test_a_rate_is_waited_for_and_never_exceeded() -> None:
+    """With five queries a minute, twelve queries come in three windows, and waits add up to what the rate demands."""
+    hours = Hours()
+    with fresh_ledger(clock=hours) as ledger:
+        members = [Member("ada", 100, per_minute=5)]
+        pool = QueryPool(ScriptedPlatform(), ledger, members, concurrency=8, batch=4, policy=patient(sleep=hours.sleep))
+        assert pool.seconds(12) == 120
+        agree(pool.ask(distinct(12)), truth(distinct(12)))
+        assert 119 <= sum(hours.slept) <= 121
+        assert totals(ledger)["charged"] == 12
+
+
+def test_a_member_whose_rate_has_room_pays_instead() -> None:
+    """Nobody waits for one member while another may pay."""
+    hours = Hours()
+    with fresh_ledger(clock=hours) as ledger:
+        members = [Member("ada", 100, per_day=2), Member("ben", 50)]
+        pool = QueryPool(ScriptedPlatform(), ledger, members, concurrency=4, batch=4, policy=patient(sleep=hours.sleep))
+        agree(pool.ask(distinct(30)), truth(distinct(30)))
+        assert hours.slept == []
+        assert {b.member: b.charged for b in ledger.balances()} == {"ada": 2, "ben": 28}
+
+
+def test_a_wait_that_is_too_long_says_when_to_come_back() -> None:
+    """A day's rate that is used up ends the asking with the hour to return; what came is kept and completed then."""
+    hours = Hours()
+    with fresh_ledger(clock=hours) as ledger:
+        pool = QueryPool(
+            ScriptedPlatform(), ledger, [Member("ada", 100, per_day=6)], batch=2, policy=patient(sleep=hours.sleep)
+        )
+        with pytest.raises(QuotaError, match=r"has room in 86400 s, longer than the 60 s .* Run this again after 20"):
+            pool.ask(distinct(9))
+        assert totals(ledger)["answered"] == 6
+        assert hours.slept == []
+        hours.now += 86400
+        agree(pool.ask(distinct(9)), truth(distinct(9)))
+        assert totals(ledger)["charged"] == 9
+
+
+def test_requests_are_no_larger_than_a_rate() -> None:
+    """A member with three queries a second sends at most three images at once."""
+    hours = Hours()
+    with fresh_ledger(clock=hours) as ledger:
+        platform = ScriptedPlatform()
+        members = [Member("ada", 20, per_second=3), Member("ben", 20)]
+        pool = QueryPool(platform, ledger, members, concurrency=16, batch=8, policy=patient(sleep=hours.sleep))
+        pool.ask(distinct(20))
+        sizes = {m: {len(a.images) for a in platform.attempts if a.credential.member == m} for m in ("ada", "ben")}
+        assert max(sizes["ada"]) <= 3
+        assert max(sizes["ben"]) == 8
+
+
+def test_the_time_told_beforehand_follows_the_pace_so_far(ledger: Ledger) -> None:
+    """Without rates nothing is known before the first answer; after it, queries take as long as those before."""
+    hours = Hours()
+
+    def slow(_number: int, images: Images) -> Answers:
+        hours.now += 3.0
+        return truth(images)
+
+    with fresh_ledger(clock=hours) as timed:
+        pool = one_at_a_time(ScriptedPlatform(slow), timed)
+        assert pool.seconds(100) is None
+        pool.ask(distinct(8))
+        assert pool.seconds(100) == pytest.approx(75)
+
+
+def test_a_request_asleep_wakes_when_the_asking_ends(ledger: Ledger) -> None:
+    """A request that was told to come back in a minute does not keep a failed asking open for that minute."""
+    asleep = threading.Event()
+
+    def script(number: int, images: Images) -> Answers:
+        if number == 1:
+            asleep.set()
+            error = transport_error(ChargeState.REFUNDED, status=429)
+            error.retry_after = 50.0
+            raise error
+        if number:
+            assert asleep.wait(30)
+            raise transport_error(ChargeState.REFUNDED, retryable=False, status=401)
+        return truth(images)
+
+    began = time.monotonic()
+    with pytest.raises(PlatformError, match="status 401"):
+        QueryPool(ScriptedPlatform(script), ledger, ADA, concurrency=4, batch=2).ask(distinct(6))
+    assert time.monotonic() - began < 25
+
+
+# -- single flight, owners, actions -----------------------------------------------------------------------------
+
+
+def test_threads_that_ask_the_same_at_once_pay_once(ledger: Ledger) -> None:
+    """Four threads with the same images get the same answers, and the platform is asked once."""
+    begun, go = threading.Event(), threading.Event()
+
+    def script(_number: int, images: Images) -> Answers:
+        begun.set()
+        assert go.wait(30)
+        return truth(images)
+
+    platform = ScriptedPlatform(script)
+    pool = one_at_a_time(platform, ledger)
+    got: list[Answers] = []
+    threads = [threading.Thread(target=lambda: got.append(pool.ask(distinct(10)))) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    assert begun.wait(30)
+    go.set()
+    for thread in threads:
+        thread.join(30)
+    assert len(got) == 4
+    for answers in got:
+        agree(answers, truth(distinct(10)))
+    assert platform.queries == 10
+    assert totals(ledger)["charged"] == 10
+
+
+def test_a_thread_that_fails_leaves_its_queries_to_the_other(ledger: Ledger) -> None:
+    """When the one that asks is refused, the one that waited asks for itself."""
+    begun, go = threading.Event(), threading.Event()
+
+    def script(number: int, images: Images) -> Answers:
+        if number == 0:
+            begun.set()
+            assert go.wait(30)
+            raise transport_error(ChargeState.REFUNDED, retryable=False, status=401)
+        return truth(images)
+
+    pool = one_at_a_time(ScriptedPlatform(script), ledger)
+    errors: list[Exception] = []
+
+    def first() -> None:
+        try:
+            pool.ask(distinct(4))
+        except PlatformError as error:
+            errors.append(error)
+
+    thread = threading.Thread(target=first)
+    thread.start()
+    assert begun.wait(30)
+    second = threading.Timer(0.0, go.set)
+    second.start()
+    agree(pool.ask(distinct(4)), truth(distinct(4)))
+    thread.join(30)
+    assert len(errors) == 1
+
+
+def test_owners_are_written_down_and_can_be_forgotten(ledger: Ledger) -> None:
+    """Whose image a query is about is booked, whoever pays; forgetting them asks their images again."""
+    platform = ScriptedPlatform()
+    pool = one_at_a_time(platform, ledger)
+    with pytest.raises(ConfigError, match="one owner for each of 6 images, got 1"):
+        pool.ask(distinct(6), owners=["eve"])
+    pool.ask(distinct(6), owners=["eve", "ada"] * 3)
+    gone = ledger.forget("eve")
+    assert (gone.images, gone.answers) == (3, 3)
+    assert pool.cost(distinct(6)).queries == 3
+
+
+def test_actions_that_share_a_ledger_have_their_own_bills(ledger: Ledger) -> None:
+    """Queries are booked under the action that asked; what another one asked is free, and not on the bill."""
+    first, second = (one_at_a_time(ScriptedPlatform(), ledger, action=name) for name in ("first", "second"))
+    first.ask(distinct(6))
+    second.ask(distinct(10), purpose="audit")
+    assert ledger.paid(action="first") == {"pool": 6}
+    assert ledger.paid(action="second") == {"audit": 4}
+    assert ledger.paid() == {"pool": 6, "audit": 4}

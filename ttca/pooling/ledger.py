@@ -177,6 +177,7 @@ class Ledger:
         request_id: str,
         number: int,
         purpose: str,
+        action: str | None = None,
         owners: Sequence[str | None] | None = None,
     ) -> Charge:
         """Charge one request of at least one query *before* it is sent; all or nothing.
@@ -188,7 +189,8 @@ class Ledger:
         keys : sequence of bytes
         request_id, number : str, int
             The logical request, and which attempt at it this is.
-        purpose : str
+        purpose, action : str
+            What the queries are booked as, and for whom, where several actions share the ledger.
         owners : sequence of str or None, optional
             Who brought each image, so that they can be forgotten.
 
@@ -241,6 +243,7 @@ class Ledger:
                     "request_id": request_id,
                     "number": number,
                     "member": paid.id,
+                    "action": action,
                     "purpose": purpose,
                     "charged_at": now,
                     "paid": n,
@@ -412,18 +415,46 @@ class Ledger:
 
         return self._db.run(work)
 
-    def paid(self) -> dict[str, int]:
-        """Return the queries charged (refunds out) by purpose."""
+    def paid(self, *, action: str | None = None) -> dict[str, int]:
+        """Return the queries charged (refunds out) by purpose; of one action, and what no action was named for."""
+        whose = sa.true() if action is None else sa.or_(_requests.c.action == action, _requests.c.action.is_(None))
 
         def work(connection: sa.Connection) -> dict[str, int]:
             rows = connection.execute(
                 sa.select(_requests.c.purpose, sa.func.sum(_requests.c.paid).label("n"))
-                .where(_requests.c.paid > 0)
+                .where(_requests.c.paid > 0, whose)
                 .group_by(_requests.c.purpose)
             )
             return {r.purpose: int(r.n) for r in rows}
 
         return self._db.run(work)
+
+    def now(self) -> float:
+        """Return the time as the ledger writes it down, in seconds since the epoch."""
+        return self._clock()
+
+    def was_unusable(self, key: bytes, *, before: float) -> bool:
+        """Return whether the platform processed this query to no avail before that time."""
+        found = (
+            sa.select(_outcomes.c.request)
+            .select_from(_joined())
+            .where(_outcomes.c.outcome == ChargeState.CHARGED.value, _outcomes.c.at < before, _attempts.c.key == key)
+            .limit(1)
+        )
+        return self._db.run(lambda connection: connection.scalar(found)) is not None
+
+    def pace(self, *, requests: int = 100) -> float | None:
+        """Return the mean seconds a request took, of the last so many that were answered; None where none was."""
+        last = (
+            sa.select((_outcomes.c.at - _requests.c.charged_at).label("seconds"))
+            .join_from(_requests, _outcomes, _outcomes.c.request == _requests.c.id)
+            .where(_outcomes.c.position == 0, _outcomes.c.outcome == ANSWERED)
+            .order_by(_requests.c.id.desc())
+            .limit(requests)
+            .subquery()
+        )
+        mean = self._db.run(lambda connection: connection.scalar(sa.select(sa.func.avg(last.c.seconds))))
+        return None if mean is None else max(0.0, float(mean))
 
     def spend_by_day(self) -> dict[str, int]:
         """Return the queries charged (refunds out) by UTC day, ``YYYY-MM-DD``, in order."""

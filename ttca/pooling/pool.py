@@ -4,21 +4,23 @@ from __future__ import annotations
 
 import contextlib
 import threading
+import time
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ttca.answers import Answers
-from ttca.errors import AnswerError, ConfigError, QuotaError, TransportError, TTCAError
+from ttca.errors import AnswerError, ConfigError, QuotaError, RateError, TransportError, TTCAError
 from ttca.images import Images, check_images
 from ttca.platforms.base import Credential, Platform
 from ttca.platforms.retry import RetryPolicy
 from ttca.pooling.ledger import Balance, Charge, Ledger
-from ttca.pooling.quotas import share_out
+from ttca.pooling.quotas import Quota, least_seconds, share_out
 from ttca.progress import Reporter, silent
 
 __all__ = ["Cost", "Member", "QueryPool"]
@@ -29,11 +31,19 @@ GIVE_UP_AFTER = 3
 
 @dataclass(frozen=True)
 class Member:
-    """One who takes part: a name, a quota in queries, and the *name* of the variable with their key, if any."""
+    """One who takes part: a name, a quota in queries, the *name* of the variable with their key, and rates if any."""
 
     name: str
     quota: int
     key_variable: str | None = None
+    per_second: int | None = None
+    per_minute: int | None = None
+    per_day: int | None = None
+
+    @property
+    def allowance(self) -> Quota:
+        """What they can pay, in all and at a time."""
+        return Quota(self.quota, self.per_second, self.per_minute, self.per_day)
 
 
 @dataclass(frozen=True)
@@ -75,6 +85,8 @@ class QueryPool:
     batch : int
         The most images of one request; bounded by the platform's own limit and by ``concurrency``.
     policy : RetryPolicy, optional
+    action : str, optional
+        Under whose name queries are booked, where several actions share the ledger.
     reporter : Reporter, optional
 
     Raises
@@ -93,6 +105,7 @@ class QueryPool:
         concurrency: int = 64,
         batch: int = 16,
         policy: RetryPolicy | None = None,
+        action: str | None = None,
         reporter: Reporter = silent,
     ) -> None:
         if concurrency < 1 or batch < 1:
@@ -107,10 +120,12 @@ class QueryPool:
         self.ledger = ledger
         self.members = {m.name: m for m in members}
         self.policy = policy or RetryPolicy()
+        self.action = action
         self._reporter = reporter
+        self._in_flight = _InFlight()
         self._concurrency = concurrency
         self._batch = batch
-        ledger.enrol({m.name: m.quota for m in members}, cap=cap)
+        ledger.enrol({m.name: m.allowance for m in members}, cap=cap)
 
     def cost(self, images: Images, *, epoch: str = "pool", repeat: int = 0) -> Cost:
         """Return what :meth:`ask` would have to pay; sends nothing."""
@@ -118,19 +133,43 @@ class QueryPool:
         missing = {k for k, ok in zip(keys, known.tolist(), strict=True) if not ok}
         return Cost(len(checked), int(known.sum()), len(missing), self._affordable())
 
-    def ask(self, images: Images, *, purpose: str = "pool", epoch: str = "pool", repeat: int = 0) -> Answers:
+    def seconds(self, queries: int) -> float | None:
+        """Return how long so many queries may take: what rates demand, or the platform's own pace so far if longer.
+
+        None where nothing was asked yet and no member has a rate.
+        """
+        left = self.ledger.remaining()
+        members = [(left.get(m.name, 0), m.allowance) for m in self.members.values()]
+        rated = least_seconds(min(queries, sum(n for n, _ in members)), members)
+        pace = self.ledger.pace()
+        if pace is None:
+            return rated or None
+        size = self._size()
+        return max(rated, -(-queries // size) * pace / max(1, self._concurrency // size))
+
+    def ask(
+        self,
+        images: Images,
+        *,
+        purpose: str = "pool",
+        epoch: str = "pool",
+        repeat: int = 0,
+        owners: Sequence[str] | None = None,
+    ) -> Answers:
         """Return the platform's answers, one row per image, in order; ask only what the ledger does not hold.
 
         Parameters
         ----------
         images : uint8 array, shape (N, H, W, 3)
-            Identical images are asked once.
+            Identical images are asked once, also when several threads ask for them at one moment.
         purpose : str
             What the queries are booked as (``pool``, ``verification`` …).
         epoch : str
             Answers of another epoch are not reused: verification opens its own.
         repeat : int
             Ask the same image again (0, 1, 2 …) to measure the platform's own noise.
+        owners : sequence of N str, optional
+            Who brought each image, so that they can be forgotten.
 
         Returns
         -------
@@ -143,22 +182,38 @@ class QueryPool:
         ImageError
             Before anything is sent.
         QuotaError
-            If the quotas or the cap do not allow the queries; before anything is sent.
+            If the quotas or the cap do not allow the queries, before anything is sent; or if all members' rates
+            leave no room for longer than we wait, saying when they will.
         PlatformError
             If the platform is down, refuses the key, or stops giving usable answers. Every answer that came is
             in the ledger; run again to go on.
+
+        Notes
+        -----
+        A request whose answer cannot be read is asked again image by image, so that one image the platform cannot
+        take does not cost the others their answers. Images that were unreadable alone in an earlier call do not speak
+        against a platform that has answered others.
         """
         checked, keys, known, answers = self._look_up(images, epoch, repeat)
-        first_row: dict[bytes, int] = {}
+        if owners is not None and len(owners) != len(checked):
+            raise ConfigError(f"Expected one owner for each of {len(checked)} images, got {len(owners)}.")
+        missing: dict[bytes, int] = {}
         for i in np.flatnonzero(~known).tolist():
-            first_row.setdefault(keys[i], i)
-        if not first_row:
+            missing.setdefault(keys[i], i)
+        if not missing:
             return answers
-        rows = list(first_row.values())
-        requests = self._plan(rows)
         progress = _Progress(answers_before=bool(known.any()))
-        with self._reporter.track(f"asking ({purpose})", len(rows), unit="queries") as advance:
-            self._run(requests, checked, keys, purpose, progress, advance)
+        task = _Task(checked, keys, owners, purpose, progress, self.ledger.now())
+        while missing:
+            with self._in_flight.claim(missing) as (mine, others):
+                if mine:
+                    self._ask_all([missing[k] for k in mine], task)
+            if not others:
+                break
+            # Another thread asks these at this moment. Whatever it could not get is asked here after all.
+            self._in_flight.wait_for(others)
+            still = self.ledger.lookup(others, classes=len(self.platform.info.classes))[0]
+            missing = {k: missing[k] for k, ok in zip(others, still.tolist(), strict=True) if not ok}
         # Read back, not collected: another process may have had the same query accepted first, and this call must
         # say what every later one will.
         return self.ledger.lookup(keys, classes=len(self.platform.info.classes))[1]
@@ -183,8 +238,16 @@ class QueryPool:
         cap = self.ledger.cap_remaining()
         return left if cap is None else min(left, cap)
 
+    def _ask_all(self, rows: Sequence[int], task: _Task) -> None:
+        requests = self._plan(rows)
+        with self._reporter.track(f"asking ({task.purpose})", len(rows), unit="queries") as advance:
+            self._run(requests, task, advance)
+
+    def _size(self) -> int:
+        return min(self._batch, self.platform.info.max_batch, self._concurrency)
+
     def _plan(self, rows: Sequence[int]) -> list[_Request]:
-        """Share the rows out to members and cut each share into requests."""
+        """Share the rows out to members and cut each share into requests that their rates allow."""
         cap = self.ledger.cap_remaining()
         if cap is not None and cap < len(rows):
             raise QuotaError(
@@ -193,30 +256,24 @@ class QueryPool:
             )
         left = {m: n for m, n in self.ledger.remaining().items() if m in self.members}
         shares = share_out(len(rows), left)
-        size = min(self._batch, self.platform.info.max_batch, self._concurrency)
         requests: list[_Request] = []
         start = 0
         for member, share in shares.items():
+            size = min(self._size(), self.members[member].allowance.largest_request or self._size())
             for i in range(start, start + share, size):
                 part = tuple(rows[i : min(i + size, start + share)])
                 requests.append(_Request(member, part, uuid.uuid4().hex))
             start += share
         return requests
 
-    def _run(
-        self,
-        requests: Sequence[_Request],
-        images: Images,
-        keys: Sequence[bytes],
-        purpose: str,
-        progress: _Progress,
-        advance: Callable[[int], None],
-    ) -> None:
+    def _run(self, requests: Sequence[_Request], task: _Task, advance: Callable[[int], None]) -> None:
+        progress = task.progress
+
         def one(request: _Request) -> None:
             if progress.stopped:
                 return
             try:
-                self._ask_one(request, images, keys, purpose, progress)
+                self._ask_one(request, task)
             except BaseException:
                 # At once, not when the waiting thread wakes up: by then others would have been sent.
                 progress.stop()
@@ -226,8 +283,7 @@ class QueryPool:
         # The first request goes alone: a platform that is down or speaks otherwise costs one request, not many.
         one(requests[0])
         progress.raise_if_stopped()
-        size = min(self._batch, self.platform.info.max_batch, self._concurrency)
-        executor = ThreadPoolExecutor(max(1, self._concurrency // size), thread_name_prefix="ttca-pool")
+        executor = ThreadPoolExecutor(max(1, self._concurrency // self._size()), thread_name_prefix="ttca-pool")
         try:
             futures: list[Future[None]] = [executor.submit(one, r) for r in requests[1:]]
             done, _ = wait(futures, return_when=FIRST_EXCEPTION)
@@ -237,25 +293,21 @@ class QueryPool:
             # Whatever ended the loop, requests in flight are settled before the error is shown.
             progress.stop()
             executor.shutdown(wait=True, cancel_futures=True)
+            progress.go_on()
         progress.raise_if_stopped()
 
-    def _ask_one(
-        self,
-        request: _Request,
-        images: Images,
-        keys: Sequence[bytes],
-        purpose: str,
-        progress: _Progress,
-    ) -> None:
-        info = self.platform.info
-        batch = images[list(request.rows)]
-        batch_keys = [keys[i] for i in request.rows]
+    def _ask_one(self, request: _Request, task: _Task) -> None:
+        info, progress = self.platform.info, task.progress
+        batch = task.images[list(request.rows)]
+        keys = [task.keys[i] for i in request.rows]
+        owners = None if task.owners is None else [task.owners[i] for i in request.rows]
+        sleep = progress.sleep if self.policy.sleep is time.sleep else self.policy.sleep
 
         def once(number: int) -> Answers:
             if number > 1 and progress.stopped:
                 # Another request ended the asking while this one waited for its next try.
                 raise _Stopped
-            charge = self._charge(request.member, batch_keys, request.request_id, number, purpose)
+            charge = self._charge(request, keys, owners, number, task, sleep)
             payer = charge.member
             credential = Credential(payer, self.members[payer].key_variable)
             try:
@@ -272,11 +324,19 @@ class QueryPool:
                 error.member, error.attempt = payer, number
                 self.ledger.abandon(charge, error.charge, detail=str(error)[:500])
                 raise
-            self.ledger.settle(charge, batch_keys, answers, detail="no usable answer in this row")
+            self.ledger.settle(charge, keys, answers, detail="no usable answer in this row")
             return answers
 
         try:
-            answers = self.policy.run(once)
+            answers = replace(self.policy, sleep=sleep).run(once)
+        except AnswerError as error:
+            if len(request.rows) > 1:
+                # Which image spoiled the answer shows when each is asked alone.
+                for row in request.rows:
+                    if not progress.stopped:
+                        self._ask_one(_Request(request.member, (row,), uuid.uuid4().hex), task)
+            elif not (progress.answers_before and self.ledger.was_unusable(keys[0], before=task.began)):
+                progress.failed(error)
         except TransportError as error:
             progress.failed(error)
         except _Stopped:
@@ -284,17 +344,97 @@ class QueryPool:
         else:
             progress.came(answers)
 
-    def _charge(self, payer: str, keys: Sequence[bytes], request_id: str, number: int, purpose: str) -> Charge:
-        """Charge the planned member, or, when retries have used up that quota, the one with most left."""
+    def _charge(
+        self,
+        request: _Request,
+        keys: Sequence[bytes],
+        owners: Sequence[str] | None,
+        number: int,
+        task: _Task,
+        sleep: Callable[[float], None],
+    ) -> Charge:
+        """Charge the planned member; one with room left where that one has none; or wait until somebody has."""
+        n = len(keys)
+        while True:
+            refusals: list[QuotaError] = []
+            for payer in self._payers(request.member, n):
+                try:
+                    return self.ledger.charge(
+                        payer,
+                        keys,
+                        request_id=request.request_id,
+                        number=number,
+                        purpose=task.purpose,
+                        action=self.action,
+                        owners=owners,
+                    )
+                except QuotaError as error:
+                    # Another thread may have spent what was left a moment ago.
+                    refusals.append(error)
+            waits = [error.wait_s for error in refusals if isinstance(error, RateError)]
+            if not waits:
+                raise refusals[0]
+            if min(waits) > self.policy.longest_wait_s:
+                when = datetime.fromtimestamp(time.time() + min(waits), UTC)
+                raise QuotaError(
+                    f"Expected a member whose rate leaves room for {n} queries, but the first has room in "
+                    f"{min(waits):.0f} s, longer than the {self.policy.longest_wait_s:g} s we wait here. Every answer "
+                    f"that came is in the ledger. Run this again after {when:%Y-%m-%d %H:%M:%S} UTC."
+                )
+            sleep(min(waits))
+            if task.progress.stopped:
+                raise _Stopped
+
+    def _payers(self, planned: str, n: int) -> Iterator[str]:
+        """Yield the planned member, then, only if that one is refused, the others with most left first."""
+        yield planned
+        left = {m: k for m, k in self.ledger.remaining().items() if m in self.members and m != planned and k >= n}
+        for other in sorted(left, key=lambda m: (-left[m], m)):
+            if n <= (self.members[other].allowance.largest_request or n):
+                yield other
+
+
+@dataclass(frozen=True)
+class _Task:
+    """What one call of :meth:`QueryPool.ask` is about."""
+
+    images: Images
+    keys: Sequence[bytes]
+    owners: Sequence[str] | None
+    purpose: str
+    progress: _Progress
+    began: float
+
+
+class _InFlight:
+    """Which queries are being asked by a thread of this pool, so that no other thread asks them too."""
+
+    def __init__(self) -> None:
+        self._claims: dict[bytes, threading.Event] = {}
+        self._lock = threading.Lock()
+
+    @contextlib.contextmanager
+    def claim(self, keys: Collection[bytes]) -> Iterator[tuple[list[bytes], list[bytes]]]:
+        """Give the keys that are this thread's to ask, and those that others are asking; free them at the end."""
+        released = threading.Event()
+        with self._lock:
+            mine = [k for k in keys if k not in self._claims]
+            others = [k for k in keys if k in self._claims]
+            self._claims.update(dict.fromkeys(mine, released))
         try:
-            return self.ledger.charge(payer, keys, request_id=request_id, number=number, purpose=purpose)
-        except QuotaError:
-            left = {m: n for m, n in self.ledger.remaining().items() if m in self.members and m != payer}
-            for other in sorted((m for m in left if left[m] >= len(keys)), key=lambda m: (-left[m], m)):
-                # Another thread may have spent what was left a moment ago.
-                with contextlib.suppress(QuotaError):
-                    return self.ledger.charge(other, keys, request_id=request_id, number=number, purpose=purpose)
-            raise
+            yield mine, others
+        finally:
+            with self._lock:
+                for key in mine:
+                    del self._claims[key]
+            released.set()
+
+    def wait_for(self, keys: Sequence[bytes]) -> None:
+        """Return once nobody asks any of these any more."""
+        with self._lock:
+            waiting = {self._claims[k] for k in keys if k in self._claims}
+        for released in waiting:
+            released.wait()
 
 
 class _Stopped(Exception):
@@ -309,11 +449,20 @@ class _Progress:
 
     def __init__(self, *, answers_before: bool) -> None:
         self._lock = threading.Lock()
-        self._answers_before = answers_before
+        self.answers_before = answers_before
         self._usable = False
         self._failures_in_a_row = 0
         self._error: TTCAError | None = None
-        self.stopped = False
+        self._ended = threading.Event()
+
+    @property
+    def stopped(self) -> bool:
+        """Whether no further request may begin."""
+        return self._ended.is_set()
+
+    def sleep(self, seconds: float) -> None:
+        """Wait so long, or until the asking ends: nobody waits for a request that will not be sent."""
+        self._ended.wait(seconds)
 
     def came(self, answers: Answers) -> None:
         """Count a request that was answered."""
@@ -327,15 +476,20 @@ class _Progress:
             self._failures_in_a_row += 1
             unreadable = isinstance(error, AnswerError)
             hopeless = not error.retryable and not unreadable
-            # An unreadable answer to the first request left over from last time must not block the others for ever.
-            first = not self._usable and not (unreadable and self._answers_before)
+            # One image that the platform cannot take may well be the first.
+            first = not self._usable and not unreadable
             if hopeless or first or self._failures_in_a_row >= GIVE_UP_AFTER:
                 self._error = self._error or error
-                self.stopped = True
+                self._ended.set()
 
     def stop(self) -> None:
         """Let no further request begin."""
-        self.stopped = True
+        self._ended.set()
+
+    def go_on(self) -> None:
+        """Let requests begin again, unless an error has ended the asking."""
+        if self._error is None:
+            self._ended.clear()
 
     def raise_if_stopped(self) -> None:
         """Raise the first error that ended the asking."""

@@ -9,7 +9,7 @@ import numpy as np
 
 from ttca.errors import QuotaError
 
-__all__ = ["WINDOWS", "Quota", "share_out", "wait_for"]
+__all__ = ["WINDOWS", "Quota", "least_seconds", "share_out", "wait_for"]
 
 #: The windows of a rate, in seconds. Each slides: whatever second, minute or day one looks at, it holds no more.
 WINDOWS: dict[str, float] = {"per_second": 1.0, "per_minute": 60.0, "per_day": 86400.0}
@@ -77,6 +77,44 @@ def wait_for(n: int, limit: int, seconds: float, now: float, past: Sequence[tupl
         used -= paid
         wait = max(wait, at + seconds - now)
     return wait
+
+
+def least_seconds(queries: int, members: Sequence[tuple[int, Quota]]) -> float:
+    """Return the seconds that rates alone make so many queries take, whatever the platform's speed.
+
+    Parameters
+    ----------
+    queries : int
+    members : sequence of (queries left, Quota)
+
+    Returns
+    -------
+    float
+        0.0 where the first window has room for all; infinity where the members have not so many left.
+
+    Notes
+    -----
+    Every member begins with an empty window and pays as early as the rates allow. *Ours.*
+    """
+
+    def payable(seconds: float) -> int:
+        return sum(
+            min([left, *(v * (int(seconds // WINDOWS[w]) + 1) for w, v in quota.rates().items() if v is not None)])
+            for left, quota in members
+        )
+
+    if queries > sum(left for left, _ in members):
+        return float("inf")
+    low, high = 0, 1
+    while payable(high) < queries:
+        low, high = high, 2 * high
+    if payable(0) >= queries:
+        return 0.0
+    # Windows are whole seconds: the answer is the first whole second that will do.
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (low, middle) if payable(middle) >= queries else (middle, high)
+    return float(high)
 
 
 def share_out(queries: int, remaining: Mapping[str, int]) -> dict[str, int]:

@@ -35,7 +35,8 @@ members = sa.Table(
     sa.Column("per_day", sa.BigInteger),
     sa.Column("forgotten_at", sa.Float),
 )
-# ``paid`` is the number of attempts, 0 once refunded: rates are sums of it. ``nonce`` tells a request that was
+# ``action`` is empty where the ledger is one action's own. ``paid`` is the number of attempts, 0 once refunded: rates
+# are sums of it. ``nonce`` tells a request that was
 # written, though the connection broke before it could say so, from one that was not.
 requests = sa.Table(
     "requests",
@@ -44,6 +45,7 @@ requests = sa.Table(
     sa.Column("request_id", sa.String, nullable=False),
     sa.Column("number", sa.Integer, nullable=False),
     sa.Column("member", sa.BigInteger, nullable=False),
+    sa.Column("action", sa.String),
     sa.Column("purpose", sa.String, nullable=False),
     sa.Column("charged_at", sa.Float, nullable=False),
     sa.Column("paid", sa.BigInteger, nullable=False),
