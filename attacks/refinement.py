@@ -29,10 +29,13 @@ class Probes:
         The pattern of each pair, ±1 per square and colour.
     images : uint8 array, shape (2n, H, W, 3)
         First every image with its pattern added, then every image with it taken away.
+    rows : int64 array, shape (n,)
+        Which of the images given each pair is around.
     """
 
     signs: NDArray[np.int8]
     images: NDArray[np.uint8]
+    rows: NDArray[np.int64]
 
 
 def draw_probes(images: NDArray[np.uint8], *, pairs: int, rng: np.random.Generator, block: int = 1) -> Probes:
@@ -61,7 +64,7 @@ def draw_probes(images: NDArray[np.uint8], *, pairs: int, rng: np.random.Generat
     pattern = _enlarged(signs, shape).astype(np.int16) * AMPLITUDE
     around = images[rows]
     sent = np.concatenate([np.clip(around + pattern, 0, 255), np.clip(around - pattern, 0, 255)])
-    return Probes(signs, sent.astype(np.uint8))
+    return Probes(signs, sent.astype(np.uint8), rows)
 
 
 def support(

@@ -82,7 +82,7 @@ class Oracle:
 def run(ask: Callable[[Images], Answers], people: People = PEOPLE, **changes: Any) -> Measurement:
     """Measure with this module's perturbations."""
     given_: dict[str, Any] = {"perturbations": PERTURBATIONS, "opponents": OPPONENTS, "proxy": proxy, "seed": 5}
-    return measure(ask, people, **{**given_, **changes})
+    return measure(lambda images, _: ask(images), people, **{**given_, **changes})
 
 
 def sent() -> dict[str, tuple[Images, NDArray[np.int64]]]:
@@ -185,7 +185,7 @@ def test_abuse_uses_a_wrong_class_for_everybody(count: int, seed: int, n: int) -
         return np.zeros(len(images_), np.int64)
 
     for ask, rate in ((obeys, 1.0), (sees_through, 0.0)):
-        found = measure(ask, people, perturbations=chosen, opponents=opponents, proxy=no_proxy, seed=seed)
+        found = run(ask, people, perturbations=chosen, opponents=opponents, proxy=no_proxy, seed=seed)
         assert found.rate("abuse") == rate
         assert found.rate("subgroup_after") == 1.0
 
@@ -202,7 +202,7 @@ def test_the_wrong_class_is_drawn_from_all_wrong_ones() -> None:
         hits = np.zeros((4, 300), np.bool_)
         for c in range(4):
 
-            def says(sent_: Images, label: int = c) -> Answers:
+            def says(sent_: Images, _: Any, label: int = c) -> Answers:
                 return Answers.from_labels(np.full(len(sent_), label, np.int64), 4)
 
             hits[c] = measure(

@@ -27,7 +27,7 @@ from ttca.measurement import Measurement, Opponents, measure
 from ttca.people import People, Roster
 from ttca.perturbations import PerturbationSet
 from ttca.platforms.base import Platform
-from ttca.pooling.ledger import Ledger
+from ttca.pooling.ledger import open_ledger
 from ttca.pooling.pool import Cost, Member, QueryPool
 from ttca.progress import Reporter, silent
 from ttca.row import Row
@@ -143,6 +143,9 @@ class CollectiveAction:
         averaged over blocks already (:func:`ttca.blocks.shrink`), which is all that is kept of them.
     cap, concurrency, batch
         See :class:`~ttca.pooling.pool.QueryPool`.
+    ledger : str, optional
+        URL of a ledger that several actions share (``postgresql://host/name``), instead of ``ledger.sqlite``. Its
+        secret is ``ledger.key`` in the folder, the same for all who share it; actions are told apart by their name.
     reporter : Reporter
         Where progress is shown.
 
@@ -166,6 +169,7 @@ class CollectiveAction:
         cap: int | None = None,
         concurrency: int = 64,
         batch: int = 16,
+        ledger: str | None = None,
         reporter: Reporter = silent,
     ) -> None:
         self._began = time.perf_counter()
@@ -217,7 +221,7 @@ class CollectiveAction:
         self._refuse_known(roster.verification, roster.test)
         self._learner: Learner | None = None
         self._warm: Proxy | None = None
-        self.ledger = Ledger(self.folder / "ledger.sqlite")
+        self.ledger = open_ledger(self.folder, ledger)
         try:
             self.queries = QueryPool(
                 platform,
@@ -226,6 +230,7 @@ class CollectiveAction:
                 cap=cap,
                 concurrency=concurrency,
                 batch=batch,
+                action=settings.name,
                 reporter=reporter,
             )
         except BaseException:
@@ -258,7 +263,7 @@ class CollectiveAction:
 
     def plan(self) -> dict[str, Cost]:
         """Return what each paying step would still cost at most, without spending a query."""
-        asked = self.queries.cost(self._plain_images())
+        asked = self.queries.cost(self._plain_people().images)
         affordable = asked.affordable
         # Until a round is learned nobody knows its bytes; what was kept of it is counted as the ledger knows it.
         for turn, people in enumerate(self._turns(), start=1):
@@ -294,7 +299,8 @@ class CollectiveAction:
         """
         _, selection, volunteers = self._asked()
         pool = self._plain()
-        answers = self.queries.ask(self._plain_images(), purpose="pool")
+        people = self._plain_people()
+        answers = self.queries.ask(people.images, purpose="pool", owners=people.members.tolist())
         first, second = len(pool), len(pool) + len(selection)
         return TransferSet(
             pool,
@@ -391,14 +397,14 @@ class CollectiveAction:
         members = people[people.subgroup]
         others = people[~people.subgroup]
 
-        def ask(images: Images, purpose: str) -> Answers:
-            return self.queries.ask(images, purpose=purpose, epoch=epoch)
+        def ask(images: Images, whose: People, purpose: str) -> Answers:
+            return self.queries.ask(images, purpose=purpose, epoch=epoch, owners=whose.members.tolist())
 
-        before = ask(members.images, "audit")
-        reference = ask(others.images, "audit") if len(others) else Answers.failed(0, len(self.classes))
+        before = ask(members.images, members, "audit")
+        reference = ask(others.images, others, "audit") if len(others) else Answers.failed(0, len(self.classes))
         certificate = certify(
             lambda epsilon: count_right(
-                *_counted(ask(sets[epsilon].apply(members.images, members.classes), "verification"), members)
+                *_counted(ask(sets[epsilon].apply(members.images, members.classes), members, "verification"), members)
             ),
             epsilons=self.settings.epsilons,
             reference=count_right_at_most(*_counted(reference, others)),
@@ -455,7 +461,7 @@ class CollectiveAction:
         asker = self.queries if pool is None else pool
         purpose = "controls" if people is None else "test"
         measurement = measure(
-            lambda images: asker.ask(images, purpose=purpose, epoch=epoch),
+            lambda images, owners: asker.ask(images, purpose=purpose, epoch=epoch, owners=owners.tolist()),
             on,
             perturbations=chosen,
             opponents=opponents,
@@ -530,9 +536,9 @@ class CollectiveAction:
         turns = [self.roster.pool[turn == t] for t in range(1, self.settings.rounds + 1)]
         return [people for people in turns if len(people)]
 
-    def _plain_images(self) -> Images:
+    def _plain_people(self) -> People:
         _, selection, volunteers = self._asked()
-        return np.concatenate([self._plain().images, selection.images, volunteers.images])
+        return People.concatenate([self._plain(), selection, volunteers])
 
     def _copies_path(self, turn: int) -> Path:
         return self.folder / "rounds" / f"altered-{turn}.safetensors"
@@ -564,7 +570,7 @@ class CollectiveAction:
                 turn=turn,
             )
             copies = replace(people, images=images)
-            transfer = transfer.joined(copies, self.queries.ask(images, purpose="pool"))
+            transfer = transfer.joined(copies, self.queries.ask(images, purpose="pool", owners=people.members.tolist()))
             proxy = self._learned(transfer, warm, last=turn == len(turns))
         return _Distilled(proxy, transfer)
 
@@ -582,14 +588,15 @@ class CollectiveAction:
         """Ask the platform about coarse patterns on members' images, with the saved queries that the check leaves."""
         from attacks.refinement import draw_probes, support
 
-        pool = self.roster.pool
+        pool = self.roster.pool[self.roster.pool.subgroup]
         probes = draw_probes(
-            pool.images[pool.subgroup],
+            pool.images,
             pairs=self._pairs(),
             rng=np.random.default_rng([self.settings.seed, 7]),
             block=self.settings.block,
         )
-        answers = self.queries.ask(probes.images, purpose="pool")
+        owners = np.tile(pool.members[probes.rows], 2).tolist()
+        answers = self.queries.ask(probes.images, purpose="pool", owners=owners)
         return probes, support(answers.labels, answers.scores, answers.resolution)
 
     def _pairs(self) -> int:
@@ -624,7 +631,8 @@ class CollectiveAction:
         if len(judges) and way.any():
             old = judges.images + delta[judges.classes].astype(np.int16)
             sent = np.concatenate([np.clip(old + sign * way[judges.classes], 0, 255) for sign in (1, -1)])
-            answers = self.queries.ask(sent.astype(np.uint8), purpose="pool")
+            owners = np.tile(judges.members, 2).tolist()
+            answers = self.queries.ask(sent.astype(np.uint8), purpose="pool", owners=owners)
             own = support(answers.labels, answers.scores, answers.resolution).reshape(2, len(judges), -1)
             gains = (own[0] - own[1])[np.arange(len(judges)), judges.classes]
             gain = float(np.nanmean(gains)) if not np.isnan(gains).all() else 0.0
@@ -751,7 +759,7 @@ class CollectiveAction:
         epoch = f"verification-{h.hexdigest()[:32]}"
         path = self.folder / "verification.json"
         if not path.is_file():
-            if {"audit", "verification"} & self.ledger.paid().keys():
+            if {"audit", "verification"} & self.ledger.paid(action=self.settings.name).keys():
                 raise ActionError(
                     f"Expected {path}, which says what verification people were read for, got none, though the ledger "
                     "holds their answers. Restore it, or start a new action in a new folder, with new verification "
@@ -848,7 +856,7 @@ class CollectiveAction:
         transfer: TransferSet,
         measured: Measurement,
     ) -> Row:
-        paid = self.ledger.paid()
+        paid = self.ledger.paid(action=self.settings.name)
         low, high = measured.interval("subgroup_after")
         from safetensors import safe_open
 

@@ -135,26 +135,48 @@ def pool_run(file: FileArgument, dry_run: DryRunOption = False, as_json: JsonOpt
 
 @pool_app.command("status")
 def pool_status(file: FileArgument, as_json: JsonOption = False) -> None:
-    """Show who paid what, from the ledger alone; the platform is not asked anything."""
+    """Show who paid what, for what and when, from the ledger alone; the platform is not asked anything."""
     from dataclasses import asdict
 
     from ttca.config import read_action
-    from ttca.errors import LedgerError
-    from ttca.pooling.ledger import Ledger
 
-    path = read_action(file).folder / "ledger.sqlite"
-    if not path.is_file():
-        raise LedgerError(f"Expected a ledger at {path}, got none: nothing has been asked yet. Start with: ttca run")
-    with Ledger(path) as ledger:
-        balances, paid = ledger.balances(), ledger.paid()
+    with read_action(file).open_ledger() as ledger:
+        balances, paid, days = ledger.balances(), ledger.paid(), ledger.spend_by_day()
+        asked, answered = ledger.asked_and_answered()
     if as_json:
-        _emit({"members": [asdict(b) for b in balances], "paid": paid}, True, "")
+        members = [asdict(b) for b in balances]
+        _emit({"members": members, "paid": paid, "asked": asked, "answered": answered, "days": days}, True, "")
         return
     table = Table("member", "quota", "charged", "answered", "unusable", "unknown", "refunded", title="Who paid")
     for b in balances:
         table.add_row(escape(b.member), *map(str, (b.quota, b.charged, b.answered, b.unusable, b.unknown, b.refunded)))
     OUT.print(table)
     OUT.print("Paid in all: " + (", ".join(f"{n} for {p}" for p, n in paid.items()) or "nothing yet"))
+    OUT.print("By day (UTC): " + (", ".join(f"{n} on {d}" for d, n in days.items()) or "nothing yet"))
+    share = f" ({100 * answered / asked:.1f} %)" if asked else ""
+    OUT.print(f"Answered: {answered} of {asked} different queries{share}")
+
+
+@pool_app.command("forget")
+def pool_forget(
+    member: Annotated[str, typer.Argument(help="The member's name.")],
+    file: FileArgument = Path(),
+    as_json: JsonOption = False,
+) -> None:
+    """Remove a member's name, what their images are named by, and the answers about these; the books still add up."""
+    from dataclasses import asdict
+
+    from ttca.config import read_action
+
+    with read_action(file).open_ledger() as ledger:
+        gone = ledger.forget(member)
+    _emit(
+        asdict(gone),
+        as_json,
+        f"Forgot {member}: {gone.answers} answers about {gone.images} queries are deleted; what {member} paid stands "
+        f"under {gone.alias}. Take {member} out of the table of people and out of [pool.quotas] too, and learn again: "
+        "the proxy and the perturbations that lie in the folder were learned with these images.",
+    )
 
 
 @app.command()
@@ -295,21 +317,34 @@ def _planned(action: CollectiveAction, dry_run: bool, as_json: bool) -> bool:
     from dataclasses import asdict
 
     plan = action.plan()
+    seconds = action.queries.seconds(sum(cost.queries for cost in plan.values()))
+    table = _cost_table(plan, seconds)
     if dry_run:
-        _emit({step: asdict(cost) for step, cost in plan.items()}, as_json, _cost_table(plan))
+        steps = {step: asdict(cost) for step, cost in plan.items()}
+        _emit({"steps": steps, "seconds": seconds}, as_json, table)
     else:
-        ERR.print(_cost_table(plan))
+        ERR.print(table)
     return dry_run
 
 
-def _cost_table(plan: dict[str, Cost]) -> Table:
+def _duration(seconds: float) -> str:
+    """Return a time for people."""
+    if seconds < 90:
+        return f"about {max(1, round(seconds))} s"
+    if seconds < 5400:
+        return f"about {round(seconds / 60)} min"
+    return f"about {seconds / 3600:.0f} h" if seconds < 172800 else f"about {seconds / 86400:.0f} days"
+
+
+def _cost_table(plan: dict[str, Cost], seconds: float | None) -> Table:
     table = Table("step", "images", "already answered", "queries to pay, at most", title="What it costs")
     for step, cost in plan.items():
         table.add_row(step, str(cost.images), str(cost.answered), str(cost.queries))
     total = sum(cost.queries for cost in plan.values())
     affordable = min(cost.affordable for cost in plan.values())
     short = " That may not be enough: raise quotas, or it will stop in between and wait." if total > affordable else ""
-    table.caption = f"{total} queries at most; the members can pay {affordable}.{short}"
+    time = "" if seconds is None or not total else f" They take {_duration(seconds)}."
+    table.caption = f"{total} queries at most; the members can pay {affordable}.{short}{time}"
     return table
 
 

@@ -15,9 +15,10 @@ import numpy as np
 
 from ttca.action import CollectiveAction
 from ttca.data.folder import PeopleTable, load_people
-from ttca.errors import ConfigError
+from ttca.errors import ConfigError, LedgerError
 from ttca.people import People, Roster, split_roles
 from ttca.platforms.http import HttpPlatform
+from ttca.pooling.ledger import Ledger, open_ledger
 from ttca.pooling.pool import Member
 from ttca.progress import Reporter, silent
 from ttca.settings import Settings
@@ -67,9 +68,11 @@ selection = 0.2                  # share of the others who steer early stopping
 
 [pool]
 quota = 100                      # queries each member can pay
+# per_second = 5                 # and at most so many in any second (or per_minute, per_day)
 # cap = 2000                     # and all together
 concurrency = 64                 # queries in flight at once
 batch = 16                       # images of one request
+# ledger = "postgresql://host/name"   # a ledger that several actions share, instead of a file; password in PGPASSWORD
 
 # [pool.quotas]                  # members who can pay more or less
 # ada = 250
@@ -121,7 +124,11 @@ class PoolSection:
 
     quota: int = 100
     quotas: dict[str, int] | None = None
+    per_second: int | None = None
+    per_minute: int | None = None
+    per_day: int | None = None
     cap: int | None = None
+    ledger: str | None = None
     concurrency: int = 64
     batch: int = 16
 
@@ -140,6 +147,20 @@ class ActionFile:
     def folder(self) -> Path:
         """Where the action lives: the folder of its file."""
         return self.path.parent
+
+    def open_ledger(self) -> Ledger:
+        """Open the ledger, which must have been written to before; the platform is not asked anything.
+
+        Raises
+        ------
+        LedgerError
+            If nothing has been asked yet.
+        """
+        if self.pool.ledger is None and not (self.folder / "ledger.sqlite").is_file():
+            raise LedgerError(
+                f"Expected a ledger in {self.folder}, got none: nothing has been asked yet. Start with: ttca run"
+            )
+        return open_ledger(self.folder, self.pool.ledger)
 
     def open_platform(self) -> HttpPlatform:
         """Return the platform; nothing is sent yet."""
@@ -180,6 +201,7 @@ class ActionFile:
             cap=self.pool.cap,
             concurrency=self.pool.concurrency,
             batch=self.pool.batch,
+            ledger=self.pool.ledger,
             reporter=reporter,
         )
 
@@ -193,7 +215,18 @@ class ActionFile:
                 f"Expected [pool.quotas] to name members of {self.people.source}, got {', '.join(strangers)}. "
                 "Correct the name, or add their images."
             )
-        return [Member(n, quotas.get(n, self.pool.quota), self.platform.key_variable) for n in names]
+        pool = self.pool
+        return [
+            Member(
+                n,
+                quotas.get(n, pool.quota),
+                self.platform.key_variable,
+                per_second=pool.per_second,
+                per_minute=pool.per_minute,
+                per_day=pool.per_day,
+            )
+            for n in names
+        ]
 
     def _roster(self, table: PeopleTable) -> Roster:
         if table.roles is None:

@@ -90,7 +90,7 @@ class Measurement:
 
 
 def measure(
-    ask: Callable[[Images], Answers],
+    ask: Callable[[Images, NDArray[np.str_]], Answers],
     people: People,
     *,
     perturbations: PerturbationSet,
@@ -103,7 +103,8 @@ def measure(
     Parameters
     ----------
     ask : callable
-        uint8 (N, H, W, 3) → Answers. Called with several conditions together, as many as fit in memory.
+        uint8 (N, H, W, 3) and str (N,), whose images they are → Answers. Called with several conditions together, as
+        many as fit in memory.
     people : People
         Both groups, read for nothing else.
     perturbations : PerturbationSet
@@ -136,7 +137,8 @@ def measure(
         "jpeg75": (lambda: jpeg(after), own),
         "resize": (lambda: shrink_and_enlarge(after), own),
     }
-    said = _said(ask, {name: make for name, (make, _) in conditions.items()})
+    owners = {True: people.members[others], False: people.members[members]}
+    said = _said(ask, {name: (make, owners[name.startswith("reference")]) for name, (make, _) in conditions.items()})
     correct = {name: said[name].labels == target for name, (_, target) in conditions.items()}
     resolved = {name: part.resolved for name, part in said.items()}
     return Measurement(
@@ -149,22 +151,26 @@ def measure(
     )
 
 
-def _said(ask: Callable[[Images], Answers], conditions: Mapping[str, Callable[[], Images]]) -> dict[str, Answers]:
+def _said(
+    ask: Callable[[Images, NDArray[np.str_]], Answers],
+    conditions: Mapping[str, tuple[Callable[[], Images], NDArray[np.str_]]],
+) -> dict[str, Answers]:
     """Ask about all conditions, as many together as fit in memory: eleven copies of photographs do not."""
     said: dict[str, Answers] = {}
-    waiting: dict[str, Images] = {}
+    waiting: dict[str, tuple[Images, NDArray[np.str_]]] = {}
 
     def flush() -> None:
-        parts = list(waiting.values())
-        answers, start = ask(parts[0] if len(parts) == 1 else np.concatenate(parts)), 0
-        for name, images in waiting.items():
-            said[name] = answers[start : start + len(images)]
-            start += len(images)
+        images, owners = zip(*waiting.values(), strict=True)
+        together = images[0] if len(images) == 1 else np.concatenate(images)
+        answers, start = ask(together, np.concatenate(owners)), 0
+        for name, (part, _) in waiting.items():
+            said[name] = answers[start : start + len(part)]
+            start += len(part)
         waiting.clear()
 
-    for name, make in conditions.items():
-        waiting[name] = make()
-        if sum(images.nbytes for images in waiting.values()) >= _TOGETHER:
+    for name, (make, owners) in conditions.items():
+        waiting[name] = (make(), owners)
+        if sum(images.nbytes for images, _ in waiting.values()) >= _TOGETHER:
             flush()
     if waiting:
         flush()

@@ -128,7 +128,7 @@ def test_pairs_with_silence_are_left_out() -> None:
     said = answered(probes.images, want)
     said[[3, 45]] = np.nan
     rows = np.setdiff1d(np.arange(40), [3, 5])
-    fewer = Probes(probes.signs[rows], probes.images[np.concatenate([rows, rows + 40])])
+    fewer = Probes(probes.signs[rows], probes.images[np.concatenate([rows, rows + 40])], probes.rows[rows])
     proxy = np.zeros((2, *SHAPE), np.int8)
     whole = steer(proxy, probes, said, epsilon=5)
     clean = steer(proxy, fewer, said[np.concatenate([rows, rows + 40])], epsilon=5)

@@ -91,7 +91,7 @@ def _run(*, platform: Any = _platform, goal: Goal = "parity", n: int = 60) -> Ru
     perturbations, none = _set((-8, 0, 8)), _set((0, 0, 0))
     opponents = Opponents(noise=none, zero_query=_set((-2, 0, 2)), class_agnostic=none)
     measured = measure(
-        platform,
+        lambda images, _: platform(images),
         people,
         perturbations=perturbations,
         opponents=opponents,

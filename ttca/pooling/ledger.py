@@ -28,7 +28,7 @@ from ttca.pooling.schema import meta as _meta
 from ttca.pooling.schema import outcomes as _outcomes
 from ttca.pooling.schema import requests as _requests
 
-__all__ = ["Balance", "Charge", "Forgotten", "Ledger"]
+__all__ = ["Balance", "Charge", "Forgotten", "Ledger", "open_ledger"]
 
 ANSWERED = "answered"
 
@@ -630,6 +630,17 @@ class Ledger:
             connection.execute(self._db.insert(_members).on_conflict_do_nothing(), new)
             known = {str(r.name): int(r.id) for r in connection.execute(statement)}
         return known
+
+
+def open_ledger(folder: Path, url: str | None = None) -> Ledger:
+    """Open an action's ledger: the file in its folder, or the one at the URL, whose secret lies in the folder."""
+    if url is None:
+        return Ledger(folder / "ledger.sqlite")
+    if "://" not in url:
+        raise LedgerError(
+            f"Expected a URL such as postgresql://host/name for a shared ledger, got {url!r}. Correct it."
+        )
+    return Ledger(url, secret=folder / "ledger.key")
 
 
 def _request_of(connection: sa.Connection, nonce: bytes) -> int | None:
