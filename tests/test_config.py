@@ -114,7 +114,10 @@ def test_a_misspelt_name_gets_the_nearest_one(tmp_path: Path, old: str, new: str
 
 def test_a_name_like_no_other_gets_the_whole_list(tmp_path: Path) -> None:
     """A key that resembles none is refused with all that there are."""
-    with pytest.raises(ConfigError, match=r"quota, quotas, per_second, per_minute, per_day, cap, ledger, concurrency, batch, got 'zzz'\.$"):
+    with pytest.raises(
+        ConfigError,
+        match=r"quotas, per_second, per_minute, per_day, cap, ledger, concurrency, batch, got .zzz.\.$",
+    ):
         read(tmp_path, PLAIN + "zzz = 1\n")
 
 

@@ -15,7 +15,8 @@ from ttca.errors import AnswerError, ChargeState, TransportError
 from ttca.images import Images
 from ttca.platforms.base import Credential, PlatformInfo
 from ttca.platforms.retry import RetryPolicy
-from ttca.pooling.ledger import Charge, Ledger
+from ttca.pooling.booking import Charge
+from ttca.pooling.ledger import Ledger
 
 CLASSES = ("cat", "dog", "owl")
 IMAGE_SHAPE = (2, 3, 3)

@@ -23,7 +23,8 @@ from tests.pooling.places import BACKENDS, fresh_ledger, fresh_place, reopen, us
 from tests.pooling.scripted import CLASSES, KEYS, ScriptedPlatform, distinct, labels, pay, truth
 from ttca.answers import Answers, Status
 from ttca.errors import ChargeState, LedgerError, QuotaError, RateError
-from ttca.pooling.ledger import Balance, Charge, Ledger
+from ttca.pooling.booking import Charge
+from ttca.pooling.ledger import Balance, Ledger
 from ttca.pooling.quotas import Quota
 
 HOME = Path(__file__).resolve().parents[2]

@@ -16,11 +16,12 @@ import sqlalchemy as sa
 from numpy.typing import NDArray
 
 from ttca.answers import Answers
-from ttca.errors import ChargeState, LedgerError, QuotaError, RateError, TTCAError
+from ttca.errors import ChargeState, LedgerError, QuotaError, TTCAError
 from ttca.images import Images
 from ttca.pooling import schema
+from ttca.pooling.booking import ANSWERED, Bill, Booking, Charge, Settlement, writable
 from ttca.pooling.database import PATIENCE_S, Database, read_secret
-from ttca.pooling.quotas import WINDOWS, Quota, wait_for
+from ttca.pooling.quotas import WINDOWS, Quota
 from ttca.pooling.schema import answers as _answers
 from ttca.pooling.schema import attempts as _attempts
 from ttca.pooling.schema import members as _members
@@ -28,18 +29,7 @@ from ttca.pooling.schema import meta as _meta
 from ttca.pooling.schema import outcomes as _outcomes
 from ttca.pooling.schema import requests as _requests
 
-__all__ = ["Balance", "Charge", "Forgotten", "Ledger", "open_ledger"]
-
-ANSWERED = "answered"
-
-
-@dataclass(frozen=True)
-class Charge:
-    """One request's worth of attempts, already paid: ``n`` queries by ``member``."""
-
-    request: int
-    member: str
-    n: int
+__all__ = ["Balance", "Forgotten", "Ledger", "open_ledger"]
 
 
 @dataclass(frozen=True)
@@ -180,19 +170,7 @@ class Ledger:
         action: str | None = None,
         owners: Sequence[str | None] | None = None,
     ) -> Charge:
-        """Charge one request of at least one query *before* it is sent; all or nothing.
-
-        Parameters
-        ----------
-        member : str
-            Who pays.
-        keys : sequence of bytes
-        request_id, number : str, int
-            The logical request, and which attempt at it this is.
-        purpose, action : str
-            What the queries are booked as, and for whom, where several actions share the ledger.
-        owners : sequence of str or None, optional
-            Who brought each image, so that they can be forgotten.
+        """Charge one request *before* it is sent, all or nothing; the parameters are those of :class:`Bill`.
 
         Raises
         ------
@@ -201,128 +179,29 @@ class Ledger:
         RateError
             If the member's rate does not allow it yet; ``wait_s`` says when it will.
         """
-        n = len(keys)
-        if n == 0:
-            raise LedgerError("Expected at least one query to charge, got none. Do not send empty requests.")
-        if owners is not None and len(owners) != n:
-            raise LedgerError(f"Expected one owner for each of {n} queries, got {len(owners)}.")
-        nonce = secrets.token_bytes(16)
-        tried = False
-
-        def work(connection: sa.Connection) -> int:
-            nonlocal tried
-            if tried and (done := _request_of(connection, nonce)) is not None:
-                return done
-            tried = True
-            paid = connection.execute(
-                sa.update(_members)
-                .where(_members.c.name == member, _members.c.charged + n <= _members.c.quota)
-                .values(charged=_members.c.charged + n)
-                .returning(_members.c.id, *(_members.c[w] for w in WINDOWS))
-            ).first()
-            if paid is None:
-                raise QuotaError(
-                    f"Expected member {member!r} to have {n} queries left, but the quota does not allow it. "
-                    "Raise the quota, or let other members join."
-                )
-            now = self._clock()
-            _check_rates(connection, member, paid.id, n, {w: getattr(paid, w) for w in WINDOWS}, now)
-            # Locked, so that on a server two members cannot both take the last query of the cap.
-            cap = connection.scalar(sa.select(_meta.c.value).where(_meta.c.name == "cap").with_for_update())
-            if cap is not None:
-                total = connection.scalar(sa.select(sa.func.sum(_members.c.charged))) or 0
-                if total > int(cap):
-                    raise QuotaError(
-                        f"Expected the pool to stay within its cap of {cap} queries, "
-                        f"but {n} more would make {total}. Raise the cap to go on."
-                    )
-            numbers = self._numbers(connection, [] if owners is None else owners)
-            request = connection.execute(
-                sa.insert(_requests).returning(_requests.c.id),
-                {
-                    "request_id": request_id,
-                    "number": number,
-                    "member": paid.id,
-                    "action": action,
-                    "purpose": purpose,
-                    "charged_at": now,
-                    "paid": n,
-                    "nonce": nonce,
-                },
-            ).scalar_one()
-            connection.execute(
-                sa.insert(_attempts),
-                [
-                    {
-                        "request": request,
-                        "position": i,
-                        "key": key,
-                        "owner": None if owners is None else numbers.get(owners[i] or ""),
-                    }
-                    for i, key in enumerate(keys)
-                ],
-            )
-            return int(request)
-
-        return Charge(self._db.run(work, write=True), member, n)
+        (done,) = self.book([Bill(member, keys, request_id, number, purpose, action, owners)], [])
+        if isinstance(done, QuotaError):
+            raise done
+        return done
 
     def settle(self, charge: Charge, keys: Sequence[bytes], answers: Answers, *, detail: str | None = None) -> None:
-        """Write down what came back; the first accepted answer of a key stays for ever.
+        """Write down what came back; the parameters are those of :class:`Settlement`."""
+        self.book([], [Settlement(charge, keys, answers, detail)])
 
-        Rows that are answered or refused are accepted. Rows that failed stay charged: the platform did process
-        the request.
+    def book(self, bills: Sequence[Bill], settlements: Sequence[Settlement]) -> list[Charge | QuotaError]:
+        """Settle some requests and charge others in one transaction, which costs hardly more than one of them.
+
+        Returns
+        -------
+        list
+            For each bill its charge, or the error that says why it was refused: a RateError where waiting helps.
 
         Raises
         ------
         LedgerError
-            If there is not one answer for each key charged. Nothing is written then.
+            If the database cannot be written. Nothing is then.
         """
-        if not len(keys) == len(answers) == charge.n:
-            raise LedgerError(
-                f"Expected {charge.n} keys and answers for the request charged, got {len(keys)} and {len(answers)}."
-            )
-        now = self._clock()
-        resolved: NDArray[np.bool_] = np.asarray(answers.resolved)
-        outcomes = [
-            {
-                "request": charge.request,
-                "position": i,
-                "outcome": ANSWERED if ok else ChargeState.CHARGED.value,
-                "at": now,
-                "detail": None if ok else _writable(detail),
-            }
-            for i, ok in enumerate(resolved.tolist())
-        ]
-        silent: NDArray[np.bool_] = np.asarray(np.isnan(answers.scores).all(axis=1))
-        rows = [
-            (
-                i,
-                {
-                    "key": keys[i],
-                    "status": int(answers.status[i]),
-                    "label": int(answers.labels[i]),
-                    "scores": None if silent[i] else answers.scores[i].astype("<f4").tobytes(),
-                    "resolution": float(answers.resolution[i]),
-                    "request": charge.request,
-                    "at": now,
-                },
-            )
-            for i in np.flatnonzero(resolved).tolist()
-        ]
-
-        def work(connection: sa.Connection) -> None:
-            connection.execute(self._db.insert(_outcomes).on_conflict_do_nothing(), outcomes)
-            # Whoever was forgotten while the request was in flight stays forgotten.
-            forgotten = set(
-                connection.scalars(
-                    sa.select(_attempts.c.position).where(_attempts.c.request == charge.request, _attempts.c.key == b"")
-                )
-            )
-            kept = [row for position, row in rows if position not in forgotten]
-            if kept:
-                connection.execute(self._db.insert(_answers).on_conflict_do_nothing(), kept)
-
-        self._db.run(work, write=True)
+        return self._db.run(Booking(self._db, bills, settlements, clock=self._clock), write=True)
 
     def abandon(self, charge: Charge, state: ChargeState, *, detail: str) -> None:
         """Write down that a whole request brought no answer, and refund it if it surely was not processed.
@@ -335,7 +214,7 @@ class Ledger:
         # The moment tells this outcome from another one's when a server has to be asked twice.
         now = self._clock()
         rows = [
-            {"request": charge.request, "position": i, "outcome": state.value, "at": now, "detail": _writable(detail)}
+            {"request": charge.request, "position": i, "outcome": state.value, "at": now, "detail": writable(detail)}
             for i in range(charge.n)
         ]
         tried = False
@@ -510,6 +389,7 @@ class Ledger:
                 .where(_members.c.id == number)
                 .values(name=alias, quota=_members.c.charged, forgotten_at=now)
             )
+            self._set_meta(connection, "forgotten", "1")
             return Forgotten(alias, int(images), int(attempts), int(answers))
 
         return self._db.run(work, write=True)
@@ -618,19 +498,6 @@ class Ledger:
         statement = self._db.insert(_meta).values(name=name, value=value)
         connection.execute(statement.on_conflict_do_update(index_elements=["name"], set_={"value": value}))
 
-    def _numbers(self, connection: sa.Connection, names: Sequence[str | None]) -> dict[str, int]:
-        """Return the numbers of these names; who is new is written down as one who does not pay."""
-        wanted = sorted({n for n in names if n})
-        if not wanted:
-            return {}
-        statement = sa.select(_members.c.name, _members.c.id).where(_members.c.name.in_(wanted))
-        known = {str(r.name): int(r.id) for r in connection.execute(statement)}
-        if len(known) < len(wanted):
-            new = [{"name": n, "quota": 0, "charged": 0} for n in wanted if n not in known]
-            connection.execute(self._db.insert(_members).on_conflict_do_nothing(), new)
-            known = {str(r.name): int(r.id) for r in connection.execute(statement)}
-        return known
-
 
 def open_ledger(folder: Path, url: str | None = None) -> Ledger:
     """Open an action's ledger: the file in its folder, or the one at the URL, whose secret lies in the folder."""
@@ -643,43 +510,6 @@ def open_ledger(folder: Path, url: str | None = None) -> Ledger:
     return Ledger(url, secret=folder / "ledger.key")
 
 
-def _request_of(connection: sa.Connection, nonce: bytes) -> int | None:
-    """Return the request that was written under this nonce, if its transaction was kept after all."""
-    number = connection.scalar(
-        sa.select(_requests.c.id).where(_requests.c.nonce == nonce).order_by(_requests.c.id.desc()).limit(1)
-    )
-    return None if number is None else int(number)
-
-
-def _check_rates(
-    connection: sa.Connection, member: str, number: int, n: int, rates: Mapping[str, int | None], now: float
-) -> None:
-    """Raise where the member's last second, minute or day leaves no room for n more queries."""
-    for window, limit in rates.items():
-        if limit is None:
-            continue
-        seconds = WINDOWS[window]
-        if n > limit:
-            raise QuotaError(
-                f"Expected requests within the rate of member {member!r}, {limit} {window.replace('_', ' ')}, got one "
-                f"of {n} queries. Use smaller batches."
-            )
-        # What a clock that was set back has left in the future counts as just paid.
-        recent = sa.and_(_requests.c.member == number, _requests.c.charged_at > now - seconds, _requests.c.paid > 0)
-        used = connection.scalar(sa.select(sa.func.sum(_requests.c.paid)).where(recent)) or 0
-        if used + n <= limit:
-            continue
-        past = connection.execute(
-            sa.select(_requests.c.charged_at, _requests.c.paid).where(recent).order_by(_requests.c.charged_at)
-        ).all()
-        wait = wait_for(n, limit, seconds, now, [(float(t), int(p)) for t, p in past])
-        raise RateError(
-            f"Expected member {member!r} to stay within {limit} queries {window.replace('_', ' ')}, but {used} are "
-            f"paid and {n} more are too many for now. There is room in {wait:.1f} s.",
-            wait_s=wait,
-        )
-
-
 def _payers() -> sa.ColumnElement[bool]:
     return sa.or_(_members.c.quota > 0, _members.c.charged > 0)
 
@@ -689,8 +519,3 @@ def _joined() -> sa.Join:
         _outcomes,
         sa.and_(_outcomes.c.request == _attempts.c.request, _outcomes.c.position == _attempts.c.position),
     )
-
-
-def _writable(detail: str | None) -> str | None:
-    """Return the text without lone surrogates and NULs, which a platform's JSON may bring and databases refuse."""
-    return None if detail is None else detail.encode("utf-8", "replace").decode().replace("\0", "?")

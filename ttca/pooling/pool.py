@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import threading
 import time
 import uuid
@@ -19,7 +20,8 @@ from ttca.errors import AnswerError, ConfigError, QuotaError, RateError, Transpo
 from ttca.images import Images, check_images
 from ttca.platforms.base import Credential, Platform
 from ttca.platforms.retry import RetryPolicy
-from ttca.pooling.ledger import Balance, Charge, Ledger
+from ttca.pooling.booking import Bill, Charge, Desk, Settlement
+from ttca.pooling.ledger import Balance, Ledger
 from ttca.pooling.quotas import Quota, least_seconds, share_out
 from ttca.progress import Reporter, silent
 
@@ -123,6 +125,7 @@ class QueryPool:
         self.action = action
         self._reporter = reporter
         self._in_flight = _InFlight()
+        self._desk = Desk(ledger.book)
         self._concurrency = concurrency
         self._batch = batch
         ledger.enrol({m.name: m.allowance for m in members}, cap=cap)
@@ -269,11 +272,16 @@ class QueryPool:
     def _run(self, requests: Sequence[_Request], task: _Task, advance: Callable[[int], None]) -> None:
         progress = task.progress
 
+        waiting = itertools.count(len(requests) - 1, -1)
+
         def one(request: _Request) -> None:
             if progress.stopped:
                 return
             try:
                 self._ask_one(request, task)
+                if next(waiting) < self._concurrency:
+                    # Soon no request follows with which what came could be written.
+                    self._desk.flush()
             except BaseException:
                 # At once, not when the waiting thread wakes up: by then others would have been sent.
                 progress.stop()
@@ -282,6 +290,7 @@ class QueryPool:
 
         # The first request goes alone: a platform that is down or speaks otherwise costs one request, not many.
         one(requests[0])
+        self._desk.flush()
         progress.raise_if_stopped()
         executor = ThreadPoolExecutor(max(1, self._concurrency // self._size()), thread_name_prefix="ttca-pool")
         try:
@@ -293,6 +302,7 @@ class QueryPool:
             # Whatever ended the loop, requests in flight are settled before the error is shown.
             progress.stop()
             executor.shutdown(wait=True, cancel_futures=True)
+            self._desk.flush()
             progress.go_on()
         progress.raise_if_stopped()
 
@@ -301,7 +311,11 @@ class QueryPool:
         batch = task.images[list(request.rows)]
         keys = [task.keys[i] for i in request.rows]
         owners = None if task.owners is None else [task.owners[i] for i in request.rows]
-        sleep = progress.sleep if self.policy.sleep is time.sleep else self.policy.sleep
+
+        def sleep(seconds: float) -> None:
+            # Nothing that came lies about unwritten while this thread waits.
+            self._desk.flush()
+            (progress.sleep if self.policy.sleep is time.sleep else self.policy.sleep)(seconds)
 
         def once(number: int) -> Answers:
             if number > 1 and progress.stopped:
@@ -324,7 +338,8 @@ class QueryPool:
                 error.member, error.attempt = payer, number
                 self.ledger.abandon(charge, error.charge, detail=str(error)[:500])
                 raise
-            self.ledger.settle(charge, keys, answers, detail="no usable answer in this row")
+            # Written with the next request this thread has charged: a kill never finds two unwritten.
+            self._desk.settle(Settlement(charge, keys, answers, "no usable answer in this row"))
             return answers
 
         try:
@@ -359,14 +374,8 @@ class QueryPool:
             refusals: list[QuotaError] = []
             for payer in self._payers(request.member, n):
                 try:
-                    return self.ledger.charge(
-                        payer,
-                        keys,
-                        request_id=request.request_id,
-                        number=number,
-                        purpose=task.purpose,
-                        action=self.action,
-                        owners=owners,
+                    return self._desk.charge(
+                        Bill(payer, keys, request.request_id, number, task.purpose, self.action, owners)
                     )
                 except QuotaError as error:
                     # Another thread may have spent what was left a moment ago.

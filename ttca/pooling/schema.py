@@ -36,8 +36,7 @@ members = sa.Table(
     sa.Column("forgotten_at", sa.Float),
 )
 # ``action`` is empty where the ledger is one action's own. ``paid`` is the number of attempts, 0 once refunded: rates
-# are sums of it. ``nonce`` tells a request that was
-# written, though the connection broke before it could say so, from one that was not.
+# are sums of it.
 requests = sa.Table(
     "requests",
     tables,
@@ -49,7 +48,6 @@ requests = sa.Table(
     sa.Column("purpose", sa.String, nullable=False),
     sa.Column("charged_at", sa.Float, nullable=False),
     sa.Column("paid", sa.BigInteger, nullable=False),
-    sa.Column("nonce", sa.LargeBinary(16)),
     sa.Index("requests_by_member", "member", "charged_at"),
 )
 # ``owner`` is who brought the image, where that is known; ``key`` is empty once they were forgotten.

@@ -1,0 +1,54 @@
+"""A platform in a process of its own whose answers take a stated time; it prints its URL and serves until killed."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import numpy as np
+
+from ttca.platforms.local import LocalPlatform
+from ttca.platforms.server import serve
+
+__all__ = ["CLASSES", "IMAGE_SHAPE", "slow_platform"]
+
+CLASSES = tuple(f"class-{i}" for i in range(10))
+IMAGE_SHAPE = (8, 8, 3)
+
+
+@contextmanager
+def slow_platform(latency_s: float) -> Iterator[str]:
+    """Give the URL of such a platform, and end its process afterwards."""
+    command = [sys.executable, "-m", "benchmarks._slow_platform", str(latency_s)]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    try:
+        if process.stdout is None:  # pragma: no cover - it was asked for
+            raise RuntimeError("Expected the platform's output, got none.")
+        yield process.stdout.readline().strip()
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def main(latency_s: float) -> None:
+    """Serve on any free port of loopback."""
+
+    def scores(images: np.ndarray) -> np.ndarray:  # type: ignore[type-arg]
+        levels = images.reshape(len(images), -1)[:, : len(CLASSES)].astype(np.float64) + 1.0
+        return levels / levels.sum(axis=1, keepdims=True)
+
+    platform = LocalPlatform(
+        scores, classes=CLASSES, image_shape=IMAGE_SHAPE, name="slow", version="1", latency_s=latency_s
+    )
+
+    def started(url: str) -> None:
+        sys.stdout.write(url + "\n")
+        sys.stdout.flush()
+
+    serve(platform, on_start=started)
+
+
+if __name__ == "__main__":
+    main(float(sys.argv[1]))

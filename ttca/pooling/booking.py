@@ -1,0 +1,428 @@
+"""Booking: requests are charged and settled, many by one transaction, within quotas, rates and cap."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import sqlalchemy as sa
+from numpy.typing import NDArray
+
+from ttca.answers import Answers
+from ttca.errors import ChargeState, LedgerError, QuotaError, RateError
+from ttca.pooling.database import Database
+from ttca.pooling.quotas import WINDOWS, wait_for
+from ttca.pooling.schema import answers as _answers
+from ttca.pooling.schema import attempts as _attempts
+from ttca.pooling.schema import members as _members
+from ttca.pooling.schema import meta as _meta
+from ttca.pooling.schema import outcomes as _outcomes
+from ttca.pooling.schema import requests as _requests
+
+__all__ = ["ANSWERED", "Bill", "Booking", "Charge", "Desk", "Settlement", "writable"]
+
+ANSWERED = "answered"
+
+
+@dataclass(frozen=True)
+class Charge:
+    """One request's worth of attempts, already paid: ``n`` queries by ``member``."""
+
+    request: int
+    member: str
+    n: int
+
+
+@dataclass(frozen=True)
+class Bill:
+    """One request that is to be charged, whole, before it is sent.
+
+    Parameters
+    ----------
+    member : str
+        Who pays.
+    keys : sequence of bytes
+        At least one.
+    request_id, number : str, int
+        The logical request, and which attempt at it this is.
+    purpose, action : str
+        What the queries are booked as, and for whom, where several actions share the ledger.
+    owners : sequence of str or None, optional
+        Who brought each image, so that they can be forgotten.
+
+    Raises
+    ------
+    LedgerError
+        If there is no query, or not one owner for each.
+    """
+
+    member: str
+    keys: Sequence[bytes]
+    request_id: str
+    number: int
+    purpose: str
+    action: str | None = None
+    owners: Sequence[str | None] | None = None
+
+    def __post_init__(self) -> None:
+        if not self.keys:
+            raise LedgerError("Expected at least one query to charge, got none. Do not send empty requests.")
+        if self.owners is not None and len(self.owners) != len(self.keys):
+            raise LedgerError(f"Expected one owner for each of {len(self.keys)} queries, got {len(self.owners)}.")
+
+
+@dataclass(frozen=True)
+class Settlement:
+    """What a request that was charged has brought: one answer for each of its keys.
+
+    Rows that are answered or refused are accepted, the first of a key for ever. Rows that failed stay charged, with
+    ``detail``: the platform did process the request.
+
+    Raises
+    ------
+    LedgerError
+        If there is not one answer for each key charged.
+    """
+
+    charge: Charge
+    keys: Sequence[bytes]
+    answers: Answers
+    detail: str | None = None
+
+    def __post_init__(self) -> None:
+        if not len(self.keys) == len(self.answers) == self.charge.n:
+            raise LedgerError(
+                f"Expected {self.charge.n} keys and answers for the request charged, got {len(self.keys)} and "
+                f"{len(self.answers)}."
+            )
+
+    def outcomes(self, now: float) -> list[dict[str, Any]]:
+        """Return what became of each attempt, as rows."""
+        detail = writable(self.detail)
+        return [
+            {
+                "request": self.charge.request,
+                "position": i,
+                "outcome": ANSWERED if ok else ChargeState.CHARGED.value,
+                "at": now,
+                "detail": None if ok else detail,
+            }
+            for i, ok in enumerate(self.answers.resolved.tolist())
+        ]
+
+    def accepted(self, now: float) -> list[dict[str, Any]]:
+        """Return the answers to be kept, as rows."""
+        said = self.answers
+        silent: NDArray[np.bool_] = np.asarray(np.isnan(said.scores).all(axis=1))
+        scores = said.scores.astype("<f4")
+        return [
+            {
+                "key": self.keys[i],
+                "status": int(said.status[i]),
+                "label": int(said.labels[i]),
+                "scores": None if silent[i] else scores[i].tobytes(),
+                "resolution": float(said.resolution[i]),
+                "request": self.charge.request,
+                "at": now,
+            }
+            for i in np.flatnonzero(said.resolved).tolist()
+        ]
+
+
+class Booking:
+    """Some settlements and some bills, written by one transaction that may have to be tried again.
+
+    Parameters
+    ----------
+    database : Database
+    bills : sequence of Bill
+        Each is charged whole or refused whole, in this order.
+    settlements : sequence of Settlement
+    clock : callable
+        Seconds since the epoch.
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        bills: Sequence[Bill],
+        settlements: Sequence[Settlement],
+        *,
+        clock: Callable[[], float],
+    ) -> None:
+        self._db, self._bills, self._clock = database, bills, clock
+        now = clock() if settlements else 0.0
+        self._settled = [s.charge.request for s in settlements]
+        self._outcomes = [row for s in settlements for row in s.outcomes(now)]
+        self._accepted = [row for s in settlements for row in s.accepted(now)]
+        self._done: list[Charge | QuotaError] = []
+
+    def __call__(self, connection: sa.Connection) -> list[Charge | QuotaError]:
+        """Write all of it; return for each bill its charge, or the error that says why it was refused."""
+        # Numbers are never given twice: where the last try's is there, all of it was kept, though the connection
+        # broke before anybody could say so.
+        last = next((d.request for d in self._done if isinstance(d, Charge)), None)
+        if last is not None and connection.scalar(sa.select(_requests.c.id).where(_requests.c.id == last)) is not None:
+            return self._done
+        self._settle(connection)
+        self._done = self._charge(connection) if self._bills else []
+        return self._done
+
+    def _settle(self, connection: sa.Connection) -> None:
+        if self._outcomes:
+            connection.execute(self._db.insert(_outcomes).on_conflict_do_nothing(), self._outcomes)
+        rows = self._accepted
+        if rows and connection.scalar(sa.select(_meta.c.value).where(_meta.c.name == "forgotten")) is not None:
+            # Whoever was forgotten while the request was in flight stays forgotten.
+            named = set(
+                connection.scalars(
+                    sa.select(_attempts.c.key).where(_attempts.c.request.in_(self._settled), _attempts.c.key != b"")
+                )
+            )
+            rows = [row for row in rows if row["key"] in named]
+        if rows:
+            connection.execute(self._db.insert(_answers).on_conflict_do_nothing(), rows)
+
+    def _charge(self, connection: sa.Connection) -> list[Charge | QuotaError]:
+        payers = self._payers(connection)
+        cap, left = self._cap(connection)
+        now = self._clock()
+        done: list[Charge | QuotaError] = []
+        for bill in self._bills:
+            n, payer = len(bill.keys), payers.get(bill.member)
+            if payer is None or n > payer.left:
+                done.append(
+                    QuotaError(
+                        f"Expected member {bill.member!r} to have {n} queries left, but the quota does not allow it. "
+                        "Raise the quota, or let other members join."
+                    )
+                )
+            elif (refusal := payer.refusal(connection, n, now)) is not None:
+                done.append(refusal)
+            elif n > left:
+                done.append(
+                    QuotaError(
+                        f"Expected the pool to stay within its cap of {cap} queries, but {n} more would make "
+                        f"{(cap or 0) - int(left) + n}. Raise the cap to go on."
+                    )
+                )
+            else:
+                left -= n
+                payer.paid += n
+                done.append(Charge(0, bill.member, n))
+        numbers = iter(self._new_numbers(connection, sum(isinstance(d, Charge) for d in done)))
+        done = [Charge(next(numbers), d.member, d.n) if isinstance(d, Charge) else d for d in done]
+        written = [(b, d) for b, d in zip(self._bills, done, strict=True) if isinstance(d, Charge)]
+        if written:
+            self._write(connection, written, payers, now)
+        return done
+
+    def _payers(self, connection: sa.Connection) -> dict[str, _Payer]:
+        # Locked in the order of their names, so that on a server nobody else takes what is given here, and two
+        # programs never wait for each other.
+        rows = connection.execute(
+            sa.select(_members)
+            .where(_members.c.name.in_({bill.member for bill in self._bills}))
+            .order_by(_members.c.name)
+            .with_for_update()
+        )
+        return {
+            row.name: _Payer(row.id, row.name, row.quota - row.charged, {w: getattr(row, w) for w in WINDOWS})
+            for row in rows
+        }
+
+    def _cap(self, connection: sa.Connection) -> tuple[int | None, float]:
+        """Return the pool's cap and what it leaves, locked like the members."""
+        cap = connection.scalar(sa.select(_meta.c.value).where(_meta.c.name == "cap").with_for_update())
+        if cap is None:
+            return None, float("inf")
+        return int(cap), int(cap) - int(connection.scalar(sa.select(sa.func.sum(_members.c.charged))) or 0)
+
+    def _new_numbers(self, connection: sa.Connection, n: int) -> list[int]:
+        """Return so many numbers that no request has had."""
+        if not self._db.is_server:
+            last = connection.scalar(sa.select(sa.func.max(_requests.c.id))) or 0
+            return list(range(last + 1, last + 1 + n))
+        number = sa.func.nextval(sa.func.pg_get_serial_sequence("requests", "id"))
+        drawn = sa.select(number).select_from(sa.func.generate_series(1, n).alias())
+        return [int(i) for i in connection.scalars(drawn)]
+
+    def _write(
+        self,
+        connection: sa.Connection,
+        written: Sequence[tuple[Bill, Charge]],
+        payers: dict[str, _Payer],
+        now: float,
+    ) -> None:
+        connection.execute(
+            sa.update(_members)
+            .where(_members.c.id == sa.bindparam("number"))
+            .values(charged=_members.c.charged + sa.bindparam("n")),
+            [{"number": p.number, "n": p.paid} for p in payers.values() if p.paid],
+        )
+        connection.execute(
+            sa.insert(_requests),
+            [
+                {
+                    "id": charge.request,
+                    "request_id": bill.request_id,
+                    "number": bill.number,
+                    "member": payers[bill.member].number,
+                    "action": bill.action,
+                    "purpose": bill.purpose,
+                    "charged_at": now,
+                    "paid": charge.n,
+                }
+                for bill, charge in written
+            ],
+        )
+        owners = self._numbers(connection, {o for bill, _ in written for o in bill.owners or () if o})
+        connection.execute(
+            sa.insert(_attempts),
+            [
+                {
+                    "request": charge.request,
+                    "position": i,
+                    "key": key,
+                    "owner": None if bill.owners is None else owners.get(bill.owners[i] or ""),
+                }
+                for bill, charge in written
+                for i, key in enumerate(bill.keys)
+            ],
+        )
+
+    def _numbers(self, connection: sa.Connection, names: set[str]) -> dict[str, int]:
+        """Return the numbers of these names; who is new is written down as one who does not pay."""
+        if not names:
+            return {}
+        statement = sa.select(_members.c.name, _members.c.id).where(_members.c.name.in_(names))
+        known = {str(r.name): int(r.id) for r in connection.execute(statement)}
+        if len(known) < len(names):
+            new = [{"name": n, "quota": 0, "charged": 0} for n in sorted(names - set(known))]
+            connection.execute(self._db.insert(_members).on_conflict_do_nothing(), new)
+            known = {str(r.name): int(r.id) for r in connection.execute(statement)}
+        return known
+
+
+@dataclass
+class _Payer:
+    """A member whose row is locked: what the quota leaves, and ``paid``, what this transaction takes of it."""
+
+    number: int
+    name: str
+    quota_left: int
+    rates: dict[str, int | None]
+    paid: int = 0
+
+    @property
+    def left(self) -> int:
+        return self.quota_left - self.paid
+
+    def refusal(self, connection: sa.Connection, n: int, now: float) -> QuotaError | None:
+        """Return the error where the member's last second, minute or day leaves no room for n more queries."""
+        for window, limit in self.rates.items():
+            if limit is None:
+                continue
+            words, seconds = window.replace("_", " "), WINDOWS[window]
+            if n > limit:
+                return QuotaError(
+                    f"Expected requests within the rate of member {self.name!r}, {limit} {words}, got one of {n} "
+                    "queries. Use smaller batches."
+                )
+            # What a clock that was set back has left in the future counts as just paid.
+            recent = sa.and_(
+                _requests.c.member == self.number, _requests.c.charged_at > now - seconds, _requests.c.paid > 0
+            )
+            used = int(connection.scalar(sa.select(sa.func.sum(_requests.c.paid)).where(recent)) or 0) + self.paid
+            if used + n <= limit:
+                continue
+            past = connection.execute(
+                sa.select(_requests.c.charged_at, _requests.c.paid).where(recent).order_by(_requests.c.charged_at)
+            ).all()
+            before = [(float(at), int(paid)) for at, paid in past] + ([(now, self.paid)] if self.paid else [])
+            wait = wait_for(n, limit, seconds, now, sorted(before))
+            return RateError(
+                f"Expected member {self.name!r} to stay within {limit} queries {words}, but {used} are paid and {n} "
+                f"more are too many for now. There is room in {wait:.1f} s.",
+                wait_s=wait,
+            )
+        return None
+
+
+@dataclass
+class _Wish:
+    """One thread's bill, and what became of it."""
+
+    bill: Bill
+    done: Charge | QuotaError | BaseException | None = None
+
+
+@dataclass
+class Desk:
+    """Where threads have requests booked: whoever comes to the front books for all who wait behind.
+
+    Under load one transaction then charges and settles for many threads, which costs hardly more than for one.
+
+    Parameters
+    ----------
+    book : callable
+        (bills, settlements) → for each bill its charge or the error that says why it was refused.
+    """
+
+    book: Callable[[Sequence[Bill], Sequence[Settlement]], list[Charge | QuotaError]]
+    _front: threading.Lock = field(default_factory=threading.Lock)
+    _queue: threading.Lock = field(default_factory=threading.Lock)
+    _wishes: list[_Wish] = field(default_factory=list)
+    _settlements: list[Settlement] = field(default_factory=list)
+
+    def settle(self, settlement: Settlement) -> None:
+        """Leave a settlement here: it is written with the next request charged, or by :meth:`flush`."""
+        with self._queue:
+            self._settlements.append(settlement)
+
+    def charge(self, bill: Bill) -> Charge:
+        """Return the charge once it is written, together with every settlement left before.
+
+        Raises
+        ------
+        QuotaError, LedgerError
+        """
+        wish = _Wish(bill)
+        with self._queue:
+            self._wishes.append(wish)
+        with self._front:
+            if wish.done is None:
+                self._book_all()
+        if not isinstance(wish.done, Charge):
+            raise wish.done or LedgerError("Expected the desk to book a request, got nothing.")
+        return wish.done
+
+    def flush(self) -> None:
+        """Write every settlement left here."""
+        with self._front:
+            if self._settlements:
+                self._book_all()
+
+    def _book_all(self) -> None:
+        with self._queue:
+            wishes, self._wishes = self._wishes, []
+            settlements, self._settlements = self._settlements, []
+        try:
+            done = self.book([w.bill for w in wishes], settlements)
+        except BaseException as error:
+            for wish in wishes:
+                wish.done = error
+            # Who only settles must hear of it too.
+            if not wishes:
+                raise
+            return
+        for wish, result in zip(wishes, done, strict=True):
+            wish.done = result
+
+
+def writable(detail: str | None) -> str | None:
+    """Return the text without lone surrogates and NULs, which a platform's JSON may bring and databases refuse."""
+    return None if detail is None else detail.encode("utf-8", "replace").decode().replace("\0", "?")
