@@ -8,7 +8,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import numpy as np
+from numpy.typing import NDArray
 
+from ttca.images import Images
 from ttca.platforms.local import LocalPlatform
 from ttca.platforms.server import serve
 
@@ -35,9 +37,10 @@ def slow_platform(latency_s: float) -> Iterator[str]:
 def main(latency_s: float) -> None:
     """Serve on any free port of loopback."""
 
-    def scores(images: np.ndarray) -> np.ndarray:  # type: ignore[type-arg]
+    def scores(images: Images) -> NDArray[np.float64]:
         levels = images.reshape(len(images), -1)[:, : len(CLASSES)].astype(np.float64) + 1.0
-        return levels / levels.sum(axis=1, keepdims=True)
+        shares: NDArray[np.float64] = levels / levels.sum(axis=1, keepdims=True)
+        return shares
 
     platform = LocalPlatform(
         scores, classes=CLASSES, image_shape=IMAGE_SHAPE, name="slow", version="1", latency_s=latency_s

@@ -302,13 +302,14 @@ def test_a_full_disk_is_a_sentence_and_costs_no_record(tmp_path: Path) -> None:
     with Ledger(path) as ledger:
         ledger.enrol({"ada": 10_000})
         ledger.settle(pay(ledger, KEYS), KEYS, labels(*[1] * len(KEYS)))
+    with Ledger(path) as ledger:
         # SQLite's own limit on a file's pages raises what a full disk raises.
-        event.listen(Engine, "engine_connect", _no_room)
+        event.listen(Engine, "begin", _no_room)
         try:
             with pytest.raises(LedgerError, match=r"Expected room on the disk for the ledger .* Free some space"):
                 _pay_much(ledger)
         finally:
-            event.remove(Engine, "engine_connect", _no_room)
+            event.remove(Engine, "begin", _no_room)
     with Ledger(path) as ledger:
         (ada,) = ledger.balances()
         assert ada.charged == ada.answered + ada.unknown
@@ -324,4 +325,3 @@ def _pay_much(ledger: Ledger) -> None:
 def _no_room(connection: Connection) -> None:
     pages = connection.exec_driver_sql("PRAGMA page_count").scalar_one()
     connection.exec_driver_sql(f"PRAGMA max_page_count = {pages}")
-    connection.rollback()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 import time
 import uuid
@@ -9,8 +10,6 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TypeVar
-
-import tenacity
 
 from ttca.answers import Answers
 from ttca.errors import AnswerError, ConfigError, TransportError
@@ -77,37 +76,22 @@ class RetryPolicy:
             The last attempt's, with ``attempt`` set. Any other error passes through at once.
         """
         began = self.clock()
-        wait = 0.0
-
-        def worth_another(state: tenacity.RetryCallState) -> bool:
-            nonlocal wait
-            error = None if state.outcome is None else state.outcome.exception()
-            if not isinstance(error, TransportError):
-                return False
-            error.attempt = state.attempt_number
-            if not error.retryable or state.attempt_number >= self.attempts:
-                return False
-            wait = self.wait_s(state.attempt_number, error.retry_after)
-            return self.clock() - began + wait <= self.deadline_s
-
-        number = 0
-
-        def numbered() -> T:
-            nonlocal number
-            number += 1
+        # A plain loop: a library's machinery would take longer than all else that pooling adds to an attempt.
+        for number in itertools.count(1):
             try:
                 return once(number)
             except TransportError as error:
+                error.attempt = number
                 if error.retryable and (error.retry_after or 0.0) > self.longest_wait_s:
                     error.retryable = False
-                    error.args = (
-                        f"{error.args[0]} {self._come_back(error.retry_after or 0.0)}",
-                        *error.args[1:],
-                    )
-                raise
-
-        retrying = tenacity.Retrying(retry=worth_another, wait=lambda _: wait, sleep=self.sleep, reraise=True)
-        return retrying(numbered)
+                    error.args = (f"{error.args[0]} {self._come_back(error.retry_after or 0.0)}", *error.args[1:])
+                if not error.retryable or number >= self.attempts:
+                    raise
+                wait = self.wait_s(number, error.retry_after)
+                if self.clock() - began + wait > self.deadline_s:
+                    raise
+            self.sleep(wait)
+        raise AssertionError("itertools.count ends never.")
 
     def wait_s(self, attempt: int, retry_after: float | None) -> float:
         """Return the seconds to wait after failed attempt ``attempt``, never less than ``retry_after``."""

@@ -26,6 +26,31 @@ __all__ = ["ANSWERED", "Bill", "Booking", "Charge", "Desk", "Settlement", "writa
 
 ANSWERED = "answered"
 
+# Made once: for a request of one query, making a statement anew would take longer than running it.
+_LOCKED_CAP = sa.select(_meta.c.value).where(_meta.c.name == "cap").with_for_update()
+_CAP, _FORGOTTEN = (sa.select(_meta.c.value).where(_meta.c.name == n).scalar_subquery() for n in ("cap", "forgotten"))
+_LAST = sa.select(sa.func.max(_requests.c.id)).scalar_subquery()
+_ANYONE_FORGOTTEN = sa.select(_FORGOTTEN)
+_LOCKED_MEMBERS = (
+    sa.select(
+        _members,
+        _CAP.label("cap"),
+        _FORGOTTEN.label("forgotten"),
+        sa.select(sa.func.max(_requests.c.id)).scalar_subquery().label("last"),
+    )
+    .where(_members.c.name.in_(sa.bindparam("names", expanding=True)))
+    .order_by(_members.c.name)
+    .with_for_update()
+)
+_ALL_CHARGED = sa.select(sa.func.sum(_members.c.charged))
+_PAY = (
+    sa.update(_members)
+    .where(_members.c.id == sa.bindparam("number"))
+    .values(charged=_members.c.charged + sa.bindparam("n"))
+)
+_NEW_REQUEST, _NEW_ATTEMPT = sa.insert(_requests), sa.insert(_attempts)
+_NUMBERS = sa.select(_members.c.name, _members.c.id).where(_members.c.name.in_(sa.bindparam("names", expanding=True)))
+
 
 @dataclass(frozen=True)
 class Charge:
@@ -167,15 +192,16 @@ class Booking:
         last = next((d.request for d in self._done if isinstance(d, Charge)), None)
         if last is not None and connection.scalar(sa.select(_requests.c.id).where(_requests.c.id == last)) is not None:
             return self._done
-        self._settle(connection)
-        self._done = self._charge(connection) if self._bills else []
+        locked = self._locked(connection)
+        self._settle(connection, anyone_forgotten=locked.forgotten)
+        self._done = self._charge(connection, locked) if self._bills else []
         return self._done
 
-    def _settle(self, connection: sa.Connection) -> None:
+    def _settle(self, connection: sa.Connection, *, anyone_forgotten: bool) -> None:
         if self._outcomes:
-            connection.execute(self._db.insert(_outcomes).on_conflict_do_nothing(), self._outcomes)
+            connection.execute(self._db.insert_new(_outcomes), self._outcomes)
         rows = self._accepted
-        if rows and connection.scalar(sa.select(_meta.c.value).where(_meta.c.name == "forgotten")) is not None:
+        if rows and anyone_forgotten:
             # Whoever was forgotten while the request was in flight stays forgotten.
             named = set(
                 connection.scalars(
@@ -184,11 +210,10 @@ class Booking:
             )
             rows = [row for row in rows if row["key"] in named]
         if rows:
-            connection.execute(self._db.insert(_answers).on_conflict_do_nothing(), rows)
+            connection.execute(self._db.insert_new(_answers), rows)
 
-    def _charge(self, connection: sa.Connection) -> list[Charge | QuotaError]:
-        payers = self._payers(connection)
-        cap, left = self._cap(connection)
+    def _charge(self, connection: sa.Connection, locked: _Locked) -> list[Charge | QuotaError]:
+        payers, cap, left = locked.payers, locked.cap, locked.left
         now = self._clock()
         done: list[Charge | QuotaError] = []
         for bill in self._bills:
@@ -213,38 +238,35 @@ class Booking:
                 left -= n
                 payer.paid += n
                 done.append(Charge(0, bill.member, n))
-        numbers = iter(self._new_numbers(connection, sum(isinstance(d, Charge) for d in done)))
+        numbers = iter(self._new_numbers(connection, sum(isinstance(d, Charge) for d in done), locked.last))
         done = [Charge(next(numbers), d.member, d.n) if isinstance(d, Charge) else d for d in done]
         written = [(b, d) for b, d in zip(self._bills, done, strict=True) if isinstance(d, Charge)]
         if written:
             self._write(connection, written, payers, now)
         return done
 
-    def _payers(self, connection: sa.Connection) -> dict[str, _Payer]:
+    def _locked(self, connection: sa.Connection) -> _Locked:
+        """Return what decides about the bills, as it stands until this transaction ends."""
         # Locked in the order of their names, so that on a server nobody else takes what is given here, and two
         # programs never wait for each other.
-        rows = connection.execute(
-            sa.select(_members)
-            .where(_members.c.name.in_({bill.member for bill in self._bills}))
-            .order_by(_members.c.name)
-            .with_for_update()
-        )
-        return {
+        names = sorted({bill.member for bill in self._bills})
+        rows = connection.execute(_LOCKED_MEMBERS, {"names": names}).all() if names else []
+        payers = {
             row.name: _Payer(row.id, row.name, row.quota - row.charged, {w: getattr(row, w) for w in WINDOWS})
             for row in rows
         }
+        forgotten = (rows[0].forgotten if rows else connection.scalar(_ANYONE_FORGOTTEN)) is not None
+        cap = rows[0].cap if rows else None
+        if rows and self._db.is_server:
+            cap = connection.scalar(_LOCKED_CAP)
+        left = float("inf")
+        if cap is not None:
+            left = int(cap) - int(connection.scalar(_ALL_CHARGED) or 0)
+        return _Locked(payers, None if cap is None else int(cap), left, (rows[0].last or 0) if rows else 0, forgotten)
 
-    def _cap(self, connection: sa.Connection) -> tuple[int | None, float]:
-        """Return the pool's cap and what it leaves, locked like the members."""
-        cap = connection.scalar(sa.select(_meta.c.value).where(_meta.c.name == "cap").with_for_update())
-        if cap is None:
-            return None, float("inf")
-        return int(cap), int(cap) - int(connection.scalar(sa.select(sa.func.sum(_members.c.charged))) or 0)
-
-    def _new_numbers(self, connection: sa.Connection, n: int) -> list[int]:
+    def _new_numbers(self, connection: sa.Connection, n: int, last: int) -> list[int]:
         """Return so many numbers that no request has had."""
         if not self._db.is_server:
-            last = connection.scalar(sa.select(sa.func.max(_requests.c.id))) or 0
             return list(range(last + 1, last + 1 + n))
         number = sa.func.nextval(sa.func.pg_get_serial_sequence("requests", "id"))
         drawn = sa.select(number).select_from(sa.func.generate_series(1, n).alias())
@@ -258,13 +280,11 @@ class Booking:
         now: float,
     ) -> None:
         connection.execute(
-            sa.update(_members)
-            .where(_members.c.id == sa.bindparam("number"))
-            .values(charged=_members.c.charged + sa.bindparam("n")),
+            _PAY,
             [{"number": p.number, "n": p.paid} for p in payers.values() if p.paid],
         )
         connection.execute(
-            sa.insert(_requests),
+            _NEW_REQUEST,
             [
                 {
                     "id": charge.request,
@@ -281,7 +301,7 @@ class Booking:
         )
         owners = self._numbers(connection, {o for bill, _ in written for o in bill.owners or () if o})
         connection.execute(
-            sa.insert(_attempts),
+            _NEW_ATTEMPT,
             [
                 {
                     "request": charge.request,
@@ -298,12 +318,12 @@ class Booking:
         """Return the numbers of these names; who is new is written down as one who does not pay."""
         if not names:
             return {}
-        statement = sa.select(_members.c.name, _members.c.id).where(_members.c.name.in_(names))
-        known = {str(r.name): int(r.id) for r in connection.execute(statement)}
+        wanted = {"names": sorted(names)}
+        known = {str(r.name): int(r.id) for r in connection.execute(_NUMBERS, wanted)}
         if len(known) < len(names):
             new = [{"name": n, "quota": 0, "charged": 0} for n in sorted(names - set(known))]
-            connection.execute(self._db.insert(_members).on_conflict_do_nothing(), new)
-            known = {str(r.name): int(r.id) for r in connection.execute(statement)}
+            connection.execute(self._db.insert_new(_members), new)
+            known = {str(r.name): int(r.id) for r in connection.execute(_NUMBERS, wanted)}
         return known
 
 
@@ -350,6 +370,17 @@ class _Payer:
                 wait_s=wait,
             )
         return None
+
+
+@dataclass(frozen=True)
+class _Locked:
+    """Who is to pay, the cap and what it leaves, the last request's number, and whether anyone was ever forgotten."""
+
+    payers: dict[str, _Payer]
+    cap: int | None
+    left: float
+    last: int
+    forgotten: bool
 
 
 @dataclass

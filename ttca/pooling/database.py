@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import secrets
 import sqlite3
@@ -57,6 +56,8 @@ class Database:
         self._patience_s, self._sleep, self._monotonic = patience_s, sleep, clock
         # SQLite has one writer; waiting on a lock here is cheaper than waiting in its busy handler.
         self._write_lock = threading.Lock()
+        self._writer: sa.Connection | None = None
+        self._inserts: dict[str, Insert] = {}
         #: The file, None for a server.
         self.path: Path | None = None
         if isinstance(target, str) and "://" in target:
@@ -81,6 +82,13 @@ class Database:
     def insert(self, table: sa.Table) -> Insert:
         """Return an INSERT that can say what happens to a row that is already there."""
         return postgresql.insert(table) if self.is_server else sqlite.insert(table)
+
+    def insert_new(self, table: sa.Table) -> Insert:
+        """Return the INSERT that leaves a row as it is where it is already there."""
+        # Made once per table: making it takes longer than running it.
+        if table.name not in self._inserts:
+            self._inserts[table.name] = self.insert(table).on_conflict_do_nothing()
+        return self._inserts[table.name]
 
     def day(self, seconds: sa.ColumnElement[float]) -> sa.ColumnElement[int]:
         """Return the number of the UTC day of a time in seconds since the epoch."""
@@ -117,14 +125,21 @@ class Database:
 
     def close(self) -> None:
         """Close every connection."""
+        with self._write_lock:
+            if self._writer is not None:
+                self._writer.close()
+                self._writer = None
         self.engine.dispose()
 
     def _once(self, work: Callable[[sa.Connection], T], write: bool) -> T:
-        with (
-            self._write_lock if write and not self.is_server else contextlib.nullcontext(),
-            self.engine.connect().execution_options(ttca_write=write) as connection,
-            connection.begin(),
-        ):
+        if write and not self.is_server:
+            with self._write_lock:
+                # Kept open: for a request of one query, taking a connection from the pool is half of the work.
+                if self._writer is None:
+                    self._writer = self.engine.connect().execution_options(ttca_write=True)
+                with self._writer.begin():
+                    return work(self._writer)
+        with self.engine.connect() as connection, connection.begin():
             return work(connection)
 
     def _file(self, path: Path) -> sa.Engine:
