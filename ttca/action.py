@@ -874,7 +874,7 @@ class CollectiveAction:
             queries=transfer.images + refined,
             epsilon=chosen.epsilon,
             seed=self.settings.seed,
-            queries_pool=paid.get("pool", 0),
+            queries_pool=paid.get("pool", 0) + paid.get("pool-audit", 0),
             queries_audit=paid.get("audit", 0),
             queries_verification=paid.get("verification", 0),
             coverage=measured.coverage,

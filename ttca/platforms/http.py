@@ -30,7 +30,7 @@ from ttca.platforms.protocols import Request, Response, Wire, create_protocol
 from ttca.platforms.protocols.tensors import excerpt
 from ttca.platforms.retry import RetryPolicy
 
-__all__ = ["HttpPlatform", "NotSentError", "retry_after_s"]
+__all__ = ["HttpPlatform", "NotSentError", "checked_url", "new_session", "retry_after_s"]
 
 _KEY_VARIABLE = re.compile(r"TTCA_KEY_[A-Za-z0-9_]+")
 _VISIBLE_ASCII = re.compile(r"[\x21-\x7e]+")
@@ -141,7 +141,7 @@ class HttpPlatform:
         metadata_retry: RetryPolicy | None = None,
         **protocol_options: Any,
     ) -> None:
-        self._url, self._host, self._loopback = _checked_url(url)
+        self._url, self._host, self._loopback = checked_url(url)
         self._name = self._url
         if not self._loopback and not (authorised_by or "").strip():
             raise ConfigError(
@@ -339,7 +339,7 @@ class HttpPlatform:
         try:
             session = self._idle.pop()
         except IndexError:
-            session = _new_session()
+            session = new_session()
         try:
             yield session
         finally:
@@ -530,7 +530,7 @@ def _timestamp(text: str) -> float | None:
         return None
 
 
-def _checked_url(url: str) -> tuple[str, str, bool]:
+def checked_url(url: str) -> tuple[str, str, bool]:
     """Return the URL without a last slash, its host, and whether that is this machine; quote no secret."""
     try:
         parts = urlsplit(url)
@@ -566,7 +566,8 @@ def _is_loopback_address(host: str) -> bool:
         return False
 
 
-def _new_session() -> requests.Session:
+def new_session() -> requests.Session:
+    """Return a session that takes nothing from the environment, keeps no cookie and follows its own headers."""
     session = requests.Session()
     # A stray ~/.netrc or proxy variable would otherwise decide who sees the key.
     session.trust_env = False

@@ -36,7 +36,16 @@ if TYPE_CHECKING:
     from fastapi import FastAPI
     from starlette.routing import BaseRoute
 
-__all__ = ["SERVED", "ServedError", "Service", "background_server", "create_app", "serve"]
+__all__ = [
+    "SERVED",
+    "ServedError",
+    "Service",
+    "background_app",
+    "background_server",
+    "create_app",
+    "run_app",
+    "serve",
+]
 
 # Name → (module, function from Service to routes): the serving half of each protocol.
 SERVED: dict[str, tuple[str, str]] = {
@@ -254,7 +263,20 @@ def serve(
     ConfigError
         If an option is not allowed, or the address cannot be bound.
     """
-    server, listener, url = _prepare(platform, host, port, options)
+    run_app(create_app(platform, **options), host=host, port=port, on_start=on_start)
+
+
+def run_app(
+    app: FastAPI,
+    *,
+    host: str = "127.0.0.1",
+    port: int = 0,
+    on_start: Callable[[str], None] | None = None,
+    certificate: Path | None = None,
+    private_key: Path | None = None,
+) -> None:
+    """Serve an application until interrupted, over HTTPS where a certificate and its key (PEM files) are given."""
+    server, listener, url = _prepare(app, host, port, certificate, private_key)
     with listener:
         if on_start is not None:
             on_start(url)
@@ -275,7 +297,14 @@ def background_server(platform: Platform, *, host: str = "127.0.0.1", port: int 
     >>> with background_server(platform) as url:  # doctest: +SKIP
     ...     http = HttpPlatform(url, model="local", classes=platform.info.classes)
     """
-    server, listener, url = _prepare(platform, host, port, options)
+    with background_app(create_app(platform, **options), host=host, port=port) as url:
+        yield url
+
+
+@contextmanager
+def background_app(app: FastAPI, *, host: str = "127.0.0.1", port: int = 0) -> Iterator[str]:
+    """Serve an application from a thread of this process; yields the URL and stops on leaving."""
+    server, listener, url = _prepare(app, host, port, None, None)
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, name="ttca-server", daemon=True)
     with listener:
         thread.start()
@@ -291,13 +320,14 @@ def background_server(platform: Platform, *, host: str = "127.0.0.1", port: int 
             thread.join()
 
 
-def _prepare(platform: Platform, host: str, port: int, options: Mapping[str, Any]) -> tuple[Any, socket.socket, str]:
+def _prepare(
+    app: FastAPI, host: str, port: int, certificate: Path | None, private_key: Path | None
+) -> tuple[Any, socket.socket, str]:
     """Return a uvicorn server, the socket it will listen on, and its URL."""
     try:
         import uvicorn
     except ImportError:
         raise MissingExtraError("Serving a platform", "serve") from None
-    app = create_app(platform, **options)
     listener = _listen(host, port)
     config = uvicorn.Config(
         app,
@@ -309,9 +339,12 @@ def _prepare(platform: Platform, host: str, port: int, options: Mapping[str, Any
         # it.
         timeout_keep_alive=75,
         timeout_graceful_shutdown=5,
+        ssl_certfile=certificate,
+        ssl_keyfile=private_key,
     )
     shown = f"[{host}]" if ":" in host else host
-    return uvicorn.Server(config), listener, f"http://{shown}:{listener.getsockname()[1]}"
+    scheme = "http" if certificate is None else "https"
+    return uvicorn.Server(config), listener, f"{scheme}://{shown}:{listener.getsockname()[1]}"
 
 
 def _listen(host: str, port: int) -> socket.socket:

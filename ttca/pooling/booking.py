@@ -103,8 +103,8 @@ class Bill:
 class Settlement:
     """What a request that was charged has brought: one answer for each of its keys.
 
-    Rows that are answered or refused are accepted, the first of a key for ever. Rows that failed stay charged, with
-    ``detail``: the platform did process the request.
+    Rows that are answered or refused are accepted, the first of a key for ever, unless ``accept`` is False. Rows that
+    failed stay charged, with ``detail``: the platform did process the request.
 
     Raises
     ------
@@ -116,6 +116,7 @@ class Settlement:
     keys: Sequence[bytes]
     answers: Answers
     detail: str | None = None
+    accept: bool = True
 
     def __post_init__(self) -> None:
         if not len(self.keys) == len(self.answers) == self.charge.n:
@@ -182,7 +183,7 @@ class Booking:
         now = clock() if settlements else 0.0
         self._settled = [s.charge.request for s in settlements]
         self._outcomes = [row for s in settlements for row in s.outcomes(now)]
-        self._accepted = [row for s in settlements for row in s.accepted(now)]
+        self._accepted = [row for s in settlements for row in s.accepted(now) if s.accept]
         self._done: list[Charge | QuotaError] = []
 
     def __call__(self, connection: sa.Connection) -> list[Charge | QuotaError]:

@@ -32,6 +32,10 @@ from ttca.pooling.schema import requests as _requests
 __all__ = ["Balance", "Forgotten", "Ledger", "open_ledger"]
 
 
+#: Tables that every version of a ledger has.
+_OLDEST = {"meta", "members", "requests", "attempts", "outcomes", "answers"}
+
+
 @dataclass(frozen=True)
 class Balance:
     """What one member has paid, in queries.
@@ -381,13 +385,18 @@ class Ledger:
             owned = sa.select(_attempts.c.key).where(_attempts.c.owner == number, _attempts.c.key != b"")
             images = connection.scalar(sa.select(sa.func.count()).select_from(owned.distinct().subquery())) or 0
             answers = connection.execute(sa.delete(_answers).where(_answers.c.key.in_(owned))).rowcount
+            # What the hub held of them: their images, and what anybody said about these.
+            shared = sa.select(schema.inputs.c.key).where(schema.inputs.c.owner == number)
+            connection.execute(sa.delete(schema.reports).where(schema.reports.c.key.in_(shared)))
+            answers += connection.execute(sa.delete(_answers).where(_answers.c.key.in_(shared))).rowcount
+            connection.execute(sa.delete(schema.inputs).where(schema.inputs.c.owner == number))
             attempts = connection.execute(
                 sa.update(_attempts).where(_attempts.c.owner == number, _attempts.c.key != b"").values(key=b"")
             ).rowcount
             connection.execute(
                 sa.update(_members)
                 .where(_members.c.id == number)
-                .values(name=alias, quota=_members.c.charged, forgotten_at=now)
+                .values(name=alias, quota=_members.c.charged, forgotten_at=now, token=None)
             )
             self._set_meta(connection, "forgotten", "1")
             return Forgotten(alias, int(images), int(attempts), int(answers))
@@ -437,6 +446,11 @@ class Ledger:
                 "The ledger was made for another platform or was edited."
             ) from None
 
+    @property
+    def database(self) -> Database:
+        """Where it is kept, for the hub, which keeps its own tables beside the ledger's."""
+        return self._db
+
     def is_same(self, other: Ledger) -> bool:
         """Whether the other one is kept in the same place."""
         return self._db.place == other._db.place
@@ -458,7 +472,7 @@ class Ledger:
             # Two programs that make the same tables at once would both fail.
             connection.execute(sa.select(sa.func.pg_advisory_xact_lock(0x77CA)))
         found = set(sa.inspect(connection).get_table_names())
-        if found and not set(schema.tables.tables) <= found:
+        if found and not found >= _OLDEST:
             raise LedgerError(
                 f"Expected a ledger in {self.name}, got the database of another program or version, with the tables "
                 f"{', '.join(sorted(found))}. Give the ledger a {'database' if self._db.is_server else 'file'} of its "

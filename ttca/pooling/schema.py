@@ -6,7 +6,20 @@ from collections.abc import Callable
 
 import sqlalchemy as sa
 
-__all__ = ["SCHEMA_VERSION", "answers", "attempts", "members", "meta", "migrate", "outcomes", "requests", "tables"]
+__all__ = [
+    "SCHEMA_VERSION",
+    "answers",
+    "attempts",
+    "inputs",
+    "leases",
+    "members",
+    "meta",
+    "migrate",
+    "outcomes",
+    "reports",
+    "requests",
+    "tables",
+]
 
 SCHEMA_VERSION = 2
 
@@ -34,6 +47,8 @@ members = sa.Table(
     sa.Column("per_minute", sa.BigInteger),
     sa.Column("per_day", sa.BigInteger),
     sa.Column("forgotten_at", sa.Float),
+    sa.Column("flagged_at", sa.Float),
+    sa.Column("token", sa.LargeBinary(32), unique=True),
 )
 # ``action`` is empty where the ledger is one action's own. ``paid`` is the number of attempts, 0 once refunded: rates
 # are sums of it.
@@ -84,6 +99,49 @@ answers = sa.Table(
     sa.Column("at", sa.Float, nullable=False),
     sqlite_with_rowid=False,
 )
+# -- the hub's ----------------------------------------------------------------------------------------------------
+# Images that their owners share, to be asked by any member; the smallest number first. ``audit``: every member answers
+# it. ``answered`` repeats that the query has an accepted answer; ``failures`` counts requests that were processed to no
+# avail. ``lease`` has the query until ``held_until``; then another member gets it. Audits are not held.
+inputs = sa.Table(
+    "inputs",
+    tables,
+    sa.Column("key", sa.LargeBinary(32), primary_key=True),
+    sa.Column("number", sa.BigInteger, nullable=False),
+    sa.Column("owner", sa.BigInteger, nullable=False),
+    sa.Column("image", sa.LargeBinary, nullable=False),
+    sa.Column("audit", sa.Boolean, nullable=False),
+    sa.Column("answered", sa.Boolean, nullable=False),
+    sa.Column("failures", sa.Integer, nullable=False),
+    sa.Column("lease", sa.String),
+    sa.Column("held_until", sa.Float, nullable=False),
+    sa.Index("inputs_by_number", "answered", "number"),
+)
+# One request given to a member to send; its queries are the request's attempts.
+leases = sa.Table(
+    "leases",
+    tables,
+    sa.Column("id", sa.String, primary_key=True),
+    sa.Column("member", sa.BigInteger, nullable=False),
+    sa.Column("request", sa.BigInteger, nullable=False),
+    sa.Column("expires_at", sa.Float, nullable=False),
+    sa.Column("returned_at", sa.Float),
+    sa.Index("leases_by_member", "member"),
+)
+# What each member says the platform answered, kept for audits also where another answer was accepted before.
+reports = sa.Table(
+    "reports",
+    tables,
+    sa.Column("key", sa.LargeBinary(32), primary_key=True),
+    sa.Column("member", sa.BigInteger, primary_key=True),
+    sa.Column("request", sa.BigInteger, nullable=False),
+    sa.Column("status", sa.Integer, nullable=False),
+    sa.Column("label", sa.Integer, nullable=False),
+    sa.Column("scores", sa.LargeBinary),
+    sa.Column("resolution", sa.Float, nullable=False),
+    sa.Column("at", sa.Float, nullable=False),
+    sqlite_with_rowid=False,
+)
 
 
 def migrate(connection: sa.Connection, version: int) -> None:
@@ -116,6 +174,8 @@ def _number_members(connection: sa.Connection) -> None:
     run("ALTER TABLE attempts ADD COLUMN owner BIGINT")
     for name in ("members", "requests"):
         run(f"DROP TABLE {name}_1")
+    for table in (inputs, leases, reports):
+        table.create(connection)
 
 
 _STEPS: dict[int, Callable[[sa.Connection], None]] = {1: _number_members}

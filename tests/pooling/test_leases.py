@@ -1,0 +1,450 @@
+"""Tests of leases: who asks what, what is charged and accepted, audits, quarantine, expiry and forgetting."""
+
+from __future__ import annotations
+
+import random
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tests.pooling.places import BACKENDS, fresh_ledger, reopen, use
+from tests.pooling.scripted import CLASSES, ScriptedPlatform, distinct, truth
+from ttca.answers import Answers
+from ttca.errors import ChargeState, ConfigError, ImageError, QuotaError, RateError
+from ttca.images import Images
+from ttca.pooling.leases import AUDIT, AuditPlan, Lease, LeaseDesk, Quarantined, UnknownLease
+from ttca.pooling.ledger import Ledger
+from ttca.pooling.quotas import Quota
+
+INFO = ScriptedPlatform().info
+NO_AUDITS = AuditPlan(first_leases=0, share=0.0)
+
+
+@pytest.fixture(params=BACKENDS, scope="module", autouse=True)
+def backend(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Run every test on both kinds of database."""
+    with use(request.param):
+        yield
+
+
+class Clock:
+    """Seconds that pass only when told to."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock() -> Clock:
+    """Give the time of the ledger."""
+    return Clock()
+
+
+@pytest.fixture
+def ledger(clock: Clock) -> Iterator[Ledger]:
+    """Give an empty ledger with three members of 100 queries each."""
+    with fresh_ledger(clock=clock) as fresh:
+        fresh.enrol({"ada": 100, "ben": 100, "cem": 100})
+        yield fresh
+
+
+def desk_on(ledger: Ledger, plan: AuditPlan = NO_AUDITS, **more: Any) -> LeaseDesk:
+    """Return a desk with a fixed seed."""
+    return LeaseDesk(ledger, INFO, plan=plan, rng=random.Random(0), **more)
+
+
+def numbers(images: Images) -> list[int]:
+    """Return which images of ``distinct`` these are."""
+    return [int(i[0, 0, 0]) + 251 * int(i[0, 0, 1]) for i in images]
+
+
+def given_to(desk: LeaseDesk, member: str, size: int = 4) -> Lease:
+    """Issue a lease that must not be empty."""
+    lease = desk.issue(member, size)
+    assert lease is not None
+    return lease
+
+
+def known(ledger: Ledger, images: Images) -> list[bool]:
+    """Return which images have an accepted answer."""
+    keys = ledger.keys(images, fingerprint=INFO.fingerprint, epoch="pool")
+    found: list[bool] = ledger.lookup(keys, classes=3)[0].tolist()
+    return found
+
+
+def lie(images: Images) -> Answers:
+    """Return another label than the platform's for every image."""
+    return Answers.from_labels((truth(images).labels + 1) % 3, 3)
+
+
+# -- what is asked ----------------------------------------------------------------------------------------------
+
+
+def test_images_are_leased_once_in_their_order_and_charged(ledger: Ledger) -> None:
+    """Each image goes to one member, who pays before it leaves the hub; then there is nothing more to give."""
+    desk = desk_on(ledger)
+    assert desk.load(distinct(7), ["ada"] * 7) == 7
+    first, second = given_to(desk, "ada"), given_to(desk, "ben")
+    assert numbers(first.images) + numbers(second.images) == list(range(7))
+    assert desk.issue("cem", 4) is None
+    assert not desk.is_done()
+    assert {b.member: b.charged for b in ledger.balances()} == {"ada": 4, "ben": 3, "cem": 0}
+    assert desk.take_back(first.id, "ada", truth(first.images)) == 4
+    assert desk.take_back(second.id, "ben", truth(second.images)) == 3
+    assert desk.is_done()
+    assert all(known(ledger, distinct(7)))
+    assert ledger.paid() == {"pool": 7}
+    assert vars(desk.progress()) == {
+        "inputs": 7, "answered": 7, "out": 0, "charged": 7, "members": 3, "active": 2, "quarantined": 0,
+    }  # fmt: skip
+
+
+def test_loading_again_adds_only_what_is_new(ledger: Ledger) -> None:
+    """Duplicates, images loaded before and images answered before are not asked again."""
+    desk = desk_on(ledger)
+    assert desk.load(distinct(3)[[0, 1, 1, 2]], ["ada"] * 4) == 3
+    lease = given_to(desk, "ada")
+    desk.take_back(lease.id, "ada", truth(lease.images))
+    with reopen(ledger) as again:
+        desk = desk_on(again)
+        assert desk.load(distinct(5), ["ada"] * 5) == 2
+        assert numbers(given_to(desk, "ben").images) == [3, 4]
+
+
+def test_what_the_ledger_knows_already_is_not_leased(ledger: Ledger) -> None:
+    """Answers that a local pool paid for are counted as answered from the start."""
+    images = distinct(4)
+    keys = ledger.keys(images, fingerprint=INFO.fingerprint, epoch="pool")
+    ledger.settle(ledger.charge("ada", keys[:3], request_id="r", number=1, purpose="pool"), keys[:3], truth(images[:3]))
+    desk = desk_on(ledger)
+    desk.load(images, ["ada"] * 4)
+    assert numbers(given_to(desk, "ben").images) == [3]
+
+
+@pytest.mark.parametrize("images", [distinct(2).astype(np.float32), distinct(2)[:, :1]], ids=["float", "shape"])
+def test_bad_images_are_not_loaded(images: Any, ledger: Ledger) -> None:
+    """Images of another kind than the platform takes never get into the hub."""
+    with pytest.raises(ImageError):
+        desk_on(ledger).load(images, ["ada"] * 2)
+    with pytest.raises(ConfigError, match="one owner for each of 2 images, got 1"):
+        desk_on(ledger).load(distinct(2), ["ada"])
+
+
+def test_quota_and_rate_hold_to_the_last_query(ledger: Ledger, clock: Clock) -> None:
+    """A lease the member cannot pay whole is refused and holds nothing back from others."""
+    ledger.enrol({"ada": 5, "ben": Quota(100, per_minute=3)})
+    desk = desk_on(ledger)
+    desk.load(distinct(20), ["cem"] * 20)
+    given_to(desk, "ada", 4)
+    with pytest.raises(QuotaError, match="2 queries left"):
+        desk.issue("ada", 2)
+    assert numbers(given_to(desk, "ada", 1).images) == [4]
+    assert numbers(given_to(desk, "ben", 3).images) == [5, 6, 7]
+    with pytest.raises(RateError):
+        desk.issue("ben", 1)
+    clock.now += 60
+    assert numbers(given_to(desk, "ben", 1).images) == [8]
+
+
+# -- what comes back --------------------------------------------------------------------------------------------
+
+
+def test_bringing_back_twice_changes_nothing(ledger: Ledger) -> None:
+    """The same upload again is welcome and ignored; so is a failure after an answer."""
+    desk = desk_on(ledger)
+    desk.load(distinct(4), ["ada"] * 4)
+    lease = given_to(desk, "ada")
+    for answers in (truth(lease.images), lie(lease.images)):
+        assert desk.take_back(lease.id, "ada", answers) == 4
+    desk.give_up(lease.id, "ada", ChargeState.REFUNDED, detail="late")
+    (balance, *_) = ledger.balances()
+    assert (balance.charged, balance.answered, balance.refunded) == (4, 4, 0)
+    keys = ledger.keys(distinct(4), fingerprint=INFO.fingerprint, epoch="pool")
+    np.testing.assert_array_equal(ledger.lookup(keys, classes=3)[1].scores, truth(distinct(4)).scores)
+
+
+def test_a_lease_is_its_members_alone(ledger: Ledger) -> None:
+    """Another member's lease, or one that never was, does not exist for whoever asks; a wrong size is refused."""
+    desk = desk_on(ledger)
+    desk.load(distinct(4), ["ada"] * 4)
+    lease = given_to(desk, "ada")
+    for name, member in ((lease.id, "ben"), ("no-such-lease", "ada")):
+        with pytest.raises(UnknownLease):
+            desk.take_back(name, member, truth(lease.images))
+        with pytest.raises(UnknownLease):
+            desk.give_up(name, member, ChargeState.REFUNDED, detail="")
+    with pytest.raises(ConfigError, match="Expected 4 answers for the lease, got 3"):
+        desk.take_back(lease.id, "ada", truth(lease.images[:3]))
+    assert desk.take_back(lease.id, "ada", truth(lease.images)) == 4
+
+
+@pytest.mark.parametrize("state", list(ChargeState))
+def test_what_failed_is_given_to_somebody_else(state: ChargeState, ledger: Ledger) -> None:
+    """A lease given up is free again at once, and is paid as far as anybody knows."""
+    desk = desk_on(ledger)
+    desk.load(distinct(2), ["ada"] * 2)
+    for _ in range(2):
+        lease = given_to(desk, "ada")
+        desk.give_up(lease.id, "ada", state, detail="busy")
+        desk.give_up(lease.id, "ada", state, detail="busy")
+    assert ledger.balances()[0].charged == (0 if state is ChargeState.REFUNDED else 4)
+    assert numbers(given_to(desk, "ben").images) == [0, 1]
+
+
+def test_a_lease_that_expired_is_given_again_and_late_answers_still_count(ledger: Ledger, clock: Clock) -> None:
+    """After its time a query goes to another member; the first answer to come is accepted, both are paid."""
+    desk = desk_on(ledger, lease_s=30)
+    desk.load(distinct(3), ["ada"] * 3)
+    slow = given_to(desk, "ada")
+    assert slow.expires_at == clock.now + 30
+    clock.now += 29.9
+    assert desk.issue("ben", 3) is None
+    clock.now += 0.2
+    fast = given_to(desk, "ben")
+    assert numbers(fast.images) == [0, 1, 2]
+    desk.take_back(slow.id, "ada", truth(slow.images))
+    desk.take_back(fast.id, "ben", lie(fast.images))
+    keys = ledger.keys(distinct(3), fingerprint=INFO.fingerprint, epoch="pool")
+    np.testing.assert_array_equal(ledger.lookup(keys, classes=3)[1].labels, truth(distinct(3)).labels)
+    assert [(b.charged, b.answered, b.unknown) for b in ledger.balances()] == [(3, 3, 0), (3, 3, 0), (0, 0, 0)]
+
+
+def test_an_image_that_nobody_gets_an_answer_to_is_given_up(ledger: Ledger) -> None:
+    """After four requests to no avail an image is left unanswered, so that the pool ends."""
+    desk = desk_on(ledger)
+    desk.load(distinct(2), ["ada"] * 2)
+    for turn in range(4):
+        lease = given_to(desk, ("ada", "ben")[turn % 2], 2)
+        answers = Answers.concatenate([Answers.failed(1, 3), truth(lease.images[1:])], classes=3)
+        desk.take_back(lease.id, ("ada", "ben")[turn % 2], answers)
+    assert desk.issue("cem", 2) is None
+    assert desk.is_done()
+    assert known(ledger, distinct(2)) == [False, True]
+
+
+# -- audits -----------------------------------------------------------------------------------------------------
+
+
+def run_pool(desk: LeaseDesk, liars: set[str], members: list[str], *, size: int = 4) -> None:
+    """Let members lease in turn until nobody gets anything; liars answer otherwise than the platform."""
+    waiting = list(members)
+    while waiting:
+        for member in list(waiting):
+            try:
+                lease = desk.issue(member, size)
+            except QuotaError:
+                waiting.remove(member)
+                continue
+            if lease is None:
+                waiting.remove(member)
+                continue
+            desk.take_back(lease.id, member, (lie if member in liars else truth)(lease.images))
+
+
+def test_new_members_answer_what_the_others_answer_too(ledger: Ledger) -> None:
+    """The first leases of everybody are the same audits, two at a time, whatever size was asked for."""
+    desk = desk_on(ledger, AuditPlan(first_leases=5, first_size=2, share=0.0))
+    desk.load(distinct(40), ["ada"] * 40)
+    asked: dict[str, set[int]] = {m: set() for m in ("ada", "ben", "cem")}
+    for member in asked:
+        for _ in range(5):
+            lease = given_to(desk, member, 16)
+            assert lease.audit
+            assert len(lease.images) == 2
+            asked[member] |= set(numbers(lease.images))
+            desk.take_back(lease.id, member, truth(lease.images))
+        assert len(asked[member]) == 10
+    assert asked["ada"] == asked["ben"] == asked["cem"]
+    assert ledger.paid() == {AUDIT: 30}
+    assert not given_to(desk, "ada").audit
+
+
+def test_a_liar_is_found_set_aside_and_asked_no_more(ledger: Ledger) -> None:
+    """A member who lies is flagged; their answers leave the ledger, trusted ones take their place, the rest is asked.
+
+    In the end every image has the platform's own answer.
+    """
+    names = ["ada", "ben", "cem", "dan", "eve", "fay", "gil", "hal"]
+    ledger.enrol(dict.fromkeys(names, 200))
+    desk = desk_on(ledger, AuditPlan(first_leases=10, first_size=2))
+    desk.load(distinct(120), ["ada"] * 120)
+    run_pool(desk, {"eve"}, names)
+    assert desk.flagged() == ["eve"]
+    with pytest.raises(Quarantined, match="'eve' differ from everybody else's"):
+        desk.issue("eve", 1)
+    run_pool(desk, set(), [n for n in names if n != "eve"])
+    assert desk.is_done()
+    keys = ledger.keys(distinct(120), fingerprint=INFO.fingerprint, epoch="pool")
+    found, answers = ledger.lookup(keys, classes=3)
+    assert found.all()
+    np.testing.assert_array_equal(answers.labels, truth(distinct(120)).labels)
+    assert desk.progress().quarantined == 1
+
+
+def test_answers_on_the_way_of_who_was_flagged_meanwhile_are_kept_apart(ledger: Ledger) -> None:
+    """What a flagged member brings back later is booked as answered, and not accepted."""
+    names = ["ada", "ben", "cem", "dan", "eve"]
+    ledger.enrol(dict.fromkeys(names, 200))
+    desk = desk_on(ledger, AuditPlan(first_leases=10, first_size=2, share=0.0))
+    desk.load(distinct(60), ["ada"] * 60)
+    for _ in range(9):
+        lease = given_to(desk, "eve")
+        desk.take_back(lease.id, "eve", lie(lease.images))
+    late = given_to(desk, "eve")
+    run_pool(desk, set(), names[:4])
+    assert desk.flagged() == ["eve"]
+    before = sum(b.answered for b in ledger.balances())
+    assert desk.take_back(late.id, "eve", lie(late.images)) == 2
+    assert sum(b.answered for b in ledger.balances()) == before + 2
+    keys = ledger.keys(distinct(60), fingerprint=INFO.fingerprint, epoch="pool")
+    found, answers = ledger.lookup(keys, classes=3)
+    np.testing.assert_array_equal(answers.labels[found], truth(distinct(60)).labels[found])
+
+
+def test_later_audits_ask_what_few_have_answered(ledger: Ledger) -> None:
+    """After the first leases the stated share goes to queries of others, until enough members have answered each."""
+    desk = desk_on(ledger, AuditPlan(first_leases=0, share=1.0, witnesses=3))
+    desk.load(distinct(4), ["ada"] * 4)
+    for member in ("ada", "ben", "cem"):
+        lease = given_to(desk, member, 4)
+        assert lease.audit == (member != "ada")
+        assert sorted(numbers(lease.images)) == [0, 1, 2, 3]
+        desk.take_back(lease.id, member, truth(lease.images))
+    ledger.enrol({"dan": 10})
+    assert desk.issue("dan", 4) is None
+
+
+@pytest.mark.parametrize(
+    "changes", [{"first_leases": -1}, {"first_size": 0}, {"share": 1.5}, {"share": float("nan")}, {"witnesses": 2}]
+)
+def test_an_odd_audit_plan_is_refused(changes: dict[str, Any]) -> None:
+    """Numbers that could not audit anybody are a sentence."""
+    with pytest.raises(ConfigError, match="Expected an audit plan"):
+        AuditPlan(**changes)
+
+
+# -- tokens, forgetting, rivals ---------------------------------------------------------------------------------
+
+
+def test_a_token_is_good_until_the_next_one(ledger: Ledger) -> None:
+    """Tokens name their member, only their hash is kept, and only who can pay is invited."""
+    desk = desk_on(ledger)
+    first, ben = desk.invite("ada"), desk.invite("ben")
+    assert (desk.member_of(first), desk.member_of(ben), desk.member_of("guess")) == ("ada", "ben", None)
+    second = desk.invite("ada")
+    assert (desk.member_of(first), desk.member_of(second)) == (None, "ada")
+    with pytest.raises(QuotaError, match="Expected a member with a quota to invite, got 'eve'"):
+        desk.invite("eve")
+
+
+def test_who_is_forgotten_leaves_the_hub_too(ledger: Ledger) -> None:
+    """Images they brought, what anybody said about these, and their token are gone; other images stay."""
+    desk = desk_on(ledger)
+    desk.load(distinct(6), ["ada", "ben"] * 3)
+    token = desk.invite("ada")
+    lease = given_to(desk, "cem", 4)
+    desk.take_back(lease.id, "cem", truth(lease.images))
+    out = given_to(desk, "ben", 4)
+    assert numbers(out.images) == [4, 5]
+    gone = ledger.forget("ada")
+    assert (gone.images, gone.answers) == (3, 2)
+    assert desk.member_of(token) is None
+    assert desk.progress().inputs == 3
+    desk.take_back(out.id, "ben", truth(out.images))
+    assert known(ledger, distinct(6)) == [False, True, False, True, False, True]
+    assert desk.is_done()
+
+
+def test_rivals_at_one_moment_share_the_queries(ledger: Ledger, clock: Clock) -> None:
+    """Threads of two hubs on one ledger lease until nothing is left, and no query is out twice."""
+    ledger.enrol(dict.fromkeys([f"m{i}" for i in range(6)], 100))
+    desk_on(ledger).load(distinct(90), ["ada"] * 90)
+    got: list[int] = []
+    lock = threading.Lock()
+
+    def greedy(member: str, desk: LeaseDesk) -> None:
+        idle = 0
+        while idle < 3:
+            try:
+                lease = desk.issue(member, 3)
+            except QuotaError:
+                continue
+            if lease is None:
+                idle += 1
+                continue
+            with lock:
+                got.extend(numbers(lease.images))
+            desk.take_back(lease.id, member, truth(lease.images))
+
+    with reopen(ledger, clock=clock) as other:
+        desks = [desk_on(ledger), desk_on(other)]
+        threads = [threading.Thread(target=greedy, args=(f"m{i}", desks[i % 2])) for i in range(6)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    assert sorted(got) == list(range(90))
+    assert sum(b.charged for b in ledger.balances()) == 90
+
+
+@settings(max_examples=15, deadline=None)
+@given(
+    events=st.lists(
+        st.tuples(
+            st.sampled_from(["ada", "ben", "cem"]),
+            st.sampled_from(["answer", "fail rows", *ChargeState, "vanish", "late"]),
+            st.integers(1, 4),
+        ),
+        max_size=25,
+    )
+)
+def test_whatever_members_do_the_books_are_right(events: list[tuple[str, str, int]]) -> None:
+    """Accepted answers ≤ processed ≤ charged, no quota is exceeded, and every unknown one was never brought back."""
+    clock = Clock()
+    with fresh_ledger(clock=clock) as ledger:
+        ledger.enrol({"ada": 12, "ben": 30, "cem": 9})
+        desk = desk_on(ledger, AuditPlan(first_leases=2, first_size=2, share=0.3), lease_s=10)
+        desk.load(distinct(25), ["ada"] * 25)
+        processed = vanished = 0
+        late: list[tuple[str, Lease]] = []
+        for member, what, size in events:
+            try:
+                lease = desk.issue(member, size)
+            except QuotaError:
+                continue
+            if lease is None:
+                clock.now += 11
+                continue
+            n = len(lease.images)
+            if what == "answer":
+                desk.take_back(lease.id, member, truth(lease.images))
+                processed += n
+            elif what == "fail rows":
+                desk.take_back(lease.id, member, Answers.failed(n, len(CLASSES)))
+                processed += n
+            elif what in ("vanish", "late"):
+                vanished += n
+                if what == "late":
+                    late.append((member, lease))
+            else:
+                desk.give_up(lease.id, member, ChargeState(what), detail="why")
+                processed += n if what == "charged" else 0
+                vanished += n if what == "unknown" else 0
+        for member, lease in late:
+            desk.take_back(lease.id, member, truth(lease.images))
+            vanished, processed = vanished - len(lease.images), processed + len(lease.images)
+        balances = ledger.balances()
+        accepted = sum(known(ledger, distinct(25)))
+        assert accepted <= processed <= sum(b.charged for b in balances)
+        assert sum(b.unknown for b in balances) == vanished
+        assert sum(b.answered + b.unusable for b in balances) == processed
+        assert all(b.charged <= b.quota for b in balances)
+        assert desk.progress().answered == accepted

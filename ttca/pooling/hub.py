@@ -1,0 +1,368 @@
+"""The hub: members on machines of their own lease queries over HTTP and bring back what they say was answered."""
+
+import base64
+import binascii
+import html
+import io
+import math
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import numpy as np
+from PIL import Image
+
+from ttca.answers import Answers, Status
+from ttca.errors import ChargeState, ConfigError, LedgerError, MissingExtraError, QuotaError, RateError, TTCAError
+from ttca.images import Images
+from ttca.pooling.leases import LeaseDesk, Quarantined, UnknownLease
+from ttca.pooling.ledger import Ledger
+
+try:
+    from fastapi import Depends, FastAPI, Request
+    from fastapi import Path as InPath
+    from fastapi.responses import HTMLResponse, JSONResponse
+    from pydantic import BaseModel, ConfigDict, Field
+    from starlette.exceptions import HTTPException
+except ImportError:
+    raise MissingExtraError("The hub", "serve") from None
+
+if TYPE_CHECKING:
+    from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+__all__ = ["MOST_QUERIES", "create_hub"]
+
+#: The most queries of one lease.
+MOST_QUERIES = 64
+_MOST_BYTES = 8 * 2**20
+_LARGEST = 2**31 - 1
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
+
+
+class LeaseWish(_Strict):
+    """How many queries the member would send at once."""
+
+    size: int = Field(ge=1, le=MOST_QUERIES)
+
+
+class LeaseGiven(BaseModel):
+    """Queries to send once: PNG files in base64. Without a lease there is nothing to ask now, or (``done``) at all."""
+
+    lease: str | None
+    images: list[str] = []
+    expires_at: float | None = None
+    done: bool = False
+    retry_after: float = 0.0
+
+
+class AnswerRow(_Strict):
+    """What the platform said about one image of a lease."""
+
+    status: Literal["answered", "refused", "failed"]
+    label: int | None = Field(default=None, ge=0, le=_LARGEST)
+    scores: list[float | None] | None = Field(default=None, max_length=100_000)
+    resolution: float = Field(default=0.0, ge=0.0, le=1.0)
+
+
+class LeaseReturned(_Strict):
+    """One row for each image of the lease, in its order."""
+
+    answers: list[AnswerRow] = Field(min_length=1, max_length=MOST_QUERIES)
+
+
+class LeaseFailed(_Strict):
+    """A request that brought nothing: what it cost, as far as the member can know, and why."""
+
+    charge: Literal["refunded", "unknown", "charged"]
+    detail: str = Field(default="", max_length=500)
+
+
+class Taken(BaseModel):
+    """How many of the answers are usable."""
+
+    usable: int
+
+
+class ActionSaid(BaseModel):
+    """What the members act on; whoever asks another platform than this fingerprint's must not contribute."""
+
+    name: str
+    fingerprint: str
+    classes: list[str]
+    image_shape: list[int]
+
+
+class Account(BaseModel):
+    """The caller's own books."""
+
+    member: str
+    quota: int
+    charged: int
+    answered: int
+    unusable: int
+    unknown: int
+    refunded: int
+    remaining: int
+    quarantined: bool
+
+
+class PoolProgress(BaseModel):
+    """How far the pool is, without anybody's name."""
+
+    inputs: int
+    answered: int
+    out: int
+    charged: int
+    members: int
+    active: int
+    quarantined: int
+    done: bool
+
+
+class Problem(BaseModel):
+    """A sentence for people, and a word for programs."""
+
+    error: str
+    kind: str
+
+
+_PROBLEMS: dict[int | str, dict[str, Any]] = {
+    status: {"model": Problem} for status in (401, 403, 404, 413, 422, 429, 503)
+}
+
+
+def create_hub(ledger: Ledger, desk: LeaseDesk, *, name: str) -> FastAPI:
+    """Return the hub's application: its API, and a page of its progress for people.
+
+    Parameters
+    ----------
+    ledger : Ledger
+    desk : LeaseDesk
+    name : str
+        The action's name.
+
+    Notes
+    -----
+    Nothing is answered without a member's token (``Authorization: Bearer …``, or as the password of HTTP Basic, for
+    browsers), and nobody is told another member's quota or answers. The hub knows no platform key.
+    """
+
+    def member(request: Request) -> str:
+        token = _token(request.headers.get("authorization", ""))
+        who = desk.member_of(token) if token else None
+        if who is None:
+            raise HTTPException(401, "Expected the token of a member, got none or another. Ask for an invitation.")
+        return who
+
+    Member = Annotated[str, Depends(member)]
+    LeaseName = Annotated[str, InPath(max_length=64)]
+    app = FastAPI(title=f"ttca hub: {name}", openapi_url=None, docs_url=None, redoc_url=None, responses=_PROBLEMS)
+
+    @app.get("/openapi.json", include_in_schema=False)
+    def openapi(_: Member) -> dict[str, Any]:
+        return app.openapi()
+
+    @app.get("/v1/action")
+    def action(_: Member) -> ActionSaid:
+        """Say which platform the members ask."""
+        info = desk.info
+        return ActionSaid(
+            name=name, fingerprint=info.fingerprint, classes=list(info.classes), image_shape=list(info.image_shape)
+        )
+
+    @app.post("/v1/leases")
+    def lease(who: Member, wish: LeaseWish) -> LeaseGiven:
+        """Charge the caller for some queries and hand them over."""
+        given = desk.issue(who, wish.size)
+        if given is None:
+            return LeaseGiven(lease=None, done=desk.is_done(), retry_after=1.0)
+        return LeaseGiven(lease=given.id, images=[_png(image) for image in given.images], expires_at=given.expires_at)
+
+    @app.post("/v1/leases/{lease_id}/answers")
+    def answers(who: Member, lease_id: LeaseName, returned: LeaseReturned) -> Taken:
+        """Take what came back; sending the same again changes nothing."""
+        return Taken(usable=desk.take_back(lease_id, who, _answers(returned.answers, len(desk.info.classes))))
+
+    @app.post("/v1/leases/{lease_id}/failure")
+    def failure(who: Member, lease_id: LeaseName, failed: LeaseFailed) -> Taken:
+        """Take note that a lease brought nothing."""
+        desk.give_up(lease_id, who, ChargeState(failed.charge), detail=failed.detail)
+        return Taken(usable=0)
+
+    @app.get("/v1/me")
+    def account(who: Member) -> Account:
+        """Say what the caller has paid."""
+        own = next(b for b in ledger.balances() if b.member == who)
+        return Account(
+            member=who,
+            quota=own.quota,
+            charged=own.charged,
+            answered=own.answered,
+            unusable=own.unusable,
+            unknown=own.unknown,
+            refunded=own.refunded,
+            remaining=own.remaining,
+            quarantined=who in desk.flagged(),
+        )
+
+    def now() -> PoolProgress:
+        p = desk.progress()
+        return PoolProgress(**vars(p), done=desk.is_done())
+
+    @app.get("/v1/progress")
+    def progress(_: Member) -> PoolProgress:
+        """Say how far the pool is."""
+        return now()
+
+    @app.get("/", response_class=HTMLResponse, include_in_schema=False)
+    def page(who: Member) -> HTMLResponse:
+        own = next(b for b in ledger.balances() if b.member == who)
+        return HTMLResponse(
+            _page(name, now(), who, own.charged, own.quota),
+            headers={"Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'"},
+        )
+
+    for kind, answer in _ANSWERS.items():
+        app.add_exception_handler(kind, answer)
+    app.add_middleware(_Bounded)
+    return app
+
+
+def _problem(status: int, kind: str) -> Callable[[Request, Exception], JSONResponse]:
+    def answer(_: Request, error: Exception) -> JSONResponse:
+        headers = {}
+        if isinstance(error, RateError):
+            headers["Retry-After"] = str(math.ceil(error.wait_s))
+        elif status == 503:
+            headers["Retry-After"] = "5"
+        return JSONResponse({"error": str(error), "kind": kind}, status, headers)
+
+    return answer
+
+
+def _refused(_: Request, error: Exception) -> JSONResponse:
+    status = getattr(error, "status_code", 500)
+    headers = {"WWW-Authenticate": 'Basic realm="ttca hub", charset="UTF-8"'} if status == 401 else {}
+    return JSONResponse({"error": str(getattr(error, "detail", "")), "kind": "http"}, status, headers)
+
+
+_ANSWERS: dict[type[Exception], Callable[[Request, Exception], JSONResponse]] = {
+    HTTPException: _refused,
+    RateError: _problem(429, "rate"),
+    Quarantined: _problem(403, "quarantined"),
+    UnknownLease: _problem(404, "lease"),
+    QuotaError: _problem(403, "quota"),
+    ConfigError: _problem(422, "answers"),
+    LedgerError: _problem(503, "ledger"),
+    TTCAError: _problem(422, "answers"),
+}
+
+
+class _Bounded:
+    """Refuses bodies that are larger than any lease could need, before they are held in memory."""
+
+    def __init__(self, app: "ASGIApp") -> None:
+        self._app = app
+
+    async def __call__(self, scope: "Scope", receive: "Receive", send: "Send") -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        size = 0
+
+        async def bounded() -> "Message":
+            nonlocal size
+            message = await receive()
+            size += len(message.get("body", b""))
+            if size > _MOST_BYTES:
+                raise HTTPException(413, f"Expected at most {_MOST_BYTES} bytes, got more. Use smaller leases.")
+            return message
+
+        await self._app(scope, bounded, send)
+
+
+def _token(header: str) -> str | None:
+    scheme, _, value = header.partition(" ")
+    if scheme.lower() == "bearer":
+        return value.strip() or None
+    if scheme.lower() == "basic":
+        try:
+            said = base64.b64decode(value.strip(), validate=True).decode()
+        except (binascii.Error, ValueError):
+            return None
+        return said.partition(":")[2] or None
+    return None
+
+
+def _answers(rows: list[AnswerRow], classes: int) -> Answers:
+    """Return what a member says, checked like a platform's own words."""
+    scores = np.full((len(rows), classes), np.nan, np.float32)
+    for i, row in enumerate(rows):
+        if row.scores is not None:
+            if len(row.scores) != classes:
+                raise ConfigError(f"Expected scores of {classes} classes, got {len(row.scores)}.")
+            scores[i] = [math.nan if s is None else s for s in row.scores]
+    status = np.array([Status[row.status.upper()] for row in rows], np.int8)
+    labels = np.array([-1 if row.label is None else row.label for row in rows], np.int64)
+    return Answers(status, labels, scores, np.array([row.resolution for row in rows], np.float32))
+
+
+def _png(image: Images) -> str:
+    file = io.BytesIO()
+    Image.fromarray(image).save(file, "PNG")
+    return base64.b64encode(file.getvalue()).decode()
+
+
+def _page(name: str, p: PoolProgress, who: str, charged: int, quota: int) -> str:
+    share = p.answered / p.inputs if p.inputs else 0.0
+    state = "Every shared image is answered." if p.done else f"{p.out} queries are out with members."
+    care = (
+        f"<p class=care>{p.quarantined} of the members answered otherwise than everybody else; their answers are set "
+        "aside and asked again.</p>"
+        if p.quarantined
+        else ""
+    )
+    rows = "".join(
+        f"<tr><th>{label}</th><td>{value:,}</td></tr>"
+        for label, value in (
+            ("Shared images", p.inputs),
+            ("Answered", p.answered),
+            ("Queries paid", p.charged),
+            ("Members", p.members),
+            ("Members who brought answers", p.active),
+            ("Members set aside", p.quarantined),
+        )
+    )
+    return f"""<!doctype html>
+<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
+<meta http-equiv="refresh" content="15"><meta name="color-scheme" content="light dark">
+<title>{html.escape(name)}: the pool</title>
+<style>
+:root {{ color-scheme: light dark; --page:#f4f5f3; --paper:#fff; --ink:#1d2733; --quiet:#55616d; --line:#e1e5e9;
+  --bar:#0a6a8a; --care:#7a4b00; --care-paper:#fbf3e0; }}
+@media (prefers-color-scheme: dark) {{ :root {{ --page:#12161b; --paper:#1b2128; --ink:#e8ebee; --quiet:#a9b4bf;
+  --line:#343d47; --bar:#5fc0e0; --care:#edc877; --care-paper:#362b15; }} }}
+* {{ box-sizing: border-box; }}
+body {{ margin:0; background:var(--page); color:var(--ink); font:1rem/1.6 system-ui, "DejaVu Sans", sans-serif; }}
+main {{ max-width:34rem; margin:0 auto; padding:1.5rem 1rem; }}
+h1 {{ font-size:1.4rem; overflow-wrap:anywhere; margin:0 0 .2rem; }}
+section {{ background:var(--paper); border:1px solid var(--line); border-radius:.75rem; }}
+section {{ padding:1.2rem; margin-top:1rem; }}
+.share {{ font-size:2.6rem; line-height:1.1; margin:0; }}
+.bar {{ height:.8rem; border-radius:.4rem; background:var(--line); overflow:hidden; margin:.8rem 0; }}
+.bar i {{ display:block; height:100%; background:var(--bar); width:{100 * share:.1f}%; }}
+table {{ border-collapse:collapse; width:100%; }} th {{ text-align:left; font-weight:normal; color:var(--quiet); }}
+td {{ text-align:right; font-variant-numeric:tabular-nums; }}
+th, td {{ padding:.3rem 0; border-top:1px solid var(--line); }}
+tr:first-child th, tr:first-child td {{ border-top:0; }}
+.quiet {{ color:var(--quiet); margin:0; }}
+.care {{ background:var(--care-paper); color:var(--care); border-radius:.4rem; padding:.6rem .8rem; }}
+</style></head><body><main>
+<h1>{html.escape(name)}</h1><p class=quiet>The pool's queries, together</p>
+<section><p class=share>{100 * share:.1f}&nbsp;%</p><p class=quiet>of {p.inputs:,} shared images are answered</p>
+<div class=bar><i></i></div><p class=quiet>{state}</p>{care}</section>
+<section><table>{rows}</table></section>
+<section><p class=quiet>You, {html.escape(who)}, have paid {charged:,} of your {quota:,} queries.</p></section>
+</main></body></html>"""
