@@ -52,7 +52,10 @@ def test_every_key_of_the_template_is_accepted(tmp_path: Path) -> None:
     assert {"authorised_by", "key_variable"} <= tables["platform"].keys()
     assert {"cap", "quotas"} <= tables["pool"].keys()
     found = read(tmp_path, text)
-    sections = {"action": found.settings, "platform": found.platform, "people": found.people, "pool": found.pool}
+    sections = {
+        "action": found.settings, "platform": found.platform, "people": found.people, "pool": found.pool,
+        "hub": found.hub,
+    }  # fmt: skip
     assert tables.keys() == sections.keys()
     for name, table in tables.items():
         for key, value in table.items():

@@ -263,7 +263,7 @@ class CollectiveAction:
 
     def plan(self) -> dict[str, Cost]:
         """Return what each paying step would still cost at most, without spending a query."""
-        asked = self.queries.cost(self._plain_people().images)
+        asked = self.queries.cost(self.asked_people().images)
         affordable = asked.affordable
         # Until a round is learned nobody knows its bytes; what was kept of it is counted as the ledger knows it.
         for turn, people in enumerate(self._turns(), start=1):
@@ -299,7 +299,7 @@ class CollectiveAction:
         """
         _, selection, volunteers = self._asked()
         pool = self._plain()
-        people = self._plain_people()
+        people = self.asked_people()
         answers = self.queries.ask(people.images, purpose="pool", owners=people.members.tolist())
         first, second = len(pool), len(pool) + len(selection)
         return TransferSet(
@@ -536,7 +536,8 @@ class CollectiveAction:
         turns = [self.roster.pool[turn == t] for t in range(1, self.settings.rounds + 1)]
         return [people for people in turns if len(people)]
 
-    def _plain_people(self) -> People:
+    def asked_people(self) -> People:
+        """Return whose images :meth:`pool` asks about, as they are."""
         _, selection, volunteers = self._asked()
         return People.concatenate([self._plain(), selection, volunteers])
 

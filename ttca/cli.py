@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 app = typer.Typer(no_args_is_help=True, add_completion=False, help="Test-time collective action.")
 pool_app = typer.Typer(no_args_is_help=False, invoke_without_command=True, help="Ask the platform; see who paid.")
 app.add_typer(pool_app, name="pool")
+hub_app = typer.Typer(no_args_is_help=True, help="Let members on machines of their own ask for the pool.")
+app.add_typer(hub_app, name="hub")
 
 FileArgument = Annotated[Path, typer.Argument(help="The action file, or the folder it lies in.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object; all else goes to standard error.")]
@@ -68,16 +70,8 @@ def init(
 ) -> None:
     """Write a commented action file to fill in."""
     from ttca.config import TEMPLATE
-    from ttca.errors import ConfigError
 
-    try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        with file.open("x", encoding="utf-8") as new:
-            new.write(TEMPLATE.format(file=file))
-    except OSError as error:
-        if file.exists():
-            raise ConfigError(f"Expected a new file, got {file}, which exists. Choose another name.") from None
-        raise ConfigError(f"Expected to write {file}, got: {error}. Choose another place.") from None
+    _write_new(file, TEMPLATE.format(file=file))
     _say(ERR, f"Wrote {file}. Fill in the platform and the people, then: ttca run {file} --dry-run")
     if as_json:
         _emit({"file": str(file)}, True, "")
@@ -177,6 +171,91 @@ def pool_forget(
         f"under {gone.alias}. Take {member} out of the table of people and out of [pool.quotas] too, and learn again: "
         "the proxy and the perturbations that lie in the folder were learned with these images.",
     )
+
+
+@hub_app.command("serve")
+def hub_serve(
+    file: FileArgument,
+    host: Annotated[str, typer.Option(help="Where to listen; off this machine only with a certificate.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535)] = 8080,
+    certificate: Annotated[Path | None, typer.Option(help="PEM file of the TLS certificate.")] = None,
+    private_key: Annotated[Path | None, typer.Option(help="PEM file of its key.")] = None,
+) -> None:
+    """Hand out queries to invited members and take back what they say was answered, until interrupted."""
+    from ttca.config import read_action
+    from ttca.errors import ConfigError
+    from ttca.platforms.http import checked_url
+    from ttca.platforms.server import run_app
+    from ttca.pooling.hub import create_hub
+
+    if (certificate is None) != (private_key is None):
+        raise ConfigError("Expected certificate and private key together, got only one of them.")
+    for pem in (certificate, private_key):
+        if pem is not None and not pem.is_file():
+            raise ConfigError(f"Expected a PEM file at {pem}, got none. Check the path.")
+    # Refuses plain HTTP off this machine.
+    checked_url(f"{'http' if certificate is None else 'https'}://{host}:{port or 1}")
+    known = read_action(file)
+    ledger, desk = known.open_hub()
+    with ledger:
+        p = desk.progress()
+        app_ = create_hub(ledger, desk, name=known.settings.name)
+
+        def started(url: str) -> None:
+            _say(
+                ERR,
+                f"The hub is at {url}: {p.answered} of {p.inputs} shared images are answered. Invite members with: "
+                "ttca hub invite MEMBER. Stop with Ctrl-C.",
+            )
+
+        run_app(app_, host=host, port=port, on_start=started, certificate=certificate, private_key=private_key)
+
+
+@hub_app.command("invite")
+def hub_invite(
+    member: Annotated[str, typer.Argument(help="The member's name.")],
+    file: FileArgument = Path(),
+    as_json: JsonOption = False,
+) -> None:
+    """Print a new token for a member; one they had before is no longer good. Only its hash is kept."""
+    from ttca.config import read_action
+
+    ledger, desk = read_action(file).open_hub()
+    with ledger:
+        token = desk.invite(member)
+    _emit({"member": member, "token": token}, as_json, token)
+
+
+@app.command()
+def contribute(
+    file: Annotated[Path, typer.Argument(help="Your own file: the hub, and the platform as you know it.")],
+    write: Annotated[bool, typer.Option("--init", help="Write a commented file to fill in, and stop.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Ask the platform for a pool, from this machine and with your own key, and bring back the answers."""
+    from dataclasses import asdict
+
+    from ttca.config import CONTRIBUTION_TEMPLATE, read_contribution
+    from ttca.pooling.contribute import contribute as work
+
+    if write:
+        _write_new(file, CONTRIBUTION_TEMPLATE.format(file=file))
+        _say(ERR, f"Wrote {file}. Fill in the hub and the platform, then: ttca contribute {file}")
+        if as_json:
+            _emit({"file": str(file)}, True, "")
+        return
+    mine = read_contribution(file)
+    with mine.platform.open() as platform:
+        done = work(
+            mine.contribute.hub,
+            platform,
+            token_variable=mine.contribute.token_variable,
+            key_variable=mine.platform.key_variable,
+            size=mine.contribute.size,
+            concurrency=mine.contribute.concurrency,
+            reporter=_reporter(),
+        )
+    _emit(asdict(done), as_json, f"{done.answered} of {done.queries} queries were answered. {done.ended}")
 
 
 @app.command()
@@ -284,6 +363,19 @@ def serve(
 
 
 # -- what the commands share ------------------------------------------------------------------------------------
+
+
+def _write_new(file: Path, text: str) -> None:
+    from ttca.errors import ConfigError
+
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with file.open("x", encoding="utf-8") as new:
+            new.write(text)
+    except OSError as error:
+        if file.exists():
+            raise ConfigError(f"Expected a new file, got {file}, which exists. Choose another name.") from None
+        raise ConfigError(f"Expected to write {file}, got: {error}. Choose another place.") from None
 
 
 def _reporter() -> Any:

@@ -8,7 +8,7 @@ import tomllib
 from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, fields
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 from urllib.parse import urlsplit
 
 import numpy as np
@@ -17,13 +17,27 @@ from ttca.action import CollectiveAction
 from ttca.data.folder import PeopleTable, load_people
 from ttca.errors import ConfigError, LedgerError
 from ttca.people import People, Roster, split_roles
+from ttca.platforms.base import PlatformInfo
 from ttca.platforms.http import HttpPlatform
+from ttca.pooling.choosing import in_order
+from ttca.pooling.leases import AuditPlan, LeaseDesk
 from ttca.pooling.ledger import Ledger, open_ledger
 from ttca.pooling.pool import Member
 from ttca.progress import Reporter, silent
 from ttca.settings import Settings
 
-__all__ = ["TEMPLATE", "ActionFile", "PeopleSection", "PlatformSection", "PoolSection", "read_action"]
+__all__ = [
+    "CONTRIBUTION_TEMPLATE",
+    "TEMPLATE",
+    "ActionFile",
+    "ContributionFile",
+    "HubSection",
+    "PeopleSection",
+    "PlatformSection",
+    "PoolSection",
+    "read_action",
+    "read_contribution",
+]
 
 T = TypeVar("T")
 
@@ -64,6 +78,7 @@ source = "people.csv"            # columns: file, class, member; optional: perso
 verification = 0.5               # share of persons kept for the certificate, where the table gives no roles
 selection = 0.2                  # share of the others who steer early stopping
 # public = "public.csv"          # labelled images that are never sent: the proxy learns from them first
+# shareable = true               # every image may be sent to other members by a hub; or a column shareable: yes, no
 # views = "views.csv"            # the same kind of images, seen as the subgroup's: δ is learned on them too
 
 [pool]
@@ -76,6 +91,31 @@ batch = 16                       # images of one request
 
 # [pool.quotas]                  # members who can pay more or less
 # ada = 250
+
+# [hub]                          # where members on machines of their own lease queries: ttca hub serve
+# lease_seconds = 120            # then a query that did not come back is given to somebody else
+# order = "random"               # or "stratified": an equal share for every class and group
+# first_leases = 20              # audits of a new member, of first_size queries each; then audit_share of the queries
+# first_size = 2
+# audit_share = 0.05
+"""
+
+CONTRIBUTION_TEMPLATE = """\
+# What one member's machine needs to ask for a pool. Fill in, then: ttca contribute {file}
+
+[contribute]
+hub = "https://hub.example.org"
+token_variable = "TTCA_HUB_TOKEN"    # the variable's name; the token itself was given to you with the invitation
+size = 16                            # queries of one request
+concurrency = 2                      # requests at once
+
+[platform]                           # from your own knowledge, never from the hub
+url = "http://127.0.0.1:8000"
+protocol = "kserve-v2"
+model = "my-model"
+classes = ["first", "second"]        # in the order of the platform's scores
+# authorised_by = "who allowed this, and where that is written"   # needed off this machine
+# key_variable = "TTCA_KEY_MINE"                                  # the variable's name, never the key
 """
 
 
@@ -93,6 +133,21 @@ class PlatformSection:
     connect_timeout: float = 5.0
     read_timeout: float = 30.0
     max_batch: int = 64
+
+    def open(self) -> HttpPlatform:
+        """Return the platform; nothing is sent yet."""
+        return HttpPlatform(
+            self.url,
+            protocol=self.protocol,
+            model=self.model,
+            version=self.version,
+            classes=self.classes,
+            key_variable=self.key_variable,
+            authorised_by=self.authorised_by,
+            connect_timeout=self.connect_timeout,
+            read_timeout=self.read_timeout,
+            max_batch=self.max_batch,
+        )
 
     @property
     def is_loopback(self) -> bool:
@@ -112,6 +167,7 @@ class PeopleSection:
     """
 
     source: str
+    shareable: bool = False
     verification: float = 0.5
     selection: float = 0.2
     public: str | None = None
@@ -133,6 +189,40 @@ class PoolSection:
     batch: int = 16
 
 
+@dataclass(frozen=True, kw_only=True)
+class HubSection:
+    """``[hub]``: how members on machines of their own are given queries, and checked."""
+
+    lease_seconds: float = 120.0
+    order: Literal["random", "stratified"] = "random"
+    first_leases: int = 20
+    first_size: int = 2
+    audit_share: float = 0.05
+
+    def plan(self) -> AuditPlan:
+        """Return how members check each other."""
+        return AuditPlan(first_leases=self.first_leases, first_size=self.first_size, share=self.audit_share)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ContributeSection:
+    """``[contribute]``: which hub a member's machine works for, and how hard."""
+
+    hub: str
+    token_variable: str
+    size: int = 16
+    concurrency: int = 2
+
+
+@dataclass(frozen=True)
+class ContributionFile:
+    """What a member's own machine needs: the hub, and the platform as the member knows it."""
+
+    path: Path
+    contribute: ContributeSection
+    platform: PlatformSection
+
+
 @dataclass(frozen=True)
 class ActionFile:
     """One action file, read and checked; opening it spends no query."""
@@ -142,6 +232,7 @@ class ActionFile:
     platform: PlatformSection
     people: PeopleSection
     pool: PoolSection
+    hub: HubSection
 
     @property
     def folder(self) -> Path:
@@ -164,31 +255,51 @@ class ActionFile:
 
     def open_platform(self) -> HttpPlatform:
         """Return the platform; nothing is sent yet."""
-        p = self.platform
-        return HttpPlatform(
-            p.url,
-            protocol=p.protocol,
-            model=p.model,
-            version=p.version,
-            classes=p.classes,
-            key_variable=p.key_variable,
-            authorised_by=p.authorised_by,
-            connect_timeout=p.connect_timeout,
-            read_timeout=p.read_timeout,
-            max_batch=p.max_batch,
+        return self.platform.open()
+
+    def open_hub(self) -> tuple[Ledger, LeaseDesk]:
+        """Read the people, meet the platform (its metadata only) and load what their owners share.
+
+        Raises
+        ------
+        ConfigError
+            If nothing is shareable. Nothing was sent.
+        """
+        with self.open() as action:
+            people = action.asked_people()
+            info = action.platform.info
+        table = self._load(self.people.source, info)
+        shared = np.full(len(table), self.people.shareable) if table.shareable is None else table.shareable
+        pixels = {image.tobytes() for image in table.people.images[shared]}
+        people = people[np.array([image.tobytes() in pixels for image in people.images], np.bool_)]
+        if not len(people):
+            raise ConfigError(
+                f"Expected images that may be sent to other members, got none in {self.people.source}. Ask their "
+                "owners, and write yes in its column shareable, or shareable = true in [people]."
+            )
+        people = people[in_order(self.hub.order, people.classes, people.subgroup, seed=self.settings.seed)]
+        ledger = self.open_ledger()
+        desk = LeaseDesk(
+            ledger,
+            info,
+            action=self.settings.name,
+            plan=self.hub.plan(),
+            lease_s=self.hub.lease_seconds,
         )
+        desk.load(people.images, people.members.tolist())
+        return ledger, desk
+
+    def _load(self, source: str, info: PlatformInfo) -> PeopleTable:
+        return load_people(self.folder / source, image_shape=info.image_shape, classes=self.platform.classes)
 
     def open(self, *, reporter: Reporter = silent) -> CollectiveAction:
         """Read the people, meet the platform (its metadata only) and return the action."""
         platform = self.open_platform()
 
-        def load(source: str) -> PeopleTable:
-            return load_people(
-                self.folder / source, image_shape=platform.info.image_shape, classes=self.platform.classes
-            )
-
-        table = load(self.people.source)
-        public, views = (None if s is None else load(s).people for s in (self.people.public, self.people.views))
+        table = self._load(self.people.source, platform.info)
+        public, views = (
+            None if s is None else self._load(s, platform.info).people for s in (self.people.public, self.people.views)
+        )
         roster = self._roster(table)
         return CollectiveAction(
             self.folder,
@@ -250,15 +361,8 @@ def read_action(path: Path | str) -> ActionFile:
         If it is missing, is not TOML, or a table, key or value is not as expected. Nothing was sent.
     """
     path = Path(path)
-    try:
-        if path.is_dir():
-            path = path / "action.toml"
-        found = tomllib.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise ConfigError(f"Expected an action file at {path}, got nothing there. Write one with: ttca init") from None
-    except (OSError, ValueError, RecursionError) as error:  # tomllib's own are ValueErrors, and not its only ones
-        raise ConfigError(f"Expected TOML in {path}, got a file that cannot be read: {error}.") from None
-    _check_names(found, ("action", "platform", "people", "pool"), f"table in {path}")
+    path, found = _toml(path, "Write one with: ttca init")
+    _check_names(found, ("action", "platform", "people", "pool", "hub"), f"table in {path}")
     for table in ("platform", "people"):
         if table not in found:
             raise ConfigError(f"Expected the table [{table}] in {path}, got none. ttca init writes a full example.")
@@ -268,7 +372,40 @@ def read_action(path: Path | str) -> ActionFile:
         _section(PlatformSection, found["platform"], "platform", path),
         _section(PeopleSection, found["people"], "people", path),
         _section(PoolSection, found.get("pool", {}), "pool", path),
+        _section(HubSection, found.get("hub", {}), "hub", path),
     )
+
+
+def read_contribution(path: Path | str) -> ContributionFile:
+    """Read a member's own file: ``[contribute]`` and ``[platform]``.
+
+    Raises
+    ------
+    ConfigError
+        If it is missing, is not TOML, or a table, key or value is not as expected. Nothing was sent.
+    """
+    path = Path(path)
+    path, found = _toml(path, "Write one with: ttca contribute --init FILE")
+    _check_names(found, ("contribute", "platform"), f"table in {path}")
+    for table in ("contribute", "platform"):
+        if table not in found:
+            raise ConfigError(f"Expected the table [{table}] in {path}, got none.")
+    return ContributionFile(
+        path,
+        _section(ContributeSection, found["contribute"], "contribute", path),
+        _section(PlatformSection, found["platform"], "platform", path),
+    )
+
+
+def _toml(path: Path, advice: str) -> tuple[Path, dict[str, Any]]:
+    try:
+        if path.is_dir():
+            path = path / "action.toml"
+        return path, tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ConfigError(f"Expected a file at {path}, got nothing there. {advice}") from None
+    except (OSError, ValueError, RecursionError) as error:  # tomllib's own are ValueErrors, and not its only ones
+        raise ConfigError(f"Expected TOML in {path}, got a file that cannot be read: {error}.") from None
 
 
 def _check_names(found: Mapping[str, Any], known: tuple[str, ...], what: str) -> None:

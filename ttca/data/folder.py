@@ -24,7 +24,8 @@ _TABLE = "people.csv"
 _GROUPS = ("subgroup", "reference")
 _ROLES = ("pool", "selection", "verification", "unasked")
 _REQUIRED = ("file", "class", "member")
-_OPTIONAL = ("person", "group", "role")
+_SHAREABLE = ("yes", "no")
+_OPTIONAL = ("person", "group", "role", "shareable")
 _SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp"})
 _SHOWN = 10
 
@@ -38,10 +39,13 @@ class PeopleTable:
     people : People
     roles : str array, shape (N,), or None
         ``pool``, ``selection``, ``verification`` or ``unasked`` for each image; None where the source has no roles.
+    shareable : bool array, shape (N,), or None
+        Whether the image may leave its owner's machine; None where the source does not say.
     """
 
     people: People
     roles: NDArray[np.str_] | None
+    shareable: NDArray[np.bool_] | None = None
 
     def __len__(self) -> int:
         return len(self.people)
@@ -58,6 +62,7 @@ class _Row:
     person: str
     group: str
     role: str | None
+    shareable: str | None
     place: str
 
 
@@ -96,11 +101,12 @@ def load_people(source: Path | str, *, image_shape: tuple[int, int, int], classe
     ----------
     source : path
         A CSV file in UTF-8 with the columns ``file`` (relative to the table), ``class`` and ``member``, and
-        where wanted ``person`` (else the member), ``group`` (``subgroup`` or ``reference``, else subgroup) and
-        ``role`` (``pool``, ``selection``, ``verification`` or ``unasked``). Or a folder that holds such a table as
-        ``people.csv``, or one laid out as ``<class>/<member>/*.png`` or ``<group>/<class>/<member>/*.png``, read
-        in the order of its paths. Images are PNG, WebP, BMP or JPEG (originals only: a perturbation does not
-        survive JPEG); RGB, grey or palette.
+        where wanted ``person`` (else the member), ``group`` (``subgroup`` or ``reference``, else subgroup),
+        ``role`` (``pool``, ``selection``, ``verification`` or ``unasked``) and ``shareable`` (``yes`` or ``no``:
+        whether the image may leave its owner's machine). Or a folder that holds such a table as ``people.csv``, or
+        one laid out as ``<class>/<member>/*.png`` or ``<group>/<class>/<member>/*.png``, read in the order of its
+        paths. Images are PNG, WebP, BMP or JPEG (originals only: a perturbation does not survive JPEG); RGB, grey
+        or palette.
     image_shape : (H, W, 3)
         The size the platform takes, in pixels. Nothing is resized.
     classes : sequence of str
@@ -142,7 +148,12 @@ def load_people(source: Path | str, *, image_shape: tuple[int, int, int], classe
         np.array([row.group == _GROUPS[0] for row in rows], dtype=np.bool_),
     )
     roles = [row.role for row in rows if row.role is not None]
-    return PeopleTable(people, np.array(roles, dtype=np.str_) if roles else None)
+    shareable = [row.shareable == "yes" for row in rows if row.shareable is not None]
+    return PeopleTable(
+        people,
+        np.array(roles, dtype=np.str_) if roles else None,
+        np.array(shareable, np.bool_) if shareable else None,
+    )
 
 
 def write_people(
@@ -281,7 +292,12 @@ def _read_table(table: Path, names: list[str], problems: _Problems) -> list[_Row
         if not wrong:
             wrong = [
                 _unknown(what, cells[what], known)
-                for what, known in (("class", names), ("group", _GROUPS), ("role", _ROLES))
+                for what, known in (
+                    ("class", names),
+                    ("group", _GROUPS),
+                    ("role", _ROLES),
+                    ("shareable", _SHAREABLE),
+                )
                 if what in cells and cells[what] not in known
             ]
         path = _inside(home, cells["file"]) if _is_name(cells["file"]) else None
@@ -305,6 +321,7 @@ def _read_table(table: Path, names: list[str], problems: _Problems) -> list[_Row
                     cells.get("person", cells["member"]),
                     cells.get("group", _GROUPS[0]),
                     cells.get("role"),
+                    cells.get("shareable"),
                     f"{before}{cells['file']!r}: ",
                 )
             )
@@ -416,7 +433,7 @@ def _read_folders(home: Path, names: list[str], problems: _Problems) -> list[_Ro
         for sentence in wrong:
             problems.add(line, f"{file!r}: {sentence}")
         if not wrong and isinstance(path, Path):
-            rows.append(_Row(line, path, names.index(label), member, member, group, None, f"{file!r}: "))
+            rows.append(_Row(line, path, names.index(label), member, member, group, None, None, f"{file!r}: "))
     return rows
 
 

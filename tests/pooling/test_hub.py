@@ -1,0 +1,298 @@
+"""Tests of the hub over real HTTP: who may do what, what a member's machine does, and any request at all."""
+
+from __future__ import annotations
+
+import base64
+import random
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pytest
+import requests
+
+from tests.pooling.places import fresh_ledger
+from tests.pooling.scripted import ScriptedPlatform, distinct, transport_error, truth
+from ttca.answers import Answers
+from ttca.errors import ChargeState, ConfigError, TransportError
+from ttca.images import Images
+from ttca.platforms.base import PlatformInfo
+from ttca.platforms.server import background_app
+from ttca.pooling.contribute import Contribution, HubError, contribute
+from ttca.pooling.hub import create_hub
+from ttca.pooling.leases import AuditPlan, LeaseDesk
+from ttca.pooling.ledger import Ledger
+from ttca.pooling.quotas import Quota
+
+PLAN = AuditPlan(first_leases=3, first_size=2, share=0.1)
+
+
+@dataclass
+class House:
+    """A hub that runs, with its ledger and everybody's token."""
+
+    url: str
+    ledger: Ledger
+    desk: LeaseDesk
+    tokens: dict[str, str]
+
+    def ask(self, method: str, path: str, member: str | None = "ada", **more: Any) -> requests.Response:
+        """Send one request with a member's token."""
+        headers = {} if member is None else {"Authorization": f"Bearer {self.tokens[member]}"}
+        return requests.request(method, self.url + path, headers=headers, timeout=30, **more)
+
+    def accepted(self, images: Images) -> Answers:
+        """Return what the ledger says of these images."""
+        keys = self.ledger.keys(images, fingerprint=self.desk.info.fingerprint, epoch="pool")
+        return self.ledger.lookup(keys, classes=3)[1]
+
+
+@pytest.fixture
+def house() -> Iterator[House]:
+    """Give a hub with 60 images and three members."""
+    with fresh_ledger() as ledger:
+        ledger.enrol({"ada": 100, "ben": 100, "cem": Quota(100)})
+        desk = LeaseDesk(ledger, ScriptedPlatform().info, plan=PLAN, rng=random.Random(0))
+        desk.load(distinct(60), ["ada", "ben"] * 30)
+        tokens = {m: desk.invite(m) for m in ("ada", "ben", "cem")}
+        with background_app(create_hub(ledger, desk, name="A <b>pool</b>")) as url:
+            yield House(url, ledger, desk, tokens)
+
+
+@pytest.fixture
+def member(house: House, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Contribution]:
+    """Give a function that contributes as a member, from a machine with a platform of its own."""
+
+    def run(name: str, platform: ScriptedPlatform | None = None, **more: Any) -> Contribution:
+        variable = f"TTCA_HUB_{name.upper()}"
+        monkeypatch.setenv(variable, house.tokens[name])
+        more = {"patience_s": 0.0, "sleep": lambda _s: None, **more}
+        return contribute(house.url, platform or ScriptedPlatform(), token_variable=variable, **more)
+
+    return run
+
+
+# -- the whole way ----------------------------------------------------------------------------------------------
+
+
+def test_three_members_answer_everything(house: House, member: Callable[..., Contribution]) -> None:
+    """Members on machines of their own end with the platform's answer to every image, within their quotas."""
+    done: dict[str, Contribution] = {}
+    threads = [
+        threading.Thread(target=lambda m=m: done.update({m: member(m, size=8, concurrency=2)})) for m in house.tokens
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert {d.ended for d in done.values()} == {"Every shared image is answered."}
+    np.testing.assert_array_equal(house.accepted(distinct(60)).scores, truth(distinct(60)).scores)
+    for balance in house.ledger.balances():
+        assert balance.charged == balance.answered == done[balance.member].queries == done[balance.member].answered
+
+
+def test_a_quota_ends_a_contribution_in_peace(house: House, member: Callable[..., Contribution]) -> None:
+    """A member who can pay no more stops with the reason, at the last query their quota allows."""
+    house.ledger.enrol({"ada": 9})
+    done = member("ada", size=1)
+    assert done.queries == 9
+    assert "quota does not allow it" in done.ended
+    assert house.ledger.remaining()["ada"] == 0
+
+
+def test_a_rate_is_waited_for(house: House, member: Callable[..., Contribution]) -> None:
+    """A hub that says when there is room is asked again then; a wait beyond the limit ends the run and says so."""
+    house.ledger.enrol({"ada": Quota(100, per_day=4)})
+    slept: list[float] = []
+    done = member("ada", sleep=slept.append)
+    assert done.queries == 4
+    assert "4 queries per day" in done.ended
+    assert slept == []
+
+
+@pytest.mark.parametrize("charge", list(ChargeState))
+def test_a_platform_that_is_down_ends_a_contribution(
+    charge: ChargeState, house: House, member: Callable[..., Contribution]
+) -> None:
+    """After three requests in a row without an answer the run ends with the error, and each is booked as it was."""
+
+    def down(_number: int, _images: Images) -> Answers:
+        raise transport_error(charge, status=503)
+
+    platform = ScriptedPlatform(down)
+    with pytest.raises(TransportError, match="503"):
+        member("ada", platform, concurrency=1)
+    assert len(platform.attempts) == 3
+    (ada, *_) = house.ledger.balances()
+    booked = {"refunded": ada.refunded, "unknown": ada.unknown, "charged": ada.unusable}
+    assert booked[charge.value] == platform.queries == 6
+    assert ada.charged == (0 if charge is ChargeState.REFUNDED else 6)
+
+
+def test_another_platform_is_refused_before_any_query(house: House, member: Callable[..., Contribution]) -> None:
+    """A hub whose fingerprint differs from the member's own file gets no lease, and the platform no query."""
+    platform = ScriptedPlatform()
+    platform._info = PlatformInfo("p", platform.info.classes, platform.info.image_shape, {"model": "another"})
+    with pytest.raises(ConfigError, match="another fingerprint"):
+        member("ada", platform)
+    assert platform.attempts == []
+    assert house.ledger.balances()[0].charged == 0
+
+
+def test_a_member_set_aside_is_told(house: House, member: Callable[..., Contribution]) -> None:
+    """Whoever was flagged gets no lease and an error that says why."""
+    house.desk._quarantine(1)
+    with pytest.raises(HubError, match="differ from everybody else's"):
+        member("ada")
+
+
+@pytest.mark.parametrize(("name", "value"), [("HUB_TOKEN", "x"), ("TTCA_HUB_X", ""), ("TTCA_HUB_X", "two words")])
+def test_a_token_must_be_in_its_variable(name: str, value: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another variable, or one without a token, is a sentence before anything is sent."""
+    monkeypatch.setenv(name, value)
+    with pytest.raises(ConfigError, match=r"TTCA_HUB_"):
+        contribute("http://127.0.0.1:1", ScriptedPlatform(), token_variable=name)
+
+
+@pytest.mark.parametrize("url", ["http://example.org", "ftp://127.0.0.1", "https://user:secret@example.org"])
+def test_off_this_machine_the_hub_must_be_https(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tokens and images travel only encrypted, and no URL carries a password."""
+    monkeypatch.setenv("TTCA_HUB_X", "token")
+    with pytest.raises(ConfigError, match=r"https|without user, password"):
+        contribute(url, ScriptedPlatform(), token_variable="TTCA_HUB_X")
+
+
+def test_a_hub_that_is_away_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No hub at the URL ends in an error that names it and not the token."""
+    monkeypatch.setenv("TTCA_HUB_X", "very-secret-token")
+    with pytest.raises(HubError, match=r"Expected the hub at http://127.0.0.1:1 to answer") as caught:
+        contribute("http://127.0.0.1:1", ScriptedPlatform(), token_variable="TTCA_HUB_X", patience_s=0.0)
+    assert "very-secret-token" not in str(caught.value)
+
+
+# -- the door ---------------------------------------------------------------------------------------------------
+
+DOORS = [
+    ("GET", "/v1/action"), ("GET", "/v1/me"), ("GET", "/v1/progress"), ("GET", "/"), ("GET", "/openapi.json"),
+    ("POST", "/v1/leases"), ("POST", "/v1/leases/x/answers"), ("POST", "/v1/leases/x/failure"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("method", "path"), DOORS)
+@pytest.mark.parametrize(
+    "header", [None, "Bearer guess", "Bearer", "Basic", "Basic ????", "Basic Zm9v", "Digest x", "Bearer \u00fc"]
+)
+def test_nothing_is_said_without_a_token(method: str, path: str, header: str | None, house: House) -> None:
+    """Every door answers 401 to no token, another one, or no header that can be read."""
+    headers = {} if header is None else {"Authorization": header.encode("utf-8")}
+    reply = requests.request(method, house.url + path, headers=headers, json={"size": 1}, timeout=30)
+    assert reply.status_code == 401
+    assert reply.json()["kind"] == "http"
+    assert "Basic" in reply.headers["WWW-Authenticate"]
+
+
+def test_members_see_their_own_books_only(house: House) -> None:
+    """The account is the caller's; no page and no answer names another member."""
+    house.ask("POST", "/v1/leases", "ben", json={"size": 2})
+    mine = house.ask("GET", "/v1/me", "ada").json()
+    assert (mine["member"], mine["charged"], mine["remaining"]) == ("ada", 0, 100)
+    for method, path in DOORS[:4]:
+        assert "ben" not in house.ask(method, path, "ada").text
+    lease = house.ask("POST", "/v1/leases", "ben", json={"size": 2}).json()["lease"]
+    answers = {"answers": [{"status": "answered", "label": 0}] * 2}
+    assert house.ask("POST", f"/v1/leases/{lease}/answers", "ada", json=answers).status_code == 404
+    assert house.ask("POST", f"/v1/leases/{lease}/answers", "ben", json=answers).json() == {"usable": 2}
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        {"status": "answered", "label": 3},
+        {"status": "answered", "label": None},
+        {"status": "answered", "label": -1},
+        {"status": "refused", "label": 1},
+        {"status": "perhaps", "label": 1},
+        {"status": "answered", "label": 1, "scores": [0.5, 0.5]},
+        {"status": "answered", "label": 1, "scores": [0.1, 7.0, 0.1]},
+        {"status": "answered", "label": 1, "scores": ["a", "b", "c"]},
+        {"status": "answered", "label": 1, "resolution": -1},
+        {"status": "answered", "label": 1, "extra": 1},
+        {"label": 1},
+        7,
+    ],
+)
+def test_answers_that_no_platform_gives_are_refused(row: Any, house: House) -> None:
+    """An impossible row is 422, costs no record, and the lease can still be brought back."""
+    given = house.ask("POST", "/v1/leases", json={"size": 2}).json()
+    path = f"/v1/leases/{given['lease']}/answers"
+    good = {"status": "answered", "label": 1, "scores": [0.2, 0.5, 0.3]}
+    assert house.ask("POST", path, json={"answers": [good, row]}).status_code == 422
+    assert house.ask("POST", path, json={"answers": [good] * 3}).status_code == 422
+    assert house.ask("POST", path, json={"answers": [good] * 2}).json() == {"usable": 2}
+
+
+def test_a_body_that_is_too_large_is_refused(house: House) -> None:
+    """Nobody fills the hub's memory with one request."""
+    reply = house.ask("POST", "/v1/leases", data=b"[" * (9 * 2**20))
+    assert reply.status_code == 413
+
+
+def test_the_page_is_for_browsers_on_a_phone(house: House) -> None:
+    """With the token as password a browser gets a page that fits its width, escapes names and loads nothing else."""
+    reply = requests.get(house.url, auth=("anyone", house.tokens["cem"]), timeout=30)
+    assert reply.status_code == 200
+    assert "A &lt;b&gt;pool&lt;/b&gt;" in reply.text
+    assert 'name="viewport" content="width=device-width' in reply.text
+    assert "of 60 shared images are answered" in reply.text
+    assert "default-src 'none'" in reply.headers["Content-Security-Policy"]
+
+
+def test_images_travel_without_loss(house: House) -> None:
+    """What a member gets is, byte for byte, what its owner shared."""
+    given = house.ask("POST", "/v1/leases", json={"size": 2}).json()
+    assert len(given["images"]) == 2
+    for text in given["images"]:
+        assert base64.b64decode(text).startswith(b"\x89PNG")
+
+
+# -- any request at all -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.e2e
+def test_no_request_breaks_the_hub(house: House) -> None:
+    """Requests made up from the hub's own description never get a 5xx, nor an answer that it does not describe."""
+    import schemathesis
+    from hypothesis import HealthCheck, given, settings
+
+    document = house.ask("GET", "/openapi.json").json()
+    schema = schemathesis.openapi.from_dict(document)
+    schema.config.update(base_url=house.url)
+    token = house.tokens["ada"]
+    seen: dict[str, set[int]] = {}
+
+    for found in schema.get_all_operations():
+        operation: Any = found
+
+        def one(case: Any) -> None:
+            reply = case.call(headers={"Authorization": f"Bearer {token}"})
+            seen.setdefault(case.operation.label, set()).add(reply.status_code)
+            assert reply.status_code < 500, reply.text
+            case.validate_response(reply, checks=CHECKS)
+
+        settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck), database=None)(
+            given(case=operation.ok().as_strategy())(one)
+        )()
+    assert len(seen) == 6
+    assert house.ask("GET", "/v1/me").status_code == 200
+
+
+def _checks() -> list[Any]:
+    from schemathesis.checks import not_a_server_error
+    from schemathesis.specs.openapi.checks import response_schema_conformance, status_code_conformance
+
+    return [not_a_server_error, status_code_conformance, response_schema_conformance]
+
+
+CHECKS = _checks()
