@@ -6,6 +6,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,16 +15,19 @@ from ttca.images import Images
 from ttca.platforms.local import LocalPlatform
 from ttca.platforms.server import serve
 
-__all__ = ["CLASSES", "IMAGE_SHAPE", "slow_platform"]
+__all__ = ["CLASSES", "IMAGE_SHAPE", "scores", "slow_platform"]
 
 CLASSES = tuple(f"class-{i}" for i in range(10))
 IMAGE_SHAPE = (8, 8, 3)
 
 
 @contextmanager
-def slow_platform(latency_s: float) -> Iterator[str]:
-    """Give the URL of such a platform, and end its process afterwards."""
-    command = [sys.executable, "-m", "benchmarks._slow_platform", str(latency_s)]
+def slow_platform(latency_s: float, *, log: Path | None = None) -> Iterator[str]:
+    """Give the URL of such a platform, and end its process afterwards.
+
+    ``log`` gets one JSON line per processed request before it is answered.
+    """
+    command = [sys.executable, "-m", "benchmarks._slow_platform", str(latency_s), *([] if log is None else [str(log)])]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     try:
         if process.stdout is None:  # pragma: no cover - it was asked for
@@ -34,14 +38,15 @@ def slow_platform(latency_s: float) -> Iterator[str]:
         process.communicate()
 
 
-def main(latency_s: float) -> None:
+def scores(images: Images) -> NDArray[np.float64]:
+    """Return what the platform says: the first levels of each image, as shares, (N, 10)."""
+    levels = images.reshape(len(images), -1)[:, : len(CLASSES)].astype(np.float64) + 1.0
+    shares: NDArray[np.float64] = levels / levels.sum(axis=1, keepdims=True)
+    return shares
+
+
+def main(latency_s: float, log: Path | None = None) -> None:
     """Serve on any free port of loopback."""
-
-    def scores(images: Images) -> NDArray[np.float64]:
-        levels = images.reshape(len(images), -1)[:, : len(CLASSES)].astype(np.float64) + 1.0
-        shares: NDArray[np.float64] = levels / levels.sum(axis=1, keepdims=True)
-        return shares
-
     platform = LocalPlatform(
         scores, classes=CLASSES, image_shape=IMAGE_SHAPE, name="slow", version="1", latency_s=latency_s
     )
@@ -50,8 +55,8 @@ def main(latency_s: float) -> None:
         sys.stdout.write(url + "\n")
         sys.stdout.flush()
 
-    serve(platform, on_start=started)
+    serve(platform, on_start=started, access_log=log)
 
 
 if __name__ == "__main__":
-    main(float(sys.argv[1]))
+    main(float(sys.argv[1]), *map(Path, sys.argv[2:]))

@@ -198,7 +198,14 @@ def _views(images: NDArray[np.uint8], classes: NDArray[np.int64], names: NDArray
     )
 
 
-def _cifar_people(name: str, label: str, queries: int, regime: Regime, seed: int, final: bool) -> Cell:
+#: (pool people, rows of the subgroup, rows of the volunteers, queries, share of the subgroup, seed) → rows to ask.
+Draw = Callable[[People, NDArray[np.intp], NDArray[np.intp], int, float, int], NDArray[np.intp]]
+
+
+def cifar_people(
+    name: str, label: str, queries: int, regime: Regime, seed: int, final: bool, *, draw: Draw | None = None
+) -> Cell:
+    """Return one cell's people: drawn at random among the pool's, or as ``draw`` chooses."""
     train, test, order = _cifar(name)
 
     def views(start: int, stop: int) -> tuple[People, People]:
@@ -211,7 +218,7 @@ def _cifar_people(name: str, label: str, queries: int, regime: Regime, seed: int
     # A pool person has one camera: some have the soft one, the others volunteer.
     side = np.random.default_rng([seed, 1]).random(_CIFAR_POOL) < 0.7
     soft, sharp = np.flatnonzero(side), _CIFAR_POOL + np.flatnonzero(~side)
-    drawn = _drawn(soft, sharp, queries, 0.7, seed)
+    drawn = _drawn(soft, sharp, queries, 0.7, seed) if draw is None else draw(pool, soft, sharp, queries, 0.7, seed)
     roster = _roster(pool[drawn], People.concatenate(list(views(_CIFAR_POOL, start))), seed)
     if regime == "own-unasked":
         roster = replace(roster, unasked=pool[np.setdiff1d(np.concatenate([soft, sharp]), drawn)])
@@ -241,7 +248,7 @@ def _cifar_track(name: str, file: str, label: str) -> Track:
         name=file,
         answers=tuple(ANSWERS),
         open_platform=platform,
-        people=lambda *a: _cifar_people(name, label, *a),
+        people=lambda *a: cifar_people(name, label, *a),
         settings=_CIFAR100_SETTINGS if name == "cifar100" else _CIFAR_SETTINGS,
     )
 
@@ -275,7 +282,7 @@ def _trained_track(name: str) -> Track:
         name=f"cifar10-{name}",
         answers=tuple(ANSWERS),
         open_platform=platform,
-        people=lambda *a: _cifar_people("cifar10", "label", *a),
+        people=lambda *a: cifar_people("cifar10", "label", *a),
         settings=_CIFAR_SETTINGS,
     )
 

@@ -10,7 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.pooling.places import PostgresServer, postgres
+from benchmarks._postgres import PostgresServer
+from tests.pooling.places import postgres
 from tests.pooling.scripted import KEYS, ScriptedPlatform, distinct, labels, pay, truth
 from ttca.answers import Answers
 from ttca.errors import ChargeState, LedgerError

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import random
+import secrets
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -42,6 +43,10 @@ class House:
         """Send one request with a member's token."""
         headers = {} if member is None else {"Authorization": f"Bearer {self.tokens[member]}"}
         return requests.request(method, self.url + path, headers=headers, timeout=30, **more)
+
+    def lease(self, member: str = "ada", *, size: int = 2, name: str | None = None) -> requests.Response:
+        """Ask for a lease."""
+        return self.ask("POST", "/v1/leases", member, json={"size": size, "name": name or secrets.token_urlsafe(16)})
 
     def accepted(self, images: Images) -> Answers:
         """Return what the ledger says of these images."""
@@ -195,15 +200,28 @@ def test_nothing_is_said_without_a_token(method: str, path: str, header: str | N
 
 def test_members_see_their_own_books_only(house: House) -> None:
     """The account is the caller's; no page and no answer names another member."""
-    house.ask("POST", "/v1/leases", "ben", json={"size": 2})
+    house.lease("ben")
     mine = house.ask("GET", "/v1/me", "ada").json()
     assert (mine["member"], mine["charged"], mine["remaining"]) == ("ada", 0, 100)
     for method, path in DOORS[:4]:
         assert "ben" not in house.ask(method, path, "ada").text
-    lease = house.ask("POST", "/v1/leases", "ben", json={"size": 2}).json()["lease"]
+    lease = house.lease("ben").json()["lease"]
     answers = {"answers": [{"status": "answered", "label": 0}] * 2}
     assert house.ask("POST", f"/v1/leases/{lease}/answers", "ada", json=answers).status_code == 404
     assert house.ask("POST", f"/v1/leases/{lease}/answers", "ben", json=answers).json() == {"usable": 2}
+
+
+def test_a_lost_lease_is_had_again_under_its_name(house: House) -> None:
+    """Asking twice under one name is one lease, paid once; nobody else gets it, and not after it was brought back."""
+    name = "a-name-of-sixteen-or-more"
+    first, again = house.lease(name=name).json(), house.lease(name=name).json()
+    assert first == again
+    assert house.ask("GET", "/v1/me").json()["charged"] == 2
+    assert house.lease("ben", name=name).status_code == 404
+    answers = {"answers": [{"status": "answered", "label": 0}] * 2}
+    house.ask("POST", f"/v1/leases/{name}/answers", json=answers)
+    assert house.lease(name=name).status_code == 404
+    assert house.lease(name="short").status_code == 422
 
 
 @pytest.mark.parametrize(
@@ -225,7 +243,7 @@ def test_members_see_their_own_books_only(house: House) -> None:
 )
 def test_answers_that_no_platform_gives_are_refused(row: Any, house: House) -> None:
     """An impossible row is 422, costs no record, and the lease can still be brought back."""
-    given = house.ask("POST", "/v1/leases", json={"size": 2}).json()
+    given = house.lease().json()
     path = f"/v1/leases/{given['lease']}/answers"
     good = {"status": "answered", "label": 1, "scores": [0.2, 0.5, 0.3]}
     assert house.ask("POST", path, json={"answers": [good, row]}).status_code == 422
@@ -251,7 +269,7 @@ def test_the_page_is_for_browsers_on_a_phone(house: House) -> None:
 
 def test_images_travel_without_loss(house: House) -> None:
     """What a member gets is, byte for byte, what its owner shared."""
-    given = house.ask("POST", "/v1/leases", json={"size": 2}).json()
+    given = house.lease().json()
     assert len(given["images"]) == 2
     for text in given["images"]:
         assert base64.b64decode(text).startswith(b"\x89PNG")

@@ -10,6 +10,7 @@ import json
 import math
 import os
 import re
+import secrets
 import threading
 import time
 from collections.abc import Callable
@@ -234,7 +235,7 @@ class _Worker:
 
     def _one_lease(self) -> None:
         try:
-            given = self._hub.post("/v1/leases", {"size": self._size})
+            given = self._hub.post("/v1/leases", {"size": self._size, "name": secrets.token_urlsafe(16)})
         except HubError as error:
             if error.kind == "rate" and error.retry_after is not None and error.retry_after <= self._longest_wait_s:
                 self._sleep(error.retry_after)

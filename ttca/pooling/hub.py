@@ -42,9 +42,13 @@ class _Strict(BaseModel):
 
 
 class LeaseWish(_Strict):
-    """How many queries the member would send at once."""
+    """How many queries the member would send at once, and a new name for the lease.
+
+    Asking again under the same name gives the same lease: an answer of the hub that got lost costs nothing.
+    """
 
     size: int = Field(ge=1, le=MOST_QUERIES)
+    name: str = Field(pattern=r"^[A-Za-z0-9_-]{16,64}$")
 
 
 class LeaseGiven(BaseModel):
@@ -175,7 +179,7 @@ def create_hub(ledger: Ledger, desk: LeaseDesk, *, name: str) -> FastAPI:
     @app.post("/v1/leases")
     def lease(who: Member, wish: LeaseWish) -> LeaseGiven:
         """Charge the caller for some queries and hand them over."""
-        given = desk.issue(who, wish.size)
+        given = desk.issue(who, wish.size, name=wish.name)
         if given is None:
             return LeaseGiven(lease=None, done=desk.is_done(), retry_after=1.0)
         return LeaseGiven(lease=given.id, images=[_png(image) for image in given.images], expires_at=given.expires_at)

@@ -220,8 +220,15 @@ class LeaseDesk:
 
     # -- leases -----------------------------------------------------------------------------------------------
 
-    def issue(self, member: str, size: int) -> Lease | None:
+    def issue(self, member: str, size: int, *, name: str | None = None) -> Lease | None:
         """Charge the member for up to ``size`` queries and hand them over; None where there is nothing to ask now.
+
+        Parameters
+        ----------
+        member : str
+        size : int
+        name : str, optional
+            Of the lease, made up by whoever asks: asking again under the same name gives the same lease, paid once.
 
         Raises
         ------
@@ -231,19 +238,16 @@ class LeaseDesk:
             If the member was flagged.
         """
         now = self._ledger.now()
-        lease = secrets.token_urlsafe(16)
+        lease = secrets.token_urlsafe(16) if name is None else name
 
         def work(connection: sa.Connection) -> Lease | None:
             who = self._who(connection, member)
+            if (again := self._issued(connection, lease, who)) is not None:
+                return again
             keys, audit = self._choose(connection, who, max(1, size), now)
             if not keys:
                 return None
-            rows = connection.execute(
-                sa.select(_inputs.c.key, _inputs.c.image, _members.c.name)
-                .join(_members, _members.c.id == _inputs.c.owner)
-                .where(_inputs.c.key.in_(keys))
-            )
-            found = {bytes(r.key): (bytes(r.image), str(r.name)) for r in rows}
+            found = self._shared(connection, keys)
             bill = Bill(
                 member,
                 keys,
@@ -258,7 +262,8 @@ class LeaseDesk:
                 raise done
             expires = now + self._lease_s
             connection.execute(
-                sa.insert(_leases), {"id": lease, "member": who, "request": done.request, "expires_at": expires}
+                sa.insert(_leases),
+                {"id": lease, "member": who, "request": done.request, "audit": audit, "expires_at": expires},
             )
             if not audit:
                 connection.execute(
@@ -388,6 +393,31 @@ class LeaseDesk:
                 "settings; then talk to whoever runs the pool."
             )
         return int(row.id)
+
+    def _shared(self, connection: sa.Connection, keys: Sequence[bytes]) -> dict[bytes, tuple[bytes, str]]:
+        """Return the PNG file and the owner of each of these images that is still shared."""
+        rows = connection.execute(
+            sa.select(_inputs.c.key, _inputs.c.image, _members.c.name)
+            .join(_members, _members.c.id == _inputs.c.owner)
+            .where(_inputs.c.key.in_(keys))
+        )
+        return {bytes(r.key): (bytes(r.image), str(r.name)) for r in rows}
+
+    def _issued(self, connection: sa.Connection, lease: str, who: int) -> Lease | None:
+        """Return a lease that was handed out before, though whoever asked may never have heard of it."""
+        row = connection.execute(sa.select(_leases).where(_leases.c.id == lease)).first()
+        if row is None:
+            return None
+        keys = [
+            bytes(k)
+            for k in connection.scalars(
+                sa.select(_attempts.c.key).where(_attempts.c.request == row.request).order_by(_attempts.c.position)
+            )
+        ]
+        found = self._shared(connection, keys)
+        if row.member != who or row.returned_at is not None or len(found) != len(keys):
+            raise UnknownLease("Expected a new name for a lease, got one that was used. Make up another.")
+        return Lease(lease, np.stack([_decode(found[k][0]) for k in keys]), row.expires_at, bool(row.audit))
 
     def _choose(self, connection: sa.Connection, who: int, size: int, now: float) -> tuple[list[bytes], bool]:
         """Return the keys of the member's next lease, and whether it is an audit."""

@@ -124,6 +124,7 @@ leases = sa.Table(
     sa.Column("id", sa.String, primary_key=True),
     sa.Column("member", sa.BigInteger, nullable=False),
     sa.Column("request", sa.BigInteger, nullable=False),
+    sa.Column("audit", sa.Boolean, nullable=False),
     sa.Column("expires_at", sa.Float, nullable=False),
     sa.Column("returned_at", sa.Float),
     sa.Index("leases_by_member", "member"),
