@@ -78,7 +78,8 @@ def bad_network(url: str, *, stall_s: float, every_s: float, breaks: bool, seed:
         server = await asyncio.start_server(relay.accept, "127.0.0.1", 0)
         ports.append(server.sockets[0].getsockname()[1])
         ready.set()
-        await relay.trouble()
+        async with server:
+            await relay.trouble()
 
     def run() -> None:
         with suppress(asyncio.CancelledError), asyncio.Runner() as runner:

@@ -210,12 +210,13 @@ class _Scene:
             process.wait(max(1.0, give_up - time.monotonic()))
 
     def _start_member(self, name: str) -> None:
-        self._working[name] = subprocess.Popen(
-            [sys.executable, "-m", "ttca", "contribute", str(self.folder / f"{name}.toml"), "--json"],
-            env=self._environments[name],
-            stdout=subprocess.DEVNULL,
-            stderr=(self.folder / f"{name}.err").open("ab"),
-        )
+        with (self.folder / f"{name}.err").open("ab") as errors:
+            self._working[name] = subprocess.Popen(
+                [sys.executable, "-m", "ttca", "contribute", str(self.folder / f"{name}.toml"), "--json"],
+                env=self._environments[name],
+                stdout=subprocess.DEVNULL,
+                stderr=errors,
+            )
 
     def _start_hub(self) -> None:
         task = {

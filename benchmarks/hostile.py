@@ -54,7 +54,7 @@ def main(argv: list[str]) -> dict[str, Any]:
             advance(1)
     curve = []
     with reporter.track("pools with colluding liars", len(COLLUDING) * options.collusions, unit="pools") as advance:
-        for share in COLLUDING:
+        for share in COLLUDING if options.collusions else ():
             found = []
             for seed in range(options.collusions):
                 found.append(_play(_World.of(seed), options.members, share, seed, kinds=("collusion",)))
@@ -76,7 +76,9 @@ def main(argv: list[str]) -> dict[str, Any]:
         "fidelity_loss": statistics.fmean(run["fidelity_loss"] for run in runs),
         "fidelity_loss_spread": statistics.pstdev(run["fidelity_loss"] for run in runs),
         "flagged_hostile_by_kind": {
-            kind: statistics.fmean(run["by_kind"][kind] for run in runs if kind in run["by_kind"]) for kind in KINDS
+            kind: statistics.fmean(shares)
+            for kind in KINDS
+            if (shares := [run["by_kind"][kind] for run in runs if kind in run["by_kind"]])
         },
         "wrong_accepted": statistics.fmean(run["wrong_accepted"] for run in runs),
         "audit_share_of_queries": statistics.fmean(run["audit_share"] for run in runs),
@@ -87,8 +89,8 @@ def main(argv: list[str]) -> dict[str, Any]:
         "quota": QUOTA,
         "platform_noise": NOISE,
         "how": "The demo's platform (digits, label only, and of its own accord another label in 1 % of answers) is "
-        "asked by members in random order through a hub's leases; the hostile ones in turn answer at random, always the "
-        "same, flip 30 % of labels, or say what the platform said about another image. flagged_hostile: "
+        "asked by members in random order through a hub's leases; the hostile ones in turn answer at random, always "
+        "the same, flip 30 % of labels, or say what the platform said about another image. flagged_hostile: "
         "within 40 queries. fidelity_loss: of a proxy distilled from the accepted answers, against one of the same "
         "pool without its liars, on people nobody asked about.",
     }

@@ -1,0 +1,123 @@
+"""The hub as its users start it: an organiser's command, members' own, and an action that finds the answers."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import requests
+
+from benchmarks import chaos
+from tests import worlds
+from ttca.data.folder import write_people
+from ttca.people import People
+from ttca.platforms.server import background_server
+
+pytestmark = pytest.mark.e2e
+TTCA = (sys.executable, "-m", "ttca")
+
+
+def say(*words: object, cwd: Path, **environment: str) -> dict[str, Any]:
+    """Run a command to its end and return its JSON object."""
+    done = subprocess.run(
+        [*TTCA, *map(str, words), "--json"],
+        cwd=cwd,
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    said: dict[str, Any] = json.loads(done.stdout)
+    return said
+
+
+@contextmanager
+def hub(home: Path) -> Iterator[str]:
+    """Run ``ttca hub serve`` and give the URL that it says."""
+    process = subprocess.Popen(
+        [*TTCA, "hub", "serve", str(home), "--port", "0"], stderr=subprocess.PIPE, text=True, cwd=home
+    )
+    try:
+        assert process.stderr is not None
+        line = process.stderr.readline()
+        assert "The hub is at http://127.0.0.1:" in line, line
+        yield line.split("The hub is at ")[1].split(": ")[0]
+    finally:
+        process.terminate()
+        process.communicate(timeout=30)
+
+
+def test_members_on_their_own_machines_answer_for_an_action(tmp_path: Path) -> None:
+    """Two invited members contribute; afterwards the action has every answer, and pays and sends nothing itself."""
+    home, log = tmp_path / "mine", tmp_path / "log"
+    roles = worlds.roster().roles()
+    named = [role for role, group in roles.items() for _ in range(len(group))]
+    write_people(home / "people", People.concatenate(list(roles.values())), worlds.CLASSES, named)
+    with background_server(worlds.Recorder().inner, access_log=log) as url:
+        (home / "action.toml").write_text(worlds.action_file(url, people="shareable = true\n"))
+        with hub(home) as hub_url:
+            for member in ("member-0", "member-1"):
+                token = say("hub", "invite", member, home, cwd=tmp_path)["token"]
+                mine = tmp_path / f"{member}.toml"
+                say("contribute", mine, "--init", cwd=tmp_path)
+                blanks = {"https://hub.example.org": hub_url, "http://127.0.0.1:8000": url, "my-model": "tiny"}
+                text = mine.read_text().replace('["first", "second"]', json.dumps(worlds.CLASSES))
+                for blank, filled in blanks.items():
+                    text = text.replace(blank, filled)
+                mine.write_text(text)
+                done = say("contribute", mine, cwd=tmp_path, TTCA_HUB_TOKEN=token)
+                assert done["queries"] == done["answered"] > 0
+            assert done["ended"] == "Every shared image is answered."
+            page = requests.get(hub_url, auth=("me", token), timeout=30).text
+            assert "100.0&nbsp;%" in page
+        sent = sum(json.loads(line)["rows"] for line in log.read_text().splitlines())
+        pooled = say("pool", "run", home, cwd=tmp_path)
+        assert pooled == {"images": 205, "answered": 205, "coverage": 1.0}
+        assert sum(json.loads(line)["rows"] for line in log.read_text().splitlines()) == sent
+    status = say("pool", "status", home, cwd=tmp_path)
+    assert sum(status["paid"].values()) == sent
+    assert set(status["paid"]) == {"pool", "pool-audit"}
+
+
+def test_a_hub_without_shareable_images_does_not_start(tmp_path: Path) -> None:
+    """Images that nobody may see stay at home: the hub says how to share, and shows nothing."""
+    write_people(tmp_path / "people", People.concatenate(list(worlds.roster().roles().values())), worlds.CLASSES)
+    with background_server(worlds.Recorder().inner) as url:
+        (tmp_path / "action.toml").write_text(worlds.action_file(url))
+        done = subprocess.run(
+            [*TTCA, "hub", "serve", str(tmp_path), "--port", "0"], capture_output=True, text=True, check=False
+        )
+    assert done.returncode == 1
+    assert "Expected images that may be sent to other members, got none" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["--host", "0.0.0.0"], "Expected https"),
+        (["--certificate", "no.pem"], "certificate and private key together"),
+        (["--certificate", "no.pem", "--private-key", "no.pem"], "Expected a PEM file"),
+    ],
+)
+def test_off_this_machine_a_hub_needs_a_certificate(words: list[str], sentence: str, tmp_path: Path) -> None:
+    """Tokens and images never travel in the clear, and a missing file is a sentence."""
+    done = subprocess.run([*TTCA, "hub", "serve", str(tmp_path), *words], capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert sentence in " ".join(done.stderr.split())
+
+
+def test_a_pool_survives_everything_at_once() -> None:
+    """Members killed, networks stalling, the hub and PostgreSQL crashing: every promise about the books holds."""
+    result = chaos.main(["--members=4", "--queries=160", "--kills=3", "--restarts=1", "--limit=400"])
+    assert result["holds"] == dict.fromkeys(result["holds"], True)
+    assert result["all_hold"]
+    assert (result["kills"], result["restarts_of_postgres_and_hub"]) == (3, 1)
+    assert result["right_answers"] == 160
