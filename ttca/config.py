@@ -361,7 +361,7 @@ def read_action(path: Path | str) -> ActionFile:
         If it is missing, is not TOML, or a table, key or value is not as expected. Nothing was sent.
     """
     path = Path(path)
-    path, found = _toml(path, "Write one with: ttca init")
+    path, found = _toml(path, "an action file", "ttca init")
     _check_names(found, ("action", "platform", "people", "pool", "hub"), f"table in {path}")
     for table in ("platform", "people"):
         if table not in found:
@@ -385,7 +385,7 @@ def read_contribution(path: Path | str) -> ContributionFile:
         If it is missing, is not TOML, or a table, key or value is not as expected. Nothing was sent.
     """
     path = Path(path)
-    path, found = _toml(path, "Write one with: ttca contribute --init FILE")
+    path, found = _toml(path, "your own file for a hub", "ttca contribute FILE --init")
     _check_names(found, ("contribute", "platform"), f"table in {path}")
     for table in ("contribute", "platform"):
         if table not in found:
@@ -397,13 +397,13 @@ def read_contribution(path: Path | str) -> ContributionFile:
     )
 
 
-def _toml(path: Path, advice: str) -> tuple[Path, dict[str, Any]]:
+def _toml(path: Path, what: str, command: str) -> tuple[Path, dict[str, Any]]:
     try:
         if path.is_dir():
             path = path / "action.toml"
         return path, tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise ConfigError(f"Expected a file at {path}, got nothing there. {advice}") from None
+        raise ConfigError(f"Expected {what} at {path}, got nothing there. Write one with: {command}") from None
     except (OSError, ValueError, RecursionError) as error:  # tomllib's own are ValueErrors, and not its only ones
         raise ConfigError(f"Expected TOML in {path}, got a file that cannot be read: {error}.") from None
 
