@@ -130,7 +130,6 @@ class _Scene:
     def invite(self, hub_url: str) -> None:
         """Write every member's own file and token."""
         with Ledger(self._ledger, secret=self._secret) as ledger:
-            desk = self._desk(ledger)
             for i in range(self.members):
                 name = f"member-{i:02d}"
                 (self.folder / f"{name}.toml").write_text(
@@ -138,7 +137,7 @@ class _Scene:
                     f"size = {SIZE}\nconcurrency = {CONCURRENCY}\n[platform]\nurl = {json.dumps(self.platform_url)}\n"
                     f"model = 'slow'\nclasses = {json.dumps(CLASSES)}\n"
                 )
-                self._environments[name] = {**os.environ, "TTCA_HUB_TOKEN": desk.invite(name)}
+                self._environments[name] = {**os.environ, "TTCA_HUB_TOKEN": ledger.invite(name)}
 
     def work(self, kills: int, restarts: int, limit_s: float, rng: random.Random) -> bool:
         """Run all members, kill and restart as told at random moments, until all is answered; return whether it was."""

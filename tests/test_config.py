@@ -119,7 +119,7 @@ def test_a_name_like_no_other_gets_the_whole_list(tmp_path: Path) -> None:
     """A key that resembles none is refused with all that there are."""
     with pytest.raises(
         ConfigError,
-        match=r"quotas, per_second, per_minute, per_day, cap, ledger, concurrency, batch, got .zzz.\.$",
+        match=r"quotas, per_second, per_minute, per_day, cap, ledger, overrule, concurrency, batch, got .zzz.\.$",
     ):
         read(tmp_path, PLAIN + "zzz = 1\n")
 

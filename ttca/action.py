@@ -141,7 +141,7 @@ class CollectiveAction:
     views : People, optional
         Labelled public images as the *subgroup's* would be: δ is learned on them too. Never sent either. Both may come
         averaged over blocks already (:func:`ttca.blocks.shrink`), which is all that is kept of them.
-    cap, concurrency, batch
+    cap, concurrency, batch, overrule
         See :class:`~ttca.pooling.pool.QueryPool`.
     ledger : str, optional
         URL of a ledger that several actions share (``postgresql://host/name``), instead of ``ledger.sqlite``. Its
@@ -170,6 +170,7 @@ class CollectiveAction:
         concurrency: int = 64,
         batch: int = 16,
         ledger: str | None = None,
+        overrule: bool | None = None,
         reporter: Reporter = silent,
     ) -> None:
         self._began = time.perf_counter()
@@ -231,6 +232,7 @@ class CollectiveAction:
                 concurrency=concurrency,
                 batch=batch,
                 action=settings.name,
+                overrule=overrule,
                 reporter=reporter,
             )
         except BaseException:

@@ -134,8 +134,9 @@ def pool_status(file: FileArgument, as_json: JsonOption = False) -> None:
 
     from ttca.config import read_action
 
-    with read_action(file).open_ledger() as ledger:
-        balances, paid, days = ledger.balances(), ledger.paid(), ledger.spend_by_day()
+    known = read_action(file)
+    with known.open_ledger() as ledger:
+        balances, paid, days = ledger.balances(), ledger.paid(action=known.settings.name), ledger.spend_by_day()
         asked, answered = ledger.asked_and_answered()
     if as_json:
         members = [asdict(b) for b in balances]
@@ -145,7 +146,7 @@ def pool_status(file: FileArgument, as_json: JsonOption = False) -> None:
     for b in balances:
         table.add_row(escape(b.member), *map(str, (b.quota, b.charged, b.answered, b.unusable, b.unknown, b.refunded)))
     OUT.print(table)
-    OUT.print("Paid in all: " + (", ".join(f"{n} for {p}" for p, n in paid.items()) or "nothing yet"))
+    OUT.print("Paid for this action: " + (", ".join(f"{n} for {p}" for p, n in paid.items()) or "nothing yet"))
     OUT.print("By day (UTC): " + (", ".join(f"{n} on {d}" for d, n in days.items()) or "nothing yet"))
     share = f" ({100 * answered / asked:.1f} %)" if asked else ""
     OUT.print(f"Answered: {answered} of {asked} different queries{share}")
@@ -164,11 +165,13 @@ def pool_forget(
 
     with read_action(file).open_ledger() as ledger:
         gone = ledger.forget(member)
+    unknown = "" if gone.images else " (no query is booked as about their images; older ledgers did not say whose)"
     _emit(
         asdict(gone),
         as_json,
-        f"Forgot {member}: {gone.answers} answers about {gone.images} queries are deleted; what {member} paid stands "
-        f"under {gone.alias}. Take {member} out of the table of people and out of [pool.quotas] too, and learn again: "
+        f"Forgot {member}: {gone.answers} answers about {gone.images} queries are deleted{unknown}; what {member} paid "
+        f"stands under {gone.alias}. Take {member} out of the table of people and out of [pool.quotas] too, and learn "
+        "again: "
         "the proxy and the perturbations that lie in the folder were learned with these images.",
     )
 
@@ -220,10 +223,24 @@ def hub_invite(
     """Print a new token for a member; one they had before is no longer good. Only its hash is kept."""
     from ttca.config import read_action
 
+    with read_action(file).open_ledger() as ledger:
+        token = ledger.invite(member)
+    _emit({"member": member, "token": token}, as_json, token)
+
+
+@hub_app.command("pardon")
+def hub_pardon(
+    member: Annotated[str, typer.Argument(help="The member's name.")],
+    file: FileArgument = Path(),
+    as_json: JsonOption = False,
+) -> None:
+    """Let a member who was set aside take part again; what they said before stays set aside."""
+    from ttca.config import read_action
+
     ledger, desk = read_action(file).open_hub()
     with ledger:
-        token = desk.invite(member)
-    _emit({"member": member, "token": token}, as_json, token)
+        desk.pardon(member)
+    _emit({"member": member}, as_json, f"{member} may take part again.")
 
 
 @app.command()

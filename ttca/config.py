@@ -88,6 +88,7 @@ quota = 100                      # queries each member can pay
 concurrency = 64                 # queries in flight at once
 batch = 16                       # images of one request
 # ledger = "postgresql://host/name"   # a ledger that several actions share, instead of a file; password in PGPASSWORD
+# overrule = true                # these quotas and this cap replace others that stand in a shared ledger
 
 # [pool.quotas]                  # members who can pay more or less
 # ada = 250
@@ -185,6 +186,7 @@ class PoolSection:
     per_day: int | None = None
     cap: int | None = None
     ledger: str | None = None
+    overrule: bool | None = None
     concurrency: int = 64
     batch: int = 16
 
@@ -270,8 +272,8 @@ class ActionFile:
             info = action.platform.info
         table = self._load(self.people.source, info)
         shared = np.full(len(table), self.people.shareable) if table.shareable is None else table.shareable
-        pixels = {image.tobytes() for image in table.people.images[shared]}
-        people = people[np.array([image.tobytes() in pixels for image in people.images], np.bool_)]
+        # By person, not by image: what is asked of a person may have been equalised.
+        people = people[~np.isin(people.persons, table.people.persons[~shared])]
         if not len(people):
             raise ConfigError(
                 f"Expected images that may be sent to other members, got none in {self.people.source}. Ask their "
@@ -313,6 +315,7 @@ class ActionFile:
             concurrency=self.pool.concurrency,
             batch=self.pool.batch,
             ledger=self.pool.ledger,
+            overrule=self.pool.overrule,
             reporter=reporter,
         )
 

@@ -75,7 +75,7 @@ def test_members_on_their_own_machines_answer_for_an_action(tmp_path: Path) -> N
                 mine.write_text(text)
                 done = say("contribute", mine, cwd=tmp_path, TTCA_HUB_TOKEN=token)
                 assert done["queries"] == done["answered"] > 0
-            assert done["ended"] == "Every shared image is answered."
+            assert done["ended"] == "Nothing is left for you to ask."
             page = requests.get(hub_url, auth=("me", token), timeout=30).text
             assert "100.0&nbsp;%" in page
         sent = sum(json.loads(line)["rows"] for line in log.read_text().splitlines())

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import base64
+import os
 import random
 import secrets
+import signal
 import threading
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -61,7 +64,7 @@ def house() -> Iterator[House]:
         ledger.enrol({"ada": 100, "ben": 100, "cem": Quota(100)})
         desk = LeaseDesk(ledger, ScriptedPlatform().info, plan=PLAN, rng=random.Random(0))
         desk.load(distinct(60), ["ada", "ben"] * 30)
-        tokens = {m: desk.invite(m) for m in ("ada", "ben", "cem")}
+        tokens = {m: ledger.invite(m) for m in ("ada", "ben", "cem")}
         with background_app(create_hub(ledger, desk, name="A <b>pool</b>")) as url:
             yield House(url, ledger, desk, tokens)
 
@@ -92,7 +95,7 @@ def test_three_members_answer_everything(house: House, member: Callable[..., Con
         thread.start()
     for thread in threads:
         thread.join(60)
-    assert {d.ended for d in done.values()} == {"Every shared image is answered."}
+    assert {d.ended for d in done.values()} == {"Nothing is left for you to ask."}
     np.testing.assert_array_equal(house.accepted(distinct(60)).scores, truth(distinct(60)).scores)
     for balance in house.ledger.balances():
         assert balance.charged == balance.answered == done[balance.member].queries == done[balance.member].answered
@@ -249,6 +252,42 @@ def test_answers_that_no_platform_gives_are_refused(row: Any, house: House) -> N
     assert house.ask("POST", path, json={"answers": [good, row]}).status_code == 422
     assert house.ask("POST", path, json={"answers": [good] * 3}).status_code == 422
     assert house.ask("POST", path, json={"answers": [good] * 2}).json() == {"usable": 2}
+
+
+@pytest.mark.parametrize(
+    "body",
+    [b'{"size": NaN}', b'{"size": 1e400}', b'{"size": "\\ud800"}', b"[", b"\xff", b"", b'{"size": 0}'],
+)
+def test_a_body_that_cannot_be_read_is_one_sentence(body: bytes, house: House) -> None:
+    """No request gets a traceback or its own words back."""
+    reply = requests.post(
+        house.url + "/v1/leases",
+        data=body,
+        headers={"Authorization": f"Bearer {house.tokens['ada']}", "Content-Type": "application/json"},
+        timeout=30,
+    )
+    assert reply.status_code in (400, 422)
+    assert set(reply.json()) == {"error", "kind"}
+    assert "1e400" not in reply.text
+
+
+def test_an_interrupted_member_stops_at_once(house: House, member: Callable[..., Contribution]) -> None:
+    """Ctrl-C ends a contribution after what is in flight: nothing new is leased, nothing paid is lost."""
+
+    def slow(number: int, images: Images) -> Answers:
+        if number == 5:
+            os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(0.02)
+        return truth(images)
+
+    platform = ScriptedPlatform(slow)
+    with pytest.raises(KeyboardInterrupt):
+        member("ada", platform, size=1, concurrency=2)
+    sent = platform.queries
+    time.sleep(0.3)
+    assert platform.queries == sent < 60
+    (ada, *_) = house.ledger.balances()
+    assert ada.charged == ada.answered == sent
 
 
 def test_a_body_that_is_too_large_is_refused(house: House) -> None:

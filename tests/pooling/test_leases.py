@@ -17,8 +17,10 @@ from tests.pooling.scripted import CLASSES, ScriptedPlatform, distinct, truth
 from ttca.answers import Answers
 from ttca.errors import ChargeState, ConfigError, ImageError, QuotaError, RateError
 from ttca.images import Images
+from ttca.platforms.base import PlatformInfo
 from ttca.pooling.leases import AUDIT, AuditPlan, Lease, LeaseDesk, Quarantined, UnknownLease
 from ttca.pooling.ledger import Ledger
+from ttca.pooling.pool import Member, QueryPool
 from ttca.pooling.quotas import Quota
 
 INFO = ScriptedPlatform().info
@@ -103,7 +105,7 @@ def test_images_are_leased_once_in_their_order_and_charged(ledger: Ledger) -> No
     assert all(known(ledger, distinct(7)))
     assert ledger.paid() == {"pool": 7}
     assert vars(desk.progress()) == {
-        "inputs": 7, "answered": 7, "out": 0, "charged": 7, "members": 3, "active": 2, "quarantined": 0,
+        "inputs": 7, "answered": 7, "given_up": 0, "out": 0, "charged": 7, "members": 3, "active": 2, "quarantined": 0,
     }  # fmt: skip
 
 
@@ -139,15 +141,15 @@ def test_bad_images_are_not_loaded(images: Any, ledger: Ledger) -> None:
 
 
 def test_quota_and_rate_hold_to_the_last_query(ledger: Ledger, clock: Clock) -> None:
-    """A lease the member cannot pay whole is refused and holds nothing back from others."""
-    ledger.enrol({"ada": 5, "ben": Quota(100, per_minute=3)})
+    """A lease is cut to what the member can pay; who can pay nothing is refused, and holds nothing back from others."""
+    ledger.enrol({"ada": 5, "ben": Quota(100, per_minute=3)}, overrule=True)
     desk = desk_on(ledger)
     desk.load(distinct(20), ["cem"] * 20)
     given_to(desk, "ada", 4)
-    with pytest.raises(QuotaError, match="2 queries left"):
+    assert numbers(given_to(desk, "ada", 2).images) == [4]
+    with pytest.raises(QuotaError, match="1 queries left"):
         desk.issue("ada", 2)
-    assert numbers(given_to(desk, "ada", 1).images) == [4]
-    assert numbers(given_to(desk, "ben", 3).images) == [5, 6, 7]
+    assert numbers(given_to(desk, "ben", 16).images) == [5, 6, 7]
     with pytest.raises(RateError):
         desk.issue("ben", 1)
     clock.now += 60
@@ -188,15 +190,40 @@ def test_a_lease_is_its_members_alone(ledger: Ledger) -> None:
 
 @pytest.mark.parametrize("state", list(ChargeState))
 def test_what_failed_is_given_to_somebody_else(state: ChargeState, ledger: Ledger) -> None:
-    """A lease given up is free again at once, and is paid as far as anybody knows."""
+    """A lease given up is free at once and paid as far as anybody knows; who paid for it does not get it again."""
     desk = desk_on(ledger)
     desk.load(distinct(2), ["ada"] * 2)
+    lease = given_to(desk, "ada")
     for _ in range(2):
+        desk.give_up(lease.id, "ada", state, detail="busy")
+    refunded = state is ChargeState.REFUNDED
+    assert ledger.balances()[0].charged == (0 if refunded else 2)
+    assert desk.is_done("ada") == (not refunded)
+    assert not desk.is_done()
+    # An unreadable answer may be one image's fault: each is asked alone.
+    expected = [0] if state is ChargeState.CHARGED else [0, 1]
+    assert numbers(given_to(desk, "ada" if refunded else "ben").images) == expected
+
+
+def test_answers_and_a_failure_of_one_lease_do_not_both_count(ledger: Ledger) -> None:
+    """Whatever comes first of two reports at one moment stands: nothing is both refunded and accepted."""
+    desk = desk_on(ledger)
+    desk.load(distinct(40), ["ada"] * 40)
+    for _ in range(10):
         lease = given_to(desk, "ada")
-        desk.give_up(lease.id, "ada", state, detail="busy")
-        desk.give_up(lease.id, "ada", state, detail="busy")
-    assert ledger.balances()[0].charged == (0 if state is ChargeState.REFUNDED else 4)
-    assert numbers(given_to(desk, "ben").images) == [0, 1]
+        reports = [
+            threading.Thread(target=desk.take_back, args=(lease.id, "ada", truth(lease.images))),
+            threading.Thread(
+                target=desk.give_up, args=(lease.id, "ada", ChargeState.REFUNDED), kwargs={"detail": "busy"}
+            ),
+        ]
+        for thread in reports:
+            thread.start()
+        for thread in reports:
+            thread.join()
+        (ada, *_) = ledger.balances()
+        assert ada.charged == ada.answered
+        assert sum(known(ledger, distinct(40))) == ada.answered
 
 
 def test_a_lease_that_expired_is_given_again_and_late_answers_still_count(ledger: Ledger, clock: Clock) -> None:
@@ -218,16 +245,80 @@ def test_a_lease_that_expired_is_given_again_and_late_answers_still_count(ledger
 
 
 def test_an_image_that_nobody_gets_an_answer_to_is_given_up(ledger: Ledger) -> None:
-    """After four requests to no avail an image is left unanswered, so that the pool ends."""
+    """After four members tried in vain an image is left unanswered, so that the pool ends; nobody tries it twice."""
+    names = ["ada", "ben", "cem", "dan"]
+    ledger.enrol(dict.fromkeys(names, 10), overrule=True)
     desk = desk_on(ledger)
-    desk.load(distinct(2), ["ada"] * 2)
-    for turn in range(4):
-        lease = given_to(desk, ("ada", "ben")[turn % 2], 2)
+    desk.load(distinct(3), ["ada"] * 3)
+    for turn, member in enumerate(names):
+        lease = given_to(desk, member, 3)
+        assert numbers(lease.images) == ([0, 1, 2] if turn == 0 else [0])
         answers = Answers.concatenate([Answers.failed(1, 3), truth(lease.images[1:])], classes=3)
-        desk.take_back(lease.id, ("ada", "ben")[turn % 2], answers)
-    assert desk.issue("cem", 2) is None
+        desk.take_back(lease.id, member, answers)
+        assert desk.issue(member, 3) is None
+        assert desk.is_done(member)
     assert desk.is_done()
-    assert known(ledger, distinct(2)) == [False, True]
+    assert known(ledger, distinct(3)) == [False, True, True]
+    assert (desk.progress().answered, desk.progress().given_up) == (2, 1)
+
+
+def test_a_request_that_was_spoiled_is_asked_image_by_image(ledger: Ledger) -> None:
+    """One image that the platform cannot read does not take the others of its lease with it."""
+    ledger.enrol({f"m{i}": 100 for i in range(6)})
+    desk = desk_on(ledger)
+    desk.load(distinct(8), ["ada"] * 8)
+    turn = 0
+    while not desk.is_done():
+        member = f"m{turn % 6}"
+        turn += 1
+        assert turn < 100
+        lease = desk.issue(member, 8)
+        if lease is None:
+            continue
+        if 5 in numbers(lease.images):
+            desk.give_up(lease.id, member, ChargeState.CHARGED, detail="a poem")
+        else:
+            desk.take_back(lease.id, member, truth(lease.images))
+    assert known(ledger, distinct(8)) == [i != 5 for i in range(8)]
+
+
+def test_two_platforms_on_one_ledger_never_mix(ledger: Ledger) -> None:
+    """Each desk hands out the images that were loaded for its own platform, and counts only these."""
+    other_info = PlatformInfo("p", INFO.classes, INFO.image_shape, {"model": "another"})
+    desk = desk_on(ledger)
+    other = LeaseDesk(ledger, other_info, plan=NO_AUDITS, rng=random.Random(0))
+    desk.load(distinct(3), ["ada"] * 3)
+    other.load(distinct(2, start=1), ["ada"] * 2)
+    lease = given_to(other, "ben", 8)
+    assert numbers(lease.images) == [1, 2]
+    with pytest.raises(UnknownLease):
+        desk.take_back(lease.id, "ben", truth(lease.images))
+    other.take_back(lease.id, "ben", truth(lease.images))
+    assert other.is_done()
+    assert (desk.progress().inputs, desk.progress().answered) == (3, 0)
+    assert numbers(given_to(desk, "cem", 8).images) == [0, 1, 2]
+
+
+def test_what_is_shared_no_longer_is_not_handed_out(ledger: Ledger) -> None:
+    """Loading says what is shared: an image that is not among them any more goes to nobody, and its picture is gone."""
+    desk = desk_on(ledger)
+    desk.load(distinct(4), ["ada"] * 4)
+    out = given_to(desk, "ben", 1)
+    assert desk.load(distinct(4)[[1, 3]], ["ada"] * 2) == 0
+    assert numbers(given_to(desk, "cem", 8).images) == [1, 3]
+    assert desk.take_back(out.id, "ben", truth(out.images)) == 1
+    desk.load(distinct(4)[[1, 3]], ["ada"] * 2)
+    assert desk.progress().inputs == 2
+
+
+def test_what_the_pool_asked_meanwhile_is_not_paid_again(ledger: Ledger) -> None:
+    """Answers that come into the ledger by another way are seen before the next lease."""
+    desk = desk_on(ledger)
+    desk.load(distinct(4), ["ada"] * 4)
+    platform = ScriptedPlatform()
+    QueryPool(platform, ledger, [Member("ada", 100)], overrule=True).ask(distinct(3))
+    assert numbers(given_to(desk, "ben", 8).images) == [3]
+    assert desk.progress().answered == 3
 
 
 # -- audits -----------------------------------------------------------------------------------------------------
@@ -273,7 +364,7 @@ def test_a_liar_is_found_set_aside_and_asked_no_more(ledger: Ledger) -> None:
     In the end every image has the platform's own answer.
     """
     names = ["ada", "ben", "cem", "dan", "eve", "fay", "gil", "hal"]
-    ledger.enrol(dict.fromkeys(names, 200))
+    ledger.enrol(dict.fromkeys(names, 200), overrule=True)
     desk = desk_on(ledger, AuditPlan(first_leases=10, first_size=2))
     desk.load(distinct(120), ["ada"] * 120)
     run_pool(desk, {"eve"}, names)
@@ -287,12 +378,17 @@ def test_a_liar_is_found_set_aside_and_asked_no_more(ledger: Ledger) -> None:
     assert found.all()
     np.testing.assert_array_equal(answers.labels, truth(distinct(120)).labels)
     assert desk.progress().quarantined == 1
+    desk.pardon("eve")
+    assert desk.flagged() == []
+    assert given_to(desk, "eve", 1).audit
+    with pytest.raises(QuotaError, match="a member who was set aside, got 'eve'"):
+        desk.pardon("eve")
 
 
 def test_answers_on_the_way_of_who_was_flagged_meanwhile_are_kept_apart(ledger: Ledger) -> None:
     """What a flagged member brings back later is booked as answered, and not accepted."""
     names = ["ada", "ben", "cem", "dan", "eve"]
-    ledger.enrol(dict.fromkeys(names, 200))
+    ledger.enrol(dict.fromkeys(names, 200), overrule=True)
     desk = desk_on(ledger, AuditPlan(first_leases=10, first_size=2, share=0.0))
     desk.load(distinct(60), ["ada"] * 60)
     for _ in range(9):
@@ -309,6 +405,28 @@ def test_answers_on_the_way_of_who_was_flagged_meanwhile_are_kept_apart(ledger: 
     np.testing.assert_array_equal(answers.labels[found], truth(distinct(60)).labels[found])
 
 
+def test_refunded_audits_are_no_way_past_them(ledger: Ledger) -> None:
+    """Whoever gives audits up without paying gets them again."""
+    desk = desk_on(ledger, AuditPlan(first_leases=3, first_size=2, share=0.0))
+    desk.load(distinct(20), ["ada"] * 20)
+    for _ in range(10):
+        lease = given_to(desk, "ben", 16)
+        assert lease.audit
+        desk.give_up(lease.id, "ben", ChargeState.REFUNDED, detail="busy")
+    assert ledger.balances()[1].charged == 0
+
+
+def test_a_quarantine_leaves_what_the_pool_itself_asked(ledger: Ledger) -> None:
+    """Answers that the organiser's own machine paid from the member's quota are not the member's word."""
+    desk = desk_on(ledger)
+    desk.load(distinct(6), ["ada"] * 6)
+    QueryPool(ScriptedPlatform(), ledger, [Member("ben", 100)], overrule=True).ask(distinct(3))
+    lease = given_to(desk, "ben")
+    desk.take_back(lease.id, "ben", truth(lease.images))
+    desk._quarantine(2)
+    assert known(ledger, distinct(6)) == [True, True, True, False, False, False]
+
+
 def test_later_audits_ask_what_few_have_answered(ledger: Ledger) -> None:
     """After the first leases the stated share goes to queries of others, until enough members have answered each."""
     desk = desk_on(ledger, AuditPlan(first_leases=0, share=1.0, witnesses=3))
@@ -318,7 +436,7 @@ def test_later_audits_ask_what_few_have_answered(ledger: Ledger) -> None:
         assert lease.audit == (member != "ada")
         assert sorted(numbers(lease.images)) == [0, 1, 2, 3]
         desk.take_back(lease.id, member, truth(lease.images))
-    ledger.enrol({"dan": 10})
+    ledger.enrol({"dan": 10}, overrule=True)
     assert desk.issue("dan", 4) is None
 
 
@@ -336,27 +454,26 @@ def test_an_odd_audit_plan_is_refused(changes: dict[str, Any]) -> None:
 
 def test_a_token_is_good_until_the_next_one(ledger: Ledger) -> None:
     """Tokens name their member, only their hash is kept, and only who can pay is invited."""
-    desk = desk_on(ledger)
-    first, ben = desk.invite("ada"), desk.invite("ben")
-    assert (desk.member_of(first), desk.member_of(ben), desk.member_of("guess")) == ("ada", "ben", None)
-    second = desk.invite("ada")
-    assert (desk.member_of(first), desk.member_of(second)) == (None, "ada")
+    first, ben = ledger.invite("ada"), ledger.invite("ben")
+    assert (ledger.member_of(first), ledger.member_of(ben), ledger.member_of("guess")) == ("ada", "ben", None)
+    second = ledger.invite("ada")
+    assert (ledger.member_of(first), ledger.member_of(second)) == (None, "ada")
     with pytest.raises(QuotaError, match="Expected a member with a quota to invite, got 'eve'"):
-        desk.invite("eve")
+        ledger.invite("eve")
 
 
 def test_who_is_forgotten_leaves_the_hub_too(ledger: Ledger) -> None:
     """Images they brought, what anybody said about these, and their token are gone; other images stay."""
     desk = desk_on(ledger)
     desk.load(distinct(6), ["ada", "ben"] * 3)
-    token = desk.invite("ada")
+    token = ledger.invite("ada")
     lease = given_to(desk, "cem", 4)
     desk.take_back(lease.id, "cem", truth(lease.images))
     out = given_to(desk, "ben", 4)
     assert numbers(out.images) == [4, 5]
     gone = ledger.forget("ada")
     assert (gone.images, gone.answers) == (3, 2)
-    assert desk.member_of(token) is None
+    assert ledger.member_of(token) is None
     assert desk.progress().inputs == 3
     desk.take_back(out.id, "ben", truth(out.images))
     assert known(ledger, distinct(6)) == [False, True, False, True, False, True]

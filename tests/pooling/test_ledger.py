@@ -18,12 +18,13 @@ import numpy as np
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from sqlalchemy import Connection
 
 from tests.pooling.places import BACKENDS, fresh_ledger, fresh_place, reopen, use
 from tests.pooling.scripted import CLASSES, KEYS, ScriptedPlatform, distinct, labels, pay, truth
 from ttca.answers import Answers, Status
 from ttca.errors import ChargeState, LedgerError, QuotaError, RateError
-from ttca.pooling.booking import Charge
+from ttca.pooling.booking import Bill, Booking, Charge, Desk, Settlement
 from ttca.pooling.ledger import Balance, Ledger
 from ttca.pooling.quotas import Quota
 
@@ -99,12 +100,24 @@ def test_enrolling_again_changes_the_quota_and_keeps_what_was_paid() -> None:
     with fresh_ledger() as ledger:
         ledger.enrol({"ada": 5}, cap=3)
         pay(ledger, KEYS[:3])
-        ledger.enrol({"ada": 2})
+        ledger.enrol({"ada": 2}, overrule=True)
         assert ledger.remaining() == {"ada": 0}
         assert ledger.balances()[0].remaining == 0
         assert ledger.cap_remaining() is None
-        ledger.enrol({"ada": 4})
+        ledger.enrol({"ada": 4}, overrule=True)
         assert ledger.remaining() == {"ada": 1}
+        ledger.enrol({"ada": 4}, overrule=False)
+        for changed, cap, sentence in (
+            ({"ada": 5}, None, "quota of member 'ada'"),
+            ({"ada": Quota(4, per_day=1)}, None, "per_day"),
+        ):
+            with pytest.raises(QuotaError, match=f"Expected {sentence}"):
+                ledger.enrol(changed, cap=cap, overrule=False)
+        ledger.enrol({"ben": 7}, cap=9, overrule=False)
+        with pytest.raises(QuotaError, match=r"Expected the cap of the shared ledger .*, 9, got 10"):
+            ledger.enrol({"ben": 7}, cap=10, overrule=False)
+        ledger.enrol({"ben": 7}, overrule=False)
+        assert ledger.cap_remaining() == 6
 
 
 def test_a_refund_gives_back_and_the_other_outcomes_do_not() -> None:
@@ -400,6 +413,57 @@ def test_owners_need_not_pay() -> None:
             pay(ledger, KEYS[:1], member="eve")
         assert ledger.forget("eve").answers == 2
         assert ledger.asked_and_answered() == (0, 0)
+
+
+# -- bookings ---------------------------------------------------------------------------------------------------
+
+
+class Crash(Exception):
+    """The server goes away before the commit."""
+
+
+def test_a_booking_that_was_cut_off_is_done_again_though_its_number_was_given_to_another() -> None:
+    """A number that somebody else got meanwhile is not taken for one's own: the request is charged after all."""
+    with fresh_ledger() as ledger:
+        ledger.enrol({"ada": 5, "ben": 5})
+        booking = Booking(ledger.database, [Bill("ada", KEYS[:1], "mine", 1, "pool")], [], now=ledger.now_in)
+
+        def cut_off(connection: Connection) -> None:
+            booking(connection)
+            raise Crash
+
+        with pytest.raises(Crash):
+            ledger.database.run(cut_off, write=True)
+        for _ in range(3):
+            pay(ledger, KEYS[:1], member="ben")
+        (done,) = ledger.database.run(booking, write=True)
+        assert isinstance(done, Charge)
+        assert [(b.member, b.charged) for b in ledger.balances()] == [("ada", 1), ("ben", 3)]
+        # Once it was kept, trying again changes nothing.
+        assert ledger.database.run(booking, write=True) == [done]
+        assert ledger.balances()[0].charged == 1
+
+
+def test_what_came_back_outlives_a_booking_that_failed() -> None:
+    """Answers left at the desk are written with the next booking that can be, not lost with the one that could not."""
+    with fresh_ledger() as ledger:
+        ledger.enrol({"ada": 5})
+        broken = [True]
+
+        def book(bills: Any, settlements: Any) -> Any:
+            if broken.pop():
+                broken.append(False)
+                raise LedgerError("Expected room on the disk, got none.")
+            broken.append(False)
+            return ledger.book(bills, settlements)
+
+        desk = Desk(book)
+        charge = pay(ledger, KEYS[:2])
+        desk.settle(Settlement(charge, KEYS[:2], labels(1, 2)))
+        with pytest.raises(LedgerError, match="room on the disk"):
+            desk.charge(Bill("ada", KEYS[2:3], "next", 1, "pool"))
+        desk.flush()
+        assert ledger.lookup(KEYS[:2], classes=3)[0].all()
 
 
 # -- threads and processes --------------------------------------------------------------------------------------

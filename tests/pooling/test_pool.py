@@ -67,7 +67,7 @@ def one_at_a_time(
     platform: ScriptedPlatform, ledger: Ledger, members: Sequence[Member] = ADA, *, batch: int = 4, **more: Any
 ) -> QueryPool:
     """Return a pool whose requests go one after the other."""
-    return QueryPool(platform, ledger, members, concurrency=batch, batch=batch, policy=patient(), **more)
+    return QueryPool(platform, ledger, members, concurrency=batch, batch=batch, policy=patient(), overrule=True, **more)
 
 
 # -- what is asked ----------------------------------------------------------------------------------------------

@@ -9,6 +9,7 @@ import math
 import os
 import re
 import socket
+import ssl
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -328,6 +329,13 @@ def _prepare(
         import uvicorn
     except ImportError:
         raise MissingExtraError("Serving a platform", "serve") from None
+    if certificate is not None:
+        try:
+            ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(certificate, private_key)
+        except (OSError, ssl.SSLError) as error:
+            raise ConfigError(
+                f"Expected a certificate and its key in {certificate} and {private_key}, got: {error}. Check the files."
+            ) from None
     listener = _listen(host, port)
     config = uvicorn.Config(
         app,

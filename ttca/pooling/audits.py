@@ -127,17 +127,27 @@ def _compare(reports: Reports, counts: NDArray[np.bool_]) -> tuple[NDArray[np.bo
     if not len(reports):
         return judged, differs
     queries, which = np.unique(reports.queries, return_inverse=True)
-    # Refusals are a label like any other.
-    labels = reports.labels + 1
-    table = np.zeros((len(queries), int(labels.max()) + 1), np.int64)
-    np.add.at(table, (which[counts], labels[counts]), 1)
-    others = table[which]
-    others[np.flatnonzero(counts), labels[counts]] -= 1
-    total, said = others.sum(axis=1), others.argmax(axis=1)
-    most = others[np.arange(len(others)), said]
+    # Refusals are a label like any other. Only pairs that occur are counted: a query has few labels, a platform many.
+    width = int(reports.labels.max()) + 2
+    pairs, pair = np.unique(which * width + reports.labels + 1, return_inverse=True)
+    votes = np.bincount(pair[counts], minlength=len(pairs))
+    of_query = pairs // width
+    order = np.lexsort((-votes, of_query))
+    starts = np.searchsorted(of_query[order], np.arange(len(queries)))
+    first = order[starts]
+    ends = np.append(starts[1:], len(order))
+    second_votes = np.where(ends - starts > 1, votes[order[np.minimum(starts + 1, len(order) - 1)]], 0)
+    second = np.where(ends - starts > 1, order[np.minimum(starts + 1, len(order) - 1)], first)
+    own = counts.astype(np.int64)
+    total = np.bincount(of_query, votes, minlength=len(queries)).astype(np.int64)[which] - own
+    # What the others say: the query's first label, unless it is first by one's own word alone.
+    lead = votes[first][which] - own * (pair == first[which])
+    follow = second_votes[which] - own * (pair == second[which]) * (second != first)[which]
+    most = np.maximum(lead, follow)
+    said = np.where(lead >= follow, first[which], second[which])
     judged = (total >= 2) & (2 * most > total)
-    differs = judged & (labels != said)
-    apart = _apart(reports, which, counts & (labels == said) & judged, judged & ~differs)
+    differs = judged & (pair != said)
+    apart = _apart(reports, which, counts & (pair == said) & judged, judged & ~differs)
     return judged, differs | apart
 
 

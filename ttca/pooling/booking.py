@@ -22,7 +22,7 @@ from ttca.pooling.schema import meta as _meta
 from ttca.pooling.schema import outcomes as _outcomes
 from ttca.pooling.schema import requests as _requests
 
-__all__ = ["ANSWERED", "Bill", "Booking", "Charge", "Desk", "Settlement", "writable"]
+__all__ = ["ANSWERED", "Bill", "Booking", "Charge", "Desk", "Settlement", "abandon", "writable"]
 
 ANSWERED = "answered"
 
@@ -167,8 +167,8 @@ class Booking:
     bills : sequence of Bill
         Each is charged whole or refused whole, in this order.
     settlements : sequence of Settlement
-    clock : callable
-        Seconds since the epoch.
+    now : callable
+        Connection → seconds since the epoch.
     """
 
     def __init__(
@@ -177,36 +177,45 @@ class Booking:
         bills: Sequence[Bill],
         settlements: Sequence[Settlement],
         *,
-        clock: Callable[[], float],
+        now: Callable[[sa.Connection], float],
     ) -> None:
-        self._db, self._bills, self._clock = database, bills, clock
-        now = clock() if settlements else 0.0
-        self._settled = [s.charge.request for s in settlements]
-        self._outcomes = [row for s in settlements for row in s.outcomes(now)]
-        self._accepted = [row for s in settlements for row in s.accepted(now) if s.accept]
+        self._db, self._bills, self._settlements, self._now = database, bills, settlements, now
         self._done: list[Charge | QuotaError] = []
 
     def __call__(self, connection: sa.Connection) -> list[Charge | QuotaError]:
         """Write all of it; return for each bill its charge, or the error that says why it was refused."""
-        # Numbers are never given twice: where the last try's is there, all of it was kept, though the connection
-        # broke before anybody could say so.
-        last = next((d.request for d in self._done if isinstance(d, Charge)), None)
-        if last is not None and connection.scalar(sa.select(_requests.c.id).where(_requests.c.id == last)) is not None:
+        self._db.share(connection)
+        if self._was_kept(connection):
             return self._done
         locked = self._locked(connection)
         self._settle(connection, anyone_forgotten=locked.forgotten)
         self._done = self._charge(connection, locked) if self._bills else []
         return self._done
 
+    def _was_kept(self, connection: sa.Connection) -> bool:
+        """Whether the last try was written after all, though the connection broke before anybody could say so."""
+        for bill, done in zip(self._bills, self._done, strict=False):
+            if isinstance(done, Charge):
+                # Not the number alone: after a crash a server may give it to somebody else.
+                same = (_requests.c.id == done.request, _requests.c.request_id == bill.request_id)
+                found = sa.select(_requests.c.id).where(*same, _requests.c.number == bill.number)
+                return connection.scalar(found) is not None
+        return False
+
     def _settle(self, connection: sa.Connection, *, anyone_forgotten: bool) -> None:
-        if self._outcomes:
-            connection.execute(self._db.insert_new(_outcomes), self._outcomes)
-        rows = self._accepted
+        if not self._settlements:
+            return
+        now = self._now(connection)
+        outcomes = [row for s in self._settlements for row in s.outcomes(now)]
+        if outcomes:
+            connection.execute(self._db.insert_new(_outcomes), outcomes)
+        rows = [row for s in self._settlements if s.accept for row in s.accepted(now)]
+        settled = [s.charge.request for s in self._settlements]
         if rows and anyone_forgotten:
             # Whoever was forgotten while the request was in flight stays forgotten.
             named = set(
                 connection.scalars(
-                    sa.select(_attempts.c.key).where(_attempts.c.request.in_(self._settled), _attempts.c.key != b"")
+                    sa.select(_attempts.c.key).where(_attempts.c.request.in_(settled), _attempts.c.key != b"")
                 )
             )
             rows = [row for row in rows if row["key"] in named]
@@ -215,7 +224,7 @@ class Booking:
 
     def _charge(self, connection: sa.Connection, locked: _Locked) -> list[Charge | QuotaError]:
         payers, cap, left = locked.payers, locked.cap, locked.left
-        now = self._clock()
+        now = self._now(connection)
         done: list[Charge | QuotaError] = []
         for bill in self._bills:
             n, payer = len(bill.keys), payers.get(bill.member)
@@ -445,6 +454,9 @@ class Desk:
         try:
             done = self.book([w.bill for w in wishes], settlements)
         except BaseException as error:
+            # What came back was paid for: it is written with the next booking that can be. Writing twice does no harm.
+            with self._queue:
+                self._settlements = [*settlements, *self._settlements]
             for wish in wishes:
                 wish.done = error
             # Who only settles must hear of it too.
@@ -453,6 +465,28 @@ class Desk:
             return
         for wish, result in zip(wishes, done, strict=True):
             wish.done = result
+
+
+def abandon(connection: sa.Connection, charge: Charge, state: ChargeState, *, detail: str, now: float) -> None:
+    """Write down that a request without an outcome brought no answer; refund it if it surely was not processed."""
+    why = writable(detail)
+    connection.execute(
+        sa.insert(_outcomes),
+        [
+            {"request": charge.request, "position": i, "outcome": state.value, "at": now, "detail": why}
+            for i in range(charge.n)
+        ],
+    )
+    if state is ChargeState.REFUNDED:
+        payer = connection.execute(
+            sa.update(_requests)
+            .where(_requests.c.id == charge.request)
+            .values(paid=_requests.c.paid - charge.n)
+            .returning(_requests.c.member)
+        ).scalar_one()
+        connection.execute(
+            sa.update(_members).where(_members.c.id == payer).values(charged=_members.c.charged - charge.n)
+        )
 
 
 def writable(detail: str | None) -> str | None:

@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 import requests
 import tenacity
+import urllib3
 from PIL import Image
 
 from ttca.answers import Answers, Status
@@ -30,9 +31,11 @@ from ttca.platforms.base import Credential, Platform
 from ttca.platforms.http import checked_url, new_session, retry_after_s
 from ttca.progress import Reporter, silent
 
-__all__ = ["Contribution", "HubError", "contribute"]
+__all__ = ["MOST_QUERIES", "Contribution", "HubError", "contribute"]
 
 _VARIABLE = re.compile(r"TTCA_HUB_[A-Za-z0-9_]+")
+#: The most queries of one lease.
+MOST_QUERIES = 64
 #: So many requests in a row that the platform did not answer end the contribution.
 _GIVE_UP_AFTER = 3
 _MOST_BYTES = 256 * 2**20
@@ -58,7 +61,7 @@ class Contribution:
 class _Hub:
     """The hub's API as a member sees it. Requests that may be repeated are, while the hub is away."""
 
-    def __init__(self, url: str, token: str, *, patience_s: float, sleep: Callable[[float], None]) -> None:
+    def __init__(self, url: str, token: str, *, patience_s: float, sleep: Callable[[float], Any]) -> None:
         self._url, _, _ = checked_url(url)
         self._token, self._patience_s, self._sleep = token, patience_s, sleep
         self._local = threading.local()
@@ -98,21 +101,24 @@ class _Hub:
                 content = reply.raw.read(_MOST_BYTES + 1, decode_content=False)
             if len(content) > _MOST_BYTES:
                 raise HubError(f"Expected at most {_MOST_BYTES} bytes from the hub, got more.", status=200)
-        except (requests.RequestException, OSError) as error:
+        except (requests.RequestException, urllib3.exceptions.HTTPError, OSError) as error:
             reason = str(error).replace(self._token, "…")
             raise HubError(
                 f"Expected the hub at {self._url} to answer, got: {reason}. Is it running?", status=0
             ) from None
         try:
-            said = json.loads(content)
+            read = json.loads(content)
         except (ValueError, RecursionError):
-            said = None
-        if reply.status_code != 200 or not isinstance(said, dict):
-            told = said if isinstance(said, dict) else {}
-            sentence = told.get("error") or f"status {reply.status_code} and no JSON"
+            read = None
+        said: dict[str, Any] = read if isinstance(read, dict) else {}
+        if reply.status_code == 200 and not said:
+            # Cut short on its way: everything may be asked again.
+            raise HubError(f"Expected JSON from the hub at {self._url}, got something else.", status=0)
+        if reply.status_code != 200:
+            sentence = said.get("error") or f"status {reply.status_code} and no JSON"
             raise HubError(
                 f"The hub at {self._url} says: {str(sentence)[:1000]}",
-                kind=str(told.get("kind", "")),
+                kind=str(said.get("kind", "")),
                 status=reply.status_code,
                 retry_after=retry_after_s(reply.headers, now=time.time()),
             )
@@ -174,7 +180,7 @@ def contribute(
     if size < 1 or concurrency < 1:
         raise ConfigError(f"Expected size and concurrency of at least 1, got {size} and {concurrency}.")
     ended = threading.Event()
-    client = _Hub(hub, token, patience_s=patience_s, sleep=sleep or time.sleep)
+    client = _Hub(hub, token, patience_s=patience_s, sleep=sleep or ended.wait)
     said = client.get("/v1/action")
     info = platform.info
     if said.get("fingerprint") != info.fingerprint:
@@ -188,7 +194,7 @@ def contribute(
         client,
         platform,
         Credential(str(me["member"]), key_variable),
-        min(size, info.max_batch),
+        min(size, info.max_batch, MOST_QUERIES),
         sleep or ended.wait,
         longest_wait_s,
         ended,
@@ -197,7 +203,11 @@ def contribute(
         worker.advance = advance
         with ThreadPoolExecutor(concurrency, thread_name_prefix="ttca-contribute") as executor:
             futures = [executor.submit(worker.run) for _ in range(concurrency)]
-            wait(futures)
+            try:
+                wait(futures)
+            finally:
+                # Interrupted: what is in flight is brought back, and nothing new is leased.
+                ended.set()
     for future in futures:
         future.result()
     return Contribution(worker.queries, worker.answered, worker.why)
@@ -248,7 +258,7 @@ class _Worker:
             raise
         if given.get("lease") is None:
             if given.get("done") is True:
-                self._end("Every shared image is answered.")
+                self._end("Nothing is left for you to ask.")
             else:
                 self._sleep(min(max(0.05, float(given.get("retry_after") or 1.0)), self._longest_wait_s))
             return

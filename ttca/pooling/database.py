@@ -24,6 +24,14 @@ Insert = sqlite.Insert | postgresql.Insert
 
 #: How long to wait for another program that writes to the file, or for a server that is started again.
 PATIENCE_S = 60.0
+#: More threads than any pool or hub has.
+_MOST_CONNECTIONS = 128
+_LOCK = 0x77CA
+_SHARE = sa.select(sa.func.pg_advisory_xact_lock_shared(_LOCK))
+_EXCLUDE = sa.select(sa.func.pg_advisory_xact_lock(_LOCK))
+_NOW = sa.select(sa.extract("epoch", sa.func.clock_timestamp()))
+#: A host that vanished is given up, instead of waited for until the system's own patience ends.
+_LIBPQ = {"connect_timeout": 10, "keepalives_idle": 20, "keepalives_interval": 5, "keepalives_count": 3}
 
 
 class Database:
@@ -90,6 +98,20 @@ class Database:
             self._inserts[table.name] = self.insert(table).on_conflict_do_nothing()
         return self._inserts[table.name]
 
+    def share(self, connection: sa.Connection) -> None:
+        """Keep :meth:`exclude` waiting until this transaction ends. (An SQLite file has one writer anyway.)"""
+        if self.is_server:
+            connection.execute(_SHARE)
+
+    def exclude(self, connection: sa.Connection) -> None:
+        """Wait for every transaction that shares, and let none begin until this one ends."""
+        if self.is_server:
+            connection.execute(_EXCLUDE)
+
+    def now(self, connection: sa.Connection) -> float:
+        """Return the seconds since the epoch: the server's, which all machines share, or this machine's."""
+        return float(connection.execute(_NOW).scalar_one()) if self.is_server else time.time()
+
     def day(self, seconds: sa.ColumnElement[float]) -> sa.ColumnElement[int]:
         """Return the number of the UTC day of a time in seconds since the epoch."""
         days = seconds / 86400.0
@@ -120,8 +142,9 @@ class Database:
             )
             done = retrying(self._once, work, write)
             return done
-        except sa.exc.DBAPIError as error:
-            raise LedgerError(_sentence(self.name, str(error.orig), server=self.is_server)) from None
+        except (sa.exc.DBAPIError, sa.exc.TimeoutError) as error:
+            reason = str(getattr(error, "orig", None) or error)
+            raise LedgerError(_sentence(self.name, reason, server=self.is_server)) from None
 
     def close(self) -> None:
         """Close every connection."""
@@ -156,6 +179,7 @@ class Database:
         engine = sa.create_engine(
             sa.URL.create("sqlite", database=str(path)),
             connect_args={"timeout": self._patience_s, "check_same_thread": False},
+            max_overflow=_MOST_CONNECTIONS,
         )
         sa.event.listen(engine, "connect", self._configure)
         sa.event.listen(engine, "begin", _begin)
@@ -181,7 +205,13 @@ class Database:
             )
         try:
             # A connection that died while it lay in the pool is found out before it is used.
-            return sa.create_engine(url.set(drivername="postgresql+psycopg"), pool_pre_ping=True, pool_size=8)
+            return sa.create_engine(
+                url.set(drivername="postgresql+psycopg"),
+                pool_pre_ping=True,
+                pool_size=8,
+                max_overflow=_MOST_CONNECTIONS - 8,
+                connect_args=_LIBPQ,
+            )
         except ImportError:
             raise MissingExtraError("a ledger on PostgreSQL", "postgres") from None
 
@@ -255,8 +285,9 @@ def _passing(error: BaseException) -> bool:
         return False
     state = getattr(error.orig, "sqlstate", None)
     if state is None:
-        # No server said it: the connection itself failed, or could not be made.
-        return isinstance(error, sa.exc.OperationalError | sa.exc.InterfaceError)
+        # The connection itself failed, or could not be made; a server that knows neither user nor database never will.
+        refused = any(word in str(error.orig) for word in ("does not exist", "authentication", "pg_hba"))
+        return isinstance(error, sa.exc.OperationalError | sa.exc.InterfaceError) and not refused
     return str(state).startswith(_PASSING)
 
 

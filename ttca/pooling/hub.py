@@ -14,12 +14,14 @@ from PIL import Image
 from ttca.answers import Answers, Status
 from ttca.errors import ChargeState, ConfigError, LedgerError, MissingExtraError, QuotaError, RateError, TTCAError
 from ttca.images import Images
+from ttca.pooling.contribute import MOST_QUERIES
 from ttca.pooling.leases import LeaseDesk, Quarantined, UnknownLease
 from ttca.pooling.ledger import Ledger
 
 try:
     from fastapi import Depends, FastAPI, Request
     from fastapi import Path as InPath
+    from fastapi.exceptions import RequestValidationError
     from fastapi.responses import HTMLResponse, JSONResponse
     from pydantic import BaseModel, ConfigDict, Field
     from starlette.exceptions import HTTPException
@@ -29,11 +31,10 @@ except ImportError:
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-__all__ = ["MOST_QUERIES", "create_hub"]
+__all__ = ["create_hub"]
 
-#: The most queries of one lease.
-MOST_QUERIES = 64
-_MOST_BYTES = 8 * 2**20
+#: A score in JSON is hardly longer.
+_BYTES_OF_A_SCORE = 32
 _LARGEST = 2**31 - 1
 
 
@@ -117,6 +118,7 @@ class PoolProgress(BaseModel):
 
     inputs: int
     answered: int
+    given_up: int
     out: int
     charged: int
     members: int
@@ -133,7 +135,7 @@ class Problem(BaseModel):
 
 
 _PROBLEMS: dict[int | str, dict[str, Any]] = {
-    status: {"model": Problem} for status in (401, 403, 404, 413, 422, 429, 503)
+    status: {"model": Problem} for status in (400, 401, 403, 404, 413, 422, 429, 503)
 }
 
 
@@ -155,7 +157,7 @@ def create_hub(ledger: Ledger, desk: LeaseDesk, *, name: str) -> FastAPI:
 
     def member(request: Request) -> str:
         token = _token(request.headers.get("authorization", ""))
-        who = desk.member_of(token) if token else None
+        who = ledger.member_of(token) if token else None
         if who is None:
             raise HTTPException(401, "Expected the token of a member, got none or another. Ask for an invitation.")
         return who
@@ -181,7 +183,7 @@ def create_hub(ledger: Ledger, desk: LeaseDesk, *, name: str) -> FastAPI:
         """Charge the caller for some queries and hand them over."""
         given = desk.issue(who, wish.size, name=wish.name)
         if given is None:
-            return LeaseGiven(lease=None, done=desk.is_done(), retry_after=1.0)
+            return LeaseGiven(lease=None, done=desk.is_done(who), retry_after=1.0)
         return LeaseGiven(lease=given.id, images=[_png(image) for image in given.images], expires_at=given.expires_at)
 
     @app.post("/v1/leases/{lease_id}/answers")
@@ -198,7 +200,7 @@ def create_hub(ledger: Ledger, desk: LeaseDesk, *, name: str) -> FastAPI:
     @app.get("/v1/me")
     def account(who: Member) -> Account:
         """Say what the caller has paid."""
-        own = next(b for b in ledger.balances() if b.member == who)
+        (own,) = ledger.balances(who)
         return Account(
             member=who,
             quota=own.quota,
@@ -222,7 +224,7 @@ def create_hub(ledger: Ledger, desk: LeaseDesk, *, name: str) -> FastAPI:
 
     @app.get("/", response_class=HTMLResponse, include_in_schema=False)
     def page(who: Member) -> HTMLResponse:
-        own = next(b for b in ledger.balances() if b.member == who)
+        (own,) = ledger.balances(who)
         return HTMLResponse(
             _page(name, now(), who, own.charged, own.quota),
             headers={"Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'"},
@@ -230,7 +232,7 @@ def create_hub(ledger: Ledger, desk: LeaseDesk, *, name: str) -> FastAPI:
 
     for kind, answer in _ANSWERS.items():
         app.add_exception_handler(kind, answer)
-    app.add_middleware(_Bounded)
+    app.add_middleware(_Bounded, limit=2**20 + MOST_QUERIES * len(desk.info.classes) * _BYTES_OF_A_SCORE)
     return app
 
 
@@ -252,8 +254,17 @@ def _refused(_: Request, error: Exception) -> JSONResponse:
     return JSONResponse({"error": str(getattr(error, "detail", "")), "kind": "http"}, status, headers)
 
 
+def _invalid(_: Request, error: Exception) -> JSONResponse:
+    """Say what is wrong with a body, without repeating what was in it."""
+    found = error.errors() if isinstance(error, RequestValidationError) else []
+    places = "; ".join(f"{'.'.join(map(str, e['loc'][1:])) or 'body'}: {e['msg']}" for e in found[:3])
+    sentence = f"Expected a request as the hub describes it, got another ({places}). Correct it."
+    return JSONResponse({"error": sentence.encode("ascii", "replace").decode(), "kind": "request"}, 422)
+
+
 _ANSWERS: dict[type[Exception], Callable[[Request, Exception], JSONResponse]] = {
     HTTPException: _refused,
+    RequestValidationError: _invalid,
     RateError: _problem(429, "rate"),
     Quarantined: _problem(403, "quarantined"),
     UnknownLease: _problem(404, "lease"),
@@ -267,8 +278,8 @@ _ANSWERS: dict[type[Exception], Callable[[Request, Exception], JSONResponse]] = 
 class _Bounded:
     """Refuses bodies that are larger than any lease could need, before they are held in memory."""
 
-    def __init__(self, app: "ASGIApp") -> None:
-        self._app = app
+    def __init__(self, app: "ASGIApp", *, limit: int) -> None:
+        self._app, self._limit = app, limit
 
     async def __call__(self, scope: "Scope", receive: "Receive", send: "Send") -> None:
         if scope["type"] != "http":
@@ -280,8 +291,8 @@ class _Bounded:
             nonlocal size
             message = await receive()
             size += len(message.get("body", b""))
-            if size > _MOST_BYTES:
-                raise HTTPException(413, f"Expected at most {_MOST_BYTES} bytes, got more. Use smaller leases.")
+            if size > self._limit:
+                raise HTTPException(413, f"Expected at most {self._limit} bytes, got more. Use smaller leases.")
             return message
 
         await self._app(scope, bounded, send)
@@ -321,7 +332,8 @@ def _png(image: Images) -> str:
 
 def _page(name: str, p: PoolProgress, who: str, charged: int, quota: int) -> str:
     share = p.answered / p.inputs if p.inputs else 0.0
-    state = "Every shared image is answered." if p.done else f"{p.out} queries are out with members."
+    ended = "Every shared image is answered." if not p.given_up else "Nothing is left to ask."
+    state = ended if p.done else f"{p.out} queries are out with members."
     care = (
         f"<p class=care>{p.quarantined} of the members answered otherwise than everybody else; their answers are set "
         "aside and asked again.</p>"
@@ -333,6 +345,7 @@ def _page(name: str, p: PoolProgress, who: str, charged: int, quota: int) -> str
         for label, value in (
             ("Shared images", p.inputs),
             ("Answered", p.answered),
+            ("Given up, after several members tried", p.given_up),
             ("Queries paid", p.charged),
             ("Members", p.members),
             ("Members who brought answers", p.active),

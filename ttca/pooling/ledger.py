@@ -19,7 +19,7 @@ from ttca.answers import Answers
 from ttca.errors import ChargeState, LedgerError, QuotaError, TTCAError
 from ttca.images import Images
 from ttca.pooling import schema
-from ttca.pooling.booking import ANSWERED, Bill, Booking, Charge, Settlement, writable
+from ttca.pooling.booking import ANSWERED, Bill, Booking, Charge, Settlement, abandon
 from ttca.pooling.database import PATIENCE_S, Database, read_secret
 from ttca.pooling.quotas import WINDOWS, Quota
 from ttca.pooling.schema import answers as _answers
@@ -84,8 +84,8 @@ class Ledger:
         key is an HMAC-SHA256, so that nobody without the secret can test whether an image was asked. For an SQLite
         file it is ``<name>.key`` next to it by default; for a server it must be named, and be the same for all who
         share it.
-    clock : callable
-        Seconds since the epoch; passed in by tests.
+    clock : callable, optional
+        Seconds since the epoch; passed in by tests. A server's own clock by default, so that all machines share one.
     patience_s : float
         How long to wait for another program's lock, or for a server that is started again.
 
@@ -107,7 +107,7 @@ class Ledger:
         target: Path | str,
         *,
         secret: Path | None = None,
-        clock: Callable[[], float] = time.time,
+        clock: Callable[[], float] | None = None,
         patience_s: float = PATIENCE_S,
     ) -> None:
         self._clock = clock
@@ -133,14 +133,24 @@ class Ledger:
 
     # -- people and money -------------------------------------------------------------------------------------
 
-    def enrol(self, quotas: Mapping[str, int | Quota], *, cap: int | None = None) -> None:
-        """Write down what every member can pay and the pool's cap; known members are updated.
+    def enrol(self, quotas: Mapping[str, int | Quota], *, cap: int | None = None, overrule: bool | None = None) -> None:
+        """Write down what every member can pay and the pool's cap.
+
+        Parameters
+        ----------
+        quotas : dict of member to quota
+        cap : int, optional
+        overrule : bool, optional
+            Whether figures that stand in the ledger already give way. By default they do in a file, which is one
+            action's own, and not on a server, which several share: there a cap that is left out stays, too.
 
         Raises
         ------
         QuotaError
-            If a quota, a rate or the cap is not a whole number of at least 1.
+            If a quota, a rate or the cap is not a whole number of at least 1, or another one than the ledger's and not
+            to overrule it.
         """
+        overrule = not self._db.is_server if overrule is None else overrule
         rows = []
         for member, given in sorted(quotas.items()):
             quota = given if isinstance(given, Quota) else Quota(given)
@@ -154,12 +164,14 @@ class Ledger:
         statement = statement.on_conflict_do_update(index_elements=["name"], set_=changed)
 
         def work(connection: sa.Connection) -> None:
+            if not overrule:
+                self._check_agreed(connection, rows, cap)
             if rows:
                 connection.execute(statement, rows)
-            if cap is None:
-                connection.execute(sa.delete(_meta).where(_meta.c.name == "cap"))
-            else:
+            if cap is not None:
                 self._set_meta(connection, "cap", str(int(cap)))
+            elif overrule:
+                connection.execute(sa.delete(_meta).where(_meta.c.name == "cap"))
 
         self._db.run(work, write=True)
 
@@ -205,7 +217,7 @@ class Ledger:
         LedgerError
             If the database cannot be written. Nothing is then.
         """
-        return self._db.run(Booking(self._db, bills, settlements, clock=self._clock), write=True)
+        return self._db.run(Booking(self._db, bills, settlements, now=self.now_in), write=True)
 
     def abandon(self, charge: Charge, state: ChargeState, *, detail: str) -> None:
         """Write down that a whole request brought no answer, and refund it if it surely was not processed.
@@ -215,37 +227,21 @@ class Ledger:
         LedgerError
             If the request has an outcome already. Nothing is given back then.
         """
-        # The moment tells this outcome from another one's when a server has to be asked twice.
-        now = self._clock()
-        rows = [
-            {"request": charge.request, "position": i, "outcome": state.value, "at": now, "detail": writable(detail)}
-            for i in range(charge.n)
-        ]
-        tried = False
+        written: list[float] = []
 
         def work(connection: sa.Connection) -> None:
-            nonlocal tried
             known = connection.execute(
                 sa.select(_outcomes.c.outcome, _outcomes.c.at).where(_outcomes.c.request == charge.request)
             ).all()
             if known:
-                if tried and all(k == (state.value, now) for k in known):
+                # The moment tells this outcome from another one's when a server has to be asked twice.
+                if written and all(k == (state.value, written[-1]) for k in known):
                     return
                 raise LedgerError(
                     f"Expected a request without an outcome to abandon, got one that is {known[0].outcome}."
                 )
-            tried = True
-            connection.execute(sa.insert(_outcomes), rows)
-            if state is ChargeState.REFUNDED:
-                paid = connection.execute(
-                    sa.update(_requests)
-                    .where(_requests.c.id == charge.request)
-                    .values(paid=_requests.c.paid - charge.n)
-                    .returning(_requests.c.member)
-                ).scalar_one()
-                connection.execute(
-                    sa.update(_members).where(_members.c.id == paid).values(charged=_members.c.charged - charge.n)
-                )
+            written.append(self.now_in(connection))
+            abandon(connection, charge, state, detail=detail, now=written[-1])
 
         self._db.run(work, write=True)
 
@@ -268,8 +264,10 @@ class Ledger:
 
         return self._db.run(work)
 
-    def balances(self) -> list[Balance]:
-        """Return who paid what, counted from the attempts themselves."""
+    def balances(self, member: str | None = None) -> list[Balance]:
+        """Return who paid what, counted from the attempts themselves; of one member only, if named."""
+        whose = sa.true() if member is None else _members.c.name == member
+        theirs = sa.select(_members.c.id).where(whose)
 
         def work(connection: sa.Connection) -> list[Balance]:
             counts: dict[int, dict[str, int]] = {}
@@ -279,10 +277,11 @@ class Ledger:
             for row in connection.execute(
                 sa.select(_requests.c.member, ended, sa.func.count().label("n"))
                 .select_from(_joined())
+                .where(sa.true() if member is None else _requests.c.member.in_(theirs))
                 .group_by(_requests.c.member, ended)
             ):
                 counts.setdefault(row.member, {})[row.ended] = row.n
-            members = connection.execute(sa.select(_members).where(_payers()).order_by(_members.c.name)).all()
+            members = connection.execute(sa.select(_members).where(_payers(), whose).order_by(_members.c.name)).all()
             return [
                 Balance(
                     member=m.name,
@@ -314,7 +313,14 @@ class Ledger:
 
     def now(self) -> float:
         """Return the time as the ledger writes it down, in seconds since the epoch."""
-        return self._clock()
+        return self._db.run(self.now_in) if self._db.is_server and self._clock is None else self._local_now()
+
+    def now_in(self, connection: sa.Connection) -> float:
+        """Return the same, in a transaction that is open."""
+        return self._db.now(connection) if self._clock is None else self._clock()
+
+    def _local_now(self) -> float:
+        return time.time() if self._clock is None else self._clock()
 
     def was_unusable(self, key: bytes, *, before: float) -> bool:
         """Return whether the platform processed this query to no avail before that time."""
@@ -364,6 +370,38 @@ class Ledger:
 
         return self._db.run(work)
 
+    def invite(self, member: str) -> str:
+        """Return a new token for an enrolled member; an older one is no longer good. Only its SHA-256 is kept.
+
+        Raises
+        ------
+        QuotaError
+            If nobody of this name can pay.
+        """
+        token = secrets.token_urlsafe(32)
+
+        def work(connection: sa.Connection) -> None:
+            changed = connection.execute(
+                sa.update(_members).where(_members.c.name == member, _members.c.quota > 0).values(token=_digest(token))
+            )
+            if changed.rowcount != 1:
+                raise QuotaError(f"Expected a member with a quota to invite, got {member!r}. See: ttca pool status")
+
+        self._db.run(work, write=True)
+        return token
+
+    def member_of(self, token: str) -> str | None:
+        """Return whose token it is, None for nobody's."""
+        digest = _digest(token)
+
+        def work(connection: sa.Connection) -> str | None:
+            row = connection.execute(
+                sa.select(_members.c.name, _members.c.token).where(_members.c.token == digest)
+            ).first()
+            return str(row.name) if row is not None and hmac.compare_digest(bytes(row.token), digest) else None
+
+        return self._db.run(work)
+
     def forget(self, member: str) -> Forgotten:
         """Remove a member's name, what their images are named by, and the answers about these images.
 
@@ -376,9 +414,11 @@ class Ledger:
             If no member has the name.
         """
         alias = f"forgotten-{secrets.token_hex(4)}"
-        now = self._clock()
 
         def work(connection: sa.Connection) -> Forgotten:
+            # No answer about their images is on its way into the tables meanwhile.
+            self._db.exclude(connection)
+            now = self.now_in(connection)
             number = connection.scalar(sa.select(_members.c.id).where(_members.c.name == member))
             if number is None:
                 raise QuotaError(f"Expected the name of a member in {self.name}, got {member!r}. See: ttca pool status")
@@ -468,9 +508,8 @@ class Ledger:
         self.close()
 
     def _open(self, connection: sa.Connection) -> None:
-        if self._db.is_server:
-            # Two programs that make the same tables at once would both fail.
-            connection.execute(sa.select(sa.func.pg_advisory_xact_lock(0x77CA)))
+        # Two programs that make the same tables at once would both fail.
+        self._db.exclude(connection)
         found = set(sa.inspect(connection).get_table_names())
         if found and not found >= _OLDEST:
             raise LedgerError(
@@ -483,6 +522,24 @@ class Ledger:
             self._set_meta(connection, "schema", str(schema.SCHEMA_VERSION))
         self._migrate(connection)
         self._check_secret(connection)
+
+    def _check_agreed(self, connection: sa.Connection, rows: Sequence[Mapping[str, Any]], cap: int | None) -> None:
+        """Raise where a quota, a rate or the cap is another one than the ledger's."""
+        known = {r.name: r for r in connection.execute(sa.select(_members).where(_members.c.quota > 0))}
+        for row in rows:
+            old = known.get(row["name"])
+            for what in ("quota", *WINDOWS):
+                if old is not None and getattr(old, what) != row[what]:
+                    raise QuotaError(
+                        f"Expected {what} of member {row['name']!r} as in the shared ledger {self.name}, "
+                        f"{getattr(old, what)}, got {row[what]}. Agree on one, or set overrule = true in [pool] once."
+                    )
+        was = connection.scalar(sa.select(_meta.c.value).where(_meta.c.name == "cap"))
+        if cap is not None and was is not None and int(was) != cap:
+            raise QuotaError(
+                f"Expected the cap of the shared ledger {self.name}, {was}, got {cap}. Agree on one, or set overrule = "
+                "true in [pool] once."
+            )
 
     def _migrate(self, connection: sa.Connection) -> None:
         version = connection.scalar(sa.select(_meta.c.value).where(_meta.c.name == "schema")) or ""
@@ -522,6 +579,10 @@ def open_ledger(folder: Path, url: str | None = None) -> Ledger:
             f"Expected a URL such as postgresql://host/name for a shared ledger, got {url!r}. Correct it."
         )
     return Ledger(url, secret=folder / "ledger.key")
+
+
+def _digest(token: str) -> bytes:
+    return hashlib.sha256(token.encode("utf-8", "replace")).digest()
 
 
 def _payers() -> sa.ColumnElement[bool]:

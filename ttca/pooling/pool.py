@@ -89,6 +89,8 @@ class QueryPool:
     policy : RetryPolicy, optional
     action : str, optional
         Under whose name queries are booked, where several actions share the ledger.
+    overrule : bool, optional
+        See :meth:`~ttca.pooling.ledger.Ledger.enrol`.
     reporter : Reporter, optional
 
     Raises
@@ -108,6 +110,7 @@ class QueryPool:
         batch: int = 16,
         policy: RetryPolicy | None = None,
         action: str | None = None,
+        overrule: bool | None = None,
         reporter: Reporter = silent,
     ) -> None:
         if concurrency < 1 or batch < 1:
@@ -128,7 +131,7 @@ class QueryPool:
         self._desk = Desk(ledger.book)
         self._concurrency = concurrency
         self._batch = batch
-        ledger.enrol({m.name: m.allowance for m in members}, cap=cap)
+        ledger.enrol({m.name: m.allowance for m in members}, cap=cap, overrule=overrule)
 
     def cost(self, images: Images, *, epoch: str = "pool", repeat: int = 0) -> Cost:
         """Return what :meth:`ask` would have to pay; sends nothing."""
@@ -209,8 +212,11 @@ class QueryPool:
         task = _Task(checked, keys, owners, purpose, progress, self.ledger.now())
         while missing:
             with self._in_flight.claim(missing) as (mine, others):
-                if mine:
-                    self._ask_all([missing[k] for k in mine], task)
+                # Another thread may have had them answered between the look-up and the claim.
+                there = self.ledger.lookup(mine, classes=len(self.platform.info.classes))[0]
+                rows = [missing[k] for k, ok in zip(mine, there.tolist(), strict=True) if not ok]
+                if rows:
+                    self._ask_all(rows, task)
             if not others:
                 break
             # Another thread asks these at this moment. Whatever it could not get is asked here after all.

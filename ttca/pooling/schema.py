@@ -102,26 +102,30 @@ answers = sa.Table(
 # -- the hub's ----------------------------------------------------------------------------------------------------
 # Images that their owners share, to be asked by any member; the smallest number first. ``audit``: every member answers
 # it. ``answered`` repeats that the query has an accepted answer; ``failures`` counts requests that were processed to no
-# avail. ``lease`` has the query until ``held_until``; then another member gets it. Audits are not held.
+# avail. ``lease`` has the query until ``held_until``; then another member gets it. Audits are not held. ``context``
+# tells platforms and epochs apart, in all three tables. The image comes last: it is long, and seldom read.
 inputs = sa.Table(
     "inputs",
     tables,
     sa.Column("key", sa.LargeBinary(32), primary_key=True),
+    sa.Column("context", sa.String, nullable=False),
     sa.Column("number", sa.BigInteger, nullable=False),
     sa.Column("owner", sa.BigInteger, nullable=False),
-    sa.Column("image", sa.LargeBinary, nullable=False),
     sa.Column("audit", sa.Boolean, nullable=False),
     sa.Column("answered", sa.Boolean, nullable=False),
     sa.Column("failures", sa.Integer, nullable=False),
     sa.Column("lease", sa.String),
     sa.Column("held_until", sa.Float, nullable=False),
-    sa.Index("inputs_by_number", "answered", "number"),
+    sa.Column("image", sa.LargeBinary, nullable=False),
+    sa.Index("inputs_by_number", "context", "answered", "number"),
+    sa.Index("inputs_by_audit", "context", "audit"),
 )
 # One request given to a member to send; its queries are the request's attempts.
 leases = sa.Table(
     "leases",
     tables,
     sa.Column("id", sa.String, primary_key=True),
+    sa.Column("context", sa.String, nullable=False),
     sa.Column("member", sa.BigInteger, nullable=False),
     sa.Column("request", sa.BigInteger, nullable=False),
     sa.Column("audit", sa.Boolean, nullable=False),
@@ -135,6 +139,7 @@ reports = sa.Table(
     tables,
     sa.Column("key", sa.LargeBinary(32), primary_key=True),
     sa.Column("member", sa.BigInteger, primary_key=True),
+    sa.Column("context", sa.String, nullable=False),
     sa.Column("request", sa.BigInteger, nullable=False),
     sa.Column("status", sa.Integer, nullable=False),
     sa.Column("label", sa.Integer, nullable=False),
