@@ -18,9 +18,10 @@ from PIL import Image
 from safetensors.numpy import save
 
 from tests import worlds
+from tests.pooling.places import postgres
 from ttca import __version__
 from ttca.certificates import Certificate
-from ttca.cli import main
+from ttca.cli import _duration, main
 from ttca.data.folder import write_people
 from ttca.people import People
 from ttca.perturbations import FORMAT, PerturbationSet
@@ -282,6 +283,44 @@ def test_a_forgotten_member_is_in_no_book(home: Path, ttca: Terminal, served: Se
     assert status["answered"] == status["asked"] == 205 - gone["answers"]
     assert after == {**{m: n for m, n in before.items() if m != name}, gone["alias"]: before[name]}
     assert name in ttca("pool", "forget", name, home).sentence
+
+
+def test_actions_share_a_ledger_on_a_server(home: Path, tmp_path: Path, ttca: Terminal, served: Served) -> None:
+    """With a PostgreSQL URL a second action finds what the first one paid for, and each has a bill of its own."""
+    url = postgres().database()
+    shutil.copytree(home, tmp_path / "second")
+    for folder, name in ((home, "one"), (tmp_path / "second", "two")):
+        text = worlds.action_file(served.url, action=f'name = "{name}"\n', pool=f'ledger = "{url}"\n')
+        (folder / "action.toml").write_text(text)
+    start = served.rows
+    assert ttca("pool", "run", home, "--json").json["answered"] == 205
+    assert served.rows - start == 205
+    sentence = ttca("pool", "run", tmp_path / "second", "--json").sentence
+    assert "Expected the ledger's secret in" in sentence
+    shutil.copyfile(home / "ledger.key", tmp_path / "second" / "ledger.key")
+    assert ttca("pool", "run", tmp_path / "second", "--json").json["answered"] == 205
+    assert served.rows - start == 205
+    assert ttca("pool", "status", home, "--json").json["paid"] == {"pool": 205}
+    assert ttca("pool", "status", tmp_path / "second", "--json").json["paid"] == {}
+    assert not (home / "ledger.sqlite").exists()
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"),
+    [(0.2, "about 1 s"), (89, "about 89 s"), (600, "about 10 min"), (7200, "about 2 h"), (864000, "about 10 days")],
+)
+def test_times_are_told_for_people(seconds: float, words: str) -> None:
+    """A duration is told in the unit that fits it."""
+    assert _duration(seconds) == words
+
+
+def test_a_dry_run_tells_the_time_that_rates_take(home: Path, ttca: Terminal, served: Served) -> None:
+    """With ten queries a minute for each of five members, 1165 queries take 23 minutes, and the table says so."""
+    (home / "action.toml").write_text(worlds.action_file(served.url, pool="per_minute = 10\n"))
+    said = ttca("run", home, "--dry-run", "--json").json
+    queries = sum(step["queries"] for step in said["steps"].values())
+    assert said["seconds"] == 60 * (-(-queries // 50) - 1)
+    assert f"about {said['seconds'] / 60:.0f} min" in " ".join(ttca("run", home, "--dry-run").out.split())
 
 
 def test_an_action_without_controls_ends_with_its_certificate(home: Path, ttca: Terminal) -> None:

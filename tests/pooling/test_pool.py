@@ -877,3 +877,26 @@ def test_actions_that_share_a_ledger_have_their_own_bills(ledger: Ledger) -> Non
     assert ledger.paid(action="first") == {"pool": 6}
     assert ledger.paid(action="second") == {"audit": 4}
     assert ledger.paid() == {"pool": 6, "audit": 4}
+
+
+def test_two_pools_on_one_ledger_agree(ledger: Ledger) -> None:
+    """Two programs that ask the same at one moment both get the accepted answers, within quota, every query booked."""
+    platforms = [ScriptedPlatform(), ScriptedPlatform()]
+    got: dict[int, Answers] = {}
+
+    def ask(which: int, opened: Ledger) -> None:
+        got[which] = one_at_a_time(platforms[which], opened, [Member("ada", 60)]).ask(distinct(30))
+
+    with reopen(ledger) as other:
+        threads = [threading.Thread(target=ask, args=pair) for pair in enumerate((ledger, other))]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(60)
+    for answers in got.values():
+        agree(answers, truth(distinct(30)))
+    assert len(got) == 2
+    asked = sum(p.queries for p in platforms)
+    assert totals(ledger) == {"charged": asked, "answered": asked, "unusable": 0, "unknown": 0, "refunded": 0}
+    assert 30 <= asked <= 60
+    assert ledger.asked_and_answered() == (30, 30)
