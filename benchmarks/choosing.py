@@ -29,7 +29,7 @@ __all__ = ["WAYS", "main"]
 TRACK = "cifar10-resnet56"
 WAYS = ("random", "stratified", "uncertain")
 #: Every query about an image as it is, so that the choice is all that differs.
-_SETTINGS: dict[str, Any] = {"rounds": 0, "altered": 0.0, "steps": 100}
+_SETTINGS: dict[str, Any] = {"rounds": 0, "steps": 100}
 
 
 def main(argv: list[str]) -> dict[str, Any]:
