@@ -6,11 +6,14 @@ from functools import cache
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from ttca.data.cameras import bad_camera
 from ttca.data.digits import load_digits_images
+from ttca.demo.platform import digits_platform
 from ttca.demo.world import CAMERA, DIGITS, MEMBERS, SHARE_IN_TRAINING, SIZE, VOLUNTEERS, DigitsWorld, digits_world
 from ttca.people import People, Roster
+from ttca.platforms.base import Credential
 
 TOTAL = 1797
 
@@ -107,3 +110,19 @@ def test_the_same_seed_makes_the_same_people_and_another_one_others() -> None:
         assert people.digest() != everybody(world(1))[role].digest()
     assert np.array_equal(world().training_images, again.training_images)
     assert np.array_equal(world().training_classes, again.training_classes)
+
+
+def test_an_answer_does_not_depend_on_what_travels_with_it() -> None:
+    """The demo's platform gives an image the same scores, to the last bit, alone and in requests of any size."""
+    platform = digits_platform(world(), seed=0)
+    images = world().roster.pool.images[:24]
+
+    def scores(size: int) -> NDArray[np.float32]:
+        parts = [
+            platform.attempt(images[i : i + size], Credential("ada"), request_id="r").scores
+            for i in range(0, len(images), size)
+        ]
+        return np.concatenate(parts)
+
+    for size in (1, 3, 5, 16):
+        np.testing.assert_array_equal(scores(size), scores(24))

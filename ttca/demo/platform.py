@@ -27,6 +27,10 @@ def digits_platform(world: DigitsWorld, *, seed: int) -> LocalPlatform:
 
     truth = Targets.from_labels(world.training_classes, len(DIGITS))
     model = distil(world.training_images, truth, architectures=["perceptron"], seed=seed, epochs=30).proxy
+    # In double precision: in single, an answer's last bits depend on how many images travel with it. A demo that was
+    # killed sends other batches than one that was not, and their proxies would differ.
+    model = model.double()
+    model.register_forward_pre_hook(lambda _model, images: (images[0].double(),))
     # Its version is a digest of its weights, so that answers of one model are never taken for another's.
     return LocalPlatform.from_module(model, classes=DIGITS, image_shape=(SIZE, SIZE, 3), name="digits")
 
