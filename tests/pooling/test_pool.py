@@ -715,7 +715,8 @@ def test_a_rate_is_waited_for_and_never_exceeded() -> None:
     hours = Hours()
     with fresh_ledger(clock=hours) as ledger:
         members = [Member("ada", 100, per_minute=5)]
-        pool = QueryPool(ScriptedPlatform(), ledger, members, concurrency=8, batch=4, policy=patient(sleep=hours.sleep))
+        # One request at a time: two that wait together would each move this clock.
+        pool = QueryPool(ScriptedPlatform(), ledger, members, concurrency=4, batch=4, policy=patient(sleep=hours.sleep))
         assert pool.seconds(12) == 120
         agree(pool.ask(distinct(12)), truth(distinct(12)))
         assert 119 <= sum(hours.slept) <= 121
