@@ -15,7 +15,7 @@ from ttca.answers import Answers, Status
 from ttca.errors import ChargeState, ConfigError, LedgerError, MissingExtraError, QuotaError, RateError, TTCAError
 from ttca.images import Images
 from ttca.pooling.contribute import MOST_QUERIES
-from ttca.pooling.leases import LeaseDesk, Quarantined, UnknownLease
+from ttca.pooling.leases import LeaseDesk, Progress, Quarantined, UnknownLease
 from ttca.pooling.ledger import Ledger
 
 try:
@@ -113,20 +113,6 @@ class Account(BaseModel):
     quarantined: bool
 
 
-class PoolProgress(BaseModel):
-    """How far the pool is, without anybody's name."""
-
-    inputs: int
-    answered: int
-    given_up: int
-    out: int
-    charged: int
-    members: int
-    active: int
-    quarantined: int
-    done: bool
-
-
 class Problem(BaseModel):
     """A sentence for people, and a word for programs."""
 
@@ -213,20 +199,16 @@ def create_hub(ledger: Ledger, desk: LeaseDesk, *, name: str) -> FastAPI:
             quarantined=who in desk.flagged(),
         )
 
-    def now() -> PoolProgress:
-        p = desk.progress()
-        return PoolProgress(**vars(p), done=desk.is_done())
-
     @app.get("/v1/progress")
-    def progress(_: Member) -> PoolProgress:
-        """Say how far the pool is."""
-        return now()
+    def progress(_: Member) -> Progress:
+        """Say how far the pool is, without anybody's name."""
+        return desk.progress()
 
     @app.get("/", response_class=HTMLResponse, include_in_schema=False)
     def page(who: Member) -> HTMLResponse:
         (own,) = ledger.balances(who)
         return HTMLResponse(
-            _page(name, now(), who, own.charged, own.quota),
+            _page(name, desk.progress(), who, own.charged, own.quota),
             headers={"Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'"},
         )
 
@@ -330,7 +312,7 @@ def _png(image: Images) -> str:
     return base64.b64encode(file.getvalue()).decode()
 
 
-def _page(name: str, p: PoolProgress, who: str, charged: int, quota: int) -> str:
+def _page(name: str, p: Progress, who: str, charged: int, quota: int) -> str:
     share = p.answered / p.inputs if p.inputs else 0.0
     ended = "Every shared image is answered." if not p.given_up else "Nothing is left to ask."
     state = ended if p.done else f"{p.out} queries are out with members."

@@ -103,6 +103,11 @@ class Progress:
     active: int
     quarantined: int
 
+    @property
+    def done(self) -> bool:
+        """Whether nothing is left to ask."""
+        return self.answered + self.given_up == self.inputs
+
 
 class LeaseDesk:
     """Hands out queries to members and takes back what they say came, on one ledger.
@@ -156,6 +161,13 @@ class LeaseDesk:
 
         What was loaded before and is not among them is no longer handed out. The audits are drawn when the first
         images are loaded.
+
+        Parameters
+        ----------
+        images : uint8 array, shape (N, H, W, 3)
+            At the size the platform takes; the same image twice is one query.
+        owners : sequence of N str
+            Who brought each, so that they can be forgotten.
 
         Raises
         ------
