@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import binascii
 import contextlib
-import io
 import json
 import math
 import os
@@ -22,10 +21,10 @@ import numpy as np
 import requests
 import tenacity
 import urllib3
-from PIL import Image
 
 from ttca.answers import Answers, Status
-from ttca.errors import AnswerError, ChargeState, ConfigError, ImageError, TransportError, TTCAError
+from ttca.data.decoding import decode_rgb
+from ttca.errors import AnswerError, ChargeState, ConfigError, DataError, ImageError, TransportError, TTCAError
 from ttca.images import Images, check_images
 from ttca.platforms.base import Credential, Platform
 from ttca.platforms.http import checked_url, new_session, retry_after_s
@@ -180,7 +179,8 @@ def contribute(
     if size < 1 or concurrency < 1:
         raise ConfigError(f"Expected size and concurrency of at least 1, got {size} and {concurrency}.")
     ended = threading.Event()
-    client = _Hub(hub, token, patience_s=patience_s, sleep=sleep or ended.wait)
+    # Also once it is interrupted, what was paid for waits for a hub that is away.
+    client = _Hub(hub, token, patience_s=patience_s, sleep=sleep or time.sleep)
     said = client.get("/v1/action")
     info = platform.info
     if said.get("fingerprint") != info.fingerprint:
@@ -307,16 +307,11 @@ class _Worker:
         shape = self._platform.info.image_shape
         if not isinstance(encoded, list) or not 1 <= len(encoded) <= self._size:
             raise HubError("Expected a lease of images, no more than asked for, got something else.")
-        images = []
-        for text in encoded:
-            try:
-                with Image.open(io.BytesIO(base64.b64decode(text, validate=True)), formats=("PNG",)) as image:
-                    if (image.height, image.width) != shape[:2] or image.mode != "RGB":
-                        raise ImageError(f"Expected images of {shape[:2]}, got {(image.height, image.width)}.")
-                    images.append(np.asarray(image, np.uint8))
-            except (binascii.Error, ValueError, TypeError, OSError):
-                raise HubError("Expected PNG images in base64 from the hub, got something else.") from None
-        return check_images(np.stack(images), shape=shape)
+        try:
+            files = [base64.b64decode(text, validate=True) for text in encoded]
+            return check_images(np.stack([decode_rgb(file, size=shape[:2]) for file in files]), shape=shape)
+        except (binascii.Error, ValueError, TypeError, DataError, ImageError):
+            raise HubError(f"Expected images of {shape} as PNG files in base64 from the hub, got others.") from None
 
 
 def _rows(answers: Answers) -> list[dict[str, Any]]:

@@ -2,21 +2,18 @@
 
 import base64
 import binascii
-import html
-import io
 import math
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import numpy as np
-from PIL import Image
 
 from ttca.answers import Answers, Status
 from ttca.errors import ChargeState, ConfigError, LedgerError, MissingExtraError, QuotaError, RateError, TTCAError
-from ttca.images import Images
 from ttca.pooling.contribute import MOST_QUERIES
 from ttca.pooling.leases import LeaseDesk, Progress, Quarantined, UnknownLease
 from ttca.pooling.ledger import Ledger
+from ttca.pooling.page import progress_page
 
 try:
     from fastapi import Depends, FastAPI, Request
@@ -170,7 +167,11 @@ def create_hub(ledger: Ledger, desk: LeaseDesk, *, name: str) -> FastAPI:
         given = desk.issue(who, wish.size, name=wish.name)
         if given is None:
             return LeaseGiven(lease=None, done=desk.is_done(who), retry_after=1.0)
-        return LeaseGiven(lease=given.id, images=[_png(image) for image in given.images], expires_at=given.expires_at)
+        return LeaseGiven(
+            lease=given.id,
+            images=[base64.b64encode(file).decode() for file in given.files],
+            expires_at=given.expires_at,
+        )
 
     @app.post("/v1/leases/{lease_id}/answers")
     def answers(who: Member, lease_id: LeaseName, returned: LeaseReturned) -> Taken:
@@ -208,7 +209,7 @@ def create_hub(ledger: Ledger, desk: LeaseDesk, *, name: str) -> FastAPI:
     def page(who: Member) -> HTMLResponse:
         (own,) = ledger.balances(who)
         return HTMLResponse(
-            _page(name, desk.progress(), who, own.charged, own.quota),
+            progress_page(name, desk.progress(), who, own.charged, own.quota),
             headers={"Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'"},
         )
 
@@ -304,64 +305,3 @@ def _answers(rows: list[AnswerRow], classes: int) -> Answers:
     status = np.array([Status[row.status.upper()] for row in rows], np.int8)
     labels = np.array([-1 if row.label is None else row.label for row in rows], np.int64)
     return Answers(status, labels, scores, np.array([row.resolution for row in rows], np.float32))
-
-
-def _png(image: Images) -> str:
-    file = io.BytesIO()
-    Image.fromarray(image).save(file, "PNG")
-    return base64.b64encode(file.getvalue()).decode()
-
-
-def _page(name: str, p: Progress, who: str, charged: int, quota: int) -> str:
-    share = p.answered / p.inputs if p.inputs else 0.0
-    ended = "Every shared image is answered." if not p.given_up else "Nothing is left to ask."
-    state = ended if p.done else f"{p.out} queries are out with members."
-    care = (
-        f"<p class=care>{p.quarantined} of the members answered otherwise than everybody else; their answers are set "
-        "aside and asked again.</p>"
-        if p.quarantined
-        else ""
-    )
-    rows = "".join(
-        f"<tr><th>{label}</th><td>{value:,}</td></tr>"
-        for label, value in (
-            ("Shared images", p.inputs),
-            ("Answered", p.answered),
-            ("Given up, after several members tried", p.given_up),
-            ("Queries paid", p.charged),
-            ("Members", p.members),
-            ("Members who brought answers", p.active),
-            ("Members set aside", p.quarantined),
-        )
-    )
-    return f"""<!doctype html>
-<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
-<meta http-equiv="refresh" content="15"><meta name="color-scheme" content="light dark">
-<title>{html.escape(name)}: the pool</title>
-<style>
-:root {{ color-scheme: light dark; --page:#f4f5f3; --paper:#fff; --ink:#1d2733; --quiet:#55616d; --line:#e1e5e9;
-  --bar:#0a6a8a; --care:#7a4b00; --care-paper:#fbf3e0; }}
-@media (prefers-color-scheme: dark) {{ :root {{ --page:#12161b; --paper:#1b2128; --ink:#e8ebee; --quiet:#a9b4bf;
-  --line:#343d47; --bar:#5fc0e0; --care:#edc877; --care-paper:#362b15; }} }}
-* {{ box-sizing: border-box; }}
-body {{ margin:0; background:var(--page); color:var(--ink); font:1rem/1.6 system-ui, "DejaVu Sans", sans-serif; }}
-main {{ max-width:34rem; margin:0 auto; padding:1.5rem 1rem; }}
-h1 {{ font-size:1.4rem; overflow-wrap:anywhere; margin:0 0 .2rem; }}
-section {{ background:var(--paper); border:1px solid var(--line); border-radius:.75rem; }}
-section {{ padding:1.2rem; margin-top:1rem; }}
-.share {{ font-size:2.6rem; line-height:1.1; margin:0; }}
-.bar {{ height:.8rem; border-radius:.4rem; background:var(--line); overflow:hidden; margin:.8rem 0; }}
-.bar i {{ display:block; height:100%; background:var(--bar); width:{100 * share:.1f}%; }}
-table {{ border-collapse:collapse; width:100%; }} th {{ text-align:left; font-weight:normal; color:var(--quiet); }}
-td {{ text-align:right; font-variant-numeric:tabular-nums; }}
-th, td {{ padding:.3rem 0; border-top:1px solid var(--line); }}
-tr:first-child th, tr:first-child td {{ border-top:0; }}
-.quiet {{ color:var(--quiet); margin:0; }}
-.care {{ background:var(--care-paper); color:var(--care); border-radius:.4rem; padding:.6rem .8rem; }}
-</style></head><body><main>
-<h1>{html.escape(name)}</h1><p class=quiet>The pool's queries, together</p>
-<section><p class=share>{100 * share:.1f}&nbsp;%</p><p class=quiet>of {p.inputs:,} shared images are answered</p>
-<div class=bar><i></i></div><p class=quiet>{state}</p>{care}</section>
-<section><table>{rows}</table></section>
-<section><p class=quiet>You, {html.escape(who)}, have paid {charged:,} of your {quota:,} queries.</p></section>
-</main></body></html>"""

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from ttca.answers import Answers
+from ttca.data.decoding import decode_rgb
 from ttca.errors import ChargeState, ConfigError, QuotaError, RateError
 from ttca.images import Images, check_images
 from ttca.platforms.base import PlatformInfo
@@ -82,12 +83,20 @@ class AuditPlan:
 
 @dataclass(frozen=True)
 class Lease:
-    """Queries one member may send once, until ``expires_at`` (seconds since the epoch); they are charged already."""
+    """Queries one member may send once, until ``expires_at`` (seconds since the epoch); they are charged already.
+
+    ``files`` are PNG files, one per image.
+    """
 
     id: str
-    images: Images
+    files: tuple[bytes, ...]
     expires_at: float
     audit: bool
+
+    @property
+    def images(self) -> Images:
+        """The images, uint8 (N, H, W, 3)."""
+        return np.stack([decode_rgb(file) for file in self.files])
 
 
 @dataclass(frozen=True)
@@ -261,7 +270,7 @@ class LeaseDesk:
                 connection.execute(
                     sa.update(_inputs).where(_inputs.c.key.in_(keys)).values(lease=lease, held_until=expires)
                 )
-            return Lease(lease, np.stack([_decode(found[k][0]) for k in keys]), expires, audit)
+            return Lease(lease, tuple(found[k][0] for k in keys), expires, audit)
 
         return self._db.run(work, write=True)
 
@@ -498,7 +507,7 @@ class LeaseDesk:
         found = self._shared(connection, keys)
         if row.member != who or row.returned_at is not None or len(found) != len(keys):
             raise UnknownLease("Expected a new name for a lease, got one that was used. Make up another.")
-        return Lease(lease, np.stack([_decode(found[k][0]) for k in keys]), row.expires_at, bool(row.audit))
+        return Lease(lease, tuple(found[k][0] for k in keys), row.expires_at, bool(row.audit))
 
     def _lease(self, connection: sa.Connection, lease: str, member: str) -> tuple[Any, list[bytes]]:
         row = connection.execute(
@@ -650,9 +659,3 @@ def _encode(image: Images) -> bytes:
     file = io.BytesIO()
     Image.fromarray(image).save(file, "PNG")
     return file.getvalue()
-
-
-def _decode(content: bytes) -> Images:
-    with Image.open(io.BytesIO(content)) as image:
-        pixels: Images = np.asarray(image, np.uint8)
-    return pixels

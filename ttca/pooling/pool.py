@@ -277,7 +277,6 @@ class QueryPool:
 
     def _run(self, requests: Sequence[_Request], task: _Task, advance: Callable[[int], None]) -> None:
         progress = task.progress
-
         waiting = itertools.count(len(requests) - 1, -1)
 
         def one(request: _Request) -> None:

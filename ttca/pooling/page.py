@@ -1,0 +1,65 @@
+"""The hub's page: how far the pool is, for people, on a phone."""
+
+from __future__ import annotations
+
+import html
+
+from ttca.pooling.leases import Progress
+
+__all__ = ["progress_page"]
+
+
+def progress_page(name: str, p: Progress, who: str, charged: int, quota: int) -> str:
+    """Return the page as one HTML file that loads nothing else; it names nobody but its reader, ``who``."""
+    share = p.answered / p.inputs if p.inputs else 0.0
+    ended = "Every shared image is answered." if not p.given_up else "Nothing is left to ask."
+    state = ended if p.done else f"{p.out} queries are out with members."
+    care = (
+        f"<p class=care>{p.quarantined} of the members answered otherwise than everybody else; their answers are set "
+        "aside and asked again.</p>"
+        if p.quarantined
+        else ""
+    )
+    rows = "".join(
+        f"<tr><th>{label}</th><td>{value:,}</td></tr>"
+        for label, value in (
+            ("Shared images", p.inputs),
+            ("Answered", p.answered),
+            ("Given up, after several members tried", p.given_up),
+            ("Queries paid", p.charged),
+            ("Members", p.members),
+            ("Members who brought answers", p.active),
+            ("Members set aside", p.quarantined),
+        )
+    )
+    return f"""<!doctype html>
+<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
+<meta http-equiv="refresh" content="15"><meta name="color-scheme" content="light dark">
+<title>{html.escape(name)}: the pool</title>
+<style>
+:root {{ color-scheme: light dark; --page:#f4f5f3; --paper:#fff; --ink:#1d2733; --quiet:#55616d; --line:#e1e5e9;
+  --bar:#0a6a8a; --care:#7a4b00; --care-paper:#fbf3e0; }}
+@media (prefers-color-scheme: dark) {{ :root {{ --page:#12161b; --paper:#1b2128; --ink:#e8ebee; --quiet:#a9b4bf;
+  --line:#343d47; --bar:#5fc0e0; --care:#edc877; --care-paper:#362b15; }} }}
+* {{ box-sizing: border-box; }}
+body {{ margin:0; background:var(--page); color:var(--ink); font:1rem/1.6 system-ui, "DejaVu Sans", sans-serif; }}
+main {{ max-width:34rem; margin:0 auto; padding:1.5rem 1rem; }}
+h1 {{ font-size:1.4rem; overflow-wrap:anywhere; margin:0 0 .2rem; }}
+section {{ background:var(--paper); border:1px solid var(--line); border-radius:.75rem; }}
+section {{ padding:1.2rem; margin-top:1rem; }}
+.share {{ font-size:2.6rem; line-height:1.1; margin:0; }}
+.bar {{ height:.8rem; border-radius:.4rem; background:var(--line); overflow:hidden; margin:.8rem 0; }}
+.bar i {{ display:block; height:100%; background:var(--bar); width:{100 * share:.1f}%; }}
+table {{ border-collapse:collapse; width:100%; }} th {{ text-align:left; font-weight:normal; color:var(--quiet); }}
+td {{ text-align:right; font-variant-numeric:tabular-nums; }}
+th, td {{ padding:.3rem 0; border-top:1px solid var(--line); }}
+tr:first-child th, tr:first-child td {{ border-top:0; }}
+.quiet {{ color:var(--quiet); margin:0; }}
+.care {{ background:var(--care-paper); color:var(--care); border-radius:.4rem; padding:.6rem .8rem; }}
+</style></head><body><main>
+<h1>{html.escape(name)}</h1><p class=quiet>The pool's queries, together</p>
+<section><p class=share>{100 * share:.1f}&nbsp;%</p><p class=quiet>of {p.inputs:,} shared images are answered</p>
+<div class=bar><i></i></div><p class=quiet>{state}</p>{care}</section>
+<section><table>{rows}</table></section>
+<section><p class=quiet>You, {html.escape(who)}, have paid {charged:,} of your {quota:,} queries.</p></section>
+</main></body></html>"""
