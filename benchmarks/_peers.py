@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
+import re
 import struct
 import subprocess
 import threading
 import venv
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -27,32 +30,43 @@ def cache() -> Path:
     return Path(os.environ.get("TTCA_CACHE") or Path.home() / ".cache" / "ttca")
 
 
-def environment(requirement: str) -> Path:
-    """Return the Python of an environment that holds ``requirement``, made on first use.
+def environment(*requirements: str) -> Path:
+    """Return the Python of an environment that holds ``requirements``, made on first use.
+
+    Only one process makes it, while others wait; what an interrupted one left is thrown away.
 
     Raises
     ------
     TTCAError
-        If it cannot be installed.
+        If they cannot be installed.
     """
-    home = cache() / "environments" / requirement.replace("==", "-")
+    home = cache() / "environments" / re.sub(r"[^\w.+-]+", "-", "+".join(requirements))
     python = home / "bin" / "python"
     marker = home / "installed"
-    if not marker.is_file():
-        venv.create(home, with_pip=True, clear=True)
-        done = subprocess.run(
-            [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", requirement],
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        if done.returncode:
-            raise TTCAError(
-                f"Expected to install {requirement} into {home}, got: {done.stderr.strip()[-500:]}. "
-                "Check the network and the package index."
-            )
-        marker.touch()
+    home.parent.mkdir(parents=True, exist_ok=True)
+    with (home.parent / f"{home.name}.lock").open("w") as lock:
+        # pip inherits the lock, which ends with the last of the two processes, however they end.
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not (marker.is_file() and python.is_file()):
+            _install(home, python, requirements, lock.fileno())
+            marker.touch()
     return python
+
+
+def _install(home: Path, python: Path, requirements: Sequence[str], lock: int) -> None:
+    venv.create(home, with_pip=True, clear=True)
+    done = subprocess.run(
+        [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", *requirements],
+        capture_output=True,
+        text=True,
+        check=False,
+        pass_fds=(lock,),
+    )
+    if done.returncode:
+        raise TTCAError(
+            f"Expected to install {', '.join(requirements)} into {home}, got: {done.stderr.strip()[-500:]}. "
+            "Check the network and the package index."
+        )
 
 
 class AgeAndGender:

@@ -351,32 +351,49 @@ def serve(
     model: Annotated[Path, typer.Argument(help="An ONNX image classifier.")],
     classes: Annotated[str, typer.Option(help="Class names in the order of its outputs, separated by commas.")],
     size: Annotated[int, typer.Option(help="Height and width of its images, in pixels.")],
+    protocol: Annotated[str, typer.Option(help="The wire format, as in [platform].")] = "kserve-v2",
     port: Annotated[int, typer.Option(min=0, max=65535)] = 8000,
+    name: Annotated[str, typer.Option(help="The model's name in URLs.")] = "local",
     label_only: Annotated[bool, typer.Option("--label-only", help="Answer with labels, without scores.")] = False,
     top_k: Annotated[int | None, typer.Option(help="Answer with the scores of the best K classes only.")] = None,
     decimals: Annotated[int | None, typer.Option(help="Round scores to so many decimals.")] = None,
+    noise: Annotated[float, typer.Option(help="Standard deviation of noise on every log-probability.", min=0.0)] = 0.0,
     latency: Annotated[float, typer.Option(help="Seconds each request takes.", min=0.0)] = 0.0,
+    failure_rate: Annotated[float, typer.Option(help="Share of requests that fail.", min=0.0, max=1.0)] = 0.0,
+    rate_limit: Annotated[float | None, typer.Option(help="Requests per second; above it, status 429.")] = None,
+    seed: Annotated[int, typer.Option(help="Of noise and failures.")] = 0,
     access_log: Annotated[Path | None, typer.Option(help="Append one JSON line per processed request.")] = None,
+    as_json: JsonOption = False,
 ) -> None:
-    """Put a model behind HTTP on loopback (KServe V2), with an API's habits, to try an action on."""
+    """Put a model behind HTTP on loopback, in any of the protocols, with an API's habits, to try an action on."""
     from ttca.platforms.local import LocalPlatform
+    from ttca.platforms.server import how_to_ask
     from ttca.platforms.server import serve as serve_platform
 
     platform = LocalPlatform.from_onnx(
         model,
         classes=tuple(c.strip() for c in classes.split(",")),
         image_shape=(size, size, 3),
+        name=name,
         label_only=label_only,
         top_k=top_k,
         decimals=decimals,
+        noise=noise,
         latency_s=latency,
+        failure_rate=failure_rate,
+        rate_limit_per_s=rate_limit,
+        seed=seed,
     )
-    name = platform.info.name
 
     def started(url: str) -> None:
-        _say(ERR, f"Serving model {name!r} at {url} (KServe V2). Stop with Ctrl-C.")
+        told = {"url": url, **how_to_ask(platform, protocol)}
+        options = told["options"]
+        lines = ["[platform]", *(f"{k} = {json.dumps(v)}" for k, v in told.items() if k != "options")]
+        lines += ["", "[platform.options]", *(f"{k} = {json.dumps(v)}" for k, v in options.items())] if options else []
+        _emit(told, as_json, "\n".join(lines))
+        _say(ERR, f"Serving at {url} ({protocol}); the tables ask it. Stop with Ctrl-C.")
 
-    serve_platform(platform, port=port, access_log=access_log, on_start=started)
+    serve_platform(platform, protocol=protocol, port=port, access_log=access_log, on_start=started)
 
 
 # -- what the commands share ------------------------------------------------------------------------------------

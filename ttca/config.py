@@ -6,7 +6,7 @@ import difflib
 import ipaddress
 import tomllib
 from collections.abc import Mapping
-from dataclasses import MISSING, dataclass, fields
+from dataclasses import MISSING, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 from urllib.parse import urlsplit
@@ -19,6 +19,7 @@ from ttca.errors import ConfigError, LedgerError
 from ttca.people import People, Roster, split_roles
 from ttca.platforms.base import PlatformInfo
 from ttca.platforms.http import HttpPlatform
+from ttca.platforms.protocols import create_protocol
 from ttca.pooling.choosing import in_order
 from ttca.pooling.leases import AuditPlan, LeaseDesk
 from ttca.pooling.ledger import Ledger, open_ledger
@@ -67,11 +68,19 @@ flip = false                     # random mirror images while learning (right fo
 
 [platform]
 url = "http://127.0.0.1:8000"
-protocol = "kserve-v2"
+protocol = "kserve-v2"           # or kserve-v1, tensorflow-serving, torchserve, huggingface, bentoml, template
 model = "my-model"
 classes = ["first", "second"]    # in the order of the platform's scores
 # authorised_by = "who allowed this, and where that is written"   # needed off this machine
 # key_variable = "TTCA_KEY_MINE"                                  # the variable's name, never the key
+# key_header = "X-Api-Key"                                        # where the key goes, if not Authorization: Bearer
+# key_scheme = ""
+
+# [platform.options]             # of the protocol, as docs/platforms.md lists them
+# image_shape = [224, 224, 3]    # height, width, channels, where no metadata says them
+# scores_are = "percent"         # or "logits"
+# resolution = 0.01              # scores are rounded to whole percent
+# refused_labels = ["no face"]   # labels that are no class, but a refusal
 
 [people]
 source = "people.csv"            # columns: file, class, member; optional: person, group, role. Or a folder.
@@ -125,15 +134,27 @@ class PlatformSection:
     """``[platform]``: where the black box is, and how it speaks."""
 
     url: str
-    model: str
     classes: tuple[str, ...]
+    model: str | None = None
     protocol: str = "kserve-v2"
     version: str | None = None
     authorised_by: str | None = None
     key_variable: str | None = None
+    key_header: str = "Authorization"
+    key_scheme: str = "Bearer"
     connect_timeout: float = 5.0
     read_timeout: float = 30.0
     max_batch: int = 64
+    options: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        taken = sorted(set(self.options) & {f.name for f in fields(self)})
+        if taken:
+            raise ConfigError(
+                f"Expected {', '.join(taken)} in [platform], got it in [platform.options]. Move it one table up."
+            )
+        # What the protocol cannot use is told when the file is read.
+        create_protocol(self.protocol, model=self.model, version=self.version, classes=self.classes, **self.options)
 
     def open(self) -> HttpPlatform:
         """Return the platform; nothing is sent yet."""
@@ -144,10 +165,13 @@ class PlatformSection:
             version=self.version,
             classes=self.classes,
             key_variable=self.key_variable,
+            key_header=self.key_header,
+            key_scheme=self.key_scheme,
             authorised_by=self.authorised_by,
             connect_timeout=self.connect_timeout,
             read_timeout=self.read_timeout,
             max_batch=self.max_batch,
+            **self.options,
         )
 
     @property
@@ -425,7 +449,11 @@ def _section(kind: type[T], found: Any, table: str, path: Path) -> T:
     types = {f.name: str(f.type) for f in fields(kind)}  # type: ignore[arg-type]
     _check_names(found, tuple(types), f"key of [{table}]")
     values = {k: _value(v, types[k], f"{k} in [{table}] of {path}") for k, v in found.items()}
-    needed = [f.name for f in fields(kind) if f.default is MISSING and f.name not in found]  # type: ignore[arg-type]
+    needed = [
+        f.name
+        for f in fields(kind)  # type: ignore[arg-type]
+        if f.default is MISSING and f.default_factory is MISSING and f.name not in found
+    ]
     if needed:
         raise ConfigError(f"Expected the key {needed[0]} in [{table}] of {path}, got none. Write it there.")
     return kind(**values)
@@ -451,7 +479,9 @@ def _value(value: Any, kind: str, where: str) -> Any:
         ok = inner is not None and all(type(v).__name__ == inner for v in value)
         value = tuple(value)
     elif isinstance(value, dict):
-        ok = "dict[str, int]" in allowed and all(type(v) is int for v in value.values())
+        ok = "dict[str, Any]" in allowed or (
+            "dict[str, int]" in allowed and all(type(v) is int for v in value.values())
+        )
     else:
         ok = False
     if not ok:

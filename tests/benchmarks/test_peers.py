@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
+import sys
+import time
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -32,6 +36,37 @@ def test_what_cannot_be_installed_is_a_sentence(monkeypatch: pytest.MonkeyPatch,
     for _ in range(2):
         with pytest.raises(TTCAError, match=r"(?s)Expected to install no-such-package==1\.0 into .*No matching dist"):
             _peers.environment("no-such-package==1.0")
+
+
+def test_one_process_makes_an_environment_and_others_wait(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """What an interrupted process left half-made is made anew, once, also where two ask for it at the same time."""
+    shelf, log = tmp_path / "shelf", tmp_path / "log"
+    shelf.mkdir()
+    for name in ("tiny", "small"):
+        told = f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n"
+        tag = "Wheel-Version: 1.0\nGenerator: us\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
+        with zipfile.ZipFile(shelf / f"{name}-1.0-py3-none-any.whl", "w") as wheel:
+            wheel.writestr(f"{name}.py", "said = 'here'\n")
+            for file, text in {"METADATA": told, "WHEEL": tag, "RECORD": ""}.items():
+                wheel.writestr(f"{name}-1.0.dist-info/{file}", text)
+    for variable, value in {"TTCA_CACHE": tmp_path, "PIP_NO_INDEX": 1, "PIP_FIND_LINKS": shelf, "PIP_LOG": log}.items():
+        monkeypatch.setenv(variable, str(value))
+    half = tmp_path / "environments" / "tiny-1.0+small" / "bin"
+    half.mkdir(parents=True)
+    (half / "python").write_text("not one")
+    code = "from benchmarks._peers import environment; print(environment('tiny==1.0', 'small'))"
+    asking = []
+    for _ in range(2):
+        command = [sys.executable, "-c", code]
+        asking.append(subprocess.Popen(command, cwd=Path(__file__).parents[2], stdout=subprocess.PIPE, text=True))
+        while asking[0].poll() is None and not (half / "pip").exists():
+            time.sleep(0.01)  # the second asks while the first is in the middle
+    assert [process.communicate()[0].strip() for process in asking] == [str(half / "python")] * 2
+    assert len(re.findall("Successfully installed|already satisfied: tiny", log.read_text())) == 1
+    here = subprocess.run(
+        [half / "python", "-c", "import tiny, small; print(tiny.said)"], capture_output=True, text=True
+    )
+    assert here.stdout == "here\n", here.stderr
 
 
 @pytest.fixture(scope="module")

@@ -16,9 +16,9 @@ from tests.platforms.scripted import CLASSES, METADATA, images
 from ttca.answers import Answers, Status
 from ttca.errors import AnswerError, ConfigError
 from ttca.platforms.protocols import Response, Wire, create_protocol
+from ttca.platforms.protocols.reading import UnreadableError
 from ttca.platforms.protocols.tensors import (
     Tensor,
-    TensorError,
     join_body,
     read_tensors,
     split_body,
@@ -32,7 +32,7 @@ LENGTH = "inference-header-content-length"
 
 def connect(metadata: Any = None, *, server: Any = None, **options: Any) -> Wire:
     """Return the wire agreed with a server of the given metadata."""
-    pages = {"v2/models/m": METADATA if metadata is None else metadata, "v2": server or {"extensions": []}}
+    pages = {"v2/models/m": METADATA if metadata is None else metadata, "v2": server or {}}
 
     def fetch(path: str) -> Response:
         page = pages[path]
@@ -98,13 +98,20 @@ def test_images_arrive_as_the_model_takes_them(binary: bool, datatype: str, shap
         ({"extensions": ["classification"]}, None, False),
         (b"<html>", None, False),
         ({"extensions": ["binary_tensor_data"]}, False, False),
-        ({"extensions": []}, True, True),
+        (b"<html>", True, True),
+        ({}, True, True),
     ],
 )
 def test_the_binary_form_is_used_where_the_server_has_it(server: Any, option: bool | None, binary: bool) -> None:
     """The server's extensions decide, unless the option does."""
     headers = connect(server=server, binary=option).request(images(1), request_id="r").headers
     assert ("Inference-Header-Content-Length" in headers) is binary
+
+
+def test_a_server_that_says_it_has_no_binary_form_is_not_asked_in_it() -> None:
+    """To insist on what the server's own metadata excludes would cost queries and bring none of them an answer."""
+    with pytest.raises(ConfigError, match="binary"):
+        connect(server={"extensions": ["classification"]}, binary=True)
 
 
 @pytest.mark.parametrize("binary", [False, True])
@@ -350,5 +357,5 @@ def test_left_over_and_missing_bytes_are_errors() -> None:
     """Sizes that do not add up are never guessed at."""
     entry = {"name": "x", "datatype": "FP32", "shape": [1], "parameters": {"binary_data_size": 4}}
     for raw in (b"", b"\0" * 3, b"\0" * 5):
-        with pytest.raises(TensorError):
+        with pytest.raises(UnreadableError):
             read_tensors([entry], memoryview(raw))

@@ -281,8 +281,13 @@ def test_an_interrupted_member_stops_at_once(house: House, member: Callable[...,
         return truth(images)
 
     platform = ScriptedPlatform(slow)
-    with pytest.raises(KeyboardInterrupt):
-        member("ada", platform, size=1, concurrency=2)
+    # A test run that was started in a shell's background inherits an ignored Ctrl-C.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            member("ada", platform, size=1, concurrency=2)
+    finally:
+        signal.signal(signal.SIGINT, before)
     sent = platform.queries
     time.sleep(0.3)
     assert platform.queries == sent < 60

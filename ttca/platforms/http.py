@@ -17,6 +17,7 @@ from http.cookiejar import DefaultCookiePolicy
 from typing import Any
 from urllib.parse import urlsplit
 
+import numpy as np
 import requests
 import urllib3
 from requests.adapters import HTTPAdapter
@@ -27,16 +28,21 @@ from ttca.errors import AnswerError, ChargeState, ConfigError, ImageError, Trans
 from ttca.images import Images, check_images
 from ttca.platforms.base import Credential, PlatformInfo
 from ttca.platforms.protocols import Request, Response, Wire, create_protocol
-from ttca.platforms.protocols.tensors import excerpt
+from ttca.platforms.protocols.reading import excerpt
 from ttca.platforms.retry import RetryPolicy
+from ttca.platforms.throttle import Throttle
 
 __all__ = ["HttpPlatform", "NotSentError", "checked_url", "new_session", "retry_after_s"]
 
 _KEY_VARIABLE = re.compile(r"TTCA_KEY_[A-Za-z0-9_]+")
 _VISIBLE_ASCII = re.compile(r"[\x21-\x7e]+")
+_TOKEN = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
+# Headers the transport itself writes.
+_OURS = frozenset({"host", "content-length", "content-type", "transfer-encoding", "idempotency-key", "connection"})
 _HOST = re.compile(r"[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?|[0-9A-Fa-f:.]+")
 # Shorter keys are cleaned from messages only: masking them in a body would garble it by chance.
 _MASKABLE_KEY = 8
+_LONGEST_RESET_S = 366 * 86400.0
 _CHUNK = 65536
 _ERROR_BODY = 65536
 
@@ -61,18 +67,18 @@ class NotSentError(ConfigError, TransportError):
         super().__init__(message, platform=platform, charge=ChargeState.REFUNDED, retryable=False, member=member)
 
 
-class _Bearer(AuthBase):
+class _KeyHeader(AuthBase):
     """Puts the key into the one header that carries it, at the moment of sending.
 
     No frame of ours holds the key while anything can fail, so no traceback, with locals or without, can show
     it.
     """
 
-    def __init__(self, variable: str) -> None:
-        self._variable = variable
+    def __init__(self, variable: str, header: str, scheme: str) -> None:
+        self._variable, self._header, self._scheme = variable, header, scheme
 
     def __call__(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
-        request.headers["Authorization"] = f"Bearer {_key(self._variable)}"
+        request.headers[self._header] = f"{self._scheme} {_key(self._variable)}".lstrip()
         return request
 
 
@@ -98,6 +104,8 @@ class HttpPlatform:
         Name of the environment variable with the key, starting with ``TTCA_KEY_``; a credential's own comes
         first. Its value is ``host key``, which binds the key to one host; on this machine ``key`` alone will
         do.
+    key_header, key_scheme : str
+        The header that carries the key, and the word before it; ``X-Api-Key`` and an empty word for many APIs.
     authorised_by : str, optional
         Who allowed these queries; required unless the host is this machine.
     connect_timeout, read_timeout : float
@@ -133,6 +141,8 @@ class HttpPlatform:
         version: str | None = None,
         classes: Sequence[str],
         key_variable: str | None = None,
+        key_header: str = "Authorization",
+        key_scheme: str = "Bearer",
         authorised_by: str | None = None,
         connect_timeout: float = 5.0,
         read_timeout: float = 30.0,
@@ -162,17 +172,26 @@ class HttpPlatform:
                 raise ConfigError(f"Expected {name} of at least 1, got {size}. Correct it.")
         if key_variable is not None and not _KEY_VARIABLE.fullmatch(key_variable):
             raise ConfigError(_BAD_VARIABLE)
+        if not _TOKEN.fullmatch(key_header) or not re.fullmatch(r"[A-Za-z0-9-]*", key_scheme, re.ASCII):
+            raise ConfigError(
+                f"Expected key_header as a header's name and key_scheme as a word, got {excerpt(key_header, 40)!r} and "
+                "a key_scheme not shown here. Correct them; the key itself goes into the variable."
+            )
+        if key_header.lower() in _OURS:
+            raise ConfigError(f"Expected key_header as a header of the key alone, got {key_header}. Correct it.")
         self._classes = tuple(classes)
         self._protocol_name, self._model = protocol, model
         self._protocol = create_protocol(
             protocol, model=model, version=version, classes=self._classes, **protocol_options
         )
-        self._key_variable = key_variable
+        self._key_variable, self._key_header, self._key_scheme = key_variable, key_header, key_scheme
         self._timeouts = (connect_timeout, read_timeout)
         self._max_batch, self._max_response_bytes = max_batch, max_response_bytes
         self._metadata_retry = metadata_retry or RetryPolicy(attempts=3, deadline_s=30.0)
         self._lock = threading.Lock()
         self._met: tuple[PlatformInfo, Wire] | None = None
+        #: How many requests may be in flight and who must wait, as the platform's answers have taught us.
+        self.throttle = Throttle()
         self._idle: list[requests.Session] = []
         # Closes the sockets of a platform that was dropped and never closed.
         self._finalizer = weakref.finalize(self, _close_all, self._idle)
@@ -234,14 +253,18 @@ class HttpPlatform:
         variable = credential.key_variable or self._key_variable
         request = wire.request(checked, request_id=request_id)
         try:
-            response = self._exchange(
-                request,
-                variable,
-                request_id=request_id,
-                statuses=wire.answer_statuses,
-                member=credential.member,
-            )
-            return wire.parse(response, len(checked))
+            response = self._exchange(request, variable, request_id=request_id, member=credential.member)
+            self._heed(response, credential)
+            if response.status == 200:
+                return wire.parse(response, len(checked))
+            if not wire.refuses(response):
+                raise self._refusal(response, wire.wait_s(response))
+            if len(checked) > 1:
+                raise response.unreadable(
+                    f"Expected an answer for every image, got a refusal of {len(checked)} images at once "
+                    f"({excerpt(response.body)}). Ask about one at a time."
+                )
+            return Answers.from_labels(np.full(1, -1, np.int64), len(self._classes))
         except TransportError as error:
             error.member = credential.member
             error.args = (_masked(str(error.args[0]), variable),)
@@ -268,7 +291,10 @@ class HttpPlatform:
 
         def fetch(path: str) -> Response:
             request = Request("GET", path, {"Accept": "application/json"})
-            return self._exchange(request, self._key_variable, request_id=None, statuses=frozenset({200}), member=None)
+            response = self._exchange(request, self._key_variable, request_id=None, member=None)
+            if response.status != 200:
+                raise self._refusal(response, None)
+            return response
 
         failed: Exception
         try:
@@ -295,10 +321,9 @@ class HttpPlatform:
         variable: str | None,
         *,
         request_id: str | None,
-        statuses: frozenset[int],
         member: str | None,
     ) -> Response:
-        """Send once; return the response if its status is one of ``statuses``."""
+        """Send once and return what came back, whatever its status."""
         if variable is not None:
             problem = self._key_problem(variable)
             if problem is not None:
@@ -310,9 +335,13 @@ class HttpPlatform:
         # context.
         if isinstance(outcome, TransportError):
             raise outcome
-        if outcome.status not in statuses:
-            raise self._refusal(outcome)
         return outcome
+
+    def _heed(self, response: Response, credential: Credential) -> None:
+        """Hold this member's next request back where the platform says that no more is allowed for now."""
+        wait = exhausted_s(response.headers)
+        if wait is not None:
+            self.throttle.hold(credential.member, wait)
 
     def _key_problem(self, variable: str) -> str | None:
         """Return what is wrong with a key, never the key."""
@@ -361,7 +390,7 @@ class HttpPlatform:
                 url,
                 data=request.body or None,
                 headers=dict(headers),
-                auth=None if variable is None else _Bearer(variable),
+                auth=None if variable is None else _KeyHeader(variable, self._key_header, self._key_scheme),
                 timeout=self._timeouts,
                 allow_redirects=False,
                 stream=True,
@@ -447,11 +476,15 @@ class HttpPlatform:
             request_id=request_id,
         )
 
-    def _refusal(self, response: Response) -> TransportError:
-        """Return what a status other than an answer's means for the charge and for another attempt."""
+    def _refusal(self, response: Response, otherwise: float | None) -> TransportError:
+        """Return what a status other than an answer's means for the charge and for another attempt.
+
+        ``otherwise``: the seconds to wait that the protocol's own words ask for, where no header does.
+        """
         status = response.status
         wait = retry_after_s(response.headers, now=time.time())
-        said = f" ({excerpt(response.body)})" if response.body.strip() else ""
+        wait = otherwise if wait is None else wait
+        said = f" ({_gist(response.body)})" if response.body.strip() else ""
         got = f"Expected an answer from {self._url}, got status {status}{said}."
         if 200 <= status < 300:
             return response.unreadable(f"{got} Check protocol: it reads other statuses.")
@@ -513,8 +546,45 @@ def retry_after_s(headers: Mapping[str, str], *, now: float) -> float | None:
             # The server's own clock, where it gives it: ours may be minutes off.
             server_now = _timestamp(headers.get("date", ""))
             return max(0.0, at - (now if server_now is None else server_now))
-    reset = re.search(r"(?:^|[;,\s])t=(\d+(?:\.\d+)?)", headers.get("ratelimit", ""))
-    return _seconds(reset.group(1) if reset else headers.get("ratelimit-reset"))
+    resets = [t for r, t in _rate_limits(headers) if not r]
+    return max(resets) if resets else None
+
+
+def exhausted_s(headers: Mapping[str, str]) -> float | None:
+    """Return the seconds until a platform allows another request, where its answer says that none is left.
+
+    Parameters
+    ----------
+    headers : mapping of str to str
+        Names in lower case. ``ratelimit`` (draft-ietf-httpapi-ratelimit-headers: ``"name";r=0;t=7``, or its older form
+        ``limit=10, remaining=0, reset=7``), or ``ratelimit-remaining`` and ``ratelimit-reset``, also with ``x-``.
+    """
+    return max((t for r, t in _rate_limits(headers) if r == 0), default=None)
+
+
+def _rate_limits(headers: Mapping[str, str]) -> list[tuple[float | None, float]]:
+    """Return (requests left, seconds until there are more) of every limit a response states."""
+    found: list[tuple[float | None, float]] = []
+    # Several policies are a list; within one, parameters follow semicolons. The older form has one policy.
+    text = headers.get("ratelimit", "")
+    policies = [text] if re.search(r"(?:^|[,;\s])reset=", text) else text.split(",")
+    for policy in policies:
+        left = re.search(r"(?:^|[;,\s])(?:r|remaining)=(\d{1,15})(?:$|[;,\s])", policy, re.ASCII)
+        reset = re.search(r"(?:^|[;,\s])(?:t|reset)=(\d{1,15}(?:\.\d{1,9})?)(?:$|[;,\s])", policy, re.ASCII)
+        if reset:
+            found.append((float(left.group(1)) if left else None, float(reset.group(1))))
+    for prefix in ("", "x-"):
+        seconds = _seconds(headers.get(f"{prefix}ratelimit-reset"))
+        # Some platforms write the time of day here: seconds since 1970 are no wait.
+        if seconds is not None and seconds < _LONGEST_RESET_S:
+            found.append((_seconds(headers.get(f"{prefix}ratelimit-remaining")), seconds))
+    return found
+
+
+def _gist(body: bytes) -> str:
+    """Return what an error's body says: its beginning, or the cause that a Python traceback ends with."""
+    causes = re.findall(rb"^[A-Za-z_][\w.]*: .*$", body, re.MULTILINE) if body.lstrip().startswith(b"Traceback") else []
+    return excerpt(causes[-1] if causes else body)
 
 
 def _seconds(text: str | None) -> float | None:

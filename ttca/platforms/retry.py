@@ -27,13 +27,15 @@ class RetryPolicy:
     Parameters
     ----------
     attempts : int
-        The most attempts, the first included.
+        The most attempts, the first included. A 429 is not one: the platform is well, and says when to come.
     deadline_s : float
-        Seconds after which no further attempt begins, waits included.
+        Seconds after which no further attempt begins, waits included, other than those after a 429.
     base_s, cap_s : float
         The wait before retry k is uniform in [0, min(cap_s, base_s · 2^(k−1))] ("full jitter").
     longest_wait_s : float
         A ``retry_after`` above it ends the attempts with an error that says when to come back.
+    most_refusals : int
+        How often a 429 is waited out, for one request.
     rng : random.Random
         Where jitter comes from; pass a seeded one for the same waits again.
     sleep, clock : callable
@@ -50,6 +52,7 @@ class RetryPolicy:
     base_s: float = 0.2
     cap_s: float = 20.0
     longest_wait_s: float = 60.0
+    most_refusals: int = 100
     rng: random.Random = field(default_factory=random.Random, compare=False, repr=False)
     sleep: Callable[[float], None] = field(default=time.sleep, compare=False, repr=False)
     clock: Callable[[], float] = field(default=time.monotonic, compare=False, repr=False)
@@ -57,6 +60,8 @@ class RetryPolicy:
     def __post_init__(self) -> None:
         if self.attempts < 1:
             raise ConfigError(f"Expected attempts of at least 1, got {self.attempts}. Use 1 for no retries.")
+        if self.most_refusals < 0:
+            raise ConfigError(f"Expected most_refusals of at least 0, got {self.most_refusals}. Correct it.")
         for name in ("deadline_s", "base_s", "cap_s", "longest_wait_s"):
             if not getattr(self, name) >= 0:
                 raise ConfigError(f"Expected {name} in seconds, 0 or more, got {getattr(self, name)}. Correct it.")
@@ -74,10 +79,11 @@ class RetryPolicy:
         TransportError
             The last attempt's, with ``attempt`` set. Any other error passes through at once.
         """
-        began, number = self.clock(), 0
+        began, number, refusals = self.clock(), 0, 0
         # A plain loop: a library's machinery would take longer than all else that pooling adds to an attempt.
         while True:
             number += 1
+            tried_at = self.clock()
             try:
                 return once(number)
             except TransportError as error:
@@ -85,10 +91,15 @@ class RetryPolicy:
                 if error.retryable and (error.retry_after or 0.0) > self.longest_wait_s:
                     error.retryable = False
                     error.args = (f"{error.args[0]} {self._come_back(error.retry_after or 0.0)}", *error.args[1:])
-                if not error.retryable or number >= self.attempts:
+                refused = error.status == 429
+                refusals += refused
+                if not error.retryable or refusals > self.most_refusals or number - refusals >= self.attempts:
                     raise
-                wait = self.wait_s(number, error.retry_after)
-                if self.clock() - began + wait > self.deadline_s:
+                wait = self.wait_s(refusals if refused else number - refusals, error.retry_after)
+                if refused:
+                    # A turn that was not given is no time of this request's.
+                    began += self.clock() - tried_at + wait
+                elif self.clock() - began + wait > self.deadline_s:
                     raise
             self.sleep(wait)
 

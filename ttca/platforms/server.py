@@ -35,6 +35,7 @@ from ttca.platforms.base import Credential, Platform
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
+    from starlette.requests import Request
     from starlette.routing import BaseRoute
 
 __all__ = [
@@ -43,7 +44,9 @@ __all__ = [
     "Service",
     "background_app",
     "background_server",
+    "bounded_body",
     "create_app",
+    "how_to_ask",
     "run_app",
     "serve",
 ]
@@ -51,8 +54,28 @@ __all__ = [
 # Name → (module, function from Service to routes): the serving half of each protocol.
 SERVED: dict[str, tuple[str, str]] = {
     "kserve-v2": ("ttca.platforms.protocols.kserve_v2_server", "routes"),
+    "kserve-v1": ("ttca.platforms.protocols.tensorflow_serving_server", "kserve_v1_routes"),
+    "tensorflow-serving": ("ttca.platforms.protocols.tensorflow_serving_server", "routes"),
+    "torchserve": ("ttca.platforms.protocols.single_image_server", "torchserve_routes"),
+    "huggingface": ("ttca.platforms.protocols.single_image_server", "huggingface_routes"),
+    "bentoml": ("ttca.platforms.protocols.single_image_server", "bentoml_routes"),
+    "template": ("ttca.platforms.protocols.single_image_server", "plain_routes"),
 }
 
+# What a client must be told that no metadata of the served protocol says.
+_TOLD: dict[str, dict[str, Any]] = {
+    "kserve-v1": {"send": "integers", "missing_score": -1.0},
+    "tensorflow-serving": {"missing_score": -1.0},
+    "template": {
+        "path": "classify",
+        "send": "multipart",
+        "label": "label",
+        "scores": "scores",
+        "refused": "refused",
+    },
+}
+_NAMES_A_MODEL = frozenset({"kserve-v2", "kserve-v1", "tensorflow-serving", "torchserve"})
+_HAS_METADATA = frozenset({"kserve-v2", "tensorflow-serving"})
 _PLAIN_NAME = re.compile(r"[A-Za-z0-9._-]+")
 _LOG = logging.getLogger(__name__)
 _STARTUP_S = 30.0
@@ -141,6 +164,17 @@ class Service:
             file.write(json.dumps(record).encode() + b"\n")
 
 
+async def bounded_body(request: Request, limit: int) -> bytes:
+    """Return a request's body, or raise a 413 as soon as it is too large."""
+    chunks, size = [], 0
+    async for chunk in request.stream():
+        size += len(chunk)
+        if size > limit:
+            raise ServedError(413, f"Expected at most {limit} bytes, got more. Send fewer images at once.")
+        chunks.append(chunk)
+    return b"".join(chunks)
+
+
 def _served(error: PlatformError) -> ServedError:
     """Return the status and headers with which an API would say what ``error`` says."""
     message = str(error.args[0])
@@ -194,7 +228,6 @@ def create_app(
     try:
         from fastapi import FastAPI
         from starlette.exceptions import HTTPException
-        from starlette.requests import Request
         from starlette.responses import JSONResponse
     except ImportError:
         raise MissingExtraError("Serving a platform", "serve") from None
@@ -234,6 +267,30 @@ def create_app(
         exception_handlers={ServedError: refuse, HTTPException: refuse},
         openapi_url=None,
     )
+
+
+def how_to_ask(platform: Platform, protocol: str, *, model: str | None = None) -> dict[str, Any]:
+    """Return what :class:`~ttca.platforms.http.HttpPlatform` needs, beside the URL, to ask a platform served here.
+
+    Parameters
+    ----------
+    platform : Platform
+    protocol : str
+        One of :data:`SERVED`.
+    model : str, optional
+        As given to :func:`create_app`.
+
+    Returns
+    -------
+    dict
+        ``protocol``, ``classes``, ``model`` where the URL names one, and ``options`` of the protocol.
+    """
+    info = platform.info
+    options = dict(_TOLD.get(protocol, {}))
+    if protocol not in _HAS_METADATA:
+        options["image_shape"] = list(info.image_shape)
+    named = {"model": info.name if model is None else model} if protocol in _NAMES_A_MODEL else {}
+    return {"protocol": protocol, **named, "classes": list(info.classes), "options": options}
 
 
 def serve(

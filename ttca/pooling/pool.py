@@ -20,6 +20,7 @@ from ttca.errors import AnswerError, ConfigError, QuotaError, RateError, Transpo
 from ttca.images import Images, check_images
 from ttca.platforms.base import Credential, Platform
 from ttca.platforms.retry import RetryPolicy
+from ttca.platforms.throttle import Throttle
 from ttca.pooling.booking import Bill, Charge, Desk, Settlement
 from ttca.pooling.ledger import Balance, Ledger
 from ttca.pooling.quotas import Quota, least_seconds, share_out
@@ -129,6 +130,8 @@ class QueryPool:
         self._reporter = reporter
         self._in_flight = _InFlight()
         self._desk = Desk(ledger.book)
+        # A platform over HTTP brings its own, which its answers' headers also teach.
+        self._throttle: Throttle = getattr(platform, "throttle", None) or Throttle(clock=self.policy.clock)
         self._concurrency = concurrency
         self._batch = batch
         ledger.enrol({m.name: m.allowance for m in members}, cap=cap, overrule=overrule)
@@ -312,7 +315,7 @@ class QueryPool:
         progress.raise_if_stopped()
 
     def _ask_one(self, request: _Request, task: _Task) -> None:
-        info, progress = self.platform.info, task.progress
+        progress = task.progress
         batch = task.images[list(request.rows)]
         keys = [task.keys[i] for i in request.rows]
         owners = None if task.owners is None else [task.owners[i] for i in request.rows]
@@ -326,26 +329,19 @@ class QueryPool:
             if number > 1 and progress.stopped:
                 # Another request ended the asking while this one waited for its next try.
                 raise _Stopped
-            charge = self._charge(request, keys, owners, number, task, sleep)
-            payer = charge.member
-            credential = Credential(payer, self.members[payer].key_variable)
+            ticket = self._throttle.enter(request.member, sleep=sleep, stopped=lambda: progress.stopped)
+            if ticket is None:
+                raise _Stopped
+            payer, problem = request.member, None
             try:
-                answers = self.platform.attempt(batch, credential, request_id=request.request_id)
-                if answers.scores.shape != (len(batch), len(info.classes)):
-                    raise AnswerError(
-                        f"Expected answers about {len(batch)} images and {len(info.classes)} classes, got "
-                        f"{answers.scores.shape[0]} and {answers.scores.shape[1]}. Check that the platform's classes "
-                        "are as configured.",
-                        platform=info.name,
-                        request_id=request.request_id,
-                    )
-            except TransportError as error:
-                error.member, error.attempt = payer, number
-                self.ledger.abandon(charge, error.charge, detail=str(error)[:500])
+                charge = self._charge(request, keys, owners, number, task, sleep)
+                payer = charge.member
+                return self._attempt(batch, keys, charge, request, number)
+            except Exception as error:
+                problem = error
                 raise
-            # Written with the next request this thread has charged: a kill never finds two unwritten.
-            self._desk.settle(Settlement(charge, keys, answers, "no usable answer in this row"))
-            return answers
+            finally:
+                self._throttle.leave(ticket, payer, problem)
 
         try:
             answers = replace(self.policy, sleep=sleep).run(once)
@@ -363,6 +359,28 @@ class QueryPool:
             pass
         else:
             progress.came(answers)
+
+    def _attempt(self, batch: Images, keys: Sequence[bytes], charge: Charge, request: _Request, number: int) -> Answers:
+        """Send a request that is paid for, and write how it ended."""
+        info = self.platform.info
+        credential = Credential(charge.member, self.members[charge.member].key_variable)
+        try:
+            answers = self.platform.attempt(batch, credential, request_id=request.request_id)
+            if answers.scores.shape != (len(batch), len(info.classes)):
+                raise AnswerError(
+                    f"Expected answers about {len(batch)} images and {len(info.classes)} classes, got "
+                    f"{answers.scores.shape[0]} and {answers.scores.shape[1]}. Check that the platform's classes "
+                    "are as configured.",
+                    platform=info.name,
+                    request_id=request.request_id,
+                )
+        except TransportError as error:
+            error.member, error.attempt = charge.member, number
+            self.ledger.abandon(charge, error.charge, detail=str(error)[:500])
+            raise
+        # Written with the next request this thread has charged: a kill never finds two unwritten.
+        self._desk.settle(Settlement(charge, keys, answers, "no usable answer in this row"))
+        return answers
 
     def _charge(
         self,

@@ -4,21 +4,33 @@ from __future__ import annotations
 
 import inspect
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import import_module
-from typing import Any, TypeAlias
+from types import UnionType
+from typing import Any, Literal, TypeAlias, Union, get_args, get_origin, get_type_hints
 
 from ttca.answers import Answers
 from ttca.errors import AnswerError, ConfigError
 from ttca.images import Images, ImageShape
+from ttca.platforms.protocols.reading import Reading
 
 __all__ = ["PROTOCOLS", "Fetch", "Protocol", "Request", "Response", "Wire", "create_protocol"]
 
 # Name → (module, class). Loaded when asked for, so that a protocol costs nothing to those who do not use it.
 PROTOCOLS: dict[str, tuple[str, str]] = {
     "kserve-v2": ("ttca.platforms.protocols.kserve_v2", "KServeV2"),
+    "kserve-v1": ("ttca.platforms.protocols.tensorflow_serving", "TensorFlowServing"),
+    "tensorflow-serving": ("ttca.platforms.protocols.tensorflow_serving", "TensorFlowServing"),
+    "torchserve": ("ttca.platforms.protocols.torchserve", "TorchServe"),
+    "huggingface": ("ttca.platforms.protocols.huggingface", "HuggingFace"),
+    "bentoml": ("ttca.platforms.protocols.bentoml", "BentoML"),
+    "template": ("ttca.platforms.protocols.template", "Template"),
 }
+
+
+# 4xx statuses that speak of the key, the address or the moment.
+_NOT_OF_THE_IMAGE = frozenset({401, 403, 404, 405, 407, 408, 409, 425, 429})
 
 
 @dataclass(frozen=True)
@@ -78,6 +90,8 @@ class Wire(ABC):
 
     Attributes
     ----------
+    options : Reading
+        How its labels, scores and refusals are read.
     image_shape : (H, W, 3)
         The size the server takes.
     identity : dict of str to str
@@ -86,19 +100,29 @@ class Wire(ABC):
         The most images of one request; None where the protocol does not say.
     gives_scores : bool
         Whether answers may carry scores.
-    answer_statuses : frozenset of int
-        HTTP statuses whose body :meth:`parse` reads (some platforms refuse with a status of their own).
     """
 
+    options: Reading
     image_shape: ImageShape
     identity: dict[str, str]
     max_batch: int | None = None
     gives_scores: bool = True
-    answer_statuses: frozenset[int] = frozenset({200})
 
     @abstractmethod
     def request(self, images: Images, *, request_id: str) -> Request:
         """Return the one request that asks about ``images`` (uint8, shape (N, H, W, 3), N ≥ 1)."""
+
+    def refuses(self, response: Response) -> bool:
+        """Whether a response of an error's status refuses the one image it was asked about ("no face found").
+
+        Only statuses by which a platform speaks of the image can, with a text that the options name.
+        """
+        speaks_of_it = 400 <= response.status < 500 and response.status not in _NOT_OF_THE_IMAGE
+        return speaks_of_it and self.options.refuses(response.body)
+
+    def wait_s(self, response: Response) -> float | None:
+        """Return the seconds an error asks to wait in the protocol's own words; headers come first, read elsewhere."""
+        return None
 
     @abstractmethod
     def parse(self, response: Response, n: int) -> Answers:
@@ -162,4 +186,28 @@ def create_protocol(name: str, **options: Any) -> Protocol:
             f"{', '.join(unknown)}. "
             "Remove or correct them."
         )
+    _check_types(factory, name, options)
     return factory(**options)
+
+
+def _check_types(factory: Any, name: str, options: Mapping[str, Any]) -> None:
+    """Raise a ConfigError where an option is of another type than its annotation says."""
+    hints = get_type_hints(factory)
+    for option, value in options.items():
+        allowed = get_args(hints[option]) if get_origin(hints[option]) in (Union, UnionType) else (hints[option],)
+        # A true value is no number, and a whole number may stand for any.
+        fits = any(type(value) is int if kind is float else False for kind in allowed)
+        for kind in allowed:
+            plain = get_origin(kind) or kind
+            if plain is Literal:
+                # The protocol says which ones; here only that they are words.
+                fits |= isinstance(value, str)
+            elif plain in (bool, int, float, str, type(None)):
+                fits |= type(value) is plain
+            elif plain is Sequence or plain is tuple:
+                fits |= isinstance(value, list | tuple)
+            else:
+                fits |= isinstance(value, plain)
+        if not fits:
+            wanted = str(hints[option]).replace("collections.abc.", "").replace("typing.", "")
+            raise ConfigError(f"Expected {option} of the protocol {name} as {wanted}, got {value!r}. Correct it.")

@@ -8,22 +8,22 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal, get_args
 from urllib.parse import quote
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ttca.answers import Answers, Status
+from ttca.answers import Answers
 from ttca.errors import ConfigError, TransportError
 from ttca.images import Images, ImageShape
 from ttca.platforms.protocols import Fetch, Protocol, Request, Response, Wire
+from ttca.platforms.protocols.encoding import AS_DECIMAL, AS_FLOAT32, Layout, Pixels, check_image_shape
+from ttca.platforms.protocols.reading import REFUSED, UNKNOWN, Reading, UnreadableError, check_choice, excerpt
 from ttca.platforms.protocols.tensors import (
     HEADER_LENGTH,
     Tensor,
-    TensorError,
-    excerpt,
     join_body,
     read_tensors,
     split_body,
@@ -31,10 +31,7 @@ from ttca.platforms.protocols.tensors import (
 
 __all__ = ["KServeV2", "KServeV2Wire", "model_path"]
 
-ScoresAre = Literal["probabilities", "logits", "percent"]
-Layout = Literal["NHWC", "NCHW"]
 InputType = Literal["UINT8", "FP32"]
-Pixels = Literal["unit", "levels"]
 
 _BINARY_EXTENSIONS = {"binary_tensor_data", "binary_data"}
 _LABEL_TYPES = {"BYTES", "INT8", "INT16", "INT32", "INT64", "UINT8", "UINT16", "UINT32", "UINT64"}
@@ -47,7 +44,7 @@ def model_path(model: str, version: str | None) -> str:
 
 
 @dataclass(frozen=True, kw_only=True)
-class KServeV2(Protocol):
+class KServeV2(Reading, Protocol):
     """Options of a KServe V2 platform. What is left at None is read from the server's metadata.
 
     Parameters
@@ -63,17 +60,10 @@ class KServeV2(Protocol):
     scores_output, label_output : str, optional
         Output tensors. None: the one floating output of shape (N, C) holds scores; the one integer or BYTES
         output of shape (N,) or (N, 1) holds labels, by index or by class name.
-    scores_are : {'probabilities', 'logits', 'percent'}
-        How scores are written. Logits go through a softmax, percent are divided by 100.
-    resolution : float
-        The step to which the platform rounds its scores, as a probability (0.01 for whole percent); 0 for
-        exact ones. A ``resolution`` parameter on the scores tensor of an answer takes precedence.
-    missing_score : float, optional
-        The number that stands for "not said" in the scores of a platform that gives only its top k. None: the
-        ``missing_score`` parameter of the metadata, else every score is said.
-    refused_labels : sequence of str
-        Labels by which the platform refuses ("no face"). Label −1 and a true ``refused`` parameter always
-        refuse.
+    scores_are, resolution, missing_score, refused_labels, refused_errors
+        See :class:`~ttca.platforms.protocols.reading.Reading`. A ``resolution`` parameter on the scores tensor of an
+        answer, and a ``missing_score`` parameter of the metadata where the option is None, are also read. Label −1
+        and a true ``refused`` parameter always refuse.
     input_name, datatype, layout, image_shape : optional
         The input tensor, for servers whose metadata does not (fully) describe it. ``image_shape`` is (H, W,
         3).
@@ -87,15 +77,10 @@ class KServeV2(Protocol):
     """
 
     model: str | None
-    classes: Sequence[str]
     version: str | None = None
     binary: bool | None = None
     scores_output: str | None = None
     label_output: str | None = None
-    scores_are: ScoresAre = "probabilities"
-    resolution: float = 0.0
-    missing_score: float | None = None
-    refused_labels: Sequence[str] = ()
     input_name: str | None = None
     datatype: InputType | None = None
     layout: Layout | None = None
@@ -105,30 +90,12 @@ class KServeV2(Protocol):
     def __post_init__(self) -> None:
         if not isinstance(self.model, str) or not self.model:
             raise ConfigError(f"Expected model to be the model's name on the server, got {self.model!r}. Set it.")
-        for name, kind in (
-            ("scores_are", ScoresAre),
-            ("fp32_pixels", Pixels),
-            ("layout", Layout),
-            ("datatype", InputType),
-        ):
-            value = getattr(self, name)
-            if value not in get_args(kind) and not (value is None and name in ("layout", "datatype")):
-                raise ConfigError(
-                    f"Expected {name} to be one of {', '.join(get_args(kind))}, got {value!r}. Choose one."
-                )
-        if not 0 <= self.resolution < 1:
-            raise ConfigError(f"Expected resolution in [0, 1), got {self.resolution}. Use 0.01 for whole percent.")
-        if self.missing_score is not None and self.scores_are == "logits":
-            raise ConfigError(
-                "Expected missing_score only with probabilities or percent, got it with logits: a softmax "
-                "needs every "
-                "logit. Remove one of them."
-            )
-        if self.image_shape is not None and (len(self.image_shape) != 3 or self.image_shape[2] != 3):
-            raise ConfigError(f"Expected image_shape as (height, width, 3), got {self.image_shape}. Correct it.")
-        overlap = sorted(set(self.refused_labels) & set(self.classes))
-        if overlap:
-            raise ConfigError(f"Expected refused_labels that are no classes, got {', '.join(overlap)}. Remove them.")
+        super().__post_init__()
+        check_choice("fp32_pixels", self.fp32_pixels, Pixels)
+        check_choice("layout", self.layout, Layout, optional=True)
+        check_choice("datatype", self.datatype, InputType, optional=True)
+        if self.image_shape is not None:
+            check_image_shape(self.image_shape)
 
     def describe(self, fetch: Fetch) -> KServeV2Wire:
         """Read ``v2`` and the model's metadata, and check them. Costs no query."""
@@ -138,11 +105,17 @@ class KServeV2(Protocol):
         response = fetch(path)
         try:
             metadata, _ = split_body(response.body, None)
-        except TensorError as error:
+        except UnreadableError as error:
             raise ConfigError(
                 f"The metadata at {path} cannot be read: {error} Check url, protocol and model."
             ) from None
-        binary = self._server_has_binary(fetch) if self.binary is None else self.binary
+        stated = None if self.binary is False else self._server_has_binary(fetch)
+        if self.binary and stated is False:
+            raise ConfigError(
+                "Expected a server with the binary tensor extension, got one whose metadata lists others or none. "
+                "Leave binary out, or set it to false."
+            )
+        binary = bool(stated) if self.binary is None else self.binary
         parameters = metadata.get("parameters")
         parameters = parameters if isinstance(parameters, dict) else {}
         self._check_classes(parameters.get("classes"))
@@ -157,6 +130,7 @@ class KServeV2(Protocol):
         limits = [1] if one_only else []
         if type(parameters.get("max_batch")) is int and parameters["max_batch"] >= 1:
             limits.append(parameters["max_batch"])
+        options = replace(self, missing_score=missing)
         identity = {
             "model": self.model,
             "version": self.version or "",
@@ -164,13 +138,10 @@ class KServeV2(Protocol):
             "platform": str(metadata.get("platform", "")),
             "input": f"{input_name} {datatype} {layout}" + (f" {self.fp32_pixels}" if datatype == "FP32" else ""),
             "outputs": f"scores={scores or ''} label={label or ''}",
-            "scores_are": self.scores_are,
-            "resolution": repr(self.resolution),
-            "missing_score": repr(missing),
-            "refused_labels": json.dumps(sorted(self.refused_labels)),
+            **options.reading_identity,
         }
         return KServeV2Wire(
-            options=self,
+            options=options,
             image_shape=image_shape,
             identity=identity,
             max_batch=min(limits) if limits else None,
@@ -184,21 +155,23 @@ class KServeV2(Protocol):
             label_output=label,
             declared=bool(outputs),
             versions=frozenset(versions),
-            missing_score=missing,
         )
 
-    def _server_has_binary(self, fetch: Fetch) -> bool:
+    def _server_has_binary(self, fetch: Fetch) -> bool | None:
+        """Return whether the server says that it has the binary extension; None where it does not say."""
         try:
             server, _ = split_body(fetch("v2").body, None)
-        except TensorError:
-            return False
+        except UnreadableError:
+            return None
         except TransportError as error:
             # Server metadata is a courtesy some gateways do not pass on: without it, JSON always works.
             if error.retryable:
                 raise
-            return False
+            return None
         extensions = server.get("extensions")
-        return isinstance(extensions, list) and any(e in _BINARY_EXTENSIONS for e in extensions if isinstance(e, str))
+        if not isinstance(extensions, list):
+            return None
+        return any(e in _BINARY_EXTENSIONS for e in extensions if isinstance(e, str))
 
     def _check_classes(self, named: object) -> None:
         if isinstance(named, str):
@@ -353,15 +326,6 @@ def _only(names: list[str], option: str, taken: str | None) -> str | None:
     return names[0] if names else None
 
 
-# What a uint8 level becomes in an FP32 input. Nine digits are enough for every one to read back as the same
-# float32.
-_AS_FLOAT32 = {
-    "unit": np.arange(256, dtype=np.float32) / np.float32(255),
-    "levels": np.arange(256, dtype=np.float32),
-}
-_AS_DECIMAL = {pixels: np.round(table.astype(np.float64), 9) for pixels, table in _AS_FLOAT32.items()}
-
-
 @dataclass(frozen=True)
 class KServeV2Wire(Wire):
     """The protocol as agreed with one server; built by :meth:`KServeV2.describe`."""
@@ -377,7 +341,6 @@ class KServeV2Wire(Wire):
     label_output: str | None = None
     declared: bool = True
     versions: frozenset[str] = frozenset()
-    missing_score: float | None = None
     identity: dict[str, str] = field(default_factory=dict)
     max_batch: int | None = None
     gives_scores: bool = True
@@ -386,7 +349,7 @@ class KServeV2Wire(Wire):
         """Return a POST to ``…/infer`` in the JSON or the binary form."""
         pixels: NDArray[Any] = images if self.layout == "NHWC" else images.transpose(0, 3, 1, 2)
         if self.datatype == "FP32":
-            pixels = (_AS_FLOAT32 if self.binary else _AS_DECIMAL)[self.options.fp32_pixels][pixels]
+            pixels = (AS_FLOAT32 if self.binary else AS_DECIMAL)[self.options.fp32_pixels][pixels]
         message: dict[str, Any] = {"id": request_id}
         if self.binary:
             message["parameters"] = {"binary_data_output": True}
@@ -406,20 +369,20 @@ class KServeV2Wire(Wire):
             self._check_message(message, response.request_id)
             outputs = {t.name: t for t in read_tensors(message.get("outputs"), binary)}
             return self._answers(message, outputs, n)
-        except (TensorError, ConfigError) as error:
+        except (UnreadableError, ConfigError) as error:
             raise response.unreadable(str(error)) from None
 
     def _check_message(self, message: Mapping[str, Any], request_id: str | None) -> None:
         if message.get("error"):
-            raise TensorError(f"Expected an answer, got the platform's error: {excerpt(message['error'])!r}.")
+            raise UnreadableError(f"Expected an answer, got the platform's error: {excerpt(message['error'])!r}.")
         # A shared cache or a broken gateway can mix up answers, and nothing else in them would show it.
         answered_to = message.get("id")
         if answered_to not in (None, "") and request_id is not None and answered_to != request_id:
-            raise TensorError(f"Expected the answer to {request_id}, got the one to {excerpt(answered_to)!r}.")
+            raise UnreadableError(f"Expected the answer to {request_id}, got the one to {excerpt(answered_to)!r}.")
         version = message.get("model_version")
         expected = frozenset({self.options.version}) if self.options.version else self.versions
         if expected and version not in (None, "") and str(version) not in expected:
-            raise TensorError(
+            raise UnreadableError(
                 f"Expected an answer of model version {', '.join(sorted(map(str, expected)))}, got "
                 f"{excerpt(version)!r}: "
                 "the platform has changed. Connect to it again; its earlier answers are another model's."
@@ -432,112 +395,39 @@ class KServeV2Wire(Wire):
             scores_name, label_name = self.options.choose_outputs(seen)
         for name in (scores_name, label_name):
             if name is not None and name not in outputs:
-                raise TensorError(f"Expected an output {name!r}, got {', '.join(excerpt(o, 40) for o in outputs)}.")
-        count = len(self.options.classes)
-        values = None if scores_name is None else self._score_rows(outputs[scores_name], n)
-        labels = None if label_name is None else self._label_rows(outputs[label_name], n)
-        refused = _refused_rows([message, *(vars(t) for t in outputs.values())], n)
-        good = np.ones(n, np.bool_)
-        scores = np.full((n, count), np.nan)
-        resolution = 0.0
-        if values is not None and scores_name is not None:
-            scores, good = self._probabilities(values)
-            resolution = _stated(outputs[scores_name], self.options.resolution)
-        if labels is None:
-            # The highest of the numbers sent, not of the float32 probabilities, where two may become equal.
-            if values is None:
-                raise TensorError("Expected scores or labels among the outputs, got neither.")
-            said = np.where(np.isnan(scores), -np.inf, np.nan_to_num(values))
-            named = said.argmax(axis=1).astype(np.int64)
-            good &= ~np.isnan(scores).all(axis=1)
-        else:
-            named, label_refused = labels
-            refused |= label_refused
-            good &= (named >= 0) & (named < count)
-        good &= ~refused
-        bad = ~good & ~refused
-        if bad.any() and not good.any():
-            raise TensorError(self._why_bad(values, labels))
-        status = np.where(good, Status.ANSWERED, np.where(refused, Status.REFUSED, Status.FAILED)).astype(np.int8)
-        scores[~good] = np.nan
-        return Answers(
-            status,
-            np.where(good, named, -1).astype(np.int64),
-            scores.astype(np.float32),
-            np.full(n, resolution, np.float32),
+                raise UnreadableError(f"Expected an output {name!r}, got {', '.join(excerpt(o, 40) for o in outputs)}.")
+        tensor = None if scores_name is None else outputs[scores_name]
+        return self.options.answers(
+            None if tensor is None else self._score_rows(tensor, n),
+            labels=None if label_name is None else self._label_rows(outputs[label_name], n),
+            refused=_refused_rows([message, *(vars(t) for t in outputs.values())], n),
+            resolution=None if tensor is None else _stated(tensor, self.options.resolution),
         )
 
     def _score_rows(self, tensor: Tensor, n: int) -> NDArray[np.float64]:
         count = len(self.options.classes)
         if tensor.data.dtype.kind not in "fiu" or tensor.data.shape != (n, count):
-            raise TensorError(
+            raise UnreadableError(
                 f"Expected scores of shape ({n}, {count}), got {tensor.datatype} of shape {tensor.data.shape}."
             )
         named = tensor.parameters.get("classes")
         if isinstance(named, list) and [str(c) for c in named] != list(self.options.classes):
-            raise TensorError(f"Expected the classes in their order, got {excerpt(named)!r}: the platform has changed.")
+            raise UnreadableError(
+                f"Expected the classes in their order, got {excerpt(named)!r}: the platform has changed."
+            )
         return tensor.data.astype(np.float64)
 
-    def _label_rows(self, tensor: Tensor, n: int) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
-        """Return class indices (−2 where unknown) and which rows are refusals."""
+    def _label_rows(self, tensor: Tensor, n: int) -> NDArray[np.int64]:
         if tensor.data.shape not in ((n,), (n, 1)):
-            raise TensorError(f"Expected labels of shape ({n},) or ({n}, 1), got {tensor.data.shape}.")
+            raise UnreadableError(f"Expected labels of shape ({n},) or ({n}, 1), got {tensor.data.shape}.")
+        if tensor.datatype == "BOOL":
+            raise UnreadableError("Expected labels as integers or class names, got BOOL.")
         flat = tensor.data.reshape(n)
         if tensor.datatype == "BYTES":
             index = {name: i for i, name in enumerate(self.options.classes)}
-            refusals = set(self.options.refused_labels)
-            return (
-                np.array([index.get(t, -2) for t in flat], np.int64).reshape(n),
-                np.array([t in refusals for t in flat], np.bool_).reshape(n),
-            )
-        if tensor.datatype == "BOOL":
-            raise TensorError("Expected labels as integers or class names, got BOOL.")
-        # Some servers write integer labels as floats; what is out of int64's reach cannot be a class.
-        number = flat.astype(np.float64)
-        whole = np.isfinite(number) & (number == np.floor(number)) & (np.abs(number) < 2**31)
-        found = np.where(whole, np.where(whole, number, 0), -2).astype(np.int64)
-        names = np.array([str(int(i)) in self.options.refused_labels for i in found], np.bool_).reshape(n)
-        return found, (found == -1) | names
-
-    def _probabilities(self, values: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
-        """Return scores as probabilities, NaN where not said, and which rows are sound."""
-        if self.options.scores_are == "logits":
-            finite: NDArray[np.bool_] = np.asarray(np.isfinite(values).all(axis=1))
-            safe = np.where(finite[:, None], values, 0.0)
-            shifted = np.exp(safe - safe.max(axis=1, keepdims=True, initial=-np.inf))
-            return shifted / np.maximum(shifted.sum(axis=1, keepdims=True), 1e-300), finite
-        missing = np.zeros(values.shape, np.bool_)
-        if self.missing_score is not None:
-            missing |= values == self.missing_score
-        shares = values / 100 if self.options.scores_are == "percent" else values
-        with np.errstate(invalid="ignore"):
-            possible: NDArray[np.bool_] = missing | np.asarray((shares >= -1e-6) & (shares <= 1 + 1e-4))
-        sound: NDArray[np.bool_] = np.asarray(possible.all(axis=1))
-        # All zeros say nothing, and their highest would be the first class.
-        sound &= missing.any(axis=1) | (np.nan_to_num(shares, posinf=0, neginf=0).sum(axis=1) > 0)
-        safe = np.where(sound[:, None], shares, 0.0)
-        return np.where(missing, np.nan, np.clip(safe, 0.0, 1.0)), sound
-
-    def _why_bad(
-        self,
-        values: NDArray[np.float64] | None,
-        labels: tuple[NDArray[np.int64], NDArray[np.bool_]] | None,
-    ) -> str:
-        if values is not None and not np.isfinite(values).all():
-            return "Expected scores as finite numbers, got NaN, null or infinity."
-        if values is not None and self.options.scores_are != "logits" and not self._probabilities(values)[1].any():
-            return (
-                f"Expected scores as {self.options.scores_are}, got {values.min():.4g} to "
-                f"{values.max():.4g}. "
-                "Set scores_are to what the platform gives: probabilities, percent or logits."
-            )
-        if labels is not None:
-            return (
-                f"Expected labels among the {len(self.options.classes)} classes, got others. Check "
-                "classes, and name "
-                "the platform's refusals in refused_labels."
-            )
-        return "Expected at least one readable row, got none."
+            index |= dict.fromkeys(self.options.refused_labels, REFUSED)
+            return np.array([index.get(text, UNKNOWN) for text in flat], np.int64).reshape(n)
+        return np.array([self.options.index_of(number) for number in flat.tolist()], np.int64).reshape(n)
 
 
 def _refused_rows(records: Sequence[Mapping[str, Any]], n: int) -> NDArray[np.bool_]:
@@ -553,7 +443,7 @@ def _refused_rows(records: Sequence[Mapping[str, Any]], n: int) -> NDArray[np.bo
         elif isinstance(said, list) and len(said) == n and all(type(s) is bool for s in said):
             refused |= np.array(said, np.bool_)
         else:
-            raise TensorError(f"Expected refused as true, false or {n} of them, got {excerpt(said)!r}.")
+            raise UnreadableError(f"Expected refused as true, false or {n} of them, got {excerpt(said)!r}.")
     return refused
 
 

@@ -11,16 +11,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ttca.answers import Answers
+from ttca.platforms.protocols.reading import UnreadableError, excerpt
 from ttca.platforms.protocols.tensors import (
     HEADER_LENGTH,
     Tensor,
-    TensorError,
-    excerpt,
     join_body,
     read_tensors,
     split_body,
 )
-from ttca.platforms.server import ServedError, Service
+from ttca.platforms.server import ServedError, Service, bounded_body
 
 if TYPE_CHECKING:
     from starlette.requests import Request
@@ -68,7 +67,7 @@ def routes(service: Service) -> list[BaseRoute]:
     async def infer(request: Request) -> Response:
         member = service.member(request.headers.get("authorization"))
         check(request)
-        body = await _bounded_body(request, service.max_request_bytes)
+        body = await bounded_body(request, service.max_request_bytes)
         # Reading, the model and writing all take a processor: none of it belongs on the event loop.
         content, headers = await run_in_threadpool(_infer, service, dict(request.headers), body, member)
         return Response(content, headers=headers)
@@ -105,21 +104,11 @@ def _metadata(service: Service) -> dict[str, Any]:
     }
 
 
-async def _bounded_body(request: Request, limit: int) -> bytes:
-    chunks, size = [], 0
-    async for chunk in request.stream():
-        size += len(chunk)
-        if size > limit:
-            raise ServedError(413, f"Expected at most {limit} bytes, got more. Send fewer images at once.")
-        chunks.append(chunk)
-    return b"".join(chunks)
-
-
 def _infer(service: Service, headers: Mapping[str, str], body: bytes, member: str) -> tuple[bytes, dict[str, str]]:
     try:
         message, binary = split_body(body, headers.get(HEADER_LENGTH.lower()))
         tensors = read_tensors(message.get("inputs"), binary)
-    except TensorError as error:
+    except UnreadableError as error:
         raise ServedError(400, str(error)) from None
     if len(tensors) != 1 or tensors[0].name != "images" or tensors[0].datatype != "UINT8":
         got = excerpt([(t.name, t.datatype) for t in tensors])

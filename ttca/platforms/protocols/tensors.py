@@ -13,13 +13,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ttca.errors import TTCAError
+from ttca.platforms.protocols.reading import UnreadableError, excerpt, read_json
 
 __all__ = [
     "HEADER_LENGTH",
     "Tensor",
-    "TensorError",
-    "excerpt",
     "join_body",
     "read_tensor",
     "read_tensors",
@@ -46,10 +44,6 @@ _DTYPES: dict[str, np.dtype[Any]] = {
 _DEEPEST_NESTING = 8
 
 
-class TensorError(TTCAError):
-    """Bytes are not a V2 message; the reader adds who sent them."""
-
-
 @dataclass(frozen=True, eq=False)
 class Tensor:
     """One named tensor.
@@ -71,20 +65,12 @@ class Tensor:
     parameters: Mapping[str, Any] = field(default_factory=dict)
 
 
-def excerpt(value: object, length: int = 120) -> str:
-    """Return a short, printable form of what a stranger sent."""
-    text = value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
-    text = " ".join(text[: 4 * length].split())
-    text = "".join(c if c.isprintable() else "?" for c in text)
-    return text if len(text) <= length else text[:length] + "…"
-
-
 def split_body(body: bytes, header_length: str | None) -> tuple[dict[str, Any], memoryview]:
     """Return the JSON object of a message and the binary data after it (empty without ``header_length``).
 
     Raises
     ------
-    TensorError
+    UnreadableError
         If the length is no length, or the JSON is no JSON object.
     """
     size = len(body)
@@ -92,19 +78,14 @@ def split_body(body: bytes, header_length: str | None) -> tuple[dict[str, Any], 
         text = header_length.strip()
         # isdecimal alone would let through other scripts' digits and numbers too long to convert.
         if not (text.isascii() and text.isdecimal() and len(text) < 12 and int(text) <= len(body)):
-            raise TensorError(
+            raise UnreadableError(
                 f"Expected {HEADER_LENGTH} between 0 and the {len(body)} bytes received, got {excerpt(text, 40)!r}."
             )
         size = int(text)
     head = body[:size]
-    try:
-        message = json.loads(head)
-    except (ValueError, RecursionError):
-        start = head.lstrip()[:1]
-        kind = "HTML or XML" if start == b"<" else "an empty body" if not start else "a broken or truncated one"
-        raise TensorError(f"Expected a JSON object, got {kind}: {excerpt(head)!r}.") from None
+    message = read_json(head)
     if not isinstance(message, dict):
-        raise TensorError(f"Expected a JSON object, got {type(message).__name__}: {excerpt(head)!r}.")
+        raise UnreadableError(f"Expected a JSON object, got {type(message).__name__}: {excerpt(head)!r}.")
     return message, memoryview(body)[size:]
 
 
@@ -113,49 +94,49 @@ def read_tensors(entries: object, binary: memoryview) -> list[Tensor]:
 
     Raises
     ------
-    TensorError
+    UnreadableError
         If an entry is malformed, a size does not fit its shape, or binary data is missing or left over.
     """
     if not isinstance(entries, list) or not entries:
-        raise TensorError(f"Expected a list of tensors, got {excerpt(entries)!r}.")
+        raise UnreadableError(f"Expected a list of tensors, got {excerpt(entries)!r}.")
     tensors = []
     for entry in entries:
         tensor, used = read_tensor(entry, binary)
         tensors.append(tensor)
         binary = binary[used:]
     if len(binary):
-        raise TensorError(f"Expected no bytes after the last tensor, got {len(binary)}.")
+        raise UnreadableError(f"Expected no bytes after the last tensor, got {len(binary)}.")
     return tensors
 
 
 def read_tensor(entry: object, binary: memoryview) -> tuple[Tensor, int]:
     """Return one tensor and the number of bytes it took from ``binary`` (0 for JSON data)."""
     if not isinstance(entry, dict):
-        raise TensorError(f"Expected a tensor as a JSON object, got {excerpt(entry)!r}.")
+        raise UnreadableError(f"Expected a tensor as a JSON object, got {excerpt(entry)!r}.")
     name, datatype, shape = entry.get("name"), entry.get("datatype"), entry.get("shape")
     parameters = entry.get("parameters") or {}
     if not isinstance(name, str) or not isinstance(parameters, dict):
-        raise TensorError(f"Expected a tensor with a name and parameters, got {excerpt(entry)!r}.")
+        raise UnreadableError(f"Expected a tensor with a name and parameters, got {excerpt(entry)!r}.")
     if not isinstance(datatype, str) or (datatype not in _DTYPES and datatype != "BYTES"):
-        raise TensorError(
+        raise UnreadableError(
             f"Expected the datatype of {excerpt(name)!r} to be one of {', '.join(_DTYPES)} or BYTES, "
             f"got {excerpt(datatype)!r}."
         )
     if not isinstance(shape, list) or len(shape) > 32 or not all(type(d) is int and 0 <= d < 2**40 for d in shape):
-        raise TensorError(f"Expected the shape of {excerpt(name)!r} as a list of sizes, got {excerpt(shape)!r}.")
+        raise UnreadableError(f"Expected the shape of {excerpt(name)!r} as a list of sizes, got {excerpt(shape)!r}.")
     size = parameters.get("binary_data_size")
     if size is None:
         flat, used = _from_json(name, datatype, entry.get("data")), 0
     else:
         if type(size) is not int or not 0 <= size <= len(binary):
-            raise TensorError(
+            raise UnreadableError(
                 f"Expected {excerpt(name)!r} to have {excerpt(size)!r} bytes of binary data, got "
                 f"{len(binary)}: "
                 "the body is truncated or its sizes are wrong."
             )
         flat, used = _from_binary(name, datatype, binary[:size]), size
     if math.prod(shape) != flat.size:
-        raise TensorError(
+        raise UnreadableError(
             f"Expected {excerpt(name)!r} of shape {shape} to hold {math.prod(shape)} values, got {flat.size}."
         )
     rest = {k: v for k, v in parameters.items() if k != "binary_data_size"}
@@ -165,14 +146,14 @@ def read_tensor(entry: object, binary: memoryview) -> tuple[Tensor, int]:
 def _from_json(name: str, datatype: str, data: object) -> NDArray[Any]:
     """Return flat values of JSON data, nested or not, refusing every type that is not the datatype's own."""
     if not isinstance(data, list):
-        raise TensorError(f"Expected the data of {excerpt(name)!r} as a list, got {excerpt(data)!r}.")
+        raise UnreadableError(f"Expected the data of {excerpt(name)!r} as a list, got {excerpt(data)!r}.")
     flat: list[Any] = data
     types = set(map(type, flat))
     for _ in range(_DEEPEST_NESTING):
         if list not in types:
             break
         if types != {list}:
-            raise TensorError(f"Expected the data of {excerpt(name)!r} nested evenly, got lists beside values.")
+            raise UnreadableError(f"Expected the data of {excerpt(name)!r} nested evenly, got lists beside values.")
         flat = list(chain.from_iterable(flat))
         types = set(map(type, flat))
     # A number written as a string, or true for 1, is a sign of another meaning: it is refused, not converted.
@@ -186,7 +167,7 @@ def _from_json(name: str, datatype: str, data: object) -> NDArray[Any]:
         else {int}
     )
     if types - allowed:
-        raise TensorError(
+        raise UnreadableError(
             f"Expected the data of {excerpt(name)!r} as {datatype}, got "
             f"{', '.join(sorted(t.__name__ for t in types - allowed))}."
         )
@@ -204,10 +185,12 @@ def _from_json(name: str, datatype: str, data: object) -> NDArray[Any]:
             return np.array(flat, dtype=dtype)
         wide = np.array(flat, dtype=np.uint64 if datatype == "UINT64" else np.int64)
     except (OverflowError, ValueError):
-        raise TensorError(f"Expected the data of {excerpt(name)!r} to fit {datatype}, got a larger number.") from None
+        raise UnreadableError(
+            f"Expected the data of {excerpt(name)!r} to fit {datatype}, got a larger number."
+        ) from None
     limits = np.iinfo(dtype)
     if wide.size and (int(wide.min()) < limits.min or int(wide.max()) > limits.max):
-        raise TensorError(f"Expected the data of {excerpt(name)!r} to fit {datatype}, got a number outside it.")
+        raise UnreadableError(f"Expected the data of {excerpt(name)!r} to fit {datatype}, got a number outside it.")
     return wide.astype(dtype)
 
 
@@ -216,18 +199,18 @@ def _from_binary(name: str, datatype: str, data: memoryview) -> NDArray[Any]:
     if datatype != "BYTES":
         dtype = _DTYPES[datatype]
         if len(data) % dtype.itemsize:
-            raise TensorError(f"Expected {excerpt(name)!r} in whole {datatype} values, got {len(data)} bytes.")
+            raise UnreadableError(f"Expected {excerpt(name)!r} in whole {datatype} values, got {len(data)} bytes.")
         # BOOL bytes other than 0 and 1 would make an invalid numpy bool.
         return np.frombuffer(data, np.uint8) != 0 if datatype == "BOOL" else np.frombuffer(data, dtype)
     texts: list[str] = []
     at = 0
     while at < len(data):
         if at + 4 > len(data):
-            raise TensorError(f"Expected {excerpt(name)!r} as length-prefixed strings, got a cut-off length.")
+            raise UnreadableError(f"Expected {excerpt(name)!r} as length-prefixed strings, got a cut-off length.")
         (length,) = struct.unpack_from("<I", data, at)
         at += 4
         if at + length > len(data):
-            raise TensorError(f"Expected {excerpt(name)!r} as length-prefixed strings, got a cut-off string.")
+            raise UnreadableError(f"Expected {excerpt(name)!r} as length-prefixed strings, got a cut-off string.")
         texts.append(bytes(data[at : at + length]).decode("utf-8", "replace"))
         at += length
     flat = np.empty(len(texts), dtype=object)

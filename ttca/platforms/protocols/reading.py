@@ -1,0 +1,383 @@
+"""How a platform's words become answers: one reading of labels, scores and refusals, whatever format carried them."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ttca.answers import Answers, Status
+from ttca.errors import ConfigError, TTCAError
+
+__all__ = [
+    "REFUSED",
+    "UNKNOWN",
+    "UNSAID",
+    "Reading",
+    "ScoresAre",
+    "UnreadableError",
+    "check_choice",
+    "excerpt",
+    "read_json",
+]
+
+ScoresAre = Literal["probabilities", "logits", "percent"]
+
+#: What a row's label may be instead of a class: the platform refused, named no class of ours, or gave scores alone.
+REFUSED, UNKNOWN, UNSAID = -1, -2, -3
+
+_LABEL_KEYS = ("label", "class", "class_name", "name")
+_SCORE_KEYS = ("score", "probability", "confidence")
+_VECTOR_KEYS = ("scores", "probabilities")
+_ERROR_KEYS = ("error", "errors", "detail", "message")
+
+
+class UnreadableError(TTCAError):
+    """Bytes are not an answer as their protocol writes it; the reader adds who sent them."""
+
+
+def excerpt(value: object, length: int = 120) -> str:
+    """Return a short, printable form of what a stranger sent."""
+    text = value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
+    text = " ".join(text[: 4 * length].split())
+    text = "".join(c if c.isprintable() else "?" for c in text)
+    return text if len(text) <= length else text[:length] + "…"
+
+
+def read_json(body: bytes) -> Any:
+    """Return what the JSON says, or raise an UnreadableError that says what came instead."""
+    try:
+        return json.loads(body)
+    except (ValueError, RecursionError):
+        start = body.lstrip()[:1]
+        kind = "HTML or XML" if start == b"<" else "an empty body" if not start else "a broken or truncated one"
+        raise UnreadableError(f"Expected a JSON object, got {kind}: {excerpt(body)!r}.") from None
+
+
+def check_choice(name: str, value: object, kind: Any, *, optional: bool = False) -> None:
+    """Raise a ConfigError where an option is not one of a Literal's values."""
+    if value not in get_args(kind) and not (optional and value is None):
+        raise ConfigError(f"Expected {name} to be one of {', '.join(get_args(kind))}, got {value!r}. Choose one.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reading:
+    """What a platform's labels and scores mean.
+
+    Parameters
+    ----------
+    classes : sequence of str
+        Class names in the order of the scores.
+    scores_are : {'probabilities', 'logits', 'percent'}
+        How scores are written. Logits go through a softmax, percent are divided by 100.
+    resolution : float
+        The step to which the platform rounds its scores, as a probability (0.01 for whole percent); 0 for exact ones.
+    missing_score : float, optional
+        The number that stands for "not said" among the scores of a platform that gives only its top k.
+    refused_labels : sequence of str
+        Labels by which the platform refuses ("no face").
+    refused_errors : sequence of str
+        Texts by which an error of the platform refuses the image it was asked about ("no face found"); upper and
+        lower case are the same.
+
+    Raises
+    ------
+    ConfigError
+        If a value is not allowed.
+    """
+
+    classes: Sequence[str]
+    scores_are: ScoresAre = "probabilities"
+    resolution: float = 0.0
+    missing_score: float | None = None
+    refused_labels: Sequence[str] = ()
+    refused_errors: Sequence[str] = ()
+
+    def __post_init__(self) -> None:
+        check_choice("scores_are", self.scores_are, ScoresAre)
+        if not 0 <= self.resolution < 1:
+            raise ConfigError(f"Expected resolution in [0, 1), got {self.resolution}. Use 0.01 for whole percent.")
+        if self.missing_score is not None and self.scores_are == "logits":
+            raise ConfigError(
+                "Expected missing_score only with probabilities or percent, got it with logits: a softmax needs every "
+                "logit. Remove one of them."
+            )
+        for name in ("refused_labels", "refused_errors"):
+            texts = getattr(self, name)
+            if isinstance(texts, str) or not all(isinstance(t, str) and t.strip() for t in texts):
+                raise ConfigError(f"Expected {name} as a list of texts, got {texts!r}. Correct it.")
+        overlap = sorted(set(self.refused_labels) & set(self.classes))
+        if overlap:
+            raise ConfigError(f"Expected refused_labels that are no classes, got {', '.join(overlap)}. Remove them.")
+
+    @property
+    def reading_identity(self) -> dict[str, str]:
+        """What of this belongs to a platform's identity: it decides what answers mean."""
+        return {
+            "scores_are": self.scores_are,
+            "resolution": repr(self.resolution),
+            "missing_score": repr(self.missing_score),
+            "refused_labels": json.dumps(sorted(self.refused_labels)),
+            **({"refused_errors": json.dumps(sorted(self.refused_errors))} if self.refused_errors else {}),
+        }
+
+    # -- one value ------------------------------------------------------------------------------------------------
+
+    def index_of(self, said: object) -> int:
+        """Return the class a label names, by name, by index or by an index written as text; REFUSED or UNKNOWN."""
+        if isinstance(said, str):
+            if said in self.classes:
+                return list(self.classes).index(said)
+            if said in self.refused_labels:
+                return REFUSED
+            if not (said.isascii() and said.isdecimal() and len(said) < 10):
+                return UNKNOWN
+            said = int(said)
+        if isinstance(said, float) and said.is_integer():
+            # Some platforms write whole numbers as floats.
+            said = int(said)
+        if not isinstance(said, int) or isinstance(said, bool):
+            return UNKNOWN
+        if said == -1 or str(said) in self.refused_labels:
+            return REFUSED
+        return said if 0 <= said < len(self.classes) else UNKNOWN
+
+    def refuses(self, text: object) -> bool:
+        """Whether an error's text is one of ``refused_errors``."""
+        told = (text.decode("utf-8", "replace") if isinstance(text, bytes) else str(text)).casefold()
+        return any(t.casefold() in told for t in self.refused_errors)
+
+    # -- one image ------------------------------------------------------------------------------------------------
+
+    def row(self, said: object) -> tuple[int, NDArray[np.float64] | None]:
+        """Return the label and the scores (C,), NaN where not said, of one image's answer in any usual form.
+
+        Parameters
+        ----------
+        said : JSON value
+            A label; a list of C numbers; a list of class names, best first; an object of class names and scores; a
+            list of objects with a label and a score, or of pairs of them; or an object with a ``label`` and, perhaps,
+            ``scores``. An empty list or object refuses, and so does a true ``refused``.
+
+        Raises
+        ------
+        UnreadableError
+            If it is none of them, names a class that is not ours, one class twice, or holds a number that is
+            not finite.
+        """
+        if said == [] or said == {}:
+            return REFUSED, None
+        if isinstance(said, Mapping):
+            return self._object(said)
+        if isinstance(said, list):
+            if all(_is_number(v) for v in said):
+                return UNSAID, self._vector(said)
+            if all(isinstance(v, str) for v in said):
+                return self._known(said[0]), None
+            return self._named([self._pair(item) for item in said])
+        return self._known(said), None
+
+    def _object(self, said: Mapping[Any, Any]) -> tuple[int, NDArray[np.float64] | None]:
+        if said.get("refused") is True and "refused" not in self.classes:
+            return REFUSED, None
+        for key in _ERROR_KEYS:
+            if key in said and key not in self.classes and said[key]:
+                if self.refuses(json.dumps(said[key], default=str)):
+                    return REFUSED, None
+                if not any(k in said for k in (*_LABEL_KEYS, *_VECTOR_KEYS)):
+                    raise UnreadableError(f"Expected an answer, got the platform's error: {excerpt(said[key])!r}.")
+        if all(_is_number(v) for v in said.values()) and all(self.index_of(k) != UNKNOWN for k in said):
+            return self._named([(k, float(v)) for k, v in said.items()])
+        vector = next((said[k] for k in _VECTOR_KEYS if k in said), None)
+        name = next((said[k] for k in _LABEL_KEYS if k in said), None)
+        if vector is not None:
+            label, scores = self.row(vector)
+            return (label if name is None else self._known(name)), scores
+        return self._named([self._pair(said)])
+
+    def _vector(self, said: Sequence[float]) -> NDArray[np.float64]:
+        if len(said) != len(self.classes):
+            raise UnreadableError(f"Expected {len(self.classes)} scores, one for each class, got {len(said)}.")
+        return _finite(said)
+
+    def _known(self, said: object) -> int:
+        label = self.index_of(said)
+        if label == UNKNOWN:
+            raise UnreadableError(
+                f"Expected a label among the {len(self.classes)} classes, got {excerpt(said, 60)!r}. Check classes, "
+                "and name the platform's refusals in refused_labels."
+            )
+        return label
+
+    def _pair(self, item: object) -> tuple[object, float | None]:
+        """Return the label and score of one entry of a list."""
+        if isinstance(item, list | tuple) and len(item) == 2 and _is_number(item[1]):
+            return item[0], float(item[1])
+        if isinstance(item, Mapping):
+            name = next((item[k] for k in _LABEL_KEYS if k in item), None)
+            score = next((item[k] for k in _SCORE_KEYS if k in item), None)
+            if name is not None and (score is None or _is_number(score)):
+                return name, None if score is None else float(score)
+            if len(item) == 1 and all(_is_number(v) for v in item.values()):
+                ((key, value),) = item.items()
+                return key, float(value)
+        raise UnreadableError(f"Expected a label and its score, got {excerpt(item)!r}.")
+
+    def _named(self, pairs: Sequence[tuple[object, float | None]]) -> tuple[int, NDArray[np.float64] | None]:
+        """Return the answer of labels with scores, in any order, perhaps not of all classes."""
+        labels = [self._known(name) for name, _ in pairs]
+        numbers = [score for _, score in pairs]
+        if len(set(labels)) != len(labels):
+            raise UnreadableError("Expected each class once, got one twice.")
+        if any(n is None for n in numbers):
+            return labels[0], None
+        values = _finite(numbers)
+        best = int(values.argmax())
+        scores = np.full(len(self.classes), np.nan)
+        for label, value in zip(labels, values.tolist(), strict=True):
+            if label >= 0:
+                scores[label] = value
+        if self.scores_are == "logits" and np.isnan(scores).any():
+            raise UnreadableError("Expected a logit for every class, got only some of them: a softmax needs them all.")
+        return labels[best], scores
+
+    # -- many images ----------------------------------------------------------------------------------------------
+
+    def rows(self, said: Sequence[object]) -> Answers:
+        """Return the answers to several images, each in any form that :meth:`row` reads; a bad row fails alone.
+
+        Raises
+        ------
+        UnreadableError
+            If no row can be read.
+        """
+        n, count = len(said), len(self.classes)
+        labels = np.full(n, UNSAID, np.int64)
+        values = np.full((n, count), np.nan)
+        problem: UnreadableError | None = None
+        for i, one in enumerate(said):
+            try:
+                labels[i], scores = self.row(one)
+            except UnreadableError as error:
+                labels[i], problem = UNKNOWN, problem or error
+                continue
+            if scores is not None:
+                values[i] = scores
+        if problem is not None and (labels == UNKNOWN).all():
+            raise problem
+        return self.answers(values, labels=labels, missing=np.isnan(values))
+
+    def answers(
+        self,
+        values: NDArray[np.float64] | None,
+        *,
+        labels: NDArray[np.int64] | None = None,
+        missing: NDArray[np.bool_] | None = None,
+        refused: NDArray[np.bool_] | None = None,
+        resolution: float | None = None,
+    ) -> Answers:
+        """Return scores and labels, as the platform wrote them, as answers; a bad row fails alone.
+
+        Parameters
+        ----------
+        values : float64 array, shape (N, C), optional
+            Scores as they were sent.
+        labels : int64 array, shape (N,), optional
+            Classes, REFUSED, UNKNOWN or UNSAID. A label said takes precedence over the highest score.
+        missing : bool array, shape (N, C), optional
+            Scores that were not said, beside those equal to ``missing_score``.
+        refused : bool array, shape (N,), optional
+            Rows refused in another way.
+        resolution : float, optional
+            What the answer itself says of its rounding.
+
+        Raises
+        ------
+        UnreadableError
+            If there is neither a score nor a label, or no row is good.
+        """
+        if values is None and labels is None:
+            raise UnreadableError("Expected scores or labels, got neither.")
+        if values is None:
+            values = np.full((0 if labels is None else len(labels), len(self.classes)), np.nan)
+            missing = np.ones(values.shape, np.bool_)
+        n = len(values)
+        labels = np.full(n, UNSAID, np.int64) if labels is None else labels
+        refused = (labels == REFUSED) | (np.zeros(n, np.bool_) if refused is None else refused)
+        scores, sound = self._probabilities(values, missing)
+        # The highest of the numbers sent, not of the float32 probabilities, where two may become equal.
+        best = np.where(np.isnan(scores), -np.inf, np.nan_to_num(values)).argmax(axis=1)
+        unsaid = labels == UNSAID
+        named = np.where(unsaid, best, labels)
+        good = sound & (named >= 0) & (named < len(self.classes)) & ~refused
+        good &= ~unsaid | ~np.isnan(scores).all(axis=1)
+        bad = ~good & ~refused
+        if bad.any() and not good.any():
+            raise UnreadableError(self._why_bad(values, missing, labels))
+        status = np.where(good, Status.ANSWERED, np.where(refused, Status.REFUSED, Status.FAILED)).astype(np.int8)
+        scores[~good] = np.nan
+        step = self.resolution if resolution is None else resolution
+        return Answers(
+            status,
+            np.where(good, named, -1).astype(np.int64),
+            scores.astype(np.float32),
+            np.full(n, step, np.float32),
+        )
+
+    def _probabilities(
+        self, values: NDArray[np.float64], missing: NDArray[np.bool_] | None
+    ) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+        """Return scores as probabilities, NaN where not said, and which rows are sound."""
+        unsaid = np.zeros(values.shape, np.bool_) if missing is None else missing.copy()
+        if self.scores_are == "logits":
+            nothing: NDArray[np.bool_] = np.asarray(unsaid.all(axis=1))
+            finite: NDArray[np.bool_] = np.asarray(np.isfinite(values).all(axis=1))
+            safe = np.where(finite[:, None], values, 0.0)
+            shifted = np.exp(safe - safe.max(axis=1, keepdims=True, initial=-np.inf))
+            shares = shifted / np.maximum(shifted.sum(axis=1, keepdims=True), 1e-300)
+            return np.where(nothing[:, None], np.nan, shares), finite | nothing
+        if self.missing_score is not None:
+            unsaid |= values == self.missing_score
+        shares = values / 100 if self.scores_are == "percent" else values
+        with np.errstate(invalid="ignore"):
+            possible: NDArray[np.bool_] = unsaid | np.asarray((shares >= -1e-6) & (shares <= 1 + 1e-4))
+        sound: NDArray[np.bool_] = np.asarray(possible.all(axis=1))
+        # All zeros say nothing, and their highest would be the first class.
+        sound &= unsaid.any(axis=1) | (np.nan_to_num(shares, posinf=0, neginf=0).sum(axis=1) > 0)
+        safe = np.where(sound[:, None], shares, 0.0)
+        return np.where(unsaid, np.nan, np.clip(safe, 0.0, 1.0)), sound
+
+    def _why_bad(
+        self, values: NDArray[np.float64], missing: NDArray[np.bool_] | None, labels: NDArray[np.int64]
+    ) -> str:
+        said = values if missing is None else values[~missing]
+        if said.size and not np.isfinite(said).all():
+            return "Expected scores as finite numbers, got NaN, null or infinity."
+        if said.size and self.scores_are != "logits" and not self._probabilities(values, missing)[1].any():
+            return (
+                f"Expected scores as {self.scores_are}, got {said.min():.4g} to {said.max():.4g}. "
+                "Set scores_are to what the platform gives: probabilities, percent or logits."
+            )
+        if (labels != UNSAID).any():
+            return (
+                f"Expected labels among the {len(self.classes)} classes, got others. Check classes, and name the "
+                "platform's refusals in refused_labels."
+            )
+        return "Expected at least one readable row, got none."
+
+
+def _finite(numbers: Sequence[Any]) -> NDArray[np.float64]:
+    values = np.array(numbers, np.float64)
+    if not np.isfinite(values).all():
+        raise UnreadableError("Expected scores as finite numbers, got NaN or infinity.")
+    return values
+
+
+def _is_number(value: object) -> bool:
+    """Whether a JSON value is a number that a float can hold, or one of the infinite ones that Python reads."""
+    return type(value) in (int, float) and (not isinstance(value, int) or math.log2(abs(value) + 1) < 1000)

@@ -1,0 +1,286 @@
+"""An API nobody here has heard of, described by a table: how an image travels, and where the answer lies.
+
+The places in an answer are JMESPath expressions (https://jmespath.org), a published query language for JSON.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+from urllib.parse import quote, urlsplit
+
+import jmespath
+from jmespath.exceptions import JMESPathError
+
+from ttca.answers import Answers
+from ttca.errors import ConfigError
+from ttca.images import Images
+from ttca.platforms.protocols import Fetch, Request, Response
+from ttca.platforms.protocols.encoding import as_base64, as_lists, as_multipart, as_png
+from ttca.platforms.protocols.reading import UnreadableError, check_choice, excerpt, read_json
+from ttca.platforms.protocols.single_image import SingleImage, SingleImageWire, options_identity
+
+__all__ = ["Template", "TemplateWire"]
+
+Send = Literal["png", "multipart", "json"]
+ImageAs = Literal["base64", "data-url", "levels", "unit"]
+
+_SECRET = re.compile(r"auth|key|token|secret|password|cookie", re.IGNORECASE)
+_HEADER_NAME = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
+_EXPRESSIONS = ("label", "scores", "names", "results", "refused", "error")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Template(SingleImage):
+    """The table that describes an API.
+
+    Parameters
+    ----------
+    path : str
+        Below the platform's URL; ``{model}`` and ``{version}`` stand for the platform's.
+    method : {'POST', 'PUT'}
+    headers : mapping of str to str
+        Never a key: it comes from the variable that ``key_variable`` names, in the header that ``key_header`` names.
+    send : {'png', 'multipart', 'json'}
+        The image as the body itself, as a file of a form, or within JSON.
+    field, fields
+        With ``multipart``: the form field of the image, and other fields with their texts.
+    body
+        With ``json``: the message. The text ``"{image}"`` in it becomes the image; ``"{images}"`` becomes a list of
+        all images of a request, for a platform that takes several.
+    image_as : {'base64', 'data-url', 'levels', 'unit'}
+        With ``json``: a PNG file in base64, alone or as a ``data:`` URL, or nested lists of levels or of [0, 1].
+    results : str, optional
+        Where the list of answers lies, one per image, for a platform that takes several.
+    label, scores, names : str, optional
+        Where, in one image's answer, its label lies, its scores (numbers in the order of ``classes``, an object of
+        names and scores, or objects of both), and the names of the scores where those are numbers in another order.
+        Without label and scores the answer itself is read.
+    refused : str, optional
+        Where a refusal lies: whatever is found there and is not null, false or empty refuses the image.
+    refused_statuses : sequence of int
+        HTTP statuses by which the platform refuses an image.
+    error : str, optional
+        Where an error lies that comes with status 200: whatever is found there fails the answer.
+    image_shape, classes, scores_are, …
+        See :class:`~ttca.platforms.protocols.single_image.SingleImage`.
+
+    Raises
+    ------
+    ConfigError
+        If a value is not allowed, an expression cannot be read, or a header looks like a key.
+    """
+
+    path: str = ""
+    method: Literal["POST", "PUT"] = "POST"
+    headers: Mapping[str, str] | None = None
+    send: Send = "png"
+    field: str = "image"
+    fields: Mapping[str, str] | None = None
+    body: Mapping[str, Any] | Sequence[Any] | str | None = None
+    image_as: ImageAs = "base64"
+    results: str | None = None
+    label: str | None = None
+    scores: str | None = None
+    names: str | None = None
+    refused: str | None = None
+    refused_statuses: Sequence[int] = ()
+    error: str | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_choice("method", self.method, Literal["POST", "PUT"])
+        check_choice("send", self.send, Send)
+        check_choice("image_as", self.image_as, ImageAs)
+        for name in ("headers", "fields"):
+            table = getattr(self, name) or {}
+            if not isinstance(table, Mapping) or not all(isinstance(v, str) for v in table.values()):
+                raise ConfigError(f"Expected {name} as a table of texts, got {table!r}. Put numbers in quotes.")
+        for name, text in (self.headers or {}).items():
+            if not _HEADER_NAME.fullmatch(name) or not (text.isascii() and text.isprintable()):
+                raise ConfigError(f"Expected a header in printable ASCII, got {excerpt(name)!r}. Correct headers.")
+            if _SECRET.search(name):
+                raise ConfigError(
+                    f"Expected no key in headers, got {name!r}. Put the key into a variable, name it in key_variable, "
+                    "and name the header in key_header."
+                )
+        parts = urlsplit(f"/{self.path}")
+        if parts.fragment or re.search(r"\s|\\", self.path) or _SECRET.search(parts.query):
+            raise ConfigError(
+                "Expected path without spaces, fragments and keys, got one with them (not shown). Put a key into a "
+                "variable and name it in key_variable."
+            )
+        places = [] if self.body is None else list(_places(self.body))
+        if self.send == "json" and len(places) != 1:
+            raise ConfigError(
+                'Expected body with the text "{image}", or "{images}" for many, in one place, got '
+                f"{len(places)} places. Say where the image goes."
+            )
+        if self.send != "json" and self.body is not None:
+            raise ConfigError(f'Expected body only with send = "json", got it with {self.send!r}. Remove one.')
+        if self.send != "multipart" and self.fields:
+            raise ConfigError(f'Expected fields only with send = "multipart", got them with {self.send!r}. Remove one.')
+        if self.many and self.results is None:
+            raise ConfigError('Expected results where body has "{images}", got none. Say where the list of answers is.')
+        if self.names is not None and self.scores is None:
+            raise ConfigError("Expected scores beside names, got none. Say where the numbers lie.")
+        for name in _EXPRESSIONS:
+            self._compiled(name)
+        if not all(type(s) is int and 400 <= s < 500 for s in self.refused_statuses):
+            raise ConfigError(
+                f"Expected refused_statuses between 400 and 499, got {list(self.refused_statuses)}. Correct them."
+            )
+
+    def _compiled(self, name: str) -> None:
+        expression = getattr(self, name)
+        if expression is None:
+            return
+        try:
+            jmespath.compile(expression)
+        except (JMESPathError, TypeError, ValueError) as error:
+            raise ConfigError(
+                f"Expected {name} as a JMESPath expression, got {excerpt(expression)!r}: {excerpt(error)} "
+                "Write it like result.items[0].name."
+            ) from None
+
+    @property
+    def many(self) -> bool:
+        """Whether one request asks about several images."""
+        return self.send == "json" and "{images}" in _places(self.body)
+
+    def describe(self, fetch: Fetch) -> TemplateWire:
+        """Return the wire; what the table does not say, nobody does."""
+        path = self.path
+        for name in ("model", "version"):
+            if f"{{{name}}}" in path:
+                path = path.replace(f"{{{name}}}", quote(getattr(self, name) or "", safe=""))
+        return TemplateWire(
+            options=self,
+            table=self,
+            image_shape=self.shape,
+            path=path.lstrip("/"),
+            max_batch=None if self.many else 1,
+            identity=options_identity(
+                self,
+                path=path,
+                method=self.method,
+                headers=dict(self.headers or {}),
+                send=f"{self.send} {self.image_as} {self.field}",
+                fields=dict(self.fields or {}),
+                body=self.body,
+                answer={name: getattr(self, name) for name in _EXPRESSIONS},
+                refused_statuses=sorted(self.refused_statuses),
+            ),
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class TemplateWire(SingleImageWire):
+    """The API as described by a table; built by :meth:`Template.describe`."""
+
+    table: Template
+
+    def request(self, images: Images, *, request_id: str) -> Request:
+        """Return the request the table describes."""
+        table = self.table
+        headers = dict(table.headers or {})
+        if table.send == "png":
+            return Request(table.method, self.path, {"Content-Type": "image/png", **headers}, as_png(images[0]))
+        if table.send == "multipart":
+            body, content_type = as_multipart(images[0], field=table.field, fields=table.fields or {})
+            return Request(table.method, self.path, {**headers, "Content-Type": content_type}, body)
+        written = self._written(images)
+        message = _filled(table.body, {"{image}": written[0], "{images}": written})
+        body = json.dumps(message, separators=(",", ":")).encode()
+        return Request(table.method, self.path, {"Content-Type": "application/json", **headers}, body)
+
+    def _written(self, images: Images) -> list[Any]:
+        if self.table.image_as == "levels":
+            return as_lists(images, pixels=None)
+        if self.table.image_as == "unit":
+            return as_lists(images, pixels="unit")
+        prefix = "data:image/png;base64," if self.table.image_as == "data-url" else ""
+        return [prefix + as_base64(image) for image in images]
+
+    def refuses(self, response: Response) -> bool:
+        """Whether the status, an error's text or the place of refusals refuses the image."""
+        if response.status in self.table.refused_statuses:
+            return True
+        if super().refuses(response):
+            return True
+        try:
+            return 400 <= response.status < 500 and bool(self._at("refused", read_json(response.body)))
+        except UnreadableError:
+            return False
+
+    def parse(self, response: Response, n: int) -> Answers:
+        """Read one answer per image, each where the table says. One bad row fails alone."""
+        try:
+            said = read_json(response.body)
+            wrong = self._at("error", said)
+            if wrong:
+                if n == 1 and self.options.refuses(json.dumps(wrong)):
+                    return self.options.rows([[]])
+                raise UnreadableError(f"Expected an answer, got the platform's error: {excerpt(wrong)!r}.")
+            results = [said] if self.table.results is None else self._at("results", said)
+            if results == [] and n == 1:
+                # Nothing found in the one image.
+                return self.options.rows([[]])
+            if not isinstance(results, list) or len(results) != n:
+                raise UnreadableError(f"Expected {n} answers at {self.table.results!r}, got {excerpt(results)!r}.")
+            return self.options.rows([self._row(one) for one in results])
+        except UnreadableError as error:
+            raise response.unreadable(str(error)) from None
+
+    def _row(self, said: object) -> object:
+        """Return one image's answer in a form that a reading knows; None, which none knows, where it is not there."""
+        table = self.table
+        if self._at("refused", said):
+            return []
+        if table.label is None and table.scores is None:
+            return said
+        label, scores = self._at("label", said), self._at("scores", said)
+        if table.names is not None:
+            names = self._at("names", said)
+            if not (isinstance(names, list) and isinstance(scores, list) and len(names) == len(scores)):
+                return None
+            scores = [list(pair) for pair in zip(names, scores, strict=True)]
+        if table.scores is None:
+            return label
+        if table.label is None or (label is None and scores == []):
+            return scores
+        return {"label": label, "scores": scores}
+
+    def _at(self, name: str, said: object) -> Any:
+        """Return what lies where the table says; None where nothing does."""
+        expression = getattr(self.table, name)
+        if expression is None:
+            return None
+        try:
+            return jmespath.search(expression, said)
+        # A function of the language applied to what it was not made for, in a stranger's JSON.
+        except (JMESPathError, TypeError, ValueError, AttributeError, RecursionError, ArithmeticError) as error:
+            raise UnreadableError(
+                f"Expected {name} at {expression!r}, got an answer to which that does not apply: {excerpt(error)}"
+            ) from None
+
+
+def _places(message: object) -> Sequence[str]:
+    """Return the places for images in a message, in order."""
+    if isinstance(message, Mapping):
+        return [p for v in message.values() for p in _places(v)]
+    if isinstance(message, list | tuple):
+        return [p for v in message for p in _places(v)]
+    return [message] if isinstance(message, str) and message in ("{image}", "{images}") else []
+
+
+def _filled(message: object, values: Mapping[str, Any]) -> Any:
+    """Return the message with the images in their place."""
+    if isinstance(message, Mapping):
+        return {k: _filled(v, values) for k, v in message.items()}
+    if isinstance(message, list | tuple):
+        return [_filled(v, values) for v in message]
+    return values[message] if isinstance(message, str) and message in values else message
