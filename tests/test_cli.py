@@ -13,7 +13,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
+from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
 from safetensors.numpy import save
 
@@ -22,9 +24,11 @@ from tests.pooling.places import postgres
 from ttca import __version__
 from ttca.certificates import Certificate
 from ttca.cli import _duration, main
+from ttca.config import PlatformSection
 from ttca.data.folder import write_people
 from ttca.people import People
 from ttca.perturbations import FORMAT, PerturbationSet
+from ttca.platforms.base import Credential
 from ttca.platforms.retry import RetryPolicy
 from ttca.platforms.server import background_server
 from ttca.row import Row
@@ -649,3 +653,45 @@ def test_serving_what_is_no_model_is_a_sentence(tmp_path: Path, ttca: Terminal) 
     assert "model.onnx" in ttca(*words).sentence
     path.write_bytes(b"not a model")
     assert "model.onnx" in ttca(*words).sentence
+
+
+@pytest.mark.e2e
+@pytest.mark.parametrize("protocol", ["kserve-v2", "torchserve"])
+def test_a_served_model_says_how_to_ask_it(tmp_path: Path, protocol: str) -> None:
+    """What ttca serve --json prints is the [platform] table with which the model is asked, in any protocol."""
+    file = tmp_path / "model.onnx"
+    onnx.save(bright_or_dark(), file)
+    command = [sys.executable, "-m", "ttca", "serve", str(file), "--classes", "dark, bright", "--size", "4"]
+    command += ["--protocol", protocol, "--port", "0", "--top-k", "1", "--json"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:
+        assert server.stdout is not None
+        try:
+            told = json.loads(server.stdout.readline())
+            table = PlatformSection(**{**told, "classes": tuple(told["classes"])})
+            with table.open() as platform:
+                white = np.full((1, 4, 4, 3), 255, np.uint8)
+                answers = platform.attempt(white, Credential("ada"), request_id="r")
+        finally:
+            server.terminate()
+    assert told["protocol"] == protocol
+    assert answers.labels.tolist() == [1]
+    assert np.isnan(answers.scores[0, 0])
+    assert answers.scores[0, 1] > 0.5
+
+
+def bright_or_dark() -> onnx.ModelProto:
+    """Return a model whose second logit is the image's mean level less a half."""
+    nodes = [
+        helper.make_node("GlobalAveragePool", ["image"], ["means"]),
+        helper.make_node("Flatten", ["means"], ["flat"]),
+        helper.make_node("Gemm", ["flat", "weights", "bias"], ["logits"]),
+    ]
+    values = {"weights": np.array([[0, 1]] * 3, np.float32), "bias": np.array([0, -1.5], np.float32)}
+    graph = helper.make_graph(
+        nodes,
+        "brightness",
+        [helper.make_tensor_value_info("image", TensorProto.FLOAT, ["N", 3, 4, 4])],
+        [helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["N", 2])],
+        [numpy_helper.from_array(value, name) for name, value in values.items()],
+    )
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8)

@@ -25,7 +25,7 @@ from tests.platforms.scripted import CLASSES, GOOD, METADATA, Exchange, images, 
 from ttca.answers import Status
 from ttca.errors import AnswerError, ChargeState, ConfigError, ImageError, TransportError, TTCAError
 from ttca.platforms.base import Credential, Platform
-from ttca.platforms.http import HttpPlatform, NotSentError, retry_after_s
+from ttca.platforms.http import HttpPlatform, NotSentError, exhausted_s, retry_after_s
 from ttca.platforms.retry import RetryPolicy
 
 ADA = Credential("ada")
@@ -208,6 +208,19 @@ def test_a_retry_after_date_is_read_by_the_servers_own_clock() -> None:
     assert fail(on_post).retry_after == 7.0
 
 
+def test_a_key_travels_in_the_header_its_platform_reads(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Many APIs want the bare key in a header of their own; no other header then holds it."""
+    monkeypatch.setenv("TTCA_KEY_MINE", "127.0.0.1 s3cret-value")
+    with (
+        scripted(replying(GOOD, {})) as server,
+        platform_at(server.url, key_variable="TTCA_KEY_MINE", key_header="X-Api-Key", key_scheme="") as platform,
+    ):
+        platform.attempt(images(1), ADA, request_id="r1")
+        sent = server.posts[0]
+    assert sent["X-Api-Key"] == "s3cret-value"
+    assert [name for name, value in sent.items() if "s3cret" in value] == ["X-Api-Key"]
+
+
 @pytest.mark.parametrize(
     ("headers", "seconds"),
     [
@@ -226,7 +239,50 @@ def test_retry_after_forms(headers: dict[str, str], seconds: float | None) -> No
     assert retry_after_s(headers, now=1000.0) == seconds
 
 
-NAMES = ("retry-after", "retry-after-ms", "ratelimit", "ratelimit-reset", "date")
+@pytest.mark.parametrize(
+    ("headers", "seconds"),
+    [
+        ({}, None),
+        ({"ratelimit": '"default";r=0;t=7'}, 7.0),
+        ({"ratelimit": '"default";r=3;t=7'}, None),
+        ({"ratelimit": '"burst";r=0;t=2, "daily";r=100;t=9000'}, 2.0),
+        ({"ratelimit": '"burst";r=0;t=2, "daily";r=0;t=9000'}, 9000.0),
+        ({"ratelimit": "limit=10, remaining=0, reset=50"}, 50.0),
+        ({"ratelimit": "limit=10, remaining=1, reset=50"}, None),
+        ({"ratelimit-limit": "10", "ratelimit-remaining": "0", "ratelimit-reset": "50"}, 50.0),
+        ({"ratelimit-remaining": "1", "ratelimit-reset": "50"}, None),
+        ({"ratelimit-remaining": "0"}, None),
+        ({"x-ratelimit-remaining": "0", "x-ratelimit-reset": "3"}, 3.0),
+        ({"x-ratelimit-remaining": "0", "x-ratelimit-reset": "1770000000"}, None),
+        ({"ratelimit": '"default";r=zero;t=7'}, None),
+        ({"ratelimit": '"default";limit=0;t=7'}, None),
+    ],
+)
+def test_an_answer_says_when_nothing_is_left(headers: dict[str, str], seconds: float | None) -> None:
+    """All forms of the RateLimit headers are read; only a limit that is used up asks to wait."""
+    assert exhausted_s(headers) == seconds
+
+
+def test_a_used_up_limit_holds_the_members_next_request() -> None:
+    """A good answer that says "none left for so long" is heeded before the platform has to refuse."""
+    with scripted(replying(GOOD, {"RateLimit": '"default";r=0;t=30'})) as server, platform_at(server.url) as platform:
+        platform.attempt(images(1), ADA, request_id="r1")
+        waits: list[float] = []
+        platform.throttle.enter("ada", sleep=waits.append, stopped=lambda: bool(waits))
+        assert 25 < waits[0] <= 30.2
+        assert platform.throttle.enter("bob") is not None
+
+
+NAMES = (
+    "retry-after",
+    "retry-after-ms",
+    "ratelimit",
+    "ratelimit-reset",
+    "ratelimit-remaining",
+    "x-ratelimit-reset",
+    "x-ratelimit-remaining",
+    "date",
+)
 HEADER_TEXT = st.binary(max_size=40).map(lambda b: b.decode("latin-1"))
 
 
@@ -235,6 +291,8 @@ def test_no_header_breaks_the_reader_of_retry_after(headers: dict[str, str]) -> 
     """Whatever a header holds, the wait is None or a finite number of seconds, 0 or more."""
     wait = retry_after_s(headers, now=0.0)
     assert wait is None or 0 <= wait < float("inf")
+    held = exhausted_s(headers)
+    assert held is None or 0 <= held < float("inf")
 
 
 @pytest.mark.parametrize(
@@ -375,6 +433,9 @@ def test_a_platform_that_is_not_as_configured_is_found_out_before_a_query(change
         ("http://127.0.0.1:99999", {}),
         ("http://127.0.0.1\\@example.org", {}),
         ("http://127.0.0.1", {"key_variable": "AWS_SECRET_ACCESS_KEY"}),
+        ("http://127.0.0.1", {"key_header": "X-Key: more"}),
+        ("http://127.0.0.1", {"key_header": "Idempotency-Key"}),
+        ("http://127.0.0.1", {"key_scheme": "Bearer my-key"}),
         ("http://127.0.0.1", {"max_batch": 0}),
         ("http://127.0.0.1", {"read_timeout": 0}),
         ("http://127.0.0.1", {"protocol": "telepathy"}),

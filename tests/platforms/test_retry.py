@@ -17,6 +17,7 @@ from ttca.errors import AnswerError, ChargeState, ConfigError, ImageError, Trans
 from ttca.images import Images
 from ttca.platforms.base import Credential, PlatformInfo
 from ttca.platforms.retry import RetryPolicy, ask
+from ttca.platforms.throttle import Throttle
 
 
 @dataclass
@@ -38,9 +39,14 @@ def policy(time: Time, **options: Any) -> RetryPolicy:
     return RetryPolicy(rng=random.Random(7), sleep=time.sleep, clock=time.clock, **options)
 
 
-def error(*, retryable: bool = True, retry_after: float | None = None) -> TransportError:
+def error(*, retryable: bool = True, retry_after: float | None = None, status: int | None = None) -> TransportError:
     return TransportError(
-        "It failed.", platform="p", charge=ChargeState.UNKNOWN, retryable=retryable, retry_after=retry_after
+        "It failed.",
+        platform="p",
+        charge=ChargeState.UNKNOWN,
+        retryable=retryable,
+        retry_after=retry_after,
+        status=status,
     )
 
 
@@ -188,3 +194,34 @@ def test_ask_raises_when_nothing_was_answered_and_checks_images_first() -> None:
         ask(platform, BATCH[:, :1], Credential("ada"))
     assert platform.asked == []
     assert len(ask(platform, BATCH[:0], Credential("ada"))) == 0
+
+
+def test_being_told_to_wait_is_no_failed_attempt() -> None:
+    """A 429 counts neither as an attempt nor against the deadline, and is waited out so often and no more."""
+    time = Time()
+    assert policy(time, attempts=2, deadline_s=10).run(failing(40, lambda: error(status=429, retry_after=1.0))) == 41
+    assert time.now >= 40
+    with pytest.raises(TransportError) as caught:
+        policy(Time(), most_refusals=3).run(failing(99, lambda: error(status=429, retry_after=1.0)))
+    assert caught.value.attempt == 4
+    kinds = iter([error(status=429), error(status=503), error(status=429), error(status=503)])
+    with pytest.raises(TransportError) as failed:
+        policy(Time(), attempts=2).run(failing(99, lambda: next(kinds)))
+    assert (failed.value.attempt, failed.value.status) == (4, 503)
+
+
+def test_an_ask_waits_where_an_answer_said_that_nothing_is_left() -> None:
+    """What a platform's throttle has learned holds for an ask without a pool."""
+    time = Time()
+
+    class Exhausted:
+        info = PlatformInfo("p", ("a", "b"), (2, 2, 3), max_batch=1)
+        throttle = Throttle(clock=time.clock)
+
+        def attempt(self, images: Images, credential: Credential, *, request_id: str) -> Answers:
+            self.throttle.hold(credential.member, 5.0)
+            return Answers.from_labels(np.zeros(len(images), np.int64), 2)
+
+    answers = ask(Exhausted(), np.zeros((3, 2, 2, 3), np.uint8), Credential("ada"), policy=policy(time))
+    assert answers.answered.all()
+    assert 10.0 <= time.now < 11.0

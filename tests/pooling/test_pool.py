@@ -28,6 +28,8 @@ from tests.pooling.scripted import (
 from ttca.answers import Answers, Status
 from ttca.errors import AnswerError, ChargeState, ConfigError, ImageError, LedgerError, PlatformError, QuotaError
 from ttca.images import Images
+from ttca.platforms.local import LocalPlatform
+from ttca.platforms.retry import RetryPolicy
 from ttca.pooling.ledger import Balance, Ledger
 from ttca.pooling.pool import GIVE_UP_AFTER, Cost, Member, QueryPool
 from ttca.progress import Reporter
@@ -732,6 +734,28 @@ def test_a_member_whose_rate_has_room_pays_instead() -> None:
         agree(pool.ask(distinct(30)), truth(distinct(30)))
         assert hours.slept == []
         assert {b.member: b.charged for b in ledger.balances()} == {"ada": 2, "ben": 28}
+
+
+def test_a_platform_at_its_limit_loses_nothing_and_is_asked_no_slower_than_it_allows() -> None:
+    """However often requests are refused for coming too fast, each is answered, in about the time the limit takes."""
+    hours = Hours()
+    with fresh_ledger(clock=hours) as ledger:
+        platform = LocalPlatform(
+            lambda images: np.tile([0.25, 0.75], (len(images), 1)),
+            classes=("a", "b"),
+            image_shape=(2, 2, 3),
+            rate_limit_per_s=10,
+            clock=hours,
+        )
+        policy = RetryPolicy(base_s=0.0, sleep=hours.sleep, clock=hours)
+        pool = QueryPool(platform, ledger, [Member("ada", 500)], concurrency=1, policy=policy)
+        began = hours.now
+        images = np.arange(200, dtype=np.uint8).repeat(12).reshape(200, 2, 2, 3)
+        assert pool.ask(images).answered.all()
+        # The limit's first ten come at once, and one every tenth of a second from then on.
+        assert 18.9 <= hours.now - began <= 18.9 * 1.06
+        (ada,) = ledger.balances()
+        assert (ada.charged, ada.unknown) == (200, 0)
 
 
 def test_a_wait_that_is_too_long_says_when_to_come_back() -> None:

@@ -14,6 +14,7 @@ from ttca.answers import Answers
 from ttca.errors import AnswerError, ConfigError, TransportError
 from ttca.images import Images, check_images
 from ttca.platforms.base import Credential, Platform
+from ttca.platforms.throttle import Throttle
 
 __all__ = ["RetryPolicy", "ask"]
 
@@ -179,4 +180,11 @@ def ask(
 
 
 def _send(platform: Platform, batch: Images, credential: Credential, policy: RetryPolicy, request_id: str) -> Answers:
-    return policy.run(lambda _: platform.attempt(batch, credential, request_id=request_id))
+    # A platform over HTTP knows when its answers' headers said that no more is allowed for now.
+    throttle: Throttle = getattr(platform, "throttle", None) or Throttle(clock=policy.clock)
+
+    def once(_: int) -> Answers:
+        with throttle.slot(credential.member, sleep=policy.sleep):
+            return platform.attempt(batch, credential, request_id=request_id)
+
+    return policy.run(once)

@@ -6,7 +6,8 @@ import math
 import random
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 from ttca.errors import TransportError
 
@@ -108,6 +109,20 @@ class Throttle:
             elif isinstance(error, TransportError):
                 self._refused(ticket, member, error)
             self._changed.notify()
+
+    @contextmanager
+    def slot(self, member: str, *, sleep: Callable[[float], None] = time.sleep) -> Iterator[None]:
+        """Wait until this member may send; what the body raises, or that it does not, is how the request ended."""
+        ticket = self.enter(member, sleep=sleep)
+        problem: Exception | None = None
+        try:
+            yield
+        except Exception as error:
+            problem = error
+            raise
+        finally:
+            if ticket is not None:
+                self.leave(ticket, member, problem)
 
     def hold(self, member: str, seconds: float) -> None:
         """Let this member's next request wait so long."""

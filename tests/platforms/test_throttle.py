@@ -1,0 +1,171 @@
+"""Tests of what a platform's answers teach about how much it bears; the clock is passed in."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import random
+import threading
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ttca.errors import ChargeState, TransportError
+from ttca.platforms.throttle import Throttle
+
+
+class Clock:
+    """Seconds that pass only when somebody sleeps."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+        self.slept: list[float] = []
+
+    def __call__(self) -> float:
+        return self.now
+
+    def sleep(self, seconds: float) -> None:
+        """Let so many seconds pass."""
+        self.slept.append(seconds)
+        self.now += seconds
+
+
+def too_many(retry_after: float | None = None, status: int = 429) -> TransportError:
+    """Return what a platform at its limit answers."""
+    return TransportError(
+        "too many", platform="p", charge=ChargeState.REFUNDED, retryable=True, retry_after=retry_after, status=status
+    )
+
+
+def entered(throttle: Throttle, clock: Clock, member: str = "ada") -> int:
+    """Enter and return the ticket."""
+    ticket = throttle.enter(member, sleep=clock.sleep)
+    assert ticket is not None
+    return ticket
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def throttle(clock: Clock) -> Throttle:
+    return Throttle(clock=clock, rng=random.Random(0))
+
+
+def test_nothing_is_held_back_until_a_platform_says_so(throttle: Throttle, clock: Clock) -> None:
+    """Without a 429 there is no limit but the caller's own, and other errors teach nothing."""
+    tickets = [entered(throttle, clock) for _ in range(100)]
+    throttle.leave(tickets[0], "ada", too_many(status=500))
+    throttle.leave(tickets[1], "ada", ValueError("not the platform's"))
+    assert throttle.limit == math.inf
+    assert clock.slept == []
+
+
+def test_a_429_halves_the_requests_in_flight_once_a_round(throttle: Throttle, clock: Clock) -> None:
+    """Of requests sent together only the first refusal halves; the next round's halves again, never below one."""
+    tickets = [entered(throttle, clock) for _ in range(16)]
+    for ticket in tickets:
+        throttle.leave(ticket, "ada", too_many(0.0))
+    assert throttle.limit == 8
+    for expected in (4.0, 2.0, 1.0, 1.0):
+        round_of = [entered(throttle, clock) for _ in range(math.ceil(throttle.limit))]
+        for ticket in round_of:
+            throttle.leave(ticket, "ada", too_many(0.0))
+        assert throttle.limit == pytest.approx(expected)
+
+
+def test_answers_let_it_grow_slowly(throttle: Throttle, clock: Clock) -> None:
+    """A whole round of answers adds a tenth of a request, so that few requests are refused."""
+    first = [entered(throttle, clock) for _ in range(20)]
+    throttle.leave(first[0], "ada", too_many(0.0))
+    for ticket in first[1:]:
+        throttle.leave(ticket, "ada")
+    before = throttle.limit
+    for _ in range(10):
+        throttle.leave(entered(throttle, clock), "ada")
+    assert before < throttle.limit < before + 0.15
+
+
+def test_a_member_waits_as_told_and_others_do_not(throttle: Throttle, clock: Clock) -> None:
+    """Limits are per key: who was told to wait waits at least so long, and a little longer than the others told."""
+    throttle.leave(entered(throttle, clock), "ada", too_many(4.0))
+    entered(throttle, clock, "bob")
+    assert clock.now == 0.0
+    throttle.leave(1, "bob")
+    entered(throttle, clock, "ada")
+    assert 4.0 <= clock.now <= 4.2
+
+
+def test_an_answer_that_says_nothing_is_left_holds_the_next_request(throttle: Throttle, clock: Clock) -> None:
+    """A wait told beside a good answer is kept too, and a shorter one does not cut it."""
+    throttle.hold("ada", 10.0)
+    throttle.hold("ada", 1.0)
+    entered(throttle, clock)
+    assert clock.now >= 10.0
+
+
+def test_without_a_word_waits_double_until_an_answer(throttle: Throttle, clock: Clock) -> None:
+    """Where a 429 does not say how long, waits grow from one refusal to the next and begin again after an answer."""
+    waits = []
+    for _ in range(9):
+        began = clock.now
+        throttle.leave(entered(throttle, clock), "ada", too_many())
+        waits.append(clock.now - began)
+    assert all(b > 1.5 * a for a, b in itertools.pairwise(waits[1:7]))
+    assert max(waits) <= 5.2
+    entered(throttle, clock)
+    throttle.leave(1, "ada")
+    began = clock.now
+    throttle.leave(entered(throttle, clock), "ada", too_many())
+    entered(throttle, clock)
+    assert clock.now - began < 0.1
+
+
+def test_waiting_ends_when_it_is_pointless(throttle: Throttle, clock: Clock) -> None:
+    """A request that will not be sent does not wait, and is not counted as in flight."""
+    throttle.hold("ada", 10.0)
+    assert throttle.enter("ada", sleep=clock.sleep, stopped=lambda: clock.now > 0) is None
+
+
+def test_a_request_that_ends_lets_the_next_one_in() -> None:
+    """At a limit of one, requests of many threads follow one another and none is forgotten."""
+    throttle, together, most, lock = Throttle(), [0], [0], threading.Lock()
+    throttle.leave(throttle.enter("ada") or 0, "ada", too_many(0.0))
+    assert throttle.limit == 1
+
+    def ask() -> None:
+        for _ in range(20):
+            ticket = throttle.enter("ada")
+            assert ticket is not None
+            with lock:
+                together[0] += 1
+                most[0] = max(most[0], together[0])
+            with lock:
+                together[0] -= 1
+            throttle.leave(ticket, "ada")
+
+    threads = [threading.Thread(target=ask) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(30)
+    assert not any(thread.is_alive() for thread in threads)
+    # 160 answers add at most 16 to the square of the limit's growth: √(1 + 2·0.1·160) < 6.
+    assert most[0] <= 6
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.lists(st.tuples(st.sampled_from(["ok", "429", "503", "bug"]), st.integers(1, 8)), max_size=40))
+def test_the_limit_is_always_at_least_one(history: list[tuple[str, int]]) -> None:
+    """Whatever happens, somebody may send sooner or later, and what is in flight never exceeds the limit by one."""
+    clock = Clock()
+    throttle = Throttle(clock=clock, rng=random.Random(0))
+    for kind, n in history:
+        tickets = [entered(throttle, clock) for _ in range(min(n, math.ceil(min(throttle.limit, 8))))]
+        errors = {"ok": None, "429": too_many(), "503": too_many(1.0, 503), "bug": KeyError("ours")}
+        for ticket in tickets:
+            throttle.leave(ticket, "ada", errors[kind])
+        assert throttle.limit >= 1
