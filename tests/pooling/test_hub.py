@@ -295,6 +295,25 @@ def test_an_interrupted_member_stops_at_once(house: House, member: Callable[...,
     assert ada.charged == ada.answered == sent
 
 
+def test_a_platform_at_its_limit_is_no_reason_to_give_up(house: House, member: Callable[..., Contribution]) -> None:
+    """However often a member's platform says "too many", the member waits as told and the queries are answered."""
+
+    def refusing(number: int, images: Images) -> Answers:
+        if number % 5:
+            raise TransportError(
+                "too many",
+                platform="p",
+                charge=ChargeState.REFUNDED,
+                retryable=True,
+                retry_after=0.001,
+                status=429,
+            )
+        return truth(images)
+
+    done = member("ada", ScriptedPlatform(refusing), size=4, concurrency=2)
+    assert done.answered == done.queries == house.ledger.balances()[0].answered > 20
+
+
 def test_a_body_that_is_too_large_is_refused(house: House) -> None:
     """Nobody fills the hub's memory with one request."""
     reply = house.ask("POST", "/v1/leases", data=b"[" * (9 * 2**20))

@@ -28,6 +28,7 @@ from ttca.errors import AnswerError, ChargeState, ConfigError, DataError, ImageE
 from ttca.images import Images, check_images
 from ttca.platforms.base import Credential, Platform
 from ttca.platforms.http import checked_url, new_session, retry_after_s
+from ttca.platforms.throttle import Throttle
 from ttca.progress import Reporter, silent
 
 __all__ = ["MOST_QUERIES", "Contribution", "HubError", "contribute"]
@@ -228,6 +229,7 @@ class _Worker:
     ) -> None:
         self._hub, self._platform, self._credential = hub, platform, credential
         self._size, self._sleep, self._longest_wait_s, self._ended = size, sleep, longest_wait_s, ended
+        self._throttle: Throttle = getattr(platform, "throttle", None) or Throttle()
         self._lock = threading.Lock()
         self._failures = 0
         self.queries = self.answered = 0
@@ -238,33 +240,42 @@ class _Worker:
         """Take leases until there is a reason to stop; any error ends all threads."""
         try:
             while not self._ended.is_set():
-                self._one_lease()
+                # Before a lease is taken, not after: nobody else could ask its queries meanwhile.
+                ticket = self._throttle.enter(self._credential.member, sleep=self._sleep, stopped=self._ended.is_set)
+                if ticket is None:
+                    return
+                problem: TransportError | None = None
+                try:
+                    problem = self._one_lease()
+                finally:
+                    self._throttle.leave(ticket, self._credential.member, problem)
         except BaseException:
             self._ended.set()
             raise
 
-    def _one_lease(self) -> None:
+    def _one_lease(self) -> TransportError | None:
+        """Take a lease and bring its answers back; return what the platform refused them with, if it did."""
         try:
             given = self._hub.post("/v1/leases", {"size": self._size, "name": secrets.token_urlsafe(16)})
         except HubError as error:
             if error.kind == "rate" and error.retry_after is not None and error.retry_after <= self._longest_wait_s:
                 self._sleep(error.retry_after)
-                return
+                return None
             if error.kind in ("quota", "rate", "quarantined"):
                 self._end(str(error))
                 if error.kind == "quarantined":
                     raise
-                return
+                return None
             raise
         if given.get("lease") is None:
             if given.get("done") is True:
                 self._end("Nothing is left for you to ask.")
             else:
                 self._sleep(min(max(0.05, float(given.get("retry_after") or 1.0)), self._longest_wait_s))
-            return
-        self._answer(str(given["lease"]), given.get("images"))
+            return None
+        return self._answer(str(given["lease"]), given.get("images"))
 
-    def _answer(self, lease: str, encoded: Any) -> None:
+    def _answer(self, lease: str, encoded: Any) -> TransportError | None:
         path = f"/v1/leases/{lease}"
         try:
             images = self._decoded(encoded)
@@ -281,21 +292,25 @@ class _Worker:
         except TransportError as error:
             self._hub.post(f"{path}/failure", {"charge": error.charge.value, "detail": str(error)[:500]})
             self._failed(error)
-            return
+            return error
         self._hub.post(f"{path}/answers", {"answers": _rows(answers)})
         with self._lock:
             self._failures = 0
             self.queries += len(images)
             self.answered += int(answers.resolved.sum())
         self.advance(len(images))
+        return None
 
     def _failed(self, error: TransportError) -> None:
+        too_fast = error.status == 429
         with self._lock:
-            self._failures += 1
+            self._failures += not too_fast
             hopeless = not error.retryable and not isinstance(error, AnswerError)
             if hopeless or self._failures >= _GIVE_UP_AFTER or (error.retry_after or 0) > self._longest_wait_s:
                 raise error
-        self._sleep(error.retry_after if error.retry_after is not None else 0.2 * 2**self._failures)
+        if not too_fast:
+            # How long a 429 is waited out the throttle knows.
+            self._sleep(error.retry_after if error.retry_after is not None else 0.2 * 2**self._failures)
 
     def _end(self, why: str) -> None:
         with self._lock:
