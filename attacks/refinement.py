@@ -15,6 +15,7 @@ __all__ = ["AMPLITUDE", "Probes", "draw_probes", "steer", "support"]
 AMPLITUDE = 16
 #: At most so many squares along each side: few directions are learned well from few answers.
 _SIDE = 8
+_AT_A_TIME = 64
 #: Noise over signal, per direction, among which the probes themselves choose.
 _RIDGES = (0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 100.0)
 
@@ -61,10 +62,15 @@ def draw_probes(images: NDArray[np.uint8], *, pairs: int, rng: np.random.Generat
     shape = images.shape[1:3]
     squares = tuple(_squares(side // block) for side in shape)
     signs = (rng.integers(0, 2, (pairs, *squares, 3), dtype=np.int8) * 2 - 1).astype(np.int8)
-    pattern = _enlarged(signs, shape).astype(np.int16) * AMPLITUDE
-    around = images[rows]
-    sent = np.concatenate([np.clip(around + pattern, 0, 255), np.clip(around - pattern, 0, 255)])
-    return Probes(signs, sent.astype(np.uint8), rows)
+    sent = np.empty((2 * pairs, *images.shape[1:]), np.uint8)
+    # A few at a time: photographs in 16 bits, six times over, would not fit beside the proxies.
+    for start in range(0, pairs, _AT_A_TIME):
+        part = slice(start, min(start + _AT_A_TIME, pairs))
+        pattern = _enlarged(signs[part], shape).astype(np.int16) * AMPLITUDE
+        around = images[rows[part]]
+        sent[part] = np.clip(around + pattern, 0, 255)
+        sent[pairs + part.start : pairs + part.stop] = np.clip(around - pattern, 0, 255)
+    return Probes(signs, sent, rows)
 
 
 def support(
