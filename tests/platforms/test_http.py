@@ -25,7 +25,7 @@ from tests.platforms.scripted import CLASSES, GOOD, METADATA, Exchange, images, 
 from ttca.answers import Status
 from ttca.errors import AnswerError, ChargeState, ConfigError, ImageError, TransportError, TTCAError
 from ttca.platforms.base import Credential, Platform
-from ttca.platforms.http import HttpPlatform, NotSentError, exhausted_s, retry_after_s
+from ttca.platforms.http import HttpPlatform, NotSentError, exhausted_s, policies, retry_after_s
 from ttca.platforms.retry import RetryPolicy
 
 ADA = Credential("ada")
@@ -263,6 +263,25 @@ def test_an_answer_says_when_nothing_is_left(headers: dict[str, str], seconds: f
     assert exhausted_s(headers) == seconds
 
 
+@pytest.mark.parametrize(
+    ("text", "limits"),
+    [
+        ("", {}),
+        ('"default";q=50;w=1', {1.0: 50}),
+        ('"burst";q=50;w=1, "daily";q=1000;w=86400', {1.0: 50, 86400.0: 1000}),
+        ("50;w=1;burst=10", {1.0: 50}),
+        ('"a";q=50;w=1, "b";q=20;w=1', {1.0: 20}),
+        ('"bytes";q=9;w=1;qu="content-bytes"', {}),
+        ('"default";q=50', {}),
+        ('"default";q=0;w=1', {}),
+        ('"default";w=1;q=many', {}),
+    ],
+)
+def test_a_stated_policy_is_read(text: str, limits: dict[float, int]) -> None:
+    """Both forms of RateLimit-Policy are read; what is not counted in requests is passed over."""
+    assert policies({"ratelimit-policy": text}) == limits
+
+
 def test_a_used_up_limit_holds_the_members_next_request() -> None:
     """A good answer that says "none left for so long" is heeded before the platform has to refuse."""
     with scripted(replying(GOOD, {"RateLimit": '"default";r=0;t=30'})) as server, platform_at(server.url) as platform:
@@ -277,6 +296,7 @@ NAMES = (
     "retry-after",
     "retry-after-ms",
     "ratelimit",
+    "ratelimit-policy",
     "ratelimit-reset",
     "ratelimit-remaining",
     "x-ratelimit-reset",
@@ -291,6 +311,7 @@ def test_no_header_breaks_the_reader_of_retry_after(headers: dict[str, str]) -> 
     """Whatever a header holds, the wait is None or a finite number of seconds, 0 or more."""
     wait = retry_after_s(headers, now=0.0)
     assert wait is None or 0 <= wait < float("inf")
+    assert all(s > 0 and n > 0 for s, n in policies(headers).items())
     held = exhausted_s(headers)
     assert held is None or 0 <= held < float("inf")
 

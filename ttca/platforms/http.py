@@ -21,7 +21,7 @@ import numpy as np
 import requests
 import urllib3
 from requests.adapters import HTTPAdapter
-from requests.auth import AuthBase
+from requests.structures import CaseInsensitiveDict
 
 from ttca.answers import Answers
 from ttca.errors import AnswerError, ChargeState, ConfigError, ImageError, TransportError
@@ -42,6 +42,7 @@ _OURS = frozenset({"host", "content-length", "content-type", "transfer-encoding"
 _HOST = re.compile(r"[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?|[0-9A-Fa-f:.]+")
 # Shorter keys are cleaned from messages only: masking them in a body would garble it by chance.
 _MASKABLE_KEY = 8
+_HEADERS = {"Accept-Encoding": "identity", "User-Agent": "ttca"}
 _LONGEST_RESET_S = 366 * 86400.0
 _CHUNK = 65536
 _ERROR_BODY = 65536
@@ -65,21 +66,6 @@ class NotSentError(ConfigError, TransportError):
 
     def __init__(self, message: str, *, platform: str, member: str | None = None) -> None:
         super().__init__(message, platform=platform, charge=ChargeState.REFUNDED, retryable=False, member=member)
-
-
-class _KeyHeader(AuthBase):
-    """Puts the key into the one header that carries it, at the moment of sending.
-
-    No frame of ours holds the key while anything can fail, so no traceback, with locals or without, can show
-    it.
-    """
-
-    def __init__(self, variable: str, header: str, scheme: str) -> None:
-        self._variable, self._header, self._scheme = variable, header, scheme
-
-    def __call__(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
-        request.headers[self._header] = f"{self._scheme} {_key(self._variable)}".lstrip()
-        return request
 
 
 def _key(variable: str) -> str:
@@ -192,7 +178,8 @@ class HttpPlatform:
         self._met: tuple[PlatformInfo, Wire] | None = None
         #: How many requests may be in flight and who must wait, as the platform's answers have taught us.
         self.throttle = Throttle()
-        self._idle: list[requests.Session] = []
+        self._idle: list[HTTPAdapter] = []
+        self._urls: dict[str, str] = {}
         # Closes the sockets of a platform that was dropped and never closed.
         self._finalizer = weakref.finalize(self, _close_all, self._idle)
 
@@ -329,8 +316,8 @@ class HttpPlatform:
             if problem is not None:
                 raise NotSentError(problem, platform=self._name, member=member)
         headers = {**request.headers, **({} if request_id is None else {"Idempotency-Key": request_id})}
-        with self._session() as session:
-            outcome = self._send(session, request, headers, variable, request_id)
+        with self._connection() as adapter:
+            outcome = self._send(adapter, request, headers, variable, request_id)
         # Raised out here, so that no exception of requests, which holds the sent headers, becomes its
         # context.
         if isinstance(outcome, TransportError):
@@ -338,7 +325,8 @@ class HttpPlatform:
         return outcome
 
     def _heed(self, response: Response, credential: Credential) -> None:
-        """Hold this member's next request back where the platform says that no more is allowed for now."""
+        """Keep to the limits that a response states: their pace, and a wait where nothing is left for now."""
+        self.throttle.keep_to(credential.member, policies(response.headers))
         wait = exhausted_s(response.headers)
         if wait is not None:
             self.throttle.hold(credential.member, wait)
@@ -363,44 +351,54 @@ class HttpPlatform:
         return None
 
     @contextmanager
-    def _session(self) -> Iterator[requests.Session]:
-        """Lend a session to one thread at a time: as many connections as requests in flight, kept alive."""
+    def _connection(self) -> Iterator[HTTPAdapter]:
+        """Lend a connection to one thread at a time: as many as requests in flight, kept alive."""
         try:
-            session = self._idle.pop()
+            adapter = self._idle.pop()
         except IndexError:
-            session = new_session()
+            adapter = _adapter()
         try:
-            yield session
+            yield adapter
         finally:
-            self._idle.append(session)
+            self._idle.append(adapter)
 
     def _send(
         self,
-        session: requests.Session,
+        adapter: HTTPAdapter,
         request: Request,
         headers: Mapping[str, str],
         variable: str | None,
         request_id: str | None,
     ) -> Response | TransportError:
-        url = f"{self._url}/{request.path}" if request.path else self._url
         deadline = time.monotonic() + sum(self._timeouts)
         try:
-            reply = session.request(
-                request.method,
-                url,
-                data=request.body or None,
-                headers=dict(headers),
-                auth=None if variable is None else _KeyHeader(variable, self._key_header, self._key_scheme),
-                timeout=self._timeouts,
-                allow_redirects=False,
-                stream=True,
-            )
+            # Below a session of requests, which adds nothing but what is not wanted here (cookies, redirects, hooks,
+            # the environment's proxies and passwords) and takes as long as the exchange itself.
+            reply = adapter.send(self._prepared(request, headers, variable), stream=True, timeout=self._timeouts)
         except requests.RequestException as error:
             return self._no_answer(error, request_id)
         try:
             return self._receive(reply, deadline, variable, request_id)
         finally:
             reply.close()
+
+    def _prepared(self, request: Request, headers: Mapping[str, str], variable: str | None) -> requests.PreparedRequest:
+        """Return a request as it goes out, the key in the one header that carries it.
+
+        No frame of ours holds the key while anything can fail, so no traceback, with locals or without, can show it.
+        """
+        url = self._urls.get(request.path)
+        if url is None:
+            whole = f"{self._url}/{request.path}" if request.path else self._url
+            url = self._urls[request.path] = requests.Request(request.method, whole).prepare().url or whole
+        prepared = requests.PreparedRequest()
+        prepared.method, prepared.url, prepared.body = request.method, url, request.body or None
+        prepared.headers = CaseInsensitiveDict({**_HEADERS, "Accept": "*/*", **headers})
+        if request.method != "GET":
+            prepared.headers["Content-Length"] = str(len(request.body))
+        if variable is not None:
+            prepared.headers[self._key_header] = f"{self._key_scheme} {_key(variable)}".lstrip()
+        return prepared
 
     def _receive(
         self, reply: requests.Response, deadline: float, variable: str | None, request_id: str | None
@@ -562,6 +560,32 @@ def exhausted_s(headers: Mapping[str, str]) -> float | None:
     return max((t for r, t in _rate_limits(headers) if r == 0), default=None)
 
 
+def policies(headers: Mapping[str, str]) -> dict[float, int]:
+    """Return the limits a response states in ``ratelimit-policy``: seconds to the requests allowed in them.
+
+    Parameters
+    ----------
+    headers : mapping of str to str
+        Names in lower case; ``"burst";q=50;w=1, "daily";q=1000;w=86400`` or, in the older form, ``50;w=1``. Limits
+        counted in anything but requests are passed over.
+    """
+    found: dict[float, int] = {}
+    for policy in headers.get("ratelimit-policy", "").split(","):
+        quota = re.search(r"(?:^\s*|;\s*q=)(\d{1,9})\s*(?=$|;)", policy, re.ASCII)
+        window = re.search(r";\s*w=(\d{1,9})\s*(?=$|;)", policy, re.ASCII)
+        unit = re.search(r';\s*qu="?([a-z-]+)', policy, re.ASCII)
+        if (
+            quota
+            and window
+            and int(quota.group(1))
+            and int(window.group(1))
+            and (not unit or unit.group(1) == "requests")
+        ):
+            seconds, requests_allowed = float(window.group(1)), int(quota.group(1))
+            found[seconds] = min(requests_allowed, found.get(seconds, requests_allowed))
+    return found
+
+
 def _rate_limits(headers: Mapping[str, str]) -> list[tuple[float | None, float]]:
     """Return (requests left, seconds until there are more) of every limit a response states."""
     found: list[tuple[float | None, float]] = []
@@ -643,13 +667,17 @@ def new_session() -> requests.Session:
     session.trust_env = False
     # Members share a session, and one member's cookie must never go with another's key.
     session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
-    session.headers.update({"Accept-Encoding": "identity", "User-Agent": "ttca"})
+    session.headers.update(_HEADERS)
     for scheme in ("http://", "https://"):
-        session.mount(scheme, HTTPAdapter(pool_connections=1, pool_maxsize=1, max_retries=0))
+        session.mount(scheme, _adapter())
     return session
 
 
-def _close_all(idle: list[requests.Session]) -> None:
+def _adapter() -> HTTPAdapter:
+    return HTTPAdapter(pool_connections=1, pool_maxsize=1, max_retries=0)
+
+
+def _close_all(idle: list[HTTPAdapter]) -> None:
     while idle:
         idle.pop().close()
 

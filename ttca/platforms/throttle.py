@@ -6,19 +6,22 @@ import math
 import random
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 
 from ttca.errors import TransportError
 
 __all__ = ["Throttle"]
 
-# Requests in flight gained by a whole round of answers; at 1 a platform at its limit would refuse every other request.
-_GROWTH = 0.1
+# Requests in flight gained by a whole round of answers.
+_GROWTH = 0.5
 # The first wait where a platform says "too many" and not for how long; doubled each time in a row, up to the last.
 _FIRST_HOLD_S, _LAST_HOLD_S = 0.05, 5.0
 # Members on many machines who were told the same moment must not all come back in it.
-_JITTER, _MOST_JITTER_S = 0.05, 0.2
+_JITTER, _MOST_JITTER_S = 0.02, 0.2
+# Of a pace of more requests than this in one window the beginning is forgotten, which only makes it stricter.
+_MOST_REMEMBERED = 100_000
 _LOOK_AGAIN_S = 0.1
 
 
@@ -35,8 +38,9 @@ class Throttle:
     Notes
     -----
     Additive increase, multiplicative decrease (Chiu and Jain, 1989), on requests in flight: a 429 halves them, once for
-    all that were sent before it; every answer adds a tenth of its share of a round. Waits are per member, because
-    limits are per key. *Published* rule, *our* constants.
+    all that were sent before it; a round of answers adds half a request. Waits are per member, because limits are per
+    key. *Published* rule, *our* constants. A limit that the platform states is kept by a sliding window, which no
+    bucket or fixed window of the same numbers refuses.
     """
 
     def __init__(self, *, clock: Callable[[], float] = time.monotonic, rng: random.Random | None = None) -> None:
@@ -46,7 +50,9 @@ class Throttle:
         self._in_flight = 0
         self._sent = self._halved_at = 0
         self._held: dict[str, float] = {}
+        self._told_at: dict[str, int] = {}
         self._in_a_row: dict[str, int] = {}
+        self._paces: dict[str, dict[float, deque[float]]] = {}
 
     @property
     def limit(self) -> float:
@@ -77,16 +83,49 @@ class Throttle:
         """
         while not stopped():
             with self._changed:
-                wait = self._held.get(member, -math.inf) - self._clock()
+                wait = self._wait_s(member)
                 if wait <= 0:
                     if self._in_flight < self._limit:
-                        self._in_flight += 1
-                        self._sent += 1
-                        return self._sent
+                        return self._begin(member)
                     self._changed.wait(_LOOK_AGAIN_S)
                     continue
             sleep(wait)
         return None
+
+    def keep_to(self, member: str, limits: Mapping[float, int]) -> None:
+        """Send no more of this member's requests in any so many seconds than a platform states that it allows.
+
+        Parameters
+        ----------
+        member : str
+        limits : mapping of float to int
+            Seconds to requests.
+        """
+        paces = self._paces.get(member, {})
+        if {s: p.maxlen for s, p in paces.items()} == {s: min(n, _MOST_REMEMBERED) for s, n in limits.items()}:
+            return
+        if limits:
+            with self._changed:
+                known = self._paces.get(member, {})
+                self._paces[member] = {
+                    s: deque(known.get(s, ()), maxlen=min(n, _MOST_REMEMBERED)) for s, n in limits.items()
+                }
+
+    def _wait_s(self, member: str) -> float:
+        """Return the seconds until this member may send, 0 or less for now."""
+        now = self._clock()
+        waits = [self._held.get(member, -math.inf) - now]
+        for seconds, sent in self._paces.get(member, {}).items():
+            if len(sent) == sent.maxlen:
+                waits.append(sent[0] + seconds - now)
+        return max(waits)
+
+    def _begin(self, member: str) -> int:
+        for sent in self._paces.get(member, {}).values():
+            sent.append(self._clock())
+        self._in_flight += 1
+        self._sent += 1
+        return self._sent
 
     def leave(self, ticket: int, member: str, error: Exception | None = None) -> None:
         """Count a request as ended, and learn from how it ended.
@@ -132,14 +171,16 @@ class Throttle:
 
     def _refused(self, ticket: int, member: str, error: TransportError) -> None:
         wait = error.retry_after
-        if error.status == 429:
-            # Others of the same round are refused for the same reason: they say nothing new.
-            if ticket > self._halved_at:
-                self._limit = max(1.0, min(self._limit, self._in_flight + 1) / 2)
-                self._halved_at = self._sent
-            if wait is None:
-                times = self._in_a_row.get(member, 0)
-                wait = min(_FIRST_HOLD_S * 2.0 ** min(times, 30), _LAST_HOLD_S)
-                self._in_a_row[member] = times + 1
-        if wait is not None and error.retryable:
+        if error.status == 429 and ticket > self._halved_at:
+            self._limit = max(1.0, min(self._limit, self._in_flight + 1) / 2)
+            self._halved_at = self._sent
+        # Others of the same round are refused for the same reason, and say nothing new.
+        if ticket <= self._told_at.get(member, 0) or not error.retryable:
+            return
+        if wait is None and error.status == 429:
+            times = self._in_a_row.get(member, 0)
+            wait = min(_FIRST_HOLD_S * 2.0 ** min(times, 30), _LAST_HOLD_S)
+            self._in_a_row[member] = times + 1
+        if wait is not None:
+            self._told_at[member] = self._sent
             self.hold(member, wait)
