@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from proxies.runtime import give_back_memory
 from ttca.answers import Answers
 from ttca.blocks import check_block, seen
 from ttca.certificates import Certificate, certify, clopper_pearson_interval, count_right, count_right_at_most
@@ -462,6 +463,8 @@ class CollectiveAction:
         epoch = self._open_verification(sets) if people is None else "test"
         asker = self.queries if pool is None else pool
         purpose = "controls" if people is None else "test"
+        # Eleven conditions of photographs come next: what learning kept for itself would lie about beside them.
+        give_back_memory()
         measurement = measure(
             lambda images, owners: asker.ask(images, purpose=purpose, epoch=epoch, owners=owners.tolist()),
             on,

@@ -145,7 +145,7 @@ class PlatformSection:
     connect_timeout: float = 5.0
     read_timeout: float = 30.0
     max_batch: int = 64
-    options: dict[str, Any] = field(default_factory=dict)
+    options: dict[str, Any] = field(default_factory=dict, repr=False)
 
     def __post_init__(self) -> None:
         taken = sorted(set(self.options) & {f.name for f in fields(self)})

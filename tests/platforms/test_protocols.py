@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import tomllib
+from datetime import datetime
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from tests.platforms.scripted import CLASSES, IMAGE_SHAPE, images
+from tests.platforms.scripted import CLASSES, IMAGE_SHAPE, METADATA, images
 from ttca.answers import Answers, Status
 from ttca.errors import AnswerError, ChargeState, ConfigError, TransportError
 from ttca.images import Images
@@ -33,9 +34,9 @@ def model(pixels: Images) -> NDArray[np.float64]:
     return shares
 
 
-def options_of(protocol: str) -> dict[str, Any]:
+def options_of(protocol: str, platform: LocalPlatform | None = None) -> dict[str, Any]:
     """Return what a client of our own serving half is told."""
-    told = how_to_ask(local(), protocol)
+    told = how_to_ask(platform or local(), protocol)
     return {"classes": told["classes"], **({"model": "m"} if "model" in told else {}), **told["options"]}
 
 
@@ -74,8 +75,8 @@ def test_each_protocol_says_what_the_model_says(protocol: str, way: dict[str, An
     if way.get("send") == "b64":
         # The metadata of our own server asks for levels; it reads files all the same, as KServe V1.
         protocol = "kserve-v1"
-    options = {**options_of(protocol), **way}
     inside = local(**BEHAVIOURS[behaviour])
+    options = {**options_of(protocol, inside), **way}
     asked = images(8, seed=3)
     expected = inside.attempt(asked, ADA, request_id="0")
     with (
@@ -89,6 +90,8 @@ def test_each_protocol_says_what_the_model_says(protocol: str, way: dict[str, An
     np.testing.assert_array_equal(got.status, expected.status)
     np.testing.assert_array_equal(got.labels, expected.labels)
     np.testing.assert_allclose(got.scores, expected.scores, atol=1e-7)
+    if behaviour == "rounded":
+        np.testing.assert_allclose(got.resolution, expected.resolution, atol=1e-7)
 
 
 def test_every_protocol_is_served() -> None:
@@ -181,7 +184,9 @@ def said(wire: Wire, message: Any, n: int = 1) -> Answers:
     return wire.parse(Response(200, {}, body, "p", "r"), n)
 
 
-TORCHSERVE = agreed("torchserve", model="m", refused_labels=["no face"], refused_errors=["no face found"])
+TORCHSERVE = agreed(
+    "torchserve", model="m", refused_labels=["no face", "zu trüb"], refused_errors=["no face found", "für ein"]
+)
 
 
 @pytest.mark.parametrize(
@@ -210,6 +215,9 @@ TORCHSERVE = agreed("torchserve", model="m", refused_labels=["no face"], refused
         ("no face", -1, [np.nan] * 3),
         ({"no face": 0.9, "cat": 0.1}, -1, [np.nan] * 3),
         ({"cat": 0.9, "no face": 0.1}, 0, [0.9, np.nan, np.nan]),
+        ({"cat": 0.6, "no face": 0.3, "zu trüb": 0.1}, 0, [0.6, np.nan, np.nan]),
+        ({"error": "Für ein Gesicht zu dunkel"}, -1, [np.nan] * 3),
+        ({"refused": True}, -1, [np.nan] * 3),
         ({"error": "No face found in image"}, -1, [np.nan] * 3),
     ],
 )
@@ -258,6 +266,28 @@ def test_what_is_no_answer_is_never_a_label(message: Any) -> None:
     assert not caught.value.retryable
 
 
+def test_numbers_that_are_names_are_never_taken_for_indices() -> None:
+    """With classes named 1 to 5, the number 1 may mean the first or the second: that is no label."""
+    years = agreed("torchserve", model="m", classes=["1", "2", "3", "4", "5"])
+    assert said(years, b'"1"').labels.tolist() == [0]
+    for ambiguous in (1, {"label": 1, "score": 0.9}, [[1, 0.9]]):
+        with pytest.raises(AnswerError):
+            said(years, ambiguous)
+    digits = agreed("torchserve", model="m", classes=[str(d) for d in range(10)])
+    assert said(digits, 7).labels.tolist() == said(digits, {"7": 0.9}).labels.tolist() == [7]
+
+
+@pytest.mark.parametrize("protocol", ["kserve-v2", "kserve-v1"])
+def test_an_error_with_status_200_refuses_where_the_options_name_it(protocol: str) -> None:
+    """Formats of batches read refusals of a single image too."""
+    metadata = {"v1/models/m": {}, "v2/models/m": METADATA, "v2": {}}
+    wire = agreed(protocol, metadata, model="m", refused_errors=["no face"])
+    assert said(wire, {"error": "No face found"}).status.tolist() == [Status.REFUSED]
+    for message, n in (({"error": "No face found"}, 2), ({"error": "out of memory"}, 1)):
+        with pytest.raises(AnswerError):
+            said(wire, message, n)
+
+
 def test_a_refusal_by_status_is_an_answer_of_one_image_and_an_error_of_many() -> None:
     """An error of the image refuses where the options name its text; of keys, limits and outages never."""
     refusal = Response(400, {}, b'{"message": "NO FACE FOUND"}', "p")
@@ -270,6 +300,8 @@ def test_a_refusal_by_status_is_an_answer_of_one_image_and_an_error_of_many() ->
     assert table.refuses(Response(400, {}, b'{"error": {"code": "no_face"}}', "p"))
     assert not table.refuses(Response(400, {}, b'{"error": "no face"}', "p"))
     assert not table.refuses(Response(400, {}, b"<html>", "p"))
+    for status in (401, 403, 404, 408, 429, 500, 503):
+        assert not table.refuses(Response(status, {}, b'{"error": {"code": "rate limit exceeded"}}', "p"))
 
 
 def test_logits_become_probabilities_only_where_all_are_said() -> None:
@@ -345,6 +377,7 @@ def test_tensorflow_serving_takes_files_where_the_input_is_a_string() -> None:
         (tf_metadata(), {"input_name": "y"}, "'y'"),
         (tf_metadata(), {"scores_output": "y"}, "'y'"),
         (tf_metadata(y={}), {}, "input_name"),
+        ({"v1/models/m": {"name": "m", "ready": False}}, {}, "ready"),
         ({"v1/models/m/metadata": {}}, {"image_shape": None}, "image_shape"),
     ],
 )
@@ -502,6 +535,19 @@ def test_a_table_may_ask_about_many_images_at_once() -> None:
         ({"headers": {"A": 1}}, "texts"),
         ({"path": "classify?api_key=s3cret-value"}, "not shown"),
         ({"path": "a b"}, "without spaces"),
+        ({"path": "v1/{model}/x"}, "model"),
+        ({"headers": {"X-Client": "Bearer s3cret-value"}}, "key_header"),
+        ({"headers": {"X-Api-Key": "s3cret-value", "A": 1}}, "texts"),
+        ({"headers": "X-Api-Key: s3cret-value"}, "headers"),
+        ({"headers": {"Host": "another"}}, "transport"),
+        ({"headers": {"Transfer-Encoding": "chunked"}}, "transport"),
+        ({"send": "multipart", "fields": {"api_key": "s3cret-value"}}, "api_key"),
+        ({"send": "multipart", "fields": {"api_key": "s3cret-value", "k": 3}}, "texts"),
+        ({"send": "json", "body": {"image": "{image}", "auth": {"token": "s3cret-value"}}}, "token"),
+        ({"send": "json", "body": {"image": "{image}", "at": datetime(2026, 1, 1)}}, "date"),
+        ({"image_as": "levels"}, "Remove one"),
+        ({"field": "file"}, "Remove one"),
+        ({"refused_statuses": [429]}, "between 400"),
         ({"label": "a["}, "JMESPath"),
         ({"names": "a"}, "beside names"),
         ({"refused_statuses": [200]}, "between 400"),

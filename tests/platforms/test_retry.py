@@ -17,7 +17,7 @@ from ttca.errors import AnswerError, ChargeState, ConfigError, ImageError, Trans
 from ttca.images import Images
 from ttca.platforms.base import Credential, PlatformInfo
 from ttca.platforms.retry import RetryPolicy, ask
-from ttca.platforms.throttle import Throttle
+from ttca.platforms.throttle import Throttle, lane
 
 
 @dataclass
@@ -219,7 +219,7 @@ def test_an_ask_waits_where_an_answer_said_that_nothing_is_left() -> None:
         throttle = Throttle(clock=time.clock)
 
         def attempt(self, images: Images, credential: Credential, *, request_id: str) -> Answers:
-            self.throttle.hold(credential.member, 5.0)
+            self.throttle.hold(lane(self, credential), 5.0)
             return Answers.from_labels(np.zeros(len(images), np.int64), 2)
 
     answers = ask(Exhausted(), np.zeros((3, 2, 2, 3), np.uint8), Credential("ada"), policy=policy(time))

@@ -24,6 +24,7 @@ from ttca.errors import ChargeState, ConfigError, TransportError
 from ttca.images import Images
 from ttca.platforms.base import PlatformInfo
 from ttca.platforms.server import background_app
+from ttca.platforms.throttle import Throttle
 from ttca.pooling.contribute import Contribution, HubError, contribute
 from ttca.pooling.hub import create_hub
 from ttca.pooling.leases import AuditPlan, LeaseDesk
@@ -312,6 +313,30 @@ def test_a_platform_at_its_limit_is_no_reason_to_give_up(house: House, member: C
 
     done = member("ada", ScriptedPlatform(refusing), size=4, concurrency=2)
     assert done.answered == done.queries == house.ledger.balances()[0].answered > 20
+
+
+def test_a_platform_that_refuses_for_ever_ends_a_contribution(
+    house: House, member: Callable[..., Contribution]
+) -> None:
+    """A key that is always told to come back at once is neither asked in a hot loop nor for ever."""
+
+    def refusing(number: int, images: Images) -> Answers:
+        raise TransportError(
+            "too many", platform="p", charge=ChargeState.REFUNDED, retryable=True, retry_after=0.0, status=429
+        )
+
+    passed = [0.0]
+
+    def sleep(seconds: float) -> None:
+        passed[0] += seconds
+
+    platform = ScriptedPlatform(refusing)
+    platform.throttle = Throttle(clock=lambda: passed[0])  # type: ignore[attr-defined]
+    with pytest.raises(TransportError, match="too many"):
+        member("ada", platform, size=4, concurrency=1, sleep=sleep)
+    assert passed[0] > 60
+    assert platform.queries <= 4 * 110
+    assert house.ledger.balances()[0].charged == 0
 
 
 def test_a_body_that_is_too_large_is_refused(house: House) -> None:

@@ -804,16 +804,16 @@ def test_the_time_told_beforehand_follows_the_pace_so_far(ledger: Ledger) -> Non
 
 def test_a_request_asleep_wakes_when_the_asking_ends(ledger: Ledger) -> None:
     """A request that was told to come back in a minute does not keep a failed asking open for that minute."""
-    asleep = threading.Event()
+    both_sent = threading.Barrier(2)
 
     def script(number: int, images: Images) -> Answers:
+        if number:
+            both_sent.wait(30)
         if number == 1:
-            asleep.set()
             error = transport_error(ChargeState.REFUNDED, status=429)
             error.retry_after = 50.0
             raise error
         if number:
-            assert asleep.wait(30)
             raise transport_error(ChargeState.REFUNDED, retryable=False, status=401)
         return truth(images)
 

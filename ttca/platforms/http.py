@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import email.utils
+import html
 import ipaddress
+import json
 import math
 import os
 import re
@@ -15,7 +17,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from http.cookiejar import DefaultCookiePolicy
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 import numpy as np
 import requests
@@ -27,18 +29,16 @@ from ttca.answers import Answers
 from ttca.errors import AnswerError, ChargeState, ConfigError, ImageError, TransportError
 from ttca.images import Images, check_images
 from ttca.platforms.base import Credential, PlatformInfo
-from ttca.platforms.protocols import Request, Response, Wire, create_protocol
+from ttca.platforms.protocols import TRANSPORT_HEADERS, Request, Response, Wire, create_protocol
 from ttca.platforms.protocols.reading import excerpt
 from ttca.platforms.retry import RetryPolicy
-from ttca.platforms.throttle import Throttle
+from ttca.platforms.throttle import Throttle, lane
 
 __all__ = ["HttpPlatform", "NotSentError", "checked_url", "new_session", "retry_after_s"]
 
 _KEY_VARIABLE = re.compile(r"TTCA_KEY_[A-Za-z0-9_]+")
 _VISIBLE_ASCII = re.compile(r"[\x21-\x7e]+")
 _TOKEN = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
-# Headers the transport itself writes.
-_OURS = frozenset({"host", "content-length", "content-type", "transfer-encoding", "idempotency-key", "connection"})
 _HOST = re.compile(r"[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?|[0-9A-Fa-f:.]+")
 # Shorter keys are cleaned from messages only: masking them in a body would garble it by chance.
 _MASKABLE_KEY = 8
@@ -163,7 +163,7 @@ class HttpPlatform:
                 f"Expected key_header as a header's name and key_scheme as a word, got {excerpt(key_header, 40)!r} and "
                 "a key_scheme not shown here. Correct them; the key itself goes into the variable."
             )
-        if key_header.lower() in _OURS:
+        if key_header.lower() in {*TRANSPORT_HEADERS, "content-type"}:
             raise ConfigError(f"Expected key_header as a header of the key alone, got {key_header}. Correct it.")
         self._classes = tuple(classes)
         self._protocol_name, self._model = protocol, model
@@ -173,11 +173,11 @@ class HttpPlatform:
         self._key_variable, self._key_header, self._key_scheme = key_variable, key_header, key_scheme
         self._timeouts = (connect_timeout, read_timeout)
         self._max_batch, self._max_response_bytes = max_batch, max_response_bytes
-        self._metadata_retry = metadata_retry or RetryPolicy(attempts=3, deadline_s=30.0)
+        self._metadata_retry = metadata_retry or RetryPolicy(attempts=3, deadline_s=30.0, most_refusals=2)
         self._lock = threading.Lock()
         self._met: tuple[PlatformInfo, Wire] | None = None
         #: How many requests may be in flight and who must wait, as the platform's answers have taught us.
-        self.throttle = Throttle()
+        self.throttle = Throttle(self._name)
         self._idle: list[HTTPAdapter] = []
         self._urls: dict[str, str] = {}
         # Closes the sockets of a platform that was dropped and never closed.
@@ -186,6 +186,11 @@ class HttpPlatform:
     def __repr__(self) -> str:
         model = "" if self._model is None else f", model={self._model!r}"
         return f"HttpPlatform({self._url!r}, protocol={self._protocol_name!r}{model})"
+
+    @property
+    def key_variable(self) -> str | None:
+        """The name of the variable with the key of all who bring none of their own."""
+        return self._key_variable
 
     def __enter__(self) -> HttpPlatform:
         return self
@@ -241,7 +246,7 @@ class HttpPlatform:
         request = wire.request(checked, request_id=request_id)
         try:
             response = self._exchange(request, variable, request_id=request_id, member=credential.member)
-            self._heed(response, credential)
+            self._heed(response, lane(self, credential))
             if response.status == 200:
                 return wire.parse(response, len(checked))
             if not wire.refuses(response):
@@ -324,12 +329,12 @@ class HttpPlatform:
             raise outcome
         return outcome
 
-    def _heed(self, response: Response, credential: Credential) -> None:
+    def _heed(self, response: Response, whose: str) -> None:
         """Keep to the limits that a response states: their pace, and a wait where nothing is left for now."""
-        self.throttle.keep_to(credential.member, policies(response.headers))
+        self.throttle.keep_to(whose, policies(response.headers))
         wait = exhausted_s(response.headers)
         if wait is not None:
-            self.throttle.hold(credential.member, wait)
+            self.throttle.hold(whose, wait)
 
     def _key_problem(self, variable: str) -> str | None:
         """Return what is wrong with a key, never the key."""
@@ -480,7 +485,7 @@ class HttpPlatform:
         ``otherwise``: the seconds to wait that the protocol's own words ask for, where no header does.
         """
         status = response.status
-        wait = retry_after_s(response.headers, now=time.time())
+        wait = retry_after_s(response.headers, now=time.time(), limited=status == 429)
         wait = otherwise if wait is None else wait
         said = f" ({_gist(response.body)})" if response.body.strip() else ""
         got = f"Expected an answer from {self._url}, got status {status}{said}."
@@ -520,16 +525,19 @@ _BAD_VARIABLE = (
 )
 
 
-def retry_after_s(headers: Mapping[str, str], *, now: float) -> float | None:
+def retry_after_s(headers: Mapping[str, str], *, now: float, limited: bool = True) -> float | None:
     """Return the seconds a platform asks to wait, or None where it does not say.
 
     Parameters
     ----------
     headers : mapping of str to str
         Names in lower case. Read in this order: ``retry-after-ms``; ``retry-after`` in seconds or as an HTTP
-        date; ``ratelimit`` (``t=``) and ``ratelimit-reset`` in seconds, on a response that has them.
+        date; the forms of ``ratelimit``.
     now : float
         Seconds since 1970 by our clock, for dates; the response's own ``date`` is preferred.
+    limited : bool
+        Whether it says "too many": only then do the ``ratelimit`` headers, which gateways add to any response, say
+        when to come back.
     """
     milliseconds = _seconds(headers.get("retry-after-ms"))
     if milliseconds is not None:
@@ -544,6 +552,8 @@ def retry_after_s(headers: Mapping[str, str], *, now: float) -> float | None:
             # The server's own clock, where it gives it: ours may be minutes off.
             server_now = _timestamp(headers.get("date", ""))
             return max(0.0, at - (now if server_now is None else server_now))
+    if not limited:
+        return None
     resets = [t for r, t in _rate_limits(headers) if not r]
     return max(resets) if resets else None
 
@@ -733,11 +743,24 @@ def _is_certificate_error(error: requests.RequestException) -> bool:
 
 
 def _masked(text: str, variable: str | None) -> str:
-    key = "" if variable is None else _key(variable)
-    return text.replace(key, "[key]") if key else text
+    for form in _forms(variable):
+        text = text.replace(form, "[key]")
+    return text
 
 
 def _masked_bytes(body: bytes, variable: str | None) -> bytes:
     """Return the body with an echoed key masked at its own length, because sizes must stay true."""
+    for form in _forms(variable, _MASKABLE_KEY):
+        body = body.replace(form.encode(), b"*" * len(form))
+    return body
+
+
+def _forms(variable: str | None, at_least: int = 1) -> list[str]:
+    """Return how a key may be written where a platform echoes it: as it is, and escaped for JSON, URLs and HTML."""
     key = "" if variable is None else _key(variable)
-    return body.replace(key.encode(), b"*" * len(key)) if len(key) >= _MASKABLE_KEY else body
+    if len(key) < at_least:
+        return []
+    slashed = json.dumps(key)[1:-1].replace("/", "\\/")
+    codes = ("".join(c if c.isalnum() else f"\\u{ord(c):04{x}}" for c in key) for x in "xX")
+    forms = {key, json.dumps(key)[1:-1], slashed, quote(key, safe=""), html.escape(key), *codes}
+    return sorted(forms, key=len, reverse=True)

@@ -296,6 +296,11 @@ class LocalPlatform:
         return self._info
 
     @property
+    def resolution(self) -> float:
+        """The step to which it rounds its scores, 0 where they are exact."""
+        return 0.0 if self._decimals is None else 10.0**-self._decimals
+
+    @property
     def processed(self) -> int:
         """Images the model has run on so far: what a platform's own log would count."""
         with self._lock:
@@ -401,8 +406,7 @@ class LocalPlatform:
             order = np.argsort(-rows, axis=1, kind="stable")
             scores = scores.copy()
             np.put_along_axis(scores, order[:, self._top_k :], np.nan, axis=1)
-        resolution = 0.0 if self._decimals is None else 10.0**-self._decimals
-        exact = Answers.from_scores(scores, resolution=resolution)
+        exact = Answers.from_scores(scores, resolution=self.resolution)
         return Answers(exact.status, labels, exact.scores, exact.resolution)
 
     def _normal(self, image: NDArray[np.uint8], classes: int) -> NDArray[np.float64]:

@@ -7,14 +7,13 @@ import time
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from typing import TypeVar
 
 from ttca.answers import Answers
 from ttca.errors import AnswerError, ConfigError, TransportError
 from ttca.images import Images, check_images
 from ttca.platforms.base import Credential, Platform
-from ttca.platforms.throttle import Throttle
+from ttca.platforms.throttle import come_back, lane, throttle_of
 
 __all__ = ["RetryPolicy", "ask"]
 
@@ -28,7 +27,8 @@ class RetryPolicy:
     Parameters
     ----------
     attempts : int
-        The most attempts, the first included. A 429 is not one: the platform is well, and says when to come.
+        The most attempts, the first included; 1 for no retries at all. A 429 is not one: the platform is well, and
+        says when to come.
     deadline_s : float
         Seconds after which no further attempt begins, waits included, other than those after a 429.
     base_s, cap_s : float
@@ -67,13 +67,15 @@ class RetryPolicy:
             if not getattr(self, name) >= 0:
                 raise ConfigError(f"Expected {name} in seconds, 0 or more, got {getattr(self, name)}. Correct it.")
 
-    def run(self, once: Callable[[int], T]) -> T:
+    def run(self, once: Callable[[int], T], *, in_line: Callable[[], float] = lambda: 0.0) -> T:
         """Return ``once(1)``, or of a later attempt where the earlier ones may be retried.
 
         Parameters
         ----------
         once : callable
             Makes one attempt; gets its number, from 1.
+        in_line : callable
+            Seconds that attempts so far have waited for their turn, which are no time of the request's.
 
         Raises
         ------
@@ -91,16 +93,21 @@ class RetryPolicy:
                 error.attempt = number
                 if error.retryable and (error.retry_after or 0.0) > self.longest_wait_s:
                     error.retryable = False
-                    error.args = (f"{error.args[0]} {self._come_back(error.retry_after or 0.0)}", *error.args[1:])
+                    error.args = (
+                        f"{error.args[0]} {come_back(error.retry_after or 0.0, self.longest_wait_s)}",
+                        *error.args[1:],
+                    )
                 refused = error.status == 429
                 refusals += refused
                 if not error.retryable or refusals > self.most_refusals or number - refusals >= self.attempts:
+                    raise
+                if self.attempts == 1:
                     raise
                 wait = self.wait_s(refusals if refused else number - refusals, error.retry_after)
                 if refused:
                     # A turn that was not given is no time of this request's.
                     began += self.clock() - tried_at + wait
-                elif self.clock() - began + wait > self.deadline_s:
+                elif self.clock() - began - in_line() + wait > self.deadline_s:
                     raise
             self.sleep(wait)
 
@@ -110,16 +117,6 @@ class RetryPolicy:
             # Members told the same moment must not all come back in it.
             return retry_after + self.rng.uniform(0.0, self.base_s)
         return self.rng.uniform(0.0, min(self.cap_s, self.base_s * 2.0 ** min(attempt - 1, 60)))
-
-    def _come_back(self, retry_after: float) -> str:
-        if retry_after > 10 * 365 * 86400:
-            when = "years from now"
-        else:
-            when = f"after {datetime.fromtimestamp(time.time() + retry_after, UTC):%Y-%m-%d %H:%M:%S} UTC"
-        return (
-            f"It asks to wait {retry_after:.0f} s, longer than the {self.longest_wait_s:g} s we wait here. "
-            f"Run this again {when}."
-        )
 
 
 def ask(
@@ -163,12 +160,21 @@ def ask(
     parts: list[Answers] = []
     last: TransportError | None = None
     down, answered = False, 0
+    throttle, whose = throttle_of(platform, clock=policy.clock), lane(platform, credential)
+
+    def send(batch: Images, request_id: str) -> Answers:
+        def once(_: int) -> Answers:
+            with throttle.slot(whose, longest_s=policy.longest_wait_s, sleep=policy.sleep):
+                return platform.attempt(batch, credential, request_id=request_id)
+
+        return policy.run(once)
+
     for start in range(0, len(checked), info.max_batch):
         batch = checked[start : start + info.max_batch]
         part = Answers.failed(len(batch), len(info.classes))
         if not down:
             try:
-                part = _send(platform, batch, credential, policy, f"{base}-{start}")
+                part = send(batch, f"{base}-{start}")
                 answered += 1
             except TransportError as error:
                 last = error
@@ -177,14 +183,3 @@ def ask(
     if last is not None and answered == 0:
         raise last
     return Answers.concatenate(parts, classes=len(info.classes))
-
-
-def _send(platform: Platform, batch: Images, credential: Credential, policy: RetryPolicy, request_id: str) -> Answers:
-    # A platform over HTTP knows when its answers' headers said that no more is allowed for now.
-    throttle: Throttle = getattr(platform, "throttle", None) or Throttle(clock=policy.clock)
-
-    def once(_: int) -> Answers:
-        with throttle.slot(credential.member, sleep=policy.sleep):
-            return platform.attempt(batch, credential, request_id=request_id)
-
-    return policy.run(once)

@@ -289,6 +289,10 @@ def how_to_ask(platform: Platform, protocol: str, *, model: str | None = None) -
     options = dict(_TOLD.get(protocol, {}))
     if protocol not in _HAS_METADATA:
         options["image_shape"] = list(info.image_shape)
+    step = getattr(platform, "resolution", 0.0)
+    if step and protocol != "kserve-v2":
+        # KServe V2 says it with every answer.
+        options["resolution"] = step
     named = {"model": info.name if model is None else model} if protocol in _NAMES_A_MODEL else {}
     return {"protocol": protocol, **named, "classes": list(info.classes), "options": options}
 

@@ -9,10 +9,13 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from datetime import UTC, datetime
+from typing import Any
 
-from ttca.errors import TransportError
+from ttca.errors import ChargeState, TransportError
+from ttca.platforms.base import Credential, Platform
 
-__all__ = ["Throttle"]
+__all__ = ["Throttle", "come_back", "lane", "throttle_of"]
 
 # Requests in flight gained by a whole round of answers.
 _GROWTH = 0.5
@@ -20,9 +23,29 @@ _GROWTH = 0.5
 _FIRST_HOLD_S, _LAST_HOLD_S = 0.05, 5.0
 # Members on many machines who were told the same moment must not all come back in it.
 _JITTER, _MOST_JITTER_S = 0.02, 0.2
-# Of a pace of more requests than this in one window the beginning is forgotten, which only makes it stricter.
+# Stated limits of more requests than this are not kept count of: a 429 will tell.
 _MOST_REMEMBERED = 100_000
 _LOOK_AGAIN_S = 0.1
+
+
+def lane(platform: Platform, credential: Credential) -> str:
+    """Return whose limits a request falls under: the *name* of its key's variable, empty where there is no key."""
+    return credential.key_variable or getattr(platform, "key_variable", None) or ""
+
+
+def throttle_of(platform: Platform, *, clock: Callable[[], float] = time.monotonic) -> Throttle:
+    """Return the platform's own throttle, which its answers' headers also teach, or a new one."""
+    own: Throttle | None = getattr(platform, "throttle", None)
+    return own if own is not None else Throttle(platform.info.name, clock=clock)
+
+
+def come_back(wait_s: float, longest_s: float) -> str:
+    """Return the sentence that says when to come back after a wait that is too long to be waited out here."""
+    if wait_s > 10 * 365 * 86400:
+        when = "years from now"
+    else:
+        when = f"after {datetime.fromtimestamp(time.time() + wait_s, UTC):%Y-%m-%d %H:%M:%S} UTC"
+    return f"It asks to wait {wait_s:.0f} s, longer than the {longest_s:g} s we wait here. Run this again {when}."
 
 
 class Throttle:
@@ -30,6 +53,8 @@ class Throttle:
 
     Parameters
     ----------
+    name : str
+        The platform's, for errors.
     clock : callable
         Monotonic seconds; tests pass their own.
     rng : random.Random, optional
@@ -38,12 +63,19 @@ class Throttle:
     Notes
     -----
     Additive increase, multiplicative decrease (Chiu and Jain, 1989), on requests in flight: a 429 halves them, once for
-    all that were sent before it; a round of answers adds half a request. Waits are per member, because limits are per
-    key. *Published* rule, *our* constants. A limit that the platform states is kept by a sliding window, which no
-    bucket or fixed window of the same numbers refuses.
+    all that were sent before it; a round of answers adds half a request. *Published* rule, *our* constants. Waits and
+    stated limits are per *lane* (:func:`lane`), because platforms count by key. A stated limit is kept by a sliding
+    window over the requests sent since it was first stated, which is stricter than a bucket or a fixed window.
     """
 
-    def __init__(self, *, clock: Callable[[], float] = time.monotonic, rng: random.Random | None = None) -> None:
+    def __init__(
+        self,
+        name: str = "the platform",
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        rng: random.Random | None = None,
+    ) -> None:
+        self._name = name
         self._clock, self._rng = clock, rng or random.Random()
         self._changed = threading.Condition()
         self._limit = math.inf
@@ -61,16 +93,19 @@ class Throttle:
 
     def enter(
         self,
-        member: str,
+        lane: str,
         *,
+        longest_s: float = 60.0,
         sleep: Callable[[float], None] = time.sleep,
         stopped: Callable[[], bool] = lambda: False,
     ) -> int | None:
-        """Wait until this member may send, and count the request as in flight.
+        """Wait until this lane may send, and count the request as in flight.
 
         Parameters
         ----------
-        member : str
+        lane : str
+        longest_s : float
+            The longest wait that the platform may have asked for.
         sleep : callable
             Seconds to wait; may return early.
         stopped : callable
@@ -80,79 +115,63 @@ class Throttle:
         -------
         int or None
             What :meth:`leave` needs; None where it was stopped.
+
+        Raises
+        ------
+        TransportError
+            If the wait would be longer than ``longest_s``; refunded, for nothing was sent, and it says when to come
+            back.
         """
         while not stopped():
             with self._changed:
-                wait = self._wait_s(member)
+                wait = self.wait_s(lane)
                 if wait <= 0:
                     if self._in_flight < self._limit:
-                        return self._begin(member)
+                        return self._begin(lane)
                     self._changed.wait(_LOOK_AGAIN_S)
                     continue
+            if wait > longest_s + _MOST_JITTER_S:
+                raise TransportError(
+                    f"Expected room for another request, got a limit that leaves none. {come_back(wait, longest_s)}",
+                    platform=self._name,
+                    charge=ChargeState.REFUNDED,
+                    retryable=False,
+                    retry_after=wait,
+                )
             sleep(wait)
         return None
 
-    def keep_to(self, member: str, limits: Mapping[float, int]) -> None:
-        """Send no more of this member's requests in any so many seconds than a platform states that it allows.
-
-        Parameters
-        ----------
-        member : str
-        limits : mapping of float to int
-            Seconds to requests.
-        """
-        paces = self._paces.get(member, {})
-        if {s: p.maxlen for s, p in paces.items()} == {s: min(n, _MOST_REMEMBERED) for s, n in limits.items()}:
-            return
-        if limits:
-            with self._changed:
-                known = self._paces.get(member, {})
-                self._paces[member] = {
-                    s: deque(known.get(s, ()), maxlen=min(n, _MOST_REMEMBERED)) for s, n in limits.items()
-                }
-
-    def _wait_s(self, member: str) -> float:
-        """Return the seconds until this member may send, 0 or less for now."""
-        now = self._clock()
-        waits = [self._held.get(member, -math.inf) - now]
-        for seconds, sent in self._paces.get(member, {}).items():
-            if len(sent) == sent.maxlen:
-                waits.append(sent[0] + seconds - now)
-        return max(waits)
-
-    def _begin(self, member: str) -> int:
-        for sent in self._paces.get(member, {}).values():
-            sent.append(self._clock())
-        self._in_flight += 1
-        self._sent += 1
-        return self._sent
-
-    def leave(self, ticket: int, member: str, error: Exception | None = None) -> None:
+    def leave(self, ticket: int, lane: str, error: Exception | None = None, *, sent: bool = True) -> None:
         """Count a request as ended, and learn from how it ended.
 
         Parameters
         ----------
         ticket : int
             What :meth:`enter` returned.
-        member : str
-            Who paid.
+        lane : str
         error : Exception, optional
             What it ended with, if not with an answer.
+        sent : bool
+            False where nothing was sent after all: nothing is learned, and its place in a stated limit is free again.
         """
         with self._changed:
             self._in_flight -= 1
-            if error is None:
-                self._in_a_row.pop(member, None)
+            if not sent:
+                for times in self._paces.get(lane, {}).values():
+                    if times:
+                        times.pop()
+            elif error is None:
+                self._in_a_row.pop(lane, None)
                 if self._limit < math.inf:
                     self._limit += _GROWTH / self._limit
             elif isinstance(error, TransportError):
-                self._refused(ticket, member, error)
+                self._refused(ticket, lane, error)
             self._changed.notify()
 
     @contextmanager
-    def slot(self, member: str, *, sleep: Callable[[float], None] = time.sleep) -> Iterator[None]:
-        """Wait until this member may send; what the body raises, or that it does not, is how the request ended."""
-        ticket = self.enter(member, sleep=sleep)
+    def slot(self, lane: str, **waiting: Any) -> Iterator[None]:
+        """Enter, and leave with what the body raises; None and arguments as for :meth:`enter`."""
+        ticket = self.enter(lane, **waiting)
         problem: Exception | None = None
         try:
             yield
@@ -161,26 +180,61 @@ class Throttle:
             raise
         finally:
             if ticket is not None:
-                self.leave(ticket, member, problem)
+                self.leave(ticket, lane, problem)
 
-    def hold(self, member: str, seconds: float) -> None:
-        """Let this member's next request wait so long."""
+    def hold(self, lane: str, seconds: float) -> None:
+        """Let this lane's next request wait so long."""
         until = self._clock() + seconds + self._rng.uniform(0.0, min(_JITTER * seconds, _MOST_JITTER_S))
         with self._changed:
-            self._held[member] = max(until, self._held.get(member, -math.inf))
+            self._held[lane] = max(until, self._held.get(lane, -math.inf))
 
-    def _refused(self, ticket: int, member: str, error: TransportError) -> None:
+    def keep_to(self, lane: str, limits: Mapping[float, int]) -> None:
+        """Send no more of this lane's requests in any so many seconds than a platform states that it allows.
+
+        Parameters
+        ----------
+        lane : str
+        limits : mapping of float to int
+            Seconds to requests. Limits of so many requests that nobody here comes near are passed over.
+        """
+        limits = {seconds: n for seconds, n in limits.items() if n <= _MOST_REMEMBERED}
+        if not limits or {s: times.maxlen for s, times in self._paces.get(lane, {}).items()} == limits:
+            return
+        with self._changed:
+            known = self._paces.get(lane, {})
+            self._paces[lane] = {s: deque(known.get(s, ()), maxlen=n) for s, n in limits.items()}
+
+    def wait_s(self, lane: str) -> float:
+        """Return the seconds until this lane may send, 0 or less for now, whatever is in flight."""
+        now = self._clock()
+        with self._changed:
+            waits = [self._held.get(lane, -math.inf) - now]
+            for seconds, times in self._paces.get(lane, {}).items():
+                if len(times) == times.maxlen:
+                    waits.append(times[0] + seconds - now)
+        return max(waits)
+
+    def _begin(self, lane: str) -> int:
+        for times in self._paces.get(lane, {}).values():
+            times.append(self._clock())
+        self._in_flight += 1
+        self._sent += 1
+        return self._sent
+
+    def _refused(self, ticket: int, lane: str, error: TransportError) -> None:
         wait = error.retry_after
         if error.status == 429 and ticket > self._halved_at:
             self._limit = max(1.0, min(self._limit, self._in_flight + 1) / 2)
             self._halved_at = self._sent
         # Others of the same round are refused for the same reason, and say nothing new.
-        if ticket <= self._told_at.get(member, 0) or not error.retryable:
+        if ticket <= self._told_at.get(lane, 0) or not error.retryable:
             return
-        if wait is None and error.status == 429:
-            times = self._in_a_row.get(member, 0)
-            wait = min(_FIRST_HOLD_S * 2.0 ** min(times, 30), _LAST_HOLD_S)
-            self._in_a_row[member] = times + 1
+        if error.status == 429:
+            times = self._in_a_row.get(lane, 0)
+            self._in_a_row[lane] = times + 1
+            doubled = min(_FIRST_HOLD_S * 2.0 ** min(times, 30), _LAST_HOLD_S)
+            # A platform that keeps saying "at once" is not believed for long.
+            wait = doubled if wait is None else max(wait, doubled if times else 0.0)
         if wait is not None:
-            self._told_at[member] = self._sent
-            self.hold(member, wait)
+            self._told_at[lane] = self._sent
+            self.hold(lane, wait)

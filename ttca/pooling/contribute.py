@@ -28,7 +28,7 @@ from ttca.errors import AnswerError, ChargeState, ConfigError, DataError, ImageE
 from ttca.images import Images, check_images
 from ttca.platforms.base import Credential, Platform
 from ttca.platforms.http import checked_url, new_session, retry_after_s
-from ttca.platforms.throttle import Throttle
+from ttca.platforms.throttle import come_back, lane, throttle_of
 from ttca.progress import Reporter, silent
 
 __all__ = ["MOST_QUERIES", "Contribution", "HubError", "contribute"]
@@ -38,6 +38,8 @@ _VARIABLE = re.compile(r"TTCA_HUB_[A-Za-z0-9_]+")
 MOST_QUERIES = 64
 #: So many requests in a row that the platform did not answer end the contribution.
 _GIVE_UP_AFTER = 3
+# So many times in a row a member waits out that their platform says "too many".
+_MOST_REFUSALS = 100
 _MOST_BYTES = 256 * 2**20
 
 
@@ -229,9 +231,9 @@ class _Worker:
     ) -> None:
         self._hub, self._platform, self._credential = hub, platform, credential
         self._size, self._sleep, self._longest_wait_s, self._ended = size, sleep, longest_wait_s, ended
-        self._throttle: Throttle = getattr(platform, "throttle", None) or Throttle()
+        self._throttle, self._lane = throttle_of(platform), lane(platform, credential)
         self._lock = threading.Lock()
-        self._failures = 0
+        self._failures = self._refusals = 0
         self.queries = self.answered = 0
         self.why = ""
         self.advance: Callable[[int], None] = lambda _n: None
@@ -240,27 +242,41 @@ class _Worker:
         """Take leases until there is a reason to stop; any error ends all threads."""
         try:
             while not self._ended.is_set():
-                # Before a lease is taken, not after: nobody else could ask its queries meanwhile.
-                ticket = self._throttle.enter(self._credential.member, sleep=self._sleep, stopped=self._ended.is_set)
-                if ticket is None:
-                    return
-                problem: TransportError | None = None
-                try:
-                    problem = self._one_lease()
-                finally:
-                    self._throttle.leave(ticket, self._credential.member, problem)
+                self._one_turn()
         except BaseException:
             self._ended.set()
             raise
 
-    def _one_lease(self) -> TransportError | None:
-        """Take a lease and bring its answers back; return what the platform refused them with, if it did."""
+    def _one_turn(self) -> None:
+        """Wait for a turn at the platform, then for a lease; sleep only with neither in hand."""
+        # The turn first: while a lease is held, nobody else can ask its queries.
+        ticket = self._throttle.enter(
+            self._lane, longest_s=self._longest_wait_s, sleep=self._sleep, stopped=self._ended.is_set
+        )
+        if ticket is None:
+            return
+        sent, problem, pause = False, None, None
+        try:
+            lease = self._leased()
+            if isinstance(lease, float):
+                pause = lease
+            elif lease is not None:
+                sent = True
+                problem = self._answer(*lease)
+        finally:
+            self._throttle.leave(ticket, self._lane, problem, sent=sent)
+        if problem is not None:
+            pause = self._failed(problem)
+        if pause:
+            self._sleep(pause)
+
+    def _leased(self) -> tuple[str, Any] | float | None:
+        """Return a lease and its images, or how long to wait for one, or None where there will be none."""
         try:
             given = self._hub.post("/v1/leases", {"size": self._size, "name": secrets.token_urlsafe(16)})
         except HubError as error:
             if error.kind == "rate" and error.retry_after is not None and error.retry_after <= self._longest_wait_s:
-                self._sleep(error.retry_after)
-                return None
+                return error.retry_after
             if error.kind in ("quota", "rate", "quarantined"):
                 self._end(str(error))
                 if error.kind == "quarantined":
@@ -268,12 +284,11 @@ class _Worker:
                 return None
             raise
         if given.get("lease") is None:
-            if given.get("done") is True:
-                self._end("Nothing is left for you to ask.")
-            else:
-                self._sleep(min(max(0.05, float(given.get("retry_after") or 1.0)), self._longest_wait_s))
+            if given.get("done") is not True:
+                return min(max(0.05, float(given.get("retry_after") or 1.0)), self._longest_wait_s)
+            self._end("Nothing is left for you to ask.")
             return None
-        return self._answer(str(given["lease"]), given.get("images"))
+        return str(given["lease"]), given.get("images")
 
     def _answer(self, lease: str, encoded: Any) -> TransportError | None:
         path = f"/v1/leases/{lease}"
@@ -291,26 +306,33 @@ class _Worker:
                 )
         except TransportError as error:
             self._hub.post(f"{path}/failure", {"charge": error.charge.value, "detail": str(error)[:500]})
-            self._failed(error)
             return error
         self._hub.post(f"{path}/answers", {"answers": _rows(answers)})
         with self._lock:
-            self._failures = 0
+            self._failures = self._refusals = 0
             self.queries += len(images)
             self.answered += int(answers.resolved.sum())
         self.advance(len(images))
         return None
 
-    def _failed(self, error: TransportError) -> None:
-        too_fast = error.status == 429
+    def _failed(self, error: TransportError) -> float:
+        """Return how long to wait before the next lease, or raise where there should be none."""
+        wait = error.retry_after or 0.0
         with self._lock:
-            self._failures += not too_fast
-            hopeless = not error.retryable and not isinstance(error, AnswerError)
-            if hopeless or self._failures >= _GIVE_UP_AFTER or (error.retry_after or 0) > self._longest_wait_s:
+            if wait > self._longest_wait_s:
+                error.args = (f"{error.args[0]} {come_back(wait, self._longest_wait_s)}", *error.args[1:])
                 raise error
-        if not too_fast:
-            # How long a 429 is waited out the throttle knows.
-            self._sleep(error.retry_after if error.retry_after is not None else 0.2 * 2**self._failures)
+            if error.status == 429:
+                # How long it is waited out the throttle knows.
+                self._refusals += 1
+                if self._refusals > _MOST_REFUSALS:
+                    raise error
+                return 0.0
+            self._failures += 1
+            hopeless = not error.retryable and not isinstance(error, AnswerError)
+            if hopeless or self._failures >= _GIVE_UP_AFTER:
+                raise error
+            return error.retry_after if error.retry_after is not None else 0.2 * 2**self._failures
 
     def _end(self, why: str) -> None:
         with self._lock:

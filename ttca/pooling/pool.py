@@ -20,7 +20,7 @@ from ttca.errors import AnswerError, ConfigError, QuotaError, RateError, Transpo
 from ttca.images import Images, check_images
 from ttca.platforms.base import Credential, Platform
 from ttca.platforms.retry import RetryPolicy
-from ttca.platforms.throttle import Throttle
+from ttca.platforms.throttle import lane, throttle_of
 from ttca.pooling.booking import Bill, Charge, Desk, Settlement
 from ttca.pooling.ledger import Balance, Ledger
 from ttca.pooling.quotas import Quota, least_seconds, share_out
@@ -130,8 +130,8 @@ class QueryPool:
         self._reporter = reporter
         self._in_flight = _InFlight()
         self._desk = Desk(ledger.book)
-        # A platform over HTTP brings its own, which its answers' headers also teach.
-        self._throttle: Throttle = getattr(platform, "throttle", None) or Throttle(clock=self.policy.clock)
+        self._throttle = throttle_of(platform, clock=self.policy.clock)
+        self._lanes = {m.name: lane(platform, Credential(m.name, m.key_variable)) for m in members}
         self._concurrency = concurrency
         self._batch = batch
         ledger.enrol({m.name: m.allowance for m in members}, cap=cap, overrule=overrule)
@@ -268,15 +268,16 @@ class QueryPool:
             )
         left = {m: n for m, n in self.ledger.remaining().items() if m in self.members}
         shares = share_out(len(rows), left)
-        requests: list[_Request] = []
+        turns: list[tuple[int, str, tuple[int, ...]]] = []
         start = 0
         for member, share in shares.items():
             size = min(self._size(), self.members[member].allowance.largest_request or self._size())
-            for i in range(start, start + share, size):
-                part = tuple(rows[i : min(i + size, start + share)])
-                requests.append(_Request(member, part, uuid.uuid4().hex))
+            for turn, i in enumerate(range(start, start + share, size)):
+                turns.append((turn, member, tuple(rows[i : min(i + size, start + share)])))
             start += share
-        return requests
+        # Members take turns, so that one whose key is at its limit does not stand before all others.
+        turns.sort(key=lambda t: t[0])
+        return [_Request(member, part, uuid.uuid4().hex) for _, member, part in turns]
 
     def _run(self, requests: Sequence[_Request], task: _Task, advance: Callable[[int], None]) -> None:
         progress = task.progress
@@ -325,26 +326,40 @@ class QueryPool:
             self._desk.flush()
             (progress.sleep if self.policy.sleep is time.sleep else self.policy.sleep)(seconds)
 
+        in_line = 0.0
+
         def once(number: int) -> Answers:
-            if number > 1 and progress.stopped:
-                # Another request ended the asking while this one waited for its next try.
-                raise _Stopped
-            ticket = self._throttle.enter(request.member, sleep=sleep, stopped=lambda: progress.stopped)
-            if ticket is None:
-                raise _Stopped
-            payer, problem = request.member, None
-            try:
-                charge = self._charge(request, keys, owners, number, task, sleep)
-                payer = charge.member
-                return self._attempt(batch, keys, charge, request, number)
-            except Exception as error:
-                problem = error
-                raise
-            finally:
-                self._throttle.leave(ticket, payer, problem)
+            nonlocal in_line
+            while not progress.stopped:
+                payer, began = self._payer(request), self.policy.clock()
+                ticket = self._throttle.enter(
+                    self._lanes[payer],
+                    longest_s=self.policy.longest_wait_s,
+                    sleep=sleep,
+                    stopped=lambda: progress.stopped,
+                )
+                in_line += self.policy.clock() - began
+                if ticket is None:
+                    break
+                sent, problem = False, None
+                try:
+                    charge = self._charge(payer, request, keys, owners, number, task)
+                    if isinstance(charge, Charge):
+                        payer, sent = charge.member, True
+                        return self._attempt(batch, keys, charge, request, number)
+                except Exception as error:
+                    problem = error
+                    raise
+                finally:
+                    self._throttle.leave(ticket, self._lanes[payer], problem, sent=sent)
+                # A rate leaves no room yet; nobody waits for it in another's place.
+                sleep(charge)
+                in_line += charge
+            # Another request ended the asking while this one waited for its turn.
+            raise _Stopped
 
         try:
-            answers = replace(self.policy, sleep=sleep).run(once)
+            answers = replace(self.policy, sleep=sleep).run(once, in_line=lambda: in_line)
         except AnswerError as error:
             if len(request.rows) > 1:
                 # Which image spoiled the answer shows when each is asked alone.
@@ -382,40 +397,44 @@ class QueryPool:
         self._desk.settle(Settlement(charge, keys, answers, "no usable answer in this row"))
         return answers
 
+    def _payer(self, request: _Request) -> str:
+        """Return the planned member, or one whose key may be used at once where the planned one's may not."""
+        if len(set(self._lanes.values())) == 1 or self._throttle.wait_s(self._lanes[request.member]) <= 0:
+            return request.member
+        others = self._payers(request.member, len(request.rows))
+        return next((m for m in others if self._throttle.wait_s(self._lanes[m]) <= 0), request.member)
+
     def _charge(
         self,
+        first: str,
         request: _Request,
         keys: Sequence[bytes],
         owners: Sequence[str] | None,
         number: int,
         task: _Task,
-        sleep: Callable[[float], None],
-    ) -> Charge:
-        """Charge the planned member; one with room left where that one has none; or wait until somebody has."""
+    ) -> Charge | float:
+        """Charge this member, or one with room left where that one has none; or return how long until somebody has."""
         n = len(keys)
-        while True:
-            refusals: list[QuotaError] = []
-            for payer in self._payers(request.member, n):
-                try:
-                    return self._desk.charge(
-                        Bill(payer, keys, request.request_id, number, task.purpose, self.action, owners)
-                    )
-                except QuotaError as error:
-                    # Another thread may have spent what was left a moment ago.
-                    refusals.append(error)
-            waits = [error.wait_s for error in refusals if isinstance(error, RateError)]
-            if not waits:
-                raise refusals[0]
-            if min(waits) > self.policy.longest_wait_s:
-                when = datetime.fromtimestamp(time.time() + min(waits), UTC)
-                raise QuotaError(
-                    f"Expected a member whose rate leaves room for {n} queries, but the first has room in "
-                    f"{min(waits):.0f} s, longer than the {self.policy.longest_wait_s:g} s we wait here. Every answer "
-                    f"that came is in the ledger. Run this again after {when:%Y-%m-%d %H:%M:%S} UTC."
+        refusals: list[QuotaError] = []
+        for payer in self._payers(first, n):
+            try:
+                return self._desk.charge(
+                    Bill(payer, keys, request.request_id, number, task.purpose, self.action, owners)
                 )
-            sleep(min(waits))
-            if task.progress.stopped:
-                raise _Stopped
+            except QuotaError as error:
+                # Another thread may have spent what was left a moment ago.
+                refusals.append(error)
+        waits = [error.wait_s for error in refusals if isinstance(error, RateError)]
+        if not waits:
+            raise refusals[0]
+        if min(waits) > self.policy.longest_wait_s:
+            when = datetime.fromtimestamp(time.time() + min(waits), UTC)
+            raise QuotaError(
+                f"Expected a member whose rate leaves room for {n} queries, but the first has room in "
+                f"{min(waits):.0f} s, longer than the {self.policy.longest_wait_s:g} s we wait here. Every answer "
+                f"that came is in the ledger. Run this again after {when:%Y-%m-%d %H:%M:%S} UTC."
+            )
+        return min(waits)
 
     def _payers(self, planned: str, n: int) -> Iterator[str]:
         """Yield the planned member, then, only if that one is refused, the others with most left first."""

@@ -15,7 +15,7 @@ from ttca.errors import AnswerError, ConfigError
 from ttca.images import Images, ImageShape
 from ttca.platforms.protocols.reading import Reading
 
-__all__ = ["PROTOCOLS", "Fetch", "Protocol", "Request", "Response", "Wire", "create_protocol"]
+__all__ = ["PROTOCOLS", "TRANSPORT_HEADERS", "Fetch", "Protocol", "Request", "Response", "Wire", "create_protocol"]
 
 # Name → (module, class). Loaded when asked for, so that a protocol costs nothing to those who do not use it.
 PROTOCOLS: dict[str, tuple[str, str]] = {
@@ -29,6 +29,8 @@ PROTOCOLS: dict[str, tuple[str, str]] = {
 }
 
 
+#: Headers that the transport itself writes, and nobody else may.
+TRANSPORT_HEADERS = frozenset({"host", "content-length", "transfer-encoding", "idempotency-key", "connection", "te"})
 # 4xx statuses that speak of the key, the address or the moment.
 _NOT_OF_THE_IMAGE = frozenset({401, 403, 404, 405, 407, 408, 409, 425, 429})
 
@@ -85,6 +87,11 @@ Fetch: TypeAlias = Callable[[str], Response]
 """GET of a path that costs no query; a :class:`Response` with status 200, or a ``TransportError``."""
 
 
+def speaks_of_the_image(status: int) -> bool:
+    """Whether an error's status may be about the image, and is not about the key, the address or the moment."""
+    return 400 <= status < 500 and status not in _NOT_OF_THE_IMAGE
+
+
 class Wire(ABC):
     """A protocol as agreed with one server: how to ask it, how to read it. Immutable, so threads share it.
 
@@ -117,8 +124,7 @@ class Wire(ABC):
 
         Only statuses by which a platform speaks of the image can, with a text that the options name.
         """
-        speaks_of_it = 400 <= response.status < 500 and response.status not in _NOT_OF_THE_IMAGE
-        return speaks_of_it and self.options.refuses(response.body)
+        return speaks_of_the_image(response.status) and self.options.refuses(response.body)
 
     def wait_s(self, response: Response) -> float | None:
         """Return the seconds an error asks to wait in the protocol's own words; headers come first, read elsewhere."""
@@ -210,4 +216,6 @@ def _check_types(factory: Any, name: str, options: Mapping[str, Any]) -> None:
                 fits |= isinstance(value, plain)
         if not fits:
             wanted = str(hints[option]).replace("collections.abc.", "").replace("typing.", "")
-            raise ConfigError(f"Expected {option} of the protocol {name} as {wanted}, got {value!r}. Correct it.")
+            # Only its kind: what stands in headers, fields and bodies may be a key in the wrong place.
+            got = type(value).__name__
+            raise ConfigError(f"Expected {option} of the protocol {name} as {wanted}, got {got}. Correct it.")

@@ -53,7 +53,7 @@ class BentoML(SingleImage):
             if not getattr(self, name):
                 raise ConfigError(f"Expected {name} as a name, got an empty one. Set it.")
         if self.fields and not all(isinstance(v, str) for v in self.fields.values()):
-            raise ConfigError(f"Expected fields as a table of texts, got {self.fields!r}. Put numbers in quotes.")
+            raise ConfigError("Expected fields as a table of texts, got other values. Put numbers in quotes.")
 
     def describe(self, fetch: Fetch) -> BentoMLWire:
         """Read the service's OpenAPI description, where it gives one, and check the route and the field."""

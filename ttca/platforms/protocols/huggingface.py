@@ -54,6 +54,10 @@ class HuggingFace(SingleImage):
         if self.top_k is not None and (type(self.top_k) is not int or self.top_k < 1):
             raise ConfigError(f"Expected top_k of at least 1, got {self.top_k}. Use {len(self.classes)} for all.")
         check_choice("function_to_apply", self.function_to_apply, Function, optional=True)
+        if self.function_to_apply == "none" and self.scores_are != "logits":
+            raise ConfigError(
+                f"Expected scores_are as logits with function_to_apply as none, got {self.scores_are}. Correct it."
+            )
 
     def describe(self, fetch: Fetch) -> HuggingFaceWire:
         """Return the wire; an endpoint has no metadata."""

@@ -366,6 +366,8 @@ class KServeV2Wire(Wire):
         """Read JSON or binary outputs. One bad row fails alone; with no good row, it is unreadable."""
         try:
             message, binary = split_body(response.body, response.headers.get(HEADER_LENGTH.lower()))
+            if n == 1 and message.get("error") and self.options.refuses(message["error"]):
+                return self.options.rows([[]])
             self._check_message(message, response.request_id)
             outputs = {t.name: t for t in read_tensors(message.get("outputs"), binary)}
             return self._answers(message, outputs, n)
@@ -427,7 +429,7 @@ class KServeV2Wire(Wire):
             index = {name: i for i, name in enumerate(self.options.classes)}
             index |= dict.fromkeys(self.options.refused_labels, REFUSED)
             return np.array([index.get(text, UNKNOWN) for text in flat], np.int64).reshape(n)
-        return np.array([self.options.index_of(number) for number in flat.tolist()], np.int64).reshape(n)
+        return np.array([self.options.index_of(number, numbered=True) for number in flat.tolist()], np.int64).reshape(n)
 
 
 def _refused_rows(records: Sequence[Mapping[str, Any]], n: int) -> NDArray[np.bool_]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 from collections.abc import Mapping, Sequence
@@ -128,8 +129,11 @@ class Reading:
 
     # -- one value ------------------------------------------------------------------------------------------------
 
-    def index_of(self, said: object) -> int:
-        """Return the class a label names, by name, by index or by an index written as text; REFUSED or UNKNOWN."""
+    def index_of(self, said: object, *, numbered: bool = False) -> int:
+        """Return the class a label names, by name, by index or by an index written as text; REFUSED or UNKNOWN.
+
+        A number that is also the name of another class is UNKNOWN, unless the protocol says that labels are numbered.
+        """
         if isinstance(said, str):
             if said in self.classes:
                 return list(self.classes).index(said)
@@ -145,12 +149,19 @@ class Reading:
             return UNKNOWN
         if said == -1 or str(said) in self.refused_labels:
             return REFUSED
+        if not numbered and str(said) in self.classes and list(self.classes).index(str(said)) != said:
+            return UNKNOWN
         return said if 0 <= said < len(self.classes) else UNKNOWN
 
     def refuses(self, text: object) -> bool:
         """Whether an error's text is one of ``refused_errors``."""
-        told = (text.decode("utf-8", "replace") if isinstance(text, bytes) else str(text)).casefold()
-        return any(t.casefold() in told for t in self.refused_errors)
+        if not self.refused_errors:
+            return False
+        told = text.decode("utf-8", "replace") if isinstance(text, bytes) else json.dumps(text, ensure_ascii=False)
+        with contextlib.suppress(UnreadableError):
+            # As it reads, not as it is escaped.
+            told += json.dumps(read_json(told.encode()), ensure_ascii=False)
+        return any(t.casefold() in told.casefold() for t in self.refused_errors)
 
     # -- one image ------------------------------------------------------------------------------------------------
 
@@ -187,7 +198,7 @@ class Reading:
             return REFUSED, None
         for key in _ERROR_KEYS:
             if key in said and key not in self.classes and said[key]:
-                if self.refuses(json.dumps(said[key], default=str)):
+                if self.refuses(said[key]):
                     return REFUSED, None
                 if not any(k in said for k in (*_LABEL_KEYS, *_VECTOR_KEYS)):
                     raise UnreadableError(f"Expected an answer, got the platform's error: {excerpt(said[key])!r}.")
@@ -232,7 +243,8 @@ class Reading:
         """Return the answer of labels with scores, in any order, perhaps not of all classes."""
         labels = [self._known(name) for name, _ in pairs]
         numbers = [score for _, score in pairs]
-        if len(set(labels)) != len(labels):
+        named = [label for label in labels if label >= 0]
+        if len(set(named)) != len(named):
             raise UnreadableError("Expected each class once, got one twice.")
         if any(n is None for n in numbers):
             return labels[0], None

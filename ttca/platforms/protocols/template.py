@@ -18,7 +18,7 @@ from jmespath.exceptions import JMESPathError
 from ttca.answers import Answers
 from ttca.errors import ConfigError
 from ttca.images import Images
-from ttca.platforms.protocols import Fetch, Request, Response
+from ttca.platforms.protocols import TRANSPORT_HEADERS, Fetch, Request, Response, speaks_of_the_image
 from ttca.platforms.protocols.encoding import as_base64, as_lists, as_multipart, as_png
 from ttca.platforms.protocols.reading import UnreadableError, check_choice, excerpt, read_json
 from ttca.platforms.protocols.single_image import SingleImage, SingleImageWire, options_identity
@@ -29,6 +29,8 @@ Send = Literal["png", "multipart", "json"]
 ImageAs = Literal["base64", "data-url", "levels", "unit"]
 
 _SECRET = re.compile(r"auth|key|token|secret|password|cookie", re.IGNORECASE)
+# Whole words: max_tokens and keywords are no keys.
+_SECRET_NAME = re.compile(r"(^|[_-])(api_?key|key|token|secret|password|authorization|auth)$", re.IGNORECASE)
 _HEADER_NAME = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
 _EXPRESSIONS = ("label", "scores", "names", "results", "refused", "error")
 
@@ -98,15 +100,39 @@ class Template(SingleImage):
         for name in ("headers", "fields"):
             table = getattr(self, name) or {}
             if not isinstance(table, Mapping) or not all(isinstance(v, str) for v in table.values()):
-                raise ConfigError(f"Expected {name} as a table of texts, got {table!r}. Put numbers in quotes.")
+                # The values are not shown: one may be a key in the wrong place.
+                raise ConfigError(f"Expected {name} as a table of texts, got other values. Put numbers in quotes.")
         for name, text in (self.headers or {}).items():
             if not _HEADER_NAME.fullmatch(name) or not (text.isascii() and text.isprintable()):
                 raise ConfigError(f"Expected a header in printable ASCII, got {excerpt(name)!r}. Correct headers.")
-            if _SECRET.search(name):
+            if _SECRET.search(name) or re.match(r"(bearer|basic|token|key)\s", text, re.IGNORECASE):
                 raise ConfigError(
                     f"Expected no key in headers, got {name!r}. Put the key into a variable, name it in key_variable, "
                     "and name the header in key_header."
                 )
+            if name.lower() in TRANSPORT_HEADERS or (self.send == "multipart" and name.lower() == "content-type"):
+                raise ConfigError(
+                    f"Expected headers that the transport does not write itself, got {name!r}. Remove it."
+                )
+        secrets = [name for name in (*(self.fields or {}), *_names(self.body)) if _SECRET_NAME.search(name)]
+        if secrets:
+            raise ConfigError(
+                f"Expected no key in body and fields, got {', '.join(secrets)}. A key travels in a header alone: put "
+                "it into a variable, name that in key_variable, and the header in key_header."
+            )
+        for name in ("model", "version"):
+            if f"{{{name}}}" in self.path and not getattr(self, name):
+                raise ConfigError(f"Expected {name}, which path has a place for, got none. Set it.")
+        if self.send != "json" and self.image_as != "base64":
+            raise ConfigError(f'Expected image_as only with send = "json", got it with {self.send!r}. Remove one.')
+        if self.send != "multipart" and self.field != "image":
+            raise ConfigError(f'Expected field only with send = "multipart", got it with {self.send!r}. Remove one.')
+        try:
+            json.dumps(self.body, allow_nan=False)
+        except (TypeError, ValueError):
+            raise ConfigError(
+                "Expected body of what JSON has, got a date, NaN or infinity. Put it in quotes."
+            ) from None
         parts = urlsplit(f"/{self.path}")
         if parts.fragment or re.search(r"\s|\\", self.path) or _SECRET.search(parts.query):
             raise ConfigError(
@@ -129,9 +155,10 @@ class Template(SingleImage):
             raise ConfigError("Expected scores beside names, got none. Say where the numbers lie.")
         for name in _EXPRESSIONS:
             self._compiled(name)
-        if not all(type(s) is int and 400 <= s < 500 for s in self.refused_statuses):
+        if not all(type(s) is int and speaks_of_the_image(s) for s in self.refused_statuses):
             raise ConfigError(
-                f"Expected refused_statuses between 400 and 499, got {list(self.refused_statuses)}. Correct them."
+                f"Expected refused_statuses between 400 and 499 that can be about an image, got "
+                f"{list(self.refused_statuses)}: 401, 403, 404, 405, 407, 408, 409, 425 and 429 are not. Correct them."
             )
 
     def _compiled(self, name: str) -> None:
@@ -207,12 +234,12 @@ class TemplateWire(SingleImageWire):
 
     def refuses(self, response: Response) -> bool:
         """Whether the status, an error's text or the place of refusals refuses the image."""
-        if response.status in self.table.refused_statuses:
-            return True
-        if super().refuses(response):
+        if not speaks_of_the_image(response.status):
+            return False
+        if response.status in self.table.refused_statuses or super().refuses(response):
             return True
         try:
-            return 400 <= response.status < 500 and bool(self._at("refused", read_json(response.body)))
+            return bool(self._at("refused", read_json(response.body)))
         except UnreadableError:
             return False
 
@@ -222,7 +249,7 @@ class TemplateWire(SingleImageWire):
             said = read_json(response.body)
             wrong = self._at("error", said)
             if wrong:
-                if n == 1 and self.options.refuses(json.dumps(wrong)):
+                if n == 1 and self.options.refuses(wrong):
                     return self.options.rows([[]])
                 raise UnreadableError(f"Expected an answer, got the platform's error: {excerpt(wrong)!r}.")
             results = [said] if self.table.results is None else self._at("results", said)
@@ -275,6 +302,13 @@ def _places(message: object) -> Sequence[str]:
     if isinstance(message, list | tuple):
         return [p for v in message for p in _places(v)]
     return [message] if isinstance(message, str) and message in ("{image}", "{images}") else []
+
+
+def _names(message: object) -> list[str]:
+    """Return the names of all values in a message."""
+    if isinstance(message, Mapping):
+        return [*map(str, message), *(n for v in message.values() for n in _names(v))]
+    return [n for v in message for n in _names(v)] if isinstance(message, list | tuple) else []
 
 
 def _filled(message: object, values: Mapping[str, Any]) -> Any:

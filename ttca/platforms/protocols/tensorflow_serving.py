@@ -96,6 +96,7 @@ class TensorFlowServing(Reading, Protocol):
             options=options,
             image_shape=shape,
             path=f"{path}:predict",
+            max_batch=1 if (wanted.get("shape") or [-1])[0] == 1 else None,
             identity={
                 "model": self.model or "",
                 "version": version,
@@ -115,7 +116,8 @@ class TensorFlowServing(Reading, Protocol):
             if error.retryable or error.status in (401, 403):
                 raise
             # KServe V1 has no metadata; a model that is not there has no status either.
-            _json(fetch(path), path)
+            if _objects(_json(fetch(path), path)).get("ready") is False:
+                raise ConfigError(f"Expected the model {self.model} to be ready, got one that is not. Wait.") from None
             return {}, self.version or ""
         found = metadata.get("metadata")
         for _ in range(2):
@@ -184,7 +186,12 @@ class TensorFlowServing(Reading, Protocol):
         scores = self.scores_output
         if scores is None:
             tables = [name for name, described in outputs.items() if _has_columns(described)]
-            scores = tables[0] if len(tables) == 1 and tables[0] != self.label_output else None
+            if len(tables) > 1:
+                raise ConfigError(
+                    f"Expected one output of scores, got {', '.join(excerpt(t, 40) for t in tables)}. "
+                    "Set scores_output to the right one."
+                )
+            scores = tables[0] if tables and tables[0] != self.label_output else None
         shape = None if scores is None else _dimensions(_objects(outputs.get(scores)))
         if shape is not None and len(shape) == 2 and shape[1] not in (-1, len(self.classes)):
             raise ConfigError(
@@ -201,6 +208,7 @@ class TensorFlowServingWire(Wire):
     image_shape: ImageShape
     path: str
     identity: dict[str, str] = field(default_factory=dict)
+    max_batch: int | None = None
 
     def request(self, images: Images, *, request_id: str) -> Request:
         """Return a POST to ``…:predict`` with one instance per image."""
@@ -227,6 +235,8 @@ class TensorFlowServingWire(Wire):
             said = message.get("predictions") if isinstance(message, dict) else None
             if not isinstance(said, list):
                 told = message.get("error", message) if isinstance(message, dict) else message
+                if n == 1 and self.options.refuses(told):
+                    return self.options.rows([[]])
                 raise UnreadableError(f"Expected predictions, got {excerpt(told)!r}.")
             if len(said) != n:
                 raise UnreadableError(f"Expected {n} predictions, one for each image, got {len(said)}.")

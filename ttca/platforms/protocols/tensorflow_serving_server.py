@@ -15,6 +15,7 @@ import numpy as np
 from ttca.answers import Answers
 from ttca.data.decoding import decode_rgb
 from ttca.errors import DataError
+from ttca.platforms.base import PlatformInfo
 from ttca.platforms.protocols.reading import UnreadableError, excerpt, read_json
 from ttca.platforms.server import ServedError, Service, bounded_body
 
@@ -77,7 +78,7 @@ def _routes(service: Service, *, metadata: bool) -> list[BaseRoute]:
 
 def _metadata(service: Service) -> dict[str, Any]:
     info = service.platform.info
-    outputs = {"label": _described("DT_INT64", [-1])}
+    outputs = {"label": _described("DT_STRING", [-1])}
     if info.gives_scores:
         outputs["scores"] = _described("DT_FLOAT", [-1, len(info.classes)])
     signature = {
@@ -116,12 +117,15 @@ def _predict(service: Service, headers: Mapping[str, str], body: bytes, member: 
     except (ValueError, TypeError, OverflowError, binascii.Error, DataError) as error:
         raise ServedError(400, f"Expected images as whole levels 0..255 or in b64, got: {excerpt(error)}.") from None
     answers = service.answer(images, request_id=headers.get("idempotency-key", "unnamed"), member=member)
-    return {"predictions": [_prediction(answers, i, service.platform.info.gives_scores) for i in range(len(answers))]}
+    return {"predictions": [_prediction(answers, i, service.platform.info) for i in range(len(answers))]}
 
 
-def _prediction(answers: Answers, row: int, gives_scores: bool) -> dict[str, Any]:
-    label = int(answers.labels[row])
-    if not gives_scores or label < 0:
+def _prediction(answers: Answers, row: int, info: PlatformInfo) -> dict[str, Any]:
+    if answers.labels[row] < 0:
+        return {"label": -1}
+    # By name: where class names are numbers, nobody could tell a name from an index.
+    label = info.classes[int(answers.labels[row])]
+    if not info.gives_scores:
         return {"label": label}
     # JSON has no NaN: what a platform does not say is −1, as the option missing_score can be told.
     return {"label": label, "scores": np.nan_to_num(answers.scores[row].astype(float), nan=-1.0).tolist()}

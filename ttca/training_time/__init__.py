@@ -1,0 +1,1 @@
+"""The levers a collective has where the provider does retrain on users' records: strategies, bounds, platforms."""

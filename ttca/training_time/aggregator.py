@@ -1,0 +1,314 @@
+"""A trusted party between collectives: it reads what each will submit, and publishes to each only its conflict term.
+
+Files are JSON. A *report* goes from a collective to the trusted party and holds the histogram of its members' records
+as they will be submitted; a *conflict* comes back and holds one table over the collective's own signal set, summed over
+all others. With only two collectives that sum is the other's own data on those cells: see docs/training_time.md.
+The tier is *derived* (METHODS.md 4), the files are *ours*.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+
+from ttca.errors import ConfigError, DataError
+from ttca.training_time.bounds import PublishedConflict
+from ttca.training_time.signals import Domain, Integers, Planting, Signal, Strategy
+
+__all__ = ["FORMAT", "Report", "aggregate", "aggregate_files", "read_conflict", "read_report", "write_report"]
+
+FORMAT = 1
+"""Version of both files."""
+
+
+@dataclass(frozen=True, eq=False)
+class Report:
+    """What a collective tells the trusted party, and nobody else.
+
+    Parameters
+    ----------
+    name : str
+        Of the collective: letters, digits, ``-`` and ``_``, because it names a file.
+    signal : Signal
+        Where its success is decided.
+    target : int
+        y*.
+    submitted : int64 array, shape (#X, #Y)
+        Its members' records *after* its strategy.
+
+    Raises
+    ------
+    ConfigError
+        If the name could not name a file, or the target is no label.
+    DataError
+        If ``submitted`` is no histogram of the signal's domain.
+
+    Notes
+    -----
+    *Ours*. Not the strategy: what it makes of the records is all that the conflict depends on.
+    """
+
+    name: str
+    signal: Signal
+    target: int
+    submitted: Integers
+
+    def __post_init__(self) -> None:
+        if not self.name or not self.name.replace("-", "").replace("_", "").isalnum() or not self.name.isascii():
+            raise ConfigError(
+                f"Expected a name of letters, digits, - and _, got {self.name!r}. It becomes the name of a file."
+            )
+        self.signal.domain.label(self.target)
+        object.__setattr__(self, "submitted", self.signal.domain.counts(self.submitted, "the submitted records"))
+
+    @classmethod
+    def of(cls, name: str, strategy: Planting, counts: Integers) -> Report:
+        """Return the report of members with these records, int64 of shape (#X, #Y), before they change them.
+
+        Raises
+        ------
+        ConfigError, DataError
+            As the class.
+
+        Notes
+        -----
+        *Ours*.
+        """
+        return cls(name, strategy.signal, strategy.target, strategy.on_counts(counts))
+
+    @property
+    def size(self) -> int:
+        """n_j."""
+        return int(self.submitted.sum())
+
+
+def aggregate(reports: Sequence[Report], population: int) -> dict[str, PublishedConflict]:
+    """Return the conflict term of every collective, by its name.
+
+    Parameters
+    ----------
+    reports : sequence of Report
+        Two or more, of different names and one domain.
+    population : int
+        N, all people the platform trains on.
+
+    Returns
+    -------
+    dict of str to PublishedConflict
+        For collective m the float64 table of shape (#X̃_m, #Y) and how many others act.
+
+    Raises
+    ------
+    ConfigError
+        If there are fewer than two reports, a name comes twice, domains differ, or the population is smaller than all
+        collectives together.
+
+    Notes
+    -----
+    *Derived* (METHODS.md 4, tier *aggregator*): Σ_{j≠m} (n_j/N)(P_{h_j(D_j)}(x, y') − P_{h_j(D_j)}(x, y*_m)).
+    """
+    names = [report.name for report in reports]
+    if len(reports) < 2 or len(set(names)) < len(names):
+        raise ConfigError(
+            f"Expected reports of two or more collectives with different names, got {names}. "
+            "Pass each collective's report once."
+        )
+    domain = reports[0].signal.domain
+    for report in reports:
+        if report.signal.domain != domain:
+            raise ConfigError(
+                f"Expected reports over one domain, got {domain} and, from {report.name}, {report.signal.domain}. "
+                "All collectives must number features and labels alike."
+            )
+    everyone = np.sum([report.submitted for report in reports], axis=0)
+    if population < int(everyone.sum()):
+        raise ConfigError(
+            f"Expected a population of at least the {int(everyone.sum())} people who act, got {population}. "
+            "It counts everybody the platform trains on."
+        )
+    published = {}
+    for report in reports:
+        after = (everyone - report.submitted)[report.signal.cells]
+        term = (after - after[:, [report.target]]) / population
+        published[report.name] = PublishedConflict(int(everyone.sum()) - report.size, term)
+    return published
+
+
+def aggregate_files(files: Sequence[Path], folder: Path, population: int) -> dict[str, Any]:
+    """Read reports, and write for each collective the one file that it may see, ``conflict-NAME.json``.
+
+    Parameters
+    ----------
+    files : sequence of Path
+        Reports (:func:`write_report`).
+    folder : Path
+        Where the conflict files go; made where it is missing. Files of an earlier run are replaced.
+    population : int
+        N.
+
+    Returns
+    -------
+    dict
+        ``population``, ``collectives``, ``acting`` (people in all of them) and ``files`` (name → path). No count of
+        any single collective.
+
+    Raises
+    ------
+    ConfigError
+        As :func:`aggregate`, or if a file cannot be written.
+    DataError
+        If a report cannot be read.
+
+    Notes
+    -----
+    *Ours*.
+    """
+    reports = [read_report(Path(file)) for file in files]
+    published = aggregate(reports, population)
+    written = {}
+    for report in reports:
+        conflict = published[report.name]
+        signal = report.signal
+        path = Path(folder) / f"conflict-{report.name}.json"
+        _write(
+            path,
+            {
+                "format": FORMAT,
+                "kind": "conflict",
+                "name": report.name,
+                "population": population,
+                "others": conflict.people,
+                "levels": list(signal.domain.levels),
+                "labels": signal.domain.labels,
+                "columns": list(signal.columns),
+                "values": list(signal.values),
+                "target": report.target,
+                "term": conflict.term.tolist(),
+            },
+        )
+        written[report.name] = str(path)
+    acting = sum(report.size for report in reports)
+    return {"population": population, "collectives": len(reports), "acting": acting, "files": written}
+
+
+def write_report(path: Path, report: Report) -> None:
+    """Write a report as JSON; only pairs that somebody has are named.
+
+    Raises
+    ------
+    ConfigError
+        If the file cannot be written.
+
+    Notes
+    -----
+    *Ours*.
+    """
+    signal = report.signal
+    cells, labels = np.nonzero(report.submitted)
+    _write(
+        path,
+        {
+            "format": FORMAT,
+            "kind": "report",
+            "name": report.name,
+            "levels": list(signal.domain.levels),
+            "labels": signal.domain.labels,
+            "columns": list(signal.columns),
+            "values": list(signal.values),
+            "target": report.target,
+            "pairs": np.stack([cells, labels, report.submitted[cells, labels]], axis=1).tolist(),
+        },
+    )
+
+
+def read_report(path: Path) -> Report:
+    """Return the report in a file.
+
+    Raises
+    ------
+    DataError
+        If the file cannot be read, or contradicts itself.
+
+    Notes
+    -----
+    *Ours*.
+    """
+    told = _read(path, "report")
+    try:
+        signal = _signal(told)
+        submitted = np.zeros((signal.domain.cells, signal.domain.labels), np.int64)
+        pairs = [tuple(_integer(v) for v in pair) for pair in told["pairs"]]
+        if len({pair[:2] for pair in pairs}) < len(pairs) or any(len(pair) != 3 or min(pair) < 0 for pair in pairs):
+            raise ValueError("a pair is named twice, or is not [cell, label, people]")
+        for cell, label, people in pairs:
+            submitted[cell, label] = people
+        return Report(str(told["name"]), signal, _integer(told["target"]), submitted)
+    except (KeyError, TypeError, ValueError, IndexError, OverflowError, ConfigError) as error:
+        raise DataError(f"Expected a report in {path}, got: {error}. Write it with write_report.") from error
+
+
+def read_conflict(path: Path, strategy: Strategy) -> PublishedConflict:
+    """Return what the trusted party published for one collective.
+
+    Parameters
+    ----------
+    path : Path
+    strategy : FeatureLabelPlanting or FeatureOnlyPlanting
+        The collective's own.
+
+    Raises
+    ------
+    DataError
+        If the file cannot be read, or is about another signal or target.
+
+    Notes
+    -----
+    *Ours*.
+    """
+    told = _read(path, "conflict")
+    try:
+        signal, target = _signal(told), _integer(told["target"])
+        found = PublishedConflict(_integer(told["others"]), np.asarray(told["term"], dtype=np.float64))
+    except (KeyError, TypeError, ValueError, ConfigError) as error:
+        raise DataError(f"Expected a conflict file in {path}, got: {error}. Ask the aggregator again.") from error
+    if not isinstance(strategy, Planting) or signal != strategy.signal or target != strategy.target:
+        raise DataError(
+            f"Expected in {path} the conflict for the strategy {strategy!r}, got {signal} with target {target}. "
+            "Use the file that was published for this collective."
+        )
+    return found
+
+
+def _signal(told: dict[str, Any]) -> Signal:
+    domain = Domain(tuple(_integer(n) for n in told["levels"]), _integer(told["labels"]))
+    return Signal(domain, tuple(_integer(c) for c in told["columns"]), tuple(_integer(v) for v in told["values"]))
+
+
+def _integer(value: object) -> int:
+    # JSON's true is an int to Python, and 2.5 must not become 2.
+    if type(value) is not int:
+        raise ValueError(f"{value!r} where a whole number must stand")
+    return value
+
+
+def _read(path: Path, kind: str) -> dict[str, Any]:
+    try:
+        told = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise DataError(f"Expected a {kind} in {path}, got: {error}. Check the path.") from error
+    if not isinstance(told, dict) or told.get("kind") != kind or told.get("format") != FORMAT:
+        raise DataError(f"Expected a {kind} of format {FORMAT} in {path}, got another file. Check which file it is.")
+    return cast("dict[str, Any]", told)
+
+
+def _write(path: Path, told: dict[str, Any]) -> None:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(told, allow_nan=False) + "\n", encoding="utf-8")
+    except OSError as error:
+        raise ConfigError(f"Expected to write {path}, got: {error}. Choose another place.") from error

@@ -1,0 +1,893 @@
+"""What a collective's success is at least: one collective, several on one platform, and the size that is enough.
+
+One collective is *published* (Gauthier, Bach, Jordan 2025, arXiv 2502.04879; METHODS.md 3). Several collectives, the
+three tiers of knowledge, the margin under total variation and the planning are *derived* here (METHODS.md 4; the
+setting is that of Battiloro et al., arXiv 2605.06749 and 2508.19149, whose theorems were not available to us).
+
+All bounds take everybody's record, member or not, as an independent draw from one distribution. Members who are
+recruited from one neighbourhood are not that, and then no bound here holds.
+
+R(k) = sqrt(log(1/δ̃) / (2k)); n of N people act; f may be any classifier that is optimal for some P̃ near the P that the
+platform trains on, how near being the suboptimality ε.
+"""
+
+from __future__ import annotations
+
+import bisect
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, cast, get_args
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from ttca.errors import ConfigError, DataError
+from ttca.training_time.signals import Erasing, Integers, Planting, Strategy, Unplanting
+
+__all__ = [
+    "Collective",
+    "GlobalBound",
+    "KnownStrategies",
+    "Others",
+    "Plan",
+    "PublishedConflict",
+    "Setting",
+    "Suboptimality",
+    "SuccessBound",
+    "Tier",
+    "TotalSize",
+    "deviation",
+    "erasing_bound",
+    "every_bound",
+    "global_bound",
+    "knowledge",
+    "margin_needed",
+    "plan",
+    "planting_bound",
+    "shared_bound",
+    "unplanting_bound",
+]
+
+Floats = NDArray[np.float64]
+Suboptimality = Literal["tv", "contamination"]
+Tier = Literal["worst", "aggregator", "full"]
+
+
+def margin_needed(epsilon: float, suboptimality: Suboptimality) -> float:
+    """Return τ, the margin in P beyond which an ε-suboptimal platform must decide as wanted.
+
+    Parameters
+    ----------
+    epsilon : float
+        In [0, 1).
+    suboptimality : {"tv", "contamination"}
+        What ε means: the total variation between P̃ and P, or the weight of the foreign part in
+        P̃ = (1 − ε)P + εQ.
+
+    Returns
+    -------
+    float
+        2ε, or ε/(1 − ε).
+
+    Raises
+    ------
+    ConfigError
+        If ε is outside [0, 1) or the model of suboptimality has another name.
+
+    Notes
+    -----
+    ε/(1 − ε) is *published* (for total variation), and exact for contamination. Under total variation it is too small:
+    with P = (.60, .40) at one x and ε = .11, P̃ = (.49, .51) is allowed. 2ε is *derived*: moving a mass ε from one label
+    to another changes their difference by 2ε, and no more (METHODS.md 3).
+    """
+    if suboptimality not in get_args(Suboptimality):
+        raise ConfigError(
+            f"Expected the suboptimality as one of {get_args(Suboptimality)}, got {suboptimality!r}. Choose one."
+        )
+    if not 0 <= epsilon < 1:
+        raise ConfigError(f"Expected ε within [0, 1), got {epsilon!r}. Give a share of the probability mass.")
+    return 2 * epsilon if suboptimality == "tv" else epsilon / (1 - epsilon)
+
+
+def deviation(k: int, error: float) -> float:
+    """Return R(k) = sqrt(log(1/δ̃) / (2k)), by which a frequency among k people may miss its probability.
+
+    Parameters
+    ----------
+    k : int
+        People, 0 or more; infinite for none.
+    error : float
+        δ̃, the chance of missing it by more, on one side, in (0, 1).
+
+    Notes
+    -----
+    *Published* (Hoeffding 1963; METHODS.md 3).
+    """
+    return math.sqrt(math.log(1 / error) / (2 * k)) if k else math.inf
+
+
+def _weighted(people: int, population: int, amount: Floats) -> Floats:
+    # Nobody adds nothing, although R(0) is infinite.
+    return (people / population) * amount if people else np.zeros_like(amount)
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What all bounds on one platform share.
+
+    Parameters
+    ----------
+    population : int
+        N, all people the platform trains on, 1 or more.
+    delta : float
+        δ, the chance that a bound may fail, in (0, 1).
+    epsilon : float
+        ε, in [0, 1): how far from optimal the platform is. 0 is the count argmax.
+    suboptimality : {"tv", "contamination"}
+        What ε means (:func:`margin_needed`).
+    test : int or None
+        N_test, the people success is measured on; None bounds the success in the population itself.
+
+    Raises
+    ------
+    ConfigError
+        If a number is out of range.
+
+    Notes
+    -----
+    *Published*, but for ``suboptimality="tv"`` (*derived*) and ``test=None`` (*ours*: R(N_test) tends to 0).
+    """
+
+    population: int
+    delta: float = 0.05
+    epsilon: float = 0.0
+    suboptimality: Suboptimality = "tv"
+    test: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.population < 1 or (self.test is not None and self.test < 1):
+            raise ConfigError(
+                f"Expected a population and test people of 1 or more, got {self.population!r} and {self.test!r}. "
+                "Count people; test=None means the whole population."
+            )
+        if not 0 < self.delta < 1:
+            raise ConfigError(f"Expected δ strictly between 0 and 1, got {self.delta!r}. Give a rate such as 0.05.")
+        margin_needed(self.epsilon, self.suboptimality)
+
+    @property
+    def margin(self) -> float:
+        """τ."""
+        return margin_needed(self.epsilon, self.suboptimality)
+
+    def _test_slack(self, error: float) -> float:
+        return 0.0 if self.test is None else deviation(self.test, error)
+
+
+@dataclass(frozen=True)
+class SuccessBound:
+    """A lower bound on one collective's success.
+
+    Parameters
+    ----------
+    value : float
+        The bound, in [0, 1]: share − slack, or 0 where that is less.
+    share : float
+        Share of the collective's people at whose cell the platform must decide as wanted.
+    slack : float
+        R(n) + R(N_test); infinite for an empty collective.
+    error : float
+        δ̃, the chance given to each of the events that the bound rests on.
+    size : int
+        n.
+    """
+
+    value: float
+    share: float
+    slack: float
+    error: float
+    size: int
+
+    @property
+    def vacuous(self) -> bool:
+        """Whether it says nothing: a success rate is never below 0."""
+        return self.value <= 0
+
+
+def _bound(people: Integers, held: NDArray[np.bool_], n: int, error: float, setting: Setting) -> SuccessBound:
+    # Whole people over whole people: the share of all of them is exactly 1.
+    total = int(people.sum())
+    share = int(people[held].sum()) / total if total else 0.0
+    slack = deviation(n, error) + setting._test_slack(error)
+    return SuccessBound(max(0.0, share - slack), share, slack, error, n)
+
+
+def _size(counts: Integers, setting: Setting) -> int:
+    n = int(counts.sum())
+    if n > setting.population:
+        raise DataError(
+            f"Expected a collective within the population of {setting.population}, got {n} members. "
+            "The population counts members too."
+        )
+    return n
+
+
+def _is(strategy: Strategy, kind: type[Any], bound: str) -> None:
+    if not isinstance(strategy, kind):
+        raise ConfigError(
+            f"Expected a strategy of kind {kind.__name__} for {bound}, got {type(strategy).__name__}. "
+            "Each goal has a bound of its own."
+        )
+
+
+# --- one collective -----------------------------------------------------------------------------------------
+
+
+def planting_bound(strategy: Planting, counts: ArrayLike, setting: Setting) -> SuccessBound:
+    """Return a lower bound on S = P[f(g(x)) = y*] for the only collective on a platform.
+
+    Parameters
+    ----------
+    strategy : FeatureLabelPlanting or FeatureOnlyPlanting
+    counts : integers, shape (#X, #Y)
+        The n members' own records, before they change them.
+    setting : Setting
+
+    Returns
+    -------
+    SuccessBound
+        Holds with probability 1 − δ over everybody's records.
+
+    Raises
+    ------
+    ConfigError
+        If the strategy plants nothing.
+    DataError
+        If counts is no histogram of the domain, or larger than the population.
+
+    Notes
+    -----
+    *Published* (arXiv 2502.04879; METHODS.md 3): with δ̃ = δ/(2 + 2#X̃ + 2#X̃·#Y),
+
+    S ≥ P_{x~h(D_n)}[(n/N)(P_{h(D_n)}(x) − 2R(n)) − ((N−n)/N)(Δ_x + 2R(n) + 2R(N−n)) − τ > 0] − R(n) − R(N_test),
+
+    Δ_x = max_{y'≠y*}(P_{D_n}(x, y') − P_{D_n}(x, y*)). Feature-only: P_{h(D_n)}(g(x'), y*) in the place of
+    P_{h(D_n)}(x), and cells weighted by how many of all members g sends there, because S is about everybody. τ is
+    published as ε/(1−ε); see :func:`margin_needed`.
+    """
+    _is(strategy, Planting, "planting")
+    before = strategy.domain.counts(counts)
+    n, total = _size(before, setting), setting.population
+    cells, target = strategy.signal.cells, strategy.target
+    error = setting.delta / (2 + 2 * len(cells) + 2 * len(cells) * strategy.domain.labels)
+    if not n:
+        return _bound(np.zeros(len(cells), np.int64), np.zeros(len(cells), np.bool_), n, error, setting)
+    planted = strategy.on_counts(before)[cells, target] / n
+    at_cell = before[cells] / n
+    resistance = np.delete(at_cell - at_cell[:, [target]], target, axis=1).max(axis=1)
+    own = (n / total) * (planted - 2 * deviation(n, error))
+    rest = total - n
+    base = _weighted(rest, total, resistance + 2 * deviation(n, error) + 2 * deviation(rest, error))
+    return _bound(strategy.signal.people(before), own - base - setting.margin > 0, n, error, setting)
+
+
+def unplanting_bound(
+    strategy: Unplanting, counts: ArrayLike, setting: Setting, *, estimators: ArrayLike | None = None
+) -> SuccessBound:
+    """Return a lower bound on S = P[f(g(x)) ≠ y*] for the only collective on a platform.
+
+    Parameters
+    ----------
+    strategy : NaiveUnplanting or AdaptiveUnplanting
+    counts : integers, shape (#X, #Y)
+        Records, before any change, of the n − n_e members who had no part in choosing the replacement labels.
+    setting : Setting
+    estimators : integers, shape (#X, #Y), optional
+        Records of the n_e members from whom they were estimated, and who act as well. None if there are none, as for a
+        label that was chosen beforehand.
+
+    Returns
+    -------
+    SuccessBound
+
+    Raises
+    ------
+    ConfigError
+        If the strategy unplants nothing.
+    DataError
+        If a histogram does not fit, or both are larger than the population.
+
+    Notes
+    -----
+    *Published* (arXiv 2502.04879; METHODS.md 3): δ̃ = δ/(2 + 6#X̃), own mass as in :func:`planting_bound`, resistance
+    P(x, y*) − P(x, ŷ_x) + 2R(n − n_e) + 2R(N − n), estimated on the n − n_e others, for whom ŷ is a fixed label. That a
+    label fixed beforehand is the case n_e = 0 is *derived*.
+    """
+    _is(strategy, Unplanting, "unplanting")
+    before = strategy.domain.counts(counts)
+    first = np.zeros_like(before) if estimators is None else strategy.domain.counts(estimators, "estimators")
+    n, total, free = _size(before + first, setting), setting.population, int(before.sum())
+    cells = strategy.signal.cells
+    error = setting.delta / (2 + 6 * len(cells))
+    if not free:
+        return _bound(np.zeros(len(cells), np.int64), np.zeros(len(cells), np.bool_), n, error, setting)
+    after, instead = strategy.on_counts(before + first), strategy.replacements
+    planted = after[cells, instead] / n
+    at_cell = before[cells] / free
+    resistance = at_cell[:, strategy.target] - at_cell[np.arange(len(cells)), instead]
+    own = (n / total) * (planted - 2 * deviation(n, error))
+    rest = total - n
+    base = _weighted(rest, total, resistance + 2 * deviation(free, error) + 2 * deviation(rest, error))
+    return _bound(strategy.signal.people(before + first), own - base - setting.margin > 0, n, error, setting)
+
+
+def erasing_bound(strategy: Erasing, counts: ArrayLike, setting: Setting, *, margin: float) -> SuccessBound:
+    """Return a lower bound on S = P[f(g(x)) = f(x)] for the only collective on a platform.
+
+    Parameters
+    ----------
+    strategy : Erasing
+        With its modes estimated on these same members (:meth:`Erasing.estimated`).
+    counts : integers, shape (#X, #Y)
+        The n members' own records, before they change them.
+    setting : Setting
+    margin : float
+        η: at every cell of X̃, the most likely label is at least so much more likely, jointly with the cell, than any
+        other. An assumption about the population that data cannot replace. In (0, 1].
+
+    Returns
+    -------
+    SuccessBound
+
+    Raises
+    ------
+    ConfigError
+        If the strategy erases nothing, η is out of range, or n is outside
+        2·log(1/δ̃)/η² ≤ n ≤ N − 2·log(1/δ̃)/η², where the modes cannot be told.
+    DataError
+        If counts does not fit.
+
+    Notes
+    -----
+    Goal, δ̃ = δ/(2 + #X̃·#Y + 2#X + 2#X·#Y) and the range of n are *published* (arXiv 2502.04879; METHODS.md 3). The
+    inequality itself is *derived*, because METHODS.md does not give it: f(x) and f(g(x)) are both y*_{g(x)} where the
+    planting inequality with P_{h(D_n)}(x) and Δ_x about that label holds at x and at g(x).
+    """
+    _is(strategy, Erasing, "erasing")
+    domain = strategy.domain
+    before = domain.counts(counts)
+    n, total = _size(before, setting), setting.population
+    if not 0 < margin <= 1:
+        raise ConfigError(f"Expected the margin η within (0, 1], got {margin!r}. Give a difference of probabilities.")
+    events = 2 + len(strategy.signal.cells) * domain.labels + 2 * domain.cells + 2 * domain.cells * domain.labels
+    error = setting.delta / events
+    least = 2 * math.log(1 / error) / margin**2
+    if not least <= n <= total - least:
+        raise ConfigError(
+            f"Expected between {math.ceil(least)} and {math.floor(total - least)} members for the margin η = {margin}, "
+            f"got {n}. With other numbers the most likely labels cannot be told; a larger η, if true, allows more."
+        )
+    mass, at_cell = before.sum(axis=1) / n, before / n
+    chosen = strategy.wanted[:, None]
+    differences = at_cell - np.take_along_axis(at_cell, chosen, axis=1)
+    np.put_along_axis(differences, chosen, -np.inf, axis=1)
+    own = (n / total) * (mass - 2 * deviation(n, error))
+    rest = total - n
+    base = _weighted(rest, total, differences.max(axis=1) + 2 * deviation(n, error) + 2 * deviation(rest, error))
+    held = own - base - setting.margin > 0
+    return _bound(before.sum(axis=1), held & held[strategy.signal.map], n, error, setting)
+
+
+# --- several collectives ------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, eq=False)
+class Collective:
+    """People who act through one strategy.
+
+    Parameters
+    ----------
+    strategy : Strategy
+    counts : int64 array, shape (#X, #Y)
+        Their records before they change them.
+
+    Raises
+    ------
+    DataError
+        If counts is no histogram of the strategy's domain.
+
+    Notes
+    -----
+    *Ours* (METHODS.md 4: D_m and h_m).
+    """
+
+    strategy: Strategy
+    counts: Integers
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "counts", self.strategy.domain.counts(self.counts))
+
+    @property
+    def size(self) -> int:
+        """n_m."""
+        return int(self.counts.sum())
+
+
+class Others(ABC):
+    """What one collective knows of all the others. *Derived* (METHODS.md 4)."""
+
+    @property
+    @abstractmethod
+    def size(self) -> int:
+        """How many people act in other collectives."""
+
+    @abstractmethod
+    def events(self, cells: int, labels: int) -> int:
+        """Return among how many events δ is shared, so that δ̃ = δ/events."""
+
+    @abstractmethod
+    def conflict(self, strategy: Planting, shares: Floats, n: int, error: float, population: int) -> Floats | float:
+        """Return what others add to each rival label, less what they add to the target; shape (#X̃, #Y) or a number.
+
+        Parameters
+        ----------
+        strategy : Planting
+            Of the collective that asks.
+        shares : float64 array, shape (#X, #Y)
+            P_{D_m}, from its own records before any change.
+        n : int
+            Its members.
+        error : float
+            δ̃.
+        population : int
+            N.
+        """
+
+
+def _single_events(cells: int, labels: int) -> int:
+    return 2 + 2 * cells + 2 * cells * labels
+
+
+def _people_of_others(size: int) -> None:
+    if size < 0:
+        raise ConfigError(f"Expected 0 or more people in other collectives, got {size}. Count them.")
+
+
+@dataclass(frozen=True)
+class TotalSize(Others):
+    """The tier *worst*: only how many others act. All of them may plant the worst rival label at every cell.
+
+    Parameters
+    ----------
+    people : int
+        0 or more.
+
+    Raises
+    ------
+    ConfigError
+        If it is negative.
+
+    Notes
+    -----
+    *Derived* (METHODS.md 4): conflict = Σ_{j≠m} n_j/N.
+    """
+
+    people: int
+
+    def __post_init__(self) -> None:
+        _people_of_others(self.people)
+
+    @property
+    def size(self) -> int:
+        """How many people act in other collectives."""
+        return self.people
+
+    def events(self, cells: int, labels: int) -> int:
+        """Return 2 + 2#X̃ + 2#X̃·#Y, as for one collective."""
+        return _single_events(cells, labels)
+
+    def conflict(self, strategy: Planting, shares: Floats, n: int, error: float, population: int) -> float:
+        """Return Σ_{j≠m} n_j/N, whatever the cell and the label."""
+        return self.people / population
+
+
+@dataclass(frozen=True, eq=False)
+class PublishedConflict(Others):
+    """The tier *aggregator*: a trusted party who saw all records publishes the conflict term, and nothing else.
+
+    Parameters
+    ----------
+    people : int
+        How many people act in other collectives.
+    term : float64 array, shape (#X̃, #Y)
+        Σ_{j≠m} (n_j/N)(P_{h_j(D_j)}(x, y') − P_{h_j(D_j)}(x, y*)), rows in the order of ``Signal.cells``. The column
+        of the target is 0.
+
+    Raises
+    ------
+    ConfigError
+        If ``people`` is negative.
+    DataError
+        If the term is no finite table.
+
+    Notes
+    -----
+    *Derived* (METHODS.md 4). It needs no slack: it is about the very records the platform trains on.
+    """
+
+    people: int
+    term: Floats
+
+    def __post_init__(self) -> None:
+        _people_of_others(self.people)
+        table = np.asarray(self.term, dtype=np.float64)
+        if table.ndim != 2 or not np.isfinite(table).all():
+            raise DataError(
+                f"Expected a finite conflict term of shape (#X̃, #Y), got shape {table.shape}. Ask the aggregator again."
+            )
+        object.__setattr__(self, "term", table)
+
+    @classmethod
+    def of(cls, strategy: Planting, others: Sequence[Collective], population: int) -> PublishedConflict:
+        """Return what the trusted party publishes for one collective.
+
+        Parameters
+        ----------
+        strategy : Planting
+            Of the collective it is for.
+        others : sequence of Collective
+            All others.
+        population : int
+            N.
+
+        Raises
+        ------
+        ConfigError
+            If strategies have different domains, or the strategy plants nothing.
+
+        Notes
+        -----
+        *Derived* (METHODS.md 4).
+        """
+        _is(strategy, Planting, "several collectives")
+        _same_domain(strategy, [other.strategy for other in others])
+        # Whole people until the last step, so that the order of the collectives changes nothing.
+        after = np.zeros((len(strategy.signal.cells), strategy.domain.labels), np.int64)
+        for other in others:
+            after += other.strategy.on_counts(other.counts)[strategy.signal.cells]
+        return cls(sum(other.size for other in others), (after - after[:, [strategy.target]]) / population)
+
+    @property
+    def size(self) -> int:
+        """How many people act in other collectives."""
+        return self.people
+
+    def events(self, cells: int, labels: int) -> int:
+        """Return 2 + 2#X̃ + 2#X̃·#Y, as for one collective."""
+        return _single_events(cells, labels)
+
+    def conflict(self, strategy: Planting, shares: Floats, n: int, error: float, population: int) -> Floats:
+        """Return the published term; DataError if it was published for another signal."""
+        if self.term.shape != (len(strategy.signal.cells), strategy.domain.labels):
+            raise DataError(
+                f"Expected a conflict term of shape {(len(strategy.signal.cells), strategy.domain.labels)}, got "
+                f"{self.term.shape}. It was published for another signal; ask the aggregator for this one's."
+            )
+        return self.term
+
+
+@dataclass(frozen=True, eq=False)
+class KnownStrategies(Others):
+    """The tier *full*: sizes and strategies of all others, not their records.
+
+    Parameters
+    ----------
+    strategies : tuple of Strategy
+        h_j.
+    sizes : tuple of int
+        n_j, 0 or more each.
+
+    Raises
+    ------
+    ConfigError
+        If they do not match.
+
+    Notes
+    -----
+    *Derived* (METHODS.md 4): what h_j makes of the collective's own records stands in for what it makes of theirs,
+    Σ_{j≠m} (n_j/N)(P_{h_j(D_m)}(x, y') − P_{h_j(D_m)}(x, y*) + 2R(n_m) + 2R(n_j)), and δ is shared among
+    2 + 2#X̃(1 + #Y)(M + 1) events. Counted one by one they are 2 + 2#X̃(1 + M·#Y), so that the bound is a little more
+    careful than it must be. Where there are no others there is nothing to estimate, and δ̃ is that of one collective.
+    """
+
+    strategies: tuple[Strategy, ...]
+    sizes: tuple[int, ...]
+
+    def __post_init__(self) -> None:
+        if len(self.strategies) != len(self.sizes):
+            raise ConfigError(
+                f"Expected a size for each strategy, got {len(self.sizes)} for {len(self.strategies)}. Give both."
+            )
+        for size in self.sizes:
+            _people_of_others(size)
+
+    @property
+    def size(self) -> int:
+        """How many people act in other collectives."""
+        return sum(self.sizes)
+
+    def events(self, cells: int, labels: int) -> int:
+        """Return 2 + 2#X̃(1 + #Y)(M + 1) for M ≥ 2 collectives, and the single collective's for one."""
+        if not self.strategies:
+            return _single_events(cells, labels)
+        return 2 + 2 * cells * (1 + labels) * (len(self.strategies) + 2)
+
+    def conflict(self, strategy: Planting, shares: Floats, n: int, error: float, population: int) -> Floats:
+        """Return the estimate of the conflict with its slack; ConfigError if domains differ."""
+        _same_domain(strategy, self.strategies)
+        cells = strategy.signal.cells
+        found = np.zeros((len(cells), strategy.domain.labels))
+        for other, size in zip(self.strategies, self.sizes, strict=True):
+            moved = np.bincount(other.table, weights=shares.ravel(), minlength=shares.size)
+            after: Floats = moved.reshape(shares.shape)[cells].astype(np.float64)
+            slack = 2 * deviation(n, error) + 2 * deviation(size, error)
+            found += _weighted(size, population, after - after[:, [strategy.target]] + slack)
+        return found
+
+
+def _same_domain(strategy: Strategy, others: Sequence[Strategy]) -> None:
+    for other in others:
+        if other.domain != strategy.domain:
+            raise ConfigError(
+                f"Expected strategies of one domain, got {strategy.domain} and {other.domain}. "
+                "All collectives on a platform number its features and labels alike."
+            )
+
+
+def knowledge(collectives: Sequence[Collective], index: int, tier: Tier, population: int) -> Others:
+    """Return what one of several collectives knows of the others in a tier.
+
+    Parameters
+    ----------
+    collectives : sequence of Collective
+    index : int
+        Which one asks.
+    tier : {"worst", "aggregator", "full"}
+    population : int
+        N.
+
+    Raises
+    ------
+    ConfigError
+        If there is no such tier, or the strategies do not fit together.
+
+    Notes
+    -----
+    *Derived* (METHODS.md 4).
+    """
+    others = [c for i, c in enumerate(collectives) if i != index]
+    if tier == "worst":
+        return TotalSize(sum(other.size for other in others))
+    if tier == "aggregator":
+        return PublishedConflict.of(cast("Planting", collectives[index].strategy), others, population)
+    if tier == "full":
+        return KnownStrategies(tuple(o.strategy for o in others), tuple(o.size for o in others))
+    raise ConfigError(f"Expected a tier among {get_args(Tier)}, got {tier!r}. Choose one.")
+
+
+def shared_bound(strategy: Planting, counts: ArrayLike, others: Others, setting: Setting) -> SuccessBound:
+    """Return a lower bound on S_m = P[f(g_m(x)) = y*_m] for one of several collectives on a platform.
+
+    Parameters
+    ----------
+    strategy : FeatureLabelPlanting or FeatureOnlyPlanting
+    counts : integers, shape (#X, #Y)
+        The n_m members' own records, before they change them.
+    others : TotalSize, PublishedConflict or KnownStrategies
+        What is known of the other collectives.
+    setting : Setting
+
+    Returns
+    -------
+    SuccessBound
+        Without others it is :func:`planting_bound` to the last digit.
+
+    Raises
+    ------
+    ConfigError
+        If the strategy plants nothing, or domains differ.
+    DataError
+        If counts does not fit, or all collectives together are larger than the population.
+
+    Notes
+    -----
+    *Derived* (METHODS.md 4): with P = (n_0/N)P_{D_0} + Σ_m (n_m/N)P_{h_m(D_m)} and for x ∈ X̃_m, y' ≠ y*_m,
+
+    S_m ≥ P_{x~h_m(D_m)}[min_{y'}(own − base − conflict) − τ > 0] − R(n_m) − R(N_test),
+
+    own = (n_m/N)(P_{h_m(D_m)}(x) − 2R(n_m)),
+    base = (n_0/N)(P_{D_m}(x, y') − P_{D_m}(x, y*_m) + 2R(n_m) + 2R(n_0)); the conflict is that of ``others``.
+    """
+    _is(strategy, Planting, "several collectives")
+    before = strategy.domain.counts(counts)
+    return _shared(strategy, before, _size(before, setting), others, setting)
+
+
+def _shared(strategy: Planting, before: Integers, n: int, others: Others, setting: Setting) -> SuccessBound:
+    """Return the bound for n members whose records are distributed as those in ``before``."""
+    total, cells, target = setting.population, strategy.signal.cells, strategy.target
+    rest = total - n - others.size
+    if rest < 0:
+        raise DataError(
+            f"Expected all collectives within the population of {total}, got {n} members and {others.size} others. "
+            "The population counts all of them."
+        )
+    error = setting.delta / others.events(len(cells), strategy.domain.labels)
+    if not n or not before.any():
+        return _bound(np.zeros(len(cells), np.int64), np.zeros(len(cells), np.bool_), n, error, setting)
+    known = int(before.sum())
+    planted = strategy.on_counts(before)[cells, target] / known
+    shares = before / known
+    differences = shares[cells] - shares[cells][:, [target]]
+    own = (n / total) * (planted - 2 * deviation(n, error))
+    base = _weighted(rest, total, differences + 2 * deviation(n, error) + 2 * deviation(rest, error))
+    left = own[:, None] - base - others.conflict(strategy, shares, n, error, total)
+    worst = np.delete(np.broadcast_to(left, differences.shape), target, axis=1).min(axis=1)
+    return _bound(strategy.signal.people(before), worst - setting.margin > 0, n, error, setting)
+
+
+def every_bound(collectives: Sequence[Collective], tier: Tier, setting: Setting) -> tuple[SuccessBound, ...]:
+    """Return :func:`shared_bound` for every collective on a platform, each failing with a chance of δ.
+
+    Parameters
+    ----------
+    collectives : sequence of Collective
+        One or more; all plant.
+    tier : {"worst", "aggregator", "full"}
+    setting : Setting
+
+    Raises
+    ------
+    ConfigError, DataError
+        As :func:`shared_bound` and :func:`knowledge`.
+
+    Notes
+    -----
+    *Derived* (METHODS.md 4).
+    """
+    found = []
+    for index, one in enumerate(collectives):
+        _is(one.strategy, Planting, "several collectives")
+        others = knowledge(collectives, index, tier, setting.population)
+        found.append(shared_bound(cast("Planting", one.strategy), one.counts, others, setting))
+    return tuple(found)
+
+
+@dataclass(frozen=True)
+class GlobalBound:
+    """A lower bound on the success of all collectives together.
+
+    Parameters
+    ----------
+    weighted : float
+        On Σ_m (n_m/Σn_j)·S_m, the success of an average member.
+    least : float
+        On min_m S_m, the success of the worst-off collective.
+    each : tuple of SuccessBound
+        Each collective's bound at δ/M, which they rest on.
+    """
+
+    weighted: float
+    least: float
+    each: tuple[SuccessBound, ...]
+
+
+def global_bound(collectives: Sequence[Collective], tier: Tier, setting: Setting) -> GlobalBound:
+    """Return lower bounds that hold for all collectives at once with probability 1 − δ.
+
+    Parameters
+    ----------
+    collectives : sequence of Collective
+        One or more, not all of them empty.
+    tier : {"worst", "aggregator", "full"}
+    setting : Setting
+
+    Raises
+    ------
+    ConfigError
+        If there is no collective or nobody in any, or as :func:`every_bound`.
+    DataError
+        As :func:`every_bound`.
+
+    Notes
+    -----
+    *Derived* (METHODS.md 4): each at δ/M, by the union bound.
+    """
+    people = sum(one.size for one in collectives)
+    if not people:
+        raise ConfigError(f"Expected collectives with members, got {len(collectives)} without. Leave out empty ones.")
+    stricter = Setting(
+        setting.population,
+        setting.delta / len(collectives),
+        setting.epsilon,
+        setting.suboptimality,
+        setting.test,
+    )
+    each = every_bound(collectives, tier, stricter)
+    # Divided last: one collective's weighted bound is then its own, digit for digit.
+    weighted = sum(bound.size * bound.value for bound in each) / people if len(each) > 1 else each[0].value
+    return GlobalBound(weighted, min(bound.value for bound in each), each)
+
+
+# --- planning -----------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The smallest collective that guarantees a wanted success.
+
+    Parameters
+    ----------
+    wanted : float
+        The success asked for.
+    size : int or None
+        Fewest members; None where even everybody who is in no other collective would not do.
+    bound : SuccessBound
+        The bound at that size, or with everybody.
+    """
+
+    wanted: float
+    size: int | None
+    bound: SuccessBound
+
+
+def plan(strategy: Planting, pilot: ArrayLike, others: Others, setting: Setting, *, wanted: float) -> Plan:
+    """Return the smallest collective whose bound reaches a wanted success, given what is known of the others.
+
+    Parameters
+    ----------
+    strategy : FeatureLabelPlanting or FeatureOnlyPlanting
+    pilot : integers, shape (#X, #Y)
+        Unchanged records of some people who would join, one or more. The plan takes the members' records to be
+        distributed as these; the guarantee itself is :func:`shared_bound` on the records of those who did join.
+    others : TotalSize, PublishedConflict or KnownStrategies
+    setting : Setting
+    wanted : float
+        In (0, 1].
+
+    Returns
+    -------
+    Plan
+
+    Raises
+    ------
+    ConfigError
+        If ``wanted`` is out of range, the strategy plants nothing, or domains differ.
+    DataError
+        If the pilot is empty or does not fit, or the others are more than the population.
+
+    Notes
+    -----
+    *Derived*. With the shares held, the bound never falls as n grows: own mass displaces base at least as fast as base
+    can have favoured the target (P_h(x) ≥ P(x, y*) on X̃, because g leaves X̃ as it is), and
+    n·R(n) + n_0·R(n) + n_0·R(n_0) falls for n_0 = N − n − others. So bisection finds the smallest size.
+    """
+    _is(strategy, Planting, "planning")
+    if not 0 < wanted <= 1:
+        raise ConfigError(f"Expected a wanted success within (0, 1], got {wanted!r}. Give a share.")
+    before = strategy.domain.counts(pilot, "the pilot")
+    most = setting.population - others.size
+    if not before.any() or most < 0:
+        raise DataError(
+            f"Expected a pilot of one person or more, and others within the population of {setting.population}, got "
+            f"{int(before.sum())} and {others.size}. Ask a few people who would join for their records."
+        )
+
+    def at(n: int) -> SuccessBound:
+        return _shared(strategy, before, n, others, setting)
+
+    size = bisect.bisect_left(range(most + 1), True, key=lambda n: at(n).value >= wanted)
+    if size > most:
+        return Plan(wanted, None, at(most))
+    return Plan(wanted, size, at(size))
