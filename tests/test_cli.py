@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import base64
+import html
 import json
+import os
 import shutil
 import sqlite3
 import subprocess
@@ -11,6 +14,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import numpy as np
 import onnx
@@ -18,6 +22,9 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
 from safetensors.numpy import save
+from starlette.middleware.base import RequestResponseEndpoint
+from starlette.requests import Request
+from starlette.responses import Response
 
 from tests import worlds
 from tests.pooling.places import postgres
@@ -30,10 +37,11 @@ from ttca.people import People
 from ttca.perturbations import FORMAT, PerturbationSet
 from ttca.platforms.base import Credential
 from ttca.platforms.retry import RetryPolicy
-from ttca.platforms.server import background_server
+from ttca.platforms.server import background_app, background_server, create_app
 from ttca.row import Row
 
 SUFFIX = "safetensors"
+KEY = "sk-live/4f+9ZQ=7e21"
 
 
 @dataclass(frozen=True)
@@ -101,6 +109,7 @@ class Served:
 
     url: str
     log: Path
+    authorizations: set[str | None]
 
     @property
     def rows(self) -> int:
@@ -113,8 +122,17 @@ class Served:
 def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     """Serve the tiny world's platform."""
     log = tmp_path_factory.mktemp("served") / "access.jsonl"
-    with background_server(worlds.Recorder().inner, access_log=log) as url:
-        yield Served(url, log)
+    seen: set[str | None] = set()
+    app = create_app(worlds.Recorder().inner, access_log=log)
+
+    @app.middleware("http")
+    async def note(request: Request, call_next: RequestResponseEndpoint) -> Response:
+        if request.method == "POST":
+            seen.add(request.headers.get("authorization"))
+        return await call_next(request)
+
+    with background_app(app) as url:
+        yield Served(url, log, seen)
 
 
 @pytest.fixture(scope="module")
@@ -140,17 +158,22 @@ def finished_home(tmp_path_factory: pytest.TempPathFactory, people: Path, served
     """Return the folder of an action that a program of its own ran to the end, with its output next to it."""
     home = tmp_path_factory.mktemp("finished") / "mine"
     shutil.copytree(people, home / "people")
-    (home / "action.toml").write_text(worlds.action_file(served.url))
+    (home / "action.toml").write_text(worlds.action_file(served.url, platform='key_variable = "TTCA_KEY_TEST"\n'))
     done = subprocess.run(
-        [sys.executable, "-m", "ttca", "run", str(home), "--json"], capture_output=True, text=True, check=False
+        [sys.executable, "-m", "ttca", "run", str(home), "--json"],
+        env={**os.environ, "TTCA_KEY_TEST": f"127.0.0.1 {KEY}"},
+        capture_output=True,
+        text=True,
+        check=False,
     )
     (home.parent / "done.json").write_text(json.dumps([done.returncode, done.stdout, done.stderr]))
     return home
 
 
 @pytest.fixture
-def finished(tmp_path: Path, finished_home: Path) -> Path:
+def finished(tmp_path: Path, finished_home: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Return a copy of the finished action."""
+    monkeypatch.setenv("TTCA_KEY_TEST", f"127.0.0.1 {KEY}")
     return Path(shutil.copytree(finished_home, tmp_path / "finished"))
 
 
@@ -177,9 +200,21 @@ def test_run_in_a_program_of_its_own_prints_one_row(finished_home: Path) -> None
     assert "What it costs" in done.err
     assert "The honest row" in done.err
     assert "Traceback" not in done.err
+    assert KEY not in done.out + done.err
     assert json.loads((finished_home / "row.json").read_text()) == done.json
     for name in ("report.html", "certificate.json", f"perturbations.{SUFFIX}", f"proxy.{SUFFIX}"):
         assert (finished_home / name).stat().st_size > 0
+
+
+def test_no_file_of_an_action_holds_a_key(finished_home: Path, served: Served) -> None:
+    """A key that went with every query is in no ledger, report, certificate, perturbation, proxy or log."""
+    assert f"Bearer {KEY}" in served.authorizations
+    files = [f for f in finished_home.rglob("*") if f.is_file()]
+    assert {"ledger.sqlite", "report.html", "certificate.json"} <= {f.name for f in files}
+    forms = {KEY, json.dumps(KEY)[1:-1], quote(KEY, safe=""), html.escape(KEY), base64.b64encode(KEY.encode()).decode()}
+    for file in (*files, served.log):
+        content = file.read_bytes()
+        assert not any(form.encode() in content for form in forms), file
 
 
 def test_run_again_asks_nothing_and_says_the_same(finished: Path, ttca: Terminal, served: Served) -> None:

@@ -145,6 +145,7 @@ class PlatformSection:
     connect_timeout: float = 5.0
     read_timeout: float = 30.0
     max_batch: int = 64
+    max_response_bytes: int = 16 * 2**20
     options: dict[str, Any] = field(default_factory=dict, repr=False)
 
     def __post_init__(self) -> None:
@@ -171,6 +172,7 @@ class PlatformSection:
             connect_timeout=self.connect_timeout,
             read_timeout=self.read_timeout,
             max_batch=self.max_batch,
+            max_response_bytes=self.max_response_bytes,
             **self.options,
         )
 

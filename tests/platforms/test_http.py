@@ -6,6 +6,7 @@ import gzip
 import json
 import logging
 import socket
+import ssl
 import subprocess
 import sys
 import threading
@@ -18,6 +19,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import trustme
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -130,6 +132,21 @@ def test_a_platform_that_is_down_refunds_its_metadata() -> None:
             platform.attempt(images(1), ADA, request_id="r1")
         assert not server.posts
     assert (caught.value.charge, caught.value.retryable) == (ChargeState.REFUNDED, True)
+
+
+def test_a_certificate_that_cannot_be_verified_ends_the_exchange() -> None:
+    """TLS is verified: a server with a certificate of an unknown authority gets no request, and nobody retries it."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    trustme.CA().issue_cert("127.0.0.1").configure_cert(context)
+    with scripted() as server:
+        server.socket = context.wrap_socket(server.socket, server_side=True)
+        with (
+            platform_at(server.url.replace("http:", "https:")) as platform,
+            pytest.raises(TransportError, match="certificate") as caught,
+        ):
+            platform.attempt(images(1), ADA, request_id="r1")
+        assert (caught.value.charge, caught.value.retryable) == (ChargeState.REFUNDED, False)
+        assert not server.requests
 
 
 @pytest.mark.parametrize("host", ["no-such-host.invalid", "localhost.invalid"])
