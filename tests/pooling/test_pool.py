@@ -26,10 +26,20 @@ from tests.pooling.scripted import (
     truth,
 )
 from ttca.answers import Answers, Status
-from ttca.errors import AnswerError, ChargeState, ConfigError, ImageError, LedgerError, PlatformError, QuotaError
+from ttca.errors import (
+    AnswerError,
+    ChargeState,
+    ConfigError,
+    ImageError,
+    LedgerError,
+    PlatformError,
+    QuotaError,
+    TransportError,
+)
 from ttca.images import Images
 from ttca.platforms.local import LocalPlatform
 from ttca.platforms.retry import RetryPolicy
+from ttca.platforms.throttle import Throttle
 from ttca.pooling.ledger import Balance, Ledger
 from ttca.pooling.pool import GIVE_UP_AFTER, Cost, Member, QueryPool
 from ttca.progress import Reporter
@@ -756,6 +766,53 @@ def test_a_platform_at_its_limit_loses_nothing_and_is_asked_no_slower_than_it_al
         assert 18.9 <= hours.now - began <= 18.9 * 1.06
         (ada,) = ledger.balances()
         assert (ada.charged, ada.unknown) == (200, 0)
+
+
+class Limited(ScriptedPlatform):
+    """A platform that brings a throttle, as one over HTTP does."""
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        super().__init__()
+        self.throttle = Throttle(clock=clock)
+
+
+def test_while_one_key_must_wait_another_pays() -> None:
+    """A member whose key is held back stands in nobody's way: the others' keys ask, and nobody waits."""
+    hours = Hours()
+    with fresh_ledger(clock=hours) as ledger:
+        platform = Limited(hours)
+        platform.throttle.hold("TTCA_KEY_ADA", 50.0)
+        members = [Member("ada", 30, "TTCA_KEY_ADA"), Member("ben", 30, "TTCA_KEY_BEN")]
+        policy = patient(sleep=hours.sleep)
+        agree(QueryPool(platform, ledger, members, concurrency=1, policy=policy).ask(distinct(20)), truth(distinct(20)))
+        assert hours.slept == []
+        assert {a.credential.key_variable for a in platform.attempts} == {"TTCA_KEY_BEN"}
+
+
+def test_a_stated_limit_is_shared_by_all_who_share_a_key() -> None:
+    """Members without keys of their own count as one for the platform, and keep to its limit together."""
+    hours = Hours()
+    with fresh_ledger(clock=hours) as ledger:
+        platform = Limited(hours)
+        platform.throttle.keep_to("", {10.0: 4})
+        members = [Member("ada", 30), Member("ben", 30)]
+        pool = QueryPool(platform, ledger, members, concurrency=1, policy=patient(sleep=hours.sleep))
+        agree(pool.ask(distinct(13)), truth(distinct(13)))
+        assert sum(hours.slept) == pytest.approx(30.0)
+        assert {b.member: b.charged for b in ledger.balances()} == {"ada": 7, "ben": 6}
+
+
+def test_a_platform_that_allows_no_more_today_ends_the_asking_at_once() -> None:
+    """A limit used up for hours is told with the time to come back; what came is kept, and no wait is paid for."""
+    hours = Hours()
+    with fresh_ledger(clock=hours) as ledger:
+        platform = Limited(hours)
+        platform.throttle.keep_to("", {86400.0: 5})
+        pool = QueryPool(platform, ledger, [Member("ada", 30)], concurrency=1, policy=patient(sleep=hours.sleep))
+        with pytest.raises(TransportError, match="Run this again after 2"):
+            pool.ask(distinct(9))
+        assert hours.slept == []
+        assert totals(ledger)["charged"] == totals(ledger)["answered"] == 5
 
 
 def test_a_wait_that_is_too_long_says_when_to_come_back() -> None:
