@@ -6,6 +6,7 @@ import itertools
 import math
 import random
 import threading
+from collections import Counter
 
 import numpy as np
 import pytest
@@ -188,6 +189,47 @@ def test_a_platform_that_keeps_saying_at_once_is_waited_for_longer(throttle: Thr
     for _ in range(20):
         throttle.leave(entered(throttle, clock), "ada", too_many(0.0))
     assert clock.now > 30
+
+
+def windows(throttle: Throttle, clock: Clock, *, quota: int, queries: int, took: float) -> tuple[float, int]:
+    """Ask a platform of fixed one-second windows and ``Retry-After: 1``; return seconds and refusals."""
+    used: Counter[int] = Counter()
+    done = refused = 0
+    while done < queries:
+        ticket = entered(throttle, clock)
+        clock.now += took
+        window = int(clock.now)
+        used[window] += 1
+        if used[window] <= quota:
+            done += 1
+            throttle.leave(ticket, "ada")
+        else:
+            refused += 1
+            throttle.leave(ticket, "ada", too_many(1.0))
+    return clock.now, refused
+
+
+def test_a_limit_that_shows_is_kept_like_one_that_is_stated(throttle: Throttle, clock: Clock) -> None:
+    """Fifty a second and "come back in 1 s", time and again: after a few refusals there are hardly any more."""
+    seconds, refused = windows(throttle, clock, quota=50, queries=1000, took=0.0015)
+    assert refused <= 10
+    assert seconds <= 19 * 1.05
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_refusals_by_chance_show_no_limit(seed: int) -> None:
+    """A platform that refuses one request in twenty-five, whatever the pace, is not asked ever more slowly."""
+    clock, chance = Clock(), random.Random(seed)
+    throttle = Throttle(clock=clock, rng=random.Random(0))
+    refusals = 0
+    for _ in range(2000):
+        ticket = entered(throttle, clock)
+        clock.now += 0.002
+        refused = chance.random() < 0.04
+        refusals += refused
+        throttle.leave(ticket, "ada", too_many(0.5) if refused else None)
+    # Each refusal is waited out, and little else.
+    assert clock.now < 1.25 * (2000 * 0.002 + refusals * 0.51)
 
 
 def test_a_turn_that_was_not_used_teaches_nothing(throttle: Throttle, clock: Clock) -> None:

@@ -9,6 +9,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
@@ -26,6 +27,9 @@ _JITTER, _MOST_JITTER_S = 0.02, 0.2
 # Stated limits of more requests than this are not kept count of: a 429 will tell.
 _MOST_REMEMBERED = 100_000
 _LOOK_AGAIN_S = 0.1
+# A limit nobody states shows where so many bursts in a row bring about the same number of answers, no fewer than this,
+# before the platform says "come back in w seconds"; it is kept for so many w, a hair more slowly, and learned again.
+_ALIKE, _FEWEST_ALIKE, _KEPT_WINDOWS, _SLOWER = 3, 10, 100, 1.01
 
 
 def lane(platform: Platform, credential: Credential) -> str:
@@ -65,7 +69,9 @@ class Throttle:
     Additive increase, multiplicative decrease (Chiu and Jain, 1989), on requests in flight: a 429 halves them, once for
     all that were sent before it; a round of answers adds half a request. *Published* rule, *our* constants. Waits and
     stated limits are per *lane* (:func:`lane`), because platforms count by key. A stated limit is kept by a sliding
-    window over the requests sent since it was first stated, which is stricter than a bucket or a fixed window.
+    window over the requests sent since it was first stated, which is stricter than a bucket or a fixed window. One
+    that only shows (n answers, then "come back in w seconds", again and again) is kept in the same way, because whoever
+    waits w after each refusal comes later into every window, and at last too late for one. *Ours.*
     """
 
     def __init__(
@@ -85,6 +91,7 @@ class Throttle:
         self._told_at: dict[str, int] = {}
         self._in_a_row: dict[str, int] = {}
         self._paces: dict[str, dict[float, deque[float]]] = {}
+        self._bursts: dict[str, _Bursts] = {}
 
     @property
     def limit(self) -> float:
@@ -161,6 +168,7 @@ class Throttle:
                     if times:
                         times.pop()
             elif error is None:
+                self._bursts.setdefault(lane, _Bursts()).answers += 1
                 self._in_a_row.pop(lane, None)
                 if self._limit < math.inf:
                     self._limit += _GROWTH / self._limit
@@ -212,11 +220,15 @@ class Throttle:
             for seconds, times in self._paces.get(lane, {}).items():
                 if len(times) == times.maxlen:
                     waits.append(times[0] + seconds - now)
+            if lane in self._bursts:
+                waits.append(self._bursts[lane].wait_s(now))
         return max(waits)
 
     def _begin(self, lane: str) -> int:
         for times in self._paces.get(lane, {}).values():
             times.append(self._clock())
+        if lane in self._bursts:
+            self._bursts[lane].sent.append(self._clock())
         self._in_flight += 1
         self._sent += 1
         return self._sent
@@ -230,6 +242,7 @@ class Throttle:
         if ticket <= self._told_at.get(lane, 0) or not error.retryable:
             return
         if error.status == 429:
+            self._bursts.setdefault(lane, _Bursts()).ended(wait, self._clock())
             times = self._in_a_row.get(lane, 0)
             self._in_a_row[lane] = times + 1
             doubled = min(_FIRST_HOLD_S * 2.0 ** min(times, 30), _LAST_HOLD_S)
@@ -238,3 +251,39 @@ class Throttle:
         if wait is not None:
             self._told_at[lane] = self._sent
             self.hold(lane, wait)
+
+
+@dataclass
+class _Bursts:
+    """What a lane's bursts between refusals were like, and the limit that shows in them.
+
+    ``sent`` holds the latest requests of the limit that showed; while none has, it holds nothing.
+    """
+
+    answers: int = 0
+    began: float = -math.inf
+    alike: list[tuple[int, float]] = field(default_factory=list)
+    window_s: float = 0.0
+    until: float = -math.inf
+    sent: deque[float] = field(default_factory=lambda: deque(maxlen=0))
+
+    def ended(self, wait: float | None, now: float) -> None:
+        """Take note of a refusal that says how long to wait, and see whether a limit shows."""
+        # What was learned, if anything, was refused: it does not hold, or no longer.
+        self.sent = deque(maxlen=0)
+        answers, was_burst = self.answers, wait is not None and now - self.began < wait
+        self.answers, self.began = 0, now + (wait or 0.0)
+        if wait is None or not was_burst or answers < _FEWEST_ALIKE:
+            self.alike.clear()
+            return
+        self.alike = [*self.alike, (answers, wait)][-_ALIKE:]
+        counts, waits = zip(*self.alike, strict=True)
+        if len(counts) == _ALIKE and max(counts) - min(counts) <= 0.1 * min(counts) and max(waits) <= 1.1 * min(waits):
+            self.sent = deque(maxlen=sum(counts) // _ALIKE)
+            self.window_s, self.until = max(waits) * _SLOWER, now + _KEPT_WINDOWS * max(waits)
+
+    def wait_s(self, now: float) -> float:
+        """Return the seconds until the limit that showed allows another request."""
+        if not self.sent.maxlen or len(self.sent) < self.sent.maxlen or now > self.until:
+            return 0.0
+        return self.sent[0] + self.window_s - now
