@@ -39,6 +39,8 @@ from ttca.platforms.base import Credential
 from ttca.platforms.retry import RetryPolicy
 from ttca.platforms.server import background_app, background_server, create_app
 from ttca.row import Row
+from ttca.training_time.aggregator import Report, read_conflict, write_report
+from ttca.training_time.signals import Domain, FeatureLabelPlanting, Signal
 
 SUFFIX = "safetensors"
 KEY = "sk-live/4f+9ZQ=7e21"
@@ -730,3 +732,23 @@ def bright_or_dark() -> onnx.ModelProto:
         [numpy_helper.from_array(value, name) for name, value in values.items()],
     )
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8)
+
+
+def test_collectives_reports_become_conflicts(tmp_path: Path, ttca: Terminal) -> None:
+    """`ttca aggregate` writes one file for each collective, and says which; a damaged report is a sentence."""
+    domain = Domain((2, 2), 2)
+    records = np.full((4, 2), 5, np.int64)
+    strategies = {n: FeatureLabelPlanting(Signal(domain, (0,), (1,)), y) for n, y in (("north", 0), ("south", 1))}
+    for name, strategy in strategies.items():
+        write_report(tmp_path / f"{name}.json", Report.of(name, strategy, records))
+    files = [str(tmp_path / f"{name}.json") for name in ("north", "south")]
+    ask = ("aggregate", *files, "--population", "1000", "--folder", str(tmp_path / "out"))
+    done = ttca(*ask, "--json")
+    assert done.code == 0, done.err
+    assert done.json["acting"] == 80
+    assert sorted(done.json["files"]) == ["north", "south"]
+    assert read_conflict(Path(done.json["files"]["north"]), strategies["north"]).term.any()
+    (tmp_path / "south.json").write_text("{}")
+    done = ttca(*ask)
+    assert done.code == 1
+    assert "Expected" in done.err

@@ -396,6 +396,21 @@ def serve(
     serve_platform(platform, protocol=protocol, port=port, access_log=access_log, on_start=started)
 
 
+@app.command()
+def aggregate(
+    reports: Annotated[list[Path], typer.Argument(help="The collectives' reports, one file each.")],
+    population: Annotated[int, typer.Option(min=1, help="Everybody the platform trains on, members or not.")],
+    folder: Annotated[Path, typer.Option(help="Where the conflict files go.")] = Path("conflicts"),
+    as_json: JsonOption = False,
+) -> None:
+    """Read several collectives' reports and publish to each its conflict term, and nothing else."""
+    from ttca.training_time.aggregator import aggregate_files
+
+    told = aggregate_files(reports, folder, population)
+    files = "\n".join(f"{name}: {file}" for name, file in told["files"].items())
+    _emit(told, as_json, f"{told['acting']} of {population} people act.\n{files}")
+
+
 # -- what the commands share ------------------------------------------------------------------------------------
 
 

@@ -17,7 +17,7 @@ import bisect
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal, cast, get_args
 
 import numpy as np
@@ -40,6 +40,7 @@ __all__ = [
     "TotalSize",
     "deviation",
     "erasing_bound",
+    "erasing_sizes",
     "every_bound",
     "global_bound",
     "knowledge",
@@ -176,11 +177,14 @@ class SuccessBound:
     share : float
         Share of the collective's people at whose cell the platform must decide as wanted.
     slack : float
-        R(n) + R(N_test); infinite for an empty collective.
+        R(n) + R(N_test); infinite where there are no records to go by.
     error : float
         δ̃, the chance given to each of the events that the bound rests on.
     size : int
         n.
+    margins : tuple of float
+        What is left, in P, after resistance, conflict and τ at each cell of the signal set (at each cell of X for
+        erasing): the platform must decide as wanted where it is above 0. −∞ where there are no records to go by.
     """
 
     value: float
@@ -188,6 +192,7 @@ class SuccessBound:
     slack: float
     error: float
     size: int
+    margins: tuple[float, ...] = field(repr=False)
 
     @property
     def vacuous(self) -> bool:
@@ -195,12 +200,16 @@ class SuccessBound:
         return self.value <= 0
 
 
-def _bound(people: Integers, held: NDArray[np.bool_], n: int, error: float, setting: Setting) -> SuccessBound:
+def _bound(people: Integers, left: Floats, n: int, error: float, setting: Setting) -> SuccessBound:
     # Whole people over whole people: the share of all of them is exactly 1.
-    total = int(people.sum())
-    share = int(people[held].sum()) / total if total else 0.0
+    share = int(people[left > 0].sum()) / int(people.sum())
     slack = deviation(n, error) + setting._test_slack(error)
-    return SuccessBound(max(0.0, share - slack), share, slack, error, n)
+    return SuccessBound(max(0.0, share - slack), share, slack, error, n, tuple(left.tolist()))
+
+
+def _nothing(cells: int, n: int, error: float) -> SuccessBound:
+    """Return the bound of people whose records say nothing."""
+    return SuccessBound(0.0, 0.0, math.inf, error, n, (-math.inf,) * cells)
 
 
 def _size(counts: Integers, setting: Setting) -> int:
@@ -262,14 +271,14 @@ def planting_bound(strategy: Planting, counts: ArrayLike, setting: Setting) -> S
     cells, target = strategy.signal.cells, strategy.target
     error = setting.delta / (2 + 2 * len(cells) + 2 * len(cells) * strategy.domain.labels)
     if not n:
-        return _bound(np.zeros(len(cells), np.int64), np.zeros(len(cells), np.bool_), n, error, setting)
+        return _nothing(len(cells), n, error)
     planted = strategy.on_counts(before)[cells, target] / n
     at_cell = before[cells] / n
     resistance = np.delete(at_cell - at_cell[:, [target]], target, axis=1).max(axis=1)
     own = (n / total) * (planted - 2 * deviation(n, error))
     rest = total - n
     base = _weighted(rest, total, resistance + 2 * deviation(n, error) + 2 * deviation(rest, error))
-    return _bound(strategy.signal.people(before), own - base - setting.margin > 0, n, error, setting)
+    return _bound(strategy.signal.people(before), own - base - setting.margin, n, error, setting)
 
 
 def unplanting_bound(
@@ -311,7 +320,7 @@ def unplanting_bound(
     cells = strategy.signal.cells
     error = setting.delta / (2 + 6 * len(cells))
     if not free:
-        return _bound(np.zeros(len(cells), np.int64), np.zeros(len(cells), np.bool_), n, error, setting)
+        return _nothing(len(cells), n, error)
     after, instead = strategy.on_counts(before + first), strategy.replacements
     planted = after[cells, instead] / n
     at_cell = before[cells] / free
@@ -319,22 +328,58 @@ def unplanting_bound(
     own = (n / total) * (planted - 2 * deviation(n, error))
     rest = total - n
     base = _weighted(rest, total, resistance + 2 * deviation(free, error) + 2 * deviation(rest, error))
-    return _bound(strategy.signal.people(before + first), own - base - setting.margin > 0, n, error, setting)
+    return _bound(strategy.signal.people(before + first), own - base - setting.margin, n, error, setting)
 
 
-def erasing_bound(strategy: Erasing, counts: ArrayLike, setting: Setting, *, margin: float) -> SuccessBound:
+def _erasing_error(strategy: Erasing, setting: Setting) -> float:
+    domain = strategy.domain
+    events = 2 + len(strategy.signal.cells) * domain.labels + 2 * domain.cells + 2 * domain.cells * domain.labels
+    return setting.delta / events
+
+
+def erasing_sizes(strategy: Erasing, setting: Setting, *, margin: float) -> tuple[int, int] | None:
+    """Return between which sizes a collective surely finds the population's most likely labels.
+
+    Parameters
+    ----------
+    strategy : Erasing
+    setting : Setting
+    margin : float
+        η, in (0, 1]: at every cell of X̃ the most likely label is at least so much more likely, jointly with the cell,
+        than any other. An assumption about the population that no data can replace.
+
+    Returns
+    -------
+    (int, int) or None
+        Fewest and most members; None where no size is enough.
+
+    Raises
+    ------
+    ConfigError
+        If the strategy erases nothing or η is out of range.
+
+    Notes
+    -----
+    *Published* (arXiv 2502.04879; METHODS.md 3): 2·log(1/δ̃)/η² ≤ n ≤ N − 2·log(1/δ̃)/η².
+    """
+    _is(strategy, Erasing, "erasing")
+    if not 0 < margin <= 1:
+        raise ConfigError(f"Expected the margin η within (0, 1], got {margin!r}. Give a difference of probabilities.")
+    least = 2 * math.log(1 / _erasing_error(strategy, setting)) / margin**2
+    fewest, most = math.ceil(least), math.floor(setting.population - least)
+    return (fewest, most) if fewest <= most else None
+
+
+def erasing_bound(strategy: Erasing, counts: ArrayLike, setting: Setting) -> SuccessBound:
     """Return a lower bound on S = P[f(g(x)) = f(x)] for the only collective on a platform.
 
     Parameters
     ----------
     strategy : Erasing
-        With its modes estimated on these same members (:meth:`Erasing.estimated`).
+        Its modes may have been estimated on these same members (:meth:`Erasing.estimated`).
     counts : integers, shape (#X, #Y)
         The n members' own records, before they change them.
     setting : Setting
-    margin : float
-        η: at every cell of X̃, the most likely label is at least so much more likely, jointly with the cell, than any
-        other. An assumption about the population that data cannot replace. In (0, 1].
 
     Returns
     -------
@@ -343,31 +388,26 @@ def erasing_bound(strategy: Erasing, counts: ArrayLike, setting: Setting, *, mar
     Raises
     ------
     ConfigError
-        If the strategy erases nothing, η is out of range, or n is outside
-        2·log(1/δ̃)/η² ≤ n ≤ N − 2·log(1/δ̃)/η², where the modes cannot be told.
+        If the strategy erases nothing.
     DataError
-        If counts does not fit.
+        If counts is no histogram of the domain, or larger than the population.
 
     Notes
     -----
-    Goal, δ̃ = δ/(2 + #X̃·#Y + 2#X + 2#X·#Y) and the range of n are *published* (arXiv 2502.04879; METHODS.md 3). The
-    inequality itself is *derived*, because METHODS.md does not give it: f(x) and f(g(x)) are both y*_{g(x)} where the
-    planting inequality with P_{h(D_n)}(x) and Δ_x about that label holds at x and at g(x).
+    The goal and δ̃ = δ/(2 + #X̃·#Y + 2#X + 2#X·#Y) are *published* (arXiv 2502.04879; METHODS.md 3). The
+    inequality is *derived*, because METHODS.md does not give it: f(x) and f(g(x)) are both the label y*_{g(x)} that
+    members wrote where the planting inequality, with P_{h(D_n)}(x) and Δ_x about that label, holds both at x and at
+    g(x). δ̃ is shared among all cells and labels, so that it holds for labels that the members' own records chose, be
+    they the population's modes or not: the margin η of the published theorem is not needed for it
+    (:func:`erasing_sizes` says what η is good for).
     """
     _is(strategy, Erasing, "erasing")
     domain = strategy.domain
     before = domain.counts(counts)
     n, total = _size(before, setting), setting.population
-    if not 0 < margin <= 1:
-        raise ConfigError(f"Expected the margin η within (0, 1], got {margin!r}. Give a difference of probabilities.")
-    events = 2 + len(strategy.signal.cells) * domain.labels + 2 * domain.cells + 2 * domain.cells * domain.labels
-    error = setting.delta / events
-    least = 2 * math.log(1 / error) / margin**2
-    if not least <= n <= total - least:
-        raise ConfigError(
-            f"Expected between {math.ceil(least)} and {math.floor(total - least)} members for the margin η = {margin}, "
-            f"got {n}. With other numbers the most likely labels cannot be told; a larger η, if true, allows more."
-        )
+    error = _erasing_error(strategy, setting)
+    if not n:
+        return _nothing(domain.cells, n, error)
     mass, at_cell = before.sum(axis=1) / n, before / n
     chosen = strategy.wanted[:, None]
     differences = at_cell - np.take_along_axis(at_cell, chosen, axis=1)
@@ -375,8 +415,8 @@ def erasing_bound(strategy: Erasing, counts: ArrayLike, setting: Setting, *, mar
     own = (n / total) * (mass - 2 * deviation(n, error))
     rest = total - n
     base = _weighted(rest, total, differences.max(axis=1) + 2 * deviation(n, error) + 2 * deviation(rest, error))
-    held = own - base - setting.margin > 0
-    return _bound(before.sum(axis=1), held & held[strategy.signal.map], n, error, setting)
+    left = own - base - setting.margin
+    return _bound(before.sum(axis=1), np.minimum(left, left[strategy.signal.map]), n, error, setting)
 
 
 # --- several collectives ------------------------------------------------------------------------------------
@@ -725,7 +765,7 @@ def _shared(strategy: Planting, before: Integers, n: int, others: Others, settin
         )
     error = setting.delta / others.events(len(cells), strategy.domain.labels)
     if not n or not before.any():
-        return _bound(np.zeros(len(cells), np.int64), np.zeros(len(cells), np.bool_), n, error, setting)
+        return _nothing(len(cells), n, error)
     known = int(before.sum())
     planted = strategy.on_counts(before)[cells, target] / known
     shares = before / known
@@ -734,7 +774,7 @@ def _shared(strategy: Planting, before: Integers, n: int, others: Others, settin
     base = _weighted(rest, total, differences + 2 * deviation(n, error) + 2 * deviation(rest, error))
     left = own[:, None] - base - others.conflict(strategy, shares, n, error, total)
     worst = np.delete(np.broadcast_to(left, differences.shape), target, axis=1).min(axis=1)
-    return _bound(strategy.signal.people(before), worst - setting.margin > 0, n, error, setting)
+    return _bound(strategy.signal.people(before), worst - setting.margin, n, error, setting)
 
 
 def every_bound(collectives: Sequence[Collective], tier: Tier, setting: Setting) -> tuple[SuccessBound, ...]:

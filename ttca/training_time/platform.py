@@ -76,8 +76,8 @@ class CountArgmax:
 class Adversary:
     """A platform that spends all the suboptimality it is allowed on denying one label at chosen cells.
 
-    It decides like :class:`CountArgmax`, but for those cells whose flip is cheapest per person. No ε-suboptimal
-    platform that keeps this order can do more, so that bounds with ε > 0 are tested where they might fail.
+    It decides like :class:`CountArgmax`, but for as many of those cells as it can pay for, the cheapest per person
+    first. It is a hard test of bounds with ε > 0, not the hardest there is: which cells to flip best is a knapsack.
 
     Parameters
     ----------

@@ -1,0 +1,1 @@
+"""Tests of the levers that act through training data."""
