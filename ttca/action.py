@@ -463,7 +463,7 @@ class CollectiveAction:
         epoch = self._open_verification(sets) if people is None else "test"
         asker = self.queries if pool is None else pool
         purpose = "controls" if people is None else "test"
-        # Eleven conditions of photographs come next: what learning kept for itself would lie about beside them.
+        # The same before eleven conditions of photographs.
         give_back_memory()
         measurement = measure(
             lambda images, owners: asker.ask(images, purpose=purpose, epoch=epoch, owners=owners.tolist()),
@@ -594,6 +594,8 @@ class CollectiveAction:
         """Ask the platform about coarse patterns on members' images, with the saved queries that the check leaves."""
         from attacks.refinement import draw_probes, support
 
+        # Photographs by the hundred come next: what training kept for itself would lie about beside them.
+        give_back_memory()
         pool = self.roster.pool[self.roster.pool.subgroup]
         probes = draw_probes(
             pool.images,

@@ -20,7 +20,7 @@ from ttca.perturbations import PerturbationSet
 __all__ = ["Measurement", "Opponents", "measure"]
 
 #: Bytes of images that are asked about together.
-_TOGETHER = 2**27
+_TOGETHER = 2**26
 
 
 @dataclass(frozen=True)
