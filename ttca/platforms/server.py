@@ -32,6 +32,7 @@ from ttca.errors import (
 )
 from ttca.images import Images, check_images
 from ttca.platforms.base import Credential, Platform
+from ttca.platforms.protocols.reading import excerpt
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
@@ -124,6 +125,16 @@ class Service:
         if not found:
             raise ServedError(401, "Expected a known bearer token, got none or another. Send one.")
         return found[0]
+
+    def check(self, named: Mapping[str, Any]) -> None:
+        """Raise a 404 where a URL names another model or version than this one; what it does not name is right."""
+        model, version = named.get("model", self.model), named.get("version", self.version)
+        if (model, version) != (self.model, self.version):
+            raise ServedError(
+                404,
+                f"Expected the model {self.model} (version {self.version}), got {excerpt(model, 60)} "
+                f"(version {excerpt(version, 60)}).",
+            )
 
     def answer(self, images: Any, *, request_id: str, member: str) -> Answers:
         """Ask the platform and log it before anyone hears the answer. Blocks; run it in a thread."""

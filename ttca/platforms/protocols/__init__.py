@@ -9,13 +9,25 @@ from dataclasses import dataclass, field
 from importlib import import_module
 from types import UnionType
 from typing import Any, Literal, TypeAlias, Union, get_args, get_origin, get_type_hints
+from urllib.parse import quote
 
 from ttca.answers import Answers
 from ttca.errors import AnswerError, ConfigError
 from ttca.images import Images, ImageShape
 from ttca.platforms.protocols.reading import Reading
 
-__all__ = ["PROTOCOLS", "TRANSPORT_HEADERS", "Fetch", "Protocol", "Request", "Response", "Wire", "create_protocol"]
+__all__ = [
+    "PROTOCOLS",
+    "TRANSPORT_HEADERS",
+    "Fetch",
+    "Protocol",
+    "Request",
+    "Response",
+    "Wire",
+    "create_protocol",
+    "model_path",
+    "speaks_of_the_image",
+]
 
 # Name → (module, class). Loaded when asked for, so that a protocol costs nothing to those who do not use it.
 PROTOCOLS: dict[str, tuple[str, str]] = {
@@ -85,6 +97,12 @@ class Response:
 
 Fetch: TypeAlias = Callable[[str], Response]
 """GET of a path that costs no query; a :class:`Response` with status 200, or a ``TransportError``."""
+
+
+def model_path(prefix: str, model: str, version: str | None, *, between: str = "/") -> str:
+    """Return ``prefix/model``, and where a version is given what comes ``between`` and the version; quoted."""
+    base = f"{prefix}/{quote(model, safe='')}"
+    return base if version is None else f"{base}{between}{quote(version, safe='')}"
 
 
 def speaks_of_the_image(status: int) -> bool:

@@ -10,7 +10,6 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, get_args
-from urllib.parse import quote
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,7 +17,7 @@ from numpy.typing import NDArray
 from ttca.answers import Answers
 from ttca.errors import ConfigError, TransportError
 from ttca.images import Images, ImageShape
-from ttca.platforms.protocols import Fetch, Protocol, Request, Response, Wire
+from ttca.platforms.protocols import Fetch, Protocol, Request, Response, Wire, model_path
 from ttca.platforms.protocols.encoding import AS_DECIMAL, AS_FLOAT32, Layout, Pixels, check_image_shape
 from ttca.platforms.protocols.reading import REFUSED, UNKNOWN, Reading, UnreadableError, check_choice, excerpt
 from ttca.platforms.protocols.tensors import (
@@ -29,18 +28,12 @@ from ttca.platforms.protocols.tensors import (
     split_body,
 )
 
-__all__ = ["KServeV2", "KServeV2Wire", "model_path"]
+__all__ = ["KServeV2", "KServeV2Wire"]
 
 InputType = Literal["UINT8", "FP32"]
 
 _BINARY_EXTENSIONS = {"binary_tensor_data", "binary_data"}
 _LABEL_TYPES = {"BYTES", "INT8", "INT16", "INT32", "INT64", "UINT8", "UINT16", "UINT32", "UINT64"}
-
-
-def model_path(model: str, version: str | None) -> str:
-    """Return the path of a model under the server's URL, without a leading slash."""
-    base = f"v2/models/{quote(model, safe='')}"
-    return base if version is None else f"{base}/versions/{quote(version, safe='')}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,7 +94,7 @@ class KServeV2(Reading, Protocol):
         """Read ``v2`` and the model's metadata, and check them. Costs no query."""
         if self.model is None:
             raise ConfigError("Expected the name of the platform's model, got none. Set model.")
-        path = model_path(self.model, self.version)
+        path = model_path("v2/models", self.model, self.version, between="/versions/")
         response = fetch(path)
         try:
             metadata, _ = split_body(response.body, None)

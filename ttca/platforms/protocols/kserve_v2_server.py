@@ -38,20 +38,11 @@ def routes(service: Service) -> list[BaseRoute]:
     from starlette.responses import JSONResponse, Response
     from starlette.routing import Route
 
-    def check(request: Request) -> None:
-        model, version = request.path_params["model"], request.path_params.get("version", service.version)
-        if (model, version) != (service.model, service.version):
-            raise ServedError(
-                404,
-                f"Expected the model {service.model} (version {service.version}), got {excerpt(model, 60)} "
-                f"(version {excerpt(version, 60)}).",
-            )
-
     async def healthy(_: Request) -> Response:
         return JSONResponse({})
 
     async def model_ready(request: Request) -> Response:
-        check(request)
+        service.check(request.path_params)
         return JSONResponse({})
 
     async def about_server(_: Request) -> Response:
@@ -61,12 +52,12 @@ def routes(service: Service) -> list[BaseRoute]:
 
     async def about_model(request: Request) -> Response:
         service.member(request.headers.get("authorization"))
-        check(request)
+        service.check(request.path_params)
         return JSONResponse(_metadata(service))
 
     async def infer(request: Request) -> Response:
         member = service.member(request.headers.get("authorization"))
-        check(request)
+        service.check(request.path_params)
         body = await bounded_body(request, service.max_request_bytes)
         # Reading, the model and writing all take a processor: none of it belongs on the event loop.
         content, headers = await run_in_threadpool(_infer, service, dict(request.headers), body, member)

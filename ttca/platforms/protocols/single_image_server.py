@@ -36,15 +36,10 @@ def torchserve_routes(service: Service) -> list[BaseRoute]:
     async def ping(_: Request) -> JSONResponse:
         return JSONResponse({"status": "Healthy"})
 
-    def check(request: Request) -> None:
-        model, version = request.path_params["model"], request.path_params.get("version", service.version)
-        if (model, version) != (service.model, service.version):
-            raise ServedError(404, f"Model not found: {excerpt(model, 60)} (version {excerpt(version, 60)}).")
-
     def write(answers: Answers, service: Service, _: dict[str, Any]) -> Any:
         return dict(_named(answers, service)) if _scored(answers) else (_label(answers, service) or {})
 
-    asked = _asker(service, _raw, write, check)
+    asked = _asker(service, _raw, write)
     one = "/predictions/{model}"
     return [Route("/ping", ping), *(Route(p, asked, methods=["POST", "PUT"]) for p in (one, one + "/{version}"))]
 
@@ -72,11 +67,7 @@ def huggingface_routes(service: Service) -> list[BaseRoute]:
         best = _named(answers, service)[: parameters.get("top_k", 5)]
         return [{"label": name, "score": score} for name, score in best]
 
-    def check(request: Request) -> None:
-        if request.path_params.get("model", service.model) != service.model:
-            raise ServedError(404, f"Model {excerpt(request.path_params['model'], 60)} does not exist.")
-
-    asked = _asker(service, read, write, check)
+    asked = _asker(service, read, write)
     return [Route("/", asked, methods=["POST"]), Route("/models/{model:path}", asked, methods=["POST"])]
 
 
@@ -120,17 +111,14 @@ def plain_routes(service: Service) -> list[BaseRoute]:
     return [Route("/classify", _asker(service, read, _plain), methods=["POST"])]
 
 
-def _asker(
-    service: Service, read: _Read, write: _Write, check: Callable[[Request], None] | None = None
-) -> Callable[[Request], Awaitable[Any]]:
+def _asker(service: Service, read: _Read, write: _Write) -> Callable[[Request], Awaitable[Any]]:
     """Return an endpoint that reads one image, asks the platform and writes its answer."""
     from starlette.concurrency import run_in_threadpool
     from starlette.responses import JSONResponse
 
     async def endpoint(request: Request) -> JSONResponse:
         member = service.member(request.headers.get("authorization"))
-        if check is not None:
-            check(request)
+        service.check(request.path_params)
         body = await bounded_body(request, service.max_request_bytes)
         file, parameters = await read(request, body)
         request_id = request.headers.get("idempotency-key", "unnamed")

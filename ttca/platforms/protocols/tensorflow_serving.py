@@ -9,27 +9,20 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
-from urllib.parse import quote
 
 from ttca.answers import Answers
 from ttca.errors import ConfigError, TransportError
 from ttca.images import Images, ImageShape
-from ttca.platforms.protocols import Fetch, Protocol, Request, Response, Wire
+from ttca.platforms.protocols import Fetch, Protocol, Request, Response, Wire, model_path
 from ttca.platforms.protocols.encoding import Layout, as_base64, as_lists, check_image_shape
 from ttca.platforms.protocols.reading import Reading, UnreadableError, check_choice, excerpt, read_json
 
-__all__ = ["TensorFlowServing", "TensorFlowServingWire", "model_path"]
+__all__ = ["TensorFlowServing", "TensorFlowServingWire"]
 
 Send = Literal["integers", "levels", "unit", "b64"]
 
 _FLOATS = {"DT_FLOAT", "DT_HALF", "DT_DOUBLE", "DT_BFLOAT16"}
 _SEND_OF = {"DT_STRING": "b64", "DT_UINT8": "integers", **dict.fromkeys(_FLOATS, "unit")}
-
-
-def model_path(model: str, version: str | None) -> str:
-    """Return the path of a model under the server's URL, without a leading slash."""
-    base = f"v1/models/{quote(model, safe='')}"
-    return base if version is None else f"{base}/versions/{quote(version, safe='')}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,7 +78,7 @@ class TensorFlowServing(Reading, Protocol):
 
     def describe(self, fetch: Fetch) -> TensorFlowServingWire:
         """Read the signature where the server gives it, else only that the model is there. Costs no query."""
-        path = model_path(self.model or "", self.version)
+        path = model_path("v1/models", self.model or "", self.version, between="/versions/")
         signature, version = self._signature(fetch, path)
         wanted = self._input(signature)
         outputs = _objects(signature.get("outputs"))

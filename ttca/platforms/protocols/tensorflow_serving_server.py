@@ -42,13 +42,8 @@ def _routes(service: Service, *, metadata: bool) -> list[BaseRoute]:
     from starlette.responses import JSONResponse
     from starlette.routing import Route
 
-    def check(request: Request) -> None:
-        model, version = request.path_params["model"], request.path_params.get("version", service.version)
-        if (model, version) != (service.model, service.version):
-            raise ServedError(404, f"Servable not found: {excerpt(model, 60)} (version {excerpt(version, 60)}).")
-
     async def status(request: Request) -> Response:
-        check(request)
+        service.check(request.path_params)
         if not metadata:
             return JSONResponse({"name": service.model, "ready": True})
         state = {"version": service.version, "state": "AVAILABLE", "status": {"error_code": "OK", "error_message": ""}}
@@ -56,12 +51,12 @@ def _routes(service: Service, *, metadata: bool) -> list[BaseRoute]:
 
     async def about(request: Request) -> Response:
         service.member(request.headers.get("authorization"))
-        check(request)
+        service.check(request.path_params)
         return JSONResponse(_metadata(service))
 
     async def predict(request: Request) -> Response:
         member = service.member(request.headers.get("authorization"))
-        check(request)
+        service.check(request.path_params)
         body = await bounded_body(request, service.max_request_bytes)
         return JSONResponse(await run_in_threadpool(_predict, service, dict(request.headers), body, member))
 

@@ -6,21 +6,14 @@ Source: https://docs.pytorch.org/serve/inference_api.html.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from urllib.parse import quote
 
 from ttca.images import Images
-from ttca.platforms.protocols import Fetch, Request, Response
+from ttca.platforms.protocols import Fetch, Request, Response, model_path
 from ttca.platforms.protocols.encoding import as_png
 from ttca.platforms.protocols.reading import UNKNOWN, UnreadableError, read_json
 from ttca.platforms.protocols.single_image import SingleImage, SingleImageWire, options_identity, unnest
 
-__all__ = ["TorchServe", "TorchServeWire", "model_path"]
-
-
-def model_path(model: str, version: str | None) -> str:
-    """Return the path of a model's predictions under the server's URL, without a leading slash."""
-    base = f"predictions/{quote(model, safe='')}"
-    return base if version is None else f"{base}/{quote(version, safe='')}"
+__all__ = ["TorchServe", "TorchServeWire"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,7 +35,7 @@ class TorchServe(SingleImage):
         return TorchServeWire(
             options=self,
             image_shape=self.shape,
-            path=model_path(self.checked_model(), self.version),
+            path=model_path("predictions", self.checked_model(), self.version),
             identity=options_identity(self),
         )
 
