@@ -100,7 +100,7 @@ POSTER: Mapping[str, Mapping[str, Any]] = {
     },
     "adult": {"base": {"error": 0.137, "eqod": 0.086}, "best_eqod_by_alpha": {}, "pareto": {}},
 }
-"""Read off the authors' poster to ± .002 (METHODS.md 5); *published*."""
+"""Read off the authors' poster to ± .002 (arXiv 2508.15374); *published*."""
 
 DIFFERS = (
     "The poster does not say which model the firm trains, who the minority is, k, the splits, or on whose rows the "

@@ -2,7 +2,7 @@
 
 Run as ``python -m benchmarks multiple_collectives --json``. Five parts, all on one seed:
 
-- ``references``: the runs of METHODS.md 4, beside the numbers stated there.
+- ``references``: runs whose numbers were stated before this was written, beside those numbers.
 - ``city``: a synthetic city of N households (seven categorical features, the label is the recommended intervention) and
   four neighbourhood collectives, over size entropy, label entropy and signal overlap. The published setting ("climate
   adaptation in smart cities") and its data were not available: the distribution is *ours*. Members are drawn from
@@ -93,7 +93,7 @@ class _Reference:
     targets: tuple[int, ...]
     success: tuple[float | None, ...]
     bounds: dict[Tier, tuple[float, ...]]
-    """As METHODS.md 4 states them; 0 where it says vacuous, None where it says nothing."""
+    """As stated before this was written; 0 where that says vacuous, None where it says nothing."""
 
 
 _REFERENCES = (
@@ -128,13 +128,13 @@ _REFERENCES = (
     ),
 )
 _NOT_STATED = (
-    "METHODS.md 4 states neither #X̃ nor N_test nor the distribution, nor the sizes of the four labels. "
+    "What was stated beforehand names neither #X̃ nor N_test nor the distribution, nor the sizes of the four labels. "
     "Here #X = 2·6 with one free feature of 2 values (#X̃ = 2), Dirichlet(2) probabilities, N_test = N/2."
 )
 
 
 def references(people: int, generator: np.random.Generator) -> list[dict[str, Any]]:
-    """Run the reference runs of METHODS.md 4 (#X = 12, #Y = 4, δ = .05, ε = 0).
+    """Run the reference runs (#X = 12, #Y = 4, δ = .05, ε = 0).
 
     Parameters
     ----------
@@ -150,7 +150,7 @@ def references(people: int, generator: np.random.Generator) -> list[dict[str, An
 
     Notes
     -----
-    *Ours*; the stated numbers are METHODS.md's.
+    *Ours*; the numbers were stated before this was written.
     """
     domain = Domain((2, 6), 4)
     shares = generator.dirichlet(np.full(domain.cells * domain.labels, 2.0))
@@ -531,7 +531,7 @@ def scenarios(number: int, generator: np.random.Generator) -> dict[str, dict[str
     dict of str to dict
         Per kind of bound ``checks``, ``not_vacuous``, ``violations`` and ``allowed`` (Σδ over bounds that said
         something). The last, ``published_margin``, is no bound of ours: τ = ε/(1 − ε) against an adversary in total
-        variation, for which METHODS.md 3 shows it to be too small.
+        variation, for which it is too small (see :class:`~ttca.training_time.bounds.Setting`).
 
     Raises
     ------

@@ -68,7 +68,7 @@ def test_vectors_and_loops_are_two_ways_to_one_result() -> None:
 
 
 def test_the_reference_runs_agree() -> None:
-    """At the stated N every stated bound and success comes out within what METHODS.md allows."""
+    """At the stated N every stated bound and success comes out within the tolerance stated with it."""
     for row in references(200_000, np.random.default_rng(0)):
         assert row["success_agrees"] in (True, None), row
         assert all(row["bounds_agree"].values()), row

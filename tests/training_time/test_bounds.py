@@ -90,7 +90,7 @@ def collectives(sizes: tuple[float, ...], targets: tuple[int, ...]) -> list[Coll
 def test_the_reference_bounds_come_out(
     sizes: tuple[float, ...], targets: tuple[int, ...], tier: Tier, stated: tuple[float, ...]
 ) -> None:
-    """The bounds of METHODS.md 4 come to the third digit at #X̃ = 2 and N_test = N/2, which are not stated there."""
+    """The bounds stated beforehand come to the third digit at #X̃ = 2 and N_test = N/2, which were not stated."""
     came = [b.value for b in every_bound(collectives(sizes, targets), tier, REFERENCE)]
     assert came == pytest.approx(list(stated), abs=5.1e-4)
 
@@ -111,7 +111,7 @@ def test_the_bound_is_the_published_formula_by_hand() -> None:
 
 
 def test_the_margin_under_total_variation_is_the_larger() -> None:
-    """METHODS.md 3's example: P = (.60, .40) with ε = .11 flips under total variation, although ε/(1−ε) < .20."""
+    """A known example: P = (.60, .40) with ε = .11 flips under total variation, although ε/(1−ε) < .20."""
     assert margin_needed(0.11, "contamination") == pytest.approx(0.1236, abs=1e-4)
     assert margin_needed(0.11, "contamination") < 0.60 - 0.40 < margin_needed(0.11, "tv")
     assert margin_needed(0.0, "tv") == margin_needed(0.0, "contamination") == 0
@@ -152,7 +152,7 @@ def test_without_others_the_bound_is_the_single_one(
 def test_the_conflict_of_each_tier_is_the_formula(
     domain: Domain, seed: int, epsilon: float, kind: Suboptimality
 ) -> None:
-    """What is left at each cell is METHODS.md 4, term by term, cell by cell and rival by rival, in plain numbers."""
+    """What is left at each cell is the formula, term by term, cell by cell and rival by rival, in plain numbers."""
     generator = np.random.default_rng(seed)
     several = [Collective(planting_of(domain, generator), people_of(domain, 900 * k, generator)) for k in (1, 2, 3)]
     n0, total, delta = 4_600, 10_000, 0.1
@@ -192,7 +192,7 @@ def test_the_conflict_of_each_tier_is_the_formula(
 @settings(deadline=None, max_examples=40)
 @given(domains, seeds, epsilons)
 def test_unplanting_is_the_formula(domain: Domain, seed: int, epsilon: float) -> None:
-    """What is left at each cell of an unplanting collective is METHODS.md 3 in plain numbers."""
+    """What is left at each cell of an unplanting collective is the formula in plain numbers."""
     generator = np.random.default_rng(seed)
     signal, target = signal_of(domain, generator), int(generator.integers(domain.labels))
     first, second = people_of(domain, 300, generator), people_of(domain, 1_700, generator)

@@ -3,7 +3,7 @@
 Files are JSON. A *report* goes from a collective to the trusted party and holds the histogram of its members' records
 as they will be submitted; a *conflict* comes back and holds one table over the collective's own signal set, summed over
 all others. With only two collectives that sum is the other's own data on those cells: see docs/training_time.md.
-The tier is *derived* (METHODS.md 4), the files are *ours*.
+The tier is *derived* (after arXiv 2605.06749), the files are *ours*.
 """
 
 from __future__ import annotations
@@ -110,7 +110,7 @@ def aggregate(reports: Sequence[Report], population: int) -> dict[str, Published
 
     Notes
     -----
-    *Derived* (METHODS.md 4, tier *aggregator*): Σ_{j≠m} (n_j/N)(P_{h_j(D_j)}(x, y') − P_{h_j(D_j)}(x, y*_m)).
+    *Derived* (after arXiv 2605.06749, tier *aggregator*): Σ_{j≠m} (n_j/N)(P_{h_j(D_j)}(x, y') − P_{h_j(D_j)}(x, y*_m)).
     """
     names = [report.name for report in reports]
     if len(reports) < 2 or len(set(names)) < len(names):

@@ -1,8 +1,8 @@
 """What a collective's success is at least: one collective, several on one platform, and the size that is enough.
 
-One collective is *published* (Gauthier, Bach, Jordan 2025, arXiv 2502.04879; METHODS.md 3). Several collectives, the
-three tiers of knowledge, the margin under total variation and the planning are *derived* here (METHODS.md 4; the
-setting is that of Battiloro et al., arXiv 2605.06749 and 2508.19149, whose theorems were not available to us).
+One collective is *published* (Gauthier, Bach, Jordan 2025, arXiv 2502.04879). Several collectives, the three tiers of
+knowledge, the margin under total variation and the planning are *derived* here: the setting is that of Battiloro et al.
+(arXiv 2605.06749 and 2508.19149), whose theorems were not available to us.
 
 All bounds take everybody's record, member or not, as an independent draw from one distribution. Members who are
 recruited from one neighbourhood are not that, and then no bound here holds.
@@ -81,7 +81,7 @@ def margin_needed(epsilon: float, suboptimality: Suboptimality) -> float:
     -----
     ε/(1 − ε) is *published* (for total variation), and exact for contamination. Under total variation it is too small:
     with P = (.60, .40) at one x and ε = .11, P̃ = (.49, .51) is allowed. 2ε is *derived*: moving a mass ε from one label
-    to another changes their difference by 2ε, and no more (METHODS.md 3).
+    to another changes their difference by 2ε, and no more.
     """
     if suboptimality not in get_args(Suboptimality):
         raise ConfigError(
@@ -104,7 +104,7 @@ def deviation(k: int, error: float) -> float:
 
     Notes
     -----
-    *Published* (Hoeffding 1963; METHODS.md 3).
+    *Published* (Hoeffding 1963; arXiv 2502.04879).
     """
     return math.sqrt(math.log(1 / error) / (2 * k)) if k else math.inf
 
@@ -257,7 +257,7 @@ def planting_bound(strategy: Planting, counts: ArrayLike, setting: Setting) -> S
 
     Notes
     -----
-    *Published* (arXiv 2502.04879; METHODS.md 3): with δ̃ = δ/(2 + 2#X̃ + 2#X̃·#Y),
+    *Published* (arXiv 2502.04879): with δ̃ = δ/(2 + 2#X̃ + 2#X̃·#Y),
 
     S ≥ P_{x~h(D_n)}[(n/N)(P_{h(D_n)}(x) − 2R(n)) − ((N−n)/N)(Δ_x + 2R(n) + 2R(N−n)) − τ > 0] − R(n) − R(N_test),
 
@@ -309,7 +309,7 @@ def unplanting_bound(
 
     Notes
     -----
-    *Published* (arXiv 2502.04879; METHODS.md 3): δ̃ = δ/(2 + 6#X̃), own mass as in :func:`planting_bound`, resistance
+    *Published* (arXiv 2502.04879): δ̃ = δ/(2 + 6#X̃), own mass as in :func:`planting_bound`, resistance
     P(x, y*) − P(x, ŷ_x) + 2R(n − n_e) + 2R(N − n), estimated on the n − n_e others, for whom ŷ is a fixed label. That a
     label fixed beforehand is the case n_e = 0 is *derived*.
     """
@@ -360,7 +360,7 @@ def erasing_sizes(strategy: Erasing, setting: Setting, *, margin: float) -> tupl
 
     Notes
     -----
-    *Published* (arXiv 2502.04879; METHODS.md 3): 2·log(1/δ̃)/η² ≤ n ≤ N − 2·log(1/δ̃)/η².
+    *Published* (arXiv 2502.04879): 2·log(1/δ̃)/η² ≤ n ≤ N − 2·log(1/δ̃)/η².
     """
     _is(strategy, Erasing, "erasing")
     if not 0 < margin <= 1:
@@ -394,8 +394,8 @@ def erasing_bound(strategy: Erasing, counts: ArrayLike, setting: Setting) -> Suc
 
     Notes
     -----
-    The goal and δ̃ = δ/(2 + #X̃·#Y + 2#X + 2#X·#Y) are *published* (arXiv 2502.04879; METHODS.md 3). The
-    inequality is *derived*, because METHODS.md does not give it: f(x) and f(g(x)) are both the label y*_{g(x)} that
+    The goal and δ̃ = δ/(2 + #X̃·#Y + 2#X + 2#X·#Y) are *published* (arXiv 2502.04879). The
+    inequality is *derived*, because its text was not at hand: f(x) and f(g(x)) are both the label y*_{g(x)} that
     members wrote where the planting inequality, with P_{h(D_n)}(x) and Δ_x about that label, holds both at x and at
     g(x). δ̃ is shared among all cells and labels, so that it holds for labels that the members' own records chose, be
     they the population's modes or not: the margin η of the published theorem is not needed for it
@@ -439,7 +439,7 @@ class Collective:
 
     Notes
     -----
-    *Ours* (METHODS.md 4: D_m and h_m).
+    *Ours* (D_m and h_m of arXiv 2605.06749).
     """
 
     strategy: Strategy
@@ -455,7 +455,7 @@ class Collective:
 
 
 class Others(ABC):
-    """What one collective knows of all the others. *Derived* (METHODS.md 4)."""
+    """What one collective knows of all the others. *Derived* (after arXiv 2605.06749)."""
 
     @property
     @abstractmethod
@@ -510,7 +510,7 @@ class TotalSize(Others):
 
     Notes
     -----
-    *Derived* (METHODS.md 4): conflict = Σ_{j≠m} n_j/N.
+    *Derived* (after arXiv 2605.06749): conflict = Σ_{j≠m} n_j/N.
     """
 
     people: int
@@ -553,7 +553,7 @@ class PublishedConflict(Others):
 
     Notes
     -----
-    *Derived* (METHODS.md 4). It needs no slack: it is about the very records the platform trains on.
+    *Derived* (after arXiv 2605.06749). It needs no slack: it is about the very records the platform trains on.
     """
 
     people: int
@@ -588,7 +588,7 @@ class PublishedConflict(Others):
 
         Notes
         -----
-        *Derived* (METHODS.md 4).
+        *Derived* (after arXiv 2605.06749).
         """
         _is(strategy, Planting, "several collectives")
         _same_domain(strategy, [other.strategy for other in others])
@@ -635,8 +635,8 @@ class KnownStrategies(Others):
 
     Notes
     -----
-    *Derived* (METHODS.md 4): what h_j makes of the collective's own records stands in for what it makes of theirs,
-    Σ_{j≠m} (n_j/N)(P_{h_j(D_m)}(x, y') − P_{h_j(D_m)}(x, y*) + 2R(n_m) + 2R(n_j)), and δ is shared among
+    *Derived* (after arXiv 2605.06749): what h_j makes of the collective's own records stands in for what it makes of
+    theirs, Σ_{j≠m} (n_j/N)(P_{h_j(D_m)}(x, y') − P_{h_j(D_m)}(x, y*) + 2R(n_m) + 2R(n_j)), and δ is shared among
     2 + 2#X̃(1 + #Y)(M + 1) events. Counted one by one they are 2 + 2#X̃(1 + M·#Y), so that the bound is a little more
     careful than it must be. Where there are no others there is nothing to estimate, and δ̃ is that of one collective.
     """
@@ -704,7 +704,7 @@ def knowledge(collectives: Sequence[Collective], index: int, tier: Tier, populat
 
     Notes
     -----
-    *Derived* (METHODS.md 4).
+    *Derived* (after arXiv 2605.06749).
     """
     others = [c for i, c in enumerate(collectives) if i != index]
     if tier == "worst":
@@ -742,7 +742,7 @@ def shared_bound(strategy: Planting, counts: ArrayLike, others: Others, setting:
 
     Notes
     -----
-    *Derived* (METHODS.md 4): with P = (n_0/N)P_{D_0} + Σ_m (n_m/N)P_{h_m(D_m)} and for x ∈ X̃_m, y' ≠ y*_m,
+    *Derived* (after arXiv 2605.06749): with P = (n_0/N)P_{D_0} + Σ_m (n_m/N)P_{h_m(D_m)} and for x ∈ X̃_m, y' ≠ y*_m,
 
     S_m ≥ P_{x~h_m(D_m)}[min_{y'}(own − base − conflict) − τ > 0] − R(n_m) − R(N_test),
 
@@ -794,7 +794,7 @@ def every_bound(collectives: Sequence[Collective], tier: Tier, setting: Setting)
 
     Notes
     -----
-    *Derived* (METHODS.md 4).
+    *Derived* (after arXiv 2605.06749).
     """
     found = []
     for index, one in enumerate(collectives):
@@ -842,7 +842,7 @@ def global_bound(collectives: Sequence[Collective], tier: Tier, setting: Setting
 
     Notes
     -----
-    *Derived* (METHODS.md 4): each at δ/M, by the union bound.
+    *Derived* (after arXiv 2605.06749): each at δ/M, by the union bound.
     """
     people = sum(one.size for one in collectives)
     if not people:

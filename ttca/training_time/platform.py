@@ -60,8 +60,8 @@ class CountArgmax:
 
     Notes
     -----
-    *Published* (METHODS.md 3, ε = 0). *Ours*: ties go to the lowest label, and a cell that nobody is in takes the label
-    most frequent among all people. The theory allows any choice in both.
+    *Published* (arXiv 2502.04879, ε = 0). *Ours*: ties go to the lowest label, and a cell that nobody is in takes the
+    label most frequent among all people. The theory allows any choice in both.
     """
 
     def decide(self, counts: ArrayLike, domain: Domain) -> Integers:
@@ -384,7 +384,7 @@ def suboptimality(counts: ArrayLike, decisions: ArrayLike, kind: Suboptimality) 
 
     Notes
     -----
-    The definition is *published* (METHODS.md 3: f(x) ∈ argmax_y P̃(x, y) for a P̃ near P); the solution is *derived*.
+    The definition is *published* (arXiv 2502.04879: f(x) ∈ argmax_y P̃(x, y) for a P̃ near P); the solution is *derived*.
     Let gap(x) be the largest P(x, y) less P(x, f(x)).
 
     *Contamination*: Q must make up (1 − ε)·gap(x) at every x with a mass of ε, so that ε = Σgap/(1 + Σgap).

@@ -2,8 +2,8 @@
 
 Records are categorical. A :class:`Domain` numbers every combination of features (a *cell*), so that a strategy is a
 table from (cell, label) to (cell, label): applying it to 200,000 rows is one look-up, and applying it to a histogram
-one ``bincount``. Planting, unplanting and erasing are *published* (Gauthier, Bach, Jordan 2025, arXiv 2502.04879; here
-METHODS.md 3); the tables and their composition are *ours*.
+one ``bincount``. Planting, unplanting and erasing are *published* (Gauthier, Bach, Jordan 2025, arXiv 2502.04879);
+the tables and their composition are *ours*.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ class Domain:
 
     Notes
     -----
-    *Published*: X×Y finite (METHODS.md 3). The numbering is numpy's C order: *ours*.
+    *Published*: X×Y finite (arXiv 2502.04879). The numbering is numpy's C order: *ours*.
     """
 
     levels: tuple[int, ...]
@@ -308,7 +308,7 @@ class Signal:
 
     Notes
     -----
-    *Published*: g: X→X with signal set X̃ = g(X) (METHODS.md 3). Setting features makes g idempotent, which erasing
+    *Published*: g: X→X with signal set X̃ = g(X) (arXiv 2502.04879). Setting features makes g idempotent, which erasing
     asks for, and every x of X̃ its own image, which makes the planting bounds monotone in size.
     """
 
@@ -384,7 +384,7 @@ class Signal:
 
         Notes
         -----
-        *Ours* (METHODS.md 4).
+        *Ours* (after arXiv 2605.06749).
         """
         if other.domain != self.domain:
             raise ConfigError(
@@ -409,7 +409,7 @@ def _people(people: NDArray[Any], domain: Domain) -> NDArray[np.float64]:
 
 
 class Strategy(ABC):
-    """A map h: X×Y → X×Y that members apply to their own record. *Published* (METHODS.md 3)."""
+    """A map h: X×Y → X×Y that members apply to their own record. *Published* (arXiv 2502.04879)."""
 
     @property
     @abstractmethod
@@ -469,7 +469,7 @@ class Strategy(ABC):
 
         Notes
         -----
-        *Published* (METHODS.md 3: n of N users act through h).
+        *Published* (arXiv 2502.04879: n of N users act through h).
         """
         if table.domain != self.domain:
             raise ConfigError(
@@ -511,7 +511,7 @@ def act(table: Table, membership: ArrayLike, strategies: Sequence[Strategy]) -> 
 
     Notes
     -----
-    *Ours* (the training set of METHODS.md 4).
+    *Ours* (the training set of arXiv 2605.06749).
     """
     joined = np.asarray(membership)
     if joined.shape != (len(table),) or joined.dtype.kind not in "iu":
@@ -598,7 +598,7 @@ class Planting(_Targeted):
 
         Notes
         -----
-        *Published* (METHODS.md 3).
+        *Published* (arXiv 2502.04879).
         """
         return self._rate(_decisions(decisions, self.domain)[self.signal.map] == self.target, people)
 
@@ -621,7 +621,7 @@ class FeatureLabelPlanting(Planting):
 
     Notes
     -----
-    *Published* (METHODS.md 3, planting, feature-label).
+    *Published* (arXiv 2502.04879, planting, feature-label).
     """
 
     @cached_property
@@ -653,7 +653,7 @@ class FeatureOnlyPlanting(Planting):
 
     Notes
     -----
-    *Published* (METHODS.md 3, planting, feature-only).
+    *Published* (arXiv 2502.04879, planting, feature-only).
     """
 
     elsewhere: int
@@ -692,7 +692,7 @@ class Unplanting(_Targeted):
         return _pairs(sent, instead[sent], self.domain)
 
     def success(self, decisions: ArrayLike, people: NDArray[Any]) -> float:
-        """Return S = P[f(g(x)) ≠ y*]; parameters and errors as for planting. *Published* (METHODS.md 3)."""
+        """Return S = P[f(g(x)) ≠ y*]; parameters and errors as for planting. *Published* (arXiv 2502.04879)."""
         return self._rate(_decisions(decisions, self.domain)[self.signal.map] != self.target, people)
 
 
@@ -716,7 +716,7 @@ class NaiveUnplanting(Unplanting):
 
     Notes
     -----
-    The goal is *published* (METHODS.md 3, unplanting); "naive" as one label for all cells is our reading.
+    The goal is *published* (arXiv 2502.04879, unplanting); "naive" as one label for all cells is our reading.
     """
 
     replacement: int
@@ -754,7 +754,7 @@ class AdaptiveUnplanting(Unplanting):
 
     Notes
     -----
-    *Published* (METHODS.md 3, unplanting).
+    *Published* (arXiv 2502.04879, unplanting).
     """
 
     estimate: Integers
@@ -792,7 +792,7 @@ class AdaptiveUnplanting(Unplanting):
 
         Notes
         -----
-        *Published* (METHODS.md 3); what is done about unseen cells is *ours*.
+        *Published* (arXiv 2502.04879); what is done about unseen cells is *ours*.
         """
         goal = signal.domain.label(target)
         table = signal.domain.counts(counts)
@@ -826,7 +826,7 @@ class Erasing(_WithSignal):
 
     Notes
     -----
-    *Published* (METHODS.md 3, erasing).
+    *Published* (arXiv 2502.04879, erasing).
     """
 
     modes: Integers
@@ -857,7 +857,7 @@ class Erasing(_WithSignal):
 
         Notes
         -----
-        *Published* (METHODS.md 3); what is done about unseen cells is *ours*.
+        *Published* (arXiv 2502.04879); what is done about unseen cells is *ours*.
         """
         table = signal.domain.counts(counts)
         seen = table[signal.cells].copy()
@@ -878,7 +878,7 @@ class Erasing(_WithSignal):
         return _pairs(cells, self.wanted[cells], self.domain)
 
     def success(self, decisions: ArrayLike, people: NDArray[Any]) -> float:
-        """Return S = P[f(g(x)) = f(x)]; parameters and errors as for planting. *Published* (METHODS.md 3)."""
+        """Return S = P[f(g(x)) = f(x)]; parameters and errors as for planting. *Published* (arXiv 2502.04879)."""
         said = _decisions(decisions, self.domain)
         return self._rate(said[self.signal.map] == said, people)
 
