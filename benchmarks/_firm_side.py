@@ -2,7 +2,7 @@
 
 - fairlearn's ``ThresholdOptimizer`` (Hardt et al. 2016) and ``ExponentiatedGradient`` (Agarwal et al. 2018), as that
   package has them.
-- Calibrated equalised odds (Pleiss et al. 2017, arXiv 1709.02012), written from the paper after a look at its public code.
+- Calibrated equalised odds (Pleiss et al. 2017, arXiv 1709.02012), written from the paper and its public code.
 - FARE (Jovanović et al. 2023, arXiv 2210.07213): a representation from a restricted decision tree, written from the
   paper. Its guarantee (an upper bound for every classifier downstream) is not computed here: errors and EqOd are.
 
