@@ -463,7 +463,7 @@ class CollectiveAction:
         epoch = self._open_verification(sets) if people is None else "test"
         asker = self.queries if pool is None else pool
         purpose = "controls" if people is None else "test"
-        # The same before eleven conditions of photographs.
+        # What training kept would lie about beside eleven conditions of photographs.
         give_back_memory()
         measurement = measure(
             lambda images, owners: asker.ask(images, purpose=purpose, epoch=epoch, owners=owners.tolist()),

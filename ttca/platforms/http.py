@@ -95,7 +95,7 @@ class HttpPlatform:
     authorised_by : str, optional
         Who allowed these queries; required unless the host is this machine.
     connect_timeout, read_timeout : float
-        Seconds to connect, and seconds in which the whole answer must have come.
+        Seconds to connect, and to wait for bytes; the whole answer must have come within both together.
     max_batch : int
         The most images of one request; the server's own limit, where it states one, also holds.
     max_response_bytes : int
@@ -377,8 +377,8 @@ class HttpPlatform:
     ) -> Response | TransportError:
         deadline = time.monotonic() + sum(self._timeouts)
         try:
-            # Below a session of requests, which adds nothing but what is not wanted here (cookies, redirects, hooks,
-            # the environment's proxies and passwords) and takes as long as the exchange itself.
+            # Below a session of requests, which adds nothing but what is not wanted here: cookies, redirects, hooks, the
+            # environment's proxies and passwords.
             reply = adapter.send(self._prepared(request, headers, variable), stream=True, timeout=self._timeouts)
         except requests.RequestException as error:
             return self._no_answer(error, request_id)
@@ -675,7 +675,7 @@ def new_session() -> requests.Session:
     session = requests.Session()
     # A stray ~/.netrc or proxy variable would otherwise decide who sees the key.
     session.trust_env = False
-    # Members share a session, and one member's cookie must never go with another's key.
+    # What one answer sets must never go with another request's key or token.
     session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
     session.headers.update(_HEADERS)
     for scheme in ("http://", "https://"):
