@@ -377,8 +377,8 @@ class HttpPlatform:
     ) -> Response | TransportError:
         deadline = time.monotonic() + sum(self._timeouts)
         try:
-            # Below a session of requests, which adds nothing but what is not wanted here: cookies, redirects, hooks, the
-            # environment's proxies and passwords.
+            # Below a session of requests, which adds nothing but what is not wanted here: cookies, redirects, hooks,
+            # the environment's proxies and passwords.
             reply = adapter.send(self._prepared(request, headers, variable), stream=True, timeout=self._timeouts)
         except requests.RequestException as error:
             return self._no_answer(error, request_id)
