@@ -216,6 +216,16 @@ def test_a_limit_that_shows_is_kept_like_one_that_is_stated(throttle: Throttle, 
     assert seconds <= 19 * 1.05
 
 
+def test_turns_not_used_are_not_counted_against_a_limit_that_shows(throttle: Throttle, clock: Clock) -> None:
+    """Once a limit shows, requests that were not sent after all leave its room to others."""
+    windows(throttle, clock, quota=20, queries=100, took=0.001)
+    clock.now += 2.0
+    began = clock.now
+    for _ in range(200):
+        throttle.leave(entered(throttle, clock), "ada", sent=False)
+    assert clock.now == began
+
+
 @pytest.mark.parametrize("seed", range(5))
 def test_refusals_by_chance_show_no_limit(seed: int) -> None:
     """A platform that refuses one request in twenty-five, whatever the pace, is not asked ever more slowly."""

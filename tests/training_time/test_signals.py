@@ -184,8 +184,8 @@ def test_overlap_is_the_share_sent_into_the_other_set() -> None:
         (lambda: FeatureOnlyPlanting(SIGNAL, 1, 2), ConfigError, "outside the signal set"),
         (lambda: NaiveUnplanting(SIGNAL, 1, 1), ConfigError, "other than the target"),
         (lambda: AdaptiveUnplanting(SIGNAL, 1, np.array([1, 0])), ConfigError, "other than the target"),
-        (lambda: AdaptiveUnplanting(SIGNAL, 1, np.array([0])), DataError, "one estimated label per cell"),
-        (lambda: Erasing(SIGNAL, np.array([0])), DataError, "one mode per cell"),
+        (lambda: AdaptiveUnplanting(SIGNAL, 1, np.array([0])), DataError, "the estimate with one label per cell"),
+        (lambda: Erasing(SIGNAL, np.array([0])), DataError, "the modes with one label per cell"),
         (lambda: Chain(()), ConfigError, "one or more strategies"),
         (
             lambda: FeatureLabelPlanting(SIGNAL, 0).act(table_of(DOMAIN, 3, np.random.default_rng()), np.ones(3)),

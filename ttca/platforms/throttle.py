@@ -167,6 +167,8 @@ class Throttle:
                 for times in self._paces.get(lane, {}).values():
                     if times:
                         times.pop()
+                if lane in self._bursts and self._bursts[lane].sent:
+                    self._bursts[lane].sent.pop()
             elif error is None:
                 self._bursts.setdefault(lane, _Bursts()).answers += 1
                 self._in_a_row.pop(lane, None)

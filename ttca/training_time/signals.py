@@ -42,6 +42,17 @@ _MOST_PAIRS = 50_000_000
 """Pairs of cell and label a strategy's table may have: 400 MB of int64."""
 
 
+def _label_per_cell(signal: Signal, name: str, labels: ArrayLike, maker: str) -> Integers:
+    """Return one label for each cell of a signal set, checked; ``maker`` is what makes such labels."""
+    known = _whole(name, labels, below=signal.domain.labels, what="labels")
+    if known.shape != signal.cells.shape:
+        raise DataError(
+            f"Expected {name} with one label per cell of the signal set, shape {signal.cells.shape}, got "
+            f"{known.shape}. Use {maker}."
+        )
+    return known
+
+
 def _whole(name: str, values: ArrayLike, *, below: int, what: str) -> Integers:
     array = np.asarray(values)
     if array.dtype.kind not in "iu":
@@ -761,12 +772,7 @@ class AdaptiveUnplanting(Unplanting):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        known = _whole("the estimate", self.estimate, below=self.domain.labels, what="labels")
-        if known.shape != self.signal.cells.shape:
-            raise DataError(
-                f"Expected one estimated label per cell of the signal set, shape {self.signal.cells.shape}, got "
-                f"{known.shape}. Use AdaptiveUnplanting.estimated."
-            )
+        known = _label_per_cell(self.signal, "the estimate", self.estimate, "AdaptiveUnplanting.estimated")
         if (known == self.target).any():
             raise ConfigError(f"Expected estimates other than the target {self.target}, got it. Leave it out.")
         object.__setattr__(self, "estimate", known)
@@ -832,12 +838,7 @@ class Erasing(_WithSignal):
     modes: Integers
 
     def __post_init__(self) -> None:
-        known = _whole("the modes", self.modes, below=self.domain.labels, what="labels")
-        if known.shape != self.signal.cells.shape:
-            raise DataError(
-                f"Expected one mode per cell of the signal set, shape {self.signal.cells.shape}, got {known.shape}. "
-                "Use Erasing.estimated."
-            )
+        known = _label_per_cell(self.signal, "the modes", self.modes, "Erasing.estimated")
         object.__setattr__(self, "modes", known)
 
     @classmethod
