@@ -7,7 +7,7 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -18,6 +18,7 @@ from benchmarks._peers import AgeAndGender
 from ttca.blocks import shrink
 from ttca.data.cameras import soft_focus
 from ttca.data.hub import LabelledImages, load_cifar10, load_cifar100, load_fairface
+from ttca.demo.world import DigitsWorld, digits_world
 from ttca.errors import ConfigError, DataError
 from ttca.images import Images
 from ttca.people import People, Roster, split_people
@@ -41,6 +42,10 @@ ANSWERS: dict[str, dict[str, Any]] = {
 _BLACK = 2
 _FAIRFACE_POOL, _DEV_TEST, _CIFAR_POOL, _CIFAR_VERIFICATION = 6000, 2500, 4500, 500
 _FAIRFACE_PART = 2000
+#: Of FairFace's train rows: the platform's half where it is trained here, the pool's rows, and verification people.
+_FAIRFACE_HALF, _FAIRFACE_VERIFIED = 4000, 7000
+#: Share of the subgroup's rows that the platform trained here has seen.
+_KEPT = 0.05
 #: Side of the squares in which δ is constant on photographs of 224×224.
 _FAIRFACE_BLOCK = 8
 #: Public images that are shown through the subgroup's camera too, so that δ can be learned on them.
@@ -127,39 +132,47 @@ def _fairface_test(start: int) -> People:
     return _faces("validation", slice(start, start + _DEV_TEST))
 
 
-def _fairface_pool() -> Iterator[People]:
+def _fairface_pool(rows: slice) -> Iterator[People]:
     """Yield the pool's people part by part: all their photographs together take a gigabyte."""
-    for start in range(0, _FAIRFACE_POOL, _FAIRFACE_PART):
-        yield _faces("train", slice(start, min(start + _FAIRFACE_PART, _FAIRFACE_POOL)))
+    for start in range(rows.start, rows.stop, _FAIRFACE_PART):
+        yield _faces("train", slice(start, min(start + _FAIRFACE_PART, rows.stop)))
+
+
+def _fairface_exam() -> set[bytes]:
+    """Return the marks of all test people's photographs."""
+    return {mark for k in (0, _DEV_TEST) for mark in _marks(_faces("validation", slice(k, k + _DEV_TEST)))}
 
 
 @lru_cache(maxsize=1)
-def _fairface_train() -> tuple[People, NDArray[np.intp], People]:
+def _fairface_train(first: int, last: int) -> tuple[People, NDArray[np.intp], People]:
     """Return the pool as small as proxies see it, the rows of it that may be used, and verification people.
 
-    The data set holds some photographs twice, even across its splits; a copy gives way to the later role.
+    The pool are train rows ``first`` to ``last``, verification people those behind them. The data set holds some
+    photographs twice, even across its splits; a copy gives way to the later role.
     """
-    exam = {mark for k in (0, _DEV_TEST) for mark in _marks(_faces("validation", slice(k, k + _DEV_TEST)))}
-    verification = _faces("train", slice(_FAIRFACE_POOL, 10**6))
+    exam = _fairface_exam()
+    verification = _faces("train", slice(last, 10**6))
     marks = _marks(verification)
     verification = verification[np.array([mark not in exam for mark in marks])]
     exam.update(marks)
     small: list[People] = []
     stays: list[bool] = []
-    for part in _fairface_pool():
+    for part in _fairface_pool(slice(first, last)):
         small.append(replace(part, images=shrink(part.images, _FAIRFACE_BLOCK)))
         stays.extend(mark not in exam for mark in _marks(part))
     return People.concatenate(small), np.flatnonzero(stays), verification
 
 
-def _fairface_people(queries: int, regime: Regime, seed: int, final: bool) -> Cell:
-    small, rows, verification = _fairface_train()
+def _fairface_people(first: int, last: int, queries: int, regime: Regime, seed: int, final: bool) -> Cell:
+    small, rows, verification = _fairface_train(first, last)
     inside = small.subgroup[rows]
     drawn = _drawn(rows[inside], rows[~inside], queries, 0.6, seed)
     wanted = np.zeros(len(small), np.bool_)
     wanted[drawn] = True
     parts = np.split(wanted, range(_FAIRFACE_PART, len(small), _FAIRFACE_PART))
-    asked = People.concatenate([part[mask] for part, mask in zip(_fairface_pool(), parts, strict=True)])
+    asked = People.concatenate(
+        [part[mask] for part, mask in zip(_fairface_pool(slice(first, last)), parts, strict=True)]
+    )
     public = small[rows] if regime == "public" else None
     return Cell(
         # Few: the platform itself says where δ should move, and selection people only whether it helped.
@@ -168,6 +181,30 @@ def _fairface_people(queries: int, regime: Regime, seed: int, final: bool) -> Ce
         public=public,
         views=None if public is None else public[public.subgroup],
     )
+
+
+def _fairface_half() -> tuple[Images, NDArray[np.int64]]:
+    """Return what the platform trained here learns from: half the train rows, few of the subgroup among them."""
+    exam = _fairface_exam()
+    images, classes = [], []
+    rng = np.random.default_rng(0)
+    for part in _fairface_pool(slice(0, _FAIRFACE_HALF)):
+        stays = ~part.subgroup | (rng.random(len(part)) < _KEPT)
+        stays &= np.array([mark not in exam for mark in _marks(part)])
+        images.append(part.images[stays])
+        classes.append(part.classes[stays])
+    return np.concatenate(images), np.concatenate(classes)
+
+
+@contextmanager
+def _fairface_trained(answers: str) -> Iterator[LocalPlatform]:
+    from benchmarks._trained import TrainedClassifier
+
+    model = TrainedClassifier("fairface-resnet18", _fairface_half, classes=2)
+    yield LocalPlatform(
+        model, classes=AgeAndGender.classes, image_shape=(224, 224, 3), name="fairface-trained",
+        version=model.version, **ANSWERS[answers],
+    )  # fmt: skip
 
 
 @contextmanager
@@ -253,6 +290,37 @@ def _cifar_track(name: str, file: str, label: str) -> Track:
     )
 
 
+# -- digits -----------------------------------------------------------------------------------------------------
+
+
+@lru_cache(maxsize=1)
+def _digits() -> DigitsWorld:
+    return digits_world(seed=0)
+
+
+def _digits_people(queries: int, regime: Regime, seed: int, final: bool) -> Cell:
+    """Return the demo's people: its test third is halved into dev-test and final people."""
+    world = _digits()
+    collective = People.concatenate([world.roster.pool, world.roster.selection])
+    inside = collective.subgroup
+    # The demo has 300 members and 120 volunteers to be asked.
+    drawn = _drawn(np.flatnonzero(inside), np.flatnonzero(~inside), queries, 5 / 7, seed)
+    halves = split_people(world.test, [0.5, 0.5], seed=0)
+    return Cell(
+        roster=_roster(collective[drawn], world.roster.verification, seed),
+        test=halves[int(final)],
+        public=None,
+        views=None,
+    )
+
+
+@contextmanager
+def _digits_platform(answers: str) -> Iterator[LocalPlatform]:
+    from ttca.demo.platform import digits_platform
+
+    yield digits_platform(_digits(), seed=0, **ANSWERS[answers])
+
+
 def onnx_file(track: str) -> Path:
     """Return where the classifier of a CIFAR track lies, as others trained it."""
     return _data() / "pretrained" / f"{track}.onnx"
@@ -332,7 +400,7 @@ TRACKS: dict[str, Track] = {
             name="fairface-agegender",
             answers=("rounded", "label"),
             open_platform=_age_and_gender,
-            people=_fairface_people,
+            people=partial(_fairface_people, 0, _FAIRFACE_POOL),
             settings={
                 "own": {
                     **_FAIRFACE_COMMON,
@@ -343,6 +411,20 @@ TRACKS: dict[str, Track] = {
                 },
                 "public": {**_FAIRFACE_COMMON, "public_epochs": 12, "refine": 1.0},
             },
+        ),
+        Track(
+            name="fairface-trained",
+            answers=("scores", "label"),
+            open_platform=_fairface_trained,
+            people=partial(_fairface_people, _FAIRFACE_HALF, _FAIRFACE_VERIFIED),
+            settings={"public": {**_FAIRFACE_COMMON, "public_epochs": 12, "refine": 1.0}},
+        ),
+        Track(
+            name="digits",
+            answers=tuple(ANSWERS),
+            open_platform=_digits_platform,
+            people=_digits_people,
+            settings={"own": {}},
         ),
         _cifar_track("cifar10", "cifar10-resnet56", "label"),
         _cifar_track("cifar100", "cifar100-resnet32", "fine_label"),

@@ -1,4 +1,4 @@
-"""Platforms that are trained here, once: timm classifiers of CIFAR-10 for the architecture matrix."""
+"""Platforms that are trained here, once: timm classifiers of CIFAR-10, and one of FairFace."""
 
 from __future__ import annotations
 
@@ -15,17 +15,23 @@ from torch import nn
 from benchmarks._peers import cache
 from proxies.images import to_levels, to_tensor
 from proxies.runtime import autocast_for
+from ttca.blocks import shrink
 from ttca.images import Images
 
 __all__ = ["TRAINED", "TrainedClassifier", "train_classifier"]
 
-#: Name → what timm is asked for. Both take images of 32×32 as they are.
+#: Name → what timm is asked for. The first two take images of 32×32 as they are.
 TRAINED: dict[str, dict[str, Any]] = {
     "resnet18": {"model_name": "resnet18"},
     "vit-tiny": {"model_name": "vit_tiny_patch16_224", "img_size": 32, "patch_size": 4},
+    "fairface-resnet18": {"model_name": "resnet18"},
 }
 _EPOCHS, _BATCH, _SHIFT = 12, 128, 2
-_RATES = {"resnet18": 2e-3, "vit-tiny": 1e-3}
+_RATES = {"resnet18": 2e-3, "vit-tiny": 1e-3, "fairface-resnet18": 2e-3}
+#: Squares of pixels that are averaged before the model looks: photographs of 224×224 are seen at 112×112.
+_BLOCKS = {"fairface-resnet18": 2}
+#: Images computed together: more of them gain nothing.
+_TOGETHER = 256
 
 
 class TrainedClassifier:
@@ -36,7 +42,7 @@ class TrainedClassifier:
     name : str
         One of :data:`TRAINED`.
     data : callable
-        Returns uint8 images (N, 32, 32, 3) and int64 classes (N,); called only where nothing is kept.
+        Returns uint8 images (N, H, W, 3) and int64 classes (N,); called only where nothing is kept.
     classes : int
     folder : Path, optional
         Where it is kept; default the benchmarks' cache.
@@ -52,11 +58,12 @@ class TrainedClassifier:
     ) -> None:
         from safetensors.torch import load_file, save_file
 
+        self._block = _BLOCKS.get(name, 1)
         path = (folder or cache() / "platforms") / f"{name}-{_EPOCHS}-{_BATCH}-{_RATES[name]:g}.safetensors"
         model = _model(name, classes)
         if not path.is_file():
             images, truth = data()
-            train_classifier(model, images, truth, learning_rate=_RATES[name])
+            train_classifier(model, shrink(images, self._block), truth, learning_rate=_RATES[name])
             path.parent.mkdir(parents=True, exist_ok=True)
             partial = path.with_suffix(".partial")
             save_file({k: v.contiguous() for k, v in model.state_dict().items()}, partial)
@@ -70,8 +77,11 @@ class TrainedClassifier:
     @torch.inference_mode()
     def __call__(self, images: Images) -> NDArray[np.float64]:
         """Return probabilities, float64 (N, C)."""
-        rows: NDArray[np.float64] = self.model(_pixels(to_levels(images))).double().softmax(1).numpy()
-        return rows
+        parts = []
+        for start in range(0, len(images), _TOGETHER):
+            small = shrink(images[start : start + _TOGETHER], self._block)
+            parts.append(self.model(_pixels(to_levels(small))).double().softmax(1).numpy())
+        return np.concatenate(parts)
 
 
 def train_classifier(

@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from rich.console import Console
 from torch import nn
 
+from benchmarks._cells import plain, settings_of
 from benchmarks._tracks import TRACKS, Regime, Track, onnx_file
-from benchmarks.effect import plain, settings_of
 from proxies.runtime import best_device
 from ttca.certificates import clopper_pearson_interval
 from ttca.errors import ConfigError

@@ -15,9 +15,10 @@ import numpy as np
 from numpy.typing import NDArray
 from rich.console import Console
 
+from benchmarks._cells import settings_of
 from benchmarks._peers import cache
 from benchmarks._tracks import TRACKS, cifar_people
-from benchmarks.effect import run_cell, settings_of
+from benchmarks.effect import run_cell
 from ttca.learning import Learner
 from ttca.people import People
 from ttca.pooling.choosing import in_order, most_uncertain

@@ -3,35 +3,21 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
-import os
-import shutil
-import statistics
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-
-from benchmarks._peers import cache
+from benchmarks._cells import acting, plain, settings_of, summary
 from benchmarks._tracks import ANSWERS, TRACKS, Regime, Track
-from proxies.runtime import give_back_memory
-from ttca.action import WARM_START, CollectiveAction
 from ttca.certificates import Certificate
 from ttca.errors import ConfigError
 from ttca.measurement import Measurement
 from ttca.platforms.local import LocalPlatform
-from ttca.pooling.ledger import Ledger
-from ttca.pooling.pool import Member, QueryPool
-from ttca.progress import Reporter
 from ttca.row import Row
 from ttca.settings import Settings
 
-__all__ = ["main", "plain", "run_cell", "settings_of"]
-
-#: One request holds what a platform in this process computes fastest.
-_BATCH = 256
+__all__ = ["main", "run_cell"]
 
 
 def main(argv: list[str]) -> dict[str, Any]:
@@ -107,73 +93,15 @@ def run_cell(
     A proxy that learned from public data alone is kept between runs, in the folder ``proxies`` (default: in the cache):
     it asked nothing, and the grid shares it, over platforms too.
     """
-    # On Linux each seed states its own peak of memory; elsewhere it states the largest so far.
-    give_back_memory()
-    with contextlib.suppress(OSError):
-        Path("/proc/self/clear_refs").write_text("5")
-    cell = track.people(queries, regime, settings.seed, final)
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name) / "action"
-        folder.mkdir()
-        members = [Member(f"member-{i}", 10**6) for i in range(4)]
-        reporter = Reporter(Console(stderr=True))
-        with (
-            CollectiveAction(
-                folder, platform=platform, members=members, roster=cell.roster, settings=settings,
-                public=cell.public, views=cell.views, concurrency=_BATCH, batch=_BATCH, reporter=reporter,
-            ) as action,
-            Ledger(Path(name) / "evaluation.sqlite") as ledger,
-        ):  # fmt: skip
-            kept = None
-            if cell.public is not None and action.public is not None:
-                kept = (
-                    proxies or cache() / "public-proxies"
-                ) / f"{action.learner.warm_start_inputs(action.public)}.safetensors"
-                if kept.is_file():
-                    shutil.copyfile(kept, folder / WARM_START)
-            certificate = action.verify()
-            evaluator = QueryPool(
-                platform, ledger, [Member("benchmark", 10**7)], concurrency=_BATCH, batch=_BATCH, reporter=reporter
-            )
-            row, measurement = action.measure(cell.test, pool=evaluator, track=track.name)
-            alone = None
-            if settings.equalise:
-                people = action.equalised(cell.test[cell.test.subgroup])
-                said = evaluator.ask(people.images, purpose="test", epoch="test")
-                alone = float((said.labels == people.classes).mean())
-        if kept is not None and not kept.is_file():
-            kept.parent.mkdir(parents=True, exist_ok=True)
-            partial = kept.with_suffix(f".{os.getpid()}.partial")
-            shutil.copyfile(folder / WARM_START, partial)
-            partial.replace(kept)
-    return row, certificate, measurement, alone
-
-
-def settings_of(track: Track, chosen: Mapping[str, Any], *, epsilons: Sequence[int], seed: int) -> Settings:
-    """Return the settings of one action on a track; its controls are measured on test people, not paid by members."""
-    return Settings(
-        name=track.name,
-        subgroup="the subgroup of the track",
-        epsilons=tuple(epsilons),
-        seed=seed,
-        controls=False,
-        **chosen,
-    )
-
-
-def plain(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Return settings as JSON has them."""
-    return {k: list(v) if isinstance(v, tuple) else v for k, v in settings.items()}
-
-
-def summary(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """Return mean and spread over seeds of every number that all rows have."""
-    numbers = [k for k, v in rows[0].items() if isinstance(v, float) and all(r[k] is not None for r in rows)]
-    return {
-        "mean": {k: statistics.fmean(r[k] for r in rows) for k in numbers},
-        "standard_deviation": {k: statistics.stdev(r[k] for r in rows) for k in numbers} if len(rows) > 1 else {},
-        "parity_certified": sum(bool(r["parity_certified"]) for r in rows),
-    }
+    with (
+        tempfile.TemporaryDirectory() as name,
+        acting(
+            track, platform, settings, queries=queries, regime=regime, home=Path(name), final=final, proxies=proxies
+        ) as found,
+    ):
+        certificate = found.action.verify()
+        row, measurement = found.measure(track.name, found.cell.test)
+        return row, certificate, measurement, found.equalised_alone(found.cell.test)
 
 
 def _changed(pairs: Sequence[str]) -> dict[str, Any]:

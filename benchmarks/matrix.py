@@ -6,9 +6,10 @@ import argparse
 import math
 from typing import Any
 
+from benchmarks._cells import settings_of
 from benchmarks._tracks import TRACKS, onnx_file, trained_classifier
 from benchmarks._trained import TRAINED
-from benchmarks.effect import run_cell, settings_of
+from benchmarks.effect import run_cell
 from proxies.architectures import create_model
 from ttca.errors import ActionError
 

@@ -8,8 +8,9 @@ import time
 from pathlib import Path
 from typing import Any
 
+from benchmarks._cells import plain, settings_of
 from benchmarks._tracks import TRACKS
-from benchmarks.effect import plain, run_cell, settings_of
+from benchmarks.effect import run_cell
 
 __all__ = ["EPSILONS", "QUERIES", "main"]
 

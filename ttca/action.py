@@ -425,6 +425,7 @@ class CollectiveAction:
         *,
         pool: QueryPool | None = None,
         track: str | None = None,
+        epsilon: int | None = None,
     ) -> tuple[Row, Measurement]:
         """Measure the honest row on ``people``; with none given, on verification people, paid by the members.
 
@@ -436,6 +437,8 @@ class CollectiveAction:
             Who pays for test people's queries; required with ``people``, since members never pay for a benchmark.
         track : str, optional
             The row's name; default the action's.
+        epsilon : int, optional
+            Another member of the family than the one the certificate quotes; required to come with ``people``.
 
         Returns
         -------
@@ -457,8 +460,15 @@ class CollectiveAction:
         sets = self.learn()
         learned = self._distilled()
         proxy, transfer = learned.proxy, learned.transfer
-        chosen = sets[certificate.quoted_epsilon]
-        opponents = self._opponents(proxy, chosen.epsilon)
+        if epsilon is None:
+            epsilon = certificate.quoted_epsilon
+        elif people is None or epsilon not in sets:
+            raise ActionError(
+                f"Expected a choice of ε among {sorted(sets)} together with test people, got {epsilon}. Verification "
+                "people are measured at the ε that the certificate quotes."
+            )
+        chosen = sets[epsilon]
+        opponents = self.opponents(epsilon)
         on = self.roster.verification if people is None else people
         epoch = self._open_verification(sets) if people is None else "test"
         asker = self.queries if pool is None else pool
@@ -479,6 +489,43 @@ class CollectiveAction:
             self._publishable(replace(chosen, evidence=evidence), certificate)
         _write_json(self.folder / "row.json", row.to_dict())
         return row, measurement
+
+    def opponents(self, epsilon: int) -> Opponents:
+        """Learn the δ of the controls at an ε of the family, or read them back.
+
+        They are random noise, those of a proxy that asked nothing, and one for all classes.
+        """
+        from attacks.universal import random_universal
+
+        proxy = self._distilled().proxy
+        path = self.folder / "controls.safetensors"
+        inputs = digest("controls", self._learn_inputs(proxy), self.learner.facts(), self._zero_query_inputs())
+        rng = np.random.default_rng(self.settings.seed)
+        noise = random_universal(
+            groups=len(self.classes), image_shape=self.platform.info.image_shape, epsilon=epsilon, rng=rng
+        )
+        # The control gets the same family of warm starts as the action.
+        levels = sorted(e for e in self.settings.epsilons if e <= epsilon)
+        names = [*(f"zero_query-{level}" for level in levels), f"class_agnostic-{epsilon}"]
+        stored = load_arrays(path, inputs) or {}
+        if not stored.keys() >= set(names):
+            ignorant = self._zero_query_proxy()
+            zero: NDArray[np.int8] | None = None
+            for level, name in zip(levels, names, strict=False):
+                if name not in stored:
+                    what = f"learning δ of the zero-query control, ε = {level}"
+                    stored[name] = self._universal(ignorant, level, what, initial=zero)
+                zero = stored[name]
+            stored[names[-1]] = self._universal(proxy, epsilon, "learning one δ for all classes", agnostic=True)
+            _save_controls(path, stored, inputs)
+        chosen = PerturbationSet(
+            stored[names[-2]], epsilon, self.classes, self.settings.subgroup, self.platform.info.fingerprint
+        )
+        return Opponents(
+            noise=replace(chosen, delta=noise),
+            zero_query=chosen,
+            class_agnostic=replace(chosen, delta=np.repeat(stored[names[-1]], len(self.classes), axis=0)),
+        )
 
     def equalised(self, people: People) -> People:
         """Return people with the subgroup's images equalised to the volunteers', where the settings say so.
@@ -787,39 +834,6 @@ class CollectiveAction:
         evidence = {**chosen.evidence, "certificate": certificate.to_dict()}
         replace(chosen, evidence=evidence).save(self.folder / "perturbations.safetensors")
 
-    def _opponents(self, proxy: Proxy, epsilon: int) -> Opponents:
-        """Learn the δ of the controls at the row's ε: from a proxy that asked nothing, and one for all classes."""
-        from attacks.universal import random_universal
-
-        path = self.folder / "controls.safetensors"
-        inputs = digest("controls", self._learn_inputs(proxy), self.learner.facts(), self._zero_query_inputs(), epsilon)
-        rng = np.random.default_rng(self.settings.seed)
-        noise = random_universal(
-            groups=len(self.classes), image_shape=self.platform.info.image_shape, epsilon=epsilon, rng=rng
-        )
-        stored = load_arrays(path, inputs, ("zero_query", "class_agnostic"))
-        if stored is None:
-            ignorant = self._zero_query_proxy()
-            zero: NDArray[np.int8] | None = None
-            # The control gets the same family of warm starts as the action.
-            for level in sorted(e for e in self.settings.epsilons if e <= epsilon):
-                zero = self._universal(
-                    ignorant, level, f"learning δ of the zero-query control, ε = {level}", initial=zero
-                )
-            agnostic = self._universal(proxy, epsilon, "learning one δ for all classes", agnostic=True)
-            if zero is None:
-                raise ActionError(f"Expected ε = {epsilon} in the family {self.settings.epsilons}, got none.")
-            stored = {"zero_query": zero, "class_agnostic": agnostic}
-            _save_controls(path, stored, inputs)
-        chosen = PerturbationSet(
-            stored["zero_query"], epsilon, self.classes, self.settings.subgroup, self.platform.info.fingerprint
-        )
-        return Opponents(
-            noise=replace(chosen, delta=noise),
-            zero_query=chosen,
-            class_agnostic=replace(chosen, delta=np.repeat(stored["class_agnostic"], len(self.classes), axis=0)),
-        )
-
     def _zero_query_inputs(self) -> str:
         pool, selection, _ = self._asked()
         people = [_weights(self._warm_start())] if self.public is not None else [pool.digest(), selection.digest()]
@@ -894,8 +908,8 @@ class CollectiveAction:
             subgroup_after_lower=low,
             subgroup_after_upper=high,
             gap_closed=measured.gap_closed,
-            parity_certified=bool(certificate.parity_certified),
-            certificate_lower=certificate.lower.value,
+            parity_certified=bool(certificate.parity_certified) and certificate.passed_at(chosen.epsilon),
+            certificate_lower=certificate.lower_at(chosen.epsilon),
             certificate_power=certificate.power.smallest_rate,
             abuse_rate=measured.rate("abuse"),
             noise_control=measured.rate("noise"),

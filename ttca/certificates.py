@@ -580,6 +580,21 @@ class Certificate:
                 "agree with its verdict, got one that contradicts itself. Do not edit it; verify again."
             )
 
+    def passed_at(self, epsilon: int) -> bool:
+        """Whether the test of this member of the family was reached and passed; all that pass are claimed together."""
+        return any(test.epsilon == epsilon and test.passed for test in self.tests)
+
+    def lower_at(self, epsilon: int) -> float:
+        """Return the lower bound of S at any tested ε, NaN at one that the sequence did not reach.
+
+        All of them hold together at 1 − alpha: each is at alpha / size of the family (Bonferroni). At
+        ``quoted_epsilon`` it is ``lower``.
+        """
+        for test in self.tests:
+            if test.epsilon == epsilon:
+                return float(_lower(test.right, test.m, self.alpha / len(self.family)))
+        return math.nan
+
     @property
     def quoted_epsilon(self) -> int:
         """The ε that ``lower`` and ``interval`` speak of: the certified one, else the largest."""

@@ -273,8 +273,11 @@ def digest(*parts: Any) -> str:
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 
-def load_arrays(path: Path, inputs: str | None, names: Sequence[str]) -> dict[str, NDArray[Any]] | None:
-    """Read arrays kept with a digest of what went in; None where they are not there, or of other ``inputs``."""
+def load_arrays(path: Path, inputs: str | None, names: Sequence[str] | None = None) -> dict[str, NDArray[Any]] | None:
+    """Read arrays kept with a digest of what went in; None where they are not there, or of other ``inputs``.
+
+    Without ``names``, all that the file holds.
+    """
     from safetensors import SafetensorError, safe_open
 
     if not path.is_file():
@@ -283,7 +286,7 @@ def load_arrays(path: Path, inputs: str | None, names: Sequence[str]) -> dict[st
         with safe_open(path, framework="numpy") as file:
             if inputs is not None and (file.metadata() or {}).get("inputs") != inputs:
                 return None
-            return {name: file.get_tensor(name) for name in names}
+            return {name: file.get_tensor(name) for name in (file.keys() if names is None else names)}
     except (SafetensorError, OSError, ValueError) as error:
         raise ActionError(
             f"Expected what this action kept in {path}, got a file that cannot be read ({error}). Delete it and run "

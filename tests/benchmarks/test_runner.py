@@ -5,17 +5,14 @@ from __future__ import annotations
 import subprocess
 from pathlib import Path
 
-import pytest
-
-from benchmarks import __main__ as runner
+from benchmarks._circumstances import commit
 
 
-def test_a_result_says_whether_code_differs_from_its_commit(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_result_says_whether_code_differs_from_its_commit(tmp_path: Path) -> None:
     """Changed or new code marks the commit; result files of earlier runs do not; no repository is no commit."""
     home = tmp_path / "project" / "benchmarks"
     (home / "results").mkdir(parents=True)
-    monkeypatch.setattr(runner, "HOME", home)
-    assert runner._commit() is None
+    assert commit(home) is None
 
     def git(*arguments: str) -> None:
         identity = ["-c", "user.name=Test", "-c", "user.email=test@example.org"]
@@ -26,13 +23,13 @@ def test_a_result_says_whether_code_differs_from_its_commit(monkeypatch: pytest.
     git("init")
     git("add", ".")
     git("commit", "-m", "First")
-    clean = runner._commit()
+    clean = commit(home)
     assert clean is not None
     assert len(clean) >= 7
     (home / "results" / "a.json").write_text("{}")
-    assert runner._commit() == clean
+    assert commit(home) == clean
     code.write_text("x = 2\n")
-    assert runner._commit() == f"{clean}-dirty"
+    assert commit(home) == f"{clean}-dirty"
     code.write_text("x = 1\n")
     (home / "new.py").write_text("")
-    assert runner._commit() == f"{clean}-dirty"
+    assert commit(home) == f"{clean}-dirty"

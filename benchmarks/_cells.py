@@ -1,0 +1,233 @@
+"""Cells of the grid: a whole action of one track, budget and seed, run once, kept, and read by every benchmark."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import shutil
+import statistics
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from benchmarks._peers import cache
+from benchmarks._tracks import TRACKS, Cell, Regime, Track
+from proxies.runtime import give_back_memory
+from ttca.action import WARM_START, CollectiveAction
+from ttca.certificates import Certificate
+from ttca.errors import ConfigError
+from ttca.measurement import Measurement
+from ttca.people import People
+from ttca.platforms.local import LocalPlatform
+from ttca.pooling.ledger import Ledger
+from ttca.pooling.pool import Member, QueryPool
+from ttca.progress import Reporter
+from ttca.row import Row
+from ttca.settings import Settings
+
+__all__ = ["Acting", "CellKey", "acting", "measured", "opened", "plain", "settings_of", "summary"]
+
+#: One request holds what a platform in this process computes fastest.
+_BATCH = 256
+
+
+@dataclass(frozen=True)
+class CellKey:
+    """What decides a cell's rows, besides the code.
+
+    Parameters
+    ----------
+    track : str
+    regime : {"own", "own-unasked", "public"}
+    answers : {"scores", "rounded", "top-k", "label"}
+    queries : int
+        Images sent for the pool.
+    epsilons : tuple of int
+        The family, in levels of 255.
+    seed : int
+    changes : dict
+        Settings other than those of the track in this regime.
+
+    Raises
+    ------
+    ConfigError
+        If the track has no such answers or regime.
+    """
+
+    track: str
+    regime: Regime
+    answers: str
+    queries: int
+    epsilons: tuple[int, ...]
+    seed: int = 0
+    changes: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.answers not in self.of.answers:
+            raise ConfigError(
+                f"Expected answers among {', '.join(self.of.answers)} of {self.track}, got {self.answers}."
+            )
+        if self.regime not in self.of.settings:
+            raise ConfigError(
+                f"Expected a regime among {', '.join(self.of.settings)} for {self.track}, got {self.regime}: the "
+                "protocol has no people for it there."
+            )
+
+    @property
+    def of(self) -> Track:
+        """The track."""
+        return TRACKS[self.track]
+
+    @property
+    def chosen(self) -> dict[str, Any]:
+        """The action's settings, as the track has them in this regime and as they are changed."""
+        return {**self.of.settings[self.regime], **self.changes}
+
+    def facts(self) -> dict[str, Any]:
+        """Return the key as JSON has it, with all settings."""
+        return {
+            "track": self.track,
+            "regime": self.regime,
+            "answers": self.answers,
+            "queries": self.queries,
+            "epsilons": sorted(self.epsilons),
+            "seed": self.seed,
+            "settings": plain(self.chosen),
+        }
+
+    def home(self) -> Path:
+        """Return the folder where the cell is kept, in the benchmarks' cache."""
+        return cache() / "cells" / hashlib.sha256(json.dumps(self.facts(), sort_keys=True).encode()).hexdigest()[:24]
+
+
+@dataclass(frozen=True)
+class Acting:
+    """An action at work (or read back) with its track's people, and a pool that pays for test people.
+
+    ``action.learn()`` gives δ by ε, ``action.verify()`` the certificate, ``action.opponents(epsilon)`` the δ of the
+    controls, ``action.measure(people, pool=evaluator, epsilon=…)`` an honest row.
+    """
+
+    action: CollectiveAction
+    cell: Cell
+    evaluator: QueryPool
+
+    def measure(self, track: str, people: People, epsilon: int | None = None) -> tuple[Row, Measurement]:
+        """Return the honest row on test people, at the ε that the certificate quotes or at another of the family."""
+        return self.action.measure(people, pool=self.evaluator, track=track, epsilon=epsilon)
+
+    def equalised_alone(self, people: People) -> float | None:
+        """Return the subgroup's share of right answers when cameras are equalised and nobody applies δ; else None."""
+        if not self.action.settings.equalise:
+            return None
+        seen = self.action.equalised(people[people.subgroup])
+        said = self.evaluator.ask(seen.images, purpose="test", epoch="test")
+        return float((said.labels == seen.classes).mean())
+
+
+@contextmanager
+def opened(key: CellKey, platform: LocalPlatform) -> Iterator[Acting]:
+    """Open the kept action of a cell, which does what it has not done yet as soon as it is asked for it.
+
+    A killed cell goes on where it was. What it learned stays in the cache: δ, proxies, certificate.
+    """
+    home = key.home()
+    home.mkdir(parents=True, exist_ok=True)
+    (home / "key.json").write_text(json.dumps(key.facts(), indent=1), encoding="utf-8")
+    settings = settings_of(key.of, key.chosen, epsilons=key.epsilons, seed=key.seed)
+    with acting(key.of, platform, settings, queries=key.queries, regime=key.regime, home=home) as found:
+        yield found
+
+
+@contextmanager
+def acting(
+    track: Track,
+    platform: LocalPlatform,
+    settings: Settings,
+    *,
+    queries: int,
+    regime: Regime,
+    home: Path,
+    final: bool = False,
+    proxies: Path | None = None,
+) -> Iterator[Acting]:
+    """Open the action of one cell in the folder ``home``, with dev-test people (or ``final``) to measure on.
+
+    A proxy that learned from public data alone is kept between runs, in the folder ``proxies`` (default: in the cache):
+    it asked nothing, and the grid shares it, over platforms too.
+    """
+    # On Linux each cell states its own peak of memory; elsewhere it states the largest so far.
+    give_back_memory()
+    with contextlib.suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5")
+    cell = track.people(queries, regime, settings.seed, final)
+    folder = home / "action"
+    folder.mkdir(exist_ok=True)
+    members = [Member(f"member-{i}", 10**6) for i in range(4)]
+    reporter = Reporter(Console(stderr=True))
+    with (
+        CollectiveAction(
+            folder, platform=platform, members=members, roster=cell.roster, settings=settings,
+            public=cell.public, views=cell.views, concurrency=_BATCH, batch=_BATCH, reporter=reporter,
+        ) as action,
+        Ledger(home / "evaluation.sqlite") as ledger,
+    ):  # fmt: skip
+        kept = None
+        if cell.public is not None and action.public is not None:
+            kept = (
+                proxies or cache() / "public-proxies"
+            ) / f"{action.learner.warm_start_inputs(action.public)}.safetensors"
+            if kept.is_file() and not (folder / WARM_START).is_file():
+                shutil.copyfile(kept, folder / WARM_START)
+        evaluator = QueryPool(
+            platform, ledger, [Member("benchmark", 10**8)], concurrency=_BATCH, batch=_BATCH, reporter=reporter
+        )
+        yield Acting(action, cell, evaluator)
+    if kept is not None and not kept.is_file() and (folder / WARM_START).is_file():
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        partial = kept.with_suffix(f".{os.getpid()}.partial")
+        shutil.copyfile(folder / WARM_START, partial)
+        partial.replace(kept)
+
+
+def measured(row: Row, certificate: Certificate, measurement: Measurement, people: str) -> dict[str, Any]:
+    """Return one honest row as result files hold it: the row, who was measured, and the paired test."""
+    return {
+        "people": people,
+        "row": row.to_dict(),
+        "zero_query_mcnemar_p": measurement.paired_p("subgroup_after", "zero_query"),
+        "certificate": certificate.to_dict(),
+    }
+
+
+def settings_of(track: Track, chosen: Mapping[str, Any], *, epsilons: Sequence[int], seed: int) -> Settings:
+    """Return the settings of one action on a track; its controls are measured on test people, not paid by members."""
+    return Settings(
+        name=track.name,
+        subgroup="the subgroup of the track",
+        epsilons=tuple(epsilons),
+        seed=seed,
+        controls=False,
+        **chosen,
+    )
+
+
+def plain(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return settings as JSON has them."""
+    return {k: list(v) if isinstance(v, tuple) else v for k, v in settings.items()}
+
+
+def summary(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Return mean and spread over seeds of every number that all rows have."""
+    numbers = [k for k, v in rows[0].items() if isinstance(v, float) and all(r[k] is not None for r in rows)]
+    return {
+        "mean": {k: statistics.fmean(r[k] for r in rows) for k in numbers},
+        "standard_deviation": {k: statistics.stdev(r[k] for r in rows) for k in numbers} if len(rows) > 1 else {},
+        "parity_certified": sum(bool(r["parity_certified"]) for r in rows),
+    }

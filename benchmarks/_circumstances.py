@@ -1,0 +1,58 @@
+"""What a number needs beside it: protocol, commit, time, hardware, library versions."""
+
+from __future__ import annotations
+
+import os
+import platform
+import subprocess
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+__all__ = ["PROTOCOL", "circumstances", "commit"]
+
+PROTOCOL = 1
+
+
+def circumstances(home: Path) -> dict[str, Any]:
+    """Return what a number needs beside it: protocol, commit, time, hardware, library versions."""
+    return {
+        "protocol": PROTOCOL,
+        "commit": commit(home),
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        "hardware": {"processor": _processor(), "cores": len(_cores()), "system": platform.system()},
+        "versions": {"python": platform.python_version(), **{p: _version(p) for p in ("torch", "numpy", "scipy")}},
+    }
+
+
+def _cores() -> set[int]:
+    return os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else set(range(os.cpu_count() or 1))
+
+
+def _processor() -> str:
+    try:
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.split(":", 1)[1].strip()
+    except OSError:
+        pass
+    return platform.processor() or platform.machine()
+
+
+def commit(home: Path) -> str | None:
+    """Return the commit, marked where code differs from it; result files of earlier runs are no code."""
+
+    def git(*arguments: str) -> str:
+        command = ["git", "-C", str(home), *arguments]
+        return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
+
+    changed = git("status", "--porcelain", "--", ":/", ":(exclude)results")
+    return (git("describe", "--always") + ("-dirty" if changed else "")) or None
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
