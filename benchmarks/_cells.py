@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import contextlib
 import hashlib
 import json
@@ -11,6 +12,7 @@ import statistics
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -31,10 +33,20 @@ from ttca.progress import Reporter
 from ttca.row import Row
 from ttca.settings import Settings
 
-__all__ = ["Acting", "CellKey", "acting", "measured", "opened", "plain", "settings_of", "summary"]
+__all__ = ["Acting", "CellKey", "acting", "code_digest", "measured", "opened", "plain", "settings_of", "summary"]
 
 #: One request holds what a platform in this process computes fastest.
 _BATCH = 256
+_ROOT = Path(__file__).resolve().parents[1]
+#: Whose code decides a row: people, platforms, proxies, δ, and how they are measured.
+_DECIDING = (
+    "proxies/*.py",
+    "attacks/*.py",
+    "ttca/data/*.py",
+    "ttca/demo/*.py",
+    *(f"ttca/{name}.py" for name in ("action", "blocks", "equaliser", "learning", "lossy", "measurement", "people")),
+    *(f"benchmarks/{name}.py" for name in ("_cells", "_tracks", "_trained")),
+)
 
 
 @dataclass(frozen=True)
@@ -99,11 +111,34 @@ class CellKey:
             "epsilons": sorted(self.epsilons),
             "seed": self.seed,
             "settings": plain(self.chosen),
+            "code": code_digest(),
         }
 
     def home(self) -> Path:
         """Return the folder where the cell is kept, in the benchmarks' cache."""
         return cache() / "cells" / hashlib.sha256(json.dumps(self.facts(), sort_keys=True).encode()).hexdigest()[:24]
+
+
+@lru_cache(maxsize=1)
+def code_digest() -> str:
+    """Return a digest, 16 hex digits, of the code that decides a row; comments and docstrings are no part of it.
+
+    A cell that other code made is never taken for this one's.
+    """
+    digest = hashlib.sha256()
+    for pattern in _DECIDING:
+        for path in sorted(_ROOT.glob(pattern)):
+            digest.update(_meaning(path.read_text(encoding="utf-8")).encode())
+    return digest.hexdigest()[:16]
+
+
+def _meaning(source: str) -> str:
+    """Return what a source file does, whatever its layout, comments and docstrings."""
+    tree = ast.parse(source)
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef) and ast.get_docstring(node) is not None:
+            node.body = node.body[1:]
+    return ast.dump(tree)
 
 
 @dataclass(frozen=True)

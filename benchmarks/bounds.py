@@ -25,7 +25,10 @@ from ttca.certificates import (
 )
 from ttca.errors import ConfigError
 
-__all__ = ["SCENARIOS", "Outcome", "Simulation", "Truth", "main", "simulate"]
+__all__ = ["QUICK", "SCENARIOS", "Outcome", "Simulation", "Truth", "main", "simulate"]
+
+#: The arguments of the slice that `python -m benchmarks quick` runs.
+QUICK = ("--actions", "200")
 
 SCENARIOS = ("least_favourable", "staircase", "random", "shared_people")
 """How an action's truths are drawn, see :func:`_draw`."""

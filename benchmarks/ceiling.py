@@ -27,7 +27,10 @@ from ttca.pooling.pool import Member, QueryPool
 from ttca.progress import Reporter
 from ttca.settings import Settings
 
-__all__ = ["OPEN_BOX", "main", "white_box"]
+__all__ = ["OPEN_BOX", "QUICK", "main", "white_box"]
+
+#: The arguments of the slice that `python -m benchmarks quick` runs.
+QUICK = ("--track", "cifar10-resnet20", "--queries", "500", "--epsilon", "8", "--seeds", "1")
 
 #: The tracks whose platform is a file that can be opened.
 OPEN_BOX = ("cifar10-resnet20", "cifar10-resnet56", "cifar100-resnet32")

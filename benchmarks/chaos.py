@@ -27,7 +27,10 @@ from ttca.platforms.http import HttpPlatform
 from ttca.pooling.leases import LeaseDesk
 from ttca.pooling.ledger import Ledger
 
-__all__ = ["main"]
+__all__ = ["QUICK", "main"]
+
+#: The arguments of the slice that `python -m benchmarks quick` runs.
+QUICK = ("--members", "8", "--queries", "800", "--kills", "4", "--restarts", "1")
 
 SIZE, CONCURRENCY = 8, 2
 LEASE_S = 20.0

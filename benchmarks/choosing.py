@@ -25,7 +25,10 @@ from ttca.pooling.choosing import in_order, most_uncertain
 from ttca.progress import Reporter
 from ttca.settings import Settings
 
-__all__ = ["WAYS", "main"]
+__all__ = ["QUICK", "WAYS", "main"]
+
+#: The arguments of the slice that `python -m benchmarks quick` runs.
+QUICK = ("--queries", "250", "--seeds", "1")
 
 TRACK = "cifar10-resnet56"
 WAYS = ("random", "stratified", "uncertain")

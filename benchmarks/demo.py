@@ -13,7 +13,10 @@ from rich.console import Console
 from ttca.demo.run import run_demo
 from ttca.progress import Reporter
 
-__all__ = ["main"]
+__all__ = ["QUICK", "main"]
+
+#: The arguments of the slice that `python -m benchmarks quick` runs.
+QUICK = ("--seeds", "1")
 
 
 def main(argv: list[str]) -> dict[str, Any]:

@@ -17,7 +17,24 @@ from ttca.platforms.local import LocalPlatform
 from ttca.row import Row
 from ttca.settings import Settings
 
-__all__ = ["main", "run_cell"]
+__all__ = ["QUICK", "main", "run_cell"]
+
+#: The arguments of the slice that `python -m benchmarks quick` runs.
+QUICK = (
+    "--track",
+    "digits",
+    "--queries",
+    "420",
+    "--epsilon",
+    "8",
+    "16",
+    "--answers",
+    "label",
+    "--regime",
+    "own",
+    "--seeds",
+    "1",
+)
 
 
 def main(argv: list[str]) -> dict[str, Any]:

@@ -28,7 +28,10 @@ from ttca.pooling.leases import AuditPlan, LeaseDesk
 from ttca.pooling.ledger import Ledger
 from ttca.progress import Reporter
 
-__all__ = ["main"]
+__all__ = ["QUICK", "main"]
+
+#: The arguments of the slice that `python -m benchmarks quick` runs.
+QUICK = ("--runs", "3", "--collusions", "1")
 
 MEMBERS, QUOTA, SIZE = 50, 500, 16
 HOSTILE = 0.2

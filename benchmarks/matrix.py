@@ -13,7 +13,10 @@ from benchmarks.effect import run_cell
 from proxies.architectures import create_model
 from ttca.errors import ActionError
 
-__all__ = ["PLATFORMS", "PROXIES", "main"]
+__all__ = ["PLATFORMS", "PROXIES", "QUICK", "main"]
+
+#: The arguments of the slice that `python -m benchmarks quick` runs.
+QUICK = ("--queries", "500", "--proxies", "small-cnn", "--platforms", "cifar10-resnet20")
 
 PROXIES = ("small-mobilenet", "small-cnn", "small-resnet")
 PLATFORMS = ("cifar10-resnet20", "cifar10-resnet56", "cifar10-vit-tiny", "cifar10-resnet18")

@@ -59,6 +59,7 @@ if TYPE_CHECKING:
 __all__ = [
     "LOADERS",
     "POSTER",
+    "QUICK",
     "RULES",
     "Settings",
     "draw_figures",
@@ -69,6 +70,9 @@ __all__ = [
     "split",
     "summarise",
 ]
+
+#: The arguments of the slice that `python -m benchmarks quick` runs.
+QUICK = ("--datasets", "compas", "--seeds", "2", "--no-variants")
 
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]

@@ -32,6 +32,7 @@ from numpy.typing import NDArray
 from ttca.errors import ConfigError, MissingExtraError
 from ttca.training_time.bounds import (
     Collective,
+    Others,
     Setting,
     Suboptimality,
     Tier,
@@ -39,7 +40,10 @@ from ttca.training_time.bounds import (
     erasing_bound,
     every_bound,
     global_bound,
+    knowledge,
     planting_bound,
+    shared_erasing_bound,
+    shared_unplanting_bound,
     unplanting_bound,
 )
 from ttca.training_time.platform import (
@@ -65,18 +69,23 @@ from ttca.training_time.signals import (
 )
 
 __all__ = [
+    "QUICK",
     "City",
     "all_tiers",
     "city",
     "draw_figures",
     "loop",
     "main",
+    "mixed_scenarios",
     "references",
     "rewritten",
     "scenarios",
     "tolerated",
     "trained",
 ]
+
+#: The arguments of the slice that `python -m benchmarks quick` runs.
+QUICK = ("--people", "20000", "--test", "10000", "--scenarios", "50", "--repeats", "1")
 
 TIERS: tuple[Tier, ...] = get_args(Tier)
 Integers = NDArray[np.int64]
@@ -645,6 +654,87 @@ def _lone_scenario(scores: dict[str, _Score], generator: np.random.Generator) ->
     scores["erasing"].add(decided(erasing), erasing_bound(erasing, first + second, setting).value, delta)
 
 
+def mixed_scenarios(number: int, generator: np.random.Generator) -> dict[str, dict[str, float]]:
+    """Draw random scenarios in which one collective unplants or erases among others who plant or unplant.
+
+    Parameters
+    ----------
+    number : int
+        Scenarios, 1 or more.
+    generator : numpy Generator
+
+    Returns
+    -------
+    dict of str to dict
+        As :func:`scenarios`, per goal and tier. ``erasing_*`` takes modes from people who are no members, as its bound
+        asks; ``erasing_own_modes_*`` from the members themselves, for which it is not proved.
+
+    Raises
+    ------
+    ConfigError
+        If there is no scenario.
+
+    Notes
+    -----
+    *Ours*.
+    """
+    if number < 1:
+        raise ConfigError(f"Expected 1 scenario or more, got {number}. Ask for more.")
+    scores: dict[str, _Score] = defaultdict(_Score)
+    for _ in range(number):
+        _mixed_scenario(scores, generator)
+    return {name: vars(score) for name, score in sorted(scores.items())}
+
+
+def _mixed_scenario(scores: dict[str, _Score], generator: np.random.Generator) -> None:
+    domain, shares, people, tested, delta = _world(generator)
+    shape = (domain.cells, domain.labels)
+    asking = round(float(generator.uniform(0.1, 0.6)) * people)
+    others_size = round(float(generator.uniform(0.02, 0.3)) * people)
+    sizes = generator.multinomial(others_size, generator.dirichlet(np.ones(int(generator.integers(1, 4))))).tolist()
+    signal = Signal(domain, (1,), (int(generator.integers(domain.levels[1])),))
+    target = int(generator.integers(domain.labels))
+    others = []
+    for size in sizes:
+        # Half of them on the same signal, as allies or as rivals.
+        same = generator.random() < 0.5
+        where = signal if same else Signal(domain, (1,), (int(generator.integers(domain.levels[1])),))
+        label = int(generator.integers(domain.labels))
+        other: Planting | NaiveUnplanting = FeatureLabelPlanting(where, label)
+        if generator.random() < 0.3:
+            other = NaiveUnplanting(where, label, (label + 1) % domain.labels)
+        others.append(Collective(other, generator.multinomial(size, shares).reshape(shape)))
+    first, second, strangers = (
+        generator.multinomial(k, shares).reshape(shape) for k in (asking // 5, asking - asking // 5, asking)
+    )
+    base = generator.multinomial(people - asking - others_size, shares).reshape(shape) + sum(
+        other.strategy.on_counts(other.counts) for other in others
+    )
+    test = generator.multinomial(tested, shares.reshape(shape).sum(axis=1))
+    setting = Setting(people, delta, test=tested)
+
+    def known(strategy: NaiveUnplanting | AdaptiveUnplanting | Erasing, tier: Tier) -> Others:
+        return knowledge([Collective(strategy, first + second), *others], 0, tier, people)
+
+    def decided(strategy: NaiveUnplanting | AdaptiveUnplanting | Erasing) -> float:
+        records = base + strategy.on_counts(first + second)
+        return strategy.success(CountArgmax().decide(records, domain), test)
+
+    adaptive = AdaptiveUnplanting.estimated(signal, target, first)
+    naive = NaiveUnplanting(signal, target, (target + 1) % domain.labels)
+    erasing = Erasing.estimated(signal, strangers)
+    own_modes = Erasing.estimated(signal, first + second)
+    for tier in TIERS:
+        bound = shared_unplanting_bound(adaptive, second, known(adaptive, tier), setting, estimators=first)
+        scores[f"unplanting_adaptive_{tier}"].add(decided(adaptive), bound.value, delta)
+        bound = shared_unplanting_bound(naive, first + second, known(naive, tier), setting)
+        scores[f"unplanting_naive_{tier}"].add(decided(naive), bound.value, delta)
+        bound = shared_erasing_bound(erasing, first + second, known(erasing, tier), setting)
+        scores[f"erasing_{tier}"].add(decided(erasing), bound.value, delta)
+        bound = shared_erasing_bound(own_modes, first + second, known(own_modes, tier), setting)
+        scores[f"erasing_own_modes_{tier}"].add(decided(own_modes), bound.value, delta)
+
+
 # --- how long it takes --------------------------------------------------------------------------------------
 
 
@@ -1067,7 +1157,9 @@ def main(argv: list[str]) -> dict[str, object]:
     at_home = city(options.people, options.test, generator(2), delta=options.delta, at_home=8.0)
     machines = trained(options.people, options.test, generator(3), delta=options.delta, seed=options.seed)
     growing = tolerated(options.people, options.test, generator(4), delta=options.delta)
-    random = scenarios(options.scenarios, generator(5))
+    random = dict(
+        sorted((scenarios(options.scenarios, generator(5)) | mixed_scenarios(options.scenarios, generator(6))).items())
+    )
     ours = {name: score for name, score in random.items() if name != "published_margin"}
     in_city = _held(rows)
     return {

@@ -25,7 +25,10 @@ from ttca.platforms.http import HttpPlatform
 from ttca.pooling.ledger import Ledger
 from ttca.pooling.pool import Member, QueryPool
 
-__all__ = ["main"]
+__all__ = ["QUICK", "main"]
+
+#: The arguments of the slice that `python -m benchmarks quick` runs.
+QUICK = ("--answers", "50000", "--queries", "512", "--repeats", "1")
 
 BATCH = 1000
 CONCURRENCY = 32

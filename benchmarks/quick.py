@@ -1,59 +1,87 @@
-"""The quick grid of one track: two budgets, one family of ε, one seed, from nothing, against the clock."""
+"""A slice of every benchmark within half an hour, or the quick grid of one track, from nothing, against the clock."""
 
 from __future__ import annotations
 
 import argparse
+import importlib
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks._cells import plain, settings_of
+from rich.console import Console
+
+from benchmarks._cells import measured, plain, settings_of
 from benchmarks._tracks import TRACKS
 from benchmarks.effect import run_cell
+from benchmarks.transfer import grid_keys
+from ttca.errors import TTCAError
 
-__all__ = ["EPSILONS", "QUERIES", "main"]
+__all__ = ["main", "slices"]
 
-QUERIES = (500, 2000)
-EPSILONS = (2, 4, 8)
-#: What a track leaves out of its settings so that its quick grid ends within ten minutes on two cores.
-_SHORTER: dict[str, dict[str, Any]] = {
-    "cifar100-resnet32": {"public_epochs": 8, "epochs": 15, "steps": 100},
-    **{name: {"steps": 100} for name in TRACKS if name.startswith("cifar10-")},
-}
+_HOME = Path(__file__).resolve().parent
+_ERR = Console(stderr=True)
 
 
 def main(argv: list[str]) -> dict[str, Any]:
-    """Run the quick grid and state the honest rows, all its seconds, and the largest peak of this process's memory."""
+    """Run a slice of every benchmark; or, with ``--track``, that track's quick grid, one seed and nothing kept."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks quick", description=__doc__)
-    parser.add_argument("--track", choices=tuple(TRACKS), required=True)
+    parser.add_argument("--track", choices=tuple(TRACKS), help="only this track's quick grid, from nothing")
+    parser.add_argument("--only", nargs="+", choices=slices(), default=slices(), help="slices, instead of all")
     parser.add_argument("--json", action="store_true", help="print the result as one JSON object")
     options = parser.parse_args(argv)
-    track = TRACKS[options.track]
-    answers = track.answers[0]
-    chosen = {**track.settings["public"], **_SHORTER.get(track.name, {})}
-    settings = settings_of(track, chosen, epsilons=EPSILONS, seed=0)
+    return _slices(options.only) if options.track is None else _grid(options.track)
+
+
+def slices() -> tuple[str, ...]:
+    """Return every benchmark's name but this one's."""
+    names = sorted(path.stem for path in _HOME.glob("*.py"))
+    return tuple(name for name in names if not name.startswith("_") and name != "quick")
+
+
+def _slices(names: Sequence[str]) -> dict[str, Any]:
+    """Run each benchmark as its ``QUICK`` says; one that cannot be run is named, and the others go on."""
+    found: dict[str, dict[str, Any]] = {}
+    for name in names:
+        module = importlib.import_module(f"benchmarks.{name}")
+        began = time.perf_counter()
+        slice_: dict[str, Any] = {"arguments": list(module.QUICK)}
+        try:
+            result = module.main(list(module.QUICK))
+            slice_["numbers"] = {k: v for k, v in result.items() if isinstance(v, bool | int | float)}
+        except TTCAError as error:
+            slice_["failed"] = str(error)
+        slice_["seconds"] = time.perf_counter() - began
+        found[name] = slice_
+        _ERR.print(f"{len(found)} of {len(names)} slices: {name}, {slice_['seconds']:.0f} s", highlight=False)
+    return {
+        "slices": found,
+        "failed": [name for name, slice_ in found.items() if "failed" in slice_],
+        "seconds": sum(slice_["seconds"] for slice_ in found.values()),
+    }
+
+
+def _grid(name: str) -> dict[str, Any]:
+    """Run one seed of a track's quick grid and state the honest rows, all seconds, and the largest peak of memory."""
+    track = TRACKS[name]
+    keys = list(grid_keys(name, "quick", 1))
     cells: list[dict[str, Any]] = []
     # A folder of its own: what an earlier run learned from public data would save most of the time.
-    with tempfile.TemporaryDirectory() as name, track.open_platform(answers) as platform:
+    with tempfile.TemporaryDirectory() as folder, track.open_platform(keys[0].answers) as platform:
         began = time.perf_counter()
-        for queries in QUERIES:
+        for key in keys:
+            settings = settings_of(track, key.chosen, epsilons=key.epsilons, seed=0)
             row, certificate, measurement, _ = run_cell(
-                track, platform, settings, queries=queries, regime="public", proxies=Path(name)
+                track, platform, settings, queries=key.queries, regime=key.regime, proxies=Path(folder)
             )
-            cells.append(
-                {
-                    "row": row.to_dict(),
-                    "zero_query_mcnemar_p": measurement.paired_p("subgroup_after", "zero_query"),
-                    "certificate": certificate.to_dict(),
-                }
-            )
+            cells.append(measured(row, certificate, measurement, "dev-test"))
         seconds = time.perf_counter() - began
     return {
-        "file": f"quick-{track.name}",
-        "track": track.name,
+        "file": f"quick-{name}",
+        "track": name,
         "people": "dev-test",
-        "settings": plain(chosen),
+        "settings": plain(keys[0].chosen),
         "cells": cells,
         "seconds": seconds,
         "peak_rss_mb": max(cell["row"]["peak_rss_mb"] for cell in cells),

@@ -39,7 +39,25 @@ from ttca.errors import ConfigError, MissingExtraError
 if TYPE_CHECKING:
     from art.estimators.classification import PyTorchClassifier
 
-__all__ = ["main"]
+__all__ = ["QUICK", "main"]
+
+#: The arguments of the slice that `python -m benchmarks quick` runs.
+QUICK = (
+    "--repeats",
+    "1",
+    "--transfer",
+    "150",
+    "--epochs",
+    "10",
+    "--epochs-default",
+    "5",
+    "--attacked",
+    "30",
+    "--patience",
+    "1.5",
+    "--patience-default",
+    "1.5",
+)
 
 Images = NDArray[np.uint8]
 Labels = NDArray[np.int64]

@@ -36,7 +36,10 @@ from ttca.pooling.booking import ANSWERED
 from ttca.pooling.ledger import Ledger
 from ttca.pooling.pool import Member, QueryPool
 
-__all__ = ["main"]
+__all__ = ["QUICK", "main"]
+
+#: The arguments of the slice that `python -m benchmarks quick` runs.
+QUICK = ("--requests", "300", "--turns", "2", "--limited", "200", "--queries", "500")
 
 THREADS = 4
 BATCHES = (1, 16)

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 
 from proxies.architectures import list_architectures
 from tests import worlds
@@ -459,6 +460,51 @@ def test_test_people_are_paid_by_the_benchmark_alone(
     assert len(measurement.correct["subgroup_after"]) == 80
     assert row.certificate_lower == finished.row.certificate_lower
     assert row.subgroup_before != finished.row.subgroup_before, "other people, another accuracy"
+
+
+def test_every_epsilon_of_the_family_can_be_measured_on_test_people(
+    finished: Finished, tmp_path: Path, benchmark_pool: QueryPool
+) -> None:
+    """One action gives a row per ε with controls of that ε, and the controls of one ε are learned once."""
+    folder = finished.copy(tmp_path)
+    with open_action(folder, Recorder()) as action:
+        certificate = action.verify()
+        rows = {}
+        for epsilon in sorted(action.settings.epsilons):
+            rows[epsilon], measurement = action.measure(worlds.strangers(), pool=benchmark_pool, epsilon=epsilon)
+            own = action.learn()[epsilon].apply(*_strangers_of_the_subgroup())
+            said = benchmark_pool.ask(own, purpose="test", epoch="test").labels
+            assert measurement.rate("subgroup_after") == np.mean(said == _strangers_of_the_subgroup()[1])
+            opponents = action.opponents(epsilon)
+            for name in ("noise", "zero_query"):
+                assert np.abs(getattr(opponents, name).delta).max() == epsilon
+            assert rows[epsilon].parity_certified == (
+                bool(certificate.parity_certified) and certificate.passed_at(epsilon)
+            )
+        stamp = (folder / "controls.safetensors").stat().st_mtime_ns
+        again = action.measure(worlds.strangers(), pool=benchmark_pool, epsilon=min(rows))[0]
+        assert (folder / "controls.safetensors").stat().st_mtime_ns == stamp
+        assert again.zero_query_control == rows[min(rows)].zero_query_control
+        assert [row.epsilon for row in rows.values()] == sorted(action.settings.epsilons)
+        quoted = action.measure(worlds.strangers(), pool=benchmark_pool)[0]
+        assert quoted.epsilon == certificate.quoted_epsilon
+        assert quoted.certificate_lower == certificate.lower.value
+
+
+def test_verification_people_are_measured_at_the_quoted_epsilon_only(
+    finished: Finished, tmp_path: Path, benchmark_pool: QueryPool
+) -> None:
+    """Another ε of verification people, or one outside the family, is refused before a query."""
+    with open_action(finished.copy(tmp_path), Recorder()) as action:
+        for people, pool, epsilon in ((None, None, 6), (worlds.strangers(), benchmark_pool, 7)):
+            with pytest.raises(ActionError, match="Expected a choice of ε among"):
+                action.measure(people, pool=pool, epsilon=epsilon)
+    assert benchmark_pool.ledger.paid() == {}
+
+
+def _strangers_of_the_subgroup() -> tuple[Images, NDArray[np.int64]]:
+    people = worlds.strangers()
+    return people.images[people.subgroup], people.classes[people.subgroup]
 
 
 def test_test_people_must_be_in_no_other_role(finished: Finished, tmp_path: Path, benchmark_pool: QueryPool) -> None:

@@ -322,6 +322,15 @@ def test_tests_go_from_the_largest_down_and_stop_at_the_first_failure() -> None:
     assert (certificate.interval.low, certificate.interval.high) == clopper_pearson_interval(99, 100, 1 - 0.05 / 4)
 
 
+def test_every_tested_epsilon_has_its_verdict_and_its_bound() -> None:
+    """Each ε that was tested says whether it passed and how low S may be; an untested one says nothing."""
+    certificate = _issue({2: (100, 100), 16: (100, 100), 4: (50, 100), 8: (99, 100)}, goal=0.9)
+    assert [certificate.passed_at(e) for e in (16, 8, 4, 2)] == [True, True, False, False]
+    assert certificate.lower_at(8) == certificate.lower.value
+    assert certificate.lower_at(4) == clopper_pearson_lower(50, 100, 0.05 / 4)
+    assert math.isnan(certificate.lower_at(2))
+
+
 def test_all_passed_reports_the_smallest() -> None:
     """Where every ε passes, the least visible one is certified."""
     certificate = _issue({2: (500, 500), 4: (500, 500)})

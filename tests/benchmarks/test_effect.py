@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import resource
 from collections.abc import Iterator
@@ -13,7 +14,7 @@ import numpy as np
 import pytest
 
 from benchmarks import __main__ as runner
-from benchmarks import effect, quick
+from benchmarks import bounds, effect, quick
 from benchmarks._tracks import TRACKS, Cell, Track
 from tests import worlds
 from ttca.errors import ConfigError
@@ -174,3 +175,19 @@ def test_the_tiny_cell_has_nobody_twice() -> None:
     cell = people(150, "public", 0, False)
     assert isinstance(cell.public, People)
     Roster(cell.roster.pool, cell.roster.selection, cell.roster.verification, cell.test)
+
+
+def test_the_slices_are_of_all_benchmarks_and_a_failure_stops_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every benchmark says what its slice is; one that fails is named, and the next is run."""
+    for name in quick.slices():
+        arguments = importlib.import_module(f"benchmarks.{name}").QUICK
+        assert isinstance(arguments, tuple)
+        assert all(isinstance(a, str) for a in arguments)
+    monkeypatch.setattr(effect, "QUICK", (*ARGUMENTS, "--answers", "top-k"))
+    monkeypatch.setattr(bounds, "QUICK", ("--actions", "20"))
+    result = quick.main(["--only", "effect", "bounds"])
+    assert result["failed"] == ["effect"]
+    assert "Expected answers among" in result["slices"]["effect"]["failed"]
+    assert result["slices"]["bounds"]["numbers"]
+    assert result["seconds"] == sum(s["seconds"] for s in result["slices"].values())
+    assert "quick" not in quick.slices()

@@ -9,7 +9,7 @@ from typing import Any
 import joblib
 import pytest
 
-from benchmarks import transfer
+from benchmarks import _cells, transfer
 from benchmarks._cells import CellKey
 from benchmarks._tracks import TRACKS, Track
 from benchmarks.transfer import Grid
@@ -136,3 +136,14 @@ def test_settings_make_another_cell() -> None:
     one, other = (CellKey("tiny", "own", "scores", 100, (6,), changes=c) for c in ({}, {"steps": 11}))
     assert one.home() != other.home()
     assert one.home() == CellKey("tiny", "own", "scores", 100, (6,)).home()
+
+
+def test_other_code_makes_another_cell_and_other_words_do_not() -> None:
+    """What a file does decides which kept cells are its own; its comments, docstrings and layout do not."""
+    source = 'def f(x):\n    """Double."""\n    return 2 * x\n'
+    reworded = '"""A file."""\n\n\ndef f(x):\n    # Twice.\n    return (2 * x)\n'
+    assert _cells._meaning(source) == _cells._meaning(reworded)
+    assert _cells._meaning(source) != _cells._meaning(source.replace("2", "3"))
+    assert len(_cells.code_digest()) == 16
+    deciding = {path.name for pattern in _cells._DECIDING for path in _cells._ROOT.glob(pattern)}
+    assert {"action.py", "measurement.py", "universal.py", "distillation.py", "_tracks.py", "cameras.py"} <= deciding
