@@ -63,7 +63,13 @@ def main(argv: list[str]) -> dict[str, Any]:
     parser.add_argument("--track", choices=tuple(TRACKS), required=True)
     parser.add_argument("--grid", choices=tuple(GRIDS), default="quick")
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--final", action="store_true", help="measure final people too (for docs/RESULTS.md only)")
+    parser.add_argument(
+        "--people",
+        nargs="+",
+        choices=PEOPLE,
+        default=PEOPLE[:1],
+        help="who is measured; final: for docs/RESULTS.md only",
+    )
     parser.add_argument("--jobs", type=int, default=1, help="cells at a time, each in a process of its own")
     parser.add_argument("--repeat", type=int, default=0, help="cells that are run a second time, from nothing")
     parser.add_argument("--fresh", action="store_true", help="throw kept cells of this grid away and run them again")
@@ -73,7 +79,7 @@ def main(argv: list[str]) -> dict[str, Any]:
     if options.fresh:
         for key in keys:
             shutil.rmtree(key.home(), ignore_errors=True)
-    people = PEOPLE if options.final else PEOPLE[:1]
+    people = tuple(dict.fromkeys(options.people))
     began = time.perf_counter()
     found = _finished(keys, people, options.jobs)
     seconds = time.perf_counter() - began

@@ -34,7 +34,7 @@ ARGUMENTS = ["--track", "tiny", "--seeds", "2"]
 
 def test_a_grid_has_a_whole_honest_row_for_every_cell_epsilon_and_people(tiny: Path) -> None:
     """Every combination is there once, with all keys of the row, and the summary is that of its rows."""
-    result = transfer.main([*ARGUMENTS, "--final"])
+    result = transfer.main([*ARGUMENTS, "--people", "dev-test", "final"])
     assert result["file"] == "transfer-quick-tiny"
     rows = [row for cell in result["cells"] for row in cell["rows"]]
     assert all(set(row["row"]) == set(Row.keys()) for row in rows)
