@@ -324,3 +324,123 @@ def test_no_damage_gets_past_the_loader(tmp_path_factory: pytest.TempPathFactory
         return
     assert int(np.abs(loaded.delta.astype(int)).max()) <= loaded.epsilon
     assert replace(loaded).apply(np.zeros((1, *loaded.image_shape), np.uint8), 0).max() <= loaded.epsilon
+
+
+# -- two sets on one input ----------------------------------------------------------------------------------------
+
+
+def pair(data: st.DataObject) -> tuple[PerturbationSet, PerturbationSet, Any]:
+    """Draw two sets of one platform, and a way to combine them."""
+    shape = (data.draw(st.integers(1, 3)), data.draw(st.integers(1, 3)), 3)
+    classes = data.draw(st.integers(1, 3))
+    sets = []
+    for name in ("bad camera", "slanted hand"):
+        epsilon = data.draw(st.integers(1, 127))
+        delta = data.draw(hnp.arrays(np.int8, (classes, *shape), elements=st.integers(-epsilon, epsilon)))
+        sets.append(PerturbationSet(delta, epsilon, tuple(map(str, range(classes))), name, "f"))
+    return sets[0], sets[1], data.draw(st.sampled_from(["sum", "scaled", "larger"]))
+
+
+@given(st.data())
+def test_a_combination_never_exceeds_the_joint_budget(data: st.DataObject) -> None:
+    """Whatever is combined, in whatever way, no level exceeds the joint ε, which is the larger one if none is given."""
+    one, other, how = pair(data)
+    joint = data.draw(st.none() | st.integers(1, 127))
+    both = one.combine(other, epsilon=joint, how=how)
+    assert both.epsilon == (max(one.epsilon, other.epsilon) if joint is None else joint)
+    assert np.abs(both.delta.astype(int)).max() <= both.epsilon
+
+
+@given(st.data())
+def test_the_order_of_two_sets_is_nothing(data: st.DataObject) -> None:
+    """A with B is B with A: δ, budget, names and evidence."""
+    one, other, how = pair(data)
+    there, back = one.combine(other, how=how), other.combine(one, how=how)
+    np.testing.assert_array_equal(there.delta, back.delta)
+    for name in ("epsilon", "classes", "subgroup", "fingerprint", "expires", "evidence"):
+        assert getattr(there, name) == getattr(back, name)
+
+
+@given(st.data())
+def test_nothing_adds_nothing(data: st.DataObject) -> None:
+    """A set combined with one of zeros keeps its δ, as far as the joint ε allows."""
+    one, other, how = pair(data)
+    zero = replace(other, delta=np.zeros_like(one.delta))
+    np.testing.assert_array_equal(one.combine(zero, how=how).delta, one.delta)
+    joint = data.draw(st.integers(1, 127))
+    for way in ("sum", "larger"):
+        kept = one.combine(zero, epsilon=joint, how=way).delta
+        np.testing.assert_array_equal(kept, np.clip(one.delta, -joint, joint))
+
+
+@given(st.data())
+def test_turned_round_a_combination_turns_round(data: st.DataObject) -> None:
+    """−A with −B is −(A with B): no way to combine, and no rounding, favours a sign."""
+    one, other, how = pair(data)
+    turned = replace(one, delta=-one.delta).combine(replace(other, delta=-other.delta), how=how)
+    np.testing.assert_array_equal(turned.delta, -one.combine(other, how=how).delta)
+
+
+def test_the_three_ways_are_what_they_say() -> None:
+    """Each way gives the levels of its definition, worked out by hand."""
+    row = np.array([[8, 8, 8, -8, 3, 2, 0]])
+
+    def of(levels: list[int]) -> PerturbationSet:
+        delta = np.array(levels, np.int8).reshape(1, 7, 1, 1).repeat(3, axis=3)
+        return PerturbationSet(delta, 8, ("a",), "s", "f")
+
+    one, other = of(row[0].tolist()), of([8, -8, 1, -2, 2, 2, -5])
+    ways: dict[Any, list[int]] = {
+        "sum": [8, 0, 8, -8, 5, 4, -5],
+        # 16, 0, 9, −10, 5, 4, −5 halved; 4.5 and ±2.5 go to the even level.
+        "scaled": [8, 0, 4, -5, 2, 2, -2],
+        "larger": [8, 0, 8, -8, 3, 2, -5],
+    }
+    for how, levels in ways.items():
+        assert one.combine(other, how=how).delta[0, :, 0, 0].tolist() == levels
+
+
+def test_a_combination_is_certified_by_nobody() -> None:
+    """What was measured about either part is left behind; both are named, and a signature is of neither."""
+    proved = {"certificate": {"quoted_epsilon": 8}, "abuse_rate": 0.1}
+    one = made(evidence=proved, signature="signed")
+    other = made(subgroup="slanted hand", epsilon=12, evidence=proved)
+    both = one.combine(other)
+    assert both.evidence["combined"] == "larger"
+    assert [(p["subgroup"], p["epsilon"]) for p in both.evidence["parts"]] == [("bad camera", 8), ("slanted hand", 12)]
+    assert "certificate" not in json.dumps(both.evidence)
+    assert both.signature is None
+    assert both.subgroup == "bad camera and slanted hand"
+    assert one.combine(one).subgroup == "bad camera"
+
+
+def test_a_combination_ends_with_the_first_of_its_parts(tmp_path: Path) -> None:
+    """The earlier date holds, compared as moments and not as text; a part without one sets none. Files keep it."""
+    soon, late = "2031-01-01T00:00:00+02:00", "2030-12-31T23:00:00+00:00"
+    assert made(expires=late).combine(made(expires=soon)).expires == soon
+    assert made().combine(made(expires=late)).expires == late
+    assert made().combine(made()).expires is None
+    both = made(expires=late).combine(made(subgroup="other"), how="scaled")
+    both.save(tmp_path / "both.safetensors")
+    again = PerturbationSet.load(tmp_path / "both.safetensors")
+    np.testing.assert_array_equal(again.delta, both.delta)
+    assert (again.evidence, again.expires) == (both.evidence, late)
+
+
+@pytest.mark.parametrize(
+    ("changes", "options", "sentence"),
+    [
+        ({"fingerprint": "e" * 64}, {}, "for one platform"),
+        ({"classes": ("dog", "cat")}, {}, "same classes in the same order"),
+        ({"delta": np.zeros((2, 5, 4, 3), np.int8)}, {}, "images of one size"),
+        ({}, {"epsilon": 0}, r"joint ε as a whole number of levels in 1\.\.127, got 0"),
+        ({}, {"epsilon": 128}, "joint ε"),
+        ({}, {"epsilon": True}, "joint ε"),
+        ({}, {"epsilon": 8.0}, "joint ε"),
+        ({}, {"how": "mean"}, "way to combine among"),
+    ],
+)
+def test_sets_that_do_not_fit_are_not_combined(changes: Any, options: Any, sentence: str) -> None:
+    """Another platform, class order or size, a budget out of range and an unknown way are sentences."""
+    with pytest.raises(PerturbationError, match=f"Expected .*{sentence}"):
+        made().combine(made(**changes), **options)

@@ -411,6 +411,34 @@ def aggregate(
     _emit(told, as_json, f"{told['acting']} of {population} people act.\n{files}")
 
 
+@app.command("report-records")
+def report_records(
+    file: Annotated[Path, typer.Argument(help="The collective's strategy: who, which records, which signal.")],
+    out: Annotated[Path, typer.Option(help="Where to write the report for the trusted party.")] = Path("report.json"),
+    write: Annotated[bool, typer.Option("--init", help="Write a commented strategy to fill in, and stop.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Write a collective's report for `ttca aggregate`: its members' records as its strategy would leave them."""
+    from ttca.training_time.aggregator import write_report
+    from ttca.training_time.records import TEMPLATE, read_strategy, report_of
+
+    if write:
+        _write_new(file, TEMPLATE.replace("{file}", str(file)))
+        _say(ERR, f"Wrote {file}. Fill in the features, the label and the strategy, then: ttca report-records {file}")
+        if as_json:
+            _emit({"file": str(file)}, True, "")
+        return
+    known = read_strategy(file)
+    told = report_of(known)
+    write_report(out, told)
+    _emit(
+        {"file": str(out), "name": told.name, "members": told.size, "names": told.names},
+        as_json,
+        f"Wrote {out}: what {told.size} members of {told.name} will have submitted, counted by combination and label. "
+        "It is for the trusted party alone: a combination that one member has tells that member's record.",
+    )
+
+
 # -- what the commands share ------------------------------------------------------------------------------------
 
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,9 +18,12 @@ from safetensors.numpy import save
 from ttca.errors import PerturbationError
 from ttca.images import Images, ImageShape, check_images
 
-__all__ = ["PerturbationSet"]
+__all__ = ["PerturbationSet", "Way"]
 
 FORMAT = "ttca-perturbations-1"
+
+#: How two δ become one (:meth:`PerturbationSet.combine`).
+Way = Literal["larger", "sum", "scaled"]
 
 # Images moved at a time: wider copies of thousands of photographs would not fit in memory.
 _PART = 256
@@ -153,6 +157,78 @@ class PerturbationSet:
                 "Ask the collective for a new one: the platform may have changed."
             )
 
+    def combine(self, other: PerturbationSet, *, epsilon: int | None = None, how: Way = "larger") -> PerturbationSet:
+        """Return one set for people who belong to both sets' subgroups, within one joint ε.
+
+        Parameters
+        ----------
+        other : PerturbationSet
+            Against the same platform, with the same classes in the same order and images of the same size.
+        epsilon : int, optional
+            The joint budget, in levels of 255, 1..127; by default the larger of both.
+        how : {"larger", "sum", "scaled"}
+            What is done with the two levels of each value. ``larger``: the one further from 0, then cut off at ±ε;
+            equal and opposite levels cancel. ``sum``: added, then cut off at ±ε. ``scaled``: added, and where a class
+            exceeds ε anywhere, all of it is scaled down to ε and rounded.
+
+        Returns
+        -------
+        PerturbationSet
+            Valid until the earlier of both dates. It depends on the order of the two in nothing. Its evidence is not
+            theirs: a certificate for each says nothing about both together, so that the two are only named, under
+            ``parts``. Verify it anew before it is used.
+
+        Raises
+        ------
+        PerturbationError
+            If platform, classes or image size differ, ε is out of range, or the way has another name.
+
+        Notes
+        -----
+        *Ours*. ``benchmarks two_sets`` measures all three ways against each set alone and against learning for both
+        subgroups together, which none of them replaces (``docs/training_time.md``).
+        """
+        if how not in get_args(Way):
+            raise PerturbationError(f"Expected a way to combine among {get_args(Way)}, got {how!r}. Choose one.")
+        if other.fingerprint != self.fingerprint:
+            raise PerturbationError(
+                f"Expected two perturbation sets for one platform, got one for {self.fingerprint[:12]}… and one for "
+                f"{other.fingerprint[:12]}…. A δ learned against one platform proves nothing about another."
+            )
+        if other.classes != self.classes:
+            raise PerturbationError(
+                f"Expected two perturbation sets with the same classes in the same order, got {self.classes} and "
+                f"{other.classes}. δ of one class must not be added to that of another."
+            )
+        if other.image_shape != self.image_shape:
+            raise PerturbationError(
+                f"Expected two perturbation sets for images of one size, got {self.image_shape} and "
+                f"{other.image_shape}. Ask the collectives for sets that fit the platform."
+            )
+        joint = max(self.epsilon, other.epsilon) if epsilon is None else epsilon
+        if isinstance(joint, bool) or not isinstance(joint, int) or not 1 <= joint <= 127:
+            raise PerturbationError(f"Expected the joint ε as a whole number of levels in 1..127, got {joint!r}.")
+        mine, theirs = (s.delta.astype(np.int16) for s in (self, other))
+        both = mine + theirs
+        if how == "larger":
+            further = np.where(np.abs(mine) > np.abs(theirs), mine, theirs)
+            both = np.where(np.abs(mine) == np.abs(theirs), np.where(mine == theirs, mine, 0), further)
+        elif how == "scaled":
+            largest = np.abs(both).max(axis=(1, 2, 3), keepdims=True, initial=1)
+            # Half levels go to the even one, whatever their sign.
+            both = np.rint(both * np.minimum(1.0, joint / largest))
+        dates = [s.expires for s in (self, other) if s.expires is not None]
+        parts = sorted((_named(s) for s in (self, other)), key=lambda part: tuple(map(str, part.values())))
+        return PerturbationSet(
+            delta=np.clip(both, -joint, joint).astype(np.int8),
+            epsilon=joint,
+            classes=self.classes,
+            subgroup=" and ".join(dict.fromkeys(part["subgroup"] for part in parts)),
+            fingerprint=self.fingerprint,
+            expires=min(dates, key=_moment, default=None),
+            evidence={"combined": how, "parts": parts},
+        )
+
     def save(self, path: Path | str) -> None:
         """Write safetensors with JSON metadata; a half-written file is never seen under the name.
 
@@ -225,6 +301,12 @@ class PerturbationSet:
             raise PerturbationError(
                 f"Expected a whole perturbation file in {path}, got one that cannot be read ({error}). Get it again."
             ) from None
+
+
+def _named(part: PerturbationSet) -> dict[str, Any]:
+    """Return what a combination says of one of its two: which file it was, and nothing that was proved about it."""
+    digest = hashlib.sha256(np.ascontiguousarray(part.delta).data).hexdigest()
+    return {"subgroup": part.subgroup, "epsilon": part.epsilon, "created": part.created, "delta_sha256": digest}
 
 
 def _moment(said: str) -> datetime:

@@ -18,7 +18,7 @@ import numpy as np
 
 from ttca.errors import ConfigError, DataError
 from ttca.training_time.bounds import PublishedConflict
-from ttca.training_time.signals import Domain, Integers, Planting, Signal, Strategy
+from ttca.training_time.signals import Domain, Integers, Planting, Signal, Strategy, Unplanting
 
 __all__ = ["FORMAT", "Report", "aggregate", "aggregate_files", "read_conflict", "read_report", "write_report"]
 
@@ -40,6 +40,8 @@ class Report:
         y*.
     submitted : int64 array, shape (#X, #Y)
         Its members' records *after* its strategy.
+    names : str, optional
+        A digest of what its numbers stand for (:meth:`ttca.training_time.records.Names.digest`).
 
     Raises
     ------
@@ -57,6 +59,7 @@ class Report:
     signal: Signal
     target: int
     submitted: Integers
+    names: str | None = None
 
     def __post_init__(self) -> None:
         if not self.name or not self.name.replace("-", "").replace("_", "").isalnum() or not self.name.isascii():
@@ -67,7 +70,7 @@ class Report:
         object.__setattr__(self, "submitted", self.signal.domain.counts(self.submitted, "the submitted records"))
 
     @classmethod
-    def of(cls, name: str, strategy: Planting, counts: Integers) -> Report:
+    def of(cls, name: str, strategy: Planting | Unplanting, counts: Integers, *, names: str | None = None) -> Report:
         """Return the report of members with these records, int64 of shape (#X, #Y), before they change them.
 
         Raises
@@ -79,7 +82,7 @@ class Report:
         -----
         *Ours*.
         """
-        return cls(name, strategy.signal, strategy.target, strategy.on_counts(counts))
+        return cls(name, strategy.signal, strategy.target, strategy.on_counts(counts), names)
 
     @property
     def size(self) -> int:
@@ -105,8 +108,8 @@ def aggregate(reports: Sequence[Report], population: int) -> dict[str, Published
     Raises
     ------
     ConfigError
-        If there are fewer than two reports, a name comes twice, domains differ, or the population is smaller than all
-        collectives together.
+        If there are fewer than two reports, a name comes twice, domains or what their numbers stand for differ, or the
+        population is smaller than all collectives together.
 
     Notes
     -----
@@ -125,6 +128,11 @@ def aggregate(reports: Sequence[Report], population: int) -> dict[str, Published
                 f"Expected reports over one domain, got {domain} and, from {report.name}, {report.signal.domain}. "
                 "All collectives must number features and labels alike."
             )
+    if len({report.names for report in reports} - {None}) > 1:
+        raise ConfigError(
+            "Expected reports whose features, values and labels are the same in the same order, got different ones: "
+            "their numbers mean different things. Agree on [features] and [label], and write the reports again."
+        )
     everyone = np.sum([report.submitted for report in reports], axis=0)
     if population < int(everyone.sum()):
         raise ConfigError(
@@ -221,6 +229,7 @@ def write_report(path: Path, report: Report) -> None:
             "columns": list(signal.columns),
             "values": list(signal.values),
             "target": report.target,
+            **({} if report.names is None else {"names": report.names}),
             "pairs": np.stack([cells, labels, report.submitted[cells, labels]], axis=1).tolist(),
         },
     )
@@ -247,9 +256,12 @@ def read_report(path: Path) -> Report:
             raise ValueError("a pair is named twice, or is not [cell, label, people]")
         for cell, label, people in pairs:
             submitted[cell, label] = people
-        return Report(str(told["name"]), signal, _integer(told["target"]), submitted)
+        names = told.get("names")
+        if names is not None and not isinstance(names, str):
+            raise ValueError(f"{names!r} where the digest of names must stand")
+        return Report(str(told["name"]), signal, _integer(told["target"]), submitted, names)
     except (KeyError, TypeError, ValueError, IndexError, OverflowError, ConfigError) as error:
-        raise DataError(f"Expected a report in {path}, got: {error}. Write it with write_report.") from error
+        raise DataError(f"Expected a report in {path}, got: {error}. Write it with `ttca report-records`.") from error
 
 
 def read_conflict(path: Path, strategy: Strategy) -> PublishedConflict:
@@ -258,7 +270,7 @@ def read_conflict(path: Path, strategy: Strategy) -> PublishedConflict:
     Parameters
     ----------
     path : Path
-    strategy : FeatureLabelPlanting or FeatureOnlyPlanting
+    strategy : Planting or Unplanting
         The collective's own.
 
     Raises
@@ -276,7 +288,7 @@ def read_conflict(path: Path, strategy: Strategy) -> PublishedConflict:
         found = PublishedConflict(_integer(told["others"]), np.asarray(told["term"], dtype=np.float64))
     except (KeyError, TypeError, ValueError, ConfigError) as error:
         raise DataError(f"Expected a conflict file in {path}, got: {error}. Ask the aggregator again.") from error
-    if not isinstance(strategy, Planting) or signal != strategy.signal or target != strategy.target:
+    if not isinstance(strategy, Planting | Unplanting) or signal != strategy.signal or target != strategy.target:
         raise DataError(
             f"Expected in {path} the conflict for the strategy {strategy!r}, got {signal} with target {target}. "
             "Use the file that was published for this collective."

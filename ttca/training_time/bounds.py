@@ -27,6 +27,7 @@ from ttca.errors import ConfigError, DataError
 from ttca.training_time.signals import Erasing, Integers, Planting, Strategy, Unplanting
 
 __all__ = [
+    "Asked",
     "Collective",
     "GlobalBound",
     "KnownStrategies",
@@ -48,6 +49,8 @@ __all__ = [
     "plan",
     "planting_bound",
     "shared_bound",
+    "shared_erasing_bound",
+    "shared_unplanting_bound",
     "unplanting_bound",
 ]
 
@@ -168,7 +171,7 @@ class Setting:
 
 @dataclass(frozen=True)
 class SuccessBound:
-    """A lower bound on one collective's success.
+    """A lower bound on one collective's success. *Published* (arXiv 2502.04879), its margins *ours*.
 
     Parameters
     ----------
@@ -331,9 +334,9 @@ def unplanting_bound(
     return _bound(strategy.signal.people(before + first), own - base - setting.margin, n, error, setting)
 
 
-def _erasing_error(strategy: Erasing, setting: Setting) -> float:
-    domain = strategy.domain
-    events = 2 + len(strategy.signal.cells) * domain.labels + 2 * domain.cells + 2 * domain.cells * domain.labels
+def _erasing_error(strategy: Erasing, setting: Setting, estimated: int = 0) -> float:
+    domain, cells = strategy.domain, len(strategy.signal.cells)
+    events = 2 + cells * domain.labels + 2 * domain.cells + 2 * domain.cells * domain.labels * (1 + estimated)
     return setting.delta / events
 
 
@@ -397,9 +400,11 @@ def erasing_bound(strategy: Erasing, counts: ArrayLike, setting: Setting) -> Suc
     The goal and δ̃ = δ/(2 + #X̃·#Y + 2#X + 2#X·#Y) are *published* (arXiv 2502.04879). The
     inequality is *derived*, because its text was not at hand: f(x) and f(g(x)) are both the label y*_{g(x)} that
     members wrote where the planting inequality, with P_{h(D_n)}(x) and Δ_x about that label, holds both at x and at
-    g(x). δ̃ is shared among all cells and labels, so that it holds for labels that the members' own records chose, be
-    they the population's modes or not: the margin η of the published theorem is not needed for it
-    (:func:`erasing_sizes` says what η is good for).
+    g(x). That is proved for modes that these members' records did not choose: known beforehand, taken from other
+    people, or surely the population's (:func:`erasing_sizes`, which needs the margin η of the published theorem). For
+    modes that the same members' records chose without a margin it is not: the set of cells whose share is counted
+    then depends on the records it is counted on. ``benchmarks multiple_collectives`` counts how often the bound fails
+    there.
     """
     _is(strategy, Erasing, "erasing")
     domain = strategy.domain
@@ -464,25 +469,72 @@ class Others(ABC):
 
     @abstractmethod
     def events(self, cells: int, labels: int) -> int:
-        """Return among how many events δ is shared, so that δ̃ = δ/events."""
+        """Return among how many events δ is shared for a planting collective, so that δ̃ = δ/events."""
+
+    def estimated(self) -> int:
+        """Return of how many other collectives the conflict is estimated, by events of their own; 0 if of none."""
+        return 0
 
     @abstractmethod
-    def conflict(self, strategy: Planting, shares: Floats, n: int, error: float, population: int) -> Floats | float:
-        """Return what others add to each rival label, less what they add to the target; shape (#X̃, #Y) or a number.
+    def conflict(self, asked: Asked, shares: Floats, n: int, error: float, population: int) -> Floats | float:
+        """Return what others add to each label, less what they add to the wanted one; shape (k, #Y) or a number.
 
         Parameters
         ----------
-        strategy : Planting
-            Of the collective that asks.
+        asked : Asked
+            Where, and which labels are wanted there.
         shares : float64 array, shape (#X, #Y)
-            P_{D_m}, from its own records before any change.
+            P_{D_m}, from the asking collective's own records before any change.
         n : int
-            Its members.
+            How many people these are.
         error : float
             δ̃.
         population : int
             N.
         """
+
+
+@dataclass(frozen=True, eq=False)
+class Asked:
+    """About which cells a collective asks for its conflict, and which label it wants at each.
+
+    Parameters
+    ----------
+    strategy : Strategy
+        Its own.
+    cells : int64 array, shape (k,)
+        X̃ for planting and unplanting, all of X for erasing.
+    wanted : int64 array, shape (k,)
+        y* for planting, ŷ for unplanting, the mode y*_{g(x)} for erasing.
+
+    Notes
+    -----
+    *Ours*.
+    """
+
+    strategy: Strategy
+    cells: Integers
+    wanted: Integers
+
+    @classmethod
+    def by(cls, strategy: Strategy) -> Asked:
+        """Return what a strategy asks; ConfigError if there is no bound for it among several collectives."""
+        if isinstance(strategy, Planting):
+            cells = strategy.signal.cells
+            return cls(strategy, cells, np.full(len(cells), strategy.target, np.int64))
+        if isinstance(strategy, Unplanting):
+            return cls(strategy, strategy.signal.cells, strategy.replacements)
+        if isinstance(strategy, Erasing):
+            return cls(strategy, np.arange(strategy.domain.cells), strategy.wanted)
+        raise ConfigError(
+            f"Expected a strategy that plants, unplants or erases, got {type(strategy).__name__}. There is no bound "
+            "for others among several collectives."
+        )
+
+    def less_wanted(self, table: NDArray[Any]) -> NDArray[Any]:
+        """Return each row of a table of shape (k, #Y) less its entry at the wanted label."""
+        found: NDArray[Any] = table - np.take_along_axis(table, self.wanted[:, None], axis=1)
+        return found
 
 
 def _single_events(cells: int, labels: int) -> int:
@@ -527,7 +579,7 @@ class TotalSize(Others):
         """Return 2 + 2#X̃ + 2#X̃·#Y, as for one collective."""
         return _single_events(cells, labels)
 
-    def conflict(self, strategy: Planting, shares: Floats, n: int, error: float, population: int) -> float:
+    def conflict(self, asked: Asked, shares: Floats, n: int, error: float, population: int) -> float:
         """Return Σ_{j≠m} n_j/N, whatever the cell and the label."""
         return self.people / population
 
@@ -542,7 +594,8 @@ class PublishedConflict(Others):
         How many people act in other collectives.
     term : float64 array, shape (#X̃, #Y)
         Σ_{j≠m} (n_j/N)(P_{h_j(D_j)}(x, y') − P_{h_j(D_j)}(x, y*)), rows in the order of ``Signal.cells``. The column
-        of the target is 0.
+        of the target is 0. For unplanting y* is the label to push out, for erasing the mode of each cell, and the rows
+        are all of X: differences to another label of the same cell are differences of two columns.
 
     Raises
     ------
@@ -569,13 +622,13 @@ class PublishedConflict(Others):
         object.__setattr__(self, "term", table)
 
     @classmethod
-    def of(cls, strategy: Planting, others: Sequence[Collective], population: int) -> PublishedConflict:
+    def of(cls, strategy: Strategy, others: Sequence[Collective], population: int) -> PublishedConflict:
         """Return what the trusted party publishes for one collective.
 
         Parameters
         ----------
-        strategy : Planting
-            Of the collective it is for.
+        strategy : Strategy
+            Of the collective it is for: it plants, unplants or erases.
         others : sequence of Collective
             All others.
         population : int
@@ -584,19 +637,19 @@ class PublishedConflict(Others):
         Raises
         ------
         ConfigError
-            If strategies have different domains, or the strategy plants nothing.
+            If strategies have different domains, or the strategy neither plants nor unplants nor erases.
 
         Notes
         -----
         *Derived* (after arXiv 2605.06749).
         """
-        _is(strategy, Planting, "several collectives")
+        asked = Asked.by(strategy)
         _same_domain(strategy, [other.strategy for other in others])
         # Whole people until the last step, so that the order of the collectives changes nothing.
-        after = np.zeros((len(strategy.signal.cells), strategy.domain.labels), np.int64)
+        after = np.zeros((len(asked.cells), strategy.domain.labels), np.int64)
         for other in others:
-            after += other.strategy.on_counts(other.counts)[strategy.signal.cells]
-        return cls(sum(other.size for other in others), (after - after[:, [strategy.target]]) / population)
+            after += other.strategy.on_counts(other.counts)[asked.cells]
+        return cls(sum(other.size for other in others), asked.less_wanted(after) / population)
 
     @property
     def size(self) -> int:
@@ -607,14 +660,14 @@ class PublishedConflict(Others):
         """Return 2 + 2#X̃ + 2#X̃·#Y, as for one collective."""
         return _single_events(cells, labels)
 
-    def conflict(self, strategy: Planting, shares: Floats, n: int, error: float, population: int) -> Floats:
+    def conflict(self, asked: Asked, shares: Floats, n: int, error: float, population: int) -> Floats:
         """Return the published term; DataError if it was published for another signal."""
-        if self.term.shape != (len(strategy.signal.cells), strategy.domain.labels):
+        if self.term.shape != (len(asked.cells), asked.strategy.domain.labels):
             raise DataError(
-                f"Expected a conflict term of shape {(len(strategy.signal.cells), strategy.domain.labels)}, got "
+                f"Expected a conflict term of shape {(len(asked.cells), asked.strategy.domain.labels)}, got "
                 f"{self.term.shape}. It was published for another signal; ask the aggregator for this one's."
             )
-        return self.term
+        return asked.less_wanted(self.term)
 
 
 @dataclass(frozen=True, eq=False)
@@ -663,16 +716,19 @@ class KnownStrategies(Others):
             return _single_events(cells, labels)
         return 2 + 2 * cells * (1 + labels) * (len(self.strategies) + 2)
 
-    def conflict(self, strategy: Planting, shares: Floats, n: int, error: float, population: int) -> Floats:
+    def estimated(self) -> int:
+        """Return the number of other collectives."""
+        return len(self.strategies)
+
+    def conflict(self, asked: Asked, shares: Floats, n: int, error: float, population: int) -> Floats:
         """Return the estimate of the conflict with its slack; ConfigError if domains differ."""
-        _same_domain(strategy, self.strategies)
-        cells = strategy.signal.cells
-        found = np.zeros((len(cells), strategy.domain.labels))
+        _same_domain(asked.strategy, self.strategies)
+        found = np.zeros((len(asked.cells), asked.strategy.domain.labels))
         for other, size in zip(self.strategies, self.sizes, strict=True):
             moved = np.bincount(other.table, weights=shares.ravel(), minlength=shares.size)
-            after: Floats = moved.reshape(shares.shape)[cells].astype(np.float64)
+            after: Floats = moved.reshape(shares.shape)[asked.cells].astype(np.float64)
             slack = 2 * deviation(n, error) + 2 * deviation(size, error)
-            found += _weighted(size, population, after - after[:, [strategy.target]] + slack)
+            found += _weighted(size, population, asked.less_wanted(after) + slack)
         return found
 
 
@@ -710,7 +766,7 @@ def knowledge(collectives: Sequence[Collective], index: int, tier: Tier, populat
     if tier == "worst":
         return TotalSize(sum(other.size for other in others))
     if tier == "aggregator":
-        return PublishedConflict.of(cast("Planting", collectives[index].strategy), others, population)
+        return PublishedConflict.of(collectives[index].strategy, others, population)
     if tier == "full":
         return KnownStrategies(tuple(o.strategy for o in others), tuple(o.size for o in others))
     raise ConfigError(f"Expected a tier among {get_args(Tier)}, got {tier!r}. Choose one.")
@@ -754,15 +810,135 @@ def shared_bound(strategy: Planting, counts: ArrayLike, others: Others, setting:
     return _shared(strategy, before, _size(before, setting), others, setting)
 
 
+def _rest(n: int, others: Others, setting: Setting) -> int:
+    """Return n_0, how many people take part in no collective."""
+    rest = setting.population - n - others.size
+    if rest < 0:
+        raise DataError(
+            f"Expected all collectives within the population of {setting.population}, got {n} members and "
+            f"{others.size} others. The population counts all of them."
+        )
+    return rest
+
+
+def shared_unplanting_bound(
+    strategy: Unplanting,
+    counts: ArrayLike,
+    others: Others,
+    setting: Setting,
+    *,
+    estimators: ArrayLike | None = None,
+) -> SuccessBound:
+    """Return a lower bound on S_m = P[f(g_m(x)) ≠ y*_m] for one of several collectives on a platform.
+
+    Parameters
+    ----------
+    strategy : NaiveUnplanting or AdaptiveUnplanting
+    counts, estimators : integers, shape (#X, #Y)
+        As in :func:`unplanting_bound`.
+    others : TotalSize, PublishedConflict or KnownStrategies
+        What is known of the other collectives, whatever they do.
+    setting : Setting
+
+    Returns
+    -------
+    SuccessBound
+        Without others it is :func:`unplanting_bound` to the last digit.
+
+    Raises
+    ------
+    ConfigError
+        If the strategy unplants nothing, or domains differ.
+    DataError
+        If counts does not fit, or all collectives together are larger than the population.
+
+    Notes
+    -----
+    *Derived* (after arXiv 2502.04879 and 2605.06749). f(x) ≠ y* wherever P(x, ŷ_x) − P(x, y*) > τ, and ŷ_x is a fixed
+    label to everybody but the estimators. So the rival is y* alone, with P as in :func:`shared_bound`:
+
+    S_m ≥ P_{x~h_m(D_m)}[own − base − conflict − τ > 0] − R(n_m) − R(N_test),
+
+    own = (n_m/N)(P_{h_m(D_m)}(x, ŷ_x) − 2R(n_m)), base = (n_0/N)(P_{D_m}(x, y*) − P_{D_m}(x, ŷ_x) + 2R(n_m − n_e) +
+    2R(n_0)), the conflict what others add to y* less what they add to ŷ_x. Tiers *worst* and *aggregator* need no
+    event beyond the single bound's, because they are about the very records the platform trains on: δ̃ = δ/(2 + 6#X̃).
+    *full* estimates each other's part from D_m and pays for it with two events more per cell and collective,
+    counted as six: δ̃ = δ/(2 + 6#X̃·M). There the strategies of others must not have been chosen by these records.
+    """
+    _is(strategy, Unplanting, "unplanting")
+    before = strategy.domain.counts(counts)
+    first = np.zeros_like(before) if estimators is None else strategy.domain.counts(estimators, "estimators")
+    n, total, free = _size(before + first, setting), setting.population, int(before.sum())
+    rest, cells = _rest(n, others, setting), strategy.signal.cells
+    error = setting.delta / (2 + 6 * len(cells) * (1 + others.estimated()))
+    if not free:
+        return _nothing(len(cells), n, error)
+    after, instead = strategy.on_counts(before + first), strategy.replacements
+    planted = after[cells, instead] / n
+    shares = before / free
+    at_cell = shares[cells]
+    resistance = at_cell[:, strategy.target] - at_cell[np.arange(len(cells)), instead]
+    own = (n / total) * (planted - 2 * deviation(n, error))
+    base = _weighted(rest, total, resistance + 2 * deviation(free, error) + 2 * deviation(rest, error))
+    conflict = others.conflict(Asked.by(strategy), shares, free, error, total)
+    against = conflict if isinstance(conflict, float) else conflict[:, strategy.target]
+    return _bound(strategy.signal.people(before + first), own - base - against - setting.margin, n, error, setting)
+
+
+def shared_erasing_bound(strategy: Erasing, counts: ArrayLike, others: Others, setting: Setting) -> SuccessBound:
+    """Return a lower bound on S_m = P[f(g_m(x)) = f(x)] for one of several collectives on a platform.
+
+    Parameters
+    ----------
+    strategy : Erasing
+        Its modes known beforehand or from other people; see the notes of :func:`erasing_bound`.
+    counts : integers, shape (#X, #Y)
+        The n_m members' own records, before they change them.
+    others : TotalSize, PublishedConflict or KnownStrategies
+        What is known of the other collectives, whatever they do. A published term must cover all of X, and so tells
+        far more of the others than one for a signal set.
+    setting : Setting
+
+    Returns
+    -------
+    SuccessBound
+        Without others it is :func:`erasing_bound` to the last digit.
+
+    Raises
+    ------
+    ConfigError
+        If the strategy erases nothing, or domains differ.
+    DataError
+        If counts does not fit, or all collectives together are larger than the population.
+
+    Notes
+    -----
+    *Derived* (after arXiv 2502.04879 and 2605.06749): the inequality of :func:`shared_bound` with the mode y*_{g(x)} in
+    the place of y*, asked for at x and at g(x). *worst* and *aggregator* need no event beyond the single bound's,
+    *full* 2#X·#Y more per other collective: δ̃ = δ/(2 + #X̃·#Y + 2#X + 2#X·#Y·M).
+    """
+    _is(strategy, Erasing, "erasing")
+    domain = strategy.domain
+    before = domain.counts(counts)
+    n, total = _size(before, setting), setting.population
+    rest = _rest(n, others, setting)
+    error = _erasing_error(strategy, setting, others.estimated())
+    if not n:
+        return _nothing(domain.cells, n, error)
+    asked, shares = Asked.by(strategy), before / n
+    own = (n / total) * (before.sum(axis=1) / n - 2 * deviation(n, error))
+    differences = asked.less_wanted(shares)
+    base = _weighted(rest, total, differences + 2 * deviation(n, error) + 2 * deviation(rest, error))
+    against = base + others.conflict(asked, shares, n, error, total)
+    np.put_along_axis(against, asked.wanted[:, None], -np.inf, axis=1)
+    left = own - against.max(axis=1) - setting.margin
+    return _bound(before.sum(axis=1), np.minimum(left, left[strategy.signal.map]), n, error, setting)
+
+
 def _shared(strategy: Planting, before: Integers, n: int, others: Others, setting: Setting) -> SuccessBound:
     """Return the bound for n members whose records are distributed as those in ``before``."""
     total, cells, target = setting.population, strategy.signal.cells, strategy.target
-    rest = total - n - others.size
-    if rest < 0:
-        raise DataError(
-            f"Expected all collectives within the population of {total}, got {n} members and {others.size} others. "
-            "The population counts all of them."
-        )
+    rest = _rest(n, others, setting)
     error = setting.delta / others.events(len(cells), strategy.domain.labels)
     if not n or not before.any():
         return _nothing(len(cells), n, error)
@@ -772,7 +948,7 @@ def _shared(strategy: Planting, before: Integers, n: int, others: Others, settin
     differences = shares[cells] - shares[cells][:, [target]]
     own = (n / total) * (planted - 2 * deviation(n, error))
     base = _weighted(rest, total, differences + 2 * deviation(n, error) + 2 * deviation(rest, error))
-    left = own[:, None] - base - others.conflict(strategy, shares, n, error, total)
+    left = own[:, None] - base - others.conflict(Asked.by(strategy), shares, n, error, total)
     worst = np.delete(np.broadcast_to(left, differences.shape), target, axis=1).min(axis=1)
     return _bound(strategy.signal.people(before), worst - setting.margin, n, error, setting)
 
@@ -806,7 +982,7 @@ def every_bound(collectives: Sequence[Collective], tier: Tier, setting: Setting)
 
 @dataclass(frozen=True)
 class GlobalBound:
-    """A lower bound on the success of all collectives together.
+    """A lower bound on the success of all collectives together. *Derived* (after arXiv 2605.06749).
 
     Parameters
     ----------
@@ -865,7 +1041,7 @@ def global_bound(collectives: Sequence[Collective], tier: Tier, setting: Setting
 
 @dataclass(frozen=True)
 class Plan:
-    """The smallest collective that guarantees a wanted success.
+    """The smallest collective that guarantees a wanted success. *Derived*.
 
     Parameters
     ----------

@@ -29,7 +29,7 @@ __all__ = [
 
 
 class RetrainingPlatform(Protocol):
-    """A platform that trains on everybody's records, changed or not."""
+    """A platform that trains on everybody's records, changed or not. *Published* (arXiv 2502.04879)."""
 
     def decide(self, counts: ArrayLike, domain: Domain) -> Integers:
         """Return f, the label of each cell, int64, shape (#X,).

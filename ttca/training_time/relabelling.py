@@ -58,7 +58,7 @@ _PAIRS = 8_000_000
 
 
 class Classifier(Protocol):
-    """A scikit-learn classifier, as far as RB-prob needs one."""
+    """A scikit-learn classifier, as far as RB-prob needs one (*ours*: which model, the paper does not say)."""
 
     def fit(self, X: Floats, y: Integers) -> object:
         """Learn from features (N, D) and labels (N,)."""
@@ -71,7 +71,7 @@ class Classifier(Protocol):
 
 @dataclass(frozen=True)
 class People:
-    """Rows of people with one role: to train on, to choose by, or to be tested on.
+    """Rows of people with one role: to train on, to choose by (*ours*), or to be tested on.
 
     Parameters
     ----------
@@ -363,7 +363,7 @@ class Measurement:
 
 
 def measure(predict: Predict, people: People) -> Measurement:
-    """Return what a model does to people.
+    """Return what a model does to people: error and EqOd *published*, the standard error *derived*.
 
     Parameters
     ----------
@@ -399,7 +399,7 @@ def measure(predict: Predict, people: People) -> Measurement:
 
 @dataclass(frozen=True)
 class Trial:
-    """One number of flips, tried: the firm trained on what members reported.
+    """One number of flips, tried: the firm trained on what members reported (*published*), validation people *ours*.
 
     Parameters
     ----------
@@ -424,7 +424,7 @@ def sweep(
     scores: Floats,
     flips: Sequence[int],
 ) -> tuple[Trial, ...]:
-    """Return one trial per number of flips: flip, let the firm train, measure.
+    """Return one trial per number of flips: flip, let the firm train, measure (*published*).
 
     Parameters
     ----------
@@ -516,7 +516,7 @@ def least_violation_within(trials: Sequence[Trial], *, rise: float) -> Trial:
 
 
 def pareto_front(points: ArrayLike) -> Integers:
-    """Return which points no other beats in both columns, int64, in order of the first column.
+    """Return which points no other beats in both columns, int64, in order of the first column (*ours*).
 
     Parameters
     ----------

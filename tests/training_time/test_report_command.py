@@ -1,0 +1,256 @@
+"""Tests of the report a collective writes from a table of its members: what it holds, and every mistake a sentence."""
+
+from __future__ import annotations
+
+import csv
+import json
+import sys
+import tomllib
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tests.training_time.worlds import seeds
+from ttca.cli import main
+from ttca.errors import ConfigError, DataError
+from ttca.training_time.aggregator import aggregate, read_conflict, read_report, write_report
+from ttca.training_time.bounds import Setting, shared_bound, shared_unplanting_bound
+from ttca.training_time.records import TEMPLATE, Names, read_records, read_strategy, report_of
+from ttca.training_time.signals import FeatureLabelPlanting, FeatureOnlyPlanting, NaiveUnplanting, Planting, Unplanting
+
+Command = Callable[..., tuple[int, str, str]]
+
+NAMES = Names({"heat": ("low", "high"), "trees": ("few", "some", "many")}, "advice", ("roofs", "trees", "walls"))
+HEAD = """\
+[features]
+heat = ["low", "high"]
+trees = ["few", "some", "many"]
+
+[label]
+column = "advice"
+values = ["roofs", "trees", "walls"]
+"""
+PLANT = """
+[strategy]
+kind = "feature-label"
+target = "walls"
+[strategy.signal]
+trees = "some"
+"""
+
+
+def _write(folder: Path, strategy: str = PLANT, *, name: str = "north", rows: str | None = None) -> Path:
+    """Write a strategy's file and a table of five members; return the former."""
+    table = "age,trees,heat,advice\n40,few,low,roofs\n41, few ,low,roofs\n50,many,high,walls\n60,some,high,trees\n"
+    (folder / f"{name}.csv").write_text(rows if rows is not None else table + "61,few,low,trees\n", encoding="utf-8")
+    path = folder / f"{name}.toml"
+    path.write_text(f'[collective]\nname = "{name}"\nrecords = "{name}.csv"\n{HEAD}{strategy}', encoding="utf-8")
+    return path
+
+
+@pytest.fixture
+def ttca(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Command:
+    """Return the command line of this process: words in; exit status, standard output and standard error out."""
+
+    def call(*words: object) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["ttca", *map(str, words)])
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as ended:
+            main()
+        said = capsys.readouterr()
+        return int(ended.value.code or 0), said.out, said.err
+
+    return call
+
+
+def test_a_report_goes_all_the_way_to_a_bound(tmp_path: Path, ttca: Command) -> None:
+    """Reports written by the command are read by `ttca aggregate`, and its files by the bounds, for either goal."""
+    unplant = '\n[strategy]\nkind = "unplanting"\ntarget = "walls"\nreplacement = "roofs"\nsignal = {trees = "some"}\n'
+    strategies: dict[str, Planting | Unplanting] = {}
+    for name, text in (("north", PLANT), ("south", unplant)):
+        file = _write(tmp_path, text, name=name)
+        code, out, err = ttca("report-records", file, "--out", tmp_path / f"{name}.json", "--json")
+        assert code == 0, err
+        assert json.loads(out)["members"] == 5
+        assert json.loads(out)["names"] == NAMES.digest()
+        strategies[name] = read_strategy(file).strategy
+    files = [tmp_path / "north.json", tmp_path / "south.json"]
+    code, out, err = ttca("aggregate", *files, "--population", 1000, "--folder", tmp_path / "out", "--json")
+    assert code == 0, err
+    counts = read_records(tmp_path / "north.csv", NAMES)
+    setting = Setting(1000)
+    for name, file in json.loads(out)["files"].items():
+        strategy = strategies[name]
+        conflict = read_conflict(Path(file), strategy)
+        assert conflict.people == 5
+        if isinstance(strategy, Planting):
+            assert shared_bound(strategy, counts, conflict, setting).size == 5
+        else:
+            assert shared_unplanting_bound(strategy, counts, conflict, setting).size == 5
+
+
+def test_the_report_holds_records_as_they_will_be(tmp_path: Path, ttca: Command) -> None:
+    """The histogram in the file is the members' table after the strategy; other columns and spaces do not matter."""
+    code, out, _ = ttca("report-records", _write(tmp_path), "--out", tmp_path / "r.json")
+    assert code == 0
+    assert "5 members of north" in out
+    report = read_report(tmp_path / "r.json")
+    expected = np.zeros((6, 3), np.int64)
+    expected[1, 2], expected[4, 2] = 3, 2  # heat low or high, trees some, advice walls
+    np.testing.assert_array_equal(report.submitted, expected)
+    assert (report.signal.columns, report.signal.values, report.target) == ((1,), (1,), 2)
+    assert report.names == NAMES.digest()
+    assert report_of(read_strategy(tmp_path / "north.toml")).size == 5
+
+
+@settings(deadline=None, max_examples=30)
+@given(seeds, st.integers(1, 60))
+def test_a_table_becomes_its_histogram(tmp_path_factory: pytest.TempPathFactory, seed: int, people: int) -> None:
+    """Whatever the order of columns and rows, and with odd names, every member is counted once where they belong."""
+    generator = np.random.default_rng(seed)
+    names = Names({'a "b", c': ("x,y", "é", "-"), "d": ("0", "1")}, "label, too", ("no", "yes\n!"))
+    values = [*names.features.values(), names.labels]
+    rows = np.stack([generator.integers(len(of), size=people) for of in values], axis=1)
+    expected = np.zeros((6, 2), np.int64)
+    np.add.at(expected, (rows[:, 0] * 2 + rows[:, 1], rows[:, 2]), 1)
+    order = generator.permutation(3)
+    head = [*names.features, names.label]
+    path = tmp_path_factory.mktemp("table") / "t.csv"
+    with path.open("w", encoding="utf-8-sig", newline="") as file:
+        written = csv.writer(file)
+        written.writerow([head[i] for i in order])
+        written.writerows([[values[i][row[i]] for i in order] for row in rows])
+    np.testing.assert_array_equal(read_records(path, names), expected)
+
+
+def test_every_kind_of_strategy_can_be_written_down(tmp_path: Path) -> None:
+    """The three kinds become the strategies of those names."""
+    assert isinstance(read_strategy(_write(tmp_path)).strategy, FeatureLabelPlanting)
+    only = PLANT.replace("feature-label", "feature-only") + '[strategy.elsewhere]\nheat = "high"\ntrees = "many"\n'
+    found = read_strategy(_write(tmp_path, only)).strategy
+    assert isinstance(found, FeatureOnlyPlanting)
+    assert found.elsewhere == 5
+    naive = PLANT.replace("feature-label", "unplanting").replace("[strategy.s", 'replacement = "roofs"\n[strategy.s')
+    found = read_strategy(_write(tmp_path, naive)).strategy
+    assert isinstance(found, NaiveUnplanting)
+    assert found.replacement == 0
+
+
+def test_the_template_can_be_used(tmp_path: Path, ttca: Command) -> None:
+    """`--init` writes a file that is read as it stands, and never over one that exists."""
+    file = tmp_path / "strategy.toml"
+    assert ttca("report-records", file, "--init")[0] == 0
+    assert tomllib.loads(file.read_text(encoding="utf-8"))["collective"]["name"] == "north"
+    assert read_strategy(file).names.domain.cells == 6
+    assert "{" not in TEMPLATE.replace("{file}", "")
+    code, _, err = ttca("report-records", file, "--init")
+    assert code == 1
+    assert "Expected a new file" in err
+
+
+def test_reports_that_number_values_otherwise_are_not_added_up(tmp_path: Path) -> None:
+    """Two collectives with one domain and another order of values are refused; a report without names is not."""
+    first = report_of(read_strategy(_write(tmp_path)))
+    turned = _write(tmp_path, name="south")
+    turned.write_text(turned.read_text(encoding="utf-8").replace('"low", "high"', '"high", "low"'), encoding="utf-8")
+    second = report_of(read_strategy(turned))
+    with pytest.raises(ConfigError, match="same in the same order"):
+        aggregate([first, second], 1000)
+    nameless = type(second)(second.name, second.signal, second.target, second.submitted)
+    assert set(aggregate([first, nameless], 1000)) == {"north", "south"}
+
+
+_TABLES: dict[str, tuple[str, str]] = {
+    "empty": ("", "are missing"),
+    "no member": ("heat,trees,advice\n", "one member or more"),
+    "no label": ("heat,trees\nlow,few\n", r"\['advice'\] are missing"),
+    "column twice": ("heat,heat,trees,advice\nlow,low,few,roofs\n", r"\['heat'\] come twice"),
+    "short line": ("heat,trees,advice\nlow,few\n", "line 2 has 2 cells instead of 3"),
+    "misspelt": ("heat,trees,advice\nlow,few,roofs\nlow,fwe,roofs\n", "line 3, trees: 'fwe' Did you mean 'few'"),
+    "many faults": ("heat,trees,advice\n" + "x,few,roofs\n" * 9, "and 4 more"),
+    "open quote": ('heat,trees,advice\n"low,few,roofs\n', "CSV file in UTF-8"),
+}
+
+
+@pytest.mark.parametrize("case", _TABLES)
+def test_a_table_that_cannot_be_counted_is_one_sentence(tmp_path: Path, ttca: Command, case: str) -> None:
+    """What is wrong with the table, and in which line, is said, and no report is written."""
+    rows, sentence = _TABLES[case]
+    file = _write(tmp_path, rows=rows)
+    with pytest.raises(DataError, match=f"Expected .*{sentence}"):
+        report_of(read_strategy(file))
+    code, out, err = ttca("report-records", file, "--out", tmp_path / "r.json")
+    assert (code, out) == (1, "")
+    assert "Traceback" not in err
+    assert not (tmp_path / "r.json").exists()
+
+
+def test_files_that_are_not_there_or_not_text_are_sentences(tmp_path: Path) -> None:
+    """A missing strategy, missing records and bytes that are no text are told apart."""
+    with pytest.raises(ConfigError, match="--init"):
+        read_strategy(tmp_path / "none.toml")
+    file = _write(tmp_path)
+    (tmp_path / "north.csv").write_bytes(b"heat,trees,advice\n\xff\xfe")
+    with pytest.raises(DataError, match="CSV file in UTF-8"):
+        report_of(read_strategy(file))
+    (tmp_path / "north.csv").unlink()
+    with pytest.raises(DataError, match="got no file"):
+        report_of(read_strategy(file))
+
+
+_CHANGES: dict[str, tuple[str, str, str]] = {
+    "no TOML": ("[label]", "[label", "Expected TOML"),
+    "unknown table": ("[label]", "[lable]", "Did you mean 'label'"),
+    "unknown setting": ("records =", "record =", "Did you mean 'records'"),
+    "no features": ('heat = ["low", "high"]\ntrees = ["few", "some", "many"]\n', "", "one feature or more"),
+    "values no list": ('["low", "high"]', '"low"', "features.heat .*list of texts"),
+    "value twice": ('["low", "high"]', '["low", "low"]', "each value once"),
+    "spaces": ('["low", "high"]', '["low ", "high"]', "without spaces"),
+    "one label": ('["roofs", "trees", "walls"]', '["walls"]', "2 labels or more"),
+    "label a feature": ('column = "advice"', 'column = "heat"', "no feature"),
+    "column no text": ('column = "advice"', "column = 3", "as text"),
+    "unknown kind": ("feature-label", "planting", "strategy.kind"),
+    "unknown target": ('target = "walls"', 'target = "wall"', "Did you mean 'walls'"),
+    "unknown value": ('trees = "some"', 'trees = "none"', "strategy.signal.trees"),
+    "unknown feature": ('trees = "some"', 'tree = "some"', "Did you mean 'trees'"),
+    "empty signal": ('trees = "some"', "", "one feature or more"),
+    "not needed": ('target = "walls"', 'target = "walls"\nreplacement = "roofs"', "replacement as well"),
+    "nowhere else": ("feature-label", "feature-only", "strategy.elsewhere"),
+    "bad name": ('name = "north"', 'name = "../north"', "name of letters"),
+}
+
+
+@pytest.mark.parametrize("case", _CHANGES)
+def test_a_strategy_that_contradicts_itself_is_one_sentence(tmp_path: Path, ttca: Command, case: str) -> None:
+    """Each mistake in the strategy's file is named with what was expected; nothing is written."""
+    before, after, sentence = _CHANGES[case]
+    file = _write(tmp_path)
+    text = file.read_text(encoding="utf-8")
+    assert before in text
+    file.write_text(text.replace(before, after), encoding="utf-8")
+    with pytest.raises(ConfigError, match=f"Expected .*{sentence}|{sentence}"):
+        report_of(read_strategy(file))
+    assert ttca("report-records", file, "--out", tmp_path / "r.json")[0] == 1
+    assert not (tmp_path / "r.json").exists()
+
+
+def test_elsewhere_names_every_feature(tmp_path: Path) -> None:
+    """x_0 is a whole combination, and none of the signal's."""
+    only = PLANT.replace("feature-label", "feature-only") + '[strategy.elsewhere]\nheat = "high"\n'
+    with pytest.raises(ConfigError, match="every feature"):
+        read_strategy(_write(tmp_path, only))
+    with pytest.raises(ConfigError, match="outside the signal set"):
+        read_strategy(_write(tmp_path, only + 'trees = "some"\n'))
+
+
+def test_a_report_with_a_wrong_digest_is_refused(tmp_path: Path) -> None:
+    """A digest that is no text makes the file unreadable."""
+    write_report(tmp_path / "r.json", report_of(read_strategy(_write(tmp_path))))
+    told = json.loads((tmp_path / "r.json").read_text(encoding="utf-8"))
+    (tmp_path / "r.json").write_text(json.dumps(told | {"names": 3}), encoding="utf-8")
+    with pytest.raises(DataError, match="digest of names"):
+        read_report(tmp_path / "r.json")

@@ -1,0 +1,332 @@
+"""From members' records in a CSV file and a strategy in a TOML file to the report that a trusted party reads. *Ours*.
+
+A report must number features, values and labels as every other collective's does. So the strategy's file lists them
+all, in an order that the collectives agree on, and the report carries a digest of that list.
+"""
+
+from __future__ import annotations
+
+import csv
+import difflib
+import hashlib
+import json
+import tomllib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+
+from ttca.errors import ConfigError, DataError
+from ttca.training_time.aggregator import Report
+from ttca.training_time.signals import (
+    Domain,
+    FeatureLabelPlanting,
+    FeatureOnlyPlanting,
+    Integers,
+    NaiveUnplanting,
+    Planting,
+    Signal,
+    Table,
+    Unplanting,
+)
+
+__all__ = ["TEMPLATE", "Names", "StrategyFile", "read_records", "read_strategy", "report_of"]
+
+TEMPLATE = """\
+# What a collective will do to its members' records. Fill in, then: ttca report-records {file} --out report.json
+# The report goes to the trusted party alone, who runs: ttca aggregate REPORT... --population N
+
+[collective]
+name = "north"                   # letters, digits, - and _: it names a file
+records = "members.csv"          # one line per member, as their records are now; beside this file, or a full path
+
+# Every feature the platform trains on, with all its values. Features, values and labels must stand in the same order
+# in the files of all collectives on the platform.
+[features]
+"heat exposure" = ["low", "middle", "high"]
+"tree cover" = ["few", "many"]
+
+[label]
+column = "intervention"
+values = ["cool roofs", "street trees", "flood barriers", "retrofits"]
+
+[strategy]
+kind = "feature-label"           # or "feature-only", or "unplanting"
+target = "retrofits"             # the label to plant; for unplanting the one to push out
+# replacement = "cool roofs"     # unplanting: the label to report instead
+
+[strategy.signal]                # what members set in their features
+"tree cover" = "many"
+
+# [strategy.elsewhere]           # feature-only: a value of every feature, where members with another label move
+"""
+
+#: Faults of a table that one error names.
+_NAMED = 5
+
+
+@dataclass(frozen=True)
+class Names:
+    """What the numbers of a domain stand for. *Ours*.
+
+    Parameters
+    ----------
+    features : dict of str to tuple of str
+        Values of each feature, in the order of their numbers.
+    label : str
+        Column of the labels.
+    labels : tuple of str
+        Labels in the order of their numbers.
+    """
+
+    features: Mapping[str, tuple[str, ...]]
+    label: str
+    labels: tuple[str, ...]
+
+    @property
+    def domain(self) -> Domain:
+        """X×Y."""
+        return Domain(tuple(len(values) for values in self.features.values()), len(self.labels))
+
+    def digest(self) -> str:
+        """Return a SHA-256, 64 hex digits: two collectives with the same number everything alike."""
+        told = [[[name, list(values)] for name, values in self.features.items()], self.label, list(self.labels)]
+        return hashlib.sha256(json.dumps(told).encode()).hexdigest()
+
+
+@dataclass(frozen=True)
+class StrategyFile:
+    """A strategy's file, read and checked. *Ours*.
+
+    Parameters
+    ----------
+    name : str
+        Of the collective.
+    records : Path
+        The members' table.
+    names : Names
+    strategy : Planting or Unplanting
+    """
+
+    name: str
+    records: Path
+    names: Names
+    strategy: Planting | Unplanting
+
+
+# --- the strategy -------------------------------------------------------------------------------------------
+
+
+def read_strategy(path: Path | str) -> StrategyFile:
+    """Read a strategy's file (:data:`TEMPLATE` shows one).
+
+    Raises
+    ------
+    ConfigError
+        If the file cannot be read, a name is unknown or missing, or the strategy contradicts itself.
+
+    Notes
+    -----
+    *Ours*.
+    """
+    path = Path(path)
+    try:
+        told = tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ConfigError(
+            f"Expected a strategy's file at {path}, got nothing there. Write one with `ttca report-records {path} "
+            "--init`."
+        ) from None
+    except (OSError, ValueError, RecursionError) as error:  # tomllib's own are ValueErrors
+        raise ConfigError(f"Expected TOML in {path}, got: {error}. Correct it.") from None
+    _known(told, ("collective", "features", "label", "strategy"), f"a table of {path}")
+    collective = _section(told, "collective", ("name", "records"), path)
+    label = _section(told, "label", ("column", "values"), path)
+    features = told.get("features")
+    if not isinstance(features, dict) or not features:
+        raise ConfigError(f"Expected the table [features] in {path} with one feature or more, got {features!r}.")
+    names = Names(
+        {name: _values(values, f"features.{name}", path) for name, values in features.items()},
+        _text(label, "column", "label", path),
+        _values(label.get("values"), "label.values", path),
+    )
+    if names.label in names.features:
+        raise ConfigError(
+            f"Expected a label that is no feature in {path}, got {names.label!r} for both. Leave it out of [features]."
+        )
+    strategy = _strategy(told, names, path)
+    records = path.parent / Path(_text(collective, "records", "collective", path)).expanduser()
+    return StrategyFile(_text(collective, "name", "collective", path), records, names, strategy)
+
+
+def _strategy(told: Mapping[str, Any], names: Names, path: Path) -> Planting | Unplanting:
+    found = _section(told, "strategy", ("kind", "target", "replacement", "signal", "elsewhere"), path)
+    kind = _text(found, "kind", "strategy", path)
+    needs: dict[str, set[str]] = {"feature-label": set(), "feature-only": {"elsewhere"}, "unplanting": {"replacement"}}
+    if kind not in needs:
+        raise ConfigError(f"Expected strategy.kind in {path} among {', '.join(needs)}, got {kind!r}. Choose one.")
+    if unused := sorted({"replacement", "elsewhere"} & found.keys() - needs[kind]):
+        raise ConfigError(f"Expected in {path} what {kind} needs, got {', '.join(unused)} as well. Take it out.")
+    cells = _cells(found.get("signal"), "strategy.signal", names, path)
+    columns = tuple(list(names.features).index(name) for name in cells)
+    signal = Signal(names.domain, columns, tuple(cells.values()))
+    target = _label(_text(found, "target", "strategy", path), "strategy.target", names, path)
+    if kind == "feature-label":
+        return FeatureLabelPlanting(signal, target)
+    if kind == "unplanting":
+        instead = _text(found, "replacement", "strategy", path)
+        return NaiveUnplanting(signal, target, _label(instead, "strategy.replacement", names, path))
+    elsewhere = _cells(found.get("elsewhere"), "strategy.elsewhere", names, path)
+    if missing := [name for name in names.features if name not in elsewhere]:
+        raise ConfigError(f"Expected every feature in strategy.elsewhere of {path}, got none for {missing}. Add them.")
+    cell = names.domain.encode([[elsewhere[name] for name in names.features]])
+    return FeatureOnlyPlanting(signal, target, int(cell[0]))
+
+
+def _section(told: Mapping[str, Any], name: str, known: Sequence[str], path: Path) -> dict[str, Any]:
+    found = told.get(name)
+    if not isinstance(found, dict):
+        raise ConfigError(f"Expected the table [{name}] in {path}, got {found!r}. Add it.")
+    _known(found, known, f"a setting of [{name}] in {path}")
+    return cast("dict[str, Any]", found)
+
+
+def _known(found: Mapping[str, Any], known: Sequence[str], what: str) -> None:
+    for name in found:
+        if name not in known:
+            raise ConfigError(f"Expected {what} among {', '.join(known)}, got {name!r}.{_nearest(name, known)}")
+
+
+def _nearest(got: str, known: Sequence[str]) -> str:
+    near = difflib.get_close_matches(got, known, 1)
+    return f" Did you mean {near[0]!r}?" if near else ""
+
+
+def _text(found: Mapping[str, Any], key: str, table: str, path: Path) -> str:
+    value = found.get(key)
+    if not isinstance(value, str) or not value:
+        raise ConfigError(f"Expected {table}.{key} in {path} as text, got {value!r}. Write it in quotes.")
+    return value
+
+
+def _values(values: object, where: str, path: Path) -> tuple[str, ...]:
+    if not isinstance(values, list) or not values or not all(isinstance(v, str) and v == v.strip() for v in values):
+        raise ConfigError(
+            f"Expected {where} in {path} as a list of texts without spaces around them, got {values!r}. Name all "
+            "values, in quotes."
+        )
+    if len(set(values)) < len(values):
+        raise ConfigError(f"Expected each value once in {where} of {path}, got {values}. Take the second out.")
+    return tuple(values)
+
+
+def _cells(told: object, where: str, names: Names, path: Path) -> dict[str, int]:
+    """Return the number of each feature's value in a table of the file."""
+    if not isinstance(told, dict) or not told:
+        raise ConfigError(f"Expected the table [{where}] in {path} with one feature or more, got {told!r}. Add it.")
+    _known(told, tuple(names.features), f"a feature of [{where}] in {path}")
+    return {name: _number(value, names.features[name], f"{where}.{name}", path) for name, value in told.items()}
+
+
+def _label(value: str, where: str, names: Names, path: Path) -> int:
+    return _number(value, names.labels, where, path)
+
+
+def _number(value: object, known: Sequence[str], where: str, path: Path) -> int:
+    if value not in known:
+        near = _nearest(value, known) if isinstance(value, str) else ""
+        raise ConfigError(f"Expected {where} in {path} among {', '.join(known)}, got {value!r}.{near}")
+    return known.index(cast("str", value))
+
+
+# --- the records --------------------------------------------------------------------------------------------
+
+
+def read_records(path: Path, names: Names) -> Integers:
+    """Return the histogram of a table of members.
+
+    Parameters
+    ----------
+    path : Path
+        CSV, UTF-8, with a first line of column names; columns that are no feature and not the label are not read.
+    names : Names
+
+    Returns
+    -------
+    int64 array, shape (#X, #Y)
+
+    Raises
+    ------
+    DataError
+        If the file cannot be read, a column is missing, or a value is none of those named; the first few lines with
+        such a value are listed.
+
+    Notes
+    -----
+    *Ours*.
+    """
+    wanted = [*names.features, names.label]
+    known = [*names.features.values(), names.labels]
+    numbers = [{value: i for i, value in enumerate(values)} for values in known]
+    faults: list[str] = []
+    rows: list[list[int]] = []
+    try:
+        # A spreadsheet's CSV may begin with a mark that is no part of the first column's name.
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            lines = csv.reader(file, strict=True)
+            head = [name.strip() for name in next(lines, [])]
+            twice = sorted({name for name in wanted if head.count(name) > 1})
+            missing = [name for name in wanted if name not in head]
+            if missing or twice:
+                raise DataError(
+                    f"Expected the columns {wanted} once each in {path}, got {head}: "
+                    f"{missing or twice} {'are missing' if missing else 'come twice'}. Correct its first line."
+                )
+            places = [head.index(name) for name in wanted]
+            for line in lines:
+                if not line:
+                    continue
+                if len(line) != len(head):
+                    faults.append(f"line {lines.line_num} has {len(line)} cells instead of {len(head)}")
+                    continue
+                cells = [line[place].strip() for place in places]
+                wrong = [i for i, cell in enumerate(cells) if cell not in numbers[i]]
+                faults += [
+                    f"line {lines.line_num}, {wanted[i]}: {cells[i]!r}{_nearest(cells[i], known[i])}" for i in wrong
+                ]
+                if not wrong:
+                    rows.append([of[cell] for of, cell in zip(numbers, cells, strict=True)])
+    except FileNotFoundError:
+        raise DataError(
+            f"Expected the members' records at {path}, got no file. Put it there, or correct collective.records."
+        ) from None
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise DataError(f"Expected a CSV file in UTF-8 at {path}, got: {error}. Save it again as CSV.") from None
+    if faults:
+        more = f"; and {len(faults) - _NAMED} more" if len(faults) > _NAMED else ""
+        raise DataError(
+            f"Expected in {path} only values that the strategy's file names, got {'; '.join(faults[:_NAMED])}{more}. "
+            "Correct them, or name the values in [features] and [label]."
+        )
+    if not rows:
+        raise DataError(f"Expected one member or more in {path}, got none. Add a line per member.")
+    table = np.array(rows, np.int64)
+    return Table.from_features(names.domain, table[:, :-1], table[:, -1]).counts()
+
+
+def report_of(file: StrategyFile) -> Report:
+    """Return the report of a collective: its members' records as the strategy leaves them.
+
+    Raises
+    ------
+    ConfigError, DataError
+        As :func:`read_records` and :class:`~ttca.training_time.aggregator.Report`.
+
+    Notes
+    -----
+    *Ours*.
+    """
+    counts = read_records(file.records, file.names)
+    return Report.of(file.name, file.strategy, counts, names=file.names.digest())
