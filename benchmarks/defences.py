@@ -1,0 +1,827 @@
+"""What could a platform do about δ, and what does that cost the people it serves? Each defence measured both ways.
+
+Run as ``TTCA_DATA=… python -m benchmarks defences --json``. *Not known*: δ was learned against the platform as it is,
+which then defends itself. *Known*: the collective asked the defended platform itself, and learned δ through such a
+change where it can. Both are measured on the same people, beside what the defence does to those who send no δ at all.
+Detectors see the queries and submissions of the same actions, and honest streams.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from functools import lru_cache, partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from attacks.square import square
+from benchmarks._cells import Acting, CellKey, acting, opened, settings_of
+from benchmarks._defended import DEFENCES, asked, defended, retrained_reader
+from benchmarks._detectors import Prada, Stateful, area_under_curve, encode, expose, residuals
+from benchmarks._tracks import Cell
+from benchmarks.transfer import quick_key
+from ttca.answers import Answers
+from ttca.data.cameras import bad_camera
+from ttca.demo.world import CAMERA, SHARE_IN_TRAINING, DigitsWorld, digits_world
+from ttca.errors import ActionError, ConfigError
+from ttca.images import Images
+from ttca.learning import load_arrays
+from ttca.lossy import jpeg
+from ttca.measurement import Measurement, Opponents, measure
+from ttca.people import People
+from ttca.perturbations import PerturbationSet
+from ttca.platforms.local import LocalPlatform
+from ttca.pooling.quotas import Quota, least_seconds
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+__all__ = ["QUICK", "Plan", "figure", "main", "rewritten"]
+
+Floats = NDArray[np.float64]
+Labels = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is measured on one track.
+
+    Parameters
+    ----------
+    queries : int
+        Of the kept cell whose δ is used (:func:`benchmarks.transfer.quick_key`).
+    epsilons : tuple of int
+        At which δ is measured; the first is the one of the documents' tables.
+    defences, known : tuple of str
+        Of :data:`benchmarks._defended.DEFENCES`; those that a collective is measured to know.
+    family : tuple of int
+        The ε that δ is learned for where the defence is known, from the smallest to the largest.
+    seeds : int
+        At most so many.
+    people : int
+        Test people per group at most.
+    counts : tuple of int
+        Submissions that are averaged.
+    """
+
+    queries: int
+    epsilons: tuple[int, ...]
+    defences: tuple[str, ...]
+    known: tuple[str, ...]
+    family: tuple[int, ...]
+    seeds: int
+    people: int
+    counts: tuple[int, ...]
+
+
+_INPUT = ("none", "jpeg75", "jpeg50", "bits4", "bits3", "blur", "pad", "abstain50", "abstain70")
+PLANS: Mapping[str, Plan] = {
+    "digits": Plan(
+        queries=420,
+        epsilons=(8, 16),
+        defences=tuple(DEFENCES),
+        known=("jpeg50", "bits3", "blur", "pad", "abstain50", "noise", "adversarial"),
+        family=(8,),
+        seeds=3,
+        people=10**6,
+        counts=(10, 40),
+    ),
+    "cifar10-resnet56": Plan(
+        queries=500,
+        epsilons=(4, 8),
+        defences=_INPUT,
+        known=("jpeg75",),
+        family=(2, 4),
+        seeds=1,
+        people=400,
+        counts=(10, 40, 160),
+    ),
+}
+#: The arguments of the slice that `python -m benchmarks quick` runs.
+QUICK = (
+    "--tracks", "digits", "--seeds", "1", "--defences", "none", "jpeg50", "pad", "adversarial", "fix50-longer",
+    "--known", "jpeg50",
+)  # fmt: skip
+#: Members whose keys the pool's queries and the submissions are dealt to.
+_KEYS = 20
+_STREAMS, _CALIBRATION = 20, 40
+_PRADA_FALSE, _STATEFUL_FALSE = 0.05, 0.01
+_NEIGHBOURS = (1, 10)
+_ALONE, _BUDGET = 20, 300
+_HISTORY = 1000
+_SHARES = (0.0, 0.05, 0.1, 0.25, 0.5, 1.0)
+_DRAWS = 5
+_PER_DAY, _MEMBERS = (10, 50, 250), (1, 5, 20, 100, 1000)
+#: Conditions of a measurement, under the names that honest rows have for them.
+_NUMBERS = {
+    "reference_before": "reference_before",
+    "reference_after": "reference_after",
+    "subgroup_before": "subgroup_before",
+    "subgroup_after": "subgroup_after",
+    "abuse": "abuse_rate",
+    "noise": "noise_control",
+    "zero_query": "zero_query_control",
+    "class_agnostic": "class_agnostic_control",
+    "proxy_class": "proxy_class_control",
+    "jpeg75": "jpeg75_control",
+    "resize": "resize_control",
+}
+
+
+def main(argv: list[str]) -> dict[str, Any]:
+    """Measure defences, detectors and exposure, and return the record; prints nothing."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks defences", description=__doc__)
+    parser.add_argument("--tracks", nargs="+", choices=tuple(PLANS), default=list(PLANS))
+    parser.add_argument("--seeds", type=int, help="default: those of each track's plan")
+    parser.add_argument("--defences", nargs="+", choices=tuple(DEFENCES))
+    parser.add_argument("--known", nargs="*", choices=tuple(DEFENCES), help="those the collective knows of")
+    parser.add_argument("--final", action="store_true", help="measure final people instead of dev-test people")
+    parser.add_argument("--json", action="store_true", help="print the result as one JSON object")
+    options = parser.parse_args(argv)
+    if options.seeds is not None and options.seeds < 1:
+        raise ConfigError(f"Expected 1 or more seeds, got {options.seeds}. Ask for one.")
+    began = time.perf_counter()
+    found: dict[str, list[dict[str, Any]]] = {k: [] for k in ("cells", "detectors", "exposure", "limits")}
+    plans = {name: _narrowed(PLANS[name], options.seeds, options.defences, options.known) for name in options.tracks}
+    for name, plan in plans.items():
+        for seed in range(plan.seeds):
+            for part, lines in _seed(name, plan, seed, options.final).items():
+                found[part] += lines
+    whole = not (options.seeds or options.defences or options.known is not None) and options.tracks == list(PLANS)
+    return {
+        "file": "defences" if whole else "defences-slice",
+        "people": "final" if options.final else "dev-test",
+        "defences": {name: {"kind": d.kind, "says": d.says} for name, d in DEFENCES.items()},
+        "plans": {name: vars(plan) | {"known_through": _transforms(plan)} for name, plan in plans.items()},
+        "summary": _summarised(found["cells"], ("track", "defence", "known", "epsilon")),
+        "detectors_summary": _summarised(found["detectors"], ("track", "stream", "detector")),
+        "exposure_summary": _summarised(found["exposure"], ("track", "epsilon", "of", "submissions", "share")),
+        **found,
+        "seconds": time.perf_counter() - began,
+    }
+
+
+def _narrowed(plan: Plan, seeds: int | None, some: Sequence[str] | None, known: Sequence[str] | None) -> Plan:
+    if seeds is not None:
+        plan = replace(plan, seeds=min(seeds, plan.seeds))
+    if some is not None:
+        plan = replace(plan, defences=tuple(d for d in plan.defences if d in some or d == "none"))
+    if known is not None:
+        plan = replace(plan, known=tuple(known))
+    return replace(plan, known=tuple(d for d in plan.known if d in plan.defences))
+
+
+def _transforms(plan: Plan) -> dict[str, list[str]]:
+    return {name: list(DEFENCES[name].transforms) for name in plan.known}
+
+
+def _seed(name: str, plan: Plan, seed: int, final: bool) -> dict[str, list[dict[str, Any]]]:
+    """Return all lines of one track and seed, from one kept action."""
+    key = quick_key(name, plan.queries, seed)
+    with key.of.open_platform(key.answers) as platform, opened(key, platform) as found:
+        test = found.cell.test
+        if final:
+            test = key.of.people(key.queries, key.regime, key.seed, True).test
+        seen = _Seen(key, platform, found, test, found.action.learn())
+        return {
+            "cells": list(_cells(seen, plan)),
+            "detectors": list(_detected(seen, plan)),
+            "exposure": [line for epsilon in plan.epsilons for line in _exposed(seen, plan, epsilon)],
+            "limits": list(_limits(seen)) if seed == 0 else [],
+        }
+
+
+@dataclass(frozen=True)
+class _Seen:
+    """An action that is done, its platform as it is, and the people it is measured on."""
+
+    key: CellKey
+    platform: LocalPlatform
+    found: Acting
+    test: People
+    sets: dict[int, PerturbationSet]
+
+    @property
+    def cell(self) -> Cell:
+        return self.found.cell
+
+    @property
+    def names(self) -> dict[str, Any]:
+        return {"track": self.key.track, "seed": self.key.seed}
+
+
+@lru_cache(maxsize=1)
+def _world() -> DigitsWorld:
+    """Return whom the digits' platform was trained on: the track's one world."""
+    return digits_world(seed=0)
+
+
+# -- defences, known and not --------------------------------------------------------------------------------------
+
+
+def _first(people: People, count: int) -> People:
+    """Return the first people of either group."""
+    rows = [np.flatnonzero(people.subgroup == group)[:count] for group in (True, False)]
+    return people[np.concatenate(rows)]
+
+
+def _cells(seen: _Seen, plan: Plan) -> Iterator[dict[str, Any]]:
+    """Yield one line per defence, ε and whether the collective knew."""
+    people = _first(seen.test, plan.people)
+    opponents = {epsilon: seen.found.action.opponents(epsilon) for epsilon in plan.epsilons}
+    proxy, _ = seen.found.action.distil()
+    predict = partial(seen.found.action.learner.predict, proxy)
+    for name in plan.defences:
+        platform = _platform(seen, name)
+        for epsilon in plan.epsilons:
+            said = measure(
+                partial(_ask, platform), people, perturbations=seen.sets[epsilon], opponents=opponents[epsilon],
+                proxy=predict, seed=seen.key.seed,
+            )  # fmt: skip
+            yield {**seen.names, "defence": name, "known": False, "epsilon": epsilon} | _line(
+                platform, people, said, seen.sets[epsilon]
+            )
+        if name in plan.known:
+            yield from _knowing(seen, plan, name, people, opponents)
+
+
+def _ask(platform: LocalPlatform, images: Images, _owners: NDArray[np.str_]) -> Answers:
+    return asked(platform, images)
+
+
+def _platform(seen: _Seen, name: str) -> LocalPlatform:
+    """Return the track's platform under a defence; what it draws and how it is trained depend on the seed."""
+    defence, seed = DEFENCES[name], seen.key.seed
+    if name == "none":
+        return seen.platform
+    if defence.training is None:
+        return defended(seen.platform, name, defence, seed=seed)
+    if seen.key.track != "digits":
+        raise ConfigError(f"Expected a platform that is trained here for {name!r}, got {seen.key.track}. Use digits.")
+    # Another seed than the demo's own platform has, which is 0: otherwise nothing but the defence might change.
+    return retrained_reader(_world(), name, seed=seed + 1, **defence.training)
+
+
+def _knowing(
+    seen: _Seen, plan: Plan, name: str, people: People, opponents: Mapping[int, Opponents]
+) -> Iterator[dict[str, Any]]:
+    """Yield the lines of an action that asked the defended platform itself, and learned through such a change.
+
+    Noise, zero-query and class-agnostic δ are those of the action that did not know: they never saw an answer of
+    either platform, but for the last.
+    """
+    key, platform = seen.key, _platform(seen, name)
+    chosen = {**key.chosen, "transforms": DEFENCES[name].transforms}
+    settings = settings_of(key.of, chosen, epsilons=plan.family, seed=key.seed)
+    for_lines = {**seen.names, "defence": name, "known": True}
+    with (
+        _workplace(key, name) as home,
+        acting(key.of, platform, settings, queries=key.queries, regime=key.regime, home=home) as found,
+    ):
+        try:
+            proxy, _ = found.action.distil()
+            sets = found.action.learn()
+        except ActionError as error:
+            # That no action is possible is what some defences are for.
+            yield {**for_lines, "epsilon": plan.epsilons[0], "failed": str(error)}
+            return
+        for epsilon in sorted(set(plan.epsilons) & set(plan.family)):
+            said = measure(
+                partial(_ask, platform), people, perturbations=sets[epsilon], opponents=opponents[epsilon],
+                proxy=partial(found.action.learner.predict, proxy), seed=key.seed,
+            )  # fmt: skip
+            yield {**for_lines, "epsilon": epsilon} | _line(platform, people, said, sets[epsilon])
+
+
+@contextmanager
+def _workplace(key: CellKey, name: str) -> Iterator[Path]:
+    """Yield a folder for an action: in the cache for photographs, thrown away for digits, which are soon done again."""
+    if key.track == "digits":
+        with tempfile.TemporaryDirectory() as folder:
+            yield Path(folder)
+        return
+    home = key.home().with_name(f"{key.home().name}-{name}")
+    home.mkdir(parents=True, exist_ok=True)
+    yield home
+
+
+def _line(platform: LocalPlatform, people: People, said: Measurement, delta: PerturbationSet) -> dict[str, Any]:
+    """Return the numbers of one measurement, and how many people the platform refused to answer."""
+    rates = {name: said.rate(condition) for condition, name in _NUMBERS.items()}
+    gap = rates["reference_before"] - rates["subgroup_before"]
+    refused = dict.fromkeys(("refused_reference", "refused_subgroup", "refused_with_delta"), 0.0)
+    if not platform.info.gives_scores:
+        own = people[people.subgroup]
+        sent = (people[~people.subgroup].images, own.images, delta.apply(own.images, own.classes))
+        shares = [float((~asked(platform, images).answered).mean()) for images in sent]
+        refused = dict(zip(refused, shares, strict=True))
+    low, high = said.interval("subgroup_after")
+    return {
+        **rates,
+        "subgroup_after_lower": low,
+        "subgroup_after_upper": high,
+        "gap_before": gap,
+        "gap_closed": said.gap_closed if gap > 0 else None,
+        "fidelity_subgroup": said.fidelity_subgroup,
+        **refused,
+        "people": {"reference": int((~people.subgroup).sum()), "subgroup": int(people.subgroup.sum())},
+    }
+
+
+# -- what detectors see -------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Pictures:
+    """Pictures and what the platform, as it is, answered about them."""
+
+    images: Images
+    labels: Labels
+
+    @classmethod
+    def of(cls, platform: LocalPlatform, images: Images) -> _Pictures:
+        return cls(images, asked(platform, images).labels)
+
+    def __getitem__(self, rows: NDArray[np.intp] | slice) -> _Pictures:
+        return _Pictures(self.images[rows], self.labels[rows])
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+
+def _together(parts: Sequence[_Pictures]) -> _Pictures:
+    return _Pictures(np.concatenate([p.images for p in parts]), np.concatenate([p.labels for p in parts]))
+
+
+def _dealt(pictures: _Pictures, keys: int) -> list[_Pictures]:
+    """Return what each key sends when a stream is dealt to them one by one."""
+    return [pictures[np.arange(k, len(pictures), keys)] for k in range(keys)]
+
+
+def _detected(seen: _Seen, plan: Plan) -> Iterator[dict[str, Any]]:
+    """Yield what every detector, calibrated on the platform's own pictures, says of every kind of stream."""
+    rng = np.random.default_rng([seen.key.seed, 11])
+    history = {group: _Pictures.of(seen.platform, images[:_HISTORY]) for group, images in _history(seen).items()}
+    both = _together(list(history.values()))
+    pool = _Pictures.of(seen.platform, _pool_images(seen.found.action.folder, seen.found.action.asked_people().images))
+    calibration = [both[rng.permutation(len(both))[: len(pool)]] for _ in range(_CALIBRATION)]
+    prada = Prada.calibrated(
+        [Prada.lowest(s.images, s.labels) for s in calibration], false_positives=_PRADA_FALSE
+    )  # fmt: skip
+    codes = encode(both.images)
+    stateful = {k: Stateful.calibrated(codes, k=k, false_positives=_STATEFUL_FALSE) for k in _NEIGHBOURS}
+    for name, streams in _streams(seen, plan, pool, rng).items():
+        lowest = [Prada.lowest(s.images, s.labels) for s in streams]
+        common = {
+            **seen.names, "stream": name, "streams": len(streams), "pictures": statistics.fmean(map(len, streams)),
+        }  # fmt: skip
+        yield {
+            **common,
+            "detector": "PRADA",
+            "threshold": prada.threshold,
+            "streams_flagged": statistics.fmean(map(prada.alarms, lowest)),
+            "long_enough": statistics.fmean(w is not None for w in lowest),
+        }
+        for k, detector in stateful.items():
+            flags = [detector.flags(encode(s.images)) for s in streams]
+            yield {
+                **common,
+                "detector": f"stateful, k = {k}",
+                "threshold": detector.threshold,
+                "streams_flagged": statistics.fmean(bool(f.any()) for f in flags),
+                "pictures_flagged": float(np.concatenate(flags).mean()),
+                "long_enough": statistics.fmean(len(f) > k for f in flags),
+            }
+
+
+def _history(seen: _Seen) -> dict[str, Images]:
+    """Return pictures the platform has from before, of either group: nobody's who is in the action or measured."""
+    if seen.key.track == "digits":
+        world = _world()
+        sharp = world.training_images[round(SHARE_IN_TRAINING * len(world.training_images)) :]
+        return {"reference": sharp, "subgroup": bad_camera(sharp, seed=0, **CAMERA)}
+    public, views = seen.cell.public, seen.cell.views
+    if public is None or views is None:
+        raise ConfigError(f"Expected public data of both groups, got none for {seen.key.track}. Use the regime public.")
+    return {"reference": public.images, "subgroup": views.images}
+
+
+def _streams(seen: _Seen, plan: Plan, pool: _Pictures, rng: np.random.Generator) -> dict[str, list[_Pictures]]:
+    """Return the streams to tell apart, by what they are; none is longer than the pool's."""
+    platform, epsilon = seen.platform, plan.epsilons[0]
+    people = _first(seen.test, plan.people)
+    groups = {
+        "reference": _Pictures.of(platform, people[~people.subgroup].images),
+        "subgroup": _Pictures.of(platform, people[people.subgroup].images),
+    }
+    groups["both groups"] = _together(list(groups.values()))
+
+    def drawn(of: _Pictures, length: int) -> list[_Pictures]:
+        return [of[rng.permutation(len(of))[:length]] for _ in range(_STREAMS)]
+
+    own = people[people.subgroup]
+    with_delta = _Pictures.of(platform, seen.sets[epsilon].apply(own.images, own.classes))
+    verification = seen.cell.roster.verification
+    members = verification[verification.subgroup]
+    tested = [seen.sets[e].apply(members.images, members.classes) for e in seen.key.epsilons]
+    verified = _Pictures.of(platform, np.concatenate([members.images, *tested]))
+    roster = seen.cell.roster
+    share = float(np.concatenate([roster.pool.subgroup, roster.selection.subgroup]).mean())
+
+    def mixed() -> _Pictures:
+        few = round(len(pool) * share)
+        parts = _together([drawn(groups["subgroup"], few)[0], drawn(groups["reference"], len(pool) - few)[0]])
+        return parts[rng.permutation(len(parts))]
+
+    # A picture as it is, and as two messengers pass it on.
+    once = groups["both groups"]
+    passed_on = [_Pictures.of(platform, jpeg(once.images, quality=quality)) for quality in (90, 75)]
+    copies, steps = _together([once, *passed_on]), len(once) * np.arange(3)
+    thrice = [copies[(rng.permutation(len(once))[: len(pool) // 3, None] + steps).ravel()] for _ in range(_STREAMS)]
+    return {
+        **{f"honest, {name}": drawn(of, len(pool)) for name, of in groups.items()},
+        "honest, mixed as the pool": [mixed() for _ in range(_STREAMS)],
+        "honest, both groups, a short stream": drawn(groups["both groups"], -(-len(pool) // _KEYS)),
+        "honest, each picture three times": thrice,
+        "pool, each key": _dealt(pool, _KEYS),
+        # Members ask at the same time: in what order, chance decides.
+        "pool, all keys": drawn(pool, len(pool)),
+        "verification, all keys": [verified],
+        "submissions with δ, each key": _dealt(with_delta, _KEYS),
+        "submissions with δ, all keys": drawn(with_delta, len(pool)),
+        "one person's Square attack": _alone(seen, epsilon, rng),
+    }
+
+
+def _pool_images(folder: Path, plain: Images) -> Images:
+    """Return all images that the pool asked about: those as they are, then the altered copies of each round."""
+    rounds = sorted((folder / "rounds").glob("altered-*.safetensors"))
+    copies = [load_arrays(path, None, ("images",)) for path in rounds]
+    return np.concatenate([plain, *(c["images"] for c in copies if c is not None)])
+
+
+def _alone(seen: _Seen, epsilon: int, rng: np.random.Generator) -> list[_Pictures]:
+    """Return what people whom the platform gets wrong send when each attacks alone, one stream a person."""
+    pool = seen.cell.roster.pool
+    members = pool[pool.subgroup]
+    wrong = np.flatnonzero(asked(seen.platform, members.images).labels != members.classes)[:_ALONE]
+    if not len(wrong):
+        raise ActionError("Expected members whom the platform gets wrong, got none. There is no gap to close.")
+    streams = []
+    for row in wrong.tolist():
+        one = members[np.array([row])]
+        sent: list[Images] = []
+
+        def box(images: Images, sent: list[Images] = sent) -> NDArray[np.float32]:
+            sent.append(images.copy())
+            return asked(seen.platform, images).scores
+
+        square(box, one.images, one.classes, epsilon=epsilon, budget=_BUDGET, rng=rng)
+        streams.append(_Pictures.of(seen.platform, np.concatenate(sent)))
+    return streams
+
+
+# -- what averaging shows -----------------------------------------------------------------------------------------
+
+
+def _exposed(seen: _Seen, plan: Plan, epsilon: int) -> Iterator[dict[str, Any]]:
+    """Yield how much of δ is seen in averages of submissions, by share of those with δ and by their number.
+
+    Submissions are the subgroup's, sorted by what the platform answered: it does not know the truth.
+    """
+    given, platform = seen.sets[epsilon], seen.platform
+    senders, others = _senders(seen)
+    before = _Pictures.of(platform, _history(seen)["subgroup"][:_HISTORY])
+    plain = [_Pictures.of(platform, p.images) for p in (senders, others)]
+    moved = [_Pictures.of(platform, given.apply(p.images, p.classes)) for p in (senders, others)]
+    looks: dict[str, Callable[[NDArray[np.integer[Any]]], Floats]] = {
+        "residuals": residuals,
+        "pixels": lambda images: images.reshape(len(images), -1).astype(np.float64),
+    }
+    for of, look in looks.items():
+        seen_as = [[look(p.images) for p in pair] for pair in (plain, moved)]
+        old = look(before.images)
+        deltas, filters = given.delta.reshape(len(given.delta), -1).astype(np.float64), look(given.delta)
+        lines: dict[tuple[int, float], list[tuple[float, float]]] = {}
+        known = []
+        rng = np.random.default_rng([seen.key.seed, 12])
+        for c, delta in enumerate(deltas):
+            without, carrying = ([np.flatnonzero(p.labels == c) for p in pair] for pair in (plain, moved))
+            held = (seen_as[1][1][carrying[1]], seen_as[0][1][without[1]])
+            past = old[before.labels == c]
+            if not (len(held[0]) and len(held[1]) and len(past)):
+                continue
+            known.append(area_under_curve(held[0] @ filters[c], held[1] @ filters[c]))
+            for count in plan.counts:
+                for share in _SHARES:
+                    some = round(share * count)
+                    if some > len(carrying[0]) or count - some > len(without[0]):
+                        continue
+                    for _ in range(_DRAWS):
+                        sent = np.concatenate(
+                            [
+                                seen_as[1][0][rng.permutation(carrying[0])[:some]],
+                                seen_as[0][0][rng.permutation(without[0])[: count - some]],
+                            ]
+                        )
+                        found = expose(sent, past, delta, held)
+                        lines.setdefault((count, share), []).append((found.cosine, found.area))
+        for (count, share), values in lines.items():
+            yield {
+                **seen.names,
+                "epsilon": epsilon,
+                "of": of,
+                "submissions": count,
+                "share": share,
+                "with_delta": round(share * count),
+                "cosine": statistics.fmean(v[0] for v in values),
+                "area": statistics.fmean(v[1] for v in values),
+                "area_where_the_file_is_known": statistics.fmean(known),
+                "draws": len(values),
+            }
+
+
+def _senders(seen: _Seen) -> tuple[People, People]:
+    """Return the subgroup's people who submit, and others to be told apart: nobody is both."""
+    roster = seen.cell.roster
+    test = seen.test[seen.test.subgroup]
+    ours = [p[p.subgroup] for p in (roster.pool, roster.selection, roster.verification)]
+    if seen.key.track == "digits":
+        return People.concatenate(ours), test
+    half = len(test) // 2
+    return People.concatenate([*ours, test[np.arange(half)]]), test[np.arange(half, len(test))]
+
+
+# -- how long limits make it take ---------------------------------------------------------------------------------
+
+
+def _limits(seen: _Seen) -> Iterator[dict[str, Any]]:
+    """Yield the days that a rate limit per key makes the whole action take, by the arithmetic the ledger keeps to."""
+    verification = seen.cell.roster.verification
+    audit, tests = len(verification), int(verification.subgroup.sum()) * len(seen.key.epsilons)
+    queries = seen.key.queries + audit + tests
+    for per_day in _PER_DAY:
+        for members in _MEMBERS:
+            quota = Quota(10**9, per_day=per_day)
+            yield {
+                "track": seen.key.track,
+                "queries": {"pool": seen.key.queries, "audit": audit, "verification": tests},
+                "members": members,
+                "per_day": per_day,
+                "days": least_seconds(queries, [(10**9, quota)] * members) / 86400,
+                "days_without_certificate": least_seconds(seen.key.queries, [(10**9, quota)] * members) / 86400,
+            }
+
+
+def _summarised(lines: Sequence[Mapping[str, Any]], by: Sequence[str]) -> list[dict[str, Any]]:
+    """Return mean and standard deviation over seeds of every number, one line per group."""
+    grouped: dict[tuple[Any, ...], list[Mapping[str, Any]]] = {}
+    for line in lines:
+        grouped.setdefault(tuple(line[k] for k in by), []).append(line)
+    found = []
+    for group, members in grouped.items():
+        sound = [m for m in members if "failed" not in m]
+        numbers = [k for k, v in (sound[0] if sound else {}).items() if isinstance(v, float) and k not in by]
+        mean: dict[str, float | None] = {}
+        spread: dict[str, float | None] = {}
+        for k in numbers:
+            values = [float(m[k]) for m in sound if m[k] is not None]
+            mean[k] = statistics.fmean(values) if values else None
+            spread[k] = statistics.stdev(values) if len(values) > 1 else None
+        found.append(
+            {
+                **dict(zip(by, group, strict=True)),
+                "seeds": len(sound),
+                "failed": len(members) - len(sound),
+                "mean": mean,
+                "standard_deviation": spread,
+            }
+        )
+    return found
+
+
+# -- pictures -----------------------------------------------------------------------------------------------------
+
+_BLUE, _ORANGE, _GREY, _GREEN = "#0072b2", "#d55e00", "#666666", "#009e73"
+
+
+def figure(record: Mapping[str, Any]) -> Figure:
+    """Draw, for every track, who is answered rightly under each defence, and how far averages give δ away.
+
+    Parameters
+    ----------
+    record : dict
+        What :func:`main` returned. Bars and bands are ± one standard deviation over seeds, where there are several.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    tracks = list(record["plans"])
+    drawn = Figure(figsize=(5.5 * len(tracks), 9), layout="constrained")
+    FigureCanvasAgg(drawn)
+    panels = drawn.subplots(2, len(tracks), squeeze=False, height_ratios=(3, 2))
+    for column, track in enumerate(tracks):
+        epsilon = record["plans"][track]["epsilons"][0]
+        _draw_defences(panels[0, column], record, track, epsilon)
+        _draw_exposure(panels[1, column], record, track, epsilon)
+    panels[0, 0].legend(frameon=False, fontsize=8, loc="lower left")
+    panels[1, 0].legend(frameon=False, fontsize=8)
+    return drawn
+
+
+def _draw_defences(axes: Axes, record: Mapping[str, Any], track: str, epsilon: int) -> None:
+    lines = [s for s in record["summary"] if s["track"] == track and s["epsilon"] == epsilon and s["seeds"]]
+    order = list(dict.fromkeys(s["defence"] for s in lines))
+    series = (
+        ("reference_before", False, "|", _GREY, "reference, no δ"),
+        ("subgroup_before", False, "o", _GREY, "subgroup, no δ"),
+        ("subgroup_after", False, "o", _BLUE, "subgroup with δ, defence not known"),
+        ("subgroup_after", True, "D", _ORANGE, "subgroup with δ, defence known"),
+    )
+    for number, known, marker, colour, label in series:
+        here = [s for s in lines if s["known"] == known]
+        axes.errorbar(
+            [s["mean"][number] for s in here], [order.index(s["defence"]) for s in here],
+            xerr=[s["standard_deviation"][number] or 0.0 for s in here], fmt=marker, color=colour, label=label,
+            markersize=5 if marker != "|" else 10, markerfacecolor="none" if number == "subgroup_before" else colour,
+            elinewidth=1,
+        )  # fmt: skip
+    axes.set_yticks(range(len(order)), [record["defences"][name]["says"] for name in order], fontsize=8)
+    axes.invert_yaxis()
+    axes.grid(axis="x", alpha=0.3)
+    axes.set(xlabel="share answered rightly", title=f"{track}, ε = {epsilon}")
+
+
+def _draw_exposure(axes: Axes, record: Mapping[str, Any], track: str, epsilon: int) -> None:
+    lines = [
+        s for s in record["exposure_summary"]
+        if s["track"] == track and s["epsilon"] == epsilon and s["of"] == "residuals"
+    ]  # fmt: skip
+    counts = sorted({s["submissions"] for s in lines})
+    for count, colour in zip(counts, (_ORANGE, _GREEN, _BLUE), strict=False):
+        here = sorted((s for s in lines if s["submissions"] == count), key=lambda s: s["share"])
+        middle = np.array([s["mean"]["area"] for s in here])
+        spread = np.array([s["standard_deviation"]["area"] or 0.0 for s in here])
+        x = [s["share"] for s in here]
+        axes.plot(x, middle, "o-", color=colour, label=f"{count} submissions averaged")
+        axes.fill_between(x, middle - spread, middle + spread, color=colour, alpha=0.15, lw=0)
+    if lines:
+        file = lines[0]["mean"]["area_where_the_file_is_known"]
+        axes.axhline(file, color=_GREY, lw=1, ls="--", label="the file is known")
+    axes.axhline(0.5, color=_GREY, lw=0.8, ls=":")
+    axes.set(
+        xlabel="share of a class's submissions that carry δ", ylabel="area under the curve, with δ against without",
+        ylim=(0.4, 1.02),
+    )  # fmt: skip
+
+
+# -- the document -------------------------------------------------------------------------------------------------
+
+_HOME = Path(__file__).resolve().parent
+_RESULT = _HOME / "results" / "defences.json"
+_DOCUMENT = _HOME.parent / "docs" / "defences.md"
+_MISSING = "*Not measured yet: there is no `defences.json`.*"
+
+
+def rewritten(document: str, record: Mapping[str, Any] | None) -> str:
+    """Return a document with the tables between its marks made from a record, or a remark that there is none.
+
+    Raises
+    ------
+    ConfigError
+        If a mark is missing.
+    """
+    for name, table in _TABLES.items():
+        opening, closing = f"<!-- {name} -->\n", f"<!-- /{name} -->"
+        before, found, rest = document.partition(opening)
+        _, ended, after = rest.partition(closing)
+        if not found or not ended:
+            raise ConfigError(f"Expected the marks of the table {name!r} in the document, got none. Put them back.")
+        text = _MISSING if record is None else "\n".join(table(record))
+        document = f"{before}{opening}{text}\n{closing}{after}"
+    return document
+
+
+def _rows(head: Sequence[str], lines: Iterable[Sequence[str]]) -> list[str]:
+    return [f"| {' | '.join(line)} |" for line in (head, ["---"] * len(head), *lines)]
+
+
+def _told(line: Mapping[str, Any] | None, number: str) -> str:
+    """Return mean ± standard deviation, or why there is none."""
+    if line is None:
+        return "–"
+    if not line["seeds"]:
+        return "no action possible"
+    mean, spread = line["mean"].get(number), line["standard_deviation"].get(number)
+    if mean is None:
+        return "–"
+    failed = f" ({line['failed']} of {line['seeds'] + line['failed']} impossible)" if line["failed"] else ""
+    return f"{mean:.3f}" + ("" if spread is None else f" ± {spread:.3f}") + failed
+
+
+def _defence_table(record: Mapping[str, Any]) -> list[str]:
+    found = {(s["track"], s["epsilon"], s["defence"], s["known"]): s for s in record["summary"]}
+    lines = []
+    for (track, epsilon, name, known), here in found.items():
+        if known or epsilon != record["plans"][track]["epsilons"][0]:
+            continue
+        knowing = found.get((track, epsilon, name, True))
+        base = found[track, epsilon, "none", False]
+        cost = [here["mean"][k] - base["mean"][k] for k in ("reference_before", "subgroup_before")]
+        lines.append(
+            (
+                track, str(epsilon), record["defences"][name]["says"],
+                f"{_told(here, 'reference_before')} ({cost[0]:+.3f})",
+                f"{_told(here, 'subgroup_before')} ({cost[1]:+.3f})",
+                _told(here, "subgroup_after"), _told(knowing, "subgroup_after"),
+                f"{_told(here, 'abuse_rate')} / {_told(knowing, 'abuse_rate')}",
+                _told(here, "noise_control"), _told(here, "zero_query_control"), str(here["seeds"]),
+            )
+        )  # fmt: skip
+    head = ("track", "ε", "the platform", "reference, no δ (change)", "subgroup, no δ (change)",
+            "subgroup with δ, not known", "subgroup with δ, known", "abuse, not known / known", "noise", "zero-query",
+            "seeds")  # fmt: skip
+    return _rows(head, lines)
+
+
+def _refusal_table(record: Mapping[str, Any]) -> list[str]:
+    lines = [
+        (
+            s["track"], str(s["epsilon"]), record["defences"][s["defence"]]["says"],
+            "known" if s["known"] else "not known", _told(s, "refused_reference"),
+            _told(s, "refused_subgroup"), _told(s, "refused_with_delta"),
+        )
+        for s in record["summary"]
+        if DEFENCES[s["defence"]].abstain is not None and s["seeds"]
+    ]  # fmt: skip
+    head = ("track", "ε", "the platform", "the defence is", "reference refused", "subgroup refused", "with δ refused")
+    return _rows(head, lines)
+
+
+def _detector_table(record: Mapping[str, Any]) -> list[str]:
+    found: dict[tuple[str, str], dict[str, Any]] = {}
+    for s in record["detectors_summary"]:
+        found.setdefault((s["track"], s["stream"]), {})[s["detector"]] = s
+    lines = []
+    for (track, stream), by in found.items():
+        first = next(iter(by.values()))
+        cells = [
+            "too short" if s["mean"]["long_enough"] == 0 else f"{s['mean']['streams_flagged']:.0%}"
+            for s in by.values()
+        ]  # fmt: skip
+        lines.append((track, stream, f"{first['mean']['pictures']:.0f}", *cells))
+    detectors = list(dict.fromkeys(s["detector"] for s in record["detectors_summary"]))
+    return _rows(("track", "stream", "pictures", *(f"{d}: streams flagged" for d in detectors)), lines)
+
+
+def _exposure_table(record: Mapping[str, Any]) -> list[str]:
+    lines = [
+        (
+            s["track"], str(s["epsilon"]), s["of"], str(s["submissions"]), f"{s['share']:.0%}", _told(s, "cosine"),
+            _told(s, "area"), _told(s, "area_where_the_file_is_known"),
+        )
+        for s in record["exposure_summary"]
+        if s["epsilon"] == record["plans"][s["track"]]["epsilons"][0]
+    ]  # fmt: skip
+    head = ("track", "ε", "averages of", "submissions", "carry δ", "cosine with δ", "area under the curve",
+            "the same, file known")  # fmt: skip
+    return _rows(head, lines)
+
+
+def _limit_table(record: Mapping[str, Any]) -> list[str]:
+    found: dict[tuple[str, int], list[Mapping[str, Any]]] = {}
+    for line in record["limits"]:
+        found.setdefault((line["track"], line["per_day"]), []).append(line)
+    members = sorted({line["members"] for line in record["limits"]})
+    lines = []
+    for (track, per_day), here in found.items():
+        by = {line["members"]: line for line in here}
+        queries = here[0]["queries"]
+        cells = [f"{by[m]['days_without_certificate']:.0f} / {by[m]['days']:.0f}" for m in members]
+        lines.append((track, str(queries["pool"]), str(sum(queries.values())), str(per_day), *cells))
+    return _rows(("track", "queries", "with certificate", "per key and day", *(f"{m} members" for m in members)), lines)
+
+
+_TABLES: Mapping[str, Callable[[Mapping[str, Any]], list[str]]] = {
+    "defences": _defence_table,
+    "refusals": _refusal_table,
+    "detectors": _detector_table,
+    "exposure": _exposure_table,
+    "limits": _limit_table,
+}
+
+
+if __name__ == "__main__":
+    # ``python -m benchmarks.defences``, with a dot: the document's tables from the result file.
+    kept = json.loads(_RESULT.read_text(encoding="utf-8")) if _RESULT.exists() else None
+    _DOCUMENT.write_text(rewritten(_DOCUMENT.read_text(encoding="utf-8"), kept), encoding="utf-8")
