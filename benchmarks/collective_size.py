@@ -1,0 +1,485 @@
+"""How many must take part? S against the share of the subgroup that asks, what each asks, and who applies δ.
+
+Every participant has one image and a quota; those with more than one query ask about altered copies of it. Everybody
+else of the subgroup neither asks nor is learned from. Who *applies* δ is another question than who asked: S_ρ mixes the
+platform's real answers person by person. Definitions are *ours*.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import statistics
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from benchmarks._cells import Acting, acting, code_digest, plain, settings_of
+from benchmarks._peers import cache
+from benchmarks._tracks import TRACKS, Cell, Regime, Track
+from benchmarks.harm import check_platform, results, rewritten, table, told
+from benchmarks.what_queries_buy import verdict
+from ttca.answers import Answers
+from ttca.errors import ActionError, ConfigError
+from ttca.fairness import OneVsRestReport
+from ttca.images import Images
+from ttca.people import People, Roster
+from ttca.platforms.local import LocalPlatform
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+__all__ = ["QUICK", "Part", "altered", "figure", "main", "mixed", "of_part"]
+
+#: The arguments of the slice that ``python -m benchmarks quick`` runs.
+QUICK = ("--track", "digits", "--seeds", "1", "--shares", "0.1", "1", "--quotas", "1", "5")
+
+#: How many images the largest collective of a track has: members and volunteers, as its cells have them.
+_EVERYBODY = {"digits": 420, "cifar10-resnet56": 4400, "cifar100-resnet32": 4400, "cifar10-resnet20": 4400}
+_SHARES: dict[str, tuple[float, ...]] = {
+    "digits": (0.01, 0.02, 0.05, 0.1, 0.3, 1.0),
+    "cifar10-resnet56": (0.01, 0.1, 1.0),
+}
+_QUOTAS: dict[str, tuple[int, ...]] = {"digits": (1, 5, 20, 50), "cifar10-resnet56": (1, 10)}
+#: The settings' epochs are meant for so many images; others get as many looks, within bounds.
+_MEANT_FOR = {"digits": 420, "cifar10-resnet56": 1000}
+_FEWEST_EPOCHS, _MOST_TIMES = 3, 5
+_STEPS = 100
+_SELECTION = 0.2
+RHOS = (0.1, 0.25, 0.5, 0.75, 0.9, 1.0)
+_DRAWS, _FAIRNESS_DRAWS = 1000, 20
+#: What makes a copy another image, and no other person: pixels moved, levels brighter, levels of grain.
+_MOVED, _BRIGHTER, _GRAIN = 2, 6, 2
+
+Labels = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Part:
+    """Who takes part, and how much each asks.
+
+    Parameters
+    ----------
+    share : float
+        Of the subgroup, and of volunteers, in (0, 1].
+    quota : int
+        Queries of each participant.
+
+    Raises
+    ------
+    ConfigError
+        If a number is out of its range.
+    """
+
+    share: float
+    quota: int
+
+    def __post_init__(self) -> None:
+        if not 0 < self.share <= 1 or self.quota < 1:
+            raise ConfigError(
+                f"Expected a share in (0, 1] and a quota of 1 or more, got {self.share} and {self.quota}."
+            )
+
+
+def main(argv: list[str]) -> dict[str, Any]:
+    """Run the grid of one track, or read what is kept of it, and state S, its controls and S_ρ for every cell."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks collective_size", description=__doc__)
+    parser.add_argument("--track", choices=tuple(TRACKS), default="digits")
+    parser.add_argument("--regime", choices=("own", "public"), default="own")
+    parser.add_argument("--shares", type=float, nargs="+", help="of the subgroup that takes part, in (0, 1]")
+    parser.add_argument("--quotas", type=int, nargs="+", help="queries of each participant")
+    parser.add_argument("--epsilon", type=int, help="levels of 255; default 12 on digits, else 8")
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--final", action="store_true", help="measure on final people (for docs/RESULTS.md only)")
+    parser.add_argument("--json", action="store_true", help="print the result as one JSON object")
+    options = parser.parse_args(argv)
+    if options.seeds < 1:
+        raise ConfigError(f"Expected 1 seed or more, got {options.seeds}.")
+    track = TRACKS[options.track]
+    if options.regime not in track.settings:
+        raise ConfigError(
+            f"Expected a regime among {', '.join(track.settings)} for {track.name}, got {options.regime}."
+        )
+    epsilon = options.epsilon or (12 if track.name == "digits" else 8)
+    parts = [
+        Part(share, quota)
+        for quota in options.quotas or _QUOTAS.get(track.name, (1, 10))
+        for share in options.shares or _SHARES.get(track.name, (0.01, 0.1, 1.0))
+    ]
+    began = time.perf_counter()
+    cells = []
+    with track.open_platform(track.answers[0]) as platform:
+        for seed in range(options.seeds):
+            cells += [_cell(track, platform, options.regime, part, epsilon, seed, options.final) for part in parts]
+    return {
+        "file": f"collective_size-{track.name}-{options.regime}" + ("-final" if options.final else ""),
+        "track": track.name,
+        "regime": options.regime,
+        "answers": track.answers[0],
+        "people": "final" if options.final else "dev-test",
+        "epsilon": epsilon,
+        "cells": cells,
+        "summary": _summary(cells),
+        "seconds": time.perf_counter() - began,
+    }
+
+
+def _cell(
+    track: Track, platform: LocalPlatform, regime: Regime, part: Part, epsilon: int, seed: int, final: bool
+) -> dict[str, Any]:
+    some = of_part(track, part)
+    cell = some.people(0, regime, seed, False)
+    asked = People.concatenate([cell.roster.pool, cell.roster.selection])
+    settings = _settings(track, regime, len(asked))
+    facts = {
+        "track": some.name,
+        "regime": regime,
+        "answers": track.answers[0],
+        "epsilons": [epsilon],
+        "seed": seed,
+        "settings": plain(settings),
+        "code": code_digest(),
+    }
+    home = cache() / "cells" / hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:24]
+    check_platform(home, platform)
+    home.mkdir(parents=True, exist_ok=True)
+    (home / "key.json").write_text(json.dumps(facts, indent=1), encoding="utf-8")
+    named = {
+        "share": part.share,
+        "quota": part.quota,
+        "seed": seed,
+        "members": len(np.unique(asked.persons[asked.subgroup])),
+        "volunteers": len(np.unique(asked.persons[~asked.subgroup])),
+        "images": len(asked),
+        "settings": plain(settings),
+    }
+    chosen = settings_of(some, settings, epsilons=(epsilon,), seed=seed)
+    with acting(some, platform, chosen, queries=0, regime=regime, home=home) as found:
+        test = some.people(0, regime, seed, True).test if final else found.cell.test
+        said = _measured(found, track.name, test, epsilon, part.share, seed)
+    # Answers about test people take more room than all the rest of a kept cell.
+    for left in home.glob("evaluation.sqlite*"):
+        left.unlink()
+    return {**named, **said}
+
+
+def _measured(found: Acting, track: str, test: People, epsilon: int, share: float, seed: int) -> dict[str, Any]:
+    try:
+        row, measurement = found.measure(track, test, epsilon)
+    except ActionError as error:
+        return {"failed": str(error)}
+    sub, ref = test[test.subgroup], test[~test.subgroup]
+    delta = found.action.learn()[epsilon]
+
+    def ask(images: Images) -> Answers:
+        return found.evaluator.ask(images, purpose="test", epoch="test")
+
+    before, after = ask(sub.images), ask(delta.apply(sub.images, sub.classes))
+    reference = ask(ref.images)
+    return {
+        "row": row.to_dict(),
+        "bought": measurement.rate("subgroup_after") - measurement.rate("zero_query"),
+        "zero_query_mcnemar_p": measurement.paired_p("subgroup_after", "zero_query"),
+        "participation": [
+            {
+                "rho": rho,
+                **mixed(before.labels, after.labels, sub.classes, rho, seed=seed),
+                **_fairness(before, after, sub.classes, reference, ref.classes, rho, seed),
+            }
+            # Last: as if nobody but who asked applied δ.
+            for rho in (*RHOS, share)
+        ],
+    }
+
+
+# --- who takes part ----------------------------------------------------------------------------------------
+
+
+def of_part(track: Track, part: Part) -> Track:
+    """Return a track of which a share of the people takes part, each with so many queries about their own image.
+
+    Parameters
+    ----------
+    track : Track
+    part : Part
+
+    Returns
+    -------
+    Track
+        Its cells' budget follows from the part, whatever is asked for. Participants are drawn with the seed; of larger
+        shares they are the same and more. A person's copies all have that person's role.
+    """
+
+    def people(_queries: int, regime: Regime, seed: int, final: bool) -> Cell:
+        cell = track.people(_EVERYBODY.get(track.name, 150), regime, seed, final)
+        everybody = People.concatenate([cell.roster.pool, cell.roster.selection])
+        rng = np.random.default_rng([seed, 11])
+        members = np.unique(everybody.persons[everybody.subgroup])
+        # On digits volunteers are members who have a good camera too; elsewhere they are people of their own.
+        others = np.setdiff1d(np.unique(everybody.persons), members)
+        pool, selection = [], []
+        for persons, least in ((members, 2), (others, 0)):
+            some = rng.permutation(persons)[: max(least, round(part.share * len(persons)))]
+            judges = max(least // 2, round(_SELECTION * len(some)))
+            selection.append(some[:judges])
+            pool.append(some[judges:])
+        flip = bool(track.settings[regime].get("flip", False))
+
+        def of(persons: list[NDArray[np.str_]]) -> People:
+            return altered(
+                everybody[np.isin(everybody.persons, np.concatenate(persons))], part.quota, flip=flip, seed=seed
+            )
+
+        return replace(cell, roster=Roster(of(pool), of(selection), cell.roster.verification))
+
+    return replace(track, name=f"{track.name}+share-{part.share:g}-quota-{part.quota}", people=people)
+
+
+def altered(people: People, quota: int, *, flip: bool, seed: int) -> People:
+    """Return every image and, behind all of them, ``quota`` − 1 altered copies of each, by the same persons.
+
+    Parameters
+    ----------
+    people : People
+    quota : int
+    flip : bool
+        Whether a mirror image shows the same thing; half of the copies are mirrored then.
+    seed : int
+
+    Notes
+    -----
+    *Ours*. A copy is moved by up to two pixels (edges repeated), brighter or darker by up to six levels, and has grain
+    of up to two levels, so that no two are the same query.
+    """
+    rng = np.random.default_rng([seed, 13])
+    parts = [people]
+    n, height, width, _ = people.images.shape
+    padded = np.pad(people.images, ((0, 0), (_MOVED, _MOVED), (_MOVED, _MOVED), (0, 0)), mode="edge")
+    for _ in range(quota - 1):
+        copies = np.empty_like(people.images)
+        places = rng.integers(0, 2 * _MOVED + 1, (n, 2))
+        for i, (down, right) in enumerate(places.tolist()):
+            copies[i] = padded[i, down : down + height, right : right + width]
+        if flip:
+            turned = rng.random(n) < 0.5
+            copies[turned] = copies[turned, :, ::-1]
+        levels = copies.astype(np.int16) + rng.integers(-_BRIGHTER, _BRIGHTER + 1, (n, 1, 1, 1), np.int16)
+        levels += rng.integers(-_GRAIN, _GRAIN + 1, levels.shape, np.int16)
+        parts.append(replace(people, images=np.clip(levels, 0, 255).astype(np.uint8)))
+    return People.concatenate(parts)
+
+
+def _settings(track: Track, regime: Regime, images: int) -> dict[str, Any]:
+    """Return the track's settings with as many looks at images, however many these are.
+
+    Epochs follow the images asked about; those on true classes too, unless public data decide them.
+    """
+    chosen = dict(track.settings[regime])
+    if track.name != "digits":
+        chosen["steps"] = min(_STEPS, chosen.get("steps", _STEPS))
+    meant = _MEANT_FOR.get(track.name, 1000)
+    names = {"epochs": 60} | ({"public_epochs": 10} if regime == "own" and chosen.get("true_classes") else {})
+    for name, default in names.items():
+        epochs = chosen.get(name, default)
+        chosen[name] = int(np.clip(round(epochs * meant / images), min(_FEWEST_EPOCHS, epochs), _MOST_TIMES * epochs))
+    return chosen
+
+
+# --- who applies δ -----------------------------------------------------------------------------------------
+
+
+def mixed(before: Labels, after: Labels, classes: Labels, rho: float, *, seed: int) -> dict[str, float]:
+    """Return S_ρ, the subgroup's accuracy when a share ρ of it, drawn at random, applies δ.
+
+    Parameters
+    ----------
+    before, after : int64 arrays, shape (N,)
+        What the platform said to each person without and with δ; −1 is never right.
+    classes : int64 array, shape (N,)
+    rho : float
+    seed : int
+
+    Returns
+    -------
+    dict
+        ``s_rho``: mean over draws; ``lower`` and ``upper``: two-sided 95 %, by the bootstrap over people *and* over who
+        applies; ``expected``: ρ·S + (1 − ρ)·Acc, which it must come to.
+    """
+    rng = np.random.default_rng([seed, 17])
+    right = np.stack([before == classes, after == classes]).astype(np.float64)
+    n = len(classes)
+    means, resampled = np.empty(_DRAWS), np.empty(_DRAWS)
+    for draw in range(_DRAWS):
+        applies = (rng.random(n) < rho).astype(np.int64)
+        means[draw] = right[applies, np.arange(n)].mean()
+        resampled[draw] = right[applies, rng.integers(0, n, n)].mean()
+    low, high = np.quantile(resampled, (0.025, 0.975)).tolist()
+    return {
+        "s_rho": float(means.mean()),
+        "lower": low,
+        "upper": high,
+        "expected": float(rho * right[1].mean() + (1 - rho) * right[0].mean()),
+    }
+
+
+def _fairness(
+    before: Answers, after: Answers, own: Labels, reference: Answers, theirs: Labels, rho: float, seed: int
+) -> dict[str, float | None]:
+    """Return the fairness metrics of both groups where a share ρ of the subgroup applies δ, the mean over draws."""
+    rng = np.random.default_rng([seed, 19])
+    found: dict[str, list[float]] = {}
+    groups = np.repeat(["subgroup", "reference"], [len(own), len(theirs)])
+    for _ in range(_FAIRNESS_DRAWS if rho < 1 else 1):
+        applies = rng.random(len(own)) < rho
+        report = OneVsRestReport.from_predictions(
+            np.concatenate([own, theirs]),
+            np.concatenate([np.where(applies, after.labels, before.labels), reference.labels]),
+            groups,
+            classes=range(before.classes),
+            subgroup="subgroup",
+            reference="reference",
+            status=np.concatenate([np.where(applies, after.status, before.status), reference.status]),
+        )
+        for name in ("worst_group_accuracy", "equal_opportunity_difference", "demographic_parity_ratio"):
+            found.setdefault(name, []).append(report.worst[name])
+    means = {name: float(np.mean(values)) for name, values in found.items()}
+    return {name: value if np.isfinite(value) else None for name, value in means.items()}
+
+
+def _summary(cells: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return, for every share and quota, mean and spread over seeds of S, gap closed and what the queries bought."""
+    lines = []
+    for share, quota in dict.fromkeys((c["share"], c["quota"]) for c in cells):
+        here = [c for c in cells if (c["share"], c["quota"]) == (share, quota)]
+        done = [c for c in here if "row" in c]
+        line: dict[str, Any] = {"share": share, "quota": quota, "members": here[0]["members"]}
+        line |= {"images": here[0]["images"], "seeds": len(here), "stopped": len(here) - len(done)}
+        for key in _KEYS if done else ():
+            values = [c["row"][key] for c in done if c["row"][key] is not None]
+            line[key] = statistics.fmean(values) if values else None
+            line[f"{key}_standard_deviation"] = statistics.stdev(values) if len(values) > 1 else None
+        if done:
+            line["verdict"] = verdict([c["bought"] for c in done], [c["zero_query_mcnemar_p"] for c in done])
+        lines.append(line)
+    return lines
+
+
+_KEYS = ("subgroup_after", "gap_closed", "zero_query_control", "noise_control", "class_agnostic_control", "abuse_rate")
+
+
+# --- picture -----------------------------------------------------------------------------------------------
+
+_COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
+
+
+def figure(record: Mapping[str, Any]) -> Figure:
+    """Return a picture of one track: S against who takes part for each quota, and S_ρ against who applies δ."""
+    from matplotlib.figure import Figure
+
+    done = [c for c in record["cells"] if "row" in c]
+    if not done:
+        raise ConfigError(f"Expected an action of {record['track']} that did not stop itself, got none.")
+    drawn = Figure(figsize=(10, 4), layout="constrained")
+    left, right = drawn.subplots(1, 2, sharey=True)
+    for colour, quota in zip(_COLOURS, sorted({c["quota"] for c in done}), strict=False):
+        cells = [c for c in done if c["quota"] == quota]
+        shares = sorted({c["share"] for c in cells})
+        for key, style in (("subgroup_after", "-"), ("zero_query_control", ":")):
+            by_share = [[c["row"][key] for c in cells if c["share"] == s] for s in shares]
+            name = f"{quota} each" if style == "-" else None
+            left.plot(shares, [statistics.fmean(v) for v in by_share], f"o{style}", color=colour, label=name, ms=4)
+            if style == "-":
+                left.fill_between(
+                    shares, [min(v) for v in by_share], [max(v) for v in by_share], color=colour, alpha=0.15
+                )
+    before, reference = (
+        statistics.fmean(c["row"][key] for c in done) for key in ("subgroup_before", "reference_before")
+    )
+    for height, name in ((before, "subgroup before"), (reference, "reference")):
+        left.axhline(height, color="black", ls=":", lw=0.8)
+        left.text(min(c["share"] for c in done), height, name, size=7, va="bottom")
+    left.set(xscale="log", xlabel="share of the subgroup that takes part")
+    left.set_ylabel("share of subgroup test people answered rightly")
+    left.set_title(f"{record['track']}, {record['regime']}, ε = {record['epsilon']}; dotted: zero-query", size=10)
+    left.legend(frameon=False, fontsize=8, title="queries", title_fontsize=8)
+    largest = max(c["share"] for c in done)
+    shown = [c for c in done if c["share"] == largest and c["quota"] == min(c["quota"] for c in done)]
+    by_rho = [[c["participation"][i] for c in shown] for i in range(len(RHOS))]
+    for key, style in (("s_rho", "o"), ("expected", "-")):
+        heights = [statistics.fmean(p[key] for p in points) for points in by_rho]
+        right.plot(RHOS, heights, style, color="#0072b2", label={"s_rho": "measured", "expected": "ρS + (1−ρ)Acc"}[key])
+    low, high = ([statistics.fmean(p[k] for p in points) for points in by_rho] for k in ("lower", "upper"))
+    right.fill_between(RHOS, low, high, color="#0072b2", alpha=0.15, label="95 %, people and draws")
+    right.set(xlabel="share of the subgroup that applies δ, ρ", xlim=(0, 1))
+    right.set_title(f"{largest:.0%} took part, {shown[0]['quota']} queries each", size=10)
+    right.legend(frameon=False, fontsize=8)
+    return drawn
+
+
+# --- the document ------------------------------------------------------------------------------------------
+
+_DOCUMENT = Path(__file__).resolve().parents[1] / "docs" / "collective_size.md"
+_SAID = {"won": "won", "lost": "**lost**", "nothing": "bought nothing that shows"}
+
+
+def tables(found: Sequence[tuple[str, dict[str, Any]]]) -> dict[str, str]:
+    """Return the document's tables by their marks."""
+    grid: list[tuple[object, ...]] = []
+    applied: list[tuple[object, ...]] = []
+    for file, record in found:
+        who = f"{record['track']}, {record['people']}, {record['regime']}"
+        for line in record["summary"]:
+            here = [c for c in record["cells"] if (c["share"], c["quota"]) == (line["share"], line["quota"])]
+            done = [c for c in here if "row" in c]
+            first = (who, record["epsilon"], f"{line['share']:.1%}", line["members"], line["quota"], line["images"])
+            count = f"{line['seeds']} ({line['stopped']})"
+            if not done:
+                grid.append((*first, *["–"] * 6, "action stopped itself", *["–"] * 5, count, f"`{file}`"))
+                continue
+
+            def shown(key: str, done: list[dict[str, Any]] = done) -> str:
+                return told(c["row"][key] for c in done)
+
+            p_values = ", ".join(f"{c['zero_query_mcnemar_p']:.2g}" for c in done)
+            grid.append(
+                (
+                    *first, shown("subgroup_before"), shown("subgroup_after"), shown("gap_closed"),
+                    shown("zero_query_control"), told(c["bought"] for c in done), p_values, _SAID[line["verdict"]],
+                    *(shown(k) for k in _KEYS[3:]), shown("coverage"),
+                    told(c["participation"][-1]["s_rho"] for c in done), count, f"`{file}`",
+                )
+            )  # fmt: skip
+        done = [c for c in record["cells"] if "row" in c]
+        if not done:
+            continue
+        largest, fewest = max(c["share"] for c in done), min(c["quota"] for c in done)
+        shown_cells = [c for c in done if (c["share"], c["quota"]) == (largest, fewest)]
+        for i, rho in enumerate(RHOS):
+            points = [c["participation"][i] for c in shown_cells]
+            keys = ("s_rho", "expected", "lower", "upper", "worst_group_accuracy", "equal_opportunity_difference",
+                    "demographic_parity_ratio")  # fmt: skip
+            applied.append((who, f"{largest:.0%}, {fewest}", f"{rho:.0%}", *(told(p[k] for p in points) for k in keys)))
+    head = ("track, people, regime", "ε", "takes part", "members", "queries each", "images", "before", "S",
+            "gap closed", "zero-query control", "bought", "p, each seed", "the queries", "noise", "class-agnostic",
+            "abuse", "coverage", "S if only they apply it", "seeds (stopped)", "file")  # fmt: skip
+    return {
+        "size-grid": table(head, grid),
+        "size-participation": table(
+            ("track, people, regime", "took part, queries each", "ρ", "S_ρ", "ρS + (1−ρ)Acc", "lower", "upper",
+             "worst group", "equal-opportunity gap", "demographic-parity ratio"),
+            applied,
+        ),
+    }  # fmt: skip
+
+
+if __name__ == "__main__":
+    # ``python -m benchmarks.collective_size``, with a dot: the document's tables from the result files.
+    _DOCUMENT.write_text(
+        rewritten(_DOCUMENT.read_text(encoding="utf-8"), tables(results("collective_size-*.json"))), encoding="utf-8"
+    )

@@ -1,0 +1,587 @@
+"""What do the queries buy? S against Q beside the zero-query control, and how poor public data may be before Q pays.
+
+Three parts. *own* and *public* count S for budgets from little to all, in each regime; *poor* keeps the budget and
+makes the public data worse: fewer images, wrong labels, another domain. The collective is credited with what its action
+adds to the same proxy without a single answer, on the same people, and with nothing else. Definitions are *ours*.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import statistics
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from benchmarks._cells import Acting, CellKey, acting, code_digest, opened, plain, settings_of
+from benchmarks._peers import cache
+from benchmarks._tracks import TRACKS, Cell, Regime, Track
+from benchmarks.harm import check_platform, results, rewritten, table, told
+from benchmarks.transfer import quick_key
+from ttca.data.cameras import bad_camera, soft_focus
+from ttca.data.hub import load_cifar100
+from ttca.demo.world import CAMERA, DIGITS, SHARE_IN_TRAINING, SIZE, digits_world
+from ttca.errors import ActionError, ConfigError
+from ttca.images import Images
+from ttca.people import People
+from ttca.platforms.local import LocalPlatform
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+__all__ = ["DEGREES", "PARTS", "QUICK", "Degree", "figure", "main", "poorer", "printed_digits", "verdict", "wins_up_to"]
+
+PARTS = ("own", "public", "poor")
+#: The arguments of the slice that ``python -m benchmarks quick`` runs.
+QUICK = (
+    "--track", "digits", "--seeds", "1", "--queries", "70", "--part", "own", "poor",
+    "--degrees", "share-3", "share-100",
+)  # fmt: skip
+#: Of an action that is no member of the quick grid.
+_STEPS = 100
+_BELOW = 0.05
+
+
+@dataclass(frozen=True)
+class Degree:
+    """How poor public data are.
+
+    Parameters
+    ----------
+    share : float
+        Of the public images there are, drawn at random.
+    wrong : float
+        Share of them whose label is that of another class, drawn at random.
+    domain : {"same", "other"}
+        Other: printed digits in place of handwritten ones, CIFAR-100's look-alikes in place of CIFAR-10.
+    """
+
+    share: float = 1.0
+    wrong: float = 0.0
+    domain: str = "same"
+
+
+#: By name, from rich to poor within each kind. Labels go wrong on a tenth of CIFAR's: all of it would take an hour.
+DEGREES: dict[str, Degree] = {
+    "share-100": Degree(),
+    "share-30": Degree(0.3),
+    "share-10": Degree(0.1),
+    "share-3": Degree(0.03),
+    "share-1": Degree(0.01),
+    "wrong-20": Degree(wrong=0.2),
+    "wrong-40": Degree(wrong=0.4),
+    "wrong-60": Degree(wrong=0.6),
+    "share-10-wrong-20": Degree(0.1, 0.2),
+    "share-10-wrong-40": Degree(0.1, 0.4),
+    "other-domain": Degree(domain="other"),
+}
+_CURVES: dict[str, dict[str, tuple[int, ...]]] = {
+    "digits": {"own": (35, 70, 140, 210, 280, 350, 420), "public": (35, 70, 140, 280, 420)},
+    "cifar10-resnet56": {"own": (250, 1000), "public": (125, 250, 500, 1000, 2000)},
+}
+_POOR: dict[str, tuple[int, tuple[str, ...]]] = {
+    "digits": (420, tuple(n for n in DEGREES if not n.startswith("share-10-"))),
+    "cifar10-resnet56": (
+        500,
+        ("share-100", "share-30", "share-10", "share-3", "share-1", "share-10-wrong-20", "share-10-wrong-40",
+         "other-domain"),
+    ),
+}  # fmt: skip
+
+
+def main(argv: list[str]) -> dict[str, Any]:
+    """Run the parts of one track, or read what is kept of them, and say plainly what the queries bought."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks what_queries_buy", description=__doc__)
+    parser.add_argument("--track", choices=tuple(TRACKS), default="digits")
+    parser.add_argument("--part", nargs="+", choices=PARTS, help="default: all three on digits, else public")
+    parser.add_argument("--queries", type=int, nargs="+", help="budgets; the part poor takes the largest")
+    parser.add_argument("--degrees", nargs="+", choices=tuple(DEGREES), help="how poor public data are")
+    parser.add_argument("--epsilon", type=int, help="levels of 255; default 12 on digits, else 8")
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--final", action="store_true", help="measure on final people (for docs/RESULTS.md only)")
+    parser.add_argument("--json", action="store_true", help="print the result as one JSON object")
+    options = parser.parse_args(argv)
+    if options.seeds < 1:
+        raise ConfigError(f"Expected 1 seed or more, got {options.seeds}.")
+    track = TRACKS[options.track]
+    parts = tuple(options.part or (PARTS if track.name == "digits" else ("public",)))
+    epsilon = options.epsilon or (12 if track.name == "digits" else 8)
+    began = time.perf_counter()
+    cells: list[dict[str, Any]] = []
+    with track.open_platform(track.answers[0]) as platform:
+        for seed in range(options.seeds):
+            for part in parts:
+                for queries, degree in _planned(track.name, part, options.queries, options.degrees):
+                    cells.append(_cell(track, platform, part, queries, degree, epsilon, seed, options.final))
+    return {
+        "file": f"what_queries_buy-{track.name}-{'-'.join(parts)}" + ("-final" if options.final else ""),
+        "track": track.name,
+        "people": "final" if options.final else "dev-test",
+        "answers": track.answers[0],
+        "epsilon": epsilon,
+        "parts": list(parts),
+        "degrees": {name: asdict(DEGREES[name]) for name in dict.fromkeys(c["degree"] for c in cells)},
+        "cells": cells,
+        "summary": _summary(cells),
+        "wins_up_to": wins_up_to(_summary(cells)),
+        "seconds": time.perf_counter() - began,
+    }
+
+
+def _planned(
+    track: str, part: str, queries: Sequence[int] | None, degrees: Sequence[str] | None
+) -> list[tuple[int, str]]:
+    if part == "poor":
+        budget, known = _POOR.get(track, (500, ()))
+        return [(max(queries) if queries else budget, name) for name in degrees or known]
+    curve = queries or _CURVES.get(track, {}).get(part, (500, 2000))
+    return [(q, "share-100") for q in curve]
+
+
+def _cell(
+    track: Track,
+    platform: LocalPlatform,
+    part: str,
+    queries: int,
+    degree: str,
+    epsilon: int,
+    seed: int,
+    final: bool,
+) -> dict[str, Any]:
+    """Return one action's row; where it stopped itself, why."""
+    named = {"part": part, "queries": queries, "degree": degree, "seed": seed}
+    if part == "own" or (part == "public" and "public" in track.settings):
+        key = _key(track, part, queries, epsilon, seed)
+        check_platform(key.home(), platform)
+        with opened(key, platform) as found:
+            test = track.people(queries, key.regime, seed, True).test if final else found.cell.test
+            row = _row(found, track.name, test, epsilon)
+        _forget(key.home())
+        return {**named, "settings": plain(key.chosen), **row}
+    poor = poorer(track, DEGREES[degree])
+    chosen = {**poor.settings["public"], **_budget_of_epochs(track.name, DEGREES[degree], poor, queries, seed)}
+    facts = {
+        "track": poor.name,
+        "answers": track.answers[0],
+        "queries": queries,
+        "epsilons": [epsilon],
+        "seed": seed,
+        "settings": plain(chosen),
+        "code": code_digest(),
+    }
+    home = cache() / "cells" / hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:24]
+    check_platform(home, platform)
+    home.mkdir(parents=True, exist_ok=True)
+    (home / "key.json").write_text(json.dumps(facts, indent=1), encoding="utf-8")
+    settings = settings_of(poor, chosen, epsilons=(epsilon,), seed=seed)
+    with acting(poor, platform, settings, queries=queries, regime="public", home=home) as found:
+        test = poor.people(queries, "public", seed, True).test if final else found.cell.test
+        row = _row(found, track.name, test, epsilon)
+        images = len(found.cell.public) if found.cell.public is not None else 0
+    _forget(home)
+    return {**named, "public_images": images, "settings": plain(chosen), **row}
+
+
+def _key(track: Track, part: str, queries: int, epsilon: int, seed: int) -> CellKey:
+    """Return a cell of the quick grid with this budget, or of the regime own, which only digits' grid has."""
+    if part == "own" and track.name != "digits":
+        return CellKey(track.name, "own", track.answers[0], queries, (epsilon,), seed, {"steps": _STEPS})
+    budget = 420 if track.name == "digits" else 500
+    return replace(quick_key(track.name, budget, seed), queries=queries)
+
+
+def _row(found: Acting, track: str, test: People, epsilon: int) -> dict[str, Any]:
+    try:
+        row, measurement = found.measure(track, test, epsilon)
+    except ActionError as error:
+        return {"failed": str(error)}
+    return {
+        "row": row.to_dict(),
+        "bought": measurement.rate("subgroup_after") - measurement.rate("zero_query"),
+        "zero_query_mcnemar_p": measurement.paired_p("subgroup_after", "zero_query"),
+        "noise_mcnemar_p": measurement.paired_p("subgroup_after", "noise"),
+    }
+
+
+def _forget(home: Path) -> None:
+    """Throw away the answers about test people: they take more room than all the rest of a kept cell."""
+    for left in home.glob("evaluation.sqlite*"):
+        left.unlink()
+
+
+# --- public data, made poorer ------------------------------------------------------------------------------
+
+
+def poorer(track: Track, degree: Degree) -> Track:
+    """Return a track with public data so poor, which the subgroup's camera then shows as its own.
+
+    Parameters
+    ----------
+    track : Track
+        ``digits`` (public: the sharp images that trained the platform, as on CIFAR), a CIFAR-10 track, or any other
+        with public data whose subgroup is no camera's; another domain is known for the first two only.
+    degree : Degree
+
+    Returns
+    -------
+    Track
+        Its regime public alone; pool, verification and test people are the track's.
+
+    Raises
+    ------
+    ConfigError
+        If there are no such public data.
+    """
+    digits = track.name == "digits"
+    if not digits and "public" not in track.settings:
+        raise ConfigError(f"Expected a track with public data, or digits, got {track.name}. Choose another.")
+    if degree.domain == "other" and not (digits or track.name.startswith("cifar10-")):
+        raise ConfigError(f"Expected digits or CIFAR-10, whose other domain is known, got {track.name}.")
+
+    def people(queries: int, regime: Regime, seed: int, final: bool) -> Cell:
+        cell = track.people(queries, "own" if digits else "public", seed, final)
+        if degree.domain == "other":
+            public = _printed() if digits else _lookalikes()
+        elif digits:
+            public = _training_digits()
+        elif cell.public is None:
+            raise ConfigError(f"Expected public data of {track.name}, got none.")
+        else:
+            public = cell.public
+        public = _poor(public, degree, np.random.default_rng([seed, 7]))
+        return replace(cell, public=public, views=_as_seen(track.name, public, cell))
+
+    return Track(
+        name="+".join([track.name, *(f"{k}-{v}" for k, v in asdict(degree).items() if v != getattr(Degree(), k))]),
+        answers=track.answers,
+        open_platform=track.open_platform,
+        people=people,
+        settings={"public": {**(track.settings["own" if digits else "public"]), **({} if digits else _shorter())}},
+    )
+
+
+def _shorter() -> dict[str, Any]:
+    return {"steps": _STEPS}
+
+
+def _poor(public: People, degree: Degree, rng: np.random.Generator) -> People:
+    """Return a random share of the people, some of them with the label of another class."""
+    rows = rng.permutation(len(public))[: max(2, round(degree.share * len(public)))]
+    # At full share the order stays, so that the public proxy of the grid is found again.
+    chosen = public[rows] if degree.share < 1 else public
+    count = int(public.classes.max()) + 1
+    classes = chosen.classes.copy()
+    wrong = rng.permutation(len(chosen))[: round(degree.wrong * len(chosen))]
+    classes[wrong] = (classes[wrong] + rng.integers(1, count, len(wrong))) % count
+    return replace(chosen, classes=classes)
+
+
+def _as_seen(track: str, public: People, cell: Cell) -> People:
+    """Return public people as the subgroup's camera shows them; as many as the track's own, where it has some."""
+    some = public[: len(cell.views)] if cell.views is not None else public
+    if track == "digits":
+        return replace(some, images=bad_camera(some.images, seed=1, **CAMERA), subgroup=np.ones(len(some), np.bool_))
+    if track.startswith("cifar"):
+        return replace(some, images=soft_focus(some.images), subgroup=np.ones(len(some), np.bool_))
+    return public[public.subgroup] if public.subgroup.any() else public
+
+
+@lru_cache(maxsize=1)
+def _training_digits() -> People:
+    """Return what trained the digits' platform, without the few that came through the bad camera."""
+    world = digits_world(seed=0)
+    few = round(SHARE_IN_TRAINING * len(world.training_images))
+    images, classes = world.training_images[few:], world.training_classes[few:]
+    return People.build(images, classes, persons=_names(len(images)), subgroup=False)
+
+
+@lru_cache(maxsize=1)
+def _printed() -> People:
+    images, classes = printed_digits(580, seed=0)
+    return People.build(images, classes, persons=_names(len(images)), subgroup=False)
+
+
+def printed_digits(n: int, *, seed: int) -> tuple[Images, NDArray[np.int64]]:
+    """Return printed digits in Pillow's own typeface, of several sizes, a little turned and moved.
+
+    Parameters
+    ----------
+    n : int
+    seed : int
+
+    Returns
+    -------
+    images : uint8 array, shape (n, 16, 16, 3)
+        Bright on black, as scikit-learn's handwritten ones are.
+    classes : int64 array, shape (n,)
+        0..9 in turn.
+    """
+    from PIL import Image, ImageDraw, ImageFont
+
+    rng = np.random.default_rng(seed)
+    classes = np.arange(n, dtype=np.int64) % len(DIGITS)
+    images = np.empty((n, SIZE, SIZE, 3), np.uint8)
+    for i, c in enumerate(classes.tolist()):
+        canvas = Image.new("L", (SIZE, SIZE))
+        x, y = (SIZE / 2 + rng.uniform(-1, 1, 2)).tolist()
+        font = ImageFont.load_default(int(rng.integers(16, 22)))
+        ImageDraw.Draw(canvas).text((x, y), DIGITS[c], fill=int(rng.integers(180, 256)), font=font, anchor="mm")
+        turned = canvas.rotate(float(rng.uniform(-15, 15)), Image.Resampling.BILINEAR)
+        images[i] = np.asarray(turned)[..., None]
+    return images, classes
+
+
+#: CIFAR-100's class that looks most like each of CIFAR-10's, in their order. It has no cats, no ships, and no birds.
+LOOKALIKES = (
+    "rocket", "streetcar", "butterfly", "leopard", "kangaroo", "wolf", "lizard", "cattle", "whale", "pickup_truck",
+)  # fmt: skip
+
+
+@lru_cache(maxsize=1)
+def _lookalikes() -> People:
+    train = load_cifar100("train")
+    names = train.class_names["fine_label"]
+    said = np.full(len(names), -1, np.int64)
+    said[[names.index(name) for name in LOOKALIKES]] = np.arange(len(LOOKALIKES))
+    classes = said[train.columns["fine_label"]]
+    rows = np.flatnonzero(classes >= 0)
+    return People.build(train.images[rows], classes[rows], persons=_names(len(rows)), subgroup=False)
+
+
+def _names(n: int) -> list[str]:
+    return [f"public-{i:05d}" for i in range(n)]
+
+
+#: Images of a batch of public data, and the steps that few public images get in place of the track's epochs.
+_BATCH = 128
+_STEPS_OF_FEW = {"digits": 300}
+
+
+def _budget_of_epochs(name: str, degree: Degree, track: Track, queries: int, seed: int) -> dict[str, int]:
+    """Return so many public epochs that few images are looked at about as often as many: poor data, not poor training.
+
+    Digits: 300 steps. Elsewhere 1,000, or the track's epochs where these are more.
+    """
+    public = track.people(queries, "public", seed, False).public
+    batches = -(-len(public if public is not None else ()) // _BATCH)
+    least = track.settings["public"].get("public_epochs", 10)
+    return {"public_epochs": max(least, round(_STEPS_OF_FEW.get(name, 1000) / max(batches, 1)))}
+
+
+# --- what was bought ---------------------------------------------------------------------------------------
+
+
+def verdict(bought: Sequence[float], p_values: Sequence[float]) -> str:
+    """Return in one word what the queries did: ``won``, ``lost`` or ``nothing``.
+
+    Parameters
+    ----------
+    bought : sequence of float
+        S − zero-query control, by seed.
+    p_values : sequence of float
+        Of the exact paired McNemar test, by seed.
+
+    Notes
+    -----
+    *Ours*: seeds share their test people, so that their tests are not pooled; more than half must each be below .05 and
+    of the mean's sign.
+    """
+    mean = statistics.fmean(bought)
+    clear = [b for b, p in zip(bought, p_values, strict=True) if p < _BELOW and b * mean > 0]
+    if 2 * len(clear) <= len(bought):
+        return "nothing"
+    return "won" if mean > 0 else "lost"
+
+
+def _summary(cells: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return, for every part, budget and degree, mean and spread over seeds and the verdict."""
+    found = []
+    for part, queries, degree in dict.fromkeys((c["part"], c["queries"], c["degree"]) for c in cells):
+        here = [c for c in cells if (c["part"], c["queries"], c["degree"]) == (part, queries, degree)]
+        done = [c for c in here if "row" in c]
+        line: dict[str, Any] = {"part": part, "queries": queries, "degree": degree, "seeds": len(here)}
+        line |= {"stopped": len(here) - len(done)}
+        if done:
+            bought, p_values = [c["bought"] for c in done], [c["zero_query_mcnemar_p"] for c in done]
+            line |= {
+                "mean": {k: _mean(c["row"][k] for c in done) for k in _KEYS},
+                "bought": statistics.fmean(bought),
+                "bought_standard_deviation": statistics.stdev(bought) if len(bought) > 1 else None,
+                "zero_query_mcnemar_p": p_values,
+                "verdict": verdict(bought, p_values),
+            }
+        found.append(line)
+    return found
+
+
+_KEYS = (
+    "reference_before", "subgroup_before", "subgroup_after", "gap_closed", "zero_query_control", "noise_control",
+    "class_agnostic_control", "abuse_rate", "coverage",
+)  # fmt: skip
+
+
+def _mean(values: Iterable[float | None]) -> float | None:
+    known = [v for v in values if v is not None]
+    return statistics.fmean(known) if known else None
+
+
+def wins_up_to(summary: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Return how poor public data must be before the queries win: the largest share at which they still did.
+
+    Parameters
+    ----------
+    summary : sequence of dict
+        As results hold it.
+
+    Returns
+    -------
+    dict
+        ``shares_tried``, from poor to rich, and ``share``: the largest at which, and at every smaller one that was
+        tried, the verdict is ``won``; None where the queries do not win even at the smallest.
+    """
+    tried = sorted(
+        (DEGREES[s["degree"]].share, s.get("verdict"))
+        for s in summary
+        if s["part"] == "poor" and DEGREES[s["degree"]] == Degree(DEGREES[s["degree"]].share)
+    )
+    share = None
+    for value, said in tried:
+        if said != "won":
+            break
+        share = value
+    return {"shares_tried": [value for value, _ in tried], "share": share}
+
+
+# --- picture -----------------------------------------------------------------------------------------------
+
+_COLOURS = {"subgroup_after": "#0072b2", "zero_query_control": "#d55e00", "noise_control": "#999999"}
+_NAMES = {"subgroup_after": "S with answers", "zero_query_control": "zero-query control", "noise_control": "noise"}
+
+
+def figure(record: Mapping[str, Any]) -> Figure:
+    """Return a picture of one track: S against Q in each regime, and against how poor public data are."""
+    from matplotlib.figure import Figure
+
+    parts = [p for p in record["parts"] if any(c["part"] == p and "row" in c for c in record["cells"])]
+    if not parts:
+        raise ConfigError(f"Expected an action of {record['track']} that did not stop itself, got none.")
+    drawn = Figure(figsize=(4.8 * len(parts), 3.8), layout="constrained")
+    panels = drawn.subplots(1, len(parts), sharey=True, squeeze=False)[0]
+    for panel, part in zip(panels, parts, strict=True):
+        cells = [c for c in record["cells"] if c["part"] == part and "row" in c]
+        places = list(dict.fromkeys(c["degree"] if part == "poor" else c["queries"] for c in cells))
+        at = list(range(len(places))) if part == "poor" else places
+        for key, colour in _COLOURS.items():
+            of = "degree" if part == "poor" else "queries"
+            by_place = [[c["row"][key] for c in cells if c[of] == place] for place in places]
+            _band(panel, at, by_place, colour, _NAMES[key], line=part != "poor")
+        before, reference = (_mean(c["row"][k] for c in cells) for k in ("subgroup_before", "reference_before"))
+        for height, name in ((before, "subgroup before"), (reference, "reference")):
+            panel.axhline(height, color="black", ls=":", lw=0.8)
+            panel.text(at[0], height, name, size=7, va="bottom")
+        if part == "poor":
+            panel.set_xticks(at, places, rotation=40, ha="right", size=7)
+            panel.set(xlabel=f"public data; Q = {cells[0]['queries']}")
+        else:
+            panel.set(xlabel="queries of the pool, Q")
+            panel.set_xlim(left=0)
+        panel.set_title(f"{part}, {record['track']}, ε = {record['epsilon']}", size=10)
+    panels[0].set_ylabel("share of subgroup test people answered rightly")
+    panels[-1].legend(frameon=False, fontsize=8)
+    return drawn
+
+
+def _band(
+    panel: Axes, at: Sequence[float], by_place: Sequence[Sequence[float]], colour: str, name: str, *, line: bool
+) -> None:
+    """Draw means, joined where the axis is one of numbers, with the range over seeds."""
+    mean = [statistics.fmean(v) for v in by_place]
+    low, high = [min(v) for v in by_place], [max(v) for v in by_place]
+    panel.plot(at, mean, "o-" if line else "o", color=colour, label=name, markersize=4)
+    if line:
+        panel.fill_between(at, low, high, color=colour, alpha=0.15)
+    else:
+        panel.vlines(at, low, high, color=colour)
+
+
+# --- the document ------------------------------------------------------------------------------------------
+
+_DOCUMENT = Path(__file__).resolve().parents[1] / "docs" / "what_queries_buy.md"
+_SAID = {"won": "won", "lost": "**lost**", "nothing": "bought nothing that shows"}
+
+
+def tables(found: Sequence[tuple[str, dict[str, Any]]]) -> dict[str, str]:
+    """Return the document's tables by their marks."""
+    curve: list[tuple[object, ...]] = []
+    poor: list[tuple[object, ...]] = []
+    for file, record in found:
+        for line in record["summary"]:
+            here = [
+                c for c in record["cells"] if all(c[k] == line[k] for k in ("part", "queries", "degree")) and "row" in c
+            ]
+            who = f"{record['track']}, {record['people']}"
+            images = next((c["public_images"] for c in here if "public_images" in c), None)
+            first: tuple[object, ...] = (
+                (who, line["degree"], images or "–", line["queries"])
+                if line["part"] == "poor"
+                else (who, line["part"], line["queries"])
+            )
+            into = poor if line["part"] == "poor" else curve
+            into.append((*first, record["epsilon"], *_numbers(line, here), f"`{file}`"))
+    tail = (
+        "ε", "reference / subgroup before", "S", "zero-query control", "bought", "p, each seed", "the queries", "gap "
+        "closed", "noise", "class-agnostic", "abuse", "coverage", "seeds (stopped)", "file",
+    )  # fmt: skip
+    return {
+        "queries-curve": table(("track, people", "regime", "Q", *tail), curve),
+        "queries-poor": table(("track, people", "public data", "images", "Q", *tail), poor),
+        "queries-crossing": table(
+            ("track, people", "shares of the public data tried", "queries win up to", "file"),
+            [
+                (
+                    f"{record['track']}, {record['people']}",
+                    ", ".join(f"{s:.0%}" for s in record["wins_up_to"]["shares_tried"]),
+                    "never" if record["wins_up_to"]["share"] is None else f"{record['wins_up_to']['share']:.0%}",
+                    f"`{file}`",
+                )
+                for file, record in found
+                if record["wins_up_to"]["shares_tried"]
+            ],
+        ),
+    }
+
+
+def _numbers(line: Mapping[str, Any], here: Sequence[dict[str, Any]]) -> tuple[object, ...]:
+    count = f"{line['seeds']} ({line['stopped']})"
+    if not here:
+        return (*["–"] * 5, "action stopped itself", *["–"] * 5, count)
+
+    def shown(key: str) -> str:
+        return told(c["row"][key] for c in here)
+
+    return (
+        f"{line['mean']['reference_before']:.3f} / {line['mean']['subgroup_before']:.3f}",
+        shown("subgroup_after"),
+        shown("zero_query_control"),
+        told(c["bought"] for c in here),
+        ", ".join(f"{p:.2g}" for p in line["zero_query_mcnemar_p"]),
+        _SAID[line["verdict"]],
+        *(shown(k) for k in ("gap_closed", "noise_control", "class_agnostic_control", "abuse_rate", "coverage")),
+        count,
+    )
+
+
+if __name__ == "__main__":
+    # ``python -m benchmarks.what_queries_buy``, with a dot: the document's tables from the result files.
+    _DOCUMENT.write_text(
+        rewritten(_DOCUMENT.read_text(encoding="utf-8"), tables(results("what_queries_buy-*.json"))), encoding="utf-8"
+    )

@@ -1,0 +1,183 @@
+"""Tests of the collective's size: who takes part in tiny actions, their altered copies, and S_ρ against its formula."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from matplotlib.figure import Figure
+
+from benchmarks import collective_size as benchmark
+from benchmarks._tracks import TRACKS, Track
+from benchmarks.collective_size import RHOS, Part, altered, mixed, of_part
+from benchmarks.harm import results, rewritten
+from tests import worlds
+from tests.benchmarks.test_effect import QUICK, people, platform
+from ttca.errors import ConfigError
+from ttca.people import People
+from ttca.row import Row
+
+TINY = Track("tiny", ("scores",), platform, people, {"own": QUICK})
+
+
+def asked(share: float, quota: int, seed: int = 0) -> tuple[People, People]:
+    """Return the tiny track's pool and selection people of which so many take part."""
+    roster = of_part(TINY, Part(share, quota)).people(0, "own", seed, False).roster
+    return roster.pool, roster.selection
+
+
+@pytest.fixture(scope="module")
+def record(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """Return the result of a small grid on the tiny track, as it would be read back from its file."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(TRACKS, "tiny", TINY)
+        patch.setenv("TTCA_CACHE", str(tmp_path_factory.mktemp("cache")))
+        patch.setitem(benchmark._MEANT_FOR, "tiny", 50)
+        arguments = ["--track", "tiny", "--epsilon", "12", "--quotas", "2"]
+        found = benchmark.main([*arguments, "--shares", "0.3", "1", "--seeds", "2"])
+        found["again"] = benchmark.main([*arguments, "--shares", "1", "--seeds", "1"])["cells"]
+    return json.loads(json.dumps(found, allow_nan=False))
+
+
+def test_every_cell_has_an_honest_row_of_those_who_took_part(record: Any) -> None:
+    """Queries are participants times quota, and every row has all its controls."""
+    cells = record["cells"]
+    assert [(c["share"], c["seed"]) for c in cells] == [(0.3, 0), (1, 0), (0.3, 1), (1, 1)]
+    for cell in cells:
+        row = Row(**cell["row"])
+        assert row.queries == cell["images"] == 2 * (cell["members"] + cell["volunteers"])
+        assert cell["bought"] == row.subgroup_after - row.zero_query_control
+    assert [c["members"] for c in cells[:2]] == [28, 95]
+
+
+def test_a_kept_cell_says_the_same_again(record: Any) -> None:
+    """Measured again from what was kept, a cell's S and its S_ρ are the same to the last digit."""
+    (again,) = record["again"]
+    first = record["cells"][1]
+    assert again["participation"] == first["participation"]
+    assert again["row"]["subgroup_after"] == first["row"]["subgroup_after"]
+
+
+def test_participation_runs_from_nobody_to_everybody(record: Any) -> None:
+    """With everybody S_ρ is S and the metrics are the row's; with fewer it lies between, as the formula says."""
+    for cell in record["cells"]:
+        points = dict(zip(RHOS, cell["participation"], strict=False))
+        row = cell["row"]
+        assert points[1.0]["s_rho"] == pytest.approx(row["subgroup_after"], abs=1e-12)
+        assert points[1.0]["worst_group_accuracy"] == row["worst_group_after"]
+        assert points[1.0]["demographic_parity_ratio"] == row["demographic_parity_ratio_after"]
+        for point in cell["participation"]:
+            assert point["s_rho"] == pytest.approx(point["expected"], abs=0.01)
+            assert point["lower"] <= point["s_rho"] <= point["upper"]
+        assert cell["participation"][-1]["rho"] == cell["share"]
+
+
+@settings(max_examples=15, deadline=None)
+@given(st.floats(0.01, 1), st.integers(1, 4), st.integers(0, 5))
+def test_nobody_and_no_copy_has_two_roles(share: float, quota: int, seed: int) -> None:
+    """Whatever the share, each participant has as many images as queries, all different, all in one role."""
+    pool, selection = asked(share, quota, seed)
+    assert not set(pool.persons) & set(selection.persons)
+    assert pool.subgroup.any()
+    assert selection.subgroup.any()
+    for part in (pool, selection):
+        assert set(np.unique(part.persons, return_counts=True)[1].tolist()) == {quota}
+    images = [image.tobytes() for part in (pool, selection) for image in part.images]
+    assert len(set(images)) == len(images)
+
+
+def test_larger_shares_have_the_same_people_and_more() -> None:
+    """Growing a collective keeps who was in it, so that its curve is of one collective."""
+    small, large = (set(np.concatenate([part.persons for part in asked(s, 1)])) for s in (0.2, 0.6))
+    assert small < large
+
+
+def test_copies_are_altered_a_little_and_mirrored_only_where_that_is_allowed() -> None:
+    """The first images are those people have; copies keep class and person, and stay near the image when put back."""
+    crowd = worlds.crowd("copies", 12, 0, seed=3)
+    found = altered(crowd, 3, flip=False, seed=0)
+    assert len(found) == 36
+    assert np.array_equal(found.images[:12], crowd.images)
+    for column in ("classes", "persons", "members", "subgroup"):
+        assert np.array_equal(getattr(found, column), np.tile(getattr(crowd, column), 3))
+    bound = benchmark._BRIGHTER + benchmark._GRAIN
+    for copy, image in zip(found.images[12:].astype(int), np.tile(crowd.images, (2, 1, 1, 1)).astype(int), strict=True):
+        padded = np.pad(image, ((2, 2), (2, 2), (0, 0)), mode="edge")
+        moved = [padded[d : d + 8, r : r + 8] for d in range(5) for r in range(5)]
+        assert min(int(np.abs(copy - m).max()) for m in moved) <= bound
+    mirrored = altered(crowd, 3, flip=True, seed=0)
+    assert not np.array_equal(mirrored.images, found.images)
+
+
+def test_epochs_follow_the_number_of_images() -> None:
+    """Few images are seen more often and many less often, within bounds, and public data keep their own epochs."""
+    digits = TRACKS["digits"]
+    assert [benchmark._settings(digits, "own", n)["epochs"] for n in (4, 420, 4200, 10**6)] == [300, 60, 6, 3]
+    cifar = TRACKS["cifar10-resnet56"]
+    assert benchmark._settings(cifar, "own", 2000)["public_epochs"] == 60
+    assert benchmark._settings(cifar, "public", 2000)["public_epochs"] == 10
+
+
+@given(st.lists(st.tuples(st.integers(-1, 2), st.integers(-1, 2)), min_size=5, max_size=60), st.floats(0, 1))
+@settings(max_examples=20, deadline=None)
+def test_s_rho_comes_to_its_formula(said: list[tuple[int, int]], rho: float) -> None:
+    """The mean over draws is ρS + (1 − ρ)Acc within what a thousand draws allow, for any answers."""
+    before, after = (np.array(column, np.int64) for column in zip(*said, strict=True))
+    classes = np.arange(len(said), dtype=np.int64) % 3
+    found = mixed(before, after, classes, rho, seed=1)
+    share = ((after == classes) != (before == classes)).mean()
+    sigma = (rho * (1 - rho) * share / len(said) / benchmark._DRAWS) ** 0.5
+    assert found["s_rho"] == pytest.approx(found["expected"], abs=5 * sigma + 1e-9)
+    assert 0 <= found["lower"] <= found["upper"] <= 1
+
+
+def test_nonsense_is_refused() -> None:
+    """Shares and quotas out of range, no seed, and a regime that is not there are sentences."""
+    for share, quota in ((0.0, 1), (1.5, 1), (0.5, 0)):
+        with pytest.raises(ConfigError, match="Expected a share in"):
+            Part(share, quota)
+    with pytest.raises(ConfigError, match="1 seed or more"):
+        benchmark.main(["--seeds", "0"])
+    with pytest.raises(ConfigError, match="Expected a regime among own for digits"):
+        benchmark.main(["--regime", "public"])
+
+
+def test_stopped_seeds_are_counted_and_pictures_need_one_that_acted(record: Any) -> None:
+    """A share at which every action stopped itself is a line without numbers as wide as the others."""
+    cells = [{**record["cells"][0], "share": 0.01, "failed": "Expected more."}]
+    del cells[0]["row"]
+    both = {**record, "cells": [*record["cells"], *cells]}
+    text = benchmark.tables([("x.json", {**both, "summary": benchmark._summary(both["cells"])})])["size-grid"]
+    assert "action stopped itself" in text.splitlines()[-1]
+    assert len({line.count("|") for line in text.splitlines()}) == 1
+    with pytest.raises(ConfigError, match="did not stop itself"):
+        benchmark.figure({**record, "cells": cells})
+
+
+def test_the_picture_has_its_axes_named(record: Any) -> None:
+    """Who takes part and who applies δ stand on labelled axes."""
+    drawn = benchmark.figure(record)
+    assert isinstance(drawn, Figure)
+    assert [a.get_xlabel() for a in drawn.axes] == [
+        "share of the subgroup that takes part", "share of the subgroup that applies δ, ρ"
+    ]  # fmt: skip
+
+
+def test_the_page_takes_its_tables_from_results_alone(record: Any) -> None:
+    """Every share and quota is a line between the marks, the same again and again."""
+    document = benchmark._DOCUMENT.read_text(encoding="utf-8")
+    written = benchmark.tables([("collective_size-tiny.json", record)])
+    full = rewritten(document, written)
+    assert full.count("`collective_size-tiny.json`") == 2
+    assert full.count("| tiny, dev-test, own | 100%, 2 |") == len(RHOS)
+    assert rewritten(full, written) == full
+
+
+def test_the_page_is_up_to_date() -> None:
+    """No table of docs/collective_size.md was written by hand or is out of date."""
+    document = benchmark._DOCUMENT.read_text(encoding="utf-8")
+    assert rewritten(document, benchmark.tables(results("collective_size-*.json"))) == document

@@ -1,0 +1,201 @@
+"""Tests of what queries buy: tiny actions in every part, public data made poorer as stated, and verdicts in words."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from matplotlib.figure import Figure
+
+from benchmarks import what_queries_buy as benchmark
+from benchmarks._cells import CellKey
+from benchmarks._tracks import TRACKS, Cell, Track
+from benchmarks.harm import results, rewritten
+from benchmarks.what_queries_buy import Degree, poorer, printed_digits, verdict, wins_up_to
+from tests.benchmarks.test_effect import QUICK, people, platform
+from ttca.errors import ConfigError
+from ttca.people import People
+from ttca.row import Row
+
+TINY = Track("tiny", ("scores",), platform, people, {"own": QUICK, "public": QUICK})
+
+
+def public_of(cell: Cell) -> People:
+    """Return a cell's public people, who must be there."""
+    assert cell.public is not None
+    return cell.public
+
+
+@pytest.fixture(scope="module")
+def record(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """Return the result of all parts on the tiny track, as it would be read back from its file."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(TRACKS, "tiny", TINY)
+        patch.setenv("TTCA_CACHE", str(tmp_path_factory.mktemp("cache")))
+        patch.setattr(
+            benchmark, "quick_key", lambda track, q, seed: CellKey(track, "public", "scores", q, (6, 12), seed)
+        )
+        patch.setattr(benchmark, "_STEPS", 10)
+        patch.setitem(benchmark._STEPS_OF_FEW, "tiny", 8)
+        arguments = ["--track", "tiny", "--epsilon", "12", "--degrees", "share-100", "share-10", "wrong-60"]
+        found = benchmark.main(
+            [*arguments, "--part", "own", "public", "poor", "--queries", "60", "150", "--seeds", "2"]
+        )
+        again = benchmark.main([*arguments, "--part", "poor", "--queries", "150", "--seeds", "1"])
+    found["again"] = again["cells"]
+    return json.loads(json.dumps(found, allow_nan=False))
+
+
+def test_every_part_has_honest_rows_of_the_budgets_asked_for(record: Any) -> None:
+    """Curves have each budget, the poor part the largest with each degree, and every row has all its controls."""
+    cells = record["cells"]
+    assert [(c["part"], c["queries"], c["degree"]) for c in cells if c["seed"] == 0] == [
+        ("own", 60, "share-100"), ("own", 150, "share-100"), ("public", 60, "share-100"), ("public", 150, "share-100"),
+        ("poor", 150, "share-100"), ("poor", 150, "share-10"), ("poor", 150, "wrong-60"),
+    ]  # fmt: skip
+    for cell in cells:
+        row = Row(**cell["row"])
+        assert (row.queries, row.epsilon, row.seed) == (cell["queries"], 12, cell["seed"])
+        assert row.regime == ("own" if cell["part"] == "own" else "public")
+        assert cell["bought"] == row.subgroup_after - row.zero_query_control
+    assert [c["public_images"] for c in cells if c["part"] == "poor"] == [100, 10, 100] * 2
+
+
+def test_a_kept_cell_says_the_same_again(record: Any) -> None:
+    """Read back from the cache, an action's shares are the same to the last digit."""
+    first = [c for c in record["cells"] if c["part"] == "poor" and c["seed"] == 0]
+    for one, other in zip(first, record["again"], strict=True):
+        clocks = {"seconds", "peak_rss_mb"}
+        assert {k: v for k, v in one["row"].items() if k not in clocks} == {
+            k: v for k, v in other["row"].items() if k not in clocks
+        }
+
+
+def test_public_data_are_as_poor_as_stated() -> None:
+    """So many are left, so many labels are another class's, and everybody else of the cell stays who they were."""
+    whole = people(150, "public", 0, False)
+    cell = poorer(TINY, Degree(0.5, 0.4)).people(150, "public", 0, False)
+    public, known = public_of(cell), public_of(whole)
+    truth = {image.tobytes(): c for image, c in zip(known.images, known.classes.tolist(), strict=True)}
+    differ = [c != truth[image.tobytes()] for image, c in zip(public.images, public.classes.tolist(), strict=True)]
+    assert len(public) == len(known) // 2
+    assert sum(differ) == round(0.4 * len(public))
+    assert cell.roster.pool.digest() == whole.roster.pool.digest()
+    assert cell.test.digest() == whole.test.digest()
+    assert public_of(poorer(TINY, Degree()).people(150, "public", 0, False)).digest() == known.digest()
+
+
+def test_digits_have_public_data_of_their_own() -> None:
+    """The digits' public data are sharp, are nobody's of the cell, and the camera shows them as the subgroup's."""
+    cell = poorer(TRACKS["digits"], Degree(0.1)).people(70, "public", 0, False)
+    public = public_of(cell)
+    assert cell.views is not None
+    assert len(public) == len(cell.views) == 58
+    assert (public.images.min(axis=(1, 2, 3)) == 0).all()
+    # A light veil lies over everything that the subgroup's camera shows.
+    assert cell.views.images.min() > 20
+    assert np.array_equal(cell.views.classes, public.classes)
+    exam = {image.tobytes() for image in cell.test.images}
+    assert not exam & {image.tobytes() for image in public.images}
+
+
+def test_printed_digits_are_another_domain_of_the_same_kind() -> None:
+    """They are bright on black, all ten in turn, no two alike, and the same for the same seed."""
+    images, classes = printed_digits(40, seed=3)
+    assert images.shape == (40, 16, 16, 3)
+    assert classes.tolist() == [*range(10)] * 4
+    assert len({image.tobytes() for image in images}) == 40
+    assert (images[:, 0, 0] < 60).all()
+    assert (images.max(axis=(1, 2, 3)) > 120).all()
+    assert np.array_equal(printed_digits(40, seed=3)[0], images)
+    cell = poorer(TRACKS["digits"], Degree(domain="other")).people(70, "public", 0, False)
+    assert np.array_equal(public_of(cell).images[:40], printed_digits(580, seed=0)[0][:40])
+
+
+def test_domains_and_tracks_that_are_not_there_are_refused() -> None:
+    """A track without public data, or without a known other domain, is no track to make poorer."""
+    with pytest.raises(ConfigError, match="whose other domain is known, got tiny"):
+        poorer(TINY, Degree(domain="other"))
+    with pytest.raises(ConfigError, match="Expected a track with public data, or digits, got tiny"):
+        poorer(replace(TINY, settings={"own": QUICK}), Degree())
+    with pytest.raises(ConfigError, match="1 seed or more"):
+        benchmark.main(["--seeds", "0"])
+
+
+def test_few_images_are_looked_at_about_as_often_as_many() -> None:
+    """A tenth of the public data is trained on for more epochs, never for fewer than the track's own."""
+    epochs = [
+        benchmark._budget_of_epochs("digits", d, poorer(TRACKS["digits"], d), 70, 0)["public_epochs"]
+        for d in (Degree(), Degree(0.3), Degree(0.01))
+    ]
+    assert epochs == [60, 150, 300]
+
+
+@given(st.lists(st.tuples(st.floats(-1, 1), st.floats(0, 1)), min_size=1, max_size=6))
+def test_a_verdict_needs_more_than_half_of_the_seeds(found: list[tuple[float, float]]) -> None:
+    """What won has a positive mean and more than half of its seeds clear; turned round it has lost."""
+    bought, p_values = [b for b, _ in found], [p for _, p in found]
+    said = verdict(bought, p_values)
+    clear = sum(p < 0.05 for p in p_values)
+    if said != "nothing":
+        assert 2 * clear > len(found)
+        assert (sum(bought) > 0) == (said == "won")
+    turned = {"won": "lost", "lost": "won", "nothing": "nothing"}
+    assert verdict([-b for b in bought], p_values) == turned[said]
+
+
+def test_the_crossing_is_the_largest_share_below_which_queries_always_win() -> None:
+    """A win above a share at which they did not win is no crossing, and wrong labels are no share."""
+    lines = [
+        {"part": "poor", "degree": name, "verdict": said}
+        for name, said in {
+            "share-1": "won", "share-3": "won", "share-10": "nothing", "share-30": "won", "wrong-40": "won"
+        }.items()
+    ]  # fmt: skip
+    assert wins_up_to(lines) == {"shares_tried": [0.01, 0.03, 0.1, 0.3], "share": 0.03}
+    assert wins_up_to([*lines[1:2], {"part": "poor", "degree": "share-1"}])["share"] is None
+    assert wins_up_to([])["share"] is None
+
+
+def test_an_action_that_stopped_itself_is_a_line_without_numbers(record: Any) -> None:
+    """Stopped seeds are counted beside those that acted; where all stopped, the table says so."""
+    cells = [{"part": "own", "queries": 9, "degree": "share-100", "seed": 0, "failed": "Expected more."}]
+    summary = benchmark._summary([*record["cells"], *cells])
+    assert summary[-1] == {"part": "own", "queries": 9, "degree": "share-100", "seeds": 1, "stopped": 1}
+    text = benchmark.tables([("x.json", {**record, "summary": summary})])["queries-curve"]
+    lines = text.splitlines()
+    assert "action stopped itself" in lines[-1]
+    assert len({line.count("|") for line in lines}) == 1
+    with pytest.raises(ConfigError, match="did not stop itself"):
+        benchmark.figure({**record, "cells": cells})
+
+
+def test_the_picture_has_a_panel_for_each_part(record: Any) -> None:
+    """Budgets and degrees of public data stand on labelled axes, with the control in each panel."""
+    drawn = benchmark.figure(record)
+    assert isinstance(drawn, Figure)
+    assert [a.get_xlabel() for a in drawn.axes] == ["queries of the pool, Q"] * 2 + ["public data; Q = 150"]
+    for panel in drawn.axes:
+        assert "zero-query control" in panel.get_legend_handles_labels()[1]
+
+
+def test_the_page_takes_its_tables_from_results_alone(record: Any) -> None:
+    """Every part's lines come between the marks, the same again and again."""
+    document = benchmark._DOCUMENT.read_text(encoding="utf-8")
+    written = benchmark.tables([("what_queries_buy-tiny.json", record)])
+    full = rewritten(document, written)
+    assert full.count("`what_queries_buy-tiny.json`") == 4 + 3 + 1
+    assert rewritten(full, written) == full
+
+
+def test_the_page_is_up_to_date() -> None:
+    """No table of docs/what_queries_buy.md was written by hand or is out of date."""
+    document: str = benchmark._DOCUMENT.read_text(encoding="utf-8")
+    found = results("what_queries_buy-*.json", Path(benchmark.__file__).parent / "results")
+    assert rewritten(document, benchmark.tables(found)) == document
