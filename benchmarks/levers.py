@@ -9,7 +9,8 @@ train the platform take part, and α of the women it is tested on:
 - ``planting`` (Gauthier, Bach, Jordan 2025, arXiv 2502.04879, *published*): a signal, here a rare number of working
   hours, is tied to the favourable label; those who take part and have that label show it later. *Feature-label*:
   all who take part report signal and label. *Feature-only*: those who have the label report the signal, nobody lies
-  about the label. That a collective of people with the favourable label uses it for itself is *ours*.
+  about the label; that the others stay where they are, also at the signal, is *ours*, and so is that a collective of
+  people with the favourable label uses it for itself.
 - ``perturbation`` at test time, carried over to rows of a table (*ours*): members ask the platform about their own
   records, train a logistic regression on the answers (labels), and look for the one change per class, of two columns
   that people describe their job with, that helps most of them. The budget is stated beforehand. The platform does
@@ -197,6 +198,21 @@ class _World:
         low, high = self.settings.signals
         return min(range(low, high + 1), key=lambda value: int((hours == value).sum()))
 
+    def moved(self, table: Table, reported: Mapping[int, Floats | float], acting: Flags) -> float | None:
+        """Return by how many hours those who act change what they report, on average; None where nobody does.
+
+        ``reported`` are the hours of each label's people once they act; who has a label that is not there changes
+        nothing.
+        """
+        hours = table.numbers[:, self._hours]
+        by_label = [(table.labels == label, np.abs(value - hours)) for label, value in reported.items()]
+        far = sum((np.where(those, distance, 0.0) for those, distance in by_label), np.zeros(len(hours)))
+        return float(far[acting].mean()) if acting.any() else None
+
+    def hours_after(self, table: Table, change: _Change) -> Floats:
+        """Return the hours of people who all make one change; nobody works fewer than 1 or more than 99."""
+        return np.clip(table.numbers[:, self._hours] + change.hours, 1, 99)
+
     def most_hours(self) -> int:
         """Return the budget of a perturbation in whole hours."""
         return int(self.settings.budget * self.encoding.scale[self._hours])
@@ -207,9 +223,9 @@ class _World:
         return [_Change(h, j) for h in range(-most, most + 1) for j in (-1, *self.encoding.kept[self._job].tolist())]
 
     def changed(self, table: Table, change: _Change) -> Floats:
-        """Return features of people who all make one change; nobody works fewer than 1 or more than 99 hours."""
+        """Return features of people who all make one change."""
         numbers, categories = table.numbers.copy(), table.categories
-        numbers[:, self._hours] = np.clip(numbers[:, self._hours] + change.hours, 1, 99)
+        numbers[:, self._hours] = self.hours_after(table, change)
         if change.job >= 0:
             categories = categories.copy()
             categories[:, self._job] = change.job
@@ -311,11 +327,13 @@ def _planted(
     showing = acting & (test.labels == 1)
     unplanted = np.asarray(platform.predict(shown), np.int64)
     said = np.where(showing, unplanted, np.asarray(platform.predict(world.seen), np.int64))
+    # The signal has no budget: it is as far away as it is.
+    later = {"changed_at_test": int(showing.sum()), "hours_moved": world.moved(test, {1: float(signal)}, showing)}
     found: dict[str, dict[str, Any]] = {
         "control: the signal, which nobody planted": {
             **_measured(test, said, acting, unplanted, unplanted),
             "changed_records": 0,
-            "changed_at_test": int(showing.sum()),
+            **later,
         }
     }
     for kind in ("feature-only", "feature-label"):
@@ -330,7 +348,7 @@ def _planted(
             **_measured(test, np.where(showing, everybody, as_they_are), acting, everybody, everybody),
             "changed_records": int(signalled.sum()),
             "false_labels": int((labels != train.labels).sum()),
-            "changed_at_test": int(showing.sum()),
+            **later,
         }
         idle = _measured(test, as_they_are, acting, None, None)
         found[f"{kind}, nobody shows the signal"] = {
@@ -381,6 +399,10 @@ def _perturbed(
     def by_class(said: Mapping[int, Integers]) -> Integers:
         return np.where(acting, np.where(test.labels == 1, said[1], said[0]), as_they_are)
 
+    def far(changes: Mapping[int, _Change]) -> dict[str, float | None]:
+        after = {label: world.hours_after(test, change) for label, change in changes.items()}
+        return {"hours_moved": world.moved(test, after, acting)}
+
     facts = {
         "changed_records": 0,
         "queries": int(members.sum()),
@@ -390,12 +412,15 @@ def _perturbed(
     }
     wrong = {0: learned[1], 1: learned[0]}
     return {
-        "perturbation at test time": {**_measured(test, by_class(learned), acting, learned[1], learned[1]), **facts},
+        "perturbation at test time": {
+            **_measured(test, by_class(learned), acting, learned[1], learned[1]), **facts, **far(chosen),
+        },
         "control: the other class's change": {
-            **_measured(test, by_class(wrong), acting, learned[1], learned[1]), **facts,
+            **_measured(test, by_class(wrong), acting, wrong[1], wrong[1]), **facts,
+            **far({0: chosen[1], 1: chosen[0]}),
         },
         "control: a random change of that size": {
-            **_measured(test, by_class(noise), acting, noise[1], noise[1]), **facts,
+            **_measured(test, by_class(noise), acting, noise[1], noise[1]), **facts, **far(random),
         },
     }  # fmt: skip
 
@@ -520,6 +545,7 @@ _WHOM = {
     "abuse_by_reference": "abuse by the reference",
     "changed_records": "records changed",
     "changed_at_test": "changed later",
+    "hours_moved": "hours moved, mean",
 }
 
 
@@ -529,6 +555,8 @@ def _cell(row: Mapping[str, Any], key: str) -> str:
     mean, spread = row["mean"][key], row["standard_deviation"][key]
     if key.startswith("changed"):
         return f"{mean:.0f}"
+    if key == "hours_moved":
+        return f"{mean:.1f}"
     return f"{mean:.3f}" + ("" if spread is None else f" ± {spread:.3f}")
 
 

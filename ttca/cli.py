@@ -419,6 +419,7 @@ def report_records(
     as_json: JsonOption = False,
 ) -> None:
     """Write a collective's report for `ttca aggregate`: its members' records as its strategy would leave them."""
+    from ttca.errors import ConfigError
     from ttca.training_time.aggregator import write_report
     from ttca.training_time.records import TEMPLATE, read_strategy, report_of
 
@@ -428,6 +429,11 @@ def report_records(
         if as_json:
             _emit({"file": str(file)}, True, "")
         return
+    if out.exists():
+        raise ConfigError(
+            f"Expected a new file for the report, got {out}, which exists already. Choose another with --out, or "
+            "delete it if it is an older report."
+        )
     known = read_strategy(file)
     told = report_of(known)
     write_report(out, told)

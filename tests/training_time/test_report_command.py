@@ -254,3 +254,41 @@ def test_a_report_with_a_wrong_digest_is_refused(tmp_path: Path) -> None:
     (tmp_path / "r.json").write_text(json.dumps(told | {"names": 3}), encoding="utf-8")
     with pytest.raises(DataError, match="digest of names"):
         read_report(tmp_path / "r.json")
+
+
+@pytest.mark.parametrize("victim", ["north.csv", "north.toml"])
+def test_a_report_never_takes_the_place_of_a_file(tmp_path: Path, ttca: Command, victim: str) -> None:
+    """Members' records, the strategy or an older report under the name of the report stay as they are."""
+    strategy = _write(tmp_path)
+    before = (tmp_path / victim).read_bytes()
+    status, out, err = ttca("report-records", strategy, "--out", tmp_path / victim)
+    assert (status, out) == (1, "")
+    assert "Expected a new file for the report" in err
+    assert (tmp_path / victim).read_bytes() == before
+
+
+def test_an_error_stays_short_however_wrong_the_table_is(tmp_path: Path) -> None:
+    """Ten thousand faults with cells of ten thousand letters are a count and a few short examples."""
+    rows = "age,trees,heat,advice\n" + f"1,{'x' * 10_000},low,roofs\n" * 5_000 + "1,few\n" * 5_000
+    _write(tmp_path, rows=rows)
+    with pytest.raises(DataError, match="and 9995 more") as caught:
+        read_records(tmp_path / "north.csv", NAMES)
+    assert len(str(caught.value)) < 1_000
+
+
+def test_a_table_with_semicolons_is_told_so(tmp_path: Path) -> None:
+    """What many spreadsheets save as CSV is recognised, and the sentence says what to do."""
+    _write(tmp_path, rows="age;trees;heat;advice\n40;few;low;roofs\n")
+    with pytest.raises(DataError, match="Save it with commas"):
+        read_records(tmp_path / "north.csv", NAMES)
+
+
+def test_a_path_that_cannot_be_one_is_a_sentence(tmp_path: Path) -> None:
+    """A home of nobody, and a name that no file can have, are errors of the file that states them."""
+    strategy = _write(tmp_path)
+    text = strategy.read_text(encoding="utf-8")
+    strategy.write_text(text.replace('"north.csv"', '"~nobody-here/m.csv"'), encoding="utf-8")
+    with pytest.raises(ConfigError, match="Write it in full"):
+        read_strategy(strategy)
+    with pytest.raises(DataError, match="Expected a CSV file"):
+        read_records(Path("a\0b.csv"), NAMES)

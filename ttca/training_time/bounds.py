@@ -314,7 +314,8 @@ def unplanting_bound(
     -----
     *Published* (arXiv 2502.04879): δ̃ = δ/(2 + 6#X̃), own mass as in :func:`planting_bound`, resistance
     P(x, y*) − P(x, ŷ_x) + 2R(n − n_e) + 2R(N − n), estimated on the n − n_e others, for whom ŷ is a fixed label. That a
-    label fixed beforehand is the case n_e = 0 is *derived*.
+    label fixed beforehand is the case n_e = 0 is *derived*. That the share of the last step may be counted on the
+    estimators as well is not proved here: the cells that are counted depend on ŷ, and ŷ on them.
     """
     _is(strategy, Unplanting, "unplanting")
     before = strategy.domain.counts(counts)
@@ -864,6 +865,7 @@ def shared_unplanting_bound(
     event beyond the single bound's, because they are about the very records the platform trains on: δ̃ = δ/(2 + 6#X̃).
     *full* estimates each other's part from D_m and pays for it with two events more per cell and collective,
     counted as six: δ̃ = δ/(2 + 6#X̃·M). There the strategies of others must not have been chosen by these records.
+    As for :func:`unplanting_bound`, it is not proved that the share may be counted on the estimators as well.
     """
     _is(strategy, Unplanting, "unplanting")
     before = strategy.domain.counts(counts)

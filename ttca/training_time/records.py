@@ -65,6 +65,8 @@ target = "retrofits"             # the label to plant; for unplanting the one to
 
 #: Faults of a table that one error names.
 _NAMED = 5
+#: Characters of a cell that an error shows.
+_SHOWN = 40
 
 
 @dataclass(frozen=True)
@@ -157,7 +159,10 @@ def read_strategy(path: Path | str) -> StrategyFile:
             f"Expected a label that is no feature in {path}, got {names.label!r} for both. Leave it out of [features]."
         )
     strategy = _strategy(told, names, path)
-    records = path.parent / Path(_text(collective, "records", "collective", path)).expanduser()
+    try:
+        records = path.parent / Path(_text(collective, "records", "collective", path)).expanduser()
+    except RuntimeError as error:  # Somebody's home that is not there.
+        raise ConfigError(f"Expected collective.records in {path} as a path, got: {error}. Write it in full.") from None
     return StrategyFile(_text(collective, "name", "collective", path), records, names, strategy)
 
 
@@ -270,7 +275,9 @@ def read_records(path: Path, names: Names) -> Integers:
     wanted = [*names.features, names.label]
     known = [*names.features.values(), names.labels]
     numbers = [{value: i for i, value in enumerate(values)} for values in known]
+    # Only those that are named: a table of the wrong kind has one in every cell.
     faults: list[str] = []
+    faulty = 0
     rows: list[list[int]] = []
     try:
         # A spreadsheet's CSV may begin with a mark that is no part of the first column's name.
@@ -280,21 +287,27 @@ def read_records(path: Path, names: Names) -> Integers:
             twice = sorted({name for name in wanted if head.count(name) > 1})
             missing = [name for name in wanted if name not in head]
             if missing or twice:
+                commas = len(head) == 1 and ";" in head[0]
+                cure = "Save it with commas between the columns." if commas else "Correct its first line."
                 raise DataError(
-                    f"Expected the columns {wanted} once each in {path}, got {head}: "
-                    f"{missing or twice} {'are missing' if missing else 'come twice'}. Correct its first line."
+                    f"Expected the columns {wanted} once each in {path}, got {[name[:_SHOWN] for name in head]}: "
+                    f"{missing or twice} {'are missing' if missing else 'come twice'}. {cure}"
                 )
             places = [head.index(name) for name in wanted]
             for line in lines:
                 if not line:
                     continue
                 if len(line) != len(head):
-                    faults.append(f"line {lines.line_num} has {len(line)} cells instead of {len(head)}")
+                    faulty += 1
+                    if len(faults) < _NAMED:
+                        faults.append(f"line {lines.line_num} has {len(line)} cells instead of {len(head)}")
                     continue
                 cells = [line[place].strip() for place in places]
                 wrong = [i for i, cell in enumerate(cells) if cell not in numbers[i]]
+                faulty += len(wrong)
                 faults += [
-                    f"line {lines.line_num}, {wanted[i]}: {cells[i]!r}{_nearest(cells[i], known[i])}" for i in wrong
+                    f"line {lines.line_num}, {wanted[i]}: {cells[i][:_SHOWN]!r}{_nearest(cells[i][:_SHOWN], known[i])}"
+                    for i in wrong[: _NAMED - len(faults)]
                 ]
                 if not wrong:
                     rows.append([of[cell] for of, cell in zip(numbers, cells, strict=True)])
@@ -302,12 +315,12 @@ def read_records(path: Path, names: Names) -> Integers:
         raise DataError(
             f"Expected the members' records at {path}, got no file. Put it there, or correct collective.records."
         ) from None
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
+    except (OSError, ValueError, csv.Error) as error:  # A path may hold what no path can.
         raise DataError(f"Expected a CSV file in UTF-8 at {path}, got: {error}. Save it again as CSV.") from None
-    if faults:
-        more = f"; and {len(faults) - _NAMED} more" if len(faults) > _NAMED else ""
+    if faulty:
+        more = f"; and {faulty - _NAMED} more" if faulty > _NAMED else ""
         raise DataError(
-            f"Expected in {path} only values that the strategy's file names, got {'; '.join(faults[:_NAMED])}{more}. "
+            f"Expected in {path} only values that the strategy's file names, got {'; '.join(faults)}{more}. "
             "Correct them, or name the values in [features] and [label]."
         )
     if not rows:
