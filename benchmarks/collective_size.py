@@ -365,7 +365,7 @@ def _summary(cells: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
             line[key] = statistics.fmean(values) if values else None
             line[f"{key}_standard_deviation"] = statistics.stdev(values) if len(values) > 1 else None
         if done:
-            line["verdict"] = verdict([c["bought"] for c in done], [c["zero_query_mcnemar_p"] for c in done])
+            line["verdict"] = verdict([c["bought"] for c in done], [c["zero_query_mcnemar_p"] for c in done], len(here))
         lines.append(line)
     return lines
 

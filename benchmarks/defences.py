@@ -30,7 +30,7 @@ from benchmarks._detectors import Prada, Stateful, area_under_curve, encode, exp
 from benchmarks._tracks import Cell
 from benchmarks.transfer import quick_key
 from ttca.answers import Answers
-from ttca.data.cameras import bad_camera
+from ttca.data.cameras import bad_camera, soft_focus
 from ttca.demo.world import CAMERA, SHARE_IN_TRAINING, DigitsWorld, digits_world
 from ttca.errors import ActionError, ConfigError
 from ttca.images import Images
@@ -413,13 +413,28 @@ def _history(seen: _Seen) -> dict[str, Images]:
     public, views = seen.cell.public, seen.cell.views
     if public is None or views is None:
         raise ConfigError(f"Expected public data of both groups, got none for {seen.key.track}. Use the regime public.")
-    return {"reference": public.images, "subgroup": views.images}
+    # The views are public images too: who stands among them would be in the history twice, sharp and soft.
+    shown = {image.tobytes() for image in views.images}
+    sharp = public.images[: 2 * _HISTORY]
+    apart = np.array([soft.tobytes() not in shown for soft in soft_focus(sharp)], np.bool_)
+    return {"reference": sharp[apart], "subgroup": views.images}
+
+
+def _one_camera(people: People) -> People:
+    """Return everybody once, every other one of those with two pictures through the subgroup's camera."""
+    twice = np.intersect1d(people.persons[people.subgroup], people.persons[~people.subgroup])
+    sharp_only, soft_only = (np.isin(people.persons, twice[start::2]) for start in (0, 1))
+    return people[np.where(people.subgroup, ~sharp_only, ~soft_only)]
 
 
 def _streams(seen: _Seen, plan: Plan, pool: _Pictures, rng: np.random.Generator) -> dict[str, list[_Pictures]]:
     """Return the streams to tell apart, by what they are; none is longer than the pool's."""
     platform, epsilon = seen.platform, plan.epsilons[0]
     people = _first(seen.test, plan.people)
+    if seen.key.track != "digits":
+        # A person has one camera: the two pictures of one photograph would be near-copies that no honest stream has.
+        # Digits are too few to be halved, and their bad camera leaves nothing that is near.
+        people = _one_camera(_first(seen.test, 2 * plan.people))
     groups = {
         "reference": _Pictures.of(platform, people[~people.subgroup].images),
         "subgroup": _Pictures.of(platform, people[people.subgroup].images),
@@ -433,8 +448,12 @@ def _streams(seen: _Seen, plan: Plan, pool: _Pictures, rng: np.random.Generator)
     with_delta = _Pictures.of(platform, seen.sets[epsilon].apply(own.images, own.classes))
     verification = seen.cell.roster.verification
     members = verification[verification.subgroup]
-    tested = [seen.sets[e].apply(members.images, members.classes) for e in seen.key.epsilons]
-    verified = _Pictures.of(platform, np.concatenate([members.images, *tested]))
+    # What was really paid for: the audit of both groups, and the tests down to the first failure.
+    tested = [
+        seen.sets[test.epsilon].apply(members.images, members.classes) for test in seen.found.action.verify().tests
+    ]
+    verified = _Pictures.of(platform, np.concatenate([verification.images, *tested]))
+    verified = verified[rng.permutation(len(verified))]
     roster = seen.cell.roster
     share = float(np.concatenate([roster.pool.subgroup, roster.selection.subgroup]).mean())
 
@@ -456,7 +475,11 @@ def _streams(seen: _Seen, plan: Plan, pool: _Pictures, rng: np.random.Generator)
         "pool, each key": _dealt(pool, _KEYS),
         # Members ask at the same time: in what order, chance decides.
         "pool, all keys": drawn(pool, len(pool)),
-        "verification, all keys": [verified],
+        # In parts as long as the pool: a detector of streams alarms more often on a longer one.
+        "verification, all keys": [
+            verified[start : start + len(pool)] for start in range(0, len(verified) - len(pool) + 1, len(pool))
+        ]
+        or [verified],
         "submissions with δ, each key": _dealt(with_delta, _KEYS),
         "submissions with δ, all keys": drawn(with_delta, len(pool)),
         "one person's Square attack": _alone(seen, epsilon, rng),

@@ -643,6 +643,14 @@ def _epsilon(found: Sequence[_Found], options: argparse.Namespace) -> dict[str, 
         }
         for name in ATTACKS
     }
+    # The same people and wrong classes as the attacks', beside the row's own.
+    few = max(min(options.abused, options.attacked), 1)
+    same = np.concatenate([f.pooled["abuse"][:few] for f in found])
+    pooled_abuse = {
+        "success": float(same.mean()),
+        "people": len(same),
+        "everybody": float(np.mean([row["abuse_rate"] for row in rows])),
+    }
     return {
         "pooled_paid": {part: [row[f"queries_{part}"] for row in rows] for part in parts},
         "on_attacked_people": {
@@ -655,7 +663,7 @@ def _epsilon(found: Sequence[_Found], options: argparse.Namespace) -> dict[str, 
         "comparisons": comparisons,
         "break_even": _headline(comparisons),
         "days": _days(together, options.quota),
-        "abuse": {"pooled": {"success": float(np.mean([row["abuse_rate"] for row in rows]))}, **abuse},
+        "abuse": {"pooled": pooled_abuse, **abuse},
         "cells": [f.cell for f in found],
     }
 
@@ -1027,11 +1035,12 @@ def _controls_table(records: Mapping[str, Mapping[str, Any]]) -> list[str]:
         paid = " + ".join(", ".join(map(str, sorted(set(v)))) for v in result["pooled_paid"].values())
         alone = ", ".join(f"{_NAMES[a]} {abuse[a]['success']:.3f}" for a in ATTACKS)
         p = ", ".join(f"{v:.2g}" for v in everybody["mcnemar_p"])
-        cells = (paid, three(everybody), three(some), p, f"{abuse['pooled']['success']:.3f}", alone, f"`{name}`")
+        pooled = f"{abuse['pooled']['success']:.3f} / {abuse['pooled']['everybody']:.3f}"
+        cells = (paid, three(everybody), three(some), p, pooled, alone, f"`{name}`")
         lines.append((where, *cells))
     head = ("track, people", "paid: pool + audit + verification", "all: before / pooled / zero-query / noise",
-            "attacked people: the same", "pooled against zero-query, p by seed", "abuse rate, pooled",
-            "alone, towards a wrong class", "file")  # fmt: skip
+            "attacked people: the same", "pooled against zero-query, p by seed",
+            "abuse, pooled: the same people / everybody", "alone, towards a wrong class", "file")  # fmt: skip
     return _grid(head, lines)
 
 

@@ -380,7 +380,7 @@ def _budget_of_epochs(name: str, degree: Degree, track: Track, queries: int, see
 # --- what was bought ---------------------------------------------------------------------------------------
 
 
-def verdict(bought: Sequence[float], p_values: Sequence[float]) -> str:
+def verdict(bought: Sequence[float], p_values: Sequence[float], seeds: int) -> str:
     """Return in one word what the queries did: ``won``, ``lost`` or ``nothing``.
 
     Parameters
@@ -389,6 +389,8 @@ def verdict(bought: Sequence[float], p_values: Sequence[float]) -> str:
         S − zero-query control, by seed.
     p_values : sequence of float
         Of the exact paired McNemar test, by seed.
+    seeds : int
+        All that were tried: one whose action stopped itself has won nothing.
 
     Notes
     -----
@@ -397,7 +399,7 @@ def verdict(bought: Sequence[float], p_values: Sequence[float]) -> str:
     """
     mean = statistics.fmean(bought)
     clear = [b for b, p in zip(bought, p_values, strict=True) if p < _BELOW and b * mean > 0]
-    if 2 * len(clear) <= len(bought):
+    if 2 * len(clear) <= seeds:
         return "nothing"
     return "won" if mean > 0 else "lost"
 
@@ -417,7 +419,7 @@ def _summary(cells: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
                 "bought": statistics.fmean(bought),
                 "bought_standard_deviation": statistics.stdev(bought) if len(bought) > 1 else None,
                 "zero_query_mcnemar_p": p_values,
-                "verdict": verdict(bought, p_values),
+                "verdict": verdict(bought, p_values, len(here)),
             }
         found.append(line)
     return found

@@ -141,13 +141,15 @@ def test_few_images_are_looked_at_about_as_often_as_many() -> None:
 def test_a_verdict_needs_more_than_half_of_the_seeds(found: list[tuple[float, float]]) -> None:
     """What won has a positive mean and more than half of its seeds clear; turned round it has lost."""
     bought, p_values = [b for b, _ in found], [p for _, p in found]
-    said = verdict(bought, p_values)
+    said = verdict(bought, p_values, len(found))
     clear = sum(p < 0.05 for p in p_values)
     if said != "nothing":
         assert 2 * clear > len(found)
         assert (sum(bought) > 0) == (said == "won")
     turned = {"won": "lost", "lost": "won", "nothing": "nothing"}
-    assert verdict([-b for b in bought], p_values) == turned[said]
+    assert verdict([-b for b in bought], p_values, len(found)) == turned[said]
+    # As many seeds again whose actions stopped themselves: no more than half are clear.
+    assert verdict(bought, p_values, 2 * len(found)) == "nothing"
 
 
 def test_the_crossing_is_the_largest_share_below_which_queries_always_win() -> None:
