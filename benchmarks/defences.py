@@ -1,6 +1,6 @@
 """What could a platform do about δ, and what does that cost the people it serves? Each defence measured both ways.
 
-Run as ``TTCA_DATA=… python -m benchmarks defences --json``. *Not known*: δ was learned against the platform as it is,
+Run as ``TTCA_DATA=… python -m benchmarks defences --track T --json``. *Not known*: δ was learned against the platform as it is,
 which then defends itself. *Known*: the collective asked the defended platform itself, and learned δ through such a
 change where it can. Both are measured on the same people, beside what the defence does to those who send no δ at all.
 Detectors see the queries and submissions of the same actions, and honest streams.
@@ -46,7 +46,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["QUICK", "Plan", "figure", "main", "rewritten"]
+__all__ = ["QUICK", "Plan", "figure", "main", "rewritten", "together"]
 
 Floats = NDArray[np.float64]
 Labels = NDArray[np.int64]
@@ -109,7 +109,7 @@ PLANS: Mapping[str, Plan] = {
 }
 #: The arguments of the slice that `python -m benchmarks quick` runs.
 QUICK = (
-    "--tracks", "digits", "--seeds", "1", "--defences", "none", "jpeg50", "pad", "adversarial", "fix50-longer",
+    "--track", "digits", "--seeds", "1", "--defences", "none", "jpeg50", "pad", "adversarial", "fix50-longer",
     "--known", "jpeg50",
 )  # fmt: skip
 #: Members whose keys the pool's queries and the submissions are dealt to.
@@ -141,7 +141,7 @@ _NUMBERS = {
 def main(argv: list[str]) -> dict[str, Any]:
     """Measure defences, detectors and exposure, and return the record; prints nothing."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks defences", description=__doc__)
-    parser.add_argument("--tracks", nargs="+", choices=tuple(PLANS), default=list(PLANS))
+    parser.add_argument("--track", choices=tuple(PLANS), default="digits")
     parser.add_argument("--seeds", type=int, help="default: those of each track's plan")
     parser.add_argument("--defences", nargs="+", choices=tuple(DEFENCES))
     parser.add_argument("--known", nargs="*", choices=tuple(DEFENCES), help="those the collective knows of")
@@ -152,17 +152,16 @@ def main(argv: list[str]) -> dict[str, Any]:
         raise ConfigError(f"Expected 1 or more seeds, got {options.seeds}. Ask for one.")
     began = time.perf_counter()
     found: dict[str, list[dict[str, Any]]] = {k: [] for k in ("cells", "detectors", "exposure", "limits")}
-    plans = {name: _narrowed(PLANS[name], options.seeds, options.defences, options.known) for name in options.tracks}
-    for name, plan in plans.items():
-        for seed in range(plan.seeds):
-            for part, lines in _seed(name, plan, seed, options.final).items():
-                found[part] += lines
-    whole = not (options.seeds or options.defences or options.known is not None) and options.tracks == list(PLANS)
+    plan = _narrowed(PLANS[options.track], options.seeds, options.defences, options.known)
+    for seed in range(plan.seeds):
+        for part, lines in _seed(options.track, plan, seed, options.final).items():
+            found[part] += lines
+    whole = not (options.seeds or options.defences or options.known is not None)
     return {
-        "file": "defences" if whole else "defences-slice",
+        "file": f"defences-{options.track}" if whole else "slice-of-defences",
         "people": "final" if options.final else "dev-test",
         "defences": {name: {"kind": d.kind, "says": d.says} for name, d in DEFENCES.items()},
-        "plans": {name: vars(plan) | {"known_through": _transforms(plan)} for name, plan in plans.items()},
+        "plans": {options.track: vars(plan) | {"known_through": _transforms(plan)}},
         "summary": _summarised(found["cells"], ("track", "defence", "known", "epsilon")),
         "detectors_summary": _summarised(found["detectors"], ("track", "stream", "detector")),
         "exposure_summary": _summarised(found["exposure"], ("track", "epsilon", "of", "submissions", "share")),
@@ -711,9 +710,23 @@ def _draw_exposure(axes: Axes, record: Mapping[str, Any], track: str, epsilon: i
 # -- the document -------------------------------------------------------------------------------------------------
 
 _HOME = Path(__file__).resolve().parent
-_RESULT = _HOME / "results" / "defences.json"
+_RESULTS = _HOME / "results"
 _DOCUMENT = _HOME.parent / "docs" / "defences.md"
-_MISSING = "*Not measured yet: there is no `defences.json`.*"
+_MISSING = "*Not measured yet.*"
+
+
+def together(results: Path = _RESULTS) -> dict[str, Any] | None:
+    """Return the result files of all tracks as one record; None where there is none."""
+    records = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(results.glob("defences-*.json"))]
+    if not records:
+        return None
+    found = dict(records[0])
+    for record in records[1:]:
+        found["plans"] = found["plans"] | record["plans"]
+        for key, lines in record.items():
+            if isinstance(lines, list) and key != "arguments":
+                found[key] = found[key] + lines
+    return found
 
 
 def rewritten(document: str, record: Mapping[str, Any] | None) -> str:
@@ -845,6 +858,5 @@ _TABLES: Mapping[str, Callable[[Mapping[str, Any]], list[str]]] = {
 
 
 if __name__ == "__main__":
-    # ``python -m benchmarks.defences``, with a dot: the document's tables from the result file.
-    kept = json.loads(_RESULT.read_text(encoding="utf-8")) if _RESULT.exists() else None
-    _DOCUMENT.write_text(rewritten(_DOCUMENT.read_text(encoding="utf-8"), kept), encoding="utf-8")
+    # ``python -m benchmarks.defences``, with a dot: the document's tables from the result files.
+    _DOCUMENT.write_text(rewritten(_DOCUMENT.read_text(encoding="utf-8"), together()), encoding="utf-8")

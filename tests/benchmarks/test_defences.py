@@ -322,7 +322,7 @@ def test_every_cell_carries_the_controls(record: dict[str, Any]) -> None:
         for number in defences._NUMBERS.values():
             assert 0 <= cell[number] <= 1
         assert cell["people"] == {"reference": 60, "subgroup": 60}
-    assert (record["file"], record["people"]) == ("defences-slice", "dev-test")
+    assert (record["file"], record["people"]) == ("slice-of-defences", "dev-test")
     refused = {c["defence"]: c["refused_subgroup"] for c in record["cells"]}
     assert refused["abstain50"] > refused["none"] == 0
 
@@ -342,6 +342,8 @@ def test_a_record_becomes_the_pages_tables_and_a_figure(record: dict[str, Any], 
     """Every table has lines, the record survives JSON, and the figure can be saved."""
     kept = json.loads(json.dumps(record, allow_nan=False))
     document = (_ROOT / "docs" / "defences.md").read_text(encoding="utf-8")
+    (tmp_path / "defences-a.json").write_text(json.dumps(kept))
+    assert defences.together(tmp_path) == kept
     page = defences.rewritten(document, kept)
     assert "8 levels per colour" in page
     assert page == defences.rewritten(page, kept)
@@ -351,11 +353,11 @@ def test_a_record_becomes_the_pages_tables_and_a_figure(record: dict[str, Any], 
 
 
 def test_the_page_says_what_the_result_file_says() -> None:
-    """docs/defences.md holds the tables of benchmarks/results/defences.json, and nothing where there is none."""
-    path = _ROOT / "benchmarks" / "results" / "defences.json"
-    kept = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+    """docs/defences.md holds the tables of benchmarks/results/defences-*.json, and nothing where there is none."""
+    kept = defences.together()
     document = (_ROOT / "docs" / "defences.md").read_text(encoding="utf-8")
     assert document == defences.rewritten(document, kept)
+    assert defences.together(_ROOT / "docs") is None
     with pytest.raises(ConfigError, match="Put them back"):
         defences.rewritten("no marks", kept)
 
