@@ -5,14 +5,16 @@ from __future__ import annotations
 import json
 import re
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-__all__ = ["ceiling_table", "effect_table", "matrix_table", "rewritten"]
+from benchmarks._claims import largest, verdicts
 
-_RESULTS = Path(__file__).resolve().parent / "results"
-_DOCUMENT = Path(__file__).resolve().parents[1] / "docs" / "effect.md"
+__all__ = ["DOCUMENTS", "ceiling_table", "effect_table", "matrix_table", "rewritten"]
+
+_ROOT = Path(__file__).resolve().parents[1]
+_RESULTS = _ROOT / "benchmarks" / "results"
 _HEAD = (
     "| track, people | answers, regime | Q | ε quoted | reference / subgroup before | subgroup with δ | gap closed "
     "| zero-query control | p, each seed | parity certified | abuse | noise | class-agnostic | JPEG 75 | file |"
@@ -65,19 +67,181 @@ def matrix_table(results: Path = _RESULTS) -> str:
     return _table(_MATRIX, lines)
 
 
-#: What stands between the marks of each name.
-_TABLES = {"effect": effect_table, "ceiling": ceiling_table, "matrix": matrix_table}
+def results_table(results: Path = _RESULTS) -> str:
+    """Return the README's table: every track at its largest budget and ε, on final people, beside the controls."""
+    lines = []
+    for name, found in _found(results, "transfer-quick-*.json"):
+        part = largest(found)
+        if part is None:
+            continue
+        lines.append(
+            _joined(
+                (
+                    found["track"],
+                    f"{part['queries']}, {part['epsilon']}",
+                    _pair(part["mean"], "reference_before"),
+                    _pair(part["mean"], "subgroup_before"),
+                    f"**{_spread(part, 'subgroup_after')}**",
+                    _spread(part, "zero_query_control"),
+                    _chances(part),
+                    *(_pair(part["mean"], key) for key in _CONTROLS),
+                    f"`{name}`",
+                )
+            )
+        )
+    return _table(_SHORT, lines)
 
 
-def rewritten(document: str, results: Path = _RESULTS) -> str:
-    """Return the document with the tables between their marks written anew."""
-    for name, table in _TABLES.items():
-        block = re.compile(rf"(<!-- {name} -->\n).*?(<!-- /{name} -->)", re.DOTALL)
+def rows_table(results: Path = _RESULTS) -> str:
+    """Return every budget and ε of every track's quick grid, on final people; mean ± standard deviation."""
+    lines = []
+    for name, found in _found(results, "transfer-quick-*.json"):
+        for part in sorted(found["summary"], key=lambda p: (p["queries"], p["epsilon"])):
+            if part["people"] != "final":
+                continue
+            mean = part["mean"]
+            lines.append(
+                _joined(
+                    (
+                        f"{found['track']}, {part['regime']}, {part['answers']}",
+                        part["queries"],
+                        part["epsilon"],
+                        part["seeds"],
+                        f"{mean['reference_before']:.3f} / {mean['subgroup_before']:.3f}",
+                        _spread(part, "subgroup_after"),
+                        _spread(part, "gap_closed"),
+                        _spread(part, "zero_query_control"),
+                        _chances(part),
+                        f"{part['parity_certified']} of {part['seeds']}",
+                        *(_pair(mean, key) for key in (*_CONTROLS, "jpeg75_control", "resize_control")),
+                        f"{mean['reference_after']:.3f}",
+                        f"{mean['coverage']:.3f}",
+                        f"`{name}`",
+                    )
+                )
+            )
+        for cell in found["cells"]:
+            if "failed" in cell:
+                what = f"{cell['regime']}, {cell['answers']}, Q = {cell['queries']}, seed {cell['seed']}"
+                lines.append(
+                    _joined((f"{found['track']}: no action ({what}): {cell['failed']}", *["–"] * 17, f"`{name}`"))
+                )
+    return _table(_LONG, lines)
+
+
+def repeated_table(results: Path = _RESULTS) -> str:
+    """Return which cells were run twice, and what differed."""
+    lines = [
+        _joined((found["track"], found["repeated"]["cells"], ", ".join(found["repeated"]["differing"]) or "nothing",
+                 f"`{name}`"))
+        for name, found in _found(results, "transfer-quick-*.json")
+        if found["repeated"] is not None
+    ]  # fmt: skip
+    return _table("| track | cells run twice | what differed, clocks and memory apart | file |", lines)
+
+
+def claims_table(results: Path = _RESULTS) -> str:
+    """Return the paper's claims with their verdicts."""
+    lines = [_joined((v.claim, v.where, f"*{v.word}*", v.number, f"`{v.file}`")) for v in verdicts(results)]
+    return _table("| claim | where | verdict | number | file |", lines)
+
+
+def demo_table(results: Path = _RESULTS) -> str:
+    """Return the README's table of the demo."""
+    found = json.loads((results / "demo.json").read_text(encoding="utf-8"))
+    rows = found["rows"]
+    lines = [_joined((what, _spread(found, key))) for key, what in _DEMO.items()]
+    lines.append(_joined(("ε that was quoted, each seed, levels of 255", ", ".join(str(r["epsilon"]) for r in rows))))
+    lines.append(
+        _joined(("parity certified, by verification people alone", f"{found['parity_certified']} of {len(rows)}"))
+    )
+    for key, what in (("pool", "the pool"), ("audit", "the audit"), ("verification", "verification")):
+        paid = sorted({row[f"queries_{key}"] for row in rows})
+        lines.append(_joined((f"queries for {what}", " or ".join(map(str, paid)))))
+    head = f"| accuracy on {found['subgroup_test_people']} test people per group, {len(rows)} seeds | |"
+    return _table(head, lines)
+
+
+def bounds_table(results: Path = _RESULTS) -> str:
+    """Return how often simulated certificates claimed, and claimed falsely, by each way of testing a family of ε."""
+    found = json.loads((results / "bounds.json").read_text(encoding="utf-8"))
+    lines = []
+    for key, what in _WAYS.items():
+        every, worst = found[key]["all"], found[key]["least_favourable"]
+        shares = (f"{part['false_goal_rate']:.3f}" for part in (every, worst))
+        counts = (every["actions"], every["claims"], every["false_parity"], every["s_bound_failures"])
+        lines.append(_joined((what, *counts, *shares, "`bounds.json`")))
+    return _table(
+        "| way | simulated actions | parity claimed | falsely | bound on S broken | success rate claimed falsely, all "
+        "| least favourable | file |",
+        lines,
+    )
+
+
+#: The ways a family of ε may be tested, as the benchmark of the bounds names them.
+_WAYS = {
+    "largest_first": "largest ε first, one exact test of both groups (ours)",
+    "two_bounds": "largest ε first, two bounds that must not overlap",
+    "smallest_first": "smallest ε first, on until one passes",
+}
+#: The README's lines about the demo, by the key of the row.
+_DEMO = {
+    "reference_before": "reference group, as it is",
+    "subgroup_before": "subgroup, as it is",
+    "subgroup_after": "**subgroup with δ of the true class**",
+    "noise_control": "with random noise of the same ε",
+    "zero_query_control": "with the δ of a proxy that asked nothing (true classes of the same people)",
+    "proxy_class_control": "with the δ of the class the proxy picks, not knowing the truth",
+    "class_agnostic_control": "with one δ for all classes",
+    "abuse_rate": "abuse: δ of a wrong class makes the platform say that class",
+    "gap_closed": "gap closed (more than 1: the subgroup ends above the reference, for it brings its true class along)",
+}
+_CONTROLS = ("noise_control", "class_agnostic_control", "proxy_class_control", "abuse_rate")
+_SHORT = (
+    "| track | Q, ε | reference | subgroup | with δ | zero-query δ | p, each seed | noise | one δ for all "
+    "| proxy's class | abuse | file |"
+)
+_LONG = (
+    "| track, regime, answers | Q | ε | seeds | reference / subgroup before | subgroup with δ | gap closed "
+    "| zero-query control | p, each seed | parity certified | noise | class-agnostic | proxy's class | abuse | JPEG 75 "
+    "| resize | reference with δ | coverage | file |"
+)
+#: Every document, and what stands between the marks of each name in it.
+DOCUMENTS: dict[str, dict[str, Callable[[Path], str]]] = {
+    "docs/effect.md": {"effect": effect_table, "ceiling": ceiling_table, "matrix": matrix_table},
+    "docs/RESULTS.md": {"claims": claims_table, "rows": rows_table, "repeated": repeated_table, "bounds": bounds_table},
+    "README.md": {"results": results_table, "demo": demo_table},
+}
+
+
+def rewritten(name: str, document: str, results: Path = _RESULTS) -> str:
+    """Return the document of this name with the tables between their marks written anew.
+
+    Raises
+    ------
+    ValueError
+        If a mark is missing.
+    """
+    for mark, table in DOCUMENTS[name].items():
+        block = re.compile(rf"(<!-- {mark} -->\n).*?(<!-- /{mark} -->)", re.DOTALL)
         if not block.search(document):
-            raise ValueError(f"Expected the marks <!-- {name} --> and <!-- /{name} --> in the document, got none.")
+            raise ValueError(f"Expected the marks <!-- {mark} --> and <!-- /{mark} --> in {name}, got none.")
         # No backslash of a table means anything to re.
         document = block.sub(r"\1" + table(results).replace("\\", r"\\") + r"\2", document)
     return document
+
+
+def _spread(part: Mapping[str, Any], key: str) -> str:
+    mean, spread = part["mean"], part["standard_deviation"]
+    return f"{mean[key]:.3f} ± {spread[key]:.3f}" if key in spread else _pair(mean, key)
+
+
+def _pair(mean: Mapping[str, float], key: str) -> str:
+    return f"{mean[key]:.3f}" if key in mean else "–"
+
+
+def _chances(part: Mapping[str, Any]) -> str:
+    return ", ".join(f"{p:.2g}" for p in part["zero_query_mcnemar_p"])
 
 
 def _found(results: Path, pattern: str) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -122,6 +286,7 @@ def _line(name: str, found: dict[str, Any]) -> str:
 
 
 if __name__ == "__main__":
-    before = _DOCUMENT.read_text(encoding="utf-8")
-    _DOCUMENT.write_text(rewritten(before), encoding="utf-8")
-    sys.stderr.write(f"Written: {_DOCUMENT}\n")
+    for name in DOCUMENTS:
+        path = _ROOT / name
+        path.write_text(rewritten(name, path.read_text(encoding="utf-8")), encoding="utf-8")
+        sys.stderr.write(f"Written: {path}\n")

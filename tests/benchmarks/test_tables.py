@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from benchmarks._tables import effect_table, rewritten
+from benchmarks import _claims
+from benchmarks._figures import FIGURES, draw, sources_digest
+from benchmarks._tables import DOCUMENTS, claims_table, effect_table, results_table, rewritten, rows_table
+from ttca.row import Row
 
 _ROOT = Path(__file__).parents[2]
 
@@ -30,10 +34,11 @@ def result(**changes: Any) -> dict[str, Any]:
     }
 
 
-def test_the_documents_table_is_that_of_the_result_files() -> None:
-    """No number in docs/effect.md was written by hand or is out of date."""
-    document = (_ROOT / "docs" / "effect.md").read_text(encoding="utf-8")
-    assert rewritten(document) == document
+@pytest.mark.parametrize("name", DOCUMENTS)
+def test_the_documents_tables_are_those_of_the_result_files(name: str) -> None:
+    """No number in a table of the README, of docs/effect.md or of docs/RESULTS.md is hand-written or out of date."""
+    document = (_ROOT / name).read_text(encoding="utf-8")
+    assert rewritten(name, document) == document
 
 
 def test_every_result_file_is_a_line_with_its_controls(tmp_path: Path) -> None:
@@ -64,13 +69,171 @@ def test_ceilings_and_pairs_are_lines_with_their_files(tmp_path: Path) -> None:
     cell = {"proxy": r"a\1b", "platform": "big", "platform_over_proxy": 4.25, "row": row, "zero_query_mcnemar_p": 0.5}
     (tmp_path / "matrix.json").write_text(json.dumps({"cells": [cell]}))
     marks = "\n".join(f"<!-- {name} -->\n<!-- /{name} -->" for name in ("effect", "ceiling", "matrix"))
-    text = rewritten(marks, tmp_path)
+    text = rewritten("docs/effect.md", marks, tmp_path)
     assert "| tiny, dev-test | public | 8 | 0.800 | 0.500 | 2 | `ceiling-a.json` |" in text
     assert r"| a\1b | big | 4.2 | 0.250 / 0.250 | 0.250 / 0.250 | 0.250 | – | 0.250 | 0.5 | `matrix.json` |" in text
-    assert rewritten(text, tmp_path) == text
+    assert rewritten("docs/effect.md", text, tmp_path) == text
 
 
 def test_a_document_without_marks_is_refused() -> None:
     """A table is never written to where none was."""
     with pytest.raises(ValueError, match="Expected the marks"):
-        rewritten("# Nothing\n")
+        rewritten("README.md", "# Nothing\n")
+
+
+def grid(**changes: Any) -> dict[str, Any]:
+    """Return what a result file of the transfer benchmark holds: one budget, two seeds, both kinds of people."""
+    numbers = {key: 0.5 for key, kind in Row.__annotations__.items() if kind == "float"}
+    numbers |= {"subgroup_before": 0.6, "gap_before": 0.3, "reference_before": 0.9, "zero_query_control": 0.7}
+    numbers |= {"worst_group_before": 0.6, "worst_group_after": 0.8} | {"subgroup_after": 0.88, "gap_closed": 0.93}
+    row = {**numbers, "track": "cifar10-resnet56", "queries": 500, "epsilon": 4, **changes}
+    rows = [{"people": who, "row": row, "zero_query_mcnemar_p": 0.001} for who in ("dev-test", "final")]
+    key = {"regime": "public", "answers": "scores", "queries": 500}
+    return {
+        "track": "cifar10-resnet56",
+        "people": ["dev-test", "final"],
+        "repeated": {"cells": 1, "differing": []},
+        "summary": [
+            {
+                **key, "epsilon": 4, "people": who, "seeds": 2, "parity_certified": 1,
+                "zero_query_mcnemar_p": [0.001, 0.001],
+                "mean": {k: v for k, v in row.items() if isinstance(v, float)},
+                "standard_deviation": {"subgroup_after": 0.01},
+            }
+            for who in ("dev-test", "final")
+        ],
+        "cells": [{**key, "seed": seed, "rows": rows} for seed in (0, 1)],
+    }  # fmt: skip
+
+
+def claims(folder: Path) -> dict[tuple[str, str], tuple[str, str]]:
+    """Return verdict and number by claim and place."""
+    return {(v.claim, v.where): (v.word, v.number) for v in _claims.verdicts(folder)}
+
+
+def test_a_claim_is_reproduced_only_beyond_the_control(tmp_path: Path) -> None:
+    """A closed gap that the zero-query control closes as well is partly reproduced, an open one is not."""
+    path = tmp_path / "transfer-quick-cifar10-resnet56.json"
+    mine = ("the gap mostly closes on CIFAR-10", "cifar10-resnet56")
+    assert claims(tmp_path)[mine] == ("not measured", "–")
+    path.write_text(json.dumps(grid()))
+    word, number = claims(tmp_path)[mine]
+    assert word == "reproduced"
+    assert "gap closed 0.930" in number
+    assert "beaten beyond chance in 2 of 2 seeds" in number
+    assert claims(tmp_path)["worst-group accuracy improves", "cifar10-resnet56"][0] == "reproduced"
+    unproven = grid()
+    unproven["cells"][1]["rows"] = [{**r, "zero_query_mcnemar_p": 0.4} for r in unproven["cells"][1]["rows"]]
+    path.write_text(json.dumps(unproven))
+    assert claims(tmp_path)[mine][0] == "partly"
+    # What the control does as well is no merit of the action, whatever improves.
+    assert claims(tmp_path)["worst-group accuracy improves", "cifar10-resnet56"][0] == "partly"
+    stopped = grid()
+    stopped["cells"][1] = {**stopped["cells"][1], "rows": [], "failed": "Expected a proxy, got none."}
+    path.write_text(json.dumps(stopped))
+    word, number = claims(tmp_path)[mine]
+    assert word == "not"
+    assert "in 1 of 2 seeds" in number
+    nothing = grid()
+    nothing["cells"] = [{**cell, "rows": [], "failed": "No."} for cell in nothing["cells"]]
+    nothing["summary"] = []
+    path.write_text(json.dumps(nothing))
+    assert claims(tmp_path)[mine] == ("not", "no action was possible")
+    path.write_text(json.dumps({**grid(), "people": ["dev-test"]}))
+    assert claims(tmp_path)[mine][0] == "not measured"
+    path.write_text(json.dumps(grid(zero_query_control=0.95)))
+    assert claims(tmp_path)[mine][0] == "partly"
+    assert "in 0 of 2 seeds" in claims(tmp_path)[mine][1]
+    path.write_text(json.dumps(grid(gap_closed=None)))
+    assert claims(tmp_path)[mine][0] == "not"
+    path.write_text(json.dumps(grid(gap_closed=0.2, worst_group_after=0.5)))
+    assert claims(tmp_path)[mine][0] == "not"
+    assert claims(tmp_path)["worst-group accuracy improves", "cifar10-resnet56"][0] == "not"
+
+
+def test_larger_platforms_and_break_evens_are_judged_by_their_files(tmp_path: Path) -> None:
+    """Only pairs with a larger platform count, and pooling is cheaper only where a break-even is known to exist."""
+    cells = [
+        {
+            "platform_over_proxy": size,
+            "row": {"gap_closed": closed, "subgroup_after": 0.8, "zero_query_control": control},
+            "zero_query_mcnemar_p": 0.001,
+        }
+        for size, closed, control in ((9.0, 0.9, 0.7), (7.0, 0.9, 0.9), (5.0, 0.2, 0.7), (1.0, 0.1, 0.7))
+    ]
+    (tmp_path / "matrix-q1000-e8.json").write_text(json.dumps({"cells": cells}))
+    word, number = claims(tmp_path)["small proxies move larger platforms", "CIFAR-10"]
+    assert word == "partly"
+    assert number.startswith("2 of 3 pairs")
+    assert "1 of them beyond the zero-query control" in number
+    ends = {"4": {"images": 120, "interval": [80, 300], "against": "square"}}
+    path = tmp_path / "query_budget-digits-final.json"
+    pooling = ("pooling is cheaper than each member attacking alone", "digits")
+    beyond = {"way": "pooled_beyond_zero_query", "budget_is": "cheapest", "images": 900, "interval": [500, 2000]}
+    more = {"comparisons": [beyond], "on_all_test_people": {"queries_bought": "more right answers"}}
+    record: dict[str, Any] = {"break_even": ends, "epsilons": {"4": more, "8": more}, "seeds": [0]}
+    path.write_text(json.dumps(record))
+    assert claims(tmp_path)[pooling][0] == "reproduced"
+    assert "from 120 images on (95 %: 80 to 300" in claims(tmp_path)[pooling][1]
+    for less in (
+        {**more, "on_all_test_people": {"queries_bought": "no difference"}},
+        {**more, "comparisons": [{**beyond, "interval": [500, None]}]},
+    ):
+        path.write_text(json.dumps({**record, "epsilons": {"4": less}}))
+        assert claims(tmp_path)[pooling][0] == "partly"
+    never = {"images": None, "interval": None, "against": "simba"}
+    path.write_text(json.dumps({**record, "break_even": {**ends, "8": never}}))
+    assert claims(tmp_path)[pooling][0] == "partly"
+    assert "at no size" in claims_table(tmp_path)
+
+
+def test_only_final_people_stand_in_the_results(tmp_path: Path) -> None:
+    """The README and docs/RESULTS.md show one line per budget and ε, of final people, beside every control."""
+    record = grid()
+    record["summary"][0]["mean"]["subgroup_after"] = 0.111
+    (tmp_path / "transfer-quick-a.json").write_text(json.dumps(record))
+    for table in (results_table(tmp_path), rows_table(tmp_path)):
+        head, _, line = table.splitlines()
+        assert "0.880 ± 0.010" in line
+        assert "0.111" not in table
+        assert line.count("|") == head.count("|")
+
+
+def rows(value: Any) -> Iterator[dict[str, Any]]:
+    """Yield every honest row in a result, wherever it stands."""
+    if isinstance(value, dict):
+        if {"subgroup_after", "seed", "track"} <= value.keys():
+            yield value
+        for part in value.values():
+            yield from rows(part)
+    elif isinstance(value, list):
+        for part in value:
+            yield from rows(part)
+
+
+@pytest.mark.parametrize("path", sorted((_ROOT / "benchmarks" / "results").glob("*.json")), ids=lambda p: p.stem)
+def test_no_row_lacks_a_control(path: Path) -> None:
+    """Every row of every result file has all keys, and every control of it was measured."""
+    record = json.loads(path.read_text(encoding="utf-8"))
+    found = list(rows(record))
+    # The ceiling is δ learned with the platform in hand: no action, and no row.
+    assert found or record["benchmark"] not in ("effect", "transfer", "matrix", "demo", "choosing")
+    for row in found:
+        assert set(row) == set(Row.keys())
+        controls = [k for k in row if k.endswith("_control") or k in ("abuse_rate", "reference_after", "coverage")]
+        assert len(controls) == 9
+        assert all(row[k] is not None for k in controls)
+
+
+@pytest.mark.parametrize("name", FIGURES)
+def test_every_figure_is_of_the_result_files(name: str) -> None:
+    """A figure in the documents says which result files it was made of, and they have not changed since."""
+    text = (_ROOT / "docs" / "figures" / f"{name}.svg").read_text(encoding="utf-8")
+    assert sources_digest(name) in text
+
+
+def test_a_figure_is_the_same_each_time_it_is_drawn(tmp_path: Path) -> None:
+    """Two drawings of one result file are the same bytes, and another result file changes its digest."""
+    one, other = (draw("matrix", folder=tmp_path / name) for name in ("a", "b"))
+    assert one.read_bytes() == other.read_bytes()
+    assert sources_digest("matrix") != sources_digest("groups")
