@@ -1,9 +1,9 @@
 """What could a platform do about δ, and what does that cost the people it serves? Each defence measured both ways.
 
 Run as ``TTCA_DATA=… python -m benchmarks defences --track T --json``. *Not known*: δ was learned against the platform
-as it is, which then defends itself. *Known*: the collective asked the defended platform itself, and learned δ through such a
-change where it can. Both are measured on the same people, beside what the defence does to those who send no δ at all.
-Detectors see the queries and submissions of the same actions, and honest streams.
+as it is, which then defends itself. *Known*: the collective asked the defended platform itself, and learned δ through
+such a change where it can. Both are measured on the same people, beside what the defence does to those who send no δ
+at all. Detectors see the queries and submissions of the same actions, and honest streams.
 """
 
 from __future__ import annotations

@@ -1,0 +1,254 @@
+"""The documents' figures, drawn from the result files: ``python -m benchmarks._figures``."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import json
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+__all__ = ["FIGURES", "Drawing", "draw", "sources_digest"]
+
+_ROOT = Path(__file__).resolve().parents[1]
+_RESULTS = _ROOT / "benchmarks" / "results"
+_FIGURES = _ROOT / "docs" / "figures"
+#: Okabe and Ito's colours, which those who are colour-blind tell apart.
+_COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00")
+_QUIET = "#777777"
+_TRACKS = ("fairface-agegender", "cifar10-resnet56", "digits")
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """One figure: the result files it is made of, by name without their ending, and who draws it."""
+
+    sources: tuple[str, ...]
+    draw: Callable[[Mapping[str, Any]], Figure]
+
+
+def gap_closed(records: Mapping[str, Any]) -> Figure:
+    """Draw the gap closed against the queries of the pool, one line per ε, dotted for the zero-query control.
+
+    Points are means over seeds on final people, bands from the lowest seed to the highest. In the regime own the
+    control learns from the same people's true classes, so that it has a budget too.
+    """
+    figure, panels = _panels(len(records), "gap closed (dotted: zero-query control)", height=3.2)
+    for axes, (name, record) in zip(panels, records.items(), strict=True):
+        rows = _final_rows(record)
+        for colour, epsilon in zip(_COLOURS, sorted({row["epsilon"] for row in rows}), strict=False):
+            mine = [row for row in rows if row["epsilon"] == epsilon]
+            budgets = sorted({row["queries"] for row in mine})
+            closed = [[row["gap_closed"] for row in mine if row["queries"] == q] for q in budgets]
+            control = [np.mean([_zero_query_closed(row) for row in mine if row["queries"] == q]) for q in budgets]
+            axes.plot(budgets, control, "^:", color=colour, markersize=4)
+            middle = [float(np.mean(c)) for c in closed]
+            axes.plot(budgets, middle, "o-", color=colour, markersize=4)
+            axes.fill_between(
+                budgets, [min(c) for c in closed], [max(c) for c in closed], color=colour, alpha=0.18, lw=0
+            )
+            axes.annotate(
+                f"ε = {epsilon}", (budgets[-1], middle[-1]), xytext=(5, 0), textcoords="offset points",
+                color=colour, va="center", fontsize=8,
+            )  # fmt: skip
+        for level in (0.0, 1.0):
+            axes.axhline(level, color=_QUIET, lw=0.8, ls=":" if level else "-")
+        axes.set_xlim(0, 1.25 * budgets[-1])
+        axes.set_title(name, fontsize=9)
+        axes.set_xlabel("queries of the pool")
+    return figure
+
+
+def groups(records: Mapping[str, Any]) -> Figure:
+    """Draw accuracies before and after for both groups at the largest ε and budget, beside the controls."""
+    figure, panels = _panels(len(records), "accuracy, final people", height=3.1)
+    shown = (
+        ("reference_before", "reference", "s", "black"),
+        ("subgroup_before", "subgroup", "o", _QUIET),
+        ("subgroup_after", "with δ", "D", _COLOURS[0]),
+        ("zero_query_control", "zero-query δ", "^", _COLOURS[1]),
+        ("class_agnostic_control", "one δ for all", "v", _COLOURS[2]),
+        ("proxy_class_control", "proxy's class", "<", _COLOURS[3]),
+        ("noise_control", "noise", "x", _COLOURS[4]),
+    )
+    for axes, (name, record) in zip(panels, records.items(), strict=True):
+        rows = _final_rows(record)
+        largest = max((row["queries"], row["epsilon"]) for row in rows)
+        rows = [row for row in rows if (row["queries"], row["epsilon"]) == largest]
+        for place, (key, _, marker, colour) in enumerate(shown):
+            values = [row[key] for row in rows]
+            axes.plot([place] * len(values), values, marker, color=colour, alpha=0.45, markersize=5)
+            axes.plot([place - 0.3, place + 0.3], [np.mean(values)] * 2, color=colour, lw=1.6)
+        axes.set_xticks(range(len(shown)), [label for _, label, _, _ in shown], rotation=60, ha="right", fontsize=8)
+        axes.set_title(f"{name}\nQ = {largest[0]}, ε = {largest[1]}", fontsize=9)
+        axes.grid(axis="y", color="#dddddd", lw=0.6)
+    return figure
+
+
+def matrix(records: Mapping[str, Any]) -> Figure:
+    """Draw the architecture matrix as a heat map: the subgroup's gain in points, and the control's beside it."""
+    (record,) = records.values()
+    proxies = sorted({c["proxy"] for c in record["cells"]}, key=[c["proxy"] for c in record["cells"]].index)
+    platforms = sorted({c["platform"] for c in record["cells"]}, key=[c["platform"] for c in record["cells"]].index)
+    gain = np.full((len(proxies), len(platforms)), np.nan)
+    figure, (axes,) = _panels(1, "", width=6.4, height=3.0)
+    for cell in record["cells"]:
+        at = proxies.index(cell["proxy"]), platforms.index(cell["platform"])
+        if "row" not in cell:
+            axes.text(at[1], at[0], "no action", ha="center", va="center", fontsize=8)
+            continue
+        row = cell["row"]
+        gain[at] = 100 * (row["subgroup_after"] - row["subgroup_before"])
+        zero = 100 * (row["zero_query_control"] - row["subgroup_before"])
+        axes.text(
+            at[1], at[0], f"{gain[at]:+.1f}\nzero-query {zero:+.1f}\nsize × {cell['platform_over_proxy']:.1f}",
+            ha="center", va="center", fontsize=8, color="white" if gain[at] > 18 else "black",
+        )  # fmt: skip
+    shown = axes.imshow(gain, cmap="Blues", vmin=0, aspect="auto")
+    axes.set_xticks(range(len(platforms)), [f"{p.removeprefix('cifar10-')}" for p in platforms])
+    axes.set_yticks(range(len(proxies)), proxies)
+    axes.set_xlabel("platform (CIFAR-10)")
+    axes.set_ylabel("proxy")
+    figure.colorbar(shown, label="subgroup's accuracy, points gained")
+    return figure
+
+
+def pictures(records: Mapping[str, Any]) -> Figure:
+    """Draw what is sent: images of digits through the bad camera, the δ of their class, and their sum."""
+    from benchmarks._cells import opened
+    from benchmarks.transfer import quick_key
+
+    (record,) = records.values()
+    budget = max(cell["queries"] for cell in record["cells"])
+    key = quick_key("digits", budget, 0)
+    with key.of.open_platform(key.answers) as platform, opened(key, platform) as found:
+        chosen = found.action.learn()[min(key.epsilons)]
+        people = found.cell.test[found.cell.test.subgroup]
+    classes = (1, 3, 5, 8)
+    rows = [int(np.flatnonzero(people.classes == c)[0]) for c in classes]
+    images = people.images[rows]
+    delta = chosen.delta[list(classes)].astype(np.int16)
+    # δ is drawn around grey, as strong as it can be shown.
+    magnified = np.clip(128 + delta * (127 // chosen.epsilon), 0, 255).astype(np.uint8)
+    columns: tuple[tuple[str, NDArray[np.uint8]], ...] = (
+        ("as the camera took it", images),
+        (f"δ of the true class, × {127 // chosen.epsilon}", magnified),
+        (f"what is sent, ε = {chosen.epsilon}", chosen.apply(images, np.array(classes))),
+    )
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(6.0, 4.9), layout="constrained")
+    panels = figure.subplots(len(columns), len(classes))
+    for line, (title, shown) in enumerate(columns):
+        for column, image in enumerate(shown):
+            axes = panels[line][column]
+            axes.imshow(image, interpolation="nearest")
+            axes.set_xticks([])
+            axes.set_yticks([])
+            if not line:
+                axes.set_title(f"true class {classes[column]}", fontsize=8)
+        panels[line][0].set_ylabel(title, fontsize=8)
+    return figure
+
+
+def _by(benchmark: str) -> Callable[[Mapping[str, Any]], Figure]:
+    """Return a figure that a benchmark draws of its own result file."""
+
+    def drawn(records: Mapping[str, Any]) -> Figure:
+        (record,) = records.values()
+        made: Figure = importlib.import_module(f"benchmarks.{benchmark}").figure(record)
+        return made
+
+    return drawn
+
+
+_TRANSFER = tuple(f"transfer-quick-{track}" for track in _TRACKS)
+#: Every figure of the documents by its name.
+FIGURES: dict[str, Drawing] = {
+    "gap-closed": Drawing(_TRANSFER, gap_closed),
+    "groups": Drawing(_TRANSFER, groups),
+    "matrix": Drawing(("matrix-q1000-e8",), matrix),
+    "break-even": Drawing(("query_budget-digits-final",), _by("query_budget")),
+    "harm": Drawing(("harm-digits",), _by("harm")),
+    "pictures": Drawing(("transfer-quick-digits",), pictures),
+}
+
+
+def draw(name: str, results: Path = _RESULTS, folder: Path = _FIGURES) -> Path:
+    """Draw one figure and return its SVG file, which says from what result files it was made.
+
+    Raises
+    ------
+    FileNotFoundError
+        If a result file is not there.
+    """
+    import matplotlib as mpl
+
+    drawing = FIGURES[name]
+    records = {
+        source.removeprefix("transfer-quick-"): json.loads((results / f"{source}.json").read_text(encoding="utf-8"))
+        for source in drawing.sources
+    }
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"{name}.svg"
+    # Text stays text, and two runs write the same bytes.
+    with mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": name, "font.family": "DejaVu Sans", "font.size": 9}):
+        figure = drawing.draw(records)
+        figure.savefig(
+            path,
+            format="svg",
+            metadata={"Date": None, "Source": ", ".join(drawing.sources), "Identifier": sources_digest(name, results)},
+        )
+    # matplotlib ends lines with blanks.
+    path.write_text("\n".join(line.rstrip() for line in path.read_text().splitlines()) + "\n", encoding="utf-8")
+    return path
+
+
+def sources_digest(name: str, results: Path = _RESULTS) -> str:
+    """Return a digest, 16 hex digits, of the result files a figure is made of: a figure that is older is found out."""
+    digest = hashlib.sha256()
+    for source in FIGURES[name].sources:
+        digest.update((results / f"{source}.json").read_bytes())
+    return digest.hexdigest()[:16]
+
+
+def _final_rows(record: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Return the rows of final people; their budget is the cell's, of which an action may leave one query unused."""
+    return [
+        {**line["row"], "queries": cell["queries"]}
+        for cell in record["cells"]
+        for line in cell["rows"]
+        if line["people"] == "final"
+    ]
+
+
+def _zero_query_closed(row: Mapping[str, Any]) -> float:
+    return float((row["zero_query_control"] - row["subgroup_before"]) / row["gap_before"])
+
+
+def _panels(count: int, label: str, *, width: float = 0.0, height: float = 2.8) -> tuple[Figure, Sequence[Axes]]:
+    """Return a figure with so many panels beside each other, labelled once."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width or 2.3 * count + 0.6, height), layout="constrained")
+    panels = figure.subplots(1, count, squeeze=False)[0]
+    for axes in panels:
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.tick_params(labelsize=8)
+    panels[0].set_ylabel(label)
+    return figure, list(panels)
+
+
+if __name__ == "__main__":
+    for wanted in sys.argv[1:] or FIGURES:
+        sys.stderr.write(f"Drawn: {draw(wanted)}\n")
