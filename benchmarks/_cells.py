@@ -26,6 +26,7 @@ from ttca.certificates import Certificate
 from ttca.errors import ConfigError
 from ttca.measurement import Measurement
 from ttca.people import People
+from ttca.perturbations import PerturbationSet
 from ttca.platforms.local import LocalPlatform
 from ttca.pooling.ledger import Ledger
 from ttca.pooling.pool import Member, QueryPool
@@ -33,7 +34,18 @@ from ttca.progress import Reporter
 from ttca.row import Row
 from ttca.settings import Settings
 
-__all__ = ["Acting", "CellKey", "acting", "code_digest", "measured", "opened", "plain", "settings_of", "summary"]
+__all__ = [
+    "Acting",
+    "CellKey",
+    "acting",
+    "code_digest",
+    "kept_under",
+    "measured",
+    "opened",
+    "plain",
+    "settings_of",
+    "summary",
+]
 
 #: One request holds what a platform in this process computes fastest.
 _BATCH = 256
@@ -44,9 +56,15 @@ _DECIDING = (
     "attacks/*.py",
     "ttca/data/*.py",
     "ttca/demo/*.py",
-    *(f"ttca/{name}.py" for name in ("action", "blocks", "equaliser", "learning", "lossy", "measurement", "people")),
-    *(f"benchmarks/{name}.py" for name in ("_cells", "_tracks", "_trained")),
-)
+    *(
+        f"ttca/{name}.py"
+        for name in (
+            "action", "answers", "blocks", "certificates", "equaliser", "fairness", "images", "learning", "lossy",
+            "measurement", "people", "perturbations", "row", "settings", "platforms/local", "pooling/pool",
+        )
+    ),
+    *(f"benchmarks/{name}.py" for name in ("_cells", "_peers", "_tracks", "_trained")),
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -116,19 +134,31 @@ class CellKey:
 
     def home(self) -> Path:
         """Return the folder where the cell is kept, in the benchmarks' cache."""
-        return cache() / "cells" / hashlib.sha256(json.dumps(self.facts(), sort_keys=True).encode()).hexdigest()[:24]
+        return _home(self.facts())
 
 
-@lru_cache(maxsize=1)
-def code_digest() -> str:
+def _home(facts: Mapping[str, Any]) -> Path:
+    return cache() / "cells" / hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:24]
+
+
+def kept_under(facts: Mapping[str, Any]) -> Path:
+    """Return the folder for an action that these facts decide (JSON values), made where it is not there yet."""
+    home = _home(facts)
+    home.mkdir(parents=True, exist_ok=True)
+    (home / "key.json").write_text(json.dumps(facts, indent=1), encoding="utf-8")
+    return home
+
+
+@lru_cache(maxsize=8)
+def code_digest(*more: Path) -> str:
     """Return a digest, 16 hex digits, of the code that decides a row; comments and docstrings are no part of it.
 
-    A cell that other code made is never taken for this one's.
+    A cell that other code made is never taken for this one's. ``more``: files of a benchmark whose own code decides
+    what its kept actions are.
     """
     digest = hashlib.sha256()
-    for pattern in _DECIDING:
-        for path in sorted(_ROOT.glob(pattern)):
-            digest.update(_meaning(path.read_text(encoding="utf-8")).encode())
+    for path in (*(path for pattern in _DECIDING for path in sorted(_ROOT.glob(pattern))), *more):
+        digest.update(_meaning(path.read_text(encoding="utf-8")).encode())
     return digest.hexdigest()[:16]
 
 
@@ -172,9 +202,7 @@ def opened(key: CellKey, platform: LocalPlatform) -> Iterator[Acting]:
 
     A killed cell goes on where it was. What it learned stays in the cache: δ, proxies, certificate.
     """
-    home = key.home()
-    home.mkdir(parents=True, exist_ok=True)
-    (home / "key.json").write_text(json.dumps(key.facts(), indent=1), encoding="utf-8")
+    home = kept_under(key.facts())
     settings = settings_of(key.of, key.chosen, epsilons=key.epsilons, seed=key.seed)
     with acting(key.of, platform, settings, queries=key.queries, regime=key.regime, home=home) as found:
         yield found
@@ -194,6 +222,8 @@ def acting(
 ) -> Iterator[Acting]:
     """Open the action of one cell in the folder ``home``, with dev-test people (or ``final``) to measure on.
 
+    Raises ConfigError where a kept action was made against another platform.
+
     A proxy that learned from public data alone is kept between runs, in the folder ``proxies`` (default: in the cache):
     it asked nothing, and the grid shares it, over platforms too.
     """
@@ -201,6 +231,7 @@ def acting(
     give_back_memory()
     with contextlib.suppress(OSError):
         Path("/proc/self/clear_refs").write_text("5")
+    _check_platform(home, platform)
     cell = track.people(queries, regime, settings.seed, final)
     folder = home / "action"
     folder.mkdir(exist_ok=True)
@@ -229,6 +260,18 @@ def acting(
         partial = kept.with_suffix(f".{os.getpid()}.partial")
         shutil.copyfile(folder / WARM_START, partial)
         partial.replace(kept)
+
+
+def _check_platform(home: Path, platform: LocalPlatform) -> None:
+    """Raise where a kept action was made against another platform: to open it would be to learn it anew."""
+    for path in sorted((home / "action").rglob("*.safetensors")):
+        if path.parent.name != "perturbations" and path.name != "perturbations.safetensors":
+            continue
+        if PerturbationSet.load(path).fingerprint != platform.info.fingerprint:
+            raise ConfigError(
+                f"Expected the platform that the action in {home} was made against, got another. A platform that is "
+                "trained here depends on the number of threads: use as many as then (OMP_NUM_THREADS)."
+            )
 
 
 def measured(row: Row, certificate: Certificate, measurement: Measurement, people: str) -> dict[str, Any]:

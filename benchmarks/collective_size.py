@@ -8,8 +8,6 @@ platform's real answers person by person. Definitions are *ours*.
 from __future__ import annotations
 
 import argparse
-import hashlib
-import json
 import statistics
 import time
 from collections.abc import Mapping, Sequence
@@ -20,10 +18,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks._cells import Acting, acting, code_digest, plain, settings_of
-from benchmarks._peers import cache
+from benchmarks._cells import Acting, acting, code_digest, kept_under, plain, settings_of
 from benchmarks._tracks import TRACKS, Cell, Regime, Track
-from benchmarks.harm import check_platform, results, rewritten, table, told
+from benchmarks.harm import results, rewritten, table, told
 from benchmarks.what_queries_buy import verdict
 from ttca.answers import Answers
 from ttca.errors import ActionError, ConfigError
@@ -144,12 +141,9 @@ def _cell(
         "epsilons": [epsilon],
         "seed": seed,
         "settings": plain(settings),
-        "code": code_digest(),
+        "code": code_digest(Path(__file__)),
     }
-    home = cache() / "cells" / hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:24]
-    check_platform(home, platform)
-    home.mkdir(parents=True, exist_ok=True)
-    (home / "key.json").write_text(json.dumps(facts, indent=1), encoding="utf-8")
+    home = kept_under(facts)
     named = {
         "share": part.share,
         "quota": part.quota,

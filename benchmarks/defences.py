@@ -24,7 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from attacks.square import square
-from benchmarks._cells import Acting, CellKey, acting, opened, settings_of
+from benchmarks._cells import Acting, CellKey, acting, code_digest, opened, settings_of
 from benchmarks._defended import DEFENCES, asked, defended, retrained_reader
 from benchmarks._detectors import Prada, Stateful, area_under_curve, encode, expose, residuals
 from benchmarks._tracks import Cell
@@ -114,6 +114,8 @@ QUICK = (
 )  # fmt: skip
 #: Members whose keys the pool's queries and the submissions are dealt to.
 _KEYS = 20
+#: Where the defended platforms are made.
+_DEFENDED = Path(__file__).with_name("_defended.py")
 _STREAMS, _CALIBRATION = 20, 40
 _PRADA_FALSE, _STATEFUL_FALSE = 0.05, 0.01
 _NEIGHBOURS = (1, 10)
@@ -309,7 +311,8 @@ def _workplace(key: CellKey, name: str) -> Iterator[Path]:
         with tempfile.TemporaryDirectory() as folder:
             yield Path(folder)
         return
-    home = key.home().with_name(f"{key.home().name}-{name}")
+    # Its platform is made by code that decides no other cell.
+    home = key.home().with_name(f"{key.home().name}-{name}-{code_digest(_DEFENDED)}")
     home.mkdir(parents=True, exist_ok=True)
     yield home
 

@@ -35,12 +35,11 @@ from ttca.lossy import jpeg, shrink_and_enlarge
 from ttca.measurement import Measurement
 from ttca.people import People
 from ttca.perturbations import PerturbationSet
-from ttca.platforms.local import LocalPlatform
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["CAMERAS", "QUICK", "check_platform", "figure", "main", "measure_cell", "rewritten", "told", "tolerated"]
+__all__ = ["CAMERAS", "QUICK", "figure", "main", "measure_cell", "rewritten", "told", "tolerated"]
 
 #: The arguments of the slice that ``python -m benchmarks quick`` runs.
 QUICK = ("--track", "digits", "--seeds", "1")
@@ -83,7 +82,6 @@ def main(argv: list[str]) -> dict[str, Any]:
     cells: list[dict[str, Any]] = []
     with keys[0].of.open_platform(keys[0].answers) as platform:
         for key in keys:
-            check_platform(key.home(), platform)
             with opened(key, platform) as found:
                 test = key.of.people(queries, key.regime, key.seed, True).test if options.final else found.cell.test
                 cells += measure_cell(key, found, test, final=options.final)
@@ -207,23 +205,6 @@ def _measured(key: CellKey, found: Acting, test: People, epsilon: int, final: bo
         },
         "fairness": _fairness(key.track, sub, ref, (before, after), (ref_before, ref_after), final),
     }
-
-
-def check_platform(home: Path, platform: LocalPlatform) -> None:
-    """Raise where a kept action was made against another platform: to open it would be to learn it anew.
-
-    Raises
-    ------
-    ConfigError
-        Before anything is asked or written.
-    """
-    for path in sorted((home / "action").rglob("*perturbations.safetensors")):
-        made_against = PerturbationSet.load(path).fingerprint
-        if made_against != platform.info.fingerprint:
-            raise ConfigError(
-                f"Expected the platform that the action in {home} was made against, got another. A platform that is "
-                "trained here depends on the number of threads: use as many as then (OMP_NUM_THREADS)."
-            )
 
 
 def tolerated(before: float | None, right: float | None, wrong: float | None) -> float | None:

@@ -8,8 +8,6 @@ adds to the same proxy without a single answer, on the same people, and with not
 from __future__ import annotations
 
 import argparse
-import hashlib
-import json
 import statistics
 import time
 from collections.abc import Iterable, Mapping, Sequence
@@ -21,10 +19,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks._cells import Acting, CellKey, acting, code_digest, opened, plain, settings_of
-from benchmarks._peers import cache
+from benchmarks._cells import Acting, CellKey, acting, code_digest, kept_under, opened, plain, settings_of
 from benchmarks._tracks import TRACKS, Cell, Regime, Track
-from benchmarks.harm import check_platform, results, rewritten, table, told
+from benchmarks.harm import results, rewritten, table, told
 from benchmarks.transfer import quick_key
 from ttca.data.cameras import bad_camera, soft_focus
 from ttca.data.hub import load_cifar100
@@ -161,7 +158,6 @@ def _cell(
     named = {"part": part, "queries": queries, "degree": degree, "seed": seed}
     if part == "own" or (part == "public" and "public" in track.settings):
         key = _key(track, part, queries, epsilon, seed)
-        check_platform(key.home(), platform)
         with opened(key, platform) as found:
             test = track.people(queries, key.regime, seed, True).test if final else found.cell.test
             row = _row(found, track.name, test, epsilon)
@@ -176,12 +172,9 @@ def _cell(
         "epsilons": [epsilon],
         "seed": seed,
         "settings": plain(chosen),
-        "code": code_digest(),
+        "code": code_digest(Path(__file__)),
     }
-    home = cache() / "cells" / hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:24]
-    check_platform(home, platform)
-    home.mkdir(parents=True, exist_ok=True)
-    (home / "key.json").write_text(json.dumps(facts, indent=1), encoding="utf-8")
+    home = kept_under(facts)
     settings = settings_of(poor, chosen, epsilons=(epsilon,), seed=seed)
     with acting(poor, platform, settings, queries=queries, regime="public", home=home) as found:
         test = poor.people(queries, "public", seed, True).test if final else found.cell.test

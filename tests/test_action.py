@@ -499,6 +499,8 @@ def test_verification_people_are_measured_at_the_quoted_epsilon_only(
         for people, pool, epsilon in ((None, None, 6), (worlds.strangers(), benchmark_pool, 7)):
             with pytest.raises(ActionError, match="Expected a choice of ε among"):
                 action.measure(people, pool=pool, epsilon=epsilon)
+        with pytest.raises(ActionError, match="Expected ε among"):
+            action.opponents(7)
     assert benchmark_pool.ledger.paid() == {}
 
 

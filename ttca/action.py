@@ -497,6 +497,10 @@ class CollectiveAction:
         """
         from attacks.universal import random_universal
 
+        if epsilon not in self.settings.epsilons:
+            raise ActionError(
+                f"Expected ε among {sorted(self.settings.epsilons)}, the action's family, got {epsilon}. Choose one."
+            )
         proxy = self._distilled().proxy
         path = self.folder / "controls.safetensors"
         inputs = digest("controls", self._learn_inputs(proxy), self.learner.facts(), self._zero_query_inputs())

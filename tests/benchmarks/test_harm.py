@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -120,22 +119,6 @@ def test_the_picture_has_its_axes_named(record: Any) -> None:
     drawn = harm.figure(record)
     assert isinstance(drawn, Figure)
     assert [a.get_xlabel() for a in drawn.axes[:3]] == ["ε (levels of 255)", "class of δ", "share answered rightly"]
-
-
-def test_an_action_against_another_platform_is_not_opened(tmp_path: Path) -> None:
-    """What was kept of another platform is refused as it lies, and the platform it was made against is let in."""
-    with platform("scores") as asked:
-        kept = PerturbationSet(np.zeros((3, 8, 8, 3), np.int8), 6, asked.info.classes, "tiny", "another")
-        path = tmp_path / "action" / "perturbations.safetensors"
-        harm.check_platform(tmp_path, asked)
-        path.parent.mkdir()
-        kept.save(path)
-        stands = path.read_bytes()
-        with pytest.raises(ConfigError, match="use as many as then"):
-            harm.check_platform(tmp_path, asked)
-        assert path.read_bytes() == stands
-        replace(kept, fingerprint=asked.info.fingerprint).save(path)
-        harm.check_platform(tmp_path, asked)
 
 
 def test_no_seed_is_refused() -> None:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import joblib
+import numpy as np
 import pytest
 
 from benchmarks import _cells, transfer
@@ -16,6 +18,7 @@ from benchmarks.transfer import Grid
 from tests.benchmarks.test_effect import QUICK, people, platform
 from ttca.action import CollectiveAction
 from ttca.errors import ActionError, ConfigError
+from ttca.perturbations import PerturbationSet
 from ttca.row import Row
 
 
@@ -147,3 +150,20 @@ def test_other_code_makes_another_cell_and_other_words_do_not() -> None:
     assert len(_cells.code_digest()) == 16
     deciding = {path.name for pattern in _cells._DECIDING for path in _cells._ROOT.glob(pattern)}
     assert {"action.py", "measurement.py", "universal.py", "distillation.py", "_tracks.py", "cameras.py"} <= deciding
+
+
+def test_an_action_against_another_platform_is_not_opened() -> None:
+    """What was kept of another platform is refused as it lies, and the platform it was made against is let in."""
+    key = next(iter(transfer.grid_keys("tiny", "quick", 1)))
+    path = key.home() / "action" / "perturbations" / "epsilon-006.safetensors"
+    path.parent.mkdir(parents=True)
+    with platform("scores") as asked:
+        kept = PerturbationSet(np.zeros((3, 8, 8, 3), np.int8), 6, asked.info.classes, "tiny", "another")
+        kept.save(path)
+        stands = path.read_bytes()
+        with pytest.raises(ConfigError, match="use as many as then"), _cells.opened(key, asked):
+            pass
+        assert path.read_bytes() == stands
+        replace(kept, fingerprint=asked.info.fingerprint).save(path)
+        with _cells.opened(key, asked) as found:
+            assert found.action.folder == path.parents[1]
