@@ -208,7 +208,8 @@ def _cheaper(results: Path, track: str) -> Verdict:
     bought = sum(_bought(record["epsilons"][epsilon]) for epsilon, _ in parts)
     word: Word = "not" if not found else "reproduced" if found == bought == len(parts) else "partly"
     number = "; ".join(f"ε = {epsilon}: {_from(part)}" for epsilon, part in parts)
-    number += f"; also beyond the zero-query δ at {bought} of {len(parts)} ε ({len(record['seeds'])} seeds)"
+    seeds = len(record["seeds"])
+    number += f"; beyond the zero-query δ at {bought} of {len(parts)} ε ({seeds} seed{'s' if seeds != 1 else ''})"
     return Verdict(claim, track, word, number, f"{file}.json")
 
 

@@ -178,7 +178,7 @@ FIGURES: dict[str, Drawing] = {
     "gap-closed": Drawing(_TRANSFER, gap_closed),
     "groups": Drawing(_TRANSFER, groups),
     "matrix": Drawing(("matrix-q1000-e8",), matrix),
-    "break-even": Drawing(("query_budget-digits-final",), _by("query_budget")),
+    "break-even": Drawing(("query_budget-cifar10-resnet56-final",), _by("query_budget")),
     "defences": Drawing(("defences-digits",), _by("defences")),
     "harm": Drawing(("harm-digits",), _by("harm")),
     "pictures": Drawing(("transfer-quick-digits",), pictures),
