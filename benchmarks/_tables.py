@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-import re
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from benchmarks._claims import largest, verdicts
+from benchmarks._document import filled
 
 __all__ = ["DOCUMENTS", "ceiling_table", "effect_table", "matrix_table", "rewritten"]
 
@@ -219,16 +219,10 @@ def rewritten(name: str, document: str, results: Path = _RESULTS) -> str:
 
     Raises
     ------
-    ValueError
+    ConfigError
         If a mark is missing.
     """
-    for mark, table in DOCUMENTS[name].items():
-        block = re.compile(rf"(<!-- {mark} -->\n).*?(<!-- /{mark} -->)", re.DOTALL)
-        if not block.search(document):
-            raise ValueError(f"Expected the marks <!-- {mark} --> and <!-- /{mark} --> in {name}, got none.")
-        # No backslash of a table means anything to re.
-        document = block.sub(r"\1" + table(results).replace("\\", r"\\") + r"\2", document)
-    return document
+    return filled(document, {mark: table(results) for mark, table in DOCUMENTS[name].items()})
 
 
 def _spread(part: Mapping[str, Any], key: str) -> str:

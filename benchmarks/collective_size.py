@@ -19,8 +19,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks._cells import Acting, acting, code_digest, kept_under, plain, settings_of
+from benchmarks._document import filled
 from benchmarks._tracks import TRACKS, Cell, Regime, Track
-from benchmarks.harm import results, rewritten, table, told
+from benchmarks.harm import results, table, told
 from benchmarks.what_queries_buy import verdict
 from ttca.answers import Answers
 from ttca.errors import ActionError, ConfigError
@@ -475,5 +476,5 @@ def tables(found: Sequence[tuple[str, dict[str, Any]]]) -> dict[str, str]:
 if __name__ == "__main__":
     # ``python -m benchmarks.collective_size``, with a dot: the document's tables from the result files.
     _DOCUMENT.write_text(
-        rewritten(_DOCUMENT.read_text(encoding="utf-8"), tables(results("collective_size-*.json"))), encoding="utf-8"
+        filled(_DOCUMENT.read_text(encoding="utf-8"), tables(results("collective_size-*.json"))), encoding="utf-8"
     )

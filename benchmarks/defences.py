@@ -13,7 +13,7 @@ import json
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import lru_cache, partial
@@ -27,6 +27,7 @@ from attacks.square import square
 from benchmarks._cells import Acting, CellKey, acting, code_digest, opened, settings_of
 from benchmarks._defended import DEFENCES, asked, defended, retrained_reader
 from benchmarks._detectors import Prada, Stateful, area_under_curve, encode, expose, residuals
+from benchmarks._document import filled, grid
 from benchmarks._tracks import Cell
 from benchmarks.transfer import quick_key
 from ttca.answers import Answers
@@ -740,19 +741,9 @@ def rewritten(document: str, record: Mapping[str, Any] | None) -> str:
     ConfigError
         If a mark is missing.
     """
-    for name, table in _TABLES.items():
-        opening, closing = f"<!-- {name} -->\n", f"<!-- /{name} -->"
-        before, found, rest = document.partition(opening)
-        _, ended, after = rest.partition(closing)
-        if not found or not ended:
-            raise ConfigError(f"Expected the marks of the table {name!r} in the document, got none. Put them back.")
-        text = _MISSING if record is None else "\n".join(table(record))
-        document = f"{before}{opening}{text}\n{closing}{after}"
-    return document
-
-
-def _rows(head: Sequence[str], lines: Iterable[Sequence[str]]) -> list[str]:
-    return [f"| {' | '.join(line)} |" for line in (head, ["---"] * len(head), *lines)]
+    return filled(
+        document, {name: _MISSING if record is None else "\n".join(table(record)) for name, table in _TABLES.items()}
+    )
 
 
 def _told(line: Mapping[str, Any] | None, number: str) -> str:
@@ -790,7 +781,7 @@ def _defence_table(record: Mapping[str, Any]) -> list[str]:
     head = ("track", "ε", "the platform", "reference, no δ (change)", "subgroup, no δ (change)",
             "subgroup with δ, not known", "subgroup with δ, known", "abuse, not known / known", "noise", "zero-query",
             "seeds")  # fmt: skip
-    return _rows(head, lines)
+    return grid(head, lines)
 
 
 def _refusal_table(record: Mapping[str, Any]) -> list[str]:
@@ -804,7 +795,7 @@ def _refusal_table(record: Mapping[str, Any]) -> list[str]:
         if DEFENCES[s["defence"]].abstain is not None and s["seeds"]
     ]  # fmt: skip
     head = ("track", "ε", "the platform", "the defence is", "reference refused", "subgroup refused", "with δ refused")
-    return _rows(head, lines)
+    return grid(head, lines)
 
 
 def _detector_table(record: Mapping[str, Any]) -> list[str]:
@@ -820,7 +811,7 @@ def _detector_table(record: Mapping[str, Any]) -> list[str]:
         ]  # fmt: skip
         lines.append((track, stream, f"{first['mean']['pictures']:.0f}", *cells))
     detectors = list(dict.fromkeys(s["detector"] for s in record["detectors_summary"]))
-    return _rows(("track", "stream", "pictures", *(f"{d}: streams flagged" for d in detectors)), lines)
+    return grid(("track", "stream", "pictures", *(f"{d}: streams flagged" for d in detectors)), lines)
 
 
 def _exposure_table(record: Mapping[str, Any]) -> list[str]:
@@ -834,7 +825,7 @@ def _exposure_table(record: Mapping[str, Any]) -> list[str]:
     ]  # fmt: skip
     head = ("track", "ε", "averages of", "submissions", "carry δ", "cosine with δ", "area under the curve",
             "the same, file known")  # fmt: skip
-    return _rows(head, lines)
+    return grid(head, lines)
 
 
 def _limit_table(record: Mapping[str, Any]) -> list[str]:
@@ -848,7 +839,7 @@ def _limit_table(record: Mapping[str, Any]) -> list[str]:
         queries = here[0]["queries"]
         cells = [f"{by[m]['days_without_certificate']:.0f} / {by[m]['days']:.0f}" for m in members]
         lines.append((track, str(queries["pool"]), str(sum(queries.values())), str(per_day), *cells))
-    return _rows(("track", "queries", "with certificate", "per key and day", *(f"{m} members" for m in members)), lines)
+    return grid(("track", "queries", "with certificate", "per key and day", *(f"{m} members" for m in members)), lines)
 
 
 _TABLES: Mapping[str, Callable[[Mapping[str, Any]], list[str]]] = {

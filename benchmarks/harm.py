@@ -9,7 +9,6 @@ from __future__ import annotations
 import argparse
 import json
 import math
-import re
 import statistics
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -21,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks._cells import Acting, CellKey, opened, plain
+from benchmarks._document import filled, grid
 from benchmarks._tracks import TRACKS
 from benchmarks.transfer import quick_key
 from proxies.runtime import give_back_memory
@@ -39,7 +39,7 @@ from ttca.perturbations import PerturbationSet
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["CAMERAS", "QUICK", "figure", "main", "measure_cell", "rewritten", "told", "tolerated"]
+__all__ = ["CAMERAS", "QUICK", "figure", "main", "measure_cell", "told", "tolerated"]
 
 #: The arguments of the slice that ``python -m benchmarks quick`` runs.
 QUICK = ("--track", "digits", "--seeds", "1")
@@ -452,29 +452,10 @@ def told(values: Iterable[float | None], digits: int = 3) -> str:
     return mean if len(known) == 1 else f"{mean} ± {statistics.stdev(known):.{digits}f}"
 
 
-def rewritten(document: str, written: Mapping[str, str]) -> str:
-    """Return a document with each table written anew between its marks ``<!-- NAME -->`` and ``<!-- /NAME -->``.
-
-    Raises
-    ------
-    ConfigError
-        If a mark is missing.
-    """
-    for name, text in written.items():
-        block = re.compile(rf"(<!-- {name} -->\n).*?(<!-- /{name} -->)", re.DOTALL)
-        if not block.search(document):
-            raise ConfigError(f"Expected the marks of the table {name!r} in the document, got none. Put them back.")
-        # No backslash of a table means anything to re.
-        document = block.sub(r"\1" + text.replace("\\", r"\\") + r"\2", document)
-    return document
-
-
 def table(head: Sequence[str], lines: Iterable[Sequence[object]]) -> str:
     """Return a Markdown table, or a remark that nothing was measured where there are no lines."""
-    body = [[str(cell) for cell in line] for line in lines]
-    if not body:
-        return _MISSING
-    return "".join(f"| {' | '.join(line)} |\n" for line in ([*head], ["---"] * len(head), *body))
+    body = list(lines)
+    return "\n".join(grid(head, body)) if body else _MISSING
 
 
 def results(pattern: str, folder: Path = _HOME / "results") -> list[tuple[str, dict[str, Any]]]:
@@ -587,5 +568,5 @@ def _at(cell: Mapping[str, Any], path: Sequence[str]) -> Any:
 if __name__ == "__main__":
     # ``python -m benchmarks.harm``, with a dot: the document's tables from the result files, nothing measured.
     _DOCUMENT.write_text(
-        rewritten(_DOCUMENT.read_text(encoding="utf-8"), tables(results("harm-*.json"))), encoding="utf-8"
+        filled(_DOCUMENT.read_text(encoding="utf-8"), tables(results("harm-*.json"))), encoding="utf-8"
     )

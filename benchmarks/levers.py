@@ -38,6 +38,7 @@ from numpy.typing import NDArray
 from sklearn.ensemble import HistGradientBoostingClassifier
 from sklearn.linear_model import LogisticRegression
 
+from benchmarks._document import filled
 from ttca.data.tabular import Encoding, Table, load_acs_income
 from ttca.errors import ConfigError
 from ttca.fairness import (
@@ -525,7 +526,6 @@ def summarise(seeds: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 _HOME = Path(__file__).resolve().parent
 _RESULT = _HOME / "results" / "levers.json"
 _DOCUMENT = _HOME.parent / "docs" / "training_time.md"
-_MARKS = ("<!-- levers -->\n", "<!-- /levers -->")
 _MISSING = "*Not measured yet: there is no `levers.json`.*"
 _COLUMNS = {
     "error": "error",
@@ -601,11 +601,7 @@ def rewritten(document: str, kept: Mapping[str, Any] | None) -> str:
     ConfigError
         If a mark is missing.
     """
-    before, found, rest = document.partition(_MARKS[0])
-    _, ended, after = rest.partition(_MARKS[1])
-    if not found or not ended:
-        raise ConfigError(f"Expected the marks of {_MARKS[0].strip()} in the document, got none. Put them back.")
-    return f"{before}{_MARKS[0]}{_MISSING if kept is None else levers_table(kept)}\n{_MARKS[1]}{after}"
+    return filled(document, {"levers": _MISSING if kept is None else levers_table(kept)})
 
 
 def main(argv: list[str]) -> dict[str, object]:

@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 from sklearn.ensemble import HistGradientBoostingClassifier
 from sklearn.linear_model import LogisticRegression
 
+from benchmarks._document import filled
 from benchmarks._firm_side import (
     calibrated_equalised_odds,
     exponentiated_gradient,
@@ -668,7 +669,6 @@ def _draw_points(axes: Axes, row: Mapping[str, Any]) -> None:
 _HOME = Path(__file__).resolve().parent
 _RESULT = _HOME / "results" / "minority.json"
 _DOCUMENT = _HOME.parent / "docs" / "minority.md"
-_MARKS = ("<!-- minority -->", "<!-- /minority -->")
 _HEAD = (
     "| data set | who acts | α | flips | error | EqOd | EqOd falls by | error rises by | minority / majority error |"
 )
@@ -739,16 +739,10 @@ def rewritten(document: str, record: Mapping[str, Any] | None) -> str:
 
     Raises
     ------
-    ValueError
+    ConfigError
         If the document has no marks.
     """
-    first, last = _MARKS
-    if first not in document or last not in document:
-        raise ValueError(f"Expected the marks {first} and {last}, got a document without them. Put them back.")
-    before, _, rest = document.partition(first)
-    _, _, after = rest.partition(last)
-    inside = "Not measured yet." if record is None else minority_table(record)
-    return f"{before}{first}\n{inside}\n{last}{after}"
+    return filled(document, {"minority": "Not measured yet." if record is None else minority_table(record)})
 
 
 # --- the benchmark -----------------------------------------------------------------------------------------

@@ -29,6 +29,7 @@ from typing import Any, get_args
 import numpy as np
 from numpy.typing import NDArray
 
+from benchmarks._document import filled, grid
 from ttca.errors import ConfigError, MissingExtraError
 from ttca.training_time.bounds import (
     Collective,
@@ -1026,19 +1027,9 @@ def rewritten(document: str, kept: dict[str, Any] | None) -> str:
         "epsilon": _epsilon_table,
         "timing": _timing_table,
     }
-    for name, table in tables.items():
-        opening, closing = f"<!-- {name} -->\n", f"<!-- /{name} -->"
-        before, found, rest = document.partition(opening)
-        _, ended, after = rest.partition(closing)
-        if not found or not ended:
-            raise ConfigError(f"Expected the marks of the table {name!r} in the document, got none. Put them back.")
-        text = _MISSING if kept is None else "\n".join(table(kept))
-        document = f"{before}{opening}{text}\n{closing}{after}"
-    return document
-
-
-def _rows(head: Sequence[str], lines: Iterable[Sequence[str]]) -> list[str]:
-    return [f"| {' | '.join(line)} |" for line in (head, ["---"] * len(head), *lines)]
+    return filled(
+        document, {name: _MISSING if kept is None else "\n".join(table(kept)) for name, table in tables.items()}
+    )
 
 
 def _told(values: Iterable[float | str | None]) -> str:
@@ -1060,7 +1051,7 @@ def _reference_table(kept: dict[str, Any]) -> list[str]:
                 )
             )  # fmt: skip
     head = ("run", "tier", "success stated", "came", "within .05", "bound stated", "came", "within .01")
-    return _rows(head, lines)
+    return grid(head, lines)
 
 
 def _bounds_table(kept: dict[str, Any]) -> list[str]:
@@ -1070,7 +1061,7 @@ def _bounds_table(kept: dict[str, Any]) -> list[str]:
     ]
     for name, key in (("city", "city_held"), ("city, recruited at home", "recruited_at_home_held")):
         lines.append((name, *(str(kept[key][k]) for k in ("checks", "not_vacuous", "violations")), "–"))
-    return _rows(("bound", "checks", "said something", "success below it", "allowed by δ"), lines)
+    return grid(("bound", "checks", "said something", "success below it", "allowed by δ"), lines)
 
 
 def _city_table(kept: dict[str, Any]) -> list[str]:
@@ -1082,7 +1073,7 @@ def _city_table(kept: dict[str, Any]) -> list[str]:
         for row in kept["city"]
     ]  # fmt: skip
     head = ("sizes", "labels", "signals", "size entropy", "label entropy", "overlap", "success", *TIERS)
-    return _rows(head, lines)
+    return grid(head, lines)
 
 
 def _trained_table(kept: dict[str, Any]) -> list[str]:
@@ -1096,12 +1087,12 @@ def _trained_table(kept: dict[str, Any]) -> list[str]:
     ]  # fmt: skip
     head = ("platform", "labels, signals", "success", "agrees with argmax", "ε (tv)", "bounds (tv)",
             "ε (contamination)", "bounds (contamination)")  # fmt: skip
-    return _rows(head, lines)
+    return grid(head, lines)
 
 
 def _epsilon_table(kept: dict[str, Any]) -> list[str]:
     lines = [(f"{row['epsilon']:.2f}", _told(row["tv"]), _told(row["contamination"])) for row in kept["tolerated"]]
-    return _rows(("ε", "bounds (tv)", "bounds (contamination)"), lines)
+    return grid(("ε", "bounds (tv)", "bounds (contamination)"), lines)
 
 
 def _timing_table(kept: dict[str, Any]) -> list[str]:
@@ -1115,7 +1106,7 @@ def _timing_table(kept: dict[str, Any]) -> list[str]:
                 "yes" if agrees else "**no**",
             )
         )  # fmt: skip
-    return _rows(("way", "seconds", "times as long", "same numbers"), lines)
+    return grid(("way", "seconds", "times as long", "same numbers"), lines)
 
 
 # --- all of it ----------------------------------------------------------------------------------------------

@@ -24,6 +24,7 @@ from attacks.hopskipjump import hop_skip_jump
 from attacks.simba import simba
 from attacks.square import square
 from benchmarks._cells import opened
+from benchmarks._document import filled, grid
 from benchmarks._tracks import TRACKS
 from benchmarks.transfer import finish, quick_key
 from ttca.errors import ActionError, ConfigError
@@ -856,14 +857,7 @@ def rewritten(document: str, results: Path = _RESULTS) -> str:
     """
     paths = sorted(results.glob("query_budget-*.json"))
     records = {path.name: json.loads(path.read_text(encoding="utf-8")) for path in paths}
-    for name, text in tables(records).items():
-        opening, closing = f"<!-- {name} -->\n", f"<!-- /{name} -->"
-        before, found, rest = document.partition(opening)
-        _, ended, after = rest.partition(closing)
-        if not found or not ended:
-            raise ConfigError(f"Expected the marks of the part {name!r} in the document, got none. Put them back.")
-        document = f"{before}{opening}{text}\n{closing}{after}"
-    return document
+    return filled(document, tables(records))
 
 
 def _each(records: Mapping[str, Mapping[str, Any]]) -> Iterator[tuple[str, str, Mapping[str, Any], Mapping[str, Any]]]:
@@ -871,10 +865,6 @@ def _each(records: Mapping[str, Mapping[str, Any]]) -> Iterator[tuple[str, str, 
     for name, record in records.items():
         for epsilon, result in record["epsilons"].items():
             yield name, f"{record['track']}, {record['people']}, ε = {epsilon}", record, result
-
-
-def _grid(head: Sequence[str], lines: Sequence[Sequence[object]]) -> list[str]:
-    return [f"| {' | '.join(map(str, line))} |" for line in (head, ["---"] * len(head), *lines)]
 
 
 def _number(value: float | None) -> str:
@@ -949,7 +939,7 @@ def _attacks_table(records: Mapping[str, Mapping[str, Any]]) -> list[str]:
                 )  # fmt: skip
     head = ("track, people", "attack", "budget", "answered wrongly, of", "seeds", "mean queries", "median",
             "failure rate", "gain of all", "queries per additional right answer")  # fmt: skip
-    return _grid(head, lines)
+    return grid(head, lines)
 
 
 def _ways_table(records: Mapping[str, Mapping[str, Any]]) -> list[str]:
@@ -976,7 +966,7 @@ def _ways_table(records: Mapping[str, Mapping[str, Any]]) -> list[str]:
             lines.append((where, f"{_NAMES[attack]}, {budget}", found["people"], right, put, *cost))
     head = ("track, people", "way", "images", "right before → with it", "put right / spoilt", "queries once",
             "queries per image", "price, group of 1", "of 100", "of 10,000")  # fmt: skip
-    return _grid(head, lines)
+    return grid(head, lines)
 
 
 def _break_even_table(records: Mapping[str, Mapping[str, Any]]) -> list[str]:
@@ -1003,7 +993,7 @@ def _break_even_table(records: Mapping[str, Mapping[str, Any]]) -> list[str]:
     sizes = (f"members, {k} image{'s' if k > 1 else ''} each" for k in IMAGES)
     head = ("track, people", "way", "against, budget", "gain less the attack's", *sizes,
             "fewer queries in all from images")  # fmt: skip
-    return _grid(head, lines)
+    return grid(head, lines)
 
 
 def _days_table(records: Mapping[str, Mapping[str, Any]]) -> list[str]:
@@ -1021,7 +1011,7 @@ def _days_table(records: Mapping[str, Mapping[str, Any]]) -> list[str]:
             lines.append((where, quota, f"{_NAMES[attack]}, {found['budget']:,}", f"{found['helped']:.3f}", *told))
     head = ("track, people", "queries a day", "way", "right then",
             *(f"days, {k} image{'s' if k > 1 else ''} each (median / 90 % / last)" for k in IMAGES))  # fmt: skip
-    return _grid(head, lines)
+    return grid(head, lines)
 
 
 def _controls_table(records: Mapping[str, Mapping[str, Any]]) -> list[str]:
@@ -1041,7 +1031,7 @@ def _controls_table(records: Mapping[str, Mapping[str, Any]]) -> list[str]:
     head = ("track, people", "paid: pool + audit + verification", "all: before / pooled / zero-query / noise",
             "attacked people: the same", "pooled against zero-query, p by seed",
             "abuse, pooled: the same people / everybody", "alone, towards a wrong class", "file")  # fmt: skip
-    return _grid(head, lines)
+    return grid(head, lines)
 
 
 if __name__ == "__main__":

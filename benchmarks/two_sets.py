@@ -27,6 +27,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from benchmarks._document import filled
 from ttca.action import CollectiveAction
 from ttca.certificates import clopper_pearson_interval, mcnemar_exact
 from ttca.data.cameras import bad_camera
@@ -290,7 +291,6 @@ def _summary(seeds: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 _HOME = Path(__file__).resolve().parent
 _RESULT = _HOME / "results" / "two_sets.json"
 _DOCUMENT = _HOME.parent / "docs" / "training_time.md"
-_MARKS = ("<!-- two sets -->\n", "<!-- /two sets -->")
 _MISSING = "*Not measured yet: there is no `two_sets.json`.*"
 
 
@@ -331,11 +331,7 @@ def rewritten(document: str, kept: Mapping[str, Any] | None) -> str:
     ConfigError
         If a mark is missing.
     """
-    before, found, rest = document.partition(_MARKS[0])
-    _, ended, after = rest.partition(_MARKS[1])
-    if not found or not ended:
-        raise ConfigError(f"Expected the marks of {_MARKS[0].strip()} in the document, got none. Put them back.")
-    return f"{before}{_MARKS[0]}{_MISSING if kept is None else two_sets_table(kept)}\n{_MARKS[1]}{after}"
+    return filled(document, {"two sets": _MISSING if kept is None else two_sets_table(kept)})
 
 
 def main(argv: list[str]) -> dict[str, object]:

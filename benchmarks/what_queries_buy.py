@@ -20,8 +20,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks._cells import Acting, CellKey, acting, code_digest, kept_under, opened, plain, settings_of
+from benchmarks._document import filled
 from benchmarks._tracks import TRACKS, Cell, Regime, Track
-from benchmarks.harm import results, rewritten, table, told
+from benchmarks.harm import results, table, told
 from benchmarks.transfer import quick_key
 from ttca.data.cameras import bad_camera, soft_focus
 from ttca.data.hub import load_cifar100
@@ -578,5 +579,5 @@ def _numbers(line: Mapping[str, Any], here: Sequence[dict[str, Any]]) -> tuple[o
 if __name__ == "__main__":
     # ``python -m benchmarks.what_queries_buy``, with a dot: the document's tables from the result files.
     _DOCUMENT.write_text(
-        rewritten(_DOCUMENT.read_text(encoding="utf-8"), tables(results("what_queries_buy-*.json"))), encoding="utf-8"
+        filled(_DOCUMENT.read_text(encoding="utf-8"), tables(results("what_queries_buy-*.json"))), encoding="utf-8"
     )

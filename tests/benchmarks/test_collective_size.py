@@ -12,9 +12,10 @@ from hypothesis import strategies as st
 from matplotlib.figure import Figure
 
 from benchmarks import collective_size as benchmark
+from benchmarks._document import filled
 from benchmarks._tracks import TRACKS, Track
 from benchmarks.collective_size import RHOS, Part, altered, mixed, of_part
-from benchmarks.harm import results, rewritten
+from benchmarks.harm import results
 from tests import worlds
 from tests.benchmarks.test_effect import QUICK, people, platform
 from ttca.errors import ConfigError
@@ -171,13 +172,13 @@ def test_the_page_takes_its_tables_from_results_alone(record: Any) -> None:
     """Every share and quota is a line between the marks, the same again and again."""
     document = benchmark._DOCUMENT.read_text(encoding="utf-8")
     written = benchmark.tables([("collective_size-tiny.json", record)])
-    full = rewritten(document, written)
+    full = filled(document, written)
     assert full.count("`collective_size-tiny.json`") == 2
     assert full.count("| tiny, dev-test, own | 100%, 2 |") == len(RHOS)
-    assert rewritten(full, written) == full
+    assert filled(full, written) == full
 
 
 def test_the_page_is_up_to_date() -> None:
     """No table of docs/collective_size.md was written by hand or is out of date."""
     document = benchmark._DOCUMENT.read_text(encoding="utf-8")
-    assert rewritten(document, benchmark.tables(results("collective_size-*.json"))) == document
+    assert filled(document, benchmark.tables(results("collective_size-*.json"))) == document

@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 
 from benchmarks import harm
 from benchmarks._cells import CellKey
+from benchmarks._document import filled
 from benchmarks._tracks import TRACKS, Track
 from tests.benchmarks.test_effect import QUICK, people, platform
 from ttca.errors import ConfigError
@@ -130,15 +131,15 @@ def test_no_seed_is_refused() -> None:
 def test_the_page_takes_its_tables_from_results_alone(record: Any) -> None:
     """Tables come between their marks, again and again the same; a lost mark is refused."""
     document = harm._DOCUMENT.read_text(encoding="utf-8")
-    full = harm.rewritten(document, harm.tables([("harm-tiny.json", record)]))
+    full = filled(document, harm.tables([("harm-tiny.json", record)]))
     assert "`harm-tiny.json`" in full
     assert "| tiny, dev-test | 12 | bars |" in full
-    assert harm.rewritten(full, harm.tables([("harm-tiny.json", record)])) == full
+    assert filled(full, harm.tables([("harm-tiny.json", record)])) == full
     with pytest.raises(ConfigError, match="Put them back"):
-        harm.rewritten(document.replace("<!-- harm-abuse -->", ""), harm.tables([]))
+        filled(document.replace("<!-- harm-abuse -->", ""), harm.tables([]))
 
 
 def test_the_page_is_up_to_date() -> None:
     """No table of docs/harm.md was written by hand or is out of date."""
     document = harm._DOCUMENT.read_text(encoding="utf-8")
-    assert harm.rewritten(document, harm.tables(harm.results("harm-*.json"))) == document
+    assert filled(document, harm.tables(harm.results("harm-*.json"))) == document

@@ -198,7 +198,7 @@ def test_tables_show_every_method_and_refuse_a_document_without_marks(seeds: lis
     text = rewritten("a\n<!-- minority -->\n<!-- /minority -->\nb\n", record)
     assert rewritten(text, record) == text
     assert "Not measured yet." in rewritten(text, None)
-    with pytest.raises(ValueError, match="Expected the marks"):
+    with pytest.raises(ConfigError, match="Expected the marks"):
         rewritten("# Nothing", record)
 
 

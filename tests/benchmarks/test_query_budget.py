@@ -390,7 +390,7 @@ def test_the_documents_tables_are_those_of_the_result_files() -> None:
     """No number in docs/query_budget.md was written by hand or is out of date."""
     document = (_ROOT / "docs" / "query_budget.md").read_text(encoding="utf-8")
     assert rewritten(document) == document
-    with pytest.raises(ConfigError, match="marks of the part 'findings'"):
+    with pytest.raises(ConfigError, match="Put them back"):
         rewritten("# Nothing")
     prose = re.sub(r"<!-- (\w+) -->.*?<!-- /\1 -->", "", document, flags=re.DOTALL)
     assert not re.search(r"\d\.\d", prose)

@@ -12,6 +12,7 @@ import pytest
 from benchmarks import _claims
 from benchmarks._figures import FIGURES, draw, sources_digest
 from benchmarks._tables import DOCUMENTS, claims_table, effect_table, results_table, rewritten, rows_table
+from ttca.errors import ConfigError
 from ttca.row import Row
 
 _ROOT = Path(__file__).parents[2]
@@ -77,7 +78,7 @@ def test_ceilings_and_pairs_are_lines_with_their_files(tmp_path: Path) -> None:
 
 def test_a_document_without_marks_is_refused() -> None:
     """A table is never written to where none was."""
-    with pytest.raises(ValueError, match="Expected the marks"):
+    with pytest.raises(ConfigError, match="Expected the marks"):
         rewritten("README.md", "# Nothing\n")
 
 

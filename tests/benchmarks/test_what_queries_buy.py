@@ -15,8 +15,9 @@ from matplotlib.figure import Figure
 
 from benchmarks import what_queries_buy as benchmark
 from benchmarks._cells import CellKey
+from benchmarks._document import filled
 from benchmarks._tracks import TRACKS, Cell, Track
-from benchmarks.harm import results, rewritten
+from benchmarks.harm import results
 from benchmarks.what_queries_buy import Degree, poorer, printed_digits, verdict, wins_up_to
 from tests.benchmarks.test_effect import QUICK, people, platform
 from ttca.errors import ConfigError
@@ -191,13 +192,13 @@ def test_the_page_takes_its_tables_from_results_alone(record: Any) -> None:
     """Every part's lines come between the marks, the same again and again."""
     document = benchmark._DOCUMENT.read_text(encoding="utf-8")
     written = benchmark.tables([("what_queries_buy-tiny.json", record)])
-    full = rewritten(document, written)
+    full = filled(document, written)
     assert full.count("`what_queries_buy-tiny.json`") == 4 + 3 + 1
-    assert rewritten(full, written) == full
+    assert filled(full, written) == full
 
 
 def test_the_page_is_up_to_date() -> None:
     """No table of docs/what_queries_buy.md was written by hand or is out of date."""
     document: str = benchmark._DOCUMENT.read_text(encoding="utf-8")
     found = results("what_queries_buy-*.json", Path(benchmark.__file__).parent / "results")
-    assert rewritten(document, benchmark.tables(found)) == document
+    assert filled(document, benchmark.tables(found)) == document
