@@ -180,6 +180,8 @@ FIGURES: dict[str, Drawing] = {
     "matrix": Drawing(("matrix-q1000-e8",), matrix),
     "break-even": Drawing(("query_budget-cifar10-resnet56-final",), _by("query_budget")),
     "defences": Drawing(("defences-digits",), _by("defences")),
+    "what-queries-buy": Drawing(("what_queries_buy-digits-own-public-poor",), _by("what_queries_buy")),
+    "collective-size": Drawing(("collective_size-digits-own",), _by("collective_size")),
     "harm": Drawing(("harm-digits",), _by("harm")),
     "pictures": Drawing(("transfer-quick-digits",), pictures),
 }
