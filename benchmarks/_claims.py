@@ -183,6 +183,8 @@ def _fairer(results: Path, track: str, key: str, claim: str, better: str) -> Ver
     if word == "reproduced" and beaten < tried:
         word = "partly"
     before, after = (sum(pair[k] for pair in pairs) / len(pairs) for k in (0, 1))
+    if (after > before) != (better == "higher") or after == before:
+        word = "not"
     number = (
         f"{before:.3f} → {after:.3f} (ε = {part['epsilon']}, Q = {part['queries']}), better in {improved} of {tried} "
         f"seeds; the control was beaten in {beaten}"
