@@ -59,7 +59,10 @@ from ttca.training_time.relabelling import (
     rb_prob,
 )
 
-__all__ = ["LEVERS", "Settings", "levers_table", "main", "measure_seed", "rewritten", "summarise"]
+__all__ = ["LEVERS", "QUICK", "Settings", "levers_table", "main", "measure_seed", "rewritten", "summarise"]
+
+#: The arguments of the slice that `python -m benchmarks quick` runs.
+QUICK = ("--seeds", "2")
 
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]

@@ -44,7 +44,10 @@ from ttca.pooling.ledger import Ledger
 from ttca.pooling.pool import Member, QueryPool
 from ttca.settings import Settings
 
-__all__ = ["World", "main", "measure_seed", "rewritten", "slanted", "two_sets_table", "world"]
+__all__ = ["QUICK", "World", "main", "measure_seed", "rewritten", "slanted", "two_sets_table", "world"]
+
+#: The arguments of the slice that `python -m benchmarks quick` runs.
+QUICK = ("--seeds", "1")
 
 WAYS: tuple[Way, ...] = get_args(Way)
 #: Pixels by which each row of an image stands to the right of the row above: a hand that slants by 27 degrees.
