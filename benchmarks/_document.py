@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import json
+import statistics
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
 
 from ttca.errors import ConfigError
 
-__all__ = ["filled", "grid"]
+__all__ = ["filled", "grid", "results", "table", "told"]
+
+_RESULTS = Path(__file__).resolve().parent / "results"
+_MISSING = "*Not measured yet.*"
 
 
 def filled(document: str, written: Mapping[str, str]) -> str:
@@ -34,3 +41,23 @@ def filled(document: str, written: Mapping[str, str]) -> str:
 def grid(head: Sequence[str], lines: Iterable[Sequence[object]]) -> list[str]:
     """Return the lines of a Markdown table."""
     return [f"| {' | '.join(map(str, line))} |" for line in (head, ["---"] * len(head), *lines)]
+
+
+def told(values: Iterable[float | None], digits: int = 3) -> str:
+    """Return mean ± standard deviation as documents show them; – where a value is not defined."""
+    known = [v for v in values if v is not None]
+    if not known:
+        return "–"
+    mean = f"{statistics.fmean(known):.{digits}f}"
+    return mean if len(known) == 1 else f"{mean} ± {statistics.stdev(known):.{digits}f}"
+
+
+def table(head: Sequence[str], lines: Iterable[Sequence[object]]) -> str:
+    """Return a Markdown table, or a remark that nothing was measured where there are no lines."""
+    body = list(lines)
+    return "\n".join(grid(head, body)) if body else _MISSING
+
+
+def results(pattern: str, folder: Path = _RESULTS) -> list[tuple[str, dict[str, Any]]]:
+    """Return the result files of a pattern with their names, in the order of these."""
+    return [(path.name, json.loads(path.read_text(encoding="utf-8"))) for path in sorted(folder.glob(pattern))]

@@ -19,10 +19,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks._cells import Acting, acting, code_digest, kept_under, plain, settings_of
-from benchmarks._document import filled
+from benchmarks._document import filled, results, table, told
 from benchmarks._tracks import TRACKS, Cell, Regime, Track
-from benchmarks.harm import results, table, told
-from benchmarks.what_queries_buy import verdict
+from benchmarks.what_queries_buy import SAID, verdict
 from ttca.answers import Answers
 from ttca.errors import ActionError, ConfigError
 from ttca.fairness import OneVsRestReport
@@ -420,7 +419,6 @@ def figure(record: Mapping[str, Any]) -> Figure:
 # --- the document ------------------------------------------------------------------------------------------
 
 _DOCUMENT = Path(__file__).resolve().parents[1] / "docs" / "collective_size.md"
-_SAID = {"won": "won", "lost": "**lost**", "nothing": "bought nothing that shows"}
 
 
 def tables(found: Sequence[tuple[str, dict[str, Any]]]) -> dict[str, str]:
@@ -445,7 +443,7 @@ def tables(found: Sequence[tuple[str, dict[str, Any]]]) -> dict[str, str]:
             grid.append(
                 (
                     *first, shown("subgroup_before"), shown("subgroup_after"), shown("gap_closed"),
-                    shown("zero_query_control"), told(c["bought"] for c in done), p_values, _SAID[line["verdict"]],
+                    shown("zero_query_control"), told(c["bought"] for c in done), p_values, SAID[line["verdict"]],
                     *(shown(k) for k in _KEYS[3:]), shown("coverage"),
                     told(c["participation"][-1]["s_rho"] for c in done), count, f"`{file}`",
                 )

@@ -7,11 +7,10 @@ people are asked. Definitions are *ours*.
 from __future__ import annotations
 
 import argparse
-import json
 import math
 import statistics
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks._cells import Acting, CellKey, opened, plain
-from benchmarks._document import filled, grid
+from benchmarks._document import filled, results, table, told
 from benchmarks._tracks import TRACKS
 from benchmarks.transfer import quick_key
 from proxies.runtime import give_back_memory
@@ -39,7 +38,7 @@ from ttca.perturbations import PerturbationSet
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["CAMERAS", "QUICK", "figure", "main", "measure_cell", "told", "tolerated"]
+__all__ = ["CAMERAS", "QUICK", "figure", "main", "measure_cell", "tolerated"]
 
 #: The arguments of the slice that ``python -m benchmarks quick`` runs.
 QUICK = ("--track", "digits", "--seeds", "1")
@@ -440,27 +439,6 @@ def _done(record: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 _HOME = Path(__file__).resolve().parent
 _DOCUMENT = _HOME.parent / "docs" / "harm.md"
-_MISSING = "*Not measured yet.*\n"
-
-
-def told(values: Iterable[float | None], digits: int = 3) -> str:
-    """Return mean ± standard deviation as documents show them; – where a value is not defined."""
-    known = [v for v in values if v is not None]
-    if not known:
-        return "–"
-    mean = f"{statistics.fmean(known):.{digits}f}"
-    return mean if len(known) == 1 else f"{mean} ± {statistics.stdev(known):.{digits}f}"
-
-
-def table(head: Sequence[str], lines: Iterable[Sequence[object]]) -> str:
-    """Return a Markdown table, or a remark that nothing was measured where there are no lines."""
-    body = list(lines)
-    return "\n".join(grid(head, body)) if body else _MISSING
-
-
-def results(pattern: str, folder: Path = _HOME / "results") -> list[tuple[str, dict[str, Any]]]:
-    """Return the result files of a pattern with their names, in the order of these."""
-    return [(path.name, json.loads(path.read_text(encoding="utf-8"))) for path in sorted(folder.glob(pattern))]
 
 
 def tables(found: Sequence[tuple[str, dict[str, Any]]]) -> dict[str, str]:

@@ -20,9 +20,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks._cells import Acting, CellKey, acting, code_digest, kept_under, opened, plain, settings_of
-from benchmarks._document import filled
+from benchmarks._document import filled, results, table, told
 from benchmarks._tracks import TRACKS, Cell, Regime, Track
-from benchmarks.harm import results, table, told
 from benchmarks.transfer import quick_key
 from ttca.data.cameras import bad_camera, soft_focus
 from ttca.data.hub import load_cifar100
@@ -36,7 +35,19 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["DEGREES", "PARTS", "QUICK", "Degree", "figure", "main", "poorer", "printed_digits", "verdict", "wins_up_to"]
+__all__ = [
+    "DEGREES",
+    "PARTS",
+    "QUICK",
+    "SAID",
+    "Degree",
+    "figure",
+    "main",
+    "poorer",
+    "printed_digits",
+    "verdict",
+    "wins_up_to",
+]
 
 PARTS = ("own", "public", "poor")
 #: The arguments of the slice that ``python -m benchmarks quick`` runs.
@@ -512,7 +523,8 @@ def _band(
 # --- the document ------------------------------------------------------------------------------------------
 
 _DOCUMENT = Path(__file__).resolve().parents[1] / "docs" / "what_queries_buy.md"
-_SAID = {"won": "won", "lost": "**lost**", "nothing": "bought nothing that shows"}
+#: A verdict in the words of the documents.
+SAID = {"won": "won", "lost": "**lost**", "nothing": "bought nothing that shows"}
 
 
 def tables(found: Sequence[tuple[str, dict[str, Any]]]) -> dict[str, str]:
@@ -570,7 +582,7 @@ def _numbers(line: Mapping[str, Any], here: Sequence[dict[str, Any]]) -> tuple[o
         shown("zero_query_control"),
         told(c["bought"] for c in here),
         ", ".join(f"{p:.2g}" for p in line["zero_query_mcnemar_p"]),
-        _SAID[line["verdict"]],
+        SAID[line["verdict"]],
         *(shown(k) for k in ("gap_closed", "noise_control", "class_agnostic_control", "abuse_rate", "coverage")),
         count,
     )

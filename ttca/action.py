@@ -494,6 +494,16 @@ class CollectiveAction:
         """Learn the δ of the controls at an ε of the family, or read them back.
 
         They are random noise, those of a proxy that asked nothing, and one for all classes.
+
+        Parameters
+        ----------
+        epsilon : int
+            Levels of 255.
+
+        Raises
+        ------
+        ActionError
+            If ε is none of the family.
         """
         from attacks.universal import random_universal
 

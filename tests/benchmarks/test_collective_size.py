@@ -12,10 +12,9 @@ from hypothesis import strategies as st
 from matplotlib.figure import Figure
 
 from benchmarks import collective_size as benchmark
-from benchmarks._document import filled
+from benchmarks._document import filled, results
 from benchmarks._tracks import TRACKS, Track
 from benchmarks.collective_size import RHOS, Part, altered, mixed, of_part
-from benchmarks.harm import results
 from tests import worlds
 from tests.benchmarks.test_effect import QUICK, people, platform
 from ttca.errors import ConfigError

@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 
 from benchmarks import harm
 from benchmarks._cells import CellKey
-from benchmarks._document import filled
+from benchmarks._document import filled, results, told
 from benchmarks._tracks import TRACKS, Track
 from tests.benchmarks.test_effect import QUICK, people, platform
 from ttca.errors import ConfigError
@@ -101,9 +101,9 @@ def test_so_many_may_err_and_no_more(before: float, right: float, wrong: float) 
 def test_nobody_to_ask_is_said_as_nothing() -> None:
     """A share among nobody is None, not a number, and – in a table."""
     assert harm._share_of(np.zeros(0, np.bool_), np.zeros(0, np.bool_))["rate"] is None
-    assert harm.told([None]) == "–"
-    assert harm.told([0.5]) == "0.500"
-    assert harm.told([0.5, 0.7]) == "0.600 ± 0.141"
+    assert told([None]) == "–"
+    assert told([0.5]) == "0.500"
+    assert told([0.5, 0.7]) == "0.600 ± 0.141"
     assert harm.tolerated(None, 0.5, 0.1) is None
 
 
@@ -142,4 +142,4 @@ def test_the_page_takes_its_tables_from_results_alone(record: Any) -> None:
 def test_the_page_is_up_to_date() -> None:
     """No table of docs/harm.md was written by hand or is out of date."""
     document = harm._DOCUMENT.read_text(encoding="utf-8")
-    assert filled(document, harm.tables(harm.results("harm-*.json"))) == document
+    assert filled(document, harm.tables(results("harm-*.json"))) == document

@@ -15,9 +15,8 @@ from matplotlib.figure import Figure
 
 from benchmarks import what_queries_buy as benchmark
 from benchmarks._cells import CellKey
-from benchmarks._document import filled
+from benchmarks._document import filled, results
 from benchmarks._tracks import TRACKS, Cell, Track
-from benchmarks.harm import results
 from benchmarks.what_queries_buy import Degree, poorer, printed_digits, verdict, wins_up_to
 from tests.benchmarks.test_effect import QUICK, people, platform
 from ttca.errors import ConfigError
