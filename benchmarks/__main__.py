@@ -1,4 +1,4 @@
-"""`python -m benchmarks NAME [options] [--json]`: run one benchmark, print its result, keep it as a file."""
+"""`python -m benchmarks NAME [options] [--json] [--replace]`: run a benchmark, print its result, keep it as a file."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import importlib
 import json
 import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from rich.console import Console
@@ -17,6 +18,30 @@ from ttca.errors import TTCAError
 HOME = Path(__file__).resolve().parent
 NAMES = tuple(sorted(p.stem for p in HOME.glob("*.py") if not p.stem.startswith("_")))
 ERR = Console(stderr=True)
+#: Runs with other arguments than the result file that documents read.
+ASIDE = "aside"
+
+
+def place(results: Path, name: str, arguments: Sequence[str], *, replaces: bool) -> Path:
+    """Return where a result is kept: a smaller run must not take the place of one that documents quote.
+
+    Parameters
+    ----------
+    results : Path
+        The folder of result files.
+    name : str
+        The file's, without its ending.
+    arguments : sequence of str
+        Of this run. Where the file is there, made with others, this run is kept in the folder ``aside``.
+    replaces : bool
+        Write there all the same.
+    """
+    path = results / f"{name}.json"
+    if replaces or not path.is_file():
+        return path
+    before = json.loads(path.read_text(encoding="utf-8")).get("arguments", [])
+    same = sorted(set(before) - {"--json"}) == sorted(set(arguments) - {"--json"})
+    return path if same else results / ASIDE / path.name
 
 
 def main(argv: list[str]) -> int:
@@ -28,6 +53,8 @@ def main(argv: list[str]) -> int:
     # Arrow's own allocator keeps the encoded photographs of a whole data set; the system's gives them back.
     os.environ.setdefault("ARROW_DEFAULT_MEMORY_POOL", "system")
     name = argv[0]
+    replaces = "--replace" in argv
+    argv = [argument for argument in argv if argument != "--replace"]
     module = importlib.import_module(f"benchmarks.{name}")
     try:
         result = module.main(argv[1:])
@@ -36,10 +63,14 @@ def main(argv: list[str]) -> int:
         return 1
     record = {"benchmark": name, "arguments": argv[1:], **circumstances(HOME), **result}
     # A benchmark of many cells names the file of this one.
-    path = HOME / "results" / f"{record.pop('file', name)}.json"
-    path.parent.mkdir(exist_ok=True)
+    path = place(HOME / "results", record.pop("file", name), argv[1:], replaces=replaces)
+    path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
     ERR.print(f"Kept in {path.relative_to(HOME.parent)}", highlight=False)
+    if path.parent.name == ASIDE:
+        ERR.print(
+            "The file that documents read was made with other arguments; --replace writes there.", highlight=False
+        )
     if "--json" in argv:
         sys.stdout.write(json.dumps(record) + "\n")
     else:

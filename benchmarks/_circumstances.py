@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import subprocess
+import sys
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -21,13 +22,24 @@ def circumstances(home: Path) -> dict[str, Any]:
         "protocol": PROTOCOL,
         "commit": commit(home),
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        "hardware": {"processor": _processor(), "cores": len(_cores()), "system": platform.system()},
+        "hardware": {
+            "processor": _processor(),
+            "cores": len(_cores()),
+            "threads": _threads(),
+            "system": platform.system(),
+        },
         "versions": {"python": platform.python_version(), **{p: _version(p) for p in ("torch", "numpy", "scipy")}},
     }
 
 
 def _cores() -> set[int]:
     return os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else set(range(os.cpu_count() or 1))
+
+
+def _threads() -> int | None:
+    """Return how many threads torch computes with, which decides last digits; None where nothing loaded it."""
+    torch = sys.modules.get("torch")
+    return None if torch is None else int(torch.get_num_threads())
 
 
 def _processor() -> str:

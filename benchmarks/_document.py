@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any
 
 from ttca.errors import ConfigError
 
-__all__ = ["filled", "grid", "results", "table", "told"]
+__all__ = ["commands", "filled", "grid", "results", "table", "told"]
 
 _RESULTS = Path(__file__).resolve().parent / "results"
 _MISSING = "*Not measured yet.*"
@@ -41,6 +42,24 @@ def filled(document: str, written: Mapping[str, str]) -> str:
 def grid(head: Sequence[str], lines: Iterable[Sequence[object]]) -> list[str]:
     """Return the lines of a Markdown table."""
     return [f"| {' | '.join(map(str, line))} |" for line in (head, ["---"] * len(head), *lines)]
+
+
+def commands(records: Iterable[tuple[str, Mapping[str, Any]]]) -> str:
+    """Return, as a Markdown list, the command that made each result file, and its commit.
+
+    Parameters
+    ----------
+    records : iterable of (str, dict)
+        As :func:`results` returns them.
+    """
+    lines = []
+    for name, record in records:
+        arguments = shlex.join(a for a in record["arguments"] if a != "--json")
+        threads = record["hardware"].get("threads")
+        with_threads = "" if threads is None else f", {threads} thread{'s' if threads != 1 else ''}"
+        command = f"python -m benchmarks {record['benchmark']} {arguments}".rstrip()
+        lines.append(f"- `{name}`: `{command}` (commit {record['commit']}{with_threads})")
+    return "\n".join(lines) if lines else _MISSING
 
 
 def told(values: Iterable[float | None], digits: int = 3) -> str:
