@@ -11,7 +11,7 @@ from benchmarks._tracks import TRACKS, onnx_file, trained_classifier
 from benchmarks._trained import TRAINED
 from benchmarks.effect import run_cell
 from proxies.architectures import create_model
-from ttca.errors import ActionError
+from ttca.errors import WorthlessProxyError
 
 __all__ = ["PLATFORMS", "PROXIES", "QUICK", "main"]
 
@@ -54,7 +54,7 @@ def main(argv: list[str]) -> dict[str, Any]:
                     row, certificate, measurement, _ = run_cell(
                         track, platform, settings, queries=options.queries, regime="public"
                     )
-                except ActionError as error:
+                except WorthlessProxyError as error:
                     # A pair that cannot act is a result of the matrix too.
                     cells.append({**pair, "failed": str(error)})
                     continue

@@ -14,10 +14,10 @@ from typing import Any
 
 from rich.console import Console
 
-from benchmarks._cells import CellKey, measured, opened, plain, summary
+from benchmarks._cells import CellKey, forget_answers, measured, opened, plain, summary
 from benchmarks._circumstances import commit
 from benchmarks._tracks import TRACKS, Regime
-from ttca.errors import ActionError, ConfigError
+from ttca.errors import ConfigError, WorthlessProxyError
 
 __all__ = ["GRIDS", "QUICK", "Grid", "finish", "main", "quick_key"]
 
@@ -178,16 +178,14 @@ def finish(key: CellKey, people: Sequence[str]) -> dict[str, Any]:
                 for epsilon in key.epsilons:
                     row, measurement = acting.measure(key.track, test, epsilon)
                     rows.append(measured(row, certificate, measurement, who))
-            except ActionError as error:
+            except WorthlessProxyError as error:
                 found["failed"] = str(error)
                 break
             found["people"][who] = {"rows": rows, "equalised_without_delta": acting.equalised_alone(test)}
     partial = path.with_suffix(f".{os.getpid()}.partial")
     partial.write_text(json.dumps(found, indent=1), encoding="utf-8")
     partial.replace(path)
-    # The answers about test people are in the rows; they take more room than all the rest.
-    for left in home.glob("evaluation.sqlite*"):
-        left.unlink()
+    forget_answers(home)
     return found
 
 

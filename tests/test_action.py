@@ -23,7 +23,7 @@ from tests.worlds import Recorder, open_action
 from ttca.action import CollectiveAction
 from ttca.answers import Answers, Status
 from ttca.certificates import Certificate
-from ttca.errors import ActionError, ConfigError, PerturbationError, QuotaError, TTCAError
+from ttca.errors import ActionError, ConfigError, PerturbationError, QuotaError, TTCAError, WorthlessProxyError
 from ttca.images import Images
 from ttca.people import People, Roster
 from ttca.perturbations import PerturbationSet
@@ -647,7 +647,7 @@ def test_a_proxy_no_better_than_the_favourite_answer_stops_before_verification(t
     platform = LocalPlatform(mostly_one, classes=worlds.CLASSES, image_shape=worlds.SHAPE)
     with open_action(tmp_path, platform, settings=worlds.settings(epochs=3)) as action:
         for step in ("distil", "learn", "verify", "measure"):
-            with pytest.raises(ActionError, match="favourite answer"):
+            with pytest.raises(WorthlessProxyError, match="favourite answer"):
                 STEPS[step](action)
         assert set(action.ledger.paid()) == {"pool"}
     assert not (tmp_path / "verification.json").exists()
@@ -689,7 +689,7 @@ def test_a_platform_that_says_one_thing_to_all_members_needs_volunteers(tmp_path
             assert fidelity.subgroup > 0.5
             assert fidelity.reference > 0.9
         else:
-            with pytest.raises(ActionError, match="favourite answer"):
+            with pytest.raises(WorthlessProxyError, match="favourite answer"):
                 action.distil()
 
 

@@ -14,7 +14,7 @@ from tests import worlds
 from tests.test_action import Fragile, Killed, contents, paid
 from tests.worlds import Recorder, open_action
 from ttca.action import CollectiveAction
-from ttca.errors import ActionError, ConfigError
+from ttca.errors import ActionError, ConfigError, WorthlessProxyError
 from ttca.people import People
 from ttca.perturbations import PerturbationSet
 from ttca.platforms.local import LocalPlatform
@@ -264,7 +264,7 @@ def test_a_poor_proxy_that_refinement_did_not_mend_stops_before_verification(tmp
     with open_action(tmp_path, always, settings=worlds.settings(**REFINED), public=public()) as action:
         action.distil()
         for step in (action.learn, action.verify):
-            with pytest.raises(ActionError, match="favourite answer"):
+            with pytest.raises(WorthlessProxyError, match="favourite answer"):
                 step()
         assert set(action.ledger.paid()) == {"pool"}
 

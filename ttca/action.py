@@ -21,7 +21,7 @@ from ttca.answers import Answers
 from ttca.blocks import check_block, seen
 from ttca.certificates import Certificate, certify, clopper_pearson_interval, count_right, count_right_at_most
 from ttca.equaliser import Equaliser
-from ttca.errors import ActionError
+from ttca.errors import ActionError, WorthlessProxyError
 from ttca.images import Images
 from ttca.learning import Learner, digest, load_arrays, targets_of
 from ttca.measurement import Measurement, Opponents, measure
@@ -324,7 +324,7 @@ class CollectiveAction:
 
         Raises
         ------
-        ActionError
+        WorthlessProxyError
             If too little was answered, or the proxy knows no more of the platform than its favourite answer.
         """
         learned = self._distilled()
@@ -338,7 +338,7 @@ class CollectiveAction:
 
         Raises
         ------
-        ActionError
+        WorthlessProxyError
             If δ is the proxy's alone, nothing that the platform said about probes having been kept, and the proxy knows
             no more of the platform than its favourite answer.
         """
@@ -773,7 +773,7 @@ class CollectiveAction:
         for images, answers in (members, everybody):
             named = answers.labels[answers.answered]
             if not len(named):
-                raise ActionError(
+                raise WorthlessProxyError(
                     "Expected answers about selection people, got none that names a class. Without them nobody knows "
                     "whether the proxy is any good; verification queries would be wasted now."
                 )
@@ -781,7 +781,7 @@ class CollectiveAction:
             rate = agreement(self.learner.predict(proxy, images), answers.labels).rate
             if rate > favourite:
                 return
-        raise ActionError(
+        raise WorthlessProxyError(
             f"Expected a proxy that agrees with the platform more often than its favourite answer alone "
             f"({favourite:.2f}), got {rate:.2f} on selection people. More or other queries, or "
             "another architecture, are needed; verification queries would be wasted now."

@@ -19,6 +19,7 @@ __all__ = [
     "RateError",
     "TTCAError",
     "TransportError",
+    "WorthlessProxyError",
 ]
 
 
@@ -40,6 +41,10 @@ class DataError(TTCAError):
 
 class ActionError(TTCAError):
     """A step of an action cannot go on: its people, its files or its order are wrong."""
+
+
+class WorthlessProxyError(ActionError):
+    """The proxy knows no more of the platform than its favourite answer: the action stops before it pays for more."""
 
 
 class PerturbationError(TTCAError):

@@ -17,7 +17,7 @@ from benchmarks._tracks import TRACKS, Track
 from benchmarks.transfer import Grid
 from tests.benchmarks.test_effect import QUICK, people, platform
 from ttca.action import CollectiveAction
-from ttca.errors import ActionError, ConfigError
+from ttca.errors import ConfigError, WorthlessProxyError
 from ttca.perturbations import PerturbationSet
 from ttca.row import Row
 
@@ -112,7 +112,7 @@ def test_an_action_that_is_not_possible_is_a_result(monkeypatch: pytest.MonkeyPa
     def stubborn(self: Any) -> Any:
         tried.append(self)
         if len(tried) == 1:
-            raise ActionError("Expected a proxy, got none.")
+            raise WorthlessProxyError("Expected a proxy, got none.")
         return verify(self)
 
     verify = CollectiveAction.verify
