@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import json
+import math
+import statistics
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-__all__ = ["CHANCE", "MOSTLY", "Verdict", "verdicts"]
+__all__ = ["CHANCE", "MOSTLY", "SEEDS", "Quoted", "Verdict", "over_seeds", "quoted", "spread", "verdicts"]
 
-#: Half of the gap is "mostly"; a control is beaten where its exact McNemar test is below chance in every seed.
+#: Half of the gap is "mostly"; a control is beaten in a seed where its exact McNemar test is below chance.
 MOSTLY, CHANCE = 0.5, 0.05
+#: Nothing is reproduced with fewer.
+SEEDS = 3
 #: A platform is larger than a proxy from this ratio of their weights on.
 _LARGER = 4.0
-
-#: What names a group of cells that differ in their seed.
-_CELL = ("regime", "answers", "queries")
 
 Word = Literal["reproduced", "partly", "not", "not measured"]
 
@@ -48,25 +49,104 @@ def verdicts(results: Path) -> Iterator[Verdict]:
     ):
         yield _gap(results, track, f"the gap mostly closes on {name}")
     yield _larger(results)
-    for key, claim, better in (
+    metrics: tuple[tuple[str, str, Literal["higher", "lower"]], ...] = (
         ("worst_group", "worst-group accuracy improves", "higher"),
         ("equal_opportunity_gap", "the equal-opportunity gap shrinks", "lower"),
         ("demographic_parity_ratio", "disparate impact shrinks (demographic-parity ratio rises)", "higher"),
-    ):
+    )
+    for key, claim, better in metrics:
         for track in ("cifar10-resnet56", "cifar100-resnet32", "fairface-agegender", "fairface-trained"):
             yield _fairer(results, track, key, claim, better)
     for track in ("cifar10-resnet56", "digits"):
         yield _cheaper(results, track)
 
 
-def largest(record: Mapping[str, Any], people: str = "final") -> dict[str, Any] | None:
-    """Return the summary of a track's largest budget and ε on these people.
+@dataclass(frozen=True)
+class Quoted:
+    """A track's largest budget, each seed at the ε that its certificate quotes, which no test person chose.
 
-    None where they were not measured, or no action of that budget was possible.
+    Parameters
+    ----------
+    budget : int
+    lines : tuple of dict
+        One per seed that acted: the row, its paired test, its certificate.
+    tried : int
+        Seeds that were tried; one whose action stopped itself is one of them.
+    others : dict of int to tuple of dict
+        By the other ε of the family, smallest first: the lines of all seeds there. They decide nothing.
+    """
+
+    budget: int
+    lines: tuple[Mapping[str, Any], ...]
+    tried: int
+    others: Mapping[int, tuple[Mapping[str, Any], ...]]
+
+    @property
+    def rows(self) -> list[dict[str, Any]]:
+        """The honest rows."""
+        return [line["row"] for line in self.lines]
+
+    @property
+    def differences(self) -> list[float]:
+        """S less that of the zero-query control, by seed."""
+        return [row["subgroup_after"] - row["zero_query_control"] for row in self.rows]
+
+    @property
+    def beaten(self) -> int:
+        """In how many seeds S is above the zero-query control beyond chance."""
+        return _beaten(self.lines)
+
+    @property
+    def epsilons(self) -> str:
+        """The ε that were quoted: one number, or each seed's."""
+        found = [row["epsilon"] for row in self.rows]
+        return ", ".join(map(str, dict.fromkeys(found) if len(set(found)) == 1 else found))
+
+
+def quoted(record: Mapping[str, Any], people: str = "final") -> Quoted | None:
+    """Return a track's largest budget at the ε that each seed's certificate quotes; the largest where none passed.
+
+    None where no action of that budget was possible on these people.
     """
     budget = max((cell["queries"] for cell in record["cells"]), default=0)
-    found = [part for part in record["summary"] if part["people"] == people and part["queries"] == budget]
-    return max(found, key=lambda part: int(part["epsilon"]), default=None)
+    cells = [cell for cell in record["cells"] if cell["queries"] == budget]
+    # A full grid has several regimes and answers: the first is the platform's own.
+    cells = [cell for cell in cells if all(cell[k] == cells[0][k] for k in ("regime", "answers"))]
+    found, every = [], []
+    for cell in cells:
+        lines = [line for line in cell["rows"] if line["people"] == people]
+        if lines:
+            every += lines
+            epsilon = lines[0]["certificate"]["epsilon"] or max(line["row"]["epsilon"] for line in lines)
+            found += [line for line in lines if line["row"]["epsilon"] == epsilon]
+    if not found:
+        return None
+    family = sorted({line["row"]["epsilon"] for line in every} - {line["row"]["epsilon"] for line in found})
+    others = {e: tuple(line for line in every if line["row"]["epsilon"] == e) for e in family}
+    return Quoted(budget, tuple(found), len(cells), others)
+
+
+def over_seeds(values: Sequence[float]) -> tuple[float, float, float]:
+    """Return the mean and its two-sided 95 % interval by Student's t over seeds; without end for a single seed.
+
+    Notes
+    -----
+    *Published* (Student 1908). Seeds share platform and test people, so that it says what another pool and another
+    training would give on these people, where McNemar's test says what other people would give with these δ.
+    """
+    from scipy.stats import t
+
+    mean = statistics.fmean(values)
+    if len(values) < 2:
+        return mean, -math.inf, math.inf
+    half = float(t.ppf(0.975, len(values) - 1)) * statistics.stdev(values) / math.sqrt(len(values))
+    return mean, mean - half, mean + half
+
+
+def spread(values: Sequence[float]) -> str:
+    """Return a difference's mean with its interval over seeds, as documents show it."""
+    mean, low, high = over_seeds(values)
+    return f"{mean:+.3f} (one seed)" if len(values) == 1 else f"{mean:+.3f} ({low:+.3f} to {high:+.3f})"
 
 
 def _read(results: Path, name: str) -> dict[str, Any] | None:
@@ -77,23 +157,6 @@ def _read(results: Path, name: str) -> dict[str, Any] | None:
     return found
 
 
-def _lines(record: Mapping[str, Any], part: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Return the rows behind a summary, each with its paired test."""
-    return [
-        line
-        for cell in record["cells"]
-        for line in cell["rows"]
-        if all(cell[k] == part[k] for k in _CELL)
-        and line["people"] == part["people"]
-        and line["row"]["epsilon"] == part["epsilon"]
-    ]
-
-
-def _tried(record: Mapping[str, Any], part: Mapping[str, Any]) -> int:
-    """Return how many seeds were tried; one whose action stopped itself is one of them."""
-    return sum(all(cell[k] == part[k] for k in _CELL) for cell in record["cells"])
-
-
 def _beaten(lines: Sequence[Mapping[str, Any]]) -> int:
     """Return in how many seeds S is above the zero-query control beyond chance."""
     return sum(
@@ -102,57 +165,56 @@ def _beaten(lines: Sequence[Mapping[str, Any]]) -> int:
     )
 
 
-def _part(results: Path, track: str, claim: str) -> tuple[str, dict[str, Any], dict[str, Any]] | Verdict:
-    """Return file, record and the summary that decides; without one, the verdict that says why there is none."""
+def _part(results: Path, track: str, claim: str) -> tuple[str, Quoted] | Verdict:
+    """Return the file and what decides; without that, the verdict that says why there is none."""
     file = f"transfer-quick-{track}"
     record = _read(results, file)
     if record is None or "final" not in record["people"]:
         return Verdict(claim, track, "not measured", "–", f"{file}.json")
-    part = largest(record)
+    part = quoted(record)
     if part is None:
         return Verdict(claim, track, "not", "no action was possible", f"{file}.json")
-    return f"{file}.json", record, part
+    return f"{file}.json", part
 
 
 def _gap(results: Path, track: str, claim: str) -> Verdict:
     found = _part(results, track, claim)
     if isinstance(found, Verdict):
         return found
-    file, record, part = found
-    lines, tried = _lines(record, part), _tried(record, part)
-    closed = [line["row"]["gap_closed"] or 0.0 for line in lines]
-    beaten = _beaten(lines)
+    file, part = found
+    closed = [_closed(row) for row in part.rows]
     word: Word = "not"
-    if len(closed) == tried and min(closed) >= MOSTLY:
-        word = "reproduced" if beaten == tried else "partly"
-    elif sum(closed) / tried >= MOSTLY:
+    if len(closed) == part.tried and min(closed) >= MOSTLY:
+        word = "reproduced" if _credited(part) else "partly"
+    elif sum(closed) / part.tried >= MOSTLY:
         word = "partly"
-    number = (
-        f"gap closed {sum(closed) / len(closed):.3f} (ε = {part['epsilon']}, Q = {part['queries']}); the zero-query "
-        f"control alone {_zero_closed(part):.3f}, beaten beyond chance in {beaten} of {tried} seeds "
-        f"({_smaller(record, part)})"
+    alone = statistics.fmean(map(_zero_closed, part.rows))
+    smaller = "; ".join(
+        f"ε = {e}: gap closed {statistics.fmean(_closed(line['row']) for line in lines):.3f}, beaten in "
+        f"{_beaten(lines)}"
+        for e, lines in part.others.items()
     )
+    number = (
+        f"gap closed {statistics.fmean(closed):.3f} (Q = {part.budget}, ε quoted: {part.epsilons}); the zero-query "
+        f"control alone {alone:.3f}, beaten beyond chance in {part.beaten} of {part.tried} seeds; S − control "
+        f"{spread(part.differences)}" + (f" ({smaller})" if smaller else "")
+    )
+    if word == "partly" and not part.beaten:
+        number += ". *The gap closes as well without a query*"
     return Verdict(claim, track, word, number, file)
 
 
-def _smaller(record: Mapping[str, Any], part: Mapping[str, Any]) -> str:
-    """Return how often the control is beaten at the family's smaller ε, which decide nothing."""
-    others = [
-        p
-        for p in record["summary"]
-        if all(p[k] == part[k] for k in (*_CELL, "people")) and p["epsilon"] < part["epsilon"]
-    ]
-    said = []
-    for other in sorted(others, key=lambda p: -int(p["epsilon"])):
-        lines = _lines(record, other)
-        closed = sum(line["row"]["gap_closed"] or 0.0 for line in lines) / len(lines)
-        said.append(f"ε = {other['epsilon']}: gap closed {closed:.3f}, {_beaten(lines)} of {_tried(record, other)}")
-    return "; ".join(said) or "no smaller ε"
+def _closed(row: Mapping[str, Any]) -> float:
+    return float(row["gap_closed"] or 0.0)
 
 
-def _zero_closed(part: Mapping[str, Any]) -> float:
-    mean = part["mean"]
-    return float((mean["zero_query_control"] - mean["subgroup_before"]) / mean["gap_before"])
+def _zero_closed(row: Mapping[str, Any]) -> float:
+    return float((row["zero_query_control"] - row["subgroup_before"]) / row["gap_before"])
+
+
+def _credited(part: Quoted) -> bool:
+    """Whether the action added to its control: beyond chance over people in every seed, and over seeds."""
+    return part.tried >= SEEDS and part.beaten == part.tried and over_seeds(part.differences)[1] > 0
 
 
 def _larger(results: Path) -> Verdict:
@@ -167,35 +229,30 @@ def _larger(results: Path) -> Verdict:
         f"{len(moved)} of {len(cells)} pairs whose platform has at least {_LARGER:.0f} times the proxy's weights close "
         f"half of the gap or more, {beaten} of them beyond the zero-query control (one seed, dev-test people)"
     )
-    word: Word = "not" if not moved else "reproduced" if beaten == len(cells) else "partly"
+    # One seed reproduces nothing.
+    word: Word = "partly" if moved else "not"
     return Verdict(claim, "CIFAR-10", word, number, f"{file}.json")
 
 
-def _fairer(results: Path, track: str, key: str, claim: str, better: str) -> Verdict:
+def _fairer(results: Path, track: str, key: str, claim: str, better: Literal["higher", "lower"]) -> Verdict:
     found = _part(results, track, claim)
     if isinstance(found, Verdict):
         return found
-    file, record, part = found
-    lines, tried = _lines(record, part), _tried(record, part)
-    pairs = [(line["row"][f"{key}_before"], line["row"][f"{key}_after"]) for line in lines]
-    improved = sum((after > before) == (better == "higher") and after != before for before, after in pairs)
-    word, beaten = _all_or_some(improved, tried), _beaten(lines)
-    if word == "reproduced" and beaten < tried:
-        word = "partly"
-    before, after = (sum(pair[k] for pair in pairs) / len(pairs) for k in (0, 1))
-    if (after > before) != (better == "higher") or after == before:
-        word = "not"
+    file, part = found
+    sign = 1 if better == "higher" else -1
+    pairs = [(row[f"{key}_before"], row[f"{key}_after"]) for row in part.rows]
+    gains = [sign * (after - before) for before, after in pairs]
+    improved = sum(gain > 0 for gain in gains)
+    word: Word = "not"
+    if improved == part.tried and over_seeds(gains)[1] > 0:
+        word = "reproduced" if _credited(part) else "partly"
+    before, after = (statistics.fmean(pair[k] for pair in pairs) for k in (0, 1))
     number = (
-        f"{before:.3f} → {after:.3f} (ε = {part['epsilon']}, Q = {part['queries']}), better in {improved} of {tried} "
-        f"seeds; the control was beaten in {beaten}"
+        f"{before:.3f} → {after:.3f} (Q = {part.budget}, ε quoted: {part.epsilons}), better in {improved} of "
+        f"{part.tried} seeds, change {spread([after - before for before, after in pairs])}; the control's S was beaten "
+        f"in {part.beaten}"
     )
     return Verdict(claim, track, word, number, file)
-
-
-def _all_or_some(improved: int, of: int) -> Word:
-    if improved == of:
-        return "reproduced"
-    return "partly" if improved else "not"
 
 
 def _cheaper(results: Path, track: str) -> Verdict:

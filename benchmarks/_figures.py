@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from benchmarks._claims import quoted
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
@@ -70,7 +72,7 @@ def gap_closed(records: Mapping[str, Any]) -> Figure:
 
 
 def groups(records: Mapping[str, Any]) -> Figure:
-    """Draw accuracies before and after for both groups at the largest ε and budget, beside the controls."""
+    """Draw accuracies before and after for both groups at the ε that certificates quote, beside the controls."""
     figure, panels = _panels(len(records), "accuracy, final people", height=3.1)
     shown = (
         ("reference_before", "reference", "s", "black"),
@@ -82,15 +84,16 @@ def groups(records: Mapping[str, Any]) -> Figure:
         ("noise_control", "noise", "x", _COLOURS[4]),
     )
     for axes, (name, record) in zip(panels, records.items(), strict=True):
-        rows = _final_rows(record)
-        largest = max((row["queries"], row["epsilon"]) for row in rows)
-        rows = [row for row in rows if (row["queries"], row["epsilon"]) == largest]
+        part = quoted(record)
+        if part is None:
+            axes.set_title(f"{name}\nno action was possible", fontsize=9)
+            continue
         for place, (key, _, marker, colour) in enumerate(shown):
-            values = [row[key] for row in rows]
+            values = [row[key] for row in part.rows]
             axes.plot([place] * len(values), values, marker, color=colour, alpha=0.45, markersize=5)
             axes.plot([place - 0.3, place + 0.3], [np.mean(values)] * 2, color=colour, lw=1.6)
         axes.set_xticks(range(len(shown)), [label for _, label, _, _ in shown], rotation=60, ha="right", fontsize=8)
-        axes.set_title(f"{name}\nQ = {largest[0]}, ε = {largest[1]}", fontsize=9)
+        axes.set_title(f"{name}\nQ = {part.budget}, ε = {part.epsilons}", fontsize=9)
         axes.grid(axis="y", color="#dddddd", lw=0.6)
     return figure
 
