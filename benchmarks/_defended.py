@@ -64,7 +64,8 @@ class Defence:
     training : dict
         Options of :func:`retrained_reader`; empty where the model stays.
     transforms : tuple of str
-        What a collective that knows of the defence learns δ through.
+        What a collective that knows of the defence learns δ through: the nearest changes that the toolkit has, which
+        need not be the defence's own.
     """
 
     kind: str

@@ -2,18 +2,19 @@
 
 Run as ``TTCA_DATA=… python -m benchmarks defences --track T --json``. *Not known*: δ was learned against the platform
 as it is, which then defends itself. *Known*: the collective asked the defended platform itself, and learned δ through
-such a change where it can. Both are measured on the same people, beside what the defence does to those who send no δ
-at all. Detectors see the queries and submissions of the same actions, and honest streams.
+the nearest change that the toolkit has. Both are measured on the same people, beside what the defence does to those who
+send no δ at all. Detectors see the queries and submissions of the same actions, and honest streams.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
+import hashlib
+import math
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import lru_cache, partial
@@ -27,13 +28,13 @@ from attacks.square import square
 from benchmarks._cells import Acting, CellKey, acting, code_digest, opened, settings_of
 from benchmarks._defended import DEFENCES, asked, defended, retrained_reader
 from benchmarks._detectors import Prada, Stateful, area_under_curve, encode, expose, residuals
-from benchmarks._document import filled, grid
+from benchmarks._document import commands, filled, results, table, told
 from benchmarks._tracks import Cell
 from benchmarks.transfer import quick_key
 from ttca.answers import Answers
 from ttca.data.cameras import bad_camera, soft_focus
 from ttca.demo.world import CAMERA, SHARE_IN_TRAINING, DigitsWorld, digits_world
-from ttca.errors import ActionError, ConfigError
+from ttca.errors import ActionError, ConfigError, WorthlessProxyError
 from ttca.images import Images
 from ttca.learning import load_arrays
 from ttca.lossy import jpeg
@@ -47,7 +48,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["QUICK", "Plan", "figure", "main", "rewritten", "together"]
+__all__ = ["QUICK", "Plan", "figure", "main", "tables"]
 
 Floats = NDArray[np.float64]
 Labels = NDArray[np.int64]
@@ -64,11 +65,11 @@ class Plan:
     epsilons : tuple of int
         At which δ is measured; the first is the one of the documents' tables.
     defences, known : tuple of str
-        Of :data:`benchmarks._defended.DEFENCES`; those that a collective is measured to know.
+        Of :data:`benchmarks._defended.DEFENCES`; those that a collective is measured to know and ask.
     family : tuple of int
         The ε that δ is learned for where the defence is known, from the smallest to the largest.
     seeds : int
-        At most so many.
+        So many where none are asked for.
     people : int
         Test people per group at most.
     counts : tuple of int
@@ -118,10 +119,12 @@ _KEYS = 20
 #: Where the defended platforms are made.
 _DEFENDED = Path(__file__).with_name("_defended.py")
 _STREAMS, _CALIBRATION = 20, 40
-_PRADA_FALSE, _STATEFUL_FALSE = 0.05, 0.01
-_NEIGHBOURS = (1, 10)
+_PRADA_FALSE = 0.05
+#: Neighbours of stateful detection, and the share of honest pictures it may flag; the last pair is the paper's.
+_STATEFUL = ((1, 0.01), (10, 0.01), (50, 0.001))
 _ALONE, _BUDGET = 20, 300
 _HISTORY = 1000
+#: Shares of submissions with δ; 0 and 1 are among them, so that every class has enough of both kinds.
 _SHARES = (0.0, 0.05, 0.1, 0.25, 0.5, 1.0)
 _DRAWS = 5
 _PER_DAY, _MEMBERS = (10, 50, 250), (1, 5, 20, 100, 1000)
@@ -154,33 +157,53 @@ def main(argv: list[str]) -> dict[str, Any]:
     if options.seeds is not None and options.seeds < 1:
         raise ConfigError(f"Expected 1 or more seeds, got {options.seeds}. Ask for one.")
     began = time.perf_counter()
-    found: dict[str, list[dict[str, Any]]] = {k: [] for k in ("cells", "detectors", "exposure", "limits")}
-    plan = _narrowed(PLANS[options.track], options.seeds, options.defences, options.known)
+    plan = _narrowed(options.track, options.seeds, options.defences, options.known)
+    found: dict[str, list[dict[str, Any]]] = {}
     for seed in range(plan.seeds):
         for part, lines in _seed(options.track, plan, seed, options.final).items():
-            found[part] += lines
-    whole = not (options.seeds or options.defences or options.known is not None)
+            found.setdefault(part, []).extend(lines)
     return {
-        "file": f"defences-{options.track}" if whole else "slice-of-defences",
+        "file": f"defences-{options.track}" + ("-final" if options.final else ""),
         "people": "final" if options.final else "dev-test",
         "defences": {name: {"kind": d.kind, "says": d.says} for name, d in DEFENCES.items()},
         "plans": {options.track: vars(plan) | {"known_through": _transforms(plan)}},
-        "summary": _summarised(found["cells"], ("track", "defence", "known", "epsilon")),
-        "detectors_summary": _summarised(found["detectors"], ("track", "stream", "detector")),
-        "exposure_summary": _summarised(found["exposure"], ("track", "epsilon", "of", "submissions", "share")),
         **found,
         "seconds": time.perf_counter() - began,
     }
 
 
-def _narrowed(plan: Plan, seeds: int | None, some: Sequence[str] | None, known: Sequence[str] | None) -> Plan:
+def _narrowed(track: str, seeds: int | None, some: Sequence[str] | None, known: Sequence[str] | None) -> Plan:
+    """Return a track's plan, or what was asked for of it; a defence that cannot be measured there is refused."""
+    plan = PLANS[track]
     if seeds is not None:
-        plan = replace(plan, seeds=min(seeds, plan.seeds))
+        plan = replace(plan, seeds=seeds)
     if some is not None:
-        plan = replace(plan, defences=tuple(d for d in plan.defences if d in some or d == "none"))
-    if known is not None:
-        plan = replace(plan, known=tuple(known))
-    return replace(plan, known=tuple(d for d in plan.known if d in plan.defences))
+        missing = [name for name in some if name not in plan.defences]
+        if missing:
+            raise ConfigError(
+                f"Expected defences among {', '.join(plan.defences)} on {track}, got {', '.join(missing)}. "
+                "Leave it out."
+            )
+        # What they are compared with is measured, too.
+        needed = {*some, "none", *(_base(name) for name in some)}
+        plan = replace(plan, defences=tuple(name for name in plan.defences if name in needed))
+    if known is None:
+        return replace(plan, known=tuple(name for name in plan.known if name in plan.defences))
+    possible = [name for name in plan.defences if name != "none"]
+    missing = [name for name in known if name not in possible]
+    if missing:
+        raise ConfigError(
+            f"Expected known defences among those that are measured ({', '.join(possible)}), got {', '.join(missing)}. "
+            "Name it with --defences, too, or leave it out."
+        )
+    return replace(plan, known=tuple(known))
+
+
+def _base(name: str) -> str | None:
+    """Return what a defence is compared with: a training of the same seed without it, or the platform as it is."""
+    if name == "none":
+        return None
+    return "retrained" if DEFENCES[name].training else "none"
 
 
 def _transforms(plan: Plan) -> dict[str, list[str]]:
@@ -197,7 +220,7 @@ def _seed(name: str, plan: Plan, seed: int, final: bool) -> dict[str, list[dict[
         seen = _Seen(key, platform, found, test, found.action.learn())
         return {
             "cells": list(_cells(seen, plan)),
-            "detectors": list(_detected(seen, plan)),
+            **_detected(seen, plan),
             "exposure": [line for epsilon in plan.epsilons for line in _exposed(seen, plan, epsilon)],
             "limits": list(_limits(seen)) if seed == 0 else [],
         }
@@ -277,7 +300,7 @@ def _platform(seen: _Seen, name: str) -> LocalPlatform:
 def _knowing(
     seen: _Seen, plan: Plan, name: str, people: People, opponents: Mapping[int, Opponents]
 ) -> Iterator[dict[str, Any]]:
-    """Yield the lines of an action that asked the defended platform itself, and learned through such a change.
+    """Yield the lines of an action that asked the defended platform itself, and learned through the nearest change.
 
     Noise, zero-query and class-agnostic δ are those of the action that did not know: they never saw an answer of
     either platform, but for the last.
@@ -287,13 +310,13 @@ def _knowing(
     settings = settings_of(key.of, chosen, epsilons=plan.family, seed=key.seed)
     for_lines = {**seen.names, "defence": name, "known": True}
     with (
-        _workplace(key, name) as home,
+        _action_folder(key, name) as home,
         acting(key.of, platform, settings, queries=key.queries, regime=key.regime, home=home) as found,
     ):
         try:
             proxy, _ = found.action.distil()
             sets = found.action.learn()
-        except ActionError as error:
+        except WorthlessProxyError as error:
             # That no action is possible is what some defences are for.
             yield {**for_lines, "epsilon": plan.epsilons[0], "failed": str(error)}
             return
@@ -306,7 +329,7 @@ def _knowing(
 
 
 @contextmanager
-def _workplace(key: CellKey, name: str) -> Iterator[Path]:
+def _action_folder(key: CellKey, name: str) -> Iterator[Path]:
     """Yield a folder for an action: in the cache for photographs, thrown away for digits, which are soon done again."""
     if key.track == "digits":
         with tempfile.TemporaryDirectory() as folder:
@@ -371,8 +394,8 @@ def _dealt(pictures: _Pictures, keys: int) -> list[_Pictures]:
     return [pictures[np.arange(k, len(pictures), keys)] for k in range(keys)]
 
 
-def _detected(seen: _Seen, plan: Plan) -> Iterator[dict[str, Any]]:
-    """Yield what every detector, calibrated on the platform's own pictures, says of every kind of stream."""
+def _detected(seen: _Seen, plan: Plan) -> dict[str, list[dict[str, Any]]]:
+    """Return every kind of stream, and what every detector, calibrated on the platform's own pictures, says of it."""
     rng = np.random.default_rng([seen.key.seed, 11])
     history = {group: _Pictures.of(seen.platform, images[:_HISTORY]) for group, images in _history(seen).items()}
     both = _together(list(history.values()))
@@ -382,29 +405,46 @@ def _detected(seen: _Seen, plan: Plan) -> Iterator[dict[str, Any]]:
         [Prada.lowest(s.images, s.labels) for s in calibration], false_positives=_PRADA_FALSE
     )  # fmt: skip
     codes = encode(both.images)
-    stateful = {k: Stateful.calibrated(codes, k=k, false_positives=_STATEFUL_FALSE) for k in _NEIGHBOURS}
+    stateful = {
+        f"stateful, k = {k} at {100 * false:g}%": Stateful.calibrated(codes, k=k, false_positives=false)
+        for k, false in _STATEFUL
+    }
+    kinds, said = [], []
     for name, streams in _streams(seen, plan, pool, rng).items():
         lowest = [Prada.lowest(s.images, s.labels) for s in streams]
         common = {
             **seen.names, "stream": name, "streams": len(streams), "pictures": statistics.fmean(map(len, streams)),
         }  # fmt: skip
-        yield {
-            **common,
-            "detector": "PRADA",
-            "threshold": prada.threshold,
-            "streams_flagged": statistics.fmean(map(prada.alarms, lowest)),
-            "long_enough": statistics.fmean(w is not None for w in lowest),
-        }
-        for k, detector in stateful.items():
-            flags = [detector.flags(encode(s.images)) for s in streams]
-            yield {
+        kinds.append({**common, "sets": sorted({_set_of(s.images) for s in streams})})
+        said.append(
+            {
                 **common,
-                "detector": f"stateful, k = {k}",
-                "threshold": detector.threshold,
-                "streams_flagged": statistics.fmean(bool(f.any()) for f in flags),
-                "pictures_flagged": float(np.concatenate(flags).mean()),
-                "long_enough": statistics.fmean(len(f) > k for f in flags),
+                "detector": f"PRADA at {_PRADA_FALSE:.0%}",
+                "threshold": prada.threshold,
+                "streams_flagged": statistics.fmean(map(prada.alarms, lowest)),
+                "long_enough": statistics.fmean(w is not None for w in lowest),
             }
+        )
+        for detector_name, detector in stateful.items():
+            flags = [detector.flags(encode(s.images)) for s in streams]
+            long = [f for f in flags if len(f) > detector.k]
+            said.append(
+                {
+                    **common,
+                    "detector": detector_name,
+                    "threshold": detector.threshold,
+                    "streams_flagged": statistics.fmean(bool(f.any()) for f in flags),
+                    "pictures_flagged": float(np.concatenate(long).mean()) if long else None,
+                    "long_enough": len(long) / len(flags),
+                }
+            )
+    return {"streams": kinds, "detectors": said}
+
+
+def _set_of(images: Images) -> str:
+    """Return a digest of pictures whatever their order: streams with the same one are one set, shuffled."""
+    marks = sorted(hashlib.sha256(image.tobytes()).digest() for image in images)
+    return hashlib.sha256(b"".join(marks)).hexdigest()[:12]
 
 
 def _history(seen: _Seen) -> dict[str, Images]:
@@ -523,7 +563,8 @@ def _alone(seen: _Seen, epsilon: int, rng: np.random.Generator) -> list[_Picture
 def _exposed(seen: _Seen, plan: Plan, epsilon: int) -> Iterator[dict[str, Any]]:
     """Yield how much of δ is seen in averages of submissions, by share of those with δ and by their number.
 
-    Submissions are the subgroup's, sorted by what the platform answered: it does not know the truth.
+    Submissions are the subgroup's, sorted by what the platform answered: it does not know the truth. All shares of one
+    number are of the same classes: those with so many submissions of either kind.
     """
     given, platform = seen.sets[epsilon], seen.platform
     senders, others = _senders(seen)
@@ -539,7 +580,7 @@ def _exposed(seen: _Seen, plan: Plan, epsilon: int) -> Iterator[dict[str, Any]]:
         old = look(before.images)
         deltas, filters = given.delta.reshape(len(given.delta), -1).astype(np.float64), look(given.delta)
         lines: dict[tuple[int, float], list[tuple[float, float]]] = {}
-        known = []
+        known: dict[int, list[float]] = {}
         rng = np.random.default_rng([seen.key.seed, 12])
         for c, delta in enumerate(deltas):
             without, carrying = ([np.flatnonzero(p.labels == c) for p in pair] for pair in (plain, moved))
@@ -547,12 +588,13 @@ def _exposed(seen: _Seen, plan: Plan, epsilon: int) -> Iterator[dict[str, Any]]:
             past = old[before.labels == c]
             if not (len(held[0]) and len(held[1]) and len(past)):
                 continue
-            known.append(area_under_curve(held[0] @ filters[c], held[1] @ filters[c]))
+            area = area_under_curve(held[0] @ filters[c], held[1] @ filters[c])
             for count in plan.counts:
-                for share in _SHARES:
+                if min(len(carrying[0]), len(without[0])) < count:
+                    continue
+                known.setdefault(count, []).append(area)
+                for share in _whole(count):
                     some = round(share * count)
-                    if some > len(carrying[0]) or count - some > len(without[0]):
-                        continue
                     for _ in range(_DRAWS):
                         sent = np.concatenate(
                             [
@@ -572,9 +614,15 @@ def _exposed(seen: _Seen, plan: Plan, epsilon: int) -> Iterator[dict[str, Any]]:
                 "with_delta": round(share * count),
                 "cosine": statistics.fmean(v[0] for v in values),
                 "area": statistics.fmean(v[1] for v in values),
-                "area_where_the_file_is_known": statistics.fmean(known),
+                "area_where_the_file_is_known": statistics.fmean(known[count]),
+                "classes": len(known[count]),
                 "draws": len(values),
             }
+
+
+def _whole(count: int) -> list[float]:
+    """Return the shares that are whole numbers of so many submissions: of ten none carries δ at 5 %."""
+    return [share for share in _SHARES if math.isclose(share * count, round(share * count))]
 
 
 def _senders(seen: _Seen) -> tuple[People, People]:
@@ -609,40 +657,30 @@ def _limits(seen: _Seen) -> Iterator[dict[str, Any]]:
             }
 
 
-def _summarised(lines: Sequence[Mapping[str, Any]], by: Sequence[str]) -> list[dict[str, Any]]:
-    """Return mean and standard deviation over seeds of every number, one line per group."""
-    grouped: dict[tuple[Any, ...], list[Mapping[str, Any]]] = {}
-    for line in lines:
-        grouped.setdefault(tuple(line[k] for k in by), []).append(line)
-    found = []
-    for group, members in grouped.items():
-        sound = [m for m in members if "failed" not in m]
-        numbers = [k for k, v in (sound[0] if sound else {}).items() if isinstance(v, float) and k not in by]
-        mean: dict[str, float | None] = {}
-        spread: dict[str, float | None] = {}
-        for k in numbers:
-            values = [float(m[k]) for m in sound if m[k] is not None]
-            mean[k] = statistics.fmean(values) if values else None
-            spread[k] = statistics.stdev(values) if len(values) > 1 else None
-        found.append(
-            {
-                **dict(zip(by, group, strict=True)),
-                "seeds": len(sound),
-                "failed": len(members) - len(sound),
-                "mean": mean,
-                "standard_deviation": spread,
-            }
-        )
-    return found
+# -- what documents show ------------------------------------------------------------------------------------------
 
-
-# -- pictures -----------------------------------------------------------------------------------------------------
-
+Line = Mapping[str, Any]
 _BLUE, _ORANGE, _GREY, _GREEN = "#0072b2", "#d55e00", "#666666", "#009e73"
 
 
+def _grouped(lines: Iterable[Line], *by: str) -> dict[tuple[Hashable, ...], list[Line]]:
+    """Return lines by the values of these keys, in the order they came: each group has one line per seed."""
+    found: dict[tuple[Hashable, ...], list[Line]] = {}
+    for line in lines:
+        found.setdefault(tuple(line[k] for k in by), []).append(line)
+    return found
+
+
+def _sound(lines: Iterable[Line]) -> list[Line]:
+    return [line for line in lines if "failed" not in line]
+
+
+def _spread(values: Sequence[float]) -> float:
+    return statistics.stdev(values) if len(values) > 1 else 0.0
+
+
 def figure(record: Mapping[str, Any]) -> Figure:
-    """Draw, for every track, who is answered rightly under each defence, and how far averages give δ away.
+    """Draw who is answered rightly under each defence of one track, and how far averages give δ away.
 
     Parameters
     ----------
@@ -652,205 +690,249 @@ def figure(record: Mapping[str, Any]) -> Figure:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    tracks = list(record["plans"])
-    drawn = Figure(figsize=(5.5 * len(tracks), 9), layout="constrained")
+    ((track, plan),) = record["plans"].items()
+    drawn = Figure(figsize=(6.5, 9), layout="constrained")
     FigureCanvasAgg(drawn)
-    panels = drawn.subplots(2, len(tracks), squeeze=False, height_ratios=(3, 2))
-    for column, track in enumerate(tracks):
-        epsilon = record["plans"][track]["epsilons"][0]
-        _draw_defences(panels[0, column], record, track, epsilon)
-        _draw_exposure(panels[1, column], record, track, epsilon)
-    panels[0, 0].legend(frameon=False, fontsize=8, loc="lower left")
-    panels[1, 0].legend(frameon=False, fontsize=8)
+    above, below = drawn.subplots(2, 1, height_ratios=(3, 2))
+    _draw_defences(above, record, plan["epsilons"][0])
+    _draw_exposure(below, record, plan["epsilons"][0])
+    above.set_title(f"{track}, {record['people']} people, ε = {plan['epsilons'][0]}")
+    above.legend(frameon=False, fontsize=8, loc="upper right", bbox_to_anchor=(1, -0.12), ncols=2)
+    below.legend(frameon=False, fontsize=8)
     return drawn
 
 
-def _draw_defences(axes: Axes, record: Mapping[str, Any], track: str, epsilon: int) -> None:
-    lines = [s for s in record["summary"] if s["track"] == track and s["epsilon"] == epsilon and s["seeds"]]
-    order = list(dict.fromkeys(s["defence"] for s in lines))
+def _draw_defences(axes: Axes, record: Mapping[str, Any], epsilon: int) -> None:
+    cells = _grouped(_sound(c for c in record["cells"] if c["epsilon"] == epsilon), "defence", "known")
+    order = list(dict.fromkeys(name for name, _ in cells))
     series = (
         ("reference_before", False, "|", _GREY, "reference, no δ"),
         ("subgroup_before", False, "o", _GREY, "subgroup, no δ"),
         ("subgroup_after", False, "o", _BLUE, "subgroup with δ, defence not known"),
-        ("subgroup_after", True, "D", _ORANGE, "subgroup with δ, defence known"),
+        ("subgroup_after", True, "D", _ORANGE, "subgroup with δ, defended platform asked"),
     )
     for number, known, marker, colour, label in series:
-        here = [s for s in lines if s["known"] == known]
+        here = {order.index(n): [c[number] for c in lines] for (n, k), lines in cells.items() if k == known}
         axes.errorbar(
-            [s["mean"][number] for s in here], [order.index(s["defence"]) for s in here],
-            xerr=[s["standard_deviation"][number] or 0.0 for s in here], fmt=marker, color=colour, label=label,
-            markersize=5 if marker != "|" else 10, markerfacecolor="none" if number == "subgroup_before" else colour,
-            elinewidth=1,
+            [statistics.fmean(v) for v in here.values()], list(here), xerr=[_spread(v) for v in here.values()],
+            fmt=marker, color=colour, label=label, markersize=5 if marker != "|" else 10,
+            markerfacecolor="none" if number == "subgroup_before" else colour, elinewidth=1,
         )  # fmt: skip
     axes.set_yticks(range(len(order)), [record["defences"][name]["says"] for name in order], fontsize=8)
     axes.invert_yaxis()
     axes.grid(axis="x", alpha=0.3)
-    axes.set(xlabel="share answered rightly", title=f"{track}, ε = {epsilon}")
+    axes.set(xlabel="share answered rightly")
 
 
-def _draw_exposure(axes: Axes, record: Mapping[str, Any], track: str, epsilon: int) -> None:
-    lines = [
-        s for s in record["exposure_summary"]
-        if s["track"] == track and s["epsilon"] == epsilon and s["of"] == "residuals"
-    ]  # fmt: skip
-    counts = sorted({s["submissions"] for s in lines})
-    for count, colour in zip(counts, (_ORANGE, _GREEN, _BLUE), strict=False):
-        here = sorted((s for s in lines if s["submissions"] == count), key=lambda s: s["share"])
-        middle = np.array([s["mean"]["area"] for s in here])
-        spread = np.array([s["standard_deviation"]["area"] or 0.0 for s in here])
-        x = [s["share"] for s in here]
-        axes.plot(x, middle, "o-", color=colour, label=f"{count} submissions averaged")
+def _draw_exposure(axes: Axes, record: Mapping[str, Any], epsilon: int) -> None:
+    lines = [e for e in record["exposure"] if e["epsilon"] == epsilon and e["of"] == "residuals"]
+    for (count, here), colour in zip(_grouped(lines, "submissions").items(), (_ORANGE, _GREEN, _BLUE), strict=False):
+        areas = {some: [e["area"] for e in seeds] for (some,), seeds in sorted(_grouped(here, "with_delta").items())}
+        x = np.array(list(areas)) / count[0]
+        middle, spread = (np.array([f(v) for v in areas.values()]) for f in (statistics.fmean, _spread))
+        axes.plot(x, middle, "o-", color=colour, label=f"{count[0]} submissions averaged")
         axes.fill_between(x, middle - spread, middle + spread, color=colour, alpha=0.15, lw=0)
     if lines:
-        file = lines[0]["mean"]["area_where_the_file_is_known"]
+        file = statistics.fmean(e["area_where_the_file_is_known"] for e in lines)
         axes.axhline(file, color=_GREY, lw=1, ls="--", label="the file is known")
     axes.axhline(0.5, color=_GREY, lw=0.8, ls=":")
     axes.set(
-        xlabel="share of a class's submissions that carry δ", ylabel="area under the curve, with δ against without",
+        xlabel="share of a class's submissions that carry δ", ylabel="area under the curve",
         ylim=(0.4, 1.02),
     )  # fmt: skip
 
 
 # -- the document -------------------------------------------------------------------------------------------------
 
-_HOME = Path(__file__).resolve().parent
-_RESULTS = _HOME / "results"
-_DOCUMENT = _HOME.parent / "docs" / "defences.md"
-_MISSING = "*Not measured yet.*"
+_DOCUMENT = Path(__file__).resolve().parents[1] / "docs" / "defences.md"
 
 
-def together(results: Path = _RESULTS) -> dict[str, Any] | None:
-    """Return the result files of all tracks as one record; None where there is none."""
-    records = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(results.glob("defences-*.json"))]
-    if not records:
-        return None
-    found = dict(records[0])
-    for record in records[1:]:
-        found["plans"] = found["plans"] | record["plans"]
-        for key, lines in record.items():
-            if isinstance(lines, list) and key != "arguments":
-                found[key] = found[key] + lines
-    return found
+def tables(found: Sequence[tuple[str, Mapping[str, Any]]]) -> dict[str, str]:
+    """Return what stands between the document's marks, made from result files and their names."""
+    records = [record for _, record in found]
+    measured = {track for record in records for track in record["plans"]}
+    missing = ", ".join(f"`{track}`" for track in PLANS if track not in measured)
+    return {
+        "files": commands(found) + (f"\n\nNot measured yet: {missing}." if missing else ""),
+        "defences": table(
+            ("track, people", "Q", "ε", "the platform", "reference, no δ", "change", "subgroup, no δ", "change",
+             "subgroup with δ, not known", "subgroup with δ, asked the defended platform",
+             "abuse, not known / asked it", "noise", "zero-query", "seeds"),
+            (line for record in records for line in _defence_lines(record)),
+        ),
+        "refusals": table(
+            ("track, people", "Q", "ε", "the platform", "δ was learned from", "reference refused", "subgroup refused",
+             "with δ refused"),
+            (line for record in records for line in _refusal_lines(record)),
+        ),
+        "fixes": table(
+            ("track, people", "Q", "ε", "the platform", "change of the subgroup, no δ", "by seed",
+             "gap left without δ", "what δ still adds for the subgroup"),
+            (line for record in records for line in _fix_lines(record)),
+        ),
+        "limits": table(
+            ("track, people", "queries", "with certificate", "per key and day",
+             *(f"{m} member{'s' * (m > 1)}" for m in _MEMBERS)),
+            (line for record in records for line in _limit_lines(record)),
+        ),
+        "detectors": table(
+            ("track, people", "stream", "pictures", "streams", "distinct sets", "detector", "long enough",
+             "flagged of these", "pictures flagged"),
+            (line for record in records for line in _detector_lines(record)),
+        ),
+        "composition": "\n".join(line for record in records for line in _composition(record)),
+        "exposure": table(
+            ("track, people", "Q", "ε", "averages of", "with δ", "draws a seed", "cosine with δ",
+             "area under the curve", "the same, file known"),
+            (line for record in records for line in _exposure_lines(record)),
+        ),
+    }  # fmt: skip
 
 
-def rewritten(document: str, record: Mapping[str, Any] | None) -> str:
-    """Return a document with the tables between its marks made from a record, or a remark that there is none.
+def _who(record: Mapping[str, Any]) -> tuple[str, str]:
+    """Return a record's track and people, and its budget, as tables have them."""
+    ((track, plan),) = record["plans"].items()
+    return f"{track}, {record['people']}", str(plan["queries"])
 
-    Raises
-    ------
-    ConfigError
-        If a mark is missing.
-    """
-    return filled(
-        document, {name: _MISSING if record is None else "\n".join(table(record)) for name, table in _TABLES.items()}
+
+def _first_epsilon(record: Mapping[str, Any]) -> int:
+    return int(next(iter(record["plans"].values()))["epsilons"][0])
+
+
+def _over_seeds(lines: Sequence[Line], number: str) -> str:
+    """Return mean ± standard deviation over seeds, or why there is none."""
+    sound = _sound(lines)
+    if lines and not sound:
+        return "no action possible"
+    failed = len(lines) - len(sound)
+    return told(c[number] for c in sound) + (f" ({failed} of {len(lines)} impossible)" if failed else "")
+
+
+def _changes(lines: Sequence[Line], base: Sequence[Line], number: str) -> list[float]:
+    """Return how much larger a number is than the base's of the same seed, seed by seed."""
+    before = {c["seed"]: c[number] for c in base}
+    return [c[number] - before[c["seed"]] for c in lines]
+
+
+def _signed(values: Sequence[float]) -> str:
+    said = told(values)
+    return said if said.startswith(("-", "–")) else f"+{said}"
+
+
+def _defence_lines(record: Mapping[str, Any]) -> Iterator[tuple[str, ...]]:
+    epsilon = _first_epsilon(record)
+    cells = _grouped((c for c in record["cells"] if c["epsilon"] == epsilon), "defence", "known")
+    for (name, known), here in cells.items():
+        if known:
+            continue
+        asking = cells.get((name, True), [])
+        base = cells.get((_base(str(name)), False), [])
+        change = [_signed(_changes(here, base, k)) if base else "–" for k in ("reference_before", "subgroup_before")]
+        yield (
+            *_who(record), str(epsilon), record["defences"][name]["says"],
+            _over_seeds(here, "reference_before"), change[0], _over_seeds(here, "subgroup_before"), change[1],
+            _over_seeds(here, "subgroup_after"), _over_seeds(asking, "subgroup_after"),
+            f"{_over_seeds(here, 'abuse_rate')} / {_over_seeds(asking, 'abuse_rate')}",
+            _over_seeds(here, "noise_control"), _over_seeds(here, "zero_query_control"), str(len(here)),
+        )  # fmt: skip
+
+
+def _refusal_lines(record: Mapping[str, Any]) -> Iterator[tuple[str, ...]]:
+    refusing = (c for c in _sound(record["cells"]) if DEFENCES[c["defence"]].abstain is not None)
+    for (name, known, epsilon), here in _grouped(refusing, "defence", "known", "epsilon").items():
+        yield (
+            *_who(record), str(epsilon), record["defences"][name]["says"],
+            "the defended platform" if known else "the platform as it is",
+            *(_over_seeds(here, f"refused_{who}") for who in ("reference", "subgroup", "with_delta")),
+        )  # fmt: skip
+
+
+def _fix_lines(record: Mapping[str, Any]) -> Iterator[tuple[str, ...]]:
+    """Yield what each training changes for those without δ, against the same training without it, and what is left."""
+    epsilon = _first_epsilon(record)
+    here = (c for c in record["cells"] if c["epsilon"] == epsilon and not c["known"])
+    cells = _grouped(here, "defence")
+    for (name,), lines in cells.items():
+        if DEFENCES[str(name)].training is None:
+            continue
+        # The base itself is compared with nothing: what another seed does is in the spread.
+        changes = _changes(lines, cells["retrained",], "subgroup_before") if name != "retrained" else []
+        yield (
+            *_who(record), str(epsilon), record["defences"][name]["says"],
+            _signed(changes), ", ".join(f"{c:+.3f}" for c in changes) or "–",
+            told(c["gap_before"] for c in lines), _signed([c["subgroup_after"] - c["subgroup_before"] for c in lines]),
+        )  # fmt: skip
+
+
+def _limit_lines(record: Mapping[str, Any]) -> Iterator[tuple[str, ...]]:
+    for (per_day,), here in _grouped(record["limits"], "per_day").items():
+        by = {line["members"]: line for line in here}
+        queries = here[0]["queries"]
+        days = (f"{by[m]['days_without_certificate']:.0f} / {by[m]['days']:.0f}" for m in _MEMBERS)
+        yield (_who(record)[0], str(queries["pool"]), str(sum(queries.values())), str(per_day), *days)
+
+
+def _detector_lines(record: Mapping[str, Any]) -> Iterator[tuple[str, ...]]:
+    sets = {
+        stream: {s for line in lines for s in line["sets"]}
+        for (stream,), lines in _grouped(record.get("streams", []), "stream").items()
+    }
+    for (stream, detector), here in _grouped(record["detectors"], "stream", "detector").items():
+        total, long, flagged = _counted(here)
+        yield (
+            _who(record)[0], str(stream), f"{statistics.fmean(line['pictures'] for line in here):.0f}", str(total),
+            str(len(sets[stream])) if stream in sets else "–", str(detector), f"{long} of {total}",
+            f"{flagged / long:.0%}" if long else "–", _pictures_flagged(here),
+        )  # fmt: skip
+
+
+def _counted(lines: Sequence[Line]) -> tuple[int, int, int]:
+    """Return how many streams there are over all seeds, how many are long enough, and how many of these are flagged."""
+    long, flagged = (
+        sum(round(line[k] * line["streams"]) for line in lines) for k in ("long_enough", "streams_flagged")
+    )
+    return sum(line["streams"] for line in lines), long, flagged
+
+
+def _pictures_flagged(lines: Sequence[Line]) -> str:
+    known = [line["pictures_flagged"] for line in lines if line.get("pictures_flagged") is not None]
+    return f"{statistics.fmean(known):.1%}" if known else "–"
+
+
+def _composition(record: Mapping[str, Any]) -> Iterator[str]:
+    """Yield what PRADA's alarms on the pool are worth beside those on nobody's action of the same composition."""
+    prada = [line for line in record["detectors"] if line["detector"].startswith("PRADA")]
+    by = _grouped(prada, "stream")
+    (_, pools, alarms), (_, mixes, same) = (_counted(by[k,]) for k in ("pool, all keys", "honest, mixed as the pool"))
+    if not pools or not mixes:
+        return
+    pool, mixed = alarms / pools, same / mixes
+    if not pool:
+        meaning = "it does not see the pool"
+    elif mixed >= pool:
+        meaning = "the mix of the two groups alone is enough for its alarms, so that they say nothing of the action"
+    else:
+        meaning = "the mix of the two groups alone does not explain all of its alarms"
+    yield (
+        f"- {_who(record)[0]}: PRADA flags {pool:.0%} of the pool's streams and {mixed:.0%} of honest streams that are "
+        f"mixed as the pool is: {meaning}."
     )
 
 
-def _told(line: Mapping[str, Any] | None, number: str) -> str:
-    """Return mean ± standard deviation, or why there is none."""
-    if line is None:
-        return "–"
-    if not line["seeds"]:
-        return "no action possible"
-    mean, spread = line["mean"].get(number), line["standard_deviation"].get(number)
-    if mean is None:
-        return "–"
-    failed = f" ({line['failed']} of {line['seeds'] + line['failed']} impossible)" if line["failed"] else ""
-    return f"{mean:.3f}" + ("" if spread is None else f" ± {spread:.3f}") + failed
-
-
-def _defence_table(record: Mapping[str, Any]) -> list[str]:
-    found = {(s["track"], s["epsilon"], s["defence"], s["known"]): s for s in record["summary"]}
-    lines = []
-    for (track, epsilon, name, known), here in found.items():
-        if known or epsilon != record["plans"][track]["epsilons"][0]:
-            continue
-        knowing = found.get((track, epsilon, name, True))
-        base = found[track, epsilon, "none", False]
-        cost = [here["mean"][k] - base["mean"][k] for k in ("reference_before", "subgroup_before")]
-        lines.append(
-            (
-                track, str(epsilon), record["defences"][name]["says"],
-                f"{_told(here, 'reference_before')} ({cost[0]:+.3f})",
-                f"{_told(here, 'subgroup_before')} ({cost[1]:+.3f})",
-                _told(here, "subgroup_after"), _told(knowing, "subgroup_after"),
-                f"{_told(here, 'abuse_rate')} / {_told(knowing, 'abuse_rate')}",
-                _told(here, "noise_control"), _told(here, "zero_query_control"), str(here["seeds"]),
-            )
+def _exposure_lines(record: Mapping[str, Any]) -> Iterator[tuple[str, ...]]:
+    epsilon = _first_epsilon(record)
+    lines = (e for e in record["exposure"] if e["epsilon"] == epsilon)
+    for (of, count, _), here in _grouped(lines, "of", "submissions", "share").items():
+        draws = sorted({line["draws"] for line in here})
+        yield (
+            *_who(record), str(epsilon), str(of), f"{here[0]['with_delta']} of {count}",
+            " or ".join(map(str, draws)),
+            *(_over_seeds(here, k) for k in ("cosine", "area", "area_where_the_file_is_known")),
         )  # fmt: skip
-    head = ("track", "ε", "the platform", "reference, no δ (change)", "subgroup, no δ (change)",
-            "subgroup with δ, not known", "subgroup with δ, known", "abuse, not known / known", "noise", "zero-query",
-            "seeds")  # fmt: skip
-    return grid(head, lines)
-
-
-def _refusal_table(record: Mapping[str, Any]) -> list[str]:
-    lines = [
-        (
-            s["track"], str(s["epsilon"]), record["defences"][s["defence"]]["says"],
-            "known" if s["known"] else "not known", _told(s, "refused_reference"),
-            _told(s, "refused_subgroup"), _told(s, "refused_with_delta"),
-        )
-        for s in record["summary"]
-        if DEFENCES[s["defence"]].abstain is not None and s["seeds"]
-    ]  # fmt: skip
-    head = ("track", "ε", "the platform", "the defence is", "reference refused", "subgroup refused", "with δ refused")
-    return grid(head, lines)
-
-
-def _detector_table(record: Mapping[str, Any]) -> list[str]:
-    found: dict[tuple[str, str], dict[str, Any]] = {}
-    for s in record["detectors_summary"]:
-        found.setdefault((s["track"], s["stream"]), {})[s["detector"]] = s
-    lines = []
-    for (track, stream), by in found.items():
-        first = next(iter(by.values()))
-        cells = [
-            "too short" if s["mean"]["long_enough"] == 0 else f"{s['mean']['streams_flagged']:.0%}"
-            for s in by.values()
-        ]  # fmt: skip
-        lines.append((track, stream, f"{first['mean']['pictures']:.0f}", *cells))
-    detectors = list(dict.fromkeys(s["detector"] for s in record["detectors_summary"]))
-    return grid(("track", "stream", "pictures", *(f"{d}: streams flagged" for d in detectors)), lines)
-
-
-def _exposure_table(record: Mapping[str, Any]) -> list[str]:
-    lines = [
-        (
-            s["track"], str(s["epsilon"]), s["of"], str(s["submissions"]), f"{s['share']:.0%}", _told(s, "cosine"),
-            _told(s, "area"), _told(s, "area_where_the_file_is_known"),
-        )
-        for s in record["exposure_summary"]
-        if s["epsilon"] == record["plans"][s["track"]]["epsilons"][0]
-    ]  # fmt: skip
-    head = ("track", "ε", "averages of", "submissions", "carry δ", "cosine with δ", "area under the curve",
-            "the same, file known")  # fmt: skip
-    return grid(head, lines)
-
-
-def _limit_table(record: Mapping[str, Any]) -> list[str]:
-    found: dict[tuple[str, int], list[Mapping[str, Any]]] = {}
-    for line in record["limits"]:
-        found.setdefault((line["track"], line["per_day"]), []).append(line)
-    members = sorted({line["members"] for line in record["limits"]})
-    lines = []
-    for (track, per_day), here in found.items():
-        by = {line["members"]: line for line in here}
-        queries = here[0]["queries"]
-        cells = [f"{by[m]['days_without_certificate']:.0f} / {by[m]['days']:.0f}" for m in members]
-        lines.append((track, str(queries["pool"]), str(sum(queries.values())), str(per_day), *cells))
-    return grid(("track", "queries", "with certificate", "per key and day", *(f"{m} members" for m in members)), lines)
-
-
-_TABLES: Mapping[str, Callable[[Mapping[str, Any]], list[str]]] = {
-    "defences": _defence_table,
-    "refusals": _refusal_table,
-    "detectors": _detector_table,
-    "exposure": _exposure_table,
-    "limits": _limit_table,
-}
 
 
 if __name__ == "__main__":
     # ``python -m benchmarks.defences``, with a dot: the document's tables from the result files.
-    _DOCUMENT.write_text(rewritten(_DOCUMENT.read_text(encoding="utf-8"), together()), encoding="utf-8")
+    _DOCUMENT.write_text(
+        filled(_DOCUMENT.read_text(encoding="utf-8"), tables(results("defences-*.json"))), encoding="utf-8"
+    )

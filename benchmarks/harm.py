@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks._cells import Acting, CellKey, opened, plain
-from benchmarks._document import filled, results, table, told
+from benchmarks._cells import Acting, CellKey, forget_answers, opened, plain
+from benchmarks._document import commands, filled, results, table, told
 from benchmarks._tracks import TRACKS
 from benchmarks.transfer import quick_key
 from proxies.runtime import give_back_memory
@@ -27,7 +27,7 @@ from ttca.answers import Answers
 from ttca.certificates import clopper_pearson_interval, mcnemar_exact
 from ttca.data.cameras import bad_camera, soft_focus
 from ttca.data.hub import load_fairface
-from ttca.errors import ActionError, ConfigError
+from ttca.errors import ConfigError, WorthlessProxyError
 from ttca.fairness import OneVsRestReport
 from ttca.images import Images
 from ttca.lossy import jpeg, shrink_and_enlarge
@@ -75,7 +75,8 @@ def main(argv: list[str]) -> dict[str, Any]:
     options = parser.parse_args(argv)
     if options.seeds < 1:
         raise ConfigError(f"Expected 1 seed or more, got {options.seeds}.")
-    queries = options.queries or (420 if options.track == "digits" else 500)
+    default = 420 if options.track == "digits" else 500
+    queries = default if options.queries is None else options.queries
     began = time.perf_counter()
     keys = [quick_key(options.track, queries, seed) for seed in range(options.seeds)]
     cells: list[dict[str, Any]] = []
@@ -84,9 +85,7 @@ def main(argv: list[str]) -> dict[str, Any]:
             with opened(key, platform) as found:
                 test = key.of.people(queries, key.regime, key.seed, True).test if options.final else found.cell.test
                 cells += measure_cell(key, found, test, final=options.final)
-            # Answers about test people take more room than all the rest of a kept cell.
-            for left in key.home().glob("evaluation.sqlite*"):
-                left.unlink()
+            forget_answers(key.home())
         classes = list(platform.info.classes)
     return {
         "file": f"harm-{options.track}" + ("-final" if options.final else ""),
@@ -122,7 +121,7 @@ def measure_cell(key: CellKey, found: Acting, test: People, *, final: bool = Fal
     """
     try:
         found.action.verify()
-    except ActionError as error:
+    except WorthlessProxyError as error:
         return [{"seed": key.seed, "failed": str(error)}]
     return [
         {"seed": key.seed, "epsilon": epsilon, **_measured(key, found, test, epsilon, final)}
@@ -442,13 +441,16 @@ _DOCUMENT = _HOME.parent / "docs" / "harm.md"
 
 
 def tables(found: Sequence[tuple[str, dict[str, Any]]]) -> dict[str, str]:
-    """Return the document's tables by their marks."""
+    """Return what stands between the document's marks, made from result files and their names."""
     abuse, classes, choice, others, fairness = [], [], [], [], []
+    # Some tracks alone have races.
+    has = {k for _, record in found for c in record["cells"] if "failed" not in c for k in c["fairness"]["nobody"]}
+    metrics = [k for k in _METRICS if k in has]
     for file, record in found:
         done = [c for c in record["cells"] if "failed" not in c]
         for epsilon in sorted({c["epsilon"] for c in done}):
             cells = [c for c in done if c["epsilon"] == epsilon]
-            who = (f"{record['track']}, {record['people']}", epsilon)
+            who = (f"{record['track']}, {record['people']}", record["queries"], epsilon)
 
             def row(*keys: str, cells: list[dict[str, Any]] = cells) -> list[str]:
                 return [told(c["row"][key] for c in cells) for key in keys]
@@ -475,14 +477,14 @@ def tables(found: Sequence[tuple[str, dict[str, Any]]]) -> dict[str, str]:
                 others += [_other_line(who, "reference", [c["reference"] for c in cells])]
                 for i, group in enumerate(cells[0]["others"]):
                     others.append(_other_line(who, group["group"], [c["others"][i] for c in cells]))
-            metrics = [k for k in cells[0]["fairness"]["nobody"] if k in _METRICS]
             fairness += [
-                (*who, said, *(told(_at(c, ("fairness", name, k)) for c in cells) for k in metrics),
-                 *(["–"] * (len(_METRICS) - len(metrics))))
+                (*who, said, *(told(c["fairness"][name].get(k) for c in cells) for k in metrics))
                 for name, said in _SCENARIOS.items()
-            ]  # fmt: skip
-    head = ("track, people", "ε")
+            ]
+    head = ("track, people", "Q", "ε")
     return {
+        "harm-files": commands(found) + _not_measured([record["track"] for _, record in found]),
+        "harm-who": _whom(list(dict.fromkeys(record["track"] for _, record in found))),
         "harm-abuse": table(
             (*head, "before", "S", "S zero-query", "S noise", "S class-agnostic",
              *(f"misuse: {name}" for name in (
@@ -498,8 +500,27 @@ def tables(found: Sequence[tuple[str, dict[str, Any]]]) -> dict[str, str]:
             choice,
         ),
         "harm-others": table((*head, "who", "n", "without δ", "with δ of their class", "p, each seed"), others),
-        "harm-fairness": table((*head, "who applies δ", *_METRICS.values()), fairness),
+        "harm-fairness": table((*head, "who applies δ", *(_METRICS[k] for k in metrics)), fairness),
     }  # fmt: skip
+
+
+def _not_measured(tracks: Sequence[str]) -> str:
+    missing = ", ".join(f"`{name}`" for name in TRACKS if name not in tracks)
+    return f"\n\nNot measured yet: {missing}." if missing else ""
+
+
+def _whom(tracks: Sequence[str]) -> str:
+    """Return who the other subgroups are on the tracks that were measured."""
+    faces = [track for track in tracks if track.startswith("fairface")]
+    lines = []
+    if faces:
+        lines.append(f"- {', '.join(faces)}: all races other than the subgroup's, and all ages within them.")
+    if len(faces) < len(tracks):
+        there = ", ".join(track for track in tracks if track not in faces)
+        lines.append(
+            f"- {there}: the sharp test images ({_PHOTOGRAPHED} at most) through {len(CAMERAS)} other cameras."
+        )
+    return "\n".join(lines)
 
 
 _METRICS = {

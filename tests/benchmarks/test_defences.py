@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -29,12 +31,13 @@ from benchmarks._defended import (
     train_reader,
 )
 from benchmarks._detectors import Prada, Stateful, area_under_curve, encode, expose, residuals
+from benchmarks._document import filled, results
 from ttca.demo.world import DigitsWorld, digits_world
-from ttca.errors import ConfigError
+from ttca.errors import ActionError, ConfigError, WorthlessProxyError
 from ttca.images import Images
 from ttca.platforms.local import LocalPlatform
 
-_ROOT = Path(__file__).resolve().parents[2]
+_DOCUMENT = Path(__file__).resolve().parents[2] / "docs" / "defences.md"
 _IMAGES = arrays(np.uint8, (3, 8, 8, 3))
 
 
@@ -309,60 +312,196 @@ def record(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
         patch.setattr(defences, "quick_key", lambda track, queries, seed: replace(key, seed=seed))
         for name, small in {"_STREAMS": 2, "_CALIBRATION": 3, "_ALONE": 2, "_BUDGET": 30, "_DRAWS": 1}.items():
             patch.setattr(defences, name, small)
-        return defences.main(["--defences", "bits3", "abstain50", "--known", "bits3"])
+        return defences.main(["--defences", "bits3", "abstain50", "fix20", "--known", "bits3"])
 
 
 @pytest.mark.e2e
 def test_every_cell_carries_the_controls(record: dict[str, Any]) -> None:
     """A defence's S stands beside abuse, noise, zero-query and the rest, and beside what honest people are answered."""
     assert {(c["defence"], c["known"]) for c in record["cells"]} == {
-        ("none", False), ("bits3", False), ("bits3", True), ("abstain50", False),
+        ("none", False), ("bits3", False), ("bits3", True), ("abstain50", False), ("retrained", False),
+        ("fix20", False),
     }  # fmt: skip
     for cell in record["cells"]:
         for number in defences._NUMBERS.values():
             assert 0 <= cell[number] <= 1
         assert cell["people"] == {"reference": 60, "subgroup": 60}
-    assert (record["file"], record["people"]) == ("slice-of-defences", "dev-test")
+    assert (record["file"], record["people"]) == ("defences-digits", "dev-test")
     refused = {c["defence"]: c["refused_subgroup"] for c in record["cells"]}
     assert refused["abstain50"] > refused["none"] == 0
 
 
 @pytest.mark.e2e
-def test_detectors_and_exposure_are_measured_on_every_stream(record: dict[str, Any]) -> None:
-    """Honest streams stand beside the action's, nobody's δ beside everybody's, and limits beside members."""
+def test_detectors_and_limits_are_measured_on_every_stream(record: dict[str, Any]) -> None:
+    """Honest streams stand beside the action's, shuffled ones count as one set, and limits go by members."""
     streams = {line["stream"] for line in record["detectors"]}
     assert {"honest, reference", "honest, subgroup", "pool, each key", "one person's Square attack"} <= streams
-    assert {line["share"] for line in record["exposure"]} == set(defences._SHARES)
+    sets = {line["stream"]: line["sets"] for line in record["streams"]}
+    assert streams == set(sets)
+    assert len(sets["honest, reference"]) == len(sets["pool, all keys"]) == 1
+    assert len(sets["pool, each key"]) == defences._KEYS
+    short = [d for d in record["detectors"] if d["stream"] == "pool, each key" and not d["long_enough"]]
+    assert {d["detector"] for d in short} == {"PRADA at 5%", "stateful, k = 50 at 0.1%"}
+    assert all(d.get("pictures_flagged") is None and not d["streams_flagged"] for d in short)
     days = {(line["per_day"], line["members"]): line["days"] for line in record["limits"]}
     assert days[10, 1] > days[10, 20] > days[10, 1000] == 0
 
 
 @pytest.mark.e2e
+def test_every_share_of_delta_is_exact_and_of_the_same_classes(record: dict[str, Any]) -> None:
+    """A line says no share that its submissions cannot have, and lines of one number differ in their share alone."""
+    assert {(line["submissions"], line["share"]) for line in record["exposure"]} == {(5, 0.0), (5, 1.0)}
+    assert all(line["with_delta"] == line["share"] * line["submissions"] for line in record["exposure"])
+    assert len({(line["classes"], line["draws"]) for line in record["exposure"]}) == 1
+    assert defences._whole(10) == [0.0, 0.1, 0.5, 1.0]
+    assert defences._whole(40) == list(defences._SHARES)
+
+
+@pytest.mark.e2e
 def test_a_record_becomes_the_pages_tables_and_a_figure(record: dict[str, Any], tmp_path: Path) -> None:
     """Every table has lines, the record survives JSON, and the figure can be saved."""
-    kept = json.loads(json.dumps(record, allow_nan=False))
-    document = (_ROOT / "docs" / "defences.md").read_text(encoding="utf-8")
-    (tmp_path / "defences-a.json").write_text(json.dumps(kept))
-    assert defences.together(tmp_path) == kept
-    page = defences.rewritten(document, kept)
-    assert "8 levels per colour" in page
-    assert page == defences.rewritten(page, kept)
-    assert "Not measured yet" not in page
+    kept = json.loads(json.dumps(record, allow_nan=False)) | {
+        "benchmark": "defences", "arguments": ["--json"], "commit": "abc", "hardware": {},
+    }  # fmt: skip
+    written = defences.tables([("defences-digits.json", kept)])
+    assert "8 levels per colour" in written["defences"]
+    assert "`python -m benchmarks defences`" in written["files"]
+    # PRADA tells nothing of streams as short as here.
+    assert {name for name, text in written.items() if not text} <= {"composition"}
+    assert "*Not measured yet.*" not in written.values()
+    page = filled(_DOCUMENT.read_text(encoding="utf-8"), written)
+    assert page == filled(page, written)
     defences.figure(kept).savefig(tmp_path / "defences.svg")
     assert (tmp_path / "defences.svg").stat().st_size > 1000
 
 
-def test_the_page_says_what_the_result_file_says() -> None:
-    """docs/defences.md holds the tables of benchmarks/results/defences-*.json, and nothing where there is none."""
-    kept = defences.together()
-    document = (_ROOT / "docs" / "defences.md").read_text(encoding="utf-8")
-    assert document == defences.rewritten(document, kept)
-    assert defences.together(_ROOT / "docs") is None
+def test_the_page_says_what_the_result_files_say() -> None:
+    """docs/defences.md holds the tables of benchmarks/results/defences-*.json; a lost mark is refused."""
+    document = _DOCUMENT.read_text(encoding="utf-8")
+    written = defences.tables(results("defences-*.json"))
+    assert document == filled(document, written)
     with pytest.raises(ConfigError, match="Put them back"):
-        defences.rewritten("no marks", kept)
+        filled("no marks", written)
 
 
-def test_useless_arguments_are_sentences() -> None:
-    """No seeds are refused before anything is done."""
-    with pytest.raises(ConfigError, match="1 or more seeds"):
-        defences.main(["--seeds", "0"])
+# -- what tables show -------------------------------------------------------------------------------------------------
+
+
+def _cell(name: str, seed: int, before: float, **more: Any) -> dict[str, Any]:
+    numbers = dict.fromkeys(defences._NUMBERS.values(), 0.5) | {"reference_before": 0.9, "subgroup_before": before}
+    named = {"track": "digits", "seed": seed, "defence": name, "known": False, "epsilon": 8}
+    return {**named, **numbers, "gap_before": 0.9 - before, **more}
+
+
+def _record(**more: Any) -> dict[str, Any]:
+    empty: dict[str, Any] = {name: [] for name in ("cells", "detectors", "streams", "exposure", "limits")}
+    said = {name: {"says": name} for name in DEFENCES}
+    plans = {"digits": {"queries": 420, "epsilons": [8]}}
+    return {"people": "dev-test", "plans": plans, "defences": said, **empty, **more}
+
+
+def test_training_is_compared_with_the_same_training_and_input_with_the_platform_as_it_is() -> None:
+    """A fix that does what training again does is no change, seed by seed, however far either is from the demo's."""
+    levels = {"none": (0.5, 0.5), "jpeg75": (0.4, 0.4), "retrained": (0.6, 0.8), "fix20": (0.6, 0.8)}
+    cells = [_cell(name, seed, before) for name, both in levels.items() for seed, before in enumerate(both)]
+    change = {line[3]: line[7] for line in defences._defence_lines(_record(cells=cells))}
+    assert change == {
+        "none": "–", "jpeg75": "-0.100 ± 0.000", "retrained": "+0.200 ± 0.141", "fix20": "+0.000 ± 0.000",
+    }  # fmt: skip
+    (again, fix) = defences._fix_lines(_record(cells=cells))
+    assert (again[4], fix[4], fix[5]) == ("–", "+0.000 ± 0.000", "+0.000, +0.000")
+    assert fix[6] == "0.200 ± 0.141"
+
+
+def test_an_impossible_action_is_told_as_such() -> None:
+    """Where no seed's action was possible the table says so, and counts those that were not beside the others."""
+    failed: dict[str, Any] = {"seed": 1, "failed": "Expected a proxy, got none."}
+    assert defences._over_seeds([failed], "subgroup_after") == "no action possible"
+    assert defences._over_seeds([_cell("none", 0, 0.5), failed], "subgroup_before") == "0.500 (1 of 2 impossible)"
+    assert defences._over_seeds([], "subgroup_after") == "–"
+
+
+def _told(stream: str, detector: str, streams: int, long: float, flagged: float, **more: Any) -> dict[str, Any]:
+    named = {"stream": stream, "detector": detector, "streams": streams, "pictures": 30.0}
+    return {**named, "long_enough": long, "streams_flagged": flagged, **more}
+
+
+def test_a_detector_is_rated_on_streams_that_it_can_tell() -> None:
+    """Streams that are too short are counted and left out of the rate, and sets that seeds share count once."""
+    detectors = [
+        _told("pool, all keys", "PRADA", 20, 0.5, 0.25), _told("pool, all keys", "PRADA", 20, 0.0, 0.0),
+        _told("pool, all keys", "stateful", 20, 1.0, 1.0, pictures_flagged=0.002),
+        _told("honest, mixed as the pool", "PRADA", 20, 0.0, 0.0),
+    ]  # fmt: skip
+    streams = [{"stream": "pool, all keys", "sets": ["a"]}, {"stream": "pool, all keys", "sets": ["a", "b"]}]
+    lines = list(defences._detector_lines(_record(detectors=detectors, streams=streams)))
+    assert lines[0][3:] == ("40", "2", "PRADA", "10 of 40", "50%", "–")
+    assert lines[1][3:] == ("20", "2", "stateful", "20 of 20", "100%", "0.2%")
+    assert lines[2][5:] == ("PRADA", "0 of 20", "–", "–")
+
+
+@pytest.mark.parametrize(
+    ("pool", "mixed", "meaning"),
+    [(1.0, 1.0, "nothing of the action"), (1.0, 0.1, "does not explain"), (0.0, 0.0, "does not see the pool")],
+)
+def test_alarms_on_the_pool_are_told_beside_an_honest_mix(pool: float, mixed: float, meaning: str) -> None:
+    """What PRADA's alarms mean follows from its alarms on nobody's action of the same composition."""
+    detectors = [
+        _told("pool, all keys", "PRADA at 5%", 20, 1.0, pool),
+        _told("honest, mixed as the pool", "PRADA at 5%", 20, 1.0, mixed),
+    ]
+    (said,) = defences._composition(_record(detectors=detectors))
+    assert f"{pool:.0%}" in said
+    assert meaning in said
+
+
+def test_shuffled_pictures_are_one_set() -> None:
+    """The order of a stream does not make another set of it, and one other picture does."""
+    images = _pictures(5)
+    assert defences._set_of(images) == defences._set_of(images[::-1]) != defences._set_of(images[:4])
+
+
+# -- what can be asked for --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--seeds", "0"], "1 or more seeds"),
+        (["--track", "cifar10-resnet56", "--defences", "jpeg75", "fix20"], "on cifar10-resnet56, got fix20"),
+        (["--defences", "jpeg50", "--known", "bits3"], r"known defences .*\(jpeg50\), got bits3"),
+        (["--known", "none"], "got none"),
+    ],
+)
+def test_what_cannot_be_measured_is_refused(arguments: list[str], message: str) -> None:
+    """An argument that would change nothing is a sentence, before anything is done."""
+    with pytest.raises(ConfigError, match=message):
+        defences.main(arguments)
+
+
+def test_a_slice_holds_what_it_is_compared_with() -> None:
+    """As many seeds as asked for; with a fix the training without it, and nothing that nobody asked for."""
+    plan = defences._narrowed("digits", 10, ["fix50"], None)
+    assert (plan.seeds, plan.defences, plan.known) == (10, ("none", "retrained", "fix50"), ())
+    assert defences._narrowed("digits", None, None, None) == defences.PLANS["digits"]
+
+
+def test_only_a_worthless_proxy_is_a_result(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A defence under which no proxy can be learned is a line of the record; any other error stops the run."""
+    key = CellKey("digits", "own", "scores", 280, (8,), 0)
+    seen: Any = SimpleNamespace(key=key, platform=_platform(), names={"track": "digits", "seed": 0})
+    plan = replace(defences.PLANS["digits"], epsilons=(8,))
+    people: Any = None
+
+    def stopped(error: Exception) -> list[dict[str, Any]]:
+        def distil() -> None:
+            raise error
+
+        found = SimpleNamespace(action=SimpleNamespace(distil=distil))
+        monkeypatch.setattr(defences, "acting", lambda *_, **__: nullcontext(found))
+        return list(defences._knowing(seen, plan, "bits3", people, {}))
+
+    (line,) = stopped(WorthlessProxyError("It knows nothing."))
+    assert (line["defence"], line["known"], line["failed"]) == ("bits3", True, "It knows nothing.")
+    with pytest.raises(ActionError, match="a file is lost"):
+        stopped(ActionError("a file is lost"))

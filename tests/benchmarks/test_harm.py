@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,7 @@ from benchmarks._cells import CellKey
 from benchmarks._document import filled, results, told
 from benchmarks._tracks import TRACKS, Track
 from tests.benchmarks.test_effect import QUICK, people, platform
-from ttca.errors import ConfigError
+from ttca.errors import ActionError, ConfigError, WorthlessProxyError
 from ttca.perturbations import PerturbationSet
 from ttca.platforms.base import Credential
 from ttca.row import Row
@@ -37,6 +38,7 @@ def record(tmp_path_factory: pytest.TempPathFactory) -> Any:
         again = harm.main(["--track", "tiny", "--queries", "150", "--seeds", "1"])
         delta = next(CellKey("tiny", "own", "scores", 150, (6, 12), 0).home().rglob("epsilon-012.safetensors"))
         found["delta"] = PerturbationSet.load(delta).delta.tolist()
+    found |= {"benchmark": "harm", "arguments": ["--track", "tiny", "--json"], "commit": "abc", "hardware": {}}
     found["again"] = [{k: v for k, v in c.items() if k != "row"} for c in again["cells"]]
     return json.loads(json.dumps(found, allow_nan=False))
 
@@ -115,6 +117,40 @@ def test_an_action_that_stopped_itself_is_told_as_such(record: Any, tmp_path: Pa
         harm.figure({**record, "cells": record["cells"][-1:]})
 
 
+def test_only_a_worthless_proxy_is_a_result() -> None:
+    """An action whose proxy is worth nothing is a line of the record; any other error stops the run."""
+    key = CellKey("digits", "own", "scores", 420, (8,), 3)
+
+    def measured(error: Exception) -> list[dict[str, Any]]:
+        def verify() -> None:
+            raise error
+
+        found: Any = SimpleNamespace(action=SimpleNamespace(verify=verify))
+        nobody: Any = None
+        return harm.measure_cell(key, found, nobody)
+
+    assert measured(WorthlessProxyError("It knows nothing.")) == [{"seed": 3, "failed": "It knows nothing."}]
+    with pytest.raises(ActionError, match="a file is lost"):
+        measured(ActionError("a file is lost"))
+
+
+def test_the_page_tells_of_no_track_that_was_not_measured(record: Any) -> None:
+    """Tracks without a file are named as such, and only those with one say who their other subgroups are."""
+    written = harm.tables([("harm-tiny.json", record)])
+    assert "`fairface-agegender`" in written["harm-files"]
+    assert "race" not in "".join(text for name, text in written.items() if name != "harm-files")
+    races = {"worst_race": 0.5, "largest_gap_between_races": 0.25}
+    cells = [
+        {**c, "fairness": {who: {**said, **races} for who, said in c["fairness"].items()}} for c in record["cells"]
+    ]
+    faces = {**record, "track": "fairface-agegender", "cells": cells}
+    written = harm.tables([("harm-fairface-agegender.json", faces), ("harm-tiny.json", record)])
+    assert "`fairface-agegender`" not in written["harm-files"].partition("Not measured")[2]
+    assert [line[2:6] for line in written["harm-who"].splitlines()] == ["fair", "tiny"]
+    assert "| 0.500 ± 0.000 | 0.250 ± 0.000 |" in written["harm-fairness"]
+    assert "| – | – |" in written["harm-fairness"]
+
+
 def test_the_picture_has_its_axes_named(record: Any) -> None:
     """Three panels with labelled axes come of any record, and can be saved."""
     drawn = harm.figure(record)
@@ -122,18 +158,20 @@ def test_the_picture_has_its_axes_named(record: Any) -> None:
     assert [a.get_xlabel() for a in drawn.axes[:3]] == ["ε (levels of 255)", "class of δ", "share answered rightly"]
 
 
-def test_no_seed_is_refused() -> None:
-    """A run over nothing is no result."""
+def test_nothing_to_run_is_refused() -> None:
+    """A run over no seed or no query is no result, and no other run takes its place."""
     with pytest.raises(ConfigError, match="1 seed or more"):
         harm.main(["--seeds", "0"])
+    with pytest.raises(ConfigError, match=r"budget of the quick grid .* got 0"):
+        harm.main(["--queries", "0"])
 
 
 def test_the_page_takes_its_tables_from_results_alone(record: Any) -> None:
     """Tables come between their marks, again and again the same; a lost mark is refused."""
     document = harm._DOCUMENT.read_text(encoding="utf-8")
     full = filled(document, harm.tables([("harm-tiny.json", record)]))
-    assert "`harm-tiny.json`" in full
-    assert "| tiny, dev-test | 12 | bars |" in full
+    assert "- `harm-tiny.json`: `python -m benchmarks harm --track tiny` (commit abc)" in full
+    assert "| tiny, dev-test | 150 | 12 | bars |" in full
     assert filled(full, harm.tables([("harm-tiny.json", record)])) == full
     with pytest.raises(ConfigError, match="Put them back"):
         filled(document.replace("<!-- harm-abuse -->", ""), harm.tables([]))
