@@ -1,13 +1,14 @@
 """How many must take part? S against the share of the subgroup that asks, what each asks, and who applies δ.
 
-Every participant has one image and a quota; those with more than one query ask about altered copies of it. Everybody
-else of the subgroup neither asks nor is learned from. Who *applies* δ is another question than who asked: S_ρ mixes the
-platform's real answers person by person. Definitions are *ours*.
+Participants are asked about all their images, each of which has a quota; with more than one query they ask about
+altered copies too. Everybody else of the subgroup neither asks nor is learned from. Who *applies* δ is another question
+than who asked: S_ρ follows from S by arithmetic. Definitions are *ours*.
 """
 
 from __future__ import annotations
 
 import argparse
+import math
 import statistics
 import time
 from collections.abc import Mapping, Sequence
@@ -18,12 +19,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks._cells import Acting, acting, code_digest, kept_under, plain, settings_of
-from benchmarks._document import filled, results, table, told
+from benchmarks._cells import Acting, acting, code_digest, forget_answers, kept_under, plain, settings_of
+from benchmarks._document import commands, filled, results, table, told
 from benchmarks._tracks import TRACKS, Cell, Regime, Track
-from benchmarks.what_queries_buy import SAID, verdict
+from benchmarks.what_queries_buy import SAID, best_names, credited, verdict
 from ttca.answers import Answers
-from ttca.errors import ActionError, ConfigError
+from ttca.certificates import clopper_pearson_interval
+from ttca.errors import ConfigError, WorthlessProxyError
 from ttca.fairness import OneVsRestReport
 from ttca.images import Images
 from ttca.people import People, Roster
@@ -50,11 +52,14 @@ _FEWEST_EPOCHS, _MOST_TIMES = 3, 5
 _STEPS = 100
 _SELECTION = 0.2
 RHOS = (0.1, 0.25, 0.5, 0.75, 0.9, 1.0)
-_DRAWS, _FAIRNESS_DRAWS = 1000, 20
+_FAIRNESS_DRAWS = 20
+#: By fewer selection people no proxy can be told from their favourite answer; a single answer is always the favourite.
+_FEWEST_JUDGES = 5
 #: What makes a copy another image, and no other person: pixels moved, levels brighter, levels of grain.
 _MOVED, _BRIGHTER, _GRAIN = 2, 6, 2
 
 Labels = NDArray[np.int64]
+Right = NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
@@ -64,9 +69,9 @@ class Part:
     Parameters
     ----------
     share : float
-        Of the subgroup, and of volunteers, in (0, 1].
+        Of the subgroup's persons, and of volunteers who are not among them, in (0, 1].
     quota : int
-        Queries of each participant.
+        Queries about each image of a participant.
 
     Raises
     ------
@@ -90,7 +95,7 @@ def main(argv: list[str]) -> dict[str, Any]:
     parser.add_argument("--track", choices=tuple(TRACKS), default="digits")
     parser.add_argument("--regime", choices=("own", "public"), default="own")
     parser.add_argument("--shares", type=float, nargs="+", help="of the subgroup that takes part, in (0, 1]")
-    parser.add_argument("--quotas", type=int, nargs="+", help="queries of each participant")
+    parser.add_argument("--quotas", type=int, nargs="+", help="queries about each image of a participant")
     parser.add_argument("--epsilon", type=int, help="levels of 255; default 12 on digits, else 8")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--final", action="store_true", help="measure on final people (for docs/RESULTS.md only)")
@@ -103,12 +108,10 @@ def main(argv: list[str]) -> dict[str, Any]:
         raise ConfigError(
             f"Expected a regime among {', '.join(track.settings)} for {track.name}, got {options.regime}."
         )
-    epsilon = options.epsilon or (12 if track.name == "digits" else 8)
-    parts = [
-        Part(share, quota)
-        for quota in options.quotas or _QUOTAS.get(track.name, (1, 10))
-        for share in options.shares or _SHARES.get(track.name, (0.01, 0.1, 1.0))
-    ]
+    epsilon = (12 if track.name == "digits" else 8) if options.epsilon is None else options.epsilon
+    quotas = _QUOTAS.get(track.name, (1, 10)) if options.quotas is None else options.quotas
+    shares = _SHARES.get(track.name, (0.01, 0.1, 1.0)) if options.shares is None else options.shares
+    parts = [Part(share, quota) for quota in quotas for share in shares]
     began = time.perf_counter()
     cells = []
     with track.open_platform(track.answers[0]) as platform:
@@ -132,7 +135,8 @@ def _cell(
 ) -> dict[str, Any]:
     some = of_part(track, part)
     cell = some.people(0, regime, seed, False)
-    asked = People.concatenate([cell.roster.pool, cell.roster.selection])
+    selection = cell.roster.selection
+    asked = People.concatenate([cell.roster.pool, selection])
     settings = _settings(track, regime, len(asked))
     facts = {
         "track": some.name,
@@ -150,6 +154,9 @@ def _cell(
         "seed": seed,
         "members": len(np.unique(asked.persons[asked.subgroup])),
         "volunteers": len(np.unique(asked.persons[~asked.subgroup])),
+        "persons": len(np.unique(asked.persons)),
+        "selection_persons": len(np.unique(selection.persons[selection.subgroup])),
+        "verification_persons": len(np.unique(cell.roster.verification.persons)),
         "images": len(asked),
         "settings": plain(settings),
     }
@@ -157,16 +164,14 @@ def _cell(
     with acting(some, platform, chosen, queries=0, regime=regime, home=home) as found:
         test = some.people(0, regime, seed, True).test if final else found.cell.test
         said = _measured(found, track.name, test, epsilon, part.share, seed)
-    # Answers about test people take more room than all the rest of a kept cell.
-    for left in home.glob("evaluation.sqlite*"):
-        left.unlink()
+    forget_answers(home)
     return {**named, **said}
 
 
 def _measured(found: Acting, track: str, test: People, epsilon: int, share: float, seed: int) -> dict[str, Any]:
     try:
         row, measurement = found.measure(track, test, epsilon)
-    except ActionError as error:
+    except WorthlessProxyError as error:
         return {"failed": str(error)}
     sub, ref = test[test.subgroup], test[~test.subgroup]
     delta = found.action.learn()[epsilon]
@@ -178,12 +183,11 @@ def _measured(found: Acting, track: str, test: People, epsilon: int, share: floa
     reference = ask(ref.images)
     return {
         "row": row.to_dict(),
-        "bought": measurement.rate("subgroup_after") - measurement.rate("zero_query"),
-        "zero_query_mcnemar_p": measurement.paired_p("subgroup_after", "zero_query"),
+        **credited(measurement, ("zero_query", "subgroup_before")),
         "participation": [
             {
                 "rho": rho,
-                **mixed(before.labels, after.labels, sub.classes, rho, seed=seed),
+                **mixed(measurement.correct["subgroup_before"], measurement.correct["subgroup_after"], rho),
                 **_fairness(before, after, sub.classes, reference, ref.classes, rho, seed),
             }
             # Last: as if nobody but who asked applied δ.
@@ -196,7 +200,7 @@ def _measured(found: Acting, track: str, test: People, epsilon: int, share: floa
 
 
 def of_part(track: Track, part: Part) -> Track:
-    """Return a track of which a share of the people takes part, each with so many queries about their own image.
+    """Return a track of which a share of the people takes part, with so many queries about each of their images.
 
     Parameters
     ----------
@@ -270,7 +274,7 @@ def altered(people: People, quota: int, *, flip: bool, seed: int) -> People:
 
 
 def _settings(track: Track, regime: Regime, images: int) -> dict[str, Any]:
-    """Return the track's settings with as many looks at images, however many these are.
+    """Return the track's settings with about as many looks at images in training, however many these are.
 
     Epochs follow the images asked about; those on true classes too, unless public data decide them.
     """
@@ -288,38 +292,31 @@ def _settings(track: Track, regime: Regime, images: int) -> dict[str, Any]:
 # --- who applies δ -----------------------------------------------------------------------------------------
 
 
-def mixed(before: Labels, after: Labels, classes: Labels, rho: float, *, seed: int) -> dict[str, float]:
-    """Return S_ρ, the subgroup's accuracy when a share ρ of it, drawn at random, applies δ.
+def mixed(before: Right, after: Right, rho: float) -> dict[str, float]:
+    """Return S_ρ, the subgroup's accuracy when a share ρ of it, drawn at random, applies δ: ρ·S + (1 − ρ)·Acc.
 
     Parameters
     ----------
-    before, after : int64 arrays, shape (N,)
-        What the platform said to each person without and with δ; −1 is never right.
-    classes : int64 array, shape (N,)
+    before, after : bool arrays, shape (N,)
+        Whether the platform was right about each person without and with δ.
     rho : float
-    seed : int
 
     Returns
     -------
     dict
-        ``s_rho``: mean over draws; ``lower`` and ``upper``: two-sided 95 %, by the bootstrap over people *and* over who
-        applies; ``expected``: ρ·S + (1 − ρ)·Acc, which it must come to.
+        ``s_rho``; ``lower`` and ``upper``: Clopper–Pearson, two-sided 95 %, of so many right answers, rounded down and
+        up to whole ones.
+
+    Notes
+    -----
+    *Ours*. Whoever is drawn, and whether they apply δ, the answer is right with probability S_ρ, so that the interval
+    covers both draws; at ρ = 1 it is that of S.
     """
-    rng = np.random.default_rng([seed, 17])
-    right = np.stack([before == classes, after == classes]).astype(np.float64)
-    n = len(classes)
-    means, resampled = np.empty(_DRAWS), np.empty(_DRAWS)
-    for draw in range(_DRAWS):
-        applies = (rng.random(n) < rho).astype(np.int64)
-        means[draw] = right[applies, np.arange(n)].mean()
-        resampled[draw] = right[applies, rng.integers(0, n, n)].mean()
-    low, high = np.quantile(resampled, (0.025, 0.975)).tolist()
-    return {
-        "s_rho": float(means.mean()),
-        "lower": low,
-        "upper": high,
-        "expected": float(rho * right[1].mean() + (1 - rho) * right[0].mean()),
-    }
+    # A sum of floats must not round a whole number of people up to the next.
+    right = round(rho * int(after.sum()) + (1 - rho) * int(before.sum()), 6)
+    lower, _ = clopper_pearson_interval(math.floor(right), len(after))
+    _, upper = clopper_pearson_interval(math.ceil(right), len(after))
+    return {"s_rho": right / len(after), "lower": lower, "upper": upper}
 
 
 def _fairness(
@@ -347,21 +344,30 @@ def _fairness(
 
 
 def _summary(cells: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Return, for every share and quota, mean and spread over seeds of S, gap closed and what the queries bought."""
+    """Return, for every share and quota, mean and spread over seeds of S, gap closed and what the queries bought.
+
+    Collectives with too few selection people get no verdict: whether they stop themselves says nothing about them.
+    """
     lines = []
     for share, quota in dict.fromkeys((c["share"], c["quota"]) for c in cells):
         here = [c for c in cells if (c["share"], c["quota"]) == (share, quota)]
         done = [c for c in here if "row" in c]
-        line: dict[str, Any] = {"share": share, "quota": quota, "members": here[0]["members"]}
-        line |= {"images": here[0]["images"], "seeds": len(here), "stopped": len(here) - len(done)}
+        line: dict[str, Any] = {"share": share, "quota": quota, "seeds": len(here), "stopped": len(here) - len(done)}
+        line |= {k: here[0][k] for k in ("members", "persons", "verification_persons", "images")}
+        line |= {"selection_persons": min(c["selection_persons"] for c in here), "judged": all(map(_judged, here))}
         for key in _KEYS if done else ():
             values = [c["row"][key] for c in done if c["row"][key] is not None]
             line[key] = statistics.fmean(values) if values else None
             line[f"{key}_standard_deviation"] = statistics.stdev(values) if len(values) > 1 else None
-        if done:
-            line["verdict"] = verdict([c["bought"] for c in done], [c["zero_query_mcnemar_p"] for c in done], len(here))
+        if done and line["judged"]:
+            line["verdict"] = verdict([c["bought"] for c in done], [c["best_mcnemar_p"] for c in done], len(here))
         lines.append(line)
     return lines
+
+
+def _judged(cell: Mapping[str, Any]) -> bool:
+    """Whether enough selection people judge the proxy of a cell."""
+    return bool(cell["selection_persons"] >= _FEWEST_JUDGES)
 
 
 _KEYS = ("subgroup_after", "gap_closed", "zero_query_control", "noise_control", "class_agnostic_control", "abuse_rate")
@@ -376,7 +382,7 @@ def figure(record: Mapping[str, Any]) -> Figure:
     """Return a picture of one track: S against who takes part for each quota, and S_ρ against who applies δ."""
     from matplotlib.figure import Figure
 
-    done = [c for c in record["cells"] if "row" in c]
+    done = [c for c in record["cells"] if "row" in c and _judged(c)]
     if not done:
         raise ConfigError(f"Expected an action of {record['track']} that did not stop itself, got none.")
     drawn = Figure(figsize=(10, 4), layout="constrained")
@@ -386,7 +392,7 @@ def figure(record: Mapping[str, Any]) -> Figure:
         shares = sorted({c["share"] for c in cells})
         for key, style in (("subgroup_after", "-"), ("zero_query_control", ":")):
             by_share = [[c["row"][key] for c in cells if c["share"] == s] for s in shares]
-            name = f"{quota} each" if style == "-" else None
+            name = f"{quota}" if style == "-" else None
             left.plot(shares, [statistics.fmean(v) for v in by_share], f"o{style}", color=colour, label=name, ms=4)
             if style == "-":
                 left.fill_between(
@@ -401,17 +407,15 @@ def figure(record: Mapping[str, Any]) -> Figure:
     left.set(xscale="log", xlabel="share of the subgroup that takes part")
     left.set_ylabel("share of subgroup test people answered rightly")
     left.set_title(f"{record['track']}, {record['regime']}, ε = {record['epsilon']}; dotted: zero-query", size=10)
-    left.legend(frameon=False, fontsize=8, title="queries", title_fontsize=8)
-    largest = max(c["share"] for c in done)
-    shown = [c for c in done if c["share"] == largest and c["quota"] == min(c["quota"] for c in done)]
+    left.legend(frameon=False, fontsize=8, title="queries per image", title_fontsize=8)
+    shown = _largest(record)
     by_rho = [[c["participation"][i] for c in shown] for i in range(len(RHOS))]
-    for key, style in (("s_rho", "o"), ("expected", "-")):
-        heights = [statistics.fmean(p[key] for p in points) for points in by_rho]
-        right.plot(RHOS, heights, style, color="#0072b2", label={"s_rho": "measured", "expected": "ρS + (1−ρ)Acc"}[key])
-    low, high = ([statistics.fmean(p[k] for p in points) for points in by_rho] for k in ("lower", "upper"))
-    right.fill_between(RHOS, low, high, color="#0072b2", alpha=0.15, label="95 %, people and draws")
+    mean = [statistics.fmean(p["s_rho"] for p in points) for points in by_rho]
+    right.plot(RHOS, mean, "-", color="#0072b2", label="S_ρ = ρS + (1−ρ)Acc")
+    low, high = zip(*map(_widest, by_rho), strict=True)
+    right.fill_between(RHOS, low, high, color="#0072b2", alpha=0.15, label="95 %, widest over seeds")
     right.set(xlabel="share of the subgroup that applies δ, ρ", xlim=(0, 1))
-    right.set_title(f"{largest:.0%} took part, {shown[0]['quota']} queries each", size=10)
+    right.set_title(f"{shown[0]['share']:.0%} took part, queries per image: {shown[0]['quota']}", size=10)
     right.legend(frameon=False, fontsize=8)
     return drawn
 
@@ -421,54 +425,91 @@ def figure(record: Mapping[str, Any]) -> Figure:
 _DOCUMENT = Path(__file__).resolve().parents[1] / "docs" / "collective_size.md"
 
 
+def _largest(record: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Return the seeds of the largest collective that acted, where it asked the least."""
+    done = [c for c in record["cells"] if "row" in c and _judged(c)]
+    best = min(((-c["share"], c["quota"]) for c in done), default=None)
+    return [c for c in done if (-c["share"], c["quota"]) == best]
+
+
+def _widest(points: Sequence[Mapping[str, float]]) -> tuple[float, float]:
+    """Return the ends of all seeds' intervals together: seeds share people, and a mean of ends is no interval."""
+    return min(p["lower"] for p in points), max(p["upper"] for p in points)
+
+
 def tables(found: Sequence[tuple[str, dict[str, Any]]]) -> dict[str, str]:
     """Return the document's tables by their marks."""
+    # A file that was made before selection people were counted does not say which of its cells can be judged.
+    found = [(file, record) for file, record in found if "selection_persons" in record["cells"][0]]
     grid: list[tuple[object, ...]] = []
+    apart: list[tuple[object, ...]] = []
     applied: list[tuple[object, ...]] = []
     for file, record in found:
         who = f"{record['track']}, {record['people']}, {record['regime']}"
         for line in record["summary"]:
             here = [c for c in record["cells"] if (c["share"], c["quota"]) == (line["share"], line["quota"])]
-            done = [c for c in here if "row" in c]
-            first = (who, record["epsilon"], f"{line['share']:.1%}", line["members"], line["quota"], line["images"])
-            count = f"{line['seeds']} ({line['stopped']})"
-            if not done:
-                grid.append((*first, *["–"] * 6, "action stopped itself", *["–"] * 5, count, f"`{file}`"))
-                continue
-
-            def shown(key: str, done: list[dict[str, Any]] = done) -> str:
-                return told(c["row"][key] for c in done)
-
-            p_values = ", ".join(f"{c['zero_query_mcnemar_p']:.2g}" for c in done)
-            grid.append(
-                (
-                    *first, shown("subgroup_before"), shown("subgroup_after"), shown("gap_closed"),
-                    shown("zero_query_control"), told(c["bought"] for c in done), p_values, SAID[line["verdict"]],
-                    *(shown(k) for k in _KEYS[3:]), shown("coverage"),
-                    told(c["participation"][-1]["s_rho"] for c in done), count, f"`{file}`",
-                )
+            # An action that stopped itself asked no verification people.
+            more = f" + {line['verification_persons']}" if line["stopped"] < line["seeds"] else ""
+            first = (
+                who, record["epsilon"], f"{line['share']:.1%}", line["members"], f"{line['persons']}{more}",
+                line["quota"], line["images"],
             )  # fmt: skip
-        done = [c for c in record["cells"] if "row" in c]
-        if not done:
-            continue
-        largest, fewest = max(c["share"] for c in done), min(c["quota"] for c in done)
-        shown_cells = [c for c in done if (c["share"], c["quota"]) == (largest, fewest)]
-        for i, rho in enumerate(RHOS):
-            points = [c["participation"][i] for c in shown_cells]
-            keys = ("s_rho", "expected", "lower", "upper", "worst_group_accuracy", "equal_opportunity_difference",
-                    "demographic_parity_ratio")  # fmt: skip
-            applied.append((who, f"{largest:.0%}, {fewest}", f"{rho:.0%}", *(told(p[k] for p in points) for k in keys)))
-    head = ("track, people, regime", "ε", "takes part", "members", "queries each", "images", "before", "S",
-            "gap closed", "zero-query control", "bought", "p, each seed", "the queries", "noise", "class-agnostic",
-            "abuse", "coverage", "S if only they apply it", "seeds (stopped)", "file")  # fmt: skip
+            (grid if line["judged"] else apart).append((*first, *_numbers(line, here), f"`{file}`"))
+        applied += [(who, *numbers) for numbers in _applied(record)]
+    took_part = (
+        "track, people, regime", "ε", "takes part", "members", "persons asked (+ for verification)",
+        "queries per image", "pool queries", "audit + verification queries", "seeds (stopped)", "S",
+    )  # fmt: skip
+    head = (
+        *took_part, "before", "gap closed", "zero-query control", "best without a query (each seed)", "bought",
+        "p, each seed", "the queries", "noise", "class-agnostic", "abuse", "coverage", "S if only they apply it",
+        "file",
+    )  # fmt: skip
     return {
+        "size-commands": commands(found),
         "size-grid": table(head, grid),
+        "size-unjudged": table((*took_part, "the collective", "file"), apart),
         "size-participation": table(
-            ("track, people, regime", "took part, queries each", "ρ", "S_ρ", "ρS + (1−ρ)Acc", "lower", "upper",
+            ("track, people, regime", "took part, queries per image", "ρ", "S_ρ", "95 %, widest over seeds",
              "worst group", "equal-opportunity gap", "demographic-parity ratio"),
             applied,
         ),
     }  # fmt: skip
+
+
+def _numbers(line: Mapping[str, Any], here: Sequence[dict[str, Any]]) -> tuple[object, ...]:
+    """Return what a line of the grid says behind who took part."""
+    done = [c for c in here if "row" in c]
+
+    def shown(key: str) -> str:
+        return told(c["row"][key] for c in done)
+
+    paid = told((c["row"]["queries_audit"] + c["row"]["queries_verification"] for c in done), 0)
+    numbers = (paid, f"{line['seeds']} ({line['stopped']})", shown("subgroup_after"))
+    if not line["judged"]:
+        judges = line["selection_persons"]
+        return (*numbers, f"cannot be judged: {judges} selection {'person' if judges == 1 else 'people'}")
+    if not done:
+        return (*numbers, *["–"] * 6, "action stopped itself", *["–"] * 5)
+    return (
+        *numbers, shown("subgroup_before"), shown("gap_closed"), shown("zero_query_control"),
+        f"{told(c['alternatives'][c['best']] for c in done)} ({best_names(done)})", told(c["bought"] for c in done),
+        ", ".join(f"{c['best_mcnemar_p']:.2g}" for c in done), SAID[line["verdict"]],
+        *(shown(k) for k in _KEYS[3:]), shown("coverage"), told(c["participation"][-1]["s_rho"] for c in done),
+    )  # fmt: skip
+
+
+def _applied(record: Mapping[str, Any]) -> list[tuple[object, ...]]:
+    """Return what the largest collective gets at every participation."""
+    cells = _largest(record)
+    keys = ("worst_group_accuracy", "equal_opportunity_difference", "demographic_parity_ratio")
+    lines: list[tuple[object, ...]] = []
+    for i, rho in enumerate(RHOS if cells else ()):
+        points = [c["participation"][i] for c in cells]
+        low, high = _widest(points)
+        first = (f"{cells[0]['share']:.0%}, {cells[0]['quota']}", f"{rho:.0%}", told(p["s_rho"] for p in points))
+        lines.append((*first, f"{low:.3f} to {high:.3f}", *(told(p[k] for p in points) for k in keys)))
+    return lines
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
-"""What do the queries buy? S against Q beside the zero-query control, and how poor public data may be before Q pays.
+"""What do the queries buy? S against Q beside what costs no query, and how poor public data may be before Q pays.
 
 Three parts. *own* and *public* count S for budgets from little to all, in each regime; *poor* keeps the budget and
 makes the public data worse: fewer images, wrong labels, another domain. The collective is credited with what its action
-adds to the same proxy without a single answer, on the same people, and with nothing else. Definitions are *ours*.
+adds to the best that the same people could have had without a query, and with nothing else. Definitions are *ours*.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import argparse
 import statistics
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
 from pathlib import Path
@@ -19,16 +19,28 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks._cells import Acting, CellKey, acting, code_digest, kept_under, opened, plain, settings_of
-from benchmarks._document import filled, results, table, told
+from benchmarks._cells import (
+    Acting,
+    CellKey,
+    acting,
+    code_digest,
+    forget_answers,
+    kept_under,
+    opened,
+    plain,
+    settings_of,
+)
+from benchmarks._document import commands, filled, results, table, told
 from benchmarks._tracks import TRACKS, Cell, Regime, Track
 from benchmarks.transfer import quick_key
 from ttca.data.cameras import bad_camera, soft_focus
 from ttca.data.hub import load_cifar100
 from ttca.demo.world import CAMERA, DIGITS, SHARE_IN_TRAINING, SIZE, digits_world
-from ttca.errors import ActionError, ConfigError
+from ttca.errors import ConfigError, WorthlessProxyError
 from ttca.images import Images
+from ttca.measurement import Measurement
 from ttca.people import People
+from ttca.perturbations import PerturbationSet
 from ttca.platforms.local import LocalPlatform
 
 if TYPE_CHECKING:
@@ -41,6 +53,8 @@ __all__ = [
     "QUICK",
     "SAID",
     "Degree",
+    "best_names",
+    "credited",
     "figure",
     "main",
     "poorer",
@@ -122,22 +136,41 @@ def main(argv: list[str]) -> dict[str, Any]:
     if options.seeds < 1:
         raise ConfigError(f"Expected 1 seed or more, got {options.seeds}.")
     track = TRACKS[options.track]
-    parts = tuple(options.part or (PARTS if track.name == "digits" else ("public",)))
-    epsilon = options.epsilon or (12 if track.name == "digits" else 8)
+    default = PARTS if track.name == "digits" else ("public",)
+    parts = default if options.part is None else tuple(dict.fromkeys(options.part))
+    if options.degrees is not None and "poor" not in parts:
+        raise ConfigError(f"Expected --degrees together with the part poor, got {', '.join(parts)}. Add --part poor.")
+    epsilon = (12 if track.name == "digits" else 8) if options.epsilon is None else options.epsilon
+    family = _quick(track, 0).epsilons
+    if epsilon not in family:
+        raise ConfigError(f"Expected ε among {', '.join(map(str, family))}, the family of {track.name}, got {epsilon}.")
+    # All that cannot be done is refused before anything is paid.
+    plan = [
+        (part, queries, degree)
+        for part in parts
+        for queries, degree in _planned(track, part, options.queries, options.degrees)
+    ]
+    # What it costs to learn of true classes for long is known where the track has a curve of it.
+    own_too = "own" in track.settings and ("own" in parts or "own" in _CURVES.get(track.name, {}))
     began = time.perf_counter()
     cells: list[dict[str, Any]] = []
     with track.open_platform(track.answers[0]) as platform:
         for seed in range(options.seeds):
-            for part in parts:
-                for queries, degree in _planned(track.name, part, options.queries, options.degrees):
-                    cells.append(_cell(track, platform, part, queries, degree, epsilon, seed, options.final))
+            for part, queries, degree in plan:
+                own = None
+                if own_too and part != "own":
+                    own = _own_control(track, platform, queries, epsilon, seed)
+                named = {"part": part, "queries": queries, "degree": degree, "seed": seed}
+                cells.append({**named, **_cell(track, platform, named, epsilon, own, final=options.final)})
     return {
         "file": f"what_queries_buy-{track.name}-{'-'.join(parts)}" + ("-final" if options.final else ""),
         "track": track.name,
         "people": "final" if options.final else "dev-test",
         "answers": track.answers[0],
         "epsilon": epsilon,
+        "epsilons": list(family),
         "parts": list(parts),
+        "alternatives": {part: _alternatives(own_too and part != "own") for part in parts},
         "degrees": {name: asdict(DEGREES[name]) for name in dict.fromkeys(c["degree"] for c in cells)},
         "cells": cells,
         "summary": _summary(cells),
@@ -147,80 +180,106 @@ def main(argv: list[str]) -> dict[str, Any]:
 
 
 def _planned(
-    track: str, part: str, queries: Sequence[int] | None, degrees: Sequence[str] | None
+    track: Track, part: str, queries: Sequence[int] | None, degrees: Sequence[str] | None
 ) -> list[tuple[int, str]]:
+    """Return budgets and degrees of one part; raise ConfigError where the track cannot have them, or there are none."""
     if part == "poor":
-        budget, known = _POOR.get(track, (500, ()))
-        return [(max(queries) if queries else budget, name) for name in degrees or known]
-    curve = queries or _CURVES.get(track, {}).get(part, (500, 2000))
+        budget, known = _POOR.get(track.name, (500, ()))
+        names = known if degrees is None else degrees
+        if not names:
+            raise ConfigError(f"Expected degrees of poor public data of {track.name}, got none. Name --degrees.")
+        for name in names:
+            poorer(track, DEGREES[name])
+        return [(budget if queries is None else max(queries), name) for name in names]
+    curve = _CURVES.get(track.name, {}).get(part, (500, 2000)) if queries is None else queries
+    if _of_the_grid(track, part):
+        _key(track, part, curve[0], 0)
+    else:
+        poorer(track, Degree())
     return [(q, "share-100") for q in curve]
 
 
 def _cell(
     track: Track,
     platform: LocalPlatform,
-    part: str,
-    queries: int,
-    degree: str,
+    named: Mapping[str, Any],
     epsilon: int,
-    seed: int,
+    own: PerturbationSet | None,
+    *,
     final: bool,
 ) -> dict[str, Any]:
     """Return one action's row; where it stopped itself, why."""
-    named = {"part": part, "queries": queries, "degree": degree, "seed": seed}
-    if part == "own" or (part == "public" and "public" in track.settings):
-        key = _key(track, part, queries, epsilon, seed)
+    part, queries, seed, degree = named["part"], named["queries"], named["seed"], DEGREES[named["degree"]]
+    if _of_the_grid(track, part):
+        key = _key(track, part, queries, seed)
         with opened(key, platform) as found:
             test = track.people(queries, key.regime, seed, True).test if final else found.cell.test
-            row = _row(found, track.name, test, epsilon)
-        _forget(key.home())
-        return {**named, "settings": plain(key.chosen), **row}
-    poor = poorer(track, DEGREES[degree])
-    chosen = {**poor.settings["public"], **_budget_of_epochs(track.name, DEGREES[degree], poor, queries, seed)}
+            row = _row(found, track.name, test, epsilon, own)
+        forget_answers(key.home())
+        return {"settings": plain(key.chosen), **row}
+    poor = poorer(track, degree)
+    chosen = {**poor.settings["public"], **_as_many_steps(track.name, poor, queries, seed)}
+    epsilons = _quick(track, seed).epsilons
     facts = {
         "track": poor.name,
         "answers": track.answers[0],
         "queries": queries,
-        "epsilons": [epsilon],
+        "epsilons": list(epsilons),
         "seed": seed,
         "settings": plain(chosen),
         "code": code_digest(Path(__file__)),
     }
     home = kept_under(facts)
-    settings = settings_of(poor, chosen, epsilons=(epsilon,), seed=seed)
+    settings = settings_of(poor, chosen, epsilons=epsilons, seed=seed)
     with acting(poor, platform, settings, queries=queries, regime="public", home=home) as found:
         test = poor.people(queries, "public", seed, True).test if final else found.cell.test
-        row = _row(found, track.name, test, epsilon)
+        row = _row(found, track.name, test, epsilon, own)
         images = len(found.cell.public) if found.cell.public is not None else 0
-    _forget(home)
-    return {**named, "public_images": images, "settings": plain(chosen), **row}
+    forget_answers(home)
+    return {"public_images": images, "settings": plain(chosen), **row}
 
 
-def _key(track: Track, part: str, queries: int, epsilon: int, seed: int) -> CellKey:
+def _of_the_grid(track: Track, part: str) -> bool:
+    """Whether the part's actions are kept cells of the grid; digits have no public data but what is made poorer."""
+    return part == "own" or (part == "public" and "public" in track.settings)
+
+
+def _quick(track: Track, seed: int) -> CellKey:
+    """Return a cell of the track's quick grid, whose family all parts share: each ε starts from the one before."""
+    return quick_key(track.name, 420 if track.name == "digits" else 500, seed)
+
+
+def _key(track: Track, part: str, queries: int, seed: int) -> CellKey:
     """Return a cell of the quick grid with this budget, or of the regime own, which only digits' grid has."""
-    if part == "own" and track.name != "digits":
-        return CellKey(track.name, "own", track.answers[0], queries, (epsilon,), seed, {"steps": _STEPS})
-    budget = 420 if track.name == "digits" else 500
-    return replace(quick_key(track.name, budget, seed), queries=queries)
+    quick = _quick(track, seed)
+    if part == "own" and quick.regime != "own":
+        return CellKey(track.name, "own", quick.answers, queries, quick.epsilons, seed, {"steps": _STEPS})
+    return replace(quick, queries=queries)
 
 
-def _row(found: Acting, track: str, test: People, epsilon: int) -> dict[str, Any]:
+def _own_control(track: Track, platform: LocalPlatform, queries: int, epsilon: int, seed: int) -> PerturbationSet:
+    """Return δ that the same members' true classes give without an answer: the control of the kept cell of *own*."""
+    key = _key(track, "own", queries, seed)
+    with opened(key, platform) as found:
+        own = found.action.opponents(epsilon).zero_query
+    forget_answers(key.home())
+    return own
+
+
+def _row(found: Acting, track: str, test: People, epsilon: int, own: PerturbationSet | None) -> dict[str, Any]:
     try:
         row, measurement = found.measure(track, test, epsilon)
-    except ActionError as error:
+    except WorthlessProxyError as error:
         return {"failed": str(error)}
-    return {
-        "row": row.to_dict(),
-        "bought": measurement.rate("subgroup_after") - measurement.rate("zero_query"),
-        "zero_query_mcnemar_p": measurement.paired_p("subgroup_after", "zero_query"),
-        "noise_mcnemar_p": measurement.paired_p("subgroup_after", "noise"),
-    }
-
-
-def _forget(home: Path) -> None:
-    """Throw away the answers about test people: they take more room than all the rest of a kept cell."""
-    for left in home.glob("evaluation.sqlite*"):
-        left.unlink()
+    if own is not None:
+        members = test[test.subgroup]
+        said = found.evaluator.ask(own.apply(members.images, members.classes), purpose="test", epoch="test")
+        measurement = replace(
+            measurement,
+            correct={**measurement.correct, "own_zero_query": said.labels == members.classes},
+            resolved={**measurement.resolved, "own_zero_query": said.resolved},
+        )
+    return {"row": row.to_dict(), **credited(measurement, _alternatives(own is not None))}
 
 
 # --- public data, made poorer ------------------------------------------------------------------------------
@@ -366,15 +425,15 @@ def _names(n: int) -> list[str]:
     return [f"public-{i:05d}" for i in range(n)]
 
 
-#: Images of a batch of public data, and the steps that few public images get in place of the track's epochs.
+#: Most images of a step on public data, and the steps that few public images get in place of the track's epochs.
 _BATCH = 128
 _STEPS_OF_FEW = {"digits": 300}
 
 
-def _budget_of_epochs(name: str, degree: Degree, track: Track, queries: int, seed: int) -> dict[str, int]:
-    """Return so many public epochs that few images are looked at about as often as many: poor data, not poor training.
+def _as_many_steps(name: str, track: Track, queries: int, seed: int) -> dict[str, int]:
+    """Return so many public epochs that few images get as many training steps as many do: poor data, not poor training.
 
-    Digits: 300 steps. Elsewhere 1,000, or the track's epochs where these are more.
+    Digits: 300 steps. Elsewhere 1,000, or the track's epochs where these are more. A step on few images sees fewer.
     """
     public = track.people(queries, "public", seed, False).public
     batches = -(-len(public if public is not None else ()) // _BATCH)
@@ -384,6 +443,41 @@ def _budget_of_epochs(name: str, degree: Degree, track: Track, queries: int, see
 
 # --- what was bought ---------------------------------------------------------------------------------------
 
+#: What costs no query, by the measurement's conditions, and in the words of the documents.
+_WORDS = {"zero_query": "control", "own_zero_query": "own", "subgroup_before": "nothing"}
+
+
+def _alternatives(own: bool) -> list[str]:
+    """Return what an action is compared with: its control, nothing, and the control of the regime own beside it."""
+    return [name for name in _WORDS if own or name != "own_zero_query"]
+
+
+def credited(measurement: Measurement, alternatives: Sequence[str]) -> dict[str, Any]:
+    """Return what the queries bought beyond the best of what costs none.
+
+    Parameters
+    ----------
+    measurement : Measurement
+    alternatives : sequence of str
+        Its conditions that cost no query; nothing at all is ``subgroup_before``.
+
+    Returns
+    -------
+    dict
+        ``alternatives``: share of right answers of each; ``best``: which is the best; ``bought``: S less that;
+        ``best_mcnemar_p``: exact, two-sided, of S and the best on the same people.
+
+    Notes
+    -----
+    *Ours*. The best is chosen on the very people on whom S is measured, so that chance counts against the collective.
+    """
+    rates = {name: measurement.rate(name) for name in alternatives}
+    p_values = {name: measurement.paired_p("subgroup_after", name) for name in alternatives}
+    # Of equals, the one from which S is told least.
+    best = max(alternatives, key=lambda name: (rates[name], p_values[name]))
+    bought = measurement.rate("subgroup_after") - rates[best]
+    return {"alternatives": rates, "best": best, "bought": bought, "best_mcnemar_p": p_values[best]}
+
 
 def verdict(bought: Sequence[float], p_values: Sequence[float], seeds: int) -> str:
     """Return in one word what the queries did: ``won``, ``lost`` or ``nothing``.
@@ -391,7 +485,7 @@ def verdict(bought: Sequence[float], p_values: Sequence[float], seeds: int) -> s
     Parameters
     ----------
     bought : sequence of float
-        S − zero-query control, by seed.
+        S less the best that costs no query, by seed.
     p_values : sequence of float
         Of the exact paired McNemar test, by seed.
     seeds : int
@@ -418,12 +512,13 @@ def _summary(cells: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
         line: dict[str, Any] = {"part": part, "queries": queries, "degree": degree, "seeds": len(here)}
         line |= {"stopped": len(here) - len(done)}
         if done:
-            bought, p_values = [c["bought"] for c in done], [c["zero_query_mcnemar_p"] for c in done]
+            bought, p_values = [c["bought"] for c in done], [c["best_mcnemar_p"] for c in done]
             line |= {
                 "mean": {k: _mean(c["row"][k] for c in done) for k in _KEYS},
                 "bought": statistics.fmean(bought),
                 "bought_standard_deviation": statistics.stdev(bought) if len(bought) > 1 else None,
-                "zero_query_mcnemar_p": p_values,
+                "best": [c["best"] for c in done],
+                "best_mcnemar_p": p_values,
                 "verdict": verdict(bought, p_values, len(here)),
             }
         found.append(line)
@@ -470,8 +565,12 @@ def wins_up_to(summary: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 # --- picture -----------------------------------------------------------------------------------------------
 
-_COLOURS = {"subgroup_after": "#0072b2", "zero_query_control": "#d55e00", "noise_control": "#999999"}
-_NAMES = {"subgroup_after": "S with answers", "zero_query_control": "zero-query control", "noise_control": "noise"}
+_SERIES: dict[str, tuple[str, Callable[[Mapping[str, Any]], float]]] = {
+    "S with answers": ("#0072b2", lambda cell: float(cell["row"]["subgroup_after"])),
+    "best without a query": ("#009e73", lambda cell: max(cell["alternatives"].values())),
+    "zero-query control": ("#d55e00", lambda cell: float(cell["row"]["zero_query_control"])),
+    "noise": ("#999999", lambda cell: float(cell["row"]["noise_control"])),
+}
 
 
 def figure(record: Mapping[str, Any]) -> Figure:
@@ -487,10 +586,10 @@ def figure(record: Mapping[str, Any]) -> Figure:
         cells = [c for c in record["cells"] if c["part"] == part and "row" in c]
         places = list(dict.fromkeys(c["degree"] if part == "poor" else c["queries"] for c in cells))
         at = list(range(len(places))) if part == "poor" else places
-        for key, colour in _COLOURS.items():
+        for name, (colour, height_of) in _SERIES.items():
             of = "degree" if part == "poor" else "queries"
-            by_place = [[c["row"][key] for c in cells if c[of] == place] for place in places]
-            _band(panel, at, by_place, colour, _NAMES[key], line=part != "poor")
+            by_place = [[height_of(c) for c in cells if c[of] == place] for place in places]
+            _band(panel, at, by_place, colour, name, line=part != "poor")
         before, reference = (_mean(c["row"][k] for c in cells) for k in ("subgroup_before", "reference_before"))
         for height, name in ((before, "subgroup before"), (reference, "reference")):
             panel.axhline(height, color="black", ls=":", lw=0.8)
@@ -529,6 +628,8 @@ SAID = {"won": "won", "lost": "**lost**", "nothing": "bought nothing that shows"
 
 def tables(found: Sequence[tuple[str, dict[str, Any]]]) -> dict[str, str]:
     """Return the document's tables by their marks."""
+    # A file that was made before there were alternatives holds no test against them.
+    found = [(file, record) for file, record in found if "alternatives" in record]
     curve: list[tuple[object, ...]] = []
     poor: list[tuple[object, ...]] = []
     for file, record in found:
@@ -546,10 +647,12 @@ def tables(found: Sequence[tuple[str, dict[str, Any]]]) -> dict[str, str]:
             into = poor if line["part"] == "poor" else curve
             into.append((*first, record["epsilon"], *_numbers(line, here), f"`{file}`"))
     tail = (
-        "ε", "reference / subgroup before", "S", "zero-query control", "bought", "p, each seed", "the queries", "gap "
-        "closed", "noise", "class-agnostic", "abuse", "coverage", "seeds (stopped)", "file",
+        "ε", "reference / subgroup before", "S", "zero-query control", "own control", "best without a query (each "
+        "seed)", "bought", "p, each seed", "the queries", "S − zero-query control", "gap closed", "noise",
+        "class-agnostic", "abuse", "coverage", "seeds (stopped)", "file",
     )  # fmt: skip
     return {
+        "queries-commands": commands(found),
         "queries-curve": table(("track, people", "regime", "Q", *tail), curve),
         "queries-poor": table(("track, people", "public data", "images", "Q", *tail), poor),
         "queries-crossing": table(
@@ -571,7 +674,7 @@ def tables(found: Sequence[tuple[str, dict[str, Any]]]) -> dict[str, str]:
 def _numbers(line: Mapping[str, Any], here: Sequence[dict[str, Any]]) -> tuple[object, ...]:
     count = f"{line['seeds']} ({line['stopped']})"
     if not here:
-        return (*["–"] * 5, "action stopped itself", *["–"] * 5, count)
+        return (*["–"] * 7, "action stopped itself", *["–"] * 6, count)
 
     def shown(key: str) -> str:
         return told(c["row"][key] for c in here)
@@ -580,12 +683,20 @@ def _numbers(line: Mapping[str, Any], here: Sequence[dict[str, Any]]) -> tuple[o
         f"{line['mean']['reference_before']:.3f} / {line['mean']['subgroup_before']:.3f}",
         shown("subgroup_after"),
         shown("zero_query_control"),
+        told(c["alternatives"].get("own_zero_query") for c in here),
+        f"{told(c['alternatives'][c['best']] for c in here)} ({best_names(here)})",
         told(c["bought"] for c in here),
-        ", ".join(f"{p:.2g}" for p in line["zero_query_mcnemar_p"]),
+        ", ".join(f"{p:.2g}" for p in line["best_mcnemar_p"]),
         SAID[line["verdict"]],
+        told(c["row"]["subgroup_after"] - c["row"]["zero_query_control"] for c in here),
         *(shown(k) for k in ("gap_closed", "noise_control", "class_agnostic_control", "abuse_rate", "coverage")),
         count,
     )
+
+
+def best_names(cells: Sequence[Mapping[str, Any]]) -> str:
+    """Return which alternative was the best in each cell, in the words of the documents."""
+    return ", ".join(_WORDS[c["best"]] for c in cells)
 
 
 if __name__ == "__main__":

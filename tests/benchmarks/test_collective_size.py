@@ -40,7 +40,8 @@ def record(tmp_path_factory: pytest.TempPathFactory) -> Any:
         arguments = ["--track", "tiny", "--epsilon", "12", "--quotas", "2"]
         found = benchmark.main([*arguments, "--shares", "0.3", "1", "--seeds", "2"])
         found["again"] = benchmark.main([*arguments, "--shares", "1", "--seeds", "1"])["cells"]
-    return json.loads(json.dumps(found, allow_nan=False))
+    return json.loads(json.dumps({**found, "benchmark": "collective_size", "arguments": ["--track", "tiny"],
+                                  "commit": "abc", "hardware": {}}, allow_nan=False))  # fmt: skip
 
 
 def test_every_cell_has_an_honest_row_of_those_who_took_part(record: Any) -> None:
@@ -50,8 +51,36 @@ def test_every_cell_has_an_honest_row_of_those_who_took_part(record: Any) -> Non
     for cell in cells:
         row = Row(**cell["row"])
         assert row.queries == cell["images"] == 2 * (cell["members"] + cell["volunteers"])
-        assert cell["bought"] == row.subgroup_after - row.zero_query_control
+        assert cell["bought"] == row.subgroup_after - max(row.zero_query_control, row.subgroup_before)
+        assert cell["persons"] == cell["members"] + cell["volunteers"]
+        assert cell["verification_persons"] == 120
     assert [c["members"] for c in cells[:2]] == [28, 95]
+    assert [c["selection_persons"] for c in cells[:2]] == [6, 19]
+
+
+def test_on_digits_volunteers_are_members_with_a_second_image() -> None:
+    """Whoever takes part does so with all their images, and no volunteer is another person."""
+    roster = of_part(TRACKS["digits"], Part(0.1, 2)).people(0, "own", 0, False).roster
+    took_part = People.concatenate([roster.pool, roster.selection])
+    images = np.unique(took_part.persons, return_counts=True)[1]
+    assert set(took_part.persons[~took_part.subgroup]) < set(took_part.persons[took_part.subgroup])
+    assert set(images.tolist()) == {2, 4}
+
+
+def test_collectives_with_few_selection_people_stand_apart(record: Any) -> None:
+    """They get no verdict and no line in the grid, whether they stopped themselves or not."""
+    few = [{**c, "share": 0.01, "selection_persons": 1} for c in record["cells"] if c["share"] == 1]
+    few[0] = {k: v for k, v in few[0].items() if k != "row"} | {"failed": "Expected more."}
+    both = {**record, "cells": [*record["cells"], *few]}
+    both["summary"] = benchmark._summary(both["cells"])
+    assert both["summary"][-1]["judged"] is False
+    assert "verdict" not in both["summary"][-1]
+    written = benchmark.tables([("x.json", both)])
+    assert "1.0%" not in written["size-grid"]
+    (line,) = written["size-unjudged"].splitlines()[2:]
+    assert "| 2 (1) |" in line
+    assert "cannot be judged: 1 selection person |" in line
+    assert len({text.count("|") for text in written["size-unjudged"].splitlines()}) == 1
 
 
 def test_a_kept_cell_says_the_same_again(record: Any) -> None:
@@ -63,15 +92,17 @@ def test_a_kept_cell_says_the_same_again(record: Any) -> None:
 
 
 def test_participation_runs_from_nobody_to_everybody(record: Any) -> None:
-    """With everybody S_ρ is S and the metrics are the row's; with fewer it lies between, as the formula says."""
+    """With everybody S_ρ, its interval and the metrics are the row's."""
     for cell in record["cells"]:
         points = dict(zip(RHOS, cell["participation"], strict=False))
         row = cell["row"]
         assert points[1.0]["s_rho"] == pytest.approx(row["subgroup_after"], abs=1e-12)
         assert points[1.0]["worst_group_accuracy"] == row["worst_group_after"]
         assert points[1.0]["demographic_parity_ratio"] == row["demographic_parity_ratio_after"]
+        assert points[1.0]["lower"] == row["subgroup_after_lower"]
+        assert points[1.0]["upper"] == row["subgroup_after_upper"]
         for point in cell["participation"]:
-            assert point["s_rho"] == pytest.approx(point["expected"], abs=0.01)
+            assert point["lower"] < point["upper"]
             assert point["lower"] <= point["s_rho"] <= point["upper"]
         assert cell["participation"][-1]["rho"] == cell["share"]
 
@@ -122,17 +153,22 @@ def test_epochs_follow_the_number_of_images() -> None:
     assert benchmark._settings(cifar, "public", 2000)["public_epochs"] == 10
 
 
-@given(st.lists(st.tuples(st.integers(-1, 2), st.integers(-1, 2)), min_size=5, max_size=60), st.floats(0, 1))
+@given(st.lists(st.tuples(st.booleans(), st.booleans()), min_size=5, max_size=60), st.floats(0, 1), st.integers(0, 9))
 @settings(max_examples=20, deadline=None)
-def test_s_rho_comes_to_its_formula(said: list[tuple[int, int]], rho: float) -> None:
-    """The mean over draws is ρS + (1 − ρ)Acc within what a thousand draws allow, for any answers."""
-    before, after = (np.array(column, np.int64) for column in zip(*said, strict=True))
-    classes = np.arange(len(said), dtype=np.int64) % 3
-    found = mixed(before, after, classes, rho, seed=1)
-    share = ((after == classes) != (before == classes)).mean()
-    sigma = (rho * (1 - rho) * share / len(said) / benchmark._DRAWS) ** 0.5
-    assert found["s_rho"] == pytest.approx(found["expected"], abs=5 * sigma + 1e-9)
-    assert 0 <= found["lower"] <= found["upper"] <= 1
+def test_s_rho_is_what_comes_of_people_who_apply_it_at_random(
+    said: list[tuple[bool, bool]], rho: float, seed: int
+) -> None:
+    """Drawing who applies δ gives S_ρ on average, and the interval of people drawn from a crowd holds the crowd's."""
+    before, after = (np.array(column) for column in zip(*said, strict=True))
+    found = mixed(before, after, rho)
+    assert found["lower"] < found["upper"]
+    rng = np.random.default_rng(seed)
+    draws = 4000
+    mean = np.where(rng.random((draws, len(said))) < rho, after, before).mean()
+    assert found["s_rho"] == pytest.approx(mean, abs=5 * (rho * (1 - rho) / len(said) / draws) ** 0.5 + 1e-6)
+    drawn = [mixed(before[rows], after[rows], rho) for rows in rng.integers(0, len(said), (300, 40))]
+    # Within five standard deviations of 95 times of 100.
+    assert np.mean([d["lower"] <= found["s_rho"] <= d["upper"] for d in drawn]) > 0.88
 
 
 def test_nonsense_is_refused() -> None:
@@ -144,6 +180,8 @@ def test_nonsense_is_refused() -> None:
         benchmark.main(["--seeds", "0"])
     with pytest.raises(ConfigError, match="Expected a regime among own for digits"):
         benchmark.main(["--regime", "public"])
+    with pytest.raises(ConfigError, match="Expected epsilons as different whole levels"):
+        benchmark.main(["--epsilon", "0", "--shares", "0.1", "--quotas", "1"])
 
 
 def test_stopped_seeds_are_counted_and_pictures_need_one_that_acted(record: Any) -> None:
@@ -172,7 +210,9 @@ def test_the_page_takes_its_tables_from_results_alone(record: Any) -> None:
     document = benchmark._DOCUMENT.read_text(encoding="utf-8")
     written = benchmark.tables([("collective_size-tiny.json", record)])
     full = filled(document, written)
-    assert full.count("`collective_size-tiny.json`") == 2
+    # Two shares and the command.
+    assert full.count("`collective_size-tiny.json`") == 3
+    assert "`python -m benchmarks collective_size --track tiny`" in full
     assert full.count("| tiny, dev-test, own | 100%, 2 |") == len(RHOS)
     assert filled(full, written) == full
 

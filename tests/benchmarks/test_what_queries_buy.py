@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,9 +19,11 @@ from benchmarks import what_queries_buy as benchmark
 from benchmarks._cells import CellKey
 from benchmarks._document import filled, results
 from benchmarks._tracks import TRACKS, Cell, Track
-from benchmarks.what_queries_buy import Degree, poorer, printed_digits, verdict, wins_up_to
+from benchmarks.what_queries_buy import Degree, credited, poorer, printed_digits, verdict, wins_up_to
 from tests.benchmarks.test_effect import QUICK, people, platform
-from ttca.errors import ConfigError
+from ttca.action import CollectiveAction
+from ttca.errors import ActionError, ConfigError, WorthlessProxyError
+from ttca.measurement import Measurement
 from ttca.people import People
 from ttca.row import Row
 
@@ -32,23 +36,33 @@ def public_of(cell: Cell) -> People:
     return cell.public
 
 
-@pytest.fixture(scope="module")
-def record(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    """Return the result of all parts on the tiny track, as it would be read back from its file."""
+@contextmanager
+def tiny_grid(cache: Path) -> Iterator[pytest.MonkeyPatch]:
+    """Put the tiny track among the tracks, with a quick grid of its own."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(TRACKS, "tiny", TINY)
-        patch.setenv("TTCA_CACHE", str(tmp_path_factory.mktemp("cache")))
+        patch.setenv("TTCA_CACHE", str(cache))
         patch.setattr(
             benchmark, "quick_key", lambda track, q, seed: CellKey(track, "public", "scores", q, (6, 12), seed)
         )
         patch.setattr(benchmark, "_STEPS", 10)
         patch.setitem(benchmark._STEPS_OF_FEW, "tiny", 8)
-        arguments = ["--track", "tiny", "--epsilon", "12", "--degrees", "share-100", "share-10", "wrong-60"]
+        yield patch
+
+
+@pytest.fixture(scope="module")
+def record(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """Return the result of all parts on the tiny track, as it would be read back from its file."""
+    with tiny_grid(tmp_path_factory.mktemp("cache")) as patch:
+        arguments = ["--track", "tiny", "--epsilon", "12"]
+        degrees = ["--degrees", "share-100", "share-10", "wrong-60"]
         found = benchmark.main(
-            [*arguments, "--part", "own", "public", "poor", "--queries", "60", "150", "--seeds", "2"]
+            [*arguments, *degrees, "--part", "own", "public", "poor", "--queries", "60", "150", "--seeds", "2"]
         )
-        again = benchmark.main([*arguments, "--part", "poor", "--queries", "150", "--seeds", "1"])
-    found["again"] = again["cells"]
+        found["alone"] = benchmark.main([*arguments, "--part", "public", "--queries", "60", "--seeds", "1"])
+        patch.setitem(benchmark._CURVES, "tiny", {"own": (60,)})
+        found["again"] = benchmark.main([*arguments, *degrees, "--part", "poor", "--queries", "150", "--seeds", "1"])
+    found |= {"benchmark": "what_queries_buy", "arguments": ["--track", "tiny"], "commit": "abc", "hardware": {}}
     return json.loads(json.dumps(found, allow_nan=False))
 
 
@@ -63,14 +77,83 @@ def test_every_part_has_honest_rows_of_the_budgets_asked_for(record: Any) -> Non
         row = Row(**cell["row"])
         assert (row.queries, row.epsilon, row.seed) == (cell["queries"], 12, cell["seed"])
         assert row.regime == ("own" if cell["part"] == "own" else "public")
-        assert cell["bought"] == row.subgroup_after - row.zero_query_control
     assert [c["public_images"] for c in cells if c["part"] == "poor"] == [100, 10, 100] * 2
+    assert record["epsilons"] == [6, 12]
+
+
+def test_an_action_is_credited_with_what_it_adds_to_the_best_that_costs_no_query(record: Any) -> None:
+    """Beside public data stands the control of the regime own with the same budget and seed, and always nothing."""
+    controls = {
+        (c["queries"], c["seed"]): c["row"]["zero_query_control"] for c in record["cells"] if c["part"] == "own"
+    }
+    for cell in record["cells"]:
+        row, rates = Row(**cell["row"]), cell["alternatives"]
+        assert rates["zero_query"] == row.zero_query_control
+        assert rates["subgroup_before"] == row.subgroup_before
+        if cell["part"] == "own":
+            assert len(rates) == 2
+        else:
+            assert rates["own_zero_query"] == controls[cell["queries"], cell["seed"]]
+        assert rates[cell["best"]] == max(rates.values())
+        assert cell["bought"] == row.subgroup_after - max(rates.values())
+    for line in record["summary"]:
+        assert (line["verdict"] == "won") == (
+            line["bought"] > 0 and 2 * sum(p < 0.05 for p in line["best_mcnemar_p"]) > 2
+        )
+
+
+def test_the_control_of_the_regime_own_is_compared_where_its_budget_is_known(record: Any) -> None:
+    """Without the part own a track's own curve decides, and the file says what was compared."""
+    assert all("own_zero_query" in c["alternatives"] for c in record["again"]["cells"])
+    assert record["again"]["alternatives"]["poor"] == ["zero_query", "own_zero_query", "subgroup_before"]
+    assert record["alone"]["alternatives"] == {"public": ["zero_query", "subgroup_before"]}
+    assert "own_zero_query" not in record["alone"]["cells"][0]["alternatives"]
+
+
+@given(st.lists(st.tuples(*[st.booleans()] * 4), min_size=1, max_size=40))
+def test_what_was_bought_is_never_more_than_over_any_alternative(rights: list[tuple[bool, ...]]) -> None:
+    """Whoever is right under which condition, doing nothing and every control bound what the queries bought."""
+    names = ("subgroup_after", "zero_query", "own_zero_query", "subgroup_before")
+    correct = {name: np.array(column) for name, column in zip(names, zip(*rights, strict=True), strict=True)}
+    everybody = {name: np.ones(len(rights), np.bool_) for name in names}
+    found = credited(Measurement(correct, everybody, 1, 1, None, None), names[1:])  # type: ignore[arg-type]
+    after = correct["subgroup_after"]
+    assert found["bought"] == min(after.mean() - correct[name].mean() for name in names[1:])
+    differ = correct[found["best"]] != after
+    assert (found["best_mcnemar_p"] == 1) or differ.any()
+
+
+def test_own_and_public_learn_δ_for_the_same_family() -> None:
+    """Kept cells of both parts have the family of the quick grid, so that a curve differs by its regime alone."""
+    for track in (TRACKS["digits"], TRACKS["cifar10-resnet56"]):
+        own = benchmark._key(track, "own", 250, 0)
+        assert (own.regime, own.epsilons) == ("own", benchmark._quick(track, 0).epsilons)
+    assert benchmark._key(TRACKS["cifar10-resnet56"], "public", 250, 0).epsilons == own.epsilons
+
+
+def test_only_a_worthless_proxy_is_an_action_that_stopped_itself(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """A cell whose proxy is worthless is a result; any other trouble is raised."""
+    error: ActionError = WorthlessProxyError("Expected a proxy, got none.")
+
+    def verify(_: Any) -> Any:
+        raise error
+
+    monkeypatch.setattr(CollectiveAction, "verify", verify)
+    arguments = ["--track", "tiny", "--part", "public", "--queries", "60", "--epsilon", "6", "--seeds", "1"]
+    with tiny_grid(tmp_path):
+        (cell,) = benchmark.main(arguments)["cells"]
+        assert cell["failed"] == "Expected a proxy, got none."
+        error = ActionError("Expected a file, got none.")
+        with pytest.raises(ActionError, match="Expected a file"):
+            benchmark.main(arguments)
 
 
 def test_a_kept_cell_says_the_same_again(record: Any) -> None:
     """Read back from the cache, an action's shares are the same to the last digit."""
     first = [c for c in record["cells"] if c["part"] == "poor" and c["seed"] == 0]
-    for one, other in zip(first, record["again"], strict=True):
+    for one, other in zip(first, record["again"]["cells"], strict=True):
         clocks = {"seconds", "peak_rss_mb"}
         assert {k: v for k, v in one["row"].items() if k not in clocks} == {
             k: v for k, v in other["row"].items() if k not in clocks
@@ -124,17 +207,37 @@ def test_domains_and_tracks_that_are_not_there_are_refused() -> None:
         poorer(TINY, Degree(domain="other"))
     with pytest.raises(ConfigError, match="Expected a track with public data, or digits, got tiny"):
         poorer(replace(TINY, settings={"own": QUICK}), Degree())
-    with pytest.raises(ConfigError, match="1 seed or more"):
-        benchmark.main(["--seeds", "0"])
 
 
-def test_few_images_are_looked_at_about_as_often_as_many() -> None:
-    """A tenth of the public data is trained on for more epochs, never for fewer than the track's own."""
-    epochs = [
-        benchmark._budget_of_epochs("digits", d, poorer(TRACKS["digits"], d), 70, 0)["public_epochs"]
-        for d in (Degree(), Degree(0.3), Degree(0.01))
-    ]
-    assert epochs == [60, 150, 300]
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["--seeds", "0"], "1 seed or more"),
+        (["--epsilon", "7"], "Expected ε among 8, 12, 16, the family of digits, got 7"),
+        (["--epsilon", "0"], "Expected ε among 8, 12, 16"),
+        (["--part", "own", "--degrees", "share-10"], "together with the part poor, got own"),
+        (["--track", "cifar100-resnet32", "--part", "poor"], "Expected degrees .* of cifar100-resnet32, got none"),
+        (["--track", "cifar100-resnet32", "--part", "poor", "--degrees", "other-domain"], "other domain is known"),
+        (["--track", "fairface-trained", "--part", "public", "own"], "Expected a regime among public"),
+    ],
+)
+def test_what_cannot_be_done_is_refused_at_the_door(
+    arguments: list[str], sentence: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No platform is opened for a wrong ε, a part without a plan, or an option that would not be heard."""
+    for name, track in TRACKS.items():
+        monkeypatch.setitem(TRACKS, name, replace(track, open_platform=lambda _: pytest.fail("paid")))
+    with pytest.raises(ConfigError, match=sentence):
+        benchmark.main(arguments)
+
+
+def test_few_images_get_as_many_training_steps_as_many_do() -> None:
+    """A tenth of the public data is trained on for more epochs, each of fewer steps."""
+    for degree, steps in ((Degree(), 5), (Degree(0.3), 2), (Degree(0.01), 1)):
+        track = poorer(TRACKS["digits"], degree)
+        epochs = benchmark._as_many_steps("digits", track, 70, 0)["public_epochs"]
+        assert -(-len(public_of(track.people(70, "public", 0, False))) // benchmark._BATCH) == steps
+        assert epochs * steps == benchmark._STEPS_OF_FEW["digits"]
 
 
 @given(st.lists(st.tuples(st.floats(-1, 1), st.floats(0, 1)), min_size=1, max_size=6))
@@ -184,7 +287,7 @@ def test_the_picture_has_a_panel_for_each_part(record: Any) -> None:
     assert isinstance(drawn, Figure)
     assert [a.get_xlabel() for a in drawn.axes] == ["queries of the pool, Q"] * 2 + ["public data; Q = 150"]
     for panel in drawn.axes:
-        assert "zero-query control" in panel.get_legend_handles_labels()[1]
+        assert {"zero-query control", "best without a query"} <= set(panel.get_legend_handles_labels()[1])
 
 
 def test_the_page_takes_its_tables_from_results_alone(record: Any) -> None:
@@ -192,7 +295,9 @@ def test_the_page_takes_its_tables_from_results_alone(record: Any) -> None:
     document = benchmark._DOCUMENT.read_text(encoding="utf-8")
     written = benchmark.tables([("what_queries_buy-tiny.json", record)])
     full = filled(document, written)
-    assert full.count("`what_queries_buy-tiny.json`") == 4 + 3 + 1
+    # Lines of the curves and of poor data, the crossing, and the command.
+    assert full.count("`what_queries_buy-tiny.json`") == 4 + 3 + 1 + 1
+    assert "`python -m benchmarks what_queries_buy --track tiny`" in full
     assert filled(full, written) == full
 
 
