@@ -8,7 +8,6 @@ alone, HopSkipJump, for every sampled person by itself. ``WHAT`` says how each n
 from __future__ import annotations
 
 import argparse
-import json
 import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -24,9 +23,10 @@ from attacks.hopskipjump import hop_skip_jump
 from attacks.simba import simba
 from attacks.square import square
 from benchmarks._cells import opened
-from benchmarks._document import filled, grid
+from benchmarks._document import commands, filled, results, table
 from benchmarks._tracks import TRACKS
 from benchmarks.transfer import finish, quick_key
+from ttca.certificates import clopper_pearson_interval
 from ttca.errors import ActionError, ConfigError
 from ttca.images import Images
 from ttca.people import People
@@ -39,14 +39,16 @@ if TYPE_CHECKING:
 __all__ = [
     "QUICK",
     "WHAT",
+    "Stops",
     "Trials",
     "break_even",
     "censored",
+    "cheapest",
     "days_alone",
     "figure",
     "main",
+    "paired",
     "price",
-    "rewritten",
     "tables",
 ]
 
@@ -64,6 +66,8 @@ ATTACKS = ("square", "simba", "hopskipjump")
 _QUERIES = {"digits": 420}
 _EPSILONS = {"digits": (8, 16)}
 _DRAWS = 2000
+#: Resamples whose stopping points are priced at a time: memory, not numbers, depends on it.
+_BLOCK = 250
 _COPIES = 10_000
 
 #: How each number is counted, beside the numbers.
@@ -77,7 +81,8 @@ WHAT = {
     "hopskipjump": "targeted, from labels alone, one run read off at every budget; it starts from another member's "
     "image of the class, tried at random among the pool's until the platform gets one right: the person who is "
     "attacked pays for every image tried",
-    "pooled": "images sent for the pool, audit and verification, all paid once; then no query for any image",
+    "pooled": "images sent for the pool, audit and verification, all paid once; then no query for any image. Certified "
+    "only where its row says so: elsewhere the verification queries bought a refusal",
     "pooled without certificate": "the pool's queries alone",
     "pooled after a look": "everybody first asks about the image as it is (one query) and applies δ only where the "
     "answer is wrong, as every per-user attack does",
@@ -87,10 +92,19 @@ WHAT = {
     "price": "queries per additional right answer: all queries over the additional right answers",
     "break-even": "the fewest images at which the pooled way's price is no higher than the per-user attack's; members "
     "are images over images per member, rounded up",
-    "cheapest": "that attack's budget with the lowest price, chosen anew in every resample",
-    "headline": "the attack and budget with the largest break-even; HopSkipJump stands there for fewer people",
-    "equal outcome": "that attack's smallest budget that gains at least as much as the pooled way",
-    "interval": "two-sided 95 %, from resampling people (percentiles; a person's seeds stay together), ways paired",
+    "stopping point": "a number of queries after which an attack is given up: every one at which somebody's run ends; "
+    "for Square, of the runs of all budgets",
+    "cheapest": "that attack's stopping point with the lowest price, chosen anew in every resample. A price without an "
+    "outcome rewards solving only the easiest images and giving up on the rest",
+    "equal outcome": "that attack's cheapest stopping point that gains at least as much as the pooled way, chosen anew "
+    "in every resample; where a resample has none, among those that gain most",
+    "headline": "the attack whose cheapest stopping point has the largest break-even, beside that at an equal outcome; "
+    "HopSkipJump stands there for fewer people",
+    "interval": "two-sided 95 %. Of prices and break-evens: from resampling people (percentiles; a person's seeds stay "
+    "together), ways paired. Of gains and their differences: exact and conservative, so that it has a width where "
+    "nobody differs: Clopper-Pearson bounds of the shares of people who are better and worse off in at least 1, 2, … "
+    "seeds, their mean over these, with Bonferroni's correction; at the stopping point that is named, as if it had "
+    "not been chosen",
     "days": "per-key limit of queries a day; alone, all of a member's images at the largest budget",
     "abuse": "the same δ, or the same attack, towards a wrong class: share of people for whom the platform said it",
 }
@@ -213,6 +227,106 @@ def censored(found: PerUser, budget: int, tried: Integers | int = 0) -> tuple[ND
     return found.success & (paid <= budget), np.minimum(paid, budget)
 
 
+@dataclass(frozen=True)
+class Stops:
+    """Where an attack is given up in every resample, and what it then gained and spent; int64 (draws,) each.
+
+    Parameters
+    ----------
+    budget : int64 array
+        Of the run; Square's patches depend on it.
+    after : int64 array
+        Queries for one image after which it is given up.
+    gained, spent : int64 array
+        Additional right answers, and queries, of the resample.
+    """
+
+    budget: Integers
+    after: Integers
+    gained: Integers
+    spent: Integers
+
+
+def cheapest(runs: Mapping[int, Trials], weights: Integers, least: Integers | None = None) -> Stops:
+    """Return the stopping point with the lowest price in every resample, over all runs and queries per image [ours].
+
+    Between two numbers of queries at which somebody's run ends, only the queries grow: no other stopping point can
+    be cheaper.
+
+    Parameters
+    ----------
+    runs : dict of int to Trials
+        By their budget.
+    weights : int64 array, shape (draws, persons)
+        How often each person stands in each resample.
+    least : int64 array, shape (draws,), optional
+        Additional right answers that it must gain, no more than the best run does.
+    """
+    floor = np.zeros(len(weights), np.int64) if least is None else least
+    parts = [
+        _cheapest(runs, weights[i : i + _BLOCK], floor[i : i + _BLOCK]) for i in range(0, len(weights), _BLOCK)
+    ]  # fmt: skip
+    return Stops(*np.concatenate(parts, axis=1))
+
+
+def _cheapest(runs: Mapping[int, Trials], weights: Integers, least: Integers) -> Integers:
+    """Return budget, queries, gain and cost, int64 (4, draws)."""
+    draws = np.arange(len(weights))
+    found, lowest = np.zeros((4, len(weights)), np.int64), np.full(len(weights), np.nan)
+    for budget, trials in runs.items():
+        order = np.argsort(trials.queries, kind="stable")
+        queries = trials.queries[order]
+        after = np.unique(queries)
+        last = np.searchsorted(queries, after, side="right") - 1
+        drawn = weights[:, trials.persons[order]]
+        ended = drawn.cumsum(1)[:, last]
+        spent = (drawn * queries).cumsum(1)[:, last] + after * (drawn.sum(1, keepdims=True) - ended)
+        right = (drawn * trials.after[order]).cumsum(1)[:, last]
+        gained = right - (drawn * trials.before[order]).sum(1, keepdims=True)
+        prices = _ratio(spent, gained)
+        prices[gained < least[:, None]] = np.inf
+        at = prices.argmin(1)
+        here = np.stack([np.full_like(draws, budget), after[at], gained[draws, at], spent[draws, at]])
+        # The first run is taken whatever it costs.
+        better = ~(prices[draws, at] >= lowest)
+        found[:, better], lowest[better] = here[:, better], prices[draws, at][better]
+    return found
+
+
+def paired(persons: Integers, differences: Integers) -> list[float]:
+    """Return the two-sided 95 % interval of a mean of differences, each −1, 0 or +1; it always has a width [ours].
+
+    The share of people better off is the mean, over j = 1 … seeds, of the shares who are so in at least j seeds, and
+    likewise worse off. Each of these shares has its Clopper–Pearson bounds [published], and Bonferroni's correction
+    makes all of them hold together: the interval is conservative whatever the seeds of a person have in common.
+
+    Parameters
+    ----------
+    persons : int64 array, shape (n,)
+        Who; everybody equally often, once per seed.
+    differences : int64 array, shape (n,)
+
+    Raises
+    ------
+    ConfigError
+        If somebody stands there more often than another.
+    """
+    _, place, counts = np.unique(persons, return_inverse=True, return_counts=True)
+    seeds = int(counts.max())
+    if (counts != seeds).any():
+        raise ConfigError(
+            f"Expected every person once per seed, got some {counts.min()} times and some {seeds} times. Measure the "
+            "same people in every seed."
+        )
+    ends = []
+    for side in (differences > 0, differences < 0):
+        times = np.bincount(place[side], minlength=len(counts))
+        reached = (times >= np.arange(1, seeds + 1)[:, None]).sum(1)
+        ends.append([bound.mean() for bound in clopper_pearson_interval(reached, len(counts), 1 - 0.05 / (2 * seeds))])
+    (least_better, most_better), (least_worse, most_worse) = ends
+    return [float(least_better - most_worse), float(most_better - least_worse)]
+
+
 def days_alone(queries: Integers, quota: int, images: int, seed: int) -> Integers:
     """Return the days that members need, each with so many images drawn from those attacked, int64, sorted.
 
@@ -228,6 +342,14 @@ def days_alone(queries: Integers, quota: int, images: int, seed: int) -> Integer
 def _interval(values: Floats) -> list[float | None]:
     """Return the 2.5 and 97.5 % points, None where there is no finite one."""
     return [_finite(float(np.quantile(values, q, method="inverted_cdf"))) for q in (0.025, 0.975)]
+
+
+def _verdict(interval: Sequence[float | None], said: str, otherwise: str) -> str:
+    """Return what a difference's interval says: ``said`` with more or fewer, where 0 is not in it."""
+    low, high = interval
+    if low is not None and low > 0:
+        return said.format("more")
+    return said.format("fewer") if high is not None and high < 0 else otherwise
 
 
 def _finite(value: float) -> float | None:
@@ -446,6 +568,11 @@ class _Together:
         known[next(iter(against.values())).persons] = True
         return self.pooled[way][known[self.pooled[way].persons]], against
 
+    def runs(self, attack: str) -> Mapping[int, Trials]:
+        """Return an attack's runs by their budget: Square has one for each, the others one that is read off."""
+        found = self.alone[attack]
+        return found if attack == "square" else {max(found): found[max(found)]}
+
     def fixed_each(self, way: str) -> float:
         """Return what one action paid once, the mean over seeds."""
         return self.fixed[way] / self.actions
@@ -477,7 +604,7 @@ def _way(together: _Together, way: str) -> dict[str, Any]:
         "before": float(trials.before.mean()),
         "right": float(trials.after.mean()),
         "gain": gained / n,
-        "gain_interval": _interval(drawn[:, 1] / drawn[:, 0]),
+        "gain_interval": paired(trials.persons, trials.gains),
         "put_right": int((trials.gains > 0).sum()),
         "spoilt": int((trials.gains < 0).sum()),
         "queries_once": fixed,
@@ -487,7 +614,7 @@ def _way(together: _Together, way: str) -> dict[str, Any]:
 
 
 def _attack(together: _Together, attack: str) -> dict[str, Any]:
-    """Return what a per-user attack gained and costs at every budget."""
+    """Return what a per-user attack gained and costs at every budget, and given up where that is cheapest."""
     budgets: dict[str, Any] = {}
     for budget, trials in together.alone[attack].items():
         n, gained, spent = (int(v) for v in trials.sums(together.size).sum(0))
@@ -496,7 +623,7 @@ def _attack(together: _Together, attack: str) -> dict[str, Any]:
         budgets[str(budget)] = {
             "right": float(trials.after.mean()),
             "gain": gained / n,
-            "gain_interval": _interval(drawn[:, 1] / drawn[:, 0]),
+            "gain_interval": paired(trials.persons, trials.gains),
             "queries_per_image": spent / n,
             "price": _finite(price(0, spent, gained, 1, n)),
             "interval": _interval(_ratio(drawn[:, 2], drawn[:, 1])),
@@ -508,57 +635,70 @@ def _attack(together: _Together, attack: str) -> dict[str, Any]:
                 "failure_rate": float(1 - wrong.after.mean()) if len(wrong.queries) else None,
             },
         }
-    priced = {b: v["price"] for b, v in budgets.items() if v["price"] is not None}
+    stops = cheapest(together.runs(attack), _with_all(_weights(together.size, trials.persons)))
+    prices = _ratio(stops.spent, stops.gained)
+    before, right = float(trials.before.mean()), int(trials.before.sum() + stops.gained[0])
     return {
         "people": n,
-        "before": float(trials.before.mean()),
-        "cheapest_budget": int(min(priced, key=lambda b: float(priced[b]))) if priced else None,
+        "before": before,
+        "cheapest": {
+            "against": attack,
+            "budget": int(stops.budget[0]),
+            "stop": int(stops.after[0]),
+            "right": right / n,
+            "put_right": int(stops.gained[0]),
+            "queries_per_image": int(stops.spent[0]) / n,
+            "price": _finite(float(prices[0])),
+            "interval": _interval(prices[1:]),
+        },
         "budgets": budgets,
     }
 
 
+def _with_all(weights: Integers) -> Integers:
+    """Return the resamples after the people themselves, everybody once."""
+    return np.concatenate([np.ones((1, weights.shape[1]), np.int64), weights])
+
+
 def _comparisons(together: _Together, way: str, attack: str) -> Iterator[dict[str, Any]]:
-    """Yield where a pooled way overtakes an attack, at the attack's cheapest, equal and largest budget."""
+    """Yield where a pooled way overtakes an attack: given up where it is cheapest, at an equal outcome, and never."""
     trials, against = together.meeting(way, attack)
-    ours, budgets = trials.sums(together.size), list(against)
-    theirs = np.stack([against[b].sums(together.size) for b in budgets])
-    weights = np.concatenate([np.ones((1, together.size), np.int64), _weights(together.size, trials.persons)])
-    mine, alone = weights @ ours, weights @ theirs
-    fixed, actions = together.fixed[way], together.actions
-    # One line per budget, the people themselves first and then the resamples.
-    images = break_even(fixed, actions, mine[:, 0], mine[:, 1], mine[:, 2], alone[:, :, 1], alone[:, :, 2])
-    differences = (mine[:, 1] - alone[:, :, 1]) / mine[:, 0]
-    prices = _ratio(alone[:, 0, 2], alone[:, 0, 1])
-    equal = [i for i in range(len(budgets)) if differences[i, 0] <= 0]
-    chosen: dict[str, int | None] = {
-        "cheapest": int(prices.argmin()),
-        "equal outcome": equal[0] if equal else None,
-        "largest": len(budgets) - 1,
-    }
+    runs, most = together.runs(attack), max(against)
+    weights = _with_all(_weights(together.size, trials.persons))
+    # The people themselves first, and then the resamples.
+    people, gained, paid = (weights @ trials.sums(together.size)).T
+    chosen: dict[str, Stops | None] = {"cheapest": cheapest(runs, weights)}
+    # It starts from the zero-query δ, the attack from nothing: their prices compare, their outcomes do not.
     beyond = way == "pooled_beyond_zero_query"
-    for how, i in chosen.items():
-        if beyond and how != "cheapest":
-            # It starts from the zero-query δ, the attack from nothing: their prices compare, their outcomes do not.
+    if not beyond:
+        ends = {budget: (weights @ run.sums(together.size)).T for budget, run in runs.items()}
+        best = np.max([end[1] for end in ends.values()], axis=0)
+        reached = best[0] >= gained[0]
+        chosen["equal outcome"] = cheapest(runs, weights, np.minimum(gained, best)) if reached else None
+        all_of_it = np.full(len(weights), most)
+        chosen["largest"] = Stops(all_of_it, all_of_it, ends[most][1], ends[most][2])
+    fixed, actions = together.fixed[way], together.actions
+    for how, stops in chosen.items():
+        if stops is None:
+            yield {"way": way, "against": attack, "budget_is": how, "budget": None, "stop": None}
             continue
-        if i is None:
-            yield {"way": way, "against": attack, "budget_is": how, "budget": None}
-            continue
-        # A lower price needs a larger group, so the cheapest budget of a resample has the largest break-even.
-        sizes = images.max(0) if how == "cheapest" else images[i]
-        spent, people = alone[i, :, 2], mine[:, 0]
-        saved = spent - mine[:, 2]
+        sizes = break_even(fixed, actions, people, gained, paid, stops.gained, stops.spent)
+        saved = stops.spent - paid
         total = np.where(saved > 0, np.ceil(fixed / actions * people / np.maximum(saved, 1)), np.inf)
         low, high = _interval(sizes[1:])
+        alone, stop = runs[int(stops.budget[0])], int(stops.after[0])
+        difference = trials.after.astype(np.int64) - (alone.after & (alone.queries <= stop))
         yield {
             "way": way,
             "against": attack,
             "budget_is": how,
-            "budget": budgets[i],
-            "people": int(mine[0, 0]),
-            "gain": float(mine[0, 1] / people[0]),
-            "gain_alone": float(alone[i, 0, 1] / people[0]),
-            "gain_difference": None if beyond else float(differences[i, 0]),
-            "gain_difference_interval": None if beyond else _interval(differences[i, 1:]),
+            "budget": int(stops.budget[0]),
+            "stop": stop,
+            "people": int(people[0]),
+            "gain": float(gained[0] / people[0]),
+            "gain_alone": float(stops.gained[0] / people[0]),
+            "gain_difference": None if beyond else float(difference.mean()),
+            "gain_difference_interval": None if beyond else paired(trials.persons, difference),
             "images": _finite(float(sizes[0])),
             "interval": [low, high],
             "never_share_of_resamples": float(np.isinf(sizes[1:]).mean()),
@@ -609,19 +749,15 @@ def _zero_query(found: Sequence[_Found]) -> dict[str, Any]:
     persons = np.array([number[p] for f in found for p in f.everybodys.tolist()], np.int64)
     said = {name: np.concatenate([f.everybody[name] for f in found]) for name in found[0].everybody}
     trials = Trials(persons, said["zero_query"], said["pooled"], np.zeros(len(persons), np.int64))
-    sums = trials.sums(len(names))
-    drawn = _weights(len(names), persons) @ sums
-    interval = _interval(drawn[:, 1] / drawn[:, 0])
-    low, high = interval
+    interval = paired(persons, trials.gains)
     return {
         "people": len(persons),
         **{name: float(value.mean()) for name, value in said.items()},
         "difference": float(trials.gains.mean()),
         "interval": interval,
         "mcnemar_p": [f.cell["zero_query_mcnemar_p"] for f in found],
-        "queries_bought": "more right answers" if low is not None and low > 0 else "fewer right answers"
-        if high is not None and high < 0 else "nothing beyond chance",
-    }  # fmt: skip
+        "queries_bought": _verdict(interval, "{} right answers", "nothing beyond chance"),
+    }
 
 
 def _epsilon(found: Sequence[_Found], options: argparse.Namespace) -> dict[str, Any]:
@@ -662,21 +798,22 @@ def _epsilon(found: Sequence[_Found], options: argparse.Namespace) -> dict[str, 
         "ways": {way: _way(together, way) for way in together.pooled if way != "pooled_beyond_zero_query"},
         "attacks": {attack: _attack(together, attack) for attack in ATTACKS},
         "comparisons": comparisons,
-        "break_even": _headline(comparisons),
+        "break_even": _hardest(comparisons, "cheapest"),
         "days": _days(together, options.quota),
         "abuse": {"pooled": pooled_abuse, **abuse},
         "cells": [f.cell for f in found],
     }
 
 
-def _headline(comparisons: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """Return the break-even against the attack that pooling finds hardest to beat on price, whatever its answers."""
+def _hardest(comparisons: Sequence[dict[str, Any]], how: str) -> dict[str, Any]:
+    """Return the break-even against the attack that pooling finds hardest to beat on price, given up in this way."""
 
     def size(line: Mapping[str, Any]) -> float:
-        return math.inf if line["images"] is None else float(line["images"])
+        return math.inf if line.get("images") is None else float(line["images"])
 
-    lines = [c for c in comparisons if c["way"] == "pooled" and c["budget_is"] == "cheapest"]
-    return max(lines, key=size)
+    lines = [c for c in comparisons if c["way"] == "pooled" and c["budget_is"] == how]
+    # Who never gains as much stands behind everybody who does.
+    return max(lines, key=lambda line: (line["budget"] is not None, size(line)))
 
 
 def main(argv: list[str]) -> dict[str, Any]:
@@ -708,7 +845,8 @@ def main(argv: list[str]) -> dict[str, Any]:
     parser.add_argument("--final", action="store_true", help="measure on final people (for docs/RESULTS.md only)")
     parser.add_argument("--json", action="store_true", help="print the result as one JSON object")
     options = parser.parse_args(argv)
-    options.queries = options.queries or _QUERIES.get(options.track, 500)
+    if options.queries is None:
+        options.queries = _QUERIES.get(options.track, 500)
     options.budgets = sorted(set(options.budgets))
     options.people = "final" if options.final else "dev-test"
     options.label_attacked = min(options.label_attacked, options.attacked)
@@ -722,7 +860,7 @@ def main(argv: list[str]) -> dict[str, Any]:
         raise ConfigError(f"Expected a platform that gives scores, for Square and SimBA, got {options.track}.")
     began = time.perf_counter()
     found = [_one_seed(options, seed, epsilons) for seed in range(options.seeds)]
-    results = {str(e): _epsilon([by_epsilon[e] for by_epsilon in found], options) for e in epsilons}
+    made = {str(e): _epsilon([by_epsilon[e] for by_epsilon in found], options) for e in epsilons}
     row = found[0][epsilons[0]].cell["row"]
     return {
         "file": f"query_budget-{options.track}" + ("-final" if options.final else ""),
@@ -739,8 +877,8 @@ def main(argv: list[str]) -> dict[str, Any]:
         "images_per_member": list(IMAGES),
         "resamples": _DRAWS,
         "what": WHAT,
-        "break_even": {e: result["break_even"] for e, result in results.items()},
-        "epsilons": results,
+        "break_even": {e: result["break_even"] for e, result in made.items()},
+        "epsilons": made,
         "seconds": time.perf_counter() - began,
     }
 
@@ -779,11 +917,11 @@ def figure(record: Mapping[str, Any]) -> Figure:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    results = record["epsilons"]
-    drawn = Figure(figsize=(5.2 * len(results), 4.2), layout="constrained")
+    epsilons = record["epsilons"]
+    drawn = Figure(figsize=(5.2 * len(epsilons), 4.2), layout="constrained")
     FigureCanvasAgg(drawn)
-    panels = drawn.subplots(1, len(results), sharey=True, squeeze=False)[0]
-    for panel, (epsilon, result) in zip(panels, results.items(), strict=True):
+    panels = drawn.subplots(1, len(epsilons), sharey=True, squeeze=False)[0]
+    for panel, (epsilon, result) in zip(panels, epsilons.items(), strict=True):
         for way in ("pooled", "pooled_after_a_look"):
             groups = result["ways"][way]["price_by_group"]
             x = np.array([int(g) for g in groups])
@@ -792,17 +930,15 @@ def figure(record: Mapping[str, Any]) -> Figure:
             panel.plot(x, y, color=_COLOURS[way], label=_NAMES[way])
             panel.fill_between(x, low, high, color=_COLOURS[way], alpha=0.18, lw=0)
         for attack in ATTACKS:
-            found = result["attacks"][attack]
-            if found["cheapest_budget"] is None:
+            at = result["attacks"][attack]["cheapest"]
+            if at["price"] is None:
                 continue
-            at = found["budgets"][str(found["cheapest_budget"])]
-            label = f"{_NAMES[attack]}, budget {found['cheapest_budget']}"
-            panel.axhline(at["price"], color=_COLOURS[attack], ls="--", label=label)
+            panel.axhline(at["price"], color=_COLOURS[attack], ls="--", label=_given_up(at))
             least, most = (_or_nan(v) for v in at["interval"])
             panel.fill_between([GROUPS[0], GROUPS[-1]], least, most, color=_COLOURS[attack], alpha=0.12, lw=0)
         point = result["break_even"]
         if point["images"] is not None:
-            against = result["attacks"][point["against"]]["budgets"][str(point["budget"])]
+            against = result["attacks"][point["against"]]["cheapest"]
             panel.plot([point["images"]], [against["price"]], "o", color="black", zorder=5)
             panel.annotate(
                 f"break-even {_sized(point['images'], point['interval'])}", (point["images"], against["price"]),
@@ -828,42 +964,31 @@ def _or_nan(value: float | None) -> float:
 
 # --- the document --------------------------------------------------------------------------------------------
 
-_HOME = Path(__file__).resolve().parent
-_RESULTS = _HOME / "results"
-_DOCUMENT = _HOME.parent / "docs" / "query_budget.md"
-_MISSING = "*Not measured yet.*"
+_DOCUMENT = Path(__file__).resolve().parents[1] / "docs" / "query_budget.md"
 
 
-def tables(records: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
-    """Return the document's parts by the name of their marks, as Markdown, from result files by their names."""
-    made = {
-        "findings": _findings,
-        "attacks": _attacks_table,
-        "ways": _ways_table,
-        "break_even": _break_even_table,
-        "days": _days_table,
-        "controls": _controls_table,
+def tables(records: Sequence[tuple[str, Mapping[str, Any]]]) -> dict[str, str]:
+    """Return the document's parts by the name of their marks, as Markdown, from result files with their names."""
+    return {
+        "commands": commands(records),
+        "findings": "\n".join(_findings(records)) or table((), ()),
+        "attacks": _attacks_table(records),
+        "ways": _ways_table(records),
+        "break_even": _break_even_table(records),
+        "days": _days_table(records),
+        "controls": _controls_table(records),
     }
-    return {name: "\n".join(part(records)) if records else _MISSING for name, part in made.items()}
 
 
-def rewritten(document: str, results: Path = _RESULTS) -> str:
-    """Return the document with the parts between its marks made from the result files in a folder.
-
-    Raises
-    ------
-    ConfigError
-        If a mark is missing.
-    """
-    paths = sorted(results.glob("query_budget-*.json"))
-    records = {path.name: json.loads(path.read_text(encoding="utf-8")) for path in paths}
-    return filled(document, tables(records))
-
-
-def _each(records: Mapping[str, Mapping[str, Any]]) -> Iterator[tuple[str, str, Mapping[str, Any], Mapping[str, Any]]]:
+def _each(
+    records: Sequence[tuple[str, Mapping[str, Any]]],
+) -> Iterator[tuple[str, str, Mapping[str, Any], Mapping[str, Any]]]:
     """Yield file, "track, people, ε", the record and what it says about that ε."""
-    for name, record in records.items():
+    for name, record in records:
         for epsilon, result in record["epsilons"].items():
+            if "cheapest" not in result["attacks"]["simba"]:
+                # Made before attacks were read off at every stopping point: to be made again.
+                continue
             yield name, f"{record['track']}, {record['people']}, ε = {epsilon}", record, result
 
 
@@ -886,42 +1011,82 @@ def _signed(value: float, interval: Sequence[float | None]) -> str:
     return f"{value:+.3f} ({low:+.3f} to {high:+.3f})"
 
 
-def _findings(records: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    """Return sentences that say plainly where pooling wins and where it loses."""
+def _given_up(at: Mapping[str, Any]) -> str:
+    """Return an attack and the queries after which it is given up; of Square also the budget that shapes its run."""
+    said = f"{_NAMES[at['against']]}, given up after {_stop(at)}"
+    return f"{said} queries" if at["against"] != "square" else said
+
+
+def _stop(at: Mapping[str, Any]) -> str:
+    of = f" queries of a run for {at['budget']:,}" if at["against"] == "square" else ""
+    return f"{at['stop']:,}{of}"
+
+
+def _spread(values: Sequence[int]) -> str:
+    """Return what every seed paid, or from the least to the most."""
+    return f"{min(values):,}" if len(set(values)) == 1 else f"{min(values):,}–{max(values):,}"
+
+
+def _certified(result: Mapping[str, Any]) -> int:
+    """Return in how many seeds parity was certified at this ε."""
+    return sum(bool(cell["row"]["parity_certified"]) for cell in result["cells"])
+
+
+def _findings(records: Sequence[tuple[str, Mapping[str, Any]]]) -> list[str]:
+    """Return sentences that say plainly where pooling wins and where it loses, and whom each is from."""
     lines = []
-    for name, where, _, result in _each(records):
-        point, pooled = result["break_even"], result["ways"]["pooled"]
-        zero, paid = result["on_all_test_people"], pooled["queries_once"]
-        hardest = f"{_NAMES[point['against']]} at {point['budget']} queries"
-        if point["images"] is None:
-            size = f"pooling never gets as cheap per additional right answer as {hardest}"
+    for name, where, record, result in _each(records):
+        zero, paid = result["on_all_test_people"], result["ways"]["pooled"]["queries_once"]
+        ours = [c for c in result["comparisons"] if c["way"] == "pooled"]
+        point, equal = (_hardest(ours, how) for how in ("cheapest", "equal outcome"))
+        lines.append(
+            f"- **{where}** (`{name}`): {_against(point)} {_scope(record, point['people'])}. The action paid "
+            f"{_number(paid)} queries once."
+        )
+        if equal["budget"] is None:
+            nobody = "no attack gains as much as pooling, wherever it is given up"
+            lines.append(f"  - *Equal outcome*: {nobody} {_scope(record, result['on_attacked_people']['people'])}.")
         else:
-            size = (
-                f"pooling costs more per additional right answer than {hardest} below "
-                f"{_sized(point['images'], point['interval'])} images, and less from there on"
-            )
-        lines.append(f"- **{where}** (`{name}`): {size}. The action paid {_number(paid)} queries once.")
-        largest = [c for c in result["comparisons"] if c["way"] == "pooled" and c["budget_is"] == "largest"]
-        for c in largest:
-            low, high = c["gain_difference_interval"]
-            verdict = (
-                "pooling puts fewer people right" if high is not None and high < 0
-                else "pooling puts more people right" if low is not None and low > 0
-                else "no difference beyond chance"
-            )  # fmt: skip
+            lines.append(f"  - *Equal outcome*: {_against(equal)} {_scope(record, equal['people'])}.")
+        for c in (c for c in ours if c["budget_is"] == "largest"):
+            interval = c["gain_difference_interval"]
+            verdict = _verdict(interval, "pooling puts {} people right", "no difference beyond chance")
             lines.append(
                 f"  - Gain of pooling less that of {_NAMES[c['against']]} at {c['budget']:,} queries: "
-                f"{_signed(c['gain_difference'], c['gain_difference_interval'])}: {verdict}."
+                f"{_signed(c['gain_difference'], interval)}: {verdict} {_scope(record, c['people'])}."
             )
-        bought = f"{_signed(zero['difference'], zero['interval'])}. The pool's queries bought {zero['queries_bought']}"
+        certified, verified = _certified(result), sum(cell["certificate"]["before"]["m"] for cell in result["cells"])
+        queries = _spread(result["pooled_paid"]["verification"])
+        refused = "" if certified else ", which bought a refusal"
+        lines.append(
+            f"  - Parity was certified in {certified} of {len(record['seeds'])} seeds, with {queries} verification "
+            f"queries each{refused} {_scope(record, verified)}."
+        )
         lines.append(
             f"  - S on all test people {zero['pooled']:.3f}; with the zero-query δ, which costs no query, "
-            f"{zero['zero_query']:.3f}: {bought}."
+            f"{zero['zero_query']:.3f}: {_signed(zero['difference'], zero['interval'])}. The pool's queries bought "
+            f"{zero['queries_bought']} {_scope(record, zero['people'])}."
         )
     return lines
 
 
-def _attacks_table(records: Mapping[str, Mapping[str, Any]]) -> list[str]:
+def _scope(record: Mapping[str, Any], trials: int) -> str:
+    """Return how many seeds and people trials are from; what one seed says, it says of its pool."""
+    seeds = len(record["seeds"])
+    return f"({f'{seeds} seeds' if seeds > 1 else 'for this one pool'}, {trials // seeds:,} people)"
+
+
+def _against(point: Mapping[str, Any]) -> str:
+    """Return from where on pooling is cheaper than an attack."""
+    if point["images"] is None:
+        return f"pooling never gets as cheap per additional right answer as {_given_up(point)}"
+    return (
+        f"pooling costs more per additional right answer than {_given_up(point)}, below "
+        f"{_sized(point['images'], point['interval'])} images, and less from there on"
+    )
+
+
+def _attacks_table(records: Sequence[tuple[str, Mapping[str, Any]]]) -> str:
     lines = []
     for _, where, record, result in _each(records):
         for attack in ATTACKS:
@@ -939,17 +1104,19 @@ def _attacks_table(records: Mapping[str, Mapping[str, Any]]) -> list[str]:
                 )  # fmt: skip
     head = ("track, people", "attack", "budget", "answered wrongly, of", "seeds", "mean queries", "median",
             "failure rate", "gain of all", "queries per additional right answer")  # fmt: skip
-    return grid(head, lines)
+    return table(head, lines)
 
 
-def _ways_table(records: Mapping[str, Mapping[str, Any]]) -> list[str]:
+def _ways_table(records: Sequence[tuple[str, Mapping[str, Any]]]) -> str:
     lines = []
-    for _, where, _, result in _each(records):
+    for _, where, record, result in _each(records):
         for way, found in result["ways"].items():
             prices = [found["price_by_group"][str(g)] for g in (1, 100, 10_000)]
+            paid_for = way in ("pooled", "pooled_after_a_look")
+            certified = f"{_certified(result)} of {len(record['seeds'])} seeds" if paid_for else "–"
             lines.append(
                 (
-                    where, _NAMES[way], found["people"], f"{found['before']:.3f} → {found['right']:.3f}",
+                    where, _NAMES[way], certified, found["people"], f"{found['before']:.3f} → {found['right']:.3f}",
                     f"{found['put_right']} / {found['spoilt']}", _number(found["queries_once"]),
                     f"{found['queries_per_image']:.0f}",
                     *(_number(p["price"]) for p in prices),
@@ -957,19 +1124,17 @@ def _ways_table(records: Mapping[str, Mapping[str, Any]]) -> list[str]:
             )  # fmt: skip
         for attack in ATTACKS:
             found = result["attacks"][attack]
-            if (budget := found["cheapest_budget"]) is None:
+            if (at := found["cheapest"])["price"] is None:
                 continue
-            at = found["budgets"][str(budget)]
             right = f"{found['before']:.3f} → {at['right']:.3f}"
-            put = f"{round(at['gain'] * found['people'])} / 0"
             cost = (0, f"{at['queries_per_image']:.1f}", *[_number(at["price"])] * 3)
-            lines.append((where, f"{_NAMES[attack]}, {budget}", found["people"], right, put, *cost))
-    head = ("track, people", "way", "images", "right before → with it", "put right / spoilt", "queries once",
-            "queries per image", "price, group of 1", "of 100", "of 10,000")  # fmt: skip
-    return grid(head, lines)
+            lines.append((where, _given_up(at), "–", found["people"], right, f"{at['put_right']} / 0", *cost))
+    head = ("track, people", "way", "parity certified", "images", "right before → with it", "put right / spoilt",
+            "queries once", "queries per image", "price, group of 1", "of 100", "of 10,000")  # fmt: skip
+    return table(head, lines)
 
 
-def _break_even_table(records: Mapping[str, Mapping[str, Any]]) -> list[str]:
+def _break_even_table(records: Sequence[tuple[str, Mapping[str, Any]]]) -> str:
     lines = []
     for _, where, _, result in _each(records):
         for c in result["comparisons"]:
@@ -977,12 +1142,12 @@ def _break_even_table(records: Mapping[str, Mapping[str, Any]]) -> list[str]:
             if c["way"] != "pooled" and (c["against"], c["budget_is"]) != (result["break_even"]["against"], "cheapest"):
                 continue
             if c["budget"] is None:
-                nobody = (_NAMES[c["way"]], f"{_NAMES[c['against']]}, {c['budget_is']}: no budget gains as much")
+                nobody = (_NAMES[c["way"]], f"{_NAMES[c['against']]}, {c['budget_is']}: never gains as much")
                 lines.append((where, *nobody, *["–"] * 5))
                 continue
             lines.append(
                 (
-                    where, _NAMES[c["way"]], f"{_NAMES[c['against']]}, {c['budget_is']}: {c['budget']:,}",
+                    where, _NAMES[c["way"]], f"{_NAMES[c['against']]}, {c['budget_is']}: {_stop(c)}",
                     "–"
                     if c["gain_difference"] is None
                     else _signed(c["gain_difference"], c["gain_difference_interval"]),
@@ -991,12 +1156,12 @@ def _break_even_table(records: Mapping[str, Mapping[str, Any]]) -> list[str]:
                 )
             )  # fmt: skip
     sizes = (f"members, {k} image{'s' if k > 1 else ''} each" for k in IMAGES)
-    head = ("track, people", "way", "against, budget", "gain less the attack's", *sizes,
+    head = ("track, people", "way", "against, given up after", "gain less the attack's", *sizes,
             "fewer queries in all from images")  # fmt: skip
-    return grid(head, lines)
+    return table(head, lines)
 
 
-def _days_table(records: Mapping[str, Mapping[str, Any]]) -> list[str]:
+def _days_table(records: Sequence[tuple[str, Mapping[str, Any]]]) -> str:
     lines = []
     for _, where, _, result in _each(records):
         days = result["days"]
@@ -1011,10 +1176,10 @@ def _days_table(records: Mapping[str, Mapping[str, Any]]) -> list[str]:
             lines.append((where, quota, f"{_NAMES[attack]}, {found['budget']:,}", f"{found['helped']:.3f}", *told))
     head = ("track, people", "queries a day", "way", "right then",
             *(f"days, {k} image{'s' if k > 1 else ''} each (median / 90 % / last)" for k in IMAGES))  # fmt: skip
-    return grid(head, lines)
+    return table(head, lines)
 
 
-def _controls_table(records: Mapping[str, Mapping[str, Any]]) -> list[str]:
+def _controls_table(records: Sequence[tuple[str, Mapping[str, Any]]]) -> str:
     lines = []
     for name, where, _, result in _each(records):
         everybody, some, abuse = result["on_all_test_people"], result["on_attacked_people"], result["abuse"]
@@ -1022,7 +1187,7 @@ def _controls_table(records: Mapping[str, Mapping[str, Any]]) -> list[str]:
         def three(of: Mapping[str, Any]) -> str:
             return " / ".join(f"{of[k]:.3f}" for k in ("before", "pooled", "zero_query", "noise"))
 
-        paid = " + ".join(", ".join(map(str, sorted(set(v)))) for v in result["pooled_paid"].values())
+        paid = " + ".join(_spread(v) for v in result["pooled_paid"].values())
         alone = ", ".join(f"{_NAMES[a]} {abuse[a]['success']:.3f}" for a in ATTACKS)
         p = ", ".join(f"{v:.2g}" for v in everybody["mcnemar_p"])
         pooled = f"{abuse['pooled']['success']:.3f} / {abuse['pooled']['everybody']:.3f}"
@@ -1031,9 +1196,11 @@ def _controls_table(records: Mapping[str, Mapping[str, Any]]) -> list[str]:
     head = ("track, people", "paid: pool + audit + verification", "all: before / pooled / zero-query / noise",
             "attacked people: the same", "pooled against zero-query, p by seed",
             "abuse, pooled: the same people / everybody", "alone, towards a wrong class", "file")  # fmt: skip
-    return grid(head, lines)
+    return table(head, lines)
 
 
 if __name__ == "__main__":
     # ``python -m benchmarks.query_budget``, with a dot: the document's tables from the result files.
-    _DOCUMENT.write_text(rewritten(_DOCUMENT.read_text(encoding="utf-8")), encoding="utf-8")
+    _DOCUMENT.write_text(
+        filled(_DOCUMENT.read_text(encoding="utf-8"), tables(results("query_budget-*.json"))), encoding="utf-8"
+    )

@@ -1,4 +1,4 @@
-"""Tests of pooling against per-user attacks: the break-even to the last image, censoring, limits, and a tiny run."""
+"""Tests of pooling against per-user attacks: break-evens, stopping points, intervals, limits, and a tiny run."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from attacks.hopskipjump import hop_skip_jump
 from attacks.simba import simba
 from attacks.square import square
 from benchmarks import query_budget, transfer
+from benchmarks._document import commands, filled, results
 from benchmarks._tracks import TRACKS, Track
 from benchmarks.query_budget import (
     ATTACKS,
@@ -25,11 +26,12 @@ from benchmarks.query_budget import (
     Trials,
     break_even,
     censored,
+    cheapest,
     days_alone,
     figure,
     main,
+    paired,
     price,
-    rewritten,
     tables,
 )
 from benchmarks.transfer import Grid
@@ -138,6 +140,140 @@ def test_sums_over_persons_are_those_over_trials(rows: list[tuple[int, bool, boo
     for person in range(5):
         mine = trials[trials.persons == person]
         assert sums[person].tolist() == [len(mine.queries), mine.gains.sum(), mine.queries.sum()]
+
+
+def _run(rng: np.random.Generator, budget: int, trials: int = 12, persons: int = 5) -> Trials:
+    """Return trials as an attack makes them: who is right before asks once, who fails has used the budget."""
+    before, after = rng.random(trials) < 0.3, rng.random(trials) < 0.7
+    queries = np.where(before, 1, np.where(after, rng.integers(2, budget, trials, endpoint=True), budget))
+    return Trials(rng.integers(0, persons, trials), before, before | after, queries)
+
+
+@pytest.mark.parametrize("equal", [False, True])
+@pytest.mark.parametrize("seed", range(12))
+def test_the_cheapest_stopping_point_is_that_of_trying_all(seed: int, equal: bool) -> None:
+    """Giving up after any number of queries of any run is never cheaper, in any resample, also at a wanted outcome."""
+    rng = np.random.default_rng(seed)
+    runs = {budget: _run(rng, budget) for budget in (4, 9, 14)}
+    weights = rng.integers(0, 4, (8, 5))
+    # One resample, one run, one number of queries at a time.
+    tried = [
+        {
+            (budget, stop): (
+                int((w[run.persons] * ((run.after & (run.queries <= stop)).astype(int) - run.before)).sum()),
+                int((w[run.persons] * np.minimum(run.queries, stop)).sum()),
+            )
+            for budget, run in runs.items()
+            for stop in range(1, budget + 1)
+        }
+        for w in weights
+    ]
+    wanted = [math.ceil(rng.random() * max(gained for gained, _ in at.values())) for at in tried]
+    found = cheapest(runs, weights, np.array(wanted) if equal else None)
+    for k, at in enumerate(tried):
+        good = {(g, s) for g, s in at.values() if g > 0 and (g >= wanted[k] or not equal)}
+        gained, spent = int(found.gained[k]), int(found.spent[k])
+        assert at[int(found.budget[k]), int(found.after[k])] == (gained, spent)
+        if good:
+            assert (gained, spent) in good
+            assert Fraction(spent, gained) == min(Fraction(s, g) for g, s in good)
+            sizes = [float(break_even(90, 1, 12, 5, 0, g, s)) for g, s in good]
+            assert float(break_even(90, 1, 12, 5, 0, gained, spent)) == max(sizes)
+        else:
+            assert gained <= 0
+
+
+def test_resamples_are_priced_in_blocks_without_a_trace(monkeypatch: pytest.MonkeyPatch) -> None:
+    """How many resamples are held in memory at a time changes no number."""
+    rng = np.random.default_rng(0)
+    run, weights = _run(rng, 9, trials=40), rng.integers(0, 4, (11, 5))
+    whole = cheapest({9: run}, weights)
+    monkeypatch.setattr(query_budget, "_BLOCK", 3)
+    for mine, theirs in zip(vars(whole).values(), vars(cheapest({9: run}, weights)).values(), strict=True):
+        np.testing.assert_array_equal(mine, theirs)
+
+
+@pytest.mark.parametrize(("helped", "stop"), [(5, 3), (10, 3), (12, 40), (17, 180), (19, 180), (20, None)])
+def test_an_equal_outcome_is_the_cheapest_that_gains_as_much_as_pooling(helped: int, stop: int | None) -> None:
+    """Giving the hard ones up is cheapest; who wants as many as pooling helps pays for more of them, or fails."""
+    # Of 20 who are wrong ten fall at the third query, then one for every 20 queries more, and the last never.
+    who = np.arange(40)
+    queries = np.where(who < 20, 1, np.where(who < 30, 3, np.minimum(20 * (who - 29), 200)))
+    attack = {200: Trials(who, who < 20, who < 39, queries)}
+    pooled = {"pooled": Trials(who, who < 20, who < 20 + helped, np.zeros(40, np.int64))}
+    together = query_budget._Together(pooled, {"square": attack}, {"pooled": 500}, 1, 40)
+    lines = {c["budget_is"]: c for c in query_budget._comparisons(together, "pooled", "square")}
+    assert {how: c["stop"] for how, c in lines.items()} == {"cheapest": 3, "equal outcome": stop, "largest": 200}
+    for line in lines.values():
+        if line["stop"] is not None:
+            gained = int((queries[20:39] <= line["stop"]).sum())
+            assert line["gain_difference"] == pytest.approx((helped - gained) / 40)
+            # 500 queries for so many, at the attack's price.
+            price_alone = np.minimum(queries, line["stop"]).sum() / gained
+            assert line["images"] == math.ceil(500 * 40 / helped / price_alone)
+
+
+# --- gains and their differences -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("seeds", [1, 3])
+@pytest.mark.parametrize("n", [20, 200])
+def test_where_nobody_differs_the_interval_says_how_few_people_there_are(n: int, seeds: int) -> None:
+    """Zero discordant people of n leave room for a difference of some people in n, on both sides alike."""
+    low, high = paired(np.tile(np.arange(n), seeds), np.zeros(n * seeds, np.int64))
+    assert low == -high
+    # Exactly, for one seed: the share at which n people in a row are spared with the error of one bound of four.
+    assert high == pytest.approx(1 - (0.05 / (4 * seeds)) ** (1 / n))
+    assert 3.6 / n < high < 6 / n
+
+
+@given(st.lists(st.lists(st.integers(-1, 1), min_size=3, max_size=3), min_size=1, max_size=30))
+def test_the_interval_of_a_difference_holds_it_and_has_a_width(people: list[list[int]]) -> None:
+    """Whatever was found, the mean lies inside, and swapping the ways turns the interval round."""
+    differences = np.array(people).T.ravel()
+    persons = np.tile(np.arange(len(people)), 3)
+    low, high = paired(persons, differences)
+    assert -1 <= low < differences.mean() < high <= 1 or abs(differences.mean()) == 1
+    assert high - low > 0.5 / len(people)
+    assert paired(persons, -differences) == [pytest.approx(-high), pytest.approx(-low)]
+    mixed = np.random.default_rng(0).permutation(len(persons))
+    assert paired(persons[mixed], differences[mixed]) == [low, high]
+
+
+@pytest.mark.parametrize(("better", "worse"), [(0.0, 0.02), (0.05, 0.05), (0.3, 0.1), (0.5, 0.5)])
+def test_the_interval_covers_the_truth_as_often_as_it_says(better: float, worse: float) -> None:
+    """Over every possible outcome of 25 people, weighed by its probability, at least 95 % of intervals hold it."""
+    n, covered = 25, 0.0
+    for up in range(n + 1):
+        for down in range(n + 1 - up):
+            chance = math.comb(n, up) * math.comb(n - up, down) * better**up * worse**down
+            chance *= (1 - better - worse) ** (n - up - down) if better + worse < 1 or up + down == n else 0
+            if chance < 1e-9:
+                continue
+            low, high = paired(np.arange(n), np.repeat([1, -1, 0], [up, down, n - up - down]))
+            covered += chance * (low <= better - worse <= high)
+    assert covered > 0.95 - 1e-6
+
+
+@pytest.mark.parametrize("alike", [False, True])
+def test_seeds_of_one_person_are_no_other_people(alike: bool) -> None:
+    """Three seeds cover the truth, too; where they are alike, they say no more than one."""
+    rng, n, covered = np.random.default_rng(0), 40, 0
+    for _ in range(400):
+        drawn = rng.choice([1, 0, -1], (1 if alike else 3, n), p=[0.2, 0.7, 0.1])
+        differences = np.broadcast_to(drawn, (3, n)).ravel()
+        low, high = paired(np.tile(np.arange(n), 3), differences)
+        if alike:
+            one = paired(np.arange(n), drawn[0])
+            assert low <= one[0] < one[1] <= high
+        covered += low <= 0.1 <= high
+    assert covered >= 380
+
+
+def test_people_who_miss_a_seed_are_refused() -> None:
+    """The bounds count a person's seeds, so everybody must have the same number of them."""
+    with pytest.raises(ConfigError, match="once per seed, got some 1 times and some 2 times"):
+        paired(np.array([0, 0, 1]), np.zeros(3, np.int64))
 
 
 # --- attacks, read off and limited ---------------------------------------------------------------------------
@@ -283,7 +419,14 @@ def test_every_way_is_measured_on_the_same_people(record: dict[str, Any]) -> Non
             at = list(found["budgets"].values())
             assert all(b["gain"] >= 0 for b in at)
             assert all(b["queries_per_image"] <= int(name) for name, b in found["budgets"].items())
+            least = found["cheapest"]
+            assert least["price"] <= min(b["price"] or math.inf for b in at)
+            assert 1 < least["stop"] <= least["budget"]
+            assert found["before"] * found["people"] + least["put_right"] == pytest.approx(
+                least["right"] * found["people"]
+            )
             if attack != "square":
+                assert least["budget"] == 60
                 assert [b["gain"] for b in at] == sorted(b["gain"] for b in at)
                 assert [b["queries_per_image"] for b in at] == sorted(b["queries_per_image"] for b in at)
 
@@ -310,19 +453,31 @@ def test_break_evens_agree_with_the_stated_prices(record: dict[str, Any]) -> Non
     """At the break-even the curve has just passed below the attack's price, and intervals hold the estimate."""
     for epsilon, result in record["epsilons"].items():
         lines = result["comparisons"]
+        cheapest_of: dict[str, float] = {}
         mine = [c for c in lines if c["way"] == "pooled" and c["budget_is"] == "cheapest"]
         assert record["break_even"][epsilon] == result["break_even"] == max(mine, key=lambda c: c["images"] or math.inf)
         for c in lines:
             if c["budget"] is None or c["images"] is None or c["against"] == "hopskipjump":
                 continue
             if c["way"] == "pooled":
-                way, alone = result["ways"]["pooled"], result["attacks"][c["against"]]["budgets"][str(c["budget"])]
+                way, alone = result["ways"]["pooled"], result["attacks"][c["against"]]
+                if c["budget_is"] == "equal outcome":
+                    assert c["gain_alone"] >= c["gain"]
+                    assert c["images"] <= cheapest_of[c["against"]]
+                    continue
+                if c["budget_is"] == "cheapest":
+                    cheapest_of[c["against"]] = c["images"]
+                    alone = {**alone["cheapest"], "gain": alone["cheapest"]["right"] - alone["before"]}
+                    assert (c["budget"], c["stop"]) == (alone["budget"], alone["stop"])
+                else:
+                    assert c["budget"] == c["stop"] == 60
+                    alone = alone["budgets"]["60"]
                 here, earlier = (way["queries_once"] / n / way["gain"] for n in (c["images"], c["images"] - 1 or 1e-9))
                 assert here <= alone["price"] + 1e-9
                 assert c["images"] == 1 or earlier > alone["price"] - 1e-9
                 assert c["gain_difference"] == pytest.approx(way["gain"] - alone["gain"])
-                if c["budget_is"] == "equal outcome":
-                    assert c["gain_difference"] <= 0
+                low, high = c["gain_difference_interval"]
+                assert low < c["gain_difference"] < high
             low, high = c["interval"]
             assert low <= c["images"]
             assert high is None or c["images"] <= high
@@ -366,6 +521,7 @@ def test_final_people_are_others_and_are_named() -> None:
         (["--budgets", "0", "5"], "budgets of 1 query or more"),
         (["--epsilon", "5"], "ε among the cell's 3, 6"),
         (["--queries", "77"], "a budget of the quick grid"),
+        (["--queries", "0"], "a budget of the quick grid of tiny, got 0"),
         (["--track", "mute"], "a platform that gives scores"),
     ],
 )
@@ -389,30 +545,84 @@ def test_a_cell_that_failed_is_not_compared(monkeypatch: pytest.MonkeyPatch) -> 
 def test_the_documents_tables_are_those_of_the_result_files() -> None:
     """No number in docs/query_budget.md was written by hand or is out of date."""
     document = (_ROOT / "docs" / "query_budget.md").read_text(encoding="utf-8")
-    assert rewritten(document) == document
-    with pytest.raises(ConfigError, match="Put them back"):
-        rewritten("# Nothing")
+    assert filled(document, tables(results("query_budget-*.json"))) == document
     prose = re.sub(r"<!-- (\w+) -->.*?<!-- /\1 -->", "", document, flags=re.DOTALL)
     assert not re.search(r"\d\.\d", prose)
 
 
-def test_every_part_of_the_document_comes_from_the_record(record: dict[str, Any], tmp_path: Path) -> None:
+def _kept(record: dict[str, Any], **row: Any) -> dict[str, Any]:
+    """Return a record as its file has it, with what its cells' rows say changed."""
+    copy: dict[str, Any] = json.loads(json.dumps({**record, "benchmark": "query_budget", "arguments": ["--json"]}))
+    copy |= {"commit": "abc", "hardware": {"threads": 1}}
+    for result in copy["epsilons"].values():
+        for cell in result["cells"]:
+            cell["row"] |= row
+    return copy
+
+
+def test_every_part_of_the_document_comes_from_the_record(record: dict[str, Any]) -> None:
     """Every table is as wide as its head, names every way, and says never where there is no break-even."""
-    document = "".join(f"<!-- {name} -->\n<!-- /{name} -->\n" for name in tables({}))
-    assert rewritten(document, tmp_path).count("Not measured yet") == len(tables({}))
-    never = json.loads(json.dumps(record))
+    assert set(tables([]).values()) == {"*Not measured yet.*"}
+    never = _kept(record)
     for result in never["epsilons"].values():
-        result["break_even"]["images"] = None
-    for name, kept in (("a", record), ("b", never)):
-        (tmp_path / f"query_budget-{name}.json").write_text(json.dumps(kept))
-    text = rewritten(document, tmp_path)
-    assert rewritten(text, tmp_path) == text
-    for part in tables({"a": record}).values():
+        for line in result["comparisons"]:
+            if line["budget_is"] == "cheapest":
+                line["images"] = None
+            if line["budget_is"] == "equal outcome":
+                line["budget"] = line["stop"] = None
+    found = [("query_budget-a.json", _kept(record)), ("query_budget-b.json", never)]
+    parts = tables(found)
+    assert parts["commands"] == commands(found)
+    for part in parts.values():
         table = [line for line in part.splitlines() if line.startswith("|")]
         assert len({line.count("|") for line in table}) <= 1
-    for said in ("Square", "SimBA", "HopSkipJump (labels)", "zero-query δ", "pooling never gets as cheap"):
+    text = "\n".join(parts.values())
+    attacks = ("Square, given up after", "queries of a run for", "SimBA", "HopSkipJump (labels), given up after")
+    for said in (*attacks, "zero-query δ", "pooling never gets as cheap", "no attack gains as much as pooling"):
         assert said in text
     assert "nan" not in text
+
+
+def test_every_finding_says_how_many_seeds_and_people_it_is_from(record: dict[str, Any]) -> None:
+    """Trials are people times seeds; one seed speaks for its pool alone."""
+    findings = tables([("query_budget-a.json", _kept(record))])["findings"].splitlines()
+    said = [re.search(r"\(2 seeds, (20|40|60) people\)", line) for line in findings]
+    # 40 people meet Square and SimBA, the first 20 of them HopSkipJump, and everybody the zero-query control.
+    assert all(said)
+    assert {match[1] for match in said if match} == {"20", "40", "60"}
+    one = main([*ARGUMENTS, "--seeds", "1"])
+    findings = tables([("query_budget-a.json", _kept(one))])["findings"].splitlines()
+    assert all("(for this one pool, " in line for line in findings)
+
+
+def test_a_certificate_that_did_not_come_is_told(record: dict[str, Any]) -> None:
+    """The seeds in which parity was certified are counted beside the pooled ways, and a refusal is called one."""
+    for certified, counted, refused in ((True, "2 of 2 seeds", False), (False, "0 of 2 seeds", True)):
+        parts = tables([("query_budget-a.json", _kept(record, parity_certified=certified))])
+        lines = parts["ways"].splitlines()
+        assert sum(counted in line for line in lines) == 4
+        assert all("pooled" in line and "no certificate" not in line for line in lines if counted in line)
+        assert f"Parity was certified in {counted}" in parts["findings"]
+        assert ("bought a refusal" in parts["findings"]) == refused
+
+
+# The two files are made by two commands: they agree only where both were run with the same code and as many threads.
+@pytest.mark.parametrize("name", [name for name, _ in results("query_budget-*.json")])
+def test_a_cell_that_stands_in_two_result_files_is_the_same_in_both(name: str) -> None:
+    """A row of a cell that docs/RESULTS.md shows too differs from that one in clocks and memory alone."""
+
+    def rows(cells: list[dict[str, Any]]) -> dict[tuple[Any, ...], dict[str, Any]]:
+        keys = ("track", "regime", "answers", "queries", "epsilon", "seed")
+        return {(cell["people"], *(cell["row"][k] for k in keys)): cell for cell in cells}
+
+    record = dict(results("query_budget-*.json"))[name]
+    mine = rows([cell for result in record["epsilons"].values() for cell in result["cells"]])
+    theirs = rows([row for _, r in results("transfer-quick-*.json") for cell in r["cells"] for row in cell["rows"]])
+    shared = mine.keys() & theirs.keys()
+    assert shared
+    for key in shared:
+        pair = (transfer._without_clocks(found[key]) for found in (mine, theirs))
+        assert sorted(transfer._differences(*pair)) == [], key
 
 
 def test_the_figure_shows_one_panel_per_epsilon_with_the_break_even(record: dict[str, Any]) -> None:
