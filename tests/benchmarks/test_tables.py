@@ -216,16 +216,20 @@ def test_larger_platforms_and_break_evens_are_judged_by_their_files(tmp_path: Pa
     pooling = ("pooling is cheaper than each member attacking alone", "digits")
     beyond = {"way": "pooled_beyond_zero_query", "budget_is": "cheapest", "images": 900, "interval": [500, 2000]}
     more = {"comparisons": [beyond], "on_all_test_people": {"queries_bought": "more right answers"}}
-    record: dict[str, Any] = {"break_even": ends, "epsilons": {"4": more, "8": more}, "seeds": [0]}
+    record: dict[str, Any] = {"break_even": ends, "epsilons": {"4": more, "8": more}, "seeds": [0, 1, 2]}
     path.write_text(json.dumps(record))
     assert claims(tmp_path)[pooling][0] == "reproduced"
     assert "from 120 images on (95 %: 80 to 300" in claims(tmp_path)[pooling][1]
+    assert "adds to the zero-query δ, from 900 on (3 seeds)" in claims(tmp_path)[pooling][1]
+    path.write_text(json.dumps({**record, "seeds": [0]}))
+    assert claims(tmp_path)[pooling][0] == "partly"
     for less in (
         {**more, "on_all_test_people": {"queries_bought": "no difference"}},
         {**more, "comparisons": [{**beyond, "interval": [500, None]}]},
     ):
         path.write_text(json.dumps({**record, "epsilons": {"4": less}}))
         assert claims(tmp_path)[pooling][0] == "partly"
+        assert "nothing beyond the zero-query δ" in claims(tmp_path)[pooling][1]
     never = {"images": None, "interval": None, "against": "simba"}
     path.write_text(json.dumps({**record, "break_even": {**ends, "8": never}}))
     assert claims(tmp_path)[pooling][0] == "partly"
