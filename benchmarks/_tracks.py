@@ -226,6 +226,13 @@ def _cifar(name: str) -> tuple[LabelledImages, LabelledImages, NDArray[np.int64]
     return load("train"), test, np.random.default_rng(0).permutation(len(test))
 
 
+@lru_cache(maxsize=8)
+def _copies(name: str, start: int, stop: int) -> tuple[bytes, ...]:
+    """Return what tells copies of the same image, for some places of the permuted test split."""
+    _, test, order = _cifar(name)
+    return tuple(hashlib.sha256(test.images[row].tobytes()).digest() for row in order[start:stop])
+
+
 def _views(images: NDArray[np.uint8], classes: NDArray[np.int64], names: NDArray[np.int64]) -> tuple[People, People]:
     """Return the same people through the soft-focus camera (the subgroup) and sharp (the reference)."""
     persons = [f"test-{i:05d}" for i in names.tolist()]
@@ -245,18 +252,21 @@ def cifar_people(
     """Return one cell's people: drawn at random among the pool's, or as ``draw`` chooses."""
     train, test, order = _cifar(name)
 
-    def views(start: int, stop: int) -> tuple[People, People]:
-        rows = order[start:stop]
+    def views(rows: NDArray[np.int64]) -> tuple[People, People]:
         return _views(test.images[rows], test.columns[label][rows], rows)
 
     start = _CIFAR_POOL + _CIFAR_VERIFICATION
     first = start + _DEV_TEST if final else start
-    pool = People.concatenate(list(views(0, _CIFAR_POOL)))
+    # CIFAR-100 has images twice, under two labels: a copy of someone with an earlier role is no test person.
+    rows = order[first : first + _DEV_TEST]
+    earlier = set(_copies(name, 0, first))
+    rows = rows[np.array([mark not in earlier for mark in _copies(name, first, first + _DEV_TEST)])]
+    pool = People.concatenate(list(views(order[:_CIFAR_POOL])))
     # A pool person has one camera: some have the soft one, the others volunteer.
     side = np.random.default_rng([seed, 1]).random(_CIFAR_POOL) < 0.7
     soft, sharp = np.flatnonzero(side), _CIFAR_POOL + np.flatnonzero(~side)
     drawn = _drawn(soft, sharp, queries, 0.7, seed) if draw is None else draw(pool, soft, sharp, queries, 0.7, seed)
-    roster = _roster(pool[drawn], People.concatenate(list(views(_CIFAR_POOL, start))), seed)
+    roster = _roster(pool[drawn], People.concatenate(list(views(order[_CIFAR_POOL:start]))), seed)
     if regime == "own-unasked":
         roster = replace(roster, unasked=pool[np.setdiff1d(np.concatenate([soft, sharp]), drawn)])
     public = seen = None
@@ -267,7 +277,7 @@ def cifar_people(
         seen = People.build(soft_focus(train.images[shown]), classes[shown])
     return Cell(
         roster=roster,
-        test=People.concatenate(list(views(first, first + _DEV_TEST))),
+        test=People.concatenate(list(views(rows))),
         public=public,
         views=seen,
     )

@@ -44,6 +44,9 @@ def data(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, LabelledImages]]
     train, validation = made["fairface-train"].images, made["fairface-validation"].images
     train[[286, 2737, 1673, 11]] = train[7214], train[6846], validation[3714], train[12]
     train[6628] = validation[2235]
+    order = np.random.default_rng(0).permutation(10_000)
+    cifar = made["cifar-test"].images
+    cifar[order[[7600, 5100, 5200]]] = cifar[order[[10, 4600, 7000]]]
     monkeypatch.setattr(_tracks, "load_cifar10", lambda split: made[f"cifar-{split}"])
     monkeypatch.setattr(_tracks, "load_cifar100", lambda split: made[f"cifar-{split}"])
 
@@ -52,10 +55,10 @@ def data(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, LabelledImages]]
         return LabelledImages(whole.images[rows], {k: v[rows] for k, v in whole.columns.items()}, {})
 
     monkeypatch.setattr(_tracks, "load_fairface", faces_of)
-    for cached in (_tracks._cifar, _tracks._fairface_train, _tracks._fairface_test):
+    for cached in (_tracks._cifar, _tracks._copies, _tracks._fairface_train, _tracks._fairface_test):
         cached.cache_clear()
     yield made
-    for cached in (_tracks._cifar, _tracks._fairface_train, _tracks._fairface_test):
+    for cached in (_tracks._cifar, _tracks._copies, _tracks._fairface_train, _tracks._fairface_test):
         cached.cache_clear()
 
 
@@ -163,6 +166,18 @@ def test_a_photograph_that_is_there_twice_has_one_role() -> None:
     assert not marks[0] & marks[1]
     assert not marks[0] & marks[2]
     assert not marks[1] & marks[2]
+
+
+def test_a_test_image_that_somebody_earlier_has_too_is_left_out(data: dict[str, LabelledImages]) -> None:
+    """CIFAR-100 holds exact copies under two labels: one of a pool or verification image is in no test set."""
+    images, order = data["cifar-test"].images, np.random.default_rng(0).permutation(10_000)
+    dev, final = (TRACKS["cifar100-resnet32"].people(500, "own", 0, f).test for f in (False, True))
+    for test, first, twins in ((dev, 5000, 1), (final, 7500, 1)):
+        sharp = {image.tobytes() for image in test.images[~test.subgroup]}
+        assert not sharp & {images[row].tobytes() for row in order[:first]}
+        assert len(test) == 2 * (2500 - twins)
+    # Two dev-test people who share an image have one role, and stay.
+    assert {f"test-{order[k]:05d}" for k in (5200, 7000)} <= names(dev)
 
 
 def test_the_tracks_classes_are_their_own(races: Any) -> None:
