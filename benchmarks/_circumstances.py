@@ -43,13 +43,16 @@ def _threads() -> int | None:
 
 
 def _processor() -> str:
+    """Return the processor's name, on Linux with family and model: one name may stand for several generations."""
     try:
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
-            if line.startswith("model name"):
-                return line.split(":", 1)[1].strip()
+        lines = [line.partition(":") for line in Path("/proc/cpuinfo").read_text().splitlines()]
     except OSError:
-        pass
-    return platform.processor() or platform.machine()
+        lines = []
+    said = {name.strip(): value.strip() for name, _, value in reversed(lines)}
+    if "model name" not in said:
+        return platform.processor() or platform.machine()
+    more = ", ".join(f"{k.removeprefix('cpu ')} {said[k]}" for k in ("cpu family", "model") if k in said)
+    return f"{said['model name']} ({more})" if more else said["model name"]
 
 
 def commit(home: Path) -> str | None:
