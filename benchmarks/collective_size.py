@@ -439,8 +439,6 @@ def _widest(points: Sequence[Mapping[str, float]]) -> tuple[float, float]:
 
 def tables(found: Sequence[tuple[str, dict[str, Any]]]) -> dict[str, str]:
     """Return the document's tables by their marks."""
-    # A file that was made before selection people were counted does not say which of its cells can be judged.
-    found = [(file, record) for file, record in found if "selection_persons" in record["cells"][0]]
     grid: list[tuple[object, ...]] = []
     apart: list[tuple[object, ...]] = []
     applied: list[tuple[object, ...]] = []
