@@ -28,7 +28,7 @@ _FIGURES = _ROOT / "docs" / "figures"
 #: Okabe and Ito's colours, which those who are colour-blind tell apart.
 _COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00")
 _QUIET = "#777777"
-_TRACKS = ("fairface-agegender", "cifar10-resnet56", "digits")
+_TRACKS = ("fairface-agegender", "fairface-trained", "cifar10-resnet56", "cifar100-resnet32", "digits")
 
 
 @dataclass(frozen=True)

@@ -628,8 +628,6 @@ SAID = {"won": "won", "lost": "**lost**", "nothing": "bought nothing that shows"
 
 def tables(found: Sequence[tuple[str, dict[str, Any]]]) -> dict[str, str]:
     """Return the document's tables by their marks."""
-    # A file that was made before there were alternatives holds no test against them.
-    found = [(file, record) for file, record in found if "alternatives" in record]
     curve: list[tuple[object, ...]] = []
     poor: list[tuple[object, ...]] = []
     for file, record in found:
