@@ -601,7 +601,7 @@ def figure(record: Mapping[str, Any]) -> Figure:
             panel.set(xlabel="queries of the pool, Q")
             panel.set_xlim(left=0)
         panel.set_title(f"{part}, {record['track']}, ε = {record['epsilon']}", size=10)
-    panels[0].set_ylabel("share of subgroup test people answered rightly")
+    panels[0].set_ylabel("subgroup answered rightly")
     panels[-1].legend(frameon=False, fontsize=8)
     return drawn
 
