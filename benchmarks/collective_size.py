@@ -20,9 +20,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks._cells import Acting, acting, code_digest, forget_answers, kept_under, plain, settings_of
+from benchmarks._credit import SAID, best_names, credited, verdict
 from benchmarks._document import commands, filled, results, table, told
 from benchmarks._tracks import TRACKS, Cell, Regime, Track
-from benchmarks.what_queries_buy import SAID, best_names, credited, verdict
 from ttca.answers import Answers
 from ttca.certificates import clopper_pearson_interval
 from ttca.errors import ConfigError, WorthlessProxyError

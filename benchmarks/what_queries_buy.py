@@ -30,6 +30,7 @@ from benchmarks._cells import (
     plain,
     settings_of,
 )
+from benchmarks._credit import SAID, alternatives, best_names, credited, verdict
 from benchmarks._document import commands, filled, results, table, told
 from benchmarks._tracks import TRACKS, Cell, Regime, Track
 from benchmarks.transfer import quick_key
@@ -38,7 +39,6 @@ from ttca.data.hub import load_cifar100
 from ttca.demo.world import CAMERA, DIGITS, SHARE_IN_TRAINING, SIZE, digits_world
 from ttca.errors import ConfigError, WorthlessProxyError
 from ttca.images import Images
-from ttca.measurement import Measurement
 from ttca.people import People
 from ttca.perturbations import PerturbationSet
 from ttca.platforms.local import LocalPlatform
@@ -51,15 +51,11 @@ __all__ = [
     "DEGREES",
     "PARTS",
     "QUICK",
-    "SAID",
     "Degree",
-    "best_names",
-    "credited",
     "figure",
     "main",
     "poorer",
     "printed_digits",
-    "verdict",
     "wins_up_to",
 ]
 
@@ -71,7 +67,6 @@ QUICK = (
 )  # fmt: skip
 #: Of an action that is no member of the quick grid.
 _STEPS = 100
-_BELOW = 0.05
 
 
 @dataclass(frozen=True)
@@ -170,7 +165,7 @@ def main(argv: list[str]) -> dict[str, Any]:
         "epsilon": epsilon,
         "epsilons": list(family),
         "parts": list(parts),
-        "alternatives": {part: _alternatives(own_too and part != "own") for part in parts},
+        "alternatives": {part: alternatives(own_too and part != "own") for part in parts},
         "degrees": {name: asdict(DEGREES[name]) for name in dict.fromkeys(c["degree"] for c in cells)},
         "cells": cells,
         "summary": _summary(cells),
@@ -279,7 +274,7 @@ def _row(found: Acting, track: str, test: People, epsilon: int, own: Perturbatio
             correct={**measurement.correct, "own_zero_query": said.labels == members.classes},
             resolved={**measurement.resolved, "own_zero_query": said.resolved},
         )
-    return {"row": row.to_dict(), **credited(measurement, _alternatives(own is not None))}
+    return {"row": row.to_dict(), **credited(measurement, alternatives(own is not None))}
 
 
 # --- public data, made poorer ------------------------------------------------------------------------------
@@ -443,65 +438,6 @@ def _as_many_steps(name: str, track: Track, queries: int, seed: int) -> dict[str
 
 # --- what was bought ---------------------------------------------------------------------------------------
 
-#: What costs no query, by the measurement's conditions, and in the words of the documents.
-_WORDS = {"zero_query": "control", "own_zero_query": "own", "subgroup_before": "nothing"}
-
-
-def _alternatives(own: bool) -> list[str]:
-    """Return what an action is compared with: its control, nothing, and the control of the regime own beside it."""
-    return [name for name in _WORDS if own or name != "own_zero_query"]
-
-
-def credited(measurement: Measurement, alternatives: Sequence[str]) -> dict[str, Any]:
-    """Return what the queries bought beyond the best of what costs none.
-
-    Parameters
-    ----------
-    measurement : Measurement
-    alternatives : sequence of str
-        Its conditions that cost no query; nothing at all is ``subgroup_before``.
-
-    Returns
-    -------
-    dict
-        ``alternatives``: share of right answers of each; ``best``: which is the best; ``bought``: S less that;
-        ``best_mcnemar_p``: exact, two-sided, of S and the best on the same people.
-
-    Notes
-    -----
-    *Ours*. The best is chosen on the very people on whom S is measured, so that chance counts against the collective.
-    """
-    rates = {name: measurement.rate(name) for name in alternatives}
-    p_values = {name: measurement.paired_p("subgroup_after", name) for name in alternatives}
-    # Of equals, the one from which S is told least.
-    best = max(alternatives, key=lambda name: (rates[name], p_values[name]))
-    bought = measurement.rate("subgroup_after") - rates[best]
-    return {"alternatives": rates, "best": best, "bought": bought, "best_mcnemar_p": p_values[best]}
-
-
-def verdict(bought: Sequence[float], p_values: Sequence[float], seeds: int) -> str:
-    """Return in one word what the queries did: ``won``, ``lost`` or ``nothing``.
-
-    Parameters
-    ----------
-    bought : sequence of float
-        S less the best that costs no query, by seed.
-    p_values : sequence of float
-        Of the exact paired McNemar test, by seed.
-    seeds : int
-        All that were tried: one whose action stopped itself has won nothing.
-
-    Notes
-    -----
-    *Ours*: seeds share their test people, so that their tests are not pooled; more than half must each be below .05 and
-    of the mean's sign.
-    """
-    mean = statistics.fmean(bought)
-    clear = [b for b, p in zip(bought, p_values, strict=True) if p < _BELOW and b * mean > 0]
-    if 2 * len(clear) <= seeds:
-        return "nothing"
-    return "won" if mean > 0 else "lost"
-
 
 def _summary(cells: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     """Return, for every part, budget and degree, mean and spread over seeds and the verdict."""
@@ -622,8 +558,6 @@ def _band(
 # --- the document ------------------------------------------------------------------------------------------
 
 _DOCUMENT = Path(__file__).resolve().parents[1] / "docs" / "what_queries_buy.md"
-#: A verdict in the words of the documents.
-SAID = {"won": "won", "lost": "**lost**", "nothing": "bought nothing that shows"}
 
 
 def tables(found: Sequence[tuple[str, dict[str, Any]]]) -> dict[str, str]:
@@ -690,11 +624,6 @@ def _numbers(line: Mapping[str, Any], here: Sequence[dict[str, Any]]) -> tuple[o
         *(shown(k) for k in ("gap_closed", "noise_control", "class_agnostic_control", "abuse_rate", "coverage")),
         count,
     )
-
-
-def best_names(cells: Sequence[Mapping[str, Any]]) -> str:
-    """Return which alternative was the best in each cell, in the words of the documents."""
-    return ", ".join(_WORDS[c["best"]] for c in cells)
 
 
 if __name__ == "__main__":

@@ -17,9 +17,10 @@ from matplotlib.figure import Figure
 
 from benchmarks import what_queries_buy as benchmark
 from benchmarks._cells import CellKey
+from benchmarks._credit import credited, verdict
 from benchmarks._document import filled, results
 from benchmarks._tracks import TRACKS, Cell, Track
-from benchmarks.what_queries_buy import Degree, credited, poorer, printed_digits, verdict, wins_up_to
+from benchmarks.what_queries_buy import Degree, poorer, printed_digits, wins_up_to
 from tests.benchmarks.test_effect import QUICK, people, platform
 from ttca.action import CollectiveAction
 from ttca.errors import ActionError, ConfigError, WorthlessProxyError
