@@ -1,4 +1,4 @@
-"""Whole programs: the demo is run once and shared by the tests that read what it left behind."""
+"""Whole programs: each worker runs the demo once, for all its tests that read what it left behind."""
 
 from __future__ import annotations
 
