@@ -15,10 +15,10 @@ import numpy as np
 from numpy.typing import NDArray
 from rich.console import Console
 
-from benchmarks._cells import settings_of
+from benchmarks._cells import plain, settings_of
 from benchmarks._peers import cache
 from benchmarks._tracks import TRACKS, cifar_people
-from benchmarks.effect import run_cell
+from benchmarks.effect import add_settings, changed, run_cell
 from ttca.learning import Learner
 from ttca.people import People
 from ttca.pooling.choosing import in_order, most_uncertain
@@ -28,7 +28,7 @@ from ttca.settings import Settings
 __all__ = ["QUICK", "WAYS", "main"]
 
 #: The arguments of the slice that `python -m benchmarks quick` runs.
-QUICK = ("--queries", "250", "--seeds", "1")
+QUICK = ("--queries", "250", "--seeds", "1", "--set", "public_epochs=2", "steps=20")
 
 TRACK = "cifar10-resnet56"
 WAYS = ("random", "stratified", "uncertain")
@@ -42,13 +42,14 @@ def main(argv: list[str]) -> dict[str, Any]:
     parser.add_argument("--queries", type=int, default=500)
     parser.add_argument("--epsilon", type=int, default=8, help="levels of 255")
     parser.add_argument("--seeds", type=int, default=3)
+    add_settings(parser)
     parser.add_argument("--json", action="store_true", help="print the result as one JSON object")
     options = parser.parse_args(argv)
     track = TRACKS[TRACK]
+    chosen = {**track.settings["public"], **_SETTINGS, **changed(options.set)}
     cells: list[dict[str, Any]] = []
     with track.open_platform("scores") as platform:
         for seed in range(options.seeds):
-            chosen = {**track.settings["public"], **_SETTINGS}
             settings = settings_of(track, chosen, epsilons=(options.epsilon,), seed=seed)
             for way in WAYS:
                 people = partial(cifar_people, "cifar10", "label", draw=partial(draw, way, settings))
@@ -60,6 +61,7 @@ def main(argv: list[str]) -> dict[str, Any]:
         "track": TRACK,
         "queries": options.queries,
         "epsilon": options.epsilon,
+        "settings": plain(chosen),
         "people": "dev-test",
         "ways": {way: _summary([c["row"] for c in cells if c["way"] == way]) for way in WAYS},
         "cells": cells,

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 __all__ = ["QUICK", "Part", "altered", "figure", "main", "mixed", "of_part"]
 
 #: The arguments of the slice that ``python -m benchmarks quick`` runs.
-QUICK = ("--track", "digits", "--seeds", "1", "--shares", "0.1", "1", "--quotas", "1", "5")
+QUICK = ("--track", "digits", "--seeds", "1", "--shares", "0.1", "1", "--quotas", "5")
 
 #: How many images the largest collective of a track has: members and volunteers, as its cells have them.
 _EVERYBODY = {"digits": 420, "cifar10-resnet56": 4400, "cifar100-resnet32": 4400, "cifar10-resnet20": 4400}

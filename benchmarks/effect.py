@@ -17,7 +17,7 @@ from ttca.platforms.local import LocalPlatform
 from ttca.row import Row
 from ttca.settings import Settings
 
-__all__ = ["QUICK", "main", "run_cell"]
+__all__ = ["QUICK", "add_settings", "changed", "main", "run_cell"]
 
 #: The arguments of the slice that `python -m benchmarks quick` runs.
 QUICK = (
@@ -53,7 +53,7 @@ def main(argv: list[str]) -> dict[str, Any]:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--first-seed", type=int, default=0)
     parser.add_argument("--final", action="store_true", help="measure on final people (for docs/RESULTS.md only)")
-    parser.add_argument("--set", nargs="*", default=[], metavar="NAME=VALUE", help="settings other than the track's")
+    add_settings(parser)
     parser.add_argument("--json", action="store_true", help="print the result as one JSON object")
     options = parser.parse_args(argv)
     track = TRACKS[options.track]
@@ -64,7 +64,7 @@ def main(argv: list[str]) -> dict[str, Any]:
             f"Expected a regime among {', '.join(track.settings)} for {track.name}, got {options.regime}: its public "
             "data are its other pool people."
         )
-    chosen = {**track.settings[options.regime], **_changed(options.set)}
+    chosen = {**track.settings[options.regime], **changed(options.set)}
     rows, certificates, paired, alone = [], [], [], []
     with track.open_platform(options.answers) as platform:
         for seed in range(options.first_seed, options.first_seed + options.seeds):
@@ -121,8 +121,19 @@ def run_cell(
         return row, certificate, measurement, found.equalised_alone(found.cell.test)
 
 
-def _changed(pairs: Sequence[str]) -> dict[str, Any]:
-    """Return settings written NAME=VALUE, VALUE as Python writes it or a bare word."""
+def add_settings(parser: argparse.ArgumentParser) -> None:
+    """Let a benchmark's command line change settings of its track; :func:`changed` reads them."""
+    parser.add_argument("--set", nargs="*", default=[], metavar="NAME=VALUE", help="settings other than the track's")
+
+
+def changed(pairs: Sequence[str]) -> dict[str, Any]:
+    """Return settings written NAME=VALUE, VALUE as Python writes it or a bare word.
+
+    Raises
+    ------
+    ConfigError
+        If one is not written so, or there is no such setting.
+    """
     import ast
 
     found: dict[str, Any] = {}

@@ -6,17 +6,20 @@ import argparse
 import math
 from typing import Any
 
-from benchmarks._cells import settings_of
+from benchmarks._cells import plain, settings_of
 from benchmarks._tracks import TRACKS, onnx_file, trained_classifier
 from benchmarks._trained import TRAINED
-from benchmarks.effect import run_cell
+from benchmarks.effect import add_settings, changed, run_cell
 from proxies.architectures import create_model
-from ttca.errors import WorthlessProxyError
+from ttca.errors import ConfigError, WorthlessProxyError
 
 __all__ = ["PLATFORMS", "PROXIES", "QUICK", "main"]
 
 #: The arguments of the slice that `python -m benchmarks quick` runs.
-QUICK = ("--queries", "500", "--proxies", "small-cnn", "--platforms", "cifar10-resnet20")
+QUICK = (
+    "--queries", "250", "--proxies", "small-resnet", "--platforms", "cifar10-resnet20",
+    "--set", "public_epochs=2", "steps=20",
+)  # fmt: skip
 
 PROXIES = ("small-mobilenet", "small-cnn", "small-resnet")
 PLATFORMS = ("cifar10-resnet20", "cifar10-resnet56", "cifar10-vit-tiny", "cifar10-resnet18")
@@ -32,8 +35,12 @@ def main(argv: list[str]) -> dict[str, Any]:
     parser.add_argument("--proxies", nargs="+", choices=PROXIES, default=PROXIES)
     parser.add_argument("--platforms", nargs="+", choices=PLATFORMS, default=PLATFORMS)
     parser.add_argument("--seed", type=int, default=0)
+    add_settings(parser)
     parser.add_argument("--json", action="store_true", help="print the result as one JSON object")
     options = parser.parse_args(argv)
+    shared = {**_PLAIN, **changed(options.set)}
+    if "architectures" in shared:
+        raise ConfigError("Expected settings that all pairs share, got architectures. Name them with --proxies.")
     sizes = {name: proxy_size(name) for name in options.proxies}
     cells = []
     for name in options.platforms:
@@ -41,7 +48,7 @@ def main(argv: list[str]) -> dict[str, Any]:
         size = platform_size(name)
         with track.open_platform("scores") as platform:
             for proxy in options.proxies:
-                chosen = {**track.settings["public"], **_PLAIN, "architectures": (proxy,)}
+                chosen = {**track.settings["public"], **shared, "architectures": (proxy,)}
                 settings = settings_of(track, chosen, epsilons=(options.epsilon,), seed=options.seed)
                 pair = {
                     "proxy": proxy,
@@ -66,11 +73,14 @@ def main(argv: list[str]) -> dict[str, Any]:
                         "certificate": certificate.to_dict(),
                     }
                 )
-    whole = (options.proxies, options.platforms, options.seed) == (PROXIES, PLATFORMS, 0)
+    whole = (options.proxies, options.platforms, options.seed, options.set) == (PROXIES, PLATFORMS, 0, [])
     return {
         "file": f"matrix-q{options.queries}-e{options.epsilon}"
-        + ("" if whole else f"-s{options.seed}-" + "-".join([*options.proxies, *options.platforms])),
-        "settings": {**_PLAIN, "of": "each platform's track, in the regime public, with the proxy as architecture"},
+        + ("" if whole else f"-s{options.seed}-" + "-".join([*options.proxies, *options.platforms, *options.set])),
+        "settings": {
+            **plain(shared),
+            "of": "each platform's track, in the regime public, with the proxy as architecture",
+        },
         "queries": options.queries,
         "epsilon": options.epsilon,
         "seed": options.seed,

@@ -153,3 +153,16 @@ def test_every_pair_has_its_sizes_and_its_honest_row(tiny: Path, monkeypatch: py
         assert 0 <= cell["zero_query_mcnemar_p"] <= 1
     sizes = {c["proxy"]: c["proxy_parameters"] for c in result["cells"]}
     assert sizes["perceptron"] < sizes["small-cnn"]
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_settings_on_the_command_line_reach_every_pair(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They stand in the result, change δ and name another file than the whole matrix; the proxies' own are refused."""
+    monkeypatch.setattr(matrix, "PLATFORMS", ("tiny",))
+    monkeypatch.setattr(matrix, "PROXIES", ("perceptron",))
+    whole, part = (matrix.main(["--queries", "150", "--epsilon", "12", *more]) for more in ((), ("--set", "steps=1")))
+    assert (whole["settings"]["steps"], part["settings"]["steps"]) == (100, 1)
+    assert whole["file"] != part["file"]
+    assert whole["cells"][0]["row"]["subgroup_after"] > part["cells"][0]["row"]["subgroup_after"]
+    with pytest.raises(ConfigError, match="Name them with --proxies"):
+        matrix.main(["--set", "architectures=perceptron"])
