@@ -28,7 +28,7 @@ from ttca.settings import Settings
 __all__ = ["QUICK", "WAYS", "main"]
 
 #: The arguments of the slice that `python -m benchmarks quick` runs.
-QUICK = ("--queries", "250", "--seeds", "1", "--set", "public_epochs=2", "steps=20")
+QUICK = ("--queries", "250", "--seeds", "1", "--set", "public_epochs=1", "epochs=5", "steps=20")
 
 TRACK = "cifar10-resnet56"
 WAYS = ("random", "stratified", "uncertain")

@@ -31,7 +31,7 @@ from ttca.progress import Reporter
 __all__ = ["QUICK", "main"]
 
 #: The arguments of the slice that `python -m benchmarks quick` runs.
-QUICK = ("--runs", "3", "--collusions", "1")
+QUICK = ("--runs", "1", "--collusions", "1", "--members", "20")
 
 MEMBERS, QUOTA, SIZE = 50, 500, 16
 HOSTILE = 0.2

@@ -18,7 +18,7 @@ __all__ = ["PLATFORMS", "PROXIES", "QUICK", "main"]
 #: The arguments of the slice that `python -m benchmarks quick` runs.
 QUICK = (
     "--queries", "250", "--proxies", "small-resnet", "--platforms", "cifar10-resnet20",
-    "--set", "public_epochs=2", "steps=20",
+    "--set", "public_epochs=1", "epochs=5", "steps=20",
 )  # fmt: skip
 
 PROXIES = ("small-mobilenet", "small-cnn", "small-resnet")
