@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import statistics
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -184,6 +185,18 @@ def bounds_table(results: Path = _RESULTS) -> str:
     return table(head, lines)
 
 
+def slices_table(results: Path = _RESULTS) -> str:
+    """Return what the slice of every benchmark took on one machine, from an empty cache, and which failed."""
+    lines: list[Sequence[object]] = []
+    for name, record in found("quick.json", results):
+        lines += [
+            (slice_, f"`{shlex.join(part['arguments'])}`", part.get("failed", f"{part['seconds']:.0f}"), f"`{name}`")
+            for slice_, part in record["slices"].items()
+        ]
+        lines.append(("all", "", f"{record['seconds']:.0f}", f"`{name}`"))
+    return table(("slice", "arguments", "seconds", "file"), lines)
+
+
 #: The ways a family of ε may be tested, as the benchmark of the bounds names them.
 _WAYS = {
     "largest_first": "largest ε first, one exact test of both groups (ours)",
@@ -222,6 +235,7 @@ DOCUMENTS: dict[str, dict[str, Callable[[Path], str]]] = {
         "commands": transfer_commands,
         "repeated": repeated_table,
         "bounds": bounds_table,
+        "slices": slices_table,
     },
     "README.md": {"results": results_table, "demo": demo_table},
 }
