@@ -190,7 +190,12 @@ def slices_table(results: Path = _RESULTS) -> str:
     lines: list[Sequence[object]] = []
     for name, record in found("quick.json", results):
         lines += [
-            (slice_, f"`{shlex.join(part['arguments'])}`", part.get("failed", f"{part['seconds']:.0f}"), f"`{name}`")
+            (
+                slice_,
+                f"`{shlex.join(part['arguments'])}`" if part["arguments"] else "",
+                part.get("failed", f"{part['seconds']:.0f}"),
+                f"`{name}`",
+            )
             for slice_, part in record["slices"].items()
         ]
         lines.append(("all", "", f"{record['seconds']:.0f}", f"`{name}`"))

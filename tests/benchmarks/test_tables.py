@@ -15,7 +15,7 @@ from scipy.stats import ttest_1samp
 
 from benchmarks import _claims
 from benchmarks._figures import FIGURES, draw, sources_digest
-from benchmarks._tables import DOCUMENTS, claims_table, effect_table, results_table, rewritten, rows_table
+from benchmarks._tables import DOCUMENTS, claims_table, effect_table, results_table, rewritten, rows_table, slices_table
 from ttca.errors import ConfigError
 from ttca.row import Row
 
@@ -75,6 +75,20 @@ def test_ceilings_and_pairs_are_lines_with_their_files(tmp_path: Path) -> None:
     assert "| tiny, dev-test | public | 8 | 0.800 | 0.500 | 2 | `ceiling-a.json` |" in text
     assert r"| a\1b | big | 4.2 | 0.250 / 0.250 | 0.250 / 0.250 | 0.250 | – | 0.250 | 0.5 | `matrix.json` |" in text
     assert rewritten("docs/effect.md", text, tmp_path) == text
+
+
+def test_slices_are_lines_and_one_that_failed_says_why(tmp_path: Path) -> None:
+    """Each slice has its arguments and seconds, or the reason why there are none; the last line is all of them."""
+    slices = {
+        "bounds": {"arguments": ["--actions", "20"], "seconds": 2.6},
+        "pool": {"arguments": [], "seconds": 0.4, "failed": "Expected a server, got none."},
+    }
+    (tmp_path / "quick.json").write_text(json.dumps({"slices": slices, "seconds": 3.0}))
+    assert slices_table(tmp_path).splitlines()[2:] == [
+        "| bounds | `--actions 20` | 3 | `quick.json` |",
+        "| pool |  | Expected a server, got none. | `quick.json` |",
+        "| all |  | 3 | `quick.json` |",
+    ]
 
 
 def test_a_document_without_marks_is_refused() -> None:
