@@ -50,6 +50,10 @@ def gap_closed(records: Mapping[str, Any]) -> Figure:
         rows = _final_rows(record)
         for colour, epsilon in zip(_COLOURS, sorted({row["epsilon"] for row in rows}), strict=False):
             mine = [row for row in rows if row["epsilon"] == epsilon]
+            # Where no gap was shown there is no gap closed, and no point.
+            mine = [row for row in mine if row["gap_closed"] is not None]
+            if not mine:
+                continue
             budgets = sorted({row["queries"] for row in mine})
             closed = [[row["gap_closed"] for row in mine if row["queries"] == q] for q in budgets]
             control = [np.mean([_zero_query_closed(row) for row in mine if row["queries"] == q]) for q in budgets]
@@ -65,7 +69,7 @@ def gap_closed(records: Mapping[str, Any]) -> Figure:
             )  # fmt: skip
         for level in (0.0, 1.0):
             axes.axhline(level, color=_QUIET, lw=0.8, ls=":" if level else "-")
-        axes.set_xlim(0, 1.25 * budgets[-1])
+        axes.set_xlim(0, 1.25 * max(row["queries"] for row in rows))
         axes.set_title(name, fontsize=9)
         axes.set_xlabel("queries of the pool")
     return figure

@@ -43,7 +43,7 @@ def ceiling_table(results: Path = _RESULTS) -> str:
             seeds = sum(row["epsilon"] == epsilon for row in record["rows"])
             lines.append(
                 (f"{record['track']}, {record['people']}", record["regime"], epsilon, f"{mean['subgroup_after']:.3f}",
-                 f"{mean['gap_closed']:.3f}", seeds, f"`{name}`")
+                 f"{mean['gap_closed']:.3f}" if "gap_closed" in mean else "–", seeds, f"`{name}`")
             )  # fmt: skip
     return table(_CEILING, lines)
 

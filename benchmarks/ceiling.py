@@ -18,6 +18,7 @@ from benchmarks._tracks import TRACKS, Regime, Track, onnx_file
 from proxies.runtime import best_device
 from ttca.certificates import clopper_pearson_interval
 from ttca.errors import ConfigError
+from ttca.gap import gap_interval
 from ttca.learning import Learner
 from ttca.people import People
 from ttca.perturbations import PerturbationSet
@@ -67,8 +68,9 @@ def main(argv: list[str]) -> dict[str, Any]:
         "rows": rows,
         "mean": {
             f"epsilon-{e}": {
-                key: statistics.fmean(row[key] for row in rows if row["epsilon"] == e)
+                key: statistics.fmean(known)
                 for key in ("subgroup_after", "gap_closed")
+                if (known := [row[key] for row in rows if row["epsilon"] == e and row[key] is not None])
             }
             for e in levels
         },
@@ -122,8 +124,9 @@ def _rows(
             return int(np.count_nonzero(said.labels == people.classes))
 
         reference = cell.test[~cell.test.subgroup]
-        above = right(reference.images, reference) / len(reference)
-        before = right(test.images, test) / len(test)
+        counts = [(right(group.images, group), len(group)) for group in (reference, test)]
+        above, before = (k / m for k, m in counts)
+        shown = gap_interval(*counts)[0] > 0
         delta: NDArray[np.int8] | None = None
         for epsilon in sorted(settings.epsilons):
             delta = learner.universal(
@@ -143,7 +146,7 @@ def _rows(
                     "subgroup_after": k / len(test),
                     "subgroup_after_lower": low,
                     "subgroup_after_upper": high,
-                    "gap_closed": (k / len(test) - before) / (above - before) if above != before else None,
+                    "gap_closed": (k / len(test) - before) / (above - before) if shown else None,
                 }
             )
     return rows

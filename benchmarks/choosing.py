@@ -114,8 +114,10 @@ def _summary(rows: Sequence[dict[str, Any]]) -> dict[str, dict[str, float]]:
     keys = ("subgroup_after", "gap_closed", "fidelity_subgroup", "fidelity_reference", "zero_query_control")
     return {
         key: {
-            "mean": statistics.fmean(row[key] for row in rows),
-            "spread": statistics.stdev(row[key] for row in rows) if len(rows) > 1 else 0.0,
+            "mean": statistics.fmean(known),
+            "spread": statistics.stdev(known) if len(known) > 1 else 0.0,
         }
         for key in keys
+        # Where no gap was shown there is no gap closed.
+        if (known := [row[key] for row in rows if row[key] is not None])
     }

@@ -356,7 +356,7 @@ def _line(platform: LocalPlatform, people: People, said: Measurement, delta: Per
         "subgroup_after_lower": low,
         "subgroup_after_upper": high,
         "gap_before": gap,
-        "gap_closed": said.gap_closed if gap > 0 else None,
+        "gap_closed": None if math.isnan(said.gap_closed) else said.gap_closed,
         "fidelity_subgroup": said.fidelity_subgroup,
         **refused,
         "people": {"reference": int((~people.subgroup).sum()), "subgroup": int(people.subgroup.sum())},

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from numpy.typing import NDArray
 from proxies.architectures import list_architectures
 from tests import worlds
 from tests.worlds import Recorder, open_action
-from ttca.action import CollectiveAction
+from ttca.action import MEMBERS_FILE, CollectiveAction
 from ttca.answers import Answers, Status
 from ttca.certificates import Certificate
 from ttca.errors import ActionError, ConfigError, PerturbationError, QuotaError, TTCAError, WorthlessProxyError
@@ -89,6 +90,8 @@ def contents(folder: Path) -> dict[str, Any]:
         name = str(path.relative_to(folder))
         if name == "row.json":
             found[name] = {k: v for k, v in json.loads(path.read_text()).items() if k not in TIMING}
+        elif name == "certificate.json":
+            found[name] = {k: v for k, v in json.loads(path.read_text()).items() if k != "verified"}
         elif name.startswith("perturbations"):
             # safetensors writes its metadata in any order.
             known = PerturbationSet.load(path)
@@ -152,6 +155,71 @@ def test_the_shared_file_is_the_set_that_was_certified_and_measured(finished: Fi
     assert Certificate.from_dict(shared.evidence["certificate"]) == finished.certificate
     assert shared.evidence["abuse_rate"] == finished.row.abuse_rate
     assert shared.fingerprint == finished.platform.info.fingerprint
+
+
+def test_what_failed_its_certificate_is_not_handed_out(tmp_path: Path) -> None:
+    """Where the certificate fails there is no members' file, an older version's goes, and nothing is paid anew."""
+    with open_action(tmp_path, Recorder(), settings=worlds.settings(goal=0.999)) as action:
+        certificate = action.verify()
+        assert certificate.epsilon is None
+        assert action.handed_out() is None
+        assert not (tmp_path / MEMBERS_FILE).exists()
+        learned = action.learn()[certificate.quoted_epsilon]
+        evidence = {**learned.evidence, "certificate": certificate.to_dict()}
+        replace(learned, evidence=evidence).save(tmp_path / MEMBERS_FILE)
+        action.measure()
+        spent = paid(tmp_path)
+    with open_action(tmp_path, Recorder(), settings=worlds.settings(goal=0.999)) as action:
+        assert action.verify() == certificate
+        assert not (tmp_path / MEMBERS_FILE).exists()
+        assert action.plan()["controls"].queries == 0
+    assert paid(tmp_path) == spent
+
+
+def test_the_members_file_says_for_whom_on_what_and_until_when(finished: Finished, tmp_path: Path) -> None:
+    """The members' file names its group and service and expires `valid_days` after the day it was verified."""
+    folder = finished.copy(tmp_path)
+    first = PerturbationSet.load(folder / MEMBERS_FILE)
+    verified = datetime.fromisoformat(first.evidence["verified"])
+    assert first.expires is not None
+    assert datetime.fromisoformat(first.expires) - verified == timedelta(days=90)
+    assert first.service == finished.platform.info.name
+    changed = worlds.settings(valid_days=10, subgroup="people of another name")
+    with open_action(folder, Recorder(), settings=changed) as action:
+        action.verify()
+    again = PerturbationSet.load(folder / MEMBERS_FILE)
+    assert again.expires is not None
+    assert datetime.fromisoformat(again.expires) - verified == timedelta(days=10)
+    assert again.subgroup == "people of another name"
+    assert again.evidence["abuse_rate"] == first.evidence["abuse_rate"]
+
+
+def test_a_members_file_of_an_earlier_version_keeps_its_abuse_rate(finished: Finished, tmp_path: Path) -> None:
+    """A folder without a date and controls.json, as earlier versions left it, loses no number and costs nothing."""
+    folder = finished.copy(tmp_path)
+    (folder / "controls.json").unlink()
+    stored = json.loads((folder / "certificate.json").read_text())
+    del stored["verified"]
+    (folder / "certificate.json").write_text(json.dumps(stored))
+    with open_action(folder, Recorder()) as action:
+        action.verify()
+        assert action.plan()["controls"].queries == 0
+        found = action.handed_out()
+    assert found is not None
+    assert found.evidence["abuse_rate"] == finished.row.abuse_rate
+    assert found.evidence["verified"] == found.created
+
+
+def test_the_pool_says_how_each_group_is_served(tmp_path: Path) -> None:
+    """Right and asked of both groups are those of the pool's own answers about images as they are."""
+    with open_action(tmp_path, Recorder()) as action:
+        transfer = action.pool()
+    groups = transfer.served()
+    assert (groups["subgroup"].asked, groups["reference"].asked) == (140, 65)
+    people = People.concatenate([transfer.pool, transfer.selection, transfer.volunteers])
+    right = worlds.model(people.images).argmax(1) == people.classes
+    assert groups["subgroup"].right == int(right[people.subgroup].sum())
+    assert groups["reference"].right == int(right[~people.subgroup].sum())
 
 
 def test_the_certificate_equals_a_recount_by_hand(finished: Finished) -> None:

@@ -6,6 +6,7 @@ import base64
 import html
 import json
 import os
+import re
 import shutil
 import sqlite3
 import subprocess
@@ -200,7 +201,7 @@ def test_run_in_a_program_of_its_own_prints_one_row(finished_home: Path) -> None
     assert done.json["gap_closed"] > 0.8
     assert done.json["seed"] == 0
     assert "What it costs" in done.err
-    assert "The honest row" in done.err
+    assert "The result row" in done.err
     assert "Traceback" not in done.err
     assert KEY not in done.out + done.err
     assert json.loads((finished_home / "row.json").read_text()) == done.json
@@ -234,7 +235,9 @@ def test_run_again_asks_nothing_and_says_the_same(finished: Path, ttca: Terminal
     certificate = Certificate.from_dict(ttca("verify", finished, "--json").json)
     assert certificate.lower.value == row["certificate_lower"]
     pooled = ttca("pool", "run", finished, "--json").json
+    groups = pooled.pop("groups")
     assert pooled == {"images": 205, "answered": 205, "coverage": 1.0}
+    assert {name: group["asked"] for name, group in groups.items()} == {"subgroup": 140, "reference": 65}
     plan = ttca("run", finished / "action.toml", "--dry-run", "--json").json["steps"]
     assert {step: cost["queries"] for step, cost in plan.items()} == {
         "pool": 0,
@@ -268,7 +271,7 @@ def test_every_step_can_be_a_command_of_its_own(home: Path, ttca: Terminal, serv
 def test_people_read_what_programs_read_as_json(finished: Path, ttca: Terminal) -> None:
     """Without --json the result is in words on standard output."""
     for words, expected in (
-        (("run", finished), "The honest row"),
+        (("run", finished), "The result row"),
         (("pool", "run", finished), "205 of 205 pool images have an answer."),
         (("pool", "status", finished), "Who paid"),
         (("distil", finished), "the proxy agrees with the platform"),
@@ -281,6 +284,55 @@ def test_people_read_what_programs_read_as_json(finished: Path, ttca: Terminal) 
         assert done.code == 0
         assert expected in done.out
         assert "ttca:" not in done.err
+
+
+def test_a_failed_certificate_ends_without_a_members_file(home: Path, ttca: Terminal, served: Served) -> None:
+    """`ttca run` and `verify` with a failed certificate say so, write no members' file, and `apply` refuses its δ."""
+    text = worlds.action_file(served.url, action="goal = 0.999\ncontrols = false\n")
+    (home / "action.toml").write_text(text)
+    for command in ("run", "verify"):
+        done = ttca(command, home)
+        assert done.code == 0
+        assert "Not certified, so there is no perturbations.safetensors to give to members" in done.err
+        assert not (home / "perturbations.safetensors").exists()
+    mine, out = home / "people" / "images" / "000000.png", home / "out.png"
+    learned = home / "perturbations" / "epsilon-012.safetensors"
+    words = ("apply", learned, mine, "--class", worlds.CLASSES[0], "--out", out)
+    assert "without a certificate" in ttca(*words).sentence
+    assert not out.exists()
+    said = ttca(*words, "--anyway")
+    assert said.code == 0
+    assert "not certified: nobody has shown that it helps" in said.out
+    assert out.is_file()
+
+
+def test_every_run_says_how_each_group_is_served(finished: Path, ttca: Terminal) -> None:
+    """After the pool was asked, right and asked stand there per group with their intervals, before anything else."""
+    for command in (("pool", "run"), ("run",), ("verify",)):
+        done = ttca(*command, finished)
+        said = " ".join((done.out + done.err).split())
+        assert re.search(r"subgroup: \d+ of 140 \([\d.]+ %; 95 %: [\d.]+ to [\d.]+\); reference: \d+ of 65 \(", said)
+
+
+def test_only_who_said_yes_is_pictured_and_a_public_report_names_nobody(finished: Path, ttca: Terminal) -> None:
+    """Pictures in report.html are of persons whose column says yes; for publication there is no picture and no name."""
+    assert ttca("report", finished).code == 0
+    assert "An input of class" not in (finished / "report.html").read_text()
+    table = finished / "people" / "people.csv"
+    header, *lines = table.read_text().splitlines()
+    # The column alone decides: it is no part of what was verified, so that a yes can be given, or taken back, later.
+    said_yes = [line + (",yes" if "verification-sub-007" in line else ",no") for line in lines]
+    table.write_text("\n".join([header + ",shareable", *said_yes]) + "\n")
+    assert ttca("report", finished).code == 0
+    page = (finished / "report.html").read_text()
+    assert page.count("An input of class") == 1
+    assert "member-0" in page
+    done = ttca("report", finished, "--for-publication")
+    assert done.code == 0
+    assert "report-for-publication.html" in done.out
+    public = (finished / "report-for-publication.html").read_text()
+    assert "An input of class" not in public
+    assert "member-" not in public
 
 
 PAYING = [("run",), ("pool", "run"), ("distil",), ("learn",), ("verify",), ("report",)]

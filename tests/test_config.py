@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import tomllib
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,15 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests import worlds
-from ttca.config import TEMPLATE, ActionFile, PlatformSection, PoolSection, read_action
+from ttca.config import (
+    TEMPLATE,
+    ActionFile,
+    HubSection,
+    PeopleSection,
+    PlatformSection,
+    PoolSection,
+    read_action,
+)
 from ttca.data.folder import write_people
 from ttca.errors import ActionError, ConfigError, DataError, TTCAError
 from ttca.people import People
@@ -61,6 +70,34 @@ def test_every_key_of_the_template_is_accepted(tmp_path: Path) -> None:
         for key, value in table.items():
             said = getattr(sections[name], key)
             assert (list(said) if isinstance(said, tuple) else said) == value
+
+
+def test_the_template_has_every_key() -> None:
+    """No key that an action file may have is missing from what ttca init writes."""
+    tables = tomllib.loads(uncommented())
+    sections = {
+        "action": Settings, "platform": PlatformSection, "people": PeopleSection, "pool": PoolSection,
+        "hub": HubSection,
+    }  # fmt: skip
+    for name, kind in sections.items():
+        assert tables[name].keys() == {f.name for f in fields(kind)}, name
+
+
+def test_keys_behind_a_mark_show_their_default() -> None:
+    """A key that the template shows as optional stands there with its default, unless it has none."""
+    tables = tomllib.loads(uncommented())
+    defaults = {
+        "action": Settings(),
+        "people": PeopleSection(source="people.csv"),
+        "pool": PoolSection(),
+        "hub": HubSection(),
+    }
+    for name, default in defaults.items():
+        for key, value in tables[name].items():
+            if (name, key) in {("action", "name"), ("action", "subgroup")} or getattr(default, key) is None:
+                continue
+            said = getattr(default, key)
+            assert value == (list(said) if isinstance(said, tuple) else said), key
 
 
 def test_a_filled_in_template_opens_an_action(tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ from tests import worlds
 from ttca import measurement
 from ttca.answers import Answers, Status
 from ttca.errors import ActionError, TTCAError
+from ttca.gap import gap_interval
 from ttca.images import Images
 from ttca.lossy import jpeg, shrink_and_enlarge
 from ttca.measurement import Measurement, Opponents, measure
@@ -246,15 +247,23 @@ def share(right: int, of: int) -> tuple[list[bool], list[bool]]:
 @given(st.tuples(*[st.integers(0, 20)] * 3))
 @settings(deadline=None)
 def test_gap_closed_is_its_definition_or_not_a_number(right: tuple[int, int, int]) -> None:
-    """Gap closed is (S − before) / (reference − before), and NaN wherever there is no gap to close."""
+    """Gap closed is (S − before) / (reference − before), and NaN wherever the gap's own interval holds 0."""
     reference, before, after = right
     found = measured(
         reference_before=share(reference, 20), subgroup_before=share(before, 20), subgroup_after=share(after, 20)
     )
-    if reference > before:
+    if gap_interval((reference, 20), (before, 20))[0] > 0:
         assert found.gap_closed == pytest.approx((after - before) / (reference - before), abs=1e-12)
     else:
         assert math.isnan(found.gap_closed)
+
+
+def test_a_difference_of_one_answer_is_no_gap_to_close() -> None:
+    """One right answer more in the reference is no gap, however far S is above both: 3,605 % of nothing is nothing."""
+    found = measured(
+        reference_before=share(800, 1000), subgroup_before=share(799, 1000), subgroup_after=share(990, 1000)
+    )
+    assert math.isnan(found.gap_closed)
 
 
 def test_a_group_nobody_answered_has_no_rate() -> None:

@@ -17,6 +17,7 @@ from hypothesis.extra import numpy as hnp
 from PIL import Image
 from safetensors.numpy import save
 
+from ttca.certificates import certify
 from ttca.errors import ImageError, PerturbationError, TTCAError
 from ttca.images import Images
 from ttca.members import apply_to_file
@@ -34,9 +35,19 @@ def home(tmp_path: Path) -> Path:
     return tmp_path
 
 
+def certificate(right: int = 99, epsilon: int = 8) -> dict[str, Any]:
+    """Return the certificate of an ε that was answered rightly so many times of a hundred."""
+    found = certify(lambda _: (right, 100), epsilons=(epsilon,), reference=(90, 100), before=(70, 100))
+    return found.to_dict()
+
+
 def chosen(**changes: Any) -> PerturbationSet:
-    """Return a set for two classes of 5×4 images."""
-    return replace(PerturbationSet(DELTA, 8, CLASSES, "subgroup", "f" * 64), **changes)
+    """Return a certified set for two classes of 5×4 images."""
+    evidence = {"certificate": certificate(), "verified": "2026-11-01T00:00:00+00:00"}
+    known = PerturbationSet(
+        DELTA, 8, CLASSES, "people in fog", "f" * 64, service="faces at api.example", evidence=evidence
+    )
+    return replace(known, **changes)
 
 
 def picture(height: int = 5, width: int = 4) -> Images:
@@ -71,6 +82,7 @@ def test_the_file_is_the_clipped_sum(home: Path, image: Images, name: str) -> No
     assert np.array_equal(written, expected)
     assert facts == {
         "out": str(home / "out.png"),
+        "about": chosen().about(),
         "class": name,
         "epsilon": 8,
         "values": 60,
@@ -119,6 +131,15 @@ def spoil(home: Path, how: str) -> dict[str, Any]:
         path.write_bytes(lying(DELTA, 4))
     elif how == "expired":
         chosen(expires=(datetime.now(UTC) - timedelta(days=1)).isoformat()).save(path)
+    elif how == "not certified":
+        chosen(evidence={}).save(path)
+    elif how == "failed":
+        chosen(evidence={"certificate": certificate(right=50)}).save(path)
+    elif how == "certified at another epsilon":
+        chosen(evidence={"certificate": certificate(epsilon=16)}).save(path)
+    elif how == "certificate contradicts itself":
+        lie = certificate(right=50)
+        chosen(evidence={"certificate": {**lie, "epsilon": 8, "parity_certified": True}}).save(path)
     elif how == "no perturbations":
         path.unlink()
     elif how == "damaged perturbations":
@@ -150,6 +171,10 @@ def spoil(home: Path, how: str) -> dict[str, Any]:
         ("another epsilon", PerturbationError, "ε = 4, got one with ε = 8"),
         ("own budget exceeded", PerturbationError, "≤ ε = 4 levels, got 8"),
         ("expired", PerturbationError, "expired on"),
+        ("not certified", PerturbationError, "without a certificate"),
+        ("failed", PerturbationError, "whose certificate failed"),
+        ("certified at another epsilon", PerturbationError, "a certificate for ε = 16"),
+        ("certificate contradicts itself", PerturbationError, "contradicts itself"),
         ("no perturbations", PerturbationError, "delta.safetensors"),
         ("damaged perturbations", PerturbationError, "delta.safetensors"),
         ("unknown class", PerturbationError, "cat, dog, got 'bird'"),
@@ -173,6 +198,26 @@ def test_whatever_is_wrong_is_a_sentence_and_nothing_is_written(
         apply(home, **more)
     assert sentence in str(caught.value)
     assert {p: p.read_bytes() for p in home.rglob("*") if p.is_file()} == before
+
+
+@pytest.mark.parametrize("how", ["not certified", "failed", "certified at another epsilon", "expired"])
+def test_who_insists_gets_what_was_not_certified(home: Path, how: str) -> None:
+    """With `anyway` a set that is not certified or has expired is applied, and what it lacks is said."""
+    spoil(home, how)
+    said = apply(home, anyway=True)["about"]
+    assert (home / "out.png").is_file()
+    assert ("not certified" in said) == (how != "expired")
+
+
+def test_one_sentence_says_for_whom_on_what_and_what_was_proved(home: Path) -> None:
+    """Applying says whom the set is for, the service, the goal with its counts, the day, and until when it holds."""
+    chosen(expires="2099-02-03T00:00:00+00:00").save(home / "delta.safetensors")
+    assert apply(home)["about"] == (
+        "Made for people in fog, on faces at api.example: certified parity at ε = 8 on 2026-11-01 "
+        f"(99 of 100 right, {certificate()['tests'][0]['needed']} needed); valid until 2099-02-03."
+    )
+    assert "does not name" in chosen(service="").about()
+    assert "no expiry date" in chosen().about()
 
 
 def test_the_right_epsilon_is_accepted(home: Path) -> None:

@@ -8,8 +8,9 @@ import math
 import os
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +23,7 @@ from ttca.blocks import check_block, seen
 from ttca.certificates import Certificate, certify, clopper_pearson_interval, count_right, count_right_at_most
 from ttca.equaliser import Equaliser
 from ttca.errors import ActionError, WorthlessProxyError
+from ttca.gap import Served, served
 from ttca.images import Images
 from ttca.learning import Learner, digest, load_arrays, targets_of
 from ttca.measurement import Measurement, Opponents, measure
@@ -38,8 +40,10 @@ if TYPE_CHECKING:
     from attacks.refinement import Probes
     from proxies.distillation import Proxy
 
-__all__ = ["WARM_START", "CollectiveAction", "Fidelity", "TransferSet"]
+__all__ = ["MEMBERS_FILE", "WARM_START", "CollectiveAction", "Fidelity", "TransferSet"]
 
+#: The file that members get; it exists only where its certificate passed.
+MEMBERS_FILE = "perturbations.safetensors"
 #: What the proxy learned from true classes alone.
 WARM_START = "warm-start.safetensors"
 
@@ -81,6 +85,23 @@ class TransferSet:
         """Answers about pool people, selection people and volunteers, in this order: all that was paid for."""
         parts = [self.answers, self.selection_answers, self.volunteers_answers]
         return Answers.concatenate(parts, classes=self.answers.classes)
+
+    def served(self) -> dict[str, Served]:
+        """Return how the platform serves each group on images as they are: right and asked, by ``subgroup`` and
+        ``reference``; altered and equalised copies are left out.
+        """
+        plain = np.ones(len(self.pool), np.bool_)
+        plain[len(self.pool) - self.altered :] = False
+        if self.equalised:
+            plain &= ~self.pool.subgroup
+        people = People.concatenate([self.pool[plain], self.selection, self.volunteers])
+        parts = [self.answers[plain], self.selection_answers, self.volunteers_answers]
+        answers = Answers.concatenate(parts, classes=self.answers.classes)
+        groups = {"subgroup": people.subgroup, "reference": ~people.subgroup}
+        return {
+            name: served(answers.labels[rows], people.classes[rows], answers.resolved[rows], people.persons[rows])
+            for name, rows in groups.items()
+        }
 
     def joined(self, copies: People, answers: Answers) -> TransferSet:
         """Return this transfer set and one round of altered copies."""
@@ -129,8 +150,9 @@ class CollectiveAction:
     Parameters
     ----------
     folder : Path or str
-        Gets ``ledger.sqlite``, ``proxy.safetensors``, ``perturbations/``, ``perturbations.safetensors``,
-        ``certificate.json``, ``controls.safetensors``, ``row.json`` and ``report.html``.
+        Gets ``ledger.sqlite``, ``proxy.safetensors``, ``perturbations/``, ``perturbations.safetensors`` (once it is
+        certified: the file that members get), ``certificate.json``, ``controls.json``, ``controls.safetensors``,
+        ``row.json`` and ``report.html``.
     platform : Platform
     members : sequence of Member
     roster : Roster
@@ -147,6 +169,8 @@ class CollectiveAction:
     ledger : str, optional
         URL of a ledger that several actions share (``postgresql://host/name``), instead of ``ledger.sqlite``. Its
         secret is ``ledger.key`` in the folder, the same for all who share it; actions are told apart by their name.
+    may_be_shown : collection of str
+        Persons who agreed that a report may show their pictures.
     reporter : Reporter
         Where progress is shown.
 
@@ -172,6 +196,7 @@ class CollectiveAction:
         batch: int = 16,
         ledger: str | None = None,
         overrule: bool | None = None,
+        may_be_shown: Collection[str] = (),
         reporter: Reporter = silent,
     ) -> None:
         self._began = time.perf_counter()
@@ -179,6 +204,7 @@ class CollectiveAction:
         self.platform = platform
         self.roster = roster
         self.settings = settings
+        self.may_be_shown = frozenset(may_be_shown)
         self.reporter = reporter
         info = platform.info
         self.classes = info.classes
@@ -394,8 +420,7 @@ class CollectiveAction:
             stored = _read_json(path)
             if stored.get("epoch") == epoch:
                 certificate = Certificate.from_dict(stored.get("certificate", {}))
-                if not (self.folder / "perturbations.safetensors").is_file():
-                    self._publishable(sets[certificate.quoted_epsilon], certificate)
+                self._hand_out(sets, certificate)
                 return certificate
         members = people[people.subgroup]
         others = people[~people.subgroup]
@@ -415,8 +440,9 @@ class CollectiveAction:
             alpha=self.settings.alpha,
             goal=self.settings.goal,
         )
-        _write_json(path, {"epoch": epoch, "certificate": certificate.to_dict()})
-        self._publishable(sets[certificate.quoted_epsilon], certificate)
+        verified = datetime.now(UTC).isoformat(timespec="seconds")
+        _write_json(path, {"epoch": epoch, "verified": verified, "certificate": certificate.to_dict()})
+        self._hand_out(sets, certificate)
         return certificate
 
     def measure(
@@ -485,10 +511,18 @@ class CollectiveAction:
         )
         row = self._row(track, certificate, chosen, transfer, measurement)
         if people is None:
-            evidence = {**chosen.evidence, "abuse_rate": row.abuse_rate}
-            self._publishable(replace(chosen, evidence=evidence), certificate)
+            _write_json(
+                self.folder / "controls.json",
+                {"epoch": epoch, "epsilon": epsilon, "abuse_rate": row.to_dict()["abuse_rate"]},
+            )
+            self._hand_out(sets, certificate)
         _write_json(self.folder / "row.json", row.to_dict())
         return row, measurement
+
+    def handed_out(self) -> PerturbationSet | None:
+        """Return the set that members get, None where :meth:`verify` certified none."""
+        path = self.folder / MEMBERS_FILE
+        return PerturbationSet.load(path) if path.is_file() else None
 
     def opponents(self, epsilon: int) -> Opponents:
         """Learn the δ of the controls at an ε of the family, or read them back.
@@ -560,8 +594,11 @@ class CollectiveAction:
 
     def _controls_done(self) -> bool:
         """Whether the row was measured on verification people (``row.json`` may be about test people)."""
-        path = self.folder / "perturbations.safetensors"
-        return path.is_file() and "abuse_rate" in PerturbationSet.load(path).evidence
+        # Where controls.json is missing, an earlier version wrote the members' file only.
+        path = self.folder / MEMBERS_FILE
+        return (self.folder / "controls.json").is_file() or (
+            path.is_file() and "abuse_rate" in PerturbationSet.load(path).evidence
+        )
 
     def _asked(self) -> tuple[People, People, People]:
         pool, selection = self.roster.pool, self.roster.selection
@@ -844,9 +881,34 @@ class CollectiveAction:
             )
         return epoch
 
-    def _publishable(self, chosen: PerturbationSet, certificate: Certificate) -> None:
+    def _hand_out(self, sets: Mapping[int, PerturbationSet], certificate: Certificate) -> None:
+        """Write the members' file, which exists only while its set is certified."""
+        path = self.folder / MEMBERS_FILE
+        if certificate.epsilon is None:
+            # An earlier version handed such a set out; its δ stays in perturbations/.
+            path.unlink(missing_ok=True)
+            return
+        chosen = sets[certificate.epsilon]
         evidence = {**chosen.evidence, "certificate": certificate.to_dict()}
-        replace(chosen, evidence=evidence).save(self.folder / "perturbations.safetensors")
+        # Earlier versions did not write down the day; the δ was made no later than it was verified.
+        evidence["verified"] = str(_read_json(self.folder / "certificate.json").get("verified", chosen.created))
+        controls = self.folder / "controls.json"
+        if controls.is_file():
+            evidence["abuse_rate"] = _read_json(controls).get("abuse_rate")
+        elif self._controls_done():
+            evidence["abuse_rate"] = PerturbationSet.load(path).evidence["abuse_rate"]
+        expires = datetime.fromisoformat(evidence["verified"]) + timedelta(days=self.settings.valid_days)
+        wanted = replace(
+            chosen,
+            subgroup=self.settings.subgroup,
+            service=self.platform.info.name,
+            expires=expires.isoformat(timespec="seconds"),
+            evidence=evidence,
+        )
+        known = PerturbationSet.load(path) if path.is_file() else None
+        # Not written anew at every look, so that members who compare files see a change only where there is one.
+        if known is None or replace(known, delta=wanted.delta) != wanted or (known.delta != wanted.delta).any():
+            wanted.save(path)
 
     def _zero_query_inputs(self) -> str:
         pool, selection, _ = self._asked()

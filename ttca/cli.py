@@ -34,6 +34,9 @@ FileArgument = Annotated[Path, typer.Argument(help="The action file, or the fold
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object; all else goes to standard error.")]
 DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Say what it would cost and stop.")]
 
+#: What `report` writes: for the collective, and for everybody.
+REPORT, PUBLIC_REPORT = "report.html", "report-for-publication.html"
+
 ERR = Console(stderr=True)
 OUT = Console()
 
@@ -89,6 +92,8 @@ def demo(
 
     row, certificate, _ = run_demo(folder, seed=seed, fresh=fresh, reporter=_reporter())
     _finish(row, certificate, folder, as_json)
+    if certificate.epsilon is not None:
+        _say_members_file(folder)
 
 
 @app.command()
@@ -99,12 +104,14 @@ def run(file: FileArgument, dry_run: DryRunOption = False, as_json: JsonOption =
             _check_measurable(action)
         if _planned(action, dry_run, as_json):
             return
+        _pooled(action)
         certificate = action.verify()
         if action.settings.controls:
             row = _measure_and_report(action)
             _finish(row, certificate, action.folder, as_json)
         else:
             _say_certificate(certificate, as_json)
+        _say_members_file(action.folder)
 
 
 @pool_app.callback()
@@ -117,14 +124,22 @@ def pool(context: typer.Context) -> None:
 @pool_app.command("run")
 def pool_run(file: FileArgument, dry_run: DryRunOption = False, as_json: JsonOption = False) -> None:
     """Ask the platform about pool and selection people's images, and nothing that was answered before."""
+    from ttca.gap import served_sentence
+
     with _opened(file) as action:
         if _planned(action, dry_run, as_json):
             return
         transfer = action.pool()
         answers = transfer.all_answers
         answered = int(answers.answered.sum())
-        result = {"images": len(answers), "answered": answered, "coverage": answers.coverage}
-        _emit(result, as_json, f"{answered} of {len(answers)} pool images have an answer.")
+        groups = transfer.served()
+        result = {
+            "images": len(answers),
+            "answered": answered,
+            "coverage": answers.coverage,
+            "groups": {name: group.to_dict() for name, group in groups.items()},
+        }
+        _emit(result, as_json, f"{answered} of {len(answers)} pool images have an answer. {served_sentence(groups)}")
 
 
 @pool_app.command("status")
@@ -281,6 +296,7 @@ def distil(file: FileArgument, dry_run: DryRunOption = False, as_json: JsonOptio
     with _opened(file) as action:
         if _planned(action, dry_run, as_json):
             return
+        _pooled(action)
         _, fidelity = action.distil()
     low, high = fidelity.subgroup_interval
     said = fidelity.to_dict()
@@ -298,6 +314,7 @@ def learn(file: FileArgument, dry_run: DryRunOption = False, as_json: JsonOption
     with _opened(file) as action:
         if _planned(action, dry_run, as_json):
             return
+        _pooled(action)
         sets = action.learn()
         files = {str(e): str(action.folder / "perturbations" / f"epsilon-{e:03d}.safetensors") for e in sets}
     _emit({"files": files}, as_json, "Learned δ for ε = " + ", ".join(files) + ".")
@@ -309,20 +326,30 @@ def verify(file: FileArgument, dry_run: DryRunOption = False, as_json: JsonOptio
     with _opened(file) as action:
         if _planned(action, dry_run, as_json):
             return
+        _pooled(action)
         certificate = action.verify()
     _say_certificate(certificate, as_json)
+    _say_members_file(action.folder)
 
 
 @app.command()
-def report(file: FileArgument, dry_run: DryRunOption = False, as_json: JsonOption = False) -> None:
-    """Measure the honest row on verification people (what is missing is asked) and write report.html."""
+def report(
+    file: FileArgument,
+    for_publication: Annotated[
+        bool, typer.Option("--for-publication", help="Write a report without pictures and members' names.")
+    ] = False,
+    dry_run: DryRunOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Measure the result row on verification people (what is missing is asked) and write report.html."""
     with _opened(file) as action:
         _check_measurable(action)
         if _planned(action, dry_run, as_json):
             return
+        _pooled(action)
         certificate = action.verify()
-        row = _measure_and_report(action)
-        _finish(row, certificate, action.folder, as_json)
+        row = _measure_and_report(action, for_publication=for_publication)
+        _finish(row, certificate, action.folder, as_json, PUBLIC_REPORT if for_publication else REPORT)
 
 
 @app.command()
@@ -332,16 +359,19 @@ def apply(
     true_class: Annotated[str, typer.Option("--class", help="What the image truly shows.")],
     out: Annotated[Path, typer.Option(help="Where to write the image to submit (PNG).")],
     epsilon: Annotated[int | None, typer.Option(help="Refuse a file of another ε.")] = None,
+    anyway: Annotated[
+        bool, typer.Option("--anyway", help="Apply a file that is not certified, or has expired.")
+    ] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Apply the perturbation of your true class to your own image, on your own machine. Needs no torch."""
     from ttca.members import apply_to_file
 
-    facts = apply_to_file(perturbations, image, true_class=true_class, out=out, epsilon=epsilon)
+    facts = apply_to_file(perturbations, image, true_class=true_class, out=out, epsilon=epsilon, anyway=anyway)
     _emit(
         facts,
         as_json,
-        f"Wrote {out}: class {true_class!r}, ε = {facts['epsilon']} levels, "
+        f"{facts['about']}\nWrote {out}: class {true_class!r}, ε = {facts['epsilon']} levels, "
         f"{facts['values_changed']} of {facts['values']} values changed. Submit it as it is: PNG, not JPEG.",
     )
 
@@ -502,6 +532,15 @@ def _planned(action: CollectiveAction, dry_run: bool, as_json: bool) -> bool:
     return dry_run
 
 
+def _pooled(action: CollectiveAction) -> None:
+    """Ask what the pool lacks and say how each group is served: whether there is a gap costs nothing to know."""
+    from ttca.gap import served_sentence
+
+    # Models that cannot be made here are refused before anything is asked.
+    _ = action.learner
+    _say(ERR, served_sentence(action.pool().served()))
+
+
 def _duration(seconds: float) -> str:
     """Return a time for people."""
     if seconds < 90:
@@ -523,23 +562,25 @@ def _cost_table(plan: dict[str, Cost], seconds: float | None) -> Table:
     return table
 
 
-def _measure_and_report(action: CollectiveAction) -> Row:
+def _measure_and_report(action: CollectiveAction, *, for_publication: bool = False) -> Row:
     from ttca.report import write_report
 
     row, measurement = action.measure()
     _, fidelity = action.distil()
     write_report(
-        action.folder / "report.html",
+        action.folder / (PUBLIC_REPORT if for_publication else REPORT),
         row=row,
         measurement=measurement,
         certificate=action.verify(),
-        perturbations=action.learn()[row.epsilon],
+        perturbations=action.handed_out() or action.learn()[row.epsilon],
         people=action.roster.verification,
         fidelity=fidelity,
         balances=action.queries.status(),
         measured_on="verification people",
         story=f"{action.settings.name}: for {action.settings.subgroup}, on {action.platform.info.name}.",
         seed=row.seed,
+        pictures_of=() if for_publication else action.may_be_shown,
+        names=not for_publication,
     )
     return row
 
@@ -548,14 +589,32 @@ def _say_certificate(certificate: Certificate, as_json: bool) -> None:
     _emit(certificate.to_dict(), as_json, certificate.summary())
 
 
-def _finish(row: Row, certificate: Certificate, folder: Path, as_json: bool) -> None:
-    table = Table("", "", title="The honest row", show_header=False)
+def _say_members_file(folder: Path) -> None:
+    """Say which file the members get, or that they get none."""
+    from ttca.action import MEMBERS_FILE
+    from ttca.perturbations import PerturbationSet
+
+    path = folder / MEMBERS_FILE
+    if path.is_file():
+        _say(ERR, f"Give your members {path}. {PerturbationSet.load(path).about()}")
+    else:
+        _say(
+            ERR,
+            f"Not certified, so there is no {MEMBERS_FILE} to give to members: nobody has shown that δ helps. A new "
+            "try needs a new folder and new verification people: more of them, more pool people, or another goal.",
+        )
+
+
+def _finish(row: Row, certificate: Certificate, folder: Path, as_json: bool, report: str = REPORT) -> None:
+    from ttca.gap import NO_GAP
+
+    table = Table("", "", title="The result row", show_header=False)
     for key, value in row.to_dict().items():
-        table.add_row(key, escape(_shown(value)))
+        table.add_row(key, NO_GAP if key == "gap_closed" and value is None else escape(_shown(value)))
     shown = ERR if as_json else OUT
     shown.print(table)
     _say(shown, certificate.summary())
-    _say(shown, f"The action lives in {folder}; look at {folder / 'report.html'}")
+    _say(shown, f"The action lives in {folder}; look at {folder / report}")
     if as_json:
         _emit(row.to_dict(), True, "")
 

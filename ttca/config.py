@@ -43,38 +43,55 @@ __all__ = [
 T = TypeVar("T")
 
 TEMPLATE = """\
-# One collective action. Fill in, then: ttca run {file} --dry-run   (says what it would cost, sends nothing)
+# One collective action. Fill it in, then see what it would cost (nothing is sent): ttca run {file} --dry-run
+# Every key stands here. Those behind a # are optional and show their default, or an example where there is none.
 
 [action]
 name = "my-action"
-subgroup = "whom it is for"      # people who get worse answers
-epsilons = [2, 4, 8]             # budgets to try, in pixel levels of 255; the smallest that is certified is kept
+subgroup = "whom it is for"      # the people who get worse answers
+epsilons = [2, 4, 8]             # budgets to try, in pixel levels of 255; the smallest that is certified is used
 seed = 0
 goal = "parity"                  # or "improvement", or a success rate such as 0.9
-alpha = 0.05                     # error of the certificate
-controls = true                  # pay for the controls of the honest row, on verification people
-architectures = ["small-cnn"]    # the proxy: small-cnn, small-resnet, resnet20 … or timm/NAME
+alpha = 0.05                     # the certificate's error: how often such an action may claim its goal wrongly
+controls = true                  # measure the result row and its controls on verification people; this costs queries
+# valid_days = 90                # members' files expire so many days after they were verified
+
+# How the proxy learns.
+architectures = ["small-cnn"]    # small-cnn, small-resnet, small-mobilenet, resnet20 ... or timm/NAME
 epochs = 60
-steps = 100
+# public_epochs = 10             # of learning from public images, or from members' true classes
 shift = 1                        # random translation while learning, in pixels
-flip = false                     # random mirror images while learning (right for most photographs)
-# warp = 0.15                    # random turns and zooms while learning, for platforms that crop or align
-# block = 8                      # δ in squares of this many pixels, for platforms that shrink large photographs
-# rounds = 2                     # ask about copies altered by what was learned so far, instead of about more images
-# true_classes = true            # learn from members' own true classes before their answers
-# equalise = true                # learn from the subgroup's images made as sharp as the volunteers'
-# precision = "auto"             # bfloat16 where the processor has it
-# processes = 4                  # train the proxy in so many processes, one per GPU
+flip = false                     # random mirror images while learning; right for most photographs
+# warp = 0.0                     # random turns and zooms, for platforms that crop or align; try 0.15
+# mixup = 0.0                    # blend pairs of images whose answers carry all scores; try 0.4
+# true_classes = false           # learn from members' own true classes before their answers
+# equalise = false               # learn from the subgroup's images made as sharp as the volunteers'
+# precision = "float32"          # or "bfloat16", or "auto": bfloat16 where the processor gains from it
+# processes = 1                  # processes that train the proxy together, one per GPU
+
+# How the perturbations are learned.
+steps = 100                      # per epsilon
+# block = 1                      # squares of so many pixels change together; 8 suits platforms that shrink photographs
+# loss = "margin"                # or "cross-entropy"
+# transforms = []                # what uploads may go through while learning: "resize", "blur", "jpeg"
+# rounds = 0                     # ask about copies altered by what was learned so far, so many times
+# altered = 0.5                  # share of the pool people of the subgroup who are asked that way, if there are rounds
+# refine = 0.0                   # share of the queries saved to refine the result on the platform itself
 
 [platform]
 url = "http://127.0.0.1:8000"
 protocol = "kserve-v2"           # or kserve-v1, tensorflow-serving, torchserve, huggingface, bentoml, template
 model = "my-model"
 classes = ["first", "second"]    # in the order of the platform's scores
+# version = "1"                                                   # of the model, where the platform has several
 # authorised_by = "who allowed this, and where that is written"   # needed off this machine
 # key_variable = "TTCA_KEY_MINE"                                  # the variable's name, never the key
-# key_header = "X-Api-Key"                                        # where the key goes, if not Authorization: Bearer
-# key_scheme = ""
+# key_header = "Authorization"                                    # where the key goes
+# key_scheme = "Bearer"                                           # what stands before it there; "" for nothing
+# connect_timeout = 5.0                                           # seconds
+# read_timeout = 30.0
+# max_batch = 64                                                  # the most images the platform takes at once
+# max_response_bytes = 16777216
 
 # [platform.options]             # of the protocol, as docs/platforms.md lists them
 # image_shape = [224, 224, 3]    # height, width, channels, where no metadata says them
@@ -83,31 +100,33 @@ classes = ["first", "second"]    # in the order of the platform's scores
 # refused_labels = ["no face"]   # labels that are no class, but a refusal
 
 [people]
-source = "people.csv"            # columns: file, class, member; optional: person, group, role. Or a folder.
-verification = 0.5               # share of persons kept for the certificate, where the table gives no roles
-selection = 0.2                  # share of the others who steer early stopping
-# public = "public.csv"          # labelled images that are never sent: the proxy learns from them first
-# shareable = true               # every image may be sent to other members by a hub; or a column shareable: yes, no
-# views = "views.csv"            # the same kind of images, seen as the subgroup's: δ is learned on them too
+source = "people.csv"            # columns: file, class, member; optional: person, group, role, shareable. Or a folder.
+verification = 0.5               # share of the people kept for the certificate, where the table gives no roles
+selection = 0.2                  # share of the others who choose when to stop learning
+# shareable = false              # true: a hub may send every image to other members; or a column shareable: yes, no
+# public = "public.csv"          # labeled images that are never sent: the proxy learns from them first
+# views = "views.csv"            # the same kind of images, seen as the subgroup is: perturbations are learned on them
 
 [pool]
 quota = 100                      # queries each member can pay
-# per_second = 5                 # and at most so many in any second (or per_minute, per_day)
-# cap = 2000                     # and all together
+# per_second = 5                 # and at most so many in any second,
+# per_minute = 100               # minute
+# per_day = 1000                 # or day
+# cap = 2000                     # and all members together
 concurrency = 64                 # queries in flight at once
-batch = 16                       # images of one request
-# ledger = "postgresql://host/name"   # a ledger that several actions share, instead of a file; password in PGPASSWORD
-# overrule = true                # these quotas and this cap replace others that stand in a shared ledger
+batch = 16                       # images per request
+# ledger = "postgresql://host/name"   # a ledger that several actions share; the password goes in PGPASSWORD
+# overrule = true                # these quotas and this cap replace others in a shared ledger
 
 # [pool.quotas]                  # members who can pay more or less
 # ada = 250
 
-# [hub]                          # where members on machines of their own lease queries: ttca hub serve
-# lease_seconds = 120            # then a query that did not come back is given to somebody else
+# [hub]                          # where members on machines of their own take queries: ttca hub serve
+# lease_seconds = 120.0          # after that, a query that did not come back goes to somebody else
 # order = "random"               # or "stratified": an equal share for every class and group
-# first_leases = 20              # audits of a new member, of first_size queries each; then audit_share of the queries
-# first_size = 2
-# audit_share = 0.05
+# first_leases = 20              # a new member starts with so many cross-checks,
+# first_size = 2                 # of so many queries each;
+# audit_share = 0.05             # later, this share of the queries is cross-checked
 """
 
 CONTRIBUTION_TEMPLATE = """\
@@ -342,6 +361,7 @@ class ActionFile:
             batch=self.pool.batch,
             ledger=self.pool.ledger,
             overrule=self.pool.overrule,
+            may_be_shown=table.agreed(),
             reporter=reporter,
         )
 

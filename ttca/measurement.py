@@ -12,6 +12,7 @@ from ttca.answers import Answers
 from ttca.certificates import clopper_pearson_interval, mcnemar_exact
 from ttca.errors import ActionError
 from ttca.fairness import OneVsRestReport
+from ttca.gap import gap_interval
 from ttca.images import Images
 from ttca.lossy import jpeg, shrink_and_enlarge
 from ttca.people import People
@@ -82,11 +83,23 @@ class Measurement:
         """Share of all queries of this measurement that were resolved."""
         return float(np.concatenate(list(self.resolved.values())).mean())
 
+    def gap_interval(self) -> tuple[float, float]:
+        """Return the two-sided 95 % interval of the gap, reference minus subgroup (:func:`ttca.gap.gap_interval`)."""
+        counts = [
+            (int(self.correct[name][self.resolved[name]].sum()), int(self.resolved[name].sum()))
+            for name in ("reference_before", "subgroup_before")
+        ]
+        return gap_interval(counts[0], counts[1])
+
     @property
     def gap_closed(self) -> float:
-        """(S − subgroup) / (reference − subgroup), NaN where there is no gap; may exceed 1."""
+        """(S − subgroup) / (reference − subgroup), which may exceed 1.
+
+        NaN where no gap was shown: where its interval holds 0, or the subgroup is ahead.
+        """
         gap = self.rate("reference_before") - self.rate("subgroup_before")
-        return (self.rate("subgroup_after") - self.rate("subgroup_before")) / gap if gap > 0 else float("nan")
+        shown = self.gap_interval()[0] > 0
+        return (self.rate("subgroup_after") - self.rate("subgroup_before")) / gap if shown else float("nan")
 
 
 def measure(

@@ -16,7 +16,13 @@ __all__ = ["apply_to_file"]
 
 
 def apply_to_file(
-    perturbations: Path, image: Path, *, true_class: str, out: Path, epsilon: int | None = None
+    perturbations: Path,
+    image: Path,
+    *,
+    true_class: str,
+    out: Path,
+    epsilon: int | None = None,
+    anyway: bool = False,
 ) -> dict[str, Any]:
     """Write clip(x + δ_c) as a lossless PNG and return what was done.
 
@@ -32,14 +38,18 @@ def apply_to_file(
         A ``.png`` file; JPEG would destroy the perturbation.
     epsilon : int, optional
         Refuse a set of another ε.
+    anyway : bool
+        Apply a set that is not certified, or has expired.
 
     Raises
     ------
     PerturbationError, ImageError
-        If the set, the class or the image do not fit. Nothing is written then.
+        If the set is not certified or has expired, or set, class or image do not fit. Nothing is written then.
     """
     chosen = PerturbationSet.load(perturbations)
-    chosen.check_fits(epsilon=epsilon)
+    chosen.check_fits(epsilon=epsilon, expired=anyway)
+    if not anyway:
+        chosen.check_certified()
     number = chosen.class_index(true_class)
     if out.resolve() == image.resolve():
         raise ImageError(
@@ -63,6 +73,7 @@ def apply_to_file(
         raise ImageError(f"Expected to write {out}, got: {error}. Choose another place.") from None
     return {
         "out": str(out),
+        "about": chosen.about(),
         "class": true_class,
         "epsilon": chosen.epsilon,
         "values": int(after.size),

@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
-from ttca.errors import PerturbationError
+from ttca.certificates import Certificate
+from ttca.errors import ActionError, PerturbationError
 from ttca.images import Images, ImageShape, check_images
 
 __all__ = ["PerturbationSet", "Way"]
@@ -45,6 +46,8 @@ class PerturbationSet:
         Whom it was made for.
     fingerprint : str
         The platform it was made against.
+    service : str
+        The same platform by a name for people; empty in files of older versions.
     created : str
         ISO 8601, UTC.
     expires : str or None
@@ -66,6 +69,7 @@ class PerturbationSet:
     classes: tuple[str, ...]
     subgroup: str
     fingerprint: str
+    service: str = ""
     created: str = field(default_factory=lambda: datetime.now(UTC).isoformat(timespec="seconds"))
     expires: str | None = None
     evidence: dict[str, Any] = field(default_factory=dict)
@@ -100,6 +104,65 @@ class PerturbationSet:
         """(H, W, 3) of the images it fits."""
         h, w, c = self.delta.shape[1:]
         return (h, w, c)
+
+    @property
+    def certificate(self) -> Certificate | None:
+        """What was proved about it on the platform, None where nobody verified it.
+
+        Raises
+        ------
+        PerturbationError
+            If the file's certificate cannot be read or contradicts itself.
+        """
+        found = self.evidence.get("certificate")
+        if found is None:
+            return None
+        try:
+            return Certificate.from_dict(found)
+        except ActionError as error:
+            raise PerturbationError(
+                f"Expected a certificate that can be read in the perturbation file, got: {error} "
+                "Ask the collective for a new file."
+            ) from None
+
+    def check_certified(self) -> None:
+        """Raise PerturbationError if no certificate shows that this ε reached its goal."""
+        found = self.certificate
+        if found is None:
+            raise PerturbationError(
+                "Expected a perturbation set that was certified on the platform, got one without a certificate: "
+                "nobody has shown that it helps, and it may turn right answers into wrong ones. Ask the collective "
+                "for perturbations.safetensors, the file it hands out once the certificate passes."
+            )
+        if found.epsilon is None:
+            raise PerturbationError(
+                "Expected a perturbation set that was certified on the platform, got one whose certificate failed. "
+                f"{found.summary()} It may turn right answers into wrong ones. Ask the collective for a set that "
+                "passed."
+            )
+        if not found.passed_at(self.epsilon):
+            raise PerturbationError(
+                f"Expected a perturbation set that was certified at its own ε = {self.epsilon}, got a certificate for "
+                f"ε = {found.epsilon}. Ask the collective for the file that fits."
+            )
+
+    def about(self) -> str:
+        """Return one sentence for people: for whom it is, for which service, what was certified and until when."""
+        service = self.service or f"a service that the file does not name (fingerprint {self.fingerprint[:12]}…)"
+        found = self.certificate
+        proved = "not certified: nobody has shown that it helps"
+        if found is not None and found.passed_at(self.epsilon):
+            test = next(t for t in found.tests if t.epsilon == self.epsilon)
+            goal = found.goal if isinstance(found.goal, str) else f"a success rate of {found.goal:g}"
+            day = str(self.evidence.get("verified", ""))[:10]
+            proved = (
+                f"certified {goal} at ε = {self.epsilon}{f' on {day}' if day else ''} "
+                f"({test.right} of {test.m} right, {test.needed} needed)"
+            )
+        elif found is not None:
+            proved = f"not certified at ε = {self.epsilon}: its certificate failed"
+        until = "with no expiry date" if self.expires is None else f"valid until {self.expires[:10]}"
+        return f"Made for {self.subgroup}, on {service}: {proved}; {until}."
 
     def class_index(self, name: str) -> int:
         """Return the number of a class by its name."""
@@ -139,8 +202,11 @@ class PerturbationSet:
             submitted[rows] = np.clip(checked[rows].astype(np.int16) + delta[chosen[rows]], 0, 255)
         return submitted
 
-    def check_fits(self, *, epsilon: int | None = None, fingerprint: str | None = None) -> None:
-        """Raise PerturbationError if the set is of another ε or platform than the one expected, or has expired."""
+    def check_fits(self, *, epsilon: int | None = None, fingerprint: str | None = None, expired: bool = False) -> None:
+        """Raise PerturbationError if the set is of another ε or platform than expected, or has expired.
+
+        ``expired`` lets a set pass whose time is over.
+        """
         if epsilon is not None and epsilon != self.epsilon:
             raise PerturbationError(
                 f"Expected a perturbation set with ε = {epsilon}, got one with ε = {self.epsilon}. "
@@ -151,7 +217,7 @@ class PerturbationSet:
                 f"Expected a perturbation set for the platform {fingerprint[:12]}…, got one for "
                 f"{self.fingerprint[:12]}…. A δ learned against one platform proves nothing about another."
             )
-        if self.expires is not None and datetime.now(UTC) > _moment(self.expires):
+        if not expired and self.expires is not None and datetime.now(UTC) > _moment(self.expires):
             raise PerturbationError(
                 f"Expected a perturbation set that is still valid, got one that expired on {self.expires}. "
                 "Ask the collective for a new one: the platform may have changed."
@@ -225,6 +291,7 @@ class PerturbationSet:
             classes=self.classes,
             subgroup=" and ".join(dict.fromkeys(part["subgroup"] for part in parts)),
             fingerprint=self.fingerprint,
+            service=self.service if self.service == other.service else "",
             expires=min(dates, key=_moment, default=None),
             evidence={"combined": how, "parts": parts},
         )
@@ -244,6 +311,7 @@ class PerturbationSet:
             "subgroup": self.subgroup,
             "image_shape": list(self.image_shape),
             "fingerprint": self.fingerprint,
+            "service": self.service,
             "created": self.created,
             "expires": self.expires,
             "evidence": self.evidence,
@@ -292,6 +360,8 @@ class PerturbationSet:
                 classes=tuple(facts["classes"]),
                 subgroup=str(facts["subgroup"]),
                 fingerprint=str(facts["fingerprint"]),
+                # Not in files of older versions.
+                service=str(facts.get("service", "")),
                 created=str(facts["created"]),
                 expires=facts["expires"],
                 evidence=dict(facts["evidence"]),

@@ -19,6 +19,8 @@ ARCHITECTURES = (
 TRANSFORMS = ("resize", "blur", "jpeg")
 #: What every generator of random numbers takes, with room for an ensemble's further seeds.
 _LARGEST_SEED = 2**32 - 1
+#: Ten years.
+_MOST_DAYS = 3650
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,6 +80,9 @@ class Settings:
         Error of the certificate.
     goal : "parity", "improvement" or float
         What the certificate must show (:func:`ttca.certificates.certify`).
+    valid_days : int
+        How long members may rely on the certificate, in days from verification: a platform changes, and the
+        certificate speaks of the one that was asked.
     controls : bool
         Whether ``run`` pays for the controls of the honest row on verification people.
     """
@@ -106,6 +111,7 @@ class Settings:
     steps: int = 100
     alpha: float = 0.05
     goal: Literal["parity", "improvement"] | float = "parity"
+    valid_days: int = 90
     controls: bool = True
 
     def __post_init__(self) -> None:
@@ -124,10 +130,16 @@ class Settings:
             "processes": 1,
             "public_epochs": 1,
             "rounds": 0,
+            "valid_days": 1,
         }.items():
             number = getattr(self, name)
             if isinstance(number, bool) or not isinstance(number, int) or number < least:
                 raise ConfigError(f"Expected {name} as a whole number of at least {least}, got {number!r}.")
+        if self.valid_days > _MOST_DAYS:
+            raise ConfigError(
+                f"Expected valid_days of at most {_MOST_DAYS}, got {self.valid_days}. Platforms change within months; "
+                "the default is 90."
+            )
         if self.seed > _LARGEST_SEED:
             raise ConfigError(f"Expected a seed of at most {_LARGEST_SEED}, got {self.seed}. Choose a smaller one.")
         if not 0 <= self.mixup < math.inf:

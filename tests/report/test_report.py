@@ -15,6 +15,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from PIL import Image
 
 from ttca.action import Fidelity
@@ -29,6 +31,7 @@ from ttca.pooling.ledger import Balance
 from ttca.report import write_report
 from ttca.report.explanations import explained
 from ttca.report.formatting import NOT_DEFINED, fixed, p_value, percent, plain, points
+from ttca.report.html import _shown, _uri
 from ttca.report.pictures import LAYOUTS, THEMES, Share, ShareGroup, draw_shares, enlarged, magnified
 from ttca.row import Row
 
@@ -81,6 +84,7 @@ class Run:
             "measured_on": "test people",
             "story": f"A story of {HOSTILE} & others.",
             "seed": 3,
+            "pictures_of": self.people.persons.tolist(),
             **changes,
         }
         return write_report(path, **given).read_text(encoding="utf-8")
@@ -339,13 +343,38 @@ def test_hostile_names_stay_text(page: str) -> None:
         assert where + HOSTILE in text
 
 
-def test_pictures_of_people_are_left_out_on_request(run: Run, page: str, tmp_path: Path) -> None:
-    """With pictures the page warns of them; without, no input of anybody is in it and the counts stay."""
-    without = run.write(tmp_path / "report.html", pictures_of_people=False)
+def test_a_report_for_publication_holds_no_picture_and_no_name(run: Run, page: str, tmp_path: Path) -> None:
+    """With pictures and names the page warns of them; for publication nobody's are in it and the counts stay."""
+    without = run.write(tmp_path / "report.html", pictures_of=(), names=False)
     assert "Before you publish this report" in page
     assert "Before you publish this report" not in without
     assert len(list(_Elements(without).pictures())) == 4 + len(CLASSES)
     assert "wrong before" in without
+    assert _Elements(page).text.count("member " + HOSTILE) == 1
+    assert "member " + HOSTILE not in _Elements(without).text
+    assert "Total 2,010 1,355" in _Elements(without).text
+
+
+@given(st.sets(st.integers(0, 59), max_size=12))
+@settings(max_examples=12)
+def test_nobody_is_pictured_who_did_not_agree(agreed: set[int]) -> None:
+    """Of the inputs shown as pictures, each is an input of somebody who agreed, and is there unless ten are."""
+    run = _run()
+    sub = run.people[run.people.subgroup]
+    names = [str(sub.persons[i]) for i in sorted(agreed)]
+    shown = _shown(run.measurement, run.perturbations, run.people, 3, frozenset(names))
+    allowed = {_uri(enlarged(sub.images[i])) for i in agreed}
+    assert len(shown) == min(len(agreed), 10)
+    assert {person.before for person in shown} <= allowed
+
+
+def test_without_a_gap_the_report_claims_none_closed(tmp_path: Path) -> None:
+    """Where the gap's interval holds 0 the page says that no gap was shown, and prints no share of it as closed."""
+    run = _run(n=6)
+    assert run.row.to_dict()["gap_closed"] is None
+    text = _Elements(run.write(tmp_path / "report.html")).text
+    assert "no gap was shown" in text
+    assert "of the gap" not in text.split("The gap, before and after")[0]
 
 
 def test_people_shown_are_spread_over_the_classes(page: str) -> None:

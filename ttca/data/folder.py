@@ -50,6 +50,13 @@ class PeopleTable:
     def __len__(self) -> int:
         return len(self.people)
 
+    def agreed(self) -> frozenset[str]:
+        """Return the persons who said yes in the column ``shareable`` for every image of theirs."""
+        if self.shareable is None:
+            return frozenset()
+        persons = self.people.persons
+        return frozenset(persons[self.shareable].tolist()) - frozenset(persons[~self.shareable].tolist())
+
 
 @dataclass(frozen=True)
 class _Row:

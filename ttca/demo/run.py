@@ -13,6 +13,7 @@ from ttca.data.folder import write_people
 from ttca.demo.platform import running_platform
 from ttca.demo.world import DIGITS, STORY, DigitsWorld, digits_world
 from ttca.errors import ActionError
+from ttca.gap import served_sentence
 from ttca.measurement import Measurement
 from ttca.people import People
 from ttca.pooling.ledger import Ledger
@@ -30,7 +31,7 @@ EPSILONS = (8, 12, 16)
 def run_demo(
     folder: Path | str = "runs/demo", *, seed: int = 0, fresh: bool = False, reporter: Reporter = silent
 ) -> tuple[Row, Certificate, Measurement]:
-    """Run the whole action against the demo's own platform; killed at any moment, it goes on where it was.
+    """Run the whole action against the demo's own platform; safe to interrupt: run it again to resume.
 
     Parameters
     ----------
@@ -69,7 +70,7 @@ def _act(
     action: CollectiveAction, ledger: Ledger, test: People, reporter: Reporter
 ) -> tuple[Row, Certificate, Measurement]:
     """Do what any collective does; only the last measurement needs people whom no collective has."""
-    action.pool()
+    reporter.say(served_sentence(action.pool().served()))
     _, fidelity = action.distil()
     sets = action.learn()
     certificate = action.verify()
@@ -82,13 +83,15 @@ def _act(
         row=row,
         measurement=measurement,
         certificate=certificate,
-        perturbations=sets[row.epsilon],
+        perturbations=action.handed_out() or sets[row.epsilon],
         people=test,
         fidelity=fidelity,
         balances=action.queries.status(),
         measured_on="test people",
         story=STORY,
         seed=row.seed,
+        # scikit-learn's digits, which their writers gave to everybody.
+        pictures_of=test.persons.tolist(),
     )
     return row, certificate, measurement
 

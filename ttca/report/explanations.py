@@ -133,7 +133,7 @@ _GROUPS: tuple[tuple[str, str, tuple[tuple[str, Write, str, str], ...]], ...] = 
                 _SHARE,
                 "Gap closed",
                 "How much of the gap is gone: all of it at 100 %, more than all of it above. "
-                "Not defined where there was no gap.",
+                "Not defined where no gap was shown: where the interval of the gap holds 0.",
             ),
         ),
     ),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
@@ -92,7 +92,8 @@ def write_report(
     measured_on: Literal["test people", "verification people"],
     story: str,
     seed: int,
-    pictures_of_people: bool = True,
+    pictures_of: Collection[str] = (),
+    names: bool = True,
 ) -> Path:
     """Write one HTML file that holds everything: no other file, no network, no script.
 
@@ -112,16 +113,17 @@ def write_report(
     fidelity : Fidelity
         Of the proxy, on selection people.
     balances : sequence of Balance
-        Who paid. Members' names appear in the report.
+        Who paid.
     measured_on : {"test people", "verification people"}
         The role of ``people``.
     story : str
         Who is under-served by what, in a few plain sentences.
     seed : int
         Draws whose pictures are shown.
-    pictures_of_people : bool
-        Whether inputs of subgroup people appear. Leave them out of a report that is published while the inputs
-        are private.
+    pictures_of : collection of str
+        Persons who agreed that their pictures are shown; nobody else's are.
+    names : bool
+        Whether members are named. Leave them out of a report that is published.
 
     Returns
     -------
@@ -156,14 +158,16 @@ def write_report(
         "measured_on": measured_on,
         "story": story,
         "seed": seed,
-        "pictures_of_people": pictures_of_people,
+        "with_names": names,
+        "no_gap": math.isnan(row.gap_closed),
+        "gap_interval": measurement.gap_interval(),
         "crowd": _crowd(people),
         "chart": _chart(groups, measurement.rate("reference_before")),
         "groups": groups,
         "tallies": {name: _tally(measurement, name) for group in _CONDITIONS for name, _, _ in group[1]},
         "names": {label: name for group in _CONDITIONS for name, _, label in group[1]},
         "moved": _Moved.count(measurement),
-        "shown": _shown(measurement, perturbations, people, seed) if pictures_of_people else (),
+        "shown": _shown(measurement, perturbations, people, seed, frozenset(pictures_of)),
         "magnification": 127.5 / perturbations.epsilon,
         "deltas": _deltas(perturbations),
         "explained": explained(row),
@@ -305,11 +309,16 @@ class _Shown:
     said_after: str
 
 
-def _shown(measurement: Measurement, perturbations: PerturbationSet, people: People, seed: int) -> tuple[_Shown, ...]:
+def _shown(
+    measurement: Measurement, perturbations: PerturbationSet, people: People, seed: int, agreed: frozenset[str]
+) -> tuple[_Shown, ...]:
     members = people[people.subgroup]
-    rows = _chosen(
-        members.classes, ~measurement.correct["subgroup_before"] & measurement.correct["subgroup_after"], seed
-    )
+    # Only those who said yes; a person with several pictures agreed to all of them or to none.
+    may = np.flatnonzero(np.isin(members.persons, sorted(agreed)))
+    if not len(may):
+        return ()
+    helped = ~measurement.correct["subgroup_before"] & measurement.correct["subgroup_after"]
+    rows = may[_chosen(members.classes[may], helped[may], seed)]
     after = perturbations.apply(members.images[rows], members.classes[rows])
 
     def said(condition: str, position: int) -> str:

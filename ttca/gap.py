@@ -1,0 +1,142 @@
+"""The gap: how well each group is served as it is, and how much of the difference could be chance."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ttca.certificates import clopper_pearson_interval
+from ttca.errors import MissingExtraError
+
+__all__ = ["NO_GAP", "Served", "gap_interval", "served", "served_sentence"]
+
+#: What stands wherever a gap closed would, when the data cannot tell the gap from none.
+NO_GAP = "no gap was shown"
+
+
+@dataclass(frozen=True)
+class Served:
+    """How one group is served: of ``asked`` images that the platform answered or refused, ``right`` were right.
+
+    ``persons`` is how many people's they are. ``unanswered`` images brought no answer and are in neither number.
+    """
+
+    right: int
+    asked: int
+    persons: int
+    unanswered: int
+
+    @property
+    def rate(self) -> float:
+        """Share of right answers; NaN where nothing was answered."""
+        return self.right / self.asked if self.asked else math.nan
+
+    def interval(self) -> tuple[float, float]:
+        """Return the two-sided 95 % Clopper-Pearson interval of the rate, over images.
+
+        Raises
+        ------
+        MissingExtraError
+            If scipy is not installed.
+        """
+        return clopper_pearson_interval(self.right, self.asked)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain JSON values; the interval is None without scipy."""
+        try:
+            interval = list(self.interval())
+        except MissingExtraError:
+            interval = None
+        return {**asdict(self), "rate": self.rate if self.asked else None, "interval": interval}
+
+
+def served(
+    labels: NDArray[np.int64], classes: NDArray[np.int64], resolved: NDArray[np.bool_], persons: NDArray[np.str_]
+) -> Served:
+    """Count right answers; a refusal is a wrong answer, a failure on the way is none.
+
+    Parameters
+    ----------
+    labels, classes : int64 arrays, shape (N,)
+        What the platform said (-1: no class), and what is true.
+    resolved : bool array, shape (N,)
+        Whether the platform answered or refused.
+    persons : str array, shape (N,)
+    """
+    right = int((resolved & (labels == classes)).sum())
+    return Served(right, int(resolved.sum()), len(np.unique(persons[resolved])), int((~resolved).sum()))
+
+
+def gap_interval(
+    reference: tuple[int, int], subgroup: tuple[int, int], *, confidence: float = 0.95
+) -> tuple[float, float]:
+    """Return a two-sided interval for the difference of two rates, reference minus subgroup.
+
+    Parameters
+    ----------
+    reference, subgroup : (right, asked)
+        Of different people. Where the same people stand in both groups, the interval is wider than need be as long
+        as their answers go together.
+    confidence : float
+
+    Notes
+    -----
+    *Published*: the square-and-add combination of two single intervals (Newcombe 1998, Statistics in Medicine 17,
+    method 10; Zou and Donner 2008, 27). Here with exact (Clopper-Pearson) limits instead of Wilson's: *ours*, and
+    a little wider.
+    """
+    (k0, m0), (k1, m1) = reference, subgroup
+    if not m0 or not m1:
+        return -1.0, 1.0
+    (low0, high0), (low1, high1) = (clopper_pearson_interval(k, m, confidence) for k, m in (reference, subgroup))
+    rate0, rate1 = k0 / m0, k1 / m1
+    difference = rate0 - rate1
+    low = difference - math.hypot(rate0 - low0, high1 - rate1)
+    high = difference + math.hypot(high0 - rate0, rate1 - low1)
+    return max(-1.0, low), min(1.0, high)
+
+
+def served_sentence(groups: dict[str, Served]) -> str:
+    """Return, for people, how each group is served as it is, and whether that shows a gap.
+
+    Parameters
+    ----------
+    groups : dict
+        ``subgroup`` and ``reference``; a group nobody was asked of may be missing.
+    """
+    told = [f"{name}: {_told(group)}" for name, group in groups.items() if group.asked]
+    if not told:
+        return "No image as it is was answered, so nothing can be said about a gap yet."
+    sentence = "Answered correctly, without any change. " + "; ".join(told) + "."
+    reference, subgroup = groups.get("reference"), groups.get("subgroup")
+    if reference is None or subgroup is None or not reference.asked or not subgroup.asked:
+        return f"{sentence} Only one group was asked, so there is nothing to compare it with."
+    try:
+        low, high = gap_interval((reference.right, reference.asked), (subgroup.right, subgroup.asked))
+    except MissingExtraError:
+        return sentence
+    span = f"95 %: {_points(low)} to {_points(high)} points"
+    if low <= 0 <= high:
+        return (
+            f"{sentence} On these people {NO_GAP}: the reference is ahead by {_points(low)} to {_points(high)} points."
+        )
+    ahead = "behind" if low > 0 else "ahead"
+    return f"{sentence} The subgroup is {ahead} by {_points(abs(reference.rate - subgroup.rate))} points ({span})."
+
+
+def _points(share: float) -> str:
+    return f"{100 * share:.1f}".replace("-", "\N{MINUS SIGN}")
+
+
+def _told(group: Served) -> str:
+    try:
+        low, high = group.interval()
+        span = f"; 95 %: {100 * low:.1f} to {100 * high:.1f}"
+    except MissingExtraError:
+        span = "; install 'ttca[learn]' for intervals"
+    people = f", {group.persons:,} people" if group.persons != group.asked else ""
+    return f"{group.right:,} of {group.asked:,} ({100 * group.rate:.1f} %{span}{people})"
