@@ -39,6 +39,53 @@ class Drawing:
     draw: Callable[[Mapping[str, Any]], Figure]
 
 
+def way(records: Mapping[str, Any]) -> Figure:
+    """Draw the way of a collective action in five boxes, and beside it what the demo's came to, with its controls."""
+    from matplotlib.figure import Figure
+    from matplotlib.patches import FancyBboxPatch
+
+    (record,) = records.values()
+    figure = Figure(figsize=(10.4, 3.4), layout="constrained")
+    boxes, bars = figure.subplots(1, 2, width_ratios=(1.35, 1.0))
+    boxes.set_axis_off()
+    boxes.set_xlim(0, 1)
+    boxes.set_ylim(0, 1)
+    steps = (
+        ("1  Pool", "Members share their queries to the platform.", "#f2f2f2"),
+        ("2  Distill", "A small proxy learns from the answers.", "#f2f2f2"),
+        ("3  Learn", "One faint change per class, δ, is learned on it.", "#f2f2f2"),
+        ("4  Verify", "Other people test δ on the platform itself.", "#d9ebf7"),
+        ("5  Apply", "Members add δ to their own pictures, at home.", "#d9ebf7"),
+    )
+    for place, (name, what, colour) in enumerate(steps):
+        top = 0.98 - 0.2 * place
+        style = {"boxstyle": "round,pad=0.012", "facecolor": colour, "edgecolor": _QUIET, "linewidth": 0.8}
+        boxes.text(0.03, top - 0.04, name, va="top", fontsize=9.5, fontweight="bold")
+        boxes.text(0.25, top - 0.045, what, va="top", fontsize=8.5)
+        boxes.add_patch(FancyBboxPatch((0.015, top - 0.125), 0.97, 0.115, zorder=0, **style))
+        if place:
+            boxes.annotate("", (0.1, top - 0.005), (0.1, top + 0.07), arrowprops={"arrowstyle": "->", "color": _QUIET})
+    shown = (
+        ("reference_before", "everybody else", "#aaaaaa"),
+        ("subgroup_before", "the group, as it is", "#555555"),
+        ("subgroup_after", "the group, with δ", _COLOURS[0]),
+        ("zero_query_control", "with δ that asked nothing", _COLOURS[1]),
+        ("noise_control", "with random noise", _COLOURS[4]),
+        ("abuse_rate", "abuse: a wrong class obtained", _COLOURS[5]),
+    )
+    for place, (key, what, colour) in enumerate(shown):
+        values = [row[key] for row in record["rows"]]
+        bars.barh(-place, np.mean(values), color=colour, alpha=0.85, height=0.62)
+        bars.plot(values, [-place] * len(values), "|", color="black", markersize=7, alpha=0.6)
+        bars.text(1.03, -place, f"{np.mean(values):.3f}", va="center", fontsize=9)
+    bars.set_yticks([-place for place in range(len(shown))], [what for _, what, _ in shown], fontsize=9)
+    bars.set_xlim(0, 1.2)
+    bars.set_xticks([0, 0.5, 1])
+    bars.spines[["top", "right"]].set_visible(False)
+    bars.set_title(f"right answers in the demo, {len(record['rows'])} seeds; last bar: lies that work", fontsize=9, loc="left")
+    return figure
+
+
 def gap_closed(records: Mapping[str, Any]) -> Figure:
     """Draw the gap closed against the queries of the pool, one line per ε, dotted for the zero-query control.
 
@@ -182,6 +229,7 @@ def _by(benchmark: str) -> Callable[[Mapping[str, Any]], Figure]:
 _TRANSFER = tuple(f"transfer-quick-{track}" for track in _TRACKS)
 #: Every figure of the documents by its name.
 FIGURES: dict[str, Drawing] = {
+    "way": Drawing(("demo",), way),
     "gap-closed": Drawing(_TRANSFER, gap_closed),
     "groups": Drawing(_TRANSFER, groups),
     "matrix": Drawing(("matrix-q1000-e8",), matrix),

@@ -38,7 +38,7 @@ def result(*afters: float) -> dict[str, Any]:
 
 @pytest.mark.parametrize("name", DOCUMENTS)
 def test_the_documents_tables_are_those_of_the_result_files(name: str) -> None:
-    """No number in a table of the README, of docs/effect.md or of docs/RESULTS.md is hand-written or out of date."""
+    """No number in a table of these documents is hand-written or out of date."""
     document = (_ROOT / name).read_text(encoding="utf-8")
     assert rewritten(name, document) == document
 
@@ -251,14 +251,21 @@ def test_larger_platforms_and_break_evens_are_judged_by_their_files(tmp_path: Pa
 
 
 def test_only_final_people_stand_in_the_results(tmp_path: Path) -> None:
-    """The README and docs/RESULTS.md show one line per budget and ε, of final people, beside every control."""
+    """The README's short table and the long one of docs/RESULTS.md show final people alone, and how S compares."""
     (tmp_path / "transfer-quick-a.json").write_text(json.dumps(grid()))
     for table in (results_table(tmp_path), rows_table(tmp_path)):
         head, _, line, *_ = table.splitlines()
         assert "0.890 ± 0.010" in line
-        assert "500 + 40 + 30" in line
         assert "0.111" not in table
         assert line.count("|") == head.count("|")
+    assert "500 + 40 + 30" in rows_table(tmp_path)
+
+
+def test_the_readme_takes_three_minutes() -> None:
+    """The README has at most 900 words, and no table in it more than seven columns."""
+    text = (_ROOT / "README.md").read_text(encoding="utf-8")
+    assert len(text.split()) <= 900
+    assert max(line.count("|") - 1 for line in text.splitlines() if line.startswith("|")) <= 7
 
 
 def rows(value: Any) -> Iterator[dict[str, Any]]:
