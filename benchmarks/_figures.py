@@ -59,10 +59,12 @@ def way(records: Mapping[str, Any]) -> Figure:
     )
     for place, (name, what, colour) in enumerate(steps):
         top = 0.98 - 0.2 * place
-        style = {"boxstyle": "round,pad=0.012", "facecolor": colour, "edgecolor": _QUIET, "linewidth": 0.8}
         boxes.text(0.03, top - 0.04, name, va="top", fontsize=9.5, fontweight="bold")
         boxes.text(0.25, top - 0.045, what, va="top", fontsize=8.5)
-        boxes.add_patch(FancyBboxPatch((0.015, top - 0.125), 0.97, 0.115, zorder=0, **style))
+        box = FancyBboxPatch(
+            (0.015, top - 0.125), 0.97, 0.115, boxstyle="round,pad=0.012", fc=colour, ec=_QUIET, lw=0.8
+        )
+        boxes.add_patch(box).set_zorder(0)
         if place:
             boxes.annotate("", (0.1, top - 0.005), (0.1, top + 0.07), arrowprops={"arrowstyle": "->", "color": _QUIET})
     shown = (
@@ -73,7 +75,7 @@ def way(records: Mapping[str, Any]) -> Figure:
         ("noise_control", "with random noise", _COLOURS[4]),
         ("abuse_rate", "abuse: a wrong class obtained", _COLOURS[5]),
     )
-    for place, (key, what, colour) in enumerate(shown):
+    for place, (key, _, colour) in enumerate(shown):
         values = [row[key] for row in record["rows"]]
         bars.barh(-place, np.mean(values), color=colour, alpha=0.85, height=0.62)
         bars.plot(values, [-place] * len(values), "|", color="black", markersize=7, alpha=0.6)
@@ -82,7 +84,8 @@ def way(records: Mapping[str, Any]) -> Figure:
     bars.set_xlim(0, 1.2)
     bars.set_xticks([0, 0.5, 1])
     bars.spines[["top", "right"]].set_visible(False)
-    bars.set_title(f"right answers in the demo, {len(record['rows'])} seeds; last bar: lies that work", fontsize=9, loc="left")
+    title = f"right answers in the demo, {len(record['rows'])} seeds"
+    bars.set_title(title, fontsize=9, loc="left")
     return figure
 
 
