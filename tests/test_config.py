@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from tests import worlds
 from ttca.config import (
+    CONTRIBUTION_TEMPLATE,
     TEMPLATE,
     ActionFile,
     HubSection,
@@ -23,6 +24,7 @@ from ttca.config import (
     PlatformSection,
     PoolSection,
     read_action,
+    read_contribution,
 )
 from ttca.data.folder import write_people
 from ttca.errors import ActionError, ConfigError, DataError, TTCAError
@@ -42,6 +44,37 @@ def read(folder: Path, text: str) -> ActionFile:
 def uncommented() -> str:
     """Return the template with its optional keys switched on."""
     return re.sub(r"(?m)^# (?=\w+ +=|\[)", "", TEMPLATE.format(file="action.toml"))
+
+
+def test_names_are_read_in_one_spelling(tmp_path: Path) -> None:
+    """Composed or decomposed, with spaces or not: the quotas' and classes' names are those of the people's table."""
+    text = worlds.action_file("http://127.0.0.1:1", classes=["Zoe\u0308 ", "dog"], pool='[pool.quotas]\n"ada " = 7\n')
+    found = read(tmp_path, text)
+    assert found.platform.classes == ("Zo\u00eb", "dog")
+    assert found.pool.quotas == {"ada": 7}
+    people = People.build(np.zeros((2, 2, 2, 3), np.uint8), [0, 1], members=["ada", "ada\u00a0"])
+    assert [(m.name, m.quota) for m in found.members(people)] == [("ada", 7)]
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"pool": '[pool.quotas]\nada = 7\n"ada " = 8\n'}, r"\[pool.quotas\], got 'ada' twice"),
+        ({"pool": '[pool.quotas]\n"Zo\u00eb" = 7\n"Zoe\u0308" = 7\n'}, r"\[pool.quotas\]"),
+        ({"classes": ["cat", "cat "]}, "every class once"),
+    ],
+)
+def test_two_keys_of_one_name_are_refused(changes: dict[str, Any], said: str, tmp_path: Path) -> None:
+    """Which of two quotas holds nobody can know."""
+    with pytest.raises(ConfigError, match=said):
+        read(tmp_path, worlds.action_file("http://127.0.0.1:1", **changes))
+
+
+def test_a_byte_order_mark_is_no_part_of_a_file(tmp_path: Path) -> None:
+    """Some editors put one in front of everything they save."""
+    assert read(tmp_path, "\ufeff" + PLAIN).platform.model == "tiny"
+    (tmp_path / "mine.toml").write_text("\ufeff" + CONTRIBUTION_TEMPLATE.format(file="mine.toml"), encoding="utf-8")
+    assert read_contribution(tmp_path / "mine.toml").contribute.size == 16
 
 
 def test_the_template_is_read_as_it_is_written(tmp_path: Path) -> None:

@@ -92,6 +92,33 @@ def test_the_file_is_the_clipped_sum(home: Path, image: Images, name: str) -> No
     assert json.loads(json.dumps(facts)) == facts
 
 
+def test_the_class_may_be_spelled_in_two_ways(home: Path) -> None:
+    """A class name composed or decomposed, with a space behind it or not, is the same class; others are refused."""
+    chosen(classes=("dog", "Zo\u00eb")).save(home / "delta.safetensors")
+    images = []
+    for spelling in ("Zo\u00eb", "Zoe\u0308", " Zo\u00eb "):
+        apply(home, true_class=spelling)
+        images.append((home / "out.png").read_bytes())
+    assert images[0] == images[1] == images[2]
+    with pytest.raises(PerturbationError, match="Zoe'"):
+        apply(home, true_class="Zoe")
+    chosen(classes=("Zoe\u0308", "Zo\u00eb")).save(home / "delta.safetensors")
+    assert apply(home, true_class="Zo\u00eb")["class"] == "Zo\u00eb"
+    with pytest.raises(PerturbationError, match="a class among"):
+        apply(home, true_class="Zo\u00eb ")
+
+
+def test_a_phone_s_picture_is_applied(home: Path) -> None:
+    """A JPEG with a preview behind it is the photograph that every viewer shows."""
+    shown = Image.fromarray(picture())
+    shown.save(home / "me.jpg", "MPO", save_all=True, append_images=[shown.resize((2, 2))])
+    with Image.open(home / "me.jpg") as photograph:
+        assert photograph.format == "MPO"
+        before = np.asarray(photograph).astype(int)
+    apply(home, image=home / "me.jpg")
+    assert np.array_equal(np.asarray(Image.open(home / "out.png")), np.clip(before + DELTA[1], 0, 255))
+
+
 def test_a_grey_image_is_applied_in_colour(home: Path) -> None:
     """A grey image becomes RGB of the same levels before δ is added."""
     Image.fromarray(picture()[..., 0]).save(home / "me.png")
@@ -159,7 +186,7 @@ def spoil(home: Path, how: str) -> dict[str, Any]:
     elif how == "wrong size":
         Image.fromarray(picture(4, 5)).save(image)
     elif how == "transparent":
-        Image.fromarray(picture()).convert("RGBA").save(image)
+        Image.fromarray(np.dstack([picture(), picture()[..., 0]])).save(image)
     elif how == "out in a file":
         return {"out": image / "out.png"}
     return {}

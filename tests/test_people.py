@@ -45,6 +45,15 @@ def test_persons_pay_for_themselves_unless_members_are_named() -> None:
     assert some(1, 2, members=["ada", "ada"]).members.tolist() == ["ada", "ada"]
 
 
+def test_two_spellings_of_a_name_are_one_person_and_one_member() -> None:
+    """Composed or decomposed, with a space behind it or not, a name stands for one person, who gets one role."""
+    people = some(1, 2, 3, persons=["Zo\u00eb", "Zoe\u0308", "a  b"], members=["ada", "ada ", "\u00a0ada"])
+    assert people.persons.tolist() == ["Zo\u00eb", "Zo\u00eb", "a  b"]
+    assert people.members.tolist() == ["ada"] * 3
+    with pytest.raises(ActionError, match="Expected every person in one role"):
+        Roster(pool=some(1, persons=["ada"]), selection=some(2, persons=["ada "]), verification=some(3))
+
+
 def test_rows_and_concatenation_keep_columns_together() -> None:
     """Taking rows and putting parts together moves every column alike."""
     people = People.build(pictures(1, 2, 3), [0, 1, 2], persons=["a", "b", "c"], subgroup=[1, 0, 1])
@@ -105,7 +114,7 @@ def test_the_digest_is_of_every_column() -> None:
     assert People.concatenate([base[:1], base[1:]]).digest() == base.digest()
 
 
-NAMES = st.text(alphabet='a\0\n",', min_size=1, max_size=3).filter(lambda s: not s.endswith("\0"))
+NAMES = st.text(alphabet='a\0\n",', min_size=1, max_size=3).filter(lambda s: not s.endswith("\0") and s == s.strip())
 
 
 @given(st.lists(NAMES, min_size=2, max_size=2), st.lists(NAMES, min_size=2, max_size=2))

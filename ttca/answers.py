@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from ttca.errors import TTCAError
 
-__all__ = ["Answers", "Status"]
+__all__ = ["Answers", "Status", "contradicted"]
 
 
 class Status(IntEnum):
@@ -146,3 +146,30 @@ class Answers:
     def coverage(self) -> float:
         """Share of rows resolved; NaN for no rows."""
         return float(self.resolved.mean()) if len(self) else float("nan")
+
+
+def contradicted(
+    labels: NDArray[np.int64], scores: NDArray[np.floating], resolution: NDArray[np.floating] | float
+) -> NDArray[np.bool_]:
+    """Return the rows whose label has a score that is lower than another one, by more than the scores are rounded.
+
+    Parameters
+    ----------
+    labels : int64 array, shape (N,)
+        −1 where there is none: such a row contradicts nothing.
+    scores : float array, shape (N, C)
+        NaN where not said. A label whose own score is not said contradicts nothing either.
+    resolution : float array, shape (N,), or float
+        The step to which scores are rounded, 0 where they are exact.
+
+    Returns
+    -------
+    bool array, shape (N,)
+    """
+    if not scores.size:
+        return np.zeros(len(labels), np.bool_)
+    own = scores[np.arange(len(labels)), np.maximum(labels, 0)]
+    lead = np.where(np.isnan(scores), -np.inf, scores).max(axis=1) - own
+    step = np.asarray(resolution)
+    # Half a step each way makes a whole one, and float32 cannot say 0.01 exactly.
+    return np.asarray((labels >= 0) & (lead > np.where(step > 0, step + 1e-6, 0.0)))

@@ -17,6 +17,7 @@ from rich.table import Table
 from proxies.runtime import wait_asleep
 from ttca import __version__
 from ttca.errors import TTCAError
+from ttca.names import canonical
 
 if TYPE_CHECKING:
     from ttca.action import CollectiveAction
@@ -402,7 +403,7 @@ def serve(
 
     platform = LocalPlatform.from_onnx(
         model,
-        classes=tuple(c.strip() for c in classes.split(",")),
+        classes=tuple(canonical(c) for c in classes.split(",")),
         image_shape=(size, size, 3),
         name=name,
         label_only=label_only,

@@ -16,6 +16,7 @@ import numpy as np
 from ttca.action import CollectiveAction
 from ttca.data.folder import PeopleTable, load_people
 from ttca.errors import ConfigError, LedgerError
+from ttca.names import canonical
 from ttca.people import People, Roster, split_roles
 from ttca.platforms.base import PlatformInfo
 from ttca.platforms.http import HttpPlatform
@@ -173,6 +174,11 @@ class PlatformSection:
             raise ConfigError(
                 f"Expected {', '.join(taken)} in [platform], got it in [platform.options]. Move it one table up."
             )
+        names = tuple(canonical(name) for name in self.classes)
+        twice = sorted({name for name in names if names.count(name) > 1})
+        if twice:
+            raise ConfigError(f"Expected every class once in [platform], got {', '.join(twice)} twice. Remove one.")
+        object.__setattr__(self, "classes", names)
         # What the protocol cannot use is told when the file is read.
         create_protocol(self.protocol, model=self.model, version=self.version, classes=self.classes, **self.options)
 
@@ -234,6 +240,16 @@ class PoolSection:
     overrule: bool | None = None
     concurrency: int = 64
     batch: int = 16
+
+    def __post_init__(self) -> None:
+        quotas: dict[str, int] = {}
+        for name, quota in (self.quotas or {}).items():
+            if canonical(name) in quotas:
+                raise ConfigError(
+                    f"Expected every member once in [pool.quotas], got {canonical(name)!r} twice. Remove one."
+                )
+            quotas[canonical(name)] = quota
+        object.__setattr__(self, "quotas", None if self.quotas is None else quotas)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -450,7 +466,8 @@ def _toml(path: Path, what: str, command: str) -> tuple[Path, dict[str, Any]]:
     try:
         if path.is_dir():
             path = path / "action.toml"
-        return path, tomllib.loads(path.read_text(encoding="utf-8"))
+        # utf-8-sig: some editors put a byte-order mark in front.
+        return path, tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except FileNotFoundError:
         raise ConfigError(f"Expected {what} at {path}, got nothing there. Write one with: {command}") from None
     except (OSError, ValueError, RecursionError) as error:  # tomllib's own are ValueErrors, and not its only ones

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from ttca.errors import ActionError, DataError
 from ttca.images import Images, ImageShape, check_images
+from ttca.names import canonical
 
 __all__ = ["People", "Roster", "split_people", "split_roles"]
 
@@ -77,12 +78,13 @@ class People:
     ) -> People:
         """Return people from plain arrays; without names every image is its own person and member.
 
-        ``classes`` are whole numbers; ``subgroup`` is one truth value for all, or one per image (0 and 1 will do).
+        ``classes`` are whole numbers; ``subgroup`` is one truth value for all, or one per image (0 and 1 will do). Two
+        spellings of one name (:func:`ttca.names.canonical`) are one person and one member.
         """
         checked = check_images(images)
         n = len(checked)
         own = np.array([f"person-{i:05d}" for i in range(n)], dtype=np.str_)
-        who = own if persons is None else np.asarray(persons, dtype=np.str_)
+        who = own if persons is None else _names(persons)
         numbers, group = np.asarray(classes), np.asarray(subgroup)
         # Conversions would turn 0.5 into class 0, and the word "False" into True.
         if numbers.size and numbers.dtype.kind not in "iu":
@@ -93,7 +95,7 @@ class People:
             checked,
             numbers.astype(np.int64),
             who,
-            who if members is None else np.asarray(members, dtype=np.str_),
+            who if members is None else _names(members),
             np.full(n, group, np.bool_) if group.ndim == 0 else group.astype(np.bool_),
         )
 
@@ -126,6 +128,12 @@ class People:
                 json.dumps(column.tolist()).encode() if words else np.ascontiguousarray(column).view(np.uint8).data
             )
         return h.hexdigest()
+
+
+def _names(given: Any) -> NDArray[np.str_]:
+    """Return names in their one spelling, in an array of the same shape."""
+    names = np.asarray(given, dtype=np.str_)
+    return np.array([canonical(name) for name in names.reshape(-1).tolist()], dtype=np.str_).reshape(names.shape)
 
 
 @dataclass(frozen=True)

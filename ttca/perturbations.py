@@ -18,6 +18,7 @@ from safetensors.numpy import save
 from ttca.certificates import Certificate
 from ttca.errors import ActionError, PerturbationError
 from ttca.images import Images, ImageShape, check_images
+from ttca.names import canonical
 
 __all__ = ["PerturbationSet", "Way"]
 
@@ -165,10 +166,11 @@ class PerturbationSet:
         return f"Made for {self.subgroup}, on {service}: {proved}; {until}."
 
     def class_index(self, name: str) -> int:
-        """Return the number of a class by its name."""
-        if name not in self.classes:
+        """Return the number of a class by its name, in whatever spelling (:func:`ttca.names.canonical`)."""
+        alike = [i for i, known in enumerate(self.classes) if canonical(known) == canonical(name)]
+        if name not in self.classes and len(alike) != 1:
             raise PerturbationError(f"Expected a class among {', '.join(self.classes)}, got {name!r}.")
-        return self.classes.index(name)
+        return self.classes.index(name) if name in self.classes else alike[0]
 
     def apply(self, images: Images, classes: NDArray[np.int64] | Sequence[int] | int) -> Images:
         """Return clip(x + δ_c) as uint8, shape (N, H, W, 3): exactly what is to be submitted.

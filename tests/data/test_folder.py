@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from PIL import Image
 from ttca.data.folder import PeopleTable, load_people, write_people
 from ttca.errors import DataError
 from ttca.images import Images
+from ttca.names import canonical
 from ttca.people import People
 
 _SHAPE = (4, 5, 3)
@@ -101,6 +103,48 @@ def test_reads_folders_by_group(tmp_path: Path) -> None:
     got = _load(tmp_path)
     assert got.people.subgroup.tolist() == [False, True]
     assert got.people.classes.tolist() == [0, 1]
+
+
+def test_two_spellings_of_one_name_are_one(home: Path) -> None:
+    """Composed or decomposed, with spaces around it or not, a name is one member, one person, one class, one role."""
+    table = _table(
+        home,
+        "file,class,member,person,group,role,shareable\n"
+        "a.png,caf\u00e9,Zo\u00eb,p 1,subgroup,pool,yes\n"
+        "b.png, cafe\u0301,Zoe\u0308 ,p 1\u00a0, subgroup,pool , yes\n"
+        "c.png,dog,Bo\t,p  1,reference,selection,no\n",
+    )
+    got = load_people(table, image_shape=_SHAPE, classes=["cafe\u0301 ", "dog"])
+    assert got.people.members.tolist() == ["Zo\u00eb", "Zo\u00eb", "Bo"]
+    assert got.people.persons.tolist() == ["p 1", "p 1", "p  1"]
+    assert got.people.classes.tolist() == [0, 0, 1]
+    assert got.people.subgroup.tolist() == [True, True, False]
+    assert got.roles is not None
+    assert got.roles.tolist() == ["pool", "pool", "selection"]
+    with pytest.raises(DataError, match="names of the classes, each once"):
+        load_people(table, image_shape=_SHAPE, classes=["cafe\u0301", "caf\u00e9"])
+
+
+def test_folders_of_one_name_in_two_spellings_are_one_member(tmp_path: Path) -> None:
+    """Some file systems decompose names: class, group and member are found all the same."""
+    _save(tmp_path / "subgroup/cafe\u0301/Zoe\u0308/1.png", 1)
+    _save(tmp_path / "subgroup /caf\u00e9/Zo\u00eb/1.png", 2)
+    got = load_people(tmp_path, image_shape=_SHAPE, classes=["caf\u00e9"])
+    assert got.people.members.tolist() == ["Zo\u00eb", "Zo\u00eb"]
+    assert len(set(got.people.persons.tolist())) == 1
+
+
+def test_pictures_from_a_phone_are_read(tmp_path: Path) -> None:
+    """A JPEG with a preview behind it and an opaque PNG with an alpha channel are people like others."""
+    home = tmp_path / "cat/Bo"
+    home.mkdir(parents=True)
+    picture = Image.fromarray(_pixels(0))
+    picture.save(home / "1.jpg", "MPO", save_all=True, append_images=[picture.resize((2, 2))])
+    picture.convert("RGBA").save(home / "2.png")
+    with Image.open(home / "1.jpg") as photograph:
+        assert photograph.format == "MPO"
+        seen = np.asarray(photograph)
+    np.testing.assert_array_equal(_load(tmp_path).people.images, [seen, _pixels(0)])
 
 
 def test_a_class_may_be_called_like_a_group(tmp_path: Path) -> None:
@@ -225,7 +269,7 @@ def test_problems_of_lines_and_images_come_together(home: Path) -> None:
     """Bad lines and bad images are told in one error, in the order of the lines."""
     (home / "b.png").write_bytes((home / "b.png").read_bytes()[:50])
     Image.fromarray(_pixels(0)).resize((9, 9)).save(home / "c.png")
-    Image.fromarray(_pixels(0)).convert("RGBA").save(home / "d.png")
+    Image.fromarray(np.dstack([_pixels(0), _pixels(0)[..., 0]])).save(home / "d.png")
     Image.fromarray(_pixels(0)[..., 0].astype(np.uint16)).save(home / "e.png")
     names = ["c.png,cat,Bo", "a.png,bird,Bo", "b.png,dog,Bo", "d.png,dog,Bo", "e.png,dog,Bo"]
     with pytest.raises(DataError) as error:
@@ -316,14 +360,14 @@ def test_any_table_is_people_or_a_sentence(shared_home: Path, content: bytes) ->
 
 
 _NAME = st.text(st.one_of(st.just(" "), st.characters(exclude_categories=("C", "Z"))), min_size=1, max_size=8).filter(
-    str.isprintable
+    lambda name: name.isprintable() and bool(name.strip())
 )
 
 
 @st.composite
 def _people(draw: st.DrawFn) -> tuple[People, list[str] | None, list[str]]:
     n = draw(st.integers(1, 5))
-    classes = draw(st.lists(_NAME, min_size=1, max_size=4, unique=True))
+    classes = draw(st.lists(_NAME, min_size=1, max_size=4, unique_by=canonical))
 
     def column(values: st.SearchStrategy[str]) -> list[str]:
         return draw(st.lists(values, min_size=n, max_size=n))
@@ -362,6 +406,7 @@ def test_writing_refuses_what_could_not_be_read_back(tmp_path: Path) -> None:
         (people, _CLASSES, ["test"], "roles among pool, selection, verification, unasked, got"),
         (people, _CLASSES, [], "one role per image, got 0 for 1"),
         (People.build([_pixels(0)], [0], persons=["a\nb"]), _CLASSES, None, "printable names"),
+        (replace(people, members=np.array(["ada "])), _CLASSES, None, "without spaces around them, got 'ada '"),
         (People.build([_pixels(0)], [0], persons=["a"], members=[""]), _CLASSES, None, "printable names"),
     ):
         with pytest.raises(DataError, match=said):

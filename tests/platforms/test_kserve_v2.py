@@ -116,17 +116,49 @@ def test_a_server_that_says_it_has_no_binary_form_is_not_asked_in_it() -> None:
 
 @pytest.mark.parametrize("binary", [False, True])
 def test_scores_and_labels_are_read_from_both_forms(binary: bool) -> None:
-    """The label output is the platform's word; the scores are kept beside it."""
+    """The label output is the platform's word where its scores agree; the scores are kept beside it."""
     agreed = wire(SCORES, LABEL)
     rows = np.array([[0.5, 0.4, 0.1], [0.1, 0.2, 0.7]], np.float32)
-    tensors = [Tensor("p", "FP32", rows, {"resolution": 0.01}), Tensor("label", "INT64", np.array([1, -1]))]
+    tensors = [Tensor("p", "FP32", rows, {"resolution": 0.01}), Tensor("label", "INT64", np.array([0, -1]))]
     body, headers = join_body({"id": "r1"}, "outputs", tensors, binary=binary)
     found = agreed.parse(Response(200, {k.lower(): v for k, v in headers.items()}, body, "p", "r1"), 2)
     assert found.status.tolist() == [Status.ANSWERED, Status.REFUSED]
-    assert found.labels.tolist() == [1, -1]
+    assert found.labels.tolist() == [0, -1]
     np.testing.assert_array_equal(found.scores[0], rows[0])
     assert np.isnan(found.scores[1]).all()
     assert found.resolution.tolist() == pytest.approx([0.01, 0.01])
+
+
+def test_a_label_that_its_scores_contradict_is_no_label() -> None:
+    """Which of the two is right nobody can know: the row fails alone, and a request of such rows says both."""
+    agreed = wire(SCORES, LABEL)
+    rows = [[0.5, 0.4, 0.1], [0.4, 0.4, 0.2], [0.2, None, 0.7]]
+    found = agreed.parse(answer([scores(rows), labels([1, 1, 2])]), 3)
+    assert found.status.tolist() == [Status.FAILED, Status.ANSWERED, Status.FAILED]
+    with pytest.raises(AnswerError, match=r"the label 'dog' to have the highest score, got 0\.4 for it and 0\.5"):
+        agreed.parse(answer([scores(rows[:1]), labels([1])]), 1)
+    rounded = answer([scores(rows[:1], parameters={"resolution": 0.1}), labels([1])])
+    assert agreed.parse(rounded, 1).labels.tolist() == [1]
+    logits = wire(SCORES, LABEL, scores_are="logits")
+    assert logits.parse(answer([scores([[1.0, 9.0, 2.0]]), labels([1])]), 1).labels.tolist() == [1]
+    with pytest.raises(AnswerError, match="highest score"):
+        logits.parse(answer([scores([[1.0, 9.0, 2.0]]), labels([2])]), 1)
+
+
+def test_an_output_or_a_name_that_comes_twice_is_read_as_neither() -> None:
+    """Two outputs of one name, or one name twice in an object, say two things."""
+    with pytest.raises(AnswerError, match="once"):
+        wire(LABEL).parse(answer([labels([1]), labels([2])]), 1)
+    twice = b'{"outputs": [{"name": "label", "datatype": "INT64", "shape": [1], "data": [1], "data": [2]}]}'
+    with pytest.raises(AnswerError, match="'data' twice"):
+        wire(LABEL).parse(Response(200, {}, twice, "p"), 1)
+
+
+def test_zeros_beside_what_was_not_said_name_no_class() -> None:
+    """The highest of zeros would be the first class that was said."""
+    agreed = connect({**METADATA, "parameters": {"missing_score": -1}})
+    with pytest.raises(AnswerError):
+        agreed.parse(answer([scores([[-1, 0.0, 0.0]])]), 1)
 
 
 def test_logits_and_percent_become_probabilities() -> None:

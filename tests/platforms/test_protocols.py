@@ -184,6 +184,8 @@ def said(wire: Wire, message: Any, n: int = 1) -> Answers:
     return wire.parse(Response(200, {}, body, "p", "r"), n)
 
 
+TOP_K = agreed("torchserve", model="m", missing_score=-1.0)
+SEVERAL = agreed("kserve-v1", {"v1/models/m": {}}, model="m")
 TORCHSERVE = agreed(
     "torchserve", model="m", refused_labels=["no face", "zu trüb"], refused_errors=["no face found", "für ein"]
 )
@@ -206,7 +208,14 @@ TORCHSERVE = agreed(
         (2, 2, [np.nan] * 3),
         (2.0, 2, [np.nan] * 3),
         (b"owl\n", 2, [np.nan] * 3),
-        ({"label": "cat", "scores": [0.2, 0.7, 0.1]}, 0, [0.2, 0.7, 0.1]),
+        ({"label": "dog", "scores": [0.2, 0.7, 0.1]}, 1, [0.2, 0.7, 0.1]),
+        ({"label": "dog", "scores": [0.4, 0.4, 0.2]}, 1, [0.4, 0.4, 0.2]),
+        ({"label": "no face", "scores": [0.2, 0.7, 0.1]}, -1, [np.nan] * 3),
+        ({"label": "no face", "scores": None}, -1, [np.nan] * 3),
+        ({"label": -1, "score": None}, -1, [np.nan] * 3),
+        ({"label": "owl", "sc": 0.2}, 2, [np.nan] * 3),
+        ({"label": 2, "class_name": "owl", "name": "me.png", "message": "well done"}, 2, [np.nan] * 3),
+        ([{"label": "owl"}], 2, [np.nan] * 3),
         ({"label": "cat", "scores": {"cat": 0.4, "dog": 0.4}}, 0, [0.4, 0.4, np.nan]),
         ({"label": "cat", "confidence": 0.8}, 0, [0.8, np.nan, np.nan]),
         ({"cat": 0.4, "dog": 0.4}, 0, [0.4, 0.4, np.nan]),
@@ -253,6 +262,33 @@ def test_every_usual_form_of_an_answer_is_read(message: Any, label: int, scores:
         {"error": "out of memory"},
         {"label": "wolf", "scores": [0.2, 0.7, 0.1]},
         {"label": "cat", "scores": [0.2, 0.7]},
+        {"label": "cat", "scores": [0.2, 0.7, 0.1]},
+        {"label": "cat", "scores": {"cat": 0.2, "dog": 0.7}},
+        {"label": "cat", "scores": {"dog": 0.2, "owl": 0.1}},
+        {"label": "cat", "scores": {"no face": 0.9, "cat": 0.1}},
+        {"label": "cat", "scores": None},
+        {"label": "cat", "scores": []},
+        {"label": "cat", "scores": 1.0},
+        {"label": "cat", "scores": ["dog"]},
+        {"label": "cat", "scores": [0.7, None, 0.1]},
+        {"label": None, "scores": [0.2, 0.7, 0.1]},
+        {"label": "cat", "score": None},
+        {"label": "cat", "score": 0.9, "confidence": 0.2},
+        {"label": "cat", "class_name": "dog"},
+        {"label": "cat", "error": "out of memory"},
+        {"label": "cat", "cat": 0.2, "dog": 0.7, "owl": 0.1},
+        {"scores": [0.2, 0.7, 0.1], "probabilities": [0.7, 0.2, 0.1]},
+        {"cat": None, "dog": 0.4},
+        {"cat": 0.0, "dog": 0.0},
+        [["cat", None], ["dog", 0.7]],
+        [{"label": "cat", "sc": 0.2}, {"label": "dog", "sc": 0.7}],
+        [{"label": "cat", "score": None}, {"label": "dog", "score": 0.7}],
+        [{"label": "cat"}, {"label": "dog", "score": 0.7}],
+        [None, None, None],
+        ["cat", "wolf"],
+        ["cat", "cat"],
+        b'{"label": "cat", "label": "dog"}',
+        b'{"dog": 0.7, "cat": 0.2, "cat": 0.8}',
         [{"label": "cat", "score": "0.9"}],
         [{"label": "cat", "score": 0.9}, "dog"],
         {"cat": 10**400},
@@ -401,8 +437,21 @@ def test_predictions_are_read_row_by_row() -> None:
     assert answers.labels.tolist() == [1, -1, 2]
     assert np.isnan(answers.scores[2]).all()
     named = agreed("kserve-v1", {"v1/models/m": {}}, model="m", scores_output="p", label_output="y")
-    rows = {"predictions": [{"p": [0.2, 0.7, 0.1], "y": [1], "z": 0}, {"p": [0.2, 0.7, 0.1], "y": 0}]}
-    assert said(named, rows, 2).labels.tolist() == [1, 0]
+    rows: list[Any] = [
+        {"p": [0.2, 0.7, 0.1], "y": [1], "z": 0},
+        {"p": [0.2, 0.7, 0.1], "y": 0},
+        {"y": 0},
+        {"p": [0.2, 0.7, 0.1]},
+        [0.2, 0.7, 0.1],
+    ]
+    assert said(named, {"predictions": rows}, 5).labels.tolist() == [1, -1, -1, -1, -1]
+    with pytest.raises(AnswerError, match="the output 'p'"):
+        said(named, {"predictions": [{"y": 0}]})
+    for option, row in (("scores_output", [0.2, 0.7, 0.1]), ("label_output", "dog"), ("label_output", ["dog"])):
+        single = agreed("kserve-v1", {"v1/models/m": {}}, model="m", **{option: "y"})
+        assert said(single, {"predictions": [row]}).labels.tolist() == [1]
+    with pytest.raises(AnswerError):
+        said(single, {"predictions": [[0.2, 0.7, 0.1]]})
     one = {"predictions": [{"softmax": [0.2, 0.7, 0.1]}]}
     assert said(wire, one).labels.tolist() == [1]
     wrongs: list[Any] = [{"predictions": [[0.2, 0.7, 0.1]]}, {"error": "no such thing"}, [1, 2], {"predictions": {}}]
@@ -521,6 +570,35 @@ def test_a_table_may_ask_about_many_images_at_once() -> None:
 
 
 @pytest.mark.parametrize(
+    ("options", "message", "match"),
+    [
+        ({"label": "l", "scores": "s"}, {"l": "cat", "score": [0.2, 0.7, 0.1]}, "scores at 's', got nothing"),
+        ({"label": "l", "scores": "s"}, {"l": "cat", "s": None}, "scores at 's', got nothing"),
+        ({"label": "l", "scores": "s"}, {"s": [0.2, 0.7, 0.1]}, "label at 'l', got nothing"),
+        ({"label": "l", "scores": "s"}, {"l": "cat", "s": [0.2, 0.7, 0.1]}, "label 'cat' to have the highest"),
+        ({"scores": "[*].s"}, [{"s": 0.2}, {"t": 0.7}, {"s": 0.1}], "finite numbers"),
+        ({"scores": "[*].s"}, [{"t": 0.2}, {"t": 0.7}], "scores"),
+        ({"scores": "[?n].s"}, [{"n": 1}, {"n": 2}], "scores"),
+        ({"scores": "s.*.v"}, {"s": {"a": {"v": 0.2}, "b": {}, "c": {"v": 0.1}}}, "finite numbers"),
+        ({"scores": "[*].{label: n, score: s}"}, [{"n": "cat", "t": 0.2}, {"n": "dog", "t": 0.7}], "got"),
+        ({"label": "[*].n"}, [{"m": "dog"}, {"n": "cat"}], "label"),
+        (
+            {"scores": "[*].s", "names": "[*].n"},
+            [{"n": "cat"}, {"n": "dog", "s": 0.2}, {"s": 0.7}],
+            "label",
+        ),
+        ({"scores": "s", "names": "n"}, {"n": ["cat"], "s": [0.2, 0.7]}, "as many names"),
+    ],
+)
+def test_what_lies_elsewhere_than_the_table_says_is_no_answer(
+    options: dict[str, Any], message: Any, match: str
+) -> None:
+    """A place that holds null, or nothing, fails the image: what else the answer holds is not taken instead."""
+    with pytest.raises(AnswerError, match=match):
+        said(agreed("template", **options), message)
+
+
+@pytest.mark.parametrize(
     ("options", "match"),
     [
         ({"method": "GET"}, "method"),
@@ -556,6 +634,7 @@ def test_a_table_may_ask_about_many_images_at_once() -> None:
         ({"refused_labels": [""]}, "list of texts"),
         ({"resolution": "fine"}, "resolution"),
         ({"missing_score": True}, "missing_score"),
+        ({"missing_score": float("nan")}, "missing_score"),
         ({"path": 3}, "path"),
         ({"colour": "red"}, "colour"),
     ],
@@ -565,6 +644,27 @@ def test_a_table_that_cannot_be_is_refused_and_shows_no_key(options: dict[str, A
     with pytest.raises(ConfigError, match=match) as caught:
         agreed("template", **options)
     assert "s3cret" not in str(caught.value)
+
+
+# -- names on the wire ---------------------------------------------------------------------------------------------
+
+
+def test_a_class_is_known_in_both_spellings_of_its_name() -> None:
+    """Composed or decomposed, with or without a space behind it, it is one class; an exact match comes first."""
+    composed, decomposed = "Zo\u00eb", "Zoe\u0308"
+    wire = agreed("torchserve", model="m", classes=[composed, "dog"], refused_labels=["tr\u00fcb"])
+    assert said(wire, decomposed).labels.tolist() == said(wire, f"{composed} ").labels.tolist() == [0]
+    assert said(wire, {decomposed: 0.7, "dog": 0.2}).labels.tolist() == [0]
+    assert said(wire, "tru\u0308b").status.tolist() == [Status.REFUSED]
+    metadata = {**METADATA, "outputs": [{"name": "y", "datatype": "BYTES", "shape": [-1]}]}
+    metadata["parameters"] = {"classes": [decomposed, "dog", "owl"]}
+    names = agreed("kserve-v2", {"v2/models/m": metadata, "v2": {}}, model="m", classes=[composed, "dog", "owl"])
+    entry = {"name": "y", "datatype": "BYTES", "shape": [1], "data": [decomposed]}
+    assert said(names, {"outputs": [entry]}).labels.tolist() == [0]
+    both = agreed("torchserve", model="m", classes=[composed, decomposed])
+    assert [said(both, name).labels.tolist() for name in (composed, decomposed)] == [[0], [1]]
+    with pytest.raises(AnswerError):
+        said(both, f"{composed} ")
 
 
 # -- whatever may come -----------------------------------------------------------------------------------------------
@@ -617,6 +717,71 @@ def test_any_json_is_valid_answers_or_the_typed_error(name: str, message: Any, n
     assert len(answers) == n
     assert answers.scores.shape == (n, len(CLASSES))
     assert answers.resolved.any()
+
+
+SCORE = st.floats(0, 1) | st.sampled_from([0.0, 0.2, 0.5, 1.0])
+UNREAD = st.sampled_from([None, float("nan"), float("inf"), "0.5", True])
+
+
+def forms(label: str | None, scores: list[Any]) -> list[Any]:
+    """Return an answer in every form that names its scores, in a wrapping that some protocols use."""
+    named = dict(zip(CLASSES, scores, strict=True))
+    if label is not None:
+        return [
+            {"label": label, "scores": scores},
+            {"class_name": label, "probabilities": named},
+            {"label": label, "scores": list(map(list, named.items()))},
+        ]
+    return [
+        scores,
+        [scores],
+        {"scores": scores},
+        named,
+        [list(pair) for pair in named.items()],
+        [{"label": name, "score": score} for name, score in named.items()],
+        [{name: score} for name, score in named.items()],
+    ]
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.sampled_from([None, *CLASSES]), st.lists(SCORE, min_size=3, max_size=3), st.data())
+def test_a_score_that_cannot_be_read_is_never_passed_over(
+    label: str | None, scores: list[Any], data: st.DataObject
+) -> None:
+    """Whatever form an answer has, one score of null, NaN or text in it, and no label comes out."""
+    for at in data.draw(st.sets(st.integers(0, 2), min_size=1)):
+        scores[at] = data.draw(UNREAD)
+    for form in forms(label, scores):
+        for wire in (TORCHSERVE, TOP_K, agreed("huggingface")):
+            with pytest.raises(AnswerError):
+                said(wire, form)
+        rows = said(SEVERAL, {"predictions": ["owl", form]}, 2)
+        assert rows.labels.tolist() == [2, -1]
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.sampled_from([None, *CLASSES]), st.lists(SCORE, min_size=3, max_size=3))
+def test_what_comes_out_is_the_highest_score_or_nothing(label: str | None, scores: list[float]) -> None:
+    """Whatever label is said beside complete scores, it comes out only where no other score is higher."""
+    for form in forms(label, scores):
+        try:
+            answers = said(TORCHSERVE, form)
+        except AnswerError:
+            assert label is not None or not any(scores)
+            continue
+        assert scores[answers.labels[0]] == max(scores)
+        assert label is None or CLASSES[answers.labels[0]] == label
+
+
+@settings(deadline=None)
+@given(JSON, st.text(max_size=5), JSON)
+def test_a_name_that_comes_twice_is_read_as_neither(first: Any, name: str, second: Any) -> None:
+    """However deep it stands, an object that has one name twice makes the whole answer unreadable."""
+    twice = f"{{{json.dumps(name)}: {json.dumps(first)}, {json.dumps(name)}: {json.dumps(second)}}}"
+    for body in (twice, f"[{twice}]", f'{{"predictions": ["cat"], "more": [{twice}]}}'):
+        for wire in (TORCHSERVE, SEVERAL):
+            with pytest.raises(AnswerError, match="once"):
+                said(wire, body.encode())
 
 
 @pytest.mark.parametrize("name", WIRES)

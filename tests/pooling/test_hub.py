@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import numpy as np
@@ -173,6 +174,29 @@ def test_off_this_machine_the_hub_must_be_https(url: str, monkeypatch: pytest.Mo
         contribute(url, ScriptedPlatform(), token_variable="TTCA_HUB_X")
 
 
+def test_a_hub_that_says_two_things_is_not_heard(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A reply that has one name twice is no reply: neither of its two values is taken."""
+
+    class Double(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            body = b'{"fingerprint": "a", "fingerprint": "' + ScriptedPlatform().info.fingerprint.encode() + b'"}'
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, format: str, *args: Any) -> None:
+            pass
+
+    monkeypatch.setenv("TTCA_HUB_X", "token")
+    with ThreadingHTTPServer(("127.0.0.1", 0), Double) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        url = f"http://127.0.0.1:{server.server_address[1]}"
+        with pytest.raises(HubError, match=r"Expected JSON from the hub"):
+            contribute(url, ScriptedPlatform(), token_variable="TTCA_HUB_X", patience_s=0.0)
+        server.shutdown()
+
+
 def test_a_hub_that_is_away_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
     """No hub at the URL ends in an error that names it and not the token."""
     monkeypatch.setenv("TTCA_HUB_X", "very-secret-token")
@@ -237,6 +261,9 @@ def test_a_lost_lease_is_had_again_under_its_name(house: House) -> None:
         {"status": "refused", "label": 1},
         {"status": "perhaps", "label": 1},
         {"status": "answered", "label": 1, "scores": [0.5, 0.5]},
+        {"status": "answered", "label": 1, "scores": [0.5, 0.3, 0.2]},
+        {"status": "answered", "label": 1, "scores": [0.5, 0.3, None]},
+        {"status": "answered", "label": 1, "scores": [0.5, 0.3, 0.2], "resolution": 0.1},
         {"status": "answered", "label": 1, "scores": [0.1, 7.0, 0.1]},
         {"status": "answered", "label": 1, "scores": ["a", "b", "c"]},
         {"status": "answered", "label": 1, "resolution": -1},
@@ -256,8 +283,41 @@ def test_answers_that_no_platform_gives_are_refused(row: Any, house: House) -> N
 
 
 @pytest.mark.parametrize(
+    "row",
+    [
+        {"status": "answered", "label": 1, "scores": [None, 0.5, None]},
+        {"status": "answered", "label": 1, "scores": [0.5, 0.5, 0.0]},
+        {"status": "answered", "label": 1, "scores": [0.51, 0.49, 0.0], "resolution": 0.02},
+        {"status": "answered", "label": 1, "scores": [0.2, None, 0.1]},
+        {"status": "refused", "scores": [0.2, 0.5, 0.3]},
+    ],
+)
+def test_what_was_not_said_and_ties_contradict_no_label(row: Any, house: House) -> None:
+    """A platform that gives its best scores alone, or rounds them, is heard."""
+    path = f"/v1/leases/{house.lease().json()['lease']}/answers"
+    assert house.ask("POST", path, json={"answers": [row] * 2}).json() == {"usable": 2}
+
+
+def test_a_label_against_its_scores_is_a_sentence_that_shows_both(house: House) -> None:
+    """Whoever reports such an answer learns what does not fit."""
+    path = f"/v1/leases/{house.lease().json()['lease']}/answers"
+    row = {"status": "answered", "label": 1, "scores": [0.5, 0.3, 0.2]}
+    said = house.ask("POST", path, json={"answers": [row] * 2}).json()
+    assert "Expected the label 1 of answer 0 to have the highest score, got 0.3 for it and 0.5 for 0." in said["error"]
+
+
+@pytest.mark.parametrize(
     "body",
-    [b'{"size": NaN}', b'{"size": 1e400}', b'{"size": "\\ud800"}', b"[", b"\xff", b"", b'{"size": 0}'],
+    [
+        b'{"size": 1, "size": 2, "name": "a-name-of-sixteen-or-more"}',
+        b'{"size": NaN}',
+        b'{"size": 1e400}',
+        b'{"size": "\\ud800"}',
+        b"[",
+        b"\xff",
+        b"",
+        b'{"size": 0}',
+    ],
 )
 def test_a_body_that_cannot_be_read_is_one_sentence(body: bytes, house: House) -> None:
     """No request gets a traceback or its own words back."""

@@ -565,3 +565,29 @@ def test_whatever_members_do_the_books_are_right(events: list[tuple[str, str, in
         assert sum(b.answered + b.unusable for b in balances) == processed
         assert all(b.charged <= b.quota for b in balances)
         assert desk.progress().answered == accepted
+
+
+def test_a_member_is_known_in_two_spellings(ledger: Ledger) -> None:
+    """Leases, answers, pardons and owners go by the one name, whoever typed it."""
+    desk = desk_on(ledger)
+    ledger.enrol({"Zo\u00eb": 100, "ada": 100, "ben": 100, "cem": 100})
+    assert desk.load(distinct(4), ["Zoe\u0308", "Zo\u00eb ", "ben", "ben"]) == 4
+    lease = given_to(desk, "Zoe\u0308", 4)
+    assert not desk.is_done("Zo\u00eb ")
+    assert desk.take_back(lease.id, "Zo\u00eb ", truth(lease.images)) == 4
+    assert desk.is_done("Zoe\u0308")
+    with pytest.raises(QuotaError, match="set aside"):
+        desk.pardon("Zoe\u0308")
+    assert ledger.forget(" Zo\u00eb").answers == 2
+
+
+def test_a_label_against_its_scores_is_not_taken_back(ledger: Ledger) -> None:
+    """Whoever brings answers, a label whose score is lower than another is no platform's word, and costs no record."""
+    desk = desk_on(ledger)
+    desk.load(distinct(3), ["ada"] * 3)
+    lease = given_to(desk, "ben", 3)
+    said = truth(lease.images)
+    wrong = Answers(said.status, (said.labels + 1) % len(CLASSES), said.scores, said.resolution)
+    with pytest.raises(ConfigError, match=r"Expected the label .* to have the highest score, got"):
+        desk.take_back(lease.id, "ben", wrong)
+    assert desk.take_back(lease.id, "ben", said) == 3

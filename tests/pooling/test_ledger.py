@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import sqlalchemy as sa
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from sqlalchemy import Connection
@@ -26,7 +27,9 @@ from ttca.answers import Answers, Status
 from ttca.errors import ChargeState, LedgerError, QuotaError, RateError
 from ttca.pooling.booking import Bill, Booking, Charge, Desk, Settlement
 from ttca.pooling.ledger import Balance, Ledger
+from ttca.pooling.pool import Member
 from ttca.pooling.quotas import Quota
+from ttca.pooling.schema import members
 
 HOME = Path(__file__).resolve().parents[2]
 
@@ -68,6 +71,36 @@ def test_quota_and_cap_hold_to_the_last_query() -> None:
         assert ledger.cap_remaining() == 0
         assert [b.charged for b in ledger.balances()] == [5, 2]
         assert ledger.paid() == {"pool": 7}
+
+
+def test_two_spellings_of_a_name_are_one_member() -> None:
+    """Whoever enrols, pays, is invited or is forgotten has one quota, whatever spelling the name came in."""
+    with fresh_ledger() as ledger:
+        ledger.enrol({"Zoe\u0308 ": 3})
+        ledger.enrol({"Zo\u00eb": 3})
+        ledger.charge(" Zo\u00eb", [b"1", b"2"], request_id="r", number=1, purpose="pool", owners=["ben", "ben "])
+        with pytest.raises(QuotaError):
+            ledger.charge("Zoe\u0308", [b"3", b"4"], request_id="s", number=1, purpose="pool")
+        assert [(b.member, b.charged) for b in ledger.balances("Zoe\u0308")] == [("Zo\u00eb", 2)]
+        assert ledger.member_of(ledger.invite("Zo\u00eb ")) == "Zo\u00eb"
+        assert ledger.forget(" ben").images == 2
+        assert ledger.forget("Zoe\u0308").alias
+        with pytest.raises(QuotaError, match="every member once"):
+            ledger.enrol({"ada": 3, "ada ": 4})
+    assert Member("Zoe\u0308 ", 5) == Member("Zo\u00eb", 5)
+
+
+def test_an_older_ledger_s_spelling_is_mended() -> None:
+    """A member whom an earlier version wrote down with a space has paid what they paid, under their one name."""
+    with fresh_ledger() as ledger:
+        ledger.enrol({"ada": 3, "ben": 3})
+        ledger.charge("ada", [b"1", b"2"], request_id="r", number=1, purpose="pool")
+        old = sa.update(members).where(members.c.name == "ada").values(name="ada ")
+        ledger.database.run(lambda connection: connection.execute(old), write=True)
+        for _ in range(2):
+            with reopen(ledger) as again:
+                again.enrol({"ada": 3, "ben": 3})
+                assert [(b.member, b.charged) for b in again.balances()] == [("ada", 2), ("ben", 0)]
 
 
 def test_a_stranger_cannot_pay() -> None:

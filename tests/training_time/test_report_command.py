@@ -52,6 +52,26 @@ def _write(folder: Path, strategy: str = PLANT, *, name: str = "north", rows: st
     return path
 
 
+def test_files_may_begin_with_a_mark_and_be_spelled_on_other_machines(tmp_path: Path) -> None:
+    """A byte-order mark is no part of a file, and a decomposed name in a table is the strategy's composed one."""
+    path = _write(tmp_path)
+    plain = report_of(read_strategy(path))
+    path.write_text("\ufeff" + path.read_text(encoding="utf-8"), encoding="utf-8")
+    assert report_of(read_strategy(path)).names == plain.names
+    write_report(tmp_path / "report.json", plain)
+    text = (tmp_path / "report.json").read_text(encoding="utf-8")
+    (tmp_path / "report.json").write_text("\ufeff" + text, encoding="utf-8")
+    assert read_report(tmp_path / "report.json").names == plain.names
+    (tmp_path / "report.json").write_text(text.replace("{", '{"kind": "report", ', 1), encoding="utf-8")
+    with pytest.raises(DataError, match="'kind' twice"):
+        read_report(tmp_path / "report.json")
+    composed, decomposed = (Names({name: ("\u00e9", "e")}, "y", ("0", "1")) for name in ("caf\u00e9", "cafe\u0301"))
+    assert composed.digest() == decomposed.digest()
+    (tmp_path / "t.csv").write_text("cafe\u0301,y\ne\u0301,1\n", encoding="utf-8")
+    for names in (composed, decomposed):
+        assert read_records(tmp_path / "t.csv", names).tolist() == [[0, 1], [0, 0]]
+
+
 @pytest.fixture
 def ttca(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Command:
     """Return the command line of this process: words in; exit status, standard output and standard error out."""

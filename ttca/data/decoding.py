@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import struct
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from io import BytesIO
@@ -18,10 +19,12 @@ __all__ = ["decode_rgb", "for_each"]
 # Formats whose stored depth is known: Pillow cuts the 16 bits of some TIFF and PPM files to 8 without a word.
 _FORMATS = ("PNG", "JPEG", "WEBP", "BMP")
 _SAME_PIXELS_AS_RGB = frozenset({"RGB", "L", "1", "P"})
-_ALPHA = frozenset({"RGBA", "LA", "PA", "RGBa", "La"})
+_ALPHA = frozenset({"RGBA", "LA", "PA"})
 _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _PNG_DEPTH_AT = 24
 _EXIF_ORIENTATION = 0x0112
+#: What EXIF asks to turn or mirror; 1 is upright, and all else says nothing.
+_TURNED = range(2, 9)
 
 
 def decode_rgb(data: bytes, *, size: tuple[int, int] | None = None) -> Images:
@@ -30,7 +33,9 @@ def decode_rgb(data: bytes, *, size: tuple[int, int] | None = None) -> Images:
     Parameters
     ----------
     data : bytes
-        A PNG, JPEG, WebP or BMP file. Grey and palette images become RGB, which changes no pixel.
+        A PNG, JPEG, WebP or BMP file. Grey and palette images become RGB, and an alpha channel that is opaque
+        everywhere is left out, which changes no pixel. Of a phone's JPEG with a preview behind it (MPO) the first
+        picture is taken, as every JPEG reader does.
     size : (height, width), optional
         The size it must have, in pixels; checked before anything is decompressed.
 
@@ -53,11 +58,18 @@ def decode_rgb(data: bytes, *, size: tuple[int, int] | None = None) -> Images:
                     f"Expected an image of {size[0]}×{size[1]} pixels (height×width), got {got[0]}×{got[1]}. "
                     "Resize it yourself: resizing here would change what the platform sees without a word."
                 )
-            if image.getexif().get(_EXIF_ORIENTATION, 1) != 1:
+            if _is_turned(image):
                 raise DataError(
                     "Expected an upright image, got one that an EXIF tag asks to turn. "
                     "Turn its pixels and save it as PNG."
                 )
+            if not _is_opaque(image, data):
+                raise DataError(
+                    "Expected an RGB image, got one with transparency. "
+                    "Flatten it on the background you want and save it as RGB PNG."
+                )
+            # Nothing is transparent, and Pillow would warn about an entry that it cannot keep.
+            image.info.pop("transparency", None)
             return np.array(image.convert("RGB"), dtype=np.uint8)
     except DataError:
         raise
@@ -80,16 +92,37 @@ def _refuse_silent_changes(image: Image.Image, data: bytes) -> None:
             "Expected 8 bits per channel, got an image of more. "
             "Save it as 8-bit RGB PNG: which bits to drop is the owner's choice."
         )
-    if image.mode in _ALPHA or "transparency" in image.info:
-        raise DataError(
-            "Expected an RGB image, got one with transparency. "
-            "Flatten it on the background you want and save it as RGB PNG."
-        )
-    if image.mode not in _SAME_PIXELS_AS_RGB:
+    if image.mode not in _SAME_PIXELS_AS_RGB | _ALPHA:
         raise DataError(f"Expected an RGB, grey or palette image, got mode {image.mode}. Save it as RGB PNG.")
     frames: int = getattr(image, "n_frames", 1)
-    if frames != 1:
+    if frames != 1 and image.format != "MPO":
         raise DataError(f"Expected a still image, got {frames} frames. Save one of them as PNG.")
+
+
+def _is_turned(image: Image.Image) -> bool:
+    """Whether EXIF asks to turn the image; a tag that cannot be read, or says none of the eight ways, asks nothing."""
+    try:
+        said = image.getexif().get(_EXIF_ORIENTATION)
+    except (SyntaxError, struct.error):  # Pillow's words for a block that is no EXIF.
+        return False
+    return said in _TURNED
+
+
+def _is_opaque(image: Image.Image, data: bytes) -> bool:
+    """Whether no pixel of the image is transparent; decompresses it."""
+    image.load()
+    if image.mode in _ALPHA:
+        return bool(np.asarray(image.getchannel("A")).min(initial=255) == 255)
+    entry = image.info.get("transparency")
+    if entry is None:
+        return True
+    if image.mode == "P":
+        return bool(np.asarray(image.convert("RGBA"))[..., 3].min(initial=255) == 255)
+    # One colour is transparent, written with as many bits as the file has; Pillow has stretched the pixels to eight.
+    most = 2 ** min(data[_PNG_DEPTH_AT], 8) - 1
+    colour = (np.asarray(entry) & most) * (255 // most)
+    pixels = np.asarray(image.convert("L" if image.mode == "1" else image.mode))
+    return not bool((pixels.reshape(*pixels.shape[:2], -1) == colour).all(axis=-1).any())
 
 
 def for_each(work: Callable[[int], None], count: int, *, block: int = 64) -> None:

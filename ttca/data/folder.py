@@ -16,6 +16,7 @@ from PIL import Image
 from ttca.data.decoding import decode_rgb, for_each
 from ttca.errors import DataError
 from ttca.images import ImageShape
+from ttca.names import canonical
 from ttca.people import People
 
 __all__ = ["PeopleTable", "load_people", "write_people"]
@@ -113,7 +114,7 @@ def load_people(source: Path | str, *, image_shape: tuple[int, int, int], classe
         whether the image may leave its owner's machine). Or a folder that holds such a table as ``people.csv``, or
         one laid out as ``<class>/<member>/*.png`` or ``<group>/<class>/<member>/*.png``, read in the order of its
         paths. Images are PNG, WebP, BMP or JPEG (originals only: a perturbation does not survive JPEG); RGB, grey
-        or palette.
+        or palette, upright and opaque.
     image_shape : (H, W, 3)
         The size the platform takes, in pixels. Nothing is resized.
     classes : sequence of str
@@ -122,6 +123,7 @@ def load_people(source: Path | str, *, image_shape: tuple[int, int, int], classe
     Returns
     -------
     PeopleTable
+        Names of classes, members and persons in their one spelling (:func:`ttca.names.canonical`).
 
     Raises
     ------
@@ -224,7 +226,7 @@ def write_people(
 
 
 def _check_classes(classes: Sequence[str]) -> list[str]:
-    names = list(classes)
+    names = [canonical(name) if isinstance(name, str) else name for name in classes]
     if not names or len(set(names)) != len(names) or not all(_is_name(name) for name in names):
         raise DataError(
             f"Expected the names of the classes, each once and printable, got {names}. Give one name per class."
@@ -241,8 +243,11 @@ def _check_writable(people: People, names: list[str], roles: list[str] | None) -
             f"Expected classes from 0 to {len(names) - 1}, got {low} to {high}. Give a name for every class."
         )
     for who in sorted({*people.members.tolist(), *people.persons.tolist()}):
-        if not _is_name(who):
-            raise DataError(f"Expected printable names of people, got {who!r}. Rename this person or member.")
+        if not _is_name(who) or who != canonical(who):
+            raise DataError(
+                f"Expected printable names of people in Unicode NFC without spaces around them, got {who!r}. Rename "
+                "this person or member, or build the people with People.build."
+            )
     if roles is None:
         return
     if len(roles) != len(people):
@@ -289,7 +294,7 @@ def _read_table(table: Path, names: list[str], problems: _Problems) -> list[_Row
                 "Put a value that contains a comma in double quotes.",
             )
             continue
-        cells = dict(zip(header, values, strict=True))
+        cells = {name: v if name == "file" else canonical(v) for name, v in zip(header, values, strict=True)}
         wrong = [
             f"Expected a printable value in the column {name!r}, got {cell!r}. "
             "Fill it in, or remove the column if it is optional."
@@ -412,7 +417,7 @@ def _read_folders(home: Path, names: list[str], problems: _Problems) -> list[_Ro
         raise DataError(
             f"Expected to read the folder {home}, got {type(error).__name__}: {error}. Check its permissions."
         ) from error
-    grouped = any(path.parts[0] in _GROUPS and path.parts[0] not in names for path in found)
+    grouped = any(canonical(path.parts[0]) in _GROUPS and canonical(path.parts[0]) not in names for path in found)
     layout = "<group>/<class>/<member>/<image>" if grouped else "<class>/<member>/<image>"
     rows: list[_Row] = []
     for line, relative in enumerate(found):
@@ -425,8 +430,8 @@ def _read_folders(home: Path, names: list[str], problems: _Problems) -> list[_Ro
                 "file. Move it away, or into its class and member.",
             )
             continue
-        label, member = parts[-3], parts[-2]
-        group = parts[0] if grouped else _GROUPS[0]
+        label, member = canonical(parts[-3]), canonical(parts[-2])
+        group = canonical(parts[0]) if grouped else _GROUPS[0]
         wrong = [
             _unknown(what, got, known)
             for what, got, known in (("group", group, _GROUPS), ("class", label, names))

@@ -298,6 +298,9 @@ def how_to_ask(platform: Platform, protocol: str, *, model: str | None = None) -
     """
     info = platform.info
     options = dict(_TOLD.get(protocol, {}))
+    if not info.gives_scores:
+        # Nothing lies there, and a table that says otherwise makes every answer unreadable.
+        options.pop("scores", None)
     if protocol not in _HAS_METADATA:
         options["image_shape"] = list(info.image_shape)
     step = getattr(platform, "resolution", 0.0)

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from ttca.answers import Answers
 from ttca.errors import ChargeState, LedgerError, QuotaError, RateError
+from ttca.names import canonical
 from ttca.pooling.database import Database
 from ttca.pooling.quotas import WINDOWS, wait_for
 from ttca.pooling.schema import answers as _answers
@@ -97,6 +98,9 @@ class Bill:
             raise LedgerError("Expected at least one query to charge, got none. Do not send empty requests.")
         if self.owners is not None and len(self.owners) != len(self.keys):
             raise LedgerError(f"Expected one owner for each of {len(self.keys)} queries, got {len(self.owners)}.")
+        object.__setattr__(self, "member", canonical(self.member))
+        if self.owners is not None:
+            object.__setattr__(self, "owners", [o if o is None else canonical(o) for o in self.owners])
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import binascii
 import contextlib
-import json
 import math
 import os
 import re
@@ -28,6 +27,7 @@ from ttca.errors import AnswerError, ChargeState, ConfigError, DataError, ImageE
 from ttca.images import Images, check_images
 from ttca.platforms.base import Credential, Platform
 from ttca.platforms.http import checked_url, new_session, retry_after_s
+from ttca.platforms.protocols.reading import UnreadableError, read_json
 from ttca.platforms.throttle import come_back, lane, throttle_of
 from ttca.progress import Reporter, silent
 
@@ -109,8 +109,8 @@ class _Hub:
                 f"Expected the hub at {self._url} to answer, got: {reason}. Is it running?", status=0
             ) from None
         try:
-            read = json.loads(content)
-        except (ValueError, RecursionError):
+            read = read_json(content)
+        except UnreadableError:
             read = None
         said: dict[str, Any] = read if isinstance(read, dict) else {}
         if reply.status_code == 200 and not said:

@@ -3,13 +3,14 @@
 import base64
 import binascii
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import numpy as np
 
 from ttca.answers import Answers, Status
 from ttca.errors import ChargeState, ConfigError, LedgerError, MissingExtraError, QuotaError, RateError, TTCAError
+from ttca.platforms.protocols.reading import UnreadableError, read_json
 from ttca.pooling.contribute import MOST_QUERIES
 from ttca.pooling.leases import LeaseDesk, Progress, Quarantined, UnknownLease
 from ttca.pooling.ledger import Ledger
@@ -19,7 +20,8 @@ try:
     from fastapi import Depends, FastAPI, Request
     from fastapi import Path as InPath
     from fastapi.exceptions import RequestValidationError
-    from fastapi.responses import HTMLResponse, JSONResponse
+    from fastapi.responses import HTMLResponse, JSONResponse, Response
+    from fastapi.routing import APIRoute
     from pydantic import BaseModel, ConfigDict, Field
     from starlette.exceptions import HTTPException
 except ImportError:
@@ -33,6 +35,29 @@ __all__ = ["create_hub"]
 #: A score in JSON is hardly longer.
 _BYTES_OF_A_SCORE = 32
 _LARGEST = 2**31 - 1
+
+
+class _Body(Request):
+    """A request whose JSON is read as strictly as a platform's."""
+
+    async def json(self) -> Any:
+        """Return what the body says; its own words are not repeated."""
+        try:
+            return read_json(await self.body())
+        except UnreadableError:
+            raise HTTPException(
+                422, "Expected JSON with each name once in an object, got something else. Correct it."
+            ) from None
+
+
+class _Route(APIRoute):
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        answer = super().get_route_handler()
+
+        async def strictly(request: Request) -> Response:
+            return await answer(_Body(request.scope, request.receive))
+
+        return strictly
 
 
 class _Strict(BaseModel):
@@ -60,7 +85,7 @@ class LeaseGiven(BaseModel):
 
 
 class AnswerRow(_Strict):
-    """What the platform said about one image of a lease."""
+    """What the platform said about one image of a lease; a score that is null was not said."""
 
     status: Literal["answered", "refused", "failed"]
     label: int | None = Field(default=None, ge=0, le=_LARGEST)
@@ -148,6 +173,7 @@ def create_hub(ledger: Ledger, desk: LeaseDesk, *, name: str) -> FastAPI:
     Member = Annotated[str, Depends(member)]
     LeaseName = Annotated[str, InPath(max_length=64)]
     app = FastAPI(title=f"ttca hub: {name}", openapi_url=None, docs_url=None, redoc_url=None, responses=_PROBLEMS)
+    app.router.route_class = _Route
 
     @app.get("/openapi.json", include_in_schema=False)
     def openapi(_: Member) -> dict[str, Any]:

@@ -15,10 +15,11 @@ import sqlalchemy as sa
 from numpy.typing import NDArray
 from PIL import Image
 
-from ttca.answers import Answers
+from ttca.answers import Answers, contradicted
 from ttca.data.decoding import decode_rgb
 from ttca.errors import ChargeState, ConfigError, QuotaError, RateError
 from ttca.images import Images, check_images
+from ttca.names import canonical
 from ttca.platforms.base import PlatformInfo
 from ttca.pooling.audits import Reports, judge
 from ttca.pooling.booking import Bill, Booking, Charge, Settlement, abandon
@@ -185,6 +186,7 @@ class LeaseDesk:
         checked = check_images(images, shape=self.info.image_shape)
         if len(owners) != len(checked) or not all(owners):
             raise ConfigError(f"Expected one owner for each of {len(checked)} images, got {len(owners)}.")
+        names = [canonical(owner) for owner in owners]
         keys = self._ledger.keys(checked, fingerprint=self.info.fingerprint, epoch=self._epoch)
         audits = self.plan.first_leases * self.plan.first_size
 
@@ -194,10 +196,10 @@ class LeaseDesk:
             mine = _inputs.c.context == self._context
             there = {bytes(k) for k in connection.scalars(sa.select(_inputs.c.key).where(mine))}
             self._withdraw(connection, sorted(there - set(keys)))
-            numbers = self._numbers(connection, owners)
+            numbers = self._numbers(connection, names)
             number = (connection.scalar(sa.select(sa.func.max(_inputs.c.number)).where(mine)) or 0) + 1
             rows: dict[bytes, dict[str, object]] = {}
-            for key, image, owner in zip(keys, checked, owners, strict=True):
+            for key, image, owner in zip(keys, checked, names, strict=True):
                 if key not in there and key not in rows:
                     rows[key] = {
                         "key": key,
@@ -284,9 +286,18 @@ class LeaseDesk:
         UnknownLease
             If the member has no such lease.
         ConfigError
-            If there is not one answer for each query.
+            If there is not one answer for each query, or a label contradicts its scores.
         """
         usable = answers.resolved
+        against = np.flatnonzero(contradicted(answers.labels, answers.scores, answers.resolution))
+        if len(against):
+            row = int(against[0])
+            said, best = answers.labels[row], np.nanargmax(answers.scores[row])
+            raise ConfigError(
+                f"Expected the label {said} of answer {row} to have the highest score, got "
+                f"{answers.scores[row, said]:.4g} for it and {answers.scores[row, best]:.4g} for {best}. Bring what "
+                "the platform said."
+            )
 
         def work(connection: sa.Connection) -> tuple[int, bool]:
             self._db.share(connection)
@@ -381,7 +392,7 @@ class LeaseDesk:
         def work(connection: sa.Connection) -> bool:
             left = sa.select(_inputs.c.key).where(_inputs.c.context == self._context, _open())
             if member is not None:
-                who = sa.select(_members.c.id).where(_members.c.name == member).scalar_subquery()
+                who = sa.select(_members.c.id).where(_members.c.name == canonical(member)).scalar_subquery()
                 # What is out with the member may come back, and be asked by them again only if it cost nothing.
                 left = left.where(_inputs.c.key.not_in(_given(who, None)))
             return connection.scalar(left.limit(1)) is None
@@ -399,8 +410,8 @@ class LeaseDesk:
 
         def work(connection: sa.Connection) -> None:
             self._db.exclude(connection)
-            who = sa.select(_members.c.id).where(_members.c.name == member, _members.c.flagged_at.is_not(None))
-            number = connection.scalar(who)
+            theirs = _members.c.name == canonical(member)
+            number = connection.scalar(sa.select(_members.c.id).where(theirs, _members.c.flagged_at.is_not(None)))
             if number is None:
                 raise QuotaError(f"Expected a member who was set aside, got {member!r}. See the hub's page.")
             connection.execute(sa.delete(_reports).where(_reports.c.member == number))
@@ -411,7 +422,7 @@ class LeaseDesk:
     # -- inside -----------------------------------------------------------------------------------------------
 
     def _who(self, connection: sa.Connection, member: str) -> Any:
-        row = connection.execute(sa.select(_members).where(_members.c.name == member)).first()
+        row = connection.execute(sa.select(_members).where(_members.c.name == canonical(member))).first()
         if row is None:
             raise QuotaError(f"Expected an enrolled member, got {member!r}.")
         if row.flagged_at is not None:
@@ -513,7 +524,7 @@ class LeaseDesk:
         row = connection.execute(
             sa.select(_leases.c.request, _leases.c.member, _leases.c.returned_at, _members.c.flagged_at)
             .join(_members, _members.c.id == _leases.c.member)
-            .where(_leases.c.id == lease, _leases.c.context == self._context, _members.c.name == member)
+            .where(_leases.c.id == lease, _leases.c.context == self._context, _members.c.name == canonical(member))
             # Answers and a failure of the same lease come one after the other.
             .with_for_update(of=_leases)
         ).first()

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from ttca.answers import Answers
 from ttca.errors import ChargeState, LedgerError, QuotaError, TTCAError
 from ttca.images import Images
+from ttca.names import canonical
 from ttca.pooling import schema
 from ttca.pooling.booking import ANSWERED, Bill, Booking, Charge, Settlement, abandon
 from ttca.pooling.database import PATIENCE_S, Database, read_secret
@@ -148,11 +149,11 @@ class Ledger:
         ------
         QuotaError
             If a quota, a rate or the cap is not a whole number of at least 1, or another one than the ledger's and not
-            to overrule it.
+            to overrule it, or if two members are one in two spellings.
         """
         overrule = not self._db.is_server if overrule is None else overrule
         rows = []
-        for member, given in sorted(quotas.items()):
+        for member, given in sorted(_by_name(quotas).items()):
             quota = given if isinstance(given, Quota) else Quota(given)
             quota.check(member)
             rates = {w: None if v is None else int(v) for w, v in quota.rates().items()}
@@ -266,7 +267,7 @@ class Ledger:
 
     def balances(self, member: str | None = None) -> list[Balance]:
         """Return who paid what, counted from the attempts themselves; of one member only, if named."""
-        whose = sa.true() if member is None else _members.c.name == member
+        whose = sa.true() if member is None else _members.c.name == canonical(member)
         theirs = sa.select(_members.c.id).where(whose)
 
         def work(connection: sa.Connection) -> list[Balance]:
@@ -382,7 +383,9 @@ class Ledger:
 
         def work(connection: sa.Connection) -> None:
             changed = connection.execute(
-                sa.update(_members).where(_members.c.name == member, _members.c.quota > 0).values(token=_digest(token))
+                sa.update(_members)
+                .where(_members.c.name == canonical(member), _members.c.quota > 0)
+                .values(token=_digest(token))
             )
             if changed.rowcount != 1:
                 raise QuotaError(f"Expected a member with a quota to invite, got {member!r}. See: ttca pool status")
@@ -419,7 +422,7 @@ class Ledger:
             # No answer about their images is on its way into the tables meanwhile.
             self._db.exclude(connection)
             now = self.now_in(connection)
-            number = connection.scalar(sa.select(_members.c.id).where(_members.c.name == member))
+            number = connection.scalar(sa.select(_members.c.id).where(_members.c.name == canonical(member)))
             if number is None:
                 raise QuotaError(f"Expected the name of a member in {self.name}, got {member!r}. See: ttca pool status")
             owned = sa.select(_attempts.c.key).where(_attempts.c.owner == number, _attempts.c.key != b"")
@@ -521,6 +524,7 @@ class Ledger:
             schema.tables.create_all(connection)
             self._set_meta(connection, "schema", str(schema.SCHEMA_VERSION))
         self._migrate(connection)
+        self._respell(connection)
         self._check_secret(connection)
 
     def _check_agreed(self, connection: sa.Connection, rows: Sequence[Mapping[str, Any]], cap: int | None) -> None:
@@ -549,6 +553,14 @@ class Ledger:
                 "Use the ttca that wrote it, or a newer one."
             )
         schema.migrate(connection, int(version))
+
+    def _respell(self, connection: sa.Connection) -> None:
+        """Give members whom an earlier version wrote down in another spelling their one name, where it is free."""
+        known = {str(r.name): r.id for r in connection.execute(sa.select(_members.c.name, _members.c.id))}
+        for name, number in known.items():
+            if canonical(name) not in known:
+                connection.execute(sa.update(_members).where(_members.c.id == number).values(name=canonical(name)))
+                known = {**known, canonical(name): number}
 
     def _check_secret(self, connection: sa.Connection) -> None:
         """Raise when the secret is another ledger's: every answer would seem missing and be paid for again."""
@@ -583,6 +595,17 @@ def open_ledger(folder: Path, url: str | None = None) -> Ledger:
 
 def _digest(token: str) -> bytes:
     return hashlib.sha256(token.encode("utf-8", "replace")).digest()
+
+
+def _by_name(quotas: Mapping[str, int | Quota]) -> dict[str, int | Quota]:
+    found: dict[str, int | Quota] = {}
+    for member, quota in quotas.items():
+        if canonical(member) in found:
+            raise QuotaError(
+                f"Expected every member once, got {canonical(member)!r} in two spellings. Leave out one of them."
+            )
+        found[canonical(member)] = quota
+    return found
 
 
 def _payers() -> sa.ColumnElement[bool]:

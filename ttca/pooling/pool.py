@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from ttca.answers import Answers
 from ttca.errors import AnswerError, ConfigError, QuotaError, RateError, TransportError, TTCAError
 from ttca.images import Images, check_images
+from ttca.names import canonical
 from ttca.platforms.base import Credential, Platform
 from ttca.platforms.retry import RetryPolicy
 from ttca.platforms.throttle import lane, throttle_of
@@ -42,6 +43,9 @@ class Member:
     per_second: int | None = None
     per_minute: int | None = None
     per_day: int | None = None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "name", canonical(self.name))
 
     @property
     def allowance(self) -> Quota:

@@ -17,6 +17,7 @@ from typing import Any, cast
 import numpy as np
 
 from ttca.errors import ConfigError, DataError
+from ttca.platforms.protocols.reading import UnreadableError, read_json
 from ttca.training_time.bounds import PublishedConflict
 from ttca.training_time.signals import Domain, Integers, Planting, Signal, Strategy, Unplanting
 
@@ -310,8 +311,8 @@ def _integer(value: object) -> int:
 
 def _read(path: Path, kind: str) -> dict[str, Any]:
     try:
-        told = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        told = read_json(path.read_bytes())
+    except (OSError, ValueError, UnreadableError) as error:
         raise DataError(f"Expected a {kind} in {path}, got: {error}. Check the path.") from error
     if not isinstance(told, dict) or told.get("kind") != kind or told.get("format") != FORMAT:
         raise DataError(f"Expected a {kind} of format {FORMAT} in {path}, got another file. Check which file it is.")

@@ -19,6 +19,7 @@ from typing import Any, cast
 import numpy as np
 
 from ttca.errors import ConfigError, DataError
+from ttca.names import canonical
 from ttca.training_time.aggregator import Report
 from ttca.training_time.signals import (
     Domain,
@@ -94,7 +95,9 @@ class Names:
 
     def digest(self) -> str:
         """Return a SHA-256, 64 hex digits: two collectives with the same number everything alike."""
-        told = [[[name, list(values)] for name, values in self.features.items()], self.label, list(self.labels)]
+        # In one spelling each: the files are written on several machines.
+        features = [[canonical(name), [canonical(v) for v in values]] for name, values in self.features.items()]
+        told = [features, canonical(self.label), [canonical(v) for v in self.labels]]
         return hashlib.sha256(json.dumps(told).encode()).hexdigest()
 
 
@@ -135,7 +138,8 @@ def read_strategy(path: Path | str) -> StrategyFile:
     """
     path = Path(path)
     try:
-        told = tomllib.loads(path.read_text(encoding="utf-8"))
+        # utf-8-sig: some editors put a byte-order mark in front.
+        told = tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except FileNotFoundError:
         raise ConfigError(
             f"Expected a strategy's file at {path}, got nothing there. Write one with `ttca report-records {path} "
@@ -154,7 +158,9 @@ def read_strategy(path: Path | str) -> StrategyFile:
         _text(label, "column", "label", path),
         _values(label.get("values"), "label.values", path),
     )
-    if names.label in names.features:
+    if len({canonical(name) for name in features}) < len(features):
+        raise ConfigError(f"Expected each feature once in {path}, got {list(features)}. Take the second out.")
+    if canonical(names.label) in map(canonical, names.features):
         raise ConfigError(
             f"Expected a label that is no feature in {path}, got {names.label!r} for both. Leave it out of [features]."
         )
@@ -222,7 +228,7 @@ def _values(values: object, where: str, path: Path) -> tuple[str, ...]:
             f"Expected {where} in {path} as a list of texts without spaces around them, got {values!r}. Name all "
             "values, in quotes."
         )
-    if len(set(values)) < len(values):
+    if len({canonical(v) for v in values}) < len(values):
         raise ConfigError(f"Expected each value once in {where} of {path}, got {values}. Take the second out.")
     return tuple(values)
 
@@ -272,9 +278,9 @@ def read_records(path: Path, names: Names) -> Integers:
     -----
     *Ours*.
     """
-    wanted = [*names.features, names.label]
+    wanted = [canonical(name) for name in (*names.features, names.label)]
     known = [*names.features.values(), names.labels]
-    numbers = [{value: i for i, value in enumerate(values)} for values in known]
+    numbers = [{canonical(value): i for i, value in enumerate(values)} for values in known]
     # Only those that are named: a table of the wrong kind has one in every cell.
     faults: list[str] = []
     faulty = 0
@@ -283,7 +289,7 @@ def read_records(path: Path, names: Names) -> Integers:
         # A spreadsheet's CSV may begin with a mark that is no part of the first column's name.
         with path.open(encoding="utf-8-sig", newline="") as file:
             lines = csv.reader(file, strict=True)
-            head = [name.strip() for name in next(lines, [])]
+            head = [canonical(name) for name in next(lines, [])]
             twice = sorted({name for name in wanted if head.count(name) > 1})
             missing = [name for name in wanted if name not in head]
             if missing or twice:
@@ -302,7 +308,7 @@ def read_records(path: Path, names: Names) -> Integers:
                     if len(faults) < _NAMED:
                         faults.append(f"line {lines.line_num} has {len(line)} cells instead of {len(head)}")
                     continue
-                cells = [line[place].strip() for place in places]
+                cells = [canonical(line[place]) for place in places]
                 wrong = [i for i, cell in enumerate(cells) if cell not in numbers[i]]
                 faulty += len(wrong)
                 faults += [

@@ -5,7 +5,6 @@ Source: the Open Inference Protocol and its binary tensor data extension, https:
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -19,7 +18,7 @@ from ttca.errors import ConfigError, TransportError
 from ttca.images import Images, ImageShape
 from ttca.platforms.protocols import Fetch, Protocol, Request, Response, Wire, model_path
 from ttca.platforms.protocols.encoding import AS_DECIMAL, AS_FLOAT32, Layout, Pixels, check_image_shape
-from ttca.platforms.protocols.reading import REFUSED, UNKNOWN, Reading, UnreadableError, check_choice, excerpt
+from ttca.platforms.protocols.reading import Reading, UnreadableError, check_choice, excerpt, read_json
 from ttca.platforms.protocols.tensors import (
     HEADER_LENGTH,
     Tensor,
@@ -169,10 +168,10 @@ class KServeV2(Reading, Protocol):
     def _check_classes(self, named: object) -> None:
         if isinstance(named, str):
             try:
-                named = json.loads(named)
-            except ValueError:
+                named = read_json(named.encode("utf-8", "replace"))
+            except UnreadableError:
                 return
-        if isinstance(named, list) and named and [str(c) for c in named] != list(self.classes):
+        if isinstance(named, list) and named and not self.are_classes(named):
             raise ConfigError(
                 f"Expected the platform's classes to be {excerpt(list(self.classes))}, got "
                 f"{excerpt(named)} from its "
@@ -362,7 +361,10 @@ class KServeV2Wire(Wire):
             if n == 1 and message.get("error") and self.options.refuses(message["error"]):
                 return self.options.rows([[]])
             self._check_message(message, response.request_id)
-            outputs = {t.name: t for t in read_tensors(message.get("outputs"), binary)}
+            tensors = read_tensors(message.get("outputs"), binary)
+            outputs = {t.name: t for t in tensors}
+            if len(outputs) != len(tensors):
+                raise UnreadableError(f"Expected each output once, got {excerpt([t.name for t in tensors])}.")
             return self._answers(message, outputs, n)
         except (UnreadableError, ConfigError) as error:
             raise response.unreadable(str(error)) from None
@@ -406,7 +408,7 @@ class KServeV2Wire(Wire):
                 f"Expected scores of shape ({n}, {count}), got {tensor.datatype} of shape {tensor.data.shape}."
             )
         named = tensor.parameters.get("classes")
-        if isinstance(named, list) and [str(c) for c in named] != list(self.options.classes):
+        if isinstance(named, list) and not self.options.are_classes(named):
             raise UnreadableError(
                 f"Expected the classes in their order, got {excerpt(named)!r}: the platform has changed."
             )
@@ -419,9 +421,7 @@ class KServeV2Wire(Wire):
             raise UnreadableError("Expected labels as integers or class names, got BOOL.")
         flat = tensor.data.reshape(n)
         if tensor.datatype == "BYTES":
-            index = {name: i for i, name in enumerate(self.options.classes)}
-            index |= dict.fromkeys(self.options.refused_labels, REFUSED)
-            return np.array([index.get(text, UNKNOWN) for text in flat], np.int64).reshape(n)
+            return np.array([self.options.named(text) for text in flat], np.int64).reshape(n)
         return np.array([self.options.index_of(number, numbered=True) for number in flat.tolist()], np.int64).reshape(n)
 
 

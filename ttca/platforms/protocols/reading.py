@@ -5,15 +5,17 @@ from __future__ import annotations
 import contextlib
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ttca.answers import Answers, Status
+from ttca.answers import Answers, Status, contradicted
 from ttca.errors import ConfigError, TTCAError
+from ttca.names import canonical
 
 __all__ = [
     "REFUSED",
@@ -36,6 +38,8 @@ _LABEL_KEYS = ("label", "class", "class_name", "name")
 _SCORE_KEYS = ("score", "probability", "confidence")
 _VECTOR_KEYS = ("scores", "probabilities")
 _ERROR_KEYS = ("error", "errors", "detail", "message")
+#: Names are hardly longer, and a stranger's text of millions of accents would take a while to spell.
+_LONGEST_NAME = 1000
 
 
 class UnreadableError(TTCAError):
@@ -51,13 +55,25 @@ def excerpt(value: object, length: int = 120) -> str:
 
 
 def read_json(body: bytes) -> Any:
-    """Return what the JSON says, or raise an UnreadableError that says what came instead."""
+    """Return what the JSON says, or raise an UnreadableError that says what came instead.
+
+    An object that has one name twice says two things, and is not read as either.
+    """
     try:
-        return json.loads(body)
+        return json.loads(body, object_pairs_hook=_each_name_once)
     except (ValueError, RecursionError):
         start = body.lstrip()[:1]
         kind = "HTML or XML" if start == b"<" else "an empty body" if not start else "a broken or truncated one"
         raise UnreadableError(f"Expected a JSON object, got {kind}: {excerpt(body)!r}.") from None
+
+
+def _each_name_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise UnreadableError(f"Expected each name once in a JSON object, got {excerpt(twice, 40)!r} twice.")
+    return found
 
 
 def check_choice(name: str, value: object, kind: Any, *, optional: bool = False) -> None:
@@ -112,7 +128,10 @@ class Reading:
             texts = getattr(self, name)
             if isinstance(texts, str) or not all(isinstance(t, str) and t.strip() for t in texts):
                 raise ConfigError(f"Expected {name} as a list of texts, got {texts!r}. Correct it.")
-        overlap = sorted(set(self.refused_labels) & set(self.classes))
+        if self.missing_score is not None and not math.isfinite(self.missing_score):
+            raise ConfigError(f"Expected missing_score as a finite number, got {self.missing_score}. Correct it.")
+        refusals = {canonical(text) for text in self.refused_labels}
+        overlap = sorted(name for name in self.classes if canonical(name) in refusals)
         if overlap:
             raise ConfigError(f"Expected refused_labels that are no classes, got {', '.join(overlap)}. Remove them.")
 
@@ -129,16 +148,39 @@ class Reading:
 
     # -- one value ------------------------------------------------------------------------------------------------
 
+    @cached_property
+    def _exact(self) -> dict[str, int]:
+        """Classes and refusals as they were configured."""
+        known = dict.fromkeys(self.refused_labels, REFUSED)
+        return known | {name: i for i, name in reversed(list(enumerate(self.classes)))}
+
+    @cached_property
+    def _alike(self) -> dict[str, int]:
+        """The same in one spelling; what two of them would share is none of both."""
+        found: dict[str, int] = {}
+        for name, index in self._exact.items():
+            if found.setdefault(canonical(name), index) != index:
+                found[canonical(name)] = UNKNOWN
+        return found
+
+    def named(self, said: str) -> int:
+        """Return the class of this name, REFUSED or UNKNOWN; as configured, or else the one name spelled alike."""
+        if said in self._exact:
+            return self._exact[said]
+        return self._alike.get(canonical(said), UNKNOWN) if len(said) <= _LONGEST_NAME else UNKNOWN
+
+    def are_classes(self, said: Sequence[object]) -> bool:
+        """Whether a platform's own list of classes is the configured one, in its order."""
+        return [canonical(str(name)) for name in said] == [canonical(name) for name in self.classes]
+
     def index_of(self, said: object, *, numbered: bool = False) -> int:
         """Return the class a label names, by name, by index or by an index written as text; REFUSED or UNKNOWN.
 
         A number that is also the name of another class is UNKNOWN, unless the protocol says that labels are numbered.
         """
         if isinstance(said, str):
-            if said in self.classes:
-                return list(self.classes).index(said)
-            if said in self.refused_labels:
-                return REFUSED
+            if (index := self.named(said)) != UNKNOWN:
+                return index
             if not (said.isascii() and said.isdecimal() and len(said) < 10):
                 return UNKNOWN
             said = int(said)
@@ -149,7 +191,7 @@ class Reading:
             return UNKNOWN
         if said == -1 or str(said) in self.refused_labels:
             return REFUSED
-        if not numbered and str(said) in self.classes and list(self.classes).index(str(said)) != said:
+        if not numbered and self._exact.get(str(said), said) != said:
             return UNKNOWN
         return said if 0 <= said < len(self.classes) else UNKNOWN
 
@@ -172,24 +214,24 @@ class Reading:
         ----------
         said : JSON value
             A label; a list of C numbers; a list of class names, best first; an object of class names and scores; a
-            list of objects with a label and a score, or of pairs of them; or an object with a ``label`` and, perhaps,
-            ``scores``. An empty list or object refuses, and so does a true ``refused``.
+            list of objects with a label and a score, or of pairs of them, in any order; or an object with a ``label``
+            and, perhaps, ``scores`` or a ``score``. An empty list or object refuses, and so does a true ``refused``.
 
         Raises
         ------
         UnreadableError
-            If it is none of them, names a class that is not ours, one class twice, or holds a number that is
-            not finite.
+            If it is none of them, names a class that is not ours, one class twice, or holds a score that is null, not
+            finite or not there: a list of several labels is in no known order without their scores.
         """
         if said == [] or said == {}:
             return REFUSED, None
         if isinstance(said, Mapping):
             return self._object(said)
         if isinstance(said, list):
-            if all(_is_number(v) for v in said):
+            if all(v is None or _is_number(v) for v in said):
                 return UNSAID, self._vector(said)
             if all(isinstance(v, str) for v in said):
-                return self._known(said[0]), None
+                return self._once([self._known(v) for v in said])[0], None
             return self._named([self._pair(item) for item in said])
         return self._known(said), None
 
@@ -200,16 +242,29 @@ class Reading:
             if key in said and key not in self.classes and said[key]:
                 if self.refuses(said[key]):
                     return REFUSED, None
-                if not any(k in said for k in (*_LABEL_KEYS, *_VECTOR_KEYS)):
+                # A message may stand beside an answer, an error contradicts it.
+                failed = key in ("error", "errors") and not _is_number(said[key])
+                if failed or not any(k in said for k in (*_LABEL_KEYS, *_VECTOR_KEYS)):
                     raise UnreadableError(f"Expected an answer, got the platform's error: {excerpt(said[key])!r}.")
         if all(_is_number(v) for v in said.values()) and all(self.index_of(k) != UNKNOWN for k in said):
-            return self._named([(k, float(v)) for k, v in said.items()])
-        vector = next((said[k] for k in _VECTOR_KEYS if k in said), None)
-        name = next((said[k] for k in _LABEL_KEYS if k in said), None)
-        if vector is not None:
-            label, scores = self.row(vector)
-            return (label if name is None else self._known(name)), scores
-        return self._named([self._pair(said)])
+            return self._named([(self._known(k), float(v)) for k, v in said.items()])
+        label = self._label_of(said)
+        beside = [k for k in said if k in self._exact and k not in (*_LABEL_KEYS, *_SCORE_KEYS, *_VECTOR_KEYS)]
+        if beside:
+            raise UnreadableError(f"Expected a score for each class that is named, got {excerpt(said)!r}.")
+        vectors = [said[k] for k in _VECTOR_KEYS if k in said]
+        if not vectors:
+            return self._named([self._pair(said)])
+        if label == REFUSED:
+            return REFUSED, None
+        if not isinstance(vectors[0], list | Mapping) or any(v != vectors[0] for v in vectors):
+            raise UnreadableError(f"Expected scores as one list or object of numbers, got {excerpt(said)!r}.")
+        best, scores = self.row(vectors[0])
+        if label is None:
+            return best, scores
+        if scores is None or best == REFUSED or (best != label and np.isnan(scores[label])):
+            raise UnreadableError(f"Expected a label and its scores, got a label without one: {excerpt(said)!r}.")
+        return label, scores
 
     def _vector(self, said: Sequence[float]) -> NDArray[np.float64]:
         if len(said) != len(self.classes):
@@ -225,31 +280,55 @@ class Reading:
             )
         return label
 
-    def _pair(self, item: object) -> tuple[object, float | None]:
+    def _label_of(self, item: Mapping[Any, Any]) -> int | None:
+        """Return the label that an object names, None where it names none."""
+        found = [item[k] for k in _LABEL_KEYS if k in item]
+        if not found:
+            return None
+        label = self._known(found[0])
+        # A name of something else, such as the file's, says nothing about the class.
+        if any(self.index_of(other) not in (label, UNKNOWN) for other in found[1:]):
+            raise UnreadableError(f"Expected one label, got several: {excerpt(item)!r}.")
+        return label
+
+    def _pair(self, item: object) -> tuple[int, float | None]:
         """Return the label and score of one entry of a list."""
         if isinstance(item, list | tuple) and len(item) == 2 and _is_number(item[1]):
-            return item[0], float(item[1])
+            return self._known(item[0]), float(item[1])
         if isinstance(item, Mapping):
-            name = next((item[k] for k in _LABEL_KEYS if k in item), None)
-            score = next((item[k] for k in _SCORE_KEYS if k in item), None)
-            if name is not None and (score is None or _is_number(score)):
-                return name, None if score is None else float(score)
+            label = self._label_of(item)
+            scores = [item[k] for k in _SCORE_KEYS if k in item]
+            if label == REFUSED and not all(_is_number(v) for v in scores):
+                return REFUSED, None
+            if label is not None and all(_is_number(v) and v == scores[0] for v in scores):
+                return label, float(scores[0]) if scores else None
             if len(item) == 1 and all(_is_number(v) for v in item.values()):
                 ((key, value),) = item.items()
-                return key, float(value)
+                return self._known(key), float(value)
         raise UnreadableError(f"Expected a label and its score, got {excerpt(item)!r}.")
 
-    def _named(self, pairs: Sequence[tuple[object, float | None]]) -> tuple[int, NDArray[np.float64] | None]:
-        """Return the answer of labels with scores, in any order, perhaps not of all classes."""
-        labels = [self._known(name) for name, _ in pairs]
-        numbers = [score for _, score in pairs]
+    def _once(self, labels: list[int]) -> list[int]:
         named = [label for label in labels if label >= 0]
         if len(set(named)) != len(named):
             raise UnreadableError("Expected each class once, got one twice.")
+        return labels
+
+    def _named(self, pairs: Sequence[tuple[int, float | None]]) -> tuple[int, NDArray[np.float64] | None]:
+        """Return the answer of labels with scores, in any order, perhaps not of all classes."""
+        labels = self._once([label for label, _ in pairs])
+        numbers = [score for _, score in pairs]
         if any(n is None for n in numbers):
+            if len(pairs) > 1:
+                raise UnreadableError(
+                    f"Expected a score for each of {len(pairs)} labels, got none for some: which is the highest is "
+                    "not said."
+                )
             return labels[0], None
         values = _finite(numbers)
-        best = int(values.argmax())
+        ranked = values if self.missing_score is None else np.where(values == self.missing_score, -np.inf, values)
+        best = int(ranked.argmax())
+        if len(pairs) > 1 and self.scores_are != "logits" and not ranked[best] > 0:
+            raise UnreadableError("Expected a score above 0, got none: which class is meant is not said.")
         scores = np.full(len(self.classes), np.nan)
         for label, value in zip(labels, values.tolist(), strict=True):
             if label >= 0:
@@ -260,8 +339,15 @@ class Reading:
 
     # -- many images ----------------------------------------------------------------------------------------------
 
-    def rows(self, said: Sequence[object]) -> Answers:
+    def rows(self, said: Sequence[object], find: Callable[[object], object] = lambda one: one) -> Answers:
         """Return the answers to several images, each in any form that :meth:`row` reads; a bad row fails alone.
+
+        Parameters
+        ----------
+        said : sequence of JSON values
+            One for each image.
+        find : callable, optional
+            Returns the part of one of them that answers, or raises an UnreadableError.
 
         Raises
         ------
@@ -274,7 +360,7 @@ class Reading:
         problem: UnreadableError | None = None
         for i, one in enumerate(said):
             try:
-                labels[i], scores = self.row(one)
+                labels[i], scores = self.row(find(one))
             except UnreadableError as error:
                 labels[i], problem = UNKNOWN, problem or error
                 continue
@@ -282,6 +368,7 @@ class Reading:
                 values[i] = scores
         if problem is not None and (labels == UNKNOWN).all():
             raise problem
+        # A row that was read has NaN only where it named other classes and left this one out.
         return self.answers(values, labels=labels, missing=np.isnan(values))
 
     def answers(
@@ -300,7 +387,8 @@ class Reading:
         values : float64 array, shape (N, C), optional
             Scores as they were sent.
         labels : int64 array, shape (N,), optional
-            Classes, REFUSED, UNKNOWN or UNSAID. A label said takes precedence over the highest score.
+            Classes, REFUSED, UNKNOWN or UNSAID. A label whose score is lower than another one, by more than the
+            resolution, contradicts them, and is no label.
         missing : bool array, shape (N, C), optional
             Scores that were not said, beside those equal to ``missing_score``.
         refused : bool array, shape (N,), optional
@@ -332,9 +420,16 @@ class Reading:
         unsaid = labels == UNSAID
         named = np.where(unsaid, best, labels)
         good = sound & (named >= 0) & (named < len(self.classes)) & ~refused
-        good &= ~unsaid | ~np.isnan(scores).all(axis=1)
+        # All zeros say nothing, and their highest would be the first class.
+        good &= ~unsaid | (np.nan_to_num(scores) > 0).any(axis=1)
+        # Exact scores as they were sent; rounded ones as they are kept, so that who takes them later finds the same.
+        sent = np.where(sound[:, None] & ~np.isnan(scores), values, np.nan) if step == 0 else scores.astype(np.float32)
+        against = contradicted(np.where(good & ~unsaid, labels, -1), sent, step)
+        good &= ~against
         bad = ~good & ~refused
         if bad.any() and not good.any():
+            if against.any():
+                raise UnreadableError(self._why_against(int(labels[against][0]), sent[against][0]))
             raise UnreadableError(self._why_bad(values, missing, labels))
         status = np.where(good, Status.ANSWERED, np.where(refused, Status.REFUSED, Status.FAILED)).astype(np.int8)
         scores[~good] = np.nan
@@ -377,6 +472,14 @@ class Reading:
         safe = np.where(sound[:, None], shares, 0.0)
         return np.where(unsaid, np.nan, np.clip(safe, 0.0, 1.0)), sound
 
+    def _why_against(self, label: int, scores: NDArray[np.floating]) -> str:
+        best = int(np.nan_to_num(scores, nan=-np.inf).argmax())
+        return (
+            f"Expected the label {excerpt(self.classes[label], 40)!r} to have the highest score, got "
+            f"{scores[label]:.4g} for it and {scores[best]:.4g} for {excerpt(self.classes[best], 40)!r}. Put classes "
+            "in the platform's order, and set resolution if it rounds its scores."
+        )
+
     def _why_bad(
         self, values: NDArray[np.float64], missing: NDArray[np.bool_] | None, labels: NDArray[np.int64]
     ) -> str:
@@ -399,7 +502,7 @@ class Reading:
 def _finite(numbers: Sequence[Any]) -> NDArray[np.float64]:
     values = np.array(numbers, np.float64)
     if not np.isfinite(values).all():
-        raise UnreadableError("Expected scores as finite numbers, got NaN or infinity.")
+        raise UnreadableError("Expected scores as finite numbers, got NaN, null or infinity.")
     return values
 
 

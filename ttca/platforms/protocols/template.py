@@ -14,6 +14,7 @@ from urllib.parse import quote, urlsplit
 
 import jmespath
 from jmespath.exceptions import JMESPathError
+from jmespath.visitor import TreeInterpreter
 
 from ttca.answers import Answers
 from ttca.errors import ConfigError
@@ -258,12 +259,12 @@ class TemplateWire(SingleImageWire):
                 return self.options.rows([[]])
             if not isinstance(results, list) or len(results) != n:
                 raise UnreadableError(f"Expected {n} answers at {self.table.results!r}, got {excerpt(results)!r}.")
-            return self.options.rows([self._row(one) for one in results])
+            return self.options.rows(results, self._row)
         except UnreadableError as error:
             raise response.unreadable(str(error)) from None
 
     def _row(self, said: object) -> object:
-        """Return one image's answer in a form that a reading knows; None, which none knows, where it is not there."""
+        """Return one image's answer in a form that a reading knows."""
         table = self.table
         if self._at("refused", said):
             return []
@@ -273,13 +274,20 @@ class TemplateWire(SingleImageWire):
         if table.names is not None:
             names = self._at("names", said)
             if not (isinstance(names, list) and isinstance(scores, list) and len(names) == len(scores)):
-                return None
+                raise UnreadableError(
+                    f"Expected as many names at {table.names!r} as scores at {table.scores!r}, got {excerpt(names)!r} "
+                    f"and {excerpt(scores)!r}."
+                )
             scores = [list(pair) for pair in zip(names, scores, strict=True)]
+        if label is None and scores == []:
+            # Nothing found in the image.
+            return []
+        for name, found in (("label", label), ("scores", scores)):
+            if found is None and getattr(table, name) is not None:
+                raise UnreadableError(f"Expected {name} at {getattr(table, name)!r}, got nothing there.")
         if table.scores is None:
             return label
-        if table.label is None or (label is None and scores == []):
-            return scores
-        return {"label": label, "scores": scores}
+        return scores if table.label is None else {"label": label, "scores": scores}
 
     def _at(self, name: str, said: object) -> Any:
         """Return what lies where the table says; None where nothing does."""
@@ -287,12 +295,39 @@ class TemplateWire(SingleImageWire):
         if expression is None:
             return None
         try:
-            return jmespath.search(expression, said)
+            parsed = jmespath.compile(expression)
+            if name in ("refused", "error"):
+                return parsed.search(said)
+            return _KeepingNulls().visit(parsed.parsed, said)
         # A function of the language applied to what it was not made for, in a stranger's JSON.
         except (JMESPathError, TypeError, ValueError, AttributeError, RecursionError, ArithmeticError) as error:
             raise UnreadableError(
                 f"Expected {name} at {expression!r}, got an answer to which that does not apply: {excerpt(error)}"
             ) from None
+
+
+class _KeepingNulls(TreeInterpreter):
+    """JMESPath whose projections keep a null where a value is not there.
+
+    The language leaves it out: ``items[*].score`` of three items, one without a score, would be two scores.
+    """
+
+    def visit_projection(self, node: Any, value: Any) -> Any:
+        """Return the right side of every element of a list, ``[*]`` or ``[]``."""
+        base = self.visit(node["children"][0], value)
+        return [self.visit(node["children"][1], one) for one in base] if isinstance(base, list) else None
+
+    def visit_value_projection(self, node: Any, value: Any) -> Any:
+        """Return the right side of every value of an object, ``.*``."""
+        base = self.visit(node["children"][0], value)
+        return [self.visit(node["children"][1], one) for one in base.values()] if isinstance(base, dict) else None
+
+    def visit_filter_projection(self, node: Any, value: Any) -> Any:
+        """Return the right side of every element that a filter lets through, ``[?…]``."""
+        base, right, condition = node["children"]
+        whole: Any = {**node, "children": [base, {"type": "identity", "children": []}, condition]}
+        let_through = super().visit_filter_projection(whole, value)
+        return None if let_through is None else [self.visit(right, one) for one in let_through]
 
 
 def _places(message: object) -> Sequence[str]:

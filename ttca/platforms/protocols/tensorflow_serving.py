@@ -233,7 +233,7 @@ class TensorFlowServingWire(Wire):
                 raise UnreadableError(f"Expected predictions, got {excerpt(told)!r}.")
             if len(said) != n:
                 raise UnreadableError(f"Expected {n} predictions, one for each image, got {len(said)}.")
-            return self.options.rows([self._chosen(row) for row in said])
+            return self.options.rows(said, self._chosen)
         except UnreadableError as error:
             raise response.unreadable(str(error)) from None
 
@@ -244,11 +244,15 @@ class TensorFlowServingWire(Wire):
             # A model of one output behind a server that names it all the same.
             only = list(row.values()) if isinstance(row, dict) and len(row) == 1 else []
             return only[0] if only and isinstance(only[0], list) else row
-        if not isinstance(row, dict):
-            return row
         chosen = {"scores": options.scores_output, "label": options.label_output}
-        found = {name: _scalar(row[key]) for name, key in chosen.items() if key is not None and key in row}
-        return found or None
+        named = {name: key for name, key in chosen.items() if key is not None}
+        if not isinstance(row, dict) and len(named) == 1:
+            # A server of one output leaves out its name.
+            return dict.fromkeys(named, _scalar(row))
+        missing = [key for key in named.values() if not isinstance(row, dict) or key not in row]
+        if missing:
+            raise UnreadableError(f"Expected the output {missing[0]!r} in a prediction, got {excerpt(row)!r}.")
+        return {name: _scalar(row[key]) for name, key in named.items()} if isinstance(row, dict) else row
 
 
 def _scalar(value: object) -> object:
