@@ -14,6 +14,7 @@ from rich.console import Console
 from benchmarks._circumstances import circumstances
 from proxies.runtime import wait_asleep
 from ttca.errors import TTCAError
+from ttca.streams import run_program
 
 HOME = Path(__file__).resolve().parent
 NAMES = tuple(sorted(p.stem for p in HOME.glob("*.py") if not p.stem.startswith("_")))
@@ -79,4 +80,4 @@ def main(argv: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    run_program("benchmarks", lambda: main(sys.argv[1:]))

@@ -20,6 +20,7 @@ from urllib.parse import quote
 import numpy as np
 import onnx
 import pytest
+import typer
 from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
 from safetensors.numpy import save
@@ -31,7 +32,7 @@ from tests import worlds
 from tests.pooling.places import postgres
 from ttca import __version__
 from ttca.certificates import Certificate
-from ttca.cli import _duration, main
+from ttca.cli import _duration, app, main
 from ttca.config import PlatformSection
 from ttca.data.folder import write_people
 from ttca.people import People
@@ -727,12 +728,48 @@ def test_pool_alone_shows_its_commands(ttca: Terminal) -> None:
     assert "run" in done.out
 
 
-@pytest.mark.parametrize("command", ["init", "run", "pool", "distil", "learn", "verify", "report", "apply", "serve"])
-def test_every_command_explains_itself(ttca: Terminal, command: str) -> None:
-    """--help is there for every command, with status 0."""
-    done = ttca(command, "--help")
+def commands() -> dict[tuple[str, ...], Any]:
+    """Return every command and group by its words."""
+    found: dict[tuple[str, ...], Any] = {}
+
+    def walk(words: tuple[str, ...], command: Any) -> None:
+        found[words] = command
+        for name, inner in getattr(command, "commands", {}).items():
+            walk((*words, name), inner)
+
+    walk((), typer.main.get_command(app))
+    return found
+
+
+@pytest.mark.parametrize("words", commands(), ids=lambda words: " ".join(words) or "ttca")
+def test_every_command_explains_itself(ttca: Terminal, words: tuple[str, ...]) -> None:
+    """--help shows every word of the source's help texts, names in brackets such as [platform] too, and cuts none."""
+    done = ttca(*words, "--help")
     assert done.code == 0
     assert "Usage" in done.out
+    shown = "".join(done.out.split())
+    command = commands()[words]
+    for text in (command.help, *(parameter.help for parameter in command.params)):
+        assert "".join((text or "").split()) in shown
+    assert "..." not in done.out.partition("Commands:")[2]
+    for parameter in command.params:
+        assert parameter.help, parameter.name
+
+
+def test_help_names_tables_in_brackets(ttca: Terminal) -> None:
+    """The names of tables in help are no markup."""
+    assert "as for protocol in [platform]." in " ".join(ttca("serve", "--help").out.split())
+    assert "most_queries in [contribute]" in " ".join(ttca("contribute", "--help").out.split())
+
+
+def test_no_part_of_the_command_line_shows_locals() -> None:
+    """Every typer app is told not to show locals in tracebacks, and to take help for what it is."""
+    apps = [app, *(group.typer_instance for group in app.registered_groups)]
+    assert len(apps) == 3
+    for one in apps:
+        assert one is not None
+        assert one.pretty_exceptions_show_locals is False
+        assert one.rich_markup_mode is None
 
 
 def test_serving_what_is_no_model_is_a_sentence(tmp_path: Path, ttca: Terminal) -> None:

@@ -16,8 +16,8 @@ from rich.table import Table
 
 from proxies.runtime import wait_asleep
 from ttca import __version__
-from ttca.errors import TTCAError
 from ttca.names import canonical
+from ttca.streams import run_program
 
 if TYPE_CHECKING:
     from ttca.action import CollectiveAction
@@ -25,15 +25,35 @@ if TYPE_CHECKING:
     from ttca.pooling.pool import Cost
     from ttca.row import Row
 
-app = typer.Typer(no_args_is_help=True, add_completion=False, help="Test-time collective action.")
-pool_app = typer.Typer(no_args_is_help=False, invoke_without_command=True, help="Ask the platform; see who paid.")
+# Locals hold keys and tokens, which no traceback may show; and square brackets in help are names of tables, no markup.
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_show_locals=False,
+    rich_markup_mode=None,
+    help="Test-time collective action.",
+)
+pool_app = typer.Typer(
+    no_args_is_help=False,
+    invoke_without_command=True,
+    pretty_exceptions_show_locals=False,
+    rich_markup_mode=None,
+    help="Query the platform and see who paid.",
+)
 app.add_typer(pool_app, name="pool")
-hub_app = typer.Typer(no_args_is_help=True, help="Let members on machines of their own ask for the pool.")
+hub_app = typer.Typer(
+    no_args_is_help=True,
+    pretty_exceptions_show_locals=False,
+    rich_markup_mode=None,
+    help="Let members query the platform from their own machines.",
+)
 app.add_typer(hub_app, name="hub")
 
-FileArgument = Annotated[Path, typer.Argument(help="The action file, or the folder it lies in.")]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object; all else goes to standard error.")]
-DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Say what it would cost and stop.")]
+FileArgument = Annotated[Path, typer.Argument(help="The action file, or the folder that contains it.")]
+JsonOption = Annotated[
+    bool, typer.Option("--json", help="Print one JSON object; everything else goes to standard error.")
+]
+DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Show what it would cost, then stop.")]
 
 #: What `report` writes: for the collective, and for everybody.
 REPORT, PUBLIC_REPORT = "report.html", "report-for-publication.html"
@@ -45,11 +65,7 @@ OUT = Console()
 def main() -> None:
     """Run a command; a TTCAError becomes its sentence and exit status 1."""
     wait_asleep()  # torch is imported by the commands that need it, later
-    try:
-        app()
-    except TTCAError as error:
-        ERR.print(f"[bold red]ttca:[/] {escape(str(error))}", highlight=False, soft_wrap=True)
-        sys.exit(1)
+    run_program("ttca", app)
 
 
 def _say_version(wanted: bool) -> None:
@@ -61,18 +77,18 @@ def _say_version(wanted: bool) -> None:
 @app.callback()
 def _options(
     version: Annotated[
-        bool, typer.Option("--version", help="Print the version.", is_eager=True, callback=_say_version)
+        bool, typer.Option("--version", help="Print the version and exit.", is_eager=True, callback=_say_version)
     ] = False,
 ) -> None:
-    """Test-time collective action: pool, distil, learn, verify, apply."""
+    """Test-time collective action: pool queries, distill a proxy, learn, verify and apply perturbations."""
 
 
 @app.command()
 def init(
-    file: Annotated[Path, typer.Argument(help="Where to write it.")] = Path("action.toml"),
+    file: Annotated[Path, typer.Argument(help="The file to write.")] = Path("action.toml"),
     as_json: JsonOption = False,
 ) -> None:
-    """Write a commented action file to fill in."""
+    """Write a commented action file for you to fill in."""
     from ttca.config import TEMPLATE
 
     _write_new(file, TEMPLATE.format(file=file))
@@ -83,12 +99,15 @@ def init(
 
 @app.command()
 def demo(
-    folder: Annotated[Path, typer.Option(help="Where the action will live.")] = Path("runs/demo"),
-    seed: Annotated[int, typer.Option(min=0)] = 0,
-    fresh: Annotated[bool, typer.Option("--fresh", help="Delete an earlier demo in the folder first.")] = False,
+    folder: Annotated[Path, typer.Option(help="The folder for the demo's action.")] = Path("runs/demo"),
+    seed: Annotated[int, typer.Option(min=0, help="Seed of everything random.")] = 0,
+    fresh: Annotated[bool, typer.Option("--fresh", help="First delete an earlier demo in that folder.")] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Run the whole idea on this machine: a platform, a gap, an action, an honest row, a report."""
+    """Run a complete example on this machine.
+
+    It trains and serves a small platform that serves one group worse, runs an action against it, and writes a report.
+    """
     from ttca.demo.run import run_demo
 
     row, certificate, _ = run_demo(folder, seed=seed, fresh=fresh, reporter=_reporter())
@@ -99,7 +118,11 @@ def demo(
 
 @app.command()
 def run(file: FileArgument, dry_run: DryRunOption = False, as_json: JsonOption = False) -> None:
-    """Do everything: pool, distil, learn, verify, measure, report. Killed, it goes on where it was."""
+    """Run a whole action, from the first query to the report.
+
+    Pools queries, distills a proxy, learns perturbations, verifies and measures them. Safe to interrupt: run it again
+    to resume.
+    """
     with _opened(file) as action:
         if action.settings.controls:
             _check_measurable(action)
@@ -117,14 +140,17 @@ def run(file: FileArgument, dry_run: DryRunOption = False, as_json: JsonOption =
 
 @pool_app.callback()
 def pool(context: typer.Context) -> None:
-    """Ask the platform about the pool's images; see who paid."""
+    """Query the platform and see who paid."""
     if context.invoked_subcommand is None:
         OUT.print(context.get_help())
 
 
 @pool_app.command("run")
 def pool_run(file: FileArgument, dry_run: DryRunOption = False, as_json: JsonOption = False) -> None:
-    """Ask the platform about pool and selection people's images, and nothing that was answered before."""
+    """Query the platform for the pool.
+
+    Sends the images of pool and selection people that have no answer yet. Safe to interrupt: run it again to resume.
+    """
     from ttca.gap import served_sentence
 
     with _opened(file) as action:
@@ -145,7 +171,10 @@ def pool_run(file: FileArgument, dry_run: DryRunOption = False, as_json: JsonOpt
 
 @pool_app.command("status")
 def pool_status(file: FileArgument, as_json: JsonOption = False) -> None:
-    """Show who paid what, for what and when, from the ledger alone; the platform is not asked anything."""
+    """Show who paid how much, for what and when.
+
+    Reads the ledger only; the platform is not contacted.
+    """
     from dataclasses import asdict
 
     from ttca.config import read_action
@@ -174,7 +203,11 @@ def pool_forget(
     file: FileArgument = Path(),
     as_json: JsonOption = False,
 ) -> None:
-    """Remove a member's name, what their images are named by, and the answers about these; the books still add up."""
+    """Remove a member from the ledger.
+
+    Deletes the member's name, the keys of their images and the answers about them. What they paid stays in the books
+    under an alias, so the totals still add up.
+    """
     from dataclasses import asdict
 
     from ttca.config import read_action
@@ -195,12 +228,17 @@ def pool_forget(
 @hub_app.command("serve")
 def hub_serve(
     file: FileArgument,
-    host: Annotated[str, typer.Option(help="Where to listen; off this machine only with a certificate.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=0, max=65535)] = 8080,
-    certificate: Annotated[Path | None, typer.Option(help="PEM file of the TLS certificate.")] = None,
-    private_key: Annotated[Path | None, typer.Option(help="PEM file of its key.")] = None,
+    host: Annotated[
+        str, typer.Option(help="Address to listen on. Other machines can connect only if you give a certificate.")
+    ] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on; 0 picks a free one.")] = 8080,
+    certificate: Annotated[Path | None, typer.Option(help="PEM file with the TLS certificate.")] = None,
+    private_key: Annotated[Path | None, typer.Option(help="PEM file with the certificate's private key.")] = None,
 ) -> None:
-    """Hand out queries to invited members and take back what they say was answered, until interrupted."""
+    """Run the hub until interrupted.
+
+    Hands out queries to invited members and collects the answers they report.
+    """
     from ttca.config import read_action
     from ttca.errors import ConfigError
     from ttca.platforms.http import checked_url
@@ -236,7 +274,10 @@ def hub_invite(
     file: FileArgument = Path(),
     as_json: JsonOption = False,
 ) -> None:
-    """Print a new token for a member; one they had before is no longer good. Only its hash is kept."""
+    """Print a new token for a member.
+
+    Any earlier token of theirs stops working. Only the token's hash is stored.
+    """
     from ttca.config import read_action
 
     with read_action(file).open_ledger() as ledger:
@@ -250,7 +291,10 @@ def hub_pardon(
     file: FileArgument = Path(),
     as_json: JsonOption = False,
 ) -> None:
-    """Let a member who was set aside take part again; what they said before stays set aside."""
+    """Let a member who was set aside take part again.
+
+    The answers they reported before stay set aside.
+    """
     from ttca.config import read_action
 
     ledger, desk = read_action(file).open_hub()
@@ -261,11 +305,17 @@ def hub_pardon(
 
 @app.command()
 def contribute(
-    file: Annotated[Path, typer.Argument(help="Your own file: the hub, and the platform as you know it.")],
-    write: Annotated[bool, typer.Option("--init", help="Write a commented file to fill in, and stop.")] = False,
+    file: Annotated[Path, typer.Argument(help="Your own file, which describes the hub and the platform.")],
+    write: Annotated[
+        bool, typer.Option("--init", help="Write a commented file for you to fill in, then stop.")
+    ] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Ask the platform for a pool, from this machine and with your own key, and bring back the answers."""
+    """Query the platform for a hub's pool.
+
+    Leases queries from the hub, sends them from this machine with your own key, and reports the answers to the hub.
+    Set most_queries in [contribute] to limit how many are sent.
+    """
     from dataclasses import asdict
 
     from ttca.config import CONTRIBUTION_TEMPLATE, read_contribution
@@ -286,6 +336,7 @@ def contribute(
             key_variable=mine.platform.key_variable,
             size=mine.contribute.size,
             concurrency=mine.contribute.concurrency,
+            most_queries=mine.contribute.most_queries,
             reporter=_reporter(),
         )
     _emit(asdict(done), as_json, f"{done.answered} of {done.queries} queries were answered. {done.ended}")
@@ -293,7 +344,10 @@ def contribute(
 
 @app.command()
 def distil(file: FileArgument, dry_run: DryRunOption = False, as_json: JsonOption = False) -> None:
-    """Train the proxy on what was answered (what is missing is asked), and say how faithful it is."""
+    """Train the proxy on the platform's answers.
+
+    Queries whatever is still missing, and reports how faithful the proxy is.
+    """
     with _opened(file) as action:
         if _planned(action, dry_run, as_json):
             return
@@ -311,7 +365,10 @@ def distil(file: FileArgument, dry_run: DryRunOption = False, as_json: JsonOptio
 
 @app.command()
 def learn(file: FileArgument, dry_run: DryRunOption = False, as_json: JsonOption = False) -> None:
-    """Learn one perturbation per class for every ε of the family, after what comes before it."""
+    """Learn one perturbation per class for each ε.
+
+    Runs whatever earlier steps are still missing.
+    """
     with _opened(file) as action:
         if _planned(action, dry_run, as_json):
             return
@@ -323,7 +380,10 @@ def learn(file: FileArgument, dry_run: DryRunOption = False, as_json: JsonOption
 
 @app.command()
 def verify(file: FileArgument, dry_run: DryRunOption = False, as_json: JsonOption = False) -> None:
-    """Spend verification queries on the certificate: once, from the largest ε downward."""
+    """Certify the perturbations on the platform.
+
+    Queries verification people, once, from the largest ε downward. Runs whatever earlier steps are still missing.
+    """
     with _opened(file) as action:
         if _planned(action, dry_run, as_json):
             return
@@ -342,7 +402,10 @@ def report(
     dry_run: DryRunOption = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Measure the result row on verification people (what is missing is asked) and write report.html."""
+    """Measure the result row and write report.html.
+
+    Uses verification people, and queries whatever is still missing.
+    """
     with _opened(file) as action:
         _check_measurable(action)
         if _planned(action, dry_run, as_json):
@@ -356,16 +419,19 @@ def report(
 @app.command()
 def apply(
     perturbations: Annotated[Path, typer.Argument(help="The collective's perturbation file.")],
-    image: Annotated[Path, typer.Argument(help="Your image, at the size the platform takes.")],
-    true_class: Annotated[str, typer.Option("--class", help="What the image truly shows.")],
-    out: Annotated[Path, typer.Option(help="Where to write the image to submit (PNG).")],
-    epsilon: Annotated[int | None, typer.Option(help="Refuse a file of another ε.")] = None,
+    image: Annotated[Path, typer.Argument(help="Your image, at the size the platform expects.")],
+    true_class: Annotated[str, typer.Option("--class", help="The true class of your image.")],
+    out: Annotated[Path, typer.Option(help="Where to write the image to submit (a PNG file).")],
+    epsilon: Annotated[int | None, typer.Option(help="Refuse a perturbation file with any other ε.")] = None,
     anyway: Annotated[
-        bool, typer.Option("--anyway", help="Apply a file that is not certified, or has expired.")
+        bool, typer.Option("--anyway", help="Apply a file that is not certified or has expired.")
     ] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Apply the perturbation of your true class to your own image, on your own machine. Needs no torch."""
+    """Apply a perturbation to your own image.
+
+    Uses the perturbation of the image's true class. Runs on your own machine and does not need torch.
+    """
     from ttca.members import apply_to_file
 
     facts = apply_to_file(perturbations, image, true_class=true_class, out=out, epsilon=epsilon, anyway=anyway)
@@ -380,23 +446,33 @@ def apply(
 @app.command()
 def serve(
     model: Annotated[Path, typer.Argument(help="An ONNX image classifier.")],
-    classes: Annotated[str, typer.Option(help="Class names in the order of its outputs, separated by commas.")],
-    size: Annotated[int, typer.Option(help="Height and width of its images, in pixels.")],
-    protocol: Annotated[str, typer.Option(help="The wire format, as in [platform].")] = "kserve-v2",
-    port: Annotated[int, typer.Option(min=0, max=65535)] = 8000,
+    classes: Annotated[str, typer.Option(help="Class names in the order of the model's outputs, separated by commas.")],
+    size: Annotated[int, typer.Option(help="Height and width of the model's images, in pixels.")],
+    protocol: Annotated[str, typer.Option(help="The wire format, as for protocol in [platform].")] = "kserve-v2",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on; 0 picks a free one.")] = 8000,
     name: Annotated[str, typer.Option(help="The model's name in URLs.")] = "local",
-    label_only: Annotated[bool, typer.Option("--label-only", help="Answer with labels, without scores.")] = False,
-    top_k: Annotated[int | None, typer.Option(help="Answer with the scores of the best K classes only.")] = None,
-    decimals: Annotated[int | None, typer.Option(help="Round scores to so many decimals.")] = None,
-    noise: Annotated[float, typer.Option(help="Standard deviation of noise on every log-probability.", min=0.0)] = 0.0,
-    latency: Annotated[float, typer.Option(help="Seconds each request takes.", min=0.0)] = 0.0,
+    label_only: Annotated[bool, typer.Option("--label-only", help="Answer with labels only, without scores.")] = False,
+    top_k: Annotated[int | None, typer.Option(help="Answer with the scores of the K best classes only.")] = None,
+    decimals: Annotated[int | None, typer.Option(help="Round scores to this many decimals.")] = None,
+    noise: Annotated[
+        float, typer.Option(help="Standard deviation of the noise added to every log-probability.", min=0.0)
+    ] = 0.0,
+    latency: Annotated[float, typer.Option(help="Seconds that each request takes.", min=0.0)] = 0.0,
     failure_rate: Annotated[float, typer.Option(help="Share of requests that fail.", min=0.0, max=1.0)] = 0.0,
-    rate_limit: Annotated[float | None, typer.Option(help="Requests per second; above it, status 429.")] = None,
-    seed: Annotated[int, typer.Option(help="Of noise and failures.")] = 0,
-    access_log: Annotated[Path | None, typer.Option(help="Append one JSON line per processed request.")] = None,
+    rate_limit: Annotated[
+        float | None, typer.Option(help="Requests allowed per second; the rest get status 429.")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Seed of noise and failures.")] = 0,
+    access_log: Annotated[
+        Path | None, typer.Option(help="File to append one JSON line to for each processed request.")
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Put a model behind HTTP on loopback, in any of the protocols, with an API's habits, to try an action on."""
+    """Serve an ONNX model to try an action on.
+
+    Listens on this machine only, speaks any of the protocols, and can imitate a real API: latency, failures, rate
+    limits, rounded or missing scores.
+    """
     from ttca.platforms.local import LocalPlatform
     from ttca.platforms.server import how_to_ask
     from ttca.platforms.server import serve as serve_platform
@@ -429,12 +505,15 @@ def serve(
 
 @app.command()
 def aggregate(
-    reports: Annotated[list[Path], typer.Argument(help="The collectives' reports, one file each.")],
-    population: Annotated[int, typer.Option(min=1, help="Everybody the platform trains on, members or not.")],
-    folder: Annotated[Path, typer.Option(help="Where the conflict files go.")] = Path("conflicts"),
+    reports: Annotated[list[Path], typer.Argument(help="The collectives' reports, one file for each.")],
+    population: Annotated[int, typer.Option(min=1, help="Number of people the platform trains on, members or not.")],
+    folder: Annotated[Path, typer.Option(help="Folder for the conflict files.")] = Path("conflicts"),
     as_json: JsonOption = False,
 ) -> None:
-    """Read several collectives' reports and publish to each its conflict term, and nothing else."""
+    """Compute conflicts between several collectives.
+
+    Reads their reports and writes one file for each collective, with its conflict term and nothing else.
+    """
     from ttca.training_time.aggregator import aggregate_files
 
     told = aggregate_files(reports, folder, population)
@@ -444,12 +523,19 @@ def aggregate(
 
 @app.command("report-records")
 def report_records(
-    file: Annotated[Path, typer.Argument(help="The collective's strategy: who, which records, which signal.")],
+    file: Annotated[
+        Path, typer.Argument(help="The collective's strategy file: who takes part, which records, which signal.")
+    ],
     out: Annotated[Path, typer.Option(help="Where to write the report for the trusted party.")] = Path("report.json"),
-    write: Annotated[bool, typer.Option("--init", help="Write a commented strategy to fill in, and stop.")] = False,
+    write: Annotated[
+        bool, typer.Option("--init", help="Write a commented strategy file for you to fill in, then stop.")
+    ] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Write a collective's report for `ttca aggregate`: its members' records as its strategy would leave them."""
+    """Write a collective's report for ttca aggregate.
+
+    The report counts its members' records as they will be once the strategy is applied.
+    """
     from ttca.errors import ConfigError
     from ttca.training_time.aggregator import write_report
     from ttca.training_time.records import TEMPLATE, read_strategy, report_of
@@ -484,7 +570,8 @@ def _write_new(file: Path, text: str) -> None:
 
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
-        with file.open("x", encoding="utf-8") as new:
+        # A name that is no UTF-8 is quoted in the text.
+        with file.open("x", encoding="utf-8", errors="replace") as new:
             new.write(text)
     except OSError as error:
         if file.exists():

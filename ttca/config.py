@@ -138,6 +138,7 @@ hub = "https://hub.example.org"
 token_variable = "TTCA_HUB_TOKEN"    # the variable's name; the token itself was given to you with the invitation
 size = 16                            # queries of one request
 concurrency = 2                      # requests at once
+# most_queries = 500                 # the most queries that one run of ttca contribute sends under your key
 
 [platform]                           # from your own knowledge, never from the hub
 url = "http://127.0.0.1:8000"
@@ -275,6 +276,7 @@ class ContributeSection:
     token_variable: str
     size: int = 16
     concurrency: int = 2
+    most_queries: int | None = None
 
 
 @dataclass(frozen=True)

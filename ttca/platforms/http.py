@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import email.utils
-import html
 import ipaddress
-import json
 import math
 import os
 import re
@@ -17,7 +15,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from http.cookiejar import DefaultCookiePolicy
 from typing import Any
-from urllib.parse import quote, urlsplit
+from urllib.parse import urlsplit
 
 import numpy as np
 import requests
@@ -28,6 +26,7 @@ from requests.structures import CaseInsensitiveDict
 from ttca.answers import Answers
 from ttca.errors import AnswerError, ChargeState, ConfigError, ImageError, TransportError
 from ttca.images import Images, check_images
+from ttca.masking import masked, masked_bytes, secret
 from ttca.platforms.base import Credential, PlatformInfo
 from ttca.platforms.protocols import TRANSPORT_HEADERS, Request, Response, Wire, create_protocol
 from ttca.platforms.protocols.reading import excerpt
@@ -40,12 +39,13 @@ _KEY_VARIABLE = re.compile(r"TTCA_KEY_[A-Za-z0-9_]+")
 _VISIBLE_ASCII = re.compile(r"[\x21-\x7e]+")
 _TOKEN = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
 _HOST = re.compile(r"[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?|[0-9A-Fa-f:.]+")
-# Shorter keys are cleaned from messages only: masking them in a body would garble it by chance.
-_MASKABLE_KEY = 8
+# Shorter keys are refused off this machine: they could be guessed, and not be masked where they are echoed.
+_SHORTEST_KEY = 8
 _HEADERS = {"Accept-Encoding": "identity", "User-Agent": "ttca"}
 _LONGEST_RESET_S = 366 * 86400.0
 _CHUNK = 65536
 _ERROR_BODY = 65536
+_CUT_SHORT = "a connection that closed partway through"
 
 # What each surely unprocessed 4xx asks of the reader.
 _UNPROCESSED = {
@@ -66,11 +66,6 @@ class NotSentError(ConfigError, TransportError):
 
     def __init__(self, message: str, *, platform: str, member: str | None = None) -> None:
         super().__init__(message, platform=platform, charge=ChargeState.REFUNDED, retryable=False, member=member)
-
-
-def _key(variable: str) -> str:
-    """Return the key in a variable, without the host it is bound to; empty when there is none."""
-    return (os.environ.get(variable, "").split() or [""])[-1]
 
 
 class HttpPlatform:
@@ -141,9 +136,8 @@ class HttpPlatform:
         self._name = self._url
         if not self._loopback and not (authorised_by or "").strip():
             raise ConfigError(
-                f"Expected authorised_by for {self._host}, got none. Say who authorised these queries "
-                "before the first "
-                "one is sent to a machine other than this one."
+                f"Expected authorised_by for {self._host}, got none. Say who authorised these queries before the first "
+                "one is sent to another machine."
             )
         if isinstance(classes, str) or len(classes) < 2 or len(set(classes)) != len(classes):
             raise ConfigError(
@@ -160,11 +154,13 @@ class HttpPlatform:
             raise ConfigError(_BAD_VARIABLE)
         if not _TOKEN.fullmatch(key_header) or not re.fullmatch(r"[A-Za-z0-9-]*", key_scheme, re.ASCII):
             raise ConfigError(
-                f"Expected key_header as a header's name and key_scheme as a word, got {excerpt(key_header, 40)!r} and "
-                "a key_scheme not shown here. Correct them; the key itself goes into the variable."
+                f"Expected key_header to be a header's name and key_scheme a word, got {excerpt(key_header, 40)!r} "
+                "and a key_scheme that is not shown here. Correct them. The key itself goes into the variable."
             )
         if key_header.lower() in {*TRANSPORT_HEADERS, "content-type"}:
-            raise ConfigError(f"Expected key_header as a header of the key alone, got {key_header}. Correct it.")
+            raise ConfigError(
+                f"Expected key_header to name a header that carries only the key, got {key_header}. Choose another."
+            )
         self._classes = tuple(classes)
         self._protocol_name, self._model = protocol, model
         self._protocol = create_protocol(
@@ -238,7 +234,7 @@ class HttpPlatform:
             return Answers.failed(0, len(self._classes))
         if not _VISIBLE_ASCII.fullmatch(request_id) or len(request_id) > 255:
             raise NotSentError(
-                "Expected request_id as 1 to 255 visible ASCII characters, got another. Use a UUID.",
+                "Expected request_id as 1 to 255 visible ASCII characters, got something else. Use a UUID.",
                 platform=self._name,
                 member=credential.member,
             )
@@ -259,7 +255,7 @@ class HttpPlatform:
             return Answers.from_labels(np.full(1, -1, np.int64), len(self._classes))
         except TransportError as error:
             error.member = credential.member
-            error.args = (_masked(str(error.args[0]), variable),)
+            error.args = (masked(str(error.args[0]), variable),)
             raise
 
     def _meet(self) -> tuple[PlatformInfo, Wire]:
@@ -295,7 +291,7 @@ class HttpPlatform:
             raise
         except TransportError as error:
             failed = TransportError(
-                _masked(f"The platform's metadata could not be read. {error.args[0]}", self._key_variable),
+                masked(f"The platform's metadata could not be read. {error.args[0]}", self._key_variable),
                 platform=self._name,
                 charge=ChargeState.REFUNDED,
                 retryable=error.retryable,
@@ -304,7 +300,7 @@ class HttpPlatform:
                 attempt=error.attempt,
             )
         except ConfigError as error:
-            failed = NotSentError(_masked(str(error), self._key_variable), platform=self._name)
+            failed = NotSentError(masked(str(error), self._key_variable), platform=self._name)
         raise failed
 
     def _exchange(
@@ -351,8 +347,8 @@ class HttpPlatform:
                 f"Expected {variable} to hold a key bound to {self._host}, got one bound to another host. "
                 "A key goes only to its own host: use the variable made for this one."
             )
-        if not self._loopback and (len(parts) == 1 or len(parts[1]) < _MASKABLE_KEY):
-            return f"Expected {variable} to hold 'host key', the key of 8 characters or more, got less. {bound}"
+        if not self._loopback and (len(parts) == 1 or len(parts[1]) < _SHORTEST_KEY):
+            return f"Expected {variable} to hold 'host key' with a key of 8 characters or more, got less. {bound}"
         return None
 
     @contextmanager
@@ -402,14 +398,14 @@ class HttpPlatform:
         if request.method != "GET":
             prepared.headers["Content-Length"] = str(len(request.body))
         if variable is not None:
-            prepared.headers[self._key_header] = f"{self._key_scheme} {_key(variable)}".lstrip()
+            prepared.headers[self._key_header] = f"{self._key_scheme} {secret(variable)}".lstrip()
         return prepared
 
     def _receive(
         self, reply: requests.Response, deadline: float, variable: str | None, request_id: str | None
     ) -> Response | TransportError:
         status = reply.status_code
-        headers = {k.lower(): _masked(v, variable) for k, v in reply.headers.items()}
+        headers = {k.lower(): masked(v, variable) for k, v in reply.headers.items()}
         answering = 200 <= status < 300
         limit = self._max_response_bytes if answering else min(_ERROR_BODY, self._max_response_bytes)
         body, problem = _read(reply, limit, deadline)
@@ -424,9 +420,8 @@ class HttpPlatform:
         decoded = _decoded(body[:limit], headers.get("content-encoding", ""), limit)
         if decoded is None and answering:
             return AnswerError(
-                f"Expected a plain or gzip body, got {excerpt(headers.get('content-encoding', 'none'))!r} "
-                "that cannot be "
-                "decoded. Ask the platform's owner for uncompressed answers.",
+                f"Expected a plain or gzip body, got {excerpt(headers.get('content-encoding', 'none'))!r}, "
+                "which cannot be decoded. Ask the platform's owner for uncompressed answers.",
                 platform=self._name,
                 status=status,
                 request_id=request_id,
@@ -434,7 +429,7 @@ class HttpPlatform:
         body = decoded or b""
         if len(body) > limit and answering:
             return AnswerError(too_large, platform=self._name, status=status, request_id=request_id)
-        return Response(status, headers, _masked_bytes(body, variable), self._name, request_id)
+        return Response(status, headers, masked_bytes(body, variable), self._name, request_id)
 
     def _unknown(self, sentence: str, request_id: str | None) -> TransportError:
         return TransportError(
@@ -490,12 +485,14 @@ class HttpPlatform:
         said = f" ({_gist(response.body)})" if response.body.strip() else ""
         got = f"Expected an answer from {self._url}, got status {status}{said}."
         if 200 <= status < 300:
-            return response.unreadable(f"{got} Check protocol: it reads other statuses.")
+            return response.unreadable(f"{got} Check protocol: this one does not expect that status.")
         charge, retryable, advice = ChargeState.CHARGED, False, "Check protocol and its options."
         if 300 <= status < 400:
             to = excerpt(response.headers.get("location", "nowhere"), 200)
             got = f"Expected an answer from {self._url}, got a redirect ({status}) to {to}."
-            advice = "Redirects are not followed, so that no key goes astray: set url to it if you trust it."
+            advice = (
+                "Redirects are not followed, so that no key goes to the wrong place. If you trust it, set url to it."
+            )
             charge = ChargeState.CHARGED if status == 303 else ChargeState.REFUNDED
         elif status == 429 or (status == 503 and wait is not None):
             charge, retryable, advice = ChargeState.REFUNDED, True, "Wait as long as it asks, then try again."
@@ -519,8 +516,7 @@ class HttpPlatform:
 
 
 _BAD_VARIABLE = (
-    "Expected key_variable to be the name of an environment variable that starts with TTCA_KEY_, got "
-    "something else "
+    "Expected key_variable to be the name of an environment variable that starts with TTCA_KEY_, got something else "
     "(not shown here, in case it is the key itself). Put the key into such a variable and give its name."
 )
 
@@ -711,10 +707,10 @@ def _read(reply: requests.Response, limit: int, deadline: float) -> tuple[bytes,
     except urllib3.exceptions.ReadTimeoutError:
         return b"".join(chunks), "only part of it in time"
     except (urllib3.exceptions.HTTPError, OSError):
-        return b"".join(chunks), "a connection closed in its middle"
+        return b"".join(chunks), _CUT_SHORT
     promised = reply.headers.get("Content-Length", "")
     if size <= limit and promised.isascii() and promised.isdecimal() and int(promised[:18]) > size:
-        return b"".join(chunks), "a connection closed in its middle"
+        return b"".join(chunks), _CUT_SHORT
     return b"".join(chunks), None
 
 
@@ -740,27 +736,3 @@ def _never_connected(error: requests.RequestException) -> bool:
 
 def _is_certificate_error(error: requests.RequestException) -> bool:
     return isinstance(error, requests.exceptions.SSLError) and "CERTIFICATE_VERIFY_FAILED" in str(error)
-
-
-def _masked(text: str, variable: str | None) -> str:
-    for form in _forms(variable):
-        text = text.replace(form, "[key]")
-    return text
-
-
-def _masked_bytes(body: bytes, variable: str | None) -> bytes:
-    """Return the body with an echoed key masked at its own length, because sizes must stay true."""
-    for form in _forms(variable, _MASKABLE_KEY):
-        body = body.replace(form.encode(), b"*" * len(form))
-    return body
-
-
-def _forms(variable: str | None, at_least: int = 1) -> list[str]:
-    """Return how a key may be written where a platform echoes it: as it is, and escaped for JSON, URLs and HTML."""
-    key = "" if variable is None else _key(variable)
-    if len(key) < at_least:
-        return []
-    slashed = json.dumps(key)[1:-1].replace("/", "\\/")
-    codes = ("".join(c if c.isalnum() else f"\\u{ord(c):04{x}}" for c in key) for x in "xX")
-    forms = {key, json.dumps(key)[1:-1], slashed, quote(key, safe=""), html.escape(key), *codes}
-    return sorted(forms, key=len, reverse=True)

@@ -49,7 +49,9 @@ def come_back(wait_s: float, longest_s: float) -> str:
         when = "years from now"
     else:
         when = f"after {datetime.fromtimestamp(time.time() + wait_s, UTC):%Y-%m-%d %H:%M:%S} UTC"
-    return f"It asks to wait {wait_s:.0f} s, longer than the {longest_s:g} s we wait here. Run this again {when}."
+    return (
+        f"It asks us to wait {wait_s:.0f} s, longer than the {longest_s:g} s that we wait here. Run this again {when}."
+    )
 
 
 class Throttle:
@@ -139,7 +141,8 @@ class Throttle:
                     continue
             if wait > longest_s + _MOST_JITTER_S:
                 raise TransportError(
-                    f"Expected room for another request, got a limit that leaves none. {come_back(wait, longest_s)}",
+                    "Expected to be allowed another request, got a rate limit that is used up. "
+                    f"{come_back(wait, longest_s)}",
                     platform=self._name,
                     charge=ChargeState.REFUNDED,
                     retryable=False,

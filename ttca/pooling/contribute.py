@@ -11,13 +11,15 @@ import re
 import secrets
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor, wait
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import requests
+import requests.auth
 import tenacity
 import urllib3
 
@@ -25,15 +27,21 @@ from ttca.answers import Answers, Status
 from ttca.data.decoding import decode_rgb
 from ttca.errors import AnswerError, ChargeState, ConfigError, DataError, ImageError, TransportError, TTCAError
 from ttca.images import Images, check_images
+from ttca.masking import masked, secret
 from ttca.platforms.base import Credential, Platform
 from ttca.platforms.http import checked_url, new_session, retry_after_s
-from ttca.platforms.protocols.reading import UnreadableError, read_json
+from ttca.platforms.protocols.reading import UnreadableError, excerpt, read_json
 from ttca.platforms.throttle import come_back, lane, throttle_of
 from ttca.progress import Reporter, silent
 
 __all__ = ["MOST_QUERIES", "Contribution", "HubError", "contribute"]
 
 _VARIABLE = re.compile(r"TTCA_HUB_[A-Za-z0-9_]+")
+# As the hub names leases; nothing that could lead a request to another path.
+_LEASE = re.compile(r"[A-Za-z0-9_-]{1,64}")
+_LARGEST = 2**63 - 1
+# No hub needs a member to wait for longer than a leap year.
+_LONGEST_WAIT_S = 366 * 86400.0
 #: The most queries of one lease.
 MOST_QUERIES = 64
 #: So many requests in a row that the platform did not answer end the contribution.
@@ -41,6 +49,9 @@ _GIVE_UP_AFTER = 3
 # So many times in a row a member waits out that their platform says "too many".
 _MOST_REFUSALS = 100
 _MOST_BYTES = 256 * 2**20
+_LEAST_WAIT_S = 0.05
+# How often a thread that waits for queries to be given back looks whether the run has ended.
+_LOOK_AGAIN_S = 0.1
 
 
 class HubError(TTCAError):
@@ -53,28 +64,39 @@ class HubError(TTCAError):
 
 @dataclass(frozen=True)
 class Contribution:
-    """What one run brought: queries sent, usable answers, and why it ended."""
+    """What one run brought: queries sent (those surely not processed left out), usable answers, and why it ended."""
 
     queries: int
     answered: int
     ended: str
 
 
+class _Token(requests.auth.AuthBase):
+    """Puts the token into a request as it goes out, so that no frame or exception of ours holds it."""
+
+    def __init__(self, variable: str) -> None:
+        self._variable = variable
+
+    def __call__(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
+        request.headers["Authorization"] = f"Bearer {secret(self._variable)}"
+        return request
+
+
 class _Hub:
     """The hub's API as a member sees it. Requests that may be repeated are, while the hub is away."""
 
-    def __init__(self, url: str, token: str, *, patience_s: float, sleep: Callable[[float], Any]) -> None:
+    def __init__(self, url: str, token_variable: str, *, patience_s: float, sleep: Callable[[float], Any]) -> None:
         self._url, _, _ = checked_url(url)
-        self._token, self._patience_s, self._sleep = token, patience_s, sleep
+        self._token_variable, self._patience_s, self._sleep = token_variable, patience_s, sleep
         self._local = threading.local()
 
-    def get(self, path: str) -> dict[str, Any]:
+    def get(self, path: str) -> _Reply:
         return self._patiently("GET", path, None)
 
-    def post(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
+    def post(self, path: str, body: dict[str, Any]) -> _Reply:
         return self._patiently("POST", path, body)
 
-    def _patiently(self, method: str, path: str, body: dict[str, Any] | None) -> dict[str, Any]:
+    def _patiently(self, method: str, path: str, body: dict[str, Any] | None) -> _Reply:
         retrying = tenacity.Retrying(
             retry=tenacity.retry_if_exception(lambda e: isinstance(e, HubError) and e.status in (0, 502, 503, 504)),
             wait=tenacity.wait_random_exponential(multiplier=0.1, max=5),
@@ -82,10 +104,33 @@ class _Hub:
             sleep=self._sleep,
             reraise=True,
         )
-        said: dict[str, Any] = retrying(self._once, method, path, body)
+        said: _Reply = retrying(self._once, method, path, body)
         return said
 
-    def _once(self, method: str, path: str, body: dict[str, Any] | None) -> dict[str, Any]:
+    def _once(self, method: str, path: str, body: dict[str, Any] | None) -> _Reply:
+        status, headers, content = self._sent(method, path, body)
+        try:
+            read = read_json(content)
+        except UnreadableError:
+            read = None
+        said: dict[str, Any] = read if isinstance(read, dict) else {}
+        if status == 200 and not said:
+            # Cut short on its way: everything may be asked again.
+            raise HubError(f"Expected JSON from the hub at {self._url}, got something else.", status=0)
+        if status != 200:
+            sentence, kind = said.get("error"), said.get("kind")
+            if not isinstance(sentence, str) or not sentence.strip():
+                sentence = f"status {status} and no sentence that says why"
+            raise HubError(
+                f"The hub at {self._url} says: {self._shown(sentence, 1000)}",
+                kind=kind if isinstance(kind, str) else "",
+                status=status,
+                retry_after=retry_after_s(headers, now=time.time()),
+            )
+        return _Reply(said)
+
+    def _sent(self, method: str, path: str, body: dict[str, Any] | None) -> tuple[int, Mapping[str, str], bytes]:
+        """Send one request, and return status, headers and body of what came back."""
         session: requests.Session | None = getattr(self._local, "session", None)
         if session is None:
             session = self._local.session = new_session()
@@ -94,37 +139,118 @@ class _Hub:
                 method,
                 self._url + path,
                 json=body,
-                headers={"Authorization": f"Bearer {self._token}"},
+                auth=_Token(self._token_variable),
                 timeout=(5.0, 60.0),
                 allow_redirects=False,
                 stream=True,
             )
             with contextlib.closing(reply):
                 content = reply.raw.read(_MOST_BYTES + 1, decode_content=False)
+        except (requests.RequestException, urllib3.exceptions.HTTPError, OSError) as error:
+            problem = self._shown(str(error), 300)
+        else:
             if len(content) > _MOST_BYTES:
                 raise HubError(f"Expected at most {_MOST_BYTES} bytes from the hub, got more.", status=200)
-        except (requests.RequestException, urllib3.exceptions.HTTPError, OSError) as error:
-            reason = str(error).replace(self._token, "…")
-            raise HubError(
-                f"Expected the hub at {self._url} to answer, got: {reason}. Is it running?", status=0
-            ) from None
+            return reply.status_code, reply.headers, content
+        # Raised out here, so that no exception of requests, which holds the sent headers, becomes its context.
+        raise HubError(f"Expected the hub at {self._url} to answer, got: {problem}. Is it running?", status=0)
+
+    def _shown(self, text: str, length: int) -> str:
+        """Return what a stranger wrote, short, on one line and without the token."""
+        return excerpt(masked(text, self._token_variable), length)
+
+
+class _Reply:
+    """What the hub said. Each field is checked when it is read; what came instead is not shown, for it may be a key."""
+
+    def __init__(self, said: Mapping[str, Any]) -> None:
+        self._said = said
+
+    def text(self, name: str, what: str, sound: Callable[[str], object]) -> str:
+        """Return a text that is as described."""
+        value = self._said.get(name)
+        if not isinstance(value, str) or not sound(value):
+            raise self._wrong(name, what)
+        return value
+
+    def lease(self) -> str | None:
+        """Return the name of a lease, None where there is none."""
+        if self._said.get("lease") is None:
+            return None
+        return self.text("lease", "1 to 64 letters, digits, _ or -", _LEASE.fullmatch)
+
+    def images(self, most: int) -> list[str]:
+        """Return the texts of a lease's images."""
+        value = self._said.get("images")
+        if not isinstance(value, list) or not all(isinstance(v, str) for v in value) or not 1 <= len(value) <= most:
+            raise self._wrong("images", f"1 to {most} images, no more than asked for")
+        return value
+
+    def count(self, name: str) -> int:
+        """Return a whole number of 0 or more."""
+        value = self._said.get(name)
+        if type(value) is not int or not 0 <= value <= _LARGEST:
+            raise self._wrong(name, "a whole number of 0 or more")
+        return value
+
+    def number(self, name: str, most: float, otherwise: float) -> float:
+        """Return a number of 0 or more, or what holds where the hub does not say."""
+        value = self._said.get(name)
+        if value is None:
+            return otherwise
+        if type(value) not in (int, float) or not 0 <= value <= most:
+            raise self._wrong(name, f"a number from 0 to {most:g}")
+        return float(value)
+
+    def flag(self, name: str) -> bool:
+        """Return whether something is so; it is not where the hub does not say."""
+        value = self._said.get(name, False)
+        if not isinstance(value, bool):
+            raise self._wrong(name, "true or false")
+        return value
+
+    def _wrong(self, name: str, what: str) -> HubError:
+        got = "something else" if self._said.get(name) is not None else "none"
+        return HubError(
+            f"Expected {name} from the hub as {what}, got {got}. Ask whoever runs the hub to correct it.", status=200
+        )
+
+
+@dataclass
+class _Share:
+    """The queries that one turn may send, and those it sent."""
+
+    size: int
+    sent: int = 0
+
+
+class _Allowance:
+    """How many queries one run may send, and has sent, whichever of its threads sends them."""
+
+    def __init__(self, total: int) -> None:
+        self._changed = threading.Condition()
+        self._left = total
+        self._out = 0
+        self.sent = 0
+
+    @contextmanager
+    def share(self, most: int, stopped: Callable[[], bool]) -> Iterator[_Share]:
+        """Reserve queries before they are leased, and take back those that were not sent; 0 where all are sent."""
+        with self._changed:
+            # What another thread reserved may come back.
+            while not self._left and self._out and not stopped():
+                self._changed.wait(_LOOK_AGAIN_S)
+            share = _Share(0 if stopped() else min(most, self._left))
+            self._left -= share.size
+            self._out += share.size
         try:
-            read = read_json(content)
-        except UnreadableError:
-            read = None
-        said: dict[str, Any] = read if isinstance(read, dict) else {}
-        if reply.status_code == 200 and not said:
-            # Cut short on its way: everything may be asked again.
-            raise HubError(f"Expected JSON from the hub at {self._url}, got something else.", status=0)
-        if reply.status_code != 200:
-            sentence = said.get("error") or f"status {reply.status_code} and no JSON"
-            raise HubError(
-                f"The hub at {self._url} says: {str(sentence)[:1000]}",
-                kind=str(said.get("kind", "")),
-                status=reply.status_code,
-                retry_after=retry_after_s(reply.headers, now=time.time()),
-            )
-        return said
+            yield share
+        finally:
+            with self._changed:
+                self._out -= share.size
+                self._left += share.size - share.sent
+                self.sent += share.sent
+                self._changed.notify_all()
 
 
 def contribute(
@@ -135,12 +261,16 @@ def contribute(
     key_variable: str | None = None,
     size: int = 16,
     concurrency: int = 2,
+    most_queries: int | None = None,
     patience_s: float = 120.0,
     longest_wait_s: float = 60.0,
     sleep: Callable[[float], None] | None = None,
     reporter: Reporter = silent,
 ) -> Contribution:
-    """Lease, ask and report until the hub has nothing left, or the member can pay no more.
+    """Lease, ask and report until the hub has nothing left, or the member can or will pay no more.
+
+    No more queries are leased or sent than ``most_queries``, nor than the hub says at the start that the member can
+    pay, whatever it says later. Those that the platform surely did not process do not count.
 
     Parameters
     ----------
@@ -156,6 +286,8 @@ def contribute(
         The most queries of one request.
     concurrency : int
         Requests at once.
+    most_queries : int, optional
+        The most queries of this run.
     patience_s : float
         How long to wait for a hub that is away.
     longest_wait_s : float
@@ -170,50 +302,82 @@ def contribute(
     ConfigError
         If the token is missing, or the hub's platform is another one than the member's. No query was sent.
     HubError
-        If the hub stays away or refuses the member.
+        If the hub stays away, refuses the member or says what cannot be.
     TransportError
         If the platform is down or refuses the key.
+
+    Every error after the first query says how many were sent.
     """
     if not _VARIABLE.fullmatch(token_variable):
-        raise ConfigError("Expected token_variable as the name of a variable TTCA_HUB_…, never the token itself.")
-    token = os.environ.get(token_variable, "").strip()
-    if not token.isascii() or not token or not token.isprintable() or " " in token:
-        raise ConfigError(f"Expected the hub's token in the variable {token_variable}, got none. Set it.")
+        raise ConfigError(
+            "Expected token_variable to be the name of an environment variable that starts with TTCA_HUB_, never the "
+            "token itself."
+        )
+    problem = _token_problem(token_variable)
+    if problem is not None:
+        raise ConfigError(problem)
     if size < 1 or concurrency < 1:
         raise ConfigError(f"Expected size and concurrency of at least 1, got {size} and {concurrency}.")
+    if most_queries is not None and most_queries < 1:
+        raise ConfigError(f"Expected most_queries of at least 1, got {most_queries}. Leave it out for no limit.")
     ended = threading.Event()
     # Also once it is interrupted, what was paid for waits for a hub that is away.
-    client = _Hub(hub, token, patience_s=patience_s, sleep=sleep or time.sleep)
-    said = client.get("/v1/action")
+    client = _Hub(hub, token_variable, patience_s=patience_s, sleep=sleep or time.sleep)
+    fingerprint = client.get("/v1/action").text("fingerprint", "text", bool)
     info = platform.info
-    if said.get("fingerprint") != info.fingerprint:
+    if fingerprint != info.fingerprint:
         raise ConfigError(
-            f"Expected the hub's action to be about the platform of your own file ({info.name}), got another "
-            "fingerprint. Do not contribute: compare URL, protocol, model and classes with whoever runs the hub. "
-            "No query was sent."
+            f"Expected the hub to use the platform in your own file ({info.name}), got a different fingerprint. Do not "
+            "contribute. Compare URL, protocol, model and classes with whoever runs the hub. No query was sent."
         )
     me = client.get("/v1/me")
+    remaining = me.count("remaining")
+    limit = remaining if most_queries is None else min(most_queries, remaining)
     worker = _Worker(
         client,
         platform,
-        Credential(str(me["member"]), key_variable),
+        Credential(me.text("member", "a printable name", lambda v: v and v.isprintable()), key_variable),
         min(size, info.max_batch, MOST_QUERIES),
         sleep or ended.wait,
         longest_wait_s,
         ended,
+        _Allowance(limit),
+        _all_sent(
+            limit, f"You set most_queries = {limit}" if limit == most_queries else f"The hub said you can pay {limit}"
+        ),
     )
-    with reporter.track("contributing", int(me["remaining"]), unit="queries") as advance:
-        worker.advance = advance
-        with ThreadPoolExecutor(concurrency, thread_name_prefix="ttca-contribute") as executor:
-            futures = [executor.submit(worker.run) for _ in range(concurrency)]
-            try:
-                wait(futures)
-            finally:
-                # Interrupted: what is in flight is brought back, and nothing new is leased.
-                ended.set()
-    for future in futures:
-        future.result()
-    return Contribution(worker.queries, worker.answered, worker.why)
+    try:
+        with reporter.track("contributing", limit, unit="queries") as advance:
+            worker.advance = advance
+            with ThreadPoolExecutor(concurrency, thread_name_prefix="ttca-contribute") as executor:
+                futures = [executor.submit(worker.run) for _ in range(concurrency)]
+                try:
+                    wait(futures)
+                finally:
+                    # Interrupted: what is in flight is brought back, and nothing new is leased.
+                    ended.set()
+        for future in futures:
+            future.result()
+    except TTCAError as error:
+        error.args = (f"{error.args[0]} {worker.told}", *error.args[1:])
+        raise
+    except KeyboardInterrupt:
+        reporter.say(f"Interrupted. {worker.told}")
+        raise
+    return Contribution(worker.sent, worker.answered, worker.why)
+
+
+def _token_problem(variable: str) -> str | None:
+    """Return what is wrong with a token, never the token."""
+    token = os.environ.get(variable, "").strip()
+    if not token.isascii() or not token or not token.isprintable() or " " in token:
+        return f"Expected the hub's token in the environment variable {variable}, got none or an unusable one. Set it."
+    return None
+
+
+def _all_sent(limit: int, why: str) -> str:
+    sent = "nothing was sent" if not limit else "that one is sent" if limit == 1 else f"all {limit} are sent"
+    return f"{why}; {sent}."
 
 
 class _Worker:
@@ -228,15 +392,30 @@ class _Worker:
         sleep: Callable[[float], Any],
         longest_wait_s: float,
         ended: threading.Event,
+        allowance: _Allowance,
+        all_sent: str,
     ) -> None:
         self._hub, self._platform, self._credential = hub, platform, credential
         self._size, self._sleep, self._longest_wait_s, self._ended = size, sleep, longest_wait_s, ended
+        self._allowance, self._all_sent = allowance, all_sent
         self._throttle, self._lane = throttle_of(platform), lane(platform, credential)
         self._lock = threading.Lock()
         self._failures = self._refusals = 0
-        self.queries = self.answered = 0
+        self.answered = 0
         self.why = ""
         self.advance: Callable[[int], None] = lambda _n: None
+
+    @property
+    def sent(self) -> int:
+        """Queries sent, without those that the platform surely did not process."""
+        return self._allowance.sent
+
+    @property
+    def told(self) -> str:
+        """What was sent, for people."""
+        if not self.sent:
+            return "No query was sent."
+        return f"Queries sent: {self.sent}, of which {self.answered} were answered."
 
     def run(self) -> None:
         """Take leases until there is a reason to stop; any error ends all threads."""
@@ -249,68 +428,82 @@ class _Worker:
 
     def _one_turn(self) -> None:
         """Wait for a turn at the platform, then for a lease; sleep only with neither in hand."""
-        # The turn first: while a lease is held, nobody else can ask its queries.
-        ticket = self._throttle.enter(
-            self._lane, longest_s=self._longest_wait_s, sleep=self._sleep, stopped=self._ended.is_set
-        )
-        if ticket is None:
-            return
-        sent, problem, pause = False, None, None
-        try:
-            lease = self._leased()
-            if isinstance(lease, float):
-                pause = lease
-            elif lease is not None:
-                sent = True
-                problem = self._answer(*lease)
-        finally:
-            self._throttle.leave(ticket, self._lane, problem, sent=sent)
+        with self._allowance.share(self._size, self._ended.is_set) as share:
+            if self._ended.is_set():
+                return
+            if not share.size:
+                self._end(self._all_sent)
+                return
+            # The turn first: while a lease is held, nobody else can ask its queries.
+            ticket = self._throttle.enter(
+                self._lane, longest_s=self._longest_wait_s, sleep=self._sleep, stopped=self._ended.is_set
+            )
+            if ticket is None:
+                return
+            sent, problem, pause = False, None, None
+            try:
+                lease = self._leased(share.size)
+                if isinstance(lease, float):
+                    pause = lease
+                elif lease is not None:
+                    sent = True
+                    problem = self._answer(*lease, share)
+            finally:
+                self._throttle.leave(ticket, self._lane, problem, sent=sent)
         if problem is not None:
             pause = self._failed(problem)
         if pause:
             self._sleep(pause)
 
-    def _leased(self) -> tuple[str, Any] | float | None:
+    def _leased(self, size: int) -> tuple[str, list[str]] | float | None:
         """Return a lease and its images, or how long to wait for one, or None where there will be none."""
         try:
-            given = self._hub.post("/v1/leases", {"size": self._size, "name": secrets.token_urlsafe(16)})
+            given = self._hub.post("/v1/leases", {"size": size, "name": secrets.token_urlsafe(16)})
         except HubError as error:
             if error.kind == "rate" and error.retry_after is not None and error.retry_after <= self._longest_wait_s:
-                return error.retry_after
+                return max(_LEAST_WAIT_S, error.retry_after)
             if error.kind in ("quota", "rate", "quarantined"):
                 self._end(str(error))
                 if error.kind == "quarantined":
                     raise
                 return None
             raise
-        if given.get("lease") is None:
-            if given.get("done") is not True:
-                return min(max(0.05, float(given.get("retry_after") or 1.0)), self._longest_wait_s)
+        lease = given.lease()
+        if lease is not None:
+            given.number("expires_at", _LARGEST, 0.0)
+            return lease, given.images(size)
+        if given.flag("done"):
             self._end("Nothing is left for you to ask.")
             return None
-        return str(given["lease"]), given.get("images")
+        wait = given.number("retry_after", _LONGEST_WAIT_S, 1.0)
+        if wait > self._longest_wait_s:
+            self._end(f"The hub has no query for you now. {come_back(wait, self._longest_wait_s)}")
+            return None
+        return max(_LEAST_WAIT_S, wait)
 
-    def _answer(self, lease: str, encoded: Any) -> TransportError | None:
+    def _answer(self, lease: str, encoded: list[str], share: _Share) -> TransportError | None:
         path = f"/v1/leases/{lease}"
         try:
             images = self._decoded(encoded)
         except TTCAError as error:
             self._hub.post(f"{path}/failure", {"charge": ChargeState.REFUNDED.value, "detail": str(error)[:500]})
             raise
+        share.sent = len(images)
         try:
             answers = self._platform.attempt(images, self._credential, request_id=lease)
             if answers.scores.shape != (len(images), len(self._platform.info.classes)):
                 raise AnswerError(
-                    f"Expected answers about {len(images)} images, got {len(answers)}.",
+                    f"Expected answers for {len(images)} images, got {len(answers)}.",
                     platform=self._platform.info.name,
                 )
         except TransportError as error:
             self._hub.post(f"{path}/failure", {"charge": error.charge.value, "detail": str(error)[:500]})
+            if error.charge is ChargeState.REFUNDED:
+                share.sent = 0
             return error
         self._hub.post(f"{path}/answers", {"answers": _rows(answers)})
         with self._lock:
             self._failures = self._refusals = 0
-            self.queries += len(images)
             self.answered += int(answers.resolved.sum())
         self.advance(len(images))
         return None
@@ -339,16 +532,16 @@ class _Worker:
             self.why = self.why or why
         self._ended.set()
 
-    def _decoded(self, encoded: Any) -> Images:
+    def _decoded(self, encoded: list[str]) -> Images:
         """Return the lease's images; a hub's word is checked like a stranger's."""
         shape = self._platform.info.image_shape
-        if not isinstance(encoded, list) or not 1 <= len(encoded) <= self._size:
-            raise HubError("Expected a lease of images, no more than asked for, got something else.")
         try:
             files = [base64.b64decode(text, validate=True) for text in encoded]
             return check_images(np.stack([decode_rgb(file, size=shape[:2]) for file in files]), shape=shape)
         except (binascii.Error, ValueError, TypeError, DataError, ImageError):
-            raise HubError(f"Expected images of {shape} as PNG files in base64 from the hub, got others.") from None
+            raise HubError(
+                f"Expected PNG images of shape {shape} in base64 from the hub, got something else."
+            ) from None
 
 
 def _rows(answers: Answers) -> list[dict[str, Any]]:

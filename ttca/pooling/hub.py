@@ -167,7 +167,7 @@ def create_hub(ledger: Ledger, desk: LeaseDesk, *, name: str) -> FastAPI:
         token = _token(request.headers.get("authorization", ""))
         who = ledger.member_of(token) if token else None
         if who is None:
-            raise HTTPException(401, "Expected the token of a member, got none or another. Ask for an invitation.")
+            raise HTTPException(401, "Expected a member's token, got none or an unknown one. Ask for an invitation.")
         return who
 
     Member = Annotated[str, Depends(member)]
@@ -267,7 +267,7 @@ def _invalid(_: Request, error: Exception) -> JSONResponse:
     """Say what is wrong with a body, without repeating what was in it."""
     found = error.errors() if isinstance(error, RequestValidationError) else []
     places = "; ".join(f"{'.'.join(map(str, e['loc'][1:])) or 'body'}: {e['msg']}" for e in found[:3])
-    sentence = f"Expected a request as the hub describes it, got another ({places}). Correct it."
+    sentence = f"Expected a request as /openapi.json describes it, got something else ({places}). Correct it."
     return JSONResponse({"error": sentence.encode("ascii", "replace").decode(), "kind": "request"}, 422)
 
 
@@ -326,7 +326,7 @@ def _answers(rows: list[AnswerRow], classes: int) -> Answers:
     for i, row in enumerate(rows):
         if row.scores is not None:
             if len(row.scores) != classes:
-                raise ConfigError(f"Expected scores of {classes} classes, got {len(row.scores)}.")
+                raise ConfigError(f"Expected scores for {classes} classes, got {len(row.scores)}.")
             scores[i] = [math.nan if s is None else s for s in row.scores]
     status = np.array([Status[row.status.upper()] for row in rows], np.int8)
     labels = np.array([-1 if row.label is None else row.label for row in rows], np.int64)

@@ -1,0 +1,467 @@
+"""Tests of a member's machine against hubs that say anything: its limits hold, and no secret is shown."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import math
+import threading
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from PIL import Image
+from rich.console import Console
+
+from tests.pooling.scripted import ScriptedPlatform, distinct, transport_error, truth
+from ttca.answers import Answers
+from ttca.config import read_contribution
+from ttca.errors import ChargeState, ConfigError, TransportError, TTCAError
+from ttca.images import Images
+from ttca.pooling.contribute import MOST_QUERIES, Contribution, HubError, contribute
+from ttca.progress import Reporter
+
+TOKEN = "tok-4f9ZQ7e21-not-for-eyes"
+DONE = {"lease": None, "done": True}
+
+
+def png(image: Images) -> str:
+    """Return one image as a hub hands it out."""
+    file = io.BytesIO()
+    Image.fromarray(image).save(file, "PNG")
+    return base64.b64encode(file.getvalue()).decode()
+
+
+class AnyHub:
+    """A hub that says what a test tells it to, over real HTTP, and never counts what it hands out."""
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self.paths: list[str] = []
+        self.reset()
+
+    def reset(self) -> None:
+        """Be a hub that hands out leases of whatever size was asked for."""
+        self.status = 200
+        self.action: Any = {"fingerprint": ScriptedPlatform().info.fingerprint}
+        self.me: Any = {"member": "ada", "remaining": 10}
+        self.given: Callable[[dict[str, Any]], Any] = self.lease
+        self.paths.clear()
+        self.asked: list[int] = []
+
+    def lease(self, wish: dict[str, Any], **changes: Any) -> dict[str, Any]:
+        """Return a lease of the size that was wished for."""
+        images = [png(image) for image in distinct(wish["size"], start=len(self.paths))]
+        return {"lease": wish["name"], "images": images, "expires_at": 1e9, **changes}
+
+    def say(self, path: str, body: bytes) -> Any:
+        """Return what is said at a path."""
+        with self.lock:
+            self.paths.append(path)
+            if path == "/v1/leases":
+                wish = json.loads(body)
+                self.asked.append(wish["size"])
+                return self.given(wish)
+        return {"/v1/action": self.action, "/v1/me": self.me}.get(path, {"usable": 1})
+
+
+@pytest.fixture(scope="module")
+def running() -> Iterator[tuple[str, AnyHub]]:
+    """Serve a hub that says anything; give its URL."""
+    hub = AnyHub()
+
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def do_GET(self) -> None:
+            body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+            said = hub.say(self.path, body)
+            content = said if isinstance(said, bytes) else json.dumps(said).encode()
+            self.send_response(hub.status)
+            self.send_header("Content-Length", str(len(content)))
+            self.end_headers()
+            self.wfile.write(content)
+
+        do_POST = do_GET
+
+        def log_message(self, *_: Any) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server.daemon_threads = True
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}", hub
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+
+@pytest.fixture
+def hub(running: tuple[str, AnyHub]) -> AnyHub:
+    """Return the hub as it was at first."""
+    running[1].reset()
+    return running[1]
+
+
+@pytest.fixture
+def member(running: tuple[str, AnyHub], hub: AnyHub, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Contribution]:
+    """Give a function that contributes to the hub that says anything."""
+    monkeypatch.setenv("TTCA_HUB_X", TOKEN)
+
+    def run(platform: ScriptedPlatform, **more: Any) -> Contribution:
+        more = {"patience_s": 0.0, "sleep": lambda _s: None, **more}
+        return contribute(running[0], platform, token_variable="TTCA_HUB_X", **more)
+
+    return run
+
+
+# -- a member's key has its own limit ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("most_queries", "remaining", "limit", "ended"),
+    [
+        (None, 10, 10, "The hub said you can pay 10; all 10 are sent."),
+        (7, 10, 7, "You set most_queries = 7; all 7 are sent."),
+        (10, 10, 10, "You set most_queries = 10; all 10 are sent."),
+        (70, 10, 10, "The hub said you can pay 10; all 10 are sent."),
+        (1, 10, 1, "You set most_queries = 1; that one is sent."),
+        (3, 0, 0, "The hub said you can pay 0; nothing was sent."),
+    ],
+)
+@pytest.mark.parametrize("concurrency", [1, 4])
+def test_no_more_is_sent_than_allowed(
+    most_queries: int | None,
+    remaining: int,
+    limit: int,
+    ended: str,
+    concurrency: int,
+    hub: AnyHub,
+    member: Callable[..., Contribution],
+) -> None:
+    """A hub that hands out leases for ever gets what the member set and it said at first, by all threads together."""
+    hub.me["remaining"] = remaining
+    platform = ScriptedPlatform()
+    done = member(platform, most_queries=most_queries, size=3, concurrency=concurrency)
+    assert platform.queries == done.queries == done.answered == limit
+    assert sum(hub.asked) == limit
+    assert done.ended == ended
+
+
+def test_a_larger_figure_that_comes_later_changes_nothing(hub: AnyHub, member: Callable[..., Contribution]) -> None:
+    """What the hub says of the account while the run goes on is not believed, nor asked for."""
+
+    def given(wish: dict[str, Any]) -> dict[str, Any]:
+        hub.me = {"member": "ada", "remaining": 10_000}
+        return hub.lease(wish, remaining=10_000)
+
+    hub.given = given
+    platform = ScriptedPlatform()
+    assert member(platform, size=4).queries == platform.queries == 10
+    assert hub.paths.count("/v1/me") == 1
+
+
+def test_what_a_lease_does_not_use_is_given_back(hub: AnyHub, member: Callable[..., Contribution]) -> None:
+    """Leases smaller than asked for, as audits are, still bring a run to its whole limit."""
+    hub.given = lambda wish: hub.lease({**wish, "size": min(2, wish["size"])})
+    platform = ScriptedPlatform()
+    assert member(platform, size=16, concurrency=4).queries == platform.queries == 10
+
+
+def test_what_was_surely_not_processed_is_given_back(hub: AnyHub, member: Callable[..., Contribution]) -> None:
+    """Refused requests do not count, and only they: exactly the limit is answered."""
+
+    def refusing(number: int, images: Images) -> Answers:
+        if number % 2 == 0:
+            raise transport_error(ChargeState.REFUNDED, status=429)
+        return truth(images)
+
+    platform = ScriptedPlatform(refusing)
+    done = member(platform, size=3, concurrency=2)
+    assert done.queries == done.answered == 10
+    assert platform.queries > 10
+
+
+def test_what_may_have_been_processed_counts(hub: AnyHub, member: Callable[..., Contribution]) -> None:
+    """A request whose fate nobody knows is spent: no more than the limit goes out."""
+
+    def losing(number: int, images: Images) -> Answers:
+        if number % 2 == 0:
+            raise transport_error(ChargeState.UNKNOWN, status=500)
+        return truth(images)
+
+    platform = ScriptedPlatform(losing)
+    done = member(platform, size=3, concurrency=1)
+    assert done.queries == platform.queries == 10
+    assert done.answered < 10
+
+
+def test_a_lease_of_more_than_asked_for_is_not_sent(hub: AnyHub, member: Callable[..., Contribution]) -> None:
+    """A hub that adds an image to a lease ends the run, and the platform gets nothing of it."""
+    hub.given = lambda wish: hub.lease({**wish, "size": wish["size"] + 1})
+    platform = ScriptedPlatform()
+    with pytest.raises(HubError, match=r"Expected images from the hub as 1 to 4 images.*No query was sent\."):
+        member(platform, size=4)
+    assert platform.attempts == []
+
+
+def test_an_error_says_what_was_sent(hub: AnyHub, member: Callable[..., Contribution]) -> None:
+    """A run that ends in an error says how many queries went out and how many were answered."""
+
+    def failing(number: int, images: Images) -> Answers:
+        if number > 1:
+            raise transport_error(ChargeState.UNKNOWN, status=500)
+        return truth(images)
+
+    hub.me["remaining"] = 100
+    with pytest.raises(TransportError, match=r"Queries sent: 10, of which 4 were answered\."):
+        member(ScriptedPlatform(failing), size=2, concurrency=1)
+
+
+def test_an_interrupted_run_says_what_was_sent(hub: AnyHub, member: Callable[..., Contribution]) -> None:
+    """After Ctrl-C, a sentence says what the member's key paid for."""
+
+    def interrupted(_seconds: float) -> None:
+        raise KeyboardInterrupt
+
+    hub.given = lambda wish: hub.lease(wish) if len(hub.asked) == 1 else {"lease": None}
+    said = io.StringIO()
+    with pytest.raises(KeyboardInterrupt):
+        member(
+            ScriptedPlatform(),
+            size=2,
+            concurrency=1,
+            sleep=interrupted,
+            reporter=Reporter(Console(file=said, width=99)),
+        )
+    assert "Interrupted. Queries sent: 2, of which 2 were answered." in said.getvalue()
+
+
+@pytest.mark.parametrize("most", [0, -3])
+def test_a_limit_below_one_is_refused(most: int, hub: AnyHub, member: Callable[..., Contribution]) -> None:
+    """most_queries is a whole number of at least 1, checked before the hub is asked anything."""
+    with pytest.raises(ConfigError, match="most_queries of at least 1"):
+        member(ScriptedPlatform(), most_queries=most)
+    assert hub.paths == []
+
+
+def test_a_members_file_sets_the_limit(tmp_path: Any) -> None:
+    """[contribute] takes most_queries, and nothing but a whole number."""
+    text = '[contribute]\nhub = "http://127.0.0.1:1"\ntoken_variable = "TTCA_HUB_X"\n{}\n[platform]\n'
+    text += 'url = "http://127.0.0.1:1"\nmodel = "m"\nclasses = ["a", "b"]\n'
+    (tmp_path / "mine.toml").write_text(text.format("most_queries = 12"))
+    assert read_contribution(tmp_path / "mine.toml").contribute.most_queries == 12
+    for wrong in ("1.5", "true", '"12"'):
+        (tmp_path / "mine.toml").write_text(text.format(f"most_queries = {wrong}"))
+        with pytest.raises(ConfigError, match="most_queries"):
+            read_contribution(tmp_path / "mine.toml")
+
+
+# -- a hub's word is checked before it is used ------------------------------------------------------------------
+
+WRONG_ACCOUNTS = [
+    ({"member": "ada"}, "remaining"),
+    ({"member": "ada", "remaining": "10"}, "remaining"),
+    ({"member": "ada", "remaining": True}, "remaining"),
+    ({"member": "ada", "remaining": -1}, "remaining"),
+    ({"member": "ada", "remaining": 2.5}, "remaining"),
+    ({"member": "ada", "remaining": math.nan}, "remaining"),
+    ({"member": "ada", "remaining": 10**30}, "remaining"),
+    ({"remaining": 10}, "member"),
+    ({"member": "", "remaining": 10}, "member"),
+    ({"member": 7, "remaining": 10}, "member"),
+    ({"member": "\x1b[31mada", "remaining": 10}, "member"),
+    ({"member": TOKEN + "\n", "remaining": 10}, "member"),
+]
+
+
+@pytest.mark.parametrize(("me", "field"), WRONG_ACCOUNTS)
+def test_an_account_that_cannot_be_is_a_sentence(
+    me: dict[str, Any], field: str, hub: AnyHub, member: Callable[..., Contribution]
+) -> None:
+    """A field of /v1/me that is missing or wrong is named, neither value nor token is shown, and nothing is sent."""
+    hub.me = me
+    platform = ScriptedPlatform()
+    with pytest.raises(HubError, match=f"Expected {field} from the hub") as caught:
+        member(platform)
+    assert TOKEN not in str(caught.value)
+    assert str(caught.value).isprintable()
+    assert platform.attempts == []
+
+
+@pytest.mark.parametrize("fingerprint", [None, 7, "", ["a"]])
+def test_a_fingerprint_that_is_none_is_a_sentence(
+    fingerprint: Any, hub: AnyHub, member: Callable[..., Contribution]
+) -> None:
+    """A hub that does not say which platform it is about is refused before any query."""
+    hub.action = {"name": "x", "fingerprint": fingerprint}
+    with pytest.raises(HubError, match="Expected fingerprint from the hub"):
+        member(ScriptedPlatform())
+
+
+WRONG_WAITS: tuple[object, ...] = (math.nan, math.inf, -1, -0.5, 1e308, "soon", True, [], 10**400)
+WRONG_LEASES: list[tuple[dict[str, Any], str]] = [
+    *(
+        ({"lease": name}, "lease")
+        for name in (
+            "../me",
+            "a/b",
+            "a?b",
+            "a#b",
+            "",
+            "x" * 65,
+            "a\r\nb",
+            "a\x00b",
+            "ä",
+            7,
+            True,
+            ["a"],
+            "a b\n",
+            "a\n",
+        )
+    ),
+    *(({"images": images}, "images") for images in (None, [], "abc", [7], [None], {"a": "b"}, ["a"] * 9)),
+    ({"images": ["no base64!"]}, "PNG images"),
+    ({"images": [base64.b64encode(b"no PNG").decode()]}, "PNG images"),
+    ({"expires_at": "soon"}, "expires_at"),
+    ({"expires_at": math.nan}, "expires_at"),
+    ({"lease": None, "done": "no"}, "done"),
+    ({"lease": None, "done": 1}, "done"),
+    *(({"lease": None, "done": False, "retry_after": wait}, "retry_after") for wait in WRONG_WAITS),
+]
+
+
+@pytest.mark.parametrize(("changes", "field"), WRONG_LEASES)
+def test_a_lease_that_cannot_be_is_a_sentence(
+    changes: dict[str, Any], field: str, hub: AnyHub, member: Callable[..., Contribution]
+) -> None:
+    """A field of a lease that is missing or wrong is named; no path is made of it, and the platform gets no query."""
+    hub.given = lambda wish: hub.lease(wish, **changes)
+    platform = ScriptedPlatform()
+    with pytest.raises(HubError, match=f"Expected {field}"):
+        member(platform, size=8, concurrency=1)
+    assert platform.attempts == []
+    assert all(p in ("/v1/action", "/v1/me", "/v1/leases") or p.endswith("/failure") for p in hub.paths)
+
+
+def test_a_hub_that_asks_for_a_long_wait_is_not_asked_again(hub: AnyHub, member: Callable[..., Contribution]) -> None:
+    """A wait beyond the longest ends the run in peace, and says when to come back."""
+    hub.given = lambda _wish: {"lease": None, "done": False, "retry_after": 7200}
+    done = member(ScriptedPlatform(), longest_wait_s=60.0, concurrency=1)
+    assert "Run this again after" in done.ended
+    assert len(hub.asked) == 1
+
+
+@pytest.mark.parametrize("status", [400, 403, 500])
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"error": f"\x1b]0;owned\x07\x1b[2J{TOKEN}\r\n" + "x" * 5000, "kind": ["quota"]},
+        {"error": {"a": TOKEN}, "kind": None},
+        {"error": 7},
+        [TOKEN],
+        b"\xff\x00<html>",
+        b"",
+        b"[" * 100_000,
+    ],
+)
+def test_a_hubs_error_is_shown_without_escapes_and_tokens(
+    status: int, body: Any, hub: AnyHub, member: Callable[..., Contribution]
+) -> None:
+    """What a hub says of an error is one printable line without the token, whatever it sent."""
+    hub.status, hub.action = status, body
+    with pytest.raises(HubError, match=r"^The hub at http://127\.0\.0\.1:\d+ says: ") as caught:
+        member(ScriptedPlatform())
+    assert TOKEN not in str(caught.value)
+    assert str(caught.value).isprintable()
+    assert len(str(caught.value)) < 1200
+
+
+def test_no_exception_of_the_transport_comes_along(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A hub that is away leaves no chained exception, which would hold the request and its token."""
+    monkeypatch.setenv("TTCA_HUB_X", TOKEN)
+    with pytest.raises(HubError) as caught:
+        contribute("http://127.0.0.1:1", ScriptedPlatform(), token_variable="TTCA_HUB_X", patience_s=0.0)
+    assert caught.value.__cause__ is None
+    assert caught.value.__context__ is None
+    frame = caught.tb
+    while frame is not None:
+        if "ttca" in frame.tb_frame.f_code.co_filename and "tests" not in frame.tb_frame.f_code.co_filename:
+            assert TOKEN not in repr(frame.tb_frame.f_locals), frame.tb_frame.f_code.co_name
+        frame = frame.tb_next  # type: ignore[assignment]
+
+
+WORDS = st.sampled_from(
+    ["lease", "images", "done", "retry_after", "expires_at", "member", "remaining", "error", "kind"]
+)
+ANYTHING = st.recursive(
+    st.none() | st.booleans() | st.integers(-5, 50) | st.floats() | st.text(max_size=8) | st.just(TOKEN),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(WORDS | st.text(max_size=5), inner, max_size=5),
+    max_leaves=8,
+)
+IMAGES = st.lists(st.just(png(distinct(1)[0])) | st.text(max_size=4), max_size=MOST_QUERIES)
+LEASES = st.fixed_dictionaries(
+    {},
+    optional={
+        "lease": st.none() | st.text(max_size=10) | st.from_regex(r"[A-Za-z0-9_/.-]{1,20}", fullmatch=True) | ANYTHING,
+        "images": st.just([png(i) for i in distinct(3)]) | IMAGES | ANYTHING,
+        "done": st.booleans() | ANYTHING,
+        "retry_after": st.floats() | ANYTHING,
+        "expires_at": st.floats() | ANYTHING,
+    },
+)
+ACCOUNTS = st.fixed_dictionaries(
+    {}, optional={"member": st.just("ada") | ANYTHING, "remaining": st.integers(-2, 20) | ANYTHING}
+)
+
+
+@settings(
+    max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+)
+@given(
+    me=ACCOUNTS | ANYTHING,
+    leases=st.lists(LEASES | ANYTHING, max_size=6),
+    most=st.none() | st.integers(1, 8),
+    status=st.sampled_from([200, 200, 200, 403, 503]),
+)
+def test_whatever_a_hub_says(
+    me: Any,
+    leases: list[Any],
+    most: int | None,
+    status: int,
+    hub: AnyHub,
+    member: Callable[..., Contribution],
+) -> None:
+    """Any JSON as account and leases ends in a TTCAError without the token or in peace, and within the limit."""
+    hub.reset()
+    hub.me = me
+    left = [*leases, DONE]
+
+    def given_next(wish: dict[str, Any]) -> Any:
+        hub.status = status if left else 200
+        said = left.pop(0) if left else DONE
+        # What would be a lease is one, so that queries do go out.
+        return hub.lease(wish, lease="a-lease") if said == {} else said
+
+    hub.given = given_next
+    platform = ScriptedPlatform()
+    told: list[str] = []
+    try:
+        done = member(platform, most_queries=most, size=4, concurrency=2)
+        told.append(done.ended)
+        assert done.queries == platform.queries
+    except TTCAError as error:
+        told.append(str(error))
+    assert TOKEN not in "".join(told)
+    remaining = me.get("remaining") if isinstance(me, dict) else None
+    allowed = remaining if type(remaining) is int and remaining > 0 else 0
+    assert platform.queries <= (allowed if most is None else min(most, allowed))
+    assert np.all([len(a.images) <= 4 for a in platform.attempts])

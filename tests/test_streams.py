@@ -1,0 +1,344 @@
+"""Tests of what reaches the reader: any encoding, full disks, closed pipes, and no secret when a program breaks."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from tests import worlds
+from ttca.masking import masked_everywhere
+from ttca.perturbations import PerturbationSet
+from ttca.pooling.ledger import Ledger
+from ttca.streams import steady_streams
+
+KEY = "sk-live/4f+9ZQ=7e21"
+TOKEN = "tok-Zm9vYmFy_8812"
+MEMBER = "Zoë Țepeș δ"
+TTCA = (sys.executable, "-m", "ttca")
+ENCODINGS: dict[str, tuple[str, dict[str, str]]] = {
+    "ascii": ("ascii", {"PYTHONIOENCODING": "ascii"}),
+    "cp1252": ("cp1252", {"PYTHONIOENCODING": "cp1252"}),
+    "C": ("ascii", {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}),
+    "utf-8": ("utf-8", {"PYTHONIOENCODING": "utf-8"}),
+}
+COMMANDS = {
+    "version": (["--version"], 0),
+    "help": (["--help"], 0),
+    "help of a command": (["pool", "run", "--help"], 0),
+    "help with a Greek letter": (["learn", "--help"], 0),
+    "help of a group": (["pool"], 0),
+    "init": (["init", "new.toml"], 0),
+    "init in JSON": (["init", "new.toml", "--json"], 0),
+    "apply": (["apply", "delta.safetensors", "me.png", "--class", "cat", "--out", "sent.png"], 0),
+    "a table": (["pool", "status", "mine"], 0),
+    "a table in JSON": (["pool", "status", "mine", "--json"], 0),
+    "an error": (["run", "nothing-δ…", "--json"], 1),
+    "wrong usage": (["fly-ε"], 2),
+}
+#: What says its result on standard output.
+TALKING = [name for name, (_, code) in COMMANDS.items() if code == 0 and name != "init"]
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Path:
+    """Return a folder with what the commands need: a perturbation, an image, and an action whose ledger has a name."""
+    delta = np.full((2, 5, 4, 3), 4, np.int8)
+    PerturbationSet(delta, 4, ("cat", "dog"), "subgroup", "f" * 64).save(tmp_path / "delta.safetensors")
+    Image.fromarray(np.zeros((5, 4, 3), np.uint8)).save(tmp_path / "me.png")
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "action.toml").write_text(worlds.action_file("http://127.0.0.1:1"))
+    with Ledger(tmp_path / "mine" / "ledger.sqlite") as ledger:
+        ledger.enrol({MEMBER: 5})
+    return tmp_path
+
+
+def run(
+    words: Sequence[str],
+    home: Path,
+    environment: Mapping[str, str] | None = None,
+    *,
+    stdout: int = subprocess.PIPE,
+    stderr: int = subprocess.PIPE,
+) -> subprocess.CompletedProcess[bytes]:
+    """Run a command as a program of its own; streams that are not given are read."""
+    plain = {k: v for k, v in os.environ.items() if not k.startswith(("LC_", "LANG", "PYTHONIO", "PYTHONUTF8"))}
+    return subprocess.run(
+        [*TTCA, *words],
+        cwd=home,
+        env={**plain, "PYTHONPATH": os.pathsep.join(sys.path), **(environment or {"PYTHONUTF8": "1"})},
+        stdout=stdout,
+        stderr=stderr,
+        check=False,
+    )
+
+
+def quiet(said: bytes | None) -> bytes:
+    """Return what was said, which must hold no trace of an exception."""
+    assert b"Traceback" not in (said or b"")
+    assert b"Exception ignored" not in (said or b"")
+    assert b"Error:" not in (said or b"") or b"No such command" in (said or b"")
+    return said or b""
+
+
+# -- encodings --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize("where", ENCODINGS)
+def test_every_encoding_will_do(where: str, command: str, home: Path) -> None:
+    """Under any encoding of its streams a command ends as it would in UTF-8, with text in that encoding."""
+    encoding, environment = ENCODINGS[where]
+    words, code = COMMANDS[command]
+    done = run(words, home, environment)
+    assert done.returncode == code, done.stderr
+    quiet(done.stdout + done.stderr).decode(encoding)
+
+
+@pytest.mark.parametrize("where", ["ascii", "C"])
+def test_greek_letters_are_spelled_out(where: str, home: Path) -> None:
+    """Where ε and δ cannot be written they are spelled, and tables get plain lines."""
+    _, environment = ENCODINGS[where]
+    said = run(["apply", "delta.safetensors", "me.png", "--class", "cat", "--out", "x.png"], home, environment).stdout
+    assert b"epsilon = 4 levels" in said
+    table = run(["pool", "status", "mine"], home, environment).stdout.decode("ascii")
+    assert "| Zo? ?epe? delta |" in table
+    assert table.count("?") == 3
+
+
+@pytest.mark.parametrize("where", ENCODINGS)
+def test_names_in_json_are_exact(where: str, home: Path) -> None:
+    """--json says a name letter by letter, whatever the encoding."""
+    done = run(["pool", "status", "mine", "--json"], home, ENCODINGS[where][1])
+    assert [m["member"] for m in json.loads(done.stdout)["members"]] == [MEMBER]
+
+
+def test_a_file_name_that_is_no_utf_8_is_no_traceback(home: Path) -> None:
+    """A path of arbitrary bytes is written to and told with a question mark."""
+    done = subprocess.run(
+        [*map(os.fsencode, TTCA), b"init", b"n\xff.toml"],
+        cwd=home,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "PYTHONUTF8": "1"},
+        capture_output=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert b"Wrote n?.toml" in quiet(done.stderr)
+    assert (home / os.fsdecode(b"n\xff.toml")).is_file()
+
+
+@given(st.text(), st.sampled_from(["ascii", "cp1252", "utf-8", "utf-16", "shift_jis"]))
+def test_any_text_is_written(text: str, encoding: str) -> None:
+    """No text fails in any encoding, and what the encoding has is written as it is."""
+    before = sys.stdout
+    sys.stdout = io.TextIOWrapper(io.BytesIO(), encoding=encoding, newline="")
+    try:
+        with steady_streams():
+            assert sys.stdout.write(text) == len(text)
+        written = sys.stdout.buffer.getvalue().decode(encoding)
+    finally:
+        sys.stdout = before
+    try:
+        # Some encodings write two characters alike.
+        assert written == text.encode(encoding).decode(encoding)
+    except UnicodeEncodeError:
+        assert written != text
+
+
+# -- full disks and closed pipes --------------------------------------------------------------------------------
+
+needs_full = pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no /dev/full")
+
+
+@needs_full
+@pytest.mark.parametrize("command", TALKING)
+def test_a_full_disk_is_one_sentence(command: str, home: Path) -> None:
+    """A result that cannot be written ends in status 1 and one sentence on standard error."""
+    with Path("/dev/full").open("w") as full:
+        done = run(COMMANDS[command][0], home, stdout=full.fileno())
+    assert done.returncode == 1
+    last = quiet(done.stderr).decode().strip().splitlines()[-1]
+    assert last.startswith("ttca: Expected to write the result to standard output, got: No space left on device.")
+
+
+@pytest.mark.parametrize("command", TALKING)
+def test_a_reader_who_left_is_no_error_to_speak_of(command: str, home: Path) -> None:
+    """A pipe that nobody reads ends in status 1 and nothing is said about it."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    try:
+        done = run(COMMANDS[command][0], home, stdout=writer)
+    finally:
+        os.close(writer)
+    assert done.returncode == 1
+    assert b"ttca:" not in quiet(done.stderr)
+
+
+def test_a_pipe_into_head_says_nothing(home: Path) -> None:
+    """`ttca --help | head -0`, with both streams in the pipe, ends quietly."""
+    command = subprocess.list2cmdline([*TTCA, "--help"])
+    script = f"set -o pipefail; {command} 2>err.txt | head -0; echo ${{PIPESTATUS[0]}}"
+    done = subprocess.run(
+        ["bash", "-c", script],
+        cwd=home,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+        capture_output=True,
+        check=False,
+    )
+    assert done.stdout.strip() in (b"0", b"1")  # head may be slow to leave
+    assert (home / "err.txt").read_bytes() == done.stderr == b""
+
+
+@pytest.mark.parametrize("how", [pytest.param("full", marks=needs_full), "closed", "left"])
+@pytest.mark.parametrize("command", ["help", "init in JSON", "apply", "an error", "wrong usage"])
+def test_without_standard_error_nothing_else_is_lost(command: str, how: str, home: Path) -> None:
+    """Where remarks cannot be written, the result and the status are what they are otherwise."""
+    words, code = COMMANDS[command]
+    normal = run(words, home)
+    for made in ("new.toml", "sent.png"):
+        (home / made).unlink(missing_ok=True)
+    if how == "closed":
+        script = f"exec {subprocess.list2cmdline([*TTCA, *words])} 2>&-"
+        done = subprocess.run(
+            ["bash", "-c", script],
+            cwd=home,
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "PYTHONUTF8": "1"},
+            stdout=subprocess.PIPE,
+            check=False,
+        )
+    else:
+        if how == "full":
+            stream = os.open("/dev/full", os.O_WRONLY)
+        else:
+            reader, stream = os.pipe()
+            os.close(reader)
+        try:
+            done = run(words, home, stderr=stream)
+        finally:
+            os.close(stream)
+    assert (done.returncode, done.stdout) == (normal.returncode, normal.stdout)
+    assert done.returncode == code
+
+
+@needs_full
+def test_a_bar_that_cannot_be_shown_is_dropped(home: Path) -> None:
+    """Progress on a full disk is lost, and the work and its result are not."""
+    code = (
+        "from rich.console import Console\n"
+        "from ttca.progress import Reporter\n"
+        "from ttca.streams import run_program\n"
+        "def work():\n"
+        "    reporter = Reporter(Console(stderr=True, force_terminal=True))\n"
+        "    reporter.say('beginning')\n"
+        "    with reporter.track('working', 3) as advance:\n"
+        "        for _ in range(3): advance(1)\n"
+        "    print('done')\n"
+        "run_program('test', work)\n"
+    )
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            [sys.executable, "-c", code],
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+            stdout=subprocess.PIPE,
+            stderr=full.fileno(),
+            check=False,
+        )
+    assert (done.returncode, done.stdout) == (0, b"done\n")
+
+
+@needs_full
+def test_a_benchmark_ends_in_a_sentence_too(home: Path) -> None:
+    """The benchmarks' own program fails no differently from ttca."""
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            [sys.executable, "-c", PRINTING_BENCHMARK],
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+            stdout=full.fileno(),
+            stderr=subprocess.PIPE,
+            check=False,
+        )
+    assert done.returncode == 1
+    assert b"benchmarks: Expected to write the result to standard output" in quiet(done.stderr)
+
+
+PRINTING_BENCHMARK = """
+import runpy, sys, types
+from pathlib import Path
+import benchmarks
+sys.modules["benchmarks.bounds"] = types.SimpleNamespace(main=lambda argv: {"says": "ε ✓"})
+Path.write_text = lambda *_, **__: 0
+sys.argv = ["benchmarks", "bounds"]
+runpy.run_module("benchmarks", run_name="__main__")
+"""
+
+
+# -- no key, no token -------------------------------------------------------------------------------------------
+
+CRASHES = {
+    "in a command": "import ttca.config as c\nc.read_contribution = broken",
+    "where the hub is read": "import ttca.pooling.contribute as c\nc._Hub.get = broken",
+    "where the environment is read": "import ttca.pooling.contribute as c\nc._Hub.__init__ = broken",
+    "where the platform is met": "import ttca.platforms.http as h\nh.HttpPlatform.__init__ = broken",
+    "with locals shown": "import ttca.cli as c\nimport ttca.config as f\n"
+    "c.app.pretty_exceptions_show_locals = True\nf.read_contribution = broken",
+}
+
+
+@pytest.mark.parametrize("where", CRASHES)
+def test_no_secret_is_in_the_traceback_of_a_crash(where: str, home: Path) -> None:
+    """A bug anywhere, with key and token at hand and in the message, shows what broke and neither secret."""
+    (home / "ada.toml").write_text(
+        '[contribute]\nhub = "http://127.0.0.1:1"\ntoken_variable = "TTCA_HUB_X"\n'
+        '[platform]\nurl = "http://127.0.0.1:1"\nmodel = "m"\nclasses = ["a", "b"]\nkey_variable = "TTCA_KEY_X"\n'
+    )
+    driver = (
+        "import os, sys\n"
+        "def broken(*_, **__):\n"
+        "    key, token = os.environ['TTCA_KEY_X'].split()[1], os.environ['TTCA_HUB_X']\n"
+        "    try:\n"
+        "        raise KeyError('X-Api-Key: ' + key)\n"
+        "    except KeyError as error:\n"
+        "        raise RuntimeError({'Authorization': f'Bearer {token}', 'key': key}) from error\n"
+        f"{CRASHES[where]}\n"
+        "from ttca.cli import main\n"
+        "sys.argv = ['ttca', 'contribute', 'ada.toml']\n"
+        "main()\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", driver],
+        cwd=home,
+        env={
+            **os.environ,
+            "PYTHONPATH": os.pathsep.join(sys.path),
+            "TTCA_KEY_X": f"127.0.0.1 {KEY}",
+            "TTCA_HUB_X": TOKEN,
+        },
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert "RuntimeError" in done.stderr
+    assert "This is a bug in ttca." in done.stderr
+    for secret in (KEY, TOKEN, json.dumps(KEY)[1:-1]):
+        assert secret not in done.stdout + done.stderr
+
+
+def test_a_secret_is_masked_in_every_form(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Key, token and database password are masked, plain or escaped; other variables and short names are not."""
+    monkeypatch.setenv("TTCA_KEY_X", f"127.0.0.1 {KEY}")
+    monkeypatch.setenv("TTCA_HUB_X", TOKEN)
+    monkeypatch.setenv("PGPASSWORD", "correct-horse")
+    monkeypatch.setenv("TTCA_DATA", "/a/folder")
+    text = f"{KEY} {TOKEN} correct-horse sk-live%2F4f%2B9ZQ%3D7e21 /a/folder 127.0.0.1"
+    assert masked_everywhere(text) == "[key] [key] [key] [key] /a/folder 127.0.0.1"

@@ -1,0 +1,183 @@
+"""What a program says reaches its reader, whatever the streams can hold; and no error of ours shows a secret."""
+
+from __future__ import annotations
+
+import codecs
+import contextlib
+import errno
+import io
+import os
+import sys
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import NoReturn, TextIO, cast
+
+from rich.console import Console
+from rich.markup import escape
+
+from ttca.errors import TTCAError
+from ttca.masking import masked_everywhere
+
+__all__ = ["OutputError", "run_program", "steady_streams"]
+
+# How a character is written where the encoding lacks it; any other becomes a question mark.
+_SPELLED = {
+    "ε": "epsilon", "δ": "delta", "Δ": "Delta", "α": "alpha", "σ": "sigma", "τ": "tau", "η": "eta", "ŷ": "y",
+    "…": "...", "±": "+-", "×": "x", "−": "-", "–": "-", "—": "-", "→": "->", "≤": "<=", "≥": ">=", "≠": "!=",
+    "·": "*", "•": "*", "‖": "||", "∞": "infinity", "²": "^2", "³": "^3", "✓": "yes", "✗": "no", "\u00a0": " ",
+    "‘": "'", "’": "'", "“": '"', "”": '"',
+}  # fmt: skip
+_SPELL = "ttca.spell"
+_CLOSED = {errno.EPIPE, errno.ESHUTDOWN}
+
+
+class OutputError(TTCAError):
+    """Standard output cannot be written to."""
+
+
+def run_program(name: str, work: Callable[[], int | None]) -> NoReturn:
+    """Do a program's work and end the process with the status it returns or exits with, 0 if it says none.
+
+    A TTCAError becomes its sentence and status 1. So does a standard output that cannot be written to; where its
+    reader has gone (``ttca … | head``) nothing is said. Any other error is a bug of ours: its traceback is shown,
+    without local variables and without the environment's keys and tokens.
+
+    Parameters
+    ----------
+    name : str
+        The program's, before each sentence.
+    work : callable
+        May raise SystemExit.
+    """
+    with steady_streams():
+        try:
+            try:
+                status = work()
+            except SystemExit as ended:
+                sys.stdout.flush()
+                raise ended from None
+            sys.stdout.flush()
+            sys.exit(status)
+        except TTCAError as error:
+            _say_error(name, masked_everywhere(str(error)))
+        except Exception as error:
+            # Locals would hold keys and tokens, and so may a message that quotes a request.
+            sys.stderr.write(masked_everywhere("".join(traceback.format_exception(error))))
+            _say_error(name, "This is a bug in ttca. Please report it, with the lines above.")
+        sys.exit(1)
+
+
+def _say_error(name: str, sentence: str) -> None:
+    console = Console(stderr=True)
+    console.print(f"[bold red]{name}:[/] {escape(sentence)}", highlight=False, soft_wrap=True)
+
+
+@contextmanager
+def steady_streams() -> Iterator[None]:
+    """Let both standard streams spell out what their encoding lacks, and go on without standard error if it fails."""
+    before = sys.stdout, sys.stderr
+    result, notes = _Result(sys.stdout), _Notes(sys.stderr)
+    sys.stdout, sys.stderr = cast(TextIO, result), cast(TextIO, notes)
+    try:
+        yield
+    finally:
+        # What is left in the buffers must not fail when the interpreter ends.
+        with contextlib.suppress(OutputError, SystemExit):
+            result.flush()
+        notes.flush()
+        sys.stdout, sys.stderr = before
+
+
+class _Stream(io.TextIOBase):
+    """A text stream before another, or before none where the process was started without one."""
+
+    def __init__(self, inner: TextIO | None) -> None:
+        self._inner = inner
+        self._broken: OSError | ValueError | None = None
+
+    @property
+    def encoding(self) -> str:  # type: ignore[override]
+        """The stream's own, which rich and click ask for."""
+        return getattr(self._inner, "encoding", None) or "utf-8"
+
+    def writable(self) -> bool:
+        return True
+
+    def isatty(self) -> bool:
+        return self._inner is not None and self._inner.isatty()
+
+    def fileno(self) -> int:
+        return super().fileno() if self._inner is None else self._inner.fileno()
+
+    def write(self, text: str, /) -> int:
+        if not isinstance(text, str):  # as click finds out what a stream takes
+            raise TypeError(f"Expected text to write, got {type(text).__name__}.")
+        if text:
+            shown = text.encode(self.encoding, _SPELL).decode(self.encoding)
+            self._try(lambda inner: inner.write(shown))
+        return len(text)
+
+    def flush(self) -> None:
+        if self._inner is not None:
+            self._try(lambda inner: inner.flush())
+
+    def _try(self, work: Callable[[TextIO], object]) -> None:
+        """Do something with the stream beneath; once that failed, fail without it."""
+        if self._broken is None:
+            try:
+                if self._inner is None:
+                    raise OSError(errno.EBADF, os.strerror(errno.EBADF))
+                work(self._inner)
+            except (OSError, ValueError) as error:  # a ValueError where it was closed
+                self._broken = error
+                self._drop()
+        if self._broken is not None:
+            self._failed(self._broken)
+
+    def _drop(self) -> None:
+        """Let what is still buffered go nowhere, so that it does not fail when the interpreter ends."""
+        with contextlib.suppress(OSError, ValueError):
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            try:
+                os.dup2(nowhere, self.fileno())
+            finally:
+                os.close(nowhere)
+
+    def _failed(self, error: OSError | ValueError) -> None:
+        """Do what follows from a failure."""
+        raise NotImplementedError
+
+
+class _Result(_Stream):
+    """Standard output: what was asked for, so a failure ends the program."""
+
+    def _failed(self, error: OSError | ValueError) -> None:
+        if isinstance(error, OSError) and error.errno in _CLOSED:
+            # Whoever read it has seen enough; as Python's own documentation has it, status 1.
+            raise SystemExit(1)
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+        raise OutputError(
+            f"Expected to write the result to standard output, got: {reason}. Send the output somewhere else."
+        )
+
+
+class _Notes(_Stream):
+    """Standard error: progress and remarks, which are lost where it fails, and nothing else is."""
+
+    def _failed(self, error: OSError | ValueError) -> None:
+        pass
+
+
+def _spell(error: UnicodeError) -> tuple[str, int]:
+    if not isinstance(error, UnicodeEncodeError):  # pragma: no cover - streams here are written only
+        raise error
+    return "".join(map(_spelled, error.object[error.start : error.end])), error.end
+
+
+def _spelled(character: str) -> str:
+    # Lines of tables and bars, where rich does not choose plain ones itself.
+    return "-" if "\u2500" <= character <= "\u257f" else _SPELLED.get(character, "?")
+
+
+codecs.register_error(_SPELL, _spell)
