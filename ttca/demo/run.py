@@ -59,7 +59,10 @@ def run_demo(
     port = 0 if known is None else urlsplit(known.platform.url).port or 0
     reporter.say(STORY)
     with running_platform(seed=seed, port=port, access_log=folder / "platform.log.jsonl") as url:
-        reporter.say(f"The platform answers at {url} (KServe V2). From here on, we only ask it questions.")
+        reporter.say(
+            f"The platform is running at {url} (KServe V2). From here on, the collective only sends it pictures and "
+            "reads its answers."
+        )
         if known is None:
             known = _write_action(folder, url, seed, world)
         with known.open(reporter=reporter) as action, Ledger(folder / "evaluation.sqlite") as ledger:
@@ -108,8 +111,8 @@ def _prepare(folder: Path, seed: int, fresh: bool) -> None:
             shutil.rmtree(folder)
         elif marker.read_text() != str(seed):
             raise ActionError(
-                f"Expected a demo of seed {seed} in {folder}, got one of seed {marker.read_text()}. "
-                "Choose another folder, or start afresh with --fresh."
+                f"Expected a demo of seed {seed} in {folder}, got one of seed {marker.read_text()}. Choose another "
+                "folder, or start over with --fresh."
             )
     folder.mkdir(parents=True, exist_ok=True)
     marker.write_text(str(seed))
