@@ -842,11 +842,9 @@ def main(argv: list[str]) -> dict[str, Any]:
     parser.add_argument("--budgets", type=int, nargs="+", default=list(BUDGETS), help="queries per image")
     parser.add_argument("--attacked", type=int, default=200, help="subgroup test people for Square and SimBA")
     parser.add_argument(
-        "--label-attacked", type=int, default=60, help="how many of these people are attacked with HopSkipJump"
+        "--label-attacked", type=int, default=60, help="how many of the --attacked people HopSkipJump attacks"
     )
-    parser.add_argument(
-        "--abused", type=int, default=30, help="how many of these people are attacked toward a wrong class"
-    )
+    parser.add_argument("--abused", type=int, default=30, help="how many of them are attacked toward a wrong class")
     parser.add_argument("--abuse-budget", type=int, default=250, help="queries per image toward a wrong class")
     parser.add_argument("--quota", type=int, default=50, help="queries per day that a platform allows each key")
     parser.add_argument("--seeds", type=int, default=3)

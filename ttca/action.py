@@ -566,7 +566,7 @@ class CollectiveAction:
             zero: NDArray[np.int8] | None = None
             for level, name in zip(levels, names, strict=False):
                 if name not in stored:
-                    what = f"learning δ of the zero-query control, ε = {level}"
+                    what = f"learning the zero-query δ, ε = {level}"
                     stored[name] = self._universal(ignorant, level, what, initial=zero)
                 zero = stored[name]
             stored[names[-1]] = self._universal(proxy, epsilon, "learning one δ for all classes", agnostic=True)

@@ -39,8 +39,8 @@ _CONDITIONS: tuple[tuple[str, tuple[tuple[str, Role, str], ...]], ...] = (
     (
         "The gap, before and after",
         (
-            ("reference_before", "reference", "Reference, without δ"),
-            ("subgroup_before", "before", "Subgroup, without δ"),
+            ("reference_before", "reference", "Reference without δ"),
+            ("subgroup_before", "before", "Subgroup without δ"),
             ("subgroup_after", "after", "Subgroup with δ (S)"),
         ),
     ),
