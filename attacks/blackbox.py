@@ -108,17 +108,17 @@ class Tally:
     ) -> None:
         if images.dtype != np.uint8 or images.ndim != 4 or images.shape[-1] != 3:
             raise ValueError(
-                f"Expected uint8 images (N, H, W, 3), got {images.dtype} {images.shape}, convert them to whole levels."
+                f"Expected uint8 images (N, H, W, 3), got {images.dtype} {images.shape}. Convert them to whole levels."
             )
         if targets.shape != images.shape[:1] or targets.dtype.kind not in "iu" or (targets < 0).any():
             raise ValueError(
                 f"Expected one target of at least 0 per image, got {targets.dtype} {targets.shape} for {len(images)} "
-                "images, give each image its own true class."
+                "images. Give each image its own true class."
             )
         if not 1 <= epsilon <= 255 or int(epsilon) != epsilon:
-            raise ValueError(f"Expected ε as a whole number of pixel levels in 1..255, got {epsilon}, round it.")
+            raise ValueError(f"Expected ε as a whole number of pixel levels in 1..255, got {epsilon}. Round it.")
         if budget < 1 or int(budget) != budget:
-            raise ValueError(f"Expected a budget of at least 1 query, got {budget}, allow the initial query.")
+            raise ValueError(f"Expected a budget of at least 1 query, got {budget}. Allow the initial query.")
         self._box, self._reading = box, reading
         self.images, self.targets = images, targets.astype(np.int64)
         self.epsilon, self.budget = int(epsilon), int(budget)
@@ -145,8 +145,8 @@ class Tally:
         answers = np.asarray(self._box(sent))
         if len(answers.shape) == 0 or len(answers) != len(rows):
             raise ValueError(
-                f"Expected one answer per image, got {answers.shape} for {len(rows)} images, "
-                "let the box answer for every image it is sent."
+                f"Expected one answer per image, got {answers.shape} for {len(rows)} images. Let the box answer for "
+                "every image it is sent."
             )
         self.queries[rows] += 1
         loss = self._reading(answers, self.targets[rows])
@@ -235,8 +235,8 @@ def score_loss(scores: NDArray[Any], targets: NDArray[np.int64]) -> NDArray[np.f
     """
     if scores.ndim != 2 or scores.dtype.kind != "f" or (len(targets) and scores.shape[1] <= targets.max()):
         raise ValueError(
-            f"Expected float scores (n, C) that cover class {targets.max() if len(targets) else 0}, got "
-            f"{scores.dtype} {scores.shape}, use hop_skip_jump for a box that gives labels alone."
+            f"Expected float scores (n, C) that cover class {targets.max() if len(targets) else 0}, got {scores.dtype} "
+            f"{scores.shape}. Use hop_skip_jump for a box that gives only labels."
         )
     rows = np.arange(len(scores))
     p = np.where(np.isnan(scores), 0.0, scores).astype(np.float64)
@@ -257,7 +257,7 @@ def label_loss(labels: NDArray[Any], targets: NDArray[np.int64]) -> NDArray[np.f
     """
     if labels.ndim != 1 or labels.dtype.kind not in "iu":
         raise ValueError(
-            f"Expected integer labels (n,), got {labels.dtype} {labels.shape}, use square or simba for a box that "
+            f"Expected integer labels (n,), got {labels.dtype} {labels.shape}. Use square or simba for a box that "
             "gives scores."
         )
     return np.where(labels == targets, -1.0, np.where(labels < 0, np.inf, 1.0))

@@ -68,11 +68,11 @@ def hop_skip_jump(
         If an argument is out of its range, shapes disagree, or the box does not answer with labels.
     """
     if probes < 1:
-        raise ValueError(f"Expected at least 1 probe per round, got {probes}, the direction comes from them.")
+        raise ValueError(f"Expected at least 1 probe per round, got {probes}. The direction comes from them.")
     tally = Tally(box, images, targets, epsilon=epsilon, budget=budget, reading=label_loss)
     if starts is not None and (starts.dtype != np.uint8 or starts.shape != images.shape):
         raise ValueError(
-            f"Expected starts {images.shape} in uint8, got {starts.dtype} {starts.shape}, give one for each image."
+            f"Expected starts {images.shape} in uint8, got {starts.dtype} {starts.shape}. Give one for each image."
         )
     streams = Streams(images, tally.targets, rng)
     rows, _ = tally.begin()

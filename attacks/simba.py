@@ -72,7 +72,7 @@ def simba(
     tally = Tally(box, images, targets, epsilon=epsilon, budget=budget, reading=score_loss)
     step = float(epsilon) if step is None else step
     if not 1 <= step <= 255:
-        raise ValueError(f"Expected step in 1..255 levels, got {step}, a smaller one is lost in rounding.")
+        raise ValueError(f"Expected step in 1..255 levels, got {step}. A smaller step is lost in rounding.")
     across, down = _waves(basis, frequencies, *images.shape[1:3])
     streams = Streams(images, tally.targets, rng)
     rows, loss = tally.begin()
@@ -117,13 +117,13 @@ def _waves(
     """Return the factors of the basis along both axes, float32 (F, W) and (F, H), largest entry 1."""
     if basis == "pixel":
         if frequencies is not None:
-            raise ValueError(f"Expected frequencies only with the basis 'dct', got {frequencies}, leave it out.")
+            raise ValueError(f"Expected frequencies only with the basis 'dct', got {frequencies}. Leave it out.")
         return np.eye(width, dtype=np.float32), np.eye(height, dtype=np.float32)
     if basis != "dct":
-        raise ValueError(f"Expected basis 'pixel' or 'dct', got {basis!r}, choose one of the two.")
+        raise ValueError(f"Expected basis 'pixel' or 'dct', got {basis!r}. Choose one of the two.")
     count = max(1, min(height, width) // 2) if frequencies is None else frequencies
     if not 1 <= count <= min(height, width):
-        raise ValueError(f"Expected frequencies in 1..{min(height, width)}, got {count}, an image has no others.")
+        raise ValueError(f"Expected frequencies in 1..{min(height, width)}, got {count}. An image has no others.")
     return _cosines(count, width), _cosines(count, height)
 
 

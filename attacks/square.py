@@ -77,7 +77,7 @@ def square(
     True
     """
     if not 0 < share <= 1:
-        raise ValueError(f"Expected share in (0, 1], got {share}, give the first patch's share of the pixels.")
+        raise ValueError(f"Expected share in (0, 1], got {share}. Give the first patch's share of the pixels.")
     tally = Tally(box, images, targets, epsilon=epsilon, budget=budget, reading=score_loss)
     streams = Streams(images, tally.targets, rng)
     rows, loss = tally.begin()

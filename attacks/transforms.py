@@ -40,7 +40,7 @@ def transformed(x: torch.Tensor, names: tuple[str, ...], generator: torch.Genera
     """
     unknown = [name for name in names if name not in TRANSFORMS]
     if unknown:
-        raise ValueError(f"Expected transformations among {', '.join(TRANSFORMS)}, got {unknown[0]!r}.")
+        raise ValueError(f"Expected each transformation to be one of {', '.join(TRANSFORMS)}, got {unknown[0]!r}.")
     if not names:
         return x
     drawn = int(torch.randint(len(names) + 1, (), generator=generator))

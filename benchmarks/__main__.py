@@ -48,7 +48,7 @@ def place(results: Path, name: str, arguments: Sequence[str], *, replaces: bool)
 def main(argv: list[str]) -> int:
     """Run a benchmark; return the exit status."""
     if not argv or argv[0] not in NAMES:
-        ERR.print(f"Expected a benchmark among {', '.join(NAMES)}, got {argv[:1]}.", highlight=False)
+        ERR.print(f"Expected one of the benchmarks {', '.join(NAMES)}, got {argv[:1]}.", highlight=False)
         return 2
     wait_asleep()
     # Arrow's own allocator keeps the encoded photographs of a whole data set; the system's gives them back.
@@ -70,7 +70,8 @@ def main(argv: list[str]) -> int:
     ERR.print(f"Kept in {path.relative_to(HOME.parent)}", highlight=False)
     if path.parent.name == ASIDE:
         ERR.print(
-            "The file that documents read was made with other arguments; --replace writes there.", highlight=False
+            "The result file that the documents use was made with other arguments. Use --replace to overwrite it.",
+            highlight=False,
         )
     if "--json" in argv:
         sys.stdout.write(json.dumps(record) + "\n")

@@ -102,12 +102,12 @@ class CellKey:
     def __post_init__(self) -> None:
         if self.answers not in self.of.answers:
             raise ConfigError(
-                f"Expected answers among {', '.join(self.of.answers)} of {self.track}, got {self.answers}."
+                f"Expected the answers to be one of {', '.join(self.of.answers)} for {self.track}, got {self.answers}."
             )
         if self.regime not in self.of.settings:
             raise ConfigError(
-                f"Expected a regime among {', '.join(self.of.settings)} for {self.track}, got {self.regime}: the "
-                "protocol has no people for it there."
+                f"Expected the regime to be one of {', '.join(self.of.settings)} for {self.track}, got {self.regime}. "
+                "The protocol has no people for it on this track."
             )
 
     @property
@@ -276,8 +276,8 @@ def _check_platform(home: Path, platform: LocalPlatform) -> None:
             continue
         if PerturbationSet.load(path).fingerprint != platform.info.fingerprint:
             raise ConfigError(
-                f"Expected the platform that the action in {home} was made against, got another. A platform that is "
-                "trained here depends on the number of threads: use as many as then (OMP_NUM_THREADS)."
+                f"Expected the platform that the action in {home} was made for, got another. A platform that is "
+                "trained here depends on the number of threads: use the same number again (OMP_NUM_THREADS)."
             )
 
 

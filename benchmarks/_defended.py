@@ -147,7 +147,7 @@ class Abstaining(LocalPlatform):
 
     def __init__(self, model: Model, *, confidence: float, **behaviour: Any) -> None:
         if not 0 <= confidence <= 1:
-            raise ConfigError(f"Expected a confidence in [0, 1], got {confidence}. Correct it.")
+            raise ConfigError(f"Expected a confidence in [0, 1], got {confidence}. Give a share, not a percentage.")
         super().__init__(model, **behaviour)
         self._confidence = confidence
         known = super().info
@@ -186,7 +186,9 @@ def defended(platform: LocalPlatform, name: str, defence: Defence, *, seed: int)
     """
     known = platform.info
     if not known.gives_scores:
-        raise ConfigError("Expected a platform that gives scores, got one of labels alone. Defend the first one.")
+        raise ConfigError(
+            "Expected a platform that gives scores, got one that gives only labels. Defend a platform with scores."
+        )
     change = defence.change(seed) if defence.change else None
 
     def model(images: Images) -> NDArray[np.floating]:

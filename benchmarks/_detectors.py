@@ -111,7 +111,9 @@ def encode(images: Images, *, side: int = 8) -> Floats:
     """
     n, height, width, _ = images.shape
     if height % side or width % side:
-        raise ConfigError(f"Expected images whose sides are multiples of {side}, got {height}×{width}. Choose another.")
+        raise ConfigError(
+            f"Expected images whose sides are multiples of {side}, got {height}×{width}. Choose another size."
+        )
     blocks = images.reshape(n, side, height // side, side, width // side, 3).astype(np.float64)
     means: Floats = blocks.mean(axis=(2, 4)).reshape(n, -1) / 255
     return means

@@ -156,7 +156,7 @@ def calibrated_equalised_odds(model: Any, validation: People, *, cost: Cost, see
         rows = validation.minority == group
         labels = validation.labels[rows]
         if labels.all() or not labels.any():
-            raise DataError("Expected both labels in each group, got one label alone. Take more validation people.")
+            raise DataError("Expected both labels in each group, got only one. Take more validation people.")
         rates[group] = float(labels.mean())
         costs[group] = _cost(scores[rows], labels, cost)
         trivial[group] = _cost(np.full(len(labels), rates[group]), labels, cost)

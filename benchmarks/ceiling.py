@@ -43,7 +43,9 @@ def main(argv: list[str]) -> dict[str, Any]:
     """Learn δ on the converted platform for every ε and seed, and measure S on the platform as it is asked."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks ceiling", description=__doc__)
     parser.add_argument("--track", choices=OPEN_BOX, required=True)
-    parser.add_argument("--queries", type=int, default=1000, help="images the action would send: whom δ is learned on")
+    parser.add_argument(
+        "--queries", type=int, default=1000, help="images that the action would send; δ is learned on them"
+    )
     parser.add_argument("--epsilon", type=int, nargs="+", required=True, help="levels of 255")
     parser.add_argument("--regime", choices=("own", "own-unasked", "public"), default="public")
     parser.add_argument("--seeds", type=int, default=3)

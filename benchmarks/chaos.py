@@ -40,11 +40,11 @@ FIRST_LEASES = 5
 def main(argv: list[str]) -> dict[str, Any]:
     """Let real members work for one hub while everything breaks, and count what stands in the books at the end."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks chaos", description=__doc__)
-    parser.add_argument("--members", type=int, default=50, help="processes")
+    parser.add_argument("--members", type=int, default=50, help="number of member processes")
     parser.add_argument("--queries", type=int, default=10_000, help="images that need one accepted answer each")
     parser.add_argument("--kills", type=int, default=50, help="members killed with SIGKILL, at random moments")
     parser.add_argument("--restarts", type=int, default=3, help="crashes of PostgreSQL, and of the hub")
-    parser.add_argument("--limit", type=float, default=1800.0, help="seconds after which it has failed")
+    parser.add_argument("--limit", type=float, default=1800.0, help="seconds after which the run counts as failed")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--json", action="store_true", help="print the result as one JSON object")
     options = parser.parse_args(argv)

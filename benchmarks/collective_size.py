@@ -94,8 +94,8 @@ def main(argv: list[str]) -> dict[str, Any]:
     parser = argparse.ArgumentParser(prog="python -m benchmarks collective_size", description=__doc__)
     parser.add_argument("--track", choices=tuple(TRACKS), default="digits")
     parser.add_argument("--regime", choices=("own", "public"), default="own")
-    parser.add_argument("--shares", type=float, nargs="+", help="of the subgroup that takes part, in (0, 1]")
-    parser.add_argument("--quotas", type=int, nargs="+", help="queries about each image of a participant")
+    parser.add_argument("--shares", type=float, nargs="+", help="shares of the subgroup that take part, in (0, 1]")
+    parser.add_argument("--quotas", type=int, nargs="+", help="queries for each image of a participant")
     parser.add_argument("--epsilon", type=int, help="levels of 255; default 12 on digits, else 8")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--final", action="store_true", help="measure on final people (for docs/RESULTS.md only)")
@@ -106,7 +106,7 @@ def main(argv: list[str]) -> dict[str, Any]:
     track = TRACKS[options.track]
     if options.regime not in track.settings:
         raise ConfigError(
-            f"Expected a regime among {', '.join(track.settings)} for {track.name}, got {options.regime}."
+            f"Expected the regime to be one of {', '.join(track.settings)} for {track.name}, got {options.regime}."
         )
     epsilon = (12 if track.name == "digits" else 8) if options.epsilon is None else options.epsilon
     quotas = _QUOTAS.get(track.name, (1, 10)) if options.quotas is None else options.quotas

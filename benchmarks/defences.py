@@ -1,8 +1,8 @@
-"""What could a platform do about δ, and what does that cost the people it serves? Each defence measured both ways.
+"""What could a platform do about δ, and what does that cost the people it serves? Each defense is measured both ways.
 
-Run as ``TTCA_DATA=… python -m benchmarks defences --track T --json``. *Not known*: δ was learned against the platform
+Run as ``TTCA_DATA=… python -m benchmarks defences --track T --json``. *Not known*: δ was learned for the platform
 as it is, which then defends itself. *Known*: the collective asked the defended platform itself, and learned δ through
-the nearest change that the toolkit has. Both are measured on the same people, beside what the defence does to those who
+the nearest change that the toolkit has. Both are measured on the same people, beside what the defense does to those who
 send no δ at all. Detectors see the queries and submissions of the same actions, and honest streams.
 """
 
@@ -147,9 +147,9 @@ def main(argv: list[str]) -> dict[str, Any]:
     """Measure defences, detectors and exposure, and return the record; prints nothing."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks defences", description=__doc__)
     parser.add_argument("--track", choices=tuple(PLANS), default="digits")
-    parser.add_argument("--seeds", type=int, help="default: those of each track's plan")
+    parser.add_argument("--seeds", type=int, help="number of seeds; default: what each track's plan says")
     parser.add_argument("--defences", nargs="+", choices=tuple(DEFENCES))
-    parser.add_argument("--known", nargs="*", choices=tuple(DEFENCES), help="those the collective knows of")
+    parser.add_argument("--known", nargs="*", choices=tuple(DEFENCES), help="defenses that the collective knows of")
     parser.add_argument("--final", action="store_true", help="measure final people instead of dev-test people")
     parser.add_argument("--json", action="store_true", help="print the result as one JSON object")
     options = parser.parse_args(argv)
@@ -180,7 +180,7 @@ def _narrowed(track: str, seeds: int | None, some: Sequence[str] | None, known: 
         missing = [name for name in some if name not in plan.defences]
         if missing:
             raise ConfigError(
-                f"Expected defences among {', '.join(plan.defences)} on {track}, got {', '.join(missing)}. "
+                f"Expected --defences to name some of {', '.join(plan.defences)} on {track}, got {', '.join(missing)}. "
                 "Leave it out."
             )
         # What they are compared with is measured, too.
@@ -192,8 +192,8 @@ def _narrowed(track: str, seeds: int | None, some: Sequence[str] | None, known: 
     missing = [name for name in known if name not in possible]
     if missing:
         raise ConfigError(
-            f"Expected known defences among those that are measured ({', '.join(possible)}), got {', '.join(missing)}. "
-            "Name it with --defences, too, or leave it out."
+            f"Expected --known to name defenses that are measured ({', '.join(possible)}), got {', '.join(missing)}. "
+            "Add it to --defences, or leave it out."
         )
     return replace(plan, known=tuple(known))
 

@@ -1,4 +1,4 @@
-"""Does the demo's action hold over seeds? The honest row of `ttca demo` for several seeds, with mean and spread."""
+"""Does the demo's action hold over seeds? The result row of `ttca demo` for several seeds, with mean and spread."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Does the action close the gap? The honest row of one track, one budget and one ε, over seeds, on dev-test people."""
+"""Does the action close the gap? The result row of one track, one budget and one ε, over seeds, on dev-test people."""
 
 from __future__ import annotations
 
@@ -58,11 +58,13 @@ def main(argv: list[str]) -> dict[str, Any]:
     options = parser.parse_args(argv)
     track = TRACKS[options.track]
     if options.answers not in track.answers:
-        raise ConfigError(f"Expected answers among {', '.join(track.answers)} of {track.name}, got {options.answers}.")
+        raise ConfigError(
+            f"Expected the answers to be one of {', '.join(track.answers)} for {track.name}, got {options.answers}."
+        )
     if options.regime not in track.settings:
         raise ConfigError(
-            f"Expected a regime among {', '.join(track.settings)} for {track.name}, got {options.regime}: its public "
-            "data are its other pool people."
+            f"Expected the regime to be one of {', '.join(track.settings)} for {track.name}, got {options.regime}. The "
+            "public data of this track are its other pool people."
         )
     chosen = {**track.settings[options.regime], **changed(options.set)}
     rows, certificates, paired, alone = [], [], [], []
@@ -123,7 +125,13 @@ def run_cell(
 
 def add_settings(parser: argparse.ArgumentParser) -> None:
     """Let a benchmark's command line change settings of its track; :func:`changed` reads them."""
-    parser.add_argument("--set", nargs="*", default=[], metavar="NAME=VALUE", help="settings other than the track's")
+    parser.add_argument(
+        "--set",
+        nargs="*",
+        default=[],
+        metavar="NAME=VALUE",
+        help="settings that differ from the track's, as NAME=VALUE",
+    )
 
 
 def changed(pairs: Sequence[str]) -> dict[str, Any]:

@@ -5,12 +5,12 @@ Run as ``TTCA_DATA=… python -m benchmarks levers --json``. The platform is gra
 train the platform take part, and α of the women it is tested on:
 
 - ``relabelling`` (Ben-Dov et al., arXiv 2508.15374, *published*): of those who take part, members with the other label
-  report the favourable one, ranked by RB-prob; how many do is chosen on validation people. Nobody does anything later.
+  report the favorable one, ranked by RB-prob; how many do is chosen on validation people. Nobody does anything later.
 - ``planting`` (Gauthier, Bach, Jordan 2025, arXiv 2502.04879, *published*): a signal, here a rare number of working
-  hours, is tied to the favourable label; those who take part and have that label show it later. *Feature-label*:
+  hours, is tied to the favorable label; those who take part and have that label show it later. *Feature-label*:
   all who take part report signal and label. *Feature-only*: those who have the label report the signal, nobody lies
   about the label; that the others stay where they are, also at the signal, is *ours*, and so is that a collective of
-  people with the favourable label uses it for itself.
+  people with the favorable label uses it for itself.
 - ``perturbation`` at test time, carried over to rows of a table (*ours*): members ask the platform about their own
   records, train a logistic regression on the answers (labels), and look for the one change per class, of two columns
   that people describe their job with, that helps most of them. The budget is stated beforehand. The platform does
@@ -371,7 +371,9 @@ def _perturbed(
     asked = world.features[members]
     answers = np.asarray(platform.predict(asked), np.int64)
     if len(np.unique(answers)) < 2:
-        raise ConfigError("Expected answers of both labels to learn a proxy from, got one alone. Let more take part.")
+        raise ConfigError(
+            "Expected answers with both labels to learn a proxy from, got only one. Let more people take part."
+        )
     proxy = LogisticRegression(max_iter=2000).fit(asked, answers)
     held = world.seen[world.test.minority]
     agree = proxy.predict(held) == platform.predict(held)
@@ -450,7 +452,7 @@ def measure_seed(table: Table, seed: int, settings: Settings) -> dict[str, Any]:
         raise ConfigError(f"Expected flips that begin with 0, got {settings.flips}. Put 0 first.")
     if settings.hours not in table.number_names or settings.job not in table.category_names:
         raise ConfigError(
-            f"Expected columns among {table.number_names} and {table.category_names}, got {settings.hours!r} and "
+            f"Expected columns from {table.number_names} and {table.category_names}, got {settings.hours!r} and "
             f"{settings.job!r}. Name some of them."
         )
     start = time.process_time()
@@ -624,9 +626,9 @@ def main(argv: list[str]) -> dict[str, object]:
     """
     parser = argparse.ArgumentParser(prog="python -m benchmarks levers", description=__doc__)
     parser.add_argument("--seeds", type=int, default=10, help="splits of the data set")
-    parser.add_argument("--first-seed", type=int, default=0, help="the first of them")
-    parser.add_argument("--jobs", type=int, default=joblib.cpu_count(), help="processes")
-    parser.add_argument("--json", action="store_true", help="print one JSON object (done by the caller)")
+    parser.add_argument("--first-seed", type=int, default=0, help="the first seed")
+    parser.add_argument("--jobs", type=int, default=joblib.cpu_count(), help="number of processes")
+    parser.add_argument("--json", action="store_true", help="print the result as one JSON object")
     options = parser.parse_args(argv)
     if options.seeds < 1 or options.jobs < 1:
         raise ConfigError(f"Expected 1 or more seeds and processes, got {options.seeds} and {options.jobs}. Try 10, 2.")

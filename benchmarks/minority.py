@@ -1,4 +1,4 @@
-"""What a minority achieves by relabelling: COMPAS, ACS-Income and Adult, beside what the firm could do itself.
+"""What a minority achieves by relabeling: COMPAS, ACS-Income and Adult, beside what the firm could do itself.
 
 Run as ``TTCA_DATA=… python -m benchmarks minority --json``. Each seed splits the people anew: 60 % train the firm, 20 %
 (*validation*) choose the number of flips and every firm-side setting, 20 % (*test*) choose nothing. EqOd is the mean of
@@ -752,12 +752,12 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m benchmarks minority", description=__doc__)
     parser.add_argument("--datasets", nargs="+", choices=list(LOADERS), default=list(LOADERS), help="data sets")
     parser.add_argument("--seeds", type=int, default=10, help="splits of each data set")
-    parser.add_argument("--first-seed", type=int, default=0, help="the first of them")
+    parser.add_argument("--first-seed", type=int, default=0, help="the first seed")
     parser.add_argument("--firm", choices=list(_FIRMS), default="boosting", help="what the firm trains")
-    parser.add_argument("--no-variants", action="store_true", help="leave out what changes one thing at a time")
-    parser.add_argument("--jobs", type=int, default=joblib.cpu_count(), help="processes")
-    parser.add_argument("--figures", type=Path, help="folder to draw into; without it nothing is drawn")
-    parser.add_argument("--json", action="store_true", help="print one JSON object (done by the caller)")
+    parser.add_argument("--no-variants", action="store_true", help="leave out the runs that change one thing at a time")
+    parser.add_argument("--jobs", type=int, default=joblib.cpu_count(), help="number of processes")
+    parser.add_argument("--figures", type=Path, help="folder for the figures; without it, none are drawn")
+    parser.add_argument("--json", action="store_true", help="print the result as one JSON object")
     return parser
 
 

@@ -4,7 +4,7 @@ Run as ``python -m benchmarks multiple_collectives --json``. Five parts, all on 
 
 - ``references``: runs whose numbers were stated before this was written, beside those numbers.
 - ``city``: a synthetic city of N households (seven categorical features, the label is the recommended intervention) and
-  four neighbourhood collectives, over size entropy, label entropy and signal overlap. The published setting ("climate
+  four neighborhood collectives, over size entropy, label entropy and signal overlap. The published setting ("climate
   adaptation in smart cities") and its data were not available: the distribution is *ours*. Members are drawn from
   everybody, as the bounds ask; ``recruited_at_home`` draws them mostly from one district each, which the bounds forbid.
 - ``trained``: the same city on trained platforms, their suboptimality measured.
@@ -234,7 +234,9 @@ def _success(
 
 def _planting(collective: Collective) -> Planting:
     if not isinstance(collective.strategy, Planting):
-        raise ConfigError(f"Expected a planting collective, got {collective.strategy!r}. Plant.")
+        raise ConfigError(
+            f"Expected a collective that plants, got {collective.strategy!r}. Choose a planting strategy."
+        )
     return collective.strategy
 
 
@@ -315,7 +317,7 @@ class City:
             return [fixed(_TREES, 0), fixed(_DENSITY, 0)] * 2
         if overlap == "disjoint":
             return [fixed(_TREES, district) for district in range(4)]
-        raise ConfigError(f"Expected an overlap among {SIGNALS}, got {overlap!r}. Choose one.")
+        raise ConfigError(f"Expected the overlap to be one of {SIGNALS}, got {overlap!r}. Choose one of them.")
 
 
 def _entropy(weights: Iterable[float]) -> float:
@@ -1123,13 +1125,15 @@ def main(argv: list[str]) -> dict[str, object]:
     """
     parser = argparse.ArgumentParser(prog="python -m benchmarks multiple_collectives", description=__doc__)
     parser.add_argument("--people", type=int, default=200_000, help="households of the city, N")
-    parser.add_argument("--test", type=int, default=100_000, help="households success is measured on")
+    parser.add_argument("--test", type=int, default=100_000, help="households that success is measured on")
     parser.add_argument("--scenarios", type=int, default=1000, help="random scenarios")
-    parser.add_argument("--delta", type=float, default=0.05, help="the chance each bound of the city may fail")
-    parser.add_argument("--seed", type=int, default=0, help="seed of everything")
-    parser.add_argument("--repeats", type=int, default=5, help="timed runs, of which the median counts")
-    parser.add_argument("--figures", type=Path, help="folder to draw into; without it nothing is drawn")
-    parser.add_argument("--json", action="store_true", help="print one JSON object (done by the caller)")
+    parser.add_argument(
+        "--delta", type=float, default=0.05, help="probability with which each bound of the city may fail"
+    )
+    parser.add_argument("--seed", type=int, default=0, help="seed of all random choices")
+    parser.add_argument("--repeats", type=int, default=5, help="timed runs; the median counts")
+    parser.add_argument("--figures", type=Path, help="folder for the figures; without it, none are drawn")
+    parser.add_argument("--json", action="store_true", help="print the result as one JSON object")
     options = parser.parse_args(argv)
     if min(options.people, options.test, options.repeats) < 1:
         raise ConfigError(

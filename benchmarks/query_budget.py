@@ -222,7 +222,9 @@ def censored(found: PerUser, budget: int, tried: Integers | int = 0) -> tuple[ND
         If the run had less.
     """
     if budget > found.budget:
-        raise ConfigError(f"Expected a budget of at most the run's {found.budget}, got {budget}. Run it with more.")
+        raise ConfigError(
+            f"Expected a budget of at most the run's {found.budget}, got {budget}. Run the attack with more queries."
+        )
     paid = found.queries + tried
     return found.success & (paid <= budget), np.minimum(paid, budget)
 
@@ -461,7 +463,7 @@ class _Found:
 def _one_seed(options: argparse.Namespace, seed: int, epsilons: Sequence[int]) -> dict[int, _Found]:
     key = quick_key(options.track, options.queries, seed)
     if missing := sorted(set(epsilons) - set(key.epsilons)):
-        raise ConfigError(f"Expected ε among the cell's {', '.join(map(str, key.epsilons))}, got {missing}.")
+        raise ConfigError(f"Expected ε to be one of the cell's {', '.join(map(str, key.epsilons))}, got {missing}.")
     kept = finish(key, (options.people,))
     if "failed" in kept:
         raise ActionError(f"Expected an action to compare with, got a cell that failed: {kept['failed']}")
@@ -833,14 +835,18 @@ def main(argv: list[str]) -> dict[str, Any]:
     """
     parser = argparse.ArgumentParser(prog="python -m benchmarks query_budget", description=__doc__)
     parser.add_argument("--track", choices=tuple(TRACKS), required=True)
-    parser.add_argument("--queries", type=int, help="images sent for the pool; default 500, digits 420")
-    parser.add_argument("--epsilon", type=int, nargs="+", help="levels of 255; default 4 and 8, digits 8 and 16")
+    parser.add_argument("--queries", type=int, help="images sent for the pool; default 420 on digits, else 500")
+    parser.add_argument(
+        "--epsilon", type=int, nargs="+", help="levels of 255; default 8 and 16 on digits, else 4 and 8"
+    )
     parser.add_argument("--budgets", type=int, nargs="+", default=list(BUDGETS), help="queries per image")
     parser.add_argument("--attacked", type=int, default=200, help="subgroup test people for Square and SimBA")
-    parser.add_argument("--label-attacked", type=int, default=60, help="the first of them, for HopSkipJump")
-    parser.add_argument("--abused", type=int, default=30, help="the first of them, attacked towards a wrong class")
-    parser.add_argument("--abuse-budget", type=int, default=250, help="queries per image towards a wrong class")
-    parser.add_argument("--quota", type=int, default=50, help="queries a day that a platform allows a key")
+    parser.add_argument(
+        "--label-attacked", type=int, default=60, help="how many of the --attacked people HopSkipJump attacks"
+    )
+    parser.add_argument("--abused", type=int, default=30, help="how many of them are attacked toward a wrong class")
+    parser.add_argument("--abuse-budget", type=int, default=250, help="queries per image toward a wrong class")
+    parser.add_argument("--quota", type=int, default=50, help="queries per day that a platform allows each key")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--final", action="store_true", help="measure on final people (for docs/RESULTS.md only)")
     parser.add_argument("--json", action="store_true", help="print the result as one JSON object")

@@ -27,8 +27,8 @@ _ERR = Console(stderr=True)
 def main(argv: list[str]) -> dict[str, Any]:
     """Run a slice of every benchmark; or, with ``--track``, that track's quick grid, one seed and nothing kept."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks quick", description=__doc__)
-    parser.add_argument("--track", choices=tuple(TRACKS), help="only this track's quick grid, from nothing")
-    parser.add_argument("--only", nargs="+", choices=slices(), default=slices(), help="slices, instead of all")
+    parser.add_argument("--track", choices=tuple(TRACKS), help="run only this track's quick grid, from the start")
+    parser.add_argument("--only", nargs="+", choices=slices(), default=slices(), help="run only these slices")
     parser.add_argument("--json", action="store_true", help="print the result as one JSON object")
     options = parser.parse_args(argv)
     return _slices(options.only) if options.track is None else _grid(options.track)

@@ -3,7 +3,7 @@
 Run as ``python -m benchmarks speed``. Each ratio is a time over ours (above 1: we are faster), except
 ``universal_over_bare``, which is ours over the bare passes. The timed sides take turns in one process on the same
 threads, after a warm-up, and a ratio is the median over the turns. ART is the Adversarial Robustness Toolbox; it
-gets the same architecture, starting weights, optimiser, images and black box, and the same objective.
+gets the same architecture, starting weights, optimizer, images and black box, and the same objective.
 
 With ``TTCA_DATA`` set: CIFAR-10 test images, the platform is ``pretrained/cifar10-resnet20.onnx`` in that folder.
 Without: scikit-learn's digits at 16×16, the platform is a small network trained here.
@@ -116,16 +116,16 @@ def main(argv: list[str]) -> dict[str, Any]:
     """Time every pair and return the ratios, how each was made, and the seconds behind them."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks speed", description=__doc__)
     parser.add_argument("--architecture", default="small-cnn")
-    parser.add_argument("--repeats", type=int, default=3, help="turns of every pair")
-    parser.add_argument("--transfer", type=int, default=300, help="images that are learned from")
+    parser.add_argument("--repeats", type=int, default=3, help="repeats of every pair")
+    parser.add_argument("--transfer", type=int, default=300, help="images to learn from")
     parser.add_argument("--epochs", type=int, default=30, help="epochs of distil")
-    parser.add_argument("--epochs-default", type=int, default=10, help="the same against ART's default batches")
-    parser.add_argument("--steps", type=int, default=10, help="steps of learn_universal against the bare passes")
-    parser.add_argument("--attacked", type=int, default=100, help="images for Square, at most")
+    parser.add_argument("--epochs-default", type=int, default=10, help="the same, compared with ART's default batches")
+    parser.add_argument("--steps", type=int, default=10, help="steps of learn_universal, compared with the bare passes")
+    parser.add_argument("--attacked", type=int, default=100, help="largest number of images for Square")
     parser.add_argument("--budget", type=int, default=200, help="queries per image for Square")
-    parser.add_argument("--epsilon", type=int, default=8, help="levels for δ; half of it for Square")
-    parser.add_argument("--patience", type=float, default=3.5, help="how many times distil's seconds ART gets")
-    parser.add_argument("--patience-default", type=float, default=21.0, help="the same at its default batches")
+    parser.add_argument("--epsilon", type=int, default=8, help="levels for δ; half as many for Square")
+    parser.add_argument("--patience", type=float, default=3.5, help="how many times as long as distil ART may take")
+    parser.add_argument("--patience-default", type=float, default=21.0, help="the same, with ART's default batches")
     parser.add_argument("--json", action="store_true", help="print the result as one JSON object")
     options = parser.parse_args(argv)
     counts = (options.repeats, options.epochs, options.epochs_default, options.steps, options.attacked, options.budget)
@@ -137,7 +137,7 @@ def main(argv: list[str]) -> dict[str, Any]:
     ):
         raise ConfigError(
             "Expected repeats, epochs, steps, attacked and budget of at least 1, transfer of at least 2, ε in 2..127 "
-            f"and patience above 0, got {vars(options)}, correct it."
+            f"and patience above 0, got {vars(options)}. Change the one that is out of range."
         )
     began = time.perf_counter()
     # For both sides: otherwise the system's bookkeeping of large blocks is a good part of what is timed.
@@ -574,7 +574,7 @@ def _cifar(root: Path) -> World:
 
     path = root / "pretrained" / "cifar10-resnet20.onnx"
     if not path.is_file():
-        raise ConfigError(f"Expected a platform at {path}, got no file, put it there or unset TTCA_DATA.")
+        raise ConfigError(f"Expected a platform at {path}, got no file. Put it there, or unset TTCA_DATA.")
     data = load_cifar10("test", root=root, rows=slice(0, 2000))
     settings = onnxruntime.SessionOptions()
     settings.intra_op_num_threads = torch.get_num_threads()

@@ -68,11 +68,11 @@ def main(argv: list[str]) -> dict[str, Any]:
         nargs="+",
         choices=PEOPLE,
         default=PEOPLE[:1],
-        help="who is measured; final: for docs/RESULTS.md only",
+        help="people who are measured; final is for docs/RESULTS.md only",
     )
-    parser.add_argument("--jobs", type=int, default=1, help="cells at a time, each in a process of its own")
-    parser.add_argument("--repeat", type=int, default=0, help="cells that are run a second time, from nothing")
-    parser.add_argument("--fresh", action="store_true", help="throw kept cells of this grid away and run them again")
+    parser.add_argument("--jobs", type=int, default=1, help="cells at a time, each in its own process")
+    parser.add_argument("--repeat", type=int, default=0, help="cells to run a second time, from the start")
+    parser.add_argument("--fresh", action="store_true", help="delete the kept cells of this grid and run them again")
     parser.add_argument("--json", action="store_true", help="print the result as one JSON object")
     options = parser.parse_args(argv)
     keys = list(grid_keys(options.track, options.grid, options.seeds))

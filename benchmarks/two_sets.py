@@ -351,13 +351,15 @@ def main(argv: list[str]) -> dict[str, object]:
         If there is no seed or no process.
     """
     parser = argparse.ArgumentParser(prog="python -m benchmarks two_sets", description=__doc__)
-    parser.add_argument("--seeds", type=int, default=8, help="worlds")
-    parser.add_argument("--first-seed", type=int, default=0, help="the first of them")
-    parser.add_argument("--epsilon", type=int, default=12, help="of every set and every combination, levels of 255")
-    parser.add_argument("--epochs", type=int, default=40, help="of distillation")
-    parser.add_argument("--steps", type=int, default=100, help="of learning δ")
-    parser.add_argument("--jobs", type=int, default=min(2, joblib.cpu_count()), help="processes")
-    parser.add_argument("--json", action="store_true", help="print one JSON object (done by the caller)")
+    parser.add_argument("--seeds", type=int, default=8, help="number of worlds")
+    parser.add_argument("--first-seed", type=int, default=0, help="the first seed")
+    parser.add_argument(
+        "--epsilon", type=int, default=12, help="ε of every set and every combination, in levels of 255"
+    )
+    parser.add_argument("--epochs", type=int, default=40, help="epochs of distillation")
+    parser.add_argument("--steps", type=int, default=100, help="steps of learning δ")
+    parser.add_argument("--jobs", type=int, default=min(2, joblib.cpu_count()), help="number of processes")
+    parser.add_argument("--json", action="store_true", help="print the result as one JSON object")
     options = parser.parse_args(argv)
     if options.seeds < 1 or options.jobs < 1:
         raise ConfigError(f"Expected 1 or more seeds and processes, got {options.seeds} and {options.jobs}. Try 8, 2.")

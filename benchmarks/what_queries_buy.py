@@ -120,9 +120,11 @@ def main(argv: list[str]) -> dict[str, Any]:
     """Run the parts of one track, or read what is kept of them, and say plainly what the queries bought."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks what_queries_buy", description=__doc__)
     parser.add_argument("--track", choices=tuple(TRACKS), default="digits")
-    parser.add_argument("--part", nargs="+", choices=PARTS, help="default: all three on digits, else public")
-    parser.add_argument("--queries", type=int, nargs="+", help="budgets; the part poor takes the largest")
-    parser.add_argument("--degrees", nargs="+", choices=tuple(DEGREES), help="how poor public data are")
+    parser.add_argument(
+        "--part", nargs="+", choices=PARTS, help="parts to run; default: all three on digits, else public"
+    )
+    parser.add_argument("--queries", type=int, nargs="+", help="budgets; the part poor uses the largest")
+    parser.add_argument("--degrees", nargs="+", choices=tuple(DEGREES), help="how poor the public data are")
     parser.add_argument("--epsilon", type=int, help="levels of 255; default 12 on digits, else 8")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--final", action="store_true", help="measure on final people (for docs/RESULTS.md only)")
@@ -138,7 +140,9 @@ def main(argv: list[str]) -> dict[str, Any]:
     epsilon = (12 if track.name == "digits" else 8) if options.epsilon is None else options.epsilon
     family = _quick(track, 0).epsilons
     if epsilon not in family:
-        raise ConfigError(f"Expected ε among {', '.join(map(str, family))}, the family of {track.name}, got {epsilon}.")
+        raise ConfigError(
+            f"Expected ε to be one of {', '.join(map(str, family))}, the family of {track.name}, got {epsilon}."
+        )
     # All that cannot be done is refused before anything is paid.
     plan = [
         (part, queries, degree)

@@ -194,5 +194,7 @@ def create_model(architecture: str, *, classes: int, seed: int) -> Normalised:
             config = cast(dict[str, Any], body.pretrained_cfg)
             model = Normalised(body, tuple(config["mean"]), tuple(config["std"]))
         else:
-            raise ValueError(f"Expected an architecture among {', '.join(_OURS)} or timm/NAME, got {architecture!r}.")
+            raise ValueError(
+                f"Expected the architecture to be one of {', '.join(_OURS)} or timm/NAME, got {architecture!r}."
+            )
     return model.to(memory_format=torch.channels_last)

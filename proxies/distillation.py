@@ -275,8 +275,8 @@ def distil(
     """
     if epochs < 1 or batch_size < 2:
         raise ValueError(
-            f"Expected at least 1 epoch and batches of at least 2 (batch normalisation cannot learn from one "
-            f"image), got epochs={epochs} and batch_size={batch_size}."
+            "Expected at least 1 epoch and batches of at least 2 (batch normalization cannot learn from one image), "
+            f"got epochs={epochs} and batch_size={batch_size}."
         )
     if not temperature > 0:
         raise ValueError(f"Expected a temperature above 0, got {temperature}.")

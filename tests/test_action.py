@@ -399,9 +399,9 @@ def test_verification_people_are_read_for_one_question_only(
     folder = finished.copy(tmp_path)
     platform = Recorder()
     with open_action(folder, platform, **change) as action:
-        with pytest.raises(ActionError, match="Expected verification people who were not read before"):
+        with pytest.raises(ActionError, match="Expected verification people who were not used before"):
             action.verify()
-        with pytest.raises(ActionError, match="Expected verification people who were not read before"):
+        with pytest.raises(ActionError, match="Expected verification people who were not used before"):
             action.measure()
     assert platform.queries == 0
     stored = json.loads((folder / "certificate.json").read_text())["certificate"]
@@ -417,7 +417,7 @@ def test_a_changed_perturbation_is_not_verified_on_the_same_people(finished: Fin
     platform = Recorder()
     with (
         open_action(folder, platform) as action,
-        pytest.raises(ActionError, match="Expected verification people who were not read before"),
+        pytest.raises(ActionError, match="Expected verification people who were not used before"),
     ):
         action.verify()
     assert platform.queries == 0
@@ -474,7 +474,7 @@ def test_a_kill_during_verification_allows_no_other_perturbation(
     changed = Recorder()
     with (
         open_action(tmp_path, changed, settings=worlds.settings(steps=9)) as action,
-        pytest.raises(ActionError, match="Expected verification people who were not read before"),
+        pytest.raises(ActionError, match="Expected verification people who were not used before"),
     ):
         action.verify()
     assert changed.queries == 0
@@ -565,9 +565,9 @@ def test_verification_people_are_measured_at_the_quoted_epsilon_only(
     """Another ε of verification people, or one outside the family, is refused before a query."""
     with open_action(finished.copy(tmp_path), Recorder()) as action:
         for people, pool, epsilon in ((None, None, 6), (worlds.strangers(), benchmark_pool, 7)):
-            with pytest.raises(ActionError, match="Expected a choice of ε among"):
+            with pytest.raises(ActionError, match="Expected one of the ε values"):
                 action.measure(people, pool=pool, epsilon=epsilon)
-        with pytest.raises(ActionError, match="Expected ε among"):
+        with pytest.raises(ActionError, match="Expected one of the action's ε values"):
             action.opponents(7)
     assert benchmark_pool.ledger.paid() == {}
 
@@ -593,7 +593,7 @@ def test_members_cannot_be_made_to_pay_for_test_people(
     platform = Recorder()
     with open_action(finished.copy(tmp_path), platform) as action:
         for people, pool in ((worlds.strangers(), None), (None, benchmark_pool)):
-            with pytest.raises(ActionError, match="only one of both"):
+            with pytest.raises(ActionError, match="only one of the two"):
                 action.measure(people, pool=pool)
         with pytest.raises(ActionError, match="Members never pay"):
             action.measure(worlds.strangers(), pool=action.queries)
@@ -620,7 +620,7 @@ def unknown_class() -> Roster:
 BAD: dict[str, tuple[Callable[[], dict[str, Any]], type[TTCAError], str]] = {
     "image size": (lambda: {"roster": small_images()}, ActionError, r"\(8, 8, 3\), the size the platform takes"),
     "class": (lambda: {"roster": unknown_class()}, ActionError, r"classes 0\.\.2 among the selection people"),
-    "no reference": (lambda: {"roster": worlds.roster(reference=False)}, ActionError, "parity compares"),
+    "no reference": (lambda: {"roster": worlds.roster(reference=False)}, ActionError, "Parity compares"),
     "quota 0": (lambda: {"members": worlds.members(0)}, QuotaError, "quota of at least 1"),
     "cap 0": (lambda: {"cap": 0}, QuotaError, "cap of at least 1"),
     "no members": (lambda: {"members": []}, ConfigError, "at least one member"),
@@ -672,7 +672,7 @@ def test_a_model_that_timm_does_not_know_costs_no_query(tmp_path: Path) -> None:
 def test_a_folder_that_cannot_be_made_is_a_sentence(tmp_path: Path) -> None:
     """A folder below a file is refused with a sentence."""
     (tmp_path / "file").write_text("")
-    with pytest.raises(ActionError, match="Expected to make the folder"):
+    with pytest.raises(ActionError, match="Expected to create the folder"):
         open_action(tmp_path / "file" / "action", Recorder())
 
 
@@ -715,7 +715,7 @@ def test_a_proxy_no_better_than_the_favourite_answer_stops_before_verification(t
     platform = LocalPlatform(mostly_one, classes=worlds.CLASSES, image_shape=worlds.SHAPE)
     with open_action(tmp_path, platform, settings=worlds.settings(epochs=3)) as action:
         for step in ("distil", "learn", "verify", "measure"):
-            with pytest.raises(WorthlessProxyError, match="favourite answer"):
+            with pytest.raises(WorthlessProxyError, match="most frequent answer"):
                 STEPS[step](action)
         assert set(action.ledger.paid()) == {"pool"}
     assert not (tmp_path / "verification.json").exists()
@@ -757,7 +757,7 @@ def test_a_platform_that_says_one_thing_to_all_members_needs_volunteers(tmp_path
             assert fidelity.subgroup > 0.5
             assert fidelity.reference > 0.9
         else:
-            with pytest.raises(WorthlessProxyError, match="favourite answer"):
+            with pytest.raises(WorthlessProxyError, match="most frequent answer"):
                 action.distil()
 
 

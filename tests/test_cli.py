@@ -312,7 +312,9 @@ def test_every_run_says_how_each_group_is_served(finished: Path, ttca: Terminal)
     for command in (("pool", "run"), ("run",), ("verify",)):
         done = ttca(*command, finished)
         said = " ".join((done.out + done.err).split())
-        assert re.search(r"subgroup: \d+ of 140 \([\d.]+ %; 95 %: [\d.]+ to [\d.]+\); reference: \d+ of 65 \(", said)
+        assert re.search(
+            r"subgroup \d+ of 140 \([\d.]+ %, 95 % interval [\d.]+ to [\d.]+\); reference \d+ of 65 \(", said
+        )
 
 
 def test_only_who_said_yes_is_pictured_and_a_public_report_names_nobody(finished: Path, ttca: Terminal) -> None:

@@ -56,10 +56,10 @@ def test_a_refusal_is_wrong_and_a_failure_is_not_counted() -> None:
     ("reference", "subgroup", "expected"),
     [
         ((80, 100), (79, 100), NO_GAP),
-        ((95, 100), (60, 100), "behind by 35.0 points"),
-        ((60, 100), (95, 100), "ahead by 35.0 points"),
+        ((95, 100), (60, 100), "behind by 35.0 points (95 % interval 23.5 to 45.8)"),
+        ((60, 100), (95, 100), "ahead by 35.0 points (95 % interval 23.5 to 45.8)"),
         ((0, 0), (60, 100), "Only one group"),
-        ((0, 0), (0, 0), "nothing can be said"),
+        ((0, 0), (0, 0), "not known whether there is a gap"),
     ],
 )
 def test_the_sentence_claims_a_gap_only_where_there_is_one(
@@ -71,4 +71,4 @@ def test_the_sentence_claims_a_gap_only_where_there_is_one(
     assert expected in said
     assert (NO_GAP in said) == (expected == NO_GAP)
     if subgroup[1]:
-        assert f"{subgroup[0]} of {subgroup[1]} ({subgroup[0]:.1f} %; 95 %: " in said
+        assert f"{subgroup[0]} of {subgroup[1]} ({subgroup[0]:.1f} %, 95 % interval " in said

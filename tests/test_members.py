@@ -255,6 +255,6 @@ def test_the_right_epsilon_is_accepted(home: Path) -> None:
 def test_the_members_own_picture_is_never_overwritten(home: Path) -> None:
     """Naming the input as the output is refused, and the picture stays as it was."""
     before = (home / "me.png").read_bytes()
-    with pytest.raises(ImageError, match="Expected another file"):
+    with pytest.raises(ImageError, match="Expected an output file other than the input"):
         apply(home, out=home / "me.png")
     assert (home / "me.png").read_bytes() == before

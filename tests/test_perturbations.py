@@ -107,7 +107,7 @@ def test_images_that_do_not_fit_are_refused(wrong: Any) -> None:
 def test_a_class_is_found_by_its_name() -> None:
     """class_index gives the number of a name, and names those there are when it does not know one."""
     assert made().class_index("dog") == 1
-    with pytest.raises(PerturbationError, match="among cat, dog, got 'owl'"):
+    with pytest.raises(PerturbationError, match="one of cat, dog, got 'owl'"):
         made().class_index("owl")
 
 
@@ -275,13 +275,16 @@ def _facts(text: str) -> Callable[[Path], None]:
         (_facts("null"), "cannot be read"),
         (_facts("[" * 100_000), "cannot be read"),
         (lambda p: save_file({"delta": made().delta}, p), "format ttca-perturbations-1, got None"),
-        (lambda p: save_file({"delta": made().delta}, p, metadata={"format": "ttca-perturbations-2"}), "or by another"),
+        (
+            lambda p: save_file({"delta": made().delta}, p, metadata={"format": "ttca-perturbations-2"}),
+            "or another version",
+        ),
         (lambda p: save_file({"d": made().delta}, p, metadata={"format": "ttca-perturbations-1"}), "in the format"),
         (lambda p: save_file({"delta": made().delta}, p, metadata={"format": "ttca-perturbations-1"}), "be read"),
         (lambda p: p.write_bytes(b""), "cannot be read"),
         (lambda p: p.write_text("<html>Not found</html>"), "cannot be read"),
-        (lambda p: p.mkdir(), "got nothing there"),
-        (lambda p: None, "got nothing there"),
+        (lambda p: p.mkdir(), "got no file"),
+        (lambda p: None, "got no file"),
     ],
 )
 def test_a_file_that_is_not_what_it_says_is_a_sentence(
@@ -432,12 +435,12 @@ def test_a_combination_ends_with_the_first_of_its_parts(tmp_path: Path) -> None:
     [
         ({"fingerprint": "e" * 64}, {}, "for one platform"),
         ({"classes": ("dog", "cat")}, {}, "same classes in the same order"),
-        ({"delta": np.zeros((2, 5, 4, 3), np.int8)}, {}, "images of one size"),
+        ({"delta": np.zeros((2, 5, 4, 3), np.int8)}, {}, "images of the same size"),
         ({}, {"epsilon": 0}, r"joint ε as a whole number of levels in 1\.\.127, got 0"),
         ({}, {"epsilon": 128}, "joint ε"),
         ({}, {"epsilon": True}, "joint ε"),
         ({}, {"epsilon": 8.0}, "joint ε"),
-        ({}, {"how": "mean"}, "way to combine among"),
+        ({}, {"how": "mean"}, "way to combine to be one of"),
     ],
 )
 def test_sets_that_do_not_fit_are_not_combined(changes: Any, options: Any, sentence: str) -> None:

@@ -113,7 +113,9 @@ def test_everybody_altered_needs_something_to_start_from(tmp_path: Path) -> None
     alone = replace(worlds.roster(), pool=worlds.crowd("pool", 100, 0, seed=10))
     platform = Recorder()
     changes = worlds.settings(rounds=1, altered=1.0)
-    with pytest.raises(ActionError, match="Expected public data or pool people who are asked"):
+    with pytest.raises(
+        ActionError, match="Expected public data, or pool people whose unchanged images are asked about"
+    ):
         open_action(tmp_path / "a", platform, roster=alone, settings=changes)
     assert platform.queries == 0
     with open_action(tmp_path / "b", Recorder(), roster=alone, settings=changes, public=public()) as action:
@@ -146,12 +148,12 @@ def test_an_exam_paper_among_the_public_images_is_refused(tmp_path: Path) -> Non
     platform = Recorder()
     exam = worlds.roster().verification
     leaked = People.concatenate([public(), exam[:1]])
-    with pytest.raises(ActionError, match="Expected public images that no verification or test person has"):
+    with pytest.raises(ActionError, match="Expected public images that belong to no verification or test person"):
         open_action(tmp_path, platform, public=leaked)
     with open_action(tmp_path, platform, public=public()) as action, Ledger(tmp_path / "e.sqlite") as ledger:
         known = public()
         strangers = replace(worlds.strangers(), images=np.resize(known.images, worlds.strangers().images.shape))
-        with pytest.raises(ActionError, match="Expected public images that no verification or test person has"):
+        with pytest.raises(ActionError, match="Expected public images that belong to no verification or test person"):
             action.measure(strangers[:100], pool=QueryPool(platform, ledger, [Member("benchmark", 5000)]))
     assert platform.queries == 0
 
@@ -170,7 +172,7 @@ def test_views_are_learned_on_and_never_sent(tmp_path: Path) -> None:
     assert not {i for images in platform.seen.values() for i in images} & {i.tobytes() for i in seen.images}
     with open_action(tmp_path / "without", Recorder()) as action:
         assert not np.array_equal(action.learn()[12].delta, moved)
-    with pytest.raises(ActionError, match="Expected public images that no verification or test person has"):
+    with pytest.raises(ActionError, match="Expected public images that belong to no verification or test person"):
         open_action(tmp_path / "leak", platform, views=worlds.roster().verification)
 
 
@@ -264,7 +266,7 @@ def test_a_poor_proxy_that_refinement_did_not_mend_stops_before_verification(tmp
     with open_action(tmp_path, always, settings=worlds.settings(**REFINED), public=public()) as action:
         action.distil()
         for step in (action.learn, action.verify):
-            with pytest.raises(WorthlessProxyError, match="favourite answer"):
+            with pytest.raises(WorthlessProxyError, match="most frequent answer"):
                 step()
         assert set(action.ledger.paid()) == {"pool"}
 
@@ -397,9 +399,9 @@ def test_verification_people_are_read_once_and_test_people_once_per_row(tmp_path
         ({"refine": 1.01}, "Expected refine"),
         ({"refine": -0.1}, "Expected refine"),
         ({"public_epochs": 0}, "Expected public_epochs"),
-        ({"precision": "half"}, "Expected precision among"),
-        ({"loss": "hinge"}, "Expected loss among"),
-        ({"transforms": ("jpg",)}, "Expected transforms among"),
+        ({"precision": "half"}, "Expected precision to be one of"),
+        ({"loss": "hinge"}, "Expected loss to be one of"),
+        ({"transforms": ("jpg",)}, "Expected each transform to be one of"),
     ],
 )
 def test_a_setting_out_of_its_range_is_refused(change: dict[str, Any], sentence: str) -> None:

@@ -233,19 +233,21 @@ class CollectiveAction:
             self.views = also if self.views is None else People.concatenate([also, self.views])
         if self.public is None and not (self._turn_of() == 0).any():
             raise ActionError(
-                "Expected public data or pool people who are asked about their image as it is, got neither: the first "
+                "Expected public data, or pool people whose unchanged images are asked about, got neither. The first "
                 "proxy would have nothing to learn from. Lower altered, or let volunteers take part. No query was "
                 "spent."
             )
         if settings.goal == "parity" and np.all(roster.verification.subgroup):
             raise ActionError(
-                "Expected reference people among the verification people, got none: parity compares the two groups. "
+                "Expected reference people among the verification people, got none. Parity compares the two groups. "
                 "Let volunteers take part, or set another goal. No query was spent."
             )
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise ActionError(f"Expected to make the folder {self.folder}, got: {error}. Choose another.") from None
+            raise ActionError(
+                f"Expected to create the folder {self.folder}, got: {error}. Choose another folder."
+            ) from None
         self._refuse_known(roster.verification, roster.test)
         self._learner: Learner | None = None
         self._warm: Proxy | None = None
@@ -472,15 +474,17 @@ class CollectiveAction:
             The row, and the answers behind it. Every number was measured on uint8 images sent to the platform.
         """
         if (people is None) != (pool is None):
-            raise ActionError("Expected test people together with the pool that pays for them, got only one of both.")
+            raise ActionError(
+                "Expected test people together with the pool that pays for them, got only one of the two. Pass both."
+            )
         if people is not None:
             # Proves that no test person has another role.
             replace(self.roster, test=people)
             self._refuse_known(people)
         if pool is not None and pool.ledger.is_same(self.ledger):
             raise ActionError(
-                "Expected a pool with a ledger of its own to pay for test people, got the members'. Members never pay "
-                "for a benchmark."
+                "Expected a separate pool, with its own ledger, to pay for test people, got the members' pool. "
+                "Members never pay for a benchmark."
             )
         certificate = self.verify()
         sets = self.learn()
@@ -490,8 +494,8 @@ class CollectiveAction:
             epsilon = certificate.quoted_epsilon
         elif people is None or epsilon not in sets:
             raise ActionError(
-                f"Expected a choice of ε among {sorted(sets)} together with test people, got {epsilon}. Verification "
-                "people are measured at the ε that the certificate quotes."
+                f"Expected one of the ε values {sorted(sets)} together with test people, got {epsilon}. Verification "
+                "people are always measured at the ε that the certificate quotes."
             )
         chosen = sets[epsilon]
         opponents = self.opponents(epsilon)
@@ -543,7 +547,8 @@ class CollectiveAction:
 
         if epsilon not in self.settings.epsilons:
             raise ActionError(
-                f"Expected ε among {sorted(self.settings.epsilons)}, the action's family, got {epsilon}. Choose one."
+                f"Expected one of the action's ε values {sorted(self.settings.epsilons)}, got {epsilon}. Choose one of "
+                "them."
             )
         proxy = self._distilled().proxy
         path = self.folder / "controls.safetensors"
@@ -561,7 +566,7 @@ class CollectiveAction:
             zero: NDArray[np.int8] | None = None
             for level, name in zip(levels, names, strict=False):
                 if name not in stored:
-                    what = f"learning δ of the zero-query control, ε = {level}"
+                    what = f"learning the zero-query δ, ε = {level}"
                     stored[name] = self._universal(ignorant, level, what, initial=zero)
                 zero = stored[name]
             stored[names[-1]] = self._universal(proxy, epsilon, "learning one δ for all classes", agnostic=True)
@@ -811,17 +816,17 @@ class CollectiveAction:
             named = answers.labels[answers.answered]
             if not len(named):
                 raise WorthlessProxyError(
-                    "Expected answers about selection people, got none that names a class. Without them nobody knows "
-                    "whether the proxy is any good; verification queries would be wasted now."
+                    "Expected answers about selection people, got none that name a class. Without them, nobody can "
+                    "tell whether the proxy is any good. Verification queries would be wasted now."
                 )
             favourite = np.bincount(named).max() / len(named)
             rate = agreement(self.learner.predict(proxy, images), answers.labels).rate
             if rate > favourite:
                 return
         raise WorthlessProxyError(
-            f"Expected a proxy that agrees with the platform more often than its favourite answer alone "
-            f"({favourite:.2f}), got {rate:.2f} on selection people. More or other queries, or "
-            "another architecture, are needed; verification queries would be wasted now."
+            "Expected a proxy that agrees with the platform more often than the platform's most frequent answer alone "
+            f"would ({favourite:.2f}), got {rate:.2f} on selection people. Ask more or different queries, or choose "
+            "another architecture. Verification queries would be wasted now."
         )
 
     def _fidelity(self, proxy: Proxy, transfer: TransferSet) -> Fidelity:
@@ -867,17 +872,17 @@ class CollectiveAction:
         if not path.is_file():
             if {"audit", "verification"} & self.ledger.paid(action=self.settings.name).keys():
                 raise ActionError(
-                    f"Expected {path}, which says what verification people were read for, got none, though the ledger "
-                    "holds their answers. Restore it, or start a new action in a new folder, with new verification "
-                    "people."
+                    f"Expected the file {path}, which records what verification people were used for, got no file "
+                    "although the ledger holds their answers. Restore it, or start a new action in a new folder with "
+                    "new verification people."
                 )
             # Written before the first query, so that a kill in between cannot be used to look twice.
             _write_json(path, {"epoch": epoch})
         elif _read_json(path).get("epoch") != epoch:
             raise ActionError(
-                "Expected verification people who were not read before, but this action already verified other "
-                "perturbations, people, goals or another platform on them. A second look makes the certificate "
-                "worthless: start a new action in a new folder, with new verification people."
+                "Expected verification people who were not used before, got some who were: this action already "
+                "verified other perturbations, people or goals, or another platform, with them. A second look would "
+                "make the certificate worthless. Start a new action in a new folder with new verification people."
             )
         return epoch
 
@@ -942,8 +947,8 @@ class CollectiveAction:
         }
         if any(hashlib.sha256(image.tobytes()).digest() in papers for p in public for image in p.images):
             raise ActionError(
-                "Expected public images that no verification or test person has, got one in both. Remove it from the "
-                "public data. No query was spent."
+                "Expected public images that belong to no verification or test person, got one that does. Remove it "
+                "from the public data. No query was spent."
             )
 
     def _row(

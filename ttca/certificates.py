@@ -89,8 +89,8 @@ def _counts(k: ArrayLike, m: ArrayLike) -> tuple[NDArray[np.int64], NDArray[np.i
         )
     if np.any(right < 0) or np.any(right > asked):
         raise ActionError(
-            f"Expected 0 ≤ right ≤ m, got right = {right.tolist()} of m = {asked.tolist()}. "
-            "Count each person once, and unresolved queries in m too."
+            f"Expected 0 ≤ right ≤ m, got right = {right.tolist()} of m = {asked.tolist()}. Count each person once, "
+            "and include unresolved queries in m."
         )
     return right.astype(np.int64), asked.astype(np.int64)
 
@@ -609,19 +609,19 @@ class Certificate:
         """Return one sentence for people that says which bound is quoted and how sure it is."""
         corrected = f", corrected for {len(self.family)} values of ε" if len(self.family) > 1 else ""
         quoted = (
-            f"S is at least {self.lower.value:.3f} at ε = {self.quoted_epsilon} "
-            f"({self.lower.kind} bound, {100 * self.lower.confidence:g} % confidence{corrected})"
+            f"With δ of ε = {self.quoted_epsilon}, the subgroup's share of right answers is at least "
+            f"{self.lower.value:.3f} ({self.lower.kind} bound, {100 * self.lower.confidence:g} % confidence{corrected})"
         )
         asked = self.goal if isinstance(self.goal, str) else f"a success rate of {self.goal:g}"
         if self.epsilon is not None:
             test = next(t for t in self.tests if t.epsilon == self.epsilon)
             how = f"{test.right} of {test.m} right, {test.needed} needed"
-            return f"Certified {asked} at ε = {self.epsilon} ({how}). For an ε chosen by the data, {quoted}."
+            return f"Certified {asked} at ε = {self.epsilon} ({how}). {quoted}."
         if self.power.smallest_right is None:
-            reach = f"{self.power.m} people could not have certified it, even with every answer right"
+            reach = f"{self.power.m} verification people could not have certified it, even with every answer right"
         else:
-            reach = f"{self.power.smallest_right} right answers of {self.power.m} would have done"
-        return f"Not certified ({asked}): {quoted}; {reach}."
+            reach = f"{self.power.smallest_right} right answers of {self.power.m} would have been enough"
+        return f"Not certified ({asked}): {reach}. {quoted}."
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON values: ``json.loads(json.dumps(d)) == d``."""
@@ -639,8 +639,8 @@ class Certificate:
         if not isinstance(data, Mapping) or data.get("format") != FORMAT:
             raise ActionError(
                 f"Expected a certificate of format {FORMAT}, got "
-                f"{data.get('format') if isinstance(data, Mapping) else type(data).__name__!r}. "
-                "Read it with the ttca that wrote it, or verify again."
+                f"{data.get('format') if isinstance(data, Mapping) else type(data).__name__!r}. Read it with the "
+                "version of ttca that wrote it, or verify again."
             )
         try:
             goal, epsilon, parity = data["goal"], data["epsilon"], data["parity_certified"]
@@ -664,8 +664,8 @@ class Certificate:
             )
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise ActionError(
-                f"Expected a certificate as written by ttca, got one whose parts cannot be read ({error!r}). "
-                "Fetch the file again, or verify again."
+                f"Expected a certificate written by ttca, got one that cannot be read ({error!r}). Fetch the file "
+                "again, or verify again."
             ) from error
 
     def recompute(self) -> Certificate:
@@ -683,8 +683,8 @@ class Certificate:
         def replay(epsilon: int) -> tuple[int, int]:
             if epsilon not in counts:
                 raise ActionError(
-                    f"Expected the tests to stop at their first failure, but by its counts ε = {epsilon} "
-                    "should have been tested too. Do not edit certificates; verify again."
+                    "Expected a certificate whose tests stop at their first failure, got one whose counts show that ε "
+                    f"= {epsilon} should have been tested too. Do not edit certificates; verify again."
                 )
             return counts[epsilon]
 
@@ -752,7 +752,9 @@ def certify(
     family = _family(epsilons)
     goal = _goal(goal)
     if goal == "improvement" and before is None:
-        raise ConfigError("Expected the accuracy before for the goal 'improvement', got none. Pass before=(right, m).")
+        raise ConfigError(
+            "Expected the subgroup's accuracy without δ for the goal 'improvement', got none. Pass before=(right, m)."
+        )
     reference_tally = _checked("reference", reference)
     before_tally = None if before is None else _checked("before", before)
     before_upper = None if before_tally is None else _upper_bound(before_tally, alpha / 2)
@@ -814,7 +816,7 @@ def _family(epsilons: Sequence[int]) -> tuple[int, ...]:
     if len(set(levels)) != len(levels):
         raise ConfigError(f"Expected each ε once, got {levels}. Each costs its own verification queries.")
     if min(levels) < 1 or max(levels) > 255:
-        raise ConfigError(f"Expected ε in pixel levels 1..255, got {levels}. 8/255 is written 8.")
+        raise ConfigError(f"Expected ε in pixel levels 1..255, got {levels}. Write 8/255 as 8.")
     return tuple(sorted(levels, reverse=True))
 
 
@@ -838,8 +840,8 @@ def _checked(name: str, counts: tuple[int, int]) -> Tally:
         ) from None
     if not 0 <= right <= asked:
         raise ActionError(
-            f"Expected 0 ≤ right ≤ m for {name}, got right = {right} of m = {asked}. "
-            "Count each person once, and unresolved queries in m too."
+            f"Expected 0 ≤ right ≤ m for {name}, got right = {right} of m = {asked}. Count each person once, and "
+            "include unresolved queries in m."
         )
     return Tally(right, asked)
 

@@ -95,9 +95,14 @@ def _groups(groups: ArrayLike | Sequence[Hashable]) -> tuple[tuple[Hashable, ...
     except TypeError:
         raise DataError("Expected hashable group names, got one that is not. Use strings or tuples.") from None
     if any(isinstance(name, float) and math.isnan(name) for name in names):
-        raise DataError("Expected a group for everybody, got NaN. Name the group of unknowns, or drop its rows.")
+        raise DataError(
+            "Expected a group for every person, got NaN. Name the group of people whose group is unknown, or drop "
+            "their rows."
+        )
     if len({str(name) for name in names}) < len(names):
-        raise DataError(f"Expected groups that read differently, got {names}. A report could not tell them apart.")
+        raise DataError(
+            f"Expected group names that look different when printed, got {names}. A report could not tell them apart."
+        )
     # Names of different types have no order: they stay as they first appear.
     with suppress(TypeError):
         names = sorted(names)
@@ -240,7 +245,10 @@ def _choice(name: str, value: str, allowed: tuple[str, ...]) -> None:
 
 def _positive(positive: int) -> int:
     if isinstance(positive, bool) or not isinstance(positive, int | np.integer) or positive < 0:
-        raise ConfigError(f"Expected a class of 0 or more as positive, got {positive!r}. Name the favourable class.")
+        raise ConfigError(
+            f"Expected positive as a class number of 0 or more, got {positive!r}. Pass the number of the favorable "
+            "class."
+        )
     return int(positive)
 
 
@@ -647,7 +655,7 @@ def _pair(names: tuple[Hashable, ...], subgroup: Hashable | None, reference: Has
         return None
     if subgroup is None or reference is None:
         raise ConfigError(
-            f"Expected both a subgroup and a reference, got {subgroup!r} and {reference!r}. Name both, or none."
+            f"Expected both a subgroup and a reference, got {subgroup!r} and {reference!r}. Name both, or neither."
         )
     return _index(names, "subgroup", subgroup), _index(names, "reference", reference)
 
@@ -735,7 +743,9 @@ class OneVsRestReport:
         _choice("undefined", undefined, ("nan", "zero"))
         named = tuple(_positive(c) for c in classes)
         if not named or len(set(named)) != len(named):
-            raise ConfigError(f"Expected classes, each once, got {list(classes)}. Give for instance range(10).")
+            raise ConfigError(
+                f"Expected one or more different classes, got {list(classes)}. Pass range(10), for example."
+            )
         rows = _rows(y_true, y_pred, groups, status)
         reports = tuple(_report(rows, c, subgroup, reference, undefined) for c in named)
         values = {name: np.array([getattr(r, name) for r in reports]) for name in _METRICS}

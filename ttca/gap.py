@@ -108,24 +108,27 @@ def served_sentence(groups: dict[str, Served]) -> str:
     groups : dict
         ``subgroup`` and ``reference``; a group nobody was asked of may be missing.
     """
-    told = [f"{name}: {_told(group)}" for name, group in groups.items() if group.asked]
+    told = [f"{name} {_told(group)}" for name, group in groups.items() if group.asked]
     if not told:
-        return "No image as it is was answered, so nothing can be said about a gap yet."
-    sentence = "Answered correctly, without any change. " + "; ".join(told) + "."
+        return "No unchanged image was answered yet, so it is not known whether there is a gap."
+    sentence = "Right answers for unchanged images: " + "; ".join(told) + "."
     reference, subgroup = groups.get("reference"), groups.get("subgroup")
     if reference is None or subgroup is None or not reference.asked or not subgroup.asked:
-        return f"{sentence} Only one group was asked, so there is nothing to compare it with."
+        return f"{sentence} Only one group got answers, so there is nothing to compare it with."
     try:
         low, high = gap_interval((reference.right, reference.asked), (subgroup.right, subgroup.asked))
     except MissingExtraError:
         return sentence
-    span = f"95 %: {_points(low)} to {_points(high)} points"
     if low <= 0 <= high:
         return (
-            f"{sentence} On these people {NO_GAP}: the reference is ahead by {_points(low)} to {_points(high)} points."
+            f"{sentence} For these people {NO_GAP}: the reference's lead may be anywhere from {_points(low)} to "
+            f"{_points(high)} points."
         )
-    ahead = "behind" if low > 0 else "ahead"
-    return f"{sentence} The subgroup is {ahead} by {_points(abs(reference.rate - subgroup.rate))} points ({span})."
+    where, least, most = ("behind", low, high) if low > 0 else ("ahead", -high, -low)
+    return (
+        f"{sentence} The subgroup is {where} by {_points(abs(reference.rate - subgroup.rate))} points "
+        f"(95 % interval {_points(least)} to {_points(most)})."
+    )
 
 
 def _points(share: float) -> str:
@@ -135,7 +138,7 @@ def _points(share: float) -> str:
 def _told(group: Served) -> str:
     try:
         low, high = group.interval()
-        span = f"; 95 %: {100 * low:.1f} to {100 * high:.1f}"
+        span = f", 95 % interval {100 * low:.1f} to {100 * high:.1f}"
     except MissingExtraError:
         span = "; install 'ttca[learn]' for intervals"
     people = f", {group.persons:,} people" if group.persons != group.asked else ""

@@ -49,10 +49,13 @@ def check_images(images: Any, *, shape: ImageShape | None = None) -> Images:
             "Put the batch first and the RGB channels last; a grey image becomes RGB by repeating it."
         )
     if 0 in array.shape[1:]:
-        raise ImageError(f"Expected images with pixels, got an array of shape {array.shape}. Correct the image size.")
+        raise ImageError(
+            f"Expected images with pixels, got an array of shape {array.shape}. Pass images that are at least one "
+            "pixel wide and high."
+        )
     if shape is not None and array.shape[1:] != tuple(shape):
         raise ImageError(
-            f"Expected images of {shape[0]}×{shape[1]} pixels, got {array.shape[1]}×{array.shape[2]}. "
-            "Resize them to the size the platform takes before they are pooled: a perturbation is made for one size."
+            f"Expected images of {shape[0]}×{shape[1]} pixels, got {array.shape[1]}×{array.shape[2]}. Resize them to "
+            "the size the platform takes before they are pooled. A perturbation is made for one size."
         )
     return np.ascontiguousarray(array)

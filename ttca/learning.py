@@ -134,7 +134,7 @@ class Learner:
                     return distillation.Proxy.load(path).to(best_device()), facts
             except (SafetensorError, OSError, ValueError) as error:
                 raise ActionError(
-                    f"Expected a proxy in {path}, got a file that cannot be read ({error}). Delete it and run again."
+                    f"Expected a proxy at {path}, got a file that cannot be read ({error}). Delete it and run again."
                 ) from None
         s = self.settings
         distil: Any = partial(distillation.distil, device=best_device())
@@ -246,7 +246,7 @@ class Learner:
             learned_on,
             selection,
             epsilon,
-            what=f"learning δ to ask about, round {turn}",
+            what=f"learning δ for the queries of round {turn}",
             steps=-(-self.settings.steps // 2),
         )
         rng = np.random.default_rng([self.settings.seed, turn])
@@ -289,8 +289,8 @@ def load_arrays(path: Path, inputs: str | None, names: Sequence[str] | None = No
             return {name: file.get_tensor(name) for name in (file.keys() if names is None else names)}
     except (SafetensorError, OSError, ValueError) as error:
         raise ActionError(
-            f"Expected what this action kept in {path}, got a file that cannot be read ({error}). Delete it and run "
-            "again."
+            f"Expected a file that this action wrote at {path}, got one that cannot be read ({error}). Delete it and "
+            "run again."
         ) from None
 
 

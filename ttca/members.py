@@ -53,11 +53,12 @@ def apply_to_file(
     number = chosen.class_index(true_class)
     if out.resolve() == image.resolve():
         raise ImageError(
-            f"Expected another file to write to than {image} itself, which would be lost. Choose a new name."
+            f"Expected an output file other than the input, got {image} for both. The input would be lost. Choose "
+            "another name."
         )
     if out.suffix.lower() != ".png":
         raise ImageError(
-            f"Expected an output file ending in .png, got {out.name!r}: other formats lose the perturbation."
+            f"Expected an output file ending in .png, got {out.name!r}. Other formats can lose the perturbation."
         )
     try:
         before = decode_rgb(image.read_bytes())

@@ -179,8 +179,8 @@ class Roster:
                 other = seen_person.setdefault(person, role)
                 if other != role:
                     raise ActionError(
-                        f"Expected every person in one role, got {person!r} in both {other} and {role}. "
-                        "Numbers measured on people who were learned from prove nothing: give each one role."
+                        f"Expected every person in one role, got {person!r} in both {other} and {role}. Results "
+                        "measured on people whose answers were learned from prove nothing. Give each person one role."
                     )
             for image in people.images:
                 digest = hashlib.sha256(image.tobytes()).digest()

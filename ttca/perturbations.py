@@ -96,8 +96,8 @@ class PerturbationSet:
         largest = int(np.abs(self.delta.astype(np.int16)).max(initial=0))
         if largest > self.epsilon:
             raise PerturbationError(
-                f"Expected every |δ| ≤ ε = {self.epsilon} levels, got {largest}. "
-                "The file does not keep the budget it states: do not use it, and ask the collective for a new one."
+                f"Expected every |δ| ≤ ε = {self.epsilon} levels, got {largest}. The file breaks the limit it states. "
+                "Do not use it; ask the collective for a new one."
             )
 
     @property
@@ -122,8 +122,8 @@ class PerturbationSet:
             return Certificate.from_dict(found)
         except ActionError as error:
             raise PerturbationError(
-                f"Expected a certificate that can be read in the perturbation file, got: {error} "
-                "Ask the collective for a new file."
+                f"Expected a readable certificate in the perturbation file, got: {error} Ask the collective for a new "
+                "file."
             ) from None
 
     def check_certified(self) -> None:
@@ -131,20 +131,20 @@ class PerturbationSet:
         found = self.certificate
         if found is None:
             raise PerturbationError(
-                "Expected a perturbation set that was certified on the platform, got one without a certificate: "
-                "nobody has shown that it helps, and it may turn right answers into wrong ones. Ask the collective "
-                "for perturbations.safetensors, the file it hands out once the certificate passes."
+                "Expected a perturbation set that was certified on the platform, got one without a certificate. "
+                "Nobody has shown that it helps, and it may turn right answers into wrong ones. Ask the collective "
+                "for perturbations.safetensors, the file that it hands out once a set is certified."
             )
         if found.epsilon is None:
             raise PerturbationError(
                 "Expected a perturbation set that was certified on the platform, got one whose certificate failed. "
-                f"{found.summary()} It may turn right answers into wrong ones. Ask the collective for a set that "
-                "passed."
+                f"{found.summary()} The set may turn right answers into wrong ones. Ask the collective for a certified "
+                "set."
             )
         if not found.passed_at(self.epsilon):
             raise PerturbationError(
                 f"Expected a perturbation set that was certified at its own ε = {self.epsilon}, got a certificate for "
-                f"ε = {found.epsilon}. Ask the collective for the file that fits."
+                f"ε = {found.epsilon}. Ask the collective for a file with its own certificate."
             )
 
     def about(self) -> str:
@@ -169,7 +169,7 @@ class PerturbationSet:
         """Return the number of a class by its name, in whatever spelling (:func:`ttca.names.canonical`)."""
         alike = [i for i, known in enumerate(self.classes) if canonical(known) == canonical(name)]
         if name not in self.classes and len(alike) != 1:
-            raise PerturbationError(f"Expected a class among {', '.join(self.classes)}, got {name!r}.")
+            raise PerturbationError(f"Expected the class to be one of {', '.join(self.classes)}, got {name!r}.")
         return self.classes.index(name) if name in self.classes else alike[0]
 
     def apply(self, images: Images, classes: NDArray[np.int64] | Sequence[int] | int) -> Images:
@@ -211,18 +211,18 @@ class PerturbationSet:
         """
         if epsilon is not None and epsilon != self.epsilon:
             raise PerturbationError(
-                f"Expected a perturbation set with ε = {epsilon}, got one with ε = {self.epsilon}. "
-                "Ask for the file that fits, or say the ε you have."
+                f"Expected a perturbation set with ε = {epsilon}, got one with ε = {self.epsilon}. Ask the collective "
+                "for the file with that ε, or give the ε of this file."
             )
         if fingerprint is not None and fingerprint != self.fingerprint:
             raise PerturbationError(
                 f"Expected a perturbation set for the platform {fingerprint[:12]}…, got one for "
-                f"{self.fingerprint[:12]}…. A δ learned against one platform proves nothing about another."
+                f"{self.fingerprint[:12]}…. A δ learned for one platform proves nothing about another."
             )
         if not expired and self.expires is not None and datetime.now(UTC) > _moment(self.expires):
             raise PerturbationError(
-                f"Expected a perturbation set that is still valid, got one that expired on {self.expires}. "
-                "Ask the collective for a new one: the platform may have changed."
+                f"Expected a perturbation set that is still valid, got one that expired on {self.expires}. The "
+                "platform may have changed since. Ask the collective for a new set."
             )
 
     def combine(self, other: PerturbationSet, *, epsilon: int | None = None, how: Way = "larger") -> PerturbationSet:
@@ -257,20 +257,22 @@ class PerturbationSet:
         subgroups together, which none of them replaces (``docs/training_time.md``).
         """
         if how not in get_args(Way):
-            raise PerturbationError(f"Expected a way to combine among {get_args(Way)}, got {how!r}. Choose one.")
+            raise PerturbationError(
+                f"Expected the way to combine to be one of {get_args(Way)}, got {how!r}. Choose one of them."
+            )
         if other.fingerprint != self.fingerprint:
             raise PerturbationError(
-                f"Expected two perturbation sets for one platform, got one for {self.fingerprint[:12]}… and one for "
-                f"{other.fingerprint[:12]}…. A δ learned against one platform proves nothing about another."
+                f"Expected two perturbation sets for the same platform, got one for {self.fingerprint[:12]}… and one "
+                f"for {other.fingerprint[:12]}…. A δ learned for one platform proves nothing about another."
             )
         if other.classes != self.classes:
             raise PerturbationError(
                 f"Expected two perturbation sets with the same classes in the same order, got {self.classes} and "
-                f"{other.classes}. δ of one class must not be added to that of another."
+                f"{other.classes}. The δ of one class must not be added to the δ of another."
             )
         if other.image_shape != self.image_shape:
             raise PerturbationError(
-                f"Expected two perturbation sets for images of one size, got {self.image_shape} and "
+                f"Expected two perturbation sets for images of the same size, got {self.image_shape} and "
                 f"{other.image_shape}. Ask the collectives for sets that fit the platform."
             )
         joint = max(self.epsilon, other.epsilon) if epsilon is None else epsilon
@@ -323,7 +325,8 @@ class PerturbationSet:
             said = json.dumps(facts, sort_keys=True)
         except (TypeError, ValueError) as error:
             raise PerturbationError(
-                f"Expected evidence of plain JSON values, got others ({error}). Use int, float, str, list and dict."
+                f"Expected evidence of plain JSON values, got something else ({error}). Use int, float, str, list and "
+                "dict."
             ) from None
         content = save({"delta": np.ascontiguousarray(self.delta)}, metadata={"format": FORMAT, "facts": said})
         partial = path.with_name(path.name + ".partial")
@@ -339,14 +342,14 @@ class PerturbationSet:
         """Read and check a file; raises PerturbationError with a sentence for whatever is wrong with it."""
         path = Path(path)
         if not path.is_file():
-            raise PerturbationError(f"Expected a perturbation file at {path}, got nothing there. Check the path.")
+            raise PerturbationError(f"Expected a perturbation file at {path}, got no file. Check the path.")
         try:
             with safe_open(path, framework="numpy") as file:
                 metadata = file.metadata() or {}
                 if metadata.get("format") != FORMAT or "delta" not in file.keys():  # noqa: SIM118 - no dict
                     raise PerturbationError(
-                        f"Expected a file in the format {FORMAT}, got {metadata.get('format')!r} in {path}. "
-                        "It was not written by ttca, or by another version."
+                        f"Expected a file in the format {FORMAT}, got {metadata.get('format')!r} in {path}. ttca did "
+                        "not write it, or another version of ttca did. Ask the collective for a new file."
                     )
                 delta = file.get_tensor("delta")
             facts = json.loads(metadata["facts"])
@@ -371,7 +374,8 @@ class PerturbationSet:
             )
         except (SafetensorError, OSError, KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
             raise PerturbationError(
-                f"Expected a whole perturbation file in {path}, got one that cannot be read ({error}). Get it again."
+                f"Expected a complete perturbation file at {path}, got one that cannot be read ({error}). Get the file "
+                "again."
             ) from None
 
 
@@ -386,6 +390,6 @@ def _moment(said: str) -> datetime:
         moment = datetime.fromisoformat(said)
     except (TypeError, ValueError):
         raise PerturbationError(
-            f"Expected the date of expiry as ISO 8601, got {said!r}. Get the file again from the collective."
+            f"Expected the expiry date as ISO 8601, got {said!r}. Get the file again from the collective."
         ) from None
     return moment if moment.tzinfo else moment.replace(tzinfo=UTC)

@@ -145,26 +145,30 @@ class Settings:
         if not 0 <= self.mixup < math.inf:
             raise ConfigError(f"Expected mixup as a number of 0 (off) or more, got {self.mixup}.")
         if not 0 <= self.warp < 1:
-            raise ConfigError(f"Expected a warp in [0, 1), got {self.warp}. 0.15 turns and zooms a little.")
+            raise ConfigError(
+                f"Expected a warp in [0, 1), got {self.warp}. 0.15 rotates and zooms the images a little."
+            )
         if not 0 < self.altered <= 1:
             raise ConfigError(
-                f"Expected altered as a share in (0, 1], got {self.altered}. For no altered copies set rounds = 0."
+                f"Expected altered as a share in (0, 1], got {self.altered}. To ask about no altered copies, set "
+                "rounds = 0."
             )
         if not 0 <= self.refine <= 1:
             raise ConfigError(f"Expected refine as a share in [0, 1], got {self.refine}. 0.2 saves every fifth query.")
         for name, known in {"precision": ("float32", "bfloat16", "auto"), "loss": ("margin", "cross-entropy")}.items():
             if getattr(self, name) not in known:
-                raise ConfigError(f"Expected {name} among {', '.join(known)}, got {getattr(self, name)!r}.")
+                raise ConfigError(f"Expected {name} to be one of {', '.join(known)}, got {getattr(self, name)!r}.")
         if not self.architectures:
             raise ConfigError("Expected at least one proxy architecture, got none.")
         unknown = [a for a in self.architectures if a not in ARCHITECTURES and not a.startswith("timm/")]
         if unknown:
             raise ConfigError(
-                f"Expected proxy architectures among {', '.join(ARCHITECTURES)} or timm/NAME, got {unknown[0]!r}."
+                f"Expected each proxy architecture to be one of {', '.join(ARCHITECTURES)} or timm/NAME, got "
+                f"{unknown[0]!r}."
             )
         strange = [t for t in self.transforms if t not in TRANSFORMS]
         if strange:
-            raise ConfigError(f"Expected transforms among {', '.join(TRANSFORMS)}, got {strange[0]!r}.")
+            raise ConfigError(f"Expected each transform to be one of {', '.join(TRANSFORMS)}, got {strange[0]!r}.")
         if not 0 < self.alpha < 1:
             raise ConfigError(f"Expected alpha strictly between 0 and 1, got {self.alpha}. 0.05 means 95 %.")
         named = self.goal in ("parity", "improvement")

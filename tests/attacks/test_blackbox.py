@@ -163,7 +163,7 @@ def test_a_box_of_the_other_kind_is_refused(name: str) -> None:
     """Scores for the label-only attack, and labels for the others, are told apart in words."""
     box, images, targets = task(name, 7)
     box.scores = not box.scores
-    with pytest.raises(ValueError, match=r"Expected (float scores|integer labels).*, use "):
+    with pytest.raises(ValueError, match=r"Expected (float scores|integer labels).*\. Use "):
         attack(name, box, images, targets, epsilon=8, budget=9)
 
 

@@ -76,7 +76,7 @@ def test_the_generator_decides() -> None:
 
 def test_an_unknown_name_is_refused() -> None:
     """A misspelt transformation is an error in words, not no transformation."""
-    with pytest.raises(ValueError, match="Expected transformations among resize, blur, jpeg, got 'jpg'"):
+    with pytest.raises(ValueError, match="Expected each transformation to be one of resize, blur, jpeg, got 'jpg'"):
         transformed(batch(0), ("jpg",), torch.Generator())
 
 

@@ -178,7 +178,7 @@ def test_nonsense_is_refused() -> None:
             Part(share, quota)
     with pytest.raises(ConfigError, match="1 seed or more"):
         benchmark.main(["--seeds", "0"])
-    with pytest.raises(ConfigError, match="Expected a regime among own for digits"):
+    with pytest.raises(ConfigError, match="Expected the regime to be one of own for digits"):
         benchmark.main(["--regime", "public"])
     with pytest.raises(ConfigError, match="Expected epsilons as different whole levels"):
         benchmark.main(["--epsilon", "0", "--shares", "0.1", "--quotas", "1"])

@@ -469,7 +469,7 @@ def test_shuffled_pictures_are_one_set() -> None:
     [
         (["--seeds", "0"], "1 or more seeds"),
         (["--track", "cifar10-resnet56", "--defences", "jpeg75", "fix20"], "on cifar10-resnet56, got fix20"),
-        (["--defences", "jpeg50", "--known", "bits3"], r"known defences .*\(jpeg50\), got bits3"),
+        (["--defences", "jpeg50", "--known", "bits3"], r"--known to name defenses .*\(jpeg50\), got bits3"),
         (["--known", "none"], "got none"),
     ],
 )

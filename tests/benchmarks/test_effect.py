@@ -123,7 +123,7 @@ def test_final_people_are_measured_only_when_asked_for() -> None:
 
 def test_answers_that_a_platform_cannot_give_are_refused() -> None:
     """A platform that never gives top-k is not measured as if it did."""
-    with pytest.raises(ConfigError, match="Expected answers among scores, label of tiny, got top-k"):
+    with pytest.raises(ConfigError, match="Expected the answers to be one of scores, label for tiny, got top-k"):
         effect.main([*ARGUMENTS, "--answers", "top-k"])
 
 
@@ -140,7 +140,7 @@ def test_equalising_alone_is_measured_beside_what_delta_does() -> None:
 
 def test_a_regime_that_a_track_does_not_have_is_refused() -> None:
     """Where a track's other pool people are its public data, they are not counted as members who are not asked."""
-    with pytest.raises(ConfigError, match="Expected a regime among own, public for tiny, got own-unasked"):
+    with pytest.raises(ConfigError, match="Expected the regime to be one of own, public for tiny, got own-unasked"):
         effect.main([*ARGUMENTS, "--regime", "own-unasked"])
 
 

@@ -129,7 +129,7 @@ def test_nonsense_is_refused(table: Table, monkeypatch: pytest.MonkeyPatch) -> N
         main(["--seeds", "0"])
     with pytest.raises(ConfigError, match="begin with 0"):
         measure_seed(table, 0, replace(_TINY, flips=(0.5,)))
-    with pytest.raises(ConfigError, match="Expected columns among"):
+    with pytest.raises(ConfigError, match="Expected columns from"):
         measure_seed(table, 0, replace(_TINY, hours="hours"))
     monkeypatch.delenv("TTCA_DATA", raising=False)
     with pytest.raises(DataError, match="TTCA_DATA"):

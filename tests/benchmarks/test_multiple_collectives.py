@@ -97,7 +97,7 @@ def test_the_city_is_a_distribution_and_overlaps_as_named() -> None:
     assert overlap["same"] == 1
     assert 0 < overlap["partial"] < 1
     assert overlap["disjoint"] == 0
-    with pytest.raises(ConfigError, match="Expected an overlap among"):
+    with pytest.raises(ConfigError, match="Expected the overlap to be one of"):
         town.signals("none")
 
 

@@ -519,7 +519,7 @@ def test_final_people_are_others_and_are_named() -> None:
         (["--attacked", "0"], "--attacked of 1 or more"),
         (["--quota", "0"], "--quota of 1 or more"),
         (["--budgets", "0", "5"], "budgets of 1 query or more"),
-        (["--epsilon", "5"], "ε among the cell's 3, 6"),
+        (["--epsilon", "5"], "ε to be one of the cell's 3, 6"),
         (["--queries", "77"], "a budget of the quick grid"),
         (["--queries", "0"], "a budget of the quick grid of tiny, got 0"),
         (["--track", "mute"], "a platform that gives scores"),

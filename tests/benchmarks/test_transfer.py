@@ -124,9 +124,9 @@ def test_an_action_that_is_not_possible_is_a_result(monkeypatch: pytest.MonkeyPa
 
 def test_a_cell_that_the_protocol_lacks_is_a_sentence() -> None:
     """Answers, regimes and budgets outside the protocol are refused before anything is run."""
-    with pytest.raises(ConfigError, match="Expected answers among scores, label of tiny, got top-k"):
+    with pytest.raises(ConfigError, match="Expected the answers to be one of scores, label for tiny, got top-k"):
         CellKey("tiny", "own", "top-k", 100, (6,))
-    with pytest.raises(ConfigError, match="Expected a regime among own, public for tiny, got own-unasked"):
+    with pytest.raises(ConfigError, match="Expected the regime to be one of own, public for tiny, got own-unasked"):
         CellKey("tiny", "own-unasked", "scores", 100, (6,))
     with pytest.raises(ConfigError, match="Expected a budget of the quick grid of tiny, got 7"):
         transfer.quick_key("tiny", 7, 0)
@@ -161,7 +161,7 @@ def test_an_action_against_another_platform_is_not_opened() -> None:
         kept = PerturbationSet(np.zeros((3, 8, 8, 3), np.int8), 6, asked.info.classes, "tiny", "another")
         kept.save(path)
         stands = path.read_bytes()
-        with pytest.raises(ConfigError, match="use as many as then"), _cells.opened(key, asked):
+        with pytest.raises(ConfigError, match="use the same number again"), _cells.opened(key, asked):
             pass
         assert path.read_bytes() == stands
         replace(kept, fingerprint=asked.info.fingerprint).save(path)

@@ -214,12 +214,12 @@ def test_domains_and_tracks_that_are_not_there_are_refused() -> None:
     ("arguments", "sentence"),
     [
         (["--seeds", "0"], "1 seed or more"),
-        (["--epsilon", "7"], "Expected ε among 8, 12, 16, the family of digits, got 7"),
-        (["--epsilon", "0"], "Expected ε among 8, 12, 16"),
+        (["--epsilon", "7"], "Expected ε to be one of 8, 12, 16, the family of digits, got 7"),
+        (["--epsilon", "0"], "Expected ε to be one of 8, 12, 16"),
         (["--part", "own", "--degrees", "share-10"], "together with the part poor, got own"),
         (["--track", "cifar100-resnet32", "--part", "poor"], "Expected degrees .* of cifar100-resnet32, got none"),
         (["--track", "cifar100-resnet32", "--part", "poor", "--degrees", "other-domain"], "other domain is known"),
-        (["--track", "fairface-trained", "--part", "public", "own"], "Expected a regime among public"),
+        (["--track", "fairface-trained", "--part", "public", "own"], "Expected the regime to be one of public"),
     ],
 )
 def test_what_cannot_be_done_is_refused_at_the_door(

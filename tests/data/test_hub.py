@@ -316,7 +316,7 @@ def test_offline_hub_is_a_sentence(tmp_path: Path) -> None:
     """Where the hub cannot be reached the error says so, and what to set to work without it."""
     done = _in_a_fresh_process(_SAY_WHAT_HAPPENS, tmp_path, HF_HUB_OFFLINE="1")
     assert done.returncode == 0, done.stderr
-    assert done.stdout.startswith("Expected to get uoft-cs/cifar10 from the Hugging Face hub, got Connection")
+    assert done.stdout.startswith("Expected to download uoft-cs/cifar10 from the Hugging Face hub, got Connection")
     assert "Check the network, or set TTCA_DATA to a folder that holds uoft-cs/cifar10/plain_text" in done.stdout
 
 
@@ -326,7 +326,7 @@ def test_hub_without_the_data_set_is_a_sentence(tmp_path: Path) -> None:
     with serve_repository("someone/else", "plain_text", tmp_path) as url:
         done = _in_a_fresh_process(_SAY_WHAT_HAPPENS, tmp_path / "home", HF_ENDPOINT=url)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.startswith("Expected to get uoft-cs/cifar10 from the Hugging Face hub, got ")
+    assert done.stdout.startswith("Expected to download uoft-cs/cifar10 from the Hugging Face hub, got ")
 
 
 _REAL = os.environ.get("TTCA_DATA")

@@ -39,7 +39,7 @@ def test_the_least_certain_come_first() -> None:
 
 def test_odd_arguments_are_refused() -> None:
     """Another order, columns of other lengths and a single class are sentences."""
-    with pytest.raises(ConfigError, match="order among random, stratified, got 'best'"):
+    with pytest.raises(ConfigError, match="order to be one of random, stratified, got 'best'"):
         in_order("best", np.zeros(2, np.int64), np.zeros(2, np.bool_), seed=0)  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match="one class and group per image"):
         in_order("random", np.zeros(2, np.int64), np.zeros(3, np.bool_), seed=0)

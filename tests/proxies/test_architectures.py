@@ -49,9 +49,9 @@ def test_the_global_generator_is_left_as_it_was(name: str) -> None:
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("resnet19", r"Expected an architecture among .*resnet20.* or timm/NAME, got 'resnet19'\."),
+        ("resnet19", r"Expected the architecture to be one of .*resnet20.* or timm/NAME, got 'resnet19'\."),
         ("timm/unheard-of", r"Expected a name that timm.create_model knows, got 'unheard-of'\."),
-        ("", r"Expected an architecture among .* got ''\."),
+        ("", r"Expected the architecture to be one of .* got ''\."),
     ],
 )
 def test_an_unknown_name_is_refused(name: str, message: str) -> None:

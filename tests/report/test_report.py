@@ -388,7 +388,7 @@ def test_people_shown_are_spread_over_the_classes(page: str) -> None:
 def test_a_platform_that_never_answers_gives_no_numbers(tmp_path: Path) -> None:
     """Rates without answers are not defined, and none is made up for the words or the chart."""
     text = _Elements(_run(platform=_silent).write(tmp_path / "report.html")).text
-    assert f"Before, the platform answered {NOT_DEFINED} of the subgroup correctly" in text
+    assert f"Without δ, the platform answered {NOT_DEFINED} of the subgroup's inputs correctly" in text
     assert "nan" not in text.lower().split()
     assert "Not certified" in text
 
@@ -408,7 +408,7 @@ def test_the_certificate_is_told_whole(goal: Goal, tmp_path: Path) -> None:
     assert "one-sided lower bound" in text
     assert "one-sided upper bound" in text
     assert "two-sided interval" in text
-    assert "The certificate rests on the same people" in text
+    assert "The certificate is based on the same people" in text
 
 
 def test_too_few_people_to_certify_is_said(tmp_path: Path) -> None:
@@ -423,7 +423,7 @@ def test_parts_of_different_runs_are_refused(run: Run, tmp_path: Path) -> None:
     path = tmp_path / "report.html"
     with pytest.raises(ActionError, match="subgroup_after"):
         run.write(path, row=replace(run.row, subgroup_after=0.123))
-    with pytest.raises(ActionError, match="people that were measured"):
+    with pytest.raises(ActionError, match="people who were measured"):
         run.write(path, people=run.people[:-1])
     with pytest.raises(ActionError, match="of one ε"):
         run.write(path, perturbations=replace(run.perturbations, epsilon=9))
@@ -433,7 +433,7 @@ def test_parts_of_different_runs_are_refused(run: Run, tmp_path: Path) -> None:
 def test_many_large_deltas_are_not_all_drawn(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A report that would be too heavy shows the first δ and says how many there are."""
     monkeypatch.setattr("ttca.report.html.MOST_DELTA_PIXELS", 2 * 6 * 5)
-    assert "Shown are the first 2 of 3" in _Elements(run.write(tmp_path / "report.html")).text
+    assert "Only the first 2 of 3 are shown" in _Elements(run.write(tmp_path / "report.html")).text
 
 
 # --- numbers and pictures -----------------------------------------------------------------------------------

@@ -489,7 +489,7 @@ ERASE = Erasing(SIGNAL, np.array([0, 0]))
     ("make", "error", "said"),
     [
         (lambda: margin_needed(1.0, "tv"), ConfigError, "Expected ε within [0, 1)"),
-        (lambda: margin_needed(0.1, "l2"), ConfigError, "Expected the suboptimality as one of"),  # type: ignore[arg-type]
+        (lambda: margin_needed(0.1, "l2"), ConfigError, "Expected the suboptimality to be one of"),  # type: ignore[arg-type]
         (lambda: Setting(0), ConfigError, "Expected a population and test people"),
         (lambda: Setting(10, test=0), ConfigError, "Expected a population and test people"),
         (lambda: Setting(10, 1.0), ConfigError, "Expected δ strictly between 0 and 1"),
@@ -521,7 +521,7 @@ ERASE = Erasing(SIGNAL, np.array([0, 0]))
         (
             lambda: every_bound([Collective(PLANT, even(48))], "all", REFERENCE),  # type: ignore[arg-type]
             ConfigError,
-            "Expected a tier among",
+            "Expected the tier to be one of",
         ),
         (lambda: every_bound([Collective(NAIVE, even(48))], "worst", REFERENCE), ConfigError, "kind Planting"),
         (lambda: global_bound([], "worst", REFERENCE), ConfigError, "Expected collectives with members"),

@@ -191,7 +191,7 @@ DOMAIN = Domain((2,), 2)
         (
             lambda: suboptimality(np.ones((2, 2), int), np.zeros(2, int), "l2"),  # type: ignore[arg-type]
             ConfigError,
-            "Expected the suboptimality as one of",
+            "Expected the suboptimality to be one of",
         ),
     ],
 )

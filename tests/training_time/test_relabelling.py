@@ -134,7 +134,7 @@ def test_scores_refuse_what_does_not_fit() -> None:
         rb_dist(np.zeros((1, 1)), _MAJORITY, _LABELS, k=3)
     with pytest.raises(ConfigError, match="got 0"):
         rb_label(np.zeros((1, 1)), _MAJORITY, _LABELS, k=0)
-    with pytest.raises(DataError, match="either label"):
+    with pytest.raises(DataError, match="both labels, got only one label"):
         rb_prob(np.zeros((1, 1)), _MAJORITY, np.zeros(4, np.int64), classifier=LogisticRegression())
 
 

@@ -188,7 +188,7 @@ _TABLES: dict[str, tuple[str, str]] = {
     "empty": ("", "are missing"),
     "no member": ("heat,trees,advice\n", "one member or more"),
     "no label": ("heat,trees\nlow,few\n", r"\['advice'\] are missing"),
-    "column twice": ("heat,heat,trees,advice\nlow,low,few,roofs\n", r"\['heat'\] come twice"),
+    "column twice": ("heat,heat,trees,advice\nlow,low,few,roofs\n", r"\['heat'\] are there twice"),
     "short line": ("heat,trees,advice\nlow,few\n", "line 2 has 2 cells instead of 3"),
     "misspelt": ("heat,trees,advice\nlow,few,roofs\nlow,fwe,roofs\n", "line 3, trees: 'fwe' Did you mean 'few'"),
     "many faults": ("heat,trees,advice\n" + "x,few,roofs\n" * 9, "and 4 more"),
@@ -231,7 +231,7 @@ _CHANGES: dict[str, tuple[str, str, str]] = {
     "value twice": ('["low", "high"]', '["low", "low"]', "each value once"),
     "spaces": ('["low", "high"]', '["low ", "high"]', "without spaces"),
     "one label": ('["roofs", "trees", "walls"]', '["walls"]', "2 labels or more"),
-    "label a feature": ('column = "advice"', 'column = "heat"', "no feature"),
+    "label a feature": ('column = "advice"', 'column = "heat"', "not also a feature"),
     "column no text": ('column = "advice"', "column = 3", "as text"),
     "unknown kind": ("feature-label", "planting", "strategy.kind"),
     "unknown target": ('target = "walls"', 'target = "wall"', "Did you mean 'walls'"),
@@ -308,7 +308,7 @@ def test_a_path_that_cannot_be_one_is_a_sentence(tmp_path: Path) -> None:
     strategy = _write(tmp_path)
     text = strategy.read_text(encoding="utf-8")
     strategy.write_text(text.replace('"north.csv"', '"~nobody-here/m.csv"'), encoding="utf-8")
-    with pytest.raises(ConfigError, match="Write it in full"):
+    with pytest.raises(ConfigError, match="Write the full path"):
         read_strategy(strategy)
     with pytest.raises(DataError, match="Expected a CSV file"):
         read_records(Path("a\0b.csv"), NAMES)

@@ -171,7 +171,7 @@ def load_fairface(
 def _load(source: _Source, split: str, root: str | os.PathLike[str] | None, rows: slice | None) -> LabelledImages:
     if split not in source.splits:
         known = " or ".join(repr(s) for s in source.splits)
-        raise DataError(f"Expected the split {known} of {source.repo}, got {split!r}. Ask for one of these.")
+        raise DataError(f"Expected the split {known} of {source.repo}, got {split!r}. Choose one of these.")
     try:
         import datasets  # noqa: F401
         import pyarrow as pa
@@ -194,8 +194,8 @@ def _from_hub(source: _Source, split: str) -> _Opened:
     except Exception as error:  # the hub's client raises many unrelated types, and others with each version
         said = str(error).strip().split("\n", 1)[0]
         raise DataError(
-            f"Expected to get {source.repo} from the Hugging Face hub, got {type(error).__name__}: {said}. "
-            f"Check the network, or set {_ROOT_VARIABLE} to a folder that holds "
+            f"Expected to download {source.repo} from the Hugging Face hub, got {type(error).__name__}: {said}. Check "
+            f"the network, or set {_ROOT_VARIABLE} to a folder that holds "
             f"{source.repo}/{source.folder}/{split}-*.parquet."
         ) from error
     return _Opened(dataset, ((f"{source.repo} ({split}, from the hub)", len(dataset)),))
@@ -238,9 +238,9 @@ def _shards(source: _Source, split: str, root: Path) -> list[Path]:
         there = sorted(p.name for p in folder.iterdir()) if folder.is_dir() else None
         got = f"no folder {folder}" if there is None else f"only {there} in {folder}"
         raise DataError(
-            f"Expected {wanted} under {root}, got {got}. Copy the data set there from the hub, laid out as "
-            f"the hub has it, or unset {_ROOT_VARIABLE} (and give no root): then the hub itself is used, which "
-            "needs a network."
+            f"Expected {wanted} under {root}, got {got}. Copy the data set there from the hub, in the folders it has "
+            f"on the hub. Or unset {_ROOT_VARIABLE} (and pass no root) to download it from the hub, which needs a "
+            "network."
         )
     marks = [m.groups() for m in (_SHARD.search(f.name) for f in files) if m]
     if marks and (len(marks) != len(files) or sorted(marks) != _complete(int(marks[0][1]))):

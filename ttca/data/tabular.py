@@ -131,7 +131,7 @@ class Encoding:
                 "Name some of them, or none."
             )
         if least < 1:
-            raise ConfigError(f"Expected 1 or more training rows a value, got {least}. Try 10.")
+            raise ConfigError(f"Expected 1 or more training rows per value, got {least}. Try 10.")
         if not len(rows):
             raise DataError("Expected at least one training row, got none. Check how the rows were chosen.")
         numbers = table.numbers[rows]
@@ -257,7 +257,7 @@ def _table(rows: Sequence[Row], layout: _Layout, minority: str, place: str) -> T
     known = _GROUPS[layout.name]
     if minority not in known:
         raise ConfigError(
-            f"Expected the minority of {layout.name} as one of {', '.join(known)}, got {minority!r}. Choose one."
+            f"Expected the minority of {layout.name} to be one of {', '.join(known)}, got {minority!r}. Choose one."
         )
     group = known[minority]
     rows = [row for row in rows if group.compared(row[group.column].strip())]
@@ -283,8 +283,8 @@ def _table(rows: Sequence[Row], layout: _Layout, minority: str, place: str) -> T
     members = np.array([group.member(row[group.column].strip()) for row in rows], np.bool_)
     if members.all() or not members.any():
         raise DataError(
-            f"Expected people of both groups in {place} ({minority} and everybody else), got one group alone. "
-            "Choose another minority, or copy the file again."
+            f"Expected people of both groups in {place} ({minority} and everybody else), got only one group. Choose "
+            "another minority, or copy the file again."
         )
     return Table(
         name=layout.name,
@@ -316,7 +316,7 @@ _COMPAS = _Layout(
     categories=("sex", "race", "c_charge_degree"),
     label="two_year_recid",
     values={"0": 1, "1": 0},
-    favourable="no new offence recorded within two years",
+    favourable="no new offense recorded within two years",
     grouped={},
 )
 _ACS = _Layout(

@@ -55,8 +55,8 @@ def running_platform(*, seed: int, port: int = 0, access_log: Path | None = None
         url = server.stdout.readline().strip()
         if not url:
             raise PlatformError(
-                f"Expected the demo's platform to start, got a process that ended with status {server.wait()}. "
-                "Its message stands above. If its port is taken by another program, start afresh with --fresh.",
+                f"Expected the demo's platform to start, got a process that ended with status {server.wait()}. Its "
+                "error message is above. If another program uses its port, start over with --fresh.",
                 platform="digits",
             )
         yield url

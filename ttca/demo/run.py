@@ -11,7 +11,7 @@ from ttca.certificates import Certificate
 from ttca.config import ActionFile, read_action
 from ttca.data.folder import write_people
 from ttca.demo.platform import running_platform
-from ttca.demo.world import DIGITS, STORY, DigitsWorld, digits_world
+from ttca.demo.world import DIGITS, MEMBERS, STORY, DigitsWorld, digits_world
 from ttca.errors import ActionError
 from ttca.gap import served_sentence
 from ttca.measurement import Measurement
@@ -58,8 +58,12 @@ def run_demo(
     known = read_action(folder) if (folder / "action.toml").is_file() else None
     port = 0 if known is None else urlsplit(known.platform.url).port or 0
     reporter.say(STORY)
+    reporter.say("Training the platform and starting it as a web service. This takes a few seconds.")
     with running_platform(seed=seed, port=port, access_log=folder / "platform.log.jsonl") as url:
-        reporter.say(f"The platform answers at {url} (KServe V2). From here on, we only ask it questions.")
+        reporter.say(
+            f"The platform is running at {url} (KServe V2). From here on, {MEMBERS} members send it pictures and see "
+            "only its answers."
+        )
         if known is None:
             known = _write_action(folder, url, seed, world)
         with known.open(reporter=reporter) as action, Ledger(folder / "evaluation.sqlite") as ledger:
@@ -71,10 +75,15 @@ def _act(
 ) -> tuple[Row, Certificate, Measurement]:
     """Do what any collective does; only the last measurement needs people whom no collective has."""
     reporter.say(served_sentence(action.pool().served()))
+    reporter.say(
+        "From these answers, the members train a small copy of the platform and learn one faint change per class, δ."
+    )
     _, fidelity = action.distil()
     sets = action.learn()
+    reporter.say("Now δ is tested on the platform itself, with other people's pictures.")
     certificate = action.verify()
     reporter.say(certificate.summary())
+    reporter.say("Last, the result and its controls are measured on people who had no part in the action.")
     # Eleven conditions per test person at most; a benchmark pays, not the members.
     evaluator = QueryPool(action.platform, ledger, [Member("benchmark", 11 * len(test))], reporter=reporter)
     row, measurement = action.measure(test, pool=evaluator, track="digits")
@@ -108,8 +117,8 @@ def _prepare(folder: Path, seed: int, fresh: bool) -> None:
             shutil.rmtree(folder)
         elif marker.read_text() != str(seed):
             raise ActionError(
-                f"Expected a demo of seed {seed} in {folder}, got one of seed {marker.read_text()}. "
-                "Choose another folder, or start afresh with --fresh."
+                f"Expected a demo of seed {seed} in {folder}, got one of seed {marker.read_text()}. Choose another "
+                "folder, or start over with --fresh."
             )
     folder.mkdir(parents=True, exist_ok=True)
     marker.write_text(str(seed))

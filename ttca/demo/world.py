@@ -24,9 +24,10 @@ MEMBERS = 20
 VOLUNTEERS = 60
 DIGITS = tuple("0123456789")
 STORY = (
-    "The platform reads handwritten digits (scikit-learn's, 16×16 pixels). Members of the subgroup photograph theirs "
-    "with a bad camera: out of focus (Gaussian blur of 2 pixels), contrast cut to 35 % behind a light veil, sensor "
-    "noise of 6 levels. The platform saw few such pictures in training. Everybody else's pictures are sharp."
+    "The platform reads handwritten digits (scikit-learn's, 16×16 pixels). Some people, the subgroup, have a bad "
+    "camera. Their pictures are out of focus (Gaussian blur of 2 pixels), pale (contrast cut to 35 % behind a light "
+    "veil) and noisy (sensor noise of 6 levels). The platform saw few such pictures in training. Everybody else's "
+    "pictures are sharp."
 )
 
 

@@ -107,22 +107,29 @@ class LocalPlatform:
         if isinstance(classes, str) or len(classes) < 2 or len(set(classes)) != len(classes):
             raise ConfigError(f"Expected classes as two or more different names, got {classes!r}. List them.")
         if len(image_shape) != 3 or image_shape[2] != 3 or min(image_shape) < 1:
-            raise ConfigError(f"Expected image_shape as (height, width, 3), got {image_shape}. Correct it.")
+            raise ConfigError(
+                f"Expected image_shape as (height, width, 3), got {image_shape}. Put the three color channels last."
+            )
         if label_only and (top_k is not None or decimals is not None):
-            raise ConfigError("Expected top_k and decimals only where scores are given, got label_only. Remove one.")
+            raise ConfigError(
+                "Expected top_k and decimals only where scores are given, got label_only as well. Leave out one of "
+                "the two."
+            )
         if top_k is not None and not 1 <= top_k <= len(classes):
-            raise ConfigError(f"Expected top_k in 1..{len(classes)}, got {top_k}. Correct it.")
+            raise ConfigError(
+                f"Expected top_k in 1..{len(classes)}, got {top_k}. Leave it out to get the scores of all classes."
+            )
         if decimals is not None and not 0 <= decimals <= 12:
-            raise ConfigError(f"Expected decimals in 0..12, got {decimals}. Correct it.")
+            raise ConfigError(f"Expected decimals in 0..12, got {decimals}. Leave it out to get exact scores.")
         if not 0 <= failure_rate <= 1:
-            raise ConfigError(f"Expected failure_rate in [0, 1], got {failure_rate}. Correct it.")
+            raise ConfigError(f"Expected failure_rate in [0, 1], got {failure_rate}. Give a share, not a percentage.")
         for option, value in (("noise", noise), ("latency_s", latency_s)):
             if not (value >= 0 and np.isfinite(value)):
-                raise ConfigError(f"Expected {option} of 0 or more, got {value}. Correct it.")
+                raise ConfigError(f"Expected {option} of 0 or more, got {value}. Use 0 for none.")
         if rate_limit_per_s is not None and not rate_limit_per_s > 0:
             raise ConfigError(f"Expected rate_limit_per_s above 0, got {rate_limit_per_s}. Use None for no limit.")
         if max_batch < 1:
-            raise ConfigError(f"Expected max_batch of at least 1, got {max_batch}. Correct it.")
+            raise ConfigError(f"Expected max_batch of at least 1, got {max_batch}. Use 1 for one image per request.")
         self._model = model
         self._label_only, self._top_k, self._decimals = label_only, top_k, decimals
         self._noise, self._latency_s, self._failure_rate = noise, latency_s, failure_rate
@@ -253,11 +260,13 @@ class LocalPlatform:
         try:
             content = Path(path).read_bytes()
         except OSError as error:
-            raise ConfigError(f"Expected an ONNX file at {path}, got {error.strerror}. Correct the path.") from None
+            raise ConfigError(f"Expected an ONNX file at {path}, got: {error.strerror}. Check the path.") from None
         try:
             session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
         except Exception as error:  # onnxruntime has no public root of its errors.
-            raise ConfigError(f"Expected an ONNX file at {path}, got one that onnxruntime refuses: {error}") from None
+            raise ConfigError(
+                f"Expected an ONNX file at {path}, got a file that onnxruntime cannot load: {error}"
+            ) from None
         inputs = session.get_inputs()
         height, width, _ = image_shape
         shape = list(inputs[0].shape)
@@ -272,7 +281,10 @@ class LocalPlatform:
             )
         step = shape[0] if isinstance(shape[0], int) else batch_size
         if step != 1 and isinstance(shape[0], int):
-            raise ConfigError(f"Expected a free batch axis or one of 1, got {step}. Export the model with a free one.")
+            raise ConfigError(
+                f"Expected a batch axis of any size or of size 1, got size {step}. Export the model with a dynamic "
+                "batch axis."
+            )
 
         def probabilities(images: Images) -> NDArray[np.float64]:
             rows = []
@@ -375,17 +387,16 @@ class LocalPlatform:
         expected = (len(images), len(self._info.classes))
         if rows.shape != expected:
             raise AnswerError(
-                f"Expected the model to give probabilities of shape {expected}, got {rows.shape}. Correct "
-                "the model or "
-                "classes.",
+                f"Expected the model to give probabilities of shape {expected}, got {rows.shape}. Change the model, or "
+                "the list of classes.",
                 **who,
             )
         with np.errstate(invalid="ignore"):
             sound = (rows >= -1e-6).all() and (np.abs(rows.sum(axis=1) - 1) <= 1e-3).all()
         if not sound:
             raise AnswerError(
-                "Expected the model to give probabilities that add up to 1 in each row, got others. "
-                "Apply a softmax to logits.",
+                "Expected the model to give probabilities that add up to 1 in each row, got rows that do not. If the "
+                "model gives logits, apply a softmax.",
                 **who,
             )
         return np.clip(rows, 0.0, 1.0)

@@ -123,7 +123,10 @@ class Service:
         # All tokens are compared, each in constant time, so that the time taken tells nothing.
         found = [m for token, m in self.tokens.items() if hmac.compare_digest(token.encode(), given)]
         if not found:
-            raise ServedError(401, "Expected a known bearer token, got none or another. Send one.")
+            raise ServedError(
+                401,
+                "Expected a known bearer token, got none or an unknown one. Send yours in the Authorization header.",
+            )
         return found[0]
 
     def check(self, named: Mapping[str, Any]) -> None:
@@ -145,19 +148,19 @@ class Service:
             raise ServedError(400, str(error)) from None
         if not 1 <= len(checked) <= info.max_batch:
             raise ServedError(
-                400, f"Expected 1 to {info.max_batch} images, got {len(checked)}. Send them in other batches."
+                400, f"Expected 1 to {info.max_batch} images, got {len(checked)}. Change the size of the batches."
             )
         try:
             answers = self.platform.attempt(checked, Credential(member), request_id=request_id)
         except PlatformError as error:
             raise _served(error) from None
         except Exception as error:
-            _LOG.exception("The platform raised an error of its own.")
+            _LOG.exception("The platform raised an unexpected error.")
             raise ServedError(500, f"The model failed with {type(error).__name__}.") from None
         self._log(request_id, member, len(checked))
         if (answers.status == Status.FAILED).any():
             # No protocol has a way to say that one row of an answer is missing.
-            raise ServedError(502, "Expected an answer for every image, got rows that failed.")
+            raise ServedError(502, "Expected an answer for every image, got none for some.")
         return answers
 
     def _log(self, request_id: str, member: str, rows: int) -> None:
@@ -245,14 +248,17 @@ def create_app(
     if protocol not in SERVED:
         raise ConfigError(f"Expected protocol to be one of {', '.join(sorted(SERVED))}, got {protocol!r}.")
     if max_request_bytes < 1:
-        raise ConfigError(f"Expected max_request_bytes of at least 1, got {max_request_bytes}. Correct it.")
+        raise ConfigError(
+            f"Expected max_request_bytes of at least 1, got {max_request_bytes}. Leave it out to use the default."
+        )
     if tokens is not None and not all(tokens):
-        raise ConfigError("Expected every token to have characters, got an empty one. Remove it.")
+        raise ConfigError("Expected tokens with at least one character, got an empty one. Remove it.")
     info = platform.info
     name = info.name if model is None else model
     if not _PLAIN_NAME.fullmatch(name):
         raise ConfigError(
-            f"Expected a model name of letters, digits, dots, dashes and underscores, got {name!r}. Set model."
+            f"Expected a model name of letters, digits, dots, dashes and underscores, got {name!r}. Pass such a name "
+            "as model."
         )
     service = Service(
         platform=platform,

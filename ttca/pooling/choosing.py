@@ -38,7 +38,7 @@ def in_order(order: Order, classes: NDArray[np.int64], subgroup: NDArray[np.bool
         If there is no such order, or the columns have not one row each.
     """
     if order not in ORDERS:
-        raise ConfigError(f"Expected an order among {', '.join(ORDERS)}, got {order!r}.")
+        raise ConfigError(f"Expected the order to be one of {', '.join(ORDERS)}, got {order!r}.")
     if classes.shape != subgroup.shape or classes.ndim != 1:
         raise ConfigError(f"Expected one class and group per image, got {classes.shape} and {subgroup.shape}.")
     shuffled = np.random.default_rng([seed, 11]).permutation(len(classes))

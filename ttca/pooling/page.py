@@ -13,10 +13,10 @@ def progress_page(name: str, p: Progress, who: str, charged: int, quota: int) ->
     """Return the page as one HTML file that loads nothing else; it names nobody but its reader, ``who``."""
     share = p.answered / p.inputs if p.inputs else 0.0
     ended = "Every shared image is answered." if not p.given_up else "Nothing is left to ask."
-    state = ended if p.done else f"{p.out} queries are out with members."
+    state = ended if p.done else f"Queries that members are asking now: {p.out:,}."
     care = (
-        f"<p class=care>{p.quarantined} of the members answered otherwise than everybody else; their answers are set "
-        "aside and asked again.</p>"
+        f"<p class=care>{p.quarantined} of the members gave answers that differ from everybody else's. Their answers "
+        "are set aside, and those images are asked about again.</p>"
         if p.quarantined
         else ""
     )
@@ -25,10 +25,10 @@ def progress_page(name: str, p: Progress, who: str, charged: int, quota: int) ->
         for label, value in (
             ("Shared images", p.inputs),
             ("Answered", p.answered),
-            ("Given up, after several members tried", p.given_up),
+            ("Given up after several members tried", p.given_up),
             ("Queries paid", p.charged),
             ("Members", p.members),
-            ("Members who brought answers", p.active),
+            ("Members who gave answers", p.active),
             ("Members set aside", p.quarantined),
         )
     )

@@ -47,8 +47,8 @@ class Quota:
             )
         if not self.sound:
             raise QuotaError(
-                f"Expected rates of at least 1 query for member {member!r}, got {self.rates()}. "
-                "Leave out those that do not hold."
+                f"Expected rates of at least 1 query for member {member!r}, got {self.rates()}. Leave out rates that "
+                "do not apply."
             )
 
 

@@ -57,40 +57,41 @@ _GROUPS: tuple[tuple[str, str, tuple[tuple[str, Write, str, str], ...]], ...] = 
                 "regime",
                 _PLAIN,
                 "Regime",
-                "own: everything was learned from the members' own inputs. public: public labelled data helped too.",
+                "own: everything was learned from the members' own inputs. public: public labeled data helped too.",
             ),
             (
                 "answers",
                 _PLAIN,
                 "Kind of answers",
-                "What the platform said: all scores, rounded scores, only the top few, or a label alone.",
+                "What the platform returns: all scores, rounded scores, only the top few, or just a label.",
             ),
-            ("queries", _COUNT, "Inputs pooled", "Inputs sent to the platform from which the proxy learned."),
+            ("queries", _COUNT, "Inputs pooled", "Inputs sent to the platform for the proxy to learn from."),
             (
                 "epsilon",
                 _PLAIN,
                 "ε",
-                "The budget: how far δ may move any colour value of any pixel, in levels of the 255 there are.",
+                "The most that δ may change any color value of any pixel, in levels of 255.",
             ),
-            ("seed", _PLAIN, "Seed", "The number from which all randomness of this run was drawn."),
+            ("seed", _PLAIN, "Seed", "All random choices of this run depend on this number."),
             (
                 "composition",
                 _PLAIN,
                 "Whose inputs were pooled",
-                "By whom: subgroup members, volunteers of the reference group, and altered copies of inputs.",
+                "How many inputs came from the subgroup and from volunteers of the reference group, and how many are "
+                "altered copies.",
             ),
         ),
     ),
     (
         "What was paid",
-        "In queries that members were charged for.",
+        "Counted in queries that members were charged for.",
         (
-            ("queries_pool", _COUNT, "Queries to learn", "Paid so that the proxy could learn."),
+            ("queries_pool", _COUNT, "Queries to learn", "Paid for the answers that the proxy learned from."),
             (
                 "queries_audit",
                 _COUNT,
                 "Queries for the gap",
-                "Paid for answers to unchanged inputs: how large is the gap?",
+                "Paid for answers to unchanged inputs, which show how large the gap is.",
             ),
             (
                 "queries_verification",
@@ -102,8 +103,8 @@ _GROUPS: tuple[tuple[str, str, tuple[tuple[str, Write, str, str], ...]], ...] = 
                 "coverage",
                 _SHARE,
                 "Coverage",
-                "Of all queries of this measurement, the share that brought an answer. Failures on the way are left "
-                "out of the shares here; a refusal is an answer, and a wrong one.",
+                "The share of this measurement's queries that got an answer. Queries that failed are left out of all "
+                "other shares here. A refusal counts as an answer, and as a wrong one.",
             ),
         ),
     ),
@@ -113,7 +114,7 @@ _GROUPS: tuple[tuple[str, str, tuple[tuple[str, Write, str, str], ...]], ...] = 
         (
             ("reference_before", _SHARE, "Reference, before", "The reference group's share of right answers."),
             ("subgroup_before", _SHARE, "Subgroup, before", "The subgroup's share of right answers."),
-            ("gap_before", _POINTS, "Gap, before", "The first minus the second."),
+            ("gap_before", _POINTS, "Gap, before", "The reference group's share minus the subgroup's."),
         ),
     ),
     (
@@ -125,15 +126,15 @@ _GROUPS: tuple[tuple[str, str, tuple[tuple[str, Write, str, str], ...]], ...] = 
                 "subgroup_after_lower",
                 _SHARE,
                 "S, lower end",
-                "Of the two-sided 95 % Clopper–Pearson interval, not corrected for the choice of ε.",
+                "The lower end of the two-sided 95 % Clopper–Pearson interval. Not corrected for the choice of ε.",
             ),
-            ("subgroup_after_upper", _SHARE, "S, upper end", "Of the same interval."),
+            ("subgroup_after_upper", _SHARE, "S, upper end", "The upper end of the same interval."),
             (
                 "gap_closed",
                 _SHARE,
                 "Gap closed",
-                "How much of the gap is gone: all of it at 100 %, more than all of it above. "
-                "Not defined where no gap was shown: where the interval of the gap holds 0.",
+                "How much of the gap is gone. 100 % means all of it; below 0 % the gap grew. Not defined if no gap "
+                "was shown, that is, if the interval of the gap contains 0.",
             ),
         ),
     ),
@@ -145,20 +146,20 @@ _GROUPS: tuple[tuple[str, str, tuple[tuple[str, Write, str, str], ...]], ...] = 
                 "parity_certified",
                 _PLAIN,
                 "Parity certified",
-                "Whether S was shown to be no worse than the reference. Also no where parity was not the goal.",
+                "Whether S was shown to be no worse than the reference. Also “no” if parity was not the goal.",
             ),
             (
                 "certificate_lower",
                 _SHARE,
                 "Certified bound",
-                "S is at least this much: a one-sided lower bound, corrected for the choice of ε.",
+                "S is at least this high. This is a one-sided lower bound, corrected for the choice of ε.",
             ),
             (
                 "certificate_power",
                 _SHARE,
                 "Power",
-                "The smallest true S that so many verification people would very probably have certified (the "
-                "probability stands with the certificate). Not defined where even a perfect S could not have been.",
+                "The smallest true S that this many verification people would very probably have certified. The "
+                "certificate states the probability. Not defined if even a perfect S could not have been certified.",
             ),
         ),
     ),
@@ -170,40 +171,39 @@ _GROUPS: tuple[tuple[str, str, tuple[tuple[str, Write, str, str], ...]], ...] = 
                 "abuse_rate",
                 _SHARE,
                 "Abuse rate",
-                "The δ of one wrong class, drawn for each person: how often does the platform then say that wrong "
-                "class? High means that δ also works for a lie.",
+                "Each person gets the δ of a wrong class, drawn at random. How often does the platform then answer "
+                "with that class? A high rate means that δ also works for a lie.",
             ),
-            ("noise_control", _SHARE, "Random noise", "S with random noise of full strength in place of δ."),
+            ("noise_control", _SHARE, "Random noise", "S with random noise of full strength instead of δ."),
             (
                 "proxy_class_control",
                 _SHARE,
                 "Class picked by the proxy",
-                "S when nobody knows the truth and the proxy picks whose δ is applied.",
+                "S when nobody knows the true class and the proxy picks the class whose δ is applied.",
             ),
             (
                 "class_agnostic_control",
                 _SHARE,
                 "One δ for all classes",
-                "S with a single δ that cannot tell the platform which class to say.",
+                "S with a single δ for everybody, which cannot point to the true class.",
             ),
             (
                 "zero_query_control",
                 _SHARE,
                 "Zero queries",
-                "S with δ learned from a proxy that never asked the platform. What S has beyond it is what the "
-                "queries bought.",
+                "S with a δ learned without a single query. The queries bought only what S gains beyond this.",
             ),
             (
                 "jpeg75_control",
                 _SHARE,
                 "After JPEG 75",
-                "S when the perturbed image is compressed as JPEG of quality 75 on its way.",
+                "S when the image with δ is compressed as a JPEG of quality 75 before the platform sees it.",
             ),
             (
                 "resize_control",
                 _SHARE,
                 "After a resize",
-                "S when the perturbed image is shrunk to half its size and enlarged again on its way.",
+                "S when the image with δ is shrunk to half its size and enlarged again before the platform sees it.",
             ),
             (
                 "reference_after",
@@ -215,7 +215,7 @@ _GROUPS: tuple[tuple[str, str, tuple[tuple[str, Write, str, str], ...]], ...] = 
     ),
     (
         "The proxy",
-        "How often proxy and platform name the same class for unchanged inputs of the people measured.",
+        "How often the proxy and the platform give the same class to unchanged inputs of the people measured.",
         (
             ("fidelity_subgroup", _SHARE, "Fidelity, subgroup", "On the subgroup's inputs."),
             ("fidelity_reference", _SHARE, "Fidelity, reference", "On the reference group's inputs."),
@@ -223,16 +223,21 @@ _GROUPS: tuple[tuple[str, str, tuple[tuple[str, Write, str, str], ...]], ...] = 
     ),
     (
         "Fairness between the groups",
-        "After means: the subgroup applies δ, the reference does not. Class by class against the rest; the worst "
-        "class counts.",
+        "“After” means that the subgroup applies δ and the reference does not. Each class is compared with all "
+        "others, and the worst class counts.",
         (
-            ("worst_group_before", _SHARE, "Worst group, before", "Accuracy of the group that is served worst."),
+            (
+                "worst_group_before",
+                _SHARE,
+                "Worst group, before",
+                "The share of right answers in the group that is served worst.",
+            ),
             ("worst_group_after", _SHARE, "Worst group, after", "The same, after."),
             (
                 "equal_opportunity_gap_before",
                 _POINTS,
                 "Equal-opportunity gap, before",
-                "Of the people whose class it is, how many more are recognised in one group than in the other. "
+                "How much more often people who truly have a class are recognized in one group than in the other. "
                 "Zero is fair.",
             ),
             ("equal_opportunity_gap_after", _POINTS, "Equal-opportunity gap, after", "The same, after."),
@@ -240,25 +245,25 @@ _GROUPS: tuple[tuple[str, str, tuple[tuple[str, Write, str, str], ...]], ...] = 
                 "demographic_parity_ratio_before",
                 _ratio,
                 "Demographic-parity ratio, before",
-                "How often a class is said in the group where it is said less, over how often in the other. "
-                "One is even.",
+                "How often a class is given in the group that gets it less often, divided by how often in the other "
+                "group. One is even.",
             ),
             ("demographic_parity_ratio_after", _ratio, "Demographic-parity ratio, after", "The same, after."),
         ),
     ),
     (
         "What it took here",
-        "Time and memory of the machine this ran on; they will differ elsewhere.",
+        "Time and memory on the machine that ran this. They will differ elsewhere.",
         (
-            ("seconds_distil", _seconds, "Time to train the proxy", "Distillation from the answers."),
-            ("seconds_learn", _seconds, "Time to learn δ", "For every ε of the family together."),
+            ("seconds_distil", _seconds, "Time to train the proxy", "Training on the platform's answers."),
+            ("seconds_learn", _seconds, "Time to learn δ", "For all values of ε together."),
             (
                 "seconds",
                 _seconds,
                 "Time to measure",
-                "Of the step that wrote this row; steps done before cost it nothing.",
+                "The time of the step that wrote this row. Steps done before are not included.",
             ),
-            ("peak_rss_mb", _megabytes, "Peak memory", "The most memory the process held."),
+            ("peak_rss_mb", _megabytes, "Peak memory", "The most memory the process used."),
         ),
     ),
 )

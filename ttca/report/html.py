@@ -39,15 +39,15 @@ _CONDITIONS: tuple[tuple[str, tuple[tuple[str, Role, str], ...]], ...] = (
     (
         "The gap, before and after",
         (
-            ("reference_before", "reference", "Reference, as it is"),
-            ("subgroup_before", "before", "Subgroup, as it is"),
+            ("reference_before", "reference", "Reference without δ"),
+            ("subgroup_before", "before", "Subgroup without δ"),
             ("subgroup_after", "after", "Subgroup with δ (S)"),
         ),
     ),
     (
-        "Subgroup, other δ of the same ε",
+        "Subgroup, another δ of the same ε",
         (
-            ("zero_query", "control", "δ learned with no queries"),
+            ("zero_query", "control", "δ learned without queries"),
             ("class_agnostic", "control", "One δ for all classes"),
             ("noise", "control", "Random noise"),
         ),
@@ -60,8 +60,8 @@ _CONDITIONS: tuple[tuple[str, tuple[tuple[str, Role, str], ...]], ...] = (
             ("resize", "control", "After a resize"),
         ),
     ),
-    ("The others", (("reference_after", "reference", "Reference with δ"),)),
-    ("Abuse: a wrong class, obtained with its δ", (("abuse", "warning", "Abuse rate"),)),
+    ("The reference group", (("reference_after", "reference", "Reference with δ"),)),
+    ("Abuse: the δ of a wrong class", (("abuse", "warning", "Abuse rate"),)),
 )
 
 _ROW_RATES = {
@@ -189,8 +189,8 @@ def _check_one_run(
     measured = tuple(len(measurement.correct[name]) for name in ("subgroup_before", "reference_before"))
     if counts != measured:
         raise ActionError(
-            f"Expected the people that were measured, {measured[0]} of the subgroup and {measured[1]} of the "
-            f"reference, got {counts[0]} and {counts[1]}. Pass the people that the measurement was made on."
+            f"Expected the people who were measured, {measured[0]} of the subgroup and {measured[1]} of the reference, "
+            f"got {counts[0]} and {counts[1]}. Pass the people that the measurement was made on."
         )
     budgets = {"row": row.epsilon, "certificate": certificate.quoted_epsilon, "perturbations": perturbations.epsilon}
     if len(set(budgets.values())) != 1:
@@ -201,8 +201,8 @@ def _check_one_run(
         written, found = getattr(row, key), measurement.rate(condition)
         if not math.isclose(written, found, abs_tol=1e-9) and not (math.isnan(written) and math.isnan(found)):
             raise ActionError(
-                f"Expected the row's {key} to be what was measured, {found}, got {written}. "
-                "Pass the row and the measurement of one run."
+                f"Expected {key} of the row to be {found}, as measured, got {written}. Pass the row and the "
+                "measurement of one run."
             )
 
 
@@ -245,7 +245,7 @@ def _comparisons(measurement: Measurement) -> list[tuple[str, float, float]]:
     found = []
     for label, other in (
         ("the zero-query control", "zero_query"),
-        ("before", "subgroup_before"),
+        ("the subgroup without δ", "subgroup_before"),
     ):
         both = measurement.resolved["subgroup_after"] & measurement.resolved[other]
         if both.any():

@@ -126,13 +126,13 @@ def aggregate(reports: Sequence[Report], population: int) -> dict[str, Published
     for report in reports:
         if report.signal.domain != domain:
             raise ConfigError(
-                f"Expected reports over one domain, got {domain} and, from {report.name}, {report.signal.domain}. "
-                "All collectives must number features and labels alike."
+                f"Expected reports over one domain, got {domain} and, from {report.name}, {report.signal.domain}. All "
+                "collectives must number features and labels in the same way."
             )
     if len({report.names for report in reports} - {None}) > 1:
         raise ConfigError(
-            "Expected reports whose features, values and labels are the same in the same order, got different ones: "
-            "their numbers mean different things. Agree on [features] and [label], and write the reports again."
+            "Expected reports whose features, values and labels are the same in the same order, got different ones, "
+            "so their numbers mean different things. Agree on [features] and [label], and write the reports again."
         )
     everyone = np.sum([report.submitted for report in reports], axis=0)
     if population < int(everyone.sum()):
@@ -259,7 +259,7 @@ def read_report(path: Path) -> Report:
             submitted[cell, label] = people
         names = told.get("names")
         if names is not None and not isinstance(names, str):
-            raise ValueError(f"{names!r} where the digest of names must stand")
+            raise ValueError(f"{names!r} instead of the digest of names")
         return Report(str(told["name"]), signal, _integer(told["target"]), submitted, names)
     except (KeyError, TypeError, ValueError, IndexError, OverflowError, ConfigError) as error:
         raise DataError(f"Expected a report in {path}, got: {error}. Write it with `ttca report-records`.") from error
@@ -291,8 +291,8 @@ def read_conflict(path: Path, strategy: Strategy) -> PublishedConflict:
         raise DataError(f"Expected a conflict file in {path}, got: {error}. Ask the aggregator again.") from error
     if not isinstance(strategy, Planting | Unplanting) or signal != strategy.signal or target != strategy.target:
         raise DataError(
-            f"Expected in {path} the conflict for the strategy {strategy!r}, got {signal} with target {target}. "
-            "Use the file that was published for this collective."
+            f"Expected the conflict for the strategy {strategy!r} in {path}, got the one for {signal} with target "
+            f"{target}. Use the file that was published for this collective."
         )
     return found
 
@@ -305,7 +305,7 @@ def _signal(told: dict[str, Any]) -> Signal:
 def _integer(value: object) -> int:
     # JSON's true is an int to Python, and 2.5 must not become 2.
     if type(value) is not int:
-        raise ValueError(f"{value!r} where a whole number must stand")
+        raise ValueError(f"{value!r} instead of a whole number")
     return value
 
 

@@ -88,7 +88,7 @@ def margin_needed(epsilon: float, suboptimality: Suboptimality) -> float:
     """
     if suboptimality not in get_args(Suboptimality):
         raise ConfigError(
-            f"Expected the suboptimality as one of {get_args(Suboptimality)}, got {suboptimality!r}. Choose one."
+            f"Expected the suboptimality to be one of {get_args(Suboptimality)}, got {suboptimality!r}. Choose one."
         )
     if not 0 <= epsilon < 1:
         raise ConfigError(f"Expected ε within [0, 1), got {epsilon!r}. Give a share of the probability mass.")
@@ -529,7 +529,7 @@ class Asked:
             return cls(strategy, np.arange(strategy.domain.cells), strategy.wanted)
         raise ConfigError(
             f"Expected a strategy that plants, unplants or erases, got {type(strategy).__name__}. There is no bound "
-            "for others among several collectives."
+            "for other strategies among several collectives."
         )
 
     def less_wanted(self, table: NDArray[Any]) -> NDArray[Any]:
@@ -666,7 +666,8 @@ class PublishedConflict(Others):
         if self.term.shape != (len(asked.cells), asked.strategy.domain.labels):
             raise DataError(
                 f"Expected a conflict term of shape {(len(asked.cells), asked.strategy.domain.labels)}, got "
-                f"{self.term.shape}. It was published for another signal; ask the aggregator for this one's."
+                f"{self.term.shape}. It was published for another signal. Ask the aggregator for the one of this "
+                "signal."
             )
         return asked.less_wanted(self.term)
 
@@ -737,8 +738,8 @@ def _same_domain(strategy: Strategy, others: Sequence[Strategy]) -> None:
     for other in others:
         if other.domain != strategy.domain:
             raise ConfigError(
-                f"Expected strategies of one domain, got {strategy.domain} and {other.domain}. "
-                "All collectives on a platform number its features and labels alike."
+                f"Expected strategies of one domain, got {strategy.domain} and {other.domain}. All collectives on a "
+                "platform must number its features and labels in the same way."
             )
 
 
@@ -770,7 +771,7 @@ def knowledge(collectives: Sequence[Collective], index: int, tier: Tier, populat
         return PublishedConflict.of(collectives[index].strategy, others, population)
     if tier == "full":
         return KnownStrategies(tuple(o.strategy for o in others), tuple(o.size for o in others))
-    raise ConfigError(f"Expected a tier among {get_args(Tier)}, got {tier!r}. Choose one.")
+    raise ConfigError(f"Expected the tier to be one of {get_args(Tier)}, got {tier!r}. Choose one.")
 
 
 def shared_bound(strategy: Planting, counts: ArrayLike, others: Others, setting: Setting) -> SuccessBound:
@@ -1024,7 +1025,9 @@ def global_bound(collectives: Sequence[Collective], tier: Tier, setting: Setting
     """
     people = sum(one.size for one in collectives)
     if not people:
-        raise ConfigError(f"Expected collectives with members, got {len(collectives)} without. Leave out empty ones.")
+        raise ConfigError(
+            f"Expected collectives with members, got {len(collectives)} without any. Leave out empty collectives."
+        )
     stricter = Setting(
         setting.population,
         setting.delta / len(collectives),

@@ -36,15 +36,15 @@ from ttca.training_time.signals import (
 __all__ = ["TEMPLATE", "Names", "StrategyFile", "read_records", "read_strategy", "report_of"]
 
 TEMPLATE = """\
-# What a collective will do to its members' records. Fill in, then: ttca report-records {file} --out report.json
-# The report goes to the trusted party alone, who runs: ttca aggregate REPORT... --population N
+# What a collective will do to its members' records. Fill it in, then run: ttca report-records {file} --out report.json
+# Send the report to the trusted party only, who runs: ttca aggregate REPORT... --population N
 
 [collective]
-name = "north"                   # letters, digits, - and _: it names a file
-records = "members.csv"          # one line per member, as their records are now; beside this file, or a full path
+name = "north"                   # letters, digits, - and _; used as a file name
+records = "members.csv"          # one line per member, as their records are now; next to this file, or a full path
 
-# Every feature the platform trains on, with all its values. Features, values and labels must stand in the same order
-# in the files of all collectives on the platform.
+# Every feature the platform trains on, with all its values. Features, values and labels must be in the same order in
+# the files of all collectives on the platform.
 [features]
 "heat exposure" = ["low", "middle", "high"]
 "tree cover" = ["few", "many"]
@@ -55,13 +55,13 @@ values = ["cool roofs", "street trees", "flood barriers", "retrofits"]
 
 [strategy]
 kind = "feature-label"           # or "feature-only", or "unplanting"
-target = "retrofits"             # the label to plant; for unplanting the one to push out
+target = "retrofits"             # the label to plant; for unplanting, the one to push out
 # replacement = "cool roofs"     # unplanting: the label to report instead
 
 [strategy.signal]                # what members set in their features
 "tree cover" = "many"
 
-# [strategy.elsewhere]           # feature-only: a value of every feature, where members with another label move
+# [strategy.elsewhere]           # feature-only: a value for every feature; members with another label move there
 """
 
 #: Faults of a table that one error names.
@@ -142,11 +142,10 @@ def read_strategy(path: Path | str) -> StrategyFile:
         told = tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except FileNotFoundError:
         raise ConfigError(
-            f"Expected a strategy's file at {path}, got nothing there. Write one with `ttca report-records {path} "
-            "--init`."
+            f"Expected a strategy file at {path}, got no file. Write one with `ttca report-records {path} --init`."
         ) from None
     except (OSError, ValueError, RecursionError) as error:  # tomllib's own are ValueErrors
-        raise ConfigError(f"Expected TOML in {path}, got: {error}. Correct it.") from None
+        raise ConfigError(f"Expected TOML in {path}, got: {error}. Correct the file.") from None
     _known(told, ("collective", "features", "label", "strategy"), f"a table of {path}")
     collective = _section(told, "collective", ("name", "records"), path)
     label = _section(told, "label", ("column", "values"), path)
@@ -159,16 +158,19 @@ def read_strategy(path: Path | str) -> StrategyFile:
         _values(label.get("values"), "label.values", path),
     )
     if len({canonical(name) for name in features}) < len(features):
-        raise ConfigError(f"Expected each feature once in {path}, got {list(features)}. Take the second out.")
+        raise ConfigError(f"Expected each feature once in {path}, got {list(features)}. Remove the duplicate.")
     if canonical(names.label) in map(canonical, names.features):
         raise ConfigError(
-            f"Expected a label that is no feature in {path}, got {names.label!r} for both. Leave it out of [features]."
+            f"Expected a label that is not also a feature in {path}, got {names.label!r} for both. Leave it out of "
+            "[features]."
         )
     strategy = _strategy(told, names, path)
     try:
         records = path.parent / Path(_text(collective, "records", "collective", path)).expanduser()
     except RuntimeError as error:  # Somebody's home that is not there.
-        raise ConfigError(f"Expected collective.records in {path} as a path, got: {error}. Write it in full.") from None
+        raise ConfigError(
+            f"Expected collective.records in {path} as a path, got: {error}. Write the full path."
+        ) from None
     return StrategyFile(_text(collective, "name", "collective", path), records, names, strategy)
 
 
@@ -177,9 +179,14 @@ def _strategy(told: Mapping[str, Any], names: Names, path: Path) -> Planting | U
     kind = _text(found, "kind", "strategy", path)
     needs: dict[str, set[str]] = {"feature-label": set(), "feature-only": {"elsewhere"}, "unplanting": {"replacement"}}
     if kind not in needs:
-        raise ConfigError(f"Expected strategy.kind in {path} among {', '.join(needs)}, got {kind!r}. Choose one.")
+        raise ConfigError(
+            f"Expected strategy.kind in {path} to be one of {', '.join(needs)}, got {kind!r}. Choose one of them."
+        )
     if unused := sorted({"replacement", "elsewhere"} & found.keys() - needs[kind]):
-        raise ConfigError(f"Expected in {path} what {kind} needs, got {', '.join(unused)} as well. Take it out.")
+        raise ConfigError(
+            f"Expected only settings that {kind} needs in {path}, got {', '.join(unused)} as well. Leave out what it "
+            "does not need."
+        )
     cells = _cells(found.get("signal"), "strategy.signal", names, path)
     columns = tuple(list(names.features).index(name) for name in cells)
     signal = Signal(names.domain, columns, tuple(cells.values()))
@@ -207,7 +214,7 @@ def _section(told: Mapping[str, Any], name: str, known: Sequence[str], path: Pat
 def _known(found: Mapping[str, Any], known: Sequence[str], what: str) -> None:
     for name in found:
         if name not in known:
-            raise ConfigError(f"Expected {what} among {', '.join(known)}, got {name!r}.{_nearest(name, known)}")
+            raise ConfigError(f"Expected {what} to be one of {', '.join(known)}, got {name!r}.{_nearest(name, known)}")
 
 
 def _nearest(got: str, known: Sequence[str]) -> str:
@@ -225,11 +232,11 @@ def _text(found: Mapping[str, Any], key: str, table: str, path: Path) -> str:
 def _values(values: object, where: str, path: Path) -> tuple[str, ...]:
     if not isinstance(values, list) or not values or not all(isinstance(v, str) and v == v.strip() for v in values):
         raise ConfigError(
-            f"Expected {where} in {path} as a list of texts without spaces around them, got {values!r}. Name all "
+            f"Expected {where} in {path} as a list of texts without spaces around them, got {values!r}. List all "
             "values, in quotes."
         )
     if len({canonical(v) for v in values}) < len(values):
-        raise ConfigError(f"Expected each value once in {where} of {path}, got {values}. Take the second out.")
+        raise ConfigError(f"Expected each value once in {where} of {path}, got {values}. Remove the duplicate.")
     return tuple(values)
 
 
@@ -248,7 +255,7 @@ def _label(value: str, where: str, names: Names, path: Path) -> int:
 def _number(value: object, known: Sequence[str], where: str, path: Path) -> int:
     if value not in known:
         near = _nearest(value, known) if isinstance(value, str) else ""
-        raise ConfigError(f"Expected {where} in {path} among {', '.join(known)}, got {value!r}.{near}")
+        raise ConfigError(f"Expected {where} in {path} to be one of {', '.join(known)}, got {value!r}.{near}")
     return known.index(cast("str", value))
 
 
@@ -297,7 +304,7 @@ def read_records(path: Path, names: Names) -> Integers:
                 cure = "Save it with commas between the columns." if commas else "Correct its first line."
                 raise DataError(
                     f"Expected the columns {wanted} once each in {path}, got {[name[:_SHOWN] for name in head]}: "
-                    f"{missing or twice} {'are missing' if missing else 'come twice'}. {cure}"
+                    f"{missing or twice} {'are missing' if missing else 'are there twice'}. {cure}"
                 )
             places = [head.index(name) for name in wanted]
             for line in lines:
@@ -319,15 +326,15 @@ def read_records(path: Path, names: Names) -> Integers:
                     rows.append([of[cell] for of, cell in zip(numbers, cells, strict=True)])
     except FileNotFoundError:
         raise DataError(
-            f"Expected the members' records at {path}, got no file. Put it there, or correct collective.records."
+            f"Expected the members' records at {path}, got no file. Put the file there, or correct collective.records."
         ) from None
     except (OSError, ValueError, csv.Error) as error:  # A path may hold what no path can.
         raise DataError(f"Expected a CSV file in UTF-8 at {path}, got: {error}. Save it again as CSV.") from None
     if faulty:
         more = f"; and {faulty - _NAMED} more" if faulty > _NAMED else ""
         raise DataError(
-            f"Expected in {path} only values that the strategy's file names, got {'; '.join(faults)}{more}. "
-            "Correct them, or name the values in [features] and [label]."
+            f"Expected only values that the strategy file lists in {path}, got {'; '.join(faults)}{more}. Correct "
+            "them, or list the values in [features] and [label]."
         )
     if not rows:
         raise DataError(f"Expected one member or more in {path}, got none. Add a line per member.")

@@ -104,9 +104,9 @@ class People:
                 f"{self.minority.shape} for {rows} rows. Pass the rows of the same people."
             )
         if not np.isin(self.labels, (0, 1)).all():
-            raise DataError("Expected labels 0 and 1, got others. Number the favourable label 1.")
+            raise DataError("Expected labels 0 and 1, got others. Number the favorable label 1.")
         if self.minority.all() or not self.minority.any():
-            raise DataError("Expected people of both groups, got one group alone. Check how the rows were chosen.")
+            raise DataError("Expected people of both groups, got only one group. Check how the rows were chosen.")
 
     def __len__(self) -> int:
         """Return the number of people."""
@@ -182,7 +182,7 @@ def rb_prob(pool: Floats, majority: Floats, labels: Integers, *, classifier: Cla
     """
     _matrices(pool, majority, labels)
     if len(np.unique(labels)) < 2:
-        raise DataError("Expected majority people with either label, got one label alone. Take more of them.")
+        raise DataError("Expected majority people with both labels, got only one label. Take more people.")
     if not len(pool):
         return np.empty(0)
     classifier.fit(majority, labels)
@@ -195,7 +195,8 @@ def _nearest(pool: Floats, others: Floats, k: int) -> tuple[Floats, Integers]:
         raise ConfigError(f"Expected k as a whole number of 1 or more, got {k!r}. Try 10.")
     if len(others) < k:
         raise DataError(
-            f"Expected at least k = {k} people to be near to, got {len(others)}. Take more, or a smaller k."
+            f"Expected at least k = {k} people to find neighbors among, got {len(others)}. Take more people, or a "
+            "smaller k."
         )
     squares = np.einsum("ij,ij->i", others, others)
     distances, rows = np.empty((len(pool), k)), np.empty((len(pool), k), np.int64)

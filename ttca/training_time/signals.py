@@ -735,7 +735,7 @@ class NaiveUnplanting(Unplanting):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.domain.label(self.replacement, "the replacement label") == self.target:
-            raise ConfigError(f"Expected a replacement other than the target, got {self.replacement} for both.")
+            raise ConfigError(f"Expected a replacement label other than the target, got {self.replacement} for both.")
 
     @property
     def replacements(self) -> Integers:
@@ -774,7 +774,9 @@ class AdaptiveUnplanting(Unplanting):
         super().__post_init__()
         known = _label_per_cell(self.signal, "the estimate", self.estimate, "AdaptiveUnplanting.estimated")
         if (known == self.target).any():
-            raise ConfigError(f"Expected estimates other than the target {self.target}, got it. Leave it out.")
+            raise ConfigError(
+                f"Expected estimates other than the target {self.target}, got that label too. Leave it out."
+            )
         object.__setattr__(self, "estimate", known)
 
     @classmethod
