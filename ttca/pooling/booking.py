@@ -234,7 +234,12 @@ class Booking:
         now = self._now(connection)
         done: list[Charge | Taken | QuotaError] = []
         numbers = self._new_numbers(connection, len(self._bills), locked.last)
-        exclusive = {i: (b.keys, b.claim) for i, b in zip(numbers, self._bills, strict=True) if b.claim is not None}
+        exclusive = {
+            i: (b.keys, b.claim)
+            for i, b in zip(numbers, self._bills, strict=True)
+            # Without a single payer, the numbers are not known to be free.
+            if b.claim is not None and b.member in payers
+        }
         taken = claims.take(connection, exclusive, now)
         for number, bill in zip(numbers, self._bills, strict=True):
             n, payer = len(bill.keys), payers.get(bill.member)
