@@ -391,20 +391,30 @@ class QueryPool:
         except AnswerError as error:
             if len(request.rows) > 1:
                 # Which image spoiled the answer shows when each is asked alone.
-                for row in request.rows:
-                    if not progress.stopped:
-                        self._ask_one(_Request(request.member, (row,), uuid.uuid4().hex), task)
+                self._ask_each(request, task)
             elif not (
                 progress.answers_before and self.ledger.was_unusable(task.keys[request.rows[0]], before=task.began)
             ):
                 progress.failed(error)
         except TransportError as error:
             progress.failed(error)
+        except RateError:
+            raise
+        except QuotaError:
+            if len(request.rows) == 1:
+                raise
+            # Others paid meanwhile: no member has as many left, several together may.
+            self._ask_each(request, task)
         except _Stopped:
             pass
         else:
             progress.came(answers)
         return sent_any
+
+    def _ask_each(self, request: _Request, task: _Task) -> None:
+        for row in request.rows:
+            if not task.progress.stopped:
+                self._ask_one(_Request(request.member, (row,), uuid.uuid4().hex), task)
 
     def _attempt(self, charge: Charge, request: _Request, number: int, task: _Task) -> Answers:
         """Send a request that is paid for, and write how it ended."""
@@ -471,10 +481,11 @@ class QueryPool:
             raise refusals[0]
         if min(waits) > self.policy.longest_wait_s:
             when = datetime.fromtimestamp(time.time() + min(waits), UTC)
-            raise QuotaError(
+            raise RateError(
                 f"Expected a member whose rate leaves room for {n} queries, but the first has room in "
                 f"{min(waits):.0f} s, longer than the {self.policy.longest_wait_s:g} s we wait here. Every answer "
-                f"that came is in the ledger. Run this again after {when:%Y-%m-%d %H:%M:%S} UTC."
+                f"that came is in the ledger. Run this again after {when:%Y-%m-%d %H:%M:%S} UTC.",
+                wait_s=min(waits),
             )
         return min(waits)
 
