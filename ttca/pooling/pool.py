@@ -438,7 +438,7 @@ class QueryPool:
         except BaseException as error:
             # A fault of the platform's program, or Ctrl-C: nobody knows what became of it, and somebody else may ask.
             with contextlib.suppress(TTCAError):
-                self.ledger.abandon(charge, ChargeState.UNKNOWN, detail=f"{type(error).__name__}: {error}"[:500])
+                self.ledger.abandon(charge, ChargeState.UNKNOWN, detail=type(error).__name__)
             raise
         # Written with the next request this thread has charged: a kill never finds two unwritten.
         keys = [task.keys[i] for i in request.rows]
