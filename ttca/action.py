@@ -9,6 +9,7 @@ import os
 import sys
 import time
 from collections.abc import Collection, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -23,6 +24,7 @@ from ttca.blocks import check_block, seen
 from ttca.certificates import Certificate, certify, clopper_pearson_interval, count_right, count_right_at_most
 from ttca.equaliser import Equaliser
 from ttca.errors import ActionError, WorthlessProxyError
+from ttca.folder_lock import hold
 from ttca.gap import Served, served
 from ttca.images import Images
 from ttca.learning import Learner, digest, load_arrays, targets_of
@@ -176,6 +178,8 @@ class CollectiveAction:
 
     Notes
     -----
+    One program at a time works in the folder: a second one is refused, with the name of who holds it.
+
     Every step can be killed and called again: answers come from the ledger, and a step whose result lies in the
     folder *for the same inputs* is read instead of done. Verification people are read for one family of
     perturbations only; another family is refused.
@@ -251,8 +255,11 @@ class CollectiveAction:
         self._refuse_known(roster.verification, roster.test)
         self._learner: Learner | None = None
         self._warm: Proxy | None = None
-        self.ledger = open_ledger(self.folder, ledger)
-        try:
+        with ExitStack() as stack:
+            # Two programs in one folder would learn from each other's half-written files.
+            lock = hold(self.folder, say=reporter.say)
+            stack.callback(lock.release)
+            self.ledger = stack.enter_context(open_ledger(self.folder, ledger))
             self.queries = QueryPool(
                 platform,
                 self.ledger,
@@ -264,9 +271,7 @@ class CollectiveAction:
                 overrule=overrule,
                 reporter=reporter,
             )
-        except BaseException:
-            self.ledger.close()
-            raise
+            self._held = stack.pop_all()
 
     @property
     def learner(self) -> Learner:
@@ -281,8 +286,8 @@ class CollectiveAction:
         return self._learner
 
     def close(self) -> None:
-        """Close the ledger."""
-        self.ledger.close()
+        """Close the ledger, and let others work in the folder."""
+        self._held.close()
 
     def __enter__(self) -> CollectiveAction:
         return self

@@ -265,6 +265,7 @@ def test_a_lost_lease_is_had_again_under_its_name(house: House) -> None:
         {"status": "answered", "label": 1, "scores": [0.5, 0.3, None]},
         {"status": "answered", "label": 1, "scores": [0.5, 0.3, 0.2], "resolution": 0.1},
         {"status": "answered", "label": 1, "scores": [0.1, 7.0, 0.1]},
+        {"status": "answered", "label": 1, "scores": [0.1, 1e300, 0.1]},
         {"status": "answered", "label": 1, "scores": ["a", "b", "c"]},
         {"status": "answered", "label": 1, "resolution": -1},
         {"status": "answered", "label": 1, "extra": 1},

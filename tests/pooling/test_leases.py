@@ -13,11 +13,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.pooling.places import BACKENDS, fresh_ledger, reopen, use
-from tests.pooling.scripted import CLASSES, ScriptedPlatform, distinct, truth
+from tests.pooling.scripted import CLASSES, ScriptedPlatform, distinct, patient, truth
 from ttca.answers import Answers
 from ttca.errors import ChargeState, ConfigError, ImageError, QuotaError, RateError
 from ttca.images import Images
 from ttca.platforms.base import PlatformInfo
+from ttca.pooling.booking import Bill, Charge
+from ttca.pooling.claims import Claim, this_process
 from ttca.pooling.leases import AUDIT, AuditPlan, Lease, LeaseDesk, Quarantined, UnknownLease
 from ttca.pooling.ledger import Ledger
 from ttca.pooling.pool import Member, QueryPool
@@ -319,6 +321,66 @@ def test_what_the_pool_asked_meanwhile_is_not_paid_again(ledger: Ledger) -> None
     QueryPool(platform, ledger, [Member("ada", 100)], overrule=True).ask(distinct(3))
     assert numbers(given_to(desk, "ben", 8).images) == [3]
     assert desk.progress().answered == 3
+
+
+def test_what_a_pool_has_in_flight_is_not_leased(ledger: Ledger, clock: Clock) -> None:
+    """A lease chooses other queries than those a pool asks at this moment; what the pool could not get is leased."""
+    desk = desk_on(ledger)
+    desk.load(distinct(12), ["ada"] * 12)
+    keys = ledger.keys(distinct(12), fingerprint=INFO.fingerprint, epoch="pool")
+    (pool,) = ledger.book([Bill("ada", keys[:9], "r", 1, "pool", claim=Claim(this_process(), 600.0))], [])
+    assert isinstance(pool, Charge)
+    assert numbers(given_to(desk, "ben", 2).images) == [9, 10]
+    assert numbers(given_to(desk, "cem", 8).images) == [11]
+    assert desk.issue("ben", 4) is None
+    assert not desk.is_done("ben")
+    answers = Answers.concatenate([truth(distinct(8)), Answers.failed(1, 3)], classes=3)
+    ledger.settle(pool, keys[:9], answers)
+    clock.now += 1
+    assert numbers(given_to(desk, "ben", 4).images) == [8]
+
+
+@pytest.mark.parametrize("end", ["taken back", "given up", "expired"])
+def test_what_is_leased_is_not_paid_by_a_pool(ledger: Ledger, clock: Clock, end: str) -> None:
+    """A pool asks all else, and waits until what is out with a member comes back or is free again."""
+    desk = desk_on(ledger, lease_s=60)
+    desk.load(distinct(6), ["ada"] * 6)
+    lease = given_to(desk, "ben", 2)
+
+    def meanwhile(seconds: float) -> None:
+        clock.now += seconds
+        if end == "taken back":
+            desk.take_back(lease.id, "ben", lie(lease.images))
+        elif end == "given up":
+            desk.give_up(lease.id, "ben", ChargeState.UNKNOWN, detail="why")
+
+    platform = ScriptedPlatform()
+    pool = QueryPool(platform, ledger, [Member("ada", 100)], overrule=True, policy=patient(sleep=meanwhile))
+    answers = pool.ask(distinct(6))
+    asked = [numbers(a.images) for a in platform.attempts]
+    if end == "taken back":
+        assert asked == [[2, 3, 4, 5]]
+        assert answers.labels[:2].tolist() == lie(lease.images).labels.tolist()
+    else:
+        assert asked == [[2, 3, 4, 5], [0, 1]]
+        assert clock.now == pytest.approx(1060, abs=0.2) or end == "given up"
+    assert answers.answered.all()
+
+
+def test_audits_are_nobodys_alone(ledger: Ledger) -> None:
+    """What everybody answers is handed out though a pool has it in flight or answered, and keeps nobody from it."""
+    desk = desk_on(ledger, AuditPlan(first_leases=2, first_size=2, share=0.0))
+    desk.load(distinct(4), ["ada"] * 4)
+    keys = ledger.keys(distinct(4), fingerprint=INFO.fingerprint, epoch="pool")
+
+    def charged() -> bool:
+        (done,) = ledger.book([Bill("ada", keys, "r", 1, "pool", claim=Claim(this_process(), 600.0))], [])
+        return isinstance(done, Charge)
+
+    assert given_to(desk, "ben", 2).audit
+    assert charged()
+    assert given_to(desk, "cem", 2).audit
+    assert not charged()
 
 
 # -- audits -----------------------------------------------------------------------------------------------------

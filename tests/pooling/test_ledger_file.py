@@ -15,9 +15,11 @@ import numpy as np
 import pytest
 from sqlalchemy import Connection, Engine, event
 
-from tests.pooling.places import fresh_ledger
+from tests.pooling.places import BACKENDS, fresh_ledger, fresh_place, use
 from tests.pooling.scripted import KEYS, labels, pay
 from ttca.errors import LedgerError
+from ttca.pooling.booking import Bill, Charge
+from ttca.pooling.claims import Claim, Taken
 from ttca.pooling.ledger import Balance, Ledger
 
 
@@ -75,7 +77,7 @@ def _another_meta(path: Path) -> None:
 
 def _newer(path: Path) -> None:
     Ledger(path).close()
-    edit(path, "UPDATE meta SET value = '3' WHERE name = 'schema'")
+    edit(path, "UPDATE meta SET value = '4' WHERE name = 'schema'")
 
 
 def _folder(path: Path) -> None:
@@ -103,7 +105,7 @@ def _unreadable_secret(path: Path) -> None:
         (_damaged, "Expected an SQLite ledger in .*damaged or foreign"),
         (_another_program, "database of another program or version, with the tables bookmarks"),
         (_another_meta, "database of another program or version, with the tables meta"),
-        (_newer, "Expected a ledger of version 2 in .*, got version 3. Use the ttca that wrote it, or a newer"),
+        (_newer, "Expected a ledger of version 3 in .*, got version 4. Use the ttca that wrote it, or a newer"),
         (_folder, "Expected to open the ledger .* Check the folder's permissions"),
         (_no_folder, "Expected a folder for the ledger"),
         (_short_secret, "Expected 32 bytes in .*key, got 5. Put the original file back"),
@@ -282,6 +284,34 @@ def test_a_ledger_of_version_1_is_brought_up_to_date(tmp_path: Path) -> None:
         ledger.settle(pay(ledger, KEYS[:2]), KEYS[:2], labels(0, 1))
         assert ledger.balances()[0].charged == 5
         assert ledger.forget("ben").images == 0
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_a_ledger_of_version_2_is_brought_up_to_date(backend: str, tmp_path: Path) -> None:
+    """A ledger without claims keeps its books and answers, and from then on nobody is charged for what is in flight."""
+    with use(backend):
+        target, secret = fresh_place(tmp_path, "ledger")
+    with Ledger(target, secret=secret) as ledger:
+        ledger.enrol({"ada": 9})
+        ledger.settle(pay(ledger, KEYS[:2]), KEYS[:2], labels(0, 1))
+        in_flight = pay(ledger, KEYS[2:3])
+        before = ledger.balances()
+
+        def older(connection: Connection) -> None:
+            connection.exec_driver_sql("DROP TABLE claims")
+            connection.exec_driver_sql("UPDATE meta SET value = '2' WHERE name = 'schema'")
+
+        ledger.database.run(older, write=True)
+    for _ in range(2):
+        with Ledger(target, secret=secret) as ledger:
+            assert ledger.balances() == before
+            assert ledger.lookup(KEYS[:3], classes=3)[0].tolist() == [True, True, False]
+            assert ledger.in_flight(KEYS[:3]) == set()
+    with Ledger(target, secret=secret) as ledger:
+        bill = Bill("ada", KEYS[2:4], "new", 1, "pool", claim=Claim("elsewhere", 60.0))
+        assert isinstance(ledger.book([bill], [])[0], Charge)
+        ledger.settle(in_flight, KEYS[2:3], labels(1))
+        assert ledger.book([bill], []) == [Taken(frozenset(KEYS[2:3]), frozenset(KEYS[3:4]))]
 
 
 def test_an_update_that_fails_leaves_the_old_ledger(tmp_path: Path) -> None:

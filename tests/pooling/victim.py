@@ -2,7 +2,7 @@
 
 The platform appends the number of each query it has processed to a log *before* it answers, as a real one would.
 
-Usage: victim.py LEDGER SECRET LOG N CONCURRENCY BATCH
+Usage: victim.py LEDGER SECRET LOG N CONCURRENCY BATCH [START]: images START to START + N.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from ttca.pooling.ledger import Ledger
 from ttca.pooling.pool import Member, QueryPool
 
 
-def main(target: str, secret: str, log_path: str, n: int, concurrency: int, batch: int) -> None:
+def main(target: str, secret: str, log_path: str, n: int, concurrency: int, batch: int, start: int = 0) -> None:
     """Ask about all images and print how many answers came."""
     log = os.open(log_path, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
 
@@ -33,9 +33,9 @@ def main(target: str, secret: str, log_path: str, n: int, concurrency: int, batc
     members = [Member("ada", 4 * n), Member("ben", 2 * n), Member("cem", n)]
     with Ledger(target, secret=Path(secret)) as ledger:
         pool = QueryPool(ScriptedPlatform(process), ledger, members, concurrency=concurrency, batch=batch)
-        answers = pool.ask(distinct(n))
+        answers = pool.ask(distinct(n, start=start))
     sys.stdout.write(f"{int(answers.answered.sum())}\n")
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], sys.argv[2], sys.argv[3], *(int(a) for a in sys.argv[4:7]))
+    main(sys.argv[1], sys.argv[2], sys.argv[3], *(int(a) for a in sys.argv[4:8]))

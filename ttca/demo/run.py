@@ -13,6 +13,7 @@ from ttca.data.folder import write_people
 from ttca.demo.platform import running_platform
 from ttca.demo.world import DIGITS, MEMBERS, STORY, DigitsWorld, digits_world
 from ttca.errors import ActionError
+from ttca.folder_lock import hold
 from ttca.gap import served_sentence
 from ttca.measurement import Measurement
 from ttca.people import People
@@ -114,6 +115,7 @@ def _prepare(folder: Path, seed: int, fresh: bool) -> None:
                 f"Expected an empty folder or a demo in {folder}, got other files. Choose another folder."
             )
         if fresh:
+            hold(folder).release()  # Nobody's files are deleted while they work with them.
             shutil.rmtree(folder)
         elif marker.read_text() != str(seed):
             raise ActionError(

@@ -170,6 +170,8 @@ class HttpPlatform:
         self._timeouts = (connect_timeout, read_timeout)
         self._max_batch, self._max_response_bytes = max_batch, max_response_bytes
         self._metadata_retry = metadata_retry or RetryPolicy(attempts=3, deadline_s=30.0, most_refusals=2)
+        #: Seconds after which no request is in flight any more: a slow upload and dripping headers count twice.
+        self.longest_attempt_s = 2 * (connect_timeout + read_timeout)
         self._lock = threading.Lock()
         self._met: tuple[PlatformInfo, Wire] | None = None
         #: How many requests may be in flight and who must wait, as the platform's answers have taught us.

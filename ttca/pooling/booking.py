@@ -14,6 +14,8 @@ from numpy.typing import NDArray
 from ttca.answers import Answers
 from ttca.errors import ChargeState, LedgerError, QuotaError, RateError
 from ttca.names import canonical
+from ttca.pooling import claims
+from ttca.pooling.claims import Claim, Taken
 from ttca.pooling.database import Database
 from ttca.pooling.quotas import WINDOWS, wait_for
 from ttca.pooling.schema import answers as _answers
@@ -78,6 +80,9 @@ class Bill:
         What the queries are booked as, and for whom, where several actions share the ledger.
     owners : sequence of str or None, optional
         Who brought each image, so that they can be forgotten.
+    claim : Claim, optional
+        Nobody else has these queries, nor their answers: else the bill is not charged but :class:`Taken`. Without it
+        they are charged whatever others do.
 
     Raises
     ------
@@ -92,6 +97,7 @@ class Bill:
     purpose: str
     action: str | None = None
     owners: Sequence[str | None] | None = None
+    claim: Claim | None = None
 
     def __post_init__(self) -> None:
         if not self.keys:
@@ -184,10 +190,10 @@ class Booking:
         now: Callable[[sa.Connection], float],
     ) -> None:
         self._db, self._bills, self._settlements, self._now = database, bills, settlements, now
-        self._done: list[Charge | QuotaError] = []
+        self._done: list[Charge | Taken | QuotaError] = []
 
-    def __call__(self, connection: sa.Connection) -> list[Charge | QuotaError]:
-        """Write all of it; return for each bill its charge, or the error that says why it was refused."""
+    def __call__(self, connection: sa.Connection) -> list[Charge | Taken | QuotaError]:
+        """Write all of it; return for each bill its charge, who has its queries, or why it was refused."""
         self._db.share(connection)
         if self._was_kept(connection):
             return self._done
@@ -213,8 +219,9 @@ class Booking:
         outcomes = [row for s in self._settlements for row in s.outcomes(now)]
         if outcomes:
             connection.execute(self._db.insert_new(_outcomes), outcomes)
-        rows = [row for s in self._settlements if s.accept for row in s.accepted(now)]
         settled = [s.charge.request for s in self._settlements]
+        claims.free(connection, settled)
+        rows = [row for s in self._settlements if s.accept for row in s.accepted(now)]
         if rows and anyone_forgotten:
             # Whoever was forgotten while the request was in flight stays forgotten.
             named = set(
@@ -226,13 +233,24 @@ class Booking:
         if rows:
             connection.execute(self._db.insert_new(_answers), rows)
 
-    def _charge(self, connection: sa.Connection, locked: _Locked) -> list[Charge | QuotaError]:
+    def _charge(self, connection: sa.Connection, locked: _Locked) -> list[Charge | Taken | QuotaError]:
         payers, cap, left = locked.payers, locked.cap, locked.left
         now = self._now(connection)
-        done: list[Charge | QuotaError] = []
-        for bill in self._bills:
+        done: list[Charge | Taken | QuotaError] = []
+        numbers = self._new_numbers(connection, len(self._bills), locked.last)
+        exclusive = {
+            i: (b.keys, b.claim)
+            for i, b in zip(numbers, self._bills, strict=True)
+            # Without a single payer, the numbers are not known to be free.
+            if b.claim is not None and b.member in payers
+        }
+        taken = claims.take(connection, exclusive, now)
+        for number, bill in zip(numbers, self._bills, strict=True):
             n, payer = len(bill.keys), payers.get(bill.member)
-            if payer is None or n > payer.left:
+            if number in taken:
+                # Before anything is said of quotas: what somebody else pays needs none.
+                done.append(taken[number])
+            elif payer is None or n > payer.left:
                 done.append(
                     QuotaError(
                         f"Expected member {bill.member!r} to have {n} queries left, but the quota does not allow it. "
@@ -251,9 +269,10 @@ class Booking:
             else:
                 left -= n
                 payer.paid += n
-                done.append(Charge(0, bill.member, n))
-        numbers = iter(self._new_numbers(connection, sum(isinstance(d, Charge) for d in done), locked.last))
-        done = [Charge(next(numbers), d.member, d.n) if isinstance(d, Charge) else d for d in done]
+                done.append(Charge(number, bill.member, n))
+        refused = {i for i, d in zip(numbers, done, strict=True) if isinstance(d, QuotaError)} & exclusive.keys()
+        if refused:
+            claims.void(connection, refused)
         written = [(b, d) for b, d in zip(self._bills, done, strict=True) if isinstance(d, Charge)]
         if written:
             self._write(connection, written, payers, now)
@@ -402,7 +421,7 @@ class _Wish:
     """One thread's bill, and what became of it."""
 
     bill: Bill
-    done: Charge | QuotaError | BaseException | None = None
+    done: Charge | Taken | QuotaError | BaseException | None = None
 
 
 @dataclass
@@ -414,10 +433,10 @@ class Desk:
     Parameters
     ----------
     book : callable
-        (bills, settlements) → for each bill its charge or the error that says why it was refused.
+        (bills, settlements) → for each bill its charge, who has its queries, or why it was refused.
     """
 
-    book: Callable[[Sequence[Bill], Sequence[Settlement]], list[Charge | QuotaError]]
+    book: Callable[[Sequence[Bill], Sequence[Settlement]], list[Charge | Taken | QuotaError]]
     _front: threading.Lock = field(default_factory=threading.Lock)
     _queue: threading.Lock = field(default_factory=threading.Lock)
     _wishes: list[_Wish] = field(default_factory=list)
@@ -428,8 +447,8 @@ class Desk:
         with self._queue:
             self._settlements.append(settlement)
 
-    def charge(self, bill: Bill) -> Charge:
-        """Return the charge once it is written, together with every settlement left before.
+    def charge(self, bill: Bill) -> Charge | Taken:
+        """Return the charge once it is written, together with every settlement left before; or who has the queries.
 
         Raises
         ------
@@ -441,7 +460,7 @@ class Desk:
         with self._front:
             if wish.done is None:
                 self._book_all()
-        if not isinstance(wish.done, Charge):
+        if not isinstance(wish.done, Charge | Taken):
             raise wish.done or LedgerError("Expected the desk to book a request, got nothing.")
         return wish.done
 
@@ -481,6 +500,7 @@ def abandon(connection: sa.Connection, charge: Charge, state: ChargeState, *, de
             for i in range(charge.n)
         ],
     )
+    claims.free(connection, [charge.request])
     if state is ChargeState.REFUNDED:
         payer = connection.execute(
             sa.update(_requests)

@@ -327,7 +327,9 @@ def _answers(rows: list[AnswerRow], classes: int) -> Answers:
         if row.scores is not None:
             if len(row.scores) != classes:
                 raise ConfigError(f"Expected scores for {classes} classes, got {len(row.scores)}.")
-            scores[i] = [math.nan if s is None else s for s in row.scores]
+            # What no float32 holds is no probability either, and refused below with a sentence.
+            with np.errstate(over="ignore"):
+                scores[i] = [math.nan if s is None else s for s in row.scores]
     status = np.array([Status[row.status.upper()] for row in rows], np.int8)
     labels = np.array([-1 if row.label is None else row.label for row in rows], np.int64)
     return Answers(status, labels, scores, np.array([row.resolution for row in rows], np.float32))

@@ -23,6 +23,7 @@ from ttca.names import canonical
 from ttca.platforms.base import PlatformInfo
 from ttca.pooling.audits import Reports, judge
 from ttca.pooling.booking import Bill, Booking, Charge, Settlement, abandon
+from ttca.pooling.claims import Claim, Taken
 from ttca.pooling.ledger import Ledger
 from ttca.pooling.quotas import WINDOWS
 from ttca.pooling.schema import answers as _answers
@@ -43,6 +44,8 @@ AUDIT = "pool-audit"
 _HOPELESS = 4
 #: So many leases may be out with one member at a time.
 _MOST_OUT = 64
+#: A query that a pool asks without the hub is left alone for so long, and then looked at again.
+_MOMENT_S = 1.0
 
 
 class Quarantined(QuotaError):
@@ -255,16 +258,23 @@ class LeaseDesk:
             self._check_few_are_out(connection, who.id, now)
             # Where there is no room for one, the booking says why.
             size_now = max(1, min(size, self._room(connection, who, now)))
-            keys, audit = self._choose(connection, who.id, size_now, now)
-            found = self._shared(connection, keys)
-            keys = [k for k in keys if k in found]
-            if not keys:
-                return None
-            purpose, owners = AUDIT if audit else "pool", [found[k][1] for k in keys]
-            bill = Bill(member, keys, lease, 1, purpose, self._action, owners)
-            (done,) = Booking(self._db, [bill], [], now=self._ledger.now_in)(connection)
-            if isinstance(done, QuotaError):
-                raise done
+            done: Charge | Taken | QuotaError | None = None
+            while not isinstance(done, Charge):
+                keys, audit = self._choose(connection, who.id, size_now, now)
+                found = self._shared(connection, keys)
+                keys = [k for k in keys if k in found]
+                if not keys:
+                    return None
+                purpose, owners = AUDIT if audit else "pool", [found[k][1] for k in keys]
+                # Several members answer an audit, whoever has asked it before.
+                claim = None if audit else Claim(f"lease {lease}", self._lease_s)
+                bill = Bill(member, keys, lease, 1, purpose, self._action, owners, claim)
+                (done,) = Booking(self._db, [bill], [], now=self._ledger.now_in)(connection)
+                if isinstance(done, QuotaError):
+                    raise done
+                if isinstance(done, Taken):
+                    # A pool asks some of it without the hub: others are chosen.
+                    self._set_aside(connection, done, now)
             expires = now + self._lease_s
             row = {"id": lease, "context": self._context, "member": who.id, "request": done.request, "audit": audit}
             connection.execute(sa.insert(_leases), {**row, "expires_at": expires})
@@ -547,6 +557,12 @@ class LeaseDesk:
                 sa.update(_inputs).where(_inputs.c.key.in_(failed)).values(failures=_inputs.c.failures + 1)
             )
         self._mark_answered(connection, keys)
+
+    def _set_aside(self, connection: sa.Connection, taken: Taken, now: float) -> None:
+        """Keep what a pool has answered, or asks at this moment, from being chosen again."""
+        self._mark_answered(connection, sorted(taken.answered))
+        busy = _inputs.c.key.in_(sorted(taken.busy))
+        connection.execute(sa.update(_inputs).where(busy).values(lease=None, held_until=now + _MOMENT_S))
 
     def _mark_answered(self, connection: sa.Connection, keys: Sequence[bytes]) -> None:
         for part in _parts(keys):

@@ -21,6 +21,7 @@ from ttca.images import Images
 from ttca.names import canonical
 from ttca.pooling import schema
 from ttca.pooling.booking import ANSWERED, Bill, Booking, Charge, Settlement, abandon
+from ttca.pooling.claims import Taken, in_flight
 from ttca.pooling.database import PATIENCE_S, Database, read_secret
 from ttca.pooling.quotas import WINDOWS, Quota
 from ttca.pooling.schema import answers as _answers
@@ -199,19 +200,21 @@ class Ledger:
         (done,) = self.book([Bill(member, keys, request_id, number, purpose, action, owners)], [])
         if isinstance(done, QuotaError):
             raise done
+        assert isinstance(done, Charge)  # nothing is claimed here
         return done
 
     def settle(self, charge: Charge, keys: Sequence[bytes], answers: Answers, *, detail: str | None = None) -> None:
         """Write down what came back; the parameters are those of :class:`Settlement`."""
         self.book([], [Settlement(charge, keys, answers, detail)])
 
-    def book(self, bills: Sequence[Bill], settlements: Sequence[Settlement]) -> list[Charge | QuotaError]:
+    def book(self, bills: Sequence[Bill], settlements: Sequence[Settlement]) -> list[Charge | Taken | QuotaError]:
         """Settle some requests and charge others in one transaction, which costs hardly more than one of them.
 
         Returns
         -------
         list
-            For each bill its charge, or the error that says why it was refused: a RateError where waiting helps.
+            For each bill its charge; who has its queries, where it claims them; or the error that says why it was
+            refused, a RateError where waiting helps.
 
         Raises
         ------
@@ -432,6 +435,7 @@ class Ledger:
             shared = sa.select(schema.inputs.c.key).where(schema.inputs.c.owner == number)
             connection.execute(sa.delete(schema.reports).where(schema.reports.c.key.in_(shared)))
             answers += connection.execute(sa.delete(_answers).where(_answers.c.key.in_(shared))).rowcount
+            connection.execute(sa.delete(schema.claims).where(schema.claims.c.key.in_(owned.union_all(shared))))
             connection.execute(sa.delete(schema.inputs).where(schema.inputs.c.owner == number))
             attempts = connection.execute(
                 sa.update(_attempts).where(_attempts.c.owner == number, _attempts.c.key != b"").values(key=b"")
@@ -488,6 +492,11 @@ class Ledger:
                 f"Expected answers about {classes} classes in {self.name}, got one that cannot be read ({error}). "
                 "The ledger was made for another platform or was edited."
             ) from None
+
+    def in_flight(self, keys: Sequence[bytes]) -> set[bytes]:
+        """Return which of these queries somebody is asking at this moment: nobody else may be charged for them."""
+        unique = list(dict.fromkeys(keys))
+        return self._db.run(lambda connection: in_flight(connection, unique, self.now_in(connection)))
 
     @property
     def database(self) -> Database:

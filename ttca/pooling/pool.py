@@ -7,22 +7,24 @@ import itertools
 import threading
 import time
 import uuid
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ttca.answers import Answers
-from ttca.errors import AnswerError, ConfigError, QuotaError, RateError, TransportError, TTCAError
+from ttca.errors import AnswerError, ChargeState, ConfigError, QuotaError, RateError, TransportError, TTCAError
 from ttca.images import Images, check_images
 from ttca.names import canonical
 from ttca.platforms.base import Credential, Platform
 from ttca.platforms.retry import RetryPolicy
 from ttca.platforms.throttle import lane, throttle_of
 from ttca.pooling.booking import Bill, Charge, Desk, Settlement
+from ttca.pooling.claims import Claim, Taken, this_process
+from ttca.pooling.database import PATIENCE_S
 from ttca.pooling.ledger import Balance, Ledger
 from ttca.pooling.quotas import Quota, least_seconds, share_out
 from ttca.progress import Reporter, silent
@@ -31,6 +33,12 @@ __all__ = ["Cost", "Member", "QueryPool"]
 
 #: So many requests in a row without one usable answer mean that the platform, not the request, is at fault.
 GIVE_UP_AFTER = 3
+#: How often to look whether what somebody else asks has been answered.
+_POLL_S = 0.1
+#: A wait of so many looks is told to people.
+_POLLS_UNSAID = 20
+#: So long a request may take on a platform that does not say how long (``longest_attempt_s``).
+_UNTOLD_S = 600.0
 
 
 @dataclass(frozen=True)
@@ -132,7 +140,8 @@ class QueryPool:
         self.policy = policy or RetryPolicy()
         self.action = action
         self._reporter = reporter
-        self._in_flight = _InFlight()
+        # What a request may take, and its answer to be written while another program has the ledger locked.
+        self._claimed_s = float(getattr(platform, "longest_attempt_s", _UNTOLD_S)) + PATIENCE_S
         self._desk = Desk(ledger.book)
         self._throttle = throttle_of(platform, clock=self.policy.clock)
         self._lanes = {m.name: lane(platform, Credential(m.name, m.key_variable)) for m in members}
@@ -174,7 +183,8 @@ class QueryPool:
         Parameters
         ----------
         images : uint8 array, shape (N, H, W, 3)
-            Identical images are asked once, also when several threads ask for them at one moment.
+            Identical images are asked once, also when several threads or programs ask for them at one moment: what
+            somebody else asks is waited for.
         purpose : str
             What the queries are booked as (``pool``, ``verification`` …).
         epoch : str
@@ -217,21 +227,26 @@ class QueryPool:
             return answers
         progress = _Progress(answers_before=bool(known.any()))
         task = _Task(checked, keys, owners, purpose, progress, self.ledger.now())
+        polls = 0
         while missing:
-            with self._in_flight.claim(missing) as (mine, others):
-                # Another thread may have had them answered between the look-up and the claim.
-                there = self.ledger.lookup(mine, classes=len(self.platform.info.classes))[0]
-                rows = [missing[k] for k, ok in zip(mine, there.tolist(), strict=True) if not ok]
-                if rows:
-                    self._ask_all(rows, task)
-            if not others:
-                break
-            # Another thread asks these at this moment. Whatever it could not get is asked here after all.
-            self._in_flight.wait_for(others)
-            still = self.ledger.lookup(others, classes=len(self.platform.info.classes))[0]
-            missing = {k: missing[k] for k, ok in zip(others, still.tolist(), strict=True) if not ok}
-        # Read back, not collected: another process may have had the same query accepted first, and this call must
-        # say what every later one will.
+            # In this order: what others pay after the first line is in flight or answered by the second or third.
+            left = self._left()
+            held = self.ledger.in_flight(list(missing))
+            free = [k for k in missing if k not in held]
+            there = self.ledger.lookup(free, classes=len(self.platform.info.classes))[0]
+            rows = [missing[k] for k, ok in zip(free, there.tolist(), strict=True) if not ok]
+            missing = {k: i for k, i in missing.items() if k in held}
+            if rows:
+                self._ask_all(rows, left, task)
+                missing |= {keys[i]: i for i in task.aside}
+                task.aside.clear()
+            elif missing:
+                # Whatever the others could not get is asked here after all.
+                polls += 1
+                if polls == _POLLS_UNSAID:
+                    self._reporter.say(f"Others are asking {len(missing)} of these queries; waiting for their answers.")
+                self.policy.sleep(_POLL_S)
+        # Read back, not collected: others have asked some of it, and this call must say what every later one will.
         return self.ledger.lookup(keys, classes=len(self.platform.info.classes))[1]
 
     def status(self) -> list[Balance]:
@@ -249,29 +264,32 @@ class QueryPool:
         known, answers = self.ledger.lookup(keys, classes=len(info.classes))
         return checked, keys, known, answers
 
-    def _affordable(self) -> int:
-        left = sum(v for m, v in self.ledger.remaining().items() if m in self.members)
-        cap = self.ledger.cap_remaining()
-        return left if cap is None else min(left, cap)
+    def _left(self) -> _Left:
+        """Return what the members, and the cap, still allow."""
+        left = {m: n for m, n in self.ledger.remaining().items() if m in self.members}
+        return _Left(left, self.ledger.cap_remaining())
 
-    def _ask_all(self, rows: Sequence[int], task: _Task) -> None:
-        requests = self._plan(rows)
+    def _affordable(self) -> int:
+        left = self._left()
+        total = sum(left.members.values())
+        return total if left.cap is None else min(total, left.cap)
+
+    def _ask_all(self, rows: Sequence[int], left: _Left, task: _Task) -> None:
+        requests = self._plan(rows, left)
         with self._reporter.track(f"asking ({task.purpose})", len(rows), unit="queries") as advance:
             self._run(requests, task, advance)
 
     def _size(self) -> int:
         return min(self._batch, self.platform.info.max_batch, self._concurrency)
 
-    def _plan(self, rows: Sequence[int]) -> list[_Request]:
+    def _plan(self, rows: Sequence[int], left: _Left) -> list[_Request]:
         """Share the rows out to members and cut each share into requests that their rates allow."""
-        cap = self.ledger.cap_remaining()
-        if cap is not None and cap < len(rows):
+        if left.cap is not None and left.cap < len(rows):
             raise QuotaError(
-                f"Expected {len(rows)} queries to stay within the pool's cap, but it leaves {cap}. "
+                f"Expected {len(rows)} queries to stay within the pool's cap, but it leaves {left.cap}. "
                 "Raise the cap or ask for fewer. Nothing was sent."
             )
-        left = {m: n for m, n in self.ledger.remaining().items() if m in self.members}
-        shares = share_out(len(rows), left)
+        shares = share_out(len(rows), left.members)
         turns: list[tuple[int, str, tuple[int, ...]]] = []
         start = 0
         for member, share in shares.items():
@@ -287,11 +305,11 @@ class QueryPool:
         progress = task.progress
         waiting = itertools.count(len(requests) - 1, -1)
 
-        def one(request: _Request) -> None:
+        def one(request: _Request) -> bool:
             if progress.stopped:
-                return
+                return False
             try:
-                self._ask_one(request, task)
+                sent = self._ask_one(request, task)
                 if next(waiting) < self._concurrency:
                     # Soon no request follows with which what came could be written.
                     self._desk.flush()
@@ -300,14 +318,19 @@ class QueryPool:
                 progress.stop()
                 raise
             advance(len(request.rows))
+            return sent
 
-        # The first request goes alone: a platform that is down or speaks otherwise costs one request, not many.
-        one(requests[0])
+        # The first request goes alone: a platform that is down or speaks otherwise costs one request, not many. What
+        # others ask or have asked is not sent.
+        rest = iter(requests)
+        for first in rest:
+            if one(first) or progress.stopped:
+                break
         self._desk.flush()
         progress.raise_if_stopped()
         executor = ThreadPoolExecutor(max(1, self._concurrency // self._size()), thread_name_prefix="ttca-pool")
         try:
-            futures: list[Future[None]] = [executor.submit(one, r) for r in requests[1:]]
+            futures: list[Future[bool]] = [executor.submit(one, r) for r in rest]
             done, _ = wait(futures, return_when=FIRST_EXCEPTION)
             for future in done:
                 future.result()
@@ -319,11 +342,10 @@ class QueryPool:
             progress.go_on()
         progress.raise_if_stopped()
 
-    def _ask_one(self, request: _Request, task: _Task) -> None:
+    def _ask_one(self, request: _Request, task: _Task) -> bool:
+        """Ask what nobody else asks or has asked, note what they ask, and return whether anything was sent."""
         progress = task.progress
-        batch = task.images[list(request.rows)]
-        keys = [task.keys[i] for i in request.rows]
-        owners = None if task.owners is None else [task.owners[i] for i in request.rows]
+        sent_any = False
 
         def sleep(seconds: float) -> None:
             # Nothing that came lies about unwritten while this thread waits.
@@ -333,8 +355,8 @@ class QueryPool:
         in_line = 0.0
 
         def once(number: int) -> Answers:
-            nonlocal in_line
-            while not progress.stopped:
+            nonlocal in_line, request, sent_any
+            while request.rows and not progress.stopped:
                 payer, began = self._payer(request), self.policy.clock()
                 ticket = self._throttle.enter(
                     self._lanes[payer],
@@ -347,19 +369,25 @@ class QueryPool:
                     break
                 sent, problem = False, None
                 try:
-                    charge = self._charge(payer, request, keys, owners, number, task)
+                    charge = self._charge(payer, request, number, task)
                     if isinstance(charge, Charge):
                         payer, sent = charge.member, True
-                        return self._attempt(batch, keys, charge, request, number)
+                        sent_any = True
+                        return self._attempt(charge, request, number, task)
                 except Exception as error:
                     problem = error
                     raise
                 finally:
                     self._throttle.leave(ticket, self._lanes[payer], problem, sent=sent)
+                if isinstance(charge, Taken):
+                    task.aside.extend(i for i in request.rows if task.keys[i] in charge.busy)
+                    others = charge.answered | charge.busy
+                    request = replace(request, rows=tuple(i for i in request.rows if task.keys[i] not in others))
+                    continue
                 # A rate leaves no room yet; nobody waits for it in another's place.
                 sleep(charge)
                 in_line += charge
-            # Another request ended the asking while this one waited for its turn.
+            # Another request ended the asking while this one waited for its turn, or somebody else asks all of it.
             raise _Stopped
 
         try:
@@ -367,21 +395,35 @@ class QueryPool:
         except AnswerError as error:
             if len(request.rows) > 1:
                 # Which image spoiled the answer shows when each is asked alone.
-                for row in request.rows:
-                    if not progress.stopped:
-                        self._ask_one(_Request(request.member, (row,), uuid.uuid4().hex), task)
-            elif not (progress.answers_before and self.ledger.was_unusable(keys[0], before=task.began)):
+                self._ask_each(request, task)
+            elif not (
+                progress.answers_before and self.ledger.was_unusable(task.keys[request.rows[0]], before=task.began)
+            ):
                 progress.failed(error)
         except TransportError as error:
             progress.failed(error)
+        except RateError:
+            raise
+        except QuotaError:
+            if len(request.rows) == 1:
+                raise
+            # Others paid meanwhile: no member has as many left, several together may.
+            self._ask_each(request, task)
         except _Stopped:
             pass
         else:
             progress.came(answers)
+        return sent_any
 
-    def _attempt(self, batch: Images, keys: Sequence[bytes], charge: Charge, request: _Request, number: int) -> Answers:
+    def _ask_each(self, request: _Request, task: _Task) -> None:
+        for row in request.rows:
+            if not task.progress.stopped:
+                self._ask_one(_Request(request.member, (row,), uuid.uuid4().hex), task)
+
+    def _attempt(self, charge: Charge, request: _Request, number: int, task: _Task) -> Answers:
         """Send a request that is paid for, and write how it ended."""
         info = self.platform.info
+        batch = task.images[list(request.rows)]
         credential = Credential(charge.member, self.members[charge.member].key_variable)
         try:
             answers = self.platform.attempt(batch, credential, request_id=request.request_id)
@@ -397,7 +439,13 @@ class QueryPool:
             error.member, error.attempt = charge.member, number
             self.ledger.abandon(charge, error.charge, detail=str(error)[:500])
             raise
+        except BaseException as error:
+            # A fault of the platform's program, or Ctrl-C: nobody knows what became of it, and somebody else may ask.
+            with contextlib.suppress(TTCAError):
+                self.ledger.abandon(charge, ChargeState.UNKNOWN, detail=type(error).__name__)
+            raise
         # Written with the next request this thread has charged: a kill never finds two unwritten.
+        keys = [task.keys[i] for i in request.rows]
         self._desk.settle(Settlement(charge, keys, answers, "no usable answer in this row"))
         return answers
 
@@ -412,18 +460,22 @@ class QueryPool:
         self,
         first: str,
         request: _Request,
-        keys: Sequence[bytes],
-        owners: Sequence[str] | None,
         number: int,
         task: _Task,
-    ) -> Charge | float:
-        """Charge this member, or one with room left where that one has none; or return how long until somebody has."""
+    ) -> Charge | Taken | float:
+        """Charge this member, or one with room left where that one has none.
+
+        Returns who else has the queries, or how long until some member has room, where nobody was charged.
+        """
+        keys = [task.keys[i] for i in request.rows]
+        owners = None if task.owners is None else [task.owners[i] for i in request.rows]
+        claim = Claim(this_process(), self._claimed_s)
         n = len(keys)
         refusals: list[QuotaError] = []
         for payer in self._payers(first, n):
             try:
                 return self._desk.charge(
-                    Bill(payer, keys, request.request_id, number, task.purpose, self.action, owners)
+                    Bill(payer, keys, request.request_id, number, task.purpose, self.action, owners, claim)
                 )
             except QuotaError as error:
                 # Another thread may have spent what was left a moment ago.
@@ -433,10 +485,11 @@ class QueryPool:
             raise refusals[0]
         if min(waits) > self.policy.longest_wait_s:
             when = datetime.fromtimestamp(time.time() + min(waits), UTC)
-            raise QuotaError(
+            raise RateError(
                 f"Expected a member whose rate leaves room for {n} queries, but the first has room in "
                 f"{min(waits):.0f} s, longer than the {self.policy.longest_wait_s:g} s we wait here. Every answer "
-                f"that came is in the ledger. Run this again after {when:%Y-%m-%d %H:%M:%S} UTC."
+                f"that came is in the ledger. Run this again after {when:%Y-%m-%d %H:%M:%S} UTC.",
+                wait_s=min(waits),
             )
         return min(waits)
 
@@ -450,8 +503,16 @@ class QueryPool:
 
 
 @dataclass(frozen=True)
+class _Left:
+    """The queries that the members, and the cap if there is one, still allow."""
+
+    members: dict[str, int]
+    cap: int | None
+
+
+@dataclass(frozen=True)
 class _Task:
-    """What one call of :meth:`QueryPool.ask` is about."""
+    """What one call of :meth:`QueryPool.ask` is about; ``aside`` are rows that somebody else was asking."""
 
     images: Images
     keys: Sequence[bytes]
@@ -459,41 +520,11 @@ class _Task:
     purpose: str
     progress: _Progress
     began: float
-
-
-class _InFlight:
-    """Which queries are being asked by a thread of this pool, so that no other thread asks them too."""
-
-    def __init__(self) -> None:
-        self._claims: dict[bytes, threading.Event] = {}
-        self._lock = threading.Lock()
-
-    @contextlib.contextmanager
-    def claim(self, keys: Collection[bytes]) -> Iterator[tuple[list[bytes], list[bytes]]]:
-        """Give the keys that are this thread's to ask, and those that others are asking; free them at the end."""
-        released = threading.Event()
-        with self._lock:
-            mine = [k for k in keys if k not in self._claims]
-            others = [k for k in keys if k in self._claims]
-            self._claims.update(dict.fromkeys(mine, released))
-        try:
-            yield mine, others
-        finally:
-            with self._lock:
-                for key in mine:
-                    del self._claims[key]
-            released.set()
-
-    def wait_for(self, keys: Sequence[bytes]) -> None:
-        """Return once nobody asks any of these any more."""
-        with self._lock:
-            waiting = {self._claims[k] for k in keys if k in self._claims}
-        for released in waiting:
-            released.wait()
+    aside: list[int] = field(default_factory=list)
 
 
 class _Stopped(Exception):
-    """A request gave up because the asking has ended."""
+    """A request gave up: the asking has ended, or somebody else asks all of it."""
 
 
 class _Progress:

@@ -10,6 +10,7 @@ __all__ = [
     "SCHEMA_VERSION",
     "answers",
     "attempts",
+    "claims",
     "inputs",
     "leases",
     "members",
@@ -21,7 +22,7 @@ __all__ = [
     "tables",
 ]
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 
 tables = sa.MetaData()
 #: SQLite numbers rows only where the column is an INTEGER; PostgreSQL's is half as long as needed.
@@ -97,6 +98,18 @@ answers = sa.Table(
     sa.Column("resolution", sa.Float, nullable=False),
     sa.Column("request", sa.BigInteger, nullable=False),
     sa.Column("at", sa.Float, nullable=False),
+    sqlite_with_rowid=False,
+)
+# Queries in flight that nobody else may ask: which request has each, whose process (or lease) that is, and until when
+# at the latest, ``seconds`` after it was charged. Whatever ends a request deletes its rows, so there are never many.
+claims = sa.Table(
+    "claims",
+    tables,
+    sa.Column("key", sa.LargeBinary(32), primary_key=True),
+    sa.Column("request", sa.BigInteger, nullable=False),
+    sa.Column("holder", sa.String, nullable=False),
+    sa.Column("until", sa.Float, nullable=False),
+    sa.Column("seconds", sa.Float, nullable=False),
     sqlite_with_rowid=False,
 )
 # -- the hub's ----------------------------------------------------------------------------------------------------
@@ -184,4 +197,9 @@ def _number_members(connection: sa.Connection) -> None:
         table.create(connection)
 
 
-_STEPS: dict[int, Callable[[sa.Connection], None]] = {1: _number_members}
+def _add_claims(connection: sa.Connection) -> None:
+    """2 → 3: queries in flight are claimed. What an older program left in flight is claimed by nobody."""
+    claims.create(connection)
+
+
+_STEPS: dict[int, Callable[[sa.Connection], None]] = {1: _number_members, 2: _add_claims}
