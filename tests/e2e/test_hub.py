@@ -80,7 +80,9 @@ def test_members_on_their_own_machines_answer_for_an_action(tmp_path: Path) -> N
             assert "100.0&nbsp;%" in page
         sent = sum(json.loads(line)["rows"] for line in log.read_text().splitlines())
         pooled = say("pool", "run", home, cwd=tmp_path)
+        groups = pooled.pop("groups")
         assert pooled == {"images": 205, "answered": 205, "coverage": 1.0}
+        assert sum(group["asked"] for group in groups.values()) == 205
         assert sum(json.loads(line)["rows"] for line in log.read_text().splitlines()) == sent
     status = say("pool", "status", home, cwd=tmp_path)
     assert sum(status["paid"].values()) == sent
