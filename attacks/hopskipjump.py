@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from attacks.blackbox import Box, PerUser, Streams, Tally, label_loss, project
+from ttca.attacks.blackbox import Box, PerUser, Streams, Tally, label_loss, project
 
 __all__ = ["hop_skip_jump"]
 

@@ -7,7 +7,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from attacks.blackbox import Box, PerUser, Streams, Tally, project, score_loss
+from ttca.attacks.blackbox import Box, PerUser, Streams, Tally, project, score_loss
 
 __all__ = ["simba"]
 
@@ -32,8 +32,8 @@ def simba(
     replacement; ask for a step along one, and if it does not lower the loss, for a step against it. Ours: the
     published attack bounds the L2 norm, this one projects every step onto the L∞ ball and rounds it to whole levels
     before it is sent; the loss is the margin of the logits read off probabilities
-    (:func:`attacks.blackbox.score_loss`); a step that would send the same pixels again is skipped, unpaid, up to four
-    in a row; when all directions were taken, a new random order begins.
+    (:func:`ttca.attacks.blackbox.score_loss`); a step that would send the same pixels again is skipped, unpaid, up to
+    four in a row; when all directions were taken, a new random order begins.
 
     Each iteration sends all images that are not done in one call. An image's result depends on its pixels, its
     target and ``rng``'s state, not on the other images.

@@ -7,7 +7,7 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-from attacks.blackbox import Box, PerUser, Streams, Tally, score_loss
+from ttca.attacks.blackbox import Box, PerUser, Streams, Tally, score_loss
 
 __all__ = ["square"]
 
@@ -28,7 +28,7 @@ def square(
 
     Square Attack, L∞, targeted (Andriushchenko et al. 2020, arXiv 1912.00049) [published]: vertical stripes of
     ±ε first, then one square patch per query, set to ±ε per colour, kept if the loss does not rise. Ours: the loss
-    is the margin of the logits read off probabilities (:func:`attacks.blackbox.score_loss`; the paper takes cross
+    is the margin of the logits read off probabilities (:func:`ttca.attacks.blackbox.score_loss`; the paper takes cross
     entropy when targeted), equal losses are accepted so that rounded scores can be crossed, the unchanged image is
     asked first, and a patch that would change nothing takes the opposite signs.
 

@@ -13,9 +13,9 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from attacks.transforms import transformed
-from proxies.images import to_levels
-from proxies.runtime import Precision, autocast_for
+from ttca.attacks.transforms import transformed
+from ttca.proxies.images import to_levels
+from ttca.proxies.runtime import Precision, autocast_for
 
 __all__ = ["Universal", "learn_universal", "random_universal"]
 
@@ -119,9 +119,9 @@ def learn_universal(
     flip : bool
         Random mirror images of the people, not of δ: twice as many people to learn from.
     transforms : tuple of str
-        Among :data:`attacks.transforms.TRANSFORMS`: each step draws one of them, or none, for the perturbed batch.
+        Among :data:`ttca.attacks.transforms.TRANSFORMS`: each step draws one of them, or none, for the perturbed batch.
     precision : {"float32", "bfloat16", "auto"}
-        Autocast of the model's passes (:func:`proxies.runtime.autocast_for`).
+        Autocast of the model's passes (:func:`ttca.proxies.runtime.autocast_for`).
     check_every : int
         Steps between looks at the selection people.
 

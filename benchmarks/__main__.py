@@ -12,8 +12,8 @@ from pathlib import Path
 from rich.console import Console
 
 from benchmarks._circumstances import circumstances
-from proxies.runtime import wait_asleep
 from ttca.errors import TTCAError
+from ttca.proxies.runtime import wait_asleep
 from ttca.streams import run_program
 
 HOME = Path(__file__).resolve().parent

@@ -20,7 +20,6 @@ from rich.console import Console
 
 from benchmarks._peers import cache
 from benchmarks._tracks import TRACKS, Cell, Regime, Track
-from proxies.runtime import give_back_memory
 from ttca.action import WARM_START, CollectiveAction
 from ttca.certificates import Certificate
 from ttca.errors import ConfigError
@@ -31,6 +30,7 @@ from ttca.platforms.local import LocalPlatform
 from ttca.pooling.ledger import Ledger
 from ttca.pooling.pool import Member, QueryPool
 from ttca.progress import Reporter
+from ttca.proxies.runtime import give_back_memory
 from ttca.row import Row
 from ttca.settings import Settings
 

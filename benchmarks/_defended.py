@@ -17,8 +17,6 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import nn
 
-from proxies.distillation import Proxy
-from proxies.images import to_levels, to_tensor
 from ttca.answers import Answers
 from ttca.data.cameras import bad_camera, soft_focus
 from ttca.demo.world import CAMERA, DIGITS, SHARE_IN_TRAINING, SIZE, DigitsWorld
@@ -27,6 +25,8 @@ from ttca.images import Images
 from ttca.lossy import jpeg
 from ttca.platforms.base import Credential, PlatformInfo
 from ttca.platforms.local import LocalPlatform, Model
+from ttca.proxies.distillation import Proxy
+from ttca.proxies.images import to_levels, to_tensor
 
 __all__ = [
     "DEFENCES",

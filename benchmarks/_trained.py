@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 from torch import nn
 
 from benchmarks._peers import cache
-from proxies.images import to_levels, to_tensor
-from proxies.runtime import autocast_for
 from ttca.blocks import shrink
 from ttca.images import Images
+from ttca.proxies.images import to_levels, to_tensor
+from ttca.proxies.runtime import autocast_for
 
 __all__ = ["TRAINED", "TrainedClassifier", "train_classifier"]
 

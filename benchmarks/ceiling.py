@@ -15,7 +15,6 @@ from torch import nn
 
 from benchmarks._cells import plain, settings_of
 from benchmarks._tracks import TRACKS, Regime, Track, onnx_file
-from proxies.runtime import best_device
 from ttca.certificates import clopper_pearson_interval
 from ttca.errors import ConfigError
 from ttca.gap import gap_interval
@@ -26,6 +25,7 @@ from ttca.platforms.local import LocalPlatform
 from ttca.pooling.ledger import Ledger
 from ttca.pooling.pool import Member, QueryPool
 from ttca.progress import Reporter
+from ttca.proxies.runtime import best_device
 from ttca.settings import Settings
 
 __all__ = ["OPEN_BOX", "QUICK", "main", "white_box"]

@@ -24,7 +24,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from attacks.square import square
 from benchmarks._cells import Acting, CellKey, acting, code_digest, opened, settings_of
 from benchmarks._defended import DEFENCES, asked, defended, retrained_reader
 from benchmarks._detectors import Prada, Stateful, area_under_curve, encode, expose, residuals
@@ -32,6 +31,7 @@ from benchmarks._document import commands, filled, results, table, told
 from benchmarks._tracks import Cell
 from benchmarks.transfer import quick_key
 from ttca.answers import Answers
+from ttca.attacks.square import square
 from ttca.data.cameras import bad_camera, soft_focus
 from ttca.demo.world import CAMERA, SHARE_IN_TRAINING, DigitsWorld, digits_world
 from ttca.errors import ActionError, ConfigError, WorthlessProxyError

@@ -22,7 +22,6 @@ from benchmarks._cells import Acting, CellKey, forget_answers, opened, plain
 from benchmarks._document import commands, filled, results, table, told
 from benchmarks._tracks import TRACKS
 from benchmarks.transfer import quick_key
-from proxies.runtime import give_back_memory
 from ttca.answers import Answers
 from ttca.certificates import clopper_pearson_interval, mcnemar_exact
 from ttca.data.cameras import bad_camera, soft_focus
@@ -34,6 +33,7 @@ from ttca.lossy import jpeg, shrink_and_enlarge
 from ttca.measurement import Measurement
 from ttca.people import People
 from ttca.perturbations import PerturbationSet
+from ttca.proxies.runtime import give_back_memory
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -15,7 +15,6 @@ import numpy as np
 from numpy.typing import NDArray
 from rich.console import Console
 
-from proxies.distillation import Targets, distil
 from ttca.answers import Answers
 from ttca.demo.platform import digits_platform
 from ttca.demo.world import DIGITS, digits_world
@@ -27,6 +26,7 @@ from ttca.platforms.local import LocalPlatform
 from ttca.pooling.leases import AuditPlan, LeaseDesk
 from ttca.pooling.ledger import Ledger
 from ttca.progress import Reporter
+from ttca.proxies.distillation import Targets, distil
 
 __all__ = ["QUICK", "main"]
 

@@ -10,8 +10,8 @@ from benchmarks._cells import plain, settings_of
 from benchmarks._tracks import TRACKS, onnx_file, trained_classifier
 from benchmarks._trained import TRAINED
 from benchmarks.effect import add_settings, changed, run_cell
-from proxies.architectures import create_model
 from ttca.errors import ConfigError, WorthlessProxyError
+from ttca.proxies.architectures import create_model
 
 __all__ = ["PLATFORMS", "PROXIES", "QUICK", "main"]
 

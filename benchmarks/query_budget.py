@@ -18,14 +18,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from attacks.blackbox import Box, PerUser
-from attacks.hopskipjump import hop_skip_jump
-from attacks.simba import simba
-from attacks.square import square
 from benchmarks._cells import opened
 from benchmarks._document import commands, filled, results, table
 from benchmarks._tracks import TRACKS
 from benchmarks.transfer import finish, quick_key
+from ttca.attacks.blackbox import Box, PerUser
+from ttca.attacks.hopskipjump import hop_skip_jump
+from ttca.attacks.simba import simba
+from ttca.attacks.square import square
 from ttca.certificates import clopper_pearson_interval
 from ttca.errors import ActionError, ConfigError
 from ttca.images import Images

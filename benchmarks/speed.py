@@ -29,12 +29,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from attacks.square import square
-from attacks.universal import learn_universal
-from proxies.distillation import Proxy, Targets, distil
-from proxies.images import to_levels, to_tensor
-from proxies.runtime import keep_freed_memory
+from ttca.attacks.square import square
+from ttca.attacks.universal import learn_universal
 from ttca.errors import ConfigError, MissingExtraError
+from ttca.proxies.distillation import Proxy, Targets, distil
+from ttca.proxies.images import to_levels, to_tensor
+from ttca.proxies.runtime import keep_freed_memory
 
 if TYPE_CHECKING:
     from art.estimators.classification import PyTorchClassifier

@@ -17,9 +17,9 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import nn
 
-from proxies.architectures import create_model
-from proxies.images import to_levels, to_tensor
-from proxies.runtime import Precision, autocast_for
+from ttca.proxies.architectures import create_model
+from ttca.proxies.images import to_levels, to_tensor
+from ttca.proxies.runtime import Precision, autocast_for
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -78,7 +78,7 @@ class Proxy(nn.Module):
     Parameters
     ----------
     architectures : sequence of str
-        Names for :func:`proxies.architectures.create_model`.
+        Names for :func:`ttca.proxies.architectures.create_model`.
     classes : int
     seed : int
         Model i is initialised with ``seed + i``.
@@ -265,7 +265,7 @@ def distil(
     device : str
     accelerator : accelerate.Accelerator, optional
         Several processes that call this with the same arguments train one proxy together: each takes its share of every
-        batch, on the accelerator's device (:mod:`proxies.parallel`).
+        batch, on the accelerator's device (:mod:`ttca.proxies.parallel`).
     progress : callable(epoch, epochs, loss), optional
 
     Raises

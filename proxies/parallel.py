@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 
-from proxies.distillation import Distillation, Progress, Proxy, Targets, distil
+from ttca.proxies.distillation import Distillation, Progress, Proxy, Targets, distil
 
 __all__ = ["distil_in_processes"]
 
@@ -36,7 +36,7 @@ def distil_in_processes(
     progress: Progress | None = None,
     **options: Any,
 ) -> Distillation:
-    """Do what :func:`proxies.distillation.distil` does, each batch shared out over so many processes.
+    """Do what :func:`ttca.proxies.distillation.distil` does, each batch shared out over so many processes.
 
     The processes are started for this one training by torch's own launcher and end with it; what they need goes
     through a temporary folder. Gradients are averaged, so that the batch is as large as in one process; normalisation
@@ -48,14 +48,14 @@ def distil_in_processes(
     processes : int
         One per GPU; where there are fewer GPUs they share the processor's threads.
     images, targets, selection, initial, replay, progress
-        As for :func:`~proxies.distillation.distil`.
+        As for :func:`~ttca.proxies.distillation.distil`.
     **options
         Its other options but ``device``, JSON-able.
 
     Raises
     ------
     ValueError
-        As :func:`~proxies.distillation.distil`, or if a process fails, with what it said last.
+        As :func:`~ttca.proxies.distillation.distil`, or if a process fails, with what it said last.
     """
     with tempfile.TemporaryDirectory(prefix="ttca-") as name:
         folder = Path(name)
@@ -78,7 +78,7 @@ def _launch(processes: int, folder: Path, progress: Progress | None) -> None:
     with (
         (folder / "said").open("w+", encoding="utf-8") as said,
         subprocess.Popen(
-            [*command, "-m", "proxies.parallel", str(folder)],
+            [*command, "-m", "ttca.proxies.parallel", str(folder)],
             stdout=subprocess.PIPE,
             stderr=said,
             text=True,

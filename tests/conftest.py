@@ -4,7 +4,7 @@ import os
 
 from hypothesis import HealthCheck, settings
 
-from proxies.runtime import wait_asleep
+from ttca.proxies.runtime import wait_asleep
 
 # A busy machine slows tests only in proportion.
 wait_asleep()

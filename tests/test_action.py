@@ -18,7 +18,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from proxies.architectures import list_architectures
 from tests import worlds
 from tests.worlds import Recorder, open_action
 from ttca.action import MEMBERS_FILE, CollectiveAction
@@ -32,6 +31,7 @@ from ttca.platforms.base import Credential
 from ttca.platforms.local import LocalPlatform
 from ttca.pooling.ledger import Ledger
 from ttca.pooling.pool import Member, QueryPool
+from ttca.proxies.architectures import list_architectures
 from ttca.row import Row
 from ttca.settings import ARCHITECTURES, Settings
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ast
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -78,18 +80,84 @@ def test_the_platform_over_http_is_made_without_optional_packages() -> None:
     assert done.stdout == "HttpPlatform\n"
 
 
-@pytest.mark.parametrize("name", ["attacks", "proxies"])
-def test_another_package_of_our_name_is_named(name: str, tmp_path: Path) -> None:
-    """A package that hides ours stops the import with a sentence that says where it lies and what to do."""
-    (tmp_path / name).mkdir()
-    (tmp_path / name / "__init__.py").write_text("raise SystemExit('the wrong package was run')\n")
-    done = python("import ttca", path=(tmp_path,))
-    assert done.returncode == 1
-    last = done.stderr.strip().splitlines()[-1]
-    assert last.startswith(
-        f"ImportError: ttca expected its own package {name!r} in {HOME}, but it is found in {tmp_path}"
+def test_a_users_own_attacks_and_proxies_are_left_alone(tmp_path: Path) -> None:
+    """Files or folders called attacks or proxies beside a user's script are theirs, and ttca does not see them."""
+    (tmp_path / "attacks.py").write_text("raise SystemExit('the wrong module was run')\n")
+    (tmp_path / "proxies").mkdir()
+    (tmp_path / "proxies" / "__init__.py").write_text("raise SystemExit('the wrong package was run')\n")
+    done = python(
+        "import ttca, ttca.attacks, ttca.proxies, ttca.proxies.runtime\n"
+        "print(sorted({'attacks', 'proxies'} & set(sys.modules)))\n",
+        path=(tmp_path,),
+        cwd=tmp_path,
     )
-    assert f"Rename or uninstall the other package called {name!r}" in last
+    assert done.stderr == ""
+    assert done.stdout == "[]\n"
+
+
+def modules(package: Path = HOME / "ttca") -> list[str]:
+    """Return the name of every module of ttca."""
+    files = sorted({*package.rglob("*.py"), *(f for part in PARTS for f in (package / part).rglob("*.py"))})
+    names = [".".join(f.relative_to(HOME).with_suffix("").parts) for f in files]
+    return [name.removesuffix(".__init__") for name in names if not name.endswith("__main__")]
+
+
+PARTS = ("attacks", "proxies")
+
+
+def test_no_module_is_loaded_under_two_names() -> None:
+    """With every module of ttca loaded, no file stands in sys.modules twice."""
+    done = python(
+        "from importlib import import_module\n"
+        "from pathlib import Path\n"
+        f"for name in {modules()!r}: import_module(name)\n"
+        "homes = [Path(name).resolve() for name in ('ttca', 'attacks', 'proxies')]\n"
+        "found = [Path(m.__file__).resolve() for m in list(sys.modules.values()) if getattr(m, '__file__', None)]\n"
+        "ours = [f for f in found if any(f.is_relative_to(home) for home in homes)]\n"
+        "print(len(ours) - len(set(ours)), len(ours))\n",
+        cwd=HOME,
+    )
+    assert done.returncode == 0, done.stderr
+    twice, count = map(int, done.stdout.split())
+    assert twice == 0
+    assert count == len(modules())
+
+
+def test_every_package_is_installed() -> None:
+    """The packages that pyproject.toml lists are the folders that hold modules, each under its one name."""
+    tools = tomllib.loads((HOME / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["setuptools"]
+    folders = {".".join(f.parent.relative_to(HOME).parts) for f in (HOME / "ttca").rglob("__init__.py")}
+    assert set(tools["packages"]) == folders | {f"ttca.{part}" for part in PARTS}
+    assert tools["package-dir"] == {f"ttca.{part}": part for part in PARTS}
+
+
+def imported(path: Path) -> set[str]:
+    """Return the names of the modules that a file imports, anywhere in it."""
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative import"
+            module = node.module or ""
+            # ``from ttca import proxies`` is an import of ttca.proxies.
+            found |= {f"{module}.{a.name}" for a in node.names} if module in ("ttca", *OURS) else {module}
+    return found
+
+
+OURS = tuple(f"ttca.{part}" for part in PARTS)
+
+
+@pytest.mark.parametrize("part", PARTS)
+def test_proxies_and_attacks_take_and_return_arrays(part: str) -> None:
+    """Proxies import nothing else of ttca, attacks only images and runtime of proxies: no HTTP, ledger or member."""
+    allowed = {"proxies": "ttca.proxies", "attacks": "ttca.attacks"}[part]
+    borrowed = {"ttca.proxies.images", "ttca.proxies.runtime"} if part == "attacks" else set()
+    for path in (HOME / part).glob("*.py"):
+        for name in imported(path):
+            if name.split(".")[0] in ("ttca", "benchmarks", "tests"):
+                assert name == allowed or name.startswith(allowed + ".") or name in borrowed, f"{path.name}: {name}"
+            assert name.split(".")[0] not in ("requests", "sqlalchemy", "fastapi", "typer"), f"{path.name}: {name}"
 
 
 def test_an_unknown_name_is_an_attribute_error() -> None:

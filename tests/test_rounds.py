@@ -237,7 +237,7 @@ def test_a_choice_that_selection_people_do_not_like_is_not_kept(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """δ moves exactly when selection people's own class gained along the way; otherwise it stays the proxy's."""
-    from attacks import refinement
+    from ttca.attacks import refinement
 
     flipped = {}
     for side in (1, -1):

@@ -6,8 +6,6 @@ Names are loaded when first used, so that applying a perturbation or asking a pl
 from __future__ import annotations
 
 from importlib import import_module
-from importlib.util import find_spec
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -61,23 +59,6 @@ _HOME = {
     "TTCAError": "ttca.errors",
     "split_roles": "ttca.people",
 }
-
-
-def _refuse_shadows() -> None:
-    """Raise when another package called ``proxies`` or ``attacks`` hides ours (they are top-level names)."""
-    home = Path(__file__).resolve().parent.parent
-    for name in ("proxies", "attacks"):
-        spec = find_spec(name)
-        found = Path(spec.origin).resolve() if spec and spec.origin else None
-        if found != home / name / "__init__.py":
-            where = "not found at all" if found is None else f"found in {found.parent}"
-            raise ImportError(
-                f"ttca expected its own package {name!r} in {home}, but it is {where}. "
-                f"Rename or uninstall the other package called {name!r}, or install ttca in an environment of its own."
-            )
-
-
-_refuse_shadows()
 
 
 def __getattr__(name: str) -> Any:

@@ -18,7 +18,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from proxies.runtime import give_back_memory
 from ttca.answers import Answers
 from ttca.blocks import check_block, seen
 from ttca.certificates import Certificate, certify, clopper_pearson_interval, count_right, count_right_at_most
@@ -35,12 +34,13 @@ from ttca.platforms.base import Platform
 from ttca.pooling.ledger import open_ledger
 from ttca.pooling.pool import Cost, Member, QueryPool
 from ttca.progress import Reporter, silent
+from ttca.proxies.runtime import give_back_memory
 from ttca.row import Row
 from ttca.settings import Settings
 
 if TYPE_CHECKING:
-    from attacks.refinement import Probes
-    from proxies.distillation import Proxy
+    from ttca.attacks.refinement import Probes
+    from ttca.proxies.distillation import Proxy
 
 __all__ = ["MEMBERS_FILE", "WARM_START", "CollectiveAction", "Fidelity", "TransferSet"]
 
@@ -548,7 +548,7 @@ class CollectiveAction:
         ActionError
             If ε is none of the family.
         """
-        from attacks.universal import random_universal
+        from ttca.attacks.universal import random_universal
 
         if epsilon not in self.settings.epsilons:
             raise ActionError(
@@ -700,7 +700,7 @@ class CollectiveAction:
 
     def _probed(self) -> tuple[Probes, NDArray[np.float64]]:
         """Ask the platform about coarse patterns on members' images, with the saved queries that the check leaves."""
-        from attacks.refinement import draw_probes, support
+        from ttca.attacks.refinement import draw_probes, support
 
         # Photographs by the hundred come next: what training kept for itself would lie about beside them.
         give_back_memory()
@@ -731,7 +731,7 @@ class CollectiveAction:
         They are asked about the way from the old δ to the new one, and the same way backwards, taken as far as a
         probe goes: a change of a few levels would move so few answers that chance decided.
         """
-        from attacks.refinement import AMPLITUDE, steer, support
+        from ttca.attacks.refinement import AMPLITUDE, steer, support
 
         probes, said = probed
         refined, foretold = steer(delta, probes, said, epsilon=epsilon)
@@ -810,7 +810,7 @@ class CollectiveAction:
         Members alone are the first measure. Where most of them get one and the same answer, which is how bad it can
         be, volunteers' answers tell a proxy that knows the platform from one that always says the same.
         """
-        from proxies.fidelity import agreement
+        from ttca.proxies.fidelity import agreement
 
         members = transfer.selection.images, transfer.selection_answers
         everybody = (
@@ -835,7 +835,7 @@ class CollectiveAction:
         )
 
     def _fidelity(self, proxy: Proxy, transfer: TransferSet) -> Fidelity:
-        from proxies.fidelity import agreement
+        from ttca.proxies.fidelity import agreement
 
         found: list[tuple[float, tuple[float, float]]] = []
         for people, answers in (

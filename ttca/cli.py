@@ -14,9 +14,9 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from proxies.runtime import wait_asleep
 from ttca import __version__
 from ttca.names import canonical
+from ttca.proxies.runtime import wait_asleep
 from ttca.streams import run_program
 
 if TYPE_CHECKING:

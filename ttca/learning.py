@@ -22,8 +22,8 @@ from ttca.progress import Reporter
 from ttca.settings import Settings
 
 if TYPE_CHECKING:
-    from attacks.universal import Model
-    from proxies.distillation import Proxy, Targets
+    from ttca.attacks.universal import Model
+    from ttca.proxies.distillation import Proxy, Targets
 
 __all__ = ["Learner", "digest", "load_arrays", "targets_of"]
 
@@ -96,7 +96,7 @@ class Learner:
 
     def true(self, people: People) -> Targets:
         """Return true classes as a proxy learns from them."""
-        from proxies.distillation import Targets
+        from ttca.proxies.distillation import Targets
 
         return Targets.from_labels(people.classes, self.classes)
 
@@ -123,8 +123,8 @@ class Learner:
         """
         from safetensors import SafetensorError, safe_open
 
-        from proxies import distillation
-        from proxies.runtime import best_device
+        from ttca.proxies import distillation
+        from ttca.proxies.runtime import best_device
 
         if path.is_file():
             try:
@@ -139,7 +139,7 @@ class Learner:
         s = self.settings
         distil: Any = partial(distillation.distil, device=best_device())
         if s.processes > 1:
-            from proxies.parallel import distil_in_processes
+            from ttca.proxies.parallel import distil_in_processes
 
             distil = partial(distil_in_processes, s.processes)
         manner: dict[str, Any] = _PUBLIC if public else _TUNING if initial is not None else {}
@@ -184,10 +184,10 @@ class Learner:
     ) -> NDArray[np.int8]:
         """Return one δ per class, int8 (C, H, W, 3), or one for all (1, H, W, 3), learned on ``people``.
 
-        ``proxy`` is any model as :func:`attacks.universal.learn_universal` takes it.
+        ``proxy`` is any model as :func:`ttca.attacks.universal.learn_universal` takes it.
         """
-        from attacks.universal import learn_universal
-        from proxies.runtime import best_device
+        from ttca.attacks.universal import learn_universal
+        from ttca.proxies.runtime import best_device
 
         s = self.settings
         steps = s.steps if steps is None else steps
@@ -263,7 +263,7 @@ class Learner:
 
 def targets_of(answers: Answers) -> Targets:
     """Return answers as a proxy learns from them; what names no class weighs nothing."""
-    from proxies.distillation import Targets
+    from ttca.proxies.distillation import Targets
 
     return Targets(answers.labels, answers.scores)
 
@@ -297,7 +297,7 @@ def load_arrays(path: Path, inputs: str | None, names: Sequence[str] | None = No
 def _check_models(architectures: Sequence[str]) -> None:
     """Raise before anything is asked when a model of the proxy cannot be made here."""
     try:
-        from proxies import distillation, runtime  # noqa: F401 - distillation needs torch
+        from ttca.proxies import distillation, runtime  # noqa: F401 - distillation needs torch
     except ImportError as error:
         if error.name in ("torch", "timm", "torchvision"):
             raise MissingExtraError("Distilling a proxy", "learn") from None

@@ -43,7 +43,7 @@ class Settings:
     flip : bool
         Augmentation: random mirror images, of proxies' and of δ's learning images.
     warp : float
-        Augmentation: random rotation, zoom and translation (:func:`proxies.distillation.distil`), 0 = off.
+        Augmentation: random rotation, zoom and translation (:func:`ttca.proxies.distillation.distil`), 0 = off.
     mixup : float
         Beta parameter of mixup between fully scored answers, 0 = off.
     block : int
@@ -68,10 +68,10 @@ class Settings:
         Share of the subgroup's pool people who are asked about an altered copy instead, shared out over the rounds.
     refine : float
         Share of pool people whose query is saved for the end, when the platform itself is asked in what coarse
-        directions δ should move (:mod:`attacks.refinement`), and selection people say whether that helped. 0: none;
-        1: all, where true classes are known to learn a proxy from.
+        directions δ should move (:mod:`ttca.attacks.refinement`), and selection people say whether that helped.
+        0: none; 1: all, where true classes are known to learn a proxy from.
     loss : {"margin", "cross-entropy"}
-        What δ minimises (:func:`attacks.universal.learn_universal`).
+        What δ minimises (:func:`ttca.attacks.universal.learn_universal`).
     transforms : tuple of str
         Random input transformations while δ is learned, among ``resize``, ``blur`` and ``jpeg``.
     steps : int

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from attacks.blackbox import PerUser
+from ttca.attacks.blackbox import PerUser
 
 Images = NDArray[np.uint8]
 Labels = NDArray[np.int64]

@@ -12,11 +12,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from attacks.blackbox import PerUser, Streams, label_loss, project, score_loss
-from attacks.hopskipjump import hop_skip_jump
-from attacks.simba import simba
-from attacks.square import square
 from tests.attacks.boxes import LinearBox, distance, noise, same, sent_to
+from ttca.attacks.blackbox import PerUser, Streams, label_loss, project, score_loss
+from ttca.attacks.hopskipjump import hop_skip_jump
+from ttca.attacks.simba import simba
+from ttca.attacks.square import square
 
 SHAPE = (6, 5, 3)
 

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from attacks.blackbox import PerUser
-from attacks.hopskipjump import hop_skip_jump
 from tests.attacks.boxes import LinearBox, distance, noise, sent_to
+from ttca.attacks.blackbox import PerUser
+from ttca.attacks.hopskipjump import hop_skip_jump
 
 SHAPE = (6, 6, 3)
 

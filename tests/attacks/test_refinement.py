@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from attacks.refinement import AMPLITUDE, Probes, draw_probes, steer, support
+from ttca.attacks.refinement import AMPLITUDE, Probes, draw_probes, steer, support
 
 SHAPE = (16, 16, 3)
 

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from attacks.blackbox import PerUser
-from attacks.simba import _waves, simba
 from tests.attacks.boxes import LinearBox, sent_to
+from ttca.attacks.blackbox import PerUser
+from ttca.attacks.simba import _waves, simba
 
 SHAPE = (4, 5, 3)
 

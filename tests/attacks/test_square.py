@@ -9,10 +9,10 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from attacks.square import _side, square
-from proxies.architectures import create_model
-from proxies.images import to_levels, to_tensor
 from tests.attacks.boxes import LinearBox, noise, sent_to
+from ttca.attacks.square import _side, square
+from ttca.proxies.architectures import create_model
+from ttca.proxies.images import to_levels, to_tensor
 
 SHAPE = (6, 5, 3)
 

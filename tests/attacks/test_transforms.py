@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from attacks.transforms import TRANSFORMS, _cosines, _jpeg, transformed
+from ttca.attacks.transforms import TRANSFORMS, _cosines, _jpeg, transformed
 from ttca.settings import TRANSFORMS as NAMED
 
 every = pytest.mark.parametrize("name", TRANSFORMS)

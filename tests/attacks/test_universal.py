@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from torch import nn
 
-from attacks.universal import Universal, learn_universal, random_universal
-from proxies.architectures import create_model
-from proxies.images import to_levels, to_tensor
+from ttca.attacks.universal import Universal, learn_universal, random_universal
+from ttca.proxies.architectures import create_model
+from ttca.proxies.images import to_levels, to_tensor
 
 Images = NDArray[np.uint8]
 Labels = NDArray[np.int64]

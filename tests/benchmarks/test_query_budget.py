@@ -14,9 +14,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from attacks.hopskipjump import hop_skip_jump
-from attacks.simba import simba
-from attacks.square import square
 from benchmarks import query_budget, transfer
 from benchmarks._document import commands, filled, results
 from benchmarks._tracks import TRACKS, Track
@@ -37,6 +34,9 @@ from benchmarks.query_budget import (
 from benchmarks.transfer import Grid
 from tests import worlds
 from tests.benchmarks.test_effect import QUICK, people, platform
+from ttca.attacks.hopskipjump import hop_skip_jump
+from ttca.attacks.simba import simba
+from ttca.attacks.square import square
 from ttca.errors import ActionError, ConfigError
 from ttca.row import Row
 

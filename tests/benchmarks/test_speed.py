@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 import torch
 
-from attacks.blackbox import PerUser
 from benchmarks import speed
+from ttca.attacks.blackbox import PerUser
 from ttca.errors import ConfigError
 
 RATIOS = (

@@ -77,7 +77,7 @@ def test_the_tutorials_commands_work_in_its_order(finished_demo: FinishedDemo) -
 
 #: The README's reader has a model and pictures; here they are the demo's.
 _READER = """
-from proxies.distillation import Targets, distil
+from ttca.proxies.distillation import Targets, distil
 from ttca.demo.world import DIGITS, digits_world
 from ttca.people import People
 

@@ -45,11 +45,12 @@ def run(python: Path, *arguments: str, cwd: Path) -> subprocess.CompletedProcess
 
 
 def test_the_wheel_holds_the_packages_and_no_tests(wheel: Path) -> None:
-    """The wheel ships ttca, proxies and attacks with their py.typed, and neither tests nor benchmarks."""
+    """The wheel ships ttca alone, with proxies, attacks and py.typed inside it, and neither tests nor benchmarks."""
     names = zipfile.ZipFile(wheel).namelist()
     tops = {name.split("/")[0] for name in names if ".dist-info" not in name}
-    assert tops == {"ttca", "proxies", "attacks"}
-    assert {"ttca/py.typed", "proxies/py.typed", "attacks/py.typed", "ttca/report/report.html.j2"} <= set(names)
+    assert tops == {"ttca"}
+    wanted = {"ttca/py.typed", "ttca/report/report.html.j2", "ttca/proxies/runtime.py", "ttca/attacks/universal.py"}
+    assert wanted <= set(names)
     assert not any("test" in Path(name).name for name in names)
 
 

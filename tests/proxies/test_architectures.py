@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from proxies.architectures import Normalised, create_model, list_architectures
+from ttca.proxies.architectures import Normalised, create_model, list_architectures
 
 TINY = "timm/test_efficientnet"
 

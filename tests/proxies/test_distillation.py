@@ -19,9 +19,9 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from scipy import special
 
-from proxies import distillation
-from proxies.distillation import Distillation, Proxy, Targets, answer_loss, distil
-from proxies.images import to_levels, to_tensor
+from ttca.proxies import distillation
+from ttca.proxies.distillation import Distillation, Proxy, Targets, answer_loss, distil
+from ttca.proxies.images import to_levels, to_tensor
 
 Floats = NDArray[np.float64]
 NAN = np.float32(np.nan)

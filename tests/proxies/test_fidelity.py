@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxies.fidelity import agreement
+from ttca.proxies.fidelity import agreement
 
 
 @given(st.lists(st.tuples(st.integers(0, 3), st.integers(-1, 3)), max_size=40))

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from proxies.images import to_levels, to_tensor, to_uint8
+from ttca.proxies.images import to_levels, to_tensor, to_uint8
 
 shapes = st.tuples(st.integers(1, 3), st.integers(1, 6), st.integers(1, 6), st.just(3))
 

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import torch
 
-from proxies.distillation import Distillation, Proxy, Targets, _share, distil
-from proxies.parallel import distil_in_processes
 from tests import worlds
+from ttca.proxies.distillation import Distillation, Proxy, Targets, _share, distil
+from ttca.proxies.parallel import distil_in_processes
 
 OPTIONS: dict[str, Any] = {"architectures": ("perceptron", "small-cnn"), "seed": 3, "shift": 1, "epochs": 16}
 

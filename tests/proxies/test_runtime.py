@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from proxies import runtime
-from proxies.runtime import autocast_for
+from ttca.proxies import runtime
+from ttca.proxies.runtime import autocast_for
 
 
 def product(precision: runtime.Precision) -> torch.dtype:
@@ -50,7 +50,7 @@ def test_kept_memory_is_given_back_between_two_pieces_of_work() -> None:
     """Blocks that were kept for reuse stand in no later measurement of memory."""
     program = (
         "from pathlib import Path\n"
-        "from proxies import runtime\n"
+        "from ttca.proxies import runtime\n"
         "def resident(): return int(Path('/proc/self/statm').read_text().split()[1]) * 4096\n"
         "assert runtime.keep_freed_memory()\n"
         "blocks = [bytearray(b'x') * (1 << 20) for _ in range(200)]\n"

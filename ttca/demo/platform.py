@@ -25,7 +25,7 @@ def digits_platform(world: DigitsWorld, *, seed: int, **behaviour: Any) -> Local
     ``behaviour`` goes to :class:`~ttca.platforms.local.LocalPlatform`.
     """
     try:
-        from proxies.distillation import Targets, distil
+        from ttca.proxies.distillation import Targets, distil
     except ImportError:
         raise MissingExtraError("The demo's platform", "learn") from None
 

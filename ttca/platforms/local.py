@@ -199,7 +199,7 @@ class LocalPlatform:
         try:
             import torch
 
-            from proxies.images import to_levels, to_tensor
+            from ttca.proxies.images import to_levels, to_tensor
         except ImportError:
             raise MissingExtraError("LocalPlatform.from_module", "learn") from None
         if version is None:
