@@ -252,10 +252,10 @@ def acting(
         Ledger(home / "evaluation.sqlite") as ledger,
     ):  # fmt: skip
         kept = None
-        if cell.public is not None and action.public is not None:
+        if cell.public is not None and action.known.public is not None:
             kept = (
                 proxies or cache() / "public-proxies"
-            ) / f"{action.learner.warm_start_inputs(action.public)}.safetensors"
+            ) / f"{action.learner.warm_start_inputs(action.known.public)}.safetensors"
             if kept.is_file() and not (folder / WARM_START).is_file():
                 shutil.copyfile(kept, folder / WARM_START)
         evaluator = QueryPool(

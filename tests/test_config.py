@@ -483,8 +483,8 @@ def test_public_images_are_read_from_their_own_tables(folder: Path) -> None:
     with background_server(worlds.Recorder().inner) as url:
         text = worlds.action_file(url, people='public = "public"\nviews = "views"\n')
         with read(folder, text).open() as action:
-            assert action.public is not None
-            assert action.views is not None
-            assert np.array_equal(action.public.images, known.images)
-            assert np.array_equal(action.views.classes, seen.classes)
+            assert action.known.public is not None
+            assert action.known.views is not None
+            assert np.array_equal(action.known.public.images, known.images)
+            assert np.array_equal(action.known.views.classes, seen.classes)
             assert action.plan()["pool"].queries == 205

@@ -47,7 +47,7 @@ def test_altered_copies_take_the_place_of_images(tmp_path: Path) -> None:
     platform = Recorder()
     with open_action(tmp_path, platform, settings=worlds.settings(**ROUNDS)) as action:
         action.distil()
-        transfer = action._distilled().transfer
+        transfer = action._distilled.transfer
         pool = action.roster.pool
         spent = action.ledger.paid()
     assert spent == {"pool": 100 + 25 + 40 + 40}
@@ -68,7 +68,7 @@ def test_altered_copies_take_the_place_of_images(tmp_path: Path) -> None:
 def test_half_the_copies_are_moved_to_another_class(tmp_path: Path) -> None:
     """Copies go towards the own class and away from it, at many strengths: one direction would teach one thing."""
     with open_action(tmp_path, Recorder(), settings=worlds.settings(rounds=1, altered=1.0, steps=30)) as action:
-        transfer = action._distilled().transfer
+        transfer = action._distilled.transfer
         pool = action.roster.pool
     copies = transfer.pool[np.arange(25, 125)]
     rows = {p: i for i, p in enumerate(pool.persons.tolist())}
@@ -119,7 +119,7 @@ def test_everybody_altered_needs_something_to_start_from(tmp_path: Path) -> None
         open_action(tmp_path / "a", platform, roster=alone, settings=changes)
     assert platform.queries == 0
     with open_action(tmp_path / "b", Recorder(), roster=alone, settings=changes, public=public()) as action:
-        assert action._distilled().transfer.altered == 100
+        assert action._distilled.transfer.altered == 100
 
 
 # -- public data ------------------------------------------------------------------------------------------------
@@ -164,7 +164,7 @@ def test_views_are_learned_on_and_never_sent(tmp_path: Path) -> None:
     platform = Recorder()
     with open_action(tmp_path / "with", platform, views=seen) as action:
         moved = action.learn()[12].delta
-        assert action._helped().persons.tolist() == (
+        assert action.known.helped.persons.tolist() == (
             worlds.crowd("pool", 100, 25, seed=10).persons[:100].tolist() + seen.persons.tolist()
         )
         row, _ = action.measure()
@@ -215,7 +215,7 @@ def test_a_share_too_small_for_a_pair_is_not_overspent(tmp_path: Path, share: fl
     levers = worlds.settings(**{**REFINED, "refine": share})
     with open_action(tmp_path, platform, settings=levers, public=public()) as action:
         spent = action.learn()[12].evidence["refinement"]["queries"]
-        saved = action._saved()
+        saved = action.questions.saved
     assert saved == round(125 * share)
     assert spent == 2 * (saved // 2)
 
@@ -308,13 +308,13 @@ def test_members_true_classes_are_learned_from_before_answers(tmp_path: Path) ->
     roster = replace(worlds.roster(), unasked=unasked())
     levers = worlds.settings(true_classes=True, epsilons=(12,))
     with open_action(tmp_path, platform, settings=levers, roster=roster) as action:
-        assert action.public is not None
-        assert len(action.public) == 125 + 120
-        assert action.views is not None
-        assert action.views.subgroup.all()
+        assert action.known.public is not None
+        assert len(action.known.public) == 125 + 120
+        assert action.known.views is not None
+        assert action.known.views.subgroup.all()
         action.verify()
         row, _ = action.measure()
-        assert action._zero_query_proxy() is action._warm_start()
+        assert not (tmp_path / "zero-query-proxy.safetensors").exists()
     assert row.regime == "own"
     assert row.queries == 205
     sent = {image for images in platform.seen.values() for image in images}
@@ -339,9 +339,9 @@ def test_equalised_copies_are_what_is_asked_and_counted(tmp_path: Path) -> None:
     platform = Recorder()
     with open_action(tmp_path, platform, settings=worlds.settings(equalise=True)) as action:
         action.distil()
-        transfer = action._distilled().transfer
+        transfer = action._distilled.transfer
         pool = action.roster.pool
-        helped = action._helped()
+        helped = action.known.helped
     assert transfer.composition == {"subgroup": 40, "volunteers": 65, "altered": 100}
     members, others = pool.subgroup, ~pool.subgroup
     assert np.array_equal(transfer.pool.images[others], pool.images[others])

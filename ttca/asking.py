@@ -1,0 +1,287 @@
+"""Asking: who is asked about what, who is only learned from, and what the platform said of the pool."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ttca.answers import Answers
+from ttca.blocks import seen
+from ttca.equaliser import Equaliser
+from ttca.errors import ActionError
+from ttca.gap import Served, served
+from ttca.images import ImageShape
+from ttca.people import People, Roster
+from ttca.pooling.pool import QueryPool
+from ttca.settings import Settings
+
+__all__ = ["Known", "Questions", "TransferSet", "ask_pool", "equalised"]
+
+
+@dataclass(frozen=True)
+class TransferSet:
+    """What the proxy learns from: pool people's images, as they were sent, and the platform's answers.
+
+    ``pool`` holds both groups, where volunteers of the reference group take part; its last ``altered`` images are
+    altered copies, the others stand in the pool's order, the subgroup's equalised where ``equalised`` says so.
+    ``selection`` are the subgroup's selection people, whose answers steer early stopping; ``volunteers`` are the
+    reference's, asked so that fidelity can be told for both groups.
+    """
+
+    pool: People
+    altered: int
+    answers: Answers
+    selection: People
+    selection_answers: Answers
+    volunteers: People
+    volunteers_answers: Answers
+    equalised: bool = False
+
+    @property
+    def composition(self) -> dict[str, int]:
+        """Images sent for the pool, by whose they were; a copy that was altered or equalised is no member's image."""
+        members = int(self.pool.subgroup.sum())
+        altered = members if self.equalised else self.altered
+        subgroup = members - altered + len(self.selection)
+        return {"subgroup": subgroup, "volunteers": self.images - altered - subgroup, "altered": altered}
+
+    @property
+    def images(self) -> int:
+        """Images sent for the pool."""
+        return len(self.pool) + len(self.selection) + len(self.volunteers)
+
+    @property
+    def all_answers(self) -> Answers:
+        """Answers about pool people, selection people and volunteers, in this order: all that was paid for."""
+        parts = [self.answers, self.selection_answers, self.volunteers_answers]
+        return Answers.concatenate(parts, classes=self.answers.classes)
+
+    @property
+    def complete(self) -> bool:
+        """Whether every image was answered or refused, so that asking again could bring nothing new."""
+        return bool(self.all_answers.resolved.all())
+
+    def served(self) -> dict[str, Served]:
+        """Return how the platform serves each group on images as they are: right and asked, by ``subgroup`` and
+        ``reference``; altered and equalised copies are left out.
+        """
+        plain = np.ones(len(self.pool), np.bool_)
+        plain[len(self.pool) - self.altered :] = False
+        if self.equalised:
+            plain &= ~self.pool.subgroup
+        people = People.concatenate([self.pool[plain], self.selection, self.volunteers])
+        parts = [self.answers[plain], self.selection_answers, self.volunteers_answers]
+        answers = Answers.concatenate(parts, classes=self.answers.classes)
+        groups = {"subgroup": people.subgroup, "reference": ~people.subgroup}
+        return {
+            name: served(answers.labels[rows], people.classes[rows], answers.resolved[rows], people.persons[rows])
+            for name, rows in groups.items()
+        }
+
+    def joined(self, copies: People, answers: Answers) -> TransferSet:
+        """Return this transfer set and one round of altered copies."""
+        return replace(
+            self,
+            pool=People.concatenate([self.pool, copies]),
+            altered=self.altered + len(copies),
+            answers=Answers.concatenate([self.answers, answers], classes=answers.classes),
+        )
+
+    @cached_property
+    def digest(self) -> str:
+        """A SHA-256, 64 hex digits, of the images and of what was answered."""
+        h = hashlib.sha256()
+        for people, answers in ((self.pool, self.answers), (self.selection, self.selection_answers)):
+            h.update(people.digest().encode())
+            for column in (answers.status, answers.labels, answers.scores, answers.resolution):
+                h.update(np.ascontiguousarray(column).tobytes())
+        return h.hexdigest()
+
+
+@dataclass(frozen=True)
+class Questions:
+    """Who is asked about what before verification.
+
+    Parameters
+    ----------
+    plain : People
+        Pool people who are asked about their image as it is, the subgroup's equalised where the settings say so.
+    rounds : tuple of People
+        Pool people of the subgroup who are asked about an altered copy, round by round.
+    selection : People
+        Selection people of the subgroup.
+    volunteers : People
+        Selection people of the reference.
+    saved : int
+        How many queries are saved for refinement.
+    """
+
+    plain: People
+    rounds: tuple[People, ...]
+    selection: People
+    volunteers: People
+    saved: int
+
+    @classmethod
+    def of(cls, roster: Roster, settings: Settings) -> Questions:
+        """Return who is asked about what in an action of this roster."""
+        turn, selection = turn_of(roster, settings), roster.selection
+        rounds = (roster.pool[turn == t] for t in range(1, settings.rounds + 1))
+        return cls(
+            plain=equalised(roster.pool[turn == 0], roster, settings),
+            rounds=tuple(people for people in rounds if len(people)),
+            selection=selection[selection.subgroup],
+            volunteers=selection[~selection.subgroup],
+            saved=saved(roster, settings),
+        )
+
+    @cached_property
+    def people(self) -> People:
+        """Whose images are asked about as they are."""
+        return People.concatenate([self.plain, self.selection, self.volunteers])
+
+
+@dataclass(frozen=True)
+class Known:
+    """What is learned from without asking.
+
+    Parameters
+    ----------
+    public : People or None
+        Images whose true classes teach the proxy before answers do.
+    helped : People
+        Whose images δ is learned on: the subgroup's, and public images seen as theirs.
+    views : People or None
+        Those of ``helped`` who are not asked.
+    regime : {"own", "public"}
+        Whether anything but members' own images is known.
+    """
+
+    public: People | None
+    helped: People
+    views: People | None
+    regime: str
+
+    @classmethod
+    def of(
+        cls, roster: Roster, settings: Settings, shape: ImageShape, *, public: People | None, views: People | None
+    ) -> Known:
+        """Return what an action of this roster knows; images as proxies see them."""
+
+        def small(people: People) -> People:
+            return replace(people, images=seen(people.images, settings.block, shape))
+
+        regime = "own" if public is None and views is None else "public"
+        public, views = (None if p is None else small(p) for p in (public, views))
+        if settings.true_classes:
+            own = small(equalised(_members(roster), roster, settings))
+            public = own if public is None else People.concatenate([own, public])
+        if roster.unasked is not None:
+            also = small(roster.unasked[roster.unasked.subgroup])
+            views = also if views is None else People.concatenate([also, views])
+        helped = small(roster.pool[roster.pool.subgroup])
+        if views is not None:
+            helped = People.concatenate([helped, views])
+        return cls(public, helped, views, regime)
+
+    def check(self, roster: Roster, settings: Settings, shape: ImageShape, *exam: People | None) -> None:
+        """Raise where there is nothing to learn from, or a public image is one of the people who examine.
+
+        Raises
+        ------
+        ActionError
+            Before any query was spent.
+        """
+        if self.public is None and not (turn_of(roster, settings) == 0).any():
+            raise ActionError(
+                "Expected public data, or pool people whose unchanged images are asked about, got neither. The first "
+                "proxy would have nothing to learn from. Lower altered, or let volunteers take part. No query was "
+                "spent."
+            )
+        public = [p for p in (self.public, self.views) if p is not None]
+        if not public:
+            return
+        papers = {
+            hashlib.sha256(image.tobytes()).digest()
+            for people in exam
+            if people is not None
+            for image in seen(people.images, settings.block, shape)
+        }
+        if any(hashlib.sha256(image.tobytes()).digest() in papers for p in public for image in p.images):
+            raise ActionError(
+                "Expected public images that belong to no verification or test person, got one that does. Remove it "
+                "from the public data. No query was spent."
+            )
+
+
+def ask_pool(queries: QueryPool, questions: Questions, *, equalised: bool) -> TransferSet:
+    """Ask the platform about images as they are; only what the ledger lacks is paid.
+
+    Parameters
+    ----------
+    queries : QueryPool
+    questions : Questions
+    equalised : bool
+        Whether the subgroup's pool images among them were equalised.
+    """
+    people = questions.people
+    answers = queries.ask(people.images, purpose="pool", owners=people.members.tolist())
+    first, second = len(questions.plain), len(questions.plain) + len(questions.selection)
+    return TransferSet(
+        questions.plain,
+        0,
+        answers[:first],
+        questions.selection,
+        answers[first:second],
+        questions.volunteers,
+        answers[second:],
+        equalised,
+    )
+
+
+def equalised(people: People, roster: Roster, settings: Settings) -> People:
+    """Return people with the subgroup's images equalised to the volunteers', where the settings say so.
+
+    That alone may help a subgroup whose only trouble is its camera, without δ and without a bound on the change:
+    whoever measures δ should measure it too.
+    """
+    if not settings.equalise:
+        return people
+    known = _members(roster)
+    equaliser = Equaliser.between(known.images[known.subgroup], known.images[~known.subgroup])
+    images = people.images.copy()
+    images[people.subgroup] = equaliser.apply(people.images[people.subgroup])
+    return replace(people, images=images)
+
+
+def saved(roster: Roster, settings: Settings) -> int:
+    """Return how many queries are saved for refinement."""
+    return round(settings.refine * len(roster.pool))
+
+
+def turn_of(roster: Roster, settings: Settings) -> NDArray[np.int64]:
+    """Return in which round each pool person is asked about an altered copy.
+
+    0 = about the image as it is, -1 = saved for refinement.
+    """
+    pool, rounds = roster.pool, settings.rounds
+    turn = np.zeros(len(pool), np.int64)
+    rng = np.random.default_rng(settings.seed)
+    members = rng.permutation(np.flatnonzero(pool.subgroup))
+    # Volunteers' queries first: whoever is saved, the probes are made of members' images.
+    everybody = np.concatenate([rng.permutation(np.flatnonzero(~pool.subgroup)), members[::-1]])
+    turn[everybody[: saved(roster, settings)]] = -1
+    members = members[turn[members] == 0]
+    if rounds:
+        chosen = members[: round(settings.altered * len(members))]
+        turn[chosen] = 1 + np.arange(len(chosen)) * rounds // max(len(chosen), 1)
+    return turn
+
+
+def _members(roster: Roster) -> People:
+    """Return everybody whose true class may be learned from: pool people, and members who are not asked."""
+    return roster.pool if roster.unasked is None else People.concatenate([roster.pool, roster.unasked])

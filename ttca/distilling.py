@@ -1,0 +1,243 @@
+"""Distilling: from what the platform said to the proxy, round by round, and how far the proxy can be trusted."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from dataclasses import asdict, dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ttca.answers import Answers
+from ttca.asking import Known, Questions, TransferSet
+from ttca.certificates import clopper_pearson_interval
+from ttca.errors import WorthlessProxyError
+from ttca.images import Images
+from ttca.keeping import digest, read_arrays
+from ttca.learning import targets_of
+from ttca.workshop import Workshop
+
+if TYPE_CHECKING:
+    from ttca.proxies.distillation import Proxy
+
+__all__ = ["WARM_START", "Distilled", "Fidelity", "distil", "kept_copies", "learn_inputs", "weights_digest"]
+
+#: What the proxy learned from true classes alone.
+WARM_START = "warm-start.safetensors"
+
+
+@dataclass(frozen=True)
+class Fidelity:
+    """How often proxy and platform name the same class on selection people, with two-sided 95 % intervals."""
+
+    subgroup: float
+    subgroup_interval: tuple[float, float]
+    reference: float
+    reference_interval: tuple[float, float]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain JSON values; a rate among nobody (NaN) becomes None."""
+        return {k: None if isinstance(v, float) and math.isnan(v) else v for k, v in asdict(self).items()}
+
+
+@dataclass(frozen=True)
+class Distilled:
+    """The last proxy and all it learned from.
+
+    Parameters
+    ----------
+    proxy : Proxy
+    warm : Proxy or None
+        What it learned from true classes alone, where it began with that.
+    transfer : TransferSet
+        With every round of altered copies.
+    fidelity : Fidelity
+    seconds : float
+        That the last training took, in whichever process did it.
+    doubt : str or None
+        Why the proxy is worthless, where it knows no more of the platform than its most frequent answer.
+    """
+
+    proxy: Proxy
+    warm: Proxy | None
+    transfer: TransferSet
+    fidelity: Fidelity
+    seconds: float
+    doubt: str | None
+
+    @cached_property
+    def weights(self) -> str:
+        """A SHA-256, 64 hex digits, of the proxy's weights."""
+        return weights_digest(self.proxy)
+
+    @cached_property
+    def warm_weights(self) -> str:
+        """The same of the warm start's; empty where there is none."""
+        return weights_digest(self.warm)
+
+    def check_worth(self) -> None:
+        """Raise WorthlessProxyError where there is a doubt."""
+        if self.doubt is not None:
+            raise WorthlessProxyError(self.doubt)
+
+
+def distil(shop: Workshop, known: Known, questions: Questions, transfer: TransferSet) -> Distilled:
+    """Train the proxy on the transfer set, or read it back.
+
+    With rounds, the platform is asked about altered copies in between: each round learns δ against the proxy of
+    the round before, asks what the platform says about it, and trains anew on all answers so far.
+    """
+    learner = shop.learner
+    warm = None if known.public is None else learner.warm_start(shop.folder / WARM_START, known.public)
+    warm_weights = weights_digest(warm)
+    proxy = warm
+    facts: dict[str, str] = {}
+    if warm is None or len(transfer.pool):
+        proxy, facts = _trained(shop, known, transfer, warm, warm_weights, last=not questions.rounds)
+    for turn, people in enumerate(questions.rounds, start=1):
+        if proxy is None:  # pragma: no cover - without public data the first round needs a pool, which was checked
+            raise WorthlessProxyError("Expected a proxy to learn δ against, got none. Lower altered.")
+        inputs = learn_inputs(shop, known, questions, weights_digest(proxy))
+        path = _copies_path(shop.folder, turn)
+        path.parent.mkdir(exist_ok=True)
+        images = learner.altered_copies(
+            path,
+            proxy,
+            people,
+            known.helped,
+            questions.selection,
+            inputs=digest("altered", turn, inputs, transfer.digest, people.digest()),
+            turn=turn,
+        )
+        answers = shop.queries.ask(images, purpose="pool", owners=people.members.tolist())
+        transfer = transfer.joined(replace(people, images=images), answers)
+        proxy, facts = _trained(shop, known, transfer, warm, warm_weights, last=turn == len(questions.rounds))
+    if proxy is None:  # pragma: no cover - as above
+        raise WorthlessProxyError("Expected something to learn a proxy from, got nothing. Lower altered.")
+    if not facts:
+        # Where every query goes to the platform itself, the proxy is the warm start.
+        facts = _metadata(shop.folder / WARM_START)
+    predicted = {
+        "subgroup": learner.predict(proxy, transfer.selection.images),
+        "reference": learner.predict(proxy, transfer.volunteers.images),
+    }
+    return Distilled(
+        proxy, warm, transfer, _fidelity(transfer, predicted), float(facts.get("seconds", "nan")),
+        _doubt(transfer, predicted),
+    )  # fmt: skip
+
+
+def kept_copies(folder: Path, turn: int) -> Images | None:
+    """Return the altered copies of a round, where they were made already."""
+    stored = read_arrays(_copies_path(folder, turn), None)
+    return None if stored is None else stored["images"]
+
+
+def learn_inputs(shop: Workshop, known: Known, questions: Questions, weights: str) -> str:
+    """Return a digest, 64 hex digits, of all that decides what is learned against a proxy of these weights."""
+    s = shop.settings
+    facts = {
+        "platform": shop.info.fingerprint,
+        "epsilons": sorted(s.epsilons),
+        "steps": s.steps,
+        "shift": s.shift,
+        "flip": s.flip,
+        "block": s.block,
+        "loss": s.loss,
+        "transforms": s.transforms,
+        "precision": s.precision,
+        "refine": s.refine,
+        "seed": s.seed,
+    }
+    return digest("learn", weights, known.helped.digest(), questions.selection.digest(), facts)
+
+
+def weights_digest(proxy: Proxy | None) -> str:
+    """Return a SHA-256, 64 hex digits, of a proxy's weights; empty for none."""
+    if proxy is None:
+        return ""
+    h = hashlib.sha256()
+    for name, tensor in sorted(proxy.state_dict().items()):
+        h.update(name.encode() + tensor.cpu().contiguous().numpy().tobytes())
+    return h.hexdigest()
+
+
+def _copies_path(folder: Path, turn: int) -> Path:
+    return folder / "rounds" / f"altered-{turn}.safetensors"
+
+
+def _trained(
+    shop: Workshop, known: Known, transfer: TransferSet, warm: Proxy | None, warm_weights: str, *, last: bool
+) -> tuple[Proxy, dict[str, str]]:
+    """Return the proxy of one transfer set; only the last one stands in the folder itself.
+
+    Selection people are asked about images as they are. Their answers choose the epoch where the proxy learns from
+    such images too; chosen by them, a proxy that learns from altered copies would stop before it has.
+    """
+    name = "proxy.safetensors" if last else f"rounds/proxy-{transfer.altered}.safetensors"
+    plain = not transfer.altered and not transfer.equalised
+    return shop.learner.train(
+        shop.folder / name,
+        transfer.pool.images,
+        targets_of(transfer.answers),
+        selection=(transfer.selection.images, targets_of(transfer.selection_answers)) if plain else None,
+        initial=warm,
+        replay=known.public,
+        inputs=digest("distil", transfer.digest, shop.learner.facts(), warm_weights),
+        what="distilling the proxy",
+        epochs=shop.settings.epochs,
+    )
+
+
+def _metadata(path: Path) -> dict[str, str]:
+    from safetensors import safe_open
+
+    with safe_open(path, framework="numpy") as file:
+        return dict(file.metadata() or {})
+
+
+def _fidelity(transfer: TransferSet, predicted: dict[str, np.ndarray[Any, Any]]) -> Fidelity:
+    from ttca.proxies.fidelity import agreement
+
+    found: list[tuple[float, tuple[float, float]]] = []
+    for name, answers in (("subgroup", transfer.selection_answers), ("reference", transfer.volunteers_answers)):
+        a = agreement(predicted[name], answers.labels)
+        low, high = clopper_pearson_interval(a.agree, a.n)
+        found.append((a.rate, (float(low), float(high))))
+    (subgroup, s_interval), (reference, r_interval) = found
+    return Fidelity(subgroup, s_interval, reference, r_interval)
+
+
+def _doubt(transfer: TransferSet, predicted: dict[str, np.ndarray[Any, Any]]) -> str | None:
+    """Return why the proxy knows no more of the platform than its most frequent answer to selection people, or None.
+
+    Members alone are the first measure. Where most of them get one and the same answer, which is how bad it can
+    be, volunteers' answers tell a proxy that knows the platform from one that always says the same.
+    """
+    from ttca.proxies.fidelity import agreement
+
+    members = predicted["subgroup"], transfer.selection_answers
+    everybody = (
+        np.concatenate([predicted["subgroup"], predicted["reference"]]),
+        Answers.concatenate([members[1], transfer.volunteers_answers], classes=transfer.answers.classes),
+    )
+    favourite = rate = math.nan
+    for named, answers in (members, everybody):
+        labels = answers.labels[answers.answered]
+        if not len(labels):
+            return (
+                "Expected answers about selection people, got none that name a class. Without them, nobody can tell "
+                "whether the proxy is any good. Verification queries would be wasted now."
+            )
+        favourite = np.bincount(labels).max() / len(labels)
+        rate = agreement(named, answers.labels).rate
+        if rate > favourite:
+            return None
+    return (
+        "Expected a proxy that agrees with the platform more often than the platform's most frequent answer alone "
+        f"would ({favourite:.2f}), got {rate:.2f} on selection people. Ask more or different queries, or choose "
+        "another architecture. Verification queries would be wasted now."
+    )

@@ -1,0 +1,161 @@
+"""Measuring: a row with every control, on people whose answers are read for nothing else."""
+
+from __future__ import annotations
+
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from ttca.answers import Answers
+from ttca.asking import Known
+from ttca.certificates import Certificate
+from ttca.distilling import Distilled
+from ttca.keeping import write_json
+from ttca.measurement import Measurement, Opponents, measure
+from ttca.people import People
+from ttca.perturbing import Family
+from ttca.pooling.pool import QueryPool
+from ttca.proxies.runtime import give_back_memory
+from ttca.row import Row
+from ttca.workshop import Workshop
+
+__all__ = ["Examination", "examine", "row_of"]
+
+
+@dataclass(frozen=True)
+class Examination:
+    """Whom an action is measured on, and who pays.
+
+    Parameters
+    ----------
+    people : People
+        Of both groups.
+    pool : QueryPool
+        Who asks and pays.
+    purpose, epoch : str
+        What the queries are booked as.
+    """
+
+    people: People
+    pool: QueryPool
+    purpose: str
+    epoch: str
+
+
+def examine(
+    shop: Workshop, exam: Examination, distilled: Distilled, family: Family, epsilon: int, controls: Opponents
+) -> Measurement:
+    """Ask the platform about the people under every condition, each on the uint8 images that are really sent."""
+    # What training kept would lie about beside eleven conditions of photographs.
+    give_back_memory()
+    return measure(
+        lambda images, owners: exam.pool.ask(images, purpose=exam.purpose, epoch=exam.epoch, owners=owners.tolist()),
+        exam.people,
+        perturbations=family.sets[epsilon],
+        opponents=controls,
+        proxy=lambda images: shop.learner.predict(distilled.proxy, images),
+        seed=shop.settings.seed,
+    )
+
+
+@dataclass(frozen=True)
+class Story:
+    """What every step before the row returned."""
+
+    known: Known
+    distilled: Distilled
+    family: Family
+    certificate: Certificate
+    measured: Measurement
+
+
+def row_of(shop: Workshop, story: Story, epsilon: int, *, track: str | None, began: float) -> Row:
+    """Return the row of an action at one ε of its family, and keep it in ``row.json``.
+
+    Parameters
+    ----------
+    shop : Workshop
+    story : Story
+    epsilon : int
+    track : str, optional
+        The row's name; default the action's.
+    began : float
+        When the action was opened, by ``time.perf_counter``.
+    """
+    known, distilled, family = story.known, story.distilled, story.family
+    certificate, measured, transfer = story.certificate, story.measured, distilled.transfer
+    paid = shop.queries.ledger.paid(action=shop.settings.name)
+    low, high = measured.interval("subgroup_after")
+    refined = family.queries
+    composition = transfer.composition
+    row = Row(
+        track=track or shop.settings.name,
+        regime=known.regime,
+        answers=_kind(transfer.all_answers),
+        queries=transfer.images + refined,
+        epsilon=epsilon,
+        seed=shop.settings.seed,
+        queries_pool=paid.get("pool", 0) + paid.get("pool-audit", 0),
+        queries_audit=paid.get("audit", 0),
+        queries_verification=paid.get("verification", 0),
+        coverage=measured.coverage,
+        composition={**composition, "altered": composition["altered"] + refined},
+        reference_before=measured.rate("reference_before"),
+        subgroup_before=measured.rate("subgroup_before"),
+        gap_before=measured.rate("reference_before") - measured.rate("subgroup_before"),
+        subgroup_after=measured.rate("subgroup_after"),
+        subgroup_after_lower=low,
+        subgroup_after_upper=high,
+        gap_closed=measured.gap_closed,
+        parity_certified=bool(certificate.parity_certified) and certificate.passed_at(epsilon),
+        certificate_lower=certificate.lower_at(epsilon),
+        certificate_power=certificate.power.smallest_rate,
+        abuse_rate=measured.rate("abuse"),
+        noise_control=measured.rate("noise"),
+        proxy_class_control=measured.rate("proxy_class"),
+        class_agnostic_control=measured.rate("class_agnostic"),
+        zero_query_control=measured.rate("zero_query"),
+        jpeg75_control=measured.rate("jpeg75"),
+        resize_control=measured.rate("resize"),
+        reference_after=measured.rate("reference_after"),
+        fidelity_subgroup=measured.fidelity_subgroup,
+        fidelity_reference=measured.fidelity_reference,
+        worst_group_before=measured.fairness_before.worst["worst_group_accuracy"],
+        worst_group_after=measured.fairness_after.worst["worst_group_accuracy"],
+        equal_opportunity_gap_before=measured.fairness_before.worst["equal_opportunity_difference"],
+        equal_opportunity_gap_after=measured.fairness_after.worst["equal_opportunity_difference"],
+        demographic_parity_ratio_before=measured.fairness_before.worst["demographic_parity_ratio"],
+        demographic_parity_ratio_after=measured.fairness_after.worst["demographic_parity_ratio"],
+        seconds_distil=distilled.seconds,
+        seconds_learn=family.seconds,
+        seconds=time.perf_counter() - began,
+        peak_rss_mb=_peak_rss_mb(),
+    )
+    write_json(shop.folder / "row.json", row.to_dict())
+    return row
+
+
+def _kind(answers: Answers) -> str:
+    """Return what the platform's answers were: scores, rounded, top-k or label."""
+    said = answers[answers.answered]
+    if not len(said) or np.isnan(said.scores).all():
+        return "label"
+    if not said.complete.all():
+        return "top-k"
+    return "rounded" if said.resolution.max() > 0 else "scores"
+
+
+def _peak_rss_mb() -> float:
+    # On Linux the mark that can be set back, so that a program of several actions can tell each one's peak.
+    status = Path("/proc/self/status")
+    if status.is_file():
+        marks = [line.split()[1] for line in status.read_text().splitlines() if line.startswith("VmHWM:")]
+        if marks:
+            return int(marks[0]) / 1024
+    import resource
+
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / (1024**2 if sys.platform == "darwin" else 1024)

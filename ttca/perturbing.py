@@ -1,0 +1,103 @@
+"""Perturbing: from the proxy to a family of perturbation sets, one for every ε."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ttca.asking import Known, Questions
+from ttca.distilling import Distilled, learn_inputs
+from ttca.people import Roster
+from ttca.perturbations import PerturbationSet
+from ttca.refining import Refinement
+from ttca.workshop import Workshop
+
+__all__ = ["Family", "perturb", "refined_queries"]
+
+
+@dataclass(frozen=True)
+class Family:
+    """One perturbation set for every ε of the settings, by ε, and a digest of all that they were learned from."""
+
+    sets: Mapping[int, PerturbationSet]
+    inputs: str
+
+    @property
+    def queries(self) -> int:
+        """Queries that refinement spent."""
+        return sum(_refinement_queries(s) for s in self.sets.values())
+
+    @property
+    def seconds(self) -> float:
+        """What learning took, in whichever process did it."""
+        return float(sum(s.evidence.get("seconds", float("nan")) for s in self.sets.values()))
+
+
+def perturb(shop: Workshop, roster: Roster, known: Known, questions: Questions, distilled: Distilled) -> Family:
+    """Learn one perturbation per class for every ε, smallest first, each from the one before; or read them.
+
+    Raises
+    ------
+    WorthlessProxyError
+        If δ is the proxy's alone, nothing that the platform said about probes having been kept, and the proxy knows
+        no more of the platform than its most frequent answer.
+    """
+    inputs = learn_inputs(shop, known, questions, distilled.weights)
+    home = shop.folder / "perturbations"
+    home.mkdir(exist_ok=True)
+    refinement = Refinement.of(shop, roster, questions)
+    sets: dict[int, PerturbationSet] = {}
+    previous: NDArray[np.int8] | None = None
+    for epsilon in sorted(shop.settings.epsilons):
+        path = home / f"epsilon-{epsilon:03d}.safetensors"
+        kept = PerturbationSet.load(path) if path.is_file() else None
+        if kept is None or kept.evidence.get("inputs") != inputs or kept.epsilon != epsilon:
+            began = time.perf_counter()
+            delta = shop.learner.universal(
+                distilled.proxy,
+                known.helped,
+                questions.selection,
+                epsilon,
+                what=f"learning δ, ε = {epsilon}",
+                initial=previous,
+            )
+            refined: dict[str, Any] = {"queries": 0, "kept": False}
+            if refinement.pairs:
+                delta, refined = refinement.apply(delta, epsilon)
+            kept = PerturbationSet(
+                delta=delta,
+                epsilon=epsilon,
+                classes=shop.info.classes,
+                subgroup=shop.settings.subgroup,
+                fingerprint=shop.info.fingerprint,
+                evidence={
+                    "inputs": inputs,
+                    "fidelity": distilled.fidelity.to_dict(),
+                    "seconds": time.perf_counter() - began,
+                    "refinement": refined,
+                },
+            )
+            kept.save(path)
+        sets[epsilon] = kept
+        previous = kept.delta
+    if shop.settings.refine and not any(s.evidence["refinement"]["kept"] for s in sets.values()):
+        distilled.check_worth()
+    return Family(sets, inputs)
+
+
+def refined_queries(folder: Path) -> int:
+    """Return the queries that refinement has spent, as the perturbations in the folder tell."""
+    return sum(
+        _refinement_queries(PerturbationSet.load(path))
+        for path in (folder / "perturbations").glob("epsilon-*.safetensors")
+    )
+
+
+def _refinement_queries(perturbations: PerturbationSet) -> int:
+    return int(perturbations.evidence.get("refinement", {}).get("queries", 0))

@@ -1,0 +1,50 @@
+"""What every step of an action works with: its folder, its settings, its platform, who asks and who learns."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from ttca.learning import Learner
+from ttca.platforms.base import PlatformInfo
+from ttca.pooling.pool import QueryPool
+from ttca.progress import Reporter
+from ttca.settings import Settings
+
+__all__ = ["Workshop"]
+
+
+@dataclass(frozen=True)
+class Workshop:
+    """What every step works with. It holds no result: those are handed from step to step.
+
+    Parameters
+    ----------
+    folder : Path
+        Where results are kept.
+    settings : Settings
+    queries : QueryPool
+        Who asks the platform, and pays.
+    reporter : Reporter
+    """
+
+    folder: Path
+    settings: Settings
+    queries: QueryPool
+    reporter: Reporter
+
+    @property
+    def info(self) -> PlatformInfo:
+        """What is known about the platform."""
+        return self.queries.platform.info
+
+    @cached_property
+    def learner(self) -> Learner:
+        """Proxies and δ; raises MissingExtraError where torch is not installed."""
+        return Learner(
+            self.settings,
+            classes=len(self.info.classes),
+            image_shape=self.info.image_shape,
+            reporter=self.reporter,
+        )
