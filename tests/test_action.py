@@ -6,7 +6,8 @@ import json
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -20,6 +21,7 @@ from numpy.typing import NDArray
 
 from tests import worlds
 from tests.worlds import Recorder, open_action
+from ttca import distilling
 from ttca.action import MEMBERS_FILE, CollectiveAction
 from ttca.answers import Answers, Status
 from ttca.certificates import Certificate
@@ -220,6 +222,44 @@ def test_the_pool_says_how_each_group_is_served(tmp_path: Path) -> None:
     right = worlds.model(people.images).argmax(1) == people.classes
     assert groups["subgroup"].right == int(right[people.subgroup].sum())
     assert groups["reference"].right == int(right[~people.subgroup].sum())
+
+
+def test_a_step_takes_what_the_one_before_returned(finished: Finished, tmp_path: Path) -> None:
+    """A report on a finished action hashes an image at most seven times, the weights once, and looks up an answer once."""
+    folder = finished.copy(tmp_path)
+    images: Counter[bytes] = Counter()
+    counts: Counter[str] = Counter()
+    digest_of, keys_of, weights_of, lookup = People.digest, Ledger.keys, distilling.weights_digest, Ledger.lookup
+
+    def digest(people: People) -> str:
+        images.update(image.tobytes() for image in people.images)
+        return digest_of(people)
+
+    def keys(ledger: Ledger, asked: Images, **context: Any) -> list[bytes]:
+        images.update(image.tobytes() for image in asked)
+        return keys_of(ledger, asked, **context)
+
+    def weights(proxy: Any) -> str:
+        counts["weights"] += proxy is not None
+        return weights_of(proxy)
+
+    def looked_up(ledger: Ledger, asked: Sequence[bytes], **options: Any) -> Any:
+        counts["looked up"] += 1
+        return lookup(ledger, asked, **options)
+
+    with pytest.MonkeyPatch.context() as patched, open_action(folder, Recorder()) as action:
+        patched.setattr(People, "digest", digest)
+        patched.setattr(Ledger, "keys", keys)
+        patched.setattr(distilling, "weights_digest", weights)
+        patched.setattr(Ledger, "lookup", looked_up)
+        action.plan()
+        action.report()
+        assert max(images.values()) <= 7
+        assert counts["weights"] == 1
+        # What is still to be paid, the pool, and what was measured: one look each, and nothing again later.
+        assert counts["looked up"] == 3
+        action.pool(), action.distil(), action.learn(), action.verify(), action.measure(), action.report()
+        assert counts == {"weights": 1, "looked up": 3}
 
 
 def test_the_certificate_equals_a_recount_by_hand(finished: Finished) -> None:

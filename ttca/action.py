@@ -123,6 +123,7 @@ class CollectiveAction:
         self._refuse_known(roster.verification, roster.test)
         self._transfer: TransferSet | None = None
         self._verified: Verified | None = None
+        self._measured: tuple[Row, Measurement] | None = None
         with ExitStack() as stack:
             # Two programs in one folder would learn from each other's half-written files.
             lock = hold(self.folder, say=reporter.say)
@@ -255,6 +256,8 @@ class CollectiveAction:
                 "Expected a separate pool, with its own ledger, to pay for test people, got the members' pool. "
                 "Members never pay for a benchmark."
             )
+        if people is None and epsilon is None and self._measured is not None:
+            return self._measured
         verified = self._examined()
         if epsilon is None:
             epsilon = verified.certificate.quoted_epsilon
@@ -272,9 +275,53 @@ class CollectiveAction:
         story = Story(self.known, self._distilled, self._family, verified.certificate, measured)
         row = row_of(self._shop, story, epsilon, track=track, began=self._began)
         if people is None:
+            self._measured = row, measured
             keep_controls(self._shop, verified, abuse_rate=row.to_dict()["abuse_rate"])
             hand_out(self._shop, self._family, verified)
         return row, measured
+
+    def report(
+        self,
+        measured: tuple[Row, Measurement] | None = None,
+        *,
+        people: People | None = None,
+        story: str | None = None,
+        pictures_of: Collection[str] | None = None,
+        for_publication: bool = False,
+    ) -> Path:
+        """Write ``report.html``, one file that needs no other, and return where it is.
+
+        Parameters
+        ----------
+        measured : (Row, Measurement), optional
+            What :meth:`measure` returned; by default verification people are measured.
+        people : People, optional
+            The test people that were measured; required to come with ``measured``.
+        story : str, optional
+            Who is under-served by what, in a few plain sentences.
+        pictures_of : collection of str, optional
+            Persons whose pictures are shown; default those who agreed (``may_be_shown``).
+        for_publication : bool
+            Write ``report-for-publication.html`` instead, without pictures and members' names.
+        """
+        from ttca.report import Contents, write_report
+
+        row, measurement = self.measure() if measured is None else measured
+        contents = Contents(
+            row=row,
+            measurement=measurement,
+            certificate=self.verify(),
+            perturbations=self.handed_out() or self._family.sets[row.epsilon],
+            people=self.roster.verification if people is None else people,
+            fidelity=self._distilled.fidelity,
+            balances=self.queries.status(),
+            measured_on="verification people" if people is None else "test people",
+            story=story or f"{self.settings.name}: for {self.settings.subgroup}, on {self.platform.info.name}.",
+        )
+        if for_publication:
+            return write_report(self.folder / "report-for-publication.html", contents, names=False)
+        shown = self.may_be_shown if pictures_of is None else pictures_of
+        return write_report(self.folder / "report.html", contents, pictures_of=shown)
 
     def handed_out(self) -> PerturbationSet | None:
         """Return the set that members get, None where :meth:`verify` certified none."""
@@ -363,7 +410,7 @@ class CollectiveAction:
         """Let go of what was made from other answers."""
         self.__dict__.pop("_distilled", None)
         self.__dict__.pop("_family", None)
-        self._verified = None
+        self._verified = self._measured = None
 
     def _refuse_known(self, *exam: People | None) -> None:
         self.known.check(self.roster, self.settings, self.platform.info.image_shape, *exam)

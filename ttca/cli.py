@@ -55,9 +55,6 @@ JsonOption = Annotated[
 ]
 DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Show what it would cost, then stop.")]
 
-#: What `report` writes: for the collective, and for everybody.
-REPORT, PUBLIC_REPORT = "report.html", "report-for-publication.html"
-
 ERR = Console(stderr=True)
 OUT = Console()
 
@@ -131,7 +128,8 @@ def run(file: FileArgument, dry_run: DryRunOption = False, as_json: JsonOption =
         _pooled(action)
         certificate = action.verify()
         if action.settings.controls:
-            row = _measure_and_report(action)
+            row, _ = action.measure()
+            action.report()
             _finish(row, certificate, action.folder, as_json)
         else:
             _say_certificate(certificate, as_json)
@@ -412,8 +410,9 @@ def report(
             return
         _pooled(action)
         certificate = action.verify()
-        row = _measure_and_report(action, for_publication=for_publication)
-        _finish(row, certificate, action.folder, as_json, PUBLIC_REPORT if for_publication else REPORT)
+        row, _ = action.measure()
+        written = action.report(for_publication=for_publication)
+        _finish(row, certificate, action.folder, as_json, written.name)
 
 
 @app.command()
@@ -650,29 +649,6 @@ def _cost_table(plan: dict[str, Cost], seconds: float | None) -> Table:
     return table
 
 
-def _measure_and_report(action: CollectiveAction, *, for_publication: bool = False) -> Row:
-    from ttca.report import write_report
-
-    row, measurement = action.measure()
-    _, fidelity = action.distil()
-    write_report(
-        action.folder / (PUBLIC_REPORT if for_publication else REPORT),
-        row=row,
-        measurement=measurement,
-        certificate=action.verify(),
-        perturbations=action.handed_out() or action.learn()[row.epsilon],
-        people=action.roster.verification,
-        fidelity=fidelity,
-        balances=action.queries.status(),
-        measured_on="verification people",
-        story=f"{action.settings.name}: for {action.settings.subgroup}, on {action.platform.info.name}.",
-        seed=row.seed,
-        pictures_of=() if for_publication else action.may_be_shown,
-        names=not for_publication,
-    )
-    return row
-
-
 def _say_certificate(certificate: Certificate, as_json: bool) -> None:
     _emit(certificate.to_dict(), as_json, certificate.summary())
 
@@ -693,7 +669,7 @@ def _say_members_file(folder: Path) -> None:
         )
 
 
-def _finish(row: Row, certificate: Certificate, folder: Path, as_json: bool, report: str = REPORT) -> None:
+def _finish(row: Row, certificate: Certificate, folder: Path, as_json: bool, report: str = "report.html") -> None:
     from ttca.gap import NO_GAP
 
     table = Table("", "", title="The result row", show_header=False)

@@ -19,16 +19,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from ttca.action import Fidelity
 from ttca.answers import Answers
 from ttca.certificates import Certificate, Goal, certify, count_right, count_right_at_most
+from ttca.distilling import Fidelity
 from ttca.errors import ActionError, MissingExtraError
 from ttca.images import Images
 from ttca.measurement import Measurement, Opponents, measure
 from ttca.people import People
 from ttca.perturbations import PerturbationSet
 from ttca.pooling.ledger import Balance
-from ttca.report import write_report
+from ttca.report import Contents, write_report
 from ttca.report.explanations import explained
 from ttca.report.formatting import NOT_DEFINED, fixed, p_value, percent, plain, points
 from ttca.report.html import _shown, _uri
@@ -83,11 +83,11 @@ class Run:
             **vars(self),
             "measured_on": "test people",
             "story": f"A story of {HOSTILE} & others.",
-            "seed": 3,
             "pictures_of": self.people.persons.tolist(),
             **changes,
         }
-        return write_report(path, **given).read_text(encoding="utf-8")
+        shown = {name: given.pop(name) for name in ("pictures_of", "names") if name in given}
+        return write_report(path, Contents(**given), **shown).read_text(encoding="utf-8")
 
 
 def _run(*, platform: Any = _platform, goal: Goal = "parity", n: int = 60) -> Run:

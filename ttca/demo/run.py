@@ -20,7 +20,6 @@ from ttca.people import People
 from ttca.pooling.ledger import Ledger
 from ttca.pooling.pool import Member, QueryPool
 from ttca.progress import Reporter, silent
-from ttca.report import write_report
 from ttca.row import Row
 
 __all__ = ["run_demo"]
@@ -79,8 +78,7 @@ def _act(
     reporter.say(
         "From these answers, the members train a small copy of the platform and learn one faint change per class, δ."
     )
-    _, fidelity = action.distil()
-    sets = action.learn()
+    action.learn()
     reporter.say("Now δ is tested on the platform itself, with other people's pictures.")
     certificate = action.verify()
     reporter.say(certificate.summary())
@@ -88,18 +86,10 @@ def _act(
     # Eleven conditions per test person at most; a benchmark pays, not the members.
     evaluator = QueryPool(action.platform, ledger, [Member("benchmark", 11 * len(test))], reporter=reporter)
     row, measurement = action.measure(test, pool=evaluator, track="digits")
-    write_report(
-        action.folder / "report.html",
-        row=row,
-        measurement=measurement,
-        certificate=certificate,
-        perturbations=action.handed_out() or sets[row.epsilon],
+    action.report(
+        (row, measurement),
         people=test,
-        fidelity=fidelity,
-        balances=action.queries.status(),
-        measured_on="test people",
         story=STORY,
-        seed=row.seed,
         # scikit-learn's digits, which their writers gave to everybody.
         pictures_of=test.persons.tolist(),
     )

@@ -26,9 +26,9 @@ from ttca.report.pictures import LAYOUTS, THEMES, Role, Share, ShareGroup, draw_
 from ttca.row import Row
 
 if TYPE_CHECKING:
-    from ttca.action import Fidelity
+    from ttca.distilling import Fidelity
 
-__all__ = ["write_report"]
+__all__ = ["Contents", "write_report"]
 
 MOST_PEOPLE_SHOWN = 10
 # A report is mailed and opened on phones: a thousand large δ would make it too heavy for both.
@@ -79,28 +79,12 @@ _ROW_RATES = {
 }
 
 
-def write_report(
-    path: Path | str,
-    *,
-    row: Row,
-    measurement: Measurement,
-    certificate: Certificate,
-    perturbations: PerturbationSet,
-    people: People,
-    fidelity: Fidelity,
-    balances: Sequence[Balance],
-    measured_on: Literal["test people", "verification people"],
-    story: str,
-    seed: int,
-    pictures_of: Collection[str] = (),
-    names: bool = True,
-) -> Path:
-    """Write one HTML file that holds everything: no other file, no network, no script.
+@dataclass(frozen=True, kw_only=True)
+class Contents:
+    """Everything a report is made from, of one run.
 
     Parameters
     ----------
-    path : Path or str
-        Where to write; a half-written file is never seen under the name.
     row : Row
         The honest row.
     measurement : Measurement
@@ -118,8 +102,29 @@ def write_report(
         The role of ``people``.
     story : str
         Who is under-served by what, in a few plain sentences.
-    seed : int
-        Draws whose pictures are shown.
+    """
+
+    row: Row
+    measurement: Measurement
+    certificate: Certificate
+    perturbations: PerturbationSet
+    people: People
+    fidelity: Fidelity
+    balances: Sequence[Balance]
+    measured_on: Literal["test people", "verification people"]
+    story: str
+
+
+def write_report(
+    path: Path | str, contents: Contents, *, pictures_of: Collection[str] = (), names: bool = True
+) -> Path:
+    """Write one HTML file that holds everything: no other file, no network, no script.
+
+    Parameters
+    ----------
+    path : Path or str
+        Where to write; a half-written file is never seen under the name.
+    contents : Contents
     pictures_of : collection of str
         Persons who agreed that their pictures are shown; nobody else's are.
     names : bool
@@ -142,22 +147,17 @@ def write_report(
     except ImportError as error:
         raise MissingExtraError("The report", "learn") from error
 
-    _check_one_run(row, measurement, certificate, perturbations, people)
+    _check_one_run(contents)
+    row, measurement, perturbations = contents.row, contents.measurement, contents.perturbations
+    people, balances = contents.people, contents.balances
     groups = _shares(measurement)
     context: dict[str, Any] = {
-        "row": row,
-        "measurement": measurement,
-        "certificate": certificate,
-        "perturbations": perturbations,
-        "fidelity": fidelity,
-        "balances": balances,
+        **vars(contents),
         "totals": {
             column: sum(getattr(b, column) for b in balances)
             for column in ("quota", "charged", "answered", "unusable", "unknown", "refunded")
         },
-        "measured_on": measured_on,
-        "story": story,
-        "seed": seed,
+        "seed": row.seed,
         "with_names": names,
         "no_gap": math.isnan(row.gap_closed),
         "gap_interval": measurement.gap_interval(),
@@ -167,7 +167,7 @@ def write_report(
         "tallies": {name: _tally(measurement, name) for group in _CONDITIONS for name, _, _ in group[1]},
         "names": {label: name for group in _CONDITIONS for name, _, label in group[1]},
         "moved": _Moved.count(measurement),
-        "shown": _shown(measurement, perturbations, people, seed, frozenset(pictures_of)),
+        "shown": _shown(measurement, perturbations, people, row.seed, frozenset(pictures_of)),
         "magnification": 127.5 / perturbations.epsilon,
         "deltas": _deltas(perturbations),
         "explained": explained(row),
@@ -181,10 +181,9 @@ def write_report(
     return _write(Path(path), template.render(context))
 
 
-def _check_one_run(
-    row: Row, measurement: Measurement, certificate: Certificate, perturbations: PerturbationSet, people: People
-) -> None:
+def _check_one_run(contents: Contents) -> None:
     """Refuse parts of different runs: side by side they would make a report that is wrong and looks right."""
+    row, measurement, people = contents.row, contents.measurement, contents.people
     counts = (int(people.subgroup.sum()), int((~people.subgroup).sum()))
     measured = tuple(len(measurement.correct[name]) for name in ("subgroup_before", "reference_before"))
     if counts != measured:
@@ -192,7 +191,8 @@ def _check_one_run(
             f"Expected the people who were measured, {measured[0]} of the subgroup and {measured[1]} of the reference, "
             f"got {counts[0]} and {counts[1]}. Pass the people that the measurement was made on."
         )
-    budgets = {"row": row.epsilon, "certificate": certificate.quoted_epsilon, "perturbations": perturbations.epsilon}
+    budgets = {"row": row.epsilon, "certificate": contents.certificate.quoted_epsilon}
+    budgets["perturbations"] = contents.perturbations.epsilon
     if len(set(budgets.values())) != 1:
         raise ActionError(
             f"Expected row, certificate and perturbations of one ε, got {budgets}. Pass the parts of one run."
