@@ -82,7 +82,7 @@ from ttca.demo.world import DIGITS, digits_world
 from ttca.people import People
 
 world = digits_world(seed=0)
-everybody = People.concatenate(list(world.roster.roles().values()))
+everybody = People.concatenate(list(world.roster.roles().values()))[::3]
 images, labels, blurred, names = everybody.images, everybody.classes, everybody.subgroup, DIGITS
 truth = Targets.from_labels(world.training_classes, len(DIGITS))
 predict = distil(world.training_images, truth, architectures=["perceptron"], seed=0, epochs=30).proxy.predict

@@ -58,6 +58,7 @@ def test_two_processes_learn_what_one_learns(together: tuple[Distillation, list[
     assert not done.proxy.training
 
 
+@pytest.mark.full
 def test_the_same_seed_gives_the_same_weights_again(together: tuple[Distillation, list[tuple[int, int]]]) -> None:
     """Gradients of two processes add up to the same sum every time."""
     again = distil_in_processes(
