@@ -1,4 +1,4 @@
-"""What holds for every test: nothing is judged by its speed, waiting threads sleep, workers share cores and fixtures."""
+"""What holds for every test: nothing is judged by its speed, waiting threads sleep, workers share the cores."""
 
 import os
 
