@@ -225,7 +225,7 @@ def test_the_pool_says_how_each_group_is_served(tmp_path: Path) -> None:
 
 
 def test_a_step_takes_what_the_one_before_returned(finished: Finished, tmp_path: Path) -> None:
-    """A report on a finished action hashes an image seven times at most, the weights once, and looks an answer up once."""
+    """A report on a finished action hashes an image seven times at most, and looks each answer up once."""
     folder = finished.copy(tmp_path)
     images: Counter[bytes] = Counter()
     counts: Counter[str] = Counter()

@@ -22,7 +22,7 @@ from ttca.proxies.runtime import give_back_memory
 from ttca.row import Row
 from ttca.workshop import Workshop
 
-__all__ = ["Examination", "examine", "row_of"]
+__all__ = ["Examination", "Story", "examine", "row_of"]
 
 
 @dataclass(frozen=True)
