@@ -26,6 +26,7 @@ from ttca.errors import ActionError, WorthlessProxyError
 from ttca.folder_lock import hold
 from ttca.gap import Served, served
 from ttca.images import Images
+from ttca.kept import made_from
 from ttca.learning import Learner, digest, load_arrays, targets_of
 from ttca.measurement import Measurement, Opponents, measure
 from ttca.people import People, Roster
@@ -40,6 +41,7 @@ from ttca.settings import Settings
 
 if TYPE_CHECKING:
     from ttca.attacks.refinement import Probes
+    from ttca.attacks.universal import Attack
     from ttca.proxies.distillation import Proxy
 
 __all__ = ["MEMBERS_FILE", "WARM_START", "CollectiveAction", "Fidelity", "TransferSet"]
@@ -175,6 +177,8 @@ class CollectiveAction:
         Persons who agreed that a report may show their pictures.
     reporter : Reporter
         Where progress is shown.
+    attack : Attack, optional
+        Learns every δ instead of ttca's own (:class:`ttca.attacks.universal.Attack`).
 
     Notes
     -----
@@ -202,6 +206,7 @@ class CollectiveAction:
         overrule: bool | None = None,
         may_be_shown: Collection[str] = (),
         reporter: Reporter = silent,
+        attack: Attack | None = None,
     ) -> None:
         self._began = time.perf_counter()
         self.folder = Path(folder)
@@ -210,6 +215,7 @@ class CollectiveAction:
         self.settings = settings
         self.may_be_shown = frozenset(may_be_shown)
         self.reporter = reporter
+        self._attack = attack
         info = platform.info
         self.classes = info.classes
         check_block(settings.block, info.image_shape)
@@ -282,6 +288,7 @@ class CollectiveAction:
                 classes=len(self.classes),
                 image_shape=self.platform.info.image_shape,
                 reporter=self.reporter,
+                attack=self._attack,
             )
         return self._learner
 
@@ -384,7 +391,7 @@ class CollectiveAction:
         for epsilon in sorted(self.settings.epsilons):
             path = home / f"epsilon-{epsilon:03d}.safetensors"
             known = PerturbationSet.load(path) if path.is_file() else None
-            if known is None or known.evidence.get("inputs") != inputs or known.epsilon != epsilon:
+            if known is None or not made_from(known.evidence.get("inputs"), inputs) or known.epsilon != epsilon:
                 began = time.perf_counter()
                 delta = self._universal(proxy, epsilon, f"learning δ, ε = {epsilon}", initial=previous)
                 refined: dict[str, Any] = {"queries": 0, "kept": False}
@@ -850,19 +857,11 @@ class CollectiveAction:
 
     def _learn_inputs(self, proxy: Proxy) -> str:
         selection = self._asked()[1]
-        facts = {
-            "platform": self.platform.info.fingerprint,
-            "epsilons": sorted(self.settings.epsilons),
-            "steps": self.settings.steps,
-            "shift": self.settings.shift,
-            "flip": self.settings.flip,
-            "block": self.settings.block,
-            "loss": self.settings.loss,
-            "transforms": self.settings.transforms,
-            "precision": self.settings.precision,
-            "refine": self.settings.refine,
-            "seed": self.settings.seed,
-        }
+        facts = self.learner.delta_facts(
+            platform=self.platform.info.fingerprint,
+            epsilons=sorted(self.settings.epsilons),
+            refine=self.settings.refine,
+        )
         return digest("learn", _weights(proxy), self._helped().digest(), selection.digest(), facts)
 
     def _open_verification(self, sets: Mapping[int, PerturbationSet]) -> str:

@@ -1,0 +1,77 @@
+"""What a kept file was made from: digests, and whether a file on disk was made from the same."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from numpy.typing import NDArray
+
+from ttca.errors import ActionError
+
+__all__ = ["Digest", "Facts", "digest", "load_arrays", "made_from"]
+
+
+@dataclass(frozen=True)
+class Facts:
+    """Options that went into a step, JSON-able: as they are written down now, and as an earlier version did.
+
+    ``before`` is None where an earlier version could not have done the same.
+    """
+
+    now: dict[str, Any]
+    before: dict[str, Any] | None = None
+
+
+class Digest(str):
+    """A SHA-256, 64 hex digits; ``before`` is what an earlier version wrote for the same, None for nothing."""
+
+    before: str | None
+
+    def __new__(cls, now: str, before: str | None) -> Digest:
+        """Return the digest, with what an earlier version wrote beside it."""
+        made = super().__new__(cls, now)
+        made.before = before
+        return made
+
+
+def digest(*parts: Any) -> Digest:
+    """Return a digest of JSON-able parts, :class:`Facts` and other digests among them."""
+    now = [part.now if isinstance(part, Facts) else part for part in parts]
+    before = [part.before if isinstance(part, Facts | Digest) else part for part in parts]
+    known = not any(old is None and new is not None for old, new in zip(before, now, strict=True))
+    return Digest(_hashed(now), _hashed(before) if known else None)
+
+
+def _hashed(parts: Sequence[Any]) -> str:
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+
+def made_from(written: Any, inputs: str) -> bool:
+    """Whether what stands in a kept file says that it was made from these inputs, by this version or an earlier one."""
+    return written == inputs or (isinstance(inputs, Digest) and written is not None and written == inputs.before)
+
+
+def load_arrays(path: Path, inputs: str | None, names: Sequence[str] | None = None) -> dict[str, NDArray[Any]] | None:
+    """Read arrays kept with a digest of what went in; None where they are not there, or of other ``inputs``.
+
+    Without ``names``, all that the file holds.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    if not path.is_file():
+        return None
+    try:
+        with safe_open(path, framework="numpy") as file:
+            if inputs is not None and not made_from((file.metadata() or {}).get("inputs"), inputs):
+                return None
+            return {name: file.get_tensor(name) for name in (file.keys() if names is None else names)}
+    except (SafetensorError, OSError, ValueError) as error:
+        raise ActionError(
+            f"Expected a file that this action wrote at {path}, got one that cannot be read ({error}). Delete it and "
+            "run again."
+        ) from None
