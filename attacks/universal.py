@@ -25,7 +25,7 @@ Progress = Callable[[int, int, float], None]
 Looked = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Examples:
     """Images to learn δ on, or to choose among δ with.
 
@@ -49,7 +49,7 @@ class Examples:
         return f"Examples({len(self)} images of {self.images.shape[1:]})"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class Universal:
     """What was learned.
 
@@ -67,6 +67,9 @@ class Universal:
     delta: NDArray[np.int8]
     success: float
     best_step: int
+
+    def __repr__(self) -> str:
+        return f"Universal({len(self.delta)} δ of {self.delta.shape[1:]}, success {self.success:.3f})"
 
 
 def random_universal(

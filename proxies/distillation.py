@@ -34,7 +34,7 @@ Progress = Callable[[int, int, float], None]
 _FACTORS = (0.125, 0.25, 0.5, 1.0, 2.0)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class Targets:
     """What is known about N images.
 
@@ -67,6 +67,10 @@ class Targets:
         """Return label-only targets."""
         labels = np.asarray(labels, np.int64)
         return cls(labels, np.full((len(labels), classes), np.nan, np.float32))
+
+    def __repr__(self) -> str:
+        named, classes = int((self.labels >= 0).sum()), self.scores.shape[1]
+        return f"Targets({len(self)} images, {named} with one of {classes} classes)"
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -166,7 +170,7 @@ class Proxy(nn.Module):
 Known = tuple[NDArray[np.uint8], Targets]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Distillation:
     """The trained proxy and how it came about.
 

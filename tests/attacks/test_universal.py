@@ -456,11 +456,13 @@ def test_arguments_that_do_not_fit_are_refused(options: dict[str, Any], message:
 
 
 def test_an_attack_prints_its_options() -> None:
-    """What an attack was told can be read from it, and attacks of the same options are equal."""
+    """What an attack was told can be read from it, equal options make equal attacks, and arrays print in one line."""
     attack = SignDescent(Perturbing(steps=7, loss="cross-entropy"))
     assert "steps=7" in repr(attack)
     assert "loss='cross-entropy'" in repr(attack)
     assert attack == SignDescent(Perturbing(steps=7, loss="cross-entropy"))
+    found = Universal(np.zeros((2, 8, 8, 3), np.int8), 0.5, 3)
+    assert repr(found) == "Universal(2 δ of (8, 8, 3), success 0.500)"
     assert repr(Examples(noise(3, 0), np.arange(3))) == "Examples(3 images of (8, 8, 3))"
 
 

@@ -255,6 +255,7 @@ def test_targets_from_labels_say_nothing_more() -> None:
     assert np.isnan(targets.scores).all()
     assert targets[np.array([True, False, True])].labels.tolist() == [2, 0]
     assert len(targets[np.array([1])]) == 1
+    assert repr(targets) == "Targets(3 images, 2 with one of 3 classes)"
 
 
 @pytest.mark.parametrize(
