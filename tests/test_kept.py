@@ -9,10 +9,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+from safetensors import safe_open
+from safetensors.numpy import load_file, save_file
 
 from tests import worlds
 from tests.worlds import Recorder, open_action
 from ttca.action import CollectiveAction
+from ttca.errors import ActionError
 from ttca.kept import Digest, Facts, digest, load_arrays, made_from
 
 #: Written by version 0.1 (commit 81abdb2) with the settings and people below.
@@ -95,6 +98,20 @@ def test_every_option_is_in_a_digest(tmp_path: Path) -> None:
         assert moved == decides, name
 
 
+@pytest.mark.parametrize("name", ["proxy", "warm-start", "controls", "rounds/altered-1"])
+def test_a_kept_file_whose_content_somebody_changed_is_refused(tmp_path: Path, name: str) -> None:
+    """Permuted weights, δ of the controls or copies under the old metadata are not used, and the sentence says so."""
+    learned(tmp_path, rounds=1)
+    path = tmp_path / f"{name}.safetensors"
+    with safe_open(path, framework="numpy") as file:
+        metadata = file.metadata()
+    save_file({k: np.flip(v, 0).copy() if v.ndim else v for k, v in load_file(path).items()}, path, metadata=metadata)
+    with pytest.raises(ActionError, match=f"{name}.safetensors, got .* Delete it and run again"):
+        learned(tmp_path, rounds=1)
+    path.unlink()
+    learned(tmp_path, rounds=1)
+
+
 def test_an_earlier_digest_goes_through_later_ones() -> None:
     """A digest made of another one has an earlier form where all its parts have, and says so to no one else."""
     facts = Facts({"new": 1}, {"old": 1})
@@ -114,8 +131,6 @@ def test_an_earlier_digest_goes_through_later_ones() -> None:
 
 def test_arrays_of_other_inputs_are_not_there(tmp_path: Path) -> None:
     """Kept arrays are read for the inputs they were made from, under either digest, and for no others."""
-    from safetensors.numpy import save_file
-
     path = tmp_path / "kept.safetensors"
     facts = Facts({"new": 1}, {"old": 1})
     assert load_arrays(path, digest(facts)) is None

@@ -26,7 +26,7 @@ from ttca.errors import ActionError, WorthlessProxyError
 from ttca.folder_lock import hold
 from ttca.gap import Served, served
 from ttca.images import Images
-from ttca.kept import made_from
+from ttca.kept import made_from, save_arrays
 from ttca.learning import Learner, digest, load_arrays, targets_of
 from ttca.measurement import Measurement, Opponents, measure
 from ttca.people import People, Roster
@@ -582,7 +582,7 @@ class CollectiveAction:
                     stored[name] = self._universal(ignorant, level, what, initial=zero)
                 zero = stored[name]
             stored[names[-1]] = self._universal(proxy, epsilon, "learning one δ for all classes", agnostic=True)
-            _save_controls(path, stored, inputs)
+            save_arrays(path, stored, inputs)
         chosen = PerturbationSet(
             stored[names[-2]], epsilon, self.classes, self.settings.subgroup, self.platform.info.fingerprint
         )
@@ -1056,14 +1056,6 @@ def _read_json(path: Path) -> dict[str, Any]:
 def _write_json(path: Path, content: dict[str, Any]) -> None:
     partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
     partial.write_text(json.dumps(content, indent=1), encoding="utf-8")
-    partial.replace(path)
-
-
-def _save_controls(path: Path, deltas: dict[str, NDArray[np.int8]], inputs: str) -> None:
-    from safetensors.numpy import save_file
-
-    partial = path.with_suffix(".partial")
-    save_file(deltas, partial, metadata={"inputs": inputs})
     partial.replace(path)
 
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from ttca.errors import ActionError
 
-__all__ = ["Digest", "Facts", "digest", "load_arrays", "made_from"]
+__all__ = ["Digest", "Facts", "digest", "load_arrays", "made_from", "save_arrays"]
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,8 @@ def made_from(written: Any, inputs: str) -> bool:
 def load_arrays(path: Path, inputs: str | None, names: Sequence[str] | None = None) -> dict[str, NDArray[Any]] | None:
     """Read arrays kept with a digest of what went in; None where they are not there, or of other ``inputs``.
 
-    Without ``names``, all that the file holds.
+    Without ``names``, all that the file holds. Earlier versions wrote no digest of the arrays; where there is one, they
+    must be those.
     """
     from safetensors import SafetensorError, safe_open
 
@@ -67,11 +68,31 @@ def load_arrays(path: Path, inputs: str | None, names: Sequence[str] | None = No
         return None
     try:
         with safe_open(path, framework="numpy") as file:
-            if inputs is not None and not made_from((file.metadata() or {}).get("inputs"), inputs):
+            said = file.metadata() or {}
+            if inputs is not None and not made_from(said.get("inputs"), inputs):
                 return None
-            return {name: file.get_tensor(name) for name in (file.keys() if names is None else names)}
-    except (SafetensorError, OSError, ValueError) as error:
+            found = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no dict
+        if said.get("holds", "") not in ("", _holds(found)):
+            raise ValueError("its content is not what was written")
+        return found if names is None else {name: found[name] for name in names}
+    except (SafetensorError, OSError, ValueError, KeyError) as error:
         raise ActionError(
             f"Expected a file that this action wrote at {path}, got one that cannot be read ({error}). Delete it and "
             "run again."
         ) from None
+
+
+def save_arrays(path: Path, arrays: dict[str, NDArray[Any]], inputs: str) -> None:
+    """Keep arrays with digests of what went in and of what they are; nobody ever sees a file half written."""
+    from safetensors.numpy import save_file
+
+    partial = path.with_suffix(".partial")
+    save_file(arrays, partial, metadata={"inputs": inputs, "holds": _holds(arrays)})
+    partial.replace(path)
+
+
+def _holds(arrays: dict[str, NDArray[Any]]) -> str:
+    h = hashlib.sha256()
+    for name, array in sorted(arrays.items()):
+        h.update(f"{name} {array.dtype} {array.shape} ".encode() + array.tobytes())
+    return h.hexdigest()

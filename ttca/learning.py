@@ -17,7 +17,7 @@ from ttca.attacks.options import load_attack
 from ttca.blocks import check_block, enlarge, seen
 from ttca.errors import ActionError, ConfigError, MissingExtraError
 from ttca.images import Images, ImageShape
-from ttca.kept import Facts, digest, load_arrays, made_from
+from ttca.kept import Facts, digest, load_arrays, made_from, save_arrays
 from ttca.people import People
 from ttca.progress import Reporter
 from ttca.proxies.options import Distilling
@@ -276,8 +276,6 @@ class Learner:
         spirit of Papernot et al. 2017, arXiv 1602.02697]. Kept in a file, so that a run that was killed asks about the
         same bytes.
         """
-        from safetensors.numpy import save_file
-
         stored = load_arrays(path, inputs, ("images",))
         if stored is not None:
             return stored["images"]
@@ -296,9 +294,7 @@ class Learner:
         strength = rng.uniform(0.25, 1.0, (len(people), 1, 1, 1))
         moved = people.images + np.rint(delta[target] * strength)
         images = np.clip(moved, 0, 255).astype(np.uint8)
-        partial = path.with_suffix(".partial")
-        save_file({"images": images}, partial, metadata={"inputs": inputs})
-        partial.replace(path)
+        save_arrays(path, {"images": images}, inputs)
         return images
 
 
