@@ -43,6 +43,7 @@ from ttca.verifying import (
 from ttca.workshop import Workshop
 
 if TYPE_CHECKING:
+    from ttca.attacks.universal import Attack
     from ttca.proxies.distillation import Proxy
 
 __all__ = ["MEMBERS_FILE", "WARM_START", "CollectiveAction", "Fidelity", "TransferSet"]
@@ -77,6 +78,8 @@ class CollectiveAction:
         Persons who agreed that a report may show their pictures.
     reporter : Reporter
         Where progress is shown.
+    attack : Attack, optional
+        Learns every δ instead of ttca's own (:class:`ttca.attacks.universal.Attack`).
 
     Notes
     -----
@@ -104,6 +107,7 @@ class CollectiveAction:
         overrule: bool | None = None,
         may_be_shown: Collection[str] = (),
         reporter: Reporter = silent,
+        attack: Attack | None = None,
     ) -> None:
         self._began = time.perf_counter()
         self.folder = Path(folder)
@@ -141,7 +145,7 @@ class CollectiveAction:
                 reporter=reporter,
             )
             self._held = stack.pop_all()
-        self._shop = Workshop(self.folder, settings, self.queries, reporter)
+        self._shop = Workshop(self.folder, settings, self.queries, reporter, attack)
 
     @property
     def learner(self) -> Learner:

@@ -13,7 +13,7 @@ from ttca.answers import Answers
 from ttca.asking import Known
 from ttca.certificates import Certificate
 from ttca.distilling import Distilled
-from ttca.keeping import write_json
+from ttca.kept import write_json
 from ttca.measurement import Measurement, Opponents, measure
 from ttca.people import People
 from ttca.perturbing import Family
