@@ -93,6 +93,5 @@ def _taught(shop: Workshop, pool: People, selection: People, inputs: str) -> Pro
         selection=(selection.images, shop.learner.true(selection)),
         inputs=inputs,
         what="training the zero-query control",
-        epochs=shop.settings.epochs,
     )
     return proxy

@@ -178,7 +178,6 @@ def _trained(
         replay=known.public,
         inputs=digest("distil", transfer.digest, shop.learner.facts(), warm_weights),
         what="distilling the proxy",
-        epochs=shop.settings.epochs,
     )
 
 

@@ -144,7 +144,6 @@ class Learner:
         *,
         inputs: str,
         what: str,
-        epochs: int,
         selection: tuple[Images, Targets] | None = None,
         initial: Proxy | None = None,
         replay: People | None = None,
@@ -156,11 +155,10 @@ class Learner:
         Proxy, dict
             And what is written beside it: ``inputs`` and the ``seconds`` that training took.
         """
-        options = self.settings.distilling if initial is None else self.settings.tuning
         return self._trained(
             path,
             (images, targets),
-            replace(options, epochs=epochs),
+            self.settings.distilling if initial is None else self.settings.tuning,
             inputs=inputs,
             what=what,
             selection=None if selection is None else (self.seen(selection[0]), selection[1]),
