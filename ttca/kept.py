@@ -94,6 +94,7 @@ def load_arrays(path: Path, inputs: str | None, names: Sequence[str] | None = No
     try:
         with safe_open(path, framework="numpy") as file:
             said = file.metadata() or {}
+            said |= json.loads(said.get("kept", "{}"))
             if inputs is not None and not made_from(said.get("inputs"), inputs):
                 return None
             found = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no dict
@@ -112,7 +113,8 @@ def save_arrays(path: Path, arrays: dict[str, NDArray[Any]], inputs: str) -> Non
     from safetensors.numpy import save_file
 
     partial = path.with_suffix(".partial")
-    save_file(arrays, partial, metadata={"inputs": inputs, "holds": _holds(arrays)})
+    # One entry, because safetensors writes several in any order: the same arrays are to be the same bytes.
+    save_file(arrays, partial, metadata={"kept": json.dumps({"inputs": inputs, "holds": _holds(arrays)})})
     partial.replace(path)
 
 
