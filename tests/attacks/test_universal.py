@@ -122,7 +122,8 @@ def test_the_budget_is_kept_in_whole_levels(seed: int, epsilon: int, h: int, w: 
     assert found.delta.dtype == np.int8
     assert found.delta.shape == (3, h, w, 3)
     assert np.abs(found.delta.astype(np.int16)).max() <= epsilon
-    assert found.delta.any()
+    # Where no step did better than the start, the start is what is kept.
+    assert found.delta.any() or (found.best_step == 0 and not warm)
 
 
 @settings(deadline=None, max_examples=25)
