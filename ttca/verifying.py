@@ -169,4 +169,4 @@ def _open(shop: Workshop, people: People, family: Family) -> str:
 
 
 def _counted(answers: Answers, people: People) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.bool_]]:
-    return answers.labels, people.classes, answers.resolved
+    return people.classes, answers.labels, answers.resolved

@@ -106,7 +106,7 @@ def _run(*, platform: Any = _platform, goal: Goal = "parity", n: int = 60) -> Ru
 
     def counted(images: Images, who: People) -> tuple[Any, Any, Any]:
         answers = platform(images)
-        return answers.labels, who.classes, answers.resolved
+        return who.classes, answers.labels, answers.resolved
 
     certificate = certify(
         lambda _: count_right(*counted(perturbations.apply(sub.images, sub.classes), sub)),
