@@ -18,11 +18,12 @@ from scipy import stats
 from tests import worlds
 from ttca import measurement
 from ttca.answers import Answers, Status
+from ttca.conditions import Opponents
 from ttca.errors import ActionError, TTCAError
 from ttca.gap import gap_interval
 from ttca.images import Images
 from ttca.lossy import jpeg, shrink_and_enlarge
-from ttca.measurement import Measurement, Opponents, measure
+from ttca.measurement import Measurement, Outcome, measure
 from ttca.people import People
 from ttca.perturbations import PerturbationSet
 
@@ -226,12 +227,19 @@ def test_the_wrong_class_is_drawn_from_all_wrong_ones() -> None:
 # -- what follows from the rates --------------------------------------------------------------------------------
 
 
+def outcome(correct: list[bool], resolved: list[bool]) -> Outcome:
+    """Return answers to people of class 0 who are right, refused or failed."""
+    status = np.where(resolved, np.where(correct, Status.ANSWERED, Status.REFUSED), Status.FAILED).astype(np.int8)
+    plain = Answers.from_labels(np.where(correct, 0, -1).astype(np.int64), 3)
+    truth = np.zeros(len(correct), np.int64)
+    return Outcome(Answers(status, plain.labels, plain.scores, plain.resolution), truth, truth)
+
+
 def measured(**rates: tuple[list[bool], list[bool]]) -> Measurement:
     """Return a measurement of the given conditions, each as (correct, resolved)."""
     template = run(Oracle())
     return Measurement(
-        correct={k: np.array(c, np.bool_) for k, (c, _) in rates.items()},
-        resolved={k: np.array(r, np.bool_) for k, (_, r) in rates.items()},
+        outcomes={name: outcome(*flags) for name, flags in rates.items()},
         fidelity_subgroup=0.5,
         fidelity_reference=0.5,
         fairness_before=template.fairness_before,

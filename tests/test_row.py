@@ -60,10 +60,8 @@ KEYS = [
 
 def row(**changes: Any) -> Row:
     """Return a row in which every number is 0.5."""
-    plain: dict[str, Any] = {
-        f.name: {"str": "word", "int": 3, "bool": True, "dict[str, int]": {"subgroup": 2}}.get(str(f.type), 0.5)
-        for f in fields(Row)
-    }
+    values = {"str": "word", "int": 3, "bool": True, "dict[str, int]": {"subgroup": 2}, "dict[str, float]": {}}
+    plain: dict[str, Any] = {f.name: values.get(str(f.type), 0.5) for f in fields(Row)}
     return Row(**{**plain, **changes})
 
 

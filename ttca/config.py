@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 import numpy as np
 
 from ttca.action import CollectiveAction
+from ttca.conditions import Measuring
 from ttca.data.folder import PeopleTable, load_people
 from ttca.errors import ConfigError, LedgerError
 from ttca.names import canonical
@@ -357,8 +358,15 @@ class ActionFile:
     def _load(self, source: str, info: PlatformInfo) -> PeopleTable:
         return load_people(self.folder / source, image_shape=info.image_shape, classes=self.platform.classes)
 
-    def open(self, *, reporter: Reporter = silent) -> CollectiveAction:
-        """Read the people, meet the platform (its metadata only) and return the action."""
+    def open(self, *, measuring: Measuring | None = None, reporter: Reporter = silent) -> CollectiveAction:
+        """Read the people, meet the platform (its metadata only) and return the action.
+
+        Parameters
+        ----------
+        measuring : Measuring, optional
+            Metrics and controls of your own.
+        reporter : Reporter
+        """
         platform = self.open_platform()
 
         table = self._load(self.people.source, platform.info)
@@ -374,6 +382,7 @@ class ActionFile:
             settings=self.settings,
             public=public,
             views=views,
+            measuring=measuring or Measuring(),
             cap=self.pool.cap,
             concurrency=self.pool.concurrency,
             batch=self.pool.batch,

@@ -430,7 +430,8 @@ def directional_disparate_impact(
     """Return P(predicted positive | subgroup) / P(predicted positive | reference).
 
     Unlike :func:`demographic_parity_ratio` it may exceed 1. NaN where nobody of the reference is predicted
-    positive. True classes may be None: they change nothing. Other parameters and errors as :func:`group_rates`; ConfigError also if a group is not there.
+    positive. True classes may be None: they change nothing. Other parameters and errors as :func:`group_rates`;
+    ConfigError also if a group is not there.
     *Published* (Feldman et al. 2015, arXiv 1412.3756).
     """
     names, rates = _selection_rates(y_true, y_pred, groups, positive, status)
