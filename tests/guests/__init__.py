@@ -1,0 +1,1 @@
+"""Guests: what users bring, from outside the packages."""
