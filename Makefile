@@ -3,16 +3,30 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test clean
+.PHONY: demo test test-quick test-full clean
 
 demo: $(VENV)/.demo
 	$(BIN)/ttca demo
 
-test: $(VENV)/.test
+PYTEST := $(BIN)/pytest --numprocesses auto --maxprocesses 4 --dist loadgroup
+
+# Every behavior in a small form. What takes longer is marked `full`.
+test: lint
+	$(PYTEST) -m "not full"
+
+# For work in between: no servers, no whole programs, no benchmarks.
+test-quick: $(VENV)/.test
+	$(PYTEST) -m "not full and not e2e" --ignore tests/benchmarks
+
+# The long forms too: model servers that are not ours, kills at random moments, the wheel in environments of its own.
+test-full: lint
+	$(PYTEST)
+
+.PHONY: lint
+lint: $(VENV)/.test
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/pytest --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 $(VENV)/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \

@@ -22,8 +22,7 @@ def simba(
     epsilon: int,
     budget: int,
     rng: np.random.Generator,
-    basis: Literal["pixel", "dct"] = "dct",
-    frequencies: int | None = None,
+    basis: Literal["pixel", "dct"] | int = "dct",
     step: float | None = None,
 ) -> PerUser:
     """Search, for every image by itself, pixels within ±ε levels that a score-giving box gives the target class.
@@ -51,11 +50,9 @@ def simba(
     budget : int
         Queries per image, the initial one included.
     rng : numpy.random.Generator
-    basis : {"pixel", "dct"}
-        One colour of one pixel, or one cosine of one colour (DCT-II).
-    frequencies : int, optional
-        With ``dct``, the lowest this many frequencies along each axis; default half the shorter side, at
-        least 1 [ours]. Not for ``pixel``.
+    basis : {"pixel", "dct"} or int
+        One color of one pixel; or one cosine of one color (DCT-II), with the lowest so many frequencies along each
+        axis: half the shorter side, at least 1 [ours], unless a number says otherwise.
     step : float, optional
         The largest change of a pixel in one step, in levels, at least 1; default ε.
 
@@ -73,7 +70,7 @@ def simba(
     step = float(epsilon) if step is None else step
     if not 1 <= step <= 255:
         raise ValueError(f"Expected step in 1..255 levels, got {step}. A smaller step is lost in rounding.")
-    across, down = _waves(basis, frequencies, *images.shape[1:3])
+    across, down = _waves(basis, *images.shape[1:3])
     streams = Streams(images, tally.targets, rng)
     rows, loss = tally.begin()
     first = rows
@@ -111,17 +108,13 @@ def simba(
     return tally.result(first, outcome[first])
 
 
-def _waves(
-    basis: str, frequencies: int | None, height: int, width: int
-) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+def _waves(basis: str | int, height: int, width: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """Return the factors of the basis along both axes, float32 (F, W) and (F, H), largest entry 1."""
     if basis == "pixel":
-        if frequencies is not None:
-            raise ValueError(f"Expected frequencies only with the basis 'dct', got {frequencies}. Leave it out.")
         return np.eye(width, dtype=np.float32), np.eye(height, dtype=np.float32)
-    if basis != "dct":
-        raise ValueError(f"Expected basis 'pixel' or 'dct', got {basis!r}. Choose one of the two.")
-    count = max(1, min(height, width) // 2) if frequencies is None else frequencies
+    if isinstance(basis, str) and basis != "dct":
+        raise ValueError(f"Expected basis 'pixel', 'dct' or a number of frequencies, got {basis!r}. Choose one.")
+    count = max(1, min(height, width) // 2) if isinstance(basis, str) else basis
     if not 1 <= count <= min(height, width):
         raise ValueError(f"Expected frequencies in 1..{min(height, width)}, got {count}. An image has no others.")
     return _cosines(count, width), _cosines(count, height)

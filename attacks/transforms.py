@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pkgutil
 from collections.abc import Callable
 from functools import lru_cache
 
@@ -9,7 +10,9 @@ import numpy as np
 import torch
 from torch import nn
 
-__all__ = ["TRANSFORMS", "transformed"]
+from ttca.attacks.options import TRANSFORMS, check_transforms
+
+__all__ = ["blur", "find_transform", "jpeg", "resize", "transformed"]
 
 Transform = Callable[[torch.Tensor, torch.Generator], torch.Tensor]
 
@@ -36,22 +39,26 @@ def transformed(x: torch.Tensor, names: tuple[str, ...], generator: torch.Genera
     Raises
     ------
     ValueError
-        If a name is not one of :data:`TRANSFORMS`.
+        If a name is not one of :data:`ttca.attacks.options.TRANSFORMS`.
     """
-    unknown = [name for name in names if name not in TRANSFORMS]
-    if unknown:
-        raise ValueError(f"Expected each transformation to be one of {', '.join(TRANSFORMS)}, got {unknown[0]!r}.")
+    check_transforms(names)
     if not names:
         return x
     drawn = int(torch.randint(len(names) + 1, (), generator=generator))
-    return x if drawn == len(names) else TRANSFORMS[names[drawn]](x, generator)
+    return x if drawn == len(names) else find_transform(names[drawn])(x, generator)
+
+
+def find_transform(name: str) -> Transform:
+    """Return the transformation that goes by one of the names in :data:`ttca.attacks.options.TRANSFORMS`."""
+    found: Transform = pkgutil.resolve_name(TRANSFORMS[name])
+    return found
 
 
 def _uniform(low: float, high: float, generator: torch.Generator) -> float:
     return low + (high - low) * float(torch.rand((), generator=generator))
 
 
-def _resize(x: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+def resize(x: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
     """Shrink to 50 to 95 % and enlarge again, bilinear."""
     factor = _uniform(0.5, 0.95, generator)
     size = [max(1, round(s * factor)) for s in x.shape[2:]]
@@ -59,7 +66,7 @@ def _resize(x: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
     return nn.functional.interpolate(small, size=list(x.shape[2:]), mode="bilinear")
 
 
-def _blur(x: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+def blur(x: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
     """Blur by a Gaussian of 0.3 to 1 pixel, edges reflected."""
     sigma = _uniform(0.3, 1.0, generator)
     places = torch.arange(-2, 3, dtype=x.dtype, device=x.device)
@@ -71,7 +78,7 @@ def _blur(x: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
     return nn.functional.conv2d(rows, across.transpose(2, 3), groups=3)
 
 
-def _jpeg(x: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+def jpeg(x: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
     """Quantise 8×8 blocks of every colour as JPEG of quality 60 to 95 quantises luminance.
 
     Rounding passes the gradient through unchanged, so that δ learns which waves survive it [ours]; the change of
@@ -99,7 +106,3 @@ def _cosines() -> torch.Tensor:
     waves = np.cos(np.pi / 8 * np.outer(np.arange(8), np.arange(8) + 0.5)) * np.sqrt(2 / 8)
     waves[0] /= np.sqrt(2)
     return torch.from_numpy(waves)
-
-
-#: Every transformation by its name.
-TRANSFORMS: dict[str, Transform] = {"resize": _resize, "blur": _blur, "jpeg": _jpeg}

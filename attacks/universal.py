@@ -5,25 +5,51 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, field
+from typing import Protocol
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from ttca.attacks.options import Perturbing
 from ttca.attacks.transforms import transformed
 from ttca.proxies.images import to_levels
-from ttca.proxies.runtime import Precision, autocast_for
+from ttca.proxies.runtime import autocast_for
 
-__all__ = ["Universal", "learn_universal", "random_universal"]
+__all__ = ["Attack", "Examples", "SignDescent", "Universal", "random_universal"]
 
 Model = Callable[[torch.Tensor], torch.Tensor]
+Progress = Callable[[int, int, float], None]
 Looked = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
+class Examples:
+    """Images to learn δ on, or to choose among δ with.
+
+    Parameters
+    ----------
+    images : uint8 array, shape (N, H, W, 3)
+    targets : int64 array, shape (N,)
+        The class each image should be given: its own true class.
+    groups : int64 array, shape (N,), optional
+        Which δ an image gets; default its target (one δ per class). All zeros learn one class-agnostic δ.
+    """
+
+    images: NDArray[np.uint8]
+    targets: NDArray[np.int64]
+    groups: NDArray[np.int64] | None = None
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __repr__(self) -> str:
+        return f"Examples({len(self)} images of {self.images.shape[1:]})"
+
+
+@dataclass(frozen=True, eq=False, repr=False)
 class Universal:
     """What was learned.
 
@@ -42,6 +68,9 @@ class Universal:
     success: float
     best_step: int
 
+    def __repr__(self) -> str:
+        return f"Universal({len(self.delta)} δ of {self.delta.shape[1:]}, success {self.success:.3f})"
+
 
 def random_universal(
     *, groups: int, image_shape: tuple[int, int, int], epsilon: int, rng: np.random.Generator
@@ -58,182 +87,178 @@ def random_universal(
     return (signs * epsilon).astype(np.int8)
 
 
-def learn_universal(
-    model: Model,
-    images: NDArray[np.uint8],
-    targets: NDArray[np.int64],
-    *,
-    epsilon: int,
-    groups: NDArray[np.int64] | None = None,
-    group_count: int,
-    seed: int,
-    selection: tuple[NDArray[np.uint8], NDArray[np.int64], NDArray[np.int64] | None] | None = None,
-    initial: NDArray[np.int8] | None = None,
-    loss: Literal["margin", "cross-entropy"] = "margin",
-    kappa: float = 4.0,
-    steps: int = 200,
-    step_size: float | None = None,
-    momentum: float = 0.9,
-    batch_size: int = 256,
-    shift: int = 1,
-    flip: bool = False,
-    transforms: tuple[str, ...] = (),
-    precision: Precision = "float32",
-    check_every: int = 10,
-    device: str = "cpu",
-    progress: Callable[[int, int, float], None] | None = None,
-) -> Universal:
-    """Minimise the mean loss of every group over its images, inside ‖δ‖∞ ≤ ε.
+class Attack(Protocol):
+    """What learns δ: the door for attacks of guests, given to :class:`ttca.CollectiveAction`.
 
-    The objective is our reading of arXiv 2605.27689; the optimiser is sign descent with momentum on mean
-    gradients (Dong et al. 2018, arXiv 1710.06081) [published], over rounded δ whose gradient ignores the rounding,
-    so that what is optimised is what is sent [ours].
+    Whatever it returns is checked and clipped to ε by whoever asked for it. Its ``repr`` must say its options, as that
+    of a dataclass does: kept δ are read again for an attack that prints the same.
+    """
+
+    def learn(
+        self,
+        model: Model,
+        examples: Examples,
+        *,
+        epsilon: int,
+        groups: int,
+        selection: Examples | None = None,
+        initial: NDArray[np.int8] | None = None,
+        device: str = "cpu",
+        progress: Progress | None = None,
+    ) -> Universal:
+        """Learn one δ per group over its images, inside ‖δ‖∞ ≤ ε.
+
+        Parameters
+        ----------
+        model : callable
+            float32 (N, 3, H, W) in [0, 1] → logits (N, C).
+        examples : Examples
+        epsilon : int
+            Levels of 255, 1..127.
+        groups : int
+            G, the number of δ.
+        selection : Examples, optional
+            Selection people, to choose among several δ.
+        initial : int8 array, shape (G, H, W, 3), optional
+            Where to start, for example δ of a smaller ε.
+        device : str
+        progress : callable(step, steps, success), optional
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class SignDescent:
+    """Sign descent with momentum on mean gradients, over rounded δ: ttca's own attack.
 
     Parameters
     ----------
-    model : callable
-        float32 (N, 3, H, W) in [0, 1] → logits (N, C). A module is frozen and in evaluation mode meanwhile; both are
-        put back.
-    images : uint8 array, shape (N, H, W, 3)
-    targets : int64 array, shape (N,)
-        The class each image should be given: its own true class.
-    epsilon : int
-        Levels of 255, 1..127.
-    groups : int64 array, shape (N,), optional
-        Which δ an image gets; default its target (one δ per class). All zeros learn one class-agnostic δ.
-    group_count : int
-        G, the number of δ. A group without images keeps δ = 0 (or its initial value).
-    seed : int
-    selection : (images, targets, groups or None), optional
-        Selection people; the δ with the lowest loss on them is kept.
-    initial : int8 array, shape (G, H, W, 3), optional
-        Start here (clipped to ε) instead of at zero.
-    loss : {"margin", "cross-entropy"}
-        ``margin`` is max(max_{k≠c} z_k − z_c, −κ): an image that already wins by κ pulls no more.
-    step_size : float, optional
-        First step in levels; default ε/4. It falls to zero along a cosine.
-    momentum : float
-        Decay of the accumulated, per-group normalised gradient.
-    shift : int
-        Random translation of the perturbed batch by up to this many pixels, wrapping round, for transfer.
-    flip : bool
-        Random mirror images of the people, not of δ: twice as many people to learn from.
-    transforms : tuple of str
-        Among :data:`ttca.attacks.transforms.TRANSFORMS`: each step draws one of them, or none, for the perturbed batch.
-    precision : {"float32", "bfloat16", "auto"}
-        Autocast of the model's passes (:func:`ttca.proxies.runtime.autocast_for`).
-    check_every : int
-        Steps between looks at the selection people.
-
-    Raises
-    ------
-    ValueError
-        If ε is not a whole number in 1..127, shapes disagree, a group is not in 0..G−1, or an option is out of
-        its range.
+    options : Perturbing
     """
-    _check_epsilon(epsilon)
-    if loss not in ("margin", "cross-entropy"):
-        raise ValueError(f"Expected loss 'margin' or 'cross-entropy', got {loss!r}.")
-    if min(steps, batch_size, check_every) < 1 or shift < 0:
-        raise ValueError(
-            f"Expected steps, batch_size and check_every of at least 1 and shift of at least 0, "
-            f"got {steps}, {batch_size}, {check_every} and {shift}."
-        )
-    learned = _ready(images, targets, groups, group_count, device)
-    look = learned if selection is None else _ready(*selection, group_count, device)
-    if initial is not None and initial.shape != (group_count, *images.shape[1:]):
-        # Broadcasting would start every group at one δ without a word.
-        raise ValueError(f"Expected initial {(group_count, *images.shape[1:])}, got {initial.shape}.")
-    if look[0].shape[1:] != learned[0].shape[1:]:
-        raise ValueError(f"Expected selection images of {images.shape[1:]}, got {tuple(look[0].shape[1:])} (CHW).")
-    with _frozen(model), autocast_for(precision, device):
-        return _descend(
-            model,
-            learned,
-            look,
-            epsilon=epsilon,
-            delta=_start(initial, (group_count, 3, *learned[0].shape[2:]), epsilon, device),
-            generator=torch.Generator().manual_seed(seed),
-            loss=loss,
-            kappa=kappa,
-            steps=steps,
-            first=epsilon / 4 if step_size is None else step_size,
-            momentum=momentum,
-            batch_size=batch_size,
-            shift=shift,
-            flip=flip,
-            transforms=transforms,
-            check_every=check_every,
-            progress=progress,
-        )
+
+    options: Perturbing = field(default_factory=Perturbing)
+
+    def learn(
+        self,
+        model: Model,
+        examples: Examples,
+        *,
+        epsilon: int,
+        groups: int,
+        selection: Examples | None = None,
+        initial: NDArray[np.int8] | None = None,
+        device: str = "cpu",
+        progress: Progress | None = None,
+    ) -> Universal:
+        """Minimise the mean loss of every group over its images, inside ‖δ‖∞ ≤ ε.
+
+        The objective is our reading of arXiv 2605.27689; the optimiser is sign descent with momentum on mean
+        gradients (Dong et al. 2018, arXiv 1710.06081) [published], over rounded δ whose gradient ignores the rounding,
+        so that what is optimised is what is sent [ours].
+
+        Parameters
+        ----------
+        model : callable
+            float32 (N, 3, H, W) in [0, 1] → logits (N, C). A module is frozen and in evaluation mode meanwhile; both
+            are put back.
+        examples : Examples
+        epsilon : int
+            Levels of 255, 1..127.
+        groups : int
+            G, the number of δ. A group without images keeps δ = 0 (or its initial value).
+        selection : Examples, optional
+            Selection people; the δ with the lowest loss on them is kept.
+        initial : int8 array, shape (G, H, W, 3), optional
+            Start here (clipped to ε) instead of at zero.
+        device : str
+        progress : callable(step, steps, success), optional
+
+        Raises
+        ------
+        ValueError
+            If ε is not a whole number in 1..127, shapes disagree, or a group is not in 0..G−1.
+        """
+        _check_epsilon(epsilon)
+        shape = examples.images.shape[1:]
+        learned = _ready(examples, groups, device)
+        look = learned if selection is None else _ready(selection, groups, device)
+        if initial is not None and initial.shape != (groups, *shape):
+            # Broadcasting would start every group at one δ without a word.
+            raise ValueError(f"Expected initial {(groups, *shape)}, got {initial.shape}.")
+        if look[0].shape[1:] != learned[0].shape[1:]:
+            raise ValueError(f"Expected selection images of {shape}, got {tuple(look[0].shape[1:])} (CHW).")
+        start = _start(initial, (groups, 3, *learned[0].shape[2:]), epsilon, device)
+        with _frozen(model), autocast_for(self.options.precision, device):
+            return _descend(model, learned, look, self.options, epsilon=epsilon, delta=start, progress=progress)
 
 
 def _descend(
     model: Model,
     learned: Looked,
     look: Looked,
+    options: Perturbing,
     *,
     epsilon: int,
     delta: torch.Tensor,
-    generator: torch.Generator,
-    loss: str,
-    kappa: float,
-    steps: int,
-    first: float,
-    momentum: float,
-    batch_size: int,
-    shift: int,
-    flip: bool,
-    transforms: tuple[str, ...],
-    check_every: int,
-    progress: Callable[[int, int, float], None] | None,
+    progress: Progress | None,
 ) -> Universal:
     """Run the descent from ``delta`` and keep what did best on ``look``."""
+    o = options
+    generator = torch.Generator().manual_seed(o.seed)
     levels, y, g = learned
     velocity = torch.zeros_like(delta)
+    first = epsilon / 4 if o.step_size is None else o.step_size
     kept, kept_step = delta.round(), 0
-    kept_loss, kept_success = _look(model, kept, *look, loss=loss, kappa=kappa)
+    kept_loss, kept_success = _look(model, kept, look, o)
     order = torch.empty(0, dtype=torch.int64)
-    for step in range(1, steps + 1):
-        if len(order) < min(batch_size, len(y)):
+    for step in range(1, o.steps + 1):
+        if len(order) < min(o.batch_size, len(y)):
             order = torch.randperm(len(y), generator=generator)
-        rows, order = order[:batch_size].to(y.device), order[batch_size:]
-        seen = levels[rows].float()
-        if flip:
-            mirrored = (torch.rand(len(rows), generator=generator) < 0.5).to(seen.device)
-            seen = torch.where(mirrored[:, None, None, None], seen.flip(3), seen)
-        wished = seen + delta.round()[g[rows]]
-        with torch.enable_grad():
-            # Whole levels go forward; the gradient is taken at them and moves the δ that was rounded.
-            pixels = wished.clamp(0, 255).requires_grad_()
-            x = pixels / 255
-            if shift:
-                dy, dx = torch.randint(-shift, shift + 1, (2,), generator=generator).tolist()
-                x = torch.roll(x, (dy, dx), (2, 3))
-            x = transformed(x, transforms, generator)
-            losses = _loss(model(x), y[rows], loss, kappa)
-            (per_image,) = torch.autograd.grad(losses.sum(), pixels)
-        # The slope of clipping towards descent. Versions of torch differ in clamp's gradient at the border, and
-        # where it is 0 a black or white pixel would never move.
-        inside = (wished > 0) & (wished < 255)
-        inward = ((wished == 0) & (per_image < 0)) | ((wished == 255) & (per_image > 0))
-        per_image = torch.where(inside | inward, per_image, 0.0)
+        rows, order = order[: o.batch_size].to(y.device), order[o.batch_size :]
+        per_image = _gradients(model, (levels[rows], y[rows], g[rows]), delta, o, generator)
         # A product with the membership matrix: scattered addition would race, and the same seed drift apart.
         member = nn.functional.one_hot(g[rows], len(delta)).to(per_image.dtype)
         gradient = (member.T @ per_image.flatten(1)).view(delta.shape)
         # A mean over each group's images: dividing by its largest entry makes the groups' sizes irrelevant.
         scale = gradient.abs().amax((1, 2, 3), keepdim=True)
-        velocity = momentum * velocity + gradient / scale.clamp(min=1e-12)
-        rate = first * 0.5 * (1 + math.cos(math.pi * (step - 1) / steps))
+        velocity = o.momentum * velocity + gradient / scale.clamp(min=1e-12)
+        rate = first * 0.5 * (1 + math.cos(math.pi * (step - 1) / o.steps))
         delta = (delta - rate * velocity.sign()).clamp(-epsilon, epsilon)
-        if step % check_every == 0 or step == steps:
-            value, success = _look(model, delta.round(), *look, loss=loss, kappa=kappa)
+        if step % o.check_every == 0 or step == o.steps:
+            value, success = _look(model, delta.round(), look, o)
             if value < kept_loss:
                 kept, kept_step, kept_loss, kept_success = delta.round(), step, value, success
             if progress:
-                progress(step, steps, success)
+                progress(step, o.steps, success)
     whole_levels = kept.permute(0, 2, 3, 1).to(torch.int8).cpu().numpy()
     return Universal(np.ascontiguousarray(whole_levels), kept_success, kept_step)
+
+
+def _gradients(
+    model: Model, batch: Looked, delta: torch.Tensor, options: Perturbing, generator: torch.Generator
+) -> torch.Tensor:
+    """Return each image's gradient at the pixels it would be sent with, randomly moved as the options say."""
+    levels, y, g = batch
+    seen = levels.float()
+    if options.flip:
+        mirrored = (torch.rand(len(seen), generator=generator) < 0.5).to(seen.device)
+        seen = torch.where(mirrored[:, None, None, None], seen.flip(3), seen)
+    wished = seen + delta.round()[g]
+    with torch.enable_grad():
+        # Whole levels go forward; the gradient is taken at them and moves the δ that was rounded.
+        pixels = wished.clamp(0, 255).requires_grad_()
+        x = pixels / 255
+        if options.shift:
+            dy, dx = torch.randint(-options.shift, options.shift + 1, (2,), generator=generator).tolist()
+            x = torch.roll(x, (dy, dx), (2, 3))
+        x = transformed(x, options.transforms, generator)
+        losses = _loss(model(x), y, options)
+        (per_image,) = torch.autograd.grad(losses.sum(), pixels)
+    # The slope of clipping towards descent. Versions of torch differ in clamp's gradient at the border, and
+    # where it is 0 a black or white pixel would never move.
+    inside = (wished > 0) & (wished < 255)
+    inward = ((wished == 0) & (per_image < 0)) | ((wished == 255) & (per_image > 0))
+    return torch.where(inside | inward, per_image, 0.0)
 
 
 def _check_epsilon(epsilon: int) -> None:
@@ -241,23 +266,18 @@ def _check_epsilon(epsilon: int) -> None:
         raise ValueError(f"Expected ε as a whole number of pixel levels in 1..127, got {epsilon}.")
 
 
-def _ready(
-    images: NDArray[np.uint8],
-    targets: NDArray[np.int64],
-    groups: NDArray[np.int64] | None,
-    group_count: int,
-    device: str,
-) -> Looked:
+def _ready(examples: Examples, count: int, device: str) -> Looked:
     """Return levels, targets and groups on the device, checked: torch would take group −1 for the last one."""
-    groups = targets if groups is None else groups
+    images, targets = examples.images, examples.targets
+    groups = targets if examples.groups is None else examples.groups
     if not len(images) or not len(images) == len(targets) == len(groups):
         raise ValueError(
             f"Expected one target and one group per image, got {len(images)} images, {len(targets)} targets and "
             f"{len(groups)} groups."
         )
-    if groups.min() < 0 or groups.max() >= group_count or targets.min() < 0:
+    if groups.min() < 0 or groups.max() >= count or targets.min() < 0:
         raise ValueError(
-            f"Expected groups in 0..{group_count - 1} and targets of at least 0, got groups {groups.min()}.."
+            f"Expected groups in 0..{count - 1} and targets of at least 0, got groups {groups.min()}.."
             f"{groups.max()} and targets from {targets.min()}."
         )
     y, g = (torch.from_numpy(np.array(a, np.int64)).to(device) for a in (targets, groups))
@@ -291,33 +311,26 @@ def _frozen(model: Model) -> Iterator[None]:
             p.requires_grad_()
 
 
-def _loss(logits: torch.Tensor, targets: torch.Tensor, kind: str, kappa: float) -> torch.Tensor:
+def _loss(logits: torch.Tensor, targets: torch.Tensor, options: Perturbing) -> torch.Tensor:
     """Return one loss per image, shape (N,)."""
     logits = logits.float()
-    if kind == "cross-entropy":
+    if options.loss == "cross-entropy":
         return torch.nn.functional.cross_entropy(logits, targets, reduction="none")
     own = logits.gather(1, targets[:, None])[:, 0]
     best_other = logits.scatter(1, targets[:, None], -math.inf).amax(1)
-    return (best_other - own).clamp(min=-kappa)
+    return (best_other - own).clamp(min=-options.kappa)
 
 
 @torch.no_grad()
 def _look(
-    model: Model,
-    delta: torch.Tensor,
-    levels: torch.Tensor,
-    y: torch.Tensor,
-    g: torch.Tensor,
-    *,
-    loss: str,
-    kappa: float,
-    batch_size: int = 512,
+    model: Model, delta: torch.Tensor, look: Looked, options: Perturbing, batch_size: int = 512
 ) -> tuple[float, float]:
     """Return mean loss and success of integer δ on the images as they would be sent."""
+    levels, y, g = look
     total, hits = 0.0, 0
     for i in range(0, len(y), batch_size):
         rows = slice(i, i + batch_size)
         logits = model((levels[rows].float() + delta[g[rows]]).clamp(0, 255) / 255)
-        total += float(_loss(logits, y[rows], loss, kappa).sum())
+        total += float(_loss(logits, y[rows], options).sum())
         hits += int((logits.argmax(1) == y[rows]).sum())
     return total / len(y), hits / len(y)

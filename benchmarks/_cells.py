@@ -61,7 +61,7 @@ _DECIDING = (
         f"ttca/{name}.py"
         for name in (
             "action", "answers", "asking", "blocks", "certificates", "conditions", "controls", "distilling",
-            "equaliser", "fairness", "images", "learning", "lossy", "measurement", "measuring", "people",
+            "equaliser", "fairness", "images", "kept", "learning", "lossy", "measurement", "measuring", "people",
             "perturbations", "perturbing", "refining", "row", "settings", "verifying", "platforms/local",
             "pooling/pool",
         )

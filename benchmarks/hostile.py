@@ -27,6 +27,7 @@ from ttca.pooling.leases import AuditPlan, LeaseDesk
 from ttca.pooling.ledger import Ledger
 from ttca.progress import Reporter
 from ttca.proxies.distillation import Targets, distil
+from ttca.proxies.options import Distilling
 
 __all__ = ["QUICK", "main"]
 
@@ -239,7 +240,7 @@ class _Liar:
 def _fidelity(world: _World, played: _Played, seed: int) -> float:
     """Return how often a proxy of these answers agrees with the platform, on people nobody asked about."""
     targets = Targets.from_labels(played.labels, len(DIGITS))
-    proxy = distil(played.images, targets, architectures=["small-cnn"], seed=seed, epochs=20).proxy
+    proxy = distil(played.images, targets, Distilling(seed=seed, epochs=20)).proxy
     return float((proxy.predict(world.unasked).argmax(axis=1) == world.said).mean())
 
 

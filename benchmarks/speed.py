@@ -29,11 +29,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from ttca.attacks.options import Perturbing
 from ttca.attacks.square import square
-from ttca.attacks.universal import learn_universal
+from ttca.attacks.universal import Examples, SignDescent
 from ttca.errors import ConfigError, MissingExtraError
 from ttca.proxies.distillation import Proxy, Targets, distil
 from ttca.proxies.images import to_levels, to_tensor
+from ttca.proxies.options import Distilling
 from ttca.proxies.runtime import keep_freed_memory
 
 if TYPE_CHECKING:
@@ -65,7 +67,7 @@ Floats = NDArray[np.float32]
 
 LEARNING_RATE, WEIGHT_DECAY, BATCH = 2e-3, 5e-2, 64
 HOW = {
-    "universal_over_bare": "seconds of learn_universal (default options, selection people a quarter of the learning "
+    "universal_over_bare": "seconds of SignDescent (default options, selection people a quarter of the learning "
     "people) over seconds of its steps' forward and backward passes with respect to the inputs alone, on ready "
     "batches of the same size; universal_over_needed_passes adds to the denominator the forward passes of its looks "
     "at the selection people",
@@ -79,8 +81,8 @@ HOW = {
     "clock at its first look at the goal, held or not, and are null where there was none",
     "distil_vs_art_default": "as the brief one, with KnockoffNets' default batches of 1 for fit and query",
     "universal_vs_art": "seconds of TargetedUniversalPerturbation (FGSM inside, one run per class, anew for each "
-    "number of iterations) until its S on 1000 other images is that of learn_universal after 12 steps, over seconds "
-    "of learn_universal; on the same proxy, S by the proxy's own answers, ours in whole levels. Ours takes first steps "
+    "number of iterations) until its S on 1000 other images is that of SignDescent after 12 steps, over seconds "
+    "of SignDescent; on the same proxy, S by the proxy's own answers, ours in whole levels. Ours takes first steps "
     "of ε and no shift, which suits a goal that need not transfer; universal_vs_art_own_options has our defaults for "
     "these and 40 steps, with the S of these as ART's goal, and is null where ART never got there. "
     "universal_vs_art_at_its_best: seconds until the best S that ART reached, ART over ours",
@@ -120,7 +122,7 @@ def main(argv: list[str]) -> dict[str, Any]:
     parser.add_argument("--transfer", type=int, default=300, help="images to learn from")
     parser.add_argument("--epochs", type=int, default=30, help="epochs of distil")
     parser.add_argument("--epochs-default", type=int, default=10, help="the same, compared with ART's default batches")
-    parser.add_argument("--steps", type=int, default=10, help="steps of learn_universal, compared with the bare passes")
+    parser.add_argument("--steps", type=int, default=10, help="steps of SignDescent, compared with the bare passes")
     parser.add_argument("--attacked", type=int, default=100, help="largest number of images for Square")
     parser.add_argument("--budget", type=int, default=200, help="queries per image for Square")
     parser.add_argument("--epsilon", type=int, default=8, help="levels for δ; half as many for Square")
@@ -165,27 +167,24 @@ def main(argv: list[str]) -> dict[str, Any]:
 
 
 def _bare(world: World, proxy: Proxy, options: argparse.Namespace) -> dict[str, Any]:
-    """Time learn_universal against the passes that nobody can save."""
+    """Time SignDescent against the passes that nobody can save."""
     batch = min(256, 4 * len(world.images) // 5)
     images, targets = world.images[:batch], world.labels[:batch]
     look = slice(batch, batch + batch // 4)
-    selection = (world.images[look], world.labels[look], None)
+    selection = Examples(world.images[look], world.labels[look])
     x = to_tensor(to_levels(images))
-    looked = to_tensor(to_levels(selection[0]))
+    looked = to_tensor(to_levels(selection.images))
     y = torch.from_numpy(targets)
     looks = 1 + options.steps // 10 + (options.steps % 10 > 0)
     model = copy.deepcopy(proxy).eval().requires_grad_(False)
 
     def ours() -> None:
-        learn_universal(
+        SignDescent(Perturbing(steps=options.steps)).learn(
             proxy,
-            images,
-            targets,
+            Examples(images, targets),
             epsilon=options.epsilon,
-            group_count=world.classes,
-            seed=0,
+            groups=world.classes,
             selection=selection,
-            steps=options.steps,
         )
 
     def passes() -> None:
@@ -226,13 +225,15 @@ def _distillation(world: World, options: argparse.Namespace) -> tuple[Proxy, dic
         result = distil(
             images,
             Targets(scores.argmax(1).astype(np.int64), scores.astype(np.float32)),
-            architectures=(options.architecture,),
-            seed=seed,
-            epochs=epochs,
-            batch_size=BATCH,
-            learning_rate=LEARNING_RATE,
-            weight_decay=WEIGHT_DECAY,
-            flip=world.flip,
+            Distilling(
+                architectures=(options.architecture,),
+                seed=seed,
+                epochs=epochs,
+                batch_size=BATCH,
+                learning_rate=LEARNING_RATE,
+                weight_decay=WEIGHT_DECAY,
+                flip=world.flip,
+            ),
         )
         return time.perf_counter() - began, result.proxy
 
@@ -341,7 +342,7 @@ def _knockoff(
 
 
 def _universal(world: World, proxy: Proxy, options: argparse.Namespace) -> dict[str, Any]:
-    """Time learn_universal against TargetedUniversalPerturbation, by S on images that neither learned from."""
+    """Time SignDescent against TargetedUniversalPerturbation, by S on images that neither learned from."""
     n = min(options.transfer, len(world.images) // 2)
     images, targets = world.images[:n], world.labels[:n]
     others, own = world.images[n : n + 1000], world.labels[n : n + 1000]
@@ -352,9 +353,9 @@ def _universal(world: World, proxy: Proxy, options: argparse.Namespace) -> dict[
         return float((classifier.predict(sent).argmax(1) == own).mean())
 
     def learned(steps: int, **choices: Any) -> NDArray[Any]:
-        return learn_universal(
-            proxy, images, targets, epsilon=options.epsilon, group_count=world.classes, seed=0, steps=steps, **choices
-        ).delta.transpose(0, 3, 1, 2) / np.float32(255)
+        attack = SignDescent(Perturbing(steps=steps, **choices))
+        found = attack.learn(proxy, Examples(images, targets), epsilon=options.epsilon, groups=world.classes)
+        return found.delta.transpose(0, 3, 1, 2) / np.float32(255)
 
     def ours(steps: int) -> NDArray[Any]:
         # No shift, as nothing has to transfer here, and a first step that reaches the ball's edge at once.
@@ -611,7 +612,7 @@ def _digits() -> World:
     images = np.repeat(levels[..., None], 3, axis=3)
     labels = data.target.astype(np.int64)
     learned = Targets.from_labels(labels[-150:], 10)
-    platform = distil(images[-150:], learned, architectures=("perceptron",), seed=7, epochs=40).proxy
+    platform = distil(images[-150:], learned, Distilling(architectures=("perceptron",), seed=7, epochs=40)).proxy
 
     @torch.inference_mode()
     def floats(x: Floats) -> Floats:

@@ -1,4 +1,4 @@
-"""Architectures by name: small CNNs, the CIFAR ResNets, and any timm model; normalisation lives inside."""
+"""Architectures: small CNNs, the CIFAR ResNets, any timm model, and a user's own; normalisation lives inside."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from typing import Any, cast
 import torch
 from torch import nn
 
-__all__ = ["Normalised", "create_model", "list_architectures"]
+from ttca.proxies.registry import Architecture, Factory, architecture_name, find_model
 
-Builder = Callable[[int], nn.Module]
+__all__ = ["Normalised", "create_model"]
 
 
 class Normalised(nn.Module):
@@ -142,59 +142,64 @@ def _small_mobilenet(classes: int, widths: tuple[int, ...] = (24, 48, 96)) -> nn
     return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(before, classes))
 
 
-_OURS: dict[str, Builder] = {
-    "perceptron": _perceptron,
-    "small-cnn": _small_cnn,
-    "small-mobilenet": _small_mobilenet,
-    "small-resnet": _small_resnet,
-    "small-resnet-stem2": lambda classes: _small_resnet(classes, stem=2),
-    "resnet20": lambda classes: _cifar_resnet(classes, 20),
-    "resnet32": lambda classes: _cifar_resnet(classes, 32),
-    "resnet56": lambda classes: _cifar_resnet(classes, 56),
-}
+def _ours(build: Callable[..., nn.Module], **fixed: Any) -> Factory:
+    """Return the factory of one of our own models: normalization around it, the seed as torch has it."""
+
+    def make(classes: int, _seed: int) -> nn.Module:
+        return Normalised(build(classes, **fixed), (0.5, 0.5, 0.5), (0.25, 0.25, 0.25))
+
+    return make
 
 
-def list_architectures() -> tuple[str, ...]:
-    """Return our own names; ``timm/NAME`` takes any name that ``timm.create_model`` knows besides."""
-    return tuple(_OURS)
+# What the registry names.
+perceptron = _ours(_perceptron)
+small_cnn = _ours(_small_cnn)
+small_mobilenet = _ours(_small_mobilenet)
+small_resnet = _ours(_small_resnet)
+small_resnet_stem2 = _ours(_small_resnet, stem=2)
+resnet20 = _ours(_cifar_resnet, depth=20)
+resnet32 = _ours(_cifar_resnet, depth=32)
+resnet56 = _ours(_cifar_resnet, depth=56)
 
 
-def create_model(architecture: str, *, classes: int, seed: int) -> Normalised:
+def create_model(architecture: Architecture, *, classes: int, seed: int) -> nn.Module:
     """Return a freshly initialised model, the same for the same seed.
 
     Parameters
     ----------
-    architecture : str
-        One of :func:`list_architectures`, or ``timm/NAME``.
+    architecture : str or callable
+        One of :func:`ttca.proxies.registry.list_architectures`, ``timm/NAME``, ``module:function``, or a factory.
     classes : int
         Number of logits C.
     seed : int
-        The global generator is left as it was found.
+        torch's generator is seeded with it while the model is made, and left as it was found. A factory is given it
+        for whatever else it draws.
 
     Raises
     ------
     ValueError
-        If the name is not known or there is no class.
+        If the name is not known, no model is made, or there is no class.
     """
     if classes < 1:
         # timm takes 0 for "no head" and would return features where we promise logits.
         raise ValueError(f"Expected at least one class, got {classes}.")
+    name = architecture_name(architecture)
     with torch.random.fork_rng(devices=[]):
         # The only way to seed torch's layer initialisers; fork_rng puts the global state back.
         torch.default_generator.manual_seed(seed)
-        if architecture in _OURS:
-            model = Normalised(_OURS[architecture](classes), (0.5, 0.5, 0.5), (0.25, 0.25, 0.25))
-        elif architecture.startswith("timm/"):
-            import timm
+        made = (
+            _timm(name.removeprefix("timm/"), classes) if name.startswith("timm/") else find_model(name)(classes, seed)
+        )
+    if not isinstance(made, nn.Module):
+        raise ValueError(f"Expected {name} to return a torch.nn.Module, got {type(made).__name__}.")
+    return made.to(memory_format=torch.channels_last)
 
-            name = architecture.removeprefix("timm/")
-            if not timm.is_model(name):
-                raise ValueError(f"Expected a name that timm.create_model knows, got {name!r}.")
-            body = timm.create_model(name, pretrained=False, num_classes=classes, in_chans=3)
-            config = cast(dict[str, Any], body.pretrained_cfg)
-            model = Normalised(body, tuple(config["mean"]), tuple(config["std"]))
-        else:
-            raise ValueError(
-                f"Expected the architecture to be one of {', '.join(_OURS)} or timm/NAME, got {architecture!r}."
-            )
-    return model.to(memory_format=torch.channels_last)
+
+def _timm(name: str, classes: int) -> nn.Module:
+    import timm
+
+    if not timm.is_model(name):
+        raise ValueError(f"Expected a name that timm.create_model knows, got {name!r}.")
+    body = timm.create_model(name, pretrained=False, num_classes=classes, in_chans=3)
+    config = cast(dict[str, Any], body.pretrained_cfg)
+    return Normalised(body, tuple(config["mean"]), tuple(config["std"]))

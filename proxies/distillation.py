@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import hashlib
 import json
 import math
 from collections.abc import Callable, Sequence
@@ -19,7 +20,9 @@ from torch import nn
 
 from ttca.proxies.architectures import create_model
 from ttca.proxies.images import to_levels, to_tensor
-from ttca.proxies.runtime import Precision, autocast_for
+from ttca.proxies.options import Distilling
+from ttca.proxies.registry import Architecture, architecture_name
+from ttca.proxies.runtime import autocast_for
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -31,7 +34,7 @@ Progress = Callable[[int, int, float], None]
 _FACTORS = (0.125, 0.25, 0.5, 1.0, 2.0)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class Targets:
     """What is known about N images.
 
@@ -65,6 +68,10 @@ class Targets:
         labels = np.asarray(labels, np.int64)
         return cls(labels, np.full((len(labels), classes), np.nan, np.float32))
 
+    def __repr__(self) -> str:
+        named, classes = int((self.labels >= 0).sum()), self.scores.shape[1]
+        return f"Targets({len(self)} images, {named} with one of {classes} classes)"
+
     def __len__(self) -> int:
         return len(self.labels)
 
@@ -77,21 +84,21 @@ class Proxy(nn.Module):
 
     Parameters
     ----------
-    architectures : sequence of str
-        Names for :func:`ttca.proxies.architectures.create_model`.
+    architectures : sequence of str or callable
+        For :func:`ttca.proxies.architectures.create_model`.
     classes : int
     seed : int
         Model i is initialised with ``seed + i``.
     """
 
-    def __init__(self, architectures: Sequence[str], *, classes: int, seed: int) -> None:
+    def __init__(self, architectures: Sequence[Architecture], *, classes: int, seed: int) -> None:
         super().__init__()
         if not architectures:
             raise ValueError("Expected at least one architecture for a proxy, got none.")
-        self.architectures = tuple(architectures)
+        self.architectures = tuple(architecture_name(a) for a in architectures)
         self.classes = classes
         self.models = nn.ModuleList(
-            create_model(name, classes=classes, seed=seed + i) for i, name in enumerate(architectures)
+            create_model(name, classes=classes, seed=seed + i) for i, name in enumerate(self.architectures)
         )
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
@@ -117,17 +124,33 @@ class Proxy(nn.Module):
         ]
         return torch.cat(rows).numpy() if rows else np.zeros((0, self.classes), np.float32)
 
+    def digest(self) -> str:
+        """Return a SHA-256, 64 hex digits, of the weights under their names."""
+        h = hashlib.sha256()
+        for name, tensor in sorted(self.state_dict().items()):
+            # As bytes: numpy does not know every type that a model may have.
+            h.update(name.encode() + tensor.cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+        return h.hexdigest()
+
     def save(self, path: Path, metadata: dict[str, str] | None = None) -> None:
-        """Write weights and architecture as safetensors; a file half written is never seen under the name."""
-        state = {k: v.detach().cpu().contiguous() for k, v in self.state_dict().items()}
-        spec = {"architectures": json.dumps(self.architectures), "classes": str(self.classes)}
+        """Write weights, their digest and the architecture as safetensors; nobody ever sees a file half written."""
+        # Copies, because safetensors refuses weights that two layers of a guest's model share.
+        state = {k: v.detach().cpu().contiguous().clone() for k, v in self.state_dict().items()}
+        spec = {
+            "architectures": json.dumps(self.architectures),
+            "classes": str(self.classes),
+            "weights": self.digest(),
+        }
         partial = path.with_suffix(".partial")
         save_file(state, partial, metadata={**(metadata or {}), **spec})
         partial.replace(path)
 
     @classmethod
     def load(cls, path: Path) -> Proxy:
-        """Read what :meth:`save` wrote; raises OSError or ValueError when it is not such a file."""
+        """Read what :meth:`save` wrote; raises OSError or ValueError when it is not such a file.
+
+        Earlier versions wrote no digest of the weights; where there is one, they must be those.
+        """
         try:
             with safe_open(path, framework="pt") as file:
                 spec = file.metadata() or {}
@@ -138,10 +161,16 @@ class Proxy(nn.Module):
         except (SafetensorError, RuntimeError) as error:
             # Neither is a ValueError: not safetensors at all, or weights that do not fit the architecture.
             raise ValueError(f"Expected a proxy saved by ttca, got {path}: {error}") from error
+        if spec.get("weights", "") not in ("", proxy.digest()):
+            raise ValueError(f"Expected the weights that ttca saved in {path}, got others. Somebody changed the file.")
         return proxy.eval()
 
 
-@dataclass(frozen=True)
+#: Images, and what is known about them.
+Known = tuple[NDArray[np.uint8], Targets]
+
+
+@dataclass(frozen=True, eq=False)
 class Distillation:
     """The trained proxy and how it came about.
 
@@ -208,24 +237,12 @@ def _complete(scores: torch.Tensor) -> torch.Tensor:
 def distil(
     images: NDArray[np.uint8],
     targets: Targets,
+    options: Distilling,
     *,
-    architectures: Sequence[str],
-    seed: int,
-    selection: tuple[NDArray[np.uint8], Targets] | None = None,
+    selection: Known | None = None,
     initial: Proxy | None = None,
-    replay: tuple[NDArray[np.uint8], Targets] | None = None,
-    epochs: int = 60,
-    batch_size: int = 64,
-    learning_rate: float = 2e-3,
-    weight_decay: float = 5e-2,
-    temperature: float = 2.0,
-    shift: int = 1,
-    flip: bool = False,
-    warp: float = 0.0,
-    mixup: float = 0.0,
-    precision: Precision = "float32",
-    device: str = "cpu",
-    accelerator: Accelerator | None = None,
+    replay: Known | None = None,
+    device: str | Accelerator = "cpu",
     progress: Progress | None = None,
 ) -> Distillation:
     """Train a proxy on a transfer set: the formulas are ours, for the setting of arXiv 2605.27689.
@@ -235,10 +252,7 @@ def distil(
     images : uint8 array, shape (N, H, W, 3)
     targets : Targets
         The platform's answers, or true classes for a warm start or a control.
-    architectures : sequence of str
-        One model each; with more than one the proxy is their ensemble, all trained on the same answers.
-    seed : int
-        Same seed, same machine, same weights.
+    options : Distilling
     selection : (images, Targets), optional
         Answers of selection people: the epoch with the lowest loss on them, whatever its temperature, is kept.
     initial : Proxy, optional
@@ -246,47 +260,46 @@ def distil(
     replay : (images, Targets), optional
         What the initial weights were learned from: every batch is joined by as many of these images, drawn at random,
         so that a few answers do not wash out what was known before (rehearsal, Robins 1995) [published].
-    epochs, batch_size, learning_rate, weight_decay
-        AdamW with a linear warm-up over a tenth of the steps, then a cosine to zero.
-    temperature : float
-        See :func:`answer_loss`.
-    shift : int
-        Random translation by up to this many pixels, edges repeated.
-    flip : bool
-        Random mirror image (wrong for digits and text, right for most photographs).
-    warp : float
-        Random rotation by up to this many radians, zoom by up to this share, and translation by up to half this share
-        of the image: for photographs that a platform crops or aligns in its own way. 0 is off.
-    mixup : float
-        Beta parameter of mixup between complete rows (Zhang et al. 2018, arXiv 1710.09412); 0 is off.
-        Rows that are not complete stay as they are.
-    precision : {"float32", "bfloat16", "auto"}
-        Autocast of the forward pass; auto is bfloat16 where the processor multiplies it in hardware.
-    device : str
-    accelerator : accelerate.Accelerator, optional
-        Several processes that call this with the same arguments train one proxy together: each takes its share of every
-        batch, on the accelerator's device (:mod:`ttca.proxies.parallel`).
+    device : str or accelerate.Accelerator
+        With an accelerator, several processes that call this with the same arguments train one proxy together: each
+        takes its share of every batch, on the accelerator's device (:mod:`ttca.proxies.parallel`).
     progress : callable(epoch, epochs, loss), optional
 
     Raises
     ------
     ValueError
-        If no row names a class, the shapes disagree, or an option is out of its range.
+        If no row names a class, or the shapes disagree.
     """
-    if epochs < 1 or batch_size < 2:
-        raise ValueError(
-            "Expected at least 1 epoch and batches of at least 2 (batch normalization cannot learn from one image), "
-            f"got epochs={epochs} and batch_size={batch_size}."
-        )
-    if not temperature > 0:
-        raise ValueError(f"Expected a temperature above 0, got {temperature}.")
-    if not 0 <= warp < 1:
-        raise ValueError(f"Expected a warp in [0, 1), got {warp}.")
+    classes = _classes(images, targets, selection, replay)
+    proxy = _beginning(options, classes, initial)
     usable = targets.labels >= 0
-    if len(images) != len(targets) or not usable.any():
+    training = _Training(proxy, (images[usable], targets[usable]), replay, options, device)
+    losses: list[float] = []
+    agreements: list[float] = []
+    best, best_epoch, best_state = math.inf, options.epochs - 1, None
+    for epoch in range(options.epochs):
+        losses.append(training.epoch())
+        agreement = math.nan
+        if selection is not None:
+            selection_loss, agreement = _evaluate(proxy, *selection)
+            if selection_loss < best:
+                best, best_epoch = selection_loss, epoch
+                best_state = copy.deepcopy(proxy.state_dict())
+        agreements.append(agreement)
+        if progress:
+            progress(epoch + 1, options.epochs, losses[-1])
+    if best_state is not None:
+        proxy.load_state_dict(best_state)
+    return Distillation(proxy.eval(), tuple(losses), tuple(agreements), best_epoch)
+
+
+def _classes(images: NDArray[np.uint8], targets: Targets, selection: Known | None, replay: Known | None) -> int:
+    """Return the number of classes, or raise where images and answers do not fit."""
+    named = int((targets.labels >= 0).sum())
+    if len(images) != len(targets) or not named:
         raise ValueError(
             f"Expected at least one image with an answer, got {len(images)} images, {len(targets)} answers, "
-            f"of which {int(usable.sum())} name a class."
+            f"of which {named} name a class."
         )
     classes = targets.scores.shape[1]
     for what, more in (("selection", selection), ("replay", replay)):
@@ -297,77 +310,102 @@ def distil(
             )
     if replay is not None and replay[0].shape[1:] != images.shape[1:]:
         raise ValueError(f"Expected images of {images.shape[1:]} to replay, got {replay[0].shape[1:]}.")
-    proxy = copy.deepcopy(initial) if initial is not None else Proxy(architectures, classes=classes, seed=seed)
-    if proxy.architectures != tuple(architectures) or proxy.classes != classes:
-        raise ValueError(
-            f"Expected initial weights of {tuple(architectures)} for {classes} classes, "
-            f"got {proxy.architectures} for {proxy.classes}."
-        )
-    rank, world = (0, 1) if accelerator is None else (accelerator.process_index, accelerator.num_processes)
-    device = device if accelerator is None else str(accelerator.device)
-    proxy = proxy.to(device)
-    models = list(proxy.models) if accelerator is None else [accelerator.prepare_model(m) for m in proxy.models]
-    generator = torch.Generator().manual_seed(seed)
-    # All processes must agree who is in a batch; how their shares are augmented they draw apart.
-    chance = generator if world == 1 else torch.Generator().manual_seed(seed + (rank + 1) * 2**32)
-    learned = _Rows(images[usable], targets[usable], device)
-    rehearsed = None if replay is None or not len(replay[0]) else _Rows(*replay, device)
-    n = len(learned)
-    steps = epochs * len(_batches(torch.arange(n), batch_size))
-    optimiser = torch.optim.AdamW(proxy.parameters(), lr=learning_rate, weight_decay=weight_decay)
-    warm = max(1, steps // 10)
-    schedule = torch.optim.lr_scheduler.LambdaLR(
-        optimiser,
-        lambda s: (s + 1) / warm if s < warm else 0.5 * (1 + math.cos(math.pi * (s - warm) / max(1, steps - warm))),
-    )
-    autocast = autocast_for(precision, device)
+    return int(classes)
 
-    losses: list[float] = []
-    agreements: list[float] = []
-    best, best_epoch, best_state = math.inf, epochs - 1, None
-    for epoch in range(epochs):
-        proxy.train()
-        order = torch.randperm(n, generator=generator).to(device)
+
+def _beginning(options: Distilling, classes: int, initial: Proxy | None) -> Proxy:
+    """Return the proxy before its first step: a copy of the initial one, or a new one."""
+    if initial is None:
+        return Proxy(options.architectures, classes=classes, seed=options.seed)
+    if initial.architectures != options.architectures or initial.classes != classes:
+        raise ValueError(
+            f"Expected initial weights of {options.architectures} for {classes} classes, "
+            f"got {initial.architectures} for {initial.classes}."
+        )
+    return copy.deepcopy(initial)
+
+
+class _Training:
+    """One training under way: what is learned from, the optimizer, and the random draws, whose order is kept."""
+
+    def __init__(
+        self, proxy: Proxy, known: Known, replay: Known | None, options: Distilling, device: str | Accelerator
+    ) -> None:
+        self.options = options
+        self.accelerator = None if isinstance(device, str) else device
+        self.rank, self.world = 0, 1
+        if not isinstance(device, str):
+            self.rank, self.world = device.process_index, device.num_processes
+            device = str(device.device)
+        self.device = device
+        self.proxy = proxy.to(device)
+        self.models = [m if self.accelerator is None else self.accelerator.prepare_model(m) for m in self.proxy.models]
+        self.generator = torch.Generator().manual_seed(options.seed)
+        # All processes must agree who is in a batch; how their shares are augmented they draw apart.
+        self.chance = (
+            self.generator if self.world == 1 else torch.Generator().manual_seed(options.seed + (self.rank + 1) * 2**32)
+        )
+        self.learned = _Rows(*known, device)
+        self.rehearsed = None if replay is None or not len(replay[0]) else _Rows(*replay, device)
+        steps = options.epochs * len(_batches(torch.arange(len(self.learned)), options.batch_size))
+        self.optimizer = torch.optim.AdamW(
+            self.proxy.parameters(), lr=options.learning_rate, weight_decay=options.weight_decay
+        )
+        warm = max(1, steps // 10)
+        self.schedule = torch.optim.lr_scheduler.LambdaLR(
+            self.optimizer,
+            lambda s: (s + 1) / warm if s < warm else 0.5 * (1 + math.cos(math.pi * (s - warm) / max(1, steps - warm))),
+        )
+        self.autocast = autocast_for(options.precision, device)
+
+    def epoch(self) -> float:
+        """Learn from every row once; return the mean loss."""
+        self.proxy.train()
+        n = len(self.learned)
+        order = torch.randperm(n, generator=self.generator).to(self.device)
         total = 0.0
-        for rows in _batches(order, batch_size):
-            mine = _share(rows, rank, world)
-            x, y, s = learned[mine]
-            if rehearsed is not None:
-                old = rehearsed[torch.randint(len(rehearsed), (len(mine),), generator=chance).to(device)]
-                x, y, s = torch.cat([x, old[0]]), torch.cat([y, old[1]]), torch.cat([s, old[2]])
-            x = _shifted(x, shift, chance)
-            if flip:
-                x = torch.where(
-                    (torch.rand(len(x), generator=chance) < 0.5).to(device)[:, None, None, None], x.flip(3), x
+        for rows in _batches(order, self.options.batch_size):
+            total += self._step(*self._batch(rows)) * len(rows)
+        return total / max(n, 2)
+
+    def _batch(self, rows: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Return this process's share of a batch, rehearsed images beside it, augmented: pixels, labels, scores."""
+        o, chance = self.options, self.chance
+        mine = _share(rows, self.rank, self.world)
+        x, y, s = self.learned[mine]
+        if self.rehearsed is not None:
+            old = self.rehearsed[torch.randint(len(self.rehearsed), (len(mine),), generator=chance).to(self.device)]
+            x, y, s = torch.cat([x, old[0]]), torch.cat([y, old[1]]), torch.cat([s, old[2]])
+        x = _shifted(x, o.shift, chance)
+        if o.flip:
+            mirrored = (torch.rand(len(x), generator=chance) < 0.5).to(self.device)
+            x = torch.where(mirrored[:, None, None, None], x.flip(3), x)
+        x = _warped(x, o.warp, chance)
+        if o.mixup > 0:
+            x, s = _mixed(x, s, o.mixup, chance)
+        return x, y, s
+
+    def _step(self, x: torch.Tensor, y: torch.Tensor, s: torch.Tensor) -> float:
+        """Move the weights once; return the loss before."""
+        with self.autocast:
+            outputs = [m(x) for m in self.models]
+        for name, z in zip(self.proxy.architectures, outputs, strict=True):
+            if not isinstance(z, torch.Tensor) or z.shape != s.shape:
+                raise ValueError(
+                    f"Expected logits {tuple(s.shape)} from {name}, got {tuple(getattr(z, 'shape', ()))}. Its model "
+                    "must return one logit per class for each image."
                 )
-            x = _warped(x, warp, chance)
-            if mixup > 0:
-                x, s = _mixed(x, s, mixup, chance)
-            with autocast:
-                outputs = [m(x) for m in models]
-            # Each model learns from the answers on its own: an ensemble is worth its members' disagreement.
-            loss = torch.stack([answer_loss(z, y, s, temperature=temperature).mean() for z in outputs]).mean()
-            optimiser.zero_grad(set_to_none=True)
-            if accelerator is None:
-                loss.backward()  # type: ignore[no-untyped-call]
-            else:
-                accelerator.backward(loss)
-            optimiser.step()
-            schedule.step()
-            total += float(loss.detach()) * len(rows)
-        losses.append(total / max(n, 2))
-        agreement = math.nan
-        if selection is not None:
-            selection_loss, agreement = _evaluate(proxy, *selection)
-            if selection_loss < best:
-                best, best_epoch = selection_loss, epoch
-                best_state = copy.deepcopy(proxy.state_dict())
-        agreements.append(agreement)
-        if progress:
-            progress(epoch + 1, epochs, losses[-1])
-    if best_state is not None:
-        proxy.load_state_dict(best_state)
-    return Distillation(proxy.eval(), tuple(losses), tuple(agreements), best_epoch)
+        # Each model learns from the answers on its own: an ensemble is worth its members' disagreement.
+        losses = [answer_loss(z, y, s, temperature=self.options.temperature).mean() for z in outputs]
+        loss = torch.stack(losses).mean()
+        self.optimizer.zero_grad(set_to_none=True)
+        if self.accelerator is None:
+            loss.backward()  # type: ignore[no-untyped-call]
+        else:
+            self.accelerator.backward(loss)
+        self.optimizer.step()
+        self.schedule.step()
+        return float(loss.detach())
 
 
 class _Rows:

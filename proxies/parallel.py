@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import tempfile
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,9 @@ from numpy.typing import NDArray
 from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 
-from ttca.proxies.distillation import Distillation, Progress, Proxy, Targets, distil
+from ttca.proxies.distillation import Distillation, Known, Progress, Proxy, Targets, distil
+from ttca.proxies.options import Distilling
+from ttca.proxies.registry import check_importable
 
 __all__ = ["distil_in_processes"]
 
@@ -29,12 +32,12 @@ def distil_in_processes(
     processes: int,
     images: NDArray[np.uint8],
     targets: Targets,
+    options: Distilling,
     *,
-    selection: tuple[NDArray[np.uint8], Targets] | None = None,
+    selection: Known | None = None,
     initial: Proxy | None = None,
-    replay: tuple[NDArray[np.uint8], Targets] | None = None,
+    replay: Known | None = None,
     progress: Progress | None = None,
-    **options: Any,
 ) -> Distillation:
     """Do what :func:`ttca.proxies.distillation.distil` does, each batch shared out over so many processes.
 
@@ -47,22 +50,22 @@ def distil_in_processes(
     ----------
     processes : int
         One per GPU; where there are fewer GPUs they share the processor's threads.
-    images, targets, selection, initial, replay, progress
+    images, targets, options, selection, initial, replay, progress
         As for :func:`~ttca.proxies.distillation.distil`.
-    **options
-        Its other options but ``device``, JSON-able.
 
     Raises
     ------
     ValueError
-        As :func:`~ttca.proxies.distillation.distil`, or if a process fails, with what it said last.
+        As :func:`~ttca.proxies.distillation.distil`, if the other processes cannot import a model, or if one fails,
+        with what it said last.
     """
+    check_importable(options.architectures)
     with tempfile.TemporaryDirectory(prefix="ttca-") as name:
         folder = Path(name)
         _write(folder, {"learned": (images, targets), "selection": selection, "replay": replay})
         if initial is not None:
             initial.save(folder / "initial.safetensors")
-        (folder / "options.json").write_text(json.dumps(options), encoding="utf-8")
+        (folder / "options.json").write_text(json.dumps(asdict(options)), encoding="utf-8")
         _launch(processes, folder, progress)
         if (folder / "error").is_file() and not (folder / "proxy.safetensors").is_file():
             raise ValueError((folder / "error").read_text(encoding="utf-8"))
@@ -82,7 +85,8 @@ def _launch(processes: int, folder: Path, progress: Progress | None) -> None:
             stdout=subprocess.PIPE,
             stderr=said,
             text=True,
-            env={**os.environ, **threads},
+            # What can be imported here can be imported there: a guest's model may lie beside the user's script.
+            env={**os.environ, **threads, "PYTHONPATH": os.pathsep.join(p or str(Path.cwd()) for p in sys.path)},
         ) as launched,
     ):
         try:
@@ -135,12 +139,12 @@ def _work(folder: Path) -> None:
         done = distil(
             images,
             targets,
+            Distilling(**json.loads((folder / "options.json").read_text(encoding="utf-8"))),
             selection=parts.get("selection"),
             replay=parts.get("replay"),
             initial=Proxy.load(initial) if initial.is_file() else None,
-            accelerator=accelerator,
+            device=accelerator,
             progress=progress,
-            **json.loads((folder / "options.json").read_text(encoding="utf-8")),
         )
     except Exception as error:
         # What the launcher says of a failure names no cause; and if one process stops, all must.
@@ -157,7 +161,7 @@ def _work(folder: Path) -> None:
     accelerator.end_training()
 
 
-def _write(folder: Path, parts: dict[str, tuple[NDArray[np.uint8], Targets] | None]) -> None:
+def _write(folder: Path, parts: dict[str, Known | None]) -> None:
     arrays: dict[str, NDArray[Any]] = {}
     for name, part in parts.items():
         if part is not None:
@@ -167,7 +171,7 @@ def _write(folder: Path, parts: dict[str, tuple[NDArray[np.uint8], Targets] | No
     save_file(arrays, folder / "people.safetensors")
 
 
-def _read(folder: Path) -> dict[str, tuple[NDArray[np.uint8], Targets]]:
+def _read(folder: Path) -> dict[str, Known]:
     arrays = load_file(folder / "people.safetensors")
     names = {key.partition(".")[0] for key in arrays}
     return {n: (arrays[f"{n}.images"], Targets(arrays[f"{n}.labels"], arrays[f"{n}.scores"])) for n in names}

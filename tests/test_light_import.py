@@ -69,6 +69,26 @@ def test_members_need_no_optional_package(tmp_path: Path) -> None:
     assert done.stdout.splitlines() == ["[0, 1]", "[4, 204]"]
 
 
+def test_settings_are_checked_without_optional_packages() -> None:
+    """Names of models, transformations and attacks are checked where torch is not installed, and load nothing."""
+    done = python(
+        f"for name in {HEAVY!r}: sys.modules[name] = None\n"
+        "import ttca\n"
+        "s = ttca.Settings(architectures=('resnet20', 'timm/x', 'mine:Net'), transforms=('blur',))\n"
+        "print(s.distilling.architectures, s.perturbing.transforms)\n"
+        "for wrong in ({'architectures': ('resnet19',)}, {'transforms': ('jpg',)}, {'attack': 'none'}):\n"
+        "    try: ttca.Settings(**wrong)\n"
+        "    except ttca.TTCAError as error: print(type(error).__name__, str(error).partition(',')[0])\n"
+    )
+    assert done.stderr == ""
+    assert done.stdout.splitlines() == [
+        "('resnet20', 'timm/x', 'mine:Net') ('blur',)",
+        "ConfigError Expected the architecture to be one of perceptron",
+        "ConfigError Expected each transform to be one of resize",
+        "ConfigError Expected an attack that an installed package offers (found: none)",
+    ]
+
+
 def test_the_platform_over_http_is_made_without_optional_packages() -> None:
     """An HTTP platform is built, without a connection, when every optional package is blocked."""
     done = python(

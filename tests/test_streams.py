@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from tests import worlds
+from ttca.certificates import certify
 from ttca.masking import masked_everywhere
 from ttca.perturbations import PerturbationSet
 from ttca.pooling.ledger import Ledger
@@ -54,7 +55,10 @@ TALKING = [name for name, (_, code) in COMMANDS.items() if code == 0 and name !=
 def home(tmp_path: Path) -> Path:
     """Return a folder with what the commands need: a perturbation, an image, and an action whose ledger has a name."""
     delta = np.full((2, 5, 4, 3), 4, np.int8)
-    PerturbationSet(delta, 4, ("cat", "dog"), "subgroup", "f" * 64).save(tmp_path / "delta.safetensors")
+    certified = certify(lambda _: (99, 100), epsilons=(4,), reference=(90, 100), before=(70, 100))
+    evidence = {"certificate": certified.to_dict()}
+    known = PerturbationSet(delta, 4, ("cat", "dog"), "subgroup", "f" * 64, evidence=evidence)
+    known.save(tmp_path / "delta.safetensors")
     Image.fromarray(np.zeros((5, 4, 3), np.uint8)).save(tmp_path / "me.png")
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "action.toml").write_text(worlds.action_file("http://127.0.0.1:1"))

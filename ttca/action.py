@@ -15,7 +15,7 @@ import numpy as np
 from ttca.asking import Known, Questions, TransferSet, ask_pool, equalised
 from ttca.blocks import check_block
 from ttca.certificates import Certificate
-from ttca.conditions import Measuring, Opponents, queries_for
+from ttca.conditions import HONEST_ROW, Measuring, Opponents, queries_for
 from ttca.controls import learn_controls
 from ttca.distilling import WARM_START, Distilled, Fidelity, distil, kept_copies
 from ttca.errors import ActionError
@@ -44,11 +44,10 @@ from ttca.verifying import (
 from ttca.workshop import Workshop
 
 if TYPE_CHECKING:
+    from ttca.attacks.universal import Attack
     from ttca.proxies.distillation import Proxy
 
 __all__ = ["MEMBERS_FILE", "WARM_START", "CollectiveAction", "Fidelity", "TransferSet"]
-
-_NOTHING_MORE = Measuring()
 
 
 class CollectiveAction:
@@ -82,6 +81,8 @@ class CollectiveAction:
         Persons who agreed that a report may show their pictures.
     reporter : Reporter
         Where progress is shown.
+    attack : Attack, optional
+        Learns every δ instead of ttca's own (:class:`ttca.attacks.universal.Attack`).
 
     Notes
     -----
@@ -102,7 +103,7 @@ class CollectiveAction:
         settings: Settings,
         public: People | None = None,
         views: People | None = None,
-        measuring: Measuring = _NOTHING_MORE,
+        measuring: Measuring = HONEST_ROW,
         cap: int | None = None,
         concurrency: int = 64,
         batch: int = 16,
@@ -110,6 +111,7 @@ class CollectiveAction:
         overrule: bool | None = None,
         may_be_shown: Collection[str] = (),
         reporter: Reporter = silent,
+        attack: Attack | None = None,
     ) -> None:
         self._began = time.perf_counter()
         self.folder = Path(folder)
@@ -148,7 +150,7 @@ class CollectiveAction:
                 reporter=reporter,
             )
             self._held = stack.pop_all()
-        self._shop = Workshop(self.folder, settings, self.queries, reporter)
+        self._shop = Workshop(self.folder, settings, self.queries, reporter, attack)
 
     @property
     def learner(self) -> Learner:

@@ -19,6 +19,7 @@ from ttca.perturbations import PerturbationSet
 
 __all__ = [
     "CONTROLS",
+    "HONEST_ROW",
     "ROW_KEYS",
     "SECTIONS",
     "Control",
@@ -345,6 +346,10 @@ class Measuring:
     def all_controls(self) -> tuple[Control, ...]:
         """Return our controls, and then the guest's."""
         return (*CONTROLS, *self.controls)
+
+
+#: Nothing beside the honest row.
+HONEST_ROW = Measuring()
 
 
 def metric_keys(name: str) -> dict[str, str]:

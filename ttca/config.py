@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 import numpy as np
 
 from ttca.action import CollectiveAction
-from ttca.conditions import Measuring
+from ttca.conditions import HONEST_ROW, Measuring
 from ttca.data.folder import PeopleTable, load_people
 from ttca.errors import ConfigError, LedgerError
 from ttca.names import canonical
@@ -59,7 +59,7 @@ controls = true                  # measure the result row and its controls on ve
 # valid_days = 90                # members' files expire so many days after they were verified
 
 # How the proxy learns.
-architectures = ["small-cnn"]    # small-cnn, small-resnet, small-mobilenet, resnet20 ... or timm/NAME
+architectures = ["small-cnn"]    # small-cnn, small-resnet, small-mobilenet, resnet20 ..., timm/NAME or module:function
 epochs = 60
 # public_epochs = 10             # of learning from public images, or from members' true classes
 shift = 1                        # random translation while learning, in pixels
@@ -75,6 +75,7 @@ flip = false                     # random mirror images while learning; right fo
 steps = 100                      # per epsilon
 # block = 1                      # squares of so many pixels change together; 8 suits platforms that shrink photographs
 # loss = "margin"                # or "cross-entropy"
+# attack = ""                    # name of an attack that an installed package offers; "" is ttca's own
 # transforms = []                # what uploads may go through while learning: "resize", "blur", "jpeg"
 # rounds = 0                     # ask about copies altered by what was learned so far, so many times
 # altered = 0.5                  # share of the pool people of the subgroup who are asked that way, if there are rounds
@@ -358,7 +359,7 @@ class ActionFile:
     def _load(self, source: str, info: PlatformInfo) -> PeopleTable:
         return load_people(self.folder / source, image_shape=info.image_shape, classes=self.platform.classes)
 
-    def open(self, *, measuring: Measuring | None = None, reporter: Reporter = silent) -> CollectiveAction:
+    def open(self, *, measuring: Measuring = HONEST_ROW, reporter: Reporter = silent) -> CollectiveAction:
         """Read the people, meet the platform (its metadata only) and return the action.
 
         Parameters
@@ -382,7 +383,7 @@ class ActionFile:
             settings=self.settings,
             public=public,
             views=views,
-            measuring=measuring or Measuring(),
+            measuring=measuring,
             cap=self.pool.cap,
             concurrency=self.pool.concurrency,
             batch=self.pool.batch,
@@ -496,7 +497,8 @@ def _check_names(found: Mapping[str, Any], known: tuple[str, ...], what: str) ->
 def _section(kind: type[T], found: Any, table: str, path: Path) -> T:
     if not isinstance(found, dict):
         raise ConfigError(f"Expected [{table}] in {path} to be a table, got {type(found).__name__}.")
-    types = {f.name: str(f.type) for f in fields(kind)}  # type: ignore[arg-type]
+    # A file names its architectures; factories are for Python.
+    types = {f.name: str(f.type).replace("Architecture", "str") for f in fields(kind)}  # type: ignore[arg-type]
     _check_names(found, tuple(types), f"key of [{table}]")
     values = {k: _value(v, types[k], f"{k} in [{table}] of {path}") for k, v in found.items()}
     needed = [

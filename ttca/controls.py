@@ -12,7 +12,7 @@ from ttca.asking import Known, Questions
 from ttca.conditions import Opponents
 from ttca.distilling import Distilled
 from ttca.errors import ActionError
-from ttca.keeping import digest, read_arrays, write_arrays
+from ttca.kept import digest, load_arrays, save_arrays
 from ttca.people import People
 from ttca.perturbations import PerturbationSet
 from ttca.perturbing import Family
@@ -63,7 +63,7 @@ def learn_controls(
     levels = sorted(e for e in family.sets if e <= epsilon)
     names = [*(f"zero_query-{level}" for level in levels), f"class_agnostic-{epsilon}"]
     path = shop.folder / "controls.safetensors"
-    stored = read_arrays(path, inputs) or {}
+    stored = load_arrays(path, inputs) or {}
     if not stored.keys() >= set(names):
         ignorant = distilled.warm or _taught(shop, pool, selection, asked_nothing)
         zero: NDArray[np.int8] | None = None
@@ -75,7 +75,7 @@ def learn_controls(
         stored[names[-1]] = shop.learner.universal(
             distilled.proxy, known.helped, selection, epsilon, what="learning one δ for all classes", agnostic=True
         )
-        write_arrays(path, stored, inputs)
+        save_arrays(path, stored, inputs)
     chosen = PerturbationSet(stored[names[-2]], epsilon, info.classes, settings.subgroup, info.fingerprint)
     return Opponents(
         noise=replace(chosen, delta=noise),
@@ -93,6 +93,5 @@ def _taught(shop: Workshop, pool: People, selection: People, inputs: str) -> Pro
         selection=(selection.images, shop.learner.true(selection)),
         inputs=inputs,
         what="training the zero-query control",
-        epochs=shop.settings.epochs,
     )
     return proxy

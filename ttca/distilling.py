@@ -16,7 +16,7 @@ from ttca.asking import Known, Questions, TransferSet
 from ttca.certificates import clopper_pearson_interval
 from ttca.errors import WorthlessProxyError
 from ttca.images import Images
-from ttca.keeping import digest, read_arrays
+from ttca.kept import digest, load_arrays
 from ttca.learning import targets_of
 from ttca.workshop import Workshop
 
@@ -132,26 +132,16 @@ def distil(shop: Workshop, known: Known, questions: Questions, transfer: Transfe
 
 def kept_copies(folder: Path, turn: int) -> Images | None:
     """Return the altered copies of a round, where they were made already."""
-    stored = read_arrays(_copies_path(folder, turn), None)
+    stored = load_arrays(_copies_path(folder, turn), None)
     return None if stored is None else stored["images"]
 
 
 def learn_inputs(shop: Workshop, known: Known, questions: Questions, weights: str) -> str:
     """Return a digest, 64 hex digits, of all that decides what is learned against a proxy of these weights."""
-    s = shop.settings
-    facts = {
-        "platform": shop.info.fingerprint,
-        "epsilons": sorted(s.epsilons),
-        "steps": s.steps,
-        "shift": s.shift,
-        "flip": s.flip,
-        "block": s.block,
-        "loss": s.loss,
-        "transforms": s.transforms,
-        "precision": s.precision,
-        "refine": s.refine,
-        "seed": s.seed,
-    }
+    settings = shop.settings
+    facts = shop.learner.delta_facts(
+        platform=shop.info.fingerprint, epsilons=sorted(settings.epsilons), refine=settings.refine
+    )
     return digest("learn", weights, known.helped.digest(), questions.selection.digest(), facts)
 
 
@@ -188,7 +178,6 @@ def _trained(
         replay=known.public,
         inputs=digest("distil", transfer.digest, shop.learner.facts(), warm_weights),
         what="distilling the proxy",
-        epochs=shop.settings.epochs,
     )
 
 

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import time
 from collections.abc import Sequence
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,24 +13,22 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ttca.answers import Answers
+from ttca.attacks.options import load_attack
 from ttca.blocks import check_block, enlarge, seen
 from ttca.errors import ActionError, ConfigError, MissingExtraError
 from ttca.images import Images, ImageShape
+from ttca.kept import Facts, digest, load_arrays, made_from, save_arrays
 from ttca.people import People
 from ttca.progress import Reporter
+from ttca.proxies.options import Distilling
+from ttca.proxies.registry import find_model
 from ttca.settings import Settings
 
 if TYPE_CHECKING:
-    from ttca.attacks.universal import Model
-    from ttca.proxies.distillation import Proxy, Targets
+    from ttca.attacks.universal import Attack, Model
+    from ttca.proxies.distillation import Known, Proxy, Targets
 
 __all__ = ["Learner", "digest", "load_arrays", "targets_of"]
-
-#: Public data are many and clean; answers are few, and must not wash out what was learned before.
-_PUBLIC = {"batch_size": 128, "learning_rate": 4e-3}
-_TUNING = {"learning_rate": 1e-3}
-#: Steps count for more than images per step, and half of them are enough for δ that is only asked about.
-_DELTA_BATCH = 128
 
 
 class Learner:
@@ -45,28 +42,69 @@ class Learner:
     image_shape : (H, W, 3)
         Of the platform. Proxies see images averaged over blocks, and δ is constant within them.
     reporter : Reporter
+    attack : Attack, optional
+        Learns every δ instead of ttca's own (:class:`ttca.attacks.universal.Attack`).
 
     Raises
     ------
     MissingExtraError, ConfigError
-        If torch or an architecture is not there, or the block does not divide the images.
+        If torch or an architecture is not there, the block does not divide the images, or the attack does not say its
+        options.
     """
 
-    def __init__(self, settings: Settings, *, classes: int, image_shape: ImageShape, reporter: Reporter) -> None:
-        _check_models(settings.architectures)
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        classes: int,
+        image_shape: ImageShape,
+        reporter: Reporter,
+        attack: Attack | None = None,
+    ) -> None:
+        _check_models(settings.distilling)
+        if attack is not None:
+            _check_guest(attack, settings)
         check_block(settings.block, image_shape)
         self.settings = settings
         self.classes = classes
         self.image_shape = image_shape
         self.reporter = reporter
+        self._guest = attack
 
-    def facts(self, *, public: bool = False) -> dict[str, Any]:
-        """Return the settings that decide what a proxy becomes, or what it becomes of public data alone, JSON-able."""
+    def facts(self, *, public: bool = False) -> Facts:
+        """Return all options that decide what a proxy becomes, or what it becomes of public data alone."""
+        s = self.settings
+        used = {"warming": s.warming} if public else {"distilling": s.distilling, "tuning": s.tuning}
         own = ("public_epochs",) if public else ("public_epochs", "epochs", "mixup")
-        # What one process made under an earlier version stays valid.
-        together = ("processes",) if self.settings.processes > 1 else ()
+        together = ("processes",) if s.processes > 1 else ()
         names = ("architectures", *together, "shift", "flip", "warp", "block", "precision", "seed", *own)
-        return {name: getattr(self.settings, name) for name in names}
+        return Facts(
+            {"block": s.block, "processes": s.processes, **{name: asdict(o) for name, o in used.items()}},
+            _as_version_0_1(s, tuple(used), names),
+        )
+
+    def delta_facts(self, **more: Any) -> Facts:
+        """Return all options that decide what δ becomes, with whatever else the caller knows of, JSON-able."""
+        s = self.settings
+        now = {**more, "block": s.block, "attack": s.attack, "perturbing": asdict(s.perturbing)}
+        if self._guest is not None:
+            return Facts({**now, "guest": [_name(self._guest), repr(self._guest)]})
+        names = ("steps", "shift", "flip", "block", "loss", "transforms", "precision", "seed")
+        before = _as_version_0_1(s, ("perturbing",), names)
+        return Facts(now, None if before is None else {**more, **before})
+
+    def attack(self, steps: int | None = None) -> Attack:
+        """Return what learns δ: the guest, the one that the settings name, or ttca's own, in so many steps.
+
+        A guest was given as it is, and decides itself how long it takes.
+        """
+        from ttca.attacks.universal import SignDescent
+
+        if self._guest is not None:
+            return self._guest
+        options = self.settings.perturbing
+        options = options if steps is None else replace(options, steps=steps)
+        return load_attack(self.settings.attack, options) if self.settings.attack else SignDescent(options)
 
     def seen(self, images: Images) -> Images:
         """Return images as proxies see them: averaged over blocks, unless they already are."""
@@ -83,14 +121,12 @@ class Learner:
 
     def warm_start(self, path: Path, public: People) -> Proxy:
         """Return a proxy that asked nothing: public labelled images and their true classes, or read it back."""
-        proxy, _ = self.train(
+        proxy, _ = self._trained(
             path,
-            public.images,
-            self.true(public),
+            (public.images, self.true(public)),
+            self.settings.warming,
             inputs=self.warm_start_inputs(public),
             what="learning from public data",
-            epochs=self.settings.public_epochs,
-            public=True,
         )
         return proxy
 
@@ -108,19 +144,40 @@ class Learner:
         *,
         inputs: str,
         what: str,
-        epochs: int,
         selection: tuple[Images, Targets] | None = None,
         initial: Proxy | None = None,
         replay: People | None = None,
-        public: bool = False,
     ) -> tuple[Proxy, dict[str, str]]:
-        """Train a proxy, or read the one at ``path`` if it was trained from the same ``inputs``.
+        """Train a proxy on answers, or read the one at ``path`` if it was trained from the same ``inputs``.
 
         Returns
         -------
         Proxy, dict
             And what is written beside it: ``inputs`` and the ``seconds`` that training took.
         """
+        return self._trained(
+            path,
+            (images, targets),
+            self.settings.distilling if initial is None else self.settings.tuning,
+            inputs=inputs,
+            what=what,
+            selection=None if selection is None else (self.seen(selection[0]), selection[1]),
+            initial=initial,
+            replay=None if replay is None else (self.seen(replay.images), self.true(replay)),
+        )
+
+    def _trained(
+        self,
+        path: Path,
+        known: Known,
+        options: Distilling,
+        *,
+        inputs: str,
+        what: str,
+        selection: Known | None = None,
+        initial: Proxy | None = None,
+        replay: Known | None = None,
+    ) -> tuple[Proxy, dict[str, str]]:
         from safetensors import SafetensorError, safe_open
 
         from ttca.proxies import distillation
@@ -130,38 +187,28 @@ class Learner:
             try:
                 with safe_open(path, framework="numpy") as file:
                     facts = dict(file.metadata() or {})
-                if facts.get("inputs") == inputs:
+                if made_from(facts.get("inputs"), inputs):
                     return distillation.Proxy.load(path).to(best_device()), facts
             except (SafetensorError, OSError, ValueError) as error:
                 raise ActionError(
                     f"Expected a proxy at {path}, got a file that cannot be read ({error}). Delete it and run again."
                 ) from None
-        s = self.settings
         distil: Any = partial(distillation.distil, device=best_device())
-        if s.processes > 1:
+        if self.settings.processes > 1:
             from ttca.proxies.parallel import distil_in_processes
 
-            distil = partial(distil_in_processes, s.processes)
-        manner: dict[str, Any] = _PUBLIC if public else _TUNING if initial is not None else {}
+            distil = partial(distil_in_processes, self.settings.processes)
         began = time.perf_counter()
-        with self.reporter.track(what, epochs, unit="epochs") as advance:
+        with self.reporter.track(what, options.epochs, unit="epochs") as advance:
             try:
                 result = distil(
-                    self.seen(images),
-                    targets,
-                    architectures=s.architectures,
-                    seed=s.seed,
-                    selection=None if selection is None else (self.seen(selection[0]), selection[1]),
+                    self.seen(known[0]),
+                    known[1],
+                    options,
+                    selection=selection,
                     initial=initial,
-                    replay=None if replay is None else (self.seen(replay.images), self.true(replay)),
-                    epochs=epochs,
-                    shift=s.shift,
-                    flip=s.flip,
-                    warp=s.warp,
-                    mixup=s.mixup,
-                    precision=s.precision,
+                    replay=replay,
                     progress=lambda *_: advance(1),
-                    **manner,
                 )
             except ValueError as error:
                 raise ActionError(str(error)) from None
@@ -184,14 +231,20 @@ class Learner:
     ) -> NDArray[np.int8]:
         """Return one δ per class, int8 (C, H, W, 3), or one for all (1, H, W, 3), learned on ``people``.
 
-        ``proxy`` is any model as :func:`ttca.attacks.universal.learn_universal` takes it.
+        ``proxy`` is any model as :class:`ttca.attacks.universal.Attack` takes it.
         """
-        from ttca.attacks.universal import learn_universal
+        from ttca.attacks.universal import Examples
         from ttca.proxies.runtime import best_device
 
-        s = self.settings
-        steps = s.steps if steps is None else steps
-        with self.reporter.track(what, steps) as advance:
+        block = self.settings.block
+        groups = 1 if agnostic else self.classes
+        attack = self.attack(steps)
+
+        def examples(whose: People) -> Examples:
+            return Examples(self.seen(whose.images), whose.classes, np.zeros_like(whose.classes) if agnostic else None)
+
+        learned = examples(people)
+        with self.reporter.track(what, self.settings.steps if steps is None else steps) as advance:
             done = 0
 
             def progress(step: int, _steps: int, _success: float) -> None:
@@ -199,31 +252,17 @@ class Learner:
                 advance(step - done)
                 done = step
 
-            result = learn_universal(
+            found = attack.learn(
                 proxy,
-                self.seen(people.images),
-                people.classes,
+                learned,
                 epsilon=epsilon,
-                groups=np.zeros_like(people.classes) if agnostic else None,
-                group_count=1 if agnostic else self.classes,
-                seed=s.seed,
-                selection=(
-                    self.seen(selection.images),
-                    selection.classes,
-                    np.zeros_like(selection.classes) if agnostic else None,
-                ),
-                initial=None if initial is None else np.ascontiguousarray(initial[:, :: s.block, :: s.block]),
-                loss=s.loss,
-                steps=steps,
-                batch_size=_DELTA_BATCH,
-                shift=s.shift,
-                flip=s.flip,
-                transforms=s.transforms,
-                precision=s.precision,
+                groups=groups,
+                selection=examples(selection),
+                initial=None if initial is None else np.ascontiguousarray(initial[:, ::block, ::block]),
                 device=best_device(),
                 progress=progress,
             )
-        return enlarge(result.delta, s.block)
+        return enlarge(_within(found, attack, (groups, *learned.images.shape[1:]), epsilon), block)
 
     def altered_copies(
         self, path: Path, proxy: Proxy, people: People, learned_on: People, selection: People, *, inputs: str, turn: int
@@ -235,8 +274,6 @@ class Learner:
         spirit of Papernot et al. 2017, arXiv 1602.02697]. Kept in a file, so that a run that was killed asks about the
         same bytes.
         """
-        from safetensors.numpy import save_file
-
         stored = load_arrays(path, inputs, ("images",))
         if stored is not None:
             return stored["images"]
@@ -255,9 +292,7 @@ class Learner:
         strength = rng.uniform(0.25, 1.0, (len(people), 1, 1, 1))
         moved = people.images + np.rint(delta[target] * strength)
         images = np.clip(moved, 0, 255).astype(np.uint8)
-        partial = path.with_suffix(".partial")
-        save_file({"images": images}, partial, metadata={"inputs": inputs})
-        partial.replace(path)
+        save_arrays(path, {"images": images}, inputs)
         return images
 
 
@@ -268,33 +303,27 @@ def targets_of(answers: Answers) -> Targets:
     return Targets(answers.labels, answers.scores)
 
 
-def digest(*parts: Any) -> str:
-    """Return a SHA-256, 64 hex digits, of JSON-able parts."""
-    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+def _as_version_0_1(settings: Settings, roles: Sequence[str], names: Sequence[str]) -> dict[str, Any] | None:
+    """EARLIER VERSIONS: return the list of settings of which version 0.1 made its digests, to read what it kept.
 
-
-def load_arrays(path: Path, inputs: str | None, names: Sequence[str] | None = None) -> dict[str, NDArray[Any]] | None:
-    """Read arrays kept with a digest of what went in; None where they are not there, or of other ``inputs``.
-
-    Without ``names``, all that the file holds.
+    None where it could not have done the same: it knew no attacks of guests, and what it did not list it always did as
+    below. Delete this function when files of version 0.1 need no longer be read.
     """
-    from safetensors import SafetensorError, safe_open
-
-    if not path.is_file():
-        return None
-    try:
-        with safe_open(path, framework="numpy") as file:
-            if inputs is not None and (file.metadata() or {}).get("inputs") != inputs:
-                return None
-            return {name: file.get_tensor(name) for name in (file.keys() if names is None else names)}
-    except (SafetensorError, OSError, ValueError) as error:
-        raise ActionError(
-            f"Expected a file that this action wrote at {path}, got one that cannot be read ({error}). Delete it and "
-            "run again."
-        ) from None
+    always: dict[str, dict[str, Any]] = {
+        "warming": {"batch_size": 128, "learning_rate": 4e-3, "weight_decay": 5e-2, "temperature": 2.0, "mixup": 0.0},
+        "distilling": {"batch_size": 64, "learning_rate": 2e-3, "weight_decay": 5e-2, "temperature": 2.0},
+        "tuning": {"batch_size": 64, "learning_rate": 1e-3, "weight_decay": 5e-2, "temperature": 2.0},
+        "perturbing": {"batch_size": 128, "kappa": 4.0, "step_size": None, "momentum": 0.9, "check_every": 10},
+    }
+    listed = {"epochs", *names}
+    for role in roles:
+        rest = {k: v for k, v in asdict(getattr(settings, role)).items() if k in always[role] or k not in listed}
+        if settings.attack or rest != always[role]:
+            return None
+    return {name: getattr(settings, name) for name in names}
 
 
-def _check_models(architectures: Sequence[str]) -> None:
+def _check_models(options: Distilling) -> None:
     """Raise before anything is asked when a model of the proxy cannot be made here."""
     try:
         from ttca.proxies import distillation, runtime  # noqa: F401 - distillation needs torch
@@ -303,10 +332,45 @@ def _check_models(architectures: Sequence[str]) -> None:
             raise MissingExtraError("Distilling a proxy", "learn") from None
         raise
     runtime.keep_freed_memory()
-    names = [a.removeprefix("timm/") for a in architectures if a.startswith("timm/")]
-    if names:
-        import timm
+    for name in map(str, options.architectures):
+        if name.startswith("timm/"):
+            import timm
 
-        unknown = [name for name in names if not timm.is_model(name)]
-        if unknown:
-            raise ConfigError(f"Expected a name that timm.create_model knows, got {unknown[0]!r}. No query was spent.")
+            if not timm.is_model(name.removeprefix("timm/")):
+                raise ConfigError(
+                    f"Expected a name that timm.create_model knows, got {name.removeprefix('timm/')!r}. No query was "
+                    "spent."
+                )
+            continue
+        try:
+            find_model(name)
+        except ValueError as error:
+            raise ConfigError(f"{error} No query was spent.") from None
+
+
+def _name(attack: Attack) -> str:
+    return f"{type(attack).__module__}:{type(attack).__qualname__}"
+
+
+def _check_guest(attack: Attack, settings: Settings) -> None:
+    """Raise where it is not clear which attack learns, or what it was told."""
+    if not callable(getattr(attack, "learn", None)):
+        raise ConfigError(f"Expected an attack with a method learn, got {attack!r}.")
+    if settings.attack:
+        raise ConfigError(
+            f"Expected one attack, got {_name(attack)} and the setting attack = {settings.attack!r}. Leave one out."
+        )
+    if f"at 0x{id(attack):x}" in repr(attack):
+        raise ConfigError(
+            f"Expected an attack that prints its options, got {_name(attack)}, which prints where it lies in memory. "
+            "Kept δ are read again only for the same attack. Make it a dataclass, or write its __repr__."
+        )
+
+
+def _within(found: Any, attack: Attack, shape: tuple[int, ...], epsilon: int) -> NDArray[np.int8]:
+    """Return an attack's δ inside the budget, whoever wrote it, or raise where it is none."""
+    delta = getattr(found, "delta", None)
+    if not isinstance(delta, np.ndarray) or delta.dtype != np.int8 or delta.shape != shape:
+        got = f"{delta.dtype} {delta.shape}" if isinstance(delta, np.ndarray) else type(found).__name__
+        raise ActionError(f"Expected a Universal with δ as int8 {shape} from the attack {_name(attack)}, got {got}.")
+    return np.clip(delta, -epsilon, epsilon)

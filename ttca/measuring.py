@@ -13,9 +13,9 @@ import numpy as np
 from ttca.answers import Answers
 from ttca.asking import Known
 from ttca.certificates import Certificate
-from ttca.conditions import ROW_KEYS, Control, Measuring, Opponents, metric_keys
+from ttca.conditions import CONTROLS, HONEST_ROW, ROW_KEYS, Control, Measuring, Opponents, metric_keys
 from ttca.distilling import Distilled
-from ttca.keeping import write_json
+from ttca.kept import write_json
 from ttca.measurement import Measurement, measure
 from ttca.people import People
 from ttca.perturbing import Family
@@ -24,7 +24,7 @@ from ttca.proxies.runtime import give_back_memory
 from ttca.row import Row
 from ttca.workshop import Workshop
 
-__all__ = ["Examination", "examine", "row_of"]
+__all__ = ["Examination", "Story", "examine", "row_of"]
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ def examine(
     family: Family,
     epsilon: int,
     opponents: Opponents,
-    controls: Sequence[Control],
+    controls: Sequence[Control] = CONTROLS,
 ) -> Measurement:
     """Ask the platform about the people under every condition, each on the uint8 images that are really sent."""
     # What training kept would lie about beside every condition of photographs.
@@ -79,7 +79,7 @@ class Story:
     family: Family
     certificate: Certificate
     measured: Measurement
-    measuring: Measuring
+    measuring: Measuring = HONEST_ROW
 
 
 def row_of(shop: Workshop, story: Story, epsilon: int, *, track: str | None, began: float) -> Row:

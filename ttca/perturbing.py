@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from ttca.asking import Known, Questions
 from ttca.distilling import Distilled, learn_inputs
+from ttca.kept import made_from
 from ttca.people import Roster
 from ttca.perturbations import PerturbationSet
 from ttca.refining import Refinement
@@ -57,7 +58,7 @@ def perturb(shop: Workshop, roster: Roster, known: Known, questions: Questions, 
     for epsilon in sorted(shop.settings.epsilons):
         path = home / f"epsilon-{epsilon:03d}.safetensors"
         kept = PerturbationSet.load(path) if path.is_file() else None
-        if kept is None or kept.evidence.get("inputs") != inputs or kept.epsilon != epsilon:
+        if kept is None or not made_from(kept.evidence.get("inputs"), inputs) or kept.epsilon != epsilon:
             began = time.perf_counter()
             delta = shop.learner.universal(
                 distilled.proxy,

@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import math
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, fields, replace
+from typing import Any, Literal, TypeVar
 
+from ttca.attacks.options import Perturbing, check_attack
 from ttca.errors import ConfigError
+from ttca.proxies.options import Distilling
+from ttca.proxies.registry import Architecture, check_importable
 
-__all__ = ["ARCHITECTURES", "TRANSFORMS", "Settings"]
+__all__ = ["Settings"]
 
-#: The proxies' own names, written here because they must be checked before the first query and without torch.
-ARCHITECTURES = (
-    "perceptron", "small-cnn", "small-mobilenet", "small-resnet", "small-resnet-stem2",
-    "resnet20", "resnet32", "resnet56",
-)  # fmt: skip
-#: The input transformations' own names, for the same reason.
-TRANSFORMS = ("resize", "blur", "jpeg")
+Options = TypeVar("Options", Distilling, Perturbing)
+
 #: What every generator of random numbers takes, with room for an ensemble's further seeds.
 _LARGEST_SEED = 2**32 - 1
 #: Ten years.
@@ -34,8 +31,9 @@ class Settings:
     epsilons : tuple of int
         The family of budgets, in levels of 255, fixed before verification.
     seed : int
-    architectures : tuple of str
-        The proxy's models (``small-cnn``, ``resnet20`` …, ``timm/NAME``); more than one make an ensemble.
+    architectures : tuple of str or callable
+        The proxy's models (``small-cnn``, ``resnet20`` …, ``timm/NAME``, ``module:function`` for one of your own);
+        more than one make an ensemble. In Python also functions or classes that take (classes, seed).
     epochs : int
         Of distillation.
     shift : int
@@ -43,7 +41,7 @@ class Settings:
     flip : bool
         Augmentation: random mirror images, of proxies' and of δ's learning images.
     warp : float
-        Augmentation: random rotation, zoom and translation (:func:`ttca.proxies.distillation.distil`), 0 = off.
+        Augmentation: random rotation, zoom and translation (:class:`ttca.proxies.options.Distilling`), 0 = off.
     mixup : float
         Beta parameter of mixup between fully scored answers, 0 = off.
     block : int
@@ -71,11 +69,13 @@ class Settings:
         directions δ should move (:mod:`ttca.attacks.refinement`), and selection people say whether that helped.
         0: none; 1: all, where true classes are known to learn a proxy from.
     loss : {"margin", "cross-entropy"}
-        What δ minimises (:func:`ttca.attacks.universal.learn_universal`).
+        What δ minimises (:class:`ttca.attacks.options.Perturbing`).
     transforms : tuple of str
         Random input transformations while δ is learned, among ``resize``, ``blur`` and ``jpeg``.
     steps : int
         Of perturbation learning, per ε.
+    attack : str
+        Name of an attack that an installed package offers, instead of ttca's own (entry-point group ``ttca.attacks``).
     alpha : float
         Error of the certificate.
     goal : "parity", "improvement" or float
@@ -91,7 +91,7 @@ class Settings:
     subgroup: str = "subgroup"
     epsilons: tuple[int, ...] = (2, 4, 8)
     seed: int = 0
-    architectures: tuple[str, ...] = ("small-cnn",)
+    architectures: tuple[Architecture, ...] = ("small-cnn",)
     epochs: int = 60
     shift: int = 1
     flip: bool = False
@@ -109,6 +109,7 @@ class Settings:
     loss: Literal["margin", "cross-entropy"] = "margin"
     transforms: tuple[str, ...] = ()
     steps: int = 100
+    attack: str = ""
     alpha: float = 0.05
     goal: Literal["parity", "improvement"] | float = "parity"
     valid_days: int = 90
@@ -122,9 +123,6 @@ class Settings:
                 "ε counts pixel levels of 255: 8 is a faint change, 32 a visible one."
             )
         for name, least in {
-            "epochs": 1,
-            "steps": 1,
-            "shift": 0,
             "seed": 0,
             "block": 1,
             "processes": 1,
@@ -142,12 +140,6 @@ class Settings:
             )
         if self.seed > _LARGEST_SEED:
             raise ConfigError(f"Expected a seed of at most {_LARGEST_SEED}, got {self.seed}. Choose a smaller one.")
-        if not 0 <= self.mixup < math.inf:
-            raise ConfigError(f"Expected mixup as a number of 0 (off) or more, got {self.mixup}.")
-        if not 0 <= self.warp < 1:
-            raise ConfigError(
-                f"Expected a warp in [0, 1), got {self.warp}. 0.15 rotates and zooms the images a little."
-            )
         if not 0 < self.altered <= 1:
             raise ConfigError(
                 f"Expected altered as a share in (0, 1], got {self.altered}. To ask about no altered copies, set "
@@ -155,20 +147,6 @@ class Settings:
             )
         if not 0 <= self.refine <= 1:
             raise ConfigError(f"Expected refine as a share in [0, 1], got {self.refine}. 0.2 saves every fifth query.")
-        for name, known in {"precision": ("float32", "bfloat16", "auto"), "loss": ("margin", "cross-entropy")}.items():
-            if getattr(self, name) not in known:
-                raise ConfigError(f"Expected {name} to be one of {', '.join(known)}, got {getattr(self, name)!r}.")
-        if not self.architectures:
-            raise ConfigError("Expected at least one proxy architecture, got none.")
-        unknown = [a for a in self.architectures if a not in ARCHITECTURES and not a.startswith("timm/")]
-        if unknown:
-            raise ConfigError(
-                f"Expected each proxy architecture to be one of {', '.join(ARCHITECTURES)} or timm/NAME, got "
-                f"{unknown[0]!r}."
-            )
-        strange = [t for t in self.transforms if t not in TRANSFORMS]
-        if strange:
-            raise ConfigError(f"Expected each transform to be one of {', '.join(TRANSFORMS)}, got {strange[0]!r}.")
         if not 0 < self.alpha < 1:
             raise ConfigError(f"Expected alpha strictly between 0 and 1, got {self.alpha}. 0.05 means 95 %.")
         named = self.goal in ("parity", "improvement")
@@ -177,3 +155,39 @@ class Settings:
                 "Expected the goal 'parity', 'improvement' or a success rate strictly between 0 and 1, got "
                 f"{self.goal!r}."
             )
+        try:
+            # Each checks its own options.
+            names = self.distilling.architectures
+            if self.processes > 1:
+                check_importable(names)
+            if self.attack:
+                check_attack(self.attack)
+            _ = self.perturbing
+        except ValueError as error:
+            raise ConfigError(str(error)) from None
+        object.__setattr__(self, "architectures", names)
+
+    @property
+    def distilling(self) -> Distilling:
+        """How a proxy learns from answers."""
+        return self._shared(Distilling)
+
+    @property
+    def tuning(self) -> Distilling:
+        """How a proxy that knows public data learns from answers, which are few and must not wash that out."""
+        return replace(self.distilling, learning_rate=1e-3)
+
+    @property
+    def warming(self) -> Distilling:
+        """How a proxy learns from true classes of public data, which are many and clean, and never mixed."""
+        return replace(self.distilling, epochs=self.public_epochs, batch_size=128, learning_rate=4e-3, mixup=0.0)
+
+    @property
+    def perturbing(self) -> Perturbing:
+        """How δ is learned: steps count for more than images per step."""
+        return replace(self._shared(Perturbing), batch_size=128)
+
+    def _shared(self, kind: type[Options]) -> Options:
+        """Return options with every field that the settings have by the same name."""
+        given: dict[str, Any] = {f.name: getattr(self, f.name) for f in fields(kind) if hasattr(self, f.name)}
+        return kind(**given)

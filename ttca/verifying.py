@@ -18,7 +18,7 @@ from ttca.certificates import Certificate, certify, count_right, count_right_at_
 from ttca.conditions import CONTROLS, Control, Measuring
 from ttca.errors import ActionError
 from ttca.images import Images
-from ttca.keeping import read_json, write_json
+from ttca.kept import read_json, write_json
 from ttca.people import People
 from ttca.perturbations import PerturbationSet
 from ttca.perturbing import Family

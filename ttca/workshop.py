@@ -5,12 +5,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ttca.learning import Learner
 from ttca.platforms.base import PlatformInfo
 from ttca.pooling.pool import QueryPool
 from ttca.progress import Reporter
 from ttca.settings import Settings
+
+if TYPE_CHECKING:
+    from ttca.attacks.universal import Attack
 
 __all__ = ["Workshop"]
 
@@ -27,12 +31,15 @@ class Workshop:
     queries : QueryPool
         Who asks the platform, and pays.
     reporter : Reporter
+    attack : Attack, optional
+        A guest that learns every δ instead of ttca's own.
     """
 
     folder: Path
     settings: Settings
     queries: QueryPool
     reporter: Reporter
+    attack: Attack | None = None
 
     @property
     def info(self) -> PlatformInfo:
@@ -47,4 +54,5 @@ class Workshop:
             classes=len(self.info.classes),
             image_shape=self.info.image_shape,
             reporter=self.reporter,
+            attack=self.attack,
         )

@@ -25,7 +25,7 @@ ATTACKS: dict[str, tuple[Callable[..., PerUser], bool, bool]] = {
     "square": (square, True, True),
     "simba pixel": (partial(simba, basis="pixel"), True, True),
     "simba dct": (simba, True, True),
-    "simba small steps": (partial(simba, step=1.0, frequencies=2), True, True),
+    "simba small steps": (partial(simba, step=1.0, basis=2), True, True),
     "hop_skip_jump": (hop_skip_jump, False, False),
     "hop_skip_jump few probes": (partial(hop_skip_jump, probes=2), False, False),
 }

@@ -119,7 +119,7 @@ def test_the_loss_never_rises(basis: str) -> None:
 @pytest.mark.parametrize("basis", ["pixel", "dct"])
 def test_the_directions_are_orthogonal(basis: str) -> None:
     """Both bases are orthogonal along both axes and their largest entry is 1, so a step moves a pixel by `step`."""
-    for waves in _waves(basis, None if basis == "pixel" else 6, 6, 9):
+    for waves in _waves("pixel" if basis == "pixel" else 6, 6, 9):
         products = waves @ waves.T
         assert np.allclose(products, np.diag(np.diag(products)), atol=1e-5)
         assert np.allclose(np.abs(waves).max(1), 1)
@@ -128,10 +128,9 @@ def test_the_directions_are_orthogonal(basis: str) -> None:
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"basis": "haar"}, "basis 'pixel' or 'dct'"),
-        ({"basis": "pixel", "frequencies": 3}, "only with the basis 'dct'"),
-        ({"basis": "dct", "frequencies": 0}, r"frequencies in 1\.\.4"),
-        ({"basis": "dct", "frequencies": 5}, r"frequencies in 1\.\.4"),
+        ({"basis": "haar"}, "basis 'pixel', 'dct' or a number"),
+        ({"basis": 0}, r"frequencies in 1\.\.4"),
+        ({"basis": 5}, r"frequencies in 1\.\.4"),
         ({"step": 0.5}, "lost in rounding"),
         ({"step": float("nan")}, "step in"),
     ],

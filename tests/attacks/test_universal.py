@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from torch import nn
 
-from ttca.attacks.universal import Universal, learn_universal, random_universal
-from ttca.proxies.architectures import create_model
+from ttca.attacks.options import Perturbing
+from ttca.attacks.universal import Examples, SignDescent, Universal, random_universal
+from ttca.proxies.architectures import Normalised, create_model
 from ttca.proxies.images import to_levels, to_tensor
 
 Images = NDArray[np.uint8]
@@ -70,9 +71,29 @@ def success(model: nn.Module, images: Images, delta: NDArray[np.int8], targets: 
     return float((said == targets).mean())
 
 
-def learn(model: Any, images: Images, targets: Labels, **options: Any) -> Universal:
-    defaults: dict[str, Any] = {"epsilon": 8, "group_count": 3, "seed": 0, "steps": 20, "shift": 0}
-    return learn_universal(model, images, targets, **{**defaults, **options})
+def learn(
+    model: Any,
+    images: Images,
+    targets: Labels,
+    groups: Labels | None = None,
+    *,
+    epsilon: int = 8,
+    group_count: int = 3,
+    selection: tuple[Images, Labels, Labels | None] | None = None,
+    initial: NDArray[np.int8] | None = None,
+    progress: Any = None,
+    **options: Any,
+) -> Universal:
+    """Learn δ in a few steps without translations, unless the options say otherwise."""
+    return SignDescent(Perturbing(**{"steps": 20, "shift": 0, **options})).learn(
+        model,
+        Examples(images, targets, groups),
+        epsilon=epsilon,
+        groups=group_count,
+        selection=None if selection is None else Examples(*selection),
+        initial=initial,
+        progress=progress,
+    )
 
 
 # --- what a δ is -------------------------------------------------------------------------------------------
@@ -259,6 +280,7 @@ def test_people_are_mirrored_and_delta_is_not() -> None:
 def test_the_model_is_left_as_it_was() -> None:
     """A module in training mode keeps its mode, its statistics and its learnable parameters, and gets no gradient."""
     model = create_model("small-cnn", classes=3, seed=0).train()
+    assert isinstance(model, Normalised)
     model.body.get_submodule("0").eval()
     frozen = next(model.parameters()).requires_grad_(False)
     before = copy.deepcopy(model.state_dict())
@@ -415,11 +437,14 @@ def test_a_budget_that_is_not_whole_levels_is_refused(epsilon: Any) -> None:
         ({"selection": (noise(2, 0), np.arange(3), None)}, "got 2 images, 3 targets"),
         ({"selection": (noise(2, 0, (1, 1, 3)), np.arange(2), None)}, "Expected selection images of"),
         ({"initial": np.zeros((1, 8, 8, 3), np.int8)}, r"Expected initial \(3, 8, 8, 3\), got \(1, 8, 8, 3\)"),
-        ({"loss": "hinge"}, "Expected loss 'margin' or 'cross-entropy', got 'hinge'"),
-        ({"steps": 0}, "Expected steps, batch_size and check_every of at least 1"),
-        ({"batch_size": 0}, "Expected steps, batch_size and check_every of at least 1"),
-        ({"check_every": 0}, "Expected steps, batch_size and check_every of at least 1"),
-        ({"shift": -1}, "shift of at least 0"),
+        ({"loss": "hinge"}, "Expected loss to be one of margin, cross-entropy, got 'hinge'"),
+        ({"precision": "half"}, "Expected precision to be one of float32, bfloat16, auto, got 'half'"),
+        ({"transforms": ("jpg",)}, "Expected each transform to be one of resize, blur, jpeg, got 'jpg'"),
+        ({"steps": 0}, "Expected steps as a whole number of at least 1, got 0"),
+        ({"steps": 2.5}, "Expected steps as a whole number of at least 1, got 2.5"),
+        ({"batch_size": 0}, "Expected batch_size as a whole number of at least 1"),
+        ({"check_every": True}, "Expected check_every as a whole number of at least 1, got True"),
+        ({"shift": -1}, "Expected shift as a whole number of at least 0"),
         ({"images": noise(3, 0).astype(np.float32)}, r"Expected uint8 images"),
     ],
 )
@@ -428,6 +453,17 @@ def test_arguments_that_do_not_fit_are_refused(options: dict[str, Any], message:
     arguments: dict[str, Any] = {"images": noise(3, 0), "targets": np.arange(3), **options}
     with pytest.raises(ValueError, match=message):
         learn(Linear(3, (8, 8, 3), 0), **arguments)
+
+
+def test_an_attack_prints_its_options() -> None:
+    """What an attack was told can be read from it, equal options make equal attacks, and arrays print in one line."""
+    attack = SignDescent(Perturbing(steps=7, loss="cross-entropy"))
+    assert "steps=7" in repr(attack)
+    assert "loss='cross-entropy'" in repr(attack)
+    assert attack == SignDescent(Perturbing(steps=7, loss="cross-entropy"))
+    found = Universal(np.zeros((2, 8, 8, 3), np.int8), 0.5, 3)
+    assert repr(found) == "Universal(2 δ of (8, 8, 3), success 0.500)"
+    assert repr(Examples(noise(3, 0), np.arange(3))) == "Examples(3 images of (8, 8, 3))"
 
 
 # --- the noise control -------------------------------------------------------------------------------------

@@ -18,12 +18,14 @@ def small() -> dict[str, Any]:
     return hostile.main(["--runs=1", "--collusions=0", "--members=10"])
 
 
+@pytest.mark.full
 def test_every_number_is_there_and_plain_json(small: dict[str, Any]) -> None:
     """The stated keys are numbers, and the whole can be kept as a file."""
     assert all(isinstance(small[key], float) for key in KEYS)
     assert json.loads(json.dumps(small, allow_nan=False)) == small
 
 
+@pytest.mark.full
 def test_liars_are_found_in_a_small_pool_too(small: dict[str, Any]) -> None:
     """Both liars are flagged, nobody honest is, and hardly a wrong answer is kept beyond the platform's own noise."""
     (run,) = small["runs"]

@@ -29,6 +29,7 @@ def test_the_cache_lies_outside_the_repository(monkeypatch: pytest.MonkeyPatch, 
     assert cache() == Path.home() / ".cache" / "ttca"
 
 
+@pytest.mark.full
 def test_what_cannot_be_installed_is_a_sentence(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """A failed installation says what pip said, and is tried anew the next time."""
     monkeypatch.setenv("TTCA_CACHE", str(tmp_path))
@@ -77,6 +78,7 @@ def model() -> Iterator[AgeAndGender]:
 
 
 @pytest.mark.e2e
+@pytest.mark.full
 class TestAgeAndGender:
     """The real classifier, from PyPI, in worker processes."""
 

@@ -35,13 +35,17 @@ def tiny(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
 ARGUMENTS = ["--track", "tiny", "--seeds", "2"]
 
 
+#: An ε that the tests did not reach has no bound; where no gap was shown there is none to close.
+MAY_BE_NONE = ("certificate_lower", "gap_closed")
+
+
 def test_a_grid_has_a_whole_honest_row_for_every_cell_epsilon_and_people(tiny: Path) -> None:
     """Every combination is there once, with all keys of the row, and the summary is that of its rows."""
     result = transfer.main([*ARGUMENTS, "--people", "dev-test", "final"])
     assert result["file"] == "transfer-quick-tiny"
     rows = [row for cell in result["cells"] for row in cell["rows"]]
     assert all(set(row["row"]) == set(Row.keys()) for row in rows)
-    assert not [k for row in rows for k, v in row["row"].items() if v is None and k != "certificate_lower"]
+    assert not [k for row in rows for k, v in row["row"].items() if v is None and k not in MAY_BE_NONE]
     names = {(r["people"], r["row"]["queries"], r["row"]["epsilon"], r["row"]["seed"]) for r in rows}
     assert names == {(p, q, e, s) for p in ("dev-test", "final") for q in (100, 150) for e in (6, 12) for s in (0, 1)}
     assert len(rows) == len(names)
@@ -149,6 +153,7 @@ def test_other_code_makes_another_cell_and_other_words_do_not() -> None:
     assert _cells._meaning(source) != _cells._meaning(source.replace("2", "3"))
     assert len(_cells.code_digest()) == 16
     deciding = {path.name for pattern in _cells._DECIDING for path in _cells._ROOT.glob(pattern)}
+    assert {"asking.py", "conditions.py", "distilling.py", "measuring.py", "perturbing.py", "verifying.py"} <= deciding
     assert {"action.py", "measurement.py", "universal.py", "distillation.py", "_tracks.py", "cameras.py"} <= deciding
 
 

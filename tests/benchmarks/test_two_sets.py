@@ -46,6 +46,7 @@ def test_nobody_acts_twice_and_nobody_tested_acts() -> None:
 
 
 @pytest.mark.e2e
+@pytest.mark.full
 def test_every_set_meets_every_kind_of_people(told: Any) -> None:
     """Each combination, each set alone, joint learning and the controls are measured; queries are what was asked."""
     seed = told["by_seed"][0]
@@ -66,6 +67,7 @@ def test_every_set_meets_every_kind_of_people(told: Any) -> None:
 
 
 @pytest.mark.e2e
+@pytest.mark.full
 def test_the_document_takes_its_numbers_from_a_result(told: Any) -> None:
     """The table comes from a result and only from it, without one it says so, and a lost mark is refused."""
     document = two_sets._DOCUMENT.read_text(encoding="utf-8")

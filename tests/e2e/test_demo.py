@@ -111,6 +111,7 @@ def attempts(folder: Path) -> int:
     return 0
 
 
+@pytest.mark.full
 def test_killed_at_five_random_moments_it_gives_the_clean_result(finished_demo: FinishedDemo, tmp_path: Path) -> None:
     """Killed five times and run again, the demo ends with the row of a clean run and few attempts too many.
 

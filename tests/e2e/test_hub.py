@@ -116,6 +116,7 @@ def test_off_this_machine_a_hub_needs_a_certificate(words: list[str], sentence: 
     assert sentence in " ".join(done.stderr.split())
 
 
+@pytest.mark.full
 def test_a_pool_survives_everything_at_once() -> None:
     """Members killed, networks stalling, the hub and PostgreSQL crashing: every promise about the books holds."""
     result = chaos.main(["--members=4", "--queries=160", "--kills=3", "--restarts=1", "--limit=400"])

@@ -39,7 +39,7 @@ from ttca.platforms.http import HttpPlatform, NotSentError
 from ttca.platforms.local import LocalPlatform
 from ttca.platforms.retry import RetryPolicy
 
-pytestmark = pytest.mark.e2e
+pytestmark = [pytest.mark.e2e, pytest.mark.full]
 
 ROOT = Path(__file__).parents[2]
 DOCUMENT = (ROOT / "docs" / "servers.md").read_text(encoding="utf-8")

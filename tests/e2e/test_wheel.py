@@ -80,6 +80,7 @@ def test_the_light_install_applies_a_perturbation_without_torch(
     assert "Traceback" not in refused.stderr
 
 
+@pytest.mark.full
 def test_the_installed_wheel_runs_the_demo(wheel: Path, finished_demo: FinishedDemo, tmp_path: Path) -> None:
     """Installed in an environment of its own, away from the sources, the wheel's demo gives the same row.
 

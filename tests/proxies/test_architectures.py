@@ -8,12 +8,20 @@ from typing import Any
 import pytest
 import torch
 
-from ttca.proxies.architectures import Normalised, create_model, list_architectures
+from ttca.proxies.architectures import Normalised, create_model
+from ttca.proxies.registry import list_architectures
 
 TINY = "timm/test_efficientnet"
 
 
-def weights(model: Normalised) -> torch.Tensor:
+def normalised(name: str) -> Normalised:
+    """Return one of our own models, or timm's."""
+    model = create_model(name, classes=3, seed=0)
+    assert isinstance(model, Normalised)
+    return model
+
+
+def weights(model: torch.nn.Module) -> torch.Tensor:
     return torch.cat([p.detach().flatten() for p in model.parameters()])
 
 
@@ -49,7 +57,10 @@ def test_the_global_generator_is_left_as_it_was(name: str) -> None:
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("resnet19", r"Expected the architecture to be one of .*resnet20.* or timm/NAME, got 'resnet19'\."),
+        (
+            "resnet19",
+            r"Expected the architecture to be one of .*resnet20.*, timm/NAME or .*, got 'resnet19'\.",
+        ),
         ("timm/unheard-of", r"Expected a name that timm.create_model knows, got 'unheard-of'\."),
         ("", r"Expected the architecture to be one of .* got ''\."),
     ],
@@ -80,7 +91,7 @@ def test_timm_models_are_built_without_a_download(monkeypatch: pytest.MonkeyPatc
         raise AssertionError("a connection was opened")
 
     monkeypatch.setattr(socket.socket, "connect", refuse)
-    model = create_model(TINY, classes=3, seed=0)
+    model = normalised(TINY)
     assert model.mean.flatten().tolist() == pytest.approx([0.485, 0.456, 0.406])
     assert model.std.flatten().tolist() == pytest.approx([0.229, 0.224, 0.225])
 
@@ -88,7 +99,7 @@ def test_timm_models_are_built_without_a_download(monkeypatch: pytest.MonkeyPatc
 @pytest.mark.parametrize("name", ["small-cnn", TINY])
 def test_normalisation_happens_inside(name: str) -> None:
     """The body is given (x − mean) / std of the images in [0, 1]."""
-    model = create_model(name, classes=3, seed=0).eval()
+    model = normalised(name).eval()
     x = torch.rand(2, 3, 8, 8)
     with torch.no_grad():
         expected = model.body((x - model.mean) / model.std)
@@ -106,7 +117,7 @@ def test_weights_lie_in_channels_last_memory() -> None:
 @pytest.mark.parametrize("block", [3, 6])
 def test_a_shortcut_passes_its_input_on(block: int) -> None:
     """With its convolutions silenced, a block that halves the map hands on every second pixel, channels padded."""
-    body = create_model("resnet20", classes=3, seed=0).eval().body
+    body = normalised("resnet20").eval().body
     assert isinstance(body, torch.nn.Sequential)
     unit = body[1 + block]
     for p in unit.parameters():

@@ -22,6 +22,7 @@ from scipy import special
 from ttca.proxies import distillation
 from ttca.proxies.distillation import Distillation, Proxy, Targets, answer_loss, distil
 from ttca.proxies.images import to_levels, to_tensor
+from ttca.proxies.options import Distilling
 
 Floats = NDArray[np.float64]
 NAN = np.float32(np.nan)
@@ -254,6 +255,7 @@ def test_targets_from_labels_say_nothing_more() -> None:
     assert np.isnan(targets.scores).all()
     assert targets[np.array([True, False, True])].labels.tolist() == [2, 0]
     assert len(targets[np.array([1])]) == 1
+    assert repr(targets) == "Targets(3 images, 2 with one of 3 classes)"
 
 
 @pytest.mark.parametrize(
@@ -292,7 +294,12 @@ def test_a_saved_proxy_predicts_the_same(architectures: tuple[str, ...], tmp_pat
     np.testing.assert_array_equal(loaded.predict(noise_images(5)), proxy.predict(noise_images(5)))
     assert [f.name for f in tmp_path.iterdir()] == ["proxy.safetensors"]
     with safe_open(path, framework="pt") as file:
-        assert file.metadata() == {"inputs": "abc", "classes": "4", "architectures": json.dumps(architectures)}
+        assert file.metadata() == {
+            "inputs": "abc",
+            "classes": "4",
+            "architectures": json.dumps(architectures),
+            "weights": proxy.digest(),
+        }
     header = int.from_bytes(path.read_bytes()[:8], "little")
     assert json.loads(path.read_bytes()[8 : 8 + header])["__metadata__"]["inputs"] == "abc"
 
@@ -311,6 +318,22 @@ def test_other_files_are_not_a_proxy(tmp_path: Path) -> None:
     save_file({"w": torch.zeros(2)}, path, metadata={"architectures": '["perceptron"]', "classes": "3"})
     with pytest.raises(ValueError, match="Expected a proxy saved by ttca"):
         Proxy.load(path)
+
+
+def test_permuted_weights_under_the_old_metadata_are_refused(tmp_path: Path) -> None:
+    """Weights that somebody changed are not those that were saved, however well they fit; unsigned ones are read."""
+    path = tmp_path / "proxy.safetensors"
+    Proxy(("perceptron",), classes=4, seed=3).save(path)
+    state = load_file(path)
+    state = {k: v.flip(0) for k, v in state.items()}
+    with safe_open(path, framework="pt") as file:
+        metadata = file.metadata()
+    save_file(state, path, metadata=metadata)
+    with pytest.raises(ValueError, match=f"Expected the weights that ttca saved in {path}, got others"):
+        Proxy.load(path)
+    # As earlier versions wrote them.
+    save_file(state, path, metadata={k: v for k, v in metadata.items() if k != "weights"})
+    Proxy.load(path)
 
 
 def test_an_interrupted_save_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -379,10 +402,27 @@ def colours(n: int, seed: int) -> tuple[NDArray[np.uint8], NDArray[np.int64], ND
     return images, labels.astype(np.int64), scores
 
 
-def train(images: NDArray[np.uint8], targets: Targets, **options: Any) -> Distillation:
-    """Distil a perceptron briefly."""
-    defaults: dict[str, Any] = {"architectures": ("perceptron",), "seed": 0, "epochs": 4, "batch_size": 16}
-    return distil(images, targets, **{**defaults, **options})
+def train(
+    images: NDArray[np.uint8],
+    targets: Targets,
+    *,
+    selection: tuple[NDArray[np.uint8], Targets] | None = None,
+    initial: Proxy | None = None,
+    replay: tuple[NDArray[np.uint8], Targets] | None = None,
+    progress: Any = None,
+    **options: Any,
+) -> Distillation:
+    """Distil a perceptron briefly, unless the options say otherwise."""
+    defaults: dict[str, Any] = {"architectures": ("perceptron",), "epochs": 4, "batch_size": 16}
+    return distil(
+        images,
+        targets,
+        Distilling(**{**defaults, **options}),
+        selection=selection,
+        initial=initial,
+        replay=replay,
+        progress=progress,
+    )
 
 
 def same_weights(a: Proxy, b: Proxy) -> bool:
@@ -564,8 +604,15 @@ def test_selection_people_of_another_kind_are_refused() -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"epochs": 0}, "epochs=0"),
-        ({"batch_size": 1}, "batch_size=1"),
+        ({"epochs": 0}, "Expected epochs as a whole number of at least 1, got 0"),
+        ({"epochs": True}, "Expected epochs as a whole number of at least 1, got True"),
+        ({"batch_size": 1}, "Expected batch_size as a whole number of at least 2, got 1. Batch normalization"),
+        ({"shift": -1}, "Expected shift as a whole number of at least 0"),
+        ({"mixup": -0.1}, "Expected mixup as a number of 0"),
+        ({"learning_rate": math.nan}, "Expected learning_rate as a number of 0 or more, got nan"),
+        ({"architectures": ()}, "Expected at least one architecture for a proxy"),
+        ({"architectures": "perceptron"}, "as a tuple of names, got 'perceptron'"),
+        ({"architectures": ("resnet19",)}, r"Expected the architecture to be one of .*, got 'resnet19'"),
         ({"temperature": 0.0}, "temperature above 0, got 0.0"),
         ({"temperature": math.nan}, "temperature above 0, got nan"),
         ({"precision": "float16"}, "got 'float16'"),

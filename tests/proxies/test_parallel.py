@@ -10,9 +10,10 @@ import torch
 
 from tests import worlds
 from ttca.proxies.distillation import Distillation, Proxy, Targets, _share, distil
+from ttca.proxies.options import Distilling
 from ttca.proxies.parallel import distil_in_processes
 
-OPTIONS: dict[str, Any] = {"architectures": ("perceptron", "small-cnn"), "seed": 3, "shift": 1, "epochs": 16}
+OPTIONS = Distilling(architectures=("perceptron", "small-cnn"), seed=3, epochs=16)
 
 
 def known(n: int, seed: int) -> tuple[Any, Targets]:
@@ -31,15 +32,15 @@ def weights(proxy: Proxy) -> torch.Tensor:
 def together() -> tuple[Distillation, list[tuple[int, int]]]:
     """Return what two processes made of the same answers, and what they said meanwhile."""
     epochs: list[tuple[int, int]] = []
-    initial = Proxy(OPTIONS["architectures"], classes=3, seed=9)
+    initial = Proxy(OPTIONS.architectures, classes=3, seed=9)
     done = distil_in_processes(
         2,
         *known(101, 1),
+        OPTIONS,
         selection=known(40, 2),
         replay=known(50, 3),
         initial=initial,
         progress=lambda epoch, of, _loss: epochs.append((epoch, of)),
-        **OPTIONS,
     )
     return done, epochs
 
@@ -49,7 +50,7 @@ def test_two_processes_learn_what_one_learns(together: tuple[Distillation, list[
     done, epochs = together
     images, answers = known(200, 4)
     agreement = (done.proxy.predict(images).argmax(1) == answers.labels).mean()
-    alone = distil(*known(101, 1), selection=known(40, 2), **OPTIONS)
+    alone = distil(*known(101, 1), OPTIONS, selection=known(40, 2))
     assert agreement > 0.9
     assert (alone.proxy.predict(images).argmax(1) == answers.labels).mean() > 0.9
     assert epochs == [(e, 16) for e in range(1, 17)]
@@ -58,29 +59,46 @@ def test_two_processes_learn_what_one_learns(together: tuple[Distillation, list[
     assert not done.proxy.training
 
 
+@pytest.mark.full
 def test_the_same_seed_gives_the_same_weights_again(together: tuple[Distillation, list[tuple[int, int]]]) -> None:
     """Gradients of two processes add up to the same sum every time."""
     again = distil_in_processes(
         2,
         *known(101, 1),
+        OPTIONS,
         selection=known(40, 2),
         replay=known(50, 3),
-        initial=Proxy(OPTIONS["architectures"], classes=3, seed=9),
-        **OPTIONS,
+        initial=Proxy(OPTIONS.architectures, classes=3, seed=9),
     )
     assert torch.allclose(weights(again.proxy), weights(together[0].proxy), atol=1e-5)
 
 
 def test_what_one_process_would_refuse_is_refused() -> None:
-    """An option that cannot be is the same sentence as without other processes."""
-    with pytest.raises(ValueError, match="Expected a temperature above 0, got 0"):
-        distil_in_processes(2, *known(10, 1), **{**OPTIONS, "temperature": 0.0})
+    """Answers from which nothing can be learned are the same sentence as without other processes."""
+    images, _ = known(10, 1)
+    with pytest.raises(ValueError, match="of which 0 name a class"):
+        distil_in_processes(2, images, Targets.from_labels(np.full(10, -1), 3), OPTIONS)
+
+
+def broken(_classes: int, _seed: int) -> torch.nn.Module:
+    """Fail, as a model may that needs what another process has not."""
+    raise RuntimeError("no such device")
 
 
 def test_processes_that_fail_say_why() -> None:
-    """What is no option at all is told in the words of the process that failed."""
-    with pytest.raises(ValueError, match="unexpected keyword argument 'colour'"):
-        distil_in_processes(2, *known(10, 1), **OPTIONS, colour="red")
+    """A model that is found by its import string and fails there is told in the words of the process that failed."""
+    with pytest.raises(ValueError, match="Training stopped: RuntimeError: no such device"):
+        distil_in_processes(2, *known(10, 1), Distilling(architectures=(f"{__name__}:broken",)))
+
+
+def test_a_model_that_other_processes_cannot_import_is_refused() -> None:
+    """A function inside another one is no model for several processes, and is refused before any is started."""
+
+    def inner(classes: int, seed: int) -> torch.nn.Module:
+        raise AssertionError("nothing is made")
+
+    with pytest.raises(ValueError, match=r"Expected models that other processes can import, got '.*inner'"):
+        distil_in_processes(2, *known(10, 1), Distilling(architectures=(inner,)))
 
 
 @pytest.mark.parametrize(("n", "world"), [(64, 1), (64, 2), (65, 2), (3, 2), (2, 4), (7, 3)])

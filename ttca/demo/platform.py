@@ -26,11 +26,12 @@ def digits_platform(world: DigitsWorld, *, seed: int, **behaviour: Any) -> Local
     """
     try:
         from ttca.proxies.distillation import Targets, distil
+        from ttca.proxies.options import Distilling
     except ImportError:
         raise MissingExtraError("The demo's platform", "learn") from None
 
     truth = Targets.from_labels(world.training_classes, len(DIGITS))
-    model = distil(world.training_images, truth, architectures=["perceptron"], seed=seed, epochs=30).proxy
+    model = distil(world.training_images, truth, Distilling(architectures=("perceptron",), seed=seed, epochs=30)).proxy
     # In double precision: in single, an answer's last bits depend on how many images travel with it. A demo that was
     # killed sends other batches than one that was not, and their proxies would differ.
     model = model.double()

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+import ttca.report.formatting as formatting
 from ttca.conditions import CONTROLS, ROW_KEYS, Control
-from ttca.report import formatting
 from ttca.report.formatting import Number
 from ttca.row import Row
 

@@ -14,14 +14,14 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+import ttca.report.formatting as formatting
 from ttca.certificates import Certificate
-from ttca.conditions import CONTROLS, ROW_KEYS, SECTIONS, Control, Measuring, metric_keys
+from ttca.conditions import CONTROLS, HONEST_ROW, ROW_KEYS, SECTIONS, Control, Measuring, metric_keys
 from ttca.errors import ActionError, MissingExtraError
 from ttca.measurement import Measurement
 from ttca.people import People
 from ttca.perturbations import PerturbationSet
 from ttca.pooling.ledger import Balance
-from ttca.report import formatting
 from ttca.report.explanations import explained
 from ttca.report.pictures import LAYOUTS, THEMES, Share, ShareGroup, draw_shares, enlarged, magnified
 from ttca.row import Row
@@ -38,7 +38,6 @@ MOST_DELTA_PIXELS = 2_000_000
 
 #: Where a metric is looked at, and what the report calls it there.
 _BY_GROUP = {name: control.label for control in CONTROLS if (name := control.name) in metric_keys("")}
-_NOTHING_MORE = Measuring()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,7 +76,7 @@ class Contents:
     balances: Sequence[Balance]
     measured_on: Literal["test people", "verification people"]
     story: str
-    measuring: Measuring = _NOTHING_MORE
+    measuring: Measuring = HONEST_ROW
 
 
 def write_report(

@@ -1,0 +1,85 @@
+"""How a proxy is trained: one object, checked where it is made, without torch."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import get_args
+
+from ttca.proxies.registry import Architecture, architecture_name
+from ttca.proxies.runtime import Precision
+
+__all__ = ["Distilling"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Distilling:
+    """How :func:`ttca.proxies.distillation.distil` trains a proxy.
+
+    Parameters
+    ----------
+    architectures : tuple of str or callable
+        One model each; with more than one the proxy is their ensemble, all trained on the same answers. Names for
+        :func:`ttca.proxies.architectures.create_model`, or factories, which become names.
+    epochs, batch_size, learning_rate, weight_decay
+        AdamW with a linear warm-up over a tenth of the steps, then a cosine to zero.
+    temperature : float
+        See :func:`ttca.proxies.distillation.answer_loss`.
+    shift : int
+        Random translation by up to this many pixels, edges repeated.
+    flip : bool
+        Random mirror image (wrong for digits and text, right for most photographs).
+    warp : float
+        Random rotation by up to this many radians, zoom by up to this share, and translation by up to half this share
+        of the image: for photographs that a platform crops or aligns in its own way. 0 is off.
+    mixup : float
+        Beta parameter of mixup between complete rows (Zhang et al. 2018, arXiv 1710.09412); 0 is off.
+        Rows that are not complete stay as they are.
+    precision : {"float32", "bfloat16", "auto"}
+        Autocast of the forward pass; auto is bfloat16 where the processor multiplies it in hardware.
+    seed : int
+        Same seed, same machine, same weights.
+
+    Raises
+    ------
+    ValueError
+        If an option is out of its range, or nothing goes by the name of an architecture.
+    """
+
+    architectures: tuple[Architecture, ...] = ("small-cnn",)
+    epochs: int = 60
+    batch_size: int = 64
+    learning_rate: float = 2e-3
+    weight_decay: float = 5e-2
+    temperature: float = 2.0
+    shift: int = 1
+    flip: bool = False
+    warp: float = 0.0
+    mixup: float = 0.0
+    precision: Precision = "float32"
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name, least in {"epochs": 1, "batch_size": 2, "shift": 0, "seed": 0}.items():
+            number = getattr(self, name)
+            if isinstance(number, bool) or not isinstance(number, int) or number < least:
+                why = " Batch normalization cannot learn from one image." if name == "batch_size" else ""
+                raise ValueError(f"Expected {name} as a whole number of at least {least}, got {number!r}.{why}")
+        if not self.temperature > 0:
+            raise ValueError(f"Expected a temperature above 0, got {self.temperature}.")
+        for name in ("mixup", "learning_rate", "weight_decay"):
+            if not 0 <= getattr(self, name) < math.inf:
+                off = "0 (off)" if name == "mixup" else "0"
+                raise ValueError(f"Expected {name} as a number of {off} or more, got {getattr(self, name)}.")
+        if not 0 <= self.warp < 1:
+            raise ValueError(f"Expected a warp in [0, 1), got {self.warp}. 0.15 rotates and zooms the images a little.")
+        if self.precision not in get_args(Precision):
+            raise ValueError(
+                f"Expected precision to be one of {', '.join(get_args(Precision))}, got {self.precision!r}."
+            )
+        if isinstance(self.architectures, str) or not self.architectures:
+            raise ValueError(
+                f"Expected at least one architecture for a proxy, as a tuple of names, got {self.architectures!r}."
+            )
+        # From here on names alone: what is kept and compared is plain text.
+        object.__setattr__(self, "architectures", tuple(architecture_name(a) for a in self.architectures))

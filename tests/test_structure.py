@@ -1,0 +1,109 @@
+"""Tests of the house itself: short parameter lists, short classes, simple functions, and imports without circles."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+HOME = Path(__file__).resolve().parents[1]
+MOST_PARAMETERS, LONGEST_CLASS, MOST_COMPLEX = 8, 400, 20
+#: What may have more parameters, and why.
+WIDE = {
+    "ttca/action.py:CollectiveAction.__init__": "the front door: every part of an action, each with a default",
+}
+FOLDERS = ("ttca", "proxies", "attacks")
+
+
+def files() -> Iterator[tuple[str, ast.Module]]:
+    """Yield every source file of the library by its path, parsed; each once, under its place in the repository."""
+    for folder in FOLDERS:
+        for path in sorted((HOME / folder).rglob("*.py")):
+            name = path.relative_to(HOME).as_posix()
+            if not name.startswith(("ttca/proxies/", "ttca/attacks/")):
+                yield name, ast.parse(path.read_text(encoding="utf-8"))
+
+
+def functions(tree: ast.AST, inside: str = "") -> Iterator[tuple[str, ast.FunctionDef | ast.AsyncFunctionDef]]:
+    """Yield every function with the names of what it stands in."""
+    for node in ast.iter_child_nodes(tree):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            yield inside + node.name, node
+            yield from functions(node, f"{inside}{node.name}.")
+        elif isinstance(node, ast.ClassDef):
+            yield from functions(node, f"{inside}{node.name}.")
+        else:
+            yield from functions(node, inside)
+
+
+def test_no_function_takes_many_parameters() -> None:
+    """Outside the command line no function has more than eight parameters, but for those listed with a reason."""
+    wide = set()
+    for name, tree in files():
+        for where, function in functions(tree):
+            given = function.args
+            count = len([*given.posonlyargs, *given.args, *given.kwonlyargs])
+            count -= bool(given.args and given.args[0].arg in ("self", "cls"))
+            if count > MOST_PARAMETERS and name != "ttca/cli.py":
+                wide.add(f"{name}:{where}")
+    assert wide == set(WIDE)
+    assert len(WIDE) <= 3
+
+
+def test_no_class_is_long() -> None:
+    """No class has more than 400 lines."""
+    long = {
+        f"{name}:{node.name}": (node.end_lineno or 0) - node.lineno + 1
+        for name, tree in files()
+        for node in ast.walk(tree)
+        if isinstance(node, ast.ClassDef) and (node.end_lineno or 0) - node.lineno >= LONGEST_CLASS
+    }
+    assert long == {}
+
+
+def test_no_function_is_complex() -> None:
+    """No function has a cyclomatic complexity above 20, as ruff counts it."""
+    words = ("check", "--isolated", "--select", "C901", "--config", f"lint.mccabe.max-complexity={MOST_COMPLEX}")
+    done = subprocess.run(
+        [sys.executable, "-m", "ruff", *words, *FOLDERS], cwd=HOME, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout
+
+
+def imports(tree: ast.Module) -> set[str]:
+    """Return the modules that are imported while a module is loaded: not in functions, not for type checkers."""
+    found: set[str] = set()
+    nodes: list[ast.stmt] = list(tree.body)
+    while nodes:
+        node = nodes.pop()
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            found |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
+        elif isinstance(node, ast.If) and "TYPE_CHECKING" not in ast.dump(node.test):
+            nodes += [*node.body, *node.orelse]
+        elif isinstance(node, ast.Try):
+            nodes += [*node.body, *node.orelse, *node.finalbody, *(s for h in node.handlers for s in h.body)]
+    return found
+
+
+def test_imports_go_in_no_circle() -> None:
+    """No module, once loaded, needs itself by way of others."""
+    graph: dict[str, set[str]] = {}
+    for name, tree in files():
+        module = name.removesuffix(".py").removesuffix("/__init__").replace("/", ".")
+        graph[module if module.startswith("ttca") else f"ttca.{module}"] = imports(tree)
+    graph = {module: {n for n in needs if n in graph and n != module} for module, needs in graph.items()}
+    done: set[str] = set()
+
+    def visit(module: str, way: tuple[str, ...]) -> None:
+        assert module not in way, " → ".join((*way[way.index(module) :], module))
+        if module not in done:
+            for needed in sorted(graph[module]):
+                visit(needed, (*way, module))
+            done.add(module)
+
+    for module in sorted(graph):
+        visit(module, ())
