@@ -60,8 +60,10 @@ _DECIDING = (
     *(
         f"ttca/{name}.py"
         for name in (
-            "action", "answers", "blocks", "certificates", "equaliser", "fairness", "images", "kept", "learning",
-            "lossy", "measurement", "people", "perturbations", "row", "settings", "platforms/local", "pooling/pool",
+            "action", "answers", "asking", "blocks", "certificates", "conditions", "controls", "distilling",
+            "equaliser", "fairness", "images", "kept", "learning", "lossy", "measurement", "measuring", "people",
+            "perturbations", "perturbing", "refining", "row", "settings", "verifying", "platforms/local",
+            "pooling/pool",
         )
     ),
     *(f"benchmarks/{name}.py" for name in ("_cells", "_peers", "_tracks", "_trained")),

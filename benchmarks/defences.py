@@ -32,13 +32,14 @@ from benchmarks._tracks import Cell
 from benchmarks.transfer import quick_key
 from ttca.answers import Answers
 from ttca.attacks.square import square
+from ttca.conditions import ROW_KEYS, Opponents
 from ttca.data.cameras import bad_camera, soft_focus
 from ttca.demo.world import CAMERA, SHARE_IN_TRAINING, DigitsWorld, digits_world
 from ttca.errors import ActionError, ConfigError, WorthlessProxyError
 from ttca.images import Images
 from ttca.learning import load_arrays
 from ttca.lossy import jpeg
-from ttca.measurement import Measurement, Opponents, measure
+from ttca.measurement import Measurement, measure
 from ttca.people import People
 from ttca.perturbations import PerturbationSet
 from ttca.platforms.local import LocalPlatform
@@ -128,19 +129,7 @@ _SHARES = (0.0, 0.05, 0.1, 0.25, 0.5, 1.0)
 _DRAWS = 5
 _PER_DAY, _MEMBERS = (10, 50, 250), (1, 5, 20, 100, 1000)
 #: Conditions of a measurement, under the names that honest rows have for them.
-_NUMBERS = {
-    "reference_before": "reference_before",
-    "reference_after": "reference_after",
-    "subgroup_before": "subgroup_before",
-    "subgroup_after": "subgroup_after",
-    "abuse": "abuse_rate",
-    "noise": "noise_control",
-    "zero_query": "zero_query_control",
-    "class_agnostic": "class_agnostic_control",
-    "proxy_class": "proxy_class_control",
-    "jpeg75": "jpeg75_control",
-    "resize": "resize_control",
-}
+_NUMBERS = {condition: key for key, condition in ROW_KEYS.items()}
 
 
 def main(argv: list[str]) -> dict[str, Any]:

@@ -266,7 +266,7 @@ def _measured(
         "worst_group_accuracy": worst_group_accuracy(true, said, groups),
         "equal_opportunity_difference": equal_opportunity_difference(true, said, groups),
         "equalised_odds_difference_mean": equalised_odds_difference(true, said, groups, agg="mean"),
-        "demographic_parity_ratio": demographic_parity_ratio(said, groups),
+        "demographic_parity_ratio": demographic_parity_ratio(true, said, groups),
         "subgroup_accuracy": float(rates.accuracy[of["subgroup"]]),
         "reference_accuracy": float(rates.accuracy[of["reference"]]),
         "true_positive_rate_gap": float(

@@ -30,13 +30,13 @@ from PIL import Image
 from benchmarks._document import filled
 from ttca.action import CollectiveAction
 from ttca.certificates import clopper_pearson_interval, mcnemar_exact
+from ttca.conditions import Opponents
 from ttca.data.cameras import bad_camera
 from ttca.data.digits import load_digits_images
 from ttca.demo.platform import digits_platform
 from ttca.demo.world import CAMERA, SHARE_IN_TRAINING, SIZE, DigitsWorld
 from ttca.errors import ConfigError
 from ttca.images import Images
-from ttca.measurement import Opponents
 from ttca.people import People, Roster
 from ttca.perturbations import PerturbationSet, Way
 from ttca.platforms.local import LocalPlatform

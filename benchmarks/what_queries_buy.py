@@ -39,6 +39,7 @@ from ttca.data.hub import load_cifar100
 from ttca.demo.world import CAMERA, DIGITS, SHARE_IN_TRAINING, SIZE, digits_world
 from ttca.errors import ConfigError, WorthlessProxyError
 from ttca.images import Images
+from ttca.measurement import Outcome
 from ttca.people import People
 from ttca.perturbations import PerturbationSet
 from ttca.platforms.local import LocalPlatform
@@ -275,8 +276,7 @@ def _row(found: Acting, track: str, test: People, epsilon: int, own: Perturbatio
         said = found.evaluator.ask(own.apply(members.images, members.classes), purpose="test", epoch="test")
         measurement = replace(
             measurement,
-            correct={**measurement.correct, "own_zero_query": said.labels == members.classes},
-            resolved={**measurement.resolved, "own_zero_query": said.resolved},
+            outcomes={**measurement.outcomes, "own_zero_query": Outcome(said, members.classes, members.classes)},
         )
     return {"row": row.to_dict(), **credited(measurement, alternatives(own is not None))}
 

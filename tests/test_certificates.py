@@ -136,21 +136,21 @@ def test_scipy_is_needed_only_to_compute() -> None:
 
 def test_doubt_goes_against_the_claim() -> None:
     """An unresolved query is wrong in what we claim and right in what we must beat; a refusal is wrong in both."""
-    labels = np.array([1, 0, -1, -1])
-    classes = np.array([1, 1, 1, 1])
+    y_true = np.array([1, 1, 1, 1])
+    y_pred = np.array([1, 0, -1, -1])
     resolved = np.array([True, True, True, False])
-    assert count_right(labels, classes, resolved) == (1, 4)
-    assert count_right_at_most(labels, classes, resolved) == (2, 4)
+    assert count_right(y_true, y_pred, resolved) == (1, 4)
+    assert count_right_at_most(y_true, y_pred, resolved) == (2, 4)
 
 
 @pytest.mark.parametrize(
-    ("labels", "classes", "resolved"),
+    ("y_true", "y_pred", "resolved"),
     [([1], [1, 1], [True]), ([1.0], [1], [True]), ([-1], [-1], [True]), ([1], [1], [1]), ([[1]], [[1]], [[True]])],
 )
-def test_uncountable_rows_are_refused(labels: Any, classes: Any, resolved: Any) -> None:
+def test_uncountable_rows_are_refused(y_true: Any, y_pred: Any, resolved: Any) -> None:
     """Rows that do not fit together raise an ActionError."""
     with pytest.raises(ActionError, match="Expected"):
-        count_right(labels, classes, resolved)
+        count_right(y_true, y_pred, resolved)
 
 
 @settings(deadline=None)

@@ -25,22 +25,43 @@ A, R, X = int(Status.ANSWERED), int(Status.REFUSED), int(Status.FAILED)
 
 def test_golden_values() -> None:
     """The worked example of ten people gives its known values."""
-    assert fairness.demographic_parity_difference(P, G) == pytest.approx(0.4, abs=1e-12)
-    assert fairness.demographic_parity_ratio(P, G) == pytest.approx(0.5, abs=1e-12)
+    assert fairness.demographic_parity_difference(Y, P, G) == pytest.approx(0.4, abs=1e-12)
+    assert fairness.demographic_parity_ratio(Y, P, G) == pytest.approx(0.5, abs=1e-12)
     assert fairness.equalised_odds_difference(Y, P, G, undefined="zero") == pytest.approx(1 / 3, abs=1e-12)
     assert fairness.equalised_odds_ratio(Y, P, G, undefined="zero") == 0
     assert fairness.equal_opportunity_difference(Y, P, G) == pytest.approx(0.3, abs=1e-12)
     assert fairness.equal_opportunity_ratio(Y, P, G) == pytest.approx(0.625, abs=1e-12)
     assert fairness.accuracy_by_group(Y, P, G) == {"F": 0.8, "M": 0.6}
     assert fairness.worst_group_accuracy(Y, P, G) == 0.6
-    assert fairness.directional_disparate_impact(P, G, subgroup="F", reference="M") == pytest.approx(2)
+    assert fairness.directional_disparate_impact(Y, P, G, subgroup="F", reference="M") == pytest.approx(2)
+
+
+@pytest.mark.parametrize(
+    ("name", "named"),
+    [
+        *((name, {}) for name in sorted(fairness.__all__) if name.startswith(("demographic", "equal", "worst"))),
+        ("directional_disparate_impact", {"subgroup": "F", "reference": "M"}),
+    ],
+)
+def test_true_classes_come_first_everywhere(name: str, named: dict[str, str]) -> None:
+    """Every metric takes (y_true, y_pred, groups), and without groups it is refused instead of giving a number."""
+    metric = getattr(fairness, name)
+    assert metric(Y, P, G, **named) == pytest.approx(metric(y_true=Y, y_pred=P, groups=G, **named), nan_ok=True)
+    with pytest.raises(TypeError, match="groups"):
+        metric(Y, P, **named)
+
+
+def test_demographic_parity_looks_at_what_was_said_alone() -> None:
+    """Whatever is true, or unknown, changes no share of people predicted positive."""
+    for metric in (fairness.demographic_parity_difference, fairness.demographic_parity_ratio):
+        assert metric(Y, P, G) == metric(None, P, G) == metric([1 - y for y in Y], P, G)
 
 
 def test_report_holds_what_the_functions_return() -> None:
     """A report and the plain functions are one computation."""
     report = SubgroupReport.from_predictions(Y, P, G, subgroup="M", reference="F", undefined="zero")
-    assert report.demographic_parity_difference == fairness.demographic_parity_difference(P, G)
-    assert report.demographic_parity_ratio == fairness.demographic_parity_ratio(P, G)
+    assert report.demographic_parity_difference == fairness.demographic_parity_difference(Y, P, G)
+    assert report.demographic_parity_ratio == fairness.demographic_parity_ratio(Y, P, G)
     for agg, suffix in (("worst", ""), ("mean", "_mean")):
         for name in ("equalised_odds_difference", "equalised_odds_ratio"):
             expected = getattr(fairness, name)(Y, P, G, agg=agg, undefined="zero")
@@ -78,11 +99,11 @@ def test_agrees_with_fairlearn(rows: list[tuple[int, int, str]]) -> None:
         assert ours == pytest.approx(float(theirs), abs=1e-12, rel=0, nan_ok=True)
 
     same(
-        fairness.demographic_parity_difference(p, g),
+        fairness.demographic_parity_difference(y, p, g),
         fairlearn.demographic_parity_difference(y, p, sensitive_features=g),
     )
     same(
-        fairness.demographic_parity_ratio(p, g),
+        fairness.demographic_parity_ratio(y, p, g),
         fairlearn.demographic_parity_ratio(y, p, sensitive_features=g),
     )
     for name in ("difference", "ratio"):
@@ -141,7 +162,7 @@ def test_a_group_without_any_answer_has_no_rates(undefined: Any) -> None:
 
 def test_directional_impact_with_nobody_selected_in_the_reference_is_undefined() -> None:
     """A ratio to nothing is NaN, not infinity."""
-    impact = fairness.directional_disparate_impact([1, 0], ["s", "r"], subgroup="s", reference="r")
+    impact = fairness.directional_disparate_impact(None, [1, 0], ["s", "r"], subgroup="s", reference="r")
     assert math.isnan(impact)
 
 

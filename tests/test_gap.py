@@ -43,8 +43,8 @@ def test_a_group_without_answers_says_nothing_of_the_gap() -> None:
 def test_a_refusal_is_wrong_and_a_failure_is_not_counted() -> None:
     """Right answers are counted among those answered or refused; persons and failures are counted beside them."""
     found = served(
-        np.array([0, 1, -1, -1]),
         np.array([0, 0, 1, 1]),
+        np.array([0, 1, -1, -1]),
         np.array([True, True, True, False]),
         np.array(["a", "a", "b", "c"]),
     )

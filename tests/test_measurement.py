@@ -18,11 +18,12 @@ from scipy import stats
 from tests import worlds
 from ttca import measurement
 from ttca.answers import Answers, Status
+from ttca.conditions import Opponents
 from ttca.errors import ActionError, TTCAError
 from ttca.gap import gap_interval
 from ttca.images import Images
 from ttca.lossy import jpeg, shrink_and_enlarge
-from ttca.measurement import Measurement, Opponents, measure
+from ttca.measurement import Measurement, Outcome, measure
 from ttca.people import People
 from ttca.perturbations import PerturbationSet
 
@@ -155,6 +156,42 @@ def test_fidelity_is_agreement_where_the_platform_named_a_class() -> None:
         assert said == sum(label == p for label, p in named) / len(named)
 
 
+def test_a_metric_sees_people_who_were_resolved() -> None:
+    """It gets true classes and what was said, refusals as −1 and failures not at all, with nothing asked again."""
+    oracle = Oracle()
+    found, asked = run(oracle), len(oracle.asked)
+    for name, (images, classes) in sent().items():
+        said = [oracle.one(image) for image in images]
+        rows = [(truth, label) for truth, (label, s) in zip(classes.tolist(), said, strict=True) if s != Status.FAILED]
+        seen: list[Any] = []
+        value = found.metric(lambda y_true, y_pred, seen=seen: seen.append((y_true, y_pred)) or len(y_true), name)  # type: ignore[misc]
+        assert list(zip(*(column.tolist() for column in seen[0]), strict=True)) == rows
+        assert value == len(rows)
+    assert len(oracle.asked) == asked
+
+
+@pytest.mark.parametrize("value", [None, "0.5", np.zeros(2), [0.5]])
+def test_a_metric_that_is_no_number_is_a_sentence(value: Any) -> None:
+    """Anything but one number is refused; numpy's numbers are numbers."""
+    found = run(Oracle())
+    with pytest.raises(ActionError, match="one number from the metric under the condition subgroup_after"):
+        found.metric(lambda y_true, y_pred: value, "subgroup_after")
+    assert found.metric(lambda y_true, y_pred: np.float32(0.5), "subgroup_after") == 0.5  # type: ignore[arg-type,return-value]
+
+
+def test_a_metric_of_nobody_is_not_defined() -> None:
+    """Where every query failed a metric is not called: it is NaN."""
+    found = run(lambda images: Answers.failed(len(images), 3))
+    assert math.isnan(found.metric(lambda y_true, y_pred: 1 / 0, "subgroup_before"))
+
+
+def test_scores_are_kept_where_the_platform_gives_them() -> None:
+    """Answers stay whole, so that whoever wants scores need not ask again."""
+    found = run(lambda images: Answers.from_scores(worlds.model(images)))
+    said = found.outcomes["subgroup_before"].answers
+    assert np.array_equal(said.scores, worlds.model(MEMBERS.images).astype(np.float32))
+
+
 # -- abuse ------------------------------------------------------------------------------------------------------
 
 
@@ -226,12 +263,19 @@ def test_the_wrong_class_is_drawn_from_all_wrong_ones() -> None:
 # -- what follows from the rates --------------------------------------------------------------------------------
 
 
+def outcome(correct: list[bool], resolved: list[bool]) -> Outcome:
+    """Return answers to people of class 0 who are right, refused or failed."""
+    status = np.where(resolved, np.where(correct, Status.ANSWERED, Status.REFUSED), Status.FAILED).astype(np.int8)
+    plain = Answers.from_labels(np.where(correct, 0, -1).astype(np.int64), 3)
+    truth = np.zeros(len(correct), np.int64)
+    return Outcome(Answers(status, plain.labels, plain.scores, plain.resolution), truth, truth)
+
+
 def measured(**rates: tuple[list[bool], list[bool]]) -> Measurement:
     """Return a measurement of the given conditions, each as (correct, resolved)."""
     template = run(Oracle())
     return Measurement(
-        correct={k: np.array(c, np.bool_) for k, (c, _) in rates.items()},
-        resolved={k: np.array(r, np.bool_) for k, (_, r) in rates.items()},
+        outcomes={name: outcome(*flags) for name, flags in rates.items()},
         fidelity_subgroup=0.5,
         fidelity_reference=0.5,
         fairness_before=template.fairness_before,

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from ttca.action import CollectiveAction
     from ttca.answers import Answers
     from ttca.certificates import Certificate
+    from ttca.conditions import Control, Measuring
     from ttca.errors import TTCAError
     from ttca.fairness import SubgroupReport
     from ttca.people import People, Roster, split_roles
@@ -28,9 +29,11 @@ __all__ = [
     "Answers",
     "Certificate",
     "CollectiveAction",
+    "Control",
     "HttpPlatform",
     "Ledger",
     "LocalPlatform",
+    "Measuring",
     "Member",
     "People",
     "PerturbationSet",
@@ -46,9 +49,11 @@ _HOME = {
     "Answers": "ttca.answers",
     "Certificate": "ttca.certificates",
     "CollectiveAction": "ttca.action",
+    "Control": "ttca.conditions",
     "HttpPlatform": "ttca.platforms.http",
     "Ledger": "ttca.pooling.ledger",
     "LocalPlatform": "ttca.platforms.local",
+    "Measuring": "ttca.conditions",
     "Member": "ttca.pooling.pool",
     "People": "ttca.people",
     "PerturbationSet": "ttca.perturbations",

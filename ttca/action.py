@@ -15,12 +15,13 @@ import numpy as np
 from ttca.asking import Known, Questions, TransferSet, ask_pool, equalised
 from ttca.blocks import check_block
 from ttca.certificates import Certificate
+from ttca.conditions import HONEST_ROW, Measuring, Opponents, queries_for
 from ttca.controls import learn_controls
 from ttca.distilling import WARM_START, Distilled, Fidelity, distil, kept_copies
 from ttca.errors import ActionError
 from ttca.folder_lock import hold
 from ttca.learning import Learner
-from ttca.measurement import Measurement, Opponents
+from ttca.measurement import Measurement
 from ttca.measuring import Examination, Story, examine, row_of
 from ttca.people import People, Roster
 from ttca.perturbations import PerturbationSet
@@ -34,10 +35,10 @@ from ttca.settings import Settings
 from ttca.verifying import (
     MEMBERS_FILE,
     Verified,
-    controls_measured,
     hand_out,
     is_verified,
     keep_controls,
+    unmeasured,
     verify,
 )
 from ttca.workshop import Workshop
@@ -69,6 +70,8 @@ class CollectiveAction:
     views : People, optional
         Labelled public images as the *subgroup's* would be: δ is learned on them too. Never sent either. Both may come
         averaged over blocks already (:func:`ttca.blocks.shrink`), which is all that is kept of them.
+    measuring : Measuring
+        A guest's metrics and controls.
     cap, concurrency, batch, overrule
         See :class:`~ttca.pooling.pool.QueryPool`.
     ledger : str, optional
@@ -100,6 +103,7 @@ class CollectiveAction:
         settings: Settings,
         public: People | None = None,
         views: People | None = None,
+        measuring: Measuring = HONEST_ROW,
         cap: int | None = None,
         concurrency: int = 64,
         batch: int = 16,
@@ -114,6 +118,7 @@ class CollectiveAction:
         self.platform = platform
         self.roster = roster
         self.settings = settings
+        self.measuring = measuring
         self.may_be_shown = frozenset(may_be_shown)
         self.classes = platform.info.classes
         _check_people(roster, settings, platform, public=public, views=views)
@@ -274,13 +279,13 @@ class CollectiveAction:
             exam = Examination(self.roster.verification, self.queries, "controls", verified.epoch)
         else:
             exam = Examination(people, pool, "test", "test")
-        controls = self.opponents(epsilon)
-        measured = examine(self._shop, exam, self._distilled, self._family, epsilon, controls)
-        story = Story(self.known, self._distilled, self._family, verified.certificate, measured)
+        opponents, controls = self.opponents(epsilon), self.measuring.all_controls()
+        measured = examine(self._shop, exam, self._distilled, self._family, epsilon, opponents, controls)
+        story = Story(self.known, self._distilled, self._family, verified.certificate, measured, self.measuring)
         row = row_of(self._shop, story, epsilon, track=track, began=self._began)
         if people is None:
             self._measured = row, measured
-            keep_controls(self._shop, verified, abuse_rate=row.to_dict()["abuse_rate"])
+            keep_controls(self._shop, verified, self.measuring, abuse_rate=row.to_dict()["abuse_rate"])
             hand_out(self._shop, self._family, verified)
         return row, measured
 
@@ -319,6 +324,7 @@ class CollectiveAction:
             people=self.roster.verification if people is None else people,
             fidelity=self._distilled.fidelity,
             balances=self.queries.status(),
+            measuring=self.measuring,
             measured_on="verification people" if people is None else "test people",
             story=story or f"{self.settings.name}: for {self.settings.subgroup}, on {self.platform.info.name}.",
         )
@@ -378,8 +384,7 @@ class CollectiveAction:
             asked = Cost(asked.images + saved, asked.answered, asked.queries + saved, affordable)
             plan["pool"] = asked
         if self.settings.controls:
-            # Noise, proxy's class, class-agnostic, zero-query, JPEG, resize, wrong class; reference with δ.
-            controls = 0 if controls_measured(self.folder) else 7 * m + len(verification) - m
+            controls = queries_for(unmeasured(self.folder, self.measuring), verification)
             plan["controls"] = Cost(controls, 0, controls, affordable)
         return plan
 

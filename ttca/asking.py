@@ -78,7 +78,7 @@ class TransferSet:
         answers = Answers.concatenate(parts, classes=self.answers.classes)
         groups = {"subgroup": people.subgroup, "reference": ~people.subgroup}
         return {
-            name: served(answers.labels[rows], people.classes[rows], answers.resolved[rows], people.persons[rows])
+            name: served(people.classes[rows], answers.labels[rows], answers.resolved[rows], people.persons[rows])
             for name, rows in groups.items()
         }
 

@@ -187,34 +187,34 @@ def clopper_pearson_interval(
 
 
 def _rows(
-    labels: ArrayLike, classes: ArrayLike, resolved: ArrayLike
+    y_true: ArrayLike, y_pred: ArrayLike, resolved: ArrayLike
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.bool_]]:
-    said, truth, known = np.asarray(labels), np.asarray(classes), np.asarray(resolved)
+    truth, said, known = np.asarray(y_true), np.asarray(y_pred), np.asarray(resolved)
     if said.ndim != 1 or not said.shape == truth.shape == known.shape:
         raise ActionError(
-            "Expected labels, classes and resolved with one row per person, got shapes "
-            f"{said.shape}, {truth.shape}, {known.shape}. Pass the rows of the same people."
+            "Expected y_true, y_pred and resolved with one row per person, got shapes "
+            f"{truth.shape}, {said.shape}, {known.shape}. Pass the rows of the same people."
         )
     if said.dtype.kind not in "iu" or truth.dtype.kind not in "iu" or known.dtype != np.bool_:
         raise ActionError(
-            "Expected whole-number labels and classes and a boolean resolved, got dtypes "
-            f"{said.dtype}, {truth.dtype}, {known.dtype}. Convert them first."
+            "Expected whole numbers in y_true and y_pred and a boolean resolved, got dtypes "
+            f"{truth.dtype}, {said.dtype}, {known.dtype}. Convert them first."
         )
     if np.any(truth < 0):
         # A true class of −1 would make every refusal look right.
         raise ActionError("Expected true classes of 0 or more, got a negative one. Drop people without a class.")
-    return said.astype(np.int64), truth.astype(np.int64), known
+    return truth.astype(np.int64), said.astype(np.int64), known
 
 
-def count_right(labels: ArrayLike, classes: ArrayLike, resolved: ArrayLike) -> tuple[int, int]:
+def count_right(y_true: ArrayLike, y_pred: ArrayLike, resolved: ArrayLike) -> tuple[int, int]:
     """Return (right, m) for a *lower* bound: an unresolved query counts as wrong.
 
     Parameters
     ----------
-    labels : integers, shape (N,)
-        What the platform said, −1 where it named no class.
-    classes : integers, shape (N,)
+    y_true : integers, shape (N,)
         True classes, 0 or more.
+    y_pred : integers, shape (N,)
+        What the platform said, −1 where it named no class.
     resolved : bool, shape (N,)
         Rows the platform did answer, be it with a refusal (a resolved −1, which is wrong).
 
@@ -227,18 +227,18 @@ def count_right(labels: ArrayLike, classes: ArrayLike, resolved: ArrayLike) -> t
     -----
     *Ours*.
     """
-    said, truth, known = _rows(labels, classes, resolved)
+    truth, said, known = _rows(y_true, y_pred, resolved)
     return int(np.count_nonzero(known & (said == truth))), len(said)
 
 
-def count_right_at_most(labels: ArrayLike, classes: ArrayLike, resolved: ArrayLike) -> tuple[int, int]:
+def count_right_at_most(y_true: ArrayLike, y_pred: ArrayLike, resolved: ArrayLike) -> tuple[int, int]:
     """Return (right, m) for an *upper* bound: an unresolved query counts as right.
 
     The reference accuracy and the accuracy before are what a certificate must beat. Counting their lost
     queries as wrong would lower that bar; here too, as in :func:`count_right`, doubt goes against the claim.
     Refusals are answers, and wrong. Parameters and errors as :func:`count_right`. *Ours*.
     """
-    said, truth, known = _rows(labels, classes, resolved)
+    truth, said, known = _rows(y_true, y_pred, resolved)
     return int(np.count_nonzero(~known | (said == truth))), len(said)
 
 

@@ -673,7 +673,8 @@ def _finish(row: Row, certificate: Certificate, folder: Path, as_json: bool, rep
     from ttca.gap import NO_GAP
 
     table = Table("", "", title="The result row", show_header=False)
-    for key, value in row.to_dict().items():
+    found = row.to_dict()
+    for key, value in (found | found.pop("extra", {})).items():
         table.add_row(key, NO_GAP if key == "gap_closed" and value is None else escape(_shown(value)))
     shown = ERR if as_json else OUT
     shown.print(table)

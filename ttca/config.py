@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 import numpy as np
 
 from ttca.action import CollectiveAction
+from ttca.conditions import HONEST_ROW, Measuring
 from ttca.data.folder import PeopleTable, load_people
 from ttca.errors import ConfigError, LedgerError
 from ttca.names import canonical
@@ -358,8 +359,15 @@ class ActionFile:
     def _load(self, source: str, info: PlatformInfo) -> PeopleTable:
         return load_people(self.folder / source, image_shape=info.image_shape, classes=self.platform.classes)
 
-    def open(self, *, reporter: Reporter = silent) -> CollectiveAction:
-        """Read the people, meet the platform (its metadata only) and return the action."""
+    def open(self, *, measuring: Measuring = HONEST_ROW, reporter: Reporter = silent) -> CollectiveAction:
+        """Read the people, meet the platform (its metadata only) and return the action.
+
+        Parameters
+        ----------
+        measuring : Measuring, optional
+            Metrics and controls of your own.
+        reporter : Reporter
+        """
         platform = self.open_platform()
 
         table = self._load(self.people.source, platform.info)
@@ -375,6 +383,7 @@ class ActionFile:
             settings=self.settings,
             public=public,
             views=views,
+            measuring=measuring,
             cap=self.pool.cap,
             concurrency=self.pool.concurrency,
             batch=self.pool.batch,

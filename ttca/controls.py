@@ -9,10 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ttca.asking import Known, Questions
+from ttca.conditions import Opponents
 from ttca.distilling import Distilled
 from ttca.errors import ActionError
 from ttca.kept import digest, load_arrays, save_arrays
-from ttca.measurement import Opponents
 from ttca.people import People
 from ttca.perturbations import PerturbationSet
 from ttca.perturbing import Family

@@ -126,7 +126,7 @@ def _rows(
     status: ArrayLike | None,
 ) -> _Rows:
     said = _integers("y_pred", y_pred)
-    # Demographic parity does not look at the truth; zeros stand in for it and nothing reads them.
+    # Demographic parity does not need the truth; where nobody knows it, zeros stand in that nothing reads.
     truth = np.zeros_like(said) if y_true is None else _integers("y_true", y_true)
     names, group = _groups(groups)
     if not len(truth) == len(said) == len(group):
@@ -377,30 +377,33 @@ def worst_group_accuracy(
 
 
 def _selection_rates(
+    y_true: ArrayLike | None,
     y_pred: ArrayLike,
     groups: ArrayLike | Sequence[Hashable],
     positive: int,
     status: ArrayLike | None,
 ) -> tuple[tuple[Hashable, ...], Floats]:
-    rows = _rows(None, y_pred, groups, status)
+    rows = _rows(y_true, y_pred, groups, status)
     return rows.names, _rates(_tally(rows, _positive(positive)), "nan").selection
 
 
 def demographic_parity_difference(
+    y_true: ArrayLike | None,
     y_pred: ArrayLike,
     groups: ArrayLike | Sequence[Hashable],
     *,
     positive: int = 1,
     status: ArrayLike | None = None,
 ) -> float:
-    """Return max − min over groups of the share predicted positive. It needs no true classes.
+    """Return max − min over groups of the share predicted positive. True classes may be None: they change nothing.
 
     Parameters and errors as :func:`group_rates`. *Published*.
     """
-    return float(_difference(_selection_rates(y_pred, groups, positive, status)[1]))
+    return float(_difference(_selection_rates(y_true, y_pred, groups, positive, status)[1]))
 
 
 def demographic_parity_ratio(
+    y_true: ArrayLike | None,
     y_pred: ArrayLike,
     groups: ArrayLike | Sequence[Hashable],
     *,
@@ -409,12 +412,13 @@ def demographic_parity_ratio(
 ) -> float:
     """Return min / max over groups of the share predicted positive ("disparate impact"); NaN if nobody is.
 
-    Parameters and errors as :func:`group_rates`. *Published*.
+    True classes may be None: they change nothing. Parameters and errors as :func:`group_rates`. *Published*.
     """
-    return float(_ratio(_selection_rates(y_pred, groups, positive, status)[1]))
+    return float(_ratio(_selection_rates(y_true, y_pred, groups, positive, status)[1]))
 
 
 def directional_disparate_impact(
+    y_true: ArrayLike | None,
     y_pred: ArrayLike,
     groups: ArrayLike | Sequence[Hashable],
     *,
@@ -426,10 +430,11 @@ def directional_disparate_impact(
     """Return P(predicted positive | subgroup) / P(predicted positive | reference).
 
     Unlike :func:`demographic_parity_ratio` it may exceed 1. NaN where nobody of the reference is predicted
-    positive. Other parameters and errors as :func:`group_rates`; ConfigError also if a group is not there.
+    positive. True classes may be None: they change nothing. Other parameters and errors as :func:`group_rates`;
+    ConfigError also if a group is not there.
     *Published* (Feldman et al. 2015, arXiv 1412.3756).
     """
-    names, rates = _selection_rates(y_pred, groups, positive, status)
+    names, rates = _selection_rates(y_true, y_pred, groups, positive, status)
     return float(_divide(rates[_index(names, "subgroup", subgroup)], rates[_index(names, "reference", reference)]))
 
 

@@ -55,19 +55,19 @@ class Served:
 
 
 def served(
-    labels: NDArray[np.int64], classes: NDArray[np.int64], resolved: NDArray[np.bool_], persons: NDArray[np.str_]
+    y_true: NDArray[np.int64], y_pred: NDArray[np.int64], resolved: NDArray[np.bool_], persons: NDArray[np.str_]
 ) -> Served:
     """Count right answers; a refusal is a wrong answer, a failure on the way is none.
 
     Parameters
     ----------
-    labels, classes : int64 arrays, shape (N,)
-        What the platform said (-1: no class), and what is true.
+    y_true, y_pred : int64 arrays, shape (N,)
+        What is true, and what the platform said (-1: no class).
     resolved : bool array, shape (N,)
         Whether the platform answered or refused.
     persons : str array, shape (N,)
     """
-    right = int((resolved & (labels == classes)).sum())
+    right = int((resolved & (y_true == y_pred)).sum())
     return Served(right, int(resolved.sum()), len(np.unique(persons[resolved])), int((~resolved).sum()))
 
 

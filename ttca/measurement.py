@@ -2,63 +2,125 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import numbers
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property, partial
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ttca.answers import Answers
 from ttca.certificates import clopper_pearson_interval, mcnemar_exact
+from ttca.conditions import CONTROLS, Control, Metric, Opponents, Scene
 from ttca.errors import ActionError
 from ttca.fairness import OneVsRestReport
 from ttca.gap import gap_interval
-from ttca.images import Images
-from ttca.lossy import jpeg, shrink_and_enlarge
+from ttca.images import Images, check_images
 from ttca.people import People
 from ttca.perturbations import PerturbationSet
 
-__all__ = ["Measurement", "Opponents", "measure"]
+__all__ = ["Measurement", "Outcome", "measure"]
 
 #: Bytes of images that are asked about together.
 _TOGETHER = 2**26
 
 
-@dataclass(frozen=True)
-class Opponents:
-    """What an action has to beat, at the same ε.
-
-    ``noise``: random ±ε per class. ``zero_query``: from a proxy that asked nothing. ``class_agnostic``: one δ for
-    all classes.
-    """
-
-    noise: PerturbationSet
-    zero_query: PerturbationSet
-    class_agnostic: PerturbationSet
-
-
-@dataclass(frozen=True)
-class Measurement:
-    """Who was answered rightly, person by person, under each condition.
+@dataclass(frozen=True, eq=False)
+class Outcome:
+    """What the platform said about the images of one control.
 
     Parameters
     ----------
-    correct : dict of str to bool array
-        Per condition, over the people that were resolved or not: an abstention is not correct.
-    resolved : dict of str to bool array
-        Per condition, whether the platform answered (with a label or a refusal).
+    answers : Answers
+        One row per person, with scores where the platform gives them.
+    hit : int64 array, shape (N,)
+        The class that counts as right.
+    y_true : int64 array, shape (N,)
+        True classes.
+    """
+
+    answers: Answers
+    hit: NDArray[np.int64]
+    y_true: NDArray[np.int64]
+
+    @cached_property
+    def correct(self) -> NDArray[np.bool_]:
+        """Whether the platform gave the class that counts; an abstention or a refusal is not correct."""
+        return np.equal(self.answers.labels, self.hit)
+
+    @cached_property
+    def resolved(self) -> NDArray[np.bool_]:
+        """Whether the platform answered, with a label or a refusal."""
+        return self.answers.resolved
+
+
+@dataclass(frozen=True, eq=False)
+class Measurement:
+    """What the platform said, person by person, under each condition.
+
+    Everything that was answered is kept, so that a new metric asks nothing again (:meth:`metric`).
+
+    Parameters
+    ----------
+    outcomes : dict of str to Outcome
+        By the name of the control.
     fidelity_subgroup, fidelity_reference : float
         Agreement of proxy and platform on the unperturbed images.
     fairness_before, fairness_after : OneVsRestReport
         Of both groups, each class against the rest; after means: the subgroup applies δ, the reference does not.
     """
 
-    correct: dict[str, NDArray[np.bool_]]
-    resolved: dict[str, NDArray[np.bool_]]
+    outcomes: Mapping[str, Outcome]
     fidelity_subgroup: float
     fidelity_reference: float
     fairness_before: OneVsRestReport
     fairness_after: OneVsRestReport
+
+    def __repr__(self) -> str:
+        return f"<Measurement: {', '.join(f'{name} {self.rate(name):.3f}' for name in self.outcomes)}>"
+
+    @cached_property
+    def correct(self) -> dict[str, NDArray[np.bool_]]:
+        """Per condition, whether each person got the answer that counts; an abstention is not correct."""
+        return {name: outcome.correct for name, outcome in self.outcomes.items()}
+
+    @cached_property
+    def resolved(self) -> dict[str, NDArray[np.bool_]]:
+        """Per condition, whether the platform answered each person, with a label or a refusal."""
+        return {name: outcome.resolved for name, outcome in self.outcomes.items()}
+
+    def metric(self, metric: Metric, condition: str) -> float:
+        """Return a metric of ``(y_true, y_pred)`` under one condition; nothing is asked.
+
+        Parameters
+        ----------
+        metric : callable
+            Gets the people that were resolved, int64 (n,) each; a refusal is a prediction of −1.
+        condition : str
+            The name of a control.
+
+        Returns
+        -------
+        float
+            NaN where nobody was resolved.
+
+        Raises
+        ------
+        ActionError
+            If the metric returns anything but a number.
+        """
+        outcome = self.outcomes[condition]
+        rows = outcome.resolved
+        if not rows.any():
+            return float("nan")
+        found = metric(outcome.y_true[rows], outcome.answers.labels[rows])
+        if np.ndim(found) or not isinstance(found, numbers.Real | np.number):
+            raise ActionError(
+                f"Expected one number from the metric under the condition {condition}, got {type(found).__name__}. "
+                "Let it return a float. The answers are kept: nothing is asked or paid again."
+            )
+        return float(found)
 
     def rate(self, condition: str) -> float:
         """Return the share of right answers among the resolved; a refusal counts as wrong."""
@@ -81,7 +143,11 @@ class Measurement:
     @property
     def coverage(self) -> float:
         """Share of all queries of this measurement that were resolved."""
-        return float(np.concatenate(list(self.resolved.values())).mean())
+        return self.coverage_of(self.outcomes)
+
+    def coverage_of(self, conditions: Iterable[str]) -> float:
+        """Return the share of queries under these conditions that were resolved."""
+        return float(np.concatenate([self.resolved[name] for name in conditions]).mean())
 
     def gap_interval(self) -> tuple[float, float]:
         """Return the two-sided 95 % interval of the gap, reference minus subgroup (:func:`ttca.gap.gap_interval`)."""
@@ -110,6 +176,7 @@ def measure(
     opponents: Opponents,
     proxy: Callable[[Images], NDArray[np.int64]],
     seed: int,
+    controls: Sequence[Control] = CONTROLS,
 ) -> Measurement:
     """Ask the platform about ``people`` under every condition of the honest row.
 
@@ -126,49 +193,57 @@ def measure(
         uint8 (N, H, W, 3) → int64 (N,): the class the proxy would pick, with no knowledge of the truth.
     seed : int
         Draws, for the abuse rate, one wrong class per person.
+    controls : sequence of Control
+        Ours, and a guest's after them (:meth:`~ttca.conditions.Measuring.all_controls`).
     """
-    members, others = np.flatnonzero(people.subgroup), np.flatnonzero(~people.subgroup)
-    if not len(members) or not len(others):
+    if people.subgroup.all() or not people.subgroup.any():
         raise ActionError("Expected people of both groups to measure a gap, got only one group. Let volunteers join.")
-    own, theirs = people.classes[members], people.classes[others]
-    count = len(perturbations.classes)
-    rng = np.random.default_rng(seed)
-    wrong = (own + rng.integers(1, count, size=len(own))) % count
-    ref, sub = people.images[others], people.images[members]
-    after = perturbations.apply(sub, own)
-    # condition: the images sent, made when their turn comes, and the label that counts as a hit
-    conditions: dict[str, tuple[Callable[[], Images], NDArray[np.int64]]] = {
-        "reference_before": (lambda: ref, theirs),
-        "reference_after": (lambda: perturbations.apply(ref, theirs), theirs),
-        "subgroup_before": (lambda: sub, own),
-        "subgroup_after": (lambda: after, own),
-        "abuse": (lambda: perturbations.apply(sub, wrong), wrong),
-        "noise": (lambda: opponents.noise.apply(sub, own), own),
-        "proxy_class": (lambda: perturbations.apply(sub, proxy(sub)), own),
-        "class_agnostic": (lambda: opponents.class_agnostic.apply(sub, own), own),
-        "zero_query": (lambda: opponents.zero_query.apply(sub, own), own),
-        "jpeg75": (lambda: jpeg(after), own),
-        "resize": (lambda: shrink_and_enlarge(after), own),
-    }
-    owners = {True: people.members[others], False: people.members[members]}
-    said = _said(ask, {name: (make, owners[name.startswith("reference")]) for name, (make, _) in conditions.items()})
-    correct = {name: said[name].labels == target for name, (_, target) in conditions.items()}
-    resolved = {name: part.resolved for name, part in said.items()}
-    return Measurement(
-        correct=correct,
-        resolved=resolved,
-        fidelity_subgroup=_agreement(proxy(sub), said["subgroup_before"]),
-        fidelity_reference=_agreement(proxy(ref), said["reference_before"]),
-        fairness_before=_fairness(own, said["subgroup_before"], theirs, said["reference_before"]),
-        fairness_after=_fairness(own, said["subgroup_after"], theirs, said["reference_before"]),
+    members, others = (
+        Scene(people[rows], perturbations, opponents, proxy, seed) for rows in (people.subgroup, ~people.subgroup)
     )
+    # People whom δ does not fit are refused here, before anybody is asked about.
+    _ = members.with_delta
+    scenes = {"subgroup": members, "reference": others}
+    of = {control.name: scenes[control.whose] for control in controls}
+    said = _said(ask, {c.name: (partial(_images, c, of[c.name]), of[c.name].people.members) for c in controls})
+    outcomes = {c.name: Outcome(said[c.name], _hits(c, of[c.name]), of[c.name].classes) for c in controls}
+    before, after, reference = (said[name] for name in ("subgroup_before", "subgroup_after", "reference_before"))
+    return Measurement(
+        outcomes=outcomes,
+        fidelity_subgroup=_agreement(members.picked, before),
+        fidelity_reference=_agreement(others.picked, reference),
+        fairness_before=_fairness(members.classes, before, others.classes, reference),
+        fairness_after=_fairness(members.classes, after, others.classes, reference),
+    )
+
+
+def _images(control: Control, scene: Scene) -> Images:
+    """Return what a control sends: a guest's images are checked before the platform sees one of them."""
+    images = check_images(control.sends(scene), shape=scene.people.image_shape)
+    if len(images) != len(scene.people):
+        raise ActionError(
+            f"Expected one image per person from the control {control.name}, {len(scene.people)}, got {len(images)}. "
+            "Return them in the order of the people."
+        )
+    return images
+
+
+def _hits(control: Control, scene: Scene) -> NDArray[np.int64]:
+    """Return the classes that count as right under a control."""
+    classes = np.asarray(control.hit(scene))
+    if classes.shape != scene.classes.shape or classes.dtype.kind not in "iu":
+        raise ActionError(
+            f"Expected one class number per person as the hits of the control {control.name}, got "
+            f"{classes.dtype} of shape {classes.shape}. Return them in the order of the people."
+        )
+    return classes.astype(np.int64)
 
 
 def _said(
     ask: Callable[[Images, NDArray[np.str_]], Answers],
     conditions: Mapping[str, tuple[Callable[[], Images], NDArray[np.str_]]],
 ) -> dict[str, Answers]:
-    """Ask about all conditions, as many together as fit in memory: eleven copies of photographs do not."""
+    """Ask about all conditions, as many together as fit in memory: a copy of photographs for each does not."""
     said: dict[str, Answers] = {}
     waiting: dict[str, tuple[Images, NDArray[np.str_]]] = {}
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,9 +13,10 @@ import numpy as np
 from ttca.answers import Answers
 from ttca.asking import Known
 from ttca.certificates import Certificate
+from ttca.conditions import CONTROLS, HONEST_ROW, ROW_KEYS, Control, Measuring, Opponents, metric_keys
 from ttca.distilling import Distilled
 from ttca.kept import write_json
-from ttca.measurement import Measurement, Opponents, measure
+from ttca.measurement import Measurement, measure
 from ttca.people import People
 from ttca.perturbing import Family
 from ttca.pooling.pool import QueryPool
@@ -46,18 +48,25 @@ class Examination:
 
 
 def examine(
-    shop: Workshop, exam: Examination, distilled: Distilled, family: Family, epsilon: int, controls: Opponents
+    shop: Workshop,
+    exam: Examination,
+    distilled: Distilled,
+    family: Family,
+    epsilon: int,
+    opponents: Opponents,
+    controls: Sequence[Control] = CONTROLS,
 ) -> Measurement:
     """Ask the platform about the people under every condition, each on the uint8 images that are really sent."""
-    # What training kept would lie about beside eleven conditions of photographs.
+    # What training kept would lie about beside every condition of photographs.
     give_back_memory()
     return measure(
         lambda images, owners: exam.pool.ask(images, purpose=exam.purpose, epoch=exam.epoch, owners=owners.tolist()),
         exam.people,
         perturbations=family.sets[epsilon],
-        opponents=controls,
+        opponents=opponents,
         proxy=lambda images: shop.learner.predict(distilled.proxy, images),
         seed=shop.settings.seed,
+        controls=controls,
     )
 
 
@@ -70,6 +79,7 @@ class Story:
     family: Family
     certificate: Certificate
     measured: Measurement
+    measuring: Measuring = HONEST_ROW
 
 
 def row_of(shop: Workshop, story: Story, epsilon: int, *, track: str | None, began: float) -> Row:
@@ -101,26 +111,17 @@ def row_of(shop: Workshop, story: Story, epsilon: int, *, track: str | None, beg
         queries_pool=paid.get("pool", 0) + paid.get("pool-audit", 0),
         queries_audit=paid.get("audit", 0),
         queries_verification=paid.get("verification", 0),
-        coverage=measured.coverage,
+        # Of the honest row alone: a control of a guest moves no other value.
+        coverage=measured.coverage_of(ROW_KEYS.values()),
         composition={**composition, "altered": composition["altered"] + refined},
-        reference_before=measured.rate("reference_before"),
-        subgroup_before=measured.rate("subgroup_before"),
+        **{key: measured.rate(control) for key, control in ROW_KEYS.items()},
         gap_before=measured.rate("reference_before") - measured.rate("subgroup_before"),
-        subgroup_after=measured.rate("subgroup_after"),
         subgroup_after_lower=low,
         subgroup_after_upper=high,
         gap_closed=measured.gap_closed,
         parity_certified=bool(certificate.parity_certified) and certificate.passed_at(epsilon),
         certificate_lower=certificate.lower_at(epsilon),
         certificate_power=certificate.power.smallest_rate,
-        abuse_rate=measured.rate("abuse"),
-        noise_control=measured.rate("noise"),
-        proxy_class_control=measured.rate("proxy_class"),
-        class_agnostic_control=measured.rate("class_agnostic"),
-        zero_query_control=measured.rate("zero_query"),
-        jpeg75_control=measured.rate("jpeg75"),
-        resize_control=measured.rate("resize"),
-        reference_after=measured.rate("reference_after"),
         fidelity_subgroup=measured.fidelity_subgroup,
         fidelity_reference=measured.fidelity_reference,
         worst_group_before=measured.fairness_before.worst["worst_group_accuracy"],
@@ -133,9 +134,20 @@ def row_of(shop: Workshop, story: Story, epsilon: int, *, track: str | None, beg
         seconds_learn=family.seconds,
         seconds=time.perf_counter() - began,
         peak_rss_mb=_peak_rss_mb(),
+        extra=_extra(measured, story.measuring),
     )
     write_json(shop.folder / "row.json", row.to_dict())
     return row
+
+
+def _extra(measured: Measurement, measuring: Measuring) -> dict[str, float]:
+    """Return a guest's values by their keys."""
+    metrics = {
+        key: measured.metric(metric, condition)
+        for name, metric in measuring.metrics.items()
+        for condition, key in metric_keys(name).items()
+    }
+    return metrics | {control.name: measured.rate(control.name) for control in measuring.controls}
 
 
 def _kind(answers: Answers) -> str:

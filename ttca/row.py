@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 __all__ = ["Row"]
@@ -24,6 +24,7 @@ class Row:
     c makes the platform say c. The equal-opportunity gap and the demographic-parity ratio are those of the worst
     class, each class against the rest. ``seconds`` run from opening the action to the row, in the process that
     finished it; ``seconds_distil`` and ``seconds_learn`` are those of the process that did the step.
+    ``extra`` holds a guest's metrics and controls by name (:class:`ttca.conditions.Measuring`).
     """
 
     track: str
@@ -67,13 +68,19 @@ class Row:
     seconds_learn: float
     seconds: float
     peak_rss_mb: float
+    extra: dict[str, float] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return plain JSON values; a number that is not defined (NaN) becomes None."""
+        """Return plain JSON values; a number that is not defined becomes None, an empty ``extra`` is left out."""
         found = asdict(self)
-        return {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in found.items()}
+        extra = {name: _plain(value) for name, value in found.pop("extra").items()}
+        return {name: _plain(value) for name, value in found.items()} | ({"extra": extra} if extra else {})
 
     @classmethod
     def keys(cls) -> tuple[str, ...]:
-        """Return the names of a row's keys, in order."""
-        return tuple(f.name for f in fields(cls))
+        """Return the names of the keys that every row has, in order."""
+        return tuple(f.name for f in fields(cls) if f.name != "extra")
+
+
+def _plain(value: Any) -> Any:
+    return None if isinstance(value, float) and not math.isfinite(value) else value

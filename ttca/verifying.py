@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from ttca.answers import Answers
 from ttca.certificates import Certificate, certify, count_right, count_right_at_most
+from ttca.conditions import CONTROLS, Control, Measuring
 from ttca.errors import ActionError
 from ttca.images import Images
 from ttca.kept import read_json, write_json
@@ -23,7 +24,7 @@ from ttca.perturbations import PerturbationSet
 from ttca.perturbing import Family
 from ttca.workshop import Workshop
 
-__all__ = ["MEMBERS_FILE", "Verified", "controls_measured", "hand_out", "is_verified", "keep_controls", "verify"]
+__all__ = ["MEMBERS_FILE", "Verified", "hand_out", "is_verified", "keep_controls", "unmeasured", "verify"]
 
 #: The file that members get; it exists only where its certificate passed.
 MEMBERS_FILE = "perturbations.safetensors"
@@ -116,10 +117,11 @@ def hand_out(shop: Workshop, family: Family, verified: Verified) -> Perturbation
     return wanted
 
 
-def keep_controls(shop: Workshop, verified: Verified, *, abuse_rate: float | None) -> None:
-    """Write down that the controls were measured on verification people, and what they say of abuse."""
+def keep_controls(shop: Workshop, verified: Verified, measuring: Measuring, *, abuse_rate: float | None) -> None:
+    """Write down which controls were measured on verification people, and what they say of abuse."""
     facts = {"epoch": verified.epoch, "epsilon": verified.certificate.quoted_epsilon, "abuse_rate": abuse_rate}
-    write_json(shop.folder / _CONTROLS, facts)
+    paid = _guests_measured(shop.folder) | {control.name for control in measuring.controls}
+    write_json(shop.folder / _CONTROLS, {**facts, **({"guests": sorted(paid)} if paid else {})})
 
 
 def is_verified(folder: Path) -> bool:
@@ -127,9 +129,23 @@ def is_verified(folder: Path) -> bool:
     return (folder / _CERTIFICATE).is_file()
 
 
-def controls_measured(folder: Path) -> bool:
-    """Whether the controls were measured on verification people (``row.json`` may be about test people)."""
-    return (folder / _CONTROLS).is_file() or "abuse_rate" in _abuse(folder)
+def unmeasured(folder: Path, measuring: Measuring) -> list[Control]:
+    """Return the controls that still cost something on verification people (``row.json`` may be about test people).
+
+    A guest's control is known by its name: one that sends other images needs another name.
+    """
+    ours = (folder / _CONTROLS).is_file() or "abuse_rate" in _abuse(folder)
+    paid = _guests_measured(folder)
+    return [
+        control
+        for control in measuring.all_controls()
+        if not (control.asked_before or control.name in paid or (ours and control in CONTROLS))
+    ]
+
+
+def _guests_measured(folder: Path) -> set[str]:
+    path = folder / _CONTROLS
+    return set(read_json(path).get("guests", [])) if path.is_file() else set()
 
 
 def _abuse(folder: Path) -> dict[str, Any]:
@@ -169,4 +185,4 @@ def _open(shop: Workshop, people: People, family: Family) -> str:
 
 
 def _counted(answers: Answers, people: People) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.bool_]]:
-    return answers.labels, people.classes, answers.resolved
+    return people.classes, answers.labels, answers.resolved

@@ -153,6 +153,7 @@ def test_other_code_makes_another_cell_and_other_words_do_not() -> None:
     assert _cells._meaning(source) != _cells._meaning(source.replace("2", "3"))
     assert len(_cells.code_digest()) == 16
     deciding = {path.name for pattern in _cells._DECIDING for path in _cells._ROOT.glob(pattern)}
+    assert {"asking.py", "conditions.py", "distilling.py", "measuring.py", "perturbing.py", "verifying.py"} <= deciding
     assert {"action.py", "measurement.py", "universal.py", "distillation.py", "_tracks.py", "cameras.py"} <= deciding
 
 

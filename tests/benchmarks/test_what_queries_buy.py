@@ -23,8 +23,9 @@ from benchmarks._tracks import TRACKS, Cell, Track
 from benchmarks.what_queries_buy import Degree, poorer, printed_digits, wins_up_to
 from tests.benchmarks.test_effect import QUICK, people, platform
 from ttca.action import CollectiveAction
+from ttca.answers import Answers
 from ttca.errors import ActionError, ConfigError, WorthlessProxyError
-from ttca.measurement import Measurement
+from ttca.measurement import Measurement, Outcome
 from ttca.people import People
 from ttca.row import Row
 
@@ -116,8 +117,11 @@ def test_what_was_bought_is_never_more_than_over_any_alternative(rights: list[tu
     """Whoever is right under which condition, doing nothing and every control bound what the queries bought."""
     names = ("subgroup_after", "zero_query", "own_zero_query", "subgroup_before")
     correct = {name: np.array(column) for name, column in zip(names, zip(*rights, strict=True), strict=True)}
-    everybody = {name: np.ones(len(rights), np.bool_) for name in names}
-    found = credited(Measurement(correct, everybody, 1, 1, None, None), names[1:])  # type: ignore[arg-type]
+    truth = np.zeros(len(rights), np.int64)
+    outcomes = {
+        name: Outcome(Answers.from_labels(np.where(right, 0, -1), 1), truth, truth) for name, right in correct.items()
+    }
+    found = credited(Measurement(outcomes, 1, 1, None, None), names[1:])  # type: ignore[arg-type]
     after = correct["subgroup_after"]
     assert found["bought"] == min(after.mean() - correct[name].mean() for name in names[1:])
     differ = correct[found["best"]] != after
@@ -138,10 +142,10 @@ def test_only_a_worthless_proxy_is_an_action_that_stopped_itself(
     """A cell whose proxy is worthless is a result; any other trouble is raised."""
     error: ActionError = WorthlessProxyError("Expected a proxy, got none.")
 
-    def verify(_: Any) -> Any:
+    def measure(*_: Any, **__: Any) -> Any:
         raise error
 
-    monkeypatch.setattr(CollectiveAction, "verify", verify)
+    monkeypatch.setattr(CollectiveAction, "measure", measure)
     arguments = ["--track", "tiny", "--part", "public", "--queries", "60", "--epsilon", "6", "--seeds", "1"]
     with tiny_grid(tmp_path):
         (cell,) = benchmark.main(arguments)["cells"]

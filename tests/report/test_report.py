@@ -21,10 +21,11 @@ from PIL import Image
 
 from ttca.answers import Answers
 from ttca.certificates import Certificate, Goal, certify, count_right, count_right_at_most
+from ttca.conditions import Opponents
 from ttca.distilling import Fidelity
 from ttca.errors import ActionError, MissingExtraError
 from ttca.images import Images
-from ttca.measurement import Measurement, Opponents, measure
+from ttca.measurement import Measurement, measure
 from ttca.people import People
 from ttca.perturbations import PerturbationSet
 from ttca.pooling.ledger import Balance
@@ -106,7 +107,7 @@ def _run(*, platform: Any = _platform, goal: Goal = "parity", n: int = 60) -> Ru
 
     def counted(images: Images, who: People) -> tuple[Any, Any, Any]:
         answers = platform(images)
-        return answers.labels, who.classes, answers.resolved
+        return who.classes, answers.labels, answers.resolved
 
     certificate = certify(
         lambda _: count_right(*counted(perturbations.apply(sub.images, sub.classes), sub)),
@@ -486,7 +487,7 @@ def test_charts_leave_out_what_is_not_defined(theme: str, layout: str) -> None:
     nan = float("nan")
 
     def chart(rate: float, low: float, high: float) -> bytes:
-        group = ShareGroup("Group", (Share("Label", "after", rate, low, high, ""),))
+        group = ShareGroup("Group", (Share("name", "Label", "after", rate, low, high, ""),))
         return draw_shares([group], reference=nan, theme=THEMES[theme], layout=LAYOUTS[layout])
 
     def coloured(png: bytes) -> int:

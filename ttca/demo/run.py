@@ -8,6 +8,7 @@ from urllib.parse import urlsplit
 
 from ttca.action import CollectiveAction
 from ttca.certificates import Certificate
+from ttca.conditions import CONTROLS
 from ttca.config import ActionFile, read_action
 from ttca.data.folder import write_people
 from ttca.demo.platform import running_platform
@@ -83,8 +84,9 @@ def _act(
     certificate = action.verify()
     reporter.say(certificate.summary())
     reporter.say("Last, the result and its controls are measured on people who had no part in the action.")
-    # Eleven conditions per test person at most; a benchmark pays, not the members.
-    evaluator = QueryPool(action.platform, ledger, [Member("benchmark", 11 * len(test))], reporter=reporter)
+    # Every control asks about a test person once at most; a benchmark pays, not the members.
+    quota = len(CONTROLS) * len(test)
+    evaluator = QueryPool(action.platform, ledger, [Member("benchmark", quota)], reporter=reporter)
     row, measurement = action.measure(test, pool=evaluator, track="digits")
     action.report(
         (row, measurement),

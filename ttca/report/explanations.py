@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from ttca.report import formatting
+import ttca.report.formatting as formatting
+from ttca.conditions import CONTROLS, ROW_KEYS, Control
 from ttca.report.formatting import Number
 from ttca.row import Row
 
@@ -46,6 +47,15 @@ def _ratio(value: float) -> Number:
 
 
 _PLAIN, _COUNT, _SHARE, _POINTS = formatting.plain, formatting.count, formatting.percent, formatting.points
+
+_CONTROLS = {control.name: control for control in CONTROLS}
+
+
+def _of(name: str) -> tuple[str, Write, str, str]:
+    """Return how a control's key is written, what it is called and what it means."""
+    control = _CONTROLS[name]
+    return (control.key or name, _SHARE, control.label, control.meaning)
+
 
 _GROUPS: tuple[tuple[str, str, tuple[tuple[str, Write, str, str], ...]], ...] = (
     (
@@ -112,8 +122,8 @@ _GROUPS: tuple[tuple[str, str, tuple[tuple[str, Write, str, str], ...]], ...] = 
         "The gap",
         "Unchanged inputs.",
         (
-            ("reference_before", _SHARE, "Reference, before", "The reference group's share of right answers."),
-            ("subgroup_before", _SHARE, "Subgroup, before", "The subgroup's share of right answers."),
+            _of("reference_before"),
+            _of("subgroup_before"),
             ("gap_before", _POINTS, "Gap, before", "The reference group's share minus the subgroup's."),
         ),
     ),
@@ -121,7 +131,7 @@ _GROUPS: tuple[tuple[str, str, tuple[tuple[str, Write, str, str], ...]], ...] = 
         "The result",
         "Each member of the subgroup applies the δ of their true class.",
         (
-            ("subgroup_after", _SHARE, "Subgroup, with δ (S)", "The subgroup's share of right answers."),
+            _of("subgroup_after"),
             (
                 "subgroup_after_lower",
                 _SHARE,
@@ -166,52 +176,7 @@ _GROUPS: tuple[tuple[str, str, tuple[tuple[str, Write, str, str], ...]], ...] = 
     (
         "The controls",
         "Same people, same ε. S means little without them.",
-        (
-            (
-                "abuse_rate",
-                _SHARE,
-                "Abuse rate",
-                "Each person gets the δ of a wrong class, drawn at random. How often does the platform then answer "
-                "with that class? A high rate means that δ also works for a lie.",
-            ),
-            ("noise_control", _SHARE, "Random noise", "S with random noise of full strength instead of δ."),
-            (
-                "proxy_class_control",
-                _SHARE,
-                "Class picked by the proxy",
-                "S when nobody knows the true class and the proxy picks the class whose δ is applied.",
-            ),
-            (
-                "class_agnostic_control",
-                _SHARE,
-                "One δ for all classes",
-                "S with a single δ for everybody, which cannot point to the true class.",
-            ),
-            (
-                "zero_query_control",
-                _SHARE,
-                "Zero queries",
-                "S with a δ learned without a single query. The queries bought only what S gains beyond this.",
-            ),
-            (
-                "jpeg75_control",
-                _SHARE,
-                "After JPEG 75",
-                "S when the image with δ is compressed as a JPEG of quality 75 before the platform sees it.",
-            ),
-            (
-                "resize_control",
-                _SHARE,
-                "After a resize",
-                "S when the image with δ is shrunk to half its size and enlarged again before the platform sees it.",
-            ),
-            (
-                "reference_after",
-                _SHARE,
-                "Reference, with δ",
-                "The reference group's share of right answers when they apply δ, which was not made for them.",
-            ),
-        ),
+        tuple(_of(name) for name in ROW_KEYS.values() if not _CONTROLS[name].asked_before),
     ),
     (
         "The proxy",
@@ -269,8 +234,11 @@ _GROUPS: tuple[tuple[str, str, tuple[tuple[str, Write, str, str], ...]], ...] = 
 )
 
 
-def explained(row: Row) -> tuple[Group, ...]:
-    """Return every key of the row with its meaning and value, in groups; a key nobody explained is not left out."""
+def explained(row: Row, guests: Sequence[Control] = ()) -> tuple[Group, ...]:
+    """Return every key of the row with its meaning and value, in groups; a key nobody explained is not left out.
+
+    ``guests`` are controls whose values stand in the row's ``extra``.
+    """
     groups = [
         Group(
             title,
@@ -284,4 +252,7 @@ def explained(row: Row) -> tuple[Group, ...]:
     if rest:
         entries = tuple(Entry(key, key, "", formatting.plain(getattr(row, key))) for key in rest)
         groups.append(Group("Further keys", "", entries))
+    if guests:
+        entries = tuple(Entry(c.name, c.label, c.meaning, _SHARE(row.extra[c.name])) for c in guests)
+        groups.append(Group("Controls of your own", "Same people, same ε.", entries))
     return tuple(groups)

@@ -14,15 +14,16 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+import ttca.report.formatting as formatting
 from ttca.certificates import Certificate
+from ttca.conditions import CONTROLS, HONEST_ROW, ROW_KEYS, SECTIONS, Control, Measuring, metric_keys
 from ttca.errors import ActionError, MissingExtraError
 from ttca.measurement import Measurement
 from ttca.people import People
 from ttca.perturbations import PerturbationSet
 from ttca.pooling.ledger import Balance
-from ttca.report import formatting
 from ttca.report.explanations import explained
-from ttca.report.pictures import LAYOUTS, THEMES, Role, Share, ShareGroup, draw_shares, enlarged, magnified
+from ttca.report.pictures import LAYOUTS, THEMES, Share, ShareGroup, draw_shares, enlarged, magnified
 from ttca.row import Row
 
 if TYPE_CHECKING:
@@ -35,48 +36,8 @@ MOST_PEOPLE_SHOWN = 10
 MOST_DELTAS_SHOWN = 100
 MOST_DELTA_PIXELS = 2_000_000
 
-_CONDITIONS: tuple[tuple[str, tuple[tuple[str, Role, str], ...]], ...] = (
-    (
-        "The gap, before and after",
-        (
-            ("reference_before", "reference", "Reference without δ"),
-            ("subgroup_before", "before", "Subgroup without δ"),
-            ("subgroup_after", "after", "Subgroup with δ (S)"),
-        ),
-    ),
-    (
-        "Subgroup, another δ of the same ε",
-        (
-            ("zero_query", "control", "δ learned without queries"),
-            ("class_agnostic", "control", "One δ for all classes"),
-            ("noise", "control", "Random noise"),
-        ),
-    ),
-    (
-        "Subgroup, same δ, harder conditions",
-        (
-            ("proxy_class", "control", "Class picked by the proxy"),
-            ("jpeg75", "control", "After JPEG 75"),
-            ("resize", "control", "After a resize"),
-        ),
-    ),
-    ("The reference group", (("reference_after", "reference", "Reference with δ"),)),
-    ("Abuse: the δ of a wrong class", (("abuse", "warning", "Abuse rate"),)),
-)
-
-_ROW_RATES = {
-    "reference_before": "reference_before",
-    "subgroup_before": "subgroup_before",
-    "subgroup_after": "subgroup_after",
-    "reference_after": "reference_after",
-    "abuse_rate": "abuse",
-    "noise_control": "noise",
-    "proxy_class_control": "proxy_class",
-    "class_agnostic_control": "class_agnostic",
-    "zero_query_control": "zero_query",
-    "jpeg75_control": "jpeg75",
-    "resize_control": "resize",
-}
+#: Where a metric is looked at, and what the report calls it there.
+_BY_GROUP = {name: control.label for control in CONTROLS if (name := control.name) in metric_keys("")}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,6 +63,8 @@ class Contents:
         The role of ``people``.
     story : str
         Who is under-served by what, in a few plain sentences.
+    measuring : Measuring
+        The guest's metrics and controls that were measured.
     """
 
     row: Row
@@ -113,6 +76,7 @@ class Contents:
     balances: Sequence[Balance]
     measured_on: Literal["test people", "verification people"]
     story: str
+    measuring: Measuring = HONEST_ROW
 
 
 def write_report(
@@ -150,7 +114,7 @@ def write_report(
     _check_one_run(contents)
     row, measurement, perturbations = contents.row, contents.measurement, contents.perturbations
     people, balances = contents.people, contents.balances
-    groups = _shares(measurement)
+    groups = _shares(measurement, contents.measuring.all_controls())
     context: dict[str, Any] = {
         **vars(contents),
         "totals": {
@@ -164,13 +128,14 @@ def write_report(
         "crowd": _crowd(people),
         "chart": _chart(groups, measurement.rate("reference_before")),
         "groups": groups,
-        "tallies": {name: _tally(measurement, name) for group in _CONDITIONS for name, _, _ in group[1]},
-        "names": {label: name for group in _CONDITIONS for name, _, label in group[1]},
+        "counted": {name: _counted(measurement, name) for name in measurement.outcomes},
+        "metrics": _metrics(row, contents.measuring),
+        "by_group": tuple(_BY_GROUP.values()),
         "moved": _Moved.count(measurement),
         "shown": _shown(measurement, perturbations, people, row.seed, frozenset(pictures_of)),
         "magnification": 127.5 / perturbations.epsilon,
         "deltas": _deltas(perturbations),
-        "explained": explained(row),
+        "explained": explained(row, contents.measuring.controls),
         "comparisons": _comparisons(measurement),
         "f": formatting,
     }
@@ -197,8 +162,18 @@ def _check_one_run(contents: Contents) -> None:
         raise ActionError(
             f"Expected row, certificate and perturbations of one ε, got {budgets}. Pass the parts of one run."
         )
-    for key, condition in _ROW_RATES.items():
-        written, found = getattr(row, key), measurement.rate(condition)
+    measuring = contents.measuring
+    expected = [control.name for control in measuring.all_controls()]
+    wanted = {*measuring.metrics, *(control.name for control in measuring.controls)}
+    if not measurement.outcomes.keys() >= set(expected) or not row.extra.keys() >= wanted:
+        raise ActionError(
+            f"Expected a row and a measurement with {', '.join(sorted({*expected, *wanted}))}, got others. Pass the "
+            "metrics and controls that were measured."
+        )
+    rates = {key: (getattr(row, key), condition) for key, condition in ROW_KEYS.items()}
+    rates |= {control.name: (row.extra[control.name], control.name) for control in measuring.controls}
+    for key, (written, condition) in rates.items():
+        found = measurement.rate(condition)
         if not math.isclose(written, found, abs_tol=1e-9) and not (math.isnan(written) and math.isnan(found)):
             raise ActionError(
                 f"Expected {key} of the row to be {found}, as measured, got {written}. Pass the row and the "
@@ -209,24 +184,31 @@ def _check_one_run(contents: Contents) -> None:
 # --- shares -------------------------------------------------------------------------------------------------
 
 
-def _shares(measurement: Measurement) -> tuple[ShareGroup, ...]:
-    groups = []
-    for title, conditions in _CONDITIONS:
-        shares = []
-        for name, role, label in conditions:
-            rate, (low, high) = measurement.rate(name), measurement.interval(name)
-            shares.append(Share(label, role, rate, low, high, formatting.percent(rate).text))
-        groups.append(ShareGroup(title, tuple(shares)))
-    return tuple(groups)
+def _shares(measurement: Measurement, controls: Sequence[Control]) -> tuple[ShareGroup, ...]:
+    """Return the controls' shares by section: the result first, the abuse rate and a guest's own last."""
+    sections: dict[str, list[Share]] = {section: [] for section in SECTIONS}
+    for control in controls:
+        rate, (low, high) = measurement.rate(control.name), measurement.interval(control.name)
+        share = Share(control.name, control.label, control.mark, rate, low, high, formatting.percent(rate).text)
+        sections.setdefault(control.section, []).append(share)
+    return tuple(ShareGroup(title, tuple(shares)) for title, shares in sections.items() if shares)
 
 
-def _tally(measurement: Measurement, name: str) -> dict[str, int]:
+def _counted(measurement: Measurement, name: str) -> dict[str, int]:
     resolved = measurement.resolved[name]
     return {
         "asked": len(resolved),
         "resolved": int(resolved.sum()),
         "right": int(measurement.correct[name][resolved].sum()),
     }
+
+
+def _metrics(row: Row, measuring: Measuring) -> list[tuple[str, list[formatting.Number]]]:
+    """Return a guest's metrics by name, each under the conditions of :data:`_BY_GROUP`."""
+    return [
+        (name, [formatting.fixed(row.extra[keys[condition]], 3) for condition in _BY_GROUP])
+        for name, keys in ((name, metric_keys(name)) for name in measuring.metrics)
+    ]
 
 
 def _chart(groups: Sequence[ShareGroup], reference: float) -> dict[str, dict[str, str]]:

@@ -28,8 +28,9 @@ _FONT = "DejaVu Sans"  # comes with matplotlib: the same picture on every machin
 
 @dataclass(frozen=True)
 class Share:
-    """One line of the chart: a share 0..1 with its interval; NaN where it is not defined."""
+    """One line of the chart, of one condition: a share 0..1 with its interval; NaN where it is not defined."""
 
+    name: str
     label: str
     role: Role
     rate: float
@@ -156,7 +157,15 @@ def draw_shares(groups: Sequence[ShareGroup], *, reference: float, theme: Theme,
     def write(text: str, x: float, y: float, **style: Any) -> None:
         """Write at x inches from the figure's left edge and y inches down the plot."""
         axes.text(
-            (x - layout.left) / plot_width, y, text, fontfamily=_FONT, va="center", zorder=4, clip_on=False, **style
+            (x - layout.left) / plot_width,
+            y,
+            text,
+            fontfamily=_FONT,
+            va="center",
+            zorder=4,
+            clip_on=False,
+            parse_math=False,  # A guest's label is words, whatever signs stand in it.
+            **style,
         )
 
     # Lines are drawn where dots are, so that none runs through words.
