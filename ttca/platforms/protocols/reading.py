@@ -414,7 +414,7 @@ class Reading:
             return Answers(np.zeros(n, np.int8), named, values.astype(np.float32), np.full(n, step, np.float32))
         labels = np.full(n, UNSAID, np.int64) if labels is None else labels
         refused = (labels == REFUSED) | (np.zeros(n, np.bool_) if refused is None else refused)
-        scores, sound = self._probabilities(values, missing)
+        scores, sound = self.probabilities(values, missing)
         # The highest of the numbers sent, not of the float32 probabilities, where two may become equal.
         best = np.where(np.isnan(scores), -np.inf, np.nan_to_num(values)).argmax(axis=1)
         unsaid = labels == UNSAID
@@ -430,7 +430,7 @@ class Reading:
         if bad.any() and not good.any():
             if against.any():
                 raise UnreadableError(self._why_against(int(labels[against][0]), sent[against][0]))
-            raise UnreadableError(self._why_bad(values, missing, labels))
+            raise UnreadableError(_why_bad(self, values, missing, labels))
         status = np.where(good, Status.ANSWERED, np.where(refused, Status.REFUSED, Status.FAILED)).astype(np.int8)
         scores[~good] = np.nan
         return Answers(
@@ -449,7 +449,7 @@ class Reading:
         # NaN fails both comparisons, and a row of zeros names no class.
         return bool(values.size and values.min() >= 0 and values.max() <= 1 and values.any(axis=1).all())
 
-    def _probabilities(
+    def probabilities(
         self, values: NDArray[np.float64], missing: NDArray[np.bool_] | None
     ) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
         """Return scores as probabilities, NaN where not said, and which rows are sound."""
@@ -480,23 +480,25 @@ class Reading:
             "in the platform's order, and set resolution if it rounds its scores."
         )
 
-    def _why_bad(
-        self, values: NDArray[np.float64], missing: NDArray[np.bool_] | None, labels: NDArray[np.int64]
-    ) -> str:
-        said = values if missing is None else values[~missing]
-        if said.size and not np.isfinite(said).all():
-            return "Expected scores as finite numbers, got NaN, null or infinity."
-        if said.size and self.scores_are != "logits" and not self._probabilities(values, missing)[1].any():
-            return (
-                f"Expected scores as {self.scores_are}, got {said.min():.4g} to {said.max():.4g}. "
-                "Set scores_are to what the platform gives: probabilities, percent or logits."
-            )
-        if (labels != UNSAID).any():
-            return (
-                f"Expected labels among the {len(self.classes)} classes, got others. Check classes, and name the "
-                "platform's refusals in refused_labels."
-            )
-        return "Expected at least one readable row, got none."
+
+def _why_bad(
+    reading: Reading, values: NDArray[np.float64], missing: NDArray[np.bool_] | None, labels: NDArray[np.int64]
+) -> str:
+    """Return why no row of an answer could be read."""
+    said = values if missing is None else values[~missing]
+    if said.size and not np.isfinite(said).all():
+        return "Expected scores as finite numbers, got NaN, null or infinity."
+    if said.size and reading.scores_are != "logits" and not reading.probabilities(values, missing)[1].any():
+        return (
+            f"Expected scores as {reading.scores_are}, got {said.min():.4g} to {said.max():.4g}. "
+            "Set scores_are to what the platform gives: probabilities, percent or logits."
+        )
+    if (labels != UNSAID).any():
+        return (
+            f"Expected labels among the {len(reading.classes)} classes, got others. Check classes, and name the "
+            "platform's refusals in refused_labels."
+        )
+    return "Expected at least one readable row, got none."
 
 
 def _finite(numbers: Sequence[Any]) -> NDArray[np.float64]:
