@@ -21,7 +21,7 @@ from ttca.gap import gap_interval
 from ttca.learning import Learner
 from ttca.people import People
 from ttca.perturbations import PerturbationSet
-from ttca.platforms.local import LocalPlatform
+from ttca.platforms.base import Platform
 from ttca.pooling.ledger import Ledger
 from ttca.pooling.pool import Member, QueryPool
 from ttca.progress import Reporter
@@ -97,7 +97,7 @@ def white_box(path: Path) -> nn.Module:
 
 def _rows(
     track: Track,
-    platform: LocalPlatform,
+    platform: Platform,
     model: nn.Module,
     settings: Settings,
     queries: int,

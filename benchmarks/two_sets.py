@@ -39,7 +39,7 @@ from ttca.images import Images
 from ttca.measurement import Opponents
 from ttca.people import People, Roster
 from ttca.perturbations import PerturbationSet, Way
-from ttca.platforms.local import LocalPlatform
+from ttca.platforms.base import Platform
 from ttca.pooling.ledger import Ledger
 from ttca.pooling.pool import Member, QueryPool
 from ttca.settings import Settings
@@ -87,7 +87,7 @@ class World:
 
     Parameters
     ----------
-    platform : LocalPlatform
+    platform : Platform
         Trained on sharp, upright digits, few of A and of B, and none of both.
     rosters : dict of str to Roster
         Of the actions ``a``, ``b``, ``own``, ``together`` and ``together, on both``.
@@ -97,7 +97,7 @@ class World:
         Their true classes.
     """
 
-    platform: LocalPlatform
+    platform: Platform
     rosters: dict[str, Roster]
     test: dict[str, Images]
     classes: NDArray[np.int64]

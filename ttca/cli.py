@@ -473,15 +473,12 @@ def serve(
     Listens on this machine only, speaks any of the protocols, and can imitate a real API: latency, failures, rate
     limits, rounded or missing scores.
     """
+    from ttca.platforms.habits import Habits, WithHabits
     from ttca.platforms.local import LocalPlatform
     from ttca.platforms.server import how_to_ask
     from ttca.platforms.server import serve as serve_platform
 
-    platform = LocalPlatform.from_onnx(
-        model,
-        classes=tuple(canonical(c) for c in classes.split(",")),
-        image_shape=(size, size, 3),
-        name=name,
+    habits = Habits(
         label_only=label_only,
         top_k=top_k,
         decimals=decimals,
@@ -491,6 +488,9 @@ def serve(
         rate_limit_per_s=rate_limit,
         seed=seed,
     )
+    names = tuple(canonical(c) for c in classes.split(","))
+    served = LocalPlatform.from_onnx(model, classes=names, image_shape=(size, size, 3), name=name)
+    platform = WithHabits(served, habits)
 
     def started(url: str) -> None:
         told = {"url": url, **how_to_ask(platform, protocol)}

@@ -37,6 +37,7 @@ from ttca.errors import (
     TransportError,
 )
 from ttca.images import Images
+from ttca.platforms.habits import Habits, WithHabits
 from ttca.platforms.local import LocalPlatform
 from ttca.platforms.retry import RetryPolicy
 from ttca.platforms.throttle import Throttle
@@ -750,13 +751,10 @@ def test_a_platform_at_its_limit_loses_nothing_and_is_asked_no_slower_than_it_al
     """However often requests are refused for coming too fast, each is answered, in about the time the limit takes."""
     hours = Hours()
     with fresh_ledger(clock=hours) as ledger:
-        platform = LocalPlatform(
-            lambda images: np.tile([0.25, 0.75], (len(images), 1)),
-            classes=("a", "b"),
-            image_shape=(2, 2, 3),
-            rate_limit_per_s=10,
-            clock=hours,
+        model = LocalPlatform(
+            lambda images: np.tile([0.25, 0.75], (len(images), 1)), classes=("a", "b"), image_shape=(2, 2, 3)
         )
+        platform = WithHabits(model, Habits(rate_limit_per_s=10), clock=hours)
         policy = RetryPolicy(base_s=0.0, sleep=hours.sleep, clock=hours)
         pool = QueryPool(platform, ledger, [Member("ada", 500)], concurrency=1, policy=policy)
         began = hours.now
