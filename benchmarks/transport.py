@@ -29,7 +29,7 @@ from ttca.answers import Answers, Status
 from ttca.errors import ChargeState, PlatformError, TTCAError
 from ttca.images import Images
 from ttca.platforms.base import Credential
-from ttca.platforms.http import HttpPlatform
+from ttca.platforms.http import HttpPlatform, Transport
 from ttca.platforms.retry import RetryPolicy
 from ttca.pooling import schema
 from ttca.pooling.booking import ANSWERED
@@ -183,7 +183,7 @@ class Bare:
 
 class _Ours:
     def __init__(self, url: str, *, binary: bool) -> None:
-        self.platform = HttpPlatform(url, model=MODEL, classes=CLASSES, binary=binary, connect_timeout=5.0)
+        self.platform = HttpPlatform(url, model=MODEL, classes=CLASSES, binary=binary)
         self._credential = Credential("ada")
 
     def __call__(self, thread: int, images: Images) -> NDArray[np.int64]:
@@ -429,9 +429,8 @@ def faulty(n: int, *, seed: int, read_timeout: float) -> dict[str, Any]:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         server = (str(folder), str(seed), str(SHARE_OF_FAULTS), str(3 * read_timeout))
         url = stack.enter_context(running("_fault_server", *server))
-        platform = stack.enter_context(
-            HttpPlatform(url, model=MODEL, classes=CLASSES, connect_timeout=read_timeout, read_timeout=read_timeout)
-        )
+        impatient = Transport(connect_timeout=read_timeout, read_timeout=read_timeout)
+        platform = stack.enter_context(HttpPlatform(url, model=MODEL, classes=CLASSES, transport=impatient))
         with Ledger(folder / "ledger.sqlite") as ledger:
             pool = QueryPool(
                 platform,

@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     from ttca.fairness import SubgroupReport
     from ttca.people import People, Roster, split_roles
     from ttca.perturbations import PerturbationSet
-    from ttca.platforms.http import HttpPlatform
+    from ttca.platforms.habits import Habits, WithHabits
+    from ttca.platforms.http import HttpPlatform, Key, Transport
     from ttca.platforms.local import LocalPlatform
     from ttca.pooling.ledger import Ledger
     from ttca.pooling.pool import Member, QueryPool
@@ -28,7 +29,9 @@ __all__ = [
     "Answers",
     "Certificate",
     "CollectiveAction",
+    "Habits",
     "HttpPlatform",
+    "Key",
     "Ledger",
     "LocalPlatform",
     "Member",
@@ -39,6 +42,8 @@ __all__ = [
     "Settings",
     "SubgroupReport",
     "TTCAError",
+    "Transport",
+    "WithHabits",
     "split_roles",
 ]
 
@@ -46,7 +51,9 @@ _HOME = {
     "Answers": "ttca.answers",
     "Certificate": "ttca.certificates",
     "CollectiveAction": "ttca.action",
+    "Habits": "ttca.platforms.habits",
     "HttpPlatform": "ttca.platforms.http",
+    "Key": "ttca.platforms.http",
     "Ledger": "ttca.pooling.ledger",
     "LocalPlatform": "ttca.platforms.local",
     "Member": "ttca.pooling.pool",
@@ -57,6 +64,8 @@ _HOME = {
     "Settings": "ttca.settings",
     "SubgroupReport": "ttca.fairness",
     "TTCAError": "ttca.errors",
+    "Transport": "ttca.platforms.http",
+    "WithHabits": "ttca.platforms.habits",
     "split_roles": "ttca.people",
 }
 

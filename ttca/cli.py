@@ -241,7 +241,7 @@ def hub_serve(
     """
     from ttca.config import read_action
     from ttca.errors import ConfigError
-    from ttca.platforms.http import checked_url
+    from ttca.platforms.sending import checked_url
     from ttca.platforms.server import run_app
     from ttca.pooling.hub import create_hub
 

@@ -188,7 +188,7 @@ def test_the_slices_are_of_all_benchmarks_and_a_failure_stops_none(monkeypatch: 
     monkeypatch.setattr(bounds, "QUICK", ("--actions", "20"))
     result = quick.main(["--only", "effect", "bounds"])
     assert result["failed"] == ["effect"]
-    assert "Expected answers among" in result["slices"]["effect"]["failed"]
+    assert "Expected the answers to be one of" in result["slices"]["effect"]["failed"]
     assert result["slices"]["bounds"]["numbers"]
     assert result["seconds"] == sum(s["seconds"] for s in result["slices"].values())
     assert "quick" not in quick.slices()

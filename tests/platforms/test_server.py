@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import requests
 
+from tests.platforms.test_http import platform_at
 from tests.platforms.test_local import CLASSES, SHAPE, images, model, processed
 from tests.platforms.test_local import platform as local
 from ttca.answers import Answers, Status
@@ -27,9 +28,7 @@ ADA = Credential("ada")
 
 
 def over_http(url: str, **options: Any) -> HttpPlatform:
-    return HttpPlatform(
-        url, **{"model": "local", "classes": CLASSES, "metadata_retry": RetryPolicy(attempts=1), **options}
-    )
+    return platform_at(url, **{"model": "local", "classes": CLASSES, **options})
 
 
 def same(a: Answers, b: Answers) -> None:

@@ -29,8 +29,9 @@ from ttca.errors import AnswerError, ChargeState, ConfigError, DataError, ImageE
 from ttca.images import Images, check_images
 from ttca.masking import masked, secret
 from ttca.platforms.base import Credential, Platform
-from ttca.platforms.http import checked_url, new_session, retry_after_s
+from ttca.platforms.limits import retry_after_s
 from ttca.platforms.protocols.reading import UnreadableError, excerpt, read_json
+from ttca.platforms.sending import checked_url, new_session
 from ttca.platforms.throttle import come_back, lane, throttle_of
 from ttca.progress import Reporter, silent
 
