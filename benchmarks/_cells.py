@@ -28,7 +28,7 @@ from ttca.people import People
 from ttca.perturbations import PerturbationSet
 from ttca.platforms.base import Platform
 from ttca.pooling.ledger import Ledger
-from ttca.pooling.pool import Member, QueryPool
+from ttca.pooling.pool import Member, Pace, QueryPool
 from ttca.progress import Reporter
 from ttca.proxies.runtime import give_back_memory
 from ttca.row import Row
@@ -259,7 +259,11 @@ def acting(
             if kept.is_file() and not (folder / WARM_START).is_file():
                 shutil.copyfile(kept, folder / WARM_START)
         evaluator = QueryPool(
-            platform, ledger, [Member("benchmark", 10**8)], concurrency=_BATCH, batch=_BATCH, reporter=reporter
+            platform,
+            ledger,
+            [Member("benchmark", 10**8)],
+            pace=Pace(concurrency=_BATCH, batch=_BATCH),
+            reporter=reporter,
         )
         yield Acting(action, cell, evaluator)
     if kept is not None and not kept.is_file() and (folder / WARM_START).is_file():

@@ -34,7 +34,7 @@ from ttca.platforms.retry import RetryPolicy
 from ttca.pooling import schema
 from ttca.pooling.booking import ANSWERED
 from ttca.pooling.ledger import Ledger
-from ttca.pooling.pool import Member, QueryPool
+from ttca.pooling.pool import Member, Pace, QueryPool
 
 __all__ = ["QUICK", "main"]
 
@@ -362,7 +362,7 @@ def limited(kind: str, n: int, rate: int, burst: int) -> dict[str, Any]:
         ledger = stack.enter_context(Ledger(folder / "ledger.sqlite"))
         # Metadata is free, and no request of the limiter's.
         fingerprint = platform.info.fingerprint
-        pool = QueryPool(platform, ledger, [Member("ada", n)], concurrency=CONCURRENCY_AT_A_LIMIT, batch=1)
+        pool = QueryPool(platform, ledger, [Member("ada", n)], pace=Pace(concurrency=CONCURRENCY_AT_A_LIMIT, batch=1))
         began = time.perf_counter()
         rounds = _ask_until_answered(pool, images)
         seconds = time.perf_counter() - began
@@ -436,9 +436,11 @@ def faulty(n: int, *, seed: int, read_timeout: float) -> dict[str, Any]:
                 platform,
                 ledger,
                 [Member(name, 4 * n) for name in MEMBERS],
-                concurrency=CONCURRENCY_OF_FAULTS,
-                batch=BATCH_OF_FAULTS,
-                policy=RetryPolicy(attempts=5, deadline_s=30.0, base_s=0.02, cap_s=0.2),
+                pace=Pace(
+                    concurrency=CONCURRENCY_OF_FAULTS,
+                    batch=BATCH_OF_FAULTS,
+                    policy=RetryPolicy(attempts=5, deadline_s=30.0, base_s=0.02, cap_s=0.2),
+                ),
             )
             began = time.perf_counter()
             rounds = _ask_until_answered(pool, images)

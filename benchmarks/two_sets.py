@@ -41,7 +41,7 @@ from ttca.people import People, Roster
 from ttca.perturbations import PerturbationSet, Way
 from ttca.platforms.base import Platform
 from ttca.pooling.ledger import Ledger
-from ttca.pooling.pool import Member, QueryPool
+from ttca.pooling.pool import Member, Pace, QueryPool
 from ttca.settings import Settings
 
 __all__ = ["QUICK", "World", "main", "measure_seed", "rewritten", "slanted", "two_sets_table", "world"]
@@ -236,7 +236,9 @@ def measure_seed(seed: int, *, epsilon: int, epochs: int = 40, steps: int = 100)
     wrong = (true + np.random.default_rng([seed, 1]).integers(1, 10, len(true))) % 10
     correct: dict[str, dict[str, NDArray[np.bool_]]] = {}
     with tempfile.TemporaryDirectory() as folder, Ledger(Path(folder) / "evaluation.sqlite") as ledger:
-        pool = QueryPool(here.platform, ledger, [Member("benchmark", 10**7)], concurrency=_BATCH, batch=_BATCH)
+        pool = QueryPool(
+            here.platform, ledger, [Member("benchmark", 10**7)], pace=Pace(concurrency=_BATCH, batch=_BATCH)
+        )
 
         def said(images: Images) -> NDArray[np.int64]:
             return pool.ask(images, purpose="test", epoch="test").labels

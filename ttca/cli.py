@@ -334,9 +334,7 @@ def contribute(
             platform,
             token_variable=mine.contribute.token_variable,
             key_variable=mine.platform.key_variable,
-            size=mine.contribute.size,
-            concurrency=mine.contribute.concurrency,
-            most_queries=mine.contribute.most_queries,
+            effort=mine.contribute.effort(),
             reporter=_reporter(),
         )
     _emit(asdict(done), as_json, f"{done.answered} of {done.queries} queries were answered. {done.ended}")

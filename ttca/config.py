@@ -22,6 +22,7 @@ from ttca.platforms.base import PlatformInfo
 from ttca.platforms.http import HttpPlatform, Key, Transport
 from ttca.platforms.protocols import create_protocol
 from ttca.pooling.choosing import in_order
+from ttca.pooling.contribute import Effort
 from ttca.pooling.leases import AuditPlan, LeaseDesk
 from ttca.pooling.ledger import Ledger, open_ledger
 from ttca.pooling.pool import Member
@@ -277,6 +278,10 @@ class ContributeSection:
     size: int = 16
     concurrency: int = 2
     most_queries: int | None = None
+
+    def effort(self) -> Effort:
+        """Return how much to ask, and how much at once."""
+        return Effort(size=self.size, concurrency=self.concurrency, most_queries=self.most_queries)
 
 
 @dataclass(frozen=True)

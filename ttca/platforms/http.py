@@ -197,7 +197,7 @@ class HttpPlatform:
                 raise self._sender.refusal(response, None)
             return response
 
-        failed: Exception
+        failed: TransportError
         try:
             wire = self._transport.metadata_retry.run(lambda _: self._protocol.describe(fetch))
             if not isinstance(wire, Wire):
@@ -216,8 +216,8 @@ class HttpPlatform:
                 retryable=error.retryable,
                 retry_after=error.retry_after,
                 status=error.status,
-                attempt=error.attempt,
             )
+            failed.attempt = error.attempt
         except ConfigError as error:
             failed = NotSentError(masked(str(error), self._key.variable), platform=self._name)
         raise failed
