@@ -26,9 +26,9 @@ from ttca.errors import ConfigError
 from ttca.measurement import Measurement
 from ttca.people import People
 from ttca.perturbations import PerturbationSet
-from ttca.platforms.local import LocalPlatform
+from ttca.platforms.base import Platform
 from ttca.pooling.ledger import Ledger
-from ttca.pooling.pool import Member, QueryPool
+from ttca.pooling.pool import Member, Pace, QueryPool
 from ttca.progress import Reporter
 from ttca.proxies.runtime import give_back_memory
 from ttca.row import Row
@@ -206,7 +206,7 @@ class Acting:
 
 
 @contextmanager
-def opened(key: CellKey, platform: LocalPlatform) -> Iterator[Acting]:
+def opened(key: CellKey, platform: Platform) -> Iterator[Acting]:
     """Open the kept action of a cell, which does what it has not done yet as soon as it is asked for it.
 
     A killed cell goes on where it was. What it learned stays in the cache: δ, proxies, certificate.
@@ -220,7 +220,7 @@ def opened(key: CellKey, platform: LocalPlatform) -> Iterator[Acting]:
 @contextmanager
 def acting(
     track: Track,
-    platform: LocalPlatform,
+    platform: Platform,
     settings: Settings,
     *,
     queries: int,
@@ -261,7 +261,11 @@ def acting(
             if kept.is_file() and not (folder / WARM_START).is_file():
                 shutil.copyfile(kept, folder / WARM_START)
         evaluator = QueryPool(
-            platform, ledger, [Member("benchmark", 10**8)], concurrency=_BATCH, batch=_BATCH, reporter=reporter
+            platform,
+            ledger,
+            [Member("benchmark", 10**8)],
+            pace=Pace(concurrency=_BATCH, batch=_BATCH),
+            reporter=reporter,
         )
         yield Acting(action, cell, evaluator)
     if kept is not None and not kept.is_file() and (folder / WARM_START).is_file():
@@ -271,7 +275,7 @@ def acting(
         partial.replace(kept)
 
 
-def _check_platform(home: Path, platform: LocalPlatform) -> None:
+def _check_platform(home: Path, platform: Platform) -> None:
     """Raise where a kept action was made against another platform: to open it would be to learn it anew."""
     for path in sorted((home / "action").rglob("*.safetensors")):
         if path.parent.name != "perturbations" and path.name != "perturbations.safetensors":

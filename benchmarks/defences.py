@@ -42,7 +42,7 @@ from ttca.lossy import jpeg
 from ttca.measurement import Measurement, measure
 from ttca.people import People
 from ttca.perturbations import PerturbationSet
-from ttca.platforms.local import LocalPlatform
+from ttca.platforms.base import Platform
 from ttca.pooling.quotas import Quota, least_seconds
 
 if TYPE_CHECKING:
@@ -219,7 +219,7 @@ class _Seen:
     """An action that is done, its platform as it is, and the people it is measured on."""
 
     key: CellKey
-    platform: LocalPlatform
+    platform: Platform
     found: Acting
     test: People
     sets: dict[int, PerturbationSet]
@@ -268,11 +268,11 @@ def _cells(seen: _Seen, plan: Plan) -> Iterator[dict[str, Any]]:
             yield from _knowing(seen, plan, name, people, opponents)
 
 
-def _ask(platform: LocalPlatform, images: Images, _owners: NDArray[np.str_]) -> Answers:
+def _ask(platform: Platform, images: Images, _owners: NDArray[np.str_]) -> Answers:
     return asked(platform, images)
 
 
-def _platform(seen: _Seen, name: str) -> LocalPlatform:
+def _platform(seen: _Seen, name: str) -> Platform:
     """Return the track's platform under a defence; what it draws and how it is trained depend on the seed."""
     defence, seed = DEFENCES[name], seen.key.seed
     if name == "none":
@@ -329,7 +329,7 @@ def _action_folder(key: CellKey, name: str) -> Iterator[Path]:
     yield home
 
 
-def _line(platform: LocalPlatform, people: People, said: Measurement, delta: PerturbationSet) -> dict[str, Any]:
+def _line(platform: Platform, people: People, said: Measurement, delta: PerturbationSet) -> dict[str, Any]:
     """Return the numbers of one measurement, and how many people the platform refused to answer."""
     rates = {name: said.rate(condition) for condition, name in _NUMBERS.items()}
     gap = rates["reference_before"] - rates["subgroup_before"]
@@ -363,7 +363,7 @@ class _Pictures:
     labels: Labels
 
     @classmethod
-    def of(cls, platform: LocalPlatform, images: Images) -> _Pictures:
+    def of(cls, platform: Platform, images: Images) -> _Pictures:
         return cls(images, asked(platform, images).labels)
 
     def __getitem__(self, rows: NDArray[np.intp] | slice) -> _Pictures:

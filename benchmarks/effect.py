@@ -13,7 +13,7 @@ from benchmarks._tracks import ANSWERS, TRACKS, Regime, Track
 from ttca.certificates import Certificate
 from ttca.errors import ConfigError
 from ttca.measurement import Measurement
-from ttca.platforms.local import LocalPlatform
+from ttca.platforms.base import Platform
 from ttca.row import Row
 from ttca.settings import Settings
 
@@ -96,7 +96,7 @@ def main(argv: list[str]) -> dict[str, Any]:
 
 def run_cell(
     track: Track,
-    platform: LocalPlatform,
+    platform: Platform,
     settings: Settings,
     *,
     queries: int,

@@ -21,8 +21,7 @@ from ttca.demo.world import DIGITS, digits_world
 from ttca.errors import QuotaError
 from ttca.images import Images
 from ttca.people import People
-from ttca.platforms.base import Credential, PlatformInfo
-from ttca.platforms.local import LocalPlatform
+from ttca.platforms.base import Credential, Platform, PlatformInfo
 from ttca.pooling.leases import AuditPlan, LeaseDesk
 from ttca.pooling.ledger import Ledger
 from ttca.progress import Reporter
@@ -104,7 +103,7 @@ def main(argv: list[str]) -> dict[str, Any]:
 class _World:
     """The demo's platform, the images the pool asks about, and those nobody asks about."""
 
-    platform: LocalPlatform
+    platform: Platform
     asked: People
     unasked: Images
     said: NDArray[np.int64]
@@ -244,7 +243,7 @@ def _fidelity(world: _World, played: _Played, seed: int) -> float:
     return float((proxy.predict(world.unasked).argmax(axis=1) == world.said).mean())
 
 
-def _labels(platform: LocalPlatform, images: Images) -> NDArray[np.int64]:
+def _labels(platform: Platform, images: Images) -> NDArray[np.int64]:
     batch = platform.info.max_batch
     parts = [
         platform.attempt(images[i : i + batch], Credential("nobody"), request_id="-").labels

@@ -23,7 +23,7 @@ from ttca.images import Images
 from ttca.platforms.base import Credential
 from ttca.platforms.http import HttpPlatform
 from ttca.pooling.ledger import Ledger
-from ttca.pooling.pool import Member, QueryPool
+from ttca.pooling.pool import Member, Pace, QueryPool
 
 __all__ = ["QUICK", "main"]
 
@@ -150,7 +150,7 @@ def overhead(n: int, repeats: int, *, batch: int, latency_s: float) -> list[tupl
         for turn in range(repeats):
             bare = _bare(platform, images, batch)
             with Ledger(Path(name) / f"{turn}.sqlite") as ledger:
-                pool = QueryPool(platform, ledger, [Member("ada", n)], concurrency=CONCURRENCY, batch=batch)
+                pool = QueryPool(platform, ledger, [Member("ada", n)], pace=Pace(concurrency=CONCURRENCY, batch=batch))
                 began = time.perf_counter()
                 pool.ask(images)
                 runs.append((bare, time.perf_counter() - began))

@@ -30,8 +30,7 @@ from ttca.costs import Stops, Trials, break_even, cheapest, days_alone, paired, 
 from ttca.errors import ActionError, ConfigError
 from ttca.images import Images
 from ttca.people import People
-from ttca.platforms.base import Credential
-from ttca.platforms.local import LocalPlatform
+from ttca.platforms.base import Credential, Platform
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -142,7 +141,7 @@ def _finite(value: float) -> float | None:
 # --- the per-user attacks ------------------------------------------------------------------------------------
 
 
-def _box(platform: LocalPlatform, *, labels: bool = False) -> Box:
+def _box(platform: Platform, *, labels: bool = False) -> Box:
     """Return the platform as attacks see it. No ledger: half a million answers that nobody will ask for again."""
     most, credential = platform.info.max_batch, Credential("benchmark")
 
@@ -156,15 +155,13 @@ def _box(platform: LocalPlatform, *, labels: bool = False) -> Box:
     return ask
 
 
-def _right(platform: LocalPlatform, images: Images, classes: Integers) -> NDArray[np.bool_]:
+def _right(platform: Platform, images: Images, classes: Integers) -> NDArray[np.bool_]:
     """Return whether the platform names the class, bool (n,); no answer is none."""
     said: NDArray[np.bool_] = _box(platform, labels=True)(images) == classes
     return said
 
 
-def _starts(
-    platform: LocalPlatform, pool: People, images: Images, targets: Integers, seed: int
-) -> tuple[Images, Integers]:
+def _starts(platform: Platform, pool: People, images: Images, targets: Integers, seed: int) -> tuple[Images, Integers]:
     """Return for each image another member's one of the target class, and how many were tried in vain before it.
 
     Where the platform gets none of a class right, all were tried in vain and the image itself stands in.
@@ -186,7 +183,7 @@ Outcomes = dict[int, tuple[NDArray[np.bool_], Integers]]
 
 def _attacked(
     name: str,
-    platform: LocalPlatform,
+    platform: Platform,
     pool: People,
     images: Images,
     targets: Integers,

@@ -29,12 +29,12 @@ from ttca.answers import Answers, Status
 from ttca.errors import ChargeState, PlatformError, TTCAError
 from ttca.images import Images
 from ttca.platforms.base import Credential
-from ttca.platforms.http import HttpPlatform
+from ttca.platforms.http import HttpPlatform, Transport
 from ttca.platforms.retry import RetryPolicy
 from ttca.pooling import schema
 from ttca.pooling.booking import ANSWERED
 from ttca.pooling.ledger import Ledger
-from ttca.pooling.pool import Member, QueryPool
+from ttca.pooling.pool import Member, Pace, QueryPool
 
 __all__ = ["QUICK", "main"]
 
@@ -183,7 +183,7 @@ class Bare:
 
 class _Ours:
     def __init__(self, url: str, *, binary: bool) -> None:
-        self.platform = HttpPlatform(url, model=MODEL, classes=CLASSES, binary=binary, connect_timeout=5.0)
+        self.platform = HttpPlatform(url, model=MODEL, classes=CLASSES, binary=binary)
         self._credential = Credential("ada")
 
     def __call__(self, thread: int, images: Images) -> NDArray[np.int64]:
@@ -362,7 +362,7 @@ def limited(kind: str, n: int, rate: int, burst: int) -> dict[str, Any]:
         ledger = stack.enter_context(Ledger(folder / "ledger.sqlite"))
         # Metadata is free, and no request of the limiter's.
         fingerprint = platform.info.fingerprint
-        pool = QueryPool(platform, ledger, [Member("ada", n)], concurrency=CONCURRENCY_AT_A_LIMIT, batch=1)
+        pool = QueryPool(platform, ledger, [Member("ada", n)], pace=Pace(concurrency=CONCURRENCY_AT_A_LIMIT, batch=1))
         began = time.perf_counter()
         rounds = _ask_until_answered(pool, images)
         seconds = time.perf_counter() - began
@@ -429,17 +429,18 @@ def faulty(n: int, *, seed: int, read_timeout: float) -> dict[str, Any]:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         server = (str(folder), str(seed), str(SHARE_OF_FAULTS), str(3 * read_timeout))
         url = stack.enter_context(running("_fault_server", *server))
-        platform = stack.enter_context(
-            HttpPlatform(url, model=MODEL, classes=CLASSES, connect_timeout=read_timeout, read_timeout=read_timeout)
-        )
+        impatient = Transport(connect_timeout=read_timeout, read_timeout=read_timeout)
+        platform = stack.enter_context(HttpPlatform(url, model=MODEL, classes=CLASSES, transport=impatient))
         with Ledger(folder / "ledger.sqlite") as ledger:
             pool = QueryPool(
                 platform,
                 ledger,
                 [Member(name, 4 * n) for name in MEMBERS],
-                concurrency=CONCURRENCY_OF_FAULTS,
-                batch=BATCH_OF_FAULTS,
-                policy=RetryPolicy(attempts=5, deadline_s=30.0, base_s=0.02, cap_s=0.2),
+                pace=Pace(
+                    concurrency=CONCURRENCY_OF_FAULTS,
+                    batch=BATCH_OF_FAULTS,
+                    policy=RetryPolicy(attempts=5, deadline_s=30.0, base_s=0.02, cap_s=0.2),
+                ),
             )
             began = time.perf_counter()
             rounds = _ask_until_answered(pool, images)

@@ -39,9 +39,9 @@ from ttca.errors import ConfigError
 from ttca.images import Images
 from ttca.people import People, Roster
 from ttca.perturbations import PerturbationSet, Way
-from ttca.platforms.local import LocalPlatform
+from ttca.platforms.base import Platform
 from ttca.pooling.ledger import Ledger
-from ttca.pooling.pool import Member, QueryPool
+from ttca.pooling.pool import Member, Pace, QueryPool
 from ttca.settings import Settings
 
 __all__ = ["QUICK", "World", "main", "measure_seed", "rewritten", "slanted", "two_sets_table", "world"]
@@ -87,7 +87,7 @@ class World:
 
     Parameters
     ----------
-    platform : LocalPlatform
+    platform : Platform
         Trained on sharp, upright digits, few of A and of B, and none of both.
     rosters : dict of str to Roster
         Of the actions ``a``, ``b``, ``own``, ``together`` and ``together, on both``.
@@ -97,7 +97,7 @@ class World:
         Their true classes.
     """
 
-    platform: LocalPlatform
+    platform: Platform
     rosters: dict[str, Roster]
     test: dict[str, Images]
     classes: NDArray[np.int64]
@@ -236,7 +236,9 @@ def measure_seed(seed: int, *, epsilon: int, epochs: int = 40, steps: int = 100)
     wrong = (true + np.random.default_rng([seed, 1]).integers(1, 10, len(true))) % 10
     correct: dict[str, dict[str, NDArray[np.bool_]]] = {}
     with tempfile.TemporaryDirectory() as folder, Ledger(Path(folder) / "evaluation.sqlite") as ledger:
-        pool = QueryPool(here.platform, ledger, [Member("benchmark", 10**7)], concurrency=_BATCH, batch=_BATCH)
+        pool = QueryPool(
+            here.platform, ledger, [Member("benchmark", 10**7)], pace=Pace(concurrency=_BATCH, batch=_BATCH)
+        )
 
         def said(images: Images) -> NDArray[np.int64]:
             return pool.ask(images, purpose="test", epoch="test").labels

@@ -42,7 +42,7 @@ from ttca.images import Images
 from ttca.measurement import Outcome
 from ttca.people import People
 from ttca.perturbations import PerturbationSet
-from ttca.platforms.local import LocalPlatform
+from ttca.platforms.base import Platform
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -201,7 +201,7 @@ def _planned(
 
 def _cell(
     track: Track,
-    platform: LocalPlatform,
+    platform: Platform,
     named: Mapping[str, Any],
     epsilon: int,
     own: PerturbationSet | None,
@@ -257,7 +257,7 @@ def _key(track: Track, part: str, queries: int, seed: int) -> CellKey:
     return replace(quick, queries=queries)
 
 
-def _own_control(track: Track, platform: LocalPlatform, queries: int, epsilon: int, seed: int) -> PerturbationSet:
+def _own_control(track: Track, platform: Platform, queries: int, epsilon: int, seed: int) -> PerturbationSet:
     """Return δ that the same members' true classes give without an answer: the control of the kept cell of *own*."""
     key = _key(track, "own", queries, seed)
     with opened(key, platform) as found:

@@ -146,7 +146,7 @@ def test_the_row_counts_what_was_paid_for_what(finished: Finished) -> None:
     assert row.composition == {"subgroup": 140, "volunteers": 65, "altered": 0}
     assert row.queries_audit == 160
     assert row.queries_verification == 80 * len(finished.certificate.tests)
-    assert sum(spent.values()) == finished.platform.queries == finished.platform.inner.processed
+    assert sum(spent.values()) == finished.platform.queries == finished.platform.model.processed
     assert {step: spent[step] <= most for step, most in finished.plan.items()} == dict.fromkeys(finished.plan, True)
     assert finished.plan == {"pool": 205, "audit": 160, "verification": 160, "controls": 7 * 80 + 80}
 

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from ttca import fairness
 from ttca.answers import Status
 from ttca.errors import ConfigError, DataError
-from ttca.fairness import OneVsRestReport, SubgroupReport, bootstrap_intervals
+from ttca.fairness import OneVsRestReport, SubgroupReport
 
 Y = [1, 1, 1, 1, 1, 0, 0, 1, 1, 0]
 P = [0, 1, 1, 1, 1, 0, 0, 0, 1, 1]
@@ -241,69 +241,10 @@ def test_bad_options_are_refused(options: dict[str, Any]) -> None:
 
 
 def test_more_bad_options_are_refused() -> None:
-    """Unknown aggregates, class lists, confidences and numbers of replicates raise a ConfigError."""
-    generator = np.random.default_rng(0)
+    """Unknown aggregates and class lists raise a ConfigError."""
     aggregate: Any = "max"
     with pytest.raises(ConfigError, match="agg"):
         fairness.equalised_odds_difference(Y, P, G, agg=aggregate)
     for classes in ([], [1, 1]):
         with pytest.raises(ConfigError, match="classes"):
             OneVsRestReport.from_predictions(Y, P, G, classes=classes)
-    with pytest.raises(ConfigError, match="confidence"):
-        bootstrap_intervals(Y, P, G, generator=generator, confidence=95)
-    with pytest.raises(ConfigError, match="replicates"):
-        bootstrap_intervals(Y, P, G, generator=generator, replicates=10)
-
-
-def _many(n: int, seed: int) -> tuple[Any, Any, Any]:
-    generator = np.random.default_rng(seed)
-    g = np.where(np.arange(n) < n // 3, "sub", "rest")
-    y = generator.integers(0, 2, n)
-    right = generator.random(n) < np.where(g == "sub", 0.7, 0.9)
-    return y, np.where(right, y, 1 - y), g
-
-
-def test_bootstrap_agrees_with_drawing_people_one_by_one() -> None:
-    """Drawing kinds of people gives the interval that drawing rows with replacement gives."""
-    y, p, g = _many(300, 1)
-    fast = bootstrap_intervals(
-        y, p, g, generator=np.random.default_rng(2), subgroup="sub", reference="rest", replicates=4000
-    )
-    generator = np.random.default_rng(3)
-    correct = y == p
-    rest, sub = correct[g == "rest"], correct[g == "sub"]
-    slow = np.array([generator.choice(rest, 200).mean() - generator.choice(sub, 100).mean() for _ in range(4000)])
-    gap = fast["accuracy_gap"]
-    assert [gap.low, gap.high] == pytest.approx(np.quantile(slow, [0.025, 0.975]), abs=0.01)
-    assert (gap.kind, gap.confidence, gap.defined) == ("two-sided", 0.95, 1.0)
-
-
-def test_bootstrap_interval_of_accuracy_covers_the_truth_about_as_often_as_it_says() -> None:
-    """Over 300 data sets the 95 % interval of a group's accuracy holds it in 90 % or more."""
-    held = 0
-    generator = np.random.default_rng(4)
-    for seed in range(300):
-        y, p, g = _many(300, 1000 + seed)
-        interval = bootstrap_intervals(y, p, g, generator=generator, replicates=400)["accuracy[rest]"]
-        held += interval.low <= 0.9 <= interval.high
-    assert held >= 0.9 * 300
-
-
-def test_bootstrap_is_reproducible_and_reports_undefined_replicates() -> None:
-    """One seed gives one result; replicates in which a metric is undefined are counted, not hidden."""
-    first = bootstrap_intervals(Y, P, G, generator=np.random.default_rng(5))
-    again = bootstrap_intervals(Y, P, G, generator=np.random.default_rng(5))
-    assert repr(first) == repr(again)
-    # Group F has no negatives, so no sample of it has any.
-    assert first["equalised_odds_difference"].defined == 0
-    assert math.isnan(first["equalised_odds_difference"].low)
-    assert first["accuracy[F]"].low < 0.8 < first["accuracy[F]"].high
-
-
-def test_bootstrap_draws_abstentions_too() -> None:
-    """A person whose query failed is still a person: coverage has an interval."""
-    y, p, g = _many(120, 6)
-    status = np.where(np.arange(120) % 4 == 0, X, A)
-    p = np.where(status == X, -1, p)
-    coverage = bootstrap_intervals(y, p, g, generator=np.random.default_rng(7), status=status)["coverage"]
-    assert coverage.low < 0.75 < coverage.high

@@ -18,6 +18,7 @@ from ttca.data.folder import write_people
 from ttca.errors import ActionError
 from ttca.folder_lock import hold
 from ttca.people import People
+from ttca.platforms.habits import Habits, WithHabits
 from ttca.platforms.local import LocalPlatform
 from ttca.platforms.server import background_server
 from ttca.pooling.ledger import Ledger
@@ -85,7 +86,8 @@ def test_a_second_run_in_one_folder_hears_who_runs_and_a_kill_frees_it(tmp_path:
     roles = worlds.roster().roles()
     named = [role for role, people in roles.items() for _ in range(len(people))]
     write_people(tmp_path / "people", People.concatenate(list(roles.values())), worlds.CLASSES, named)
-    slow = LocalPlatform(worlds.model, classes=worlds.CLASSES, image_shape=worlds.SHAPE, name="tiny", latency_s=0.25)
+    quick = LocalPlatform(worlds.model, classes=worlds.CLASSES, image_shape=worlds.SHAPE, name="tiny")
+    slow = WithHabits(quick, Habits(latency_s=0.25))
     with background_server(slow) as url:
         (tmp_path / "action.toml").write_text(worlds.action_file(url, pool="concurrency = 8\nbatch = 4\n"))
         command = [sys.executable, "-m", "ttca", "pool", "run", str(tmp_path)]

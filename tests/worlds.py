@@ -15,6 +15,7 @@ from ttca.answers import Answers
 from ttca.images import Images
 from ttca.people import People, Roster
 from ttca.platforms.base import Credential
+from ttca.platforms.habits import Habits, WithHabits
 from ttca.platforms.local import LocalPlatform
 from ttca.pooling.pool import Member
 from ttca.settings import Settings
@@ -91,8 +92,9 @@ def settings(**changes: Any) -> Settings:
 class Recorder:
     """A platform that remembers which images each request brought."""
 
-    def __init__(self, **behaviour: Any) -> None:
-        self.inner = LocalPlatform(model, classes=CLASSES, image_shape=SHAPE, name="tiny", **behaviour)
+    def __init__(self, *, version: str = "1", **habits: Any) -> None:
+        self.model = LocalPlatform(model, classes=CLASSES, image_shape=SHAPE, name="tiny", version=version)
+        self.inner = WithHabits(self.model, Habits(**habits))
         self.info = self.inner.info
         self.seen: dict[str, list[bytes]] = {}
 

@@ -17,7 +17,8 @@ if TYPE_CHECKING:
     from ttca.fairness import SubgroupReport
     from ttca.people import People, Roster, split_roles
     from ttca.perturbations import PerturbationSet
-    from ttca.platforms.http import HttpPlatform
+    from ttca.platforms.habits import Habits, WithHabits
+    from ttca.platforms.http import HttpPlatform, Key, Transport
     from ttca.platforms.local import LocalPlatform
     from ttca.pooling.ledger import Ledger
     from ttca.pooling.pool import Member, QueryPool
@@ -30,7 +31,9 @@ __all__ = [
     "Certificate",
     "CollectiveAction",
     "Control",
+    "Habits",
     "HttpPlatform",
+    "Key",
     "Ledger",
     "LocalPlatform",
     "Measuring",
@@ -42,6 +45,8 @@ __all__ = [
     "Settings",
     "SubgroupReport",
     "TTCAError",
+    "Transport",
+    "WithHabits",
     "split_roles",
 ]
 
@@ -50,7 +55,9 @@ _HOME = {
     "Certificate": "ttca.certificates",
     "CollectiveAction": "ttca.action",
     "Control": "ttca.conditions",
+    "Habits": "ttca.platforms.habits",
     "HttpPlatform": "ttca.platforms.http",
+    "Key": "ttca.platforms.http",
     "Ledger": "ttca.pooling.ledger",
     "LocalPlatform": "ttca.platforms.local",
     "Measuring": "ttca.conditions",
@@ -62,6 +69,8 @@ _HOME = {
     "Settings": "ttca.settings",
     "SubgroupReport": "ttca.fairness",
     "TTCAError": "ttca.errors",
+    "Transport": "ttca.platforms.http",
+    "WithHabits": "ttca.platforms.habits",
     "split_roles": "ttca.people",
 }
 

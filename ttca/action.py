@@ -28,7 +28,7 @@ from ttca.perturbations import PerturbationSet
 from ttca.perturbing import Family, perturb, refined_queries
 from ttca.platforms.base import Platform
 from ttca.pooling.ledger import open_ledger
-from ttca.pooling.pool import Cost, Member, QueryPool
+from ttca.pooling.pool import Cost, Member, Pace, QueryPool
 from ttca.progress import Reporter, silent
 from ttca.row import Row
 from ttca.settings import Settings
@@ -143,8 +143,7 @@ class CollectiveAction:
                 self.ledger,
                 members,
                 cap=cap,
-                concurrency=concurrency,
-                batch=batch,
+                pace=Pace(concurrency=concurrency, batch=batch),
                 action=settings.name,
                 overrule=overrule,
                 reporter=reporter,

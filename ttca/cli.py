@@ -239,7 +239,7 @@ def hub_serve(
     """
     from ttca.config import read_action
     from ttca.errors import ConfigError
-    from ttca.platforms.http import checked_url
+    from ttca.platforms.sending import checked_url
     from ttca.platforms.server import run_app
     from ttca.pooling.hub import create_hub
 
@@ -332,9 +332,7 @@ def contribute(
             platform,
             token_variable=mine.contribute.token_variable,
             key_variable=mine.platform.key_variable,
-            size=mine.contribute.size,
-            concurrency=mine.contribute.concurrency,
-            most_queries=mine.contribute.most_queries,
+            effort=mine.contribute.effort(),
             reporter=_reporter(),
         )
     _emit(asdict(done), as_json, f"{done.answered} of {done.queries} queries were answered. {done.ended}")
@@ -472,15 +470,12 @@ def serve(
     Listens on this machine only, speaks any of the protocols, and can imitate a real API: latency, failures, rate
     limits, rounded or missing scores.
     """
+    from ttca.platforms.habits import Habits, WithHabits
     from ttca.platforms.local import LocalPlatform
     from ttca.platforms.server import how_to_ask
     from ttca.platforms.server import serve as serve_platform
 
-    platform = LocalPlatform.from_onnx(
-        model,
-        classes=tuple(canonical(c) for c in classes.split(",")),
-        image_shape=(size, size, 3),
-        name=name,
+    habits = Habits(
         label_only=label_only,
         top_k=top_k,
         decimals=decimals,
@@ -490,6 +485,9 @@ def serve(
         rate_limit_per_s=rate_limit,
         seed=seed,
     )
+    names = tuple(canonical(c) for c in classes.split(","))
+    served = LocalPlatform.from_onnx(model, classes=names, image_shape=(size, size, 3), name=name)
+    platform = WithHabits(served, habits)
 
     def started(url: str) -> None:
         told = {"url": url, **how_to_ask(platform, protocol)}

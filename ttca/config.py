@@ -20,9 +20,10 @@ from ttca.errors import ConfigError, LedgerError
 from ttca.names import canonical
 from ttca.people import People, Roster, split_roles
 from ttca.platforms.base import PlatformInfo
-from ttca.platforms.http import HttpPlatform
+from ttca.platforms.http import HttpPlatform, Key, Transport
 from ttca.platforms.protocols import create_protocol
 from ttca.pooling.choosing import in_order
+from ttca.pooling.contribute import Effort
 from ttca.pooling.leases import AuditPlan, LeaseDesk
 from ttca.pooling.ledger import Ledger, open_ledger
 from ttca.pooling.pool import Member
@@ -193,14 +194,14 @@ class PlatformSection:
             model=self.model,
             version=self.version,
             classes=self.classes,
-            key_variable=self.key_variable,
-            key_header=self.key_header,
-            key_scheme=self.key_scheme,
             authorised_by=self.authorised_by,
-            connect_timeout=self.connect_timeout,
-            read_timeout=self.read_timeout,
-            max_batch=self.max_batch,
-            max_response_bytes=self.max_response_bytes,
+            key=Key(variable=self.key_variable, header=self.key_header, scheme=self.key_scheme),
+            transport=Transport(
+                connect_timeout=self.connect_timeout,
+                read_timeout=self.read_timeout,
+                max_batch=self.max_batch,
+                max_response_bytes=self.max_response_bytes,
+            ),
             **self.options,
         )
 
@@ -279,6 +280,10 @@ class ContributeSection:
     size: int = 16
     concurrency: int = 2
     most_queries: int | None = None
+
+    def effort(self) -> Effort:
+        """Return how much to ask, and how much at once."""
+        return Effort(size=self.size, concurrency=self.concurrency, most_queries=self.most_queries)
 
 
 @dataclass(frozen=True)

@@ -105,8 +105,11 @@ class PlatformError(TTCAError):
         The platform's or our own id of the request.
     member : str, optional
         Who paid for the attempt.
-    attempt : int, optional
-        1 for the first try of a request, 2 for the first retry, and so on.
+
+    Attributes
+    ----------
+    attempt : int or None
+        1 for the first try of a request, 2 for the first retry, and so on; set by whoever tries again.
     """
 
     def __init__(
@@ -117,14 +120,13 @@ class PlatformError(TTCAError):
         status: int | None = None,
         request_id: str | None = None,
         member: str | None = None,
-        attempt: int | None = None,
     ) -> None:
         super().__init__(message)
         self.platform = platform
         self.status = status
         self.request_id = request_id
         self.member = member
-        self.attempt = attempt
+        self.attempt: int | None = None
 
     def __str__(self) -> str:
         known = {
@@ -162,11 +164,8 @@ class TransportError(PlatformError):
         status: int | None = None,
         request_id: str | None = None,
         member: str | None = None,
-        attempt: int | None = None,
     ) -> None:
-        super().__init__(
-            message, platform=platform, status=status, request_id=request_id, member=member, attempt=attempt
-        )
+        super().__init__(message, platform=platform, status=status, request_id=request_id, member=member)
         self.charge = charge
         self.retryable = retryable
         self.retry_after = retry_after
@@ -187,7 +186,6 @@ class AnswerError(TransportError):
         status: int | None = None,
         request_id: str | None = None,
         member: str | None = None,
-        attempt: int | None = None,
     ) -> None:
         super().__init__(
             message,
@@ -197,5 +195,4 @@ class AnswerError(TransportError):
             status=status,
             request_id=request_id,
             member=member,
-            attempt=attempt,
         )

@@ -1,7 +1,7 @@
 """Subgroup metrics: how much worse a platform serves one group of people than another, and how surely.
 
 Definitions are *published* (they are fairlearn's: difference = max − min over groups, ratio = min / max) and agree
-with fairlearn where both are defined. *Ours*: refusals and abstentions, the flags, and the intervals.
+with fairlearn where both are defined. *Ours*: refusals and abstentions, and the flags.
 
 A **refusal** (prediction −1) is an answer: wrong for the accuracy, and a selection of no class. An **abstention**
 (prediction −1 with the status *failed*) is no answer: every metric leaves it out, and the coverage says how many.
@@ -22,12 +22,10 @@ from ttca.answers import Status
 from ttca.errors import ConfigError, DataError
 
 __all__ = [
-    "BootstrapInterval",
     "GroupRates",
     "OneVsRestReport",
     "SubgroupReport",
     "accuracy_by_group",
-    "bootstrap_intervals",
     "demographic_parity_difference",
     "demographic_parity_ratio",
     "directional_disparate_impact",
@@ -771,118 +769,3 @@ class OneVsRestReport:
             "worst": {name: _number(value) for name, value in self.worst.items()},
             "defined": dict(self.defined),
         }
-
-
-# --- intervals ---------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class BootstrapInterval:
-    """A two-sided percentile interval.
-
-    Parameters
-    ----------
-    low, high : float
-        NaN where no replicate defines the metric.
-    confidence : float
-        Two-sided.
-    replicates : int
-        Bootstrap replicates drawn.
-    defined : float
-        Share of replicates in which the metric is defined; the interval is taken over those.
-    kind : str
-        Always ``"two-sided"``.
-    """
-
-    low: float
-    high: float
-    confidence: float
-    replicates: int
-    defined: float
-    kind: Literal["two-sided"] = "two-sided"
-
-
-def _replicates(rows: _Rows, positive: int, replicates: int, generator: np.random.Generator) -> Integers:
-    """Return the tallies of bootstrap samples, shape (B, G, 7).
-
-    Drawing n people with replacement is a multinomial draw over the *kinds* of people there are, and there are
-    few: the same distribution, without B × N row numbers.
-    """
-    features = _features(rows, positive)
-    tallies = np.empty((replicates, len(rows.names), features.shape[1]), np.int64)
-    for g in range(len(rows.names)):
-        kinds, counts = np.unique(features[rows.group == g], axis=0, return_counts=True)
-        people = int(counts.sum())
-        tallies[:, g] = generator.multinomial(people, counts / people, size=replicates) @ kinds
-    return tallies
-
-
-def bootstrap_intervals(
-    y_true: ArrayLike,
-    y_pred: ArrayLike,
-    groups: ArrayLike | Sequence[Hashable],
-    *,
-    generator: np.random.Generator,
-    positive: int = 1,
-    subgroup: Hashable | None = None,
-    reference: Hashable | None = None,
-    status: ArrayLike | None = None,
-    undefined: Undefined = "nan",
-    confidence: float = 0.95,
-    replicates: int = 2000,
-) -> dict[str, BootstrapInterval]:
-    """Return two-sided intervals by bootstrap over people, stratified by group.
-
-    Parameters
-    ----------
-    generator : numpy.random.Generator
-        Source of all randomness.
-    confidence : float
-        Two-sided confidence, in (0, 1).
-    replicates : int
-        Bootstrap samples, 100 or more.
-    y_true, y_pred, groups, positive, subgroup, reference, status, undefined
-        As in :meth:`SubgroupReport.from_predictions`.
-
-    Returns
-    -------
-    dict of str to BootstrapInterval
-        Every metric of :class:`SubgroupReport` by its name, ``accuracy_gap`` and
-        ``directional_disparate_impact`` where two groups are named, ``coverage``, and
-        ``accuracy[NAME]`` for each group.
-
-    Raises
-    ------
-    DataError, ConfigError
-        As :meth:`SubgroupReport.from_predictions`; ConfigError also for a confidence or number of replicates
-        out of range.
-
-    Notes
-    -----
-    Percentile bootstrap: *published* (Efron 1979). A max − min over groups is never negative and grows with
-    noise, so its interval lies too high when groups are alike, and never includes 0 by much: test a gap with
-    ``accuracy_gap``, which has a sign. At an observed rate of 0 or 1 the interval has no width; use the exact
-    bounds of :mod:`ttca.certificates` there.
-    """
-    _choice("undefined", undefined, ("nan", "zero"))
-    if not 0 < confidence < 1:
-        raise ConfigError(f"Expected a confidence strictly between 0 and 1, got {confidence!r}. Try 0.95.")
-    if isinstance(replicates, bool) or not isinstance(replicates, int) or replicates < 100:
-        raise ConfigError(f"Expected 100 or more bootstrap replicates, got {replicates!r}. Try 2000.")
-    rows = _rows(y_true, y_pred, groups, status)
-    pair = _pair(rows.names, subgroup, reference)
-    tallies = _replicates(rows, _positive(positive), replicates, generator)
-    rates = _rates(tallies, undefined)
-    draws = _metrics(rates)
-    if pair is not None:
-        draws |= _directional(rates, pair)
-    draws["coverage"] = _divide(tallies[..., _RESOLVED].sum(axis=-1), tallies[..., _PEOPLE].sum(axis=-1))
-    draws |= {f"accuracy[{name}]": rates.accuracy[:, g] for g, name in enumerate(rows.names)}
-    return {name: _percentiles(values, confidence) for name, values in draws.items()}
-
-
-def _percentiles(values: Floats, confidence: float) -> BootstrapInterval:
-    known = values[~np.isnan(values)]
-    half = (1 - confidence) / 2
-    low, high = np.quantile(known, [half, 1 - half]).tolist() if known.size else (math.nan, math.nan)
-    return BootstrapInterval(low, high, confidence, len(values), known.size / len(values))

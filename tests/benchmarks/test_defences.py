@@ -35,6 +35,7 @@ from benchmarks._document import filled, results
 from ttca.demo.world import DigitsWorld, digits_world
 from ttca.errors import ActionError, ConfigError, WorthlessProxyError
 from ttca.images import Images
+from ttca.platforms.habits import Habits, WithHabits
 from ttca.platforms.local import LocalPlatform
 
 _DOCUMENT = Path(__file__).resolve().parents[2] / "docs" / "defences.md"
@@ -50,8 +51,8 @@ def _bright(images: Images) -> np.ndarray[Any, np.dtype[np.float64]]:
     return np.stack([1 - share, share], axis=1)
 
 
-def _platform(**behaviour: Any) -> LocalPlatform:
-    return LocalPlatform(_bright, classes=("dark", "bright"), image_shape=(16, 16, 3), max_batch=4, **behaviour)
+def _platform() -> LocalPlatform:
+    return LocalPlatform(_bright, classes=("dark", "bright"), image_shape=(16, 16, 3), max_batch=4)
 
 
 # -- what happens to images -------------------------------------------------------------------------------------------
@@ -118,7 +119,7 @@ def test_a_defended_platform_answers_about_what_it_saw_and_is_another() -> None:
 def test_only_scores_can_be_defended() -> None:
     """A platform of labels alone is refused by a sentence."""
     with pytest.raises(ConfigError, match="gives scores"):
-        defended(_platform(label_only=True), "blur", DEFENCES["blur"], seed=0)
+        defended(WithHabits(_platform(), Habits(label_only=True)), "blur", DEFENCES["blur"], seed=0)
 
 
 def test_an_abstaining_platform_refuses_where_it_is_not_sure() -> None:

@@ -19,6 +19,8 @@ from benchmarks._tracks import TRACKS, Cell, Track
 from tests import worlds
 from ttca.errors import ConfigError
 from ttca.people import People, Roster
+from ttca.platforms.base import Platform
+from ttca.platforms.habits import Habits, WithHabits
 from ttca.platforms.local import LocalPlatform
 from ttca.row import Row
 
@@ -41,11 +43,10 @@ def people(queries: int, regime: str, seed: int, final: bool) -> Cell:
 
 
 @contextmanager
-def platform(answers: str) -> Iterator[LocalPlatform]:
+def platform(answers: str) -> Iterator[Platform]:
     """Open the tiny world's platform."""
-    yield LocalPlatform(
-        worlds.model, classes=worlds.CLASSES, image_shape=worlds.SHAPE, name="tiny", label_only=answers == "label"
-    )
+    tiny = LocalPlatform(worlds.model, classes=worlds.CLASSES, image_shape=worlds.SHAPE, name="tiny")
+    yield WithHabits(tiny, Habits(label_only=answers == "label"))
 
 
 @pytest.fixture(autouse=True)

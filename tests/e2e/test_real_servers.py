@@ -35,7 +35,7 @@ from ttca.answers import Answers, Status
 from ttca.errors import ChargeState, TransportError
 from ttca.images import Images
 from ttca.platforms.base import Credential
-from ttca.platforms.http import HttpPlatform, NotSentError
+from ttca.platforms.http import HttpPlatform, NotSentError, Transport
 from ttca.platforms.local import LocalPlatform
 from ttca.platforms.retry import RetryPolicy
 
@@ -124,7 +124,7 @@ class Server:
     def platform(self, **changes: Any) -> HttpPlatform:
         """Return the platform of the table, with some keys or options changed."""
         values = {k: v for k, v in self.table.items() if k != "options"} | self.table.get("options", {}) | changes
-        return HttpPlatform(**values, metadata_retry=RetryPolicy(attempts=1))
+        return HttpPlatform(**values, transport=Transport(metadata_retry=RetryPolicy(attempts=1)))
 
     @property
     def said(self) -> str:

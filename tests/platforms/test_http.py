@@ -27,16 +27,27 @@ from tests.platforms.scripted import CLASSES, GOOD, METADATA, Exchange, images, 
 from ttca.answers import Status
 from ttca.errors import AnswerError, ChargeState, ConfigError, ImageError, TransportError, TTCAError
 from ttca.platforms.base import Credential, Platform
-from ttca.platforms.http import HttpPlatform, NotSentError, exhausted_s, policies, retry_after_s
+from ttca.platforms.http import HttpPlatform, Key, NotSentError, Transport
+from ttca.platforms.limits import exhausted_s, policies, retry_after_s
 from ttca.platforms.retry import RetryPolicy
 
 ADA = Credential("ada")
 SECRET = "sk-very-secret-0123456789"
 NO_RETRY = RetryPolicy(attempts=1)
+KEY = ("key_variable", "key_header", "key_scheme")
+TRANSPORT = ("connect_timeout", "read_timeout", "max_batch", "max_response_bytes", "metadata_retry")
 
 
 def platform_at(url: str, **options: Any) -> HttpPlatform:
-    return HttpPlatform(url, model="m", classes=CLASSES, **{"metadata_retry": NO_RETRY, **options})
+    """Return a platform; options of its key and of its transport are told from those of the protocol."""
+    key = {name.removeprefix("key_"): options.pop(name) for name in KEY if name in options}
+    transport = {name: options.pop(name) for name in TRANSPORT if name in options}
+    return HttpPlatform(
+        url,
+        **{"model": "m", "classes": CLASSES, **options},
+        key=Key(**key),
+        transport=Transport(**{"metadata_retry": NO_RETRY, **transport}),
+    )
 
 
 def fail(on_post: Callable[[Exchange], None], **options: Any) -> TransportError:

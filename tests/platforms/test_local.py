@@ -14,6 +14,7 @@ from ttca.answers import Answers
 from ttca.errors import AnswerError, ChargeState, ConfigError, ImageError, TransportError
 from ttca.images import Images
 from ttca.platforms.base import Credential, Platform
+from ttca.platforms.habits import Habits, WithHabits
 from ttca.platforms.local import LocalPlatform
 
 ADA = Credential("ada")
@@ -33,11 +34,21 @@ def model(batch: Images) -> NDArray[np.float64]:
     return out
 
 
-def platform(**options: Any) -> LocalPlatform:
-    return LocalPlatform(model, **{"classes": CLASSES, "image_shape": SHAPE, **options})
+def platform(**options: Any) -> WithHabits:
+    """Return the model in process; options are the model's, or how it is asked, or habits."""
+    given: dict[str, Any] = {"classes": CLASSES, "image_shape": SHAPE}
+    given |= {name: options.pop(name) for name in (*given, "version", "max_batch") if name in options}
+    means = {name: options.pop(name) for name in ("sleep", "clock") if name in options}
+    return WithHabits(LocalPlatform(model, **given), Habits(**options), **means)
 
 
-def say(asked: LocalPlatform, batch: Images) -> Answers:
+def processed(asked: WithHabits) -> int:
+    """Return the images its model has run on."""
+    assert isinstance(asked.inner, LocalPlatform)
+    return asked.inner.processed
+
+
+def say(asked: Platform, batch: Images) -> Answers:
     return asked.attempt(batch, ADA, request_id="r")
 
 
@@ -48,7 +59,7 @@ def test_without_options_it_says_what_the_model_says() -> None:
     assert isinstance(plain, Platform)
     np.testing.assert_allclose(answers.scores, model(images(9)), rtol=1e-6)
     assert answers.labels.tolist() == model(images(9)).argmax(1).tolist()
-    assert plain.processed == 9
+    assert processed(plain) == 9
 
 
 def test_label_only_gives_no_scores() -> None:
@@ -94,14 +105,14 @@ def test_latency_is_slept() -> None:
 def test_failures_come_at_their_rate_before_and_after_the_model() -> None:
     """Failed attempts leave the charge unknown, half of them processed; the same seed fails the same attempts."""
 
-    def outcome(asked: LocalPlatform, batch: Images) -> TransportError | None:
+    def outcome(asked: WithHabits, batch: Images) -> TransportError | None:
         try:
             say(asked, batch)
         except TransportError as error:
             return error
         return None
 
-    def history(asked: LocalPlatform) -> list[bool]:
+    def history(asked: WithHabits) -> list[bool]:
         errors = [outcome(asked, images(1, seed=i % 30)) for i in range(300)]
         assert {(e.charge, e.retryable) for e in errors if e is not None} == {(ChargeState.UNKNOWN, True)}
         return [e is None for e in errors]
@@ -110,7 +121,7 @@ def test_failures_come_at_their_rate_before_and_after_the_model() -> None:
     fates = history(asked)
     counts = Counter(fates)
     assert 80 <= counts[False] <= 160
-    assert counts[True] < asked.processed < 300
+    assert counts[True] < processed(asked) < 300
     assert history(platform(failure_rate=0.4, seed=5)) == fates
 
 
@@ -125,7 +136,7 @@ def test_the_rate_limit_refuses_says_when_and_then_lets_through() -> None:
     error = caught.value
     assert (error.status, error.charge, error.retryable) == (429, ChargeState.REFUNDED, True)
     assert error.retry_after == pytest.approx(0.5)
-    assert asked.processed == 2
+    assert processed(asked) == 2
     now[0] += error.retry_after or 0.0
     say(asked, images(1))
 
@@ -169,7 +180,7 @@ def test_bad_images_and_bad_models_are_told_apart() -> None:
     for batch in (np.zeros((1, 5, 4, 3), np.uint8), images(3)):
         with pytest.raises(ImageError):
             say(asked, batch)
-    assert asked.processed == 0
+    assert processed(asked) == 0
     for wrong in (lambda x: np.full((len(x), 4), 3.0), lambda x: np.ones((len(x), 3)) / 3):
         with pytest.raises(AnswerError):
             say(LocalPlatform(wrong, classes=CLASSES, image_shape=SHAPE), images(2))
@@ -185,16 +196,17 @@ def test_a_torch_module_answers_with_its_own_softmax() -> None:
         torch.nn.AdaptiveAvgPool2d(1),
         torch.nn.Flatten(),
     )
-    asked = LocalPlatform.from_module(net, classes=CLASSES, image_shape=SHAPE, batch_size=4, decimals=3)
+    adapted = LocalPlatform.from_module(net, classes=CLASSES, image_shape=SHAPE, batch_size=4)
+    asked = WithHabits(adapted, Habits(decimals=3))
     answers = say(asked, images(10))
     with torch.no_grad():
         x = torch.from_numpy(images(10)).permute(0, 3, 1, 2).float() / 255
         expected = torch.softmax(net(x), dim=1).numpy()
     np.testing.assert_allclose(answers.scores, expected, atol=6e-4)
-    before = asked.info.fingerprint
+    before = adapted.info.fingerprint
     with torch.no_grad():
         net[0].bias += 1
-    assert LocalPlatform.from_module(net, classes=CLASSES, image_shape=SHAPE, decimals=3).info.fingerprint != before
+    assert LocalPlatform.from_module(net, classes=CLASSES, image_shape=SHAPE).info.fingerprint != before
 
 
 def varint(value: int) -> bytes:

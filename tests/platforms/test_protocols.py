@@ -18,7 +18,8 @@ from tests.platforms.scripted import CLASSES, IMAGE_SHAPE, METADATA, images
 from ttca.answers import Answers, Status
 from ttca.errors import AnswerError, ChargeState, ConfigError, TransportError
 from ttca.images import Images
-from ttca.platforms.base import Credential
+from ttca.platforms.base import Credential, Platform
+from ttca.platforms.habits import Habits, WithHabits
 from ttca.platforms.http import HttpPlatform
 from ttca.platforms.local import LocalPlatform
 from ttca.platforms.protocols import PROTOCOLS, Request, Response, Wire, create_protocol
@@ -34,15 +35,15 @@ def model(pixels: Images) -> NDArray[np.float64]:
     return shares
 
 
-def options_of(protocol: str, platform: LocalPlatform | None = None) -> dict[str, Any]:
+def options_of(protocol: str, platform: Platform | None = None) -> dict[str, Any]:
     """Return what a client of our own serving half is told."""
     told = how_to_ask(platform or local(), protocol)
     return {"classes": told["classes"], **({"model": "m"} if "model" in told else {}), **told["options"]}
 
 
-def local(**behaviour: Any) -> LocalPlatform:
-    """Return the model in process, with an API's behaviours."""
-    return LocalPlatform(model, classes=CLASSES, image_shape=IMAGE_SHAPE, name="m", **behaviour)
+def local(**habits: Any) -> WithHabits:
+    """Return the model in process, with an API's habits."""
+    return WithHabits(LocalPlatform(model, classes=CLASSES, image_shape=IMAGE_SHAPE, name="m"), Habits(**habits))
 
 
 BEHAVIOURS: dict[str, dict[str, Any]] = {
@@ -149,7 +150,7 @@ def test_a_served_protocol_refuses_what_is_no_image(protocol: str, body: bytes) 
     """Bytes that are no image of the format are the sender's mistake, and no query of the model."""
     import requests
 
-    inside = local()
+    inside = LocalPlatform(model, classes=CLASSES, image_shape=IMAGE_SHAPE, name="m")
     paths = {"kserve-v1": "v1/models/m:predict", "tensorflow-serving": "v1/models/m:predict"}
     paths |= {"torchserve": "predictions/m", "huggingface": "", "bentoml": "classify", "template": "classify"}
     kinds = ["application/json", "image/png", "multipart/form-data; boundary=x", "multipart/form-data"]

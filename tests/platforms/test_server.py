@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 import requests
 
-from tests.platforms.test_local import CLASSES, SHAPE, images, model
+from tests.platforms.test_http import platform_at
+from tests.platforms.test_local import CLASSES, SHAPE, images, model, processed
 from tests.platforms.test_local import platform as local
 from ttca.answers import Answers, Status
 from ttca.errors import AnswerError, ChargeState, ConfigError, TransportError
@@ -27,9 +28,7 @@ ADA = Credential("ada")
 
 
 def over_http(url: str, **options: Any) -> HttpPlatform:
-    return HttpPlatform(
-        url, **{"model": "local", "classes": CLASSES, "metadata_retry": RetryPolicy(attempts=1), **options}
-    )
+    return platform_at(url, **{"model": "local", "classes": CLASSES, **options})
 
 
 def same(a: Answers, b: Answers) -> None:
@@ -65,7 +64,7 @@ def test_the_access_log_has_one_line_per_processed_request_before_it_is_answered
             list(pool.map(lambda i: platform.attempt(images(1), ADA, request_id=f"p{i}"), range(40)))
     lines = [json.loads(line) for line in log.read_text().splitlines()]
     assert len(lines) == 43
-    assert sum(entry["rows"] for entry in lines) == house.processed == 46
+    assert sum(entry["rows"] for entry in lines) == processed(house) == 46
     assert set(lines[0]) == {"time", "request", "member", "model", "rows"}
 
 
@@ -91,7 +90,7 @@ def test_every_query_ends_answered_behind_a_failing_platform() -> None:
         found = ask(platform, batch, ADA, policy=policy)
     assert found.answered.all()
     assert found.labels.tolist() == model(batch).argmax(1).tolist()
-    assert house.processed >= 60
+    assert processed(house) >= 60
 
 
 def test_a_refusal_travels_as_a_refusal() -> None:
@@ -153,7 +152,7 @@ def test_bad_requests_get_v2_errors_and_cost_nothing() -> None:
         for path, body, status in cases:
             reply = session.post(f"{url}/v2/models/{path}/infer", json=body, timeout=5)
             assert (reply.status_code, list(reply.json())) == (status, ["error"])
-        assert house.processed == 0
+        assert processed(house) == 0
         good = session.post(f"{url}/v2/models/local/versions/1/infer", json={"inputs": [TENSOR]}, timeout=5)
         assert [o["name"] for o in good.json()["outputs"]] == ["scores", "label"]
         for path in ("v2/health/live", "v2/health/ready", "v2", "v2/models/local", "v2/models/local/versions/1/ready"):

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from ttca.errors import ChargeState, TransportError
 from ttca.platforms.base import Credential
-from ttca.platforms.http import HttpPlatform
+from ttca.platforms.http import HttpPlatform, Key
 from ttca.platforms.throttle import Throttle, lane, throttle_of
 
 
@@ -256,7 +256,9 @@ def test_a_turn_that_was_not_used_teaches_nothing(throttle: Throttle, clock: Clo
 
 def test_whose_limit_it_is_goes_by_the_key() -> None:
     """Members who share a key share its limits; a key of one's own has its own."""
-    with HttpPlatform("http://127.0.0.1:1", model="m", classes=("a", "b"), key_variable="TTCA_KEY_OURS") as platform:
+    with HttpPlatform(
+        "http://127.0.0.1:1", model="m", classes=("a", "b"), key=Key(variable="TTCA_KEY_OURS")
+    ) as platform:
         assert lane(platform, Credential("ada")) == lane(platform, Credential("ben")) == "TTCA_KEY_OURS"
         assert lane(platform, Credential("cleo", "TTCA_KEY_CLEO")) == "TTCA_KEY_CLEO"
         assert throttle_of(platform) is platform.throttle

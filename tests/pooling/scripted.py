@@ -5,7 +5,8 @@ from __future__ import annotations
 import random
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,9 +14,10 @@ from numpy.typing import NDArray
 from ttca.answers import Answers
 from ttca.errors import AnswerError, ChargeState, TransportError
 from ttca.images import Images
-from ttca.platforms.base import Credential, PlatformInfo
+from ttca.platforms.base import Credential, Platform, PlatformInfo
 from ttca.platforms.retry import RetryPolicy
 from ttca.pooling.booking import Charge
+from ttca.pooling.contribute import Contribution, Effort, Patience, contribute
 from ttca.pooling.ledger import Ledger
 
 CLASSES = ("cat", "dog", "owl")
@@ -108,3 +110,18 @@ class ScriptedPlatform:
 def patient(attempts: int = 3, *, sleep: Callable[[float], None] = lambda _s: None) -> RetryPolicy:
     """Return a policy whose waits take no time."""
     return RetryPolicy(attempts=attempts, rng=random.Random(0), sleep=sleep, clock=lambda: 0.0)
+
+
+def hard_at_work(url: str, platform: Platform, *, token_variable: str, **more: Any) -> Contribution:
+    """Contribute without patience for a hub that is away; ``more`` are options of effort, patience and the rest."""
+    effort = {f.name: more.pop(f.name) for f in fields(Effort) if f.name in more}
+    patience: dict[str, Any] = {"hub_away_s": 0.0, "sleep": lambda _s: None}
+    patience |= {f.name: more.pop(f.name) for f in fields(Patience) if f.name in more}
+    return contribute(
+        url,
+        platform,
+        token_variable=token_variable,
+        effort=Effort(**effort),
+        patience=Patience(**patience),
+        **more,
+    )

@@ -30,7 +30,7 @@ from ttca.pooling import schema
 from ttca.pooling.booking import Bill, Charge, Settlement
 from ttca.pooling.claims import Claim, Taken, is_gone, this_process
 from ttca.pooling.ledger import Ledger
-from ttca.pooling.pool import Member, QueryPool
+from ttca.pooling.pool import Member, Pace, QueryPool
 from ttca.pooling.quotas import Quota
 
 HOME = Path(__file__).resolve().parents[2]
@@ -351,7 +351,7 @@ def test_two_pools_never_ask_the_same_query() -> None:
 
         def ask(mine: Ledger, start: int) -> None:
             try:
-                pool = QueryPool(ScriptedPlatform(slow), mine, members, concurrency=12, batch=4)
+                pool = QueryPool(ScriptedPlatform(slow), mine, members, pace=Pace(concurrency=12, batch=4))
                 got.append(pool.ask(distinct(40, start=start)))
             except BaseException as error:
                 failures.append(error)
@@ -383,7 +383,7 @@ def test_what_another_machine_left_in_flight_is_asked_when_its_time_is_over() ->
         ledger.enrol({"ada": 100})
         keys = ledger.keys(distinct(6), fingerprint=platform.info.fingerprint, epoch="pool")
         assert isinstance(ask_for(ledger, keys[2:4], seconds=60.0), Charge)
-        pool = QueryPool(platform, ledger, [Member("ada", 100)], concurrency=4, batch=4, policy=policy)
+        pool = QueryPool(platform, ledger, [Member("ada", 100)], pace=Pace(concurrency=4, batch=4, policy=policy))
         assert pool.ask(distinct(6)).answered.all()
         assert [len(a.images) for a in platform.attempts] == [4, 2]
         assert sum(waits) == pytest.approx(60, abs=0.2)
@@ -399,7 +399,9 @@ def test_a_fault_in_a_platform_frees_what_it_was_asked() -> None:
         return truth(images)
 
     with fresh_ledger() as ledger:
-        pool = QueryPool(ScriptedPlatform(script), ledger, [Member("ada", 100)], policy=patient(sleep=waits.append))
+        pool = QueryPool(
+            ScriptedPlatform(script), ledger, [Member("ada", 100)], pace=Pace(policy=patient(sleep=waits.append))
+        )
         with pytest.raises(RuntimeError, match="a bug"):
             pool.ask(distinct(6))
         assert claimed(ledger) == 0
@@ -424,7 +426,7 @@ def test_what_another_took_between_two_tries_is_not_sent_again() -> None:
 
         platform = ScriptedPlatform(script)
         keys = ledger.keys(distinct(4), fingerprint=platform.info.fingerprint, epoch="pool")
-        pool = QueryPool(platform, ledger, [Member("ada", 100)], policy=patient(sleep=meanwhile))
+        pool = QueryPool(platform, ledger, [Member("ada", 100)], pace=Pace(policy=patient(sleep=meanwhile)))
         answers = pool.ask(distinct(4))
         assert [len(a.images) for a in platform.attempts] == [4, 2]
         assert answers.labels[1:3].tolist() == [0, 1]

@@ -18,12 +18,12 @@ from hypothesis import strategies as st
 from PIL import Image
 from rich.console import Console
 
-from tests.pooling.scripted import ScriptedPlatform, distinct, transport_error, truth
+from tests.pooling.scripted import ScriptedPlatform, distinct, hard_at_work, transport_error, truth
 from ttca.answers import Answers
 from ttca.config import read_contribution
 from ttca.errors import ChargeState, ConfigError, TransportError, TTCAError
 from ttca.images import Images
-from ttca.pooling.contribute import MOST_QUERIES, Contribution, HubError, contribute
+from ttca.pooling.contribute import MOST_QUERIES, Contribution, HubError, Patience, contribute
 from ttca.progress import Reporter
 
 TOKEN = "tok-4f9ZQ7e21-not-for-eyes"
@@ -117,8 +117,7 @@ def member(running: tuple[str, AnyHub], hub: AnyHub, monkeypatch: pytest.MonkeyP
     monkeypatch.setenv("TTCA_HUB_X", TOKEN)
 
     def run(platform: ScriptedPlatform, **more: Any) -> Contribution:
-        more = {"patience_s": 0.0, "sleep": lambda _s: None, **more}
-        return contribute(running[0], platform, token_variable="TTCA_HUB_X", **more)
+        return hard_at_work(running[0], platform, token_variable="TTCA_HUB_X", **more)
 
     return run
 
@@ -389,7 +388,9 @@ def test_no_exception_of_the_transport_comes_along(monkeypatch: pytest.MonkeyPat
     """A hub that is away leaves no chained exception, which would hold the request and its token."""
     monkeypatch.setenv("TTCA_HUB_X", TOKEN)
     with pytest.raises(HubError) as caught:
-        contribute("http://127.0.0.1:1", ScriptedPlatform(), token_variable="TTCA_HUB_X", patience_s=0.0)
+        contribute(
+            "http://127.0.0.1:1", ScriptedPlatform(), token_variable="TTCA_HUB_X", patience=Patience(hub_away_s=0.0)
+        )
     assert caught.value.__cause__ is None
     assert caught.value.__context__ is None
     frame = caught.tb

@@ -17,7 +17,7 @@ from ttca.answers import Answers
 from ttca.errors import ChargeState, LedgerError
 from ttca.images import Images
 from ttca.pooling.ledger import Balance, Ledger
-from ttca.pooling.pool import Member, QueryPool
+from ttca.pooling.pool import Member, Pace, QueryPool
 
 
 @pytest.fixture(scope="module")
@@ -119,7 +119,7 @@ def test_a_pool_goes_on_while_the_server_is_restarted(server: PostgresServer, tm
 
     platform = ScriptedPlatform(slow)
     with Ledger(server.database(), secret=tmp_path / "key") as ledger:
-        pool = QueryPool(platform, ledger, [Member("ada", n)], concurrency=8, batch=2)
+        pool = QueryPool(platform, ledger, [Member("ada", n)], pace=Pace(concurrency=8, batch=2))
 
         def restart() -> None:
             for share in (0.2, 0.5):

@@ -19,14 +19,14 @@ import pytest
 import requests
 
 from tests.pooling.places import fresh_ledger
-from tests.pooling.scripted import ScriptedPlatform, distinct, transport_error, truth
+from tests.pooling.scripted import ScriptedPlatform, distinct, hard_at_work, transport_error, truth
 from ttca.answers import Answers
 from ttca.errors import ChargeState, ConfigError, TransportError
 from ttca.images import Images
 from ttca.platforms.base import PlatformInfo
 from ttca.platforms.server import background_app
 from ttca.platforms.throttle import Throttle
-from ttca.pooling.contribute import Contribution, HubError, contribute
+from ttca.pooling.contribute import Contribution, HubError, Patience, contribute
 from ttca.pooling.hub import create_hub
 from ttca.pooling.leases import AuditPlan, LeaseDesk
 from ttca.pooling.ledger import Ledger
@@ -78,8 +78,7 @@ def member(house: House, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Contr
     def run(name: str, platform: ScriptedPlatform | None = None, **more: Any) -> Contribution:
         variable = f"TTCA_HUB_{name.upper()}"
         monkeypatch.setenv(variable, house.tokens[name])
-        more = {"patience_s": 0.0, "sleep": lambda _s: None, **more}
-        return contribute(house.url, platform or ScriptedPlatform(), token_variable=variable, **more)
+        return hard_at_work(house.url, platform or ScriptedPlatform(), token_variable=variable, **more)
 
     return run
 
@@ -193,7 +192,7 @@ def test_a_hub_that_says_two_things_is_not_heard(monkeypatch: pytest.MonkeyPatch
         threading.Thread(target=server.serve_forever, daemon=True).start()
         url = f"http://127.0.0.1:{server.server_address[1]}"
         with pytest.raises(HubError, match=r"Expected JSON from the hub"):
-            contribute(url, ScriptedPlatform(), token_variable="TTCA_HUB_X", patience_s=0.0)
+            contribute(url, ScriptedPlatform(), token_variable="TTCA_HUB_X", patience=Patience(hub_away_s=0.0))
         server.shutdown()
 
 
@@ -201,7 +200,9 @@ def test_a_hub_that_is_away_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> 
     """No hub at the URL ends in an error that names it and not the token."""
     monkeypatch.setenv("TTCA_HUB_X", "very-secret-token")
     with pytest.raises(HubError, match=r"Expected the hub at http://127.0.0.1:1 to answer") as caught:
-        contribute("http://127.0.0.1:1", ScriptedPlatform(), token_variable="TTCA_HUB_X", patience_s=0.0)
+        contribute(
+            "http://127.0.0.1:1", ScriptedPlatform(), token_variable="TTCA_HUB_X", patience=Patience(hub_away_s=0.0)
+        )
     assert "very-secret-token" not in str(caught.value)
 
 

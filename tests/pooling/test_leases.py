@@ -22,7 +22,7 @@ from ttca.pooling.booking import Bill, Charge
 from ttca.pooling.claims import Claim, this_process
 from ttca.pooling.leases import AUDIT, AuditPlan, Lease, LeaseDesk, Quarantined, UnknownLease
 from ttca.pooling.ledger import Ledger
-from ttca.pooling.pool import Member, QueryPool
+from ttca.pooling.pool import Member, Pace, QueryPool
 from ttca.pooling.quotas import Quota
 
 INFO = ScriptedPlatform().info
@@ -355,7 +355,7 @@ def test_what_is_leased_is_not_paid_by_a_pool(ledger: Ledger, clock: Clock, end:
             desk.give_up(lease.id, "ben", ChargeState.UNKNOWN, detail="why")
 
     platform = ScriptedPlatform()
-    pool = QueryPool(platform, ledger, [Member("ada", 100)], overrule=True, policy=patient(sleep=meanwhile))
+    pool = QueryPool(platform, ledger, [Member("ada", 100)], overrule=True, pace=Pace(policy=patient(sleep=meanwhile)))
     answers = pool.ask(distinct(6))
     asked = [numbers(a.images) for a in platform.attempts]
     if end == "taken back":

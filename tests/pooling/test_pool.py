@@ -37,11 +37,12 @@ from ttca.errors import (
     TransportError,
 )
 from ttca.images import Images
+from ttca.platforms.habits import Habits, WithHabits
 from ttca.platforms.local import LocalPlatform
 from ttca.platforms.retry import RetryPolicy
 from ttca.platforms.throttle import Throttle
 from ttca.pooling.ledger import Balance, Ledger
-from ttca.pooling.pool import GIVE_UP_AFTER, Cost, Member, QueryPool
+from ttca.pooling.pool import GIVE_UP_AFTER, Cost, Member, Pace, QueryPool
 from ttca.progress import Reporter
 
 ADA = (Member("ada", 1000),)
@@ -79,7 +80,9 @@ def one_at_a_time(
     platform: ScriptedPlatform, ledger: Ledger, members: Sequence[Member] = ADA, *, batch: int = 4, **more: Any
 ) -> QueryPool:
     """Return a pool whose requests go one after the other."""
-    return QueryPool(platform, ledger, members, concurrency=batch, batch=batch, policy=patient(), overrule=True, **more)
+    return QueryPool(
+        platform, ledger, members, pace=Pace(concurrency=batch, batch=batch, policy=patient()), overrule=True, **more
+    )
 
 
 # -- what is asked ----------------------------------------------------------------------------------------------
@@ -97,7 +100,7 @@ def test_answers_come_in_the_order_of_the_images(ledger: Ledger) -> None:
         return truth(images)
 
     platform = ScriptedPlatform(backwards)
-    pool = QueryPool(platform, ledger, ADA, concurrency=12, batch=2)
+    pool = QueryPool(platform, ledger, ADA, pace=Pace(concurrency=12, batch=2))
     images = distinct(14)[np.random.default_rng(0).permutation(14)]
     agree(pool.ask(images), truth(images))
     assert len(platform.attempts) == 7
@@ -256,8 +259,9 @@ def test_a_pool_that_cannot_be_is_refused(
     members: list[Member], options: dict[str, Any], error: type[Exception], sentence: str, ledger: Ledger
 ) -> None:
     """Missing or duplicate members, a quota or cap of 0 and numbers out of range are refused, and enrol nobody."""
+    pace = {k: v for k, v in options.items() if k != "cap"}
     with pytest.raises(error, match=sentence):
-        QueryPool(ScriptedPlatform(), ledger, members, **options)
+        QueryPool(ScriptedPlatform(), ledger, members, cap=options.get("cap"), pace=Pace(**pace))
     assert ledger.balances() == []
 
 
@@ -312,7 +316,7 @@ def test_batch_and_concurrency_are_kept_and_used(
         return truth(images)
 
     platform = ScriptedPlatform(together, max_batch=max_batch)
-    pool = QueryPool(platform, ledger, ADA, batch=batch, concurrency=concurrency)
+    pool = QueryPool(platform, ledger, ADA, pace=Pace(batch=batch, concurrency=concurrency))
     images = distinct(size * (1 + 3 * parallel))
     agree(pool.ask(images), truth(images))
     assert {len(a.images) for a in platform.attempts} == {size}
@@ -495,7 +499,7 @@ def test_answers_in_flight_at_the_stop_are_kept(error: Exception, refunded: bool
     barrier = threading.Barrier(4)
     platform = ScriptedPlatform(script)
     with pytest.raises(type(error), match=r"401|bug"):
-        QueryPool(platform, ledger, ADA, concurrency=8, batch=2, policy=patient()).ask(distinct(12))
+        QueryPool(platform, ledger, ADA, pace=Pace(concurrency=8, batch=2, policy=patient())).ask(distinct(12))
     assert len(platform.attempts) == 5
     charged, unknown = (8, 0) if refunded else (10, 2)
     expected = {"charged": charged, "answered": 8, "unusable": 0, "unknown": unknown, "refunded": 2 - unknown}
@@ -539,7 +543,9 @@ def test_a_request_that_waits_for_its_retry_stops_with_the_others(ledger: Ledger
         raise transport_error(ChargeState.REFUNDED, retryable=False, status=401)
 
     platform = ScriptedPlatform(script)
-    pool = QueryPool(platform, ledger, ADA, concurrency=4, batch=2, policy=patient(9, sleep=sleep), reporter=reporter)
+    pool = QueryPool(
+        platform, ledger, ADA, pace=Pace(concurrency=4, batch=2, policy=patient(9, sleep=sleep)), reporter=reporter
+    )
     with pytest.raises(PlatformError, match="status 401"):
         pool.ask(distinct(6))
     assert len(platform.attempts) == 3
@@ -678,7 +684,11 @@ def test_whatever_the_platform_does_the_books_are_right(
         platform = ScriptedPlatform(script)
         for _ in range(calls):
             pool = QueryPool(
-                platform, ledger, members, cap=cap, batch=batch, concurrency=batch * workers, policy=patient()
+                platform,
+                ledger,
+                members,
+                cap=cap,
+                pace=Pace(batch=batch, concurrency=batch * workers, policy=patient()),
             )
             try:
                 answers = pool.ask(images)
@@ -728,7 +738,9 @@ def test_a_rate_is_waited_for_and_never_exceeded() -> None:
     with fresh_ledger(clock=hours) as ledger:
         members = [Member("ada", 100, per_minute=5)]
         # One request at a time: two that wait together would each move this clock.
-        pool = QueryPool(ScriptedPlatform(), ledger, members, concurrency=4, batch=4, policy=patient(sleep=hours.sleep))
+        pool = QueryPool(
+            ScriptedPlatform(), ledger, members, pace=Pace(concurrency=4, batch=4, policy=patient(sleep=hours.sleep))
+        )
         assert pool.seconds(12) == 120
         agree(pool.ask(distinct(12)), truth(distinct(12)))
         assert 119 <= sum(hours.slept) <= 121
@@ -740,7 +752,9 @@ def test_a_member_whose_rate_has_room_pays_instead() -> None:
     hours = Hours()
     with fresh_ledger(clock=hours) as ledger:
         members = [Member("ada", 100, per_day=2), Member("ben", 50)]
-        pool = QueryPool(ScriptedPlatform(), ledger, members, concurrency=4, batch=4, policy=patient(sleep=hours.sleep))
+        pool = QueryPool(
+            ScriptedPlatform(), ledger, members, pace=Pace(concurrency=4, batch=4, policy=patient(sleep=hours.sleep))
+        )
         agree(pool.ask(distinct(30)), truth(distinct(30)))
         assert hours.slept == []
         assert {b.member: b.charged for b in ledger.balances()} == {"ada": 2, "ben": 28}
@@ -750,15 +764,12 @@ def test_a_platform_at_its_limit_loses_nothing_and_is_asked_no_slower_than_it_al
     """However often requests are refused for coming too fast, each is answered, in about the time the limit takes."""
     hours = Hours()
     with fresh_ledger(clock=hours) as ledger:
-        platform = LocalPlatform(
-            lambda images: np.tile([0.25, 0.75], (len(images), 1)),
-            classes=("a", "b"),
-            image_shape=(2, 2, 3),
-            rate_limit_per_s=10,
-            clock=hours,
+        model = LocalPlatform(
+            lambda images: np.tile([0.25, 0.75], (len(images), 1)), classes=("a", "b"), image_shape=(2, 2, 3)
         )
+        platform = WithHabits(model, Habits(rate_limit_per_s=10), clock=hours)
         policy = RetryPolicy(base_s=0.0, sleep=hours.sleep, clock=hours)
-        pool = QueryPool(platform, ledger, [Member("ada", 500)], concurrency=1, policy=policy)
+        pool = QueryPool(platform, ledger, [Member("ada", 500)], pace=Pace(concurrency=1, policy=policy))
         began = hours.now
         images = np.arange(200, dtype=np.uint8).repeat(12).reshape(200, 2, 2, 3)
         assert pool.ask(images).answered.all()
@@ -784,7 +795,10 @@ def test_while_one_key_must_wait_another_pays() -> None:
         platform.throttle.hold("TTCA_KEY_ADA", 50.0)
         members = [Member("ada", 30, "TTCA_KEY_ADA"), Member("ben", 30, "TTCA_KEY_BEN")]
         policy = patient(sleep=hours.sleep)
-        agree(QueryPool(platform, ledger, members, concurrency=1, policy=policy).ask(distinct(20)), truth(distinct(20)))
+        agree(
+            QueryPool(platform, ledger, members, pace=Pace(concurrency=1, policy=policy)).ask(distinct(20)),
+            truth(distinct(20)),
+        )
         assert hours.slept == []
         assert {a.credential.key_variable for a in platform.attempts} == {"TTCA_KEY_BEN"}
 
@@ -796,7 +810,7 @@ def test_a_stated_limit_is_shared_by_all_who_share_a_key() -> None:
         platform = Limited(hours)
         platform.throttle.keep_to("", {10.0: 4})
         members = [Member("ada", 30), Member("ben", 30)]
-        pool = QueryPool(platform, ledger, members, concurrency=1, policy=patient(sleep=hours.sleep))
+        pool = QueryPool(platform, ledger, members, pace=Pace(concurrency=1, policy=patient(sleep=hours.sleep)))
         agree(pool.ask(distinct(13)), truth(distinct(13)))
         assert sum(hours.slept) == pytest.approx(30.0)
         assert {b.member: b.charged for b in ledger.balances()} == {"ada": 7, "ben": 6}
@@ -808,7 +822,9 @@ def test_a_platform_that_allows_no_more_today_ends_the_asking_at_once() -> None:
     with fresh_ledger(clock=hours) as ledger:
         platform = Limited(hours)
         platform.throttle.keep_to("", {86400.0: 5})
-        pool = QueryPool(platform, ledger, [Member("ada", 30)], concurrency=1, policy=patient(sleep=hours.sleep))
+        pool = QueryPool(
+            platform, ledger, [Member("ada", 30)], pace=Pace(concurrency=1, policy=patient(sleep=hours.sleep))
+        )
         with pytest.raises(TransportError, match="Run this again after 2"):
             pool.ask(distinct(9))
         assert hours.slept == []
@@ -820,7 +836,10 @@ def test_a_wait_that_is_too_long_says_when_to_come_back() -> None:
     hours = Hours()
     with fresh_ledger(clock=hours) as ledger:
         pool = QueryPool(
-            ScriptedPlatform(), ledger, [Member("ada", 100, per_day=6)], batch=2, policy=patient(sleep=hours.sleep)
+            ScriptedPlatform(),
+            ledger,
+            [Member("ada", 100, per_day=6)],
+            pace=Pace(batch=2, policy=patient(sleep=hours.sleep)),
         )
         with pytest.raises(QuotaError, match=r"has room in 86400 s, longer than the 60 s .* Run this again after 20"):
             pool.ask(distinct(9))
@@ -837,7 +856,9 @@ def test_requests_are_no_larger_than_a_rate() -> None:
     with fresh_ledger(clock=hours) as ledger:
         platform = ScriptedPlatform()
         members = [Member("ada", 20, per_second=3), Member("ben", 20)]
-        pool = QueryPool(platform, ledger, members, concurrency=16, batch=8, policy=patient(sleep=hours.sleep))
+        pool = QueryPool(
+            platform, ledger, members, pace=Pace(concurrency=16, batch=8, policy=patient(sleep=hours.sleep))
+        )
         pool.ask(distinct(20))
         sizes = {m: {len(a.images) for a in platform.attempts if a.credential.member == m} for m in ("ada", "ben")}
         assert max(sizes["ada"]) <= 3
@@ -876,7 +897,7 @@ def test_a_request_asleep_wakes_when_the_asking_ends(ledger: Ledger) -> None:
 
     began = time.monotonic()
     with pytest.raises(PlatformError, match="status 401"):
-        QueryPool(ScriptedPlatform(script), ledger, ADA, concurrency=4, batch=2).ask(distinct(6))
+        QueryPool(ScriptedPlatform(script), ledger, ADA, pace=Pace(concurrency=4, batch=2)).ask(distinct(6))
     assert time.monotonic() - began < 25
 
 

@@ -16,7 +16,7 @@ from tests.pooling.scripted import ScriptedPlatform, distinct, truth
 from ttca.answers import Answers
 from ttca.images import Images
 from ttca.pooling.ledger import Ledger
-from ttca.pooling.pool import Member, QueryPool
+from ttca.pooling.pool import Member, Pace, QueryPool
 
 
 def main(target: str, secret: str, log_path: str, n: int, concurrency: int, batch: int, start: int = 0) -> None:
@@ -32,7 +32,7 @@ def main(target: str, secret: str, log_path: str, n: int, concurrency: int, batc
 
     members = [Member("ada", 4 * n), Member("ben", 2 * n), Member("cem", n)]
     with Ledger(target, secret=Path(secret)) as ledger:
-        pool = QueryPool(ScriptedPlatform(process), ledger, members, concurrency=concurrency, batch=batch)
+        pool = QueryPool(ScriptedPlatform(process), ledger, members, pace=Pace(concurrency=concurrency, batch=batch))
         answers = pool.ask(distinct(n, start=start))
     sys.stdout.write(f"{int(answers.answered.sum())}\n")
 

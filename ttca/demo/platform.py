@@ -9,7 +9,6 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 from ttca.demo.world import DIGITS, SIZE, DigitsWorld, digits_world
 from ttca.errors import MissingExtraError, PlatformError
@@ -19,11 +18,8 @@ from ttca.platforms.server import serve
 __all__ = ["digits_platform", "running_platform"]
 
 
-def digits_platform(world: DigitsWorld, *, seed: int, **behaviour: Any) -> LocalPlatform:
-    """Train the platform: a two-layer perceptron, nothing like the convolutional proxy the members will train.
-
-    ``behaviour`` goes to :class:`~ttca.platforms.local.LocalPlatform`.
-    """
+def digits_platform(world: DigitsWorld, *, seed: int) -> LocalPlatform:
+    """Train the platform: a two-layer perceptron, nothing like the convolutional proxy the members will train."""
     try:
         from ttca.proxies.distillation import Targets, distil
         from ttca.proxies.options import Distilling
@@ -37,7 +33,7 @@ def digits_platform(world: DigitsWorld, *, seed: int, **behaviour: Any) -> Local
     model = model.double()
     model.register_forward_pre_hook(lambda _model, images: (images[0].double(),))
     # Its version is a digest of its weights, so that answers of one model are never taken for another's.
-    return LocalPlatform.from_module(model, classes=DIGITS, image_shape=(SIZE, SIZE, 3), name="digits", **behaviour)
+    return LocalPlatform.from_module(model, classes=DIGITS, image_shape=(SIZE, SIZE, 3), name="digits")
 
 
 @contextmanager

@@ -8,9 +8,16 @@ from dataclasses import dataclass, field
 from typing import Protocol, runtime_checkable
 
 from ttca.answers import Answers
-from ttca.images import Images, ImageShape
+from ttca.errors import ImageError
+from ttca.images import Images, ImageShape, check_images
 
-__all__ = ["Credential", "Platform", "PlatformInfo"]
+__all__ = ["OPTIONAL_MEMBERS", "Credential", "Platform", "PlatformInfo", "check_request", "longest_attempt_s"]
+
+#: What a platform may have and need not; see :class:`Platform`.
+OPTIONAL_MEMBERS = ("throttle", "key_variable", "longest_attempt_s", "resolution")
+
+# So long a request may take on a platform that does not say how long.
+_UNTOLD_S = 600.0
 
 
 @dataclass(frozen=True)
@@ -60,7 +67,28 @@ class PlatformInfo:
 
 @runtime_checkable
 class Platform(Protocol):
-    """The black box. We only ever see its answers."""
+    """The black box. We only ever see its answers.
+
+    A platform has the two members below. It may have these as well, each an attribute or a property, and does without
+    what it leaves out:
+
+    ``throttle`` : :class:`~ttca.platforms.throttle.Throttle`
+        How many requests the platform bears and who must wait, where the platform learns of it by itself, for example
+        from headers. Left out: whoever asks makes one, which learns from answers and errors alone
+        (:func:`~ttca.platforms.throttle.throttle_of`).
+    ``key_variable`` : str or None
+        The *name* of the variable with the key of all who bring none of their own. Requests that go out under one key
+        share waits and stated limits: they are in one *lane* (:func:`~ttca.platforms.throttle.lane`). Left out: those
+        who bring no key of their own share the lane of no key.
+    ``longest_attempt_s`` : float
+        Seconds after which no request is in flight any more: so long, nobody else asks its queries. Left out: 600
+        (:func:`longest_attempt_s`).
+    ``resolution`` : float
+        The step to which all scores are rounded, for whoever serves the platform by a protocol that cannot say it with
+        an answer. Left out: 0, exact.
+
+    A wrapper passes on what the wrapped one has of :data:`OPTIONAL_MEMBERS`.
+    """
 
     @property
     def info(self) -> PlatformInfo:
@@ -84,3 +112,25 @@ class Platform(Protocol):
             With what is known about the charge. Retrying is the caller's business, because every attempt is
             charged before it is sent.
         """
+
+
+def longest_attempt_s(platform: Platform) -> float:
+    """Return the seconds after which no request to the platform is in flight any more."""
+    return float(getattr(platform, "longest_attempt_s", _UNTOLD_S))
+
+
+def check_request(images: Images, info: PlatformInfo) -> Images:
+    """Return the images of one request as a platform takes them.
+
+    Raises
+    ------
+    ImageError
+        If they are of another form or size, or more than the platform takes at once.
+    """
+    checked = check_images(images, shape=info.image_shape)
+    if len(checked) > info.max_batch:
+        raise ImageError(
+            f"Expected at most {info.max_batch} images in one request, got {len(checked)}. "
+            "Send them in smaller batches."
+        )
+    return checked

@@ -246,7 +246,10 @@ def create_app(
     except ImportError:
         raise MissingExtraError("Serving a platform", "serve") from None
     if protocol not in SERVED:
-        raise ConfigError(f"Expected protocol to be one of {', '.join(sorted(SERVED))}, got {protocol!r}.")
+        raise ConfigError(
+            f"Expected protocol to be one that is served here ({', '.join(sorted(SERVED))}), got {protocol!r}. "
+            "Choose one of these. Others can be asked, but not served."
+        )
     if max_request_bytes < 1:
         raise ConfigError(
             f"Expected max_request_bytes of at least 1, got {max_request_bytes}. Leave it out to use the default."

@@ -29,12 +29,13 @@ from ttca.errors import AnswerError, ChargeState, ConfigError, DataError, ImageE
 from ttca.images import Images, check_images
 from ttca.masking import masked, secret
 from ttca.platforms.base import Credential, Platform
-from ttca.platforms.http import checked_url, new_session, retry_after_s
+from ttca.platforms.limits import retry_after_s
 from ttca.platforms.protocols.reading import UnreadableError, excerpt, read_json
+from ttca.platforms.sending import checked_url, new_session
 from ttca.platforms.throttle import come_back, lane, throttle_of
 from ttca.progress import Reporter, silent
 
-__all__ = ["MOST_QUERIES", "Contribution", "HubError", "contribute"]
+__all__ = ["MOST_QUERIES", "Contribution", "Effort", "HubError", "Patience", "contribute"]
 
 _VARIABLE = re.compile(r"TTCA_HUB_[A-Za-z0-9_]+")
 # As the hub names leases; nothing that could lead a request to another path.
@@ -69,6 +70,58 @@ class Contribution:
     queries: int
     answered: int
     ended: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Effort:
+    """How much a member's machine asks, and how much at once.
+
+    Parameters
+    ----------
+    size : int
+        The most queries of one request.
+    concurrency : int
+        Requests at once.
+    most_queries : int, optional
+        The most queries of this run.
+
+    Raises
+    ------
+    ConfigError
+        If a number is less than 1.
+    """
+
+    size: int = 16
+    concurrency: int = 2
+    most_queries: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.size < 1 or self.concurrency < 1:
+            raise ConfigError(f"Expected size and concurrency of at least 1, got {self.size} and {self.concurrency}.")
+        if self.most_queries is not None and self.most_queries < 1:
+            raise ConfigError(
+                f"Expected most_queries of at least 1, got {self.most_queries}. Leave it out for no limit."
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Patience:
+    """How long a member's machine waits.
+
+    Parameters
+    ----------
+    hub_away_s : float
+        How long to wait for a hub that is away.
+    longest_wait_s : float
+        The longest wait that the hub's rate or the platform's ``Retry-After`` may ask for; beyond it the run ends and
+        says when to come back.
+    sleep : callable, optional
+        Seconds to wait; tests pass their own.
+    """
+
+    hub_away_s: float = 120.0
+    longest_wait_s: float = 60.0
+    sleep: Callable[[float], None] | None = None
 
 
 class _Token(requests.auth.AuthBase):
@@ -227,9 +280,12 @@ class _Share:
 class _Allowance:
     """How many queries one run may send, and has sent, whichever of its threads sends them."""
 
-    def __init__(self, total: int) -> None:
+    def __init__(self, total: int, why: str) -> None:
         self._changed = threading.Condition()
         self._left = total
+        sent = "nothing was sent" if not total else "that one is sent" if total == 1 else f"all {total} are sent"
+        #: What there is to say once none is left; ``why`` there were no more.
+        self.all_sent = f"{why}; {sent}."
         self._out = 0
         self.sent = 0
 
@@ -259,18 +315,14 @@ def contribute(
     *,
     token_variable: str,
     key_variable: str | None = None,
-    size: int = 16,
-    concurrency: int = 2,
-    most_queries: int | None = None,
-    patience_s: float = 120.0,
-    longest_wait_s: float = 60.0,
-    sleep: Callable[[float], None] | None = None,
+    effort: Effort | None = None,
+    patience: Patience | None = None,
     reporter: Reporter = silent,
 ) -> Contribution:
     """Lease, ask and report until the hub has nothing left, or the member can or will pay no more.
 
-    No more queries are leased or sent than ``most_queries``, nor than the hub says at the start that the member can
-    pay, whatever it says later. Those that the platform surely did not process do not count.
+    No more queries are leased or sent than ``effort.most_queries``, nor than the hub says at the start that the member
+    can pay, whatever it says later. Those that the platform surely did not process do not count.
 
     Parameters
     ----------
@@ -282,19 +334,10 @@ def contribute(
         Name of the variable with the hub's token, starting with ``TTCA_HUB_``.
     key_variable : str, optional
         Name of the variable with the platform's key, starting with ``TTCA_KEY_``.
-    size : int
-        The most queries of one request.
-    concurrency : int
-        Requests at once.
-    most_queries : int, optional
-        The most queries of this run.
-    patience_s : float
-        How long to wait for a hub that is away.
-    longest_wait_s : float
-        The longest wait that the hub's rate or the platform's ``Retry-After`` may ask for; beyond it the run ends and
-        says when to come back.
-    sleep : callable, optional
-        Seconds to wait; tests pass their own.
+    effort : Effort, optional
+        How much to ask, and how much at once.
+    patience : Patience, optional
+        How long to wait for the hub and the platform.
     reporter : Reporter
 
     Raises
@@ -316,13 +359,10 @@ def contribute(
     problem = _token_problem(token_variable)
     if problem is not None:
         raise ConfigError(problem)
-    if size < 1 or concurrency < 1:
-        raise ConfigError(f"Expected size and concurrency of at least 1, got {size} and {concurrency}.")
-    if most_queries is not None and most_queries < 1:
-        raise ConfigError(f"Expected most_queries of at least 1, got {most_queries}. Leave it out for no limit.")
+    effort, patience = effort or Effort(), patience or Patience()
     ended = threading.Event()
     # Also once it is interrupted, what was paid for waits for a hub that is away.
-    client = _Hub(hub, token_variable, patience_s=patience_s, sleep=sleep or time.sleep)
+    client = _Hub(hub, token_variable, patience_s=patience.hub_away_s, sleep=patience.sleep or time.sleep)
     fingerprint = client.get("/v1/action").text("fingerprint", "text", bool)
     info = platform.info
     if fingerprint != info.fingerprint:
@@ -332,25 +372,22 @@ def contribute(
         )
     me = client.get("/v1/me")
     remaining = me.count("remaining")
-    limit = remaining if most_queries is None else min(most_queries, remaining)
+    most = effort.most_queries
+    limit = remaining if most is None else min(most, remaining)
     worker = _Worker(
         client,
         platform,
         Credential(me.text("member", "a printable name", lambda v: v and v.isprintable()), key_variable),
-        min(size, info.max_batch, MOST_QUERIES),
-        sleep or ended.wait,
-        longest_wait_s,
+        min(effort.size, info.max_batch, MOST_QUERIES),
+        patience,
         ended,
-        _Allowance(limit),
-        _all_sent(
-            limit, f"You set most_queries = {limit}" if limit == most_queries else f"The hub said you can pay {limit}"
-        ),
+        _Allowance(limit, f"You set most_queries = {limit}" if limit == most else f"The hub said you can pay {limit}"),
     )
     try:
         with reporter.track("contributing", limit, unit="queries") as advance:
             worker.advance = advance
-            with ThreadPoolExecutor(concurrency, thread_name_prefix="ttca-contribute") as executor:
-                futures = [executor.submit(worker.run) for _ in range(concurrency)]
+            with ThreadPoolExecutor(effort.concurrency, thread_name_prefix="ttca-contribute") as executor:
+                futures = [executor.submit(worker.run) for _ in range(effort.concurrency)]
                 try:
                     wait(futures)
                 finally:
@@ -375,11 +412,6 @@ def _token_problem(variable: str) -> str | None:
     return None
 
 
-def _all_sent(limit: int, why: str) -> str:
-    sent = "nothing was sent" if not limit else "that one is sent" if limit == 1 else f"all {limit} are sent"
-    return f"{why}; {sent}."
-
-
 class _Worker:
     """What each thread of a contribution does, and what they count together."""
 
@@ -389,15 +421,14 @@ class _Worker:
         platform: Platform,
         credential: Credential,
         size: int,
-        sleep: Callable[[float], Any],
-        longest_wait_s: float,
+        patience: Patience,
         ended: threading.Event,
         allowance: _Allowance,
-        all_sent: str,
     ) -> None:
         self._hub, self._platform, self._credential = hub, platform, credential
-        self._size, self._sleep, self._longest_wait_s, self._ended = size, sleep, longest_wait_s, ended
-        self._allowance, self._all_sent = allowance, all_sent
+        self._size, self._ended, self._allowance = size, ended, allowance
+        self._sleep: Callable[[float], Any] = patience.sleep or ended.wait
+        self._longest_wait_s = patience.longest_wait_s
         self._throttle, self._lane = throttle_of(platform), lane(platform, credential)
         self._lock = threading.Lock()
         self._failures = self._refusals = 0
@@ -432,7 +463,7 @@ class _Worker:
             if self._ended.is_set():
                 return
             if not share.size:
-                self._end(self._all_sent)
+                self._end(self._allowance.all_sent)
                 return
             # The turn first: while a lease is held, nobody else can ask its queries.
             ticket = self._throttle.enter(

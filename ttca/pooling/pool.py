@@ -19,7 +19,7 @@ from ttca.answers import Answers
 from ttca.errors import AnswerError, ChargeState, ConfigError, QuotaError, RateError, TransportError, TTCAError
 from ttca.images import Images, check_images
 from ttca.names import canonical
-from ttca.platforms.base import Credential, Platform
+from ttca.platforms.base import Credential, Platform, longest_attempt_s
 from ttca.platforms.retry import RetryPolicy
 from ttca.platforms.throttle import lane, throttle_of
 from ttca.pooling.booking import Bill, Charge, Desk, Settlement
@@ -29,7 +29,7 @@ from ttca.pooling.ledger import Balance, Ledger
 from ttca.pooling.quotas import Quota, least_seconds, share_out
 from ttca.progress import Reporter, silent
 
-__all__ = ["Cost", "Member", "QueryPool"]
+__all__ = ["Cost", "Member", "Pace", "QueryPool"]
 
 #: So many requests in a row without one usable answer mean that the platform, not the request, is at fault.
 GIVE_UP_AFTER = 3
@@ -37,8 +37,6 @@ GIVE_UP_AFTER = 3
 _POLL_S = 0.1
 #: A wait of so many looks is told to people.
 _POLLS_UNSAID = 20
-#: So long a request may take on a platform that does not say how long (``longest_attempt_s``).
-_UNTOLD_S = 600.0
 
 
 @dataclass(frozen=True)
@@ -83,6 +81,35 @@ class _Request:
     request_id: str
 
 
+@dataclass(frozen=True, kw_only=True)
+class Pace:
+    """How many queries are in flight, how they travel, and how patiently.
+
+    Parameters
+    ----------
+    concurrency : int
+        The most *queries* in flight at once (a request of eight images is eight queries). A kill costs at most
+        this many unknown attempts.
+    batch : int
+        The most images of one request; bounded by the platform's own limit and by ``concurrency``.
+    policy : RetryPolicy
+        When a request is tried again, and how long a wait may be.
+
+    Raises
+    ------
+    ConfigError
+        If a number is out of range.
+    """
+
+    concurrency: int = 64
+    batch: int = 16
+    policy: RetryPolicy = field(default_factory=RetryPolicy)
+
+    def __post_init__(self) -> None:
+        if self.concurrency < 1 or self.batch < 1:
+            raise ConfigError(f"Expected concurrency and batch of at least 1, got {self.concurrency} and {self.batch}.")
+
+
 class QueryPool:
     """Members' quotas, a ledger and a platform, put together.
 
@@ -94,12 +121,8 @@ class QueryPool:
         Every name once, every quota at least 1.
     cap : int, optional
         The most queries all members together may pay.
-    concurrency : int
-        The most *queries* in flight at once (a request of eight images is eight queries). A kill costs at most
-        this many unknown attempts.
-    batch : int
-        The most images of one request; bounded by the platform's own limit and by ``concurrency``.
-    policy : RetryPolicy, optional
+    pace : Pace, optional
+        How many queries are in flight, how they travel, and how patiently.
     action : str, optional
         Under whose name queries are booked, where several actions share the ledger.
     overrule : bool, optional
@@ -119,15 +142,11 @@ class QueryPool:
         members: Sequence[Member],
         *,
         cap: int | None = None,
-        concurrency: int = 64,
-        batch: int = 16,
-        policy: RetryPolicy | None = None,
+        pace: Pace | None = None,
         action: str | None = None,
         overrule: bool | None = None,
         reporter: Reporter = silent,
     ) -> None:
-        if concurrency < 1 or batch < 1:
-            raise ConfigError(f"Expected concurrency and batch of at least 1, got {concurrency} and {batch}.")
         names = [m.name for m in members]
         if not names:
             raise ConfigError("Expected at least one member with a quota, got none. Queries need someone to pay.")
@@ -137,16 +156,15 @@ class QueryPool:
         self.platform = platform
         self.ledger = ledger
         self.members = {m.name: m for m in members}
-        self.policy = policy or RetryPolicy()
+        self.pace = pace or Pace()
+        self.policy = self.pace.policy
         self.action = action
         self._reporter = reporter
         # What a request may take, and its answer to be written while another program has the ledger locked.
-        self._claimed_s = float(getattr(platform, "longest_attempt_s", _UNTOLD_S)) + PATIENCE_S
+        self._claimed_s = longest_attempt_s(platform) + PATIENCE_S
         self._desk = Desk(ledger.book)
         self._throttle = throttle_of(platform, clock=self.policy.clock)
         self._lanes = {m.name: lane(platform, Credential(m.name, m.key_variable)) for m in members}
-        self._concurrency = concurrency
-        self._batch = batch
         ledger.enrol({m.name: m.allowance for m in members}, cap=cap, overrule=overrule)
 
     def cost(self, images: Images, *, epoch: str = "pool", repeat: int = 0) -> Cost:
@@ -167,7 +185,7 @@ class QueryPool:
         if pace is None:
             return rated or None
         size = self._size()
-        return max(rated, -(-queries // size) * pace / max(1, self._concurrency // size))
+        return max(rated, -(-queries // size) * pace / max(1, self.pace.concurrency // size))
 
     def ask(
         self,
@@ -280,7 +298,7 @@ class QueryPool:
             self._run(requests, task, advance)
 
     def _size(self) -> int:
-        return min(self._batch, self.platform.info.max_batch, self._concurrency)
+        return min(self.pace.batch, self.platform.info.max_batch, self.pace.concurrency)
 
     def _plan(self, rows: Sequence[int], left: _Left) -> list[_Request]:
         """Share the rows out to members and cut each share into requests that their rates allow."""
@@ -310,7 +328,7 @@ class QueryPool:
                 return False
             try:
                 sent = self._ask_one(request, task)
-                if next(waiting) < self._concurrency:
+                if next(waiting) < self.pace.concurrency:
                     # Soon no request follows with which what came could be written.
                     self._desk.flush()
             except BaseException:
@@ -328,7 +346,7 @@ class QueryPool:
                 break
         self._desk.flush()
         progress.raise_if_stopped()
-        executor = ThreadPoolExecutor(max(1, self._concurrency // self._size()), thread_name_prefix="ttca-pool")
+        executor = ThreadPoolExecutor(max(1, self.pace.concurrency // self._size()), thread_name_prefix="ttca-pool")
         try:
             futures: list[Future[bool]] = [executor.submit(one, r) for r in rest]
             done, _ = wait(futures, return_when=FIRST_EXCEPTION)

@@ -7,8 +7,10 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import import_module
+from importlib.metadata import entry_points
 from types import UnionType
-from typing import Any, Literal, TypeAlias, Union, get_args, get_origin, get_type_hints
+from typing import Any, Literal, TypeAlias, Union, get_args, get_origin, get_type_hints, runtime_checkable
+from typing import Protocol as Structural
 from urllib.parse import quote
 
 from ttca.answers import Answers
@@ -19,12 +21,14 @@ from ttca.platforms.protocols.reading import Reading
 __all__ = [
     "PROTOCOLS",
     "TRANSPORT_HEADERS",
+    "Describes",
     "Fetch",
     "Protocol",
     "Request",
     "Response",
     "Wire",
     "create_protocol",
+    "guests",
     "model_path",
     "speaks_of_the_image",
 ]
@@ -41,6 +45,8 @@ PROTOCOLS: dict[str, tuple[str, str]] = {
 }
 
 
+#: The group of entry points in which other packages name their protocols.
+_GROUP = "ttca.protocols"
 #: Headers that the transport itself writes, and nobody else may.
 TRANSPORT_HEADERS = frozenset({"host", "content-length", "transfer-encoding", "idempotency-key", "connection", "te"})
 # 4xx statuses that speak of the key, the address or the moment.
@@ -160,6 +166,17 @@ class Wire(ABC):
         """
 
 
+@runtime_checkable
+class Describes(Structural):
+    """What :class:`~ttca.platforms.http.HttpPlatform` needs of a protocol: any object with this method will do.
+
+    Its ``name``, a text, stands in the platform's identity where it has one, else its class's name.
+    """
+
+    def describe(self, fetch: Fetch) -> Wire:
+        """Return the wire, as :meth:`Protocol.describe` does."""
+
+
 class Protocol(ABC):
     """A wire format and its options, before any server has been met.
 
@@ -180,44 +197,99 @@ class Protocol(ABC):
         """
 
 
-def create_protocol(name: str, **options: Any) -> Protocol:
+def guests() -> list[str]:
+    """Return the names of the protocols that other installed packages bring (entry points of ``ttca.protocols``)."""
+    return sorted({point.name for point in entry_points(group=_GROUP)} - set(PROTOCOLS))
+
+
+def create_protocol(name: str, **options: Any) -> Describes:
     """Return a protocol by name.
 
     Parameters
     ----------
     name : str
-        One of :data:`PROTOCOLS`.
+        One of :data:`PROTOCOLS` or of :func:`guests`.
     **options
         As its class documents them; ``classes`` always, ``model`` and ``version`` where they mean something.
 
     Raises
     ------
     ConfigError
-        If the name or an option is not known, or an option's value is not allowed.
+        If the name or an option is not known, an option's value is not allowed, or a guest's protocol is none.
     """
-    if name not in PROTOCOLS:
+    ours = name in PROTOCOLS
+    factory = _ours(name) if ours else _guest(name)
+    parameters = inspect.signature(factory).parameters
+    known = {n for n, p in parameters.items() if p.kind is not p.VAR_KEYWORD}
+    if known == set(parameters):
+        # A guest need not know of a model and a version that nobody gave.
+        options = {n: v for n, v in options.items() if n in known or v is not None or n not in ("model", "version")}
+        unknown = sorted(set(options) - known)
+        if unknown:
+            raise ConfigError(
+                f"Expected options of the protocol {name} ({', '.join(sorted(known))}), got "
+                f"{', '.join(unknown)}. "
+                "Remove or correct them."
+            )
+    _check_types(factory, name, options)
+    if ours:
+        return factory(**options)
+    try:
+        made = factory(**options)
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"Expected the protocol {name} to take its options, got: {error}. Correct them.") from error
+    if not isinstance(made, Describes):
         raise ConfigError(
-            f"Expected protocol to be one of {', '.join(sorted(PROTOCOLS))}, got {name!r}. "
+            f"Expected the protocol {name} to have a method describe(fetch), got {type(made).__name__} without one. "
+            "Tell the author of the package that brings it."
+        )
+    return made
+
+
+def _ours(name: str) -> Callable[..., Describes]:
+    module, attribute = PROTOCOLS[name]
+    factory: Callable[..., Describes] = getattr(import_module(module), attribute)
+    return factory
+
+
+def _guest(name: str) -> Callable[..., Describes]:
+    """Return what another package's entry point of this name makes protocols with."""
+    found = list(entry_points(group=_GROUP, name=name))
+    if not found:
+        raise ConfigError(
+            f"Expected protocol to be one of {', '.join(sorted([*PROTOCOLS, *guests()]))}, got {name!r}. "
             "Choose the one your platform speaks."
         )
-    module, attribute = PROTOCOLS[name]
-    factory: Callable[..., Protocol] = getattr(import_module(module), attribute)
-    known = set(inspect.signature(factory).parameters)
-    unknown = sorted(set(options) - known)
-    if unknown:
+    if len(found) > 1:
         raise ConfigError(
-            f"Expected options of the protocol {name} ({', '.join(sorted(known))}), got "
-            f"{', '.join(unknown)}. "
-            "Remove or correct them."
+            f"Expected one installed package to bring the protocol {name}, got {len(found)} "
+            f"({', '.join(sorted(point.value for point in found))}). Uninstall all but one."
         )
-    _check_types(factory, name, options)
-    return factory(**options)
+    try:
+        factory = found[0].load()
+    except Exception as error:
+        raise ConfigError(
+            f"Expected the protocol {name} at {found[0].value}, got {type(error).__name__}: {error}. "
+            "Correct or uninstall the package that brings it."
+        ) from error
+    if not callable(factory):
+        raise ConfigError(
+            f"Expected the protocol {name} at {found[0].value} as a class or a function, got "
+            f"{type(factory).__name__}. Tell the author of the package that brings it."
+        )
+    made: Callable[..., Describes] = factory
+    return made
 
 
 def _check_types(factory: Any, name: str, options: Mapping[str, Any]) -> None:
     """Raise a ConfigError where an option is of another type than its annotation says."""
-    hints = get_type_hints(factory)
+    try:
+        hints = get_type_hints(factory)
+    except (NameError, TypeError):  # a guest's annotations are the guest's business
+        hints = {}
     for option, value in options.items():
+        if option not in hints:
+            continue
         allowed = get_args(hints[option]) if get_origin(hints[option]) in (Union, UnionType) else (hints[option],)
         # A true value is no number, and a whole number may stand for any.
         fits = any(type(value) is int if kind is float else False for kind in allowed)

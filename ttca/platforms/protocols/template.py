@@ -98,6 +98,25 @@ class Template(SingleImage):
         check_choice("method", self.method, Literal["POST", "PUT"])
         check_choice("send", self.send, Send)
         check_choice("image_as", self.image_as, ImageAs)
+        self._check_no_key_is_here()
+        for name in ("model", "version"):
+            if f"{{{name}}}" in self.path and not getattr(self, name):
+                raise ConfigError(f"Expected {name}, which path has a place for, got none. Set it.")
+        self._check_how_it_is_sent()
+        if self.many and self.results is None:
+            raise ConfigError('Expected results where body has "{images}", got none. Say where the list of answers is.')
+        if self.names is not None and self.scores is None:
+            raise ConfigError("Expected scores beside names, got none. Say where the numbers lie.")
+        for name in _EXPRESSIONS:
+            self._compiled(name)
+        if not all(type(s) is int and speaks_of_the_image(s) for s in self.refused_statuses):
+            raise ConfigError(
+                f"Expected refused_statuses between 400 and 499 that can be about an image, got "
+                f"{list(self.refused_statuses)}: 401, 403, 404, 405, 407, 408, 409, 425 and 429 are not. Correct them."
+            )
+
+    def _check_no_key_is_here(self) -> None:
+        """Raise where headers, fields, body or path are none, or hold what may be a key."""
         for name in ("headers", "fields"):
             table = getattr(self, name) or {}
             if not isinstance(table, Mapping) or not all(isinstance(v, str) for v in table.values()):
@@ -121,9 +140,15 @@ class Template(SingleImage):
                 f"Expected no key in body and fields, got {', '.join(secrets)}. A key travels in a header alone: put "
                 "it into a variable, name that in key_variable, and the header in key_header."
             )
-        for name in ("model", "version"):
-            if f"{{{name}}}" in self.path and not getattr(self, name):
-                raise ConfigError(f"Expected {name}, which path has a place for, got none. Set it.")
+        parts = urlsplit(f"/{self.path}")
+        if parts.fragment or re.search(r"\s|\\", self.path) or _SECRET.search(parts.query):
+            raise ConfigError(
+                "Expected path without spaces, fragments and keys, got one with them (not shown). Put a key into a "
+                "variable and name it in key_variable."
+            )
+
+    def _check_how_it_is_sent(self) -> None:
+        """Raise where the image has no place, or an option has no effect."""
         if self.send != "json" and self.image_as != "base64":
             raise ConfigError(f'Expected image_as only with send = "json", got it with {self.send!r}. Remove one.')
         if self.send != "multipart" and self.field != "image":
@@ -134,12 +159,6 @@ class Template(SingleImage):
             raise ConfigError(
                 "Expected body of what JSON has, got a date, NaN or infinity. Put it in quotes."
             ) from None
-        parts = urlsplit(f"/{self.path}")
-        if parts.fragment or re.search(r"\s|\\", self.path) or _SECRET.search(parts.query):
-            raise ConfigError(
-                "Expected path without spaces, fragments and keys, got one with them (not shown). Put a key into a "
-                "variable and name it in key_variable."
-            )
         places = [] if self.body is None else list(_places(self.body))
         if self.send == "json" and len(places) != 1:
             raise ConfigError(
@@ -150,17 +169,6 @@ class Template(SingleImage):
             raise ConfigError(f'Expected body only with send = "json", got it with {self.send!r}. Remove one.')
         if self.send != "multipart" and self.fields:
             raise ConfigError(f'Expected fields only with send = "multipart", got them with {self.send!r}. Remove one.')
-        if self.many and self.results is None:
-            raise ConfigError('Expected results where body has "{images}", got none. Say where the list of answers is.')
-        if self.names is not None and self.scores is None:
-            raise ConfigError("Expected scores beside names, got none. Say where the numbers lie.")
-        for name in _EXPRESSIONS:
-            self._compiled(name)
-        if not all(type(s) is int and speaks_of_the_image(s) for s in self.refused_statuses):
-            raise ConfigError(
-                f"Expected refused_statuses between 400 and 499 that can be about an image, got "
-                f"{list(self.refused_statuses)}: 401, 403, 404, 405, 407, 408, 409, 425 and 429 are not. Correct them."
-            )
 
     def _compiled(self, name: str) -> None:
         expression = getattr(self, name)
