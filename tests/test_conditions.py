@@ -54,6 +54,7 @@ def accuracy(y_true: Any, y_pred: Any) -> float:
         ({"metrics": {"not a name": accuracy}}, "name of a metric as letters"),
         ({"metrics": {"accuracy": 0.5}}, "metric accuracy as a function"),
         ({"metrics": {"abuse_rate": accuracy}}, "got abuse_rate twice"),
+        ({"metrics": {"queries": accuracy}}, "got queries twice"),
         ({"metrics": {"mine": accuracy}, "controls": [mine()]}, "got mine twice"),
         ({"metrics": {"a": accuracy}, "controls": [mine("a_reference_before")]}, "got a_reference_before twice"),
         ({"controls": [mine(), mine()]}, "got mine twice"),

@@ -16,6 +16,7 @@ from ttca.images import Images
 from ttca.lossy import jpeg, shrink_and_enlarge
 from ttca.people import People
 from ttca.perturbations import PerturbationSet
+from ttca.row import Row
 
 __all__ = [
     "CONTROLS",
@@ -331,7 +332,7 @@ class Measuring:
         # Copies: a list that the caller goes on filling must not change what was checked.
         object.__setattr__(self, "metrics", MappingProxyType(dict(self.metrics)))
         object.__setattr__(self, "controls", tuple(self.controls))
-        known = [*(c.name for c in CONTROLS), *ROW_KEYS]
+        known = {*(c.name for c in CONTROLS), *Row.keys()}
         names = [
             *(key for name in self.metrics for key in metric_keys(name).values()),
             *(c.name for c in self.controls),
