@@ -429,8 +429,8 @@ class Reading:
         bad = ~good & ~refused
         if bad.any() and not good.any():
             if against.any():
-                raise UnreadableError(self._why_against(int(labels[against][0]), sent[against][0]))
-            raise UnreadableError(self._why_bad(values, missing, labels))
+                raise UnreadableError(_why_against(self, int(labels[against][0]), sent[against][0]))
+            raise UnreadableError(_why_bad(self, values, missing, labels))
         status = np.where(good, Status.ANSWERED, np.where(refused, Status.REFUSED, Status.FAILED)).astype(np.int8)
         scores[~good] = np.nan
         return Answers(
@@ -472,31 +472,33 @@ class Reading:
         safe = np.where(sound[:, None], shares, 0.0)
         return np.where(unsaid, np.nan, np.clip(safe, 0.0, 1.0)), sound
 
-    def _why_against(self, label: int, scores: NDArray[np.floating]) -> str:
-        best = int(np.nan_to_num(scores, nan=-np.inf).argmax())
-        return (
-            f"Expected the label {excerpt(self.classes[label], 40)!r} to have the highest score, got "
-            f"{scores[label]:.4g} for it and {scores[best]:.4g} for {excerpt(self.classes[best], 40)!r}. Put classes "
-            "in the platform's order, and set resolution if it rounds its scores."
-        )
 
-    def _why_bad(
-        self, values: NDArray[np.float64], missing: NDArray[np.bool_] | None, labels: NDArray[np.int64]
-    ) -> str:
-        said = values if missing is None else values[~missing]
-        if said.size and not np.isfinite(said).all():
-            return "Expected scores as finite numbers, got NaN, null or infinity."
-        if said.size and self.scores_are != "logits" and not self._probabilities(values, missing)[1].any():
-            return (
-                f"Expected scores as {self.scores_are}, got {said.min():.4g} to {said.max():.4g}. "
-                "Set scores_are to what the platform gives: probabilities, percent or logits."
-            )
-        if (labels != UNSAID).any():
-            return (
-                f"Expected labels among the {len(self.classes)} classes, got others. Check classes, and name the "
-                "platform's refusals in refused_labels."
-            )
-        return "Expected at least one readable row, got none."
+def _why_against(reading: Reading, label: int, scores: NDArray[np.floating]) -> str:
+    best = int(np.nan_to_num(scores, nan=-np.inf).argmax())
+    return (
+        f"Expected the label {excerpt(reading.classes[label], 40)!r} to have the highest score, got "
+        f"{scores[label]:.4g} for it and {scores[best]:.4g} for {excerpt(reading.classes[best], 40)!r}. Put classes "
+        "in the platform's order, and set resolution if it rounds its scores."
+    )
+
+
+def _why_bad(
+    reading: Reading, values: NDArray[np.float64], missing: NDArray[np.bool_] | None, labels: NDArray[np.int64]
+) -> str:
+    said = values if missing is None else values[~missing]
+    if said.size and not np.isfinite(said).all():
+        return "Expected scores as finite numbers, got NaN, null or infinity."
+    if said.size and reading.scores_are != "logits" and not reading._probabilities(values, missing)[1].any():
+        return (
+            f"Expected scores as {reading.scores_are}, got {said.min():.4g} to {said.max():.4g}. "
+            "Set scores_are to what the platform gives: probabilities, percent or logits."
+        )
+    if (labels != UNSAID).any():
+        return (
+            f"Expected labels among the {len(reading.classes)} classes, got others. Check classes, and name the "
+            "platform's refusals in refused_labels."
+        )
+    return "Expected at least one readable row, got none."
 
 
 def _finite(numbers: Sequence[Any]) -> NDArray[np.float64]:
