@@ -152,7 +152,7 @@ def test_another_platform_is_refused_before_any_query(house: House, member: Call
 
 def test_a_member_set_aside_is_told(house: House, member: Callable[..., Contribution]) -> None:
     """Whoever was flagged gets no lease and an error that says why."""
-    house.desk._quarantine(1)
+    house.desk.jury.set_aside(1)
     with pytest.raises(HubError, match="differ from everybody else's"):
         member("ada")
 

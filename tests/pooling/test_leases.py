@@ -485,7 +485,7 @@ def test_a_quarantine_leaves_what_the_pool_itself_asked(ledger: Ledger) -> None:
     QueryPool(ScriptedPlatform(), ledger, [Member("ben", 100)], overrule=True).ask(distinct(3))
     lease = given_to(desk, "ben")
     desk.take_back(lease.id, "ben", truth(lease.images))
-    desk._quarantine(2)
+    desk.jury.set_aside(2)
     assert known(ledger, distinct(6)) == [True, True, True, False, False, False]
 
 

@@ -14,6 +14,7 @@ from ttca.errors import AnswerError, ConfigError, TransportError
 from ttca.images import Images, check_images
 from ttca.platforms.base import Credential, Platform
 from ttca.platforms.throttle import come_back, lane, throttle_of
+from ttca.telling import tell_retry
 
 __all__ = ["RetryPolicy", "ask"]
 
@@ -109,6 +110,7 @@ class RetryPolicy:
                     began += self.clock() - tried_at + wait
                 elif self.clock() - began - in_line() + wait > self.deadline_s:
                     raise
+                tell_retry(number, wait, error)
             self.sleep(wait)
 
     def wait_s(self, attempt: int, retry_after: float | None) -> float:

@@ -15,6 +15,7 @@ from typing import Any
 
 from ttca.errors import ChargeState, TransportError
 from ttca.platforms.base import Credential, Platform
+from ttca.telling import tell_wait
 
 __all__ = ["Throttle", "come_back", "lane", "throttle_of"]
 
@@ -27,6 +28,8 @@ _JITTER, _MOST_JITTER_S = 0.02, 0.2
 # Stated limits of more requests than this are not kept count of: a 429 will tell.
 _MOST_REMEMBERED = 100_000
 _LOOK_AGAIN_S = 0.1
+# Waits that end so near to each other are told to people as one.
+_SAME_MOMENT_S = 1.0
 # A limit nobody states shows where so many bursts in a row bring about the same number of answers, no fewer than this,
 # before the platform says "come back in w seconds"; it is kept for so many w, a hair more slowly, and learned again.
 _ALIKE, _FEWEST_ALIKE, _KEPT_WINDOWS, _SLOWER = 3, 10, 100, 1.01
@@ -91,6 +94,7 @@ class Throttle:
         self._sent = self._halved_at = 0
         self._held: dict[str, float] = {}
         self._told_at: dict[str, int] = {}
+        self._told_until: dict[str, float] = {}
         self._in_a_row: dict[str, int] = {}
         self._paces: dict[str, dict[float, deque[float]]] = {}
         self._bursts: dict[str, _Bursts] = {}
@@ -148,6 +152,7 @@ class Throttle:
                     retryable=False,
                     retry_after=wait,
                 )
+            self._tell(lane, wait)
             sleep(wait)
         return None
 
@@ -228,6 +233,15 @@ class Throttle:
             if lane in self._bursts:
                 waits.append(self._bursts[lane].wait_s(now))
         return max(waits)
+
+    def _tell(self, lane: str, wait: float) -> None:
+        """Tell of a wait, once for all requests that wait for the same moment."""
+        until = self._clock() + wait
+        with self._changed:
+            if until <= self._told_until.get(lane, -math.inf) + _SAME_MOMENT_S:
+                return
+            self._told_until[lane] = until
+        tell_wait(wait, f"The limits of {self._name} allow no request before.")
 
     def _begin(self, lane: str) -> int:
         for times in self._paces.get(lane, {}).values():

@@ -12,12 +12,12 @@ import sqlalchemy as sa
 from numpy.typing import NDArray
 
 from ttca.answers import Answers
-from ttca.errors import ChargeState, LedgerError, QuotaError, RateError
+from ttca.errors import ChargeState, LedgerError, QuotaError
 from ttca.names import canonical
 from ttca.pooling import claims
 from ttca.pooling.claims import Claim, Taken
 from ttca.pooling.database import Database
-from ttca.pooling.quotas import WINDOWS, wait_for
+from ttca.pooling.room import cap_left, quota_left, rate_refusal
 from ttca.pooling.schema import answers as _answers
 from ttca.pooling.schema import attempts as _attempts
 from ttca.pooling.schema import members as _members
@@ -45,7 +45,6 @@ _LOCKED_MEMBERS = (
     .order_by(_members.c.name)
     .with_for_update()
 )
-_ALL_CHARGED = sa.select(sa.func.sum(_members.c.charged))
 _PAY = (
     sa.update(_members)
     .where(_members.c.id == sa.bindparam("number"))
@@ -257,7 +256,7 @@ class Booking:
                         "Raise the quota, or let other members join."
                     )
                 )
-            elif (refusal := payer.refusal(connection, n, now)) is not None:
+            elif (refusal := rate_refusal(connection, payer.row, n, now, paid=payer.paid)) is not None:
                 done.append(refusal)
             elif n > left:
                 done.append(
@@ -284,18 +283,19 @@ class Booking:
         # programs never wait for each other.
         names = sorted({bill.member for bill in self._bills})
         rows = connection.execute(_LOCKED_MEMBERS, {"names": names}).all() if names else []
-        payers = {
-            row.name: _Payer(row.id, row.name, row.quota - row.charged, {w: getattr(row, w) for w in WINDOWS})
-            for row in rows
-        }
+        payers = {row.name: _Payer(row) for row in rows}
         forgotten = (rows[0].forgotten if rows else connection.scalar(_ANYONE_FORGOTTEN)) is not None
         cap = rows[0].cap if rows else None
         if rows and self._db.is_server:
             cap = connection.scalar(_LOCKED_CAP)
-        left = float("inf")
-        if cap is not None:
-            left = int(cap) - int(connection.scalar(_ALL_CHARGED) or 0)
-        return _Locked(payers, None if cap is None else int(cap), left, (rows[0].last or 0) if rows else 0, forgotten)
+        left = cap_left(connection, cap)
+        return _Locked(
+            payers,
+            None if cap is None else int(cap),
+            float("inf") if left is None else left,
+            (rows[0].last or 0) if rows else 0,
+            forgotten,
+        )
 
     def _new_numbers(self, connection: sa.Connection, n: int, last: int) -> list[int]:
         """Return so many numbers that no request has had."""
@@ -364,45 +364,16 @@ class Booking:
 class _Payer:
     """A member whose row is locked: what the quota leaves, and ``paid``, what this transaction takes of it."""
 
-    number: int
-    name: str
-    quota_left: int
-    rates: dict[str, int | None]
+    row: Any
     paid: int = 0
 
     @property
-    def left(self) -> int:
-        return self.quota_left - self.paid
+    def number(self) -> int:
+        return int(self.row.id)
 
-    def refusal(self, connection: sa.Connection, n: int, now: float) -> QuotaError | None:
-        """Return the error where the member's last second, minute or day leaves no room for n more queries."""
-        for window, limit in self.rates.items():
-            if limit is None:
-                continue
-            words, seconds = window.replace("_", " "), WINDOWS[window]
-            if n > limit:
-                return QuotaError(
-                    f"Expected requests within the rate of member {self.name!r}, {limit} {words}, got one of {n} "
-                    "queries. Use smaller batches."
-                )
-            # What a clock that was set back has left in the future counts as just paid.
-            recent = sa.and_(
-                _requests.c.member == self.number, _requests.c.charged_at > now - seconds, _requests.c.paid > 0
-            )
-            used = int(connection.scalar(sa.select(sa.func.sum(_requests.c.paid)).where(recent)) or 0) + self.paid
-            if used + n <= limit:
-                continue
-            past = connection.execute(
-                sa.select(_requests.c.charged_at, _requests.c.paid).where(recent).order_by(_requests.c.charged_at)
-            ).all()
-            before = [(float(at), int(paid)) for at, paid in past] + ([(now, self.paid)] if self.paid else [])
-            wait = wait_for(n, limit, seconds, now, sorted(before))
-            return RateError(
-                f"Expected member {self.name!r} to stay within {limit} queries {words}, but {used} are paid and {n} "
-                f"more are too many for now. There is room in {wait:.1f} s.",
-                wait_s=wait,
-            )
-        return None
+    @property
+    def left(self) -> int:
+        return quota_left(self.row.quota, self.row.charged) - self.paid
 
 
 @dataclass(frozen=True)

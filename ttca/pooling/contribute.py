@@ -34,6 +34,7 @@ from ttca.platforms.protocols.reading import UnreadableError, excerpt, read_json
 from ttca.platforms.sending import checked_url, new_session
 from ttca.platforms.throttle import come_back, lane, throttle_of
 from ttca.progress import Reporter, silent
+from ttca.telling import tell_retry, tell_wait
 
 __all__ = ["MOST_QUERIES", "Contribution", "Effort", "HubError", "Patience", "contribute"]
 
@@ -155,6 +156,7 @@ class _Hub:
             wait=tenacity.wait_random_exponential(multiplier=0.1, max=5),
             stop=tenacity.stop_after_delay(self._patience_s),
             sleep=self._sleep,
+            before_sleep=_tell_of_hub,
             reraise=True,
         )
         said: _Reply = retrying(self._once, method, path, body)
@@ -211,6 +213,12 @@ class _Hub:
     def _shown(self, text: str, length: int) -> str:
         """Return what a stranger wrote, short, on one line and without the token."""
         return excerpt(masked(text, self._token_variable), length)
+
+
+def _tell_of_hub(state: tenacity.RetryCallState) -> None:
+    error = None if state.outcome is None else state.outcome.exception()
+    if isinstance(error, HubError):
+        tell_retry(state.attempt_number, state.upcoming_sleep, error)
 
 
 class _Reply:
@@ -484,6 +492,7 @@ class _Worker:
         if problem is not None:
             pause = self._failed(problem)
         if pause:
+            tell_wait(pause, "The hub has no query for us before." if problem is None else str(problem))
             self._sleep(pause)
 
     def _leased(self, size: int) -> tuple[str, list[str]] | float | None:

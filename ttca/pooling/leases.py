@@ -1,4 +1,4 @@
-"""Leases: which member asks which shared image next, what they say came back, and whose word is set aside."""
+"""Leases: which member asks which shared image next, and what they say came back."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 import sqlalchemy as sa
-from numpy.typing import NDArray
 from PIL import Image
 
 from ttca.answers import Answers, contradicted
@@ -21,27 +20,23 @@ from ttca.errors import ChargeState, ConfigError, QuotaError, RateError
 from ttca.images import Images, check_images
 from ttca.names import canonical
 from ttca.platforms.base import PlatformInfo
-from ttca.pooling.audits import Reports, judge
 from ttca.pooling.booking import Bill, Booking, Charge, Settlement, abandon
 from ttca.pooling.claims import Claim, Taken
+from ttca.pooling.jury import Jury
 from ttca.pooling.ledger import Ledger
-from ttca.pooling.quotas import WINDOWS
-from ttca.pooling.schema import answers as _answers
+from ttca.pooling.room import member_room
 from ttca.pooling.schema import attempts as _attempts
 from ttca.pooling.schema import inputs as _inputs
 from ttca.pooling.schema import leases as _leases
 from ttca.pooling.schema import members as _members
-from ttca.pooling.schema import meta as _meta
 from ttca.pooling.schema import reports as _reports
-from ttca.pooling.schema import requests as _requests
+from ttca.pooling.shelf import Progress, Shelf, files_of, given_to, is_open, mark_answered
 
 __all__ = ["AUDIT", "AuditPlan", "Lease", "LeaseDesk", "Progress", "Quarantined", "UnknownLease"]
 
 
 #: What queries are booked as that others answer too.
 AUDIT = "pool-audit"
-#: A query that so many members could not get a usable answer to is not handed out again.
-_HOPELESS = 4
 #: So many leases may be out with one member at a time.
 _MOST_OUT = 64
 #: A query that a pool asks without the hub is left alone for so long, and then looked at again.
@@ -103,25 +98,6 @@ class Lease:
         return np.stack([decode_rgb(file) for file in self.files])
 
 
-@dataclass(frozen=True)
-class Progress:
-    """How far the pool is: shared images, how many are answered, how many given up, and who takes part."""
-
-    inputs: int
-    answered: int
-    given_up: int
-    out: int
-    charged: int
-    members: int
-    active: int
-    quarantined: int
-
-    @property
-    def done(self) -> bool:
-        """Whether nothing is left to ask."""
-        return self.answered + self.given_up == self.inputs
-
-
 class LeaseDesk:
     """Hands out queries to members and takes back what they say came, on one ledger.
 
@@ -166,6 +142,9 @@ class LeaseDesk:
         #: Tells the tables' rows about this platform and epoch from all others.
         self._context = hashlib.sha256(f"{info.fingerprint}\0{epoch}".encode()).hexdigest()[:32]
         self._rng = rng or random.Random()
+        self._shelf = Shelf(self._context)
+        #: Who judges members by what others answered.
+        self.jury = Jury(ledger, self._shelf, classes=len(info.classes))
 
     # -- what is asked, and by whom ---------------------------------------------------------------------------
 
@@ -198,7 +177,7 @@ class LeaseDesk:
             self._db.exclude(connection)
             mine = _inputs.c.context == self._context
             there = {bytes(k) for k in connection.scalars(sa.select(_inputs.c.key).where(mine))}
-            self._withdraw(connection, sorted(there - set(keys)))
+            self._shelf.withdraw(connection, sorted(there - set(keys)), self._ledger.now_in(connection))
             numbers = self._numbers(connection, names)
             number = (connection.scalar(sa.select(sa.func.max(_inputs.c.number)).where(mine)) or 0) + 1
             rows: dict[bytes, dict[str, object]] = {}
@@ -220,7 +199,7 @@ class LeaseDesk:
                     rows[key]["audit"] = True
             if rows:
                 connection.execute(self._db.insert_new(_inputs), list(rows.values()))
-            self._mark_answered(connection, keys)
+            mark_answered(connection, keys)
             return len(rows)
 
         return self._db.run(work, write=True)
@@ -257,11 +236,11 @@ class LeaseDesk:
                 return again
             self._check_few_are_out(connection, who.id, now)
             # Where there is no room for one, the booking says why.
-            size_now = max(1, min(size, self._room(connection, who, now)))
+            size_now = max(1, min(size, member_room(connection, who, now)))
             done: Charge | Taken | QuotaError | None = None
             while not isinstance(done, Charge):
                 keys, audit = self._choose(connection, who.id, size_now, now)
-                found = self._shared(connection, keys)
+                found = files_of(connection, keys)
                 keys = [k for k in keys if k in found]
                 if not keys:
                     return None
@@ -322,7 +301,7 @@ class LeaseDesk:
             )
             Booking(self._db, [], [settlement], now=self._ledger.now_in)(connection)
             said = settlement.accepted(self._ledger.now_in(connection))
-            named = self._shared(connection, keys)
+            named = files_of(connection, keys)
             said = [{**s, "member": row.member, "context": self._context} for s in said if s["key"] in named]
             if said:
                 connection.execute(self._db.insert_new(_reports), said)
@@ -337,7 +316,7 @@ class LeaseDesk:
 
         count, comparable = self._db.run(work, write=True)
         if comparable:
-            self._judge()
+            self.jury.judge()
         return count
 
     def give_up(self, lease: str, member: str, state: ChargeState, *, detail: str) -> None:
@@ -363,51 +342,15 @@ class LeaseDesk:
 
     def progress(self) -> Progress:
         """Return how far the pool is."""
-        mine = _inputs.c.context == self._context
-
-        def count(connection: sa.Connection, table: sa.Table, *where: sa.ColumnElement[bool]) -> int:
-            return int(connection.scalar(sa.select(sa.func.count()).select_from(table).where(*where)) or 0)
-
-        def work(connection: sa.Connection) -> Progress:
-            now = self._ledger.now_in(connection)
-            active = sa.select(sa.func.count(sa.distinct(_reports.c.member))).where(_reports.c.context == self._context)
-            inputs = count(connection, _inputs, mine)
-            return Progress(
-                inputs=inputs,
-                answered=inputs - count(connection, _inputs, mine, _unanswered()),
-                given_up=count(connection, _inputs, mine, _unanswered(), _inputs.c.failures >= _HOPELESS),
-                out=count(connection, _inputs, mine, _inputs.c.held_until > now),
-                charged=int(connection.scalar(sa.select(sa.func.sum(_members.c.charged))) or 0),
-                members=count(connection, _members, _members.c.quota > 0, _members.c.forgotten_at.is_(None)),
-                active=int(connection.scalar(active) or 0),
-                quarantined=count(connection, _members, _members.c.flagged_at.is_not(None)),
-            )
-
-        return self._db.run(work)
+        return self._db.run(lambda connection: self._shelf.progress(connection, self._ledger.now_in(connection)))
 
     def flagged(self) -> list[str]:
         """Return the members whose answers were set aside."""
-        return self._db.run(
-            lambda connection: [
-                str(name)
-                for name in connection.scalars(
-                    sa.select(_members.c.name).where(_members.c.flagged_at.is_not(None)).order_by(_members.c.name)
-                )
-            ]
-        )
+        return self.jury.flagged()
 
     def is_done(self, member: str | None = None) -> bool:
         """Whether every shared image has an accepted answer, or will have none; of one member: as far as they can."""
-
-        def work(connection: sa.Connection) -> bool:
-            left = sa.select(_inputs.c.key).where(_inputs.c.context == self._context, _open())
-            if member is not None:
-                who = sa.select(_members.c.id).where(_members.c.name == canonical(member)).scalar_subquery()
-                # What is out with the member may come back, and be asked by them again only if it cost nothing.
-                left = left.where(_inputs.c.key.not_in(_given(who, None)))
-            return connection.scalar(left.limit(1)) is None
-
-        return self._db.run(work)
+        return self._db.run(lambda connection: self._shelf.is_done(connection, member))
 
     def pardon(self, member: str) -> None:
         """Lift a member's quarantine. What they said before stays set aside, and no longer speaks against them.
@@ -417,17 +360,7 @@ class LeaseDesk:
         QuotaError
             If nobody of this name was set aside.
         """
-
-        def work(connection: sa.Connection) -> None:
-            self._db.exclude(connection)
-            theirs = _members.c.name == canonical(member)
-            number = connection.scalar(sa.select(_members.c.id).where(theirs, _members.c.flagged_at.is_not(None)))
-            if number is None:
-                raise QuotaError(f"Expected a member who was set aside, got {member!r}. See the hub's page.")
-            connection.execute(sa.delete(_reports).where(_reports.c.member == number))
-            connection.execute(sa.update(_members).where(_members.c.id == number).values(flagged_at=None))
-
-        self._db.run(work, write=True)
+        self.jury.pardon(member)
 
     # -- inside -----------------------------------------------------------------------------------------------
 
@@ -452,37 +385,22 @@ class LeaseDesk:
         if (connection.scalar(out) or 0) >= _MOST_OUT:
             raise RateError(f"Expected at most {_MOST_OUT} leases out with one member, got more. Wait.", wait_s=1.0)
 
-    def _room(self, connection: sa.Connection, who: Any, now: float) -> int:
-        """Return how many queries quota, cap and rates leave the member at this moment."""
-        room = int(who.quota - who.charged)
-        cap = connection.scalar(sa.select(_meta.c.value).where(_meta.c.name == "cap"))
-        if cap is not None:
-            room = min(room, int(cap) - int(connection.scalar(sa.select(sa.func.sum(_members.c.charged))) or 0))
-        for window, seconds in WINDOWS.items():
-            limit = getattr(who, window)
-            if limit is not None:
-                recent = sa.select(sa.func.sum(_requests.c.paid)).where(
-                    _requests.c.member == who.id, _requests.c.charged_at > now - seconds
-                )
-                room = min(room, limit - int(connection.scalar(recent) or 0))
-        return room
-
     def _choose(self, connection: sa.Connection, who: int, size: int, now: float) -> tuple[list[bytes], bool]:
         """Return the keys of the member's next lease, and whether it is an audit."""
         mine = _inputs.c.context == self._context
         # What the member was ever paid for, whatever came of it, is not given again: somebody else tries it.
-        given = _given(who, now)
+        given = given_to(who, now)
         fresh = sa.select(_inputs.c.key).where(mine, _inputs.c.audit, _inputs.c.key.not_in(given))
         keys = sorted(bytes(k) for k in connection.scalars(fresh))
         if keys:
             return self._rng.sample(keys, min(self.plan.first_size, size, len(keys))), True
         if self._rng.random() < self.plan.share:
-            keys = self._seen_by_few(connection, given, size)
+            keys = self._shelf.seen_by_few(connection, given, size, witnesses=self.plan.witnesses)
             if keys:
                 return keys, True
         free = (
             sa.select(_inputs.c.key, _inputs.c.failures)
-            .where(mine, _open(), _inputs.c.held_until <= now, _inputs.c.key.not_in(given))
+            .where(mine, is_open(), _inputs.c.held_until <= now, _inputs.c.key.not_in(given))
             .order_by(_inputs.c.number)
             .limit(size)
             # Another hub on the same server takes others at this moment.
@@ -492,28 +410,6 @@ class LeaseDesk:
         # One image that spoils its request must not spoil it for the others.
         chosen = rows[:1] if rows and rows[0].failures else [r for r in rows if not r.failures]
         return [bytes(r.key) for r in chosen], False
-
-    def _seen_by_few(self, connection: sa.Connection, given: sa.Select[Any], size: int) -> list[bytes]:
-        """Return queries some others answered: best those that lack only this member to be judged by."""
-        count = sa.func.count()
-        few = (
-            sa.select(_reports.c.key)
-            .where(_reports.c.context == self._context, _reports.c.key.not_in(given))
-            .group_by(_reports.c.key)
-            .having(count < self.plan.witnesses)
-            .order_by(count.desc(), _reports.c.key)
-            .limit(size)
-        )
-        return [bytes(k) for k in connection.scalars(few)]
-
-    def _shared(self, connection: sa.Connection, keys: Sequence[bytes]) -> dict[bytes, tuple[bytes, str]]:
-        """Return the PNG file and the owner of each of these images that is still shared."""
-        rows = connection.execute(
-            sa.select(_inputs.c.key, _inputs.c.image, _members.c.name)
-            .join(_members, _members.c.id == _inputs.c.owner)
-            .where(_inputs.c.key.in_(keys))
-        )
-        return {bytes(r.key): (bytes(r.image), str(r.name)) for r in rows}
 
     def _keys_of(self, connection: sa.Connection, request: int) -> list[bytes]:
         keys = sa.select(_attempts.c.key).where(_attempts.c.request == request).order_by(_attempts.c.position)
@@ -525,7 +421,7 @@ class LeaseDesk:
         if row is None:
             return None
         keys = self._keys_of(connection, row.request)
-        found = self._shared(connection, keys)
+        found = files_of(connection, keys)
         if row.member != who or row.returned_at is not None or len(found) != len(keys):
             raise UnknownLease("Expected a new name for a lease, got one that was used. Make up another.")
         return Lease(lease, tuple(found[k][0] for k in keys), row.expires_at, bool(row.audit))
@@ -556,28 +452,13 @@ class LeaseDesk:
             connection.execute(
                 sa.update(_inputs).where(_inputs.c.key.in_(failed)).values(failures=_inputs.c.failures + 1)
             )
-        self._mark_answered(connection, keys)
+        mark_answered(connection, keys)
 
     def _set_aside(self, connection: sa.Connection, taken: Taken, now: float) -> None:
         """Keep what a pool has answered, or asks at this moment, from being chosen again."""
-        self._mark_answered(connection, sorted(taken.answered))
+        mark_answered(connection, sorted(taken.answered))
         busy = _inputs.c.key.in_(sorted(taken.busy))
         connection.execute(sa.update(_inputs).where(busy).values(lease=None, held_until=now + _MOMENT_S))
-
-    def _mark_answered(self, connection: sa.Connection, keys: Sequence[bytes]) -> None:
-        for part in _parts(keys):
-            known = sa.select(_answers.c.key).where(_answers.c.key.in_(part))
-            connection.execute(
-                sa.update(_inputs).where(_inputs.c.key.in_(known), _inputs.c.answered.is_(False)).values(answered=True)
-            )
-
-    def _withdraw(self, connection: sa.Connection, keys: Sequence[bytes]) -> None:
-        """Delete images that are shared no longer; those a member has at this moment are never handed out again."""
-        now = self._ledger.now_in(connection)
-        for part in _parts(keys):
-            theirs = _inputs.c.key.in_(part)
-            connection.execute(sa.delete(_inputs).where(theirs, _inputs.c.held_until <= now))
-            connection.execute(sa.update(_inputs).where(theirs).values(failures=_HOPELESS, audit=False))
 
     def _numbers(self, connection: sa.Connection, names: Sequence[str]) -> Mapping[str, int]:
         wanted = sorted(set(names))
@@ -586,100 +467,6 @@ class LeaseDesk:
         connection.execute(self._db.insert_new(_members), [{"name": n, "quota": 0, "charged": 0} for n in wanted])
         rows = connection.execute(sa.select(_members.c.name, _members.c.id))
         return {str(r.name): int(r.id) for r in rows}
-
-    def _judge(self) -> None:
-        """Flag who answers otherwise than the others, and put their answers aside."""
-        mine = _reports.c.context == self._context
-        several = sa.select(_reports.c.key).where(mine).group_by(_reports.c.key).having(sa.func.count() >= 3)
-
-        def read(connection: sa.Connection) -> tuple[Sequence[Any], set[int]]:
-            rows = connection.execute(
-                sa.select(_reports.c.key, _reports.c.member, _reports.c.label, _reports.c.scores).where(
-                    _reports.c.key.in_(several)
-                )
-            ).all()
-            known = set(connection.scalars(sa.select(_members.c.id).where(_members.c.flagged_at.is_not(None))))
-            return rows, {int(i) for i in known}
-
-        rows, known = self._db.run(read)
-        if not rows:
-            return
-        verdict = judge(_as_reports(rows, len(self.info.classes)), flagged=frozenset(known))
-        for member in sorted(set(verdict.members[verdict.flagged].tolist()) - known):
-            self._quarantine(int(member))
-
-    def _quarantine(self, member: int) -> None:
-        def work(connection: sa.Connection) -> None:
-            # No answer of theirs is on its way into the tables meanwhile.
-            self._db.exclude(connection)
-            flagged = connection.execute(
-                sa.update(_members)
-                .where(_members.c.id == member, _members.c.flagged_at.is_(None))
-                .values(flagged_at=self._ledger.now_in(connection))
-            )
-            if flagged.rowcount != 1:
-                return
-            # Not what the pool sent from the organiser's own machine under the member's quota.
-            theirs = sa.select(_leases.c.request).where(_leases.c.member == member)
-            keys = connection.scalars(sa.select(_answers.c.key).where(_answers.c.request.in_(theirs)))
-            for part in _parts([bytes(k) for k in keys]):
-                self._replace(connection, part)
-
-        self._db.run(work, write=True)
-
-    def _replace(self, connection: sa.Connection, keys: Sequence[bytes]) -> None:
-        """Take answers out of the ledger, and put in what the next trusted member said, where one did."""
-        connection.execute(sa.delete(_answers).where(_answers.c.key.in_(keys)))
-        trusted = (
-            sa.select(_reports)
-            .join(_members, _members.c.id == _reports.c.member)
-            .where(_reports.c.key.in_(keys), _members.c.flagged_at.is_(None))
-            .order_by(_reports.c.at, _reports.c.request)
-        )
-        names = [c.name for c in _answers.columns]
-        rows = [{n: getattr(r, n) for n in names} for r in connection.execute(trusted)]
-        if rows:
-            connection.execute(self._db.insert_new(_answers), rows)
-        connection.execute(sa.update(_inputs).where(_inputs.c.key.in_(keys)).values(answered=False))
-        self._mark_answered(connection, keys)
-
-
-def _given(who: Any, now: float | None) -> sa.Select[Any]:
-    """Select what a member has brought back at some cost, or (with ``now``) has and may still bring back."""
-    back = sa.and_(_leases.c.returned_at.is_not(None), _requests.c.paid > 0)
-    out = sa.and_(_leases.c.returned_at.is_(None), _leases.c.expires_at > (0.0 if now is None else now))
-    return (
-        sa.select(_attempts.c.key)
-        .join(_requests, _requests.c.id == _attempts.c.request)
-        .join(_leases, _leases.c.request == _requests.c.id)
-        .where(_leases.c.member == who, back if now is None else sa.or_(back, out))
-    )
-
-
-def _unanswered() -> sa.ColumnElement[bool]:
-    # The pool may have had it answered without the hub.
-    answered = sa.select(_answers.c.key).where(_answers.c.key == _inputs.c.key).exists()
-    return sa.and_(_inputs.c.answered.is_(False), sa.not_(answered))
-
-
-def _open() -> sa.ColumnElement[bool]:
-    return sa.and_(_unanswered(), _inputs.c.failures < _HOPELESS)
-
-
-def _parts(keys: Sequence[bytes]) -> list[list[bytes]]:
-    """Cut keys into lists that fit in one statement."""
-    return [list(keys[i : i + 900]) for i in range(0, len(keys), 900)]
-
-
-def _as_reports(rows: Sequence[Any], classes: int) -> Reports:
-    numbers: dict[bytes, int] = {}
-    queries = [numbers.setdefault(bytes(row[0]), len(numbers)) for row in rows]
-    scores = np.full((len(rows), classes), np.nan, np.float32)
-    for i, row in enumerate(rows):
-        if row[3] is not None:
-            scores[i] = np.frombuffer(row[3], "<f4", count=classes)
-    members: NDArray[np.int64] = np.array([row[1] for row in rows], np.int64)
-    return Reports(np.array(queries, np.int64), members, np.array([row[2] for row in rows], np.int64), scores)
 
 
 def _encode(image: Images) -> bytes:

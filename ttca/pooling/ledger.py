@@ -7,7 +7,7 @@ import hmac
 import secrets
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,13 +19,15 @@ from ttca.answers import Answers
 from ttca.errors import ChargeState, LedgerError, QuotaError, TTCAError
 from ttca.images import Images
 from ttca.names import canonical
-from ttca.pooling import schema
-from ttca.pooling.booking import ANSWERED, Bill, Booking, Charge, Settlement, abandon
+from ttca.pooling import books, membership, schema
+from ttca.pooling.booking import Bill, Booking, Charge, Settlement, abandon
+from ttca.pooling.books import Balance
 from ttca.pooling.claims import Taken, in_flight
 from ttca.pooling.database import PATIENCE_S, Database, read_secret
+from ttca.pooling.membership import Forgotten
 from ttca.pooling.quotas import WINDOWS, Quota
+from ttca.pooling.room import Left, left
 from ttca.pooling.schema import answers as _answers
-from ttca.pooling.schema import attempts as _attempts
 from ttca.pooling.schema import members as _members
 from ttca.pooling.schema import meta as _meta
 from ttca.pooling.schema import outcomes as _outcomes
@@ -36,41 +38,6 @@ __all__ = ["Balance", "Forgotten", "Ledger", "open_ledger"]
 
 #: Tables that every version of a ledger has.
 _OLDEST = {"meta", "members", "requests", "attempts", "outcomes", "answers"}
-
-
-@dataclass(frozen=True)
-class Balance:
-    """What one member has paid, in queries.
-
-    ``charged`` = ``answered`` + ``unusable`` + ``unknown``; refunds are not in it. ``unknown`` are attempts of
-    which nobody can say whether the platform processed them; ``unusable`` those it did, to no avail.
-    """
-
-    member: str
-    quota: int
-    charged: int
-    answered: int
-    unusable: int
-    unknown: int
-    refunded: int
-
-    @property
-    def remaining(self) -> int:
-        """Queries the member can still pay."""
-        return max(0, self.quota - self.charged)
-
-
-@dataclass(frozen=True)
-class Forgotten:
-    """What :meth:`Ledger.forget` removed: ``images`` named in ``attempts`` keys, and ``answers`` about them.
-
-    ``alias`` is the name under which what the member paid stays in the books.
-    """
-
-    alias: str
-    images: int
-    attempts: int
-    answers: int
 
 
 class Ledger:
@@ -167,7 +134,7 @@ class Ledger:
 
         def work(connection: sa.Connection) -> None:
             if not overrule:
-                self._check_agreed(connection, rows, cap)
+                membership.check_agreed(connection, rows, cap, where=self.name)
             if rows:
                 connection.execute(statement, rows)
             if cap is not None:
@@ -249,71 +216,25 @@ class Ledger:
 
         self._db.run(work, write=True)
 
+    def left(self) -> Left:
+        """Return the queries that quotas and cap still allow, rates aside."""
+        return self._db.run(left)
+
     def remaining(self) -> dict[str, int]:
         """Return the queries each member can still pay, rates and the pool's cap aside."""
-
-        def work(connection: sa.Connection) -> dict[str, int]:
-            rows = connection.execute(sa.select(_members).where(_payers()).order_by(_members.c.name))
-            return {r.name: max(0, r.quota - r.charged) for r in rows}
-
-        return self._db.run(work)
+        return dict(self.left().members)
 
     def cap_remaining(self) -> int | None:
         """Return the queries the pool can still pay, None without a cap."""
-
-        def work(connection: sa.Connection) -> int | None:
-            cap = connection.scalar(sa.select(_meta.c.value).where(_meta.c.name == "cap"))
-            total = connection.scalar(sa.select(sa.func.sum(_members.c.charged))) or 0
-            return None if cap is None else max(0, int(cap) - int(total))
-
-        return self._db.run(work)
+        return self.left().cap
 
     def balances(self, member: str | None = None) -> list[Balance]:
         """Return who paid what, counted from the attempts themselves; of one member only, if named."""
-        whose = sa.true() if member is None else _members.c.name == canonical(member)
-        theirs = sa.select(_members.c.id).where(whose)
-
-        def work(connection: sa.Connection) -> list[Balance]:
-            counts: dict[int, dict[str, int]] = {}
-            # Not labelled "outcome": the grouping would mean the column, where attempts without an outcome and those
-            # marked unknown are two groups.
-            ended = sa.func.coalesce(_outcomes.c.outcome, ChargeState.UNKNOWN.value).label("ended")
-            for row in connection.execute(
-                sa.select(_requests.c.member, ended, sa.func.count().label("n"))
-                .select_from(_joined())
-                .where(sa.true() if member is None else _requests.c.member.in_(theirs))
-                .group_by(_requests.c.member, ended)
-            ):
-                counts.setdefault(row.member, {})[row.ended] = row.n
-            members = connection.execute(sa.select(_members).where(_payers(), whose).order_by(_members.c.name)).all()
-            return [
-                Balance(
-                    member=m.name,
-                    quota=m.quota,
-                    charged=m.charged,
-                    answered=counts.get(m.id, {}).get(ANSWERED, 0),
-                    unusable=counts.get(m.id, {}).get(ChargeState.CHARGED.value, 0),
-                    unknown=counts.get(m.id, {}).get(ChargeState.UNKNOWN.value, 0),
-                    refunded=counts.get(m.id, {}).get(ChargeState.REFUNDED.value, 0),
-                )
-                for m in members
-            ]
-
-        return self._db.run(work)
+        return self._db.run(lambda connection: books.balances(connection, member))
 
     def paid(self, *, action: str | None = None) -> dict[str, int]:
         """Return the queries charged (refunds out) by purpose; of one action, and what no action was named for."""
-        whose = sa.true() if action is None else sa.or_(_requests.c.action == action, _requests.c.action.is_(None))
-
-        def work(connection: sa.Connection) -> dict[str, int]:
-            rows = connection.execute(
-                sa.select(_requests.c.purpose, sa.func.sum(_requests.c.paid).label("n"))
-                .where(_requests.c.paid > 0, whose)
-                .group_by(_requests.c.purpose)
-            )
-            return {r.purpose: int(r.n) for r in rows}
-
-        return self._db.run(work)
+        return self._db.run(lambda connection: books.paid(connection, action))
 
     def now(self) -> float:
         """Return the time as the ledger writes it down, in seconds since the epoch."""
@@ -328,51 +249,20 @@ class Ledger:
 
     def was_unusable(self, key: bytes, *, before: float) -> bool:
         """Return whether the platform processed this query to no avail before that time."""
-        found = (
-            sa.select(_outcomes.c.request)
-            .select_from(_joined())
-            .where(_outcomes.c.outcome == ChargeState.CHARGED.value, _outcomes.c.at < before, _attempts.c.key == key)
-            .limit(1)
-        )
-        return self._db.run(lambda connection: connection.scalar(found)) is not None
+        return self._db.run(lambda connection: books.was_unusable(connection, key, before))
 
     def pace(self, *, requests: int = 100) -> float | None:
         """Return the mean seconds a request took, of the last so many that were answered; None where none was."""
-        last = (
-            sa.select((_outcomes.c.at - _requests.c.charged_at).label("seconds"))
-            .join_from(_requests, _outcomes, _outcomes.c.request == _requests.c.id)
-            .where(_outcomes.c.position == 0, _outcomes.c.outcome == ANSWERED)
-            .order_by(_requests.c.id.desc())
-            .limit(requests)
-            .subquery()
-        )
-        mean = self._db.run(lambda connection: connection.scalar(sa.select(sa.func.avg(last.c.seconds))))
-        return None if mean is None else max(0.0, float(mean))
+        return self._db.run(lambda connection: books.pace(connection, requests))
 
     def spend_by_day(self) -> dict[str, int]:
         """Return the queries charged (refunds out) by UTC day, ``YYYY-MM-DD``, in order."""
-        day = self._db.day(_requests.c.charged_at).label("day")
-
-        def work(connection: sa.Connection) -> dict[str, int]:
-            rows = connection.execute(
-                sa.select(day, sa.func.sum(_requests.c.paid).label("n"))
-                .where(_requests.c.paid > 0)
-                .group_by(day)
-                .order_by(day)
-            )
-            return {str(np.datetime64(int(r.day), "D")): int(r.n) for r in rows}
-
-        return self._db.run(work)
+        day = self._db.day(_requests.c.charged_at)
+        return self._db.run(lambda connection: books.spend_by_day(connection, day))
 
     def asked_and_answered(self) -> tuple[int, int]:
         """Return how many different queries were ever charged, and how many of them have an accepted answer."""
-
-        def work(connection: sa.Connection) -> tuple[int, int]:
-            asked = sa.select(sa.func.count(sa.distinct(_attempts.c.key))).where(_attempts.c.key != b"")
-            answered = sa.select(sa.func.count()).select_from(_answers)
-            return int(connection.scalar(asked) or 0), int(connection.scalar(answered) or 0)
-
-        return self._db.run(work)
+        return self._db.run(books.asked_and_answered)
 
     def invite(self, member: str) -> str:
         """Return a new token for an enrolled member; an older one is no longer good. Only its SHA-256 is kept.
@@ -383,30 +273,12 @@ class Ledger:
             If nobody of this name can pay.
         """
         token = secrets.token_urlsafe(32)
-
-        def work(connection: sa.Connection) -> None:
-            changed = connection.execute(
-                sa.update(_members)
-                .where(_members.c.name == canonical(member), _members.c.quota > 0)
-                .values(token=_digest(token))
-            )
-            if changed.rowcount != 1:
-                raise QuotaError(f"Expected a member with a quota to invite, got {member!r}. See: ttca pool status")
-
-        self._db.run(work, write=True)
+        self._db.run(lambda connection: membership.invite(connection, member, token), write=True)
         return token
 
     def member_of(self, token: str) -> str | None:
         """Return whose token it is, None for nobody's."""
-        digest = _digest(token)
-
-        def work(connection: sa.Connection) -> str | None:
-            row = connection.execute(
-                sa.select(_members.c.name, _members.c.token).where(_members.c.token == digest)
-            ).first()
-            return str(row.name) if row is not None and hmac.compare_digest(bytes(row.token), digest) else None
-
-        return self._db.run(work)
+        return self._db.run(lambda connection: membership.member_of(connection, token))
 
     def forget(self, member: str) -> Forgotten:
         """Remove a member's name, what their images are named by, and the answers about these images.
@@ -424,29 +296,9 @@ class Ledger:
         def work(connection: sa.Connection) -> Forgotten:
             # No answer about their images is on its way into the tables meanwhile.
             self._db.exclude(connection)
-            now = self.now_in(connection)
-            number = connection.scalar(sa.select(_members.c.id).where(_members.c.name == canonical(member)))
-            if number is None:
-                raise QuotaError(f"Expected the name of a member in {self.name}, got {member!r}. See: ttca pool status")
-            owned = sa.select(_attempts.c.key).where(_attempts.c.owner == number, _attempts.c.key != b"")
-            images = connection.scalar(sa.select(sa.func.count()).select_from(owned.distinct().subquery())) or 0
-            answers = connection.execute(sa.delete(_answers).where(_answers.c.key.in_(owned))).rowcount
-            # What the hub held of them: their images, and what anybody said about these.
-            shared = sa.select(schema.inputs.c.key).where(schema.inputs.c.owner == number)
-            connection.execute(sa.delete(schema.reports).where(schema.reports.c.key.in_(shared)))
-            answers += connection.execute(sa.delete(_answers).where(_answers.c.key.in_(shared))).rowcount
-            connection.execute(sa.delete(schema.claims).where(schema.claims.c.key.in_(owned.union_all(shared))))
-            connection.execute(sa.delete(schema.inputs).where(schema.inputs.c.owner == number))
-            attempts = connection.execute(
-                sa.update(_attempts).where(_attempts.c.owner == number, _attempts.c.key != b"").values(key=b"")
-            ).rowcount
-            connection.execute(
-                sa.update(_members)
-                .where(_members.c.id == number)
-                .values(name=alias, quota=_members.c.charged, forgotten_at=now, token=None)
-            )
+            done = membership.forget(connection, member, alias, now=self.now_in(connection), where=self.name)
             self._set_meta(connection, "forgotten", "1")
-            return Forgotten(alias, int(images), int(attempts), int(answers))
+            return done
 
         return self._db.run(work, write=True)
 
@@ -513,6 +365,9 @@ class Ledger:
         """Close every connection; the ledger can be opened again at any time."""
         self._db.close()
 
+    def __repr__(self) -> str:
+        return f"Ledger({self.name!r})"
+
     def __enter__(self) -> Ledger:
         return self
 
@@ -535,24 +390,6 @@ class Ledger:
         self._migrate(connection)
         self._respell(connection)
         self._check_secret(connection)
-
-    def _check_agreed(self, connection: sa.Connection, rows: Sequence[Mapping[str, Any]], cap: int | None) -> None:
-        """Raise where a quota, a rate or the cap is another one than the ledger's."""
-        known = {r.name: r for r in connection.execute(sa.select(_members).where(_members.c.quota > 0))}
-        for row in rows:
-            old = known.get(row["name"])
-            for what in ("quota", *WINDOWS):
-                if old is not None and getattr(old, what) != row[what]:
-                    raise QuotaError(
-                        f"Expected {what} of member {row['name']!r} as in the shared ledger {self.name}, "
-                        f"{getattr(old, what)}, got {row[what]}. Agree on one, or set overrule = true in [pool] once."
-                    )
-        was = connection.scalar(sa.select(_meta.c.value).where(_meta.c.name == "cap"))
-        if cap is not None and was is not None and int(was) != cap:
-            raise QuotaError(
-                f"Expected the cap of the shared ledger {self.name}, {was}, got {cap}. Agree on one, or set overrule = "
-                "true in [pool] once."
-            )
 
     def _migrate(self, connection: sa.Connection) -> None:
         version = connection.scalar(sa.select(_meta.c.value).where(_meta.c.name == "schema")) or ""
@@ -602,10 +439,6 @@ def open_ledger(folder: Path, url: str | None = None) -> Ledger:
     return Ledger(url, secret=folder / "ledger.key")
 
 
-def _digest(token: str) -> bytes:
-    return hashlib.sha256(token.encode("utf-8", "replace")).digest()
-
-
 def _by_name(quotas: Mapping[str, int | Quota]) -> dict[str, int | Quota]:
     found: dict[str, int | Quota] = {}
     for member, quota in quotas.items():
@@ -615,14 +448,3 @@ def _by_name(quotas: Mapping[str, int | Quota]) -> dict[str, int | Quota]:
             )
         found[canonical(member)] = quota
     return found
-
-
-def _payers() -> sa.ColumnElement[bool]:
-    return sa.or_(_members.c.quota > 0, _members.c.charged > 0)
-
-
-def _joined() -> sa.Join:
-    return _attempts.join(_requests, _requests.c.id == _attempts.c.request).outerjoin(
-        _outcomes,
-        sa.and_(_outcomes.c.request == _attempts.c.request, _outcomes.c.position == _attempts.c.position),
-    )

@@ -7,7 +7,7 @@ import itertools
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -27,7 +27,9 @@ from ttca.pooling.claims import Claim, Taken, this_process
 from ttca.pooling.database import PATIENCE_S
 from ttca.pooling.ledger import Balance, Ledger
 from ttca.pooling.quotas import Quota, least_seconds, share_out
+from ttca.pooling.room import Left
 from ttca.progress import Reporter, silent
+from ttca.telling import LOG, tell_wait
 
 __all__ = ["Cost", "Member", "Pace", "QueryPool"]
 
@@ -167,18 +169,21 @@ class QueryPool:
         self._lanes = {m.name: lane(platform, Credential(m.name, m.key_variable)) for m in members}
         ledger.enrol({m.name: m.allowance for m in members}, cap=cap, overrule=overrule)
 
+    def __repr__(self) -> str:
+        return f"QueryPool({self.platform!r}, {self.ledger!r}, {len(self.members)} members)"
+
     def cost(self, images: Images, *, epoch: str = "pool", repeat: int = 0) -> Cost:
         """Return what :meth:`ask` would have to pay; sends nothing."""
         checked, keys, known, _ = self._look_up(images, epoch, repeat)
         missing = {k for k, ok in zip(keys, known.tolist(), strict=True) if not ok}
-        return Cost(len(checked), int(known.sum()), len(missing), self._affordable())
+        return Cost(len(checked), int(known.sum()), len(missing), self.ledger.left().of(self.members).total)
 
     def seconds(self, queries: int) -> float | None:
         """Return how long so many queries may take: what rates demand, or the platform's own pace so far if longer.
 
         None where nothing was asked yet and no member has a rate.
         """
-        left = self.ledger.remaining()
+        left = self.ledger.left().members
         members = [(left.get(m.name, 0), m.allowance) for m in self.members.values()]
         rated = least_seconds(min(queries, sum(n for n, _ in members)), members)
         pace = self.ledger.pace()
@@ -248,7 +253,7 @@ class QueryPool:
         polls = 0
         while missing:
             # In this order: what others pay after the first line is in flight or answered by the second or third.
-            left = self._left()
+            left = self.ledger.left().of(self.members)
             held = self.ledger.in_flight(list(missing))
             free = [k for k in missing if k not in held]
             there = self.ledger.lookup(free, classes=len(self.platform.info.classes))[0]
@@ -262,6 +267,7 @@ class QueryPool:
                 # Whatever the others could not get is asked here after all.
                 polls += 1
                 if polls == _POLLS_UNSAID:
+                    LOG.info("Others are asking %d of these queries; waiting for their answers.", len(missing))
                     self._reporter.say(f"Others are asking {len(missing)} of these queries; waiting for their answers.")
                 self.policy.sleep(_POLL_S)
         # Read back, not collected: others have asked some of it, and this call must say what every later one will.
@@ -282,42 +288,13 @@ class QueryPool:
         known, answers = self.ledger.lookup(keys, classes=len(info.classes))
         return checked, keys, known, answers
 
-    def _left(self) -> _Left:
-        """Return what the members, and the cap, still allow."""
-        left = {m: n for m, n in self.ledger.remaining().items() if m in self.members}
-        return _Left(left, self.ledger.cap_remaining())
-
-    def _affordable(self) -> int:
-        left = self._left()
-        total = sum(left.members.values())
-        return total if left.cap is None else min(total, left.cap)
-
-    def _ask_all(self, rows: Sequence[int], left: _Left, task: _Task) -> None:
-        requests = self._plan(rows, left)
+    def _ask_all(self, rows: Sequence[int], left: Left, task: _Task) -> None:
+        requests = _planned(rows, left, self.members, self._size())
         with self._reporter.track(f"asking ({task.purpose})", len(rows), unit="queries") as advance:
             self._run(requests, task, advance)
 
     def _size(self) -> int:
         return min(self.pace.batch, self.platform.info.max_batch, self.pace.concurrency)
-
-    def _plan(self, rows: Sequence[int], left: _Left) -> list[_Request]:
-        """Share the rows out to members and cut each share into requests that their rates allow."""
-        if left.cap is not None and left.cap < len(rows):
-            raise QuotaError(
-                f"Expected {len(rows)} queries to stay within the pool's cap, but it leaves {left.cap}. "
-                "Raise the cap or ask for fewer. Nothing was sent."
-            )
-        shares = share_out(len(rows), left.members)
-        turns: list[tuple[int, str, tuple[int, ...]]] = []
-        start = 0
-        for member, share in shares.items():
-            size = min(self._size(), self.members[member].allowance.largest_request or self._size())
-            for turn, i in enumerate(range(start, start + share, size)):
-                turns.append((turn, member, tuple(rows[i : min(i + size, start + share)])))
-            start += share
-        # Members take turns, so that one whose key is at its limit does not stand before all others.
-        turns.sort(key=lambda t: t[0])
-        return [_Request(member, part, uuid.uuid4().hex) for _, member, part in turns]
 
     def _run(self, requests: Sequence[_Request], task: _Task, advance: Callable[[int], None]) -> None:
         progress = task.progress
@@ -403,6 +380,7 @@ class QueryPool:
                     request = replace(request, rows=tuple(i for i in request.rows if task.keys[i] not in others))
                     continue
                 # A rate leaves no room yet; nobody waits for it in another's place.
+                tell_wait(charge, f"The rate of member {request.member!r} has no room before.")
                 sleep(charge)
                 in_line += charge
             # Another request ended the asking while this one waited for its turn, or somebody else asks all of it.
@@ -514,18 +492,11 @@ class QueryPool:
     def _payers(self, planned: str, n: int) -> Iterator[str]:
         """Yield the planned member, then, only if that one is refused, the others with most left first."""
         yield planned
-        left = {m: k for m, k in self.ledger.remaining().items() if m in self.members and m != planned and k >= n}
+        known = self.ledger.left().of(self.members).members
+        left = {m: k for m, k in known.items() if m != planned and k >= n}
         for other in sorted(left, key=lambda m: (-left[m], m)):
             if n <= (self.members[other].allowance.largest_request or n):
                 yield other
-
-
-@dataclass(frozen=True)
-class _Left:
-    """The queries that the members, and the cap if there is one, still allow."""
-
-    members: dict[str, int]
-    cap: int | None
 
 
 @dataclass(frozen=True)
@@ -539,6 +510,25 @@ class _Task:
     progress: _Progress
     began: float
     aside: list[int] = field(default_factory=list)
+
+
+def _planned(rows: Sequence[int], left: Left, members: Mapping[str, Member], size: int) -> list[_Request]:
+    """Share the rows out to members and cut each share into requests of that size, or as their rates allow."""
+    if left.cap is not None and left.cap < len(rows):
+        raise QuotaError(
+            f"Expected {len(rows)} queries to stay within the pool's cap, but it leaves {left.cap}. "
+            "Raise the cap or ask for fewer. Nothing was sent."
+        )
+    turns: list[tuple[int, str, tuple[int, ...]]] = []
+    start = 0
+    for member, share in share_out(len(rows), left.members).items():
+        step = min(size, members[member].allowance.largest_request or size)
+        for turn, i in enumerate(range(start, start + share, step)):
+            turns.append((turn, member, tuple(rows[i : min(i + step, start + share)])))
+        start += share
+    # Members take turns, so that one whose key is at its limit does not stand before all others.
+    turns.sort(key=lambda t: t[0])
+    return [_Request(member, part, uuid.uuid4().hex) for _, member, part in turns]
 
 
 class _Stopped(Exception):

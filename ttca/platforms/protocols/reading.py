@@ -429,7 +429,7 @@ class Reading:
         bad = ~good & ~refused
         if bad.any() and not good.any():
             if against.any():
-                raise UnreadableError(self._why_against(int(labels[against][0]), sent[against][0]))
+                raise UnreadableError(_why_against(self, int(labels[against][0]), sent[against][0]))
             raise UnreadableError(_why_bad(self, values, missing, labels))
         status = np.where(good, Status.ANSWERED, np.where(refused, Status.REFUSED, Status.FAILED)).astype(np.int8)
         scores[~good] = np.nan
@@ -472,13 +472,14 @@ class Reading:
         safe = np.where(sound[:, None], shares, 0.0)
         return np.where(unsaid, np.nan, np.clip(safe, 0.0, 1.0)), sound
 
-    def _why_against(self, label: int, scores: NDArray[np.floating]) -> str:
-        best = int(np.nan_to_num(scores, nan=-np.inf).argmax())
-        return (
-            f"Expected the label {excerpt(self.classes[label], 40)!r} to have the highest score, got "
-            f"{scores[label]:.4g} for it and {scores[best]:.4g} for {excerpt(self.classes[best], 40)!r}. Put classes "
-            "in the platform's order, and set resolution if it rounds its scores."
-        )
+
+def _why_against(reading: Reading, label: int, scores: NDArray[np.floating]) -> str:
+    best = int(np.nan_to_num(scores, nan=-np.inf).argmax())
+    return (
+        f"Expected the label {excerpt(reading.classes[label], 40)!r} to have the highest score, got "
+        f"{scores[label]:.4g} for it and {scores[best]:.4g} for {excerpt(reading.classes[best], 40)!r}. Put classes "
+        "in the platform's order, and set resolution if it rounds its scores."
+    )
 
 
 def _why_bad(

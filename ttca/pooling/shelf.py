@@ -1,0 +1,147 @@
+"""The shelf: the images that owners share, which of them are answered, open or with somebody, and how far all is."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import sqlalchemy as sa
+
+from ttca.names import canonical
+from ttca.pooling.schema import answers as _answers
+from ttca.pooling.schema import attempts as _attempts
+from ttca.pooling.schema import inputs as _inputs
+from ttca.pooling.schema import leases as _leases
+from ttca.pooling.schema import members as _members
+from ttca.pooling.schema import reports as _reports
+from ttca.pooling.schema import requests as _requests
+
+__all__ = ["Progress", "Shelf", "files_of", "given_to", "is_open", "mark_answered", "parts"]
+
+#: A query that so many members could not get a usable answer to is not handed out again.
+_HOPELESS = 4
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far the pool is: shared images, how many are answered, how many given up, and who takes part."""
+
+    inputs: int
+    answered: int
+    given_up: int
+    out: int
+    charged: int
+    members: int
+    active: int
+    quarantined: int
+
+    @property
+    def done(self) -> bool:
+        """Whether nothing is left to ask."""
+        return self.answered + self.given_up == self.inputs
+
+
+@dataclass(frozen=True)
+class Shelf:
+    """The shared images of one platform and epoch, by the ``context`` that tells their rows from all others."""
+
+    context: str
+
+    def progress(self, connection: sa.Connection, now: float) -> Progress:
+        """Return how far the pool is."""
+        mine = _inputs.c.context == self.context
+
+        def count(table: sa.Table, *where: sa.ColumnElement[bool]) -> int:
+            return int(connection.scalar(sa.select(sa.func.count()).select_from(table).where(*where)) or 0)
+
+        active = sa.select(sa.func.count(sa.distinct(_reports.c.member))).where(_reports.c.context == self.context)
+        inputs = count(_inputs, mine)
+        return Progress(
+            inputs=inputs,
+            answered=inputs - count(_inputs, mine, _unanswered()),
+            given_up=count(_inputs, mine, _unanswered(), _inputs.c.failures >= _HOPELESS),
+            out=count(_inputs, mine, _inputs.c.held_until > now),
+            charged=int(connection.scalar(sa.select(sa.func.sum(_members.c.charged))) or 0),
+            members=count(_members, _members.c.quota > 0, _members.c.forgotten_at.is_(None)),
+            active=int(connection.scalar(active) or 0),
+            quarantined=count(_members, _members.c.flagged_at.is_not(None)),
+        )
+
+    def is_done(self, connection: sa.Connection, member: str | None) -> bool:
+        """Whether every image has an accepted answer, or will have none; of one member: as far as they can."""
+        left = sa.select(_inputs.c.key).where(_inputs.c.context == self.context, is_open())
+        if member is not None:
+            who = sa.select(_members.c.id).where(_members.c.name == canonical(member)).scalar_subquery()
+            # What is out with the member may come back, and be asked by them again only if it cost nothing.
+            left = left.where(_inputs.c.key.not_in(given_to(who, None)))
+        return connection.scalar(left.limit(1)) is None
+
+    def seen_by_few(
+        self, connection: sa.Connection, given: sa.Select[Any], size: int, *, witnesses: int
+    ) -> list[bytes]:
+        """Return queries some others answered: best those that lack only this member to be judged by."""
+        count = sa.func.count()
+        few_of = (
+            sa.select(_reports.c.key)
+            .where(_reports.c.context == self.context, _reports.c.key.not_in(given))
+            .group_by(_reports.c.key)
+            .having(count < witnesses)
+            .order_by(count.desc(), _reports.c.key)
+            .limit(size)
+        )
+        return [bytes(k) for k in connection.scalars(few_of)]
+
+    def withdraw(self, connection: sa.Connection, keys: Sequence[bytes], now: float) -> None:
+        """Delete images that are shared no longer; those a member has at this moment are never handed out again."""
+        for part in parts(keys):
+            theirs = _inputs.c.key.in_(part)
+            connection.execute(sa.delete(_inputs).where(theirs, _inputs.c.held_until <= now))
+            connection.execute(sa.update(_inputs).where(theirs).values(failures=_HOPELESS, audit=False))
+
+
+def mark_answered(connection: sa.Connection, keys: Sequence[bytes]) -> None:
+    """Write down which of these have an accepted answer, whoever asked."""
+    for part in parts(keys):
+        known = sa.select(_answers.c.key).where(_answers.c.key.in_(part))
+        connection.execute(
+            sa.update(_inputs).where(_inputs.c.key.in_(known), _inputs.c.answered.is_(False)).values(answered=True)
+        )
+
+
+def files_of(connection: sa.Connection, keys: Sequence[bytes]) -> dict[bytes, tuple[bytes, str]]:
+    """Return the PNG file and the owner of each of these images that is still shared."""
+    rows = connection.execute(
+        sa.select(_inputs.c.key, _inputs.c.image, _members.c.name)
+        .join(_members, _members.c.id == _inputs.c.owner)
+        .where(_inputs.c.key.in_(keys))
+    )
+    return {bytes(r.key): (bytes(r.image), str(r.name)) for r in rows}
+
+
+def given_to(who: Any, now: float | None) -> sa.Select[Any]:
+    """Select what a member has brought back at some cost, or (with ``now``) has and may still bring back."""
+    back = sa.and_(_leases.c.returned_at.is_not(None), _requests.c.paid > 0)
+    out = sa.and_(_leases.c.returned_at.is_(None), _leases.c.expires_at > (0.0 if now is None else now))
+    return (
+        sa.select(_attempts.c.key)
+        .join(_requests, _requests.c.id == _attempts.c.request)
+        .join(_leases, _leases.c.request == _requests.c.id)
+        .where(_leases.c.member == who, back if now is None else sa.or_(back, out))
+    )
+
+
+def _unanswered() -> sa.ColumnElement[bool]:
+    # The pool may have had it answered without the hub.
+    answered = sa.select(_answers.c.key).where(_answers.c.key == _inputs.c.key).exists()
+    return sa.and_(_inputs.c.answered.is_(False), sa.not_(answered))
+
+
+def is_open() -> sa.ColumnElement[bool]:
+    """Select images that are neither answered nor given up."""
+    return sa.and_(_unanswered(), _inputs.c.failures < _HOPELESS)
+
+
+def parts(keys: Sequence[bytes]) -> list[list[bytes]]:
+    """Cut keys into lists that fit in one statement."""
+    return [list(keys[i : i + 900]) for i in range(0, len(keys), 900)]

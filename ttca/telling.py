@@ -1,0 +1,31 @@
+"""The one logger, ``ttca``: what the library waits for and tries again, without a key or a token in it."""
+
+from __future__ import annotations
+
+import logging
+
+from ttca.masking import masked_everywhere
+
+__all__ = ["LOG", "tell_retry", "tell_wait"]
+
+LOG = logging.getLogger("ttca")
+# Shorter waits are a platform's usual pace, and say nothing; longer ones are told also where nobody asked for it.
+_WORTH_TELLING_S, _LONG_S = 1.0, 10.0
+
+
+def tell_wait(seconds: float, why: str) -> None:
+    """Tell of a wait that begins: at INFO, or at WARNING where it is long."""
+    if seconds >= _WORTH_TELLING_S:
+        _tell(logging.WARNING if seconds >= _LONG_S else logging.INFO, f"Waiting {seconds:.0f} s. {why}")
+
+
+def tell_retry(attempt: int, seconds: float, error: Exception) -> None:
+    """Tell of an attempt that brought no answer, and of the wait before the next one."""
+    level = logging.WARNING if seconds >= _LONG_S else logging.INFO
+    _tell(level, f"Attempt {attempt} brought no answer; trying again in {seconds:.1f} s. {error}")
+
+
+def _tell(level: int, text: str) -> None:
+    # Made only where somebody listens: it happens under load.
+    if LOG.isEnabledFor(level):
+        LOG.log(level, "%s", masked_everywhere(text))
