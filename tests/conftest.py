@@ -20,6 +20,8 @@ settings.register_profile("ttca", deadline=None, suppress_health_check=[HealthCh
 settings.load_profile("ttca")
 
 
+# First: xdist reads the groups in the same hook.
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Keep each file on one worker, and all that read the finished demo on the same one: it is made once."""
     for item in items:
