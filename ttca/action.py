@@ -156,6 +156,10 @@ class CollectiveAction:
         """Proxies and δ; raises MissingExtraError where torch is not installed."""
         return self._shop.learner
 
+    def __repr__(self) -> str:
+        name, where = self.settings.name, self.platform.info.name
+        return f"CollectiveAction({name!r} in {str(self.folder)!r}, on {where}, seed {self.settings.seed})"
+
     def close(self) -> None:
         """Close the ledger, and let others work in the folder."""
         self._held.close()

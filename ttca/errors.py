@@ -79,7 +79,7 @@ class MissingExtraError(TTCAError):
 
 
 class ChargeState(StrEnum):
-    """What an attempt that brought no answer cost (DESIGN: *Charging*).
+    """What an attempt that brought no answer cost.
 
     ``REFUNDED``: the platform surely did not process it. ``UNKNOWN``: nobody can tell.
     ``CHARGED``: the platform processed it and its answer could not be used.

@@ -213,7 +213,7 @@ def split_roles(
     verification, test : float
         Shares of all persons.
     selection : float
-        Share of the *rest*: a fifth of those who are queried and learned from (DESIGN).
+        Share of the *rest*: by default a fifth of those who are queried and learned from.
 
     Notes
     -----
