@@ -160,6 +160,7 @@ def test_every_cell_is_kept_in_a_file_of_its_own(
     assert json.loads(capsys.readouterr().out) == record
 
 
+@pytest.mark.full
 def test_the_quick_grid_learns_from_nothing_and_says_what_it_took(tiny: Path) -> None:
     """Two budgets share one public proxy that no earlier run has left, and time and memory are those of all."""
     quick.main(["--track", "tiny"])

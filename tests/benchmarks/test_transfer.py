@@ -90,6 +90,7 @@ def test_a_killed_cell_goes_on_where_it_was(tiny: Path, monkeypatch: pytest.Monk
     assert transfer._without_clocks(again["cells"]) == transfer._without_clocks(whole["cells"])
 
 
+@pytest.mark.full
 def test_running_a_cell_twice_gives_the_same_row_to_the_last_digit() -> None:
     """Nothing but clocks and memory differs between two runs; a number that differs would be named."""
     result = transfer.main([*ARGUMENTS, "--seeds", "1", "--repeat", "2"])
@@ -97,6 +98,7 @@ def test_running_a_cell_twice_gives_the_same_row_to_the_last_digit() -> None:
     assert sorted(transfer._differences({"a": [1, {"b": 2}]}, {"a": [1, {"b": 3}], "c": 0})) == ["/a/1/b", "/c"]
 
 
+@pytest.mark.full
 def test_cells_in_parallel_are_those_in_turn(tiny: Path) -> None:
     """Two at a time give the rows that one at a time gives."""
     keys = list(transfer.grid_keys("tiny", "quick", 1))

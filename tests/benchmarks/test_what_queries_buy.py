@@ -68,6 +68,7 @@ def record(tmp_path_factory: pytest.TempPathFactory) -> Any:
     return json.loads(json.dumps(found, allow_nan=False))
 
 
+@pytest.mark.full
 def test_every_part_has_honest_rows_of_the_budgets_asked_for(record: Any) -> None:
     """Curves have each budget, the poor part the largest with each degree, and every row has all its controls."""
     cells = record["cells"]
@@ -83,6 +84,7 @@ def test_every_part_has_honest_rows_of_the_budgets_asked_for(record: Any) -> Non
     assert record["epsilons"] == [6, 12]
 
 
+@pytest.mark.full
 def test_an_action_is_credited_with_what_it_adds_to_the_best_that_costs_no_query(record: Any) -> None:
     """Beside public data stands the control of the regime own with the same budget and seed, and always nothing."""
     controls = {
@@ -104,6 +106,7 @@ def test_an_action_is_credited_with_what_it_adds_to_the_best_that_costs_no_query
         )
 
 
+@pytest.mark.full
 def test_the_control_of_the_regime_own_is_compared_where_its_budget_is_known(record: Any) -> None:
     """Without the part own a track's own curve decides, and the file says what was compared."""
     assert all("own_zero_query" in c["alternatives"] for c in record["again"]["cells"])
@@ -155,6 +158,7 @@ def test_only_a_worthless_proxy_is_an_action_that_stopped_itself(
             benchmark.main(arguments)
 
 
+@pytest.mark.full
 def test_a_kept_cell_says_the_same_again(record: Any) -> None:
     """Read back from the cache, an action's shares are the same to the last digit."""
     first = [c for c in record["cells"] if c["part"] == "poor" and c["seed"] == 0]
@@ -273,6 +277,7 @@ def test_the_crossing_is_the_largest_share_below_which_queries_always_win() -> N
     assert wins_up_to([])["share"] is None
 
 
+@pytest.mark.full
 def test_an_action_that_stopped_itself_is_a_line_without_numbers(record: Any) -> None:
     """Stopped seeds are counted beside those that acted; where all stopped, the table says so."""
     cells = [{"part": "own", "queries": 9, "degree": "share-100", "seed": 0, "failed": "Expected more."}]
@@ -286,6 +291,7 @@ def test_an_action_that_stopped_itself_is_a_line_without_numbers(record: Any) ->
         benchmark.figure({**record, "cells": cells})
 
 
+@pytest.mark.full
 def test_the_picture_has_a_panel_for_each_part(record: Any) -> None:
     """Budgets and degrees of public data stand on labelled axes, with the control in each panel."""
     drawn = benchmark.figure(record)
@@ -295,6 +301,7 @@ def test_the_picture_has_a_panel_for_each_part(record: Any) -> None:
         assert {"zero-query control", "best without a query"} <= set(panel.get_legend_handles_labels()[1])
 
 
+@pytest.mark.full
 def test_the_page_takes_its_tables_from_results_alone(record: Any) -> None:
     """Every part's lines come between the marks, the same again and again."""
     document = benchmark._DOCUMENT.read_text(encoding="utf-8")

@@ -83,7 +83,7 @@ from ttca.demo.world import DIGITS, digits_world
 from ttca.people import People
 
 world = digits_world(seed=0)
-everybody = People.concatenate(list(world.roster.roles().values()))[::3]
+everybody = People.concatenate(list(world.roster.roles().values()))[::5]
 images, labels, blurred, names = everybody.images, everybody.classes, everybody.subgroup, DIGITS
 truth = Targets.from_labels(world.training_classes, len(DIGITS))
 options = Distilling(architectures=("perceptron",), seed=0, epochs=30)

@@ -85,6 +85,7 @@ def broken(_classes: int, _seed: int) -> torch.nn.Module:
     raise RuntimeError("no such device")
 
 
+@pytest.mark.full
 def test_processes_that_fail_say_why() -> None:
     """A model that is found by its import string and fails there is told in the words of the process that failed."""
     with pytest.raises(ValueError, match="Training stopped: RuntimeError: no such device"):
