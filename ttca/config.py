@@ -46,7 +46,7 @@ __all__ = [
 T = TypeVar("T")
 
 TEMPLATE = """\
-# One collective action. Fill it in, then see what it would cost (nothing is sent): ttca run {file} --dry-run
+# One collective action. Fill it in, then see what it would cost (no picture is sent): ttca run {file} --dry-run
 # Every key stands here. Those behind a # are optional and show their default, or an example where there is none.
 
 [action]

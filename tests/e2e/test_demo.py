@@ -19,6 +19,9 @@ import pytest
 
 from tests.e2e.conftest import DEMO, FinishedDemo
 from ttca import Ledger, PerturbationSet
+from ttca.demo.run import run_demo
+from ttca.errors import ActionError
+from ttca.folder_lock import hold
 from ttca.row import Row
 
 pytestmark = pytest.mark.e2e
@@ -160,6 +163,26 @@ def test_killed_at_five_random_moments_it_gives_the_clean_result(finished_demo: 
     assert sum(b.answered for b in members) == total
     assert answered <= processed(folder) <= charged
     assert charged - answered == unknown <= kills * CONCURRENCY
+
+
+def test_a_second_demo_leaves_the_first_ones_folder_alone(tmp_path: Path) -> None:
+    """While one demo works in a folder, a second is refused before it writes anything there."""
+    (tmp_path / "demo-seed").write_text("0")
+    lock = hold(tmp_path)
+    try:
+        with pytest.raises(ActionError, match="to be free"):
+            run_demo(tmp_path)
+    finally:
+        lock.release()
+    assert {path.name for path in tmp_path.iterdir()} == {"demo-seed", "action.lock"}
+
+
+@pytest.mark.parametrize("name", ["file", "file/below"])
+def test_a_place_that_can_be_no_folder_is_a_sentence(tmp_path: Path, name: str) -> None:
+    """A file where the folder should be, or above it, is told in a sentence."""
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(ActionError, match="Choose another"):
+        run_demo(tmp_path / name)
 
 
 def test_another_seed_in_the_same_folder_is_refused(finished_demo: FinishedDemo) -> None:

@@ -55,20 +55,26 @@ def run_demo(
     """
     folder = Path(folder)
     _prepare(folder, seed, fresh)
-    world = digits_world(seed)
-    known = read_action(folder) if (folder / "action.toml").is_file() else None
-    port = 0 if known is None else urlsplit(known.platform.url).port or 0
-    reporter.say(STORY)
-    reporter.say("Training the platform and starting it as a web service. This takes a few seconds.")
-    with running_platform(seed=seed, port=port, access_log=folder / "platform.log.jsonl") as url:
-        reporter.say(
-            f"The platform is running at {url} (KServe V2). From here on, {MEMBERS} members send it pictures and see "
-            "only its answers."
-        )
-        if known is None:
-            known = _write_action(folder, url, seed, world)
-        with known.open(reporter=reporter) as action, Ledger(folder / "evaluation.sqlite") as ledger:
-            return _act(action, ledger, world.test, reporter)
+    # Until the action holds the folder itself: a second demo would write its own platform's address into the file.
+    lock = hold(folder, say=reporter.say)
+    try:
+        world = digits_world(seed)
+        known = read_action(folder) if (folder / "action.toml").is_file() else None
+        port = 0 if known is None else urlsplit(known.platform.url).port or 0
+        reporter.say(STORY if known is None else f"Resuming the demo in {folder}.")
+        reporter.say("Training the platform and starting it as a web service. This takes a few seconds.")
+        with running_platform(seed=seed, port=port, access_log=folder / "platform.log.jsonl") as url:
+            reporter.say(
+                f"The platform is running at {url} (KServe V2). From here on, {MEMBERS} members send it pictures and "
+                "see only its answers."
+            )
+            if known is None:
+                known = _write_action(folder, url, seed, world)
+            lock.release()
+            with known.open(reporter=reporter) as action, Ledger(folder / "evaluation.sqlite") as ledger:
+                return _act(action, ledger, world.test, reporter)
+    finally:
+        lock.release()
 
 
 def _act(
@@ -101,6 +107,8 @@ def _act(
 def _prepare(folder: Path, seed: int, fresh: bool) -> None:
     """Make the folder ready: empty, or with a demo of this seed to resume."""
     marker = folder / "demo-seed"
+    if folder.exists() and not folder.is_dir():
+        raise ActionError(f"Expected a folder for the demo at {folder}, got a file. Choose another name.")
     if folder.exists() and any(folder.iterdir()):
         if not marker.is_file():
             raise ActionError(
@@ -114,8 +122,11 @@ def _prepare(folder: Path, seed: int, fresh: bool) -> None:
                 f"Expected a demo of seed {seed} in {folder}, got one of seed {marker.read_text()}. Choose another "
                 "folder, or start over with --fresh."
             )
-    folder.mkdir(parents=True, exist_ok=True)
-    marker.write_text(str(seed))
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        marker.write_text(str(seed))
+    except OSError as error:
+        raise ActionError(f"Expected to create the folder {folder}, got: {error}. Choose another folder.") from None
 
 
 def _write_action(folder: Path, url: str, seed: int, world: DigitsWorld) -> ActionFile:
