@@ -9,6 +9,7 @@ import io
 import os
 import sys
 import traceback
+from abc import abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import NoReturn, TextIO, cast
@@ -144,9 +145,9 @@ class _Stream(io.TextIOBase):
             finally:
                 os.close(nowhere)
 
+    @abstractmethod
     def _failed(self, error: OSError | ValueError) -> None:
         """Do what follows from a failure."""
-        raise NotImplementedError
 
 
 class _Result(_Stream):

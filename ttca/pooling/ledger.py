@@ -167,7 +167,8 @@ class Ledger:
         (done,) = self.book([Bill(member, keys, request_id, number, purpose, action, owners)], [])
         if isinstance(done, QuotaError):
             raise done
-        assert isinstance(done, Charge)  # nothing is claimed here
+        if not isinstance(done, Charge):
+            raise LedgerError("Expected queries that nobody else asks, got some that are. Charge them through a pool.")
         return done
 
     def settle(self, charge: Charge, keys: Sequence[bytes], answers: Answers, *, detail: str | None = None) -> None:
