@@ -7,19 +7,27 @@ them together into a certificate is *ours*.
 
 from __future__ import annotations
 
-import bisect
 import math
 import operator
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import lru_cache
-from types import ModuleType
-from typing import Any, Literal, cast, overload
+from typing import Any, Literal, cast
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from ttca.errors import ActionError, ConfigError, MissingExtraError
+from ttca.errors import ActionError, ConfigError
+from ttca.statistics.binomial import (
+    checked_counts,
+    checked_rate,
+    clopper_pearson_interval,
+    clopper_pearson_lower,
+    clopper_pearson_upper,
+    fewest,
+    rate_needed,
+    scipy_special,
+)
 
 __all__ = [
     "FORMAT",
@@ -47,140 +55,6 @@ FORMAT = 2
 
 Goal = Literal["parity", "improvement"] | float
 """What a perturbation must show: parity with the reference, improvement on before, or a success rate."""
-
-Integers = NDArray[np.integer[Any]] | Sequence[int]
-
-
-# --- exact binomial bounds ---------------------------------------------------------------------------------
-
-
-def _special() -> ModuleType:
-    # Members who only apply a perturbation read certificates and never compute one: no scipy for them.
-    try:
-        from scipy import special
-    except ImportError as error:
-        raise MissingExtraError("Computing a confidence bound", "learn") from error
-    return special
-
-
-def _hypergeometric() -> Any:
-    _special()  # Says what to install.
-    from scipy.stats import hypergeom
-
-    return hypergeom
-
-
-def _rate(name: str, value: float) -> float:
-    try:
-        number = float(value)
-    except (TypeError, ValueError):
-        number = math.nan
-    if not 0 < number < 1:
-        raise ConfigError(f"Expected {name} strictly between 0 and 1, got {value!r}. Give a rate such as 0.05 for 5 %.")
-    return number
-
-
-def _counts(k: ArrayLike, m: ArrayLike) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    right, asked = np.asarray(k), np.asarray(m)
-    if right.dtype.kind not in "iu" or asked.dtype.kind not in "iu":
-        raise ActionError(
-            f"Expected whole numbers of right answers and of queries, got dtypes {right.dtype} and "
-            f"{asked.dtype}. Count people, not shares."
-        )
-    if np.any(right < 0) or np.any(right > asked):
-        raise ActionError(
-            f"Expected 0 ≤ right ≤ m, got right = {right.tolist()} of m = {asked.tolist()}. Count each person once, "
-            "and include unresolved queries in m."
-        )
-    return right.astype(np.int64), asked.astype(np.int64)
-
-
-def _lower(k: ArrayLike, m: ArrayLike, alpha: float) -> NDArray[np.float64]:
-    right, asked = _counts(k, m)
-    # P(Bin(m, p) ≥ k) = I_p(k, m − k + 1): the bound is the p at which that tail is exactly alpha.
-    found = _special().betaincinv(np.maximum(right, 1), asked - right + 1, alpha)
-    return np.where(right == 0, 0.0, found)
-
-
-def _upper(k: ArrayLike, m: ArrayLike, alpha: float) -> NDArray[np.float64]:
-    right, asked = _counts(k, m)
-    # By symmetry in right and wrong. It keeps alpha small, where 1 − alpha would lose its last digits.
-    return np.asarray(1.0 - _lower(asked - right, asked, alpha))
-
-
-@overload
-def clopper_pearson_lower(k: int, m: int, alpha: float) -> float: ...
-@overload
-def clopper_pearson_lower(k: Integers, m: int | Integers, alpha: float) -> NDArray[np.float64]: ...
-@overload
-def clopper_pearson_lower(k: int, m: Integers, alpha: float) -> NDArray[np.float64]: ...
-def clopper_pearson_lower(k: int | Integers, m: int | Integers, alpha: float) -> float | NDArray[np.float64]:
-    """Return the one-sided lower bound, at confidence 1 − alpha, for a success rate.
-
-    Parameters
-    ----------
-    k, m : int or integer arrays that broadcast
-        Right answers, and queries. ``m = 0`` gives 0.
-    alpha : float
-        Greatest probability with which the bound may exceed the true rate.
-
-    Returns
-    -------
-    float or float64 array
-        A float for two whole numbers, else an array of the broadcast shape.
-
-    Raises
-    ------
-    ActionError
-        If a count is not a whole number or k is not within 0..m.
-    ConfigError
-        If alpha is outside (0, 1).
-    MissingExtraError
-        If scipy is not installed.
-
-    Notes
-    -----
-    *Published*: Clopper and Pearson, Biometrika 26 (1934).
-    """
-    bound = _lower(k, m, _rate("alpha", alpha))
-    return float(bound) if bound.ndim == 0 else bound
-
-
-@overload
-def clopper_pearson_upper(k: int, m: int, alpha: float) -> float: ...
-@overload
-def clopper_pearson_upper(k: Integers, m: int | Integers, alpha: float) -> NDArray[np.float64]: ...
-@overload
-def clopper_pearson_upper(k: int, m: Integers, alpha: float) -> NDArray[np.float64]: ...
-def clopper_pearson_upper(k: int | Integers, m: int | Integers, alpha: float) -> float | NDArray[np.float64]:
-    """Return the one-sided upper bound, at confidence 1 − alpha, for a success rate.
-
-    Parameters, errors and source as :func:`clopper_pearson_lower`; ``m = 0`` gives 1.
-    """
-    bound = _upper(k, m, _rate("alpha", alpha))
-    return float(bound) if bound.ndim == 0 else bound
-
-
-@overload
-def clopper_pearson_interval(k: int, m: int, confidence: float = 0.95) -> tuple[float, float]: ...
-@overload
-def clopper_pearson_interval(
-    k: Integers, m: int | Integers, confidence: float = 0.95
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]: ...
-@overload
-def clopper_pearson_interval(
-    k: int, m: Integers, confidence: float = 0.95
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]: ...
-def clopper_pearson_interval(
-    k: int | Integers, m: int | Integers, confidence: float = 0.95
-) -> tuple[float, float] | tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return the *two-sided* interval (low, high) for a success rate, half of the error on each side.
-
-    Parameters, errors and source as :func:`clopper_pearson_lower`; ``m = 0`` gives (0, 1).
-    """
-    half = (1 - _rate("confidence", confidence)) / 2
-    low, high = _lower(k, m, half), _upper(k, m, half)
-    return (float(low), float(high)) if low.ndim == 0 else (low, high)
 
 
 # --- counting ----------------------------------------------------------------------------------------------
@@ -277,54 +151,10 @@ def mcnemar_exact(before_correct: ArrayLike, after_correct: ArrayLike) -> float:
     won = int(np.count_nonzero(~before & after))
     if lost + won == 0:
         return 1.0
-    return min(1.0, 2.0 * float(_special().bdtr(min(lost, won), lost + won, 0.5)))
+    return min(1.0, 2.0 * float(scipy_special().bdtr(min(lost, won), lost + won, 0.5)))
 
 
 # --- what must be reached ----------------------------------------------------------------------------------
-
-
-def rate_needed(m: int, target: float, alpha: float, *, more: bool = False) -> int | None:
-    """Return the fewest right answers of m whose one-sided lower bound at 1 − alpha reaches a target.
-
-    Parameters
-    ----------
-    m : int
-        Verification people.
-    target : float
-        In [0, 1].
-    alpha : float
-        Error of the bound.
-    more : bool
-        Whether the bound must exceed the target instead.
-
-    Returns
-    -------
-    int or None
-        None where even m of m would not do.
-
-    Raises
-    ------
-    ActionError
-        If m is not a whole number of 0 or more.
-    ConfigError
-        If a rate is out of range.
-    MissingExtraError
-        If scipy is not installed.
-
-    Notes
-    -----
-    The bound is *published* (:func:`clopper_pearson_lower`).
-    """
-    alpha = _rate("alpha", alpha)
-    if not 0 <= target <= 1:
-        raise ConfigError(f"Expected a target in [0, 1], got {target!r}. Give a share, not a percentage.")
-    _counts(0, m)
-
-    def reached(k: int) -> bool:
-        bound = float(_lower(k, m, alpha))
-        return bound > target if more else bound >= target
-
-    return _fewest(m, reached)
 
 
 def parity_needed(m: int, reference: tuple[int, int], alpha: float) -> int | None:
@@ -360,20 +190,16 @@ def parity_needed(m: int, reference: tuple[int, int], alpha: float) -> int | Non
     rates, and stochastically smaller below. It asks both groups' chance at once, and so claims true parity more often
     than two bounds at alpha/2 that must not overlap, at the same stated error (``benchmarks bounds`` counts both).
     """
-    alpha = _rate("alpha", alpha)
-    right, others = (int(c) for c in _counts(*reference))
-    _counts(0, m)
+    alpha = checked_rate("alpha", alpha)
+    right, others = (int(c) for c in checked_counts(*reference))
+    checked_counts(0, m)
     if not others:
         return None
-    tail = _hypergeometric().sf
-    return _fewest(m, lambda k: bool(tail(k - 1, m + others, k + right, m) <= alpha))
+    scipy_special()  # Says what to install.
+    from scipy.stats import hypergeom
 
-
-def _fewest(m: int, reached: Callable[[int], bool]) -> int | None:
-    """Return the smallest of 0..m that is enough, where more is never worse, by bisection."""
-    if not reached(m):
-        return None
-    return bisect.bisect_left(range(m), True, key=reached)
+    tail = hypergeom.sf
+    return fewest(m, lambda k: bool(tail(k - 1, m + others, k + right, m) <= alpha))
 
 
 @dataclass(frozen=True)
@@ -428,14 +254,14 @@ def power(m: int, needed: Callable[[int], int | None], probability: float = 0.8)
     *Ours*, from the tail P(Bin(m, S) ≥ k) = I_S(k, m − k + 1), given what is known of the reference. It is the power
     of one ε alone: in a sequence the larger ε must have passed as well.
     """
-    probability = _rate("probability", probability)
+    probability = checked_rate("probability", probability)
     k = needed(m)
     reach = next((10**i for i in range(10) if needed(10**i) is not None), None)
-    fewest = None if reach is None else _fewest(reach, lambda people: needed(people) is not None)
+    smallest = None if reach is None else fewest(reach, lambda people: needed(people) is not None)
     if k is None:
-        return Power(m, probability, None, None, fewest)
-    rate = float(_special().betaincinv(k, m - k + 1, probability)) if k else 0.0
-    return Power(m, probability, k, rate, fewest)
+        return Power(m, probability, None, None, smallest)
+    rate = float(scipy_special().betaincinv(k, m - k + 1, probability)) if k else 0.0
+    return Power(m, probability, k, rate, smallest)
 
 
 # --- the certificate ---------------------------------------------------------------------------------------
@@ -592,7 +418,7 @@ class Certificate:
         """
         for test in self.tests:
             if test.epsilon == epsilon:
-                return float(_lower(test.right, test.m, self.alpha / len(self.family)))
+                return clopper_pearson_lower(test.right, test.m, self.alpha / len(self.family))
         return math.nan
 
     @property
@@ -748,7 +574,7 @@ def certify(
     smallest ε and going on until one passes gives every ε its own chance to err, and is not valid.
     *Ours*: its use here.
     """
-    alpha = _rate("alpha", alpha)
+    alpha = checked_rate("alpha", alpha)
     family = _family(epsilons)
     goal = _goal(goal)
     if goal == "improvement" and before is None:
@@ -790,7 +616,9 @@ def certify(
         before=before_tally,
         before_upper=before_upper,
         parity_certified=bool(certified) if goal == "parity" else None,
-        lower=Bound(float(_lower(quoted.right, quoted.m, alpha / size)), "one-sided lower", 1 - alpha, shared_by=size),
+        lower=Bound(
+            clopper_pearson_lower(quoted.right, quoted.m, alpha / size), "one-sided lower", 1 - alpha, shared_by=size
+        ),
         interval=Interval(low, high, 0.95, shared_by=size),
         power=power(quoted.m, needed),
     )
@@ -801,7 +629,7 @@ def _passes(right: int, needed: int | None) -> bool:
 
 
 def _upper_bound(tally: Tally, alpha: float) -> Bound:
-    return Bound(float(_upper(tally.right, tally.m, alpha)), "one-sided upper", 1 - alpha)
+    return Bound(clopper_pearson_upper(tally.right, tally.m, alpha), "one-sided upper", 1 - alpha)
 
 
 def _family(epsilons: Sequence[int]) -> tuple[int, ...]:
