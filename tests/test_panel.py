@@ -57,8 +57,10 @@ def test_the_seed_fixes_the_panel(rows: list[tuple[int, bool]], seed: int) -> No
 def test_an_image_is_drawn_fairly() -> None:
     """Over seeds, each image of a person is asked about as often as the others."""
     people = crowd([(0, True)] * 4 + [(1, True)])
-    first = [int(p.subgroup.images[p.subgroup.persons == "p0"][0, 0, 0, 0]) for p in (
-        draw_panel(people, seed=s) for s in range(400))]
+    first = [
+        int(p.subgroup.images[p.subgroup.persons == "p0"][0, 0, 0, 0])
+        for p in (draw_panel(people, seed=s) for s in range(400))
+    ]
     assert np.bincount(first, minlength=4).min() > 60
 
 

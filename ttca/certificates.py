@@ -364,9 +364,7 @@ class Certificate:
                 ),
                 baseline=_answers(data["baseline"]),
                 tests=tuple(
-                    LevelTest(
-                        _whole(t["epsilon"]), _answers(t["answers"]), _flag(t["passed"]), _text(t["figures"])
-                    )
+                    LevelTest(_whole(t["epsilon"]), _answers(t["answers"]), _flag(t["passed"]), _text(t["figures"]))
                     for t in data["tests"]
                 ),
                 epsilon=None if epsilon is None else _whole(epsilon),
@@ -496,9 +494,7 @@ def certify(
         parity_certified=bool(certified) if terms.aim.kind == "parity" else None,
         lower=Bound(_quoted(last, examined, terms, terms.alpha / size)[0], "one-sided lower", 1 - terms.alpha, size),
         interval=Interval(low, high, 0.95, shared_by=size),
-        power=Power(
-            _PROBABILITY, None if rate is None or math.isnan(rate) else rate, rule.verdict(everybody) is True
-        ),
+        power=Power(_PROBABILITY, None if rate is None or math.isnan(rate) else rate, rule.verdict(everybody) is True),
     )
 
 

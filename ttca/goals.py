@@ -38,7 +38,7 @@ class Goal:
     @property
     def compares_with(self) -> Literal["reference", "before"] | None:
         """Whose answers the goal reads beside S: the reference people's, the subgroup's as it is, or nobody's."""
-        return {"improvement": "before", "rate": None}.get(self.kind, "reference")  # type: ignore[return-value]
+        return {"improvement": "before", "rate": None}.get(self.kind, "reference")
 
     def __str__(self) -> str:
         value = math.nan if self.value is None else self.value
@@ -94,9 +94,13 @@ class Certifying:
                 "Expected the goal 'parity', 'improvement' or a success rate strictly between 0 and 1, got "
                 f"{self.goal!r}. Choose one of them."
             )
-        others = {k: v for k, v in {"within": self.within, "accuracy_ratio": self.accuracy_ratio}.items() if v is not None}
+        others = {
+            k: v for k, v in {"within": self.within, "accuracy_ratio": self.accuracy_ratio}.items() if v is not None
+        }
         for name, value in others.items():
-            _share(name, value, "Give a share such as 0.05 for 5 points." if name == "within" else "0.8 is four fifths.")
+            _share(
+                name, value, "Give a share such as 0.05 for 5 points." if name == "within" else "0.8 is four fifths."
+            )
         if len(others) > 1 or (others and self.goal != "parity"):
             given = [*([] if self.goal == "parity" else [f"goal = {self.goal!r}"]), *others]
             raise ConfigError(f"Expected one goal, got {' and '.join(given)}. Leave out all but one.")
@@ -116,7 +120,7 @@ class Certifying:
         if self.accuracy_ratio is not None:
             return Goal("accuracy_ratio", float(self.accuracy_ratio))
         if self.goal in ("parity", "improvement"):
-            return Goal(self.goal)  # type: ignore[arg-type]
+            return Goal(self.goal)
         return Goal("rate", float(self.goal))
 
     def check_design(self, design: Design) -> None:

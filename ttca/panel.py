@@ -84,9 +84,7 @@ def draw_panel(people: People, *, seed: int) -> Panel:
     return Panel(subgroup, reference, "disjoint", len(people))
 
 
-def _one_each(
-    people: People, order: NDArray[np.str_], subgroup: bool, rng: np.random.Generator
-) -> NDArray[np.intp]:
+def _one_each(people: People, order: NDArray[np.str_], subgroup: bool, rng: np.random.Generator) -> NDArray[np.intp]:
     """Return the row of one random image of each person in this group, in this order of persons."""
     rows = rng.permutation(np.flatnonzero(people.subgroup == subgroup))
     names, first = np.unique(people.persons[rows], return_index=True)

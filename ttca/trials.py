@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import lru_cache
 from typing import Protocol
 
 import numpy as np
@@ -152,7 +152,9 @@ class _Bar:
     alpha: float
 
     def verdict(self, table: Table) -> bool | None:
-        return _crossed(lambda right: bar_log_e(np.cumsum(right), np.arange(1, len(right) + 1), self.bar), table, self.alpha)
+        return _crossed(
+            lambda right: bar_log_e(np.cumsum(right), np.arange(1, len(right) + 1), self.bar), table, self.alpha
+        )
 
     def told(self, table: Table) -> str:
         return f"{int(table.right.sum())} of {len(table.right)} asked right, against a bar of {self.bar:.3f}"
@@ -194,7 +196,9 @@ class _Bet:
 
     def told(self, table: Table) -> str:
         won, lost = table.pairs()
-        return f"{int(table.right.sum())} of {len(table.right)} asked right; {won} right only with δ, {lost} only without"
+        return (
+            f"{int(table.right.sum())} of {len(table.right)} asked right; {won} right only with δ, {lost} only without"
+        )
 
     def smallest_rate(self, baseline: Right, persons: int, probability: float) -> float | None:
         return None
@@ -272,9 +276,7 @@ def rule_of(terms: Certifying, design: Design, persons: int, baseline: Right) ->
         return _fixed(terms, design, persons, baseline, terms.alpha)
     if terms.stopping == "anytime":
         return _anytime(terms, design, baseline, terms.alpha)
-    return _Either(
-        _anytime(terms, design, baseline, way), _fixed(terms, design, persons, baseline, terms.alpha - way)
-    )
+    return _Either(_anytime(terms, design, baseline, way), _fixed(terms, design, persons, baseline, terms.alpha - way))
 
 
 def _fixed(terms: Certifying, design: Design, persons: int, baseline: Right, alpha: float) -> Rule:

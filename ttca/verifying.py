@@ -31,7 +31,7 @@ _CERTIFICATE, _CONTROLS, _OPENED = "certificate.json", "controls.json", "verific
 
 @dataclass(frozen=True)
 class Verified:
-    """The certificate, the epoch under which verification people were asked, who they are, and the day (ISO 8601, UTC)."""
+    """The certificate, the epoch of its questions, who was asked, and the day (ISO 8601, UTC)."""
 
     certificate: Certificate
     epoch: str
@@ -76,7 +76,7 @@ def verify(shop: Workshop, people: People, family: Family) -> Verified:
                 return _outcomes(shop.queries.in_hand(images, epoch=epoch), whose)
 
             _check(certificate, terms, tuple(sorted(family.sets, reverse=True)), examined, recall)
-            return Verified(certificate, epoch, panel, str(stored["verified"]))
+            return Verified(certificate, epoch, panel, str(stored.get("verified", "")))
 
     def ask(condition: Condition, start: int, stop: int) -> str:
         images, whose = question(condition, start, stop)
@@ -215,4 +215,3 @@ def _open(shop: Workshop, people: People, family: Family) -> str:
             "make the certificate worthless. Start a new action in a new folder with new verification people."
         )
     return epoch
-

@@ -19,9 +19,9 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
-from ttca.errors import ConfigError
+from ttca.errors import ActionError, ConfigError
 from ttca.statistics.binomial import (
     checked_counts,
     checked_rate,
@@ -33,6 +33,7 @@ from ttca.statistics.binomial import (
 __all__ = [
     "farrington_manning_p",
     "fisher_p",
+    "mcnemar_exact",
     "mcnemar_p",
     "miettinen_nurminen_p",
     "ratio_by_two_bounds",
@@ -117,6 +118,44 @@ def mcnemar_p(won: int, lost: int) -> float:
     """
     _checked(won, won + lost)
     return float(scipy_special().bdtr(lost, won + lost, 0.5))
+
+
+def mcnemar_exact(before_correct: ArrayLike, after_correct: ArrayLike) -> float:
+    """Return the two-sided p of "as many people were lost as were won", for two results on the same people.
+
+    Parameters
+    ----------
+    before_correct, after_correct : bool, shape (N,)
+        Whether each person's answer was right, in the same order of people.
+
+    Returns
+    -------
+    float
+        1.0 where no answer changed.
+
+    Raises
+    ------
+    ActionError
+        If shapes differ or a value is not boolean.
+    MissingExtraError
+        If scipy is not installed.
+
+    Notes
+    -----
+    *Published*: McNemar, Psychometrika 12 (1947), in its exact binomial form.
+    """
+    before, after = np.asarray(before_correct), np.asarray(after_correct)
+    if before.ndim != 1 or before.shape != after.shape or before.dtype != np.bool_ or after.dtype != np.bool_:
+        raise ActionError(
+            "Expected two boolean arrays of one row per person, got shapes "
+            f"{before.shape} and {after.shape}, dtypes {before.dtype} and {after.dtype}. "
+            "Pass the same people in the same order."
+        )
+    lost = int(np.count_nonzero(before & ~after))
+    won = int(np.count_nonzero(~before & after))
+    if lost + won == 0:
+        return 1.0
+    return min(1.0, 2.0 * float(scipy_special().bdtr(min(lost, won), lost + won, 0.5)))
 
 
 def ratio_by_two_bounds(right: int, reference_right: int, m: int, ratio: float, alpha: float) -> bool:
