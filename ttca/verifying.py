@@ -10,6 +10,8 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from ttca.answers import Answers
 from ttca.certificates import Certificate, Certifying, Condition, Examined, certify, outcomes
 from ttca.conditions import CONTROLS, Control, Measuring
@@ -71,12 +73,13 @@ def verify(shop: Workshop, people: People, family: Family) -> Verified:
         if stored.get("epoch") == epoch:
             certificate = Certificate.from_dict(stored.get("certificate", {}))
 
-            def recall(condition: Condition, count: int) -> str:
-                images, whose = question(condition, 0, count)
-                return _outcomes(shop.queries.in_hand(images, epoch=epoch), whose)
+            def recall(counts: Mapping[Condition, int]) -> str:
+                parts = [question(condition, 0, count) for condition, count in counts.items()]
+                held = shop.queries.in_hand(np.concatenate([images for images, _ in parts]), epoch=epoch)
+                return _outcomes(held, People.concatenate([whose for _, whose in parts]))
 
             _check(certificate, terms, tuple(sorted(family.sets, reverse=True)), examined, recall)
-            return Verified(certificate, epoch, panel, str(stored.get("verified", "")))
+            return Verified(certificate, epoch, panel, str(stored["verified"]))
 
     def ask(condition: Condition, start: int, stop: int) -> str:
         images, whose = question(condition, start, stop)
@@ -95,21 +98,19 @@ def _check(
     terms: Certifying,
     family: tuple[int, ...],
     examined: Examined,
-    recall: Callable[[Condition, int], str],
+    recall: Callable[[Mapping[Condition, int]], str],
 ) -> None:
     """Raise where a certificate does not follow from the ledger's answers, the settings and the roster."""
     certificate.check()
-    baseline = terms.aim.compares_with
-    said: list[tuple[Condition, str]] = [(test.epsilon, test.answers) for test in certificate.tests]
-    if baseline is not None:
-        said.append((baseline, certificate.baseline))
-    # What brought no answer then counts against the action, and still does when it was answered since.
-    same = all(
-        was in ("?", now)
-        for condition, answers in said
-        for was, now in zip(answers, recall(condition, len(answers)), strict=True)
-    )
-    if not same or (certificate.terms, certificate.family, certificate.examined) != (terms, family, examined):
+    same = (certificate.terms, certificate.family, certificate.examined) == (terms, family, examined)
+    if same:
+        said: dict[Condition, str] = {test.epsilon: test.answers for test in certificate.tests}
+        if terms.aim.compares_with is not None:
+            said[terms.aim.compares_with] = certificate.baseline
+        now = recall({condition: len(answers) for condition, answers in said.items()})
+        # What brought no answer then counts against the action, and still does when it was answered since.
+        same = all(was in ("?", is_) for was, is_ in zip("".join(said.values()), now, strict=True))
+    if not same:
         raise ActionError(
             "Expected a certificate that follows from the answers in the ledger, the settings and the people, got one "
             "that does not. Restore certificate.json, or delete it and verify again: what was answered costs nothing."
@@ -124,7 +125,7 @@ def hand_out(shop: Workshop, family: Family, verified: Verified) -> Perturbation
     """Write the members' file, which exists only while its set is certified, and return what it holds."""
     path, certificate = shop.folder / MEMBERS_FILE, verified.certificate
     if certificate.epsilon is None:
-        # An earlier version handed such a set out; its δ stays in perturbations/.
+        # Its δ stays in perturbations/.
         path.unlink(missing_ok=True)
         return None
     chosen = family.sets[certificate.epsilon]
@@ -167,7 +168,7 @@ def unmeasured(folder: Path, measuring: Measuring, terms: Certifying) -> list[Co
 
     A guest's control is known by its name: one that sends other images needs another name.
     """
-    ours = (folder / _CONTROLS).is_file() or "abuse_rate" in _abuse(folder)
+    ours = (folder / _CONTROLS).is_file()
     paid, asked = _guests_measured(folder), {"delta", terms.aim.compares_with} - {None}
     return [
         control
@@ -182,12 +183,8 @@ def _guests_measured(folder: Path) -> set[str]:
 
 
 def _abuse(folder: Path) -> dict[str, Any]:
-    if (folder / _CONTROLS).is_file():
-        return {"abuse_rate": read_json(folder / _CONTROLS).get("abuse_rate")}
-    # Earlier versions wrote it into the members' file only.
-    path = folder / MEMBERS_FILE
-    evidence: Mapping[str, Any] = PerturbationSet.load(path).evidence if path.is_file() else {}
-    return {name: value for name, value in evidence.items() if name == "abuse_rate"}
+    path = folder / _CONTROLS
+    return {"abuse_rate": read_json(path).get("abuse_rate")} if path.is_file() else {}
 
 
 def _open(shop: Workshop, people: People, family: Family) -> str:
