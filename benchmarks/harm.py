@@ -23,7 +23,6 @@ from benchmarks._document import commands, filled, results, table, told
 from benchmarks._tracks import TRACKS
 from benchmarks.transfer import quick_key
 from ttca.answers import Answers
-from ttca.certificates import clopper_pearson_interval, mcnemar_exact
 from ttca.data.cameras import bad_camera, soft_focus
 from ttca.data.hub import load_fairface
 from ttca.errors import ConfigError, WorthlessProxyError
@@ -34,6 +33,8 @@ from ttca.measurement import Measurement
 from ttca.people import People
 from ttca.perturbations import PerturbationSet
 from ttca.proxies.runtime import give_back_memory
+from ttca.statistics.binomial import clopper_pearson_interval
+from ttca.statistics.comparisons import mcnemar_exact
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -29,7 +29,6 @@ from PIL import Image
 
 from benchmarks._document import filled
 from ttca.action import CollectiveAction
-from ttca.certificates import clopper_pearson_interval, mcnemar_exact
 from ttca.conditions import Opponents
 from ttca.data.cameras import bad_camera
 from ttca.data.digits import load_digits_images
@@ -43,6 +42,8 @@ from ttca.platforms.base import Platform
 from ttca.pooling.ledger import Ledger
 from ttca.pooling.pool import Member, Pace, QueryPool
 from ttca.settings import Settings
+from ttca.statistics.binomial import clopper_pearson_interval
+from ttca.statistics.comparisons import mcnemar_exact
 
 __all__ = ["QUICK", "World", "main", "measure_seed", "rewritten", "slanted", "two_sets_table", "world"]
 

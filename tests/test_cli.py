@@ -242,7 +242,7 @@ def test_run_again_asks_nothing_and_says_the_same(finished: Path, ttca: Terminal
     plan = ttca("run", finished / "action.toml", "--dry-run", "--json").json["steps"]
     assert {step: cost["queries"] for step, cost in plan.items()} == {
         "pool": 0,
-        "audit": 0,
+        "baseline": 0,
         "verification": 0,
         "controls": 0,
     }
@@ -261,9 +261,9 @@ def test_every_step_can_be_a_command_of_its_own(home: Path, ttca: Terminal, serv
     assert {e: PerturbationSet.load(path).epsilon for e, path in files.items()} == {"6": 6, "12": 12}
     assert paid(home) == 205
     certificate = Certificate.from_dict(ttca("verify", home, "--json").json)
-    assert paid(home) == served.rows - start == 205 + 160 + certificate.queries
+    assert paid(home) == served.rows - start == 205 + certificate.queries
     status = ttca("pool", "status", home, "--json").json
-    assert status["paid"] == {"audit": 160, "pool": 205, "verification": certificate.queries}
+    assert status["paid"] == {"baseline": 80, "pool": 205, "verification": certificate.queries - 80}
     assert sum(member["charged"] for member in status["members"]) == paid(home)
     assert sum(status["days"].values()) == paid(home)
     assert status["asked"] == status["answered"] == paid(home)
@@ -350,9 +350,9 @@ def test_a_dry_run_says_the_cost_and_spends_nothing(
     plan = ttca(*command, home, "--dry-run", "--json").json["steps"]
     assert {step: cost["queries"] for step, cost in plan.items()} == {
         "pool": 205,
-        "audit": 160,
+        "baseline": 80,
         "verification": 160,
-        "controls": 640,
+        "controls": 720,
     }
     assert {cost["affordable"] for cost in plan.values()} == {2500}
     assert served.rows == before
@@ -424,7 +424,7 @@ def test_an_action_without_controls_ends_with_its_certificate(home: Path, ttca: 
     text = (home / "action.toml").read_text().replace("[action]\n", "[action]\ncontrols = false\n")
     (home / "action.toml").write_text(text)
     certificate = Certificate.from_dict(ttca("run", home, "--json").json)
-    assert paid(home) == 205 + 160 + certificate.queries
+    assert paid(home) == 205 + certificate.queries
     assert not (home / "row.json").exists()
 
 

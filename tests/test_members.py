@@ -17,7 +17,7 @@ from hypothesis.extra import numpy as hnp
 from PIL import Image
 from safetensors.numpy import save
 
-from ttca.certificates import certify
+from tests import worlds
 from ttca.errors import ImageError, PerturbationError, TTCAError
 from ttca.images import Images
 from ttca.members import apply_to_file
@@ -37,8 +37,7 @@ def home(tmp_path: Path) -> Path:
 
 def certificate(right: int = 99, epsilon: int = 8) -> dict[str, Any]:
     """Return the certificate of an ε that was answered rightly so many times of a hundred."""
-    found = certify(lambda _: (right, 100), epsilons=(epsilon,), reference=(90, 100), before=(70, 100))
-    return found.to_dict()
+    return worlds.certified(right, epsilon=epsilon).to_dict()
 
 
 def chosen(**changes: Any) -> PerturbationSet:
@@ -241,7 +240,7 @@ def test_one_sentence_says_for_whom_on_what_and_what_was_proved(home: Path) -> N
     chosen(expires="2099-02-03T00:00:00+00:00").save(home / "delta.safetensors")
     assert apply(home)["about"] == (
         "Made for people in fog, on faces at api.example: certified parity at ε = 8 on 2026-11-01 "
-        f"(99 of 100 right, {certificate()['tests'][0]['needed']} needed); valid until 2099-02-03."
+        f"({certificate()['tests'][0]['figures']}); valid until 2099-02-03."
     )
     assert "does not name" in chosen(service="").about()
     assert "no expiry date" in chosen().about()

@@ -203,7 +203,7 @@ def test_refinement_spends_what_was_saved_and_no_more(tmp_path: Path, behaviour:
     assert row["queries_pool"] == row["queries"] == 205 - saved + refined["queries"]
     assert sum(row["composition"].values()) == row["queries"]
     assert row["answers"] == {"label_only": "label", "decimals": "rounded"}.get(next(iter(behaviour), ""), "scores")
-    assert set(platform.by_purpose(tmp_path / "ledger.sqlite")) == {"pool", "audit", "verification", "controls"}
+    assert set(platform.by_purpose(tmp_path / "ledger.sqlite")) == {"pool", "baseline", "verification", "controls"}
     if share == 1.0:
         assert not (tmp_path / "proxy.safetensors").exists()
 
@@ -371,11 +371,11 @@ def test_verification_people_are_read_once_and_test_people_once_per_row(tmp_path
             roster = action.roster
     arrivals = Counter(image for images in platform.seen.values() for image in images)
     seen = platform.by_purpose(tmp_path / "action" / "ledger.sqlite")
-    for image in roster.verification.images:
+    for image in roster.verification[~roster.verification.subgroup].images:
         assert arrivals[image.tobytes()] == 1
-        assert image.tobytes() in seen["audit"]
+        assert image.tobytes() in seen["baseline"]
     assert max(arrivals.values()) == 1
-    assert set(seen) == {"pool", "audit", "verification"}
+    assert set(seen) == {"pool", "baseline", "verification"}
     near = {p.tobytes() for p in roster.verification.images} | {p.tobytes() for p in people.images}
     assert not near & seen["pool"]
     tested = Counter(image for images in benchmark.seen.values() for image in images)

@@ -44,7 +44,7 @@ def test_the_steps_alone_give_what_the_action_gives(shop: Workshop, tmp_path: Pa
     assert certified is not None
     epsilon = verified.certificate.quoted_epsilon
     controls = learn_controls(shop, roster.pool, known, questions, distilled, family, epsilon)
-    exam = Examination(roster.verification, shop.queries, "controls", verified.epoch)
+    exam = Examination(verified.panel.first(settings.controls_people), shop.queries, "controls", verified.epoch)
     measured = examine(shop, exam, distilled, family, epsilon, controls)
     story = Story(known, distilled, family, verified.certificate, measured)
     row = row_of(shop, story, epsilon, track=None, began=0.0)

@@ -17,7 +17,6 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from tests import worlds
-from ttca.certificates import certify
 from ttca.masking import masked_everywhere
 from ttca.perturbations import PerturbationSet
 from ttca.pooling.ledger import Ledger
@@ -55,8 +54,7 @@ TALKING = [name for name, (_, code) in COMMANDS.items() if code == 0 and name !=
 def home(tmp_path: Path) -> Path:
     """Return a folder with what the commands need: a perturbation, an image, and an action whose ledger has a name."""
     delta = np.full((2, 5, 4, 3), 4, np.int8)
-    certified = certify(lambda _: (99, 100), epsilons=(4,), reference=(90, 100), before=(70, 100))
-    evidence = {"certificate": certified.to_dict()}
+    evidence = {"certificate": worlds.certified(99, epsilon=4).to_dict()}
     known = PerturbationSet(delta, 4, ("cat", "dog"), "subgroup", "f" * 64, evidence=evidence)
     known.save(tmp_path / "delta.safetensors")
     Image.fromarray(np.zeros((5, 4, 3), np.uint8)).save(tmp_path / "me.png")

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from ttca.action import CollectiveAction
 from ttca.answers import Answers
+from ttca.certificates import Certificate, Certifying, Examined, certify
 from ttca.images import Images
 from ttca.people import People, Roster
 from ttca.platforms.base import Credential
@@ -136,3 +137,10 @@ def action_file(url: str, *, classes: Sequence[str] = CLASSES, **changes: str) -
         "pool": "quota = 500\n",
     }
     return "\n".join(f"[{name}]\n{lines}{changes.get(name, '')}\n" for name, lines in tables.items())
+
+
+def certified(right: int, *, epsilon: int, persons: int = 100, reference: int = 90) -> Certificate:
+    """Return the certificate of an ε: so many persons right with δ, so many of the reference as they are."""
+    held = {epsilon: "1" * right + "0" * (persons - right), "reference": "1" * reference + "0" * (persons - reference)}
+    who = Examined("disjoint", persons, persons, 2 * persons)
+    return certify(lambda condition, i, j: held[condition][i:j], Certifying(), epsilons=(epsilon,), examined=who)

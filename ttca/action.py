@@ -23,6 +23,7 @@ from ttca.folder_lock import hold
 from ttca.learning import Learner
 from ttca.measurement import Measurement
 from ttca.measuring import Examination, Story, examine, row_of
+from ttca.panel import draw_panel
 from ttca.people import People, Roster
 from ttca.perturbations import PerturbationSet
 from ttca.perturbing import Family, perturb, refined_queries
@@ -279,7 +280,8 @@ class CollectiveAction:
                 "Verification people are always measured at the ε that the certificate quotes."
             )
         if people is None or pool is None:
-            exam = Examination(self.roster.verification, self.queries, "controls", verified.epoch)
+            whom = verified.panel.first(self.settings.controls_people)
+            exam = Examination(whom, self.queries, "controls", verified.epoch)
         else:
             exam = Examination(people, pool, "test", "test")
         opponents, controls = self.opponents(epsilon), self.measuring.all_controls()
@@ -324,7 +326,7 @@ class CollectiveAction:
             measurement=measurement,
             certificate=self.verify(),
             perturbations=self.handed_out() or self._family.sets[row.epsilon],
-            people=self.roster.verification if people is None else people,
+            people=self._examined().panel.first(self.settings.controls_people) if people is None else people,
             fidelity=self._distilled.fidelity,
             balances=self.queries.status(),
             measuring=self.measuring,
@@ -372,14 +374,15 @@ class CollectiveAction:
             asked = Cost(
                 asked.images + cost.images, asked.answered + cost.answered, asked.queries + cost.queries, affordable
             )
-        verification = self.roster.verification
+        panel, terms = draw_panel(self.roster.verification, seed=self.settings.seed), self.settings.certifying
         verified = is_verified(self.folder)
-        m = int(verification.subgroup.sum())
-        audit = 0 if verified else len(verification)
+        m = len(panel.subgroup)
+        as_they_are = {"reference": len(panel.reference), "before": m, None: 0}[terms.aim.compares_with]
+        baseline = 0 if verified else as_they_are
         tests = 0 if verified else m * len(self.settings.epsilons)
         plan = {
             "pool": asked,
-            "audit": Cost(audit, 0, audit, affordable),
+            "baseline": Cost(baseline, 0, baseline, affordable),
             "verification": Cost(tests, 0, tests, affordable),
         }
         if self.settings.refine and not verified:
@@ -387,7 +390,8 @@ class CollectiveAction:
             asked = Cost(asked.images + saved, asked.answered, asked.queries + saved, affordable)
             plan["pool"] = asked
         if self.settings.controls:
-            controls = queries_for(unmeasured(self.folder, self.measuring), verification)
+            whom = panel.first(self.settings.controls_people)
+            controls = queries_for(unmeasured(self.folder, self.measuring, terms), whom)
             plan["controls"] = Cost(controls, 0, controls, affordable)
         return plan
 
@@ -447,8 +451,10 @@ def _check_people(
                 f"Expected classes 0..{len(info.classes) - 1} among the {role} people, got "
                 f"{int(people.classes.min())}..{int(people.classes.max())}. No query was spent."
             )
-    if settings.goal == "parity" and np.all(roster.verification.subgroup):
+    terms, everybody = settings.certifying, np.all(roster.verification.subgroup)
+    if terms.aim.compares_with == "reference" and everybody:
         raise ActionError(
-            "Expected reference people among the verification people, got none. Parity compares the two groups. "
-            "Let volunteers take part, or set another goal. No query was spent."
+            f"Expected reference people among the verification people, got none. The goal, {terms.aim}, compares the "
+            "two groups. Let volunteers take part, or set another goal. No query was spent."
         )
+    terms.check_design(draw_panel(roster.verification, seed=settings.seed).design)

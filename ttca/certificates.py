@@ -1,213 +1,54 @@
-"""Finite-sample bounds: what a collective may claim about its success after so many verification queries.
-
-Everything here is exact (Clopper-Pearson, Fisher, fixed-sequence testing, McNemar): no normal approximation, because
-verification sets are small and success rates are close to 1. The bounds and tests are *published*; putting
-them together into a certificate is *ours*.
-"""
+"""Certificates: what verification showed about S, how sure it is, and every answer that it follows from."""
 
 from __future__ import annotations
 
-import bisect
 import math
 import operator
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from functools import lru_cache
-from types import ModuleType
-from typing import Any, Literal, cast, overload
+from typing import Any, Literal, TypeAlias, cast
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from ttca.errors import ActionError, ConfigError, MissingExtraError
+from ttca.errors import ActionError, ConfigError
+from ttca.goals import Certifying, Design
+from ttca.statistics.binomial import clopper_pearson_interval, clopper_pearson_lower, clopper_pearson_upper
+from ttca.trials import Table, explained, in_step, quoted, rule_of
 
 __all__ = [
+    "BATCH",
     "FORMAT",
     "Bound",
     "Certificate",
-    "Goal",
+    "Certifying",
+    "Condition",
+    "Examined",
     "Interval",
     "LevelTest",
     "Power",
-    "Tally",
     "certify",
     "clopper_pearson_interval",
     "clopper_pearson_lower",
     "clopper_pearson_upper",
-    "count_right",
-    "count_right_at_most",
-    "mcnemar_exact",
-    "parity_needed",
-    "power",
-    "rate_needed",
+    "outcomes",
 ]
 
-FORMAT = 2
+FORMAT = 3
 """Version of the dictionary that :meth:`Certificate.to_dict` writes."""
 
-Goal = Literal["parity", "improvement"] | float
-"""What a perturbation must show: parity with the reference, improvement on before, or a success rate."""
+BATCH = 16
+"""So many persons are asked between two looks at the verdict."""
 
-Integers = NDArray[np.integer[Any]] | Sequence[int]
+Condition: TypeAlias = Literal["reference", "before"] | int
+"""What persons are asked under: the reference as it is, the subgroup as it is, or with the δ of an ε."""
 
-
-# --- exact binomial bounds ---------------------------------------------------------------------------------
-
-
-def _special() -> ModuleType:
-    # Members who only apply a perturbation read certificates and never compute one: no scipy for them.
-    try:
-        from scipy import special
-    except ImportError as error:
-        raise MissingExtraError("Computing a confidence bound", "learn") from error
-    return special
+_RIGHT, _WRONG, _UNRESOLVED = "1", "0", "?"
+_PROBABILITY = 0.8
 
 
-def _hypergeometric() -> Any:
-    _special()  # Says what to install.
-    from scipy.stats import hypergeom
-
-    return hypergeom
-
-
-def _rate(name: str, value: float) -> float:
-    try:
-        number = float(value)
-    except (TypeError, ValueError):
-        number = math.nan
-    if not 0 < number < 1:
-        raise ConfigError(f"Expected {name} strictly between 0 and 1, got {value!r}. Give a rate such as 0.05 for 5 %.")
-    return number
-
-
-def _counts(k: ArrayLike, m: ArrayLike) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    right, asked = np.asarray(k), np.asarray(m)
-    if right.dtype.kind not in "iu" or asked.dtype.kind not in "iu":
-        raise ActionError(
-            f"Expected whole numbers of right answers and of queries, got dtypes {right.dtype} and "
-            f"{asked.dtype}. Count people, not shares."
-        )
-    if np.any(right < 0) or np.any(right > asked):
-        raise ActionError(
-            f"Expected 0 ≤ right ≤ m, got right = {right.tolist()} of m = {asked.tolist()}. Count each person once, "
-            "and include unresolved queries in m."
-        )
-    return right.astype(np.int64), asked.astype(np.int64)
-
-
-def _lower(k: ArrayLike, m: ArrayLike, alpha: float) -> NDArray[np.float64]:
-    right, asked = _counts(k, m)
-    # P(Bin(m, p) ≥ k) = I_p(k, m − k + 1): the bound is the p at which that tail is exactly alpha.
-    found = _special().betaincinv(np.maximum(right, 1), asked - right + 1, alpha)
-    return np.where(right == 0, 0.0, found)
-
-
-def _upper(k: ArrayLike, m: ArrayLike, alpha: float) -> NDArray[np.float64]:
-    right, asked = _counts(k, m)
-    # By symmetry in right and wrong. It keeps alpha small, where 1 − alpha would lose its last digits.
-    return np.asarray(1.0 - _lower(asked - right, asked, alpha))
-
-
-@overload
-def clopper_pearson_lower(k: int, m: int, alpha: float) -> float: ...
-@overload
-def clopper_pearson_lower(k: Integers, m: int | Integers, alpha: float) -> NDArray[np.float64]: ...
-@overload
-def clopper_pearson_lower(k: int, m: Integers, alpha: float) -> NDArray[np.float64]: ...
-def clopper_pearson_lower(k: int | Integers, m: int | Integers, alpha: float) -> float | NDArray[np.float64]:
-    """Return the one-sided lower bound, at confidence 1 − alpha, for a success rate.
-
-    Parameters
-    ----------
-    k, m : int or integer arrays that broadcast
-        Right answers, and queries. ``m = 0`` gives 0.
-    alpha : float
-        Greatest probability with which the bound may exceed the true rate.
-
-    Returns
-    -------
-    float or float64 array
-        A float for two whole numbers, else an array of the broadcast shape.
-
-    Raises
-    ------
-    ActionError
-        If a count is not a whole number or k is not within 0..m.
-    ConfigError
-        If alpha is outside (0, 1).
-    MissingExtraError
-        If scipy is not installed.
-
-    Notes
-    -----
-    *Published*: Clopper and Pearson, Biometrika 26 (1934).
-    """
-    bound = _lower(k, m, _rate("alpha", alpha))
-    return float(bound) if bound.ndim == 0 else bound
-
-
-@overload
-def clopper_pearson_upper(k: int, m: int, alpha: float) -> float: ...
-@overload
-def clopper_pearson_upper(k: Integers, m: int | Integers, alpha: float) -> NDArray[np.float64]: ...
-@overload
-def clopper_pearson_upper(k: int, m: Integers, alpha: float) -> NDArray[np.float64]: ...
-def clopper_pearson_upper(k: int | Integers, m: int | Integers, alpha: float) -> float | NDArray[np.float64]:
-    """Return the one-sided upper bound, at confidence 1 − alpha, for a success rate.
-
-    Parameters, errors and source as :func:`clopper_pearson_lower`; ``m = 0`` gives 1.
-    """
-    bound = _upper(k, m, _rate("alpha", alpha))
-    return float(bound) if bound.ndim == 0 else bound
-
-
-@overload
-def clopper_pearson_interval(k: int, m: int, confidence: float = 0.95) -> tuple[float, float]: ...
-@overload
-def clopper_pearson_interval(
-    k: Integers, m: int | Integers, confidence: float = 0.95
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]: ...
-@overload
-def clopper_pearson_interval(
-    k: int, m: Integers, confidence: float = 0.95
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]: ...
-def clopper_pearson_interval(
-    k: int | Integers, m: int | Integers, confidence: float = 0.95
-) -> tuple[float, float] | tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return the *two-sided* interval (low, high) for a success rate, half of the error on each side.
-
-    Parameters, errors and source as :func:`clopper_pearson_lower`; ``m = 0`` gives (0, 1).
-    """
-    half = (1 - _rate("confidence", confidence)) / 2
-    low, high = _lower(k, m, half), _upper(k, m, half)
-    return (float(low), float(high)) if low.ndim == 0 else (low, high)
-
-
-# --- counting ----------------------------------------------------------------------------------------------
-
-
-def _rows(
-    y_true: ArrayLike, y_pred: ArrayLike, resolved: ArrayLike
-) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.bool_]]:
-    truth, said, known = np.asarray(y_true), np.asarray(y_pred), np.asarray(resolved)
-    if said.ndim != 1 or not said.shape == truth.shape == known.shape:
-        raise ActionError(
-            "Expected y_true, y_pred and resolved with one row per person, got shapes "
-            f"{truth.shape}, {said.shape}, {known.shape}. Pass the rows of the same people."
-        )
-    if said.dtype.kind not in "iu" or truth.dtype.kind not in "iu" or known.dtype != np.bool_:
-        raise ActionError(
-            "Expected whole numbers in y_true and y_pred and a boolean resolved, got dtypes "
-            f"{truth.dtype}, {said.dtype}, {known.dtype}. Convert them first."
-        )
-    if np.any(truth < 0):
-        # A true class of −1 would make every refusal look right.
-        raise ActionError("Expected true classes of 0 or more, got a negative one. Drop people without a class.")
-    return truth.astype(np.int64), said.astype(np.int64), known
-
-
-def count_right(y_true: ArrayLike, y_pred: ArrayLike, resolved: ArrayLike) -> tuple[int, int]:
-    """Return (right, m) for a *lower* bound: an unresolved query counts as wrong.
+def outcomes(y_true: ArrayLike, y_pred: ArrayLike, resolved: ArrayLike) -> str:
+    """Return one character per person: ``1`` right, ``0`` wrong, ``?`` unresolved.
 
     Parameters
     ----------
@@ -222,231 +63,53 @@ def count_right(y_true: ArrayLike, y_pred: ArrayLike, resolved: ArrayLike) -> tu
     ------
     ActionError
         If shapes or dtypes disagree or a true class is negative.
-
-    Notes
-    -----
-    *Ours*.
     """
-    truth, said, known = _rows(y_true, y_pred, resolved)
-    return int(np.count_nonzero(known & (said == truth))), len(said)
-
-
-def count_right_at_most(y_true: ArrayLike, y_pred: ArrayLike, resolved: ArrayLike) -> tuple[int, int]:
-    """Return (right, m) for an *upper* bound: an unresolved query counts as right.
-
-    The reference accuracy and the accuracy before are what a certificate must beat. Counting their lost
-    queries as wrong would lower that bar; here too, as in :func:`count_right`, doubt goes against the claim.
-    Refusals are answers, and wrong. Parameters and errors as :func:`count_right`. *Ours*.
-    """
-    truth, said, known = _rows(y_true, y_pred, resolved)
-    return int(np.count_nonzero(~known | (said == truth))), len(said)
-
-
-def mcnemar_exact(before_correct: ArrayLike, after_correct: ArrayLike) -> float:
-    """Return the two-sided p of "as many people were lost as were won", for two results on the same people.
-
-    Parameters
-    ----------
-    before_correct, after_correct : bool, shape (N,)
-        Whether each person's answer was right, in the same order of people.
-
-    Returns
-    -------
-    float
-        1.0 where no answer changed.
-
-    Raises
-    ------
-    ActionError
-        If shapes differ or a value is not boolean.
-    MissingExtraError
-        If scipy is not installed.
-
-    Notes
-    -----
-    *Published*: McNemar, Psychometrika 12 (1947), in its exact binomial form.
-    """
-    before, after = np.asarray(before_correct), np.asarray(after_correct)
-    if before.ndim != 1 or before.shape != after.shape or before.dtype != np.bool_ or after.dtype != np.bool_:
+    truth, said, known = np.asarray(y_true), np.asarray(y_pred), np.asarray(resolved)
+    if said.ndim != 1 or not said.shape == truth.shape == known.shape:
         raise ActionError(
-            "Expected two boolean arrays of one row per person, got shapes "
-            f"{before.shape} and {after.shape}, dtypes {before.dtype} and {after.dtype}. "
-            "Pass the same people in the same order."
+            "Expected y_true, y_pred and resolved with one row per person, got shapes "
+            f"{truth.shape}, {said.shape}, {known.shape}. Pass the rows of the same people."
         )
-    lost = int(np.count_nonzero(before & ~after))
-    won = int(np.count_nonzero(~before & after))
-    if lost + won == 0:
-        return 1.0
-    return min(1.0, 2.0 * float(_special().bdtr(min(lost, won), lost + won, 0.5)))
-
-
-# --- what must be reached ----------------------------------------------------------------------------------
-
-
-def rate_needed(m: int, target: float, alpha: float, *, more: bool = False) -> int | None:
-    """Return the fewest right answers of m whose one-sided lower bound at 1 − alpha reaches a target.
-
-    Parameters
-    ----------
-    m : int
-        Verification people.
-    target : float
-        In [0, 1].
-    alpha : float
-        Error of the bound.
-    more : bool
-        Whether the bound must exceed the target instead.
-
-    Returns
-    -------
-    int or None
-        None where even m of m would not do.
-
-    Raises
-    ------
-    ActionError
-        If m is not a whole number of 0 or more.
-    ConfigError
-        If a rate is out of range.
-    MissingExtraError
-        If scipy is not installed.
-
-    Notes
-    -----
-    The bound is *published* (:func:`clopper_pearson_lower`).
-    """
-    alpha = _rate("alpha", alpha)
-    if not 0 <= target <= 1:
-        raise ConfigError(f"Expected a target in [0, 1], got {target!r}. Give a share, not a percentage.")
-    _counts(0, m)
-
-    def reached(k: int) -> bool:
-        bound = float(_lower(k, m, alpha))
-        return bound > target if more else bound >= target
-
-    return _fewest(m, reached)
-
-
-def parity_needed(m: int, reference: tuple[int, int], alpha: float) -> int | None:
-    """Return the fewest right answers of m that show parity: that S is not below the reference accuracy.
-
-    Parameters
-    ----------
-    m : int
-        Verification people of the subgroup.
-    reference : (right, n)
-        Right answers of the reference group, of n other people.
-    alpha : float
-        Greatest probability of claiming parity where S is below the reference accuracy.
-
-    Returns
-    -------
-    int or None
-        None where even m of m would not do.
-
-    Raises
-    ------
-    ActionError
-        If m or the counts are no counts.
-    ConfigError
-        If alpha is out of range.
-    MissingExtraError
-        If scipy is not installed.
-
-    Notes
-    -----
-    *Published*: the one-sided exact test of two independent proportions (Fisher, The Design of Experiments, 1935):
-    given how many of all m + n were right, the share of them that falls to the subgroup is hypergeometric at equal
-    rates, and stochastically smaller below. It asks both groups' chance at once, and so claims true parity more often
-    than two bounds at alpha/2 that must not overlap, at the same stated error (``benchmarks bounds`` counts both).
-    """
-    alpha = _rate("alpha", alpha)
-    right, others = (int(c) for c in _counts(*reference))
-    _counts(0, m)
-    if not others:
-        return None
-    tail = _hypergeometric().sf
-    return _fewest(m, lambda k: bool(tail(k - 1, m + others, k + right, m) <= alpha))
-
-
-def _fewest(m: int, reached: Callable[[int], bool]) -> int | None:
-    """Return the smallest of 0..m that is enough, where more is never worse, by bisection."""
-    if not reached(m):
-        return None
-    return bisect.bisect_left(range(m), True, key=reached)
+    if said.dtype.kind not in "iu" or truth.dtype.kind not in "iu" or known.dtype != np.bool_:
+        raise ActionError(
+            "Expected whole numbers in y_true and y_pred and a boolean resolved, got dtypes "
+            f"{truth.dtype}, {said.dtype}, {known.dtype}. Convert them first."
+        )
+    if np.any(truth < 0):
+        # A true class of −1 would make every refusal look right.
+        raise ActionError("Expected true classes of 0 or more, got a negative one. Drop people without a class.")
+    return "".join(np.where(~known, _UNRESOLVED, np.where(said == truth, _RIGHT, _WRONG)).tolist())
 
 
 @dataclass(frozen=True)
-class Power:
-    """What m verification people can show about one ε.
+class Examined:
+    """Who verifies.
 
     Parameters
     ----------
-    m : int
-        Verification people.
-    probability : float
-        Wanted probability of success.
-    smallest_right : int or None
-        Fewest right answers of m that certify; None when even m of m would not do.
-    smallest_rate : float or None
-        Smallest true success rate that is certified with this probability; None likewise.
-    smallest_m : int or None
-        Fewest people of whom all right would certify; None when a billion would not.
+    design : {"disjoint", "paired"}
+        Whether the groups are other people, or the same people under two conditions.
+    persons, others : int
+        Of the subgroup, and of the reference.
+    images : int
+        That all of them brought; one of each person and group is asked about.
     """
 
-    m: int
-    probability: float
-    smallest_right: int | None
-    smallest_rate: float | None
-    smallest_m: int | None
+    design: Design
+    persons: int
+    others: int
+    images: int
 
-
-def power(m: int, needed: Callable[[int], int | None], probability: float = 0.8) -> Power:
-    """Return what m verification people could certify.
-
-    Parameters
-    ----------
-    m : int
-        Verification people asked for one ε.
-    needed : callable
-        Number of people → fewest right answers of them that certify, or None (:func:`rate_needed`,
-        :func:`parity_needed`).
-    probability : float
-        Probability of being certified at which the smallest true rate is given.
-
-    Raises
-    ------
-    ConfigError
-        If the probability is out of range.
-    ActionError
-        If m is not a whole number of 0 or more.
-    MissingExtraError
-        If scipy is not installed.
-
-    Notes
-    -----
-    *Ours*, from the tail P(Bin(m, S) ≥ k) = I_S(k, m − k + 1), given what is known of the reference. It is the power
-    of one ε alone: in a sequence the larger ε must have passed as well.
-    """
-    probability = _rate("probability", probability)
-    k = needed(m)
-    reach = next((10**i for i in range(10) if needed(10**i) is not None), None)
-    fewest = None if reach is None else _fewest(reach, lambda people: needed(people) is not None)
-    if k is None:
-        return Power(m, probability, None, None, fewest)
-    rate = float(_special().betaincinv(k, m - k + 1, probability)) if k else 0.0
-    return Power(m, probability, k, rate, fewest)
-
-
-# --- the certificate ---------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Tally:
-    """So many right of m people."""
-
-    right: int
-    m: int
+    def __post_init__(self) -> None:
+        if self.persons < 1 or self.others < 0 or self.images < 0:
+            raise ActionError(
+                f"Expected at least one person of the subgroup to verify, got {self.persons} and {self.others} others. "
+                "Give verification a larger share of the people."
+            )
+        if self.design == "paired" and self.persons != self.others:
+            raise ActionError(
+                f"Expected the same persons in both groups, got {self.persons} and {self.others}. Pass each in both."
+            )
 
 
 @dataclass(frozen=True)
@@ -483,6 +146,25 @@ class Interval:
 
 
 @dataclass(frozen=True)
+class Power:
+    """What so many verification people could have shown about one ε.
+
+    Parameters
+    ----------
+    probability : float
+        Wanted probability of success.
+    smallest_rate : float or None
+        Smallest true S that passes with it; None where none does, or where it is not known (bets on pairs).
+    possible : bool
+        Whether right answers of everybody would have passed.
+    """
+
+    probability: float
+    smallest_rate: float | None
+    possible: bool
+
+
+@dataclass(frozen=True)
 class LevelTest:
     """One ε put to the test.
 
@@ -490,19 +172,27 @@ class LevelTest:
     ----------
     epsilon : int
         Budget in pixel levels of 255.
-    right, m : int
-        Right answers of the m verification queries it cost.
-    needed : int or None
-        Fewest right answers of m that pass; None where m of m would not.
+    answers : str
+        One character per person asked, in the fixed order (:func:`outcomes`).
     passed : bool
-        Whether there were so many.
+    figures : str
+        What the verdict rests on, for people.
     """
 
     epsilon: int
-    right: int
-    m: int
-    needed: int | None
+    answers: str
     passed: bool
+    figures: str
+
+    @property
+    def right(self) -> int:
+        """Right answers; an unresolved one is none."""
+        return self.answers.count(_RIGHT)
+
+    @property
+    def asked(self) -> int:
+        """Persons asked at this ε."""
+        return len(self.answers)
 
 
 @dataclass(frozen=True)
@@ -511,22 +201,18 @@ class Certificate:
 
     Parameters
     ----------
-    alpha : float
-        Greatest probability of certifying an ε whose goal is in truth not met.
-    goal : "parity", "improvement" or float
-        What every ε was tested for.
+    terms : Certifying
+        Goal, error and stopping, fixed before the first answer.
     family : tuple of int
         All ε fixed before verification, largest first.
+    examined : Examined
+        Who verifies.
+    baseline : str
+        Answers without δ that the goal reads, one character per person in the fixed order; empty for a rate.
     tests : tuple of LevelTest
         What was done, in order: from the largest ε downward, to the first failure.
     epsilon : int or None
         The smallest ε that passed before a failure; None when the largest failed.
-    reference : Tally
-        Right answers in the reference group.
-    before : Tally or None
-        Right answers in the subgroup without a perturbation.
-    before_upper : Bound or None
-        Upper bound of the accuracy before at 1 − alpha/2.
     parity_certified : bool or None
         Whether parity with the reference was shown at ``epsilon``. None where the goal was not parity: there
         the sequence was ordered and stopped by another test, and a second family of claims at the same alpha
@@ -536,7 +222,7 @@ class Certificate:
     interval : Interval
         Two-sided 95 % interval of S at ``quoted_epsilon``, likewise corrected.
     power : Power
-        What one test with this m could have certified.
+        What one test could have certified.
 
     Raises
     ------
@@ -548,14 +234,12 @@ class Certificate:
     *Ours*. ``lower`` and the tests' outcome each hold with probability 1 − alpha, both with 1 − 2·alpha.
     """
 
-    alpha: float
-    goal: Goal
+    terms: Certifying
     family: tuple[int, ...]
+    examined: Examined
+    baseline: str
     tests: tuple[LevelTest, ...]
     epsilon: int | None
-    reference: Tally
-    before: Tally | None
-    before_upper: Bound | None
     parity_certified: bool | None
     lower: Bound
     interval: Interval
@@ -564,6 +248,7 @@ class Certificate:
     def __post_init__(self) -> None:
         passed = [t.epsilon for t in self.tests if t.passed]
         verdicts = [t.passed for t in self.tests]
+        parity = self.terms.aim.kind == "parity"
         consistent = (
             len(self.tests) > 0
             and list(self.family) == sorted(set(self.family), reverse=True)
@@ -571,8 +256,8 @@ class Certificate:
             and all(verdicts[:-1])
             and (len(self.tests) == len(self.family) or not verdicts[-1])
             and self.epsilon == (passed[-1] if passed else None)
-            and self.parity_certified == ((bool(passed)) if self.goal == "parity" else None)
-            and all(t.passed == _passes(t.right, t.needed) for t in self.tests)
+            and self.parity_certified == (bool(passed) if parity else None)
+            and all(t.asked <= self.examined.persons for t in self.tests)
         )
         if not consistent:
             raise ActionError(
@@ -592,8 +277,8 @@ class Certificate:
         """
         for test in self.tests:
             if test.epsilon == epsilon:
-                return float(_lower(test.right, test.m, self.alpha / len(self.family)))
-        return math.nan
+                return _quoted(test, self.examined, self.terms, self.terms.alpha / len(self.family))[0]
+        return float("nan")
 
     @property
     def quoted_epsilon(self) -> int:
@@ -601,27 +286,46 @@ class Certificate:
         return self.family[0] if self.epsilon is None else self.epsilon
 
     @property
+    def quoted_test(self) -> LevelTest:
+        """The test at ``quoted_epsilon``."""
+        return next(test for test in self.tests if test.epsilon == self.quoted_epsilon)
+
+    @property
+    def design(self) -> Design:
+        """How S is compared: with other persons, or person by person."""
+        return _design_of(self.terms, self.examined)
+
+    @property
+    def how(self) -> str:
+        """Which test was used and when it stopped, in two sentences for people."""
+        return explained(self.terms, self.design)
+
+    @property
+    def persons_asked(self) -> int:
+        """The most persons of the subgroup that one ε was asked about."""
+        return max(test.asked for test in self.tests)
+
+    @property
     def queries(self) -> int:
-        """Verification queries the tests cost."""
-        return sum(test.m for test in self.tests)
+        """Verification queries that certificate and baseline cost."""
+        return sum(test.asked for test in self.tests) + len(self.baseline)
 
     def summary(self) -> str:
         """Return one sentence for people that says which bound is quoted and how sure it is."""
         corrected = f", corrected for {len(self.family)} values of ε" if len(self.family) > 1 else ""
-        quoted = (
+        said = (
             f"With δ of ε = {self.quoted_epsilon}, the subgroup's share of right answers is at least "
             f"{self.lower.value:.3f} ({self.lower.kind} bound, {100 * self.lower.confidence:g} % confidence{corrected})"
         )
-        asked = self.goal if isinstance(self.goal, str) else f"a success rate of {self.goal:g}"
+        goal, test, who = self.terms.aim, self.quoted_test, _counted(self.examined)
         if self.epsilon is not None:
-            test = next(t for t in self.tests if t.epsilon == self.epsilon)
-            how = f"{test.right} of {test.m} right, {test.needed} needed"
-            return f"Certified {asked} at ε = {self.epsilon} ({how}). {quoted}."
-        if self.power.smallest_right is None:
-            reach = f"{self.power.m} verification people could not have certified it, even with every answer right"
-        else:
-            reach = f"{self.power.smallest_right} right answers of {self.power.m} would have been enough"
-        return f"Not certified ({asked}): {reach}. {quoted}."
+            return f"Certified {goal} at ε = {self.epsilon} ({test.figures}; {who}). {said}."
+        if self.power.possible:
+            return f"Not certified ({goal}): {test.figures} ({who}). {said}."
+        return (
+            f"Not certified ({goal}): so few verification people could not have certified it, even with every answer "
+            f"right ({who}). {said}."
+        )
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON values: ``json.loads(json.dumps(d)) == d``."""
@@ -636,96 +340,101 @@ class Certificate:
         ActionError
             If the format is another, a field is missing or unreadable, or the parts contradict each other.
         """
-        if not isinstance(data, Mapping) or data.get("format") != FORMAT:
+        found = data.get("format") if isinstance(data, Mapping) else type(data).__name__
+        if found == 2:
             raise ActionError(
-                f"Expected a certificate of format {FORMAT}, got "
-                f"{data.get('format') if isinstance(data, Mapping) else type(data).__name__!r}. Read it with the "
-                "version of ttca that wrote it, or verify again."
+                "Expected a certificate that counts persons, got one of version 0.1 of ttca, which counted every image "
+                "as another person. Verify again in a new folder, with verification people nobody has used."
+            )
+        if found != FORMAT:
+            raise ActionError(
+                f"Expected a certificate of format {FORMAT}, got {found!r}. Read it with the version of ttca that "
+                "wrote it, or verify again."
             )
         try:
-            goal, epsilon, parity = data["goal"], data["epsilon"], data["parity_certified"]
+            epsilon, parity, examined = data["epsilon"], data["parity_certified"], data["examined"]
             if parity is not None and not isinstance(parity, bool):
                 raise TypeError("parity_certified")
-            known = goal in ("parity", "improvement")
-            before, ceiling = data["before"], data["before_upper"]
             return cls(
-                alpha=_share(data["alpha"]),
-                goal=goal if known else _share(goal),
+                terms=Certifying(**data["terms"]),
                 family=tuple(_whole(e) for e in data["family"]),
-                tests=tuple(_level_test(test) for test in data["tests"]),
+                examined=Examined(
+                    _design(examined["design"]),
+                    *(_whole(examined[name]) for name in ("persons", "others", "images")),
+                ),
+                baseline=_answers(data["baseline"]),
+                tests=tuple(
+                    LevelTest(_whole(t["epsilon"]), _answers(t["answers"]), _flag(t["passed"]), _text(t["figures"]))
+                    for t in data["tests"]
+                ),
                 epsilon=None if epsilon is None else _whole(epsilon),
-                reference=_tally(data["reference"]),
-                before=None if before is None else _tally(before),
-                before_upper=None if ceiling is None else _bound(ceiling),
                 parity_certified=parity,
                 lower=_bound(data["lower"]),
                 interval=_interval(data["interval"]),
                 power=_power(data["power"]),
             )
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
+        except (KeyError, TypeError, ValueError, AttributeError, ConfigError) as error:
             raise ActionError(
                 f"Expected a certificate written by ttca, got one that cannot be read ({error!r}). Fetch the file "
                 "again, or verify again."
             ) from error
 
     def recompute(self) -> Certificate:
-        """Return the certificate that this one's own counts give: equal to it, unless it was tampered with.
+        """Return the certificate that this one's own answers give: equal to it, unless it was tampered with.
 
         Raises
         ------
         ActionError
-            If the counts lead to a test that was never done.
+            If the answers lead to a question that was never asked, or leave some over.
         MissingExtraError
             If scipy is not installed.
         """
-        counts = {test.epsilon: (test.right, test.m) for test in self.tests}
+        held: dict[Condition, str] = {test.epsilon: test.answers for test in self.tests}
+        held["before" if self.terms.aim.compares_with == "before" else "reference"] = self.baseline
+        used: dict[Condition, int] = {}
 
-        def replay(epsilon: int) -> tuple[int, int]:
-            if epsilon not in counts:
+        def replay(condition: Condition, start: int, stop: int) -> str:
+            found = held.get(condition, "")[start:stop]
+            used[condition] = stop
+            if len(found) != stop - start:
                 raise ActionError(
-                    "Expected a certificate whose tests stop at their first failure, got one whose counts show that ε "
-                    f"= {epsilon} should have been tested too. Do not edit certificates; verify again."
+                    "Expected a certificate whose tests stop where its answers decide them, got one whose answers show "
+                    f"that more should have been asked ({condition}). Do not edit certificates; verify again."
                 )
-            return counts[epsilon]
+            return found
 
-        return certify(
-            replay,
-            epsilons=self.family,
-            reference=(self.reference.right, self.reference.m),
-            before=None if self.before is None else (self.before.right, self.before.m),
-            alpha=self.alpha,
-            goal=self.goal,
-        )
+        anew = certify(replay, self.terms, epsilons=self.family, examined=self.examined)
+        if any(len(answers) != used.get(condition, 0) for condition, answers in held.items()):
+            raise ActionError(
+                "Expected a certificate whose tests stop where its answers decide them, got one that went on. Do not "
+                "edit certificates; verify again."
+            )
+        return anew
+
+    def check(self) -> None:
+        """Raise ActionError where the certificate does not follow from its own answers."""
+        if self.recompute() != self:
+            raise ActionError(
+                "Expected a certificate that follows from its answers, got one that says something else. Do not edit "
+                "certificates; verify again."
+            )
 
 
 def certify(
-    test_epsilon: Callable[[int], tuple[int, int]],
-    *,
-    epsilons: Sequence[int],
-    reference: tuple[int, int],
-    before: tuple[int, int] | None,
-    alpha: float = 0.05,
-    goal: Goal = "parity",
+    ask: Callable[[Condition, int, int], str], terms: Certifying, *, epsilons: Sequence[int], examined: Examined
 ) -> Certificate:
-    """Find the smallest ε shown to reach the goal, spending verification queries one ε at a time.
+    """Find the smallest ε shown to reach the goal, asking no more persons than the verdict needs.
 
     Parameters
     ----------
-    test_epsilon : callable
-        Asks the platform about every verification person at this ε and returns (right, m), unresolved queries
-        counted as wrong (:func:`count_right`). Called from the largest ε downward, never after a failure.
+    ask : callable
+        ``ask(condition, start, stop)`` asks the platform about the persons ``start`` to ``stop - 1`` in their fixed
+        order and returns one character for each (:func:`outcomes`). Every person of a condition is asked once, from
+        the first on; ε are asked from the largest downward, none after a failure.
+    terms : Certifying
     epsilons : sequence of int
         The family, in pixel levels 1..255, fixed before anything is verified. Any order.
-    reference : (right, m)
-        Reference group, unperturbed. Count with :func:`count_right_at_most`.
-    before : (right, m) or None
-        Subgroup, unperturbed, counted likewise. Needed by the goal ``"improvement"``.
-    alpha : float
-        Greatest probability of a false claim.
-    goal : "parity", "improvement" or float
-        ``"parity"``: S not below the reference accuracy, by :func:`parity_needed`. ``"improvement"``: lower(S) >
-        upper(before), each at alpha/2; the same people may be in both, since the two errors are simply added.
-        A number: lower(S) at alpha ≥ that number.
+    examined : Examined
 
     Returns
     -------
@@ -734,9 +443,7 @@ def certify(
     Raises
     ------
     ConfigError
-        If the family, alpha or goal is not as above; raised before any query.
-    ActionError
-        If a count is not 0 ≤ right ≤ m.
+        If the family is not as above, or no test serves the goal for these people; raised before any query.
     MissingExtraError
         If scipy is not installed; raised before any query.
 
@@ -746,62 +453,75 @@ def certify(
     Each ε is tested at the full alpha, because a false claim needs the *first* ε in the order whose goal is in
     truth unmet to pass. It holds for any dependence between the ε and any shape of S. Starting from the
     smallest ε and going on until one passes gives every ε its own chance to err, and is not valid.
-    *Ours*: its use here.
+    The rules that stop are in :mod:`ttca.trials`. *Ours*: their use here.
     """
-    alpha = _rate("alpha", alpha)
-    family = _family(epsilons)
-    goal = _goal(goal)
-    if goal == "improvement" and before is None:
-        raise ConfigError(
-            "Expected the subgroup's accuracy without δ for the goal 'improvement', got none. Pass before=(right, m)."
-        )
-    reference_tally = _checked("reference", reference)
-    before_tally = None if before is None else _checked("before", before)
-    before_upper = None if before_tally is None else _upper_bound(before_tally, alpha / 2)
-
-    @lru_cache
-    def needed(m: int) -> int | None:
-        if isinstance(goal, float):
-            return rate_needed(m, goal, alpha)
-        if goal == "improvement" and before_upper is not None:
-            # An improvement of exactly nothing is none.
-            return rate_needed(m, before_upper.value, alpha / 2, more=True)
-        return parity_needed(m, (reference_tally.right, reference_tally.m), alpha)
-
+    family, persons = _family(epsilons), examined.persons
+    condition = terms.aim.compares_with
+    design = _design_of(terms, examined)
+    terms.check_design(design)
+    # Says what to install, before anything is asked.
+    clopper_pearson_lower(0, 1, terms.alpha)
+    beside = in_step(terms, design)
+    most = {"reference": examined.others, "before": persons, None: 0}[condition]
+    baseline = "" if beside or condition is None else ask(condition, 0, most)
+    rule = rule_of(terms, design, persons, _at_most(baseline))
     tests: list[LevelTest] = []
     for epsilon in family:
-        tally = _checked(f"ε = {epsilon}", test_epsilon(epsilon))
-        passed = _passes(tally.right, needed(tally.m))
-        tests.append(LevelTest(epsilon, tally.right, tally.m, needed(tally.m), passed))
+        answers, table = "", Table(np.zeros(0, np.bool_), _at_most(baseline), persons)
+        # The first batch is asked in any case: a verdict with no answer behind it teaches nobody anything.
+        while (passed := rule.verdict(table) if answers else None) is None:
+            stop = min(persons, len(answers) + BATCH)
+            if beside and condition is not None and len(baseline) < stop:
+                baseline += ask(condition, len(baseline), stop)
+            answers += ask(epsilon, len(answers), stop)
+            table = Table(_at_least(answers), _at_most(baseline), persons)
+        tests.append(LevelTest(epsilon, answers, passed, rule.told(table)))
         if not passed:
             break
 
     certified = [test for test in tests if test.passed]
-    quoted = certified[-1] if certified else tests[0]
-    size = len(family)
-    low, high = clopper_pearson_interval(quoted.right, quoted.m, 1 - 0.05 / size)
+    last, size = certified[-1] if certified else tests[0], len(family)
+    low, high = _quoted(last, examined, terms, 0.025 / size)
+    rate = rule.smallest_rate(_at_most(baseline), persons, _PROBABILITY)
+    everybody = Table(np.ones(persons, np.bool_), _at_most(baseline), persons)
     return Certificate(
-        alpha=alpha,
-        goal=goal,
+        terms=terms,
         family=family,
+        examined=examined,
+        baseline=baseline,
         tests=tuple(tests),
         epsilon=certified[-1].epsilon if certified else None,
-        reference=reference_tally,
-        before=before_tally,
-        before_upper=before_upper,
-        parity_certified=bool(certified) if goal == "parity" else None,
-        lower=Bound(float(_lower(quoted.right, quoted.m, alpha / size)), "one-sided lower", 1 - alpha, shared_by=size),
+        parity_certified=bool(certified) if terms.aim.kind == "parity" else None,
+        lower=Bound(_quoted(last, examined, terms, terms.alpha / size)[0], "one-sided lower", 1 - terms.alpha, size),
         interval=Interval(low, high, 0.95, shared_by=size),
-        power=power(quoted.m, needed),
+        power=Power(_PROBABILITY, None if rate is None or math.isnan(rate) else rate, rule.verdict(everybody) is True),
     )
 
 
-def _passes(right: int, needed: int | None) -> bool:
-    return needed is not None and right >= needed
+def _design_of(terms: Certifying, examined: Examined) -> Design:
+    # Before and after are the same persons, whoever the reference is.
+    return "paired" if terms.aim.compares_with == "before" else examined.design
 
 
-def _upper_bound(tally: Tally, alpha: float) -> Bound:
-    return Bound(float(_upper(tally.right, tally.m, alpha)), "one-sided upper", 1 - alpha)
+def _quoted(test: LevelTest, examined: Examined, terms: Certifying, alpha: float) -> tuple[float, float]:
+    return quoted(_at_least(test.answers), examined.persons, alpha, terms.stopping)
+
+
+def _at_least(answers: str) -> NDArray[np.bool_]:
+    """Return who was surely right: doubt goes against what is claimed."""
+    return np.array([c == _RIGHT for c in answers], np.bool_)
+
+
+def _at_most(answers: str) -> NDArray[np.bool_]:
+    """Return who may have been right: doubt goes against the claim, also in what it must beat."""
+    return np.array([c != _WRONG for c in answers], np.bool_)
+
+
+def _counted(examined: Examined) -> str:
+    who = f"{examined.persons} persons"
+    if examined.others and examined.design == "disjoint":
+        who += f" of the subgroup and {examined.others} of the reference"
+    return f"{who}, one image of each in either group" if examined.design == "paired" else f"{who}, one image of each"
 
 
 def _family(epsilons: Sequence[int]) -> tuple[int, ...]:
@@ -818,32 +538,6 @@ def _family(epsilons: Sequence[int]) -> tuple[int, ...]:
     if min(levels) < 1 or max(levels) > 255:
         raise ConfigError(f"Expected ε in pixel levels 1..255, got {levels}. Write 8/255 as 8.")
     return tuple(sorted(levels, reverse=True))
-
-
-def _goal(goal: Goal) -> Goal:
-    if goal in ("parity", "improvement"):
-        return goal
-    if isinstance(goal, str | bool) or not isinstance(goal, int | float) or not 0 < goal < 1:
-        raise ConfigError(
-            f"Expected the goal 'parity', 'improvement' or a rate strictly between 0 and 1, got {goal!r}. "
-            "Choose one of them."
-        )
-    return float(goal)
-
-
-def _checked(name: str, counts: tuple[int, int]) -> Tally:
-    try:
-        right, asked = (_whole(c) for c in counts)
-    except (TypeError, ValueError):
-        raise ActionError(
-            f"Expected whole numbers (right, m) for {name}, got {counts!r}. Count people, not shares."
-        ) from None
-    if not 0 <= right <= asked:
-        raise ActionError(
-            f"Expected 0 ≤ right ≤ m for {name}, got right = {right} of m = {asked}. Count each person once, and "
-            "include unresolved queries in m."
-        )
-    return Tally(right, asked)
 
 
 # --- reading what others wrote -----------------------------------------------------------------------------
@@ -876,11 +570,22 @@ def _flag(value: object) -> bool:
     return value
 
 
-def _tally(data: Mapping[str, Any]) -> Tally:
-    tally = Tally(_whole(data["right"]), _whole(data["m"]))
-    if not 0 <= tally.right <= tally.m:
-        raise ValueError(f"{tally.right} of {tally.m} right")
-    return tally
+def _text(value: object) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f"{value!r} is not text")
+    return value
+
+
+def _design(value: object) -> Design:
+    if value == "disjoint" or value == "paired":
+        return value
+    raise ValueError(f"design {value!r}")
+
+
+def _answers(value: object) -> str:
+    if set(_text(value)) - {_RIGHT, _WRONG, _UNRESOLVED}:
+        raise ValueError("answers other than 1, 0 and ?")
+    return _text(value)
 
 
 def _bound(data: Mapping[str, Any]) -> Bound:
@@ -895,27 +600,6 @@ def _interval(data: Mapping[str, Any]) -> Interval:
     return Interval(_share(data["low"]), _share(data["high"]), _share(data["confidence"]), _whole(data["shared_by"]))
 
 
-def _level_test(data: Mapping[str, Any]) -> LevelTest:
-    tally = _tally(data)
-    needed = _among(data["needed"], tally.m)
-    return LevelTest(_whole(data["epsilon"]), tally.right, tally.m, needed, _flag(data["passed"]))
-
-
-def _among(value: object, m: int) -> int | None:
-    """Return a count of 0..m people, or None where it says that no such count would do."""
-    if value is None:
-        return None
-    if not 0 <= _whole(value) <= m:
-        raise ValueError(f"{value} of {m}")
-    return _whole(value)
-
-
 def _power(data: Mapping[str, Any]) -> Power:
-    right, rate, fewest = data["smallest_right"], data["smallest_rate"], data["smallest_m"]
-    return Power(
-        _whole(data["m"]),
-        _share(data["probability"]),
-        _among(right, _whole(data["m"])),
-        None if rate is None else _share(rate),
-        None if fewest is None else _whole(fewest),
-    )
+    rate = data["smallest_rate"]
+    return Power(_share(data["probability"]), None if rate is None else _share(rate), _flag(data["possible"]))

@@ -148,8 +148,9 @@ class Control:
         How the report's chart draws it.
     key : str, optional
         The key of the row that holds it. Only ours have one.
-    asked_before : bool
-        Whether the certificate asks the same, so that it costs nothing more on verification people. Only ours do.
+    asked_as : {"reference", "before", "delta"} or None
+        What the certificate may ask that is the same, so that it costs nothing more on verification people. Only ours
+        say so.
 
     Raises
     ------
@@ -166,7 +167,7 @@ class Control:
     section: str = "Controls of your own"
     mark: Literal["reference", "before", "after", "control", "warning"] = "control"
     key: str | None = None
-    asked_before: bool = False
+    asked_as: Literal["reference", "before", "delta"] | None = None
 
     def __post_init__(self) -> None:
         _check_name("control", self.name)
@@ -187,7 +188,7 @@ CONTROLS: tuple[Control, ...] = (
         section=_GAP,
         mark="reference",
         key="reference_before",
-        asked_before=True,
+        asked_as="reference",
     ),
     Control(
         name="reference_after",
@@ -208,7 +209,7 @@ CONTROLS: tuple[Control, ...] = (
         section=_GAP,
         mark="before",
         key="subgroup_before",
-        asked_before=True,
+        asked_as="before",
     ),
     Control(
         name="subgroup_after",
@@ -218,7 +219,7 @@ CONTROLS: tuple[Control, ...] = (
         section=_GAP,
         mark="after",
         key="subgroup_after",
-        asked_before=True,
+        asked_as="delta",
     ),
     Control(
         name="abuse",
@@ -324,10 +325,10 @@ class Measuring:
         for control in self.controls:
             if not isinstance(control, Control):
                 raise ConfigError(f"Expected controls as ttca.Control, got {type(control).__name__}. Make it one.")
-            if control.key is not None or control.asked_before:
+            if control.key is not None or control.asked_as is not None:
                 raise ConfigError(
                     f"Expected no row key and no answers from before for the control {control.name}, got some. Leave "
-                    "out key and asked_before: its value stands in the row's extra, and its queries are paid."
+                    "out key and asked_as: its value stands in the row's extra, and its queries are paid."
                 )
         # Copies: a list that the caller goes on filling must not change what was checked.
         object.__setattr__(self, "metrics", MappingProxyType(dict(self.metrics)))

@@ -55,8 +55,12 @@ subgroup = "whom it is for"      # the people who get worse answers
 epsilons = [2, 4, 8]             # budgets to try, in pixel levels of 255; the smallest that is certified is used
 seed = 0
 goal = "parity"                  # or "improvement", or a success rate such as 0.9
+# within = 0.05                  # another goal: at most so far below the reference accuracy
+# accuracy_ratio = 0.8           # another goal: at least this share of the reference accuracy
 alpha = 0.05                     # the certificate's error: how often such an action may claim its goal wrongly
+# stopping = "curtailed"         # ask until the verdict is sure; or "anytime", or "hybrid": see docs/certificates.md
 controls = true                  # measure the result row and its controls on verification people; this costs queries
+# controls_people = 100          # on so many people of each group, at most
 # valid_days = 90                # members' files expire so many days after they were verified
 
 # How the proxy learns.
@@ -107,6 +111,7 @@ classes = ["first", "second"]    # in the order of the platform's scores
 source = "people.csv"            # columns: file, class, member; optional: person, group, role, shareable. Or a folder.
 verification = 0.5               # share of the people kept for the certificate, where the table gives no roles
 selection = 0.2                  # share of the others who choose when to stop learning
+# one_person_per_image = false   # true: without a column person, every image shows another person, not the member
 # shareable = false              # true: a hub may send every image to other members; or a column shareable: yes, no
 # public = "public.csv"          # labeled images that are never sent: the proxy learns from them first
 # views = "views.csv"            # the same kind of images, seen as the subgroup is: perturbations are learned on them
@@ -223,6 +228,7 @@ class PeopleSection:
     """
 
     source: str
+    one_person_per_image: bool = False
     shareable: bool = False
     verification: float = 0.5
     selection: float = 0.2
@@ -362,7 +368,12 @@ class ActionFile:
         return ledger, desk
 
     def _load(self, source: str, info: PlatformInfo) -> PeopleTable:
-        return load_people(self.folder / source, image_shape=info.image_shape, classes=self.platform.classes)
+        return load_people(
+            self.folder / source,
+            image_shape=info.image_shape,
+            classes=self.platform.classes,
+            one_person_per_image=self.people.one_person_per_image,
+        )
 
     def open(self, *, measuring: Measuring = HONEST_ROW, reporter: Reporter = silent) -> CollectiveAction:
         """Read the people, meet the platform (its metadata only) and return the action.
@@ -379,6 +390,9 @@ class ActionFile:
         public, views = (
             None if s is None else self._load(s, platform.info).people for s in (self.people.public, self.people.views)
         )
+        doubt = table.doubt()
+        if doubt is not None:
+            reporter.say(doubt)
         roster = self._roster(table)
         return CollectiveAction(
             self.folder,

@@ -11,7 +11,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ttca.answers import Answers
-from ttca.certificates import clopper_pearson_interval, mcnemar_exact
 from ttca.conditions import CONTROLS, Control, Metric, Opponents, Scene
 from ttca.errors import ActionError
 from ttca.fairness import OneVsRestReport
@@ -19,6 +18,8 @@ from ttca.gap import gap_interval
 from ttca.images import Images, check_images
 from ttca.people import People
 from ttca.perturbations import PerturbationSet
+from ttca.statistics.binomial import clopper_pearson_interval
+from ttca.statistics.comparisons import mcnemar_exact
 
 __all__ = ["Measurement", "Outcome", "measure"]
 

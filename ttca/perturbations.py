@@ -154,12 +154,8 @@ class PerturbationSet:
         proved = "not certified: nobody has shown that it helps"
         if found is not None and found.passed_at(self.epsilon):
             test = next(t for t in found.tests if t.epsilon == self.epsilon)
-            goal = found.goal if isinstance(found.goal, str) else f"a success rate of {found.goal:g}"
             day = str(self.evidence.get("verified", ""))[:10]
-            proved = (
-                f"certified {goal} at ε = {self.epsilon}{f' on {day}' if day else ''} "
-                f"({test.right} of {test.m} right, {test.needed} needed)"
-            )
+            proved = f"certified {found.terms.aim} at ε = {self.epsilon}{f' on {day}' if day else ''} ({test.figures})"
         elif found is not None:
             proved = f"not certified at ε = {self.epsilon}: its certificate failed"
         until = "with no expiry date" if self.expires is None else f"valid until {self.expires[:10]}"

@@ -17,8 +17,11 @@ class Row:
     its bounds are two-sided 95 % (Clopper–Pearson). ``certificate_lower`` is one-sided, from verification people
     only, and not defined at an ε that their tests did not reach. ``certificate_power`` is the smallest true S that so
     many verification people would have certified with probability 0.8, None where even a perfect S could not have
-    been. ``gap_closed`` is not defined where no gap was shown: where the gap's own two-sided 95 % interval holds 0.
-    The controls are S under other δ (same ε): random noise, the class picked by the proxy, one δ for all
+    been. ``certified`` says whether the goal was shown at this ε, ``parity_certified`` the same where parity was
+    the goal, None elsewhere. ``persons_verification`` of the subgroup verify; ``persons_asked`` of them were asked at
+    this ε before the verdict was sure. ``queries_controls`` is what the row's controls cost members beside the
+    certificate. ``gap_closed`` is not defined where no gap was shown: where the gap's own two-sided 95 % interval holds
+    0. The controls are S under other δ (same ε): random noise, the class picked by the proxy, one δ for all
     classes, and a proxy that asked nothing; S after
     JPEG 75 and after a resize; and the reference group with δ. ``abuse_rate``: δ_c on people whose class is not
     c makes the platform say c. The equal-opportunity gap and the demographic-parity ratio are those of the worst
@@ -34,8 +37,9 @@ class Row:
     epsilon: int
     seed: int
     queries_pool: int
-    queries_audit: int
+    queries_baseline: int
     queries_verification: int
+    queries_controls: int
     coverage: float
     composition: dict[str, int]
     reference_before: float
@@ -45,7 +49,12 @@ class Row:
     subgroup_after_lower: float
     subgroup_after_upper: float
     gap_closed: float
-    parity_certified: bool
+    goal: str
+    stopping: str
+    certified: bool
+    parity_certified: bool | None
+    persons_verification: int
+    persons_asked: int
     certificate_lower: float
     certificate_power: float | None
     abuse_rate: float

@@ -7,12 +7,13 @@ from typing import Any, Literal, TypeVar
 
 from ttca.attacks.options import Perturbing, check_attack
 from ttca.errors import ConfigError
+from ttca.goals import Certifying
 from ttca.proxies.options import Distilling
 from ttca.proxies.registry import Architecture, check_importable
 
 __all__ = ["Settings"]
 
-Options = TypeVar("Options", Distilling, Perturbing)
+Options = TypeVar("Options", Distilling, Perturbing, Certifying)
 
 #: What every generator of random numbers takes, with room for an ensemble's further seeds.
 _LARGEST_SEED = 2**32 - 1
@@ -76,10 +77,10 @@ class Settings:
         Of perturbation learning, per ε.
     attack : str
         Name of an attack that an installed package offers, instead of ttca's own (entry-point group ``ttca.attacks``).
-    alpha : float
-        Error of the certificate.
-    goal : "parity", "improvement" or float
-        What the certificate must show (:func:`ttca.certificates.certify`).
+    alpha, goal, within, accuracy_ratio, stopping
+        How the certificate is made (:class:`ttca.goals.Certifying`).
+    controls_people : int
+        On how many verification people of each group, at most, the row and its controls are measured.
     valid_days : int
         How long members may rely on the certificate, in days from verification: a platform changes, and the
         certificate speaks of the one that was asked.
@@ -112,6 +113,10 @@ class Settings:
     attack: str = ""
     alpha: float = 0.05
     goal: Literal["parity", "improvement"] | float = "parity"
+    within: float | None = None
+    accuracy_ratio: float | None = None
+    stopping: Literal["curtailed", "anytime", "hybrid"] = "curtailed"
+    controls_people: int = 100
     valid_days: int = 90
     controls: bool = True
 
@@ -129,6 +134,7 @@ class Settings:
             "public_epochs": 1,
             "rounds": 0,
             "valid_days": 1,
+            "controls_people": 1,
         }.items():
             number = getattr(self, name)
             if isinstance(number, bool) or not isinstance(number, int) or number < least:
@@ -147,14 +153,7 @@ class Settings:
             )
         if not 0 <= self.refine <= 1:
             raise ConfigError(f"Expected refine as a share in [0, 1], got {self.refine}. 0.2 saves every fifth query.")
-        if not 0 < self.alpha < 1:
-            raise ConfigError(f"Expected alpha strictly between 0 and 1, got {self.alpha}. 0.05 means 95 %.")
-        named = self.goal in ("parity", "improvement")
-        if not named and (isinstance(self.goal, str | bool) or not 0 < self.goal < 1):
-            raise ConfigError(
-                "Expected the goal 'parity', 'improvement' or a success rate strictly between 0 and 1, got "
-                f"{self.goal!r}."
-            )
+        _ = self.certifying
         try:
             # Each checks its own options.
             names = self.distilling.architectures
@@ -186,6 +185,11 @@ class Settings:
     def perturbing(self) -> Perturbing:
         """How δ is learned: steps count for more than images per step."""
         return replace(self._shared(Perturbing), batch_size=128)
+
+    @property
+    def certifying(self) -> Certifying:
+        """How the certificate is made."""
+        return self._shared(Certifying)
 
     def _shared(self, kind: type[Options]) -> Options:
         """Return options with every field that the settings have by the same name."""

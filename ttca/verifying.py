@@ -4,21 +4,21 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ttca.answers import Answers
-from ttca.certificates import Certificate, certify, count_right, count_right_at_most
+from ttca.certificates import Certificate, Certifying, Condition, Examined, certify, outcomes
 from ttca.conditions import CONTROLS, Control, Measuring
 from ttca.errors import ActionError
 from ttca.images import Images
 from ttca.kept import read_json, write_json
+from ttca.panel import Panel, draw_panel
 from ttca.people import People
 from ttca.perturbations import PerturbationSet
 from ttca.perturbing import Family
@@ -33,10 +33,11 @@ _CERTIFICATE, _CONTROLS, _OPENED = "certificate.json", "controls.json", "verific
 
 @dataclass(frozen=True)
 class Verified:
-    """The certificate, the epoch under which verification people were asked, and the day (ISO 8601, UTC)."""
+    """The certificate, the epoch of its questions, who was asked, and the day (ISO 8601, UTC)."""
 
     certificate: Certificate
     epoch: str
+    panel: Panel
     day: str
 
 
@@ -53,47 +54,78 @@ def verify(shop: Workshop, people: People, family: Family) -> Verified:
     Raises
     ------
     ActionError
-        If verification people were already read for other perturbations: reading them twice would make the
-        certificate worthless.
+        If verification people were already read for other perturbations or another goal: reading them twice would
+        make the certificate worthless. If a kept certificate does not follow from the ledger's answers.
     """
+    terms, panel = shop.settings.certifying, draw_panel(people, seed=shop.settings.seed)
     epoch = _open(shop, people, family)
+    examined = Examined(panel.design, len(panel.subgroup), len(panel.reference), panel.images)
+
+    def question(condition: Condition, start: int, stop: int) -> tuple[Images, People]:
+        whose = (panel.reference if condition == "reference" else panel.subgroup)[start:stop]
+        if isinstance(condition, str):
+            return whose.images, whose
+        return family.sets[condition].apply(whose.images, whose.classes), whose
+
     path = shop.folder / _CERTIFICATE
     if path.is_file():
         stored = read_json(path)
         if stored.get("epoch") == epoch:
             certificate = Certificate.from_dict(stored.get("certificate", {}))
-            # Earlier versions did not write down the day; δ was made no later than it was verified.
-            made = family.sets[certificate.quoted_epsilon].created
-            return Verified(certificate, epoch, str(stored.get("verified", made)))
-    members, others = people[people.subgroup], people[~people.subgroup]
 
-    def ask(images: Images, owners: People, purpose: str) -> Answers:
-        return shop.queries.ask(images, purpose=purpose, epoch=epoch, owners=owners.members.tolist())
+            def recall(counts: Mapping[Condition, int]) -> str:
+                parts = [question(condition, 0, count) for condition, count in counts.items()]
+                held = shop.queries.in_hand(np.concatenate([images for images, _ in parts]), epoch=epoch)
+                return _outcomes(held, People.concatenate([whose for _, whose in parts]))
 
-    before = ask(members.images, members, "audit")
-    reference = ask(others.images, others, "audit") if len(others) else Answers.failed(0, len(shop.info.classes))
-    certificate = certify(
-        lambda epsilon: count_right(
-            *_counted(
-                ask(family.sets[epsilon].apply(members.images, members.classes), members, "verification"), members
-            )
-        ),
-        epsilons=shop.settings.epsilons,
-        reference=count_right_at_most(*_counted(reference, others)),
-        before=count_right_at_most(*_counted(before, members)),
-        alpha=shop.settings.alpha,
-        goal=shop.settings.goal,
-    )
+            _check(certificate, terms, tuple(sorted(family.sets, reverse=True)), examined, recall)
+            return Verified(certificate, epoch, panel, str(stored["verified"]))
+
+    def ask(condition: Condition, start: int, stop: int) -> str:
+        images, whose = question(condition, start, stop)
+        purpose = "baseline" if isinstance(condition, str) else "verification"
+        answers = shop.queries.ask(images, purpose=purpose, epoch=epoch, owners=whose.members.tolist())
+        return _outcomes(answers, whose)
+
+    certificate = certify(ask, terms, epsilons=shop.settings.epsilons, examined=examined)
     day = datetime.now(UTC).isoformat(timespec="seconds")
     write_json(path, {"epoch": epoch, "verified": day, "certificate": certificate.to_dict()})
-    return Verified(certificate, epoch, day)
+    return Verified(certificate, epoch, panel, day)
+
+
+def _check(
+    certificate: Certificate,
+    terms: Certifying,
+    family: tuple[int, ...],
+    examined: Examined,
+    recall: Callable[[Mapping[Condition, int]], str],
+) -> None:
+    """Raise where a certificate does not follow from the ledger's answers, the settings and the roster."""
+    certificate.check()
+    same = (certificate.terms, certificate.family, certificate.examined) == (terms, family, examined)
+    if same:
+        said: dict[Condition, str] = {test.epsilon: test.answers for test in certificate.tests}
+        if terms.aim.compares_with is not None:
+            said[terms.aim.compares_with] = certificate.baseline
+        now = recall({condition: len(answers) for condition, answers in said.items()})
+        # What brought no answer then counts against the action, and still does when it was answered since.
+        same = all(was in ("?", is_) for was, is_ in zip("".join(said.values()), now, strict=True))
+    if not same:
+        raise ActionError(
+            "Expected a certificate that follows from the answers in the ledger, the settings and the people, got one "
+            "that does not. Restore certificate.json, or delete it and verify again: what was answered costs nothing."
+        )
+
+
+def _outcomes(answers: Answers, people: People) -> str:
+    return outcomes(people.classes, answers.labels, answers.resolved)
 
 
 def hand_out(shop: Workshop, family: Family, verified: Verified) -> PerturbationSet | None:
     """Write the members' file, which exists only while its set is certified, and return what it holds."""
     path, certificate = shop.folder / MEMBERS_FILE, verified.certificate
     if certificate.epsilon is None:
-        # An earlier version handed such a set out; its δ stays in perturbations/.
+        # Its δ stays in perturbations/.
         path.unlink(missing_ok=True)
         return None
     chosen = family.sets[certificate.epsilon]
@@ -129,17 +161,19 @@ def is_verified(folder: Path) -> bool:
     return (folder / _CERTIFICATE).is_file()
 
 
-def unmeasured(folder: Path, measuring: Measuring) -> list[Control]:
+def unmeasured(folder: Path, measuring: Measuring, terms: Certifying) -> list[Control]:
     """Return the controls that still cost something on verification people (``row.json`` may be about test people).
+
+    What the certificate asks costs nothing again, but for persons that it had no need to ask.
 
     A guest's control is known by its name: one that sends other images needs another name.
     """
-    ours = (folder / _CONTROLS).is_file() or "abuse_rate" in _abuse(folder)
-    paid = _guests_measured(folder)
+    ours = (folder / _CONTROLS).is_file()
+    paid, asked = _guests_measured(folder), {"delta", terms.aim.compares_with} - {None}
     return [
         control
         for control in measuring.all_controls()
-        if not (control.asked_before or control.name in paid or (ours and control in CONTROLS))
+        if not (control.asked_as in asked or control.name in paid or (ours and control in CONTROLS))
     ]
 
 
@@ -149,12 +183,8 @@ def _guests_measured(folder: Path) -> set[str]:
 
 
 def _abuse(folder: Path) -> dict[str, Any]:
-    if (folder / _CONTROLS).is_file():
-        return {"abuse_rate": read_json(folder / _CONTROLS).get("abuse_rate")}
-    # Earlier versions wrote it into the members' file only.
-    path = folder / MEMBERS_FILE
-    evidence: Mapping[str, Any] = PerturbationSet.load(path).evidence if path.is_file() else {}
-    return {name: value for name, value in evidence.items() if name == "abuse_rate"}
+    path = folder / _CONTROLS
+    return {"abuse_rate": read_json(path).get("abuse_rate")} if path.is_file() else {}
 
 
 def _open(shop: Workshop, people: People, family: Family) -> str:
@@ -163,11 +193,11 @@ def _open(shop: Workshop, people: People, family: Family) -> str:
     h.update(shop.info.fingerprint.encode())
     for epsilon in sorted(family.sets):
         h.update(f"{epsilon} ".encode() + family.sets[epsilon].delta.tobytes())
-    h.update(json.dumps([shop.settings.alpha, shop.settings.goal]).encode())
+    h.update(json.dumps(shop.settings.certifying.to_dict(), sort_keys=True).encode())
     epoch = f"verification-{h.hexdigest()[:32]}"
     path = shop.folder / _OPENED
     if not path.is_file():
-        if {"audit", "verification"} & shop.queries.ledger.paid(action=shop.settings.name).keys():
+        if {"audit", "baseline", "verification"} & shop.queries.ledger.paid(action=shop.settings.name).keys():
             raise ActionError(
                 f"Expected the file {path}, which records what verification people were used for, got no file "
                 "although the ledger holds their answers. Restore it, or start a new action in a new folder with "
@@ -182,7 +212,3 @@ def _open(shop: Workshop, people: People, family: Family) -> str:
             "make the certificate worthless. Start a new action in a new folder with new verification people."
         )
     return epoch
-
-
-def _counted(answers: Answers, people: People) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.bool_]]:
-    return people.classes, answers.labels, answers.resolved

@@ -76,7 +76,7 @@ def test_the_ledger_agrees_with_the_platforms_own_log(finished_demo: FinishedDem
     row = finished_demo.row
     assert paid == {
         "pool": row["queries_pool"],
-        "audit": row["queries_audit"],
+        "baseline": row["queries_baseline"],
         "verification": row["queries_verification"],
     }
     assert sum(b.charged for b in balances) + test_queries == processed(finished_demo.folder)
@@ -121,7 +121,7 @@ def test_killed_at_five_random_moments_it_gives_the_clean_result(finished_demo: 
     It is also the second run of the same seed in another folder: the same seed gives the same numbers.
     """
     folder = tmp_path / "runs" / "demo"
-    total = sum(finished_demo.row[k] for k in ("queries_pool", "queries_audit", "queries_verification"))
+    total = sum(finished_demo.row[k] for k in ("queries_pool", "queries_baseline", "queries_verification"))
     draw = random.Random(20261121)
     thresholds = sorted(draw.randrange(1, total) for _ in range(3))
     moments: list[Callable[[], bool]] = [
@@ -148,7 +148,7 @@ def test_killed_at_five_random_moments_it_gives_the_clean_result(finished_demo: 
     done = subprocess.run(DEMO, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     row = json.loads(done.stdout)
-    counts = {"queries_pool", "queries_audit", "queries_verification"}
+    counts = {"queries_pool", "queries_baseline", "queries_verification"}
     assert {k: v for k, v in without_costs(row).items() if k not in counts} == {
         k: v for k, v in without_costs(finished_demo.row).items() if k not in counts
     }

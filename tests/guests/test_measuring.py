@@ -150,9 +150,9 @@ def test_the_plan_counts_every_control_and_a_guests_for_its_group(tmp_path: Path
     with ours, open_action(tmp_path / "all", Recorder(), measuring=Measuring(controls=[theirs, DARKER])) as action:
         others = int((~action.roster.verification.subgroup).sum())
         members = int(action.roster.verification.subgroup.sum())
-        assert ours.plan()["controls"].queries == 7 * members + others
-        assert action.plan()["controls"].queries == 8 * members + 2 * others
-    assert sum(c.asked_before for c in CONTROLS) == 3
+        assert ours.plan()["controls"].queries == 8 * members + others
+        assert action.plan()["controls"].queries == 9 * members + 2 * others
+    assert {c.asked_as for c in CONTROLS} == {"reference", "before", "delta", None}
 
 
 @pytest.mark.parametrize(

@@ -20,12 +20,13 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from ttca.answers import Answers
-from ttca.certificates import Certificate, Goal, certify, count_right, count_right_at_most
+from ttca.certificates import Certificate, Certifying, Condition, Examined, certify, outcomes
 from ttca.conditions import Opponents
 from ttca.distilling import Fidelity
 from ttca.errors import ActionError, MissingExtraError
 from ttca.images import Images
 from ttca.measurement import Measurement, measure
+from ttca.panel import draw_panel
 from ttca.people import People
 from ttca.perturbations import PerturbationSet
 from ttca.pooling.ledger import Balance
@@ -91,7 +92,7 @@ class Run:
         return write_report(path, Contents(**given), **shown).read_text(encoding="utf-8")
 
 
-def _run(*, platform: Any = _platform, goal: Goal = "parity", n: int = 60) -> Run:
+def _run(*, platform: Any = _platform, goal: Any = "parity", n: int = 60) -> Run:
     people = _people(n)
     perturbations, none = _set((-8, 0, 8)), _set((0, 0, 0))
     opponents = Opponents(noise=none, zero_query=_set((-2, 0, 2)), class_agnostic=none)
@@ -103,19 +104,18 @@ def _run(*, platform: Any = _platform, goal: Goal = "parity", n: int = 60) -> Ru
         proxy=lambda images: _platform(images).labels,
         seed=1,
     )
-    sub, ref = people[people.subgroup], people[~people.subgroup]
+    panel = draw_panel(people, seed=0)
 
-    def counted(images: Images, who: People) -> tuple[Any, Any, Any]:
+    def ask(condition: Condition, start: int, stop: int) -> str:
+        who = (panel.reference if condition == "reference" else panel.subgroup)[start:stop]
+        images = who.images if isinstance(condition, str) else perturbations.apply(who.images, who.classes)
         answers = platform(images)
-        return who.classes, answers.labels, answers.resolved
+        return outcomes(who.classes, answers.labels, answers.resolved)
 
-    certificate = certify(
-        lambda _: count_right(*counted(perturbations.apply(sub.images, sub.classes), sub)),
-        epsilons=(4, EPSILON) if goal == "parity" else (EPSILON,),
-        reference=count_right_at_most(*counted(ref.images, ref)),
-        before=count_right_at_most(*counted(sub.images, sub)),
-        goal=goal,
-    )
+    terms = Certifying(goal=goal)
+    epsilons = (4, EPSILON) if goal == "parity" else (EPSILON,)
+    who = Examined(panel.design, len(panel.subgroup), len(panel.reference), panel.images)
+    certificate = certify(ask, terms, epsilons=epsilons, examined=who)
     low, high = measured.interval("subgroup_after")
     row = Row(
         track=f"track {HOSTILE}",
@@ -125,8 +125,9 @@ def _run(*, platform: Any = _platform, goal: Goal = "parity", n: int = 60) -> Ru
         epsilon=EPSILON,
         seed=3,
         queries_pool=1234,
-        queries_audit=120,
-        queries_verification=certificate.queries,
+        queries_baseline=len(certificate.baseline),
+        queries_verification=sum(test.asked for test in certificate.tests),
+        queries_controls=700,
         coverage=measured.coverage,
         composition={"subgroup": 1000, "volunteers": 234, HOSTILE: 0},
         reference_before=measured.rate("reference_before"),
@@ -136,7 +137,12 @@ def _run(*, platform: Any = _platform, goal: Goal = "parity", n: int = 60) -> Ru
         subgroup_after_lower=low,
         subgroup_after_upper=high,
         gap_closed=measured.gap_closed,
-        parity_certified=bool(certificate.parity_certified),
+        goal=str(terms.aim),
+        stopping=terms.stopping,
+        certified=certificate.epsilon is not None,
+        parity_certified=certificate.parity_certified,
+        persons_verification=who.persons,
+        persons_asked=certificate.persons_asked,
         certificate_lower=certificate.lower.value,
         certificate_power=certificate.power.smallest_rate,
         abuse_rate=measured.rate("abuse"),
@@ -395,19 +401,17 @@ def test_a_platform_that_never_answers_gives_no_numbers(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("goal", ["parity", "improvement", 0.5])
-def test_the_certificate_is_told_whole(goal: Goal, tmp_path: Path) -> None:
+def test_the_certificate_is_told_whole(goal: Any, tmp_path: Path) -> None:
     """Whatever the goal, each test done and each left out is listed, and every bound says which side it has."""
     run = _run(goal=goal)
     text = _Elements(run.write(tmp_path / "report.html", measured_on="verification people")).text.replace("\xa0", " ")
     assert ("✓ " if run.certificate.epsilon is not None else "✗ ") + run.certificate.summary() in text
     for test in run.certificate.tests:
-        assert (
-            f"{test.epsilon} {test.right} of {test.m} {'more than all' if test.needed is None else test.needed}" in text
-        )
+        assert f"{test.epsilon} {test.right} of {test.asked} {test.figures}" in text
+    assert run.certificate.how in text
     untested = len(run.certificate.family) - len(run.certificate.tests)
     assert text.count("not tested: a larger ε had failed") == untested
     assert "one-sided lower bound" in text
-    assert "one-sided upper bound" in text
     assert "two-sided interval" in text
     assert "The certificate is based on the same people" in text
 
@@ -415,7 +419,7 @@ def test_the_certificate_is_told_whole(goal: Goal, tmp_path: Path) -> None:
 def test_too_few_people_to_certify_is_said(tmp_path: Path) -> None:
     """Where no result could have been certified, the page says so instead of blaming δ."""
     run = _run(n=6)
-    assert run.certificate.power.smallest_right is None
+    assert not run.certificate.power.possible
     assert "too few people verified it" in _Elements(run.write(tmp_path / "report.html")).text
 
 

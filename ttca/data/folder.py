@@ -42,14 +42,28 @@ class PeopleTable:
         ``pool``, ``selection``, ``verification`` or ``unasked`` for each image; None where the source has no roles.
     shareable : bool array, shape (N,), or None
         Whether the image may leave its owner's machine; None where the source does not say.
+    persons_named : bool
+        Whether the source says whose picture each image is.
     """
 
     people: People
     roles: NDArray[np.str_] | None
     shareable: NDArray[np.bool_] | None = None
+    persons_named: bool = True
 
     def __len__(self) -> int:
         return len(self.people)
+
+    def doubt(self) -> str | None:
+        """Return a sentence where persons had to be taken for members, and some member brought several images."""
+        persons, images = len(np.unique(self.people.persons)), len(self.people)
+        if self.persons_named or persons == images:
+            return None
+        return (
+            f"Nothing says whose picture each image is, so {images:,} images count as {persons:,} persons, one per "
+            "member, and the certificate asks about one image of each person and group. Add a column person; or, if "
+            "every image shows another person, set one_person_per_image = true under [people]."
+        )
 
     def agreed(self) -> frozenset[str]:
         """Return the persons who said yes in the column ``shareable`` for every image of theirs."""
@@ -67,7 +81,7 @@ class _Row:
     path: Path
     label: int
     member: str
-    person: str
+    person: str | None
     group: str
     role: str | None
     shareable: str | None
@@ -102,7 +116,13 @@ class _Problems:
         )
 
 
-def load_people(source: Path | str, *, image_shape: tuple[int, int, int], classes: Sequence[str]) -> PeopleTable:
+def load_people(
+    source: Path | str,
+    *,
+    image_shape: tuple[int, int, int],
+    classes: Sequence[str],
+    one_person_per_image: bool = False,
+) -> PeopleTable:
     """Read people from a table or from folders; every image is checked before any is returned.
 
     Parameters
@@ -119,6 +139,9 @@ def load_people(source: Path | str, *, image_shape: tuple[int, int, int], classe
         The size the platform takes, in pixels. Nothing is resized.
     classes : sequence of str
         The names of class 0, 1, …
+    one_person_per_image : bool
+        Where the source does not say whose picture an image is: whether every image is another person's, instead of
+        the member's own.
 
     Returns
     -------
@@ -152,7 +175,7 @@ def load_people(source: Path | str, *, image_shape: tuple[int, int, int], classe
     people = People(
         images,
         np.array([row.label for row in rows], dtype=np.int64),
-        np.array([row.person for row in rows], dtype=np.str_),
+        np.array([_person(row, one_person_per_image) for row in rows], dtype=np.str_),
         np.array([row.member for row in rows], dtype=np.str_),
         np.array([row.group == _GROUPS[0] for row in rows], dtype=np.bool_),
     )
@@ -162,7 +185,14 @@ def load_people(source: Path | str, *, image_shape: tuple[int, int, int], classe
         people,
         np.array(roles, dtype=np.str_) if roles else None,
         np.array(shareable, np.bool_) if shareable else None,
+        all(row.person is not None for row in rows) or one_person_per_image,
     )
+
+
+def _person(row: _Row, one_person_per_image: bool) -> str:
+    if row.person is not None:
+        return row.person
+    return canonical(row.path.as_posix()) if one_person_per_image else row.member
 
 
 def write_people(
@@ -330,7 +360,7 @@ def _read_table(table: Path, names: list[str], problems: _Problems) -> list[_Row
                     path,
                     label_of[cells["class"]],
                     cells["member"],
-                    cells.get("person", cells["member"]),
+                    cells.get("person"),
                     cells.get("group", _GROUPS[0]),
                     cells.get("role"),
                     cells.get("shareable"),
@@ -445,7 +475,7 @@ def _read_folders(home: Path, names: list[str], problems: _Problems) -> list[_Ro
         for sentence in wrong:
             problems.add(line, f"{file!r}: {sentence}")
         if not wrong and isinstance(path, Path):
-            rows.append(_Row(line, path, names.index(label), member, member, group, None, None, f"{file!r}: "))
+            rows.append(_Row(line, path, names.index(label), member, None, group, None, None, f"{file!r}: "))
     return rows
 
 

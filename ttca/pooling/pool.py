@@ -178,6 +178,10 @@ class QueryPool:
         missing = {k for k, ok in zip(keys, known.tolist(), strict=True) if not ok}
         return Cost(len(checked), int(known.sum()), len(missing), self.ledger.left().of(self.members).total)
 
+    def in_hand(self, images: Images, *, epoch: str = "pool", repeat: int = 0) -> Answers:
+        """Return what the ledger holds about images; sends nothing. What it does not hold is a failed row."""
+        return self._look_up(images, epoch, repeat)[3]
+
     def seconds(self, queries: int) -> float | None:
         """Return how long so many queries may take: what rates demand, or the platform's own pace so far if longer.
 

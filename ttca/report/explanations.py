@@ -98,16 +98,22 @@ _GROUPS: tuple[tuple[str, str, tuple[tuple[str, Write, str, str], ...]], ...] = 
         (
             ("queries_pool", _COUNT, "Queries to learn", "Paid for the answers that the proxy learned from."),
             (
-                "queries_audit",
+                "queries_baseline",
                 _COUNT,
-                "Queries for the gap",
-                "Paid for answers to unchanged inputs, which show how large the gap is.",
+                "Queries for the baseline",
+                "Paid for answers to verification people's unchanged inputs, which the goal compares S with.",
             ),
             (
                 "queries_verification",
                 _COUNT,
                 "Queries to verify",
                 "Paid for the certificate's tests on the real platform.",
+            ),
+            (
+                "queries_controls",
+                _COUNT,
+                "Queries for this row",
+                "Paid for the row's controls, beside what the certificate asked.",
             ),
             (
                 "coverage",
@@ -152,12 +158,22 @@ _GROUPS: tuple[tuple[str, str, tuple[tuple[str, Write, str, str], ...]], ...] = 
         "The certificate",
         "On verification people alone.",
         (
+            ("goal", _PLAIN, "Goal", "What had to be shown. It was fixed before the first answer."),
+            ("certified", _PLAIN, "Certified", "Whether it was shown at this ε."),
             (
                 "parity_certified",
                 _PLAIN,
                 "Parity certified",
-                "Whether S was shown to be no worse than the reference. Also “no” if parity was not the goal.",
+                "Whether S was shown to be no worse than the reference. Not defined if another goal was tested.",
             ),
+            (
+                "stopping",
+                _PLAIN,
+                "Stopping",
+                "When a test stopped asking. curtailed: as soon as no further answer could change its verdict.",
+            ),
+            ("persons_verification", _COUNT, "Persons who verify", "Of the subgroup, each counted once."),
+            ("persons_asked", _COUNT, "Persons asked", "So many of them were asked with δ of this ε."),
             (
                 "certificate_lower",
                 _SHARE,
@@ -176,7 +192,7 @@ _GROUPS: tuple[tuple[str, str, tuple[tuple[str, Write, str, str], ...]], ...] = 
     (
         "The controls",
         "Same people, same ε. S means little without them.",
-        tuple(_of(name) for name in ROW_KEYS.values() if not _CONTROLS[name].asked_before),
+        tuple(_of(name) for name in ROW_KEYS.values() if _CONTROLS[name].asked_as is None),
     ),
     (
         "The proxy",
