@@ -136,10 +136,18 @@ class Measurement:
 
     def paired_p(self, first: str, second: str) -> float:
         """Return the exact two-sided McNemar p-value of two conditions on the same people."""
+        return float(mcnemar_exact(*self._both(first, second)))
+
+    def discordant(self, first: str, second: str) -> tuple[int, int]:
+        """Return how many people were right only under the first condition, and only under the second."""
+        one, two = self._both(first, second)
+        return int((one & ~two).sum()), int((~one & two).sum())
+
+    def _both(self, first: str, second: str) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
         if self.resolved[first].shape != self.resolved[second].shape:
             raise ActionError(f"Expected two conditions on the same people, got {first!r} and {second!r}.")
         both = self.resolved[first] & self.resolved[second]
-        return float(mcnemar_exact(self.correct[first][both], self.correct[second][both]))
+        return self.correct[first][both], self.correct[second][both]
 
     @property
     def coverage(self) -> float:
