@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ttca.errors import ActionError, ConfigError
-from ttca.statistics.binomial import Integers, checked_counts, checked_rate, scipy_special
+from ttca.statistics.binomial import Integers, checked_counts, checked_margin, checked_rate, scipy_special
 
 __all__ = ["bar_log_e", "bar_lower", "bar_rejects_at", "paired_log_e", "paired_lower"]
 
@@ -209,10 +209,9 @@ def paired_log_e(differences: ArrayLike, margin: float = 0.0) -> Floats:
     Waudby-Smith and Ramdas, JRSS B 86 (2024), who bet against a mean. *Ours*: the even mixture instead of their
     predictable plug-in bets.
     """
-    if not 0 <= margin < 1:
-        raise ConfigError(f"Expected a margin of 0 or more and below 1, got {margin!r}. Write 5 points as 0.05.")
+    margin = checked_margin(margin)
     counts = _changes(differences)
-    return _paired_log_e(*counts, np.full(len(counts[0]), -float(margin)))
+    return _paired_log_e(*counts, np.full(len(counts[0]), -margin))
 
 
 def paired_lower(differences: ArrayLike, alpha: float) -> Floats:
