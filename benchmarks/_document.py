@@ -11,10 +11,11 @@ from typing import Any
 
 from ttca.errors import ConfigError
 
-__all__ = ["commands", "filled", "grid", "results", "table", "told"]
+__all__ = ["MISSING", "commands", "filled", "grid", "results", "table", "told"]
 
 _RESULTS = Path(__file__).resolve().parent / "results"
-_MISSING = "*Not measured yet.*"
+#: What stands where nothing was measured.
+MISSING = "*Not measured yet.*"
 
 
 def filled(document: str, written: Mapping[str, str]) -> str:
@@ -59,7 +60,7 @@ def commands(records: Iterable[tuple[str, Mapping[str, Any]]]) -> str:
         with_threads = "" if threads is None else f", {threads} thread{'s' if threads != 1 else ''}"
         command = f"python -m benchmarks {record['benchmark']} {arguments}".rstrip()
         lines.append(f"- `{name}`: `{command}` (commit {record['commit']}{with_threads})")
-    return "\n".join(lines) if lines else _MISSING
+    return "\n".join(lines) if lines else MISSING
 
 
 def told(values: Iterable[float | None], digits: int = 3) -> str:
@@ -74,7 +75,7 @@ def told(values: Iterable[float | None], digits: int = 3) -> str:
 def table(head: Sequence[str], lines: Iterable[Sequence[object]]) -> str:
     """Return a Markdown table, or a remark that nothing was measured where there are no lines."""
     body = list(lines)
-    return "\n".join(grid(head, body)) if body else _MISSING
+    return "\n".join(grid(head, body)) if body else MISSING
 
 
 def results(pattern: str, folder: Path = _RESULTS) -> list[tuple[str, dict[str, Any]]]:

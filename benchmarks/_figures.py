@@ -1,11 +1,10 @@
-"""The documents' figures, drawn from the result files: ``python -m benchmarks._figures``."""
+"""The documents' figures, drawn from the result files."""
 
 from __future__ import annotations
 
 import hashlib
 import importlib
 import json
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +19,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["FIGURES", "Drawing", "draw", "sources_digest"]
+__all__ = ["FIGURES", "Drawing", "draw", "is_current", "sources_digest"]
 
 _ROOT = Path(__file__).resolve().parents[1]
 _RESULTS = _ROOT / "benchmarks" / "results"
@@ -275,6 +274,12 @@ def draw(name: str, results: Path = _RESULTS, folder: Path = _FIGURES) -> Path:
     return path
 
 
+def is_current(name: str, results: Path = _RESULTS, folder: Path = _FIGURES) -> bool:
+    """Return whether a figure is there and was made of the result files as they are now."""
+    path = folder / f"{name}.svg"
+    return path.is_file() and sources_digest(name, results) in path.read_text(encoding="utf-8")
+
+
 def sources_digest(name: str, results: Path = _RESULTS) -> str:
     """Return a digest, 16 hex digits, of the result files a figure is made of: a figure that is older is found out."""
     digest = hashlib.sha256()
@@ -308,8 +313,3 @@ def _panels(count: int, label: str, *, width: float = 0.0, height: float = 2.8) 
         axes.tick_params(labelsize=8)
     panels[0].set_ylabel(label)
     return figure, list(panels)
-
-
-if __name__ == "__main__":
-    for wanted in sys.argv[1:] or FIGURES:
-        sys.stderr.write(f"Drawn: {draw(wanted)}\n")

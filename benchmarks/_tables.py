@@ -1,20 +1,31 @@
-"""The tables in the documents, written from the result files: ``python -m benchmarks._tables``."""
+"""The tables of the documents that show several benchmarks, and of those that no other page shows."""
 
 from __future__ import annotations
 
 import json
 import shlex
 import statistics
-import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from benchmarks._claims import quoted, spread, verdicts
-from benchmarks._document import commands, filled, table, told
+from benchmarks._document import commands, table, told
 from benchmarks._document import results as found
 
-__all__ = ["DOCUMENTS", "ceiling_table", "effect_table", "matrix_table", "rewritten"]
+__all__ = [
+    "bounds_table",
+    "ceiling_table",
+    "claims_table",
+    "demo_table",
+    "effect_table",
+    "matrix_table",
+    "repeated_table",
+    "results_table",
+    "rows_table",
+    "slices_table",
+    "transfer_commands",
+]
 
 _ROOT = Path(__file__).resolve().parents[1]
 _RESULTS = _ROOT / "benchmarks" / "results"
@@ -224,31 +235,6 @@ _LONG = (
     "class-agnostic", "proxy's class", "abuse", "JPEG 75", "resize", "reference with δ", "coverage",
     "paid: pool + audit + verification", "file",
 )  # fmt: skip
-#: Every document, and what stands between the marks of each name in it.
-DOCUMENTS: dict[str, dict[str, Callable[[Path], str]]] = {
-    "docs/effect.md": {"effect": effect_table, "ceiling": ceiling_table, "matrix": matrix_table},
-    "docs/RESULTS.md": {
-        "claims": claims_table,
-        "rows": rows_table,
-        "commands": transfer_commands,
-        "repeated": repeated_table,
-        "bounds": bounds_table,
-        "slices": slices_table,
-    },
-    "README.md": {"results": results_table},
-    "docs/tutorial.md": {"demo": demo_table},
-}
-
-
-def rewritten(name: str, document: str, results: Path = _RESULTS) -> str:
-    """Return the document of this name with the tables between their marks written anew.
-
-    Raises
-    ------
-    ConfigError
-        If a mark is missing.
-    """
-    return filled(document, {mark: made(results) for mark, made in DOCUMENTS[name].items()})
 
 
 def _mean(rows: Sequence[Mapping[str, Any]], key: str) -> str:
@@ -291,10 +277,3 @@ def _line(name: str, record: Mapping[str, Any]) -> Sequence[object]:
         ),
         f"`{name}`",
     )
-
-
-if __name__ == "__main__":
-    for name in DOCUMENTS:
-        path = _ROOT / name
-        path.write_text(rewritten(name, path.read_text(encoding="utf-8")), encoding="utf-8")
-        sys.stderr.write(f"Written: {path}\n")
