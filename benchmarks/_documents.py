@@ -14,7 +14,17 @@ from typing import Any
 from benchmarks import _tables
 from benchmarks._document import filled, results
 from benchmarks._figures import FIGURES, draw, is_current
-from benchmarks._pages import minority, multiple_collectives
+from benchmarks._pages import (
+    collective_size,
+    defences,
+    harm,
+    levers,
+    minority,
+    multiple_collectives,
+    query_budget,
+    two_sets,
+    what_queries_buy,
+)
 
 __all__ = ["DOCUMENTS", "main", "rewritten"]
 
@@ -44,12 +54,21 @@ DOCUMENTS: dict[str, tuple[Marks, ...]] = {
             slices=_tables.slices_table,
         ),
     ),
+    "docs/collective_size.md": (_page("collective_size-*.json", collective_size.tables),),
+    "docs/defences.md": (_page("defences-*.json", defences.tables),),
     "docs/effect.md": (
         _one_by_one(effect=_tables.effect_table, ceiling=_tables.ceiling_table, matrix=_tables.matrix_table),
     ),
+    "docs/harm.md": (_page("harm-*.json", harm.tables),),
     "docs/minority.md": (_page("minority.json", minority.tables),),
-    "docs/training_time.md": (_page("multiple_collectives.json", multiple_collectives.tables),),
+    "docs/query_budget.md": (_page("query_budget-*.json", query_budget.tables),),
+    "docs/training_time.md": (
+        _page("multiple_collectives.json", multiple_collectives.tables),
+        _page("levers.json", levers.tables),
+        _page("two_sets.json", two_sets.tables),
+    ),
     "docs/tutorial.md": (_one_by_one(demo=_tables.demo_table),),
+    "docs/what_queries_buy.md": (_page("what_queries_buy-*.json", what_queries_buy.tables),),
 }
 #: Pictures that no document shows, by the result file they are made of.
 _MORE = {"minority.json": minority.figures, "multiple_collectives.json": multiple_collectives.figures}

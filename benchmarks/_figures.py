@@ -218,11 +218,11 @@ def pictures(records: Mapping[str, Any]) -> Figure:
 
 
 def _by(benchmark: str) -> Callable[[Mapping[str, Any]], Figure]:
-    """Return a figure that a benchmark draws of its own result file."""
+    """Return the figure of a benchmark's own page."""
 
     def drawn(records: Mapping[str, Any]) -> Figure:
         (record,) = records.values()
-        made: Figure = importlib.import_module(f"benchmarks.{benchmark}").figure(record)
+        made: Figure = importlib.import_module(f"benchmarks._pages.{benchmark}").figure(record)
         return made
 
     return drawn
