@@ -14,6 +14,7 @@ from typing import Any
 from benchmarks import _tables
 from benchmarks._document import filled, results
 from benchmarks._figures import FIGURES, draw, is_current
+from benchmarks._listing import RESULTS
 from benchmarks._pages import (
     collective_size,
     defences,
@@ -74,7 +75,7 @@ DOCUMENTS: dict[str, tuple[Marks, ...]] = {
 _MORE = {"minority.json": minority.figures, "multiple_collectives.json": multiple_collectives.figures}
 
 
-def rewritten(name: str, document: str, folder: Path = _ROOT / "benchmarks" / "results") -> str:
+def rewritten(name: str, document: str, folder: Path = RESULTS) -> str:
     """Return the document of this name with the tables between their marks made anew from a folder of result files.
 
     Raises

@@ -12,6 +12,7 @@ from typing import Any
 from benchmarks._claims import quoted, spread, verdicts
 from benchmarks._document import commands, table, told
 from benchmarks._document import results as found
+from benchmarks._listing import RESULTS
 
 __all__ = [
     "bounds_table",
@@ -27,8 +28,6 @@ __all__ = [
     "transfer_commands",
 ]
 
-_ROOT = Path(__file__).resolve().parents[1]
-_RESULTS = _ROOT / "benchmarks" / "results"
 _EFFECT = (
     "track, people", "answers, regime", "Q", "ε quoted", "reference / subgroup before", "subgroup with δ", "gap closed",
     "zero-query control", "p, each seed", "parity certified", "abuse", "noise", "class-agnostic", "JPEG 75", "file",
@@ -40,12 +39,12 @@ _MATRIX = (
 )  # fmt: skip
 
 
-def effect_table(results: Path = _RESULTS) -> str:
+def effect_table(results: Path = RESULTS) -> str:
     """Return one line per result file of the effect benchmark, as Markdown; mean ± standard deviation over seeds."""
     return table(_EFFECT, [_line(name, record) for name, record in found("effect-*.json", results)])
 
 
-def ceiling_table(results: Path = _RESULTS) -> str:
+def ceiling_table(results: Path = RESULTS) -> str:
     """Return one line per ε of every result file of the ceiling benchmark, as Markdown; means over seeds."""
     lines = []
     for name, record in found("ceiling-*.json", results):
@@ -59,7 +58,7 @@ def ceiling_table(results: Path = _RESULTS) -> str:
     return table(_CEILING, lines)
 
 
-def matrix_table(results: Path = _RESULTS) -> str:
+def matrix_table(results: Path = RESULTS) -> str:
     """Return one line per pair of proxy and platform of the architecture matrix, as Markdown."""
     lines: list[Sequence[object]] = []
     for name, record in found("matrix*.json", results):
@@ -81,7 +80,7 @@ def matrix_table(results: Path = _RESULTS) -> str:
     return table(_MATRIX, lines)
 
 
-def results_table(results: Path = _RESULTS) -> str:
+def results_table(results: Path = RESULTS) -> str:
     """Return the README's table: every track's largest budget at the ε that certificates quote, on final people."""
     lines = []
     for name, record in found("transfer-quick-*.json", results):
@@ -103,7 +102,7 @@ def results_table(results: Path = _RESULTS) -> str:
     return table(_SHORT, lines)
 
 
-def rows_table(results: Path = _RESULTS) -> str:
+def rows_table(results: Path = RESULTS) -> str:
     """Return every budget and ε of every track's quick grid, on final people; mean ± standard deviation."""
     lines: list[Sequence[object]] = []
     for name, record in found("transfer-quick-*.json", results):
@@ -143,7 +142,7 @@ def rows_table(results: Path = _RESULTS) -> str:
     return table(_LONG, lines)
 
 
-def repeated_table(results: Path = _RESULTS) -> str:
+def repeated_table(results: Path = RESULTS) -> str:
     """Return which cells were run twice, and what differed."""
     lines = [
         (record["track"], record["repeated"]["cells"], ", ".join(record["repeated"]["differing"]) or "nothing",
@@ -154,18 +153,18 @@ def repeated_table(results: Path = _RESULTS) -> str:
     return table(("track", "cells run twice", "what differed, clocks and memory apart", "file"), lines)
 
 
-def claims_table(results: Path = _RESULTS) -> str:
+def claims_table(results: Path = RESULTS) -> str:
     """Return the paper's claims with their verdicts."""
     lines = [(v.claim, v.where, f"*{v.word}*", v.number, f"`{v.file}`") for v in verdicts(results)]
     return table(("claim", "where", "verdict", "number", "file"), lines)
 
 
-def transfer_commands(results: Path = _RESULTS) -> str:
+def transfer_commands(results: Path = RESULTS) -> str:
     """Return the commands that made the quick grids."""
     return commands(found("transfer-quick-*.json", results))
 
 
-def demo_table(results: Path = _RESULTS) -> str:
+def demo_table(results: Path = RESULTS) -> str:
     """Return the tutorial's table of the demo."""
     record = json.loads((results / "demo.json").read_text(encoding="utf-8"))
     rows = record["rows"]
@@ -178,7 +177,7 @@ def demo_table(results: Path = _RESULTS) -> str:
     return table((f"accuracy on {record['subgroup_test_people']} test people per group, {len(rows)} seeds", ""), lines)
 
 
-def bounds_table(results: Path = _RESULTS) -> str:
+def bounds_table(results: Path = RESULTS) -> str:
     """Return how often simulated certificates claimed, and claimed falsely, by each way of testing a family of ε."""
     record = json.loads((results / "bounds.json").read_text(encoding="utf-8"))
     lines = []
@@ -192,7 +191,7 @@ def bounds_table(results: Path = _RESULTS) -> str:
     return table(head, lines)
 
 
-def slices_table(results: Path = _RESULTS) -> str:
+def slices_table(results: Path = RESULTS) -> str:
     """Return what the slice of every benchmark took on one machine, from an empty cache, and which failed."""
     lines: list[Sequence[object]] = []
     for name, record in found("quick.json", results):

@@ -214,6 +214,6 @@ def test_the_page_takes_its_tables_from_results_alone(record: Any) -> None:
     full = filled(document, written)
     # Two shares and the command.
     assert full.count("`collective_size-tiny.json`") == 3
-    assert "`python -m benchmarks collective_size --track tiny`" in full
+    assert "`python -m benchmarks collective_size --track tiny --keep`" in full
     assert full.count("| tiny, dev-test, own | 100%, 2 |") == len(RHOS)
     assert filled(full, written) == full

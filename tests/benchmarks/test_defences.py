@@ -367,7 +367,7 @@ def test_a_record_becomes_the_pages_tables_and_a_figure(record: dict[str, Any], 
     }  # fmt: skip
     written = page.tables([("defences-digits.json", kept)])
     assert "8 levels per colour" in written["defences"]
-    assert "`python -m benchmarks defences`" in written["files"]
+    assert "`python -m benchmarks defences --keep`" in written["files"]
     # PRADA tells nothing of streams as short as here.
     assert {name for name, text in written.items() if not text} <= {"composition"}
     assert "*Not measured yet.*" not in written.values()

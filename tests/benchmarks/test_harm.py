@@ -171,7 +171,7 @@ def test_the_page_takes_its_tables_from_results_alone(record: Any) -> None:
     """Tables come between their marks, again and again the same; a lost mark is refused."""
     document = (Path(__file__).parents[2] / "docs" / "harm.md").read_text(encoding="utf-8")
     full = filled(document, page.tables([("harm-tiny.json", record)]))
-    assert "- `harm-tiny.json`: `python -m benchmarks harm --track tiny` (commit abc)" in full
+    assert "- `harm-tiny.json`: `python -m benchmarks harm --track tiny --keep` (commit abc)" in full
     assert "| tiny, dev-test | 150 | 12 | bars |" in full
     assert filled(full, page.tables([("harm-tiny.json", record)])) == full
     with pytest.raises(ConfigError, match="Put them back"):

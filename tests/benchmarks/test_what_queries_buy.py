@@ -310,5 +310,5 @@ def test_the_page_takes_its_tables_from_results_alone(record: Any) -> None:
     full = filled(document, written)
     # Lines of the curves and of poor data, the crossing, and the command.
     assert full.count("`what_queries_buy-tiny.json`") == 4 + 3 + 1 + 1
-    assert "`python -m benchmarks what_queries_buy --track tiny`" in full
+    assert "`python -m benchmarks what_queries_buy --track tiny --keep`" in full
     assert filled(full, written) == full
