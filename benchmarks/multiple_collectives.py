@@ -16,20 +16,17 @@ Run as ``python -m benchmarks multiple_collectives --json``. Five parts, all on 
 from __future__ import annotations
 
 import argparse
-import json
 import math
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from importlib import import_module
-from pathlib import Path
 from typing import Any, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks._document import filled, grid
 from ttca.errors import ConfigError, MissingExtraError
 from ttca.training_time.bounds import (
     Collective,
@@ -74,12 +71,10 @@ __all__ = [
     "City",
     "all_tiers",
     "city",
-    "draw_figures",
     "loop",
     "main",
     "mixed_scenarios",
     "references",
-    "rewritten",
     "scenarios",
     "tolerated",
     "trained",
@@ -933,184 +928,6 @@ def _frame(features: Integers, labels: Integers, membership: Integers) -> Any:
     return pandas.DataFrame(np.column_stack([features, labels, membership]), columns=names)
 
 
-# --- pictures and tables ------------------------------------------------------------------------------------
-
-_AXES = {
-    "size_entropy": "size entropy (bits)",
-    "label_entropy": "label entropy (bits)",
-    "overlap": "mean signal overlap",
-}
-_SERIES = {
-    "success": ("#222222", "o"),
-    "worst": ("#c44e52", "v"),
-    "aggregator": ("#4c72b0", "s"),
-    "full": ("#dd8452", "x"),
-}
-
-
-def draw_figures(rows: Sequence[dict[str, Any]], folder: Path) -> list[str]:
-    """Draw an average member's success and the three bounds of every setting of the city; return the files' names.
-
-    Parameters
-    ----------
-    rows : sequence of dict
-        Of :func:`city`.
-    folder : Path
-        Made where it is missing.
-
-    Raises
-    ------
-    MissingExtraError
-        If matplotlib is not installed.
-
-    Notes
-    -----
-    *Ours*. One panel per sizes and signals, label entropy from left to right: nothing is averaged over settings.
-    """
-    try:
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise MissingExtraError("Drawing figures", "bench") from error
-    folder.mkdir(parents=True, exist_ok=True)
-    figure = Figure(figsize=(9, 8), layout="constrained")
-    FigureCanvasAgg(figure)
-    panels = figure.subplots(len(SIZES), len(SIGNALS), sharex=True, sharey=True)
-    for line, sizes in enumerate(SIZES):
-        for column, signals in enumerate(SIGNALS):
-            panel = panels[line, column]
-            here = [row for row in rows if row["sizes"] == sizes and row["signals"] == signals]
-            here.sort(key=lambda row: row["label_entropy"])
-            for series, (colour, marker) in _SERIES.items():
-                heights = [
-                    row["weighted_success"] if series == "success" else row["global"][series]["weighted"]
-                    for row in here
-                ]
-                name = series if series == "success" else f"bound, {series}"
-                panel.plot([row["label_entropy"] for row in here], heights, marker, ls="-", color=colour, label=name)
-            panel.set_title(
-                f"{sizes} ({here[0]['size_entropy']:.2f} bits), {signals} ({here[0]['overlap']:.2f})", size=9
-            )
-            panel.set_ylim(-0.05, 1.05)
-    figure.supxlabel("label entropy (bits)")
-    figure.supylabel("success of an average member; panels: sizes (entropy), signals (overlap)")
-    panels[0, 0].legend(frameon=False, fontsize=8)
-    name = "multiple-collectives-city.png"
-    figure.savefig(folder / name, dpi=150, metadata={"Software": None})
-    return [name]
-
-
-_HOME = Path(__file__).resolve().parent
-_RESULT = _HOME / "results" / "multiple_collectives.json"
-_DOCUMENT = _HOME.parent / "docs" / "training_time.md"
-_MISSING = "*Not measured yet: there is no `multiple_collectives.json`.*"
-
-
-def rewritten(document: str, kept: dict[str, Any] | None) -> str:
-    """Return a document with the tables between its marks made from a result, or a remark that there is none.
-
-    Parameters
-    ----------
-    document : str
-        Markdown with marks ``<!-- NAME -->`` and ``<!-- /NAME -->``, NAME as in the tables below.
-    kept : dict or None
-        What :func:`main` returned.
-
-    Raises
-    ------
-    ConfigError
-        If a mark is missing.
-    """
-    tables = {
-        "references": _reference_table,
-        "bounds": _bounds_table,
-        "city": _city_table,
-        "trained": _trained_table,
-        "epsilon": _epsilon_table,
-        "timing": _timing_table,
-    }
-    return filled(
-        document, {name: _MISSING if kept is None else "\n".join(table(kept)) for name, table in tables.items()}
-    )
-
-
-def _told(values: Iterable[float | str | None]) -> str:
-    return ", ".join("–" if v is None else v if isinstance(v, str) else f"{v:.3f}" for v in values)
-
-
-def _reference_table(kept: dict[str, Any]) -> list[str]:
-    lines = []
-    for run in kept["references"]:
-        for tier in TIERS:
-            if (stated := run["stated_bounds"].get(tier)) is None:
-                continue
-            agrees = {True: "yes", False: "**no**", None: "not stated"}
-            lines.append(
-                (
-                    run["run"], tier,
-                    _told(run["stated_success"]), _told(run["success"]), agrees[run["success_agrees"]],
-                    _told(stated), _told(run["bounds"][tier]), agrees[run["bounds_agree"][tier]],
-                )
-            )  # fmt: skip
-    head = ("run", "tier", "success stated", "came", "within .05", "bound stated", "came", "within .01")
-    return grid(head, lines)
-
-
-def _bounds_table(kept: dict[str, Any]) -> list[str]:
-    lines = [
-        (name, *(str(int(score[key])) for key in ("checks", "not_vacuous", "violations")), f"{score['allowed']:.1f}")
-        for name, score in kept["by_bound"].items()
-    ]
-    for name, key in (("city", "city_held"), ("city, recruited at home", "recruited_at_home_held")):
-        lines.append((name, *(str(kept[key][k]) for k in ("checks", "not_vacuous", "violations")), "–"))
-    return grid(("bound", "checks", "said something", "success below it", "allowed by δ"), lines)
-
-
-def _city_table(kept: dict[str, Any]) -> list[str]:
-    lines = [
-        (
-            row["sizes"], row["labels"], row["signals"],
-            *(f"{row[axis]:.2f}" for axis in _AXES), _told(row["success"]), *(_told(row["bounds"][t]) for t in TIERS),
-        )
-        for row in kept["city"]
-    ]  # fmt: skip
-    head = ("sizes", "labels", "signals", "size entropy", "label entropy", "overlap", "success", *TIERS)
-    return grid(head, lines)
-
-
-def _trained_table(kept: dict[str, Any]) -> list[str]:
-    lines = [
-        (
-            row["platform"], f"{row['labels']}, {row['signals']}", _told(row["success"]),
-            f"{row['agreement_with_argmax']:.3f}", f"{row['epsilon_tv']:.4f}", _told(row["bounds_tv"]),
-            f"{row['epsilon_contamination']:.4f}", _told(row["bounds_contamination"]),
-        )
-        for row in kept["trained"]
-    ]  # fmt: skip
-    head = ("platform", "labels, signals", "success", "agrees with argmax", "ε (tv)", "bounds (tv)",
-            "ε (contamination)", "bounds (contamination)")  # fmt: skip
-    return grid(head, lines)
-
-
-def _epsilon_table(kept: dict[str, Any]) -> list[str]:
-    lines = [(f"{row['epsilon']:.2f}", _told(row["tv"]), _told(row["contamination"])) for row in kept["tolerated"]]
-    return grid(("ε", "bounds (tv)", "bounds (contamination)"), lines)
-
-
-def _timing_table(kept: dict[str, Any]) -> list[str]:
-    timing = kept["timing"]
-    lines = [("vectors", f"{timing['seconds']:.4f}", "1", "–")]
-    for name in LOOPS:
-        agrees = timing[f"{name}_same_decisions"] and timing[f"{name}_largest_difference"] < 1e-12
-        lines.append(
-            (
-                f"pandas `{name}`", f"{timing[f'{name}_seconds']:.2f}", f"{timing[f'{name}_ratio']:.0f}",
-                "yes" if agrees else "**no**",
-            )
-        )  # fmt: skip
-    return grid(("way", "seconds", "times as long", "same numbers"), lines)
-
-
 # --- all of it ----------------------------------------------------------------------------------------------
 
 
@@ -1120,8 +937,8 @@ def main(argv: list[str]) -> dict[str, object]:
     Parameters
     ----------
     argv : list of str
-        ``--people``, ``--test``, ``--scenarios``, ``--delta``, ``--seed``, ``--repeats``, ``--figures``; ``--json``
-        is for the caller, who does the printing.
+        ``--people``, ``--test``, ``--scenarios``, ``--delta``, ``--seed``, ``--repeats``; ``--json`` is for the caller,
+        who does the printing.
     """
     parser = argparse.ArgumentParser(prog="python -m benchmarks multiple_collectives", description=__doc__)
     parser.add_argument("--people", type=int, default=200_000, help="households of the city, N")
@@ -1132,7 +949,6 @@ def main(argv: list[str]) -> dict[str, object]:
     )
     parser.add_argument("--seed", type=int, default=0, help="seed of all random choices")
     parser.add_argument("--repeats", type=int, default=5, help="timed runs; the median counts")
-    parser.add_argument("--figures", type=Path, help="folder for the figures; without it, none are drawn")
     parser.add_argument("--json", action="store_true", help="print the result as one JSON object")
     options = parser.parse_args(argv)
     if min(options.people, options.test, options.repeats) < 1:
@@ -1182,11 +998,4 @@ def main(argv: list[str]) -> dict[str, object]:
         "trained": machines,
         "tolerated": growing,
         "by_bound": random,
-        "figures": draw_figures(rows, options.figures) if options.figures else [],
     }
-
-
-if __name__ == "__main__":
-    # ``python -m benchmarks.multiple_collectives``, with a dot: the document's tables from the result file.
-    found = json.loads(_RESULT.read_text(encoding="utf-8")) if _RESULT.exists() else None
-    _DOCUMENT.write_text(rewritten(_DOCUMENT.read_text(encoding="utf-8"), found), encoding="utf-8")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,6 +10,7 @@ import pytest
 from sklearn.linear_model import LogisticRegression
 
 from benchmarks import minority
+from benchmarks._document import MISSING, filled
 from benchmarks._firm_side import (
     calibrated_equalised_odds,
     exponentiated_gradient,
@@ -19,14 +19,12 @@ from benchmarks._firm_side import (
     measure_with_groups,
     threshold_optimizer,
 )
+from benchmarks._pages import minority as page
 from benchmarks.minority import (
     RULES,
     Settings,
-    draw_figures,
     main,
     measure_seed,
-    minority_table,
-    rewritten,
     split,
     summarise,
 )
@@ -162,27 +160,19 @@ def test_flips_must_begin_with_none() -> None:
         measure_seed(_table(), 0, Settings(flips=(0.1,)))
 
 
-def test_figures_are_drawn_where_they_are_asked_for(seeds: list[dict[str, Any]], tmp_path: Path) -> None:
-    """Three pictures a data set, in a folder that is made."""
-    names = draw_figures({"tiny": summarise(seeds, "tiny", _TINY)}, tmp_path / "new")
-    assert names == [f"minority-tiny-{what}.png" for what in ("alpha", "flips", "pareto")]
-    assert all((tmp_path / "new" / name).read_bytes().startswith(b"\x89PNG") for name in names)
-
-
-def test_the_documents_tables_are_those_of_the_result_file() -> None:
-    """No number in docs/minority.md was written by hand or is out of date; without a result it has none."""
-    root = Path(minority.__file__).parents[1]
-    result = root / "benchmarks" / "results" / "minority.json"
-    record = json.loads(result.read_text(encoding="utf-8")) if result.exists() else None
-    document = (root / "docs" / "minority.md").read_text(encoding="utf-8")
-    assert rewritten(document, record) == document
+def test_figures_are_drawn_for_every_data_set(seeds: list[dict[str, Any]]) -> None:
+    """Three pictures a data set, each with what it was asked to show."""
+    record = {"data_sets": {"tiny": summarise(seeds, "tiny", _TINY)}, "rule": next(iter(RULES))}
+    drawn = page.figures(record)
+    assert list(drawn) == [f"minority-tiny-{what}" for what in ("alpha", "flips", "pareto")]
+    assert all(figure.axes[0].lines for figure in drawn.values())
 
 
 def test_tables_show_every_method_and_refuse_a_document_without_marks(seeds: list[dict[str, Any]]) -> None:
     """Nobody, the collective, the firm, each variant and the poster have their lines, all of one width."""
     rows = {"tiny": summarise(seeds, "tiny", _TINY), "known": summarise(seeds, "compas", _TINY)}
     record = {"data_sets": rows, "rule": next(iter(RULES)), "seeds": [0, 1]}
-    table = minority_table(record)
+    table = page.tables([("minority.json", record)])["minority"]
     for cell in (
         "| nobody |",
         "| RB-prob | 0.3 |",
@@ -195,11 +185,12 @@ def test_tables_show_every_method_and_refuse_a_document_without_marks(seeds: lis
         assert cell in table
     for block in table.split("\n\n")[:4]:
         assert len({line.count("|") for line in block.splitlines()}) == 1
-    text = rewritten("a\n<!-- minority -->\n<!-- /minority -->\nb\n", record)
-    assert rewritten(text, record) == text
-    assert "Not measured yet." in rewritten(text, None)
+    marks = "a\n<!-- minority -->\n<!-- /minority -->\nb\n"
+    text = filled(marks, page.tables([("minority.json", record)]))
+    assert filled(text, page.tables([("minority.json", record)])) == text
+    assert MISSING in filled(text, page.tables([]))
     with pytest.raises(ConfigError, match="Expected the marks"):
-        rewritten("# Nothing", record)
+        filled("# Nothing", page.tables([]))
 
 
 def test_the_benchmark_runs_whole(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -211,7 +202,6 @@ def test_the_benchmark_runs_whole(monkeypatch: pytest.MonkeyPatch) -> None:
     assert result["rule"] == next(iter(RULES))
     row = result["data_sets"]["compas"]
     assert (row["rows"], row["minority"], row["variants"]) == (600, "few", {})
-    assert result["figures"] == []
     json.dumps(result, allow_nan=False)
     with pytest.raises(ConfigError, match="1 or more seeds"):
         main(["--datasets", "compas", "--seeds", "0"])

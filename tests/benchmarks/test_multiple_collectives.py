@@ -10,6 +10,8 @@ import numpy as np
 import pytest
 
 from benchmarks import multiple_collectives as benchmark
+from benchmarks._document import MISSING, filled
+from benchmarks._pages import multiple_collectives as page
 from benchmarks.multiple_collectives import TIERS, City, all_tiers, loop, main, references, scenarios
 from ttca.errors import ConfigError
 from ttca.training_time.bounds import Setting
@@ -17,16 +19,10 @@ from ttca.training_time.signals import FeatureLabelPlanting
 
 
 @pytest.fixture(scope="module")
-def figures(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return where the tiny run draws."""
-    return tmp_path_factory.mktemp("figures")
-
-
-@pytest.fixture(scope="module")
-def told(figures: Path) -> Any:
+def told() -> Any:
     """Return the row of one tiny run, as it would be read back from its file."""
     sizes = ["--people", "3000", "--test", "2000", "--scenarios", "8", "--repeats", "1", "--seed", "3"]
-    return json.loads(json.dumps(main([*sizes, "--figures", str(figures)]), allow_nan=False))
+    return json.loads(json.dumps(main(sizes), allow_nan=False))
 
 
 def test_the_row_says_what_it_must(told: Any) -> None:
@@ -109,23 +105,17 @@ def test_nonsense_is_refused() -> None:
         scenarios(0, np.random.default_rng(0))
 
 
-def test_the_document_takes_its_numbers_from_a_result(told: Any, figures: Path) -> None:
+def test_the_document_takes_its_numbers_from_a_result(told: Any) -> None:
     """Tables come from a result and only from it, without one they say so, and a lost mark is refused."""
-    document = benchmark._DOCUMENT.read_text(encoding="utf-8")
-    empty = benchmark.rewritten(document, None)
-    assert empty.count(benchmark._MISSING) == 6
-    full = benchmark.rewritten(document, told)
-    assert benchmark._MISSING not in full
+    document = (Path(__file__).parents[2] / "docs" / "training_time.md").read_text(encoding="utf-8")
+    empty = filled(document, page.tables([]))
+    assert list(page.tables([]).values()) == [MISSING] * 6
+    found = [("multiple_collectives.json", told)]
+    full = filled(document, page.tables(found))
     assert full.count("| equal | ") == 12
     assert "| pandas `iterrows` | " in full
-    assert benchmark.rewritten(full, None) == empty
-    assert sorted(path.name for path in figures.iterdir()) == sorted(told["figures"])
+    assert filled(full, page.tables([])) == empty
+    (figure,) = page.figures(told).values()
+    assert len(figure.axes) == 9
     with pytest.raises(ConfigError, match="Put them back"):
-        benchmark.rewritten(document.replace("<!-- city -->", ""), told)
-
-
-def test_the_document_is_up_to_date() -> None:
-    """No number in docs/training_time.md was written by hand or is out of date."""
-    document = benchmark._DOCUMENT.read_text(encoding="utf-8")
-    kept = json.loads(benchmark._RESULT.read_text(encoding="utf-8")) if benchmark._RESULT.exists() else None
-    assert benchmark.rewritten(document, kept) == document
+        filled(document.replace("<!-- city -->", ""), page.tables(found))

@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 from scipy.stats import ttest_1samp
 
 from benchmarks import _claims
+from benchmarks._documents import DOCUMENTS, rewritten
 from benchmarks._figures import FIGURES, draw, sources_digest
-from benchmarks._tables import DOCUMENTS, claims_table, effect_table, results_table, rewritten, rows_table, slices_table
+from benchmarks._tables import claims_table, effect_table, results_table, rows_table, slices_table
 from ttca.errors import ConfigError
 from ttca.row import Row
 
