@@ -125,6 +125,12 @@ def test_the_whole_pool_flipped_is_the_same_whoever_ranked_it(seeds: list[dict[s
     assert all(point == last[0] for point in last)
 
 
+def _curve(seed: dict[str, Any], method: str, alpha: str) -> dict[str, Any]:
+    (found,) = [c for c in seed["curves"] if (c["method"], str(c["alpha"])) == (method, alpha)]
+    assert isinstance(found, dict)
+    return found
+
+
 def test_a_summary_has_the_keys_that_are_asked_for(seeds: list[dict[str, Any]]) -> None:
     """Base, best EqOd by α and the error there, beside spreads, the firm's methods and the front, all plain JSON."""
     row = summarise(seeds, "tiny", _TINY)
@@ -141,6 +147,17 @@ def test_a_summary_has_the_keys_that_are_asked_for(seeds: list[dict[str, Any]]) 
     assert set(row["goal"]["holds_by_rule"]) == set(RULES)
     assert "minority: few" in row["variants"]
     assert len(row["by_seed"]) == 2
+    for alpha, entry in row["methods"]["RB-prob"].items():
+        best = np.mean([_curve(seed, "RB-prob", alpha)["chosen"]["on_test_rows"]["eqod"] for seed in seeds])
+        assert row["by_the_posters_rule"][alpha]["eqod"] == pytest.approx(best)
+        assert best <= min(entry["rules"][rule]["eqod"] for rule in RULES) + 1e-12
+    rule = next(iter(RULES))
+    gains = [
+        _curve(seed, "RB-prob", "0.3")["chosen"][rule]["eqod"] - _curve(seed, "Random", "0.3")["chosen"][rule]["eqod"]
+        for seed in seeds
+    ]
+    beaten = {"seeds": 2, "smaller": sum(g > 0 for g in gains), "equal": sum(g == 0 for g in gains)}
+    assert row["random_beats_rb_prob"] == {"0.3": beaten}
     front = [(p["error"], p["eqod"]) for p in row["pareto_front"]]
     assert front == sorted(front)
     assert not any(p["error"] < e and p["eqod"] < q for p in row["points"] for e, q in front)
