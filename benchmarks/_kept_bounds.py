@@ -51,7 +51,8 @@ def chance_of(violations: int, deltas: Sequence[float]) -> tuple[float, float]:
     chances = np.ones(1)
     for delta in deltas:
         chances = np.convolve(chances, (1 - delta, delta))
-    return float(chances[: violations + 1].sum()), float(chances[violations:].sum())
+    # Their sum is 1 but for rounding.
+    return min(1.0, float(chances[: violations + 1].sum())), min(1.0, float(chances[violations:].sum()))
 
 
 @dataclass
