@@ -540,7 +540,6 @@ def summarise(seeds: Sequence[Mapping[str, Any]], table_name: str, settings: Set
         "pareto_front": [points[i] for i in front],
         "variants": _summary_of_variants(seeds),
         "poster": POSTER.get(table_name),
-        "by_the_posters_rule": _by_the_posters_rule(methods["RB-prob"]),
         "random_beats_rb_prob": _random_beats_rb_prob(by_seed),
         "by_seed": by_seed,
     }
@@ -551,14 +550,6 @@ def _seed_row(seed: Mapping[str, Any]) -> dict[str, Any]:
     for curve in seed["curves"]:
         row.setdefault(curve["method"], {})[str(curve["alpha"])] = curve["chosen"][_HEADLINE]
     return row
-
-
-def _by_the_posters_rule(by_alpha: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, float]]:
-    """Return the best EqOd per α over the number of flips, and the error there, both on test rows: means over seeds."""
-    return {
-        alpha: {key: entry["rules"][_BEST_ON_TEST][key] for key in ("eqod", "error", "flips")}
-        for alpha, entry in by_alpha.items()
-    }
 
 
 def _random_beats_rb_prob(by_seed: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, int]]:
