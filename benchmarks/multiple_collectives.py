@@ -20,19 +20,22 @@ import math
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import import_module
+from itertools import product
 from typing import Any, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
+from benchmarks._kept_bounds import LEVEL, Score, Tiers, quarter_margins
 from ttca.errors import ConfigError, MissingExtraError
 from ttca.training_time.bounds import (
     Collective,
     Others,
     Setting,
     Suboptimality,
+    SuccessBound,
     Tier,
     deviation,
     erasing_bound,
@@ -44,6 +47,7 @@ from ttca.training_time.bounds import (
     shared_unplanting_bound,
     unplanting_bound,
 )
+from ttca.training_time.margins import Margins
 from ttca.training_time.platform import (
     Adversary,
     CountArgmax,
@@ -84,6 +88,7 @@ __all__ = [
 QUICK = ("--people", "20000", "--test", "10000", "--scenarios", "50", "--repeats", "1")
 
 TIERS: tuple[Tier, ...] = get_args(Tier)
+_PREFIX: dict[Margins, str] = {"hoeffding": "", "exact": "exact_"}
 Integers = NDArray[np.int64]
 Floats = NDArray[np.float64]
 
@@ -508,23 +513,9 @@ def tolerated(people: int, tested: int, generator: np.random.Generator, *, delta
 # --- random scenarios ---------------------------------------------------------------------------------------
 
 
-@dataclass
-class _Score:
-    checks: int = 0
-    not_vacuous: int = 0
-    violations: int = 0
-    allowed: float = 0.0
-    """Violations that the stated δ would allow among the checks that said something, on average."""
-
-    def add(self, success: float, bound: float, delta: float) -> None:
-        self.checks += 1
-        self.violations += success < bound
-        if bound > 0:
-            self.not_vacuous += 1
-            self.allowed += delta
-
-
-def scenarios(number: int, generator: np.random.Generator) -> dict[str, dict[str, float]]:
+def scenarios(
+    number: int, generator: np.random.Generator, *, rare: bool = False
+) -> tuple[dict[str, dict[str, Any]], dict[str, Any]]:
     """Draw random scenarios, and count for each kind of bound how often success fell short of it.
 
     Parameters
@@ -532,13 +523,19 @@ def scenarios(number: int, generator: np.random.Generator) -> dict[str, dict[str
     number : int
         Scenarios, 1 or more.
     generator : numpy Generator
+    rare : bool
+        Whether combinations are rarer and collectives smaller and less alike in size: one to three features make the
+        signal instead of one, and between 1 and 90 % of the people act, small shares as likely as large ones, instead
+        of 10 to 90 %. Only collectives that plant are drawn then.
 
     Returns
     -------
     dict of str to dict
-        Per kind of bound ``checks``, ``not_vacuous``, ``violations`` and ``allowed`` (Σδ over bounds that said
-        something). The last, ``published_margin``, is no bound of ours: τ = ε/(1 − ε) against an adversary in total
+        Per kind of bound what :class:`~benchmarks._kept_bounds.Score` tells; with exact margins under ``exact_…``. The
+        last, ``published_margin``, is no bound of ours: τ = ε/(1 − ε) against an adversary in total
         variation, for which it is too small (see :class:`~ttca.training_time.bounds.Setting`).
+    dict
+        What :class:`~benchmarks._kept_bounds.Tiers` tells.
 
     Raises
     ------
@@ -552,39 +549,41 @@ def scenarios(number: int, generator: np.random.Generator) -> dict[str, dict[str
     """
     if number < 1:
         raise ConfigError(f"Expected 1 scenario or more, got {number}. Ask for more.")
-    scores: dict[str, _Score] = defaultdict(_Score)
+    scores: dict[str, Score] = defaultdict(Score)
+    tiers = Tiers()
     for _ in range(number):
-        _scenario(scores, generator)
-        _lone_scenario(scores, generator)
-    return {
-        name: {
-            "checks": score.checks,
-            "not_vacuous": score.not_vacuous,
-            "violations": score.violations,
-            "allowed": score.allowed,
-        }
-        for name, score in sorted(scores.items())
-    }
+        _scenario(scores, tiers, generator, rare=rare)
+        if not rare:
+            _lone_scenario(scores, generator)
+    return {name: score.told() for name, score in sorted(scores.items())}, tiers.told()
 
 
-def _world(generator: np.random.Generator) -> tuple[Domain, Floats, int, int, float]:
-    domain = Domain((int(generator.integers(1, 4)), int(generator.integers(2, 7))), int(generator.integers(2, 5)))
+def _world(generator: np.random.Generator, most_fixed: int = 1) -> tuple[Domain, Floats, int, int, float]:
+    """Return domain, distribution, N, N_test and δ; all features but the first make the signal."""
+    free = int(generator.integers(1, 4))
+    fixed = generator.integers(1, most_fixed + 1) if most_fixed > 1 else 1
+    levels = (free, *(int(generator.integers(2, 7)) for _ in range(fixed)))
+    domain = Domain(levels, int(generator.integers(2, 5)))
     shares = generator.dirichlet(np.full(domain.cells * domain.labels, float(generator.choice([0.5, 2.0, 20.0]))))
     people, tested = int(generator.choice([20_000, 60_000, 200_000])), int(generator.choice([5_000, 100_000]))
     return domain, shares, people, tested, float(generator.choice([0.01, 0.05, 0.2]))
 
 
-def _scenario(scores: dict[str, _Score], generator: np.random.Generator) -> None:
-    domain, shares, people, tested, delta = _world(generator)
+def _scenario(scores: dict[str, Score], tiers: Tiers, generator: np.random.Generator, *, rare: bool) -> None:
+    domain, shares, people, tested, delta = _world(generator, 3 if rare else 1)
     number = int(generator.integers(1, 5))
-    acting = round(float(generator.uniform(0.1, 0.9)) * people)
-    sizes = generator.multinomial(acting, generator.dirichlet(np.ones(number))).tolist()
+    share = math.exp(generator.uniform(math.log(0.01), math.log(0.9))) if rare else float(generator.uniform(0.1, 0.9))
+    # Very small ones too, among the others: of those the least is known.
+    parts = generator.dirichlet(np.full(number, 0.3 if rare else 1.0))
+    sizes = generator.multinomial(round(share * people), parts).tolist()
     # Few labels and few signals, so that collectives meet, as allies or as rivals.
     labels = generator.choice(domain.labels, size=int(generator.integers(1, 3)))
-    values = generator.choice(domain.levels[1], size=int(generator.integers(1, 3)))
+    some = int(generator.integers(1, 3))
+    values = list(zip(*(generator.choice(n, size=some).tolist() for n in domain.levels[1:]), strict=True))
+    columns = tuple(range(1, len(domain.levels)))
     strategies: list[Planting] = []
     for _ in range(number):
-        signal = Signal(domain, (1,), (int(generator.choice(values)),))
+        signal = Signal(domain, columns, values[int(generator.choice(some))])
         target = int(generator.choice(labels))
         if generator.random() < 0.5:
             strategies.append(FeatureLabelPlanting(signal, target))
@@ -594,18 +593,24 @@ def _scenario(scores: dict[str, _Score], generator: np.random.Generator) -> None
     collectives, base, test = _draw(domain, shares, sizes, strategies, people, tested, generator)
     platform, setting = _platform(strategies, collectives, people, tested, delta, generator)
     success = _success(collectives, platform, base, test)
-    for tier in TIERS:
-        for came, bound in zip(success, every_bound(collectives, tier, setting), strict=True):
-            scores[tier].add(came, bound.value, delta)
-        both = global_bound(collectives, tier, setting)
-        scores[f"global_weighted_{tier}"].add(float(np.average(success, weights=sizes)), both.weighted, delta)
-        scores[f"global_least_{tier}"].add(min(success), both.least, delta)
-    if number == 1:
-        scores["single"].add(success[0], planting_bound(strategies[0], collectives[0].counts, setting).value, delta)
-    if setting.epsilon and setting.suboptimality == "tv":
-        published = Setting(people, delta, setting.epsilon, "contamination", tested)
-        for came, bound in zip(success, every_bound(collectives, "aggregator", published), strict=True):
-            scores["published_margin"].add(came, bound.value, delta)
+    family = "rare_" if rare else ""
+    found: dict[tuple[Margins, Tier], tuple[SuccessBound, ...]] = {}
+    for margins in get_args(Margins):
+        name, at = _PREFIX[margins] + family, replace(setting, margins=margins)
+        for tier in TIERS:
+            found[margins, tier] = every_bound(collectives, tier, at)
+            scores[name + tier].add(zip(success, (b.value for b in found[margins, tier]), strict=True), delta)
+            both = global_bound(collectives, tier, at)
+            weighted = float(np.average(success, weights=sizes))
+            scores[f"{name}global_weighted_{tier}"].add([(weighted, both.weighted)], delta)
+            scores[f"{name}global_least_{tier}"].add([(min(success), both.least)], delta)
+        if number == 1:
+            alone = planting_bound(strategies[0], collectives[0].counts, at)
+            scores[f"{name}single"].add([(success[0], alone.value)], delta)
+    tiers.add(collectives, setting, found)
+    if not rare and setting.epsilon and setting.suboptimality == "tv":
+        published = every_bound(collectives, "aggregator", replace(setting, suboptimality="contamination"))
+        scores["published_margin"].add(zip(success, (b.value for b in published), strict=True), delta)
 
 
 def _platform(
@@ -627,7 +632,7 @@ def _platform(
     return aim, Setting(people, delta, epsilon, kind, tested)
 
 
-def _lone_scenario(scores: dict[str, _Score], generator: np.random.Generator) -> None:
+def _lone_scenario(scores: dict[str, Score], generator: np.random.Generator) -> None:
     """Check the bounds of unplanting and erasing, which are about one collective."""
     domain, shares, people, tested, delta = _world(generator)
     shape = (domain.cells, domain.labels)
@@ -644,12 +649,16 @@ def _lone_scenario(scores: dict[str, _Score], generator: np.random.Generator) ->
         return strategy.success(CountArgmax().decide(records, domain), test)
 
     adaptive = AdaptiveUnplanting.estimated(signal, target, first)
-    bound = unplanting_bound(adaptive, second, setting, estimators=first)
-    scores["unplanting_adaptive"].add(decided(adaptive), bound.value, delta)
     naive = NaiveUnplanting(signal, target, (target + 1) % domain.labels)
-    scores["unplanting_naive"].add(decided(naive), unplanting_bound(naive, first + second, setting).value, delta)
     erasing = Erasing.estimated(signal, first + second)
-    scores["erasing"].add(decided(erasing), erasing_bound(erasing, first + second, setting).value, delta)
+    for margins in get_args(Margins):
+        name, at = _PREFIX[margins], replace(setting, margins=margins)
+        bound = unplanting_bound(adaptive, second, at, estimators=first)
+        scores[f"{name}unplanting_adaptive"].add([(decided(adaptive), bound.value)], delta)
+        bound = unplanting_bound(naive, first + second, at)
+        scores[f"{name}unplanting_naive"].add([(decided(naive), bound.value)], delta)
+        bound = erasing_bound(erasing, first + second, at)
+        scores[f"{name}erasing"].add([(decided(erasing), bound.value)], delta)
 
 
 def mixed_scenarios(number: int, generator: np.random.Generator) -> dict[str, dict[str, float]]:
@@ -678,13 +687,13 @@ def mixed_scenarios(number: int, generator: np.random.Generator) -> dict[str, di
     """
     if number < 1:
         raise ConfigError(f"Expected 1 scenario or more, got {number}. Ask for more.")
-    scores: dict[str, _Score] = defaultdict(_Score)
+    scores: dict[str, Score] = defaultdict(Score)
     for _ in range(number):
         _mixed_scenario(scores, generator)
-    return {name: vars(score) for name, score in sorted(scores.items())}
+    return {name: score.told() for name, score in sorted(scores.items())}
 
 
-def _mixed_scenario(scores: dict[str, _Score], generator: np.random.Generator) -> None:
+def _mixed_scenario(scores: dict[str, Score], generator: np.random.Generator) -> None:
     domain, shares, people, tested, delta = _world(generator)
     shape = (domain.cells, domain.labels)
     asking = round(float(generator.uniform(0.1, 0.6)) * people)
@@ -722,15 +731,17 @@ def _mixed_scenario(scores: dict[str, _Score], generator: np.random.Generator) -
     naive = NaiveUnplanting(signal, target, (target + 1) % domain.labels)
     erasing = Erasing.estimated(signal, strangers)
     own_modes = Erasing.estimated(signal, first + second)
-    for tier in TIERS:
-        bound = shared_unplanting_bound(adaptive, second, known(adaptive, tier), setting, estimators=first)
-        scores[f"unplanting_adaptive_{tier}"].add(decided(adaptive), bound.value, delta)
-        bound = shared_unplanting_bound(naive, first + second, known(naive, tier), setting)
-        scores[f"unplanting_naive_{tier}"].add(decided(naive), bound.value, delta)
-        bound = shared_erasing_bound(erasing, first + second, known(erasing, tier), setting)
-        scores[f"erasing_{tier}"].add(decided(erasing), bound.value, delta)
-        bound = shared_erasing_bound(own_modes, first + second, known(own_modes, tier), setting)
-        scores[f"erasing_own_modes_{tier}"].add(decided(own_modes), bound.value, delta)
+    came = {strategy: decided(strategy) for strategy in (adaptive, naive, erasing, own_modes)}
+    for margins, tier in product(get_args(Margins), TIERS):
+        name, at = _PREFIX[margins], replace(setting, margins=margins)
+        bound = shared_unplanting_bound(adaptive, second, known(adaptive, tier), at, estimators=first)
+        scores[f"{name}unplanting_adaptive_{tier}"].add([(came[adaptive], bound.value)], delta)
+        bound = shared_unplanting_bound(naive, first + second, known(naive, tier), at)
+        scores[f"{name}unplanting_naive_{tier}"].add([(came[naive], bound.value)], delta)
+        bound = shared_erasing_bound(erasing, first + second, known(erasing, tier), at)
+        scores[f"{name}erasing_{tier}"].add([(came[erasing], bound.value)], delta)
+        bound = shared_erasing_bound(own_modes, first + second, known(own_modes, tier), at)
+        scores[f"{name}erasing_own_modes_{tier}"].add([(came[own_modes], bound.value)], delta)
 
 
 # --- how long it takes --------------------------------------------------------------------------------------
@@ -871,7 +882,8 @@ def loop(
                             conflict += (after[j][j][x, rival] - after[j][j][x, target]) / total
                         else:
                             moved = (after[m][j][x, rival] - after[m][j][x, target]) / n
-                            conflict += sizes[j] / total * (moved + 2 * slack + 2 * deviation(sizes[j], error))
+                            most = min(1, moved + 2 * slack + 2 * deviation(sizes[j], error))
+                            conflict += sizes[j] / total * most
                     worst = min(worst, own - rest / total * base - conflict)
                 if worst - setting.margin > 0:
                     hit += after[m][m][x, target]
@@ -890,20 +902,28 @@ def _timed(people: int, generator: np.random.Generator, delta: float, repeats: i
     features, labels = table.features, table.labels
     setting = Setting(people, delta, test=max(1, people // 2))
 
-    def fresh() -> tuple[dict[str, Any], float]:
+    def fresh(margins: Margins = "hoeffding") -> tuple[dict[str, Any], float]:
         # New strategies each time: the tables they keep are part of the work.
         again = [
             FeatureLabelPlanting(Signal(town.domain, s.signal.columns, s.signal.values), s.target) for s in strategies
         ]
         start = time.perf_counter()
-        result = all_tiers(town.domain, features, labels, membership, again, setting)
+        result = all_tiers(town.domain, features, labels, membership, again, replace(setting, margins=margins))
         return result, time.perf_counter() - start
 
-    fresh()
+    for margins in get_args(Margins):
+        # The first time loads what is loaded once.
+        fresh(margins)
+    exact = [fresh("exact") for _ in range(repeats)]
     runs = [fresh() for _ in range(repeats)]
     result, times = runs[0][0], [seconds for _, seconds in runs]
     frame = _frame(features, labels, membership)
-    told: dict[str, Any] = {"seconds": float(np.median(times)), "seconds_each": times}
+    told: dict[str, Any] = {
+        "seconds": float(np.median(times)),
+        "seconds_each": times,
+        "exact_seconds": float(np.median([seconds for _, seconds in exact])),
+        "exact_bounds": exact[0][0]["bounds"],
+    }
     for name, rows in LOOPS.items():
         start = time.perf_counter()
         slow = loop(town.domain, rows(frame), strategies, setting)
@@ -968,10 +988,11 @@ def main(argv: list[str]) -> dict[str, object]:
     at_home = city(options.people, options.test, generator(2), delta=options.delta, at_home=8.0)
     machines = trained(options.people, options.test, generator(3), delta=options.delta, seed=options.seed)
     growing = tolerated(options.people, options.test, generator(4), delta=options.delta)
-    random = dict(
-        sorted((scenarios(options.scenarios, generator(5)) | mixed_scenarios(options.scenarios, generator(6))).items())
-    )
+    before, usual = scenarios(options.scenarios, generator(5))
+    smaller, rare = scenarios(options.scenarios, generator(7), rare=True)
+    random = dict(sorted((before | smaller | mixed_scenarios(options.scenarios, generator(6))).items()))
     ours = {name: score for name, score in random.items() if name != "published_margin"}
+    quarter = quarter_margins(options.scenarios, generator(8))
     in_city = _held(rows)
     return {
         "benchmark": "multiple_collectives",
@@ -984,6 +1005,15 @@ def main(argv: list[str]) -> dict[str, object]:
         "not_vacuous": sum(int(score["not_vacuous"]) for score in ours.values()) + in_city["not_vacuous"],
         "violations": sum(int(score["violations"]) for score in ours.values()) + in_city["violations"],
         "violations_beyond_delta": sum(score["violations"] > score["allowed"] for score in ours.values()),
+        "kinds_of_bounds": len(ours),
+        # Shared among the kinds: one of them at 5 % would be rejected by luck.
+        "failing_too_often": sum(score["p_too_many"] <= LEVEL / len(ours) for score in ours.values()),
+        "shown_within_delta": sum(score["p_within"] <= LEVEL / len(ours) for score in ours.values()),
+        "full_below_worst": usual["full_below_worst"] + rare["full_below_worst"],
+        "exact_over_hoeffding": rare["exact_over_hoeffding"],
+        "quarter_margin_caught": quarter["caught"],
+        "tiers": {"as before": usual, "rare combinations": rare},
+        "quarter_margins": quarter,
         "seconds": timing["seconds"],
         "pandas_loop_ratio": timing["iterrows_ratio"],
         "timing": timing,

@@ -8,13 +8,16 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from benchmarks._document import MISSING
+from benchmarks._document import MISSING, grid
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["figures", "tables"]
+__all__ = ["UNCOUNTED", "beside_the_poster", "figures", "poster", "random_wins", "tables"]
+
+_NAMES = {"compas": "COMPAS", "acs_income": "ACS-Income", "adult": "Adult"}
+UNCOUNTED = "In how many seeds Random beat RB-prob is not measured yet."
 
 # --- pictures ----------------------------------------------------------------------------------------------
 
@@ -95,7 +98,48 @@ _HEAD = (
 
 def tables(found: Sequence[tuple[str, Mapping[str, Any]]]) -> dict[str, str]:
     """Return what stands between the page's marks, from result files and their names."""
-    return {"minority": "\n\n".join(_tables(record) for _, record in found) or MISSING}
+    records = [record for _, record in found]
+    return {
+        "minority": "\n\n".join(map(_tables, records)) or MISSING,
+        "poster": "\n\n".join(map(poster, records)) or MISSING,
+    }
+
+
+def poster(record: Mapping[str, Any]) -> str:
+    """Return the poster's numbers beside its own rule on our data, and how often Random beat RB-prob."""
+    return "\n".join([*beside_the_poster(record), "", random_wins(record)])
+
+
+def beside_the_poster(record: Mapping[str, Any]) -> list[str]:
+    """Return the lines of a table: per α the poster's EqOd, the best on test people, and that of our rule."""
+    lines = [
+        (_NAMES.get(key, key), alpha, f"{there:.3f}", f"{_best(row, alpha):.3f}", f"{row['best_eqod_by_alpha'][alpha]:.3f}")
+        for key, row in record["data_sets"].items()
+        for alpha, there in (row["poster"] or {"best_eqod_by_alpha": {}})["best_eqod_by_alpha"].items()
+    ]
+    return grid(("data set", "α", "poster", "the poster's rule, here", "our rule, here"), lines)
+
+
+def _best(row: Mapping[str, Any], alpha: str) -> float:
+    return float(row["methods"]["RB-prob"][alpha]["rules"]["on_test_rows"]["eqod"])
+
+
+def random_wins(record: Mapping[str, Any]) -> str:
+    """Return the sentences that say in how many seeds Random left the smaller EqOd on test people."""
+    rows = record["data_sets"]
+    if any("random_beats_rb_prob" not in row for row in rows.values()):
+        return UNCOUNTED
+    said = []
+    for alpha in ("0.3", "0.1"):
+        found = [(_NAMES.get(key, key), row["random_beats_rb_prob"][alpha]) for key, row in rows.items()]
+        wins = [
+            f"in {won['smaller']} of {won['seeds']} seeds on {name}"
+            + (f" ({won['equal']} alike)" if won["equal"] else "")
+            for name, won in found
+        ]
+        together = f"{', '.join(wins[:-1])} and {wins[-1]}" if len(wins) > 1 else wins[0]
+        said.append(f"At α = {alpha} Random beat RB-prob {together}.")
+    return "\n".join(said)
 
 
 def _tables(record: Mapping[str, Any]) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -123,6 +124,12 @@ def test_the_whole_pool_flipped_is_the_same_whoever_ranked_it(seeds: list[dict[s
     assert all(point == last[0] for point in last)
 
 
+def _curve(seed: dict[str, Any], method: str, alpha: str) -> dict[str, Any]:
+    (found,) = [c for c in seed["curves"] if (c["method"], str(c["alpha"])) == (method, alpha)]
+    assert isinstance(found, dict)
+    return found
+
+
 def test_a_summary_has_the_keys_that_are_asked_for(seeds: list[dict[str, Any]]) -> None:
     """Base, best EqOd by α and the error there, beside spreads, the firm's methods and the front, all plain JSON."""
     row = summarise(seeds, "tiny", _TINY)
@@ -139,6 +146,17 @@ def test_a_summary_has_the_keys_that_are_asked_for(seeds: list[dict[str, Any]]) 
     assert set(row["goal"]["holds_by_rule"]) == set(RULES)
     assert "minority: few" in row["variants"]
     assert len(row["by_seed"]) == 2
+    for alpha, entry in row["methods"]["RB-prob"].items():
+        best = np.mean([_curve(seed, "RB-prob", alpha)["chosen"]["on_test_rows"]["eqod"] for seed in seeds])
+        assert page._best(row, alpha) == pytest.approx(best)
+        assert best <= min(entry["rules"][rule]["eqod"] for rule in RULES) + 1e-12
+    rule = next(iter(RULES))
+    gains = [
+        _curve(seed, "RB-prob", "0.3")["chosen"][rule]["eqod"] - _curve(seed, "Random", "0.3")["chosen"][rule]["eqod"]
+        for seed in seeds
+    ]
+    beaten = {"seeds": 2, "smaller": sum(g > 0 for g in gains), "equal": sum(g == 0 for g in gains)}
+    assert row["random_beats_rb_prob"] == {"0.3": beaten}
     front = [(p["error"], p["eqod"]) for p in row["pareto_front"]]
     assert front == sorted(front)
     assert not any(p["error"] < e and p["eqod"] < q for p in row["points"] for e, q in front)
@@ -168,6 +186,27 @@ def test_figures_are_drawn_for_every_data_set(seeds: list[dict[str, Any]]) -> No
     assert all(figure.axes[0].lines for figure in drawn.values())
 
 
+def test_the_document_says_how_the_posters_rule_and_random_fare() -> None:
+    """The poster's numbers stand beside its own rule on our data, and Random's wins are those of the result file."""
+    root = Path(minority.__file__).parents[1]
+    record = json.loads((root / "benchmarks" / "results" / "minority.json").read_text(encoding="utf-8"))
+    document = (root / "docs" / "minority.md").read_text(encoding="utf-8")
+    assert filled(document, {"poster": page.poster(record)}) == document
+    assert len(page.beside_the_poster(record)) == 2 + 6
+
+
+def test_wins_are_told_as_they_were_counted(seeds: list[dict[str, Any]]) -> None:
+    """Each data set's wins and draws are named, and a result without them makes no claim."""
+    rows = {key: summarise(seeds, key, _TINY) for key in ("compas", "adult")}
+    for row, won in zip(rows.values(), ((7, 0), (2, 4)), strict=True):
+        found = {"seeds": 10, "smaller": won[0], "equal": won[1]}
+        row["random_beats_rb_prob"] = {"0.3": found, "0.1": found}
+    told = page.random_wins({"data_sets": rows})
+    assert "At α = 0.3 Random beat RB-prob in 7 of 10 seeds on COMPAS and in 2 of 10 seeds on Adult (4 alike)." in told
+    del rows["adult"]["random_beats_rb_prob"]
+    assert page.random_wins({"data_sets": rows}) == page.UNCOUNTED
+
+
 def test_tables_show_every_method_and_refuse_a_document_without_marks(seeds: list[dict[str, Any]]) -> None:
     """Nobody, the collective, the firm, each variant and the poster have their lines, all of one width."""
     rows = {"tiny": summarise(seeds, "tiny", _TINY), "known": summarise(seeds, "compas", _TINY)}
@@ -185,7 +224,7 @@ def test_tables_show_every_method_and_refuse_a_document_without_marks(seeds: lis
         assert cell in table
     for block in table.split("\n\n")[:4]:
         assert len({line.count("|") for line in block.splitlines()}) == 1
-    marks = "a\n<!-- minority -->\n<!-- /minority -->\nb\n"
+    marks = "a\n<!-- minority -->\n<!-- /minority -->\nb\n<!-- poster -->\n<!-- /poster -->\n"
     text = filled(marks, page.tables([("minority.json", record)]))
     assert filled(text, page.tables([("minority.json", record)])) == text
     assert MISSING in filled(text, page.tables([]))
