@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numbers
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property, partial
 
 import numpy as np
@@ -17,6 +17,7 @@ from ttca.errors import ActionError
 from ttca.fairness import OneVsRestReport
 from ttca.gap import gap_interval
 from ttca.images import Images, check_images
+from ttca.intervals import Span, difference_interval, fairness_intervals, gap_closed_interval, rate_interval
 from ttca.people import People
 from ttca.perturbations import PerturbationSet
 
@@ -69,6 +70,9 @@ class Measurement:
         Agreement of proxy and platform on the unperturbed images.
     fairness_before, fairness_after : OneVsRestReport
         Of both groups, each class against the rest; after means: the subgroup applies δ, the reference does not.
+    intervals : dict of str to Span or None
+        Where each rate, gap and fairness metric lies, counted over persons, by its key in the row (a guest's control
+        by its name). None where nothing bounds it or no gap was shown.
     """
 
     outcomes: Mapping[str, Outcome]
@@ -76,6 +80,7 @@ class Measurement:
     fidelity_reference: float
     fairness_before: OneVsRestReport
     fairness_after: OneVsRestReport
+    intervals: Mapping[str, Span | None] = field(default_factory=dict)
 
     def __repr__(self) -> str:
         return f"<Measurement: {', '.join(f'{name} {self.rate(name):.3f}' for name in self.outcomes)}>"
@@ -214,7 +219,56 @@ def measure(
         fidelity_reference=_agreement(others.picked, reference),
         fairness_before=_fairness(members.classes, before, others.classes, reference),
         fairness_after=_fairness(members.classes, after, others.classes, reference),
+        intervals={
+            **{c.key or c.name: rate_interval(_right(outcomes[c.name]), of[c.name].people.persons) for c in controls},
+            **_agreement_intervals(members, before, others, reference),
+            **_gap_intervals(outcomes, members.people.persons, others.people.persons),
+            **_fairness_intervals("before", members, before, others, reference),
+            **_fairness_intervals("after", members, after, others, reference),
+        },
     )
+
+
+def _right(outcome: Outcome) -> NDArray[np.float64]:
+    """Return 1 where an answer was right, 0 where it was wrong or refused, NaN where there was none."""
+    return np.where(outcome.resolved, outcome.correct, np.nan)
+
+
+def _agreement_intervals(members: Scene, before: Answers, others: Scene, reference: Answers) -> dict[str, Span | None]:
+    return {
+        f"fidelity_{name}": rate_interval(
+            np.where(said.answered, scene.picked == said.labels, np.nan), scene.people.persons
+        )
+        for name, scene, said in (("subgroup", members, before), ("reference", others, reference))
+    }
+
+
+def _gap_intervals(
+    outcomes: Mapping[str, Outcome], persons: NDArray[np.str_], others: NDArray[np.str_]
+) -> dict[str, Span | None]:
+    before, after, reference = (
+        _right(outcomes[name]) for name in ("subgroup_before", "subgroup_after", "reference_before")
+    )
+    return {
+        "gap_before": difference_interval(reference, before, paired=False, persons=others, others=persons),
+        "gap_closed": gap_closed_interval(before, after, reference, persons=persons, others=others),
+    }
+
+
+def _fairness_intervals(
+    when: str, members: Scene, said: Answers, others: Scene, theirs: Answers
+) -> dict[str, Span | None]:
+    rows = np.concatenate([said.resolved, theirs.resolved])
+    if not rows.any():
+        return {}
+    found = fairness_intervals(
+        np.concatenate([members.classes, others.classes])[rows],
+        np.concatenate([said.labels, theirs.labels])[rows],
+        np.repeat([0, 1], [len(said), len(theirs)])[rows],
+        classes=range(said.classes),
+        persons=np.concatenate([members.people.persons, others.people.persons])[rows],
+    )
+    return {f"{name}_{when}": span for name, span in found.items()}
 
 
 def _images(control: Control, scene: Scene) -> Images:
