@@ -149,6 +149,7 @@ def row_of(shop: Workshop, story: Story, epsilon: int, *, track: str | None, beg
         seconds_learn=family.seconds,
         seconds=time.perf_counter() - began,
         peak_rss_mb=_peak_rss_mb(),
+        intervals={key: None if s is None else [s.low, s.high] for key, s in measured.intervals.items()},
         extra=_extra(measured, story.measuring),
     )
     write_json(shop.folder / "row.json", row.to_dict())

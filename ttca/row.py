@@ -32,6 +32,9 @@ class Row:
     ``zero_query_epochs``. ``threads`` is how many the proxy learned with, None where an earlier version did not write
     it down; with another number the last digits may differ, unless the settings fix it. ``shortened``: the control was
     given one training length alone, or a benchmark cut training short.
+    ``intervals`` says by key where each rate, gap and fairness metric lies with 95 % confidence, as two ends, counted
+    over persons (:mod:`ttca.intervals`): 0 to x says "at most" of a gap of fairness, and x to 1 "at least" of a ratio.
+    None where nothing bounds it or no gap was shown; rows kept before there were intervals have none.
     ``extra`` holds a guest's metrics and controls by name (:class:`ttca.conditions.Measuring`).
     """
 
@@ -88,12 +91,15 @@ class Row:
     seconds_learn: float
     seconds: float
     peak_rss_mb: float
+    intervals: dict[str, list[float] | None] = field(default_factory=dict)
     extra: dict[str, float] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON values; a number that is not defined becomes None, an empty ``extra`` is left out."""
         found = asdict(self)
         extra = {name: _plain(value) for name, value in found.pop("extra").items()}
+        spans: dict[str, list[float] | None] = found.pop("intervals")
+        found["intervals"] = {name: span and [_plain(end) for end in span] for name, span in spans.items()}
         return {name: _plain(value) for name, value in found.items()} | ({"extra": extra} if extra else {})
 
     @classmethod

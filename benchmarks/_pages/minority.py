@@ -113,9 +113,16 @@ def poster(record: Mapping[str, Any]) -> str:
 def beside_the_poster(record: Mapping[str, Any]) -> list[str]:
     """Return the lines of a table: per α the poster's EqOd, the best on test people, and that of our rule."""
     lines = [
-        (_NAMES.get(key, key), alpha, f"{there:.3f}", f"{_best(row, alpha):.3f}", f"{row['best_eqod_by_alpha'][alpha]:.3f}")
+        (
+            _NAMES.get(key, key),
+            alpha,
+            f"{there:.3f}",
+            f"{_best(row, alpha):.3f}",
+            f"{row['best_eqod_by_alpha'][alpha]:.3f}",
+        )
         for key, row in record["data_sets"].items()
         for alpha, there in (row["poster"] or {"best_eqod_by_alpha": {}})["best_eqod_by_alpha"].items()
+        if alpha in row["methods"]["RB-prob"]
     ]
     return grid(("data set", "α", "poster", "the poster's rule, here", "our rule, here"), lines)
 
@@ -130,7 +137,8 @@ def random_wins(record: Mapping[str, Any]) -> str:
     if any("random_beats_rb_prob" not in row for row in rows.values()):
         return UNCOUNTED
     said = []
-    for alpha in ("0.3", "0.1"):
+    counted = set.intersection(*(set(row["random_beats_rb_prob"]) for row in rows.values()))
+    for alpha in sorted(counted & {"0.3", "0.1"}, reverse=True):
         found = [(_NAMES.get(key, key), row["random_beats_rb_prob"][alpha]) for key, row in rows.items()]
         wins = [
             f"in {won['smaller']} of {won['seeds']} seeds on {name}"

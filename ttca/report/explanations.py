@@ -250,6 +250,19 @@ _GROUPS: tuple[tuple[str, str, tuple[tuple[str, Write, str, str], ...]], ...] = 
         ),
     ),
     (
+        "Intervals",
+        "Where each share, gap and ratio lies with 95 % confidence.",
+        (
+            (
+                "intervals",
+                formatting.plain,
+                "Intervals",
+                "Counted over persons. From 0 means “at most”, and up to 1 means “at least”, where the groups may be "
+                "alike. Not defined where nothing bounds the value or no gap was shown.",
+            ),
+        ),
+    ),
+    (
         "What it took here",
         "Time and memory on the machine that ran this. They will differ elsewhere.",
         (
