@@ -48,16 +48,16 @@ from ttca.fairness import (
     group_rates,
     worst_group_accuracy,
 )
+from ttca.training_time.relabelling import LabelledRows as People
 from ttca.training_time.relabelling import (
-    People,
     Trial,
     collective,
     flip_first,
     least_violation_within,
-    measure,
     random_scores,
     rb_prob,
 )
+from ttca.training_time.relabelling import firm_errors as measure
 
 __all__ = ["LEVERS", "QUICK", "Settings", "levers_table", "main", "measure_seed", "rewritten", "summarise"]
 

@@ -19,6 +19,7 @@ from ttca.gap import gap_interval
 from ttca.images import Images, check_images
 from ttca.people import People
 from ttca.perturbations import PerturbationSet
+from ttca.values import OneLine
 
 __all__ = ["Measurement", "Outcome", "measure"]
 
@@ -26,8 +27,8 @@ __all__ = ["Measurement", "Outcome", "measure"]
 _TOGETHER = 2**26
 
 
-@dataclass(frozen=True, eq=False)
-class Outcome:
+@dataclass(frozen=True, eq=False, repr=False)
+class Outcome(OneLine):
     """What the platform said about the images of one control.
 
     Parameters
@@ -44,6 +45,9 @@ class Outcome:
     hit: NDArray[np.int64]
     y_true: NDArray[np.int64]
 
+    def _facts(self) -> str:
+        return f"{int(self.correct.sum())} right of {len(self.hit)}, {int(self.resolved.sum())} answered"
+
     @cached_property
     def correct(self) -> NDArray[np.bool_]:
         """Whether the platform gave the class that counts; an abstention or a refusal is not correct."""
@@ -55,8 +59,8 @@ class Outcome:
         return self.answers.resolved
 
 
-@dataclass(frozen=True, eq=False)
-class Measurement:
+@dataclass(frozen=True, eq=False, repr=False)
+class Measurement(OneLine):
     """What the platform said, person by person, under each condition.
 
     Everything that was answered is kept, so that a new metric asks nothing again (:meth:`metric`).
@@ -77,8 +81,8 @@ class Measurement:
     fairness_before: OneVsRestReport
     fairness_after: OneVsRestReport
 
-    def __repr__(self) -> str:
-        return f"<Measurement: {', '.join(f'{name} {self.rate(name):.3f}' for name in self.outcomes)}>"
+    def _facts(self) -> str:
+        return ", ".join(f"{name} {self.rate(name):.3f}" for name in self.outcomes)
 
     @cached_property
     def correct(self) -> dict[str, NDArray[np.bool_]]:

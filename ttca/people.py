@@ -14,12 +14,13 @@ from numpy.typing import NDArray
 from ttca.errors import ActionError, DataError
 from ttca.images import Images, ImageShape, check_images
 from ttca.names import canonical
+from ttca.values import Value
 
 __all__ = ["People", "Roster", "split_people", "split_roles"]
 
 
-@dataclass(frozen=True)
-class People:
+@dataclass(frozen=True, eq=False, repr=False)
+class People(Value):
     """N images, each with its true class, its person, the member who pays for it, and its group.
 
     Parameters
@@ -116,6 +117,11 @@ class People:
         h, w, c = self.images.shape[1:]
         return (h, w, c)
 
+    def _facts(self) -> str:
+        h, w, _ = self.image_shape
+        groups, persons = len(np.unique(self.subgroup)), len(np.unique(self.persons))
+        return f"{len(self)} images of {persons} persons, {groups} group{'s' * (groups != 1)}, {h}×{w} pixels"
+
     def digest(self) -> str:
         """Return a SHA-256, 64 hex digits, of every column: two equal digests are the same people."""
         h = hashlib.sha256()
@@ -136,8 +142,8 @@ def _names(given: Any) -> NDArray[np.str_]:
     return np.array([canonical(name) for name in names.reshape(-1).tolist()], dtype=np.str_).reshape(names.shape)
 
 
-@dataclass(frozen=True)
-class Roster:
+@dataclass(frozen=True, eq=False, repr=False)
+class Roster(Value):
     """The people of one action by role; building one proves that no person and no image has two roles.
 
     Parameters
@@ -193,6 +199,10 @@ class Roster:
         shapes = {people.image_shape for people in self.roles().values()}
         if len(shapes) != 1:
             raise ActionError(f"Expected images of one size in all roles, got {sorted(shapes)}.")
+
+    def _facts(self) -> str:
+        h, w, _ = self.pool.image_shape
+        return ", ".join(f"{len(people)} {role}" for role, people in self.roles().items()) + f", {h}×{w} pixels"
 
     def roles(self) -> dict[str, People]:
         """Return the people by the name of their role."""

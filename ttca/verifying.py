@@ -18,7 +18,7 @@ from ttca.certificates import Certificate, certify, count_right, count_right_at_
 from ttca.conditions import CONTROLS, Control, Measuring
 from ttca.errors import ActionError
 from ttca.images import Images
-from ttca.kept import read_json, write_json
+from ttca.kept import load_json, save_json
 from ttca.people import People
 from ttca.perturbations import PerturbationSet
 from ttca.perturbing import Family
@@ -59,7 +59,7 @@ def verify(shop: Workshop, people: People, family: Family) -> Verified:
     epoch = _open(shop, people, family)
     path = shop.folder / _CERTIFICATE
     if path.is_file():
-        stored = read_json(path)
+        stored = load_json(path)
         if stored.get("epoch") == epoch:
             certificate = Certificate.from_dict(stored.get("certificate", {}))
             # Earlier versions did not write down the day; δ was made no later than it was verified.
@@ -85,7 +85,7 @@ def verify(shop: Workshop, people: People, family: Family) -> Verified:
         goal=shop.settings.goal,
     )
     day = datetime.now(UTC).isoformat(timespec="seconds")
-    write_json(path, {"epoch": epoch, "verified": day, "certificate": certificate.to_dict()})
+    save_json(path, {"epoch": epoch, "verified": day, "certificate": certificate.to_dict()})
     return Verified(certificate, epoch, day)
 
 
@@ -112,7 +112,7 @@ def hand_out(shop: Workshop, family: Family, verified: Verified) -> Perturbation
     )
     known = PerturbationSet.load(path) if path.is_file() else None
     # Not written anew at every look, so that members who compare files see a change only where there is one.
-    if known is None or replace(known, delta=wanted.delta) != wanted or (known.delta != wanted.delta).any():
+    if known != wanted:
         wanted.save(path)
     return wanted
 
@@ -121,7 +121,7 @@ def keep_controls(shop: Workshop, verified: Verified, measuring: Measuring, *, a
     """Write down which controls were measured on verification people, and what they say of abuse."""
     facts = {"epoch": verified.epoch, "epsilon": verified.certificate.quoted_epsilon, "abuse_rate": abuse_rate}
     paid = _guests_measured(shop.folder) | {control.name for control in measuring.controls}
-    write_json(shop.folder / _CONTROLS, {**facts, **({"guests": sorted(paid)} if paid else {})})
+    save_json(shop.folder / _CONTROLS, {**facts, **({"guests": sorted(paid)} if paid else {})})
 
 
 def is_verified(folder: Path) -> bool:
@@ -145,12 +145,12 @@ def unmeasured(folder: Path, measuring: Measuring) -> list[Control]:
 
 def _guests_measured(folder: Path) -> set[str]:
     path = folder / _CONTROLS
-    return set(read_json(path).get("guests", [])) if path.is_file() else set()
+    return set(load_json(path).get("guests", [])) if path.is_file() else set()
 
 
 def _abuse(folder: Path) -> dict[str, Any]:
     if (folder / _CONTROLS).is_file():
-        return {"abuse_rate": read_json(folder / _CONTROLS).get("abuse_rate")}
+        return {"abuse_rate": load_json(folder / _CONTROLS).get("abuse_rate")}
     # Earlier versions wrote it into the members' file only.
     path = folder / MEMBERS_FILE
     evidence: Mapping[str, Any] = PerturbationSet.load(path).evidence if path.is_file() else {}
@@ -174,8 +174,8 @@ def _open(shop: Workshop, people: People, family: Family) -> str:
                 "new verification people."
             )
         # Written before the first query, so that a kill in between cannot be used to look twice.
-        write_json(path, {"epoch": epoch})
-    elif read_json(path).get("epoch") != epoch:
+        save_json(path, {"epoch": epoch})
+    elif load_json(path).get("epoch") != epoch:
         raise ActionError(
             "Expected verification people who were not used before, got some who were: this action already "
             "verified other perturbations, people or goals, or another platform, with them. A second look would "

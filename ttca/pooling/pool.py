@@ -30,6 +30,7 @@ from ttca.pooling.quotas import Quota, least_seconds, share_out
 from ttca.pooling.room import Left
 from ttca.progress import Reporter, silent
 from ttca.telling import LOG, tell_wait
+from ttca.values import Value
 
 __all__ = ["Cost", "Member", "Pace", "QueryPool"]
 
@@ -499,8 +500,8 @@ class QueryPool:
                 yield other
 
 
-@dataclass(frozen=True)
-class _Task:
+@dataclass(frozen=True, eq=False, repr=False)
+class _Task(Value):
     """What one call of :meth:`QueryPool.ask` is about; ``aside`` are rows that somebody else was asking."""
 
     images: Images
