@@ -20,7 +20,15 @@ from ttca.pooling.pool import QueryPool
 from ttca.settings import Settings
 from ttca.values import Value
 
-__all__ = ["Known", "Questions", "TransferSet", "ask_pool", "equalised"]
+__all__ = [
+    "Known",
+    "Questions",
+    "TransferSet",
+    "ask_pool",
+    "equalised",
+    "saved",
+    "turn_of",
+]
 
 
 @dataclass(frozen=True, eq=False, repr=False)

@@ -19,7 +19,7 @@ from ttca.gap import gap_interval
 from ttca.images import Images, check_images
 from ttca.people import People
 from ttca.perturbations import PerturbationSet
-from ttca.values import OneLine
+from ttca.values import Value
 
 __all__ = ["Measurement", "Outcome", "measure"]
 
@@ -28,7 +28,7 @@ _TOGETHER = 2**26
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Outcome(OneLine):
+class Outcome(Value):
     """What the platform said about the images of one control.
 
     Parameters
@@ -60,7 +60,7 @@ class Outcome(OneLine):
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Measurement(OneLine):
+class Measurement(Value):
     """What the platform said, person by person, under each condition.
 
     Everything that was answered is kept, so that a new metric asks nothing again (:meth:`metric`).
@@ -223,6 +223,8 @@ def measure(
 
 def _images(control: Control, scene: Scene) -> Images:
     """Return what a control sends: a guest's images are checked before the platform sees one of them."""
+    if control in CONTROLS:
+        return control.sends(scene)
     images = check_images(control.sends(scene), shape=scene.people.image_shape)
     if len(images) != len(scene.people):
         raise ActionError(

@@ -49,6 +49,9 @@ class People(Value):
 
     def __post_init__(self) -> None:
         check_images(self.images)
+        self._check_columns()
+
+    def _check_columns(self) -> None:
         columns = {f.name: np.asarray(getattr(self, f.name)) for f in fields(self)[1:]}
         shapes = {name: column.shape for name, column in columns.items()}
         if set(shapes.values()) != {(len(self.images),)}:
@@ -92,24 +95,39 @@ class People(Value):
             raise DataError(f"Expected classes as whole numbers, got {numbers.dtype}. Number the classes from 0.")
         if group.size and (group.dtype.kind not in "biu" or not np.isin(group, (0, 1)).all()):
             raise DataError(f"Expected subgroup as True or False per image, got {group.dtype} {np.unique(group)[:5]}.")
-        return cls(
+        built = cls._of(
             checked,
             numbers.astype(np.int64),
             who,
             who if members is None else _names(members),
             np.full(n, group, np.bool_) if group.ndim == 0 else group.astype(np.bool_),
         )
+        built._check_columns()
+        return built
+
+    @classmethod
+    def _of(cls, *columns: Any) -> People:
+        """Return people of columns that were checked already, as parts of other people are."""
+        made = cls.__new__(cls)
+        for f, column in zip(fields(cls), columns, strict=True):
+            object.__setattr__(made, f.name, column)
+        return made
 
     @classmethod
     def concatenate(cls, parts: Sequence[People]) -> People:
         """Return the people of all parts (at least one) in order."""
-        return cls(*(np.concatenate([getattr(p, f.name) for p in parts]) for f in fields(cls)))
+        sizes = sorted({people.image_shape for people in parts})
+        if len(sizes) != 1:
+            raise DataError(f"Expected parts with images of one size, got {sizes}. Resize them first.")
+        return cls._of(*(np.concatenate([getattr(p, f.name) for p in parts]) for f in fields(cls)))
 
     def __len__(self) -> int:
         return len(self.classes)
 
     def __getitem__(self, rows: NDArray[np.intp] | NDArray[np.bool_] | slice) -> People:
-        return People(*(getattr(self, f.name)[rows] for f in fields(self)))
+        if not isinstance(rows, slice) and np.ndim(rows) != 1:
+            raise DataError(f"Expected rows as a slice or an array of one axis, got {rows!r}. Pass people[i : i + 1].")
+        return People._of(*(getattr(self, f.name)[rows] for f in fields(self)))
 
     @property
     def image_shape(self) -> ImageShape:

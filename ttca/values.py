@@ -38,7 +38,7 @@ class OneLine:
 class Value(OneLine):
     """A dataclass that is equal to another if all fields are: arrays by dtype, shape and bytes, and NaN to NaN.
 
-    Arrays can be written to, so that such a value has no hash.
+    Arrays can be written to, so that such a value has no hash. Made as :class:`OneLine` is.
     """
 
     __slots__ = ()

@@ -24,7 +24,7 @@ from ttca.pooling.schema import members as _members
 from ttca.pooling.schema import meta as _meta
 from ttca.pooling.schema import outcomes as _outcomes
 from ttca.pooling.schema import requests as _requests
-from ttca.values import Value
+from ttca.values import OneLine, Value
 
 __all__ = ["ANSWERED", "Bill", "Booking", "Charge", "Desk", "Settlement", "abandon", "writable"]
 
@@ -396,8 +396,8 @@ class _Wish:
     done: Charge | Taken | QuotaError | BaseException | None = None
 
 
-@dataclass
-class Desk:
+@dataclass(eq=False, repr=False)
+class Desk(OneLine):
     """Where threads have requests booked: whoever comes to the front books for all who wait behind.
 
     Under load one transaction then charges and settles for many threads, which costs hardly more than for one.

@@ -30,7 +30,18 @@ except ImportError:
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-__all__ = ["create_hub"]
+__all__ = [
+    "Account",
+    "ActionSaid",
+    "AnswerRow",
+    "AnswersTaken",
+    "LeaseFailed",
+    "LeaseGiven",
+    "LeaseReturned",
+    "LeaseWish",
+    "Problem",
+    "create_hub",
+]
 
 #: A score in JSON is hardly longer.
 _BYTES_OF_A_SCORE = 32
