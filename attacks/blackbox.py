@@ -11,17 +11,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Box", "PerUser", "Streams", "Tally", "label_loss", "project", "score_loss"]
+__all__ = ["Box", "PerUser", "QueryTally", "Streams", "label_loss", "project", "score_loss"]
 
 Box = Callable[[NDArray[np.uint8]], NDArray[Any]]
 """A black box: uint8 images (N, H, W, 3) to scores, float (N, C), or to labels, integer (N,)."""
 
-Reading = Callable[[NDArray[Any], NDArray[np.int64]], NDArray[np.float64]]
+LossOf = Callable[[NDArray[Any], NDArray[np.int64]], NDArray[np.float64]]
 
 _FLOOR = 1e-12
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class PerUser:
     """What an attack on every image by itself achieved, and what it cost.
 
@@ -43,6 +43,9 @@ class PerUser:
     success: NDArray[np.bool_]
     queries: NDArray[np.int64]
     budget: int
+
+    def __repr__(self) -> str:
+        return f"PerUser({int(self.success.sum())} of {len(self.success)} images, at most {self.budget} queries each)"
 
     @property
     def attacked(self) -> NDArray[np.bool_]:
@@ -67,7 +70,7 @@ class PerUser:
         return float(1 - self.success.mean()) if len(self.success) else math.nan
 
 
-class Tally:
+class QueryTally:
     """Ask a black box about images, count every query, and note which images are done.
 
     An image is done when the box names its target for pixels within ε of the original; it is never sent again. No
@@ -104,7 +107,7 @@ class Tally:
         *,
         epsilon: int,
         budget: int,
-        reading: Reading,
+        reading: LossOf,
     ) -> None:
         if images.dtype != np.uint8 or images.ndim != 4 or images.shape[-1] != 3:
             raise ValueError(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from ttca.attacks.blackbox import Box, PerUser, Streams, Tally, label_loss, project
+from ttca.attacks.blackbox import Box, PerUser, QueryTally, Streams, label_loss, project
 
 __all__ = ["hop_skip_jump"]
 
@@ -69,7 +69,7 @@ def hop_skip_jump(
     """
     if probes < 1:
         raise ValueError(f"Expected at least 1 probe per round, got {probes}. The direction comes from them.")
-    tally = Tally(box, images, targets, epsilon=epsilon, budget=budget, reading=label_loss)
+    tally = QueryTally(box, images, targets, epsilon=epsilon, budget=budget, reading=label_loss)
     if starts is not None and (starts.dtype != np.uint8 or starts.shape != images.shape):
         raise ValueError(
             f"Expected starts {images.shape} in uint8, got {starts.dtype} {starts.shape}. Give one for each image."

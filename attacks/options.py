@@ -16,7 +16,11 @@ __all__ = ["TRANSFORMS", "Perturbing", "check_attack", "check_transforms", "load
 Loss = Literal["margin", "cross-entropy"]
 
 #: The random input transformations, by name: ``module:function``.
-TRANSFORMS = {name: f"ttca.attacks.transforms:{name}" for name in ("resize", "blur", "jpeg")}
+TRANSFORMS = {
+    "resize": "ttca.attacks.transforms:resize",
+    "blur": "ttca.attacks.transforms:blur",
+    "jpeg": "ttca.attacks.transforms:differentiable_jpeg",
+}
 #: The entry-point group in which an installed package offers attacks: a name, and what makes one of `Perturbing`.
 _GROUP = "ttca.attacks"
 

@@ -20,7 +20,7 @@ _AT_A_TIME = 64
 _RIDGES = (0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 100.0)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class Probes:
     """Pairs of images that differ from a member's by the same coarse random pattern, added and taken away.
 
@@ -37,6 +37,9 @@ class Probes:
     signs: NDArray[np.int8]
     images: NDArray[np.uint8]
     rows: NDArray[np.int64]
+
+    def __repr__(self) -> str:
+        return f"Probes({len(self.signs)} pairs of images of {self.images.shape[1:]})"
 
 
 def draw_probes(images: NDArray[np.uint8], *, pairs: int, rng: np.random.Generator, block: int = 1) -> Probes:

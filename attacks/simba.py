@@ -7,7 +7,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from ttca.attacks.blackbox import Box, PerUser, Streams, Tally, project, score_loss
+from ttca.attacks.blackbox import Box, PerUser, QueryTally, Streams, project, score_loss
 
 __all__ = ["simba"]
 
@@ -66,7 +66,7 @@ def simba(
     ValueError
         If an argument is out of its range, shapes disagree, or the box does not answer with scores.
     """
-    tally = Tally(box, images, targets, epsilon=epsilon, budget=budget, reading=score_loss)
+    tally = QueryTally(box, images, targets, epsilon=epsilon, budget=budget, reading=score_loss)
     step = float(epsilon) if step is None else step
     if not 1 <= step <= 255:
         raise ValueError(f"Expected step in 1..255 levels, got {step}. A smaller step is lost in rounding.")

@@ -7,7 +7,7 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-from ttca.attacks.blackbox import Box, PerUser, Streams, Tally, score_loss
+from ttca.attacks.blackbox import Box, PerUser, QueryTally, Streams, score_loss
 
 __all__ = ["square"]
 
@@ -78,7 +78,7 @@ def square(
     """
     if not 0 < share <= 1:
         raise ValueError(f"Expected share in (0, 1], got {share}. Give the first patch's share of the pixels.")
-    tally = Tally(box, images, targets, epsilon=epsilon, budget=budget, reading=score_loss)
+    tally = QueryTally(box, images, targets, epsilon=epsilon, budget=budget, reading=score_loss)
     streams = Streams(images, tally.targets, rng)
     rows, loss = tally.begin()
     height, width = images.shape[1:3]

@@ -12,7 +12,7 @@ from torch import nn
 
 from ttca.attacks.options import TRANSFORMS, check_transforms
 
-__all__ = ["blur", "find_transform", "jpeg", "resize", "transformed"]
+__all__ = ["blur", "differentiable_jpeg", "find_transform", "resize", "transformed"]
 
 Transform = Callable[[torch.Tensor, torch.Generator], torch.Tensor]
 
@@ -78,7 +78,7 @@ def blur(x: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
     return nn.functional.conv2d(rows, across.transpose(2, 3), groups=3)
 
 
-def jpeg(x: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+def differentiable_jpeg(x: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
     """Quantise 8×8 blocks of every colour as JPEG of quality 60 to 95 quantises luminance.
 
     Rounding passes the gradient through unchanged, so that δ learns which waves survive it [ours]; the change of

@@ -21,7 +21,7 @@ from ttca.proxies.runtime import autocast_for, fixed_threads
 __all__ = ["Attack", "Examples", "SignDescent", "Universal", "random_universal"]
 
 Model = Callable[[torch.Tensor], torch.Tensor]
-Progress = Callable[[int, int, float], None]
+OnStep = Callable[[int, int, float], None]
 Looked = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
 
 
@@ -104,7 +104,7 @@ class Attack(Protocol):
         selection: Examples | None = None,
         initial: NDArray[np.int8] | None = None,
         device: str = "cpu",
-        progress: Progress | None = None,
+        progress: OnStep | None = None,
     ) -> Universal:
         """Learn one δ per group over its images, inside ‖δ‖∞ ≤ ε.
 
@@ -148,7 +148,7 @@ class SignDescent:
         selection: Examples | None = None,
         initial: NDArray[np.int8] | None = None,
         device: str = "cpu",
-        progress: Progress | None = None,
+        progress: OnStep | None = None,
     ) -> Universal:
         """Minimise the mean loss of every group over its images, inside ‖δ‖∞ ≤ ε.
 
@@ -200,7 +200,7 @@ def _descend(
     *,
     epsilon: int,
     delta: torch.Tensor,
-    progress: Progress | None,
+    progress: OnStep | None,
 ) -> Universal:
     """Run the descent from ``delta`` and keep what did best on ``look``."""
     o = options

@@ -25,7 +25,9 @@ from fairlearn.reductions import EqualizedOdds, ExponentiatedGradient
 from numpy.typing import NDArray
 
 from ttca.errors import ConfigError, DataError
-from ttca.training_time.relabelling import Measurement, People, measure
+from ttca.training_time.relabelling import FirmErrors as Measurement
+from ttca.training_time.relabelling import LabelledRows as People
+from ttca.training_time.relabelling import firm_errors as measure
 
 __all__ = [
     "Cost",

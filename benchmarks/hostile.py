@@ -25,7 +25,8 @@ from ttca.platforms.base import Credential, Platform, PlatformInfo
 from ttca.pooling.leases import AuditPlan, LeaseDesk
 from ttca.pooling.ledger import Ledger
 from ttca.progress import Reporter
-from ttca.proxies.distillation import Targets, distil
+from ttca.proxies.distillation import Targets
+from ttca.proxies.distillation import train_proxy as distil
 from ttca.proxies.options import Distilling
 
 __all__ = ["QUICK", "main"]

@@ -45,16 +45,16 @@ from ttca.fairness import (
     group_rates,
     worst_group_accuracy,
 )
+from ttca.training_time.relabelling import LabelledRows as People
 from ttca.training_time.relabelling import (
-    People,
     Trial,
     collective,
     flip_first,
     least_violation_within,
-    measure,
     random_scores,
     rb_prob,
 )
+from ttca.training_time.relabelling import firm_errors as measure
 
 __all__ = ["LEVERS", "QUICK", "Settings", "main", "measure_seed", "summarise"]
 

@@ -34,15 +34,12 @@ from ttca.data.tabular import MINORITIES, Encoding, Table, load_acs_income, load
 from ttca.errors import ConfigError
 from ttca.training_time.relabelling import (
     Firm,
-    Measurement,
-    People,
     Predict,
     Trial,
     collective,
     fewest_flips,
     least_violation,
     least_violation_within,
-    measure,
     pareto_front,
     random_scores,
     rb_dist,
@@ -50,6 +47,9 @@ from ttca.training_time.relabelling import (
     rb_prob,
     sweep,
 )
+from ttca.training_time.relabelling import FirmErrors as Measurement
+from ttca.training_time.relabelling import LabelledRows as People
+from ttca.training_time.relabelling import firm_errors as measure
 
 __all__ = [
     "LOADERS",

@@ -66,8 +66,10 @@ from ttca.training_time.signals import (
     NaiveUnplanting,
     Planting,
     Signal,
-    Table,
     act,
+)
+from ttca.training_time.signals import (
+    Records as Table,
 )
 
 __all__ = [

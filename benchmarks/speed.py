@@ -33,7 +33,8 @@ from ttca.attacks.options import Perturbing
 from ttca.attacks.square import square
 from ttca.attacks.universal import Examples, SignDescent
 from ttca.errors import ConfigError, MissingExtraError
-from ttca.proxies.distillation import Proxy, Targets, distil
+from ttca.proxies.distillation import Proxy, Targets
+from ttca.proxies.distillation import train_proxy as distil
 from ttca.proxies.images import to_levels, to_tensor
 from ttca.proxies.options import Distilling
 from ttca.proxies.runtime import keep_freed_memory

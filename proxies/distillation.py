@@ -27,9 +27,9 @@ from ttca.proxies.runtime import autocast_for, fixed_threads
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
-__all__ = ["Distillation", "Proxy", "Targets", "answer_loss", "distil"]
+__all__ = ["Distillation", "Proxy", "Targets", "answer_loss", "train_proxy"]
 
-Progress = Callable[[int, int, float], None]
+OnEpoch = Callable[[int, int, float], None]
 #: On the logits, where selection people judge an epoch.
 _FACTORS = (0.125, 0.25, 0.5, 1.0, 2.0)
 
@@ -167,7 +167,7 @@ class Proxy(nn.Module):
 
 
 #: Images, and what is known about them.
-Known = tuple[NDArray[np.uint8], Targets]
+Answered = tuple[NDArray[np.uint8], Targets]
 
 
 @dataclass(frozen=True, eq=False)
@@ -234,16 +234,16 @@ def _complete(scores: torch.Tensor) -> torch.Tensor:
     return ~scores.isnan().any(1) & (scores.sum(1) > 0)
 
 
-def distil(
+def train_proxy(
     images: NDArray[np.uint8],
     targets: Targets,
     options: Distilling,
     *,
-    selection: Known | None = None,
+    selection: Answered | None = None,
     initial: Proxy | None = None,
-    replay: Known | None = None,
+    replay: Answered | None = None,
     device: str | Accelerator = "cpu",
-    progress: Progress | None = None,
+    progress: OnEpoch | None = None,
 ) -> Distillation:
     """Train a proxy on a transfer set: the formulas are ours, for the setting of arXiv 2605.27689.
 
@@ -294,7 +294,7 @@ def distil(
         return Distillation(proxy.eval(), tuple(losses), tuple(agreements), best_epoch)
 
 
-def _classes(images: NDArray[np.uint8], targets: Targets, selection: Known | None, replay: Known | None) -> int:
+def _classes(images: NDArray[np.uint8], targets: Targets, selection: Answered | None, replay: Answered | None) -> int:
     """Return the number of classes, or raise where images and answers do not fit."""
     named = int((targets.labels >= 0).sum())
     if len(images) != len(targets) or not named:
@@ -330,7 +330,7 @@ class _Training:
     """One training under way: what is learned from, the optimizer, and the random draws, whose order is kept."""
 
     def __init__(
-        self, proxy: Proxy, known: Known, replay: Known | None, options: Distilling, device: str | Accelerator
+        self, proxy: Proxy, known: Answered, replay: Answered | None, options: Distilling, device: str | Accelerator
     ) -> None:
         self.options = options
         self.accelerator = None if isinstance(device, str) else device

@@ -14,7 +14,7 @@ __all__ = ["Distilling"]
 
 @dataclass(frozen=True, kw_only=True)
 class Distilling:
-    """How :func:`ttca.proxies.distillation.distil` trains a proxy.
+    """How :func:`ttca.proxies.distillation.train_proxy` trains a proxy.
 
     Parameters
     ----------

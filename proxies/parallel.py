@@ -17,29 +17,29 @@ from numpy.typing import NDArray
 from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 
-from ttca.proxies.distillation import Distillation, Known, Progress, Proxy, Targets, distil
+from ttca.proxies.distillation import Answered, Distillation, OnEpoch, Proxy, Targets, train_proxy
 from ttca.proxies.options import Distilling
 from ttca.proxies.registry import check_importable
 
-__all__ = ["distil_in_processes"]
+__all__ = ["train_proxy_in_processes"]
 
 _TAIL = 800
 #: Begins a line that tells an epoch.
 _MARK = "ttca-epoch "
 
 
-def distil_in_processes(
+def train_proxy_in_processes(
     processes: int,
     images: NDArray[np.uint8],
     targets: Targets,
     options: Distilling,
     *,
-    selection: Known | None = None,
+    selection: Answered | None = None,
     initial: Proxy | None = None,
-    replay: Known | None = None,
-    progress: Progress | None = None,
+    replay: Answered | None = None,
+    progress: OnEpoch | None = None,
 ) -> Distillation:
-    """Do what :func:`ttca.proxies.distillation.distil` does, each batch shared out over so many processes.
+    """Do what :func:`ttca.proxies.distillation.train_proxy` does, each batch shared out over so many processes.
 
     The processes are started for this one training by torch's own launcher and end with it; what they need goes
     through a temporary folder. Gradients are averaged, so that the batch is as large as in one process; normalisation
@@ -51,13 +51,13 @@ def distil_in_processes(
     processes : int
         One per GPU; where there are fewer GPUs they share the processor's threads.
     images, targets, options, selection, initial, replay, progress
-        As for :func:`~ttca.proxies.distillation.distil`.
+        As for :func:`~ttca.proxies.distillation.train_proxy`.
 
     Raises
     ------
     ValueError
-        As :func:`~ttca.proxies.distillation.distil`, if the other processes cannot import a model, or if one fails,
-        with what it said last.
+        As :func:`~ttca.proxies.distillation.train_proxy`, if the other processes cannot import a model, or if one
+        fails, with what it said last.
     """
     check_importable(options.architectures)
     with tempfile.TemporaryDirectory(prefix="ttca-") as name:
@@ -75,7 +75,7 @@ def distil_in_processes(
     return Distillation(proxy, tuple(story["loss"]), tuple(story["agreement"]), int(story["best_epoch"]))
 
 
-def _launch(processes: int, folder: Path, progress: Progress | None) -> None:
+def _launch(processes: int, folder: Path, progress: OnEpoch | None) -> None:
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(processes)]
     threads = {} if _on_gpus(processes) else {"OMP_NUM_THREADS": str(max(1, torch.get_num_threads() // processes))}
     with (
@@ -136,7 +136,7 @@ def _work(folder: Path) -> None:
             sys.stdout.flush()
 
     try:
-        done = distil(
+        done = train_proxy(
             images,
             targets,
             Distilling(**json.loads((folder / "options.json").read_text(encoding="utf-8"))),
@@ -161,7 +161,7 @@ def _work(folder: Path) -> None:
     accelerator.end_training()
 
 
-def _write(folder: Path, parts: dict[str, Known | None]) -> None:
+def _write(folder: Path, parts: dict[str, Answered | None]) -> None:
     arrays: dict[str, NDArray[Any]] = {}
     for name, part in parts.items():
         if part is not None:
@@ -171,7 +171,7 @@ def _write(folder: Path, parts: dict[str, Known | None]) -> None:
     save_file(arrays, folder / "people.safetensors")
 
 
-def _read(folder: Path) -> dict[str, Known]:
+def _read(folder: Path) -> dict[str, Answered]:
     arrays = load_file(folder / "people.safetensors")
     names = {key.partition(".")[0] for key in arrays}
     return {n: (arrays[f"{n}.images"], Targets(arrays[f"{n}.labels"], arrays[f"{n}.scores"])) for n in names}

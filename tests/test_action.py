@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -22,17 +23,19 @@ from safetensors import safe_open
 
 from tests import worlds
 from tests.worlds import Recorder, open_action
-from ttca import distilling
+from ttca import distilling, measurement, people, perturbations
 from ttca.action import MEMBERS_FILE, CollectiveAction
 from ttca.answers import Answers, Status
 from ttca.certificates import Certificate, certify
 from ttca.errors import ActionError, ConfigError, PerturbationError, QuotaError, TTCAError, WorthlessProxyError
-from ttca.images import Images
+from ttca.images import Images, check_images
 from ttca.panel import draw_panel
 from ttca.people import People, Roster
 from ttca.perturbations import PerturbationSet
+from ttca.platforms import base
 from ttca.platforms.base import Credential
 from ttca.platforms.local import LocalPlatform
+from ttca.pooling import pool
 from ttca.pooling.ledger import Ledger
 from ttca.pooling.pool import Member, QueryPool
 from ttca.row import Row
@@ -248,6 +251,40 @@ def test_a_step_takes_what_the_one_before_returned(finished: Finished, tmp_path:
         assert counts["looked up"] == 4
         action.pool(), action.distil(), action.learn(), action.verify(), action.measure(), action.report()
         assert counts == {"weights": 1, "looked up": 4}
+
+
+def test_images_are_checked_at_the_doors(tmp_path: Path) -> None:
+    """One action checks images once where people are made, a pool is asked, δ is applied and a request comes in."""
+    doors: Counter[str] = Counter()
+    at = {people: "people", pool: "asked", perturbations: "applied", base: "requests", measurement: "guests"}
+
+    def counted(door: str) -> Any:
+        def check(images: Any, **options: Any) -> Images:
+            doors[door] += 1
+            return check_images(images, **options)
+
+        return check
+
+    with pytest.MonkeyPatch.context() as patched:
+        for module, door in at.items():
+            patched.setattr(module, "check_images", counted(door))
+        finished = finish(tmp_path / "action")
+    # Two groups in each of three roles, and the images as the proxy sees them. No control of ours counts as a guest's.
+    # Verification asks in batches, five for each of two ε.
+    assert doors == {"people": 7, "asked": 14, "applied": 17, "requests": len(finished.platform.seen)}
+
+
+def test_an_action_tells_of_its_steps(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """The logger `ttca` says at INFO when each step begins and after how long it ended, and where one broke off."""
+    caplog.set_level("INFO", logger="ttca")
+    finish(tmp_path / "action")
+    told = [m for m in caplog.messages if " begins." in m or " ended after " in m]
+    steps = ("Asking", "Distilling", "Learning", "Verifying", "Measuring")
+    assert [m.split()[0] for m in told] == [step for step in steps for _ in range(2)]
+    assert all(re.fullmatch(r"\w+ ended after \d+\.\d s\.", m) for m in told[1::2])
+    with pytest.raises(QuotaError), open_action(tmp_path / "b", Recorder(), members=worlds.members(3)) as action:
+        action.pool()
+    assert caplog.messages[-1].startswith("Asking broke off after ")
 
 
 def test_the_certificate_equals_a_recount_by_hand(finished: Finished) -> None:

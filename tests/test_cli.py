@@ -41,7 +41,7 @@ from ttca.platforms.base import Credential
 from ttca.platforms.retry import RetryPolicy
 from ttca.platforms.server import background_app, background_server, create_app
 from ttca.row import Row
-from ttca.training_time.aggregator import Report, read_conflict, write_report
+from ttca.training_time.aggregator import Report, read_conflict, save_report
 from ttca.training_time.signals import Domain, FeatureLabelPlanting, Signal
 
 SUFFIX = "safetensors"
@@ -831,7 +831,7 @@ def test_collectives_reports_become_conflicts(tmp_path: Path, ttca: Terminal) ->
     records = np.full((4, 2), 5, np.int64)
     strategies = {n: FeatureLabelPlanting(Signal(domain, (0,), (1,)), y) for n, y in (("north", 0), ("south", 1))}
     for name, strategy in strategies.items():
-        write_report(tmp_path / f"{name}.json", Report.of(name, strategy, records))
+        save_report(tmp_path / f"{name}.json", Report.of(name, strategy, records))
     files = [str(tmp_path / f"{name}.json") for name in ("north", "south")]
     ask = ("aggregate", *files, "--population", "1000", "--folder", str(tmp_path / "out"))
     done = ttca(*ask, "--json")

@@ -1,4 +1,4 @@
-"""Tests of the house itself: short parameter lists, short classes, simple functions, and imports without circles."""
+"""Tests of the house itself: short parameter lists, short classes, simple functions, one meaning for every name."""
 
 from __future__ import annotations
 
@@ -15,6 +15,19 @@ WIDE = {
     "ttca/action.py:CollectiveAction.__init__": "the front door: every part of an action, each with a default",
 }
 FOLDERS = ("ttca", "proxies", "attacks")
+#: The commands are functions named as people type them, and call the functions of the same name.
+COMMANDS = "ttca/cli.py"
+#: What several modules may define, and why.
+DOUBLED = {
+    "routes": "the hook of a protocol that is served",
+    "Model": "to an attack a differentiable function, to a platform of this process a callable on levels",
+    "Send": "a literal of each protocol's own ways to send an image",
+    "Floats": "an array of what numpy computes with, a word of every file that computes",
+    "Integers": "an array of whole numbers, likewise",
+    "Counts": "an array of counted people, likewise",
+    "Flags": "an array of yes and no, likewise",
+    "T": "a type variable",
+}
 
 
 def files() -> Iterator[tuple[str, ast.Module]]:
@@ -107,3 +120,39 @@ def test_imports_go_in_no_circle() -> None:
 
     for module in sorted(graph):
         visit(module, ())
+
+
+def assigned(tree: ast.Module) -> Iterator[tuple[str, ast.expr | None]]:
+    """Yield the names that a module assigns on its own level, with what they are given."""
+    for node in tree.body:
+        if isinstance(node, ast.Assign):
+            yield from ((target.id, node.value) for target in node.targets if isinstance(target, ast.Name))
+        elif isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
+            yield node.target.id, node.value
+
+
+def defined(tree: ast.Module) -> set[str]:
+    """Return the names of the classes and functions of a module that have no underscore."""
+    nodes = (n for n in tree.body if isinstance(n, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef))
+    return {node.name for node in nodes if not node.name.startswith("_")}
+
+
+def test_no_name_means_two_things() -> None:
+    """No two modules define the same public class, function or alias, but for those listed with a reason."""
+    where: dict[str, list[str]] = {}
+    for name, tree in files():
+        aliases = {a for a, _ in assigned(tree) if a[0].isupper() and not a[1:].isupper()}
+        for word in defined(tree) | aliases if name != COMMANDS else ():
+            where.setdefault(word, []).append(name)
+    assert {word for word, modules in where.items() if len(modules) > 1} == set(DOUBLED)
+
+
+def test_public_names_are_listed() -> None:
+    """Every class and function without underscore stands in its module's ``__all__``, and nothing with one."""
+    for name, tree in files():
+        if name == COMMANDS:
+            continue
+        given = dict(assigned(tree)).get("__all__")
+        listed = set() if given is None else set(ast.literal_eval(given))
+        assert defined(tree) <= listed, name
+        assert not {word for word in listed if word.startswith("_")}, name

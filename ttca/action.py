@@ -33,6 +33,7 @@ from ttca.pooling.pool import Cost, Member, Pace, QueryPool
 from ttca.progress import Reporter, silent
 from ttca.row import Row
 from ttca.settings import Settings
+from ttca.telling import tell_step
 from ttca.verifying import (
     MEMBERS_FILE,
     Verified,
@@ -185,7 +186,8 @@ class CollectiveAction:
         """
         # What nobody answered is asked again whenever somebody calls; what is answered is at hand.
         if self._transfer is None or not self._transfer.complete:
-            asked = ask_pool(self.queries, self.questions, equalised=self.settings.equalise)
+            with tell_step("Asking"):
+                asked = ask_pool(self.queries, self.questions, equalised=self.settings.equalise)
             if self._transfer is None or asked.digest != self._transfer.digest:
                 self._forget_after_pool()
                 self._transfer = asked
@@ -285,7 +287,8 @@ class CollectiveAction:
         else:
             exam = Examination(people, pool, "test", "test")
         opponents, controls = self.opponents(epsilon, pool=pool), self.measuring.all_controls()
-        measured = examine(self._shop, exam, self._distilled, self._family, epsilon, opponents, controls)
+        with tell_step("Measuring"):
+            measured = examine(self._shop, exam, self._distilled, self._family, epsilon, opponents, controls)
         story = Story(
             self.known, self._distilled, self._family, verified.certificate, measured, opponents.zero_query_epochs,
             self.measuring,
@@ -423,16 +426,21 @@ class CollectiveAction:
     def _distilled(self) -> Distilled:
         # First: models that cannot be made here are refused before anything is asked.
         _ = self.learner
-        return distil(self._shop, self.known, self.questions, self.pool())
+        transfer = self.pool()
+        with tell_step("Distilling"):
+            return distil(self._shop, self.known, self.questions, transfer)
 
     @cached_property
     def _family(self) -> Family:
-        return perturb(self._shop, self.roster, self.known, self.questions, self._distilled)
+        distilled = self._distilled
+        with tell_step("Learning"):
+            return perturb(self._shop, self.roster, self.known, self.questions, distilled)
 
     def _examined(self) -> Verified:
         self.learn()
         if self._verified is None:
-            self._verified = verify(self._shop, self.roster.verification, self._family)
+            with tell_step("Verifying"):
+                self._verified = verify(self._shop, self.roster.verification, self._family)
         hand_out(self._shop, self._family, self._verified)
         return self._verified
 

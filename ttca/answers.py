@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ttca.errors import TTCAError
+from ttca.values import Value
 
 __all__ = ["Answers", "Status", "contradicted"]
 
@@ -28,8 +29,8 @@ class Status(IntEnum):
 _LAST_STATUS = max(Status)
 
 
-@dataclass(frozen=True)
-class Answers:
+@dataclass(frozen=True, eq=False, repr=False)
+class Answers(Value):
     """N rows of what the platform said.
 
     Parameters
@@ -121,6 +122,11 @@ class Answers:
 
     def __getitem__(self, rows: NDArray[np.intp] | NDArray[np.bool_] | slice) -> Answers:
         return Answers(self.status[rows], self.labels[rows], self.scores[rows], self.resolution[rows])
+
+    def _facts(self) -> str:
+        kinds = {status.name.lower(): int((self.status == status).sum()) for status in Status}
+        said = "labels only" if np.isnan(self.scores).all() else "scores"
+        return f"{', '.join(f'{n} {kind}' for kind, n in kinds.items() if n) or 'none'}, {self.classes} classes, {said}"
 
     @property
     def classes(self) -> int:

@@ -18,12 +18,21 @@ from ttca.images import ImageShape
 from ttca.people import People, Roster
 from ttca.pooling.pool import QueryPool
 from ttca.settings import Settings
+from ttca.values import Value
 
-__all__ = ["Known", "Questions", "TransferSet", "ask_pool", "equalised"]
+__all__ = [
+    "Known",
+    "Questions",
+    "TransferSet",
+    "ask_pool",
+    "equalised",
+    "saved",
+    "turn_of",
+]
 
 
-@dataclass(frozen=True)
-class TransferSet:
+@dataclass(frozen=True, eq=False, repr=False)
+class TransferSet(Value):
     """What the proxy learns from: pool people's images, as they were sent, and the platform's answers.
 
     ``pool`` holds both groups, where volunteers of the reference group take part; its last ``altered`` images are
@@ -102,8 +111,8 @@ class TransferSet:
         return h.hexdigest()
 
 
-@dataclass(frozen=True)
-class Questions:
+@dataclass(frozen=True, eq=False, repr=False)
+class Questions(Value):
     """Who is asked about what before verification.
 
     Parameters
@@ -145,8 +154,8 @@ class Questions:
         return People.concatenate([self.plain, self.selection, self.volunteers])
 
 
-@dataclass(frozen=True)
-class Known:
+@dataclass(frozen=True, eq=False, repr=False)
+class Known(Value):
     """What is learned from without asking.
 
     Parameters

@@ -14,7 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 from ttca.errors import ActionError, ConfigError
 from ttca.goals import Certifying, Design
 from ttca.statistics.binomial import clopper_pearson_interval, clopper_pearson_lower, clopper_pearson_upper
-from ttca.trials import Table, explained, in_step, quoted, rule_of
+from ttca.trials import Standing, in_step, quoted, rule_of, test_in_words
 
 __all__ = [
     "BATCH",
@@ -298,7 +298,7 @@ class Certificate:
     @property
     def how(self) -> str:
         """Which test was used and when it stopped, in two sentences for people."""
-        return explained(self.terms, self.design)
+        return test_in_words(self.terms, self.design)
 
     @property
     def persons_asked(self) -> int:
@@ -467,14 +467,14 @@ def certify(
     rule = rule_of(terms, design, persons, _at_most(baseline))
     tests: list[LevelTest] = []
     for epsilon in family:
-        answers, table = "", Table(np.zeros(0, np.bool_), _at_most(baseline), persons)
+        answers, table = "", Standing(np.zeros(0, np.bool_), _at_most(baseline), persons)
         # The first batch is asked in any case: a verdict with no answer behind it teaches nobody anything.
         while (passed := rule.verdict(table) if answers else None) is None:
             stop = min(persons, len(answers) + BATCH)
             if beside and condition is not None and len(baseline) < stop:
                 baseline += ask(condition, len(baseline), stop)
             answers += ask(epsilon, len(answers), stop)
-            table = Table(_at_least(answers), _at_most(baseline), persons)
+            table = Standing(_at_least(answers), _at_most(baseline), persons)
         tests.append(LevelTest(epsilon, answers, passed, rule.told(table)))
         if not passed:
             break
@@ -483,7 +483,7 @@ def certify(
     last, size = certified[-1] if certified else tests[0], len(family)
     low, high = _quoted(last, examined, terms, 0.025 / size)
     rate = rule.smallest_rate(_at_most(baseline), persons, _PROBABILITY)
-    everybody = Table(np.ones(persons, np.bool_), _at_most(baseline), persons)
+    everybody = Standing(np.ones(persons, np.bool_), _at_most(baseline), persons)
     return Certificate(
         terms=terms,
         family=family,

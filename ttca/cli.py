@@ -534,7 +534,7 @@ def report_records(
     The report counts its members' records as they will be once the strategy is applied.
     """
     from ttca.errors import ConfigError
-    from ttca.training_time.aggregator import write_report
+    from ttca.training_time.aggregator import save_report
     from ttca.training_time.records import TEMPLATE, read_strategy, report_of
 
     if write:
@@ -550,7 +550,7 @@ def report_records(
         )
     known = read_strategy(file)
     told = report_of(known)
-    write_report(out, told)
+    save_report(out, told)
     _emit(
         {"file": str(out), "name": told.name, "members": told.size, "names": told.names},
         as_json,

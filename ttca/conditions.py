@@ -17,6 +17,7 @@ from ttca.lossy import jpeg, shrink_and_enlarge
 from ttca.people import People
 from ttca.perturbations import PerturbationSet
 from ttca.row import Row
+from ttca.values import OneLine, Value
 
 __all__ = [
     "CONTROLS",
@@ -53,8 +54,8 @@ def _check_name(what: str, name: str) -> None:
         )
 
 
-@dataclass(frozen=True)
-class Opponents:
+@dataclass(frozen=True, eq=False, repr=False)
+class Opponents(Value):
     """What an action has to beat, at the same ε.
 
     ``noise``: random ±ε per class. ``zero_query``: from a proxy that asked nothing, trained for
@@ -67,8 +68,8 @@ class Opponents:
     zero_query_epochs: int = 0
 
 
-@dataclass(frozen=True, eq=False)
-class Scene:
+@dataclass(frozen=True, eq=False, repr=False)
+class Scene(OneLine):
     """What a control can use: one group of people, and everything that was learned.
 
     Parameters

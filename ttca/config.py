@@ -34,6 +34,7 @@ __all__ = [
     "CONTRIBUTION_TEMPLATE",
     "TEMPLATE",
     "ActionFile",
+    "ContributeSection",
     "ContributionFile",
     "HubSection",
     "PeopleSection",

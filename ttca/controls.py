@@ -19,6 +19,7 @@ from ttca.kept import digest, load_arrays, save_arrays
 from ttca.people import People
 from ttca.perturbations import PerturbationSet
 from ttca.perturbing import Family
+from ttca.values import OneLine
 from ttca.workshop import Workshop
 
 if TYPE_CHECKING:
@@ -27,8 +28,8 @@ if TYPE_CHECKING:
 __all__ = ["Pupils", "learn_controls"]
 
 
-@dataclass(frozen=True, eq=False)
-class Pupils:
+@dataclass(frozen=True, eq=False, repr=False)
+class Pupils(OneLine):
     """Whom the controls learn from, and who tells the best of them.
 
     Parameters

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from ttca.certificates import clopper_pearson_interval
 from ttca.errors import ConfigError
+from ttca.values import Value
 
 __all__ = ["Stops", "Trials", "break_even", "cheapest", "days_alone", "paired", "price", "prices"]
 
@@ -92,8 +93,8 @@ def break_even(
     return found
 
 
-@dataclass(frozen=True)
-class Trials:
+@dataclass(frozen=True, eq=False, repr=False)
+class Trials(Value):
     """What one way did for people, over all seeds.
 
     Parameters
@@ -127,8 +128,8 @@ class Trials:
         return found
 
 
-@dataclass(frozen=True)
-class Stops:
+@dataclass(frozen=True, eq=False, repr=False)
+class Stops(Value):
     """Where an attack is given up in every resample, and what it then gained and spent; int64 (draws,) each.
 
     Parameters

@@ -18,6 +18,7 @@ from ttca.errors import WorthlessProxyError
 from ttca.images import Images
 from ttca.kept import digest, load_arrays
 from ttca.learning import targets_of
+from ttca.values import Value
 from ttca.workshop import Workshop
 
 if TYPE_CHECKING:
@@ -43,8 +44,8 @@ class Fidelity:
         return {k: None if isinstance(v, float) and math.isnan(v) else v for k, v in asdict(self).items()}
 
 
-@dataclass(frozen=True)
-class Distilled:
+@dataclass(frozen=True, eq=False, repr=False)
+class Distilled(Value):
     """The last proxy and all it learned from.
 
     Parameters

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from ttca.errors import ActionError
 from ttca.images import Images
+from ttca.values import Value
 
 __all__ = ["Equaliser"]
 
@@ -18,8 +19,8 @@ _MOST = 32.0
 _PART = 512
 
 
-@dataclass(frozen=True)
-class Equaliser:
+@dataclass(frozen=True, eq=False, repr=False)
+class Equaliser(Value):
     """A gain per spatial frequency that gives one group's images the mean spectrum of another's.
 
     Parameters

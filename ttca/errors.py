@@ -13,6 +13,7 @@ __all__ = [
     "ImageError",
     "LedgerError",
     "MissingExtraError",
+    "ModelError",
     "PerturbationError",
     "PlatformError",
     "QuotaError",
@@ -169,6 +170,23 @@ class TransportError(PlatformError):
         self.charge = charge
         self.retryable = retryable
         self.retry_after = retry_after
+
+
+class ModelError(TransportError):
+    """The model of a platform in this process raised an error of its own, its ``__cause__``.
+
+    Nobody knows how far it came, and another attempt would end in the same error.
+    """
+
+    def __init__(self, message: str, *, platform: str, request_id: str, member: str) -> None:
+        super().__init__(
+            message,
+            platform=platform,
+            charge=ChargeState.UNKNOWN,
+            retryable=False,
+            request_id=request_id,
+            member=member,
+        )
 
 
 class AnswerError(TransportError):

@@ -10,7 +10,7 @@ from ttca.errors import ConfigError
 
 __all__ = ["Certifying", "Design", "Goal", "Stopping"]
 
-Kind: TypeAlias = Literal["parity", "improvement", "rate", "within", "accuracy_ratio"]
+GoalKind: TypeAlias = Literal["parity", "improvement", "rate", "within", "accuracy_ratio"]
 Design: TypeAlias = Literal["disjoint", "paired"]
 """Whether the two groups are other people, or the same people under two conditions."""
 Stopping: TypeAlias = Literal["curtailed", "anytime", "hybrid"]
@@ -32,7 +32,7 @@ class Goal:
         A share in (0, 1) for the last three.
     """
 
-    kind: Kind
+    kind: GoalKind
     value: float | None = None
 
     @property

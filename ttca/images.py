@@ -1,4 +1,8 @@
-"""The contract of an image: uint8, NHWC, RGB, at the platform's size; checked once, at the door."""
+"""The contract of an image: uint8, NHWC, RGB, at the platform's size; checked at the doors.
+
+The doors are where people are made, where a pool is asked, where δ is applied, and where a platform takes a request.
+What our own code takes from checked images is not checked again.
+"""
 
 from __future__ import annotations
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from ttca.errors import ActionError
 
-__all__ = ["Digest", "Facts", "digest", "load_arrays", "made_from", "read_json", "save_arrays", "write_json"]
+__all__ = ["Digest", "Facts", "digest", "load_arrays", "load_json", "made_from", "save_arrays", "save_json"]
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ def made_from(written: Any, inputs: str) -> bool:
     return written == inputs or (isinstance(inputs, Digest) and written is not None and written == inputs.before)
 
 
-def read_json(path: Path) -> dict[str, Any]:
+def load_json(path: Path) -> dict[str, Any]:
     """Return a JSON object that was kept.
 
     Raises
@@ -74,7 +74,7 @@ def read_json(path: Path) -> dict[str, Any]:
     return found
 
 
-def write_json(path: Path, content: Mapping[str, Any]) -> None:
+def save_json(path: Path, content: Mapping[str, Any]) -> None:
     """Keep a JSON object; a half-written file is never seen under the name."""
     partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
     partial.write_text(json.dumps(content, indent=1), encoding="utf-8")

@@ -26,7 +26,7 @@ from ttca.settings import Settings
 
 if TYPE_CHECKING:
     from ttca.attacks.universal import Attack, Model
-    from ttca.proxies.distillation import Known, Proxy, Targets
+    from ttca.proxies.distillation import Answered, Proxy, Targets
 
 __all__ = ["Learner", "digest", "load_arrays", "targets_of"]
 
@@ -187,14 +187,14 @@ class Learner:
     def _trained(
         self,
         path: Path,
-        known: Known,
+        known: Answered,
         options: Distilling,
         *,
         inputs: str,
         what: str,
-        selection: Known | None = None,
+        selection: Answered | None = None,
         initial: Proxy | None = None,
-        replay: Known | None = None,
+        replay: Answered | None = None,
     ) -> tuple[Proxy, dict[str, str]]:
         from safetensors import SafetensorError, safe_open
 
@@ -211,15 +211,15 @@ class Learner:
                 raise ActionError(
                     f"Expected a proxy at {path}, got a file that cannot be read ({error}). Delete it and run again."
                 ) from None
-        distil: Any = partial(distillation.distil, device=best_device())
+        train: Any = partial(distillation.train_proxy, device=best_device())
         if self.settings.processes > 1:
-            from ttca.proxies.parallel import distil_in_processes
+            from ttca.proxies.parallel import train_proxy_in_processes
 
-            distil = partial(distil_in_processes, self.settings.processes)
+            train = partial(train_proxy_in_processes, self.settings.processes)
         began = time.perf_counter()
         with self.reporter.track(what, options.epochs, unit="epochs") as advance:
             try:
-                result = distil(
+                result = train(
                     self.seen(known[0]),
                     known[1],
                     options,

@@ -20,6 +20,7 @@ from ttca.people import People
 from ttca.perturbations import PerturbationSet
 from ttca.statistics.binomial import clopper_pearson_interval
 from ttca.statistics.comparisons import mcnemar_exact
+from ttca.values import Value
 
 __all__ = ["Measurement", "Outcome", "measure"]
 
@@ -27,8 +28,8 @@ __all__ = ["Measurement", "Outcome", "measure"]
 _TOGETHER = 2**26
 
 
-@dataclass(frozen=True, eq=False)
-class Outcome:
+@dataclass(frozen=True, eq=False, repr=False)
+class Outcome(Value):
     """What the platform said about the images of one control.
 
     Parameters
@@ -45,6 +46,9 @@ class Outcome:
     hit: NDArray[np.int64]
     y_true: NDArray[np.int64]
 
+    def _facts(self) -> str:
+        return f"{int(self.correct.sum())} right of {len(self.hit)}, {int(self.resolved.sum())} answered"
+
     @cached_property
     def correct(self) -> NDArray[np.bool_]:
         """Whether the platform gave the class that counts; an abstention or a refusal is not correct."""
@@ -56,8 +60,8 @@ class Outcome:
         return self.answers.resolved
 
 
-@dataclass(frozen=True, eq=False)
-class Measurement:
+@dataclass(frozen=True, eq=False, repr=False)
+class Measurement(Value):
     """What the platform said, person by person, under each condition.
 
     Everything that was answered is kept, so that a new metric asks nothing again (:meth:`metric`).
@@ -82,8 +86,8 @@ class Measurement:
     fairness_after: OneVsRestReport
     intervals: Mapping[str, Span | None] = field(default_factory=dict)
 
-    def __repr__(self) -> str:
-        return f"<Measurement: {', '.join(f'{name} {self.rate(name):.3f}' for name in self.outcomes)}>"
+    def _facts(self) -> str:
+        return ", ".join(f"{name} {self.rate(name):.3f}" for name in self.outcomes)
 
     @cached_property
     def correct(self) -> dict[str, NDArray[np.bool_]]:
@@ -284,6 +288,8 @@ def _fairness_intervals(
 
 def _images(control: Control, scene: Scene) -> Images:
     """Return what a control sends: a guest's images are checked before the platform sees one of them."""
+    if control in CONTROLS:
+        return control.sends(scene)
     images = check_images(control.sends(scene), shape=scene.people.image_shape)
     if len(images) != len(scene.people):
         raise ActionError(

@@ -15,20 +15,21 @@ from ttca.asking import Known
 from ttca.certificates import Certificate
 from ttca.conditions import CONTROLS, HONEST_ROW, ROW_KEYS, Control, Measuring, Opponents, metric_keys
 from ttca.distilling import Distilled
-from ttca.kept import write_json
+from ttca.kept import save_json
 from ttca.measurement import Measurement, measure
 from ttca.people import People
 from ttca.perturbing import Family
 from ttca.pooling.pool import QueryPool
 from ttca.proxies.runtime import give_back_memory
 from ttca.row import Row
+from ttca.values import Value
 from ttca.workshop import Workshop
 
 __all__ = ["Examination", "Story", "examine", "row_of"]
 
 
-@dataclass(frozen=True)
-class Examination:
+@dataclass(frozen=True, eq=False, repr=False)
+class Examination(Value):
     """Whom an action is measured on, and who pays.
 
     Parameters
@@ -70,8 +71,8 @@ def examine(
     )
 
 
-@dataclass(frozen=True)
-class Story:
+@dataclass(frozen=True, eq=False, repr=False)
+class Story(Value):
     """What every step before the row returned."""
 
     known: Known
@@ -152,7 +153,7 @@ def row_of(shop: Workshop, story: Story, epsilon: int, *, track: str | None, beg
         intervals={key: None if s is None else [s.low, s.high] for key, s in measured.intervals.items()},
         extra=_extra(measured, story.measuring),
     )
-    write_json(shop.folder / "row.json", row.to_dict())
+    save_json(shop.folder / "row.json", row.to_dict())
     return row
 
 

@@ -10,12 +10,13 @@ from numpy.typing import NDArray
 from ttca.errors import ActionError
 from ttca.goals import Design
 from ttca.people import People
+from ttca.values import OneLine
 
 __all__ = ["Panel", "draw_panel"]
 
 
-@dataclass(frozen=True, eq=False)
-class Panel:
+@dataclass(frozen=True, eq=False, repr=False)
+class Panel(OneLine):
     """Who verifies.
 
     Parameters

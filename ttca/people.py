@@ -14,12 +14,13 @@ from numpy.typing import NDArray
 from ttca.errors import ActionError, DataError
 from ttca.images import Images, ImageShape, check_images
 from ttca.names import canonical
+from ttca.values import Value
 
 __all__ = ["People", "Roster", "split_people", "split_roles"]
 
 
-@dataclass(frozen=True)
-class People:
+@dataclass(frozen=True, eq=False, repr=False)
+class People(Value):
     """N images, each with its true class, its person, the member who pays for it, and its group.
 
     Parameters
@@ -48,6 +49,9 @@ class People:
 
     def __post_init__(self) -> None:
         check_images(self.images)
+        self._check_columns()
+
+    def _check_columns(self) -> None:
         columns = {f.name: np.asarray(getattr(self, f.name)) for f in fields(self)[1:]}
         shapes = {name: column.shape for name, column in columns.items()}
         if set(shapes.values()) != {(len(self.images),)}:
@@ -91,30 +95,50 @@ class People:
             raise DataError(f"Expected classes as whole numbers, got {numbers.dtype}. Number the classes from 0.")
         if group.size and (group.dtype.kind not in "biu" or not np.isin(group, (0, 1)).all()):
             raise DataError(f"Expected subgroup as True or False per image, got {group.dtype} {np.unique(group)[:5]}.")
-        return cls(
+        built = cls._of(
             checked,
             numbers.astype(np.int64),
             who,
             who if members is None else _names(members),
             np.full(n, group, np.bool_) if group.ndim == 0 else group.astype(np.bool_),
         )
+        built._check_columns()
+        return built
+
+    @classmethod
+    def _of(cls, *columns: Any) -> People:
+        """Return people of columns that were checked already, as parts of other people are."""
+        made = cls.__new__(cls)
+        for f, column in zip(fields(cls), columns, strict=True):
+            object.__setattr__(made, f.name, column)
+        return made
 
     @classmethod
     def concatenate(cls, parts: Sequence[People]) -> People:
         """Return the people of all parts (at least one) in order."""
-        return cls(*(np.concatenate([getattr(p, f.name) for p in parts]) for f in fields(cls)))
+        sizes = sorted({people.image_shape for people in parts})
+        if len(sizes) != 1:
+            raise DataError(f"Expected parts with images of one size, got {sizes}. Resize them first.")
+        return cls._of(*(np.concatenate([getattr(p, f.name) for p in parts]) for f in fields(cls)))
 
     def __len__(self) -> int:
         return len(self.classes)
 
     def __getitem__(self, rows: NDArray[np.intp] | NDArray[np.bool_] | slice) -> People:
-        return People(*(getattr(self, f.name)[rows] for f in fields(self)))
+        if not isinstance(rows, slice) and np.ndim(rows) != 1:
+            raise DataError(f"Expected rows as a slice or an array of one axis, got {rows!r}. Pass people[i : i + 1].")
+        return People._of(*(getattr(self, f.name)[rows] for f in fields(self)))
 
     @property
     def image_shape(self) -> ImageShape:
         """(H, W, 3)."""
         h, w, c = self.images.shape[1:]
         return (h, w, c)
+
+    def _facts(self) -> str:
+        h, w, _ = self.image_shape
+        groups, persons = len(np.unique(self.subgroup)), len(np.unique(self.persons))
+        return f"{len(self)} images of {persons} persons, {groups} group{'s' * (groups != 1)}, {h}×{w} pixels"
 
     def digest(self) -> str:
         """Return a SHA-256, 64 hex digits, of every column: two equal digests are the same people."""
@@ -136,8 +160,8 @@ def _names(given: Any) -> NDArray[np.str_]:
     return np.array([canonical(name) for name in names.reshape(-1).tolist()], dtype=np.str_).reshape(names.shape)
 
 
-@dataclass(frozen=True)
-class Roster:
+@dataclass(frozen=True, eq=False, repr=False)
+class Roster(Value):
     """The people of one action by role; building one proves that no person and no image has two roles.
 
     Parameters
@@ -193,6 +217,10 @@ class Roster:
         shapes = {people.image_shape for people in self.roles().values()}
         if len(shapes) != 1:
             raise ActionError(f"Expected images of one size in all roles, got {sorted(shapes)}.")
+
+    def _facts(self) -> str:
+        h, w, _ = self.pool.image_shape
+        return ", ".join(f"{len(people)} {role}" for role, people in self.roles().items()) + f", {h}×{w} pixels"
 
     def roles(self) -> dict[str, People]:
         """Return the people by the name of their role."""

@@ -19,6 +19,7 @@ from ttca.certificates import Certificate
 from ttca.errors import ActionError, PerturbationError
 from ttca.images import Images, ImageShape, check_images
 from ttca.names import canonical
+from ttca.values import Value
 
 __all__ = ["PerturbationSet", "Way"]
 
@@ -31,8 +32,8 @@ Way = Literal["larger", "sum", "scaled"]
 _PART = 256
 
 
-@dataclass(frozen=True)
-class PerturbationSet:
+@dataclass(frozen=True, eq=False, repr=False)
+class PerturbationSet(Value):
     """One universal perturbation per class, with everything a member must know before using it.
 
     Parameters
@@ -99,6 +100,12 @@ class PerturbationSet:
                 f"Expected every |δ| ≤ ε = {self.epsilon} levels, got {largest}. The file breaks the limit it states. "
                 "Do not use it; ask the collective for a new one."
             )
+
+    def _facts(self) -> str:
+        h, w, _ = self.image_shape
+        # Not self.certificate: what cannot be read must not keep anybody from seeing what this is.
+        proved = "with a certificate" if self.evidence.get("certificate") else "no certificate"
+        return f"{len(self.classes)} classes, ε {self.epsilon}, {self.subgroup[:60]!r}, {h}×{w} pixels, {proved}"
 
     @property
     def image_shape(self) -> ImageShape:

@@ -17,13 +17,14 @@ from ttca.kept import made_from
 from ttca.people import Roster
 from ttca.perturbations import PerturbationSet
 from ttca.refining import Refinement
+from ttca.values import Value
 from ttca.workshop import Workshop
 
 __all__ = ["Family", "perturb", "refined_queries"]
 
 
-@dataclass(frozen=True)
-class Family:
+@dataclass(frozen=True, eq=False, repr=False)
+class Family(Value):
     """One perturbation set for every ε of the settings, by ε, and a digest of all that they were learned from."""
 
     sets: Mapping[int, PerturbationSet]

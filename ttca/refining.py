@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from ttca.asking import Questions
 from ttca.people import People, Roster
 from ttca.proxies.runtime import give_back_memory
+from ttca.values import Value
 from ttca.workshop import Workshop
 
 if TYPE_CHECKING:
@@ -20,8 +21,8 @@ if TYPE_CHECKING:
 __all__ = ["Refinement"]
 
 
-@dataclass(frozen=True)
-class Refinement:
+@dataclass(frozen=True, eq=False, repr=False)
+class Refinement(Value):
     """The saved queries of an action, and what they bring.
 
     Parameters

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import logging
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from ttca.masking import masked_everywhere
 
-__all__ = ["LOG", "tell_retry", "tell_wait"]
+__all__ = ["LOG", "tell_retry", "tell_step", "tell_wait"]
 
 LOG = logging.getLogger("ttca")
 # Shorter waits are a platform's usual pace, and say nothing; longer ones are told also where nobody asked for it.
@@ -23,6 +26,18 @@ def tell_retry(attempt: int, seconds: float, error: Exception) -> None:
     """Tell of an attempt that brought no answer, and of the wait before the next one."""
     level = logging.WARNING if seconds >= _LONG_S else logging.INFO
     _tell(level, f"Attempt {attempt} brought no answer; trying again in {seconds:.1f} s. {error}")
+
+
+@contextmanager
+def tell_step(what: str) -> Iterator[None]:
+    """Tell at INFO that a step begins, and after how many seconds it ended or broke off."""
+    _tell(logging.INFO, f"{what} begins.")
+    began, how = time.perf_counter(), "broke off"
+    try:
+        yield
+        how = "ended"
+    finally:
+        _tell(logging.INFO, f"{what} {how} after {time.perf_counter() - began:.1f} s.")
 
 
 def _tell(level: int, text: str) -> None:

@@ -29,8 +29,9 @@ from ttca.statistics.comparisons import (
 )
 from ttca.statistics.curtailed import decided, decided_pairs, least_won
 from ttca.statistics.sequential import bar_log_e, bar_lower, paired_log_e
+from ttca.values import OneLine
 
-__all__ = ["ON_THE_WAY", "Rule", "Table", "explained", "in_step", "quoted", "rule_of"]
+__all__ = ["ON_THE_WAY", "Rule", "Standing", "in_step", "quoted", "rule_of", "test_in_words"]
 
 Right = NDArray[np.bool_]
 
@@ -38,8 +39,8 @@ Right = NDArray[np.bool_]
 ON_THE_WAY = 0.2
 
 
-@dataclass(frozen=True)
-class Table:
+@dataclass(frozen=True, eq=False, repr=False)
+class Standing(OneLine):
     """What is known of one ε: ``right`` of the persons asked with δ in order, ``baseline`` of those asked as they are.
 
     ``persons`` verify with δ in all. Paired: person i of both is the same. Unresolved answers are wrong in ``right``
@@ -64,10 +65,10 @@ class Table:
 class Rule(Protocol):
     """When one ε has passed or failed."""
 
-    def verdict(self, table: Table) -> bool | None:
+    def verdict(self, table: Standing) -> bool | None:
         """Return True for passed, False for failed, None to ask on."""
 
-    def told(self, table: Table) -> str:
+    def told(self, table: Standing) -> str:
         """Return the figures behind the verdict, for people."""
 
     def smallest_rate(self, baseline: Right, persons: int, probability: float) -> float | None:
@@ -80,11 +81,11 @@ class _Count:
 
     needed: int | None
 
-    def verdict(self, table: Table) -> bool | None:
+    def verdict(self, table: Standing) -> bool | None:
         needed = table.persons + 1 if self.needed is None else self.needed
         return decided(lambda k: k >= needed, int(table.right.sum()), len(table.right), table.persons)
 
-    def told(self, table: Table) -> str:
+    def told(self, table: Standing) -> str:
         needed = "more than all" if self.needed is None else f"{self.needed} of {table.persons}"
         return f"{int(table.right.sum())} of {len(table.right)} asked right, {needed} needed"
 
@@ -103,7 +104,7 @@ class _Pairs:
     p: Callable[[int, int], float]
     alpha: float
 
-    def verdict(self, table: Table) -> bool | None:
+    def verdict(self, table: Standing) -> bool | None:
         won, lost = table.pairs()
         asked, ahead = table.baseline[: len(table.right)], table.baseline[len(table.right) :]
         both, neither = int((table.right & asked).sum()), int((~table.right & ~asked).sum())
@@ -112,7 +113,7 @@ class _Pairs:
             won, lost, both, neither, int(ahead.sum()), int((~ahead).sum()),
         )  # fmt: skip
 
-    def told(self, table: Table) -> str:
+    def told(self, table: Standing) -> str:
         won, lost = table.pairs()
         losable = int(table.baseline[len(table.right) :].sum())
         return (
@@ -143,12 +144,12 @@ class _Bar:
     bar: float
     alpha: float
 
-    def verdict(self, table: Table) -> bool | None:
+    def verdict(self, table: Standing) -> bool | None:
         return _crossed(
             lambda right: bar_log_e(np.cumsum(right), np.arange(1, len(right) + 1), self.bar), table, self.alpha
         )
 
-    def told(self, table: Table) -> str:
+    def told(self, table: Standing) -> str:
         return f"{int(table.right.sum())} of {len(table.right)} asked right, against a bar of {self.bar:.3f}"
 
     def smallest_rate(self, baseline: Right, persons: int, probability: float) -> float | None:
@@ -175,7 +176,7 @@ class _Bet:
     margin: float
     alpha: float
 
-    def verdict(self, table: Table) -> bool | None:
+    def verdict(self, table: Standing) -> bool | None:
         known = table.baseline
 
         def log_e(right: Right) -> NDArray[np.float64]:
@@ -186,7 +187,7 @@ class _Bet:
 
         return _crossed(log_e, table, self.alpha)
 
-    def told(self, table: Table) -> str:
+    def told(self, table: Standing) -> str:
         won, lost = table.pairs()
         return (
             f"{int(table.right.sum())} of {len(table.right)} asked right; {won} right only with δ, {lost} only without"
@@ -203,13 +204,13 @@ class _Either:
     first: Rule
     last: Rule
 
-    def verdict(self, table: Table) -> bool | None:
+    def verdict(self, table: Standing) -> bool | None:
         said = self.first.verdict(table), self.last.verdict(table)
         if True in said:
             return True
         return None if None in said else False
 
-    def told(self, table: Table) -> str:
+    def told(self, table: Standing) -> str:
         return self.last.told(table)
 
     def smallest_rate(self, baseline: Right, persons: int, probability: float) -> float | None:
@@ -217,7 +218,7 @@ class _Either:
         return self.last.smallest_rate(baseline, persons, probability)
 
 
-def _crossed(log_e: Callable[[Right], NDArray[np.float64]], table: Table, alpha: float) -> bool | None:
+def _crossed(log_e: Callable[[Right], NDArray[np.float64]], table: Standing, alpha: float) -> bool | None:
     """Whether the e-value reached 1 / alpha; False where even right answers to the end would not bring it there."""
     bar = -math.log(alpha)
     if len(table.right) and log_e(table.right).max() >= bar:
@@ -302,7 +303,7 @@ def _anytime(terms: Certifying, design: Design, baseline: Right, alpha: float) -
     return _Bar(max(bar, 0.0), alpha / 2)
 
 
-def explained(terms: Certifying, design: Design) -> str:
+def test_in_words(terms: Certifying, design: Design) -> str:
     """Return, for people, which test serves the goal, and when it stops."""
     kind = terms.aim.kind
     if kind == "rate":

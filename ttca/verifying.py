@@ -17,11 +17,12 @@ from ttca.certificates import Certificate, Certifying, Condition, Examined, cert
 from ttca.conditions import CONTROLS, Control, Measuring
 from ttca.errors import ActionError
 from ttca.images import Images
-from ttca.kept import read_json, write_json
+from ttca.kept import load_json, save_json
 from ttca.panel import Panel, draw_panel
 from ttca.people import People
 from ttca.perturbations import PerturbationSet
 from ttca.perturbing import Family
+from ttca.values import OneLine
 from ttca.workshop import Workshop
 
 __all__ = ["MEMBERS_FILE", "Verified", "hand_out", "is_verified", "keep_controls", "unmeasured", "verify"]
@@ -31,8 +32,8 @@ MEMBERS_FILE = "perturbations.safetensors"
 _CERTIFICATE, _CONTROLS, _OPENED = "certificate.json", "controls.json", "verification.json"
 
 
-@dataclass(frozen=True)
-class Verified:
+@dataclass(frozen=True, eq=False, repr=False)
+class Verified(OneLine):
     """The certificate, the epoch of its questions, who was asked, and the day (ISO 8601, UTC)."""
 
     certificate: Certificate
@@ -69,7 +70,7 @@ def verify(shop: Workshop, people: People, family: Family) -> Verified:
 
     path = shop.folder / _CERTIFICATE
     if path.is_file():
-        stored = read_json(path)
+        stored = load_json(path)
         if stored.get("epoch") == epoch:
             certificate = Certificate.from_dict(stored.get("certificate", {}))
 
@@ -89,7 +90,7 @@ def verify(shop: Workshop, people: People, family: Family) -> Verified:
 
     certificate = certify(ask, terms, epsilons=shop.settings.epsilons, examined=examined)
     day = datetime.now(UTC).isoformat(timespec="seconds")
-    write_json(path, {"epoch": epoch, "verified": day, "certificate": certificate.to_dict()})
+    save_json(path, {"epoch": epoch, "verified": day, "certificate": certificate.to_dict()})
     return Verified(certificate, epoch, panel, day)
 
 
@@ -144,7 +145,7 @@ def hand_out(shop: Workshop, family: Family, verified: Verified) -> Perturbation
     )
     known = PerturbationSet.load(path) if path.is_file() else None
     # Not written anew at every look, so that members who compare files see a change only where there is one.
-    if known is None or replace(known, delta=wanted.delta) != wanted or (known.delta != wanted.delta).any():
+    if known != wanted:
         wanted.save(path)
     return wanted
 
@@ -153,7 +154,7 @@ def keep_controls(shop: Workshop, verified: Verified, measuring: Measuring, *, a
     """Write down which controls were measured on verification people, and what they say of abuse."""
     facts = {"epoch": verified.epoch, "epsilon": verified.certificate.quoted_epsilon, "abuse_rate": abuse_rate}
     paid = _guests_measured(shop.folder) | {control.name for control in measuring.controls}
-    write_json(shop.folder / _CONTROLS, {**facts, **({"guests": sorted(paid)} if paid else {})})
+    save_json(shop.folder / _CONTROLS, {**facts, **({"guests": sorted(paid)} if paid else {})})
 
 
 def is_verified(folder: Path) -> bool:
@@ -179,12 +180,12 @@ def unmeasured(folder: Path, measuring: Measuring, terms: Certifying) -> list[Co
 
 def _guests_measured(folder: Path) -> set[str]:
     path = folder / _CONTROLS
-    return set(read_json(path).get("guests", [])) if path.is_file() else set()
+    return set(load_json(path).get("guests", [])) if path.is_file() else set()
 
 
 def _abuse(folder: Path) -> dict[str, Any]:
     path = folder / _CONTROLS
-    return {"abuse_rate": read_json(path).get("abuse_rate")} if path.is_file() else {}
+    return {"abuse_rate": load_json(path).get("abuse_rate")} if path.is_file() else {}
 
 
 def _open(shop: Workshop, people: People, family: Family) -> str:
@@ -204,8 +205,8 @@ def _open(shop: Workshop, people: People, family: Family) -> str:
                 "new verification people."
             )
         # Written before the first query, so that a kill in between cannot be used to look twice.
-        write_json(path, {"epoch": epoch})
-    elif read_json(path).get("epoch") != epoch:
+        save_json(path, {"epoch": epoch})
+    elif load_json(path).get("epoch") != epoch:
         raise ActionError(
             "Expected verification people who were not used before, got some who were: this action already "
             "verified other perturbations, people or goals, or another platform, with them. A second look would "

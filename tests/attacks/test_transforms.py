@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from ttca.attacks.options import TRANSFORMS
-from ttca.attacks.transforms import _cosines, find_transform, jpeg, transformed
+from ttca.attacks.transforms import _cosines, differentiable_jpeg, find_transform, transformed
 
 every = pytest.mark.parametrize("name", TRANSFORMS)
 
@@ -88,7 +88,7 @@ def test_jpeg_removes_what_jpeg_removes() -> None:
     x = torch.from_numpy(grey).permute(0, 3, 1, 2).float() / 255
 
     quality = 60.0 + 35.0 * float(torch.rand((), generator=torch.Generator().manual_seed(3)))
-    ours = jpeg(x, torch.Generator().manual_seed(3))
+    ours = differentiable_jpeg(x, torch.Generator().manual_seed(3))
     buffer = io.BytesIO()
     Image.fromarray(grey[0, :, :, 0]).save(buffer, "JPEG", quality=round(quality))
     theirs = torch.from_numpy(np.asarray(Image.open(buffer)).copy()).float() / 255

@@ -31,7 +31,8 @@ from benchmarks.minority import (
 )
 from ttca.data.tabular import Table
 from ttca.errors import ConfigError, DataError
-from ttca.training_time.relabelling import People, measure
+from ttca.training_time.relabelling import LabelledRows as People
+from ttca.training_time.relabelling import firm_errors as measure
 
 _TINY = Settings(
     alphas=(0.3, 1.0), compared=(0.3,), flips=(0.0, 0.1, 0.5), k=3, rounds=2, gammas=(0.5,), cells=(4,), least=5,

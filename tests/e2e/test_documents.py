@@ -77,7 +77,7 @@ def test_the_tutorials_commands_work_in_its_order(finished_demo: FinishedDemo) -
 
 #: The README's reader has a model and pictures; here they are the demo's.
 _READER = """
-from ttca.proxies.distillation import Targets, distil
+from ttca.proxies.distillation import Targets, train_proxy
 from ttca.proxies.options import Distilling
 from ttca.demo.world import DIGITS, digits_world
 from ttca.people import People
@@ -87,7 +87,7 @@ everybody = People.concatenate(list(world.roster.roles().values()))[::5]
 images, labels, blurred, names = everybody.images, everybody.classes, everybody.subgroup, DIGITS
 truth = Targets.from_labels(world.training_classes, len(DIGITS))
 options = Distilling(architectures=("perceptron",), seed=0, epochs=30)
-predict = distil(world.training_images, truth, options).proxy.predict
+predict = train_proxy(world.training_images, truth, options).proxy.predict
 """
 
 

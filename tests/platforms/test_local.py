@@ -10,12 +10,14 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from tests.pooling.places import fresh_ledger
 from ttca.answers import Answers
-from ttca.errors import AnswerError, ChargeState, ConfigError, ImageError, TransportError
+from ttca.errors import AnswerError, ChargeState, ConfigError, ImageError, ModelError, TransportError
 from ttca.images import Images
 from ttca.platforms.base import Credential, Platform
 from ttca.platforms.habits import Habits, WithHabits
 from ttca.platforms.local import LocalPlatform
+from ttca.pooling.pool import Member, Pace, QueryPool
 
 ADA = Credential("ada")
 CLASSES = ("a", "b", "c", "d")
@@ -184,6 +186,26 @@ def test_bad_images_and_bad_models_are_told_apart() -> None:
     for wrong in (lambda x: np.full((len(x), 4), 3.0), lambda x: np.ones((len(x), 3)) / 3):
         with pytest.raises(AnswerError):
             say(LocalPlatform(wrong, classes=CLASSES, image_shape=SHAPE), images(2))
+
+
+def test_a_model_that_raises_is_told_and_nothing_is_booked_as_answered() -> None:
+    """A model's own error ends the asking in a sentence with its name and the error, once, and counts no answer."""
+    calls = []
+
+    def broken(batch: Images) -> NDArray[np.float64]:
+        calls.append(len(batch))
+        raise RuntimeError("no weights loaded")
+
+    house = LocalPlatform(broken, classes=CLASSES, image_shape=SHAPE, name="the house")
+    with fresh_ledger() as ledger:
+        pool = QueryPool(WithHabits(house, Habits(decimals=2)), ledger, [Member("ada", 9)], pace=Pace(batch=2))
+        with pytest.raises(ModelError, match="from the model the house, got RuntimeError: no weights loaded") as it:
+            pool.ask(images(6))
+        assert isinstance(it.value.__cause__, RuntimeError)
+        (balance,) = ledger.balances()
+    assert calls == [2]
+    assert (balance.charged, balance.answered, balance.unknown) == (2, 0, 2)
+    assert house.processed == 0
 
 
 def test_a_torch_module_answers_with_its_own_softmax() -> None:

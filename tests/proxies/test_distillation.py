@@ -20,7 +20,7 @@ from safetensors.torch import load_file, save_file
 from scipy import special
 
 from ttca.proxies import distillation
-from ttca.proxies.distillation import Distillation, Proxy, Targets, answer_loss, distil
+from ttca.proxies.distillation import Distillation, Proxy, Targets, answer_loss, train_proxy
 from ttca.proxies.images import to_levels, to_tensor
 from ttca.proxies.options import Distilling
 
@@ -414,7 +414,7 @@ def train(
 ) -> Distillation:
     """Distil a perceptron briefly, unless the options say otherwise."""
     defaults: dict[str, Any] = {"architectures": ("perceptron",), "epochs": 4, "batch_size": 16}
-    return distil(
+    return train_proxy(
         images,
         targets,
         Distilling(**{**defaults, **options}),

@@ -9,9 +9,9 @@ import pytest
 import torch
 
 from tests import worlds
-from ttca.proxies.distillation import Distillation, Proxy, Targets, _share, distil
+from ttca.proxies.distillation import Distillation, Proxy, Targets, _share, train_proxy
 from ttca.proxies.options import Distilling
-from ttca.proxies.parallel import distil_in_processes
+from ttca.proxies.parallel import train_proxy_in_processes
 
 OPTIONS = Distilling(architectures=("perceptron", "small-cnn"), seed=3, epochs=16)
 
@@ -33,7 +33,7 @@ def together() -> tuple[Distillation, list[tuple[int, int]]]:
     """Return what two processes made of the same answers, and what they said meanwhile."""
     epochs: list[tuple[int, int]] = []
     initial = Proxy(OPTIONS.architectures, classes=3, seed=9)
-    done = distil_in_processes(
+    done = train_proxy_in_processes(
         2,
         *known(101, 1),
         OPTIONS,
@@ -50,7 +50,7 @@ def test_two_processes_learn_what_one_learns(together: tuple[Distillation, list[
     done, epochs = together
     images, answers = known(200, 4)
     agreement = (done.proxy.predict(images).argmax(1) == answers.labels).mean()
-    alone = distil(*known(101, 1), OPTIONS, selection=known(40, 2))
+    alone = train_proxy(*known(101, 1), OPTIONS, selection=known(40, 2))
     assert agreement > 0.9
     assert (alone.proxy.predict(images).argmax(1) == answers.labels).mean() > 0.9
     assert epochs == [(e, 16) for e in range(1, 17)]
@@ -62,7 +62,7 @@ def test_two_processes_learn_what_one_learns(together: tuple[Distillation, list[
 @pytest.mark.full
 def test_the_same_seed_gives_the_same_weights_again(together: tuple[Distillation, list[tuple[int, int]]]) -> None:
     """Gradients of two processes add up to the same sum every time."""
-    again = distil_in_processes(
+    again = train_proxy_in_processes(
         2,
         *known(101, 1),
         OPTIONS,
@@ -77,7 +77,7 @@ def test_what_one_process_would_refuse_is_refused() -> None:
     """Answers from which nothing can be learned are the same sentence as without other processes."""
     images, _ = known(10, 1)
     with pytest.raises(ValueError, match="of which 0 name a class"):
-        distil_in_processes(2, images, Targets.from_labels(np.full(10, -1), 3), OPTIONS)
+        train_proxy_in_processes(2, images, Targets.from_labels(np.full(10, -1), 3), OPTIONS)
 
 
 def broken(_classes: int, _seed: int) -> torch.nn.Module:
@@ -89,7 +89,7 @@ def broken(_classes: int, _seed: int) -> torch.nn.Module:
 def test_processes_that_fail_say_why() -> None:
     """A model that is found by its import string and fails there is told in the words of the process that failed."""
     with pytest.raises(ValueError, match="Training stopped: RuntimeError: no such device"):
-        distil_in_processes(2, *known(10, 1), Distilling(architectures=(f"{__name__}:broken",)))
+        train_proxy_in_processes(2, *known(10, 1), Distilling(architectures=(f"{__name__}:broken",)))
 
 
 def test_a_model_that_other_processes_cannot_import_is_refused() -> None:
@@ -99,7 +99,7 @@ def test_a_model_that_other_processes_cannot_import_is_refused() -> None:
         raise AssertionError("nothing is made")
 
     with pytest.raises(ValueError, match=r"Expected models that other processes can import, got '.*inner'"):
-        distil_in_processes(2, *known(10, 1), Distilling(architectures=(inner,)))
+        train_proxy_in_processes(2, *known(10, 1), Distilling(architectures=(inner,)))
 
 
 @pytest.mark.parametrize(("n", "world"), [(64, 1), (64, 2), (65, 2), (3, 2), (2, 4), (7, 3)])

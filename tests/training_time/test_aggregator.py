@@ -19,7 +19,7 @@ from ttca.training_time.aggregator import (
     aggregate_files,
     read_conflict,
     read_report,
-    write_report,
+    save_report,
 )
 from ttca.training_time.bounds import Collective, PublishedConflict, Setting, every_bound, shared_bound
 from ttca.training_time.signals import Domain, FeatureLabelPlanting, Signal
@@ -57,7 +57,7 @@ def test_files_go_there_and_back(tmp_path: Path) -> None:
     reports = _reports()
     files = [tmp_path / f"{report.name}.json" for report in reports]
     for file, report in zip(files, reports, strict=True):
-        write_report(file, report)
+        save_report(file, report)
         again = read_report(file)
         assert (again.submitted == report.submitted).all()
         assert (again.name, again.signal, again.target) == (report.name, report.signal, report.target)
@@ -75,7 +75,7 @@ def test_only_the_sum_of_others_is_published(tmp_path: Path) -> None:
     files = []
     for report in _reports():
         files.append(tmp_path / f"{report.name}.json")
-        write_report(files[-1], report)
+        save_report(files[-1], report)
     told = aggregate_files(files, tmp_path, 10_000)
     text = Path(told["files"]["north"]).read_text()
     assert "south" not in text
@@ -93,7 +93,7 @@ def test_another_collectives_file_is_refused(tmp_path: Path) -> None:
     files = []
     for report in _reports():
         files.append(tmp_path / f"{report.name}.json")
-        write_report(files[-1], report)
+        save_report(files[-1], report)
     told = aggregate_files(files, tmp_path, 10_000)
     with pytest.raises(DataError, match="the file that was published for this collective"):
         read_conflict(Path(told["files"]["north"]), STRATEGIES["south"])
@@ -124,7 +124,7 @@ def test_another_collectives_file_is_refused(tmp_path: Path) -> None:
 def test_a_report_that_contradicts_itself_is_refused(change: dict[str, Any], tmp_path: Path) -> None:
     """A report with a wrong value in any place is refused with a sentence that names the file."""
     file = tmp_path / "north.json"
-    write_report(file, _reports()[0])
+    save_report(file, _reports()[0])
     file.write_text(json.dumps(json.loads(file.read_text()) | change))
     with pytest.raises(DataError, match="Expected a report"):
         read_report(file)
@@ -139,7 +139,7 @@ def test_files_that_are_none_are_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="Check the path"):
         read_report(broken)
     with pytest.raises(ConfigError, match="Choose another place"):
-        write_report(broken / "report.json", _reports()[0])
+        save_report(broken / "report.json", _reports()[0])
 
 
 def test_reports_that_do_not_fit_together_are_refused() -> None:

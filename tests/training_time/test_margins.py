@@ -10,15 +10,15 @@ from scipy.stats import binom
 
 from tests.training_time.worlds import domains, people_of, planting_of, seeds
 from ttca.training_time.bounds import Setting, planting_bound, unplanting_bound
-from ttca.training_time.margins import Exact, Hoeffding, Records
+from ttca.training_time.margins import Exact, Hoeffding, Sample
 from ttca.training_time.signals import AdaptiveUnplanting, Domain, Signal
 
 ERRORS = st.floats(1e-9, 0.2)
 NOBODY = 0
 
 
-def _records(k: int, n: int) -> Records:
-    return Records(np.array([[k, n - k]]), n)
+def _records(k: int, n: int) -> Sample:
+    return Sample(np.array([[k, n - k]]), n)
 
 
 @settings(deadline=None, max_examples=300)
@@ -101,5 +101,5 @@ def test_the_share_is_counted_on_those_who_chose_nothing() -> None:
     hit = np.array(bound.margins) > 0
     people = signal.people(others)
     assert bound.share == people[hit].sum() / 10_000
-    alone = Exact(bound.error).success(int(people[hit].sum()), Records(others, 10_000), 10_000)
+    alone = Exact(bound.error).success(int(people[hit].sum()), Sample(others, 10_000), 10_000)
     assert bound.value == alone[0] > 0

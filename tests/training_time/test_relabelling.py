@@ -17,17 +17,17 @@ from sklearn.linear_model import LogisticRegression
 
 from ttca.errors import ConfigError, DataError
 from ttca.training_time.relabelling import (
-    Measurement,
-    People,
+    FirmErrors,
+    LabelledRows,
     Predict,
     Trial,
     collective,
     equalised_odds,
     fewest_flips,
+    firm_errors,
     flip_first,
     least_violation,
     least_violation_within,
-    measure,
     pareto_front,
     random_scores,
     rb_dist,
@@ -37,12 +37,12 @@ from ttca.training_time.relabelling import (
 )
 
 
-def _people(n: int = 40, seed: int = 0) -> People:
+def _people(n: int = 40, seed: int = 0) -> LabelledRows:
     generator = np.random.default_rng(seed)
     minority = np.arange(n) % 2 == 0
     labels = (np.arange(n) % 4 < 2).astype(np.int64)
     features = generator.normal(size=(n, 3)) + labels[:, None]
-    return People(features, labels, minority)
+    return LabelledRows(features, labels, minority)
 
 
 # --- who takes part ----------------------------------------------------------------------------------------
@@ -225,16 +225,16 @@ def test_equalised_odds_agree_with_fairlearn(seed: int, n: int) -> None:
     said = generator.integers(0, 2, n)
     expected = equalized_odds_difference(truth, said, sensitive_features=minority, agg="mean")
     assert abs(equalised_odds(truth, said, minority) - expected) < 1e-12
-    people = People(np.zeros((n, 1)), truth, minority)
-    assert abs(measure(lambda features: said, people).eqod - expected) < 1e-12
+    people = LabelledRows(np.zeros((n, 1)), truth, minority)
+    assert abs(firm_errors(lambda features: said, people).eqod - expected) < 1e-12
 
 
 def test_measurement_tells_who_pays() -> None:
     """Error and EqOd are against true labels, and each group's error stands apart."""
-    people = People(
+    people = LabelledRows(
         np.zeros((8, 1)), np.array([1, 1, 0, 0, 1, 1, 0, 0]), np.array([True, True, True, True, *[False] * 4])
     )
-    measured = measure(lambda features: np.array([1, 0, 0, 0, 1, 1, 1, 0]), people)
+    measured = firm_errors(lambda features: np.array([1, 0, 0, 0, 1, 1, 1, 0]), people)
     assert measured.error == 0.25
     assert measured.eqod == 0.5
     assert (measured.minority_error, measured.majority_error) == (0.25, 0.25)
@@ -246,9 +246,9 @@ def test_answers_that_are_no_labels_are_refused() -> None:
     """A firm that answers probabilities or too few rows is a sentence."""
     people = _people(8)
     with pytest.raises(DataError, match="a label 0 or 1 for each of 8 people"):
-        measure(lambda features: np.full(8, 2), people)
+        firm_errors(lambda features: np.full(8, 2), people)
     with pytest.raises(DataError, match="a label 0 or 1"):
-        measure(lambda features: np.zeros(7, np.int64), people)
+        firm_errors(lambda features: np.zeros(7, np.int64), people)
 
 
 @pytest.mark.parametrize(
@@ -270,7 +270,7 @@ def test_people_are_checked_at_the_door(changes: dict[str, Any], said: str) -> N
         "minority": np.array([True, True, False, False]),
     }
     with pytest.raises(DataError, match=said):
-        People(**{**usual, **changes})
+        LabelledRows(**{**usual, **changes})
 
 
 def _memorising_firm(features: NDArray[np.float64], labels: NDArray[np.int64]) -> Predict:
@@ -284,7 +284,7 @@ def test_a_sweep_trains_on_reported_and_measures_on_true_labels() -> None:
     minority = np.array([True, False] * 10)
     # The firm sees the group alone; the majority is mostly positive, the minority mostly negative.
     labels = np.array([0, 1] * 8 + [1, 0] * 2)
-    people = People(minority[:, None].astype(np.float64), labels, minority)
+    people = LabelledRows(minority[:, None].astype(np.float64), labels, minority)
     pool = np.flatnonzero(minority & (labels == 0))
     trials = sweep(
         _memorising_firm, people, people, people, pool=pool, scores=np.zeros(len(pool)), flips=[0, 2, len(pool)]
@@ -301,7 +301,7 @@ def test_a_sweep_trains_on_reported_and_measures_on_true_labels() -> None:
 
 
 def _trial(flips: int, eqod: float, error: float, *, se: float = 0.01, test: float = 0.5) -> Trial:
-    return Trial(flips, Measurement(error, eqod, se, error, error), Measurement(test, test, se, test, test))
+    return Trial(flips, FirmErrors(error, eqod, se, error, error), FirmErrors(test, test, se, test, test))
 
 
 def test_rules_choose_by_validation_people_alone() -> None:

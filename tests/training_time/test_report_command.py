@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from tests.training_time.worlds import seeds
 from ttca.cli import main
 from ttca.errors import ConfigError, DataError
-from ttca.training_time.aggregator import aggregate, read_conflict, read_report, write_report
+from ttca.training_time.aggregator import aggregate, read_conflict, read_report, save_report
 from ttca.training_time.bounds import Setting, shared_bound, shared_unplanting_bound
 from ttca.training_time.records import TEMPLATE, Names, read_records, read_strategy, report_of
 from ttca.training_time.signals import FeatureLabelPlanting, FeatureOnlyPlanting, NaiveUnplanting, Planting, Unplanting
@@ -58,7 +58,7 @@ def test_files_may_begin_with_a_mark_and_be_spelled_on_other_machines(tmp_path: 
     plain = report_of(read_strategy(path))
     path.write_text("\ufeff" + path.read_text(encoding="utf-8"), encoding="utf-8")
     assert report_of(read_strategy(path)).names == plain.names
-    write_report(tmp_path / "report.json", plain)
+    save_report(tmp_path / "report.json", plain)
     text = (tmp_path / "report.json").read_text(encoding="utf-8")
     (tmp_path / "report.json").write_text("\ufeff" + text, encoding="utf-8")
     assert read_report(tmp_path / "report.json").names == plain.names
@@ -269,7 +269,7 @@ def test_elsewhere_names_every_feature(tmp_path: Path) -> None:
 
 def test_a_report_with_a_wrong_digest_is_refused(tmp_path: Path) -> None:
     """A digest that is no text makes the file unreadable."""
-    write_report(tmp_path / "r.json", report_of(read_strategy(_write(tmp_path))))
+    save_report(tmp_path / "r.json", report_of(read_strategy(_write(tmp_path))))
     told = json.loads((tmp_path / "r.json").read_text(encoding="utf-8"))
     (tmp_path / "r.json").write_text(json.dumps(told | {"names": 3}), encoding="utf-8")
     with pytest.raises(DataError, match="digest of names"):

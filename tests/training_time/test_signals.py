@@ -19,8 +19,8 @@ from ttca.training_time.signals import (
     FeatureLabelPlanting,
     FeatureOnlyPlanting,
     NaiveUnplanting,
+    Records,
     Signal,
-    Table,
     act,
 )
 
@@ -37,7 +37,7 @@ def test_cells_and_features_are_the_same_thing(domain: Domain, seed: int) -> Non
     assert (domain.encode(features) == cells).all()
     assert (np.lexsort(features.T[::-1]) == cells).all()
     table = table_of(domain, 50, np.random.default_rng(seed))
-    again = Table.from_features(domain, table.features, table.labels)
+    again = Records.from_features(domain, table.features, table.labels)
     assert (again.cells == table.cells).all()
 
 
@@ -99,7 +99,7 @@ def test_several_collectives_act_each_on_its_own_people(domain: Domain, seed: in
 
 def test_each_strategy_does_what_it_says() -> None:
     """The published maps, record by record, on a domain small enough to read."""
-    everything = Table(DOMAIN, np.repeat(np.arange(6), 3), np.tile(np.arange(3), 6))
+    everything = Records(DOMAIN, np.repeat(np.arange(6), 3), np.tile(np.arange(3), 6))
     everybody = np.ones(18, np.bool_)
     sent = SIGNAL.map[everything.cells]
     planted = FeatureLabelPlanting(SIGNAL, 1).act(everything, everybody)
@@ -175,8 +175,8 @@ def test_overlap_is_the_share_sent_into_the_other_set() -> None:
         (lambda: DOMAIN.encode(np.full((3, 2), 2)), DataError, "Expected feature 0 within 0..1"),
         (lambda: DOMAIN.counts(np.zeros((2, 2), int)), DataError, "shape (6, 3)"),
         (lambda: DOMAIN.counts(np.full((6, 3), -1)), DataError, "of 0 or more"),
-        (lambda: Table(DOMAIN, np.zeros(2, int), np.zeros(3, int)), DataError, "one cell and one label per person"),
-        (lambda: Table(DOMAIN, np.zeros(2, int), np.full(2, 3)), DataError, "Expected labels within 0..2"),
+        (lambda: Records(DOMAIN, np.zeros(2, int), np.zeros(3, int)), DataError, "one cell and one label per person"),
+        (lambda: Records(DOMAIN, np.zeros(2, int), np.full(2, 3)), DataError, "Expected labels within 0..2"),
         (lambda: Signal(DOMAIN, (), ()), ConfigError, "one or more different columns"),
         (lambda: Signal(DOMAIN, (1, 1), (0, 0)), ConfigError, "one or more different columns"),
         (lambda: Signal(DOMAIN, (0,), (2,)), ConfigError, "got value 2 for column 0"),

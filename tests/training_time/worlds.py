@@ -14,9 +14,9 @@ from ttca.training_time.signals import (
     Integers,
     NaiveUnplanting,
     Planting,
+    Records,
     Signal,
     Strategy,
-    Table,
 )
 
 domains = st.builds(
@@ -63,6 +63,6 @@ def people_of(domain: Domain, n: int, generator: np.random.Generator, concentrat
     return generator.multinomial(n, shares).reshape(domain.cells, domain.labels)
 
 
-def table_of(domain: Domain, n: int, generator: np.random.Generator) -> Table:
+def table_of(domain: Domain, n: int, generator: np.random.Generator) -> Records:
     """Return n random records."""
-    return Table(domain, generator.integers(0, domain.cells, n), generator.integers(0, domain.labels, n))
+    return Records(domain, generator.integers(0, domain.cells, n), generator.integers(0, domain.labels, n))

@@ -18,6 +18,7 @@ from ttca.errors import DataError
 from ttca.images import ImageShape
 from ttca.names import canonical
 from ttca.people import People
+from ttca.values import Value
 
 __all__ = ["PeopleTable", "load_people", "write_people"]
 
@@ -31,8 +32,8 @@ _SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp"})
 _SHOWN = 10
 
 
-@dataclass(frozen=True)
-class PeopleTable:
+@dataclass(frozen=True, eq=False, repr=False)
+class PeopleTable(Value):
     """People read from files, and the role of each where the table gives one.
 
     Parameters

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from ttca.data.decoding import decode_rgb, for_each
 from ttca.errors import DataError, MissingExtraError
 from ttca.images import Images
+from ttca.values import Value
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -25,8 +26,8 @@ _ROOT_VARIABLE = "TTCA_DATA"
 _SHARD = re.compile(r"-(\d{5})-of-(\d{5})")
 
 
-@dataclass(frozen=True)
-class LabelledImages:
+@dataclass(frozen=True, eq=False, repr=False)
+class LabelledImages(Value):
     """A split of a data set, in its official order.
 
     Parameters

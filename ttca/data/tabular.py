@@ -21,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ttca.errors import ConfigError, DataError
+from ttca.values import Value
 
 __all__ = [
     "MINORITIES",
@@ -37,11 +38,11 @@ _FOLDER = "tabular"
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
 Flags = NDArray[np.bool_]
-Row = Mapping[str, str]
+_Row = Mapping[str, str]
 
 
-@dataclass(frozen=True)
-class Table:
+@dataclass(frozen=True, eq=False, repr=False)
+class Table(Value):
     """People of one data set, row by row.
 
     Parameters
@@ -85,8 +86,8 @@ class Table:
         return len(self.labels)
 
 
-@dataclass(frozen=True)
-class Encoding:
+@dataclass(frozen=True, eq=False, repr=False)
+class Encoding(Value):
     """How a table becomes one matrix: numbers standardised, categories as one column each (*ours*).
 
     Everything in it was learned from training rows, so that no test row has a say in what a model sees.
@@ -205,7 +206,7 @@ def _read(folder: Path, name: str, columns: Sequence[str]) -> list[dict[str, str
     return rows
 
 
-def _number(row: Row, column: str, i: int, place: str) -> float:
+def _number(row: _Row, column: str, i: int, place: str) -> float:
     try:
         value = float(row[column])
     except ValueError:
@@ -217,7 +218,7 @@ def _number(row: Row, column: str, i: int, place: str) -> float:
     return value
 
 
-def _choice(row: Row, column: str, values: Mapping[str, int], i: int, place: str) -> int:
+def _choice(row: _Row, column: str, values: Mapping[str, int], i: int, place: str) -> int:
     try:
         return values[row[column].strip()]
     except KeyError:
@@ -253,7 +254,7 @@ class _Minority:
     compared: Callable[[str], bool] = lambda value: True
 
 
-def _table(rows: Sequence[Row], layout: _Layout, minority: str, place: str) -> Table:
+def _table(rows: Sequence[_Row], layout: _Layout, minority: str, place: str) -> Table:
     known = _GROUPS[layout.name]
     if minority not in known:
         raise ConfigError(
@@ -264,7 +265,7 @@ def _table(rows: Sequence[Row], layout: _Layout, minority: str, place: str) -> T
     if not rows:
         raise DataError(f"Expected people to compare in {place}, got none after the filter. Copy the file again.")
 
-    def value(row: Row, column: str) -> str:
+    def value(row: _Row, column: str) -> str:
         text = row[column].strip()
         return layout.grouped[column](text) if column in layout.grouped else text
 
@@ -398,7 +399,7 @@ def load_compas(*, minority: str = "african_american", root: str | os.PathLike[s
     rows = _read(folder, "compas-two-years.csv.gz", (*_COMPAS.columns, *extra))
     place = str(folder / "compas-two-years.csv.gz")
 
-    def kept(i: int, row: Row) -> bool:
+    def kept(i: int, row: _Row) -> bool:
         days = row["days_b_screening_arrest"].strip()
         return (
             bool(days)

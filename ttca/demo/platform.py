@@ -21,7 +21,7 @@ __all__ = ["digits_platform", "running_platform"]
 def digits_platform(world: DigitsWorld, *, seed: int) -> LocalPlatform:
     """Train the platform: a two-layer perceptron, nothing like the convolutional proxy the members will train."""
     try:
-        from ttca.proxies.distillation import Targets, distil
+        from ttca.proxies.distillation import Targets, train_proxy
         from ttca.proxies.options import Distilling
     except ImportError:
         raise MissingExtraError("The demo's platform", "learn") from None
@@ -29,7 +29,7 @@ def digits_platform(world: DigitsWorld, *, seed: int) -> LocalPlatform:
     truth = Targets.from_labels(world.training_classes, len(DIGITS))
     # With a fixed number of threads, so that the platform is the same on every machine of a kind.
     how = Distilling(architectures=("perceptron",), seed=seed, epochs=30, threads=THREADS)
-    model = distil(world.training_images, truth, how).proxy
+    model = train_proxy(world.training_images, truth, how).proxy
     # In double precision: in single, an answer's last bits depend on how many images travel with it. A demo that was
     # killed sends other batches than one that was not, and their proxies would differ.
     model = model.double()

@@ -11,6 +11,7 @@ from ttca.data.cameras import bad_camera
 from ttca.data.digits import load_digits_images
 from ttca.images import Images
 from ttca.people import People, Roster
+from ttca.values import Value
 
 __all__ = ["CAMERA", "DIGITS", "SIZE", "STORY", "DigitsWorld", "digits_world"]
 
@@ -33,8 +34,8 @@ STORY = (
 )
 
 
-@dataclass(frozen=True)
-class DigitsWorld:
+@dataclass(frozen=True, eq=False, repr=False)
+class DigitsWorld(Value):
     """scikit-learn's 1,797 digits in thirds: who trained the platform, the collective, and the test people."""
 
     training_images: Images

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ttca.answers import Answers
-from ttca.errors import AnswerError, ConfigError, MissingExtraError
+from ttca.errors import AnswerError, ConfigError, MissingExtraError, ModelError, TTCAError
 from ttca.images import Images, ImageShape
 from ttca.platforms.base import Credential, PlatformInfo, check_request
 
@@ -258,25 +258,46 @@ class LocalPlatform:
             return self._processed
 
     def attempt(self, images: Images, credential: Credential, *, request_id: str) -> Answers:
-        """Answer once (see :class:`ttca.platforms.base.Platform`)."""
-        return self.attempt_exactly(images, credential, request_id=request_id)[0]
+        """Answer once (see :class:`ttca.platforms.base.Platform`).
+
+        Raises
+        ------
+        ImageError
+            If the images are not as the platform takes them.
+        ModelError
+            If the model raised an error of its own: nothing was answered.
+        AnswerError
+            If what the model gave are no probabilities.
+        """
+        return self.attempt_exactly(check_request(images, self._info), credential, request_id=request_id)[0]
 
     def attempt_exactly(
         self, images: Images, credential: Credential, *, request_id: str
     ) -> tuple[Answers, NDArray[np.float64]]:
         """Answer once, and return beside the answers the scores (N, C) in the precision in which labels were decided.
 
-        Whoever rounds or disturbs the scores as an API would starts from these.
+        Whoever rounds or disturbs the scores as an API would starts from these, with images that they have checked
+        (:func:`~ttca.platforms.base.check_request`). Errors as for :meth:`attempt`.
         """
-        info = self._info
-        checked = check_request(images, info)
-        rows = self._run(checked, credential, request_id) if len(checked) else np.empty((0, len(info.classes)))
+        classes = len(self._info.classes)
+        rows = self._run(images, credential, request_id) if len(images) else np.empty((0, classes))
         said = Answers.from_scores(rows)
         labels = rows.argmax(axis=1).astype(np.int64)
         return Answers(said.status, labels, said.scores, said.resolution), rows
 
     def _run(self, images: Images, credential: Credential, request_id: str) -> NDArray[np.float64]:
-        rows = np.asarray(self._model(images), np.float64)
+        try:
+            rows = np.asarray(self._model(images), np.float64)
+        except TTCAError:
+            raise
+        except Exception as error:
+            raise ModelError(
+                f"Expected probabilities from the model {self._info.name}, got {type(error).__name__}: {error} Nothing "
+                "was answered. Correct the model, and ask again.",
+                platform=self._info.name,
+                request_id=request_id,
+                member=credential.member,
+            ) from error
         with self._lock:
             self._processed += len(images)
         expected = (len(images), len(self._info.classes))

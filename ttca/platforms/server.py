@@ -27,6 +27,7 @@ from ttca.errors import (
     ConfigError,
     ImageError,
     MissingExtraError,
+    ModelError,
     PlatformError,
     TransportError,
 )
@@ -152,11 +153,12 @@ class Service:
             )
         try:
             answers = self.platform.attempt(checked, Credential(member), request_id=request_id)
-        except PlatformError as error:
-            raise _served(error) from None
         except Exception as error:
+            if isinstance(error, PlatformError) and not isinstance(error, ModelError):
+                raise _served(error) from None
+            # What a model says when it fails is for the log of whoever serves it, not for strangers.
             _LOG.exception("The platform raised an unexpected error.")
-            raise ServedError(500, f"The model failed with {type(error).__name__}.") from None
+            raise ServedError(500, f"The model failed with {type(error.__cause__ or error).__name__}.") from None
         self._log(request_id, member, len(checked))
         if (answers.status == Status.FAILED).any():
             # No protocol has a way to say that one row of an answer is missing.

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from ttca.values import Value
+
 __all__ = ["FAMILY_WISE_ERROR", "Reports", "Verdict", "judge"]
 
 #: The chance that any honest member of a pool is ever flagged, when the noise is estimated well.
@@ -20,8 +22,8 @@ _LEAST_NOISE = 0.01
 _SCORES_APART, _LEAST_APART = 10.0, 0.02
 
 
-@dataclass(frozen=True)
-class Reports:
+@dataclass(frozen=True, eq=False, repr=False)
+class Reports(Value):
     """N answers that members say the platform gave.
 
     Parameters
@@ -49,8 +51,8 @@ class Reports:
         return Reports(self.queries[rows], self.members[rows], self.labels[rows], self.scores[rows])
 
 
-@dataclass(frozen=True)
-class Verdict:
+@dataclass(frozen=True, eq=False, repr=False)
+class Verdict(Value):
     """What the audits say about each member.
 
     Parameters

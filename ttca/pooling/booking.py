@@ -24,6 +24,7 @@ from ttca.pooling.schema import members as _members
 from ttca.pooling.schema import meta as _meta
 from ttca.pooling.schema import outcomes as _outcomes
 from ttca.pooling.schema import requests as _requests
+from ttca.values import OneLine, Value
 
 __all__ = ["ANSWERED", "Bill", "Booking", "Charge", "Desk", "Settlement", "abandon", "writable"]
 
@@ -108,8 +109,8 @@ class Bill:
             object.__setattr__(self, "owners", [o if o is None else canonical(o) for o in self.owners])
 
 
-@dataclass(frozen=True)
-class Settlement:
+@dataclass(frozen=True, eq=False, repr=False)
+class Settlement(Value):
     """What a request that was charged has brought: one answer for each of its keys.
 
     Rows that are answered or refused are accepted, the first of a key for ever, unless ``accept`` is False. Rows that
@@ -395,8 +396,8 @@ class _Wish:
     done: Charge | Taken | QuotaError | BaseException | None = None
 
 
-@dataclass
-class Desk:
+@dataclass(eq=False, repr=False)
+class Desk(OneLine):
     """Where threads have requests booked: whoever comes to the front books for all who wait behind.
 
     Under load one transaction then charges and settles for many threads, which costs hardly more than for one.

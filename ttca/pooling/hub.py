@@ -30,7 +30,18 @@ except ImportError:
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-__all__ = ["create_hub"]
+__all__ = [
+    "Account",
+    "ActionSaid",
+    "AnswerRow",
+    "AnswersTaken",
+    "LeaseFailed",
+    "LeaseGiven",
+    "LeaseReturned",
+    "LeaseWish",
+    "Problem",
+    "create_hub",
+]
 
 #: A score in JSON is hardly longer.
 _BYTES_OF_A_SCORE = 32
@@ -106,7 +117,7 @@ class LeaseFailed(_Strict):
     detail: str = Field(default="", max_length=500)
 
 
-class Taken(BaseModel):
+class AnswersTaken(BaseModel):
     """How many of the answers are usable."""
 
     usable: int
@@ -200,15 +211,15 @@ def create_hub(ledger: Ledger, desk: LeaseDesk, *, name: str) -> FastAPI:
         )
 
     @app.post("/v1/leases/{lease_id}/answers")
-    def answers(who: Member, lease_id: LeaseName, returned: LeaseReturned) -> Taken:
+    def answers(who: Member, lease_id: LeaseName, returned: LeaseReturned) -> AnswersTaken:
         """Take what came back; sending the same again changes nothing."""
-        return Taken(usable=desk.take_back(lease_id, who, _answers(returned.answers, len(desk.info.classes))))
+        return AnswersTaken(usable=desk.take_back(lease_id, who, _answers(returned.answers, len(desk.info.classes))))
 
     @app.post("/v1/leases/{lease_id}/failure")
-    def failure(who: Member, lease_id: LeaseName, failed: LeaseFailed) -> Taken:
+    def failure(who: Member, lease_id: LeaseName, failed: LeaseFailed) -> AnswersTaken:
         """Take note that a lease brought nothing."""
         desk.give_up(lease_id, who, ChargeState(failed.charge), detail=failed.detail)
-        return Taken(usable=0)
+        return AnswersTaken(usable=0)
 
     @app.get("/v1/me")
     def account(who: Member) -> Account:

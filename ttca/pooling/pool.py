@@ -30,6 +30,7 @@ from ttca.pooling.quotas import Quota, least_seconds, share_out
 from ttca.pooling.room import Left
 from ttca.progress import Reporter, silent
 from ttca.telling import LOG, tell_wait
+from ttca.values import Value
 
 __all__ = ["Cost", "Member", "Pace", "QueryPool"]
 
@@ -43,7 +44,13 @@ _POLLS_UNSAID = 20
 
 @dataclass(frozen=True)
 class Member:
-    """One who takes part: a name, a quota in queries, the *name* of the variable with their key, and rates if any."""
+    """One who takes part: a name, a quota in queries, the *name* of the variable with their key, and rates if any.
+
+    Raises
+    ------
+    ConfigError, QuotaError
+        If the name is empty or not printable, or quota or a rate is no whole number of at least 1.
+    """
 
     name: str
     quota: int
@@ -53,7 +60,14 @@ class Member:
     per_day: int | None = None
 
     def __post_init__(self) -> None:
+        # A control character hides in a table, or breaks its lines.
+        if not isinstance(self.name, str) or not canonical(self.name) or not canonical(self.name).isprintable():
+            raise ConfigError(
+                f"Expected the name of a member as printable text, got {self.name!r}. Give each member a name that "
+                "people can read."
+            )
         object.__setattr__(self, "name", canonical(self.name))
+        self.allowance.check(self.name)
 
     @property
     def allowance(self) -> Quota:
@@ -503,8 +517,8 @@ class QueryPool:
                 yield other
 
 
-@dataclass(frozen=True)
-class _Task:
+@dataclass(frozen=True, eq=False, repr=False)
+class _Task(Value):
     """What one call of :meth:`QueryPool.ask` is about; ``aside`` are rows that somebody else was asking."""
 
     images: Images

@@ -25,6 +25,7 @@ from ttca.pooling.ledger import Balance
 from ttca.report.explanations import explained
 from ttca.report.pictures import LAYOUTS, THEMES, Share, ShareGroup, draw_shares, enlarged, magnified
 from ttca.row import Row
+from ttca.values import Value
 
 if TYPE_CHECKING:
     from ttca.distilling import Fidelity
@@ -40,8 +41,8 @@ MOST_DELTA_PIXELS = 2_000_000
 _BY_GROUP = {name: control.label for control in CONTROLS if (name := control.name) in metric_keys("")}
 
 
-@dataclass(frozen=True, kw_only=True)
-class Contents:
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
+class Contents(Value):
     """Everything a report is made from, of one run.
 
     Parameters

@@ -20,15 +20,16 @@ from ttca.errors import ConfigError, DataError
 from ttca.platforms.protocols.reading import UnreadableError, read_json
 from ttca.training_time.bounds import PublishedConflict
 from ttca.training_time.signals import Domain, Integers, Planting, Signal, Strategy, Unplanting
+from ttca.values import OneLine
 
-__all__ = ["FORMAT", "Report", "aggregate", "aggregate_files", "read_conflict", "read_report", "write_report"]
+__all__ = ["FORMAT", "Report", "aggregate", "aggregate_files", "read_conflict", "read_report", "save_report"]
 
 FORMAT = 1
 """Version of both files."""
 
 
-@dataclass(frozen=True, eq=False)
-class Report:
+@dataclass(frozen=True, eq=False, repr=False)
+class Report(OneLine):
     """What a collective tells the trusted party, and nobody else.
 
     Parameters
@@ -154,7 +155,7 @@ def aggregate_files(files: Sequence[Path], folder: Path, population: int) -> dic
     Parameters
     ----------
     files : sequence of Path
-        Reports (:func:`write_report`).
+        Reports (:func:`save_report`).
     folder : Path
         Where the conflict files go; made where it is missing. Files of an earlier run are replaced.
     population : int
@@ -205,7 +206,7 @@ def aggregate_files(files: Sequence[Path], folder: Path, population: int) -> dic
     return {"population": population, "collectives": len(reports), "acting": acting, "files": written}
 
 
-def write_report(path: Path, report: Report) -> None:
+def save_report(path: Path, report: Report) -> None:
     """Write a report as JSON; only pairs that somebody has are named.
 
     Raises

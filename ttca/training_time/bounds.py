@@ -24,7 +24,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ttca.errors import ConfigError, DataError
-from ttca.training_time.margins import Exact, Margins, Records, Slack, deviation, less_wanted, slack_of
+from ttca.training_time.margins import Exact, Margins, Sample, Slack, deviation, less_wanted, slack_of
 from ttca.training_time.signals import Erasing, Integers, Planting, Strategy, Unplanting
 
 __all__ = [
@@ -190,7 +190,7 @@ class SuccessBound:
         return self.value <= 0
 
 
-def _bound(people: Integers, left: Floats, members: Records, slack: Slack, setting: Setting) -> SuccessBound:
+def _bound(people: Integers, left: Floats, members: Sample, slack: Slack, setting: Setting) -> SuccessBound:
     """Return the bound of members who are so many ``people`` per cell, where ``left`` is left at each of these."""
     # Whole people over whole people: the share of all of them is exactly 1.
     hit = int(people[left > 0].sum())
@@ -263,7 +263,7 @@ def planting_bound(strategy: Planting, counts: ArrayLike, setting: Setting) -> S
     error = setting.delta / (2 + 2 * len(cells) + 2 * len(cells) * strategy.domain.labels)
     if not n:
         return _nothing(len(cells), n, error)
-    slack, members, rest = slack_of(setting.margins, error), Records(before, n), total - n
+    slack, members, rest = slack_of(setting.margins, error), Sample(before, n), total - n
     own = (n / total) * slack.own(strategy.on_counts(before)[cells, target], members)
     rivals = slack.rivalry(before[cells], np.full(len(cells), target), members, rest)
     base = _weighted(rest, total, np.delete(rivals, target, axis=1).max(axis=1))
@@ -312,22 +312,22 @@ def unplanting_bound(
     error = setting.delta / (2 + 6 * len(cells))
     if not free:
         return _nothing(len(cells), n, error)
-    slack, others, rest = slack_of(setting.margins, error), Records(before, free), total - n
+    slack, others, rest = slack_of(setting.margins, error), Sample(before, free), total - n
     after, instead = strategy.on_counts(before + first), strategy.replacements
-    own = (n / total) * slack.own(after[cells, instead], Records(before + first, n))
+    own = (n / total) * slack.own(after[cells, instead], Sample(before + first, n))
     rivals = slack.rivalry(before[cells], instead, others, rest)
     base = _weighted(rest, total, rivals[:, strategy.target])
     return _unplanted(strategy, others, first, own - base - setting.margin, slack, setting)
 
 
 def _unplanted(
-    strategy: Unplanting, others: Records, first: Integers, left: Floats, slack: Slack, setting: Setting
+    strategy: Unplanting, others: Sample, first: Integers, left: Floats, slack: Slack, setting: Setting
 ) -> SuccessBound:
     """Return the bound of members of whom ``first`` chose the replacement labels and ``others`` had no part in it."""
     everybody = others.counts + first
     # A share is binomial only among people who did not choose the cells that are counted.
     shared = others.counts if isinstance(slack, Exact) else everybody
-    found = _bound(strategy.signal.people(shared), left, Records(shared, int(shared.sum())), slack, setting)
+    found = _bound(strategy.signal.people(shared), left, Sample(shared, int(shared.sum())), slack, setting)
     return replace(found, size=int(everybody.sum()))
 
 
@@ -410,7 +410,7 @@ def erasing_bound(strategy: Erasing, counts: ArrayLike, setting: Setting) -> Suc
     error = _erasing_error(strategy, setting)
     if not n:
         return _nothing(domain.cells, n, error)
-    slack, members, rest = slack_of(setting.margins, error), Records(before, n), total - n
+    slack, members, rest = slack_of(setting.margins, error), Sample(before, n), total - n
     own = (n / total) * slack.own(before.sum(axis=1), members)
     rivals = slack.rivalry(before, strategy.wanted, members, rest)
     np.put_along_axis(rivals, strategy.wanted[:, None], -np.inf, axis=1)
@@ -470,14 +470,14 @@ class Others(ABC):
         return 0
 
     @abstractmethod
-    def conflict(self, asked: Asked, members: Records, slack: Slack, population: int) -> Floats | float:
+    def conflict(self, asked: Asked, members: Sample, slack: Slack, population: int) -> Floats | float:
         """Return what others add to each label, less what they add to the wanted one; shape (k, #Y) or a number.
 
         Parameters
         ----------
         asked : Asked
             Where, and which labels are wanted there.
-        members : Records
+        members : Sample
             Of the asking collective, before any change.
         slack : Slack
             How far to trust their frequencies, at δ̃.
@@ -570,7 +570,7 @@ class TotalSize(Others):
         """Return 2 + 2#X̃ + 2#X̃·#Y, as for one collective."""
         return _single_events(cells, labels)
 
-    def conflict(self, asked: Asked, members: Records, slack: Slack, population: int) -> float:
+    def conflict(self, asked: Asked, members: Sample, slack: Slack, population: int) -> float:
         """Return Σ_{j≠m} n_j/N, whatever the cell and the label."""
         return self.people / population
 
@@ -651,7 +651,7 @@ class PublishedConflict(Others):
         """Return 2 + 2#X̃ + 2#X̃·#Y, as for one collective."""
         return _single_events(cells, labels)
 
-    def conflict(self, asked: Asked, members: Records, slack: Slack, population: int) -> Floats:
+    def conflict(self, asked: Asked, members: Sample, slack: Slack, population: int) -> Floats:
         """Return the published term; DataError if it was published for another signal."""
         if self.term.shape != (len(asked.cells), asked.strategy.domain.labels):
             raise DataError(
@@ -713,7 +713,7 @@ class KnownStrategies(Others):
         """Return the number of other collectives."""
         return len(self.strategies)
 
-    def conflict(self, asked: Asked, members: Records, slack: Slack, population: int) -> Floats:
+    def conflict(self, asked: Asked, members: Sample, slack: Slack, population: int) -> Floats:
         """Return the estimate of the conflict with its slack; ConfigError if domains differ."""
         _same_domain(asked.strategy, self.strategies)
         found = np.zeros((len(asked.cells), asked.strategy.domain.labels))
@@ -866,9 +866,9 @@ def shared_unplanting_bound(
     error = setting.delta / (2 + 6 * len(cells) * (1 + others.estimated()))
     if not free:
         return _nothing(len(cells), n, error)
-    slack, members = slack_of(setting.margins, error), Records(before, free)
+    slack, members = slack_of(setting.margins, error), Sample(before, free)
     after, instead = strategy.on_counts(before + first), strategy.replacements
-    own = (n / total) * slack.own(after[cells, instead], Records(before + first, n))
+    own = (n / total) * slack.own(after[cells, instead], Sample(before + first, n))
     base = _weighted(rest, total, slack.rivalry(before[cells], instead, members, rest)[:, strategy.target])
     conflict = others.conflict(Asked.by(strategy), members, slack, total)
     against = conflict if isinstance(conflict, float) else conflict[:, strategy.target]
@@ -915,7 +915,7 @@ def shared_erasing_bound(strategy: Erasing, counts: ArrayLike, others: Others, s
     error = _erasing_error(strategy, setting, others.estimated())
     if not n:
         return _nothing(domain.cells, n, error)
-    asked, slack, members = Asked.by(strategy), slack_of(setting.margins, error), Records(before, n)
+    asked, slack, members = Asked.by(strategy), slack_of(setting.margins, error), Sample(before, n)
     own = (n / total) * slack.own(before.sum(axis=1), members)
     base = _weighted(rest, total, slack.rivalry(before, asked.wanted, members, rest))
     against = base + others.conflict(asked, members, slack, total)
@@ -931,7 +931,7 @@ def _shared(strategy: Planting, before: Integers, n: int, others: Others, settin
     error = setting.delta / others.events(len(cells), strategy.domain.labels)
     if not n or not before.any():
         return _nothing(len(cells), n, error)
-    asked, slack, members = Asked.by(strategy), slack_of(setting.margins, error), Records(before, n)
+    asked, slack, members = Asked.by(strategy), slack_of(setting.margins, error), Sample(before, n)
     own = (n / total) * slack.own(strategy.on_counts(before)[cells, target], members)
     base = _weighted(rest, total, slack.rivalry(before[cells], asked.wanted, members, rest))
     left = own[:, None] - base - others.conflict(asked, members, slack, total)

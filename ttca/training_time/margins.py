@@ -17,8 +17,9 @@ from numpy.typing import NDArray
 
 from ttca.certificates import clopper_pearson_lower, clopper_pearson_upper
 from ttca.errors import ConfigError, MissingExtraError
+from ttca.values import OneLine
 
-__all__ = ["Exact", "Hoeffding", "Margins", "Records", "Slack", "deviation", "less_wanted", "slack_of"]
+__all__ = ["Exact", "Hoeffding", "Margins", "Sample", "Slack", "deviation", "less_wanted", "slack_of"]
 
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
@@ -48,8 +49,8 @@ def less_wanted(table: NDArray[Any], wanted: Integers) -> NDArray[Any]:
     return found
 
 
-@dataclass(frozen=True, eq=False)
-class Records:
+@dataclass(frozen=True, eq=False, repr=False)
+class Sample(OneLine):
     """Unchanged records of some people, one or more.
 
     Parameters
@@ -95,14 +96,14 @@ class Slack(ABC):
     error: float
 
     @abstractmethod
-    def own(self, counts: Integers, members: Records) -> Floats:
+    def own(self, counts: Integers, members: Sample) -> Floats:
         """Return how much of the members' own records to rely on at each cell, of counts of shape (k,); shape (k,).
 
         Two events per cell, one for each move.
         """
 
     @abstractmethod
-    def rivalry(self, table: Integers, wanted: Integers, members: Records, others: int) -> Floats:
+    def rivalry(self, table: Integers, wanted: Integers, members: Sample, others: int) -> Floats:
         """Return by how much each label may lead the wanted one among other people with like records.
 
         Parameters
@@ -111,7 +112,7 @@ class Slack(ABC):
             Members per cell asked about and label, after what the others do, if they do anything.
         wanted : int64 array, shape (k,)
             A label for each cell. Its own column says nothing.
-        members : Records
+        members : Sample
             Of whom the table is.
         others : int
             How many other people; infinite for none.
@@ -124,7 +125,7 @@ class Slack(ABC):
         """
 
     @abstractmethod
-    def success(self, hit: int, members: Records, test: int | None) -> tuple[float, float]:
+    def success(self, hit: int, members: Sample, test: int | None) -> tuple[float, float]:
         """Return what A's share of ``test`` people is at least, below 0 perhaps, and what was taken off for it.
 
         Two events: the share of A among members, of whom ``hit`` are in the part that was found, is too high, and that
@@ -136,18 +137,18 @@ class Slack(ABC):
 class Hoeffding(Slack):
     """R(k) for every frequency: *published* (arXiv 2502.04879)."""
 
-    def own(self, counts: Integers, members: Records) -> Floats:
+    def own(self, counts: Integers, members: Sample) -> Floats:
         """Return P(x) − 2R(n)."""
         found: Floats = counts / members.known - 2 * deviation(members.size, self.error)
         return found
 
-    def rivalry(self, table: Integers, wanted: Integers, members: Records, others: int) -> Floats:
+    def rivalry(self, table: Integers, wanted: Integers, members: Sample, others: int) -> Floats:
         """Return P(x, y) − P(x, y*) + 2R(n) + 2R(others)."""
         slack = 2 * deviation(members.size, self.error), 2 * deviation(others, self.error)
         found: Floats = less_wanted(table / members.known, wanted) + slack[0] + slack[1]
         return found
 
-    def success(self, hit: int, members: Records, test: int | None) -> tuple[float, float]:
+    def success(self, hit: int, members: Sample, test: int | None) -> tuple[float, float]:
         """Return the share less R(n) + R(N_test), and that slack."""
         slack = deviation(members.size, self.error) + (0.0 if test is None else deviation(test, self.error))
         return hit / members.known - slack, slack
@@ -176,30 +177,30 @@ class Exact(Slack):
     unplanting the share is therefore counted on members who had no part in choosing the replacement labels.
     """
 
-    def own(self, counts: Integers, members: Records) -> Floats:
+    def own(self, counts: Integers, members: Sample) -> Floats:
         """Return q_n(l(k)) / n."""
         return self._least(counts, members, members.size)
 
-    def rivalry(self, table: Integers, wanted: Integers, members: Records, others: int) -> Floats:
+    def rivalry(self, table: Integers, wanted: Integers, members: Sample, others: int) -> Floats:
         """Return what each label's share is at most, less what the wanted one's is at least."""
         if not others:
             return np.full(table.shape, np.inf)
         chosen = np.take_along_axis(table, wanted[:, None], axis=1)
         return self._most(table, members, others) - self._least(chosen, members, others)
 
-    def success(self, hit: int, members: Records, test: int | None) -> tuple[float, float]:
+    def success(self, hit: int, members: Sample, test: int | None) -> tuple[float, float]:
         """Return q(l(hit)) / N_test, or l(hit), and what it is below the share."""
         _counted(members)
         rate = np.asarray(clopper_pearson_lower(hit, members.size, self.error))
         found = float(rate if test is None else self._fewest(rate, test) / test)
         return found, hit / members.size - found
 
-    def _least(self, counts: Integers, members: Records, m: int) -> Floats:
+    def _least(self, counts: Integers, members: Sample, m: int) -> Floats:
         _counted(members)
         found: Floats = self._fewest(clopper_pearson_lower(counts, members.size, self.error), m) / m
         return found
 
-    def _most(self, counts: Integers, members: Records, m: int) -> Floats:
+    def _most(self, counts: Integers, members: Sample, m: int) -> Floats:
         _counted(members)
         found: Floats = self._largest(clopper_pearson_upper(counts, members.size, self.error), m) / m
         return found
@@ -223,7 +224,7 @@ def _binomial() -> Any:
     return binom
 
 
-def _counted(members: Records) -> None:
+def _counted(members: Sample) -> None:
     if members.known != members.size:
         raise ConfigError(
             f"Expected as many records as people for exact margins, got {members.known} for {members.size}. Plan with "

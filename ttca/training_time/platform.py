@@ -16,6 +16,7 @@ from numpy.typing import ArrayLike, NDArray
 from ttca.errors import ConfigError, DataError, MissingExtraError
 from ttca.training_time.bounds import Suboptimality, margin_needed
 from ttca.training_time.signals import Domain, Integers
+from ttca.values import OneLine
 
 __all__ = [
     "Adversary",
@@ -72,8 +73,8 @@ class CountArgmax:
         return said
 
 
-@dataclass(frozen=True, eq=False)
-class Adversary:
+@dataclass(frozen=True, eq=False, repr=False)
+class Adversary(OneLine):
     """A platform that spends all the suboptimality it is allowed on denying one label at chosen cells.
 
     It decides like :class:`CountArgmax`, but for as many of those cells as it can pay for, the cheapest per person

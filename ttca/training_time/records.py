@@ -28,8 +28,8 @@ from ttca.training_time.signals import (
     Integers,
     NaiveUnplanting,
     Planting,
+    Records,
     Signal,
-    Table,
     Unplanting,
 )
 
@@ -339,7 +339,7 @@ def read_records(path: Path, names: Names) -> Integers:
     if not rows:
         raise DataError(f"Expected one member or more in {path}, got none. Add a line per member.")
     table = np.array(rows, np.int64)
-    return Table.from_features(names.domain, table[:, :-1], table[:, -1]).counts()
+    return Records.from_features(names.domain, table[:, :-1], table[:, -1]).counts()
 
 
 def report_of(file: StrategyFile) -> Report:

@@ -20,21 +20,22 @@ from numpy.typing import ArrayLike, NDArray
 
 from ttca.errors import ConfigError, DataError
 from ttca.fairness import equalised_odds_difference
+from ttca.values import Value
 
 __all__ = [
     "Classifier",
     "Firm",
-    "Measurement",
-    "People",
+    "FirmErrors",
+    "LabelledRows",
     "Predict",
     "Trial",
     "collective",
     "equalised_odds",
     "fewest_flips",
+    "firm_errors",
     "flip_first",
     "least_violation",
     "least_violation_within",
-    "measure",
     "pareto_front",
     "random_scores",
     "rb_dist",
@@ -71,8 +72,8 @@ class Classifier(Protocol):
         ...
 
 
-@dataclass(frozen=True)
-class People:
+@dataclass(frozen=True, eq=False, repr=False)
+class LabelledRows(Value):
     """Rows of people with one role: to train on, to choose by (*ours*), or to be tested on.
 
     Parameters
@@ -353,7 +354,7 @@ def equalised_odds(y_true: ArrayLike, y_pred: ArrayLike, minority: Flags) -> flo
 
 
 @dataclass(frozen=True)
-class Measurement:
+class FirmErrors:
     """What a model does to some people, against their *true* labels.
 
     Parameters
@@ -376,14 +377,14 @@ class Measurement:
     majority_error: float
 
 
-def measure(predict: Predict, people: People) -> Measurement:
+def firm_errors(predict: Predict, people: LabelledRows) -> FirmErrors:
     """Return what a model does to people: error and EqOd *published*, the standard error *derived*.
 
     Parameters
     ----------
     predict : callable
         Features (N, D) in, labels 0 or 1 of shape (N,) out.
-    people : People
+    people : LabelledRows
         Whom to ask it about; their true labels are what counts as right.
 
     Raises
@@ -402,7 +403,7 @@ def measure(predict: Predict, people: People) -> Measurement:
         for label in (0, 1):
             rates = said[(people.minority == group) & (people.labels == label)]
             variance += float(rates.var()) / len(rates) if len(rates) else math.nan
-    return Measurement(
+    return FirmErrors(
         error=float(wrong.mean()),
         eqod=equalised_odds(people.labels, said.astype(np.int64), people.minority),
         standard_error=math.sqrt(variance) / 2,
@@ -419,20 +420,20 @@ class Trial:
     ----------
     flips : int
         M.
-    validation, test : Measurement
+    validation, test : FirmErrors
         On people who chose M, and on people nobody chose by.
     """
 
     flips: int
-    validation: Measurement
-    test: Measurement
+    validation: FirmErrors
+    test: FirmErrors
 
 
 def sweep(
     firm: Firm,
-    train: People,
-    validation: People,
-    test: People,
+    train: LabelledRows,
+    validation: LabelledRows,
+    test: LabelledRows,
     *,
     pool: Integers,
     scores: Floats,
@@ -444,7 +445,7 @@ def sweep(
     ----------
     firm : callable
         Trains on features and *reported* labels.
-    train, validation, test : People
+    train, validation, test : LabelledRows
         Three lots of people; nobody is in two.
     pool : int64 array, shape (P,)
         Rows of ``train``: members with a negative label.
@@ -456,14 +457,14 @@ def sweep(
     Raises
     ------
     DataError, ConfigError
-        As :func:`flip_first` and :func:`measure`; ConfigError also for no number to try.
+        As :func:`flip_first` and :func:`firm_errors`; ConfigError also for no number to try.
     """
     if not flips:
         raise ConfigError("Expected at least one number of flips to try, got none. Try 0 and a tenth of the pool.")
     trials = []
     for number in flips:
         predict = firm(train.features, flip_first(train.labels, pool, scores, number))
-        trials.append(Trial(number, measure(predict, validation), measure(predict, test)))
+        trials.append(Trial(number, firm_errors(predict, validation), firm_errors(predict, test)))
     return tuple(trials)
 
 

@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ttca.errors import ConfigError, DataError
+from ttca.values import OneLine
 
 __all__ = [
     "AdaptiveUnplanting",
@@ -29,9 +30,9 @@ __all__ = [
     "FeatureOnlyPlanting",
     "NaiveUnplanting",
     "Planting",
+    "Records",
     "Signal",
     "Strategy",
-    "Table",
     "Unplanting",
     "act",
 ]
@@ -190,7 +191,7 @@ class Domain:
         if table.shape != (self.cells, self.labels) or table.dtype.kind not in "iu" or (table < 0).any():
             raise DataError(
                 f"Expected {name} as whole numbers of 0 or more, shape {(self.cells, self.labels)}, got dtype "
-                f"{table.dtype} and shape {table.shape}. Count people with Table.counts()."
+                f"{table.dtype} and shape {table.shape}. Count people with Records.counts()."
             )
         return table.astype(np.int64)
 
@@ -201,8 +202,8 @@ class Domain:
         return int(value)
 
 
-@dataclass(frozen=True, eq=False)
-class Table:
+@dataclass(frozen=True, eq=False, repr=False)
+class Records(OneLine):
     """People's records.
 
     Parameters
@@ -237,7 +238,7 @@ class Table:
         object.__setattr__(self, "labels", _whole("labels", self.labels, below=self.domain.labels, what="labels"))
 
     @classmethod
-    def from_features(cls, domain: Domain, features: ArrayLike, labels: ArrayLike) -> Table:
+    def from_features(cls, domain: Domain, features: ArrayLike, labels: ArrayLike) -> Records:
         """Return the table of rows of features, integers of shape (N, d), and labels, integers of shape (N,).
 
         Raises
@@ -411,7 +412,7 @@ def _people(people: NDArray[Any], domain: Domain) -> NDArray[np.float64]:
     if weights.shape != (domain.cells,) or (weights < 0).any() or not weights.sum() > 0:
         raise DataError(
             f"Expected people per cell, shape ({domain.cells},), 0 or more and not all 0, got shape {weights.shape}. "
-            "Count them over cells: Table.counts().sum(axis=1)."
+            "Count them over cells: Records.counts().sum(axis=1)."
         )
     return weights
 
@@ -457,18 +458,18 @@ class Strategy(ABC):
         after = np.bincount(self.table, weights=before.ravel(), minlength=before.size)
         return after.reshape(before.shape).astype(np.int64)
 
-    def act(self, table: Table, members: ArrayLike) -> Table:
+    def act(self, table: Records, members: ArrayLike) -> Records:
         """Return the records after the members applied h; everybody else's are as they were.
 
         Parameters
         ----------
-        table : Table
+        table : Records
         members : bool, shape (N,)
             Who takes part.
 
         Returns
         -------
-        Table
+        Records
             A new one; ``table`` is not changed.
 
         Raises
@@ -490,19 +491,19 @@ class Strategy(ABC):
         cells, labels = table.cells.copy(), table.labels.copy()
         moved = self.table[cells[mask] * self.domain.labels + labels[mask]]
         cells[mask], labels[mask] = np.divmod(moved, self.domain.labels)
-        return Table(self.domain, cells, labels)
+        return Records(self.domain, cells, labels)
 
     def then(self, second: Strategy) -> Chain:
         """Return the strategy that applies this one and then another. *Ours*."""
         return Chain((self, second))
 
 
-def act(table: Table, membership: ArrayLike, strategies: Sequence[Strategy]) -> Table:
+def act(table: Records, membership: ArrayLike, strategies: Sequence[Strategy]) -> Records:
     """Return the records after every collective acted.
 
     Parameters
     ----------
-    table : Table
+    table : Records
     membership : integers, shape (N,)
         Index into ``strategies`` of each person's collective; −1 for people who take no part. One number per person,
         so that nobody can act twice.
@@ -510,7 +511,7 @@ def act(table: Table, membership: ArrayLike, strategies: Sequence[Strategy]) -> 
 
     Returns
     -------
-    Table
+    Records
         A new one.
 
     Raises
@@ -743,8 +744,8 @@ class NaiveUnplanting(Unplanting):
         return np.full(len(self.signal.cells), self.replacement, np.int64)
 
 
-@dataclass(frozen=True, eq=False)
-class AdaptiveUnplanting(Unplanting):
+@dataclass(frozen=True, eq=False, repr=False)
+class AdaptiveUnplanting(OneLine, Unplanting):
     """Members plant, cell by cell, the label that comes next after the target: h(x, y) = (g(x), ŷ_{g(x)}).
 
     Parameters
@@ -816,8 +817,8 @@ class AdaptiveUnplanting(Unplanting):
         return self.estimate
 
 
-@dataclass(frozen=True, eq=False)
-class Erasing(_WithSignal):
+@dataclass(frozen=True, eq=False, repr=False)
+class Erasing(OneLine, _WithSignal):
     """Members keep their features and take the label of what they would be without a trait: h(x, y) = (x, y*_{g(x)}).
 
     Parameters

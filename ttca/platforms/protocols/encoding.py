@@ -19,7 +19,7 @@ from ttca.images import Images, ImageShape
 __all__ = [
     "AS_DECIMAL",
     "AS_FLOAT32",
-    "Layout",
+    "ImageLayout",
     "Pixels",
     "as_base64",
     "as_lists",
@@ -28,7 +28,7 @@ __all__ = [
     "check_image_shape",
 ]
 
-Layout = Literal["NHWC", "NCHW"]
+ImageLayout = Literal["NHWC", "NCHW"]
 Pixels = Literal["unit", "levels"]
 
 #: What a uint8 level becomes in a float input: [0, 1] or 0..255.
@@ -62,7 +62,7 @@ def as_base64(image: NDArray[np.uint8]) -> str:
     return base64.b64encode(as_png(image)).decode("ascii")
 
 
-def as_lists(images: Images, *, pixels: Pixels | None, layout: Layout = "NHWC") -> list[Any]:
+def as_lists(images: Images, *, pixels: Pixels | None, layout: ImageLayout = "NHWC") -> list[Any]:
     """Return images (N, H, W, 3) as nested lists: whole levels where ``pixels`` is None, else decimals."""
     values: NDArray[Any] = images if layout == "NHWC" else images.transpose(0, 3, 1, 2)
     if pixels is not None:

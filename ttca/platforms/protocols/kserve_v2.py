@@ -17,7 +17,7 @@ from ttca.answers import Answers
 from ttca.errors import ConfigError, TransportError
 from ttca.images import Images, ImageShape
 from ttca.platforms.protocols import Fetch, Protocol, Request, Response, Wire, model_path
-from ttca.platforms.protocols.encoding import AS_DECIMAL, AS_FLOAT32, Layout, Pixels, check_image_shape
+from ttca.platforms.protocols.encoding import AS_DECIMAL, AS_FLOAT32, ImageLayout, Pixels, check_image_shape
 from ttca.platforms.protocols.reading import Reading, UnreadableError, check_choice, excerpt, read_json
 from ttca.platforms.protocols.tensors import (
     HEADER_LENGTH,
@@ -75,7 +75,7 @@ class KServeV2(Reading, Protocol):
     label_output: str | None = None
     input_name: str | None = None
     datatype: InputType | None = None
-    layout: Layout | None = None
+    layout: ImageLayout | None = None
     image_shape: ImageShape | None = None
     fp32_pixels: Pixels = "unit"
 
@@ -84,7 +84,7 @@ class KServeV2(Reading, Protocol):
             raise ConfigError(f"Expected model to be the model's name on the server, got {self.model!r}. Set it.")
         super().__post_init__()
         check_choice("fp32_pixels", self.fp32_pixels, Pixels)
-        check_choice("layout", self.layout, Layout, optional=True)
+        check_choice("layout", self.layout, ImageLayout, optional=True)
         check_choice("datatype", self.datatype, InputType, optional=True)
         if self.image_shape is not None:
             check_image_shape(self.image_shape)
@@ -178,7 +178,7 @@ class KServeV2(Reading, Protocol):
                 "metadata. Put classes in the platform's order."
             )
 
-    def _input(self, declared: object) -> tuple[str, InputType, Layout, ImageShape, bool]:
+    def _input(self, declared: object) -> tuple[str, InputType, ImageLayout, ImageShape, bool]:
         """Return name, datatype, layout and image shape of the input, and whether it takes one image only."""
         inputs = _declared(declared)
         if self.input_name is not None:
@@ -230,7 +230,7 @@ class KServeV2(Reading, Protocol):
             )
         return name, datatype, layout, size, shape[0] == 1
 
-    def _undeclared_input(self) -> tuple[str, InputType, Layout, ImageShape, bool]:
+    def _undeclared_input(self) -> tuple[str, InputType, ImageLayout, ImageShape, bool]:
         if self.input_name is None or self.datatype is None or self.layout is None or self.image_shape is None:
             raise ConfigError(
                 "Expected the model's metadata to describe its input, got none. "
@@ -302,7 +302,7 @@ def _declared(entries: object) -> list[dict[str, Any]]:
     ]
 
 
-def _layout(shape: Sequence[int]) -> Layout | None:
+def _layout(shape: Sequence[int]) -> ImageLayout | None:
     last, first = shape[3] == 3, shape[1] == 3
     if last == first:
         return None
@@ -327,7 +327,7 @@ class KServeV2Wire(Wire):
     path: str
     input_name: str
     datatype: InputType
-    layout: Layout
+    layout: ImageLayout
     binary: bool = False
     scores_output: str | None = None
     label_output: str | None = None

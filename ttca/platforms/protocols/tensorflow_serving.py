@@ -14,7 +14,7 @@ from ttca.answers import Answers
 from ttca.errors import ConfigError, TransportError
 from ttca.images import Images, ImageShape
 from ttca.platforms.protocols import Fetch, Protocol, Request, Response, Wire, model_path
-from ttca.platforms.protocols.encoding import Layout, as_base64, as_lists, check_image_shape
+from ttca.platforms.protocols.encoding import ImageLayout, as_base64, as_lists, check_image_shape
 from ttca.platforms.protocols.reading import Reading, UnreadableError, check_choice, excerpt, read_json
 
 __all__ = ["TensorFlowServing", "TensorFlowServingWire"]
@@ -62,7 +62,7 @@ class TensorFlowServing(Reading, Protocol):
     signature: str = "serving_default"
     input_name: str | None = None
     send: Send | None = None
-    layout: Layout = "NHWC"
+    layout: ImageLayout = "NHWC"
     scores_output: str | None = None
     label_output: str | None = None
     image_shape: ImageShape | Sequence[int] | None = None
@@ -72,7 +72,7 @@ class TensorFlowServing(Reading, Protocol):
         if not isinstance(self.model, str) or not self.model:
             raise ConfigError(f"Expected model to be the model's name on the server, got {self.model!r}. Set it.")
         check_choice("send", self.send, Send, optional=True)
-        check_choice("layout", self.layout, Layout)
+        check_choice("layout", self.layout, ImageLayout)
         if self.image_shape is not None:
             check_image_shape(self.image_shape)
 

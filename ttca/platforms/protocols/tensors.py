@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ttca.platforms.protocols.reading import UnreadableError, excerpt, read_json
+from ttca.values import OneLine
 
 __all__ = [
     "HEADER_LENGTH",
@@ -44,8 +45,8 @@ _DTYPES: dict[str, np.dtype[Any]] = {
 _DEEPEST_NESTING = 8
 
 
-@dataclass(frozen=True, eq=False)
-class Tensor:
+@dataclass(frozen=True, eq=False, repr=False)
+class Tensor(OneLine):
     """One named tensor.
 
     Parameters
