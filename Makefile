@@ -8,7 +8,8 @@ BIN := $(VENV)/bin
 demo: $(VENV)/.demo
 	$(BIN)/ttca demo
 
-PYTEST := $(BIN)/pytest --numprocesses auto --maxprocesses 4 --dist loadgroup
+# The order is that of tests/conftest.py.
+PYTEST := $(BIN)/pytest --numprocesses auto --maxprocesses 4 --dist loadgroup --no-loadscope-reorder
 
 # Every behavior in a small form. What takes longer is marked `full`.
 test: lint

@@ -12,6 +12,7 @@ from fairlearn import metrics as fairlearn
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.examples import examples
 from ttca import fairness
 from ttca.answers import Status
 from ttca.errors import ConfigError, DataError
@@ -89,7 +90,7 @@ def test_a_group_without_negatives_is_flagged_and_undefined() -> None:
 people = st.lists(st.tuples(st.integers(0, 1), st.integers(0, 1), st.sampled_from("abc")), min_size=1, max_size=60)
 
 
-@settings(deadline=None, max_examples=25)  # fairlearn takes a tenth of a second per example
+@examples(40)  # fairlearn takes a tenth of a second per example
 @given(people)
 def test_agrees_with_fairlearn(rows: list[tuple[int, int, str]]) -> None:
     """Every metric is fairlearn's to 1e-12, or undefined (0/0) in both."""

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import os
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,6 +19,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from tests import worlds
+from tests.programs import TTCA, Programs, environment
 from ttca.masking import masked_everywhere
 from ttca.perturbations import PerturbationSet
 from ttca.pooling.ledger import Ledger
@@ -25,7 +28,8 @@ from ttca.streams import steady_streams
 KEY = "sk-live/4f+9ZQ=7e21"
 TOKEN = "tok-Zm9vYmFy_8812"
 MEMBER = "Zoë Țepeș δ"
-TTCA = (sys.executable, "-m", "ttca")
+PROGRAM = (sys.executable, "-m", "ttca")
+UTF8 = {"PYTHONUTF8": "1"}
 ENCODINGS: dict[str, tuple[str, dict[str, str]]] = {
     "ascii": ("ascii", {"PYTHONIOENCODING": "ascii"}),
     "cp1252": ("cp1252", {"PYTHONIOENCODING": "cp1252"}),
@@ -65,24 +69,52 @@ def home(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def run(
-    words: Sequence[str],
+#: Runs a command to its end: words, folder, and more about its environment, its code and its streams.
+Start = Callable[..., subprocess.CompletedProcess[bytes]]
+
+
+def own(
+    words: list[str],
     home: Path,
-    environment: Mapping[str, str] | None = None,
+    encoded: Mapping[str, str] = UTF8,
     *,
+    code: str = TTCA,
     stdout: int = subprocess.PIPE,
     stderr: int = subprocess.PIPE,
+    extra: Mapping[str, str] | None = None,
 ) -> subprocess.CompletedProcess[bytes]:
-    """Run a command as a program of its own; streams that are not given are read."""
-    plain = {k: v for k, v in os.environ.items() if not k.startswith(("LC_", "LANG", "PYTHONIO", "PYTHONUTF8"))}
+    """Run a command in an interpreter of its own; streams that are not given are read."""
     return subprocess.run(
-        [*TTCA, *words],
+        [sys.executable, "-c", code, *words],
         cwd=home,
-        env={**plain, "PYTHONPATH": os.pathsep.join(sys.path), **(environment or {"PYTHONUTF8": "1"})},
+        env=environment(**encoded, **(extra or {})),
         stdout=stdout,
         stderr=stderr,
         check=False,
     )
+
+
+@pytest.fixture(scope="module")
+def forked() -> Iterator[Start]:
+    """Return what runs a command as a fork of an interpreter that was started under the same encoding."""
+    started: dict[tuple[tuple[str, str], ...], Programs] = {}
+    with contextlib.ExitStack() as stack:
+
+        def start(
+            words: list[str], home: Path, encoded: Mapping[str, str] = UTF8, **more: Any
+        ) -> subprocess.CompletedProcess[bytes]:
+            key = tuple(encoded.items())
+            if key not in started:
+                started[key] = stack.enter_context(Programs(environment(**encoded)))
+            return started[key].run(words, home, **more)
+
+        yield start
+
+
+@pytest.fixture(params=["forked", pytest.param("own", marks=pytest.mark.full)])
+def run(request: pytest.FixtureRequest, forked: Start) -> Start:
+    """Return both ways to run a command; that they do the same is a test of its own."""
+    return own if request.param == "own" else forked
 
 
 def quiet(said: bytes | None) -> bytes:
@@ -98,28 +130,28 @@ def quiet(said: bytes | None) -> bytes:
 
 @pytest.mark.parametrize("command", COMMANDS)
 @pytest.mark.parametrize("where", ENCODINGS)
-def test_every_encoding_will_do(where: str, command: str, home: Path) -> None:
+def test_every_encoding_will_do(where: str, command: str, home: Path, run: Start) -> None:
     """Under any encoding of its streams a command ends as it would in UTF-8, with text in that encoding."""
-    encoding, environment = ENCODINGS[where]
+    encoding, encoded = ENCODINGS[where]
     words, code = COMMANDS[command]
-    done = run(words, home, environment)
+    done = run(words, home, encoded)
     assert done.returncode == code, done.stderr
     quiet(done.stdout + done.stderr).decode(encoding)
 
 
 @pytest.mark.parametrize("where", ["ascii", "C"])
-def test_greek_letters_are_spelled_out(where: str, home: Path) -> None:
+def test_greek_letters_are_spelled_out(where: str, home: Path, run: Start) -> None:
     """Where ε and δ cannot be written they are spelled, and tables get plain lines."""
-    _, environment = ENCODINGS[where]
-    said = run(["apply", "delta.safetensors", "me.png", "--class", "cat", "--out", "x.png"], home, environment).stdout
+    _, encoded = ENCODINGS[where]
+    said = run(["apply", "delta.safetensors", "me.png", "--class", "cat", "--out", "x.png"], home, encoded).stdout
     assert b"epsilon = 4 levels" in said
-    table = run(["pool", "status", "mine"], home, environment).stdout.decode("ascii")
+    table = run(["pool", "status", "mine"], home, encoded).stdout.decode("ascii")
     assert "| Zo? ?epe? delta |" in table
     assert table.count("?") == 3
 
 
 @pytest.mark.parametrize("where", ENCODINGS)
-def test_names_in_json_are_exact(where: str, home: Path) -> None:
+def test_names_in_json_are_exact(where: str, home: Path, run: Start) -> None:
     """--json says a name letter by letter, whatever the encoding."""
     done = run(["pool", "status", "mine", "--json"], home, ENCODINGS[where][1])
     assert [m["member"] for m in json.loads(done.stdout)["members"]] == [MEMBER]
@@ -128,9 +160,9 @@ def test_names_in_json_are_exact(where: str, home: Path) -> None:
 def test_a_file_name_that_is_no_utf_8_is_no_traceback(home: Path) -> None:
     """A path of arbitrary bytes is written to and told with a question mark."""
     done = subprocess.run(
-        [*map(os.fsencode, TTCA), b"init", b"n\xff.toml"],
+        [*map(os.fsencode, PROGRAM), b"init", b"n\xff.toml"],
         cwd=home,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "PYTHONUTF8": "1"},
+        env=environment(**UTF8),
         capture_output=True,
         check=False,
     )
@@ -164,36 +196,32 @@ needs_full = pytest.mark.skipif(not Path("/dev/full").exists(), reason="this sys
 
 @needs_full
 @pytest.mark.parametrize("command", TALKING)
-def test_a_full_disk_is_one_sentence(command: str, home: Path) -> None:
+def test_a_full_disk_is_one_sentence(command: str, home: Path, run: Start) -> None:
     """A result that cannot be written ends in status 1 and one sentence on standard error."""
-    with Path("/dev/full").open("w") as full:
-        done = run(COMMANDS[command][0], home, stdout=full.fileno())
+    with broken("full") as full:
+        done = run(COMMANDS[command][0], home, stdout=full)
     assert done.returncode == 1
     last = quiet(done.stderr).decode().strip().splitlines()[-1]
     assert last.startswith("ttca: Expected to write the result to standard output, got: No space left on device.")
 
 
 @pytest.mark.parametrize("command", TALKING)
-def test_a_reader_who_left_is_no_error_to_speak_of(command: str, home: Path) -> None:
+def test_a_reader_who_left_is_no_error_to_speak_of(command: str, home: Path, run: Start) -> None:
     """A pipe that nobody reads ends in status 1 and nothing is said about it."""
-    reader, writer = os.pipe()
-    os.close(reader)
-    try:
-        done = run(COMMANDS[command][0], home, stdout=writer)
-    finally:
-        os.close(writer)
+    with broken("left") as left:
+        done = run(COMMANDS[command][0], home, stdout=left)
     assert done.returncode == 1
     assert b"ttca:" not in quiet(done.stderr)
 
 
 def test_a_pipe_into_head_says_nothing(home: Path) -> None:
     """`ttca --help | head -0`, with both streams in the pipe, ends quietly."""
-    command = subprocess.list2cmdline([*TTCA, "--help"])
+    command = subprocess.list2cmdline([*PROGRAM, "--help"])
     script = f"set -o pipefail; {command} 2>err.txt | head -0; echo ${{PIPESTATUS[0]}}"
     done = subprocess.run(
         ["bash", "-c", script],
         cwd=home,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+        env=environment(),
         capture_output=True,
         check=False,
     )
@@ -201,39 +229,78 @@ def test_a_pipe_into_head_says_nothing(home: Path) -> None:
     assert (home / "err.txt").read_bytes() == done.stderr == b""
 
 
-@pytest.mark.parametrize("how", [pytest.param("full", marks=needs_full), "closed", "left"])
-@pytest.mark.parametrize("command", ["help", "init in JSON", "apply", "an error", "wrong usage"])
-def test_without_standard_error_nothing_else_is_lost(command: str, how: str, home: Path) -> None:
-    """Where remarks cannot be written, the result and the status are what they are otherwise."""
-    words, code = COMMANDS[command]
-    normal = run(words, home)
+@contextlib.contextmanager
+def broken(how: str) -> Iterator[int]:
+    """Give an open file that takes nothing: a full disk, or a pipe whose reader has left."""
+    if how == "full":
+        stream = os.open("/dev/full", os.O_WRONLY)
+    else:
+        reader, stream = os.pipe()
+        os.close(reader)
+    try:
+        yield stream
+    finally:
+        os.close(stream)
+
+
+#: Commands that make remarks, or have none to make.
+REMARKING = ["help", "init in JSON", "apply", "an error", "wrong usage"]
+
+
+def normal(command: str, home: Path, run: Start) -> subprocess.CompletedProcess[bytes]:
+    """Run a command whose streams can be written to, and delete what it made."""
+    done = run(COMMANDS[command][0], home)
     for made in ("new.toml", "sent.png"):
         (home / made).unlink(missing_ok=True)
-    if how == "closed":
-        script = f"exec {subprocess.list2cmdline([*TTCA, *words])} 2>&-"
-        done = subprocess.run(
-            ["bash", "-c", script],
-            cwd=home,
-            env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "PYTHONUTF8": "1"},
-            stdout=subprocess.PIPE,
-            check=False,
-        )
+    assert done.returncode == COMMANDS[command][1]
+    return done
+
+
+@pytest.mark.parametrize("how", [pytest.param("full", marks=needs_full), "left"])
+@pytest.mark.parametrize("command", REMARKING)
+def test_without_standard_error_nothing_else_is_lost(command: str, how: str, home: Path, run: Start) -> None:
+    """Where remarks cannot be written, the result and the status are what they are otherwise."""
+    expected = normal(command, home, run)
+    with broken(how) as stream:
+        done = run(COMMANDS[command][0], home, stderr=stream)
+    assert (done.returncode, done.stdout) == (expected.returncode, expected.stdout)
+
+
+# What an interpreter finds when it starts cannot be had from a fork.
+@pytest.mark.parametrize(
+    "command", [pytest.param(c, marks=[] if c == "apply" else [pytest.mark.full]) for c in REMARKING]
+)
+def test_started_without_standard_error_nothing_else_is_lost(command: str, home: Path) -> None:
+    """A program that starts with its standard error closed gives the result and the status that it gives otherwise."""
+    expected = normal(command, home, own)
+    words = subprocess.list2cmdline([sys.executable, "-c", TTCA, *COMMANDS[command][0]])
+    done = subprocess.run(
+        ["bash", "-c", f"exec {words} 2>&-"], cwd=home, env=environment(**UTF8), stdout=subprocess.PIPE, check=False
+    )
+    assert (done.returncode, done.stdout) == (expected.returncode, expected.stdout)
+
+
+def streams(where: str, run: Start, home: Path) -> tuple[int, bytes, bytes]:
+    """Return status, output and remarks of `ttca apply` under an encoding, or with a stream that takes nothing."""
+    words = [*COMMANDS["apply"][0][:-1], "new.png"]
+    if where in ENCODINGS:
+        done = run(words, home, ENCODINGS[where][1])
     else:
-        if how == "full":
-            stream = os.open("/dev/full", os.O_WRONLY)
-        else:
-            reader, stream = os.pipe()
-            os.close(reader)
-        try:
-            done = run(words, home, stderr=stream)
-        finally:
-            os.close(stream)
-    assert (done.returncode, done.stdout) == (normal.returncode, normal.stdout)
-    assert done.returncode == code
+        name, how = where.split()
+        with broken(how) as stream:
+            done = run(words, home, UTF8, **{name: stream})
+    (home / "new.png").unlink()
+    return done.returncode, done.stdout or b"", done.stderr or b""
+
+
+@pytest.mark.parametrize("where", [*ENCODINGS, "stdout left", pytest.param("stderr full", marks=needs_full)])
+def test_a_fork_says_what_a_program_of_its_own_says(where: str, home: Path, forked: Start) -> None:
+    """Under each encoding and with broken streams, both ways in which these tests run a command do the same."""
+    assert streams(where, forked, home) == streams(where, own, home)
 
 
 @needs_full
-def test_a_bar_that_cannot_be_shown_is_dropped(home: Path) -> None:
+def test_a_bar_that_cannot_be_shown_is_dropped(home: Path, forked: Start) -> None:
     """Progress on a full disk is lost, and the work and its result are not."""
     code = (
         "from rich.console import Console\n"
@@ -247,28 +314,16 @@ def test_a_bar_that_cannot_be_shown_is_dropped(home: Path) -> None:
         "    print('done')\n"
         "run_program('test', work)\n"
     )
-    with Path("/dev/full").open("w") as full:
-        done = subprocess.run(
-            [sys.executable, "-c", code],
-            env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
-            stdout=subprocess.PIPE,
-            stderr=full.fileno(),
-            check=False,
-        )
+    with broken("full") as full:
+        done = forked([], home, code=code, stderr=full)
     assert (done.returncode, done.stdout) == (0, b"done\n")
 
 
 @needs_full
 def test_a_benchmark_ends_in_a_sentence_too(home: Path) -> None:
     """The benchmarks' own program fails no differently from ttca."""
-    with Path("/dev/full").open("w") as full:
-        done = subprocess.run(
-            [sys.executable, "-c", PRINTING_BENCHMARK],
-            env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
-            stdout=full.fileno(),
-            stderr=subprocess.PIPE,
-            check=False,
-        )
+    with broken("full") as full:
+        done = own([], home, code=PRINTING_BENCHMARK, stdout=full)
     assert done.returncode == 1
     assert b"benchmarks: Expected to write the result to standard output" in quiet(done.stderr)
 
@@ -295,14 +350,14 @@ CRASHES = {
 
 
 @pytest.mark.parametrize("where", CRASHES)
-def test_no_secret_is_in_the_traceback_of_a_crash(where: str, home: Path) -> None:
+def test_no_secret_is_in_the_traceback_of_a_crash(where: str, home: Path, run: Start) -> None:
     """A bug anywhere, with key and token at hand and in the message, shows what broke and neither secret."""
     (home / "ada.toml").write_text(
         '[contribute]\nhub = "http://127.0.0.1:1"\ntoken_variable = "TTCA_HUB_X"\n'
         '[platform]\nurl = "http://127.0.0.1:1"\nmodel = "m"\nclasses = ["a", "b"]\nkey_variable = "TTCA_KEY_X"\n'
     )
-    driver = (
-        "import os, sys\n"
+    code = (
+        "import os\n"
         "def broken(*_, **__):\n"
         "    key, token = os.environ['TTCA_KEY_X'].split()[1], os.environ['TTCA_HUB_X']\n"
         "    try:\n"
@@ -310,28 +365,22 @@ def test_no_secret_is_in_the_traceback_of_a_crash(where: str, home: Path) -> Non
         "    except KeyError as error:\n"
         "        raise RuntimeError({'Authorization': f'Bearer {token}', 'key': key}) from error\n"
         f"{CRASHES[where]}\n"
-        "from ttca.cli import main\n"
-        "sys.argv = ['ttca', 'contribute', 'ada.toml']\n"
-        "main()\n"
+        f"{TTCA}\n"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", driver],
-        cwd=home,
-        env={
-            **os.environ,
-            "PYTHONPATH": os.pathsep.join(sys.path),
-            "TTCA_KEY_X": f"127.0.0.1 {KEY}",
-            "TTCA_HUB_X": TOKEN,
-        },
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    secrets = {"TTCA_KEY_X": f"127.0.0.1 {KEY}", "TTCA_HUB_X": TOKEN}
+    done = run(["contribute", "ada.toml"], home, code=code, extra=secrets)
     assert done.returncode == 1
-    assert "RuntimeError" in done.stderr
-    assert "This is a bug in ttca." in done.stderr
+    said = quiet_about_secrets(done.stdout + done.stderr)
+    assert "RuntimeError" in said
+    assert "This is a bug in ttca." in said
+
+
+def quiet_about_secrets(said: bytes) -> str:
+    """Return what was said, which must hold neither key nor token."""
+    text = said.decode()
     for secret in (KEY, TOKEN, json.dumps(KEY)[1:-1]):
-        assert secret not in done.stdout + done.stderr
+        assert secret not in text
+    return text
 
 
 def test_a_secret_is_masked_in_every_form(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -95,6 +95,8 @@ def test_the_folder_holds_an_action_and_a_self_contained_report(finished_demo: F
     assert html.count("data:image/png;base64,") >= 10 + 3
 
 
+# The small forms are about any action: tests/test_action.py and tests/test_cli.py.
+@pytest.mark.full
 def test_a_finished_demo_runs_again_without_asking_or_learning(finished_demo: FinishedDemo) -> None:
     """Run again, the demo gives the same row, and the platform is asked nothing."""
     before = processed(finished_demo.folder)

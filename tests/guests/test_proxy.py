@@ -75,11 +75,15 @@ def test_an_action_file_reaches_a_guest(my_models: Any, tmp_path: Path) -> None:
 
 
 def test_a_guest_is_trained_by_several_processes(my_models: Any, tmp_path: Path) -> None:
-    """Other processes import what this one can import, and train it together."""
+    """Other processes import what this one can import, and train it together; it is kept and read back."""
     levers = worlds.settings(architectures=(my_models.TwoLayers,), processes=2, epochs=20)
     with open_action(tmp_path / "action", Recorder(), settings=levers) as action:
         _, fidelity = action.distil()
     assert fidelity.reference > 0.6
+    kept = (tmp_path / "action" / "proxy.safetensors").stat().st_mtime_ns
+    with open_action(tmp_path / "action", Recorder(), settings=levers) as action:
+        action.distil()
+    assert (tmp_path / "action" / "proxy.safetensors").stat().st_mtime_ns == kept
 
 
 def test_a_name_of_ones_own(my_models: Any, tmp_path: Path) -> None:

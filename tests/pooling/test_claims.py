@@ -17,9 +17,10 @@ from typing import Any
 
 import pytest
 import sqlalchemy as sa
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.examples import examples
 from tests.pooling.places import BACKENDS, fresh_ledger, fresh_place, reopen, use
 from tests.pooling.scripted import KEYS, ScriptedPlatform, distinct, labels, patient, transport_error, truth
 from ttca.answers import Answers
@@ -162,7 +163,7 @@ ENDS = st.tuples(st.sampled_from(["answer", "fail", *ChargeState]), st.integers(
 STEPS = st.lists(BILLS | ENDS | st.tuples(st.just("wait"), st.integers(1, 40), st.just(False)), max_size=25)
 
 
-@settings(max_examples=60, deadline=None)
+@examples(60)
 @given(steps=STEPS, together=st.integers(1, 3))
 def test_a_query_is_paid_once_at_a_time_and_never_after_its_answer(steps: list[Any], together: int) -> None:
     """For any order of requests, outcomes and waits, who gets what is what a plain list of the same events says."""

@@ -13,11 +13,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, given
 from hypothesis import strategies as st
 from PIL import Image
 from rich.console import Console
 
+from tests.examples import examples
 from tests.pooling.scripted import ScriptedPlatform, distinct, hard_at_work, transport_error, truth
 from ttca.answers import Answers
 from ttca.config import read_contribution
@@ -424,9 +425,7 @@ ACCOUNTS = st.fixed_dictionaries(
 )
 
 
-@settings(
-    max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
-)
+@examples(150, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(
     me=ACCOUNTS | ANYTHING,
     leases=st.lists(LEASES | ANYTHING, max_size=6),

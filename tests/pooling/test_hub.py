@@ -18,6 +18,7 @@ import numpy as np
 import pytest
 import requests
 
+from tests.examples import examples
 from tests.pooling.places import fresh_ledger
 from tests.pooling.scripted import ScriptedPlatform, distinct, hard_at_work, transport_error, truth
 from ttca.answers import Answers
@@ -432,7 +433,7 @@ def test_images_travel_without_loss(house: House) -> None:
 def test_no_request_breaks_the_hub(house: House) -> None:
     """Requests made up from the hub's own description never get a 5xx, nor an answer that it does not describe."""
     import schemathesis
-    from hypothesis import HealthCheck, given, settings
+    from hypothesis import HealthCheck, given
 
     document = house.ask("GET", "/openapi.json").json()
     schema = schemathesis.openapi.from_dict(document)
@@ -449,7 +450,7 @@ def test_no_request_breaks_the_hub(house: House) -> None:
             assert reply.status_code < 500, reply.text
             case.validate_response(reply, checks=CHECKS)
 
-        settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck), database=None)(
+        examples(40, suppress_health_check=list(HealthCheck), database=None)(
             given(case=operation.ok().as_strategy())(one)
         )()
     assert len(seen) == 6

@@ -17,10 +17,11 @@ from typing import Any
 import numpy as np
 import pytest
 import sqlalchemy as sa
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 from sqlalchemy import Connection
 
+from tests.examples import examples
 from tests.pooling.places import BACKENDS, fresh_ledger, fresh_place, reopen, use
 from tests.pooling.scripted import CLASSES, KEYS, ScriptedPlatform, distinct, labels, pay, truth
 from ttca.answers import Answers, Status
@@ -187,7 +188,7 @@ def test_details_of_any_text_are_written() -> None:
         assert ledger.balances()[0].unusable == 2
 
 
-@settings(max_examples=30, deadline=None)
+@examples(30)
 @given(
     quotas=st.lists(st.integers(1, 12), min_size=1, max_size=3),
     cap=st.none() | st.integers(1, 20),
@@ -333,7 +334,7 @@ def pay_later(ledger: Ledger, clock: Clock) -> Charge:
     return pay(ledger, KEYS[:1])
 
 
-@settings(max_examples=40, deadline=None)
+@examples(40)
 @given(
     limit=st.integers(1, 6),
     steps=st.lists(st.tuples(st.floats(-30, 40), st.integers(1, 6)), min_size=1, max_size=14),
@@ -656,7 +657,7 @@ def some_answers(draw: st.DrawFn) -> Answers:
     return Answers(status, np.where(status == Status.ANSWERED, named, -1), scores, resolution)
 
 
-@settings(max_examples=60, deadline=None)
+@examples(60)
 @given(some_answers())
 def test_answers_come_back_bit_by_bit(answers: Answers) -> None:
     """What was settled is what is found, after closing and opening again; failed rows are not answers."""
@@ -739,7 +740,7 @@ def test_every_part_of_a_query_changes_its_key() -> None:
             assert again.keys(wide, **base, repeat=0) == [key]
 
 
-@settings(max_examples=30, deadline=None)
+@examples(30)
 @given(
     st.lists(
         st.tuples(st.text(max_size=3) | st.sampled_from(["\0", "0", "\0000", "0\0"]), st.integers(0, 12)),

@@ -10,10 +10,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from tests.examples import examples
 from tests.pooling.places import BACKENDS, fresh_ledger, reopen, use
 from tests.pooling.scripted import (
     CLASSES,
@@ -629,7 +630,7 @@ def test_a_ledger_of_other_classes_is_not_mixed_in(ledger: Ledger) -> None:
 ENDS = st.sampled_from(["answer", "answer", "answer", "rows", "refused", "unknown", "charged", "answer error", "401"])
 
 
-@settings(max_examples=60, deadline=None)
+@examples(60)
 @given(
     n=st.integers(1, 24),
     quotas=st.lists(st.integers(1, 40), min_size=1, max_size=3),

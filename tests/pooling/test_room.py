@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.examples import examples
 from tests.pooling.places import fresh_ledger
 from ttca.errors import QuotaError
 from ttca.pooling.booking import Bill, Charge
@@ -25,7 +26,7 @@ def booked(ledger: Ledger, member: str, n: int) -> bool:
     return isinstance(done, Charge)
 
 
-@settings(max_examples=40, deadline=None)
+@examples(40)
 @given(
     quota=st.integers(1, 20),
     cap=st.none() | st.integers(1, 30),
