@@ -1,35 +1,62 @@
-"""The paper's claims, each with the rule that decides it, the number, and the result file it comes from."""
+"""The paper's claims, each with the rule that decides it, the number, why, and the result file it comes from."""
 
 from __future__ import annotations
 
 import json
-import math
 import statistics
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-__all__ = ["CHANCE", "MOSTLY", "SEEDS", "Quoted", "Verdict", "over_seeds", "quoted", "spread", "verdicts"]
+from benchmarks._credit import CHANCE
+from benchmarks._document import results as found_files
+from benchmarks._document import within
+from benchmarks._kept_rows import Paired, change_span, closed_span, over_seeds, paired, shortened
+from ttca.intervals import Span
 
-#: Half of the gap is "mostly"; a control is beaten in a seed where its exact McNemar test is below chance.
-MOSTLY, CHANCE = 0.5, 0.05
+__all__ = ["MOSTLY", "SEEDS", "Quoted", "Verdict", "quoted", "tested", "verdicts"]
+
+#: Half of the gap is "mostly".
+MOSTLY = 0.5
 #: Nothing is reproduced with fewer.
 SEEDS = 3
 #: A platform is larger than a proxy from this ratio of their weights on.
 _LARGER = 4.0
+#: The settings that say how long a proxy trains, the control's too.
+_LENGTHS = ("public_epochs", "epochs", "steps")
+#: Where kept rows cannot say how far chance over people reaches.
+_NO_INTERVAL = "no interval over people in the kept rows"
 
 Word = Literal["reproduced", "partly", "not", "not measured"]
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """One claim on one track or platform: what was claimed, how it came out, and where the number stands."""
+    """One claim on one track or platform: how it came out, and in short sentences why.
+
+    Parameters
+    ----------
+    claim, where : str
+    word : {"reproduced", "partly", "not", "not measured"}
+    number : str
+        With its interval.
+    lead : str
+        S less the one control of these rows, with its interval.
+    why : str
+        What keeps it from being reproduced; empty where nothing does.
+    shortened : str
+        "yes" where settings were shortened.
+    file : str
+    """
 
     claim: str
     where: str
     word: Word
     number: str
+    lead: str
+    why: str
+    shortened: str
     file: str
 
 
@@ -72,19 +99,26 @@ class Quoted:
         One per seed that acted: the row, its paired test, its certificate.
     tried : int
         Seeds that were tried; one whose action stopped itself is one of them.
-    others : dict of int to tuple of dict
-        By the other ε of the family, smallest first: the lines of all seeds there. They decide nothing.
     """
 
     budget: int
     lines: tuple[Mapping[str, Any], ...]
     tried: int
-    others: Mapping[int, tuple[Mapping[str, Any], ...]]
 
     @property
     def rows(self) -> list[dict[str, Any]]:
         """The honest rows."""
         return [line["row"] for line in self.lines]
+
+    @property
+    def control(self) -> tuple[Paired, ...]:
+        """S against the zero-query control, by seed."""
+        return tuple(map(tested, self.lines))
+
+    @property
+    def lead(self) -> Span | None:
+        """Where S less that control lies, over persons and seeds."""
+        return over_seeds(self.differences, [each.span for each in self.control], least=-1, most=1)
 
     @property
     def differences(self) -> list[float]:
@@ -94,7 +128,8 @@ class Quoted:
     @property
     def beaten(self) -> int:
         """In how many seeds S is above the zero-query control beyond chance."""
-        return _beaten(self.lines)
+        tests = zip(self.control, self.differences, strict=True)
+        return sum(test.p < CHANCE and difference > 0 for test, difference in tests)
 
     @property
     def epsilons(self) -> str:
@@ -112,41 +147,18 @@ def quoted(record: Mapping[str, Any], people: str = "final") -> Quoted | None:
     cells = [cell for cell in record["cells"] if cell["queries"] == budget]
     # A full grid has several regimes and answers: the first is the platform's own.
     cells = [cell for cell in cells if all(cell[k] == cells[0][k] for k in ("regime", "answers"))]
-    found, every = [], []
+    found = []
     for cell in cells:
         lines = [line for line in cell["rows"] if line["people"] == people]
         if lines:
-            every += lines
             epsilon = lines[0]["certificate"]["epsilon"] or max(line["row"]["epsilon"] for line in lines)
             found += [line for line in lines if line["row"]["epsilon"] == epsilon]
-    if not found:
-        return None
-    family = sorted({line["row"]["epsilon"] for line in every} - {line["row"]["epsilon"] for line in found})
-    others = {e: tuple(line for line in every if line["row"]["epsilon"] == e) for e in family}
-    return Quoted(budget, tuple(found), len(cells), others)
+    return Quoted(budget, tuple(found), len(cells)) if found else None
 
 
-def over_seeds(values: Sequence[float]) -> tuple[float, float, float]:
-    """Return the mean and its two-sided 95 % interval by Student's t over seeds; without end for a single seed.
-
-    Notes
-    -----
-    *Published* (Student 1908). Seeds share platform and test people, so that it says what another pool and another
-    training would give on these people, where McNemar's test says what other people would give with these δ.
-    """
-    from scipy.stats import t
-
-    mean = statistics.fmean(values)
-    if len(values) < 2:
-        return mean, -math.inf, math.inf
-    half = float(t.ppf(0.975, len(values) - 1)) * statistics.stdev(values) / math.sqrt(len(values))
-    return mean, mean - half, mean + half
-
-
-def spread(values: Sequence[float]) -> str:
-    """Return a difference's mean with its interval over seeds, as documents show it."""
-    mean, low, high = over_seeds(values)
-    return f"{mean:+.3f} (one seed)" if len(values) == 1 else f"{mean:+.3f} ({low:+.3f} to {high:+.3f})"
+def tested(line: Mapping[str, Any]) -> Paired:
+    """Return S against the zero-query control of one line: a row and, of protocol 1, the p beside it."""
+    return paired(line["row"], line.get("zero_query_mcnemar_p"))
 
 
 def _read(results: Path, name: str) -> dict[str, Any] | None:
@@ -157,102 +169,174 @@ def _read(results: Path, name: str) -> dict[str, Any] | None:
     return found
 
 
-def _beaten(lines: Sequence[Mapping[str, Any]]) -> int:
-    """Return in how many seeds S is above the zero-query control beyond chance."""
-    return sum(
-        line["zero_query_mcnemar_p"] < CHANCE and line["row"]["subgroup_after"] > line["row"]["zero_query_control"]
-        for line in lines
-    )
-
-
-def _part(results: Path, track: str, claim: str) -> tuple[str, Quoted] | Verdict:
-    """Return the file and what decides; without that, the verdict that says why there is none."""
+def _part(results: Path, track: str, claim: str) -> tuple[str, dict[str, Any], Quoted] | Verdict:
+    """Return file, record and what decides; without that, the verdict that says why there is none."""
     file = f"transfer-quick-{track}"
     record = _read(results, file)
     if record is None or "final" not in record["people"]:
-        return Verdict(claim, track, "not measured", "–", f"{file}.json")
+        return _unmeasured(claim, track, file)
     part = quoted(record)
     if part is None:
-        return Verdict(claim, track, "not", "no action was possible", f"{file}.json")
-    return f"{file}.json", part
+        return Verdict(claim, track, "not", "–", "–", "no action was possible", "–", f"{file}.json")
+    return f"{file}.json", record, part
+
+
+def _unmeasured(claim: str, where: str, file: str) -> Verdict:
+    return Verdict(claim, where, "not measured", "–", "–", "–", "–", f"{file}.json")
+
+
+# --- what the queries are credited with ----------------------------------------------------------------------
+
+
+def _uncredited(results: Path, record: Mapping[str, Any] | None, part: Quoted) -> str:
+    """Return why the queries are not credited with what was gained; empty where they are."""
+    acted, lead = len(part.lines), part.lead
+    if acted < part.tried:
+        return f"{part.tried - acted} of {part.tried} seeds stopped themselves"
+    if (apart := _apart(lead)) is not None:
+        return apart
+    if part.tried < SEEDS:
+        return f"fewer than {SEEDS} seeds"
+    if record is not None and (longer := _outrun(results, record, part)) is not None:
+        return longer
+    if part.beaten < part.tried:
+        return f"the control is beaten beyond chance in {part.beaten} of {part.tried} seeds"
+    return ""
+
+
+def _apart(lead: Span | None) -> str | None:
+    """Return in words that S does not stand above its control; None where it does."""
+    if lead is None:
+        return f"not compared with the control: {_NO_INTERVAL}"
+    if lead.high <= 0:
+        return "below the control"
+    if lead.low <= 0:
+        return f"not distinguishable from the control: up to {lead.high:+.3f} possible"
+    return None
+
+
+def _outrun(results: Path, record: Mapping[str, Any], part: Quoted) -> str | None:
+    """Return in words that a control with more training reached as much as S, on dev-test people; None if none did.
+
+    Notes
+    -----
+    *Ours*. The control of shortened settings may be weak because it trained little. Whatever another kept file of the
+    same track, regime and ε gave to a control that trained longer counts, for it asked nothing either.
+    """
+    row = part.rows[0]
+    ours = [r["subgroup_after"] for r in _on_dev_test(results, record, part.budget, row["epsilon"])]
+    used = record["settings"].get(row["regime"], record["settings"])
+    theirs = [
+        statistics.fmean(r["zero_query_control"] for r in same)
+        for _, other in found_files(f"effect-{record['track']}-{row['regime']}-*.json", results)
+        if other["people"] == "dev-test" and _longer(other["settings"], used)
+        if (same := [r for r in other["rows"] if (r["regime"], r["epsilon"]) == (row["regime"], row["epsilon"])])
+    ]
+    if not ours or not theirs or max(theirs) < statistics.fmean(ours):
+        return None
+    return (
+        f"a control that trained longer reached {max(theirs):.3f} where the action had {statistics.fmean(ours):.3f} "
+        "(dev-test)"
+    )
+
+
+def _on_dev_test(results: Path, record: Mapping[str, Any], budget: int, epsilon: int) -> Iterator[Mapping[str, Any]]:
+    """Yield the rows of dev-test people of the same cells, or those of the quick run of the same settings."""
+    quick = _read(results, f"quick-{record['track']}")
+    cells = [line for cell in record["cells"] if cell["queries"] == budget for line in cell["rows"]]
+    lines = [line for line in cells if line["people"] == "dev-test"]
+    for line in lines or (quick["cells"] if quick is not None else ()):
+        if (line["row"]["queries"], line["row"]["epsilon"]) == (budget, epsilon):
+            yield line["row"]
+
+
+def _longer(settings: Mapping[str, Any], than: Mapping[str, Any]) -> bool:
+    known = [(settings[key], than[key]) for key in _LENGTHS if key in settings and key in than]
+    return any(a > b for a, b in known) and all(a >= b for a, b in known)
+
+
+# --- the claims ----------------------------------------------------------------------------------------------
+
+
+def _beside(part: Quoted) -> tuple[str, str]:
+    """Return S less the control with its interval, and whether settings were shortened."""
+    return within(statistics.fmean(part.differences), part.lead, "+"), "yes" if any(map(shortened, part.rows)) else "no"
+
+
+def _at(track: str, part: Quoted) -> str:
+    return f"{track}, Q = {part.budget}, ε = {part.epsilons}"
 
 
 def _gap(results: Path, track: str, claim: str) -> Verdict:
     found = _part(results, track, claim)
     if isinstance(found, Verdict):
         return found
-    file, part = found
-    closed = [_closed(row) for row in part.rows]
-    word: Word = "not"
-    if len(closed) == part.tried and min(closed) >= MOSTLY:
-        word = "reproduced" if _credited(part) else "partly"
-    elif sum(closed) / part.tried >= MOSTLY:
-        word = "partly"
-    alone = statistics.fmean(map(_zero_closed, part.rows))
-    smaller = "; ".join(
-        f"ε = {e}: gap closed {statistics.fmean(_closed(line['row']) for line in lines):.3f}, beaten in "
-        f"{_beaten(lines)}"
-        for e, lines in part.others.items()
-    )
-    number = (
-        f"gap closed {statistics.fmean(closed):.3f} (Q = {part.budget}, ε quoted: {part.epsilons}); the zero-query "
-        f"control alone {alone:.3f}, beaten beyond chance in {part.beaten} of {part.tried} seeds; S − control "
-        f"{spread(part.differences)}" + (f" ({smaller})" if smaller else "")
-    )
-    if word == "partly" and not part.beaten:
-        number += ". *The gap closes as well without a query*"
-    return Verdict(claim, track, word, number, file)
+    file, record, part = found
+    lead, short = _beside(part)
+    closed = [float(row["gap_closed"]) for row in part.rows if row["gap_closed"] is not None]
+    span = over_seeds(closed, [closed_span(row) for row in part.rows]) if len(closed) == len(part.rows) else None
+    if span is None:
+        return Verdict(claim, _at(track, part), "not", "–", lead, "no gap was shown", short, file)
+    why = _uncredited(results, record, part)
+    word: Word = "partly"
+    # A seed that stopped itself has closed nothing.
+    if sum(closed) / part.tried < MOSTLY:
+        word, why = "not", _also("less than half of the gap", why)
+    elif span.low < MOSTLY:
+        why = _also("less than half of the gap is possible", why)
+    elif not why:
+        word = "reproduced"
+    number = f"gap closed {within(statistics.fmean(closed), span)}"
+    return Verdict(claim, _at(track, part), word, number, lead, why, short, file)
 
 
-def _closed(row: Mapping[str, Any]) -> float:
-    return float(row["gap_closed"] or 0.0)
-
-
-def _zero_closed(row: Mapping[str, Any]) -> float:
-    return float((row["zero_query_control"] - row["subgroup_before"]) / row["gap_before"])
-
-
-def _credited(part: Quoted) -> bool:
-    """Whether the action added to its control: beyond chance over people in every seed, and over seeds."""
-    return part.tried >= SEEDS and part.beaten == part.tried and over_seeds(part.differences)[1] > 0
+def _also(first: str, more: str) -> str:
+    return f"{first}; {more}" if more else first
 
 
 def _larger(results: Path) -> Verdict:
     claim, file = "small proxies move larger platforms", "matrix-q1000-e8"
     record = _read(results, file)
     if record is None:
-        return Verdict(claim, "CIFAR-10", "not measured", "–", f"{file}.json")
+        return _unmeasured(claim, "CIFAR-10", file)
     cells = [c for c in record["cells"] if c["platform_over_proxy"] >= _LARGER]
-    moved = [c for c in cells if "row" in c and (c["row"]["gap_closed"] or 0.0) >= MOSTLY]
-    beaten = _beaten(moved)
-    number = (
-        f"{len(moved)} of {len(cells)} pairs whose platform has at least {_LARGER:.0f} times the proxy's weights close "
-        f"half of the gap or more, {beaten} of them beyond the zero-query control (one seed, dev-test people)"
-    )
+    spans = [(c, closed_span(c["row"])) for c in cells if "row" in c]
+    moved = [c for c, span in spans if span is not None and span.low >= MOSTLY]
+    leads = [tested(c).span for c in moved]
+    beyond = sum(lead is not None and lead.low > 0 for lead in leads)
+    number = f"{len(moved)} of {len(cells)} pairs close half of the gap or more, each with its whole interval"
+    lead = f"above 0 in {beyond} of these"
+    short = "yes" if any(shortened(c["row"]) for c in cells if "row" in c) else "no"
     # One seed reproduces nothing.
     word: Word = "partly" if moved else "not"
-    return Verdict(claim, "CIFAR-10", word, number, f"{file}.json")
+    why = "one seed, over people alone; dev-test people"
+    where = f"CIFAR-10, platform ≥ {_LARGER:.0f} × proxy, Q = {record.get('queries', '–')}"
+    return Verdict(claim, where, word, number, lead, why, short, f"{file}.json")
 
 
 def _fairer(results: Path, track: str, key: str, claim: str, better: Literal["higher", "lower"]) -> Verdict:
     found = _part(results, track, claim)
     if isinstance(found, Verdict):
         return found
-    file, part = found
-    sign = 1 if better == "higher" else -1
+    file, record, part = found
+    lead, short = _beside(part)
     pairs = [(row[f"{key}_before"], row[f"{key}_after"]) for row in part.rows]
-    gains = [sign * (after - before) for before, after in pairs]
-    improved = sum(gain > 0 for gain in gains)
-    word: Word = "not"
-    if improved == part.tried and over_seeds(gains)[1] > 0:
-        word = "reproduced" if _credited(part) else "partly"
+    changes = [after - before for before, after in pairs]
+    span = over_seeds(changes, [change_span(row, key) for row in part.rows])
+    improved = sum((change > 0) == (better == "higher") and change != 0 for change in changes)
     before, after = (statistics.fmean(pair[k] for pair in pairs) for k in (0, 1))
-    number = (
-        f"{before:.3f} → {after:.3f} (Q = {part.budget}, ε quoted: {part.epsilons}), better in {improved} of "
-        f"{part.tried} seeds, change {spread([after - before for before, after in pairs])}; the control's S was beaten "
-        f"in {part.beaten}"
-    )
-    return Verdict(claim, track, word, number, file)
+    number = f"{before:.3f} → {after:.3f}: {within(statistics.fmean(changes), span, '+')}"
+    why = _uncredited(results, record, part)
+    word: Word = "partly"
+    if improved < part.tried:
+        word, why = "not", _also(f"better in {improved} of {part.tried} seeds", why)
+    elif span is None:
+        why = _also(_NO_INTERVAL, why)
+    elif span.low <= 0 <= span.high:
+        word, why = "not", _also("no change is possible", why)
+    elif not why:
+        word = "reproduced"
+    return Verdict(claim, _at(track, part), word, number, lead, why, short, file)
 
 
 def _cheaper(results: Path, track: str) -> Verdict:
@@ -260,18 +344,24 @@ def _cheaper(results: Path, track: str) -> Verdict:
     file = f"query_budget-{track}-final"
     record = _read(results, file)
     if record is None:
-        return Verdict(claim, track, "not measured", "–", f"{file}.json")
-    parts: Sequence[tuple[str, Mapping[str, Any]]] = sorted(record["break_even"].items(), key=lambda item: int(item[0]))
-    found = sum(_bounded(part) for _, part in parts)
-    # The pool is credited with what it adds to a δ that costs nothing, too.
-    bought = sum(_bought(record["epsilons"][epsilon]) for epsilon, _ in parts)
-    seeds = len(record["seeds"])
-    word: Word = "not" if not found else "reproduced" if found == bought == len(parts) and seeds >= SEEDS else "partly"
-    number = "; ".join(
-        f"ε = {epsilon}: {_from(part)}, {_beyond(record['epsilons'][epsilon])}" for epsilon, part in parts
-    )
-    number += f" ({seeds} seed{'s' if seeds != 1 else ''})"
-    return Verdict(claim, track, word, number, f"{file}.json")
+        return _unmeasured(claim, track, file)
+    ends: Sequence[tuple[str, Mapping[str, Any]]] = sorted(record["break_even"].items(), key=lambda item: int(item[0]))
+    # The cells are those of the quick grid, whose file says how long they trained.
+    grid = _read(results, f"transfer-quick-{track}")
+    numbers, leads, whys, found, short = [], [], ["break-evens' intervals leave seeds out"], False, False
+    for epsilon, end in ends:
+        result = record["epsilons"][epsilon]
+        part = Quoted(record["queries"], tuple(result["cells"]), len(record["seeds"]))
+        found = found or _bounded(end)
+        short = short or any(map(shortened, part.rows))
+        numbers.append(f"ε = {epsilon}: {_from(end)}")
+        leads.append(f"ε = {epsilon}: {_beside(part)[0]}")
+        whys.append(f"ε = {epsilon}: {_uncredited(results, grid, part) or _credited_from(result)}")
+    # Of no break-even is it known what another pool would have given.
+    word: Word = "partly" if found else "not"
+    number, lead, why = ("; ".join(part) for part in (numbers, leads, whys))
+    where = f"{track}, Q = {record['queries']}"
+    return Verdict(claim, where, word, number, lead, why, "yes" if short else "no", f"{file}.json")
 
 
 def _bounded(part: Mapping[str, Any]) -> bool:
@@ -279,27 +369,16 @@ def _bounded(part: Mapping[str, Any]) -> bool:
     return part["images"] is not None and part["interval"][1] is not None
 
 
-def _hardest(result: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Return the largest break-even of a pool that is credited only with what it adds to the zero-query δ."""
+def _credited_from(result: Mapping[str, Any]) -> str:
+    """Return from which size on a pool pays that is credited only with what it adds to the zero-query δ."""
     lines = [c for c in result["comparisons"] if (c["way"], c["budget_is"]) == ("pooled_beyond_zero_query", "cheapest")]
-    never: Mapping[str, Any] | None = next((line for line in lines if not _bounded(line)), None)
-    return never or max(lines, key=lambda line: float(line["images"]))
-
-
-def _bought(result: Mapping[str, Any]) -> bool:
-    """Whether the pool's queries bought more right answers, and pay for those against every attack."""
-    return result["on_all_test_people"]["queries_bought"] == "more right answers" and _bounded(_hardest(result))
-
-
-def _beyond(result: Mapping[str, Any]) -> str:
-    if not _bought(result):
-        return "and nothing beyond the zero-query δ"
-    return f"credited only with what it adds to the zero-query δ, from {_hardest(result)['images']:,.0f} on"
+    if not all(map(_bounded, lines)):
+        return "never cheaper when credited only with S − control"
+    return f"credited only with S − control, from {max(float(line['images']) for line in lines):,.0f} images on"
 
 
 def _from(found: Mapping[str, Any]) -> str:
-    against = f"the attack hardest to beat is {found['against']}"
     if found["images"] is None:
-        return f"at no size ({against})"
+        return f"at no size, against {found['against']}"
     low, high = ("never" if end is None else f"{end:,.0f}" for end in found["interval"])
-    return f"from {found['images']:,.0f} images on (95 %: {low} to {high}; {against})"
+    return f"from {found['images']:,.0f} images on ({low} to {high}, over people alone), against {found['against']}"

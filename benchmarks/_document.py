@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import json
+import math
 import shlex
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 from benchmarks._listing import RESULTS
 from ttca.errors import ConfigError
+from ttca.intervals import Span
 
-__all__ = ["MISSING", "commands", "filled", "grid", "results", "table", "told"]
+__all__ = ["MISSING", "WIDEST", "commands", "filled", "grid", "results", "table", "told", "within"]
 
 #: What stands where nothing was measured.
 MISSING = "*Not measured yet.*"
+#: No table has more columns.
+WIDEST = 9
 
 
 def filled(document: str, written: Mapping[str, str]) -> str:
@@ -73,10 +78,42 @@ def told(values: Iterable[float | None], digits: int = 3) -> str:
     return mean if len(known) == 1 else f"{mean} ± {statistics.stdev(known):.{digits}f}"
 
 
-def table(head: Sequence[str], lines: Iterable[Sequence[object]]) -> str:
-    """Return a Markdown table, or a remark that nothing was measured where there are no lines."""
+def within(value: float, span: Span | None, sign: str = "") -> str:
+    """Return a number with its interval as documents show it; – where there is none."""
+    digits = 3 if abs(value) < 1 else 2
+    if span is None:
+        return f"{value:{sign}.{digits}f} (–)"
+    high = f"{span.high:{sign}.{digits}f}" if math.isfinite(span.high) else "no end"
+    return f"{value:{sign}.{digits}f} ({span.low:{sign}.{digits}f} to {high})"
+
+
+def table(head: Sequence[str], lines: Iterable[Sequence[object]], *, keys: int = 0) -> str:
+    """Return a Markdown table, or a remark that nothing was measured where there are no lines.
+
+    Parameters
+    ----------
+    head : sequence of str
+    lines : iterable of sequence
+    keys : int
+        How many of the first columns say what a line is about. Where there are more than :data:`WIDEST` columns, the
+        others are shared out among several tables, each with these before them.
+
+    Raises
+    ------
+    ConfigError
+        If a table is too wide and has no keys.
+    """
     body = list(lines)
-    return "\n".join(grid(head, body)) if body else MISSING
+    if not body:
+        return MISSING
+    if len(head) > WIDEST and not keys:
+        raise ConfigError(f"Expected at most {WIDEST} columns or keys that parts share, got {len(head)} columns.")
+    parts = math.ceil((len(head) - keys) / (WIDEST - keys)) if len(head) > WIDEST else 1
+    ends = [keys + round(part * (len(head) - keys) / parts) for part in range(parts + 1)]
+    return "\n\n".join(
+        "\n".join(grid((*head[:keys], *head[a:b]), [(*line[:keys], *line[a:b]) for line in body]))
+        for a, b in pairwise(ends)
+    )
 
 
 def results(pattern: str, folder: Path = RESULTS) -> list[tuple[str, dict[str, Any]]]:

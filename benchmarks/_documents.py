@@ -49,6 +49,9 @@ DOCUMENTS: dict[str, tuple[Marks, ...]] = {
         _one_by_one(
             claims=_tables.claims_table,
             rows=_tables.rows_table,
+            controls=_tables.controls_table,
+            others=_tables.others_table,
+            costs=_tables.costs_table,
             commands=_tables.transfer_commands,
             repeated=_tables.repeated_table,
             bounds=_tables.bounds_table,

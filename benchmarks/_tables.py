@@ -5,22 +5,26 @@ from __future__ import annotations
 import json
 import shlex
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks._claims import quoted, spread, verdicts
-from benchmarks._document import commands, table, told
+from benchmarks._claims import quoted, tested, verdicts
+from benchmarks._document import commands, table, told, within
 from benchmarks._document import results as found
+from benchmarks._kept_rows import closed_span, over_seeds, paired, queries, rate_span, shortened
 from benchmarks._listing import RESULTS
 
 __all__ = [
     "bounds_table",
     "ceiling_table",
     "claims_table",
+    "controls_table",
+    "costs_table",
     "demo_table",
     "effect_table",
     "matrix_table",
+    "others_table",
     "repeated_table",
     "results_table",
     "rows_table",
@@ -29,19 +33,20 @@ __all__ = [
 ]
 
 _EFFECT = (
-    "track, people", "answers, regime", "Q", "ε quoted", "reference / subgroup before", "subgroup with δ", "gap closed",
-    "zero-query control", "p, each seed", "parity certified", "abuse", "noise", "class-agnostic", "JPEG 75", "file",
+    "file", "track, people", "answers, regime", "Q", "ε quoted", "reference / subgroup before", "subgroup with δ",
+    "gap closed", "zero-query control", "p (b/c), each seed", "parity certified", "abuse", "noise", "class-agnostic",
+    "JPEG 75",
 )  # fmt: skip
 _CEILING = ("track, people", "regime", "ε", "subgroup with δ", "gap closed", "seeds", "file")
 _MATRIX = (
     "proxy", "platform", "platform / proxy, weights", "fidelity subgroup / reference", "reference / subgroup before",
-    "subgroup with δ", "gap closed", "zero-query control", "p", "file",
+    "subgroup with δ", "gap closed", "zero-query control", "p (b/c)", "file",
 )  # fmt: skip
 
 
 def effect_table(results: Path = RESULTS) -> str:
     """Return one line per result file of the effect benchmark, as Markdown; mean ± standard deviation over seeds."""
-    return table(_EFFECT, [_line(name, record) for name, record in found("effect-*.json", results)])
+    return table(_EFFECT, [_line(name, record) for name, record in found("effect-*.json", results)], keys=1)
 
 
 def ceiling_table(results: Path = RESULTS) -> str:
@@ -74,10 +79,10 @@ def matrix_table(results: Path = RESULTS) -> str:
                     f"{row['fidelity_subgroup']:.3f} / {row['fidelity_reference']:.3f}",
                     f"{row['reference_before']:.3f} / {row['subgroup_before']:.3f}", f"{row['subgroup_after']:.3f}",
                     "–" if row["gap_closed"] is None else f"{row['gap_closed']:.3f}",
-                    f"{row['zero_query_control']:.3f}", f"{cell['zero_query_mcnemar_p']:.2g}", f"`{name}`",
+                    f"{row['zero_query_control']:.3f}", tested(cell).told, f"`{name}`",
                 )
             )  # fmt: skip
-    return table(_MATRIX, lines)
+    return table(_MATRIX, lines, keys=2)
 
 
 def results_table(results: Path = RESULTS) -> str:
@@ -93,8 +98,8 @@ def results_table(results: Path = RESULTS) -> str:
                 record["track"],
                 _mean(rows, "reference_before"),
                 _mean(rows, "subgroup_before"),
-                f"**{told(row['subgroup_after'] for row in rows)}**",
-                told(row["zero_query_control"] for row in rows),
+                f"**{_rate(rows, 'subgroup_after').replace(' to ', '–')}**",
+                _rate(rows, "zero_query_control").replace(" to ", "–"),
                 _mean(rows, "abuse_rate"),
                 f"`{name}`",
             )
@@ -103,8 +108,80 @@ def results_table(results: Path = RESULTS) -> str:
 
 
 def rows_table(results: Path = RESULTS) -> str:
-    """Return every budget and ε of every track's quick grid, on final people; mean ± standard deviation."""
+    """Return the effect at every budget and ε of every track's quick grid, on final people, with intervals."""
     lines: list[Sequence[object]] = []
+    for name, who, group in _groups(results):
+        rows = [line["row"] for line in group]
+        closed = [row["gap_closed"] for row in rows if row["gap_closed"] is not None]
+        # Where a seed's gap may be none there is no gap closed.
+        span = over_seeds(closed, [closed_span(row) for row in rows]) if len(closed) == len(rows) else None
+        lines.append(
+            (
+                *who,
+                f"{_mean(rows, 'reference_before')} / {_mean(rows, 'subgroup_before')}",
+                _rate(rows, "subgroup_after"),
+                "–" if span is None else within(statistics.fmean(closed), span),
+                f"{sum(bool(row['parity_certified']) for row in rows)} of {len(rows)}",
+                _either(rows),
+                f"`{name}`",
+            )
+        )
+    for name, record in found("transfer-quick-*.json", results):
+        for cell in record["cells"]:
+            if "failed" in cell:
+                what = f"{cell['regime']}, {cell['answers']}, Q = {cell['queries']}, seed {cell['seed']}"
+                blank = ["–"] * (len(_ROWS) - 2)
+                lines.append((f"{record['track']}: no action ({what}): {cell['failed']}", *blank, f"`{name}`"))
+    return table(_ROWS, lines)
+
+
+def controls_table(results: Path = RESULTS) -> str:
+    """Return the zero-query control of every line of :func:`rows_table`, and S less it, tested on the same people."""
+    lines: list[Sequence[object]] = []
+    for name, who, group in _groups(results):
+        rows, tests = [line["row"] for line in group], [tested(line) for line in group]
+        differences = [row["subgroup_after"] - row["zero_query_control"] for row in rows]
+        lead = over_seeds(differences, [test.span for test in tests], least=-1, most=1)
+        lines.append(
+            (
+                *who,
+                _rate(rows, "zero_query_control"),
+                within(statistics.fmean(differences), lead, "+"),
+                ", ".join(test.told for test in tests),
+                _either(rows),
+                f"`{name}`",
+            )
+        )
+    return table(_AGAINST, lines)
+
+
+def others_table(results: Path = RESULTS) -> str:
+    """Return the other controls of every line of :func:`rows_table`; means over seeds."""
+    lines = []
+    for name, (who, budget, epsilon), group in _groups(results):
+        rows = [line["row"] for line in group]
+        lossy = " / ".join(_mean(rows, key) for key in ("jpeg75_control", "resize_control"))
+        shown = (*(_mean(rows, key) for key in _CONTROLS), lossy, _mean(rows, "reference_after"))
+        lines.append((who, f"{budget}, {epsilon}", *shown, f"`{name}`"))
+    return table(_OTHERS, lines)
+
+
+def costs_table(results: Path = RESULTS) -> str:
+    """Return what each budget of every track's quick grid cost, and the share answered."""
+    lines: dict[tuple[object, ...], list[Mapping[str, Any]]] = {}
+    for name, (who, budget, _), group in _groups(results):
+        lines.setdefault((who, budget, name), []).extend(line["row"] for line in group)
+    return table(
+        _COSTS,
+        [
+            (who, budget, *(_paid(rows, purpose) for purpose in _PURPOSES), _mean(rows, "coverage"), f"`{name}`")
+            for (who, budget, name), rows in lines.items()
+        ],
+    )
+
+
+def _groups(results: Path) -> Iterator[tuple[str, tuple[str, int, int], list[Mapping[str, Any]]]]:
+    """Yield file, who with budget and ε, and the lines of all seeds, of every track's quick grid, on final people."""
     for name, record in found("transfer-quick-*.json", results):
         grouped: dict[tuple[Any, ...], list[Mapping[str, Any]]] = {}
         for cell in record["cells"]:
@@ -112,34 +189,8 @@ def rows_table(results: Path = RESULTS) -> str:
                 if line["people"] == "final":
                     key = (cell["regime"], cell["answers"], cell["queries"], line["row"]["epsilon"])
                     grouped.setdefault(key, []).append(line)
-        for (regime, answers, queries, epsilon), group in sorted(grouped.items()):
-            rows = [line["row"] for line in group]
-            lines.append(
-                (
-                    f"{record['track']}, {regime}, {answers}",
-                    queries,
-                    epsilon,
-                    len(rows),
-                    f"{_mean(rows, 'reference_before')} / {_mean(rows, 'subgroup_before')}",
-                    told(row["subgroup_after"] for row in rows),
-                    told(row["gap_closed"] for row in rows),
-                    told(row["zero_query_control"] for row in rows),
-                    spread([row["subgroup_after"] - row["zero_query_control"] for row in rows]),
-                    _chances(group),
-                    f"{sum(bool(row['parity_certified']) for row in rows)} of {len(rows)}",
-                    *(_mean(rows, key) for key in (*_CONTROLS, "jpeg75_control", "resize_control")),
-                    _mean(rows, "reference_after"),
-                    _mean(rows, "coverage"),
-                    _paid(rows),
-                    f"`{name}`",
-                )
-            )
-        for cell in record["cells"]:
-            if "failed" in cell:
-                what = f"{cell['regime']}, {cell['answers']}, Q = {cell['queries']}, seed {cell['seed']}"
-                blank = ["–"] * (len(_LONG) - 2)
-                lines.append((f"{record['track']}: no action ({what}): {cell['failed']}", *blank, f"`{name}`"))
-    return table(_LONG, lines)
+        for (regime, answers, budget, epsilon), group in sorted(grouped.items(), key=lambda item: item[0]):
+            yield name, (f"{record['track']}, {regime}, {answers}", budget, epsilon), group
 
 
 def repeated_table(results: Path = RESULTS) -> str:
@@ -155,8 +206,11 @@ def repeated_table(results: Path = RESULTS) -> str:
 
 def claims_table(results: Path = RESULTS) -> str:
     """Return the paper's claims with their verdicts."""
-    lines = [(v.claim, v.where, f"*{v.word}*", v.number, f"`{v.file}`") for v in verdicts(results)]
-    return table(("claim", "where", "verdict", "number", "file"), lines)
+    lines = [
+        (v.claim, v.where, f"*{v.word}*", v.number, v.lead, v.why or "–", v.shortened, f"`{v.file}`")
+        for v in verdicts(results)
+    ]
+    return table(("claim", "where", "verdict", "number", "S − control", "why", "shortened", "file"), lines)
 
 
 def transfer_commands(results: Path = RESULTS) -> str:
@@ -171,8 +225,8 @@ def demo_table(results: Path = RESULTS) -> str:
     lines = [(what, told(row[key] for row in rows)) for key, what in _DEMO.items()]
     lines.append(("ε that was quoted, each seed, levels of 255", ", ".join(str(r["epsilon"]) for r in rows)))
     lines.append(("parity certified, by verification people alone", f"{record['parity_certified']} of {len(rows)}"))
-    for key, what in (("pool", "the pool"), ("audit", "the audit"), ("verification", "verification")):
-        paid = sorted({row[f"queries_{key}"] for row in rows})
+    for key, what in (("pool", "the pool"), ("baseline", "the baseline"), ("verification", "verification")):
+        paid = sorted({queries(row, key) for row in rows})
         lines.append((f"queries for {what}", " or ".join(map(str, paid))))
     return table((f"accuracy on {record['subgroup_test_people']} test people per group, {len(rows)} seeds", ""), lines)
 
@@ -228,12 +282,14 @@ _DEMO = {
 }
 _CONTROLS = ("noise_control", "class_agnostic_control", "proxy_class_control", "abuse_rate")
 _SHORT = ("platform", "reference", "subgroup", "with δ", "δ that asked nothing", "abuse", "file")
-_LONG = (
-    "track, regime, answers", "Q", "ε", "seeds", "reference / subgroup before", "subgroup with δ", "gap closed",
-    "zero-query control", "S − control (95 %, over seeds)", "p, each seed", "parity certified", "noise",
-    "class-agnostic", "proxy's class", "abuse", "JPEG 75", "resize", "reference with δ", "coverage",
-    "paid: pool + audit + verification", "file",
-)  # fmt: skip
+_PURPOSES = ("pool", "baseline", "verification")
+_WHO = ("track, regime, answers", "Q", "ε")
+_ROWS = (*_WHO, "reference / subgroup before", "subgroup with δ", "gap closed", "parity certified",
+         "shortened", "file")  # fmt: skip
+_AGAINST = (*_WHO, "zero-query control", "S − control", "p (b/c), each seed", "shortened", "file")
+_OTHERS = ("track, regime, answers", "Q, ε", "noise", "class-agnostic", "proxy's class", "abuse", "JPEG 75 / resize",
+           "reference with δ", "file")  # fmt: skip
+_COSTS = ("track, regime, answers", "Q", *_PURPOSES, "coverage", "file")
 
 
 def _mean(rows: Sequence[Mapping[str, Any]], key: str) -> str:
@@ -241,17 +297,20 @@ def _mean(rows: Sequence[Mapping[str, Any]], key: str) -> str:
     return f"{statistics.fmean(values):.3f}" if values else "–"
 
 
-def _chances(lines: Sequence[Mapping[str, Any]]) -> str:
-    return ", ".join(f"{line['zero_query_mcnemar_p']:.2g}" for line in lines)
+def _rate(rows: Sequence[Mapping[str, Any]], key: str) -> str:
+    """Return a rate's mean with its interval over persons and seeds."""
+    values = [row[key] for row in rows]
+    return within(statistics.fmean(values), over_seeds(values, [rate_span(r, key) for r in rows], least=0, most=1))
 
 
-def _paid(rows: Sequence[Mapping[str, Any]]) -> str:
-    """Return what the members paid, by what for; from the least to the most where seeds differ."""
-    parts = []
-    for purpose in ("pool", "audit", "verification"):
-        paid = [int(row[f"queries_{purpose}"]) for row in rows]
-        parts.append(f"{min(paid):,}" if min(paid) == max(paid) else f"{min(paid):,}–{max(paid):,}")
-    return " + ".join(parts)
+def _either(rows: Sequence[Mapping[str, Any]]) -> str:
+    return "yes" if any(map(shortened, rows)) else "no"
+
+
+def _paid(rows: Sequence[Mapping[str, Any]], purpose: str) -> str:
+    """Return what the members paid for something; from the least to the most where seeds differ."""
+    paid = [queries(row, purpose) for row in rows]
+    return f"{min(paid):,}" if min(paid) == max(paid) else f"{min(paid):,}–{max(paid):,}"
 
 
 def _older_test(record: Mapping[str, Any]) -> bool:
@@ -261,18 +320,19 @@ def _older_test(record: Mapping[str, Any]) -> bool:
 
 def _line(name: str, record: Mapping[str, Any]) -> Sequence[object]:
     rows = record["rows"]
+    tests = [paired(row, p) for row, p in zip(rows, record["zero_query_mcnemar_p"], strict=True)]
     return (
+        f"`{name}`",
         f"{record['track']}, {record['people']}",
         f"{rows[0]['answers']}, {record.get('regime', rows[0]['regime'])}",
         rows[0]["queries"],
         ", ".join(str(row["epsilon"]) for row in rows),
         f"{_mean(rows, 'reference_before')} / {_mean(rows, 'subgroup_before')}",
         *(told(row[key] for row in rows) for key in ("subgroup_after", "gap_closed", "zero_query_control")),
-        ", ".join(f"{p:.2g}" for p in record["zero_query_mcnemar_p"]),
+        ", ".join(test.told for test in tests),
         f"{record['parity_certified']} of {len(rows)}" + (" (two bounds)" if _older_test(record) else ""),
         *(
             told(row[key] for row in rows)
             for key in ("abuse_rate", "noise_control", "class_agnostic_control", "jpeg75_control")
         ),
-        f"`{name}`",
     )

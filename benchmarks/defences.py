@@ -467,7 +467,7 @@ def _streams(seen: _Seen, plan: Plan, pool: _Pictures, rng: np.random.Generator)
     with_delta = _Pictures.of(platform, seen.sets[epsilon].apply(own.images, own.classes))
     verification = seen.cell.roster.verification
     members = verification[verification.subgroup]
-    # What was really paid for: the audit of both groups, and the tests down to the first failure.
+    # What was really paid for: the baseline of both groups, and the tests down to the first failure.
     tested = [
         seen.sets[test.epsilon].apply(members.images, members.classes) for test in seen.found.action.verify().tests
     ]
@@ -618,14 +618,14 @@ def _senders(seen: _Seen) -> tuple[People, People]:
 def _limits(seen: _Seen) -> Iterator[dict[str, Any]]:
     """Yield the days that a rate limit per key makes the whole action take, by the arithmetic the ledger keeps to."""
     verification = seen.cell.roster.verification
-    audit, tests = len(verification), int(verification.subgroup.sum()) * len(seen.key.epsilons)
-    queries = seen.key.queries + audit + tests
+    baseline, tests = len(verification), int(verification.subgroup.sum()) * len(seen.key.epsilons)
+    queries = seen.key.queries + baseline + tests
     for per_day in _PER_DAY:
         for members in MEMBERS:
             quota = Quota(10**9, per_day=per_day)
             yield {
                 "track": seen.key.track,
-                "queries": {"pool": seen.key.queries, "audit": audit, "verification": tests},
+                "queries": {"pool": seen.key.queries, "baseline": baseline, "verification": tests},
                 "members": members,
                 "per_day": per_day,
                 "days": least_seconds(queries, [(10**9, quota)] * members) / 86400,

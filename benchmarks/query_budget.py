@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from benchmarks._cells import opened
 from benchmarks._credit import hardest, told_apart
+from benchmarks._kept_rows import queries
 from benchmarks._tracks import TRACKS
 from benchmarks.transfer import finish, quick_key
 from ttca.attacks.blackbox import Box, PerUser
@@ -59,8 +60,8 @@ WHAT = {
     "hopskipjump": "targeted, from labels alone, one run read off at every budget; it starts from another member's "
     "image of the class, tried at random among the pool's until the platform gets one right: the person who is "
     "attacked pays for every image tried",
-    "pooled": "images sent for the pool, audit and verification, all paid once; then no query for any image. Certified "
-    "only where its row says so: elsewhere the verification queries bought a refusal",
+    "pooled": "images sent for the pool, baseline and verification, all paid once; then no query for any image. "
+    "Certified only where its row says so: elsewhere the verification queries bought a refusal",
     "pooled without certificate": "the pool's queries alone",
     "pooled after a look": "everybody first asks about the image as it is (one query) and applies δ only where the "
     "answer is wrong, as every per-user attack does",
@@ -318,7 +319,7 @@ class _Together:
             }
         rows = [f.cell["row"] for f in found]
         pool = sum(row["queries_pool"] for row in rows)
-        paid = pool + sum(row["queries_audit"] + row["queries_verification"] for row in rows)
+        paid = pool + sum(queries(row, "baseline") + queries(row, "verification") for row in rows)
         fixed = {name: paid if name.startswith("pooled") else 0 for name in pooled}
         fixed["pooled_without_certificate"] = pool
         return cls(pooled, alone, fixed, len(found), len(names))
@@ -526,7 +527,7 @@ def _epsilon(found: Sequence[_Found], options: argparse.Namespace) -> dict[str, 
     """Return everything about one ε."""
     together = _Together.of(found)
     rows = [f.cell["row"] for f in found]
-    parts = ("pool", "audit", "verification")
+    parts = ("pool", "baseline", "verification")
     comparisons = [
         line
         for way in ("pooled", "pooled_without_certificate", "pooled_after_a_look", "pooled_beyond_zero_query")
@@ -551,7 +552,7 @@ def _epsilon(found: Sequence[_Found], options: argparse.Namespace) -> dict[str, 
         "everybody": float(np.mean([row["abuse_rate"] for row in rows])),
     }
     return {
-        "pooled_paid": {part: [row[f"queries_{part}"] for row in rows] for part in parts},
+        "pooled_paid": {part: [queries(row, part) for row in rows] for part in parts},
         "on_attacked_people": {
             "people": sum(len(f.before) for f in found),
             **{name: float(np.concatenate([f.pooled[name] for f in found]).mean()) for name in found[0].pooled},

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from benchmarks._credit import SAID, best_names
 from benchmarks._document import commands, table, told
+from benchmarks._kept_rows import paired, queries
 from benchmarks.collective_size import FEWEST_JUDGES, RHOS
 from ttca.errors import ConfigError
 
@@ -95,24 +96,24 @@ def tables(found: Sequence[tuple[str, dict[str, Any]]]) -> dict[str, str]:
             # An action that stopped itself asked no verification people.
             more = f" + {line['verification_persons']}" if line["stopped"] < line["seeds"] else ""
             first = (
-                who, record["epsilon"], f"{line['share']:.1%}", line["members"], f"{line['persons']}{more}",
-                line["quota"], line["images"],
+                who, record["epsilon"], f"{line['share']:.1%}", line["quota"], line["members"],
+                f"{line['persons']}{more}", line["images"],
             )  # fmt: skip
             (grid if line["judged"] else apart).append((*first, *_numbers(line, here), f"`{file}`"))
         applied += [(who, *numbers) for numbers in _applied(record)]
     took_part = (
-        "track, people, regime", "ε", "takes part", "members", "persons asked (+ for verification)",
-        "queries per image", "pool queries", "audit + verification queries", "seeds (stopped)", "S",
+        "track, people, regime", "ε", "takes part", "queries per image", "members",
+        "persons asked (+ for verification)", "pool queries", "baseline + verification queries", "seeds (stopped)", "S",
     )  # fmt: skip
     head = (
         *took_part, "before", "gap closed", "zero-query control", "best without a query (each seed)", "bought",
-        "p, each seed", "the queries", "noise", "class-agnostic", "abuse", "coverage", "S if only they apply it",
+        "p (b/c), each seed", "the queries", "noise", "class-agnostic", "abuse", "coverage", "S if only they apply it",
         "file",
     )  # fmt: skip
     return {
         "size-commands": commands(found),
-        "size-grid": table(head, grid),
-        "size-unjudged": table((*took_part, "the collective", "file"), apart),
+        "size-grid": table(head, grid, keys=4),
+        "size-unjudged": table((*took_part, "the collective", "file"), apart, keys=4),
         "size-participation": table(
             ("track, people, regime", "took part, queries per image", "ρ", "S_ρ", "95 %, widest over seeds",
              "worst group", "equal-opportunity gap", "demographic-parity ratio"),
@@ -128,7 +129,7 @@ def _numbers(line: Mapping[str, Any], here: Sequence[dict[str, Any]]) -> tuple[o
     def shown(key: str) -> str:
         return told(c["row"][key] for c in done)
 
-    paid = told((c["row"]["queries_audit"] + c["row"]["queries_verification"] for c in done), 0)
+    paid = told((queries(c["row"], "baseline") + queries(c["row"], "verification") for c in done), 0)
     numbers = (paid, f"{line['seeds']} ({line['stopped']})", shown("subgroup_after"))
     if not line["judged"]:
         judges = line["selection_persons"]
@@ -138,10 +139,15 @@ def _numbers(line: Mapping[str, Any], here: Sequence[dict[str, Any]]) -> tuple[o
     return (
         *numbers, shown("subgroup_before"), shown("gap_closed"), shown("zero_query_control"),
         f"{told(c['alternatives'][c['best']] for c in done)} ({best_names(done)})", told(c["bought"] for c in done),
-        ", ".join(f"{c['best_mcnemar_p']:.2g}" for c in done), SAID[line["verdict"]],
+        ", ".join(_tested(c) for c in done), SAID[line["verdict"]],
         *(shown(k) for k in ("noise_control", "class_agnostic_control", "abuse_rate", "coverage")),
         told(c["participation"][-1]["s_rho"] for c in done),
     )  # fmt: skip
+
+
+def _tested(cell: Mapping[str, Any]) -> str:
+    """Return the p of S against the best without a query, with the people right under one of them alone."""
+    return paired(cell["row"], cell["best_mcnemar_p"], rate=cell["alternatives"][cell["best"]]).told
 
 
 def _applied(record: Mapping[str, Any]) -> list[tuple[object, ...]]:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from benchmarks._document import commands, table, told
+from benchmarks._kept_rows import Paired, discordant
 from benchmarks._tracks import TRACKS
 from benchmarks.harm import CAMERAS, PHOTOGRAPHED
 from ttca.errors import ConfigError
@@ -133,6 +134,7 @@ def tables(found: Sequence[tuple[str, dict[str, Any]]]) -> dict[str, str]:
                  "without δ", "noise", "zero-query", "δ", "δ, JPEG 75", "δ, resized", "δ, most like class",
                  "δ, by the reference")), "seeds", "file"),
             abuse,
+            keys=3,
         ),
         "harm-classes": table((*head, "class of δ", "S", "misuse", "platform says it without δ", "most misused on"),
                               classes),
@@ -140,9 +142,10 @@ def tables(found: Sequence[tuple[str, dict[str, Any]]]) -> dict[str, str]:
             (*head, "without δ", "true class", "wrong class at random", "wrong class most like it", "proxy's guess",
              "may err at random", "may err likewise", "seeds"),
             choice,
+            keys=3,
         ),
-        "harm-others": table((*head, "who", "n", "without δ", "with δ of their class", "p, each seed"), others),
-        "harm-fairness": table((*head, "who applies δ", *(_METRICS[k] for k in metrics)), fairness),
+        "harm-others": table((*head, "who", "n", "without δ", "with δ of their class", "p (b/c), each seed"), others),
+        "harm-fairness": table((*head, "who applies δ", *(_METRICS[k] for k in metrics)), fairness, keys=4),
     }  # fmt: skip
 
 
@@ -195,7 +198,15 @@ def _class_lines(
 
 def _other_line(who: tuple[object, ...], name: str, found: Sequence[Mapping[str, Any]]) -> tuple[object, ...]:
     rates = [told(f[k]["rate"] for f in found) for k in ("before", "after")]
-    return (*who, name, found[0]["before"]["n"], *rates, ", ".join(f"{f['mcnemar_p']:.2g}" for f in found))
+    return (*who, name, found[0]["before"]["n"], *rates, ", ".join(map(_tested, found)))
+
+
+def _tested(found: Mapping[str, Any]) -> str:
+    """Return the p of rates with δ against those without, with the people right only with it, and only without."""
+    n = found["before"]["n"]
+    before, after = (round(found[k]["rate"] * n) for k in ("before", "after"))
+    p = found["mcnemar_p"]
+    return Paired(p, n, discordant(p, after - before, n, most=(n - before, n - after))).told
 
 
 def _at(cell: Mapping[str, Any], path: Sequence[str]) -> Any:

@@ -56,13 +56,14 @@ def _tables(kept: Mapping[str, Any]) -> str:
         for alpha, entry in by_alpha.items():
             row = entry["rows"][lever]
             lines.append([lever, alpha, f"{entry['members']:.0f}", *(_cell(row, key) for key in _COLUMNS)])
-    made = [table(("lever", "α", "take part", *_COLUMNS.values()), lines)]
+    made = [table(("lever", "α", "take part", *_COLUMNS.values()), lines, keys=2)]
     alpha = kept["settings"]["shown_alpha"]
     rows = by_alpha[alpha]["rows"]
     keys = (*_WHOM, "equalised_odds_difference_mean")
     whom = table(
         ("what is done", *_WHOM.values(), "EqOd"),
         ([name, *(_cell(row, key) for key in keys)] for name, row in rows.items()),
+        keys=1,
     )
     made.append(f"Whom it helps, what it costs and what it does to the wrong people, at α = {alpha}:\n\n{whom}")
     seeds, people = kept["seeds"], kept["people"]

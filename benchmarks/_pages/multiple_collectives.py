@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from benchmarks._document import MISSING, grid
+from benchmarks._document import MISSING, grid, table
 from benchmarks.multiple_collectives import LOOPS, SIGNALS, SIZES, TIERS
 
 if TYPE_CHECKING:
@@ -116,7 +116,7 @@ def _city_table(kept: Mapping[str, Any]) -> list[str]:
         for row in kept["city"]
     ]  # fmt: skip
     head = ("sizes", "labels", "signals", "size entropy", "label entropy", "overlap", "success", *TIERS)
-    return grid(head, lines)
+    return [table(head, lines, keys=3)]
 
 
 def _trained_table(kept: Mapping[str, Any]) -> list[str]:

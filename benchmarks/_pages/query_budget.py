@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from benchmarks._claims import tested
 from benchmarks._credit import hardest, told_apart
 from benchmarks._document import commands, table
 from benchmarks.query_budget import ATTACKS, GROUPS, IMAGES
@@ -233,7 +234,7 @@ def _attacks_table(records: Sequence[tuple[str, Mapping[str, Any]]]) -> str:
                 )  # fmt: skip
     head = ("track, people", "attack", "budget", "answered wrongly, of", "seeds", "mean queries", "median",
             "failure rate", "gain of all", "queries per additional right answer")  # fmt: skip
-    return table(head, lines)
+    return table(head, lines, keys=3)
 
 
 def _ways_table(records: Sequence[tuple[str, Mapping[str, Any]]]) -> str:
@@ -260,7 +261,7 @@ def _ways_table(records: Sequence[tuple[str, Mapping[str, Any]]]) -> str:
             lines.append((where, _given_up(at), "–", found["people"], right, f"{at['put_right']} / 0", *cost))
     head = ("track, people", "way", "parity certified", "images", "right before → with it", "put right / spoilt",
             "queries once", "queries per image", "price, group of 1", "of 100", "of 10,000")  # fmt: skip
-    return table(head, lines)
+    return table(head, lines, keys=2)
 
 
 def _break_even_table(records: Sequence[tuple[str, Mapping[str, Any]]]) -> str:
@@ -318,11 +319,11 @@ def _controls_table(records: Sequence[tuple[str, Mapping[str, Any]]]) -> str:
 
         paid = " + ".join(_spread(v) for v in result["pooled_paid"].values())
         alone = ", ".join(f"{_NAMES[a]} {abuse[a]['success']:.3f}" for a in ATTACKS)
-        p = ", ".join(f"{v:.2g}" for v in everybody["mcnemar_p"])
+        p = ", ".join(tested(cell).told for cell in result["cells"])
         pooled = f"{abuse['pooled']['success']:.3f} / {abuse['pooled']['everybody']:.3f}"
         cells = (paid, three(everybody), three(some), p, pooled, alone, f"`{name}`")
         lines.append((where, *cells))
-    head = ("track, people", "paid: pool + audit + verification", "all: before / pooled / zero-query / noise",
-            "attacked people: the same", "pooled against zero-query, p by seed",
+    head = ("track, people", "paid: pool + baseline + verification", "all: before / pooled / zero-query / noise",
+            "attacked people: the same", "pooled against zero-query, p (b/c) by seed",
             "abuse, pooled: the same people / everybody", "alone, towards a wrong class", "file")  # fmt: skip
     return table(head, lines)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from benchmarks._credit import SAID, best_names
 from benchmarks._document import commands, table, told
+from benchmarks._kept_rows import paired
 from ttca.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -89,7 +90,7 @@ def tables(found: Sequence[tuple[str, dict[str, Any]]]) -> dict[str, str]:
             who = f"{record['track']}, {record['people']}"
             images = next((c["public_images"] for c in here if "public_images" in c), None)
             first: tuple[object, ...] = (
-                (who, line["degree"], images or "–", line["queries"])
+                (who, line["degree"], line["queries"], images or "–")
                 if line["part"] == "poor"
                 else (who, line["part"], line["queries"])
             )
@@ -97,13 +98,13 @@ def tables(found: Sequence[tuple[str, dict[str, Any]]]) -> dict[str, str]:
             into.append((*first, record["epsilon"], *_numbers(line, here), f"`{file}`"))
     tail = (
         "ε", "reference / subgroup before", "S", "zero-query control", "own control", "best without a query (each "
-        "seed)", "bought", "p, each seed", "the queries", "S − zero-query control", "gap closed", "noise",
+        "seed)", "bought", "p (b/c), each seed", "the queries", "S − zero-query control", "gap closed", "noise",
         "class-agnostic", "abuse", "coverage", "seeds (stopped)", "file",
     )  # fmt: skip
     return {
         "queries-commands": commands(found),
-        "queries-curve": table(("track, people", "regime", "Q", *tail), curve),
-        "queries-poor": table(("track, people", "public data", "images", "Q", *tail), poor),
+        "queries-curve": table(("track, people", "regime", "Q", *tail), curve, keys=3),
+        "queries-poor": table(("track, people", "public data", "Q", "images", *tail), poor, keys=3),
         "queries-crossing": table(
             ("track, people", "shares of the public data tried", "queries win up to", "file"),
             [
@@ -135,7 +136,7 @@ def _numbers(line: Mapping[str, Any], here: Sequence[dict[str, Any]]) -> tuple[o
         told(c["alternatives"].get("own_zero_query") for c in here),
         f"{told(c['alternatives'][c['best']] for c in here)} ({best_names(here)})",
         told(c["bought"] for c in here),
-        ", ".join(f"{p:.2g}" for p in line["best_mcnemar_p"]),
+        ", ".join(paired(c["row"], c["best_mcnemar_p"], rate=c["alternatives"][c["best"]]).told for c in here),
         SAID[line["verdict"]],
         told(c["row"]["subgroup_after"] - c["row"]["zero_query_control"] for c in here),
         *(shown(k) for k in ("gap_closed", "noise_control", "class_agnostic_control", "abuse_rate", "coverage")),
