@@ -13,7 +13,12 @@ from ttca.goals import Design
 from ttca.people import People
 from ttca.values import OneLine
 
-__all__ = ["Panel", "draw_panel"]
+__all__ = ["MOST_OTHERS", "Panel", "draw_panel"]
+
+
+MOST_OTHERS = 4
+"""Reference persons asked for each person of the subgroup, at most: more hardly sharpen a comparison of other people,
+whose variance is that of both groups added, and every one of them costs a query."""
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -66,7 +71,8 @@ def draw_panel(people: People, *, seed: int, every_image: bool = False) -> Panel
     -------
     Panel
         *Paired* where at least half of the persons are in both groups: the others are left out, since nothing can be
-        compared with them. *Disjoint* otherwise: who is in both groups all the same is drawn into one.
+        compared with them. *Disjoint* otherwise: who is in both groups all the same is drawn into one, and of the
+        reference at most :data:`MOST_OTHERS` persons are asked for each of the subgroup.
 
     Raises
     ------
@@ -104,6 +110,7 @@ def draw_panel(people: People, *, seed: int, every_image: bool = False) -> Panel
             "verification a larger share of the people."
         )
     subgroup, reference = (people[_one_each(people, rng.permutation(kept[g]), g, rng)] for g in (True, False))
+    reference = reference[: MOST_OTHERS * len(subgroup)]
     return Panel(subgroup, reference, "disjoint", len(people))
 
 
