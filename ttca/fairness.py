@@ -66,6 +66,8 @@ _PEOPLE, _RESOLVED, _REFUSED, _CORRECT, _POSITIVE, _SELECTED, _TRUE_POSITIVE = r
 
 def _integers(name: str, values: ArrayLike) -> Integers:
     array = np.asarray(values)
+    if not array.size:
+        raise DataError(f"Expected at least one person in {name}, got an empty list. Check how the rows were chosen.")
     if array.ndim != 1 or array.dtype.kind not in "iub":
         raise DataError(
             f"Expected {name} as whole numbers of shape (N,), got dtype {array.dtype} and shape {array.shape}. "
@@ -132,8 +134,6 @@ def _rows(
             f"Expected one true class, prediction and group per person, got {len(truth)}, {len(said)} and "
             f"{len(group)}. Pass the rows of the same people."
         )
-    if not len(said):
-        raise DataError("Expected at least one person, got none. Check how the rows were chosen.")
     if truth.min() < 0:
         # A true class of −1 would make every refusal look right.
         raise DataError("Expected true classes of 0 or more, got a negative one. Number the classes from 0.")
@@ -154,31 +154,22 @@ def _rows(
     return _Rows(names, group, truth, said, ends != Status.FAILED)
 
 
-def _features(rows: _Rows, positive: int) -> Integers:
-    """Return what each person adds to the tally of their group, shape (N, 7)."""
-    known, is_positive, selected = rows.resolved, rows.truth == positive, rows.said == positive
-    return np.stack(
-        [
-            np.ones_like(known),
-            known,
-            known & (rows.said < 0),
-            known & (rows.truth == rows.said),
-            known & is_positive,
-            known & selected,
-            known & is_positive & selected,
-        ],
-        axis=1,
-    ).astype(np.int64)
-
-
 def _tally(rows: _Rows, positive: int) -> Integers:
     """Return counts per group, shape (G, 7)."""
-    tally = np.zeros((len(rows.names), 7), np.int64)
-    np.add.at(tally, rows.group, _features(rows, positive))
-    return tally
+    known, is_positive, selected = rows.resolved, rows.truth == positive, rows.said == positive
+    counted = (
+        np.ones_like(known),
+        known,
+        known & (rows.said < 0),
+        known & (rows.truth == rows.said),
+        known & is_positive,
+        known & selected,
+        known & is_positive & selected,
+    )
+    return np.stack([np.bincount(rows.group[each], minlength=len(rows.names)) for each in counted], axis=1)
 
 
-# --- rates and what is made of them; every function takes any leading axes (bootstrap replicates) -----------
+# --- rates and what is made of them -----------------------------------------------------------------------
 
 
 def _divide(numerator: NDArray[Any], denominator: NDArray[Any], empty: float = math.nan) -> Floats:
@@ -197,8 +188,8 @@ class _Rates:
 
 def _rates(tally: Integers, undefined: Undefined) -> _Rates:
     empty = 0.0 if undefined == "zero" else math.nan
-    resolved, positives = tally[..., _RESOLVED], tally[..., _POSITIVE]
-    hits, selected = tally[..., _TRUE_POSITIVE], tally[..., _SELECTED]
+    resolved, positives = tally[:, _RESOLVED], tally[:, _POSITIVE]
+    hits, selected = tally[:, _TRUE_POSITIVE], tally[:, _SELECTED]
     rates = (
         _divide(hits, positives, empty),
         _divide(selected - hits, resolved - positives, empty),
@@ -206,34 +197,37 @@ def _rates(tally: Integers, undefined: Undefined) -> _Rates:
     if undefined == "zero":
         # Zero stands for "nobody of this kind"; a group that never got an answer has no rates at all.
         rates = cast("tuple[Floats, Floats]", tuple(np.where(resolved == 0, np.nan, r) for r in rates))
-    return _Rates(_divide(tally[..., _CORRECT], resolved), _divide(selected, resolved), *rates)
+    return _Rates(_divide(tally[:, _CORRECT], resolved), _divide(selected, resolved), *rates)
 
 
-def _difference(rates: Floats) -> Floats:
+def _difference(rates: Floats) -> float:
     # max and min carry NaN on: a comparison with an unknown group is unknown.
-    return np.asarray(rates.max(axis=-1) - rates.min(axis=-1))
+    return float(rates.max() - rates.min())
 
 
-def _ratio(rates: Floats) -> Floats:
-    return _divide(rates.min(axis=-1), rates.max(axis=-1))
+def _ratio(rates: Floats) -> float:
+    return float(_divide(rates.min(), rates.max()))
 
 
-def _metrics(rates: _Rates) -> dict[str, Floats]:
-    tpr, fpr = rates.true_positive, rates.false_positive
-    differences = np.stack([_difference(tpr), _difference(fpr)])
-    ratios = np.stack([_ratio(tpr), _ratio(fpr)])
-    values: tuple[Floats, ...] = (
-        rates.accuracy.min(axis=-1),
+def _metrics(rates: _Rates, undefined: Undefined) -> dict[str, float]:
+    differences = np.array([_difference(rates.true_positive), _difference(rates.false_positive)])
+    ratios = np.array([_ratio(rates.true_positive), _ratio(rates.false_positive)])
+    # What an undefined ratio leaves of the two: to fairlearn's minimum the false positives' is no smaller than the
+    # true positives', and its mean skips it.
+    skip = undefined == "zero" and not np.isnan(ratios).all()
+    worst = ratios[0] if skip and np.isnan(ratios[1]) else ratios.min()
+    values: tuple[float, ...] = (
+        rates.accuracy.min(),
         _difference(rates.selection),
         _ratio(rates.selection),
-        differences.max(axis=0),
-        differences.mean(axis=0),
-        ratios.min(axis=0),
-        ratios.mean(axis=0),
+        differences.max(),
+        differences.mean(),
+        worst,
+        np.nanmean(ratios) if skip else ratios.mean(),
         differences[0],
         ratios[0],
     )
-    return dict(zip(_METRICS, values, strict=True))
+    return {name: float(value) for name, value in zip(_METRICS, values, strict=True)}
 
 
 def _choice(name: str, value: str, allowed: tuple[str, ...]) -> None:
@@ -326,7 +320,8 @@ def group_rates(
     status : integers, shape (N,), optional
         :class:`ttca.answers.Status` of each row. Without it every −1 is a refusal.
     undefined : "nan" or "zero"
-        The true (false) positive rate of a group without positives (negatives). ``"zero"`` is fairlearn's choice.
+        The true (false) positive rate of a group without positives (negatives). ``"zero"`` is fairlearn's choice,
+        and of two ratios it then leaves out one of 0/0, as fairlearn does.
 
     Raises
     ------
@@ -397,7 +392,7 @@ def demographic_parity_difference(
 
     Parameters and errors as :func:`group_rates`. *Published*.
     """
-    return float(_difference(_selection_rates(y_true, y_pred, groups, positive, status)[1]))
+    return _difference(_selection_rates(y_true, y_pred, groups, positive, status)[1])
 
 
 def demographic_parity_ratio(
@@ -412,7 +407,7 @@ def demographic_parity_ratio(
 
     True classes may be None: they change nothing. Parameters and errors as :func:`group_rates`. *Published*.
     """
-    return float(_ratio(_selection_rates(y_true, y_pred, groups, positive, status)[1]))
+    return _ratio(_selection_rates(y_true, y_pred, groups, positive, status)[1])
 
 
 def directional_disparate_impact(
@@ -443,10 +438,10 @@ def _odds(
     positive: int,
     status: ArrayLike | None,
     undefined: Undefined,
-) -> dict[str, Floats]:
+) -> dict[str, float]:
     _choice("undefined", undefined, ("nan", "zero"))
     rows = _rows(y_true, y_pred, groups, status)
-    return _metrics(_rates(_tally(rows, _positive(positive)), undefined))
+    return _metrics(_rates(_tally(rows, _positive(positive)), undefined), undefined)
 
 
 def equalised_odds_difference(
@@ -465,7 +460,7 @@ def equalised_odds_difference(
     """
     _choice("agg", agg, ("worst", "mean"))
     name = "equalised_odds_difference" if agg == "worst" else "equalised_odds_difference_mean"
-    return float(_odds(y_true, y_pred, groups, positive, status, undefined)[name])
+    return _odds(y_true, y_pred, groups, positive, status, undefined)[name]
 
 
 def equalised_odds_ratio(
@@ -480,12 +475,13 @@ def equalised_odds_ratio(
 ) -> float:
     """Return the smaller (``agg="mean"``: the mean) of the ratios of true and of false positive rates.
 
-    NaN where one of the two is, so also where no group has a false positive (0/0); fairlearn then returns
-    whichever its order of comparison leaves. Parameters and errors as :func:`group_rates`. *Published*.
+    NaN where one of the two is, so also where no group has a false positive (0/0). ``undefined="zero"`` then gives
+    what fairlearn does: the other ratio (not so its minimum where that of the true positives is undefined).
+    Parameters and errors as :func:`group_rates`. *Published*.
     """
     _choice("agg", agg, ("worst", "mean"))
     name = "equalised_odds_ratio" if agg == "worst" else "equalised_odds_ratio_mean"
-    return float(_odds(y_true, y_pred, groups, positive, status, undefined)[name])
+    return _odds(y_true, y_pred, groups, positive, status, undefined)[name]
 
 
 def equal_opportunity_difference(
@@ -501,7 +497,7 @@ def equal_opportunity_difference(
 
     Parameters and errors as :func:`group_rates`. *Published*.
     """
-    return float(_odds(y_true, y_pred, groups, positive, status, undefined)["equal_opportunity_difference"])
+    return _odds(y_true, y_pred, groups, positive, status, undefined)["equal_opportunity_difference"]
 
 
 def equal_opportunity_ratio(
@@ -517,7 +513,7 @@ def equal_opportunity_ratio(
 
     Parameters and errors as :func:`group_rates`. *Published*.
     """
-    return float(_odds(y_true, y_pred, groups, positive, status, undefined)["equal_opportunity_ratio"])
+    return _odds(y_true, y_pred, groups, positive, status, undefined)["equal_opportunity_ratio"]
 
 
 # --- reports -----------------------------------------------------------------------------------------------
@@ -663,11 +659,11 @@ def _pair(names: tuple[Hashable, ...], subgroup: Hashable | None, reference: Has
     return _index(names, "subgroup", subgroup), _index(names, "reference", reference)
 
 
-def _directional(rates: _Rates, pair: tuple[int, int]) -> dict[str, Floats]:
+def _directional(rates: _Rates, pair: tuple[int, int]) -> dict[str, float]:
     low, high = pair
     return {
-        "accuracy_gap": np.asarray(rates.accuracy[..., high] - rates.accuracy[..., low]),
-        "directional_disparate_impact": _divide(rates.selection[..., low], rates.selection[..., high]),
+        "accuracy_gap": float(rates.accuracy[high] - rates.accuracy[low]),
+        "directional_disparate_impact": float(_divide(rates.selection[low], rates.selection[high])),
     }
 
 
@@ -677,7 +673,7 @@ def _report(
     tally = _tally(rows, positive)
     rates = _rates(tally, undefined)
     pair = _pair(rows.names, subgroup, reference)
-    directional = {} if pair is None else {k: float(v) for k, v in _directional(rates, pair).items()}
+    directional = {} if pair is None else _directional(rates, pair)
     return SubgroupReport(
         positive=positive,
         undefined=undefined,
@@ -688,7 +684,7 @@ def _report(
         reference=reference,
         accuracy_gap=directional.get("accuracy_gap"),
         directional_disparate_impact=directional.get("directional_disparate_impact"),
-        **{name: float(value) for name, value in _metrics(rates).items()},
+        **_metrics(rates, undefined),
     )
 
 

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from ttca.certificates import clopper_pearson_interval
 from ttca.errors import MissingExtraError
+from ttca.intervals import difference_of_counts
 
 __all__ = ["NO_GAP", "Served", "gap_interval", "served", "served_sentence"]
 
@@ -85,19 +86,9 @@ def gap_interval(
 
     Notes
     -----
-    *Published*: the square-and-add combination of two single intervals (Newcombe 1998, Statistics in Medicine 17,
-    method 10; Zou and Donner 2008, 27). Here with exact (Clopper-Pearson) limits instead of Wilson's: *ours*, and
-    a little wider.
+    As :func:`ttca.intervals.difference_of_counts`.
     """
-    (k0, m0), (k1, m1) = reference, subgroup
-    if not m0 or not m1:
-        return -1.0, 1.0
-    (low0, high0), (low1, high1) = (clopper_pearson_interval(k, m, confidence) for k, m in (reference, subgroup))
-    rate0, rate1 = k0 / m0, k1 / m1
-    difference = rate0 - rate1
-    low = difference - math.hypot(rate0 - low0, high1 - rate1)
-    high = difference + math.hypot(high0 - rate0, rate1 - low1)
-    return max(-1.0, low), min(1.0, high)
+    return difference_of_counts(reference, subgroup, confidence=confidence)
 
 
 def served_sentence(groups: dict[str, Served]) -> str:
