@@ -16,7 +16,7 @@ from numpy.typing import ArrayLike, NDArray
 from ttca.errors import ActionError, ConfigError
 from ttca.statistics.binomial import Integers, checked_counts, checked_rate, scipy_special
 
-__all__ = ["bar_log_e", "bar_lower", "bar_rejects_at", "paired_log_e", "paired_lower"]
+__all__ = ["bar_log_e", "bar_lower", "bar_rejects_at", "paired_log_e", "paired_log_e_at", "paired_lower"]
 
 Floats = NDArray[np.float64]
 
@@ -213,6 +213,33 @@ def paired_log_e(differences: ArrayLike, margin: float = 0.0) -> Floats:
         raise ConfigError(f"Expected a margin of 0 or more and below 1, got {margin!r}. Write 5 points as 0.05.")
     counts = _changes(differences)
     return _paired_log_e(*counts, np.full(len(counts[0]), -float(margin)))
+
+
+def paired_log_e_at(won: ArrayLike, lost: ArrayLike, same: ArrayLike, margin: float = 0.0) -> Floats:
+    """Return the log e-value of :func:`paired_log_e` after so many persons of each kind: for tables of many actions.
+
+    Parameters
+    ----------
+    won, lost, same : integers of 0 or more that broadcast
+        Persons with a difference of 1, of -1 and of 0.
+    margin : float
+        In [0, 1).
+
+    Returns
+    -------
+    float64 array
+        Of the broadcast shape.
+
+    Raises
+    ------
+    ConfigError
+        If the margin is out of range.
+    """
+    if not 0 <= margin < 1:
+        raise ConfigError(f"Expected a margin of 0 or more and below 1, got {margin!r}. Write 5 points as 0.05.")
+    counts = np.broadcast_arrays(*(np.asarray(count, np.float64) for count in (won, lost, same)))
+    flat = [count.ravel() for count in counts]
+    return _paired_log_e(*flat, np.full(flat[0].shape, -float(margin))).reshape(counts[0].shape)
 
 
 def paired_lower(differences: ArrayLike, alpha: float) -> Floats:
