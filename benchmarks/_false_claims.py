@@ -7,7 +7,7 @@ false. Three ways that people are tempted to take are simulated beside: each mus
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -134,10 +134,8 @@ def _curtailed() -> Iterator[Case]:
 CASES: tuple[Case, ...] = (*_both("curtailed"), *_curtailed(), *_both("anytime"), *_both("hybrid"))
 
 
-def false_claims(
-    cases: Sequence[Case], actions: int, seed: int, progress: Callable[[str], None] = lambda text: None
-) -> list[dict[str, Any]]:
-    """Return, for every configuration, how many of its actions claimed falsely, and how often a quoted bound did not hold.
+def false_claims(cases: Sequence[Case], actions: int, seed: int) -> list[dict[str, Any]]:
+    """Return how many actions of every configuration claimed falsely, and how often a quoted bound did not hold.
 
     Parameters
     ----------
@@ -145,8 +143,6 @@ def false_claims(
     actions : int
         Simulated in each.
     seed : int
-    progress : callable
-        Told each configuration when it is done.
 
     Returns
     -------
@@ -172,7 +168,6 @@ def false_claims(
             broken += int(np.count_nonzero(_bound_fails(case, many, answers)))
         rows.append({**case.facts(), **judged(claims, actions, case.terms.alpha), "claims": certified,
                      "bound_failures": broken, "bound_rate": broken / actions})  # fmt: skip
-        progress(f"{number + 1} of {len(cases)} configurations")
     return rows
 
 

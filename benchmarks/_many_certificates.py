@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import cache, lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -147,7 +147,7 @@ def _fixed(terms: Certifying, design: Design, persons: int, baseline: Flags) -> 
     return decide
 
 
-@lru_cache(maxsize=None)
+@cache
 def _needed(terms: Certifying, design: Design, persons: int, others: int, count: int) -> int | None:
     """Return the fewest right answers that the product's rule passes, where so many of the others were right."""
     known = np.arange(others) < count
@@ -156,7 +156,7 @@ def _needed(terms: Certifying, design: Design, persons: int, others: int, count:
     return fewest(persons, lambda k: rule.verdict(Table(everybody < k, known, persons)) is True)
 
 
-@lru_cache(maxsize=None)
+@cache
 def _least_won(terms: Certifying, design: Design, persons: int) -> Counts:
     """Return the fewest persons won that the product's rule passes, for each number lost."""
     everybody = np.arange(persons)
@@ -200,7 +200,7 @@ def _anytime(terms: Certifying, design: Design, persons: int, baseline: Flags) -
     return decide
 
 
-@lru_cache(maxsize=None)
+@cache
 def bar_crossings(bar: float, alpha: float, persons: int) -> Counts:
     """Return, for 0 to ``persons`` asked, the fewest right answers whose e-value against the bar reaches 1/alpha.
 
@@ -223,16 +223,21 @@ def _bet_crossings(persons: int, margin: float, alpha: float) -> Counts:
     persons + 1 where none does.
     """
     asked, lost = (part.ravel() for part in np.meshgrid(*(np.arange(persons + 1),) * 2, indexing="ij"))
-    there = lost <= asked
+    # Without a margin whoever answers alike changes nothing, and one row says it all.
+    there = (lost <= asked) if margin else (asked == persons)
     asked, lost = asked[there], lost[there]
     low, high = np.zeros(len(asked), np.int64), asked - lost + 1
     while np.any(low < high):
         middle = np.minimum((low + high) // 2, asked - lost)
-        crossed = paired_log_e_at(middle, lost, asked - lost - middle, margin) >= -math.log(alpha)
+        same = asked - lost - middle if margin else 0
+        crossed = paired_log_e_at(middle, lost, same, margin) >= -math.log(alpha)
         high = np.where(crossed, middle, high)
         low = np.where(crossed, low, middle + 1)
     least = np.full((persons + 1, persons + 1), persons + 1)
     least[asked, lost] = np.where(high > asked - lost, persons + 1, high)
+    if not margin:
+        rows, columns = np.indices(least.shape)
+        least = np.where(least[-1] + columns <= rows, least[-1], persons + 1)
     least[0] = persons + 1
     return least
 

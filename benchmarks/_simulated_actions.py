@@ -103,7 +103,7 @@ def answers_of_images(world: World, actions: int, rng: np.random.Generator) -> S
 
 
 def _latent(world: World, actions: int, rng: np.random.Generator) -> tuple[Floats, Floats]:
-    """Return standard normal variables without δ, (1, actions, others, ...), and with it, (levels, actions, persons, ...)."""
+    """Return normal variables without δ, (1, actions, others, ...), and with, (levels, actions, persons, ...)."""
     images = world.images
     there = (actions, world.others) if images is None else (actions, world.others, images.reference)
     here = (actions, world.persons) if images is None else (actions, world.persons, images.subgroup)

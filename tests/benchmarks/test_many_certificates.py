@@ -51,8 +51,8 @@ def one_by_one(terms: Certifying, design: Design, answers: Simulated, action: in
 def test_many_at_once_are_the_products_certificates(goal: dict[str, Any], stopping: Any, design: Design) -> None:
     """For every goal, design and stopping: the same verdict, and the same persons asked, action by action."""
     terms = Certifying(**goal, stopping=stopping)
-    persons = 70
-    others = {"paired": persons, "disjoint": 110}[design] if terms.aim.compares_with else 0
+    persons = 50
+    others = {"paired": persons, "disjoint": 80}[design] if terms.aim.compares_with else 0
     # The largest ε often passes, the smallest seldom.
     world = World(design, persons, others, 0.75, (0.93, 0.85, 0.75), together=0.4, unresolved=0.02)
     answers = simulated(world, 14, np.random.default_rng(5))
@@ -64,7 +64,7 @@ def test_many_at_once_are_the_products_certificates(goal: dict[str, Any], stoppi
         assert found == one_by_one(terms, design, answers, action)
         assert many.queries[action] == sum(asked for asked, _ in found)
         assert many.quoted[action] == max(sum(passed for _, passed in found[1:]) - 1, 0)
-    assert 0 < many.claimed.sum()
+    assert many.claimed.sum() > 0
     assert not many.passed.all()
 
 

@@ -238,8 +238,8 @@ def paired_log_e_at(won: ArrayLike, lost: ArrayLike, same: ArrayLike, margin: fl
     if not 0 <= margin < 1:
         raise ConfigError(f"Expected a margin of 0 or more and below 1, got {margin!r}. Write 5 points as 0.05.")
     counts = np.broadcast_arrays(*(np.asarray(count, np.float64) for count in (won, lost, same)))
-    flat = [count.ravel() for count in counts]
-    return _paired_log_e(*flat, np.full(flat[0].shape, -float(margin))).reshape(counts[0].shape)
+    lead = np.full(counts[0].size, -float(margin))
+    return _paired_log_e(counts[0].ravel(), counts[1].ravel(), counts[2].ravel(), lead).reshape(counts[0].shape)
 
 
 def paired_lower(differences: ArrayLike, alpha: float) -> Floats:
