@@ -157,10 +157,9 @@ def test_only_counts_matter_in_the_end(differences: list[int], random: object, m
     better = list(differences)
     better[0] = 1
     assert paired_log_e(better, margin)[-1] >= last - 1e-9
-    if differences:
-        said = np.array(differences)
-        counts = [np.cumsum(said == value) for value in (1, -1, 0)]
-        assert paired_log_e_at(*counts, margin) == pytest.approx(paired_log_e(differences, margin), abs=1e-12)
+    said = np.array(differences)
+    won, lost, same = (np.cumsum(said == value) for value in (1, -1, 0))
+    assert paired_log_e_at(won, lost, same, margin) == pytest.approx(paired_log_e(differences, margin), abs=1e-12)
 
 
 @settings(deadline=None, max_examples=50)
