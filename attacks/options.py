@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from importlib.metadata import entry_points
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
-from ttca.proxies.runtime import Precision
+from ttca.proxies.runtime import Precision, check_threads
 
 if TYPE_CHECKING:
     from ttca.attacks.universal import Attack
@@ -46,6 +46,8 @@ class Perturbing:
         Autocast of the model's passes (:func:`ttca.proxies.runtime.autocast_for`).
     check_every : int
         Steps between looks at the selection people.
+    threads : int, optional
+        Of the processor; by default as many as torch takes.
     seed : int
 
     Raises
@@ -65,9 +67,11 @@ class Perturbing:
     transforms: tuple[str, ...] = ()
     precision: Precision = "float32"
     check_every: int = 10
+    threads: int | None = None
     seed: int = 0
 
     def __post_init__(self) -> None:
+        check_threads(self.threads)
         for name, least in {"steps": 1, "batch_size": 1, "check_every": 1, "shift": 0, "seed": 0}.items():
             number = getattr(self, name)
             if isinstance(number, bool) or not isinstance(number, int) or number < least:

@@ -16,7 +16,7 @@ from torch import nn
 from ttca.attacks.options import Perturbing
 from ttca.attacks.transforms import transformed
 from ttca.proxies.images import to_levels
-from ttca.proxies.runtime import autocast_for
+from ttca.proxies.runtime import autocast_for, fixed_threads
 
 __all__ = ["Attack", "Examples", "SignDescent", "Universal", "random_universal"]
 
@@ -188,7 +188,7 @@ class SignDescent:
         if look[0].shape[1:] != learned[0].shape[1:]:
             raise ValueError(f"Expected selection images of {shape}, got {tuple(look[0].shape[1:])} (CHW).")
         start = _start(initial, (groups, 3, *learned[0].shape[2:]), epsilon, device)
-        with _frozen(model), autocast_for(self.options.precision, device):
+        with _frozen(model), fixed_threads(self.options.threads), autocast_for(self.options.precision, device):
             return _descend(model, learned, look, self.options, epsilon=epsilon, delta=start, progress=progress)
 
 

@@ -1,1 +1,1 @@
-"""Benchmarks: one file per question, each writing JSON rows to benchmarks/results/."""
+"""Benchmarks: one file per question, each returning one JSON record, which `--keep` writes into results/."""

@@ -1,4 +1,13 @@
-"""`python -m benchmarks NAME [options] [--json] [--replace]`: run a benchmark, print its result, keep it as a file."""
+"""`python -m benchmarks NAME [options] [--json] [--keep]`: run a benchmark and print its result; keep it where asked.
+
+- `--keep` writes the result into benchmarks/results/. A run with other arguments than the file that is there goes into
+  the folder `aside`: a smaller run must not take the place of one that documents quote.
+- `--replace` keeps the result and takes that place all the same.
+- `--json` prints the whole record as one JSON object.
+- `NAME --help` says what else a benchmark can be asked.
+
+`python -m benchmarks documents` writes tables and figures into the documents, from result files; it measures nothing.
+"""
 
 from __future__ import annotations
 
@@ -6,21 +15,34 @@ import importlib
 import json
 import os
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
 from rich.console import Console
 
 from benchmarks._circumstances import circumstances
+from benchmarks._listing import RESULTS, listing, names
 from ttca.errors import TTCAError
 from ttca.proxies.runtime import wait_asleep
 from ttca.streams import run_program
 
 HOME = Path(__file__).resolve().parent
-NAMES = tuple(sorted(p.stem for p in HOME.glob("*.py") if not p.stem.startswith("_")))
 ERR = Console(stderr=True)
 #: Runs with other arguments than the result file that documents read.
 ASIDE = "aside"
+#: What the runner itself is asked, and no benchmark sees.
+KEEP, REPLACE = "--keep", "--replace"
+
+
+def usage() -> str:
+    """Return what the runner can be asked, and every benchmark with a sentence and its duration on two cores."""
+    return (
+        f"{__doc__}\n"
+        "The benchmarks, with the time that they took on two cores. A slice is what `quick` runs, from an empty\n"
+        "cache; the run behind a result file may have found actions there that earlier runs had kept.\n\n"
+        f"{listing()}\n"
+    )
 
 
 def place(results: Path, name: str, arguments: Sequence[str], *, replaces: bool) -> Path:
@@ -45,39 +67,65 @@ def place(results: Path, name: str, arguments: Sequence[str], *, replaces: bool)
     return path if same else results / ASIDE / path.name
 
 
-def main(argv: list[str]) -> int:
-    """Run a benchmark; return the exit status."""
-    if not argv or argv[0] not in NAMES:
-        ERR.print(f"Expected one of the benchmarks {', '.join(NAMES)}, got {argv[:1]}.", highlight=False)
+def main(argv: Sequence[str], results: Path = RESULTS) -> int:
+    """Do what the command line asks; return the exit status.
+
+    Parameters
+    ----------
+    argv : sequence of str
+        A benchmark and its arguments, ``documents`` and its, or ``--help``.
+    results : Path
+        The folder where a result is kept if ``--keep`` or ``--replace`` is among the arguments.
+    """
+    name, *arguments = argv or ("",)
+    if name in ("-h", "--help"):
+        sys.stdout.write(usage())
+        return 0
+    if name != "documents" and name not in names():
+        sys.stderr.write(usage())
+        said = f"got {name}" if name else "got none"
+        ERR.print(f"Expected one of the benchmarks above or documents, {said}.", highlight=False)
         return 2
-    wait_asleep()
-    # Arrow's own allocator keeps the encoded photographs of a whole data set; the system's gives them back.
-    os.environ.setdefault("ARROW_DEFAULT_MEMORY_POOL", "system")
-    name = argv[0]
-    replaces = "--replace" in argv
-    argv = [argument for argument in argv if argument != "--replace"]
-    module = importlib.import_module(f"benchmarks.{name}")
     try:
-        result = module.main(argv[1:])
+        if name == "documents":
+            importlib.import_module("benchmarks._documents").main(arguments)
+        else:
+            _run(name, arguments, results)
     except TTCAError as error:
         ERR.print(f"{name}: {error}", highlight=False)
         return 1
-    record = {"benchmark": name, "arguments": argv[1:], **circumstances(HOME), **result}
+    return 0
+
+
+def _run(name: str, arguments: Sequence[str], results: Path) -> None:
+    """Run a benchmark, print its result, and keep it where that was asked for."""
+    wait_asleep()
+    # Arrow's own allocator keeps the encoded photographs of a whole data set; the system's gives them back.
+    os.environ.setdefault("ARROW_DEFAULT_MEMORY_POOL", "system")
+    replaces, keeps = REPLACE in arguments, KEEP in arguments or REPLACE in arguments
+    arguments = [argument for argument in arguments if argument not in (KEEP, REPLACE)]
+    began = time.perf_counter()
+    result = importlib.import_module(f"benchmarks.{name}").main(arguments)
+    seconds = time.perf_counter() - began
+    record = {"benchmark": name, "arguments": arguments, **circumstances(HOME), "run_seconds": seconds, **result}
     # A benchmark of many cells names the file of this one.
-    path = place(HOME / "results", record.pop("file", name), argv[1:], replaces=replaces)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
-    ERR.print(f"Kept in {path.relative_to(HOME.parent)}", highlight=False)
-    if path.parent.name == ASIDE:
-        ERR.print(
-            "The result file that the documents use was made with other arguments. Use --replace to overwrite it.",
-            highlight=False,
-        )
-    if "--json" in argv:
+    file = record.pop("file", name)
+    if keeps:
+        path = place(results, file, arguments, replaces=replaces)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+        ERR.print(f"Kept in {path}", highlight=False)
+        if path.parent.name == ASIDE:
+            ERR.print(
+                "The result file that the documents use was made with other arguments. Use --replace to overwrite it.",
+                highlight=False,
+            )
+    else:
+        ERR.print(f"Printed and not kept: {KEEP} writes it into {results}.", highlight=False)
+    if "--json" in arguments:
         sys.stdout.write(json.dumps(record) + "\n")
     else:
         Console().print_json(json.dumps(result))
-    return 0
 
 
 if __name__ == "__main__":

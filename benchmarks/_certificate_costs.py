@@ -13,9 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks._many_certificates import Certified, certify_many
-from benchmarks._simulated_actions import World, simulated
+from benchmarks._simulated_actions import Setting, draw
 from ttca.conditions import CONTROLS
-from ttca.goals import Certifying
+from ttca.goals import Certifying, Design
 from ttca.settings import Settings
 
 __all__ = ["Track", "costs", "tracks"]
@@ -24,6 +24,8 @@ Counts = NDArray[np.int64]
 #: Latent correlation of one person's answers with δ and without where both groups are the same people. Result files
 #: hold rates alone; what other values give stands beside.
 TOGETHER, OTHERS = 0.6, (0.0, 0.9)
+#: Nothing is certain: where everybody was right, S is taken as this.
+_SURE = 0.9999
 #: Result files of format 2 do not say whether both groups are the same people. In these tracks they are: one person
 #: behind two cameras.
 _SAME_PEOPLE = ("cifar", "digits")
@@ -38,9 +40,19 @@ class Track:
     name: str
     file: str
     queries: int
-    world: World
+    world: Setting
     epsilons: tuple[int, ...]
     before: float
+
+    @property
+    def design(self) -> Design:
+        """Whether both groups are the same people."""
+        return "paired" if self.world.reference_persons is None else "disjoint"
+
+    @property
+    def others(self) -> int:
+        """Persons of the reference."""
+        return self.world.reference_persons or self.world.persons
 
 
 def tracks(results: Path) -> list[Track]:
@@ -59,7 +71,7 @@ def tracks(results: Path) -> list[Track]:
 
 def _track(name: str, file: str, queries: int, rows: Sequence[Mapping[str, Any]]) -> Track:
     certificate = rows[0]["certificate"]
-    epsilons = tuple(sorted(certificate["family"], reverse=True))
+    epsilons = tuple(sorted(certificate["family"]))
 
     def mean(key: str, epsilon: int | None = None) -> float:
         return statistics.fmean(r["row"][key] for r in rows if epsilon in (None, r["row"]["epsilon"]))
@@ -69,10 +81,15 @@ def _track(name: str, file: str, queries: int, rows: Sequence[Mapping[str, Any]]
     else:
         design = "paired" if name.startswith(_SAME_PEOPLE) else "disjoint"
         persons, others = certificate["before"]["m"], certificate["reference"]["m"]
-    world = World(
-        design, persons, others, mean("reference_before"), tuple(mean("subgroup_after", e) for e in epsilons),
-        together=TOGETHER, alike=0.9,
-    )  # fmt: skip
+    paired = design == "paired"
+    world = Setting(
+        success=tuple(min(mean("subgroup_after", e), _SURE) for e in epsilons),
+        accuracy=min(mean("reference_before"), _SURE),
+        persons=persons,
+        reference_persons=None if paired else others,
+        dependence=TOGETHER if paired else 0.0,
+        alike=0.9,
+    )
     return Track(name, file, queries, world, epsilons, mean("subgroup_before"))
 
 
@@ -123,24 +140,24 @@ def costs(found: Sequence[Track], actions: int, seed: int) -> dict[str, Any]:
 
 
 def _row(track: Track, actions: int, rng: np.random.Generator) -> dict[str, Any]:
-    world = track.world
-    answers = simulated(world, actions, rng)
+    world, others = track.world, track.others
+    answers = draw(world, actions, rng)
     many = {
-        stopping: certify_many(Certifying(stopping=stopping), world.design, answers)
+        stopping: certify_many(Certifying(stopping=stopping), track.design, answers)
         for stopping in ("curtailed", "anytime", "hybrid")
     }
     curtailed = many["curtailed"]
     # The same verdicts, with everybody asked at every ε that was tested.
-    whole = world.others + world.persons * curtailed.tested
-    before = world.persons + world.others + world.persons * (curtailed.tested + _CONTROLS_BEFORE) + world.others
+    whole = others + world.persons * curtailed.tested
+    before = world.persons + others + world.persons * (curtailed.tested + _CONTROLS_BEFORE) + others
     return {
         "track": track.name,
         "file": track.file,
         "queries": track.queries,
-        "design": world.design,
+        "design": track.design,
         "persons": world.persons,
-        "others": world.others,
-        "reference": world.baseline,
+        "others": others,
+        "reference": world.accuracy,
         "before": track.before,
         "success": dict(zip(map(str, track.epsilons), world.success, strict=True)),
         "actions": actions,
@@ -154,19 +171,19 @@ def _row(track: Track, actions: int, rng: np.random.Generator) -> dict[str, Any]
                 "queries": float(one.queries.mean()),
                 "ratio": float((one.queries / whole).mean()),
                 "certified": float(one.claimed.mean()),
-                "row_queries": float((one.queries + _controls(world, one)).mean()),
-                "row_ratio": float(((one.queries + _controls(world, one)) / before).mean()),
+                "row_queries": float((one.queries + _controls(track, one)).mean()),
+                "row_ratio": float(((one.queries + _controls(track, one)) / before).mean()),
             }.items()
         },
     }
 
 
-def _controls(world: World, many: Certified) -> Counts:
+def _controls(track: Track, many: Certified) -> Counts:
     """Return what an action's row asks beside its certificate: every control, on at most so many persons a group."""
     quoted = np.take_along_axis(many.asked, many.quoted[None], axis=0)[0]
     paid = np.zeros(len(quoted), np.int64)
     for control in CONTROLS:
-        group = world.others if control.whose == "reference" else world.persons
+        group = track.others if control.whose == "reference" else track.world.persons
         people = min(Settings.controls_people, group)
         # What the certificate asked costs nothing again, but for persons that it had no need to ask.
         already = {"reference": many.baseline, "delta": quoted}.get(control.asked_as or "", 0)
@@ -176,14 +193,14 @@ def _controls(world: World, many: Certified) -> Counts:
 
 def _sensitivity(track: Track, actions: int, seed: int) -> dict[str, Any]:
     """Return the curtailed ratio under other dependences, which result files do not hold; nothing for other persons."""
-    if track.world.design == "disjoint":
+    if track.design == "disjoint":
         return {}
     found = {}
     for together in OTHERS:
-        world = replace(track.world, together=together)
-        answers = simulated(world, actions, np.random.default_rng([seed, 0x746F67]))
-        many = certify_many(Certifying(), world.design, answers)
-        found[str(together)] = float((many.queries / (world.others + world.persons * many.tested)).mean())
+        world = replace(track.world, dependence=together)
+        answers = draw(world, actions, np.random.default_rng([seed, 0x746F67]))
+        many = certify_many(Certifying(), track.design, answers)
+        found[str(together)] = float((many.queries / (track.others + world.persons * many.tested)).mean())
     return {"curtailed_ratio_if_together": found}
 
 

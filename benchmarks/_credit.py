@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 from benchmarks._claims import CHANCE
 from ttca.measurement import Measurement
 
-__all__ = ["SAID", "alternatives", "best_names", "credited", "verdict"]
+__all__ = ["SAID", "alternatives", "best_names", "credited", "hardest", "told_apart", "verdict"]
 
 #: A verdict in the words of the documents.
 SAID = {"won": "won", "lost": "**lost**", "nothing": "bought nothing that shows"}
@@ -76,3 +77,22 @@ def verdict(bought: Sequence[float], p_values: Sequence[float], seeds: int) -> s
 def best_names(cells: Sequence[Mapping[str, Any]]) -> str:
     """Return which alternative was the best in each cell, in the words of the documents."""
     return ", ".join(_WORDS[c["best"]] for c in cells)
+
+
+def told_apart(interval: Sequence[float | None], said: str, otherwise: str) -> str:
+    """Return what a difference's interval says: ``said`` with more or fewer, where 0 is not in it."""
+    low, high = interval
+    if low is not None and low > 0:
+        return said.format("more")
+    return said.format("fewer") if high is not None and high < 0 else otherwise
+
+
+def hardest(comparisons: Sequence[dict[str, Any]], how: str) -> dict[str, Any]:
+    """Return the break-even against the attack that pooling finds hardest to beat on price, given up in this way."""
+
+    def size(line: Mapping[str, Any]) -> float:
+        return math.inf if line.get("images") is None else float(line["images"])
+
+    lines = [c for c in comparisons if c["way"] == "pooled" and c["budget_is"] == how]
+    # Who never gains as much stands behind everybody who does.
+    return max(lines, key=lambda line: (line["budget"] is not None, size(line)))

@@ -357,3 +357,10 @@ DEFENCES: Mapping[str, Defence] = {
         "fix", "50 % from the subgroup, ten times as long", training={"share": 0.5, "epochs": 10 * _EPOCHS}
     ),
 }
+
+
+def compared_with(name: str) -> str | None:
+    """Return what a defence is compared with: a training of the same seed without it, or the platform as it is."""
+    if name == "none":
+        return None
+    return "retrained" if DEFENCES[name].training else "none"

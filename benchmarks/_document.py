@@ -9,12 +9,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from benchmarks._listing import RESULTS
 from ttca.errors import ConfigError
 
-__all__ = ["commands", "filled", "grid", "results", "table", "told"]
+__all__ = ["MISSING", "commands", "filled", "grid", "results", "table", "told"]
 
-_RESULTS = Path(__file__).resolve().parent / "results"
-_MISSING = "*Not measured yet.*"
+#: What stands where nothing was measured.
+MISSING = "*Not measured yet.*"
 
 
 def filled(document: str, written: Mapping[str, str]) -> str:
@@ -57,9 +58,10 @@ def commands(records: Iterable[tuple[str, Mapping[str, Any]]]) -> str:
         arguments = shlex.join(a for a in record["arguments"] if a != "--json")
         threads = record["hardware"].get("threads")
         with_threads = "" if threads is None else f", {threads} thread{'s' if threads != 1 else ''}"
-        command = f"python -m benchmarks {record['benchmark']} {arguments}".rstrip()
+        # Whether a result was kept is the runner's business, and no argument of the benchmark.
+        command = " ".join(("python -m benchmarks", record["benchmark"], *filter(None, [arguments]), "--keep"))
         lines.append(f"- `{name}`: `{command}` (commit {record['commit']}{with_threads})")
-    return "\n".join(lines) if lines else _MISSING
+    return "\n".join(lines) if lines else MISSING
 
 
 def told(values: Iterable[float | None], digits: int = 3) -> str:
@@ -74,9 +76,9 @@ def told(values: Iterable[float | None], digits: int = 3) -> str:
 def table(head: Sequence[str], lines: Iterable[Sequence[object]]) -> str:
     """Return a Markdown table, or a remark that nothing was measured where there are no lines."""
     body = list(lines)
-    return "\n".join(grid(head, body)) if body else _MISSING
+    return "\n".join(grid(head, body)) if body else MISSING
 
 
-def results(pattern: str, folder: Path = _RESULTS) -> list[tuple[str, dict[str, Any]]]:
+def results(pattern: str, folder: Path = RESULTS) -> list[tuple[str, dict[str, Any]]]:
     """Return the result files of a pattern with their names, in the order of these."""
     return [(path.name, json.loads(path.read_text(encoding="utf-8"))) for path in sorted(folder.glob(pattern))]

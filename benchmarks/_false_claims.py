@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -17,9 +17,9 @@ from scipy.special import betaincinv
 from scipy.stats import binom
 
 from benchmarks._many_certificates import Certified, bar_crossings, certify_many
-from benchmarks._simulated_actions import Images, Simulated, World, answers_of_images, simulated
+from benchmarks._simulated_actions import Answered, Setting, draws, one_image_each
 from ttca.certificates import BATCH
-from ttca.goals import Certifying
+from ttca.goals import Certifying, Design
 from ttca.statistics.binomial import fewest
 from ttca.statistics.clustered import layout_size
 from ttca.statistics.comparisons import fisher_p
@@ -40,51 +40,71 @@ class Case:
     """One configuration: how it is certified, and what is true. An ε whose S is above ``bar`` does meet the goal."""
 
     terms: Certifying
-    world: World
+    world: Setting
 
     @property
     def bar(self) -> float:
         """The S below or at which the goal is not met."""
-        return _bar(self.terms, self.world.baseline)
+        return _bar(self.terms, self.world.accuracy)
+
+    @property
+    def design(self) -> Design:
+        """Whether the same persons are seen in both conditions."""
+        return "paired" if self.world.reference_persons is None else "disjoint"
+
+    @property
+    def others(self) -> int:
+        """Persons whom the goal compares with."""
+        return (self.world.reference_persons or self.world.persons) if self.terms.aim.compares_with else 0
 
     def facts(self) -> dict[str, Any]:
         """Return what tells this configuration from others, as plain JSON values."""
-        world, images = self.world, self.world.images
+        world = self.world
+        several = max(world.images, world.reference_images or 1) > 1
         return {
             "goal": str(self.terms.aim),
-            "design": world.design,
+            "design": self.design,
             "stopping": self.terms.stopping,
             "persons": world.persons,
-            "others": world.others,
-            "baseline": world.baseline,
+            "others": self.others,
+            "accuracy": world.accuracy,
             "success": [round(s, 6) for s in world.success],
-            "together": world.together if world.design == "paired" else None,
+            "together": world.dependence if self.design == "paired" else None,
             "unresolved": world.unresolved,
-            "images": None if images is None else [images.subgroup, images.reference],
-            "images_alike": None if images is None else images.alike,
+            "images": [world.images, world.reference_images or world.images] if several else None,
+            "icc": world.icc if several else None,
         }
 
 
-def _bar(terms: Certifying, baseline: float) -> float:
+def _bar(terms: Certifying, accuracy: float) -> float:
     value = terms.aim.value or 0.0
-    bars = {"within": baseline - value, "accuracy_ratio": value * baseline, "rate": value}
-    return bars.get(terms.aim.kind, baseline)
+    bars = {"within": accuracy - value, "accuracy_ratio": value * accuracy, "rate": value}
+    return bars.get(terms.aim.kind, accuracy)
 
 
-def _case(persons: int, baseline: float, *, others: int | None = None, works: int = 0, family: int = 1,
-          at: Mapping[str, Any] | None = None, **goal: Any) -> Case:  # fmt: skip
-    """Return a configuration whose ε lie at the bar, but for the largest ``works`` of them, which do meet the goal."""
-    terms = Certifying(**goal)
-    bar = _bar(terms, baseline)
-    success = tuple(bar + 0.8 * (1 - bar) if i < works else bar for i in range(family))
-    others = 0 if terms.aim.kind == "rate" else others or persons
-    design = "paired" if terms.aim.kind == "improvement" else (at or {}).get("design", "disjoint")
-    return Case(terms, World(persons=persons, others=others, baseline=baseline, success=success,
-                             **{**(at or {}), "design": design}))  # fmt: skip
+def _case(
+    persons: int,
+    accuracy: float,
+    at: Mapping[str, Any] | None = None,
+    *,
+    others: int | None = None,
+    family: int = 1,
+    works: int = 0,
+    **goal: Any,
+) -> Case:
+    """Return a configuration whose ε lie at the bar, but for the largest ``works`` of them, which do meet the goal.
+
+    ``others`` is as many persons, unless ``at`` says how the two answers of the same persons go together.
+    """
+    terms, more = Certifying(**goal), {"alike": 0.8, **(at or {})}
+    bar = _bar(terms, accuracy)
+    success = tuple(bar + 0.8 * (1 - bar) if i >= family - works else bar for i in range(family))
+    paired = "dependence" in more
+    return Case(terms, Setting(success, accuracy, persons, None if paired else others or persons, **more))
 
 
 def _pairs(together: float, **more: Any) -> dict[str, Any]:
-    return {"design": "paired", "together": together, **more}
+    return {"dependence": together, **more}
 
 
 def _both(stopping: str) -> Iterator[Case]:
@@ -95,39 +115,39 @@ def _both(stopping: str) -> Iterator[Case]:
     yield _case(800, 0.95, **how)
     yield _case(272, 0.85, others=1727, **how)
     for together in (-0.9, 0.0, 0.3, 0.6, 0.9):
-        yield _case(300, 0.85, at=_pairs(together), **how)
-    yield _case(100, 0.5, at=_pairs(0.0), **how)
-    yield _case(300, 0.7, at=_pairs(0.6), goal="improvement", **how)
+        yield _case(300, 0.85, _pairs(together), **how)
+    yield _case(100, 0.5, _pairs(0.0), **how)
+    yield _case(300, 0.7, _pairs(0.6), goal="improvement", **how)
     yield _case(100, 0.7, within=0.05, **how)
     yield _case(300, 0.85, within=0.05, **how)
-    yield _case(100, 0.7, at=_pairs(0.3), within=0.05, **how)
+    yield _case(100, 0.7, _pairs(0.3), within=0.05, **how)
     for together in (-0.9, 0.6):
-        yield _case(300, 0.85, at=_pairs(together), within=0.05, **how)
+        yield _case(300, 0.85, _pairs(together), within=0.05, **how)
     yield _case(100, 0.95, accuracy_ratio=0.8, **how)
     yield _case(300, 0.85, accuracy_ratio=0.8, **how)
-    yield _case(300, 0.0, goal=0.85, **how)
-    yield _case(100, 0.0, goal=0.95, **how)
+    yield _case(300, 0.85, others=1, goal=0.85, **how)
+    yield _case(100, 0.95, others=1, goal=0.95, **how)
     for unresolved in (0.01, 0.03):
-        yield _case(300, 0.85, at={"unresolved": unresolved}, **how)
-        yield _case(300, 0.85, at=_pairs(0.6, unresolved=unresolved), **how)
+        yield _case(300, 0.85, {"unresolved": unresolved}, **how)
+        yield _case(300, 0.85, _pairs(0.6, unresolved=unresolved), **how)
     # Families whose ε are answered by the same persons; in some, the largest ε do reach parity.
     yield _case(100, 0.85, family=3, **how)
     yield _case(300, 0.7, family=8, **how)
     yield _case(300, 0.7, family=5, works=2, **how)
-    yield _case(300, 0.85, family=3, at=_pairs(0.3, alike=1.0), **how)
-    yield _case(100, 0.7, family=8, works=3, at=_pairs(0.6), **how)
+    yield _case(300, 0.85, _pairs(0.3, alike=1.0), family=3, **how)
+    yield _case(100, 0.7, _pairs(0.6), family=8, works=3, **how)
 
 
 def _curtailed() -> Iterator[Case]:
-    yield _case(800, 0.95, at=_pairs(0.3))
-    yield _case(800, 0.5, at=_pairs(-0.9), goal="improvement")
-    yield _case(300, 0.85, at=_pairs(0.6), accuracy_ratio=0.8)
-    yield _case(100, 0.95, at=_pairs(0.0), accuracy_ratio=0.8)
+    yield _case(800, 0.95, _pairs(0.3))
+    yield _case(800, 0.5, _pairs(-0.9), goal="improvement")
+    yield _case(300, 0.85, _pairs(0.6), accuracy_ratio=0.8)
+    yield _case(100, 0.95, _pairs(0.0), accuracy_ratio=0.8)
     # One image of each person is drawn: what the others would have shown must not matter.
-    for persons, images, alike in ((19, 15, 0.05), (19, 15, 0.3), (30, 10, 0.3), (150, 2, 0.05), (150, 2, 0.3)):
-        yield _case(persons, 0.7, at={"images": Images(images, images, alike)})
-    yield _case(20, 0.85, others=100, at={"images": Images(2, 20, 0.3)})
-    yield _case(150, 0.85, at=_pairs(0.3, images=Images(2, 2, 0.3)))
+    for persons, images, icc in ((19, 15, 0.05), (19, 15, 0.3), (30, 10, 0.3), (150, 2, 0.05), (150, 2, 0.3)):
+        yield _case(persons, 0.7, {"images": images, "icc": icc})
+    yield _case(20, 0.85, {"images": 2, "reference_images": 20, "icc": 0.3}, others=100)
+    yield _case(150, 0.85, _pairs(0.3, images=2, icc=0.3))
 
 
 #: Every configuration, those that stop with an e-value after those that do not.
@@ -155,14 +175,12 @@ def false_claims(cases: Sequence[Case], actions: int, seed: int) -> list[dict[st
         # A stream for each, so that a new configuration changes none.
         rng = np.random.default_rng([seed, number])
         world = case.world
-        size = world.others * (world.images.reference if world.images else 1)
-        size += len(world.success) * world.persons * (world.images.subgroup if world.images else 1)
-        at_once = max(1, min(actions, _AT_ONCE // size))
+        size = len(world.success) * world.persons * world.images + max(1, case.others) * (world.reference_images or 1)
         claims = broken = certified = 0
-        for start in range(0, actions, at_once):
-            answers = simulated(world, min(at_once, actions - start), rng)
-            many = certify_many(case.terms, world.design, answers)
-            unmet = np.array([s <= case.bar for s in world.success])
+        for images in draws(world, actions, rng, max(1, min(actions, _AT_ONCE // size))):
+            answers = one_image_each(world, images, rng)
+            many = certify_many(case.terms, case.design, answers)
+            unmet = np.array([s <= case.bar for s in reversed(world.success)])
             claims += int(np.count_nonzero((many.passed & unmet[:, None]).any(axis=0)))
             certified += int(np.count_nonzero(many.claimed))
             broken += int(np.count_nonzero(_bound_fails(case, many, answers)))
@@ -181,16 +199,16 @@ def judged(claims: int, actions: int, alpha: float = 0.05) -> dict[str, Any]:
     }
 
 
-def _bound_fails(case: Case, many: Certified, answers: Simulated) -> Flags:
+def _bound_fails(case: Case, many: Certified, answers: Answered) -> Flags:
     """Return in which actions the lower bound, as quoted for the ε that the answers chose, lies above its S."""
     alpha, persons = case.terms.alpha / len(case.world.success), case.world.persons
     way = ON_THE_WAY * alpha
     shares = {"curtailed": (alpha, 0.0), "anytime": (0.0, alpha), "hybrid": (alpha - way, way)}
     fixed, running = shares[case.terms.stopping]
     fails = np.zeros(len(many.quoted), np.bool_)
-    for level, rate in enumerate(case.world.success):
+    for level, rate in enumerate(reversed(case.world.success)):
         here = many.quoted == level
-        counts = np.cumsum(answers.right[level, here], axis=1)
+        counts = np.cumsum(answers.outcomes[here, -1 - level], axis=1)
         asked = many.asked[level, here]
         broken = np.zeros(len(counts), np.bool_)
         if fixed:
@@ -213,7 +231,7 @@ def _exceeding(persons: int, rate: float, alpha: float) -> int:
 
 _LAYOUTS = (("19 x 15", [15] * 19, [15] * 19), ("30 x 10", [10] * 30, [10] * 30), ("150 x 2", [2] * 150, [2] * 150),
             ("20 x 2 against 100 x 20", [2] * 20, [20] * 100))  # fmt: skip
-_RATES, _ALIKE = (0.5, 0.7, 0.85, 0.95), (0.05, 0.1, 0.3)
+_RATES, _ICC = (0.5, 0.7, 0.85, 0.95), (0.05, 0.1, 0.3)
 
 
 def persons_in_layouts(actions: int, seed: int) -> list[dict[str, Any]]:
@@ -225,11 +243,11 @@ def persons_in_layouts(actions: int, seed: int) -> list[dict[str, Any]]:
     rows = []
     for number, (name, images, reference) in enumerate(_LAYOUTS):
         rng = np.random.default_rng([seed, 0x6C61796F, number])
-        cases = list(itertools.product(_RATES, _ALIKE))
+        cases = list(itertools.product(_RATES, _ICC))
         sizes = [layout_size(images, reference, PERSONS_ALPHA, [r], [a], actions, rng) for r, a in cases]
         worst = cases[int(np.argmax(sizes))]
         row = {"layout": name, "test_alpha": PERSONS_ALPHA, "size": max(sizes), "admitted": max(sizes) <= 0.05,
-               "baseline": worst[0], "images_alike": worst[1]}  # fmt: skip
+               "accuracy": worst[0], "icc": worst[1]}  # fmt: skip
         if row["admitted"]:
             again = layout_size(images, reference, PERSONS_ALPHA, [worst[0]], [worst[1]], actions, rng)
             row |= judged(round(again * actions), actions)
@@ -264,36 +282,29 @@ def wrong_ways(actions: int, seed: int, alpha: float = 0.05) -> list[dict[str, A
 def _smallest_first(actions: int, rng: np.random.Generator, alpha: float) -> int:
     world = _case(300, 0.7, family=8).world
     claims = 0
-    for part in _parts(actions, 3000):
-        answers = simulated(world, part, rng)
+    for answers in draws(world, actions, rng):
         # Each ε alone, as if it were the only one: whichever passes first is claimed.
-        alone = [certify_many(Certifying(alpha=alpha), "disjoint", replace(answers, right=answers.right[[level]]))
-                 for level in range(len(world.success))]  # fmt: skip
-        claims += int(np.count_nonzero(np.any([many.claimed for many in alone], axis=0)))
+        alone = [Answered(answers.reference, answers.outcomes[:, [level]]) for level in range(len(world.success))]
+        claimed = [certify_many(Certifying(alpha=alpha), "disjoint", one).claimed for one in alone]
+        claims += int(np.count_nonzero(np.any(claimed, axis=0)))
     return claims
 
 
 def _images_as_persons(actions: int, rng: np.random.Generator, alpha: float) -> int:
-    world = _case(19, 0.7, at={"images": Images(15, 15, 0.3)}).world
-    claims = 0
-    for part in _parts(actions, 3000):
-        claims += int(
-            np.count_nonzero(
-                certify_many(Certifying(alpha=alpha), "disjoint", answers_of_images(world, part, rng)).claimed
-            )
-        )
-    return claims
+    world = _case(19, 0.7, {"images": 15, "icc": 0.3}).world
+    many = (certify_many(Certifying(alpha=alpha), "disjoint", images) for images in draws(world, actions, rng))
+    return sum(int(np.count_nonzero(one.claimed)) for one in many)
 
 
 def _peeking(actions: int, rng: np.random.Generator, alpha: float) -> int:
     world = _case(300, 0.85).world
     looks = [*range(BATCH, world.persons, BATCH), world.persons]
     claims = 0
-    for part in _parts(actions, 3000):
-        answers = simulated(world, part, rng)
-        running = np.cumsum(answers.right[0], axis=1)[:, np.array(looks) - 1]
-        counts, place = np.unique(answers.baseline.sum(axis=1), return_inverse=True)
-        least = np.array([[_fisher_needs(m, int(k), world.others, alpha) for m in looks] for k in counts])
+    for answers in draws(world, actions, rng):
+        running = np.cumsum(answers.outcomes[:, 0], axis=1)[:, np.array(looks) - 1]
+        others = answers.reference.shape[1]
+        counts, place = np.unique(answers.reference.sum(axis=1), return_inverse=True)
+        least = np.array([[_fisher_needs(m, int(k), others, alpha) for m in looks] for k in counts])
         claims += int(np.count_nonzero((running >= least[place]).any(axis=1)))
     return claims
 
@@ -301,8 +312,3 @@ def _peeking(actions: int, rng: np.random.Generator, alpha: float) -> int:
 def _fisher_needs(m: int, reference_right: int, others: int, alpha: float) -> int:
     needed = fewest(m, lambda k: fisher_p(k, m, reference_right, others) <= alpha)
     return m + 1 if needed is None else needed
-
-
-def _parts(actions: int, at_once: int) -> Iterator[int]:
-    for start in range(0, actions, at_once):
-        yield min(at_once, actions - start)

@@ -1,11 +1,10 @@
-"""The documents' figures, drawn from the result files: ``python -m benchmarks._figures``."""
+"""The documents' figures, drawn from the result files."""
 
 from __future__ import annotations
 
 import hashlib
 import importlib
 import json
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,16 +14,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks._claims import quoted
+from benchmarks._listing import RESULTS
+from ttca.errors import ConfigError
+from ttca.perturbations import PerturbationSet
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["FIGURES", "Drawing", "draw", "sources_digest"]
+__all__ = ["FIGURES", "Drawing", "draw", "is_current", "sources_digest"]
 
-_ROOT = Path(__file__).resolve().parents[1]
-_RESULTS = _ROOT / "benchmarks" / "results"
-_FIGURES = _ROOT / "docs" / "figures"
+_FIGURES = Path(__file__).resolve().parents[1] / "docs" / "figures"
 #: Okabe and Ito's colours, which those who are colour-blind tell apart.
 _COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00")
 _QUIET = "#777777"
@@ -182,15 +182,22 @@ def matrix(records: Mapping[str, Any]) -> Figure:
 
 def pictures(records: Mapping[str, Any]) -> Figure:
     """Draw what is sent: images of digits through the bad camera, the δ of their class, and their sum."""
-    from benchmarks._cells import opened
+    from matplotlib.figure import Figure
+
     from benchmarks.transfer import quick_key
 
     (record,) = records.values()
     budget = max(cell["queries"] for cell in record["cells"])
     key = quick_key("digits", budget, 0)
-    with key.of.open_platform(key.answers) as platform, opened(key, platform) as found:
-        chosen = found.action.learn()[min(key.epsilons)]
-        people = found.cell.test[found.cell.test.subgroup]
+    path = key.home() / "action" / "perturbations" / f"epsilon-{min(key.epsilons):03d}.safetensors"
+    if not path.is_file():
+        raise ConfigError(
+            f"Expected the kept δ of the quick grid's cell in {path}, got no file: a figure learns nothing. Run "
+            "`python -m benchmarks transfer --track digits` first, or draw the other figures."
+        )
+    chosen = PerturbationSet.load(path)
+    people = key.of.people(budget, key.regime, key.seed, False).test
+    people = people[people.subgroup]
     classes = (1, 3, 5, 8)
     rows = [int(np.flatnonzero(people.classes == c)[0]) for c in classes]
     images = people.images[rows]
@@ -202,8 +209,6 @@ def pictures(records: Mapping[str, Any]) -> Figure:
         (f"δ of the true class, × {127 // chosen.epsilon}", magnified),
         (f"what is sent, ε = {chosen.epsilon}", chosen.apply(images, np.array(classes))),
     )
-    from matplotlib.figure import Figure
-
     figure = Figure(figsize=(6.0, 4.9), layout="constrained")
     panels = figure.subplots(len(columns), len(classes))
     for line, (title, shown) in enumerate(columns):
@@ -219,11 +224,11 @@ def pictures(records: Mapping[str, Any]) -> Figure:
 
 
 def _by(benchmark: str) -> Callable[[Mapping[str, Any]], Figure]:
-    """Return a figure that a benchmark draws of its own result file."""
+    """Return the figure of a benchmark's own page."""
 
     def drawn(records: Mapping[str, Any]) -> Figure:
         (record,) = records.values()
-        made: Figure = importlib.import_module(f"benchmarks.{benchmark}").figure(record)
+        made: Figure = importlib.import_module(f"benchmarks._pages.{benchmark}").figure(record)
         return made
 
     return drawn
@@ -245,7 +250,7 @@ FIGURES: dict[str, Drawing] = {
 }
 
 
-def draw(name: str, results: Path = _RESULTS, folder: Path = _FIGURES) -> Path:
+def draw(name: str, results: Path = RESULTS, folder: Path = _FIGURES) -> Path:
     """Draw one figure and return its SVG file, which says from what result files it was made.
 
     Raises
@@ -275,7 +280,13 @@ def draw(name: str, results: Path = _RESULTS, folder: Path = _FIGURES) -> Path:
     return path
 
 
-def sources_digest(name: str, results: Path = _RESULTS) -> str:
+def is_current(name: str, results: Path = RESULTS, folder: Path = _FIGURES) -> bool:
+    """Return whether a figure is there and was made of the result files as they are now."""
+    path = folder / f"{name}.svg"
+    return path.is_file() and sources_digest(name, results) in path.read_text(encoding="utf-8")
+
+
+def sources_digest(name: str, results: Path = RESULTS) -> str:
     """Return a digest, 16 hex digits, of the result files a figure is made of: a figure that is older is found out."""
     digest = hashlib.sha256()
     for source in FIGURES[name].sources:
@@ -308,8 +319,3 @@ def _panels(count: int, label: str, *, width: float = 0.0, height: float = 2.8) 
         axes.tick_params(labelsize=8)
     panels[0].set_ylabel(label)
     return figure, list(panels)
-
-
-if __name__ == "__main__":
-    for wanted in sys.argv[1:] or FIGURES:
-        sys.stderr.write(f"Drawn: {draw(wanted)}\n")

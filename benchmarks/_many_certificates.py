@@ -14,7 +14,7 @@ from functools import cache, lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks._simulated_actions import Simulated
+from benchmarks._simulated_actions import Answered
 from ttca.certificates import BATCH
 from ttca.goals import Certifying, Design
 from ttca.statistics.binomial import clopper_pearson_upper, fewest
@@ -69,7 +69,7 @@ class Certified:
         return np.asarray(self.asked.sum(axis=0) + self.baseline)
 
 
-def certify_many(terms: Certifying, design: Design, answers: Simulated) -> Certified:
+def certify_many(terms: Certifying, design: Design, answers: Answered) -> Certified:
     """Return what ``certify`` would say of each action, and whom it would ask.
 
     Parameters
@@ -77,7 +77,8 @@ def certify_many(terms: Certifying, design: Design, answers: Simulated) -> Certi
     terms : Certifying
     design : {"disjoint", "paired"}
         Of the two conditions.
-    answers : Simulated
+    answers : Answered
+        One image per person. A goal that compares with nobody reads no answer of the reference.
 
     Raises
     ------
@@ -85,14 +86,15 @@ def certify_many(terms: Certifying, design: Design, answers: Simulated) -> Certi
         If no test serves the goal for such people.
     """
     terms.check_design(design)
-    levels, actions, persons = answers.right.shape
+    actions, levels, persons = answers.outcomes.shape
+    reference = answers.reference if terms.aim.compares_with else answers.reference[:, :0]
     beside = in_step(terms, design)
-    baseline = np.full(actions, 0 if beside else answers.baseline.shape[1])
-    decide = _decide(terms, design, persons, answers.baseline)
+    baseline = np.full(actions, 0 if beside else reference.shape[1])
+    decide = _decide(terms, design, persons, reference)
     passed, asked = np.zeros((levels, actions), np.bool_), np.zeros((levels, actions), np.int64)
     rows = np.arange(actions)
     for level in range(levels):
-        stopped, verdict = decide(rows, answers.right[level, rows], baseline[rows])
+        stopped, verdict = decide(rows, answers.outcomes[rows, levels - 1 - level], baseline[rows])
         asked[level, rows] = np.minimum(persons, np.maximum(BATCH, -(-stopped // BATCH) * BATCH))
         passed[level, rows] = verdict
         if beside:

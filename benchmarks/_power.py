@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from scipy.stats import binom, hypergeom
 
 from benchmarks._many_certificates import certify_many
-from benchmarks._simulated_actions import Simulated
+from benchmarks._simulated_actions import Answered
 from ttca.goals import Certifying
 from ttca.statistics.binomial import fewest
 from ttca.statistics.comparisons import fisher_p, mcnemar_p, ratio_by_two_bounds
@@ -132,6 +132,6 @@ def _cells(before: float, after: float, phi: float) -> NDArray[np.float64]:
     return np.array([after - both, before - both, both, 1 - before - after + both])
 
 
-def _people(rng: np.random.Generator, persons: int, cells: NDArray[np.float64], actions: int) -> Simulated:
+def _people(rng: np.random.Generator, persons: int, cells: NDArray[np.float64], actions: int) -> Answered:
     drawn = rng.choice(4, p=cells, size=(actions, persons))
-    return Simulated(np.isin(drawn, (0, 2))[None], np.isin(drawn, (1, 2)))
+    return Answered(np.isin(drawn, (1, 2)), np.isin(drawn, (0, 2))[:, None])

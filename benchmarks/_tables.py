@@ -1,23 +1,33 @@
-"""The tables in the documents, written from the result files: ``python -m benchmarks._tables``."""
+"""The tables of the documents that show several benchmarks, and of those that no other page shows."""
 
 from __future__ import annotations
 
 import json
 import shlex
 import statistics
-import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from benchmarks._claims import quoted, spread, verdicts
-from benchmarks._document import commands, filled, table, told
+from benchmarks._document import commands, table, told
 from benchmarks._document import results as found
+from benchmarks._listing import RESULTS
 
-__all__ = ["DOCUMENTS", "ceiling_table", "effect_table", "matrix_table", "rewritten"]
+__all__ = [
+    "bounds_table",
+    "ceiling_table",
+    "claims_table",
+    "demo_table",
+    "effect_table",
+    "matrix_table",
+    "repeated_table",
+    "results_table",
+    "rows_table",
+    "slices_table",
+    "transfer_commands",
+]
 
-_ROOT = Path(__file__).resolve().parents[1]
-_RESULTS = _ROOT / "benchmarks" / "results"
 _EFFECT = (
     "track, people", "answers, regime", "Q", "ε quoted", "reference / subgroup before", "subgroup with δ", "gap closed",
     "zero-query control", "p, each seed", "parity certified", "abuse", "noise", "class-agnostic", "JPEG 75", "file",
@@ -29,12 +39,12 @@ _MATRIX = (
 )  # fmt: skip
 
 
-def effect_table(results: Path = _RESULTS) -> str:
+def effect_table(results: Path = RESULTS) -> str:
     """Return one line per result file of the effect benchmark, as Markdown; mean ± standard deviation over seeds."""
     return table(_EFFECT, [_line(name, record) for name, record in found("effect-*.json", results)])
 
 
-def ceiling_table(results: Path = _RESULTS) -> str:
+def ceiling_table(results: Path = RESULTS) -> str:
     """Return one line per ε of every result file of the ceiling benchmark, as Markdown; means over seeds."""
     lines = []
     for name, record in found("ceiling-*.json", results):
@@ -48,7 +58,7 @@ def ceiling_table(results: Path = _RESULTS) -> str:
     return table(_CEILING, lines)
 
 
-def matrix_table(results: Path = _RESULTS) -> str:
+def matrix_table(results: Path = RESULTS) -> str:
     """Return one line per pair of proxy and platform of the architecture matrix, as Markdown."""
     lines: list[Sequence[object]] = []
     for name, record in found("matrix*.json", results):
@@ -70,7 +80,7 @@ def matrix_table(results: Path = _RESULTS) -> str:
     return table(_MATRIX, lines)
 
 
-def results_table(results: Path = _RESULTS) -> str:
+def results_table(results: Path = RESULTS) -> str:
     """Return the README's table: every track's largest budget at the ε that certificates quote, on final people."""
     lines = []
     for name, record in found("transfer-quick-*.json", results):
@@ -92,7 +102,7 @@ def results_table(results: Path = _RESULTS) -> str:
     return table(_SHORT, lines)
 
 
-def rows_table(results: Path = _RESULTS) -> str:
+def rows_table(results: Path = RESULTS) -> str:
     """Return every budget and ε of every track's quick grid, on final people; mean ± standard deviation."""
     lines: list[Sequence[object]] = []
     for name, record in found("transfer-quick-*.json", results):
@@ -132,7 +142,7 @@ def rows_table(results: Path = _RESULTS) -> str:
     return table(_LONG, lines)
 
 
-def repeated_table(results: Path = _RESULTS) -> str:
+def repeated_table(results: Path = RESULTS) -> str:
     """Return which cells were run twice, and what differed."""
     lines = [
         (record["track"], record["repeated"]["cells"], ", ".join(record["repeated"]["differing"]) or "nothing",
@@ -143,18 +153,18 @@ def repeated_table(results: Path = _RESULTS) -> str:
     return table(("track", "cells run twice", "what differed, clocks and memory apart", "file"), lines)
 
 
-def claims_table(results: Path = _RESULTS) -> str:
+def claims_table(results: Path = RESULTS) -> str:
     """Return the paper's claims with their verdicts."""
     lines = [(v.claim, v.where, f"*{v.word}*", v.number, f"`{v.file}`") for v in verdicts(results)]
     return table(("claim", "where", "verdict", "number", "file"), lines)
 
 
-def transfer_commands(results: Path = _RESULTS) -> str:
+def transfer_commands(results: Path = RESULTS) -> str:
     """Return the commands that made the quick grids."""
     return commands(found("transfer-quick-*.json", results))
 
 
-def demo_table(results: Path = _RESULTS) -> str:
+def demo_table(results: Path = RESULTS) -> str:
     """Return the tutorial's table of the demo."""
     record = json.loads((results / "demo.json").read_text(encoding="utf-8"))
     rows = record["rows"]
@@ -167,15 +177,16 @@ def demo_table(results: Path = _RESULTS) -> str:
     return table((f"accuracy on {record['subgroup_test_people']} test people per group, {len(rows)} seeds", ""), lines)
 
 
-def bounds_table(results: Path = _RESULTS) -> str:
+def bounds_table(results: Path = RESULTS) -> str:
     """Return how often simulated certificates claimed falsely, by how they stop, and by ways that break their word."""
     record = json.loads((results / "bounds.json").read_text(encoding="utf-8"))
     lines: list[Sequence[object]] = []
     for stopping in ("curtailed", "anytime", "hybrid"):
         rows = [row for row in record["false_claims"] if row["stopping"] == stopping]
         worst = max(rows, key=lambda row: float(row["rate"]))
-        lines.append((f"a certificate, {stopping}", len(rows), worst["actions"], f"{worst['rate']:.4f}",
-                      f"{worst['p']:.2g}", f"{max(row['bound_rate'] for row in rows):.4f}", "`bounds.json`"))  # fmt: skip
+        broken = f"{max(row['bound_rate'] for row in rows):.4f}"
+        counts = (f"a certificate, {stopping}", len(rows), worst["actions"])
+        lines.append((*counts, f"{worst['rate']:.4f}", f"{worst['p']:.2g}", broken, "`bounds.json`"))
     lines += [
         (f"*{row['way']}*", 1, row["actions"], f"{row['rate']:.4f}", f"{row['p']:.2g}", "–", "`bounds.json`")
         for row in record["wrong_ways"]
@@ -185,7 +196,7 @@ def bounds_table(results: Path = _RESULTS) -> str:
     return table(head, lines)
 
 
-def slices_table(results: Path = _RESULTS) -> str:
+def slices_table(results: Path = RESULTS) -> str:
     """Return what the slice of every benchmark took on one machine, from an empty cache, and which failed."""
     lines: list[Sequence[object]] = []
     for name, record in found("quick.json", results):
@@ -222,31 +233,6 @@ _LONG = (
     "class-agnostic", "proxy's class", "abuse", "JPEG 75", "resize", "reference with δ", "coverage",
     "paid: pool + audit + verification", "file",
 )  # fmt: skip
-#: Every document, and what stands between the marks of each name in it.
-DOCUMENTS: dict[str, dict[str, Callable[[Path], str]]] = {
-    "docs/effect.md": {"effect": effect_table, "ceiling": ceiling_table, "matrix": matrix_table},
-    "docs/RESULTS.md": {
-        "claims": claims_table,
-        "rows": rows_table,
-        "commands": transfer_commands,
-        "repeated": repeated_table,
-        "bounds": bounds_table,
-        "slices": slices_table,
-    },
-    "README.md": {"results": results_table},
-    "docs/tutorial.md": {"demo": demo_table},
-}
-
-
-def rewritten(name: str, document: str, results: Path = _RESULTS) -> str:
-    """Return the document of this name with the tables between their marks written anew.
-
-    Raises
-    ------
-    ConfigError
-        If a mark is missing.
-    """
-    return filled(document, {mark: made(results) for mark, made in DOCUMENTS[name].items()})
 
 
 def _mean(rows: Sequence[Mapping[str, Any]], key: str) -> str:
@@ -289,10 +275,3 @@ def _line(name: str, record: Mapping[str, Any]) -> Sequence[object]:
         ),
         f"`{name}`",
     )
-
-
-if __name__ == "__main__":
-    for name in DOCUMENTS:
-        path = _ROOT / name
-        path.write_text(rewritten(name, path.read_text(encoding="utf-8")), encoding="utf-8")
-        sys.stderr.write(f"Written: {path}\n")

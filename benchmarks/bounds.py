@@ -49,7 +49,7 @@ def main(argv: list[str], results: Path = _RESULTS) -> dict[str, Any]:
     options = parser.parse_args(argv)
     if options.actions < 1:
         raise ConfigError(f"Expected at least one simulated action, got {options.actions}. Ask for more.")
-    cases = [case for case in CASES if max(case.world.persons, case.world.others) <= options.persons]
+    cases = [case for case in CASES if max(case.world.persons, case.others) <= options.persons]
     if not cases:
         raise ConfigError(
             f"Expected configurations with few enough persons, got none with at most {options.persons}. Allow 100."

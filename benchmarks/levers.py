@@ -22,14 +22,12 @@ Whether it is hours, the class of worker or the label that changes: each lever i
 from __future__ import annotations
 
 import argparse
-import json
 import time
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from importlib.metadata import version
-from pathlib import Path
 from typing import Any
 
 import joblib
@@ -38,7 +36,6 @@ from numpy.typing import NDArray
 from sklearn.ensemble import HistGradientBoostingClassifier
 from sklearn.linear_model import LogisticRegression
 
-from benchmarks._document import filled
 from ttca.data.tabular import Encoding, Table, load_acs_income
 from ttca.errors import ConfigError
 from ttca.fairness import (
@@ -59,7 +56,7 @@ from ttca.training_time.relabelling import (
     rb_prob,
 )
 
-__all__ = ["LEVERS", "QUICK", "Settings", "levers_table", "main", "measure_seed", "rewritten", "summarise"]
+__all__ = ["LEVERS", "QUICK", "Settings", "main", "measure_seed", "summarise"]
 
 #: The arguments of the slice that `python -m benchmarks quick` runs.
 QUICK = ("--seeds", "2")
@@ -526,89 +523,6 @@ def summarise(seeds: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     }
 
 
-# --- the document ------------------------------------------------------------------------------------------
-
-_HOME = Path(__file__).resolve().parent
-_RESULT = _HOME / "results" / "levers.json"
-_DOCUMENT = _HOME.parent / "docs" / "training_time.md"
-_MISSING = "*Not measured yet: there is no `levers.json`.*"
-_COLUMNS = {
-    "error": "error",
-    "worst_group_accuracy": "worst group's accuracy",
-    "equal_opportunity_difference": "equal opportunity gap",
-    "equalised_odds_difference_mean": "EqOd",
-    "demographic_parity_ratio": "parity ratio",
-    "subgroup_accuracy": "subgroup's accuracy",
-    "reference_accuracy": "reference's accuracy",
-    "true_positive_rate_gap": "TPR, reference less subgroup",
-}
-_WHOM = {
-    "taking_part_accuracy": "accuracy, taking part",
-    "not_taking_part_accuracy": "accuracy, not taking part",
-    "reference_accuracy": "accuracy, reference",
-    "abuse": "abuse",
-    "abuse_by_reference": "abuse by the reference",
-    "changed_records": "records changed",
-    "changed_at_test": "changed later",
-    "hours_moved": "hours moved, mean",
-}
-
-
-def _cell(row: Mapping[str, Any], key: str) -> str:
-    if key not in row["mean"]:
-        return "–"
-    mean, spread = row["mean"][key], row["standard_deviation"][key]
-    if key.startswith("changed"):
-        return f"{mean:.0f}"
-    if key == "hours_moved":
-        return f"{mean:.1f}"
-    return f"{mean:.3f}" + ("" if spread is None else f" ± {spread:.3f}")
-
-
-def _table(lines: Sequence[Sequence[str]]) -> str:
-    head, *rest = lines
-    return "\n".join(f"| {' | '.join(line)} |" for line in (head, ["---"] * len(head), *rest))
-
-
-def levers_table(kept: Mapping[str, Any]) -> str:
-    """Return the document's tables as Markdown, from the benchmark's JSON; mean ± standard deviation over seeds."""
-    by_alpha = kept["by_alpha"]
-    lines = [["lever", "α", "take part", *_COLUMNS.values()]]
-    lines.append(["none", "0", "0", *(_cell(kept["base"], key) for key in _COLUMNS)])
-    for lever in LEVERS:
-        for alpha, entry in by_alpha.items():
-            row = entry["rows"][lever]
-            lines.append([lever, alpha, f"{entry['members']:.0f}", *(_cell(row, key) for key in _COLUMNS)])
-    tables = [_table(lines)]
-    alpha = kept["settings"]["shown_alpha"]
-    rows = by_alpha[alpha]["rows"]
-    lines = [["what is done", *_WHOM.values(), "EqOd"]]
-    for name, row in rows.items():
-        lines.append([name, *(_cell(row, key) for key in (*_WHOM, "equalised_odds_difference_mean"))])
-    tables.append(
-        f"Whom it helps, what it costs and what it does to the wrong people, at α = {alpha}:\n\n{_table(lines)}"
-    )
-    seeds, people = kept["seeds"], kept["people"]
-    tables.append(
-        f"Seeds {seeds[0]} to {seeds[-1]}: splits of the same {kept['rows']} people, {people['train_subgroup']} women "
-        f"of {people['train']} training and {people['test_subgroup']} of {people['test']} test people. The signal is "
-        f"{' or '.join(map(str, kept['signal_hours']))} hours, the perturbation's budget {kept['budget_hours']} hours "
-        "and the class of worker. `benchmarks/results/levers.json` holds the rest."
-    )
-    return "\n\n".join(tables)
-
-
-def rewritten(document: str, kept: Mapping[str, Any] | None) -> str:
-    """Return the document with the tables of this result between its marks; without a result it says so.
-
-    Raises
-    ------
-    ConfigError
-        If a mark is missing.
-    """
-    return filled(document, {"levers": _MISSING if kept is None else levers_table(kept)})
-
-
 def main(argv: list[str]) -> dict[str, object]:
     """Run the benchmark and return its JSON row; prints nothing.
 
@@ -653,9 +567,3 @@ def main(argv: list[str]) -> dict[str, object]:
         "by_seed": seeds,
         "seconds": time.perf_counter() - start,
     }
-
-
-if __name__ == "__main__":
-    # ``python -m benchmarks.levers``, with a dot: the document's tables from the result file, nothing measured.
-    result = json.loads(_RESULT.read_text(encoding="utf-8")) if _RESULT.exists() else None
-    _DOCUMENT.write_text(rewritten(_DOCUMENT.read_text(encoding="utf-8"), result), encoding="utf-8")

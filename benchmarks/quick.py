@@ -13,6 +13,7 @@ from typing import Any
 from rich.console import Console
 
 from benchmarks._cells import measured, plain, settings_of
+from benchmarks._listing import names
 from benchmarks._tracks import TRACKS
 from benchmarks.effect import run_cell
 from benchmarks.transfer import grid_keys
@@ -20,7 +21,6 @@ from ttca.errors import TTCAError
 
 __all__ = ["main", "slices"]
 
-_HOME = Path(__file__).resolve().parent
 _ERR = Console(stderr=True)
 
 
@@ -36,14 +36,13 @@ def main(argv: list[str]) -> dict[str, Any]:
 
 def slices() -> tuple[str, ...]:
     """Return every benchmark's name but this one's."""
-    names = sorted(path.stem for path in _HOME.glob("*.py"))
-    return tuple(name for name in names if not name.startswith("_") and name != "quick")
+    return tuple(name for name in names() if name != "quick")
 
 
-def _slices(names: Sequence[str]) -> dict[str, Any]:
+def _slices(chosen: Sequence[str]) -> dict[str, Any]:
     """Run each benchmark as its ``QUICK`` says; one that cannot be run is named, and the others go on."""
     found: dict[str, dict[str, Any]] = {}
-    for name in names:
+    for name in chosen:
         module = importlib.import_module(f"benchmarks.{name}")
         began = time.perf_counter()
         slice_: dict[str, Any] = {"arguments": list(module.QUICK)}
@@ -54,7 +53,7 @@ def _slices(names: Sequence[str]) -> dict[str, Any]:
             slice_["failed"] = str(error)
         slice_["seconds"] = time.perf_counter() - began
         found[name] = slice_
-        _ERR.print(f"{len(found)} of {len(names)} slices: {name}, {slice_['seconds']:.0f} s", highlight=False)
+        _ERR.print(f"{len(found)} of {len(chosen)} slices: {name}, {slice_['seconds']:.0f} s", highlight=False)
     return {
         "slices": found,
         "failed": [name for name, slice_ in found.items() if "failed" in slice_],

@@ -14,7 +14,6 @@ on both`` also learns δ on images of people with both, who are never asked abou
 from __future__ import annotations
 
 import argparse
-import json
 import statistics
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -27,7 +26,6 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from benchmarks._document import filled
 from ttca.action import CollectiveAction
 from ttca.conditions import Opponents
 from ttca.data.cameras import bad_camera
@@ -45,7 +43,7 @@ from ttca.settings import Settings
 from ttca.statistics.binomial import clopper_pearson_interval
 from ttca.statistics.comparisons import mcnemar_exact
 
-__all__ = ["QUICK", "World", "main", "measure_seed", "rewritten", "slanted", "two_sets_table", "world"]
+__all__ = ["QUICK", "World", "main", "measure_seed", "slanted", "world"]
 
 #: The arguments of the slice that `python -m benchmarks quick` runs.
 QUICK = ("--seeds", "1")
@@ -294,52 +292,6 @@ def _summary(seeds: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     return found
 
 
-_HOME = Path(__file__).resolve().parent
-_RESULT = _HOME / "results" / "two_sets.json"
-_DOCUMENT = _HOME.parent / "docs" / "training_time.md"
-_MISSING = "*Not measured yet: there is no `two_sets.json`.*"
-
-
-def two_sets_table(kept: Mapping[str, Any]) -> str:
-    """Return the document's table as Markdown, from the benchmark's JSON; mean ± standard deviation over seeds."""
-    summary = kept["summary"]
-
-    def shown(seen: str, name: str) -> str:
-        row = summary[seen].get(name)
-        if row is None:
-            return "–"
-        spread = row["standard_deviation"]
-        return f"{row['mean']:.3f}" + ("" if spread is None else f" ± {spread:.3f}")
-
-    head = ("under", "people with both", "lowest and highest bound", "with A alone", "with B alone", "abuse, both")
-    lines = [head, ["---"] * len(head)]
-    for name, row in summary["both"].items():
-        if name.startswith("abuse"):
-            continue
-        bounds = f"{row['lowest_bound']:.3f} to {row['highest_bound']:.3f}"
-        others = (shown("a", name), shown("b", name), shown("both", f"abuse of {name}"))
-        lines.append([name, shown("both", name), bounds, *others])
-    table = "\n".join(f"| {' | '.join(line)} |" for line in lines)
-    queries = ", ".join(f"{name} {n:.0f}" for name, n in kept["queries"].items())
-    seeds = kept["seeds"]
-    return (
-        f"{table}\n\nSeeds {seeds[0]} to {seeds[-1]}, {kept['people']} test people each, ε = {kept['epsilon']} of 255 "
-        f"for every set and every combination. Sharp, upright digits: {shown('sharp', 'nothing')}. "
-        f"Queries paid, mean: {queries}."
-    )
-
-
-def rewritten(document: str, kept: Mapping[str, Any] | None) -> str:
-    """Return the document with the table of this result between its marks; without a result it says so.
-
-    Raises
-    ------
-    ConfigError
-        If a mark is missing.
-    """
-    return filled(document, {"two sets": _MISSING if kept is None else two_sets_table(kept)})
-
-
 def main(argv: list[str]) -> dict[str, object]:
     """Run the benchmark and return its JSON row; prints nothing.
 
@@ -382,9 +334,3 @@ def main(argv: list[str]) -> dict[str, object]:
         "summary": _summary(seeds),
         "by_seed": seeds,
     }
-
-
-if __name__ == "__main__":
-    # ``python -m benchmarks.two_sets``, with a dot: the document's table from the result file, nothing measured.
-    result = json.loads(_RESULT.read_text(encoding="utf-8")) if _RESULT.exists() else None
-    _DOCUMENT.write_text(rewritten(_DOCUMENT.read_text(encoding="utf-8"), result), encoding="utf-8")

@@ -22,7 +22,7 @@ from ttca.proxies.architectures import create_model
 from ttca.proxies.images import to_levels, to_tensor
 from ttca.proxies.options import Distilling
 from ttca.proxies.registry import Architecture, architecture_name
-from ttca.proxies.runtime import autocast_for
+from ttca.proxies.runtime import autocast_for, fixed_threads
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -271,26 +271,27 @@ def distil(
         If no row names a class, or the shapes disagree.
     """
     classes = _classes(images, targets, selection, replay)
-    proxy = _beginning(options, classes, initial)
-    usable = targets.labels >= 0
-    training = _Training(proxy, (images[usable], targets[usable]), replay, options, device)
-    losses: list[float] = []
-    agreements: list[float] = []
-    best, best_epoch, best_state = math.inf, options.epochs - 1, None
-    for epoch in range(options.epochs):
-        losses.append(training.epoch())
-        agreement = math.nan
-        if selection is not None:
-            selection_loss, agreement = _evaluate(proxy, *selection)
-            if selection_loss < best:
-                best, best_epoch = selection_loss, epoch
-                best_state = copy.deepcopy(proxy.state_dict())
-        agreements.append(agreement)
-        if progress:
-            progress(epoch + 1, options.epochs, losses[-1])
-    if best_state is not None:
-        proxy.load_state_dict(best_state)
-    return Distillation(proxy.eval(), tuple(losses), tuple(agreements), best_epoch)
+    with fixed_threads(options.threads):
+        proxy = _beginning(options, classes, initial)
+        usable = targets.labels >= 0
+        training = _Training(proxy, (images[usable], targets[usable]), replay, options, device)
+        losses: list[float] = []
+        agreements: list[float] = []
+        best, best_epoch, best_state = math.inf, options.epochs - 1, None
+        for epoch in range(options.epochs):
+            losses.append(training.epoch())
+            agreement = math.nan
+            if selection is not None:
+                selection_loss, agreement = _evaluate(proxy, *selection)
+                if selection_loss < best:
+                    best, best_epoch = selection_loss, epoch
+                    best_state = copy.deepcopy(proxy.state_dict())
+            agreements.append(agreement)
+            if progress:
+                progress(epoch + 1, options.epochs, losses[-1])
+        if best_state is not None:
+            proxy.load_state_dict(best_state)
+        return Distillation(proxy.eval(), tuple(losses), tuple(agreements), best_epoch)
 
 
 def _classes(images: NDArray[np.uint8], targets: Targets, selection: Known | None, replay: Known | None) -> int:

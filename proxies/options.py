@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import get_args
 
 from ttca.proxies.registry import Architecture, architecture_name
-from ttca.proxies.runtime import Precision
+from ttca.proxies.runtime import Precision, check_threads
 
 __all__ = ["Distilling"]
 
@@ -37,8 +37,10 @@ class Distilling:
         Rows that are not complete stay as they are.
     precision : {"float32", "bfloat16", "auto"}
         Autocast of the forward pass; auto is bfloat16 where the processor multiplies it in hardware.
+    threads : int, optional
+        Of the processor, in each process; by default as many as torch takes.
     seed : int
-        Same seed, same machine, same weights.
+        Same seed, same machine and same number of threads, same weights.
 
     Raises
     ------
@@ -57,9 +59,11 @@ class Distilling:
     warp: float = 0.0
     mixup: float = 0.0
     precision: Precision = "float32"
+    threads: int | None = None
     seed: int = 0
 
     def __post_init__(self) -> None:
+        check_threads(self.threads)
         for name, least in {"epochs": 1, "batch_size": 2, "shift": 0, "seed": 0}.items():
             number = getattr(self, name)
             if isinstance(number, bool) or not isinstance(number, int) or number < least:

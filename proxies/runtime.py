@@ -5,12 +5,23 @@ from __future__ import annotations
 import ctypes
 import gc
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["Precision", "autocast_for", "best_device", "give_back_memory", "keep_freed_memory", "wait_asleep"]
+__all__ = [
+    "Precision",
+    "autocast_for",
+    "best_device",
+    "check_threads",
+    "fixed_threads",
+    "give_back_memory",
+    "keep_freed_memory",
+    "wait_asleep",
+]
 
 Precision = Literal["float32", "bfloat16", "auto"]
 
@@ -50,6 +61,29 @@ def wait_asleep() -> None:
     the time slice that the thread it waits for would need. What the environment already says is left alone.
     """
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+
+def check_threads(threads: int | None) -> None:
+    """Raise ValueError where threads is no number of threads, or None for as many as torch takes."""
+    if threads is not None and (isinstance(threads, bool) or not isinstance(threads, int) or not 1 <= threads <= 1024):
+        raise ValueError(f"Expected threads as a whole number in 1..1024, got {threads!r}. Leave it out for all cores.")
+
+
+@contextmanager
+def fixed_threads(threads: int | None) -> Iterator[int]:
+    """Compute with so many threads meanwhile, None: as many as torch would take; yields how many those are.
+
+    Sums are added up in another order with another number, and the last digits differ: enough to turn an answer round.
+    """
+    import torch
+
+    before = torch.get_num_threads()
+    if threads is not None:
+        torch.set_num_threads(threads)
+    try:
+        yield torch.get_num_threads()
+    finally:
+        torch.set_num_threads(before)
 
 
 def best_device() -> str:

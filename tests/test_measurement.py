@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -18,10 +19,11 @@ from scipy import stats
 from tests import worlds
 from ttca import measurement
 from ttca.answers import Answers, Status
-from ttca.conditions import Opponents
+from ttca.conditions import ROW_KEYS, Opponents
 from ttca.errors import ActionError, TTCAError
 from ttca.gap import gap_interval
 from ttca.images import Images
+from ttca.intervals import Span
 from ttca.lossy import jpeg, shrink_and_enlarge
 from ttca.measurement import Measurement, Outcome, measure
 from ttca.people import People
@@ -118,6 +120,40 @@ def test_every_condition_equals_a_count_by_hand() -> None:
         assert found.rate(name) == sum(correct) / sum(resolved)
         exact = stats.binomtest(sum(correct), sum(resolved)).proportion_ci(0.95, "exact")
         assert found.interval(name) == pytest.approx((exact.low, exact.high), abs=1e-12)
+
+
+def test_every_number_of_the_row_lies_in_its_interval() -> None:
+    """Rates have the exact interval of their own; gap, gap closed and fairness metrics lie between their ends."""
+    for moods in ((0.8, 0.1, 0.1), (1.0, 0.0, 0.0)):
+        found = run(Oracle(moods))
+        rates = {key: found.rate(name) for key, name in ROW_KEYS.items()}
+        for key, name in ROW_KEYS.items():
+            span = found.intervals[key]
+            assert span is not None
+            assert (span.low, span.high) == pytest.approx(found.interval(name), abs=1e-9)
+        gap = rates["reference_before"] - rates["subgroup_before"]
+        values = rates | {"gap_before": gap, "gap_closed": found.gap_closed}
+        values |= {f"fidelity_{name}": getattr(found, f"fidelity_{name}") for name in ("subgroup", "reference")}
+        for when, report in (("before", found.fairness_before), ("after", found.fairness_after)):
+            values[f"worst_group_{when}"] = report.worst["worst_group_accuracy"]
+            values[f"equal_opportunity_gap_{when}"] = report.worst["equal_opportunity_difference"]
+            values[f"demographic_parity_ratio_{when}"] = report.worst["demographic_parity_ratio"]
+        assert found.intervals.keys() == values.keys()
+        for key, span in found.intervals.items():
+            assert span is None or span.low <= values[key] <= span.high
+        assert (found.intervals["gap_closed"] is None) == math.isnan(found.gap_closed)
+    assert run(lambda images: Answers.failed(len(images), 3)).intervals["subgroup_after"] is None
+
+
+def test_images_of_one_person_are_no_more_persons() -> None:
+    """Where members are few persons with many images each, every interval about them is wider."""
+    few = np.array([f"person-{i % 6}" for i in range(len(PEOPLE))])
+    apart, together = run(Oracle()), run(Oracle(), dataclasses.replace(PEOPLE, persons=few))
+    for key in ("subgroup_before", "subgroup_after", "gap_before", "worst_group_before"):
+        narrow, wide = apart.intervals[key], together.intervals[key]
+        assert narrow is not None
+        assert wide is not None
+        assert wide.high - wide.low > narrow.high - narrow.low
 
 
 def test_the_platform_is_asked_once_with_all_conditions_together() -> None:
@@ -274,12 +310,15 @@ def outcome(correct: list[bool], resolved: list[bool]) -> Outcome:
 def measured(**rates: tuple[list[bool], list[bool]]) -> Measurement:
     """Return a measurement of the given conditions, each as (correct, resolved)."""
     template = run(Oracle())
+    groups = [rates[name] for name in ("reference_before", "subgroup_before") if name in rates]
+    counts = [(sum(correct), sum(resolved)) for correct, resolved in groups]
     return Measurement(
         outcomes={name: outcome(*flags) for name, flags in rates.items()},
         fidelity_subgroup=0.5,
         fidelity_reference=0.5,
         fairness_before=template.fairness_before,
         fairness_after=template.fairness_after,
+        intervals={"gap_before": Span(*gap_interval(*counts), 0.95)} if len(counts) == 2 else {},
     )
 
 

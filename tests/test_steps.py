@@ -10,9 +10,11 @@ import pytest
 
 from tests import worlds
 from tests.worlds import Recorder, open_action
+from ttca.answers import Answers
 from ttca.asking import Known, Questions, ask_pool
-from ttca.controls import learn_controls
+from ttca.controls import Pupils, learn_controls
 from ttca.distilling import distil
+from ttca.images import Images
 from ttca.measuring import Examination, Story, examine, row_of
 from ttca.perturbations import PerturbationSet
 from ttca.perturbing import perturb
@@ -43,10 +45,16 @@ def test_the_steps_alone_give_what_the_action_gives(shop: Workshop, tmp_path: Pa
     certified = hand_out(shop, family, verified)
     assert certified is not None
     epsilon = verified.certificate.quoted_epsilon
-    controls = learn_controls(shop, roster.pool, known, questions, distilled, family, epsilon)
+
+    def never(_images: Images, _owners: list[str]) -> Answers:
+        raise AssertionError("with one training length alone nobody is asked")
+
+    pupils = Pupils(roster.pool, known, questions, never)
+    controls = learn_controls(shop, pupils, distilled, family, epsilon)
     exam = Examination(verified.panel.first(settings.controls_people), shop.queries, "controls", verified.epoch)
     measured = examine(shop, exam, distilled, family, epsilon, controls)
-    story = Story(known, distilled, family, verified.certificate, measured)
+    epochs = controls.zero_query_epochs
+    story = Story(known, distilled, family, verified.certificate, measured, epochs)
     row = row_of(shop, story, epsilon, track=None, began=0.0)
     with open_action(tmp_path / "whole", Recorder()) as action:
         whole, _ = action.measure()

@@ -275,10 +275,8 @@ def test_a_benchmark_ends_in_a_sentence_too(home: Path) -> None:
 
 PRINTING_BENCHMARK = """
 import runpy, sys, types
-from pathlib import Path
 import benchmarks
 sys.modules["benchmarks.bounds"] = types.SimpleNamespace(main=lambda argv: {"says": "ε ✓"})
-Path.write_text = lambda *_, **__: 0
 sys.argv = ["benchmarks", "bounds"]
 runpy.run_module("benchmarks", run_name="__main__")
 """

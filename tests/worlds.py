@@ -86,6 +86,7 @@ def settings(**changes: Any) -> Settings:
         "epochs": 12,
         "steps": 10,
         "shift": 0,
+        "control_lengths": (1.0,),
     }
     return Settings(**{**quick, **changes})
 
@@ -131,7 +132,8 @@ def action_file(url: str, *, classes: Sequence[str] = CLASSES, **changes: str) -
     """Return an action file for the tiny world behind HTTP; ``changes`` add lines to a table by its name."""
     listed = ", ".join(f'"{c}"' for c in classes)
     tables = {
-        "action": 'epsilons = [6, 12]\narchitectures = ["perceptron"]\nepochs = 12\nsteps = 10\nshift = 0\n',
+        "action": 'epsilons = [6, 12]\narchitectures = ["perceptron"]\nepochs = 12\nsteps = 10\nshift = 0\n'
+        "control_lengths = [1.0]\n",
         "platform": f'url = "{url}"\nmodel = "tiny"\nclasses = [{listed}]\n',
         "people": 'source = "people"\n',
         "pool": "quota = 500\n",

@@ -16,7 +16,7 @@ from ttca.asking import Known, Questions, TransferSet, ask_pool, equalised
 from ttca.blocks import check_block
 from ttca.certificates import Certificate
 from ttca.conditions import HONEST_ROW, Measuring, Opponents, queries_for
-from ttca.controls import learn_controls
+from ttca.controls import Pupils, learn_controls
 from ttca.distilling import WARM_START, Distilled, Fidelity, distil, kept_copies
 from ttca.errors import ActionError
 from ttca.folder_lock import hold
@@ -284,9 +284,12 @@ class CollectiveAction:
             exam = Examination(whom, self.queries, "controls", verified.epoch)
         else:
             exam = Examination(people, pool, "test", "test")
-        opponents, controls = self.opponents(epsilon), self.measuring.all_controls()
+        opponents, controls = self.opponents(epsilon, pool=pool), self.measuring.all_controls()
         measured = examine(self._shop, exam, self._distilled, self._family, epsilon, opponents, controls)
-        story = Story(self.known, self._distilled, self._family, verified.certificate, measured, self.measuring)
+        story = Story(
+            self.known, self._distilled, self._family, verified.certificate, measured, opponents.zero_query_epochs,
+            self.measuring,
+        )  # fmt: skip
         row = row_of(self._shop, story, epsilon, track=track, began=self._began)
         if people is None:
             self._measured = row, measured
@@ -343,23 +346,30 @@ class CollectiveAction:
         path = self.folder / MEMBERS_FILE
         return PerturbationSet.load(path) if path.is_file() else None
 
-    def opponents(self, epsilon: int) -> Opponents:
-        """Learn the δ of the controls at an ε of the family, or read them back.
-
-        They are random noise, those of a proxy that asked nothing, and one for all classes.
+    def opponents(self, epsilon: int, *, pool: QueryPool | None = None) -> Opponents:
+        """Learn the δ of the controls at an ε of the family, or read them back (:mod:`ttca.controls`).
 
         Parameters
         ----------
         epsilon : int
             Levels of 255.
+        pool : QueryPool, optional
+            Who asks selection people which zero-query control is the best; by default the members. Nobody is asked
+            where ``control_lengths`` has one length alone.
 
         Raises
         ------
         ActionError
             If ε is none of the family.
         """
-        pool, family = self.roster.pool, self._family
-        return learn_controls(self._shop, pool, self.known, self.questions, self._distilled, family, epsilon)
+        payer = self.queries if pool is None else pool
+        pupils = Pupils(
+            equalised(self.roster.pool, self.roster, self.settings),
+            self.known,
+            self.questions,
+            lambda images, owners: payer.ask(images, purpose="controls", epoch="selection", owners=owners),
+        )
+        return learn_controls(self._shop, pupils, self._distilled, self._family, epsilon)
 
     # -- beside the way -----------------------------------------------------------------------------------------
 
@@ -391,7 +401,11 @@ class CollectiveAction:
             plan["pool"] = asked
         if self.settings.controls:
             whom = panel.first(self.settings.controls_people)
-            controls = queries_for(unmeasured(self.folder, self.measuring, terms), whom)
+            left = unmeasured(self.folder, self.measuring, terms)
+            controls = queries_for(left, whom)
+            lengths = len(self.settings.control_lengths)
+            if lengths > 1 and any(control.name == "zero_query" for control in left):
+                controls += lengths * len(self.questions.selection)
             plan["controls"] = Cost(controls, 0, controls, affordable)
         return plan
 

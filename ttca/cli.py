@@ -672,8 +672,12 @@ def _finish(row: Row, certificate: Certificate, folder: Path, as_json: bool, rep
 
     table = Table("", "", title="The result row", show_header=False)
     found = row.to_dict()
+    spans = found.pop("intervals")
     for key, value in (found | found.pop("extra", {})).items():
-        table.add_row(key, NO_GAP if key == "gap_closed" and value is None else escape(_shown(value)))
+        said = NO_GAP if key == "gap_closed" and value is None else _shown(value)
+        if (span := spans.get(key)) is not None:
+            said += f" ({_shown(span[0])} to {_shown(span[1])})"
+        table.add_row(key, escape(said))
     shown = ERR if as_json else OUT
     shown.print(table)
     _say(shown, certificate.summary())

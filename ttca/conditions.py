@@ -57,13 +57,14 @@ def _check_name(what: str, name: str) -> None:
 class Opponents:
     """What an action has to beat, at the same ε.
 
-    ``noise``: random ±ε per class. ``zero_query``: from a proxy that asked nothing. ``class_agnostic``: one δ for
-    all classes.
+    ``noise``: random ±ε per class. ``zero_query``: from a proxy that asked nothing, trained for
+    ``zero_query_epochs``. ``class_agnostic``: one δ for all classes.
     """
 
     noise: PerturbationSet
     zero_query: PerturbationSet
     class_agnostic: PerturbationSet
+    zero_query_epochs: int = 0
 
 
 @dataclass(frozen=True, eq=False)

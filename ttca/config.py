@@ -60,6 +60,7 @@ goal = "parity"                  # or "improvement", or a success rate such as 0
 alpha = 0.05                     # the certificate's error: how often such an action may claim its goal wrongly
 # stopping = "curtailed"         # ask until the verdict is sure; or "anytime", or "hybrid": see docs/certificates.md
 controls = true                  # measure the result row and its controls on verification people; this costs queries
+# control_lengths = [0.5, 1.0, 2.0, 4.0]   # training lengths of the control that asks nothing; the best one counts
 # controls_people = 100          # on so many people of each group, at most
 # valid_days = 90                # members' files expire so many days after they were verified
 
@@ -74,6 +75,7 @@ flip = false                     # random mirror images while learning; right fo
 # true_classes = false           # learn from members' own true classes before their answers
 # equalise = false               # learn from the subgroup's images made as sharp as the volunteers'
 # precision = "float32"          # or "bfloat16", or "auto": bfloat16 where the processor gains from it
+# threads = 2                    # of the processor; by default all cores, and then results depend on the machine
 # processes = 1                  # processes that train the proxy together, one per GPU
 
 # How the perturbations are learned.
@@ -546,9 +548,9 @@ def _value(value: Any, kind: str, where: str) -> Any:
     elif isinstance(value, float):
         ok = "float" in allowed
     elif isinstance(value, list):
-        inner = "int" if kind == "tuple[int, ...]" else "str" if kind == "tuple[str, ...]" else None
-        ok = inner is not None and all(type(v).__name__ == inner for v in value)
-        value = tuple(value)
+        inner = {"tuple[int, ...]": (int,), "tuple[str, ...]": (str,), "tuple[float, ...]": (int, float)}.get(kind)
+        ok = inner is not None and all(type(v) in inner for v in value)
+        value = tuple(map(float, value)) if ok and inner == (int, float) else tuple(value)
     elif isinstance(value, dict):
         ok = "dict[str, Any]" in allowed or (
             "dict[str, int]" in allowed and all(type(v) is int for v in value.values())

@@ -1,17 +1,20 @@
-"""Controls: the δ that an action has to beat, learned as its own is."""
+"""Controls: the δ that an action has to beat, learned as its own is, and at their best."""
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ttca.answers import Answers
 from ttca.asking import Known, Questions
 from ttca.conditions import Opponents
 from ttca.distilling import Distilled
 from ttca.errors import ActionError
+from ttca.images import Images
 from ttca.kept import digest, load_arrays, save_arrays
 from ttca.people import People
 from ttca.perturbations import PerturbationSet
@@ -21,12 +24,31 @@ from ttca.workshop import Workshop
 if TYPE_CHECKING:
     from ttca.proxies.distillation import Proxy
 
-__all__ = ["learn_controls"]
+__all__ = ["Pupils", "learn_controls"]
 
 
-def learn_controls(
-    shop: Workshop, pool: People, known: Known, questions: Questions, distilled: Distilled, family: Family, epsilon: int
-) -> Opponents:
+@dataclass(frozen=True, eq=False)
+class Pupils:
+    """Whom the controls learn from, and who tells the best of them.
+
+    Parameters
+    ----------
+    pool : People
+        Pool people of both groups as the action's proxy sees them, whose true classes teach the zero-query control
+        where nothing public is known.
+    known : Known
+    questions : Questions
+    ask : callable
+        uint8 (N, H, W, 3) and N owners → Answers: asks the platform about selection people under a control's δ.
+    """
+
+    pool: People
+    known: Known
+    questions: Questions
+    ask: Callable[[Images, list[str]], Answers]
+
+
+def learn_controls(shop: Workshop, pupils: Pupils, distilled: Distilled, family: Family, epsilon: int) -> Opponents:
     """Learn the δ of the controls at an ε of the family, or read them back.
 
     They are random noise, those of a proxy that asked nothing, and one for all classes.
@@ -34,9 +56,8 @@ def learn_controls(
     Parameters
     ----------
     shop : Workshop
-    pool : People
-        Pool people of both groups, whose true classes teach the control where nothing public is known.
-    known, questions, distilled, family
+    pupils : Pupils
+    distilled, family
         What the steps before returned.
     epsilon : int
         Levels of 255.
@@ -45,53 +66,95 @@ def learn_controls(
     ------
     ActionError
         If ε is none of the family.
+
+    Notes
+    -----
+    *Ours*. The zero-query control is the action's twin: the same people, augmentations and δ steps, with true classes
+    instead of answers. It is trained for several lengths (``control_lengths``), since what queries are credited with
+    might otherwise be training; the best by S of selection people on the platform is the control. Those answers are its
+    advantage: the action's δ never meets them.
     """
     from ttca.attacks.universal import random_universal
 
-    settings, info = shop.settings, shop.info
+    settings, info, known = shop.settings, shop.info, pupils.known
     if epsilon not in family.sets:
         raise ActionError(
             f"Expected one of the action's ε values {sorted(family.sets)}, got {epsilon}. Choose one of them."
         )
-    selection = questions.selection
-    people = [distilled.warm_weights] if known.public is not None else [pool.digest(), selection.digest()]
+    selection = pupils.questions.selection
+    people = [distilled.warm_weights] if known.public is not None else [pupils.pool.digest(), selection.digest()]
     asked_nothing = digest("zero-query", people, shop.learner.facts())
     inputs = digest("controls", family.inputs, shop.learner.facts(), asked_nothing)
-    rng = np.random.default_rng(settings.seed)
-    noise = random_universal(groups=len(info.classes), image_shape=info.image_shape, epsilon=epsilon, rng=rng)
-    # The control gets the same family of warm starts as the action.
-    levels = sorted(e for e in family.sets if e <= epsilon)
-    names = [*(f"zero_query-{level}" for level in levels), f"class_agnostic-{epsilon}"]
     path = shop.folder / "controls.safetensors"
     stored = load_arrays(path, inputs) or {}
-    if not stored.keys() >= set(names):
-        ignorant = distilled.warm or _taught(shop, pool, selection, asked_nothing)
-        zero: NDArray[np.int8] | None = None
-        for level, name in zip(levels, names, strict=False):
+    before = set(stored)
+    # The control gets the same family of warm starts as the action.
+    levels = sorted(e for e in family.sets if e <= epsilon)
+    for length in settings.control_lengths:
+        names = [_name(length, level) for level in levels]
+        if stored.keys() >= set(names):
+            continue
+        ignorant = _taught(shop, pupils, distilled, length, asked_nothing)
+        delta: NDArray[np.int8] | None = None
+        for level, name in zip(levels, names, strict=True):
             if name not in stored:
                 what = f"learning the zero-query δ, ε = {level}"
-                stored[name] = shop.learner.universal(ignorant, known.helped, selection, level, what=what, initial=zero)
-            zero = stored[name]
-        stored[names[-1]] = shop.learner.universal(
+                stored[name] = shop.learner.universal(
+                    ignorant, known.helped, selection, level, what=what, initial=delta
+                )
+            delta = stored[name]
+    agnostic = f"class_agnostic-{epsilon}"
+    if agnostic not in stored:
+        stored[agnostic] = shop.learner.universal(
             distilled.proxy, known.helped, selection, epsilon, what="learning one δ for all classes", agnostic=True
         )
+    if set(stored) != before:
         save_arrays(path, stored, inputs)
-    chosen = PerturbationSet(stored[names[-2]], epsilon, info.classes, settings.subgroup, info.fingerprint)
+    rng = np.random.default_rng(settings.seed)
+    noise = random_universal(groups=len(info.classes), image_shape=info.image_shape, epsilon=epsilon, rng=rng)
+    rivals = {
+        length: PerturbationSet(
+            stored[_name(length, epsilon)], epsilon, info.classes, settings.subgroup, info.fingerprint
+        )
+        for length in settings.control_lengths
+    }
+    best = _best(rivals, selection, pupils.ask)
+    chosen = rivals[best]
+    epochs = settings.distilling.epochs if distilled.warm is None else settings.public_epochs
     return Opponents(
         noise=replace(chosen, delta=noise),
         zero_query=chosen,
-        class_agnostic=replace(chosen, delta=np.repeat(stored[names[-1]], len(info.classes), axis=0)),
+        class_agnostic=replace(chosen, delta=np.repeat(stored[agnostic], len(info.classes), axis=0)),
+        zero_query_epochs=max(round(epochs * best), 1),
     )
 
 
-def _taught(shop: Workshop, pool: People, selection: People, inputs: str) -> Proxy:
-    """Return a proxy that asked nothing: it learned from the pool's own true classes."""
-    proxy, _ = shop.learner.train(
-        shop.folder / "zero-query-proxy.safetensors",
-        pool.images,
-        shop.learner.true(pool),
-        selection=(selection.images, shop.learner.true(selection)),
-        inputs=inputs,
-        what="training the zero-query control",
-    )
-    return proxy
+def _best(
+    rivals: dict[float, PerturbationSet], selection: People, ask: Callable[[Images, list[str]], Answers]
+) -> float:
+    """Return the length whose δ helps most selection people on the platform; of equals, the one nearest to 1."""
+    if len(rivals) == 1:
+        return next(iter(rivals))
+    right: dict[float, int] = {}
+    for length, rival in rivals.items():
+        said = ask(rival.apply(selection.images, selection.classes), selection.members.tolist())
+        right[length] = int((said.labels == selection.classes).sum())
+    return max(rivals, key=lambda length: (right[length], -abs(np.log(length))))
+
+
+def _name(length: float, epsilon: int) -> str:
+    return f"zero_query-{epsilon}" if length == 1 else f"zero_query-x{length:g}-{epsilon}"
+
+
+def _taught(shop: Workshop, pupils: Pupils, distilled: Distilled, length: float, inputs: str) -> Proxy:
+    """Return a proxy that asked nothing: it learned from public data, or else from the pool's own true classes."""
+    if distilled.warm is not None and length == 1:
+        return distilled.warm
+    name = "zero-query-proxy" + ("" if length == 1 else f"-x{length:g}")
+    path = shop.folder / f"{name}.safetensors"
+    if pupils.known.public is not None:
+        return shop.learner.warm_start(path, pupils.known.public, length)
+    # As the action's own: chosen by images as they are, a proxy that learns from equalized ones would stop early.
+    selection = None if shop.settings.equalise else pupils.questions.selection
+    what = "training the zero-query control"
+    return shop.learner.taught(path, pupils.pool, inputs=inputs, what=what, selection=selection, length=length)

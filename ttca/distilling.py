@@ -57,6 +57,8 @@ class Distilled:
     fidelity : Fidelity
     seconds : float
         That the last training took, in whichever process did it.
+    threads : int or None
+        Of the processor, in which it was done; None where an earlier version did it.
     doubt : str or None
         Why the proxy is worthless, where it knows no more of the platform than its most frequent answer.
     """
@@ -66,6 +68,7 @@ class Distilled:
     transfer: TransferSet
     fidelity: Fidelity
     seconds: float
+    threads: int | None
     doubt: str | None
 
     @cached_property
@@ -126,7 +129,7 @@ def distil(shop: Workshop, known: Known, questions: Questions, transfer: Transfe
     }
     return Distilled(
         proxy, warm, transfer, _fidelity(transfer, predicted), float(facts.get("seconds", "nan")),
-        _doubt(transfer, predicted),
+        int(facts["threads"]) if "threads" in facts else None, _doubt(transfer, predicted),
     )  # fmt: skip
 
 

@@ -112,19 +112,25 @@ class Learner:
 
     def predict(self, proxy: Proxy, images: Images) -> NDArray[np.int64]:
         """Return the classes a proxy names, int64 (N,)."""
-        named: NDArray[np.int64] = proxy.predict(self.seen(images)).argmax(1).astype(np.int64)
+        from ttca.proxies.runtime import fixed_threads
+
+        with fixed_threads(self.settings.threads):
+            named: NDArray[np.int64] = proxy.predict(self.seen(images)).argmax(1).astype(np.int64)
         return named
 
     def warm_start_inputs(self, public: People) -> str:
         """Return a digest, 64 hex digits, of all that decides what :meth:`warm_start` gives."""
         return digest("public", public.digest(), self.facts(public=True))
 
-    def warm_start(self, path: Path, public: People) -> Proxy:
-        """Return a proxy that asked nothing: public labelled images and their true classes, or read it back."""
+    def warm_start(self, path: Path, public: People, length: float = 1.0) -> Proxy:
+        """Return a proxy that asked nothing: public labelled images and their true classes, or read it back.
+
+        Trained ``length`` times as long as the settings say.
+        """
         proxy, _ = self._trained(
             path,
             (public.images, self.true(public)),
-            self.settings.warming,
+            _of_length(self.settings.warming, length),
             inputs=self.warm_start_inputs(public),
             what="learning from public data",
         )
@@ -135,6 +141,18 @@ class Learner:
         from ttca.proxies.distillation import Targets
 
         return Targets.from_labels(people.classes, self.classes)
+
+    def taught(
+        self, path: Path, people: People, *, inputs: str, what: str, selection: People | None, length: float
+    ) -> Proxy:
+        """Return a proxy that asked nothing: it learned true classes as :meth:`train` learns answers, or is read back.
+
+        Trained ``length`` times as long as the settings say.
+        """
+        known = None if selection is None else (self.seen(selection.images), self.true(selection))
+        options = _of_length(self.settings.distilling, length)
+        taught = (people.images, self.true(people))
+        return self._trained(path, taught, options, inputs=inputs, what=what, selection=known)[0]
 
     def train(
         self,
@@ -153,7 +171,7 @@ class Learner:
         Returns
         -------
         Proxy, dict
-            And what is written beside it: ``inputs`` and the ``seconds`` that training took.
+            And what is written beside it: ``inputs``, the ``seconds`` that training took, and on how many ``threads``.
         """
         return self._trained(
             path,
@@ -181,7 +199,7 @@ class Learner:
         from safetensors import SafetensorError, safe_open
 
         from ttca.proxies import distillation
-        from ttca.proxies.runtime import best_device
+        from ttca.proxies.runtime import best_device, fixed_threads
 
         if path.is_file():
             try:
@@ -212,7 +230,8 @@ class Learner:
                 )
             except ValueError as error:
                 raise ActionError(str(error)) from None
-        facts = {"inputs": inputs, "seconds": f"{time.perf_counter() - began:.3f}"}
+        with fixed_threads(options.threads) as threads:
+            facts = {"inputs": inputs, "seconds": f"{time.perf_counter() - began:.3f}", "threads": str(threads)}
         path.parent.mkdir(exist_ok=True)
         result.proxy.save(path, facts)
         return result.proxy.to(best_device()), facts
@@ -296,6 +315,11 @@ class Learner:
         return images
 
 
+def _of_length(options: Distilling, length: float) -> Distilling:
+    """Return options for a training that is so many times as long, of one epoch at least."""
+    return options if length == 1 else replace(options, epochs=max(round(options.epochs * length), 1))
+
+
 def targets_of(answers: Answers) -> Targets:
     """Return answers as a proxy learns from them; what names no class weighs nothing."""
     from ttca.proxies.distillation import Targets
@@ -309,12 +333,15 @@ def _as_version_0_1(settings: Settings, roles: Sequence[str], names: Sequence[st
     None where it could not have done the same: it knew no attacks of guests, and what it did not list it always did as
     below. Delete this function when files of version 0.1 need no longer be read.
     """
+    proxies = {"weight_decay": 5e-2, "temperature": 2.0, "threads": None}
     always: dict[str, dict[str, Any]] = {
-        "warming": {"batch_size": 128, "learning_rate": 4e-3, "weight_decay": 5e-2, "temperature": 2.0, "mixup": 0.0},
-        "distilling": {"batch_size": 64, "learning_rate": 2e-3, "weight_decay": 5e-2, "temperature": 2.0},
-        "tuning": {"batch_size": 64, "learning_rate": 1e-3, "weight_decay": 5e-2, "temperature": 2.0},
-        "perturbing": {"batch_size": 128, "kappa": 4.0, "step_size": None, "momentum": 0.9, "check_every": 10},
-    }
+        "warming": {**proxies, "batch_size": 128, "learning_rate": 4e-3, "mixup": 0.0},
+        "distilling": {**proxies, "batch_size": 64, "learning_rate": 2e-3},
+        "tuning": {**proxies, "batch_size": 64, "learning_rate": 1e-3},
+        "perturbing": {
+            "batch_size": 128, "kappa": 4.0, "step_size": None, "momentum": 0.9, "check_every": 10, "threads": None,
+        },
+    }  # fmt: skip
     listed = {"epochs", *names}
     for role in roles:
         rest = {k: v for k, v in asdict(getattr(settings, role)).items() if k in always[role] or k not in listed}

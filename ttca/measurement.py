@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numbers
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property, partial
 
 import numpy as np
@@ -14,8 +14,8 @@ from ttca.answers import Answers
 from ttca.conditions import CONTROLS, Control, Metric, Opponents, Scene
 from ttca.errors import ActionError
 from ttca.fairness import OneVsRestReport
-from ttca.gap import gap_interval
 from ttca.images import Images, check_images
+from ttca.intervals import Span, difference_interval, fairness_intervals, gap_closed_interval, rate_interval
 from ttca.people import People
 from ttca.perturbations import PerturbationSet
 from ttca.statistics.binomial import clopper_pearson_interval
@@ -70,6 +70,9 @@ class Measurement:
         Agreement of proxy and platform on the unperturbed images.
     fairness_before, fairness_after : OneVsRestReport
         Of both groups, each class against the rest; after means: the subgroup applies δ, the reference does not.
+    intervals : dict of str to Span or None
+        Where each rate, gap and fairness metric lies, counted over persons, by its key in the row (a guest's control
+        by its name). None where nothing bounds it or no gap was shown.
     """
 
     outcomes: Mapping[str, Outcome]
@@ -77,6 +80,7 @@ class Measurement:
     fidelity_reference: float
     fairness_before: OneVsRestReport
     fairness_after: OneVsRestReport
+    intervals: Mapping[str, Span | None] = field(default_factory=dict)
 
     def __repr__(self) -> str:
         return f"<Measurement: {', '.join(f'{name} {self.rate(name):.3f}' for name in self.outcomes)}>"
@@ -136,10 +140,18 @@ class Measurement:
 
     def paired_p(self, first: str, second: str) -> float:
         """Return the exact two-sided McNemar p-value of two conditions on the same people."""
+        return float(mcnemar_exact(*self._both(first, second)))
+
+    def discordant(self, first: str, second: str) -> tuple[int, int]:
+        """Return how many people were right only under the first condition, and only under the second."""
+        one, two = self._both(first, second)
+        return int((one & ~two).sum()), int((~one & two).sum())
+
+    def _both(self, first: str, second: str) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
         if self.resolved[first].shape != self.resolved[second].shape:
             raise ActionError(f"Expected two conditions on the same people, got {first!r} and {second!r}.")
         both = self.resolved[first] & self.resolved[second]
-        return float(mcnemar_exact(self.correct[first][both], self.correct[second][both]))
+        return self.correct[first][both], self.correct[second][both]
 
     @property
     def coverage(self) -> float:
@@ -151,12 +163,9 @@ class Measurement:
         return float(np.concatenate([self.resolved[name] for name in conditions]).mean())
 
     def gap_interval(self) -> tuple[float, float]:
-        """Return the two-sided 95 % interval of the gap, reference minus subgroup (:func:`ttca.gap.gap_interval`)."""
-        counts = [
-            (int(self.correct[name][self.resolved[name]].sum()), int(self.resolved[name].sum()))
-            for name in ("reference_before", "subgroup_before")
-        ]
-        return gap_interval(counts[0], counts[1])
+        """Return the two-sided 95 % interval of the gap, reference minus subgroup, over persons."""
+        span = self.intervals.get("gap_before")
+        return (-1.0, 1.0) if span is None else (span.low, span.high)
 
     @property
     def gap_closed(self) -> float:
@@ -215,7 +224,62 @@ def measure(
         fidelity_reference=_agreement(others.picked, reference),
         fairness_before=_fairness(members.classes, before, others.classes, reference),
         fairness_after=_fairness(members.classes, after, others.classes, reference),
+        intervals={
+            **{c.key or c.name: rate_interval(_right(outcomes[c.name]), of[c.name].people.persons) for c in controls},
+            **_agreement_intervals(members, before, others, reference),
+            **_gap_intervals(outcomes, members.people.persons, others.people.persons),
+            **_fairness_intervals("before", members, before, others, reference),
+            **_fairness_intervals("after", members, after, others, reference),
+        },
     )
+
+
+def _right(outcome: Outcome) -> NDArray[np.float64]:
+    """Return 1 where an answer was right, 0 where it was wrong or refused, NaN where there was none."""
+    return np.where(outcome.resolved, outcome.correct, np.nan)
+
+
+def _agreement_intervals(members: Scene, before: Answers, others: Scene, reference: Answers) -> dict[str, Span | None]:
+    return {
+        f"fidelity_{name}": rate_interval(
+            np.where(said.answered, scene.picked == said.labels, np.nan), scene.people.persons
+        )
+        for name, scene, said in (("subgroup", members, before), ("reference", others, reference))
+    }
+
+
+def _gap_intervals(
+    outcomes: Mapping[str, Outcome], persons: NDArray[np.str_], others: NDArray[np.str_]
+) -> dict[str, Span | None]:
+    before, after, reference = (
+        _right(outcomes[name]) for name in ("subgroup_before", "subgroup_after", "reference_before")
+    )
+    # The same persons under two conditions are compared with themselves, which says more.
+    same = np.array_equal(persons, others)
+    theirs = None if same else others
+    gap = (
+        difference_interval(reference, before, paired=True, persons=persons)
+        if same
+        else difference_interval(reference, before, paired=False, persons=others, others=persons)
+    )
+    closed = gap_closed_interval(before, after, reference, same=same, persons=persons, others=theirs)
+    return {"gap_before": gap, "gap_closed": closed}
+
+
+def _fairness_intervals(
+    when: str, members: Scene, said: Answers, others: Scene, theirs: Answers
+) -> dict[str, Span | None]:
+    rows = np.concatenate([said.resolved, theirs.resolved])
+    if not rows.any():
+        return {}
+    found = fairness_intervals(
+        np.concatenate([members.classes, others.classes])[rows],
+        np.concatenate([said.labels, theirs.labels])[rows],
+        np.repeat([0, 1], [len(said), len(theirs)])[rows],
+        classes=range(said.classes),
+        persons=np.concatenate([members.people.persons, others.people.persons])[rows],
+    )
+    return {f"{name}_{when}": span for name, span in found.items()}
 
 
 def _images(control: Control, scene: Scene) -> Images:

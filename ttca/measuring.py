@@ -79,6 +79,7 @@ class Story:
     family: Family
     certificate: Certificate
     measured: Measurement
+    zero_query_epochs: int
     measuring: Measuring = HONEST_ROW
 
 
@@ -99,6 +100,7 @@ def row_of(shop: Workshop, story: Story, epsilon: int, *, track: str | None, beg
     certificate, measured, transfer = story.certificate, story.measured, distilled.transfer
     paid = shop.queries.ledger.paid(action=shop.settings.name)
     low, high = measured.interval("subgroup_after")
+    won, lost = measured.discordant("subgroup_after", "zero_query")
     refined = family.queries
     composition = transfer.composition
     row = Row(
@@ -129,6 +131,10 @@ def row_of(shop: Workshop, story: Story, epsilon: int, *, track: str | None, beg
         persons_asked=next((test.asked for test in certificate.tests if test.epsilon == epsilon), 0),
         certificate_lower=certificate.lower_at(epsilon),
         certificate_power=certificate.power.smallest_rate,
+        zero_query_epochs=story.zero_query_epochs,
+        paired_p=measured.paired_p("subgroup_after", "zero_query"),
+        paired_b=won,
+        paired_c=lost,
         fidelity_subgroup=measured.fidelity_subgroup,
         fidelity_reference=measured.fidelity_reference,
         worst_group_before=measured.fairness_before.worst["worst_group_accuracy"],
@@ -137,10 +143,13 @@ def row_of(shop: Workshop, story: Story, epsilon: int, *, track: str | None, beg
         equal_opportunity_gap_after=measured.fairness_after.worst["equal_opportunity_difference"],
         demographic_parity_ratio_before=measured.fairness_before.worst["demographic_parity_ratio"],
         demographic_parity_ratio_after=measured.fairness_after.worst["demographic_parity_ratio"],
+        threads=distilled.threads,
+        shortened=len(shop.settings.control_lengths) == 1,
         seconds_distil=distilled.seconds,
         seconds_learn=family.seconds,
         seconds=time.perf_counter() - began,
         peak_rss_mb=_peak_rss_mb(),
+        intervals={key: None if s is None else [s.low, s.high] for key, s in measured.intervals.items()},
         extra=_extra(measured, story.measuring),
     )
     write_json(shop.folder / "row.json", row.to_dict())

@@ -27,6 +27,14 @@ class Row:
     c makes the platform say c. The equal-opportunity gap and the demographic-parity ratio are those of the worst
     class, each class against the rest. ``seconds`` run from opening the action to the row, in the process that
     finished it; ``seconds_distil`` and ``seconds_learn`` are those of the process that did the step.
+    S and the zero-query control are compared on the same people by the exact two-sided McNemar test: ``paired_p``, with
+    ``paired_b`` people right only with δ and ``paired_c`` only with the control, which was trained for
+    ``zero_query_epochs``. ``threads`` is how many the proxy learned with, None where an earlier version did not write
+    it down; with another number the last digits may differ, unless the settings fix it. ``shortened``: the control was
+    given one training length alone, or a benchmark cut training short.
+    ``intervals`` says by key where each rate, gap and fairness metric lies with 95 % confidence, as two ends, counted
+    over persons (:mod:`ttca.intervals`): 0 to x says "at most" of a gap of fairness, and x to 1 "at least" of a ratio.
+    None where nothing bounds it or no gap was shown; rows kept before there were intervals have none.
     ``extra`` holds a guest's metrics and controls by name (:class:`ttca.conditions.Measuring`).
     """
 
@@ -65,6 +73,10 @@ class Row:
     jpeg75_control: float
     resize_control: float
     reference_after: float
+    zero_query_epochs: int
+    paired_p: float
+    paired_b: int
+    paired_c: int
     fidelity_subgroup: float
     fidelity_reference: float
     worst_group_before: float
@@ -73,16 +85,21 @@ class Row:
     equal_opportunity_gap_after: float
     demographic_parity_ratio_before: float
     demographic_parity_ratio_after: float
+    threads: int | None
+    shortened: bool
     seconds_distil: float
     seconds_learn: float
     seconds: float
     peak_rss_mb: float
+    intervals: dict[str, list[float] | None] = field(default_factory=dict)
     extra: dict[str, float] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON values; a number that is not defined becomes None, an empty ``extra`` is left out."""
         found = asdict(self)
         extra = {name: _plain(value) for name, value in found.pop("extra").items()}
+        spans: dict[str, list[float] | None] = found.pop("intervals")
+        found["intervals"] = {name: span and [_plain(end) for end in span] for name, span in spans.items()}
         return {name: _plain(value) for name, value in found.items()} | ({"extra": extra} if extra else {})
 
     @classmethod

@@ -56,6 +56,9 @@ class Settings:
         proxy then learns from what the platform was trained on. δ is learned on the images as they are.
     precision : {"float32", "bfloat16", "auto"}
         In which proxies and δ are learned; auto is bfloat16 where the processor has it.
+    threads : int, optional
+        Of the processor, while proxies and δ are learned. By default as many as torch takes, which makes results
+        depend on the machine: sums are added up in another order, and the last digits differ.
     processes : int
         Processes that train a proxy together, through accelerate: one per GPU on a machine with several. Everything
         else is computed in one process, on a GPU where there is one.
@@ -79,6 +82,9 @@ class Settings:
         Name of an attack that an installed package offers, instead of ttca's own (entry-point group ``ttca.attacks``).
     alpha, goal, within, accuracy_ratio, stopping
         How the certificate is made (:class:`ttca.goals.Certifying`).
+    control_lengths : tuple of float
+        Training lengths of the zero-query control, as multiples of the action's own. Selection people choose the best
+        of them on the platform, at one query each; with one length alone nobody is asked.
     controls_people : int
         On how many verification people of each group, at most, the row and its controls are measured.
     valid_days : int
@@ -102,6 +108,7 @@ class Settings:
     true_classes: bool = False
     equalise: bool = False
     precision: Literal["float32", "bfloat16", "auto"] = "float32"
+    threads: int | None = None
     processes: int = 1
     public_epochs: int = 10
     rounds: int = 0
@@ -116,6 +123,7 @@ class Settings:
     within: float | None = None
     accuracy_ratio: float | None = None
     stopping: Literal["curtailed", "anytime", "hybrid"] = "curtailed"
+    control_lengths: tuple[float, ...] = (0.5, 1.0, 2.0, 4.0)
     controls_people: int = 100
     valid_days: int = 90
     controls: bool = True
@@ -154,6 +162,13 @@ class Settings:
         if not 0 <= self.refine <= 1:
             raise ConfigError(f"Expected refine as a share in [0, 1], got {self.refine}. 0.2 saves every fifth query.")
         _ = self.certifying
+        lengths = self.control_lengths
+        numbers = all(not isinstance(x, bool) and isinstance(x, int | float) and 0 < x <= 100 for x in lengths)
+        if not lengths or not numbers or len(set(lengths)) != len(lengths) or 1 not in lengths:
+            raise ConfigError(
+                f"Expected control_lengths as different multiples up to 100, with 1 among them, got {list(lengths)}. "
+                "The default is [0.5, 1, 2, 4]."
+            )
         try:
             # Each checks its own options.
             names = self.distilling.architectures

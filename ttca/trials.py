@@ -27,6 +27,7 @@ from ttca.statistics.comparisons import (
     ratio_by_two_bounds,
     tango_p,
 )
+from ttca.statistics.curtailed import decided, decided_pairs, least_won
 from ttca.statistics.sequential import bar_log_e, bar_lower, paired_log_e
 
 __all__ = ["ON_THE_WAY", "Rule", "Table", "explained", "in_step", "quoted", "rule_of"]
@@ -80,10 +81,8 @@ class _Count:
     needed: int | None
 
     def verdict(self, table: Table) -> bool | None:
-        right = int(table.right.sum())
-        if self.needed is None or right + table.left < self.needed:
-            return False
-        return True if right >= self.needed else None
+        needed = table.persons + 1 if self.needed is None else self.needed
+        return decided(lambda k: k >= needed, int(table.right.sum()), len(table.right), table.persons)
 
     def told(self, table: Table) -> str:
         needed = "more than all" if self.needed is None else f"{self.needed} of {table.persons}"
@@ -106,11 +105,12 @@ class _Pairs:
 
     def verdict(self, table: Table) -> bool | None:
         won, lost = table.pairs()
-        ahead = table.baseline[len(table.right) :]
-        losable = int(ahead.sum())
-        if self.p(won, lost + losable) <= self.alpha:
-            return True
-        return None if self.p(won + len(ahead) - losable, lost) <= self.alpha and table.left else False
+        asked, ahead = table.baseline[: len(table.right)], table.baseline[len(table.right) :]
+        both, neither = int((table.right & asked).sum()), int((~table.right & ~asked).sum())
+        return decided_pairs(
+            lambda w, c, _both, _neither: self.p(w, c) <= self.alpha,
+            won, lost, both, neither, int(ahead.sum()), int((~ahead).sum()),
+        )  # fmt: skip
 
     def told(self, table: Table) -> str:
         won, lost = table.pairs()
@@ -124,15 +124,7 @@ class _Pairs:
         # A person's two answers taken as independent; where they go together, less is enough.
         losable = int(baseline.sum())
         winnable = persons - losable
-        needed = np.full(losable + 1, winnable + 1)
-        won = 0
-        for lost in range(losable + 1):
-            # Whoever loses one more must win at least as many as before: one walk finds them all.
-            while won <= winnable and self.p(won, lost) > self.alpha:
-                won += 1
-            needed[lost] = won
-            if won > winnable:
-                break
+        needed = least_won(lambda won, lost: self.p(won, lost) <= self.alpha, persons)[: losable + 1]
         special = scipy_special()
 
         def passes(rate: float) -> float:

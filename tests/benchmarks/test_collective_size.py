@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,8 @@ from hypothesis import strategies as st
 from matplotlib.figure import Figure
 
 from benchmarks import collective_size as benchmark
-from benchmarks._document import filled, results
+from benchmarks._document import filled
+from benchmarks._pages import collective_size as page
 from benchmarks._tracks import TRACKS, Track
 from benchmarks.collective_size import RHOS, Part, altered, mixed, of_part
 from tests import worlds
@@ -75,7 +77,7 @@ def test_collectives_with_few_selection_people_stand_apart(record: Any) -> None:
     both["summary"] = benchmark._summary(both["cells"])
     assert both["summary"][-1]["judged"] is False
     assert "verdict" not in both["summary"][-1]
-    written = benchmark.tables([("x.json", both)])
+    written = page.tables([("x.json", both)])
     assert "1.0%" not in written["size-grid"]
     (line,) = written["size-unjudged"].splitlines()[2:]
     assert "| 2 (1) |" in line
@@ -189,16 +191,16 @@ def test_stopped_seeds_are_counted_and_pictures_need_one_that_acted(record: Any)
     cells = [{**record["cells"][0], "share": 0.01, "failed": "Expected more."}]
     del cells[0]["row"]
     both = {**record, "cells": [*record["cells"], *cells]}
-    text = benchmark.tables([("x.json", {**both, "summary": benchmark._summary(both["cells"])})])["size-grid"]
+    text = page.tables([("x.json", {**both, "summary": benchmark._summary(both["cells"])})])["size-grid"]
     assert "action stopped itself" in text.splitlines()[-1]
     assert len({line.count("|") for line in text.splitlines()}) == 1
     with pytest.raises(ConfigError, match="did not stop itself"):
-        benchmark.figure({**record, "cells": cells})
+        page.figure({**record, "cells": cells})
 
 
 def test_the_picture_has_its_axes_named(record: Any) -> None:
     """Who takes part and who applies δ stand on labelled axes."""
-    drawn = benchmark.figure(record)
+    drawn = page.figure(record)
     assert isinstance(drawn, Figure)
     assert [a.get_xlabel() for a in drawn.axes] == [
         "share of the subgroup that takes part", "share of the subgroup that applies δ, ρ"
@@ -207,17 +209,11 @@ def test_the_picture_has_its_axes_named(record: Any) -> None:
 
 def test_the_page_takes_its_tables_from_results_alone(record: Any) -> None:
     """Every share and quota is a line between the marks, the same again and again."""
-    document = benchmark._DOCUMENT.read_text(encoding="utf-8")
-    written = benchmark.tables([("collective_size-tiny.json", record)])
+    document = (Path(__file__).parents[2] / "docs" / "collective_size.md").read_text(encoding="utf-8")
+    written = page.tables([("collective_size-tiny.json", record)])
     full = filled(document, written)
     # Two shares and the command.
     assert full.count("`collective_size-tiny.json`") == 3
-    assert "`python -m benchmarks collective_size --track tiny`" in full
+    assert "`python -m benchmarks collective_size --track tiny --keep`" in full
     assert full.count("| tiny, dev-test, own | 100%, 2 |") == len(RHOS)
     assert filled(full, written) == full
-
-
-def test_the_page_is_up_to_date() -> None:
-    """No table of docs/collective_size.md was written by hand or is out of date."""
-    document = benchmark._DOCUMENT.read_text(encoding="utf-8")
-    assert filled(document, benchmark.tables(results("collective_size-*.json"))) == document

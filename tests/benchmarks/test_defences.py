@@ -31,7 +31,8 @@ from benchmarks._defended import (
     train_reader,
 )
 from benchmarks._detectors import Prada, Stateful, area_under_curve, encode, expose, residuals
-from benchmarks._document import filled, results
+from benchmarks._document import filled
+from benchmarks._pages import defences as page
 from ttca.demo.world import DigitsWorld, digits_world
 from ttca.errors import ActionError, ConfigError, WorthlessProxyError
 from ttca.images import Images
@@ -364,25 +365,22 @@ def test_a_record_becomes_the_pages_tables_and_a_figure(record: dict[str, Any], 
     kept = json.loads(json.dumps(record, allow_nan=False)) | {
         "benchmark": "defences", "arguments": ["--json"], "commit": "abc", "hardware": {},
     }  # fmt: skip
-    written = defences.tables([("defences-digits.json", kept)])
+    written = page.tables([("defences-digits.json", kept)])
     assert "8 levels per colour" in written["defences"]
-    assert "`python -m benchmarks defences`" in written["files"]
+    assert "`python -m benchmarks defences --keep`" in written["files"]
     # PRADA tells nothing of streams as short as here.
     assert {name for name, text in written.items() if not text} <= {"composition"}
     assert "*Not measured yet.*" not in written.values()
-    page = filled(_DOCUMENT.read_text(encoding="utf-8"), written)
-    assert page == filled(page, written)
-    defences.figure(kept).savefig(tmp_path / "defences.svg")
+    text = filled(_DOCUMENT.read_text(encoding="utf-8"), written)
+    assert text == filled(text, written)
+    page.figure(kept).savefig(tmp_path / "defences.svg")
     assert (tmp_path / "defences.svg").stat().st_size > 1000
 
 
-def test_the_page_says_what_the_result_files_say() -> None:
-    """docs/defences.md holds the tables of benchmarks/results/defences-*.json; a lost mark is refused."""
-    document = _DOCUMENT.read_text(encoding="utf-8")
-    written = defences.tables(results("defences-*.json"))
-    assert document == filled(document, written)
+def test_a_page_without_marks_is_refused() -> None:
+    """A lost mark is told: nothing is written where no table was."""
     with pytest.raises(ConfigError, match="Put them back"):
-        filled("no marks", written)
+        filled("no marks", page.tables([]))
 
 
 # -- what tables show -------------------------------------------------------------------------------------------------
@@ -405,11 +403,11 @@ def test_training_is_compared_with_the_same_training_and_input_with_the_platform
     """A fix that does what training again does is no change, seed by seed, however far either is from the demo's."""
     levels = {"none": (0.5, 0.5), "jpeg75": (0.4, 0.4), "retrained": (0.6, 0.8), "fix20": (0.6, 0.8)}
     cells = [_cell(name, seed, before) for name, both in levels.items() for seed, before in enumerate(both)]
-    change = {line[3]: line[7] for line in defences._defence_lines(_record(cells=cells))}
+    change = {line[3]: line[7] for line in page._defence_lines(_record(cells=cells))}
     assert change == {
         "none": "–", "jpeg75": "-0.100 ± 0.000", "retrained": "+0.200 ± 0.141", "fix20": "+0.000 ± 0.000",
     }  # fmt: skip
-    (again, fix) = defences._fix_lines(_record(cells=cells))
+    (again, fix) = page._fix_lines(_record(cells=cells))
     assert (again[4], fix[4], fix[5]) == ("–", "+0.000 ± 0.000", "+0.000, +0.000")
     assert fix[6] == "0.200 ± 0.141"
 
@@ -417,9 +415,9 @@ def test_training_is_compared_with_the_same_training_and_input_with_the_platform
 def test_an_impossible_action_is_told_as_such() -> None:
     """Where no seed's action was possible the table says so, and counts those that were not beside the others."""
     failed: dict[str, Any] = {"seed": 1, "failed": "Expected a proxy, got none."}
-    assert defences._over_seeds([failed], "subgroup_after") == "no action possible"
-    assert defences._over_seeds([_cell("none", 0, 0.5), failed], "subgroup_before") == "0.500 (1 of 2 impossible)"
-    assert defences._over_seeds([], "subgroup_after") == "–"
+    assert page._over_seeds([failed], "subgroup_after") == "no action possible"
+    assert page._over_seeds([_cell("none", 0, 0.5), failed], "subgroup_before") == "0.500 (1 of 2 impossible)"
+    assert page._over_seeds([], "subgroup_after") == "–"
 
 
 def _told(stream: str, detector: str, streams: int, long: float, flagged: float, **more: Any) -> dict[str, Any]:
@@ -435,7 +433,7 @@ def test_a_detector_is_rated_on_streams_that_it_can_tell() -> None:
         _told("honest, mixed as the pool", "PRADA", 20, 0.0, 0.0),
     ]  # fmt: skip
     streams = [{"stream": "pool, all keys", "sets": ["a"]}, {"stream": "pool, all keys", "sets": ["a", "b"]}]
-    lines = list(defences._detector_lines(_record(detectors=detectors, streams=streams)))
+    lines = list(page._detector_lines(_record(detectors=detectors, streams=streams)))
     assert lines[0][3:] == ("40", "2", "PRADA", "10 of 40", "50%", "–")
     assert lines[1][3:] == ("20", "2", "stateful", "20 of 20", "100%", "0.2%")
     assert lines[2][5:] == ("PRADA", "0 of 20", "–", "–")
@@ -451,7 +449,7 @@ def test_alarms_on_the_pool_are_told_beside_an_honest_mix(pool: float, mixed: fl
         _told("pool, all keys", "PRADA at 5%", 20, 1.0, pool),
         _told("honest, mixed as the pool", "PRADA at 5%", 20, 1.0, mixed),
     ]
-    (said,) = defences._composition(_record(detectors=detectors))
+    (said,) = page._composition(_record(detectors=detectors))
     assert f"{pool:.0%}" in said
     assert meaning in said
 

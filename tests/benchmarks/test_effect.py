@@ -8,7 +8,6 @@ import resource
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -145,13 +144,9 @@ def test_a_regime_that_a_track_does_not_have_is_refused() -> None:
         effect.main([*ARGUMENTS, "--regime", "own-unasked"])
 
 
-def test_every_cell_is_kept_in_a_file_of_its_own(
-    tiny: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_every_cell_is_kept_in_a_file_of_its_own(tiny: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """The runner writes one file per cell with commit and circumstances, so that a grid's cells never overwrite."""
-    monkeypatch.setattr(runner, "HOME", tiny)
-    arguments: list[Any] = ["effect", *ARGUMENTS, "--seeds", "1", "--json"]
-    assert runner.main(arguments) == 0
+    assert runner.main(["effect", *ARGUMENTS, "--seeds", "1", "--json", "--keep"], tiny / "results") == 0
     path = tiny / "results" / "effect-tiny-public-scores-q150-e6-12.json"
     record = json.loads(path.read_text())
     assert record["benchmark"] == "effect"

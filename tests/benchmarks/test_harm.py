@@ -15,7 +15,8 @@ from matplotlib.figure import Figure
 
 from benchmarks import harm
 from benchmarks._cells import CellKey
-from benchmarks._document import filled, results, told
+from benchmarks._document import filled, told
+from benchmarks._pages import harm as page
 from benchmarks._tracks import TRACKS, Track
 from tests.benchmarks.test_effect import QUICK, people, platform
 from ttca.errors import ActionError, ConfigError, WorthlessProxyError
@@ -112,9 +113,9 @@ def test_nobody_to_ask_is_said_as_nothing() -> None:
 def test_an_action_that_stopped_itself_is_told_as_such(record: Any, tmp_path: Path) -> None:
     """A failed cell stands in no table and in no picture, and a record of nothing else is refused."""
     record = {**record, "cells": [*record["cells"], {"seed": 9, "failed": "Expected a proxy, got none."}]}
-    assert "| 2 |" in harm.tables([("a.json", record)])["harm-abuse"]
+    assert "| 2 |" in page.tables([("a.json", record)])["harm-abuse"]
     with pytest.raises(ConfigError, match="did not stop itself"):
-        harm.figure({**record, "cells": record["cells"][-1:]})
+        page.figure({**record, "cells": record["cells"][-1:]})
 
 
 def test_only_a_worthless_proxy_is_a_result() -> None:
@@ -136,7 +137,7 @@ def test_only_a_worthless_proxy_is_a_result() -> None:
 
 def test_the_page_tells_of_no_track_that_was_not_measured(record: Any) -> None:
     """Tracks without a file are named as such, and only those with one say who their other subgroups are."""
-    written = harm.tables([("harm-tiny.json", record)])
+    written = page.tables([("harm-tiny.json", record)])
     assert "`fairface-agegender`" in written["harm-files"]
     assert "race" not in "".join(text for name, text in written.items() if name != "harm-files")
     races = {"worst_race": 0.5, "largest_gap_between_races": 0.25}
@@ -144,7 +145,7 @@ def test_the_page_tells_of_no_track_that_was_not_measured(record: Any) -> None:
         {**c, "fairness": {who: {**said, **races} for who, said in c["fairness"].items()}} for c in record["cells"]
     ]
     faces = {**record, "track": "fairface-agegender", "cells": cells}
-    written = harm.tables([("harm-fairface-agegender.json", faces), ("harm-tiny.json", record)])
+    written = page.tables([("harm-fairface-agegender.json", faces), ("harm-tiny.json", record)])
     assert "`fairface-agegender`" not in written["harm-files"].partition("Not measured")[2]
     assert [line[2:6] for line in written["harm-who"].splitlines()] == ["fair", "tiny"]
     assert "| 0.500 ± 0.000 | 0.250 ± 0.000 |" in written["harm-fairness"]
@@ -153,7 +154,7 @@ def test_the_page_tells_of_no_track_that_was_not_measured(record: Any) -> None:
 
 def test_the_picture_has_its_axes_named(record: Any) -> None:
     """Three panels with labelled axes come of any record, and can be saved."""
-    drawn = harm.figure(record)
+    drawn = page.figure(record)
     assert isinstance(drawn, Figure)
     assert [a.get_xlabel() for a in drawn.axes[:3]] == ["ε (levels of 255)", "class of δ", "share answered rightly"]
 
@@ -168,16 +169,10 @@ def test_nothing_to_run_is_refused() -> None:
 
 def test_the_page_takes_its_tables_from_results_alone(record: Any) -> None:
     """Tables come between their marks, again and again the same; a lost mark is refused."""
-    document = harm._DOCUMENT.read_text(encoding="utf-8")
-    full = filled(document, harm.tables([("harm-tiny.json", record)]))
-    assert "- `harm-tiny.json`: `python -m benchmarks harm --track tiny` (commit abc)" in full
+    document = (Path(__file__).parents[2] / "docs" / "harm.md").read_text(encoding="utf-8")
+    full = filled(document, page.tables([("harm-tiny.json", record)]))
+    assert "- `harm-tiny.json`: `python -m benchmarks harm --track tiny --keep` (commit abc)" in full
     assert "| tiny, dev-test | 150 | 12 | bars |" in full
-    assert filled(full, harm.tables([("harm-tiny.json", record)])) == full
+    assert filled(full, page.tables([("harm-tiny.json", record)])) == full
     with pytest.raises(ConfigError, match="Put them back"):
-        filled(document.replace("<!-- harm-abuse -->", ""), harm.tables([]))
-
-
-def test_the_page_is_up_to_date() -> None:
-    """No table of docs/harm.md was written by hand or is out of date."""
-    document = harm._DOCUMENT.read_text(encoding="utf-8")
-    assert filled(document, harm.tables(results("harm-*.json"))) == document
+        filled(document.replace("<!-- harm-abuse -->", ""), page.tables([]))

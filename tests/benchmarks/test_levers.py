@@ -13,7 +13,9 @@ import numpy as np
 import pytest
 
 from benchmarks import levers
-from benchmarks.levers import LEVERS, Settings, levers_table, main, measure_seed, rewritten
+from benchmarks._document import MISSING, filled
+from benchmarks._pages import levers as page
+from benchmarks.levers import LEVERS, Settings, main, measure_seed
 from ttca.data.tabular import Table, load_acs_income
 from ttca.errors import ConfigError, DataError
 
@@ -138,21 +140,14 @@ def test_nonsense_is_refused(table: Table, monkeypatch: pytest.MonkeyPatch) -> N
 
 def test_the_document_takes_its_numbers_from_a_result(told: Any) -> None:
     """Tables come from a result and only from it, without one they say so, and a lost mark is refused."""
-    document = levers._DOCUMENT.read_text(encoding="utf-8")
-    assert levers._MISSING in rewritten(document, None)
-    full = rewritten(document, told)
-    assert levers._MISSING not in full
+    document = (Path(__file__).parents[2] / "docs" / "training_time.md").read_text(encoding="utf-8")
+    empty, written = page.tables([]), page.tables([("levers.json", told)])
+    assert list(empty.values()) == [MISSING]
+    full = filled(document, written)
     for lever in LEVERS:
         assert f"| {lever} | 0.3 |" in full
     mean = told["by_alpha"]["0.5"]["rows"]["perturbation at test time"]["mean"]["equalised_odds_difference_mean"]
-    assert f"{mean:.3f} ±" in levers_table(told)
-    assert rewritten(full, None) == rewritten(document, None)
+    assert f"{mean:.3f} ±" in written["levers"]
+    assert filled(full, empty) == filled(document, empty)
     with pytest.raises(ConfigError, match="Put them back"):
-        rewritten("no marks", told)
-
-
-def test_the_document_is_that_of_the_result_file() -> None:
-    """What stands in the document is what the kept result says."""
-    kept = json.loads(levers._RESULT.read_text(encoding="utf-8")) if levers._RESULT.exists() else None
-    document = levers._DOCUMENT.read_text(encoding="utf-8")
-    assert rewritten(document, kept) == document
+        filled("no marks", written)

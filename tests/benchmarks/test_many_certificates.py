@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from benchmarks._many_certificates import certify_many
-from benchmarks._simulated_actions import Images, Simulated, World, answers_of_images, simulated
+from benchmarks._simulated_actions import Answered, Setting, draw
 from ttca.certificates import Condition, Examined, certify
 from ttca.goals import Certifying, Design
 
@@ -28,16 +28,16 @@ CASES = [
 ]
 
 
-def one_by_one(terms: Certifying, design: Design, answers: Simulated, action: int) -> list[tuple[int, bool]]:
+def one_by_one(terms: Certifying, design: Design, answers: Answered, action: int) -> list[tuple[int, bool]]:
     """Return what the product's own certificate says of one action: persons asked and verdict of every tested ε."""
-    levels, _, persons = answers.right.shape
+    _, levels, persons = answers.outcomes.shape
     compared = terms.aim.compares_with
     held: dict[Condition, str] = {
-        levels - i: "".join("01"[int(a)] for a in answers.right[i, action]) for i in range(levels)
+        i + 1: "".join("01"[int(a)] for a in answers.outcomes[action, i]) for i in range(levels)
     }
     if compared is not None:
-        held[compared] = "".join("01"[int(a)] for a in answers.baseline[action])
-    others = answers.baseline.shape[1] if compared == "reference" else persons
+        held[compared] = "".join("01"[int(a)] for a in answers.reference[action])
+    others = answers.reference.shape[1] if compared == "reference" else persons
     said = certify(
         lambda condition, start, stop: held[condition][start:stop],
         terms,
@@ -52,10 +52,11 @@ def test_many_at_once_are_the_products_certificates(goal: dict[str, Any], stoppi
     """For every goal, design and stopping: the same verdict, and the same persons asked, action by action."""
     terms = Certifying(**goal, stopping=stopping)
     persons = 50
-    others = {"paired": persons, "disjoint": 80}[design] if terms.aim.compares_with else 0
     # The largest ε often passes, the smallest seldom.
-    world = World(design, persons, others, 0.75, (0.93, 0.85, 0.75), together=0.4, unresolved=0.02)
-    answers = simulated(world, 14, np.random.default_rng(5))
+    setting = Setting((0.75, 0.88, 0.98), 0.7, persons, None, alike=0.8, dependence=0.4, unresolved=0.02)
+    if design == "disjoint":
+        setting = replace(setting, reference_persons=80, dependence=0.0)
+    answers = draw(setting, 14, np.random.default_rng(5))
     many = certify_many(terms, design, answers)
     for action in range(14):
         tested = int(many.tested[action])
@@ -66,31 +67,3 @@ def test_many_at_once_are_the_products_certificates(goal: dict[str, Any], stoppi
         assert many.quoted[action] == max(sum(passed for _, passed in found[1:]) - 1, 0)
     assert many.claimed.sum() > 0
     assert not many.passed.all()
-
-
-def test_simulated_people_are_as_they_are_said_to_be() -> None:
-    """Rates, dependence, unresolved answers and images of one person are those of the world."""
-    world = World("paired", 400, 400, 0.8, (0.9, 0.9), together=0.9, alike=1.0)
-    rng = np.random.default_rng(0)
-    drawn = simulated(world, 500, rng)
-    assert drawn.right.shape == (2, 500, 400)
-    assert drawn.right.mean() == pytest.approx(0.9, abs=0.003)
-    assert drawn.baseline.mean() == pytest.approx(0.8, abs=0.003)
-    assert (drawn.right[0] == drawn.right[1]).all()
-
-    def together(answers: Simulated) -> float:
-        return float(np.corrcoef(answers.right[0].ravel(), answers.baseline.ravel())[0, 1])
-
-    assert together(drawn) > 0.5
-    assert together(simulated(replace(world, together=-0.9), 500, rng)) < -0.1
-    assert abs(together(simulated(replace(world, design="disjoint"), 500, rng))) < 0.01
-    doubtful = simulated(replace(world, unresolved=0.1), 500, rng)
-    assert doubtful.right.mean() == pytest.approx(0.9 * 0.9, abs=0.003)
-    assert doubtful.baseline.mean() == pytest.approx(0.8 + 0.2 * 0.1, abs=0.003)
-    several = replace(world, design="disjoint", persons=30, others=40, images=Images(5, 2, 0.8), success=(0.9,))
-    assert simulated(several, 200, rng).right.shape == (1, 200, 30)
-    every = answers_of_images(several, 200, rng)
-    assert every.right.shape == (1, 200, 150)
-    assert every.baseline.shape == (200, 80)
-    # Two images of one person agree more often than those of two persons.
-    assert (every.right[0, :, 0] == every.right[0, :, 1]).mean() > (every.right[0, :, 0] == every.right[0, :, 5]).mean()

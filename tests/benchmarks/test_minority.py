@@ -11,6 +11,7 @@ import pytest
 from sklearn.linear_model import LogisticRegression
 
 from benchmarks import minority
+from benchmarks._document import MISSING, filled
 from benchmarks._firm_side import (
     calibrated_equalised_odds,
     exponentiated_gradient,
@@ -19,14 +20,12 @@ from benchmarks._firm_side import (
     measure_with_groups,
     threshold_optimizer,
 )
+from benchmarks._pages import minority as page
 from benchmarks.minority import (
     RULES,
     Settings,
-    draw_figures,
     main,
     measure_seed,
-    minority_table,
-    rewritten,
     split,
     summarise,
 )
@@ -125,6 +124,12 @@ def test_the_whole_pool_flipped_is_the_same_whoever_ranked_it(seeds: list[dict[s
     assert all(point == last[0] for point in last)
 
 
+def _curve(seed: dict[str, Any], method: str, alpha: str) -> dict[str, Any]:
+    (found,) = [c for c in seed["curves"] if (c["method"], str(c["alpha"])) == (method, alpha)]
+    assert isinstance(found, dict)
+    return found
+
+
 def test_a_summary_has_the_keys_that_are_asked_for(seeds: list[dict[str, Any]]) -> None:
     """Base, best EqOd by α and the error there, beside spreads, the firm's methods and the front, all plain JSON."""
     row = summarise(seeds, "tiny", _TINY)
@@ -141,6 +146,17 @@ def test_a_summary_has_the_keys_that_are_asked_for(seeds: list[dict[str, Any]]) 
     assert set(row["goal"]["holds_by_rule"]) == set(RULES)
     assert "minority: few" in row["variants"]
     assert len(row["by_seed"]) == 2
+    for alpha, entry in row["methods"]["RB-prob"].items():
+        best = np.mean([_curve(seed, "RB-prob", alpha)["chosen"]["on_test_rows"]["eqod"] for seed in seeds])
+        assert page._best(row, alpha) == pytest.approx(best)
+        assert best <= min(entry["rules"][rule]["eqod"] for rule in RULES) + 1e-12
+    rule = next(iter(RULES))
+    gains = [
+        _curve(seed, "RB-prob", "0.3")["chosen"][rule]["eqod"] - _curve(seed, "Random", "0.3")["chosen"][rule]["eqod"]
+        for seed in seeds
+    ]
+    beaten = {"seeds": 2, "smaller": sum(g > 0 for g in gains), "equal": sum(g == 0 for g in gains)}
+    assert row["random_beats_rb_prob"] == {"0.3": beaten}
     front = [(p["error"], p["eqod"]) for p in row["pareto_front"]]
     assert front == sorted(front)
     assert not any(p["error"] < e and p["eqod"] < q for p in row["points"] for e, q in front)
@@ -162,27 +178,40 @@ def test_flips_must_begin_with_none() -> None:
         measure_seed(_table(), 0, Settings(flips=(0.1,)))
 
 
-def test_figures_are_drawn_where_they_are_asked_for(seeds: list[dict[str, Any]], tmp_path: Path) -> None:
-    """Three pictures a data set, in a folder that is made."""
-    names = draw_figures({"tiny": summarise(seeds, "tiny", _TINY)}, tmp_path / "new")
-    assert names == [f"minority-tiny-{what}.png" for what in ("alpha", "flips", "pareto")]
-    assert all((tmp_path / "new" / name).read_bytes().startswith(b"\x89PNG") for name in names)
+def test_figures_are_drawn_for_every_data_set(seeds: list[dict[str, Any]]) -> None:
+    """Three pictures a data set, each with what it was asked to show."""
+    record = {"data_sets": {"tiny": summarise(seeds, "tiny", _TINY)}, "rule": next(iter(RULES))}
+    drawn = page.figures(record)
+    assert list(drawn) == [f"minority-tiny-{what}" for what in ("alpha", "flips", "pareto")]
+    assert all(figure.axes[0].lines for figure in drawn.values())
 
 
-def test_the_documents_tables_are_those_of_the_result_file() -> None:
-    """No number in docs/minority.md was written by hand or is out of date; without a result it has none."""
+def test_the_document_says_how_the_posters_rule_and_random_fare() -> None:
+    """The poster's numbers stand beside its own rule on our data, and Random's wins are those of the result file."""
     root = Path(minority.__file__).parents[1]
-    result = root / "benchmarks" / "results" / "minority.json"
-    record = json.loads(result.read_text(encoding="utf-8")) if result.exists() else None
+    record = json.loads((root / "benchmarks" / "results" / "minority.json").read_text(encoding="utf-8"))
     document = (root / "docs" / "minority.md").read_text(encoding="utf-8")
-    assert rewritten(document, record) == document
+    assert filled(document, {"poster": page.poster(record)}) == document
+    assert len(page.beside_the_poster(record)) == 2 + 6
+
+
+def test_wins_are_told_as_they_were_counted(seeds: list[dict[str, Any]]) -> None:
+    """Each data set's wins and draws are named, and a result without them makes no claim."""
+    rows = {key: summarise(seeds, key, _TINY) for key in ("compas", "adult")}
+    for row, won in zip(rows.values(), ((7, 0), (2, 4)), strict=True):
+        found = {"seeds": 10, "smaller": won[0], "equal": won[1]}
+        row["random_beats_rb_prob"] = {"0.3": found, "0.1": found}
+    told = page.random_wins({"data_sets": rows})
+    assert "At α = 0.3 Random beat RB-prob in 7 of 10 seeds on COMPAS and in 2 of 10 seeds on Adult (4 alike)." in told
+    del rows["adult"]["random_beats_rb_prob"]
+    assert page.random_wins({"data_sets": rows}) == page.UNCOUNTED
 
 
 def test_tables_show_every_method_and_refuse_a_document_without_marks(seeds: list[dict[str, Any]]) -> None:
     """Nobody, the collective, the firm, each variant and the poster have their lines, all of one width."""
     rows = {"tiny": summarise(seeds, "tiny", _TINY), "known": summarise(seeds, "compas", _TINY)}
     record = {"data_sets": rows, "rule": next(iter(RULES)), "seeds": [0, 1]}
-    table = minority_table(record)
+    table = page.tables([("minority.json", record)])["minority"]
     for cell in (
         "| nobody |",
         "| RB-prob | 0.3 |",
@@ -195,11 +224,12 @@ def test_tables_show_every_method_and_refuse_a_document_without_marks(seeds: lis
         assert cell in table
     for block in table.split("\n\n")[:4]:
         assert len({line.count("|") for line in block.splitlines()}) == 1
-    text = rewritten("a\n<!-- minority -->\n<!-- /minority -->\nb\n", record)
-    assert rewritten(text, record) == text
-    assert "Not measured yet." in rewritten(text, None)
+    marks = "a\n<!-- minority -->\n<!-- /minority -->\nb\n<!-- poster -->\n<!-- /poster -->\n"
+    text = filled(marks, page.tables([("minority.json", record)]))
+    assert filled(text, page.tables([("minority.json", record)])) == text
+    assert MISSING in filled(text, page.tables([]))
     with pytest.raises(ConfigError, match="Expected the marks"):
-        rewritten("# Nothing", record)
+        filled("# Nothing", page.tables([]))
 
 
 def test_the_benchmark_runs_whole(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -211,7 +241,6 @@ def test_the_benchmark_runs_whole(monkeypatch: pytest.MonkeyPatch) -> None:
     assert result["rule"] == next(iter(RULES))
     row = result["data_sets"]["compas"]
     assert (row["rows"], row["minority"], row["variants"]) == (600, "few", {})
-    assert result["figures"] == []
     json.dumps(result, allow_nan=False)
     with pytest.raises(ConfigError, match="1 or more seeds"):
         main(["--datasets", "compas", "--seeds", "0"])

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from benchmarks import two_sets
-from benchmarks.two_sets import WAYS, main, rewritten, slanted, two_sets_table, world
+from benchmarks._document import MISSING, filled
+from benchmarks._pages import two_sets as page
+from benchmarks.two_sets import WAYS, main, slanted, world
 from ttca.errors import ConfigError
 
 
@@ -70,22 +72,15 @@ def test_every_set_meets_every_kind_of_people(told: Any) -> None:
 @pytest.mark.full
 def test_the_document_takes_its_numbers_from_a_result(told: Any) -> None:
     """The table comes from a result and only from it, without one it says so, and a lost mark is refused."""
-    document = two_sets._DOCUMENT.read_text(encoding="utf-8")
-    assert two_sets._MISSING in rewritten(document, None)
-    full = rewritten(document, told)
-    assert two_sets._MISSING not in full
+    document = (Path(__file__).parents[2] / "docs" / "training_time.md").read_text(encoding="utf-8")
+    empty, written = page.tables([]), page.tables([("two_sets.json", told)])
+    assert list(empty.values()) == [MISSING]
+    full = filled(document, written)
     rate = told["by_seed"][0]["rates"]["both"]["combined: larger"]["rate"]
-    assert f"| combined: larger | {rate:.3f} |" in two_sets_table(told)
-    assert rewritten(full, None) == rewritten(document, None)
+    assert f"| combined: larger | {rate:.3f} |" in written["two sets"]
+    assert filled(full, empty) == filled(document, empty)
     with pytest.raises(ConfigError, match="Put them back"):
-        rewritten("no marks", told)
-
-
-def test_the_document_is_that_of_the_result_file() -> None:
-    """What stands in the document is what the kept result says."""
-    kept = json.loads(two_sets._RESULT.read_text(encoding="utf-8")) if two_sets._RESULT.exists() else None
-    document = two_sets._DOCUMENT.read_text(encoding="utf-8")
-    assert rewritten(document, kept) == document
+        filled("no marks", written)
 
 
 def test_nonsense_is_refused() -> None:

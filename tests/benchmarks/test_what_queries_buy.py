@@ -18,7 +18,8 @@ from matplotlib.figure import Figure
 from benchmarks import what_queries_buy as benchmark
 from benchmarks._cells import CellKey
 from benchmarks._credit import credited, verdict
-from benchmarks._document import filled, results
+from benchmarks._document import filled
+from benchmarks._pages import what_queries_buy as page
 from benchmarks._tracks import TRACKS, Cell, Track
 from benchmarks.what_queries_buy import Degree, poorer, printed_digits, wins_up_to
 from tests.benchmarks.test_effect import QUICK, people, platform
@@ -283,18 +284,18 @@ def test_an_action_that_stopped_itself_is_a_line_without_numbers(record: Any) ->
     cells = [{"part": "own", "queries": 9, "degree": "share-100", "seed": 0, "failed": "Expected more."}]
     summary = benchmark._summary([*record["cells"], *cells])
     assert summary[-1] == {"part": "own", "queries": 9, "degree": "share-100", "seeds": 1, "stopped": 1}
-    text = benchmark.tables([("x.json", {**record, "summary": summary})])["queries-curve"]
+    text = page.tables([("x.json", {**record, "summary": summary})])["queries-curve"]
     lines = text.splitlines()
     assert "action stopped itself" in lines[-1]
     assert len({line.count("|") for line in lines}) == 1
     with pytest.raises(ConfigError, match="did not stop itself"):
-        benchmark.figure({**record, "cells": cells})
+        page.figure({**record, "cells": cells})
 
 
 @pytest.mark.full
 def test_the_picture_has_a_panel_for_each_part(record: Any) -> None:
     """Budgets and degrees of public data stand on labelled axes, with the control in each panel."""
-    drawn = benchmark.figure(record)
+    drawn = page.figure(record)
     assert isinstance(drawn, Figure)
     assert [a.get_xlabel() for a in drawn.axes] == ["queries of the pool, Q"] * 2 + ["public data; Q = 150"]
     for panel in drawn.axes:
@@ -304,17 +305,10 @@ def test_the_picture_has_a_panel_for_each_part(record: Any) -> None:
 @pytest.mark.full
 def test_the_page_takes_its_tables_from_results_alone(record: Any) -> None:
     """Every part's lines come between the marks, the same again and again."""
-    document = benchmark._DOCUMENT.read_text(encoding="utf-8")
-    written = benchmark.tables([("what_queries_buy-tiny.json", record)])
+    document = (Path(__file__).parents[2] / "docs" / "what_queries_buy.md").read_text(encoding="utf-8")
+    written = page.tables([("what_queries_buy-tiny.json", record)])
     full = filled(document, written)
     # Lines of the curves and of poor data, the crossing, and the command.
     assert full.count("`what_queries_buy-tiny.json`") == 4 + 3 + 1 + 1
-    assert "`python -m benchmarks what_queries_buy --track tiny`" in full
+    assert "`python -m benchmarks what_queries_buy --track tiny --keep`" in full
     assert filled(full, written) == full
-
-
-def test_the_page_is_up_to_date() -> None:
-    """No table of docs/what_queries_buy.md was written by hand or is out of date."""
-    document: str = benchmark._DOCUMENT.read_text(encoding="utf-8")
-    found = results("what_queries_buy-*.json", Path(benchmark.__file__).parent / "results")
-    assert filled(document, benchmark.tables(found)) == document

@@ -174,6 +174,30 @@ def test_tango_is_the_enumerated_maximum(m: int, margin: float, data: st.DataObj
     )
 
 
+@settings(max_examples=8, deadline=None)
+@given(st.sampled_from([(150, 120), (90, 200)]), st.sampled_from([0.05, 0.1]), st.floats(0.6, 0.95), st.floats(-2, 3))
+def test_no_rate_beats_the_maximum_at_many_persons(
+    persons: tuple[int, int], margin: float, rate: float, z: float
+) -> None:
+    """With hundreds of persons, most of the grid left out, no rate of another fine grid is likelier."""
+    m, n = persons
+    y = round(rate * n)
+    x = min(m, max(0, round(m * (rate - margin) + z * math.sqrt(m * rate * (1 - rate) * (1 + m / n)))))
+    a = np.linspace(0, 1, 2001)
+    s_counts, a_counts = np.arange(m + 1), np.arange(n + 1)
+    for p, kind, value, low in (
+        (farrington_manning_p(x, m, y, n, margin), "difference", margin, margin),
+        (miettinen_nurminen_p(x, m, y, n, 1 - margin), "ratio", 1 - margin, 0.0),
+    ):
+        order = _independent_order(m, n, kind, value)
+        counted = (order >= order[x, y] - 1e-9).astype(np.float64)
+        reference = low + (1 - low) * a
+        subgroup = np.clip(reference - margin, 0, 1) if kind == "difference" else value * reference
+        s_pmf = stats.binom.pmf(s_counts[:, None], m, subgroup)
+        best = float(((counted @ stats.binom.pmf(a_counts[:, None], n, reference)) * s_pmf).sum(axis=0).max())
+        assert best <= p <= max(1e-7, best + 1e-4 * math.sqrt(best))
+
+
 # --- order ---------------------------------------------------------------------------------------------------
 
 

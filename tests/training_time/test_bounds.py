@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from dataclasses import replace
+from itertools import product
 from typing import Any, get_args
 
 import numpy as np
@@ -34,6 +36,7 @@ from ttca.training_time.bounds import (
     shared_bound,
     unplanting_bound,
 )
+from ttca.training_time.margins import Margins
 from ttca.training_time.platform import Adversary, CountArgmax, RetrainingPlatform
 from ttca.training_time.signals import (
     AdaptiveUnplanting,
@@ -154,8 +157,9 @@ def test_the_conflict_of_each_tier_is_the_formula(
 ) -> None:
     """What is left at each cell is the formula, term by term, cell by cell and rival by rival, in plain numbers."""
     generator = np.random.default_rng(seed)
-    several = [Collective(planting_of(domain, generator), people_of(domain, 900 * k, generator)) for k in (1, 2, 3)]
-    n0, total, delta = 4_600, 10_000, 0.1
+    # Of thirty people little is known: their conflict is the most they can do.
+    several = [Collective(planting_of(domain, generator), people_of(domain, n, generator)) for n in (900, 1_800, 30)]
+    n0, total, delta = 7_270, 10_000, 0.1
     margin = 2 * epsilon if kind == "tv" else epsilon / (1 - epsilon)
     for tier in TIERS:
         bounds = every_bound(several, tier, Setting(total, delta, epsilon, kind))
@@ -182,7 +186,7 @@ def test_the_conflict_of_each_tier_is_the_formula(
                         else:
                             q = other.strategy.on_counts(one.counts) / n
                             slack = 2 * deviation(n, error) + 2 * deviation(other.size, error)
-                            conflict += share * (q[x, rival] - q[x, target] + slack)
+                            conflict += share * min(1, q[x, rival] - q[x, target] + slack)
                     own = n / total * (own_after[x, target] - 2 * deviation(n, error))
                     resisted = p[x, rival] - p[x, target] + 2 * deviation(n, error) + 2 * deviation(n0, error)
                     found.append(own - n0 / total * resisted - conflict - margin)
@@ -262,7 +266,8 @@ def _several(domain: Domain, generator: np.random.Generator) -> tuple[list[Colle
 def test_bounds_are_rates(domain: Domain, seed: int) -> None:
     """No bound leaves [0, 1], an empty collective's is vacuous, and the global ones lie between the collectives'."""
     several, setting = _several(domain, np.random.default_rng(seed))
-    for tier in TIERS:
+    for tier, margins in product(TIERS, get_args(Margins)):
+        setting = replace(setting, margins=margins)
         for one, bound in zip(several, every_bound(several, tier, setting), strict=True):
             assert 0 <= bound.value <= 1
             assert 0 <= bound.share <= 1
@@ -284,6 +289,38 @@ def test_knowing_more_never_promises_less_than_knowing_sizes(domain: Domain, see
         every_bound(several, "worst", setting), every_bound(several, "aggregator", setting), strict=True
     ):
         assert known.value >= worst.value
+
+
+@settings(deadline=None, max_examples=60)
+@given(domains, seeds, st.integers(1, 60), st.sampled_from(get_args(Margins)))
+def test_knowing_strategies_costs_no_more_than_a_smaller_delta(
+    domain: Domain, seed: int, few: int, margins: Margins
+) -> None:
+    """At the δ̃ of the tier full, nobody is promised less, at any cell, than by sizes alone."""
+    several, setting = _several(domain, np.random.default_rng(seed))
+    # The smaller another collective, the less is known of what it will do.
+    several.append(Collective(several[0].strategy, people_of(domain, few, np.random.default_rng(seed))))
+    setting = replace(setting, population=setting.population + few, margins=margins)
+    tiers = (every_bound(several, tier, setting) for tier in ("full", "worst"))
+    for place, (full, worst) in enumerate(zip(*tiers, strict=True)):
+        stricter = replace(setting, delta=setting.delta * full.error / worst.error)
+        paid = every_bound(several, "worst", stricter)[place]
+        assert full.error == pytest.approx(paid.error)
+        assert full.value >= paid.value - 1e-12
+        assert (np.array(full.margins) >= np.array(paid.margins) - 1e-12).all()
+
+
+def test_who_is_not_the_largest_by_far_learns_nothing_from_sizes() -> None:
+    """By sizes alone a collective no larger than all others is promised nothing, unless the base is on its side."""
+    sizes = (0.3, 0.29, 0.01)
+    values = [b.value for b in every_bound(collectives(sizes, (1, 1, 1)), "worst", REFERENCE)]
+    assert values == [0, 0, 0]
+    assert every_bound(collectives((0.4, 0.05), (1, 1)), "worst", REFERENCE)[0].value > 0
+    # Where everybody else already has the label, it need not be the largest.
+    ready = np.zeros((DOMAIN.cells, DOMAIN.labels), np.int64)
+    ready[SIGNAL.cells, 1] = 18_000
+    allies = [Collective(FeatureLabelPlanting(SIGNAL, 1), ready), Collective(FeatureLabelPlanting(SIGNAL, 1), ready)]
+    assert every_bound(allies, "worst", REFERENCE)[0].value > 0
 
 
 @settings(deadline=None, max_examples=60)
@@ -492,6 +529,12 @@ ERASE = Erasing(SIGNAL, np.array([0, 0]))
         (lambda: margin_needed(0.1, "l2"), ConfigError, "Expected the suboptimality to be one of"),  # type: ignore[arg-type]
         (lambda: Setting(0), ConfigError, "Expected a population and test people"),
         (lambda: Setting(10, test=0), ConfigError, "Expected a population and test people"),
+        (lambda: Setting(10, margins="normal"), ConfigError, "Expected the margins to be one of"),  # type: ignore[arg-type]
+        (
+            lambda: plan(PLANT, even(48), TotalSize(0), Setting(100, margins="exact"), wanted=0.5),
+            ConfigError,
+            "as many records as people for exact margins",
+        ),
         (lambda: Setting(10, 1.0), ConfigError, "Expected δ strictly between 0 and 1"),
         (lambda: planting_bound(NAIVE, even(48), REFERENCE), ConfigError, "a strategy of kind Planting"),  # type: ignore[arg-type]
         (lambda: planting_bound(PLANT, even(48), Setting(40)), DataError, "within the population of 40, got 48"),

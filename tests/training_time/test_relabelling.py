@@ -103,7 +103,35 @@ def test_distances_do_not_depend_on_the_size_of_a_piece(monkeypatch: pytest.Monk
     near = [np.sort(np.linalg.norm(majority[labels == 1] - person, axis=1))[:3].mean() for person in pool]
     np.testing.assert_allclose(rb_dist(pool, majority, labels, k=3), -np.array(near), rtol=1e-9)
     order = [np.argsort(np.linalg.norm(majority - person, axis=1))[:5] for person in pool]
-    assert rb_label(pool, majority, labels, k=5).tolist() == [int(labels[o].sum()) for o in order]
+    np.testing.assert_allclose(
+        rb_label(pool, majority, labels, k=5), [int(labels[o].sum()) for o in order], rtol=0, atol=1e-12
+    )
+
+
+def test_ties_at_the_last_place_are_averaged() -> None:
+    """One person is nearest, four are next and alike, three of them positive: k = 3 counts 1 + 2 · 3/4."""
+    majority = np.array([[1.0, 0], [-1, 0], [0.5, 0], [0, 1], [0, -1], [9, 9]])
+    labels = np.array([1, 0, 1, 1, 1, 1])
+    # Somewhere else the same distances differ in their last digits.
+    for place in (np.zeros(2), np.array([0.1, 1 / 3]), np.array([5.7, -0.9])):
+        np.testing.assert_allclose(rb_label(place[None], majority + place, labels, k=3), [2.5], rtol=1e-12)
+        # Five people are the five nearest: nothing is left to average.
+        np.testing.assert_allclose(rb_label(place[None], majority + place, labels, k=5), [4], rtol=1e-12)
+
+
+@given(st.integers(0, 2**32 - 1), st.integers(1, 8), st.integers(1, 4))
+def test_scores_do_not_depend_on_the_order_of_rows(seed: int, k: int, values: int) -> None:
+    """With many copies and many people at equal distances, any order of the majority's rows gives the same scores."""
+    generator = np.random.default_rng(seed)
+    # Few whole values, standardised as real columns are: copies and ties, none of which is exact in floats.
+    majority = generator.integers(0, values + 1, (30, 3)) * np.array([1.0, 0.3, 0.7]) - generator.random(3)
+    pool = np.concatenate([majority[:4], generator.integers(0, values + 1, (4, 3)) * 0.3])
+    labels = np.concatenate([np.ones(8, np.int64), generator.integers(0, 2, 22)])
+    order = generator.permutation(30)
+    for score in (rb_label, rb_dist):
+        np.testing.assert_allclose(
+            score(pool, majority, labels, k=k), score(pool, majority[order], labels[order], k=k), atol=1e-7
+        )
 
 
 def test_rb_prob_is_what_a_model_of_the_majority_says() -> None:

@@ -127,9 +127,9 @@ def test_the_conflict_of_unplanting_is_worked_out_by_hand() -> None:
 def test_success_keeps_the_bounds_of_all_tiers() -> None:
     """In random scenarios no bound fails more often than its δ allows; the drawing repeats with the seed."""
     found = mixed_scenarios(60, np.random.default_rng(7))
-    assert found == mixed_scenarios(60, np.random.default_rng(7))
+    assert mixed_scenarios(5, np.random.default_rng(7)) == mixed_scenarios(5, np.random.default_rng(7))
     goals = ("unplanting_adaptive", "unplanting_naive", "erasing", "erasing_own_modes")
-    assert set(found) == {f"{goal}_{tier}" for goal in goals for tier in TIERS}
+    assert set(found) == {f"{exact}{goal}_{tier}" for exact in ("", "exact_") for goal in goals for tier in TIERS}
     for score in found.values():
         assert score["checks"] == 60
         assert score["not_vacuous"] > 0

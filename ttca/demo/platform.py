@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from ttca.demo.world import DIGITS, SIZE, DigitsWorld, digits_world
+from ttca.demo.world import DIGITS, SIZE, THREADS, DigitsWorld, digits_world
 from ttca.errors import MissingExtraError, PlatformError
 from ttca.platforms.local import LocalPlatform
 from ttca.platforms.server import serve
@@ -27,7 +27,9 @@ def digits_platform(world: DigitsWorld, *, seed: int) -> LocalPlatform:
         raise MissingExtraError("The demo's platform", "learn") from None
 
     truth = Targets.from_labels(world.training_classes, len(DIGITS))
-    model = distil(world.training_images, truth, Distilling(architectures=("perceptron",), seed=seed, epochs=30)).proxy
+    # With a fixed number of threads, so that the platform is the same on every machine of a kind.
+    how = Distilling(architectures=("perceptron",), seed=seed, epochs=30, threads=THREADS)
+    model = distil(world.training_images, truth, how).proxy
     # In double precision: in single, an answer's last bits depend on how many images travel with it. A demo that was
     # killed sends other batches than one that was not, and their proxies would differ.
     model = model.double()

@@ -12,7 +12,7 @@ from ttca.conditions import CONTROLS
 from ttca.config import ActionFile, read_action
 from ttca.data.folder import write_people
 from ttca.demo.platform import running_platform
-from ttca.demo.world import DIGITS, MEMBERS, STORY, DigitsWorld, digits_world
+from ttca.demo.world import DIGITS, MEMBERS, STORY, THREADS, DigitsWorld, digits_world
 from ttca.errors import ActionError
 from ttca.folder_lock import hold
 from ttca.gap import served_sentence
@@ -149,6 +149,8 @@ subgroup = "people with a bad camera"
 epsilons = {list(EPSILONS)}
 seed = {seed}
 goal = "parity"
+threads = {THREADS}
+control_lengths = [1.0]
 
 [platform]
 url = "{url}"

@@ -17,6 +17,8 @@ __all__ = ["CAMERA", "DIGITS", "SIZE", "STORY", "DigitsWorld", "digits_world"]
 SIZE = 16
 #: What the bad camera does: defocus of 2 px, contrast down to 35 % behind a light veil, sensor noise of 6 levels.
 CAMERA: dict[str, float] = {"blur": 2.0, "contrast": 0.35, "veil": 60.0, "noise": 6.0}
+#: Platform and proxies learn with so many threads, so that another number of cores gives the same row.
+THREADS = 2
 #: So few of the platform's training images came through such a camera: that is why it serves them badly.
 SHARE_IN_TRAINING = 0.03
 MEMBERS = 20

@@ -192,7 +192,24 @@ _GROUPS: tuple[tuple[str, str, tuple[tuple[str, Write, str, str], ...]], ...] = 
     (
         "The controls",
         "Same people, same ε. S means little without them.",
-        tuple(_of(name) for name in ROW_KEYS.values() if _CONTROLS[name].asked_as is None),
+        (
+            *(_of(name) for name in ROW_KEYS.values() if _CONTROLS[name].asked_as is None),
+            (
+                "zero_query_epochs",
+                _COUNT,
+                "Epochs of the zero-query control",
+                "How long the control that asked nothing was trained. Of several lengths, the best one counts.",
+            ),
+            ("paired_p", _PLAIN, "S against that control, p", "On the same people, by the exact McNemar test."),
+            ("paired_b", _COUNT, "Right only with δ", "So many people, compared with that control."),
+            ("paired_c", _COUNT, "Right only with the control", "So many people."),
+            (
+                "shortened",
+                _PLAIN,
+                "Shortened",
+                "True if the control was given one training length alone, or training was cut short.",
+            ),
+        ),
     ),
     (
         "The proxy",
@@ -233,9 +250,29 @@ _GROUPS: tuple[tuple[str, str, tuple[tuple[str, Write, str, str], ...]], ...] = 
         ),
     ),
     (
+        "Intervals",
+        "Where each share, gap and ratio lies with 95 % confidence.",
+        (
+            (
+                "intervals",
+                formatting.plain,
+                "Intervals",
+                "Counted over persons. From 0 means “at most”, and up to 1 means “at least”, where the groups may be "
+                "alike. Not defined where nothing bounds the value or no gap was shown.",
+            ),
+        ),
+    ),
+    (
         "What it took here",
         "Time and memory on the machine that ran this. They will differ elsewhere.",
         (
+            (
+                "threads",
+                _PLAIN,
+                "Threads",
+                "The proxy was learned with so many. With another number, last digits differ, and answers may too. "
+                "The setting threads fixes it.",
+            ),
             ("seconds_distil", _seconds, "Time to train the proxy", "Training on the platform's answers."),
             ("seconds_learn", _seconds, "Time to learn δ", "For all values of ε together."),
             (

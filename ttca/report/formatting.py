@@ -77,11 +77,18 @@ def plain(value: object) -> Number:
     if isinstance(value, bool):
         return Number("yes" if value else "no", str(value).lower())
     if isinstance(value, dict):
-        text = ", ".join(f"{name} {number:,}" for name, number in value.items())
+        text = ", ".join(f"{name} {_within(number)}" for name, number in value.items())
         return Number(text or "none", ", ".join(f"{name}={number}" for name, number in value.items()))
     if isinstance(value, float):
         return fixed(value, 3)
     return raw(value) if isinstance(value, int) else Number(str(value), str(value))
+
+
+def _within(value: object) -> str:
+    """Return a value of a dictionary: a count, or the two ends of an interval."""
+    if isinstance(value, list):
+        return " to ".join(plain(end).text for end in value)
+    return f"{value:,}" if isinstance(value, int) else plain(value).text
 
 
 def _minus(text: str) -> str:

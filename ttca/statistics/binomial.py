@@ -16,6 +16,7 @@ from ttca.errors import ActionError, ConfigError, MissingExtraError
 __all__ = [
     "Integers",
     "checked_counts",
+    "checked_margin",
     "checked_rate",
     "clopper_pearson_interval",
     "clopper_pearson_lower",
@@ -52,6 +53,13 @@ def checked_rate(name: str, value: float) -> float:
     if not 0 < number < 1:
         raise ConfigError(f"Expected {name} strictly between 0 and 1, got {value!r}. Give a rate such as 0.05 for 5 %.")
     return number
+
+
+def checked_margin(margin: float) -> float:
+    """Return a margin in [0, 1), or raise a ConfigError."""
+    if not 0 <= margin < 1:
+        raise ConfigError(f"Expected a margin of 0 or more and below 1, got {margin!r}. Write 5 points as 0.05.")
+    return float(margin)
 
 
 def checked_counts(k: ArrayLike, m: ArrayLike) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ttca.errors import ActionError, ConfigError
-from ttca.statistics.binomial import checked_counts, checked_rate, scipy_special
+from ttca.statistics.binomial import checked_counts, checked_margin, checked_rate, scipy_special
 
 __all__ = ["layout_size", "studentized_person_p"]
 
@@ -59,7 +59,7 @@ def studentized_person_p(
     effective number), and its variance is no less than that of independent images, two right and two wrong added, so
     that a group without an error is not taken as certain.
     """
-    margin = _checked_margin(margin)
+    margin = checked_margin(margin)
     groups = []
     for counts in ((right, images), (reference_right, reference_images)):
         k, n = checked_counts(*counts)
@@ -119,7 +119,7 @@ def layout_size(
     -----
     *Ours*. A person's own rate is drawn from a beta distribution, and their answers are independent given it.
     """
-    alpha, margin = checked_rate("alpha", alpha), _checked_margin(margin)
+    alpha, margin = checked_rate("alpha", alpha), checked_margin(margin)
     layouts = [checked_counts(0, part)[1] for part in (images, reference_images)]
     if any(part.ndim != 1 for part in layouts):
         raise ActionError("Expected one number of images per person, got another shape. Count each person's images.")
@@ -173,9 +173,3 @@ def _rate_and_variance(right: Counts, images: Counts, persons: float) -> tuple[F
     between = persons / (persons - 1) * (residuals**2).sum(axis=1) / total**2
     shrunk = (right.sum(axis=1) + 2) / (total + 4)
     return rate, np.maximum(between, shrunk * (1 - shrunk) / total)
-
-
-def _checked_margin(margin: float) -> float:
-    if not 0 <= margin < 1:
-        raise ConfigError(f"Expected a margin of 0 or more and below 1, got {margin!r}. Write 5 points as 0.05.")
-    return float(margin)

@@ -24,6 +24,7 @@ from numpy.typing import ArrayLike, NDArray
 from ttca.errors import ActionError, ConfigError
 from ttca.statistics.binomial import (
     checked_counts,
+    checked_margin,
     checked_rate,
     clopper_pearson_lower,
     clopper_pearson_upper,
@@ -227,7 +228,7 @@ def farrington_manning_p(right: int, m: int, reference_right: int, reference_m: 
     (1990); exact p over the nuisance, Chan, Statistics in Medicine 17 (1998). *Ours*: the monotone order and the bound
     between grid points (see the module). It never grows with ``right`` and never falls with ``reference_right``.
     """
-    margin = _checked_margin(margin)
+    margin = checked_margin(margin)
     _checked(right, m)
     _checked(reference_right, reference_m)
     if not m or not reference_m:
@@ -328,7 +329,7 @@ def tango_p(won: int, lost: int, m: int, margin: float) -> float:
     an answer is lost, in the monotone order (see the module). It never grows with ``won`` or
     falls with ``lost``.
     """
-    margin = _checked_margin(margin)
+    margin = checked_margin(margin)
     _checked(won, won + lost)
     _checked(won + lost, m)
     if not m:
@@ -535,12 +536,6 @@ def _pmf(m: int, rate: Floats) -> Floats:
 
 def _checked(right: int, m: int) -> None:
     checked_counts(right, m)
-
-
-def _checked_margin(margin: float) -> float:
-    if not 0 <= margin < 1:
-        raise ConfigError(f"Expected a margin of 0 or more and below 1, got {margin!r}. Write 5 points as 0.05.")
-    return float(margin)
 
 
 def _checked_ratio(ratio: float) -> float:

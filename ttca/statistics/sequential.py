@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ttca.errors import ActionError, ConfigError
-from ttca.statistics.binomial import Integers, checked_counts, checked_rate, scipy_special
+from ttca.statistics.binomial import Integers, checked_counts, checked_margin, checked_rate, scipy_special
 
 __all__ = ["bar_log_e", "bar_lower", "bar_rejects_at", "paired_log_e", "paired_log_e_at", "paired_lower"]
 
@@ -209,10 +209,9 @@ def paired_log_e(differences: ArrayLike, margin: float = 0.0) -> Floats:
     Waudby-Smith and Ramdas, JRSS B 86 (2024), who bet against a mean. *Ours*: the even mixture instead of their
     predictable plug-in bets.
     """
-    if not 0 <= margin < 1:
-        raise ConfigError(f"Expected a margin of 0 or more and below 1, got {margin!r}. Write 5 points as 0.05.")
+    margin = checked_margin(margin)
     counts = _changes(differences)
-    return _paired_log_e(*counts, np.full(len(counts[0]), -float(margin)))
+    return _paired_log_e(*counts, np.full(len(counts[0]), -margin))
 
 
 def paired_log_e_at(won: ArrayLike, lost: ArrayLike, same: ArrayLike, margin: float = 0.0) -> Floats:
@@ -235,10 +234,9 @@ def paired_log_e_at(won: ArrayLike, lost: ArrayLike, same: ArrayLike, margin: fl
     ConfigError
         If the margin is out of range.
     """
-    if not 0 <= margin < 1:
-        raise ConfigError(f"Expected a margin of 0 or more and below 1, got {margin!r}. Write 5 points as 0.05.")
+    margin = checked_margin(margin)
     counts = np.broadcast_arrays(*(np.asarray(count, np.float64) for count in (won, lost, same)))
-    lead = np.full(counts[0].size, -float(margin))
+    lead = np.full(counts[0].size, -margin)
     return _paired_log_e(counts[0].ravel(), counts[1].ravel(), counts[2].ravel(), lead).reshape(counts[0].shape)
 
 

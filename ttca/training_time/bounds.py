@@ -17,13 +17,14 @@ import bisect
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal, cast, get_args
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ttca.errors import ConfigError, DataError
+from ttca.training_time.margins import Exact, Margins, Records, Slack, deviation, less_wanted, slack_of
 from ttca.training_time.signals import Erasing, Integers, Planting, Strategy, Unplanting
 
 __all__ = [
@@ -95,23 +96,6 @@ def margin_needed(epsilon: float, suboptimality: Suboptimality) -> float:
     return 2 * epsilon if suboptimality == "tv" else epsilon / (1 - epsilon)
 
 
-def deviation(k: int, error: float) -> float:
-    """Return R(k) = sqrt(log(1/δ̃) / (2k)), by which a frequency among k people may miss its probability.
-
-    Parameters
-    ----------
-    k : int
-        People, 0 or more; infinite for none.
-    error : float
-        δ̃, the chance of missing it by more, on one side, in (0, 1).
-
-    Notes
-    -----
-    *Published* (Hoeffding 1963; arXiv 2502.04879).
-    """
-    return math.sqrt(math.log(1 / error) / (2 * k)) if k else math.inf
-
-
 def _weighted(people: int, population: int, amount: Floats) -> Floats:
     # Nobody adds nothing, although R(0) is infinite.
     return (people / population) * amount if people else np.zeros_like(amount)
@@ -133,6 +117,9 @@ class Setting:
         What ε means (:func:`margin_needed`).
     test : int or None
         N_test, the people success is measured on; None bounds the success in the population itself.
+    margins : {"hoeffding", "exact"}
+        How far a frequency may miss its probability: Hoeffding's R(k), or the exact quantiles of a binomial count for
+        the same events (:mod:`ttca.training_time.margins`). Exact ones promise more of rare cells.
 
     Raises
     ------
@@ -141,7 +128,8 @@ class Setting:
 
     Notes
     -----
-    *Published*, but for ``suboptimality="tv"`` (*derived*) and ``test=None`` (*ours*: R(N_test) tends to 0).
+    *Published*, but for ``suboptimality="tv"`` (*derived*), ``test=None`` (*ours*: R(N_test) tends to 0) and
+    ``margins="exact"`` (*ours*).
     """
 
     population: int
@@ -149,6 +137,7 @@ class Setting:
     epsilon: float = 0.0
     suboptimality: Suboptimality = "tv"
     test: int | None = None
+    margins: Margins = "hoeffding"
 
     def __post_init__(self) -> None:
         if self.population < 1 or (self.test is not None and self.test < 1):
@@ -159,14 +148,12 @@ class Setting:
         if not 0 < self.delta < 1:
             raise ConfigError(f"Expected δ strictly between 0 and 1, got {self.delta!r}. Give a rate such as 0.05.")
         margin_needed(self.epsilon, self.suboptimality)
+        slack_of(self.margins, self.delta)
 
     @property
     def margin(self) -> float:
         """τ."""
         return margin_needed(self.epsilon, self.suboptimality)
-
-    def _test_slack(self, error: float) -> float:
-        return 0.0 if self.test is None else deviation(self.test, error)
 
 
 @dataclass(frozen=True)
@@ -180,7 +167,7 @@ class SuccessBound:
     share : float
         Share of the collective's people at whose cell the platform must decide as wanted.
     slack : float
-        R(n) + R(N_test); infinite where there are no records to go by.
+        R(n) + R(N_test), or what exact margins take off in their place; infinite where there are no records to go by.
     error : float
         δ̃, the chance given to each of the events that the bound rests on.
     size : int
@@ -203,11 +190,12 @@ class SuccessBound:
         return self.value <= 0
 
 
-def _bound(people: Integers, left: Floats, n: int, error: float, setting: Setting) -> SuccessBound:
+def _bound(people: Integers, left: Floats, members: Records, slack: Slack, setting: Setting) -> SuccessBound:
+    """Return the bound of members who are so many ``people`` per cell, where ``left`` is left at each of these."""
     # Whole people over whole people: the share of all of them is exactly 1.
-    share = int(people[left > 0].sum()) / int(people.sum())
-    slack = deviation(n, error) + setting._test_slack(error)
-    return SuccessBound(max(0.0, share - slack), share, slack, error, n, tuple(left.tolist()))
+    hit = int(people[left > 0].sum())
+    value, off = slack.success(hit, members, setting.test)
+    return SuccessBound(max(0.0, value), hit / members.known, off, slack.error, members.size, tuple(left.tolist()))
 
 
 def _nothing(cells: int, n: int, error: float) -> SuccessBound:
@@ -275,13 +263,11 @@ def planting_bound(strategy: Planting, counts: ArrayLike, setting: Setting) -> S
     error = setting.delta / (2 + 2 * len(cells) + 2 * len(cells) * strategy.domain.labels)
     if not n:
         return _nothing(len(cells), n, error)
-    planted = strategy.on_counts(before)[cells, target] / n
-    at_cell = before[cells] / n
-    resistance = np.delete(at_cell - at_cell[:, [target]], target, axis=1).max(axis=1)
-    own = (n / total) * (planted - 2 * deviation(n, error))
-    rest = total - n
-    base = _weighted(rest, total, resistance + 2 * deviation(n, error) + 2 * deviation(rest, error))
-    return _bound(strategy.signal.people(before), own - base - setting.margin, n, error, setting)
+    slack, members, rest = slack_of(setting.margins, error), Records(before, n), total - n
+    own = (n / total) * slack.own(strategy.on_counts(before)[cells, target], members)
+    rivals = slack.rivalry(before[cells], np.full(len(cells), target), members, rest)
+    base = _weighted(rest, total, np.delete(rivals, target, axis=1).max(axis=1))
+    return _bound(strategy.signal.people(before), own - base - setting.margin, members, slack, setting)
 
 
 def unplanting_bound(
@@ -315,7 +301,8 @@ def unplanting_bound(
     *Published* (arXiv 2502.04879): δ̃ = δ/(2 + 6#X̃), own mass as in :func:`planting_bound`, resistance
     P(x, y*) − P(x, ŷ_x) + 2R(n − n_e) + 2R(N − n), estimated on the n − n_e others, for whom ŷ is a fixed label. That a
     label fixed beforehand is the case n_e = 0 is *derived*. That the share of the last step may be counted on the
-    estimators as well is not proved here: the cells that are counted depend on ŷ, and ŷ on them.
+    estimators as well is not proved here: the cells that are counted depend on ŷ, and ŷ on them. With
+    ``margins="exact"`` it is counted on the others alone, which is (*ours*).
     """
     _is(strategy, Unplanting, "unplanting")
     before = strategy.domain.counts(counts)
@@ -325,14 +312,23 @@ def unplanting_bound(
     error = setting.delta / (2 + 6 * len(cells))
     if not free:
         return _nothing(len(cells), n, error)
+    slack, others, rest = slack_of(setting.margins, error), Records(before, free), total - n
     after, instead = strategy.on_counts(before + first), strategy.replacements
-    planted = after[cells, instead] / n
-    at_cell = before[cells] / free
-    resistance = at_cell[:, strategy.target] - at_cell[np.arange(len(cells)), instead]
-    own = (n / total) * (planted - 2 * deviation(n, error))
-    rest = total - n
-    base = _weighted(rest, total, resistance + 2 * deviation(free, error) + 2 * deviation(rest, error))
-    return _bound(strategy.signal.people(before + first), own - base - setting.margin, n, error, setting)
+    own = (n / total) * slack.own(after[cells, instead], Records(before + first, n))
+    rivals = slack.rivalry(before[cells], instead, others, rest)
+    base = _weighted(rest, total, rivals[:, strategy.target])
+    return _unplanted(strategy, others, first, own - base - setting.margin, slack, setting)
+
+
+def _unplanted(
+    strategy: Unplanting, others: Records, first: Integers, left: Floats, slack: Slack, setting: Setting
+) -> SuccessBound:
+    """Return the bound of members of whom ``first`` chose the replacement labels and ``others`` had no part in it."""
+    everybody = others.counts + first
+    # A share is binomial only among people who did not choose the cells that are counted.
+    shared = others.counts if isinstance(slack, Exact) else everybody
+    found = _bound(strategy.signal.people(shared), left, Records(shared, int(shared.sum())), slack, setting)
+    return replace(found, size=int(everybody.sum()))
 
 
 def _erasing_error(strategy: Erasing, setting: Setting, estimated: int = 0) -> float:
@@ -414,15 +410,12 @@ def erasing_bound(strategy: Erasing, counts: ArrayLike, setting: Setting) -> Suc
     error = _erasing_error(strategy, setting)
     if not n:
         return _nothing(domain.cells, n, error)
-    mass, at_cell = before.sum(axis=1) / n, before / n
-    chosen = strategy.wanted[:, None]
-    differences = at_cell - np.take_along_axis(at_cell, chosen, axis=1)
-    np.put_along_axis(differences, chosen, -np.inf, axis=1)
-    own = (n / total) * (mass - 2 * deviation(n, error))
-    rest = total - n
-    base = _weighted(rest, total, differences.max(axis=1) + 2 * deviation(n, error) + 2 * deviation(rest, error))
-    left = own - base - setting.margin
-    return _bound(before.sum(axis=1), np.minimum(left, left[strategy.signal.map]), n, error, setting)
+    slack, members, rest = slack_of(setting.margins, error), Records(before, n), total - n
+    own = (n / total) * slack.own(before.sum(axis=1), members)
+    rivals = slack.rivalry(before, strategy.wanted, members, rest)
+    np.put_along_axis(rivals, strategy.wanted[:, None], -np.inf, axis=1)
+    left = own - _weighted(rest, total, rivals.max(axis=1)) - setting.margin
+    return _bound(before.sum(axis=1), np.minimum(left, left[strategy.signal.map]), members, slack, setting)
 
 
 # --- several collectives ------------------------------------------------------------------------------------
@@ -477,19 +470,17 @@ class Others(ABC):
         return 0
 
     @abstractmethod
-    def conflict(self, asked: Asked, shares: Floats, n: int, error: float, population: int) -> Floats | float:
+    def conflict(self, asked: Asked, members: Records, slack: Slack, population: int) -> Floats | float:
         """Return what others add to each label, less what they add to the wanted one; shape (k, #Y) or a number.
 
         Parameters
         ----------
         asked : Asked
             Where, and which labels are wanted there.
-        shares : float64 array, shape (#X, #Y)
-            P_{D_m}, from the asking collective's own records before any change.
-        n : int
-            How many people these are.
-        error : float
-            δ̃.
+        members : Records
+            Of the asking collective, before any change.
+        slack : Slack
+            How far to trust their frequencies, at δ̃.
         population : int
             N.
         """
@@ -534,8 +525,7 @@ class Asked:
 
     def less_wanted(self, table: NDArray[Any]) -> NDArray[Any]:
         """Return each row of a table of shape (k, #Y) less its entry at the wanted label."""
-        found: NDArray[Any] = table - np.take_along_axis(table, self.wanted[:, None], axis=1)
-        return found
+        return less_wanted(table, self.wanted)
 
 
 def _single_events(cells: int, labels: int) -> int:
@@ -580,7 +570,7 @@ class TotalSize(Others):
         """Return 2 + 2#X̃ + 2#X̃·#Y, as for one collective."""
         return _single_events(cells, labels)
 
-    def conflict(self, asked: Asked, shares: Floats, n: int, error: float, population: int) -> float:
+    def conflict(self, asked: Asked, members: Records, slack: Slack, population: int) -> float:
         """Return Σ_{j≠m} n_j/N, whatever the cell and the label."""
         return self.people / population
 
@@ -661,7 +651,7 @@ class PublishedConflict(Others):
         """Return 2 + 2#X̃ + 2#X̃·#Y, as for one collective."""
         return _single_events(cells, labels)
 
-    def conflict(self, asked: Asked, shares: Floats, n: int, error: float, population: int) -> Floats:
+    def conflict(self, asked: Asked, members: Records, slack: Slack, population: int) -> Floats:
         """Return the published term; DataError if it was published for another signal."""
         if self.term.shape != (len(asked.cells), asked.strategy.domain.labels):
             raise DataError(
@@ -691,8 +681,9 @@ class KnownStrategies(Others):
     Notes
     -----
     *Derived* (after arXiv 2605.06749): what h_j makes of the collective's own records stands in for what it makes of
-    theirs, Σ_{j≠m} (n_j/N)(P_{h_j(D_m)}(x, y') − P_{h_j(D_m)}(x, y*) + 2R(n_m) + 2R(n_j)), and δ is shared among
-    2 + 2#X̃(1 + #Y)(M + 1) events. Counted one by one they are 2 + 2#X̃(1 + M·#Y), so that the bound is a little more
+    theirs, Σ_{j≠m} (n_j/N)·min(1, P_{h_j(D_m)}(x, y') − P_{h_j(D_m)}(x, y*) + 2R(n_m) + 2R(n_j)), and δ is shared among
+    2 + 2#X̃(1 + #Y)(M + 1) events. No collective is worse than the tier *worst* takes it to be: at the same δ̃ this
+    bound is never below that one's. Counted one by one they are 2 + 2#X̃(1 + M·#Y), so that the bound is a little more
     careful than it must be. Where there are no others there is nothing to estimate, and δ̃ is that of one collective.
     """
 
@@ -722,15 +713,14 @@ class KnownStrategies(Others):
         """Return the number of other collectives."""
         return len(self.strategies)
 
-    def conflict(self, asked: Asked, shares: Floats, n: int, error: float, population: int) -> Floats:
+    def conflict(self, asked: Asked, members: Records, slack: Slack, population: int) -> Floats:
         """Return the estimate of the conflict with its slack; ConfigError if domains differ."""
         _same_domain(asked.strategy, self.strategies)
         found = np.zeros((len(asked.cells), asked.strategy.domain.labels))
         for other, size in zip(self.strategies, self.sizes, strict=True):
-            moved = np.bincount(other.table, weights=shares.ravel(), minlength=shares.size)
-            after: Floats = moved.reshape(shares.shape)[asked.cells].astype(np.float64)
-            slack = 2 * deviation(n, error) + 2 * deviation(size, error)
-            found += _weighted(size, population, asked.less_wanted(after) + slack)
+            rivals = slack.rivalry(other.on_counts(members.counts)[asked.cells], asked.wanted, members, size)
+            # All of them may plant one rival label, and no more than all.
+            found += _weighted(size, population, np.minimum(rivals, 1.0))
         return found
 
 
@@ -876,16 +866,13 @@ def shared_unplanting_bound(
     error = setting.delta / (2 + 6 * len(cells) * (1 + others.estimated()))
     if not free:
         return _nothing(len(cells), n, error)
+    slack, members = slack_of(setting.margins, error), Records(before, free)
     after, instead = strategy.on_counts(before + first), strategy.replacements
-    planted = after[cells, instead] / n
-    shares = before / free
-    at_cell = shares[cells]
-    resistance = at_cell[:, strategy.target] - at_cell[np.arange(len(cells)), instead]
-    own = (n / total) * (planted - 2 * deviation(n, error))
-    base = _weighted(rest, total, resistance + 2 * deviation(free, error) + 2 * deviation(rest, error))
-    conflict = others.conflict(Asked.by(strategy), shares, free, error, total)
+    own = (n / total) * slack.own(after[cells, instead], Records(before + first, n))
+    base = _weighted(rest, total, slack.rivalry(before[cells], instead, members, rest)[:, strategy.target])
+    conflict = others.conflict(Asked.by(strategy), members, slack, total)
     against = conflict if isinstance(conflict, float) else conflict[:, strategy.target]
-    return _bound(strategy.signal.people(before + first), own - base - against - setting.margin, n, error, setting)
+    return _unplanted(strategy, members, first, own - base - against - setting.margin, slack, setting)
 
 
 def shared_erasing_bound(strategy: Erasing, counts: ArrayLike, others: Others, setting: Setting) -> SuccessBound:
@@ -928,14 +915,13 @@ def shared_erasing_bound(strategy: Erasing, counts: ArrayLike, others: Others, s
     error = _erasing_error(strategy, setting, others.estimated())
     if not n:
         return _nothing(domain.cells, n, error)
-    asked, shares = Asked.by(strategy), before / n
-    own = (n / total) * (before.sum(axis=1) / n - 2 * deviation(n, error))
-    differences = asked.less_wanted(shares)
-    base = _weighted(rest, total, differences + 2 * deviation(n, error) + 2 * deviation(rest, error))
-    against = base + others.conflict(asked, shares, n, error, total)
+    asked, slack, members = Asked.by(strategy), slack_of(setting.margins, error), Records(before, n)
+    own = (n / total) * slack.own(before.sum(axis=1), members)
+    base = _weighted(rest, total, slack.rivalry(before, asked.wanted, members, rest))
+    against = base + others.conflict(asked, members, slack, total)
     np.put_along_axis(against, asked.wanted[:, None], -np.inf, axis=1)
     left = own - against.max(axis=1) - setting.margin
-    return _bound(before.sum(axis=1), np.minimum(left, left[strategy.signal.map]), n, error, setting)
+    return _bound(before.sum(axis=1), np.minimum(left, left[strategy.signal.map]), members, slack, setting)
 
 
 def _shared(strategy: Planting, before: Integers, n: int, others: Others, setting: Setting) -> SuccessBound:
@@ -945,15 +931,12 @@ def _shared(strategy: Planting, before: Integers, n: int, others: Others, settin
     error = setting.delta / others.events(len(cells), strategy.domain.labels)
     if not n or not before.any():
         return _nothing(len(cells), n, error)
-    known = int(before.sum())
-    planted = strategy.on_counts(before)[cells, target] / known
-    shares = before / known
-    differences = shares[cells] - shares[cells][:, [target]]
-    own = (n / total) * (planted - 2 * deviation(n, error))
-    base = _weighted(rest, total, differences + 2 * deviation(n, error) + 2 * deviation(rest, error))
-    left = own[:, None] - base - others.conflict(Asked.by(strategy), shares, n, error, total)
-    worst = np.delete(np.broadcast_to(left, differences.shape), target, axis=1).min(axis=1)
-    return _bound(strategy.signal.people(before), worst - setting.margin, n, error, setting)
+    asked, slack, members = Asked.by(strategy), slack_of(setting.margins, error), Records(before, n)
+    own = (n / total) * slack.own(strategy.on_counts(before)[cells, target], members)
+    base = _weighted(rest, total, slack.rivalry(before[cells], asked.wanted, members, rest))
+    left = own[:, None] - base - others.conflict(asked, members, slack, total)
+    worst = np.delete(left, target, axis=1).min(axis=1)
+    return _bound(strategy.signal.people(before), worst - setting.margin, members, slack, setting)
 
 
 def every_bound(collectives: Sequence[Collective], tier: Tier, setting: Setting) -> tuple[SuccessBound, ...]:
@@ -1028,13 +1011,7 @@ def global_bound(collectives: Sequence[Collective], tier: Tier, setting: Setting
         raise ConfigError(
             f"Expected collectives with members, got {len(collectives)} without any. Leave out empty collectives."
         )
-    stricter = Setting(
-        setting.population,
-        setting.delta / len(collectives),
-        setting.epsilon,
-        setting.suboptimality,
-        setting.test,
-    )
+    stricter = replace(setting, delta=setting.delta / len(collectives))
     each = every_bound(collectives, tier, stricter)
     # Divided last: one collective's weighted bound is then its own, digit for digit.
     weighted = sum(bound.size * bound.value for bound in each) / people if len(each) > 1 else each[0].value

@@ -11,7 +11,7 @@ Arrays only: a table of numbers, labels, a flag per person. The firm is a plain 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -55,6 +55,8 @@ Firm = Callable[[Floats, Integers], Predict]
 
 # Distances are taken for so many (pool, majority) pairs at once: 64 MiB of float64.
 _PAIRS = 8_000_000
+# Squared distances are alike within so much of the squared lengths: more than rounding adds, less than data differ by.
+_ALIKE = 1e-12
 
 
 class Classifier(Protocol):
@@ -189,8 +191,8 @@ def rb_prob(pool: Floats, majority: Floats, labels: Integers, *, classifier: Cla
     return np.asarray(classifier.predict_proba(pool)[:, 1], np.float64)
 
 
-def _nearest(pool: Floats, others: Floats, k: int) -> tuple[Floats, Integers]:
-    """Return distances and row numbers of the k nearest others, each of shape (P, k), in no order."""
+def _squared_distances(pool: Floats, others: Floats, k: int) -> Iterator[tuple[slice, Floats, Floats]]:
+    """Yield pieces of the pool: their place, squared distances to all others, and within how much two are alike."""
     if isinstance(k, bool) or not isinstance(k, int) or k < 1:
         raise ConfigError(f"Expected k as a whole number of 1 or more, got {k!r}. Try 10.")
     if len(others) < k:
@@ -199,17 +201,14 @@ def _nearest(pool: Floats, others: Floats, k: int) -> tuple[Floats, Integers]:
             "smaller k."
         )
     squares = np.einsum("ij,ij->i", others, others)
-    distances, rows = np.empty((len(pool), k)), np.empty((len(pool), k), np.int64)
     step = max(1, _PAIRS // len(others))
     for start in range(0, len(pool), step):
         some = pool[start : start + step]
-        squared = np.einsum("ij,ij->i", some, some)[:, None] + squares - 2 * some @ others.T
+        own = np.einsum("ij,ij->i", some, some)[:, None]
+        squared = own + squares - 2 * some @ others.T
         # A copy has distance 0, and rounding may make that a little less.
         np.maximum(squared, 0, out=squared)
-        nearest = np.argpartition(squared, k - 1, axis=1)[:, :k]
-        rows[start : start + step] = nearest
-        distances[start : start + step] = np.sqrt(np.take_along_axis(squared, nearest, axis=1))
-    return distances, rows
+        yield slice(start, start + step), squared, _ALIKE * (own + squares.max())
 
 
 def rb_label(pool: Floats, majority: Floats, labels: Integers, *, k: int) -> Floats:
@@ -225,7 +224,7 @@ def rb_label(pool: Floats, majority: Floats, labels: Integers, *, k: int) -> Flo
     Returns
     -------
     float64 array, shape (P,)
-        0 to k. Many members tie; :func:`flip_first` takes them as they come.
+        0 to k, in fractions where neighbors tie. Many members tie; :func:`flip_first` takes them as they come.
 
     Raises
     ------
@@ -233,10 +232,21 @@ def rb_label(pool: Floats, majority: Floats, labels: Integers, *, k: int) -> Flo
         If shapes do not fit or there are fewer than k majority people.
     ConfigError
         If k is below 1.
+
+    Notes
+    -----
+    Where several majority people are equally far away at the k-th place, the places left count the average of their
+    labels (*ours*): the score does not depend on the order of the majority's rows.
     """
     _matrices(pool, majority, labels)
-    _, rows = _nearest(pool, majority, k)
-    return np.asarray(labels[rows].sum(axis=1), np.float64)
+    scores = np.empty(len(pool))
+    positive = labels.astype(np.float64)
+    for rows, squared, alike in _squared_distances(pool, majority, k):
+        last = np.partition(squared, k - 1, axis=1)[:, k - 1 : k]
+        nearer, tied = squared < last - alike, np.abs(squared - last) <= alike
+        left = (k - nearer.sum(axis=1)) / tied.sum(axis=1)
+        scores[rows] = nearer @ positive + left * (tied @ positive)
+    return scores
 
 
 def rb_dist(pool: Floats, majority: Floats, labels: Integers, *, k: int) -> Floats:
@@ -260,8 +270,11 @@ def rb_dist(pool: Floats, majority: Floats, labels: Integers, *, k: int) -> Floa
         If k is below 1.
     """
     _matrices(pool, majority, labels)
-    distances, _ = _nearest(pool, majority[labels == 1], k)
-    return np.asarray(-distances.mean(axis=1), np.float64)
+    scores = np.empty(len(pool))
+    for rows, squared, _ in _squared_distances(pool, majority[labels == 1], k):
+        # Of people who tie at the k-th place any will do: their distance is the same.
+        scores[rows] = -np.sqrt(np.sort(np.partition(squared, k - 1, axis=1)[:, :k], axis=1)).mean(axis=1)
+    return scores
 
 
 def random_scores(pool: Floats, *, generator: np.random.Generator) -> Floats:

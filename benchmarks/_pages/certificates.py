@@ -1,20 +1,14 @@
-"""The page that says whether certificates keep their word and what they cost: a result file in, tables out.
-
-``python -m benchmarks._certificates_page`` writes them into docs/certificates.md.
-"""
+"""The page that says whether certificates keep their word and what they cost: a result file in, tables out."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
-from benchmarks._document import commands, filled, results, table
+from benchmarks._document import MISSING, commands, table
 
-__all__ = ["DOCUMENT", "tables"]
+__all__ = ["tables"]
 
-DOCUMENT = Path(__file__).resolve().parents[1] / "docs" / "certificates.md"
-_MISSING = "*Not measured yet.*"
 _STOPPING = ("curtailed", "anytime", "hybrid")
 
 
@@ -25,7 +19,7 @@ def tables(found: Sequence[tuple[str, Mapping[str, Any]]]) -> dict[str, str]:
             ("certificates-summary", *(f"certificates-{s}" for s in _STOPPING), "certificates-images",
              "certificates-wrong", "certificates-costs", "certificates-rows", "certificates-power",
              "certificates-command"),
-            _MISSING,
+            MISSING,
         )  # fmt: skip
     name, record = found[-1]
     return {
@@ -54,7 +48,7 @@ def _summary(name: str, record: Mapping[str, Any]) -> str:
         ),
         ("largest share of quoted lower bounds above S", f"{record['bound_error']:.4f}"),
         (
-            "queries of a curtailed certificate by those of its test on everybody, largest",
+            "curtailed queries by those of the same test on everybody, largest track",
             f"{record['queries_ratio']:.3f}",
         ),
         (
@@ -78,7 +72,7 @@ def _errors(record: Mapping[str, Any], stopping: str) -> str:
         if not row["others"]:
             who = str(row["persons"])
         lines.append((
-            row["goal"], who, "–" if not row["others"] else _rate(row["baseline"]),
+            row["goal"], who, "–" if not row["others"] else _rate(row["accuracy"]),
             f"{row['together']:g}" if paired else "–", _else(row), row["actions"], row["false_claims"],
             f"{row['rate']:.4f}", f"{row['p']:.2g}",
         ))  # fmt: skip
@@ -97,7 +91,7 @@ def _else(row: Mapping[str, Any]) -> str:
     if row["images"]:
         ours, theirs = row["images"]
         images = str(ours) if ours == theirs else f"{ours} and {theirs}"
-        said.append(f"one of {images} images each, {row['images_alike']:g} alike")
+        said.append(f"one of {images} images each, ICC {row['icc']:g}")
     return ", ".join(said)
 
 
@@ -136,7 +130,7 @@ def _costs(record: Mapping[str, Any]) -> str:
         "anytime",
         "hybrid",
         "actions",
-        "rates from",
+        "rates",
     )
     return table(head, lines)
 
@@ -163,7 +157,3 @@ def _power(record: Mapping[str, Any]) -> str:
 
 def _rate(value: float) -> str:
     return f"{value:.2f}".removeprefix("0")
-
-
-if __name__ == "__main__":
-    DOCUMENT.write_text(filled(DOCUMENT.read_text(encoding="utf-8"), tables(results("bounds.json"))), encoding="utf-8")

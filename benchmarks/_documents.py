@@ -1,0 +1,139 @@
+"""`python -m benchmarks documents`: write tables and figures into the documents, from result files alone.
+
+Nothing is measured here, and no benchmark writes a document.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from benchmarks import _tables
+from benchmarks._document import filled, results
+from benchmarks._figures import FIGURES, draw, is_current
+from benchmarks._listing import RESULTS
+from benchmarks._pages import (
+    certificates,
+    collective_size,
+    defences,
+    harm,
+    levers,
+    minority,
+    multiple_collectives,
+    query_budget,
+    two_sets,
+    what_queries_buy,
+)
+
+__all__ = ["DOCUMENTS", "main", "rewritten"]
+
+_ROOT = Path(__file__).resolve().parents[1]
+#: From the folder of result files to what stands between the marks of each name.
+Marks = Callable[[Path], Mapping[str, str]]
+
+
+def _one_by_one(**tables: Callable[[Path], str]) -> Marks:
+    return lambda folder: {mark: table(folder) for mark, table in tables.items()}
+
+
+def _page(pattern: str, tables: Callable[[Sequence[tuple[str, Any]]], Mapping[str, str]]) -> Marks:
+    return lambda folder: tables(results(pattern, folder))
+
+
+#: Every document, and what makes its tables.
+DOCUMENTS: dict[str, tuple[Marks, ...]] = {
+    "README.md": (_one_by_one(results=_tables.results_table),),
+    "docs/RESULTS.md": (
+        _one_by_one(
+            claims=_tables.claims_table,
+            rows=_tables.rows_table,
+            commands=_tables.transfer_commands,
+            repeated=_tables.repeated_table,
+            bounds=_tables.bounds_table,
+            slices=_tables.slices_table,
+        ),
+    ),
+    "docs/certificates.md": (_page("bounds.json", certificates.tables),),
+    "docs/collective_size.md": (_page("collective_size-*.json", collective_size.tables),),
+    "docs/defences.md": (_page("defences-*.json", defences.tables),),
+    "docs/effect.md": (
+        _one_by_one(effect=_tables.effect_table, ceiling=_tables.ceiling_table, matrix=_tables.matrix_table),
+    ),
+    "docs/harm.md": (_page("harm-*.json", harm.tables),),
+    "docs/minority.md": (_page("minority.json", minority.tables),),
+    "docs/query_budget.md": (_page("query_budget-*.json", query_budget.tables),),
+    "docs/training_time.md": (
+        _page("multiple_collectives.json", multiple_collectives.tables),
+        _page("levers.json", levers.tables),
+        _page("two_sets.json", two_sets.tables),
+    ),
+    "docs/tutorial.md": (_one_by_one(demo=_tables.demo_table),),
+    "docs/what_queries_buy.md": (_page("what_queries_buy-*.json", what_queries_buy.tables),),
+}
+#: Pictures that no document shows, by the result file they are made of.
+_MORE = {"minority.json": minority.figures, "multiple_collectives.json": multiple_collectives.figures}
+
+
+def rewritten(name: str, document: str, folder: Path = RESULTS) -> str:
+    """Return the document of this name with the tables between their marks made anew from a folder of result files.
+
+    Raises
+    ------
+    ConfigError
+        If a mark is missing.
+    """
+    for marks in DOCUMENTS[name]:
+        document = filled(document, marks(folder))
+    return document
+
+
+def main(argv: Sequence[str], root: Path = _ROOT) -> None:
+    """Write the documents below ``root`` anew from the result files below it, and say what was written.
+
+    Parameters
+    ----------
+    argv : sequence of str
+        See ``--help``.
+    root : Path
+        Where the documents and ``benchmarks/results`` are.
+
+    Raises
+    ------
+    ConfigError
+        If a document lacks a mark: nothing is written where no table was.
+    """
+    parser = argparse.ArgumentParser(prog="python -m benchmarks documents", description=__doc__)
+    names = {Path(name).stem: name for name in DOCUMENTS}
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(names)}; default all")
+    parser.add_argument("--redraw", action="store_true", help="also draw the figures whose result files are the same")
+    parser.add_argument("--pictures", type=Path, metavar="FOLDER", help="draw there the pictures that no page shows")
+    options = parser.parse_args(argv)
+    if unknown := [name for name in options.names if name not in names]:
+        parser.error(f"Expected documents of {', '.join(names)}, got {', '.join(unknown)}.")
+    folder, figures = root / "benchmarks" / "results", root / "docs" / "figures"
+    for name in options.names or names:
+        path = root / names[name]
+        before = path.read_text(encoding="utf-8")
+        after = rewritten(names[name], before, folder)
+        if after != before:
+            path.write_text(after, encoding="utf-8")
+            _say(path)
+    for name in FIGURES:
+        if options.redraw or not is_current(name, folder, figures):
+            _say(draw(name, folder, figures))
+    if options.pictures is not None:
+        options.pictures.mkdir(parents=True, exist_ok=True)
+        for file, drawn in _MORE.items():
+            for _, record in results(file, folder):
+                for name, figure in drawn(record).items():
+                    path = options.pictures / f"{name}.png"
+                    # Without matplotlib's version in it, the same numbers give the same bytes.
+                    figure.savefig(path, dpi=150, metadata={"Software": None})
+                    _say(path)
+
+
+def _say(path: Path) -> None:
+    sys.stderr.write(f"Written: {path}\n")

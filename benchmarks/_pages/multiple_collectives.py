@@ -1,0 +1,152 @@
+"""The part of the page on training time that says what several collectives do to each other."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from benchmarks._document import MISSING, grid
+from benchmarks.multiple_collectives import LOOPS, SIGNALS, SIZES, TIERS
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+__all__ = ["figures", "tables"]
+
+_AXES = {
+    "size_entropy": "size entropy (bits)",
+    "label_entropy": "label entropy (bits)",
+    "overlap": "mean signal overlap",
+}
+_SERIES = {
+    "success": ("#222222", "o"),
+    "worst": ("#c44e52", "v"),
+    "aggregator": ("#4c72b0", "s"),
+    "full": ("#dd8452", "x"),
+}
+
+
+def figures(record: Mapping[str, Any]) -> dict[str, Figure]:
+    """Return a picture of an average member's success and the three bounds of every setting of the city.
+
+    Notes
+    -----
+    *Ours*. One panel per sizes and signals, label entropy from left to right: nothing is averaged over settings.
+    """
+    from matplotlib.figure import Figure
+
+    rows = record["city"]
+    figure = Figure(figsize=(9, 8), layout="constrained")
+    panels = figure.subplots(len(SIZES), len(SIGNALS), sharex=True, sharey=True)
+    for line, sizes in enumerate(SIZES):
+        for column, signals in enumerate(SIGNALS):
+            panel = panels[line, column]
+            here = [row for row in rows if row["sizes"] == sizes and row["signals"] == signals]
+            here.sort(key=lambda row: row["label_entropy"])
+            for series, (colour, marker) in _SERIES.items():
+                heights = [
+                    row["weighted_success"] if series == "success" else row["global"][series]["weighted"]
+                    for row in here
+                ]
+                name = series if series == "success" else f"bound, {series}"
+                panel.plot([row["label_entropy"] for row in here], heights, marker, ls="-", color=colour, label=name)
+            panel.set_title(
+                f"{sizes} ({here[0]['size_entropy']:.2f} bits), {signals} ({here[0]['overlap']:.2f})", size=9
+            )
+            panel.set_ylim(-0.05, 1.05)
+    figure.supxlabel("label entropy (bits)")
+    figure.supylabel("success of an average member; panels: sizes (entropy), signals (overlap)")
+    panels[0, 0].legend(frameon=False, fontsize=8)
+    return {"multiple-collectives-city": figure}
+
+
+def tables(found: Sequence[tuple[str, Mapping[str, Any]]]) -> dict[str, str]:
+    """Return what stands between the page's marks, from the result file and its name."""
+    made = {
+        "references": _reference_table,
+        "bounds": _bounds_table,
+        "city": _city_table,
+        "trained": _trained_table,
+        "epsilon": _epsilon_table,
+        "timing": _timing_table,
+    }
+    return {
+        name: "\n".join(line for _, kept in found for line in lines(kept)) or MISSING for name, lines in made.items()
+    }
+
+
+def _told(values: Iterable[float | str | None]) -> str:
+    return ", ".join("–" if v is None else v if isinstance(v, str) else f"{v:.3f}" for v in values)
+
+
+def _reference_table(kept: Mapping[str, Any]) -> list[str]:
+    lines = []
+    for run in kept["references"]:
+        for tier in TIERS:
+            if (stated := run["stated_bounds"].get(tier)) is None:
+                continue
+            agrees = {True: "yes", False: "**no**", None: "not stated"}
+            lines.append(
+                (
+                    run["run"], tier,
+                    _told(run["stated_success"]), _told(run["success"]), agrees[run["success_agrees"]],
+                    _told(stated), _told(run["bounds"][tier]), agrees[run["bounds_agree"][tier]],
+                )
+            )  # fmt: skip
+    head = ("run", "tier", "success stated", "came", "within .05", "bound stated", "came", "within .01")
+    return grid(head, lines)
+
+
+def _bounds_table(kept: Mapping[str, Any]) -> list[str]:
+    lines = [
+        (name, *(str(int(score[key])) for key in ("checks", "not_vacuous", "violations")), f"{score['allowed']:.1f}")
+        for name, score in kept["by_bound"].items()
+    ]
+    for name, key in (("city", "city_held"), ("city, recruited at home", "recruited_at_home_held")):
+        lines.append((name, *(str(kept[key][k]) for k in ("checks", "not_vacuous", "violations")), "–"))
+    return grid(("bound", "checks", "said something", "success below it", "allowed by δ"), lines)
+
+
+def _city_table(kept: Mapping[str, Any]) -> list[str]:
+    lines = [
+        (
+            row["sizes"], row["labels"], row["signals"],
+            *(f"{row[axis]:.2f}" for axis in _AXES), _told(row["success"]), *(_told(row["bounds"][t]) for t in TIERS),
+        )
+        for row in kept["city"]
+    ]  # fmt: skip
+    head = ("sizes", "labels", "signals", "size entropy", "label entropy", "overlap", "success", *TIERS)
+    return grid(head, lines)
+
+
+def _trained_table(kept: Mapping[str, Any]) -> list[str]:
+    lines = [
+        (
+            row["platform"], f"{row['labels']}, {row['signals']}", _told(row["success"]),
+            f"{row['agreement_with_argmax']:.3f}", f"{row['epsilon_tv']:.4f}", _told(row["bounds_tv"]),
+            f"{row['epsilon_contamination']:.4f}", _told(row["bounds_contamination"]),
+        )
+        for row in kept["trained"]
+    ]  # fmt: skip
+    head = ("platform", "labels, signals", "success", "agrees with argmax", "ε (tv)", "bounds (tv)",
+            "ε (contamination)", "bounds (contamination)")  # fmt: skip
+    return grid(head, lines)
+
+
+def _epsilon_table(kept: Mapping[str, Any]) -> list[str]:
+    lines = [(f"{row['epsilon']:.2f}", _told(row["tv"]), _told(row["contamination"])) for row in kept["tolerated"]]
+    return grid(("ε", "bounds (tv)", "bounds (contamination)"), lines)
+
+
+def _timing_table(kept: Mapping[str, Any]) -> list[str]:
+    timing = kept["timing"]
+    lines = [("vectors", f"{timing['seconds']:.4f}", "1", "–")]
+    for name in LOOPS:
+        agrees = timing[f"{name}_same_decisions"] and timing[f"{name}_largest_difference"] < 1e-12
+        lines.append(
+            (
+                f"pandas `{name}`", f"{timing[f'{name}_seconds']:.2f}", f"{timing[f'{name}_ratio']:.0f}",
+                "yes" if agrees else "**no**",
+            )
+        )  # fmt: skip
+    return grid(("way", "seconds", "times as long", "same numbers"), lines)
