@@ -132,6 +132,8 @@ def _both(stopping: str) -> Iterator[Case]:
         yield _case(300, 0.85, _pairs(0.6, unresolved=unresolved), **how)
     # Families whose ε are answered by the same persons; in some, the largest ε do reach parity.
     yield _case(100, 0.85, family=3, **how)
+    yield _case(100, 0.7, family=3, within=0.05, **how)
+    yield _case(100, 0.95, family=4, accuracy_ratio=0.8, **how)
     yield _case(300, 0.7, family=8, **how)
     yield _case(300, 0.7, family=5, works=2, **how)
     yield _case(300, 0.85, _pairs(0.3, alike=1.0), family=3, **how)
