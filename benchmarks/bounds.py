@@ -52,8 +52,8 @@ def main(argv: list[str], results: Path = _RESULTS) -> dict[str, Any]:
     cases = [case for case in CASES if max(case.world.persons, case.others) <= options.persons]
     if not cases:
         raise ConfigError(
-            f"Expected configurations with few enough persons, got none with at most {options.persons}. Allow 20, or 100 "
-            "for every kind of test."
+            f"Expected configurations with few enough persons, got none with at most {options.persons}. Allow 20; 100 "
+            "is enough for every kind of test."
         )
     began = time.perf_counter()
     rows = false_claims(cases, options.actions, options.seed)
