@@ -56,12 +56,12 @@ class Certified:
     @property
     def tested(self) -> Counts:
         """How many ε each action tested."""
-        return np.count_nonzero(self.asked, axis=0)
+        return np.asarray(np.count_nonzero(self.asked, axis=0))
 
     @property
     def quoted(self) -> Counts:
         """The place in the family of the ε that each action quotes: the last that passed, else the first."""
-        return np.maximum(np.count_nonzero(self.passed, axis=0) - 1, 0)
+        return np.asarray(np.maximum(np.count_nonzero(self.passed, axis=0) - 1, 0))
 
     @property
     def queries(self) -> Counts:
@@ -252,7 +252,7 @@ def _bet(least: Counts, baseline: Flags) -> Decide:
         same = baseline[rows]
         won, lost = _running(right & ~same), _running(same & ~right)
         crossed = won >= least[asked, lost]
-        passed = crossed.any(axis=1)
+        passed = np.asarray(crossed.any(axis=1))
         stopped = np.where(passed, crossed.argmax(axis=1), persons)
         open_ = np.arange(len(rows))
         for look in range(BATCH, persons, BATCH):

@@ -56,7 +56,7 @@ def improvement(actions: int, seed: int, *, persons: int = 299, before: float = 
     }
     tests: dict[str, Any] = {
         "McNemar": {
-            "same": mcnemar_power(persons, *cells[:2].tolist(), alpha),
+            "same": mcnemar_power(persons, float(cells[0]), float(cells[1]), alpha),
             "simulated": float((won >= least[lost]).mean()),
             "other": None,
         }
@@ -109,9 +109,9 @@ def boschloo_needs(persons: int, alpha: float) -> Counts:
     the greatest probability over the common rate is alpha. The greatest is looked for at 2,001 rates.
     """
     right = np.arange(persons + 1)
-    p = hypergeom.sf(right[:, None] - 1, 2 * persons, right[:, None] + right[None, :], persons)
+    p = np.asarray(hypergeom.sf(right[:, None] - 1, 2 * persons, right[:, None] + right[None, :], persons))
     rates = np.linspace(0, 1, 2001)
-    weights = binom.pmf(right[:, None], persons, rates)
+    weights = np.asarray(binom.pmf(right[:, None], persons, rates))
     tails = np.concatenate([np.cumsum(weights[::-1], axis=0)[::-1], np.zeros((1, len(rates)))])
 
     def least(bar: float) -> Counts:
