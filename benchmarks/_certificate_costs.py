@@ -16,6 +16,7 @@ from benchmarks._many_certificates import Certified, certify_many
 from benchmarks._simulated_actions import Setting, draw
 from ttca.conditions import CONTROLS
 from ttca.goals import Certifying, Design
+from ttca.panel import MOST_OTHERS
 from ttca.settings import Settings
 
 __all__ = ["Track", "costs", "tracks"]
@@ -35,7 +36,10 @@ _CONTROLS_BEFORE = 7
 
 @dataclass(frozen=True)
 class Track:
-    """One budget of a track: who verifies, and the rates measured there, means over seeds."""
+    """One budget of a track: who verifies, and the rates measured there, means over seeds.
+
+    ``all_others`` are the reference's verification people, of whom a panel asks no more than it needs.
+    """
 
     name: str
     file: str
@@ -43,6 +47,7 @@ class Track:
     world: Setting
     epsilons: tuple[int, ...]
     before: float
+    all_others: int
 
     @property
     def design(self) -> Design:
@@ -86,11 +91,12 @@ def _track(name: str, file: str, queries: int, rows: Sequence[Mapping[str, Any]]
         success=tuple(min(mean("subgroup_after", e), _SURE) for e in epsilons),
         accuracy=min(mean("reference_before"), _SURE),
         persons=persons,
-        reference_persons=None if paired else others,
+        # As a panel is drawn; today's total below has all of them.
+        reference_persons=None if paired else min(others, MOST_OTHERS * persons),
         dependence=TOGETHER if paired else 0.0,
         alike=0.9,
     )
-    return Track(name, file, queries, world, epsilons, mean("subgroup_before"))
+    return Track(name, file, queries, world, epsilons, mean("subgroup_before"), others)
 
 
 def costs(found: Sequence[Track], actions: int, seed: int) -> dict[str, Any]:
@@ -149,7 +155,7 @@ def _row(track: Track, actions: int, rng: np.random.Generator) -> dict[str, Any]
     curtailed = many["curtailed"]
     # The same verdicts, with everybody asked at every ε that was tested.
     whole = others + world.persons * curtailed.tested
-    before = world.persons + others + world.persons * (curtailed.tested + _CONTROLS_BEFORE) + others
+    before = world.persons * (1 + curtailed.tested + _CONTROLS_BEFORE) + 2 * track.all_others
     return {
         "track": track.name,
         "file": track.file,

@@ -20,7 +20,7 @@ from ttca.goals import Certifying, Design
 from ttca.statistics.binomial import clopper_pearson_upper, fewest
 from ttca.statistics.curtailed import least_won, paired_stopping_time, stopping_time
 from ttca.statistics.sequential import bar_log_e, paired_log_e_at
-from ttca.trials import ON_THE_WAY, Table, in_step, rule_of
+from ttca.trials import ON_THE_WAY, Standing, in_step, rule_of
 
 __all__ = ["Certified", "bar_crossings", "certify_many"]
 
@@ -155,7 +155,7 @@ def _needed(terms: Certifying, design: Design, persons: int, others: int, count:
     known = np.arange(others) < count
     rule = rule_of(terms, design, persons, known)
     everybody = np.arange(persons)
-    return fewest(persons, lambda k: rule.verdict(Table(everybody < k, known, persons)) is True)
+    return fewest(persons, lambda k: rule.verdict(Standing(everybody < k, known, persons)) is True)
 
 
 @cache
@@ -166,7 +166,7 @@ def _least_won(terms: Certifying, design: Design, persons: int) -> Counts:
 
     def passes(won: int, lost: int) -> bool:
         right, before = everybody < won, (everybody >= won) & (everybody < won + lost)
-        return rule.verdict(Table(right, before, persons)) is True
+        return rule.verdict(Standing(right, before, persons)) is True
 
     return least_won(passes, persons)
 
