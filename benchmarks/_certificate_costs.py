@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from benchmarks._many_certificates import Certified, certify_many
 from benchmarks._simulated_actions import Setting, draw
 from ttca.conditions import CONTROLS
+from ttca.controls import MOST_CHOOSERS
 from ttca.goals import Certifying, Design
 from ttca.panel import MOST_OTHERS
 from ttca.settings import Settings
@@ -194,7 +195,8 @@ def _controls(track: Track, many: Certified) -> Counts:
         # What the certificate asked costs nothing again, but for persons that it had no need to ask.
         already = {"reference": many.baseline, "delta": quoted}.get(control.asked_as or "", 0)
         paid += np.maximum(0, people - already)
-    return paid
+    # And the choice of the zero-query control, at its dearest.
+    return paid + len(Settings.control_lengths) * MOST_CHOOSERS
 
 
 def _sensitivity(track: Track, actions: int, seed: int) -> dict[str, Any]:

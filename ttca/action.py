@@ -16,7 +16,7 @@ from ttca.asking import Known, Questions, TransferSet, ask_pool, equalised
 from ttca.blocks import check_block
 from ttca.certificates import Certificate
 from ttca.conditions import HONEST_ROW, Measuring, Opponents
-from ttca.controls import Pupils, learn_controls
+from ttca.controls import MOST_CHOOSERS, Pupils, learn_controls
 from ttca.distilling import WARM_START, Distilled, Fidelity, distil, kept_copies
 from ttca.errors import ActionError
 from ttca.folder_lock import hold
@@ -370,6 +370,8 @@ class CollectiveAction:
             equalised(self.roster.pool, self.roster, self.settings),
             self.known,
             self.questions,
+            # A benchmark pays for everybody; members for as many as a fair choice needs.
+            self.questions.selection[: MOST_CHOOSERS if pool is None else None],
             lambda images, owners: payer.ask(images, purpose="controls", epoch="selection", owners=owners),
         )
         return learn_controls(self._shop, pupils, self._distilled, self._family, epsilon)
@@ -396,7 +398,8 @@ class CollectiveAction:
         if self.settings.refine and not is_verified(self.folder):
             saved = self.questions.saved - refined_queries(self.folder)
             plan["pool"] = Cost(asked.images + saved, asked.answered, asked.queries + saved, affordable)
-        for step, most in still_to_pay(self._shop, self.panel, self.measuring, len(self.questions.selection)).items():
+        choosers = min(len(self.questions.selection), MOST_CHOOSERS)
+        for step, most in still_to_pay(self._shop, self.panel, self.measuring, choosers).items():
             plan[step] = Cost(most, 0, most, affordable)
         return plan
 

@@ -84,7 +84,7 @@ class Settings:
         How the certificate is made (:class:`ttca.goals.Certifying`).
     control_lengths : tuple of float
         Training lengths of the zero-query control, as multiples of the action's own. Selection people choose the best
-        of them on the platform, at one query each; with one length alone nobody is asked.
+        of them on the platform, at one query each and length; with one length alone nobody is asked.
     controls_people : int
         On how many verification people of each group, at most, the row and its controls are measured.
     valid_days : int

@@ -172,10 +172,10 @@ def is_verified(folder: Path) -> bool:
     return (folder / _CERTIFICATE).is_file()
 
 
-def still_to_pay(shop: Workshop, panel: Panel, measuring: Measuring, selection: int) -> dict[str, int]:
+def still_to_pay(shop: Workshop, panel: Panel, measuring: Measuring, choosers: int) -> dict[str, int]:
     """Return how many queries verification people still cost at most, by what they are booked as.
 
-    ``selection`` is how many selection people tell which zero-query control is the best.
+    ``choosers`` is how many selection people tell which zero-query control is the best.
     """
     settings, done = shop.settings, is_verified(shop.folder)
     examined, compares = panel.examined(), shop.settings.certifying.aim.compares_with
@@ -189,7 +189,7 @@ def still_to_pay(shop: Workshop, panel: Panel, measuring: Measuring, selection: 
         most["controls"] = queries_for(left, panel.first(settings.controls_people))
         lengths = len(settings.control_lengths)
         if lengths > 1 and any(control.name == "zero_query" for control in left):
-            most["controls"] += lengths * selection
+            most["controls"] += lengths * choosers
     return most
 
 
