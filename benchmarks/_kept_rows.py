@@ -32,6 +32,7 @@ __all__ = [
     "queries",
     "rate_span",
     "shortened",
+    "verified_by",
 ]
 
 #: A kept p is a double: two counts that agree to so many digits are not told apart.
@@ -65,6 +66,12 @@ def queries(of: Mapping[str, Any], purpose: str) -> int:
 def shortened(row: Mapping[str, Any]) -> bool:
     """Return whether training was cut short or the control had one length alone, as in every row of protocol 1."""
     return bool(row.get("shortened", True))
+
+
+def verified_by(line: Mapping[str, Any]) -> int:
+    """Return how many people of the subgroup verify, of a line: a row and its certificate."""
+    row = line["row"]
+    return int(row["persons_verification"] if "persons_verification" in row else line["certificate"]["before"]["m"])
 
 
 # --- how many people -----------------------------------------------------------------------------------------

@@ -11,6 +11,7 @@ import numpy as np
 from benchmarks._claims import tested
 from benchmarks._credit import hardest, told_apart
 from benchmarks._document import commands, table
+from benchmarks._kept_rows import verified_by
 from benchmarks.query_budget import ATTACKS, GROUPS, IMAGES
 
 if TYPE_CHECKING:
@@ -185,7 +186,7 @@ def _findings(records: Sequence[tuple[str, Mapping[str, Any]]]) -> list[str]:
                 f"  - Gain of pooling less that of {_NAMES[c['against']]} at {c['budget']:,} queries: "
                 f"{_signed(c['gain_difference'], interval)}: {verdict} {_scope(record, c['people'])}."
             )
-        certified, verified = _certified(result), sum(cell["certificate"]["before"]["m"] for cell in result["cells"])
+        certified, verified = _certified(result), sum(map(verified_by, result["cells"]))
         queries = _spread(result["pooled_paid"]["verification"])
         refused = "" if certified else ", which bought a refusal"
         lines.append(

@@ -28,6 +28,7 @@ from benchmarks._kept_rows import (
     queries,
     rate_span,
     shortened,
+    verified_by,
 )
 from benchmarks._listing import RESULTS
 from ttca.certificates import clopper_pearson_interval
@@ -230,11 +231,13 @@ def test_an_interval_over_persons_and_seeds_keeps_its_word() -> None:
     assert held >= 380
 
 
-def test_both_names_of_the_baseline_are_read() -> None:
-    """What protocol 1 called the audit is the baseline, in rows and in counts; what is not there is an error."""
+def test_rows_of_both_protocols_are_read() -> None:
+    """What protocol 1 called the audit is the baseline, its people stand in the certificate, and it was shortened."""
     assert queries({"queries_audit": 7}, "baseline") == queries({"queries_baseline": 7}, "baseline") == 7
     assert queries({"audit": 7, "pool": 3}, "baseline") == 7
     with pytest.raises(KeyError):
         queries({"queries_audit": 7}, "verification")
+    assert verified_by({"row": {}, "certificate": {"before": {"m": 9}}}) == 9
+    assert verified_by({"row": {"persons_verification": 8}, "certificate": {}}) == 8
     assert shortened({})
     assert not shortened({"shortened": False})
