@@ -60,7 +60,7 @@ def accuracy(y_true: Any, y_pred: Any) -> float:
         ({"controls": [mine(), mine()]}, "got mine twice"),
         ({"controls": [mine("noise")]}, "got noise twice"),
         ({"controls": [mine(key="subgroup_after")]}, "no row key"),
-        ({"controls": [mine(asked_before=True)]}, "no answers from before"),
+        ({"controls": [mine(asked_as="reference")]}, "no answers from before"),
         ({"controls": [accuracy]}, "controls as ttca.Control"),
     ],
 )
