@@ -33,6 +33,7 @@ from ttca.pooling.pool import Cost, Member, Pace, QueryPool
 from ttca.progress import Reporter, silent
 from ttca.row import Row
 from ttca.settings import Settings
+from ttca.signing import check_signature, signer
 from ttca.telling import tell_step
 from ttca.verifying import (
     MEMBERS_FILE,
@@ -59,8 +60,9 @@ class CollectiveAction:
     ----------
     folder : Path or str
         Gets ``ledger.sqlite``, ``proxy.safetensors``, ``perturbations/``, ``perturbations.safetensors`` (once it is
-        certified: the file that members get), ``certificate.json``, ``controls.json``, ``controls.safetensors``,
-        ``row.json`` and ``report.html``.
+        certified: the file that members get), ``certificate.json``, the signatures of these two (``.sig``) and the key
+        that signed them (``collective.key``), ``controls.json``, ``controls.safetensors``, ``row.json`` and
+        ``report.html``.
     platform : Platform
     members : sequence of Member
     roster : Roster
@@ -335,6 +337,7 @@ class CollectiveAction:
             people=self._examined().panel.first(self.settings.controls_people) if people is None else people,
             fidelity=self._distilled.fidelity,
             balances=self.queries.status(),
+            signed_by=signer(self.folder / MEMBERS_FILE, "perturbations"),
             measuring=self.measuring,
             measured_on="verification people" if people is None else "test people",
             story=story or f"{self.settings.name}: for {self.settings.subgroup}, on {self.platform.info.name}.",
@@ -345,9 +348,12 @@ class CollectiveAction:
         return write_report(self.folder / "report.html", contents, pictures_of=shown)
 
     def handed_out(self) -> PerturbationSet | None:
-        """Return the set that members get, None where :meth:`verify` certified none."""
+        """Return the set that members get, None where :meth:`verify` certified none; a changed file is refused."""
         path = self.folder / MEMBERS_FILE
-        return PerturbationSet.load(path) if path.is_file() else None
+        if not path.is_file():
+            return None
+        check_signature(path, "perturbations")
+        return PerturbationSet.load(path)
 
     def opponents(self, epsilon: int, *, pool: QueryPool | None = None) -> Opponents:
         """Learn the δ of the controls at an ε of the family, or read them back (:mod:`ttca.controls`).
