@@ -33,12 +33,13 @@ from ttca.pooling.pool import Cost, Member, Pace, QueryPool
 from ttca.progress import Reporter, silent
 from ttca.row import Row
 from ttca.settings import Settings
-from ttca.signing import check_signature, signer
+from ttca.signing import signer
 from ttca.telling import tell_step
 from ttca.verifying import (
     MEMBERS_FILE,
     Verified,
     hand_out,
+    handed_out,
     is_verified,
     keep_controls,
     unmeasured,
@@ -60,9 +61,8 @@ class CollectiveAction:
     ----------
     folder : Path or str
         Gets ``ledger.sqlite``, ``proxy.safetensors``, ``perturbations/``, ``perturbations.safetensors`` (once it is
-        certified: the file that members get), ``certificate.json``, the signatures of these two (``.sig``) and the key
-        that signed them (``collective.key``), ``controls.json``, ``controls.safetensors``, ``row.json`` and
-        ``report.html``.
+        certified: the file that members get), ``certificate.json``, ``controls.json``, ``controls.safetensors``,
+        ``row.json``, ``report.html``, two signatures (``.sig``) and ``collective.key``, which made them.
     platform : Platform
     members : sequence of Member
     roster : Roster
@@ -349,11 +349,7 @@ class CollectiveAction:
 
     def handed_out(self) -> PerturbationSet | None:
         """Return the set that members get, None where :meth:`verify` certified none; a changed file is refused."""
-        path = self.folder / MEMBERS_FILE
-        if not path.is_file():
-            return None
-        check_signature(path, "perturbations")
-        return PerturbationSet.load(path)
+        return handed_out(self.folder)
 
     def opponents(self, epsilon: int, *, pool: QueryPool | None = None) -> Opponents:
         """Learn the δ of the controls at an ε of the family, or read them back (:mod:`ttca.controls`).

@@ -22,11 +22,11 @@ from ttca.panel import Panel, draw_panel
 from ttca.people import People
 from ttca.perturbations import PerturbationSet
 from ttca.perturbing import Family
-from ttca.signing import CollectiveKey, signature_file
+from ttca.signing import CollectiveKey, check_signature, signature_file
 from ttca.values import OneLine
 from ttca.workshop import Workshop
 
-__all__ = ["MEMBERS_FILE", "Verified", "hand_out", "is_verified", "keep_controls", "unmeasured", "verify"]
+__all__ = ["MEMBERS_FILE", "Verified", "hand_out", "handed_out", "is_verified", "keep_controls", "unmeasured", "verify"]
 
 #: The file that members get; it exists only where its certificate passed.
 MEMBERS_FILE = "perturbations.safetensors"
@@ -166,6 +166,15 @@ def hand_out(shop: Workshop, family: Family, verified: Verified) -> Perturbation
     if not (path.is_file() and key.has_signed(path, "perturbations") and PerturbationSet.load(path) == wanted):
         key.write_signed(path, "perturbations", wanted.save)
     return wanted
+
+
+def handed_out(folder: Path) -> PerturbationSet | None:
+    """Return the set in the members' file, None where there is none; raise SignatureError where it was changed."""
+    path = folder / MEMBERS_FILE
+    if not path.is_file():
+        return None
+    check_signature(path, "perturbations")
+    return PerturbationSet.load(path)
 
 
 def keep_controls(shop: Workshop, verified: Verified, measuring: Measuring, *, abuse_rate: float | None) -> None:
