@@ -16,6 +16,7 @@ from benchmarks._document import filled, results
 from benchmarks._figures import FIGURES, draw, is_current
 from benchmarks._listing import RESULTS
 from benchmarks._pages import (
+    certificates,
     collective_size,
     defences,
     harm,
@@ -55,6 +56,7 @@ DOCUMENTS: dict[str, tuple[Marks, ...]] = {
             slices=_tables.slices_table,
         ),
     ),
+    "docs/certificates.md": (_page("bounds.json", certificates.tables),),
     "docs/collective_size.md": (_page("collective_size-*.json", collective_size.tables),),
     "docs/defences.md": (_page("defences-*.json", defences.tables),),
     "docs/effect.md": (

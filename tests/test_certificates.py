@@ -432,3 +432,60 @@ def test_people_must_fit_their_design() -> None:
         Examined("paired", 3, 4, 7)
     with pytest.raises(ActionError, match="at least one person"):
         Examined("disjoint", 0, 4, 4)
+
+
+# --- every image ---------------------------------------------------------------------------------------------
+
+
+EVEN = tuple([6] * 40)
+
+
+def clustered(rate: float, icc: float, seed: int) -> str:
+    """Return answers of forty persons with six images each, whose own rates differ."""
+    rng, apart = np.random.default_rng(seed), (1 - icc) / icc
+    own = np.repeat(rng.beta(rate * apart, (1 - rate) * apart, len(EVEN)), EVEN)
+    return "".join(np.where(rng.random(len(own)) < own, "1", "0").tolist())
+
+
+def all_images(rate: float, base: float, seed: int) -> Certificate:
+    """Return the certificate of an ε for which every image counts."""
+    held: dict[Condition, str] = {8: clustered(rate, 0.2, seed), "reference": clustered(base, 0.2, seed + 10**6)}
+    who = Examined("disjoint", len(EVEN), len(EVEN), 2 * sum(EVEN), (EVEN, EVEN))
+    return certify(Desk(held), Certifying(every_image=True), epsilons=[8], examined=who)
+
+
+def test_every_image_counts_by_a_test_of_persons() -> None:
+    """Where all images count, a clear effect is certified, and equal groups are not called better too often."""
+    clear = all_images(0.97, 0.7, 0)
+    assert clear.epsilon == 8
+    assert clear.tests[0].asked == sum(EVEN)
+    assert "approximate" in clear.how
+    assert "80 persons" not in clear.summary()
+    assert "all of their 480 images" in clear.summary()
+    clear.check()
+    assert Certificate.from_dict(json.loads(json.dumps(clear.to_dict()))) == clear
+    wrong = sum(all_images(0.8, 0.8, seed).epsilon is not None for seed in range(1, 200))
+    assert wrong <= stats.binom.ppf(0.999, 199, 0.05)
+    # As if each image were another person's, equal groups are called better far more often.
+    naive = sum(
+        fisher_p(clustered(0.8, 0.2, s).count("1"), 240, clustered(0.8, 0.2, s + 10**6).count("1"), 240) <= 0.05
+        for s in range(1, 200)
+    )
+    assert naive > stats.binom.ppf(0.999, 199, 0.05)
+
+
+def test_layouts_in_which_the_test_of_persons_claims_too_often_are_refused() -> None:
+    """Few persons with many images against many with one each: refused before anything is asked."""
+    few, many = tuple([15] * 19), tuple([1] * 300)
+    who = Examined("disjoint", 19, 300, 19 * 15 + 300, (few, many))
+    desk = Desk({8: "1" * 285, "reference": "1" * 300})
+    with pytest.raises(ConfigError, match="claims too often"):
+        certify(desk, Certifying(every_image=True), epsilons=[8], examined=who)
+    assert desk.asked == []
+
+
+@pytest.mark.parametrize("terms", [{"goal": "improvement"}, {"goal": 0.8}, {"stopping": "anytime"}])
+def test_every_image_serves_parity_and_margins_alone(terms: dict[str, Any]) -> None:
+    """No test of persons is known for other goals, or for stopping early."""
+    with pytest.raises(ConfigError, match="every_image"):
+        Certifying(every_image=True, **terms)

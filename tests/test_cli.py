@@ -445,7 +445,7 @@ def test_members_alone_get_numbers_about_themselves_and_strict_json(home: Path, 
     assert said["reference"] is None
     assert said["subgroup"] > 0.5
     assert "not defined for the reference" in ttca("distil", home).out.replace("\n", " ")
-    assert ttca("verify", home, "--json").json["goal"] == "improvement"
+    assert ttca("verify", home, "--json").json["terms"]["goal"] == "improvement"
 
 
 # -- a member's own command -------------------------------------------------------------------------------------

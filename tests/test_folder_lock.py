@@ -81,6 +81,7 @@ def test_two_actions_in_one_folder_are_refused(tmp_path: Path) -> None:
     assert platform.queries == 0
 
 
+@pytest.mark.e2e
 def test_a_second_run_in_one_folder_hears_who_runs_and_a_kill_frees_it(tmp_path: Path) -> None:
     """Two real `ttca pool run` in one folder: the second pays nothing; after kill -9 of the first, it goes at once."""
     roles = worlds.roster().roles()

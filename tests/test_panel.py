@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ttca.errors import ActionError
-from ttca.panel import draw_panel
+from ttca.panel import MOST_OTHERS, draw_panel
 from ttca.people import People
 
 names = st.lists(st.tuples(st.integers(0, 12), st.booleans()), min_size=1, max_size=60)
@@ -40,8 +40,9 @@ def test_every_person_is_asked_once(rows: list[tuple[int, bool]], seed: int) -> 
         assert panel.subgroup.persons.tolist() == panel.reference.persons.tolist()
     else:
         assert not set(panel.subgroup.persons) & set(panel.reference.persons)
-        # Nobody is lost.
-        assert {*panel.subgroup.persons, *panel.reference.persons} == set(people.persons)
+        # Nobody is lost, but for a reference that is many times as large.
+        lost = set(people.persons) - {*panel.subgroup.persons, *panel.reference.persons}
+        assert not lost or len(panel.reference) == MOST_OTHERS * len(panel.subgroup)
     assert panel.images == len(people)
 
 
@@ -78,3 +79,18 @@ def test_somebody_of_the_subgroup_must_be_left() -> None:
     """A panel without anybody of the subgroup is refused with a sentence."""
     with pytest.raises(ActionError, match="verification people of the subgroup"):
         draw_panel(crowd([(0, False)]), seed=0)
+
+
+def test_all_images_stand_person_by_person() -> None:
+    """With every image, each person's images follow each other and are counted; nobody is in both groups."""
+    people = crowd([(0, True), (1, True), (0, True), (2, False), (3, False), (2, False), (2, False)])
+    panel = draw_panel(people, seed=1, every_image=True)
+    examined = panel.examined()
+    assert (examined.persons, examined.others, examined.images) == (2, 2, 7)
+    assert examined.layout is not None
+    assert [sorted(part) for part in examined.layout] == [[1, 2], [1, 3]]
+    for group, counts in zip((panel.subgroup, panel.reference), examined.layout, strict=True):
+        starts = np.cumsum([0, *counts[:-1]])
+        assert len({group.persons[start] for start in starts}) == len(counts)
+    with pytest.raises(ActionError, match="in both"):
+        draw_panel(crowd([(0, True), (0, False), (1, True)]), seed=0, every_image=True)

@@ -49,7 +49,7 @@ def test_the_steps_alone_give_what_the_action_gives(shop: Workshop, tmp_path: Pa
     def never(_images: Images, _owners: list[str]) -> Answers:
         raise AssertionError("with one training length alone nobody is asked")
 
-    pupils = Pupils(roster.pool, known, questions, never)
+    pupils = Pupils(roster.pool, known, questions, questions.selection, never)
     controls = learn_controls(shop, pupils, distilled, family, epsilon)
     exam = Examination(verified.panel.first(settings.controls_people), shop.queries, "controls", verified.epoch)
     measured = examine(shop, exam, distilled, family, epsilon, controls)

@@ -28,6 +28,8 @@ from ttca.streams import steady_streams
 KEY = "sk-live/4f+9ZQ=7e21"
 TOKEN = "tok-Zm9vYmFy_8812"
 MEMBER = "Zoë Țepeș δ"
+pytestmark = pytest.mark.e2e
+
 PROGRAM = (sys.executable, "-m", "ttca")
 UTF8 = {"PYTHONUTF8": "1"}
 ENCODINGS: dict[str, tuple[str, dict[str, str]]] = {

@@ -15,15 +15,15 @@ import numpy as np
 from ttca.asking import Known, Questions, TransferSet, ask_pool, equalised
 from ttca.blocks import check_block
 from ttca.certificates import Certificate
-from ttca.conditions import HONEST_ROW, Measuring, Opponents, queries_for
-from ttca.controls import Pupils, learn_controls
+from ttca.conditions import HONEST_ROW, Measuring, Opponents
+from ttca.controls import MOST_CHOOSERS, Pupils, learn_controls
 from ttca.distilling import WARM_START, Distilled, Fidelity, distil, kept_copies
 from ttca.errors import ActionError
 from ttca.folder_lock import hold
 from ttca.learning import Learner
 from ttca.measurement import Measurement
 from ttca.measuring import Examination, Story, examine, row_of
-from ttca.panel import draw_panel
+from ttca.panel import Panel, draw_panel
 from ttca.people import People, Roster
 from ttca.perturbations import PerturbationSet
 from ttca.perturbing import Family, perturb, refined_queries
@@ -42,7 +42,7 @@ from ttca.verifying import (
     handed_out,
     is_verified,
     keep_controls,
-    unmeasured,
+    still_to_pay,
     verify,
 )
 from ttca.workshop import Workshop
@@ -372,9 +372,16 @@ class CollectiveAction:
             equalised(self.roster.pool, self.roster, self.settings),
             self.known,
             self.questions,
+            # A benchmark pays for everybody; members for as many as a fair choice needs.
+            self.questions.selection[: MOST_CHOOSERS if pool is None else None],
             lambda images, owners: payer.ask(images, purpose="controls", epoch="selection", owners=owners),
         )
         return learn_controls(self._shop, pupils, self._distilled, self._family, epsilon)
+
+    @cached_property
+    def panel(self) -> Panel:
+        """Who verifies, one image of each person and group unless the settings say otherwise, in their fixed order."""
+        return draw_panel(self.roster.verification, seed=self.settings.seed, every_image=self.settings.every_image)
 
     # -- beside the way -----------------------------------------------------------------------------------------
 
@@ -389,29 +396,13 @@ class CollectiveAction:
             asked = Cost(
                 asked.images + cost.images, asked.answered + cost.answered, asked.queries + cost.queries, affordable
             )
-        panel, terms = draw_panel(self.roster.verification, seed=self.settings.seed), self.settings.certifying
-        verified = is_verified(self.folder)
-        m = len(panel.subgroup)
-        as_they_are = {"reference": len(panel.reference), "before": m, None: 0}[terms.aim.compares_with]
-        baseline = 0 if verified else as_they_are
-        tests = 0 if verified else m * len(self.settings.epsilons)
-        plan = {
-            "pool": asked,
-            "baseline": Cost(baseline, 0, baseline, affordable),
-            "verification": Cost(tests, 0, tests, affordable),
-        }
-        if self.settings.refine and not verified:
+        plan = {"pool": asked}
+        if self.settings.refine and not is_verified(self.folder):
             saved = self.questions.saved - refined_queries(self.folder)
-            asked = Cost(asked.images + saved, asked.answered, asked.queries + saved, affordable)
-            plan["pool"] = asked
-        if self.settings.controls:
-            whom = panel.first(self.settings.controls_people)
-            left = unmeasured(self.folder, self.measuring, terms)
-            controls = queries_for(left, whom)
-            lengths = len(self.settings.control_lengths)
-            if lengths > 1 and any(control.name == "zero_query" for control in left):
-                controls += lengths * len(self.questions.selection)
-            plan["controls"] = Cost(controls, 0, controls, affordable)
+            plan["pool"] = Cost(asked.images + saved, asked.answered, asked.queries + saved, affordable)
+        choosers = min(len(self.questions.selection), MOST_CHOOSERS)
+        for step, most in still_to_pay(self._shop, self.panel, self.measuring, choosers).items():
+            plan[step] = Cost(most, 0, most, affordable)
         return plan
 
     def asked_people(self) -> People:
@@ -481,4 +472,4 @@ def _check_people(
             f"Expected reference people among the verification people, got none. The goal, {terms.aim}, compares the "
             "two groups. Let volunteers take part, or set another goal. No query was spent."
         )
-    terms.check_design(draw_panel(roster.verification, seed=settings.seed).design)
+    draw_panel(roster.verification, seed=settings.seed, every_image=settings.every_image).examined().check(terms)

@@ -14,7 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 from ttca.errors import ActionError, ConfigError
 from ttca.goals import Certifying, Design
 from ttca.statistics.binomial import clopper_pearson_interval, clopper_pearson_lower, clopper_pearson_upper
-from ttca.trials import Standing, in_step, quoted, rule_of, test_in_words
+from ttca.trials import Clusters, Standing, in_step, quoted, rule_of, size_within, test_in_words
 
 __all__ = [
     "BATCH",
@@ -92,13 +92,52 @@ class Examined:
     persons, others : int
         Of the subgroup, and of the reference.
     images : int
-        That all of them brought; one of each person and group is asked about.
+        That all of them brought; one of each person and group is asked about, unless there is a layout.
+    layout : pair of tuples of int, optional
+        Images of each person of the subgroup and of the reference, where all of them count.
     """
 
     design: Design
     persons: int
     others: int
     images: int
+    layout: Clusters | None = None
+
+    @property
+    def answers(self) -> int:
+        """How many answers one ε can be asked for: one per person, or per image."""
+        return self.persons if self.layout is None else sum(self.layout[0])
+
+    @property
+    def other_answers(self) -> int:
+        """The same of the reference as it is."""
+        return self.others if self.layout is None else sum(self.layout[1])
+
+    def told(self) -> str:
+        """Return, for people, how many persons these are, and of how many of their images."""
+        who = f"{self.persons} persons"
+        if self.others and self.design == "disjoint":
+            who += f" of the subgroup and {self.others} of the reference"
+        if self.layout is not None:
+            return f"{who}, all of their {self.images} images"
+        each = "one image of each in either group" if self.design == "paired" else "one image of each"
+        more = "" if self.images == self.persons + self.others else f", of {self.images} that they brought"
+        return f"{who}, {each}{more}"
+
+    def check(self, terms: Certifying) -> None:
+        """Raise where no test serves the goal for these people, before anything is asked.
+
+        Raises
+        ------
+        ConfigError
+        """
+        terms.check_design(_design_of(terms, self))
+        if self.layout is not None and size_within(self.layout, terms.within or 0.0, terms.alpha) is None:
+            raise ConfigError(
+                "Expected persons with about as many images each, got numbers of images for which the approximate test "
+                "of persons claims too often. Leave out every_image: one image of each person is then asked about. No "
+                "query was spent."
+            )
 
     def __post_init__(self) -> None:
         if self.persons < 1 or self.others < 0 or self.images < 0:
@@ -109,6 +148,10 @@ class Examined:
         if self.design == "paired" and self.persons != self.others:
             raise ActionError(
                 f"Expected the same persons in both groups, got {self.persons} and {self.others}. Pass each in both."
+            )
+        if self.layout is not None and tuple(map(len, self.layout)) != (self.persons, self.others):
+            raise ActionError(
+                f"Expected numbers of images of {self.persons} and {self.others} persons, got those of others."
             )
 
 
@@ -257,7 +300,7 @@ class Certificate:
             and (len(self.tests) == len(self.family) or not verdicts[-1])
             and self.epsilon == (passed[-1] if passed else None)
             and self.parity_certified == (bool(passed) if parity else None)
-            and all(t.asked <= self.examined.persons for t in self.tests)
+            and all(t.asked <= self.examined.answers for t in self.tests)
         )
         if not consistent:
             raise ActionError(
@@ -317,7 +360,7 @@ class Certificate:
             f"With δ of ε = {self.quoted_epsilon}, the subgroup's share of right answers is at least "
             f"{self.lower.value:.3f} ({self.lower.kind} bound, {100 * self.lower.confidence:g} % confidence{corrected})"
         )
-        goal, test, who = self.terms.aim, self.quoted_test, _counted(self.examined)
+        goal, test, who = self.terms.aim, self.quoted_test, self.examined.told()
         if self.epsilon is not None:
             return f"Certified {goal} at ε = {self.epsilon} ({test.figures}; {who}). {said}."
         if self.power.possible:
@@ -360,7 +403,10 @@ class Certificate:
                 family=tuple(_whole(e) for e in data["family"]),
                 examined=Examined(
                     _design(examined["design"]),
-                    *(_whole(examined[name]) for name in ("persons", "others", "images")),
+                    persons=_whole(examined["persons"]),
+                    others=_whole(examined["others"]),
+                    images=_whole(examined["images"]),
+                    layout=_layout(examined["layout"]),
                 ),
                 baseline=_answers(data["baseline"]),
                 tests=tuple(
@@ -455,16 +501,16 @@ def certify(
     smallest ε and going on until one passes gives every ε its own chance to err, and is not valid.
     The rules that stop are in :mod:`ttca.trials`. *Ours*: their use here.
     """
-    family, persons = _family(epsilons), examined.persons
+    family, persons = _family(epsilons), examined.answers
     condition = terms.aim.compares_with
     design = _design_of(terms, examined)
-    terms.check_design(design)
+    examined.check(terms)
     # Says what to install, before anything is asked.
     clopper_pearson_lower(0, 1, terms.alpha)
     beside = in_step(terms, design)
-    most = {"reference": examined.others, "before": persons, None: 0}[condition]
+    most = {"reference": examined.other_answers, "before": persons, None: 0}[condition]
     baseline = "" if beside or condition is None else ask(condition, 0, most)
-    rule = rule_of(terms, design, persons, _at_most(baseline))
+    rule = rule_of(terms, design, persons, _at_most(baseline), examined.layout)
     tests: list[LevelTest] = []
     for epsilon in family:
         answers, table = "", Standing(np.zeros(0, np.bool_), _at_most(baseline), persons)
@@ -504,7 +550,8 @@ def _design_of(terms: Certifying, examined: Examined) -> Design:
 
 
 def _quoted(test: LevelTest, examined: Examined, terms: Certifying, alpha: float) -> tuple[float, float]:
-    return quoted(_at_least(test.answers), examined.persons, alpha, terms.stopping)
+    images = None if examined.layout is None else examined.layout[0]
+    return quoted(_at_least(test.answers), examined.answers, alpha, terms.stopping, images)
 
 
 def _at_least(answers: str) -> NDArray[np.bool_]:
@@ -515,13 +562,6 @@ def _at_least(answers: str) -> NDArray[np.bool_]:
 def _at_most(answers: str) -> NDArray[np.bool_]:
     """Return who may have been right: doubt goes against the claim, also in what it must beat."""
     return np.array([c != _WRONG for c in answers], np.bool_)
-
-
-def _counted(examined: Examined) -> str:
-    who = f"{examined.persons} persons"
-    if examined.others and examined.design == "disjoint":
-        who += f" of the subgroup and {examined.others} of the reference"
-    return f"{who}, one image of each in either group" if examined.design == "paired" else f"{who}, one image of each"
 
 
 def _family(epsilons: Sequence[int]) -> tuple[int, ...]:
@@ -580,6 +620,15 @@ def _design(value: object) -> Design:
     if value == "disjoint" or value == "paired":
         return value
     raise ValueError(f"design {value!r}")
+
+
+def _layout(value: Any) -> Clusters | None:
+    if value is None:
+        return None
+    ours, theirs = (tuple(_whole(count) for count in part) for part in value)
+    if min((*ours, *theirs), default=1) < 1:
+        raise ValueError("a person without an image")
+    return ours, theirs
 
 
 def _answers(value: object) -> str:

@@ -633,9 +633,12 @@ def _planned(action: CollectiveAction, dry_run: bool, as_json: bool) -> bool:
     table = _cost_table(plan, seconds)
     if dry_run:
         steps = {step: asdict(cost) for step, cost in plan.items()}
-        _emit({"steps": steps, "seconds": seconds}, as_json, table)
+        who = asdict(action.panel.examined())
+        _emit({"steps": steps, "seconds": seconds, "verification": who}, as_json, table)
     else:
         ERR.print(table)
+    if not as_json:
+        _say(ERR, f"For the certificate: {action.panel.examined().told()}.")
     return dry_run
 
 

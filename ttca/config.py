@@ -61,6 +61,7 @@ goal = "parity"                  # or "improvement", or a success rate such as 0
 # accuracy_ratio = 0.8           # another goal: at least this share of the reference accuracy
 alpha = 0.05                     # the certificate's error: how often such an action may claim its goal wrongly
 # stopping = "curtailed"         # ask until the verdict is sure; or "anytime", or "hybrid": see docs/certificates.md
+# every_image = false            # true: all images of a person count, by an approximate test; false: one of each
 controls = true                  # measure the result row and its controls on verification people; this costs queries
 # control_lengths = [0.5, 1.0, 2.0, 4.0]   # training lengths of the control that asks nothing; the best one counts
 # controls_people = 100          # on so many people of each group, at most

@@ -25,7 +25,10 @@ from ttca.workshop import Workshop
 if TYPE_CHECKING:
     from ttca.proxies.distillation import Proxy
 
-__all__ = ["Pupils", "learn_controls"]
+__all__ = ["MOST_CHOOSERS", "Pupils", "learn_controls"]
+
+MOST_CHOOSERS = 40
+"""Selection people whom members pay to choose among the zero-query controls: each is asked once for every length."""
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -39,13 +42,16 @@ class Pupils(OneLine):
         where nothing public is known.
     known : Known
     questions : Questions
+    choosers : People
+        Selection people who tell which zero-query control is the best.
     ask : callable
-        uint8 (N, H, W, 3) and N owners → Answers: asks the platform about selection people under a control's δ.
+        uint8 (N, H, W, 3) and N owners → Answers: asks the platform about them under a control's δ.
     """
 
     pool: People
     known: Known
     questions: Questions
+    choosers: People
     ask: Callable[[Images, list[str]], Answers]
 
 
@@ -119,7 +125,7 @@ def learn_controls(shop: Workshop, pupils: Pupils, distilled: Distilled, family:
         )
         for length in settings.control_lengths
     }
-    best = _best(rivals, selection, pupils.ask)
+    best = _best(rivals, pupils.choosers, pupils.ask)
     chosen = rivals[best]
     epochs = settings.distilling.epochs if distilled.warm is None else settings.public_epochs
     return Opponents(
@@ -130,16 +136,14 @@ def learn_controls(shop: Workshop, pupils: Pupils, distilled: Distilled, family:
     )
 
 
-def _best(
-    rivals: dict[float, PerturbationSet], selection: People, ask: Callable[[Images, list[str]], Answers]
-) -> float:
+def _best(rivals: dict[float, PerturbationSet], choosers: People, ask: Callable[[Images, list[str]], Answers]) -> float:
     """Return the length whose δ helps most selection people on the platform; of equals, the one nearest to 1."""
     if len(rivals) == 1:
         return next(iter(rivals))
     right: dict[float, int] = {}
     for length, rival in rivals.items():
-        said = ask(rival.apply(selection.images, selection.classes), selection.members.tolist())
-        right[length] = int((said.labels == selection.classes).sum())
+        said = ask(rival.apply(choosers.images, choosers.classes), choosers.members.tolist())
+        right[length] = int((said.labels == choosers.classes).sum())
     return max(rivals, key=lambda length: (right[length], -abs(np.log(length))))
 
 

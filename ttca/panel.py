@@ -7,12 +7,18 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from ttca.certificates import Examined
 from ttca.errors import ActionError
 from ttca.goals import Design
 from ttca.people import People
 from ttca.values import OneLine
 
-__all__ = ["Panel", "draw_panel"]
+__all__ = ["MOST_OTHERS", "Panel", "draw_panel"]
+
+
+MOST_OTHERS = 4
+"""Reference persons asked for each person of the subgroup, at most: more hardly sharpen a comparison of other people,
+whose variance is that of both groups added, and every one of them costs a query."""
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -26,19 +32,30 @@ class Panel(OneLine):
     design : {"disjoint", "paired"}
     images : int
         That the verification people brought in all.
+    every_image : bool
+        Whether all images of each person are asked about, person by person.
     """
 
     subgroup: People
     reference: People
     design: Design
     images: int
+    every_image: bool = False
+
+    def examined(self) -> Examined:
+        """Return what a certificate says about these people."""
+        groups = self.subgroup, self.reference
+        if not self.every_image:
+            return Examined(self.design, len(self.subgroup), len(self.reference), self.images)
+        ours, theirs = (_images_of_each(group) for group in groups)
+        return Examined(self.design, len(ours), len(theirs), self.images, (ours, theirs))
 
     def first(self, persons: int) -> People:
         """Return the first so many persons of each group, subgroup before reference."""
         return People.concatenate([self.subgroup[:persons], self.reference[:persons]])
 
 
-def draw_panel(people: People, *, seed: int) -> Panel:
+def draw_panel(people: People, *, seed: int, every_image: bool = False) -> Panel:
     """Draw one image of every person and group, and the order in which persons are asked.
 
     Parameters
@@ -47,12 +64,15 @@ def draw_panel(people: People, *, seed: int) -> Panel:
         Verification people of both groups, or of the subgroup alone.
     seed : int
         The action's.
+    every_image : bool
+        Keep all images of every person instead; then nobody may be in both groups.
 
     Returns
     -------
     Panel
         *Paired* where at least half of the persons are in both groups: the others are left out, since nothing can be
-        compared with them. *Disjoint* otherwise: who is in both groups all the same is drawn into one.
+        compared with them. *Disjoint* otherwise: who is in both groups all the same is drawn into one, and of the
+        reference at most :data:`MOST_OTHERS` persons are asked for each of the subgroup.
 
     Raises
     ------
@@ -66,6 +86,14 @@ def draw_panel(people: People, *, seed: int) -> Panel:
     rng = np.random.default_rng([seed, 0x70656F])
     names = {group: np.unique(people.persons[people.subgroup == group]) for group in (True, False)}
     both = np.intersect1d(names[True], names[False])
+    if every_image:
+        if len(both):
+            raise ActionError(
+                f"Expected other persons in the reference than in the subgroup, got {len(both)} in both. The test that "
+                "counts every image compares different people. Leave out every_image. No query was spent."
+            )
+        rows = [_all_of(people, rng.permutation(names[group]), group) for group in (True, False)]
+        return Panel(people[rows[0]], people[rows[1]], "disjoint", len(people), every_image=True)
     everybody = len(names[True]) + len(names[False]) - len(both)
     if len(both) and 2 * len(both) >= everybody:
         order = rng.permutation(both)
@@ -82,7 +110,21 @@ def draw_panel(people: People, *, seed: int) -> Panel:
             "verification a larger share of the people."
         )
     subgroup, reference = (people[_one_each(people, rng.permutation(kept[g]), g, rng)] for g in (True, False))
+    reference = reference[: MOST_OTHERS * len(subgroup)]
     return Panel(subgroup, reference, "disjoint", len(people))
+
+
+def _all_of(people: People, order: NDArray[np.str_], subgroup: bool) -> NDArray[np.intp]:
+    """Return the rows of all images of these persons in this group, in this order of persons."""
+    rows = np.flatnonzero(people.subgroup == subgroup)
+    place = {name: i for i, name in enumerate(order.tolist())}
+    return rows[np.argsort([place[name] for name in people.persons[rows].tolist()], kind="stable")]
+
+
+def _images_of_each(group: People) -> tuple[int, ...]:
+    """Return how many images each person has, in the order of the rows."""
+    new = np.concatenate([[True], group.persons[1:] != group.persons[:-1]])[: len(group)]
+    return tuple(np.diff(np.append(np.flatnonzero(new), len(group))).tolist())
 
 
 def _one_each(people: People, order: NDArray[np.str_], subgroup: bool, rng: np.random.Generator) -> NDArray[np.intp]:

@@ -80,11 +80,11 @@ class Settings:
         Of perturbation learning, per ε.
     attack : str
         Name of an attack that an installed package offers, instead of ttca's own (entry-point group ``ttca.attacks``).
-    alpha, goal, within, accuracy_ratio, stopping
+    alpha, goal, within, accuracy_ratio, stopping, every_image
         How the certificate is made (:class:`ttca.goals.Certifying`).
     control_lengths : tuple of float
         Training lengths of the zero-query control, as multiples of the action's own. Selection people choose the best
-        of them on the platform, at one query each; with one length alone nobody is asked.
+        of them on the platform, at one query each and length; with one length alone nobody is asked.
     controls_people : int
         On how many verification people of each group, at most, the row and its controls are measured.
     valid_days : int
@@ -123,6 +123,7 @@ class Settings:
     within: float | None = None
     accuracy_ratio: float | None = None
     stopping: Literal["curtailed", "anytime", "hybrid"] = "curtailed"
+    every_image: bool = False
     control_lengths: tuple[float, ...] = (0.5, 1.0, 2.0, 4.0)
     controls_people: int = 100
     valid_days: int = 90

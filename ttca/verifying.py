@@ -14,7 +14,7 @@ import numpy as np
 
 from ttca.answers import Answers
 from ttca.certificates import Certificate, Certifying, Condition, Examined, certify, outcomes
-from ttca.conditions import CONTROLS, Control, Measuring
+from ttca.conditions import CONTROLS, Control, Measuring, queries_for
 from ttca.errors import ActionError
 from ttca.images import Images
 from ttca.kept import load_json, save_json
@@ -26,7 +26,17 @@ from ttca.signing import CollectiveKey, check_signature, signature_file
 from ttca.values import OneLine
 from ttca.workshop import Workshop
 
-__all__ = ["MEMBERS_FILE", "Verified", "hand_out", "handed_out", "is_verified", "keep_controls", "unmeasured", "verify"]
+__all__ = [
+    "MEMBERS_FILE",
+    "Verified",
+    "hand_out",
+    "handed_out",
+    "is_verified",
+    "keep_controls",
+    "still_to_pay",
+    "unmeasured",
+    "verify",
+]
 
 #: The file that members get; it exists only where its certificate passed.
 MEMBERS_FILE = "perturbations.safetensors"
@@ -62,9 +72,10 @@ def verify(shop: Workshop, people: People, family: Family) -> Verified:
         If a kept certificate is not what the collective's key signed, or the key cannot be used.
     """
     key = CollectiveKey.open_or_make(shop.folder)
-    terms, panel = shop.settings.certifying, draw_panel(people, seed=shop.settings.seed)
+    settings = shop.settings
+    terms, panel = settings.certifying, draw_panel(people, seed=settings.seed, every_image=settings.every_image)
     epoch = _open(shop, people, family)
-    examined = Examined(panel.design, len(panel.subgroup), len(panel.reference), panel.images)
+    examined = panel.examined()
 
     def question(condition: Condition, start: int, stop: int) -> tuple[Images, People]:
         whose = (panel.reference if condition == "reference" else panel.subgroup)[start:stop]
@@ -187,6 +198,27 @@ def keep_controls(shop: Workshop, verified: Verified, measuring: Measuring, *, a
 def is_verified(folder: Path) -> bool:
     """Whether a certificate lies in the folder."""
     return (folder / _CERTIFICATE).is_file()
+
+
+def still_to_pay(shop: Workshop, panel: Panel, measuring: Measuring, choosers: int) -> dict[str, int]:
+    """Return how many queries verification people still cost at most, by what they are booked as.
+
+    ``choosers`` is how many selection people tell which zero-query control is the best.
+    """
+    settings, done = shop.settings, is_verified(shop.folder)
+    examined, compares = panel.examined(), shop.settings.certifying.aim.compares_with
+    as_they_are = {"reference": examined.other_answers, "before": examined.answers, None: 0}[compares]
+    most = {
+        "baseline": 0 if done else as_they_are,
+        "verification": 0 if done else examined.answers * len(settings.epsilons),
+    }
+    if settings.controls:
+        left = unmeasured(shop.folder, measuring, settings.certifying)
+        most["controls"] = queries_for(left, panel.first(settings.controls_people))
+        lengths = len(settings.control_lengths)
+        if lengths > 1 and any(control.name == "zero_query" for control in left):
+            most["controls"] += lengths * choosers
+    return most
 
 
 def unmeasured(folder: Path, measuring: Measuring, terms: Certifying) -> list[Control]:

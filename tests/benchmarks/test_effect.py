@@ -181,7 +181,7 @@ def test_the_slices_are_of_all_benchmarks_and_a_failure_stops_none(monkeypatch: 
         assert isinstance(arguments, tuple)
         assert all(isinstance(a, str) for a in arguments)
     monkeypatch.setattr(effect, "QUICK", (*ARGUMENTS, "--answers", "top-k"))
-    monkeypatch.setattr(bounds, "QUICK", ("--actions", "20"))
+    monkeypatch.setattr(bounds, "QUICK", ("--actions", "5", "--persons", "20"))
     result = quick.main(["--only", "effect", "bounds"])
     assert result["failed"] == ["effect"]
     assert "Expected the answers to be one of" in result["slices"]["effect"]["failed"]

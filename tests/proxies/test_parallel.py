@@ -45,6 +45,7 @@ def together() -> tuple[Distillation, list[tuple[int, int]]]:
     return done, epochs
 
 
+@pytest.mark.e2e
 def test_two_processes_learn_what_one_learns(together: tuple[Distillation, list[tuple[int, int]]]) -> None:
     """Together they agree with the platform as one process does, and tell every epoch."""
     done, epochs = together
@@ -73,6 +74,7 @@ def test_the_same_seed_gives_the_same_weights_again(together: tuple[Distillation
     assert torch.allclose(weights(again.proxy), weights(together[0].proxy), atol=1e-5)
 
 
+@pytest.mark.e2e
 def test_what_one_process_would_refuse_is_refused() -> None:
     """Answers from which nothing can be learned are the same sentence as without other processes."""
     images, _ = known(10, 1)

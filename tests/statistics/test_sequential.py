@@ -13,7 +13,14 @@ from scipy import integrate, special, stats
 
 from ttca.errors import ActionError, ConfigError
 from ttca.statistics.binomial import clopper_pearson_upper
-from ttca.statistics.sequential import bar_log_e, bar_lower, bar_rejects_at, paired_log_e, paired_lower
+from ttca.statistics.sequential import (
+    bar_log_e,
+    bar_lower,
+    bar_rejects_at,
+    paired_log_e,
+    paired_log_e_at,
+    paired_lower,
+)
 
 bars = st.floats(0.001, 0.999)
 outcomes = st.lists(st.integers(0, 1), min_size=1, max_size=60)
@@ -150,6 +157,9 @@ def test_only_counts_matter_in_the_end(differences: list[int], random: object, m
     better = list(differences)
     better[0] = 1
     assert paired_log_e(better, margin)[-1] >= last - 1e-9
+    said = np.array(differences)
+    won, lost, same = (np.cumsum(said == value) for value in (1, -1, 0))
+    assert paired_log_e_at(won, lost, same, margin) == pytest.approx(paired_log_e(differences, margin), abs=1e-12)
 
 
 @settings(deadline=None, max_examples=50)
@@ -199,6 +209,12 @@ def test_looking_early_costs_power_near_the_bar() -> None:
 
 
 # --- doors -----------------------------------------------------------------------------------------------------
+
+
+def test_a_margin_out_of_range_is_refused_for_counts_too() -> None:
+    """The form that takes counts checks its margin as the other does."""
+    with pytest.raises(ConfigError, match="margin"):
+        paired_log_e_at([1], [0], [0], 1.0)
 
 
 def test_what_is_no_sequence_of_outcomes_is_refused() -> None:

@@ -14,7 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 from ttca.errors import ActionError, ConfigError
 from ttca.statistics.binomial import checked_counts, checked_margin, checked_rate, scipy_special
 
-__all__ = ["layout_size", "studentized_person_p"]
+__all__ = ["effective_persons", "layout_size", "studentized_person_p"]
 
 Floats = NDArray[np.float64]
 Counts = NDArray[np.int64]
@@ -152,7 +152,7 @@ def _drawn(rng: np.random.Generator, runs: int, images: Counts, rate: float, icc
 
 def _p(right: Counts, images: Counts, reference_right: Counts, reference_images: Counts, margin: float) -> Floats:
     """Return p of each run; right answers have shape (runs, persons)."""
-    persons, others = _effective(images), _effective(reference_images)
+    persons, others = effective_persons(images), effective_persons(reference_images)
     if min(persons, others) < 2:
         return np.ones(len(right))
     s, s_variance = _rate_and_variance(right, images, persons)
@@ -162,7 +162,8 @@ def _p(right: Counts, images: Counts, reference_right: Counts, reference_images:
     return np.asarray(scipy_special().stdtr(freedom, -(s - a + margin) / np.sqrt(variance)))
 
 
-def _effective(images: Counts) -> float:
+def effective_persons(images: Counts) -> float:
+    """Return (Σ images)² / Σ images², Kish's effective number of persons (*published*: Kish 1965)."""
     return float(images.sum() ** 2 / (images**2).sum()) if len(images) else 0.0
 
 

@@ -16,7 +16,7 @@ from numpy.typing import ArrayLike, NDArray
 from ttca.errors import ActionError, ConfigError
 from ttca.statistics.binomial import Integers, checked_counts, checked_margin, checked_rate, scipy_special
 
-__all__ = ["bar_log_e", "bar_lower", "bar_rejects_at", "paired_log_e", "paired_lower"]
+__all__ = ["bar_log_e", "bar_lower", "bar_rejects_at", "paired_log_e", "paired_log_e_at", "paired_lower"]
 
 Floats = NDArray[np.float64]
 
@@ -212,6 +212,32 @@ def paired_log_e(differences: ArrayLike, margin: float = 0.0) -> Floats:
     margin = checked_margin(margin)
     counts = _changes(differences)
     return _paired_log_e(*counts, np.full(len(counts[0]), -margin))
+
+
+def paired_log_e_at(won: ArrayLike, lost: ArrayLike, same: ArrayLike, margin: float = 0.0) -> Floats:
+    """Return the log e-value of :func:`paired_log_e` after so many persons of each kind: for tables of many actions.
+
+    Parameters
+    ----------
+    won, lost, same : integers of 0 or more that broadcast
+        Persons with a difference of 1, of -1 and of 0.
+    margin : float
+        In [0, 1).
+
+    Returns
+    -------
+    float64 array
+        Of the broadcast shape.
+
+    Raises
+    ------
+    ConfigError
+        If the margin is out of range.
+    """
+    margin = checked_margin(margin)
+    counts = np.broadcast_arrays(*(np.asarray(count, np.float64) for count in (won, lost, same)))
+    lead = np.full(counts[0].size, -margin)
+    return _paired_log_e(counts[0].ravel(), counts[1].ravel(), counts[2].ravel(), lead).reshape(counts[0].shape)
 
 
 def paired_lower(differences: ArrayLike, alpha: float) -> Floats:
