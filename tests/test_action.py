@@ -40,6 +40,7 @@ from ttca.pooling.ledger import Ledger
 from ttca.pooling.pool import Member, QueryPool
 from ttca.row import Row
 from ttca.settings import Settings
+from ttca.signing import KEY_FILE, CollectiveKey, SignatureError, SignedKind, signature_file, signer
 
 HOME = Path(__file__).resolve().parents[1]
 TIMING = ("seconds_distil", "seconds_learn", "seconds", "peak_rss_mb")
@@ -90,9 +91,10 @@ def lasting(row: Row) -> dict[str, Any]:
 
 
 def contents(folder: Path) -> dict[str, Any]:
-    """Return what every file of an action but the ledger's says."""
+    """Return what every file of an action says, but the ledger's, and those of a key, which is made by chance."""
     found: dict[str, Any] = {}
-    for path in sorted(p for p in folder.rglob("*") if p.is_file() and not p.name.startswith("ledger")):
+    files = (p for p in folder.rglob("*") if p.is_file() and p.name != KEY_FILE and p.suffix != ".sig")
+    for path in sorted(p for p in files if not p.name.startswith("ledger")):
         name = str(path.relative_to(folder))
         if name == "row.json":
             found[name] = {k: v for k, v in json.loads(path.read_text()).items() if k not in TIMING}
@@ -109,6 +111,13 @@ def contents(folder: Path) -> dict[str, Any]:
         else:
             found[name] = path.read_bytes()
     return found
+
+
+def resigned(folder: Path, stored: dict[str, Any]) -> None:
+    """Write a certificate file and sign it, as whoever holds the collective's key can."""
+    path = folder / "certificate.json"
+    path.write_text(json.dumps(stored))
+    CollectiveKey.open_or_make(folder).sign(path, "certificate")
 
 
 def paid(folder: Path) -> dict[str, int]:
@@ -180,6 +189,7 @@ def test_what_failed_its_certificate_is_not_handed_out(tmp_path: Path) -> None:
     with open_action(tmp_path, Recorder(), settings=worlds.settings(goal=0.999)) as action:
         assert action.verify() == certificate
         assert not (tmp_path / MEMBERS_FILE).exists()
+        assert not signature_file(tmp_path / MEMBERS_FILE).exists()
         assert action.plan()["controls"].queries == 0
     assert paid(tmp_path) == spent
 
@@ -873,6 +883,9 @@ def test_a_damaged_file_is_a_sentence_that_names_it(
     (folder / name).write_bytes(content)
     if name.startswith("zero"):
         (folder / "controls.safetensors").unlink()
+    elif name.startswith("certificate"):
+        # As whoever holds the key could: what is signed is checked no less.
+        CollectiveKey.open_or_make(folder).sign(folder / name, "certificate")
     platform = Recorder()
     with open_action(folder, platform) as action, pytest.raises(error, match=Path(name).name):
         action.measure()
@@ -897,7 +910,7 @@ def test_a_certificate_without_its_parts_is_a_sentence(
     folder = finished.copy(tmp_path)
     stored = json.loads((folder / "certificate.json").read_text())
     edit(stored)
-    (folder / "certificate.json").write_text(json.dumps(stored))
+    resigned(folder, stored)
     with open_action(folder, Recorder()) as action, pytest.raises(ActionError, match="Expected a certificate"):
         action.verify()
 
@@ -954,7 +967,7 @@ def test_a_goal_that_is_no_rate_is_refused_at_the_door(goal: Any) -> None:
 def _edited(folder: Path, edit: Callable[[dict[str, Any]], None]) -> None:
     stored = json.loads((folder / "certificate.json").read_text())
     edit(stored["certificate"])
-    (folder / "certificate.json").write_text(json.dumps(stored))
+    resigned(folder, stored)
 
 
 def test_a_certificate_that_does_not_follow_from_the_ledger_is_refused(finished: Finished, tmp_path: Path) -> None:
@@ -980,6 +993,81 @@ def test_a_certificate_that_does_not_follow_from_the_ledger_is_refused(finished:
     _edited(folder, lie)
     platform = Recorder()
     with open_action(folder, platform) as action, pytest.raises(ActionError, match="follows from the answers"):
+        action.verify()
+    assert platform.queries == 0
+
+
+# -- what is handed on is signed ----------------------------------------------------------------------------------
+
+
+SIGNED: dict[str, SignedKind] = {MEMBERS_FILE: "perturbations", "certificate.json": "certificate"}
+
+
+def test_what_is_handed_on_is_signed_with_one_key(finished: Finished) -> None:
+    """Members' file and certificate are signed with the key in the folder, which is closed to others."""
+    key = CollectiveKey.open_or_make(finished.folder)
+    assert {name: signer(finished.folder / name, kind) for name, kind in SIGNED.items()} == dict.fromkeys(
+        SIGNED, key.public
+    )
+    assert sorted(p.name for p in finished.folder.glob("*.sig")) == sorted(f"{name}.sig" for name in SIGNED)
+
+
+@pytest.mark.parametrize("name", SIGNED)
+def test_a_changed_file_is_refused_and_not_mended(finished: Finished, tmp_path: Path, name: str) -> None:
+    """One changed byte of a signed file stops the action before a query, and the file stays as it is."""
+    folder = finished.copy(tmp_path)
+    content = bytearray((folder / name).read_bytes())
+    content[len(content) // 2] ^= 1
+    (folder / name).write_bytes(content)
+    platform = Recorder()
+    with open_action(folder, platform) as action:
+        with pytest.raises(SignatureError, match=r"Expected .* as it was signed.* run ttca verify again"):
+            action.verify()
+        if name == MEMBERS_FILE:
+            with pytest.raises(SignatureError, match="other bytes"):
+                action.handed_out()
+    assert platform.queries == 0
+    assert (folder / name).read_bytes() == content
+
+
+def test_what_an_earlier_version_wrote_is_signed_once_it_was_checked(finished: Finished, tmp_path: Path) -> None:
+    """Files without a signature are read, compared with the ledger, and signed with a key made for it."""
+    folder = finished.copy(tmp_path)
+    for path in (*folder.glob("*.sig"), folder / KEY_FILE):
+        path.unlink()
+    day = PerturbationSet.load(folder / MEMBERS_FILE).expires
+    with open_action(folder, Recorder()) as action:
+        assert action.verify() == finished.certificate
+    key = CollectiveKey.open_or_make(folder)
+    assert key.public != CollectiveKey.open_or_make(finished.folder).public
+    assert all(key.has_signed(folder / name, kind) for name, kind in SIGNED.items())
+    assert PerturbationSet.load(folder / MEMBERS_FILE).expires == day
+
+
+def test_a_made_up_certificate_is_not_signed(finished: Finished, tmp_path: Path) -> None:
+    """A certificate without a signature that the ledger contradicts stays without one."""
+    folder = finished.copy(tmp_path)
+    _edited(folder, lambda found: found["power"].update(probability=0.5))
+    signature_file(folder / "certificate.json").unlink()
+    with open_action(folder, Recorder()) as action, pytest.raises(ActionError, match="follows from"):
+        action.verify()
+    assert not signature_file(folder / "certificate.json").exists()
+
+
+def test_a_lost_key_is_not_replaced_in_silence(finished: Finished, tmp_path: Path) -> None:
+    """Where another key signed what lies there, the action stops and says what members would have to be told."""
+    folder = finished.copy(tmp_path)
+    (folder / KEY_FILE).unlink()
+    with open_action(folder, Recorder()) as action, pytest.raises(SignatureError, match="tell every member"):
+        action.verify()
+
+
+def test_a_key_that_others_can_read_stops_the_action(finished: Finished, tmp_path: Path) -> None:
+    """With a key open to others nothing is signed, and no query is spent."""
+    folder = finished.copy(tmp_path)
+    (folder / KEY_FILE).chmod(0o644)
+    platform = Recorder()
+    with open_action(folder, platform) as action, pytest.raises(SignatureError, match="chmod 600"):
         action.verify()
     assert platform.queries == 0
 

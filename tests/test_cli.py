@@ -30,10 +30,11 @@ from starlette.responses import Response
 
 from tests import worlds
 from tests.pooling.places import postgres
+from tests.test_signing import private_forms
 from ttca import __version__
 from ttca.certificates import Certificate
 from ttca.cli import _duration, app, main
-from ttca.config import PlatformSection
+from ttca.config import PlatformSection, read_action
 from ttca.data.folder import write_people
 from ttca.people import People
 from ttca.perturbations import FORMAT, PerturbationSet
@@ -41,6 +42,7 @@ from ttca.platforms.base import Credential
 from ttca.platforms.retry import RetryPolicy
 from ttca.platforms.server import background_app, background_server, create_app
 from ttca.row import Row
+from ttca.signing import KEY_FILE, CollectiveKey, signature_file
 from ttca.training_time.aggregator import Report, read_conflict, save_report
 from ttca.training_time.signals import Domain, FeatureLabelPlanting, Signal
 
@@ -508,6 +510,8 @@ def test_a_file_of_another_epsilon_is_refused(finished: Path, ttca: Terminal) ->
     epsilon = PerturbationSet.load(finished / f"perturbations.{SUFFIX}").epsilon
     assert f"ε = 3, got one with ε = {epsilon}" in ttca(*apply_words(finished, epsilon=3)).sentence
     spoilt(finished, 3)
+    assert "got other bytes" in ttca(*apply_words(finished)).sentence
+    signature_file(finished / f"perturbations.{SUFFIX}").unlink()
     assert "≤ ε = 3 levels" in ttca(*apply_words(finished)).sentence
     assert "≤ ε = 3 levels" in ttca(*apply_words(finished, epsilon=3), "--json").sentence
     assert not (finished / "submit.png").exists()
@@ -524,6 +528,61 @@ def test_apply_says_what_is_wrong_with_an_image(finished: Path, ttca: Terminal) 
     ):
         assert sentence in ttca(*apply_words(finished, **change)).sentence
     assert not list(finished.glob("submit*"))
+
+
+# -- whose file it is -------------------------------------------------------------------------------------------
+
+
+def test_the_public_key_is_told_and_the_private_half_is_nowhere(finished_home: Path) -> None:
+    """`ttca run` says the public key and where its private half lies; no output and no other file holds that half."""
+    _, out, err = json.loads((finished_home.parent / "done.json").read_text())
+    public, forms = CollectiveKey.open_or_make(finished_home).public, private_forms(finished_home)
+    assert f"The collective's public key is {public}." in err
+    assert str(finished_home / KEY_FILE) in err
+    files = [f for f in finished_home.rglob("*") if f.is_file() and f.name != KEY_FILE]
+    assert {f"perturbations.{SUFFIX}.sig", "certificate.json.sig", "report.html"} <= {f.name for f in files}
+    for content in (out.encode(), err.encode(), *(f.read_bytes() for f in files)):
+        assert not any(form in content for form in forms)
+    assert public in (finished_home / "report.html").read_text()
+
+
+def test_apply_tells_whose_file_it_is(finished: Path, ttca: Terminal) -> None:
+    """Without --key the signature's key is told, with the right one it is the collective's, with another it stops."""
+    public = CollectiveKey.open_or_make(finished).public
+    other = CollectiveKey.open_or_make(finished / "other").public
+    assert f"Signed with the key {public}. So the file is whole" in ttca(*apply_words(finished)).out
+    said = ttca(*apply_words(finished, key=public), "--json").json
+    assert (said["signed_by"], said["signature"]) == (public, f"Signed with the collective's key, {public}.")
+    (finished / "submit.png").unlink()
+    assert f"to be signed with {other}" in ttca(*apply_words(finished, key=other)).sentence
+    assert not (finished / "submit.png").exists()
+    assert "another key" in ttca(*apply_words(finished, key=other), "--anyway").out
+    (finished / "submit.png").unlink()
+    path = finished / f"perturbations.{SUFFIX}"
+    path.write_bytes(path.read_bytes()[:-1])
+    for more in ((), ("--anyway",)):
+        assert "as it was signed, got other bytes" in ttca(*apply_words(finished, key=public), *more).sentence
+    assert "run ttca verify again" in ttca("report", finished).sentence.replace("\n", " ")
+    assert not (finished / "submit.png").exists()
+    signature_file(path).unlink()
+    assert ttca("report", finished).code == 0
+    assert f"public key is {public}" in ttca("verify", finished).err
+
+
+def test_an_invitation_comes_with_the_public_key(home: Path, ttca: Terminal) -> None:
+    """hub invite prints the token alone, and beside it the key and where it goes; an open key costs no token."""
+    ttca("pool", "run", home, "--json")
+    done = ttca("hub", "invite", "member-0", home)
+    public = CollectiveKey.open_or_make(home).public
+    assert len(done.out.split()) == 1
+    assert f'hub_key = "{public}"' in done.err
+    assert f"--key {public}" in done.err
+    said = ttca("hub", "invite", "member-0", home, "--json").json
+    assert said["key"] == public
+    (home / KEY_FILE).chmod(0o640)
+    assert "got mode 640" in ttca("hub", "invite", "member-0", home).sentence
+    with read_action(home).open_ledger() as ledger:
+        assert ledger.member_of(said["token"]) == "member-0"
 
 
 # -- bad input: exit 1, one sentence, no query, the ledger intact -----------------------------------------------

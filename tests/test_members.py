@@ -22,6 +22,7 @@ from ttca.errors import ImageError, PerturbationError, TTCAError
 from ttca.images import Images
 from ttca.members import apply_to_file
 from ttca.perturbations import FORMAT, PerturbationSet
+from ttca.signing import CollectiveKey, SignatureError, Signed, signature_file
 
 CLASSES = ("cat", "dog")
 DELTA = np.random.default_rng(0).integers(-8, 9, (2, 5, 4, 3)).astype(np.int8)
@@ -82,6 +83,8 @@ def test_the_file_is_the_clipped_sum(home: Path, image: Images, name: str) -> No
     assert facts == {
         "out": str(home / "out.png"),
         "about": chosen().about(),
+        "signed_by": None,
+        "signature": Signed(None).told,
         "class": name,
         "epsilon": 8,
         "values": 60,
@@ -233,6 +236,45 @@ def test_who_insists_gets_what_was_not_certified(home: Path, how: str) -> None:
     said = apply(home, anyway=True)["about"]
     assert (home / "out.png").is_file()
     assert ("not certified" in said) == (how != "expired")
+
+
+def test_whose_file_it_is_is_said_and_held(home: Path) -> None:
+    """With the collective's key only its file is applied; without one the signature is told, for what it is."""
+    path = home / "delta.safetensors"
+    collective, stranger = (CollectiveKey.open_or_make(home / name) for name in ("collective", "stranger"))
+    with pytest.raises(SignatureError, match="got none"):
+        apply(home, key=collective.public)
+    stranger.sign(path, "perturbations")
+    with pytest.raises(SignatureError, match="Another collective wrote it"):
+        apply(home, key=collective.public)
+    assert not (home / "out.png").exists()
+    assert "another key than the collective's" in apply(home, key=collective.public, anyway=True)["signature"]
+    collective.sign(path, "perturbations")
+    assert apply(home)["signature"] == Signed(collective.public).told
+    facts = apply(home, key=collective.public)
+    assert facts["signed_by"] == collective.public
+    assert facts["signature"] == f"Signed with the collective's key, {collective.public}."
+    with pytest.raises(SignatureError, match="public key"):
+        apply(home, key="ttca-ed25519:mine", anyway=True)
+
+
+@pytest.mark.parametrize("spoilt", ["the file", "the signature", "the file, as a good set"])
+def test_a_changed_file_is_never_applied(home: Path, spoilt: str) -> None:
+    """What is not what was signed is refused, whoever insists, and nothing is written."""
+    path = home / "delta.safetensors"
+    key = CollectiveKey.open_or_make(home / "collective")
+    key.sign(path, "perturbations")
+    if spoilt == "the file":
+        path.write_bytes(path.read_bytes()[:-1] + b"\x07")
+    elif spoilt == "the signature":
+        said = signature_file(path).read_text()
+        signature_file(path).write_text(said.replace("Ed25519", "Ed448"))
+    else:
+        chosen(subgroup="people who were not asked").save(path)
+    for more in ({}, {"anyway": True}, {"anyway": True, "key": key.public}):
+        with pytest.raises(SignatureError, match="Get both files again"):
+            apply(home, **more)
+    assert not (home / "out.png").exists()
 
 
 def test_one_sentence_says_for_whom_on_what_and_what_was_proved(home: Path) -> None:

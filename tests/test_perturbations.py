@@ -176,7 +176,7 @@ def test_an_expired_set_does_not_fit(zone: Any) -> None:
 def test_a_file_brings_everything_back(tmp_path: Path) -> None:
     """Saving and loading gives every field again, and leaves nothing but the file, which others may read."""
     evidence = {"fidelity": 0.9, "certificate": {"lower": 0.7, "bounds": [1, 2]}, "name": "ünï"}
-    saved = made(evidence=evidence, expires="2030-01-01", signature="s", classes=("кошка", "dog"))
+    saved = made(evidence=evidence, expires="2030-01-01", classes=("кошка", "dog"))
     saved.save(tmp_path / "set.v1.safetensors")
     loaded = PerturbationSet.load(str(tmp_path / "set.v1.safetensors"))
     np.testing.assert_array_equal(loaded.delta, saved.delta)
@@ -404,15 +404,14 @@ def test_the_three_ways_are_what_they_say() -> None:
 
 
 def test_a_combination_is_certified_by_nobody() -> None:
-    """What was measured about either part is left behind; both are named, and a signature is of neither."""
+    """What was measured about either part is left behind; both are named."""
     proved = {"certificate": {"quoted_epsilon": 8}, "abuse_rate": 0.1}
-    one = made(evidence=proved, signature="signed")
+    one = made(evidence=proved)
     other = made(subgroup="slanted hand", epsilon=12, evidence=proved)
     both = one.combine(other)
     assert both.evidence["combined"] == "larger"
     assert [(p["subgroup"], p["epsilon"]) for p in both.evidence["parts"]] == [("bad camera", 8), ("slanted hand", 12)]
     assert "certificate" not in json.dumps(both.evidence)
-    assert both.signature is None
     assert both.subgroup == "bad camera and slanted hand"
     assert one.combine(one).subgroup == "bad camera"
 

@@ -33,11 +33,13 @@ from ttca.pooling.pool import Cost, Member, Pace, QueryPool
 from ttca.progress import Reporter, silent
 from ttca.row import Row
 from ttca.settings import Settings
+from ttca.signing import signer
 from ttca.telling import tell_step
 from ttca.verifying import (
     MEMBERS_FILE,
     Verified,
     hand_out,
+    handed_out,
     is_verified,
     keep_controls,
     still_to_pay,
@@ -60,7 +62,7 @@ class CollectiveAction:
     folder : Path or str
         Gets ``ledger.sqlite``, ``proxy.safetensors``, ``perturbations/``, ``perturbations.safetensors`` (once it is
         certified: the file that members get), ``certificate.json``, ``controls.json``, ``controls.safetensors``,
-        ``row.json`` and ``report.html``.
+        ``row.json``, ``report.html``, two signatures (``.sig``) and ``collective.key``, which made them.
     platform : Platform
     members : sequence of Member
     roster : Roster
@@ -335,6 +337,7 @@ class CollectiveAction:
             people=self._examined().panel.first(self.settings.controls_people) if people is None else people,
             fidelity=self._distilled.fidelity,
             balances=self.queries.status(),
+            signed_by=signer(self.folder / MEMBERS_FILE, "perturbations"),
             measuring=self.measuring,
             measured_on="verification people" if people is None else "test people",
             story=story or f"{self.settings.name}: for {self.settings.subgroup}, on {self.platform.info.name}.",
@@ -345,9 +348,8 @@ class CollectiveAction:
         return write_report(self.folder / "report.html", contents, pictures_of=shown)
 
     def handed_out(self) -> PerturbationSet | None:
-        """Return the set that members get, None where :meth:`verify` certified none."""
-        path = self.folder / MEMBERS_FILE
-        return PerturbationSet.load(path) if path.is_file() else None
+        """Return the set that members get, None where :meth:`verify` certified none; a changed file is refused."""
+        return handed_out(self.folder)
 
     def opponents(self, epsilon: int, *, pool: QueryPool | None = None) -> Opponents:
         """Learn the δ of the controls at an ε of the family, or read them back (:mod:`ttca.controls`).

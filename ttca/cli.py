@@ -242,6 +242,7 @@ def hub_serve(
     from ttca.platforms.sending import checked_url
     from ttca.platforms.server import run_app
     from ttca.pooling.hub import create_hub
+    from ttca.signing import CollectiveKey
 
     if (certificate is None) != (private_key is None):
         raise ConfigError("Expected certificate and private key together, got only one of them.")
@@ -251,10 +252,11 @@ def hub_serve(
     # Refuses plain HTTP off this machine.
     checked_url(f"{'http' if certificate is None else 'https'}://{host}:{port or 1}")
     known = read_action(file)
+    key = CollectiveKey.open_or_make(known.folder)
     ledger, desk = known.open_hub()
     with ledger:
         p = desk.progress()
-        app_ = create_hub(ledger, desk, name=known.settings.name)
+        app_ = create_hub(ledger, desk, name=known.settings.name, key=key)
 
         def started(url: str) -> None:
             _say(
@@ -272,15 +274,25 @@ def hub_invite(
     file: FileArgument = Path(),
     as_json: JsonOption = False,
 ) -> None:
-    """Print a new token for a member.
+    """Print a new token for a member, and the collective's public key.
 
-    Any earlier token of theirs stops working. Only the token's hash is stored.
+    Any earlier token of theirs stops working. Only the token's hash is stored. By the key the member tells the
+    collective's leases and files from anybody else's.
     """
     from ttca.config import read_action
+    from ttca.signing import CollectiveKey
 
-    with read_action(file).open_ledger() as ledger:
+    known = read_action(file)
+    with known.open_ledger() as ledger:
+        # First: a key that cannot be used must not cost a member the token they have.
+        key = CollectiveKey.open_or_make(known.folder).public
         token = ledger.invite(member)
-    _emit({"member": member, "token": token}, as_json, token)
+    _emit({"member": member, "token": token, "key": key}, as_json, token)
+    _say(
+        ERR,
+        f"This is the token for {member}. Pass on the collective's public key with it: {key}\n"
+        f'In the [contribute] table it goes as hub_key = "{key}"; with ttca apply, as --key {key}',
+    )
 
 
 @hub_app.command("pardon")
@@ -333,6 +345,7 @@ def contribute(
             token_variable=mine.contribute.token_variable,
             key_variable=mine.platform.key_variable,
             effort=mine.contribute.effort(),
+            hub_key=mine.contribute.hub_key,
             reporter=_reporter(),
         )
     _emit(asdict(done), as_json, f"{done.answered} of {done.queries} queries were answered. {done.ended}")
@@ -411,6 +424,7 @@ def report(
         row, _ = action.measure()
         written = action.report(for_publication=for_publication)
         _finish(row, certificate, action.folder, as_json, written.name)
+        _say_members_file(action.folder)
 
 
 @app.command()
@@ -420,22 +434,30 @@ def apply(
     true_class: Annotated[str, typer.Option("--class", help="The true class of your image.")],
     out: Annotated[Path, typer.Option(help="Where to write the image to submit (a PNG file).")],
     epsilon: Annotated[int | None, typer.Option(help="Refuse a perturbation file with any other ε.")] = None,
+    key: Annotated[
+        str | None,
+        typer.Option(help="The collective's public key, as it was given to you: refuse a file that it did not sign."),
+    ] = None,
     anyway: Annotated[
-        bool, typer.Option("--anyway", help="Apply a file that is not certified or has expired.")
+        bool,
+        typer.Option(
+            "--anyway", help="Apply a file that is not certified, has expired, or was not signed with your --key."
+        ),
     ] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Apply a perturbation to your own image.
 
-    Uses the perturbation of the image's true class. Runs on your own machine and does not need torch.
+    Uses the perturbation of the image's true class. Runs on your own machine and does not need torch. Says who signed
+    the file (its signature lies beside it), and refuses one that was changed since.
     """
     from ttca.members import apply_to_file
 
-    facts = apply_to_file(perturbations, image, true_class=true_class, out=out, epsilon=epsilon, anyway=anyway)
+    facts = apply_to_file(perturbations, image, true_class=true_class, out=out, epsilon=epsilon, key=key, anyway=anyway)
     _emit(
         facts,
         as_json,
-        f"{facts['about']}\nWrote {out}: class {true_class!r}, ε = {facts['epsilon']} levels, "
+        f"{facts['about']}\n{facts['signature']}\nWrote {out}: class {true_class!r}, ε = {facts['epsilon']} levels, "
         f"{facts['values_changed']} of {facts['values']} values changed. Submit it as it is: PNG, not JPEG.",
     )
 
@@ -658,10 +680,19 @@ def _say_members_file(folder: Path) -> None:
     """Say which file the members get, or that they get none."""
     from ttca.action import MEMBERS_FILE
     from ttca.perturbations import PerturbationSet
+    from ttca.signing import KEY_FILE, check_signature, signature_file
 
     path = folder / MEMBERS_FILE
     if path.is_file():
-        _say(ERR, f"Give your members {path}. {PerturbationSet.load(path).about()}")
+        signed = check_signature(path, "perturbations")
+        _say(
+            ERR,
+            f"Give your members {path} and {signature_file(path).name}. {PerturbationSet.load(path).about()}\n"
+            f"The collective's public key is {signed.key}. Give it to them by another way than the files; with it they "
+            f"tell yours from anybody's: ttca apply … --key {signed.key}\n"
+            f"Its private half is {folder / KEY_FILE}. Show it to nobody, keep a copy, and put that into the folder of "
+            "your next action before it begins.",
+        )
     else:
         _say(
             ERR,

@@ -29,6 +29,7 @@ from ttca.pooling.ledger import Ledger, open_ledger
 from ttca.pooling.pool import Member
 from ttca.progress import Reporter, silent
 from ttca.settings import Settings
+from ttca.signing import check_key
 
 __all__ = [
     "CONTRIBUTION_TEMPLATE",
@@ -151,6 +152,7 @@ token_variable = "TTCA_HUB_TOKEN"    # the variable's name; the token itself was
 size = 16                            # queries of one request
 concurrency = 2                      # requests at once
 # most_queries = 500                 # the most queries that one run of ttca contribute sends under your key
+# hub_key = "ttca-ed25519:..."       # the collective's public key, from the invitation: other leases are refused
 
 [platform]                           # from your own knowledge, never from the hub
 url = "http://127.0.0.1:8000"
@@ -290,6 +292,11 @@ class ContributeSection:
     size: int = 16
     concurrency: int = 2
     most_queries: int | None = None
+    hub_key: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.hub_key is not None:
+            object.__setattr__(self, "hub_key", check_key(self.hub_key))
 
     def effort(self) -> Effort:
         """Return how much to ask, and how much at once."""

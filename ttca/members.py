@@ -11,6 +11,7 @@ from PIL import Image
 from ttca.data.decoding import decode_rgb
 from ttca.errors import DataError, ImageError
 from ttca.perturbations import PerturbationSet
+from ttca.signing import check_signature
 
 __all__ = ["apply_to_file"]
 
@@ -22,6 +23,7 @@ def apply_to_file(
     true_class: str,
     out: Path,
     epsilon: int | None = None,
+    key: str | None = None,
     anyway: bool = False,
 ) -> dict[str, Any]:
     """Write clip(x + δ_c) as a lossless PNG and return what was done.
@@ -38,14 +40,19 @@ def apply_to_file(
         A ``.png`` file; JPEG would destroy the perturbation.
     epsilon : int, optional
         Refuse a set of another ε.
+    key : str, optional
+        The collective's public key: refuse a file that it did not sign.
     anyway : bool
-        Apply a set that is not certified, or has expired.
+        Apply a set that is not certified, has expired, or was not signed with that key.
 
     Raises
     ------
-    PerturbationError, ImageError
-        If the set is not certified or has expired, or set, class or image do not fit. Nothing is written then.
+    SignatureError, PerturbationError, ImageError
+        If the file is not what was signed, whatever is asked; if the set is not signed with the key, is not certified
+        or has expired; if set, class or image do not fit. Nothing is written then.
     """
+    # The signature first: nothing in a file that somebody changed is believed.
+    signed = check_signature(perturbations, "perturbations", expected=key, anyway=anyway)
     chosen = PerturbationSet.load(perturbations)
     chosen.check_fits(epsilon=epsilon, expired=anyway)
     if not anyway:
@@ -75,6 +82,8 @@ def apply_to_file(
     return {
         "out": str(out),
         "about": chosen.about(),
+        "signed_by": signed.key,
+        "signature": signed.told,
         "class": true_class,
         "epsilon": chosen.epsilon,
         "values": int(after.size),

@@ -56,8 +56,6 @@ class PerturbationSet(Value):
         ISO 8601, UTC unless it says otherwise; a platform may change, and the certificate with it.
     evidence : dict
         JSON-able: proxy fidelity, certificate, abuse rate. Empty until they are measured.
-    signature : str or None
-        A slot for the collective's signature of the file.
 
     Raises
     ------
@@ -75,7 +73,6 @@ class PerturbationSet(Value):
     created: str = field(default_factory=lambda: datetime.now(UTC).isoformat(timespec="seconds"))
     expires: str | None = None
     evidence: dict[str, Any] = field(default_factory=dict)
-    signature: str | None = None
 
     def __post_init__(self) -> None:
         if self.delta.dtype != np.int8 or self.delta.ndim != 4 or self.delta.shape[-1] != 3:
@@ -322,7 +319,8 @@ class PerturbationSet(Value):
             "created": self.created,
             "expires": self.expires,
             "evidence": self.evidence,
-            "signature": self.signature,
+            # Always empty: a signature lies beside the file (ttca.signing). Older versions insist on the name.
+            "signature": None,
         }
         try:
             said = json.dumps(facts, sort_keys=True)
@@ -373,7 +371,6 @@ class PerturbationSet(Value):
                 created=str(facts["created"]),
                 expires=facts["expires"],
                 evidence=dict(facts["evidence"]),
-                signature=facts["signature"],
             )
         except (SafetensorError, OSError, KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
             raise PerturbationError(

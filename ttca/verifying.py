@@ -22,6 +22,7 @@ from ttca.panel import Panel, draw_panel
 from ttca.people import People
 from ttca.perturbations import PerturbationSet
 from ttca.perturbing import Family
+from ttca.signing import CollectiveKey, check_signature, signature_file
 from ttca.values import OneLine
 from ttca.workshop import Workshop
 
@@ -29,6 +30,7 @@ __all__ = [
     "MEMBERS_FILE",
     "Verified",
     "hand_out",
+    "handed_out",
     "is_verified",
     "keep_controls",
     "still_to_pay",
@@ -66,7 +68,10 @@ def verify(shop: Workshop, people: People, family: Family) -> Verified:
     ActionError
         If verification people were already read for other perturbations or another goal: reading them twice would
         make the certificate worthless. If a kept certificate does not follow from the ledger's answers.
+    SignatureError
+        If a kept certificate is not what the collective's key signed, or the key cannot be used.
     """
+    key = CollectiveKey.open_or_make(shop.folder)
     settings = shop.settings
     terms, panel = settings.certifying, draw_panel(people, seed=settings.seed, every_image=settings.every_image)
     epoch = _open(shop, people, family)
@@ -80,6 +85,8 @@ def verify(shop: Workshop, people: People, family: Family) -> Verified:
 
     path = shop.folder / _CERTIFICATE
     if path.is_file():
+        # Before it is read: nothing in a file that somebody changed is believed.
+        signed = key.has_signed(path, "certificate")
         stored = load_json(path)
         if stored.get("epoch") == epoch:
             certificate = Certificate.from_dict(stored.get("certificate", {}))
@@ -90,6 +97,10 @@ def verify(shop: Workshop, people: People, family: Family) -> Verified:
                 return _outcomes(held, People.concatenate([whose for _, whose in parts]))
 
             _check(certificate, terms, tuple(sorted(family.sets, reverse=True)), examined, recall)
+            if not signed:
+                # An earlier version wrote it, or a kill came between the two files. The ledger has just said the same,
+                # of all but the day, so that signing it now claims no more than verifying again would.
+                key.sign(path, "certificate")
             return Verified(certificate, epoch, panel, str(stored["verified"]))
 
     def ask(condition: Condition, start: int, stop: int) -> str:
@@ -100,7 +111,8 @@ def verify(shop: Workshop, people: People, family: Family) -> Verified:
 
     certificate = certify(ask, terms, epsilons=shop.settings.epsilons, examined=examined)
     day = datetime.now(UTC).isoformat(timespec="seconds")
-    save_json(path, {"epoch": epoch, "verified": day, "certificate": certificate.to_dict()})
+    content = {"epoch": epoch, "verified": day, "certificate": certificate.to_dict()}
+    key.write_signed(path, "certificate", lambda to: save_json(to, content))
     return Verified(certificate, epoch, panel, day)
 
 
@@ -133,11 +145,18 @@ def _outcomes(answers: Answers, people: People) -> str:
 
 
 def hand_out(shop: Workshop, family: Family, verified: Verified) -> PerturbationSet | None:
-    """Write the members' file, which exists only while its set is certified, and return what it holds."""
+    """Write and sign the members' file, which exists only while its set is certified, and return what it holds.
+
+    Raises
+    ------
+    SignatureError
+        If the file that lies there is not what the collective's key signed: members may have it already.
+    """
     path, certificate = shop.folder / MEMBERS_FILE, verified.certificate
     if certificate.epsilon is None:
         # Its δ stays in perturbations/.
         path.unlink(missing_ok=True)
+        signature_file(path).unlink(missing_ok=True)
         return None
     chosen = family.sets[certificate.epsilon]
     expires = datetime.fromisoformat(verified.day) + timedelta(days=shop.settings.valid_days)
@@ -153,11 +172,20 @@ def hand_out(shop: Workshop, family: Family, verified: Verified) -> Perturbation
             **_abuse(shop.folder),
         },
     )
-    known = PerturbationSet.load(path) if path.is_file() else None
+    key = CollectiveKey.open_or_make(shop.folder)
     # Not written anew at every look, so that members who compare files see a change only where there is one.
-    if known != wanted:
-        wanted.save(path)
+    if not (path.is_file() and key.has_signed(path, "perturbations") and PerturbationSet.load(path) == wanted):
+        key.write_signed(path, "perturbations", wanted.save)
     return wanted
+
+
+def handed_out(folder: Path) -> PerturbationSet | None:
+    """Return the set in the members' file, None where there is none; raise SignatureError where it was changed."""
+    path = folder / MEMBERS_FILE
+    if not path.is_file():
+        return None
+    check_signature(path, "perturbations")
+    return PerturbationSet.load(path)
 
 
 def keep_controls(shop: Workshop, verified: Verified, measuring: Measuring, *, abuse_rate: float | None) -> None:

@@ -65,10 +65,13 @@ def test_members_on_their_own_machines_answer_for_an_action(tmp_path: Path) -> N
         (home / "action.toml").write_text(worlds.action_file(url, people="shareable = true\n"))
         with hub(home) as hub_url:
             for member in ("member-0", "member-1"):
-                token = say("hub", "invite", member, home, cwd=tmp_path)["token"]
+                invitation = say("hub", "invite", member, home, cwd=tmp_path)
+                token = invitation["token"]
                 mine = tmp_path / f"{member}.toml"
                 say("contribute", mine, "--init", cwd=tmp_path)
                 blanks = {"https://hub.example.org": hub_url, "http://127.0.0.1:8000": url, "my-model": "tiny"}
+                # Each works for leases that the collective signed, and no others.
+                blanks |= {"# hub_key": "hub_key", "ttca-ed25519:...": invitation["key"]}
                 text = mine.read_text().replace('["first", "second"]', json.dumps(worlds.CLASSES))
                 for blank, filled in blanks.items():
                     text = text.replace(blank, filled)

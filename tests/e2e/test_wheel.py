@@ -74,6 +74,7 @@ def test_the_light_install_applies_a_perturbation_without_torch(
     )
     assert applied.returncode == 0, applied.stderr
     assert json.loads(applied.stdout)["largest_change"] <= finished_demo.row["epsilon"]
+    assert json.loads(applied.stdout)["signed_by"].startswith("ttca-ed25519:")
     refused = run(python, "-m", "ttca", "demo", cwd=tmp_path)
     assert refused.returncode == 1
     assert "pip install 'ttca[" in refused.stderr

@@ -26,6 +26,7 @@ from ttca.errors import ChargeState, ConfigError, TransportError, TTCAError
 from ttca.images import Images
 from ttca.pooling.contribute import MOST_QUERIES, Contribution, HubError, Patience, contribute
 from ttca.progress import Reporter
+from ttca.signing import CollectiveKey, SignatureError, lease_bytes
 
 TOKEN = "tok-4f9ZQ7e21-not-for-eyes"
 DONE = {"lease": None, "done": True}
@@ -263,6 +264,80 @@ def test_a_members_file_sets_the_limit(tmp_path: Any) -> None:
         (tmp_path / "mine.toml").write_text(text.format(f"most_queries = {wrong}"))
         with pytest.raises(ConfigError, match="most_queries"):
             read_contribution(tmp_path / "mine.toml")
+
+
+# -- whose leases they are --------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def key(tmp_path_factory: pytest.TempPathFactory) -> CollectiveKey:
+    """Return the collective's key."""
+    return CollectiveKey.open_or_make(tmp_path_factory.mktemp("collective"))
+
+
+def signed(lease: dict[str, Any], key: CollectiveKey, /, **changes: Any) -> dict[str, Any]:
+    """Return a lease with the signature of a key; ``changes`` are made to what is signed."""
+    said = {"lease": lease["lease"], "fingerprint": ScriptedPlatform().info.fingerprint, "images": lease["images"]}
+    content = lease_bytes(**{**said, **changes})
+    return {**lease, "signature": key.signature_of(content, "lease")}
+
+
+def test_signed_leases_are_asked(hub: AnyHub, member: Callable[..., Contribution], key: CollectiveKey) -> None:
+    """A member who knows the collective's key works for a hub that signs with it."""
+    hub.given = lambda wish: signed(hub.lease(wish), key)
+    platform = ScriptedPlatform()
+    assert member(platform, hub_key=f" {key.public} ", size=3).answered == platform.queries == 10
+
+
+FORGED: dict[str, Callable[[dict[str, Any], CollectiveKey, CollectiveKey], dict[str, Any]]] = {
+    "none": lambda lease, _key, _other: lease,
+    "null": lambda lease, _key, _other: {**lease, "signature": None},
+    "another key's": lambda lease, _key, other: signed(lease, other),
+    "of another lease": lambda lease, key, _other: signed(lease, key, lease="A" * 22),
+    "of another platform": lambda lease, key, _other: signed(lease, key, fingerprint="f" * 64),
+    "of fewer images": lambda lease, key, _other: signed(lease, key, images=lease["images"][1:]),
+    "of another order": lambda lease, key, _other: signed(lease, key, images=lease["images"][::-1]),
+    "handed out before": lambda lease, key, _other: signed({**lease, "lease": "A" * 22}, key),
+}
+
+
+@pytest.mark.parametrize("what", FORGED)
+def test_a_lease_that_the_collective_did_not_sign_is_not_asked(
+    what: str,
+    hub: AnyHub,
+    member: Callable[..., Contribution],
+    key: CollectiveKey,
+    tmp_path: Any,
+) -> None:
+    """Nothing of a lease without the right signature reaches the platform, and the hub is told it cost nothing."""
+    other = CollectiveKey.open_or_make(tmp_path)
+    hub.given = lambda wish: FORGED[what](hub.lease(wish), key, other)
+    platform = ScriptedPlatform()
+    with pytest.raises(SignatureError, match=r"Expected a lease signed with hub_key.*No query was sent\."):
+        member(platform, hub_key=key.public, size=3, concurrency=1)
+    assert platform.attempts == []
+    assert hub.paths[-1].endswith("/failure")
+
+
+@pytest.mark.parametrize("wrong", [7, ["s"], "", {}])
+def test_a_signature_that_is_no_text_is_a_sentence(
+    wrong: Any, hub: AnyHub, member: Callable[..., Contribution]
+) -> None:
+    """A field signature of another kind is refused like any other field, by who knows no key too."""
+    hub.given = lambda wish: hub.lease(wish, signature=wrong)
+    with pytest.raises(HubError, match="Expected signature from the hub as text"):
+        member(ScriptedPlatform())
+
+
+def test_a_members_file_names_the_key(tmp_path: Any, key: CollectiveKey) -> None:
+    """[contribute] takes hub_key, a public key and nothing else; nothing was sent then."""
+    text = '[contribute]\nhub = "http://127.0.0.1:1"\ntoken_variable = "TTCA_HUB_X"\nhub_key = "{}"\n[platform]\n'
+    text += 'url = "http://127.0.0.1:1"\nmodel = "m"\nclasses = ["a", "b"]\n'
+    (tmp_path / "mine.toml").write_text(text.format(key.public + " "))
+    assert read_contribution(tmp_path / "mine.toml").contribute.hub_key == key.public
+    (tmp_path / "mine.toml").write_text(text.format("ttca-ed25519:..."))
+    with pytest.raises(SignatureError, match="Copy it whole from the invitation"):
+        read_contribution(tmp_path / "mine.toml")
 
 
 # -- a hub's word is checked before it is used ------------------------------------------------------------------

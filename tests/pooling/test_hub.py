@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -32,6 +33,7 @@ from ttca.pooling.hub import create_hub
 from ttca.pooling.leases import AuditPlan, LeaseDesk
 from ttca.pooling.ledger import Ledger
 from ttca.pooling.quotas import Quota
+from ttca.signing import CollectiveKey, SignatureError
 
 PLAN = AuditPlan(first_leases=3, first_size=2, share=0.1)
 
@@ -44,6 +46,7 @@ class House:
     ledger: Ledger
     desk: LeaseDesk
     tokens: dict[str, str]
+    key: str
 
     def ask(self, method: str, path: str, member: str | None = "ada", **more: Any) -> requests.Response:
         """Send one request with a member's token."""
@@ -61,15 +64,16 @@ class House:
 
 
 @pytest.fixture
-def house() -> Iterator[House]:
+def house(tmp_path: Path) -> Iterator[House]:
     """Give a hub with 60 images and three members."""
     with fresh_ledger() as ledger:
         ledger.enrol({"ada": 100, "ben": 100, "cem": Quota(100)})
         desk = LeaseDesk(ledger, ScriptedPlatform().info, plan=PLAN, rng=random.Random(0))
         desk.load(distinct(60), ["ada", "ben"] * 30)
         tokens = {m: ledger.invite(m) for m in ("ada", "ben", "cem")}
-        with background_app(create_hub(ledger, desk, name="A <b>pool</b>")) as url:
-            yield House(url, ledger, desk, tokens)
+        key = CollectiveKey.open_or_make(tmp_path)
+        with background_app(create_hub(ledger, desk, name="A <b>pool</b>", key=key)) as url:
+            yield House(url, ledger, desk, tokens, key.public)
 
 
 @pytest.fixture
@@ -101,6 +105,20 @@ def test_three_members_answer_everything(house: House, member: Callable[..., Con
     np.testing.assert_array_equal(house.accepted(distinct(60)).scores, truth(distinct(60)).scores)
     for balance in house.ledger.balances():
         assert balance.charged == balance.answered == done[balance.member].queries == done[balance.member].answered
+
+
+def test_every_lease_is_signed(house: House, member: Callable[..., Contribution], tmp_path: Path) -> None:
+    """Who knows the hub's key answers everything it hands out; who knows another asks nothing of it."""
+    stranger = CollectiveKey.open_or_make(tmp_path / "stranger").public
+    platform = ScriptedPlatform()
+    with pytest.raises(SignatureError, match=r"No query was sent\."):
+        member("ada", platform, hub_key=stranger, concurrency=1)
+    assert platform.attempts == []
+    done = member("ada", platform, hub_key=house.key)
+    assert done.queries == done.answered == platform.queries > 0
+    (ada, *_) = house.ledger.balances()
+    assert ada.refunded > 0
+    assert ada.charged == done.answered
 
 
 def test_a_quota_ends_a_contribution_in_peace(house: House, member: Callable[..., Contribution]) -> None:

@@ -341,6 +341,14 @@ def test_numbers_come_from_the_measurement(page: str, run: Run) -> None:
     assert f'<td class="number"><data value="{fixed_by_delta.sum()}">' in page
 
 
+def test_whose_key_signed_is_told(run: Run, page: str, tmp_path: Path) -> None:
+    """The public key that signed the set stands among its facts; without one the report says so."""
+    assert "no key: this set was not signed" in page
+    signed = run.write(tmp_path / "signed.html", signed_by="ttca-ed25519:AAAA")
+    assert "the key <code>ttca-ed25519:AAAA</code>" in signed
+    assert "was not signed" not in signed
+
+
 def test_who_paid_adds_up(page: str) -> None:
     """Each member's balance is there, and so is the sum."""
     text = _Elements(page).text

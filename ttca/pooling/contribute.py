@@ -34,6 +34,7 @@ from ttca.platforms.protocols.reading import UnreadableError, excerpt, read_json
 from ttca.platforms.sending import checked_url, new_session
 from ttca.platforms.throttle import come_back, lane, throttle_of
 from ttca.progress import Reporter, silent
+from ttca.signing import check_key, check_lease, lease_bytes
 from ttca.telling import tell_retry, tell_wait
 
 __all__ = ["MOST_QUERIES", "Contribution", "Effort", "HubError", "Patience", "contribute"]
@@ -247,6 +248,10 @@ class _Reply:
             raise self._wrong("images", f"1 to {most} images, no more than asked for")
         return value
 
+    def signature(self) -> str:
+        """Return the signature of a lease, empty where there is none."""
+        return self.text("signature", "text", bool) if self._said.get("signature") is not None else ""
+
     def count(self, name: str) -> int:
         """Return a whole number of 0 or more."""
         value = self._said.get(name)
@@ -275,6 +280,16 @@ class _Reply:
         return HubError(
             f"Expected {name} from the hub as {what}, got {got}. Ask whoever runs the hub to correct it.", status=200
         )
+
+
+@dataclass(frozen=True)
+class _Lease:
+    """What the hub handed out under the name that was wished for: its own name for it, images and a signature."""
+
+    wished: str
+    name: str
+    images: list[str]
+    signature: str
 
 
 @dataclass
@@ -323,6 +338,7 @@ def contribute(
     *,
     token_variable: str,
     key_variable: str | None = None,
+    hub_key: str | None = None,
     effort: Effort | None = None,
     patience: Patience | None = None,
     reporter: Reporter = silent,
@@ -342,6 +358,8 @@ def contribute(
         Name of the variable with the hub's token, starting with ``TTCA_HUB_``.
     key_variable : str, optional
         Name of the variable with the platform's key, starting with ``TTCA_KEY_``.
+    hub_key : str, optional
+        The collective's public key: leases that it did not sign for this platform are not asked.
     effort : Effort, optional
         How much to ask, and how much at once.
     patience : Patience, optional
@@ -354,6 +372,8 @@ def contribute(
         If the token is missing, or the hub's platform is another one than the member's. No query was sent.
     HubError
         If the hub stays away, refuses the member or says what cannot be.
+    SignatureError
+        If ``hub_key`` is no public key, or a lease is not signed with it.
     TransportError
         If the platform is down or refuses the key.
 
@@ -367,6 +387,7 @@ def contribute(
     problem = _token_problem(token_variable)
     if problem is not None:
         raise ConfigError(problem)
+    hub_key = None if hub_key is None else check_key(hub_key)
     effort, patience = effort or Effort(), patience or Patience()
     ended = threading.Event()
     # Also once it is interrupted, what was paid for waits for a hub that is away.
@@ -389,6 +410,7 @@ def contribute(
         min(effort.size, info.max_batch, MOST_QUERIES),
         patience,
         ended,
+        hub_key,
         _Allowance(limit, f"You set most_queries = {limit}" if limit == most else f"The hub said you can pay {limit}"),
     )
     try:
@@ -431,10 +453,11 @@ class _Worker:
         size: int,
         patience: Patience,
         ended: threading.Event,
+        hub_key: str | None,
         allowance: _Allowance,
     ) -> None:
         self._hub, self._platform, self._credential = hub, platform, credential
-        self._size, self._ended, self._allowance = size, ended, allowance
+        self._size, self._ended, self._allowance, self._hub_key = size, ended, allowance, hub_key
         self._sleep: Callable[[float], Any] = patience.sleep or ended.wait
         self._longest_wait_s = patience.longest_wait_s
         self._throttle, self._lane = throttle_of(platform), lane(platform, credential)
@@ -486,7 +509,7 @@ class _Worker:
                     pause = lease
                 elif lease is not None:
                     sent = True
-                    problem = self._answer(*lease, share)
+                    problem = self._answer(lease, share)
             finally:
                 self._throttle.leave(ticket, self._lane, problem, sent=sent)
         if problem is not None:
@@ -495,10 +518,11 @@ class _Worker:
             tell_wait(pause, "The hub has no query for us before." if problem is None else str(problem))
             self._sleep(pause)
 
-    def _leased(self, size: int) -> tuple[str, list[str]] | float | None:
-        """Return a lease and its images, or how long to wait for one, or None where there will be none."""
+    def _leased(self, size: int) -> _Lease | float | None:
+        """Return a lease, or how long to wait for one, or None where there will be none."""
+        name = secrets.token_urlsafe(16)
         try:
-            given = self._hub.post("/v1/leases", {"size": size, "name": secrets.token_urlsafe(16)})
+            given = self._hub.post("/v1/leases", {"size": size, "name": name})
         except HubError as error:
             if error.kind == "rate" and error.retry_after is not None and error.retry_after <= self._longest_wait_s:
                 return max(_LEAST_WAIT_S, error.retry_after)
@@ -511,7 +535,7 @@ class _Worker:
         lease = given.lease()
         if lease is not None:
             given.number("expires_at", _LARGEST, 0.0)
-            return lease, given.images(size)
+            return _Lease(name, lease, given.images(size), given.signature())
         if given.flag("done"):
             self._end("Nothing is left for you to ask.")
             return None
@@ -521,16 +545,20 @@ class _Worker:
             return None
         return max(_LEAST_WAIT_S, wait)
 
-    def _answer(self, lease: str, encoded: list[str], share: _Share) -> TransportError | None:
-        path = f"/v1/leases/{lease}"
+    def _answer(self, lease: _Lease, share: _Share) -> TransportError | None:
+        path = f"/v1/leases/{lease.name}"
         try:
-            images = self._decoded(encoded)
+            if self._hub_key is not None:
+                # Under the name that was wished for: a signed lease of another time or member is none of ours.
+                content = lease_bytes(lease.wished, self._platform.info.fingerprint, lease.images)
+                check_lease(content, lease.signature, self._hub_key)
+            images = self._decoded(lease.images)
         except TTCAError as error:
             self._hub.post(f"{path}/failure", {"charge": ChargeState.REFUNDED.value, "detail": str(error)[:500]})
             raise
         share.sent = len(images)
         try:
-            answers = self._platform.attempt(images, self._credential, request_id=lease)
+            answers = self._platform.attempt(images, self._credential, request_id=lease.name)
             if answers.scores.shape != (len(images), len(self._platform.info.classes)):
                 raise AnswerError(
                     f"Expected answers for {len(images)} images, got {len(answers)}.",

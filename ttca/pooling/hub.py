@@ -15,6 +15,7 @@ from ttca.pooling.contribute import MOST_QUERIES
 from ttca.pooling.leases import LeaseDesk, Progress, Quarantined, UnknownLease
 from ttca.pooling.ledger import Ledger
 from ttca.pooling.page import progress_page
+from ttca.signing import CollectiveKey, lease_bytes
 
 try:
     from fastapi import Depends, FastAPI, Request
@@ -86,10 +87,14 @@ class LeaseWish(_Strict):
 
 
 class LeaseGiven(BaseModel):
-    """Queries to send once: PNG files in base64. Without a lease there is nothing to ask now, or (``done``) at all."""
+    """Queries to send once: PNG files in base64. Without a lease there is nothing to ask now, or (``done``) at all.
+
+    ``signature`` is the collective's, over name, platform and images (:func:`ttca.signing.lease_bytes`).
+    """
 
     lease: str | None
     images: list[str] = []
+    signature: str | None = None
     expires_at: float | None = None
     done: bool = False
     retry_after: float = 0.0
@@ -158,7 +163,7 @@ _PROBLEMS: dict[int | str, dict[str, Any]] = {
 }
 
 
-def create_hub(ledger: Ledger, desk: LeaseDesk, *, name: str) -> FastAPI:
+def create_hub(ledger: Ledger, desk: LeaseDesk, *, name: str, key: CollectiveKey | None = None) -> FastAPI:
     """Return the hub's application: its API, and a page of its progress for people.
 
     Parameters
@@ -167,6 +172,8 @@ def create_hub(ledger: Ledger, desk: LeaseDesk, *, name: str) -> FastAPI:
     desk : LeaseDesk
     name : str
         The action's name.
+    key : CollectiveKey, optional
+        Signs every lease; without it members who know the collective's key refuse them.
 
     Notes
     -----
@@ -204,9 +211,12 @@ def create_hub(ledger: Ledger, desk: LeaseDesk, *, name: str) -> FastAPI:
         given = desk.issue(who, wish.size, name=wish.name)
         if given is None:
             return LeaseGiven(lease=None, done=desk.is_done(who), retry_after=1.0)
+        images = [base64.b64encode(file).decode() for file in given.files]
+        content = lease_bytes(given.id, desk.info.fingerprint, images)
         return LeaseGiven(
             lease=given.id,
-            images=[base64.b64encode(file).decode() for file in given.files],
+            images=images,
+            signature=None if key is None else key.signature_of(content, "lease"),
             expires_at=given.expires_at,
         )
 

@@ -66,6 +66,8 @@ class Contents(Value):
         Who is under-served by what, in a few plain sentences.
     measuring : Measuring
         The guest's metrics and controls that were measured.
+    signed_by : str, optional
+        The public key that signed the file of the set; None where no file is signed.
     """
 
     row: Row
@@ -78,6 +80,7 @@ class Contents(Value):
     measured_on: Literal["test people", "verification people"]
     story: str
     measuring: Measuring = HONEST_ROW
+    signed_by: str | None = None
 
 
 def write_report(
