@@ -422,3 +422,34 @@ def test_writing_never_mixes_two_tables(tmp_path: Path) -> None:
         write_people(tmp_path, people, _CLASSES)
     with pytest.raises(DataError, match="Expected to write people to"):
         write_people(tmp_path / "people.csv", people, _CLASSES)
+
+
+def test_members_with_several_images_are_one_person_each_and_it_is_said(home: Path) -> None:
+    """Without a column person an image is its member's, which is said; one_person_per_image says otherwise."""
+    table = _table(home, "file,class,member\na.png,cat,ada\nb.png,dog,ada\nc.png,cat,bo\n")
+    got = _load(table)
+    assert got.people.persons.tolist() == ["ada", "ada", "bo"]
+    said = got.doubt()
+    assert said is not None
+    assert "3 images count as 2 persons" in said
+    assert "one_person_per_image = true" in said
+    each = load_people(table, image_shape=_SHAPE, classes=_CLASSES, one_person_per_image=True)
+    assert len(set(each.people.persons.tolist())) == 3
+    assert each.doubt() is None
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "file,class,member\na.png,cat,ada\nb.png,dog,bo\nc.png,cat,cy\n",
+        "file,class,member,person\na.png,cat,ada,p\nb.png,dog,ada,p\nc.png,cat,ada,q\n",
+    ],
+    ids=["one image a member", "persons named"],
+)
+def test_nothing_is_said_where_persons_are_known(home: Path, text: str) -> None:
+    """Where a table names persons, or everybody brought one image, the setting changes nothing."""
+    table = _table(home, text)
+    plain = _load(table)
+    assert plain.doubt() is None
+    each = load_people(table, image_shape=_SHAPE, classes=_CLASSES, one_person_per_image=True)
+    assert len(set(each.people.persons.tolist())) == len(set(plain.people.persons.tolist()))

@@ -516,3 +516,14 @@ def test_charts_leave_out_what_is_not_defined(theme: str, layout: str) -> None:
     assert coloured(chart(nan, 0, 1)) == 0
     assert coloured(chart(0.5, 0.5, 0.5)) > 0
     assert coloured(chart(0.5, 0.1, 0.9)) > coloured(chart(0.5, 0.4, 0.6))
+
+
+def test_four_fifths_compares_how_often_a_class_is_named(run: Run, tmp_path: Path) -> None:
+    """The four-fifths ratio is the share of the subgroup's answers that name a class by the reference's, as in law."""
+    text = _Elements(run.write(tmp_path / "report.html")).text
+    said = {name: run.measurement.outcomes[name].answers for name in ("subgroup_before", "reference_before")}
+    for number, name in enumerate(CLASSES):
+        ours, theirs = (float((a.labels[a.resolved] == number).mean()) for a in said.values())
+        if theirs:
+            assert f"{name} {ours / theirs:.2f}" in text
+    assert "Four fifths" in text

@@ -18,6 +18,7 @@ import ttca.report.formatting as formatting
 from ttca.certificates import Certificate
 from ttca.conditions import CONTROLS, HONEST_ROW, ROW_KEYS, SECTIONS, Control, Measuring, metric_keys
 from ttca.errors import ActionError, MissingExtraError
+from ttca.fairness import OneVsRestReport
 from ttca.measurement import Measurement
 from ttca.people import People
 from ttca.perturbations import PerturbationSet
@@ -38,6 +39,8 @@ MOST_DELTAS_SHOWN = 100
 MOST_DELTA_PIXELS = 2_000_000
 
 #: Where a metric is looked at, and what the report calls it there.
+#: So many classes are listed by how often they are named to either group.
+_CLASSES_SHOWN = 5
 _BY_GROUP = {name: control.label for control in CONTROLS if (name := control.name) in metric_keys("")}
 
 
@@ -119,6 +122,7 @@ def write_report(
     row, measurement, perturbations = contents.row, contents.measurement, contents.perturbations
     people, balances = contents.people, contents.balances
     groups = _shares(measurement, contents.measuring.all_controls())
+    selection = _selection(measurement, perturbations.classes)
     context: dict[str, Any] = {
         **vars(contents),
         "totals": {
@@ -134,6 +138,8 @@ def write_report(
         "groups": groups,
         "counted": {name: _counted(measurement, name) for name in measurement.outcomes},
         "metrics": _metrics(row, contents.measuring),
+        "selection": selection[:_CLASSES_SHOWN],
+        "more_classes": max(0, len(selection) - _CLASSES_SHOWN),
         "by_group": tuple(_BY_GROUP.values()),
         "moved": _Moved.count(measurement),
         "shown": _shown(measurement, perturbations, people, row.seed, frozenset(pictures_of)),
@@ -205,6 +211,21 @@ def _counted(measurement: Measurement, name: str) -> dict[str, int]:
         "resolved": int(resolved.sum()),
         "right": int(measurement.correct[name][resolved].sum()),
     }
+
+
+def _selection(measurement: Measurement, classes: Sequence[str]) -> list[tuple[Any, ...]]:
+    """Return by class how often it is named to the subgroup, by how often to the reference, before and after.
+
+    Lowest before first.
+    """
+
+    def ratio(report: OneVsRestReport, number: int) -> float:
+        found = report.by_class[number].directional_disparate_impact
+        return math.nan if found is None else found
+
+    before, after = measurement.fairness_before, measurement.fairness_after
+    order = sorted(range(len(classes)), key=lambda i: (math.isnan(ratio(before, i)), ratio(before, i)))
+    return [(classes[i], *(formatting.fixed(ratio(r, i), 2) for r in (before, after))) for i in order]
 
 
 def _metrics(row: Row, measuring: Measuring) -> list[tuple[str, list[formatting.Number]]]:
