@@ -22,7 +22,7 @@ from ttca.errors import QuotaError
 from ttca.images import Images
 from ttca.people import People
 from ttca.platforms.base import Credential, Platform, PlatformInfo
-from ttca.pooling.leases import AuditPlan, LeaseDesk
+from ttca.pooling.leases import CheckPlan, LeaseDesk
 from ttca.pooling.ledger import Ledger
 from ttca.progress import Reporter
 from ttca.proxies.distillation import Targets
@@ -164,7 +164,7 @@ def _play(world: _World, members: int, share: float, seed: int, *, kinds: tuple[
     before_flag: dict[str, int] = {}
     with tempfile.TemporaryDirectory() as folder, Ledger(Path(folder) / "ledger.sqlite") as ledger:
         ledger.enrol(dict.fromkeys(names, QUOTA))
-        desk = LeaseDesk(ledger, info, plan=AuditPlan(), rng=random.Random(seed), lease_s=10**9)
+        desk = LeaseDesk(ledger, info, plan=CheckPlan(), rng=random.Random(seed), lease_s=10**9)
         desk.load(world.asked.images, world.asked.members.tolist())
         sent = dict.fromkeys(names, 0)
         waiting = list(names)

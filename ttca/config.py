@@ -24,7 +24,7 @@ from ttca.platforms.http import HttpPlatform, Key, Transport
 from ttca.platforms.protocols import create_protocol
 from ttca.pooling.choosing import in_order
 from ttca.pooling.contribute import Effort
-from ttca.pooling.leases import AuditPlan, LeaseDesk
+from ttca.pooling.leases import CheckPlan, LeaseDesk
 from ttca.pooling.ledger import Ledger, open_ledger
 from ttca.pooling.pool import Member
 from ttca.progress import Reporter, silent
@@ -136,9 +136,8 @@ batch = 16                       # images per request
 # [hub]                          # where members on machines of their own take queries: ttca hub serve
 # lease_seconds = 120.0          # after that, a query that did not come back goes to somebody else
 # order = "random"               # or "stratified": an equal share for every class and group
-# first_leases = 20              # a new member starts with so many cross-checks,
-# first_size = 2                 # of so many queries each;
-# audit_share = 0.05             # later, this share of the queries is cross-checked
+# judged_answers = 100           # others check all of a member's first answers, so many,
+# cross_check_share = 0.05       # and later a share that falls with their number, to this one
 """
 
 CONTRIBUTION_TEMPLATE = """\
@@ -271,13 +270,34 @@ class HubSection:
 
     lease_seconds: float = 120.0
     order: Literal["random", "stratified"] = "random"
-    first_leases: int = 20
-    first_size: int = 2
-    audit_share: float = 0.05
+    judged_answers: int | None = None
+    cross_check_share: float | None = None
+    # As earlier versions have it: a member's first leases, queries in each, and the share after them.
+    first_leases: int | None = None
+    first_size: int | None = None
+    audit_share: float | None = None
 
-    def plan(self) -> AuditPlan:
+    def __post_init__(self) -> None:
+        new, old = ("judged_answers", "cross_check_share"), ("first_leases", "first_size", "audit_share")
+        given = [[name for name in names if getattr(self, name) is not None] for names in (new, old)]
+        if all(given):
+            raise ConfigError(
+                f"Expected cross-checks in [hub] under their new names, got {', '.join(given[0] + given[1])}. Remove "
+                f"{', '.join(given[1])}."
+            )
+
+    def plan(self) -> CheckPlan:
         """Return how members check each other."""
-        return AuditPlan(first_leases=self.first_leases, first_size=self.first_size, share=self.audit_share)
+        judged, share = self.judged_answers, self.cross_check_share
+        if self.first_leases is not None or self.first_size is not None:
+            judged = (20 if self.first_leases is None else self.first_leases) * (
+                2 if self.first_size is None else self.first_size
+            )
+        share = self.audit_share if share is None else share
+        default = CheckPlan()
+        return CheckPlan(
+            judged=default.judged if judged is None else judged, share=default.share if share is None else share
+        )
 
 
 @dataclass(frozen=True, kw_only=True)

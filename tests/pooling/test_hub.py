@@ -29,11 +29,11 @@ from ttca.platforms.server import background_app
 from ttca.platforms.throttle import Throttle
 from ttca.pooling.contribute import Contribution, HubError, Patience, contribute
 from ttca.pooling.hub import create_hub
-from ttca.pooling.leases import AuditPlan, LeaseDesk
+from ttca.pooling.leases import CheckPlan, LeaseDesk
 from ttca.pooling.ledger import Ledger
 from ttca.pooling.quotas import Quota
 
-PLAN = AuditPlan(first_leases=3, first_size=2, share=0.1)
+PLAN = CheckPlan(judged=6, share=0.1)
 
 
 @dataclass
