@@ -130,8 +130,8 @@ def tell_apart(reports: Reports) -> NDArray[np.int64]:
     _, which = np.unique(reports.queries, return_inverse=True)
     # Refusals are a label like any other.
     width = int(reports.labels.max()) + 2
-    _, first, answer = np.unique(which * width + reports.labels + 1, return_index=True, return_inverse=True)
-    answer = answer.astype(np.int64)
+    _, first, numbers = np.unique(which * width + reports.labels + 1, return_index=True, return_inverse=True)
+    answer: NDArray[np.int64] = numbers.astype(np.int64)
     named = ~np.isnan(reports.scores)
     repeats = first[answer] != np.arange(len(reports))
     if not named.any() or not repeats.any():
@@ -164,7 +164,8 @@ def _distance(one: NDArray[np.float32], other: NDArray[np.float32]) -> NDArray[n
     with np.errstate(invalid="ignore"):
         apart = np.where(only_a, np.maximum(0.0, a - least_b), np.where(only_b, np.maximum(0.0, b - least_a), a - b))
     apart = np.abs(np.where(np.isnan(apart), 0.0, apart)).max(axis=1, initial=0.0)
-    return np.where((~np.isnan(a)).sum(axis=1) == (~np.isnan(b)).sum(axis=1), apart, np.inf)
+    as_many = np.equal((~np.isnan(a)).sum(axis=1), (~np.isnan(b)).sum(axis=1))
+    return np.asarray(np.where(as_many, apart, np.inf), np.float64)
 
 
 def leaders(
@@ -180,14 +181,14 @@ def leaders(
         From :func:`tell_apart`.
     weights : float64 array, shape (N,)
     """
-    votes = np.bincount(answers, weights)
+    votes: NDArray[np.float64] = np.bincount(answers, weights).astype(np.float64)
     of_query = np.zeros(len(votes), np.int64)
     of_query[answers] = queries
     order = np.lexsort((-votes, of_query))
     starts = np.searchsorted(of_query[order], np.arange(int(queries.max(initial=-1)) + 1))
-    first = order[starts]
+    first: NDArray[np.int64] = order[starts].astype(np.int64)
     ends = np.append(starts[1:], len(order))
-    follow = np.where(ends - starts > 1, votes[order[np.minimum(starts + 1, len(order) - 1)]], 0.0)
+    follow: NDArray[np.float64] = np.where(ends - starts > 1, votes[order[np.minimum(starts + 1, len(order) - 1)]], 0.0)
     return first, votes[first], follow, votes[answers]
 
 
@@ -201,7 +202,11 @@ def _judge_once(reports: Reports, answers: NDArray[np.int64], out: set[int], alp
     _, which = np.unique(reports.queries, return_inverse=True)
     labels_of = np.full(int(answers.max()) + 1, -1, np.int64)
     labels_of[answers] = reports.labels
-    weight = np.where(known, 0.0, 1.0)
+    # Whoever is fast has no more votes than others: a fifth of the members must not become half of the votes.
+    volume = np.bincount(who, minlength=count)
+    usual_volume = np.median(volume[~known]) if (~known).any() else 1.0
+    slow = np.where(known, 0.0, np.minimum(1.0, usual_volume / volume))
+    weight = slow
     for _ in range(_ROUNDS):
         first, lead, follow, support = leaders(which, answers, weight[who])
         own = weight[who]
@@ -213,15 +218,18 @@ def _judge_once(reports: Reports, answers: NDArray[np.int64], out: set[int], alp
         agrees, differs = margin >= 0.5 * usual, -margin >= _OUTVOTED * usual
         k = np.bincount(who, differs, minlength=count)
         n = k + np.bincount(who, agrees, minlength=count)
-        weight = np.where(known, 0.0, np.maximum(0.0, 1 - 2 * k / (n + 2)))
+        weight = slow * np.maximum(0.0, 1 - 2 * k / (n + 2))
     judged = agrees | differs
     said = labels_of[first][which] + 1
     classes = int(said.max()) + 1
-    tables = [(k, n)] + [
-        (np.bincount(who, differs & (said == c), minlength=count), np.bincount(who, judged & (said == c), minlength=count))
-        for c in range(classes)
-    ]
-    hits, trials = (np.stack([t[i] for t in tables]).astype(np.float64) for i in (0, 1))
+    cell = said * count + who
+
+    def per_class(rows: NDArray[np.bool_]) -> NDArray[np.float64]:
+        """Count these rows of each member: in all, and of each class."""
+        table = np.bincount(cell, rows, minlength=classes * count).reshape(classes, count)
+        return np.vstack([table.sum(axis=0), table])
+
+    hits, trials = per_class(differs), per_class(judged)
     noise = _honest_rates(hits[:, ~known], trials[:, ~known])
     rows = np.flatnonzero(judged)
     overall = _evidence(who[rows], differs[rows], np.full(len(rows), noise[0]), count)
@@ -293,4 +301,4 @@ def _honest_rates(k: NDArray[np.float64], n: NDArray[np.float64]) -> NDArray[np.
     z = 1.6449
     center = (hits + z * z / 2) / (trials + z * z)
     inner = hits * np.maximum(0.0, 1 - hits / np.maximum(trials, 1e-9)) + z * z / 4
-    return np.clip(center + z / (trials + z * z) * np.sqrt(inner), _LEAST_NOISE, 0.5)
+    return np.asarray(np.clip(center + z / (trials + z * z) * np.sqrt(inner), _LEAST_NOISE, 0.5), np.float64)

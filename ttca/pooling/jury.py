@@ -21,7 +21,7 @@ from ttca.pooling.schema import leases as _leases
 from ttca.pooling.schema import members as _members
 from ttca.pooling.schema import reports as _reports
 from ttca.pooling.settling import CheckPlan, Standing, lots_of, settle
-from ttca.pooling.shelf import HOPELESS, Shelf, able_members, mark_answered, parts, paid_for
+from ttca.pooling.shelf import HOPELESS, Shelf, able_members, mark_answered, paid_for, parts
 
 __all__ = ["Jury"]
 
@@ -251,18 +251,14 @@ class Jury:
                 connection.execute(sa.update(_inputs).where(_inputs.c.key == row.key).values(failures=new))
 
 
-_WANT = (
-    sa.update(_inputs).where(_inputs.c.key == sa.bindparam("its_key")).values(wanted=sa.bindparam("its_wanted"))
-)
+_WANT = sa.update(_inputs).where(_inputs.c.key == sa.bindparam("its_key")).values(wanted=sa.bindparam("its_wanted"))
 _DROP = sa.delete(_answers).where(_answers.c.key == sa.bindparam("its_key"))
 
 
 def _as_reports(rows: Sequence[Any], classes: int) -> tuple[Reports, list[bytes]]:
     """Return the rows as arrays, and the keys that their queries' numbers stand for."""
     numbers: dict[bytes, int] = {}
-    queries: NDArray[np.int64] = np.array(
-        [numbers.setdefault(bytes(row.key), len(numbers)) for row in rows], np.int64
-    )
+    queries: NDArray[np.int64] = np.array([numbers.setdefault(bytes(row.key), len(numbers)) for row in rows], np.int64)
     scores = np.full((len(rows), classes + 1), np.nan, np.float32)
     for i, row in enumerate(rows):
         if row.scores is not None:

@@ -31,6 +31,7 @@ from ttca.pooling.schema import leases as _leases
 from ttca.pooling.schema import members as _members
 from ttca.pooling.schema import outcomes as _outcomes
 from ttca.pooling.schema import reports as _reports
+from ttca.pooling.schema import requests as _requests
 from ttca.pooling.settling import CheckPlan
 from ttca.pooling.shelf import HOPELESS, Progress, Shelf, files_of, given_to, is_open, mark_answered
 
@@ -49,6 +50,8 @@ _DRAWN_FROM = 4
 _DRAWN_SHARE = 0.05
 #: After so many leases in a row that brought nothing a member waits, twice as long each time, at most so many seconds.
 _BARREN, _LONGEST_WAIT_S = 8, 300.0
+#: A lease that was refunded counts so much of one: a platform may be busy for long.
+_REFUNDED = 0.05
 
 
 class Quarantined(QuotaError):
@@ -325,7 +328,7 @@ class LeaseDesk:
         return self.jury.flagged()
 
     def is_done(self, member: str | None = None) -> bool:
-        """Whether every shared image has an answer that stands, or will have none; of one member: as far as they can."""
+        """Whether every shared image has an answer that stands, or never will; of one member: as far as they can."""
         return self._db.run(lambda connection: self._shelf.is_done(connection, member))
 
     def pardon(self, member: str) -> None:
@@ -365,16 +368,21 @@ class LeaseDesk:
         """Slow down who took lease after lease and brought nothing: whatever the reason, others are faster."""
         answered = sa.exists().where(_outcomes.c.request == _leases.c.request, _outcomes.c.outcome == ANSWERED)
         last = (
-            sa.select(_leases.c.returned_at, answered.label("answered"))
+            sa.select(_leases.c.returned_at, _requests.c.paid, answered.label("answered"))
+            .join(_requests, _requests.c.id == _leases.c.request)
             .where(_leases.c.member == who, _leases.c.returned_at.is_not(None))
             .order_by(_leases.c.returned_at.desc())
-            .limit(2 * _BARREN)
         )
-        rows = connection.execute(last).all()
-        barren = next((i for i, row in enumerate(rows) if row.answered), len(rows))
-        if barren < _BARREN:
+        rows = connection.execute(last.limit(_BARREN)).all()
+        if len(rows) < _BARREN or any(row.answered for row in rows):
             return
-        wait = rows[0].returned_at + min(_LONGEST_WAIT_S, 2.0 ** (barren - _BARREN)) - now
+        rows = connection.execute(last.limit(round(2 * _BARREN / _REFUNDED))).all()
+        barren = next((i for i, row in enumerate(rows) if row.answered), len(rows))
+        paid = sum(row.paid > 0 for row in rows[:barren])
+        excess = paid + _REFUNDED * (barren - paid) - _BARREN
+        if excess < 0:
+            return
+        wait = rows[0].returned_at + min(_LONGEST_WAIT_S, 2.0**excess) - now
         if wait > 0:
             raise RateError(
                 f"Expected a usable answer in one of the last {barren} leases, got none. Wait {wait:.0f} seconds, and "

@@ -16,6 +16,8 @@ __all__ = ["CheckPlan", "Settled", "Standing", "lots_of", "settle"]
 
 #: How much a suspect's word counts.
 _SUSPECTS_WORD = 0.3
+#: An answer that nobody contests stands with so much weight: two members, not both of them suspects.
+_CONFIRMED = 1.25
 #: A contested answer stands with so much weight, and so much more than the next.
 _CONTESTED, _LEAD = 2.0, 1.5
 #: The same two members confirm each other so many times, or so many times as often as chance would have it; then a
@@ -146,8 +148,8 @@ def settle(
 
     Notes
     -----
-    A query that is checked wants the weight of two members, more where one is a suspect. Where two answers are
-    given it wants a lead besides. *Ours.*
+    A query that is checked wants two members who agree, not both of them suspects. Where two answers are given one
+    of them wants more weight, and a lead. *Ours.*
     """
     answers = tell_apart(reports)
     which, count = reports.queries, len(lots)
@@ -162,8 +164,7 @@ def settle(
     np.maximum.at(most, which[leads], share[leads])
     drawn = (lots < most) | (said > 1)
     contested = follow > 0
-    enough = np.where(contested, (lead >= _CONTESTED) & (lead - follow >= _LEAD), ~drawn | (lead >= _CONTESTED - 1e-9))
-    # Two trusted members who agree are enough, and so is one whose answer was not drawn.
+    enough = np.where(contested, (lead >= _CONTESTED) & (lead - follow >= _LEAD), ~drawn | (lead >= _CONFIRMED))
     wanted = np.where(enough, 0, np.where(contested | (said == 1), 2, 1))
     if whole:
         wanted = np.where((wanted == 0) & _too_often(reports, count, said, standing), 1, wanted)
@@ -173,9 +174,7 @@ def settle(
     return Settled(wanted.astype(np.int64), answers, votes, winner)
 
 
-def _too_often(
-    reports: Reports, count: int, said: NDArray[np.int64], standing: Standing
-) -> NDArray[np.bool_]:
+def _too_often(reports: Reports, count: int, said: NDArray[np.int64], standing: Standing) -> NDArray[np.bool_]:
     """Return the queries that rest on two members who confirm each other more often than chance would have it."""
     result = np.zeros(count, np.bool_)
     twice = said[reports.queries] == 2

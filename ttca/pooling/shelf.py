@@ -91,9 +91,7 @@ class Shelf:
             left = left.where(_inputs.c.key.not_in(given_to(who, None)))
         return connection.scalar(left.limit(1)) is None
 
-    def wanting(
-        self, connection: sa.Connection, given: sa.Select[Any], least: int, now: float
-    ) -> list[bytes]:
+    def wanting(self, connection: sa.Connection, given: sa.Select[Any], least: int, now: float) -> list[bytes]:
         """Return the answered queries that want one more answer, at least so much, in the order of their keys."""
         wanting = sa.select(_inputs.c.key).where(
             _inputs.c.context == self.context,
