@@ -270,34 +270,31 @@ class HubSection:
 
     lease_seconds: float = 120.0
     order: Literal["random", "stratified"] = "random"
-    judged_answers: int | None = None
-    cross_check_share: float | None = None
-    # As earlier versions have it: a member's first leases, queries in each, and the share after them.
-    first_leases: int | None = None
-    first_size: int | None = None
-    audit_share: float | None = None
-
-    def __post_init__(self) -> None:
-        new, old = ("judged_answers", "cross_check_share"), ("first_leases", "first_size", "audit_share")
-        given = [[name for name in names if getattr(self, name) is not None] for names in (new, old)]
-        if all(given):
-            raise ConfigError(
-                f"Expected cross-checks in [hub] under their new names, got {', '.join(given[0] + given[1])}. Remove "
-                f"{', '.join(given[1])}."
-            )
+    judged_answers: int = 100
+    cross_check_share: float = 0.05
 
     def plan(self) -> CheckPlan:
         """Return how members check each other."""
-        judged, share = self.judged_answers, self.cross_check_share
-        if self.first_leases is not None or self.first_size is not None:
-            judged = (20 if self.first_leases is None else self.first_leases) * (
-                2 if self.first_size is None else self.first_size
-            )
-        share = self.audit_share if share is None else share
-        default = CheckPlan()
-        return CheckPlan(
-            judged=default.judged if judged is None else judged, share=default.share if share is None else share
-        )
+        return CheckPlan(judged=self.judged_answers, share=self.cross_check_share)
+
+
+def _hub_table(found: Any) -> Any:
+    """Return ``[hub]`` under today's names: earlier versions said leases, queries in each, and an audit's share."""
+    if not isinstance(found, dict):
+        return found
+    new = dict(found)
+    old = {key: new.pop(key) for key in ("first_leases", "first_size", "audit_share") if key in new}
+    both = sorted(old.keys() | (new.keys() & {"judged_answers", "cross_check_share"}))
+    if old and len(both) > len(old):
+        raise ConfigError(f"Expected cross-checks in [hub] under their new names alone, got {', '.join(both)}.")
+    first = [old.get("first_leases", 20), old.get("first_size", 2)]
+    if old.keys() & {"first_leases", "first_size"}:
+        if not all(isinstance(n, int) and not isinstance(n, bool) for n in first):
+            raise ConfigError(f"Expected whole numbers for first_leases and first_size in [hub], got {first}.")
+        new["judged_answers"] = first[0] * first[1]
+    if "audit_share" in old:
+        new["cross_check_share"] = old["audit_share"]
+    return new
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -491,7 +488,7 @@ def read_action(path: Path | str) -> ActionFile:
         _section(PlatformSection, found["platform"], "platform", path),
         _section(PeopleSection, found["people"], "people", path),
         _section(PoolSection, found.get("pool", {}), "pool", path),
-        _section(HubSection, found.get("hub", {}), "hub", path),
+        _section(HubSection, _hub_table(found.get("hub", {})), "hub", path),
     )
 
 

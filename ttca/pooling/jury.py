@@ -20,7 +20,7 @@ from ttca.pooling.schema import inputs as _inputs
 from ttca.pooling.schema import leases as _leases
 from ttca.pooling.schema import members as _members
 from ttca.pooling.schema import reports as _reports
-from ttca.pooling.settling import CheckPlan, Standing, lots_of, settle
+from ttca.pooling.settling import CheckPlan, Repute, lots_of, settle
 from ttca.pooling.shelf import HOPELESS, Shelf, able_members, mark_answered, paid_for, parts
 
 __all__ = ["Jury"]
@@ -31,7 +31,7 @@ _GOOD_FAILURES = 6
 _NEW_SHARE = 0.02
 _FAILED = int(Status.FAILED)
 _COLUMNS = [c.name for c in _answers.columns]
-_NOBODY = Standing(np.zeros(0, np.int64), np.zeros(0), np.zeros(0), np.zeros(0, np.bool_))
+_NOBODY = Repute(np.zeros(0, np.int64), np.zeros(0), np.zeros(0), np.zeros(0, np.bool_))
 
 
 class Jury:
@@ -49,7 +49,7 @@ class Jury:
     def __init__(self, ledger: Ledger, shelf: Shelf, *, classes: int, plan: CheckPlan) -> None:
         self._ledger, self._db, self._shelf, self._classes, self._plan = ledger, ledger.database, shelf, classes, plan
         # What the last judgement said of everybody, and how much was said before it and since.
-        self._standing, self._heard, self._new = _NOBODY, 0, 0
+        self._repute, self._heard, self._new = _NOBODY, 0, 0
 
     def flagged(self) -> list[str]:
         """Return the members whose answers were set aside."""
@@ -76,7 +76,7 @@ class Jury:
         """Settle queries that were just answered, and give up those to which nobody gets an answer."""
         self._new += len(keys)
         if keys and not self._plan.off:
-            self._settle(connection, self._read(connection, keys), self._standing, whole=False)
+            self._settle(connection, self._read(connection, keys), self._repute, whole=False)
         self._give_up(connection, failed)
 
     @property
@@ -92,7 +92,7 @@ class Jury:
     def judge(self) -> None:
         """Flag who answers otherwise than the others, put their answers aside, and settle every query anew."""
 
-        def work(connection: sa.Connection) -> tuple[Standing, int]:
+        def work(connection: sa.Connection) -> tuple[Repute, int]:
             # Nothing is on its way into the tables meanwhile.
             self._db.exclude(connection)
             rows = self._read(connection, None)
@@ -104,14 +104,14 @@ class Jury:
             if worst:
                 rows = [row for row in rows if row.member not in set(worst)]
                 reports, _ = _as_reports(rows, self._classes)
-            standing = Standing.of(verdict, reports, self._failures(connection), self._plan)
+            repute = Repute.of(verdict, reports, self._failures(connection), self._plan)
             if rows:
-                self._settle(connection, rows, standing, whole=True)
-            self._reconsider(connection, standing)
-            return standing, len(rows)
+                self._settle(connection, rows, repute, whole=True)
+            self._reconsider(connection, repute)
+            return repute, len(rows)
 
         new = self._new
-        self._standing, self._heard = self._db.run(work, write=True)
+        self._repute, self._heard = self._db.run(work, write=True)
         self._new -= new
 
     def set_aside(self, member: int) -> None:
@@ -138,11 +138,11 @@ class Jury:
             return list(connection.execute(wanted))
         return [row for part in parts(keys) for row in connection.execute(wanted.where(_reports.c.key.in_(part)))]
 
-    def _settle(self, connection: sa.Connection, rows: Sequence[Any], standing: Standing, *, whole: bool) -> None:
+    def _settle(self, connection: sa.Connection, rows: Sequence[Any], repute: Repute, *, whole: bool) -> None:
         reports, keys = _as_reports(rows, self._classes)
         if not keys:
             return
-        done = settle(reports, lots_of(keys), standing, self._plan, whole=whole)
+        done = settle(reports, lots_of(keys), repute, self._plan, whole=whole)
         able = able_members(connection)
         said: dict[int, set[int]] = {}
         row_of: dict[tuple[int, int], int] = {}
@@ -219,7 +219,7 @@ class Jury:
         return {int(member): int(n) for member, n in rows}
 
     def _give_up(self, connection: sa.Connection, keys: Sequence[bytes]) -> None:
-        good, able = self._standing.judged_good(), able_members(connection) if keys else set()
+        good, able = self._repute.judged_good(), able_members(connection) if keys else set()
         given_up = [key for key in keys if self._is_hopeless(connection, key, good, able)]
         for part in parts(given_up):
             hopeless = sa.update(_inputs).where(_inputs.c.key.in_(part), _inputs.c.failures < HOPELESS)
@@ -229,14 +229,16 @@ class Jury:
         failed = connection.scalars(
             sa.select(_reports.c.member).where(_reports.c.key == key, _reports.c.status == _FAILED)
         )
-        if len(good & {int(m) for m in failed}) >= _GOOD_FAILURES:
+        everybody = {int(m) for m in failed}
+        # Where nothing is checked nobody can be judged.
+        if len(everybody) >= HOPELESS if self._plan.off else len(good & everybody) >= _GOOD_FAILURES:
             return True
         # Or once everybody has tried who still could.
         return not able - {int(m) for m in connection.scalars(paid_for(key))}
 
-    def _reconsider(self, connection: sa.Connection, standing: Standing) -> None:
+    def _reconsider(self, connection: sa.Connection, repute: Repute) -> None:
         """Ask again what was given up on the word of members who are no longer judged good; give up what is."""
-        good, able = standing.judged_good(), able_members(connection)
+        good, able = repute.judged_good(), able_members(connection)
         tried = (
             sa.select(_inputs.c.key, _inputs.c.failures)
             .join(_reports, _reports.c.key == _inputs.c.key)

@@ -16,22 +16,21 @@ from PIL import Image
 
 from ttca.answers import Answers, Status, contradicted
 from ttca.data.decoding import decode_rgb
-from ttca.errors import ChargeState, ConfigError, QuotaError, RateError
+from ttca.errors import ChargeState, ConfigError, QuotaError
 from ttca.images import Images, check_images
 from ttca.names import canonical
 from ttca.platforms.base import PlatformInfo
-from ttca.pooling.booking import ANSWERED, Bill, Booking, Charge, Settlement, abandon
+from ttca.pooling.booking import Bill, Booking, Charge, Settlement, abandon
 from ttca.pooling.claims import Claim, Taken
 from ttca.pooling.jury import Jury
 from ttca.pooling.ledger import Ledger
+from ttca.pooling.pacing import check_may_lease, fails_seldom
 from ttca.pooling.room import member_room
 from ttca.pooling.schema import attempts as _attempts
 from ttca.pooling.schema import inputs as _inputs
 from ttca.pooling.schema import leases as _leases
 from ttca.pooling.schema import members as _members
-from ttca.pooling.schema import outcomes as _outcomes
 from ttca.pooling.schema import reports as _reports
-from ttca.pooling.schema import requests as _requests
 from ttca.pooling.settling import CheckPlan
 from ttca.pooling.shelf import HOPELESS, Progress, Shelf, files_of, given_to, is_open, mark_answered
 
@@ -40,18 +39,12 @@ __all__ = ["CROSS_CHECK", "CheckPlan", "Lease", "LeaseDesk", "Progress", "Quaran
 
 #: What queries are booked as that others have answered before; earlier versions booked ``pool-audit``.
 CROSS_CHECK = "pool-cross-check"
-#: So many leases may be out with one member at a time.
-_MOST_OUT = 64
 #: A query that a pool asks without the hub is left alone for so long, and then looked at again.
 _MOMENT_S = 1.0
 #: Cross-checks are drawn from so many times a lease's size, so that nobody knows whose answers come next, …
 _DRAWN_FROM = 4
 #: … and from this share of all images at least.
 _DRAWN_SHARE = 0.05
-#: After so many leases in a row that brought nothing a member waits, twice as long each time, at most so many seconds.
-_BARREN, _LONGEST_WAIT_S = 8, 300.0
-#: A lease that was refunded counts so much of one: a platform may be busy for long.
-_REFUNDED = 0.05
 
 
 class Quarantined(QuotaError):
@@ -212,8 +205,7 @@ class LeaseDesk:
             who = self._who(connection, member)
             if (again := self._issued(connection, lease, who.id)) is not None:
                 return again
-            self._check_few_are_out(connection, who.id, now)
-            self._check_brings_something(connection, who.id, now)
+            check_may_lease(connection, who.id, now)
             # Where there is no room for one, the booking says why.
             size_now = max(1, min(size, member_room(connection, who, now)))
             done: Charge | Taken | QuotaError | None = None
@@ -286,7 +278,7 @@ class LeaseDesk:
             Booking(self._db, [], [settlement], now=self._ledger.now_in)(connection)
             failed = [key for key, ok in zip(keys, usable.tolist(), strict=True) if not ok]
             self._report(connection, row, keys, settlement.accepted(self._ledger.now_in(connection)), failed)
-            self._release(connection, lease, keys, failed=failed if self._is_heard(connection, row.member) else [])
+            self._release(connection, lease, keys, failed=failed if fails_seldom(connection, row.member) else [])
             self.jury.hear(connection, [k for k in keys if k not in failed], failed)
             return int(usable.sum())
 
@@ -312,7 +304,7 @@ class LeaseDesk:
             # A request that surely was not processed says nothing about its images.
             failed = keys if state is ChargeState.CHARGED else []
             self._report(connection, row, keys, [], failed)
-            self._release(connection, lease, keys, failed=failed if self._is_heard(connection, row.member) else [])
+            self._release(connection, lease, keys, failed=failed if fails_seldom(connection, row.member) else [])
             self.jury.hear(connection, [], failed)
 
         self._db.run(work, write=True)
@@ -354,41 +346,6 @@ class LeaseDesk:
                 "settings; then talk to whoever runs the pool."
             )
         return row
-
-    def _check_few_are_out(self, connection: sa.Connection, who: int, now: float) -> None:
-        out = (
-            sa.select(sa.func.count())
-            .select_from(_leases)
-            .where(_leases.c.member == who, _leases.c.returned_at.is_(None), _leases.c.expires_at > now)
-        )
-        if (connection.scalar(out) or 0) >= _MOST_OUT:
-            raise RateError(f"Expected at most {_MOST_OUT} leases out with one member, got more. Wait.", wait_s=1.0)
-
-    def _check_brings_something(self, connection: sa.Connection, who: int, now: float) -> None:
-        """Slow down who took lease after lease and brought nothing: whatever the reason, others are faster."""
-        answered = sa.exists().where(_outcomes.c.request == _leases.c.request, _outcomes.c.outcome == ANSWERED)
-        last = (
-            sa.select(_leases.c.returned_at, _requests.c.paid, answered.label("answered"))
-            .join(_requests, _requests.c.id == _leases.c.request)
-            .where(_leases.c.member == who, _leases.c.returned_at.is_not(None))
-            .order_by(_leases.c.returned_at.desc())
-        )
-        rows = connection.execute(last.limit(_BARREN)).all()
-        if len(rows) < _BARREN or any(row.answered for row in rows):
-            return
-        rows = connection.execute(last.limit(round(2 * _BARREN / _REFUNDED))).all()
-        barren = next((i for i, row in enumerate(rows) if row.answered), len(rows))
-        paid = sum(row.paid > 0 for row in rows[:barren])
-        excess = paid + _REFUNDED * (barren - paid) - _BARREN
-        if excess < 0:
-            return
-        wait = rows[0].returned_at + min(_LONGEST_WAIT_S, 2.0**excess) - now
-        if wait > 0:
-            raise RateError(
-                f"Expected a usable answer in one of the last {barren} leases, got none. Wait {wait:.0f} seconds, and "
-                "check that the platform answers you.",
-                wait_s=wait,
-            )
 
     def _choose(self, connection: sa.Connection, who: int, size: int, now: float) -> tuple[list[bytes], bool]:
         """Return the keys of the member's next lease, and whether others have answered them before."""
@@ -432,12 +389,6 @@ class LeaseDesk:
         rows = [{**r, "member": row.member, "context": self._context} for r in rows if r["key"] in named]
         if rows:
             connection.execute(self._db.insert_new(_reports), rows)
-
-    def _is_heard(self, connection: sa.Connection, who: int) -> bool:
-        """Whether a member's failures say something of the images: not where they fail more often than not."""
-        count = sa.select(sa.func.count()).select_from(_reports).where(_reports.c.member == who)
-        failed = connection.scalar(count.where(_reports.c.status == int(Status.FAILED))) or 0
-        return 2 * failed <= (connection.scalar(count) or 0) + _BARREN
 
     def _keys_of(self, connection: sa.Connection, request: int) -> list[bytes]:
         keys = sa.select(_attempts.c.key).where(_attempts.c.request == request).order_by(_attempts.c.position)

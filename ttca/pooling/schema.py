@@ -212,6 +212,7 @@ def _name_cross_checks(connection: sa.Connection) -> None:
     run("DROP INDEX IF EXISTS inputs_by_audit")
     run("ALTER TABLE inputs RENAME COLUMN audit TO wanted")
     if connection.dialect.name == "postgresql":
+        run("ALTER TABLE inputs ALTER COLUMN wanted DROP DEFAULT")
         run("ALTER TABLE inputs ALTER COLUMN wanted TYPE INTEGER USING wanted::integer")
     run("UPDATE inputs SET wanted = 0")
     run("CREATE INDEX inputs_by_wanted ON inputs (context, wanted)")

@@ -12,7 +12,7 @@ from ttca.errors import ConfigError
 from ttca.pooling.cross_checks import Reports, Verdict, leaders, tell_apart
 from ttca.values import Value
 
-__all__ = ["CheckPlan", "Settled", "Standing", "lots_of", "settle"]
+__all__ = ["CheckPlan", "Repute", "Settled", "lots_of", "settle"]
 
 #: How much a suspect's word counts.
 _SUSPECTS_WORD = 0.3
@@ -20,6 +20,8 @@ _SUSPECTS_WORD = 0.3
 _CONFIRMED = 1.25
 #: A contested answer stands with so much weight, and so much more than the next.
 _CONTESTED, _LEAD = 2.0, 1.5
+#: Who was confirmed so often, and fails where others do not in no more than this share, is judged good.
+_CONFIRMED_OFTEN, _FAILS_SELDOM = 5, 0.2
 #: The same two members confirm each other so many times, or so many times as often as chance would have it; then a
 #: third is asked.
 _SAME_PAIR, _PAIR_RATIO = 3, 3.0
@@ -60,7 +62,7 @@ class CheckPlan:
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Standing(Value):
+class Repute(Value):
     """How far each member is trusted; whoever is not named is new.
 
     Parameters
@@ -81,18 +83,17 @@ class Standing(Value):
     good: NDArray[np.bool_]
 
     @classmethod
-    def of(cls, verdict: Verdict, reports: Reports, failures: dict[int, int], plan: CheckPlan) -> Standing:
+    def of(cls, verdict: Verdict, reports: Reports, failures: dict[int, int], plan: CheckPlan) -> Repute:
         """Return what follows from a verdict, and from how often each failed where others got an answer."""
         answers = np.bincount(np.searchsorted(verdict.members, reports.members), minlength=len(verdict.members))
         failed = np.array([failures.get(int(m), 0) for m in verdict.members], np.int64)
-        confirmed = answers if plan.off else verdict.judged - verdict.disagreed
-        weak = failed > 1 + 0.2 * answers
+        weak = failed > 1 + _FAILS_SELDOM * answers
         doubted = verdict.suspect | weak
         return cls(
             verdict.members,
             np.where(verdict.suspect, _SUSPECTS_WORD, 1.0),
             np.where(doubted, 0.0 if plan.off else 1.0, plan.share_of(answers)),
-            (confirmed >= 5) & ~doubted,
+            (verdict.judged - verdict.disagreed >= _CONFIRMED_OFTEN) & ~doubted,
         )
 
     def look_up(self, members: NDArray[np.int64], plan: CheckPlan) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -131,7 +132,7 @@ class Settled(Value):
 
 
 def settle(
-    reports: Reports, lots: NDArray[np.float64], standing: Standing, plan: CheckPlan, *, whole: bool = False
+    reports: Reports, lots: NDArray[np.float64], repute: Repute, plan: CheckPlan, *, whole: bool = False
 ) -> Settled:
     """Weigh what members say of each query.
 
@@ -141,7 +142,7 @@ def settle(
         ``queries`` numbered from 0, without gaps.
     lots : float64 array, shape (Q,)
         In [0, 1), which no member knows: a single answer is checked where the lot is below its member's share.
-    standing : Standing
+    repute : Repute
     plan : CheckPlan
     whole : bool
         Whether these are all reports: only then can be told who confirms whom too often.
@@ -153,7 +154,7 @@ def settle(
     """
     answers = tell_apart(reports)
     which, count = reports.queries, len(lots)
-    weight, share = standing.look_up(reports.members, plan)
+    weight, share = repute.look_up(reports.members, plan)
     _, lead, follow, votes = leaders(which, answers, weight)
     said = np.bincount(which, minlength=count)
     # Of answers with the same weight, the one that came first.
@@ -167,14 +168,14 @@ def settle(
     enough = np.where(contested, (lead >= _CONTESTED) & (lead - follow >= _LEAD), ~drawn | (lead >= _CONFIRMED))
     wanted = np.where(enough, 0, np.where(contested | (said == 1), 2, 1))
     if whole:
-        wanted = np.where((wanted == 0) & _too_often(reports, count, said, standing), 1, wanted)
+        wanted = np.where((wanted == 0) & _too_often(reports, count, said, repute), 1, wanted)
     wanted[said >= _MOST_REPORTS] = 0
     if plan.off:
         wanted[:] = 0
     return Settled(wanted.astype(np.int64), answers, votes, winner)
 
 
-def _too_often(reports: Reports, count: int, said: NDArray[np.int64], standing: Standing) -> NDArray[np.bool_]:
+def _too_often(reports: Reports, count: int, said: NDArray[np.int64], repute: Repute) -> NDArray[np.bool_]:
     """Return the queries that rest on two members who confirm each other more often than chance would have it."""
     result = np.zeros(count, np.bool_)
     twice = said[reports.queries] == 2
