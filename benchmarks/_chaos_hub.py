@@ -10,7 +10,7 @@ from benchmarks._slow_platform import CLASSES
 from ttca.platforms.http import HttpPlatform
 from ttca.platforms.server import run_app
 from ttca.pooling.hub import create_hub
-from ttca.pooling.leases import AuditPlan, LeaseDesk
+from ttca.pooling.leases import CheckPlan, LeaseDesk
 from ttca.pooling.ledger import Ledger
 
 
@@ -22,7 +22,7 @@ def main(task: dict[str, object]) -> None:
         desk = LeaseDesk(
             ledger,
             info,
-            plan=AuditPlan(first_leases=int(str(task["first_leases"])), first_size=2),
+            plan=CheckPlan(judged=2 * int(str(task["first_leases"]))),
             lease_s=float(str(task["lease_s"])),
         )
 

@@ -1,13 +1,17 @@
-"""What do members who lie achieve? How soon they are flagged, who is flagged wrongly, and what the proxy loses."""
+"""What do members who lie achieve, knowing how they are checked? Who is flagged, and what does the proxy lose?"""
 
 from __future__ import annotations
 
 import argparse
+import os
 import random
 import statistics
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
+from functools import lru_cache
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +19,8 @@ import numpy as np
 from numpy.typing import NDArray
 from rich.console import Console
 
+from benchmarks import _adaptive
+from benchmarks._adaptive import Pool
 from ttca.answers import Answers
 from ttca.demo.platform import digits_platform
 from ttca.demo.world import DIGITS, digits_world
@@ -22,7 +28,7 @@ from ttca.errors import QuotaError
 from ttca.images import Images
 from ttca.people import People
 from ttca.platforms.base import Credential, Platform, PlatformInfo
-from ttca.pooling.leases import AuditPlan, LeaseDesk
+from ttca.pooling.leases import CheckPlan, LeaseDesk
 from ttca.pooling.ledger import Ledger
 from ttca.progress import Reporter
 from ttca.proxies.distillation import Targets
@@ -32,7 +38,7 @@ from ttca.proxies.options import Distilling
 __all__ = ["QUICK", "main"]
 
 #: The arguments of the slice that `python -m benchmarks quick` runs.
-QUICK = ("--runs", "1", "--collusions", "1", "--members", "20")
+QUICK = ("--runs", "1", "--collusions", "1", "--members", "20", "--adaptives", "1", "--images", "200", "--sizes")
 
 MEMBERS, QUOTA, SIZE = 50, 500, 16
 HOSTILE = 0.2
@@ -40,6 +46,8 @@ HOSTILE = 0.2
 NOISE = 0.01
 KINDS = ("random", "constant", "flips", "replays")
 COLLUDING = (0.1, 0.2, 0.3, 0.4, 0.45, 0.5, 0.55, 0.6)
+#: Pools of so many images show how the share of cross-checks falls.
+IMAGES, MORE_IMAGES = 1000, (2000, 4000, 8000)
 
 
 def main(argv: list[str]) -> dict[str, Any]:
@@ -48,6 +56,10 @@ def main(argv: list[str]) -> dict[str, Any]:
     parser.add_argument("--runs", type=int, default=20)
     parser.add_argument("--collusions", type=int, default=5, help="runs for each share of colluding liars")
     parser.add_argument("--members", type=int, default=MEMBERS)
+    parser.add_argument("--adaptives", type=int, default=20, help="runs for each kind of liar who knows the checks")
+    parser.add_argument("--images", type=int, default=IMAGES, help="that the members share in these runs")
+    parser.add_argument("--sizes", type=int, nargs="*", default=MORE_IMAGES, help="larger numbers of images")
+    parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="pools played at one moment")
     parser.add_argument("--json", action="store_true", help="print the result as one JSON object")
     options = parser.parse_args(argv)
     reporter = Reporter(Console(stderr=True))
@@ -71,6 +83,7 @@ def main(argv: list[str]) -> dict[str, Any]:
                     "wrong_accepted": statistics.fmean(f.wrong_accepted for f in found),
                 }
             )
+    adaptive = _all_adaptive(options, reporter)
     before = [q for run in runs for q in run["queries_before_flag"]]
     return {
         "flagged_hostile": statistics.fmean(run["flagged_within_40"] for run in runs),
@@ -87,6 +100,7 @@ def main(argv: list[str]) -> dict[str, Any]:
         "wrong_accepted": statistics.fmean(run["wrong_accepted"] for run in runs),
         "audit_share_of_queries": statistics.fmean(run["audit_share"] for run in runs),
         "collusion": curve,
+        **adaptive,
         "runs": runs,
         "members": options.members,
         "hostile_share": HOSTILE,
@@ -96,8 +110,46 @@ def main(argv: list[str]) -> dict[str, Any]:
         "asked by members in random order through a hub's leases; the hostile ones in turn answer at random, always "
         "the same, flip 30 % of labels, or say what the platform said about another image. flagged_hostile: "
         "within 40 queries. fidelity_loss: of a proxy distilled from the accepted answers, against one of the same "
-        "pool without its liars, on people nobody asked about.",
+        "pool without its liars, on people nobody asked about. adaptive: " + _adaptive.HOW,
     }
+
+
+def _all_adaptive(options: argparse.Namespace, reporter: Reporter) -> dict[str, Any]:
+    """Play pools whose liars know the checks, without liars, and with more images."""
+    kinds = (*_adaptive.KINDS, None)
+    pools = [Pool(k, options.members, options.images, seed=s) for k in kinds for s in range(options.adaptives)]
+    larger = [Pool("after-k", options.members, n, seed=0) for n in options.sizes]
+    with reporter.track("pools with liars who know", len(pools) + len(larger), unit="pools") as advance:
+        found = []
+        # The longest first.
+        for run in _played([*larger, *pools], options.jobs):
+            found.append(run)
+            advance(1)
+    long, short = found[: len(larger)], found[len(larger) :]
+    of_kind = [
+        _adaptive.summary(kind, short[i * options.adaptives : (i + 1) * options.adaptives])
+        for i, kind in enumerate(kinds)
+        if options.adaptives
+    ]
+    first = [(Pool("after-k", options.members, options.images), short[0])] if short else []
+    return {
+        "adaptive": [entry for entry in of_kind if entry["kind"] != "honest"],
+        "adaptive_without_liars": next((entry for entry in of_kind if entry["kind"] == "honest"), None),
+        "adaptive_by_images": [
+            {"images": pool.images, **{key: run[key] for key in _adaptive.BY_IMAGES}}
+            for pool, run in [*first, *zip(larger, long, strict=True)]
+        ],
+    }
+
+
+def _played(pools: Sequence[Pool], jobs: int) -> Iterator[dict[str, Any]]:
+    """Yield what came of each pool, in their order."""
+    if jobs < 2 or len(pools) < 2:
+        yield from map(_adaptive.play, pools)
+        return
+    # Spawned: this process holds threads and a model.
+    with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as executor:
+        yield from executor.map(_adaptive.play, pools)
 
 
 @dataclass(frozen=True)
@@ -110,6 +162,7 @@ class _World:
     said: NDArray[np.int64]
 
     @classmethod
+    @lru_cache(maxsize=8)
     def of(cls, seed: int) -> _World:
         world = digits_world(seed)
         platform = digits_platform(world, seed=seed)
@@ -164,7 +217,7 @@ def _play(world: _World, members: int, share: float, seed: int, *, kinds: tuple[
     before_flag: dict[str, int] = {}
     with tempfile.TemporaryDirectory() as folder, Ledger(Path(folder) / "ledger.sqlite") as ledger:
         ledger.enrol(dict.fromkeys(names, QUOTA))
-        desk = LeaseDesk(ledger, info, plan=AuditPlan(), rng=random.Random(seed), lease_s=10**9)
+        desk = LeaseDesk(ledger, info, plan=CheckPlan(), rng=random.Random(seed), lease_s=10**9)
         desk.load(world.asked.images, world.asked.members.tolist())
         sent = dict.fromkeys(names, 0)
         waiting = list(names)

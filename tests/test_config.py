@@ -30,6 +30,7 @@ from ttca.data.folder import write_people
 from ttca.errors import ActionError, ConfigError, DataError, TTCAError
 from ttca.people import People
 from ttca.platforms.server import background_server
+from ttca.pooling.leases import CheckPlan
 from ttca.settings import Settings
 
 PLAIN = worlds.action_file("http://127.0.0.1:1")
@@ -132,6 +133,17 @@ def test_keys_behind_a_mark_show_their_default() -> None:
                 continue
             said = getattr(default, key)
             assert value == (list(said) if isinstance(said, tuple) else said), key
+
+
+def test_cross_checks_are_read_under_their_old_names(tmp_path: Path) -> None:
+    """An earlier version's file says leases, their size and a share of audits; both spellings are refused."""
+    old = read(tmp_path, PLAIN + "[hub]\nfirst_leases = 10\naudit_share = 0.1\n").hub
+    assert (old.judged_answers, old.cross_check_share) == (20, 0.1)
+    assert old.plan() == CheckPlan(judged=20, share=0.1)
+    with pytest.raises(ConfigError, match="under their new names alone, got audit_share, judged_answers"):
+        read(tmp_path, PLAIN + "[hub]\njudged_answers = 10\naudit_share = 0.1\n")
+    with pytest.raises(ConfigError, match="whole numbers for first_leases and first_size"):
+        read(tmp_path, PLAIN + "[hub]\nfirst_leases = 1.5\n")
 
 
 def test_a_filled_in_template_opens_an_action(tmp_path: Path) -> None:

@@ -24,7 +24,7 @@ from ttca.platforms.http import HttpPlatform, Key, Transport
 from ttca.platforms.protocols import create_protocol
 from ttca.pooling.choosing import in_order
 from ttca.pooling.contribute import Effort
-from ttca.pooling.leases import AuditPlan, LeaseDesk
+from ttca.pooling.leases import CheckPlan, LeaseDesk
 from ttca.pooling.ledger import Ledger, open_ledger
 from ttca.pooling.pool import Member
 from ttca.progress import Reporter, silent
@@ -138,9 +138,8 @@ batch = 16                       # images per request
 # [hub]                          # where members on machines of their own take queries: ttca hub serve
 # lease_seconds = 120.0          # after that, a query that did not come back goes to somebody else
 # order = "random"               # or "stratified": an equal share for every class and group
-# first_leases = 20              # a new member starts with so many cross-checks,
-# first_size = 2                 # of so many queries each;
-# audit_share = 0.05             # later, this share of the queries is cross-checked
+# judged_answers = 100           # others check all of a member's first answers, so many,
+# cross_check_share = 0.05       # and later a share that falls with their number, to this one
 """
 
 CONTRIBUTION_TEMPLATE = """\
@@ -274,13 +273,31 @@ class HubSection:
 
     lease_seconds: float = 120.0
     order: Literal["random", "stratified"] = "random"
-    first_leases: int = 20
-    first_size: int = 2
-    audit_share: float = 0.05
+    judged_answers: int = 100
+    cross_check_share: float = 0.05
 
-    def plan(self) -> AuditPlan:
+    def plan(self) -> CheckPlan:
         """Return how members check each other."""
-        return AuditPlan(first_leases=self.first_leases, first_size=self.first_size, share=self.audit_share)
+        return CheckPlan(judged=self.judged_answers, share=self.cross_check_share)
+
+
+def _hub_table(found: Any) -> Any:
+    """Return ``[hub]`` under today's names: earlier versions said leases, queries in each, and an audit's share."""
+    if not isinstance(found, dict):
+        return found
+    new = dict(found)
+    old = {key: new.pop(key) for key in ("first_leases", "first_size", "audit_share") if key in new}
+    both = sorted(old.keys() | (new.keys() & {"judged_answers", "cross_check_share"}))
+    if old and len(both) > len(old):
+        raise ConfigError(f"Expected cross-checks in [hub] under their new names alone, got {', '.join(both)}.")
+    first = [old.get("first_leases", 20), old.get("first_size", 2)]
+    if old.keys() & {"first_leases", "first_size"}:
+        if not all(isinstance(n, int) and not isinstance(n, bool) for n in first):
+            raise ConfigError(f"Expected whole numbers for first_leases and first_size in [hub], got {first}.")
+        new["judged_answers"] = first[0] * first[1]
+    if "audit_share" in old:
+        new["cross_check_share"] = old["audit_share"]
+    return new
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -479,7 +496,7 @@ def read_action(path: Path | str) -> ActionFile:
         _section(PlatformSection, found["platform"], "platform", path),
         _section(PeopleSection, found["people"], "people", path),
         _section(PoolSection, found.get("pool", {}), "pool", path),
-        _section(HubSection, found.get("hub", {}), "hub", path),
+        _section(HubSection, _hub_table(found.get("hub", {})), "hub", path),
     )
 
 

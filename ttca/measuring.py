@@ -111,7 +111,8 @@ def row_of(shop: Workshop, story: Story, epsilon: int, *, track: str | None, beg
         queries=transfer.images + refined,
         epsilon=epsilon,
         seed=shop.settings.seed,
-        queries_pool=paid.get("pool", 0) + paid.get("pool-audit", 0),
+        # Earlier versions booked cross-checks as pool-audit.
+        queries_pool=sum(paid.get(purpose, 0) for purpose in ("pool", "pool-cross-check", "pool-audit")),
         # Earlier versions booked the baseline as an audit.
         queries_baseline=paid.get("baseline", 0) + paid.get("audit", 0),
         queries_verification=paid.get("verification", 0),

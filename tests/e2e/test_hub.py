@@ -89,7 +89,7 @@ def test_members_on_their_own_machines_answer_for_an_action(tmp_path: Path) -> N
         assert sum(json.loads(line)["rows"] for line in log.read_text().splitlines()) == sent
     status = say("pool", "status", home, cwd=tmp_path)
     assert sum(status["paid"].values()) == sent
-    assert set(status["paid"]) == {"pool", "pool-audit"}
+    assert set(status["paid"]) == {"pool", "pool-cross-check"}
 
 
 def test_a_hub_without_shareable_images_does_not_start(tmp_path: Path) -> None:

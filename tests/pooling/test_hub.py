@@ -30,12 +30,12 @@ from ttca.platforms.server import background_app
 from ttca.platforms.throttle import Throttle
 from ttca.pooling.contribute import Contribution, HubError, Patience, contribute
 from ttca.pooling.hub import create_hub
-from ttca.pooling.leases import AuditPlan, LeaseDesk
+from ttca.pooling.leases import CheckPlan, LeaseDesk
 from ttca.pooling.ledger import Ledger
 from ttca.pooling.quotas import Quota
 from ttca.signing import CollectiveKey, SignatureError
 
-PLAN = AuditPlan(first_leases=3, first_size=2, share=0.1)
+PLAN = CheckPlan(judged=6, share=0.1)
 
 
 @dataclass
@@ -155,8 +155,8 @@ def test_a_platform_that_is_down_ends_a_contribution(
     assert len(platform.attempts) == 3
     (ada, *_) = house.ledger.balances()
     booked = {"refunded": ada.refunded, "unknown": ada.unknown, "charged": ada.unusable}
-    assert booked[charge.value] == platform.queries == 6
-    assert ada.charged == (0 if charge is ChargeState.REFUNDED else 6)
+    assert booked[charge.value] == platform.queries > 0
+    assert ada.charged == (0 if charge is ChargeState.REFUNDED else platform.queries)
 
 
 def test_another_platform_is_refused_before_any_query(house: House, member: Callable[..., Contribution]) -> None:

@@ -1,4 +1,4 @@
-"""Tests of leases: who asks what, what is charged and accepted, audits, quarantine, expiry and forgetting."""
+"""Tests of leases: who asks what, what is charged and accepted, cross-checks, quarantine, expiry and forgetting."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from ttca.images import Images
 from ttca.platforms.base import PlatformInfo
 from ttca.pooling.booking import Bill, Charge
 from ttca.pooling.claims import Claim, this_process
-from ttca.pooling.leases import AUDIT, AuditPlan, Lease, LeaseDesk, Quarantined, UnknownLease
+from ttca.pooling.leases import CROSS_CHECK, CheckPlan, Lease, LeaseDesk, Quarantined, UnknownLease
 from ttca.pooling.ledger import Ledger
 from ttca.pooling.pool import Member, Pace, QueryPool
 from ttca.pooling.quotas import Quota
 
 INFO = ScriptedPlatform().info
-NO_AUDITS = AuditPlan(first_leases=0, share=0.0)
+NO_CHECKS = CheckPlan(judged=0, share=0.0)
 
 
 @pytest.fixture(params=BACKENDS, scope="module", autouse=True)
@@ -60,7 +60,7 @@ def ledger(clock: Clock) -> Iterator[Ledger]:
         yield fresh
 
 
-def desk_on(ledger: Ledger, plan: AuditPlan = NO_AUDITS, **more: Any) -> LeaseDesk:
+def desk_on(ledger: Ledger, plan: CheckPlan = NO_CHECKS, **more: Any) -> LeaseDesk:
     """Return a desk with a fixed seed."""
     return LeaseDesk(ledger, INFO, plan=plan, rng=random.Random(0), **more)
 
@@ -288,7 +288,7 @@ def test_two_platforms_on_one_ledger_never_mix(ledger: Ledger) -> None:
     """Each desk hands out the images that were loaded for its own platform, and counts only these."""
     other_info = PlatformInfo("p", INFO.classes, INFO.image_shape, {"model": "another"})
     desk = desk_on(ledger)
-    other = LeaseDesk(ledger, other_info, plan=NO_AUDITS, rng=random.Random(0))
+    other = LeaseDesk(ledger, other_info, plan=NO_CHECKS, rng=random.Random(0))
     desk.load(distinct(3), ["ada"] * 3)
     other.load(distinct(2, start=1), ["ada"] * 2)
     lease = given_to(other, "ben", 8)
@@ -367,23 +367,7 @@ def test_what_is_leased_is_not_paid_by_a_pool(ledger: Ledger, clock: Clock, end:
     assert answers.answered.all()
 
 
-def test_audits_are_nobodys_alone(ledger: Ledger) -> None:
-    """What everybody answers is handed out though a pool has it in flight or answered, and keeps nobody from it."""
-    desk = desk_on(ledger, AuditPlan(first_leases=2, first_size=2, share=0.0))
-    desk.load(distinct(4), ["ada"] * 4)
-    keys = ledger.keys(distinct(4), fingerprint=INFO.fingerprint, epoch="pool")
-
-    def charged() -> bool:
-        (done,) = ledger.book([Bill("ada", keys, "r", 1, "pool", claim=Claim(this_process(), 600.0))], [])
-        return isinstance(done, Charge)
-
-    assert given_to(desk, "ben", 2).audit
-    assert charged()
-    assert given_to(desk, "cem", 2).audit
-    assert not charged()
-
-
-# -- audits -----------------------------------------------------------------------------------------------------
+# -- cross-checks -----------------------------------------------------------------------------------------------
 
 
 def run_pool(desk: LeaseDesk, liars: set[str], members: list[str], *, size: int = 4) -> None:
@@ -402,22 +386,56 @@ def run_pool(desk: LeaseDesk, liars: set[str], members: list[str], *, size: int 
             desk.take_back(lease.id, member, (lie if member in liars else truth)(lease.images))
 
 
-def test_new_members_answer_what_the_others_answer_too(ledger: Ledger) -> None:
-    """The first leases of everybody are the same audits, two at a time, whatever size was asked for."""
-    desk = desk_on(ledger, AuditPlan(first_leases=5, first_size=2, share=0.0))
-    desk.load(distinct(40), ["ada"] * 40)
-    asked: dict[str, set[int]] = {m: set() for m in ("ada", "ben", "cem")}
-    for member in asked:
-        for _ in range(5):
-            lease = given_to(desk, member, 16)
-            assert lease.audit
-            assert len(lease.images) == 2
-            asked[member] |= set(numbers(lease.images))
-            desk.take_back(lease.id, member, truth(lease.images))
-        assert len(asked[member]) == 10
-    assert asked["ada"] == asked["ben"] == asked["cem"]
-    assert ledger.paid() == {AUDIT: 30}
-    assert not given_to(desk, "ada").audit
+def test_every_answer_of_a_new_member_is_checked_by_another(ledger: Ledger) -> None:
+    """Each image goes to two members, in leases of one size that do not say which are checks."""
+    desk = desk_on(ledger, CheckPlan(judged=100))
+    desk.load(distinct(48), ["ada"] * 48)
+    asked: dict[str, list[int]] = {"ada": [], "ben": [], "cem": []}
+    while not desk.is_done():
+        for member, seen in asked.items():
+            lease = desk.issue(member, 4)
+            if lease is not None:
+                assert len(lease.images) == 4 or len(seen) > 16
+                seen += numbers(lease.images)
+                desk.take_back(lease.id, member, truth(lease.images))
+    for seen in asked.values():
+        assert len(seen) == len(set(seen))
+    assert sorted(n for seen in asked.values() for n in seen) == sorted([*range(48), *range(48)])
+    assert ledger.paid() == {"pool": 48, CROSS_CHECK: 48}
+
+
+def test_checks_begin_before_all_is_answered_and_last_to_the_end(ledger: Ledger) -> None:
+    """Some leases of the first half are cross-checks, and the very last answer is checked as well."""
+    ledger.enrol(dict.fromkeys(["ada", "ben", "cem"], 1000), overrule=True)
+    desk = desk_on(ledger, CheckPlan(judged=1000))
+    desk.load(distinct(120), ["ada"] * 120)
+    kinds = []
+    while not desk.is_done():
+        for member in ("ada", "ben", "cem"):
+            lease = desk.issue(member, 4)
+            if lease is not None:
+                kinds.append(lease.cross_check)
+                desk.take_back(lease.id, member, truth(lease.images))
+    assert any(kinds[: len(kinds) // 2])
+    assert kinds[-1]
+
+
+def test_an_outvoted_answer_gives_way(ledger: Ledger) -> None:
+    """What was accepted first is replaced once others outvote it, and nobody is set aside for one mistake."""
+    names = ["ada", "ben", "cem", "dan"]
+    ledger.enrol(dict.fromkeys(names, 100))
+    desk = desk_on(ledger, CheckPlan(judged=100))
+    desk.load(distinct(1), ["ada"])
+    keys = ledger.keys(distinct(1), fingerprint=INFO.fingerprint, epoch="pool")
+    said = []
+    for member in names:
+        lease = given_to(desk, member, 1)
+        desk.take_back(lease.id, member, (lie if member == "ada" else truth)(lease.images))
+        said.append(int(ledger.lookup(keys, classes=3)[1].labels[0]))
+    wrong, right = int(lie(distinct(1)).labels[0]), int(truth(distinct(1)).labels[0])
+    assert said == [wrong, wrong, right, right]
+    assert desk.is_done()
+    assert desk.flagged() == []
 
 
 def test_a_liar_is_found_set_aside_and_asked_no_more(ledger: Ledger) -> None:
@@ -427,7 +445,7 @@ def test_a_liar_is_found_set_aside_and_asked_no_more(ledger: Ledger) -> None:
     """
     names = ["ada", "ben", "cem", "dan", "eve", "fay", "gil", "hal"]
     ledger.enrol(dict.fromkeys(names, 200), overrule=True)
-    desk = desk_on(ledger, AuditPlan(first_leases=10, first_size=2))
+    desk = desk_on(ledger, CheckPlan())
     desk.load(distinct(120), ["ada"] * 120)
     run_pool(desk, {"eve"}, names)
     assert desk.flagged() == ["eve"]
@@ -442,7 +460,6 @@ def test_a_liar_is_found_set_aside_and_asked_no_more(ledger: Ledger) -> None:
     assert desk.progress().quarantined == 1
     desk.pardon("eve")
     assert desk.flagged() == []
-    assert given_to(desk, "eve", 1).audit
     with pytest.raises(QuotaError, match="a member who was set aside, got 'eve'"):
         desk.pardon("eve")
 
@@ -450,8 +467,8 @@ def test_a_liar_is_found_set_aside_and_asked_no_more(ledger: Ledger) -> None:
 def test_answers_on_the_way_of_who_was_flagged_meanwhile_are_kept_apart(ledger: Ledger) -> None:
     """What a flagged member brings back later is booked as answered, and not accepted."""
     names = ["ada", "ben", "cem", "dan", "eve"]
-    ledger.enrol(dict.fromkeys(names, 200), overrule=True)
-    desk = desk_on(ledger, AuditPlan(first_leases=10, first_size=2, share=0.0))
+    ledger.enrol(dict.fromkeys(names, 400), overrule=True)
+    desk = desk_on(ledger, CheckPlan())
     desk.load(distinct(60), ["ada"] * 60)
     for _ in range(9):
         lease = given_to(desk, "eve")
@@ -460,22 +477,79 @@ def test_answers_on_the_way_of_who_was_flagged_meanwhile_are_kept_apart(ledger: 
     run_pool(desk, set(), names[:4])
     assert desk.flagged() == ["eve"]
     before = sum(b.answered for b in ledger.balances())
-    assert desk.take_back(late.id, "eve", lie(late.images)) == 2
-    assert sum(b.answered for b in ledger.balances()) == before + 2
+    assert desk.take_back(late.id, "eve", lie(late.images)) == 4
+    assert sum(b.answered for b in ledger.balances()) == before + 4
+    run_pool(desk, set(), names[:4])
     keys = ledger.keys(distinct(60), fingerprint=INFO.fingerprint, epoch="pool")
     found, answers = ledger.lookup(keys, classes=3)
-    np.testing.assert_array_equal(answers.labels[found], truth(distinct(60)).labels[found])
+    assert found.all()
+    np.testing.assert_array_equal(answers.labels, truth(distinct(60)).labels)
 
 
-def test_refunded_audits_are_no_way_past_them(ledger: Ledger) -> None:
-    """Whoever gives audits up without paying gets them again."""
-    desk = desk_on(ledger, AuditPlan(first_leases=3, first_size=2, share=0.0))
+def test_liars_who_say_failed_give_up_nothing(ledger: Ledger) -> None:
+    """Four of twelve who say that every query failed cost nobody an image, and get slower."""
+    names = [f"m{i}" for i in range(12)]
+    ledger.enrol(dict.fromkeys(names, 500), overrule=True)
+    desk = desk_on(ledger, CheckPlan())
+    desk.load(distinct(160), ["m4"] * 160)
+    slowed = set()
+    for turn in range(2000):
+        member = names[turn % 12]
+        try:
+            lease = desk.issue(member, 4)
+        except RateError:
+            slowed.add(member)
+            continue
+        if lease is None:
+            if desk.is_done():
+                break
+            continue
+        n = len(lease.images)
+        desk.take_back(
+            lease.id, member, Answers.failed(n, len(CLASSES)) if int(member[1:]) < 4 else truth(lease.images)
+        )
+    assert desk.is_done()
+    assert all(known(ledger, distinct(160)))
+    assert desk.progress().given_up == 0
+    assert slowed == {"m0", "m1", "m2", "m3"}
+
+
+def test_what_good_members_cannot_get_is_given_up(ledger: Ledger) -> None:
+    """After six members who were judged good an image is left alone, though others have not tried it."""
+    names = [f"m{i:02d}" for i in range(12)]
+    ledger.enrol(dict.fromkeys(names, 500), overrule=True)
+    desk = desk_on(ledger, CheckPlan())
+    desk.load(distinct(80), ["m04"] * 80)
+    tried = 0
+    for turn in range(2000):
+        lease = desk.issue(names[turn % 12], 4)
+        if lease is None:
+            if desk.is_done():
+                break
+            continue
+        spoiled = np.array(numbers(lease.images)) == 70
+        tried += int(spoiled.sum())
+        said = truth(lease.images)
+        silent = Answers.failed(len(spoiled), len(CLASSES))
+        rows = np.where(spoiled, np.arange(len(spoiled)) + len(spoiled), np.arange(len(spoiled)))
+        desk.take_back(lease.id, names[turn % 12], Answers.concatenate([said, silent], classes=3)[rows])
+    assert desk.is_done()
+    assert desk.progress().given_up == 1
+    assert 6 <= tried < 12
+
+
+def test_who_is_refunded_for_ever_waits(ledger: Ledger, clock: Clock) -> None:
+    """Nothing is charged for leases that surely were not processed; after 160 of them in a row the member is slowed."""
+    desk = desk_on(ledger)
     desk.load(distinct(20), ["ada"] * 20)
-    for _ in range(10):
-        lease = given_to(desk, "ben", 16)
-        assert lease.audit
+    for _ in range(160):
+        lease = given_to(desk, "ben", 4)
         desk.give_up(lease.id, "ben", ChargeState.REFUNDED, detail="busy")
+    with pytest.raises(RateError, match="Expected a usable answer in one of the last 160 leases"):
+        desk.issue("ben", 4)
     assert ledger.balances()[1].charged == 0
+    clock.now += 2
+    assert desk.issue("ben", 4) is not None
 
 
 def test_a_quarantine_leaves_what_the_pool_itself_asked(ledger: Ledger) -> None:
@@ -489,26 +563,25 @@ def test_a_quarantine_leaves_what_the_pool_itself_asked(ledger: Ledger) -> None:
     assert known(ledger, distinct(6)) == [True, True, True, False, False, False]
 
 
-def test_later_audits_ask_what_few_have_answered(ledger: Ledger) -> None:
-    """After the first leases the stated share goes to queries of others, until enough members have answered each."""
-    desk = desk_on(ledger, AuditPlan(first_leases=0, share=1.0, witnesses=3))
-    desk.load(distinct(4), ["ada"] * 4)
-    for member in ("ada", "ben", "cem"):
-        lease = given_to(desk, member, 4)
-        assert lease.audit == (member != "ada")
-        assert sorted(numbers(lease.images)) == [0, 1, 2, 3]
-        desk.take_back(lease.id, member, truth(lease.images))
-    ledger.enrol({"dan": 10}, overrule=True)
-    assert desk.issue("dan", 4) is None
+def test_where_nobody_is_left_to_ask_an_answer_stands(ledger: Ledger) -> None:
+    """A pool of one member ends: what nobody else can check is not waited for."""
+    ledger.enrol({"ada": 100, "ben": 1, "cem": 1}, overrule=True)
+    desk = desk_on(ledger, CheckPlan())
+    desk.load(distinct(6), ["ada"] * 6)
+    for member in ("ben", "cem", "ada", "ada"):
+        lease = desk.issue(member, 4)
+        if lease is not None:
+            desk.take_back(lease.id, member, truth(lease.images))
+    while (lease := desk.issue("ada", 4)) is not None:
+        desk.take_back(lease.id, "ada", truth(lease.images))
+    assert desk.is_done()
 
 
-@pytest.mark.parametrize(
-    "changes", [{"first_leases": -1}, {"first_size": 0}, {"share": 1.5}, {"share": float("nan")}, {"witnesses": 2}]
-)
-def test_an_odd_audit_plan_is_refused(changes: dict[str, Any]) -> None:
-    """Numbers that could not audit anybody are a sentence."""
-    with pytest.raises(ConfigError, match="Expected an audit plan"):
-        AuditPlan(**changes)
+@pytest.mark.parametrize("changes", [{"judged": -1}, {"share": 1.5}, {"share": float("nan")}])
+def test_an_odd_plan_is_refused(changes: dict[str, Any]) -> None:
+    """Numbers that could not check anybody are a sentence."""
+    with pytest.raises(ConfigError, match="Expected a plan of cross-checks"):
+        CheckPlan(**changes)
 
 
 # -- tokens, forgetting, rivals ---------------------------------------------------------------------------------
@@ -590,7 +663,7 @@ def test_whatever_members_do_the_books_are_right(events: list[tuple[str, str, in
     clock = Clock()
     with fresh_ledger(clock=clock) as ledger:
         ledger.enrol({"ada": 12, "ben": 30, "cem": 9})
-        desk = desk_on(ledger, AuditPlan(first_leases=2, first_size=2, share=0.3), lease_s=10)
+        desk = desk_on(ledger, CheckPlan(judged=4, share=0.3), lease_s=10)
         desk.load(distinct(25), ["ada"] * 25)
         processed = vanished = 0
         late: list[tuple[str, Lease]] = []

@@ -16,10 +16,11 @@ import pytest
 from sqlalchemy import Connection, Engine, event
 
 from tests.pooling.places import BACKENDS, fresh_ledger, fresh_place, use
-from tests.pooling.scripted import KEYS, labels, pay
+from tests.pooling.scripted import KEYS, ScriptedPlatform, distinct, labels, pay, truth
 from ttca.errors import LedgerError
 from ttca.pooling.booking import Bill, Charge
 from ttca.pooling.claims import Claim, Taken
+from ttca.pooling.leases import LeaseDesk
 from ttca.pooling.ledger import Balance, Ledger
 
 
@@ -77,7 +78,7 @@ def _another_meta(path: Path) -> None:
 
 def _newer(path: Path) -> None:
     Ledger(path).close()
-    edit(path, "UPDATE meta SET value = '4' WHERE name = 'schema'")
+    edit(path, "UPDATE meta SET value = '5' WHERE name = 'schema'")
 
 
 def _folder(path: Path) -> None:
@@ -105,7 +106,7 @@ def _unreadable_secret(path: Path) -> None:
         (_damaged, "Expected an SQLite ledger in .*damaged or foreign"),
         (_another_program, "database of another program or version, with the tables bookmarks"),
         (_another_meta, "database of another program or version, with the tables meta"),
-        (_newer, "Expected a ledger of version 3 in .*, got version 4. Use the ttca that wrote it, or a newer"),
+        (_newer, "Expected a ledger of version 4 in .*, got version 5. Use the ttca that wrote it, or a newer"),
         (_folder, "Expected to open the ledger .* Check the folder's permissions"),
         (_no_folder, "Expected a folder for the ledger"),
         (_short_secret, "Expected 32 bytes in .*key, got 5. Put the original file back"),
@@ -298,6 +299,7 @@ def test_a_ledger_of_version_2_is_brought_up_to_date(backend: str, tmp_path: Pat
         before = ledger.balances()
 
         def older(connection: Connection) -> None:
+            _as_version_3(connection)
             connection.exec_driver_sql("DROP TABLE claims")
             connection.exec_driver_sql("UPDATE meta SET value = '2' WHERE name = 'schema'")
 
@@ -312,6 +314,43 @@ def test_a_ledger_of_version_2_is_brought_up_to_date(backend: str, tmp_path: Pat
         assert isinstance(ledger.book([bill], [])[0], Charge)
         ledger.settle(in_flight, KEYS[2:3], labels(1))
         assert ledger.book([bill], []) == [Taken(frozenset(KEYS[2:3]), frozenset(KEYS[3:4]))]
+
+
+def _as_version_3(connection: Connection) -> None:
+    """Name the hub's columns as version 3 did."""
+    run = connection.exec_driver_sql
+    run("DROP INDEX inputs_by_wanted")
+    run("ALTER TABLE inputs DROP COLUMN wanted")
+    run("ALTER TABLE inputs ADD COLUMN audit BOOLEAN NOT NULL DEFAULT true")
+    run("CREATE INDEX inputs_by_audit ON inputs (context, audit)")
+    run("ALTER TABLE leases RENAME COLUMN cross_check TO audit")
+    run("UPDATE meta SET value = '3' WHERE name = 'schema'")
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_a_hub_of_version_3_goes_on(backend: str, tmp_path: Path) -> None:
+    """Images, leases that are out, and answers of a hub with audits are all there, and another member checks them."""
+    platform = ScriptedPlatform()
+    with use(backend):
+        target, secret = fresh_place(tmp_path, "ledger")
+    with Ledger(target, secret=secret) as ledger:
+        ledger.enrol({"ada": 9, "ben": 9, "cem": 9})
+        desk = LeaseDesk(ledger, platform.info)
+        desk.load(distinct(4), ["ada"] * 4)
+        done, out = desk.issue("ada", 2), desk.issue("ben", 2)
+        assert done is not None
+        assert out is not None
+        desk.take_back(done.id, "ada", truth(done.images))
+        ledger.database.run(_as_version_3, write=True)
+    with Ledger(target, secret=secret) as ledger:
+        desk = LeaseDesk(ledger, platform.info)
+        assert desk.load(distinct(4), ["ada"] * 4) == 0
+        assert desk.take_back(out.id, "ben", truth(out.images)) == 2
+        check = desk.issue("cem", 4)
+        assert check is not None
+        assert check.cross_check
+        assert len(check.images) == 4
+        assert desk.progress().answered == 4
 
 
 def test_an_update_that_fails_leaves_the_old_ledger(tmp_path: Path) -> None:

@@ -2,26 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import sqlalchemy as sa
 from numpy.typing import NDArray
 
+from ttca.answers import Status
 from ttca.errors import QuotaError
 from ttca.names import canonical
-from ttca.pooling import audits
-from ttca.pooling.audits import Reports
+from ttca.pooling import cross_checks
+from ttca.pooling.cross_checks import Reports
 from ttca.pooling.ledger import Ledger
 from ttca.pooling.schema import answers as _answers
 from ttca.pooling.schema import inputs as _inputs
 from ttca.pooling.schema import leases as _leases
 from ttca.pooling.schema import members as _members
 from ttca.pooling.schema import reports as _reports
-from ttca.pooling.shelf import Shelf, mark_answered, parts
+from ttca.pooling.settling import CheckPlan, Repute, lots_of, settle
+from ttca.pooling.shelf import HOPELESS, Shelf, able_members, mark_answered, paid_for, parts
 
 __all__ = ["Jury"]
+
+#: An image is given up once so many members who were judged good could not get an answer to it.
+_GOOD_FAILURES = 6
+#: Everybody is judged again when this share of all answers is new.
+_NEW_SHARE = 0.02
+_FAILED = int(Status.FAILED)
+_COLUMNS = [c.name for c in _answers.columns]
+_NOBODY = Repute(np.zeros(0, np.int64), np.zeros(0), np.zeros(0), np.zeros(0, np.bool_))
 
 
 class Jury:
@@ -33,10 +43,13 @@ class Jury:
     shelf : Shelf
         Whose images' answers are compared.
     classes : int
+    plan : CheckPlan
     """
 
-    def __init__(self, ledger: Ledger, shelf: Shelf, *, classes: int) -> None:
-        self._ledger, self._db, self._shelf, self._classes = ledger, ledger.database, shelf, classes
+    def __init__(self, ledger: Ledger, shelf: Shelf, *, classes: int, plan: CheckPlan) -> None:
+        self._ledger, self._db, self._shelf, self._classes, self._plan = ledger, ledger.database, shelf, classes, plan
+        # What the last judgement said of everybody, and how much was said before it and since.
+        self._repute, self._heard, self._new = _NOBODY, 0, 0
 
     def flagged(self) -> list[str]:
         """Return the members whose answers were set aside."""
@@ -57,71 +70,203 @@ class Jury:
 
         self._db.run(work, write=True)
 
+    # -- what is heard ----------------------------------------------------------------------------------------
+
+    def hear(self, connection: sa.Connection, keys: Sequence[bytes], failed: Sequence[bytes]) -> None:
+        """Settle queries that were just answered, and give up those to which nobody gets an answer."""
+        self._new += len(keys)
+        if keys and not self._plan.off:
+            self._settle(connection, self._read(connection, keys), self._repute, whole=False)
+        self._give_up(connection, failed)
+
+    @property
+    def due(self) -> bool:
+        """Whether enough was said since everybody was judged."""
+        return self._new > _NEW_SHARE * self._heard
+
+    @property
+    def stale(self) -> bool:
+        """Whether anything was said since."""
+        return self._new > 0
+
     def judge(self) -> None:
-        """Flag who answers otherwise than the others, and put their answers aside."""
-        mine = _reports.c.context == self._shelf.context
-        several = sa.select(_reports.c.key).where(mine).group_by(_reports.c.key).having(sa.func.count() >= 3)
+        """Flag who answers otherwise than the others, put their answers aside, and settle every query anew."""
 
-        def read(connection: sa.Connection) -> tuple[Sequence[Any], set[int]]:
-            rows = connection.execute(
-                sa.select(_reports.c.key, _reports.c.member, _reports.c.label, _reports.c.scores).where(
-                    _reports.c.key.in_(several)
-                )
-            ).all()
-            known = set(connection.scalars(sa.select(_members.c.id).where(_members.c.flagged_at.is_not(None))))
-            return rows, {int(i) for i in known}
+        def work(connection: sa.Connection) -> tuple[Repute, int]:
+            # Nothing is on its way into the tables meanwhile.
+            self._db.exclude(connection)
+            rows = self._read(connection, None)
+            reports, _ = _as_reports(rows, self._classes)
+            verdict = cross_checks.judge(reports)
+            worst = verdict.members[verdict.flagged].tolist()
+            for member in worst:
+                self._flag(connection, int(member))
+            if worst:
+                rows = [row for row in rows if row.member not in set(worst)]
+                reports, _ = _as_reports(rows, self._classes)
+            repute = Repute.of(verdict, reports, self._failures(connection), self._plan)
+            if rows:
+                self._settle(connection, rows, repute, whole=True)
+            self._reconsider(connection, repute)
+            return repute, len(rows)
 
-        rows, known = self._db.run(read)
-        if not rows:
-            return
-        verdict = audits.judge(_as_reports(rows, self._classes), flagged=frozenset(known))
-        for member in sorted(set(verdict.members[verdict.flagged].tolist()) - known):
-            self.set_aside(int(member))
+        new = self._new
+        self._repute, self._heard = self._db.run(work, write=True)
+        self._new -= new
 
     def set_aside(self, member: int) -> None:
         """Flag the member of this number, and put the next trusted member's answers in the place of theirs."""
 
         def work(connection: sa.Connection) -> None:
-            # No answer of theirs is on its way into the tables meanwhile.
             self._db.exclude(connection)
-            flagged = connection.execute(
-                sa.update(_members)
-                .where(_members.c.id == member, _members.c.flagged_at.is_(None))
-                .values(flagged_at=self._ledger.now_in(connection))
-            )
-            if flagged.rowcount != 1:
-                return
-            # Not what the pool sent from the organiser's own machine under the member's quota.
-            theirs = sa.select(_leases.c.request).where(_leases.c.member == member)
-            keys = connection.scalars(sa.select(_answers.c.key).where(_answers.c.request.in_(theirs)))
-            for part in parts([bytes(k) for k in keys]):
-                self._replace(connection, part)
+            self._flag(connection, member)
 
         self._db.run(work, write=True)
+
+    # -- inside -----------------------------------------------------------------------------------------------
+
+    def _read(self, connection: sa.Connection, keys: Sequence[bytes] | None) -> list[Any]:
+        """Return what members who are not set aside say of these queries, or of all, in the order of time."""
+        wanted = (
+            sa.select(*(c for c in _reports.columns if c.name != "context"))
+            .join(_members, _members.c.id == _reports.c.member)
+            .where(_reports.c.context == self._shelf.context, _members.c.flagged_at.is_(None))
+            .where(_reports.c.status != _FAILED)
+            .order_by(_reports.c.at, _reports.c.request, _reports.c.key)
+        )
+        if keys is None:
+            return list(connection.execute(wanted))
+        return [row for part in parts(keys) for row in connection.execute(wanted.where(_reports.c.key.in_(part)))]
+
+    def _settle(self, connection: sa.Connection, rows: Sequence[Any], repute: Repute, *, whole: bool) -> None:
+        reports, keys = _as_reports(rows, self._classes)
+        if not keys:
+            return
+        done = settle(reports, lots_of(keys), repute, self._plan, whole=whole)
+        able = able_members(connection)
+        said: dict[int, set[int]] = {}
+        row_of: dict[tuple[int, int], int] = {}
+        for i, (query, row) in enumerate(zip(reports.queries.tolist(), rows, strict=True)):
+            said.setdefault(query, set()).add(int(row.member))
+            row_of[query, int(row.request)] = i
+        stands = self._stands(connection, keys, whole=whole)
+        changed, better = [], []
+        for query, key in enumerate(keys):
+            if key not in stands:
+                continue
+            was, request = stands[key]
+            # Where nobody is left to ask, the answer stands as it is.
+            now = int(done.wanted[query]) if able - said[query] else 0
+            if now != was:
+                changed.append({"its_key": key, "its_wanted": now})
+            accepted = row_of.get((query, -1 if request is None else request))
+            winner = int(done.winner[query])
+            # An answer that came by another way than a lease is the pool's own.
+            if accepted is not None and done.votes[winner] > done.votes[accepted] + 1e-9:
+                better.append(winner)
+        if changed:
+            connection.execute(_WANT, changed)
+        if better:
+            connection.execute(_DROP, [{"its_key": rows[i].key} for i in better])
+            new = [{name: getattr(rows[i], name) for name in _COLUMNS} for i in better]
+            connection.execute(self._db.insert_new(_answers), new)
+
+    def _stands(
+        self, connection: sa.Connection, keys: Sequence[bytes], *, whole: bool
+    ) -> Mapping[bytes, tuple[int, int | None]]:
+        """Return how much each query is wanted now, and the request whose answer is accepted."""
+        found = (
+            sa.select(_inputs.c.key, _inputs.c.wanted, _answers.c.request)
+            .outerjoin(_answers, _answers.c.key == _inputs.c.key)
+            .where(_inputs.c.context == self._shelf.context)
+        )
+        statements = [found] if whole else [found.where(_inputs.c.key.in_(part)) for part in parts(keys)]
+        return {bytes(r.key): (int(r.wanted), r.request) for s in statements for r in connection.execute(s)}
+
+    def _flag(self, connection: sa.Connection, member: int) -> None:
+        flagged = connection.execute(
+            sa.update(_members)
+            .where(_members.c.id == member, _members.c.flagged_at.is_(None))
+            .values(flagged_at=self._ledger.now_in(connection))
+        )
+        if flagged.rowcount != 1:
+            return
+        # Not what the pool sent from the organiser's own machine under the member's quota.
+        theirs = sa.select(_leases.c.request).where(_leases.c.member == member)
+        keys = connection.scalars(sa.select(_answers.c.key).where(_answers.c.request.in_(theirs)))
+        for part in parts([bytes(k) for k in keys]):
+            self._replace(connection, part)
 
     def _replace(self, connection: sa.Connection, keys: Sequence[bytes]) -> None:
         """Take answers out of the ledger, and put in what the next trusted member said, where one did."""
         connection.execute(sa.delete(_answers).where(_answers.c.key.in_(keys)))
-        trusted = (
-            sa.select(_reports)
-            .join(_members, _members.c.id == _reports.c.member)
-            .where(_reports.c.key.in_(keys), _members.c.flagged_at.is_(None))
-            .order_by(_reports.c.at, _reports.c.request)
-        )
-        names = [c.name for c in _answers.columns]
-        rows = [{n: getattr(r, n) for n in names} for r in connection.execute(trusted)]
+        rows = [{name: getattr(row, name) for name in _COLUMNS} for row in self._read(connection, keys)]
         if rows:
             connection.execute(self._db.insert_new(_answers), rows)
-        connection.execute(sa.update(_inputs).where(_inputs.c.key.in_(keys)).values(answered=False))
+        connection.execute(sa.update(_inputs).where(_inputs.c.key.in_(keys)).values(answered=False, wanted=0))
         mark_answered(connection, keys)
 
+    # -- failures ---------------------------------------------------------------------------------------------
 
-def _as_reports(rows: Sequence[Any], classes: int) -> Reports:
+    def _failures(self, connection: sa.Connection) -> dict[int, int]:
+        """Return how often each member failed where somebody else got an answer."""
+        rows = connection.execute(
+            sa.select(_reports.c.member, sa.func.count())
+            .join(_inputs, _inputs.c.key == _reports.c.key)
+            .where(_reports.c.context == self._shelf.context, _reports.c.status == _FAILED, _inputs.c.answered)
+            .group_by(_reports.c.member)
+        )
+        return {int(member): int(n) for member, n in rows}
+
+    def _give_up(self, connection: sa.Connection, keys: Sequence[bytes]) -> None:
+        good, able = self._repute.judged_good(), able_members(connection) if keys else set()
+        given_up = [key for key in keys if self._is_hopeless(connection, key, good, able)]
+        for part in parts(given_up):
+            hopeless = sa.update(_inputs).where(_inputs.c.key.in_(part), _inputs.c.failures < HOPELESS)
+            connection.execute(hopeless.values(failures=HOPELESS))
+
+    def _is_hopeless(self, connection: sa.Connection, key: bytes, good: frozenset[int], able: set[int]) -> bool:
+        failed = connection.scalars(
+            sa.select(_reports.c.member).where(_reports.c.key == key, _reports.c.status == _FAILED)
+        )
+        everybody = {int(m) for m in failed}
+        # Where nothing is checked nobody can be judged.
+        if len(everybody) >= HOPELESS if self._plan.off else len(good & everybody) >= _GOOD_FAILURES:
+            return True
+        # Or once everybody has tried who still could.
+        return not able - {int(m) for m in connection.scalars(paid_for(key))}
+
+    def _reconsider(self, connection: sa.Connection, repute: Repute) -> None:
+        """Ask again what was given up on the word of members who are no longer judged good; give up what is."""
+        good, able = repute.judged_good(), able_members(connection)
+        tried = (
+            sa.select(_inputs.c.key, _inputs.c.failures)
+            .join(_reports, _reports.c.key == _inputs.c.key)
+            .where(_inputs.c.context == self._shelf.context, _inputs.c.answered.is_(False))
+            .where(_reports.c.status == _FAILED, _inputs.c.failures <= HOPELESS)
+            .group_by(_inputs.c.key, _inputs.c.failures)
+        )
+        for row in connection.execute(tried).all():
+            hopeless = self._is_hopeless(connection, bytes(row.key), good, able)
+            if hopeless != (row.failures == HOPELESS):
+                new = HOPELESS if hopeless else 1
+                connection.execute(sa.update(_inputs).where(_inputs.c.key == row.key).values(failures=new))
+
+
+_WANT = sa.update(_inputs).where(_inputs.c.key == sa.bindparam("its_key")).values(wanted=sa.bindparam("its_wanted"))
+_DROP = sa.delete(_answers).where(_answers.c.key == sa.bindparam("its_key"))
+
+
+def _as_reports(rows: Sequence[Any], classes: int) -> tuple[Reports, list[bytes]]:
+    """Return the rows as arrays, and the keys that their queries' numbers stand for."""
     numbers: dict[bytes, int] = {}
-    queries = [numbers.setdefault(bytes(row[0]), len(numbers)) for row in rows]
-    scores = np.full((len(rows), classes), np.nan, np.float32)
+    queries: NDArray[np.int64] = np.array([numbers.setdefault(bytes(row.key), len(numbers)) for row in rows], np.int64)
+    scores = np.full((len(rows), classes + 1), np.nan, np.float32)
     for i, row in enumerate(rows):
-        if row[3] is not None:
-            scores[i] = np.frombuffer(row[3], "<f4", count=classes)
-    members: NDArray[np.int64] = np.array([row[1] for row in rows], np.int64)
-    return Reports(np.array(queries, np.int64), members, np.array([row[2] for row in rows], np.int64), scores)
+        if row.scores is not None:
+            scores[i, :classes] = np.frombuffer(row.scores, "<f4", count=classes)
+            # To what step scores are rounded is part of what was said.
+            scores[i, classes] = row.resolution
+    members: NDArray[np.int64] = np.array([row.member for row in rows], np.int64)
+    labels: NDArray[np.int64] = np.array([row.label for row in rows], np.int64)
+    return Reports(queries, members, labels, scores), list(numbers)

@@ -14,9 +14,9 @@ import numpy as np
 import sqlalchemy as sa
 from PIL import Image
 
-from ttca.answers import Answers, contradicted
+from ttca.answers import Answers, Status, contradicted
 from ttca.data.decoding import decode_rgb
-from ttca.errors import ChargeState, ConfigError, QuotaError, RateError
+from ttca.errors import ChargeState, ConfigError, QuotaError
 from ttca.images import Images, check_images
 from ttca.names import canonical
 from ttca.platforms.base import PlatformInfo
@@ -24,23 +24,27 @@ from ttca.pooling.booking import Bill, Booking, Charge, Settlement, abandon
 from ttca.pooling.claims import Claim, Taken
 from ttca.pooling.jury import Jury
 from ttca.pooling.ledger import Ledger
+from ttca.pooling.pacing import check_may_lease, fails_seldom
 from ttca.pooling.room import member_room
 from ttca.pooling.schema import attempts as _attempts
 from ttca.pooling.schema import inputs as _inputs
 from ttca.pooling.schema import leases as _leases
 from ttca.pooling.schema import members as _members
 from ttca.pooling.schema import reports as _reports
-from ttca.pooling.shelf import Progress, Shelf, files_of, given_to, is_open, mark_answered
+from ttca.pooling.settling import CheckPlan
+from ttca.pooling.shelf import HOPELESS, Progress, Shelf, files_of, given_to, is_open, mark_answered
 
-__all__ = ["AUDIT", "AuditPlan", "Lease", "LeaseDesk", "Progress", "Quarantined", "UnknownLease"]
+__all__ = ["CROSS_CHECK", "CheckPlan", "Lease", "LeaseDesk", "Progress", "Quarantined", "UnknownLease"]
 
 
-#: What queries are booked as that others answer too.
-AUDIT = "pool-audit"
-#: So many leases may be out with one member at a time.
-_MOST_OUT = 64
+#: What queries are booked as that others have answered before; earlier versions booked ``pool-audit``.
+CROSS_CHECK = "pool-cross-check"
 #: A query that a pool asks without the hub is left alone for so long, and then looked at again.
 _MOMENT_S = 1.0
+#: Cross-checks are drawn from so many times a lease's size, so that nobody knows whose answers come next, …
+_DRAWN_FROM = 4
+#: … and from this share of all images at least.
+_DRAWN_SHARE = 0.05
 
 
 class Quarantined(QuotaError):
@@ -49,35 +53,6 @@ class Quarantined(QuotaError):
 
 class UnknownLease(QuotaError):
     """No lease of this member has the name."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class AuditPlan:
-    """How members' answers are checked by others.
-
-    Parameters
-    ----------
-    first_leases : int
-        So many leases of a new member are audits only, …
-    first_size : int
-        … of so many queries each.
-    share : float
-        Of the queries after that, so many are audits too.
-    witnesses : int
-        An audit after the first ones goes to queries that fewer than so many members have answered.
-    """
-
-    first_leases: int = 20
-    first_size: int = 2
-    share: float = 0.05
-    witnesses: int = 4
-
-    def __post_init__(self) -> None:
-        if self.first_leases < 0 or self.first_size < 1 or not 0 <= self.share <= 1 or self.witnesses < 3:
-            raise ConfigError(
-                "Expected an audit plan with first_leases of 0 or more, first_size of 1 or more, share in [0, 1] and "
-                f"witnesses of 3 or more, got {self}."
-            )
 
 
 @dataclass(frozen=True)
@@ -90,7 +65,7 @@ class Lease:
     id: str
     files: tuple[bytes, ...]
     expires_at: float
-    audit: bool
+    cross_check: bool
 
     @property
     def images(self) -> Images:
@@ -110,12 +85,13 @@ class LeaseDesk:
         Of the queries' keys; an action's pool people are asked in ``pool``.
     action : str, optional
         Under whose name queries are booked.
-    plan : AuditPlan
+    plan : CheckPlan
+        How members' answers are cross-checked.
     lease_s : float
         Seconds after which a query that did not come back is given to somebody else. What comes later is still
         taken.
     rng : random.Random
-        Chooses audits; passed in by tests.
+        Draws cross-checks; passed in by tests.
 
     Notes
     -----
@@ -129,14 +105,14 @@ class LeaseDesk:
         *,
         epoch: str = "pool",
         action: str | None = None,
-        plan: AuditPlan | None = None,
+        plan: CheckPlan | None = None,
         lease_s: float = 120.0,
         rng: random.Random | None = None,
     ) -> None:
         if not lease_s > 0:
             raise ConfigError(f"Expected leases of more than 0 seconds, got {lease_s}. Correct it.")
         self.info = info
-        self.plan = plan or AuditPlan()
+        self.plan = plan or CheckPlan()
         self._ledger, self._db = ledger, ledger.database
         self._epoch, self._action, self._lease_s = epoch, action, lease_s
         #: Tells the tables' rows about this platform and epoch from all others.
@@ -144,15 +120,14 @@ class LeaseDesk:
         self._rng = rng or random.Random()
         self._shelf = Shelf(self._context)
         #: Who judges members by what others answered.
-        self.jury = Jury(ledger, self._shelf, classes=len(info.classes))
+        self.jury = Jury(ledger, self._shelf, classes=len(info.classes), plan=self.plan)
 
     # -- what is asked, and by whom ---------------------------------------------------------------------------
 
     def load(self, images: Images, owners: Sequence[str]) -> int:
         """Take in the images that their owners share, to be asked in this order; return how many were new.
 
-        What was loaded before and is not among them is no longer handed out. The audits are drawn when the first
-        images are loaded.
+        What was loaded before and is not among them is no longer handed out.
 
         Parameters
         ----------
@@ -170,7 +145,6 @@ class LeaseDesk:
             raise ConfigError(f"Expected one owner for each of {len(checked)} images, got {len(owners)}.")
         names = [canonical(owner) for owner in owners]
         keys = self._ledger.keys(checked, fingerprint=self.info.fingerprint, epoch=self._epoch)
-        audits = self.plan.first_leases * self.plan.first_size
 
         def work(connection: sa.Connection) -> int:
             # Two hubs that load at one moment do it one after the other.
@@ -189,14 +163,11 @@ class LeaseDesk:
                         "number": number + len(rows),
                         "owner": numbers[owner],
                         "image": _encode(image),
-                        "audit": False,
+                        "wanted": 0,
                         "answered": False,
                         "failures": 0,
                         "held_until": 0.0,
                     }
-            if not there:
-                for key in self._rng.sample(sorted(rows), min(audits, len(rows))):
-                    rows[key]["audit"] = True
             if rows:
                 connection.execute(self._db.insert_new(_inputs), list(rows.values()))
             mark_answered(connection, keys)
@@ -234,19 +205,19 @@ class LeaseDesk:
             who = self._who(connection, member)
             if (again := self._issued(connection, lease, who.id)) is not None:
                 return again
-            self._check_few_are_out(connection, who.id, now)
+            check_may_lease(connection, who.id, now)
             # Where there is no room for one, the booking says why.
             size_now = max(1, min(size, member_room(connection, who, now)))
             done: Charge | Taken | QuotaError | None = None
             while not isinstance(done, Charge):
-                keys, audit = self._choose(connection, who.id, size_now, now)
+                keys, check = self._choose(connection, who.id, size_now, now)
                 found = files_of(connection, keys)
                 keys = [k for k in keys if k in found]
                 if not keys:
                     return None
-                purpose, owners = AUDIT if audit else "pool", [found[k][1] for k in keys]
-                # Several members answer an audit, whoever has asked it before.
-                claim = None if audit else Claim(f"lease {lease}", self._lease_s)
+                purpose, owners = CROSS_CHECK if check else "pool", [found[k][1] for k in keys]
+                # Several members answer a cross-check, whoever has asked it before.
+                claim = None if check else Claim(f"lease {lease}", self._lease_s)
                 bill = Bill(member, keys, lease, 1, purpose, self._action, owners, claim)
                 (done,) = Booking(self._db, [bill], [], now=self._ledger.now_in)(connection)
                 if isinstance(done, QuotaError):
@@ -255,20 +226,25 @@ class LeaseDesk:
                     # A pool asks some of it without the hub: others are chosen.
                     self._set_aside(connection, done, now)
             expires = now + self._lease_s
-            row = {"id": lease, "context": self._context, "member": who.id, "request": done.request, "audit": audit}
-            connection.execute(sa.insert(_leases), {**row, "expires_at": expires})
-            if not audit:
-                connection.execute(
-                    sa.update(_inputs).where(_inputs.c.key.in_(keys)).values(lease=lease, held_until=expires)
-                )
-            return Lease(lease, tuple(found[k][0] for k in keys), expires, audit)
+            row = {"id": lease, "context": self._context, "member": who.id, "request": done.request}
+            connection.execute(sa.insert(_leases), {**row, "cross_check": check, "expires_at": expires})
+            connection.execute(
+                sa.update(_inputs).where(_inputs.c.key.in_(keys)).values(lease=lease, held_until=expires)
+            )
+            return Lease(lease, tuple(found[k][0] for k in keys), expires, check)
 
-        return self._db.run(work, write=True)
+        given = self._db.run(work, write=True)
+        if given is None and self.jury.stale:
+            # Nothing is left, as far as was judged. What is judged now may want more.
+            self.jury.judge()
+            given = self._db.run(work, write=True)
+        return given
 
     def take_back(self, lease: str, member: str, answers: Answers) -> int:
         """Write down what a member says came back, and return how many answers are usable; safe to repeat.
 
-        Answers of a flagged member are kept apart. The first usable answer of anybody else is accepted.
+        Answers of a flagged member are kept apart. The first usable answer of anybody else is accepted, until others
+        outvote it.
 
         Raises
         ------
@@ -288,34 +264,26 @@ class LeaseDesk:
                 "the platform said."
             )
 
-        def work(connection: sa.Connection) -> tuple[int, bool]:
+        def work(connection: sa.Connection) -> int:
             self._db.share(connection)
             row, keys = self._lease(connection, lease, member)
             if len(answers) != len(keys):
                 raise ConfigError(f"Expected {len(keys)} answers for the lease, got {len(answers)}.")
             if row.returned_at is not None:
-                return int(usable.sum()), False
+                return int(usable.sum())
             charge = Charge(row.request, member, len(keys))
             settlement = Settlement(
                 charge, keys, answers, "no usable answer in this row", accept=row.flagged_at is None
             )
             Booking(self._db, [], [settlement], now=self._ledger.now_in)(connection)
-            said = settlement.accepted(self._ledger.now_in(connection))
-            named = files_of(connection, keys)
-            said = [{**s, "member": row.member, "context": self._context} for s in said if s["key"] in named]
-            if said:
-                connection.execute(self._db.insert_new(_reports), said)
             failed = [key for key, ok in zip(keys, usable.tolist(), strict=True) if not ok]
-            self._release(connection, lease, keys, failed=failed)
-            heard = connection.scalar(
-                sa.select(sa.func.count())
-                .select_from(_reports)
-                .where(_reports.c.key.in_(keys), _reports.c.member != row.member)
-            )
-            return int(usable.sum()), bool(heard)
+            self._report(connection, row, keys, settlement.accepted(self._ledger.now_in(connection)), failed)
+            self._release(connection, lease, keys, failed=failed if fails_seldom(connection, row.member) else [])
+            self.jury.hear(connection, [k for k in keys if k not in failed], failed)
+            return int(usable.sum())
 
-        count, comparable = self._db.run(work, write=True)
-        if comparable:
+        count = self._db.run(work, write=True)
+        if self.jury.due:
             self.jury.judge()
         return count
 
@@ -334,7 +302,10 @@ class LeaseDesk:
             charge = Charge(row.request, member, len(keys))
             abandon(connection, charge, state, detail=detail, now=self._ledger.now_in(connection))
             # A request that surely was not processed says nothing about its images.
-            self._release(connection, lease, keys, failed=keys if state is ChargeState.CHARGED else [])
+            failed = keys if state is ChargeState.CHARGED else []
+            self._report(connection, row, keys, [], failed)
+            self._release(connection, lease, keys, failed=failed if fails_seldom(connection, row.member) else [])
+            self.jury.hear(connection, [], failed)
 
         self._db.run(work, write=True)
 
@@ -349,7 +320,7 @@ class LeaseDesk:
         return self.jury.flagged()
 
     def is_done(self, member: str | None = None) -> bool:
-        """Whether every shared image has an accepted answer, or will have none; of one member: as far as they can."""
+        """Whether every shared image has an answer that stands, or never will; of one member: as far as they can."""
         return self._db.run(lambda connection: self._shelf.is_done(connection, member))
 
     def pardon(self, member: str) -> None:
@@ -376,28 +347,16 @@ class LeaseDesk:
             )
         return row
 
-    def _check_few_are_out(self, connection: sa.Connection, who: int, now: float) -> None:
-        out = (
-            sa.select(sa.func.count())
-            .select_from(_leases)
-            .where(_leases.c.member == who, _leases.c.returned_at.is_(None), _leases.c.expires_at > now)
-        )
-        if (connection.scalar(out) or 0) >= _MOST_OUT:
-            raise RateError(f"Expected at most {_MOST_OUT} leases out with one member, got more. Wait.", wait_s=1.0)
-
     def _choose(self, connection: sa.Connection, who: int, size: int, now: float) -> tuple[list[bytes], bool]:
-        """Return the keys of the member's next lease, and whether it is an audit."""
+        """Return the keys of the member's next lease, and whether others have answered them before."""
         mine = _inputs.c.context == self._context
         # What the member was ever paid for, whatever came of it, is not given again: somebody else tries it.
         given = given_to(who, now)
-        fresh = sa.select(_inputs.c.key).where(mine, _inputs.c.audit, _inputs.c.key.not_in(given))
-        keys = sorted(bytes(k) for k in connection.scalars(fresh))
-        if keys:
-            return self._rng.sample(keys, min(self.plan.first_size, size, len(keys))), True
-        if self._rng.random() < self.plan.share:
-            keys = self._shelf.seen_by_few(connection, given, size, witnesses=self.plan.witnesses)
-            if keys:
-                return keys, True
+        checks = [] if self.plan.off else self._shelf.wanting(connection, given, 2, now)
+        images = connection.scalar(sa.select(sa.func.max(_inputs.c.number)).where(mine)) or 0 if checks else 0
+        # Drawn from many, in leases of the same size: whoever brings lies cannot have a friend confirm them next.
+        if len(checks) >= max(_DRAWN_FROM * size, _DRAWN_SHARE * images):
+            return self._rng.sample(checks, size), True
         free = (
             sa.select(_inputs.c.key, _inputs.c.failures)
             .where(mine, is_open(), _inputs.c.held_until <= now, _inputs.c.key.not_in(given))
@@ -409,7 +368,27 @@ class LeaseDesk:
         rows = connection.execute(free).all()
         # One image that spoils its request must not spoil it for the others.
         chosen = rows[:1] if rows and rows[0].failures else [r for r in rows if not r.failures]
+        if not chosen and not self.plan.off:
+            checks = checks or self._shelf.wanting(connection, given, 1, now)
+            return self._rng.sample(checks, min(size, len(checks))), True
         return [bytes(r.key) for r in chosen], False
+
+    def _report(
+        self,
+        connection: sa.Connection,
+        row: Any,
+        keys: Sequence[bytes],
+        said: Sequence[Mapping[str, Any]],
+        failed: Sequence[bytes],
+    ) -> None:
+        """Write down what a member said of each image that is still shared, or that they got no answer to it."""
+        named = files_of(connection, keys)
+        now = self._ledger.now_in(connection)
+        silent = {"status": int(Status.FAILED), "label": -1, "scores": None, "resolution": 0.0}
+        rows = [*said, *({"key": key, "request": row.request, "at": now, **silent} for key in failed)]
+        rows = [{**r, "member": row.member, "context": self._context} for r in rows if r["key"] in named]
+        if rows:
+            connection.execute(self._db.insert_new(_reports), rows)
 
     def _keys_of(self, connection: sa.Connection, request: int) -> list[bytes]:
         keys = sa.select(_attempts.c.key).where(_attempts.c.request == request).order_by(_attempts.c.position)
@@ -424,7 +403,7 @@ class LeaseDesk:
         found = files_of(connection, keys)
         if row.member != who or row.returned_at is not None or len(found) != len(keys):
             raise UnknownLease("Expected a new name for a lease, got one that was used. Make up another.")
-        return Lease(lease, tuple(found[k][0] for k in keys), row.expires_at, bool(row.audit))
+        return Lease(lease, tuple(found[k][0] for k in keys), row.expires_at, bool(row.cross_check))
 
     def _lease(self, connection: sa.Connection, lease: str, member: str) -> tuple[Any, list[bytes]]:
         row = connection.execute(
@@ -449,9 +428,9 @@ class LeaseDesk:
             .values(lease=None, held_until=0.0)
         )
         if failed:
-            connection.execute(
-                sa.update(_inputs).where(_inputs.c.key.in_(failed)).values(failures=_inputs.c.failures + 1)
-            )
+            # Whether it is given up says the jury.
+            tried = sa.update(_inputs).where(_inputs.c.key.in_(failed), _inputs.c.failures < HOPELESS - 1)
+            connection.execute(tried.values(failures=_inputs.c.failures + 1))
         mark_answered(connection, keys)
 
     def _set_aside(self, connection: sa.Connection, taken: Taken, now: float) -> None:

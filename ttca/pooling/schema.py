@@ -22,7 +22,7 @@ __all__ = [
     "tables",
 ]
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 
 tables = sa.MetaData()
 #: SQLite numbers rows only where the column is an INTEGER; PostgreSQL's is half as long as needed.
@@ -113,10 +113,11 @@ claims = sa.Table(
     sqlite_with_rowid=False,
 )
 # -- the hub's ----------------------------------------------------------------------------------------------------
-# Images that their owners share, to be asked by any member; the smallest number first. ``audit``: every member answers
-# it. ``answered`` repeats that the query has an accepted answer; ``failures`` counts requests that were processed to no
-# avail. ``lease`` has the query until ``held_until``; then another member gets it. Audits are not held. ``context``
-# tells platforms and epochs apart, in all three tables. The image comes last: it is long, and seldom read.
+# Images that their owners share, to be asked by any member; the smallest number first. ``answered`` repeats that the
+# query has an accepted answer; ``wanted`` says that another member is to answer it too (2), or if nothing else is left
+# to ask (1). ``failures`` counts requests that were processed to no avail. ``lease`` has the query until
+# ``held_until``; then another member gets it. ``context`` tells platforms and epochs apart, in all three tables. The
+# image comes last: it is long, and seldom read.
 inputs = sa.Table(
     "inputs",
     tables,
@@ -124,14 +125,14 @@ inputs = sa.Table(
     sa.Column("context", sa.String, nullable=False),
     sa.Column("number", sa.BigInteger, nullable=False),
     sa.Column("owner", sa.BigInteger, nullable=False),
-    sa.Column("audit", sa.Boolean, nullable=False),
+    sa.Column("wanted", sa.Integer, nullable=False),
     sa.Column("answered", sa.Boolean, nullable=False),
     sa.Column("failures", sa.Integer, nullable=False),
     sa.Column("lease", sa.String),
     sa.Column("held_until", sa.Float, nullable=False),
     sa.Column("image", sa.LargeBinary, nullable=False),
     sa.Index("inputs_by_number", "context", "answered", "number"),
-    sa.Index("inputs_by_audit", "context", "audit"),
+    sa.Index("inputs_by_wanted", "context", "wanted"),
 )
 # One request given to a member to send; its queries are the request's attempts.
 leases = sa.Table(
@@ -141,12 +142,12 @@ leases = sa.Table(
     sa.Column("context", sa.String, nullable=False),
     sa.Column("member", sa.BigInteger, nullable=False),
     sa.Column("request", sa.BigInteger, nullable=False),
-    sa.Column("audit", sa.Boolean, nullable=False),
+    sa.Column("cross_check", sa.Boolean, nullable=False),
     sa.Column("expires_at", sa.Float, nullable=False),
     sa.Column("returned_at", sa.Float),
     sa.Index("leases_by_member", "member"),
 )
-# What each member says the platform answered, kept for audits also where another answer was accepted before.
+# What each member says the platform answered, or that it failed, kept also where another answer was accepted before.
 reports = sa.Table(
     "reports",
     tables,
@@ -202,4 +203,20 @@ def _add_claims(connection: sa.Connection) -> None:
     claims.create(connection)
 
 
-_STEPS: dict[int, Callable[[sa.Connection], None]] = {1: _number_members, 2: _add_claims}
+def _name_cross_checks(connection: sa.Connection) -> None:
+    """3 → 4: audits are called cross-checks, and a query says how much another answer to it is wanted."""
+    # Made by the first step, the tables are new already.
+    if "audit" not in {c["name"] for c in sa.inspect(connection).get_columns("inputs")}:
+        return
+    run = connection.exec_driver_sql
+    run("DROP INDEX IF EXISTS inputs_by_audit")
+    run("ALTER TABLE inputs RENAME COLUMN audit TO wanted")
+    if connection.dialect.name == "postgresql":
+        run("ALTER TABLE inputs ALTER COLUMN wanted DROP DEFAULT")
+        run("ALTER TABLE inputs ALTER COLUMN wanted TYPE INTEGER USING wanted::integer")
+    run("UPDATE inputs SET wanted = 0")
+    run("CREATE INDEX inputs_by_wanted ON inputs (context, wanted)")
+    run("ALTER TABLE leases RENAME COLUMN audit TO cross_check")
+
+
+_STEPS: dict[int, Callable[[sa.Connection], None]] = {1: _number_members, 2: _add_claims, 3: _name_cross_checks}

@@ -17,10 +17,23 @@ from ttca.pooling.schema import members as _members
 from ttca.pooling.schema import reports as _reports
 from ttca.pooling.schema import requests as _requests
 
-__all__ = ["Progress", "Shelf", "files_of", "given_to", "is_open", "mark_answered", "parts"]
+__all__ = [
+    "HOPELESS",
+    "Progress",
+    "Shelf",
+    "able_members",
+    "files_of",
+    "given_to",
+    "is_open",
+    "mark_answered",
+    "paid_for",
+    "parts",
+]
 
-#: A query that so many members could not get a usable answer to is not handed out again.
-_HOPELESS = 4
+#: So many failures say that a query was given up (as earlier versions wrote it); it is not handed out again.
+HOPELESS = 4
+#: And so many that its image is shared no longer.
+_WITHDRAWN = 1000
 
 
 @dataclass(frozen=True)
@@ -60,7 +73,7 @@ class Shelf:
         return Progress(
             inputs=inputs,
             answered=inputs - count(_inputs, mine, _unanswered()),
-            given_up=count(_inputs, mine, _unanswered(), _inputs.c.failures >= _HOPELESS),
+            given_up=count(_inputs, mine, _unanswered(), _inputs.c.failures >= HOPELESS),
             out=count(_inputs, mine, _inputs.c.held_until > now),
             charged=int(connection.scalar(sa.select(sa.func.sum(_members.c.charged))) or 0),
             members=count(_members, _members.c.quota > 0, _members.c.forgotten_at.is_(None)),
@@ -69,35 +82,32 @@ class Shelf:
         )
 
     def is_done(self, connection: sa.Connection, member: str | None) -> bool:
-        """Whether every image has an accepted answer, or will have none; of one member: as far as they can."""
-        left = sa.select(_inputs.c.key).where(_inputs.c.context == self.context, is_open())
+        """Whether every image has an answer that stands, or will have none; of one member: as far as they can."""
+        wanted = sa.and_(_inputs.c.wanted > 0, _inputs.c.failures < HOPELESS)
+        left = sa.select(_inputs.c.key).where(_inputs.c.context == self.context, sa.or_(is_open(), wanted))
         if member is not None:
             who = sa.select(_members.c.id).where(_members.c.name == canonical(member)).scalar_subquery()
             # What is out with the member may come back, and be asked by them again only if it cost nothing.
             left = left.where(_inputs.c.key.not_in(given_to(who, None)))
         return connection.scalar(left.limit(1)) is None
 
-    def seen_by_few(
-        self, connection: sa.Connection, given: sa.Select[Any], size: int, *, witnesses: int
-    ) -> list[bytes]:
-        """Return queries some others answered: best those that lack only this member to be judged by."""
-        count = sa.func.count()
-        few_of = (
-            sa.select(_reports.c.key)
-            .where(_reports.c.context == self.context, _reports.c.key.not_in(given))
-            .group_by(_reports.c.key)
-            .having(count < witnesses)
-            .order_by(count.desc(), _reports.c.key)
-            .limit(size)
+    def wanting(self, connection: sa.Connection, given: sa.Select[Any], least: int, now: float) -> list[bytes]:
+        """Return the answered queries that want one more answer, at least so much, in the order of their keys."""
+        wanting = sa.select(_inputs.c.key).where(
+            _inputs.c.context == self.context,
+            _inputs.c.wanted >= least,
+            _inputs.c.held_until <= now,
+            _inputs.c.failures < HOPELESS,
+            _inputs.c.key.not_in(given),
         )
-        return [bytes(k) for k in connection.scalars(few_of)]
+        return [bytes(k) for k in connection.scalars(wanting.order_by(_inputs.c.key))]
 
     def withdraw(self, connection: sa.Connection, keys: Sequence[bytes], now: float) -> None:
         """Delete images that are shared no longer; those a member has at this moment are never handed out again."""
         for part in parts(keys):
             theirs = _inputs.c.key.in_(part)
             connection.execute(sa.delete(_inputs).where(theirs, _inputs.c.held_until <= now))
-            connection.execute(sa.update(_inputs).where(theirs).values(failures=_HOPELESS, audit=False))
+            connection.execute(sa.update(_inputs).where(theirs).values(failures=_WITHDRAWN, wanted=0))
 
 
 def mark_answered(connection: sa.Connection, keys: Sequence[bytes]) -> None:
@@ -131,6 +141,22 @@ def given_to(who: Any, now: float | None) -> sa.Select[Any]:
     )
 
 
+def paid_for(key: bytes) -> sa.Select[Any]:
+    """Select the members who brought this query back at some cost: it is not given to them again."""
+    return (
+        sa.select(_leases.c.member)
+        .join(_requests, _requests.c.id == _leases.c.request)
+        .join(_attempts, _attempts.c.request == _requests.c.id)
+        .where(_attempts.c.key == key, _leases.c.returned_at.is_not(None), _requests.c.paid > 0)
+    )
+
+
+def able_members(connection: sa.Connection) -> set[int]:
+    """Return who can still pay for a query and is not set aside."""
+    able = (_members.c.quota > _members.c.charged, _members.c.flagged_at.is_(None), _members.c.forgotten_at.is_(None))
+    return {int(i) for i in connection.scalars(sa.select(_members.c.id).where(*able))}
+
+
 def _unanswered() -> sa.ColumnElement[bool]:
     # The pool may have had it answered without the hub.
     answered = sa.select(_answers.c.key).where(_answers.c.key == _inputs.c.key).exists()
@@ -139,7 +165,7 @@ def _unanswered() -> sa.ColumnElement[bool]:
 
 def is_open() -> sa.ColumnElement[bool]:
     """Select images that are neither answered nor given up."""
-    return sa.and_(_unanswered(), _inputs.c.failures < _HOPELESS)
+    return sa.and_(_unanswered(), _inputs.c.failures < HOPELESS)
 
 
 def parts(keys: Sequence[bytes]) -> list[list[bytes]]:
