@@ -260,10 +260,14 @@ def test_power_agrees_with_simulated_actions(terms: dict[str, Any], design: str)
 
 def test_too_few_people_are_said_to_be_too_few() -> None:
     """Where even right answers of everybody would not do, the summary says so instead of blaming δ."""
-    certificate = issue(Desk({8: "1" * 3, "reference": "1" * 3}))
+    certificate = issue(Desk({8: "1" * 3, "reference": "110"}))
     assert not certificate.power.possible
     assert certificate.power.smallest_rate is None
     assert "so few verification people" in certificate.summary()
+    # Nobody does better than a reference without an error: more people would not help.
+    perfect = issue(Desk({8: "1" * 300, "reference": "1" * 300}))
+    assert not perfect.power.possible
+    assert "the reference got no wrong answer" in perfect.summary()
 
 
 def test_scipy_is_needed_only_to_compute() -> None:
@@ -410,6 +414,7 @@ def test_bad_families_cost_nothing(family: Any) -> None:
         {"within": 0.1, "goal": "improvement"},
         {"stopping": "whenever"},
         {"alpha": 1},
+        {"alpha": 0.9},
         {"alpha": "0.05"},
     ],
 )

@@ -15,6 +15,7 @@ from ttca.errors import ActionError, ConfigError
 from ttca.goals import Certifying, Design
 from ttca.statistics.binomial import clopper_pearson_interval, clopper_pearson_lower, clopper_pearson_upper
 from ttca.trials import Clusters, Standing, in_step, quoted, rule_of, size_within, test_in_words
+from ttca.values import OneLine
 
 __all__ = [
     "BATCH",
@@ -113,14 +114,15 @@ class Examined:
         """The same of the reference as it is."""
         return self.others if self.layout is None else sum(self.layout[1])
 
-    def told(self) -> str:
-        """Return, for people, how many persons these are, and of how many of their images."""
+    def told(self, terms: Certifying) -> str:
+        """Return, for people, how many persons are asked for such a certificate, and of how many of their images."""
         who = f"{self.persons} persons"
-        if self.others and self.design == "disjoint":
+        if self.others and self.design == "disjoint" and terms.aim.compares_with == "reference":
             who += f" of the subgroup and {self.others} of the reference"
         if self.layout is not None:
             return f"{who}, all of their {self.images} images"
-        each = "one image of each in either group" if self.design == "paired" else "one image of each"
+        both = self.design == "paired" and terms.aim.compares_with == "reference"
+        each = "one image of each in either group" if both else "one image of each"
         more = "" if self.images == self.persons + self.others else f", of {self.images} that they brought"
         return f"{who}, {each}{more}"
 
@@ -238,8 +240,8 @@ class LevelTest:
         return len(self.answers)
 
 
-@dataclass(frozen=True)
-class Certificate:
+@dataclass(frozen=True, repr=False)
+class Certificate(OneLine):
     """What was shown about the success S of the perturbations, and with what confidence.
 
     Parameters
@@ -308,6 +310,10 @@ class Certificate:
                 "agree with its verdict, got one that contradicts itself. Do not edit it; verify again."
             )
 
+    def _facts(self) -> str:
+        shown = "not shown" if self.epsilon is None else f"shown at ε = {self.epsilon}"
+        return f"{self.terms.aim} {shown}, S at least {self.lower.value:.3f}, {self.examined.persons} persons"
+
     def passed_at(self, epsilon: int) -> bool:
         """Whether the test of this member of the family was reached and passed; all that pass are claimed together."""
         return any(test.epsilon == epsilon and test.passed for test in self.tests)
@@ -360,11 +366,16 @@ class Certificate:
             f"With δ of ε = {self.quoted_epsilon}, the subgroup's share of right answers is at least "
             f"{self.lower.value:.3f} ({self.lower.kind} bound, {100 * self.lower.confidence:g} % confidence{corrected})"
         )
-        goal, test, who = self.terms.aim, self.quoted_test, self.examined.told()
+        goal, test, who = self.terms.aim, self.quoted_test, self.examined.told(self.terms)
         if self.epsilon is not None:
             return f"Certified {goal} at ε = {self.epsilon} ({test.figures}; {who}). {said}."
         if self.power.possible:
             return f"Not certified ({goal}): {test.figures} ({who}). {said}."
+        if goal.kind == "parity" and _WRONG not in self.baseline:
+            return (
+                f"Not certified ({goal}): the reference got no wrong answer, so nobody can be shown to do better. What "
+                f"could be shown is parity within a margin, an improvement, or a success rate ({who}). {said}."
+            )
         return (
             f"Not certified ({goal}): so few verification people could not have certified it, even with every answer "
             f"right ({who}). {said}."

@@ -638,7 +638,7 @@ def _planned(action: CollectiveAction, dry_run: bool, as_json: bool) -> bool:
     else:
         ERR.print(table)
     if not as_json:
-        _say(ERR, f"For the certificate: {action.panel.examined().told()}.")
+        _say(ERR, f"For the certificate: {action.panel.examined().told(action.settings.certifying)}.")
     return dry_run
 
 

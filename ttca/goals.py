@@ -15,6 +15,8 @@ Design: TypeAlias = Literal["disjoint", "paired"]
 """Whether the two groups are other people, or the same people under two conditions."""
 Stopping: TypeAlias = Literal["curtailed", "anytime", "hybrid"]
 
+#: A claim that is wrong more often than every second time says nothing.
+_MOST_ALPHA = 0.5
 _STOPPINGS = ("curtailed", "anytime", "hybrid")
 
 
@@ -88,6 +90,11 @@ class Certifying:
 
     def __post_init__(self) -> None:
         _share("alpha", self.alpha, "0.05 means 95 %.")
+        if self.alpha > _MOST_ALPHA:
+            raise ConfigError(
+                f"Expected alpha of at most {_MOST_ALPHA}, got {self.alpha}. It is how often a claim may be "
+                "wrong: with 0.05, one in twenty such actions claims wrongly."
+            )
         named = self.goal in ("parity", "improvement")
         if not named and (isinstance(self.goal, str | bool) or not _is_share(self.goal)):
             raise ConfigError(

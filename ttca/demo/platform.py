@@ -17,6 +17,9 @@ from ttca.platforms.server import serve
 
 __all__ = ["digits_platform", "running_platform"]
 
+#: Ends the server with the program that started it.
+_BOUND = "--bound"
+
 
 def digits_platform(world: DigitsWorld, *, seed: int) -> LocalPlatform:
     """Train the platform: a two-layer perceptron, nothing like the convolutional proxy the members will train."""
@@ -44,7 +47,7 @@ def running_platform(*, seed: int, port: int = 0, access_log: Path | None = None
 
     The process ends when its standard input closes, so that no server outlives a killed demo.
     """
-    command = [sys.executable, "-m", "ttca.demo.platform", str(seed), str(port)]
+    command = [sys.executable, "-m", "ttca.demo.platform", str(seed), str(port), _BOUND]
     if access_log is not None:
         command.append(str(access_log))
     server = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
@@ -69,15 +72,18 @@ def running_platform(*, seed: int, port: int = 0, access_log: Path | None = None
             server.wait()
 
 
-def _serve_until_orphaned(seed: int, port: int, access_log: Path | None) -> None:
-    """Serve the platform until standard input closes (the demo ended, or was killed)."""
+def _serve(seed: int, port: int, access_log: Path | None, *, bound: bool) -> None:
+    """Serve the platform; where it is bound to the demo, until standard input closes: the demo ended, or was killed."""
 
     def watch() -> None:
         sys.stdin.read()
         # The main thread sits in the server's loop; nothing needs saving.
         os._exit(0)
 
-    threading.Thread(target=watch, daemon=True).start()
+    if bound:
+        threading.Thread(target=watch, daemon=True).start()
+    else:
+        sys.stderr.write("Training the demo's platform. Its address comes in a few seconds; Ctrl-C ends it.\n")
     platform = digits_platform(digits_world(seed), seed=seed)
     serve(platform, port=port, access_log=access_log, on_start=_announce)
 
@@ -88,4 +94,5 @@ def _announce(url: str) -> None:
 
 
 if __name__ == "__main__":
-    _serve_until_orphaned(int(sys.argv[1]), int(sys.argv[2]), Path(sys.argv[3]) if len(sys.argv) > 3 else None)
+    words = [word for word in sys.argv[1:] if word != _BOUND]
+    _serve(int(words[0]), int(words[1]), Path(words[2]) if len(words) > 2 else None, bound=_BOUND in sys.argv)
