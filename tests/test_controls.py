@@ -62,8 +62,8 @@ def test_a_benchmark_pays_for_its_own_choice(tmp_path: Path) -> None:
         assert ledger.paid()["controls"] == 3 * len(action.questions.selection)
 
 
-@pytest.mark.parametrize("lengths", [(), (2.0,), (1.0, 1.0), (0.0, 1.0), (1.0, -2.0), (1.0, "2")])
-def test_lengths_that_are_none_are_refused(lengths: tuple[object, ...]) -> None:
+@pytest.mark.parametrize("lengths", [(), 1.0, (2.0,), (1.0, 1.0), (0.0, 1.0), (1.0, -2.0), (1.0, "2")])
+def test_lengths_that_are_none_are_refused(lengths: object) -> None:
     """The action's own length is always among them, and each is a multiple of it."""
     with pytest.raises(ConfigError, match="control_lengths"):
         worlds.settings(control_lengths=lengths)

@@ -163,12 +163,12 @@ class Settings:
         if not 0 <= self.refine <= 1:
             raise ConfigError(f"Expected refine as a share in [0, 1], got {self.refine}. 0.2 saves every fifth query.")
         _ = self.certifying
-        lengths = self.control_lengths
+        lengths = self.control_lengths if isinstance(self.control_lengths, tuple | list) else ()
         numbers = all(not isinstance(x, bool) and isinstance(x, int | float) and 0 < x <= 100 for x in lengths)
         if not lengths or not numbers or len(set(lengths)) != len(lengths) or 1 not in lengths:
             raise ConfigError(
-                f"Expected control_lengths as different multiples up to 100, with 1 among them, got {list(lengths)}. "
-                "The default is [0.5, 1, 2, 4]."
+                "Expected control_lengths as different multiples up to 100, with 1 among them, got "
+                f"{self.control_lengths!r}. The default is [0.5, 1, 2, 4]."
             )
         try:
             # Each checks its own options.
