@@ -7,6 +7,7 @@ import os
 import re
 import shlex
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -40,14 +41,16 @@ def environment() -> dict[str, str]:
 def background(command: str, home: Path) -> Iterator[None]:
     """Run a command beside the block, once it has said that it is ready."""
     process = subprocess.Popen(
-        shlex.split(command), cwd=home, env=environment(), text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE
+        shlex.split(command), cwd=home, env=environment(), text=True, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE
     )
     try:
         assert process.stdout is not None
         assert process.stdout.readline().startswith("http://127.0.0.1:")
         yield
     finally:
-        process.communicate("", timeout=30)
+        # As Ctrl-C does.
+        process.send_signal(signal.SIGINT)
+        process.communicate(timeout=30)
 
 
 TUTORIAL = "docs/tutorial.md"
@@ -131,6 +134,10 @@ from ttca.people import People
 everybody = People.concatenate([worlds.crowd(role, 60, 40, seed=k) for k, role in enumerate("abc")])
 images, labels, blurred, names = everybody.images, everybody.classes, everybody.subgroup, worlds.CLASSES
 predict = worlds.model
+
+# The program as printed, learning for a shorter time than a reader's would.
+import ttca
+ttca.Settings.__init__.__kwdefaults__.update(epochs=8, steps=10, control_lengths=(1.0,))
 """
 
 
