@@ -24,6 +24,8 @@ _SCORES_APART, _LEAST_APART = 10.0, 0.02
 _BEGINS = 0.02
 #: So much more weight than a member's own answer has another one to have, before the member is said to differ.
 _OUTVOTED = 1.5
+#: Nobody is flagged whom no more than this share of all members contradicts: so few liars convict no honest member.
+_CONTRADICTED = 0.2
 #: The family's error is shared among so many members at least: others will come.
 _FAMILY = 20
 #: Rounds in which members' weights follow from how often they agree. They settle after two or three.
@@ -84,7 +86,13 @@ class Verdict(Value):
     noise: float
 
 
-def judge(reports: Reports, *, flagged: frozenset[int] = frozenset(), alpha: float = FAMILY_WISE_ERROR) -> Verdict:
+def judge(
+    reports: Reports,
+    *,
+    flagged: frozenset[int] = frozenset(),
+    alpha: float = FAMILY_WISE_ERROR,
+    pool: int | None = None,
+) -> Verdict:
     """Compare every member with what the others say, and flag those who differ beyond the platform's own noise.
 
     Parameters
@@ -94,6 +102,8 @@ def judge(reports: Reports, *, flagged: frozenset[int] = frozenset(), alpha: flo
         Members who were flagged before: their word no longer counts against others.
     alpha : float
         The chance of flagging any honest member (family-wise); 0 flags nobody.
+    pool : int, optional
+        How many members take part; by default those who reported.
 
     Notes
     -----
@@ -106,12 +116,13 @@ def judge(reports: Reports, *, flagged: frozenset[int] = frozenset(), alpha: flo
     Bonferroni over M members, as of e-values in Vovk and Wang 2021. The honest rate is not known: it is the upper
     95 % bound of the smaller rate of a mixture of two binomials fitted to all members (*ours*), for each class and in
     all. Members are flagged one at a time, the strongest evidence first, and only where it stands without the word of
-    other suspects: whoever was outvoted by liars is judged without them (*ours*).
+    other suspects: whoever was outvoted by liars is judged without them. And more than a fifth of all members
+    must have contradicted them: a smaller ring convicts nobody, whatever it says and however fast it is (*ours*).
     """
     out = set(flagged)
     answers = tell_apart(reports)
     while True:
-        verdict = _judge_once(reports, answers, out, alpha)
+        verdict = _judge_once(reports, answers, out, alpha, pool)
         over = verdict.flagged & ~np.isin(verdict.members, sorted(out))
         if not over.any():
             return verdict
@@ -194,7 +205,7 @@ def leaders(
     return first, votes[first], follow, votes[answers]
 
 
-def _judge_once(reports: Reports, answers: NDArray[np.int64], out: set[int], alpha: float) -> Verdict:
+def _judge_once(reports: Reports, answers: NDArray[np.int64], out: set[int], alpha: float, pool: int | None) -> Verdict:
     members, who = np.unique(reports.members, return_inverse=True)
     count = len(members)
     known = np.isin(members, sorted(out))
@@ -237,10 +248,15 @@ def _judge_once(reports: Reports, answers: NDArray[np.int64], out: set[int], alp
     evidence = against(agrees, differs)
     suspect = known | (evidence >= _SUSPECT)
     # Nobody is flagged on the word of suspects: a ring that is being found out must not take others with it.
-    _, agrees, differs = _heard(which, answers, np.where(suspect, 0.0, weight)[who], _usual(weight[~suspect]))
+    first, agrees, differs = _heard(which, answers, np.where(suspect, 0.0, weight)[who], _usual(weight[~suspect]))
     evidence = np.minimum(evidence, against(agrees, differs))
     tried = max(_FAMILY, int((n > 0).sum()))
-    flagged = known | (evidence >= (math.log(tried / alpha) if alpha > 0 else math.inf))
+    flagged = evidence >= (math.log(tried / alpha) if alpha > 0 else math.inf)
+    speaks = (answers == first[which]) & ~suspect[who]
+    for member in np.flatnonzero(flagged & ~known):
+        against_them = np.isin(which, which[differs & (who == member)])
+        flagged[member] = len(np.unique(who[speaks & against_them])) > _CONTRADICTED * (pool or count)
+    flagged |= known
     return Verdict(members, n.astype(np.int64), k.astype(np.int64), evidence, flagged, suspect, float(noise[0]))
 
 

@@ -27,8 +27,6 @@ __all__ = ["Jury"]
 
 #: An image is given up once so many members who were judged good could not get an answer to it.
 _GOOD_FAILURES = 6
-#: Nobody is set aside before this share of those who can pay was heard, or there are as many answers as images.
-_QUORUM = 0.75
 #: Everybody is judged again when this share of all answers is new.
 _NEW_SHARE = 0.02
 _FAILED = int(Status.FAILED)
@@ -99,8 +97,8 @@ class Jury:
             self._db.exclude(connection)
             rows = self._read(connection, None)
             reports, _ = _as_reports(rows, self._classes)
-            enough = self._enough_were_heard(connection, reports)
-            verdict = cross_checks.judge(reports, alpha=cross_checks.FAMILY_WISE_ERROR if enough else 0.0)
+            pool = len(able_members(connection) | set(reports.members.tolist()))
+            verdict = cross_checks.judge(reports, pool=pool)
             worst = verdict.members[verdict.flagged].tolist()
             for member in worst:
                 self._flag(connection, int(member))
@@ -127,12 +125,6 @@ class Jury:
         self._db.run(work, write=True)
 
     # -- inside -----------------------------------------------------------------------------------------------
-
-    def _enough_were_heard(self, connection: sa.Connection, reports: Reports) -> bool:
-        """Whether anybody may be set aside: among the first who come, liars who hurry could be the majority."""
-        able, heard = able_members(connection), set(reports.members.tolist())
-        images = sa.select(sa.func.count()).select_from(_inputs).where(_inputs.c.context == self._shelf.context)
-        return len(heard & able) >= _QUORUM * len(able) or len(reports) >= (connection.scalar(images) or 0)
 
     def _read(self, connection: sa.Connection, keys: Sequence[bytes] | None) -> list[Any]:
         """Return what members who are not set aside say of these queries, or of all, in the order of time."""
