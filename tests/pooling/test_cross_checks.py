@@ -97,6 +97,14 @@ def test_a_pool_of_the_fast_is_not_a_majority() -> None:
     assert judge(table(labels)).flagged.tolist() == [True] * 3 + [False] * 9
 
 
+def test_a_ring_of_a_fifth_convicts_nobody() -> None:
+    """Two of ten who come first and contradict two honest ones everywhere set nobody aside, until others are heard."""
+    labels = np.zeros((4, 40), np.int64)
+    labels[2:] = 1
+    assert not judge(table(labels[1:]), pool=10).flagged.any()
+    assert judge(table(labels[1:]), pool=8).flagged.tolist() == [True, False, False]
+
+
 @pytest.mark.parametrize(
     ("other", "same"),
     [
@@ -145,8 +153,8 @@ def settled(labels: list[int], *, suspects: tuple[int, ...] = (), share: float =
         ([1, 1], (), 0, 0),
         ([1, 1], (0,), 0, 0),
         ([1, 1], (0, 1), 1, 0),
-        ([1, 0], (), 2, 0),
-        ([1, 0, 0], (), 2, 1),
+        ([1, 0], (), 3, 0),
+        ([1, 0, 0], (), 3, 1),
         ([1, 0, 0], (0,), 0, 1),
         ([1, 0, 0, 0], (), 0, 1),
         ([0, 1] * 4 + [0], (), 0, 0),

@@ -24,6 +24,10 @@ _SCORES_APART, _LEAST_APART = 10.0, 0.02
 _BEGINS = 0.02
 #: So much more weight than a member's own answer has another one to have, before the member is said to differ.
 _OUTVOTED = 1.5
+#: Nobody is flagged whom no more than this share of all members contradicts: so few liars convict no honest member.
+_CONTRADICTED = 0.2
+#: The family's error is shared among so many members at least: others will come.
+_FAMILY = 20
 #: Rounds in which members' weights follow from how often they agree. They settle after two or three.
 _ROUNDS = 4
 #: Evidence from which on a member is a suspect: their word counts less, and nothing rests on it alone.
@@ -82,7 +86,13 @@ class Verdict(Value):
     noise: float
 
 
-def judge(reports: Reports, *, flagged: frozenset[int] = frozenset(), alpha: float = FAMILY_WISE_ERROR) -> Verdict:
+def judge(
+    reports: Reports,
+    *,
+    flagged: frozenset[int] = frozenset(),
+    alpha: float = FAMILY_WISE_ERROR,
+    pool: int | None = None,
+) -> Verdict:
     """Compare every member with what the others say, and flag those who differ beyond the platform's own noise.
 
     Parameters
@@ -91,7 +101,9 @@ def judge(reports: Reports, *, flagged: frozenset[int] = frozenset(), alpha: flo
     flagged : set of int
         Members who were flagged before: their word no longer counts against others.
     alpha : float
-        The chance of flagging any honest member (family-wise).
+        The chance of flagging any honest member (family-wise); 0 flags nobody.
+    pool : int, optional
+        How many members take part; by default those who reported.
 
     Notes
     -----
@@ -103,13 +115,14 @@ def judge(reports: Reports, *, flagged: frozenset[int] = frozenset(), alpha: flo
     honesty, so that by Ville's inequality (1939; Waudby-Smith and Ramdas 2024) one may look at any time. M/alpha flags:
     Bonferroni over M members, as of e-values in Vovk and Wang 2021. The honest rate is not known: it is the upper
     95 % bound of the smaller rate of a mixture of two binomials fitted to all members (*ours*), for each class and in
-    all. Members are flagged one at a time, the strongest evidence first: whoever was outvoted by liars is judged
-    again without them (*ours*).
+    all. Members are flagged one at a time, the strongest evidence first, and only where it stands without the word of
+    other suspects: whoever was outvoted by liars is judged without them. And more than a fifth of all members
+    must have contradicted them: a smaller ring convicts nobody, whatever it says and however fast it is (*ours*).
     """
     out = set(flagged)
     answers = tell_apart(reports)
     while True:
-        verdict = _judge_once(reports, answers, out, alpha)
+        verdict = _judge_once(reports, answers, out, alpha, pool)
         over = verdict.flagged & ~np.isin(verdict.members, sorted(out))
         if not over.any():
             return verdict
@@ -192,7 +205,7 @@ def leaders(
     return first, votes[first], follow, votes[answers]
 
 
-def _judge_once(reports: Reports, answers: NDArray[np.int64], out: set[int], alpha: float) -> Verdict:
+def _judge_once(reports: Reports, answers: NDArray[np.int64], out: set[int], alpha: float, pool: int | None) -> Verdict:
     members, who = np.unique(reports.members, return_inverse=True)
     count = len(members)
     known = np.isin(members, sorted(out))
@@ -208,18 +221,10 @@ def _judge_once(reports: Reports, answers: NDArray[np.int64], out: set[int], alp
     slow = np.where(known, 0.0, np.minimum(1.0, usual_volume / volume))
     weight = slow
     for _ in range(_ROUNDS):
-        first, lead, follow, support = leaders(which, answers, weight[who])
-        own = weight[who]
-        mine = answers == first[which]
-        rival = np.where(mine, follow[which], lead[which])
-        # What the others say, without one's own word; thin weights of a pool in doubt count as what they are.
-        margin = support - own - rival
-        usual = max(0.2, float(np.median(weight[~known])) if (~known).any() else 1.0)
-        agrees, differs = margin >= 0.5 * usual, -margin >= _OUTVOTED * usual
+        first, agrees, differs = _heard(which, answers, weight[who], _usual(weight[~known]))
         k = np.bincount(who, differs, minlength=count)
         n = k + np.bincount(who, agrees, minlength=count)
         weight = slow * np.maximum(0.0, 1 - 2 * k / (n + 2))
-    judged = agrees | differs
     said = labels_of[first][which] + 1
     classes = int(said.max()) + 1
     cell = said * count + who
@@ -229,26 +234,45 @@ def _judge_once(reports: Reports, answers: NDArray[np.int64], out: set[int], alp
         table = np.bincount(cell, rows, minlength=classes * count).reshape(classes, count)
         return np.vstack([table.sum(axis=0), table])
 
-    hits, trials = per_class(differs), per_class(judged)
-    noise = _honest_rates(hits[:, ~known], trials[:, ~known])
-    rows = np.flatnonzero(judged)
-    overall = _evidence(who[rows], differs[rows], np.full(len(rows), noise[0]), count)
-    rate = np.maximum(noise[0], noise[1:])[said[rows]]
-    by_class = _evidence(who[rows] * classes + said[rows], differs[rows], rate, count * classes)
-    by_class = by_class.reshape(count, classes)
-    spread = np.logaddexp.reduce(by_class, axis=1) - math.log(classes)
-    evidence = np.logaddexp(overall, spread) - math.log(2)
-    tried = max(1, int((n > 0).sum()))
-    flagged = known | (evidence >= math.log(tried / alpha))
-    return Verdict(
-        members,
-        n.astype(np.int64),
-        k.astype(np.int64),
-        evidence,
-        flagged,
-        known | (evidence >= _SUSPECT),
-        float(noise[0]),
-    )
+    noise = _honest_rates(per_class(differs)[:, ~known], per_class(agrees | differs)[:, ~known])
+    rates = np.maximum(noise[0], noise[1:])
+
+    def against(agrees: NDArray[np.bool_], differs: NDArray[np.bool_]) -> NDArray[np.float64]:
+        """Return the evidence against each member: one half of it on all their answers, one half by class."""
+        rows = np.flatnonzero(agrees | differs)
+        overall = _evidence(who[rows], differs[rows], np.full(len(rows), noise[0]), count)
+        cells = _evidence(who[rows] * classes + said[rows], differs[rows], rates[said[rows]], count * classes)
+        by_class = np.logaddexp.reduce(cells.reshape(count, classes), axis=1) - math.log(classes)
+        return np.asarray(np.logaddexp(overall, by_class) - math.log(2), np.float64)
+
+    evidence = against(agrees, differs)
+    suspect = known | (evidence >= _SUSPECT)
+    # Nobody is flagged on the word of suspects: a ring that is being found out must not take others with it.
+    first, agrees, differs = _heard(which, answers, np.where(suspect, 0.0, weight)[who], _usual(weight[~suspect]))
+    evidence = np.minimum(evidence, against(agrees, differs))
+    tried = max(_FAMILY, int((n > 0).sum()))
+    flagged = evidence >= (math.log(tried / alpha) if alpha > 0 else math.inf)
+    speaks = (answers == first[which]) & ~suspect[who]
+    for member in np.flatnonzero(flagged & ~known):
+        against_them = np.isin(which, which[differs & (who == member)])
+        flagged[member] = len(np.unique(who[speaks & against_them])) > _CONTRADICTED * (pool or count)
+    flagged |= known
+    return Verdict(members, n.astype(np.int64), k.astype(np.int64), evidence, flagged, suspect, float(noise[0]))
+
+
+def _usual(weights: NDArray[np.float64]) -> float:
+    """Return what a vote usually weighs: in a pool in doubt less."""
+    return max(0.2, float(np.median(weights))) if len(weights) else 1.0
+
+
+def _heard(
+    queries: NDArray[np.intp], answers: NDArray[np.int64], weights: NDArray[np.float64], usual: float
+) -> tuple[NDArray[np.int64], NDArray[np.bool_], NDArray[np.bool_]]:
+    """Return each query's first answer, and which reports the others confirm or outvote, without one's own word."""
+    first, lead, follow, support = leaders(queries, answers, weights)
+    rival = np.where(answers == first[queries], follow[queries], lead[queries])
+    margin = support - weights - rival
+    return first, margin >= 0.5 * usual, -margin >= _OUTVOTED * usual
 
 
 def _evidence(

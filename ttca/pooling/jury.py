@@ -97,7 +97,8 @@ class Jury:
             self._db.exclude(connection)
             rows = self._read(connection, None)
             reports, _ = _as_reports(rows, self._classes)
-            verdict = cross_checks.judge(reports)
+            pool = len(able_members(connection) | set(reports.members.tolist()))
+            verdict = cross_checks.judge(reports, pool=pool)
             worst = verdict.members[verdict.flagged].tolist()
             for member in worst:
                 self._flag(connection, int(member))

@@ -42,7 +42,7 @@ CROSS_CHECK = "pool-cross-check"
 #: A query that a pool asks without the hub is left alone for so long, and then looked at again.
 _MOMENT_S = 1.0
 #: Cross-checks are drawn from so many times a lease's size, so that nobody knows whose answers come next, …
-_DRAWN_FROM = 4
+_DRAWN_FROM = 2
 #: … and from this share of all images at least.
 _DRAWN_SHARE = 0.05
 
@@ -352,11 +352,11 @@ class LeaseDesk:
         mine = _inputs.c.context == self._context
         # What the member was ever paid for, whatever came of it, is not given again: somebody else tries it.
         given = given_to(who, now)
-        checks = [] if self.plan.off else self._shelf.wanting(connection, given, 2, now)
+        soon, checks = ([], []) if self.plan.off else self._shelf.wanting(connection, given, 2, now)
         images = connection.scalar(sa.select(sa.func.max(_inputs.c.number)).where(mine)) or 0 if checks else 0
         # Drawn from many, in leases of the same size: whoever brings lies cannot have a friend confirm them next.
-        if len(checks) >= max(_DRAWN_FROM * size, _DRAWN_SHARE * images):
-            return self._rng.sample(checks, size), True
+        if len(soon) + len(checks) >= max(_DRAWN_FROM * size, _DRAWN_SHARE * images):
+            return self._drawn(soon, checks, size), True
         free = (
             sa.select(_inputs.c.key, _inputs.c.failures)
             .where(mine, is_open(), _inputs.c.held_until <= now, _inputs.c.key.not_in(given))
@@ -369,9 +369,15 @@ class LeaseDesk:
         # One image that spoils its request must not spoil it for the others.
         chosen = rows[:1] if rows and rows[0].failures else [r for r in rows if not r.failures]
         if not chosen and not self.plan.off:
-            checks = checks or self._shelf.wanting(connection, given, 1, now)
-            return self._rng.sample(checks, min(size, len(checks))), True
+            if not soon and not checks:
+                _, checks = self._shelf.wanting(connection, given, 1, now)
+            return self._drawn(soon, checks, size), True
         return [bytes(r.key) for r in chosen], False
+
+    def _drawn(self, soon: Sequence[bytes], checks: Sequence[bytes], size: int) -> list[bytes]:
+        """Draw cross-checks at random, from contradictions first."""
+        first = self._rng.sample(soon, min(size, len(soon)))
+        return first + self._rng.sample(checks, min(size - len(first), len(checks)))
 
     def _report(
         self,

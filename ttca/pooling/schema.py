@@ -114,8 +114,8 @@ claims = sa.Table(
 )
 # -- the hub's ----------------------------------------------------------------------------------------------------
 # Images that their owners share, to be asked by any member; the smallest number first. ``answered`` repeats that the
-# query has an accepted answer; ``wanted`` says that another member is to answer it too (2), or if nothing else is left
-# to ask (1). ``failures`` counts requests that were processed to no avail. ``lease`` has the query until
+# query has an accepted answer; ``wanted`` says that another member is to answer it too (2), soon (3), or if nothing
+# else is left to ask (1). ``failures`` counts requests that were processed to no avail. ``lease`` has the query until
 # ``held_until``; then another member gets it. ``context`` tells platforms and epochs apart, in all three tables. The
 # image comes last: it is long, and seldom read.
 inputs = sa.Table(

@@ -116,7 +116,8 @@ class Settled(Value):
     Parameters
     ----------
     wanted : int64 array, shape (Q,)
-        0: nobody more is asked; 2: somebody more is; 1: the same, but not before everything else is asked.
+        0: nobody more is asked; 2: somebody more is; 3: soon, for members contradict each other; 1: not before
+        everything else is asked.
     answers : int64 array, shape (N,)
         A number per report, the same for those that say the same of a query.
     votes : float64 array, shape (N,)
@@ -166,7 +167,7 @@ def settle(
     drawn = (lots < most) | (said > 1)
     contested = follow > 0
     enough = np.where(contested, (lead >= _CONTESTED) & (lead - follow >= _LEAD), ~drawn | (lead >= _CONFIRMED))
-    wanted = np.where(enough, 0, np.where(contested | (said == 1), 2, 1))
+    wanted = np.where(enough, 0, np.where(contested, 3, np.where(said == 1, 2, 1)))
     if whole:
         wanted = np.where((wanted == 0) & _too_often(reports, count, said, repute), 1, wanted)
     wanted[said >= _MOST_REPORTS] = 0

@@ -91,16 +91,20 @@ class Shelf:
             left = left.where(_inputs.c.key.not_in(given_to(who, None)))
         return connection.scalar(left.limit(1)) is None
 
-    def wanting(self, connection: sa.Connection, given: sa.Select[Any], least: int, now: float) -> list[bytes]:
-        """Return the answered queries that want one more answer, at least so much, in the order of their keys."""
-        wanting = sa.select(_inputs.c.key).where(
+    def wanting(
+        self, connection: sa.Connection, given: sa.Select[Any], least: int, now: float
+    ) -> tuple[list[bytes], list[bytes]]:
+        """Return the queries on which members contradict each other, and others that want one more answer."""
+        wanting = sa.select(_inputs.c.key, _inputs.c.wanted).where(
             _inputs.c.context == self.context,
             _inputs.c.wanted >= least,
             _inputs.c.held_until <= now,
             _inputs.c.failures < HOPELESS,
             _inputs.c.key.not_in(given),
         )
-        return [bytes(k) for k in connection.scalars(wanting.order_by(_inputs.c.key))]
+        rows = connection.execute(wanting.order_by(_inputs.c.key)).all()
+        soon = [bytes(r.key) for r in rows if r.wanted > 2]
+        return soon, [bytes(r.key) for r in rows if r.wanted <= 2]
 
     def withdraw(self, connection: sa.Connection, keys: Sequence[bytes], now: float) -> None:
         """Delete images that are shared no longer; those a member has at this moment are never handed out again."""
