@@ -9,7 +9,7 @@ demo: $(VENV)/.demo
 	$(BIN)/ttca demo
 
 # The order is that of tests/conftest.py.
-PYTEST := $(BIN)/pytest --numprocesses auto --maxprocesses 4 --dist loadgroup --no-loadscope-reorder
+PYTEST := $(BIN)/pytest --numprocesses auto --maxprocesses 4 --dist loadscope --no-loadscope-reorder
 
 # Every behavior in a small form. What takes longer is marked `full`.
 test: lint

@@ -4,6 +4,8 @@ import os
 
 import pytest
 from hypothesis import HealthCheck, settings
+from xdist.remote import Producer
+from xdist.scheduler import LoadScopeScheduling
 
 from tests.examples import LONG, SHORT
 from ttca.proxies.runtime import wait_asleep
@@ -16,7 +18,8 @@ _WORKERS = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
 if _WORKERS > 1:
     os.environ.setdefault("OMP_NUM_THREADS", str(max((os.cpu_count() or 1) // _WORKERS, 1)))
 
-DEMO = "demo"
+#: Files whose tests read the finished demo; it is made once, for all of them.
+DEMO = ("tests/e2e/test_demo.py", "tests/e2e/test_documents.py", "tests/e2e/test_wheel.py")
 
 # Speed is measured in benchmarks: a slow example is no failure.
 for name in (LONG, SHORT):
@@ -30,21 +33,51 @@ def pytest_configure(config: pytest.Config) -> None:
         settings.load_profile(SHORT)
 
 
-# First: xdist reads the groups in the same hook.
-@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Keep each file on one worker, and all that read the finished demo on the same one; the longest begin.
-
-    The demo is made once. What begins last should be short: then no worker waits long for another.
-    """
+    """Begin with the demo, then whole programs, then long files: what begins last should be short, so nobody waits."""
     groups: dict[str, list[pytest.Item]] = {}
     for item in items:
-        name = DEMO if "finished_demo" in getattr(item, "fixturenames", ()) else item.nodeid.partition("::")[0]
-        item.add_marker(pytest.mark.xdist_group(name))
-        groups.setdefault(name, []).append(item)
+        groups.setdefault(group_of(item.nodeid), []).append(item)
 
     def length(name: str) -> tuple[bool, bool, int]:
         whole_programs = any(item.get_closest_marker("e2e") for item in groups[name])
-        return name == DEMO, whole_programs, len(groups[name])
+        return name == DEMO[0], whole_programs, len(groups[name])
 
     items[:] = [item for name in sorted(groups, key=length, reverse=True) for item in groups[name]]
+
+
+def group_of(test: str) -> str:
+    """Return the name of the tests that one worker runs, so that their fixtures are made once: a file's, or the demo's.
+
+    By the test's name, not by xdist's marks: pytest 9.2 loses those without a word.
+    """
+    file = test.partition("::")[0]
+    return DEMO[0] if file in DEMO else file
+
+
+class _Together(LoadScopeScheduling):  # type: ignore[misc]
+    def _split_scope(self, nodeid: str) -> str:
+        return group_of(nodeid)
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> LoadScopeScheduling:
+    """Give each group of tests to one worker."""
+    return _Together(config, log)
+
+
+_WORKERS_OF: dict[str, set[str]] = {}
+
+
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    """Note which worker ran a group."""
+    if (worker := getattr(report, "worker_id", None)) is not None:
+        _WORKERS_OF.setdefault(group_of(report.nodeid), set()).add(worker)
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Fail where a group was torn apart: its fixtures would be made, and paid for, again on every worker."""
+    torn = sorted(name for name, workers in _WORKERS_OF.items() if len(workers) > 1)
+    if torn and session.exitstatus == pytest.ExitCode.OK:
+        session.exitstatus = pytest.ExitCode.INTERNAL_ERROR
+        sentence = f"Expected each file's tests on one worker, got several for {', '.join(torn)}."
+        session.config.get_terminal_writer().line(f"\n{sentence}")
