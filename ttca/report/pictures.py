@@ -16,6 +16,7 @@ from ttca.errors import MissingExtraError
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 __all__ = ["LAYOUTS", "THEMES", "Layout", "Share", "ShareGroup", "Theme", "draw_shares", "enlarged", "magnified"]
 
@@ -23,6 +24,9 @@ Role = Literal["reference", "before", "after", "control", "warning"]
 
 # Shape says the same as colour, for those who cannot tell the colours apart and for grey printers.
 _MARKERS: dict[Role, str] = {"reference": "s", "before": "o", "after": "D", "control": "^", "warning": "X"}
+_TICKS = [0, 0.25, 0.5, 0.75, 1]
+#: Inches above and below the plot, and for a group's title.
+_TOP, _BOTTOM, _TITLE = 0.08, 0.32, 0.36
 _FONT = "DejaVu Sans"  # comes with matplotlib: the same picture on every machine
 
 
@@ -99,6 +103,11 @@ class Layout:
     label_x: float
     label_up: float
 
+    @property
+    def plot_width(self) -> float:
+        """Where dots may stand."""
+        return self.width - self.left - self.right
+
 
 LAYOUTS = {
     # Labels left of the dots, values right of them.
@@ -131,33 +140,59 @@ def draw_shares(groups: Sequence[ShareGroup], *, reference: float, theme: Theme,
     except ImportError as error:
         raise MissingExtraError("The report", "learn") from error
 
-    title_room, top, bottom = 0.36, 0.08, 0.32
-    height = top + sum(title_room + layout.line * len(g.shares) for g in groups) + bottom + 0.08
+    height = _TOP + sum(_TITLE + layout.line * len(g.shares) for g in groups) + _BOTTOM + 0.08
     figure = Figure(figsize=(layout.width, height), dpi=200, facecolor=theme.paper)
     FigureCanvasAgg(figure)
-    plot_width = layout.width - layout.left - layout.right
-    axes: Axes = figure.add_axes(
-        (layout.left / layout.width, bottom / height, plot_width / layout.width, 1 - (bottom + top) / height)
+    chart = _Chart(_framed(figure, height, theme, layout), theme, layout)
+    y = 0.0
+    for group in groups:
+        chart.write(group.title, layout.label_x, y + _TITLE * 0.6, fontsize=9, fontweight="bold", color=theme.quiet)
+        y += _TITLE
+        for share in group.shares:
+            chart.line(share, y, reference)
+            y += layout.line
+    buffer = io.BytesIO()
+    # Without matplotlib's version in it, the same numbers give the same bytes.
+    figure.savefig(
+        buffer, format="png", facecolor=theme.paper, metadata={"Software": None}, pil_kwargs={"optimize": True}
     )
-    # y is measured in inches, downward, so that text and lines keep their distance at any number of lines.
-    span = height - bottom - top
+    return buffer.getvalue()
+
+
+def _framed(figure: Figure, height: float, theme: Theme, layout: Layout) -> Axes:
+    """Return empty axes on which y is inches, downward: text and lines keep their distance at any number of lines."""
+    box = (
+        layout.left / layout.width, _BOTTOM / height,
+        layout.plot_width / layout.width, 1 - (_BOTTOM + _TOP) / height,
+    )  # fmt: skip
+    axes = figure.add_axes(box)
     axes.set_xlim(0, 1)
-    axes.set_ylim(span, 0)
+    axes.set_ylim(height - _BOTTOM - _TOP, 0)
     axes.set_facecolor(theme.paper)
     axes.spines[:].set_visible(False)
     axes.set_yticks([])
-    ticks = [0, 0.25, 0.5, 0.75, 1]
-    axes.set_xticks(ticks, [f"{100 * t:g} %" for t in ticks], fontfamily=_FONT, fontsize=8.5, color=theme.quiet)
+    words = [f"{100 * t:g} %" for t in _TICKS]
+    axes.set_xticks(_TICKS, words, fontfamily=_FONT, fontsize=8.5, color=theme.quiet)
     # The outer two would hang over the edge of a narrow chart.
     outer = axes.get_xticklabels()
     outer[0].set_horizontalalignment("left")
     outer[-1].set_horizontalalignment("right")
     axes.tick_params(axis="x", length=0, pad=5)
+    return axes
 
-    def write(text: str, x: float, y: float, **style: Any) -> None:
+
+@dataclass(frozen=True)
+class _Chart:
+    """Axes on which words, dots and whiskers are put, line by line."""
+
+    axes: Axes
+    theme: Theme
+    layout: Layout
+
+    def write(self, text: str, x: float, y: float, **style: Any) -> None:
         """Write at x inches from the figure's left edge and y inches down the plot."""
-        axes.text(
-            (x - layout.left) / plot_width,
+        self.axes.text(
+            (x - self.layout.left) / self.layout.plot_width,
             y,
             text,
             fontfamily=_FONT,
@@ -168,59 +203,41 @@ def draw_shares(groups: Sequence[ShareGroup], *, reference: float, theme: Theme,
             **style,
         )
 
-    # Lines are drawn where dots are, so that none runs through words.
-    reach = (layout.line - layout.label_up) / 2
-    y = 0.0
-    for group in groups:
-        write(group.title, layout.label_x, y + title_room * 0.6, fontsize=9, fontweight="bold", color=theme.quiet)
-        y += title_room
-        for share in group.shares:
-            middle = y + layout.line / 2 + layout.label_up / 2
-            words = middle - layout.label_up
-            colour = theme.roles[share.role]
-            write(share.label, layout.label_x, words, fontsize=9.5, color=theme.ink)
-            write(share.text, layout.width - 0.04, words, ha="right", fontsize=9.5, fontweight="bold", color=theme.ink)
-            axes.vlines(ticks, middle - reach, middle + reach, colors=theme.line, linewidth=0.8, zorder=0)
-            if math.isfinite(reference):
-                axes.vlines(
-                    reference,
-                    middle - reach,
-                    middle + reach,
-                    colors=theme.roles["reference"],
-                    linewidth=1,
-                    linestyles=(0, (3, 2)),
-                    zorder=1,
-                )
-            if math.isfinite(share.rate):
-                axes.hlines(middle, share.low, share.high, colors=colour, linewidth=1.7, zorder=2, clip_on=False)
-                axes.vlines(
-                    [share.low, share.high],
-                    middle - 0.05,
-                    middle + 0.05,
-                    colors=colour,
-                    linewidth=1.7,
-                    zorder=2,
-                    clip_on=False,
-                )
-                axes.plot(
-                    [share.rate],
-                    [middle],
-                    linestyle="none",
-                    marker=_MARKERS[share.role],
-                    markersize=9 if share.role == "warning" else 7.5,
-                    markerfacecolor=theme.paper if share.role == "before" else colour,
-                    markeredgecolor=colour if share.role == "before" else theme.paper,
-                    markeredgewidth=1.8 if share.role == "before" else 0.7,
-                    zorder=3,
-                    clip_on=False,
-                )
-            y += layout.line
-    buffer = io.BytesIO()
-    # Without matplotlib's version in it, the same numbers give the same bytes.
-    figure.savefig(
-        buffer, format="png", facecolor=theme.paper, metadata={"Software": None}, pil_kwargs={"optimize": True}
-    )
-    return buffer.getvalue()
+    def line(self, share: Share, y: float, reference: float) -> None:
+        """Draw one share with its words, whiskers and dot in the line that begins y inches down."""
+        theme, layout = self.theme, self.layout
+        middle = y + layout.line / 2 + layout.label_up / 2
+        words = middle - layout.label_up
+        self.write(share.label, layout.label_x, words, fontsize=9.5, color=theme.ink)
+        self.write(share.text, layout.width - 0.04, words, ha="right", fontsize=9.5, fontweight="bold", color=theme.ink)
+        # Lines are drawn where dots are, so that none runs through words.
+        reach = (layout.line - layout.label_up) / 2
+        low, high = middle - reach, middle + reach
+        self.axes.vlines(_TICKS, low, high, colors=theme.line, linewidth=0.8, zorder=0)
+        if math.isfinite(reference):
+            broken: dict[str, Any] = {"linewidth": 1, "linestyles": (0, (3, 2)), "zorder": 1}
+            self.axes.vlines(reference, low, high, colors=theme.roles["reference"], **broken)
+        if math.isfinite(share.rate):
+            self._mark(share, middle)
+
+    def _mark(self, share: Share, middle: float) -> None:
+        color = self.theme.roles[share.role]
+        whisker: dict[str, Any] = {"colors": color, "linewidth": 1.7, "zorder": 2, "clip_on": False}
+        self.axes.hlines(middle, share.low, share.high, **whisker)
+        self.axes.vlines([share.low, share.high], middle - 0.05, middle + 0.05, **whisker)
+        hollow = share.role == "before"
+        self.axes.plot(
+            [share.rate],
+            [middle],
+            linestyle="none",
+            marker=_MARKERS[share.role],
+            markersize=9 if share.role == "warning" else 7.5,
+            markerfacecolor=self.theme.paper if hollow else color,
+            markeredgecolor=color if hollow else self.theme.paper,
+            markeredgewidth=1.8 if hollow else 0.7,
+            zorder=3,
+            clip_on=False,
+        )
 
 
 def magnified(difference: NDArray[np.signedinteger[Any]], epsilon: int) -> NDArray[np.uint8]:
