@@ -31,8 +31,7 @@ from ttca.platforms.base import Credential, Platform, PlatformInfo
 from ttca.pooling.leases import CheckPlan, LeaseDesk
 from ttca.pooling.ledger import Ledger
 from ttca.progress import Reporter
-from ttca.proxies.distillation import Targets
-from ttca.proxies.distillation import train_proxy as distil
+from ttca.proxies.distillation import Targets, train_proxy
 from ttca.proxies.options import Distilling
 
 __all__ = ["QUICK", "main"]
@@ -293,7 +292,7 @@ class _Liar:
 def _fidelity(world: _World, played: _Played, seed: int) -> float:
     """Return how often a proxy of these answers agrees with the platform, on people nobody asked about."""
     targets = Targets.from_labels(played.labels, len(DIGITS))
-    proxy = distil(played.images, targets, Distilling(seed=seed, epochs=20)).proxy
+    proxy = train_proxy(played.images, targets, Distilling(seed=seed, epochs=20)).proxy
     return float((proxy.predict(world.unasked).argmax(axis=1) == world.said).mean())
 
 

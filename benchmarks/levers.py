@@ -45,16 +45,16 @@ from ttca.fairness import (
     group_rates,
     worst_group_accuracy,
 )
-from ttca.training_time.relabelling import LabelledRows as People
 from ttca.training_time.relabelling import (
+    LabelledRows,
     Trial,
     collective,
+    firm_errors,
     flip_first,
     least_violation_within,
     random_scores,
     rb_prob,
 )
-from ttca.training_time.relabelling import firm_errors as measure
 
 __all__ = ["LEVERS", "QUICK", "Settings", "main", "measure_seed", "summarise"]
 
@@ -179,9 +179,9 @@ class _World:
         """Test people's features as they are."""
         return self.encoding.encode(self.test)
 
-    def people(self, table: Table) -> People:
+    def people(self, table: Table) -> LabelledRows:
         """Return people as relabelling takes them."""
-        return People(self.encoding.encode(table), table.labels, table.minority)
+        return LabelledRows(self.encoding.encode(table), table.labels, table.minority)
 
     def trained(self, features: Floats, labels: Integers) -> HistGradientBoostingClassifier:
         """Return the platform, trained on these records."""
@@ -291,7 +291,7 @@ def _those(table: Table, share: float, generator: np.random.Generator) -> Flags:
 
 
 def _relabelled(
-    world: _World, members: Flags, acting: Flags, seed: int, settings: Settings, validation: People
+    world: _World, members: Flags, acting: Flags, seed: int, settings: Settings, validation: LabelledRows
 ) -> dict[str, dict[str, Any]]:
     """Return relabelling by RB-prob, and as many flips of members drawn at random."""
     train = world.people(world.train)
@@ -305,7 +305,7 @@ def _relabelled(
     trials, said = [], {}
     for flips in sorted({round(share * len(pool)) for share in settings.flips}):
         predict = world.trained(train.features, flip_first(train.labels, pool, scores, flips)).predict
-        trials.append(Trial(flips, measure(predict, validation), measure(predict, test)))
+        trials.append(Trial(flips, firm_errors(predict, validation), firm_errors(predict, test)))
         said[flips] = np.asarray(predict(test.features), np.int64)
     chosen = least_violation_within(trials, rise=settings.rise).flips
     drawn = random_scores(train.features[pool], generator=np.random.default_rng([seed, 3]))

@@ -34,10 +34,13 @@ from ttca.data.tabular import MINORITIES, Encoding, Table, load_acs_income, load
 from ttca.errors import ConfigError
 from ttca.training_time.relabelling import (
     Firm,
+    FirmErrors,
+    LabelledRows,
     Predict,
     Trial,
     collective,
     fewest_flips,
+    firm_errors,
     least_violation,
     least_violation_within,
     pareto_front,
@@ -47,9 +50,6 @@ from ttca.training_time.relabelling import (
     rb_prob,
     sweep,
 )
-from ttca.training_time.relabelling import FirmErrors as Measurement
-from ttca.training_time.relabelling import LabelledRows as People
-from ttca.training_time.relabelling import firm_errors as measure
 
 __all__ = [
     "LOADERS",
@@ -204,7 +204,7 @@ def _remembering(firm: Firm) -> Firm:
 # --- one seed ----------------------------------------------------------------------------------------------
 
 
-def split(table: Table, seed: int, *, without: Sequence[str] = ()) -> tuple[People, People, People]:
+def split(table: Table, seed: int, *, without: Sequence[str] = ()) -> tuple[LabelledRows, LabelledRows, LabelledRows]:
     """Return training, validation and test people (60/20/20 of each group and label), encoded by the training rows.
 
     Parameters
@@ -227,7 +227,7 @@ def split(table: Table, seed: int, *, without: Sequence[str] = ()) -> tuple[Peop
     train, validation, test = (np.sort(np.concatenate(part)) for part in parts)
     features = Encoding.fit(table, train, without=without, least=_LEAST).encode(table)
     first, second, third = (
-        People(features[rows], table.labels[rows], table.minority[rows]) for rows in (train, validation, test)
+        LabelledRows(features[rows], table.labels[rows], table.minority[rows]) for rows in (train, validation, test)
     )
     return first, second, third
 
@@ -242,7 +242,7 @@ class _Ask:
     majority_people: int | None = None
 
 
-def _scores(ask: _Ask, train: People, pool: Integers, seed: int) -> Floats:
+def _scores(ask: _Ask, train: LabelledRows, pool: Integers, seed: int) -> Floats:
     rows = np.flatnonzero(~train.minority)
     if ask.majority_people is not None:
         # Half of either label, so that few people still show both.
@@ -270,7 +270,9 @@ class _Curve:
     trials: tuple[Trial, ...]
 
 
-def _curve(ask: _Ask, firm: Firm, people: tuple[People, People, People], seed: int, settings: Settings) -> _Curve:
+def _curve(
+    ask: _Ask, firm: Firm, people: tuple[LabelledRows, LabelledRows, LabelledRows], seed: int, settings: Settings
+) -> _Curve:
     train, validation, test = people
     members = collective(train.minority, ask.alpha, np.random.default_rng([seed, 1]))
     pool = members[train.labels[members] == 0]
@@ -294,13 +296,15 @@ def _row(trial: Trial) -> dict[str, Any]:
     return {"flips": trial.flips, "validation_eqod": trial.validation.eqod, **asdict(trial.test)}
 
 
-def _firm_side(people: tuple[People, People, People], settings: Settings, seed: int) -> dict[str, list[dict[str, Any]]]:
+def _firm_side(
+    people: tuple[LabelledRows, LabelledRows, LabelledRows], settings: Settings, seed: int
+) -> dict[str, list[dict[str, Any]]]:
     """Return every firm-side setting, measured on validation and on test people."""
     train, validation, test = people
     model = _FIRMS[settings.firm]().fit(train.features, train.labels)
     found: dict[str, list[dict[str, Any]]] = {}
 
-    def add(method: str, name: str, measured: Callable[[People], Measurement]) -> None:
+    def add(method: str, name: str, measured: Callable[[LabelledRows], FirmErrors]) -> None:
         row = {"setting": name, "validation": asdict(measured(validation)), "test": asdict(measured(test))}
         found.setdefault(method, []).append(row)
 
@@ -318,7 +322,7 @@ def _firm_side(people: tuple[People, People, People], settings: Settings, seed: 
         for cells in settings.cells:
             tree = fare(train, gamma=gamma, cells=cells, least=settings.least)
             predict = _labels_of(tree.encode, tree.label)
-            add("fare", f"γ {gamma}, {cells} cells at most", partial(measure, predict))
+            add("fare", f"γ {gamma}, {cells} cells at most", partial(firm_errors, predict))
     return found
 
 
@@ -328,7 +332,7 @@ def _labels_of(encode: Callable[[Floats], Integers], label: Integers) -> Callabl
 
 def _variants(
     table: Table,
-    people: tuple[People, People, People],
+    people: tuple[LabelledRows, LabelledRows, LabelledRows],
     firm: Firm,
     seed: int,
     settings: Settings,
@@ -338,7 +342,7 @@ def _variants(
     usual = _Ask("RB-prob", 0.3, settings.k)
     second = "logistic" if settings.firm == "boosting" else "boosting"
     blind = split(table, seed, without=table.sensitive)
-    cases: dict[str, tuple[_Ask, Firm, tuple[People, People, People]]] = {
+    cases: dict[str, tuple[_Ask, Firm, tuple[LabelledRows, LabelledRows, LabelledRows]]] = {
         f"firm trains {second}": (usual, _firm(second), people),
         "firm does not see the group": (usual, _firm(settings.firm), blind),
         "collective knows ten majority people": (_Ask("RB-prob", 0.3, settings.k, 10), firm, people),

@@ -33,8 +33,7 @@ from ttca.attacks.options import Perturbing
 from ttca.attacks.square import square
 from ttca.attacks.universal import Examples, SignDescent
 from ttca.errors import ConfigError, MissingExtraError
-from ttca.proxies.distillation import Proxy, Targets
-from ttca.proxies.distillation import train_proxy as distil
+from ttca.proxies.distillation import Proxy, Targets, train_proxy
 from ttca.proxies.images import to_levels, to_tensor
 from ttca.proxies.options import Distilling
 from ttca.proxies.runtime import keep_freed_memory
@@ -223,7 +222,7 @@ def _distillation(world: World, options: argparse.Namespace) -> tuple[Proxy, dic
     def ours(seed: int, epochs: int) -> tuple[float, Proxy]:
         began = time.perf_counter()
         scores = np.concatenate([world.box(images[i : i + BATCH]) for i in range(0, n, BATCH)])
-        result = distil(
+        result = train_proxy(
             images,
             Targets(scores.argmax(1).astype(np.int64), scores.astype(np.float32)),
             Distilling(
@@ -613,7 +612,7 @@ def _digits() -> World:
     images = np.repeat(levels[..., None], 3, axis=3)
     labels = data.target.astype(np.int64)
     learned = Targets.from_labels(labels[-150:], 10)
-    platform = distil(images[-150:], learned, Distilling(architectures=("perceptron",), seed=7, epochs=40)).proxy
+    platform = train_proxy(images[-150:], learned, Distilling(architectures=("perceptron",), seed=7, epochs=40)).proxy
 
     @torch.inference_mode()
     def floats(x: Floats) -> Floats:

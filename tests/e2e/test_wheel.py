@@ -64,6 +64,10 @@ def test_the_light_install_applies_a_perturbation_without_torch(
     assert run(python, "-c", "import torch", cwd=tmp_path).returncode != 0
     pool = "from ttca import HttpPlatform, Ledger, PerturbationSet, QueryPool"
     assert run(python, "-c", pool, cwd=tmp_path).returncode == 0
+    (tmp_path / "mine").mkdir()
+    for name in ("attacks.py", "proxies.py"):
+        (tmp_path / "mine" / name).write_text("raise SystemExit('a user's own file was imported')\n", encoding="utf-8")
+    assert run(python, "-c", "import ttca; from ttca import PerturbationSet", cwd=tmp_path / "mine").returncode == 0
     image = finished_demo.folder / "people" / "images" / "000000.png"
     label = (finished_demo.folder / "people" / "people.csv").read_text().splitlines()[1].split(",")[1]
     applied = run(
