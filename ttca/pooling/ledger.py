@@ -285,12 +285,14 @@ class Ledger:
         """Remove a member's name, what their images are named by, and the answers about these images.
 
         What they paid stays, under an alias, and so do their attempts, as tombstones without a key: the books must
-        still agree with the platform's own log.
+        still agree with the platform's own log. Forgetting the alias cleans the database's pages once more.
 
         Raises
         ------
         QuotaError
             If no member has the name.
+        LedgerError
+            If nothing could be written; or if all of it was, and the pages could not be cleaned.
         """
         alias = f"forgotten-{secrets.token_hex(4)}"
 
@@ -301,7 +303,7 @@ class Ledger:
             self._set_meta(connection, "forgotten", "1")
             return done
 
-        return self._db.run(work, write=True)
+        return _cleaned(self._db, self._db.run(work, write=True))
 
     # -- queries and answers ----------------------------------------------------------------------------------
 
@@ -438,6 +440,18 @@ def open_ledger(folder: Path, url: str | None = None) -> Ledger:
             f"Expected a URL such as postgresql://host/name for a shared ledger, got {url!r}. Correct it."
         )
     return Ledger(url, secret=folder / "ledger.key")
+
+
+def _cleaned(database: Database, done: Forgotten) -> Forgotten:
+    """Return what was forgotten once no byte of it is left in the database's pages."""
+    try:
+        database.scrub()
+    except LedgerError as error:
+        raise LedgerError(
+            f"{error} The member is forgotten, but bytes of theirs may be left in the database. Then run: "
+            f"ttca pool forget {done.alias}"
+        ) from None
+    return done
 
 
 def _by_name(quotas: Mapping[str, int | Quota]) -> dict[str, int | Quota]:
