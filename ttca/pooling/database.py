@@ -164,7 +164,7 @@ class Database:
                     for table in schema.tables.sorted_tables:
                         run(f"VACUUM FULL {table.name}")
                     return
-                driver = connection.connection.driver_connection
+                driver: Any = connection.connection.driver_connection
                 driver.execute("VACUUM").close()
                 (busy, *_) = driver.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
             except (sa.exc.DBAPIError, sqlite3.Error) as error:

@@ -310,7 +310,11 @@ class Ledger:
     def keys(self, images: Images, *, fingerprint: str, epoch: str, repeat: int = 0) -> list[bytes]:
         """Return one 32-byte key per image: exact bytes + platform + epoch + repeat, under the ledger's secret."""
         context = f"{fingerprint}\0{epoch}\0{repeat}\0{images.shape[1:]}\0".encode()
-        return [hmac.digest(self._secret, context + image.tobytes(), hashlib.sha256) for image in images]
+        return [self.seal(context + image.tobytes()) for image in images]
+
+    def seal(self, content: bytes) -> bytes:
+        """Return 32 bytes that nobody without the ledger's secret can make for the content: its HMAC-SHA256."""
+        return hmac.digest(self._secret, content, hashlib.sha256)
 
     def lookup(self, keys: Sequence[bytes], *, classes: int) -> tuple[NDArray[np.bool_], Answers]:
         """Return which keys have an accepted answer, and the answers (abstentions where there is none)."""

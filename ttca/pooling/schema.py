@@ -256,7 +256,7 @@ def _name_cross_checks(connection: sa.Connection) -> None:
 
 
 def _add_tombstones(connection: sa.Connection) -> None:
-    """4 → 5: verification has seats and minutes, so that whoever is forgotten leaves no gap; consent is written down."""
+    """4 → 5: verification has seats and minutes, which whoever is forgotten leaves whole, and consent is a record."""
     for table in (seats, minutes, consents):
         table.create(connection, checkfirst=True)
 
