@@ -201,26 +201,30 @@ def pool_forget(
     file: FileArgument = Path(),
     as_json: JsonOption = False,
 ) -> None:
-    """Remove a member from the ledger.
+    """Remove a member from the ledger, for good.
 
-    Deletes the member's name, the keys of their images and the answers about them. What they paid stays in the books
-    under an alias, so the totals still add up.
+    Deletes the member's name, the keys of their images, the answers about them, what a hub holds of them, and altered
+    copies; their consent is withdrawn. What they paid stays in the books under an alias, so the totals still add up.
+    Then lists every file that still holds something of them. Their own files are not touched.
     """
     from dataclasses import asdict
 
     from ttca.config import read_action
+    from ttca.forgetting import forget_member
 
-    with read_action(file).open_ledger() as ledger:
-        gone = ledger.forget(member)
+    done = forget_member(read_action(file), member)
+    gone = done.forgotten
     unknown = "" if gone.images else " (no query is booked as about their images; older ledgers did not say whose)"
-    _emit(
-        asdict(gone),
-        as_json,
+    lines = [
         f"Forgot {member}: {gone.answers} answers about {gone.images} queries are deleted{unknown}; what {member} paid "
-        f"stands under {gone.alias}. Take {member} out of the table of people and out of [pool.quotas] too, and learn "
-        "again: "
-        "the proxy and the perturbations that lie in the folder were learned with these images.",
-    )
+        f"stands under {gone.alias}.",
+        *(f"Deleted, since it held altered copies of their pictures: {path}" for path in done.deleted),
+        f"{len(done.remains)} files still hold something of {member}:" if done.remains else "No other file names them.",
+        *(f"- {r.path}: {r.holds}. {r.do}" for r in done.remains),
+        "Copies elsewhere (backups, mails, other machines) are not known here.",
+    ]
+    said = {**asdict(gone), "deleted": list(done.deleted), "remains": [asdict(r) for r in done.remains]}
+    _emit(said, as_json, "\n".join(lines))
 
 
 @hub_app.command("serve")

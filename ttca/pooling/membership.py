@@ -37,7 +37,8 @@ class Forgotten:
     """What :meth:`Ledger.forget` removed: ``images`` named in ``attempts`` keys, and ``answers`` about them.
 
     ``alias`` is the name under which what the member paid stays in the books. ``learned`` says whether any of the
-    queries were the pool's, from which proxy and δ are learned.
+    queries were the pool's, from which proxy and δ are learned; ``unclean`` why the database's pages may still hold
+    what was deleted, where they could not be cleaned.
     """
 
     alias: str
@@ -45,6 +46,7 @@ class Forgotten:
     attempts: int
     answers: int
     learned: bool
+    unclean: str | None = None
 
 
 def check_agreed(connection: sa.Connection, rows: Sequence[Mapping[str, Any]], cap: int | None, *, where: str) -> None:
