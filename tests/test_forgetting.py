@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import sqlite3
+import stat
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -57,13 +60,14 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("finished")
     people = everybody()
     roles = [role for role, group in worlds.roster().roles().items() for _ in range(len(group))]
-    write_people(folder / "people", people, worlds.CLASSES, roles)
+    with beside(0o022):
+        write_people(folder / "people", people, worlds.CLASSES, roles)
     quotas = f'[pool.quotas]\n"{NAME}" = 500\n'
     (folder / "action.toml").write_text(worlds.action_file("http://127.0.0.1:1", pool=quotas))
-    with action_in(folder) as action:
+    with beside(0o022), action_in(folder) as action:
         action.report()
         action.report(for_publication=True)
-    with Ledger(folder / "evaluation.sqlite") as ledger:
+    with beside(0o022), Ledger(folder / "evaluation.sqlite") as ledger:
         ledger.enrol({"benchmark": 9})
         ledger.charge("benchmark", [b"k" * 32], request_id="r", number=1, purpose="test", owners=[NAME])
     (folder / "notes.txt").write_text(f"Call {NAME} on Monday, and member-11 too.")
@@ -123,6 +127,54 @@ def test_after_doing_what_is_said_no_byte_of_them_is_in_the_folder(folder: Path)
     for left in forget_member(read_action(folder), NAME).remains:
         Path(left.path).unlink()
     assert [secret for secret in secrets for content in contents(folder) if secret in content] == []
+
+
+def test_only_what_members_get_can_be_read_by_others(finished: Path) -> None:
+    """In the folder of an action every file is its owner's alone, whatever the umask, but what members get."""
+    rights = modes(finished)
+    assert {"ledger.sqlite", "evaluation.sqlite", "action.lock", "verification.json"} <= rights.keys()
+    assert {"report.html", "row.json", "certificate.json", "people/people.csv", "people/images"} <= rights.keys()
+    shared = {"perturbations.safetensors", "perturbations.safetensors.sig", "certificate.json.sig"}
+    # What this test wrote itself; and a closed folder closes what is in it.
+    ours = {"people", "action.toml", "notes.txt"}
+    seen = {name for name, mode in rights.items() if mode & 0o077 and not name.startswith("perturbations/")}
+    assert seen - ours == shared
+    assert {rights[name] for name in shared} == {0o644}
+    assert rights["perturbations"] == 0o700
+
+
+def test_the_other_files_of_a_ledger_are_as_closed_as_it_is(tmp_path: Path) -> None:
+    """SQLite's write-ahead log and its index hold what the ledger holds."""
+    with beside(0o022), Ledger(tmp_path / "ledger.sqlite") as ledger:
+        ledger.enrol({"ada": 1})
+        rights = modes(tmp_path)
+    assert rights == dict.fromkeys(
+        ("ledger.sqlite", "ledger.sqlite-wal", "ledger.sqlite-shm", "ledger.sqlite.key"), 0o600
+    )
+
+
+@contextmanager
+def beside(umask: int) -> Iterator[None]:
+    """Let new files be as open as this umask allows."""
+    before = os.umask(umask)
+    try:
+        yield
+    finally:
+        os.umask(before)
+
+
+def modes(folder: Path) -> dict[str, int]:
+    """Return the rights of everything in a folder."""
+    return {p.relative_to(folder).as_posix(): stat.S_IMODE(p.stat().st_mode) for p in folder.rglob("*")}
+
+
+def test_an_open_ledger_of_before_is_closed_to_strangers(tmp_path: Path) -> None:
+    """An earlier version's ledger was everybody's to read; its group's rights stay, which may be given on purpose."""
+    path = tmp_path / "ledger.sqlite"
+    Ledger(path).close()
+    path.chmod(0o664)
+    Ledger(path).close()
+    assert stat.S_IMODE(path.stat().st_mode) == 0o660
 
 
 def contents(folder: Path) -> list[bytes]:

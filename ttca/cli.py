@@ -16,6 +16,7 @@ from rich.table import Table
 
 from ttca import __version__
 from ttca.names import canonical
+from ttca.private import private
 from ttca.proxies.runtime import wait_asleep
 from ttca.streams import run_program
 
@@ -594,7 +595,7 @@ def _write_new(file: Path, text: str) -> None:
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
         # A name that is no UTF-8 is quoted in the text.
-        with file.open("x", encoding="utf-8", errors="replace") as new:
+        with open(file, "x", encoding="utf-8", errors="replace", opener=private) as new:
             new.write(text)
     except OSError as error:
         if file.exists():

@@ -65,7 +65,7 @@ def hold(folder: Path, *, say: Callable[[str], None] = lambda _sentence: None) -
     path = folder / "action.lock"
     try:
         # Not emptied: it says who holds the folder.
-        file = os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT, 0o644), "r+", encoding="utf-8", errors="replace")
+        file = os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT, 0o600), "r+", encoding="utf-8", errors="replace")
     except OSError as error:
         raise ActionError(
             f"Expected to write {path}, got: {error.strerror}. Check the folder's permissions. No query was spent."

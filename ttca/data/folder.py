@@ -18,6 +18,7 @@ from ttca.errors import DataError
 from ttca.images import ImageShape
 from ttca.names import canonical
 from ttca.people import People
+from ttca.private import private
 from ttca.values import Value
 
 __all__ = ["PeopleTable", "list_files", "load_people", "write_people"]
@@ -218,7 +219,7 @@ def write_people(
     class_names: Sequence[str],
     roles: Sequence[str] | NDArray[np.str_] | None = None,
 ) -> Path:
-    """Write people as lossless PNG files and a table that `load_people` reads back exactly.
+    """Write people as lossless PNG files and a table that `load_people` reads back exactly, for their owner's eyes.
 
     Parameters
     ----------
@@ -251,14 +252,16 @@ def write_people(
             "overwriting could mix two tables."
         )
     try:
-        (home / "images").mkdir(parents=True)
+        home.mkdir(parents=True, exist_ok=True)
+        (home / "images").mkdir(mode=0o700)
         files = [f"images/{i:06d}.png" for i in range(len(people))]
 
         def write(i: int) -> None:
-            Image.fromarray(people.images[i]).save(home / files[i])
+            with open(home / files[i], "xb", opener=private) as file:
+                Image.fromarray(people.images[i]).save(file, "PNG")
 
         for_each(write, len(files))
-        with table.open("w", encoding="utf-8", newline="") as out:
+        with open(table, "w", encoding="utf-8", newline="", opener=private) as out:
             writer = csv.writer(out)
             writer.writerow([*_REQUIRED, "person", "group", *(["role"] if given is not None else [])])
             for i, file in enumerate(files):
