@@ -7,7 +7,7 @@ import shutil
 import sqlite3
 import stat
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -122,6 +122,9 @@ def test_after_doing_what_is_said_no_byte_of_them_is_in_the_folder(folder: Path)
     for row in rows:
         picture = (folder / "people" / "images" / f"{row:06d}.png").read_bytes()
         secrets.append(picture[len(picture) // 2 :][:40])
+    with closing(sqlite3.connect(folder / "ledger.sqlite")) as connection:
+        # Of every picture that was sent, in whatever form, the ledger knows whose it is.
+        assert connection.execute("SELECT count(*) FROM attempts WHERE owner IS NULL").fetchone() == (0,)
     before = contents(folder)
     assert sum(any(secret in content for content in before) for secret in secrets) > len(rows)
     for left in forget_member(read_action(folder), NAME).remains:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
@@ -13,7 +15,7 @@ from tests.examples import examples
 from tests.pooling.places import BACKENDS, fresh_ledger, use
 from ttca.errors import LedgerError
 from ttca.pooling import schema
-from ttca.pooling.consent import agree, consents, words
+from ttca.pooling.consent import CONSENT, agree, consents, words
 from ttca.pooling.minutes import Minutes
 
 FACES = [bytes([i]) * 32 for i in range(4)]
@@ -50,9 +52,8 @@ def test_minutes_that_were_changed_are_refused() -> None:
     for change in changes:
         with fresh_ledger() as ledger:
             Minutes(ledger, "one").write("8", 0, "10")
-            ledger.database.run(
-                lambda c, change=change: c.execute(sa.update(schema.minutes).values(change)), write=True
-            )
+            edited = partial(sa.Connection.execute, statement=sa.update(schema.minutes).values(change))
+            ledger.database.run(edited, write=True)
             with pytest.raises(LedgerError, match="Expected the minutes"):
                 Minutes(ledger, change.get("epoch", "one")).read()
 
@@ -69,6 +70,12 @@ def test_minutes_hold_the_last_that_was_written_of_every_seat(written: list[tupl
             expected |= {start + i: c for i, c in enumerate(said)}
         whole = "".join(expected.get(i, "?") for i in range(max(expected, default=-1) + 1))
         assert minutes.read().get("8", "") == whole
+
+
+def test_the_page_shows_the_words_that_are_agreed_to() -> None:
+    """docs/consent.md and the command say the same."""
+    page = (Path(__file__).parents[2] / "docs" / "consent.md").read_text(encoding="utf-8")
+    assert f"```text\n{CONSENT.rstrip()}\n```" in page
 
 
 def test_a_consent_stands_until_the_member_is_forgotten() -> None:
