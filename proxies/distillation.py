@@ -143,6 +143,8 @@ class Proxy(nn.Module):
         }
         partial = path.with_suffix(".partial")
         save_file(state, partial, metadata={**(metadata or {}), **spec})
+        # A copy of somebody's model, made of members' pictures, is for its owner alone.
+        partial.chmod(0o600)
         partial.replace(path)
 
     @classmethod

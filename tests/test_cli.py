@@ -361,6 +361,21 @@ def test_a_dry_run_says_the_cost_and_spends_nothing(
     assert paid(home) == 0
 
 
+def test_a_dry_run_warns_where_few_are_learned_from(home: Path, ttca: Terminal) -> None:
+    """Where a class has few learners, the dry run says that the published file can give away who took part."""
+    assert ttca("run", home, "--dry-run", "--json").json["warnings"] == []
+    table = home / "people" / "people.csv"
+    header, *lines = table.read_text().splitlines()
+    few = [
+        line for line in lines if ",pool-sub-" not in line or (",pool-sub-0" in line and line.split("-sub-")[1] < "033")
+    ]
+    table.write_text("\n".join([header, *few]) + "\n")
+    (warning,) = ttca("run", home, "--dry-run", "--json").json["warnings"]
+    assert "3 of 3 classes have fewer than 30 learners in the subgroup, 'stripes' has 11." in warning
+    assert "membership test on the published file reached a mean AUC of .66" in warning
+    assert warning in ttca("run", home, "--dry-run").err
+
+
 def test_pool_status_does_not_meet_the_platform(finished: Path, ttca: Terminal) -> None:
     """Who paid what is known while the platform is down."""
     path = finished / "action.toml"
@@ -375,12 +390,44 @@ def test_a_forgotten_member_is_in_no_book(home: Path, ttca: Terminal, served: Se
     before = {m["member"]: m["charged"] for m in ttca("pool", "status", home, "--json").json["members"]}
     name = sorted(before)[0]
     gone = ttca("pool", "forget", name, home, "--json").json
+    assert gone["deleted"] == []
+    assert str((home / "people" / "people.csv").resolve()) in {left["path"] for left in gone["remains"]}
+    assert all(Path(left["path"]).is_file() and left["holds"] and left["do"] for left in gone["remains"])
     status = ttca("pool", "status", home, "--json").json
     after = {m["member"]: m["charged"] for m in status["members"]}
     assert gone["answers"] == gone["images"] > 0
     assert status["answered"] == status["asked"] == 205 - gone["answers"]
     assert after == {**{m: n for m, n in before.items() if m != name}, gone["alias"]: before[name]}
     assert name in ttca("pool", "forget", name, home).sentence
+
+
+def test_forgetting_says_what_is_left_and_what_to_do(finished: Path, ttca: Terminal) -> None:
+    """In words, every file that still holds something of the member stands by its full path."""
+    said = ttca("pool", "forget", "member-2", finished).out
+    assert "Forgot member-2: " in said
+    for name in ("people/people.csv: names them. Take their rows out.", "report.html: names them. Delete it, or write"):
+        assert f"- {finished.resolve()}/{name}" in said
+
+
+def test_consent_is_a_record_with_a_receipt(home: Path, ttca: Terminal) -> None:
+    """Who agreed, when and to what is written down before the first query; forgetting withdraws it under an alias."""
+    words = ttca("pool", "consent", "member-1", home, "--dry-run").out
+    assert "If you agree:" in words
+    assert not (home / "ledger.sqlite").exists()
+    first = ttca("pool", "consent", " member-1", home, "--json").json
+    assert first["receipt"].startswith(f"Receipt: member-1 agreed to this on {first['agreed']}.\n\n{words.strip()}")
+    assert first["sha256"] in first["receipt"]
+    again = ttca("pool", "consent", "member-1", home)
+    assert again.out.strip() == first["receipt"].strip()
+    assert "Did you mean 'member-1'?" in ttca("pool", "consent", "membr-1", home).sentence
+    assert f"Agreed: member-1 since {first['agreed']}\n" in ttca("pool", "status", home).out
+    alias = ttca("pool", "forget", "member-1", home, "--json").json["alias"]
+    (record,) = ttca("pool", "status", home, "--json").json["consents"]
+    assert record == {**record, "member": alias, "agreed": first["agreed"], "sha256": first["sha256"]}
+    assert record["withdrawn"] >= first["agreed"]
+    # Whoever comes back agrees anew.
+    ttca("pool", "consent", "member-1", home)
+    assert len(ttca("pool", "status", home, "--json").json["consents"]) == 2
 
 
 def test_actions_share_a_ledger_on_a_server(home: Path, tmp_path: Path, ttca: Terminal, served: Served) -> None:

@@ -34,6 +34,7 @@ from ttca.progress import Reporter, silent
 from ttca.row import Row
 from ttca.settings import Settings
 from ttca.signing import signer
+from ttca.sitting import panel_of
 from ttca.telling import tell_step
 from ttca.verifying import (
     MEMBERS_FILE,
@@ -284,8 +285,8 @@ class CollectiveAction:
                 "Verification people are always measured at the ε that the certificate quotes."
             )
         if people is None or pool is None:
-            whom = verified.panel.first(self.settings.controls_people)
-            exam = Examination(whom, self.queries, "controls", verified.epoch)
+            most, panel = self.settings.controls_people, verified.panel
+            exam = Examination(panel.first(most), self.queries, "controls", verified.epoch, panel.first_seats(most))
         else:
             exam = Examination(people, pool, "test", "test")
         opponents, controls = self.opponents(epsilon, pool=pool), self.measuring.all_controls()
@@ -381,7 +382,7 @@ class CollectiveAction:
     @cached_property
     def panel(self) -> Panel:
         """Who verifies, one image of each person and group unless the settings say otherwise, in their fixed order."""
-        return draw_panel(self.roster.verification, seed=self.settings.seed, every_image=self.settings.every_image)
+        return panel_of(self._shop, self.roster.verification)
 
     # -- beside the way -----------------------------------------------------------------------------------------
 

@@ -114,6 +114,21 @@ class Examined:
         """The same of the reference as it is."""
         return self.others if self.layout is None else sum(self.layout[1])
 
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain JSON values."""
+        return cast("dict[str, Any]", _plain(asdict(self)))
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Examined:
+        """Return who :meth:`to_dict` wrote; KeyError, TypeError or ValueError where that cannot be read."""
+        return cls(
+            _design(data["design"]),
+            persons=_whole(data["persons"]),
+            others=_whole(data["others"]),
+            images=_whole(data["images"]),
+            layout=_layout(data["layout"]),
+        )
+
     def told(self, terms: Certifying) -> str:
         """Return, for people, how many persons are asked for such a certificate, and of how many of their images."""
         who = f"{self.persons} persons"
@@ -406,19 +421,13 @@ class Certificate(OneLine):
                 "wrote it, or verify again."
             )
         try:
-            epsilon, parity, examined = data["epsilon"], data["parity_certified"], data["examined"]
+            epsilon, parity = data["epsilon"], data["parity_certified"]
             if parity is not None and not isinstance(parity, bool):
                 raise TypeError("parity_certified")
             return cls(
                 terms=Certifying(**data["terms"]),
                 family=tuple(_whole(e) for e in data["family"]),
-                examined=Examined(
-                    _design(examined["design"]),
-                    persons=_whole(examined["persons"]),
-                    others=_whole(examined["others"]),
-                    images=_whole(examined["images"]),
-                    layout=_layout(examined["layout"]),
-                ),
+                examined=Examined.from_dict(data["examined"]),
                 baseline=_answers(data["baseline"]),
                 tests=tuple(
                     LevelTest(_whole(t["epsilon"]), _answers(t["answers"]), _flag(t["passed"]), _text(t["figures"]))

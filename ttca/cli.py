@@ -16,6 +16,7 @@ from rich.table import Table
 
 from ttca import __version__
 from ttca.names import canonical
+from ttca.private import private
 from ttca.proxies.runtime import wait_asleep
 from ttca.streams import run_program
 
@@ -176,14 +177,16 @@ def pool_status(file: FileArgument, as_json: JsonOption = False) -> None:
     from dataclasses import asdict
 
     from ttca.config import read_action
+    from ttca.pooling.consent import consents
 
     known = read_action(file)
     with known.open_ledger() as ledger:
         balances, paid, days = ledger.balances(), ledger.paid(action=known.settings.name), ledger.spend_by_day()
         asked, answered = ledger.asked_and_answered()
+        agreed = consents(ledger, action=known.settings.name)
     if as_json:
-        members = [asdict(b) for b in balances]
-        _emit({"members": members, "paid": paid, "asked": asked, "answered": answered, "days": days}, True, "")
+        told = {"members": [asdict(b) for b in balances], "consents": [c.to_dict() for c in agreed]}
+        _emit({**told, "paid": paid, "asked": asked, "answered": answered, "days": days}, True, "")
         return
     table = Table("member", "quota", "charged", "answered", "unusable", "unknown", "refunded", title="Who paid")
     for b in balances:
@@ -193,6 +196,35 @@ def pool_status(file: FileArgument, as_json: JsonOption = False) -> None:
     OUT.print("By day (UTC): " + (", ".join(f"{n} on {d}" for d, n in days.items()) or "nothing yet"))
     share = f" ({100 * answered / asked:.1f} %)" if asked else ""
     OUT.print(f"Answered: {answered} of {asked} different queries{share}")
+    _say(OUT, "Agreed: " + ("; ".join(c.told for c in agreed) or "nobody is on record. See: ttca pool consent --help"))
+
+
+@pool_app.command("consent")
+def pool_consent(
+    member: Annotated[str, typer.Argument(help="The member's name.")],
+    file: FileArgument = Path(),
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print what the member would agree to, and write nothing.")
+    ] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Write down a member's consent and print their receipt.
+
+    Show the member the words first (--dry-run), and give them the receipt. Forgetting a member withdraws it.
+    """
+    from ttca.config import read_action
+    from ttca.pooling.consent import agree, words
+    from ttca.pooling.ledger import open_ledger
+
+    known = read_action(file)
+    name = known.check_member(member)
+    text = words(action=known.settings.name, subgroup=known.settings.subgroup, url=known.platform.url)
+    if dry_run:
+        _emit({"member": name, "text": text}, as_json, text)
+        return
+    with open_ledger(known.folder, known.pool.ledger) as ledger:
+        done = agree(ledger, name, action=known.settings.name, text=text)
+    _emit({**done.to_dict(), "receipt": done.receipt()}, as_json, done.receipt())
 
 
 @pool_app.command("forget")
@@ -201,26 +233,30 @@ def pool_forget(
     file: FileArgument = Path(),
     as_json: JsonOption = False,
 ) -> None:
-    """Remove a member from the ledger.
+    """Remove a member from the ledger, for good.
 
-    Deletes the member's name, the keys of their images and the answers about them. What they paid stays in the books
-    under an alias, so the totals still add up.
+    Deletes the member's name, the keys of their images, the answers about them, what a hub holds of them, and altered
+    copies; their consent is withdrawn. What they paid stays in the books under an alias, so the totals still add up.
+    Then lists every file that still holds something of them. Their own files are not touched.
     """
     from dataclasses import asdict
 
     from ttca.config import read_action
+    from ttca.forgetting import forget_member
 
-    with read_action(file).open_ledger() as ledger:
-        gone = ledger.forget(member)
+    done = forget_member(read_action(file), member)
+    gone = done.forgotten
     unknown = "" if gone.images else " (no query is booked as about their images; older ledgers did not say whose)"
-    _emit(
-        asdict(gone),
-        as_json,
+    lines = [
         f"Forgot {member}: {gone.answers} answers about {gone.images} queries are deleted{unknown}; what {member} paid "
-        f"stands under {gone.alias}. Take {member} out of the table of people and out of [pool.quotas] too, and learn "
-        "again: "
-        "the proxy and the perturbations that lie in the folder were learned with these images.",
-    )
+        f"stands under {gone.alias}.",
+        *(f"Deleted, since it held altered copies of their pictures: {path}" for path in done.deleted),
+        f"{len(done.remains)} files still hold something of {member}:" if done.remains else "No other file names them.",
+        *(f"- {r.path}: {r.holds}. {r.do}" for r in done.remains),
+        "Copies elsewhere (backups, mails, other machines) are not known here.",
+    ]
+    said = {**asdict(gone), "deleted": list(done.deleted), "remains": [asdict(r) for r in done.remains]}
+    _emit(said, as_json, "\n".join(lines))
 
 
 @hub_app.command("serve")
@@ -590,7 +626,7 @@ def _write_new(file: Path, text: str) -> None:
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
         # A name that is no UTF-8 is quoted in the text.
-        with file.open("x", encoding="utf-8", errors="replace") as new:
+        with open(file, "x", encoding="utf-8", errors="replace", opener=private) as new:
             new.write(text)
     except OSError as error:
         if file.exists():
@@ -628,17 +664,23 @@ def _planned(action: CollectiveAction, dry_run: bool, as_json: bool) -> bool:
     """Say what the paying steps cost; return whether to stop there."""
     from dataclasses import asdict
 
+    from ttca.exposure import exposure
+
     plan = action.plan()
+    warning = exposure(action.roster, action.classes)
     seconds = action.queries.seconds(sum(cost.queries for cost in plan.values()))
     table = _cost_table(plan, seconds)
     if dry_run:
         steps = {step: asdict(cost) for step, cost in plan.items()}
         who = asdict(action.panel.examined())
-        _emit({"steps": steps, "seconds": seconds, "verification": who}, as_json, table)
+        warnings = [] if warning is None else [warning]
+        _emit({"steps": steps, "seconds": seconds, "verification": who, "warnings": warnings}, as_json, table)
     else:
         ERR.print(table)
     if not as_json:
         _say(ERR, f"For the certificate: {action.panel.examined().told(action.settings.certifying)}.")
+        if warning is not None:
+            _say(ERR, warning)
     return dry_run
 
 

@@ -83,6 +83,8 @@ class Scene(OneLine):
     proxy : callable
         uint8 (N, H, W, 3) → int64 (N,): the class the proxy would pick, with no knowledge of the truth.
     seed : int
+    seats : int64 (N,), optional
+        Where each person sits, where others have left: what is drawn for a seat stays the same.
     """
 
     people: People
@@ -90,6 +92,7 @@ class Scene(OneLine):
     opponents: Opponents
     proxy: Callable[[Images], Labels]
     seed: int
+    seats: Labels | None = None
 
     @property
     def images(self) -> Images:
@@ -115,7 +118,9 @@ class Scene(OneLine):
     def wrong(self) -> Labels:
         """A wrong class for each image, drawn at random, int64 (N,)."""
         count = len(self.perturbations.classes)
-        return (self.classes + self.rng().integers(1, count, size=len(self.classes))) % count
+        seats = np.arange(len(self.classes)) if self.seats is None else self.seats
+        drawn = self.rng().integers(1, count, size=int(seats.max(initial=-1)) + 1)
+        return (self.classes + drawn[seats]) % count
 
     def rng(self) -> np.random.Generator:
         """Return a new generator, made from the action's seed; it draws the same at every call."""

@@ -15,7 +15,7 @@ import numpy as np
 
 from ttca.action import CollectiveAction
 from ttca.conditions import HONEST_ROW, Measuring
-from ttca.data.folder import PeopleTable, load_people
+from ttca.data.folder import PeopleTable, list_files, load_people
 from ttca.errors import ConfigError, LedgerError
 from ttca.names import canonical
 from ttca.people import People, Roster, split_roles
@@ -462,6 +462,16 @@ class ActionFile:
             )
             for n in names
         ]
+
+    def check_member(self, name: str) -> str:
+        """Return a member's name in its one spelling; raise ConfigError where the table of people has none."""
+        listed = list_files(self.folder / self.people.source, classes=self.platform.classes)
+        names = sorted({member for _, member in listed})
+        if canonical(name) not in names:
+            near = difflib.get_close_matches(canonical(name), names, n=1)
+            hint = f" Did you mean {near[0]!r}?" if near else " Correct the name, or add their images."
+            raise ConfigError(f"Expected the name of a member of {self.people.source}, got {name!r}.{hint}")
+        return canonical(name)
 
     def _roster(self, table: PeopleTable) -> Roster:
         if table.roles is None:

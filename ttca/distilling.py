@@ -18,6 +18,7 @@ from ttca.errors import WorthlessProxyError
 from ttca.images import Images
 from ttca.kept import digest, load_arrays
 from ttca.learning import targets_of
+from ttca.private import private_folder
 from ttca.values import Value
 from ttca.workshop import Workshop
 
@@ -106,7 +107,7 @@ def distil(shop: Workshop, known: Known, questions: Questions, transfer: Transfe
             raise WorthlessProxyError("Expected a proxy to learn δ against, got none. Lower altered.")
         inputs = learn_inputs(shop, known, questions, weights_digest(proxy))
         path = _copies_path(shop.folder, turn)
-        path.parent.mkdir(exist_ok=True)
+        private_folder(path.parent)
         images = learner.altered_copies(
             path,
             proxy,

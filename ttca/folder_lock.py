@@ -65,7 +65,7 @@ def hold(folder: Path, *, say: Callable[[str], None] = lambda _sentence: None) -
     path = folder / "action.lock"
     try:
         # Not emptied: it says who holds the folder.
-        file = os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT, 0o644), "r+", encoding="utf-8", errors="replace")
+        file = os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT, 0o600), "r+", encoding="utf-8", errors="replace")
     except OSError as error:
         raise ActionError(
             f"Expected to write {path}, got: {error.strerror}. Check the folder's permissions. No query was spent."
@@ -102,6 +102,7 @@ def _this_process() -> str:
 
 
 def _command() -> str:
-    # The command alone, such as `ttca pool run`: what follows may be private.
-    words = takewhile(lambda word: re.fullmatch("[a-z-]{1,20}", word), sys.argv[1:])
+    # The command alone, such as `ttca pool run`: what follows may be private, a member's name for one.
+    most = 2 if sys.argv[1:2] in (["pool"], ["hub"]) else 1
+    words = takewhile(lambda word: re.fullmatch("[a-z-]{1,20}", word), sys.argv[1 : 1 + most])
     return " ".join([Path(sys.argv[0] or sys.executable).name, *words])

@@ -13,6 +13,7 @@ from typing import Any
 from numpy.typing import NDArray
 
 from ttca.errors import ActionError
+from ttca.private import close_to_others, private
 
 __all__ = ["Digest", "Facts", "digest", "load_arrays", "load_json", "made_from", "save_arrays", "save_json"]
 
@@ -75,9 +76,10 @@ def load_json(path: Path) -> dict[str, Any]:
 
 
 def save_json(path: Path, content: Mapping[str, Any]) -> None:
-    """Keep a JSON object; a half-written file is never seen under the name."""
+    """Keep a JSON object, for its owner's eyes; a half-written file is never seen under the name."""
     partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
-    partial.write_text(json.dumps(content, indent=1), encoding="utf-8")
+    with open(partial, "w", encoding="utf-8", opener=private) as file:
+        file.write(json.dumps(content, indent=1))
     partial.replace(path)
 
 
@@ -113,6 +115,7 @@ def save_arrays(path: Path, arrays: dict[str, NDArray[Any]], inputs: str) -> Non
     from safetensors.numpy import save_file
 
     partial = path.with_suffix(".partial")
+    close_to_others(partial)
     # One entry, because safetensors writes several in any order: the same arrays are to be the same bytes.
     save_file(arrays, partial, metadata={"kept": json.dumps({"inputs": inputs, "holds": _holds(arrays)})})
     partial.replace(path)

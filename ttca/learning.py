@@ -19,6 +19,7 @@ from ttca.errors import ActionError, ConfigError, MissingExtraError
 from ttca.images import Images, ImageShape
 from ttca.kept import Facts, digest, load_arrays, made_from, save_arrays
 from ttca.people import People
+from ttca.private import private_folder
 from ttca.progress import Reporter
 from ttca.proxies.options import Distilling
 from ttca.proxies.registry import find_model
@@ -232,7 +233,7 @@ class Learner:
                 raise ActionError(str(error)) from None
         with fixed_threads(options.threads) as threads:
             facts = {"inputs": inputs, "seconds": f"{time.perf_counter() - began:.3f}", "threads": str(threads)}
-        path.parent.mkdir(exist_ok=True)
+        private_folder(path.parent)
         result.proxy.save(path, facts)
         return result.proxy.to(best_device()), facts
 

@@ -191,6 +191,7 @@ def measure(
     proxy: Callable[[Images], NDArray[np.int64]],
     seed: int,
     controls: Sequence[Control] = CONTROLS,
+    seats: Mapping[str, NDArray[np.int64]] | None = None,
 ) -> Measurement:
     """Ask the platform about ``people`` under every condition of the honest row.
 
@@ -209,11 +210,14 @@ def measure(
         Draws, for the abuse rate, one wrong class per person.
     controls : sequence of Control
         Ours, and a guest's after them (:meth:`~ttca.conditions.Measuring.all_controls`).
+    seats : dict, optional
+        By group, where each of its people sits, where others have left.
     """
     if people.subgroup.all() or not people.subgroup.any():
         raise ActionError("Expected people of both groups to measure a gap, got only one group. Let volunteers join.")
     members, others = (
-        Scene(people[rows], perturbations, opponents, proxy, seed) for rows in (people.subgroup, ~people.subgroup)
+        Scene(people[rows], perturbations, opponents, proxy, seed, None if seats is None else seats[side])
+        for side, rows in (("subgroup", people.subgroup), ("reference", ~people.subgroup))
     )
     # People whom δ does not fit are refused here, before anybody is asked about.
     _ = members.with_delta

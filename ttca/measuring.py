@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ttca.answers import Answers
 from ttca.asking import Known
@@ -40,12 +41,15 @@ class Examination(Value):
         Who asks and pays.
     purpose, epoch : str
         What the queries are booked as.
+    seats : dict, optional
+        By group, where each of its people sits, where others have left.
     """
 
     people: People
     pool: QueryPool
     purpose: str
     epoch: str
+    seats: Mapping[str, NDArray[np.int64]] | None = None
 
 
 def examine(
@@ -68,6 +72,7 @@ def examine(
         proxy=lambda images: shop.learner.predict(distilled.proxy, images),
         seed=shop.settings.seed,
         controls=controls,
+        seats=exam.seats,
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,12 +14,23 @@ from ttca.goals import Design
 from ttca.people import People
 from ttca.values import OneLine
 
-__all__ = ["MOST_OTHERS", "Panel", "draw_panel"]
+__all__ = ["MOST_OTHERS", "SIDES", "Panel", "Seating", "draw_panel", "with_empty_seats"]
+
+#: The names of the two groups, in the order of a panel's fields.
+SIDES = ("subgroup", "reference")
 
 
 MOST_OTHERS = 4
 """Reference persons asked for each person of the subgroup, at most: more hardly sharpen a comparison of other people,
 whose variance is that of both groups added, and every one of them costs a query."""
+
+
+@dataclass(frozen=True, eq=False)
+class Seating:
+    """Where the people of a panel sit of whom some have left: the seat of each row, by side, and who was examined."""
+
+    seats: Mapping[str, NDArray[np.int64]]
+    examined: Examined
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -34,6 +46,8 @@ class Panel(OneLine):
         That the verification people brought in all.
     every_image : bool
         Whether all images of each person are asked about, person by person.
+    seating : Seating, optional
+        Where some seats are empty.
     """
 
     subgroup: People
@@ -41,18 +55,32 @@ class Panel(OneLine):
     design: Design
     images: int
     every_image: bool = False
+    seating: Seating | None = None
 
     def examined(self) -> Examined:
-        """Return what a certificate says about these people."""
+        """Return what a certificate says about these people, and about those who have left."""
+        if self.seating is not None:
+            return self.seating.examined
         groups = self.subgroup, self.reference
         if not self.every_image:
             return Examined(self.design, len(self.subgroup), len(self.reference), self.images)
         ours, theirs = (_images_of_each(group) for group in groups)
         return Examined(self.design, len(ours), len(theirs), self.images, (ours, theirs))
 
+    def sitting(self, side: str, start: int, stop: int) -> tuple[People, NDArray[np.int64]]:
+        """Return who sits in the seats ``start`` to ``stop - 1`` of a side, and where, counted from ``start``."""
+        people = self.subgroup if side == SIDES[0] else self.reference
+        seats = np.arange(len(people)) if self.seating is None else self.seating.seats[side]
+        rows = (seats >= start) & (seats < stop)
+        return people[rows], seats[rows] - start
+
     def first(self, persons: int) -> People:
-        """Return the first so many persons of each group, subgroup before reference."""
-        return People.concatenate([self.subgroup[:persons], self.reference[:persons]])
+        """Return who sits in the first so many seats of each group, subgroup before reference."""
+        return People.concatenate([self.sitting(side, 0, persons)[0] for side in SIDES])
+
+    def first_seats(self, persons: int) -> dict[str, NDArray[np.int64]]:
+        """Return where those of :meth:`first` sit, by side."""
+        return {side: self.sitting(side, 0, persons)[1] for side in SIDES}
 
 
 def draw_panel(people: People, *, seed: int, every_image: bool = False) -> Panel:
@@ -112,6 +140,25 @@ def draw_panel(people: People, *, seed: int, every_image: bool = False) -> Panel
     subgroup, reference = (people[_one_each(people, rng.permutation(kept[g]), g, rng)] for g in (True, False))
     reference = reference[: MOST_OTHERS * len(subgroup)]
     return Panel(subgroup, reference, "disjoint", len(people))
+
+
+def with_empty_seats(people: People, rows: Mapping[str, Sequence[int | None]], examined: Examined) -> Panel:
+    """Return a panel as it was drawn, without those who have left it.
+
+    Parameters
+    ----------
+    people : People
+        Verification people.
+    rows : dict
+        By side, the row of whoever sits there, seat by seat; None for an empty seat.
+    examined : Examined
+        Who sat there when it was drawn.
+    """
+    there = {side: [(i, row) for i, row in enumerate(rows.get(side, ())) if row is not None] for side in SIDES}
+    seats = {side: np.array([i for i, _ in found], np.int64) for side, found in there.items()}
+    subgroup, reference = (people[np.array([row for _, row in there[side]], np.intp)] for side in SIDES)
+    every_image = examined.layout is not None
+    return Panel(subgroup, reference, examined.design, examined.images, every_image, Seating(seats, examined))
 
 
 def _all_of(people: People, order: NDArray[np.str_], subgroup: bool) -> NDArray[np.intp]:

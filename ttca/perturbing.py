@@ -16,6 +16,7 @@ from ttca.distilling import Distilled, learn_inputs
 from ttca.kept import made_from
 from ttca.people import Roster
 from ttca.perturbations import PerturbationSet
+from ttca.private import private_folder
 from ttca.refining import Refinement
 from ttca.values import Value
 from ttca.workshop import Workshop
@@ -51,8 +52,8 @@ def perturb(shop: Workshop, roster: Roster, known: Known, questions: Questions, 
         no more of the platform than its most frequent answer.
     """
     inputs = learn_inputs(shop, known, questions, distilled.weights)
-    home = shop.folder / "perturbations"
-    home.mkdir(exist_ok=True)
+    # Nobody has shown of these that they help.
+    home = private_folder(shop.folder / "perturbations")
     refinement = Refinement.of(shop, roster, questions)
     sets: dict[int, PerturbationSet] = {}
     previous: NDArray[np.int8] | None = None

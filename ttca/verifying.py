@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
@@ -11,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ttca.answers import Answers
 from ttca.certificates import Certificate, Certifying, Condition, Examined, certify, outcomes
@@ -18,12 +17,14 @@ from ttca.conditions import CONTROLS, Control, Measuring, queries_for
 from ttca.errors import ActionError
 from ttca.images import Images
 from ttca.kept import load_json, save_json
-from ttca.panel import Panel, draw_panel
+from ttca.panel import Panel
 from ttca.people import People
 from ttca.perturbations import PerturbationSet
 from ttca.perturbing import Family
+from ttca.pooling.minutes import UNKNOWN
 from ttca.signing import CollectiveKey, check_signature, signature_file
-from ttca.values import OneLine
+from ttca.sitting import open_sitting
+from ttca.values import OneLine, Value
 from ttca.workshop import Workshop
 
 __all__ = [
@@ -40,7 +41,7 @@ __all__ = [
 
 #: The file that members get; it exists only where its certificate passed.
 MEMBERS_FILE = "perturbations.safetensors"
-_CERTIFICATE, _CONTROLS, _OPENED = "certificate.json", "controls.json", "verification.json"
+_CERTIFICATE, _CONTROLS = "certificate.json", "controls.json"
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -72,16 +73,18 @@ def verify(shop: Workshop, people: People, family: Family) -> Verified:
         If a kept certificate is not what the collective's key signed, or the key cannot be used.
     """
     key = CollectiveKey.open_or_make(shop.folder)
-    settings = shop.settings
-    terms, panel = settings.certifying, draw_panel(people, seed=settings.seed, every_image=settings.every_image)
-    epoch = _open(shop, people, family)
-    examined = panel.examined()
+    terms = shop.settings.certifying
+    sitting = open_sitting(shop, people, family)
+    epoch, panel, minutes = sitting.epoch, sitting.panel, sitting.minutes
+    examined, before = panel.examined(), minutes.read()
 
-    def question(condition: Condition, start: int, stop: int) -> tuple[Images, People]:
-        whose = (panel.reference if condition == "reference" else panel.subgroup)[start:stop]
-        if isinstance(condition, str):
-            return whose.images, whose
-        return family.sets[condition].apply(whose.images, whose.classes), whose
+    def question(condition: Condition, start: int, stop: int) -> _Question:
+        whose, where = panel.sitting("reference" if condition == "reference" else "subgroup", start, stop)
+        images = whose.images
+        if not isinstance(condition, str):
+            images = family.sets[condition].apply(images, whose.classes)
+        # An empty seat says what it said while somebody sat there.
+        return _Question(images, whose, where, before.get(str(condition), "")[start:stop].ljust(stop - start, UNKNOWN))
 
     path = shop.folder / _CERTIFICATE
     if path.is_file():
@@ -91,12 +94,17 @@ def verify(shop: Workshop, people: People, family: Family) -> Verified:
         if stored.get("epoch") == epoch:
             certificate = Certificate.from_dict(stored.get("certificate", {}))
 
-            def recall(counts: Mapping[Condition, int]) -> str:
-                parts = [question(condition, 0, count) for condition, count in counts.items()]
-                held = shop.queries.in_hand(np.concatenate([images for images, _ in parts]), epoch=epoch)
-                return _outcomes(held, People.concatenate([whose for _, whose in parts]))
+            def recall(seats: Mapping[Condition, int]) -> str:
+                asked = [question(condition, 0, count) for condition, count in seats.items()]
+                held = shop.queries.in_hand(np.concatenate([q.images for q in asked]), epoch=epoch)
+                ends = np.cumsum([len(q.images) for q in asked])
+                return "".join(q.heard(held[end - len(q.images) : end]) for q, end in zip(asked, ends, strict=True))
 
-            _check(certificate, terms, tuple(sorted(family.sets, reverse=True)), examined, recall)
+            said = _check(certificate, terms, tuple(sorted(family.sets, reverse=True)), examined, recall)
+            for condition, answers in said.items():
+                if str(condition) not in before:
+                    # An earlier version kept no minutes.
+                    minutes.write(str(condition), 0, answers)
             if not signed:
                 # An earlier version wrote it, or a kill came between the two files. The ledger has just said the same,
                 # of all but the day, so that signing it now claims no more than verifying again would.
@@ -104,10 +112,12 @@ def verify(shop: Workshop, people: People, family: Family) -> Verified:
             return Verified(certificate, epoch, panel, str(stored["verified"]))
 
     def ask(condition: Condition, start: int, stop: int) -> str:
-        images, whose = question(condition, start, stop)
         purpose = "baseline" if isinstance(condition, str) else "verification"
-        answers = shop.queries.ask(images, purpose=purpose, epoch=epoch, owners=whose.members.tolist())
-        return _outcomes(answers, whose)
+        asked = question(condition, start, stop)
+        owners = asked.whose.members.tolist()
+        heard = asked.heard(shop.queries.ask(asked.images, purpose=purpose, epoch=epoch, owners=owners))
+        minutes.write(str(condition), start, heard)
+        return heard
 
     certificate = certify(ask, terms, epsilons=shop.settings.epsilons, examined=examined)
     day = datetime.now(UTC).isoformat(timespec="seconds")
@@ -116,32 +126,50 @@ def verify(shop: Workshop, people: People, family: Family) -> Verified:
     return Verified(certificate, epoch, panel, day)
 
 
+@dataclass(frozen=True, eq=False, repr=False)
+class _Question(Value):
+    """What is sent of whom, the seats they sit in, and what is known of all these seats in advance."""
+
+    images: Images
+    whose: People
+    where: NDArray[np.int64]
+    known: str
+
+    def heard(self, answers: Answers) -> str:
+        """Return one character for each seat."""
+        said = list(self.known)
+        new = outcomes(self.whose.classes, answers.labels, answers.resolved)
+        for place, character in zip(self.where.tolist(), new, strict=True):
+            said[place] = character
+        return "".join(said)
+
+
 def _check(
     certificate: Certificate,
     terms: Certifying,
     family: tuple[int, ...],
     examined: Examined,
     recall: Callable[[Mapping[Condition, int]], str],
-) -> None:
-    """Raise where a certificate does not follow from the ledger's answers, the settings and the roster."""
+) -> dict[Condition, str]:
+    """Return the answers of a certificate by condition; raise where it does not follow from ledger, settings, roster.
+
+    ``recall`` says what the ledger holds of the first so many seats under each condition.
+    """
     certificate.check()
+    said: dict[Condition, str] = {test.epsilon: test.answers for test in certificate.tests}
+    if terms.aim.compares_with is not None:
+        said[terms.aim.compares_with] = certificate.baseline
     same = (certificate.terms, certificate.family, certificate.examined) == (terms, family, examined)
     if same:
-        said: dict[Condition, str] = {test.epsilon: test.answers for test in certificate.tests}
-        if terms.aim.compares_with is not None:
-            said[terms.aim.compares_with] = certificate.baseline
         now = recall({condition: len(answers) for condition, answers in said.items()})
         # What brought no answer then counts against the action, and still does when it was answered since.
-        same = all(was in ("?", is_) for was, is_ in zip("".join(said.values()), now, strict=True))
+        same = all(was in (UNKNOWN, is_) for was, is_ in zip("".join(said.values()), now, strict=True))
     if not same:
         raise ActionError(
             "Expected a certificate that follows from the answers in the ledger, the settings and the people, got one "
             "that does not. Restore certificate.json, or delete it and verify again: what was answered costs nothing."
         )
-
-
-def _outcomes(answers: Answers, people: People) -> str:
-    return outcomes(people.classes, answers.labels, answers.resolved)
+    return said
 
 
 def hand_out(shop: Workshop, family: Family, verified: Verified) -> PerturbationSet | None:
@@ -245,30 +273,3 @@ def _guests_measured(folder: Path) -> set[str]:
 def _abuse(folder: Path) -> dict[str, Any]:
     path = folder / _CONTROLS
     return {"abuse_rate": load_json(path).get("abuse_rate")} if path.is_file() else {}
-
-
-def _open(shop: Workshop, people: People, family: Family) -> str:
-    """Return the epoch of the one reading of verification people, and refuse a second reading."""
-    h = hashlib.sha256(people.digest().encode())
-    h.update(shop.info.fingerprint.encode())
-    for epsilon in sorted(family.sets):
-        h.update(f"{epsilon} ".encode() + family.sets[epsilon].delta.tobytes())
-    h.update(json.dumps(shop.settings.certifying.to_dict(), sort_keys=True).encode())
-    epoch = f"verification-{h.hexdigest()[:32]}"
-    path = shop.folder / _OPENED
-    if not path.is_file():
-        if {"audit", "baseline", "verification"} & shop.queries.ledger.paid(action=shop.settings.name).keys():
-            raise ActionError(
-                f"Expected the file {path}, which records what verification people were used for, got no file "
-                "although the ledger holds their answers. Restore it, or start a new action in a new folder with "
-                "new verification people."
-            )
-        # Written before the first query, so that a kill in between cannot be used to look twice.
-        save_json(path, {"epoch": epoch})
-    elif load_json(path).get("epoch") != epoch:
-        raise ActionError(
-            "Expected verification people who were not used before, got some who were: this action already "
-            "verified other perturbations, people or goals, or another platform, with them. A second look would "
-            "make the certificate worthless. Start a new action in a new folder with new verification people."
-        )
-    return epoch

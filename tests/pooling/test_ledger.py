@@ -30,7 +30,7 @@ from ttca.pooling.booking import Bill, Booking, Charge, Desk, Settlement
 from ttca.pooling.ledger import Balance, Ledger
 from ttca.pooling.pool import Member
 from ttca.pooling.quotas import Quota
-from ttca.pooling.schema import members
+from ttca.pooling.schema import members, outcomes
 
 HOME = Path(__file__).resolve().parents[2]
 
@@ -447,6 +447,41 @@ def test_owners_need_not_pay() -> None:
             pay(ledger, KEYS[:1], member="eve")
         assert ledger.forget("eve").answers == 2
         assert ledger.asked_and_answered() == (0, 0)
+
+
+def test_no_note_names_the_forgotten() -> None:
+    """What platforms said goes with the member whose image it was about; in all other notes the name is an alias."""
+    named = ["refused: Zoë Ada's picture", 'member "Zoe\u0308 Ada" is slow', "zoë ada!", "MyZoë Adams is another"]
+    with fresh_ledger() as ledger:
+        ledger.enrol({"Zoë Ada": 10, "ben": 10})
+        theirs = ledger.charge("ben", KEYS[:1], request_id="r", number=1, purpose="pool", owners=["Zoë Ada"])
+        ledger.abandon(theirs, ChargeState.CHARGED, detail="the face of a woman with red hair")
+        for i, note in enumerate(named, start=1):
+            charge = ledger.charge("ben", KEYS[i : i + 1], request_id=f"s{i}", number=1, purpose="pool")
+            ledger.abandon(charge, ChargeState.CHARGED, detail=note)
+        late = ledger.charge("Zoë Ada", KEYS[9:10], request_id="t", number=1, purpose="pool")
+        alias = ledger.forget("Zoë Ada").alias
+        ledger.abandon(late, ChargeState.REFUNDED, detail="member 'Zoë Ada' is not known")
+        notes = ledger.database.run(
+            lambda connection: connection.scalars(sa.select(outcomes.c.detail).order_by(outcomes.c.request)).all()
+        )
+    assert notes == [
+        None, f"refused: {alias}'s picture", f'member "{alias}" is slow', f"{alias}!", named[3], None,
+    ]  # fmt: skip
+
+
+def test_forgetting_an_alias_only_cleans_again() -> None:
+    """Whoever is forgotten twice keeps the alias and the day, so that an interrupted cleaning can be repeated."""
+    clock = Clock(7.0)
+    with fresh_ledger(clock=clock) as ledger:
+        ledger.enrol({"ada": 10})
+        pay(ledger, KEYS[:2])
+        alias = ledger.forget("ada").alias
+        clock.now = 9.0
+        again = ledger.forget(alias)
+        assert (again.alias, again.images, again.answers) == (alias, 0, 0)
+        when = ledger.database.run(lambda connection: connection.scalar(sa.select(members.c.forgotten_at)))
+        assert when == 7.0
 
 
 # -- bookings ---------------------------------------------------------------------------------------------------

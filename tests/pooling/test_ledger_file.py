@@ -13,15 +13,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from sqlalchemy import Connection, Engine, event
+from sqlalchemy import Connection, Engine, event, select
 
 from tests.pooling.places import BACKENDS, fresh_ledger, fresh_place, use
 from tests.pooling.scripted import KEYS, ScriptedPlatform, distinct, labels, pay, truth
-from ttca.errors import LedgerError
+from ttca.errors import ChargeState, LedgerError
 from ttca.pooling.booking import Bill, Charge
 from ttca.pooling.claims import Claim, Taken
 from ttca.pooling.leases import LeaseDesk
 from ttca.pooling.ledger import Balance, Ledger
+from ttca.pooling.schema import inputs
 
 
 def edit(path: Path, statement: str, *values: object) -> None:
@@ -78,7 +79,7 @@ def _another_meta(path: Path) -> None:
 
 def _newer(path: Path) -> None:
     Ledger(path).close()
-    edit(path, "UPDATE meta SET value = '5' WHERE name = 'schema'")
+    edit(path, "UPDATE meta SET value = '6' WHERE name = 'schema'")
 
 
 def _folder(path: Path) -> None:
@@ -106,7 +107,7 @@ def _unreadable_secret(path: Path) -> None:
         (_damaged, "Expected an SQLite ledger in .*damaged or foreign"),
         (_another_program, "database of another program or version, with the tables bookmarks"),
         (_another_meta, "database of another program or version, with the tables meta"),
-        (_newer, "Expected a ledger of version 4 in .*, got version 5. Use the ttca that wrote it, or a newer"),
+        (_newer, "Expected a ledger of version 5 in .*, got version 6. Use the ttca that wrote it, or a newer"),
         (_folder, "Expected to open the ledger .* Check the folder's permissions"),
         (_no_folder, "Expected a folder for the ledger"),
         (_short_secret, "Expected 32 bytes in .*key, got 5. Put the original file back"),
@@ -317,8 +318,10 @@ def test_a_ledger_of_version_2_is_brought_up_to_date(backend: str, tmp_path: Pat
 
 
 def _as_version_3(connection: Connection) -> None:
-    """Name the hub's columns as version 3 did."""
+    """Name the hub's columns as version 3 did, without the tables that came after it."""
     run = connection.exec_driver_sql
+    for table in ("seats", "minutes", "consents"):
+        run(f"DROP TABLE {table}")
     run("DROP INDEX inputs_by_wanted")
     run("ALTER TABLE inputs DROP COLUMN wanted")
     run("ALTER TABLE inputs ADD COLUMN audit BOOLEAN NOT NULL DEFAULT true")
@@ -363,6 +366,45 @@ def test_an_update_that_fails_leaves_the_old_ledger(tmp_path: Path) -> None:
     edit(path, "DROP TABLE members_1")
     with Ledger(path) as ledger:
         assert ledger.paid() == {"pool": 3, "verification": 1}
+
+
+def test_no_byte_of_the_forgotten_is_left_in_the_files(tmp_path: Path) -> None:
+    """Name, keys and pictures are in no page of the file and its WAL, though SQLite leaves what is deleted by default.
+
+    Neither are those of a ledger whose pages an older ttca left full of what it had deleted.
+    """
+    platform, images = ScriptedPlatform(), distinct(6)
+
+    def keep_deleted(connection: sqlite3.Connection, _record: object) -> None:
+        connection.execute("PRAGMA secure_delete=OFF").close()
+
+    event.listen(Engine, "connect", keep_deleted)
+    try:
+        with Ledger(tmp_path / "ledger.sqlite") as ledger, Ledger(tmp_path / "ledger.sqlite") as reader:
+            ledger.enrol({"Ada Nimue": 9, "ben": 99})
+            desk = LeaseDesk(ledger, platform.info)
+            desk.load(images, ["Ada Nimue"] * 3 + ["ben"] * 3)
+            secrets = [b"Ada Nimue", *ledger.keys(images[:3], fingerprint=platform.info.fingerprint, epoch="pool")]
+            pngs = ledger.database.run(lambda c: [bytes(i) for i in c.scalars(select(inputs.c.image))][:3])
+            secrets += [png[40:72] for png in pngs]
+            lease = desk.issue("ben", 6)
+            assert lease is not None
+            desk.take_back(lease.id, "ben", truth(lease.images))
+            charge = pay(ledger, KEYS[:1], member="ben")
+            ledger.abandon(charge, ChargeState.CHARGED, detail="no face of Ada Nimue found")
+            reader.balances()
+            before = _bytes_of(tmp_path)
+            assert all(secret in before for secret in secrets)
+            ledger.forget("Ada Nimue")
+            after = _bytes_of(tmp_path)
+        assert [secret for secret in secrets if secret in after] == []
+        assert [secret for secret in secrets if secret in _bytes_of(tmp_path)] == []
+    finally:
+        event.remove(Engine, "connect", keep_deleted)
+
+
+def _bytes_of(folder: Path) -> bytes:
+    return b"".join(path.read_bytes() for path in sorted(folder.iterdir()))
 
 
 def test_a_full_disk_is_a_sentence_and_costs_no_record(tmp_path: Path) -> None:

@@ -18,9 +18,10 @@ from ttca.errors import DataError
 from ttca.images import ImageShape
 from ttca.names import canonical
 from ttca.people import People
+from ttca.private import private
 from ttca.values import Value
 
-__all__ = ["PeopleTable", "load_people", "write_people"]
+__all__ = ["PeopleTable", "list_files", "load_people", "write_people"]
 
 _TABLE = "people.csv"
 _GROUPS = ("subgroup", "reference")
@@ -159,16 +160,8 @@ def load_people(
         raise DataError(
             f"Expected an image shape (height, width, 3), got {tuple(image_shape)}. Give the platform's size."
         )
-    place = Path(source)
-    if place.is_dir() and (place / _TABLE).is_file():
-        place = place / _TABLE
     problems = _Problems()
-    if place.is_file():
-        rows = _read_table(place, names, problems)
-    elif place.is_dir():
-        rows = _read_folders(place, names, problems)
-    else:
-        raise DataError(f"Expected a CSV file or a folder of people, got no such file: {place}. Check the path.")
+    place, rows = _listed(Path(source), names, problems)
     images = _read_images(rows, (image_shape[0], image_shape[1], 3), problems)
     problems.raise_if_any(place)
     if not rows:
@@ -190,6 +183,30 @@ def load_people(
     )
 
 
+def list_files(source: Path | str, *, classes: Sequence[str]) -> list[tuple[Path, str]]:
+    """Return the file and the member of every image that :func:`load_people` would read, without opening any.
+
+    Raises
+    ------
+    DataError
+    """
+    problems = _Problems()
+    place, rows = _listed(Path(source), _check_classes(classes), problems)
+    problems.raise_if_any(place)
+    return [(row.path, row.member) for row in rows]
+
+
+def _listed(place: Path, names: list[str], problems: _Problems) -> tuple[Path, list[_Row]]:
+    """Return the table or folder that was found, and a row for every image in it."""
+    if place.is_dir() and (place / _TABLE).is_file():
+        place = place / _TABLE
+    if place.is_file():
+        return place, _read_table(place, names, problems)
+    if place.is_dir():
+        return place, _read_folders(place, names, problems)
+    raise DataError(f"Expected a CSV file or a folder of people, got no such file: {place}. Check the path.")
+
+
 def _person(row: _Row, one_person_per_image: bool) -> str:
     if row.person is not None:
         return row.person
@@ -202,7 +219,7 @@ def write_people(
     class_names: Sequence[str],
     roles: Sequence[str] | NDArray[np.str_] | None = None,
 ) -> Path:
-    """Write people as lossless PNG files and a table that `load_people` reads back exactly.
+    """Write people as lossless PNG files and a table that `load_people` reads back exactly, for their owner's eyes.
 
     Parameters
     ----------
@@ -235,14 +252,16 @@ def write_people(
             "overwriting could mix two tables."
         )
     try:
-        (home / "images").mkdir(parents=True)
+        home.mkdir(parents=True, exist_ok=True)
+        (home / "images").mkdir(mode=0o700)
         files = [f"images/{i:06d}.png" for i in range(len(people))]
 
         def write(i: int) -> None:
-            Image.fromarray(people.images[i]).save(home / files[i])
+            with open(home / files[i], "xb", opener=private) as file:
+                Image.fromarray(people.images[i]).save(file, "PNG")
 
         for_each(write, len(files))
-        with table.open("w", encoding="utf-8", newline="") as out:
+        with open(table, "w", encoding="utf-8", newline="", opener=private) as out:
             writer = csv.writer(out)
             writer.writerow([*_REQUIRED, "person", "group", *(["role"] if given is not None else [])])
             for i, file in enumerate(files):

@@ -20,6 +20,7 @@ from ttca.measurement import Measurement
 from ttca.people import People
 from ttca.pooling.ledger import Ledger
 from ttca.pooling.pool import Member, QueryPool
+from ttca.private import private
 from ttca.progress import Reporter, silent
 from ttca.row import Row
 
@@ -165,6 +166,7 @@ source = "people"
 quota = {QUOTA}
 """
     partial = folder / "action.partial"
-    partial.write_text(text, encoding="utf-8")
+    with open(partial, "w", encoding="utf-8", opener=private) as file:
+        file.write(text)
     partial.rename(folder / "action.toml")
     return read_action(folder)

@@ -34,6 +34,7 @@ from ttca.errors import (
 from ttca.images import Images, check_images
 from ttca.platforms.base import Credential, Platform
 from ttca.platforms.protocols.reading import excerpt
+from ttca.private import private
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
@@ -176,7 +177,7 @@ class Service:
             "rows": rows,
         }
         # One write in append mode per line: the line is whole in the file before the answer leaves.
-        with self._lock, self.access_log.open("ab", buffering=0) as file:
+        with self._lock, open(self.access_log, "ab", buffering=0, opener=private) as file:
             file.write(json.dumps(record).encode() + b"\n")
 
 

@@ -17,6 +17,7 @@ from ttca.names import canonical
 from ttca.pooling import claims
 from ttca.pooling.claims import Claim, Taken
 from ttca.pooling.database import Database
+from ttca.pooling.membership import numbered
 from ttca.pooling.room import cap_left, quota_left, rate_refusal
 from ttca.pooling.schema import answers as _answers
 from ttca.pooling.schema import attempts as _attempts
@@ -51,8 +52,8 @@ _PAY = (
     .where(_members.c.id == sa.bindparam("number"))
     .values(charged=_members.c.charged + sa.bindparam("n"))
 )
+_PAYER = sa.select(_requests.c.member).where(_requests.c.id == _attempts.c.request).scalar_subquery()
 _NEW_REQUEST, _NEW_ATTEMPT = sa.insert(_requests), sa.insert(_attempts)
-_NUMBERS = sa.select(_members.c.name, _members.c.id).where(_members.c.name.in_(sa.bindparam("names", expanding=True)))
 
 
 @dataclass(frozen=True)
@@ -333,7 +334,7 @@ class Booking:
                 for bill, charge in written
             ],
         )
-        owners = self._numbers(connection, {o for bill, _ in written for o in bill.owners or () if o})
+        owners = numbered(self._db, connection, {o for bill, _ in written for o in bill.owners or () if o})
         connection.execute(
             _NEW_ATTEMPT,
             [
@@ -347,18 +348,6 @@ class Booking:
                 for i, key in enumerate(bill.keys)
             ],
         )
-
-    def _numbers(self, connection: sa.Connection, names: set[str]) -> dict[str, int]:
-        """Return the numbers of these names; who is new is written down as one who does not pay."""
-        if not names:
-            return {}
-        wanted = {"names": sorted(names)}
-        known = {str(r.name): int(r.id) for r in connection.execute(_NUMBERS, wanted)}
-        if len(known) < len(names):
-            new = [{"name": n, "quota": 0, "charged": 0} for n in sorted(names - set(known))]
-            connection.execute(self._db.insert_new(_members), new)
-            known = {str(r.name): int(r.id) for r in connection.execute(_NUMBERS, wanted)}
-        return known
 
 
 @dataclass
@@ -464,7 +453,12 @@ class Desk(OneLine):
 
 def abandon(connection: sa.Connection, charge: Charge, state: ChargeState, *, detail: str, now: float) -> None:
     """Write down that a request without an outcome brought no answer; refund it if it surely was not processed."""
-    why = writable(detail)
+    # What went wrong may name a member who was forgotten while the request was in flight.
+    gone = sa.select(_members.c.id).where(_members.c.forgotten_at.is_not(None))
+    theirs = sa.select(_attempts.c.request).where(
+        _attempts.c.request == charge.request, sa.or_(_attempts.c.owner.in_(gone), _PAYER.in_(gone))
+    )
+    why = None if connection.scalar(theirs.limit(1)) is not None else writable(detail)
     connection.execute(
         sa.insert(_outcomes),
         [

@@ -16,6 +16,8 @@ import tenacity
 from sqlalchemy.dialects import postgresql, sqlite
 
 from ttca.errors import LedgerError, MissingExtraError
+from ttca.pooling import schema
+from ttca.private import close_to_others, private
 
 __all__ = ["Database", "Insert", "read_secret"]
 
@@ -146,6 +148,34 @@ class Database:
             reason = str(getattr(error, "orig", None) or error)
             raise LedgerError(_sentence(self.name, reason, server=self.is_server)) from None
 
+    def scrub(self) -> None:
+        """Write the database anew, so that no free page of a file and no write-ahead log keeps what was deleted.
+
+        Raises
+        ------
+        LedgerError
+            If there is no room for it, or somebody else reads or writes all the time.
+        """
+        # Not in a transaction: both databases refuse that.
+        with self._write_lock, self.engine.connect() as connection:
+            try:
+                if self.is_server:
+                    run = connection.execution_options(isolation_level="AUTOCOMMIT").exec_driver_sql
+                    for table in schema.tables.sorted_tables:
+                        run(f"VACUUM FULL {table.name}")
+                    return
+                driver: Any = connection.connection.driver_connection
+                driver.execute("VACUUM").close()
+                (busy, *_) = driver.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+            except (sa.exc.DBAPIError, sqlite3.Error) as error:
+                reason = str(getattr(error, "orig", None) or error)
+                raise LedgerError(_sentence(self.name, reason, server=self.is_server)) from None
+        if busy:
+            raise LedgerError(
+                f"Expected {self.name} for this program alone for a moment, but another one reads it. Stop that one "
+                "first."
+            )
+
     def close(self) -> None:
         """Close every connection."""
         with self._write_lock:
@@ -175,6 +205,8 @@ class Database:
             path.parent.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise LedgerError(f"Expected a folder for the ledger at {path.parent}, got: {error}.") from None
+        # SQLite makes its other files as this one is.
+        close_to_others(path)
         # Not a URL in a string: a "?" in a folder's name would end the path.
         engine = sa.create_engine(
             sa.URL.create("sqlite", database=str(path)),
@@ -229,6 +261,8 @@ class Database:
                     raise
                 time.sleep(0.005)
         connection.execute("PRAGMA synchronous=NORMAL").close()
+        # Some libraries leave in the file what was deleted.
+        connection.execute("PRAGMA secure_delete=ON").close()
 
 
 def read_secret(path: Path, *, used: bool) -> bytes:
@@ -254,8 +288,7 @@ def read_secret(path: Path, *, used: bool) -> bytes:
             # Written whole under another name first: a kill never leaves half a secret.
             path.parent.mkdir(parents=True, exist_ok=True)
             partial = path.with_name(f"{path.name}.{secrets.token_hex(4)}")
-            descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-            with os.fdopen(descriptor, "wb") as file:
+            with open(partial, "xb", opener=private) as file:
                 file.write(secrets.token_bytes(32))
                 file.flush()
                 os.fsync(file.fileno())

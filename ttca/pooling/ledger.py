@@ -285,12 +285,14 @@ class Ledger:
         """Remove a member's name, what their images are named by, and the answers about these images.
 
         What they paid stays, under an alias, and so do their attempts, as tombstones without a key: the books must
-        still agree with the platform's own log.
+        still agree with the platform's own log. Forgetting the alias cleans the database's pages once more.
 
         Raises
         ------
         QuotaError
             If no member has the name.
+        LedgerError
+            If nothing could be written.
         """
         alias = f"forgotten-{secrets.token_hex(4)}"
 
@@ -301,14 +303,18 @@ class Ledger:
             self._set_meta(connection, "forgotten", "1")
             return done
 
-        return self._db.run(work, write=True)
+        return _cleaned(self._db, self._db.run(work, write=True))
 
     # -- queries and answers ----------------------------------------------------------------------------------
 
     def keys(self, images: Images, *, fingerprint: str, epoch: str, repeat: int = 0) -> list[bytes]:
         """Return one 32-byte key per image: exact bytes + platform + epoch + repeat, under the ledger's secret."""
         context = f"{fingerprint}\0{epoch}\0{repeat}\0{images.shape[1:]}\0".encode()
-        return [hmac.digest(self._secret, context + image.tobytes(), hashlib.sha256) for image in images]
+        return [self.seal(context + image.tobytes()) for image in images]
+
+    def seal(self, content: bytes) -> bytes:
+        """Return 32 bytes that nobody without the ledger's secret can make for the content: its HMAC-SHA256."""
+        return hmac.digest(self._secret, content, hashlib.sha256)
 
     def lookup(self, keys: Sequence[bytes], *, classes: int) -> tuple[NDArray[np.bool_], Answers]:
         """Return which keys have an accepted answer, and the answers (abstentions where there is none)."""
@@ -438,6 +444,15 @@ def open_ledger(folder: Path, url: str | None = None) -> Ledger:
             f"Expected a URL such as postgresql://host/name for a shared ledger, got {url!r}. Correct it."
         )
     return Ledger(url, secret=folder / "ledger.key")
+
+
+def _cleaned(database: Database, done: Forgotten) -> Forgotten:
+    """Clean the database's pages of what was forgotten."""
+    try:
+        database.scrub()
+    except LedgerError as error:
+        return replace(done, unclean=str(error))
+    return done
 
 
 def _by_name(quotas: Mapping[str, int | Quota]) -> dict[str, int | Quota]:

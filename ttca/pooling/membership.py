@@ -4,35 +4,49 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-from collections.abc import Mapping, Sequence
+import json
+import re
+import unicodedata
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from html import escape
 from typing import Any
+from urllib.parse import quote
 
 import sqlalchemy as sa
 
 from ttca.errors import QuotaError
 from ttca.names import canonical
 from ttca.pooling import schema
+from ttca.pooling.database import Database
 from ttca.pooling.quotas import WINDOWS
 from ttca.pooling.schema import answers as _answers
 from ttca.pooling.schema import attempts as _attempts
 from ttca.pooling.schema import members as _members
 from ttca.pooling.schema import meta as _meta
+from ttca.pooling.schema import outcomes as _outcomes
+from ttca.pooling.schema import requests as _requests
 
-__all__ = ["Forgotten", "check_agreed", "forget", "invite", "member_of"]
+__all__ = ["Forgotten", "check_agreed", "forget", "invite", "member_of", "numbered", "spellings"]
+
+_NUMBERS = sa.select(_members.c.name, _members.c.id).where(_members.c.name.in_(sa.bindparam("names", expanding=True)))
 
 
 @dataclass(frozen=True)
 class Forgotten:
     """What :meth:`Ledger.forget` removed: ``images`` named in ``attempts`` keys, and ``answers`` about them.
 
-    ``alias`` is the name under which what the member paid stays in the books.
+    ``alias`` is the name under which what the member paid stays in the books. ``learned`` says whether any of the
+    queries were the pool's, from which proxy and δ are learned; ``unclean`` why the database's pages may still hold
+    what was deleted, where they could not be cleaned.
     """
 
     alias: str
     images: int
     attempts: int
     answers: int
+    learned: bool
+    unclean: str | None = None
 
 
 def check_agreed(connection: sa.Connection, rows: Sequence[Mapping[str, Any]], cap: int | None, *, where: str) -> None:
@@ -72,29 +86,100 @@ def member_of(connection: sa.Connection, token: str) -> str | None:
     return str(row.name) if row is not None and hmac.compare_digest(bytes(row.token), digest) else None
 
 
+def numbered(database: Database, connection: sa.Connection, names: Iterable[str]) -> dict[str, int]:
+    """Return the numbers of names in their one spelling; who is new is written down as one who does not pay."""
+    wanted = sorted(set(names))
+    if not wanted:
+        return {}
+    known = _numbers(connection, wanted)
+    if len(known) < len(wanted):
+        new = [{"name": name, "quota": 0, "charged": 0} for name in wanted if name not in known]
+        connection.execute(database.insert_new(_members), new)
+        known = _numbers(connection, wanted)
+    return known
+
+
+def _numbers(connection: sa.Connection, names: Sequence[str]) -> dict[str, int]:
+    return {str(r.name): int(r.id) for r in connection.execute(_NUMBERS, {"names": names})}
+
+
+def spellings(name: str) -> frozenset[str]:
+    """Return the ways in which a name is written in texts: as it is, decomposed, in quotes, JSON, HTML and URLs."""
+    both = {name, unicodedata.normalize("NFD", name)}
+    quoted = {form for n in both for form in (repr(n)[1:-1], json.dumps(n)[1:-1], escape(n), quote(n), quote(n, ""))}
+    return frozenset(both | quoted)
+
+
 def forget(connection: sa.Connection, member: str, alias: str, *, now: float, where: str) -> Forgotten:
-    """Remove a member from a ledger that nobody else writes meanwhile; ``where`` it is, for people."""
-    number = connection.scalar(sa.select(_members.c.id).where(_members.c.name == canonical(member)))
-    if number is None:
+    """Remove a member from a ledger that nobody else writes meanwhile; ``where`` it is, for people.
+
+    Whoever was forgotten already keeps the alias under which they are named here.
+    """
+    name = canonical(member)
+    found = connection.execute(
+        sa.select(_members.c.id, _members.c.forgotten_at).where(_members.c.name == name)
+    ).one_or_none()
+    if found is None:
         raise QuotaError(f"Expected the name of a member in {where}, got {member!r}. See: ttca pool status")
-    owned = sa.select(_attempts.c.key).where(_attempts.c.owner == number, _attempts.c.key != b"")
+    number = found.id
+    if found.forgotten_at is not None:
+        alias = name
+    mine = (_attempts.c.owner == number, _attempts.c.key != b"")
+    owned = sa.select(_attempts.c.key).where(*mine)
     images = connection.scalar(sa.select(sa.func.count()).select_from(owned.distinct().subquery())) or 0
+    pool = sa.select(_requests.c.id).where(_requests.c.purpose.startswith("pool"))
+    learned = connection.scalar(sa.select(_attempts.c.request).where(*mine, _attempts.c.request.in_(pool)).limit(1))
+    _take_name_out(connection, number, name, alias)
     answers = connection.execute(sa.delete(_answers).where(_answers.c.key.in_(owned))).rowcount
-    # What the hub held of them: their images, and what anybody said about these.
+    # What anybody said about their images, and what the hub held of them.
     shared = sa.select(schema.inputs.c.key).where(schema.inputs.c.owner == number)
-    connection.execute(sa.delete(schema.reports).where(schema.reports.c.key.in_(shared)))
+    theirs = owned.union_all(shared)
+    connection.execute(sa.delete(schema.reports).where(schema.reports.c.key.in_(theirs)))
     answers += connection.execute(sa.delete(_answers).where(_answers.c.key.in_(shared))).rowcount
-    connection.execute(sa.delete(schema.claims).where(schema.claims.c.key.in_(owned.union_all(shared))))
+    connection.execute(sa.delete(schema.claims).where(schema.claims.c.key.in_(theirs)))
     connection.execute(sa.delete(schema.inputs).where(schema.inputs.c.owner == number))
-    attempts = connection.execute(
-        sa.update(_attempts).where(_attempts.c.owner == number, _attempts.c.key != b"").values(key=b"")
-    ).rowcount
+    attempts = connection.execute(sa.update(_attempts).where(*mine).values(key=b"")).rowcount
+    # Their seats stay, empty: what came of them stands in the minutes, which name nobody.
+    connection.execute(sa.update(schema.seats).where(schema.seats.c.owner == number).values(owner=None, face=b""))
+    withdrawn = schema.consents.c.withdrawn_at.is_(None)
+    connection.execute(
+        sa.update(schema.consents).where(schema.consents.c.member == number, withdrawn).values(withdrawn_at=now)
+    )
     connection.execute(
         sa.update(_members)
         .where(_members.c.id == number)
-        .values(name=alias, quota=_members.c.charged, forgotten_at=now, token=None)
+        .values(
+            name=alias,
+            quota=_members.c.charged,
+            forgotten_at=sa.func.coalesce(_members.c.forgotten_at, now),
+            token=None,
+        )
     )
-    return Forgotten(alias, int(images), int(attempts), int(answers))
+    return Forgotten(alias, int(images), int(attempts), int(answers), learned is not None)
+
+
+def _take_name_out(connection: sa.Connection, number: int, name: str, alias: str) -> None:
+    """Delete what was noted of queries about a member's images, and write the alias for the name in all other notes."""
+    about = sa.select(sa.literal(1)).where(
+        _attempts.c.request == _outcomes.c.request,
+        _attempts.c.position == _outcomes.c.position,
+        _attempts.c.owner == number,
+    )
+    # A platform's words about a picture may say anything of whose it is.
+    connection.execute(sa.update(_outcomes).where(_outcomes.c.detail.is_not(None), about.exists()).values(detail=None))
+    forms = spellings(name)
+    # A name that is a part of a longer word is somebody else's, or none.
+    named = re.compile(rf"(?<![^\W_])(?:{'|'.join(map(re.escape, sorted(forms)))})(?![^\W_])", re.IGNORECASE)
+    rows = connection.execute(
+        sa.select(_outcomes.c.request, _outcomes.c.position, _outcomes.c.detail).where(
+            sa.or_(*(_outcomes.c.detail.icontains(form, autoescape=True) for form in sorted(forms)))
+        )
+    ).all()
+    changed = [(r, named.sub(lambda _: alias, r.detail)) for r in rows]
+    for row, detail in changed:
+        if detail != row.detail:
+            place = (_outcomes.c.request == row.request, _outcomes.c.position == row.position)
+            connection.execute(sa.update(_outcomes).where(*place).values(detail=detail))
 
 
 def _digest(token: str) -> bytes:

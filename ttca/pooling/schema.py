@@ -11,18 +11,21 @@ __all__ = [
     "answers",
     "attempts",
     "claims",
+    "consents",
     "inputs",
     "leases",
     "members",
     "meta",
     "migrate",
+    "minutes",
     "outcomes",
     "reports",
     "requests",
+    "seats",
     "tables",
 ]
 
-SCHEMA_VERSION = 4
+SCHEMA_VERSION = 5
 
 tables = sa.MetaData()
 #: SQLite numbers rows only where the column is an INTEGER; PostgreSQL's is half as long as needed.
@@ -111,6 +114,39 @@ claims = sa.Table(
     sa.Column("until", sa.Float, nullable=False),
     sa.Column("seconds", sa.Float, nullable=False),
     sqlite_with_rowid=False,
+)
+# -- verification and consent ---------------------------------------------------------------------------------------
+# Who sits where while an epoch's verification people are read, fixed before the first question. ``face`` is the key of
+# their image as it is. Whoever is forgotten leaves the seat: the row stays, without owner and face.
+seats = sa.Table(
+    "seats",
+    tables,
+    sa.Column("epoch", sa.String, primary_key=True),
+    sa.Column("side", sa.String, primary_key=True),
+    sa.Column("position", sa.Integer, primary_key=True),
+    sa.Column("owner", sa.BigInteger),
+    sa.Column("face", sa.LargeBinary(32), nullable=False),
+)
+# What came of a condition, seat by seat: 1 right, 0 wrong, ? unresolved. Without a key: only a seat says whose it is.
+# ``mark`` is an HMAC of the row, so that an edited one is noticed.
+minutes = sa.Table(
+    "minutes",
+    tables,
+    sa.Column("epoch", sa.String, primary_key=True),
+    sa.Column("condition", sa.String, primary_key=True),
+    sa.Column("said", sa.String, nullable=False),
+    sa.Column("mark", sa.LargeBinary(32), nullable=False),
+)
+# Who agreed to which text, and until when; the member's name may have become an alias since.
+consents = sa.Table(
+    "consents",
+    tables,
+    sa.Column("id", _Number, primary_key=True),
+    sa.Column("member", sa.BigInteger, nullable=False),
+    sa.Column("action", sa.String, nullable=False),
+    sa.Column("text", sa.String, nullable=False),
+    sa.Column("agreed_at", sa.Float, nullable=False),
+    sa.Column("withdrawn_at", sa.Float),
 )
 # -- the hub's ----------------------------------------------------------------------------------------------------
 # Images that their owners share, to be asked by any member; the smallest number first. ``answered`` repeats that the
@@ -219,4 +255,15 @@ def _name_cross_checks(connection: sa.Connection) -> None:
     run("ALTER TABLE leases RENAME COLUMN audit TO cross_check")
 
 
-_STEPS: dict[int, Callable[[sa.Connection], None]] = {1: _number_members, 2: _add_claims, 3: _name_cross_checks}
+def _add_tombstones(connection: sa.Connection) -> None:
+    """4 → 5: verification has seats and minutes, which whoever is forgotten leaves whole, and consent is a record."""
+    for table in (seats, minutes, consents):
+        table.create(connection, checkfirst=True)
+
+
+_STEPS: dict[int, Callable[[sa.Connection], None]] = {
+    1: _number_members,
+    2: _add_claims,
+    3: _name_cross_checks,
+    4: _add_tombstones,
+}

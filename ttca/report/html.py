@@ -23,6 +23,7 @@ from ttca.measurement import Measurement
 from ttca.people import People
 from ttca.perturbations import PerturbationSet
 from ttca.pooling.ledger import Balance
+from ttca.private import private
 from ttca.report.explanations import explained
 from ttca.report.pictures import LAYOUTS, THEMES, Share, ShareGroup, draw_shares, enlarged, magnified
 from ttca.row import Row
@@ -384,7 +385,8 @@ def _write(path: Path, text: str) -> Path:
     partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        partial.write_text(text, encoding="utf-8", newline="\n")
+        with open(partial, "w", encoding="utf-8", newline="\n", opener=private) as file:
+            file.write(text)
         partial.replace(path)
     except OSError as error:
         partial.unlink(missing_ok=True)

@@ -18,6 +18,7 @@ import numpy as np
 
 from ttca.errors import ConfigError, DataError
 from ttca.platforms.protocols.reading import UnreadableError, read_json
+from ttca.private import private
 from ttca.training_time.bounds import PublishedConflict
 from ttca.training_time.signals import Domain, Integers, Planting, Signal, Strategy, Unplanting
 from ttca.values import OneLine
@@ -323,6 +324,7 @@ def _read(path: Path, kind: str) -> dict[str, Any]:
 def _write(path: Path, told: dict[str, Any]) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(told, allow_nan=False) + "\n", encoding="utf-8")
+        with open(path, "w", encoding="utf-8", opener=private) as file:
+            file.write(json.dumps(told, allow_nan=False) + "\n")
     except OSError as error:
         raise ConfigError(f"Expected to write {path}, got: {error}. Choose another place.") from error

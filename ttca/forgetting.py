@@ -1,0 +1,174 @@
+"""Forgetting: a member leaves the ledgers of an action, and every file that still holds something of them is named."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from ttca.config import ActionFile
+from ttca.data.folder import list_files
+from ttca.errors import DataError, QuotaError
+from ttca.folder_lock import hold
+from ttca.names import canonical
+from ttca.pooling.ledger import Forgotten, Ledger
+from ttca.pooling.membership import spellings
+
+__all__ = ["Departure", "Remains", "forget_member"]
+
+#: Altered copies of pool people's pictures. Without one of these people they are made anew.
+_COPIES = ("rounds/altered-*",)
+_LEARNED = (
+    "proxy.safetensors", "warm-start.safetensors", "zero-query-proxy*.safetensors", "controls.safetensors",
+    "rounds/proxy-*.safetensors", "perturbations/*.safetensors", "perturbations.safetensors",
+)  # fmt: skip
+#: Test people's queries, which a benchmark or the demo pays.
+_BENCHMARK = "evaluation.sqlite"
+_PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
+#: What a report writes beside every picture of a person.
+_PICTURED = b"An input of class"
+_PIECE = 2**20
+
+
+@dataclass(frozen=True)
+class Remains:
+    """A file that still holds something of a member: its full path, what it holds, and what to do about it."""
+
+    path: str
+    holds: str
+    do: str
+
+
+@dataclass(frozen=True)
+class Departure:
+    """What a ledger forgot, which files were deleted, and which still hold something."""
+
+    forgotten: Forgotten
+    deleted: tuple[str, ...]
+    remains: tuple[Remains, ...]
+
+
+def forget_member(action: ActionFile, member: str) -> Departure:
+    """Remove a member from the ledgers of an action, with what is made anew without them; name what is left.
+
+    People's own files are never touched: the table, the pictures, the action file.
+
+    Raises
+    ------
+    QuotaError
+        If the ledger has no member of that name.
+    ActionError
+        If a program works in the folder: it would write down again what is deleted.
+    """
+    folder, name = action.folder, canonical(member)
+    lock = hold(folder)
+    try:
+        with action.open_ledger() as ledger:
+            done, is_server, where = ledger.forget(name), ledger.database.is_server, ledger.name
+        cleaned = [folder / "ledger.sqlite"]
+        if (folder / _BENCHMARK).is_file():
+            cleaned.append(folder / _BENCHMARK)
+            with Ledger(folder / _BENCHMARK) as other, contextlib.suppress(QuotaError):
+                other.forget(name)
+        files, doubts = _pictures(action, name)
+        # Older ledgers do not say whose image a query was about.
+        learned = done.learned or (not done.images and bool(files))
+        deleted = _found(folder, _COPIES) if learned else []
+        for path in deleted:
+            path.unlink(missing_ok=True)
+    finally:
+        lock.release()
+    if is_server:
+        doubts.append(
+            Remains(
+                where,
+                "its write-ahead log and its backups keep what was deleted until they are overwritten",
+                "Ask whoever runs the server to delete them.",
+            )
+        )
+    if done.unclean is not None:
+        doubts.append(
+            Remains(
+                where, "its free pages may hold what was deleted", f"{done.unclean} Then: ttca pool forget {done.alias}"
+            )
+        )
+    said = {path: Remains(str(path), "is a picture of theirs", "Delete it, or give it back.") for path in files}
+    if learned:
+        for path in _found(folder, _LEARNED):
+            said[path] = Remains(
+                str(path),
+                "was learned with their pictures among others, and may tell that they took part",
+                "It holds no picture. Delete it and learn without them, in a new folder; copies that others have stay.",
+            )
+    said |= {r: _told(r, holds, action) for r, holds in _naming(folder, name, cleaned, said) if holds}
+    return Departure(done, tuple(str(p) for p in deleted), (*doubts, *(said[path] for path in sorted(said))))
+
+
+def _pictures(action: ActionFile, member: str) -> tuple[list[Path], list[Remains]]:
+    """Return the member's pictures as the tables of people list them, and which table could not be read."""
+    found: list[Path] = []
+    doubts: list[Remains] = []
+    for source in (action.people.source, action.people.public, action.people.views):
+        if source is None:
+            continue
+        place = action.folder / source
+        try:
+            listed = list_files(place, classes=action.platform.classes)
+        except DataError as error:
+            doubts.append(Remains(str(place.resolve()), "could not be read", f"Look for {member} in it. {error}"))
+            continue
+        found += [path.resolve() for path, owner in listed if owner == member]
+    return found, doubts
+
+
+def _found(folder: Path, patterns: Sequence[str]) -> list[Path]:
+    return sorted(path.resolve() for pattern in patterns for path in folder.glob(pattern) if path.is_file())
+
+
+def _naming(
+    folder: Path, member: str, cleaned: Sequence[Path], known: dict[Path, Remains]
+) -> Iterator[tuple[Path, list[str]]]:
+    """Yield every other file of a folder with what it holds of a member: the name, or pictures of anybody."""
+    forms = b"|".join(re.escape(form.encode("utf-8", "replace")) for form in sorted(spellings(member)))
+    # A name that is a part of a longer word is somebody else's.
+    names = re.compile(rb"(?<![0-9A-Za-z])(?:" + forms + rb")(?![0-9A-Za-z])", re.IGNORECASE)
+    ours = {path.resolve() for path in cleaned}
+    for path in sorted(path.resolve() for path in folder.rglob("*") if path.is_file() and not path.is_symlink()):
+        if path in known or path in ours:
+            continue
+        holds = []
+        named_after = names.search(str(path.relative_to(folder.resolve())).encode("utf-8", "surrogateescape"))
+        if named_after or any(names.search(piece) for piece in _pieces(path)):
+            holds.append("names them")
+        if path.suffix == ".html" and any(_PICTURED in piece for piece in _pieces(path)):
+            holds.append("shows pictures, perhaps theirs")
+        yield path, holds
+
+
+def _pieces(path: Path) -> Iterator[bytes]:
+    """Yield a file's bytes in pieces that overlap; of pictures nothing, and of arrays only what stands before them."""
+    if path.suffix.lower() in _PICTURES:
+        return
+    with path.open("rb") as file:
+        if path.suffix == ".safetensors":
+            yield file.read(min(int.from_bytes(file.read(8), "little"), _PIECE))
+            return
+        before = b""
+        while piece := file.read(_PIECE):
+            yield before + piece
+            before = piece[-1000:]
+
+
+def _told(path: Path, holds: Sequence[str], action: ActionFile) -> Remains:
+    source = (action.folder / action.people.source).resolve()
+    if path == action.path.resolve():
+        do = "Take the name out of [pool.quotas]."
+    elif path in (source, source / "people.csv"):
+        do = "Take their rows out."
+    elif path.suffix == ".html":
+        do = "Delete it, or write it again with ttca report once their rows are out of the table."
+    else:
+        do = "Delete it, or write it again without them."
+    return Remains(str(path), " and ".join(holds), do)

@@ -1,0 +1,139 @@
+"""The one sitting of verification people: what they are asked about, once, and who still sits in which seat."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ttca.certificates import Examined
+from ttca.errors import ActionError
+from ttca.kept import load_json, save_json
+from ttca.panel import SIDES, Panel, draw_panel, with_empty_seats
+from ttca.people import People
+from ttca.perturbing import Family
+from ttca.pooling.minutes import Minutes
+from ttca.values import OneLine
+from ttca.workshop import Workshop
+
+__all__ = ["Sitting", "open_sitting", "panel_of"]
+
+#: What the verification people of an action are used for; written before the first question.
+_OPENED = "verification.json"
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Sitting(OneLine):
+    """The epoch of its questions, who is asked, and the ledger's minutes of it."""
+
+    epoch: str
+    panel: Panel
+    minutes: Minutes
+
+
+def open_sitting(shop: Workshop, people: People, family: Family) -> Sitting:
+    """Open the one sitting of verification people, or the one that was opened for the same questions.
+
+    Whoever was forgotten since has left an empty seat, and may be missing among the people.
+
+    Raises
+    ------
+    ActionError
+        If the people were read for other questions: a second look would make the certificate worthless. If somebody
+        is missing who was not forgotten.
+    """
+    question = _question(shop, family)
+    epoch = f"verification-{hashlib.sha256(people.digest().encode() + question).hexdigest()[:32]}"
+    path, drawn = shop.folder / _OPENED, _drawn(shop, people)
+    content = {
+        "epoch": epoch,
+        "question": hashlib.sha256(question).hexdigest(),
+        "examined": drawn.examined().to_dict(),
+    }
+    if not path.is_file():
+        if {"audit", "baseline", "verification"} & shop.queries.ledger.paid(action=shop.settings.name).keys():
+            raise ActionError(
+                f"Expected the file {path}, which records what verification people were used for, got no file "
+                "although the ledger holds their answers. Restore it, or start a new action in a new folder with "
+                "new verification people."
+            )
+        # Written before the first query, so that a kill in between cannot be used to look twice.
+        save_json(path, content)
+    opened = load_json(path)
+    minutes = Minutes(shop.queries.ledger, str(opened.get("epoch")))
+    if opened.get("epoch") == epoch:
+        # Earlier versions wrote neither of the two.
+        if opened.keys() != content.keys():
+            save_json(path, content)
+        minutes.seat({side: (_faces(shop, epoch, who), who.members.tolist()) for side, who in _sides(drawn).items()})
+    elif opened.get("question") != content["question"] or not _empty(minutes.seats()):
+        raise ActionError(
+            "Expected verification people who were not used before, got some who were: this action already "
+            "verified other perturbations, people or goals, or another platform, with them. A second look would "
+            "make the certificate worthless. Start a new action in a new folder with new verification people."
+        )
+    return Sitting(str(opened["epoch"]), panel_of(shop, people), minutes)
+
+
+def panel_of(shop: Workshop, people: People) -> Panel:
+    """Return who verifies: as drawn, or once the sitting is open and somebody was forgotten, whoever is left.
+
+    Raises
+    ------
+    ActionError
+        If somebody is missing who was not forgotten.
+    """
+    path = shop.folder / _OPENED
+    opened = load_json(path) if path.is_file() else {}
+    epoch = str(opened.get("epoch"))
+    seats = Minutes(shop.queries.ledger, epoch).seats()
+    if not _empty(seats):
+        return _drawn(shop, people)
+    rows: dict[str, list[int | None]] = {}
+    for side, faces in seats.items():
+        mine = people.subgroup == (side == SIDES[0])
+        known = dict(zip(_faces(shop, epoch, people[mine]), mine.nonzero()[0].tolist(), strict=True))
+        missing = sum(1 for face in faces if face and face not in known)
+        if missing:
+            raise ActionError(
+                f"Expected all verification people but those who were forgotten, got {missing} others who are missing. "
+                "Put them back among the people. Who wants to leave is forgotten with: ttca pool forget"
+            )
+        rows[side] = [known[face] if face else None for face in faces]
+    return with_empty_seats(people, rows, _examined(path, opened))
+
+
+def _drawn(shop: Workshop, people: People) -> Panel:
+    return draw_panel(people, seed=shop.settings.seed, every_image=shop.settings.every_image)
+
+
+def _sides(panel: Panel) -> dict[str, People]:
+    return dict(zip(SIDES, (panel.subgroup, panel.reference), strict=True))
+
+
+def _faces(shop: Workshop, epoch: str, people: People) -> list[bytes]:
+    return shop.queries.ledger.keys(people.images, fingerprint=shop.info.fingerprint, epoch=epoch)
+
+
+def _empty(seats: Mapping[str, Sequence[bytes]]) -> bool:
+    """Whether anybody has left."""
+    return any(not face for faces in seats.values() for face in faces)
+
+
+def _examined(path: Path, opened: dict[str, Any]) -> Examined:
+    try:
+        return Examined.from_dict(opened["examined"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise ActionError(
+            f"Expected in {path} who verifies, got something that cannot be read ({error!r}). Restore the file."
+        ) from None
+
+
+def _question(shop: Workshop, family: Family) -> bytes:
+    """Return all that makes a question to verification people another one, but the people."""
+    deltas = [f"{epsilon} ".encode() + family.sets[epsilon].delta.tobytes() for epsilon in sorted(family.sets)]
+    terms = json.dumps(shop.settings.certifying.to_dict(), sort_keys=True).encode()
+    return b"".join([shop.info.fingerprint.encode(), *deltas, terms])
