@@ -78,7 +78,7 @@ def _another_meta(path: Path) -> None:
 
 def _newer(path: Path) -> None:
     Ledger(path).close()
-    edit(path, "UPDATE meta SET value = '5' WHERE name = 'schema'")
+    edit(path, "UPDATE meta SET value = '6' WHERE name = 'schema'")
 
 
 def _folder(path: Path) -> None:
@@ -106,7 +106,7 @@ def _unreadable_secret(path: Path) -> None:
         (_damaged, "Expected an SQLite ledger in .*damaged or foreign"),
         (_another_program, "database of another program or version, with the tables bookmarks"),
         (_another_meta, "database of another program or version, with the tables meta"),
-        (_newer, "Expected a ledger of version 4 in .*, got version 5. Use the ttca that wrote it, or a newer"),
+        (_newer, "Expected a ledger of version 5 in .*, got version 6. Use the ttca that wrote it, or a newer"),
         (_folder, "Expected to open the ledger .* Check the folder's permissions"),
         (_no_folder, "Expected a folder for the ledger"),
         (_short_secret, "Expected 32 bytes in .*key, got 5. Put the original file back"),
@@ -319,6 +319,8 @@ def test_a_ledger_of_version_2_is_brought_up_to_date(backend: str, tmp_path: Pat
 def _as_version_3(connection: Connection) -> None:
     """Name the hub's columns as version 3 did."""
     run = connection.exec_driver_sql
+    run("DROP INDEX leases_out")
+    run("ALTER TABLE members DROP COLUMN invited_at")
     run("DROP INDEX inputs_by_wanted")
     run("ALTER TABLE inputs DROP COLUMN wanted")
     run("ALTER TABLE inputs ADD COLUMN audit BOOLEAN NOT NULL DEFAULT true")
