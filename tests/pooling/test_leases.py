@@ -23,6 +23,7 @@ from ttca.pooling.booking import Bill, Charge
 from ttca.pooling.claims import Claim, this_process
 from ttca.pooling.leases import CROSS_CHECK, CheckPlan, Lease, LeaseDesk, Quarantined, UnknownLease
 from ttca.pooling.ledger import Ledger
+from ttca.pooling.membership import roll
 from ttca.pooling.pool import Member, Pace, QueryPool
 from ttca.pooling.quotas import Quota
 
@@ -668,6 +669,24 @@ def test_a_token_is_good_until_the_next_one(ledger: Ledger) -> None:
     assert (ledger.member_of(first), ledger.member_of(second)) == (None, "ada")
     with pytest.raises(QuotaError, match="Expected a member with a quota to invite, got 'eve'"):
         ledger.invite("eve")
+
+
+def test_the_roll_says_who_did_what(ledger: Ledger, clock: Clock) -> None:
+    """Who asked how much, how much of it others answered too, who is set aside; and nobody who was forgotten."""
+    desk = desk_on(ledger, CheckPlan())
+    desk.load(distinct(6), ["ada"] * 6)
+    clock.now = 5000.0
+    ledger.invite("ada")
+    for member, answer in (("ada", truth), ("ben", truth), ("cem", lie)):
+        lease = given_to(desk, member, 6 if member == "ada" else 2)
+        desk.take_back(lease.id, member, answer(lease.images))
+    desk.jury.set_aside(3)
+    ada, ben, cem = ledger.database.run(roll)
+    assert (ada.asked, ada.answered, ada.judged, ada.invited, ada.invited_at) == (6, 6, 4, True, 5000.0)
+    assert (ben.asked, ben.answered, ben.judged, ben.invited, ben.revoked) == (2, 2, 2, False, False)
+    assert (cem.set_aside_at, ben.set_aside_at) == (5000.0, None)
+    ledger.forget("ada")
+    assert [m.member for m in ledger.database.run(roll)] == ["ben", "cem"]
 
 
 def test_who_is_forgotten_leaves_the_hub_too(ledger: Ledger) -> None:
