@@ -10,7 +10,8 @@ from ttca.pooling.leases import Progress
 
 __all__ = ["PAGE_POLICY", "progress_page"]
 
-# Looks at this page again and puts in what has changed: nothing jumps, and what is read aloud goes on.
+# Looks at this page again and puts in what has changed: nothing jumps, and what is read aloud goes on. Not at its whole
+# URL: with a token in it, browsers refuse.
 _SCRIPT = """
 setInterval(async () => {
   const away = document.getElementById("away");
