@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 from benchmarks._slow_platform import CLASSES
+from ttca.platforms.connections import ConnectionLimits
 from ttca.platforms.http import HttpPlatform
 from ttca.platforms.server import run_app
 from ttca.pooling.hub import create_hub
@@ -30,7 +31,8 @@ def main(task: dict[str, object]) -> None:
             sys.stdout.write(url + "\n")
             sys.stdout.flush()
 
-        run_app(create_hub(ledger, desk, name="chaos"), port=int(str(task["port"])), on_start=started)
+        hub = create_hub(ledger, desk, name="chaos")
+        run_app(hub, port=int(str(task["port"])), on_start=started, limits=ConnectionLimits())
 
 
 if __name__ == "__main__":

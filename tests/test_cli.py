@@ -11,6 +11,7 @@ import shutil
 import sqlite3
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,7 +35,7 @@ from tests.test_signing import private_forms
 from ttca import __version__
 from ttca.certificates import Certificate
 from ttca.cli import _duration, app, main
-from ttca.config import PlatformSection, read_action
+from ttca.config import PlatformSection, read_action, read_contribution
 from ttca.data.folder import write_people
 from ttca.people import People
 from ttca.perturbations import FORMAT, PerturbationSet
@@ -616,20 +617,83 @@ def test_apply_tells_whose_file_it_is(finished: Path, ttca: Terminal) -> None:
     assert f"public key is {public}" in ttca("verify", finished).err
 
 
-def test_an_invitation_comes_with_the_public_key(home: Path, ttca: Terminal) -> None:
-    """hub invite prints the token alone, and beside it the key and where it goes; an open key costs no token."""
-    ttca("pool", "run", home, "--json")
-    done = ttca("hub", "invite", "member-0", home)
+def enrolled(home: Path) -> None:
+    """Let the ledger be made, and everybody have their quota, without a query."""
+    with read_action(home).open():
+        pass
+
+
+def test_an_invitation_can_be_sent_on_as_it_is(home: Path, ttca: Terminal, tmp_path: Path) -> None:
+    """It has the install line, a file that is ready, the token and the key to pin; an open key costs no token."""
+    enrolled(home)
     public = CollectiveKey.open_or_make(home).public
-    assert len(done.out.split()) == 1
-    assert f'hub_key = "{public}"' in done.err
-    assert f"--key {public}" in done.err
-    said = ttca("hub", "invite", "member-0", home, "--json").json
-    assert said["key"] == public
+    done = ttca("hub", "invite", "member-0", home)
+    assert "write into [hub] of the action file url (where members reach it) and install (the command" in done.err
+    with (home / "action.toml").open("a") as file:
+        file.write('\n[hub]\nurl = "https://hub.example.net"\ninstall = "pip install our-ttca"\n')
+    done = ttca("hub", "invite", "member-0", home)
+    assert done.err == ""
+    text, token = done.out.split("-----\n")[1], done.out.partition("show it to nobody.")[2].split()[0]
+    (tmp_path / "member-0.toml").write_text(text)
+    mine = read_contribution(tmp_path / "member-0.toml")
+    assert mine.platform == read_action(home).platform
+    assert (mine.contribute.hub, mine.contribute.hub_key) == ("https://hub.example.net", public)
+    for said in ("pip install our-ttca", "at most 500 queries", public, "ttca contribute member-0.toml"):
+        assert said in done.out
+    again = ttca("hub", "invite", "member-0", home, "--url", "https://another.example.net", "--json").json
+    assert (again["key"], again["hub"]) == (public, "https://another.example.net")
+    assert again["token"] in again["message"]
     (home / KEY_FILE).chmod(0o640)
     assert "got mode 640" in ttca("hub", "invite", "member-0", home).sentence
     with read_action(home).open_ledger() as ledger:
-        assert ledger.member_of(said["token"]) == "member-0"
+        assert ledger.member_of(again["token"]) == "member-0"
+        assert ledger.member_of(token) is None
+
+
+@pytest.mark.parametrize("words", [("invite", "member-0"), ("members",), ("revoke", "member-0"), ("member-file", "x")])
+def test_a_hub_begins_with_serve(words: tuple[str, ...], home: Path, ttca: Terminal) -> None:
+    """Whoever invites before the hub was ever started is told to start it, not to run an action without members."""
+    said = ttca("hub", *words, home).sentence
+    assert "Start with: ttca hub serve" in said
+    assert "ttca run" not in said
+
+
+def test_members_are_invited_and_taken_back(home: Path, ttca: Terminal) -> None:
+    """hub members says who is invited since when; a token taken back is good for nothing, until the next invitation."""
+    enrolled(home)
+    before = time.time()
+    token = ttca("hub", "invite", "member-1", home, "--json").json["token"]
+    assert ttca("hub", "revoke", "member-1", home, "--json").json == {"member": "member-1"}
+    assert "a member who is invited, got 'member-1'" in ttca("hub", "revoke", "member-1", home).sentence
+    ttca("hub", "invite", "member-0", home)
+    with read_action(home).open_ledger() as ledger:
+        assert ledger.member_of(token) is None
+    members = ttca("hub", "members", home, "--json").json["members"]
+    said = {m["member"]: m for m in members}
+    assert [m["member"] for m in members] == sorted(said)
+    assert (said["member-0"]["invited"], said["member-0"]["revoked"]) == (True, False)
+    assert (said["member-1"]["invited"], said["member-1"]["revoked"]) == (False, True)
+    assert (said["member-2"]["invited"], said["member-2"]["revoked"]) == (False, False)
+    assert said["member-2"]["invited_at"] is None
+    assert before <= said["member-1"]["invited_at"] <= said["member-0"]["invited_at"] <= time.time()
+    shown = ttca("hub", "members", home).out
+    assert re.search(r"member-0 .* UTC .* 0 .* welcome", shown)
+    assert re.search(r"member-1 .* UTC .* revoked", shown)
+    assert "with a quota to invite, got 'nobody'" in ttca("hub", "invite", "nobody", home).sentence
+
+
+def test_a_members_file_is_written_once(home: Path, ttca: Terminal, tmp_path: Path) -> None:
+    """hub member-file writes a file that can be read, prints it where none is named, and overwrites nothing."""
+    enrolled(home)
+    url = ("--url", "http://127.0.0.1:8080")
+    printed = ttca("hub", "member-file", "member-0", home, *url)
+    path = tmp_path / "member-0.toml"
+    said = ttca("hub", "member-file", "member-0", home, *url, "--out", path, "--json").json
+    assert said == {"member": "member-0", "file": str(path), "text": path.read_text()}
+    assert printed.out == path.read_text()
+    assert read_contribution(path).platform == read_action(home).platform
+    assert "which exists" in ttca("hub", "member-file", "member-0", home, *url, "--out", path).sentence
+    assert "Expected https" in ttca("hub", "member-file", "member-0", home, "--url", "http://example.org").sentence
 
 
 # -- bad input: exit 1, one sentence, no query, the ledger intact -----------------------------------------------

@@ -23,6 +23,9 @@ from ttca.streams import run_program
 if TYPE_CHECKING:
     from ttca.action import CollectiveAction
     from ttca.certificates import Certificate
+    from ttca.config import ActionFile
+    from ttca.inviting import Invitation
+    from ttca.pooling.ledger import Ledger
     from ttca.pooling.pool import Cost
     from ttca.row import Row
 
@@ -54,7 +57,13 @@ FileArgument = Annotated[Path, typer.Argument(help="The action file, or the fold
 JsonOption = Annotated[
     bool, typer.Option("--json", help="Print one JSON object; everything else goes to standard error.")
 ]
+HubUrlOption = Annotated[
+    str | None, typer.Option("--url", help="Where members reach the hub, instead of url in [hub] of the action file.")
+]
 DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Show what it would cost, then stop.")]
+
+#: What makes a hub's ledger.
+_HUB_START = "ttca hub serve"
 
 ERR = Console(stderr=True)
 OUT = Console()
@@ -275,6 +284,7 @@ def hub_serve(
     """
     from ttca.config import read_action
     from ttca.errors import ConfigError
+    from ttca.platforms.connections import ConnectionLimits
     from ttca.platforms.sending import checked_url
     from ttca.platforms.server import run_app
     from ttca.pooling.hub import create_hub
@@ -285,8 +295,10 @@ def hub_serve(
     for pem in (certificate, private_key):
         if pem is not None and not pem.is_file():
             raise ConfigError(f"Expected a PEM file at {pem}, got none. Check the path.")
+    host = host.removeprefix("[").removesuffix("]")
     # Refuses plain HTTP off this machine.
-    checked_url(f"{'http' if certificate is None else 'https'}://{host}:{port or 1}")
+    shown = f"[{host}]" if ":" in host else host
+    checked_url(f"{'http' if certificate is None else 'https'}://{shown}:{port or 1}")
     known = read_action(file)
     key = CollectiveKey.open_or_make(known.folder)
     ledger, desk = known.open_hub()
@@ -301,34 +313,109 @@ def hub_serve(
                 "ttca hub invite MEMBER. Stop with Ctrl-C.",
             )
 
-        run_app(app_, host=host, port=port, on_start=started, certificate=certificate, private_key=private_key)
+        run_app(
+            app_,
+            host=host,
+            port=port,
+            on_start=started,
+            certificate=certificate,
+            private_key=private_key,
+            limits=ConnectionLimits(),
+        )
 
 
 @hub_app.command("invite")
 def hub_invite(
     member: Annotated[str, typer.Argument(help="The member's name.")],
     file: FileArgument = Path(),
+    url: HubUrlOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Print a new token for a member, and the collective's public key.
+    """Print an invitation for a member, to be sent on as it is.
 
-    Any earlier token of theirs stops working. Only the token's hash is stored. By the key the member tells the
-    collective's leases and files from anybody else's.
+    It says how to install ttca, and has the member's file, a new token, the collective's public key, and what is asked
+    and paid. Any earlier token of theirs stops working. Only the token's hash is stored.
     """
     from ttca.config import read_action
-    from ttca.signing import CollectiveKey
+    from ttca.pooling.membership import shared_images
 
     known = read_action(file)
-    with known.open_ledger() as ledger:
+    with known.open_ledger(start=_HUB_START) as ledger:
         # First: a key that cannot be used must not cost a member the token they have.
-        key = CollectiveKey.open_or_make(known.folder).public
+        invitation = _invitation(known, ledger, member, url)
         token = ledger.invite(member)
-    _emit({"member": member, "token": token, "key": key}, as_json, token)
-    _say(
-        ERR,
-        f"This is the token for {member}. Pass on the collective's public key with it: {key}\n"
-        f'In the [contribute] table it goes as hub_key = "{key}"; with ttca apply, as --key {key}',
-    )
+        images = ledger.database.run(shared_images) if known.pool.ledger is None else None
+    message = invitation.message(token, images)
+    told = {"member": member, "token": token, "key": invitation.key, "hub": invitation.hub, "message": message}
+    _emit(told, as_json, message.rstrip("\n"))
+    _say_missing(invitation, ("url", "install"))
+
+
+@hub_app.command("member-file")
+def hub_member_file(
+    member: Annotated[str, typer.Argument(help="The member's name.")],
+    file: FileArgument = Path(),
+    out: Annotated[Path | None, typer.Option(help="Where to write it; by default it is printed.")] = None,
+    url: HubUrlOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Write a member's contribution file.
+
+    It has everything but the member's own choices: the platform, the hub's address, the collective's public key and the
+    name of the variable for the token.
+    """
+    from ttca.config import read_action
+
+    known = read_action(file)
+    with known.open_ledger(start=_HUB_START) as ledger:
+        invitation = _invitation(known, ledger, member, url)
+    if out is not None:
+        _write_new(out, invitation.file)
+    words = invitation.file.rstrip("\n") if out is None else f"Wrote {out}."
+    _emit({"member": member, "file": None if out is None else str(out), "text": invitation.file}, as_json, words)
+    _say_missing(invitation, ("url",))
+
+
+@hub_app.command("members")
+def hub_members(file: FileArgument = Path(), as_json: JsonOption = False) -> None:
+    """Show who is invited, and what they did.
+
+    Asked are the queries a member took from the hub and paid; judged are those of their answers that others gave too.
+    """
+    from dataclasses import asdict
+
+    from ttca.config import read_action
+    from ttca.pooling.membership import roll
+
+    with read_action(file).open_ledger(start=_HUB_START) as ledger:
+        members = ledger.database.run(roll)
+    if as_json:
+        _emit({"members": [asdict(m) for m in members]}, True, "")
+        return
+    table = Table("member", "invited", "asked", "answered", "judged", "now", title="Members of the hub")
+    for m in members:
+        invited = _moment(m.invited_at) if m.invited_at is not None else "yes" if m.invited else "no"
+        now = "set aside" if m.set_aside_at is not None else "revoked" if m.revoked else "welcome" if m.invited else ""
+        table.add_row(escape(m.member), invited, str(m.asked), str(m.answered), str(m.judged), now)
+    OUT.print(table)
+
+
+@hub_app.command("revoke")
+def hub_revoke(
+    member: Annotated[str, typer.Argument(help="The member's name.")],
+    file: FileArgument = Path(),
+    as_json: JsonOption = False,
+) -> None:
+    """Take a member's token back.
+
+    What they answered stays. A new invitation gives them another token.
+    """
+    from ttca.config import read_action
+    from ttca.pooling.membership import revoke
+
+    with read_action(file).open_ledger(start=_HUB_START) as ledger:
+        ledger.database.run(lambda connection: revoke(connection, member, ledger.now_in(connection)), write=True)
+    _emit({"member": member}, as_json, f"{member} can no longer ask for the hub. Invite them anew if you want to.")
 
 
 @hub_app.command("pardon")
@@ -632,6 +719,34 @@ def _write_new(file: Path, text: str) -> None:
         if file.exists():
             raise ConfigError(f"Expected a new file, got {file}, which exists. Choose another name.") from None
         raise ConfigError(f"Expected to write {file}, got: {error}. Choose another place.") from None
+
+
+def _invitation(known: ActionFile, ledger: Ledger, member: str, url: str | None) -> Invitation:
+    from ttca.errors import QuotaError
+    from ttca.inviting import Invitation
+    from ttca.platforms.sending import checked_url
+    from ttca.pooling.membership import roll
+    from ttca.signing import CollectiveKey
+
+    enrolled = next((m for m in ledger.database.run(roll) if m.member == canonical(member)), None)
+    if enrolled is None:
+        raise QuotaError(f"Expected a member with a quota to invite, got {member!r}. See: ttca pool status")
+    key = CollectiveKey.open_or_make(known.folder).public
+    return Invitation(action=known, member=enrolled, key=key, url=None if url is None else checked_url(url)[0])
+
+
+def _say_missing(invitation: Invitation, names: tuple[str, ...]) -> None:
+    """Say what whoever sends it must fill in first."""
+    missing = [f"{name} ({why})" for name, why in invitation.missing.items() if name in names]
+    if missing:
+        _say(ERR, f"It cannot be sent as it is: write into [hub] of the action file {' and '.join(missing)}.")
+
+
+def _moment(seconds: float) -> str:
+    """Return a time for people, to the minute."""
+    from datetime import UTC, datetime
+
+    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M UTC")
 
 
 def _reporter() -> Any:

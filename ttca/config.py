@@ -22,6 +22,7 @@ from ttca.people import People, Roster, split_roles
 from ttca.platforms.base import PlatformInfo
 from ttca.platforms.http import HttpPlatform, Key, Transport
 from ttca.platforms.protocols import create_protocol
+from ttca.platforms.sending import checked_url
 from ttca.pooling.choosing import in_order
 from ttca.pooling.contribute import Effort
 from ttca.pooling.leases import CheckPlan, LeaseDesk
@@ -140,6 +141,8 @@ batch = 16                       # images per request
 # order = "random"               # or "stratified": an equal share for every class and group
 # judged_answers = 100           # others check all of a member's first answers, so many,
 # cross_check_share = 0.05       # and later a share that falls with their number, to this one
+# url = "https://hub.example.org"                          # where members reach the hub, for invitations
+# install = "pip install https://example.org/ttca.whl"     # how members install ttca, likewise
 """
 
 CONTRIBUTION_TEMPLATE = """\
@@ -275,6 +278,12 @@ class HubSection:
     order: Literal["random", "stratified"] = "random"
     judged_answers: int = 100
     cross_check_share: float = 0.05
+    url: str | None = None
+    install: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.url is not None:
+            object.__setattr__(self, "url", checked_url(self.url)[0])
 
     def plan(self) -> CheckPlan:
         """Return how members check each other."""
@@ -345,8 +354,13 @@ class ActionFile:
         """Where the action lives: the folder of its file."""
         return self.path.parent
 
-    def open_ledger(self) -> Ledger:
+    def open_ledger(self, *, start: str = "ttca run") -> Ledger:
         """Open the ledger, which must have been written to before; the platform is not asked anything.
+
+        Parameters
+        ----------
+        start : str
+            The command that makes it, for the error.
 
         Raises
         ------
@@ -355,7 +369,7 @@ class ActionFile:
         """
         if self.pool.ledger is None and not (self.folder / "ledger.sqlite").is_file():
             raise LedgerError(
-                f"Expected a ledger in {self.folder}, got none: nothing has been asked yet. Start with: ttca run"
+                f"Expected a ledger in {self.folder}, got none: nothing has been asked yet. Start with: {start}"
             )
         return open_ledger(self.folder, self.pool.ledger)
 

@@ -14,12 +14,15 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import requests
+from fastapi import FastAPI
 
 from tests.e2e.conftest import FinishedDemo
 from tests.test_cli import Terminal
 from ttca.demo.platform import digits_platform
 from ttca.demo.world import digits_world
-from ttca.platforms.server import background_server
+from ttca.platforms.connections import ConnectionLimits
+from ttca.platforms.server import background_app, background_server
 
 pytestmark = pytest.mark.e2e
 
@@ -171,3 +174,20 @@ def test_numbers_in_documents_come_from_result_files() -> None:
     for document in (*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")):
         for name in re.findall(r"benchmarks/results/[\w.-]+\.json", document.read_text(encoding="utf-8")):
             assert (ROOT / name).is_file(), f"{document.name}: {name}"
+
+
+@pytest.mark.skipif(shutil.which("openssl") is None, reason="the page's commands are openssl's")
+def test_a_collective_can_vouch_for_its_hub(tmp_path: Path) -> None:
+    """What the page's openssl commands make serves HTTPS to who trusts the authority, and to nobody else."""
+    (commands,) = (text for _, _, text in blocks("docs/pool.md") if "openssl" in text)
+    words = ["sh", "-e", "-c", commands.replace("DNS:hub.example.org", "IP:127.0.0.1")]
+    subprocess.run(words, cwd=tmp_path, check=True, capture_output=True)
+    with background_app(
+        FastAPI(),
+        certificate=tmp_path / "hub.pem",
+        private_key=tmp_path / "hub.key",
+        limits=ConnectionLimits(),
+    ) as url:
+        assert requests.get(url, verify=str(tmp_path / "ca.pem"), timeout=10).status_code == 404
+        with pytest.raises(requests.exceptions.SSLError):
+            requests.get(url, timeout=10)

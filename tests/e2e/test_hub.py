@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -40,48 +41,57 @@ def say(*words: object, cwd: Path, **environment: str) -> dict[str, Any]:
 
 
 @contextmanager
-def hub(home: Path) -> Iterator[str]:
+def hub(home: Path, host: str = "127.0.0.1") -> Iterator[str]:
     """Run ``ttca hub serve`` and give the URL that it says."""
     process = subprocess.Popen(
-        [*TTCA, "hub", "serve", str(home), "--port", "0"], stderr=subprocess.PIPE, text=True, cwd=home
+        [*TTCA, "hub", "serve", str(home), "--port", "0", "--host", host], stderr=subprocess.PIPE, text=True, cwd=home
     )
     try:
         assert process.stderr is not None
         line = process.stderr.readline()
-        assert "The hub is at http://127.0.0.1:" in line, line
+        assert f"The hub is at http://{f'[{host}]' if ':' in host else host}:" in line, line
         yield line.split("The hub is at ")[1].split(": ")[0]
     finally:
         process.terminate()
         process.communicate(timeout=30)
 
 
-def test_members_on_their_own_machines_answer_for_an_action(tmp_path: Path) -> None:
-    """Two invited members contribute; afterwards the action has every answer, and pays and sends nothing itself."""
-    home, log = tmp_path / "mine", tmp_path / "log"
+def hubs_home(home: Path, url: str) -> Path:
+    """Write an action whose people share their images."""
     roles = worlds.roster().roles()
     named = [role for role, group in roles.items() for _ in range(len(group))]
     write_people(home / "people", People.concatenate(list(roles.values())), worlds.CLASSES, named)
+    (home / "action.toml").write_text(worlds.action_file(url, people="shareable = true\n"))
+    return home
+
+
+def test_members_on_their_own_machines_answer_for_an_action(tmp_path: Path) -> None:
+    """Two members do what their invitations say; then the action has every answer, and itself sends nothing."""
+    log = tmp_path / "log"
     with background_server(worlds.Recorder().inner, access_log=log) as url:
-        (home / "action.toml").write_text(worlds.action_file(url, people="shareable = true\n"))
+        home = hubs_home(tmp_path / "mine", url)
         with hub(home) as hub_url:
             for member in ("member-0", "member-1"):
-                invitation = say("hub", "invite", member, home, cwd=tmp_path)
+                invitation = say("hub", "invite", member, home, "--url", hub_url, cwd=tmp_path)
+                assert "The 205 pictures" in invitation["message"]
                 token = invitation["token"]
                 mine = tmp_path / f"{member}.toml"
-                say("contribute", mine, "--init", cwd=tmp_path)
-                blanks = {"https://hub.example.org": hub_url, "http://127.0.0.1:8000": url, "my-model": "tiny"}
                 # Each works for leases that the collective signed, and no others.
-                blanks |= {"# hub_key": "hub_key", "ttca-ed25519:...": invitation["key"]}
-                text = mine.read_text().replace('["first", "second"]', json.dumps(worlds.CLASSES))
-                for blank, filled in blanks.items():
-                    text = text.replace(blank, filled)
-                mine.write_text(text)
+                mine.write_text(invitation["message"].split("-----\n")[1])
+                assert f'hub_key = "{invitation["key"]}"' in mine.read_text()
                 done = say("contribute", mine, cwd=tmp_path, TTCA_HUB_TOKEN=token)
                 assert done["queries"] == done["answered"] > 0
             assert done["ended"] == "Nothing is left for you to ask."
             page = requests.get(hub_url, auth=("me", token), timeout=30).text
             assert "100.0&nbsp;%" in page
-        sent = sum(json.loads(line)["rows"] for line in log.read_text().splitlines())
+            members = say("hub", "members", home, cwd=tmp_path)["members"]
+            first, second = (m for m in members if m["invited"])
+            sent = sum(json.loads(line)["rows"] for line in log.read_text().splitlines())
+            assert first["asked"] + second["asked"] == first["answered"] + second["answered"] == sent
+            # What both answered, both are judged by.
+            assert first["judged"] == second["judged"] == sent - 205 > 0
+            say("hub", "revoke", "member-1", home, cwd=tmp_path)
+            assert requests.get(hub_url, auth=("me", token), timeout=30).status_code == 401
         pooled = say("pool", "run", home, cwd=tmp_path)
         groups = pooled.pop("groups")
         assert pooled == {"images": 205, "answered": 205, "coverage": 1.0}
@@ -90,6 +100,17 @@ def test_members_on_their_own_machines_answer_for_an_action(tmp_path: Path) -> N
     status = say("pool", "status", home, cwd=tmp_path)
     assert sum(status["paid"].values()) == sent
     assert set(status["paid"]) == {"pool", "pool-cross-check"}
+
+
+def test_a_hub_listens_on_ipv6(tmp_path: Path) -> None:
+    """An address of IPv6 may be given as people write it, and the URL that is said can be opened."""
+    try:
+        socket.create_server(("::1", 0), family=socket.AF_INET6).close()
+    except OSError:
+        pytest.skip("This machine has no IPv6.")
+    with background_server(worlds.Recorder().inner) as url, hub(hubs_home(tmp_path / "mine", url), "::1") as hub_url:
+        assert hub_url.startswith("http://[::1]:")
+        assert requests.get(hub_url, timeout=30).status_code == 401
 
 
 def test_a_hub_without_shareable_images_does_not_start(tmp_path: Path) -> None:

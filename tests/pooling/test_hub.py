@@ -3,21 +3,27 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 import os
 import random
 import secrets
 import signal
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass
+from html.parser import HTMLParser
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import numpy as np
 import pytest
 import requests
+import sqlalchemy as sa
 
 from tests.examples import examples
 from tests.pooling.places import fresh_ledger
@@ -26,6 +32,7 @@ from ttca.answers import Answers
 from ttca.errors import ChargeState, ConfigError, TransportError
 from ttca.images import Images
 from ttca.platforms.base import PlatformInfo
+from ttca.platforms.connections import ConnectionLimits
 from ttca.platforms.server import background_app
 from ttca.platforms.throttle import Throttle
 from ttca.pooling.contribute import Contribution, HubError, Patience, contribute
@@ -33,6 +40,7 @@ from ttca.pooling.hub import create_hub
 from ttca.pooling.leases import CheckPlan, LeaseDesk
 from ttca.pooling.ledger import Ledger
 from ttca.pooling.quotas import Quota
+from ttca.pooling.schema import outcomes
 from ttca.signing import CollectiveKey, SignatureError
 
 PLAN = CheckPlan(judged=6, share=0.1)
@@ -72,7 +80,8 @@ def house(tmp_path: Path) -> Iterator[House]:
         desk.load(distinct(60), ["ada", "ben"] * 30)
         tokens = {m: ledger.invite(m) for m in ("ada", "ben", "cem")}
         key = CollectiveKey.open_or_make(tmp_path)
-        with background_app(create_hub(ledger, desk, name="A <b>pool</b>", key=key)) as url:
+        app = create_hub(ledger, desk, name="A <b>pool</b>", key=key)
+        with background_app(app, limits=ConnectionLimits()) as url:
             yield House(url, ledger, desk, tokens, key.public)
 
 
@@ -426,6 +435,105 @@ def test_a_body_that_is_too_large_is_refused(house: House) -> None:
     assert reply.status_code == 413
 
 
+def said_to(house: House, head: str, *, member: str | None = "ada") -> bytes:
+    """Send a request's headers, and nothing of its body; return the first line that comes back."""
+    who = "" if member is None else f"Authorization: Bearer {house.tokens[member]}\r\n"
+    parts = urlsplit(house.url)
+    with socket.create_connection((parts.hostname, parts.port), timeout=5) as line:
+        line.sendall(f"{head}\r\nHost: {parts.netloc}\r\nContent-Type: application/json\r\n{who}\r\n".encode())
+        return line.recv(65536).split(b"\r\n")[0]
+
+
+@pytest.mark.parametrize(
+    "length", ["Content-Length: 1000000", "Transfer-Encoding: chunked", "Content-Length: 99999999"]
+)
+def test_no_body_is_read_without_a_token(length: str, house: House) -> None:
+    """Who has no token is told so before a byte of the body is there, so that strangers fill no memory."""
+    assert b" 401 " in said_to(house, f"POST /v1/leases HTTP/1.1\r\n{length}", member=None)
+
+
+def test_a_body_that_will_be_too_large_is_not_waited_for(house: House) -> None:
+    """A member's request that says how large it is gets its answer from that."""
+    assert b" 413 " in said_to(house, "POST /v1/leases HTTP/1.1\r\nContent-Length: 9999999")
+
+
+def test_one_member_is_heard_so_often_at_once(house: House) -> None:
+    """Unfinished requests of one member fill no memory, and keep nobody else out; each that ends makes room."""
+    parts = urlsplit(house.url)
+    head = "POST /v1/leases HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 100000\r\n"
+    with ExitStack() as stack:
+        for _ in range(40):
+            line = stack.enter_context(socket.create_connection((parts.hostname, parts.port), timeout=5))
+            line.sendall(f"{head}Authorization: Bearer {house.tokens['ada']}\r\n\r\n{{".encode())
+        refused = eventually(lambda: house.ask("GET", "/v1/me"), 503)
+        assert refused.json()["kind"] == "busy"
+        assert refused.headers["Retry-After"] == "1"
+        assert house.ask("GET", "/v1/me", "ben").status_code == 200
+    eventually(lambda: house.ask("GET", "/v1/me"), 200)
+
+
+def eventually(ask: Callable[[], requests.Response], status: int) -> requests.Response:
+    """Ask until the hub has noticed what sockets did."""
+    for _ in range(500):
+        if (reply := ask()).status_code == status:
+            return reply
+        time.sleep(0.01)
+    raise AssertionError(f"{status} never came")
+
+
+@pytest.mark.parametrize("kind", [None, "text/plain", "application/x-www-form-urlencoded", "application/json-seq"])
+def test_only_json_is_heard(kind: str | None, house: House) -> None:
+    """What a web page may send in a member's name without asking first leases nothing, whatever fastapi makes of it."""
+    body = b'{"size": 1, "name": "a-name-of-sixteen-or-more"}'
+    headers = {"Authorization": f"Bearer {house.tokens['ada']}", **({} if kind is None else {"Content-Type": kind})}
+    reply = requests.post(f"{house.url}/v1/leases", body, headers=headers, timeout=30)
+    assert reply.status_code == 415
+    assert house.ledger.balances()[0].charged == 0
+    headers["Content-Type"] = "Application/JSON; charset=utf-8"
+    assert requests.post(f"{house.url}/v1/leases", body, headers=headers, timeout=30).status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("method", "said", "heard"),
+    [
+        ("POST", {"Origin": "https://elsewhere.example"}, False),
+        ("POST", {"Origin": "null"}, False),
+        ("POST", {"Sec-Fetch-Site": "cross-site"}, False),
+        ("POST", {"Sec-Fetch-Site": "same-site"}, False),
+        ("POST", {"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "navigate", "Sec-Fetch-Dest": "document"}, False),
+        ("POST", {"Sec-Fetch-Site": "same-origin"}, True),
+        ("GET", {"Origin": "https://elsewhere.example"}, False),
+        ("GET", {"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "no-cors", "Sec-Fetch-Dest": "image"}, False),
+        ("GET", {"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "navigate", "Sec-Fetch-Dest": "iframe"}, False),
+        ("GET", {"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "navigate", "Sec-Fetch-Dest": "document"}, True),
+        ("GET", {"Sec-Fetch-Site": "none"}, True),
+    ],
+)
+def test_no_other_web_page_speaks_for_a_member(method: str, said: dict[str, str], heard: bool, house: House) -> None:
+    """What a browser marks as another page's request is refused; a link to the hub's page may be followed."""
+    body = {"size": 1, "name": "a-name-of-sixteen-or-more"} if method == "POST" else None
+    headers = {"Authorization": f"Bearer {house.tokens['ada']}", **said}
+    path = "/v1/leases" if method == "POST" else "/"
+    reply = requests.request(method, house.url + path, headers=headers, timeout=30, json=body)
+    assert reply.status_code == (200 if heard else 403)
+    assert house.ledger.balances()[0].charged == (1 if heard and method == "POST" else 0)
+    own = requests.get(house.url, headers={**headers, "Origin": house.url, "Sec-Fetch-Site": "same-origin"}, timeout=30)
+    assert own.status_code == 200
+
+
+def test_no_stranger_writes_on_the_hubs_terminal(house: House) -> None:
+    """Control characters in what a member sends are in no sentence of the hub, and in none of its books."""
+    reply = house.ask("POST", "/v1/leases", json={"size": 1, "\x1b]0;owned\x07\x9b": 1})
+    assert reply.status_code == 422
+    lease = house.lease().json()["lease"]
+    report = {"charge": "unknown", "detail": "\x1b[2J\x9b31m slow\n"}
+    assert house.ask("POST", f"/v1/leases/{lease}/failure", json=report).status_code == 200
+    details = house.ledger.database.run(lambda c: list(c.scalars(sa.select(outcomes.c.detail))))
+    for text in (reply.json()["error"], *map(str, details)):
+        assert text.isprintable()
+    assert "slow" in str(details)
+
+
 def test_the_page_is_for_browsers_on_a_phone(house: House) -> None:
     """With the token as password a browser gets a page that fits its width, escapes names and loads nothing else."""
     reply = requests.get(house.url, auth=("anyone", house.tokens["cem"]), timeout=30)
@@ -434,6 +542,56 @@ def test_the_page_is_for_browsers_on_a_phone(house: House) -> None:
     assert 'name="viewport" content="width=device-width' in reply.text
     assert "of 60 shared images are answered" in reply.text
     assert "default-src 'none'" in reply.headers["Content-Security-Policy"]
+
+
+def test_the_page_says_how_far_the_pool_is_to_everybody(house: House) -> None:
+    """The bar is a progress bar to screen readers too, and the page never loads anew under whoever reads it."""
+    page = Page.read(house.ask("GET", "/").text)
+    assert page.bar == {"aria-valuemin": "0", "aria-valuemax": "100", "aria-valuenow": "0.0", "aria-label": page.label}
+    assert page.label
+    assert "http-equiv" not in page.text
+    lease = house.lease(size=3).json()["lease"]
+    answers = {"answers": [{"status": "answered", "label": 0}] * 3}
+    assert house.ask("POST", f"/v1/leases/{lease}/answers", json=answers).status_code == 200
+    later = Page.read(house.ask("GET", "/").text)
+    assert later.bar["aria-valuenow"] == "5.0"
+    # What the script puts in is there in every state of the pool, and its own words are the only ones that run.
+    assert page.live == later.live
+    policy = house.ask("GET", "/").headers["Content-Security-Policy"]
+    assert f"'sha256-{base64.b64encode(hashlib.sha256(page.script.encode()).digest()).decode()}'" in policy
+
+
+@dataclass(frozen=True)
+class Page:
+    """What matters of the hub's page."""
+
+    text: str
+    bar: dict[str, str | None]
+    live: set[str]
+    script: str
+
+    @property
+    def label(self) -> str:
+        """How the bar is called."""
+        return str(self.bar["aria-label"])
+
+    @classmethod
+    def read(cls, text: str) -> Page:
+        """Read it as a browser would."""
+        bars: list[dict[str, str | None]] = []
+        live: set[str] = set()
+
+        class Reader(HTMLParser):
+            def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+                found = dict(attrs)
+                if found.get("role") == "progressbar":
+                    bars.append({name: value for name, value in attrs if name.startswith("aria-")})
+                if "data-now" in found:
+                    live.add(str(found["id"]))
+
+        Reader().feed(text)
+        (bar,) = bars
+        return cls(text, bar, live, text.partition("<script>")[2].partition("</script>")[0])
 
 
 def test_images_travel_without_loss(house: House) -> None:

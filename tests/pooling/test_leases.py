@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import threading
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -22,6 +23,7 @@ from ttca.pooling.booking import Bill, Charge
 from ttca.pooling.claims import Claim, this_process
 from ttca.pooling.leases import CROSS_CHECK, CheckPlan, Lease, LeaseDesk, Quarantined, UnknownLease
 from ttca.pooling.ledger import Ledger
+from ttca.pooling.membership import roll
 from ttca.pooling.pool import Member, Pace, QueryPool
 from ttca.pooling.quotas import Quota
 
@@ -156,6 +158,78 @@ def test_quota_and_rate_hold_to_the_last_query(ledger: Ledger, clock: Clock) -> 
         desk.issue("ben", 1)
     clock.now += 60
     assert numbers(given_to(desk, "ben", 1).images) == [8]
+
+
+def take_all(desk: LeaseDesk, member: str, size: int) -> list[Lease]:
+    """Return what a member gets who asks until told to wait."""
+    leases: list[Lease] = []
+
+    def ask() -> None:
+        while (lease := desk.issue(member, size)) is not None:
+            leases.append(lease)
+
+    with pytest.raises(RateError, match=r"a fair share of what is left, got \d+\. Bring some of them back, or wait"):
+        ask()
+    return leases
+
+
+def held(leases: list[Lease]) -> int:
+    """Return how many queries these are."""
+    return sum(len(lease.files) for lease in leases)
+
+
+@pytest.mark.parametrize("plan", [NO_CHECKS, CheckPlan()], ids=["no checks", "checks"])
+def test_nobody_holds_more_than_a_fair_share(plan: CheckPlan, ledger: Ledger) -> None:
+    """Whoever takes what they can holds half of what is left, then a third, as others come; what is back is shared."""
+    desk = desk_on(ledger, plan)
+    desk.load(distinct(70), ["ada"] * 70)
+    first = take_all(desk, "ada", 16)
+    second = take_all(desk, "ben", 16)
+    assert (held(first), held(second)) == (35, 24)
+    third = given_to(desk, "cem", 16)
+    assert len(third.files) == 11
+    for lease in first:
+        desk.take_back(lease.id, "ada", truth(lease.images))
+    assert take_all(desk, "ben", 16) == []
+
+
+def test_a_few_queries_may_be_anybodys(ledger: Ledger) -> None:
+    """The last images are not cut into requests of one."""
+    desk = desk_on(ledger)
+    desk.load(distinct(8), ["ada"] * 8)
+    assert len(given_to(desk, "ada", 16).files) == 8
+    assert desk.issue("ben", 16) is None
+
+
+def test_honest_members_are_not_slower_for_it(ledger: Ledger) -> None:
+    """Five members who send 160 queries at once are through 400 images in one turn more than without fair shares."""
+    members = ["ada", "ben", "cem", "dan", "eve"]
+    ledger.enrol(dict.fromkeys(members, 1000), overrule=True)
+    desk = desk_on(ledger)
+    desk.load(distinct(400), ["ada"] * 400)
+    turns = 0
+    while not desk.is_done():
+        turns += 1
+        out = []
+        for member in members * 2:
+            with suppress(RateError):
+                if (lease := desk.issue(member, 16)) is not None:
+                    out.append((lease, member))
+        for lease, member in out:
+            desk.take_back(lease.id, member, truth(lease.images))
+    assert turns <= 4
+
+
+def test_who_lets_leases_run_out_waits(ledger: Ledger, clock: Clock) -> None:
+    """Holding queries until they expire, again and again, is slowed as bringing nothing is."""
+    desk = desk_on(ledger, lease_s=10.0)
+    desk.load(distinct(40), ["cem"] * 40)
+    for _ in range(8):
+        given_to(desk, "ada", 1)
+        clock.now += 10
+    with pytest.raises(RateError, match="usable answer in one of the last 8 leases, got none"):
+        desk.issue("ada", 1)
+    given_to(desk, "ben", 1)
 
 
 # -- what comes back --------------------------------------------------------------------------------------------
@@ -595,6 +669,24 @@ def test_a_token_is_good_until_the_next_one(ledger: Ledger) -> None:
     assert (ledger.member_of(first), ledger.member_of(second)) == (None, "ada")
     with pytest.raises(QuotaError, match="Expected a member with a quota to invite, got 'eve'"):
         ledger.invite("eve")
+
+
+def test_the_roll_says_who_did_what(ledger: Ledger, clock: Clock) -> None:
+    """Who asked how much, how much of it others answered too, who is set aside; and nobody who was forgotten."""
+    desk = desk_on(ledger, CheckPlan())
+    desk.load(distinct(6), ["ada"] * 6)
+    clock.now = 5000.0
+    ledger.invite("ada")
+    for member, answer in (("ada", truth), ("ben", truth), ("cem", lie)):
+        lease = given_to(desk, member, 6 if member == "ada" else 2)
+        desk.take_back(lease.id, member, answer(lease.images))
+    desk.jury.set_aside(3)
+    ada, ben, cem = ledger.database.run(roll)
+    assert (ada.asked, ada.answered, ada.judged, ada.invited, ada.invited_at) == (6, 6, 4, True, 5000.0)
+    assert (ben.asked, ben.answered, ben.judged, ben.invited, ben.revoked) == (2, 2, 2, False, False)
+    assert (cem.set_aside_at, ben.set_aside_at) == (5000.0, None)
+    ledger.forget("ada")
+    assert [m.member for m in ledger.database.run(roll)] == ["ben", "cem"]
 
 
 def test_who_is_forgotten_leaves_the_hub_too(ledger: Ledger) -> None:

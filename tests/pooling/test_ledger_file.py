@@ -22,6 +22,7 @@ from ttca.pooling.booking import Bill, Charge
 from ttca.pooling.claims import Claim, Taken
 from ttca.pooling.leases import LeaseDesk
 from ttca.pooling.ledger import Balance, Ledger
+from ttca.pooling.membership import revoke, roll
 from ttca.pooling.schema import inputs
 
 
@@ -317,11 +318,40 @@ def test_a_ledger_of_version_2_is_brought_up_to_date(backend: str, tmp_path: Pat
         assert ledger.book([bill], []) == [Taken(frozenset(KEYS[2:3]), frozenset(KEYS[3:4]))]
 
 
+def _as_version_4(connection: Connection) -> None:
+    """Know of no time of an invitation, as version 4."""
+    run = connection.exec_driver_sql
+    run("DROP INDEX leases_out")
+    run("ALTER TABLE members DROP COLUMN invited_at")
+    run("UPDATE meta SET value = '4' WHERE name = 'schema'")
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_who_was_invited_before_stays_so(backend: str, tmp_path: Path) -> None:
+    """A token of version 4 is good, its time is unknown, and when it is taken back that is known."""
+    with use(backend):
+        target, secret = fresh_place(tmp_path, "ledger")
+    with Ledger(target, secret=secret) as ledger:
+        ledger.enrol({"ada": 9, "ben": 9})
+        token = ledger.invite("ada")
+        ledger.database.run(_as_version_4, write=True)
+    with Ledger(target, secret=secret) as ledger:
+        assert ledger.member_of(token) == "ada"
+        ada, ben = ledger.database.run(roll)
+        assert (ada.invited, ada.invited_at, ada.revoked) == (True, None, False)
+        assert (ben.invited, ben.invited_at, ben.revoked) == (False, None, False)
+        ledger.database.run(lambda connection: revoke(connection, "ada", 7.0), write=True)
+        ada, ben = ledger.database.run(roll)
+        assert (ada.invited, ada.revoked, ben.revoked) == (False, True, False)
+        assert ledger.member_of(token) is None
+
+
 def _as_version_3(connection: Connection) -> None:
     """Name the hub's columns as version 3 did, without the tables that came after it."""
     run = connection.exec_driver_sql
     for table in ("seats", "minutes", "consents"):
         run(f"DROP TABLE {table}")
+    _as_version_4(connection)
     run("DROP INDEX inputs_by_wanted")
     run("ALTER TABLE inputs DROP COLUMN wanted")
     run("ALTER TABLE inputs ADD COLUMN audit BOOLEAN NOT NULL DEFAULT true")

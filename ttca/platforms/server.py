@@ -41,6 +41,8 @@ if TYPE_CHECKING:
     from starlette.requests import Request
     from starlette.routing import BaseRoute
 
+    from ttca.platforms.connections import ConnectionLimits
+
 __all__ = [
     "SERVED",
     "ServedError",
@@ -362,9 +364,21 @@ def run_app(
     on_start: Callable[[str], None] | None = None,
     certificate: Path | None = None,
     private_key: Path | None = None,
+    limits: ConnectionLimits | None = None,
 ) -> None:
-    """Serve an application until interrupted, over HTTPS where a certificate and its key (PEM files) are given."""
-    server, listener, url = _prepare(app, host, port, certificate, private_key)
+    """Serve an application until interrupted.
+
+    Parameters
+    ----------
+    app : FastAPI
+    host, port, on_start
+        As for :func:`serve`.
+    certificate, private_key : path, optional
+        PEM files; with them it speaks HTTPS.
+    limits : ConnectionLimits, optional
+        What strangers may take of it. None: as much as they like.
+    """
+    server, listener, url = _prepare(app, host, port, certificate, private_key, limits)
     with listener:
         if on_start is not None:
             on_start(url)
@@ -390,9 +404,17 @@ def background_server(platform: Platform, *, host: str = "127.0.0.1", port: int 
 
 
 @contextmanager
-def background_app(app: FastAPI, *, host: str = "127.0.0.1", port: int = 0) -> Iterator[str]:
-    """Serve an application from a thread of this process; yields the URL and stops on leaving."""
-    server, listener, url = _prepare(app, host, port, None, None)
+def background_app(
+    app: FastAPI,
+    *,
+    host: str = "127.0.0.1",
+    port: int = 0,
+    certificate: Path | None = None,
+    private_key: Path | None = None,
+    limits: ConnectionLimits | None = None,
+) -> Iterator[str]:
+    """Serve an application, as :func:`run_app`, from a thread of this process; yields the URL and stops on leaving."""
+    server, listener, url = _prepare(app, host, port, certificate, private_key, limits)
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, name="ttca-server", daemon=True)
     with listener:
         thread.start()
@@ -409,20 +431,25 @@ def background_app(app: FastAPI, *, host: str = "127.0.0.1", port: int = 0) -> I
 
 
 def _prepare(
-    app: FastAPI, host: str, port: int, certificate: Path | None, private_key: Path | None
+    app: FastAPI,
+    host: str,
+    port: int,
+    certificate: Path | None,
+    private_key: Path | None,
+    limits: ConnectionLimits | None,
 ) -> tuple[Any, socket.socket, str]:
     """Return a uvicorn server, the socket it will listen on, and its URL."""
     try:
         import uvicorn
+
+        from ttca.platforms.connections import bounded_protocol
     except ImportError:
         raise MissingExtraError("Serving a platform", "serve") from None
-    if certificate is not None:
-        try:
-            ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(certificate, private_key)
-        except (OSError, ssl.SSLError) as error:
-            raise ConfigError(
-                f"Expected a certificate and its key in {certificate} and {private_key}, got: {error}. Check the files."
-            ) from None
+    context = None if certificate is None else _tls(certificate, private_key)
+    more: dict[str, Any] = {"ssl_certfile": certificate, "ssl_keyfile": private_key}
+    if limits is not None:
+        # Few are accepted at a time, so that each burst is looked at before the descriptors run out.
+        more = {"http": bounded_protocol(limits, context), "backlog": 64}
     listener = _listen(host, port)
     config = uvicorn.Config(
         app,
@@ -434,12 +461,22 @@ def _prepare(
         # it.
         timeout_keep_alive=75,
         timeout_graceful_shutdown=5,
-        ssl_certfile=certificate,
-        ssl_keyfile=private_key,
+        **more,
     )
     shown = f"[{host}]" if ":" in host else host
     scheme = "http" if certificate is None else "https"
     return uvicorn.Server(config), listener, f"{scheme}://{shown}:{listener.getsockname()[1]}"
+
+
+def _tls(certificate: Path, private_key: Path | None) -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    try:
+        context.load_cert_chain(certificate, private_key)
+    except (OSError, ssl.SSLError) as error:
+        raise ConfigError(
+            f"Expected a certificate and its key in {certificate} and {private_key}, got: {error}. Check the files."
+        ) from None
+    return context
 
 
 def _listen(host: str, port: int) -> socket.socket:

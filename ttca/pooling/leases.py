@@ -24,7 +24,7 @@ from ttca.pooling.booking import Bill, Booking, Charge, Settlement, abandon
 from ttca.pooling.claims import Claim, Taken
 from ttca.pooling.jury import Jury
 from ttca.pooling.ledger import Ledger
-from ttca.pooling.pacing import check_may_lease, fails_seldom
+from ttca.pooling.pacing import check_may_lease, fails_seldom, fair_share
 from ttca.pooling.room import member_room
 from ttca.pooling.schema import attempts as _attempts
 from ttca.pooling.schema import inputs as _inputs
@@ -184,14 +184,14 @@ class LeaseDesk:
         ----------
         member : str
         size : int
-            It is cut to what quota, cap and rates leave.
+            It is cut to what quota, cap and rates leave, and to a fair share of what is left to ask.
         name : str, optional
             Of the lease, made up by whoever asks: asking again under the same name gives the same lease, paid once.
 
         Raises
         ------
         QuotaError, RateError
-            If quota, rate or cap do not allow a single query.
+            If quota, rate or cap do not allow a single query, or the member holds a fair share of all.
         Quarantined
             If the member was flagged.
         UnknownLease
@@ -206,8 +206,9 @@ class LeaseDesk:
             if (again := self._issued(connection, lease, who.id)) is not None:
                 return again
             check_may_lease(connection, who.id, now)
+            size_now = min(size, member_room(connection, who, now))
             # Where there is no room for one, the booking says why.
-            size_now = max(1, min(size, member_room(connection, who, now)))
+            size_now = fair_share(connection, self._context, who.id, size_now, now) if size_now > 0 else 1
             done: Charge | Taken | QuotaError | None = None
             while not isinstance(done, Charge):
                 keys, check = self._choose(connection, who.id, size_now, now)

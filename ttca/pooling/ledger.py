@@ -274,7 +274,7 @@ class Ledger:
             If nobody of this name can pay.
         """
         token = secrets.token_urlsafe(32)
-        self._db.run(lambda connection: membership.invite(connection, member, token), write=True)
+        self._db.run(lambda c: membership.invite(c, member, token, self.now_in(c)), write=True)
         return token
 
     def member_of(self, token: str) -> str | None:

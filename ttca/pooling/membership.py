@@ -1,4 +1,4 @@
-"""Who takes part on agreed terms, who may work for a hub, by a token, and who is forgotten."""
+"""Who takes part on agreed terms, who may work for a hub, by a token, what they did there, and who is forgotten."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from urllib.parse import quote
 
 import sqlalchemy as sa
 
+from ttca.answers import Status
 from ttca.errors import QuotaError
 from ttca.names import canonical
 from ttca.pooling import schema
@@ -27,7 +28,19 @@ from ttca.pooling.schema import meta as _meta
 from ttca.pooling.schema import outcomes as _outcomes
 from ttca.pooling.schema import requests as _requests
 
-__all__ = ["Forgotten", "check_agreed", "forget", "invite", "member_of", "numbered", "spellings"]
+__all__ = [
+    "Enrolled",
+    "Forgotten",
+    "check_agreed",
+    "forget",
+    "invite",
+    "member_of",
+    "numbered",
+    "revoke",
+    "roll",
+    "shared_images",
+    "spellings",
+]
 
 _NUMBERS = sa.select(_members.c.name, _members.c.id).where(_members.c.name.in_(sa.bindparam("names", expanding=True)))
 
@@ -49,6 +62,28 @@ class Forgotten:
     unclean: str | None = None
 
 
+@dataclass(frozen=True)
+class Enrolled:
+    """One member as whoever runs the hub sees them.
+
+    ``invited`` is whether they have a token, ``revoked`` whether theirs was taken back. ``invited_at`` is also None for
+    those whom an older version invited. ``asked`` are the queries that they took from hubs and paid, ``answered`` those
+    that they say were answered, ``judged`` those of them that somebody else answered too.
+    """
+
+    member: str
+    quota: int
+    charged: int
+    rates: Mapping[str, int]
+    invited: bool
+    invited_at: float | None
+    revoked: bool
+    asked: int
+    answered: int
+    judged: int
+    set_aside_at: float | None
+
+
 def check_agreed(connection: sa.Connection, rows: Sequence[Mapping[str, Any]], cap: int | None, *, where: str) -> None:
     """Raise where a quota, a rate or the cap is another one than the ledger's."""
     known = {r.name: r for r in connection.execute(sa.select(_members).where(_members.c.quota > 0))}
@@ -68,15 +103,76 @@ def check_agreed(connection: sa.Connection, rows: Sequence[Mapping[str, Any]], c
         )
 
 
-def invite(connection: sa.Connection, member: str, token: str) -> None:
+def invite(connection: sa.Connection, member: str, token: str, now: float) -> None:
     """Give an enrolled member a token, of which the SHA-256 is kept; an older one is no longer good."""
     changed = connection.execute(
         sa.update(_members)
         .where(_members.c.name == canonical(member), _members.c.quota > 0)
-        .values(token=_digest(token))
+        .values(token=_digest(token), invited_at=now)
     )
     if changed.rowcount != 1:
         raise QuotaError(f"Expected a member with a quota to invite, got {member!r}. See: ttca pool status")
+
+
+def revoke(connection: sa.Connection, member: str, now: float) -> None:
+    """Take a member's token back; a new invitation gives another.
+
+    Raises
+    ------
+    QuotaError
+        If nobody of this name has one.
+    """
+    changed = connection.execute(
+        sa.update(_members)
+        .where(_members.c.name == canonical(member), _members.c.token.is_not(None))
+        # Without a time, who was invited by an older version would look as if they never were.
+        .values(token=None, invited_at=sa.func.coalesce(_members.c.invited_at, now))
+    )
+    if changed.rowcount != 1:
+        raise QuotaError(f"Expected a member who is invited, got {member!r}. See: ttca hub members")
+
+
+def roll(connection: sa.Connection) -> list[Enrolled]:
+    """Return everybody who can pay, by name."""
+    asked = _counted(
+        connection,
+        sa.select(schema.leases.c.member, sa.func.sum(schema.requests.c.paid))
+        .join(schema.requests, schema.requests.c.id == schema.leases.c.request)
+        .group_by(schema.leases.c.member),
+    )
+    said, other = schema.reports, schema.reports.alias()
+    sound = sa.select(said.c.member, sa.func.count()).where(said.c.status != int(Status.FAILED))
+    answered = _counted(connection, sound.group_by(said.c.member))
+    by_others = sa.exists().where(
+        other.c.key == said.c.key, other.c.member != said.c.member, other.c.status != int(Status.FAILED)
+    )
+    judged = _counted(connection, sound.where(by_others).group_by(said.c.member))
+    able = (_members.c.quota > 0, _members.c.forgotten_at.is_(None))
+    return [
+        Enrolled(
+            member=str(row.name),
+            quota=int(row.quota),
+            charged=int(row.charged),
+            rates={w: int(getattr(row, w)) for w in WINDOWS if getattr(row, w) is not None},
+            invited=row.token is not None,
+            invited_at=row.invited_at,
+            revoked=row.token is None and row.invited_at is not None,
+            asked=asked.get(row.id, 0),
+            answered=answered.get(row.id, 0),
+            judged=judged.get(row.id, 0),
+            set_aside_at=row.flagged_at,
+        )
+        for row in connection.execute(sa.select(_members).where(*able).order_by(_members.c.name))
+    ]
+
+
+def shared_images(connection: sa.Connection) -> int:
+    """Return how many images owners share, on all platforms together."""
+    return int(connection.scalar(sa.select(sa.func.count()).select_from(schema.inputs)) or 0)
+
+
+def _counted(connection: sa.Connection, statement: sa.Select[Any]) -> dict[int, int]:
+    return {int(member): int(n or 0) for member, n in connection.execute(statement)}
 
 
 def member_of(connection: sa.Connection, token: str) -> str | None:
@@ -153,6 +249,7 @@ def forget(connection: sa.Connection, member: str, alias: str, *, now: float, wh
             quota=_members.c.charged,
             forgotten_at=sa.func.coalesce(_members.c.forgotten_at, now),
             token=None,
+            invited_at=None,
         )
     )
     return Forgotten(alias, int(images), int(attempts), int(answers), learned is not None)

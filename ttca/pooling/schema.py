@@ -39,7 +39,7 @@ meta = sa.Table(
 )
 # ``charged`` is what a member has paid, net of refunds. It repeats what the attempts say, so that a quota is
 # checked and charged by one statement instead of a sum over every attempt ever made. A quota of 0 belongs to those
-# who brought images and do not pay, and to those who were forgotten.
+# who brought images and do not pay, and to those who were forgotten. Who was invited and has no token is no longer.
 members = sa.Table(
     "members",
     tables,
@@ -53,6 +53,7 @@ members = sa.Table(
     sa.Column("forgotten_at", sa.Float),
     sa.Column("flagged_at", sa.Float),
     sa.Column("token", sa.LargeBinary(32), unique=True),
+    sa.Column("invited_at", sa.Float),
 )
 # ``action`` is empty where the ledger is one action's own. ``paid`` is the number of attempts, 0 once refunded: rates
 # are sums of it.
@@ -182,6 +183,7 @@ leases = sa.Table(
     sa.Column("expires_at", sa.Float, nullable=False),
     sa.Column("returned_at", sa.Float),
     sa.Index("leases_by_member", "member"),
+    sa.Index("leases_out", "context", "returned_at", "expires_at"),
 )
 # What each member says the platform answered, or that it failed, kept also where another answer was accepted before.
 reports = sa.Table(
@@ -261,9 +263,28 @@ def _add_tombstones(connection: sa.Connection) -> None:
         table.create(connection, checkfirst=True)
 
 
+def _add_invited_at(connection: sa.Connection) -> None:
+    """4 → 5: the ledger knows when a member was last invited; of those invited before, only that they are."""
+    # Made by the first step, the table is new already.
+    if "invited_at" not in {c["name"] for c in sa.inspect(connection).get_columns("members")}:
+        connection.exec_driver_sql("ALTER TABLE members ADD COLUMN invited_at DOUBLE PRECISION")
+
+
+def _index_leases_out(connection: sa.Connection) -> None:
+    """4 → 5: what is out is found without a look at every lease that ever was."""
+    connection.exec_driver_sql("CREATE INDEX IF NOT EXISTS leases_out ON leases (context, returned_at, expires_at)")
+
+
+def _to_version_5(connection: sa.Connection) -> None:
+    """4 → 5: all that changed together."""
+    _add_tombstones(connection)
+    _add_invited_at(connection)
+    _index_leases_out(connection)
+
+
 _STEPS: dict[int, Callable[[sa.Connection], None]] = {
     1: _number_members,
     2: _add_claims,
     3: _name_cross_checks,
-    4: _add_tombstones,
+    4: _to_version_5,
 }

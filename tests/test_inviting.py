@@ -1,0 +1,103 @@
+"""Tests of invitations: the member's file is the organizer's platform, whatever its values are."""
+
+from __future__ import annotations
+
+import tomllib
+from datetime import UTC, date, datetime, time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ttca.config import read_action, read_contribution
+from ttca.inviting import Invitation, toml_value
+from ttca.pooling.membership import Enrolled
+from ttca.signing import CollectiveKey
+
+TEXTS = st.text(st.characters(exclude_categories=["Cs"]))
+VALUES = st.recursive(
+    st.one_of(
+        TEXTS,
+        st.integers(-(2**63), 2**63 - 1),
+        st.floats(allow_nan=False),
+        st.booleans(),
+        st.dates(),
+        st.sampled_from([datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC), time(1, 2, 3), date(2026, 1, 2)]),
+    ),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(TEXTS, inner, max_size=3),
+    max_leaves=8,
+)
+
+
+@given(VALUES)
+def test_what_is_written_is_read(value: Any) -> None:
+    """Any value of a TOML file is the same value in the member's file."""
+    assert tomllib.loads(f"value = {toml_value(value)}\n") == {"value": value}
+
+
+def enrolled(name: str = "ada", **more: Any) -> Enrolled:
+    """Return a member who has done nothing yet."""
+    given: dict[str, Any] = {
+        "member": name, "quota": 100, "charged": 0, "rates": {}, "invited": True, "invited_at": None,
+        "revoked": False, "asked": 0, "answered": 0, "judged": 0, "set_aside_at": None,
+    }  # fmt: skip
+    return Enrolled(**{**given, **more})
+
+
+PLATFORM = """
+[platform]
+url = "https://eyes.example.org:8443/v2"
+protocol = "template"
+classes = ["caf\\u00e9", "a \\"b\\"", "c = [1]"]
+authorised_by = "the owner, letter of 2 May"
+key_variable = "TTCA_KEY_ORGANIZER"
+key_header = "X-Api-Key"
+key_scheme = ""
+read_timeout = 12.5
+
+[platform.options]
+path = "classify"
+image_shape = [4, 4, 3]
+send = "multipart"
+label = "label"
+scores = "scores"
+[platform.options.fields]
+"a key" = "it's"
+"""
+
+
+@pytest.mark.parametrize("name", ["ada", "Zoë O'Neil\n[platform]", "../../etc/x", "…"])
+def test_a_members_file_asks_the_same_platform(name: str, tmp_path: Path) -> None:
+    """Read back, the file has the organizer's platform, the hub and its key; the key's variable is the member's own."""
+    text = (
+        '[action]\nname = "eyes\\u001b[2J"\n[people]\nsource = "p.csv"\n[hub]\nurl = "https://hub.example.net:8080/"\n'
+    )
+    (tmp_path / "action.toml").write_text(text + PLATFORM)
+    action, key = read_action(tmp_path), CollectiveKey.open_or_make(tmp_path).public
+    invitation = Invitation(action=action, member=enrolled(name), key=key)
+    path = tmp_path / invitation.file_name
+    assert path.parent == tmp_path
+    path.write_text(invitation.file)
+    mine = read_contribution(path)
+    assert {**vars(mine.platform), "key_variable": None} == {**vars(action.platform), "key_variable": None}
+    assert mine.platform.key_variable == "TTCA_KEY_MINE"
+    assert "TTCA_KEY_ORGANIZER" not in invitation.file
+    assert "eyes.example.org YOUR-KEY" in invitation.message("a-token", 7)
+    found = mine.contribute
+    assert (found.hub, found.hub_key, found.token_variable) == ("https://hub.example.net:8080", key, "TTCA_HUB_TOKEN")
+    message = invitation.message("a-token", 7)
+    assert all(line.isprintable() for line in message.splitlines())
+    assert invitation.missing.keys() == {"install"}
+    assert invitation.file in message
+
+
+def test_an_invitation_says_what_is_paid(tmp_path: Path) -> None:
+    """What the member can still pay, how fast, for how many pictures, and how much of it is paid."""
+    text = '[action]\nsubgroup = "people with glasses"\n[people]\nsource = "p.csv"\n'
+    (tmp_path / "action.toml").write_text(text + PLATFORM)
+    member = enrolled(charged=40, rates={"per_day": 20})
+    message = Invitation(action=read_action(tmp_path), member=member, key="k", url="http://127.0.0.1:2").message("t", 7)
+    for said in ("at most 60 queries more (40 are paid), and at most 20 per day", "The 7 pictures", "with glasses"):
+        assert said in message
