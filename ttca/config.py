@@ -373,7 +373,7 @@ class ActionFile:
         """
         with self.open() as action:
             people = action.asked_people()
-            info = action.platform.info
+            platform, info = action.platform, action.platform.info
         table = self._load(self.people.source, info)
         shared = np.full(len(table), self.people.shareable) if table.shareable is None else table.shareable
         # By person, not by image: what is asked of a person may have been equalised.
@@ -392,7 +392,7 @@ class ActionFile:
             plan=self.hub.plan(),
             lease_s=self.hub.lease_seconds,
         )
-        desk.load(people.images, people.members.tolist())
+        desk.load(people.images, people.members.tolist(), again=getattr(platform, "read_again", None))
         return ledger, desk
 
     def _load(self, source: str, info: PlatformInfo) -> PeopleTable:

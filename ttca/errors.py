@@ -152,6 +152,12 @@ class TransportError(PlatformError):
         Whether another attempt may succeed (connection errors, timeouts, 408, 409, 425, 429, 5xx).
     retry_after : float, optional
         Seconds the platform asked us to wait.
+
+    Attributes
+    ----------
+    body : bytes or None
+        What came and could not be used, where the platform may read it otherwise one day; see
+        :attr:`ttca.answers.Answers.body`.
     """
 
     def __init__(
@@ -170,6 +176,7 @@ class TransportError(PlatformError):
         self.charge = charge
         self.retryable = retryable
         self.retry_after = retry_after
+        self.body: bytes | None = None
 
 
 class ModelError(TransportError):

@@ -249,12 +249,8 @@ def _abuse(folder: Path) -> dict[str, Any]:
 
 def _open(shop: Workshop, people: People, family: Family) -> str:
     """Return the epoch of the one reading of verification people, and refuse a second reading."""
-    h = hashlib.sha256(people.digest().encode())
-    h.update(shop.info.fingerprint.encode())
-    for epsilon in sorted(family.sets):
-        h.update(f"{epsilon} ".encode() + family.sets[epsilon].delta.tobytes())
-    h.update(json.dumps(shop.settings.certifying.to_dict(), sort_keys=True).encode())
-    epoch = f"verification-{h.hexdigest()[:32]}"
+    info = shop.info
+    epoch = _epoch(shop, people, family, info.fingerprint_as_read)
     path = shop.folder / _OPENED
     if not path.is_file():
         if {"audit", "baseline", "verification"} & shop.queries.ledger.paid(action=shop.settings.name).keys():
@@ -265,10 +261,23 @@ def _open(shop: Workshop, people: People, family: Family) -> str:
             )
         # Written before the first query, so that a kill in between cannot be used to look twice.
         save_json(path, {"epoch": epoch})
-    elif load_json(path).get("epoch") != epoch:
+        return epoch
+    opened = load_json(path).get("epoch")
+    # Version 0.1 wrote the second.
+    if opened not in (epoch, _epoch(shop, people, family, info.former_fingerprint)):
         raise ActionError(
             "Expected verification people who were not used before, got some who were: this action already "
-            "verified other perturbations, people or goals, or another platform, with them. A second look would "
-            "make the certificate worthless. Start a new action in a new folder with new verification people."
+            "verified other perturbations, people or goals, or another platform, with them, or read their answers "
+            "otherwise. A second look would make the certificate worthless. Start a new action in a new folder with "
+            "new verification people."
         )
-    return epoch
+    return str(opened)
+
+
+def _epoch(shop: Workshop, people: People, family: Family, platform: str) -> str:
+    h = hashlib.sha256(people.digest().encode())
+    h.update(platform.encode())
+    for epsilon in sorted(family.sets):
+        h.update(f"{epsilon} ".encode() + family.sets[epsilon].delta.tobytes())
+    h.update(json.dumps(shop.settings.certifying.to_dict(), sort_keys=True).encode())
+    return f"verification-{h.hexdigest()[:32]}"

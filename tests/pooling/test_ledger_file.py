@@ -7,15 +7,20 @@ import hmac
 import shutil
 import sqlite3
 import stat
+import struct
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from sqlalchemy import Connection, Engine, event
 
-from tests.pooling.places import BACKENDS, fresh_ledger, fresh_place, use
+from tests.examples import examples
+from tests.pooling.places import BACKENDS, as_version_4, fresh_ledger, fresh_place, use
 from tests.pooling.scripted import KEYS, ScriptedPlatform, distinct, labels, pay, truth
 from ttca.errors import LedgerError
 from ttca.pooling.booking import Bill, Charge
@@ -78,7 +83,7 @@ def _another_meta(path: Path) -> None:
 
 def _newer(path: Path) -> None:
     Ledger(path).close()
-    edit(path, "UPDATE meta SET value = '5' WHERE name = 'schema'")
+    edit(path, "UPDATE meta SET value = '6' WHERE name = 'schema'")
 
 
 def _folder(path: Path) -> None:
@@ -106,7 +111,7 @@ def _unreadable_secret(path: Path) -> None:
         (_damaged, "Expected an SQLite ledger in .*damaged or foreign"),
         (_another_program, "database of another program or version, with the tables bookmarks"),
         (_another_meta, "database of another program or version, with the tables meta"),
-        (_newer, "Expected a ledger of version 4 in .*, got version 5. Use the ttca that wrote it, or a newer"),
+        (_newer, "Expected a ledger of version 5 in .*, got version 6. Use the ttca that wrote it, or a newer"),
         (_folder, "Expected to open the ledger .* Check the folder's permissions"),
         (_no_folder, "Expected a folder for the ledger"),
         (_short_secret, "Expected 32 bytes in .*key, got 5. Put the original file back"),
@@ -179,15 +184,62 @@ def test_an_unused_ledger_gets_a_new_secret(tmp_path: Path) -> None:
         ("scores", b"\0" * 13),
         ("scores", np.array([0, 0, 7], "<f4").tobytes()),
         ("resolution", -1.0),
+        ("label", 2),
+        ("request", 2),
+        ("reading", b"\1" * 8),
+        ("seal", None),
+        ("seal", b""),
+        ("seal", "text"),
     ],
 )
 def test_an_edited_answer_is_not_believed(column: str, value: object, tmp_path: Path) -> None:
-    """An answer in the file that no platform could have given is a LedgerError, not a number in a report."""
+    """An answer that is not what was written is a LedgerError, not a number in a report, even if one could be it."""
     path = tmp_path / "ledger.sqlite"
     _used(path)
     edit(path, f"UPDATE answers SET {column} = ?", value)
-    with Ledger(path) as ledger, pytest.raises(LedgerError, match="Expected answers about 3 classes"):
+    with Ledger(path) as ledger, pytest.raises(LedgerError, match=r"got an answer that was changed since.* Restore"):
         ledger.lookup(KEYS[:1], classes=3)
+
+
+def test_answers_about_other_classes_are_not_believed(tmp_path: Path) -> None:
+    """An answer that is what was written, and about another number of classes, is no answer about these."""
+    path = tmp_path / "ledger.sqlite"
+    with Ledger(path) as ledger:
+        ledger.enrol({"ada": 5})
+        ledger.settle(pay(ledger, KEYS[:1]), KEYS[:1], truth(distinct(1)))
+        with pytest.raises(LedgerError, match="Expected answers about 2 classes"):
+            ledger.lookup(KEYS[:1], classes=2)
+
+
+@examples(60)
+@given(bit=st.integers(0, 10_000))
+def test_no_bit_of_an_answer_may_flip(bit: int) -> None:
+    """Whichever bit of a stored answer is another, the answer is refused, or its key finds none."""
+    with TemporaryDirectory() as folder:
+        path = Path(folder) / "ledger.sqlite"
+        with Ledger(path) as ledger:
+            ledger.enrol({"ada": 5})
+            ledger.settle(pay(ledger, KEYS[:1]), KEYS[:1], truth(distinct(1)))
+        with closing(sqlite3.connect(path)) as connection, connection:
+            columns = ("key", "scores", "seal", "label", "status", "resolution", "request")
+            (row,) = connection.execute(f"SELECT {', '.join(columns)} FROM answers")
+            cells = [c if isinstance(c, bytes) else struct.pack("<d" if isinstance(c, float) else "<q", c) for c in row]
+            place = bit % sum(8 * len(cell) for cell in cells)
+            for column, was, cell in zip(columns, row, cells, strict=True):
+                if place < 8 * len(cell):
+                    flipped = bytearray(cell)
+                    flipped[place // 8] ^= 1 << place % 8
+                    kind = {int: "<q", float: "<d"}.get(type(was))
+                    now = bytes(flipped) if kind is None else struct.unpack(kind, flipped)[0]
+                    connection.execute(f"UPDATE answers SET {column} = ?", (now,))
+                    break
+                place -= 8 * len(cell)
+        with Ledger(path) as ledger:
+            if column == "key":
+                assert not ledger.lookup(KEYS[:1], classes=3)[0].any()
+            else:
+                with pytest.raises(LedgerError, match="changed since"):
+                    ledger.lookup(KEYS[:1], classes=3)
 
 
 @pytest.mark.parametrize("name", ["a?b.sqlite", "a#b.sqlite", "100%25.sqlite", "ünï cödé.sqlite"])
@@ -318,6 +370,7 @@ def test_a_ledger_of_version_2_is_brought_up_to_date(backend: str, tmp_path: Pat
 
 def _as_version_3(connection: Connection) -> None:
     """Name the hub's columns as version 3 did."""
+    as_version_4(connection)
     run = connection.exec_driver_sql
     run("DROP INDEX inputs_by_wanted")
     run("ALTER TABLE inputs DROP COLUMN wanted")

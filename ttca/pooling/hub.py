@@ -202,7 +202,10 @@ def create_hub(ledger: Ledger, desk: LeaseDesk, *, name: str, key: CollectiveKey
         """Say which platform the members ask."""
         info = desk.info
         return ActionSaid(
-            name=name, fingerprint=info.fingerprint, classes=list(info.classes), image_shape=list(info.image_shape)
+            name=name,
+            fingerprint=info.fingerprint_as_read,
+            classes=list(info.classes),
+            image_shape=list(info.image_shape),
         )
 
     @app.post("/v1/leases")
@@ -212,7 +215,7 @@ def create_hub(ledger: Ledger, desk: LeaseDesk, *, name: str, key: CollectiveKey
         if given is None:
             return LeaseGiven(lease=None, done=desk.is_done(who), retry_after=1.0)
         images = [base64.b64encode(file).decode() for file in given.files]
-        content = lease_bytes(given.id, desk.info.fingerprint, images)
+        content = lease_bytes(given.id, desk.info.fingerprint_as_read, images)
         return LeaseGiven(
             lease=given.id,
             images=images,

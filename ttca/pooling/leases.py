@@ -20,11 +20,13 @@ from ttca.errors import ChargeState, ConfigError, QuotaError
 from ttca.images import Images, check_images
 from ttca.names import canonical
 from ttca.platforms.base import PlatformInfo
-from ttca.pooling.booking import Bill, Booking, Charge, Settlement, abandon
+from ttca.pooling.booking import Bill, Charge, Settlement, Words, abandon
 from ttca.pooling.claims import Claim, Taken
 from ttca.pooling.jury import Jury
 from ttca.pooling.ledger import Ledger
+from ttca.pooling.lookup import ReadAgain, Reader
 from ttca.pooling.pacing import check_may_lease, fails_seldom
+from ttca.pooling.recall import recall
 from ttca.pooling.room import member_room
 from ttca.pooling.schema import attempts as _attempts
 from ttca.pooling.schema import inputs as _inputs
@@ -115,8 +117,8 @@ class LeaseDesk:
         self.plan = plan or CheckPlan()
         self._ledger, self._db = ledger, ledger.database
         self._epoch, self._action, self._lease_s = epoch, action, lease_s
-        #: Tells the tables' rows about this platform and epoch from all others.
-        self._context = hashlib.sha256(f"{info.fingerprint}\0{epoch}".encode()).hexdigest()[:32]
+        # Tells the tables' rows about this platform, read in this way, and this epoch from all others.
+        self._context = _context(info.fingerprint_as_read, epoch)
         self._rng = rng or random.Random()
         self._shelf = Shelf(self._context)
         #: Who judges members by what others answered.
@@ -124,7 +126,7 @@ class LeaseDesk:
 
     # -- what is asked, and by whom ---------------------------------------------------------------------------
 
-    def load(self, images: Images, owners: Sequence[str]) -> int:
+    def load(self, images: Images, owners: Sequence[str], *, again: ReadAgain | None = None) -> int:
         """Take in the images that their owners share, to be asked in this order; return how many were new.
 
         What was loaded before and is not among them is no longer handed out.
@@ -135,6 +137,8 @@ class LeaseDesk:
             At the size the platform takes; the same image twice is one query.
         owners : sequence of N str
             Who brought each, so that they can be forgotten.
+        again : callable, optional
+            Reads what the platform said before (:data:`~ttca.pooling.lookup.ReadAgain`).
 
         Raises
         ------
@@ -144,13 +148,18 @@ class LeaseDesk:
         if len(owners) != len(checked) or not all(owners):
             raise ConfigError(f"Expected one owner for each of {len(checked)} images, got {len(owners)}.")
         names = [canonical(owner) for owner in owners]
-        keys = self._ledger.keys(checked, fingerprint=self.info.fingerprint, epoch=self._epoch)
+        info = self.info
+        found = recall(self._ledger, info, checked, Reader(info.reading_mark, again), epoch=self._epoch)
+        former = self._ledger.keys(checked, fingerprint=info.former_fingerprint, epoch=self._epoch)
 
         def work(connection: sa.Connection) -> int:
             # Two hubs that load at one moment do it one after the other.
             self._db.exclude(connection)
+            if self._ledger.holds_older:
+                self._shelf.adopt(connection, _context(info.former_fingerprint, self._epoch))
             mine = _inputs.c.context == self._context
             there = {bytes(k) for k in connection.scalars(sa.select(_inputs.c.key).where(mine))}
+            keys = [old if old in there else key for key, old in zip(found.keys, former, strict=True)]
             self._shelf.withdraw(connection, sorted(there - set(keys)), self._ledger.now_in(connection))
             numbers = self._numbers(connection, names)
             number = (connection.scalar(sa.select(sa.func.max(_inputs.c.number)).where(mine)) or 0) + 1
@@ -171,6 +180,7 @@ class LeaseDesk:
             if rows:
                 connection.execute(self._db.insert_new(_inputs), list(rows.values()))
             mark_answered(connection, keys)
+            self._shelf.close(connection, [key for key, ok in zip(keys, found.known.tolist(), strict=True) if ok])
             return len(rows)
 
         return self._db.run(work, write=True)
@@ -219,7 +229,7 @@ class LeaseDesk:
                 # Several members answer a cross-check, whoever has asked it before.
                 claim = None if check else Claim(f"lease {lease}", self._lease_s)
                 bill = Bill(member, keys, lease, 1, purpose, self._action, owners, claim)
-                (done,) = Booking(self._db, [bill], [], now=self._ledger.now_in)(connection)
+                (done,) = self._ledger.booking([bill], [])(connection)
                 if isinstance(done, QuotaError):
                     raise done
                 if isinstance(done, Taken):
@@ -273,11 +283,18 @@ class LeaseDesk:
                 return int(usable.sum())
             charge = Charge(row.request, member, len(keys))
             settlement = Settlement(
-                charge, keys, answers, "no usable answer in this row", accept=row.flagged_at is None
+                charge,
+                keys,
+                answers,
+                "no usable answer in this row",
+                accept=row.flagged_at is None,
+                words=Words(self.info.reading_mark),
             )
-            Booking(self._db, [], [settlement], now=self._ledger.now_in)(connection)
+            self._ledger.booking([], [settlement])(connection)
             failed = [key for key, ok in zip(keys, usable.tolist(), strict=True) if not ok]
-            self._report(connection, row, keys, settlement.accepted(self._ledger.now_in(connection)), failed)
+            self._report(
+                connection, row, keys, settlement.accepted(self._ledger.now_in(connection), self._ledger.seals), failed
+            )
             self._release(connection, lease, keys, failed=failed if fails_seldom(connection, row.member) else [])
             self.jury.hear(connection, [k for k in keys if k not in failed], failed)
             return int(usable.sum())
@@ -390,7 +407,8 @@ class LeaseDesk:
         """Write down what a member said of each image that is still shared, or that they got no answer to it."""
         named = files_of(connection, keys)
         now = self._ledger.now_in(connection)
-        silent = {"status": int(Status.FAILED), "label": -1, "scores": None, "resolution": 0.0}
+        silent: dict[str, Any] = {"status": int(Status.FAILED), "label": -1, "scores": None, "resolution": 0.0}
+        silent |= {"reading": None, "seal": None}
         rows = [*said, *({"key": key, "request": row.request, "at": now, **silent} for key in failed)]
         rows = [{**r, "member": row.member, "context": self._context} for r in rows if r["key"] in named]
         if rows:
@@ -452,6 +470,10 @@ class LeaseDesk:
         connection.execute(self._db.insert_new(_members), [{"name": n, "quota": 0, "charged": 0} for n in wanted])
         rows = connection.execute(sa.select(_members.c.name, _members.c.id))
         return {str(r.name): int(r.id) for r in rows}
+
+
+def _context(fingerprint: str, epoch: str) -> str:
+    return hashlib.sha256(f"{fingerprint}\0{epoch}".encode()).hexdigest()[:32]
 
 
 def _encode(image: Images) -> bytes:

@@ -7,31 +7,30 @@ import hmac
 import secrets
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import sqlalchemy as sa
 from numpy.typing import NDArray
 
 from ttca.answers import Answers
-from ttca.errors import ChargeState, LedgerError, QuotaError, TTCAError
+from ttca.errors import ChargeState, LedgerError, QuotaError
 from ttca.images import Images
 from ttca.names import canonical
 from ttca.pooling import books, membership, schema
-from ttca.pooling.booking import Bill, Booking, Charge, Settlement, abandon
+from ttca.pooling.booking import Bill, Booking, Charge, Settlement, Words, abandon, keep
 from ttca.pooling.books import Balance
 from ttca.pooling.claims import Taken, in_flight
 from ttca.pooling.database import PATIENCE_S, Database, read_secret
+from ttca.pooling.lookup import Found, Reader, Shelved, seal_all
 from ttca.pooling.membership import Forgotten
 from ttca.pooling.quotas import WINDOWS, Quota
 from ttca.pooling.room import Left, left
-from ttca.pooling.schema import answers as _answers
 from ttca.pooling.schema import members as _members
 from ttca.pooling.schema import meta as _meta
 from ttca.pooling.schema import outcomes as _outcomes
 from ttca.pooling.schema import requests as _requests
+from ttca.pooling.seals import Seals
 
 __all__ = ["Balance", "Forgotten", "Ledger", "open_ledger"]
 
@@ -189,10 +188,25 @@ class Ledger:
         LedgerError
             If the database cannot be written. Nothing is then.
         """
-        return self._db.run(Booking(self._db, bills, settlements, now=self.now_in), write=True)
+        return self._db.run(self.booking(bills, settlements), write=True)
 
-    def abandon(self, charge: Charge, state: ChargeState, *, detail: str) -> None:
+    def booking(self, bills: Sequence[Bill], settlements: Sequence[Settlement]) -> Booking:
+        """Return the same, to be done in a transaction that is open."""
+        return Booking(self._db, bills, settlements, now=self.now_in, seals=self.seals)
+
+    def abandon(
+        self, charge: Charge, state: ChargeState, *, detail: str, keys: Sequence[bytes] = (), words: Words | None = None
+    ) -> None:
         """Write down that a whole request brought no answer, and refund it if it surely was not processed.
+
+        Parameters
+        ----------
+        charge : Charge
+        state : ChargeState
+        detail : str
+            Why, for people.
+        keys, words
+            What came, and about which queries, where it may be read otherwise one day.
 
         Raises
         ------
@@ -214,6 +228,8 @@ class Ledger:
                 )
             written.append(self.now_in(connection))
             abandon(connection, charge, state, detail=detail, now=written[-1])
+            if words is not None:
+                keep(connection, self._db, [words.rows(charge.request, keys, self.seals)])
 
         self._db.run(work, write=True)
 
@@ -312,39 +328,18 @@ class Ledger:
 
     def lookup(self, keys: Sequence[bytes], *, classes: int) -> tuple[NDArray[np.bool_], Answers]:
         """Return which keys have an accepted answer, and the answers (abstentions where there is none)."""
-        found: dict[bytes, Any] = {}
-        statement = sa.select(
-            _answers.c.key, _answers.c.status, _answers.c.label, _answers.c.scores, _answers.c.resolution
-        ).where(_answers.c.key.in_(sa.bindparam("keys", expanding=True)))
-        unique = list(dict.fromkeys(keys))
+        found = self.find(keys, classes=classes)
+        return found.known, found.answers
 
-        def work(connection: sa.Connection) -> None:
-            # SQLite before 3.32 takes 999 parameters in one statement.
-            for i in range(0, len(unique), 900):
-                for row in connection.execute(statement, {"keys": unique[i : i + 900]}):
-                    found[bytes(row[0])] = row
+    def find(self, keys: Sequence[bytes], *, classes: int, reader: Reader | None = None) -> Found:
+        """Return the same, with answers as they are read now, from the platform's own words if need be.
 
-        self._db.run(work)
-        result = Answers.failed(len(keys), classes)
-        known = np.zeros(len(keys), np.bool_)
-        try:
-            for i, key in enumerate(keys):
-                if key not in found:
-                    continue
-                row = found[key]
-                known[i] = True
-                result.status[i], result.labels[i], result.resolution[i] = row[1], row[2], row[4]
-                if row[3] is not None:
-                    result.scores[i] = np.frombuffer(row[3], "<f4", count=classes)
-                    if len(row[3]) != 4 * classes:
-                        raise ValueError(f"scores of {len(row[3]) / 4:g} classes")
-            # What a file says is checked like what a platform says.
-            return known, replace(result)
-        except (TTCAError, TypeError, ValueError, OverflowError) as error:
-            raise LedgerError(
-                f"Expected answers about {classes} classes in {self.name}, got one that cannot be read ({error}). "
-                "The ledger was made for another platform or was edited."
-            ) from None
+        Raises
+        ------
+        LedgerError
+            If an answer is not what was written, or is about another number of classes.
+        """
+        return self._db.run(lambda connection: self._shelved.find(connection, keys, classes=classes, reader=reader))
 
     def in_flight(self, keys: Sequence[bytes]) -> set[bytes]:
         """Return which of these queries somebody is asking at this moment: nobody else may be charged for them."""
@@ -388,11 +383,19 @@ class Ledger:
         if not found:
             schema.tables.create_all(connection)
             self._set_meta(connection, "schema", str(schema.SCHEMA_VERSION))
-        self._migrate(connection)
+        version = self._migrate(connection)
         self._respell(connection)
         self._check_secret(connection)
+        self.seals = Seals(self._secret)
+        self._shelved = Shelved(self.name, self.seals)
+        if version < 5:
+            seal_all(connection, self.seals)
+            self._set_meta(connection, "older", "1")
+        #: Whether answers may have been filed by a version that had other fingerprints.
+        self.holds_older = connection.scalar(sa.select(_meta.c.value).where(_meta.c.name == "older")) is not None
 
-    def _migrate(self, connection: sa.Connection) -> None:
+    def _migrate(self, connection: sa.Connection) -> int:
+        """Bring the tables up to date; return their version of before."""
         version = connection.scalar(sa.select(_meta.c.value).where(_meta.c.name == "schema")) or ""
         if not version.isdecimal() or not 1 <= int(version) <= schema.SCHEMA_VERSION:
             raise LedgerError(
@@ -400,6 +403,7 @@ class Ledger:
                 "Use the ttca that wrote it, or a newer one."
             )
         schema.migrate(connection, int(version))
+        return int(version)
 
     def _respell(self, connection: sa.Connection) -> None:
         """Give members whom an earlier version wrote down in another spelling their one name, where it is free."""

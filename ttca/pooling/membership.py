@@ -80,10 +80,12 @@ def forget(connection: sa.Connection, member: str, alias: str, *, now: float, wh
     owned = sa.select(_attempts.c.key).where(_attempts.c.owner == number, _attempts.c.key != b"")
     images = connection.scalar(sa.select(sa.func.count()).select_from(owned.distinct().subquery())) or 0
     answers = connection.execute(sa.delete(_answers).where(_answers.c.key.in_(owned))).rowcount
+    _burn(connection, sa.select(_attempts.c.request).where(_attempts.c.owner == number), owned)
     # What the hub held of them: their images, and what anybody said about these.
     shared = sa.select(schema.inputs.c.key).where(schema.inputs.c.owner == number)
     connection.execute(sa.delete(schema.reports).where(schema.reports.c.key.in_(shared)))
     answers += connection.execute(sa.delete(_answers).where(_answers.c.key.in_(shared))).rowcount
+    _burn(connection, sa.select(_attempts.c.request).where(_attempts.c.key.in_(shared)), shared)
     connection.execute(sa.delete(schema.claims).where(schema.claims.c.key.in_(owned.union_all(shared))))
     connection.execute(sa.delete(schema.inputs).where(schema.inputs.c.owner == number))
     attempts = connection.execute(
@@ -95,6 +97,12 @@ def forget(connection: sa.Connection, member: str, alias: str, *, now: float, wh
         .values(name=alias, quota=_members.c.charged, forgotten_at=now, token=None)
     )
     return Forgotten(alias, int(images), int(attempts), int(answers))
+
+
+def _burn(connection: sa.Connection, requests: sa.Select[Any], keys: sa.Select[Any]) -> None:
+    """Delete the platform's own words to these requests, also about other members' images in them."""
+    connection.execute(sa.delete(schema.bodies).where(schema.bodies.c.request.in_(requests)))
+    connection.execute(sa.delete(schema.unread).where(schema.unread.c.key.in_(keys)))
 
 
 def _digest(token: str) -> bytes:

@@ -13,7 +13,6 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ttca.answers import Answers
 from ttca.errors import AnswerError, ChargeState, ConfigError, QuotaError, RateError, TransportError, TTCAError
@@ -22,12 +21,15 @@ from ttca.names import canonical
 from ttca.platforms.base import Credential, Platform, longest_attempt_s
 from ttca.platforms.retry import RetryPolicy
 from ttca.platforms.throttle import lane, throttle_of
-from ttca.pooling.booking import Bill, Charge, Desk, Settlement
+from ttca.pooling.booking import Bill, Charge, Desk, Settlement, Words
 from ttca.pooling.claims import Claim, Taken, this_process
 from ttca.pooling.database import PATIENCE_S
 from ttca.pooling.ledger import Balance, Ledger
+from ttca.pooling.lookup import Reader
 from ttca.pooling.quotas import Quota, least_seconds, share_out
+from ttca.pooling.recall import Recalled, recall
 from ttca.pooling.room import Left
+from ttca.pooling.seals import packed
 from ttca.progress import Reporter, silent
 from ttca.telling import LOG, tell_wait
 from ttca.values import Value
@@ -188,13 +190,13 @@ class QueryPool:
 
     def cost(self, images: Images, *, epoch: str = "pool", repeat: int = 0) -> Cost:
         """Return what :meth:`ask` would have to pay; sends nothing."""
-        checked, keys, known, _ = self._look_up(images, epoch, repeat)
-        missing = {k for k, ok in zip(keys, known.tolist(), strict=True) if not ok}
-        return Cost(len(checked), int(known.sum()), len(missing), self.ledger.left().of(self.members).total)
+        found = self._recall(self._checked(images), epoch, repeat)
+        missing = {k for k, ok in zip(found.keys, found.known.tolist(), strict=True) if not ok}
+        return Cost(len(found.keys), int(found.known.sum()), len(missing), self.ledger.left().of(self.members).total)
 
     def in_hand(self, images: Images, *, epoch: str = "pool", repeat: int = 0) -> Answers:
         """Return what the ledger holds about images; sends nothing. What it does not hold is a failed row."""
-        return self._look_up(images, epoch, repeat)[3]
+        return self._recall(self._checked(images), epoch, repeat).answers
 
     def seconds(self, queries: int) -> float | None:
         """Return how long so many queries may take: what rates demand, or the platform's own pace so far if longer.
@@ -258,14 +260,16 @@ class QueryPool:
         take does not cost the others their answers. Images that were unreadable alone in an earlier call do not speak
         against a platform that has answered others.
         """
-        checked, keys, known, answers = self._look_up(images, epoch, repeat)
+        checked = self._checked(images)
+        found = self._recall(checked, epoch, repeat)
+        keys, known = found.keys, found.known
         if owners is not None and len(owners) != len(checked):
             raise ConfigError(f"Expected one owner for each of {len(checked)} images, got {len(owners)}.")
         missing: dict[bytes, int] = {}
         for i in np.flatnonzero(~known).tolist():
             missing.setdefault(keys[i], i)
         if not missing:
-            return answers
+            return found.answers
         progress = _Progress(answers_before=bool(known.any()))
         task = _Task(checked, keys, owners, purpose, progress, self.ledger.now())
         polls = 0
@@ -289,7 +293,7 @@ class QueryPool:
                     self._reporter.say(f"Others are asking {len(missing)} of these queries; waiting for their answers.")
                 self.policy.sleep(_POLL_S)
         # Read back, not collected: others have asked some of it, and this call must say what every later one will.
-        return self.ledger.lookup(keys, classes=len(self.platform.info.classes))[1]
+        return self.ledger.find(keys, classes=len(self.platform.info.classes), reader=self._reader()).answers
 
     def status(self) -> list[Balance]:
         """Return who paid what, one balance per member."""
@@ -297,14 +301,14 @@ class QueryPool:
 
     # -- inside -----------------------------------------------------------------------------------------------
 
-    def _look_up(
-        self, images: Images, epoch: str, repeat: int
-    ) -> tuple[Images, list[bytes], NDArray[np.bool_], Answers]:
-        info = self.platform.info
-        checked = check_images(images, shape=info.image_shape)
-        keys = self.ledger.keys(checked, fingerprint=info.fingerprint, epoch=epoch, repeat=repeat)
-        known, answers = self.ledger.lookup(keys, classes=len(info.classes))
-        return checked, keys, known, answers
+    def _checked(self, images: Images) -> Images:
+        return check_images(images, shape=self.platform.info.image_shape)
+
+    def _recall(self, images: Images, epoch: str, repeat: int) -> Recalled:
+        return recall(self.ledger, self.platform.info, images, self._reader(), epoch=epoch, repeat=repeat)
+
+    def _reader(self) -> Reader:
+        return Reader(self.platform.info.reading_mark, getattr(self.platform, "read_again", None))
 
     def _ask_all(self, rows: Sequence[int], left: Left, task: _Task) -> None:
         requests = _planned(rows, left, self.members, self._size())
@@ -437,7 +441,7 @@ class QueryPool:
     def _attempt(self, charge: Charge, request: _Request, number: int, task: _Task) -> Answers:
         """Send a request that is paid for, and write how it ended."""
         info = self.platform.info
-        batch = task.images[list(request.rows)]
+        batch, keys = task.images[list(request.rows)], [task.keys[i] for i in request.rows]
         credential = Credential(charge.member, self.members[charge.member].key_variable)
         try:
             answers = self.platform.attempt(batch, credential, request_id=request.request_id)
@@ -451,7 +455,8 @@ class QueryPool:
                 )
         except TransportError as error:
             error.member, error.attempt = charge.member, number
-            self.ledger.abandon(charge, error.charge, detail=str(error)[:500])
+            words = Words(info.reading_mark, packed(error.body))
+            self.ledger.abandon(charge, error.charge, detail=str(error)[:500], keys=keys, words=words)
             raise
         except BaseException as error:
             # A fault of the platform's program, or Ctrl-C: nobody knows what became of it, and somebody else may ask.
@@ -459,8 +464,8 @@ class QueryPool:
                 self.ledger.abandon(charge, ChargeState.UNKNOWN, detail=type(error).__name__)
             raise
         # Written with the next request this thread has charged: a kill never finds two unwritten.
-        keys = [task.keys[i] for i in request.rows]
-        self._desk.settle(Settlement(charge, keys, answers, "no usable answer in this row"))
+        words = Words(info.reading_mark, packed(answers.body))
+        self._desk.settle(Settlement(charge, keys, answers, "no usable answer in this row", words=words))
         return answers
 
     def _payer(self, request: _Request) -> str:

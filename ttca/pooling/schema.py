@@ -10,6 +10,7 @@ __all__ = [
     "SCHEMA_VERSION",
     "answers",
     "attempts",
+    "bodies",
     "claims",
     "inputs",
     "leases",
@@ -20,9 +21,10 @@ __all__ = [
     "reports",
     "requests",
     "tables",
+    "unread",
 ]
 
-SCHEMA_VERSION = 4
+SCHEMA_VERSION = 5
 
 tables = sa.MetaData()
 #: SQLite numbers rows only where the column is an INTEGER; PostgreSQL's is half as long as needed.
@@ -88,6 +90,8 @@ outcomes = sa.Table(
     sa.Column("detail", sa.String),
     sqlite_with_rowid=False,
 )
+# ``reading`` names how the answer was read, where the platform's words can be read in several ways; ``seal`` is a
+# checksum under the ledger's secret.
 answers = sa.Table(
     "answers",
     tables,
@@ -98,6 +102,25 @@ answers = sa.Table(
     sa.Column("resolution", sa.Float, nullable=False),
     sa.Column("request", sa.BigInteger, nullable=False),
     sa.Column("at", sa.Float, nullable=False),
+    sa.Column("reading", sa.LargeBinary(8)),
+    sa.Column("seal", sa.LargeBinary(8)),
+    sqlite_with_rowid=False,
+)
+# What the platform said to a request, in its own words: packed, behind a checksum. It is about all of the request's
+# images, so that it goes when the owner of one of them is forgotten.
+bodies = sa.Table(
+    "bodies",
+    tables,
+    sa.Column("request", sa.BigInteger().with_variant(sa.Integer, "sqlite"), primary_key=True, autoincrement=False),
+    sa.Column("reading", sa.LargeBinary(8)),
+    sa.Column("body", sa.LargeBinary, nullable=False),
+)
+# Queries whose answer came and could not be read, and the request whose body may be read otherwise one day.
+unread = sa.Table(
+    "unread",
+    tables,
+    sa.Column("key", sa.LargeBinary(32), primary_key=True),
+    sa.Column("request", sa.BigInteger, nullable=False),
     sqlite_with_rowid=False,
 )
 # Queries in flight that nobody else may ask: which request has each, whose process (or lease) that is, and until when
@@ -160,6 +183,8 @@ reports = sa.Table(
     sa.Column("scores", sa.LargeBinary),
     sa.Column("resolution", sa.Float, nullable=False),
     sa.Column("at", sa.Float, nullable=False),
+    sa.Column("reading", sa.LargeBinary(8)),
+    sa.Column("seal", sa.LargeBinary(8)),
     sqlite_with_rowid=False,
 )
 
@@ -219,4 +244,26 @@ def _name_cross_checks(connection: sa.Connection) -> None:
     run("ALTER TABLE leases RENAME COLUMN audit TO cross_check")
 
 
-_STEPS: dict[int, Callable[[sa.Connection], None]] = {1: _number_members, 2: _add_claims, 3: _name_cross_checks}
+def _add_bodies(connection: sa.Connection) -> None:
+    """4 → 5: bodies are kept, and answers say how they were read; the ledger, which has the secret, seals them."""
+    kind = "BYTEA" if connection.dialect.name == "postgresql" else "BLOB"
+    for table in (answers, reports):
+        there = {c["name"] for c in sa.inspect(connection).get_columns(table.name)}
+        for column in ("reading", "seal"):
+            # Made by the first step, a table is new already.
+            if column not in there:
+                connection.exec_driver_sql(f"ALTER TABLE {table.name} ADD COLUMN {column} {kind}")
+    for table in (bodies, unread):
+        table.create(connection)
+
+
+def _to_version_5(connection: sa.Connection) -> None:
+    _add_bodies(connection)
+
+
+_STEPS: dict[int, Callable[[sa.Connection], None]] = {
+    1: _number_members,
+    2: _add_claims,
+    3: _name_cross_checks,
+    4: _to_version_5,
+}
