@@ -28,7 +28,15 @@ from ttca import distilling, measurement, people, perturbations
 from ttca.action import MEMBERS_FILE, CollectiveAction
 from ttca.answers import Answers, Status
 from ttca.certificates import Certificate, certify
-from ttca.errors import ActionError, ConfigError, PerturbationError, QuotaError, TTCAError, WorthlessProxyError
+from ttca.errors import (
+    ActionError,
+    ChangedPlatformError,
+    ConfigError,
+    PerturbationError,
+    QuotaError,
+    TTCAError,
+    WorthlessProxyError,
+)
 from ttca.images import Images, check_images
 from ttca.panel import draw_panel
 from ttca.people import People, Roster
@@ -281,7 +289,10 @@ def test_an_action_of_version_0_1_goes_on(finished: Finished, tmp_path: Path) ->
     assert {p: p.stat().st_mtime_ns for p in folder.rglob("*.safetensors")} == learned
     # Read otherwise, the same answers would be a second look.
     now.info = replace(now.info, reading={"how": "otherwise"}, former_identity={"protocol": "otherwise"})
-    with open_action(folder, now) as action, pytest.raises(ActionError, match="or read their answers otherwise"):
+    with (
+        open_action(folder, now, accept_new_version=True) as action,
+        pytest.raises(ActionError, match="or read their answers otherwise"),
+    ):
         action.verify()
 
 
@@ -524,7 +535,16 @@ def test_a_certificate_is_not_carried_over_to_another_platform(tmp_path: Path) -
     with open_action(tmp_path, Recorder(label_only=True)) as action:
         action.verify()
     platform = Recorder(label_only=True, version="2")
-    with open_action(tmp_path, platform) as action, pytest.raises(ActionError, match="another platform"):
+    with open_action(tmp_path, platform) as action:
+        with pytest.raises(
+            ChangedPlatformError, match=r"version: '1' before, '2' now\. 205 of 205 images have an answer"
+        ):
+            action.verify()
+        assert platform.queries == 0
+    with (
+        open_action(tmp_path, platform, accept_new_version=True) as action,
+        pytest.raises(ActionError, match="another platform"),
+    ):
         action.verify()
     assert platform.queries == 205, "the pool alone was asked again"
 

@@ -361,6 +361,32 @@ def test_a_dry_run_says_the_cost_and_spends_nothing(
     assert paid(home) == 0
 
 
+def test_a_platform_of_another_version_is_not_paid_unasked(home: Path, ttca: Terminal, served: Served) -> None:
+    """What has changed and what it costs is said, in a dry run too; --accept-new-version alone pays it."""
+    ttca("pool", "run", home, "--json")
+    # An option that only says how answers are read costs nothing.
+    (home / "action.toml").write_text(
+        worlds.action_file(served.url.replace("127.0.0.1", "localhost"), platform="options.resolution = 0.001\n")
+    )
+    before = served.rows
+    assert ttca("pool", "run", home, "--json").json["answered"] == 205
+    assert served.rows == before
+    with background_app(create_app(worlds.Recorder(version="2").inner)) as url:
+        (home / "action.toml").write_text(worlds.action_file(url))
+        dry = ttca("pool", "run", home, "--dry-run", "--json")
+        assert dry.json["changed"]["again"] == dry.json["steps"]["pool"]["queries"] == 205
+        assert dry.json["changed"]["fields"].keys() == {"url", "versions"}
+        assert "versions: '1' before, '2' now. 205 of 205 images" in dry.err
+        for command in (("run",), ("pool", "run")):
+            sentence = ttca(*command, home).sentence
+            assert "versions: '1' before, '2' now" in sentence
+            assert "--accept-new-version" in sentence
+        assert paid(home) == 205
+        assert ttca("pool", "run", home, "--accept-new-version", "--json").json["answered"] == 205
+        assert paid(home) == 410
+        assert ttca("pool", "run", home, "--dry-run", "--json").json["changed"] is None
+
+
 def test_pool_status_does_not_meet_the_platform(finished: Path, ttca: Terminal) -> None:
     """Who paid what is known while the platform is down."""
     path = finished / "action.toml"

@@ -76,7 +76,7 @@ class CollectiveAction:
         averaged over blocks already (:func:`ttca.blocks.shrink`), which is all that is kept of them.
     measuring : Measuring
         A guest's metrics and controls.
-    cap, concurrency, batch, overrule
+    cap, concurrency, batch, overrule, accept_new_version
         See :class:`~ttca.pooling.pool.QueryPool`.
     ledger : str, optional
         URL of a ledger that several actions share (``postgresql://host/name``), instead of ``ledger.sqlite``. Its
@@ -113,6 +113,7 @@ class CollectiveAction:
         batch: int = 16,
         ledger: str | None = None,
         overrule: bool | None = None,
+        accept_new_version: bool = False,
         may_be_shown: Collection[str] = (),
         reporter: Reporter = silent,
         attack: Attack | None = None,
@@ -152,6 +153,7 @@ class CollectiveAction:
                 overrule=overrule,
                 reporter=reporter,
             )
+            self.queries.accept_new_version = accept_new_version
             self._held = stack.pop_all()
         self._shop = Workshop(self.folder, settings, self.queries, reporter, attack)
 

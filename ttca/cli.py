@@ -53,6 +53,12 @@ FileArgument = Annotated[Path, typer.Argument(help="The action file, or the fold
 JsonOption = Annotated[
     bool, typer.Option("--json", help="Print one JSON object; everything else goes to standard error.")
 ]
+AcceptOption = Annotated[
+    bool,
+    typer.Option(
+        "--accept-new-version", help="Pay again for answers of another version of the platform, if it has changed."
+    ),
+]
 DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Show what it would cost, then stop.")]
 
 ERR = Console(stderr=True)
@@ -114,13 +120,18 @@ def demo(
 
 
 @app.command()
-def run(file: FileArgument, dry_run: DryRunOption = False, as_json: JsonOption = False) -> None:
+def run(
+    file: FileArgument,
+    dry_run: DryRunOption = False,
+    accept_new_version: AcceptOption = False,
+    as_json: JsonOption = False,
+) -> None:
     """Run a whole action, from the first query to the report.
 
     Pools queries, distills a proxy, learns perturbations, verifies and measures them. Safe to interrupt: run it again
     to resume.
     """
-    with _opened(file) as action:
+    with _opened(file, accept_new_version=accept_new_version) as action:
         if action.settings.controls:
             _check_measurable(action)
         if _planned(action, dry_run, as_json):
@@ -144,14 +155,19 @@ def pool(context: typer.Context) -> None:
 
 
 @pool_app.command("run")
-def pool_run(file: FileArgument, dry_run: DryRunOption = False, as_json: JsonOption = False) -> None:
+def pool_run(
+    file: FileArgument,
+    dry_run: DryRunOption = False,
+    accept_new_version: AcceptOption = False,
+    as_json: JsonOption = False,
+) -> None:
     """Query the platform for the pool.
 
     Sends the images of pool and selection people that have no answer yet. Safe to interrupt: run it again to resume.
     """
     from ttca.gap import served_sentence
 
-    with _opened(file) as action:
+    with _opened(file, accept_new_version=accept_new_version) as action:
         if _planned(action, dry_run, as_json):
             return
         transfer = action.pool()
@@ -232,6 +248,7 @@ def hub_serve(
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on; 0 picks a free one.")] = 8080,
     certificate: Annotated[Path | None, typer.Option(help="PEM file with the TLS certificate.")] = None,
     private_key: Annotated[Path | None, typer.Option(help="PEM file with the certificate's private key.")] = None,
+    accept_new_version: AcceptOption = False,
 ) -> None:
     """Run the hub until interrupted.
 
@@ -253,7 +270,7 @@ def hub_serve(
     checked_url(f"{'http' if certificate is None else 'https'}://{host}:{port or 1}")
     known = read_action(file)
     key = CollectiveKey.open_or_make(known.folder)
-    ledger, desk = known.open_hub()
+    ledger, desk = known.open_hub(accept_new_version=accept_new_version)
     with ledger:
         p = desk.progress()
         app_ = create_hub(ledger, desk, name=known.settings.name, key=key)
@@ -605,10 +622,10 @@ def _reporter() -> Any:
 
 
 @contextmanager
-def _opened(file: Path) -> Iterator[CollectiveAction]:
+def _opened(file: Path, *, accept_new_version: bool = False) -> Iterator[CollectiveAction]:
     from ttca.config import read_action
 
-    action = read_action(file).open(reporter=_reporter())
+    action = read_action(file).open(accept_new_version=accept_new_version, reporter=_reporter())
     with action:
         yield action
 
@@ -631,12 +648,16 @@ def _planned(action: CollectiveAction, dry_run: bool, as_json: bool) -> bool:
     plan = action.plan()
     seconds = action.queries.seconds(sum(cost.queries for cost in plan.values()))
     table = _cost_table(plan, seconds)
+    changed = action.queries.changed(action.questions.people.images)
     if dry_run:
         steps = {step: asdict(cost) for step, cost in plan.items()}
         who = asdict(action.panel.examined())
-        _emit({"steps": steps, "seconds": seconds, "verification": who}, as_json, table)
+        told = None if changed is None else asdict(changed)
+        _emit({"steps": steps, "seconds": seconds, "verification": who, "changed": told}, as_json, table)
     else:
         ERR.print(table)
+    if changed is not None:
+        _say(ERR, f"{changed} Nothing is paid for that without --accept-new-version.")
     if not as_json:
         _say(ERR, f"For the certificate: {action.panel.examined().told(action.settings.certifying)}.")
     return dry_run

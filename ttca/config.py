@@ -363,7 +363,7 @@ class ActionFile:
         """Return the platform; nothing is sent yet."""
         return self.platform.open()
 
-    def open_hub(self) -> tuple[Ledger, LeaseDesk]:
+    def open_hub(self, *, accept_new_version: bool = False) -> tuple[Ledger, LeaseDesk]:
         """Read the people, meet the platform (its metadata only) and load what their owners share.
 
         Raises
@@ -392,7 +392,12 @@ class ActionFile:
             plan=self.hub.plan(),
             lease_s=self.hub.lease_seconds,
         )
-        desk.load(people.images, people.members.tolist(), again=getattr(platform, "read_again", None))
+        desk.load(
+            people.images,
+            people.members.tolist(),
+            again=getattr(platform, "read_again", None),
+            accept_new_version=accept_new_version,
+        )
         return ledger, desk
 
     def _load(self, source: str, info: PlatformInfo) -> PeopleTable:
@@ -403,13 +408,17 @@ class ActionFile:
             one_person_per_image=self.people.one_person_per_image,
         )
 
-    def open(self, *, measuring: Measuring = HONEST_ROW, reporter: Reporter = silent) -> CollectiveAction:
+    def open(
+        self, *, measuring: Measuring = HONEST_ROW, accept_new_version: bool = False, reporter: Reporter = silent
+    ) -> CollectiveAction:
         """Read the people, meet the platform (its metadata only) and return the action.
 
         Parameters
         ----------
         measuring : Measuring, optional
             Metrics and controls of your own.
+        accept_new_version : bool
+            Whether answers are paid again where the platform is another one than before.
         reporter : Reporter
         """
         platform = self.open_platform()
@@ -436,6 +445,7 @@ class ActionFile:
             batch=self.pool.batch,
             ledger=self.pool.ledger,
             overrule=self.pool.overrule,
+            accept_new_version=accept_new_version,
             may_be_shown=table.agreed(),
             reporter=reporter,
         )

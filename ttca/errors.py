@@ -7,6 +7,7 @@ from enum import StrEnum
 __all__ = [
     "ActionError",
     "AnswerError",
+    "ChangedPlatformError",
     "ChargeState",
     "ConfigError",
     "DataError",
@@ -42,6 +43,10 @@ class DataError(TTCAError):
 
 class ActionError(TTCAError):
     """A step of an action cannot go on: its people, its files or its order are wrong."""
+
+
+class ChangedPlatformError(ActionError):
+    """The platform is another one than before, or read otherwise, and answers would be paid again."""
 
 
 class WorthlessProxyError(ActionError):

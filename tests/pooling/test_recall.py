@@ -285,6 +285,7 @@ def test_a_long_body_is_not_kept_and_its_answer_is(tmp_path: Path) -> None:
         for resolution, sent in ((0.0, 2), (0.1, 4), (0.0, 4), (0.1, 4)):
             with template(server.url, resolution=resolution) as platform:
                 pool = pool_on(ledger, platform)
+                pool.accept_new_version = True
                 assert pool.cost(images).queries == (0 if len(server.posts) == sent else 2)
                 assert pool.ask(images).labels.tolist() == [1, 1]
                 assert len(server.posts) == sent

@@ -20,6 +20,7 @@ from ttca.errors import ChargeState, ConfigError, QuotaError
 from ttca.images import Images, check_images
 from ttca.names import canonical
 from ttca.platforms.base import PlatformInfo
+from ttca.pooling.acquaintance import Acquaintance, Question
 from ttca.pooling.booking import Bill, Charge, Settlement, Words, abandon
 from ttca.pooling.claims import Claim, Taken
 from ttca.pooling.jury import Jury
@@ -126,7 +127,9 @@ class LeaseDesk:
 
     # -- what is asked, and by whom ---------------------------------------------------------------------------
 
-    def load(self, images: Images, owners: Sequence[str], *, again: ReadAgain | None = None) -> int:
+    def load(
+        self, images: Images, owners: Sequence[str], *, again: ReadAgain | None = None, accept_new_version: bool = False
+    ) -> int:
         """Take in the images that their owners share, to be asked in this order; return how many were new.
 
         What was loaded before and is not among them is no longer handed out.
@@ -139,10 +142,14 @@ class LeaseDesk:
             Who brought each, so that they can be forgotten.
         again : callable, optional
             Reads what the platform said before (:data:`~ttca.pooling.lookup.ReadAgain`).
+        accept_new_version : bool
+            Whether members may be asked to pay again where the platform is another one than before.
 
         Raises
         ------
         ImageError, ConfigError
+        ChangedPlatformError
+            If it is another one, and that would cost something.
         """
         checked = check_images(images, shape=self.info.image_shape)
         if len(owners) != len(checked) or not all(owners):
@@ -150,6 +157,9 @@ class LeaseDesk:
         names = [canonical(owner) for owner in owners]
         info = self.info
         found = recall(self._ledger, info, checked, Reader(info.reading_mark, again), epoch=self._epoch)
+        Acquaintance(self._ledger, self._action).check(
+            info, Question(checked, self._epoch, 0, found), accept=accept_new_version
+        )
         former = self._ledger.keys(checked, fingerprint=info.former_fingerprint, epoch=self._epoch)
 
         def work(connection: sa.Connection) -> int:
@@ -264,15 +274,7 @@ class LeaseDesk:
             If there is not one answer for each query, or a label contradicts its scores.
         """
         usable = answers.resolved
-        against = np.flatnonzero(contradicted(answers.labels, answers.scores, answers.resolution))
-        if len(against):
-            row = int(against[0])
-            said, best = answers.labels[row], np.nanargmax(answers.scores[row])
-            raise ConfigError(
-                f"Expected the label {said} of answer {row} to have the highest score, got "
-                f"{answers.scores[row, said]:.4g} for it and {answers.scores[row, best]:.4g} for {best}. Bring what "
-                "the platform said."
-            )
+        _check_agrees(answers)
 
         def work(connection: sa.Connection) -> int:
             self._db.share(connection)
@@ -470,6 +472,19 @@ class LeaseDesk:
         connection.execute(self._db.insert_new(_members), [{"name": n, "quota": 0, "charged": 0} for n in wanted])
         rows = connection.execute(sa.select(_members.c.name, _members.c.id))
         return {str(r.name): int(r.id) for r in rows}
+
+
+def _check_agrees(answers: Answers) -> None:
+    """Raise where a label contradicts its scores."""
+    against = np.flatnonzero(contradicted(answers.labels, answers.scores, answers.resolution))
+    if len(against):
+        row = int(against[0])
+        said, best = answers.labels[row], np.nanargmax(answers.scores[row])
+        raise ConfigError(
+            f"Expected the label {said} of answer {row} to have the highest score, got "
+            f"{answers.scores[row, said]:.4g} for it and {answers.scores[row, best]:.4g} for {best}. Bring what "
+            "the platform said."
+        )
 
 
 def _context(fingerprint: str, epoch: str) -> str:

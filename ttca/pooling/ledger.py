@@ -22,7 +22,7 @@ from ttca.pooling.booking import Bill, Booking, Charge, Settlement, Words, aband
 from ttca.pooling.books import Balance
 from ttca.pooling.claims import Taken, in_flight
 from ttca.pooling.database import PATIENCE_S, Database, read_secret
-from ttca.pooling.lookup import Found, Reader, Shelved, seal_all
+from ttca.pooling.lookup import Found, Reader, Shelved, answered, seal_all
 from ttca.pooling.membership import Forgotten
 from ttca.pooling.quotas import WINDOWS, Quota
 from ttca.pooling.room import Left, left
@@ -340,6 +340,10 @@ class Ledger:
             If an answer is not what was written, or is about another number of classes.
         """
         return self._db.run(lambda connection: self._shelved.find(connection, keys, classes=classes, reader=reader))
+
+    def answered(self, keys: Sequence[bytes]) -> set[bytes]:
+        """Return which of these queries have an accepted answer, whatever it says."""
+        return self._db.run(lambda connection: answered(connection, list(dict.fromkeys(keys))))
 
     def in_flight(self, keys: Sequence[bytes]) -> set[bytes]:
         """Return which of these queries somebody is asking at this moment: nobody else may be charged for them."""

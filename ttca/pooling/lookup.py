@@ -20,7 +20,7 @@ from ttca.pooling.schema import unread as _unread
 from ttca.pooling.seals import Seals
 from ttca.values import Value
 
-__all__ = ["Found", "ReadAgain", "Reader", "Shelved", "seal_all"]
+__all__ = ["Found", "ReadAgain", "Reader", "Shelved", "answered", "seal_all"]
 
 ReadAgain: TypeAlias = Callable[[bytes, int], Answers]
 """The body of a request of so many images → its answers, as they are read now; a TransportError where it has none."""
@@ -32,6 +32,7 @@ _COLUMNS = ("key", "status", "label", "scores", "resolution", "request", "readin
 _BY_KEY = sa.select(*(_answers.c[name] for name in _COLUMNS)).where(
     _answers.c.key.in_(sa.bindparam("keys", expanding=True))
 )
+_ANSWERED = sa.select(_answers.c.key).where(_answers.c.key.in_(sa.bindparam("keys", expanding=True)))
 _UNREAD = sa.select(_unread.c.key, _unread.c.request).where(_unread.c.key.in_(sa.bindparam("keys", expanding=True)))
 _BODY = sa.select(_bodies.c.reading, _bodies.c.body).where(_bodies.c.request == sa.bindparam("its_request"))
 _PLACES = sa.select(_attempts.c.position, _attempts.c.key).where(_attempts.c.request == sa.bindparam("its_request"))
@@ -169,6 +170,12 @@ class Shelved:
             f"Expected what ttca wrote in the ledger {self.where}, got {what} that was changed since, by a failing "
             "disk or by somebody. Restore a copy of the ledger."
         )
+
+
+def answered(connection: sa.Connection, keys: Sequence[bytes]) -> set[bytes]:
+    """Return which of these have an accepted answer."""
+    parts = [keys[i : i + _PART] for i in range(0, len(keys), _PART)]
+    return {bytes(key) for part in parts for key in connection.scalars(_ANSWERED, {"keys": part})}
 
 
 def seal_all(connection: sa.Connection, seals: Seals) -> None:

@@ -21,6 +21,7 @@ from ttca.names import canonical
 from ttca.platforms.base import Credential, Platform, longest_attempt_s
 from ttca.platforms.retry import RetryPolicy
 from ttca.platforms.throttle import lane, throttle_of
+from ttca.pooling.acquaintance import Acquaintance, Change, Question
 from ttca.pooling.booking import Bill, Charge, Desk, Settlement, Words
 from ttca.pooling.claims import Claim, Taken, this_process
 from ttca.pooling.database import PATIENCE_S
@@ -147,6 +148,12 @@ class QueryPool:
         See :meth:`~ttca.pooling.ledger.Ledger.enrol`.
     reporter : Reporter, optional
 
+    Attributes
+    ----------
+    accept_new_version : bool
+        Whether a platform is paid that is another one than before, or read otherwise, though the ledger holds answers
+        to the same images. Set it where that is meant.
+
     Raises
     ------
     ConfigError, QuotaError
@@ -177,6 +184,7 @@ class QueryPool:
         self.pace = pace or Pace()
         self.policy = self.pace.policy
         self.action = action
+        self.accept_new_version = False
         self._reporter = reporter
         # What a request may take, and its answer to be written while another program has the ledger locked.
         self._claimed_s = longest_attempt_s(platform) + PATIENCE_S
@@ -193,6 +201,12 @@ class QueryPool:
         found = self._recall(self._checked(images), epoch, repeat)
         missing = {k for k, ok in zip(found.keys, found.known.tolist(), strict=True) if not ok}
         return Cost(len(found.keys), int(found.known.sum()), len(missing), self.ledger.left().of(self.members).total)
+
+    def changed(self, images: Images, *, epoch: str = "pool", repeat: int = 0) -> Change | None:
+        """Return what has changed of the platform where :meth:`ask` would pay answers again for it, else None."""
+        checked = self._checked(images)
+        question = Question(checked, epoch, repeat, self._recall(checked, epoch, repeat))
+        return Acquaintance(self.ledger, self.action).change(self.platform.info, question)
 
     def in_hand(self, images: Images, *, epoch: str = "pool", repeat: int = 0) -> Answers:
         """Return what the ledger holds about images; sends nothing. What it does not hold is a failed row."""
@@ -247,6 +261,9 @@ class QueryPool:
         ------
         ImageError
             Before anything is sent.
+        ChangedPlatformError
+            If the platform is another one than before, and answers would be paid again; see ``accept_new_version``.
+            Before anything is sent.
         QuotaError
             If the quotas or the cap do not allow the queries, before anything is sent; or if all members' rates
             leave no room for longer than we wait, saying when they will.
@@ -268,6 +285,9 @@ class QueryPool:
         missing: dict[bytes, int] = {}
         for i in np.flatnonzero(~known).tolist():
             missing.setdefault(keys[i], i)
+        Acquaintance(self.ledger, self.action).check(
+            self.platform.info, Question(checked, epoch, repeat, found), accept=self.accept_new_version
+        )
         if not missing:
             return found.answers
         progress = _Progress(answers_before=bool(known.any()))
@@ -499,18 +519,7 @@ class QueryPool:
             except QuotaError as error:
                 # Another thread may have spent what was left a moment ago.
                 refusals.append(error)
-        waits = [error.wait_s for error in refusals if isinstance(error, RateError)]
-        if not waits:
-            raise refusals[0]
-        if min(waits) > self.policy.longest_wait_s:
-            when = datetime.fromtimestamp(time.time() + min(waits), UTC)
-            raise RateError(
-                f"Expected a member whose rate leaves room for {n} queries, but the first has room in "
-                f"{min(waits):.0f} s, longer than the {self.policy.longest_wait_s:g} s we wait here. Every answer "
-                f"that came is in the ledger. Run this again after {when:%Y-%m-%d %H:%M:%S} UTC.",
-                wait_s=min(waits),
-            )
-        return min(waits)
+        return _shortest_wait(refusals, n, self.policy.longest_wait_s)
 
     def _payers(self, planned: str, n: int) -> Iterator[str]:
         """Yield the planned member, then, only if that one is refused, the others with most left first."""
@@ -552,6 +561,22 @@ def _planned(rows: Sequence[int], left: Left, members: Mapping[str, Member], siz
     # Members take turns, so that one whose key is at its limit does not stand before all others.
     turns.sort(key=lambda t: t[0])
     return [_Request(member, part, uuid.uuid4().hex) for _, member, part in turns]
+
+
+def _shortest_wait(refusals: Sequence[QuotaError], n: int, longest_s: float) -> float:
+    """Return the seconds until the first member's rate has room for so many queries; raise where that is too long."""
+    waits = [error.wait_s for error in refusals if isinstance(error, RateError)]
+    if not waits:
+        raise refusals[0]
+    if min(waits) > longest_s:
+        when = datetime.fromtimestamp(time.time() + min(waits), UTC)
+        raise RateError(
+            f"Expected a member whose rate leaves room for {n} queries, but the first has room in {min(waits):.0f} s, "
+            f"longer than the {longest_s:g} s we wait here. Every answer that came is in the ledger. Run this again "
+            f"after {when:%Y-%m-%d %H:%M:%S} UTC.",
+            wait_s=min(waits),
+        )
+    return min(waits)
 
 
 class _Stopped(Exception):

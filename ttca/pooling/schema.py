@@ -18,6 +18,7 @@ __all__ = [
     "meta",
     "migrate",
     "outcomes",
+    "platforms",
     "reports",
     "requests",
     "tables",
@@ -122,6 +123,17 @@ unread = sa.Table(
     sa.Column("key", sa.LargeBinary(32), primary_key=True),
     sa.Column("request", sa.BigInteger, nullable=False),
     sqlite_with_rowid=False,
+)
+# The platforms that an action has asked, each read in one way, as ``PlatformInfo`` says it in JSON. Whoever asks one
+# that was not ``accepted`` is told what it costs that it is another.
+platforms = sa.Table(
+    "platforms",
+    tables,
+    sa.Column("action", sa.String, primary_key=True),
+    sa.Column("as_read", sa.String(64), primary_key=True),
+    sa.Column("said", sa.String, nullable=False),
+    sa.Column("accepted", sa.Boolean, nullable=False),
+    sa.Column("at", sa.Float, nullable=False),
 )
 # Queries in flight that nobody else may ask: which request has each, whose process (or lease) that is, and until when
 # at the latest, ``seconds`` after it was charged. Whatever ends a request deletes its rows, so there are never many.
@@ -253,7 +265,7 @@ def _add_bodies(connection: sa.Connection) -> None:
             # Made by the first step, a table is new already.
             if column not in there:
                 connection.exec_driver_sql(f"ALTER TABLE {table.name} ADD COLUMN {column} {kind}")
-    for table in (bodies, unread):
+    for table in (bodies, unread, platforms):
         table.create(connection)
 
 
