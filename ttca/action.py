@@ -30,6 +30,7 @@ from ttca.perturbing import Family, perturb, refined_queries
 from ttca.platforms.base import Platform
 from ttca.pooling.ledger import open_ledger
 from ttca.pooling.pool import Cost, Member, Pace, QueryPool
+from ttca.pooling.titles import take_title
 from ttca.progress import Reporter, silent
 from ttca.row import Row
 from ttca.settings import Settings
@@ -80,7 +81,8 @@ class CollectiveAction:
         See :class:`~ttca.pooling.pool.QueryPool`.
     ledger : str, optional
         URL of a ledger that several actions share (``postgresql://host/name``), instead of ``ledger.sqlite``. Its
-        secret is ``ledger.key`` in the folder, the same for all who share it; actions are told apart by their name.
+        secret is ``ledger.key`` in the folder, the same for all who share it; actions are told apart by their name,
+        which no two may share.
     may_be_shown : collection of str
         Persons who agreed that a report may show their pictures.
     reporter : Reporter
@@ -143,6 +145,8 @@ class CollectiveAction:
             lock = hold(self.folder, say=reporter.say)
             stack.callback(lock.release)
             self.ledger = stack.enter_context(open_ledger(self.folder, ledger))
+            if ledger is not None:
+                take_title(self.ledger, settings.name, self.folder)
             self.queries = QueryPool(
                 platform,
                 self.ledger,

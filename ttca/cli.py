@@ -194,7 +194,7 @@ def pool_status(file: FileArgument, as_json: JsonOption = False) -> None:
     from ttca.config import read_action
 
     known = read_action(file)
-    with known.open_ledger() as ledger:
+    with known.open_ledger(read_only=True) as ledger:
         balances, paid, days = ledger.balances(), ledger.paid(action=known.settings.name), ledger.spend_by_day()
         asked, answered = ledger.asked_and_answered()
     if as_json:
@@ -237,6 +237,24 @@ def pool_forget(
         "again: "
         "the proxy and the perturbations that lie in the folder were learned with these images.",
     )
+
+
+@pool_app.command("accept-loss")
+def pool_accept_loss(file: FileArgument = Path(), as_json: JsonOption = False) -> None:
+    """Go on with a ledger that has lost requests.
+
+    A ledger that holds fewer requests than before is refused. If what is missing cannot be put back, this takes the
+    ledger as it is. Queries whose answers are missing will be paid again.
+    """
+    from ttca.config import read_action
+    from ttca.errors import ConfigError
+    from ttca.pooling.ledger import accept_loss
+
+    known = read_action(file)
+    if known.pool.ledger is not None:
+        raise ConfigError("Expected a ledger in the action's folder, got one on a server, which is not counted.")
+    accept_loss(known.folder)
+    _emit({"folder": str(known.folder)}, as_json, f"The ledger in {known.folder} is taken as it is.")
 
 
 @hub_app.command("serve")

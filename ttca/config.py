@@ -345,8 +345,10 @@ class ActionFile:
         """Where the action lives: the folder of its file."""
         return self.path.parent
 
-    def open_ledger(self) -> Ledger:
+    def open_ledger(self, *, read_only: bool = False) -> Ledger:
         """Open the ledger, which must have been written to before; the platform is not asked anything.
+
+        ``read_only`` leaves its file as it is (:func:`~ttca.pooling.ledger.open_ledger`).
 
         Raises
         ------
@@ -357,7 +359,7 @@ class ActionFile:
             raise LedgerError(
                 f"Expected a ledger in {self.folder}, got none: nothing has been asked yet. Start with: ttca run"
             )
-        return open_ledger(self.folder, self.pool.ledger)
+        return open_ledger(self.folder, self.pool.ledger, read_only=read_only)
 
     def open_platform(self) -> HttpPlatform:
         """Return the platform; nothing is sent yet."""

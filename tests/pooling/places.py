@@ -64,6 +64,6 @@ def as_version_4(connection: Connection) -> None:
     for table in ("answers", "reports"):
         for column in ("reading", "seal"):
             run(f"ALTER TABLE {table} DROP COLUMN {column}")
-    for table in ("bodies", "unread", "platforms"):
+    for table in ("bodies", "unread", "platforms", "titles"):
         run(f"DROP TABLE {table}")
     run("UPDATE meta SET value = '4' WHERE name = 'schema'")

@@ -167,8 +167,8 @@ def test_an_unused_ledger_gets_a_new_secret(tmp_path: Path) -> None:
     Ledger(path).close()
     secret.unlink()
     Ledger(path).close()
-    _used(path)
     assert len(secret.read_bytes()) == 32
+    _used(path)
 
 
 @pytest.mark.parametrize(

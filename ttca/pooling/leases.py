@@ -6,7 +6,7 @@ import hashlib
 import io
 import random
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,6 +23,7 @@ from ttca.platforms.base import PlatformInfo
 from ttca.pooling.acquaintance import Acquaintance, Question
 from ttca.pooling.booking import Bill, Charge, Settlement, Words, abandon
 from ttca.pooling.claims import Claim, Taken
+from ttca.pooling.database import Database
 from ttca.pooling.jury import Jury
 from ttca.pooling.ledger import Ledger
 from ttca.pooling.lookup import ReadAgain, Reader
@@ -171,7 +172,7 @@ class LeaseDesk:
             there = {bytes(k) for k in connection.scalars(sa.select(_inputs.c.key).where(mine))}
             keys = [old if old in there else key for key, old in zip(found.keys, former, strict=True)]
             self._shelf.withdraw(connection, sorted(there - set(keys)), self._ledger.now_in(connection))
-            numbers = self._numbers(connection, names)
+            numbers = _numbers(connection, self._db, names)
             number = (connection.scalar(sa.select(sa.func.max(_inputs.c.number)).where(mine)) or 0) + 1
             rows: dict[bytes, dict[str, object]] = {}
             for key, image, owner in zip(keys, checked, names, strict=True):
@@ -219,12 +220,12 @@ class LeaseDesk:
         """
         lease = secrets.token_urlsafe(16) if name is None else name
 
-        def work(connection: sa.Connection) -> Lease | None:
+        def work(connection: sa.Connection) -> tuple[Lease, int] | None:
             self._db.share(connection)
             now = self._ledger.now_in(connection)
             who = self._who(connection, member)
             if (again := self._issued(connection, lease, who.id)) is not None:
-                return again
+                return again, 0
             check_may_lease(connection, who.id, now)
             # Where there is no room for one, the booking says why.
             size_now = max(1, min(size, member_room(connection, who, now)))
@@ -251,14 +252,22 @@ class LeaseDesk:
             connection.execute(
                 sa.update(_inputs).where(_inputs.c.key.in_(keys)).values(lease=lease, held_until=expires)
             )
-            return Lease(lease, tuple(found[k][0] for k in keys), expires, check)
+            return Lease(lease, tuple(found[k][0] for k in keys), expires, check), done.request
 
-        given = self._db.run(work, write=True)
+        given = self._issue(work)
         if given is None and self.jury.stale:
             # Nothing is left, as far as was judged. What is judged now may want more.
             self.jury.judge()
-            given = self._db.run(work, write=True)
+            given = self._issue(work)
         return given
+
+    def _issue(self, work: Callable[[sa.Connection], tuple[Lease, int] | None]) -> Lease | None:
+        given = self._db.run(work, write=True)
+        if given is None:
+            return None
+        lease, request = given
+        self._ledger.saw([request])
+        return lease
 
     def take_back(self, lease: str, member: str, answers: Answers) -> int:
         """Write down what a member says came back, and return how many answers are usable; safe to repeat.
@@ -465,13 +474,15 @@ class LeaseDesk:
         busy = _inputs.c.key.in_(sorted(taken.busy))
         connection.execute(sa.update(_inputs).where(busy).values(lease=None, held_until=now + _MOMENT_S))
 
-    def _numbers(self, connection: sa.Connection, names: Sequence[str]) -> Mapping[str, int]:
-        wanted = sorted(set(names))
-        if not wanted:
-            return {}
-        connection.execute(self._db.insert_new(_members), [{"name": n, "quota": 0, "charged": 0} for n in wanted])
-        rows = connection.execute(sa.select(_members.c.name, _members.c.id))
-        return {str(r.name): int(r.id) for r in rows}
+
+def _numbers(connection: sa.Connection, database: Database, names: Sequence[str]) -> Mapping[str, int]:
+    """Return the numbers of these names; who is new is written down as one who does not pay."""
+    wanted = sorted(set(names))
+    if not wanted:
+        return {}
+    connection.execute(database.insert_new(_members), [{"name": n, "quota": 0, "charged": 0} for n in wanted])
+    rows = connection.execute(sa.select(_members.c.name, _members.c.id))
+    return {str(r.name): int(r.id) for r in rows}
 
 
 def _check_agrees(answers: Answers) -> None:

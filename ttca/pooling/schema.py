@@ -22,6 +22,7 @@ __all__ = [
     "reports",
     "requests",
     "tables",
+    "titles",
     "unread",
 ]
 
@@ -133,6 +134,14 @@ platforms = sa.Table(
     sa.Column("as_read", sa.String(64), primary_key=True),
     sa.Column("said", sa.String, nullable=False),
     sa.Column("accepted", sa.Boolean, nullable=False),
+    sa.Column("at", sa.Float, nullable=False),
+)
+# Whose name an action's name is: ``owner`` stands in the folder of the action that came with it first.
+titles = sa.Table(
+    "titles",
+    tables,
+    sa.Column("name", sa.String, primary_key=True),
+    sa.Column("owner", sa.String, nullable=False),
     sa.Column("at", sa.Float, nullable=False),
 )
 # Queries in flight that nobody else may ask: which request has each, whose process (or lease) that is, and until when
@@ -265,7 +274,7 @@ def _add_bodies(connection: sa.Connection) -> None:
             # Made by the first step, a table is new already.
             if column not in there:
                 connection.exec_driver_sql(f"ALTER TABLE {table.name} ADD COLUMN {column} {kind}")
-    for table in (bodies, unread, platforms):
+    for table in (bodies, unread, platforms, titles):
         table.create(connection)
 
 
