@@ -675,7 +675,8 @@ def _planned(action: CollectiveAction, dry_run: bool, as_json: bool) -> bool:
     else:
         ERR.print(table)
     if changed is not None:
-        _say(ERR, f"{changed} Nothing is paid for that without --accept-new-version.")
+        accepted = action.queries.accept_new_version
+        _say(ERR, f"{changed} {'They are' if accepted else 'Without --accept-new-version nothing is'} paid.")
     if not as_json:
         _say(ERR, f"For the certificate: {action.panel.examined().told(action.settings.certifying)}.")
     return dry_run

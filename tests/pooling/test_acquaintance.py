@@ -147,7 +147,6 @@ def test_an_older_ledger_says_that_it_does_not_know(ledger: Ledger) -> None:
 
 def test_a_hub_does_not_hand_out_what_was_answered(ledger: Ledger) -> None:
     """A hub whose platform has changed is not opened unless that is meant: its members would pay again."""
-    ledger.enrol({"ada": 9})
     pool_on(ledger, version("1")).ask(distinct(3))
     desk = LeaseDesk(ledger, version("2").info, action="here")
     with pytest.raises(ChangedPlatformError, match=r"version: '1' before, '2' now\. 3 of 4 images"):
