@@ -22,12 +22,21 @@ from numpy.typing import NDArray
 from safetensors import safe_open
 
 from tests import worlds
+from tests.pooling.places import as_version_4
 from tests.worlds import Recorder, open_action
 from ttca import distilling, measurement, people, perturbations
 from ttca.action import MEMBERS_FILE, CollectiveAction
 from ttca.answers import Answers, Status
 from ttca.certificates import Certificate, certify
-from ttca.errors import ActionError, ConfigError, PerturbationError, QuotaError, TTCAError, WorthlessProxyError
+from ttca.errors import (
+    ActionError,
+    ChangedPlatformError,
+    ConfigError,
+    PerturbationError,
+    QuotaError,
+    TTCAError,
+    WorthlessProxyError,
+)
 from ttca.images import Images, check_images
 from ttca.panel import draw_panel
 from ttca.people import People, Roster
@@ -229,7 +238,7 @@ def test_a_step_takes_what_the_one_before_returned(finished: Finished, tmp_path:
     folder = finished.copy(tmp_path)
     images: Counter[bytes] = Counter()
     counts: Counter[str] = Counter()
-    digest_of, keys_of, weights_of, lookup = People.digest, Ledger.keys, distilling.weights_digest, Ledger.lookup
+    digest_of, keys_of, weights_of, lookup = People.digest, Ledger.keys, distilling.weights_digest, Ledger.find
 
     def digest(people: People) -> str:
         images.update(image.tobytes() for image in people.images)
@@ -251,7 +260,7 @@ def test_a_step_takes_what_the_one_before_returned(finished: Finished, tmp_path:
         patched.setattr(People, "digest", digest)
         patched.setattr(Ledger, "keys", keys)
         patched.setattr(distilling, "weights_digest", weights)
-        patched.setattr(Ledger, "lookup", looked_up)
+        patched.setattr(Ledger, "find", looked_up)
         action.plan()
         action.report()
         assert max(images.values()) <= 7
@@ -261,6 +270,30 @@ def test_a_step_takes_what_the_one_before_returned(finished: Finished, tmp_path:
         assert counts["looked up"] == 4
         action.pool(), action.distil(), action.learn(), action.verify(), action.measure(), action.report()
         assert counts == {"weights": 1, "looked up": 4}
+
+
+def test_an_action_of_version_0_1_goes_on(finished: Finished, tmp_path: Path) -> None:
+    """A verified action whose platform had another fingerprint then is verified still: nothing is asked or learned."""
+    folder = finished.copy(tmp_path)
+    with Ledger(folder / "ledger.sqlite") as ledger:
+        ledger.database.run(as_version_4, write=True)
+    now = Recorder()
+    then = now.info
+    now.info = replace(then, identity={"protocol": "now"}, reading={"how": "now"}, former_identity=then.identity)
+    learned = {p: p.stat().st_mtime_ns for p in folder.rglob("*.safetensors")}
+    with open_action(folder, now) as action:
+        assert action.plan()["pool"].queries == 0
+        assert action.verify() == finished.certificate
+        assert action.measure()[0].queries_pool == finished.row.queries_pool
+    assert now.queries == 0
+    assert {p: p.stat().st_mtime_ns for p in folder.rglob("*.safetensors")} == learned
+    # Read otherwise, the same answers would be a second look.
+    now.info = replace(now.info, reading={"how": "otherwise"}, former_identity={"protocol": "otherwise"})
+    with (
+        open_action(folder, now, accept_new_version=True) as action,
+        pytest.raises(ActionError, match="or read their answers otherwise"),
+    ):
+        action.verify()
 
 
 def test_images_are_checked_at_the_doors(tmp_path: Path) -> None:
@@ -502,7 +535,16 @@ def test_a_certificate_is_not_carried_over_to_another_platform(tmp_path: Path) -
     with open_action(tmp_path, Recorder(label_only=True)) as action:
         action.verify()
     platform = Recorder(label_only=True, version="2")
-    with open_action(tmp_path, platform) as action, pytest.raises(ActionError, match="another platform"):
+    with open_action(tmp_path, platform) as action:
+        with pytest.raises(
+            ChangedPlatformError, match=r"version: '1' before, '2' now\. 205 of 205 images have an answer"
+        ):
+            action.verify()
+        assert platform.queries == 0
+    with (
+        open_action(tmp_path, platform, accept_new_version=True) as action,
+        pytest.raises(ActionError, match="another platform"),
+    ):
         action.verify()
     assert platform.queries == 205, "the pool alone was asked again"
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -77,7 +77,7 @@ def test_coverage_of_nothing_is_not_a_number() -> None:
 def test_answers_that_no_platform_can_give_are_refused(column: str, value: NDArray[Any], sentence: str) -> None:
     """Shapes that disagree and values out of range raise a sentence."""
     with pytest.raises(TTCAError, match=f"Expected .*{sentence}"):
-        replace(three(), **{column: value})
+        replace(three(), **cast(dict[str, Any], {column: value}))
 
 
 @given(SCORES, st.sampled_from([0.0, 0.01, 0.5]))

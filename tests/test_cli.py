@@ -377,12 +377,62 @@ def test_a_dry_run_warns_where_few_are_learned_from(home: Path, ttca: Terminal) 
     assert warning in ttca("run", home, "--dry-run").err
 
 
+def test_a_platform_of_another_version_is_not_paid_unasked(home: Path, ttca: Terminal, served: Served) -> None:
+    """What has changed and what it costs is said, in a dry run too; --accept-new-version alone pays it."""
+    ttca("pool", "run", home, "--json")
+    # An option that only says how answers are read costs nothing.
+    (home / "action.toml").write_text(
+        worlds.action_file(served.url.replace("127.0.0.1", "localhost"), platform="options.resolution = 0.001\n")
+    )
+    before = served.rows
+    assert ttca("pool", "run", home, "--json").json["answered"] == 205
+    assert served.rows == before
+    with background_app(create_app(worlds.Recorder(version="2").inner)) as url:
+        (home / "action.toml").write_text(worlds.action_file(url))
+        dry = ttca("pool", "run", home, "--dry-run", "--json")
+        assert dry.json["changed"]["again"] == dry.json["steps"]["pool"]["queries"] == 205
+        assert dry.json["changed"]["fields"].keys() == {"url", "versions"}
+        assert "versions: '1' before, '2' now. 205 of 205 images" in dry.err
+        for command in (("run",), ("pool", "run")):
+            sentence = ttca(*command, home).sentence
+            assert "versions: '1' before, '2' now" in sentence
+            assert "--accept-new-version" in sentence
+        assert paid(home) == 205
+        assert ttca("pool", "run", home, "--accept-new-version", "--json").json["answered"] == 205
+        assert paid(home) == 410
+        assert ttca("pool", "run", home, "--dry-run", "--json").json["changed"] is None
+
+
 def test_pool_status_does_not_meet_the_platform(finished: Path, ttca: Terminal) -> None:
     """Who paid what is known while the platform is down."""
     path = finished / "action.toml"
     path.write_text(worlds.action_file("http://127.0.0.1:1"))
     status = ttca("pool", "status", finished, "--json").json
     assert sum(m["charged"] for m in status["members"]) == sum(status["paid"].values()) == paid(finished)
+
+
+def test_pool_status_reads_what_nobody_can_write(finished: Path, ttca: Terminal) -> None:
+    """pool status leaves a ledger and its folder as they are, also where they are read-only."""
+    before = {p: p.read_bytes() for p in finished.iterdir() if p.is_file()}
+    (finished / "ledger.sqlite").chmod(0o400)
+    finished.chmod(0o500)
+    try:
+        status = ttca("pool", "status", finished, "--json").json
+    finally:
+        finished.chmod(0o700)
+    assert sum(m["charged"] for m in status["members"]) == sum(status["paid"].values())
+    assert {p: p.read_bytes() for p in finished.iterdir() if p.is_file()} == before
+
+
+def test_a_ledger_that_was_emptied_is_refused_until_that_is_meant(home: Path, ttca: Terminal) -> None:
+    """An action whose ledger is gone pays nothing again by itself; pool accept-loss says that it may."""
+    ttca("pool", "run", home, "--json")
+    (home / "ledger.sqlite").unlink()
+    sentence = ttca("pool", "run", home).sentence
+    assert "requests, got none" in sentence
+    assert "ttca pool accept-loss" in sentence
+    assert ttca("pool", "accept-loss", home, "--json").json == {"folder": str(home)}
+    assert ttca("pool", "run", home, "--dry-run", "--json").json["steps"]["pool"]["queries"] == 205
 
 
 def test_a_forgotten_member_is_in_no_book(home: Path, ttca: Terminal, served: Served) -> None:
@@ -444,6 +494,11 @@ def test_actions_share_a_ledger_on_a_server(home: Path, tmp_path: Path, ttca: Te
     sentence = ttca("pool", "run", tmp_path / "second", "--json").sentence
     assert "Expected the ledger's secret in" in sentence
     shutil.copyfile(home / "ledger.key", tmp_path / "second" / "ledger.key")
+    text = (tmp_path / "second" / "action.toml").read_text()
+    (tmp_path / "second" / "action.toml").write_text(text.replace('"two"', '"one"'))
+    sentence = ttca("pool", "run", tmp_path / "second", "--json").sentence
+    assert "Expected a name that no other action has" in sentence
+    (tmp_path / "second" / "action.toml").write_text(text)
     assert ttca("pool", "run", tmp_path / "second", "--json").json["answered"] == 205
     assert served.rows - start == 205
     assert ttca("pool", "status", home, "--json").json["paid"] == {"pool": 205}

@@ -30,6 +30,7 @@ from ttca.perturbing import Family, perturb, refined_queries
 from ttca.platforms.base import Platform
 from ttca.pooling.ledger import open_ledger
 from ttca.pooling.pool import Cost, Member, Pace, QueryPool
+from ttca.pooling.titles import take_title
 from ttca.progress import Reporter, silent
 from ttca.row import Row
 from ttca.settings import Settings
@@ -77,11 +78,12 @@ class CollectiveAction:
         averaged over blocks already (:func:`ttca.blocks.shrink`), which is all that is kept of them.
     measuring : Measuring
         A guest's metrics and controls.
-    cap, concurrency, batch, overrule
+    cap, concurrency, batch, overrule, accept_new_version
         See :class:`~ttca.pooling.pool.QueryPool`.
     ledger : str, optional
         URL of a ledger that several actions share (``postgresql://host/name``), instead of ``ledger.sqlite``. Its
-        secret is ``ledger.key`` in the folder, the same for all who share it; actions are told apart by their name.
+        secret is ``ledger.key`` in the folder, the same for all who share it; actions are told apart by their name,
+        which no two may share.
     may_be_shown : collection of str
         Persons who agreed that a report may show their pictures.
     reporter : Reporter
@@ -114,6 +116,7 @@ class CollectiveAction:
         batch: int = 16,
         ledger: str | None = None,
         overrule: bool | None = None,
+        accept_new_version: bool = False,
         may_be_shown: Collection[str] = (),
         reporter: Reporter = silent,
         attack: Attack | None = None,
@@ -143,6 +146,8 @@ class CollectiveAction:
             lock = hold(self.folder, say=reporter.say)
             stack.callback(lock.release)
             self.ledger = stack.enter_context(open_ledger(self.folder, ledger))
+            if ledger is not None:
+                take_title(self.ledger, settings.name, self.folder)
             self.queries = QueryPool(
                 platform,
                 self.ledger,
@@ -153,6 +158,7 @@ class CollectiveAction:
                 overrule=overrule,
                 reporter=reporter,
             )
+            self.queries.accept_new_version = accept_new_version
             self._held = stack.pop_all()
         self._shop = Workshop(self.folder, settings, self.queries, reporter, attack)
 

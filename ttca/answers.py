@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import IntEnum
 
 import numpy as np
@@ -43,6 +43,9 @@ class Answers(Value):
         Probabilities; NaN where the platform did not say. Label-only rows are all NaN.
     resolution : float32 array, shape (N,)
         The step to which the row's scores are rounded (0.01 for whole percent), 0 where they are exact.
+    body : bytes, optional
+        What all rows were read from, where the platform can read it again: a ledger keeps it. It is no part of what
+        was said, and is lost where rows are chosen or put together.
 
     Raises
     ------
@@ -55,6 +58,7 @@ class Answers(Value):
     labels: NDArray[np.int64]
     scores: NDArray[np.float32]
     resolution: NDArray[np.float32]
+    body: bytes | None = field(default=None, compare=False)
 
     def __post_init__(self) -> None:
         shapes = {self.status.shape, self.labels.shape, self.resolution.shape, self.scores.shape[:1]}

@@ -60,6 +60,12 @@ JsonOption = Annotated[
 HubUrlOption = Annotated[
     str | None, typer.Option("--url", help="Where members reach the hub, instead of url in [hub] of the action file.")
 ]
+AcceptOption = Annotated[
+    bool,
+    typer.Option(
+        "--accept-new-version", help="Pay again for answers of another version of the platform, if it has changed."
+    ),
+]
 DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Show what it would cost, then stop.")]
 
 #: What makes a hub's ledger.
@@ -124,13 +130,18 @@ def demo(
 
 
 @app.command()
-def run(file: FileArgument, dry_run: DryRunOption = False, as_json: JsonOption = False) -> None:
+def run(
+    file: FileArgument,
+    dry_run: DryRunOption = False,
+    accept_new_version: AcceptOption = False,
+    as_json: JsonOption = False,
+) -> None:
     """Run a whole action, from the first query to the report.
 
     Pools queries, distills a proxy, learns perturbations, verifies and measures them. Safe to interrupt: run it again
     to resume.
     """
-    with _opened(file) as action:
+    with _opened(file, accept_new_version=accept_new_version) as action:
         if action.settings.controls:
             _check_measurable(action)
         if _planned(action, dry_run, as_json):
@@ -154,14 +165,19 @@ def pool(context: typer.Context) -> None:
 
 
 @pool_app.command("run")
-def pool_run(file: FileArgument, dry_run: DryRunOption = False, as_json: JsonOption = False) -> None:
+def pool_run(
+    file: FileArgument,
+    dry_run: DryRunOption = False,
+    accept_new_version: AcceptOption = False,
+    as_json: JsonOption = False,
+) -> None:
     """Query the platform for the pool.
 
     Sends the images of pool and selection people that have no answer yet. Safe to interrupt: run it again to resume.
     """
     from ttca.gap import served_sentence
 
-    with _opened(file) as action:
+    with _opened(file, accept_new_version=accept_new_version) as action:
         if _planned(action, dry_run, as_json):
             return
         transfer = action.pool()
@@ -189,7 +205,7 @@ def pool_status(file: FileArgument, as_json: JsonOption = False) -> None:
     from ttca.pooling.consent import consents
 
     known = read_action(file)
-    with known.open_ledger() as ledger:
+    with known.open_ledger(read_only=True) as ledger:
         balances, paid, days = ledger.balances(), ledger.paid(action=known.settings.name), ledger.spend_by_day()
         asked, answered = ledger.asked_and_answered()
         agreed = consents(ledger, action=known.settings.name)
@@ -268,6 +284,24 @@ def pool_forget(
     _emit(said, as_json, "\n".join(lines))
 
 
+@pool_app.command("accept-loss")
+def pool_accept_loss(file: FileArgument = Path(), as_json: JsonOption = False) -> None:
+    """Go on with a ledger that has lost requests.
+
+    A ledger that holds fewer requests than before is refused. If what is missing cannot be put back, this takes the
+    ledger as it is. Queries whose answers are missing will be paid again.
+    """
+    from ttca.config import read_action
+    from ttca.errors import ConfigError
+    from ttca.pooling.ledger import accept_loss
+
+    known = read_action(file)
+    if known.pool.ledger is not None:
+        raise ConfigError("Expected a ledger in the action's folder, got one on a server, which is not counted.")
+    accept_loss(known.folder)
+    _emit({"folder": str(known.folder)}, as_json, f"The ledger in {known.folder} is taken as it is.")
+
+
 @hub_app.command("serve")
 def hub_serve(
     file: FileArgument,
@@ -277,6 +311,7 @@ def hub_serve(
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on; 0 picks a free one.")] = 8080,
     certificate: Annotated[Path | None, typer.Option(help="PEM file with the TLS certificate.")] = None,
     private_key: Annotated[Path | None, typer.Option(help="PEM file with the certificate's private key.")] = None,
+    accept_new_version: AcceptOption = False,
 ) -> None:
     """Run the hub until interrupted.
 
@@ -301,7 +336,7 @@ def hub_serve(
     checked_url(f"{'http' if certificate is None else 'https'}://{shown}:{port or 1}")
     known = read_action(file)
     key = CollectiveKey.open_or_make(known.folder)
-    ledger, desk = known.open_hub()
+    ledger, desk = known.open_hub(accept_new_version=accept_new_version)
     with ledger:
         p = desk.progress()
         app_ = create_hub(ledger, desk, name=known.settings.name, key=key)
@@ -756,10 +791,10 @@ def _reporter() -> Any:
 
 
 @contextmanager
-def _opened(file: Path) -> Iterator[CollectiveAction]:
+def _opened(file: Path, *, accept_new_version: bool = False) -> Iterator[CollectiveAction]:
     from ttca.config import read_action
 
-    action = read_action(file).open(reporter=_reporter())
+    action = read_action(file).open(accept_new_version=accept_new_version, reporter=_reporter())
     with action:
         yield action
 
@@ -785,13 +820,18 @@ def _planned(action: CollectiveAction, dry_run: bool, as_json: bool) -> bool:
     warning = exposure(action.roster, action.classes)
     seconds = action.queries.seconds(sum(cost.queries for cost in plan.values()))
     table = _cost_table(plan, seconds)
+    changed = action.queries.changed(action.questions.people.images)
     if dry_run:
         steps = {step: asdict(cost) for step, cost in plan.items()}
         who = asdict(action.panel.examined())
-        warnings = [] if warning is None else [warning]
-        _emit({"steps": steps, "seconds": seconds, "verification": who, "warnings": warnings}, as_json, table)
+        told = None if changed is None else asdict(changed)
+        said = {"steps": steps, "seconds": seconds, "verification": who, "changed": told}
+        _emit({**said, "warnings": [] if warning is None else [warning]}, as_json, table)
     else:
         ERR.print(table)
+    if changed is not None:
+        accepted = action.queries.accept_new_version
+        _say(ERR, f"{changed} {'They are' if accepted else 'Without --accept-new-version nothing is'} paid.")
     if not as_json:
         _say(ERR, f"For the certificate: {action.panel.examined().told(action.settings.certifying)}.")
         if warning is not None:

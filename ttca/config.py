@@ -354,13 +354,15 @@ class ActionFile:
         """Where the action lives: the folder of its file."""
         return self.path.parent
 
-    def open_ledger(self, *, start: str = "ttca run") -> Ledger:
+    def open_ledger(self, *, start: str = "ttca run", read_only: bool = False) -> Ledger:
         """Open the ledger, which must have been written to before; the platform is not asked anything.
 
         Parameters
         ----------
         start : str
             The command that makes it, for the error.
+        read_only : bool
+            Whether its file is left as it is (:func:`~ttca.pooling.ledger.open_ledger`).
 
         Raises
         ------
@@ -371,13 +373,13 @@ class ActionFile:
             raise LedgerError(
                 f"Expected a ledger in {self.folder}, got none: nothing has been asked yet. Start with: {start}"
             )
-        return open_ledger(self.folder, self.pool.ledger)
+        return open_ledger(self.folder, self.pool.ledger, read_only=read_only)
 
     def open_platform(self) -> HttpPlatform:
         """Return the platform; nothing is sent yet."""
         return self.platform.open()
 
-    def open_hub(self) -> tuple[Ledger, LeaseDesk]:
+    def open_hub(self, *, accept_new_version: bool = False) -> tuple[Ledger, LeaseDesk]:
         """Read the people, meet the platform (its metadata only) and load what their owners share.
 
         Raises
@@ -387,7 +389,7 @@ class ActionFile:
         """
         with self.open() as action:
             people = action.asked_people()
-            info = action.platform.info
+            platform, info = action.platform, action.platform.info
         table = self._load(self.people.source, info)
         shared = np.full(len(table), self.people.shareable) if table.shareable is None else table.shareable
         # By person, not by image: what is asked of a person may have been equalised.
@@ -406,7 +408,12 @@ class ActionFile:
             plan=self.hub.plan(),
             lease_s=self.hub.lease_seconds,
         )
-        desk.load(people.images, people.members.tolist())
+        desk.load(
+            people.images,
+            people.members.tolist(),
+            again=getattr(platform, "read_again", None),
+            accept_new_version=accept_new_version,
+        )
         return ledger, desk
 
     def _load(self, source: str, info: PlatformInfo) -> PeopleTable:
@@ -417,13 +424,17 @@ class ActionFile:
             one_person_per_image=self.people.one_person_per_image,
         )
 
-    def open(self, *, measuring: Measuring = HONEST_ROW, reporter: Reporter = silent) -> CollectiveAction:
+    def open(
+        self, *, measuring: Measuring = HONEST_ROW, accept_new_version: bool = False, reporter: Reporter = silent
+    ) -> CollectiveAction:
         """Read the people, meet the platform (its metadata only) and return the action.
 
         Parameters
         ----------
         measuring : Measuring, optional
             Metrics and controls of your own.
+        accept_new_version : bool
+            Whether answers are paid again where the platform is another one than before.
         reporter : Reporter
         """
         platform = self.open_platform()
@@ -450,6 +461,7 @@ class ActionFile:
             batch=self.pool.batch,
             ledger=self.pool.ledger,
             overrule=self.pool.overrule,
+            accept_new_version=accept_new_version,
             may_be_shown=table.agreed(),
             reporter=reporter,
         )

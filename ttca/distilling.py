@@ -145,7 +145,10 @@ def learn_inputs(shop: Workshop, known: Known, questions: Questions, weights: st
     """Return a digest, 64 hex digits, of all that decides what is learned against a proxy of these weights."""
     settings = shop.settings
     facts = shop.learner.delta_facts(
-        platform=shop.info.fingerprint, epsilons=sorted(settings.epsilons), refine=settings.refine
+        # As version 0.1 named it, so that what it kept is found.
+        platform=shop.info.former_fingerprint,
+        epsilons=sorted(settings.epsilons),
+        refine=settings.refine,
     )
     return digest("learn", weights, known.helped.digest(), questions.selection.digest(), facts)
 

@@ -7,6 +7,7 @@ from enum import StrEnum
 __all__ = [
     "ActionError",
     "AnswerError",
+    "ChangedPlatformError",
     "ChargeState",
     "ConfigError",
     "DataError",
@@ -42,6 +43,10 @@ class DataError(TTCAError):
 
 class ActionError(TTCAError):
     """A step of an action cannot go on: its people, its files or its order are wrong."""
+
+
+class ChangedPlatformError(ActionError):
+    """The platform is another one than before, or read otherwise, and answers would be paid again."""
 
 
 class WorthlessProxyError(ActionError):
@@ -152,6 +157,12 @@ class TransportError(PlatformError):
         Whether another attempt may succeed (connection errors, timeouts, 408, 409, 425, 429, 5xx).
     retry_after : float, optional
         Seconds the platform asked us to wait.
+
+    Attributes
+    ----------
+    body : bytes or None
+        What came and could not be used, where the platform may read it otherwise one day; see
+        :attr:`ttca.answers.Answers.body`.
     """
 
     def __init__(
@@ -170,6 +181,7 @@ class TransportError(PlatformError):
         self.charge = charge
         self.retryable = retryable
         self.retry_after = retry_after
+        self.body: bytes | None = None
 
 
 class ModelError(TransportError):

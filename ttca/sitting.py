@@ -45,14 +45,8 @@ def open_sitting(shop: Workshop, people: People, family: Family) -> Sitting:
         If the people were read for other questions: a second look would make the certificate worthless. If somebody
         is missing who was not forgotten.
     """
-    question = _question(shop, family)
-    epoch = f"verification-{hashlib.sha256(people.digest().encode() + question).hexdigest()[:32]}"
     path, drawn = shop.folder / _OPENED, _drawn(shop, people)
-    content = {
-        "epoch": epoch,
-        "question": hashlib.sha256(question).hexdigest(),
-        "examined": drawn.examined().to_dict(),
-    }
+    content = _content(shop, people, family, drawn, shop.info.fingerprint_as_read)
     if not path.is_file():
         if {"audit", "baseline", "verification"} & shop.queries.ledger.paid(action=shop.settings.name).keys():
             raise ActionError(
@@ -63,6 +57,11 @@ def open_sitting(shop: Workshop, people: People, family: Family) -> Sitting:
         # Written before the first query, so that a kill in between cannot be used to look twice.
         save_json(path, content)
     opened = load_json(path)
+    if opened.get("epoch") != content["epoch"]:
+        # Version 0.1 wrote this one.
+        former = _content(shop, people, family, drawn, shop.info.former_fingerprint)
+        content = former if opened.get("epoch") == former["epoch"] else content
+    epoch = content["epoch"]
     minutes = Minutes(shop.queries.ledger, str(opened.get("epoch")))
     if opened.get("epoch") == epoch:
         # Earlier versions wrote neither of the two.
@@ -72,8 +71,9 @@ def open_sitting(shop: Workshop, people: People, family: Family) -> Sitting:
     elif opened.get("question") != content["question"] or not _empty(minutes.seats()):
         raise ActionError(
             "Expected verification people who were not used before, got some who were: this action already "
-            "verified other perturbations, people or goals, or another platform, with them. A second look would "
-            "make the certificate worthless. Start a new action in a new folder with new verification people."
+            "verified other perturbations, people or goals, or another platform, with them, or read their answers "
+            "otherwise. A second look would make the certificate worthless. Start a new action in a new folder with "
+            "new verification people."
         )
     return Sitting(str(opened["epoch"]), panel_of(shop, people), minutes)
 
@@ -132,8 +132,18 @@ def _examined(path: Path, opened: dict[str, Any]) -> Examined:
         ) from None
 
 
-def _question(shop: Workshop, family: Family) -> bytes:
+def _content(shop: Workshop, people: People, family: Family, drawn: Panel, platform: str) -> dict[str, Any]:
+    """Return what the sitting's file says of people and question, with the platform's name as fingerprint."""
+    question = _question(shop, family, platform)
+    return {
+        "epoch": f"verification-{hashlib.sha256(people.digest().encode() + question).hexdigest()[:32]}",
+        "question": hashlib.sha256(question).hexdigest(),
+        "examined": drawn.examined().to_dict(),
+    }
+
+
+def _question(shop: Workshop, family: Family, platform: str) -> bytes:
     """Return all that makes a question to verification people another one, but the people."""
     deltas = [f"{epsilon} ".encode() + family.sets[epsilon].delta.tobytes() for epsilon in sorted(family.sets)]
     terms = json.dumps(shop.settings.certifying.to_dict(), sort_keys=True).encode()
-    return b"".join([shop.info.fingerprint.encode(), *deltas, terms])
+    return b"".join([platform.encode(), *deltas, terms])

@@ -10,11 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlalchemy import Connection
 
 from benchmarks._postgres import PostgresServer
 from ttca.pooling.ledger import Ledger
 
-__all__ = ["BACKENDS", "fresh_ledger", "fresh_place", "postgres", "reopen", "use"]
+__all__ = ["BACKENDS", "as_version_4", "fresh_ledger", "fresh_place", "postgres", "reopen", "use"]
 
 BACKENDS = ("sqlite", pytest.param("postgres", marks=pytest.mark.e2e))
 _used = "sqlite"
@@ -55,3 +56,16 @@ def fresh_place(folder: Path, name: str) -> tuple[str, Path]:
 def reopen(ledger: Ledger, **more: Any) -> Ledger:
     """Open the same ledger once more, as another program would."""
     return Ledger(ledger.target, secret=ledger.secret_file, **more)
+
+
+def as_version_4(connection: Connection) -> None:
+    """Take away what version 5 keeps beside answers, of verification, of consent and of invitations."""
+    run = connection.exec_driver_sql
+    for table in ("answers", "reports"):
+        for column in ("reading", "seal"):
+            run(f"ALTER TABLE {table} DROP COLUMN {column}")
+    for table in ("bodies", "unread", "platforms", "titles", "seats", "minutes", "consents"):
+        run(f"DROP TABLE {table}")
+    run("DROP INDEX leases_out")
+    run("ALTER TABLE members DROP COLUMN invited_at")
+    run("UPDATE meta SET value = '4' WHERE name = 'schema'")

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import socket
+import struct
 import threading
 import time
 from collections.abc import Iterator
@@ -9,15 +12,18 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from sqlalchemy import make_url
 
 from benchmarks._postgres import PostgresServer
 from tests.pooling.places import postgres
 from tests.pooling.scripted import KEYS, ScriptedPlatform, distinct, labels, pay, truth
 from ttca.answers import Answers
-from ttca.errors import ChargeState, LedgerError
+from ttca.errors import ActionError, ChargeState, LedgerError
 from ttca.images import Images
+from ttca.pooling import database
 from ttca.pooling.ledger import Balance, Ledger
 from ttca.pooling.pool import Member, Pace, QueryPool
+from ttca.pooling.titles import take_title
 
 
 @pytest.fixture(scope="module")
@@ -58,6 +64,106 @@ def test_a_server_that_is_not_there_is_a_sentence(tmp_path: Path) -> None:
     url = f"postgresql://postgres@/postgres?host={tmp_path}"
     with pytest.raises(LedgerError, match=r"Expected the ledger postgresql.* to work, .* Check that the server runs"):
         Ledger(url, secret=tmp_path / "key", patience_s=0.05)
+
+
+class GreedyServer(threading.Thread):
+    """Speaks no TLS and asks everybody for their password in clear; remembers what it was sent."""
+
+    def __init__(self) -> None:
+        super().__init__(daemon=True)
+        self.listening = socket.create_server(("127.0.0.1", 0))
+        self.heard = b""
+
+    @property
+    def port(self) -> int:
+        return int(self.listening.getsockname()[1])
+
+    def run(self) -> None:
+        while True:
+            try:
+                connection, _ = self.listening.accept()
+            except OSError:
+                return
+            with connection, contextlib.suppress(OSError):
+                while said := connection.recv(4096):
+                    self.heard += said
+                    wants_tls = said[4:8] == struct.pack("!I", 80877103)
+                    connection.sendall(b"N" if wants_tls else b"R" + struct.pack("!II", 8, 3))
+
+
+@pytest.fixture
+def greedy(monkeypatch: pytest.MonkeyPatch) -> Iterator[GreedyServer]:
+    """Give a server that would take a password in clear, and a password for it."""
+    monkeypatch.setenv("PGPASSWORD", "hunter2hunter2")
+    server = GreedyServer()
+    server.start()
+    try:
+        yield server
+    finally:
+        server.listening.shutdown(socket.SHUT_RDWR)
+        server.listening.close()
+        server.join()
+
+
+@pytest.mark.parametrize(
+    ("more", "sentence"),
+    [
+        ("", "(to speak TLS|to prove who it is)"),
+        ("&sslmode=require", "to speak TLS"),
+        ("&sslmode=disable", "to ask for the password by SCRAM"),
+        ("&sslmode=disable&require_auth=password", "to ask for the password by SCRAM"),
+    ],
+)
+def test_no_password_goes_in_clear_off_this_machine(
+    more: str, sentence: str, greedy: GreedyServer, tmp_path: Path
+) -> None:
+    """A server off this machine that refuses TLS, or asks for the password itself, gets none, and is named at once."""
+    url = f"postgresql://ada@db.example.org:{greedy.port}/pool?hostaddr=127.0.0.1{more}"
+    began = time.monotonic()
+    with pytest.raises(LedgerError, match=f"Expected the ledger's server .* {sentence}"):
+        Ledger(url, secret=tmp_path / "key")
+    assert time.monotonic() - began < 10
+    assert b"hunter2" not in greedy.heard
+
+
+@pytest.mark.parametrize(
+    ("url", "here"),
+    [
+        ("postgresql:///pool", True),
+        ("postgresql://localhost/pool", True),
+        ("postgresql://127.0.0.1:5432/pool", True),
+        ("postgresql://[::1]:5432/pool", True),
+        ("postgresql:///pool?host=/var/run/postgresql", True),
+        ("postgresql:///pool?host=localhost&host=127.0.0.1", True),
+        ("postgresql://db.example.org/pool", False),
+        ("postgresql://10.0.0.5/pool", False),
+        ("postgresql:///pool?host=localhost,db.example.org", False),
+        ("postgresql:///pool?host=localhost:5432&host=db.example.org:5432", False),
+        ("postgresql://localhost/pool?hostaddr=10.0.0.5", False),
+        ("postgresql:///pool?service=shared", False),
+    ],
+)
+def test_a_server_is_met_with_care_unless_it_is_here(url: str, here: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Wherever a URL may lead off this machine, TLS with a proof of who answers and SCRAM are asked for."""
+    care = database._care(make_url(url))
+    assert care == ({} if here else {"sslmode": "verify-full", "require_auth": "scram-sha-256"})
+    monkeypatch.setenv("PGHOST", "db.example.org")
+    assert bool(database._care(make_url(url))) == (not here or url == "postgresql:///pool")
+
+
+def test_two_actions_of_one_name_are_told_apart(tmp_path: Path) -> None:
+    """An action whose name another folder's has on the ledger is refused; the same folder comes back, moved or not."""
+    one, two = tmp_path / "one", tmp_path / "two"
+    one.mkdir()
+    two.mkdir()
+    with Ledger(tmp_path / "ledger.sqlite") as ledger:
+        for _ in range(2):
+            take_title(ledger, "faces", one)
+        with pytest.raises(ActionError, match=r"a name that no other action has .* got 'faces'.* No query was spent"):
+            take_title(ledger, "faces", two)
+        take_title(ledger, "hands", two)
+        one.rename(tmp_path / "moved")
+        take_title(ledger, "faces", tmp_path / "moved")
 
 
 def test_another_secret_is_refused_at_once(tmp_path: Path) -> None:

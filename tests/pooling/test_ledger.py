@@ -26,7 +26,7 @@ from tests.pooling.places import BACKENDS, fresh_ledger, fresh_place, reopen, us
 from tests.pooling.scripted import CLASSES, KEYS, ScriptedPlatform, distinct, labels, pay, truth
 from ttca.answers import Answers, Status
 from ttca.errors import ChargeState, LedgerError, QuotaError, RateError
-from ttca.pooling.booking import Bill, Booking, Charge, Desk, Settlement
+from ttca.pooling.booking import Bill, Charge, Desk, Settlement
 from ttca.pooling.ledger import Balance, Ledger
 from ttca.pooling.pool import Member
 from ttca.pooling.quotas import Quota
@@ -495,7 +495,7 @@ def test_a_booking_that_was_cut_off_is_done_again_though_its_number_was_given_to
     """A number that somebody else got meanwhile is not taken for one's own: the request is charged after all."""
     with fresh_ledger() as ledger:
         ledger.enrol({"ada": 5, "ben": 5})
-        booking = Booking(ledger.database, [Bill("ada", KEYS[:1], "mine", 1, "pool")], [], now=ledger.now_in)
+        booking = ledger.booking([Bill("ada", KEYS[:1], "mine", 1, "pool")], [])
 
         def cut_off(connection: Connection) -> None:
             booking(connection)
@@ -661,7 +661,7 @@ def test_kills_at_random_moments_lose_no_answer_and_hide_no_cost(tmp_path: Path)
 
 def same(got: Answers, expected: Answers, *, rows: Any = slice(None)) -> None:
     """Assert that the rows agree in every bit; NaN equals NaN."""
-    for field in fields(Answers):
+    for field in (f for f in fields(Answers) if f.compare):
         a, b = getattr(got, field.name)[rows], getattr(expected, field.name)[rows]
         assert a.dtype == b.dtype
         np.testing.assert_array_equal(a, b)

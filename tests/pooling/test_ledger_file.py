@@ -7,15 +7,20 @@ import hmac
 import shutil
 import sqlite3
 import stat
+import struct
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from sqlalchemy import Connection, Engine, event, select
 
-from tests.pooling.places import BACKENDS, fresh_ledger, fresh_place, use
+from tests.examples import examples
+from tests.pooling.places import BACKENDS, as_version_4, fresh_ledger, fresh_place, use
 from tests.pooling.scripted import KEYS, ScriptedPlatform, distinct, labels, pay, truth
 from ttca.errors import ChargeState, LedgerError
 from ttca.pooling.booking import Bill, Charge
@@ -164,8 +169,8 @@ def test_an_unused_ledger_gets_a_new_secret(tmp_path: Path) -> None:
     Ledger(path).close()
     secret.unlink()
     Ledger(path).close()
-    _used(path)
     assert len(secret.read_bytes()) == 32
+    _used(path)
 
 
 @pytest.mark.parametrize(
@@ -181,15 +186,62 @@ def test_an_unused_ledger_gets_a_new_secret(tmp_path: Path) -> None:
         ("scores", b"\0" * 13),
         ("scores", np.array([0, 0, 7], "<f4").tobytes()),
         ("resolution", -1.0),
+        ("label", 2),
+        ("request", 2),
+        ("reading", b"\1" * 8),
+        ("seal", None),
+        ("seal", b""),
+        ("seal", "text"),
     ],
 )
 def test_an_edited_answer_is_not_believed(column: str, value: object, tmp_path: Path) -> None:
-    """An answer in the file that no platform could have given is a LedgerError, not a number in a report."""
+    """An answer that is not what was written is a LedgerError, not a number in a report, even if one could be it."""
     path = tmp_path / "ledger.sqlite"
     _used(path)
     edit(path, f"UPDATE answers SET {column} = ?", value)
-    with Ledger(path) as ledger, pytest.raises(LedgerError, match="Expected answers about 3 classes"):
+    with Ledger(path) as ledger, pytest.raises(LedgerError, match=r"got an answer that was changed since.* Restore"):
         ledger.lookup(KEYS[:1], classes=3)
+
+
+def test_answers_about_other_classes_are_not_believed(tmp_path: Path) -> None:
+    """An answer that is what was written, and about another number of classes, is no answer about these."""
+    path = tmp_path / "ledger.sqlite"
+    with Ledger(path) as ledger:
+        ledger.enrol({"ada": 5})
+        ledger.settle(pay(ledger, KEYS[:1]), KEYS[:1], truth(distinct(1)))
+        with pytest.raises(LedgerError, match="Expected answers about 2 classes"):
+            ledger.lookup(KEYS[:1], classes=2)
+
+
+@examples(60)
+@given(bit=st.integers(0, 10_000))
+def test_no_bit_of_an_answer_may_flip(bit: int) -> None:
+    """Whichever bit of a stored answer is another, the answer is refused, or its key finds none."""
+    with TemporaryDirectory() as folder:
+        path = Path(folder) / "ledger.sqlite"
+        with Ledger(path) as ledger:
+            ledger.enrol({"ada": 5})
+            ledger.settle(pay(ledger, KEYS[:1]), KEYS[:1], truth(distinct(1)))
+        with closing(sqlite3.connect(path)) as connection, connection:
+            columns = ("key", "scores", "seal", "label", "status", "resolution", "request")
+            (row,) = connection.execute(f"SELECT {', '.join(columns)} FROM answers")
+            cells = [c if isinstance(c, bytes) else struct.pack("<d" if isinstance(c, float) else "<q", c) for c in row]
+            place = bit % sum(8 * len(cell) for cell in cells)
+            for column, was, cell in zip(columns, row, cells, strict=True):
+                if place < 8 * len(cell):
+                    flipped = bytearray(cell)
+                    flipped[place // 8] ^= 1 << place % 8
+                    kind = {int: "<q", float: "<d"}.get(type(was))
+                    now = bytes(flipped) if kind is None else struct.unpack(kind, flipped)[0]
+                    connection.execute(f"UPDATE answers SET {column} = ?", (now,))
+                    break
+                place -= 8 * len(cell)
+        with Ledger(path) as ledger:
+            if column == "key":
+                assert not ledger.lookup(KEYS[:1], classes=3)[0].any()
+            else:
+                with pytest.raises(LedgerError, match="changed since"):
+                    ledger.lookup(KEYS[:1], classes=3)
 
 
 @pytest.mark.parametrize("name", ["a?b.sqlite", "a#b.sqlite", "100%25.sqlite", "ünï cödé.sqlite"])
@@ -318,14 +370,6 @@ def test_a_ledger_of_version_2_is_brought_up_to_date(backend: str, tmp_path: Pat
         assert ledger.book([bill], []) == [Taken(frozenset(KEYS[2:3]), frozenset(KEYS[3:4]))]
 
 
-def _as_version_4(connection: Connection) -> None:
-    """Know of no time of an invitation, as version 4."""
-    run = connection.exec_driver_sql
-    run("DROP INDEX leases_out")
-    run("ALTER TABLE members DROP COLUMN invited_at")
-    run("UPDATE meta SET value = '4' WHERE name = 'schema'")
-
-
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_who_was_invited_before_stays_so(backend: str, tmp_path: Path) -> None:
     """A token of version 4 is good, its time is unknown, and when it is taken back that is known."""
@@ -334,7 +378,7 @@ def test_who_was_invited_before_stays_so(backend: str, tmp_path: Path) -> None:
     with Ledger(target, secret=secret) as ledger:
         ledger.enrol({"ada": 9, "ben": 9})
         token = ledger.invite("ada")
-        ledger.database.run(_as_version_4, write=True)
+        ledger.database.run(as_version_4, write=True)
     with Ledger(target, secret=secret) as ledger:
         assert ledger.member_of(token) == "ada"
         ada, ben = ledger.database.run(roll)
@@ -349,9 +393,7 @@ def test_who_was_invited_before_stays_so(backend: str, tmp_path: Path) -> None:
 def _as_version_3(connection: Connection) -> None:
     """Name the hub's columns as version 3 did, without the tables that came after it."""
     run = connection.exec_driver_sql
-    for table in ("seats", "minutes", "consents"):
-        run(f"DROP TABLE {table}")
-    _as_version_4(connection)
+    as_version_4(connection)
     run("DROP INDEX inputs_by_wanted")
     run("ALTER TABLE inputs DROP COLUMN wanted")
     run("ALTER TABLE inputs ADD COLUMN audit BOOLEAN NOT NULL DEFAULT true")

@@ -189,7 +189,9 @@ def test_another_platform_is_asked_again(ledger: Ledger) -> None:
     first, second = ScriptedPlatform(), ScriptedPlatform()
     second._info = type(second.info)("p", CLASSES, IMAGE_SHAPE, {"model": "scripted", "version": "2"})
     one_at_a_time(first, ledger).ask(distinct(3))
-    one_at_a_time(second, ledger).ask(distinct(3))
+    again = one_at_a_time(second, ledger)
+    again.accept_new_version = True
+    again.ask(distinct(3))
     assert (first.queries, second.queries) == (3, 3)
 
 

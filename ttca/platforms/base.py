@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import dataclass, field
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 from ttca.answers import Answers
 from ttca.errors import ImageError
@@ -14,7 +14,7 @@ from ttca.images import Images, ImageShape, check_images
 __all__ = ["OPTIONAL_MEMBERS", "Credential", "Platform", "PlatformInfo", "check_request", "longest_attempt_s"]
 
 #: What a platform may have and need not; see :class:`Platform`.
-OPTIONAL_MEMBERS = ("throttle", "key_variable", "longest_attempt_s", "resolution")
+OPTIONAL_MEMBERS = ("throttle", "key_variable", "longest_attempt_s", "resolution", "read_again")
 
 # So long a request may take on a platform that does not say how long.
 _UNTOLD_S = 600.0
@@ -44,11 +44,17 @@ class PlatformInfo:
     image_shape : (H, W, 3)
         The size it takes.
     identity : dict of str to str
-        Everything that makes it this platform and no other (URL, protocol, model, version, parameters).
+        Everything that makes its answers differ from another platform's (URL, protocol, model, version, parameters of
+        the request, the form of the pixels).
     max_batch : int
         The most images of one request.
     gives_scores : bool
         Whether answers may carry scores; False for a platform that only names labels.
+    reading : dict of str to str, optional
+        How its answers are read, which changes no answer: what scores and refusals look like, and where they lie. So
+        do class names then. None for a platform whose answers are not read here, or whose identity says it all.
+    former_identity : dict of str to str, optional
+        What version 0.1 took for the identity, where it was another.
     """
 
     name: str
@@ -57,12 +63,32 @@ class PlatformInfo:
     identity: dict[str, str] = field(default_factory=dict)
     max_batch: int = 64
     gives_scores: bool = True
+    reading: dict[str, str] | None = None
+    former_identity: dict[str, str] | None = None
 
     @property
     def fingerprint(self) -> str:
-        """SHA-256, 64 hex digits, of identity, class names and image shape: part of every query's key."""
-        record = {"identity": self.identity, "classes": self.classes, "image_shape": self.image_shape}
-        return hashlib.sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()
+        """SHA-256, 64 hex digits, of what makes answers differ: part of every query's key."""
+        classes = {"classes": self.classes} if self.reading is None else {}
+        return _digest({"identity": self.identity, "image_shape": self.image_shape, **classes})
+
+    @property
+    def fingerprint_as_read(self) -> str:
+        """The same, with how answers are read: equal for two who get the same labels and scores."""
+        if self.reading is None:
+            return self.fingerprint
+        return _digest({"fingerprint": self.fingerprint, "reading": self.reading, "classes": self.classes})
+
+    @property
+    def reading_mark(self) -> bytes | None:
+        """Eight bytes that tell this reading from others, None where there is one alone: kept with every answer."""
+        return None if self.reading is None else bytes.fromhex(self.fingerprint_as_read[:16])
+
+    @property
+    def former_fingerprint(self) -> str:
+        """The one that version 0.1 gave, of all this and of the URL as it was typed: what was kept is found by it."""
+        identity = self.identity if self.former_identity is None else self.former_identity
+        return _digest({"identity": identity, "classes": self.classes, "image_shape": self.image_shape})
 
 
 @runtime_checkable
@@ -86,6 +112,10 @@ class Platform(Protocol):
     ``resolution`` : float
         The step to which all scores are rounded, for whoever serves the platform by a protocol that cannot say it with
         an answer. Left out: 0, exact.
+
+    ``read_again(body, n)`` : callable
+        Reads the ``body`` of answers it gave to ``n`` images, as it would today, or raises a TransportError
+        (:attr:`ttca.answers.Answers.body`). Left out: answers stay as they were read.
 
     A wrapper passes on what the wrapped one has of :data:`OPTIONAL_MEMBERS`.
     """
@@ -112,6 +142,10 @@ class Platform(Protocol):
             With what is known about the charge. Retrying is the caller's business, because every attempt is
             charged before it is sent.
         """
+
+
+def _digest(record: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()
 
 
 def longest_attempt_s(platform: Platform) -> float:

@@ -168,6 +168,7 @@ class WithHabits:
         self._info = replace(
             info,
             identity=_identity(info.identity, habits),
+            former_identity=None if info.former_identity is None else _identity(info.former_identity, habits),
             gives_scores=info.gives_scores and not habits.label_only,
         )
 

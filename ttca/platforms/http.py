@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import re
 import threading
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -17,7 +19,7 @@ from ttca.platforms.base import Credential, PlatformInfo, check_request
 from ttca.platforms.limits import exhausted_s, policies
 from ttca.platforms.protocols import Describes, Request, Response, Wire, create_protocol
 from ttca.platforms.protocols.reading import excerpt
-from ttca.platforms.sending import Key, NotSentError, Sender, Transport
+from ttca.platforms.sending import Key, NotSentError, Sender, Transport, one_address
 from ttca.platforms.throttle import Throttle, lane
 
 __all__ = ["HttpPlatform", "Key", "NotSentError", "Transport"]
@@ -153,36 +155,58 @@ class HttpPlatform:
             )
         variable = credential.key_variable or self._key.variable
         request = wire.request(checked, request_id=request_id)
+        body: bytes | None = None
         try:
             response = self._sender.exchange(request, variable, request_id=request_id, member=credential.member)
             self._heed(response, lane(self, credential))
-            if response.status == 200:
-                return wire.parse(response, len(checked))
-            if not wire.refuses(response):
-                raise self._sender.refusal(response, wire.wait_s(response))
-            if len(checked) > 1:
-                raise response.unreadable(
-                    f"Expected an answer for every image, got a refusal of {len(checked)} images at once "
-                    f"({excerpt(response.body)}). Ask about one at a time."
-                )
-            return Answers.from_labels(np.full(1, -1, np.int64), len(self._classes))
+            body = None if info.reading is None else _body(response, wire)
+            return replace(self._read(wire, response, len(checked)), body=body)
         except TransportError as error:
             error.member = credential.member
             error.args = (masked(str(error.args[0]), variable),)
+            if error.charge is ChargeState.CHARGED:
+                error.body = body
             raise
+
+    def read_again(self, body: bytes, n: int) -> Answers:
+        """Return the answers to ``n`` images that came with this body, as they are read now; sends nothing.
+
+        Raises
+        ------
+        TransportError
+            If they cannot be read.
+        """
+        _, wire = self._meet()
+        status, headers, said = _unpacked(body)
+        return self._read(wire, Response(status, headers, said, self._name), n)
+
+    def _read(self, wire: Wire, response: Response, n: int) -> Answers:
+        if response.status == 200:
+            return wire.parse(response, n)
+        if not wire.refuses(response):
+            raise self._sender.refusal(response, wire.wait_s(response))
+        if n > 1:
+            raise response.unreadable(
+                f"Expected an answer for every image, got a refusal of {n} images at once "
+                f"({excerpt(response.body)}). Ask about one at a time."
+            )
+        return Answers.from_labels(np.full(1, -1, np.int64), len(self._classes))
 
     def _meet(self) -> tuple[PlatformInfo, Wire]:
         with self._lock:
             if self._met is None:
                 wire = self._describe()
                 most = self._transport.max_batch
+                identity = {"url": one_address(self._name), "protocol": self._protocol_name, **wire.identity}
                 info = PlatformInfo(
                     name=self._name,
                     classes=self._classes,
                     image_shape=wire.image_shape,
-                    identity={"url": self._name, "protocol": self._protocol_name, **wire.identity},
+                    identity=identity,
                     max_batch=most if wire.max_batch is None else min(most, wire.max_batch),
                     gives_scores=wire.gives_scores,
+                    reading=wire.reading_identity,
+                    former_identity={**identity, **(wire.reading_identity or {}), "url": self._name},
                 )
                 self._met = (info, wire)
             return self._met
@@ -228,6 +252,18 @@ class HttpPlatform:
         wait = exhausted_s(response.headers)
         if wait is not None:
             self.throttle.hold(whose, wait)
+
+
+def _body(response: Response, wire: Wire) -> bytes:
+    """Return what a response is read from: its status, the headers that its protocol reads, and its body."""
+    headers = {name: response.headers[name] for name in wire.reads_headers if name in response.headers}
+    return json.dumps([response.status, headers]).encode() + b"\n" + response.body
+
+
+def _unpacked(body: bytes) -> tuple[int, dict[str, str], bytes]:
+    head, _, said = body.partition(b"\n")
+    status, headers = json.loads(head)
+    return status, headers, said
 
 
 def _protocol(

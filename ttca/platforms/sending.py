@@ -27,7 +27,7 @@ from ttca.platforms.protocols import TRANSPORT_HEADERS, Request, Response
 from ttca.platforms.protocols.reading import excerpt
 from ttca.platforms.retry import RetryPolicy
 
-__all__ = ["Key", "NotSentError", "Sender", "Transport", "checked_url", "new_session"]
+__all__ = ["Key", "NotSentError", "Sender", "Transport", "checked_url", "new_session", "one_address"]
 
 _KEY_VARIABLE = re.compile(r"TTCA_KEY_[A-Za-z0-9_]+")
 _VISIBLE_ASCII = re.compile(r"[\x21-\x7e]+")
@@ -414,6 +414,15 @@ def checked_url(url: str) -> tuple[str, str, bool]:
         host,
         loopback,
     )
+
+
+def one_address(url: str) -> str:
+    """Return the one spelling of a URL that :func:`checked_url` has passed: this machine's names are one machine."""
+    parts = urlsplit(url)
+    host, port = parts.hostname or "", parts.port
+    host = "127.0.0.1" if host in ("localhost", "::1") else f"[{host}]" if ":" in host else host
+    usual = {"http": 80, "https": 443}[parts.scheme]
+    return f"{parts.scheme}://{host}{'' if port in (None, usual) else f':{port}'}{parts.path}"
 
 
 def _is_loopback_address(host: str) -> bool:

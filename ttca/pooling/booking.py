@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import sqlalchemy as sa
@@ -21,15 +21,19 @@ from ttca.pooling.membership import numbered
 from ttca.pooling.room import cap_left, quota_left, rate_refusal
 from ttca.pooling.schema import answers as _answers
 from ttca.pooling.schema import attempts as _attempts
+from ttca.pooling.schema import bodies as _bodies
 from ttca.pooling.schema import members as _members
 from ttca.pooling.schema import meta as _meta
 from ttca.pooling.schema import outcomes as _outcomes
 from ttca.pooling.schema import requests as _requests
+from ttca.pooling.schema import unread as _unread
+from ttca.pooling.seals import Seals
 from ttca.values import OneLine, Value
 
-__all__ = ["ANSWERED", "Bill", "Booking", "Charge", "Desk", "Settlement", "abandon", "writable"]
+__all__ = ["ANSWERED", "Bill", "Booking", "Charge", "Desk", "Settlement", "Words", "abandon", "keep", "writable"]
 
 ANSWERED = "answered"
+_Row: TypeAlias = dict[str, Any]
 
 # Made once: for a request of one query, making a statement anew would take longer than running it.
 _LOCKED_CAP = sa.select(_meta.c.value).where(_meta.c.name == "cap").with_for_update()
@@ -111,6 +115,29 @@ class Bill:
 
 
 @dataclass(frozen=True, eq=False, repr=False)
+class Words(Value):
+    """What a platform said to a request, in its own words, so that they can be read again.
+
+    Parameters
+    ----------
+    reading : bytes, optional
+        The mark of how they were read now; None where nothing but the identity says how.
+    body : bytes, optional
+        Packed; None where the platform hands none on, or it is too large.
+    """
+
+    reading: bytes | None = None
+    body: bytes | None = None
+
+    def rows(self, request: int, unusable: Sequence[bytes], seals: Seals) -> tuple[list[_Row], list[_Row]]:
+        """Return the rows of a request's body, and of the queries that it left without an answer."""
+        if self.body is None:
+            return [], []
+        body = {"request": request, "reading": self.reading, "body": seals.wrapped(request, self.body)}
+        return [body], [{"key": key, "request": request} for key in unusable]
+
+
+@dataclass(frozen=True, eq=False, repr=False)
 class Settlement(Value):
     """What a request that was charged has brought: one answer for each of its keys.
 
@@ -128,6 +155,7 @@ class Settlement(Value):
     answers: Answers
     detail: str | None = None
     accept: bool = True
+    words: Words = field(default_factory=Words)
 
     def __post_init__(self) -> None:
         if not len(self.keys) == len(self.answers) == self.charge.n:
@@ -150,12 +178,12 @@ class Settlement(Value):
             for i, ok in enumerate(self.answers.resolved.tolist())
         ]
 
-    def accepted(self, now: float) -> list[dict[str, Any]]:
+    def accepted(self, now: float, seals: Seals) -> list[_Row]:
         """Return the answers to be kept, as rows."""
         said = self.answers
         silent: NDArray[np.bool_] = np.asarray(np.isnan(said.scores).all(axis=1))
         scores = said.scores.astype("<f4")
-        return [
+        rows: list[_Row] = [
             {
                 "key": self.keys[i],
                 "status": int(said.status[i]),
@@ -164,9 +192,18 @@ class Settlement(Value):
                 "resolution": float(said.resolution[i]),
                 "request": self.charge.request,
                 "at": now,
+                "reading": self.words.reading,
             }
             for i in np.flatnonzero(said.resolved).tolist()
         ]
+        for row in rows:
+            row["seal"] = seals.of(row)
+        return rows
+
+    def spoken(self, seals: Seals) -> tuple[list[_Row], list[_Row]]:
+        """Return what the platform said, as rows, and the queries to which that was no answer."""
+        unusable = [key for key, ok in zip(self.keys, self.answers.resolved.tolist(), strict=True) if not ok]
+        return self.words.rows(self.charge.request, unusable, seals)
 
 
 class Booking:
@@ -180,6 +217,8 @@ class Booking:
     settlements : sequence of Settlement
     now : callable
         Connection → seconds since the epoch.
+    seals : Seals
+        The ledger's.
     """
 
     def __init__(
@@ -189,8 +228,10 @@ class Booking:
         settlements: Sequence[Settlement],
         *,
         now: Callable[[sa.Connection], float],
+        seals: Seals,
     ) -> None:
         self._db, self._bills, self._settlements, self._now = database, bills, settlements, now
+        self._seals = seals
         self._done: list[Charge | Taken | QuotaError] = []
 
     def __call__(self, connection: sa.Connection) -> list[Charge | Taken | QuotaError]:
@@ -222,7 +263,8 @@ class Booking:
             connection.execute(self._db.insert_new(_outcomes), outcomes)
         settled = [s.charge.request for s in self._settlements]
         claims.free(connection, settled)
-        rows = [row for s in self._settlements if s.accept for row in s.accepted(now)]
+        rows = [row for s in self._settlements if s.accept for row in s.accepted(now, self._seals)]
+        spoken = [s.spoken(self._seals) for s in self._settlements if s.accept]
         if rows and anyone_forgotten:
             # Whoever was forgotten while the request was in flight stays forgotten.
             named = set(
@@ -233,6 +275,7 @@ class Booking:
             rows = [row for row in rows if row["key"] in named]
         if rows:
             connection.execute(self._db.insert_new(_answers), rows)
+        keep(connection, self._db, spoken, anyone_forgotten=anyone_forgotten)
 
     def _charge(self, connection: sa.Connection, locked: _Locked) -> list[Charge | Taken | QuotaError]:
         payers, cap, left = locked.payers, locked.cap, locked.left
@@ -449,6 +492,32 @@ class Desk(OneLine):
             return
         for wish, result in zip(wishes, done, strict=True):
             wish.done = result
+
+
+def keep(
+    connection: sa.Connection,
+    database: Database,
+    spoken: Sequence[tuple[Sequence[_Row], Sequence[_Row]]],
+    *,
+    anyone_forgotten: bool = True,
+) -> None:
+    """Keep bodies, as :meth:`Words.rows` gives them; of two that left a query unanswered, the later one.
+
+    Not those that speak of somebody who was forgotten while the request was in flight.
+    """
+    bodies, unusable = [b for s in spoken for b in s[0]], [u for s in spoken for u in s[1]]
+    if bodies and anyone_forgotten:
+        requests = [b["request"] for b in bodies]
+        nameless = sa.select(_attempts.c.request).where(_attempts.c.request.in_(requests), _attempts.c.key == b"")
+        gone = set(connection.scalars(nameless))
+        bodies = [b for b in bodies if b["request"] not in gone]
+        unusable = [u for u in unusable if u["request"] not in gone]
+    if bodies:
+        connection.execute(database.insert_new(_bodies), bodies)
+    if unusable:
+        new = database.insert(_unread)
+        later = new.on_conflict_do_update(index_elements=["key"], set_={"request": new.excluded.request})
+        connection.execute(later, unusable)
 
 
 def abandon(connection: sa.Connection, charge: Charge, state: ChargeState, *, detail: str, now: float) -> None:

@@ -394,10 +394,12 @@ def contribute(
     client = _Hub(hub, token_variable, patience_s=patience.hub_away_s, sleep=patience.sleep or time.sleep)
     fingerprint = client.get("/v1/action").text("fingerprint", "text", bool)
     info = platform.info
-    if fingerprint != info.fingerprint:
+    # Whoever reads the same answers otherwise would be taken for a liar.
+    if fingerprint != info.fingerprint_as_read:
         raise ConfigError(
             f"Expected the hub to use the platform in your own file ({info.name}), got a different fingerprint. Do not "
-            "contribute. Compare URL, protocol, model and classes with whoever runs the hub. No query was sent."
+            "contribute. Compare URL, protocol, model, classes and options with whoever runs the hub. No query was "
+            "sent."
         )
     me = client.get("/v1/me")
     remaining = me.count("remaining")
@@ -550,7 +552,7 @@ class _Worker:
         try:
             if self._hub_key is not None:
                 # Under the name that was wished for: a signed lease of another time or member is none of ours.
-                content = lease_bytes(lease.wished, self._platform.info.fingerprint, lease.images)
+                content = lease_bytes(lease.wished, self._platform.info.fingerprint_as_read, lease.images)
                 check_lease(content, lease.signature, self._hub_key)
             images = self._decoded(lease.images)
         except TTCAError as error:

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
+import ipaddress
 import os
 import secrets
 import sqlite3
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -17,7 +21,11 @@ from sqlalchemy.dialects import postgresql, sqlite
 
 from ttca.errors import LedgerError, MissingExtraError
 from ttca.pooling import schema
+from ttca.pooling.witness import SECRET_LENGTH
 from ttca.private import close_to_others, private
+
+if sys.platform != "win32":
+    import fcntl
 
 __all__ = ["Database", "Insert", "read_secret"]
 
@@ -46,6 +54,8 @@ class Database:
         ``~/.pgpass``.
     patience_s : float
         Seconds to wait for another program's lock, or for a server that does not answer.
+    read_only : bool
+        Whether a file is only read, also where nothing can be written. A server has rights of its own.
     sleep, clock : callable
         Passed in by tests.
 
@@ -60,9 +70,11 @@ class Database:
         target: Path | str,
         *,
         patience_s: float = PATIENCE_S,
+        read_only: bool = False,
         sleep: Callable[[float], None] = time.sleep,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        self.read_only = read_only
         self._patience_s, self._sleep, self._monotonic = patience_s, sleep, clock
         # SQLite has one writer; waiting on a lock here is cheaper than waiting in its busy handler.
         self._write_lock = threading.Lock()
@@ -77,7 +89,7 @@ class Database:
         else:
             self.path = Path(target)
             self.name = str(self.path)
-            self.engine = self._file(self.path)
+            self.engine = self._readable(self.path) if read_only else self._file(self.path)
 
     @property
     def is_server(self) -> bool:
@@ -205,6 +217,7 @@ class Database:
             path.parent.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise LedgerError(f"Expected a folder for the ledger at {path.parent}, got: {error}.") from None
+        _check_locks(path)
         # SQLite makes its other files as this one is.
         close_to_others(path)
         # Not a URL in a string: a "?" in a folder's name would end the path.
@@ -214,6 +227,20 @@ class Database:
             max_overflow=_MOST_CONNECTIONS,
         )
         sa.event.listen(engine, "connect", self._configure)
+        sa.event.listen(engine, "begin", _begin)
+        return engine
+
+    def _readable(self, path: Path) -> sa.Engine:
+        def connect() -> sqlite3.Connection:
+            # Without a log nobody writes; and only so can SQLite read where it can write nothing at all.
+            alone = "" if path.with_name(path.name + "-wal").exists() else "&immutable=1"
+            connection = sqlite3.connect(
+                f"{path.resolve().as_uri()}?mode=ro{alone}", uri=True, timeout=self._patience_s, check_same_thread=False
+            )
+            connection.isolation_level = None
+            return connection
+
+        engine = sa.create_engine("sqlite://", creator=connect, poolclass=sa.NullPool)
         sa.event.listen(engine, "begin", _begin)
         return engine
 
@@ -242,7 +269,7 @@ class Database:
                 pool_pre_ping=True,
                 pool_size=8,
                 max_overflow=_MOST_CONNECTIONS - 8,
-                connect_args=_LIBPQ,
+                connect_args=_LIBPQ | _care(url),
             )
         except ImportError:
             raise MissingExtraError("a ledger on PostgreSQL", "postgres") from None
@@ -254,12 +281,14 @@ class Database:
         give_up = time.monotonic() + self._patience_s
         while True:
             try:
-                connection.execute("PRAGMA journal_mode=WAL").close()
+                (mode,) = connection.execute("PRAGMA journal_mode=WAL").fetchone()
                 break
             except sqlite3.OperationalError as error:
                 if "locked" not in str(error) or time.monotonic() > give_up:
                     raise
                 time.sleep(0.005)
+        if mode != "wal":
+            raise LedgerError(_no_locks(self.path or Path(), "no write-ahead log"))
         connection.execute("PRAGMA synchronous=NORMAL").close()
         # Some libraries leave in the file what was deleted.
         connection.execute("PRAGMA secure_delete=ON").close()
@@ -289,7 +318,7 @@ def read_secret(path: Path, *, used: bool) -> bytes:
             path.parent.mkdir(parents=True, exist_ok=True)
             partial = path.with_name(f"{path.name}.{secrets.token_hex(4)}")
             with open(partial, "xb", opener=private) as file:
-                file.write(secrets.token_bytes(32))
+                file.write(secrets.token_bytes(SECRET_LENGTH))
                 file.flush()
                 os.fsync(file.fileno())
             partial.replace(path)
@@ -298,9 +327,38 @@ def read_secret(path: Path, *, used: bool) -> bytes:
         raise LedgerError(
             f"Expected to read or write the ledger's secret in {path}, got: {error}. Check the folder's permissions."
         ) from None
-    if len(secret) != 32:
-        raise LedgerError(f"Expected 32 bytes in {path}, got {len(secret)}. Put the original file back.")
-    return secret
+    # What follows the secret says how much the ledger has held: see ttca/pooling/witness.py.
+    if len(secret) < SECRET_LENGTH:
+        raise LedgerError(f"Expected {SECRET_LENGTH} bytes in {path}, got {len(secret)}. Put the original file back.")
+    return secret[:SECRET_LENGTH]
+
+
+def _check_locks(ledger: Path) -> None:
+    """Raise at once where the folder keeps no locks: SQLite would take that for a lock of somebody else, and wait."""
+    if sys.platform == "win32":
+        return
+    probe = ledger.with_name(f".{ledger.name}.locks")
+    try:
+        descriptor = os.open(probe, os.O_RDWR | os.O_CREAT, 0o600)
+    except OSError:
+        return  # What cannot be written says so itself.
+    try:
+        fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        if error.errno not in (errno.EAGAIN, errno.EACCES):  # another program tries the same
+            raise LedgerError(_no_locks(ledger, error.strerror or "no locks")) from None
+    finally:
+        os.close(descriptor)
+        with contextlib.suppress(OSError):
+            probe.unlink()
+
+
+def _no_locks(ledger: Path, got: str) -> str:
+    return (
+        f"Expected a folder that locks files as SQLite needs for {ledger}, got: {got}. Network and shared folders "
+        "(NFS, SMB, a virtual machine's) often do not. Put the action in a folder of this machine's own disk, or "
+        "its ledger on PostgreSQL."
+    )
 
 
 def _begin(connection: sa.Connection) -> None:
@@ -319,9 +377,44 @@ def _passing(error: BaseException) -> bool:
     state = getattr(error.orig, "sqlstate", None)
     if state is None:
         # The connection itself failed, or could not be made; a server that knows neither user nor database never will.
-        refused = any(word in str(error.orig) for word in ("does not exist", "authentication", "pg_hba"))
+        refused = any(word in str(error.orig) for word in _REFUSALS)
         return isinstance(error, sa.exc.OperationalError | sa.exc.InterfaceError) and not refused
     return str(state).startswith(_PASSING)
+
+
+#: What a server, or libpq in its place, says where trying again changes nothing.
+_REFUSALS = ("does not exist", "authentication", "pg_hba", "SSL", "certificate", "require_auth", "SCRAM")
+
+
+def _care(url: sa.URL) -> dict[str, str]:
+    """Return how a server off this machine is met: it must prove who it is, and is never told the password itself."""
+    if _is_here(url):
+        return {}
+    given = {str(name).lower() for name in url.query}
+    wanted = {"sslmode": "verify-full", "require_auth": "scram-sha-256"}
+    return {name: value for name, value in wanted.items() if name not in given or name == "require_auth"}
+
+
+def _is_here(url: sa.URL) -> bool:
+    """Whether every host a URL may lead to is this machine, as far as it, and libpq's variables, say."""
+    said = {**url.query, "host": url.query.get("host", url.host)}
+    if "service" in said or os.environ.get("PGSERVICE"):
+        return False
+    hosts: list[str] = []
+    for name, variable in (("host", "PGHOST"), ("hostaddr", "PGHOSTADDR")):
+        value = said.get(name) or os.environ.get(variable) or ""
+        hosts += [h for part in ([value] if isinstance(value, str) else value) for h in part.split(",")]
+    return all(_is_local(host.rpartition(":")[0] if host.count(":") == 1 else host) for host in hosts)
+
+
+def _is_local(host: str) -> bool:
+    # None at all, and a folder, mean a socket of this machine.
+    if not host or host.startswith(("/", "@")) or host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return False
 
 
 class _stop_after(tenacity.stop.stop_base):
@@ -337,9 +430,26 @@ class _stop_after(tenacity.stop.stop_base):
 def _sentence(name: str, reason: str, *, server: bool) -> str:
     reason = " ".join(reason.split())
     if server:
+        if "root certificate" in reason or "certificate verify failed" in reason or "server certificate for" in reason:
+            return (
+                f"Expected the ledger's server {name} to prove who it is by a certificate, got: {reason}. Put its "
+                "authority's certificate in ~/.postgresql/root.crt, or name it in the URL: ?sslrootcert=FILE."
+            )
+        if "SSL" in reason:
+            return (
+                f"Expected the ledger's server {name} to speak TLS, as every server off this machine must, got: "
+                f"{reason}. Ask whoever runs it to turn TLS on."
+            )
+        if "require_auth" in reason or "authentication method requirement" in reason:
+            return (
+                f"Expected the ledger's server {name} to ask for the password by SCRAM, which never sends it, got: "
+                f"{reason}. Ask whoever runs it to set password_encryption and pg_hba.conf to scram-sha-256."
+            )
         if "password" in reason or "authentication" in reason:
             return f"Expected to be let into the ledger {name}, got: {reason}. Check the user and PGPASSWORD."
         return f"Expected the ledger {name} to work, got: {reason}. Check that the server runs, and run again."
+    if "locking protocol" in reason:
+        return _no_locks(Path(name), reason)
     if "locked" in reason:
         return f"Expected to write to the ledger {name}, but another program holds it ({reason}). Stop that one first."
     if "full" in reason:

@@ -84,7 +84,7 @@ def _working(desk: LeaseDesk, key: CollectiveKey | None) -> APIRouter:
         given = desk.issue(who, wish.size, name=wish.name)
         if given is None:
             return LeaseGiven(lease=None, done=desk.is_done(who), retry_after=1.0)
-        return _handed_over(given, desk.info.fingerprint, key)
+        return _handed_over(given, desk.info.fingerprint_as_read, key)
 
     @routes.post("/v1/leases/{lease_id}/answers")
     def answers(who: _Member, lease_id: _LeaseName, returned: LeaseReturned) -> AnswersTaken:
@@ -121,7 +121,10 @@ def _knowing(ledger: Ledger, desk: LeaseDesk, name: str) -> APIRouter:
         """Say which platform the members ask."""
         info = desk.info
         return ActionSaid(
-            name=name, fingerprint=info.fingerprint, classes=list(info.classes), image_shape=list(info.image_shape)
+            name=name,
+            fingerprint=info.fingerprint_as_read,
+            classes=list(info.classes),
+            image_shape=list(info.image_shape),
         )
 
     @routes.get("/v1/me")

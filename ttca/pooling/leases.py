@@ -6,7 +6,7 @@ import hashlib
 import io
 import random
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,11 +20,15 @@ from ttca.errors import ChargeState, ConfigError, QuotaError
 from ttca.images import Images, check_images
 from ttca.names import canonical
 from ttca.platforms.base import PlatformInfo
-from ttca.pooling.booking import Bill, Booking, Charge, Settlement, abandon
+from ttca.pooling.acquaintance import Acquaintance, Question
+from ttca.pooling.booking import Bill, Charge, Settlement, Words, abandon
 from ttca.pooling.claims import Claim, Taken
+from ttca.pooling.database import Database
 from ttca.pooling.jury import Jury
 from ttca.pooling.ledger import Ledger
+from ttca.pooling.lookup import ReadAgain, Reader
 from ttca.pooling.pacing import check_may_lease, fails_seldom, fair_share
+from ttca.pooling.recall import recall
 from ttca.pooling.room import member_room
 from ttca.pooling.schema import attempts as _attempts
 from ttca.pooling.schema import inputs as _inputs
@@ -115,8 +119,8 @@ class LeaseDesk:
         self.plan = plan or CheckPlan()
         self._ledger, self._db = ledger, ledger.database
         self._epoch, self._action, self._lease_s = epoch, action, lease_s
-        #: Tells the tables' rows about this platform and epoch from all others.
-        self._context = hashlib.sha256(f"{info.fingerprint}\0{epoch}".encode()).hexdigest()[:32]
+        # Tells the tables' rows about this platform, read in this way, and this epoch from all others.
+        self._context = _context(info.fingerprint_as_read, epoch)
         self._rng = rng or random.Random()
         self._shelf = Shelf(self._context)
         #: Who judges members by what others answered.
@@ -124,7 +128,9 @@ class LeaseDesk:
 
     # -- what is asked, and by whom ---------------------------------------------------------------------------
 
-    def load(self, images: Images, owners: Sequence[str]) -> int:
+    def load(
+        self, images: Images, owners: Sequence[str], *, again: ReadAgain | None = None, accept_new_version: bool = False
+    ) -> int:
         """Take in the images that their owners share, to be asked in this order; return how many were new.
 
         What was loaded before and is not among them is no longer handed out.
@@ -135,24 +141,38 @@ class LeaseDesk:
             At the size the platform takes; the same image twice is one query.
         owners : sequence of N str
             Who brought each, so that they can be forgotten.
+        again : callable, optional
+            Reads what the platform said before (:data:`~ttca.pooling.lookup.ReadAgain`).
+        accept_new_version : bool
+            Whether members may be asked to pay again where the platform is another one than before.
 
         Raises
         ------
         ImageError, ConfigError
+        ChangedPlatformError
+            If it is another one, and that would cost something.
         """
         checked = check_images(images, shape=self.info.image_shape)
         if len(owners) != len(checked) or not all(owners):
             raise ConfigError(f"Expected one owner for each of {len(checked)} images, got {len(owners)}.")
         names = [canonical(owner) for owner in owners]
-        keys = self._ledger.keys(checked, fingerprint=self.info.fingerprint, epoch=self._epoch)
+        info = self.info
+        found = recall(self._ledger, info, checked, Reader(info.reading_mark, again), epoch=self._epoch)
+        Acquaintance(self._ledger, self._action).check(
+            info, Question(checked, self._epoch, 0, found), accept=accept_new_version
+        )
+        former = self._ledger.keys(checked, fingerprint=info.former_fingerprint, epoch=self._epoch)
 
         def work(connection: sa.Connection) -> int:
             # Two hubs that load at one moment do it one after the other.
             self._db.exclude(connection)
+            if self._ledger.holds_older:
+                self._shelf.adopt(connection, _context(info.former_fingerprint, self._epoch))
             mine = _inputs.c.context == self._context
             there = {bytes(k) for k in connection.scalars(sa.select(_inputs.c.key).where(mine))}
+            keys = [old if old in there else key for key, old in zip(found.keys, former, strict=True)]
             self._shelf.withdraw(connection, sorted(there - set(keys)), self._ledger.now_in(connection))
-            numbers = self._numbers(connection, names)
+            numbers = _numbers(connection, self._db, names)
             number = (connection.scalar(sa.select(sa.func.max(_inputs.c.number)).where(mine)) or 0) + 1
             rows: dict[bytes, dict[str, object]] = {}
             for key, image, owner in zip(keys, checked, names, strict=True):
@@ -171,6 +191,7 @@ class LeaseDesk:
             if rows:
                 connection.execute(self._db.insert_new(_inputs), list(rows.values()))
             mark_answered(connection, keys)
+            self._shelf.close(connection, [key for key, ok in zip(keys, found.known.tolist(), strict=True) if ok])
             return len(rows)
 
         return self._db.run(work, write=True)
@@ -199,12 +220,12 @@ class LeaseDesk:
         """
         lease = secrets.token_urlsafe(16) if name is None else name
 
-        def work(connection: sa.Connection) -> Lease | None:
+        def work(connection: sa.Connection) -> tuple[Lease, int] | None:
             self._db.share(connection)
             now = self._ledger.now_in(connection)
             who = self._who(connection, member)
             if (again := self._issued(connection, lease, who.id)) is not None:
-                return again
+                return again, 0
             check_may_lease(connection, who.id, now)
             size_now = min(size, member_room(connection, who, now))
             # Where there is no room for one, the booking says why.
@@ -220,7 +241,7 @@ class LeaseDesk:
                 # Several members answer a cross-check, whoever has asked it before.
                 claim = None if check else Claim(f"lease {lease}", self._lease_s)
                 bill = Bill(member, keys, lease, 1, purpose, self._action, owners, claim)
-                (done,) = Booking(self._db, [bill], [], now=self._ledger.now_in)(connection)
+                (done,) = self._ledger.booking([bill], [])(connection)
                 if isinstance(done, QuotaError):
                     raise done
                 if isinstance(done, Taken):
@@ -232,14 +253,22 @@ class LeaseDesk:
             connection.execute(
                 sa.update(_inputs).where(_inputs.c.key.in_(keys)).values(lease=lease, held_until=expires)
             )
-            return Lease(lease, tuple(found[k][0] for k in keys), expires, check)
+            return Lease(lease, tuple(found[k][0] for k in keys), expires, check), done.request
 
-        given = self._db.run(work, write=True)
+        given = self._issue(work)
         if given is None and self.jury.stale:
             # Nothing is left, as far as was judged. What is judged now may want more.
             self.jury.judge()
-            given = self._db.run(work, write=True)
+            given = self._issue(work)
         return given
+
+    def _issue(self, work: Callable[[sa.Connection], tuple[Lease, int] | None]) -> Lease | None:
+        given = self._db.run(work, write=True)
+        if given is None:
+            return None
+        lease, request = given
+        self._ledger.saw([request])
+        return lease
 
     def take_back(self, lease: str, member: str, answers: Answers) -> int:
         """Write down what a member says came back, and return how many answers are usable; safe to repeat.
@@ -255,15 +284,7 @@ class LeaseDesk:
             If there is not one answer for each query, or a label contradicts its scores.
         """
         usable = answers.resolved
-        against = np.flatnonzero(contradicted(answers.labels, answers.scores, answers.resolution))
-        if len(against):
-            row = int(against[0])
-            said, best = answers.labels[row], np.nanargmax(answers.scores[row])
-            raise ConfigError(
-                f"Expected the label {said} of answer {row} to have the highest score, got "
-                f"{answers.scores[row, said]:.4g} for it and {answers.scores[row, best]:.4g} for {best}. Bring what "
-                "the platform said."
-            )
+        _check_agrees(answers)
 
         def work(connection: sa.Connection) -> int:
             self._db.share(connection)
@@ -274,11 +295,18 @@ class LeaseDesk:
                 return int(usable.sum())
             charge = Charge(row.request, member, len(keys))
             settlement = Settlement(
-                charge, keys, answers, "no usable answer in this row", accept=row.flagged_at is None
+                charge,
+                keys,
+                answers,
+                "no usable answer in this row",
+                accept=row.flagged_at is None,
+                words=Words(self.info.reading_mark),
             )
-            Booking(self._db, [], [settlement], now=self._ledger.now_in)(connection)
+            self._ledger.booking([], [settlement])(connection)
             failed = [key for key, ok in zip(keys, usable.tolist(), strict=True) if not ok]
-            self._report(connection, row, keys, settlement.accepted(self._ledger.now_in(connection)), failed)
+            self._report(
+                connection, row, keys, settlement.accepted(self._ledger.now_in(connection), self._ledger.seals), failed
+            )
             self._release(connection, lease, keys, failed=failed if fails_seldom(connection, row.member) else [])
             self.jury.hear(connection, [k for k in keys if k not in failed], failed)
             return int(usable.sum())
@@ -391,7 +419,8 @@ class LeaseDesk:
         """Write down what a member said of each image that is still shared, or that they got no answer to it."""
         named = files_of(connection, keys)
         now = self._ledger.now_in(connection)
-        silent = {"status": int(Status.FAILED), "label": -1, "scores": None, "resolution": 0.0}
+        silent: dict[str, Any] = {"status": int(Status.FAILED), "label": -1, "scores": None, "resolution": 0.0}
+        silent |= {"reading": None, "seal": None}
         rows = [*said, *({"key": key, "request": row.request, "at": now, **silent} for key in failed)]
         rows = [{**r, "member": row.member, "context": self._context} for r in rows if r["key"] in named]
         if rows:
@@ -446,13 +475,32 @@ class LeaseDesk:
         busy = _inputs.c.key.in_(sorted(taken.busy))
         connection.execute(sa.update(_inputs).where(busy).values(lease=None, held_until=now + _MOMENT_S))
 
-    def _numbers(self, connection: sa.Connection, names: Sequence[str]) -> Mapping[str, int]:
-        wanted = sorted(set(names))
-        if not wanted:
-            return {}
-        connection.execute(self._db.insert_new(_members), [{"name": n, "quota": 0, "charged": 0} for n in wanted])
-        rows = connection.execute(sa.select(_members.c.name, _members.c.id))
-        return {str(r.name): int(r.id) for r in rows}
+
+def _numbers(connection: sa.Connection, database: Database, names: Sequence[str]) -> Mapping[str, int]:
+    """Return the numbers of these names; who is new is written down as one who does not pay."""
+    wanted = sorted(set(names))
+    if not wanted:
+        return {}
+    connection.execute(database.insert_new(_members), [{"name": n, "quota": 0, "charged": 0} for n in wanted])
+    rows = connection.execute(sa.select(_members.c.name, _members.c.id))
+    return {str(r.name): int(r.id) for r in rows}
+
+
+def _check_agrees(answers: Answers) -> None:
+    """Raise where a label contradicts its scores."""
+    against = np.flatnonzero(contradicted(answers.labels, answers.scores, answers.resolution))
+    if len(against):
+        row = int(against[0])
+        said, best = answers.labels[row], np.nanargmax(answers.scores[row])
+        raise ConfigError(
+            f"Expected the label {said} of answer {row} to have the highest score, got "
+            f"{answers.scores[row, said]:.4g} for it and {answers.scores[row, best]:.4g} for {best}. Bring what "
+            "the platform said."
+        )
+
+
+def _context(fingerprint: str, epoch: str) -> str:
+    return hashlib.sha256(f"{fingerprint}\0{epoch}".encode()).hexdigest()[:32]
 
 
 def _encode(image: Images) -> bytes:

@@ -2,42 +2,40 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import hmac
 import secrets
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import sqlalchemy as sa
 from numpy.typing import NDArray
 
 from ttca.answers import Answers
-from ttca.errors import ChargeState, LedgerError, QuotaError, TTCAError
+from ttca.errors import ChargeState, LedgerError, QuotaError
 from ttca.images import Images
 from ttca.names import canonical
-from ttca.pooling import books, membership, schema
-from ttca.pooling.booking import Bill, Booking, Charge, Settlement, abandon
+from ttca.pooling import books, membership
+from ttca.pooling.booking import Bill, Booking, Charge, Settlement, Words, abandon, keep
 from ttca.pooling.books import Balance
 from ttca.pooling.claims import Taken, in_flight
-from ttca.pooling.database import PATIENCE_S, Database, read_secret
+from ttca.pooling.database import PATIENCE_S, Database
+from ttca.pooling.lookup import Found, Reader, Shelved, answered
 from ttca.pooling.membership import Forgotten
+from ttca.pooling.opening import OlderLedgerError, Opened, Opening, set_meta
 from ttca.pooling.quotas import WINDOWS, Quota
 from ttca.pooling.room import Left, left
-from ttca.pooling.schema import answers as _answers
 from ttca.pooling.schema import members as _members
 from ttca.pooling.schema import meta as _meta
 from ttca.pooling.schema import outcomes as _outcomes
 from ttca.pooling.schema import requests as _requests
+from ttca.pooling.witness import Witness
 
-__all__ = ["Balance", "Forgotten", "Ledger", "open_ledger"]
-
-
-#: Tables that every version of a ledger has.
-_OLDEST = {"meta", "members", "requests", "attempts", "outcomes", "answers"}
+__all__ = ["Balance", "Forgotten", "Ledger", "accept_loss", "open_ledger"]
 
 
 class Ledger:
@@ -57,11 +55,16 @@ class Ledger:
         Seconds since the epoch; passed in by tests. A server's own clock by default, so that all machines share one.
     patience_s : float
         How long to wait for another program's lock, or for a server that is started again.
+    read_only : bool
+        Whether an SQLite file is only read, wherever it lies.
 
     Raises
     ------
     LedgerError
-        If it is no ledger, is of a newer version, its secret is missing or another one's, or it cannot be written.
+        If it is no ledger, is of a newer version, its secret is missing or another one's, or it cannot be written; if
+        it holds fewer requests than it did.
+    OlderLedgerError
+        If it is of an older version, and only to be read.
 
     Notes
     -----
@@ -78,9 +81,10 @@ class Ledger:
         secret: Path | None = None,
         clock: Callable[[], float] | None = None,
         patience_s: float = PATIENCE_S,
+        read_only: bool = False,
     ) -> None:
         self._clock = clock
-        self._db = Database(target, patience_s=patience_s)
+        self._db = Database(target, patience_s=patience_s, read_only=read_only)
         #: What it was opened with; another program opens the same ledger with these two.
         self.target = target
         #: Where it is, for people.
@@ -93,12 +97,17 @@ class Ledger:
                 )
             secret = self._db.path.with_name(self._db.path.name + ".key")
         self.secret_file = secret
+        self._witness = None if self._db.path is None else Witness(self._db.path, secret)
         try:
             # One write transaction for all of it: programs that start together agree on tables and secret.
-            self._db.run(self._open, write=True)
+            opened = self._db.run(self._open, write=not read_only)
         except BaseException:
-            self.close()
+            self._db.close()
             raise
+        self._secret, self.seals = opened.secret, opened.seals
+        self._shelved = Shelved(self.name, self.seals)
+        #: Whether answers may have been filed by a version that had other fingerprints.
+        self.holds_older = opened.holds_older
 
     # -- people and money -------------------------------------------------------------------------------------
 
@@ -138,7 +147,7 @@ class Ledger:
             if rows:
                 connection.execute(statement, rows)
             if cap is not None:
-                self._set_meta(connection, "cap", str(int(cap)))
+                set_meta(self._db, connection, "cap", str(int(cap)))
             elif overrule:
                 connection.execute(sa.delete(_meta).where(_meta.c.name == "cap"))
 
@@ -189,10 +198,27 @@ class Ledger:
         LedgerError
             If the database cannot be written. Nothing is then.
         """
-        return self._db.run(Booking(self._db, bills, settlements, now=self.now_in), write=True)
+        done = self._db.run(self.booking(bills, settlements), write=True)
+        self.saw(d.request for d in done if isinstance(d, Charge))
+        return done
 
-    def abandon(self, charge: Charge, state: ChargeState, *, detail: str) -> None:
+    def booking(self, bills: Sequence[Bill], settlements: Sequence[Settlement]) -> Booking:
+        """Return the same, to be done in a transaction that is open."""
+        return Booking(self._db, bills, settlements, now=self.now_in, seals=self.seals)
+
+    def abandon(
+        self, charge: Charge, state: ChargeState, *, detail: str, keys: Sequence[bytes] = (), words: Words | None = None
+    ) -> None:
         """Write down that a whole request brought no answer, and refund it if it surely was not processed.
+
+        Parameters
+        ----------
+        charge : Charge
+        state : ChargeState
+        detail : str
+            Why, for people.
+        keys, words
+            What came, and about which queries, where it may be read otherwise one day.
 
         Raises
         ------
@@ -214,6 +240,8 @@ class Ledger:
                 )
             written.append(self.now_in(connection))
             abandon(connection, charge, state, detail=detail, now=written[-1])
+            if words is not None:
+                keep(connection, self._db, [words.rows(charge.request, keys, self.seals)])
 
         self._db.run(work, write=True)
 
@@ -300,7 +328,7 @@ class Ledger:
             # No answer about their images is on its way into the tables meanwhile.
             self._db.exclude(connection)
             done = membership.forget(connection, member, alias, now=self.now_in(connection), where=self.name)
-            self._set_meta(connection, "forgotten", "1")
+            set_meta(self._db, connection, "forgotten", "1")
             return done
 
         return _cleaned(self._db, self._db.run(work, write=True))
@@ -318,39 +346,22 @@ class Ledger:
 
     def lookup(self, keys: Sequence[bytes], *, classes: int) -> tuple[NDArray[np.bool_], Answers]:
         """Return which keys have an accepted answer, and the answers (abstentions where there is none)."""
-        found: dict[bytes, Any] = {}
-        statement = sa.select(
-            _answers.c.key, _answers.c.status, _answers.c.label, _answers.c.scores, _answers.c.resolution
-        ).where(_answers.c.key.in_(sa.bindparam("keys", expanding=True)))
-        unique = list(dict.fromkeys(keys))
+        found = self.find(keys, classes=classes)
+        return found.known, found.answers
 
-        def work(connection: sa.Connection) -> None:
-            # SQLite before 3.32 takes 999 parameters in one statement.
-            for i in range(0, len(unique), 900):
-                for row in connection.execute(statement, {"keys": unique[i : i + 900]}):
-                    found[bytes(row[0])] = row
+    def find(self, keys: Sequence[bytes], *, classes: int, reader: Reader | None = None) -> Found:
+        """Return the same, with answers as they are read now, from the platform's own words if need be.
 
-        self._db.run(work)
-        result = Answers.failed(len(keys), classes)
-        known = np.zeros(len(keys), np.bool_)
-        try:
-            for i, key in enumerate(keys):
-                if key not in found:
-                    continue
-                row = found[key]
-                known[i] = True
-                result.status[i], result.labels[i], result.resolution[i] = row[1], row[2], row[4]
-                if row[3] is not None:
-                    result.scores[i] = np.frombuffer(row[3], "<f4", count=classes)
-                    if len(row[3]) != 4 * classes:
-                        raise ValueError(f"scores of {len(row[3]) / 4:g} classes")
-            # What a file says is checked like what a platform says.
-            return known, replace(result)
-        except (TTCAError, TypeError, ValueError, OverflowError) as error:
-            raise LedgerError(
-                f"Expected answers about {classes} classes in {self.name}, got one that cannot be read ({error}). "
-                "The ledger was made for another platform or was edited."
-            ) from None
+        Raises
+        ------
+        LedgerError
+            If an answer is not what was written, or is about another number of classes.
+        """
+        return self._db.run(lambda connection: self._shelved.find(connection, keys, classes=classes, reader=reader))
+
+    def answered(self, keys: Sequence[bytes]) -> set[bytes]:
+        """Return which of these queries have an accepted answer, whatever it says."""
+        return self._db.run(lambda connection: answered(connection, list(dict.fromkeys(keys))))
 
     def in_flight(self, keys: Sequence[bytes]) -> set[bytes]:
         """Return which of these queries somebody is asking at this moment: nobody else may be charged for them."""
@@ -370,7 +381,14 @@ class Ledger:
 
     def close(self) -> None:
         """Close every connection; the ledger can be opened again at any time."""
+        if self._witness is not None and not self._db.read_only:
+            self._witness.saw(0, now=True)
         self._db.close()
+
+    def saw(self, requests: Iterable[int]) -> None:
+        """Take note that these were charged, so that a ledger which has lost them is noticed."""
+        if self._witness is not None:
+            self._witness.saw(max(requests, default=0))
 
     def __repr__(self) -> str:
         return f"Ledger({self.name!r})"
@@ -381,63 +399,22 @@ class Ledger:
     def __exit__(self, *exc: object) -> None:
         self.close()
 
-    def _open(self, connection: sa.Connection) -> None:
-        # Two programs that make the same tables at once would both fail.
-        self._db.exclude(connection)
-        found = set(sa.inspect(connection).get_table_names())
-        if found and not found >= _OLDEST:
-            raise LedgerError(
-                f"Expected a ledger in {self.name}, got the database of another program or version, with the tables "
-                f"{', '.join(sorted(found))}. Give the ledger a {'database' if self._db.is_server else 'file'} of its "
-                "own."
-            )
-        if not found:
-            schema.tables.create_all(connection)
-            self._set_meta(connection, "schema", str(schema.SCHEMA_VERSION))
-        self._migrate(connection)
-        self._respell(connection)
-        self._check_secret(connection)
-
-    def _migrate(self, connection: sa.Connection) -> None:
-        version = connection.scalar(sa.select(_meta.c.value).where(_meta.c.name == "schema")) or ""
-        if not version.isdecimal() or not 1 <= int(version) <= schema.SCHEMA_VERSION:
-            raise LedgerError(
-                f"Expected a ledger of version {schema.SCHEMA_VERSION} in {self.name}, got version {version}. "
-                "Use the ttca that wrote it, or a newer one."
-            )
-        schema.migrate(connection, int(version))
-
-    def _respell(self, connection: sa.Connection) -> None:
-        """Give members whom an earlier version wrote down in another spelling their one name, where it is free."""
-        known = {str(r.name): r.id for r in connection.execute(sa.select(_members.c.name, _members.c.id))}
-        for name, number in known.items():
-            if canonical(name) not in known:
-                connection.execute(sa.update(_members).where(_members.c.id == number).values(name=canonical(name)))
-                known = {**known, canonical(name): number}
-
-    def _check_secret(self, connection: sa.Connection) -> None:
-        """Raise when the secret is another ledger's: every answer would seem missing and be paid for again."""
-        used = connection.scalar(sa.select(_requests.c.id).limit(1)) is not None
-        self._secret = read_secret(self.secret_file, used=used)
-        mark = hmac.new(self._secret, b"ttca ledger", hashlib.sha256).hexdigest()
-        known = connection.scalar(sa.select(_meta.c.value).where(_meta.c.name == "secret"))
-        if known == mark:
-            return
-        if known is not None and (used or self._db.is_server):
-            raise LedgerError(
-                f"Expected the secret of the ledger {self.name} in {self.secret_file}, got another ledger's. "
-                "Put the right one there."
-            )
-        self._set_meta(connection, "secret", mark)
-
-    def _set_meta(self, connection: sa.Connection, name: str, value: str) -> None:
-        statement = self._db.insert(_meta).values(name=name, value=value)
-        connection.execute(statement.on_conflict_do_update(index_elements=["name"], set_={"value": value}))
+    def _open(self, connection: sa.Connection) -> Opened:
+        opened = Opening(self._db, self.secret_file)(connection)
+        if self._witness is not None:
+            self._witness.check(opened.last)
+        return opened
 
 
-def open_ledger(folder: Path, url: str | None = None) -> Ledger:
-    """Open an action's ledger: the file in its folder, or the one at the URL, whose secret lies in the folder."""
+def open_ledger(folder: Path, url: str | None = None, *, read_only: bool = False) -> Ledger:
+    """Open an action's ledger: the file in its folder, or the one at the URL, whose secret lies in the folder.
+
+    ``read_only`` leaves the file as it is, unless it must be brought up to date first; a server has rights of its own.
+    """
     if url is None:
+        if read_only:
+            with contextlib.suppress(OlderLedgerError):
+                return Ledger(folder / "ledger.sqlite", read_only=True)
         return Ledger(folder / "ledger.sqlite")
     if "://" not in url:
         raise LedgerError(
@@ -453,6 +430,21 @@ def _cleaned(database: Database, done: Forgotten) -> Forgotten:
     except LedgerError as error:
         return replace(done, unclean=str(error))
     return done
+
+
+def accept_loss(folder: Path) -> None:
+    """Take the ledger in an action's folder as it is, though it holds fewer requests than it did.
+
+    Raises
+    ------
+    LedgerError
+        If its secret is not there, or cannot be written.
+    """
+    ledger = folder / "ledger.sqlite"
+    try:
+        Witness(ledger, ledger.with_name(f"{ledger.name}.key")).forget()
+    except OSError as error:
+        raise LedgerError(f"Expected to write the key file beside {ledger}, got: {error}. Check the folder.") from None
 
 
 def _by_name(quotas: Mapping[str, int | Quota]) -> dict[str, int | Quota]:

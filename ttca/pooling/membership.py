@@ -227,11 +227,13 @@ def forget(connection: sa.Connection, member: str, alias: str, *, now: float, wh
     learned = connection.scalar(sa.select(_attempts.c.request).where(*mine, _attempts.c.request.in_(pool)).limit(1))
     _take_name_out(connection, number, name, alias)
     answers = connection.execute(sa.delete(_answers).where(_answers.c.key.in_(owned))).rowcount
+    _burn(connection, sa.select(_attempts.c.request).where(_attempts.c.owner == number), owned)
     # What anybody said about their images, and what the hub held of them.
     shared = sa.select(schema.inputs.c.key).where(schema.inputs.c.owner == number)
     theirs = owned.union_all(shared)
     connection.execute(sa.delete(schema.reports).where(schema.reports.c.key.in_(theirs)))
     answers += connection.execute(sa.delete(_answers).where(_answers.c.key.in_(shared))).rowcount
+    _burn(connection, sa.select(_attempts.c.request).where(_attempts.c.key.in_(shared)), shared)
     connection.execute(sa.delete(schema.claims).where(schema.claims.c.key.in_(theirs)))
     connection.execute(sa.delete(schema.inputs).where(schema.inputs.c.owner == number))
     attempts = connection.execute(sa.update(_attempts).where(*mine).values(key=b"")).rowcount
@@ -277,6 +279,12 @@ def _take_name_out(connection: sa.Connection, number: int, name: str, alias: str
         if detail != row.detail:
             place = (_outcomes.c.request == row.request, _outcomes.c.position == row.position)
             connection.execute(sa.update(_outcomes).where(*place).values(detail=detail))
+
+
+def _burn(connection: sa.Connection, requests: sa.Select[Any], keys: sa.Select[Any]) -> None:
+    """Delete the platform's own words to these requests, also about other members' images in them."""
+    connection.execute(sa.delete(schema.bodies).where(schema.bodies.c.request.in_(requests)))
+    connection.execute(sa.delete(schema.unread).where(schema.unread.c.key.in_(keys)))
 
 
 def _digest(token: str) -> bytes:

@@ -13,7 +13,6 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ttca.answers import Answers
 from ttca.errors import AnswerError, ChargeState, ConfigError, QuotaError, RateError, TransportError, TTCAError
@@ -22,12 +21,16 @@ from ttca.names import canonical
 from ttca.platforms.base import Credential, Platform, longest_attempt_s
 from ttca.platforms.retry import RetryPolicy
 from ttca.platforms.throttle import lane, throttle_of
-from ttca.pooling.booking import Bill, Charge, Desk, Settlement
+from ttca.pooling.acquaintance import Acquaintance, Change, Question
+from ttca.pooling.booking import Bill, Charge, Desk, Settlement, Words
 from ttca.pooling.claims import Claim, Taken, this_process
 from ttca.pooling.database import PATIENCE_S
 from ttca.pooling.ledger import Balance, Ledger
+from ttca.pooling.lookup import Reader
 from ttca.pooling.quotas import Quota, least_seconds, share_out
+from ttca.pooling.recall import Recalled, recall
 from ttca.pooling.room import Left
+from ttca.pooling.seals import packed
 from ttca.progress import Reporter, silent
 from ttca.telling import LOG, tell_wait
 from ttca.values import Value
@@ -145,6 +148,12 @@ class QueryPool:
         See :meth:`~ttca.pooling.ledger.Ledger.enrol`.
     reporter : Reporter, optional
 
+    Attributes
+    ----------
+    accept_new_version : bool
+        Whether a platform is paid that is another one than before, or read otherwise, though the ledger holds answers
+        to the same images. Set it where that is meant.
+
     Raises
     ------
     ConfigError, QuotaError
@@ -175,6 +184,7 @@ class QueryPool:
         self.pace = pace or Pace()
         self.policy = self.pace.policy
         self.action = action
+        self.accept_new_version = False
         self._reporter = reporter
         # What a request may take, and its answer to be written while another program has the ledger locked.
         self._claimed_s = longest_attempt_s(platform) + PATIENCE_S
@@ -188,13 +198,19 @@ class QueryPool:
 
     def cost(self, images: Images, *, epoch: str = "pool", repeat: int = 0) -> Cost:
         """Return what :meth:`ask` would have to pay; sends nothing."""
-        checked, keys, known, _ = self._look_up(images, epoch, repeat)
-        missing = {k for k, ok in zip(keys, known.tolist(), strict=True) if not ok}
-        return Cost(len(checked), int(known.sum()), len(missing), self.ledger.left().of(self.members).total)
+        found = self._recall(self._checked(images), epoch, repeat)
+        missing = {k for k, ok in zip(found.keys, found.known.tolist(), strict=True) if not ok}
+        return Cost(len(found.keys), int(found.known.sum()), len(missing), self.ledger.left().of(self.members).total)
+
+    def changed(self, images: Images, *, epoch: str = "pool", repeat: int = 0) -> Change | None:
+        """Return what has changed of the platform where :meth:`ask` would pay answers again for it, else None."""
+        checked = self._checked(images)
+        question = Question(checked, epoch, repeat, self._recall(checked, epoch, repeat))
+        return Acquaintance(self.ledger, self.action).change(self.platform.info, question)
 
     def in_hand(self, images: Images, *, epoch: str = "pool", repeat: int = 0) -> Answers:
         """Return what the ledger holds about images; sends nothing. What it does not hold is a failed row."""
-        return self._look_up(images, epoch, repeat)[3]
+        return self._recall(self._checked(images), epoch, repeat).answers
 
     def seconds(self, queries: int) -> float | None:
         """Return how long so many queries may take: what rates demand, or the platform's own pace so far if longer.
@@ -245,6 +261,9 @@ class QueryPool:
         ------
         ImageError
             Before anything is sent.
+        ChangedPlatformError
+            If the platform is another one than before, and answers would be paid again; see ``accept_new_version``.
+            Before anything is sent.
         QuotaError
             If the quotas or the cap do not allow the queries, before anything is sent; or if all members' rates
             leave no room for longer than we wait, saying when they will.
@@ -258,14 +277,19 @@ class QueryPool:
         take does not cost the others their answers. Images that were unreadable alone in an earlier call do not speak
         against a platform that has answered others.
         """
-        checked, keys, known, answers = self._look_up(images, epoch, repeat)
+        checked = self._checked(images)
+        found = self._recall(checked, epoch, repeat)
+        keys, known = found.keys, found.known
         if owners is not None and len(owners) != len(checked):
             raise ConfigError(f"Expected one owner for each of {len(checked)} images, got {len(owners)}.")
         missing: dict[bytes, int] = {}
         for i in np.flatnonzero(~known).tolist():
             missing.setdefault(keys[i], i)
+        Acquaintance(self.ledger, self.action).check(
+            self.platform.info, Question(checked, epoch, repeat, found), accept=self.accept_new_version
+        )
         if not missing:
-            return answers
+            return found.answers
         progress = _Progress(answers_before=bool(known.any()))
         task = _Task(checked, keys, owners, purpose, progress, self.ledger.now())
         polls = 0
@@ -289,7 +313,7 @@ class QueryPool:
                     self._reporter.say(f"Others are asking {len(missing)} of these queries; waiting for their answers.")
                 self.policy.sleep(_POLL_S)
         # Read back, not collected: others have asked some of it, and this call must say what every later one will.
-        return self.ledger.lookup(keys, classes=len(self.platform.info.classes))[1]
+        return self.ledger.find(keys, classes=len(self.platform.info.classes), reader=self._reader()).answers
 
     def status(self) -> list[Balance]:
         """Return who paid what, one balance per member."""
@@ -297,14 +321,14 @@ class QueryPool:
 
     # -- inside -----------------------------------------------------------------------------------------------
 
-    def _look_up(
-        self, images: Images, epoch: str, repeat: int
-    ) -> tuple[Images, list[bytes], NDArray[np.bool_], Answers]:
-        info = self.platform.info
-        checked = check_images(images, shape=info.image_shape)
-        keys = self.ledger.keys(checked, fingerprint=info.fingerprint, epoch=epoch, repeat=repeat)
-        known, answers = self.ledger.lookup(keys, classes=len(info.classes))
-        return checked, keys, known, answers
+    def _checked(self, images: Images) -> Images:
+        return check_images(images, shape=self.platform.info.image_shape)
+
+    def _recall(self, images: Images, epoch: str, repeat: int) -> Recalled:
+        return recall(self.ledger, self.platform.info, images, self._reader(), epoch=epoch, repeat=repeat)
+
+    def _reader(self) -> Reader:
+        return Reader(self.platform.info.reading_mark, getattr(self.platform, "read_again", None))
 
     def _ask_all(self, rows: Sequence[int], left: Left, task: _Task) -> None:
         requests = _planned(rows, left, self.members, self._size())
@@ -437,7 +461,7 @@ class QueryPool:
     def _attempt(self, charge: Charge, request: _Request, number: int, task: _Task) -> Answers:
         """Send a request that is paid for, and write how it ended."""
         info = self.platform.info
-        batch = task.images[list(request.rows)]
+        batch, keys = task.images[list(request.rows)], [task.keys[i] for i in request.rows]
         credential = Credential(charge.member, self.members[charge.member].key_variable)
         try:
             answers = self.platform.attempt(batch, credential, request_id=request.request_id)
@@ -451,7 +475,8 @@ class QueryPool:
                 )
         except TransportError as error:
             error.member, error.attempt = charge.member, number
-            self.ledger.abandon(charge, error.charge, detail=str(error)[:500])
+            words = Words(info.reading_mark, packed(error.body))
+            self.ledger.abandon(charge, error.charge, detail=str(error)[:500], keys=keys, words=words)
             raise
         except BaseException as error:
             # A fault of the platform's program, or Ctrl-C: nobody knows what became of it, and somebody else may ask.
@@ -459,8 +484,8 @@ class QueryPool:
                 self.ledger.abandon(charge, ChargeState.UNKNOWN, detail=type(error).__name__)
             raise
         # Written with the next request this thread has charged: a kill never finds two unwritten.
-        keys = [task.keys[i] for i in request.rows]
-        self._desk.settle(Settlement(charge, keys, answers, "no usable answer in this row"))
+        words = Words(info.reading_mark, packed(answers.body))
+        self._desk.settle(Settlement(charge, keys, answers, "no usable answer in this row", words=words))
         return answers
 
     def _payer(self, request: _Request) -> str:
@@ -494,18 +519,7 @@ class QueryPool:
             except QuotaError as error:
                 # Another thread may have spent what was left a moment ago.
                 refusals.append(error)
-        waits = [error.wait_s for error in refusals if isinstance(error, RateError)]
-        if not waits:
-            raise refusals[0]
-        if min(waits) > self.policy.longest_wait_s:
-            when = datetime.fromtimestamp(time.time() + min(waits), UTC)
-            raise RateError(
-                f"Expected a member whose rate leaves room for {n} queries, but the first has room in "
-                f"{min(waits):.0f} s, longer than the {self.policy.longest_wait_s:g} s we wait here. Every answer "
-                f"that came is in the ledger. Run this again after {when:%Y-%m-%d %H:%M:%S} UTC.",
-                wait_s=min(waits),
-            )
-        return min(waits)
+        return _shortest_wait(refusals, n, self.policy.longest_wait_s)
 
     def _payers(self, planned: str, n: int) -> Iterator[str]:
         """Yield the planned member, then, only if that one is refused, the others with most left first."""
@@ -547,6 +561,22 @@ def _planned(rows: Sequence[int], left: Left, members: Mapping[str, Member], siz
     # Members take turns, so that one whose key is at its limit does not stand before all others.
     turns.sort(key=lambda t: t[0])
     return [_Request(member, part, uuid.uuid4().hex) for _, member, part in turns]
+
+
+def _shortest_wait(refusals: Sequence[QuotaError], n: int, longest_s: float) -> float:
+    """Return the seconds until the first member's rate has room for so many queries; raise where that is too long."""
+    waits = [error.wait_s for error in refusals if isinstance(error, RateError)]
+    if not waits:
+        raise refusals[0]
+    if min(waits) > longest_s:
+        when = datetime.fromtimestamp(time.time() + min(waits), UTC)
+        raise RateError(
+            f"Expected a member whose rate leaves room for {n} queries, but the first has room in {min(waits):.0f} s, "
+            f"longer than the {longest_s:g} s we wait here. Every answer that came is in the ledger. Run this again "
+            f"after {when:%Y-%m-%d %H:%M:%S} UTC.",
+            wait_s=min(waits),
+        )
+    return min(waits)
 
 
 class _Stopped(Exception):

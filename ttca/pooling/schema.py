@@ -10,6 +10,7 @@ __all__ = [
     "SCHEMA_VERSION",
     "answers",
     "attempts",
+    "bodies",
     "claims",
     "consents",
     "inputs",
@@ -19,10 +20,13 @@ __all__ = [
     "migrate",
     "minutes",
     "outcomes",
+    "platforms",
     "reports",
     "requests",
     "seats",
     "tables",
+    "titles",
+    "unread",
 ]
 
 SCHEMA_VERSION = 5
@@ -92,6 +96,8 @@ outcomes = sa.Table(
     sa.Column("detail", sa.String),
     sqlite_with_rowid=False,
 )
+# ``reading`` names how the answer was read, where the platform's words can be read in several ways; ``seal`` is a
+# checksum under the ledger's secret.
 answers = sa.Table(
     "answers",
     tables,
@@ -102,7 +108,45 @@ answers = sa.Table(
     sa.Column("resolution", sa.Float, nullable=False),
     sa.Column("request", sa.BigInteger, nullable=False),
     sa.Column("at", sa.Float, nullable=False),
+    sa.Column("reading", sa.LargeBinary(8)),
+    sa.Column("seal", sa.LargeBinary(8)),
     sqlite_with_rowid=False,
+)
+# What the platform said to a request, in its own words: packed, behind a checksum. It is about all of the request's
+# images, so that it goes when the owner of one of them is forgotten.
+bodies = sa.Table(
+    "bodies",
+    tables,
+    sa.Column("request", sa.BigInteger().with_variant(sa.Integer, "sqlite"), primary_key=True, autoincrement=False),
+    sa.Column("reading", sa.LargeBinary(8)),
+    sa.Column("body", sa.LargeBinary, nullable=False),
+)
+# Queries whose answer came and could not be read, and the request whose body may be read otherwise one day.
+unread = sa.Table(
+    "unread",
+    tables,
+    sa.Column("key", sa.LargeBinary(32), primary_key=True),
+    sa.Column("request", sa.BigInteger, nullable=False),
+    sqlite_with_rowid=False,
+)
+# The platforms that an action has asked, each read in one way, as ``PlatformInfo`` says it in JSON. Whoever asks one
+# that was not ``accepted`` is told what it costs that it is another.
+platforms = sa.Table(
+    "platforms",
+    tables,
+    sa.Column("action", sa.String, primary_key=True),
+    sa.Column("as_read", sa.String(64), primary_key=True),
+    sa.Column("said", sa.String, nullable=False),
+    sa.Column("accepted", sa.Boolean, nullable=False),
+    sa.Column("at", sa.Float, nullable=False),
+)
+# Whose name an action's name is: ``owner`` stands in the folder of the action that came with it first.
+titles = sa.Table(
+    "titles",
+    tables,
+    sa.Column("name", sa.String, primary_key=True),
+    sa.Column("owner", sa.String, nullable=False),
+    sa.Column("at", sa.Float, nullable=False),
 )
 # Queries in flight that nobody else may ask: which request has each, whose process (or lease) that is, and until when
 # at the latest, ``seconds`` after it was charged. Whatever ends a request deletes its rows, so there are never many.
@@ -198,6 +242,8 @@ reports = sa.Table(
     sa.Column("scores", sa.LargeBinary),
     sa.Column("resolution", sa.Float, nullable=False),
     sa.Column("at", sa.Float, nullable=False),
+    sa.Column("reading", sa.LargeBinary(8)),
+    sa.Column("seal", sa.LargeBinary(8)),
     sqlite_with_rowid=False,
 )
 
@@ -263,6 +309,19 @@ def _add_tombstones(connection: sa.Connection) -> None:
         table.create(connection, checkfirst=True)
 
 
+def _add_bodies(connection: sa.Connection) -> None:
+    """4 → 5: bodies are kept, and answers say how they were read; the ledger, which has the secret, seals them."""
+    kind = "BYTEA" if connection.dialect.name == "postgresql" else "BLOB"
+    for table in (answers, reports):
+        there = {c["name"] for c in sa.inspect(connection).get_columns(table.name)}
+        for column in ("reading", "seal"):
+            # Made by the first step, a table is new already.
+            if column not in there:
+                connection.exec_driver_sql(f"ALTER TABLE {table.name} ADD COLUMN {column} {kind}")
+    for table in (bodies, unread, platforms, titles):
+        table.create(connection)
+
+
 def _add_invited_at(connection: sa.Connection) -> None:
     """4 → 5: the ledger knows when a member was last invited; of those invited before, only that they are."""
     # Made by the first step, the table is new already.
@@ -278,6 +337,7 @@ def _index_leases_out(connection: sa.Connection) -> None:
 def _to_version_5(connection: sa.Connection) -> None:
     """4 → 5: all that changed together."""
     _add_tombstones(connection)
+    _add_bodies(connection)
     _add_invited_at(connection)
     _index_leases_out(connection)
 

@@ -106,6 +106,16 @@ class Shelf:
         soon = [bytes(r.key) for r in rows if r.wanted > 2]
         return soon, [bytes(r.key) for r in rows if r.wanted <= 2]
 
+    def adopt(self, connection: sa.Connection, former: str) -> None:
+        """Take over what stands under the context that an earlier version had for the same."""
+        for table in (_inputs, _leases, _reports):
+            connection.execute(sa.update(table).where(table.c.context == former).values(context=self.context))
+
+    def close(self, connection: sa.Connection, keys: Sequence[bytes]) -> None:
+        """Write down that these are answered, though perhaps by words that nobody could read when they came."""
+        for part in parts(keys):
+            connection.execute(sa.update(_inputs).where(_inputs.c.key.in_(part)).values(answered=True))
+
     def withdraw(self, connection: sa.Connection, keys: Sequence[bytes], now: float) -> None:
         """Delete images that are shared no longer; those a member has at this moment are never handed out again."""
         for part in parts(keys):

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from importlib import import_module
 from importlib.metadata import entry_points
 from types import UnionType
-from typing import Any, Literal, TypeAlias, Union, get_args, get_origin, get_type_hints, runtime_checkable
+from typing import Any, ClassVar, Literal, TypeAlias, Union, get_args, get_origin, get_type_hints, runtime_checkable
 from typing import Protocol as Structural
 from urllib.parse import quote
 
@@ -126,18 +126,25 @@ class Wire(ABC):
     image_shape : (H, W, 3)
         The size the server takes.
     identity : dict of str to str
-        What makes its answers those of this model: versions, tensor names, how scores are read.
+        What makes its answers those of this model: versions, tensor names, parameters of the request.
+    reading_identity : dict of str to str or None
+        What decides how :meth:`parse` and :meth:`refuses` read an answer, and makes no answer another. Where it
+        changes, kept answers are read again for nothing. None: ``identity`` says that too, and they are not.
     max_batch : int or None
         The most images of one request; None where the protocol does not say.
     gives_scores : bool
         Whether answers may carry scores.
+    reads_headers : tuple of str
+        Which headers, in lower case, an answer cannot be read without.
     """
 
     options: Reading
     image_shape: ImageShape
     identity: dict[str, str]
+    reading_identity: dict[str, str] | None = None
     max_batch: int | None = None
     gives_scores: bool = True
+    reads_headers: ClassVar[tuple[str, ...]] = ()
 
     @abstractmethod
     def request(self, images: Images, *, request_id: str) -> Request:

@@ -71,6 +71,7 @@ class BentoML(SingleImage):
             image_shape=self.shape,
             path=quote(route),
             identity=options_identity(self, route=route, field=self.field, fields=dict(self.fields or {})),
+            reading_identity=self.reading_identity,
             field_name=self.field,
             fields=dict(self.fields or {}),
         )

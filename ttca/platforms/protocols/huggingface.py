@@ -66,6 +66,7 @@ class HuggingFace(SingleImage):
             image_shape=self.shape,
             path="" if self.model is None else f"models/{quote(self.model)}",
             identity=options_identity(self, top_k=self.top_k, function_to_apply=self.function_to_apply),
+            reading_identity=self.reading_identity,
             parameters={
                 name: value
                 for name, value in (("top_k", self.top_k), ("function_to_apply", self.function_to_apply))

@@ -129,13 +129,14 @@ class KServeV2(Reading, Protocol):
             "versions": ",".join(versions),
             "platform": str(metadata.get("platform", "")),
             "input": f"{input_name} {datatype} {layout}" + (f" {self.fp32_pixels}" if datatype == "FP32" else ""),
+            # Part of the request, which names them.
             "outputs": f"scores={scores or ''} label={label or ''}",
-            **options.reading_identity,
         }
         return KServeV2Wire(
             options=options,
             image_shape=image_shape,
             identity=identity,
+            reading_identity=options.reading_identity,
             max_batch=min(limits) if limits else None,
             gives_scores=scores is not None or not outputs,
             path=f"{path}/infer",
@@ -322,6 +323,8 @@ def _only(names: list[str], option: str, taken: str | None) -> str | None:
 class KServeV2Wire(Wire):
     """The protocol as agreed with one server; built by :meth:`KServeV2.describe`."""
 
+    reads_headers = (HEADER_LENGTH.lower(),)
+
     options: KServeV2
     image_shape: ImageShape
     path: str
@@ -334,6 +337,7 @@ class KServeV2Wire(Wire):
     declared: bool = True
     versions: frozenset[str] = frozenset()
     identity: dict[str, str] = field(default_factory=dict)
+    reading_identity: dict[str, str] | None = None
     max_batch: int | None = None
     gives_scores: bool = True
 

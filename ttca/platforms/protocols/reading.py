@@ -137,7 +137,7 @@ class Reading:
 
     @property
     def reading_identity(self) -> dict[str, str]:
-        """What of this belongs to a platform's identity: it decides what answers mean."""
+        """What decides how an answer is read, beside the class names; it makes no answer another."""
         return {
             "scores_are": self.scores_are,
             "resolution": repr(self.resolution),

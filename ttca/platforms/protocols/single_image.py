@@ -63,6 +63,7 @@ class SingleImageWire(Wire):
     image_shape: ImageShape
     path: str
     identity: dict[str, str] = field(default_factory=dict)
+    reading_identity: dict[str, str] | None = None
     max_batch: int | None = 1
 
     def parse(self, response: Response, n: int) -> Answers:
@@ -94,6 +95,5 @@ def options_identity(options: SingleImage, **more: object) -> dict[str, str]:
         "model": options.model or "",
         "version": options.version or "",
         "image_shape": excerpt(options.shape),
-        **options.reading_identity,
         **{k: v if isinstance(v, str) else json.dumps(v, sort_keys=True, default=str) for k, v in more.items()},
     }

@@ -187,6 +187,15 @@ class Template(SingleImage):
         """Whether one request asks about several images."""
         return self.send == "json" and "{images}" in _places(self.body)
 
+    @property
+    def reading_identity(self) -> dict[str, str]:
+        """What decides how an answer is read: where its parts lie, too."""
+        return {
+            **super().reading_identity,
+            "answer": json.dumps({name: getattr(self, name) for name in _EXPRESSIONS}, sort_keys=True),
+            "refused_statuses": json.dumps(sorted(self.refused_statuses)),
+        }
+
     def describe(self, fetch: Fetch) -> TemplateWire:
         """Return the wire; what the table does not say, nobody does."""
         path = self.path
@@ -207,9 +216,8 @@ class Template(SingleImage):
                 send=f"{self.send} {self.image_as} {self.field}",
                 fields=dict(self.fields or {}),
                 body=self.body,
-                answer={name: getattr(self, name) for name in _EXPRESSIONS},
-                refused_statuses=sorted(self.refused_statuses),
             ),
+            reading_identity=self.reading_identity,
         )
 
 

@@ -76,6 +76,12 @@ class TensorFlowServing(Reading, Protocol):
         if self.image_shape is not None:
             check_image_shape(self.image_shape)
 
+    @property
+    def reading_identity(self) -> dict[str, str]:
+        """What decides how an answer is read: which of its outputs, too, for a request names none."""
+        outputs = f"scores={self.scores_output or ''} label={self.label_output or ''}"
+        return {**super().reading_identity, "outputs": outputs}
+
     def describe(self, fetch: Fetch) -> TensorFlowServingWire:
         """Read the signature where the server gives it, else only that the model is there. Costs no query."""
         path = model_path("v1/models", self.model or "", self.version, between="/versions/")
@@ -95,10 +101,9 @@ class TensorFlowServing(Reading, Protocol):
                 "version": version,
                 "signature": self.signature,
                 "input": f"{self.input_name or ''} {options.send} {self.layout}",
-                "outputs": f"scores={self.scores_output or ''} label={self.label_output or ''}",
                 "image_shape": excerpt(shape),
-                **self.reading_identity,
             },
+            reading_identity=self.reading_identity,
         )
 
     def _signature(self, fetch: Fetch, path: str) -> tuple[Mapping[str, Any], str]:
@@ -201,6 +206,7 @@ class TensorFlowServingWire(Wire):
     image_shape: ImageShape
     path: str
     identity: dict[str, str] = field(default_factory=dict)
+    reading_identity: dict[str, str] | None = None
     max_batch: int | None = None
 
     def request(self, images: Images, *, request_id: str) -> Request:

@@ -37,6 +37,7 @@ class TorchServe(SingleImage):
             image_shape=self.shape,
             path=model_path("predictions", self.checked_model(), self.version),
             identity=options_identity(self),
+            reading_identity=self.reading_identity,
         )
 
 
