@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
@@ -18,6 +17,7 @@ from ttca import __version__
 from ttca.names import canonical
 from ttca.proxies.runtime import wait_asleep
 from ttca.streams import run_program
+from ttca.terminal import Terminal
 
 if TYPE_CHECKING:
     from ttca.action import CollectiveAction
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
+    pretty_exceptions_enable=False,
     pretty_exceptions_show_locals=False,
     rich_markup_mode=None,
     help="Test-time collective action.",
@@ -36,6 +37,7 @@ app = typer.Typer(
 pool_app = typer.Typer(
     no_args_is_help=False,
     invoke_without_command=True,
+    pretty_exceptions_enable=False,
     pretty_exceptions_show_locals=False,
     rich_markup_mode=None,
     help="Query the platform and see who paid.",
@@ -43,6 +45,7 @@ pool_app = typer.Typer(
 app.add_typer(pool_app, name="pool")
 hub_app = typer.Typer(
     no_args_is_help=True,
+    pretty_exceptions_enable=False,
     pretty_exceptions_show_locals=False,
     rich_markup_mode=None,
     help="Let members query the platform from their own machines.",
@@ -55,8 +58,8 @@ JsonOption = Annotated[
 ]
 DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Show what it would cost, then stop.")]
 
-ERR = Console(stderr=True)
-OUT = Console()
+ERR = Terminal(stderr=True)
+OUT = Terminal()
 
 
 def main() -> None:
@@ -732,14 +735,14 @@ def _shown(value: Any) -> str:
 
 def _emit(result: dict[str, Any], as_json: bool, words: str | Table) -> None:
     if as_json:
-        # NaN is no JSON: it must have become None before.
-        sys.stdout.write(json.dumps(result, allow_nan=False) + "\n")
+        # NaN is no JSON: it must have become None before. DEL is the one control character that JSON leaves as it is.
+        sys.stdout.write(json.dumps(result, allow_nan=False).replace("\x7f", "\\u007f") + "\n")
     elif isinstance(words, str):
         _say(OUT, words)
     else:
         OUT.print(words)
 
 
-def _say(console: Console, sentence: str) -> None:
+def _say(console: Terminal, sentence: str) -> None:
     """Print a sentence as it is: a bracket in a name is no markup, and no path is broken in two."""
     console.print(sentence, highlight=False, markup=False, soft_wrap=True)

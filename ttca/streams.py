@@ -14,11 +14,11 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import NoReturn, TextIO, cast
 
-from rich.console import Console
 from rich.markup import escape
 
 from ttca.errors import TTCAError
 from ttca.masking import masked_everywhere
+from ttca.terminal import Terminal, visible
 
 __all__ = ["OutputError", "run_program", "steady_streams"]
 
@@ -70,7 +70,7 @@ def run_program(name: str, work: Callable[[], int | None]) -> NoReturn:
 
 
 def _say_error(name: str, sentence: str) -> None:
-    console = Console(stderr=True)
+    console = Terminal(stderr=True)
     console.print(f"[bold red]{name}:[/] {escape(sentence)}", highlight=False, soft_wrap=True)
 
 
@@ -91,11 +91,16 @@ def steady_streams() -> Iterator[None]:
 
 
 class _Stream(io.TextIOBase):
-    """A text stream before another, or before none where the process was started without one."""
+    """A text stream before another, or before none where the process was started without one.
+
+    Whatever is written to it comes without control characters: a warning or a traceback may quote a stranger.
+    """
 
     def __init__(self, inner: TextIO | None) -> None:
         self._inner = inner
         self._broken: OSError | ValueError | None = None
+        #: For a :class:`~ttca.terminal.Terminal`, whose escapes are its own.
+        self.styled = _Styled(self)
 
     @property
     def encoding(self) -> str:  # type: ignore[override]
@@ -114,10 +119,14 @@ class _Stream(io.TextIOBase):
     def write(self, text: str, /) -> int:
         if not isinstance(text, str):  # as click finds out what a stream takes
             raise TypeError(f"Expected text to write, got {type(text).__name__}.")
+        self.put(visible(text))
+        return len(text)
+
+    def put(self, text: str) -> None:
+        """Write a text as it is, what the encoding lacks spelled out."""
         if text:
             shown = text.encode(self.encoding, _SPELL).decode(self.encoding)
             self._try(lambda inner: inner.write(shown))
-        return len(text)
 
     def flush(self) -> None:
         if self._inner is not None:
@@ -148,6 +157,33 @@ class _Stream(io.TextIOBase):
     @abstractmethod
     def _failed(self, error: OSError | ValueError) -> None:
         """Do what follows from a failure."""
+
+
+class _Styled(io.TextIOBase):
+    """The same stream, written to as it is."""
+
+    def __init__(self, stream: _Stream) -> None:
+        self._stream = stream
+
+    @property
+    def encoding(self) -> str:  # type: ignore[override]
+        return self._stream.encoding
+
+    def writable(self) -> bool:
+        return True
+
+    def isatty(self) -> bool:
+        return self._stream.isatty()
+
+    def fileno(self) -> int:
+        return self._stream.fileno()
+
+    def write(self, text: str, /) -> int:
+        self._stream.put(text)
+        return len(text)
+
+    def flush(self) -> None:
+        self._stream.flush()
 
 
 class _Result(_Stream):
