@@ -17,6 +17,7 @@ from typing import NoReturn, TextIO, cast
 from rich.markup import escape
 
 from ttca.errors import TTCAError
+from ttca.interruption import interruptible
 from ttca.masking import masked_everywhere
 from ttca.terminal import Terminal, visible
 
@@ -41,8 +42,9 @@ def run_program(name: str, work: Callable[[], int | None]) -> NoReturn:
     """Do a program's work and end the process with the status it returns or exits with, 0 if it says none.
 
     A TTCAError becomes its sentence and status 1. So does a standard output that cannot be written to; where its
-    reader has gone (``ttca … | head``) nothing is said. Any other error is a bug of ours: its traceback is shown,
-    without local variables and without the environment's keys and tokens.
+    reader has gone (``ttca … | head``) nothing is said. Ctrl-C and SIGTERM become one sentence and the status 130 or
+    143, once what was in flight is written. Any other error is a bug of ours: its traceback is shown, without local
+    variables and without the environment's keys and tokens.
 
     Parameters
     ----------
@@ -51,15 +53,21 @@ def run_program(name: str, work: Callable[[], int | None]) -> NoReturn:
     work : callable
         May raise SystemExit.
     """
-    with steady_streams():
+    with steady_streams(), interruptible() as interruption:
         try:
             try:
                 status = work()
             except SystemExit as ended:
+                # A library of command lines makes an exit of KeyboardInterrupt.
+                if interruption.signal and ended.code:
+                    raise KeyboardInterrupt from None
                 sys.stdout.flush()
                 raise ended from None
             sys.stdout.flush()
             sys.exit(status)
+        except KeyboardInterrupt:
+            _say_error(name, "Interrupted. Nothing that came back is lost; run it again to resume.")
+            sys.exit(interruption.status)
         except TTCAError as error:
             _say_error(name, masked_everywhere(str(error)))
         except Exception as error:
