@@ -9,11 +9,14 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from tests import worlds
+from tests.pooling.anyhub import any_hub, png
 from tests.programs import TTCA, Programs, environment
 from ttca.answers import Answers
+from ttca.config import read_contribution
 from ttca.data.folder import write_people
 from ttca.images import Images
 from ttca.interruption import Interruption, interruptible
@@ -110,6 +113,36 @@ def test_a_hub_that_is_ended_says_how_to_go_on(number: signal.Signals, programs:
     assert b"The hub is at" in done.stderr
     assert b"run it again to resume" in done.stderr
     assert b"Traceback" not in done.stderr
+
+
+@pytest.mark.e2e
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_member_brings_back_what_came(
+    number: signal.Signals, programs: Programs, tmp_path: Path
+) -> None:
+    """`ttca contribute` ends on either signal with what came delivered, a count of it, its sentence and its status."""
+    log = tmp_path / "log"
+    with (
+        any_hub() as (hub_url, hub),
+        background_server(Interrupting(tmp_path / "pid", 4, number), access_log=log) as url,
+    ):
+        (tmp_path / "ada.toml").write_text(
+            f'[contribute]\nhub = "{hub_url}"\ntoken_variable = "TTCA_HUB_X"\nsize = 2\n'
+            f'[platform]\nurl = "{url}"\nmodel = "tiny"\nclasses = {json.dumps(worlds.CLASSES)}\n'
+        )
+        with read_contribution(tmp_path / "ada.toml").platform.open() as platform:
+            hub.action = {"fingerprint": platform.info.fingerprint}
+            image = png(np.zeros(platform.info.image_shape, np.uint8))
+        hub.me["remaining"] = 99
+        hub.given = lambda wish: hub.lease(wish, images=[image] * wish["size"])
+        done = programs.run(["contribute", "ada.toml"], tmp_path, code=CTRL_C, extra={"TTCA_HUB_X": "token"})
+    assert done.returncode == 128 + number, done.stderr
+    said = " ".join(done.stderr.decode().split())
+    processed = sum(json.loads(line)["rows"] for line in log.read_text().splitlines())
+    assert f"Interrupted. Queries sent: {processed}, of which {processed} were answered." in said
+    assert "run it again to resume" in said
+    assert sum(len(body["answers"]) for _, body in hub.brought) == processed
+    assert 8 <= processed < 99
 
 
 def test_signals_that_come_together_are_one() -> None:

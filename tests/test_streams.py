@@ -345,8 +345,8 @@ runpy.run_module("benchmarks", run_name="__main__")
 
 CRASHES = {
     "in a command": "import ttca.config as c\nc.read_contribution = broken",
-    "where the hub is read": "import ttca.pooling.contribute as c\nc._Hub.get = broken",
-    "where the environment is read": "import ttca.pooling.contribute as c\nc._Hub.__init__ = broken",
+    "where the hub is read": "import ttca.pooling.hub_client as c\nc.HubClient.get = broken",
+    "where the environment is read": "import ttca.pooling.hub_client as c\nc.HubClient.__init__ = broken",
     "where the platform is met": "import ttca.platforms.http as h\nh.HttpPlatform.__init__ = broken",
     "with locals shown": "import ttca.cli as c\nimport ttca.config as f\n"
     "c.app.pretty_exceptions_show_locals = True\nf.read_contribution = broken",

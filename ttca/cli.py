@@ -322,17 +322,22 @@ def contribute(
     write: Annotated[
         bool, typer.Option("--init", help="Write a commented file for you to fill in, then stop.")
     ] = False,
+    show: Annotated[
+        Path | None, typer.Option(help="Write pictures that the hub hands out into a new folder, send nothing, stop.")
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Query the platform for a hub's pool.
 
     Leases queries from the hub, sends them from this machine with your own key, and reports the answers to the hub.
-    Set most_queries in [contribute] to limit how many are sent.
+    Set most_queries in [contribute], and per_day, to limit how many are sent. Safe to interrupt: run it again to
+    resume.
     """
     from dataclasses import asdict
 
     from ttca.config import CONTRIBUTION_TEMPLATE, read_contribution
     from ttca.pooling.contribute import contribute as work
+    from ttca.pooling.showing import show_pictures
 
     if write:
         _write_new(file, CONTRIBUTION_TEMPLATE.format(file=file))
@@ -341,15 +346,25 @@ def contribute(
             _emit({"file": str(file)}, True, "")
         return
     mine = read_contribution(file)
+    access, effort, reporter = mine.contribute.access(), mine.contribute.effort(), _reporter()
     with mine.platform.open() as platform:
+        if show is not None:
+            files = show_pictures(access, platform, folder=mine.kept, out=show, effort=effort, reporter=reporter)
+            told = (
+                f"Wrote {len(files)} pictures to {show}: a lease as you would get it now. None was sent, and the hub "
+                "was told so. They show other people: delete them when you have looked."
+            )
+            _emit(
+                {"files": list(map(str, files))}, as_json, told if files else "The hub has nothing for you to ask now."
+            )
+            return
         done = work(
-            mine.contribute.hub,
+            access,
             platform,
-            token_variable=mine.contribute.token_variable,
+            folder=mine.kept,
             key_variable=mine.platform.key_variable,
-            effort=mine.contribute.effort(),
-            hub_key=mine.contribute.hub_key,
-            reporter=_reporter(),
+            effort=effort,
+            reporter=reporter,
         )
     _emit(asdict(done), as_json, f"{done.answered} of {done.queries} queries were answered. {done.ended}")
 

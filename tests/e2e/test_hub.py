@@ -76,6 +76,9 @@ def test_members_on_their_own_machines_answer_for_an_action(tmp_path: Path) -> N
                 for blank, filled in blanks.items():
                     text = text.replace(blank, filled)
                 mine.write_text(text)
+                look = tmp_path / f"{member}-pictures"
+                files = say("contribute", mine, "--show", look, cwd=tmp_path, TTCA_HUB_TOKEN=token)["files"]
+                assert sorted(map(str, look.iterdir())) == files != []
                 done = say("contribute", mine, cwd=tmp_path, TTCA_HUB_TOKEN=token)
                 assert done["queries"] == done["answered"] > 0
             assert done["ended"] == "Nothing is left for you to ask."

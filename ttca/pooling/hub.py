@@ -11,7 +11,7 @@ import numpy as np
 from ttca.answers import Answers, Status
 from ttca.errors import ChargeState, ConfigError, LedgerError, MissingExtraError, QuotaError, RateError, TTCAError
 from ttca.platforms.protocols.reading import UnreadableError, read_json
-from ttca.pooling.contribute import MOST_QUERIES
+from ttca.pooling.hub_client import MOST_QUERIES
 from ttca.pooling.leases import LeaseDesk, Progress, Quarantined, UnknownLease
 from ttca.pooling.ledger import Ledger
 from ttca.pooling.page import progress_page
