@@ -17,7 +17,7 @@ from typing import NoReturn, TextIO, cast
 from rich.markup import escape
 
 from ttca.errors import TTCAError
-from ttca.interruption import interruptible
+from ttca.interruption import Interruption, interruptible
 from ttca.masking import masked_everywhere
 from ttca.terminal import Terminal, visible
 
@@ -55,26 +55,39 @@ def run_program(name: str, work: Callable[[], int | None]) -> NoReturn:
     """
     with steady_streams(), interruptible() as interruption:
         try:
-            try:
-                status = work()
-            except SystemExit as ended:
-                # A library of command lines makes an exit of KeyboardInterrupt.
-                if interruption.signal and ended.code:
-                    raise KeyboardInterrupt from None
-                sys.stdout.flush()
-                raise ended from None
-            sys.stdout.flush()
-            sys.exit(status)
-        except KeyboardInterrupt:
-            _say_error(name, "Interrupted. Nothing that came back is lost; run it again to resume.")
-            sys.exit(interruption.status)
-        except TTCAError as error:
-            _say_error(name, masked_everywhere(str(error)))
+            _run(name, work, interruption)
         except Exception as error:
-            # Locals would hold keys and tokens, and so may a message that quotes a request.
-            sys.stderr.write(masked_everywhere("".join(traceback.format_exception(error))))
-            _say_error(name, "This is a bug in ttca. Please report it, with the lines above.")
-        sys.exit(1)
+            # Even where the error cannot be told: Python's own traceback would go past the mask.
+            _show(error)
+            sys.exit(1)
+
+
+def _run(name: str, work: Callable[[], int | None], interruption: Interruption) -> NoReturn:
+    try:
+        try:
+            status = work()
+        except SystemExit as ended:
+            # A library of command lines makes an exit of KeyboardInterrupt.
+            if interruption.signal and ended.code:
+                raise KeyboardInterrupt from None
+            sys.stdout.flush()
+            raise ended from None
+        sys.stdout.flush()
+        sys.exit(status)
+    except KeyboardInterrupt:
+        _say_error(name, "Interrupted. Nothing that came back is lost; run it again to resume.")
+        sys.exit(interruption.status)
+    except TTCAError as error:
+        _say_error(name, masked_everywhere(str(error)))
+    except Exception as error:
+        _show(error)
+        _say_error(name, "This is a bug in ttca. Please report it, with the lines above.")
+    sys.exit(1)
+
+
+def _show(error: Exception) -> None:
+    """Write a traceback without locals, which would hold keys; in messages, standard error masks them."""
+    sys.stderr.write("".join(traceback.format_exception(error)))
 
 
 def _say_error(name: str, sentence: str) -> None:
@@ -208,7 +221,14 @@ class _Result(_Stream):
 
 
 class _Notes(_Stream):
-    """Standard error: progress and remarks, which are lost where it fails, and nothing else is."""
+    """Standard error: progress and remarks, which are lost where it fails, and nothing else is.
+
+    A server's log comes here too, with whatever a failed request had in hand; never with a secret of this process.
+    """
+
+    def write(self, text: str, /) -> int:
+        super().write(masked_everywhere(text) if isinstance(text, str) else text)
+        return len(text)
 
     def _failed(self, error: OSError | ValueError) -> None:
         pass

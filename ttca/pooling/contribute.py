@@ -125,8 +125,7 @@ def contribute(
     except HubError as error:
         _add(error, _NOTHING_SENT, outbox.told)
         raise
-    info = platform.info
-    client.check_platform(info)
+    info = client.check_platform(platform)
     me = client.get("/v1/me")
     remaining = me.count("remaining")
     credential = Credential(me.text("member", "a printable name", lambda v: v and v.isprintable()), key_variable)

@@ -23,7 +23,7 @@ from ttca.data.decoding import decode_rgb
 from ttca.errors import ConfigError, DataError, ImageError, TTCAError
 from ttca.images import Images, check_images
 from ttca.masking import masked, secret
-from ttca.platforms.base import PlatformInfo
+from ttca.platforms.base import Platform, PlatformInfo
 from ttca.platforms.limits import retry_after_s
 from ttca.platforms.protocols.reading import UnreadableError, excerpt, read_json
 from ttca.platforms.sending import certificate_problem, check_ca, checked_url, new_session, secret_problem
@@ -163,13 +163,17 @@ class HubClient:
         """Bring something, and return what the hub says to it."""
         return self._patiently("POST", path, body)
 
-    def check_platform(self, info: PlatformInfo) -> None:
-        """Raise a ConfigError where the hub's members ask another platform than this one."""
-        if self.get("/v1/action").text("fingerprint", "text", bool) != info.fingerprint:
+    def check_platform(self, platform: Platform) -> PlatformInfo:
+        """Return what a platform says of itself, or raise a ConfigError where the hub's members ask another one."""
+        # The hub first: one that is away need not trouble the platform.
+        fingerprint = self.get("/v1/action").text("fingerprint", "text", bool)
+        info = platform.info
+        if fingerprint != info.fingerprint:
             raise ConfigError(
                 f"Expected the hub to use the platform in your own file ({info.name}), got a different fingerprint. Do "
                 "not contribute. Compare URL, protocol, model and classes with whoever runs the hub. No query was sent."
             )
+        return info
 
     def lease(self, size: int) -> HandedOut | float | None:
         """Return a lease of at most so many queries, or how long to wait for one, or None where there will be none."""

@@ -62,8 +62,7 @@ def show_pictures(
     client = HubClient(hub, patience_s=0.0, sleep=time.sleep)
     outbox = Outbox(folder / "undelivered", client)
     outbox.deliver_all(reporter.say)
-    info = platform.info
-    client.check_platform(info)
+    info = client.check_platform(platform)
     lease = client.lease(min((effort or Effort()).size, info.max_batch, MOST_QUERIES))
     if lease is None or isinstance(lease, float):
         return []
