@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 from collections.abc import Callable
@@ -107,7 +108,8 @@ class Outbox:
         except HubError as error:
             if error.status in _REFUSED:
                 aside = path.with_suffix(".refused")
-                path.replace(aside)
+                with contextlib.suppress(FileNotFoundError):  # another program of the member's was faster
+                    path.replace(aside)
                 error.args = (f"{error.args[0]} What it refused is kept in {aside}.", *error.args[1:])
             raise
         path.unlink(missing_ok=True)
