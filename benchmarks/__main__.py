@@ -19,16 +19,15 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from rich.console import Console
-
 from benchmarks._circumstances import circumstances
 from benchmarks._listing import RESULTS, listing, names
 from ttca.errors import TTCAError
 from ttca.proxies.runtime import wait_asleep
 from ttca.streams import run_program
+from ttca.terminal import Terminal
 
 HOME = Path(__file__).resolve().parent
-ERR = Console(stderr=True)
+ERR = Terminal(stderr=True)
 #: Runs with other arguments than the result file that documents read.
 ASIDE = "aside"
 #: What the runner itself is asked, and no benchmark sees.
@@ -125,7 +124,7 @@ def _run(name: str, arguments: Sequence[str], results: Path) -> None:
     if "--json" in arguments:
         sys.stdout.write(json.dumps(record) + "\n")
     else:
-        Console().print_json(json.dumps(result))
+        Terminal().print_json(json.dumps(result))
 
 
 if __name__ == "__main__":

@@ -16,8 +16,6 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-
 from benchmarks._peers import cache
 from benchmarks._tracks import TRACKS, Cell, Regime, Track
 from ttca.action import WARM_START, CollectiveAction
@@ -33,6 +31,7 @@ from ttca.progress import Reporter
 from ttca.proxies.runtime import give_back_memory
 from ttca.row import Row
 from ttca.settings import Settings
+from ttca.terminal import Terminal
 
 __all__ = [
     "Acting",
@@ -245,7 +244,7 @@ def acting(
     folder = home / "action"
     folder.mkdir(exist_ok=True)
     members = [Member(f"member-{i}", 10**6) for i in range(4)]
-    reporter = Reporter(Console(stderr=True))
+    reporter = Reporter(Terminal(stderr=True))
     with (
         CollectiveAction(
             folder, platform=platform, members=members, roster=cell.roster, settings=settings,

@@ -10,7 +10,6 @@ from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
-from rich.console import Console
 from torch import nn
 
 from benchmarks._cells import plain, settings_of
@@ -27,6 +26,7 @@ from ttca.pooling.pool import Member, Pace, QueryPool
 from ttca.progress import Reporter
 from ttca.proxies.runtime import best_device
 from ttca.settings import Settings
+from ttca.terminal import Terminal
 
 __all__ = ["OPEN_BOX", "QUICK", "main", "white_box"]
 
@@ -105,7 +105,7 @@ def _rows(
     *,
     final: bool,
 ) -> list[dict[str, Any]]:
-    reporter = Reporter(Console(stderr=True))
+    reporter = Reporter(Terminal(stderr=True))
     cell = track.people(queries, regime, settings.seed, final)
     learner = Learner(
         settings, classes=len(platform.info.classes), image_shape=platform.info.image_shape, reporter=reporter

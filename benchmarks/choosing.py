@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from rich.console import Console
 
 from benchmarks._cells import plain, settings_of
 from benchmarks._peers import cache
@@ -24,6 +23,7 @@ from ttca.people import People
 from ttca.pooling.choosing import in_order, most_uncertain
 from ttca.progress import Reporter
 from ttca.settings import Settings
+from ttca.terminal import Terminal
 
 __all__ = ["QUICK", "WAYS", "main"]
 
@@ -100,7 +100,7 @@ def _proxy_says(settings: Settings, people: People) -> NDArray[np.float32]:
     cell = cifar_people("cifar10", "label", 0, "public", settings.seed, False, draw=lambda *_: np.arange(5))
     if cell.public is None:
         raise ValueError("Expected public people in the regime public, got none.")
-    learner = Learner(settings, classes=10, image_shape=people.image_shape, reporter=Reporter(Console(stderr=True)))
+    learner = Learner(settings, classes=10, image_shape=people.image_shape, reporter=Reporter(Terminal(stderr=True)))
     path = cache() / "public-proxies" / f"{learner.warm_start_inputs(cell.public)}.safetensors"
     path.parent.mkdir(parents=True, exist_ok=True)
     partial_path = Path(f"{path}.{os.getpid()}")

@@ -8,10 +8,9 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-
 from ttca.demo.run import run_demo
 from ttca.progress import Reporter
+from ttca.terminal import Terminal
 
 __all__ = ["QUICK", "main"]
 
@@ -28,7 +27,7 @@ def main(argv: list[str]) -> dict[str, Any]:
     rows, p_values, people = [], [], 0
     for seed in range(options.seeds):
         with tempfile.TemporaryDirectory() as folder:
-            row, _, measurement = run_demo(Path(folder) / "demo", seed=seed, reporter=Reporter(Console(stderr=True)))
+            row, _, measurement = run_demo(Path(folder) / "demo", seed=seed, reporter=Reporter(Terminal(stderr=True)))
         rows.append(row.to_dict())
         people = len(measurement.correct["subgroup_before"])
         p_values.append(measurement.paired_p("subgroup_after", "zero_query"))

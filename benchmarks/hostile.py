@@ -17,7 +17,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from rich.console import Console
 
 from benchmarks import _adaptive
 from benchmarks._adaptive import Pool
@@ -33,6 +32,7 @@ from ttca.pooling.ledger import Ledger
 from ttca.progress import Reporter
 from ttca.proxies.distillation import Targets, train_proxy
 from ttca.proxies.options import Distilling
+from ttca.terminal import Terminal
 
 __all__ = ["QUICK", "main"]
 
@@ -61,7 +61,7 @@ def main(argv: list[str]) -> dict[str, Any]:
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="pools played at one moment")
     parser.add_argument("--json", action="store_true", help="print the result as one JSON object")
     options = parser.parse_args(argv)
-    reporter = Reporter(Console(stderr=True))
+    reporter = Reporter(Terminal(stderr=True))
     runs: list[dict[str, Any]] = []
     with reporter.track("pools with liars", options.runs, unit="pools") as advance:
         for seed in range(options.runs):

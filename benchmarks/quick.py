@@ -10,18 +10,17 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-
 from benchmarks._cells import measured, plain, settings_of
 from benchmarks._listing import names
 from benchmarks._tracks import TRACKS
 from benchmarks.effect import run_cell
 from benchmarks.transfer import grid_keys
 from ttca.errors import TTCAError
+from ttca.terminal import Terminal
 
 __all__ = ["main", "slices"]
 
-_ERR = Console(stderr=True)
+_ERR = Terminal(stderr=True)
 
 
 def main(argv: list[str]) -> dict[str, Any]:

@@ -12,17 +12,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-
 from benchmarks._cells import CellKey, forget_answers, measured, opened, plain, summary
 from benchmarks._circumstances import commit
 from benchmarks._tracks import TRACKS, Regime
 from ttca.errors import ConfigError, WorthlessProxyError
+from ttca.terminal import Terminal
 
 __all__ = ["GRIDS", "QUICK", "Grid", "finish", "main", "quick_key"]
 
 _HOME = Path(__file__).resolve().parent
-_ERR = Console(stderr=True)
+_ERR = Terminal(stderr=True)
 #: Numbers of a row that no two runs share.
 _CLOCKS = frozenset({"seconds", "seconds_distil", "seconds_learn", "peak_rss_mb"})
 PEOPLE = ("dev-test", "final")

@@ -9,12 +9,12 @@ import pytest
 
 from tests.platforms.scripted import CLASSES, GOOD, Exchange, images, scripted
 from tests.pooling.places import fresh_ledger
-from tests.pooling.scripted import ScriptedPlatform, distinct
+from tests.pooling.scripted import ScriptedPlatform, distinct, hard_at_work
 from ttca.platforms.base import Credential
 from ttca.platforms.http import HttpPlatform, Key
 from ttca.platforms.retry import RetryPolicy, ask
 from ttca.platforms.throttle import Throttle
-from ttca.pooling.contribute import HubError, Patience, contribute
+from ttca.pooling.hub_client import HubError
 from ttca.pooling.pool import Member, Pace, QueryPool
 from ttca.telling import tell_wait
 
@@ -103,9 +103,8 @@ def test_a_members_rate_and_a_hub_that_is_away_are_told(
     assert [m for m in told.messages if "Waiting 60 s. The rate of member 'ada'" in m]
     told.clear()
     monkeypatch.setenv("TTCA_HUB_X", SECRET)
-    patience = Patience(hub_away_s=0.2, sleep=lambda _s: None)
     with pytest.raises(HubError):
-        contribute("http://127.0.0.1:1", ScriptedPlatform(), token_variable="TTCA_HUB_X", patience=patience)
+        hard_at_work("http://127.0.0.1:1", ScriptedPlatform(), hub_away_s=0.2)
     assert told.messages
     assert all("Expected the hub at" in m for m in told.messages)
     assert SECRET[:10] not in told.text

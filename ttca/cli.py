@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
@@ -19,6 +18,7 @@ from ttca.names import canonical
 from ttca.private import private
 from ttca.proxies.runtime import wait_asleep
 from ttca.streams import run_program
+from ttca.terminal import Terminal
 
 if TYPE_CHECKING:
     from ttca.action import CollectiveAction
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
+    pretty_exceptions_enable=False,
     pretty_exceptions_show_locals=False,
     rich_markup_mode=None,
     help="Test-time collective action.",
@@ -40,6 +41,7 @@ app = typer.Typer(
 pool_app = typer.Typer(
     no_args_is_help=False,
     invoke_without_command=True,
+    pretty_exceptions_enable=False,
     pretty_exceptions_show_locals=False,
     rich_markup_mode=None,
     help="Query the platform and see who paid.",
@@ -47,6 +49,7 @@ pool_app = typer.Typer(
 app.add_typer(pool_app, name="pool")
 hub_app = typer.Typer(
     no_args_is_help=True,
+    pretty_exceptions_enable=False,
     pretty_exceptions_show_locals=False,
     rich_markup_mode=None,
     help="Let members query the platform from their own machines.",
@@ -71,8 +74,8 @@ DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Show what it woul
 #: What makes a hub's ledger.
 _HUB_START = "ttca hub serve"
 
-ERR = Console(stderr=True)
-OUT = Console()
+ERR = Terminal(stderr=True)
+OUT = Terminal()
 
 
 def main() -> None:
@@ -477,17 +480,22 @@ def contribute(
     write: Annotated[
         bool, typer.Option("--init", help="Write a commented file for you to fill in, then stop.")
     ] = False,
+    show: Annotated[
+        Path | None, typer.Option(help="Write pictures that the hub hands out into a new folder, send nothing, stop.")
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Query the platform for a hub's pool.
 
     Leases queries from the hub, sends them from this machine with your own key, and reports the answers to the hub.
-    Set most_queries in [contribute] to limit how many are sent.
+    Set most_queries in [contribute], and per_day, to limit how many are sent. Safe to interrupt: run it again to
+    resume.
     """
     from dataclasses import asdict
 
     from ttca.config import CONTRIBUTION_TEMPLATE, read_contribution
     from ttca.pooling.contribute import contribute as work
+    from ttca.pooling.showing import show_pictures
 
     if write:
         _write_new(file, CONTRIBUTION_TEMPLATE.format(file=file))
@@ -496,15 +504,25 @@ def contribute(
             _emit({"file": str(file)}, True, "")
         return
     mine = read_contribution(file)
+    access, effort, reporter = mine.contribute.access(), mine.contribute.effort(), _reporter()
     with mine.platform.open() as platform:
+        if show is not None:
+            files = show_pictures(access, platform, folder=mine.kept, out=show, effort=effort, reporter=reporter)
+            told = (
+                f"Wrote {len(files)} pictures to {show}: a lease as you would get it now. None was sent, and the hub "
+                "was told so. They show other people: delete them when you have looked."
+            )
+            _emit(
+                {"files": list(map(str, files))}, as_json, told if files else "The hub has nothing for you to ask now."
+            )
+            return
         done = work(
-            mine.contribute.hub,
+            access,
             platform,
-            token_variable=mine.contribute.token_variable,
+            folder=mine.kept,
             key_variable=mine.platform.key_variable,
-            effort=mine.contribute.effort(),
-            hub_key=mine.contribute.hub_key,
-            reporter=_reporter(),
+            effort=effort,
+            reporter=reporter,
         )
     _emit(asdict(done), as_json, f"{done.answered} of {done.queries} queries were answered. {done.ended}")
 
@@ -929,14 +947,14 @@ def _shown(value: Any) -> str:
 
 def _emit(result: dict[str, Any], as_json: bool, words: str | Table) -> None:
     if as_json:
-        # NaN is no JSON: it must have become None before.
-        sys.stdout.write(json.dumps(result, allow_nan=False) + "\n")
+        # NaN is no JSON: it must have become None before. DEL is the one control character that JSON leaves as it is.
+        sys.stdout.write(json.dumps(result, allow_nan=False).replace("\x7f", "\\u007f") + "\n")
     elif isinstance(words, str):
         _say(OUT, words)
     else:
         OUT.print(words)
 
 
-def _say(console: Console, sentence: str) -> None:
+def _say(console: Terminal, sentence: str) -> None:
     """Print a sentence as it is: a bracket in a name is no markup, and no path is broken in two."""
     console.print(sentence, highlight=False, markup=False, soft_wrap=True)

@@ -6,7 +6,7 @@ import difflib
 import ipaddress
 import tomllib
 from collections.abc import Mapping
-from dataclasses import MISSING, dataclass, field, fields
+from dataclasses import MISSING, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 from urllib.parse import urlsplit
@@ -23,8 +23,9 @@ from ttca.platforms.base import PlatformInfo
 from ttca.platforms.http import HttpPlatform, Key, Transport
 from ttca.platforms.protocols import create_protocol
 from ttca.platforms.sending import checked_url
+from ttca.pooling.allowance import Effort
 from ttca.pooling.choosing import in_order
-from ttca.pooling.contribute import Effort
+from ttca.pooling.hub_client import HubAccess
 from ttca.pooling.leases import CheckPlan, LeaseDesk
 from ttca.pooling.ledger import Ledger, open_ledger
 from ttca.pooling.pool import Member
@@ -47,6 +48,7 @@ __all__ = [
 ]
 
 T = TypeVar("T")
+C = TypeVar("C", "PlatformSection", "ContributeSection")
 
 TEMPLATE = """\
 # One collective action. Fill it in, then see what it would cost (no picture is sent): ttca run {file} --dry-run
@@ -106,6 +108,7 @@ classes = ["first", "second"]    # in the order of the platform's scores
 # read_timeout = 30.0
 # max_batch = 64                                                  # the most images the platform takes at once
 # max_response_bytes = 16777216
+# ca = "authority.pem"                                            # of a platform with an authority of its own
 
 # [platform.options]             # of the protocol, as docs/platforms.md lists them
 # image_shape = [224, 224, 3]    # height, width, channels, where no metadata says them
@@ -153,8 +156,10 @@ hub = "https://hub.example.org"
 token_variable = "TTCA_HUB_TOKEN"    # the variable's name; the token itself was given to you with the invitation
 size = 16                            # queries of one request
 concurrency = 2                      # requests at once
-# most_queries = 500                 # the most queries that one run of ttca contribute sends under your key
+# most_queries = 500                 # the most queries sent under your key, by all runs of ttca contribute together
+# per_day = 100                      # and at most so many within any 24 hours
 # hub_key = "ttca-ed25519:..."       # the collective's public key, from the invitation: other leases are refused
+# ca = "collective.pem"              # where the collective has a certificate authority of its own
 
 [platform]                           # from your own knowledge, never from the hub
 url = "http://127.0.0.1:8000"
@@ -163,6 +168,7 @@ model = "my-model"
 classes = ["first", "second"]        # in the order of the platform's scores
 # authorised_by = "who allowed this, and where that is written"   # needed off this machine
 # key_variable = "TTCA_KEY_MINE"                                  # the variable's name, never the key
+# ca = "authority.pem"                                            # of a platform with an authority of its own
 """
 
 
@@ -183,6 +189,7 @@ class PlatformSection:
     read_timeout: float = 30.0
     max_batch: int = 64
     max_response_bytes: int = 16 * 2**20
+    ca: str | None = None
     options: dict[str, Any] = field(default_factory=dict, repr=False)
 
     def __post_init__(self) -> None:
@@ -214,6 +221,7 @@ class PlatformSection:
                 read_timeout=self.read_timeout,
                 max_batch=self.max_batch,
                 max_response_bytes=self.max_response_bytes,
+                ca=self.ca,
             ),
             **self.options,
         )
@@ -318,15 +326,23 @@ class ContributeSection:
     size: int = 16
     concurrency: int = 2
     most_queries: int | None = None
+    per_day: int | None = None
     hub_key: str | None = None
+    ca: str | None = None
 
     def __post_init__(self) -> None:
         if self.hub_key is not None:
             object.__setattr__(self, "hub_key", check_key(self.hub_key))
 
+    def access(self) -> HubAccess:
+        """Return which hub, and how to enter it."""
+        return HubAccess(url=self.hub, token_variable=self.token_variable, key=self.hub_key, ca=self.ca)
+
     def effort(self) -> Effort:
         """Return how much to ask, and how much at once."""
-        return Effort(size=self.size, concurrency=self.concurrency, most_queries=self.most_queries)
+        return Effort(
+            size=self.size, concurrency=self.concurrency, most_queries=self.most_queries, per_day=self.per_day
+        )
 
 
 @dataclass(frozen=True)
@@ -336,6 +352,11 @@ class ContributionFile:
     path: Path
     contribute: ContributeSection
     platform: PlatformSection
+
+    @property
+    def kept(self) -> Path:
+        """Where the member's own books are, and what could not be delivered: a folder beside the file."""
+        return self.path.with_suffix(".contribution")
 
 
 @dataclass(frozen=True)
@@ -529,7 +550,7 @@ def read_action(path: Path | str) -> ActionFile:
     return ActionFile(
         path,
         _section(Settings, found.get("action", {}), "action", path),
-        _section(PlatformSection, found["platform"], "platform", path),
+        _beside(_section(PlatformSection, found["platform"], "platform", path), path),
         _section(PeopleSection, found["people"], "people", path),
         _section(PoolSection, found.get("pool", {}), "pool", path),
         _section(HubSection, _hub_table(found.get("hub", {})), "hub", path),
@@ -552,8 +573,8 @@ def read_contribution(path: Path | str) -> ContributionFile:
             raise ConfigError(f"Expected the table [{table}] in {path}, got none.")
     return ContributionFile(
         path,
-        _section(ContributeSection, found["contribute"], "contribute", path),
-        _section(PlatformSection, found["platform"], "platform", path),
+        _beside(_section(ContributeSection, found["contribute"], "contribute", path), path),
+        _beside(_section(PlatformSection, found["platform"], "platform", path), path),
     )
 
 
@@ -592,6 +613,11 @@ def _section(kind: type[T], found: Any, table: str, path: Path) -> T:
     if needed:
         raise ConfigError(f"Expected the key {needed[0]} in [{table}] of {path}, got none. Write it there.")
     return kind(**values)
+
+
+def _beside(section: C, path: Path) -> C:
+    """Return a section whose certificate file is looked for beside the file that names it."""
+    return section if section.ca is None else replace(section, ca=str(path.parent / section.ca))
 
 
 def _value(value: Any, kind: str, where: str) -> Any:

@@ -17,6 +17,8 @@ from rich.progress import (
 )
 from rich.text import Text
 
+from ttca.terminal import visible
+
 __all__ = ["Reporter", "silent"]
 
 
@@ -38,8 +40,8 @@ class Reporter:
     def say(self, sentence: str) -> None:
         """Print one sentence."""
         if self.console is not None:
-            # Whatever the sentence quotes: a bracket is no markup.
-            self.console.print(sentence, highlight=False, markup=False)
+            # Whatever the sentence quotes: a bracket is no markup, and an escape no command.
+            self.console.print(visible(sentence), highlight=False, markup=False)
 
     @contextlib.contextmanager
     def track(self, what: str, total: int, *, unit: str = "steps") -> Iterator[Callable[[int], None]]:

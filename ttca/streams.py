@@ -14,11 +14,12 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import NoReturn, TextIO, cast
 
-from rich.console import Console
 from rich.markup import escape
 
 from ttca.errors import TTCAError
+from ttca.interruption import Interruption, interruptible
 from ttca.masking import masked_everywhere
+from ttca.terminal import Terminal, visible
 
 __all__ = ["OutputError", "run_program", "steady_streams"]
 
@@ -41,8 +42,9 @@ def run_program(name: str, work: Callable[[], int | None]) -> NoReturn:
     """Do a program's work and end the process with the status it returns or exits with, 0 if it says none.
 
     A TTCAError becomes its sentence and status 1. So does a standard output that cannot be written to; where its
-    reader has gone (``ttca … | head``) nothing is said. Any other error is a bug of ours: its traceback is shown,
-    without local variables and without the environment's keys and tokens.
+    reader has gone (``ttca … | head``) nothing is said. Ctrl-C and SIGTERM become one sentence and the status 130 or
+    143, once what was in flight is written. Any other error is a bug of ours: its traceback is shown, without local
+    variables and without the environment's keys and tokens.
 
     Parameters
     ----------
@@ -51,26 +53,45 @@ def run_program(name: str, work: Callable[[], int | None]) -> NoReturn:
     work : callable
         May raise SystemExit.
     """
-    with steady_streams():
+    with steady_streams(), interruptible() as interruption:
         try:
-            try:
-                status = work()
-            except SystemExit as ended:
-                sys.stdout.flush()
-                raise ended from None
-            sys.stdout.flush()
-            sys.exit(status)
-        except TTCAError as error:
-            _say_error(name, masked_everywhere(str(error)))
+            _run(name, work, interruption)
         except Exception as error:
-            # Locals would hold keys and tokens, and so may a message that quotes a request.
-            sys.stderr.write(masked_everywhere("".join(traceback.format_exception(error))))
-            _say_error(name, "This is a bug in ttca. Please report it, with the lines above.")
-        sys.exit(1)
+            # Even where the error cannot be told: Python's own traceback would go past the mask.
+            _show(error)
+            sys.exit(1)
+
+
+def _run(name: str, work: Callable[[], int | None], interruption: Interruption) -> NoReturn:
+    try:
+        try:
+            status = work()
+        except SystemExit as ended:
+            # A library of command lines makes an exit of KeyboardInterrupt.
+            if interruption.signal and ended.code:
+                raise KeyboardInterrupt from None
+            sys.stdout.flush()
+            raise ended from None
+        sys.stdout.flush()
+        sys.exit(status)
+    except KeyboardInterrupt:
+        _say_error(name, "Interrupted. Nothing that came back is lost; run it again to resume.")
+        sys.exit(interruption.status)
+    except TTCAError as error:
+        _say_error(name, masked_everywhere(str(error)))
+    except Exception as error:
+        _show(error)
+        _say_error(name, "This is a bug in ttca. Please report it, with the lines above.")
+    sys.exit(1)
+
+
+def _show(error: Exception) -> None:
+    """Write a traceback without locals, which would hold keys; in messages, standard error masks them."""
+    sys.stderr.write("".join(traceback.format_exception(error)))
 
 
 def _say_error(name: str, sentence: str) -> None:
-    console = Console(stderr=True)
+    console = Terminal(stderr=True)
     console.print(f"[bold red]{name}:[/] {escape(sentence)}", highlight=False, soft_wrap=True)
 
 
@@ -91,11 +112,16 @@ def steady_streams() -> Iterator[None]:
 
 
 class _Stream(io.TextIOBase):
-    """A text stream before another, or before none where the process was started without one."""
+    """A text stream before another, or before none where the process was started without one.
+
+    Whatever is written to it comes without control characters: a warning or a traceback may quote a stranger.
+    """
 
     def __init__(self, inner: TextIO | None) -> None:
         self._inner = inner
         self._broken: OSError | ValueError | None = None
+        #: For a :class:`~ttca.terminal.Terminal`, whose escapes are its own.
+        self.styled = _Styled(self)
 
     @property
     def encoding(self) -> str:  # type: ignore[override]
@@ -114,10 +140,14 @@ class _Stream(io.TextIOBase):
     def write(self, text: str, /) -> int:
         if not isinstance(text, str):  # as click finds out what a stream takes
             raise TypeError(f"Expected text to write, got {type(text).__name__}.")
+        self.put(visible(text))
+        return len(text)
+
+    def put(self, text: str) -> None:
+        """Write a text as it is, what the encoding lacks spelled out."""
         if text:
             shown = text.encode(self.encoding, _SPELL).decode(self.encoding)
             self._try(lambda inner: inner.write(shown))
-        return len(text)
 
     def flush(self) -> None:
         if self._inner is not None:
@@ -150,6 +180,33 @@ class _Stream(io.TextIOBase):
         """Do what follows from a failure."""
 
 
+class _Styled(io.TextIOBase):
+    """The same stream, written to as it is."""
+
+    def __init__(self, stream: _Stream) -> None:
+        self._stream = stream
+
+    @property
+    def encoding(self) -> str:  # type: ignore[override]
+        return self._stream.encoding
+
+    def writable(self) -> bool:
+        return True
+
+    def isatty(self) -> bool:
+        return self._stream.isatty()
+
+    def fileno(self) -> int:
+        return self._stream.fileno()
+
+    def write(self, text: str, /) -> int:
+        self._stream.put(text)
+        return len(text)
+
+    def flush(self) -> None:
+        self._stream.flush()
+
+
 class _Result(_Stream):
     """Standard output: what was asked for, so a failure ends the program."""
 
@@ -164,7 +221,14 @@ class _Result(_Stream):
 
 
 class _Notes(_Stream):
-    """Standard error: progress and remarks, which are lost where it fails, and nothing else is."""
+    """Standard error: progress and remarks, which are lost where it fails, and nothing else is.
+
+    A server's log comes here too, with whatever a failed request had in hand; never with a secret of this process.
+    """
+
+    def write(self, text: str, /) -> int:
+        super().write(masked_everywhere(text) if isinstance(text, str) else text)
+        return len(text)
 
     def _failed(self, error: OSError | ValueError) -> None:
         pass

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from ttca.masking import masked_everywhere
+from ttca.terminal import visible
 
 __all__ = ["LOG", "tell_retry", "tell_step", "tell_wait"]
 
@@ -43,4 +44,4 @@ def tell_step(what: str) -> Iterator[None]:
 def _tell(level: int, text: str) -> None:
     # Made only where somebody listens: it happens under load.
     if LOG.isEnabledFor(level):
-        LOG.log(level, "%s", masked_everywhere(text))
+        LOG.log(level, "%s", visible(masked_everywhere(text)))

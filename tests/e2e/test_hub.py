@@ -79,6 +79,9 @@ def test_members_on_their_own_machines_answer_for_an_action(tmp_path: Path) -> N
                 # Each works for leases that the collective signed, and no others.
                 mine.write_text(invitation["message"].split("-----\n")[1])
                 assert f'hub_key = "{invitation["key"]}"' in mine.read_text()
+                look = tmp_path / f"{member}-pictures"
+                files = say("contribute", mine, "--show", look, cwd=tmp_path, TTCA_HUB_TOKEN=token)["files"]
+                assert sorted(map(str, look.iterdir())) == files != []
                 done = say("contribute", mine, cwd=tmp_path, TTCA_HUB_TOKEN=token)
                 assert done["queries"] == done["answered"] > 0
             assert done["ended"] == "Nothing is left for you to ask."

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import random
+import tempfile
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, fields
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,8 +18,10 @@ from ttca.errors import AnswerError, ChargeState, TransportError
 from ttca.images import Images
 from ttca.platforms.base import Credential, Platform, PlatformInfo
 from ttca.platforms.retry import RetryPolicy
+from ttca.pooling.allowance import Effort
 from ttca.pooling.booking import Charge
-from ttca.pooling.contribute import Contribution, Effort, Patience, contribute
+from ttca.pooling.contribute import Contribution, Patience, contribute
+from ttca.pooling.hub_client import HubAccess
 from ttca.pooling.ledger import Ledger
 
 CLASSES = ("cat", "dog", "owl")
@@ -112,16 +116,20 @@ def patient(attempts: int = 3, *, sleep: Callable[[float], None] = lambda _s: No
     return RetryPolicy(attempts=attempts, rng=random.Random(0), sleep=sleep, clock=lambda: 0.0)
 
 
-def hard_at_work(url: str, platform: Platform, *, token_variable: str, **more: Any) -> Contribution:
-    """Contribute without patience for a hub that is away; ``more`` are options of effort, patience and the rest."""
+def hard_at_work(url: str, platform: Platform, *, token_variable: str = "TTCA_HUB_X", **more: Any) -> Contribution:
+    """Contribute without patience for a hub that is away, with new books unless a folder is given.
+
+    ``more`` are options of access (``hub_key``, ``ca``), effort, patience and the rest.
+    """
     effort = {f.name: more.pop(f.name) for f in fields(Effort) if f.name in more}
     patience: dict[str, Any] = {"hub_away_s": 0.0, "sleep": lambda _s: None}
     patience |= {f.name: more.pop(f.name) for f in fields(Patience) if f.name in more}
-    return contribute(
-        url,
-        platform,
-        token_variable=token_variable,
-        effort=Effort(**effort),
-        patience=Patience(**patience),
-        **more,
-    )
+    key, ca = more.pop("hub_key", None), more.pop("ca", None)
+    with tempfile.TemporaryDirectory() as fresh:
+        return contribute(
+            HubAccess(url=url, token_variable=token_variable, key=key, ca=ca),
+            platform,
+            effort=Effort(**effort),
+            patience=Patience(**patience),
+            **{"folder": Path(fresh), **more},
+        )

@@ -4,27 +4,25 @@ from __future__ import annotations
 
 import base64
 import io
-import json
 import math
-import threading
 from collections.abc import Callable, Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given
 from hypothesis import strategies as st
-from PIL import Image
 from rich.console import Console
 
 from tests.examples import examples
+from tests.pooling.anyhub import AnyHub, any_hub, png
 from tests.pooling.scripted import ScriptedPlatform, distinct, hard_at_work, transport_error, truth
 from ttca.answers import Answers
 from ttca.config import read_contribution
 from ttca.errors import ChargeState, ConfigError, TransportError, TTCAError
 from ttca.images import Images
-from ttca.pooling.contribute import MOST_QUERIES, Contribution, HubError, Patience, contribute
+from ttca.pooling.contribute import Contribution
+from ttca.pooling.hub_client import MOST_QUERIES, HubError
 from ttca.progress import Reporter
 from ttca.signing import CollectiveKey, SignatureError, lease_bytes
 
@@ -32,78 +30,11 @@ TOKEN = "tok-4f9ZQ7e21-not-for-eyes"
 DONE = {"lease": None, "done": True}
 
 
-def png(image: Images) -> str:
-    """Return one image as a hub hands it out."""
-    file = io.BytesIO()
-    Image.fromarray(image).save(file, "PNG")
-    return base64.b64encode(file.getvalue()).decode()
-
-
-class AnyHub:
-    """A hub that says what a test tells it to, over real HTTP, and never counts what it hands out."""
-
-    def __init__(self) -> None:
-        self.lock = threading.Lock()
-        self.paths: list[str] = []
-        self.reset()
-
-    def reset(self) -> None:
-        """Be a hub that hands out leases of whatever size was asked for."""
-        self.status = 200
-        self.action: Any = {"fingerprint": ScriptedPlatform().info.fingerprint}
-        self.me: Any = {"member": "ada", "remaining": 10}
-        self.given: Callable[[dict[str, Any]], Any] = self.lease
-        self.paths.clear()
-        self.asked: list[int] = []
-
-    def lease(self, wish: dict[str, Any], **changes: Any) -> dict[str, Any]:
-        """Return a lease of the size that was wished for."""
-        images = [png(image) for image in distinct(wish["size"], start=len(self.paths))]
-        return {"lease": wish["name"], "images": images, "expires_at": 1e9, **changes}
-
-    def say(self, path: str, body: bytes) -> Any:
-        """Return what is said at a path."""
-        with self.lock:
-            self.paths.append(path)
-            if path == "/v1/leases":
-                wish = json.loads(body)
-                self.asked.append(wish["size"])
-                return self.given(wish)
-        return {"/v1/action": self.action, "/v1/me": self.me}.get(path, {"usable": 1})
-
-
 @pytest.fixture(scope="module")
 def running() -> Iterator[tuple[str, AnyHub]]:
     """Serve a hub that says anything; give its URL."""
-    hub = AnyHub()
-
-    class Handler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
-
-        def do_GET(self) -> None:
-            body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
-            said = hub.say(self.path, body)
-            content = said if isinstance(said, bytes) else json.dumps(said).encode()
-            self.send_response(hub.status)
-            self.send_header("Content-Length", str(len(content)))
-            self.end_headers()
-            self.wfile.write(content)
-
-        do_POST = do_GET
-
-        def log_message(self, *_: Any) -> None:
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    server.daemon_threads = True
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{server.server_port}", hub
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()
+    with any_hub() as served:
+        yield served
 
 
 @pytest.fixture
@@ -464,9 +395,7 @@ def test_no_exception_of_the_transport_comes_along(monkeypatch: pytest.MonkeyPat
     """A hub that is away leaves no chained exception, which would hold the request and its token."""
     monkeypatch.setenv("TTCA_HUB_X", TOKEN)
     with pytest.raises(HubError) as caught:
-        contribute(
-            "http://127.0.0.1:1", ScriptedPlatform(), token_variable="TTCA_HUB_X", patience=Patience(hub_away_s=0.0)
-        )
+        hard_at_work("http://127.0.0.1:1", ScriptedPlatform())
     assert caught.value.__cause__ is None
     assert caught.value.__context__ is None
     frame = caught.tb

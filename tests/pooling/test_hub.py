@@ -13,7 +13,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from html.parser import HTMLParser
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -29,18 +29,22 @@ from tests.examples import examples
 from tests.pooling.places import fresh_ledger
 from tests.pooling.scripted import ScriptedPlatform, distinct, hard_at_work, transport_error, truth
 from ttca.answers import Answers
+from ttca.data.decoding import decode_rgb
 from ttca.errors import ChargeState, ConfigError, TransportError
 from ttca.images import Images
 from ttca.platforms.base import PlatformInfo
 from ttca.platforms.connections import ConnectionLimits
 from ttca.platforms.server import background_app
 from ttca.platforms.throttle import Throttle
-from ttca.pooling.contribute import Contribution, HubError, Patience, contribute
+from ttca.pooling.allowance import Effort
+from ttca.pooling.contribute import Contribution
 from ttca.pooling.hub import create_hub
+from ttca.pooling.hub_client import HubAccess, HubError
 from ttca.pooling.leases import CheckPlan, LeaseDesk
 from ttca.pooling.ledger import Ledger
 from ttca.pooling.quotas import Quota
 from ttca.pooling.schema import outcomes
+from ttca.pooling.showing import show_pictures
 from ttca.signing import CollectiveKey, SignatureError
 
 PLAN = CheckPlan(judged=6, share=0.1)
@@ -130,6 +134,33 @@ def test_every_lease_is_signed(house: House, member: Callable[..., Contribution]
     assert ada.charged == done.answered
 
 
+def test_a_member_looks_before_they_ask(house: House, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """What is shown is a signed lease as any other, pixel by pixel; it costs nothing, and stays to be asked."""
+    monkeypatch.setenv("TTCA_HUB_X", house.tokens["ada"])
+    access = HubAccess(url=house.url, token_variable="TTCA_HUB_X", key=house.key)
+    platform = ScriptedPlatform()
+    options: dict[str, Any] = {"folder": tmp_path / "kept", "effort": Effort(size=5)}
+    files = show_pictures(access, platform, out=tmp_path / "out", **options)
+    assert [f.name for f in files] == ["01.png", "02.png", "03.png", "04.png", "05.png"]
+    shown = {decode_rgb(f.read_bytes()).tobytes() for f in files}
+    assert shown <= {image.tobytes() for image in distinct(60)}
+    assert len(shown) == 5
+    assert platform.attempts == []
+    (ada, *_) = house.ledger.balances()
+    assert (ada.charged, ada.refunded) == (0, 5)
+    with pytest.raises(ConfigError, match="Expected a new or empty folder"):
+        show_pictures(access, platform, out=tmp_path / "out", **options)
+    stranger = replace(access, key=CollectiveKey.open_or_make(tmp_path / "stranger").public)
+    with pytest.raises(SignatureError):
+        show_pictures(stranger, platform, out=tmp_path / "none", **options)
+    assert list((tmp_path / "none").iterdir()) == []
+    assert house.ledger.balances()[0].charged == 0
+    assert list((tmp_path / "kept" / "undelivered").iterdir()) == []
+    lease = house.desk.issue("ada", 60)
+    assert lease is not None
+    assert shown <= {image.tobytes() for image in lease.images}
+
+
 def test_a_quota_ends_a_contribution_in_peace(house: House, member: Callable[..., Contribution]) -> None:
     """A member who can pay no more stops with the reason, at the last query their quota allows."""
     house.ledger.enrol({"ada": 9})
@@ -190,7 +221,7 @@ def test_a_token_must_be_in_its_variable(name: str, value: str, monkeypatch: pyt
     """Another variable, or one without a token, is a sentence before anything is sent."""
     monkeypatch.setenv(name, value)
     with pytest.raises(ConfigError, match=r"TTCA_HUB_"):
-        contribute("http://127.0.0.1:1", ScriptedPlatform(), token_variable=name)
+        hard_at_work("http://127.0.0.1:1", ScriptedPlatform(), token_variable=name)
 
 
 @pytest.mark.parametrize("url", ["http://example.org", "ftp://127.0.0.1", "https://user:secret@example.org"])
@@ -198,7 +229,7 @@ def test_off_this_machine_the_hub_must_be_https(url: str, monkeypatch: pytest.Mo
     """Tokens and images travel only encrypted, and no URL carries a password."""
     monkeypatch.setenv("TTCA_HUB_X", "token")
     with pytest.raises(ConfigError, match=r"https|without user, password"):
-        contribute(url, ScriptedPlatform(), token_variable="TTCA_HUB_X")
+        hard_at_work(url, ScriptedPlatform())
 
 
 def test_a_hub_that_says_two_things_is_not_heard(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -220,7 +251,7 @@ def test_a_hub_that_says_two_things_is_not_heard(monkeypatch: pytest.MonkeyPatch
         threading.Thread(target=server.serve_forever, daemon=True).start()
         url = f"http://127.0.0.1:{server.server_address[1]}"
         with pytest.raises(HubError, match=r"Expected JSON from the hub"):
-            contribute(url, ScriptedPlatform(), token_variable="TTCA_HUB_X", patience=Patience(hub_away_s=0.0))
+            hard_at_work(url, ScriptedPlatform())
         server.shutdown()
 
 
@@ -228,9 +259,7 @@ def test_a_hub_that_is_away_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> 
     """No hub at the URL ends in an error that names it and not the token."""
     monkeypatch.setenv("TTCA_HUB_X", "very-secret-token")
     with pytest.raises(HubError, match=r"Expected the hub at http://127.0.0.1:1 to answer") as caught:
-        contribute(
-            "http://127.0.0.1:1", ScriptedPlatform(), token_variable="TTCA_HUB_X", patience=Patience(hub_away_s=0.0)
-        )
+        hard_at_work("http://127.0.0.1:1", ScriptedPlatform())
     assert "very-secret-token" not in str(caught.value)
 
 

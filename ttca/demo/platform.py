@@ -50,7 +50,8 @@ def running_platform(*, seed: int, port: int = 0, access_log: Path | None = None
     command = [sys.executable, "-m", "ttca.demo.platform", str(seed), str(port), _BOUND]
     if access_log is not None:
         command.append(str(access_log))
-    server = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    # In a session of its own: Ctrl-C is the demo's, which still wants the answers that are on their way.
+    server = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, start_new_session=True)
     if server.stdin is None or server.stdout is None:  # pragma: no cover - asked for above
         raise PlatformError("Expected pipes to the platform's process, got none.", platform="digits")
     try:

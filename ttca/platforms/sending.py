@@ -6,6 +6,7 @@ import ipaddress
 import math
 import os
 import re
+import ssl
 import time
 import weakref
 import zlib
@@ -27,7 +28,18 @@ from ttca.platforms.protocols import TRANSPORT_HEADERS, Request, Response
 from ttca.platforms.protocols.reading import excerpt
 from ttca.platforms.retry import RetryPolicy
 
-__all__ = ["Key", "NotSentError", "Sender", "Transport", "checked_url", "new_session", "one_address"]
+__all__ = [
+    "Key",
+    "NotSentError",
+    "Sender",
+    "Transport",
+    "certificate_problem",
+    "check_ca",
+    "checked_url",
+    "new_session",
+    "one_address",
+    "secret_problem",
+]
 
 _KEY_VARIABLE = re.compile(r"TTCA_KEY_[A-Za-z0-9_]+")
 _VISIBLE_ASCII = re.compile(r"[\x21-\x7e]+")
@@ -106,7 +118,7 @@ class Key:
 
 @dataclass(frozen=True, kw_only=True)
 class Transport:
-    """How long and how much a platform's answers may be.
+    """Which certificates a platform may show, and how long and how much its answers may be.
 
     Parameters
     ----------
@@ -118,6 +130,8 @@ class Transport:
         The largest answer read, compressed or not.
     metadata_retry : RetryPolicy
         How the free metadata requests are repeated. Queries never are, here: see :mod:`ttca.platforms.retry`.
+    ca : str, optional
+        A PEM file with the certificate of the platform's own authority; its certificates alone are then believed.
 
     Raises
     ------
@@ -132,8 +146,10 @@ class Transport:
     metadata_retry: RetryPolicy = field(
         default_factory=lambda: RetryPolicy(attempts=3, deadline_s=30.0, most_refusals=2)
     )
+    ca: str | None = None
 
     def __post_init__(self) -> None:
+        check_ca(self.ca)
         for name in ("connect_timeout", "read_timeout"):
             value = getattr(self, name)
             if not (value > 0 and math.isfinite(value)):
@@ -203,19 +219,15 @@ class Sender:
         """Return what is wrong with a key, never the key."""
         if not _KEY_VARIABLE.fullmatch(variable):
             return _BAD_VARIABLE
+        problem = secret_problem(variable, self.host, "key")
+        if problem is not None:
+            return problem
         parts = os.environ.get(variable, "").split()
-        if not parts:
-            return f"Expected the environment variable {variable} to hold a key, got none. Set it to 'host key'."
-        bound = f"Set it to '{self.host} YOUR-KEY'."
-        if len(parts) > 2 or not _VISIBLE_ASCII.fullmatch(parts[-1]):
-            return f"Expected {variable} to hold 'host key' in visible ASCII, got something else. {bound}"
-        if len(parts) == 2 and parts[0].lower().rstrip(".") != self.host:
-            return (
-                f"Expected {variable} to hold a key bound to {self.host}, got one bound to another host. "
-                "A key goes only to its own host: use the variable made for this one."
-            )
         if not self.loopback and (len(parts) == 1 or len(parts[1]) < _SHORTEST_KEY):
-            return f"Expected {variable} to hold 'host key' with a key of 8 characters or more, got less. {bound}"
+            return (
+                f"Expected {variable} to hold 'host key' with a key of 8 characters or more, got less. Set it to "
+                f"'{self.host} YOUR-KEY'."
+            )
         return None
 
     @contextmanager
@@ -242,7 +254,8 @@ class Sender:
         try:
             # Below a session of requests, which adds nothing but what is not wanted here: cookies, redirects, hooks,
             # the environment's proxies and passwords.
-            reply = adapter.send(self._prepared(request, headers, variable), stream=True, timeout=self._timeouts)
+            prepared = self._prepared(request, headers, variable)
+            reply = adapter.send(prepared, stream=True, timeout=self._timeouts, verify=self._transport.ca or True)
         except requests.RequestException as error:
             return self._no_answer(error, request_id)
         try:
@@ -311,11 +324,8 @@ class Sender:
         retryable = True
         if isinstance(error, requests.ConnectTimeout):
             sentence = f"no connection within {self._timeouts[0]:g} s. Check the network, or raise connect_timeout."
-        elif _is_certificate_error(error):
-            sentence, retryable = (
-                "a certificate that cannot be verified. Ask its owner to renew it; ttca never skips the check.",
-                False,
-            )
+        elif (problem := certificate_problem(error, "[platform]")) is not None:
+            sentence, retryable = problem, False
         elif _never_connected(error):
             sentence = "no connection (refused, or no such host). Check url, and that the platform is up."
         elif isinstance(error, requests.Timeout):
@@ -432,9 +442,13 @@ def _is_loopback_address(host: str) -> bool:
         return False
 
 
-def new_session() -> requests.Session:
-    """Return a session that takes nothing from the environment, keeps no cookie and follows its own headers."""
+def new_session(ca: str | None = None) -> requests.Session:
+    """Return a session that takes nothing from the environment, keeps no cookie and follows its own headers.
+
+    It believes the certificates of the authority in the PEM file ``ca`` alone, or the usual ones.
+    """
     session = requests.Session()
+    session.verify = ca or True
     # A stray ~/.netrc or proxy variable would otherwise decide who sees the key.
     session.trust_env = False
     # What one answer sets must never go with another request's key or token.
@@ -500,5 +514,70 @@ def _never_connected(error: requests.RequestException) -> bool:
     return isinstance(reason, (urllib3.exceptions.NewConnectionError, urllib3.exceptions.ConnectTimeoutError))
 
 
-def _is_certificate_error(error: requests.RequestException) -> bool:
-    return isinstance(error, requests.exceptions.SSLError) and "CERTIFICATE_VERIFY_FAILED" in str(error)
+def certificate_problem(error: requests.RequestException, table: str) -> str | None:
+    """Return what to do about a certificate that cannot be verified, None where the error is another one.
+
+    Parameters
+    ----------
+    error : requests.RequestException
+    table : str
+        Where ``ca`` would stand.
+    """
+    if not isinstance(error, requests.exceptions.SSLError) or "CERTIFICATE_VERIFY_FAILED" not in str(error):
+        return None
+    cause: object = getattr(error.args[0] if error.args else None, "reason", None)
+    found = cause.args[0] if isinstance(cause, Exception) and cause.args else None
+    why = excerpt(found.verify_message, 200) if isinstance(found, ssl.SSLCertVerificationError) else "no reason given"
+    return (
+        f"a certificate that cannot be verified ({why}). If its owner has an authority of their own, get its "
+        f'certificate from them and name the file in {table}: ca = "file.pem". Else ask them to renew theirs. '
+        "ttca never skips the check."
+    )
+
+
+def check_ca(ca: str | None) -> None:
+    """Raise a ConfigError where that is no PEM file with certificates; None is the usual authorities.
+
+    Raises
+    ------
+    ConfigError
+    """
+    if ca is None:
+        return
+    try:
+        # A file without certificates is loaded without a word.
+        if not ssl.create_default_context(cafile=ca).cert_store_stats()["x509"]:
+            raise ssl.SSLError("no certificate in it")
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise ConfigError(
+            f"Expected ca to be a PEM file with the certificate of an authority, got {excerpt(ca)!r}: "
+            f"{excerpt(reason)}. Ask whoever runs the service for the file."
+        ) from None
+
+
+def secret_problem(variable: str, host: str, what: str) -> str | None:
+    """Return what is wrong with a secret that is to go to a host, never the secret.
+
+    Parameters
+    ----------
+    variable : str
+        It holds the secret, or ``host secret``, which binds it to one host.
+    host : str
+    what : str
+        What the secret is called: a key, a token.
+    """
+    parts = os.environ.get(variable, "").split()
+    if not parts:
+        return f"Expected the environment variable {variable} to hold a {what}, got none. Set it to 'host {what}'."
+    if len(parts) > 2 or not _VISIBLE_ASCII.fullmatch(parts[-1]):
+        return (
+            f"Expected {variable} to hold 'host {what}' in visible ASCII, got something else. Set it to '{host} "
+            f"YOUR-{what.upper()}'."
+        )
+    if len(parts) == 2 and parts[0].lower().rstrip(".") != host:
+        return (
+            f"Expected {variable} to hold a {what} bound to {host}, got one bound to another host. "
+            f"A {what} goes only to its own host: use the variable made for this one."
+        )
+    return None

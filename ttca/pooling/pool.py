@@ -357,25 +357,31 @@ class QueryPool:
             advance(len(request.rows))
             return sent
 
-        # The first request goes alone: a platform that is down or speaks otherwise costs one request, not many. What
-        # others ask or have asked is not sent.
         rest = iter(requests)
-        for first in rest:
-            if one(first) or progress.stopped:
-                break
-        self._desk.flush()
-        progress.raise_if_stopped()
+        # Every request in a thread of its own: an interruption meets this one, and no answer on its way.
         executor = ThreadPoolExecutor(max(1, self.pace.concurrency // self._size()), thread_name_prefix="ttca-pool")
         try:
+            # The first request goes alone: a platform that is down or speaks otherwise costs one request, not many.
+            # What others ask or have asked is not sent.
+            for first in rest:
+                if executor.submit(one, first).result() or progress.stopped:
+                    break
+            self._desk.flush()
+            progress.raise_if_stopped()
             futures: list[Future[bool]] = [executor.submit(one, r) for r in rest]
             done, _ = wait(futures, return_when=FIRST_EXCEPTION)
             for future in done:
                 future.result()
+        except KeyboardInterrupt:
+            self._reporter.say("Interrupted. What is in flight is waited for, so that no answer is lost.")
+            raise
         finally:
             # Whatever ended the loop, requests in flight are settled before the error is shown.
             progress.stop()
-            executor.shutdown(wait=True, cancel_futures=True)
-            self._desk.flush()
+            try:
+                executor.shutdown(wait=True, cancel_futures=True)
+            finally:
+                self._desk.flush()
             progress.go_on()
         progress.raise_if_stopped()
 

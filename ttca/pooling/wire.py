@@ -14,7 +14,7 @@ from starlette.exceptions import HTTPException
 from ttca.answers import Answers, Status
 from ttca.errors import ConfigError
 from ttca.platforms.protocols.reading import UnreadableError, read_json
-from ttca.pooling.contribute import MOST_QUERIES
+from ttca.pooling.hub_client import MOST_QUERIES
 
 __all__ = [
     "Account",
