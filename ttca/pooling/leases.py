@@ -178,7 +178,7 @@ class LeaseDesk:
                         "held_until": 0.0,
                     }
             if rows:
-                connection.execute(self._db.insert_new(_inputs), list(rows.values()))
+                self._db.add(connection, _inputs, list(rows.values()), new=True)
             mark_answered(connection, keys)
             self._shelf.close(connection, [key for key, ok in zip(keys, found.known.tolist(), strict=True) if ok])
             return len(rows)
@@ -412,7 +412,7 @@ class LeaseDesk:
         rows = [*said, *({"key": key, "request": row.request, "at": now, **silent} for key in failed)]
         rows = [{**r, "member": row.member, "context": self._context} for r in rows if r["key"] in named]
         if rows:
-            connection.execute(self._db.insert_new(_reports), rows)
+            self._db.add(connection, _reports, rows, new=True)
 
     def _keys_of(self, connection: sa.Connection, request: int) -> list[bytes]:
         keys = sa.select(_attempts.c.key).where(_attempts.c.request == request).order_by(_attempts.c.position)
@@ -467,7 +467,7 @@ class LeaseDesk:
         wanted = sorted(set(names))
         if not wanted:
             return {}
-        connection.execute(self._db.insert_new(_members), [{"name": n, "quota": 0, "charged": 0} for n in wanted])
+        self._db.add(connection, _members, [{"name": n, "quota": 0, "charged": 0} for n in wanted], new=True)
         rows = connection.execute(sa.select(_members.c.name, _members.c.id))
         return {str(r.name): int(r.id) for r in rows}
 
