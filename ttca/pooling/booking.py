@@ -9,7 +9,6 @@ from typing import Any, TypeAlias
 
 import numpy as np
 import sqlalchemy as sa
-from numpy.typing import NDArray
 
 from ttca.answers import Answers
 from ttca.errors import ChargeState, LedgerError, QuotaError
