@@ -9,7 +9,6 @@ from typing import Any, TypeAlias
 
 import numpy as np
 import sqlalchemy as sa
-from numpy.typing import NDArray
 
 from ttca.answers import Answers
 from ttca.errors import ChargeState, LedgerError, QuotaError
@@ -57,7 +56,6 @@ _PAY = (
     .values(charged=_members.c.charged + sa.bindparam("n"))
 )
 _PAYER = sa.select(_requests.c.member).where(_requests.c.id == _attempts.c.request).scalar_subquery()
-_NEW_REQUEST, _NEW_ATTEMPT = sa.insert(_requests), sa.insert(_attempts)
 
 
 @dataclass(frozen=True)
@@ -180,21 +178,25 @@ class Settlement(Value):
 
     def accepted(self, now: float, seals: Seals) -> list[_Row]:
         """Return the answers to be kept, as rows."""
-        said = self.answers
-        silent: NDArray[np.bool_] = np.asarray(np.isnan(said.scores).all(axis=1))
+        said, request, reading = self.answers, self.charge.request, self.words.reading
+        silent: list[bool] = np.asarray(np.isnan(said.scores).all(axis=1)).tolist()
         scores = said.scores.astype("<f4")
+        columns = (said.status.tolist(), said.labels.tolist(), said.resolution.tolist(), said.resolved.tolist())
         rows: list[_Row] = [
             {
-                "key": self.keys[i],
-                "status": int(said.status[i]),
-                "label": int(said.labels[i]),
-                "scores": None if silent[i] else scores[i].tobytes(),
-                "resolution": float(said.resolution[i]),
-                "request": self.charge.request,
+                "key": key,
+                "status": status,
+                "label": label,
+                "scores": None if mute else line.tobytes(),
+                "resolution": resolution,
+                "request": request,
                 "at": now,
-                "reading": self.words.reading,
+                "reading": reading,
             }
-            for i in np.flatnonzero(said.resolved).tolist()
+            for key, line, mute, status, label, resolution, usable in zip(
+                self.keys, scores, silent, *columns, strict=True
+            )
+            if usable
         ]
         for row in rows:
             row["seal"] = seals.of(row)
@@ -259,8 +261,7 @@ class Booking:
             return
         now = self._now(connection)
         outcomes = [row for s in self._settlements for row in s.outcomes(now)]
-        if outcomes:
-            connection.execute(self._db.insert_new(_outcomes), outcomes)
+        self._db.add(connection, _outcomes, outcomes, new=True)
         settled = [s.charge.request for s in self._settlements]
         claims.free(connection, settled)
         rows = [row for s in self._settlements if s.accept for row in s.accepted(now, self._seals)]
@@ -273,8 +274,7 @@ class Booking:
                 )
             )
             rows = [row for row in rows if row["key"] in named]
-        if rows:
-            connection.execute(self._db.insert_new(_answers), rows)
+        self._db.add(connection, _answers, rows, new=True)
         keep(connection, self._db, spoken, anyone_forgotten=anyone_forgotten)
 
     def _charge(self, connection: sa.Connection, locked: _Locked) -> list[Charge | Taken | QuotaError]:
@@ -361,8 +361,9 @@ class Booking:
             _PAY,
             [{"number": p.number, "n": p.paid} for p in payers.values() if p.paid],
         )
-        connection.execute(
-            _NEW_REQUEST,
+        self._db.add(
+            connection,
+            _requests,
             [
                 {
                     "id": charge.request,
@@ -378,8 +379,9 @@ class Booking:
             ],
         )
         owners = numbered(self._db, connection, {o for bill, _ in written for o in bill.owners or () if o})
-        connection.execute(
-            _NEW_ATTEMPT,
+        self._db.add(
+            connection,
+            _attempts,
             [
                 {
                     "request": charge.request,
@@ -512,8 +514,7 @@ def keep(
         gone = set(connection.scalars(nameless))
         bodies = [b for b in bodies if b["request"] not in gone]
         unusable = [u for u in unusable if u["request"] not in gone]
-    if bodies:
-        connection.execute(database.insert_new(_bodies), bodies)
+    database.add(connection, _bodies, bodies, new=True)
     if unusable:
         new = database.insert(_unread)
         later = new.on_conflict_do_update(index_elements=["key"], set_={"request": new.excluded.request})

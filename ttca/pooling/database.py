@@ -11,7 +11,8 @@ import sqlite3
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from operator import itemgetter
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -79,7 +80,7 @@ class Database:
         # SQLite has one writer; waiting on a lock here is cheaper than waiting in its busy handler.
         self._write_lock = threading.Lock()
         self._writer: sa.Connection | None = None
-        self._inserts: dict[str, Insert] = {}
+        self._inserts: dict[tuple[str, tuple[str, ...], bool], str] = {}
         #: The file, None for a server.
         self.path: Path | None = None
         if isinstance(target, str) and "://" in target:
@@ -105,12 +106,24 @@ class Database:
         """Return an INSERT that can say what happens to a row that is already there."""
         return postgresql.insert(table) if self.is_server else sqlite.insert(table)
 
-    def insert_new(self, table: sa.Table) -> Insert:
-        """Return the INSERT that leaves a row as it is where it is already there."""
-        # Made once per table: making it takes longer than running it.
-        if table.name not in self._inserts:
-            self._inserts[table.name] = self.insert(table).on_conflict_do_nothing()
-        return self._inserts[table.name]
+    def add(
+        self, connection: sa.Connection, table: sa.Table, rows: Sequence[Mapping[str, Any]], *, new: bool = False
+    ) -> None:
+        """Insert rows of plain values, all with the same columns; ``new``: but for those that are there already.
+
+        Handed to the driver as they are: SQLAlchemy's own way through a row takes longer than SQLite's.
+        """
+        if not rows:
+            return
+        columns = tuple(rows[0])
+        kind = (table.name, columns, new)
+        if kind not in self._inserts:
+            mark = "%s" if self.is_server else "?"
+            self._inserts[kind] = (
+                f"INSERT INTO {table.name} ({', '.join(columns)}) VALUES ({', '.join([mark] * len(columns))})"
+                + (" ON CONFLICT DO NOTHING" if new else "")
+            )
+        connection.exec_driver_sql(self._inserts[kind], list(map(itemgetter(*columns), rows)))
 
     def share(self, connection: sa.Connection) -> None:
         """Keep :meth:`exclude` waiting until this transaction ends. (An SQLite file has one writer anyway.)"""

@@ -170,7 +170,7 @@ class Jury:
         if better:
             connection.execute(_DROP, [{"its_key": rows[i].key} for i in better])
             new = [{name: getattr(rows[i], name) for name in _COLUMNS} for i in better]
-            connection.execute(self._db.insert_new(_answers), new)
+            self._db.add(connection, _answers, new, new=True)
 
     def _stands(
         self, connection: sa.Connection, keys: Sequence[bytes], *, whole: bool
@@ -203,7 +203,7 @@ class Jury:
         connection.execute(sa.delete(_answers).where(_answers.c.key.in_(keys)))
         rows = [{name: getattr(row, name) for name in _COLUMNS} for row in self._read(connection, keys)]
         if rows:
-            connection.execute(self._db.insert_new(_answers), rows)
+            self._db.add(connection, _answers, rows, new=True)
         connection.execute(sa.update(_inputs).where(_inputs.c.key.in_(keys)).values(answered=False, wanted=0))
         mark_answered(connection, keys)
 

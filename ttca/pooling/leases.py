@@ -23,10 +23,10 @@ from ttca.platforms.base import PlatformInfo
 from ttca.pooling.acquaintance import Acquaintance, Question
 from ttca.pooling.booking import Bill, Charge, Settlement, Words, abandon
 from ttca.pooling.claims import Claim, Taken
-from ttca.pooling.database import Database
 from ttca.pooling.jury import Jury
 from ttca.pooling.ledger import Ledger
 from ttca.pooling.lookup import ReadAgain, Reader
+from ttca.pooling.membership import numbered
 from ttca.pooling.pacing import check_may_lease, fails_seldom, fair_share
 from ttca.pooling.recall import recall
 from ttca.pooling.room import member_room
@@ -172,7 +172,7 @@ class LeaseDesk:
             there = {bytes(k) for k in connection.scalars(sa.select(_inputs.c.key).where(mine))}
             keys = [old if old in there else key for key, old in zip(found.keys, former, strict=True)]
             self._shelf.withdraw(connection, sorted(there - set(keys)), self._ledger.now_in(connection))
-            numbers = _numbers(connection, self._db, names)
+            numbers = numbered(self._db, connection, names)
             number = (connection.scalar(sa.select(sa.func.max(_inputs.c.number)).where(mine)) or 0) + 1
             rows: dict[bytes, dict[str, object]] = {}
             for key, image, owner in zip(keys, checked, names, strict=True):
@@ -189,7 +189,7 @@ class LeaseDesk:
                         "held_until": 0.0,
                     }
             if rows:
-                connection.execute(self._db.insert_new(_inputs), list(rows.values()))
+                self._db.add(connection, _inputs, list(rows.values()), new=True)
             mark_answered(connection, keys)
             self._shelf.close(connection, [key for key, ok in zip(keys, found.known.tolist(), strict=True) if ok])
             return len(rows)
@@ -424,7 +424,7 @@ class LeaseDesk:
         rows = [*said, *({"key": key, "request": row.request, "at": now, **silent} for key in failed)]
         rows = [{**r, "member": row.member, "context": self._context} for r in rows if r["key"] in named]
         if rows:
-            connection.execute(self._db.insert_new(_reports), rows)
+            self._db.add(connection, _reports, rows, new=True)
 
     def _keys_of(self, connection: sa.Connection, request: int) -> list[bytes]:
         keys = sa.select(_attempts.c.key).where(_attempts.c.request == request).order_by(_attempts.c.position)
@@ -474,16 +474,6 @@ class LeaseDesk:
         mark_answered(connection, sorted(taken.answered))
         busy = _inputs.c.key.in_(sorted(taken.busy))
         connection.execute(sa.update(_inputs).where(busy).values(lease=None, held_until=now + _MOMENT_S))
-
-
-def _numbers(connection: sa.Connection, database: Database, names: Sequence[str]) -> Mapping[str, int]:
-    """Return the numbers of these names; who is new is written down as one who does not pay."""
-    wanted = sorted(set(names))
-    if not wanted:
-        return {}
-    connection.execute(database.insert_new(_members), [{"name": n, "quota": 0, "charged": 0} for n in wanted])
-    rows = connection.execute(sa.select(_members.c.name, _members.c.id))
-    return {str(r.name): int(r.id) for r in rows}
 
 
 def _check_agrees(answers: Answers) -> None:

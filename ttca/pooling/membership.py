@@ -190,7 +190,7 @@ def numbered(database: Database, connection: sa.Connection, names: Iterable[str]
     known = _numbers(connection, wanted)
     if len(known) < len(wanted):
         new = [{"name": name, "quota": 0, "charged": 0} for name in wanted if name not in known]
-        connection.execute(database.insert_new(_members), new)
+        database.add(connection, _members, new, new=True)
         known = _numbers(connection, wanted)
     return known
 

@@ -30,7 +30,7 @@ def take_title(ledger: Ledger, name: str, folder: Path) -> None:
     row = {"name": name, "owner": own, "at": ledger.now()}
 
     def work(connection: sa.Connection) -> str:
-        connection.execute(database.insert_new(_titles), row)
+        database.add(connection, _titles, [row], new=True)
         return str(connection.scalar(sa.select(_titles.c.owner).where(_titles.c.name == name)))
 
     if database.run(work, write=True) != own:
