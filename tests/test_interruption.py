@@ -131,7 +131,7 @@ def test_an_interrupted_member_brings_back_what_came(
             f'[platform]\nurl = "{url}"\nmodel = "tiny"\nclasses = {json.dumps(worlds.CLASSES)}\n'
         )
         with read_contribution(tmp_path / "ada.toml").platform.open() as platform:
-            hub.action = {"fingerprint": platform.info.fingerprint}
+            hub.action = {"fingerprint": platform.info.fingerprint_as_read}
             image = png(np.zeros(platform.info.image_shape, np.uint8))
         hub.me["remaining"] = 99
         hub.given = lambda wish: hub.lease(wish, images=[image] * wish["size"])

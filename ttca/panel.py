@@ -12,7 +12,7 @@ from ttca.certificates import Examined
 from ttca.errors import ActionError
 from ttca.goals import Design
 from ttca.people import People
-from ttca.values import OneLine
+from ttca.values import OneLine, Value
 
 __all__ = ["MOST_OTHERS", "SIDES", "Panel", "Seating", "draw_panel", "with_empty_seats"]
 
@@ -25,8 +25,8 @@ MOST_OTHERS = 4
 whose variance is that of both groups added, and every one of them costs a query."""
 
 
-@dataclass(frozen=True, eq=False)
-class Seating:
+@dataclass(frozen=True, eq=False, repr=False)
+class Seating(Value):
     """Where the people of a panel sit of whom some have left: the seat of each row, by side, and who was examined."""
 
     seats: Mapping[str, NDArray[np.int64]]

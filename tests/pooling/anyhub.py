@@ -36,7 +36,7 @@ class AnyHub:
     def reset(self) -> None:
         """Be a hub that hands out leases of whatever size was asked for."""
         self.status = 200
-        self.action: Any = {"fingerprint": ScriptedPlatform().info.fingerprint}
+        self.action: Any = {"fingerprint": ScriptedPlatform().info.fingerprint_as_read}
         self.me: Any = {"member": "ada", "remaining": 10}
         self.given: Callable[[dict[str, Any]], Any] = self.lease
         self.paths.clear()

@@ -19,12 +19,13 @@ from ttca.pooling.recall import Recalled
 from ttca.pooling.schema import answers as _answers
 from ttca.pooling.schema import platforms as _platforms
 from ttca.pooling.schema import requests as _requests
+from ttca.values import Value
 
 __all__ = ["Acquaintance", "Change", "Question"]
 
 
-@dataclass(frozen=True)
-class Question:
+@dataclass(frozen=True, eq=False, repr=False)
+class Question(Value):
     """Images that are asked about, under which epoch and repeat, and what the ledger holds about them."""
 
     images: Images

@@ -172,15 +172,9 @@ class QueryPool:
         overrule: bool | None = None,
         reporter: Reporter = silent,
     ) -> None:
-        names = [m.name for m in members]
-        if not names:
-            raise ConfigError("Expected at least one member with a quota, got none. Queries need someone to pay.")
-        twice = sorted({n for n in names if names.count(n) > 1})
-        if twice:
-            raise ConfigError(f"Expected every member once, got {', '.join(twice)} more than once.")
         self.platform = platform
         self.ledger = ledger
-        self.members = {m.name: m for m in members}
+        self.members = _by_name(members)
         self.pace = pace or Pace()
         self.policy = self.pace.policy
         self.action = action
@@ -535,6 +529,16 @@ class QueryPool:
         for other in sorted(left, key=lambda m: (-left[m], m)):
             if n <= (self.members[other].allowance.largest_request or n):
                 yield other
+
+
+def _by_name(members: Sequence[Member]) -> dict[str, Member]:
+    names = [m.name for m in members]
+    if not names:
+        raise ConfigError("Expected at least one member with a quota, got none. Queries need someone to pay.")
+    twice = sorted({n for n in names if names.count(n) > 1})
+    if twice:
+        raise ConfigError(f"Expected every member once, got {', '.join(twice)} more than once.")
+    return {m.name: m for m in members}
 
 
 @dataclass(frozen=True, eq=False, repr=False)

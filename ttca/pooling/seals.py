@@ -6,13 +6,15 @@ import hashlib
 import hmac
 import struct
 import zlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-__all__ = ["LARGEST_BODY", "Seals", "packed"]
+__all__ = ["LARGEST_BODY", "SEALED", "Seals", "packed"]
 
 #: Larger bodies are not kept: what was read of them is.
 LARGEST_BODY = 65536
+#: What of an answer is sealed, in the order in which it is read.
+SEALED = ("key", "status", "label", "scores", "resolution", "request", "reading")
 _LENGTH = 8
 _NUMBERS = struct.Struct("<Bqqdqb")
 
@@ -31,20 +33,34 @@ class Seals:
 
     def of(self, row: Mapping[str, Any]) -> bytes:
         """Return the seal of an answer: of all that it says, about which query, and of which request."""
-        key, scores, reading = row["key"], row["scores"], row["reading"]
-        seal = self._rows.copy()
-        said = (row["status"], row["label"], row["resolution"], row["request"], -1 if reading is None else len(reading))
-        seal.update(
-            _NUMBERS.pack(len(key), *said) + key + (reading or b"") + (b"" if scores is None else b"+" + scores)
-        )
-        return seal.digest()
+        return self._seal(*(row[name] for name in SEALED))
 
-    def holds(self, row: Mapping[str, Any]) -> bool:
-        """Whether an answer has the seal it was written with."""
+    def holds(self, row: Sequence[Any]) -> bool:
+        """Whether an answer, as the values of :data:`SEALED` and its seal, has the seal it was written with."""
         try:
-            return row["seal"] is not None and hmac.compare_digest(row["seal"], self.of(row))
+            return bool(self._seal(*row[:-1]) == row[-1])
         except (struct.error, TypeError):  # what cannot be sealed was not
             return False
+
+    def _seal(
+        self,
+        key: bytes,
+        status: int,
+        label: int,
+        scores: bytes | None,
+        resolution: float,
+        request: int,
+        reading: bytes | None,
+    ) -> bytes:
+        seal = self._rows.copy()
+        # The same bytes whatever order the columns have: ledgers keep them.
+        seal.update(
+            _NUMBERS.pack(len(key), status, label, resolution, request, -1 if reading is None else len(reading))
+            + key
+            + (reading or b"")
+            + (b"" if scores is None else b"+" + scores)
+        )
+        return seal.digest()
 
     def wrapped(self, request: int, body: bytes) -> bytes:
         """Return a packed body behind its seal."""
