@@ -403,6 +403,22 @@ def test_a_platform_of_another_version_is_not_paid_unasked(home: Path, ttca: Ter
         assert ttca("pool", "run", home, "--dry-run", "--json").json["changed"] is None
 
 
+def test_books_are_handed_over_and_checked(finished: Path, ttca: Terminal, tmp_path: Path) -> None:
+    """Exported books say what the ledger says, name nobody, are signed, and are refused once edited."""
+    books = tmp_path / "books.json"
+    told = ttca("pool", "export", finished, "--out", books, "--json").json
+    status = ttca("pool", "status", finished, "--json").json
+    checked = ttca("pool", "check", books, "--key", told["key"], "--json").json
+    assert checked["charged"] == told["charged"] == sum(m["charged"] for m in status["members"])
+    assert not any(m["member"] in books.read_text() for m in status["members"])
+    assert "which exists" in ttca("pool", "export", finished, "--out", books).sentence
+    assert "follow from the requests" in ttca("pool", "check", books).out
+    books.write_text(books.read_text().replace('"charged": ', '"charged": 1'))
+    assert "as it was signed" in ttca("pool", "check", books).sentence
+    signature_file(books).unlink()
+    assert "to be the sum of the requests" in ttca("pool", "check", books).sentence
+
+
 def test_pool_status_does_not_meet_the_platform(finished: Path, ttca: Terminal) -> None:
     """Who paid what is known while the platform is down."""
     path = finished / "action.toml"

@@ -28,6 +28,8 @@ from hypothesis import strategies as st
 from tests import worlds
 from ttca.kept import save_json
 from ttca.perturbations import PerturbationSet
+from ttca.pooling.export import export_books, to_text
+from ttca.pooling.ledger import Ledger
 from ttca.signing import (
     KEY_FILE,
     CollectiveKey,
@@ -42,7 +44,7 @@ from ttca.signing import (
     signer,
 )
 
-KINDS: tuple[SignedKind, ...] = ("perturbations", "certificate", "lease")
+KINDS: tuple[SignedKind, ...] = ("perturbations", "certificate", "lease", "books")
 
 
 @pytest.fixture(scope="module")
@@ -72,10 +74,23 @@ def certificate_file(folder: Path) -> Path:
     return folder / "certificate.json"
 
 
+def exported_books(folder: Path) -> Path:
+    """Write the books of a small ledger."""
+    with Ledger(folder / "ledger.sqlite") as ledger:
+        ledger.enrol({"ada": 9, "ben": 9})
+        for member in ("ada", "ben"):
+            ledger.charge(member, [member.encode() * 8] * 3, request_id=member, number=1, purpose="pool")
+        (folder / "books.json").write_text(to_text(export_books(ledger, "a")))
+    return folder / "books.json"
+
+
 # -- what was signed ------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("write", "kind"), [(members_file, "perturbations"), (certificate_file, "certificate")])
+@pytest.mark.parametrize(
+    ("write", "kind"),
+    [(members_file, "perturbations"), (certificate_file, "certificate"), (exported_books, "books")],
+)
 def test_a_thousand_changed_bytes_are_a_thousand_refusals(
     write: Callable[[Path], Path], kind: SignedKind, key: CollectiveKey, tmp_path: Path
 ) -> None:

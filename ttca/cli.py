@@ -305,6 +305,55 @@ def pool_accept_loss(file: FileArgument = Path(), as_json: JsonOption = False) -
     _emit({"folder": str(known.folder)}, as_json, f"The ledger in {known.folder} is taken as it is.")
 
 
+@pool_app.command("export")
+def pool_export(
+    file: FileArgument = Path(),
+    out: Annotated[Path, typer.Option(help="The new file.")] = Path("books.json"),
+    names: Annotated[bool, typer.Option("--names", help="Name the members, instead of numbering them.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Write the books into a signed file, for whoever is to check them.
+
+    It says what was paid, when, for what, and what came of it. It holds no picture, no answer, and no name unless you
+    ask for names. Send the file and the signature beside it.
+    """
+    from ttca.config import read_action
+    from ttca.pooling.export import export_books, to_text
+    from ttca.signing import CollectiveKey
+
+    known = read_action(file)
+    with known.open_ledger(read_only=True) as ledger:
+        books = export_books(ledger, known.settings.name, names=names)
+    key = CollectiveKey.open_or_make(known.folder)
+    _write_new(out, to_text(books))
+    signature = key.sign(out, "books")
+    said = {"file": str(out), "signature": str(signature), "key": key.public, "charged": books.charged}
+    _emit(said, as_json, f"Wrote {out} and {signature.name}: {books.charged} queries. The key is {key.public}.")
+
+
+@pool_app.command("check")
+def pool_check(
+    books: Annotated[Path, typer.Argument(help="The file from ttca pool export.")],
+    key: Annotated[str | None, typer.Option(help="The collective's public key. Other signatures are refused.")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Check books that somebody exported: who signed them, and whether they add up."""
+    from dataclasses import asdict
+
+    from ttca.pooling.export import read_books
+    from ttca.signing import check_signature
+
+    signed = check_signature(books, "books", expected=key)
+    read = read_books(books)
+    told = {"action": read.action, "charged": read.charged, "signed_by": signed.key}
+    _emit(
+        {**told, "members": [asdict(m) for m in read.members]},
+        as_json,
+        f"{len(read.members)} members of {read.action} paid {read.charged} queries in {len(read.requests)} requests. "
+        f"The balances follow from the requests. {signed.told}",
+    )
+
+
 @hub_app.command("serve")
 def hub_serve(
     file: FileArgument,
