@@ -190,8 +190,9 @@ def _learned(name: str, here: World, *, epsilon: int, seed: int, epochs: int, st
         ) as action,
     ):  # fmt: skip
         perturbations = action.learn()[epsilon]
-        opponents = action.opponents(epsilon) if name in ("a", "b") else None
+        # What choosing the controls' length costs is no part of what δ cost.
         queries = sum(action.ledger.paid(action=settings.name).values())
+        opponents = action.opponents(epsilon) if name in ("a", "b") else None
     return _Learned(perturbations, opponents, queries)
 
 
@@ -211,7 +212,7 @@ def measure_seed(seed: int, *, epsilon: int, epochs: int = 40, steps: int = 100)
     -------
     dict
         ``rates`` (who is seen how → under which δ → share answered rightly, with its two-sided 95 % interval),
-        ``queries`` (paid by each action), ``paired_p`` (exact McNemar on people with both conditions).
+        ``queries`` (paid by each action to learn), ``paired_p`` (exact McNemar on people with both conditions).
     """
     here = world(seed)
     learned = {

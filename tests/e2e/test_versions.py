@@ -100,7 +100,7 @@ def mine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         )
         (home / "ada.toml").write_text(text)
         with read_contribution(home / "ada.toml").platform.open() as platform:
-            work_for(hub, platform.info.fingerprint, platform.info.image_shape)
+            work_for(hub, platform.info.fingerprint_as_read, platform.info.image_shape)
         (home / "ada.toml").write_text(text + 'key_variable = "TTCA_KEY_X"\n')
         yield home / "ada.toml"
 
