@@ -312,10 +312,10 @@ def pool_export(
     names: Annotated[bool, typer.Option("--names", help="Name the members, instead of numbering them.")] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Write the books into a signed file, for whoever is to check them.
+    """Write the books into a signed file.
 
-    It says what was paid, when, for what, and what came of it. It holds no picture, no answer, and no name unless you
-    ask for names. Send the file and the signature beside it.
+    For whoever is to check them: what was paid, when, for what, and what came of it. It holds no picture, no answer,
+    and no name unless you ask for names. Send the file and the signature beside it.
     """
     from ttca.config import read_action
     from ttca.pooling.export import export_books, to_text
@@ -337,7 +337,10 @@ def pool_check(
     key: Annotated[str | None, typer.Option(help="The collective's public key. Other signatures are refused.")] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Check books that somebody exported: who signed them, and whether they add up."""
+    """Check books that somebody exported.
+
+    It says who signed them, and whether they add up.
+    """
     from dataclasses import asdict
 
     from ttca.pooling.export import read_books

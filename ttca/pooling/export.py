@@ -129,7 +129,7 @@ def read_books(path: Path) -> Books:
         books = Books(
             str(said["action"]),
             float(said["written_at"]),
-            tuple(Balance(**m) for m in said["members"]),
+            tuple(_balance(m) for m in said["members"]),
             tuple(said["requests"]),
         )
         counted = _counted(books.requests)
@@ -151,10 +151,24 @@ def read_books(path: Path) -> Books:
     return books
 
 
+def _name(said: dict[str, Any]) -> str:
+    if not isinstance(said["member"], str):
+        raise ValueError(f"the member {said['member']!r}")
+    return said["member"]
+
+
+def _balance(said: dict[str, Any]) -> Balance:
+    _name(said)
+    wrong = {name: value for name, value in said.items() if name != "member" and type(value) is not int}
+    if wrong:
+        raise ValueError(f"a member with {wrong}")
+    return Balance(**said)
+
+
 def _counted(requests: Sequence[dict[str, Any]]) -> dict[str, Counter[str]]:
     counted: dict[str, Counter[str]] = {}
     for request in requests:
-        own = counted.setdefault(request["member"], Counter())
+        own = counted.setdefault(_name(request), Counter())
         for end in _ENDS.values():
             n = request.get(end, 0)
             if type(n) is not int or n < 0:
