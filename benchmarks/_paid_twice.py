@@ -23,7 +23,7 @@ from ttca.pooling import schema
 from ttca.pooling.ledger import Ledger
 from ttca.pooling.pool import Member, Pace, QueryPool
 
-__all__ = ["PROCESSES", "measure_paid_twice"]
+__all__ = ["PROCESSES", "measure_paid_twice", "paid_though_answered"]
 
 PROCESSES = 4
 #: Images in flight, and of one request.
@@ -90,11 +90,11 @@ def _rivals(target: str, secret: Path, images: int, kills: int, rng: random.Rand
                 "charged": sum(b.charged for b in balances),
                 "unknown": sum(b.unknown for b in balances),
                 "unknown_at_most": done * _CONCURRENCY,
-                "paid_though_answered": _paid_though_answered(ledger),
+                "paid_though_answered": paid_though_answered(ledger),
             }
 
 
-def _paid_though_answered(ledger: Ledger) -> int:
+def paid_though_answered(ledger: Ledger) -> int:
     """Return how many queries were charged while an accepted answer to them stood in the ledger."""
     late = (
         sa.select(sa.func.count())

@@ -16,6 +16,16 @@ from typing import Self
 
 #: Runs ttca with the words that follow its name.
 TTCA = "from ttca.cli import main\nmain()"
+#: Defines a function that fails with the member's key and token at hand and in its message.
+BROKEN = (
+    "import os\n"
+    "def broken(*_, **__):\n"
+    "    key, token = os.environ['TTCA_KEY_X'].split()[1], os.environ['TTCA_HUB_X']\n"
+    "    try:\n"
+    "        raise KeyError('X-Api-Key: ' + key)\n"
+    "    except KeyError as error:\n"
+    "        raise RuntimeError({'Authorization': f'Bearer {token}', 'key': key}) from error\n"
+)
 
 # The child leaves the loop, so that its interpreter ends as any other does: buffers, hooks and all.
 _PARENT = """

@@ -466,6 +466,13 @@ def test_a_forgotten_member_is_in_no_book(home: Path, ttca: Terminal, served: Se
     assert status["answered"] == status["asked"] == 205 - gone["answers"]
     assert after == {**{m: n for m, n in before.items() if m != name}, gone["alias"]: before[name]}
     assert name in ttca("pool", "forget", name, home).sentence
+    # Their rows are still in the table: nobody asks about them again unasked.
+    processed = served.rows
+    for words in (("run",), ("run", "--dry-run"), ("pool", "run"), ("hub", "invite", name)):
+        assert f"nobody who was forgotten, got '{name}'" in ttca(*words, home).sentence
+    assert served.rows == processed
+    assert name not in (home / "ledger.sqlite").read_bytes().decode("latin-1")
+    assert f"{gone['alias']} was forgotten before" in ttca("pool", "forget", gone["alias"], home).out
 
 
 def test_forgetting_says_what_is_left_and_what_to_do(finished: Path, ttca: Terminal) -> None:
@@ -735,7 +742,7 @@ def test_members_are_invited_and_taken_back(home: Path, ttca: Terminal) -> None:
     before = time.time()
     token = ttca("hub", "invite", "member-1", home, "--json").json["token"]
     assert ttca("hub", "revoke", "member-1", home, "--json").json == {"member": "member-1"}
-    assert "a member who is invited, got 'member-1'" in ttca("hub", "revoke", "member-1", home).sentence
+    assert "a member with a token to take back, got 'member-1'" in ttca("hub", "revoke", "member-1", home).sentence
     ttca("hub", "invite", "member-0", home)
     with read_action(home).open_ledger() as ledger:
         assert ledger.member_of(token) is None

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from ttca.config import read_action, read_contribution
 from ttca.inviting import Invitation, toml_value
-from ttca.pooling.membership import Enrolled
+from ttca.pooling.roll import Enrolled
 from ttca.signing import CollectiveKey
 
 TEXTS = st.text(st.characters(exclude_categories=["Cs"]))

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from tests import worlds
-from tests.programs import TTCA, Programs, environment
+from tests.programs import BROKEN, TTCA, Programs, environment
 from ttca.masking import masked_everywhere
 from ttca.perturbations import PerturbationSet
 from ttca.pooling.ledger import Ledger
@@ -360,17 +360,7 @@ def test_no_secret_is_in_the_traceback_of_a_crash(where: str, home: Path, run: S
         '[contribute]\nhub = "http://127.0.0.1:1"\ntoken_variable = "TTCA_HUB_X"\n'
         '[platform]\nurl = "http://127.0.0.1:1"\nmodel = "m"\nclasses = ["a", "b"]\nkey_variable = "TTCA_KEY_X"\n'
     )
-    code = (
-        "import os\n"
-        "def broken(*_, **__):\n"
-        "    key, token = os.environ['TTCA_KEY_X'].split()[1], os.environ['TTCA_HUB_X']\n"
-        "    try:\n"
-        "        raise KeyError('X-Api-Key: ' + key)\n"
-        "    except KeyError as error:\n"
-        "        raise RuntimeError({'Authorization': f'Bearer {token}', 'key': key}) from error\n"
-        f"{CRASHES[where]}\n"
-        f"{TTCA}\n"
-    )
+    code = f"{BROKEN}{CRASHES[where]}\n{TTCA}\n"
     secrets = {"TTCA_KEY_X": f"127.0.0.1 {KEY}", "TTCA_HUB_X": TOKEN}
     done = run(["contribute", "ada.toml"], home, code=code, extra=secrets)
     assert done.returncode == 1

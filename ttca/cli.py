@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.markup import escape
-from rich.table import Table
+from rich.table import Column, Table
 
 from ttca import __version__
 from ttca.names import canonical
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from ttca.action import CollectiveAction
     from ttca.certificates import Certificate
     from ttca.config import ActionFile
+    from ttca.forgetting import Remains
     from ttca.inviting import Invitation
     from ttca.pooling.ledger import Ledger
     from ttca.pooling.pool import Cost
@@ -216,7 +217,9 @@ def pool_status(file: FileArgument, as_json: JsonOption = False) -> None:
         told = {"members": [asdict(b) for b in balances], "consents": [c.to_dict() for c in agreed]}
         _emit({**told, "paid": paid, "asked": asked, "answered": answered, "days": days}, True, "")
         return
-    table = Table("member", "quota", "charged", "answered", "unusable", "unknown", "refunded", title="Who paid")
+    counts = ("quota", "charged", "answered", "unusable", "unknown", "refunded")
+    # An alias is long, and needed whole to clean again.
+    table = Table(Column("member", overflow="fold"), *counts, title="Who paid")
     for b in balances:
         table.add_row(escape(b.member), *map(str, (b.quota, b.charged, b.answered, b.unusable, b.unknown, b.refunded)))
     OUT.print(table)
@@ -276,11 +279,13 @@ def pool_forget(
     gone = done.forgotten
     unknown = "" if gone.images else " (no query is booked as about their images; older ledgers did not say whose)"
     lines = [
-        f"Forgot {member}: {gone.answers} answers about {gone.images} queries are deleted{unknown}; what {member} paid "
-        f"stands under {gone.alias}.",
+        f"{member} was forgotten before; the ledger's pages are clean again."
+        if gone.alias == canonical(member)
+        else f"Forgot {member}: {gone.answers} answers about {gone.images} queries are deleted{unknown}; what {member} "
+        f"paid stands under {gone.alias}.",
         *(f"Deleted, since it held altered copies of their pictures: {path}" for path in done.deleted),
-        f"{len(done.remains)} files still hold something of {member}:" if done.remains else "No other file names them.",
-        *(f"- {r.path}: {r.holds}. {r.do}" for r in done.remains),
+        f"Still holding something of {member}:" if done.remains else "No other file names them.",
+        *_grouped(done.remains),
         "Copies elsewhere (backups, mails, other machines) are not known here.",
     ]
     said = {**asdict(gone), "deleted": list(done.deleted), "remains": [asdict(r) for r in done.remains]}
@@ -292,7 +297,8 @@ def pool_accept_loss(file: FileArgument = Path(), as_json: JsonOption = False) -
     """Go on with a ledger that has lost requests.
 
     A ledger that holds fewer requests than before is refused. If what is missing cannot be put back, this takes the
-    ledger as it is. Queries whose answers are missing will be paid again.
+    ledger as it is. Queries whose answers are missing will be paid again, and what was paid for them no longer counts
+    against anybody's quota.
     """
     from ttca.config import read_action
     from ttca.errors import ConfigError
@@ -427,7 +433,7 @@ def hub_invite(
     and paid. Any earlier token of theirs stops working. Only the token's hash is stored.
     """
     from ttca.config import read_action
-    from ttca.pooling.membership import shared_images
+    from ttca.pooling.roll import shared_images
 
     known = read_action(file)
     with known.open_ledger(start=_HUB_START) as ledger:
@@ -475,7 +481,7 @@ def hub_members(file: FileArgument = Path(), as_json: JsonOption = False) -> Non
     from dataclasses import asdict
 
     from ttca.config import read_action
-    from ttca.pooling.membership import roll
+    from ttca.pooling.roll import roll
 
     with read_action(file).open_ledger(start=_HUB_START) as ledger:
         members = ledger.database.run(roll)
@@ -501,11 +507,15 @@ def hub_revoke(
     What they answered stays. A new invitation gives them another token.
     """
     from ttca.config import read_action
-    from ttca.pooling.membership import revoke
+    from ttca.pooling.roll import revoke
 
     with read_action(file).open_ledger(start=_HUB_START) as ledger:
         ledger.database.run(lambda connection: revoke(connection, member, ledger.now_in(connection)), write=True)
-    _emit({"member": member}, as_json, f"{member} can no longer ask for the hub. Invite them anew if you want to.")
+    _emit(
+        {"member": member},
+        as_json,
+        f"{member}'s token no longer works. To let them take part again, invite them again.",
+    )
 
 
 @hub_app.command("pardon")
@@ -812,6 +822,19 @@ def report_records(
 # -- what the commands share ------------------------------------------------------------------------------------
 
 
+def _grouped(remains: Sequence[Remains]) -> Iterator[str]:
+    """Yield a line for each file, and one for all files of a folder of which the same is to be said."""
+    alike: dict[tuple[Path, str, str], list[Remains]] = {}
+    for one in remains:
+        alike.setdefault((Path(one.path).parent, one.holds, one.do), []).append(one)
+    for (folder, holds, do), files in alike.items():
+        if len(files) == 1:
+            yield f"- {files[0].path}: {holds}. {do}"
+        else:
+            names = ", ".join(Path(one.path).name for one in files)
+            yield f"- {len(files)} files in {folder}, of each: {holds}. {do} ({names})"
+
+
 def _write_new(file: Path, text: str) -> None:
     from ttca.errors import ConfigError
 
@@ -827,17 +850,14 @@ def _write_new(file: Path, text: str) -> None:
 
 
 def _invitation(known: ActionFile, ledger: Ledger, member: str, url: str | None) -> Invitation:
-    from ttca.errors import QuotaError
     from ttca.inviting import Invitation
     from ttca.platforms.sending import checked_url
-    from ttca.pooling.membership import roll
+    from ttca.pooling.roll import enrolled
     from ttca.signing import CollectiveKey
 
-    enrolled = next((m for m in ledger.database.run(roll) if m.member == canonical(member)), None)
-    if enrolled is None:
-        raise QuotaError(f"Expected a member with a quota to invite, got {member!r}. See: ttca pool status")
+    who = ledger.database.run(lambda connection: enrolled(connection, member, ledger.seals))
     key = CollectiveKey.open_or_make(known.folder).public
-    return Invitation(action=known, member=enrolled, key=key, url=None if url is None else checked_url(url)[0])
+    return Invitation(action=known, member=who, key=key, url=None if url is None else checked_url(url)[0])
 
 
 def _say_missing(invitation: Invitation, names: tuple[str, ...]) -> None:

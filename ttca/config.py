@@ -27,7 +27,7 @@ from ttca.pooling.allowance import Effort
 from ttca.pooling.choosing import in_order
 from ttca.pooling.hub_client import HubAccess
 from ttca.pooling.leases import CheckPlan, LeaseDesk
-from ttca.pooling.ledger import Ledger, open_ledger
+from ttca.pooling.ledger import Ledger, check_not_lost, open_ledger
 from ttca.pooling.pool import Member
 from ttca.progress import Reporter, silent
 from ttca.settings import Settings
@@ -391,6 +391,7 @@ class ActionFile:
             If nothing has been asked yet.
         """
         if self.pool.ledger is None and not (self.folder / "ledger.sqlite").is_file():
+            check_not_lost(self.folder)
             raise LedgerError(
                 f"Expected a ledger in {self.folder}, got none: nothing has been asked yet. Start with: {start}"
             )

@@ -13,8 +13,8 @@ from ttca.data.folder import list_files
 from ttca.errors import DataError, QuotaError
 from ttca.folder_lock import hold
 from ttca.names import canonical
-from ttca.pooling.ledger import Forgotten, Ledger
-from ttca.pooling.membership import spellings
+from ttca.pooling.leaving import Forgotten, spellings
+from ttca.pooling.ledger import Ledger
 
 __all__ = ["Departure", "Remains", "forget_member"]
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from ttca.config import ActionFile, PlatformSection
 from ttca.platforms.sending import checked_url
-from ttca.pooling.membership import Enrolled
+from ttca.pooling.roll import Enrolled
 
 __all__ = ["KEY_VARIABLE", "TOKEN_VARIABLE", "Invitation", "toml_value"]
 
@@ -74,7 +74,8 @@ class Invitation:
             f"hub_key = {toml_value(self.key)}  # other leases are refused",
             "# size = 16            # your own choice: queries of one request,",
             "# concurrency = 2      # requests at once,",
-            f"# most_queries = {self.left}   # and the most queries of one run under your key",
+            f"# most_queries = {self.left}   # the most queries under your key, over all runs,",
+            "# per_day = 100        # and in any 24 hours",
             "",
             "[platform]",
             *(f"{name} = {toml_value(value)}" for name, value in said.items()),
@@ -102,7 +103,7 @@ class Invitation:
         return f"""\
 Hello {_one_line(self.member.member)},
 
-you are invited to ask with the others for {_one_line(self.name)}: {_one_line(self.action.settings.subgroup)}.
+you are invited to take part in the action "{_one_line(self.name)}", for {_one_line(self.action.settings.subgroup)}.
 
 1. Install ttca. It needs Python 3.11 or newer:
 
@@ -124,7 +125,7 @@ ttca contribute {self.file_name}
 What is asked and paid: your machine asks {_one_line(platform.url)} under your own key,
 at most {self.left} queries{paid}{rates}. {shared} that their owners share come from the
 hub, and the answers go back to it; your key does not. Some queries are asked of several members, to notice mistakes. If
-you set most_queries in the file, no run sends more.
+you set most_queries or per_day in the file, your machine never sends more.
 
 The collective's public key, to compare with what you are told by another way than this message:
 

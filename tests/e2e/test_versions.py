@@ -18,7 +18,7 @@ import requests
 from tests import worlds
 from tests.e2e.test_wheel import ROOT, fresh_environment
 from tests.pooling.anyhub import AnyHub, any_hub, png
-from tests.programs import TTCA
+from tests.programs import BROKEN, TTCA
 from tests.test_streams import CRASHES, KEY, TOKEN, quiet_about_secrets
 from ttca.config import read_contribution
 from ttca.data.folder import write_people
@@ -44,15 +44,6 @@ PLACES = {
         "import ttca.streams as s\nimport ttca.config as f\ns._say_error = f.read_contribution = broken"
     ),
 }
-BROKEN = (
-    "import os\n"
-    "def broken(*_, **__):\n"
-    "    key, token = os.environ['TTCA_KEY_X'].split()[1], os.environ['TTCA_HUB_X']\n"
-    "    try:\n"
-    "        raise KeyError('X-Api-Key: ' + key)\n"
-    "    except KeyError as error:\n"
-    "        raise RuntimeError({'Authorization': f'Bearer {token}', 'key': key}) from error\n"
-)
 SECRETS = {"TTCA_KEY_X": f"127.0.0.1 {KEY}", "TTCA_HUB_X": TOKEN}
 
 

@@ -64,7 +64,7 @@ def as_version_4(connection: Connection) -> None:
     for table in ("answers", "reports"):
         for column in ("reading", "seal"):
             run(f"ALTER TABLE {table} DROP COLUMN {column}")
-    for table in ("bodies", "unread", "platforms", "titles", "seats", "minutes", "consents"):
+    for table in ("bodies", "unread", "platforms", "titles", "seats", "minutes", "consents", "departed"):
         run(f"DROP TABLE {table}")
     run("DROP INDEX leases_out")
     run("ALTER TABLE members DROP COLUMN invited_at")

@@ -20,6 +20,7 @@ import sqlalchemy as sa
 from hypothesis import given
 from hypothesis import strategies as st
 
+from benchmarks._paid_twice import paid_though_answered
 from tests.examples import examples
 from tests.pooling.places import BACKENDS, fresh_ledger, fresh_place, reopen, use
 from tests.pooling.scripted import KEYS, ScriptedPlatform, distinct, labels, patient, transport_error, truth
@@ -68,18 +69,6 @@ def claimed(ledger: Ledger) -> int:
     """Return how many queries are claimed, by anybody."""
     count = sa.select(sa.func.count()).select_from(schema.claims)
     return ledger.database.run(lambda connection: int(connection.scalar(count) or 0))
-
-
-def paid_though_answered(ledger: Ledger) -> int:
-    """Return how many attempts were charged while an accepted answer to their query stood in the ledger."""
-    late = (
-        sa.select(sa.func.count())
-        .select_from(schema.attempts)
-        .join(schema.requests, schema.requests.c.id == schema.attempts.c.request)
-        .join(schema.answers, schema.answers.c.key == schema.attempts.c.key)
-        .where(schema.requests.c.charged_at > schema.answers.c.at)
-    )
-    return ledger.database.run(lambda connection: int(connection.scalar(late) or 0))
 
 
 # -- who gets a query -------------------------------------------------------------------------------------------

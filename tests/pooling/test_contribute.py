@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 from tests.examples import examples
-from tests.pooling.anyhub import AnyHub, any_hub, png
+from tests.pooling.anyhub import AnyHub, png
 from tests.pooling.scripted import ScriptedPlatform, distinct, hard_at_work, transport_error, truth
 from ttca.answers import Answers
 from ttca.config import read_contribution
@@ -28,13 +28,6 @@ from ttca.signing import CollectiveKey, SignatureError, lease_bytes
 
 TOKEN = "tok-4f9ZQ7e21-not-for-eyes"
 DONE = {"lease": None, "done": True}
-
-
-@pytest.fixture(scope="module")
-def running() -> Iterator[tuple[str, AnyHub]]:
-    """Serve a hub that says anything; give its URL."""
-    with any_hub() as served:
-        yield served
 
 
 @pytest.fixture

@@ -23,9 +23,9 @@ from ttca.pooling.booking import Bill, Charge
 from ttca.pooling.claims import Claim, this_process
 from ttca.pooling.leases import CROSS_CHECK, CheckPlan, Lease, LeaseDesk, Quarantined, UnknownLease
 from ttca.pooling.ledger import Ledger
-from ttca.pooling.membership import roll
 from ttca.pooling.pool import Member, Pace, QueryPool
 from ttca.pooling.quotas import Quota
+from ttca.pooling.roll import roll
 
 INFO = ScriptedPlatform().info
 NO_CHECKS = CheckPlan(judged=0, share=0.0)

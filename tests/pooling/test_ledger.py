@@ -9,7 +9,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,8 @@ from tests.pooling.scripted import CLASSES, KEYS, ScriptedPlatform, distinct, la
 from ttca.answers import Answers, Status
 from ttca.errors import ChargeState, LedgerError, QuotaError, RateError
 from ttca.pooling.booking import Bill, Charge, Desk, Settlement
+from ttca.pooling.consent import agree
+from ttca.pooling.leases import LeaseDesk
 from ttca.pooling.ledger import Balance, Ledger
 from ttca.pooling.pool import Member
 from ttca.pooling.quotas import Quota
@@ -419,6 +421,28 @@ def test_a_member_who_is_forgotten_leaves_tombstones() -> None:
         assert ledger.paid() == {"pool": 5}
         with pytest.raises(QuotaError, match="Expected the name of a member"):
             ledger.forget("ada")
+
+
+def test_the_forgotten_come_back_only_if_they_agree() -> None:
+    """No door writes a forgotten name down again, until a new consent, which knows nothing of before, opens them."""
+    with fresh_ledger(clock=Clock(7.0)) as ledger:
+        ledger.enrol({"ada": 10, "ben": 10})
+        agree(ledger, "ada", action="a", text="yes")
+        ledger.charge("ben", KEYS[:1], request_id="r", number=1, purpose="pool", owners=["ada"])
+        ledger.forget("ada")
+        before = ledger.balances()
+        doors: list[Callable[[], object]] = [
+            lambda: ledger.enrol({"ada": 3, "cem": 5}),
+            lambda: ledger.charge("ben", KEYS[1:2], request_id="s", number=1, purpose="pool", owners=["ada"]),
+            lambda: ledger.invite("ada"),
+            lambda: LeaseDesk(ledger, ScriptedPlatform().info).load(distinct(2), ["ben", "ada"]),
+        ]
+        for door in doors:
+            with pytest.raises(QuotaError, match="nobody who was forgotten, got 'ada', who was on 1970-01-01"):
+                door()
+        assert ledger.balances() == before
+        assert ledger.asked_and_answered() == (0, 0)
+        agree(ledger, "ada", action="a", text="yes")
         ledger.enrol({"ada": 3})
         assert ledger.remaining()["ada"] == 3
 

@@ -27,7 +27,7 @@ from ttca.pooling.booking import Bill, Charge
 from ttca.pooling.claims import Claim, Taken
 from ttca.pooling.leases import LeaseDesk
 from ttca.pooling.ledger import Balance, Ledger
-from ttca.pooling.membership import revoke, roll
+from ttca.pooling.roll import revoke, roll
 from ttca.pooling.schema import inputs
 
 

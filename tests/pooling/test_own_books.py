@@ -33,13 +33,6 @@ TOKEN = "tok-4f9ZQ7e21-not-for-eyes"
 Member = Callable[..., Contribution]
 
 
-@pytest.fixture(scope="module")
-def running() -> Iterator[tuple[str, AnyHub]]:
-    """Serve a hub that says anything; give its URL."""
-    with any_hub() as served:
-        yield served
-
-
 @pytest.fixture
 def hub(running: tuple[str, AnyHub]) -> AnyHub:
     """Return the hub as it was at first, for a member who can pay 100."""
@@ -94,7 +87,7 @@ def test_the_day_rate_holds_over_several_runs(hub: AnyHub, member: Member) -> No
         platform = ScriptedPlatform()
         done = member(platform, per_day=5, clock=clock)
         assert platform.queries == done.queries
-        assert done.ended.startswith("You set per_day, and so many are sent. ")
+        assert done.ended.startswith("You set per_day, and it is used up. Run this again after ")
         assert "Run this again after" in done.ended
         sent.append(done.queries)
     assert sent == [5, 0, 0, 5]

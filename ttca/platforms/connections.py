@@ -191,7 +191,8 @@ class _Arrival(asyncio.Protocol):
         self._lost = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
+        if not isinstance(transport, asyncio.Transport):
+            raise TypeError(f"Expected a transport that reads and writes, got {transport!r}.")
         place = self._places.take(transport)
         if place is None:
             transport.abort()

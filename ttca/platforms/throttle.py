@@ -17,7 +17,7 @@ from ttca.errors import ChargeState, TransportError
 from ttca.platforms.base import Credential, Platform
 from ttca.telling import tell_wait
 
-__all__ = ["Throttle", "come_back", "lane", "throttle_of"]
+__all__ = ["Throttle", "come_again", "come_back", "lane", "throttle_of"]
 
 # Requests in flight gained by a whole round of answers.
 _GROWTH = 0.5
@@ -48,13 +48,14 @@ def throttle_of(platform: Platform, *, clock: Callable[[], float] = time.monoton
 
 def come_back(wait_s: float, longest_s: float) -> str:
     """Return the sentence that says when to come back after a wait that is too long to be waited out here."""
+    return f"It asks us to wait {wait_s:.0f} s, longer than the {longest_s:g} s that we wait here. {come_again(wait_s)}"
+
+
+def come_again(wait_s: float) -> str:
+    """Return the sentence that says when to run again."""
     if wait_s > 10 * 365 * 86400:
-        when = "years from now"
-    else:
-        when = f"after {datetime.fromtimestamp(time.time() + wait_s, UTC):%Y-%m-%d %H:%M:%S} UTC"
-    return (
-        f"It asks us to wait {wait_s:.0f} s, longer than the {longest_s:g} s that we wait here. Run this again {when}."
-    )
+        return "Run this again years from now."
+    return f"Run this again after {datetime.fromtimestamp(time.time() + wait_s, UTC):%Y-%m-%d %H:%M:%S} UTC."
 
 
 class Throttle:

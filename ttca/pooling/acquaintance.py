@@ -58,8 +58,8 @@ class Change:
         ]
         what = "; ".join(said) or "what it was before, an earlier version did not write down"
         return (
-            f"The platform is not the one that this action has asked: {what}. {self.again} of {self.images} images "
-            "have an answer that would be paid again."
+            f"The platform, or how its answers are read, is not as it was when this action asked it: {what}. "
+            f"{self.again} of {self.images} images have an answer that cannot be read again and would be paid again."
         )
 
 

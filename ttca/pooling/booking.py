@@ -378,7 +378,7 @@ class Booking:
                 for bill, charge in written
             ],
         )
-        owners = numbered(self._db, connection, {o for bill, _ in written for o in bill.owners or () if o})
+        owners = numbered(self._db, connection, {o for bill, _ in written for o in bill.owners or () if o}, self._seals)
         self._db.add(
             connection,
             _attempts,

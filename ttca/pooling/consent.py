@@ -10,6 +10,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from ttca.names import canonical
+from ttca.pooling.leaving import welcome_back
 from ttca.pooling.ledger import Ledger
 from ttca.pooling.membership import numbered
 from ttca.pooling.schema import consents as _consents
@@ -85,12 +86,16 @@ def words(*, action: str, subgroup: str, url: str) -> str:
 
 
 def agree(ledger: Ledger, member: str, *, action: str, text: str) -> Consent:
-    """Write down that a member agreed, and return the record; the same consent that stands already is returned."""
+    """Write down that a member agreed, and return the record; the same consent that stands already is returned.
+
+    Whoever was forgotten may take part again from now on.
+    """
     name = canonical(member)
 
     def work(connection: sa.Connection) -> None:
         ledger.database.exclude(connection)
-        number = numbered(ledger.database, connection, [name])[name]
+        welcome_back(connection, name, ledger.seals)
+        number = numbered(ledger.database, connection, [name], ledger.seals)[name]
         row = {"member": number, "action": action, "text": text}
         stands = (_consents.c[column] == value for column, value in row.items())
         if connection.scalar(sa.select(_consents.c.id).where(*stands, _consents.c.withdrawn_at.is_(None))) is None:

@@ -13,7 +13,7 @@ from typing import Any
 from ttca.answers import Answers, Status
 from ttca.errors import AnswerError, ChargeState, QuotaError, TransportError, TTCAError
 from ttca.platforms.base import Credential, Platform
-from ttca.platforms.throttle import come_back, lane, throttle_of
+from ttca.platforms.throttle import come_again, come_back, lane, throttle_of
 from ttca.pooling.allowance import Allowance, Effort, Reserved
 from ttca.pooling.hub_client import MOST_QUERIES, HandedOut, HubAccess, HubClient, HubError, images_of
 from ttca.pooling.ledger import Ledger
@@ -250,7 +250,7 @@ class _Worker:
             self._end(refused)
             return None
         if refused.wait_s > self._longest_wait_s:
-            self._end(f"You set per_day, and so many are sent. {come_back(refused.wait_s, self._longest_wait_s)}")
+            self._end(f"You set per_day, and it is used up. {come_again(refused.wait_s)}")
             return None
         return max(_LEAST_WAIT_S, refused.wait_s)
 

@@ -133,9 +133,12 @@ def read_books(path: Path) -> Books:
             tuple(said["requests"]),
         )
         counted = _counted(books.requests)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+    except OSError as error:
+        raise LedgerError(f"Expected to read books from {path}, got: {error.strerror}. Check the path.") from None
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        what = "something else" if isinstance(error, json.JSONDecodeError | RecursionError) else str(error)
         raise LedgerError(
-            f"Expected books in the format {_FORMAT} in {path}, got {error}. Ask for the file again."
+            f"Expected books in the format {_FORMAT} in {path}, got {what}. Ask for the file again."
         ) from None
     for member in books.members:
         own = counted.pop(member.member, Counter())

@@ -56,13 +56,11 @@ class Gate:
             await refusal(503, "ledger", str(error), wait_s=5.0)(scope, receive, send)
             return
         if member is None:
-            refused: JSONResponse | None = refusal(
-                401, "http", "Expected a member's token, got none or an unknown one. Ask for an invitation."
-            )
-        else:
-            refused = self._refused(headers, scope["method"], member)
-        if member is None or refused is not None:
-            assert refused is not None
+            unknown = "Expected a member's token, got none or an unknown one. Ask for an invitation."
+            await refusal(401, "http", unknown)(scope, receive, send)
+            return
+        refused = self._refused(headers, scope["method"], member)
+        if refused is not None:
             await refused(scope, receive, send)
             return
         self._heard[member] += 1

@@ -172,7 +172,7 @@ class LeaseDesk:
             there = {bytes(k) for k in connection.scalars(sa.select(_inputs.c.key).where(mine))}
             keys = [old if old in there else key for key, old in zip(found.keys, former, strict=True)]
             self._shelf.withdraw(connection, sorted(there - set(keys)), self._ledger.now_in(connection))
-            numbers = numbered(self._db, connection, names)
+            numbers = numbered(self._db, connection, names, self._ledger.seals)
             number = (connection.scalar(sa.select(sa.func.max(_inputs.c.number)).where(mine)) or 0) + 1
             rows: dict[bytes, dict[str, object]] = {}
             for key, image, owner in zip(keys, checked, names, strict=True):

@@ -19,13 +19,13 @@ from ttca.answers import Answers
 from ttca.errors import ChargeState, LedgerError, QuotaError
 from ttca.images import Images
 from ttca.names import canonical
-from ttca.pooling import books, membership
+from ttca.pooling import books, leaving, membership, roll
 from ttca.pooling.booking import Bill, Booking, Charge, Settlement, Words, abandon, keep
 from ttca.pooling.books import Balance
 from ttca.pooling.claims import Taken, in_flight
 from ttca.pooling.database import PATIENCE_S, Database
+from ttca.pooling.leaving import Forgotten
 from ttca.pooling.lookup import Found, Reader, Shelved, answered
-from ttca.pooling.membership import Forgotten
 from ttca.pooling.opening import OlderLedgerError, Opened, Opening, set_meta
 from ttca.pooling.quotas import WINDOWS, Quota
 from ttca.pooling.room import Left, left
@@ -35,7 +35,7 @@ from ttca.pooling.schema import outcomes as _outcomes
 from ttca.pooling.schema import requests as _requests
 from ttca.pooling.witness import Witness
 
-__all__ = ["Balance", "Forgotten", "Ledger", "accept_loss", "open_ledger"]
+__all__ = ["Balance", "Forgotten", "Ledger", "accept_loss", "check_not_lost", "open_ledger"]
 
 
 class Ledger:
@@ -126,7 +126,7 @@ class Ledger:
         ------
         QuotaError
             If a quota, a rate or the cap is not a whole number of at least 1, or another one than the ledger's and not
-            to overrule it, or if two members are one in two spellings.
+            to overrule it, if two members are one in two spellings, or if one was forgotten.
         """
         overrule = not self._db.is_server if overrule is None else overrule
         rows = []
@@ -144,6 +144,10 @@ class Ledger:
         def work(connection: sa.Connection) -> None:
             if not overrule:
                 membership.check_agreed(connection, rows, cap, where=self.name)
+            known = set(connection.scalars(sa.select(_members.c.name)))
+            leaving.check_nobody_left(
+                connection, [name for r in rows if (name := str(r["name"])) not in known], self.seals
+            )
             if rows:
                 connection.execute(statement, rows)
             if cap is not None:
@@ -302,12 +306,16 @@ class Ledger:
             If nobody of this name can pay.
         """
         token = secrets.token_urlsafe(32)
-        self._db.run(lambda c: membership.invite(c, member, token, self.now_in(c)), write=True)
+
+        def work(connection: sa.Connection) -> None:
+            roll.invite(connection, roll.enrolled(connection, member, self.seals), token, self.now_in(connection))
+
+        self._db.run(work, write=True)
         return token
 
     def member_of(self, token: str) -> str | None:
         """Return whose token it is, None for nobody's."""
-        return self._db.run(lambda connection: membership.member_of(connection, token))
+        return self._db.run(lambda connection: roll.member_of(connection, token))
 
     def forget(self, member: str) -> Forgotten:
         """Remove a member's name, what their images are named by, and the answers about these images.
@@ -327,7 +335,9 @@ class Ledger:
         def work(connection: sa.Connection) -> Forgotten:
             # No answer about their images is on its way into the tables meanwhile.
             self._db.exclude(connection)
-            done = membership.forget(connection, member, alias, now=self.now_in(connection), where=self.name)
+            done = leaving.forget(
+                connection, member, alias, seals=self.seals, now=self.now_in(connection), where=self.name
+            )
             set_meta(self._db, connection, "forgotten", "1")
             return done
 
@@ -430,6 +440,18 @@ def _cleaned(database: Database, done: Forgotten) -> Forgotten:
     except LedgerError as error:
         return replace(done, unclean=str(error))
     return done
+
+
+def check_not_lost(folder: Path) -> None:
+    """Raise where the ledger of an action's folder is gone, though the key file beside it knows of requests.
+
+    Raises
+    ------
+    LedgerError
+    """
+    ledger = folder / "ledger.sqlite"
+    if not ledger.exists():
+        Witness(ledger, ledger.with_name(f"{ledger.name}.key")).check(0)
 
 
 def accept_loss(folder: Path) -> None:

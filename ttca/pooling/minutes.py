@@ -23,7 +23,7 @@ UNKNOWN = "?"
 class Minutes:
     """What a ledger keeps of one reading of verification people.
 
-    Seats say whose answer is whose. Whoever is forgotten leaves an empty seat (:func:`ttca.pooling.membership.forget`);
+    Seats say whose answer is whose. Whoever is forgotten leaves an empty seat (:func:`ttca.pooling.leaving.forget`);
     what came of it stays, with its side and its position and nothing else.
 
     Parameters
@@ -50,7 +50,7 @@ class Minutes:
             if connection.scalar(sa.select(_seats.c.epoch).where(_seats.c.epoch == self._epoch).limit(1)) is not None:
                 return
             everybody = [owner for _, owners in sides.values() for owner in owners]
-            numbers = numbered(self._ledger.database, connection, everybody)
+            numbers = numbered(self._ledger.database, connection, everybody, self._ledger.seals)
             rows = [
                 {"epoch": self._epoch, "side": side, "position": i, "owner": numbers[owner], "face": face}
                 for side, (faces, owners) in sides.items()

@@ -13,6 +13,7 @@ __all__ = [
     "bodies",
     "claims",
     "consents",
+    "departed",
     "inputs",
     "leases",
     "members",
@@ -182,6 +183,14 @@ minutes = sa.Table(
     sa.Column("said", sa.String, nullable=False),
     sa.Column("mark", sa.LargeBinary(32), nullable=False),
 )
+# Who was forgotten, and when: a keyed hash of the name, so that they do not come back unasked and are not named.
+departed = sa.Table(
+    "departed",
+    tables,
+    sa.Column("face", sa.LargeBinary(32), primary_key=True),
+    sa.Column("at", sa.Float, nullable=False),
+    sqlite_with_rowid=False,
+)
 # Who agreed to which text, and until when; the member's name may have become an alias since.
 consents = sa.Table(
     "consents",
@@ -305,7 +314,7 @@ def _name_cross_checks(connection: sa.Connection) -> None:
 
 def _add_tombstones(connection: sa.Connection) -> None:
     """4 → 5: verification has seats and minutes, which whoever is forgotten leaves whole, and consent is a record."""
-    for table in (seats, minutes, consents):
+    for table in (seats, minutes, consents, departed):
         table.create(connection, checkfirst=True)
 
 

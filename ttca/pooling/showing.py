@@ -12,6 +12,7 @@ from ttca.platforms.base import Platform
 from ttca.pooling.allowance import Effort
 from ttca.pooling.hub_client import MOST_QUERIES, HubAccess, HubClient, images_of
 from ttca.pooling.outbox import Outbox
+from ttca.private import private
 from ttca.progress import Reporter, silent
 
 __all__ = ["show_pictures"]
@@ -70,7 +71,8 @@ def show_pictures(
         files = []
         for number, image in enumerate(images_of(lease, info, hub.key), 1):
             files.append(out / f"{number:02d}.png")
-            Image.fromarray(image).save(files[-1], "PNG")
+            with open(files[-1], "xb", opener=private) as file:
+                Image.fromarray(image).save(file, "PNG")
         return files
     finally:
         outbox.bring(lease, "failure", {"charge": ChargeState.REFUNDED.value, "detail": "looked at, and not sent"})
