@@ -15,9 +15,11 @@ PYTEST := $(BIN)/pytest --numprocesses auto --maxprocesses 4 --dist loadscope --
 test: lint
 	$(PYTEST) -m "not full"
 
-# For work in between: no servers, no whole programs, no benchmarks.
+# For work in between: no servers, no whole programs, no benchmarks, and none of the files that take longest.
+SLOW := benchmarks guests report test_action.py test_certificates.py test_cli.py test_forgetting.py \
+	test_light_import.py test_rounds.py pooling/test_hub.py platforms/test_protocols.py
 test-quick: $(VENV)/.test
-	$(PYTEST) -m "not full and not e2e" --ignore tests/benchmarks
+	$(PYTEST) -m "not full and not e2e" $(addprefix --ignore tests/,$(SLOW))
 
 # The long forms too: model servers that are not ours, kills at random moments, the wheel in environments of its own.
 test-full: lint
