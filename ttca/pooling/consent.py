@@ -33,9 +33,9 @@ If you agree:
 - Other members' machines get your pictures, and a report shows them, only if you also say that they are shareable.
 
 You can leave at any time and need not say why. Ask the organizers to run: ttca pool forget. Then your name and the
-answers about your pictures are deleted. What you paid stays under an alias. A coded mark of your name stays too, so that
-nobody asks about you again by mistake. If you helped to test, it stays whether the answer was right, without anything
-that says whose it was. What was learned and given to others cannot be taken back.
+answers about your pictures are deleted. What you paid stays under an alias. A coded mark of your name stays too, so
+that nobody asks about you again by mistake. If you helped to test, it stays whether the answer was right, without
+anything that says whose it was. What was learned and given to others cannot be taken back.
 """
 
 
