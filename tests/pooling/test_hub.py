@@ -490,12 +490,18 @@ def test_one_member_is_heard_so_often_at_once(house: House) -> None:
     """Unfinished requests of one member fill no memory, and keep nobody else out; each that ends makes room."""
     parts = urlsplit(house.url)
     head = "POST /v1/leases HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 100000\r\n"
+    opened: list[socket.socket] = []
     with ExitStack() as stack:
-        for _ in range(40):
+
+        def one_more() -> requests.Response:
             line = stack.enter_context(socket.create_connection((parts.hostname, parts.port), timeout=5))
             line.sendall(f"{head}Authorization: Bearer {house.tokens['ada']}\r\n\r\n{{".encode())
-        refused = eventually(lambda: house.ask("GET", "/v1/me"), 503)
+            opened.append(line)
+            return house.ask("GET", "/v1/me")
+
+        refused = eventually(one_more, 503)
         assert refused.json()["kind"] == "busy"
+        assert 32 <= len(opened) <= 64
         assert refused.headers["Retry-After"] == "1"
         assert house.ask("GET", "/v1/me", "ben").status_code == 200
     eventually(lambda: house.ask("GET", "/v1/me"), 200)

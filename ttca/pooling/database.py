@@ -35,7 +35,9 @@ Insert = sqlite.Insert | postgresql.Insert
 
 #: How long to wait for another program that writes to the file, or for a server that is started again.
 PATIENCE_S = 60.0
-#: More threads than any pool or hub has.
+#: Connections to a file at once.
+_OF_A_FILE = 8
+#: Connections to a server: more than any pool or hub has threads.
 _MOST_CONNECTIONS = 128
 _LOCK = 0x77CA
 _SHARE = sa.select(sa.func.pg_advisory_xact_lock_shared(_LOCK))
@@ -237,7 +239,11 @@ class Database:
         engine = sa.create_engine(
             sa.URL.create("sqlite", database=str(path)),
             connect_args={"timeout": self._patience_s, "check_same_thread": False},
-            max_overflow=_MOST_CONNECTIONS,
+            # One that writes, and a few that read: each holds three files open, and whoever waits here waits for
+            # milliseconds. A hub's forty threads that each open a database at once exhaust files and SQLite's locks.
+            pool_size=_OF_A_FILE,
+            max_overflow=0,
+            pool_timeout=self._patience_s,
         )
         sa.event.listen(engine, "connect", self._configure)
         sa.event.listen(engine, "begin", _begin)
