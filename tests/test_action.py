@@ -1102,6 +1102,7 @@ def test_a_lost_key_is_not_replaced_in_silence(finished: Finished, tmp_path: Pat
     (folder / KEY_FILE).unlink()
     with open_action(folder, Recorder()) as action, pytest.raises(SignatureError, match="tell every member"):
         action.verify()
+    assert not (folder / KEY_FILE).exists()
 
 
 def test_a_key_that_others_can_read_stops_the_action(finished: Finished, tmp_path: Path) -> None:

@@ -392,9 +392,12 @@ def hub_serve(
         if pem is not None and not pem.is_file():
             raise ConfigError(f"Expected a PEM file at {pem}, got none. Check the path.")
     host = host.removeprefix("[").removesuffix("]")
-    # Refuses plain HTTP off this machine.
     shown = f"[{host}]" if ":" in host else host
-    checked_url(f"{'http' if certificate is None else 'https'}://{shown}:{port or 1}")
+    if not checked_url(f"https://{shown}:{port or 1}")[2] and certificate is None:
+        raise ConfigError(
+            f"Expected --certificate and --private-key with --host {host}, got none: tokens would travel in the clear. "
+            "Give both (docs/pool.md says how to make them), or leave --host out and let a proxy with TLS go between."
+        )
     known = read_action(file)
     key = CollectiveKey.open_or_make(known.folder)
     ledger, desk = known.open_hub(accept_new_version=accept_new_version)

@@ -124,8 +124,9 @@ ttca contribute {self.file_name}
 
 What is asked and paid: your machine asks {_one_line(platform.url)} under your own key,
 at most {self.left} queries{paid}{rates}. {shared} that their owners share come from the
-hub, and the answers go back to it; your key does not. Some queries are asked of several members, to notice mistakes. If
-you set most_queries or per_day in the file, your machine never sends more.
+hub, and the answers go back to it; your key does not. Some queries are asked of several members, to notice mistakes;
+if you come late, all of yours may be such checks. If you set most_queries or per_day in the file, your machine never
+sends more.
 
 The collective's public key, to compare with what you are told by another way than this message:
 

@@ -115,11 +115,19 @@ class CollectiveKey:
         Raises
         ------
         SignatureError
-            If the file is no such key, others than its owner can read or write it, or it cannot be made.
+            If the file is no such key, others than its owner can read or write it, or it cannot be made; or if it is
+            not there although something in the folder is signed: a new key would be one that nobody knows.
         """
         path = folder / KEY_FILE
         try:
             if not path.exists():
+                signed = sorted(folder.glob("*.sig"))
+                if signed:
+                    raise SignatureError(
+                        f"Expected the collective's key in {path}, which signed {signed[0].stem}, got no such file. "
+                        "Put it back. If it is lost, delete "
+                        f"{', '.join(file.name for file in signed)}, run again, and tell every member the new key."
+                    )
                 _make(path)
             return cls(_read(path))
         except OSError as error:

@@ -131,7 +131,7 @@ def test_a_hub_without_shareable_images_does_not_start(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
-        (["--host", "0.0.0.0"], "Expected https"),
+        (["--host", "0.0.0.0"], "Expected --certificate and --private-key"),
         (["--certificate", "no.pem"], "certificate and private key together"),
         (["--certificate", "no.pem", "--private-key", "no.pem"], "Expected a PEM file"),
     ],
