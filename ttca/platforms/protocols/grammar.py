@@ -94,7 +94,9 @@ class Grammar:
         try:
             inner = read_json((said if fenced is None else fenced[1]).encode("utf-8", "replace"))
         except UnreadableError as error:
-            raise UnreadableError(f"In the text of the answer: {error} Have the platform answer with JSON alone.") from None
+            raise UnreadableError(
+                f"In the text of the answer: {error} Have the platform answer with JSON alone."
+            ) from None
         return self._answer(inner)
 
     def _answer(self, said: object) -> Found:
@@ -112,7 +114,7 @@ class Grammar:
         """Return the answer that is a label alone."""
         if label == OTHER:
             raise UnreadableError(
-                f"Expected a class, got {excerpt(said, 60)!r} alone, which others = \"ignore\" passes over. Set others "
+                f'Expected a class, got {excerpt(said, 60)!r} alone, which others = "ignore" passes over. Set others '
                 '= "refuse" if the platform says so that it is none of the classes.'
             )
         return Found(label)
@@ -149,21 +151,23 @@ class Grammar:
         labels = [label for label in map(self.vocabulary.known, said) if label != OTHER]
         if len(labels) > 1:
             raise UnreadableError(
-                f"Expected one label, or scores, got {len(labels)} labels without scores: {excerpt(said)!r}. Nothing "
-                'says that the first is the answer; where it is, protocol = "template" with label = "[0]" says it.'
+                f"Expected one label, or scores, got {len(labels)} labels without scores: {excerpt(said)!r}. Which of "
+                'them is the answer, protocol = "template" can say: label = "[0]" is the first, and pick and box '
+                "choose among several things found."
             )
         return self._called(labels[0] if labels else OTHER, said)
 
     def _vector(self, numbers: list[float]) -> list[tuple[int, float]]:
         wanted = 1 if self.scale.alone else len(self.vocabulary.classes)
         if len(numbers) != wanted:
-            hint = "Give the platform's own classes, all of them, in its order."
-            if len(numbers) == 1 and wanted == 2:
-                hint = 'If it is the score of the second class, set scores_are = "probability-of-second" or "logit-of-second".'
             if self.scale.alone:
-                hint = "Remove scores_are if each class has a score."
-            said = "one for each class" if wanted > 1 else "of the second class"
-            raise UnreadableError(f"Expected {wanted} scores, {said}, got {len(numbers)}. {hint}")
+                raise UnreadableError(
+                    f"Expected one score, of the second class, got {len(numbers)}. Remove scores_are if each has one."
+                )
+            hint = "Give the platform's own classes, all of them, in its order"
+            if len(numbers) == 1 and wanted == 2:
+                hint = 'If it is the second class\'s, set scores_are = "probability-of-second" or "logit-of-second"'
+            raise UnreadableError(f"Expected {wanted} scores, one for each class, got {len(numbers)}. {hint}.")
         return [(1, numbers[0])] if self.scale.alone else list(enumerate(numbers))
 
     def _entry(self, item: object) -> Found:
@@ -191,15 +195,23 @@ class Grammar:
         if self._is_named(said):
             return Found(scores=[(self.vocabulary.known(k), self._number(v)) for k, v in said.items()])
         label, word = self._label_of(said)
-        named = [k for k in said if k not in _READ_KEYS and self._index(str(k)) >= 0 and _numbers(said[k], self.scale)]
-        if named:
-            raise UnreadableError(f"Expected a score for each class that is named, got {excerpt(said)!r}.")
+        self._check_no_class_is_beside(said)
         found = self._scores_of(said, label)
         if label == REFUSED or (label is not None and found is None):
             return self._called(label, word)
         if found is None:
             raise UnreadableError(f"Expected a label and its score, got {excerpt(said)!r}.")
         return Found(label if label != OTHER else None, found)
+
+    def _check_no_class_is_beside(self, said: Mapping[Any, Any]) -> None:
+        """Raise where classes have numbers under their names, and something that is none of them stands beside."""
+        words = [k for k in said if k not in _READ_KEYS]
+        if not any(self._index(str(k)) >= 0 and _numbers(said[k], self.scale) for k in words):
+            return
+        strangers = [k for k in words if self._index(str(k)) == UNKNOWN and self.scale.number(said[k]) is not None]
+        if strangers and len(words) == len(said):
+            raise self.vocabulary.unknown(strangers[0])
+        raise UnreadableError(f"Expected a score for each class that is named, got {excerpt(said)!r}.")
 
     def _is_refusing_error(self, said: Mapping[Any, Any]) -> bool:
         """Whether an object is an error that refuses; another one raises."""
@@ -243,7 +255,9 @@ class Grammar:
                 return None
             return [(1 if self.scale.alone or label is None else label, score)]
         of_all = self.scale.alone and self.scale.number(vectors[0]) is not None
-        if not (of_all or (isinstance(vectors[0], list | Mapping) and vectors[0])) or any(v != vectors[0] for v in vectors):
+        if not (of_all or (isinstance(vectors[0], list | Mapping) and vectors[0])) or any(
+            v != vectors[0] for v in vectors
+        ):
             raise UnreadableError(f"Expected scores as one list or object of numbers, got {excerpt(said)!r}.")
         found = self._answer(vectors[0])
         if found.scores is None or found.label is not None:

@@ -72,7 +72,7 @@ class Vocabulary:
             isinstance(k, str) and k.strip() and isinstance(v, str) for k, v in table.items()
         ):
             raise ConfigError(
-                f'Expected labels as a table of the platform\'s words and classes, got {excerpt(table)}. Write {{ "its '
+                f"Expected labels as a table of the platform's words and classes, got {excerpt(table)}. Write {{ \"its "
                 'word" = "the class" }.'
             )
         wrong = sorted(v for v in table.values() if v not in self.classes)

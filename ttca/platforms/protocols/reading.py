@@ -223,9 +223,7 @@ class Reading:
             return REFUSED if found.label is None else found.label, None
         return self._settled(found, found.scores)
 
-    def _settled(
-        self, found: Found, scores: Sequence[tuple[int, float]]
-    ) -> tuple[int, NDArray[np.float64] | None]:
+    def _settled(self, found: Found, scores: Sequence[tuple[int, float]]) -> tuple[int, NDArray[np.float64] | None]:
         """Return the class and the probabilities of scores by label, once nothing speaks against them."""
         labels, values = np.array([label for label, _ in scores]), np.array([value for _, value in scores])
         ours = labels >= 0
@@ -360,12 +358,19 @@ class Reading:
         if values is None and labels is None:
             raise UnreadableError("Expected scores or labels, got neither.")
         n = len(values) if values is not None else len(labels or ())
-        step = self._scale.step if not resolution else resolution
+        step = resolution or self._scale.step
         steps = np.full(n, step, np.float32)
-        if values is not None and labels is None and (refused is None or not refused.any()) and self._scale.plain(values):
+        if (
+            values is not None
+            and labels is None
+            and (refused is None or not refused.any())
+            and self._scale.plain(values)
+        ):
             # What nearly every answer is, read in few steps; all else goes the long way to the same end.
             return Answers(np.zeros(n, np.int8), values.argmax(axis=1), values.astype(np.float32), steps)
-        called = np.array([UNSAID] * n if labels is None else [self.index_of(v, numbered=True) for v in labels], np.int64)
+        called = np.array(
+            [UNSAID] * n if labels is None else [self.index_of(v, numbered=True) for v in labels], np.int64
+        )
         silent = np.full((n, len(self.classes)), np.nan)
         shares, fault = (silent, np.zeros(n, np.int8)) if values is None else self._scale.judge(values, step=step)
         away = (called == REFUSED) | (np.zeros(n, np.bool_) if refused is None else refused)
@@ -390,7 +395,9 @@ class Reading:
         kept = np.where(good[:, None], shares, np.nan).astype(np.float32)
         return Answers(status, np.where(good, named, -1).astype(np.int64), kept, steps)
 
-    def _why(self, row: int, values: NDArray[np.float64] | None, shares: NDArray[np.float64], fault: int, word: object) -> str:
+    def _why(
+        self, row: int, values: NDArray[np.float64] | None, shares: NDArray[np.float64], fault: int, word: object
+    ) -> str:
         """Return why a row of tensors is no answer."""
         called = UNSAID if word is None else self.index_of(word, numbered=True)
         if called == UNKNOWN:

@@ -65,8 +65,8 @@ class Scale:
             raise ConfigError(f"Expected resolution in [0, 1), got {self.resolution}. Use 0.01 for whole percent.")
         if self.missing_score is not None and (self.alone or self.scores_are == "logits"):
             raise ConfigError(
-                f"Expected missing_score only where each score has a meaning of its own, got it with {self.scores_are}: "
-                "a softmax needs every logit, and one score is all or nothing. Remove one of them."
+                f"Expected missing_score only where a score may be left out, got it with {self.scores_are}: a softmax "
+                "needs every logit, and one score is all that there is. Remove one of them."
             )
         if self.missing_score is not None and not math.isfinite(self.missing_score):
             raise ConfigError(f"Expected missing_score as a finite number, got {self.missing_score}. Correct it.")
@@ -199,7 +199,7 @@ class Scale:
         if fault == SOME_LOGITS:
             return "Expected a logit for every class, got only some of them: a softmax needs them all."
         if fault == _ZERO:
-            return "Expected a score above 0, got none: which class is meant is not said."
+            return "Expected scores of which one is above 0, got none: which class is meant is not said."
         kinds = ", ".join(get_args(ScoresAre))
         if fault == _RANGE:
             return (

@@ -183,19 +183,33 @@ class TensorFlowServing(Reading, Protocol):
                 )
         scores = self.scores_output
         if scores is None:
-            tables = [name for name, described in outputs.items() if _has_columns(described)]
+            tables = self._tables({name: out for name, out in outputs.items() if name != self.label_output})
             if len(tables) > 1:
                 raise ConfigError(
                     f"Expected one output of scores, got {', '.join(excerpt(t, 40) for t in tables)}. "
                     "Set scores_output to the right one."
                 )
-            scores = tables[0] if tables and tables[0] != self.label_output else None
+            scores = tables[0] if tables else None
         shape = None if scores is None else _dimensions(_objects(outputs.get(scores)))
-        if shape is not None and len(shape) == 2 and shape[1] not in (-1, len(self.classes)):
+        if shape is not None and len(shape) in (1, 2) and (shape[1:] or [1])[0] not in (-1, self.columns):
             raise ConfigError(
-                f"Expected the output {excerpt(scores)!r} to score {len(self.classes)} classes, got {list(shape)}. "
-                "Give the platform's own classes, all of them, in its order."
+                f"Expected the output {excerpt(scores)!r} to have {self.columns} scores for each image, got {shape}. "
+                f"Give the platform's own classes, all of them, in its order{self.one_column([shape[1:]])}."
             )
+
+    def _tables(self, outputs: Mapping[str, Any]) -> list[str]:
+        """Return the outputs that hold scores by their shape: one for each class, or the one that is all."""
+        shapes = {name: _dimensions(_objects(described)) or [] for name, described in outputs.items()}
+        wide = [name for name, shape in shapes.items() if len(shape) == 2 and shape[1] != 1]
+        narrow = [
+            name
+            for name, shape in shapes.items()
+            if shape and shape[1:] in ([], [1]) and _objects(outputs[name]).get("dtype") in _FLOATS
+        ]
+        if self.columns == 1:
+            return narrow or wide
+        # Beside labels, a single number is no score of theirs; alone, it is all that there is.
+        return wide or (narrow if len(narrow) == len(outputs) and self.label_output is None else [])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -275,11 +289,6 @@ def _json(response: Response, path: str) -> object:
         return read_json(response.body)
     except UnreadableError as error:
         raise ConfigError(f"The metadata at {path} cannot be read: {error} Check url, protocol and model.") from None
-
-
-def _has_columns(described: object) -> bool:
-    shape = _dimensions(_objects(described))
-    return shape is not None and len(shape) == 2 and shape[1] != 1
 
 
 def _dimensions(described: Mapping[str, Any]) -> list[int] | None:
