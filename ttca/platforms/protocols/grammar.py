@@ -273,7 +273,7 @@ class Grammar:
             return None
         if scores:
             values = [self._number(v) for v in scores]
-            if any(v != values[0] for v in values):
+            if any(v != values[0] for v in values[1:]):
                 raise UnreadableError(f"Expected one score, got several: {excerpt(item)!r}.")
             return values[0]
         stray = [k for k, v in item.items() if k not in _READ_KEYS and _numbers(v, self.scale)]

@@ -145,10 +145,12 @@ class Reading:
         return 1 if self._scale.alone else len(self.classes)
 
     def one_column(self, shapes: Sequence[Sequence[int]]) -> str:
-        """Return what a sentence about outputs adds where one of them has one score for each image of two classes."""
-        if len(self.classes) != 2 or self.columns != 2 or not any(list(shape) in ([], [1]) for shape in shapes):
+        """Return what a sentence about outputs of these shapes, without the batch, adds where one score may be all."""
+        if self.columns == 1:
+            return ", or remove scores_are if each class has a score"
+        if len(self.classes) != 2 or not any(list(shape) in ([], [1]) for shape in shapes):
             return ""
-        return ', or scores_are = "probability-of-second" or "logit-of-second" where one score is all'
+        return ', or set scores_are = "probability-of-second" or "logit-of-second" if one score is all'
 
     @cached_property
     def _vocabulary(self) -> Vocabulary:

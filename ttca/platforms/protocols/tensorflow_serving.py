@@ -15,7 +15,7 @@ from ttca.errors import ConfigError, TransportError
 from ttca.images import Images, ImageShape
 from ttca.platforms.protocols import Fetch, Protocol, Request, Response, Wire, model_path
 from ttca.platforms.protocols.encoding import ImageLayout, as_base64, as_lists, check_image_shape
-from ttca.platforms.protocols.reading import Reading, UnreadableError, check_choice, excerpt, read_json
+from ttca.platforms.protocols.reading import UNKNOWN, Reading, UnreadableError, check_choice, excerpt, read_json
 
 __all__ = ["TensorFlowServing", "TensorFlowServingWire"]
 
@@ -193,7 +193,7 @@ class TensorFlowServing(Reading, Protocol):
         shape = None if scores is None else _dimensions(_objects(outputs.get(scores)))
         if shape is not None and len(shape) in (1, 2) and (shape[1:] or [1])[0] not in (-1, self.columns):
             raise ConfigError(
-                f"Expected the output {excerpt(scores)!r} to have {self.columns} scores for each image, got {shape}. "
+                f"Expected the output {excerpt(scores)!r} to score {len(self.classes)} classes, got {shape}. "
                 f"Give the platform's own classes, all of them, in its order{self.one_column([shape[1:]])}."
             )
 
@@ -262,8 +262,9 @@ class TensorFlowServingWire(Wire):
         options = self.options
         if options.scores_output is None and options.label_output is None:
             # A model of one output behind a server that names it all the same.
-            only = list(row.values()) if isinstance(row, dict) and len(row) == 1 else []
-            return only[0] if only and isinstance(only[0], list) else row
+            name, only = next(iter(row.items())) if isinstance(row, dict) and len(row) == 1 else ("", None)
+            alone = options.columns == 1 and options.index_of(name) == UNKNOWN and not isinstance(only, dict)
+            return only if isinstance(only, list) or (only is not None and alone) else row
         chosen = {"scores": options.scores_output, "label": options.label_output}
         named = {name: key for name, key in chosen.items() if key is not None}
         if not isinstance(row, dict) and len(named) == 1:
