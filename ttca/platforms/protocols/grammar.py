@@ -28,7 +28,7 @@ from ttca.platforms.protocols.labels import OTHER, REFUSED, UNKNOWN, Vocabulary
 from ttca.platforms.protocols.scores import Scale
 from ttca.platforms.protocols.unreadable import UnreadableError, excerpt, read_json
 
-__all__ = ["Found", "Grammar"]
+__all__ = ["Grammar", "Said"]
 
 _LABEL_KEYS = ("label", "class", "class_name", "name")
 _SCORE_KEYS = ("score", "probability", "confidence")
@@ -40,7 +40,7 @@ _NAN = float("nan")
 
 
 @dataclass(frozen=True)
-class Found:
+class Said:
     """What an answer says.
 
     Parameters
@@ -74,7 +74,7 @@ class Grammar:
     refuses: Callable[[object], bool]
     text: Literal["label", "json", "sentence"] = "label"
 
-    def read(self, said: object) -> Found:
+    def read(self, said: object) -> Said:
         """Return what an answer about one image says.
 
         Raises
@@ -87,9 +87,9 @@ class Grammar:
         except RecursionError:
             raise UnreadableError(f"Expected an answer, got lists in lists: {excerpt(said)!r}.") from None
 
-    def _text(self, said: str) -> Found:
+    def _text(self, said: str) -> Said:
         if self.text == "sentence":
-            return Found(self.vocabulary.in_text(said))
+            return Said(self.vocabulary.in_text(said))
         fenced = _FENCED.fullmatch(said)
         try:
             inner = read_json((said if fenced is None else fenced[1]).encode("utf-8", "replace"))
@@ -99,33 +99,33 @@ class Grammar:
             ) from None
         return self._answer(inner)
 
-    def _answer(self, said: object) -> Found:
+    def _answer(self, said: object) -> Said:
         if said == [] or said == {}:
-            return Found(REFUSED)
+            return Said(REFUSED)
         if isinstance(said, Mapping):
             return self._object(said)
         if isinstance(said, list):
             return self._list(said)
         if self.scale.alone and (score := self.scale.number(said)) is not None:
-            return Found(scores=[(1, score)])
+            return Said(scores=[(1, score)])
         return self._called(self.vocabulary.known(said), said)
 
-    def _called(self, label: int, said: object) -> Found:
+    def _called(self, label: int, said: object) -> Said:
         """Return the answer that is a label alone."""
         if label == OTHER:
             raise UnreadableError(
                 f'Expected a class, got {excerpt(said, 60)!r} alone, which others = "ignore" passes over. Set others '
                 '= "refuse" if the platform says so that it is none of the classes.'
             )
-        return Found(label)
+        return Said(label)
 
     # -- lists ----------------------------------------------------------------------------------------------------
 
-    def _list(self, said: list[Any]) -> Found:
+    def _list(self, said: list[Any]) -> Said:
         numbers = [_NAN if v is None else self.scale.number(v) for v in said]
         labels = [v for v in said if isinstance(v, str)]
         if None not in numbers and (len(labels) < len(said) or any(self._index(v) == UNKNOWN for v in labels)):
-            return Found(scores=self._vector([n for n in numbers if n is not None]))
+            return Said(scores=self._vector([n for n in numbers if n is not None]))
         if len(labels) == len(said):
             return self._only(said)
         if len(said) == 1 and isinstance(said[0], list) and not _is_pair(said[0]):
@@ -141,12 +141,12 @@ class Grammar:
                     "the highest is not said."
                 )
             scores += entry.scores
-        return Found(scores=scores)
+        return Said(scores=scores)
 
     def _index(self, said: str) -> int:
         return self.vocabulary.index_of(said)
 
-    def _only(self, said: list[str]) -> Found:
+    def _only(self, said: list[str]) -> Said:
         """Return the one label of a list of labels: others are in an order that nobody states."""
         labels = [label for label in map(self.vocabulary.known, said) if label != OTHER]
         if len(labels) > 1:
@@ -170,30 +170,30 @@ class Grammar:
             raise UnreadableError(f"Expected {wanted} scores, one for each class, got {len(numbers)}. {hint}.")
         return [(1, numbers[0])] if self.scale.alone else list(enumerate(numbers))
 
-    def _entry(self, item: object) -> Found:
+    def _entry(self, item: object) -> Said:
         """Return the label and score of one entry of a list."""
         if isinstance(item, list) and len(item) == 2 and (score := self.scale.number(item[1])) is not None:
-            return Found(scores=[(self.vocabulary.known(item[0]), score)])
+            return Said(scores=[(self.vocabulary.known(item[0]), score)])
         if isinstance(item, Mapping):
             if len(item) == 1 and not any(k in _READ_KEYS for k in item):
                 ((key, value),) = item.items()
                 if (score := self.scale.number(value)) is not None:
-                    return Found(scores=[(self.vocabulary.known(key), score)])
+                    return Said(scores=[(self.vocabulary.known(key), score)])
             label, said = self._label_of(item)
             if label is not None:
                 score = self._score_of(item, label)
-                return self._called(label, said) if score is None else Found(scores=[(label, score)])
+                return self._called(label, said) if score is None else Said(scores=[(label, score)])
         raise UnreadableError(f"Expected a label and its score, got {excerpt(item)!r}.")
 
     # -- objects --------------------------------------------------------------------------------------------------
 
-    def _object(self, said: Mapping[Any, Any]) -> Found:
+    def _object(self, said: Mapping[Any, Any]) -> Said:
         if said.get("refused") is True and "refused" not in self.vocabulary.classes:
-            return Found(REFUSED)
+            return Said(REFUSED)
         if self._is_refusing_error(said):
-            return Found(REFUSED)
+            return Said(REFUSED)
         if self._is_named(said):
-            return Found(scores=[(self.vocabulary.known(k), self._number(v)) for k, v in said.items()])
+            return Said(scores=[(self.vocabulary.known(k), self._number(v)) for k, v in said.items()])
         label, word = self._label_of(said)
         self._check_no_class_is_beside(said)
         found = self._scores_of(said, label)
@@ -201,7 +201,7 @@ class Grammar:
             return self._called(label, word)
         if found is None:
             raise UnreadableError(f"Expected a label and its score, got {excerpt(said)!r}.")
-        return Found(label if label != OTHER else None, found)
+        return Said(label if label != OTHER else None, found)
 
     def _check_no_class_is_beside(self, said: Mapping[Any, Any]) -> None:
         """Raise where classes have numbers under their names, and something that is none of them stands beside."""

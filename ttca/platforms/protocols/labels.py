@@ -13,9 +13,9 @@ from ttca.errors import ConfigError
 from ttca.names import canonical
 from ttca.platforms.protocols.unreadable import UnreadableError, excerpt
 
-__all__ = ["OTHER", "REFUSED", "UNKNOWN", "Others", "Vocabulary"]
+__all__ = ["OTHER", "REFUSED", "UNKNOWN", "OtherLabels", "Vocabulary"]
 
-Others = Literal["error", "ignore", "refuse"]
+OtherLabels = Literal["error", "ignore", "refuse"]
 
 #: What a label may be instead of a class: the platform refused, named no class of ours, or named what is of no matter.
 REFUSED, UNKNOWN, OTHER = -1, -2, -4
@@ -64,7 +64,7 @@ class Vocabulary:
     refused_labels: Sequence[str] = ()
     labels: Mapping[str, str] = field(default_factory=dict)
     first_label: int = 0
-    others: Others = "error"
+    others: OtherLabels = "error"
 
     def __post_init__(self) -> None:
         table = self.labels

@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 
 from ttca.answers import Answers, Status, contradicted
 from ttca.errors import ConfigError
-from ttca.platforms.protocols.grammar import Found, Grammar
-from ttca.platforms.protocols.labels import OTHER, REFUSED, UNKNOWN, Others, Vocabulary
+from ttca.platforms.protocols.grammar import Grammar, Said
+from ttca.platforms.protocols.labels import OTHER, REFUSED, UNKNOWN, OtherLabels, Vocabulary
 from ttca.platforms.protocols.scores import SOME_LOGITS, Scale, ScoresAre
 from ttca.platforms.protocols.unreadable import UnreadableError, excerpt, read_json
 from ttca.telling import tell_unreadable
@@ -44,6 +44,10 @@ def check_choice(name: str, value: object, kind: Any, *, optional: bool = False)
     """Raise a ConfigError where an option is not one of a Literal's values."""
     if value not in get_args(kind) and not (optional and value is None):
         raise ConfigError(f"Expected {name} to be one of {', '.join(get_args(kind))}, got {value!r}. Choose one.")
+
+
+def _itself(one: object) -> object:
+    return one
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,7 +98,7 @@ class Reading:
     threshold: float | None = None
     first_label: int = 0
     labels: Mapping[str, str] | None = None
-    others: Others = "error"
+    others: OtherLabels = "error"
     refused_labels: Sequence[str] = ()
     refused_errors: Sequence[str] = ()
     json_in_text: bool = False
@@ -102,7 +106,7 @@ class Reading:
 
     def __post_init__(self) -> None:
         check_choice("scores_are", self.scores_are, ScoresAre)
-        check_choice("others", self.others, Others)
+        check_choice("others", self.others, OtherLabels)
         for name in ("refused_labels", "refused_errors"):
             texts = getattr(self, name)
             if isinstance(texts, str) or not all(isinstance(t, str) and t.strip() for t in texts):
@@ -225,12 +229,13 @@ class Reading:
             return REFUSED if found.label is None else found.label, None
         return self._settled(found, found.scores)
 
-    def _settled(self, found: Found, scores: Sequence[tuple[int, float]]) -> tuple[int, NDArray[np.float64] | None]:
+    def _settled(self, found: Said, scores: Sequence[tuple[int, float]]) -> tuple[int, NDArray[np.float64] | None]:
         """Return the class and the probabilities of scores by label, once nothing speaks against them."""
         labels, values = np.array([label for label, _ in scores]), np.array([value for _, value in scores])
         ours = labels >= 0
         if len(set(labels[ours])) != ours.sum():
-            raise UnreadableError("Expected each class once, got one twice.")
+            twice = np.bincount(labels[ours]).argmax()
+            raise UnreadableError(f"Expected each class once, got {excerpt(self.classes[twice], 40)!r} twice.")
         scale, weighed = self._scale, labels != OTHER
         if not weighed.any():
             raise UnreadableError(
@@ -296,7 +301,7 @@ class Reading:
 
     # -- many images ----------------------------------------------------------------------------------------------
 
-    def rows(self, said: Sequence[object], find: Callable[[object], object] = lambda one: one) -> Answers:
+    def rows(self, said: Sequence[object], find: Callable[[object], object] = _itself) -> Answers:
         """Return the answers to several images, each in any form that :meth:`row` reads; a bad row fails alone.
 
         Parameters
@@ -312,6 +317,8 @@ class Reading:
             If no row can be read.
         """
         n = len(said)
+        if n and (table := self._table(said, find)) is not None:
+            return self.answers(table)
         status, labels = np.full(n, Status.FAILED, np.int8), np.full(n, -1, np.int64)
         scores = np.full((n, len(self.classes)), np.nan, np.float32)
         problems: list[UnreadableError] = []
@@ -329,6 +336,17 @@ class Reading:
         if problems and len(problems) == n:
             raise problems[0]
         return Answers(status, labels, scores, np.full(n, self._scale.step, np.float32))
+
+    def _table(self, said: Sequence[object], find: Callable[[object], object]) -> NDArray[np.float64] | None:
+        """Return the scores of all images where each has a list of them, as nearly every batch: it is read at once."""
+        rows: list[list[float]] = []
+        with contextlib.suppress(UnreadableError):
+            for one in said:
+                row = find(one)
+                if type(row) is not list or len(row) != self.columns or {*map(type, row)} != {float}:
+                    return None
+                rows.append(row)
+        return np.array(rows) if len(rows) == len(said) else None
 
     def answers(
         self,
