@@ -616,3 +616,20 @@ def test_every_way_to_write_a_box_picks_the_same(boxes: list[tuple[int, int, int
     ):
         with pytest.raises(UnreadableError, match="box"):
             picked([odd], "largest", SHAPE)
+
+
+def test_texts_in_a_tensor_are_read_as_the_options_say() -> None:
+    """A label tensor of sentences, of JSON or of others' words is read like any other answer; a bad row fails alone."""
+    cases: list[tuple[dict[str, Any], list[str], list[int]]] = [
+        ({"word_in_text": True}, ["It is a dog.", "not a dog", "a bird"], [1, -1, -1]),
+        ({"json_in_text": True}, ['{"label": "dog"}', '{"dog": 0.2}', "dog"], [1, -1, -1]),
+        ({"others": "ignore"}, ["DOG", "bird", "cat"], [1, -1, 0]),
+        ({"others": "refuse"}, ["dog", "bird", "cat"], [1, -1, 0]),
+    ]
+    for options, texts, expected in cases:
+        wire = agreed("kserve-v2", v2(("label", "BYTES", [-1])), model="m", **options)
+        tensor = {"name": "label", "datatype": "BYTES", "shape": [3], "data": texts}
+        found = said(wire, {"outputs": [tensor]}, 3)
+        assert found.labels.tolist() == expected
+        refusing = options.get("others") == "refuse"
+        assert found.status[1] == (Status.REFUSED if refusing else Status.FAILED)

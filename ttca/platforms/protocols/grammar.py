@@ -108,16 +108,26 @@ class Grammar:
             return self._list(said)
         if self.scale.alone and (score := self.scale.number(said)) is not None:
             return Said(scores=[(1, score)])
-        return self._called(self.vocabulary.known(said), said)
+        return Said(self.label(said))
 
-    def _called(self, label: int, said: object) -> Said:
-        """Return the answer that is a label alone."""
+    def label(self, said: object) -> int:
+        """Return the class that a label alone names, or REFUSED.
+
+        Raises
+        ------
+        UnreadableError
+            If it names none.
+        """
+        return self._alone(self.vocabulary.known(said), said)
+
+    def _alone(self, label: int, said: object) -> int:
+        """Return a label that stands without scores."""
         if label == OTHER:
             raise UnreadableError(
                 f'Expected a class, got {excerpt(said, 60)!r} alone, which others = "ignore" passes over. Set others '
                 '= "refuse" if the platform says so that it is none of the classes.'
             )
-        return Said(label)
+        return label
 
     # -- lists ----------------------------------------------------------------------------------------------------
 
@@ -155,7 +165,7 @@ class Grammar:
                 'them is the answer, protocol = "template" can say: label = "[0]" is the first, and pick and box '
                 "choose among several things found."
             )
-        return self._called(labels[0] if labels else OTHER, said)
+        return Said(self._alone(labels[0] if labels else OTHER, said))
 
     def _vector(self, numbers: list[float]) -> list[tuple[int, float]]:
         wanted = 1 if self.scale.alone else len(self.vocabulary.classes)
@@ -182,7 +192,7 @@ class Grammar:
             label, said = self._label_of(item)
             if label is not None:
                 score = self._score_of(item, label)
-                return self._called(label, said) if score is None else Said(scores=[(label, score)])
+                return Said(self._alone(label, said)) if score is None else Said(scores=[(label, score)])
         raise UnreadableError(f"Expected a label and its score, got {excerpt(item)!r}.")
 
     # -- objects --------------------------------------------------------------------------------------------------
@@ -198,7 +208,7 @@ class Grammar:
         self._check_no_class_is_beside(said)
         found = self._scores_of(said, label)
         if label == REFUSED or (label is not None and found is None):
-            return self._called(label, word)
+            return Said(self._alone(label, word))
         if found is None:
             raise UnreadableError(f"Expected a label and its score, got {excerpt(said)!r}.")
         return Said(label if label != OTHER else None, found)

@@ -388,9 +388,13 @@ class Reading:
         ):
             # What nearly every answer is, read in few steps; all else goes the long way to the same end.
             return Answers(np.zeros(n, np.int8), values.argmax(axis=1), values.astype(np.float32), steps)
-        called = np.array(
-            [UNSAID] * n if labels is None else [self.index_of(v, numbered=True) for v in labels], np.int64
-        )
+        problems: dict[int, str] = {}
+        called = np.full(n, UNSAID, np.int64)
+        for row, word in enumerate(labels or ()):
+            try:
+                called[row] = self._called(word)
+            except UnreadableError as error:
+                called[row], problems[row] = UNKNOWN, str(error)
         silent = np.full((n, len(self.classes)), np.nan)
         shares, fault = (silent, np.zeros(n, np.int8)) if values is None else self._scale.judge(values, step=step)
         away = (called == REFUSED) | (np.zeros(n, np.bool_) if refused is None else refused)
@@ -406,8 +410,8 @@ class Reading:
         good &= ~against & ~unscored
         bad = np.flatnonzero(~good & ~away)
         for row in bad[:_MOST_TOLD]:
-            word = None if labels is None else labels[row]
-            problem = self._why(row, values, shares, int(fault[row]), word)
+            said = np.array([]) if values is None else values[row]
+            problem = problems.get(int(row)) or self._why(int(called[row]), said, shares[row], int(fault[row]))
             self._tell(problem)
             if not good.any():
                 raise UnreadableError(problem)
@@ -415,21 +419,21 @@ class Reading:
         kept = np.where(good[:, None], shares, np.nan).astype(np.float32)
         return Answers(status, np.where(good, named, -1).astype(np.int64), kept, steps)
 
-    def _why(
-        self, row: int, values: NDArray[np.float64] | None, shares: NDArray[np.float64], fault: int, word: object
-    ) -> str:
-        """Return why a row of tensors is no answer."""
-        called = UNSAID if word is None else self.index_of(word, numbered=True)
-        if called == UNKNOWN:
-            return str(self._vocabulary.unknown(word))
-        said = np.array([]) if values is None else values[row]
+    def _called(self, word: object) -> int:
+        """Return the class that a tensor's label names, or REFUSED; a number counts the classes."""
+        if isinstance(word, str) and (self.json_in_text or self.word_in_text):
+            return self.row(word)[0]
+        label = self.index_of(word, numbered=True)
+        return self._grammar.label(word) if label == UNKNOWN else label
+
+    def _why(self, called: int, said: NDArray[np.float64], shares: NDArray[np.float64], fault: int) -> str:
+        """Return why a row of tensors, whose label is known if it has one, is no answer."""
         if fault:
             return self._scale.sentence(fault, said)
-        kept = shares[row]
-        if np.isnan(kept).all():
+        if np.isnan(shares).all():
             return "Expected a score, got none: which class is meant is not said."
-        best = int(np.nan_to_num(kept, nan=-np.inf).argmax())
-        return self._against(called, float(kept[called]), best, float(kept[best]))
+        best = int(np.nan_to_num(shares, nan=-np.inf).argmax())
+        return self._against(called, float(shares[called]), best, float(shares[best]))
 
     def _tell(self, problem: str) -> None:
         """Tell once why rows have no answer: a row alone would fail without a word."""
