@@ -700,6 +700,10 @@ WIRES: dict[str, Wire] = {
     ),
     "template, whole": agreed("template"),
     "template, many": agreed("template", send="json", body="{images}", results="predictions", label="label || @"),
+    "template, picked": agreed("template", pick="largest", box="[*].label", label="[*].error", scores="[*].scores"),
+    "one score": agreed("template", classes=("cat", "dog"), scores_are="logit-of-second", threshold=0.3),
+    "sentences": agreed("torchserve", model="m", word_in_text=True, others="refuse"),
+    "texts of JSON": agreed("bentoml", json_in_text=True, others="ignore", scores_are="confidences"),
 }
 
 
@@ -717,7 +721,7 @@ def test_any_json_is_valid_answers_or_the_typed_error(name: str, message: Any, n
     except AnswerError:
         return
     assert len(answers) == n
-    assert answers.scores.shape == (n, len(CLASSES))
+    assert answers.scores.shape == (n, len(WIRES[name].options.classes))
     assert answers.resolved.any()
 
 

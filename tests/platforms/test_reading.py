@@ -148,6 +148,17 @@ def test_what_was_not_understood_is_never_a_label(message: Any, match: str) -> N
     assert beside.status.tolist() == [Status.ANSWERED, Status.FAILED]
 
 
+@pytest.mark.parametrize("deep", [20, 300, 900])
+def test_lists_in_lists_are_unreadable(deep: int) -> None:
+    """However deep an answer lies, it is found or unreadable, and nothing breaks."""
+    for inner in ("0", "null", '{"label": "lynx"}', '{"cat": 0.01}'):
+        body = "[" * deep + inner + "]" * deep
+        with pytest.raises(AnswerError):
+            said(agreed("torchserve", model="m"), body.encode())
+        with pytest.raises(AnswerError):
+            said(agreed("torchserve", model="m", json_in_text=True), json.dumps(body).encode())
+
+
 WORD = st.sampled_from(CLASSES)
 SHARES = st.lists(st.floats(1e-3, 1), min_size=3, max_size=3).map(lambda v: [x / sum(v) for x in v])
 

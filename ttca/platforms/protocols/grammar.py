@@ -85,7 +85,7 @@ class Grammar:
         try:
             return self._text(said) if isinstance(said, str) and self.text != "label" else self._answer(said)
         except RecursionError:
-            raise UnreadableError(f"Expected an answer, got lists in lists: {excerpt(said)!r}.") from None
+            raise UnreadableError("Expected an answer, got lists in lists in lists.") from None
 
     def _text(self, said: str) -> Said:
         if self.text == "sentence":
