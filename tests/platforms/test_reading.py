@@ -644,3 +644,22 @@ def test_texts_in_a_tensor_are_read_as_the_options_say() -> None:
         assert found.labels.tolist() == expected
         refusing = options.get("others") == "refuse"
         assert found.status[1] == (Status.REFUSED if refusing else Status.FAILED)
+
+
+def test_a_chat_message_is_an_answer_in_a_text() -> None:
+    """A template takes a sentence, or JSON with scores, from the place of the message; a number there is a label."""
+    place = "choices[0].message.content"
+
+    def chat(content: Any) -> dict[str, Any]:
+        return {"choices": [{"message": {"content": content}}]}
+
+    words = agreed("template", classes=SEXES, label=place, word_in_text=True)
+    assert said(words, chat("Female.")).labels.tolist() == [1]
+    scored = agreed("template", classes=SEXES, scores=place, json_in_text=True)
+    found = said(scored, chat('{"male": 0.2, "female": "80%"}'))
+    np.testing.assert_allclose(found.scores, [[0.2, 0.8]], atol=1e-6)
+    one = agreed("template", classes=SEXES, label=place, scores_are="probability-of-second")
+    assert said(one, chat(1)).labels.tolist() == [1]
+    for wire, content in ((words, "I would rather not say."), (words, None), (scored, "{'male': 1}"), (one, 0.93)):
+        with pytest.raises(AnswerError):
+            said(wire, chat(content))

@@ -234,7 +234,7 @@ class Reading:
         labels, values = np.array([label for label, _ in scores]), np.array([value for _, value in scores])
         ours = labels >= 0
         if len(set(labels[ours])) != ours.sum():
-            twice = np.bincount(labels[ours]).argmax()
+            twice = int(np.bincount(labels[ours]).argmax())
             raise UnreadableError(f"Expected each class once, got {excerpt(self.classes[twice], 40)!r} twice.")
         scale, weighed = self._scale, labels != OTHER
         if not weighed.any():
