@@ -112,9 +112,10 @@ classes = ["first", "second"]    # in the order of the platform's scores
 
 # [platform.options]             # of the protocol, as docs/platforms.md lists them
 # image_shape = [224, 224, 3]    # height, width, channels, where no metadata says them
-# scores_are = "percent"         # or "logits"
+# scores_are = "percent"         # or "logits", "bytes", "confidences", "probability-of-second", "logit-of-second"
 # resolution = 0.01              # scores are rounded to whole percent
 # refused_labels = ["no face"]   # labels that are no class, but a refusal
+# labels = {{ "1st" = "first" }}  # the platform's word for a class
 
 [people]
 source = "people.csv"            # columns: file, class, member; optional: person, group, role, shareable. Or a folder.

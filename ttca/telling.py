@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from ttca.masking import masked_everywhere
 from ttca.terminal import visible
 
-__all__ = ["LOG", "tell_retry", "tell_step", "tell_wait"]
+__all__ = ["LOG", "tell_retry", "tell_step", "tell_unreadable", "tell_wait"]
 
 LOG = logging.getLogger("ttca")
 # Shorter waits are a platform's usual pace, and say nothing; longer ones are told also where nobody asked for it.
@@ -27,6 +27,11 @@ def tell_retry(attempt: int, seconds: float, error: Exception) -> None:
     """Tell of an attempt that brought no answer, and of the wait before the next one."""
     level = logging.WARNING if seconds >= _LONG_S else logging.INFO
     _tell(level, f"Attempt {attempt} brought no answer; trying again in {seconds:.1f} s. {error}")
+
+
+def tell_unreadable(why: str) -> None:
+    """Tell at WARNING why images have no answer, which were paid for."""
+    _tell(logging.WARNING, f"An answer cannot be read. {why}")
 
 
 @contextmanager

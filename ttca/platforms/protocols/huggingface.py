@@ -34,7 +34,8 @@ class HuggingFace(SingleImage):
         How many classes to ask for. None sends raw bytes, without parameters; the platform's own default is 5, so
         that rows of more classes are not complete.
     function_to_apply : {'softmax', 'sigmoid', 'none'}, optional
-        What the platform is asked to apply to its logits; with ``'none'``, set ``scores_are`` to ``'logits'``.
+        What the platform is asked to apply to its logits; with ``'none'``, set ``scores_are`` to ``'logits'``,
+        with ``'sigmoid'``, which takes each class by itself, to ``'confidences'``.
     image_shape, version, classes, scores_are, …
         See :class:`~ttca.platforms.protocols.single_image.SingleImage`.
 
@@ -54,9 +55,12 @@ class HuggingFace(SingleImage):
         if self.top_k is not None and (type(self.top_k) is not int or self.top_k < 1):
             raise ConfigError(f"Expected top_k of at least 1, got {self.top_k}. Use {len(self.classes)} for all.")
         check_choice("function_to_apply", self.function_to_apply, Function, optional=True)
-        if self.function_to_apply == "none" and self.scores_are != "logits":
+        fitting = {"none": ("logits", "logit-of-second"), "sigmoid": ("confidences", "probability-of-second")}
+        fits = fitting.get(self.function_to_apply or "", (self.scores_are,))
+        if self.scores_are not in fits:
             raise ConfigError(
-                f"Expected scores_are as logits with function_to_apply as none, got {self.scores_are}. Correct it."
+                f"Expected scores_are as {' or '.join(fits)} with function_to_apply as {self.function_to_apply}, got "
+                f"{self.scores_are}. Correct it."
             )
 
     def describe(self, fetch: Fetch) -> HuggingFaceWire:

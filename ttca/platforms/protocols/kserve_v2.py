@@ -248,7 +248,7 @@ class KServeV2(Reading, Protocol):
         ConfigError
             If there is none, more than one, or one with another number of classes.
         """
-        count = len(self.classes)
+        count = self.columns
         known = {o["name"]: o for o in outputs}
         for wanted in (self.scores_output, self.label_output):
             if wanted is not None and wanted not in known:
@@ -259,7 +259,9 @@ class KServeV2(Reading, Protocol):
         by_shape = [
             o["name"]
             for o in outputs
-            if str(o["datatype"]).startswith("FP") and len(o["shape"]) == 2 and (o["shape"][1] != 1 or count == 1)
+            if str(o["datatype"]).startswith("FP")
+            and (len(o["shape"]) == 2 or (len(o["shape"]) == 1 and count == 1))
+            and (o["shape"][-1] != 1 or count == 1)
         ]
         by_label = [
             o["name"]
@@ -272,14 +274,14 @@ class KServeV2(Reading, Protocol):
             raise ConfigError(
                 f"Expected an output of scores (N, {count}) or of labels (N,), got "
                 f"{excerpt([(o['name'], o['datatype'], o['shape']) for o in outputs], 300)}. "
-                "Set scores_output or label_output."
+                f"Set scores_output or label_output{self.one_column([o['shape'][1:] for o in outputs])}."
             )
         if scores is not None:
             shape = known[scores]["shape"]
-            if len(shape) != 2 or shape[1] not in (-1, count):
+            if not (shape[1:] in ([-1], [count]) or (len(shape) == 1 and count == 1)):
                 raise ConfigError(
                     f"Expected the output {excerpt(scores)!r} to score {count} classes, got shape {shape}. "
-                    "Give the platform's own classes, all of them, in its order."
+                    f"Give the platform's own classes, all of them, in its order{self.one_column([shape[1:]])}."
                 )
         return scores, label
 
@@ -400,14 +402,15 @@ class KServeV2Wire(Wire):
         tensor = None if scores_name is None else outputs[scores_name]
         return self.options.answers(
             None if tensor is None else self._score_rows(tensor, n),
-            labels=None if label_name is None else self._label_rows(outputs[label_name], n),
+            labels=None if label_name is None else _label_rows(outputs[label_name], n),
             refused=_refused_rows([message, *(vars(t) for t in outputs.values())], n),
             resolution=None if tensor is None else _stated(tensor, self.options.resolution),
         )
 
     def _score_rows(self, tensor: Tensor, n: int) -> NDArray[np.float64]:
-        count = len(self.options.classes)
-        if tensor.data.dtype.kind not in "fiu" or tensor.data.shape != (n, count):
+        count = self.options.columns
+        shapes = [(n, count), *([(n,)] if count == 1 else [])]
+        if tensor.data.dtype.kind not in "fiu" or tensor.data.shape not in shapes:
             raise UnreadableError(
                 f"Expected scores of shape ({n}, {count}), got {tensor.datatype} of shape {tensor.data.shape}."
             )
@@ -416,17 +419,17 @@ class KServeV2Wire(Wire):
             raise UnreadableError(
                 f"Expected the classes in their order, got {excerpt(named)!r}: the platform has changed."
             )
-        return tensor.data.astype(np.float64)
+        return tensor.data.astype(np.float64).reshape(n, count)
 
-    def _label_rows(self, tensor: Tensor, n: int) -> NDArray[np.int64]:
-        if tensor.data.shape not in ((n,), (n, 1)):
-            raise UnreadableError(f"Expected labels of shape ({n},) or ({n}, 1), got {tensor.data.shape}.")
-        if tensor.datatype == "BOOL":
-            raise UnreadableError("Expected labels as integers or class names, got BOOL.")
-        flat = tensor.data.reshape(n)
-        if tensor.datatype == "BYTES":
-            return np.array([self.options.named(text) for text in flat], np.int64).reshape(n)
-        return np.array([self.options.index_of(number, numbered=True) for number in flat.tolist()], np.int64).reshape(n)
+
+def _label_rows(tensor: Tensor, n: int) -> list[Any]:
+    """Return a label for each image, as the platform wrote it."""
+    if tensor.data.shape not in ((n,), (n, 1)):
+        raise UnreadableError(f"Expected labels of shape ({n},) or ({n}, 1), got {tensor.data.shape}.")
+    if tensor.datatype == "BOOL":
+        raise UnreadableError("Expected labels as integers or class names, got BOOL.")
+    labels: list[Any] = tensor.data.reshape(n).tolist()
+    return labels
 
 
 def _refused_rows(records: Sequence[Mapping[str, Any]], n: int) -> NDArray[np.bool_]:

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import contextlib
 import json
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ttca.answers import Answers, Status, contradicted
-from ttca.errors import ConfigError, TTCAError
-from ttca.names import canonical
+from ttca.errors import ConfigError
+from ttca.platforms.protocols.grammar import Grammar, Said
+from ttca.platforms.protocols.labels import OTHER, REFUSED, UNKNOWN, OtherLabels, Vocabulary
+from ttca.platforms.protocols.scores import SOME_LOGITS, Scale, ScoresAre
+from ttca.platforms.protocols.unreadable import UnreadableError, excerpt, read_json
+from ttca.telling import tell_unreadable
 
 __all__ = [
     "REFUSED",
@@ -29,57 +32,22 @@ __all__ = [
     "read_json",
 ]
 
-ScoresAre = Literal["probabilities", "logits", "percent"]
-
-#: What a row's label may be instead of a class: the platform refused, named no class of ours, or gave scores alone.
-REFUSED, UNKNOWN, UNSAID = -1, -2, -3
-
-_LABEL_KEYS = ("label", "class", "class_name", "name")
-_SCORE_KEYS = ("score", "probability", "confidence")
-_VECTOR_KEYS = ("scores", "probabilities")
-_ERROR_KEYS = ("error", "errors", "detail", "message")
-#: Names are hardly longer, and a stranger's text of millions of accents would take a while to spell.
-_LONGEST_NAME = 1000
-
-
-class UnreadableError(TTCAError):
-    """Bytes are not an answer as their protocol writes it; the reader adds who sent them."""
-
-
-def excerpt(value: object, length: int = 120) -> str:
-    """Return a short, printable form of what a stranger sent."""
-    text = value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
-    text = " ".join(text[: 4 * length].split())
-    text = "".join(c if c.isprintable() else "?" for c in text)
-    return text if len(text) <= length else text[:length] + "…"
-
-
-def read_json(body: bytes) -> Any:
-    """Return what the JSON says, or raise an UnreadableError that says what came instead.
-
-    An object that has one name twice says two things, and is not read as either.
-    """
-    try:
-        return json.loads(body, object_pairs_hook=_each_name_once)
-    except (ValueError, RecursionError):
-        start = body.lstrip()[:1]
-        kind = "HTML or XML" if start == b"<" else "an empty body" if not start else "a broken or truncated one"
-        raise UnreadableError(f"Expected a JSON object, got {kind}: {excerpt(body)!r}.") from None
-
-
-def _each_name_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) != len(pairs):
-        names = [name for name, _ in pairs]
-        twice = next(name for name in names if names.count(name) > 1)
-        raise UnreadableError(f"Expected each name once in a JSON object, got {excerpt(twice, 40)!r} twice.")
-    return found
+#: What a row's label is where the platform gave scores alone.
+UNSAID = -3
+#: How many labels a platform may have that nobody knows of.
+_COUNTLESS = 1e9
+#: Reasons that are told; a platform that always says something new would fill the screen.
+_MOST_TOLD = 10
 
 
 def check_choice(name: str, value: object, kind: Any, *, optional: bool = False) -> None:
     """Raise a ConfigError where an option is not one of a Literal's values."""
     if value not in get_args(kind) and not (optional and value is None):
         raise ConfigError(f"Expected {name} to be one of {', '.join(get_args(kind))}, got {value!r}. Choose one.")
+
+
+def _itself(one: object) -> object:
+    return one
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,17 +58,32 @@ class Reading:
     ----------
     classes : sequence of str
         Class names in the order of the scores.
-    scores_are : {'probabilities', 'logits', 'percent'}
-        How scores are written. Logits go through a softmax, percent are divided by 100.
+    scores_are : str
+        How scores are written. ``'probabilities'``, ``'percent'`` and ``'bytes'`` (0 to 255) sum to a whole over all
+        classes, which is checked. ``'logits'`` go through a softmax. ``'confidences'`` are in [0, 1], each class by
+        itself. ``'probability-of-second'`` and ``'logit-of-second'`` are one score for two classes: the second one's.
     resolution : float
         The step to which the platform rounds its scores, as a probability (0.01 for whole percent); 0 for exact ones.
     missing_score : float, optional
         The number that stands for "not said" among the scores of a platform that gives only its top k.
+    threshold : float, optional
+        Where one score is all: the probability from which on the second class is meant, 0.5 if None. The log-odds
+        are moved by it, so that a score at the threshold is kept as 0.5.
+    first_label : int
+        The number of the first class, where labels are numbers.
+    labels : mapping of str to str, optional
+        The platform's word, and the class it stands for. Names are compared without upper case and outer spaces.
+    others : {'error', 'ignore', 'refuse'}
+        What a word is that names no class: unreadable, of no matter, or a refusal.
     refused_labels : sequence of str
         Labels by which the platform refuses ("no face").
     refused_errors : sequence of str
         Texts by which an error of the platform refuses the image it was asked about ("no face found"); upper and
         lower case are the same.
+    json_in_text : bool
+        Whether the answer is a text that holds JSON, alone or in one fence.
+    word_in_text : bool
+        Whether the answer is a sentence that names one class as a whole word, and denies nothing.
 
     Raises
     ------
@@ -112,88 +95,108 @@ class Reading:
     scores_are: ScoresAre = "probabilities"
     resolution: float = 0.0
     missing_score: float | None = None
+    threshold: float | None = None
+    first_label: int = 0
+    labels: Mapping[str, str] | None = None
+    others: OtherLabels = "error"
     refused_labels: Sequence[str] = ()
     refused_errors: Sequence[str] = ()
+    json_in_text: bool = False
+    word_in_text: bool = False
 
     def __post_init__(self) -> None:
         check_choice("scores_are", self.scores_are, ScoresAre)
-        if not 0 <= self.resolution < 1:
-            raise ConfigError(f"Expected resolution in [0, 1), got {self.resolution}. Use 0.01 for whole percent.")
-        if self.missing_score is not None and self.scores_are == "logits":
-            raise ConfigError(
-                "Expected missing_score only with probabilities or percent, got it with logits: a softmax needs every "
-                "logit. Remove one of them."
-            )
+        check_choice("others", self.others, OtherLabels)
         for name in ("refused_labels", "refused_errors"):
             texts = getattr(self, name)
             if isinstance(texts, str) or not all(isinstance(t, str) and t.strip() for t in texts):
                 raise ConfigError(f"Expected {name} as a list of texts, got {texts!r}. Correct it.")
-        if self.missing_score is not None and not math.isfinite(self.missing_score):
-            raise ConfigError(f"Expected missing_score as a finite number, got {self.missing_score}. Correct it.")
-        refusals = {canonical(text) for text in self.refused_labels}
-        overlap = sorted(name for name in self.classes if canonical(name) in refusals)
-        if overlap:
-            raise ConfigError(f"Expected refused_labels that are no classes, got {', '.join(overlap)}. Remove them.")
+        if self.json_in_text and self.word_in_text:
+            raise ConfigError("Expected json_in_text or word_in_text, got both. Say which of them the text holds.")
+        # Its parts check themselves when they are made.
+        if self._grammar.scale.alone and len(self.classes) != 2:
+            raise ConfigError(
+                f"Expected two classes with scores_are = {self.scores_are!r}, got {len(self.classes)}. One score says "
+                "how much the second class is meant, and how little the first."
+            )
 
     @property
     def reading_identity(self) -> dict[str, str]:
-        """What decides how an answer is read, beside the class names; it makes no answer another."""
+        """What decides how an answer is read, beside the class names; it makes no answer another.
+
+        What is as in version 0.1 is left out, so that whoever set none of it is whom they were.
+        """
+        told: dict[str, Any] = {
+            "refused_errors": sorted(self.refused_errors),
+            "threshold": self.threshold,
+            "first_label": self.first_label,
+            "labels": dict(sorted((self.labels or {}).items())),
+            "others": self.others if self.others != "error" else None,
+            "json_in_text": self.json_in_text,
+            "word_in_text": self.word_in_text,
+        }
         return {
             "scores_are": self.scores_are,
             "resolution": repr(self.resolution),
             "missing_score": repr(self.missing_score),
             "refused_labels": json.dumps(sorted(self.refused_labels)),
-            **({"refused_errors": json.dumps(sorted(self.refused_errors))} if self.refused_errors else {}),
+            **{name: json.dumps(value) for name, value in told.items() if value},
         }
+
+    @property
+    def columns(self) -> int:
+        """How many scores a row has: one for each class, or one that is all."""
+        return 1 if self._scale.alone else len(self.classes)
+
+    def one_column(self, shapes: Sequence[Sequence[int]]) -> str:
+        """Return what a sentence about outputs of these shapes, without the batch, adds where one score may be all."""
+        if self.columns == 1:
+            return ", or remove scores_are if each class has a score"
+        if len(self.classes) != 2 or not any(list(shape) in ([], [1]) for shape in shapes):
+            return ""
+        return ', or set scores_are = "probability-of-second" or "logit-of-second" if one score is all'
+
+    @cached_property
+    def _vocabulary(self) -> Vocabulary:
+        return Vocabulary(
+            classes=self.classes,
+            refused_labels=self.refused_labels,
+            labels={} if self.labels is None else self.labels,
+            first_label=self.first_label,
+            others=self.others,
+        )
+
+    @cached_property
+    def _scale(self) -> Scale:
+        return Scale(
+            scores_are=self.scores_are,
+            resolution=self.resolution,
+            missing_score=self.missing_score,
+            threshold=self.threshold,
+        )
+
+    @cached_property
+    def _grammar(self) -> Grammar:
+        text: Any = "json" if self.json_in_text else "sentence" if self.word_in_text else "label"
+        return Grammar(vocabulary=self._vocabulary, scale=self._scale, refuses=self.refuses, text=text)
+
+    @cached_property
+    def _told(self) -> set[str]:
+        """The sentences that were told already."""
+        return set()
 
     # -- one value ------------------------------------------------------------------------------------------------
 
-    @cached_property
-    def _exact(self) -> dict[str, int]:
-        """Classes and refusals as they were configured."""
-        known = dict.fromkeys(self.refused_labels, REFUSED)
-        return known | {name: i for i, name in reversed(list(enumerate(self.classes)))}
-
-    @cached_property
-    def _alike(self) -> dict[str, int]:
-        """The same in one spelling; what two of them would share is none of both."""
-        found: dict[str, int] = {}
-        for name, index in self._exact.items():
-            if found.setdefault(canonical(name), index) != index:
-                found[canonical(name)] = UNKNOWN
-        return found
-
-    def named(self, said: str) -> int:
-        """Return the class of this name, REFUSED or UNKNOWN; as configured, or else the one name spelled alike."""
-        if said in self._exact:
-            return self._exact[said]
-        return self._alike.get(canonical(said), UNKNOWN) if len(said) <= _LONGEST_NAME else UNKNOWN
-
     def are_classes(self, said: Sequence[object]) -> bool:
         """Whether a platform's own list of classes is the configured one, in its order."""
-        return [canonical(str(name)) for name in said] == [canonical(name) for name in self.classes]
+        return self._vocabulary.are_classes(said)
 
     def index_of(self, said: object, *, numbered: bool = False) -> int:
-        """Return the class a label names, by name, by index or by an index written as text; REFUSED or UNKNOWN.
+        """Return the class a label names, by name, by number or by a number written as text; REFUSED or UNKNOWN.
 
         A number that is also the name of another class is UNKNOWN, unless the protocol says that labels are numbered.
         """
-        if isinstance(said, str):
-            if (index := self.named(said)) != UNKNOWN:
-                return index
-            if not (said.isascii() and said.isdecimal() and len(said) < 10):
-                return UNKNOWN
-            said = int(said)
-        if isinstance(said, float) and said.is_integer():
-            # Some platforms write whole numbers as floats.
-            said = int(said)
-        if not isinstance(said, int) or isinstance(said, bool):
-            return UNKNOWN
-        if said == -1 or str(said) in self.refused_labels:
-            return REFUSED
-        if not numbered and self._exact.get(str(said), said) != said:
-            return UNKNOWN
-        return said if 0 <= said < len(self.classes) else UNKNOWN
+        return self._vocabulary.index_of(said, numbered=numbered)
 
     def refuses(self, text: object) -> bool:
         """Whether an error's text is one of ``refused_errors``."""
@@ -202,144 +205,103 @@ class Reading:
         told = text.decode("utf-8", "replace") if isinstance(text, bytes) else json.dumps(text, ensure_ascii=False)
         with contextlib.suppress(UnreadableError):
             # As it reads, not as it is escaped.
-            told += json.dumps(read_json(told.encode()), ensure_ascii=False)
+            told += json.dumps(read_json(told.encode("utf-8", "replace")), ensure_ascii=False)
         return any(t.casefold() in told.casefold() for t in self.refused_errors)
 
     # -- one image ------------------------------------------------------------------------------------------------
 
     def row(self, said: object) -> tuple[int, NDArray[np.float64] | None]:
-        """Return the label and the scores (C,), NaN where not said, of one image's answer in any usual form.
+        """Return the class, or REFUSED, and the probabilities (C,), NaN where not said, of one image's answer.
 
         Parameters
         ----------
         said : JSON value
-            A label; a list of C numbers; a list of class names, best first; an object of class names and scores; a
-            list of objects with a label and a score, or of pairs of them, in any order; or an object with a ``label``
-            and, perhaps, ``scores`` or a ``score``. An empty list or object refuses, and so does a true ``refused``.
+            In any form of the grammar in :mod:`ttca.platforms.protocols.grammar`.
 
         Raises
         ------
         UnreadableError
-            If it is none of them, names a class that is not ours, one class twice, or holds a score that is null, not
-            finite or not there: a list of several labels is in no known order without their scores.
+            If it is of none, names a class that is not ours or one class twice, or holds scores that are null, not
+            finite, no such scores as ``scores_are`` says, or contradict each other or the label.
         """
-        if said == [] or said == {}:
-            return REFUSED, None
-        if isinstance(said, Mapping):
-            return self._object(said)
-        if isinstance(said, list):
-            if all(v is None or _is_number(v) for v in said):
-                return UNSAID, self._vector(said)
-            if all(isinstance(v, str) for v in said):
-                return self._once([self._known(v) for v in said])[0], None
-            return self._named([self._pair(item) for item in said])
-        return self._known(said), None
+        found = self._grammar.read(said)
+        if found.scores is None:
+            return REFUSED if found.label is None else found.label, None
+        return self._settled(found, found.scores)
 
-    def _object(self, said: Mapping[Any, Any]) -> tuple[int, NDArray[np.float64] | None]:
-        if said.get("refused") is True and "refused" not in self.classes:
-            return REFUSED, None
-        for key in _ERROR_KEYS:
-            if key in said and key not in self.classes and said[key]:
-                if self.refuses(said[key]):
-                    return REFUSED, None
-                # A message may stand beside an answer, an error contradicts it.
-                failed = key in ("error", "errors") and not _is_number(said[key])
-                if failed or not any(k in said for k in (*_LABEL_KEYS, *_VECTOR_KEYS)):
-                    raise UnreadableError(f"Expected an answer, got the platform's error: {excerpt(said[key])!r}.")
-        if all(_is_number(v) for v in said.values()) and all(self.index_of(k) != UNKNOWN for k in said):
-            return self._named([(self._known(k), float(v)) for k, v in said.items()])
-        label = self._label_of(said)
-        beside = [k for k in said if k in self._exact and k not in (*_LABEL_KEYS, *_SCORE_KEYS, *_VECTOR_KEYS)]
-        if beside:
-            raise UnreadableError(f"Expected a score for each class that is named, got {excerpt(said)!r}.")
-        vectors = [said[k] for k in _VECTOR_KEYS if k in said]
-        if not vectors:
-            return self._named([self._pair(said)])
+    def _settled(self, found: Said, scores: Sequence[tuple[int, float]]) -> tuple[int, NDArray[np.float64] | None]:
+        """Return the class and the probabilities of scores by label, once nothing speaks against them."""
+        labels, values = np.array([label for label, _ in scores]), np.array([value for _, value in scores])
+        ours = labels >= 0
+        if len(set(labels[ours])) != ours.sum():
+            twice = int(np.bincount(labels[ours]).argmax())
+            raise UnreadableError(f"Expected each class once, got {excerpt(self.classes[twice], 40)!r} twice.")
+        scale, weighed = self._scale, labels != OTHER
+        if not weighed.any():
+            raise UnreadableError(
+                f"Expected at least one of the classes ({excerpt(', '.join(self.classes), 60)}), got others alone. Set "
+                'others = "refuse" if the platform says so that it is none of them.'
+            )
+        if scale.alone and labels.tolist() != [1]:
+            raise UnreadableError(
+                f"Expected one score, of {self.classes[1]!r}, got {excerpt(scores)}. Remove scores_are if each class "
+                "has a score."
+            )
+        if self.scores_are == "logits" and ours.sum() < len(self.classes):
+            raise UnreadableError(scale.sentence(SOME_LOGITS, values))
+        unnamed = len(self.classes) - ours.sum() + max(0, len(self.refused_labels) - (labels == REFUSED).sum())
+        # A softmax is over all that a platform has a logit for.
+        weighed = weighed | (self.scores_are == "logits")
+        shares, fault = scale.judge(
+            values[None, weighed], beside=float(unnamed) if self.others == "error" else _COUNTLESS
+        )
+        if fault[0]:
+            raise UnreadableError(scale.sentence(int(fault[0]), values[weighed]))
+        labels, kept = (np.arange(2) if scale.alone else labels[weighed]), shares[0]
+        lone = len(scores) == 1 and found.label is None and len(self.classes) > 1 and not scale.alone
+        if lone and (self.others != "error" or not scale.exclusive) and kept[0] < 0.5:
+            raise UnreadableError(
+                f"Expected a score of .5 or more where one label has one, got {kept[0]:.4g} for "
+                f"{excerpt(self._name(int(labels[0])), 40)!r}: which other class is meant instead is not said."
+            )
+        return self._agreed(found.label, labels, kept)
+
+    def _agreed(
+        self, called: int | None, labels: NDArray[np.int64], kept: NDArray[np.float64]
+    ) -> tuple[int, NDArray[np.float64] | None]:
+        """Return the class with the highest probability, which the label must be, too, and all probabilities."""
+        counted = np.where(np.isnan(kept) | (labels == OTHER), -1.0, kept)
+        best = int(counted.argmax())
+        label = int(labels[best]) if called is None else called
+        own = counted[labels == label]
+        if counted[best] < 0 and (called is None or label == REFUSED):
+            raise UnreadableError("Expected a score, got none: which class is meant is not said.")
+        if called is not None and (own.size == 0 or (own[0] < 0 and counted[best] >= 0)):
+            raise UnreadableError(
+                f"Expected a label and its score, got {self._name(label)!r}, which has none among the scores."
+            )
+        step = self._scale.step
+        if called is not None and counted[best] - own[0] > (step + 1e-6 if step > 0 else 0):
+            raise UnreadableError(self._against(label, own[0], int(labels[best]), counted[best]))
         if label == REFUSED:
             return REFUSED, None
-        if not isinstance(vectors[0], list | Mapping) or any(v != vectors[0] for v in vectors):
-            raise UnreadableError(f"Expected scores as one list or object of numbers, got {excerpt(said)!r}.")
-        best, scores = self.row(vectors[0])
-        if label is None:
-            return best, scores
-        if scores is None or best == REFUSED or (best != label and np.isnan(scores[label])):
-            raise UnreadableError(f"Expected a label and its scores, got a label without one: {excerpt(said)!r}.")
-        return label, scores
+        probabilities = np.full(len(self.classes), np.nan)
+        probabilities[labels[labels >= 0]] = kept[labels >= 0]
+        return label, probabilities
 
-    def _vector(self, said: Sequence[float]) -> NDArray[np.float64]:
-        if len(said) != len(self.classes):
-            raise UnreadableError(f"Expected {len(self.classes)} scores, one for each class, got {len(said)}.")
-        return _finite(said)
+    def _name(self, label: int) -> str:
+        return self.classes[label] if label >= 0 else "a refusal"
 
-    def _known(self, said: object) -> int:
-        label = self.index_of(said)
-        if label == UNKNOWN:
-            raise UnreadableError(
-                f"Expected a label among the {len(self.classes)} classes, got {excerpt(said, 60)!r}. Check classes, "
-                "and name the platform's refusals in refused_labels."
-            )
-        return label
-
-    def _label_of(self, item: Mapping[Any, Any]) -> int | None:
-        """Return the label that an object names, None where it names none."""
-        found = [item[k] for k in _LABEL_KEYS if k in item]
-        if not found:
-            return None
-        label = self._known(found[0])
-        # A name of something else, such as the file's, says nothing about the class.
-        if any(self.index_of(other) not in (label, UNKNOWN) for other in found[1:]):
-            raise UnreadableError(f"Expected one label, got several: {excerpt(item)!r}.")
-        return label
-
-    def _pair(self, item: object) -> tuple[int, float | None]:
-        """Return the label and score of one entry of a list."""
-        if isinstance(item, list | tuple) and len(item) == 2 and _is_number(item[1]):
-            return self._known(item[0]), float(item[1])
-        if isinstance(item, Mapping):
-            label = self._label_of(item)
-            scores = [item[k] for k in _SCORE_KEYS if k in item]
-            if label == REFUSED and not all(_is_number(v) for v in scores):
-                return REFUSED, None
-            if label is not None and all(_is_number(v) and v == scores[0] for v in scores):
-                return label, float(scores[0]) if scores else None
-            if len(item) == 1 and all(_is_number(v) for v in item.values()):
-                ((key, value),) = item.items()
-                return self._known(key), float(value)
-        raise UnreadableError(f"Expected a label and its score, got {excerpt(item)!r}.")
-
-    def _once(self, labels: list[int]) -> list[int]:
-        named = [label for label in labels if label >= 0]
-        if len(set(named)) != len(named):
-            raise UnreadableError("Expected each class once, got one twice.")
-        return labels
-
-    def _named(self, pairs: Sequence[tuple[int, float | None]]) -> tuple[int, NDArray[np.float64] | None]:
-        """Return the answer of labels with scores, in any order, perhaps not of all classes."""
-        labels = self._once([label for label, _ in pairs])
-        numbers = [score for _, score in pairs]
-        if any(n is None for n in numbers):
-            if len(pairs) > 1:
-                raise UnreadableError(
-                    f"Expected a score for each of {len(pairs)} labels, got none for some: which is the highest is "
-                    "not said."
-                )
-            return labels[0], None
-        values = _finite(numbers)
-        ranked = values if self.missing_score is None else np.where(values == self.missing_score, -np.inf, values)
-        best = int(ranked.argmax())
-        if len(pairs) > 1 and self.scores_are != "logits" and not ranked[best] > 0:
-            raise UnreadableError("Expected a score above 0, got none: which class is meant is not said.")
-        scores = np.full(len(self.classes), np.nan)
-        for label, value in zip(labels, values.tolist(), strict=True):
-            if label >= 0:
-                scores[label] = value
-        if self.scores_are == "logits" and np.isnan(scores).any():
-            raise UnreadableError("Expected a logit for every class, got only some of them: a softmax needs them all.")
-        return labels[best], scores
+    def _against(self, label: int, own: float, best: int, highest: float) -> str:
+        return (
+            f"Expected the label {excerpt(self._name(label), 40)!r} to have the highest score, got {own:.4g} for it "
+            f"and {highest:.4g} for {excerpt(self._name(best), 40)!r}. Put classes in the platform's order, set "
+            "first_label if it numbers them from 1, and resolution if it rounds its scores."
+        )
 
     # -- many images ----------------------------------------------------------------------------------------------
 
-    def rows(self, said: Sequence[object], find: Callable[[object], object] = lambda one: one) -> Answers:
+    def rows(self, said: Sequence[object], find: Callable[[object], object] = _itself) -> Answers:
         """Return the answers to several images, each in any form that :meth:`row` reads; a bad row fails alone.
 
         Parameters
@@ -354,43 +316,55 @@ class Reading:
         UnreadableError
             If no row can be read.
         """
-        n, count = len(said), len(self.classes)
-        labels = np.full(n, UNSAID, np.int64)
-        values = np.full((n, count), np.nan)
-        problem: UnreadableError | None = None
+        n = len(said)
+        if n and (table := self._table(said, find)) is not None:
+            return self.answers(table)
+        status, labels = np.full(n, Status.FAILED, np.int8), np.full(n, -1, np.int64)
+        scores = np.full((n, len(self.classes)), np.nan, np.float32)
+        problems: list[UnreadableError] = []
         for i, one in enumerate(said):
             try:
-                labels[i], scores = self.row(find(one))
+                label, shares = self.row(find(one))
             except UnreadableError as error:
-                labels[i], problem = UNKNOWN, problem or error
+                problems.append(error)
                 continue
-            if scores is not None:
-                values[i] = scores
-        if problem is not None and (labels == UNKNOWN).all():
-            raise problem
-        # A row that was read has NaN only where it named other classes and left this one out.
-        return self.answers(values, labels=labels, missing=np.isnan(values))
+            status[i], labels[i] = (Status.ANSWERED, label) if label >= 0 else (Status.REFUSED, -1)
+            if shares is not None:
+                scores[i] = shares
+        for problem in problems:
+            self._tell(str(problem))
+        if problems and len(problems) == n:
+            raise problems[0]
+        return Answers(status, labels, scores, np.full(n, self._scale.step, np.float32))
+
+    def _table(self, said: Sequence[object], find: Callable[[object], object]) -> NDArray[np.float64] | None:
+        """Return the scores of all images where each has a list of them, as nearly every batch: it is read at once."""
+        rows: list[list[float]] = []
+        with contextlib.suppress(UnreadableError):
+            for one in said:
+                row = find(one)
+                if type(row) is not list or len(row) != self.columns or {*map(type, row)} != {float}:
+                    return None
+                rows.append(row)
+        return np.array(rows) if len(rows) == len(said) else None
 
     def answers(
         self,
         values: NDArray[np.float64] | None,
         *,
-        labels: NDArray[np.int64] | None = None,
-        missing: NDArray[np.bool_] | None = None,
+        labels: Sequence[object] | None = None,
         refused: NDArray[np.bool_] | None = None,
         resolution: float | None = None,
     ) -> Answers:
-        """Return scores and labels, as the platform wrote them, as answers; a bad row fails alone.
+        """Return scores and labels of tensors, as the platform wrote them, as answers; a bad row fails alone.
 
         Parameters
         ----------
-        values : float64 array, shape (N, C), optional
+        values : float64 array, shape (N, C), or (N, 1) where one score is all, optional
             Scores as they were sent.
-        labels : int64 array, shape (N,), optional
-            Classes, REFUSED, UNKNOWN or UNSAID. A label whose score is lower than another one, by more than the
-            resolution, contradicts them, and is no label.
-        missing : bool array, shape (N, C), optional
-            Scores that were not said, beside those equal to ``missing_score``.
+        labels : sequence of N names or numbers, optional
+            A number counts the classes, whatever they are called. A label whose score is lower than another one, by
+            more than the resolution, contradicts them, and is no label.
         refused : bool array, shape (N,), optional
             Rows refused in another way.
         resolution : float, optional
@@ -403,112 +377,66 @@ class Reading:
         """
         if values is None and labels is None:
             raise UnreadableError("Expected scores or labels, got neither.")
-        if values is None:
-            values = np.full((0 if labels is None else len(labels), len(self.classes)), np.nan)
-            missing = np.ones(values.shape, np.bool_)
-        n = len(values)
-        step = self.resolution if resolution is None else resolution
-        if labels is None and missing is None and self._plain(values, refused):
+        n = len(values) if values is not None else len(labels or ())
+        step = resolution or self._scale.step
+        steps = np.full(n, step, np.float32)
+        if (
+            values is not None
+            and labels is None
+            and (refused is None or not refused.any())
+            and self._scale.plain(values)
+        ):
             # What nearly every answer is, read in few steps; all else goes the long way to the same end.
-            named = values.argmax(axis=1)
-            return Answers(np.zeros(n, np.int8), named, values.astype(np.float32), np.full(n, step, np.float32))
-        labels = np.full(n, UNSAID, np.int64) if labels is None else labels
-        refused = (labels == REFUSED) | (np.zeros(n, np.bool_) if refused is None else refused)
-        scores, sound = self.probabilities(values, missing)
+            return Answers(np.zeros(n, np.int8), values.argmax(axis=1), values.astype(np.float32), steps)
+        problems: dict[int, str] = {}
+        called = np.full(n, UNSAID, np.int64)
+        for row, word in enumerate(labels or ()):
+            try:
+                called[row] = self._called(word)
+            except UnreadableError as error:
+                called[row], problems[row] = UNKNOWN, str(error)
+        silent = np.full((n, len(self.classes)), np.nan)
+        shares, fault = (silent, np.zeros(n, np.int8)) if values is None else self._scale.judge(values, step=step)
+        away = (called == REFUSED) | (np.zeros(n, np.bool_) if refused is None else refused)
         # The highest of the numbers sent, not of the float32 probabilities, where two may become equal.
-        best = np.where(np.isnan(scores), -np.inf, np.nan_to_num(values)).argmax(axis=1)
-        unsaid = labels == UNSAID
-        named = np.where(unsaid, best, labels)
-        good = sound & (named >= 0) & (named < len(self.classes)) & ~refused
-        # All zeros say nothing, and their highest would be the first class.
-        good &= ~unsaid | (np.nan_to_num(scores) > 0).any(axis=1)
+        best = np.nan_to_num(shares, nan=-np.inf).argmax(axis=1)
+        named = np.where(called == UNSAID, best, called)
+        nothing = np.isnan(shares).all(axis=1) & (called == UNSAID)
+        good: NDArray[np.bool_] = (fault == 0) & (named >= 0) & ~nothing & ~away
         # Exact scores as they were sent; rounded ones as they are kept, so that who takes them later finds the same.
-        sent = np.where(sound[:, None] & ~np.isnan(scores), values, np.nan) if step == 0 else scores.astype(np.float32)
-        against = contradicted(np.where(good & ~unsaid, labels, -1), sent, step)
-        good &= ~against
-        bad = ~good & ~refused
-        if bad.any() and not good.any():
-            if against.any():
-                raise UnreadableError(_why_against(self, int(labels[against][0]), sent[against][0]))
-            raise UnreadableError(_why_bad(self, values, missing, labels))
-        status = np.where(good, Status.ANSWERED, np.where(refused, Status.REFUSED, Status.FAILED)).astype(np.int8)
-        scores[~good] = np.nan
-        return Answers(
-            status,
-            np.where(good, named, -1).astype(np.int64),
-            scores.astype(np.float32),
-            np.full(n, step, np.float32),
-        )
+        sent = shares if step == 0 else shares.astype(np.float32)
+        against = contradicted(np.where(good & (called >= 0), called, -1), sent, step)
+        unscored = good & np.isnan(shares[np.arange(n), np.maximum(named, 0)]) & ~np.isnan(shares).all(axis=1)
+        good &= ~against & ~unscored
+        bad = np.flatnonzero(~good & ~away)
+        for row in bad[:_MOST_TOLD]:
+            said = np.array([]) if values is None else values[row]
+            problem = problems.get(int(row)) or self._why(int(called[row]), said, shares[row], int(fault[row]))
+            self._tell(problem)
+            if not good.any():
+                raise UnreadableError(problem)
+        status = np.where(good, Status.ANSWERED, np.where(away, Status.REFUSED, Status.FAILED)).astype(np.int8)
+        kept = np.where(good[:, None], shares, np.nan).astype(np.float32)
+        return Answers(status, np.where(good, named, -1).astype(np.int64), kept, steps)
 
-    def _plain(self, values: NDArray[np.float64], refused: NDArray[np.bool_] | None) -> bool:
-        """Whether every row is answered, by a probability for each class."""
-        if self.scores_are != "probabilities" or self.missing_score is not None:
-            return False
-        if refused is not None and refused.any():
-            return False
-        # NaN fails both comparisons, and a row of zeros names no class.
-        return bool(values.size and values.min() >= 0 and values.max() <= 1 and values.any(axis=1).all())
+    def _called(self, word: object) -> int:
+        """Return the class that a tensor's label names, or REFUSED; a number counts the classes."""
+        if isinstance(word, str) and (self.json_in_text or self.word_in_text):
+            return self.row(word)[0]
+        label = self.index_of(word, numbered=True)
+        return self._grammar.label(word) if label == UNKNOWN else label
 
-    def probabilities(
-        self, values: NDArray[np.float64], missing: NDArray[np.bool_] | None
-    ) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
-        """Return scores as probabilities, NaN where not said, and which rows are sound."""
-        unsaid = np.zeros(values.shape, np.bool_) if missing is None else missing.copy()
-        if self.scores_are == "logits":
-            nothing: NDArray[np.bool_] = np.asarray(unsaid.all(axis=1))
-            finite: NDArray[np.bool_] = np.asarray(np.isfinite(values).all(axis=1))
-            safe = np.where(finite[:, None], values, 0.0)
-            shifted = np.exp(safe - safe.max(axis=1, keepdims=True, initial=-np.inf))
-            shares = shifted / np.maximum(shifted.sum(axis=1, keepdims=True), 1e-300)
-            return np.where(nothing[:, None], np.nan, shares), finite | nothing
-        if self.missing_score is not None:
-            unsaid |= values == self.missing_score
-        shares = values / 100 if self.scores_are == "percent" else values
-        with np.errstate(invalid="ignore"):
-            possible: NDArray[np.bool_] = unsaid | np.asarray((shares >= -1e-6) & (shares <= 1 + 1e-4))
-        sound: NDArray[np.bool_] = np.asarray(possible.all(axis=1))
-        # All zeros say nothing, and their highest would be the first class.
-        sound &= unsaid.any(axis=1) | (np.nan_to_num(shares, posinf=0, neginf=0).sum(axis=1) > 0)
-        safe = np.where(sound[:, None], shares, 0.0)
-        return np.where(unsaid, np.nan, np.clip(safe, 0.0, 1.0)), sound
+    def _why(self, called: int, said: NDArray[np.float64], shares: NDArray[np.float64], fault: int) -> str:
+        """Return why a row of tensors, whose label is known if it has one, is no answer."""
+        if fault:
+            return self._scale.sentence(fault, said)
+        if np.isnan(shares).all():
+            return "Expected a score, got none: which class is meant is not said."
+        best = int(np.nan_to_num(shares, nan=-np.inf).argmax())
+        return self._against(called, float(shares[called]), best, float(shares[best]))
 
-
-def _why_against(reading: Reading, label: int, scores: NDArray[np.floating]) -> str:
-    best = int(np.nan_to_num(scores, nan=-np.inf).argmax())
-    return (
-        f"Expected the label {excerpt(reading.classes[label], 40)!r} to have the highest score, got "
-        f"{scores[label]:.4g} for it and {scores[best]:.4g} for {excerpt(reading.classes[best], 40)!r}. Put classes "
-        "in the platform's order, and set resolution if it rounds its scores."
-    )
-
-
-def _why_bad(
-    reading: Reading, values: NDArray[np.float64], missing: NDArray[np.bool_] | None, labels: NDArray[np.int64]
-) -> str:
-    """Return why no row of an answer could be read."""
-    said = values if missing is None else values[~missing]
-    if said.size and not np.isfinite(said).all():
-        return "Expected scores as finite numbers, got NaN, null or infinity."
-    if said.size and reading.scores_are != "logits" and not reading.probabilities(values, missing)[1].any():
-        return (
-            f"Expected scores as {reading.scores_are}, got {said.min():.4g} to {said.max():.4g}. "
-            "Set scores_are to what the platform gives: probabilities, percent or logits."
-        )
-    if (labels != UNSAID).any():
-        return (
-            f"Expected labels among the {len(reading.classes)} classes, got others. Check classes, and name the "
-            "platform's refusals in refused_labels."
-        )
-    return "Expected at least one readable row, got none."
-
-
-def _finite(numbers: Sequence[Any]) -> NDArray[np.float64]:
-    values = np.array(numbers, np.float64)
-    if not np.isfinite(values).all():
-        raise UnreadableError("Expected scores as finite numbers, got NaN, null or infinity.")
-    return values
-
-
-def _is_number(value: object) -> bool:
-    """Whether a JSON value is a number that a float can hold, or one of the infinite ones that Python reads."""
-    return type(value) in (int, float) and (not isinstance(value, int) or math.log2(abs(value) + 1) < 1000)
+    def _tell(self, problem: str) -> None:
+        """Tell once why rows have no answer: a row alone would fail without a word."""
+        if problem not in self._told and len(self._told) < _MOST_TOLD:
+            self._told.add(problem)
+            tell_unreadable(problem)

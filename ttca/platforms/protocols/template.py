@@ -21,6 +21,7 @@ from ttca.errors import ConfigError
 from ttca.images import Images
 from ttca.platforms.protocols import TRANSPORT_HEADERS, Fetch, Request, Response, speaks_of_the_image
 from ttca.platforms.protocols.encoding import as_base64, as_lists, as_multipart, as_png
+from ttca.platforms.protocols.picking import Pick, picked
 from ttca.platforms.protocols.reading import UnreadableError, check_choice, excerpt, read_json
 from ttca.platforms.protocols.single_image import SingleImage, SingleImageWire, options_identity
 
@@ -62,6 +63,11 @@ class Template(SingleImage):
         Where, in one image's answer, its label lies, its scores (numbers in the order of ``classes``, an object of
         names and scores, or objects of both), and the names of the scores where those are numbers in another order.
         Without label and scores the answer itself is read.
+    pick : {'largest', 'nearest-center'}, optional
+        Which of several things found in an image counts. ``label``, ``scores`` and ``names`` then each give a list
+        with one part for each of them, in the order of ``box``.
+    box : str, optional
+        With ``pick``: where the list of their boxes lies (see :mod:`ttca.platforms.protocols.picking`).
     refused : str, optional
         Where a refusal lies: whatever is found there and is not null, false or empty refuses the image.
     refused_statuses : sequence of int
@@ -89,6 +95,8 @@ class Template(SingleImage):
     label: str | None = None
     scores: str | None = None
     names: str | None = None
+    pick: Pick | None = None
+    box: str | None = None
     refused: str | None = None
     refused_statuses: Sequence[int] = ()
     error: str | None = None
@@ -107,7 +115,13 @@ class Template(SingleImage):
             raise ConfigError('Expected results where body has "{images}", got none. Say where the list of answers is.')
         if self.names is not None and self.scores is None:
             raise ConfigError("Expected scores beside names, got none. Say where the numbers lie.")
-        for name in _EXPRESSIONS:
+        check_choice("pick", self.pick, Pick, optional=True)
+        if (self.pick is None) != (self.box is None) or (self.pick and self.label is None and self.scores is None):
+            raise ConfigError(
+                "Expected pick and box together, beside label or scores, got some of them alone. Say which of several "
+                "things found counts, and where all their boxes, labels and scores lie."
+            )
+        for name in (*_EXPRESSIONS, "box"):
             self._compiled(name)
         if not all(type(s) is int and speaks_of_the_image(s) for s in self.refused_statuses):
             raise ConfigError(
@@ -194,6 +208,7 @@ class Template(SingleImage):
             **super().reading_identity,
             "answer": json.dumps({name: getattr(self, name) for name in _EXPRESSIONS}, sort_keys=True),
             "refused_statuses": json.dumps(sorted(self.refused_statuses)),
+            **({} if self.pick is None else {"pick": json.dumps([self.pick, self.box])}),
         }
 
     def describe(self, fetch: Fetch) -> TemplateWire:
@@ -286,9 +301,18 @@ class TemplateWire(SingleImageWire):
             return []
         if table.label is None and table.scores is None:
             return said
-        label, scores = self._at("label", said), self._at("scores", said)
+        label, scores, names = (self._at(name, said) for name in ("label", "scores", "names"))
+        if table.pick is not None:
+            boxes = self._at("box", said)
+            if boxes == []:
+                # Nothing found in the image.
+                return []
+            at = picked(boxes, table.pick, self.image_shape)
+            label, scores, names = (
+                self._part(name, found, at, len(boxes))
+                for name, found in (("label", label), ("scores", scores), ("names", names))
+            )
         if table.names is not None:
-            names = self._at("names", said)
             if not (isinstance(names, list) and isinstance(scores, list) and len(names) == len(scores)):
                 raise UnreadableError(
                     f"Expected as many names at {table.names!r} as scores at {table.scores!r}, got {excerpt(names)!r} "
@@ -302,8 +326,19 @@ class TemplateWire(SingleImageWire):
             if found is None and getattr(table, name) is not None:
                 raise UnreadableError(f"Expected {name} at {getattr(table, name)!r}, got nothing there.")
         if table.scores is None:
-            return label
+            # A number at the place of labels is none of the scores.
+            return label if isinstance(label, str | list) else {"label": label}
         return scores if table.label is None else {"label": label, "scores": scores}
+
+    def _part(self, name: str, found: object, at: int, count: int) -> object:
+        """Return what a place holds of one of several things found."""
+        if getattr(self.table, name) is None:
+            return None
+        if not isinstance(found, list) or len(found) != count:
+            raise UnreadableError(
+                f"Expected {count} parts at {getattr(self.table, name)!r}, one for each box, got {excerpt(found)!r}."
+            )
+        return found[at]
 
     def _at(self, name: str, said: object) -> Any:
         """Return what lies where the table says; None where nothing does."""

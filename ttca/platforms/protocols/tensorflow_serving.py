@@ -15,7 +15,7 @@ from ttca.errors import ConfigError, TransportError
 from ttca.images import Images, ImageShape
 from ttca.platforms.protocols import Fetch, Protocol, Request, Response, Wire, model_path
 from ttca.platforms.protocols.encoding import ImageLayout, as_base64, as_lists, check_image_shape
-from ttca.platforms.protocols.reading import Reading, UnreadableError, check_choice, excerpt, read_json
+from ttca.platforms.protocols.reading import UNKNOWN, Reading, UnreadableError, check_choice, excerpt, read_json
 
 __all__ = ["TensorFlowServing", "TensorFlowServingWire"]
 
@@ -183,19 +183,33 @@ class TensorFlowServing(Reading, Protocol):
                 )
         scores = self.scores_output
         if scores is None:
-            tables = [name for name, described in outputs.items() if _has_columns(described)]
+            tables = self._tables({name: out for name, out in outputs.items() if name != self.label_output})
             if len(tables) > 1:
                 raise ConfigError(
                     f"Expected one output of scores, got {', '.join(excerpt(t, 40) for t in tables)}. "
                     "Set scores_output to the right one."
                 )
-            scores = tables[0] if tables and tables[0] != self.label_output else None
+            scores = tables[0] if tables else None
         shape = None if scores is None else _dimensions(_objects(outputs.get(scores)))
-        if shape is not None and len(shape) == 2 and shape[1] not in (-1, len(self.classes)):
+        if shape is not None and len(shape) in (1, 2) and (shape[1:] or [1])[0] not in (-1, self.columns):
             raise ConfigError(
-                f"Expected the output {excerpt(scores)!r} to score {len(self.classes)} classes, got {list(shape)}. "
-                "Give the platform's own classes, all of them, in its order."
+                f"Expected the output {excerpt(scores)!r} to score {len(self.classes)} classes, got {shape}. "
+                f"Give the platform's own classes, all of them, in its order{self.one_column([shape[1:]])}."
             )
+
+    def _tables(self, outputs: Mapping[str, Any]) -> list[str]:
+        """Return the outputs that hold scores by their shape: one for each class, or the one that is all."""
+        shapes = {name: _dimensions(_objects(described)) or [] for name, described in outputs.items()}
+        wide = [name for name, shape in shapes.items() if len(shape) == 2 and shape[1] != 1]
+        narrow = [
+            name
+            for name, shape in shapes.items()
+            if shape and shape[1:] in ([], [1]) and _objects(outputs[name]).get("dtype") in _FLOATS
+        ]
+        if self.columns == 1:
+            return narrow or wide
+        # Beside labels, a single number is no score of theirs; alone, it is all that there is.
+        return wide or (narrow if len(narrow) == len(outputs) and self.label_output is None else [])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -248,8 +262,9 @@ class TensorFlowServingWire(Wire):
         options = self.options
         if options.scores_output is None and options.label_output is None:
             # A model of one output behind a server that names it all the same.
-            only = list(row.values()) if isinstance(row, dict) and len(row) == 1 else []
-            return only[0] if only and isinstance(only[0], list) else row
+            name, only = next(iter(row.items())) if isinstance(row, dict) and len(row) == 1 else ("", None)
+            alone = options.columns == 1 and options.index_of(name) == UNKNOWN and not isinstance(only, dict)
+            return only if isinstance(only, list) or (only is not None and alone) else row
         chosen = {"scores": options.scores_output, "label": options.label_output}
         named = {name: key for name, key in chosen.items() if key is not None}
         if not isinstance(row, dict) and len(named) == 1:
@@ -275,11 +290,6 @@ def _json(response: Response, path: str) -> object:
         return read_json(response.body)
     except UnreadableError as error:
         raise ConfigError(f"The metadata at {path} cannot be read: {error} Check url, protocol and model.") from None
-
-
-def _has_columns(described: object) -> bool:
-    shape = _dimensions(_objects(described))
-    return shape is not None and len(shape) == 2 and shape[1] != 1
 
 
 def _dimensions(described: Mapping[str, Any]) -> list[int] | None:

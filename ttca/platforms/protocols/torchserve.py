@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from ttca.images import Images
 from ttca.platforms.protocols import Fetch, Request, Response, model_path
 from ttca.platforms.protocols.encoding import as_png
-from ttca.platforms.protocols.reading import UNKNOWN, UnreadableError, read_json
+from ttca.platforms.protocols.reading import UnreadableError, read_json
 from ttca.platforms.protocols.single_image import SingleImage, SingleImageWire, options_identity, unnest
 
 __all__ = ["TorchServe", "TorchServeWire"]
@@ -49,11 +49,11 @@ class TorchServeWire(SingleImageWire):
         return Request("POST", self.path, {"Content-Type": "image/png"}, as_png(images[0]))
 
     def find(self, response: Response) -> object:
-        """Return the answer; handlers may also send a bare label, which is no JSON."""
+        """Return the answer; handlers may also send a bare label or a sentence, which is no JSON."""
         try:
             return unnest(read_json(response.body))
         except UnreadableError:
             text = response.body.decode("utf-8", "replace").strip()
-            if self.options.index_of(text) == UNKNOWN:
+            if not text or text[0] in '{["<':
                 raise
             return text
