@@ -380,8 +380,8 @@ def hub_serve(
     """
     from ttca.config import read_action
     from ttca.errors import ConfigError
-    from ttca.platforms.connections import ConnectionLimits
     from ttca.platforms.addresses import checked_url
+    from ttca.platforms.connections import ConnectionLimits
     from ttca.platforms.server import run_app
     from ttca.pooling.hub import create_hub
     from ttca.signing import CollectiveKey

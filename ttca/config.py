@@ -19,10 +19,10 @@ from ttca.data.folder import PeopleTable, list_files, load_people
 from ttca.errors import ConfigError, LedgerError
 from ttca.names import canonical
 from ttca.people import People, Roster, split_roles
+from ttca.platforms.addresses import checked_url
 from ttca.platforms.base import PlatformInfo
 from ttca.platforms.http import HttpPlatform, Key, TokenFrom, Transport
 from ttca.platforms.protocols import create_protocol
-from ttca.platforms.addresses import checked_url
 from ttca.pooling.allowance import Effort
 from ttca.pooling.choosing import in_order
 from ttca.pooling.hub_client import HubAccess
@@ -103,7 +103,7 @@ classes = ["first", "second"]    # in the order of the platform's scores
 # authorised_by = "who allowed this, and where that is written"   # needed off this machine
 # key_variable = "TTCA_KEY_MINE"                                  # the variable's name, never the key
 # key_header = "Authorization"                                    # where the key goes
-# key_scheme = "Bearer"                                           # what stands before it there; "" for nothing, or "Basic"
+# key_scheme = "Bearer"                                           # what stands before it; "" for nothing, or "Basic"
 # key_in = "header"                                               # or "query", or "body": a form's field, a JSON member
 # key_names = ["api_user", "api_secret"]                          # what the parts of the key are called there
 # sign = "aws4"                                                   # a signature instead of the key, for AWS: ttca[aws]

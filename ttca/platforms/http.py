@@ -15,8 +15,8 @@ from ttca.answers import Answers
 from ttca.errors import ChargeState, ConfigError, TransportError
 from ttca.images import Images
 from ttca.masking import masked
-from ttca.platforms.base import Credential, PlatformInfo, check_request
 from ttca.platforms.addresses import one_address
+from ttca.platforms.base import Credential, PlatformInfo, check_request
 from ttca.platforms.keys import Key, TokenFrom
 from ttca.platforms.limits import exhausted_s, policies
 from ttca.platforms.protocols import Describes, Request, Response, Wire, create_protocol
@@ -85,8 +85,8 @@ class HttpPlatform:
         gateway = self._transport.forwards_to
         if not self._sender.stays_here and not (authorised_by or "").strip():
             raise ConfigError(
-                f"Expected authorised_by for {gateway or self._sender.host}, got none. Say who authorised these queries before "
-                "the first one is sent to another machine."
+                f"Expected authorised_by for {gateway or self._sender.host}, got none. Say who authorised these "
+                "queries before the first one is sent to another machine."
             )
         if isinstance(classes, str) or len(classes) < 2 or len(set(classes)) != len(classes):
             raise ConfigError(
