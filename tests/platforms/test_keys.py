@@ -280,7 +280,9 @@ def test_a_token_endpoint_that_echoes_gives_nothing_away(
     caplog.set_level(logging.DEBUG)
     monkeypatch.setenv(VARIABLE, f"127.0.0.1 {USER} not-{SECRET}")
     with guarded(WAYS["token"]) as (server, door), WAYS["token"].open(server.url) as platform:
-        with pytest.raises(TransportError, match="invalid_client.*Check the id and the secret in TTCA_KEY_X") as caught:
+        with pytest.raises(
+            TransportError, match=r"invalid_client.*Check the id and the secret in TTCA_KEY_X"
+        ) as caught:
             platform.attempt(images(1), ADA, request_id="r1")
         shown = "".join(traceback.TracebackException.from_exception(caught.value, capture_locals=True).format())
     assert not [
@@ -391,11 +393,11 @@ def test_a_key_that_is_not_for_this_host_is_not_sent(
 
 
 def test_a_token_goes_only_to_a_host_that_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where tokens come from another host than they go to, the variable names both, so that no table can send them on."""
+    """Where tokens come from another host than they go to, the variable names both: no table alone can send them on."""
     way = WAYS["token"]
     with guarded(way) as (server, door):
         elsewhere = server.url.replace("127.0.0.1", "localhost")
-        section = way.section(server.url, **{})
+        section = way.section(server.url)
         key = Key(variable=VARIABLE, token_from=TokenFrom(url=f"{elsewhere}/token/"))
         assert key.example("127.0.0.1") == "localhost,127.0.0.1 YOUR-ID YOUR-SECRET"
         monkeypatch.setenv(VARIABLE, f"localhost,127.0.0.1 {USER} {SECRET}")
@@ -449,7 +451,7 @@ def test_a_gateway_is_asked_as_what_is_behind_it(forwards_to: str, more: dict[st
 
 
 def test_behind_another_gateway_is_another_platform() -> None:
-    """What a gateway forwards to makes its answers, and so is part of the platform's fingerprint; one spelling of it."""
+    """What a gateway forwards to makes its answers, and so is part of the platform's fingerprint, in one spelling."""
     prints = [
         behind(to, authorised_by="me").info.fingerprint
         for to in (None, "https://a.example.org", "https://a.example.org:443/", "https://b.example.org")

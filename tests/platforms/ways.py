@@ -215,7 +215,7 @@ WAYS = {
         'sign = "aws4"\nsign_region = "eu-west-1"\nsign_service = "rekognition"',
         _PAIR,
         signed_by(USER, SECRET, None),
-        {**_JSON, "headers": {"X-Amz-Target": "RekognitionService.DetectCustomLabels"}, "path": "a b/%7Ec?z=1&a=%2F"},
+        {**_JSON, "headers": {"X-Amz-Target": "Rekognition.See"}, "path": "a%20b/%7Ec/?z=1&a=%2F&b"},
     ),
     "aws4, session": Way(
         'sign = "aws4"\nsign_region = "eu-west-1"\nsign_service = "rekognition"',

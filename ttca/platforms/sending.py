@@ -151,7 +151,7 @@ class Sender:
         self._tokens: Tokens | None = None
         if key.token_from is not None:
             source = key.token_from
-            self._token_sender = Sender(source.origin, source.key(), replace(transport, forwards_to=None))
+            self._token_sender = _TokenSender(source.origin, source.key(), replace(transport, forwards_to=None))
             self._tokens = Tokens(self._ask_for_token, self._token_refusal, url=source.url)
         self._timeouts = (transport.connect_timeout, transport.read_timeout)
         self._idle: list[HTTPAdapter] = []
@@ -305,7 +305,10 @@ class Sender:
         body = decoded or b""
         if len(body) > limit and answering:
             return AnswerError(too_large, platform=self.url, status=status, request_id=request_id)
-        return Response(status, headers, masked_bytes(body, variable), self.url, request_id)
+        return Response(status, headers, self._masked_body(status, body, variable), self.url, request_id)
+
+    def _masked_body(self, status: int, body: bytes, variable: str | None) -> bytes:
+        return masked_bytes(body, variable)
 
     def _unknown(self, sentence: str, request_id: str | None) -> TransportError:
         return TransportError(
@@ -386,6 +389,13 @@ class Sender:
             status=status,
             request_id=response.request_id,
         )
+
+
+class _TokenSender(Sender):
+    """Asks for access tokens, and alone is given one: a token that came before, or one with the id in it."""
+
+    def _masked_body(self, status: int, body: bytes, variable: str | None) -> bytes:
+        return body if status == 200 else super()._masked_body(status, body, variable)
 
 
 def _gist(body: bytes) -> str:
