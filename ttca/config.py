@@ -690,7 +690,9 @@ def _value(value: Any, kind: str, where: str) -> Any:
     else:
         ok = False
     if not ok:
-        raise ConfigError(f"Expected {where} to be of type {kind}, got {value!r}.")
+        # What stands where the key is described may be the key.
+        shown = f"{type(value).__name__} (not shown)" if where.startswith("key_") else repr(value)
+        raise ConfigError(f"Expected {where} to be of type {kind}, got {shown}.")
     return value
 
 

@@ -104,7 +104,7 @@ def test_many_threads_buy_one_token() -> None:
 
 
 def test_a_renewal_that_fails_leaves_what_still_holds() -> None:
-    """While the old token holds it is used, and the endpoint is not asked each time; when it has ended, that is said."""
+    """While the old token holds it is used, and the endpoint not asked each time; when it has ended, that is said."""
     clock, down = Clock(), threading.Event()
     asked: list[float] = []
 
@@ -154,11 +154,12 @@ def test_what_is_asked_for_is_said() -> None:
         forms.append((exchange.path, exchange.headers["Content-Type"], exchange.body))
         exchange.reply(400, b'{"error": "invalid_scope"}')
 
-    with scripted(on_post) as server, way.open(server.url) as platform:
-        with pytest.raises(
-            TransportError, match=r"status 400 .*invalid_scope.* scope and key_in of token_from"
-        ) as caught:
-            platform.attempt(images(1), ADA, request_id="r")
+    with (
+        scripted(on_post) as server,
+        way.open(server.url) as platform,
+        pytest.raises(TransportError, match=r"400 .*invalid_scope.* scope and key_in of token_from") as caught,
+    ):
+        platform.attempt(images(1), ADA, request_id="r")
     assert (caught.value.charge, caught.value.retryable, caught.value.member) == (ChargeState.REFUNDED, False, "ada")
     ((path, kind, body),) = forms
     assert (path, kind) == ("/token/", "application/x-www-form-urlencoded")

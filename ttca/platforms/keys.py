@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 from typing import Literal, get_args
-from urllib.parse import parse_qsl, quote_plus, urlencode, urlsplit
+from urllib.parse import parse_qsl, quote_plus, unquote_plus, urlencode, urlsplit
 
 import requests
 
@@ -354,7 +354,7 @@ def _names_in_body(request: Request, names: Sequence[str]) -> set[str] | str:
         except (ValueError, RecursionError):
             return "Expected a body of JSON to put the key into, got one that cannot be read. Correct body."
     if kind == "form":
-        return {name for name, _ in parse_qsl(body.decode("latin-1"), keep_blank_values=True)}
+        return {unquote_plus(field.partition(b"=")[0].decode("latin-1")) for field in body.split(b"&")}
     boundary = _boundary(content_type)
     if kind == "multipart" and boundary and body.startswith(b"--" + boundary.encode()):
         return {name for name in names if f'name="{name}"'.encode() in body}
