@@ -140,11 +140,11 @@ def _any_spelling(character: str) -> str:
         return character
     code, number = f"(?i:{ord(character):02x})", ord(character)
     spellings = [
-        # Once for JSON, and again for JSON within JSON; likewise for URLs.
-        rf"\\{{0,4}}{re.escape(character)}",
-        rf"\\{{1,4}}u00{code}",
+        # The longest first: an escape may begin with the character itself. Each also escaped once more.
         f"%(?:25)?{code}",
         f"&(?:amp;)?#(?:0*{number}|[xX]0*{code});",
-        *([f"&{codepoint2name[number]};"] if number in codepoint2name else []),
+        *([f"&(?:amp;)?{codepoint2name[number]};"] if number in codepoint2name else []),
+        rf"\\{{1,4}}u00{code}",
+        rf"\\{{0,4}}{re.escape(character)}",
     ]
     return f"(?:{'|'.join(spellings)})"

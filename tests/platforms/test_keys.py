@@ -38,6 +38,7 @@ from ttca.pooling.contribute import contribute
 from ttca.pooling.hub_client import HubAccess
 from ttca.pooling.ledger import Ledger
 from ttca.pooling.pool import Member, Pace, QueryPool
+from ttca.streams import run_program
 
 ADA = Credential("ada")
 ways = pytest.mark.parametrize("way", [pytest.param(way, id=name) for name, way in WAYS.items()])
@@ -291,6 +292,36 @@ def test_a_token_endpoint_that_echoes_gives_nothing_away(
 
 
 @ways
+@pytest.mark.parametrize("where", ["where tokens come", "where answers come"])
+def test_a_crash_with_all_that_was_sent_in_its_message_shows_no_secret(
+    way: Way, where: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A bug of ours whose message holds URL, headers and body as they went out ends a program without a secret."""
+    monkeypatch.setenv(VARIABLE, way.value)
+    receive = Sender._receive
+
+    def broken(self: Sender, reply: requests.Response, *given: Any) -> Any:
+        sent = reply.request
+        if sent.path_url == "/token/" and where == "where answers come":
+            return receive(self, reply, *given)
+        raise RuntimeError({"url": sent.url, "headers": dict(sent.headers), "body": sent.body})
+
+    monkeypatch.setattr(Sender, "_receive", broken)
+    with guarded(way) as (server, door), way.open(server.url) as platform:
+
+        def ask() -> None:
+            platform.attempt(images(1), ADA, request_id="r1")
+
+        with pytest.raises(SystemExit) as ended:
+            run_program("ttca", ask)
+    assert ended.value.code == 1
+    told = "".join(capsys.readouterr())
+    assert "RuntimeError: {'url': 'http://127.0.0.1" in told
+    assert "This is a bug in ttca" in told
+    assert not [s for s in planted(door) if s in told or quote(s, safe="") in told]
+
+
+@ways
 def test_no_ledger_holds_what_was_made_of_a_key(way: Way, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The bodies that are kept with answers, and with what could not be read, hold no part of a key that they echo."""
     monkeypatch.setenv(VARIABLE, way.value)
@@ -327,17 +358,19 @@ SPELLINGS: list[Callable[[str], str]] = [
 ]
 
 
-@given(TEXTS, TEXTS, st.data())
-def test_a_secret_is_masked_in_any_mixture_of_spellings(first: str, second: str, data: st.DataObject) -> None:
+@given(TEXTS, TEXTS, TEXTS, st.data())
+def test_a_secret_is_masked_in_any_mixture_of_spellings(
+    first: str, second: str, third: str, data: st.DataObject
+) -> None:
     """Each character may be escaped in its own way, for URLs, JSON or HTML; sizes of bodies stay true."""
     spellings = st.sampled_from(SPELLINGS)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("TTCA_KEY_Y", f"127.0.0.1 {first} {second}")
-        for secret in (first, second, basic("TTCA_KEY_Y")):
+        patch.setenv("TTCA_KEY_Y", f"127.0.0.1 {first} {second} {third}")
+        for secret in (first, second, third, basic("TTCA_KEY_Y")):
             echoed = "".join(data.draw(spellings)(character) for character in secret)
-            assert masked(f"<{echoed}>", "TTCA_KEY_Y") == "<[key]>"
-            assert masked_everywhere(f"<{echoed}>") == "<[key]>"
-            assert masked_bytes(f"<{echoed}>".encode(), "TTCA_KEY_Y") == b"<" + b"*" * len(echoed) + b">"
+            assert masked(f" {echoed} ", "TTCA_KEY_Y") == " [key] "
+            assert masked_everywhere(f" {echoed} ") == " [key] "
+            assert masked_bytes(f" {echoed} ".encode(), "TTCA_KEY_Y") == b" " + b"*" * len(echoed) + b" "
 
 
 def test_a_short_name_of_a_pair_garbles_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
