@@ -60,25 +60,22 @@ def hide_sent(made: str) -> None:
 
 def masked(text: str, variable: str | None) -> str:
     """Return the text without the secret of a variable and what was made of it, in whatever form it is echoed."""
-    for form in _forms(variable):
-        text = _pattern(form).sub("[key]", text)
-    return text
+    return _without(text, _forms(variable))
 
 
 def masked_everywhere(text: str) -> str:
     """Return the text without any secret of this process's environment, and without what was made of them."""
-    for variable in os.environ:
+    # Tokens also of variables that have gone from the environment; copied at once, because other threads write.
+    forms = {token for kept in list(_tokens.values()) for token in list(kept)} | set(_sent.values())
+    for variable, value in os.environ.items():
         if variable.startswith(SECRET_VARIABLES):
-            text = masked(text, variable)
-    # Also of variables that have gone from the environment; copied at once, because other threads write.
-    for made in (*(t for kept in list(_tokens.values()) for t in list(kept)), *list(_sent.values())):
-        text = _pattern(made).sub("[key]", text)
-    return text
+            forms |= _hidden(value)
+    return _without(text, forms)
 
 
 def masked_bytes(body: bytes, variable: str | None) -> bytes:
     """Return the body with an echoed secret masked at its own length, because sizes must stay true."""
-    for form in _forms(variable):
+    for form in sorted(_forms(variable), key=len, reverse=True):
         if len(form) >= _MASKABLE:
             body = _byte_pattern(form).sub(lambda found: b"*" * len(found[0]), body)
     return body
@@ -98,11 +95,18 @@ def _mask_record(record: logging.LogRecord) -> bool:
     return True
 
 
-def _forms(variable: str | None) -> list[str]:
-    """Return what must not be shown of a variable, the longest first."""
+def _without(text: str, forms: Iterable[str]) -> str:
+    # The longest first: one secret may begin with another.
+    for form in sorted(forms, key=len, reverse=True):
+        text = _pattern(form).sub("[key]", text)
+    return text
+
+
+def _forms(variable: str | None) -> set[str]:
+    """Return what must not be shown of a variable, and of what this thread made last."""
     made = _sent.get(threading.get_ident())
-    own = [] if variable is None else [*_hidden(os.environ.get(variable, "")), *list(_tokens.get(variable, ()))]
-    return sorted(own if made is None else [*own, made], key=len, reverse=True)
+    own = set() if variable is None else {*_hidden(os.environ.get(variable, "")), *list(_tokens.get(variable, ()))}
+    return own if made is None else own | {made}
 
 
 @lru_cache(maxsize=256)

@@ -208,7 +208,7 @@ def test_a_get_has_no_body_for_a_key(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(VARIABLE, f"127.0.0.1 {SECRET}")
     with scripted() as server:
         for place in ("body", "query"):
-            sender = Sender(server.url, Key(place=place, names=("k",)), Transport())  # type: ignore[arg-type]
+            sender = Sender(server.url, Key(place=place, names=("k",)), Transport())
             sender.exchange(Request("GET", "v2"), VARIABLE, request_id=None, member=None)
             sender.close()
         assert [path for _, path, _ in server.requests] == ["/v2", f"/v2?{urlencode({'k': SECRET})}"]
@@ -379,6 +379,13 @@ def test_a_short_name_of_a_pair_garbles_nothing(monkeypatch: pytest.MonkeyPatch)
     assert masked("the api said pl4nted-key", VARIABLE) == "the api said [key]"
     monkeypatch.setenv(VARIABLE, "no")
     assert masked_bytes(b"no label", VARIABLE) == b"no label"
+
+
+def test_a_secret_that_begins_with_another_is_masked_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of two variables in any order, the shorter secret does not leave the rest of the longer one to be read."""
+    for variable, value in (("TTCA_KEY_A", "pl4nted"), ("TTCA_KEY_B", "pl4nted-and-more"), ("TTCA_KEY_C", "pl4nted-a")):
+        monkeypatch.setenv(variable, value)
+    assert masked_everywhere("pl4nted-and-more pl4nted-a pl4nted") == "[key] [key] [key]"
 
 
 def test_a_token_is_masked_after_its_variable_has_gone(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -110,7 +110,7 @@ def test_a_renewal_that_fails_leaves_what_still_holds() -> None:
 
     def ask(variable: str, member: str | None) -> Response:
         asked.append(clock.now)
-        said = {"access_token": "a-token", "expires_in": 1000}
+        said = {"access_token": "acc3ss-pl4nted", "expires_in": 1000}
         return Response(503 if down.is_set() else 200, {}, json.dumps(said).encode(), "p")
 
     def refusal(response: Response) -> TransportError:

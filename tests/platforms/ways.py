@@ -63,16 +63,17 @@ class Way:
     def section(self, url: str, **more: Any) -> PlatformSection:
         """Return the table of a platform that is asked in this way."""
         options = {"image_shape": list(IMAGE_SHAPE), "label": "label", "path": "v1/see", **self.send}
+        table: dict[str, Any] = {
+            name: tuple(value) if isinstance(value, list) else value
+            for name, value in tomllib.loads(self.table.format(url=url)).items()
+        }
         return PlatformSection(
             url=url,
             protocol="template",
             classes=CLASSES,
             key_variable=VARIABLE,
             options=options,
-            **{
-                name: tuple(value) if isinstance(value, list) else value
-                for name, value in tomllib.loads(self.table.format(url=url)).items()
-            },
+            **table,
             **more,
         )
 
@@ -90,7 +91,7 @@ def headers_are(**wanted: str) -> Check:
 def basic_is(user: str, password: str) -> Check:
     """Let in who sends this pair as RFC 7617 has it."""
 
-    def check(exchange: Exchange, _: Door) -> bool:
+    def check(exchange: Exchange, _door: Door) -> bool:
         scheme, _, pair = exchange.headers.get("Authorization", "").partition(" ")
         return scheme == "Basic" and base64.b64decode(pair).decode() == f"{user}:{password}"
 
