@@ -45,7 +45,7 @@ class Clock:
 def tokens_of(url: str, clock: Clock) -> Tokens:
     """Return the tokens of a real endpoint."""
 
-    def ask(variable: str, member: str | None) -> Response:
+    def ask(variable: str) -> Response:
         form = {"grant_type": "client_credentials", "client_id": USER, "client_secret": SECRET}
         reply = requests.post(f"{url}/token/", data=form, timeout=10)
         return Response(reply.status_code, {}, reply.content, url)
@@ -103,12 +103,60 @@ def test_many_threads_buy_one_token() -> None:
     assert len(door.tokens) == 2
 
 
+class Counted(str):
+    """A variable's name that counts how often it is looked up."""
+
+    came = threading.Semaphore(0)
+
+    def __hash__(self) -> int:
+        """Return a text's hash."""
+        self.came.release()
+        return super().__hash__()
+
+
+def test_many_threads_share_one_failure() -> None:
+    """While the endpoint stalls nobody waits for more than one request to it."""
+    asked = threading.Event()
+    requests_sent: list[str] = []
+
+    def ask(variable: str) -> Response:
+        if variable == "TTCA_KEY_OTHER":
+            return Response(200, {}, b'{"access_token": "acc3ss-pl4nted"}', "p")
+        requests_sent.append(variable)
+        asked.set()
+        for _ in range(8):
+            assert Counted.came.acquire(timeout=10)
+        # The last of them is past the look-up once somebody else is.
+        tokens.ready("TTCA_KEY_OTHER", None)
+        raise TransportError("Stalled.", platform="p", charge=ChargeState.UNKNOWN, retryable=True)
+
+    def refusal(response: Response) -> TransportError:
+        raise AssertionError(response)
+
+    tokens = Tokens(ask, refusal, url="p")
+
+    def ready(number: int) -> TransportError:
+        if number:
+            assert asked.wait(10)
+        with pytest.raises(TransportError, match=r"Stalled\.") as caught:
+            tokens.ready(Counted(VARIABLE), f"member {number}")
+        return caught.value
+
+    with ThreadPoolExecutor(8) as threads:
+        errors = list(threads.map(ready, range(8)))
+    assert [error.member for error in errors] == [f"member {n}" for n in range(8)]
+    assert {error.charge for error in errors} == {ChargeState.REFUNDED}
+    assert len(requests_sent) == 1
+    with WAY.open("http://127.0.0.1:1") as platform, WAYS["header"].open("http://127.0.0.1:1") as other:
+        assert platform.longest_attempt_s == 4 * other.longest_attempt_s
+
+
 def test_a_renewal_that_fails_leaves_what_still_holds() -> None:
     """While the old token holds it is used, and the endpoint not asked each time; when it has ended, that is said."""
     clock, down = Clock(), threading.Event()
     asked: list[float] = []
 
-    def ask(variable: str, member: str | None) -> Response:
+    def ask(variable: str) -> Response:
         asked.append(clock.now)
         said = {"access_token": "acc3ss-pl4nted", "expires_in": 1000}
         return Response(503 if down.is_set() else 200, {}, json.dumps(said).encode(), "p")
@@ -228,7 +276,7 @@ def test_tokens_cost_no_query(tmp_path: Path) -> None:
     """Tokens that end at once are bought for each query, and the books know of the queries alone."""
     with guarded(WAY) as (server, door), Ledger(tmp_path / "ledger.sqlite") as ledger, WAY.open(server.url) as platform:
         door.lasts = 0
-        pace = Pace(concurrency=2, batch=1, policy=patient())
+        pace = Pace(concurrency=1, batch=1, policy=patient())
         QueryPool(platform, ledger, [Member("ada", 9)], pace=pace).ask(images(4))
         assert [balance.charged for balance in ledger.balances()] == [4]
     assert (len(door.bodies), len(door.tokens)) == (4, 4)

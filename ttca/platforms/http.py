@@ -96,7 +96,7 @@ class HttpPlatform:
         self._classes, self._model = tuple(classes), model
         self._protocol_name, self._protocol = _protocol(protocol, model, self._classes, protocol_options)
         #: Seconds after which no request is in flight any more.
-        self.longest_attempt_s = self._transport.longest_s
+        self.longest_attempt_s = self._sender.longest_s
         self._lock = threading.Lock()
         self._met: tuple[PlatformInfo, Wire] | None = None
         #: How many requests may be in flight and who must wait, as the platform's answers have taught us.

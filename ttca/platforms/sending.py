@@ -178,10 +178,15 @@ class Sender:
                 "gateway changes. Let the gateway sign."
             )
 
-    def _ask_for_token(self, variable: str, member: str | None) -> Response:
+    @property
+    def longest_s(self) -> float:
+        """Seconds after which no request is in flight any more: a token may be bought, refused and bought again."""
+        return self._transport.longest_s * (1 if self._tokens is None else 4)
+
+    def _ask_for_token(self, variable: str) -> Response:
         source = self._key.token_from
         assert source is not None
-        return self._token_sender.exchange(source.request, variable, request_id=None, member=member)
+        return self._token_sender.exchange(source.request, variable, request_id=None, member=None)
 
     def _token_refusal(self, response: Response) -> TransportError:
         return self._token_sender.refusal(response, None)

@@ -39,11 +39,13 @@ class Token:
 
 
 class _Place:
-    """Where the token of one variable is, and who may renew it: one thread at a time."""
+    """Where the token of one variable is, how often one was asked for, and what came of the last time if it failed."""
 
     def __init__(self) -> None:
         self.lock = threading.Lock()
         self.token: Token | None = None
+        self.tries = 0
+        self.failed: TransportError | None = None
 
 
 class Tokens:
@@ -52,7 +54,7 @@ class Tokens:
     Parameters
     ----------
     ask : callable
-        Sends the token request with the key in a variable, for a member (who may be None), once.
+        Sends the token request with the key in a variable, once.
     refusal : callable
         Returns the error for a status other than 200.
     url : str
@@ -63,7 +65,7 @@ class Tokens:
 
     def __init__(
         self,
-        ask: Callable[[str, str | None], Response],
+        ask: Callable[[str], Response],
         refusal: Callable[[Response], TransportError],
         *,
         url: str,
@@ -76,6 +78,8 @@ class Tokens:
     def ready(self, variable: str, member: str | None, *, refused: Token | None = None) -> Token:
         """Return a token that can be sent; ask for one where there is none, it ends soon, or it was refused.
 
+        One thread asks, and those who come meanwhile take what it gets, be it an error: nobody waits for two requests.
+
         Raises
         ------
         TransportError
@@ -83,61 +87,63 @@ class Tokens:
         """
         with self._lock:
             place = self._places.setdefault(variable, _Place())
+            tries = place.tries
         with place.lock:
             token, now = place.token, self._clock()
-            if token is not None and token is not refused and now < token.renew_at:
+            if place.tries == tries:
+                if token is not None and token is not refused and now < token.renew_at:
+                    return token
+                outcome = self._bought(variable, now)
+                place.tries += 1
+                place.failed = None if isinstance(outcome, Token) else outcome
+                if isinstance(outcome, Token):
+                    place.token = token = outcome
+                elif token is not None:
+                    token.renew_at = now + _TRY_AGAIN * max(0.0, token.ends - now)
+            failed = place.failed
+            if token is not None and token is not refused and (failed is None or now < token.ends):
                 return token
-            outcome = self._bought(variable, member, now)
-            if isinstance(outcome, Token):
-                place.token = outcome
-            elif token is not None and token is not refused and now < token.ends:
-                token.renew_at = now + _TRY_AGAIN * (token.ends - now)
-                outcome = token
-        if isinstance(outcome, TransportError):
-            raise outcome
-        return outcome
+        assert failed is not None
+        # A new one for each: whoever catches it adds words and a traceback of their own.
+        raise TransportError(
+            str(failed.args[0]),
+            platform=self._url,
+            charge=ChargeState.REFUNDED,
+            retryable=failed.retryable,
+            retry_after=failed.retry_after,
+            status=failed.status,
+            member=member,
+        )
 
-    def _bought(self, variable: str, member: str | None, now: float) -> Token | TransportError:
+    def _bought(self, variable: str, now: float) -> Token | TransportError:
         """Return a new token or what went wrong, which is raised where no frame holds a token."""
         try:
-            response = self._ask(variable, member)
+            response = self._ask(variable)
         except TransportError as error:
-            return self._none_came(error, member)
+            return self._failed(f"No access token came, so no query was sent. {error.args[0]}", error)
         if response.status in (400, 401, 403):
             return self._failed(
-                f"got status {response.status} ({excerpt(response.body)}). Check the id and the secret in {variable}, "
-                "and url, scope and key_in of token_from.",
-                member,
+                f"Expected an access token from {self._url}, got status {response.status} ({excerpt(response.body)}). "
+                f"Check the id and the secret in {variable}, and url, scope and key_in of token_from."
             )
         if response.status != 200:
-            return self._none_came(self._refusal(response), member)
+            error = self._refusal(response)
+            return self._failed(f"No access token came, so no query was sent. {error.args[0]}", error)
         found = _read(response.body, now)
         if isinstance(found, str):
-            return self._failed(f"got {found}. Check url of token_from.", member)
+            return self._failed(f"Expected an access token from {self._url}, got {found}. Check url of token_from.")
         hide_token(variable, found.value)
         return found
 
-    def _none_came(self, error: TransportError, member: str | None) -> TransportError:
-        """Return an error of the token request as one of the query that was not sent for it."""
-        failed = TransportError(
-            f"No access token came, so no query was sent. {error.args[0]}",
-            platform=self._url,
-            charge=ChargeState.REFUNDED,
-            retryable=error.retryable,
-            retry_after=error.retry_after,
-            status=error.status,
-            member=member,
-        )
-        failed.attempt = error.attempt
-        return failed
-
-    def _failed(self, sentence: str, member: str | None) -> TransportError:
+    def _failed(self, sentence: str, cause: TransportError | None = None) -> TransportError:
+        """Return an error of the token request as one of the queries that were not sent for it."""
         return TransportError(
-            f"Expected an access token from {self._url}, {sentence}",
+            sentence,
             platform=self._url,
             charge=ChargeState.REFUNDED,
-            retryable=False,
-            member=member,
+            retryable=cause is not None and cause.retryable,
+            retry_after=None if cause is None else cause.retry_after,
+            status=None if cause is None else cause.status,
         )
 
 
