@@ -22,11 +22,10 @@ from hypothesis import strategies as st
 
 from tests.platforms.scripted import CLASSES, IMAGE_SHAPE, Exchange, images, scripted
 from tests.platforms.ways import SECRET, USER, VARIABLE, WAYS, Door, Way, guarded, parts_of, planted
-from tests.pooling.anyhub import any_hub, png
+from tests.pooling.anyhub import any_hub
 from tests.pooling.scripted import patient
 from ttca.config import read_contribution
 from ttca.errors import ChargeState, ConfigError, TransportError, TTCAError
-from ttca.inviting import toml_value
 from ttca.masking import basic, hide_token, masked, masked_bytes, masked_everywhere
 from ttca.platforms.base import Credential
 from ttca.platforms.http import HttpPlatform, Key, NotSentError, TokenFrom, Transport
@@ -79,18 +78,9 @@ def test_a_member_contributes_in_every_way(way: Way, tmp_path: Path, monkeypatch
     monkeypatch.setenv(VARIABLE, way.value)
     monkeypatch.setenv("TTCA_HUB_X", "a-token-of-the-hub")
     with guarded(way) as (server, door), any_hub() as (hub_url, hub):
-        options = way.section(server.url).options
-        (tmp_path / "ada.toml").write_text(
-            f'[contribute]\nhub = "{hub_url}"\ntoken_variable = "TTCA_HUB_X"\n[platform]\nurl = "{server.url}"\n'
-            f'protocol = "template"\nclasses = {json.dumps(CLASSES)}\nkey_variable = "{VARIABLE}"\n'
-            f"{way.table.format(url=server.url)}\n[platform.options]\n"
-            + "".join(f"{name} = {toml_value(value)}\n" for name, value in options.items())
-        )
+        (tmp_path / "ada.toml").write_text(way.contribution(hub, hub_url, server.url))
         mine = read_contribution(tmp_path / "ada.toml")
         with mine.platform.open() as platform:
-            hub.action = {"fingerprint": platform.info.fingerprint_as_read}
-            hub.me["remaining"] = 2
-            hub.given = lambda wish: hub.lease({**wish, "size": 1}, images=[png(images(1, len(hub.asked))[0])])
             done = contribute(
                 HubAccess(url=hub_url, token_variable="TTCA_HUB_X"),
                 platform,

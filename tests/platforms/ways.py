@@ -17,8 +17,10 @@ from botocore.auth import SigV4Auth
 from botocore.awsrequest import AWSRequest
 from botocore.credentials import Credentials
 
-from tests.platforms.scripted import CLASSES, IMAGE_SHAPE, Exchange, ScriptedServer, scripted
+from tests.platforms.scripted import CLASSES, IMAGE_SHAPE, Exchange, ScriptedServer, images, scripted
+from tests.pooling.anyhub import AnyHub, png
 from ttca.config import PlatformSection
+from ttca.inviting import toml_value
 from ttca.platforms.http import HttpPlatform
 
 VARIABLE = "TTCA_KEY_X"
@@ -80,6 +82,20 @@ class Way:
     def open(self, url: str) -> HttpPlatform:
         """Return a platform that is asked in this way."""
         return self.section(url).open()
+
+    def contribution(self, hub: AnyHub, hub_url: str, url: str) -> str:
+        """Return the file of a member who asks in this way, after the hub has two pictures for them."""
+        section = self.section(url)
+        with section.open() as platform:
+            hub.action = {"fingerprint": platform.info.fingerprint_as_read}
+        hub.me["remaining"] = 2
+        hub.given = lambda wish: hub.lease({**wish, "size": 1}, images=[png(images(1, len(hub.asked))[0])])
+        return (
+            f'[contribute]\nhub = "{hub_url}"\ntoken_variable = "TTCA_HUB_X"\n[platform]\nurl = "{url}"\n'
+            f'protocol = "template"\nclasses = {json.dumps(CLASSES)}\nkey_variable = "{VARIABLE}"\n'
+            f"{self.table.format(url=url)}\n[platform.options]\n"
+            + "".join(f"{name} = {toml_value(value)}\n" for name, value in section.options.items())
+        )
 
 
 def headers_are(**wanted: str) -> Check:
