@@ -263,7 +263,9 @@ class PlatformSection:
 
     @property
     def is_loopback(self) -> bool:
-        """Whether the platform is on this machine."""
+        """Whether the platform is on this machine, and no gateway to another one."""
+        if self.forwards_to is not None:
+            return False
         try:
             host = urlsplit(self.url).hostname or ""
             return host == "localhost" or ipaddress.ip_address(host).is_loopback

@@ -100,6 +100,7 @@ class Invitation:
         example = _one_line(platform.key().example(checked_url(platform.url)[1]))
         own_key = f"\nYour own key for the platform goes into {KEY_VARIABLE}, as: {example}\n"
         own_key = "" if platform.key_variable is None else own_key
+        asked = platform.url if platform.forwards_to is None else f"{platform.forwards_to} through {platform.url}"
         shared = "Pictures" if images is None else f"The {images} pictures"
         return f"""\
 Hello {_one_line(self.member.member)},
@@ -123,7 +124,7 @@ you are invited to take part in the action "{_one_line(self.name)}", for {_one_l
 
 ttca contribute {self.file_name}
 
-What is asked and paid: your machine asks {_one_line(platform.url)} under your own key,
+What is asked and paid: your machine asks {_one_line(asked)} under your own key,
 at most {self.left} queries{paid}{rates}. {shared} that their owners share come from the
 hub, and the answers go back to it; your key does not. Some queries are asked of several members, to notice mistakes. If
 you set most_queries or per_day in the file, your machine never sends more.

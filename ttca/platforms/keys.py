@@ -324,9 +324,12 @@ def key_problem(key: Key, variable: str, host: str, *, stays_here: bool) -> str 
 
 def no_place(request: Request, key: Key) -> str | None:
     """Return why a key cannot travel with a request where it should, before the key is read; None if it can."""
+    if request.method == "GET":
+        # No body, and in an address that the platform gave (of a poll) the key's own name is written over.
+        return None
     if key.place == "query":
         there = {name for name, _ in parse_qsl(urlsplit(f"/{request.path}").query, keep_blank_values=True)}
-    elif key.place == "body" and request.method != "GET":
+    elif key.place == "body":
         found = _names_in_body(request, key.names)
         if isinstance(found, str):
             return found
@@ -397,8 +400,8 @@ def add_key(prepared: requests.PreparedRequest, key: Key, variable: str, token: 
     if key.place == "body":
         _add_to_body(prepared, key.names, variable, token)
     elif key.place == "query":
-        joint = "&" if "?" in (prepared.url or "") else "?"
-        prepared.url = f"{prepared.url}{joint}{urlencode(_named(key.names, variable, token))}"
+        address = _without(prepared.url or "", key.names)
+        prepared.url = f"{address}{urlencode(_named(key.names, variable, token))}"
     elif key.names:
         prepared.headers.update(_named(key.names, variable, token))
     elif key.basic:
@@ -406,6 +409,13 @@ def add_key(prepared: requests.PreparedRequest, key: Key, variable: str, token: 
     else:
         prepared.headers[key.header] = f"{key.scheme} {_part(variable, token)}".lstrip()
     return None
+
+
+def _without(url: str, names: Sequence[str]) -> str:
+    """Return a URL without the fields of these names in its query, ready for more fields."""
+    address, _, query = url.partition("?")
+    kept = [field for field in query.split("&") if field and unquote_plus(field.partition("=")[0]) not in names]
+    return f"{address}?{''.join(f'{field}&' for field in kept)}"
 
 
 def _part(variable: str, token: Token | None, part: int = -1) -> str:
