@@ -127,8 +127,8 @@ class Tokens:
                 f"Check the id and the secret in {variable}, and url, scope and key_in of token_from."
             )
         if response.status != 200:
-            error = self._refusal(response)
-            return self._failed(f"No access token came, so no query was sent. {error.args[0]}", error)
+            refusal = self._refusal(response)
+            return self._failed(f"No access token came, so no query was sent. {refusal.args[0]}", refusal)
         found = _read(response.body, now)
         if isinstance(found, str):
             return self._failed(f"Expected an access token from {self._url}, got {found}. Check url of token_from.")
