@@ -175,6 +175,7 @@ model = "my-model"
 classes = ["first", "second"]        # in the order of the platform's scores
 # authorised_by = "who allowed this, and where that is written"   # needed off this machine
 # key_variable = "TTCA_KEY_MINE"                                  # the variable's name, never the key
+# docs/platforms.md says how it travels otherwise: key_in, key_names, sign, token_from and others.
 # ca = "authority.pem"                                            # of a platform with an authority of its own
 """
 
