@@ -46,7 +46,7 @@ class Template(SingleImage):
         Below the platform's URL; ``{model}`` and ``{version}`` stand for the platform's.
     method : {'POST', 'PUT'}
     headers : mapping of str to str
-        Never a key: it comes from the variable that ``key_variable`` names, in the place that ``key_in`` names.
+        Never a key: it comes from the variable that ``key_variable`` names, in the header that ``key_header`` names.
     send : {'png', 'multipart', 'json'}
         The image as the body itself, as a file of a form, or within JSON.
     field, fields
@@ -128,7 +128,7 @@ class Template(SingleImage):
             if _SECRET.search(name) or re.match(r"(bearer|basic|token|key)\s", text, re.IGNORECASE):
                 raise ConfigError(
                     f"Expected no key in headers, got {name!r}. Put the key into a variable, name it in key_variable, "
-                    "and say in key_header, key_in or key_names where it goes."
+                    "and name the header in key_header."
                 )
             if name.lower() in TRANSPORT_HEADERS or (self.send == "multipart" and name.lower() == "content-type"):
                 raise ConfigError(
@@ -137,14 +137,14 @@ class Template(SingleImage):
         secrets = [name for name in (*(self.fields or {}), *_names(self.body)) if _SECRET_NAME.search(name)]
         if secrets:
             raise ConfigError(
-                f"Expected no key in body and fields, got {', '.join(secrets)}. Put the key "
-                'into a variable, name that in key_variable, and its names in key_names, with key_in = "body".'
+                f"Expected no key in body and fields, got {', '.join(secrets)}. A key travels in a header alone: put "
+                "it into a variable, name that in key_variable, and the header in key_header."
             )
         parts = urlsplit(f"/{self.path}")
         if parts.fragment or re.search(r"\s|\\", self.path) or _SECRET.search(parts.query):
             raise ConfigError(
                 "Expected path without spaces, fragments and keys, got one with them (not shown). Put a key into a "
-                'variable, name that in key_variable, and its name in key_names, with key_in = "query".'
+                "variable and name it in key_variable."
             )
 
     def _check_how_it_is_sent(self) -> None:
