@@ -88,10 +88,18 @@ def test_the_template_is_read_as_it_is_written(tmp_path: Path) -> None:
     assert found.folder == tmp_path
 
 
-@pytest.mark.parametrize("other_goal", ["within", "accuracy_ratio"])
-def test_every_key_of_the_template_is_accepted(tmp_path: Path, other_goal: str) -> None:
-    """Every key that the template shows, the commented ones included, is one that ttca reads; of two goals, one."""
-    text = "\n".join(line for line in uncommented().splitlines() if not line.startswith(other_goal))
+@pytest.mark.parametrize(
+    "others",
+    [
+        ("within", "key_names", "sign"),
+        ("accuracy_ratio", "key_names", "token_from"),
+        ("accuracy_ratio", "sign", "token_from"),
+    ],
+)
+def test_every_key_of_the_template_is_accepted(tmp_path: Path, others: tuple[str, ...]) -> None:
+    """Every key that the template shows, the commented ones included, is one that ttca reads; of what excludes each
+    other (two goals, three ways of a key), one."""
+    text = "\n".join(line for line in uncommented().splitlines() if not line.startswith(others))
     tables = tomllib.loads(text)
     assert {"authorised_by", "key_variable"} <= tables["platform"].keys()
     assert {"cap", "quotas"} <= tables["pool"].keys()

@@ -93,6 +93,45 @@ def test_a_members_file_asks_the_same_platform(name: str, tmp_path: Path) -> Non
     assert invitation.file in message
 
 
+@pytest.mark.parametrize(
+    ("ways", "example"),
+    [
+        ('key_in = "query"\nkey_names = ["user", "secret"]', "eyes.example.org YOUR-KEY YOUR-SECRET"),
+        (
+            'sign = "aws4"\nsign_region = "eu-west-1"\nsign_service = "rekognition"',
+            "eyes.example.org YOUR-ACCESS-KEY YOUR-SECRET",
+        ),
+        (
+            'token_from = { url = "https://auth.example.org/t", scope = "a", fields = { audience = "b" } }',
+            "auth.example.org,eyes.example.org YOUR-ID YOUR-SECRET",
+        ),
+    ],
+)
+def test_a_member_is_told_what_their_key_looks_like(ways: str, example: str, tmp_path: Path) -> None:
+    """However a key travels, the member's file says so as the organizer's does, and the message what to set."""
+    platform = PLATFORM.replace('key_header = "X-Api-Key"\nkey_scheme = ""\n', f"{ways}\n")
+    (tmp_path / "action.toml").write_text(f'[people]\nsource = "p.csv"\n{platform}')
+    action = read_action(tmp_path)
+    invitation = Invitation(action=action, member=enrolled(), key="ttca-ed25519:" + "A" * 43, url="http://127.0.0.1:2")
+    (tmp_path / "ada.toml").write_text(invitation.file.replace(f'hub_key = "ttca-ed25519:{"A" * 43}"', ""))
+    mine = read_contribution(tmp_path / "ada.toml").platform
+    assert {**vars(mine), "key_variable": None} == {**vars(action.platform), "key_variable": None}
+    assert f"goes into TTCA_KEY_MINE, as: {example}\n" in invitation.message("t", 7)
+
+
+def test_an_invitation_names_what_is_behind_a_gateway(tmp_path: Path) -> None:
+    """A member is told where their queries end, not only that a program on their own machine takes them."""
+    gateway = PLATFORM.replace("https://eyes.example.org:8443/v2", "http://127.0.0.1:8080").replace(
+        'key_scheme = ""', 'key_scheme = ""\nforwards_to = "https://eyes.example.org"'
+    )
+    (tmp_path / "action.toml").write_text(f'[people]\nsource = "p.csv"\n{gateway}')
+    action = read_action(tmp_path)
+    message = Invitation(action=action, member=enrolled(), key="k", url="http://127.0.0.1:2").message("t", 7)
+    assert "asks https://eyes.example.org through http://127.0.0.1:8080 under your own key" in message
+    assert 'forwards_to = "https://eyes.example.org"' in message
+    assert not action.platform.is_loopback
+
+
 def test_an_invitation_says_what_is_paid(tmp_path: Path) -> None:
     """What the member can still pay, how fast, for how many pictures, and how much of it is paid."""
     text = '[action]\nsubgroup = "people with glasses"\n[people]\nsource = "p.csv"\n'

@@ -380,8 +380,8 @@ def hub_serve(
     """
     from ttca.config import read_action
     from ttca.errors import ConfigError
+    from ttca.platforms.addresses import checked_url
     from ttca.platforms.connections import ConnectionLimits
-    from ttca.platforms.sending import checked_url
     from ttca.platforms.server import run_app
     from ttca.pooling.hub import create_hub
     from ttca.signing import CollectiveKey
@@ -854,7 +854,7 @@ def _write_new(file: Path, text: str) -> None:
 
 def _invitation(known: ActionFile, ledger: Ledger, member: str, url: str | None) -> Invitation:
     from ttca.inviting import Invitation
-    from ttca.platforms.sending import checked_url
+    from ttca.platforms.addresses import checked_url
     from ttca.pooling.roll import enrolled
     from ttca.signing import CollectiveKey
 

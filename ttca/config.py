@@ -19,10 +19,10 @@ from ttca.data.folder import PeopleTable, list_files, load_people
 from ttca.errors import ConfigError, LedgerError
 from ttca.names import canonical
 from ttca.people import People, Roster, split_roles
+from ttca.platforms.addresses import checked_url
 from ttca.platforms.base import PlatformInfo
-from ttca.platforms.http import HttpPlatform, Key, Transport
+from ttca.platforms.http import HttpPlatform, Key, TokenFrom, Transport
 from ttca.platforms.protocols import create_protocol
-from ttca.platforms.sending import checked_url
 from ttca.pooling.allowance import Effort
 from ttca.pooling.choosing import in_order
 from ttca.pooling.hub_client import HubAccess
@@ -103,7 +103,14 @@ classes = ["first", "second"]    # in the order of the platform's scores
 # authorised_by = "who allowed this, and where that is written"   # needed off this machine
 # key_variable = "TTCA_KEY_MINE"                                  # the variable's name, never the key
 # key_header = "Authorization"                                    # where the key goes
-# key_scheme = "Bearer"                                           # what stands before it there; "" for nothing
+# key_scheme = "Bearer"                                           # what stands before it; "" for nothing, or "Basic"
+# key_in = "header"                                               # or "query", or "body": a form's field, a JSON member
+# key_names = ["api_user", "api_secret"]                          # what the parts of the key are called there
+# sign = "aws4"                                                   # a signature instead of the key, for AWS: ttca[aws]
+# sign_region = "eu-west-1"
+# sign_service = "rekognition"
+# token_from = {{ url = "https://auth.example.org/token", scope = "vision" }}   # an access token instead of the key
+# forwards_to = "https://api.example.org"                         # if url is a gateway on this machine: what is behind
 # connect_timeout = 5.0                                           # seconds
 # read_timeout = 30.0
 # max_batch = 64                                                  # the most images the platform takes at once
@@ -169,6 +176,7 @@ model = "my-model"
 classes = ["first", "second"]        # in the order of the platform's scores
 # authorised_by = "who allowed this, and where that is written"   # needed off this machine
 # key_variable = "TTCA_KEY_MINE"                                  # the variable's name, never the key
+# docs/platforms.md says how it travels otherwise: key_in, key_names, sign, token_from and others.
 # ca = "authority.pem"                                            # of a platform with an authority of its own
 """
 
@@ -186,6 +194,13 @@ class PlatformSection:
     key_variable: str | None = None
     key_header: str = "Authorization"
     key_scheme: str = "Bearer"
+    key_in: Literal["header", "query", "body"] = "header"
+    key_names: tuple[str, ...] = ()
+    sign: Literal["aws4"] | None = None
+    sign_region: str | None = None
+    sign_service: str | None = None
+    token_from: dict[str, Any] | None = None
+    forwards_to: str | None = None
     connect_timeout: float = 5.0
     read_timeout: float = 30.0
     max_batch: int = 64
@@ -206,6 +221,26 @@ class PlatformSection:
         object.__setattr__(self, "classes", names)
         # What the protocol cannot use is told when the file is read.
         create_protocol(self.protocol, model=self.model, version=self.version, classes=self.classes, **self.options)
+        key = self.key()
+        ways = [name for name in ("key_names", "sign", "token_from") if getattr(self, name)]
+        if ways and key.variable is None:
+            raise ConfigError(
+                f"Expected key_variable beside {ways[0]} in [platform], got none. Name the variable with the key."
+            )
+
+    def key(self) -> Key:
+        """Return where the key is, and how it travels."""
+        return Key(
+            variable=self.key_variable,
+            header=self.key_header,
+            scheme=self.key_scheme,
+            place=self.key_in,
+            names=self.key_names,
+            sign=self.sign,
+            region=self.sign_region,
+            service=self.sign_service,
+            token_from=None if self.token_from is None else _token_source(self.token_from),
+        )
 
     def open(self) -> HttpPlatform:
         """Return the platform; nothing is sent yet."""
@@ -216,25 +251,36 @@ class PlatformSection:
             version=self.version,
             classes=self.classes,
             authorised_by=self.authorised_by,
-            key=Key(variable=self.key_variable, header=self.key_header, scheme=self.key_scheme),
+            key=self.key(),
             transport=Transport(
                 connect_timeout=self.connect_timeout,
                 read_timeout=self.read_timeout,
                 max_batch=self.max_batch,
                 max_response_bytes=self.max_response_bytes,
                 ca=self.ca,
+                forwards_to=self.forwards_to,
             ),
             **self.options,
         )
 
     @property
     def is_loopback(self) -> bool:
-        """Whether the platform is on this machine."""
+        """Whether the platform is on this machine, and no gateway to another one."""
+        if self.forwards_to is not None:
+            return False
         try:
             host = urlsplit(self.url).hostname or ""
             return host == "localhost" or ipaddress.ip_address(host).is_loopback
         except ValueError:
             return False
+
+
+def _token_source(found: dict[str, Any]) -> TokenFrom:
+    types = {f.name: str(f.type) for f in fields(TokenFrom)} | {"fields": "dict[str, Any]"}
+    _check_names(found, tuple(types), "key of token_from in [platform]")
+    if "url" not in found:
+        raise ConfigError("Expected the key url in token_from of [platform], got none. Write it there.")
+    return TokenFrom(**{k: _value(v, types[k], f"{k} in token_from of [platform]") for k, v in found.items()})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -648,7 +694,9 @@ def _value(value: Any, kind: str, where: str) -> Any:
     else:
         ok = False
     if not ok:
-        raise ConfigError(f"Expected {where} to be of type {kind}, got {value!r}.")
+        # What stands where the key is described may be the key.
+        shown = f"{type(value).__name__} (not shown)" if where.startswith("key_") else repr(value)
+        raise ConfigError(f"Expected {where} to be of type {kind}, got {shown}.")
     return value
 
 

@@ -8,8 +8,8 @@ from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, fields
 from typing import Any
 
-from ttca.config import ActionFile, PlatformSection
-from ttca.platforms.sending import checked_url
+from ttca.config import ActionFile
+from ttca.platforms.addresses import checked_url
 from ttca.pooling.roll import Enrolled
 
 __all__ = ["KEY_VARIABLE", "TOKEN_VARIABLE", "Invitation", "toml_value"]
@@ -97,8 +97,10 @@ class Invitation:
         rates = "".join(f", and at most {n} {window.replace('_', ' ')}" for window, n in self.member.rates.items())
         paid = f" more ({self.member.charged} are paid)" if self.member.charged else ""
         platform = self.action.platform
-        own_key = f"\nYour own key for the platform goes into {KEY_VARIABLE}, as: {_host(platform)} YOUR-KEY\n"
+        example = _one_line(platform.key().example(checked_url(platform.url)[1]))
+        own_key = f"\nYour own key for the platform goes into {KEY_VARIABLE}, as: {example}\n"
         own_key = "" if platform.key_variable is None else own_key
+        asked = platform.url if platform.forwards_to is None else f"{platform.forwards_to} through {platform.url}"
         shared = "Pictures" if images is None else f"The {images} pictures"
         return f"""\
 Hello {_one_line(self.member.member)},
@@ -122,7 +124,7 @@ you are invited to take part in the action "{_one_line(self.name)}", for {_one_l
 
 ttca contribute {self.file_name}
 
-What is asked and paid: your machine asks {_one_line(platform.url)} under your own key,
+What is asked and paid: your machine asks {_one_line(asked)} under your own key,
 at most {self.left} queries{paid}{rates}. {shared} that their owners share come from the
 hub, and the answers go back to it; your key does not. Some queries are asked of several members, to notice mistakes;
 if you come late, all of yours may be such checks. If you set most_queries or per_day in the file, your machine never
@@ -168,11 +170,6 @@ def _key(name: str) -> str:
 
 def _one_line(text: str) -> str:
     return " ".join("".join(c if c.isprintable() else " " for c in text).split())
-
-
-def _host(platform: PlatformSection) -> str:
-    """Return what a key is bound to."""
-    return _one_line(checked_url(platform.url)[1])
 
 
 def _default(field: Any) -> Any:

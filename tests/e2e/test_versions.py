@@ -17,6 +17,7 @@ import requests
 
 from tests import worlds
 from tests.e2e.test_wheel import ROOT, fresh_environment
+from tests.platforms.ways import VARIABLE, WAYS, guarded, planted
 from tests.pooling.anyhub import AnyHub, any_hub, png
 from tests.programs import BROKEN, TTCA
 from tests.test_streams import CRASHES, KEY, TOKEN, quiet_about_secrets
@@ -35,7 +36,8 @@ PLACES = {
     "where replies are delivered": "import ttca.pooling.outbox as o\no.Outbox.deliver = broken",
     "where books are kept": "import ttca.pooling.allowance as a\na.Allowance.pay = broken",
     "where the platform is asked": "import ttca.platforms.sending as s\ns.Sender.exchange = broken",
-    "where the key goes out": "import ttca.platforms.sending as s\ns.secret = broken",
+    "where the key goes out": "import ttca.platforms.sending as s\ns.add_key = broken",
+    "where the key is read": "import ttca.platforms.keys as k\nk.secret = broken",
     "where the token goes out": "import ttca.pooling.hub_client as c\nc.secret = broken",
     "in a thread": "import ttca.pooling.contribute as c\nc._Worker._one_turn = broken",
     "where a bar is shown": "import ttca.progress as p\np.Reporter.track = broken",
@@ -114,6 +116,40 @@ def test_no_secret_is_shown_where_a_member_crashes(where: str, python: str, mine
     assert done.returncode == 1, said
     assert "RuntimeError" in said
     assert ("ttca: This is a bug" in said) == (where != "where an error is shown")
+
+
+#: Breaks where an answer of the platform comes, with all that was sent in the message.
+SENT = """
+import ttca.platforms.sending as s
+receive = s.Sender._receive
+def broken(self, reply, *given):
+    sent = reply.request
+    if sent.path_url == "/token/":
+        return receive(self, reply, *given)
+    raise RuntimeError({"url": sent.url, "headers": dict(sent.headers), "body": sent.body})
+s.Sender._receive = broken
+"""
+
+
+@pytest.mark.parametrize("code", ["", SENT], ids=["well", "broken"])
+@pytest.mark.parametrize("way", WAYS)
+def test_no_secret_is_shown_however_it_travels(way: str, code: str, python: str, tmp_path: Path) -> None:
+    """A member's whole run, and one that crashes, write no key, pair, signature or token, to the terminal or a file."""
+    with guarded(WAYS[way]) as (server, door), any_hub() as (hub_url, hub):
+        (tmp_path / "ada.toml").write_text(WAYS[way].contribution(hub, hub_url, server.url))
+        done = subprocess.run(
+            [python, "-c", f"{code}\n{TTCA}\n", "contribute", str(tmp_path / "ada.toml")],
+            env=alone(**{**SECRETS, VARIABLE: WAYS[way].value}),
+            capture_output=True,
+            check=False,
+        )
+    said = (done.stdout + done.stderr).decode()
+    assert done.returncode == (1 if code else 0), said
+    assert ("RuntimeError: {'url': " in said) == bool(code)
+    # Of two threads one may crash before the other has asked.
+    assert len(door.bodies) in ({1, 2} if code else {2})
+    kept = b"".join(path.read_bytes() for path in tmp_path.rglob("*") if path.is_file())
+    assert not [s for s in planted(door) if s in said or s.encode() in kept]
 
 
 def test_no_secret_is_shown_where_a_hub_crashes(python: str, tmp_path: Path) -> None:

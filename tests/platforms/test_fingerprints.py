@@ -14,11 +14,11 @@ from hypothesis import strategies as st
 from tests.examples import examples
 from tests.platforms.scripted import CLASSES, METADATA, scripted
 from ttca.errors import ChargeState, TransportError
+from ttca.platforms.addresses import checked_url, one_address
 from ttca.platforms.base import Credential, PlatformInfo
 from ttca.platforms.habits import Habits, WithHabits
 from ttca.platforms.http import HttpPlatform
 from ttca.platforms.protocols import PROTOCOLS, Fetch, Response, Wire, create_protocol
-from ttca.platforms.sending import checked_url, one_address
 
 SHAPE = [4, 5, 3]
 READ: dict[str, Any] = {"scores_are": "percent", "resolution": 0.01, "refused_labels": ["no face"]}

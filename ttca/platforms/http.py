@@ -15,14 +15,16 @@ from ttca.answers import Answers
 from ttca.errors import ChargeState, ConfigError, TransportError
 from ttca.images import Images
 from ttca.masking import masked
+from ttca.platforms.addresses import one_address
 from ttca.platforms.base import Credential, PlatformInfo, check_request
+from ttca.platforms.keys import Key, TokenFrom
 from ttca.platforms.limits import exhausted_s, policies
 from ttca.platforms.protocols import Describes, Request, Response, Wire, create_protocol
 from ttca.platforms.protocols.reading import excerpt
-from ttca.platforms.sending import Key, NotSentError, Sender, Transport, one_address
+from ttca.platforms.sending import NotSentError, Sender, Transport
 from ttca.platforms.throttle import Throttle, lane
 
-__all__ = ["HttpPlatform", "Key", "NotSentError", "Transport"]
+__all__ = ["HttpPlatform", "Key", "NotSentError", "TokenFrom", "Transport"]
 
 _VISIBLE_ASCII = re.compile(r"[\x21-\x7e]+")
 
@@ -44,7 +46,7 @@ class HttpPlatform:
     model : str, optional
         As the protocol needs it.
     authorised_by : str, optional
-        Who allowed these queries; required unless the host is this machine.
+        Who allowed these queries; required unless they stay on this machine.
     key : Key, optional
         Where the key is, and how it travels.
     transport : Transport, optional
@@ -80,10 +82,11 @@ class HttpPlatform:
         self._key, self._transport = key or Key(), transport or Transport()
         self._sender = Sender(url, self._key, self._transport)
         self._name = self._sender.url
-        if not self._sender.loopback and not (authorised_by or "").strip():
+        gateway = self._transport.forwards_to
+        if not self._sender.stays_here and not (authorised_by or "").strip():
             raise ConfigError(
-                f"Expected authorised_by for {self._sender.host}, got none. Say who authorised these queries before "
-                "the first one is sent to another machine."
+                f"Expected authorised_by for {gateway or self._sender.host}, got none. Say who authorised these "
+                "queries before the first one is sent to another machine."
             )
         if isinstance(classes, str) or len(classes) < 2 or len(set(classes)) != len(classes):
             raise ConfigError(
@@ -93,7 +96,7 @@ class HttpPlatform:
         self._classes, self._model = tuple(classes), model
         self._protocol_name, self._protocol = _protocol(protocol, model, self._classes, protocol_options)
         #: Seconds after which no request is in flight any more.
-        self.longest_attempt_s = self._transport.longest_s
+        self.longest_attempt_s = self._sender.longest_s
         self._lock = threading.Lock()
         self._met: tuple[PlatformInfo, Wire] | None = None
         #: How many requests may be in flight and who must wait, as the platform's answers have taught us.
@@ -197,7 +200,10 @@ class HttpPlatform:
             if self._met is None:
                 wire = self._describe()
                 most = self._transport.max_batch
-                identity = {"url": one_address(self._name), "protocol": self._protocol_name, **wire.identity}
+                gateway = self._transport.forwards_to
+                # Behind one gateway there may be one platform today and another one tomorrow.
+                beyond = {} if gateway is None else {"forwards_to": one_address(gateway)}
+                identity = {"url": one_address(self._name), "protocol": self._protocol_name, **beyond, **wire.identity}
                 info = PlatformInfo(
                     name=self._name,
                     classes=self._classes,

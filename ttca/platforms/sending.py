@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import ipaddress
 import math
-import os
 import re
 import ssl
 import time
 import weakref
 import zlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from http.cookiejar import DefaultCookiePolicy
-from urllib.parse import urlsplit
 
 import requests
 import urllib3
@@ -22,31 +19,24 @@ from requests.adapters import HTTPAdapter
 from requests.structures import CaseInsensitiveDict
 
 from ttca.errors import AnswerError, ChargeState, ConfigError, TransportError
-from ttca.masking import masked, masked_bytes, secret
+from ttca.masking import mask_logs, masked, masked_bytes
+from ttca.platforms.addresses import checked_url
+from ttca.platforms.keys import Key, add_key, key_problem, no_place
 from ttca.platforms.limits import retry_after_s
-from ttca.platforms.protocols import TRANSPORT_HEADERS, Request, Response
+from ttca.platforms.protocols import Request, Response
 from ttca.platforms.protocols.reading import excerpt
 from ttca.platforms.retry import RetryPolicy
+from ttca.platforms.tokens import Token, Tokens
 
 __all__ = [
-    "Key",
     "NotSentError",
     "Sender",
     "Transport",
     "certificate_problem",
     "check_ca",
-    "checked_url",
     "new_session",
-    "one_address",
-    "secret_problem",
 ]
 
-_KEY_VARIABLE = re.compile(r"TTCA_KEY_[A-Za-z0-9_]+")
-_VISIBLE_ASCII = re.compile(r"[\x21-\x7e]+")
-_TOKEN = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
-_HOST = re.compile(r"[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?|[0-9A-Fa-f:.]+")
-# Shorter keys are refused off this machine: they could be guessed, and not be masked where they are echoed.
-_SHORTEST_KEY = 8
 _HEADERS = {"Accept-Encoding": "identity", "User-Agent": "ttca"}
 _CHUNK = 65536
 _ERROR_BODY = 65536
@@ -62,11 +52,8 @@ _UNPROCESSED = {
 }
 _PERHAPS_PROCESSED = {408, 409, 425}
 
-
-_BAD_VARIABLE = (
-    "Expected key_variable to be the name of an environment variable that starts with TTCA_KEY_, got something else "
-    "(not shown here, in case it is the key itself). Put the key into such a variable and give its name."
-)
+# These write URLs, which may hold a key, and what is signed, which may hold a session's token.
+mask_logs(("urllib3.connectionpool", "urllib3.util.retry", "botocore.auth"))
 
 
 class NotSentError(ConfigError, TransportError):
@@ -80,45 +67,8 @@ class NotSentError(ConfigError, TransportError):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Key:
-    """Where the key is, and how it travels; never the key itself.
-
-    Parameters
-    ----------
-    variable : str, optional
-        Name of the environment variable with the key, starting with ``TTCA_KEY_``; a credential's own comes
-        first. Its value is ``host key``, which binds the key to one host; on this machine ``key`` alone will
-        do.
-    header, scheme : str
-        The header that carries the key, and the word before it; ``X-Api-Key`` and an empty word for many APIs.
-
-    Raises
-    ------
-    ConfigError
-        If a value is not allowed.
-    """
-
-    variable: str | None = None
-    header: str = "Authorization"
-    scheme: str = "Bearer"
-
-    def __post_init__(self) -> None:
-        if self.variable is not None and not _KEY_VARIABLE.fullmatch(self.variable):
-            raise ConfigError(_BAD_VARIABLE)
-        if not _TOKEN.fullmatch(self.header) or not re.fullmatch(r"[A-Za-z0-9-]*", self.scheme, re.ASCII):
-            raise ConfigError(
-                f"Expected key_header to be a header's name and key_scheme a word, got {excerpt(self.header, 40)!r} "
-                "and a key_scheme that is not shown here. Correct them. The key itself goes into the variable."
-            )
-        if self.header.lower() in {*TRANSPORT_HEADERS, "content-type"}:
-            raise ConfigError(
-                f"Expected key_header to name a header that carries only the key, got {self.header}. Choose another."
-            )
-
-
-@dataclass(frozen=True, kw_only=True)
 class Transport:
-    """Which certificates a platform may show, and how long and how much its answers may be.
+    """Which way a platform is reached, which certificates it may show, how long and how much its answers may be.
 
     Parameters
     ----------
@@ -131,7 +81,10 @@ class Transport:
     metadata_retry : RetryPolicy
         How the free metadata requests are repeated. Queries never are, here: see :mod:`ttca.platforms.retry`.
     ca : str, optional
-        A PEM file with the certificate of the platform's own authority; its certificates alone are then believed.
+        A PEM file with the certificate of the platform's own authority; its certificates alone are then believed,
+        also from the service that gives access tokens.
+    forwards_to : str, optional
+        For a gateway on this machine: the URL of the platform that it forwards to. Queries then leave the machine.
 
     Raises
     ------
@@ -147,9 +100,18 @@ class Transport:
         default_factory=lambda: RetryPolicy(attempts=3, deadline_s=30.0, most_refusals=2)
     )
     ca: str | None = None
+    forwards_to: str | None = None
 
     def __post_init__(self) -> None:
         check_ca(self.ca)
+        if self.forwards_to is not None:
+            url, host, loopback = checked_url(self.forwards_to)
+            if loopback:
+                raise ConfigError(
+                    f"Expected forwards_to as the URL of another machine, got {host}. Give it only where a gateway on "
+                    "this machine forwards to another."
+                )
+            object.__setattr__(self, "forwards_to", url)
         for name in ("connect_timeout", "read_timeout"):
             value = getattr(self, name)
             if not (value > 0 and math.isfinite(value)):
@@ -181,8 +143,16 @@ class Sender:
     """
 
     def __init__(self, url: str, key: Key, transport: Transport) -> None:
-        self.url, self.host, self.loopback = checked_url(url)
+        self.url, self.host, loopback = checked_url(url)
         self._key, self._transport = key, transport
+        self._check_gateway(loopback)
+        #: Whether what is sent stays on this machine.
+        self.stays_here = loopback and transport.forwards_to is None
+        self._tokens: Tokens | None = None
+        if key.token_from is not None:
+            source = key.token_from
+            self._token_sender = _TokenSender(source.origin, source.key(), replace(transport, forwards_to=None))
+            self._tokens = Tokens(self._ask_for_token, self._token_refusal, url=source.url)
         self._timeouts = (transport.connect_timeout, transport.read_timeout)
         self._idle: list[HTTPAdapter] = []
         self._urls: dict[str, str] = {}
@@ -192,6 +162,34 @@ class Sender:
     def close(self) -> None:
         """Close idle connections. More requests open new ones."""
         _close_all(self._idle)
+        if self._tokens is not None:
+            self._token_sender.close()
+
+    def _check_gateway(self, loopback: bool) -> None:
+        if self._transport.forwards_to is None:
+            return
+        if not loopback:
+            raise ConfigError(
+                f"Expected forwards_to only for a gateway on this machine, got url at {self.host}. Remove it."
+            )
+        if self._key.sign is not None:
+            raise ConfigError(
+                "Expected sign without forwards_to, got both: a signature names the host it was made for, which a "
+                "gateway changes. Let the gateway sign."
+            )
+
+    @property
+    def longest_s(self) -> float:
+        """Seconds after which no request is in flight any more: a token may be bought, refused and bought again."""
+        return self._transport.longest_s * (1 if self._tokens is None else 4)
+
+    def _ask_for_token(self, variable: str) -> Response:
+        source = self._key.token_from
+        assert source is not None
+        return self._token_sender.exchange(source.request, variable, request_id=None, member=None)
+
+    def _token_refusal(self, response: Response) -> TransportError:
+        return self._token_sender.refusal(response, None)
 
     def exchange(
         self,
@@ -201,34 +199,40 @@ class Sender:
         request_id: str | None,
         member: str | None,
     ) -> Response:
-        """Send once and return what came back, whatever its status."""
-        if variable is not None:
-            problem = self._key_problem(variable)
-            if problem is not None:
-                raise NotSentError(problem, platform=self.url, member=member)
+        """Send once and return what came back, whatever its status.
+
+        Where an access token is refused with status 401, which no platform charges for, it is renewed and the request
+        sent once more.
+        """
+        problem = None if variable is None else self._key_problem(variable) or no_place(request, self._key)
+        if problem is not None:
+            raise NotSentError(problem, platform=self.url, member=member)
+        token = None if self._tokens is None or variable is None else self._tokens.ready(variable, member)
+        response = self._exchange(request, variable, token, request_id, member)
+        if response.status == 401 and token is not None and self._tokens is not None and variable is not None:
+            token = self._tokens.ready(variable, member, refused=token)
+            response = self._exchange(request, variable, token, request_id, member)
+        return response
+
+    def _exchange(
+        self, request: Request, variable: str | None, token: Token | None, request_id: str | None, member: str | None
+    ) -> Response:
         headers = {**request.headers, **({} if request_id is None else {"Idempotency-Key": request_id})}
         with self._connection() as adapter:
-            outcome = self._send(adapter, request, headers, variable, request_id)
+            outcome = self._send(adapter, replace(request, headers=headers), variable, token, request_id)
         # Raised out here, so that no exception of requests, which holds the sent headers, becomes its
         # context.
+        if isinstance(outcome, str):
+            raise NotSentError(outcome, platform=self.url, member=member)
         if isinstance(outcome, TransportError):
             raise outcome
         return outcome
 
     def _key_problem(self, variable: str) -> str | None:
         """Return what is wrong with a key, never the key."""
-        if not _KEY_VARIABLE.fullmatch(variable):
-            return _BAD_VARIABLE
-        problem = secret_problem(variable, self.host, "key")
-        if problem is not None:
-            return problem
-        parts = os.environ.get(variable, "").split()
-        if not self.loopback and (len(parts) == 1 or len(parts[1]) < _SHORTEST_KEY):
-            return (
-                f"Expected {variable} to hold 'host key' with a key of 8 characters or more, got less. Set it to "
-                f"'{self.host} YOUR-KEY'."
-            )
-        return None
+        problem = key_problem(self._key, variable, self.host, stays_here=self.stays_here)
+        # A token goes to the platform, and what buys it to another host: both must be named.
+        return problem if problem or self._tokens is None else self._token_sender._key_problem(variable)
 
     @contextmanager
     def _connection(self) -> Iterator[HTTPAdapter]:
@@ -246,15 +250,18 @@ class Sender:
         self,
         adapter: HTTPAdapter,
         request: Request,
-        headers: Mapping[str, str],
         variable: str | None,
+        token: Token | None,
         request_id: str | None,
-    ) -> Response | TransportError:
+    ) -> Response | TransportError | str:
+        """Send once; return what came, the error where nothing did, or why it could not be signed."""
         deadline = time.monotonic() + sum(self._timeouts)
         try:
+            prepared = self._prepared(request)
+            if variable is not None and (problem := add_key(prepared, self._key, variable, token)) is not None:
+                return problem
             # Below a session of requests, which adds nothing but what is not wanted here: cookies, redirects, hooks,
             # the environment's proxies and passwords.
-            prepared = self._prepared(request, headers, variable)
             reply = adapter.send(prepared, stream=True, timeout=self._timeouts, verify=self._transport.ca or True)
         except requests.RequestException as error:
             return self._no_answer(error, request_id)
@@ -263,22 +270,17 @@ class Sender:
         finally:
             reply.close()
 
-    def _prepared(self, request: Request, headers: Mapping[str, str], variable: str | None) -> requests.PreparedRequest:
-        """Return a request as it goes out, the key in the one header that carries it.
-
-        No frame of ours holds the key while anything can fail, so no traceback, with locals or without, can show it.
-        """
+    def _prepared(self, request: Request) -> requests.PreparedRequest:
+        """Return a request as it goes out, all but the key."""
         url = self._urls.get(request.path)
         if url is None:
             whole = f"{self.url}/{request.path}" if request.path else self.url
             url = self._urls[request.path] = requests.Request(request.method, whole).prepare().url or whole
         prepared = requests.PreparedRequest()
         prepared.method, prepared.url, prepared.body = request.method, url, request.body or None
-        prepared.headers = CaseInsensitiveDict({**_HEADERS, "Accept": "*/*", **headers})
+        prepared.headers = CaseInsensitiveDict({**_HEADERS, "Accept": "*/*", **request.headers})
         if request.method != "GET":
             prepared.headers["Content-Length"] = str(len(request.body))
-        if variable is not None:
-            prepared.headers[self._key.header] = f"{self._key.scheme} {secret(variable)}".lstrip()
         return prepared
 
     def _receive(
@@ -308,7 +310,10 @@ class Sender:
         body = decoded or b""
         if len(body) > limit and answering:
             return AnswerError(too_large, platform=self.url, status=status, request_id=request_id)
-        return Response(status, headers, masked_bytes(body, variable), self.url, request_id)
+        return Response(status, headers, self._masked_body(status, body, variable), self.url, request_id)
+
+    def _masked_body(self, status: int, body: bytes, variable: str | None) -> bytes:
+        return masked_bytes(body, variable)
 
     def _unknown(self, sentence: str, request_id: str | None) -> TransportError:
         return TransportError(
@@ -391,55 +396,17 @@ class Sender:
         )
 
 
+class _TokenSender(Sender):
+    """Asks for access tokens, and alone is given one: a token that came before, or one with the id in it."""
+
+    def _masked_body(self, status: int, body: bytes, variable: str | None) -> bytes:
+        return body if status == 200 else super()._masked_body(status, body, variable)
+
+
 def _gist(body: bytes) -> str:
     """Return what an error's body says: its beginning, or the cause that a Python traceback ends with."""
     causes = re.findall(rb"^[A-Za-z_][\w.]*: .*$", body, re.MULTILINE) if body.lstrip().startswith(b"Traceback") else []
     return excerpt(causes[-1] if causes else body)
-
-
-def checked_url(url: str) -> tuple[str, str, bool]:
-    """Return the URL without a last slash, its host, and whether that is this machine; quote no secret."""
-    try:
-        parts = urlsplit(url)
-        host, port = (parts.hostname or "").rstrip("."), parts.port
-    except ValueError:
-        raise ConfigError(
-            "Expected url as https://host[:port][/path], got one that cannot be read. Correct it."
-        ) from None
-    if parts.username is not None or parts.password is not None or parts.query or parts.fragment:
-        raise ConfigError(
-            "Expected url without user, password, query or fragment, got one with them (not shown). "
-            "Put a key into an environment variable and name it in key_variable."
-        )
-    if parts.scheme not in ("http", "https") or not _HOST.fullmatch(host) or re.search(r"[\s\\]", url):
-        raise ConfigError(f"Expected url as https://host[:port][/path], got {excerpt(url)!r}. Correct it.")
-    loopback = host == "localhost" or _is_loopback_address(host)
-    if parts.scheme == "http" and not loopback:
-        raise ConfigError(
-            f"Expected https for {host}, got http: images and keys would travel in the clear. Use https://{host}."
-        )
-    shown = f"[{host}]" if ":" in host else host
-    return (
-        f"{parts.scheme}://{shown}{'' if port is None else f':{port}'}{parts.path.rstrip('/')}",
-        host,
-        loopback,
-    )
-
-
-def one_address(url: str) -> str:
-    """Return the one spelling of a URL that :func:`checked_url` has passed: this machine's names are one machine."""
-    parts = urlsplit(url)
-    host, port = parts.hostname or "", parts.port
-    host = "127.0.0.1" if host in ("localhost", "::1") else f"[{host}]" if ":" in host else host
-    usual = {"http": 80, "https": 443}[parts.scheme]
-    return f"{parts.scheme}://{host}{'' if port in (None, usual) else f':{port}'}{parts.path}"
-
-
-def _is_loopback_address(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 def new_session(ca: str | None = None) -> requests.Session:
@@ -554,30 +521,3 @@ def check_ca(ca: str | None) -> None:
             f"Expected ca to be a PEM file with the certificate of an authority, got {excerpt(ca)!r}: "
             f"{excerpt(reason)}. Ask whoever runs the service for the file."
         ) from None
-
-
-def secret_problem(variable: str, host: str, what: str) -> str | None:
-    """Return what is wrong with a secret that is to go to a host, never the secret.
-
-    Parameters
-    ----------
-    variable : str
-        It holds the secret, or ``host secret``, which binds it to one host.
-    host : str
-    what : str
-        What the secret is called: a key, a token.
-    """
-    parts = os.environ.get(variable, "").split()
-    if not parts:
-        return f"Expected the environment variable {variable} to hold a {what}, got none. Set it to 'host {what}'."
-    if len(parts) > 2 or not _VISIBLE_ASCII.fullmatch(parts[-1]):
-        return (
-            f"Expected {variable} to hold 'host {what}' in visible ASCII, got something else. Set it to '{host} "
-            f"YOUR-{what.upper()}'."
-        )
-    if len(parts) == 2 and parts[0].lower().rstrip(".") != host:
-        return (
-            f"Expected {variable} to hold a {what} bound to {host}, got one bound to another host. "
-            f"A {what} goes only to its own host: use the variable made for this one."
-        )
-    return None

@@ -23,10 +23,12 @@ from ttca.data.decoding import decode_rgb
 from ttca.errors import ConfigError, DataError, ImageError, TTCAError
 from ttca.images import Images, check_images
 from ttca.masking import masked, secret
+from ttca.platforms.addresses import checked_url
 from ttca.platforms.base import Platform, PlatformInfo
+from ttca.platforms.keys import secret_problem
 from ttca.platforms.limits import retry_after_s
 from ttca.platforms.protocols.reading import UnreadableError, excerpt, read_json
-from ttca.platforms.sending import certificate_problem, check_ca, checked_url, new_session, secret_problem
+from ttca.platforms.sending import certificate_problem, check_ca, new_session
 from ttca.signing import check_key, check_lease, lease_bytes
 from ttca.telling import tell_retry
 
