@@ -6,16 +6,23 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ttca.answers import Answers, Status
+from ttca.errors import SanityError
+from ttca.kept import load_json, save_json
 from ttca.people import People
+from ttca.platforms.base import PlatformInfo
 from ttca.statistics.looks import chance_of_at_least, chance_of_at_most, stopping_counts
 from ttca.values import Value
 
-__all__ = ["LOOKS", "Sanity"]
+__all__ = ["LOOKS", "OVERRULED_FILE", "Overruling", "Sanity"]
+
+#: What spoke against going on, and how the platform was read then; there only once somebody went on anyway.
+OVERRULED_FILE = "overruled.json"
 
 #: After so many answers one looks.
 LOOKS = (20, 30, 40)
@@ -166,8 +173,8 @@ class Sanity(Value):
             return f"{fits} A change of how answers are read costs nothing: what was paid is read again."
         return (
             "The usual causes: classes in another order than the platform's, or numbered from 1; pixels scaled twice, "
-            "or not at all; height, width and channels in another order (layout); blue and red exchanged (color order); "
-            "true classes of other images. Look at one answer with ttca ask."
+            "or not at all; height, width and channels in another order (layout); blue and red exchanged (color "
+            "order); true classes of other images. Look at one answer with ttca ask."
         )
 
     def _fitting(self, truth: NDArray[np.int64], said: NDArray[np.int64], *, all_right: bool) -> str | None:
@@ -209,3 +216,40 @@ def _best_order(truth: NDArray[np.int64], said: NDArray[np.int64], count: int) -
             order[a] = b
     order[order < 0] = np.setdiff1d(np.arange(count), order)
     return order
+
+
+class Overruling:
+    """Whether an action goes on where its answers do not fit; kept in its folder, so that it is said once.
+
+    Parameters
+    ----------
+    folder : Path
+    info : PlatformInfo
+        Of another platform, or one that is read otherwise, nothing was said.
+    anyway : bool
+        Whether to go on this time, and from now on.
+    """
+
+    def __init__(self, folder: Path, info: PlatformInfo, *, anyway: bool) -> None:
+        self._path, self._as_read = folder / OVERRULED_FILE, info.fingerprint_as_read
+        kept = load_json(self._path) if self._path.is_file() else {}
+        said = kept.get("said")
+        #: What spoke against going on.
+        self.overruled = said if isinstance(said, str) and kept.get("as_read") == self._as_read else None
+        #: Whether to go on.
+        self.anyway = anyway or self.overruled is not None
+
+    def hear(self, problem: str | None) -> None:
+        """Take note of what is wrong, None for nothing.
+
+        Raises
+        ------
+        SanityError
+            If something is, and nobody goes on anyway.
+        """
+        if problem is None:
+            return
+        if not self.anyway:
+            raise SanityError(f"{problem} Nothing more is paid. If it is meant so, run again with --anyway.")
+        self.overruled = problem
+        save_json(self._path, {"as_read": self._as_read, "said": problem})

@@ -54,8 +54,8 @@ class Crew:
             Sends one, and returns whether anything was sent.
         halts : Halts
         alone : callable
-            Takes the next request that goes alone out of ``rest``, None where there is none; gets whether the one before
-            was sent, at first False.
+            Takes the next request that goes alone out of ``rest``, None where there is none; gets whether the one
+            before was sent, at first False.
         most : int
             The most threads, and so the most requests in flight.
         slowly : bool

@@ -215,7 +215,7 @@ class QueryPool:
         #: Whether the platform has named a class, so that it is asked in the right way.
         self.met = False
         self._crew = Crew()
-        self._reporter = reporter
+        self.reporter = reporter
         # What a request may take, and its answer to be written while another program has the ledger locked.
         self._claimed_s = longest_attempt_s(platform) + PATIENCE_S
         self._desk = Desk(ledger.book)
@@ -341,15 +341,10 @@ class QueryPool:
             watch is not None,
         )
         if watch is not None:
-            # What all of it costs is refused before the first part of it is paid.
-            left, held = self.ledger.left().of(self.members), self.ledger.in_flight(list(missing))
-            _planned([i for k, i in missing.items() if k not in held], left, self.members, self._size())
-            for look, part in enumerate(watch.parts):
-                self._ask_missing({k: missing[k] for i in part.tolist() if (k := keys[i]) in missing}, task)
-                watch.look(look, self._find(keys))
-        self._ask_missing(missing, task)
+            _ask_watched(self, watch, missing, task)
+        _ask_missing(self, missing, task)
         # Read back, not collected: others have asked some of it, and this call must say what every later one will.
-        return self._find(keys)
+        return self.find(keys)
 
     def status(self) -> list[Balance]:
         """Return who paid what, one balance per member."""
@@ -366,35 +361,14 @@ class QueryPool:
     def _reader(self) -> Reader:
         return Reader(self.platform.info.reading_mark, getattr(self.platform, "read_again", None))
 
-    def _find(self, keys: Sequence[bytes]) -> Answers:
+    def find(self, keys: Sequence[bytes]) -> Answers:
+        """Return what the ledger holds about queries."""
         return self.ledger.find(keys, classes=len(self.platform.info.classes), reader=self._reader()).answers
 
-    def _ask_missing(self, missing: dict[bytes, int], task: _Task) -> None:
-        """Ask what nobody has answered yet, and wait for what others ask."""
-        polls = 0
-        while missing:
-            # In this order: what others pay after the first line is in flight or answered by the second or third.
-            left = self.ledger.left().of(self.members)
-            held = self.ledger.in_flight(list(missing))
-            free = [k for k in missing if k not in held]
-            there = self.ledger.lookup(free, classes=len(self.platform.info.classes))[0]
-            rows = [missing[k] for k, ok in zip(free, there.tolist(), strict=True) if not ok]
-            missing = {k: i for k, i in missing.items() if k in held}
-            if rows:
-                self._ask_all(rows, left, task)
-                missing |= {task.keys[i]: i for i in task.aside}
-                task.aside.clear()
-            elif missing:
-                # Whatever the others could not get is asked here after all.
-                polls += 1
-                if polls == _POLLS_UNSAID:
-                    LOG.info("Others are asking %d of these queries; waiting for their answers.", len(missing))
-                    self._reporter.say(f"Others are asking {len(missing)} of these queries; waiting for their answers.")
-                self.policy.sleep(_POLL_S)
-
-    def _ask_all(self, rows: Sequence[int], left: Left, task: _Task) -> None:
+    def ask_all(self, rows: Sequence[int], left: Left, task: _Task) -> None:
+        """Ask about these rows of a task."""
         requests = _planned(rows, left, self.members, self._size())
-        with self._reporter.track(f"asking ({task.purpose})", len(rows), unit="queries") as advance:
+        with self.reporter.track(f"asking ({task.purpose})", len(rows), unit="queries") as advance:
             self._run(requests, task, advance)
 
     def _size(self) -> int:
@@ -425,7 +399,7 @@ class QueryPool:
             trial = _Trial(self, rest, task)
             self._crew.work_through(rest, one, progress, alone=trial.next, most=most, slowly=task.cautious)
         except KeyboardInterrupt:
-            self._reporter.say("Interrupted. What is in flight is waited for, so that no answer is lost.")
+            self.reporter.say("Interrupted. What is in flight is waited for, so that no answer is lost.")
             raise
         finally:
             self._desk.flush()
@@ -644,6 +618,41 @@ def _shortest_wait(refusals: Sequence[QuotaError], n: int, longest_s: float) -> 
             wait_s=min(waits),
         )
     return min(waits)
+
+
+def _ask_watched(pool: QueryPool, watch: Watch, missing: Mapping[bytes, int], task: _Task) -> None:
+    """Ask about the first images, and let somebody look at what came before there are more."""
+    # What all of it costs is refused before the first part of it is paid.
+    held = pool.ledger.in_flight(list(missing))
+    left = pool.ledger.left().of(pool.members)
+    _planned([i for k, i in missing.items() if k not in held], left, pool.members, pool.pace.concurrency)
+    for look, part in enumerate(watch.parts):
+        _ask_missing(pool, {k: missing[k] for i in part.tolist() if (k := task.keys[i]) in missing}, task)
+        watch.look(look, pool.find(task.keys))
+
+
+def _ask_missing(pool: QueryPool, missing: dict[bytes, int], task: _Task) -> None:
+    """Ask what nobody has answered yet, and wait for what others ask."""
+    polls = 0
+    while missing:
+        # In this order: what others pay after the first line is in flight or answered by the second or third.
+        left = pool.ledger.left().of(pool.members)
+        held = pool.ledger.in_flight(list(missing))
+        free = [k for k in missing if k not in held]
+        there = pool.ledger.lookup(free, classes=len(pool.platform.info.classes))[0]
+        rows = [missing[k] for k, ok in zip(free, there.tolist(), strict=True) if not ok]
+        missing = {k: i for k, i in missing.items() if k in held}
+        if rows:
+            pool.ask_all(rows, left, task)
+            missing |= {task.keys[i]: i for i in task.aside}
+            task.aside.clear()
+        elif missing:
+            # Whatever the others could not get is asked here after all.
+            polls += 1
+            if polls == _POLLS_UNSAID:
+                LOG.info("Others are asking %d of these queries; waiting for their answers.", len(missing))
+                pool.reporter.say(f"Others are asking {len(missing)} of these queries; waiting for their answers.")
+            pool.policy.sleep(_POLL_S)
 
 
 class _Trial:
