@@ -98,7 +98,7 @@ class Row:
     extra: dict[str, float] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return plain JSON values; a number that is not defined becomes None, an empty ``extra`` or ``overruled`` is left out."""
+        """Return plain JSON values; what is not defined becomes None, and what is empty at the end is left out."""
         found = asdict(self)
         overruled = {name: text for name in ("overruled",) if (text := found.pop(name))}
         extra = {name: _plain(value) for name, value in found.pop("extra").items()}

@@ -143,11 +143,12 @@ class Sanity(Value):
             for group, sub in (("the reference", False), ("the subgroup", True))
             if len(g := told[self.subgroup[told] == sub])
         ]
+        refused = int(np.equal(answers.status[told], Status.REFUSED).sum())
         found = f"Expected answers that fit members' own true classes, got {' and '.join(groups)}"
+        found += f", {refused} of {len(told)} refused" if refused else ""
         found += "." if one is None else f", and {self.classes[one]!r} for everybody."
         if why is not None:
             found += f" {why}; only the reference counts here, one image of each person."
-        refused = int(np.equal(answers.status[told], Status.REFUSED).sum())
         return f"{found} {self._causes(answers, named, one, refused, len(told))}"
 
     def _only_class(self, answers: Answers, named: NDArray[np.intp]) -> int | None:
@@ -186,7 +187,8 @@ class Sanity(Value):
             # As if each of all orders had been tried.
             tried = math.lgamma(count + 1)
             chance = chance_of_at_least(right, n, self._chance)
-            if n and right >= least and (chance == 0 or math.log(chance) + tried <= math.log(_ALPHA)):
+            better = right > (said == truth).sum()
+            if better and right >= least and (chance == 0 or math.log(chance) + tried <= math.log(_ALPHA)):
                 return f"{told}, {right} of {n} would be right."
         return None
 
