@@ -18,10 +18,10 @@ from ttca.images import Images
 from ttca.measuring import Examination, Story, examine, row_of
 from ttca.perturbations import PerturbationSet
 from ttca.perturbing import perturb
-from ttca.sanity import Overruling
 from ttca.pooling.ledger import Ledger
 from ttca.pooling.pool import QueryPool
 from ttca.progress import silent
+from ttca.sanity import Overruling
 from ttca.verifying import MEMBERS_FILE, hand_out, verify
 from ttca.workshop import Workshop
 

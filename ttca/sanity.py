@@ -188,7 +188,7 @@ class Sanity(Value):
             tried = math.lgamma(count + 1)
             chance = chance_of_at_least(right, n, self._chance)
             better = right > (said == truth).sum()
-            if better and right >= least and (chance == 0 or math.log(chance) + tried <= math.log(_ALPHA)):
+            if better and right >= least and (chance == 0 or math.log(chance) + tried <= math.log(_UNSURE)):
                 return f"{told}, {right} of {n} would be right."
         return None
 
