@@ -202,11 +202,12 @@ def test_a_table_that_finds_nothing_costs_three_queries(
 def test_what_only_true_classes_tell_costs_forty_queries(home: Path, ttca: Terminal, api: Api, wrong: str) -> None:
     """`ttca run` stops by its looks, names causes, and goes on with --anyway alone."""
     names = worlds.CLASSES
-    mixed = {
-        "another order": lambda scores: dict(zip(names, np.roll(list(scores.values()), 1), strict=True)),
-        "one class": lambda _scores: dict(zip(names, (0.8, 0.1, 0.1), strict=True)),
-    }[wrong]
-    api.say = lambda scores: said_plainly(mixed(scores))
+
+    def mixed(scores: dict[str, float]) -> Any:
+        values = np.roll(list(scores.values()), 1) if wrong == "another order" else (0.8, 0.1, 0.1)
+        return said_plainly(dict(zip(names, values, strict=True)))
+
+    api.say = mixed
     for words in ("run", "pool run"):
         done = ttca(*words.split(), home)
         assert done.code == 1

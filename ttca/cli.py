@@ -177,7 +177,7 @@ def ask(
     accept_new_version: AcceptOption = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Query the platform about a few images, and show what it says.
+    """Query the platform about images and show what it says.
 
     Shows its own words, how they are read, and what was charged: one query for each image that has no answer yet. Where
     no class was read, shows a table that would read one.
@@ -992,8 +992,8 @@ def _planned(known: ActionFile, action: CollectiveAction, dry_run: bool, as_json
         _say(ERR, f"{changed} {'They are' if accepted else 'Without --accept-new-version nothing is'} paid.")
     if not as_json:
         _say(ERR, f"For the certificate: {action.panel.examined().told(action.settings.certifying)}.")
-        for told in warnings:
-            _say(ERR, told)
+        for sentence in warnings:
+            _say(ERR, sentence)
     return dry_run
 
 

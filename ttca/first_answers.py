@@ -29,6 +29,7 @@ from ttca.pooling.pool import Member, Pace, QueryPool
 from ttca.pooling.recall import recall
 from ttca.pooling.titles import take_title
 from ttca.progress import Reporter, silent
+from ttca.values import Value
 
 __all__ = ["FirstAnswer", "first_answers", "payer", "proposed"]
 
@@ -39,8 +40,8 @@ _MOST_LINES, _LONGEST_TEXT, _LONGEST_LIST = 200, 200, 20
 _BEST = 5
 
 
-@dataclass(frozen=True, kw_only=True)
-class FirstAnswer:
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
+class FirstAnswer(Value):
     """What a platform said to one image.
 
     Parameters

@@ -252,6 +252,6 @@ class Overruling:
         if problem is None:
             return
         if not self.anyway:
-            raise SanityError(f"{problem} Nothing more is paid. If it is meant so, run again with --anyway.")
+            raise SanityError(f"{problem} Nothing more is paid. If it is meant so: ttca pool run --anyway.")
         self.overruled = problem
         save_json(self._path, {"as_read": self._as_read, "said": problem})

@@ -12,6 +12,7 @@ from ttca.answers import Answers
 from ttca.errors import ConfigError, PlatformError
 from ttca.platforms.protocols import Response, create_protocol
 from ttca.platforms.protocols.reading import UnreadableError, read_json
+from ttca.values import Value
 
 __all__ = ["Proposal", "as_toml", "proposals", "response_of"]
 
@@ -25,8 +26,8 @@ _LONGEST = 20_000
 _PLACES = ("label", "scores", "names", "results")
 
 
-@dataclass(frozen=True)
-class Proposal:
+@dataclass(frozen=True, eq=False, repr=False)
+class Proposal(Value):
     """Lines for ``[platform.options]``, and the answer that they would read; None where that is no class of ours."""
 
     options: Mapping[str, Any]

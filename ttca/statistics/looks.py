@@ -98,4 +98,5 @@ def _pmf(n: int, rate: float) -> NDArray[np.float64]:
         + (n - k) * math.log1p(-rate)
         for k in range(n + 1)
     ]
-    return np.exp(np.array(log))
+    found: NDArray[np.float64] = np.exp(np.array(log))
+    return found
