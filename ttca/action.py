@@ -65,7 +65,8 @@ class CollectiveAction:
     folder : Path or str
         Gets ``ledger.sqlite``, ``proxy.safetensors``, ``perturbations/``, ``perturbations.safetensors`` (once it is
         certified: the file that members get), ``certificate.json``, ``controls.json``, ``controls.safetensors``,
-        ``row.json``, ``overruled.json``, ``report.html``, two signatures (``.sig``) and ``collective.key``, which made them.
+        ``row.json``, ``overruled.json``, ``report.html``, two signatures (``.sig``) and ``collective.key``, which made
+        them.
     platform : Platform
     members : sequence of Member
     roster : Roster
