@@ -115,7 +115,7 @@ def test_ask_shows_words_reading_and_charge_and_pays_once(home: Path, ttca: Term
     assert '"name": "stripes"' in done.out
     assert "Read as: stripes (stripes 0." in done.out
     assert "1 charged to member-0" in done.out
-    assert "2 queries were charged." in done.out
+    assert "Queries charged: 2." in done.out
     # What a stranger sent commands no terminal.
     assert "\x1b[2J" not in done.out
     assert api.asked == charged(home) == 2

@@ -197,7 +197,7 @@ def ask(
     price = known.platform.price
     cost = "" if price is None else f", {price.told(charged)}"
     paid = None if price is None else {"sum": price.of(charged), "currency": price.currency}
-    _emit({"images": heard, "charged": charged, "cost": paid}, as_json, f"{charged} queries were charged{cost}.")
+    _emit({"images": heard, "charged": charged, "cost": paid}, as_json, f"Queries charged: {charged}{cost}.")
 
 
 @pool_app.callback()

@@ -229,7 +229,7 @@ def _first_answer(
         charged=charged,
         status=status,
         said=None if said is None else masked_everywhere(_pretty(said)),
-        read=why or _told(answers, section.classes),
+        read=f"nothing. {why}" if why else _told(answers, section.classes),
         answered=bool(answers.answered.all()) and not why,
         places=places,
         proposals=tuple(better),
@@ -241,7 +241,7 @@ def _told(answers: Answers, classes: Sequence[str]) -> str:
     if answers.status[0] == Status.REFUSED:
         return "a refusal, which counts as an answer that is not right."
     if answers.status[0] == Status.FAILED:
-        return "nothing: no class, and no refusal."
+        return "nothing: neither a class nor a refusal."
     scores = np.nan_to_num(answers.scores[0], nan=-1)
     best = [i for i in np.argsort(-scores, kind="stable")[:_BEST] if scores[i] >= 0]
     told = ", ".join(f"{classes[i]} {scores[i]:.4g}" for i in best)
