@@ -830,7 +830,7 @@ def mostly_one(images: Images) -> Any:
 def test_a_proxy_no_better_than_the_favourite_answer_stops_before_verification(tmp_path: Path) -> None:
     """A proxy that learned nothing but the platform's favourite answer is stopped, however often that is right."""
     platform = LocalPlatform(mostly_one, classes=worlds.CLASSES, image_shape=worlds.SHAPE)
-    with open_action(tmp_path, platform, settings=worlds.settings(epochs=3)) as action:
+    with open_action(tmp_path, platform, settings=worlds.settings(epochs=3), anyway=True) as action:
         for step in ("distil", "learn", "verify", "measure"):
             with pytest.raises(WorthlessProxyError, match="most frequent answer"):
                 STEPS[step](action)
@@ -868,7 +868,7 @@ def test_a_platform_that_says_one_thing_to_all_members_needs_volunteers(tmp_path
     platform = LocalPlatform(sharp_only, classes=worlds.CLASSES, image_shape=worlds.SHAPE)
     sub = roster.selection[roster.selection.subgroup]
     assert set(sharp_only(sub.images).argmax(axis=1).tolist()) == {0}
-    with open_action(tmp_path, platform, roster=roster) as action:
+    with open_action(tmp_path, platform, roster=roster, anyway=not volunteers) as action:
         if volunteers:
             _, fidelity = action.distil()
             assert fidelity.subgroup > 0.5
@@ -895,7 +895,8 @@ class Shy(Recorder):
 def test_a_platform_that_refuses_all_selection_people_stops_the_action(tmp_path: Path) -> None:
     """Without any named answer about selection people nobody knows the proxy's worth, and that is said."""
     platform = Shy(worlds.roster().selection.images)
-    with open_action(tmp_path, platform) as action, pytest.raises(ActionError, match="selection people, got none"):
+    asked = open_action(tmp_path, platform, anyway=True)
+    with asked as action, pytest.raises(ActionError, match="selection people, got none"):
         action.verify()
     assert set(paid(tmp_path)) == {"pool"}
 

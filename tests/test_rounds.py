@@ -274,7 +274,8 @@ def test_a_poor_proxy_that_refinement_did_not_mend_stops_before_verification(tmp
     always = LocalPlatform(
         lambda images: np.tile([1.0, 0.0, 0.0], (len(images), 1)), classes=worlds.CLASSES, image_shape=worlds.SHAPE
     )
-    with open_action(tmp_path, always, settings=worlds.settings(**REFINED), public=public()) as action:
+    options = {"settings": worlds.settings(**REFINED), "public": public(), "anyway": True}
+    with open_action(tmp_path, always, **options) as action:
         action.distil()
         for step in (action.learn, action.verify):
             with pytest.raises(WorthlessProxyError, match="most frequent answer"):

@@ -21,6 +21,7 @@ from ttca.perturbing import perturb
 from ttca.pooling.ledger import Ledger
 from ttca.pooling.pool import QueryPool
 from ttca.progress import silent
+from ttca.sanity import Overruling
 from ttca.verifying import MEMBERS_FILE, hand_out, verify
 from ttca.workshop import Workshop
 
@@ -33,12 +34,17 @@ def shop(tmp_path: Path) -> Iterator[Workshop]:
         yield Workshop(tmp_path, worlds.settings(), queries, silent)
 
 
+def overruling(shop: Workshop) -> Overruling:
+    """Return that nobody goes on where answers do not fit."""
+    return Overruling(shop.folder, shop.info, anyway=False)
+
+
 def test_the_steps_alone_give_what_the_action_gives(shop: Workshop, tmp_path: Path) -> None:
     """Called one after the other, each with what the one before returned, the steps end with the action's own row."""
     roster, settings, shape = worlds.roster(), shop.settings, shop.info.image_shape
     questions = Questions.of(roster, settings)
     known = Known.of(roster, settings, shape, public=None, views=None)
-    transfer = ask_pool(shop.queries, questions, equalised=False)
+    transfer = ask_pool(shop.queries, questions, equalised=False, overruling=overruling(shop))
     distilled = distil(shop, known, questions, transfer)
     family = perturb(shop, roster, known, questions, distilled)
     verified = verify(shop, roster.verification, family)
@@ -71,7 +77,7 @@ def test_a_step_asks_for_nothing_that_it_is_handed(shop: Workshop) -> None:
     roster, settings = worlds.roster(), shop.settings
     questions = Questions.of(roster, settings)
     known = Known.of(roster, settings, shop.info.image_shape, public=None, views=None)
-    transfer = ask_pool(shop.queries, questions, equalised=False)
+    transfer = ask_pool(shop.queries, questions, equalised=False, overruling=overruling(shop))
     platform = shop.queries.platform
     assert isinstance(platform, Recorder)
     before = platform.queries

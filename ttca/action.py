@@ -33,6 +33,7 @@ from ttca.pooling.pool import Cost, Member, Pace, QueryPool
 from ttca.pooling.titles import take_title
 from ttca.progress import Reporter, silent
 from ttca.row import Row
+from ttca.sanity import Overruling
 from ttca.settings import Settings
 from ttca.signing import signer
 from ttca.sitting import panel_of
@@ -64,7 +65,8 @@ class CollectiveAction:
     folder : Path or str
         Gets ``ledger.sqlite``, ``proxy.safetensors``, ``perturbations/``, ``perturbations.safetensors`` (once it is
         certified: the file that members get), ``certificate.json``, ``controls.json``, ``controls.safetensors``,
-        ``row.json``, ``report.html``, two signatures (``.sig``) and ``collective.key``, which made them.
+        ``row.json``, ``overruled.json``, ``report.html``, two signatures (``.sig``) and ``collective.key``, which made
+        them.
     platform : Platform
     members : sequence of Member
     roster : Roster
@@ -80,6 +82,8 @@ class CollectiveAction:
         A guest's metrics and controls.
     cap, concurrency, batch, overrule, accept_new_version
         See :class:`~ttca.pooling.pool.QueryPool`.
+    anyway : bool
+        Go on where answers do not fit members' own true classes (:mod:`ttca.sanity`): kept, and told in the row.
     ledger : str, optional
         URL of a ledger that several actions share (``postgresql://host/name``), instead of ``ledger.sqlite``. Its
         secret is ``ledger.key`` in the folder, the same for all who share it; actions are told apart by their name,
@@ -117,6 +121,7 @@ class CollectiveAction:
         ledger: str | None = None,
         overrule: bool | None = None,
         accept_new_version: bool = False,
+        anyway: bool = False,
         may_be_shown: Collection[str] = (),
         reporter: Reporter = silent,
         attack: Attack | None = None,
@@ -137,6 +142,7 @@ class CollectiveAction:
             raise ActionError(
                 f"Expected to create the folder {self.folder}, got: {error}. Choose another folder."
             ) from None
+        self._overruling = Overruling(self.folder, platform.info, anyway=anyway)
         self._refuse_known(roster.verification, roster.test)
         self._transfer: TransferSet | None = None
         self._verified: Verified | None = None
@@ -196,7 +202,9 @@ class CollectiveAction:
         # What nobody answered is asked again whenever somebody calls; what is answered is at hand.
         if self._transfer is None or not self._transfer.complete:
             with tell_step("Asking"):
-                asked = ask_pool(self.queries, self.questions, equalised=self.settings.equalise)
+                asked = ask_pool(
+                    self.queries, self.questions, equalised=self.settings.equalise, overruling=self._overruling
+                )
             if self._transfer is None or asked.digest != self._transfer.digest:
                 self._forget_after_pool()
                 self._transfer = asked
@@ -394,23 +402,7 @@ class CollectiveAction:
 
     def plan(self) -> dict[str, Cost]:
         """Return what each paying step would still cost at most, without spending a query."""
-        asked = self.queries.cost(self.questions.people.images)
-        affordable = asked.affordable
-        # Until a round is learned nobody knows its bytes; what was kept of it is counted as the ledger knows it.
-        for turn, people in enumerate(self.questions.rounds, start=1):
-            copies = kept_copies(self.folder, turn)
-            cost = Cost(len(people), 0, len(people), 0) if copies is None else self.queries.cost(copies)
-            asked = Cost(
-                asked.images + cost.images, asked.answered + cost.answered, asked.queries + cost.queries, affordable
-            )
-        plan = {"pool": asked}
-        if self.settings.refine and not is_verified(self.folder):
-            saved = self.questions.saved - refined_queries(self.folder)
-            plan["pool"] = Cost(asked.images + saved, asked.answered, asked.queries + saved, affordable)
-        choosers = min(len(self.questions.selection), MOST_CHOOSERS)
-        for step, most in still_to_pay(self._shop, self.panel, self.measuring, choosers).items():
-            plan[step] = Cost(most, 0, most, affordable)
-        return plan
+        return _plan(self, self._shop)
 
     def asked_people(self) -> People:
         """Return whose images :meth:`pool` asks about, as they are."""
@@ -480,3 +472,23 @@ def _check_people(
             "two groups. Let volunteers take part, or set another goal. No query was spent."
         )
     draw_panel(roster.verification, seed=settings.seed, every_image=settings.every_image).examined().check(terms)
+
+
+def _plan(action: CollectiveAction, shop: Workshop) -> dict[str, Cost]:
+    asked = action.queries.cost(action.questions.people.images)
+    affordable = asked.affordable
+    # Until a round is learned nobody knows its bytes; what was kept of it is counted as the ledger knows it.
+    for turn, people in enumerate(action.questions.rounds, start=1):
+        copies = kept_copies(action.folder, turn)
+        cost = Cost(len(people), 0, len(people), 0) if copies is None else action.queries.cost(copies)
+        asked = Cost(
+            asked.images + cost.images, asked.answered + cost.answered, asked.queries + cost.queries, affordable
+        )
+    plan = {"pool": asked}
+    if action.settings.refine and not is_verified(action.folder):
+        saved = action.questions.saved - refined_queries(action.folder)
+        plan["pool"] = Cost(asked.images + saved, asked.answered, asked.queries + saved, affordable)
+    choosers = min(len(action.questions.selection), MOST_CHOOSERS)
+    for step, most in still_to_pay(shop, action.panel, action.measuring, choosers).items():
+        plan[step] = Cost(most, 0, most, affordable)
+    return plan

@@ -16,7 +16,8 @@ from ttca.errors import ActionError
 from ttca.gap import Served, served
 from ttca.images import ImageShape
 from ttca.people import People, Roster
-from ttca.pooling.pool import QueryPool
+from ttca.pooling.pool import QueryPool, Watch
+from ttca.sanity import Overruling, Sanity
 from ttca.settings import Settings
 from ttca.values import Value
 
@@ -38,7 +39,8 @@ class TransferSet(Value):
     ``pool`` holds both groups, where volunteers of the reference group take part; its last ``altered`` images are
     altered copies, the others stand in the pool's order, the subgroup's equalised where ``equalised`` says so.
     ``selection`` are the subgroup's selection people, whose answers steer early stopping; ``volunteers`` are the
-    reference's, asked so that fidelity can be told for both groups.
+    reference's, asked so that fidelity can be told for both groups. ``overruled`` is what spoke against going on, where
+    somebody went on anyway.
     """
 
     pool: People
@@ -49,6 +51,7 @@ class TransferSet(Value):
     volunteers: People
     volunteers_answers: Answers
     equalised: bool = False
+    overruled: str | None = None
 
     @property
     def composition(self) -> dict[str, int]:
@@ -227,7 +230,7 @@ class Known(Value):
             )
 
 
-def ask_pool(queries: QueryPool, questions: Questions, *, equalised: bool) -> TransferSet:
+def ask_pool(queries: QueryPool, questions: Questions, *, equalised: bool, overruling: Overruling) -> TransferSet:
     """Ask the platform about images as they are; only what the ledger lacks is paid.
 
     Parameters
@@ -236,9 +239,20 @@ def ask_pool(queries: QueryPool, questions: Questions, *, equalised: bool) -> Tr
     questions : Questions
     equalised : bool
         Whether the subgroup's pool images among them were equalised.
+    overruling : Overruling
+        Whether to go on where answers do not fit members' own true classes.
+
+    Raises
+    ------
+    SanityError
+        If the first answers, or all of them, do not fit, and nobody goes on anyway.
     """
     people = questions.people
-    answers = queries.ask(people.images, purpose="pool", owners=people.members.tolist())
+    sanity = Sanity.of(people, queries.platform.info.classes)
+    queries.anyway = overruling.anyway
+    watch = Watch(sanity.parts, lambda look, answers: overruling.hear(sanity.at_look(look, answers)))
+    answers = queries.ask(people.images, purpose="pool", owners=people.members.tolist(), watch=watch)
+    overruling.hear(sanity.at_end(answers))
     first, second = len(questions.plain), len(questions.plain) + len(questions.selection)
     return TransferSet(
         questions.plain,
@@ -249,6 +263,7 @@ def ask_pool(queries: QueryPool, questions: Questions, *, equalised: bool) -> Tr
         questions.volunteers,
         answers[second:],
         equalised,
+        overruling.overruled,
     )
 
 

@@ -24,10 +24,12 @@ if TYPE_CHECKING:
     from ttca.action import CollectiveAction
     from ttca.certificates import Certificate
     from ttca.config import ActionFile
+    from ttca.errors import AnswerError
     from ttca.forgetting import Remains
     from ttca.inviting import Invitation
     from ttca.pooling.ledger import Ledger
     from ttca.pooling.pool import Cost
+    from ttca.prices import Price
     from ttca.row import Row
 
 # Locals hold keys and tokens, which no traceback may show; and square brackets in help are names of tables, no markup.
@@ -69,6 +71,10 @@ AcceptOption = Annotated[
     typer.Option(
         "--accept-new-version", help="Pay again for answers of another version of the platform, if it has changed."
     ),
+]
+AnywayOption = Annotated[
+    bool,
+    typer.Option("--anyway", help="Go on although answers do not fit members' own true classes. The row will say so."),
 ]
 DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Show what it would cost, then stop.")]
 
@@ -138,6 +144,7 @@ def run(
     file: FileArgument,
     dry_run: DryRunOption = False,
     accept_new_version: AcceptOption = False,
+    anyway: AnywayOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Run a whole action, from the first query to the report.
@@ -145,10 +152,10 @@ def run(
     Pools queries, distills a proxy, learns perturbations, verifies and measures them. Safe to interrupt: run it again
     to resume.
     """
-    with _opened(file, accept_new_version=accept_new_version) as action:
+    with _opened(file, accept_new_version=accept_new_version, anyway=anyway) as (known, action):
         if action.settings.controls:
             _check_measurable(action)
-        if _planned(action, dry_run, as_json):
+        if _planned(known, action, dry_run, as_json):
             return
         _pooled(action)
         certificate = action.verify()
@@ -158,7 +165,39 @@ def run(
             _finish(row, certificate, action.folder, as_json)
         else:
             _say_certificate(certificate, as_json)
+        _say_paid(known, action)
         _say_members_file(action.folder)
+
+
+@app.command()
+def ask(
+    file: FileArgument,
+    images: Annotated[list[Path], typer.Argument(help="Image files of the size that the platform takes.")],
+    member: Annotated[str | None, typer.Option(help="Who pays; by default the first member with a query left.")] = None,
+    accept_new_version: AcceptOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Query the platform about images and show what it says.
+
+    Shows its own words, how they are read, and what was charged: one query for each image that has no answer yet. Where
+    no class was read, shows a table that would read one.
+    """
+    from ttca.config import read_action
+    from ttca.first_answers import first_answers
+
+    known = read_action(file)
+    heard = []
+    for answer in first_answers(
+        known, images, member=member, accept_new_version=accept_new_version, reporter=_reporter()
+    ):
+        heard.append(answer.to_dict())
+        if not as_json:
+            _say(OUT, answer.told())
+    charged = sum(one["charged"] for one in heard)
+    price = known.platform.price
+    cost = "" if price is None else f", {price.told(charged)}"
+    paid = None if price is None else {"sum": price.of(charged), "currency": price.currency}
+    _emit({"images": heard, "charged": charged, "cost": paid}, as_json, f"Queries charged: {charged}{cost}.")
 
 
 @pool_app.callback()
@@ -173,6 +212,7 @@ def pool_run(
     file: FileArgument,
     dry_run: DryRunOption = False,
     accept_new_version: AcceptOption = False,
+    anyway: AnywayOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Query the platform for the pool.
@@ -181,13 +221,16 @@ def pool_run(
     """
     from ttca.gap import served_sentence
 
-    with _opened(file, accept_new_version=accept_new_version) as action:
-        if _planned(action, dry_run, as_json):
+    with _opened(file, accept_new_version=accept_new_version, anyway=anyway) as (known, action):
+        if _planned(known, action, dry_run, as_json):
             return
         transfer = action.pool()
         answers = transfer.all_answers
         answered = int(answers.answered.sum())
         groups = transfer.served()
+        if transfer.overruled is not None:
+            _say(ERR, f"Gone on anyway: {transfer.overruled}")
+        _say_paid(known, action)
         result = {
             "images": len(answers),
             "answered": answered,
@@ -598,8 +641,8 @@ def distil(file: FileArgument, dry_run: DryRunOption = False, as_json: JsonOptio
 
     Queries whatever is still missing, and reports how faithful the proxy is.
     """
-    with _opened(file) as action:
-        if _planned(action, dry_run, as_json):
+    with _opened(file) as (known, action):
+        if _planned(known, action, dry_run, as_json):
             return
         _pooled(action)
         _, fidelity = action.distil()
@@ -619,8 +662,8 @@ def learn(file: FileArgument, dry_run: DryRunOption = False, as_json: JsonOption
 
     Runs whatever earlier steps are still missing.
     """
-    with _opened(file) as action:
-        if _planned(action, dry_run, as_json):
+    with _opened(file) as (known, action):
+        if _planned(known, action, dry_run, as_json):
             return
         _pooled(action)
         sets = action.learn()
@@ -634,8 +677,8 @@ def verify(file: FileArgument, dry_run: DryRunOption = False, as_json: JsonOptio
 
     Queries verification people, once, from the largest ε downward. Runs whatever earlier steps are still missing.
     """
-    with _opened(file) as action:
-        if _planned(action, dry_run, as_json):
+    with _opened(file) as (known, action):
+        if _planned(known, action, dry_run, as_json):
             return
         _pooled(action)
         certificate = action.verify()
@@ -656,9 +699,9 @@ def report(
 
     Uses verification people, and queries whatever is still missing.
     """
-    with _opened(file) as action:
+    with _opened(file) as (known, action):
         _check_measurable(action)
-        if _planned(action, dry_run, as_json):
+        if _planned(known, action, dry_run, as_json):
             return
         _pooled(action)
         certificate = action.verify()
@@ -884,12 +927,33 @@ def _reporter() -> Any:
 
 
 @contextmanager
-def _opened(file: Path, *, accept_new_version: bool = False) -> Iterator[CollectiveAction]:
+def _opened(
+    file: Path, *, accept_new_version: bool = False, anyway: bool = False
+) -> Iterator[tuple[ActionFile, CollectiveAction]]:
+    """Open an action; say at the end what was paid in all, and propose a table where an answer cannot be read."""
     from ttca.config import read_action
+    from ttca.errors import AnswerError
 
-    action = read_action(file).open(accept_new_version=accept_new_version, reporter=_reporter())
-    with action:
-        yield action
+    known = read_action(file)
+    with known.open(accept_new_version=accept_new_version, anyway=anyway, reporter=_reporter()) as action:
+        try:
+            yield known, action
+        except AnswerError as error:
+            error.args = (f"{error.args[0]} {_advice(known, file, error)}", *error.args[1:])
+            raise
+
+
+def _advice(known: ActionFile, file: Path, error: AnswerError) -> str:
+    """Return what to do about an answer that cannot be read."""
+    from ttca.first_answers import proposed
+    from ttca.platforms.proposing import proposals, response_of
+
+    section, advice = known.platform, f"Look at one answer: ttca ask {file} IMAGE."
+    if section.protocol == "template" and error.body is not None:
+        options = {"model": section.model, "version": section.version, **section.options}
+        found = proposals(response_of(error.body)[1], options, section.classes)
+        advice = "\n".join([advice, *proposed(found)])
+    return advice
 
 
 def _check_measurable(action: CollectiveAction) -> None:
@@ -903,7 +967,7 @@ def _check_measurable(action: CollectiveAction) -> None:
         )
 
 
-def _planned(action: CollectiveAction, dry_run: bool, as_json: bool) -> bool:
+def _planned(known: ActionFile, action: CollectiveAction, dry_run: bool, as_json: bool) -> bool:
     """Say what the paying steps cost; return whether to stop there."""
     from dataclasses import asdict
 
@@ -912,14 +976,18 @@ def _planned(action: CollectiveAction, dry_run: bool, as_json: bool) -> bool:
     plan = action.plan()
     warning = exposure(action.roster, action.classes)
     seconds = action.queries.seconds(sum(cost.queries for cost in plan.values()))
-    table = _cost_table(plan, seconds)
+    queries = sum(cost.queries for cost in plan.values())
+    price = known.platform.price
+    table = _cost_table(plan, seconds, price)
+    warnings = [w for w in (warning, known.platform.too_small(action.platform.info.image_shape)) if w is not None]
     changed = action.queries.changed(action.questions.people.images)
     if dry_run:
         steps = {step: asdict(cost) for step, cost in plan.items()}
         who = asdict(action.panel.examined())
         told = None if changed is None else asdict(changed)
         said = {"steps": steps, "seconds": seconds, "verification": who, "changed": told}
-        _emit({**said, "warnings": [] if warning is None else [warning]}, as_json, table)
+        cost = None if price is None else {"sum": price.of(queries), "currency": price.currency}
+        _emit({**said, "cost": cost, "warnings": warnings}, as_json, table)
     else:
         ERR.print(table)
     if changed is not None:
@@ -927,8 +995,8 @@ def _planned(action: CollectiveAction, dry_run: bool, as_json: bool) -> bool:
         _say(ERR, f"{changed} {'They are' if accepted else 'Without --accept-new-version nothing is'} paid.")
     if not as_json:
         _say(ERR, f"For the certificate: {action.panel.examined().told(action.settings.certifying)}.")
-        if warning is not None:
-            _say(ERR, warning)
+        for sentence in warnings:
+            _say(ERR, sentence)
     return dry_run
 
 
@@ -938,7 +1006,18 @@ def _pooled(action: CollectiveAction) -> None:
 
     # Models that cannot be made here are refused before anything is asked.
     _ = action.learner
-    _say(ERR, served_sentence(action.pool().served()))
+    transfer = action.pool()
+    _say(ERR, served_sentence(transfer.served()))
+    if transfer.overruled is not None:
+        _say(ERR, f"Gone on anyway: {transfer.overruled}")
+
+
+def _say_paid(known: ActionFile, action: CollectiveAction) -> None:
+    """Say what the action has cost in money so far, where the price is known."""
+    price = known.platform.price
+    if price is not None:
+        paid = sum(action.ledger.paid(action=action.settings.name).values())
+        _say(ERR, f"Paid so far: {price.told(paid)}.")
 
 
 def _duration(seconds: float) -> str:
@@ -950,7 +1029,7 @@ def _duration(seconds: float) -> str:
     return f"about {seconds / 3600:.0f} h" if seconds < 172800 else f"about {seconds / 86400:.0f} days"
 
 
-def _cost_table(plan: dict[str, Cost], seconds: float | None) -> Table:
+def _cost_table(plan: dict[str, Cost], seconds: float | None, price: Price | None) -> Table:
     table = Table("step", "images", "already answered", "queries to pay, at most", title="What it costs")
     for step, cost in plan.items():
         table.add_row(step, str(cost.images), str(cost.answered), str(cost.queries))
@@ -958,7 +1037,8 @@ def _cost_table(plan: dict[str, Cost], seconds: float | None) -> Table:
     affordable = min(cost.affordable for cost in plan.values())
     short = " That may not be enough: raise quotas, or it will stop in between and wait." if total > affordable else ""
     time = "" if seconds is None or not total else f" They take {_duration(seconds)}."
-    table.caption = f"{total} queries at most; the members can pay {affordable}.{short}{time}"
+    money = "" if price is None else f" At most {price.told(total)}."
+    table.caption = f"{total} queries at most; the members can pay {affordable}.{short}{time}{escape(money)}"
     return table
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import ipaddress
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import MISSING, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -17,6 +17,7 @@ from ttca.action import CollectiveAction
 from ttca.conditions import HONEST_ROW, Measuring
 from ttca.data.folder import PeopleTable, list_files, load_people
 from ttca.errors import ConfigError, LedgerError
+from ttca.images import ImageShape
 from ttca.names import canonical
 from ttca.people import People, Roster, split_roles
 from ttca.platforms.addresses import checked_url
@@ -29,6 +30,7 @@ from ttca.pooling.hub_client import HubAccess
 from ttca.pooling.leases import CheckPlan, LeaseDesk
 from ttca.pooling.ledger import Ledger, check_not_lost, open_ledger
 from ttca.pooling.pool import Member
+from ttca.prices import Price
 from ttca.progress import Reporter, silent
 from ttca.settings import Settings
 from ttca.signing import check_key
@@ -116,6 +118,10 @@ classes = ["first", "second"]    # in the order of the platform's scores
 # max_batch = 64                                                  # the most images the platform takes at once
 # max_response_bytes = 16777216
 # ca = "authority.pem"                                            # of a platform with an authority of its own
+# price_per_1000 = 1.5                                            # of what the platform bills, for the dry run
+# currency = "EUR"
+# operations = 1                                                  # that the platform bills for one image
+# smallest = 80                                                   # the smallest side it takes, in pixels
 
 # [platform.options]             # of the protocol, as docs/platforms.md lists them
 # image_shape = [224, 224, 3]    # height, width, channels, where no metadata says them
@@ -206,6 +212,10 @@ class PlatformSection:
     max_batch: int = 64
     max_response_bytes: int = 16 * 2**20
     ca: str | None = None
+    price_per_1000: float | None = None
+    currency: str | None = None
+    operations: int = 1
+    smallest: int | None = None
     options: dict[str, Any] = field(default_factory=dict, repr=False)
 
     def __post_init__(self) -> None:
@@ -219,6 +229,14 @@ class PlatformSection:
         if twice:
             raise ConfigError(f"Expected every class once in [platform], got {', '.join(twice)} twice. Remove one.")
         object.__setattr__(self, "classes", names)
+        if self.price_per_1000 is None and (self.currency is not None or self.operations != 1):
+            raise ConfigError(
+                "Expected price_per_1000 beside currency and operations, got none. Write the platform's price, or "
+                "remove both."
+            )
+        _ = self.price
+        if self.smallest is not None and self.smallest < 1:
+            raise ConfigError(f"Expected smallest as a side of at least 1 pixel, got {self.smallest}. Correct it.")
         # What the protocol cannot use is told when the file is read.
         create_protocol(self.protocol, model=self.model, version=self.version, classes=self.classes, **self.options)
         key = self.key()
@@ -261,6 +279,23 @@ class PlatformSection:
                 forwards_to=self.forwards_to,
             ),
             **self.options,
+        )
+
+    @property
+    def price(self) -> Price | None:
+        """What a query costs; None where nobody said."""
+        if self.price_per_1000 is None:
+            return None
+        return Price(per_1000=self.price_per_1000, currency=self.currency or "", operations=self.operations)
+
+    def too_small(self, shape: ImageShape) -> str | None:
+        """Return the sentence that images of this shape are smaller than the platform takes, None where not."""
+        if self.smallest is None or min(shape[:2]) >= self.smallest:
+            return None
+        return (
+            f"Every image is {shape[0]} × {shape[1]} pixels, and {self.url} takes none with a side below "
+            f"{self.smallest}: it would refuse them, perhaps for money. Use larger images, and set "
+            "image_shape to their size."
         )
 
     @property
@@ -494,7 +529,12 @@ class ActionFile:
         )
 
     def open(
-        self, *, measuring: Measuring = HONEST_ROW, accept_new_version: bool = False, reporter: Reporter = silent
+        self,
+        *,
+        measuring: Measuring = HONEST_ROW,
+        accept_new_version: bool = False,
+        anyway: bool = False,
+        reporter: Reporter = silent,
     ) -> CollectiveAction:
         """Read the people, meet the platform (its metadata only) and return the action.
 
@@ -504,6 +544,8 @@ class ActionFile:
             Metrics and controls of your own.
         accept_new_version : bool
             Whether answers are paid again where the platform is another one than before.
+        anyway : bool
+            Whether to go on where answers do not fit members' own true classes.
         reporter : Reporter
         """
         platform = self.open_platform()
@@ -531,14 +573,18 @@ class ActionFile:
             ledger=self.pool.ledger,
             overrule=self.pool.overrule,
             accept_new_version=accept_new_version,
+            anyway=anyway,
             may_be_shown=table.agreed(),
             reporter=reporter,
         )
 
     def members(self, people: People) -> list[Member]:
         """Return every member of the people's table with their quota."""
-        quotas = self.pool.quotas or {}
-        names = sorted(np.unique(people.members).tolist())
+        return self.payers(np.unique(people.members).tolist())
+
+    def payers(self, members: Collection[str]) -> list[Member]:
+        """Return these members, who must be all of the people's table, with their quota."""
+        quotas, names = self.pool.quotas or {}, sorted(members)
         strangers = sorted(set(quotas) - set(names))
         if strangers:
             raise ConfigError(

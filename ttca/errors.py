@@ -19,6 +19,7 @@ __all__ = [
     "PlatformError",
     "QuotaError",
     "RateError",
+    "SanityError",
     "TTCAError",
     "TransportError",
     "WorthlessProxyError",
@@ -47,6 +48,10 @@ class ActionError(TTCAError):
 
 class ChangedPlatformError(ActionError):
     """The platform is another one than before, or read otherwise, and answers would be paid again."""
+
+
+class SanityError(ActionError):
+    """The first answers do not fit what is known of their images: the action stops before it pays for more."""
 
 
 class WorthlessProxyError(ActionError):

@@ -156,6 +156,7 @@ def row_of(shop: Workshop, story: Story, epsilon: int, *, track: str | None, beg
         seconds_learn=family.seconds,
         seconds=time.perf_counter() - began,
         peak_rss_mb=_peak_rss_mb(),
+        overruled=transfer.overruled or "",
         intervals={key: None if s is None else [s.low, s.high] for key, s in measured.intervals.items()},
         extra=_extra(measured, story.measuring),
     )

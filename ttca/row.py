@@ -35,6 +35,8 @@ class Row:
     ``intervals`` says by key where each rate, gap and fairness metric lies with 95 % confidence, as two ends, counted
     over persons (:mod:`ttca.intervals`): 0 to x says "at most" of a gap of fairness, and x to 1 "at least" of a ratio.
     None where nothing bounds it or no gap was shown; rows kept before there were intervals have none.
+    ``overruled`` says in what way answers did not fit members' own true classes, where somebody went on anyway;
+    empty and left out where nobody had to.
     ``extra`` holds a guest's metrics and controls by name (:class:`ttca.conditions.Measuring`).
     """
 
@@ -91,21 +93,23 @@ class Row:
     seconds_learn: float
     seconds: float
     peak_rss_mb: float
+    overruled: str = ""
     intervals: dict[str, list[float] | None] = field(default_factory=dict)
     extra: dict[str, float] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return plain JSON values; a number that is not defined becomes None, an empty ``extra`` is left out."""
+        """Return plain JSON values; what is not defined becomes None, and what is empty at the end is left out."""
         found = asdict(self)
+        overruled = {name: text for name in ("overruled",) if (text := found.pop(name))}
         extra = {name: _plain(value) for name, value in found.pop("extra").items()}
         spans: dict[str, list[float] | None] = found.pop("intervals")
         found["intervals"] = {name: span and [_plain(end) for end in span] for name, span in spans.items()}
-        return {name: _plain(value) for name, value in found.items()} | ({"extra": extra} if extra else {})
+        return {name: _plain(value) for name, value in found.items()} | overruled | ({"extra": extra} if extra else {})
 
     @classmethod
     def keys(cls) -> tuple[str, ...]:
         """Return the names of the keys that every row has, in order."""
-        return tuple(f.name for f in fields(cls) if f.name != "extra")
+        return tuple(f.name for f in fields(cls) if f.name not in ("overruled", "extra"))
 
 
 def _plain(value: Any) -> Any:

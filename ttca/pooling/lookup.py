@@ -20,7 +20,7 @@ from ttca.pooling.schema import unread as _unread
 from ttca.pooling.seals import SEALED, Seals
 from ttca.values import Value
 
-__all__ = ["Found", "ReadAgain", "Reader", "Shelved", "answered", "seal_all"]
+__all__ = ["Found", "ReadAgain", "Reader", "Shelved", "answered", "seal_all", "words_of"]
 
 ReadAgain: TypeAlias = Callable[[bytes, int], Answers]
 """The body of a request of so many images → its answers, as they are read now; a TransportError where it has none."""
@@ -169,6 +169,23 @@ class Shelved:
             f"Expected what ttca wrote in the ledger {self.where}, got {what} that was changed since, by a failing "
             "disk or by somebody. Restore a copy of the ledger."
         )
+
+
+def words_of(connection: sa.Connection, seals: Seals, key: bytes) -> tuple[bytes, int, int] | None:
+    """Return what the platform said to a query, whose place that is in its request, and how many that had.
+
+    None where it did not answer, or where its words are not kept.
+    """
+    request = connection.scalar(sa.select(_answers.c.request).where(_answers.c.key == key))
+    if request is None:
+        request = connection.scalar(sa.select(_unread.c.request).where(_unread.c.key == key))
+    row = None if request is None else connection.execute(_BODY, {"its_request": request}).first()
+    if request is None or row is None:
+        return None
+    body = seals.unwrapped(request, bytes(row.body))
+    places = [(int(p.position), bytes(p.key)) for p in connection.execute(_PLACES, {"its_request": request})]
+    place = next((position for position, its in places if its == key), None)
+    return None if body is None or place is None else (body, place, len(places))
 
 
 def answered(connection: sa.Connection, keys: Sequence[bytes]) -> set[bytes]:

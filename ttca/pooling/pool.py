@@ -7,15 +7,25 @@ import itertools
 import threading
 import time
 import uuid
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ttca.answers import Answers
-from ttca.errors import AnswerError, ChargeState, ConfigError, QuotaError, RateError, TransportError, TTCAError
+from ttca.errors import (
+    AnswerError,
+    ChargeState,
+    ConfigError,
+    QuotaError,
+    RateError,
+    SanityError,
+    TransportError,
+    TTCAError,
+)
 from ttca.images import Images, check_images
 from ttca.names import canonical
 from ttca.platforms.base import Credential, Platform, longest_attempt_s
@@ -24,6 +34,7 @@ from ttca.platforms.throttle import lane, throttle_of
 from ttca.pooling.acquaintance import Acquaintance, Change, Question
 from ttca.pooling.booking import Bill, Charge, Desk, Settlement, Words
 from ttca.pooling.claims import Claim, Taken, this_process
+from ttca.pooling.crew import Crew
 from ttca.pooling.database import PATIENCE_S
 from ttca.pooling.ledger import Balance, Ledger
 from ttca.pooling.lookup import Reader
@@ -35,10 +46,12 @@ from ttca.progress import Reporter, silent
 from ttca.telling import LOG, tell_wait
 from ttca.values import Value
 
-__all__ = ["Cost", "Member", "Pace", "QueryPool"]
+__all__ = ["Cost", "Member", "Pace", "QueryPool", "Watch"]
 
 #: So many requests in a row without one usable answer mean that the platform, not the request, is at fault.
 GIVE_UP_AFTER = 3
+#: So many images are asked one by one, at most, until one of them got a class.
+TRIALS = 3
 #: How often to look whether what somebody else asks has been answered.
 _POLL_S = 0.1
 #: A wait of so many looks is told to people.
@@ -129,6 +142,23 @@ class Pace:
             raise ConfigError(f"Expected concurrency and batch of at least 1, got {self.concurrency} and {self.batch}.")
 
 
+@dataclass(frozen=True, eq=False, repr=False)
+class Watch(Value):
+    """Who looks at the first answers before more is paid.
+
+    Parameters
+    ----------
+    parts : tuple of intp arrays
+        Rows of the images that are asked by each look; each holds the one before.
+    look : callable
+        Gets the look's number, from 0, and the answers to all images as far as they came; what it raises ends the
+        asking.
+    """
+
+    parts: tuple[NDArray[np.intp], ...]
+    look: Callable[[int, Answers], None]
+
+
 class QueryPool:
     """Members' quotas, a ledger and a platform, put together.
 
@@ -153,6 +183,8 @@ class QueryPool:
     accept_new_version : bool
         Whether a platform is paid that is another one than before, or read otherwise, though the ledger holds answers
         to the same images. Set it where that is meant.
+    anyway : bool
+        Whether to go on where the first images are all refused.
 
     Raises
     ------
@@ -179,7 +211,11 @@ class QueryPool:
         self.policy = self.pace.policy
         self.action = action
         self.accept_new_version = False
-        self._reporter = reporter
+        self.anyway = False
+        #: Whether the platform has named a class, so that it is asked in the right way.
+        self.met = False
+        self._crew = Crew()
+        self.reporter = reporter
         # What a request may take, and its answer to be written while another program has the ledger locked.
         self._claimed_s = longest_attempt_s(platform) + PATIENCE_S
         self._desk = Desk(ledger.book)
@@ -228,6 +264,7 @@ class QueryPool:
         epoch: str = "pool",
         repeat: int = 0,
         owners: Sequence[str] | None = None,
+        watch: Watch | None = None,
     ) -> Answers:
         """Return the platform's answers, one row per image, in order; ask only what the ledger does not hold.
 
@@ -244,6 +281,8 @@ class QueryPool:
             Ask the same image again (0, 1, 2 …) to measure the platform's own noise.
         owners : sequence of N str, optional
             Who brought each image, so that they can be forgotten.
+        watch : Watch, optional
+            Who looks at the first answers. Nobody does where nothing is to be paid.
 
         Returns
         -------
@@ -261,12 +300,19 @@ class QueryPool:
         QuotaError
             If the quotas or the cap do not allow the queries, before anything is sent; or if all members' rates
             leave no room for longer than we wait, saying when they will.
+        SanityError
+            With a ``watch``: if a platform that has not named a class yet refuses the first images, and more are to be
+            asked; or what the watch raises.
         PlatformError
             If the platform is down, refuses the key, or stops giving usable answers. Every answer that came is
             in the ledger; run again to go on.
 
         Notes
         -----
+        With a ``watch``, a platform that has not named a class yet is asked about one image alone, and then the next;
+        three in vain end the asking. Then requests in flight grow by one with each that is answered, up to
+        ``concurrency``. Without one, the first request goes alone, and then all that may.
+
         A request whose answer cannot be read is asked again image by image, so that one image the platform cannot
         take does not cost the others their answers. Images that were unreadable alone in an earlier call do not speak
         against a platform that has answered others.
@@ -284,30 +330,21 @@ class QueryPool:
         )
         if not missing:
             return found.answers
-        progress = _Progress(answers_before=bool(known.any()))
-        task = _Task(checked, keys, owners, purpose, progress, self.ledger.now())
-        polls = 0
-        while missing:
-            # In this order: what others pay after the first line is in flight or answered by the second or third.
-            left = self.ledger.left().of(self.members)
-            held = self.ledger.in_flight(list(missing))
-            free = [k for k in missing if k not in held]
-            there = self.ledger.lookup(free, classes=len(self.platform.info.classes))[0]
-            rows = [missing[k] for k, ok in zip(free, there.tolist(), strict=True) if not ok]
-            missing = {k: i for k, i in missing.items() if k in held}
-            if rows:
-                self._ask_all(rows, left, task)
-                missing |= {keys[i]: i for i in task.aside}
-                task.aside.clear()
-            elif missing:
-                # Whatever the others could not get is asked here after all.
-                polls += 1
-                if polls == _POLLS_UNSAID:
-                    LOG.info("Others are asking %d of these queries; waiting for their answers.", len(missing))
-                    self._reporter.say(f"Others are asking {len(missing)} of these queries; waiting for their answers.")
-                self.policy.sleep(_POLL_S)
+        self.met |= bool(found.answers.answered.any())
+        task = _Task(
+            checked,
+            keys,
+            owners,
+            purpose,
+            _Progress(answers_before=bool(known.any())),
+            self.ledger.now(),
+            watch is not None,
+        )
+        if watch is not None:
+            _ask_watched(self, watch, missing, task)
+        _ask_missing(self, missing, task)
         # Read back, not collected: others have asked some of it, and this call must say what every later one will.
-        return self.ledger.find(keys, classes=len(self.platform.info.classes), reader=self._reader()).answers
+        return self.find(keys)
 
     def status(self) -> list[Balance]:
         """Return who paid what, one balance per member."""
@@ -324,9 +361,14 @@ class QueryPool:
     def _reader(self) -> Reader:
         return Reader(self.platform.info.reading_mark, getattr(self.platform, "read_again", None))
 
-    def _ask_all(self, rows: Sequence[int], left: Left, task: _Task) -> None:
+    def find(self, keys: Sequence[bytes]) -> Answers:
+        """Return what the ledger holds about queries."""
+        return self.ledger.find(keys, classes=len(self.platform.info.classes), reader=self._reader()).answers
+
+    def ask_all(self, rows: Sequence[int], left: Left, task: _Task) -> None:
+        """Ask about these rows of a task."""
         requests = _planned(rows, left, self.members, self._size())
-        with self._reporter.track(f"asking ({task.purpose})", len(rows), unit="queries") as advance:
+        with self.reporter.track(f"asking ({task.purpose})", len(rows), unit="queries") as advance:
             self._run(requests, task, advance)
 
     def _size(self) -> int:
@@ -351,31 +393,16 @@ class QueryPool:
             advance(len(request.rows))
             return sent
 
-        rest = iter(requests)
-        # Every request in a thread of its own: an interruption meets this one, and no answer on its way.
-        executor = ThreadPoolExecutor(max(1, self.pace.concurrency // self._size()), thread_name_prefix="ttca-pool")
+        rest = deque(requests)
+        most = max(1, self.pace.concurrency // self._size())
         try:
-            # The first request goes alone: a platform that is down or speaks otherwise costs one request, not many.
-            # What others ask or have asked is not sent.
-            for first in rest:
-                if executor.submit(one, first).result() or progress.stopped:
-                    break
-            self._desk.flush()
-            progress.raise_if_stopped()
-            futures: list[Future[bool]] = [executor.submit(one, r) for r in rest]
-            done, _ = wait(futures, return_when=FIRST_EXCEPTION)
-            for future in done:
-                future.result()
+            trial = _Trial(self, rest, task)
+            self._crew.work_through(rest, one, progress, alone=trial.next, most=most, slowly=task.cautious)
         except KeyboardInterrupt:
-            self._reporter.say("Interrupted. What is in flight is waited for, so that no answer is lost.")
+            self.reporter.say("Interrupted. What is in flight is waited for, so that no answer is lost.")
             raise
         finally:
-            # Whatever ended the loop, requests in flight are settled before the error is shown.
-            progress.stop()
-            try:
-                executor.shutdown(wait=True, cancel_futures=True)
-            finally:
-                self._desk.flush()
+            self._desk.flush()
             progress.go_on()
         progress.raise_if_stopped()
 
@@ -543,7 +570,10 @@ def _by_name(members: Sequence[Member]) -> dict[str, Member]:
 
 @dataclass(frozen=True, eq=False, repr=False)
 class _Task(Value):
-    """What one call of :meth:`QueryPool.ask` is about; ``aside`` are rows that somebody else was asking."""
+    """What one call of :meth:`QueryPool.ask` is about; ``aside`` are rows that somebody else was asking.
+
+    ``cautious``: a platform that has not named a class yet is asked image by image, and requests in flight grow slowly.
+    """
 
     images: Images
     keys: Sequence[bytes]
@@ -551,6 +581,7 @@ class _Task(Value):
     purpose: str
     progress: _Progress
     began: float
+    cautious: bool
     aside: list[int] = field(default_factory=list)
 
 
@@ -589,6 +620,78 @@ def _shortest_wait(refusals: Sequence[QuotaError], n: int, longest_s: float) -> 
     return min(waits)
 
 
+def _ask_watched(pool: QueryPool, watch: Watch, missing: Mapping[bytes, int], task: _Task) -> None:
+    """Ask about the first images, and let somebody look at what came before there are more."""
+    # What all of it costs is refused before the first part of it is paid.
+    held = pool.ledger.in_flight(list(missing))
+    left = pool.ledger.left().of(pool.members)
+    _planned([i for k, i in missing.items() if k not in held], left, pool.members, pool.pace.concurrency)
+    for look, part in enumerate(watch.parts):
+        _ask_missing(pool, {k: missing[k] for i in part.tolist() if (k := task.keys[i]) in missing}, task)
+        watch.look(look, pool.find(task.keys))
+
+
+def _ask_missing(pool: QueryPool, missing: dict[bytes, int], task: _Task) -> None:
+    """Ask what nobody has answered yet, and wait for what others ask."""
+    polls = 0
+    while missing:
+        # In this order: what others pay after the first line is in flight or answered by the second or third.
+        left = pool.ledger.left().of(pool.members)
+        held = pool.ledger.in_flight(list(missing))
+        free = [k for k in missing if k not in held]
+        there = pool.ledger.lookup(free, classes=len(pool.platform.info.classes))[0]
+        rows = [missing[k] for k, ok in zip(free, there.tolist(), strict=True) if not ok]
+        missing = {k: i for k, i in missing.items() if k in held}
+        if rows:
+            pool.ask_all(rows, left, task)
+            missing |= {task.keys[i]: i for i in task.aside}
+            task.aside.clear()
+        elif missing:
+            # Whatever the others could not get is asked here after all.
+            polls += 1
+            if polls == _POLLS_UNSAID:
+                LOG.info("Others are asking %d of these queries; waiting for their answers.", len(missing))
+                pool.reporter.say(f"Others are asking {len(missing)} of these queries; waiting for their answers.")
+            pool.policy.sleep(_POLL_S)
+
+
+class _Trial:
+    """Which requests go alone: the first, for a platform that is down or speaks otherwise is to cost one, not many.
+
+    Where the asking is cautious and the platform has not named a class yet, one image after the other until it does.
+    What others ask or have asked is not sent, and does not count.
+    """
+
+    def __init__(self, pool: QueryPool, rest: deque[_Request], task: _Task) -> None:
+        self._pool, self._rest, self._progress, self._cautious = pool, rest, task.progress, task.cautious
+        self._sent = 0
+
+    def next(self, sent: bool) -> _Request | None:
+        """Return the next request that goes alone, None where no further one does; ``sent``: the one before was."""
+        pool, rest, progress = self._pool, self._rest, self._progress
+        self._sent += sent
+        pool.met |= progress.named
+        doubted = self._cautious and not (pool.met or pool.anyway)
+        if not rest or (self._sent and not doubted) or (self._cautious and progress.named):
+            return None
+        if self._sent >= TRIALS:
+            progress.end(_nothing_found(pool.platform.info.name))
+            return None
+        first = rest.popleft()
+        if doubted and len(first.rows) > 1:
+            rest.appendleft(_Request(first.member, first.rows[1:], uuid.uuid4().hex))
+            first = replace(first, rows=first.rows[:1])
+        return first
+
+
+def _nothing_found(platform: str) -> SanityError:
+    return SanityError(
+        f"Expected {platform} to name a class for one of the first {TRIALS} images, got {TRIALS} refusals: it found "
+        "nothing in them, or the table looks for its answers where there are none. Look at one answer: ttca ask FILE "
+        "IMAGE. If these images are to be refused: ttca pool run --anyway. What was paid is kept."
+    )
+
+
 class _Stopped(Exception):
     """A request gave up: the asking has ended, or somebody else asks all of it."""
 
@@ -605,6 +708,10 @@ class _Progress:
         self._usable = False
         self._failures_in_a_row = 0
         self._error: TTCAError | None = None
+        # What the first request that brought nothing ended with.
+        self._doubt: TTCAError | None = None
+        #: Whether an answer named a class.
+        self.named = False
         self._ended = threading.Event()
 
     @property
@@ -616,11 +723,17 @@ class _Progress:
         """Wait so long, or until the asking ends: nobody waits for a request that will not be sent."""
         self._ended.wait(seconds)
 
+    @property
+    def failing(self) -> bool:
+        """Whether the last request brought nothing."""
+        return self._failures_in_a_row > 0
+
     def came(self, answers: Answers) -> None:
         """Count a request that was answered."""
         if np.any(answers.resolved):
             with self._lock:
                 self._usable, self._failures_in_a_row = True, 0
+                self.named |= bool(answers.answered.any())
 
     def failed(self, error: TransportError) -> None:
         """Count a request that brought nothing; the first one ever, or three in a row, end the asking."""
@@ -630,9 +743,16 @@ class _Progress:
             hopeless = not error.retryable and not unreadable
             # One image that the platform cannot take may well be the first.
             first = not self._usable and not unreadable
+            self._doubt = self._doubt or error
             if hopeless or first or self._failures_in_a_row >= GIVE_UP_AFTER:
                 self._error = self._error or error
                 self._ended.set()
+
+    def end(self, error: TTCAError) -> None:
+        """End the asking, with the first thing that went wrong or else with this error."""
+        with self._lock:
+            self._error = self._error or self._doubt or error
+            self._ended.set()
 
     def stop(self) -> None:
         """Let no further request begin."""

@@ -1,0 +1,295 @@
+"""One image at a time: what the platform says in its own words, how that is read, and what it cost."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jmespath
+import numpy as np
+from jmespath.exceptions import JMESPathError
+
+from ttca.answers import Answers, Status
+from ttca.config import ActionFile
+from ttca.data.decoding import decode_rgb
+from ttca.data.folder import list_files
+from ttca.errors import DataError, PlatformError, QuotaError
+from ttca.folder_lock import hold
+from ttca.images import Images
+from ttca.masking import masked_everywhere
+from ttca.platforms.http import HttpPlatform
+from ttca.platforms.proposing import Proposal, proposals, response_of
+from ttca.platforms.protocols.reading import excerpt
+from ttca.pooling.ledger import Ledger, open_ledger
+from ttca.pooling.lookup import Reader, words_of
+from ttca.pooling.pool import Member, Pace, QueryPool
+from ttca.pooling.recall import recall
+from ttca.pooling.titles import take_title
+from ttca.progress import Reporter, silent
+from ttca.values import Value
+
+__all__ = ["FirstAnswer", "first_answers", "payer", "proposed"]
+
+#: The places of a template, as its table names them.
+_PLACES = ("results", "label", "scores", "names", "refused", "error")
+#: So much of an answer is shown; what is left out is counted.
+_MOST_LINES, _LONGEST_TEXT, _LONGEST_LIST = 200, 200, 20
+_BEST = 5
+
+
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
+class FirstAnswer(Value):
+    """What a platform said to one image.
+
+    Parameters
+    ----------
+    file : str
+    member : str
+        Who paid, or would have.
+    charged : int
+        Queries charged now; 0 where it was answered before.
+    status : int or None
+        Of HTTP, None where the answer's words are not kept.
+    said : str or None
+        The words, JSON with line breaks; long texts and lists are cut, keys masked.
+    read : str
+        What that is read as, or why it cannot be read.
+    answered : bool
+        Whether a class was read.
+    places : dict of str to str
+        What lies at each place that the table names.
+    proposals : tuple of Proposal
+        What would read it better, where it named no class.
+    """
+
+    file: str
+    member: str
+    charged: int
+    status: int | None
+    said: str | None
+    read: str
+    answered: bool
+    places: dict[str, str]
+    proposals: tuple[Proposal, ...]
+
+    def told(self) -> str:
+        """Return all of it, for people."""
+        cost = f"{self.charged} charged to {self.member}" if self.charged else "nothing charged: answered before"
+        lines = [f"{self.file}: {cost}."]
+        if self.said is None:
+            lines.append("The platform's own words are not kept.")
+        else:
+            lines += [f"It said (status {self.status}):", self.said]
+        lines += [f"At {name}: {found}" for name, found in self.places.items()]
+        lines.append(f"Read as: {self.read}")
+        return "\n".join(lines + proposed(self.proposals))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain JSON values."""
+        found = {
+            name: getattr(self, name) for name in ("file", "member", "charged", "status", "said", "read", "answered")
+        }
+        return {**found, "places": self.places, "proposals": [dict(p.options) for p in self.proposals]}
+
+
+def proposed(found: Sequence[Proposal]) -> list[str]:
+    """Return proposals for people; none is applied."""
+    if not found:
+        return []
+    lines = ["A table that would read it, under [platform.options] (look at it first, nothing was changed):"]
+    for one in found:
+        told = "its names are no classes yet" if one.answers is None else "it reads a class"
+        lines += [*(f"    {line}" for line in one.lines.splitlines()), f"        ({told})"]
+    return lines
+
+
+def payer(members: Sequence[Member], left: Mapping[str, int], wanted: str | None) -> Member:
+    """Return who pays: the one who is named, or the first with a query left; ``left`` holds whoever has paid before.
+
+    Raises
+    ------
+    QuotaError
+        If nobody has a query left.
+    """
+    able = [m for m in members if left.get(m.name, m.quota) > 0 and wanted in (None, m.name)]
+    if not able:
+        raise QuotaError(
+            f"Expected {'a member' if wanted is None else wanted} with a query left, got none. Raise quota in [pool]."
+        )
+    return able[0]
+
+
+def first_answers(
+    known: ActionFile,
+    files: Sequence[Path],
+    *,
+    member: str | None = None,
+    accept_new_version: bool = False,
+    reporter: Reporter = silent,
+) -> Iterator[FirstAnswer]:
+    """Ask about image files, one after the other, and yield what was said to each.
+
+    Parameters
+    ----------
+    known : ActionFile
+    files : sequence of Path
+        Images of the size that the platform takes.
+    member : str, optional
+        Who pays; by default the first who can.
+    accept_new_version : bool
+        Whether answers are paid again where the platform is another one than before.
+    reporter : Reporter
+
+    Raises
+    ------
+    DataError
+        If a file is no such image. Nothing was sent.
+    QuotaError
+        If nobody can pay.
+    PlatformError
+        If the platform is down or refuses the key; what was heard before is in the ledger.
+    """
+    owners = {
+        path.resolve(): who
+        for path, who in list_files(known.folder / known.people.source, classes=known.platform.classes)
+    }
+    members = known.payers(set(owners.values()))
+    with known.open_platform() as platform:
+        images = [_image(path, platform.info.image_shape[:2]) for path in files]
+        lock = hold(known.folder, say=reporter.say)
+        try:
+            with open_ledger(known.folder, known.pool.ledger) as ledger:
+                if known.pool.ledger is not None:
+                    take_title(ledger, known.settings.name, known.folder)
+                who = payer(members, ledger.remaining(), None if member is None else known.check_member(member))
+                queries = QueryPool(
+                    platform,
+                    ledger,
+                    [who],
+                    cap=known.pool.cap,
+                    pace=Pace(concurrency=1, batch=1),
+                    action=known.settings.name,
+                    overrule=known.pool.overrule,
+                    reporter=reporter,
+                )
+                queries.accept_new_version = accept_new_version
+                for path, image in zip(files, images, strict=True):
+                    before = _charged(ledger)
+                    queries.ask(image, purpose="ask", owners=[owners.get(path.resolve(), who.name)])
+                    yield _first_answer(
+                        known, platform, ledger, image, (str(path), who.name, _charged(ledger) - before)
+                    )
+        finally:
+            lock.release()
+
+
+def _image(path: Path, size: tuple[int, int]) -> Images:
+    try:
+        return decode_rgb(path.read_bytes(), size=size)[None]
+    except DataError as error:
+        raise DataError(f"{path}: {error}") from None
+    except OSError as error:
+        raise DataError(f"Expected an image at {path}, got: {error}. Check the path.") from None
+
+
+def _charged(ledger: Ledger) -> int:
+    return sum(balance.charged for balance in ledger.balances())
+
+
+def _first_answer(
+    known: ActionFile, platform: HttpPlatform, ledger: Ledger, image: Images, facts: tuple[str, str, int]
+) -> FirstAnswer:
+    file, member, charged = facts
+    section, info = known.platform, platform.info
+    reader = Reader(info.reading_mark, platform.read_again)
+    found = recall(ledger, info, image, reader, epoch="pool")
+    words = ledger.database.run(lambda connection: words_of(connection, ledger.seals, found.keys[0]))
+    answers, why = found.answers, ""
+    status = said = None
+    places: dict[str, str] = {}
+    better: list[Proposal] = []
+    if words is not None:
+        body, place, n = words
+        status, said = response_of(body)
+        try:
+            answers = platform.read_again(body, n)[place : place + 1]
+        except PlatformError as error:
+            why = masked_everywhere(str(error.args[0]))
+        if section.protocol == "template":
+            places = _at_places(said, section.options)
+            if n == 1 and not answers.answered.all():
+                options = {"model": section.model, "version": section.version, **section.options}
+                better = proposals(said, options, section.classes)
+    return FirstAnswer(
+        file=file,
+        member=member,
+        charged=charged,
+        status=status,
+        said=None if said is None else masked_everywhere(_pretty(said)),
+        read=f"nothing. {why}" if why else _told(answers, section.classes),
+        answered=bool(answers.answered.all()) and not why,
+        places=places,
+        proposals=tuple(better),
+    )
+
+
+def _told(answers: Answers, classes: Sequence[str]) -> str:
+    """Return one row in words."""
+    if answers.status[0] == Status.REFUSED:
+        return "a refusal, which counts as an answer that is not right."
+    if answers.status[0] == Status.FAILED:
+        return "nothing: neither a class nor a refusal."
+    scores = np.nan_to_num(answers.scores[0], nan=-1)
+    best = [i for i in np.argsort(-scores, kind="stable")[:_BEST] if scores[i] >= 0]
+    told = ", ".join(f"{classes[i]} {scores[i]:.4g}" for i in best)
+    return f"{classes[answers.labels[0]]}{f' ({told})' if told else ', without scores'}."
+
+
+def _at_places(said: bytes, options: Mapping[str, Any]) -> dict[str, str]:
+    """Return what lies at each place that a template's table names."""
+    try:
+        whole = json.loads(said)
+    except (ValueError, RecursionError):
+        return {}
+    found = {}
+    for name in _PLACES:
+        if isinstance(expression := options.get(name), str):
+            try:
+                there = jmespath.search(expression, whole)
+            except (JMESPathError, TypeError, ValueError, AttributeError, RecursionError, ArithmeticError):
+                there = None
+            empty = there is None or there in ([], {}, "")
+            shown = masked_everywhere(excerpt(json.dumps(there, ensure_ascii=False)))
+            found[f"{name} = {json.dumps(expression)}"] = (
+                ("nothing" if there is None else f"nothing in it: {shown}") if empty else shown
+            )
+            if name == "results":
+                whole = there[0] if isinstance(there, list) and there else whole
+    return found
+
+
+def _pretty(said: bytes) -> str:
+    """Return an answer with line breaks, cut where it is long."""
+    try:
+        text = json.dumps(_cut(json.loads(said)), indent=2, ensure_ascii=False)
+    except (ValueError, RecursionError):
+        text = said[:4000].decode("utf-8", "replace")
+        more = len(said) - 4000
+        return text if more <= 0 else f"{text}\n… and {more} more bytes"
+    lines = text.splitlines()
+    more = len(lines) - _MOST_LINES
+    return text if more <= 0 else "\n".join([*lines[:_MOST_LINES], f"… and {more} more lines"])
+
+
+def _cut(said: Any) -> Any:
+    if isinstance(said, str):
+        return said if len(said) <= _LONGEST_TEXT else f"{said[:_LONGEST_TEXT]}… ({len(said)} characters)"
+    if isinstance(said, list):
+        more = len(said) - _LONGEST_LIST
+        return [_cut(one) for one in said[:_LONGEST_LIST]] + ([f"… and {more} more"] if more > 0 else [])
+    if isinstance(said, dict):
+        return {name: _cut(value) for name, value in said.items()}
+    return said
