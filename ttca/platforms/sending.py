@@ -21,9 +21,8 @@ import urllib3
 from requests.adapters import HTTPAdapter
 from requests.structures import CaseInsensitiveDict
 
-from ttca.errors import AnswerError, ChargeState, ConfigError, TransportError
+from ttca.errors import AnswerError, ChargeState, ConfigError, TransportError, Trouble
 from ttca.masking import masked, masked_bytes, secret
-from ttca.platforms.limits import retry_after_s
 from ttca.platforms.protocols import TRANSPORT_HEADERS, Request, Response
 from ttca.platforms.protocols.reading import excerpt
 from ttca.platforms.retry import RetryPolicy
@@ -50,18 +49,7 @@ _SHORTEST_KEY = 8
 _HEADERS = {"Accept-Encoding": "identity", "User-Agent": "ttca"}
 _CHUNK = 65536
 _ERROR_BODY = 65536
-_CUT_SHORT = "a connection that closed partway through"
-
-# What each surely unprocessed 4xx asks of the reader.
-_UNPROCESSED = {
-    401: "Check that the key variable holds a key this platform knows.",
-    403: "Ask the platform's owner whether this key may use this model.",
-    404: "Check url, model and version.",
-    413: "Lower max_batch.",
-    422: "Check protocol, model and image size.",
-}
-_PERHAPS_PROCESSED = {408, 409, 425}
-
+_CUT_SHORT, _TOO_LATE = "a connection that closed partway through", "only part of it in time"
 
 _BAD_VARIABLE = (
     "Expected key_variable to be the name of an environment variable that starts with TTCA_KEY_, got something else "
@@ -182,6 +170,7 @@ class Sender:
 
     def __init__(self, url: str, key: Key, transport: Transport) -> None:
         self.url, self.host, self.loopback = checked_url(url)
+        self._slash = "/" if url.endswith("/") else ""
         self._key, self._transport = key, transport
         self._timeouts = (transport.connect_timeout, transport.read_timeout)
         self._idle: list[HTTPAdapter] = []
@@ -225,8 +214,8 @@ class Sender:
         parts = os.environ.get(variable, "").split()
         if not self.loopback and (len(parts) == 1 or len(parts[1]) < _SHORTEST_KEY):
             return (
-                f"Expected {variable} to hold 'host key' with a key of 8 characters or more, got less. Set it to "
-                f"'{self.host} YOUR-KEY'."
+                f"Expected {variable} to hold the platform's host and a key of 8 characters or more, with a space "
+                f"between, got less. Set it: export {variable}='{self.host} YOUR-KEY'"
             )
         return None
 
@@ -259,7 +248,7 @@ class Sender:
         except requests.RequestException as error:
             return self._no_answer(error, request_id)
         try:
-            return self._receive(reply, deadline, variable, request_id)
+            return self._receive(reply, deadline, request, variable, request_id)
         finally:
             reply.close()
 
@@ -270,7 +259,7 @@ class Sender:
         """
         url = self._urls.get(request.path)
         if url is None:
-            whole = f"{self.url}/{request.path}" if request.path else self.url
+            whole = self._address(request)
             url = self._urls[request.path] = requests.Request(request.method, whole).prepare().url or whole
         prepared = requests.PreparedRequest()
         prepared.method, prepared.url, prepared.body = request.method, url, request.body or None
@@ -281,8 +270,17 @@ class Sender:
             prepared.headers[self._key.header] = f"{self._key.scheme} {secret(variable)}".lstrip()
         return prepared
 
+    def _address(self, request: Request) -> str:
+        """Return the whole address; a slash at the end of the configured one counts where nothing follows it."""
+        return f"{self.url}/{request.path}" if request.path else f"{self.url}{self._slash}"
+
     def _receive(
-        self, reply: requests.Response, deadline: float, variable: str | None, request_id: str | None
+        self,
+        reply: requests.Response,
+        deadline: float,
+        request: Request,
+        variable: str | None,
+        request_id: str | None,
     ) -> Response | TransportError:
         status = reply.status_code
         headers = {k.lower(): masked(v, variable) for k, v in reply.headers.items()}
@@ -291,7 +289,8 @@ class Sender:
         limit = most if answering else min(_ERROR_BODY, most)
         body, problem = _read(reply, limit, deadline)
         if problem is not None and answering:
-            return self._unknown(f"Expected a whole answer from {self.url}, got {problem}.", request_id)
+            late = problem == _TOO_LATE
+            return self._unknown(f"Expected a whole answer from {self.url}, got {problem}.", request_id, late=late)
         # Of an error's body only the beginning is quoted, so one that is too large or broken is good enough.
         too_large = f"Expected at most {most} bytes, got more. Raise max_response_bytes or lower max_batch."
         if len(body) > limit and answering:
@@ -308,20 +307,23 @@ class Sender:
         body = decoded or b""
         if len(body) > limit and answering:
             return AnswerError(too_large, platform=self.url, status=status, request_id=request_id)
-        return Response(status, headers, masked_bytes(body, variable), self.url, request_id)
+        asked = f"{request.method} {self._address(request)}"
+        return Response(status, headers, masked_bytes(body, variable), self.url, request_id, masked(asked, variable))
 
-    def _unknown(self, sentence: str, request_id: str | None) -> TransportError:
-        return TransportError(
+    def _unknown(self, sentence: str, request_id: str | None, *, late: bool) -> TransportError:
+        error = TransportError(
             f"{sentence} The platform may have processed it.",
             platform=self.url,
             charge=ChargeState.UNKNOWN,
             retryable=True,
             request_id=request_id,
         )
+        error.trouble = Trouble.TIMED_OUT if late else None
+        return error
 
     def _no_answer(self, error: requests.RequestException, request_id: str | None) -> TransportError:
         """Return what an exception of requests means, keeping nothing of it but its kind."""
-        retryable = True
+        retryable, trouble = True, Trouble.UNREACHABLE
         if isinstance(error, requests.ConnectTimeout):
             sentence = f"no connection within {self._timeouts[0]:g} s. Check the network, or raise connect_timeout."
         elif (problem := certificate_problem(error, "[platform]")) is not None:
@@ -330,10 +332,10 @@ class Sender:
             sentence = "no connection (refused, or no such host). Check url, and that the platform is up."
         elif isinstance(error, requests.Timeout):
             return self._unknown(
-                f"Expected an answer from {self.url} within {self._timeouts[1]:g} s, got none.", request_id
+                f"Expected an answer from {self.url} within {self._timeouts[1]:g} s, got none.", request_id, late=True
             )
         elif isinstance(error, requests.ConnectionError):
-            return self._unknown(f"Expected an answer from {self.url}, got a closed connection.", request_id)
+            return self._unknown(f"Expected an answer from {self.url}, got a closed connection.", request_id, late=False)
         else:
             return TransportError(
                 f"Expected to send a request to {self.url}, got {type(error).__name__}. Check url and protocol.",
@@ -342,59 +344,15 @@ class Sender:
                 retryable=False,
                 request_id=request_id,
             )
-        return TransportError(
+        lost = TransportError(
             f"Expected an answer from {self.url}, got {sentence}",
             platform=self.url,
             charge=ChargeState.REFUNDED,
             retryable=retryable,
             request_id=request_id,
         )
-
-    def refusal(self, response: Response, otherwise: float | None) -> TransportError:
-        """Return what a status other than an answer's means for the charge and for another attempt.
-
-        ``otherwise``: the seconds to wait that the protocol's own words ask for, where no header does.
-        """
-        status = response.status
-        wait = retry_after_s(response.headers, now=time.time(), limited=status == 429)
-        wait = otherwise if wait is None else wait
-        said = f" ({_gist(response.body)})" if response.body.strip() else ""
-        got = f"Expected an answer from {self.url}, got status {status}{said}."
-        if 200 <= status < 300:
-            return response.unreadable(f"{got} Check protocol: this one does not expect that status.")
-        charge, retryable, advice = ChargeState.CHARGED, False, "Check protocol and its options."
-        if 300 <= status < 400:
-            to = excerpt(response.headers.get("location", "nowhere"), 200)
-            got = f"Expected an answer from {self.url}, got a redirect ({status}) to {to}."
-            advice = (
-                "Redirects are not followed, so that no key goes to the wrong place. If you trust it, set url to it."
-            )
-            charge = ChargeState.CHARGED if status == 303 else ChargeState.REFUNDED
-        elif status == 429 or (status == 503 and wait is not None):
-            charge, retryable, advice = ChargeState.REFUNDED, True, "Wait as long as it asks, then try again."
-        elif status >= 500 or status in _PERHAPS_PROCESSED:
-            charge, retryable, advice = (
-                ChargeState.UNKNOWN,
-                True,
-                "Try again; the platform may have processed it.",
-            )
-        elif status in _UNPROCESSED:
-            charge, advice = ChargeState.REFUNDED, _UNPROCESSED[status]
-        return TransportError(
-            f"{got} {advice}",
-            platform=self.url,
-            charge=charge,
-            retryable=retryable,
-            retry_after=wait if retryable else None,
-            status=status,
-            request_id=response.request_id,
-        )
-
-
-def _gist(body: bytes) -> str:
-    """Return what an error's body says: its beginning, or the cause that a Python traceback ends with."""
-    causes = re.findall(rb"^[A-Za-z_][\w.]*: .*$", body, re.MULTILINE) if body.lstrip().startswith(b"Traceback") else []
-    return excerpt(causes[-1] if causes else body)
+        lost.trouble = trouble if retryable else None
+        return lost
 
 
 def checked_url(url: str) -> tuple[str, str, bool]:
@@ -483,9 +441,9 @@ def _read(reply: requests.Response, limit: int, deadline: float) -> tuple[bytes,
             chunks.append(chunk)
             size += len(chunk)
             if time.monotonic() > deadline:
-                return b"".join(chunks), "only part of it in time"
+                return b"".join(chunks), _TOO_LATE
     except urllib3.exceptions.ReadTimeoutError:
-        return b"".join(chunks), "only part of it in time"
+        return b"".join(chunks), _TOO_LATE
     except (urllib3.exceptions.HTTPError, OSError):
         return b"".join(chunks), _CUT_SHORT
     promised = reply.headers.get("Content-Length", "")
@@ -569,11 +527,14 @@ def secret_problem(variable: str, host: str, what: str) -> str | None:
     """
     parts = os.environ.get(variable, "").split()
     if not parts:
-        return f"Expected the environment variable {variable} to hold a {what}, got none. Set it to 'host {what}'."
+        return (
+            f"Expected the environment variable {variable} to hold a {what}, got none. Set it to the host that the "
+            f"{what} is for and the {what} itself: export {variable}='{host} YOUR-{what.upper()}'"
+        )
     if len(parts) > 2 or not _VISIBLE_ASCII.fullmatch(parts[-1]):
         return (
-            f"Expected {variable} to hold 'host {what}' in visible ASCII, got something else. Set it to '{host} "
-            f"YOUR-{what.upper()}'."
+            f"Expected {variable} to hold a host and the {what} for it, with a space between, in visible ASCII, got "
+            f"something else. Set it: export {variable}='{host} YOUR-{what.upper()}'"
         )
     if len(parts) == 2 and parts[0].lower().rstrip(".") != host:
         return (
