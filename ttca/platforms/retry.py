@@ -121,11 +121,11 @@ class RetryPolicy:
                 if refused:
                     # A turn that was not given is no time of this request's.
                     began += self.clock() - tried_at + wait
-                elif lost and throttle is not None and left > 0:
+                elif throttle is not None and lost and left > 0:
                     # The last attempt begins at the deadline, not before.
                     wait = min(wait, left)
                     throttle.lost(error, left)
-                elif wait > left:
+                elif lost or wait > left:
                     raise
                 tell_retry(number, wait, error)
             self.sleep(wait)

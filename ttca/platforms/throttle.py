@@ -29,7 +29,8 @@ _JITTER, _MOST_JITTER_S = 0.02, 0.2
 _MOST_REMEMBERED = 100_000
 _LOOK_AGAIN_S = 0.1
 # Answers that take longer than this share of what we wait for one, and this often the fastest, wait in a queue there.
-_LATE, _QUEUED = 0.5, 2.0
+# Requests in flight have doubled while such an answer waited, and those sent last will wait twice as long.
+_LATE, _QUEUED = 0.25, 2.0
 # Waits that end so near to each other are told to people as one.
 _SAME_MOMENT_S = 1.0
 # A limit nobody states shows where so many bursts in a row bring about the same number of answers, no fewer than this,
@@ -80,8 +81,8 @@ class Throttle:
     Additive increase, multiplicative decrease (Chiu and Jain, 1989), on requests in flight: what came too fast, or was
     not answered in time, halves them, once for all that were sent before it; a round of answers adds half a request.
     Before the first such sign a round doubles them (Jacobson's slow start, 1988). *Published* rules, *our* constants.
-    A server that works on one request after another shows it before it fails: an answer that waited half of our
-    patience, though others came at once, halves too, so that no request times out in its queue. *Ours.* Waits and
+    A server that works on one request after another shows it before it fails: an answer that took a quarter of
+    our patience, though others came at once, halves too, so that no request times out in its queue. *Ours.* Waits and
     stated limits are per *lane* (:func:`lane`), because platforms count by key. A stated limit is kept by a sliding
     window over the requests sent since it was first stated, which is stricter than a bucket or a fixed window. One
     that only shows (n answers, then "come back in w seconds", again and again) is kept in the same way, because whoever
