@@ -886,7 +886,18 @@ def _opened(file: Path, *, accept_new_version: bool = False) -> Iterator[Collect
 
     action = read_action(file).open(accept_new_version=accept_new_version, reporter=_reporter())
     with action:
-        yield action
+        name, ledger = action.settings.name, action.queries.ledger
+        before = ledger.charged_twice(action=name)
+        try:
+            yield action
+        finally:
+            # The last line of what it says, also where an error ended it.
+            if twice := ledger.charged_twice(action=name) - before:
+                _say(
+                    ERR,
+                    f"Charged more than once in this run: {twice} queries, since their first answer did not come or "
+                    "could not be used. Who paid: ttca pool status",
+                )
 
 
 def _check_measurable(action: CollectiveAction) -> None:

@@ -92,7 +92,7 @@ class RetryPolicy:
         TransportError
             The last attempt's, with ``attempt`` set. Any other error passes through at once.
         """
-        began, number, refusals, unreachable = self.clock(), 0, 0, 0
+        began, waited, number, refusals, unreachable = self.clock(), 0.0, 0, 0, 0
         # A plain loop: a library's machinery would take longer than all else that pooling adds to an attempt.
         while True:
             number += 1
@@ -117,7 +117,8 @@ class RetryPolicy:
                 if not lost and counted >= self.attempts:
                     raise
                 wait = self.wait_s(refusals if refused else unreachable if lost else counted, error.retry_after)
-                left = self.deadline_s - (self.clock() - began - in_line())
+                # What was slept counts even where a clock stands still: nobody may try for ever.
+                left = self.deadline_s - max(self.clock() - began - in_line(), waited)
                 if refused:
                     # A turn that was not given is no time of this request's.
                     began += self.clock() - tried_at + wait
@@ -127,6 +128,7 @@ class RetryPolicy:
                     throttle.lost(error, left)
                 elif lost or wait > left:
                     raise
+                waited += 0.0 if refused else wait
                 tell_retry(number, wait, error)
             self.sleep(wait)
 
