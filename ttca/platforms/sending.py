@@ -335,7 +335,9 @@ class Sender:
                 f"Expected an answer from {self.url} within {self._timeouts[1]:g} s, got none.", request_id, late=True
             )
         elif isinstance(error, requests.ConnectionError):
-            return self._unknown(f"Expected an answer from {self.url}, got a closed connection.", request_id, late=False)
+            return self._unknown(
+                f"Expected an answer from {self.url}, got a closed connection.", request_id, late=False
+            )
         else:
             return TransportError(
                 f"Expected to send a request to {self.url}, got {type(error).__name__}. Check url and protocol.",

@@ -154,8 +154,10 @@ class Template(SingleImage):
                 "it into a variable, name that in key_variable, and the header in key_header."
             )
         parts = urlsplit(f"/{self.path}")
-        if parts.fragment or re.search(r"\s|\\", self.path) or any(
-            _SECRET.search(pair.partition("=")[0]) for pair in re.split("[&;]", parts.query)
+        if (
+            parts.fragment
+            or re.search(r"\s|\\", self.path)
+            or any(_SECRET.search(pair.partition("=")[0]) for pair in re.split("[&;]", parts.query))
         ):
             raise ConfigError(
                 "Expected path without spaces, fragments and keys, got one with them (not shown). Put a key into a "
