@@ -238,7 +238,7 @@ def test_a_pool_waits_out_what_a_table_calls_throttled() -> None:
     throttled = (400, b'{"__type": "ThrottlingException"}', {})
     waits: list[float] = []
     with (
-        scripted(replies((200, CAT, {}), *[throttled] * 8, (200, CAT, {}))) as server,
+        scripted(replies((200, CAT, {}), *[throttled] * 4, (200, CAT, {}))) as server,
         table_at(server.url, throttled=AWS) as platform,
         fresh_ledger() as ledger,
     ):
@@ -246,7 +246,7 @@ def test_a_pool_waits_out_what_a_table_calls_throttled() -> None:
         pool = QueryPool(platform, ledger, [Member("ada", 100)], pace=Pace(concurrency=4, batch=1, policy=policy))
         assert pool.ask(images(12)).answered.all()
         assert pool.status()[0].charged == 12
-        assert pool.status()[0].refunded == len(server.posts) - 12 == 8
+        assert pool.status()[0].refunded == len(server.posts) - 12 == 4
     assert waits
 
 

@@ -31,6 +31,8 @@ _LOOK_AGAIN_S = 0.1
 # Answers that take longer than this share of what we wait for one, and this often the fastest, wait in a queue there.
 # Requests in flight have doubled while such an answer waited, and those sent last will wait twice as long.
 _LATE, _QUEUED = 0.25, 2.0
+# With so few of the requests in flight as before, an answer from a queue takes no more than that share of the time.
+_FEWER = 0.75
 # Waits that end so near to each other are told to people as one.
 _SAME_MOMENT_S = 1.0
 # A limit nobody states shows where so many bursts in a row bring about the same number of answers, no fewer than this,
@@ -104,7 +106,9 @@ class Throttle:
         self._limit = math.inf if patience_s is None else 1.0
         # Whether nothing has been too much yet.
         self._starting = True
-        self._began: dict[int, float] = {}
+        # When each request in flight was sent and how many there were with it; how long a late one took, likewise.
+        self._began: dict[int, tuple[float, int]] = {}
+        self._late: tuple[float, int] = (0.0, 0)
         self._in_flight = 0
         self._sent = self._halved_at = 0
         self._held: dict[str, float] = {}
@@ -201,7 +205,7 @@ class Throttle:
         """
         with self._changed:
             self._in_flight -= 1
-            took = self._clock() - self._began.pop(ticket, math.nan)
+            began, together = self._began.pop(ticket, (self._clock(), 1))
             if not sent:
                 for times in self._paces.get(lane, {}).values():
                     if times:
@@ -212,7 +216,7 @@ class Throttle:
                 self._bursts.setdefault(lane, _Bursts()).answers += 1
                 self._in_a_row.pop(lane, None)
                 self._answered, self._lost = True, False
-                self._grow(ticket, took)
+                self._grow(ticket, self._clock() - began, together)
             elif isinstance(error, TransportError):
                 self._refused(ticket, lane, error)
             self._changed.notify()
@@ -285,25 +289,33 @@ class Throttle:
             self._bursts[lane].sent.append(self._clock())
         self._in_flight += 1
         self._sent += 1
-        self._began[self._sent] = self._clock()
+        self._began[self._sent] = self._clock(), self._in_flight
         return self._sent
 
-    def _grow(self, ticket: int, took: float) -> None:
+    def _grow(self, ticket: int, took: float, together: int) -> None:
         """Let more requests in after an answer, or fewer where it had to wait too long for its turn there."""
-        if ticket > self._halved_at:
-            self._fastest_s = min(self._fastest_s, took)
-        if self._patience_s is not None and took > max(_LATE * self._patience_s, _QUEUED * self._fastest_s):
+        self._fastest_s = min(self._fastest_s, took)
+        if self._is_late(took) and ticket > self._halved_at:
+            late_s, most = self._late
+            if together == 1 or (together <= _FEWER * most and took > _FEWER * late_s):
+                # Fewer are no faster: it takes that long, as larger requests do, and not for waiting in a queue.
+                self._fastest_s = took
+        if self._is_late(took):
+            if ticket > self._halved_at:
+                self._late = took, together
             self._halve(ticket)
         elif self._starting:
             self._limit += 1.0
         else:
             self._limit += _GROWTH / self._limit
 
+    def _is_late(self, took: float) -> bool:
+        return self._patience_s is not None and took > max(_LATE * self._patience_s, _QUEUED * self._fastest_s)
+
     def _halve(self, ticket: int) -> None:
         """Let half as many requests in, once for all that were sent before."""
         if ticket > self._halved_at:
-            # What is fast is learned again: larger requests may take long without any queue.
-            self._starting, self._fastest_s = False, math.inf
+            self._starting = False
             self._limit = max(1.0, min(self._limit, self._in_flight + 1) / 2)
             self._halved_at = self._sent
 
