@@ -895,8 +895,8 @@ def _opened(file: Path, *, accept_new_version: bool = False) -> Iterator[Collect
             if twice := ledger.charged_twice(action=name) - before:
                 _say(
                     ERR,
-                    f"Charged more than once in this run: {twice} queries, since their first answer did not come or "
-                    "could not be used. Who paid: ttca pool status",
+                    f"Charged more than once in this run: {twice} {'query' if twice == 1 else 'queries'}, since the first "
+                    "answer did not come or could not be used. Who paid: ttca pool status",
                 )
 
 

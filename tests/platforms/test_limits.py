@@ -30,7 +30,7 @@ from ttca.platforms.http import HttpPlatform, Transport
 from ttca.platforms.limits import exhausted_s, policies, retry_after_s
 from ttca.platforms.protocols import Response, create_protocol
 from ttca.platforms.retry import RetryPolicy
-from ttca.platforms.statuses import refusal
+from ttca.platforms.statuses import status_error
 from ttca.pooling.pool import Member, Pace, QueryPool
 
 ADA = Credential("ada")
@@ -330,7 +330,7 @@ JSON = st.recursive(
 def test_every_status_and_body_has_one_meaning(status: int, body: bytes, headers: dict[str, str], n: int) -> None:
     """Whatever comes ends in one sentence; no limit is charged, and only what is tried again asks to wait."""
     response = Response(status, headers, body, "http://127.0.0.1:1", "r", "POST http://127.0.0.1:1/x")
-    error = refusal(response, images=n)
+    error = status_error(response, images=n)
     assert str(error).count("Expected") == 1
     assert error.retryable or error.retry_after is None
     if isinstance(error, AnswerError):
@@ -379,11 +379,11 @@ def test_a_redirect_says_what_url_would_be(location: str | None, says: str) -> N
     """The address it points to holds the path that the protocol adds: url is what stands before it."""
     headers = {} if location is None else {"location": location}
     response = Response(307, headers, b"", "https://a.example", "r", "POST https://a.example/v1/x")
-    assert says in str(refusal(response))
+    assert says in str(status_error(response))
     without = Response(
         301, {"location": "https://a.example/v1"}, b"", "https://a.example", "r", "POST https://a.example/v1/"
     )
-    assert "without the slash" in str(refusal(without))
+    assert "without the slash" in str(status_error(without))
 
 
 @pytest.mark.parametrize(
@@ -398,11 +398,11 @@ def test_a_redirect_says_what_url_would_be(location: str | None, says: str) -> N
 )
 def test_too_large_a_batch_ends_in_a_sentence_about_max_batch(body: bytes, says: str) -> None:
     """What says that a request held too many images says what to set, is not charged, and is not about protocol."""
-    error = refusal(Response(400, {}, body, "p"), images=64)
+    error = status_error(Response(400, {}, body, "p"), images=64)
     assert says in str(error)
     assert "protocol" not in str(error)
     assert (error.charge, error.retryable) == (ChargeState.REFUNDED, False)
-    alone = refusal(Response(400, {}, body, "p"), images=1)
+    alone = status_error(Response(400, {}, body, "p"), images=1)
     assert "max_batch" not in str(alone)
 
 
@@ -417,8 +417,8 @@ def test_where_the_address_may_be_wrong_the_whole_of_it_is_named(status: int) ->
 def test_a_401_says_which_key_was_sent_or_that_none_was(monkeypatch: pytest.MonkeyPatch) -> None:
     """It names the variable, or key_variable where there is none; a variable without a value says what to write."""
     response = Response(401, {}, b"", "p")
-    assert "No key was sent" in str(refusal(response))
-    assert "TTCA_KEY_X holds a key" in str(refusal(response, key_variable="TTCA_KEY_X"))
+    assert "No key was sent" in str(status_error(response))
+    assert "TTCA_KEY_X holds a key" in str(status_error(response, key_variable="TTCA_KEY_X"))
     monkeypatch.delenv("TTCA_KEY_X", raising=False)
     with scripted() as server, table_at(server.url) as platform, pytest.raises(ConfigError) as caught:
         platform.attempt(images(1), Credential("ada", "TTCA_KEY_X"), request_id="r1")

@@ -21,7 +21,7 @@ from ttca.platforms.limits import exhausted_s, policies
 from ttca.platforms.protocols import Describes, Request, Response, Wire, create_protocol
 from ttca.platforms.protocols.reading import excerpt
 from ttca.platforms.sending import Key, NotSentError, Sender, Transport, one_address
-from ttca.platforms.statuses import refusal
+from ttca.platforms.statuses import status_error
 from ttca.platforms.throttle import Throttle, lane
 
 __all__ = ["HttpPlatform", "Key", "NotSentError", "Transport"]
@@ -189,7 +189,7 @@ class HttpPlatform:
             return wire.parse(response, n)
         if not refuses:
             wait = wire.wait_s(response)
-            raise refusal(response, said=trouble, wait_s=wait, images=n, key_variable=variable)
+            raise status_error(response, said=trouble, wait_s=wait, images=n, key_variable=variable)
         if n > 1:
             raise response.unreadable(
                 f"Expected an answer for every image, got a refusal of {n} images at once "
@@ -223,7 +223,7 @@ class HttpPlatform:
             request = Request("GET", path, {"Accept": "application/json"})
             response = self._sender.exchange(request, self._key.variable, request_id=None, member=None)
             if response.status != 200:
-                raise refusal(response, key_variable=self._key.variable)
+                raise status_error(response, key_variable=self._key.variable)
             return response
 
         failed: TransportError

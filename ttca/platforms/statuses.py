@@ -12,7 +12,7 @@ from ttca.platforms.protocols import Response
 from ttca.platforms.protocols.reading import excerpt
 from ttca.platforms.throttle import come_again
 
-__all__ = ["refusal"]
+__all__ = ["status_error"]
 
 # By these a platform may also say "too fast"; it then says when to come back, or that nothing is left.
 _PERHAPS_THROTTLED = {400, 403, 420}
@@ -30,7 +30,7 @@ _TOO_MANY_IMAGES = re.compile(
 _MOST_IMAGES = re.compile(rb"(?:<=?|at most|max\w*|limit\w*|exceed\w*)[^\d.;]{0,30}(\d{1,6})(?!\d)", re.IGNORECASE)
 
 
-def refusal(
+def status_error(
     response: Response,
     *,
     said: Trouble | None = None,
