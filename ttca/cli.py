@@ -893,10 +893,11 @@ def _opened(file: Path, *, accept_new_version: bool = False) -> Iterator[Collect
         finally:
             # The last line of what it says, also where an error ended it.
             if twice := ledger.charged_twice(action=name) - before:
+                queries = "query" if twice == 1 else "queries"
                 _say(
                     ERR,
-                    f"Charged more than once in this run: {twice} {'query' if twice == 1 else 'queries'}, since the first "
-                    "answer did not come or could not be used. Who paid: ttca pool status",
+                    f"Charged more than once in this run: {twice} {queries}, since the first answer did not come or could "
+                    "not be used. Who paid: ttca pool status",
                 )
 
 
