@@ -252,6 +252,26 @@ def test_run_again_asks_nothing_and_says_the_same(finished: Path, ttca: Terminal
     assert served.rows == before
 
 
+def test_the_last_line_of_a_run_says_what_was_charged_twice(home: Path, ttca: Terminal, served: Served) -> None:
+    """Queries whose first answer did not come are counted in the run that paid them again, and in no later one."""
+    app, failures = create_app(worlds.Recorder().inner), iter(range(3))
+
+    @app.middleware("http")
+    async def fail(request: Request, call_next: RequestResponseEndpoint) -> Response:
+        if request.method == "POST" and next(failures, None) is not None:
+            return Response(b"out of memory", 500)
+        return await call_next(request)
+
+    with background_app(app) as url:
+        (home / "action.toml").write_text((home / "action.toml").read_text().replace(served.url, url))
+        last = ttca("pool", "run", home).err.splitlines()[-1]
+        twice = paid(home) - 205
+        # The first request goes alone, so that its first three attempts are the ones that fail.
+        assert twice > 0
+        assert last.startswith(f"Charged more than once in this run: {twice // 3} quer")
+        assert "Charged more than once" not in ttca("pool", "run", home).err
+
+
 def test_every_step_can_be_a_command_of_its_own(home: Path, ttca: Terminal, served: Served) -> None:
     """pool run, distil, learn and verify each do one step, pay for it alone, and leave its result in the folder."""
     start = served.rows

@@ -936,11 +936,22 @@ def _opened(
 
     known = read_action(file)
     with known.open(accept_new_version=accept_new_version, anyway=anyway, reporter=_reporter()) as action:
+        name, ledger = action.settings.name, action.queries.ledger
+        before = ledger.charged_twice(action=name)
         try:
             yield known, action
         except AnswerError as error:
             error.args = (f"{error.args[0]} {_advice(known, file, error)}", *error.args[1:])
             raise
+        finally:
+            # The last line of what it says, also where an error ended it.
+            if twice := ledger.charged_twice(action=name) - before:
+                queries = "query" if twice == 1 else "queries"
+                _say(
+                    ERR,
+                    f"Charged more than once in this run: {twice} {queries}, since the first answer did not come or "
+                    "could not be used. Who paid: ttca pool status",
+                )
 
 
 def _advice(known: ActionFile, file: Path, error: AnswerError) -> str:

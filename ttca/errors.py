@@ -22,6 +22,7 @@ __all__ = [
     "SanityError",
     "TTCAError",
     "TransportError",
+    "Trouble",
     "WorthlessProxyError",
 ]
 
@@ -101,6 +102,19 @@ class ChargeState(StrEnum):
     CHARGED = "charged"
 
 
+class Trouble(StrEnum):
+    """Why an attempt brought no answer, where that decides what to do next, whatever the status was.
+
+    ``THROTTLED``: it came too fast. ``USED_UP``: the key's quota or credit has ended, and waiting a little brings
+    nothing. ``TIMED_OUT``: it was sent, and no answer came in time. ``UNREACHABLE``: there was no connection.
+    """
+
+    THROTTLED = "throttled"
+    USED_UP = "used up"
+    TIMED_OUT = "timed out"
+    UNREACHABLE = "unreachable"
+
+
 class PlatformError(TTCAError):
     """The platform, or the way to it, failed.
 
@@ -165,6 +179,8 @@ class TransportError(PlatformError):
 
     Attributes
     ----------
+    trouble : Trouble or None
+        Why, where that decides what to do next; a 429 says ``THROTTLED`` by itself.
     body : bytes or None
         What came and could not be used, where the platform may read it otherwise one day; see
         :attr:`ttca.answers.Answers.body`.
@@ -186,6 +202,7 @@ class TransportError(PlatformError):
         self.charge = charge
         self.retryable = retryable
         self.retry_after = retry_after
+        self.trouble: Trouble | None = Trouble.THROTTLED if status == 429 else None
         self.body: bytes | None = None
 
 

@@ -10,17 +10,18 @@ from contextlib import contextmanager
 from ttca.masking import masked_everywhere
 from ttca.terminal import visible
 
-__all__ = ["LOG", "tell_retry", "tell_step", "tell_unreadable", "tell_wait"]
+__all__ = ["LOG", "tell_outage", "tell_retry", "tell_step", "tell_unreadable", "tell_wait"]
 
 LOG = logging.getLogger("ttca")
 # Shorter waits are a platform's usual pace, and say nothing; longer ones are told also where nobody asked for it.
 _WORTH_TELLING_S, _LONG_S = 1.0, 10.0
 
 
-def tell_wait(seconds: float, why: str) -> None:
-    """Tell of a wait that begins: at INFO, or at WARNING where it is long."""
-    if seconds >= _WORTH_TELLING_S:
-        _tell(logging.WARNING if seconds >= _LONG_S else logging.INFO, f"Waiting {seconds:.0f} s. {why}")
+def tell_wait(seconds: float, why: str, *, first: bool = False) -> None:
+    """Tell of a wait that begins: at INFO, or at WARNING where it is long or the first of its kind."""
+    if seconds >= _WORTH_TELLING_S or first:
+        level = logging.WARNING if seconds >= _LONG_S or first else logging.INFO
+        _tell(level, f"Waiting {seconds:.{0 if seconds >= _WORTH_TELLING_S else 2}f} s. {why}")
 
 
 def tell_retry(attempt: int, seconds: float, error: Exception) -> None:
@@ -32,6 +33,11 @@ def tell_retry(attempt: int, seconds: float, error: Exception) -> None:
 def tell_unreadable(why: str) -> None:
     """Tell at WARNING why images have no answer, which were paid for."""
     _tell(logging.WARNING, f"An answer cannot be read. {why}")
+
+
+def tell_outage(longest_s: float, error: Exception) -> None:
+    """Tell that what answered before cannot be reached any more, and for how long that is waited out."""
+    _tell(logging.WARNING, f"No connection any more; trying again for up to {longest_s:.0f} s. {error}")
 
 
 @contextmanager

@@ -20,15 +20,12 @@ from typing import Any
 import numpy as np
 import pytest
 import trustme
-from hypothesis import given
-from hypothesis import strategies as st
 
 from tests.platforms.scripted import CLASSES, GOOD, METADATA, Exchange, images, scores_body, scripted
 from ttca.answers import Status
 from ttca.errors import AnswerError, ChargeState, ConfigError, ImageError, TransportError, TTCAError
 from ttca.platforms.base import Credential, Platform
 from ttca.platforms.http import HttpPlatform, Key, NotSentError, Transport
-from ttca.platforms.limits import exhausted_s, policies, retry_after_s
 from ttca.platforms.retry import RetryPolicy
 
 ADA = Credential("ada")
@@ -253,67 +250,6 @@ def test_a_key_travels_in_the_header_its_platform_reads(monkeypatch: pytest.Monk
     assert [name for name, value in sent.items() if "s3cret" in value] == ["X-Api-Key"]
 
 
-@pytest.mark.parametrize(
-    ("headers", "seconds"),
-    [
-        ({}, None),
-        ({"retry-after": "soon"}, None),
-        ({"retry-after": "-5"}, None),
-        ({"retry-after": "nan"}, None),
-        ({"retry-after": "1e999"}, None),
-        ({"retry-after": formatdate(1030, usegmt=True)}, 30.0),
-        ({"retry-after": formatdate(10, usegmt=True)}, 0.0),
-        ({"retry-after-ms": "x", "retry-after": "4"}, 4.0),
-    ],
-)
-def test_retry_after_forms(headers: dict[str, str], seconds: float | None) -> None:
-    """Milliseconds, seconds and dates are read; nonsense is as if nothing had been said."""
-    assert retry_after_s(headers, now=1000.0) == seconds
-
-
-@pytest.mark.parametrize(
-    ("headers", "seconds"),
-    [
-        ({}, None),
-        ({"ratelimit": '"default";r=0;t=7'}, 7.0),
-        ({"ratelimit": '"default";r=3;t=7'}, None),
-        ({"ratelimit": '"burst";r=0;t=2, "daily";r=100;t=9000'}, 2.0),
-        ({"ratelimit": '"burst";r=0;t=2, "daily";r=0;t=9000'}, 9000.0),
-        ({"ratelimit": "limit=10, remaining=0, reset=50"}, 50.0),
-        ({"ratelimit": "limit=10, remaining=1, reset=50"}, None),
-        ({"ratelimit-limit": "10", "ratelimit-remaining": "0", "ratelimit-reset": "50"}, 50.0),
-        ({"ratelimit-remaining": "1", "ratelimit-reset": "50"}, None),
-        ({"ratelimit-remaining": "0"}, None),
-        ({"x-ratelimit-remaining": "0", "x-ratelimit-reset": "3"}, 3.0),
-        ({"x-ratelimit-remaining": "0", "x-ratelimit-reset": "1770000000"}, None),
-        ({"ratelimit": '"default";r=zero;t=7'}, None),
-        ({"ratelimit": '"default";limit=0;t=7'}, None),
-    ],
-)
-def test_an_answer_says_when_nothing_is_left(headers: dict[str, str], seconds: float | None) -> None:
-    """All forms of the RateLimit headers are read; only a limit that is used up asks to wait."""
-    assert exhausted_s(headers) == seconds
-
-
-@pytest.mark.parametrize(
-    ("text", "limits"),
-    [
-        ("", {}),
-        ('"default";q=50;w=1', {1.0: 50}),
-        ('"burst";q=50;w=1, "daily";q=1000;w=86400', {1.0: 50, 86400.0: 1000}),
-        ("50;w=1;burst=10", {1.0: 50}),
-        ('"a";q=50;w=1, "b";q=20;w=1', {1.0: 20}),
-        ('"bytes";q=9;w=1;qu="content-bytes"', {}),
-        ('"default";q=50', {}),
-        ('"default";q=0;w=1', {}),
-        ('"default";w=1;q=many', {}),
-    ],
-)
-def test_a_stated_policy_is_read(text: str, limits: dict[float, int]) -> None:
-    """Both forms of RateLimit-Policy are read; what is not counted in requests is passed over."""
-    assert policies({"ratelimit-policy": text}) == limits
-
-
 def test_a_used_up_limit_holds_the_keys_next_request() -> None:
     """A good answer that says "none left for so long" is heeded before the platform has to refuse."""
     with scripted(replying(GOOD, {"RateLimit": '"default";r=0;t=30'})) as server, platform_at(server.url) as platform:
@@ -322,30 +258,6 @@ def test_a_used_up_limit_holds_the_keys_next_request() -> None:
         platform.throttle.enter("", sleep=waits.append, stopped=lambda: bool(waits))
         assert 25 < waits[0] <= 30.2
         assert platform.throttle.enter("TTCA_KEY_OF_ANOTHER") is not None
-
-
-NAMES = (
-    "retry-after",
-    "retry-after-ms",
-    "ratelimit",
-    "ratelimit-policy",
-    "ratelimit-reset",
-    "ratelimit-remaining",
-    "x-ratelimit-reset",
-    "x-ratelimit-remaining",
-    "date",
-)
-HEADER_TEXT = st.binary(max_size=40).map(lambda b: b.decode("latin-1"))
-
-
-@given(st.dictionaries(st.sampled_from(NAMES), HEADER_TEXT | st.from_regex(r"[0-9A-Z ,:;=+-]{0,40}")))
-def test_no_header_breaks_the_reader_of_retry_after(headers: dict[str, str]) -> None:
-    """Whatever a header holds, the wait is None or a finite number of seconds, 0 or more."""
-    wait = retry_after_s(headers, now=0.0)
-    assert wait is None or 0 <= wait < float("inf")
-    assert all(s > 0 and n > 0 for s, n in policies(headers).items())
-    held = exhausted_s(headers)
-    assert held is None or 0 <= held < float("inf")
 
 
 @pytest.mark.parametrize(

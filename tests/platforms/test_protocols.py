@@ -327,18 +327,18 @@ def test_an_error_with_status_200_refuses_where_the_options_name_it(protocol: st
 
 
 def test_a_refusal_by_status_is_an_answer_of_one_image_and_an_error_of_many() -> None:
-    """An error of the image refuses where the options name its text; of keys, limits and outages never."""
+    """An error refuses where the options name its text, whatever its status; a place never for keys and limits."""
     refusal = Response(400, {}, b'{"message": "NO FACE FOUND"}', "p")
     assert TORCHSERVE.refuses(refusal)
     assert not TORCHSERVE.refuses(Response(400, {}, b'{"message": "bad request"}', "p"))
-    assert not TORCHSERVE.refuses(Response(503, {}, refusal.body, "p"))
-    assert not TORCHSERVE.refuses(Response(429, {}, refusal.body, "p"))
+    assert TORCHSERVE.refuses(Response(500, {}, refusal.body, "p"))
+    assert not TORCHSERVE.refuses(Response(500, {}, b"Internal Server Error", "p"))
     table = agreed("template", refused_statuses=[422], refused="error.code")
     assert table.refuses(Response(422, {}, b"", "p"))
     assert table.refuses(Response(400, {}, b'{"error": {"code": "no_face"}}', "p"))
     assert not table.refuses(Response(400, {}, b'{"error": "no face"}', "p"))
     assert not table.refuses(Response(400, {}, b"<html>", "p"))
-    for status in (401, 403, 404, 408, 429, 500, 503):
+    for status in (401, 402, 403, 404, 408, 429, 502, 503):
         assert not table.refuses(Response(status, {}, b'{"error": {"code": "rate limit exceeded"}}', "p"))
 
 

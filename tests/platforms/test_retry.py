@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ttca.answers import Answers, Status
-from ttca.errors import AnswerError, ChargeState, ConfigError, ImageError, TransportError
+from ttca.errors import AnswerError, ChargeState, ConfigError, ImageError, TransportError, Trouble
 from ttca.images import Images
 from ttca.platforms.base import Credential, PlatformInfo
 from ttca.platforms.retry import RetryPolicy, ask
@@ -225,3 +225,79 @@ def test_an_ask_waits_where_an_answer_said_that_nothing_is_left() -> None:
     answers = ask(Exhausted(), np.zeros((3, 2, 2, 3), np.uint8), Credential("ada"), policy=policy(time))
     assert answers.answered.all()
     assert 10.0 <= time.now < 11.0
+
+
+def unreachable() -> TransportError:
+    """Return the error of a connection that was refused."""
+    lost = TransportError("No connection.", platform="p", charge=ChargeState.REFUNDED, retryable=True)
+    lost.trouble = Trouble.UNREACHABLE
+    return lost
+
+
+def met(time: Time, *, answered: bool = True) -> Throttle:
+    """Return the throttle of a platform that has answered, or has not yet."""
+    throttle = Throttle(clock=time.clock)
+    if answered:
+        with throttle.slot(""):
+            pass
+    return throttle
+
+
+@given(st.floats(0.0, 119.0), st.integers(0, 99))
+def test_a_restart_within_the_deadline_is_waited_out(down_s: float, seed: int) -> None:
+    """A platform that has answered and is restarted is asked until the deadline, whatever ``attempts`` says."""
+    time = Time()
+
+    def once(attempt: int) -> int:
+        if time.now < down_s:
+            raise unreachable()
+        return attempt
+
+    waiting = RetryPolicy(rng=random.Random(seed), sleep=time.sleep, clock=time.clock)
+    assert waiting.run(once, throttle=met(time)) >= 1
+    assert down_s <= time.now <= 120.0 + 1e-6
+
+
+def test_a_platform_that_stays_away_ends_at_the_deadline() -> None:
+    """The last attempt begins at the deadline; the error is the platform's own."""
+    time = Time()
+    with pytest.raises(TransportError, match="No connection"):
+        policy(time, deadline_s=60.0).run(failing(10**6, unreachable), throttle=met(time))
+    assert time.now == pytest.approx(60.0)
+
+
+def test_a_clock_that_stands_still_lets_nobody_try_for_ever() -> None:
+    """What was slept counts against the deadline too."""
+    slept: list[float] = []
+    waiting = RetryPolicy(rng=random.Random(0), sleep=slept.append, clock=lambda: 0.0)
+    with pytest.raises(TransportError):
+        waiting.run(failing(10**6, unreachable), throttle=met(Time()))
+    assert sum(slept) == pytest.approx(120.0)
+
+
+def test_a_platform_that_never_answered_is_not_waited_for() -> None:
+    """A wrong port costs five attempts, not two minutes, with a throttle and without."""
+    for throttle in (met(Time(), answered=False), None):
+        time = Time()
+        with pytest.raises(TransportError) as caught:
+            policy(time).run(failing(99, unreachable), throttle=throttle)
+        assert caught.value.attempt == 5
+
+
+def test_connections_refused_leave_the_attempts_to_others() -> None:
+    """After a restart an attempt of an unknown end is the first of its five."""
+    time = Time()
+    kinds = iter([*[unreachable() for _ in range(8)], *[error() for _ in range(4)]])
+    assert policy(time).run(failing(12, lambda: next(kinds)), throttle=met(time)) == 13
+
+
+def test_too_fast_by_another_status_is_no_failed_attempt() -> None:
+    """A 400 that says "too fast" counts neither as an attempt nor against the deadline."""
+
+    def slow_down() -> TransportError:
+        told = error(status=400, retry_after=1.0)
+        told.trouble = Trouble.THROTTLED
+        return told
+
+    time = Time()
+    assert policy(time, attempts=2, deadline_s=10).run(failing(40, slow_down)) == 41

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import logging
 import math
 import random
 import threading
@@ -13,7 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ttca.errors import ChargeState, TransportError
+from ttca.errors import ChargeState, TransportError, Trouble
 from ttca.platforms.base import Credential
 from ttca.platforms.http import HttpPlatform, Key
 from ttca.platforms.throttle import Throttle, lane, throttle_of
@@ -40,6 +41,13 @@ def too_many(retry_after: float | None = None, status: int = 429) -> TransportEr
     return TransportError(
         "too many", platform="p", charge=ChargeState.REFUNDED, retryable=True, retry_after=retry_after, status=status
     )
+
+
+def late() -> TransportError:
+    """Return what a request that no answer came to in time ends with."""
+    error = TransportError("late", platform="p", charge=ChargeState.UNKNOWN, retryable=True)
+    error.trouble = Trouble.TIMED_OUT
+    return error
 
 
 def entered(throttle: Throttle, clock: Clock, member: str = "ada") -> int:
@@ -305,3 +313,101 @@ def test_the_limit_is_always_at_least_one(history: list[tuple[str, int]]) -> Non
             throttle.leave(ticket, "ada", errors[kind])
         assert throttle.limit >= 1
         assert throttle._in_flight == 0
+
+
+def test_a_timeout_halves_the_requests_in_flight_once_a_round(throttle: Throttle, clock: Clock) -> None:
+    """What is not answered in time is too much, as what is refused is; it asks nobody to wait."""
+    tickets = [entered(throttle, clock) for _ in range(16)]
+    for ticket in tickets:
+        throttle.leave(ticket, "ada", late())
+    assert throttle.limit == 8
+    assert clock.slept == []
+    throttle.leave(entered(throttle, clock), "ada", late())
+    assert throttle.limit == 1
+
+
+@pytest.mark.parametrize("status", [400, 403, 200])
+def test_too_fast_is_heeded_whatever_the_status(status: int, throttle: Throttle, clock: Clock) -> None:
+    """A 400 that says "too fast" halves and holds as a 429 does."""
+    error = too_many(4.0, status)
+    error.trouble = Trouble.THROTTLED
+    for ticket in [entered(throttle, clock) for _ in range(4)]:
+        throttle.leave(ticket, "ada", error)
+    assert throttle.limit == 2
+    entered(throttle, clock)
+    assert clock.now >= 4.0
+
+
+def one_after_another(throttle: Throttle, clock: Clock, *, service_s: float, queries: int, most: int) -> float:
+    """Ask a server of one thread with ``most`` in flight; return how long the slowest answer took."""
+    queue: list[tuple[int, float]] = []
+    slowest = sent = 0.0
+    while sent < queries or queue:
+        while sent < queries and len(queue) < most and len(queue) < throttle.limit:
+            queue.append((entered(throttle, clock), clock.now))
+            sent += 1
+        clock.now += service_s
+        ticket, at = queue.pop(0)
+        slowest = max(slowest, clock.now - at)
+        throttle.leave(ticket, "ada")
+    return slowest
+
+
+@given(st.floats(0.01, 1.0), st.integers(2, 200))
+def test_no_answer_of_a_server_of_one_thread_comes_too_late(service_s: float, most: int) -> None:
+    """However many are allowed, its queue never outlasts a patience of ten requests or more."""
+    clock = Clock()
+    throttle = Throttle(patience_s=10.0, clock=clock, rng=random.Random(0))
+    assert one_after_another(throttle, clock, service_s=service_s, queries=400, most=most) < 10.0
+
+
+def test_a_slow_platform_without_a_queue_is_asked_in_parallel() -> None:
+    """Answers that all take long, near or far from our patience, wait in no queue: each round doubles the requests."""
+    clock = Clock()
+    throttle = Throttle(patience_s=30.0, clock=clock)
+    for expected in (1, 2, 4, 8, 16, 32, 64):
+        assert throttle.limit == expected
+        tickets = [entered(throttle, clock) for _ in range(expected)]
+        clock.now += 20.0
+        for ticket in tickets:
+            throttle.leave(ticket, "ada")
+
+
+def test_larger_requests_that_take_longer_are_no_queue() -> None:
+    """After one small fast answer large slow ones may halve, and then let requests grow again."""
+    clock = Clock()
+    throttle = Throttle(patience_s=30.0, clock=clock)
+    throttle.leave(entered(throttle, clock), "ada")
+    for _ in range(20):
+        tickets = [entered(throttle, clock) for _ in range(min(64, int(throttle.limit)))]
+        clock.now += 20.0
+        for ticket in tickets:
+            throttle.leave(ticket, "ada")
+    assert throttle.limit > 8
+
+
+def test_the_first_wait_says_for_what_and_how_long(
+    throttle: Throttle, clock: Clock, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The first refusal is told at once in the platform's words, however short the wait; later short waits are not."""
+    caplog.set_level(logging.WARNING, logger="ttca")
+    for _ in range(3):
+        throttle.leave(entered(throttle, clock), "ada", too_many(0.5))
+        throttle.leave(entered(throttle, clock), "ada")
+    (line,) = [record.getMessage() for record in caplog.records]
+    assert line.startswith("Waiting 0.5")
+    assert line.endswith(" s. too many")
+
+
+def test_a_platform_that_is_lost_is_told_once_until_it_answers(
+    throttle: Throttle, clock: Clock, caplog: pytest.LogCaptureFixture
+) -> None:
+    """However many requests find no connection, people read it once, and again when it happens again."""
+    assert not throttle.answered
+    for _ in range(2):
+        throttle.leave(entered(throttle, clock), "ada")
+        assert throttle.answered
+        for _ in range(3):
+            throttle.lost(ValueError("refused"), 120.0)
+    told = [record.getMessage() for record in caplog.records]
+    assert told == ["No connection any more; trying again for up to 120 s. refused"] * 2

@@ -19,7 +19,7 @@ from tests.pooling.anyhub import AnyHub, png
 from tests.pooling.scripted import ScriptedPlatform, distinct, hard_at_work, transport_error, truth
 from ttca.answers import Answers
 from ttca.config import read_contribution
-from ttca.errors import ChargeState, ConfigError, TransportError, TTCAError
+from ttca.errors import ChargeState, ConfigError, TransportError, Trouble, TTCAError
 from ttca.images import Images
 from ttca.pooling.contribute import Contribution
 from ttca.pooling.hub_client import MOST_QUERIES, HubError
@@ -113,6 +113,31 @@ def test_what_was_surely_not_processed_is_given_back(hub: AnyHub, member: Callab
     done = member(platform, size=3, concurrency=2)
     assert done.queries == done.answered == 10
     assert platform.queries > 10
+
+
+def test_a_platform_that_restarts_is_waited_for(hub: AnyHub, member: Callable[..., Contribution]) -> None:
+    """Connections refused after an answer cost nothing and end nothing until the platform was away too long."""
+    now = [0.0]
+
+    def sleep(seconds: float) -> None:
+        now[0] += seconds
+
+    def away_until(back_s: float) -> ScriptedPlatform:
+        def restarting(number: int, images: Images) -> Answers:
+            if number > 0 and now[0] < back_s:
+                error = transport_error(ChargeState.REFUNDED)
+                error.trouble = Trouble.UNREACHABLE
+                raise error
+            return truth(images)
+
+        return ScriptedPlatform(restarting)
+
+    done = member(away_until(9.0), size=3, concurrency=1, sleep=sleep, clock=lambda: now[0])
+    assert done.queries == done.answered == 10
+    now[0] = 0.0
+    with pytest.raises(TransportError):
+        member(away_until(500.0), size=3, concurrency=1, sleep=sleep, clock=lambda: now[0])
+    assert 120.0 <= now[0] <= 126.0
 
 
 def test_what_may_have_been_processed_counts(hub: AnyHub, member: Callable[..., Contribution]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import threading
+import time
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -22,6 +23,7 @@ from ttca.platforms.limits import exhausted_s, policies
 from ttca.platforms.protocols import Describes, Request, Response, Wire, create_protocol
 from ttca.platforms.protocols.reading import excerpt
 from ttca.platforms.sending import NotSentError, Sender, Transport
+from ttca.platforms.statuses import status_error
 from ttca.platforms.throttle import Throttle, lane
 
 __all__ = ["HttpPlatform", "Key", "NotSentError", "TokenFrom", "Transport"]
@@ -100,7 +102,7 @@ class HttpPlatform:
         self._lock = threading.Lock()
         self._met: tuple[PlatformInfo, Wire] | None = None
         #: How many requests may be in flight and who must wait, as the platform's answers have taught us.
-        self.throttle = Throttle(self._name)
+        self.throttle = Throttle(self._name, patience_s=self._transport.read_timeout)
 
     def __repr__(self) -> str:
         model = "" if self._model is None else f", model={self._model!r}"
@@ -163,7 +165,7 @@ class HttpPlatform:
             response = self._sender.exchange(request, variable, request_id=request_id, member=credential.member)
             self._heed(response, lane(self, credential))
             body = None if info.reading is None else _body(response, wire)
-            return replace(self._read(wire, response, len(checked)), body=body)
+            return replace(self._read(wire, response, len(checked), variable), body=body)
         except TransportError as error:
             error.member = credential.member
             error.args = (masked(str(error.args[0]), variable),)
@@ -183,11 +185,14 @@ class HttpPlatform:
         status, headers, said = _unpacked(body)
         return self._read(wire, Response(status, headers, said, self._name), n)
 
-    def _read(self, wire: Wire, response: Response, n: int) -> Answers:
-        if response.status == 200:
+    def _read(self, wire: Wire, response: Response, n: int, variable: str | None = None) -> Answers:
+        trouble = wire.trouble(response)
+        refuses = trouble is None and response.status != 200 and wire.refuses(response)
+        if trouble is None and response.status == 200:
             return wire.parse(response, n)
-        if not wire.refuses(response):
-            raise self._sender.refusal(response, wire.wait_s(response))
+        if not refuses:
+            wait = wire.wait_s(response)
+            raise status_error(response, said=trouble, wait_s=wait, images=n, key_variable=variable)
         if n > 1:
             raise response.unreadable(
                 f"Expected an answer for every image, got a refusal of {n} images at once "
@@ -224,7 +229,7 @@ class HttpPlatform:
             request = Request("GET", path, {"Accept": "application/json"})
             response = self._sender.exchange(request, self._key.variable, request_id=None, member=None)
             if response.status != 200:
-                raise self._sender.refusal(response, None)
+                raise status_error(response, key_variable=self._key.variable)
             return response
 
         failed: TransportError
@@ -247,7 +252,7 @@ class HttpPlatform:
                 retry_after=error.retry_after,
                 status=error.status,
             )
-            failed.attempt = error.attempt
+            failed.attempt, failed.trouble = error.attempt, error.trouble
         except ConfigError as error:
             failed = NotSentError(masked(str(error), self._key.variable), platform=self._name)
         raise failed
@@ -255,7 +260,7 @@ class HttpPlatform:
     def _heed(self, response: Response, whose: str) -> None:
         """Keep to the limits that a response states: their pace, and a wait where nothing is left for now."""
         self.throttle.keep_to(whose, policies(response.headers))
-        wait = exhausted_s(response.headers)
+        wait = exhausted_s(response.headers, now=time.time())
         if wait is not None:
             self.throttle.hold(whose, wait)
 

@@ -271,14 +271,17 @@ def secret_problem(
     """
     words = os.environ.get(variable, "").split()
     least, most = parts
-    wanted = f"host {what}" if parts == (1, 1) else example or f"host {what} secret"
+    set_to = example or f"{host} YOUR-{what.upper()}"
     if not words:
-        return f"Expected the environment variable {variable} to hold a {what}, got none. Set it to '{wanted}'."
+        return (
+            f"Expected the environment variable {variable} to hold a {what}, got none. Set it to the host that the "
+            f"{what} is for and the {what} itself: export {variable}='{set_to}'"
+        )
     bare = len(words) == 1 and least == 1
     if not (bare or least < len(words) <= most + 1) or not all(map(_VISIBLE_ASCII.fullmatch, words)):
         return (
-            f"Expected {variable} to hold '{wanted}' in visible ASCII, got something else. Set it to "
-            f"'{example or f'{host} YOUR-{what.upper()}'}'."
+            f"Expected {variable} to hold a host and the {what} for it, with spaces between, in visible ASCII, got "
+            f"something else. Set it: export {variable}='{set_to}'"
         )
     if not bare and host not in [bound.rstrip(".") for bound in words[0].lower().split(",")]:
         return (
@@ -312,12 +315,13 @@ def key_problem(key: Key, variable: str, host: str, *, stays_here: bool) -> str 
     secrets = words[2:] or words[1:]
     if not stays_here and (not secrets or min(map(len, secrets)) < _SHORTEST_KEY):
         return (
-            f"Expected {variable} to hold 'host key' with a key of 8 characters or more, got less. Set it to "
-            f"'{example}'."
+            f"Expected {variable} to hold the platform's host and a key of 8 characters or more, with a space between, "
+            f"got less. Set it: export {variable}='{example}'"
         )
     if key.basic and ":" in (words[1:] or words)[0]:
         return (
-            f"Expected {variable} to hold key and secret as two words, got a colon in the first. Set it to '{example}'."
+            f"Expected {variable} to hold key and secret as two words, got a colon in the first. Set it: "
+            f"export {variable}='{example}'"
         )
     return None
 

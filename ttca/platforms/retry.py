@@ -10,10 +10,10 @@ from dataclasses import dataclass, field
 from typing import TypeVar
 
 from ttca.answers import Answers
-from ttca.errors import AnswerError, ConfigError, TransportError
+from ttca.errors import AnswerError, ConfigError, TransportError, Trouble
 from ttca.images import Images, check_images
 from ttca.platforms.base import Credential, Platform
-from ttca.platforms.throttle import come_back, lane, throttle_of
+from ttca.platforms.throttle import Throttle, come_back, lane, throttle_of
 from ttca.telling import tell_retry
 
 __all__ = ["RetryPolicy", "ask"]
@@ -28,16 +28,17 @@ class RetryPolicy:
     Parameters
     ----------
     attempts : int
-        The most attempts, the first included; 1 for no retries at all. A 429 is not one: the platform is well, and
-        says when to come.
+        The most attempts, the first included; 1 for no retries at all. One that came too fast is not counted: the
+        platform is well, and says when to come. Nor is one that found no connection to a platform that has answered
+        before: it restarts, and costs nothing until the deadline.
     deadline_s : float
-        Seconds after which no further attempt begins, waits included, other than those after a 429.
+        Seconds after which no further attempt begins, waits included, other than those after one that came too fast.
     base_s, cap_s : float
         The wait before retry k is uniform in [0, min(cap_s, base_s · 2^(k−1))] ("full jitter").
     longest_wait_s : float
         A ``retry_after`` above it ends the attempts with an error that says when to come back.
     most_refusals : int
-        How often a 429 is waited out, for one request.
+        How often "too fast" is waited out, for one request.
     rng : random.Random
         Where jitter comes from; pass a seeded one for the same waits again.
     sleep, clock : callable
@@ -68,7 +69,13 @@ class RetryPolicy:
             if not getattr(self, name) >= 0:
                 raise ConfigError(f"Expected {name} in seconds, 0 or more, got {getattr(self, name)}. Correct it.")
 
-    def run(self, once: Callable[[int], T], *, in_line: Callable[[], float] = lambda: 0.0) -> T:
+    def run(
+        self,
+        once: Callable[[int], T],
+        *,
+        in_line: Callable[[], float] = lambda: 0.0,
+        throttle: Throttle | None = None,
+    ) -> T:
         """Return ``once(1)``, or of a later attempt where the earlier ones may be retried.
 
         Parameters
@@ -77,13 +84,15 @@ class RetryPolicy:
             Makes one attempt; gets its number, from 1.
         in_line : callable
             Seconds that attempts so far have waited for their turn, which are no time of the request's.
+        throttle : Throttle, optional
+            Knows whether the platform has answered before.
 
         Raises
         ------
         TransportError
             The last attempt's, with ``attempt`` set. Any other error passes through at once.
         """
-        began, number, refusals = self.clock(), 0, 0
+        began, waited, number, refusals, unreachable = self.clock(), 0.0, 0, 0, 0
         # A plain loop: a library's machinery would take longer than all else that pooling adds to an attempt.
         while True:
             number += 1
@@ -98,18 +107,28 @@ class RetryPolicy:
                         f"{error.args[0]} {come_back(error.retry_after or 0.0, self.longest_wait_s)}",
                         *error.args[1:],
                     )
-                refused = error.status == 429
+                refused = error.trouble is Trouble.THROTTLED
                 refusals += refused
-                if not error.retryable or refusals > self.most_refusals or number - refusals >= self.attempts:
+                lost = error.trouble is Trouble.UNREACHABLE and throttle is not None and throttle.answered
+                unreachable += lost
+                if not error.retryable or refusals > self.most_refusals or self.attempts == 1:
                     raise
-                if self.attempts == 1:
+                counted = number - refusals - unreachable
+                if not lost and counted >= self.attempts:
                     raise
-                wait = self.wait_s(refusals if refused else number - refusals, error.retry_after)
+                wait = self.wait_s(refusals if refused else unreachable if lost else counted, error.retry_after)
+                # What was slept counts even where a clock stands still: nobody may try for ever.
+                left = self.deadline_s - max(self.clock() - began - in_line(), waited)
                 if refused:
                     # A turn that was not given is no time of this request's.
                     began += self.clock() - tried_at + wait
-                elif self.clock() - began - in_line() + wait > self.deadline_s:
+                elif throttle is not None and lost and left > 0:
+                    # The last attempt begins at the deadline, not before.
+                    wait = min(wait, left)
+                    throttle.lost(error, left)
+                elif lost or wait > left:
                     raise
+                waited += 0.0 if refused else wait
                 tell_retry(number, wait, error)
             self.sleep(wait)
 
@@ -169,7 +188,7 @@ def ask(
             with throttle.slot(whose, longest_s=policy.longest_wait_s, sleep=policy.sleep):
                 return platform.attempt(batch, credential, request_id=request_id)
 
-        return policy.run(once)
+        return policy.run(once, throttle=throttle)
 
     for start in range(0, len(checked), info.max_batch):
         batch = checked[start : start + info.max_batch]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
 import ssl
 import time
 import weakref
@@ -18,14 +17,14 @@ import urllib3
 from requests.adapters import HTTPAdapter
 from requests.structures import CaseInsensitiveDict
 
-from ttca.errors import AnswerError, ChargeState, ConfigError, TransportError
+from ttca.errors import AnswerError, ChargeState, ConfigError, TransportError, Trouble
 from ttca.masking import mask_logs, masked, masked_bytes
 from ttca.platforms.addresses import checked_url
 from ttca.platforms.keys import Key, add_key, key_problem, no_place
-from ttca.platforms.limits import retry_after_s
 from ttca.platforms.protocols import Request, Response
 from ttca.platforms.protocols.reading import excerpt
 from ttca.platforms.retry import RetryPolicy
+from ttca.platforms.statuses import status_error
 from ttca.platforms.tokens import Token, Tokens
 
 __all__ = [
@@ -40,17 +39,7 @@ __all__ = [
 _HEADERS = {"Accept-Encoding": "identity", "User-Agent": "ttca"}
 _CHUNK = 65536
 _ERROR_BODY = 65536
-_CUT_SHORT = "a connection that closed partway through"
-
-# What each surely unprocessed 4xx asks of the reader.
-_UNPROCESSED = {
-    401: "Check that the key variable holds a key this platform knows.",
-    403: "Ask the platform's owner whether this key may use this model.",
-    404: "Check url, model and version.",
-    413: "Lower max_batch.",
-    422: "Check protocol, model and image size.",
-}
-_PERHAPS_PROCESSED = {408, 409, 425}
+_CUT_SHORT, _TOO_LATE = "a connection that closed partway through", "only part of it in time"
 
 # These write URLs, which may hold a key, and what is signed, which may hold a session's token.
 mask_logs(("urllib3.connectionpool", "urllib3.util.retry", "botocore.auth"))
@@ -144,6 +133,7 @@ class Sender:
 
     def __init__(self, url: str, key: Key, transport: Transport) -> None:
         self.url, self.host, loopback = checked_url(url)
+        self._slash = "/" if url.endswith("/") else ""
         self._key, self._transport = key, transport
         self._check_gateway(loopback)
         #: Whether what is sent stays on this machine.
@@ -152,7 +142,7 @@ class Sender:
         if key.token_from is not None:
             source = key.token_from
             self._token_sender = _TokenSender(source.origin, source.key(), replace(transport, forwards_to=None))
-            self._tokens = Tokens(self._ask_for_token, self._token_refusal, url=source.url)
+            self._tokens = Tokens(self._ask_for_token, status_error, url=source.url)
         self._timeouts = (transport.connect_timeout, transport.read_timeout)
         self._idle: list[HTTPAdapter] = []
         self._urls: dict[str, str] = {}
@@ -187,9 +177,6 @@ class Sender:
         source = self._key.token_from
         assert source is not None
         return self._token_sender.exchange(source.request, variable, request_id=None, member=None)
-
-    def _token_refusal(self, response: Response) -> TransportError:
-        return self._token_sender.refusal(response, None)
 
     def exchange(
         self,
@@ -266,7 +253,7 @@ class Sender:
         except requests.RequestException as error:
             return self._no_answer(error, request_id)
         try:
-            return self._receive(reply, deadline, variable, request_id)
+            return self._receive(reply, deadline, request, variable, request_id)
         finally:
             reply.close()
 
@@ -274,7 +261,7 @@ class Sender:
         """Return a request as it goes out, all but the key."""
         url = self._urls.get(request.path)
         if url is None:
-            whole = f"{self.url}/{request.path}" if request.path else self.url
+            whole = self._address(request)
             url = self._urls[request.path] = requests.Request(request.method, whole).prepare().url or whole
         prepared = requests.PreparedRequest()
         prepared.method, prepared.url, prepared.body = request.method, url, request.body or None
@@ -283,8 +270,17 @@ class Sender:
             prepared.headers["Content-Length"] = str(len(request.body))
         return prepared
 
+    def _address(self, request: Request) -> str:
+        """Return the whole address; a slash at the end of the configured one counts where nothing follows it."""
+        return f"{self.url}/{request.path}" if request.path else f"{self.url}{self._slash}"
+
     def _receive(
-        self, reply: requests.Response, deadline: float, variable: str | None, request_id: str | None
+        self,
+        reply: requests.Response,
+        deadline: float,
+        request: Request,
+        variable: str | None,
+        request_id: str | None,
     ) -> Response | TransportError:
         status = reply.status_code
         headers = {k.lower(): masked(v, variable) for k, v in reply.headers.items()}
@@ -293,7 +289,8 @@ class Sender:
         limit = most if answering else min(_ERROR_BODY, most)
         body, problem = _read(reply, limit, deadline)
         if problem is not None and answering:
-            return self._unknown(f"Expected a whole answer from {self.url}, got {problem}.", request_id)
+            late = problem == _TOO_LATE
+            return self._unknown(f"Expected a whole answer from {self.url}, got {problem}.", request_id, late=late)
         # Of an error's body only the beginning is quoted, so one that is too large or broken is good enough.
         too_large = f"Expected at most {most} bytes, got more. Raise max_response_bytes or lower max_batch."
         if len(body) > limit and answering:
@@ -310,23 +307,26 @@ class Sender:
         body = decoded or b""
         if len(body) > limit and answering:
             return AnswerError(too_large, platform=self.url, status=status, request_id=request_id)
-        return Response(status, headers, self._masked_body(status, body, variable), self.url, request_id)
+        asked = masked(f"{request.method} {self._address(request)}", variable)
+        return Response(status, headers, self._masked_body(status, body, variable), self.url, request_id, asked)
 
     def _masked_body(self, status: int, body: bytes, variable: str | None) -> bytes:
         return masked_bytes(body, variable)
 
-    def _unknown(self, sentence: str, request_id: str | None) -> TransportError:
-        return TransportError(
+    def _unknown(self, sentence: str, request_id: str | None, *, late: bool) -> TransportError:
+        error = TransportError(
             f"{sentence} The platform may have processed it.",
             platform=self.url,
             charge=ChargeState.UNKNOWN,
             retryable=True,
             request_id=request_id,
         )
+        error.trouble = Trouble.TIMED_OUT if late else None
+        return error
 
     def _no_answer(self, error: requests.RequestException, request_id: str | None) -> TransportError:
         """Return what an exception of requests means, keeping nothing of it but its kind."""
-        retryable = True
+        retryable, trouble = True, Trouble.UNREACHABLE
         if isinstance(error, requests.ConnectTimeout):
             sentence = f"no connection within {self._timeouts[0]:g} s. Check the network, or raise connect_timeout."
         elif (problem := certificate_problem(error, "[platform]")) is not None:
@@ -335,10 +335,12 @@ class Sender:
             sentence = "no connection (refused, or no such host). Check url, and that the platform is up."
         elif isinstance(error, requests.Timeout):
             return self._unknown(
-                f"Expected an answer from {self.url} within {self._timeouts[1]:g} s, got none.", request_id
+                f"Expected an answer from {self.url} within {self._timeouts[1]:g} s, got none.", request_id, late=True
             )
         elif isinstance(error, requests.ConnectionError):
-            return self._unknown(f"Expected an answer from {self.url}, got a closed connection.", request_id)
+            return self._unknown(
+                f"Expected an answer from {self.url}, got a closed connection.", request_id, late=False
+            )
         else:
             return TransportError(
                 f"Expected to send a request to {self.url}, got {type(error).__name__}. Check url and protocol.",
@@ -347,53 +349,15 @@ class Sender:
                 retryable=False,
                 request_id=request_id,
             )
-        return TransportError(
+        lost = TransportError(
             f"Expected an answer from {self.url}, got {sentence}",
             platform=self.url,
             charge=ChargeState.REFUNDED,
             retryable=retryable,
             request_id=request_id,
         )
-
-    def refusal(self, response: Response, otherwise: float | None) -> TransportError:
-        """Return what a status other than an answer's means for the charge and for another attempt.
-
-        ``otherwise``: the seconds to wait that the protocol's own words ask for, where no header does.
-        """
-        status = response.status
-        wait = retry_after_s(response.headers, now=time.time(), limited=status == 429)
-        wait = otherwise if wait is None else wait
-        said = f" ({_gist(response.body)})" if response.body.strip() else ""
-        got = f"Expected an answer from {self.url}, got status {status}{said}."
-        if 200 <= status < 300:
-            return response.unreadable(f"{got} Check protocol: this one does not expect that status.")
-        charge, retryable, advice = ChargeState.CHARGED, False, "Check protocol and its options."
-        if 300 <= status < 400:
-            to = excerpt(response.headers.get("location", "nowhere"), 200)
-            got = f"Expected an answer from {self.url}, got a redirect ({status}) to {to}."
-            advice = (
-                "Redirects are not followed, so that no key goes to the wrong place. If you trust it, set url to it."
-            )
-            charge = ChargeState.CHARGED if status == 303 else ChargeState.REFUNDED
-        elif status == 429 or (status == 503 and wait is not None):
-            charge, retryable, advice = ChargeState.REFUNDED, True, "Wait as long as it asks, then try again."
-        elif status >= 500 or status in _PERHAPS_PROCESSED:
-            charge, retryable, advice = (
-                ChargeState.UNKNOWN,
-                True,
-                "Try again; the platform may have processed it.",
-            )
-        elif status in _UNPROCESSED:
-            charge, advice = ChargeState.REFUNDED, _UNPROCESSED[status]
-        return TransportError(
-            f"{got} {advice}",
-            platform=self.url,
-            charge=charge,
-            retryable=retryable,
-            retry_after=wait if retryable else None,
-            status=status,
-            request_id=response.request_id,
-        )
+        lost.trouble = trouble if retryable else None
+        return lost
 
 
 class _TokenSender(Sender):
@@ -401,12 +365,6 @@ class _TokenSender(Sender):
 
     def _masked_body(self, status: int, body: bytes, variable: str | None) -> bytes:
         return body if status == 200 else super()._masked_body(status, body, variable)
-
-
-def _gist(body: bytes) -> str:
-    """Return what an error's body says: its beginning, or the cause that a Python traceback ends with."""
-    causes = re.findall(rb"^[A-Za-z_][\w.]*: .*$", body, re.MULTILINE) if body.lstrip().startswith(b"Traceback") else []
-    return excerpt(causes[-1] if causes else body)
 
 
 def new_session(ca: str | None = None) -> requests.Session:
@@ -450,9 +408,9 @@ def _read(reply: requests.Response, limit: int, deadline: float) -> tuple[bytes,
             chunks.append(chunk)
             size += len(chunk)
             if time.monotonic() > deadline:
-                return b"".join(chunks), "only part of it in time"
+                return b"".join(chunks), _TOO_LATE
     except urllib3.exceptions.ReadTimeoutError:
-        return b"".join(chunks), "only part of it in time"
+        return b"".join(chunks), _TOO_LATE
     except (urllib3.exceptions.HTTPError, OSError):
         return b"".join(chunks), _CUT_SHORT
     promised = reply.headers.get("Content-Length", "")

@@ -1,4 +1,4 @@
-"""How many requests a platform bears: halve when it says "too many", grow slowly while it does not, wait when told."""
+"""How many requests a platform bears: begin with one, halve where it is too much, grow slowly, wait when told."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
-from ttca.errors import ChargeState, TransportError
+from ttca.errors import ChargeState, TransportError, Trouble
 from ttca.platforms.base import Credential, Platform
-from ttca.telling import tell_wait
+from ttca.telling import tell_outage, tell_wait
 
 __all__ = ["Throttle", "come_again", "come_back", "lane", "throttle_of"]
 
@@ -28,6 +28,11 @@ _JITTER, _MOST_JITTER_S = 0.02, 0.2
 # Stated limits of more requests than this are not kept count of: a 429 will tell.
 _MOST_REMEMBERED = 100_000
 _LOOK_AGAIN_S = 0.1
+# Answers that take longer than this share of what we wait for one, and this often the fastest, wait in a queue there.
+# Requests in flight have doubled while such an answer waited, and those sent last will wait twice as long.
+_LATE, _QUEUED = 0.25, 2.0
+# With so few of the requests in flight as before, an answer from a queue takes no more than that share of the time.
+_FEWER = 0.75
 # Waits that end so near to each other are told to people as one.
 _SAME_MOMENT_S = 1.0
 # A limit nobody states shows where so many bursts in a row bring about the same number of answers, no fewer than this,
@@ -65,6 +70,9 @@ class Throttle:
     ----------
     name : str
         The platform's, for errors.
+    patience_s : float, optional
+        How long an answer is waited for. With it the first round is one request, and each answer adds one until
+        something is too much for the platform; without it all are let through until then.
     clock : callable
         Monotonic seconds; tests pass their own.
     rng : random.Random, optional
@@ -72,8 +80,11 @@ class Throttle:
 
     Notes
     -----
-    Additive increase, multiplicative decrease (Chiu and Jain, 1989), on requests in flight: a 429 halves them, once for
-    all that were sent before it; a round of answers adds half a request. *Published* rule, *our* constants. Waits and
+    Additive increase, multiplicative decrease (Chiu and Jain, 1989), on requests in flight: what came too fast, or was
+    not answered in time, halves them, once for all that were sent before it; a round of answers adds half a request.
+    Before the first such sign a round doubles them (Jacobson's slow start, 1988). *Published* rules, *our* constants.
+    A server that works on one request after another shows it before it fails: an answer that took a quarter of
+    our patience, though others came at once, halves too, so that no request times out in its queue. *Ours.* Waits and
     stated limits are per *lane* (:func:`lane`), because platforms count by key. A stated limit is kept by a sliding
     window over the requests sent since it was first stated, which is stricter than a bucket or a fixed window. One
     that only shows (n answers, then "come back in w seconds", again and again) is kept in the same way, because whoever
@@ -84,26 +95,48 @@ class Throttle:
         self,
         name: str = "the platform",
         *,
+        patience_s: float | None = None,
         clock: Callable[[], float] = time.monotonic,
         rng: random.Random | None = None,
     ) -> None:
         self._name = name
         self._clock, self._rng = clock, rng or random.Random()
         self._changed = threading.Condition()
-        self._limit = math.inf
+        self._patience_s, self._fastest_s = patience_s, math.inf
+        self._limit = math.inf if patience_s is None else 1.0
+        # Whether nothing has been too much yet.
+        self._starting = True
+        # When each request in flight was sent and how many there were with it; how long a late one took, likewise.
+        self._began: dict[int, tuple[float, int]] = {}
+        self._late: tuple[float, int] = (0.0, 0)
         self._in_flight = 0
         self._sent = self._halved_at = 0
         self._held: dict[str, float] = {}
         self._told_at: dict[str, int] = {}
         self._told_until: dict[str, float] = {}
+        self._why: dict[str, str] = {}
+        self._told_why: set[str] = set()
+        self._answered = self._lost = False
         self._in_a_row: dict[str, int] = {}
         self._paces: dict[str, dict[float, deque[float]]] = {}
         self._bursts: dict[str, _Bursts] = {}
 
     @property
     def limit(self) -> float:
-        """How many requests may be in flight; infinite until the platform has said "too many"."""
+        """How many requests may be in flight; infinite where nothing is known of how many are too many."""
         return self._limit
+
+    @property
+    def answered(self) -> bool:
+        """Whether any request ended with an answer, so that the platform is there and as it must be."""
+        return self._answered
+
+    def lost(self, error: Exception, longest_s: float) -> None:
+        """Tell, once until the next answer, that the platform cannot be reached any more, and how long it is tried."""
+        with self._changed:
+            known, self._lost = self._lost, True
+        if not known:
+            tell_outage(longest_s, error)
 
     def enter(
         self,
@@ -172,6 +205,7 @@ class Throttle:
         """
         with self._changed:
             self._in_flight -= 1
+            began, together = self._began.pop(ticket, (self._clock(), 1))
             if not sent:
                 for times in self._paces.get(lane, {}).values():
                     if times:
@@ -181,8 +215,8 @@ class Throttle:
             elif error is None:
                 self._bursts.setdefault(lane, _Bursts()).answers += 1
                 self._in_a_row.pop(lane, None)
-                if self._limit < math.inf:
-                    self._limit += _GROWTH / self._limit
+                self._answered, self._lost = True, False
+                self._grow(ticket, self._clock() - began, together)
             elif isinstance(error, TransportError):
                 self._refused(ticket, lane, error)
             self._changed.notify()
@@ -242,7 +276,11 @@ class Throttle:
             if until <= self._told_until.get(lane, -math.inf) + _SAME_MOMENT_S:
                 return
             self._told_until[lane] = until
-        tell_wait(wait, f"The limits of {self._name} allow no request before.")
+            # The first wait after a refusal is told in the platform's own words, however short it is.
+            why = self._why.pop(lane, None) if lane not in self._told_why else None
+            if why is not None:
+                self._told_why.add(lane)
+        tell_wait(wait, why or f"The limits of {self._name} allow no request before.", first=why is not None)
 
     def _begin(self, lane: str) -> int:
         for times in self._paces.get(lane, {}).values():
@@ -251,17 +289,46 @@ class Throttle:
             self._bursts[lane].sent.append(self._clock())
         self._in_flight += 1
         self._sent += 1
+        self._began[self._sent] = self._clock(), self._in_flight
         return self._sent
+
+    def _grow(self, ticket: int, took: float, together: int) -> None:
+        """Let more requests in after an answer, or fewer where it had to wait too long for its turn there."""
+        self._fastest_s = min(self._fastest_s, took)
+        if self._is_late(took) and ticket > self._halved_at:
+            late_s, most = self._late
+            if together == 1 or (together <= _FEWER * most and took > _FEWER * late_s):
+                # Fewer are no faster: it takes that long, as larger requests do, and not for waiting in a queue.
+                self._fastest_s = took
+        if self._is_late(took):
+            if ticket > self._halved_at:
+                self._late = took, together
+            self._halve(ticket)
+        elif self._starting:
+            self._limit += 1.0
+        else:
+            self._limit += _GROWTH / self._limit
+
+    def _is_late(self, took: float) -> bool:
+        return self._patience_s is not None and took > max(_LATE * self._patience_s, _QUEUED * self._fastest_s)
+
+    def _halve(self, ticket: int) -> None:
+        """Let half as many requests in, once for all that were sent before."""
+        if ticket > self._halved_at:
+            self._starting = False
+            self._limit = max(1.0, min(self._limit, self._in_flight + 1) / 2)
+            self._halved_at = self._sent
 
     def _refused(self, ticket: int, lane: str, error: TransportError) -> None:
         wait = error.retry_after
-        if error.status == 429 and ticket > self._halved_at:
-            self._limit = max(1.0, min(self._limit, self._in_flight + 1) / 2)
-            self._halved_at = self._sent
+        throttled = error.trouble is Trouble.THROTTLED
+        if throttled or error.trouble is Trouble.TIMED_OUT:
+            self._halve(ticket)
         # Others of the same round are refused for the same reason, and say nothing new.
         if ticket <= self._told_at.get(lane, 0) or not error.retryable:
             return
-        if error.status == 429:
+        if throttled:
+            self._why[lane] = str(error.args[0])
             self._bursts.setdefault(lane, _Bursts()).ended(wait, self._clock())
             times = self._in_a_row.get(lane, 0)
             self._in_a_row[lane] = times + 1

@@ -17,7 +17,7 @@ from ttca.pooling.schema import members as _members
 from ttca.pooling.schema import outcomes as _outcomes
 from ttca.pooling.schema import requests as _requests
 
-__all__ = ["Balance", "asked_and_answered", "balances", "pace", "paid", "spend_by_day", "was_unusable"]
+__all__ = ["Balance", "asked_and_answered", "balances", "charged_twice", "pace", "paid", "spend_by_day", "was_unusable"]
 
 
 @dataclass(frozen=True)
@@ -97,6 +97,23 @@ def asked_and_answered(connection: sa.Connection) -> tuple[int, int]:
     asked = sa.select(sa.func.count(sa.distinct(_attempts.c.key))).where(_attempts.c.key != b"")
     answered = sa.select(sa.func.count()).select_from(_answers)
     return int(connection.scalar(asked) or 0), int(connection.scalar(answered) or 0)
+
+
+def charged_twice(connection: sa.Connection, action: str | None) -> int:
+    """Return how many different queries were charged more than once (refunds out), as an answer did not come or
+    could not be used; of one action, and what no action was named for.
+    """
+    whose = sa.true() if action is None else sa.or_(_requests.c.action == action, _requests.c.action.is_(None))
+    ended = sa.func.coalesce(_outcomes.c.outcome, ChargeState.UNKNOWN.value)
+    again = (
+        sa.select(_attempts.c.key)
+        .select_from(_joined())
+        .where(_attempts.c.key != b"", ended != ChargeState.REFUNDED.value, whose)
+        .group_by(_attempts.c.key)
+        .having(sa.func.count() > 1)
+        .subquery()
+    )
+    return int(connection.scalar(sa.select(sa.func.count()).select_from(again)) or 0)
 
 
 def pace(connection: sa.Connection, requests: int) -> float | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import threading
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass
@@ -11,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from ttca.answers import Answers, Status
-from ttca.errors import AnswerError, ChargeState, QuotaError, TransportError, TTCAError
+from ttca.errors import AnswerError, ChargeState, QuotaError, TransportError, Trouble, TTCAError
 from ttca.platforms.base import Credential, Platform
 from ttca.platforms.throttle import come_again, come_back, lane, throttle_of
 from ttca.pooling.allowance import Allowance, Effort, Reserved
@@ -27,7 +28,7 @@ __all__ = ["Contribution", "Patience", "contribute"]
 _GIVE_UP_AFTER = 3
 # So many times in a row a member waits out that their platform says "too many".
 _MOST_REFUSALS = 100
-_LEAST_WAIT_S = 0.05
+_LEAST_WAIT_S, _LONGEST_PAUSE_S = 0.05, 5.0
 _NOTHING_SENT = "No query was sent."
 
 
@@ -46,8 +47,8 @@ class Patience:
 
     Parameters
     ----------
-    hub_away_s : float
-        How long to wait for a hub that is away.
+    hub_away_s, platform_away_s : float
+        How long to wait for a hub that is away, and for a platform that has answered and cannot be reached any more.
     longest_wait_s : float
         The longest wait that the hub's rate, the member's own or the platform's ``Retry-After`` may ask for; beyond it
         the run ends and says when to come back.
@@ -58,6 +59,7 @@ class Patience:
     """
 
     hub_away_s: float = 120.0
+    platform_away_s: float = 120.0
     longest_wait_s: float = 60.0
     sleep: Callable[[float], None] | None = None
     clock: Callable[[], float] | None = None
@@ -169,7 +171,9 @@ class _Worker:
         self._platform, self._credential = platform, credential
         self._ended = threading.Event()
         self._sleep: Callable[[float], Any] = patience.sleep or self._ended.wait
-        self._longest_wait_s = patience.longest_wait_s
+        self._longest_wait_s, self._away_s = patience.longest_wait_s, patience.platform_away_s
+        self._clock = patience.clock or time.time
+        self._away_since: float | None = None
         self._throttle, self._lane = throttle_of(platform), lane(platform, credential)
         self._lock = threading.Lock()
         self._failures = self._refusals = 0
@@ -303,6 +307,7 @@ class _Worker:
             self._allowance.came(paid, answers)
             with self._lock:
                 self._failures = self._refusals = 0
+                self._away_since = None
                 self.answered += int(answers.resolved.sum())
         self.advance(len(images))
         return None
@@ -314,13 +319,21 @@ class _Worker:
             if wait > self._longest_wait_s:
                 error.args = (f"{error.args[0]} {come_back(wait, self._longest_wait_s)}", *error.args[1:])
                 raise error
-            if error.status == 429:
+            if error.trouble is Trouble.THROTTLED:
                 # How long it is waited out the throttle knows.
                 self._refusals += 1
                 if self._refusals > _MOST_REFUSALS:
                     raise error
                 return 0.0
             self._failures += 1
+            if error.trouble is Trouble.UNREACHABLE and self._throttle.answered:
+                # It answered before: it restarts, and costs nothing until then.
+                now = self._clock()
+                self._away_since = now if self._away_since is None else self._away_since
+                left = self._away_since + self._away_s - now
+                if left > 0:
+                    self._throttle.lost(error, left)
+                    return min(left, 0.2 * 2.0 ** min(self._failures, 10), _LONGEST_PAUSE_S)
             hopeless = not error.retryable and not isinstance(error, AnswerError)
             if hopeless or self._failures >= _GIVE_UP_AFTER:
                 raise error

@@ -269,6 +269,10 @@ class Ledger:
         """Return the queries charged (refunds out) by purpose; of one action, and what no action was named for."""
         return self._db.run(lambda connection: books.paid(connection, action))
 
+    def charged_twice(self, *, action: str | None = None) -> int:
+        """Return how many different queries were charged more than once; of one action, as :meth:`paid`."""
+        return self._db.run(lambda connection: books.charged_twice(connection, action))
+
     def now(self) -> float:
         """Return the time as the ledger writes it down, in seconds since the epoch."""
         return self._db.run(self.now_in) if self._db.is_server and self._clock is None else self._local_now()

@@ -456,7 +456,7 @@ class QueryPool:
             raise _Stopped
 
         try:
-            answers = replace(self.policy, sleep=sleep).run(once, in_line=lambda: in_line)
+            answers = replace(self.policy, sleep=sleep).run(once, in_line=lambda: in_line, throttle=self._throttle)
         except AnswerError as error:
             if len(request.rows) > 1:
                 # Which image spoiled the answer shows when each is asked alone.

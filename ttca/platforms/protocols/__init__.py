@@ -14,7 +14,7 @@ from typing import Protocol as Structural
 from urllib.parse import quote
 
 from ttca.answers import Answers
-from ttca.errors import AnswerError, ConfigError
+from ttca.errors import AnswerError, ConfigError, Trouble
 from ttca.images import Images, ImageShape
 from ttca.platforms.protocols.reading import Reading
 
@@ -49,8 +49,8 @@ PROTOCOLS: dict[str, tuple[str, str]] = {
 _GROUP = "ttca.protocols"
 #: Headers that the transport itself writes, and nobody else may.
 TRANSPORT_HEADERS = frozenset({"host", "content-length", "transfer-encoding", "idempotency-key", "connection", "te"})
-# 4xx statuses that speak of the key, the address or the moment.
-_NOT_OF_THE_IMAGE = frozenset({401, 403, 404, 405, 407, 408, 409, 425, 429})
+# Statuses of errors that speak of the key, the address or the moment.
+_NOT_OF_THE_IMAGE = frozenset({401, 402, 403, 404, 405, 407, 408, 409, 425, 429, 502, 503, 504})
 
 
 @dataclass(frozen=True)
@@ -88,6 +88,8 @@ class Response:
         The platform's name.
     request_id : str, optional
         The id *we* sent, where the request had one.
+    asked : str
+        The method and the whole address that were asked, without a key.
     """
 
     status: int
@@ -95,6 +97,7 @@ class Response:
     body: bytes
     platform: str
     request_id: str | None = None
+    asked: str = ""
 
     def unreadable(self, sentence: str) -> AnswerError:
         """Return the error for a response that is not as its protocol says."""
@@ -113,7 +116,7 @@ def model_path(prefix: str, model: str, version: str | None, *, between: str = "
 
 def speaks_of_the_image(status: int) -> bool:
     """Whether an error's status may be about the image, and is not about the key, the address or the moment."""
-    return 400 <= status < 500 and status not in _NOT_OF_THE_IMAGE
+    return 400 <= status < 600 and status not in _NOT_OF_THE_IMAGE
 
 
 class Wire(ABC):
@@ -153,9 +156,17 @@ class Wire(ABC):
     def refuses(self, response: Response) -> bool:
         """Whether a response of an error's status refuses the one image it was asked about ("no face found").
 
-        Only statuses by which a platform speaks of the image can, with a text that the options name.
+        Whatever the status: the text is one that the options name.
         """
-        return speaks_of_the_image(response.status) and self.options.refuses(response.body)
+        return self.options.refuses(response.body)
+
+    def trouble(self, response: Response) -> Trouble | None:
+        """Return whether a response says "too fast", or that a quota is used up, in the protocol's own words.
+
+        Asked of every response, whatever its status, before anything else is read from it. What statuses and headers
+        say by themselves is read elsewhere.
+        """
+        return None
 
     def wait_s(self, response: Response) -> float | None:
         """Return the seconds an error asks to wait in the protocol's own words; headers come first, read elsewhere."""

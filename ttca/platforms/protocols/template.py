@@ -17,7 +17,7 @@ from jmespath.exceptions import JMESPathError
 from jmespath.visitor import TreeInterpreter
 
 from ttca.answers import Answers
-from ttca.errors import ConfigError
+from ttca.errors import ConfigError, Trouble
 from ttca.images import Images
 from ttca.platforms.protocols import TRANSPORT_HEADERS, Fetch, Request, Response, speaks_of_the_image
 from ttca.platforms.protocols.encoding import as_base64, as_lists, as_multipart, as_png
@@ -30,11 +30,17 @@ __all__ = ["Template", "TemplateWire"]
 Send = Literal["png", "multipart", "json"]
 ImageAs = Literal["base64", "data-url", "levels", "unit"]
 
-_SECRET = re.compile(r"auth|key|token|secret|password|cookie", re.IGNORECASE)
-# Whole words: max_tokens and keywords are no keys.
+# Whole words: X-Tokenizer, max_tokens and keywords are no keys, X-Api-Key and accessToken are.
+_SECRET = re.compile(
+    r"(?<![a-z])([a-z]*(api|app|auth|access|client|id|private|refresh|secret|security|session|subscription|user))?[_-]?"
+    r"(auth|authorization|authentication|key|token|secret|password|passwd|cookie|credential|credentials)(?![a-z])",
+    re.IGNORECASE,
+)
 _SECRET_NAME = re.compile(r"(^|[_-])(api_?key|key|token|secret|password|authorization|auth)$", re.IGNORECASE)
 _HEADER_NAME = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
 _EXPRESSIONS = ("label", "scores", "names", "results", "refused", "error")
+# What an answer says of limits, and nothing of the image.
+_LIMITS = ("throttled", "used_up")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,7 +77,11 @@ class Template(SingleImage):
     refused : str, optional
         Where a refusal lies: whatever is found there and is not null, false or empty refuses the image.
     refused_statuses : sequence of int
-        HTTP statuses by which the platform refuses an image.
+        HTTP statuses by which the platform refuses an image; 500 too, of a platform that crashes over nothing else.
+    throttled, used_up : str, optional
+        Where an answer of any status says that it came too fast, or that the key's quota is used up: whatever is
+        found there and is not null, false or empty. The first is waited out, the second ends the asking at once;
+        neither is charged. ``ends_with(__type, 'ThrottlingException')``
     error : str, optional
         Where an error lies that comes with status 200: whatever is found there fails the answer.
     image_shape, classes, scores_are, …
@@ -100,6 +110,8 @@ class Template(SingleImage):
     refused: str | None = None
     refused_statuses: Sequence[int] = ()
     error: str | None = None
+    throttled: str | None = None
+    used_up: str | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -121,12 +133,13 @@ class Template(SingleImage):
                 "Expected pick and box together, beside label or scores, got some of them alone. Say which of several "
                 "things found counts, and where all their boxes, labels and scores lie."
             )
-        for name in (*_EXPRESSIONS, "box"):
+        for name in (*_EXPRESSIONS, *_LIMITS, "box"):
             self._compiled(name)
         if not all(type(s) is int and speaks_of_the_image(s) for s in self.refused_statuses):
             raise ConfigError(
-                f"Expected refused_statuses between 400 and 499 that can be about an image, got "
-                f"{list(self.refused_statuses)}: 401, 403, 404, 405, 407, 408, 409, 425 and 429 are not. Correct them."
+                f"Expected refused_statuses between 400 and 599 that can be about an image, got "
+                f"{list(self.refused_statuses)}: 401 to 405, 407, 408, 409, 425, 429, 502, 503 and 504 are not. "
+                "Correct them, or name the text of the refusal in refused_errors, which holds whatever the status."
             )
 
     def _check_no_key_is_here(self) -> None:
@@ -155,7 +168,11 @@ class Template(SingleImage):
                 "it into a variable, name that in key_variable, and the header in key_header."
             )
         parts = urlsplit(f"/{self.path}")
-        if parts.fragment or re.search(r"\s|\\", self.path) or _SECRET.search(parts.query):
+        if (
+            parts.fragment
+            or re.search(r"\s|\\", self.path)
+            or any(_SECRET.search(pair.partition("=")[0]) for pair in re.split("[&;]", parts.query))
+        ):
             raise ConfigError(
                 "Expected path without spaces, fragments and keys, got one with them (not shown). Put a key into a "
                 "variable and name it in key_variable."
@@ -207,6 +224,7 @@ class Template(SingleImage):
         return {
             **super().reading_identity,
             "answer": json.dumps({name: getattr(self, name) for name in _EXPRESSIONS}, sort_keys=True),
+            **{name: getattr(self, name) for name in _LIMITS if getattr(self, name) is not None},
             "refused_statuses": json.dumps(sorted(self.refused_statuses)),
             **({} if self.pick is None else {"pick": json.dumps([self.pick, self.box])}),
         }
@@ -265,13 +283,26 @@ class TemplateWire(SingleImageWire):
         return [prefix + as_base64(image) for image in images]
 
     def refuses(self, response: Response) -> bool:
-        """Whether the status, an error's text or the place of refusals refuses the image."""
-        if not speaks_of_the_image(response.status):
-            return False
+        """Whether the status, an error's text or the place of refusals refuses the image.
+
+        The place holds only where the status may be about the image: ``error`` would else refuse it for a bad key.
+        """
         if response.status in self.table.refused_statuses or super().refuses(response):
             return True
+        return speaks_of_the_image(response.status) and self._holds("refused", response)
+
+    def trouble(self, response: Response) -> Trouble | None:
+        """Return what the table's ``used_up`` and ``throttled`` say of a response."""
+        if self._holds("used_up", response):
+            return Trouble.USED_UP
+        return Trouble.THROTTLED if self._holds("throttled", response) else None
+
+    def _holds(self, name: str, response: Response) -> bool:
+        """Whether there is something at a place of a response that may have another form than an answer's."""
+        if getattr(self.table, name) is None:
+            return False
         try:
-            return bool(self._at("refused", read_json(response.body)))
+            return bool(self._at(name, read_json(response.body)))
         except UnreadableError:
             return False
 
@@ -347,7 +378,7 @@ class TemplateWire(SingleImageWire):
             return None
         try:
             parsed = jmespath.compile(expression)
-            if name in ("refused", "error"):
+            if name in ("refused", "error", *_LIMITS):
                 return parsed.search(said)
             return _KeepingNulls().visit(parsed.parsed, said)
         # A function of the language applied to what it was not made for, in a stranger's JSON.
