@@ -896,8 +896,8 @@ def _opened(file: Path, *, accept_new_version: bool = False) -> Iterator[Collect
                 queries = "query" if twice == 1 else "queries"
                 _say(
                     ERR,
-                    f"Charged more than once in this run: {twice} {queries}, since the first answer did not come or could "
-                    "not be used. Who paid: ttca pool status",
+                    f"Charged more than once in this run: {twice} {queries}, since the first answer did not come or "
+                    "could not be used. Who paid: ttca pool status",
                 )
 
 

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from ttca.masking import masked_everywhere
 from ttca.terminal import visible
 
-__all__ = ["LOG", "tell_outage", "tell_retry", "tell_step", "tell_wait"]
+__all__ = ["LOG", "tell_outage", "tell_retry", "tell_step", "tell_unreadable", "tell_wait"]
 
 LOG = logging.getLogger("ttca")
 # Shorter waits are a platform's usual pace, and say nothing; longer ones are told also where nobody asked for it.
@@ -33,6 +33,11 @@ def tell_retry(attempt: int, seconds: float, error: Exception) -> None:
 def tell_outage(longest_s: float, error: Exception) -> None:
     """Tell that what answered before cannot be reached any more, and for how long that is waited out."""
     _tell(logging.WARNING, f"No connection any more; trying again for up to {longest_s:.0f} s. {error}")
+
+
+def tell_unreadable(why: str) -> None:
+    """Tell of the first answer, or row of one, that was paid for and could not be read."""
+    _tell(logging.WARNING, f"An answer that was paid for could not be read; later ones are not told. {why}")
 
 
 @contextmanager

@@ -32,7 +32,7 @@ from ttca.pooling.recall import Recalled, recall
 from ttca.pooling.room import Left
 from ttca.pooling.seals import packed
 from ttca.progress import Reporter, silent
-from ttca.telling import LOG, tell_wait
+from ttca.telling import LOG, tell_unreadable, tell_wait
 from ttca.values import Value
 
 __all__ = ["Cost", "Member", "Pace", "QueryPool"]
@@ -602,7 +602,7 @@ class _Progress:
     def __init__(self, *, answers_before: bool) -> None:
         self._lock = threading.Lock()
         self.answers_before = answers_before
-        self._usable = False
+        self._usable = self._told = False
         self._failures_in_a_row = 0
         self._error: TTCAError | None = None
         self._ended = threading.Event()
@@ -618,12 +618,16 @@ class _Progress:
 
     def came(self, answers: Answers) -> None:
         """Count a request that was answered."""
+        if bad := len(answers) - int(answers.resolved.sum()):
+            self._tell(f"{bad} of its {len(answers)} rows are no answer: see with `ttca ask` what the platform says.")
         if np.any(answers.resolved):
             with self._lock:
                 self._usable, self._failures_in_a_row = True, 0
 
     def failed(self, error: TransportError) -> None:
         """Count a request that brought nothing; the first one ever, or three in a row, end the asking."""
+        if isinstance(error, AnswerError):
+            self._tell(str(error))
         with self._lock:
             self._failures_in_a_row += 1
             unreadable = isinstance(error, AnswerError)
@@ -633,6 +637,13 @@ class _Progress:
             if hopeless or first or self._failures_in_a_row >= GIVE_UP_AFTER:
                 self._error = self._error or error
                 self._ended.set()
+
+    def _tell(self, why: str) -> None:
+        """Tell people of the first answer that could not be read: else rows would be missing without a word."""
+        with self._lock:
+            known, self._told = self._told, True
+        if not known:
+            tell_unreadable(why)
 
     def stop(self) -> None:
         """Let no further request begin."""
