@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 from collections.abc import Iterator
 
 import pytest
 
-from tests.platforms.scripted import CLASSES, GOOD, Exchange, images, scripted
+from tests.platforms.scripted import CLASSES, GOOD, IMAGE_SHAPE, Exchange, images, scripted
 from tests.pooling.places import fresh_ledger
-from tests.pooling.scripted import ScriptedPlatform, distinct, hard_at_work
+from tests.pooling.scripted import ScriptedPlatform, distinct, hard_at_work, truth
+from ttca.answers import Answers
 from ttca.platforms.base import Credential
 from ttca.platforms.http import HttpPlatform, Key
 from ttca.platforms.retry import RetryPolicy, ask
@@ -108,3 +110,26 @@ def test_a_members_rate_and_a_hub_that_is_away_are_told(
     assert told.messages
     assert all("Expected the hub at" in m for m in told.messages)
     assert SECRET[:10] not in told.text
+
+
+def test_the_first_answer_that_cannot_be_read_is_told(told: pytest.LogCaptureFixture) -> None:
+    """A class that the platform names otherwise costs rows, and people read why; once, and of rows in a batch too."""
+    body = {True: b'{"label": "lorry"}', False: b'{"label": "cat"}'}
+    numbers = itertools.count()
+    with (
+        scripted(lambda e: e.reply(200, body[next(numbers) in (3, 6)])) as server,
+        HttpPlatform(server.url, protocol="template", classes=CLASSES, image_shape=IMAGE_SHAPE) as platform,
+        fresh_ledger() as ledger,
+    ):
+        pool = QueryPool(platform, ledger, [Member("ada", 100)], pace=Pace(concurrency=1))
+        assert pool.ask(images(9)).answered.sum() == 7
+    (line,) = [r.getMessage() for r in told.records if r.levelno == logging.WARNING]
+    assert "could not be read" in line
+    assert "Check classes" in line
+    told.clear()
+    half = ScriptedPlatform(lambda _n, i: Answers.concatenate([truth(i[:1]), Answers.failed(len(i) - 1, 3)], classes=3))
+    with fresh_ledger() as ledger:
+        pool = QueryPool(half, ledger, [Member("ada", 100)], pace=Pace(concurrency=4, batch=4))
+        assert pool.ask(distinct(8)).answered.sum() == 2
+    (line,) = [r.getMessage() for r in told.records if r.levelno == logging.WARNING]
+    assert "3 of its 4 rows are no answer" in line

@@ -316,7 +316,7 @@ def test_a_token_may_be_bound_to_its_host(hub: AnyHub, member: Member, monkeypat
     hub.paths.clear()
     for value, said in (
         (f"hub.example.org {TOKEN}", "bound to 127.0.0.1, got one bound to another host"),
-        (f"a b {TOKEN}", "Expected TTCA_HUB_X to hold 'host token'"),
+        (f"a b {TOKEN}", "Expected TTCA_HUB_X to hold a host and the token for it"),
         (f"127.0.0.1 {TOKEN}ü", "in visible ASCII"),
         ("", "to hold a token, got none"),
     ):

@@ -43,7 +43,7 @@ from ttca.pooling.recall import Recalled, recall
 from ttca.pooling.room import Left
 from ttca.pooling.seals import packed
 from ttca.progress import Reporter, silent
-from ttca.telling import LOG, tell_wait
+from ttca.telling import LOG, tell_unreadable, tell_wait
 from ttca.values import Value
 
 __all__ = ["Cost", "Member", "Pace", "QueryPool", "Watch"]
@@ -705,7 +705,7 @@ class _Progress:
     def __init__(self, *, answers_before: bool) -> None:
         self._lock = threading.Lock()
         self.answers_before = answers_before
-        self._usable = False
+        self._usable = self._told = False
         self._failures_in_a_row = 0
         self._error: TTCAError | None = None
         # What the first request that brought nothing ended with.
@@ -737,6 +737,8 @@ class _Progress:
 
     def failed(self, error: TransportError) -> None:
         """Count a request that brought nothing; the first one ever, or three in a row, end the asking."""
+        if isinstance(error, AnswerError):
+            self._tell(str(error))
         with self._lock:
             self._failures_in_a_row += 1
             unreadable = isinstance(error, AnswerError)
@@ -753,6 +755,13 @@ class _Progress:
         with self._lock:
             self._error = self._error or self._doubt or error
             self._ended.set()
+
+    def _tell(self, why: str) -> None:
+        """Tell people of the first answer that could not be read; of single rows the reading tells."""
+        with self._lock:
+            known, self._told = self._told, True
+        if not known:
+            tell_unreadable(why)
 
     def stop(self) -> None:
         """Let no further request begin."""
