@@ -38,6 +38,7 @@ __all__ = [
     "Asked",
     "Connection",
     "Instant",
+    "end_when_orphaned",
     "running",
     "serve_until_orphaned",
 ]
@@ -216,7 +217,7 @@ def running(module: str, *arguments: str) -> Iterator[str]:
 
 def serve_until_orphaned(make: Callable[[], Connection]) -> None:
     """Serve on any free port of loopback, print the URL, and end when standard input closes."""
-    _end_when_orphaned()
+    end_when_orphaned()
 
     async def run() -> None:
         server = await asyncio.get_running_loop().create_server(make, "127.0.0.1", 0, backlog=512)
@@ -231,7 +232,9 @@ def _announce(url: str) -> None:
     sys.stdout.flush()
 
 
-def _end_when_orphaned() -> None:
+def end_when_orphaned() -> None:
+    """End this process once its standard input closes: whoever started it is gone."""
+
     def watch() -> None:
         sys.stdin.read()
         # The main thread sits in a server's loop; nothing needs saving.
@@ -245,7 +248,7 @@ def main(kind: str) -> None:
     if kind == "instant":
         serve_until_orphaned(Instant)
         return
-    _end_when_orphaned()
+    end_when_orphaned()
     platform = LocalPlatform(
         lambda images: np.tile(SHARES.astype(np.float64), (len(images), 1)),
         classes=CLASSES,
