@@ -42,7 +42,6 @@ class AzureVision(_Azure):
     name = "azure-vision"
     document = "https://learn.microsoft.com/rest/api/computervision/image-analysis/analyze-image"
     words = ("cat", "dog", "bird")
-    refuses = True
 
     def answer(self, asked: Asked) -> Response:
         """Answer imageanalysis:analyze."""
@@ -116,7 +115,7 @@ class AzureCustomVision(_Azure):
 
     name = "azure-custom-vision"
     document = "https://learn.microsoft.com/rest/api/customvision/prediction/classify-image/classify-image"
-    words = ("ripe", "unripe", "Negative")
+    words = ("ripe", "unripe", "overripe")
     header = "prediction-key"
     project: ClassVar[str] = "64b822c5-8082-4b36-a426-225f4f2aa600"
 
@@ -137,9 +136,9 @@ class AzureCustomVision(_Azure):
         (said,) = self.look(self.levels(file))
         if said.scores is None:
             # The project's tag for whatever is none of its classes.
-            ranked = [("Negative", 1.0), *((word, 0.0) for word in self.words if word != "Negative")]
+            ranked = [("Negative", 1.0), *((word, 0.0) for word in self.words)]
         else:
-            ranked = self.ranked(said)
+            ranked = [*self.ranked(said), ("Negative", 0.0)]
         tags = [{"probability": p, "tagId": self.project, "tagName": w, "tagType": "Regular"} for w, p in ranked]
         head = {"id": self.project, "project": self.project, "iteration": self.project}
         return say(200, {**head, "created": "2026-01-01T00:00:00.000Z", "predictions": tags})
@@ -147,5 +146,3 @@ class AzureCustomVision(_Azure):
     def wrong(self, status: int, why: str) -> Response:
         """Return the error as Custom Vision writes it."""
         return say(status, {"code": "BadRequestImageFormat" if status == 400 else "NotFound", "message": why})
-
-    refuses = False
