@@ -231,6 +231,8 @@ class Vendor(ABC):
     words: ClassVar[tuple[str, ...]]
     #: The value of the key's variable after the host, and the secret parts that the vendor knows.
     secret: ClassVar[str] = KEY
+    #: What a user writes for the placeholders of the printed table.
+    fills: ClassVar[Mapping[str, str]] = {}
     #: How many images one request may carry.
     most_images: ClassVar[int] = 1
     #: Whether the vendor can say of an image that it shows nothing.

@@ -18,6 +18,7 @@ class Clarifai(Vendor):
     document = "https://docs.clarifai.com/compute/inference/clarifai/api-legacy"
     words = ("cat", "dog", "bird")
     most_images = 128
+    fills = {"YOUR-MODEL": "pet-model", "YOUR-USER": "me", "YOUR-APP": "pets"}
 
     def answer(self, asked: Asked) -> Response:
         """Answer PostModelOutputs."""

@@ -18,6 +18,7 @@ class HuggingFace(Vendor):
     document = "https://huggingface.co/docs/inference-providers/tasks/image-classification"
     words = ("cat", "dog", "bird")
     model: ClassVar[str] = "me/pets"
+    fills = {"YOUR-ACCOUNT/YOUR-MODEL": "me/pets"}
 
     def answer(self, asked: Asked) -> Response:
         """Answer the task of one model."""

@@ -21,6 +21,7 @@ class Nyckel(Vendor):
     words = ("cat", "dog", "bird")
     secret = f"{KEY} {SECRET}"
     refuses = False
+    fills = {"YOUR-FUNCTION": "pets"}
     #: Seconds for which a token is good; the document says a day or an hour.
     lasts_s: ClassVar[int] = 3600
 

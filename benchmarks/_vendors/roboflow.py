@@ -17,6 +17,7 @@ class Roboflow(Vendor):
     name = "roboflow"
     document = "https://docs.roboflow.com/deploy/legacy-serverless/classification"
     words = ("real-image", "illustration")
+    fills = {"YOUR-DATASET": "image-kinds", 'version = "1"': 'version = "2"'}
     reads_forms: ClassVar[bool] = False
     refuses = False
 

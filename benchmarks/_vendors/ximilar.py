@@ -17,6 +17,7 @@ class Ximilar(Vendor):
     words = ("cat", "dog", "bird")
     most_images = 10
     task = "0a8c8186-aee8-47c8-9eaf-348103feb14d"
+    fills = {"YOUR-TASK-ID": "0a8c8186-aee8-47c8-9eaf-348103feb14d"}
 
     def answer(self, asked: Asked) -> Response:
         """Answer classify."""
