@@ -11,6 +11,7 @@ import io
 import json
 import os
 import re
+import threading
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
@@ -241,6 +242,7 @@ class Vendor(ABC):
     def __init__(self, folder: Path, behavior: Behavior | None = None) -> None:
         self.folder, self.behavior = folder, behavior or Behavior()
         self._log = os.open(folder / "processed.jsonl", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+        self._here = threading.local()
         #: Requests that were well-formed and counted against the limit, and those that were too many.
         self.counted = self.throttled = 0
 
@@ -343,7 +345,8 @@ class Vendor(ABC):
         time.sleep(self.behavior.latency_s)
         said = [said_of(image, len(self.words)) for image in images]
         now = time.time()
-        lines = [{"time": now, "sum": int(i.sum()), "label": s.label} for i, s in zip(images, said, strict=True)]
+        request = getattr(self._here, "request", "")
+        lines = [{"time": now, "request": request, "label": one.label} for one in said]
         os.write(self._log, b"".join(json.dumps(line).encode() + b"\n" for line in lines))
         return said
 
@@ -377,13 +380,17 @@ class Vendor(ABC):
                 tuple(sorted({name for name in names if names.count(name) > 1})),
             )
             try:
-                return await run_in_threadpool(self.answer, asked)
+                return await run_in_threadpool(self._answer, asked)
             except WrongError as error:
                 return error.response
 
         app = FastAPI(openapi_url=None)
         app.add_route("/{path:path}", take, methods=["GET", "POST", "PUT", "DELETE"])
         return app
+
+    def _answer(self, asked: Asked) -> Response:
+        self._here.request = asked.headers.get("idempotency-key", "")
+        return self.answer(asked)
 
     #: Whether urlencoded bodies are forms; Roboflow's are not, whatever they say.
     reads_forms: ClassVar[bool] = True

@@ -15,7 +15,7 @@ __all__ = ["Gradio"]
 
 
 class Gradio(Vendor):
-    """Tells what a Label shows: the best label, and confidences. An event is forgotten once it was read."""
+    """Tells what a Label shows: the best label, and confidences. A restart forgets the queue, and so does reading."""
 
     name = "gradio"
     document = "https://www.gradio.app/guides/querying-gradio-apps-with-curl"
@@ -23,8 +23,7 @@ class Gradio(Vendor):
 
     def __init__(self, folder: Path, behavior: Behavior | None = None) -> None:
         super().__init__(folder, behavior)
-        self._kept = folder / "events"
-        self._kept.mkdir(exist_ok=True)
+        self._events: dict[str, str] = {}
 
     def answer(self, asked: Asked) -> Response:
         """Answer call and the events of a call."""
@@ -32,7 +31,7 @@ class Gradio(Vendor):
         self.demand(asked.headers.get("authorization") == f"Bearer {KEY}", "Unauthorized", 401)
         self.demand_query(asked, {})
         if asked.method == "GET" and asked.path.startswith(f"{start}/"):
-            return self._events(Path(asked.path).name)
+            return self._read(Path(asked.path).name)
         self.demand(asked.method == "POST" and asked.path == start, "Not Found", 404)
         image = {"url": str, "path?": (str, None), "orig_name?": str, "mime_type?": str, "meta?": {"_type": str}}
         found = self.demand_json(asked, {"data": [image], "session_hash?": str})
@@ -40,13 +39,13 @@ class Gradio(Vendor):
         self.admit()
         (said,) = self.look(self.from_data_url(found["data"][0]["url"]))
         event = uuid.uuid4().hex
-        (self._kept / event).write_text(self._stream(said), encoding="utf-8")
+        self._events[event] = self._stream(said)
         return say(200, {"event_id": event})
 
-    def _events(self, event: str) -> Response:
-        file = self._kept / event
-        self.demand(file.is_file(), "Not Found", 404)
-        return Response(file.read_text(encoding="utf-8"), 200, media_type="text/event-stream")
+    def _read(self, event: str) -> Response:
+        stream = self._events.pop(event, None)
+        self.demand(stream is not None, "Session not found.", 404)
+        return Response(stream, 200, media_type="text/event-stream")
 
     def _stream(self, said: Said) -> str:
         if said.scores is None:
