@@ -25,6 +25,7 @@ from benchmarks._pages import (
     multiple_collectives,
     query_budget,
     two_sets,
+    vendors,
     what_queries_buy,
 )
 
@@ -74,6 +75,7 @@ DOCUMENTS: dict[str, tuple[Marks, ...]] = {
         _page("two_sets.json", two_sets.tables),
     ),
     "docs/tutorial.md": (_one_by_one(demo=_tables.demo_table),),
+    "docs/vendors.md": (_page("apis.json", vendors.tables),),
     "docs/what_queries_buy.md": (_page("what_queries_buy-*.json", what_queries_buy.tables),),
 }
 #: Pictures that no document shows, by the result file they are made of.

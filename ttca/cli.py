@@ -15,6 +15,7 @@ from rich.table import Column, Table
 
 from ttca import __version__
 from ttca.names import canonical
+from ttca.platforms.vendors import vendors, with_table
 from ttca.private import private
 from ttca.proxies.runtime import wait_asleep
 from ttca.streams import run_program
@@ -109,13 +110,22 @@ def _options(
 @app.command()
 def init(
     file: Annotated[Path, typer.Argument(help="The file to write.")] = Path("action.toml"),
+    platform: Annotated[
+        str | None,
+        typer.Option(
+            help=f"A vendor's API, whose table is written as its document says. One of: {', '.join(vendors())}.",
+            show_default=False,
+        ),
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Write a commented action file for you to fill in."""
     from ttca.config import TEMPLATE
 
-    _write_new(file, TEMPLATE.format(file=file))
-    _say(ERR, f"Wrote {file}. Fill in the platform and the people, then: ttca run {file} --dry-run")
+    text = TEMPLATE.format(file=file)
+    _write_new(file, text if platform is None else with_table(text, platform))
+    what = "the platform" if platform is None else "authorised_by, the classes and what stands in CAPITALS in [platform]"
+    _say(ERR, f"Wrote {file}. Fill in {what} and the people, then: ttca run {file} --dry-run")
     if as_json:
         _emit({"file": str(file)}, True, "")
 

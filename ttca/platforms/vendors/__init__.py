@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 from functools import cache
-from importlib.resources import files
+from pathlib import Path
 
 from ttca.errors import ConfigError
 
-__all__ = ["table", "vendors"]
+__all__ = ["table", "vendors", "with_table"]
+
+_HERE = Path(__file__).parent
 
 
 @cache
 def vendors() -> tuple[str, ...]:
     """Return the names of all vendors that have a table, in the order of the alphabet."""
-    found = (entry.name for entry in files(__name__).iterdir())
-    return tuple(sorted(name.removesuffix(".toml") for name in found if name.endswith(".toml")))
+    return tuple(sorted(file.stem for file in _HERE.glob("*.toml")))
 
 
 def table(vendor: str) -> str:
@@ -32,12 +33,32 @@ def table(vendor: str) -> str:
 
     Examples
     --------
-    >>> print(table("imagga").partition("[platform]")[0].splitlines()[1])
+    >>> print(table("imagga").splitlines()[1])
     # https://docs.imagga.com/#tags
     """
     if vendor not in vendors():
         raise ConfigError(
-            f"Expected a vendor among {', '.join(vendors())}, got {vendor!r}. Choose one, or describe the API in a "
-            "table of your own: docs/platforms.md says how."
+            f"Expected platform to be one of {', '.join(vendors())}, got {vendor!r}. Choose one, or describe the API "
+            "in a table of your own: docs/platforms.md says how."
         )
-    return (files(__name__) / f"{vendor}.toml").read_text(encoding="utf-8")
+    return (_HERE / f"{vendor}.toml").read_text(encoding="utf-8")
+
+
+def with_table(action: str, vendor: str) -> str:
+    """Return an action file's text with a vendor's table in place of its ``[platform]``.
+
+    Parameters
+    ----------
+    action : str
+        It has a ``[platform]``, which ends where ``[people]`` begins.
+    vendor : str
+        One of :func:`vendors`.
+
+    Raises
+    ------
+    ConfigError
+        If the vendor has no table.
+    """
+    before, _, rest = action.partition("\n[platform]\n")
+    _, _, after = rest.partition("\n[people]\n")
+    return f"{before}\n{table(vendor)}\n[people]\n{after}"

@@ -1,0 +1,31 @@
+"""The page of vendors: every table as `ttca init --platform` prints it, and what asking their emulators showed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from benchmarks._document import MISSING, grid
+from ttca.platforms.vendors import table, vendors
+
+__all__ = ["tables"]
+
+
+def tables(records: Sequence[tuple[str, Any]]) -> dict[str, str]:
+    """Return what stands between the page's marks.
+
+    Parameters
+    ----------
+    records : sequence of (str, dict)
+        Result files of the benchmark ``apis``; without one, its counts are said to be missing.
+    """
+    return {
+        "tables": "\n".join(f"## {name}\n\n```toml\n{table(name)}```\n" for name in vendors()).rstrip("\n"),
+        "spoken": _spoken(records[-1][1]["each"]) if records else MISSING,
+    }
+
+
+def _spoken(each: Mapping[str, Mapping[str, Any]]) -> str:
+    keys = ("answered", "refused", "mislabeled", "lost", "charged_beyond_processed", "unknown_at_restart")
+    head = ("vendor", *(key.replace("_", " ") for key in keys))
+    return "\n".join(grid(head, [(name, *(one[key] for key in keys)) for name, one in each.items()]))

@@ -1,0 +1,212 @@
+"""The printed tables of vendors ask what the vendors' documents say, and read what they answer."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from benchmarks._vendors import EMULATORS
+from benchmarks._vendors.asking import keyed, pictures, section, variable
+from benchmarks._vendors.base import Behavior
+from benchmarks.apis import main as apis
+from tests.test_cli import Terminal
+from ttca.config import TEMPLATE, read_action
+from ttca.errors import ChargeState, ConfigError, TransportError, Trouble
+from ttca.platforms.base import Credential
+from ttca.platforms.server import background_app
+from ttca.platforms.vendors import table, vendors, with_table
+
+pytest_plugins = ("tests.test_cli",)
+
+ADA = Credential("ada")
+
+
+@pytest.fixture(params=EMULATORS)
+def vendor(request: pytest.FixtureRequest) -> str:
+    """Return the name of each vendor in turn."""
+    name: str = request.param
+    return name
+
+
+@pytest.fixture
+def keys(vendor: str) -> Iterator[None]:
+    """Set the variable of the vendor's key."""
+    with keyed(vendor):
+        yield
+
+
+class TestPrinted:
+    """What `ttca init --platform` writes."""
+
+    def test_every_table_has_an_emulator_and_stands_in_the_page(self) -> None:
+        """The tables, the emulators and the printed page are of the same vendors; each table cites what it follows."""
+        page = (Path(__file__).parents[2] / "docs" / "vendors.md").read_text(encoding="utf-8")
+        assert set(vendors()) == set(EMULATORS)
+        for name in vendors():
+            assert f"## {name}\n\n```toml\n{table(name)}```\n" in page
+            assert re.search(r"^# https://\S+$", table(name), re.MULTILINE)
+            assert f'# export {variable(name)}="' in table(name)
+
+    def test_it_is_read_once_it_is_filled_in(self, vendor: str, tmp_path: Path) -> None:
+        """The written file is an action file as it stands; its platform waits for whoever authorized it."""
+        file = tmp_path / "action.toml"
+        file.write_text(with_table(TEMPLATE.format(file=file), vendor), encoding="utf-8")
+        found = read_action(file)
+        assert found.platform.key_variable == variable(vendor)
+        assert found.pool.quota == 100
+        with pytest.raises(ConfigError, match="Expected authorised_by"):
+            found.open_platform()
+
+    def test_the_export_names_the_host_of_the_table(self, vendor: str) -> None:
+        """The comment binds the key to the host that the table asks."""
+        url = tomllib.loads(table(vendor))["platform"]["url"]
+        said = re.search(rf'export {variable(vendor)}="(\S+) ', table(vendor))
+        assert said is not None
+        assert url.startswith(f"https://{said[1]}")
+
+    def test_a_vendor_without_a_table_is_told_all_that_have_one(self) -> None:
+        """A name that is none lists the others."""
+        with pytest.raises(ConfigError, match=r"Expected platform to be one of anthropic-messages, .*ximilar, got 'acme'"):
+            table("acme")
+
+
+class TestAsked:
+    """What the table sends and reads, at an emulator that refuses what the document does not name."""
+
+    def test_every_image_gets_the_models_answer(self, vendor: str, keys: None, tmp_path: Path) -> None:
+        """Alone and in batches the answers are the model's, and a dark image is refused where the vendor can."""
+        emulator = EMULATORS[vendor](tmp_path)
+        images, labels = pictures(EMULATORS[vendor], 4, dark=int(emulator.refuses))
+        with background_app(emulator.app()) as url, section(vendor, url).open() as platform:
+            alone = [platform.attempt(image[None], ADA, request_id=f"r{k}") for k, image in enumerate(images)]
+            most = min(platform.info.max_batch, len(images))
+            assert most == min(emulator.most_images, len(images))
+            together = platform.attempt(images[:most], ADA, request_id="all")
+        assert [int(one.labels[0]) if one.answered[0] else -1 for one in alone] == labels
+        np.testing.assert_array_equal(np.where(together.answered, together.labels, -1), labels[:most])
+
+    def test_a_wrong_key_costs_nothing_and_is_not_shown(
+        self, vendor: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """The vendor refuses it, nothing was looked at, and no sentence repeats it."""
+        wrong = EMULATORS[vendor].secret.replace("0001", "6666")
+        monkeypatch.setenv(variable(vendor), f"127.0.0.1 {wrong}")
+        emulator = EMULATORS[vendor](tmp_path)
+        images, _ = pictures(EMULATORS[vendor], 1)
+        with background_app(emulator.app()) as url, section(vendor, url).open() as platform:
+            with pytest.raises(TransportError) as caught:
+                platform.attempt(images, ADA, request_id="r")
+        assert not any(part in str(caught.value) for part in wrong.split())
+        assert not caught.value.retryable
+        assert not (tmp_path / "processed.jsonl").read_text()
+
+    def test_too_fast_is_waited_out_and_refunded(self, vendor: str, keys: None, tmp_path: Path) -> None:
+        """The vendor's own way to say it, whatever the status, is a throttle that cost nothing."""
+        emulator = EMULATORS[vendor](tmp_path, Behavior(throttles=frozenset({1})))
+        images, labels = pictures(EMULATORS[vendor], 1)
+        with background_app(emulator.app()) as url, section(vendor, url).open() as platform:
+            with pytest.raises(TransportError) as caught:
+                platform.attempt(images, ADA, request_id="r")
+            answer = platform.attempt(images, ADA, request_id="r")
+        error = caught.value
+        assert (error.charge, error.retryable, error.trouble) == (ChargeState.REFUNDED, True, Trouble.THROTTLED)
+        assert answer.labels.tolist() == labels
+
+    def test_not_ready_is_waited_out_and_refunded(self, vendor: str, keys: None, tmp_path: Path) -> None:
+        """What a vendor says after a restart, where its document tells it, cost nothing and is tried again."""
+        emulator = EMULATORS[vendor](tmp_path, Behavior(just_restarted=1))
+        images, labels = pictures(EMULATORS[vendor], 1)
+        with background_app(emulator.app()) as url, section(vendor, url).open() as platform:
+            if emulator.not_ready() is not None:
+                with pytest.raises(TransportError) as caught:
+                    platform.attempt(images, ADA, request_id="r")
+                assert (caught.value.charge, caught.value.retryable) == (ChargeState.REFUNDED, True)
+            assert platform.attempt(images, ADA, request_id="r").labels.tolist() == labels
+
+
+def refusal_of(vendor: str, folder: Path, **changes: Any) -> TransportError:
+    """Return the error of one attempt by a table with other options."""
+    emulator = EMULATORS[vendor](folder)
+    images, _ = pictures(EMULATORS[vendor], 1)
+    with keyed(vendor), background_app(emulator.app()) as url:
+        known = section(vendor, url)
+        options = {**known.options, **changes}
+        with section(vendor, url, options=options).open() as platform, pytest.raises(TransportError) as caught:
+            platform.attempt(images, ADA, request_id="r")
+    assert not (folder / "processed.jsonl").read_text()
+    return caught.value
+
+
+@pytest.mark.parametrize(
+    ("vendor", "changes"),
+    [
+        ("aws-rekognition", {"body": {"Image": {"Bytes": "{image}"}, "Attributes": ["GENDER"], "Other": 1}}),
+        ("google-vision", {"item": {"image": {"content": "{image}"}, "features": [{"type": "LABELS"}]}}),
+        ("azure-vision", {"path": "computervision/imageanalysis:analyze?api-version=2024-02-01&features=tags&x=1"}),
+        ("clarifai", {"item": {"data": {"image": {"base64": "{image}", "url": "x"}}}}),
+        ("facepp", {"fields": {"return_attributes": "gender", "mode": "fast"}}),
+        ("sightengine", {"field": "image"}),
+        ("openai-chat", {"body": {"model": "another", "messages": [{"role": "user", "content": "{image}"}]}}),
+        ("anthropic-messages", {"headers": {}}),
+    ],
+)
+def test_an_emulator_refuses_what_its_document_does_not_name(
+    vendor: str, changes: dict[str, Any], tmp_path: Path
+) -> None:
+    """A field, a value or a type that the document lacks is refused, and no image is looked at."""
+    assert not refusal_of(vendor, tmp_path, **changes).retryable
+
+
+def test_a_signature_of_another_region_is_refused(tmp_path: Path) -> None:
+    """AWS's emulator checks who signed what for where, by botocore's own signer."""
+    emulator = EMULATORS["aws-rekognition"](tmp_path)
+    images, _ = pictures(EMULATORS["aws-rekognition"], 1)
+    with keyed("aws-rekognition"), background_app(emulator.app()) as url:
+        for changes in ({"sign_region": "us-east-1"}, {"sign_service": "s3"}):
+            with section("aws-rekognition", url, **changes).open() as platform:
+                with pytest.raises(TransportError, match="UnrecognizedClientException"):
+                    platform.attempt(images, ADA, request_id="r")
+
+
+def test_a_used_up_quota_ends_the_asking_with_its_words(tmp_path: Path) -> None:
+    """OpenAI says it with the status of a throttle: nobody waits for money, and the body is shown."""
+    emulator = EMULATORS["openai-chat"](tmp_path, Behavior(throttles=frozenset({1})))
+    emulator.too_fast = emulator.used_up  # type: ignore[attr-defined, method-assign]
+    images, _ = pictures(EMULATORS["openai-chat"], 1)
+    with keyed("openai-chat"), background_app(emulator.app()) as url:
+        with section("openai-chat", url).open() as platform, pytest.raises(TransportError) as caught:
+            platform.attempt(images, ADA, request_id="r")
+    assert (caught.value.trouble, caught.value.retryable) == (Trouble.USED_UP, False)
+    assert "You exceeded your current quota" in str(caught.value)
+
+
+def test_init_writes_the_table_of_a_vendor(ttca: Terminal, tmp_path: Path) -> None:
+    """`ttca init --platform` writes it, says what to fill in, and writes nothing for a vendor that it does not know."""
+    done = ttca("init", tmp_path / "action.toml", "--platform", "azure-vision")
+    assert "Fill in authorised_by" in done.err
+    assert table("azure-vision") in (tmp_path / "action.toml").read_text(encoding="utf-8")
+    assert "azure-vision" in ttca("init", tmp_path / "other.toml", "--platform", "acme").sentence
+    assert not (tmp_path / "other.toml").exists()
+
+
+def test_the_benchmark_speaks_to_what_restarts() -> None:
+    """Through limits, a kill and a restart nothing is lost, mislabeled or charged without a trace."""
+    found = apis(["--images", "20", "--vendors", "nyckel"])
+    counts = ("vendors", "speaks", "mislabeled", "lost", "charged_beyond_processed")
+    assert [found[key] for key in counts] == [1, 1, 0, 0, 0]
+    assert found["unknown_at_restart"] <= found["concurrency"]
+
+
+@pytest.mark.full
+def test_every_vendor_is_spoken_to_through_limits_and_a_restart() -> None:
+    """All eighteen."""
+    found = apis([])
+    counts = ("vendors", "speaks", "mislabeled", "lost", "charged_beyond_processed")
+    assert [found[key] for key in counts] == [18, 18, 0, 0, 0], found["each"]
+    assert found["most_unknown_at_one_restart"] <= found["concurrency"]
