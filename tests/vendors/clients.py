@@ -14,23 +14,31 @@ from pathlib import Path
 from typing import Any
 
 KEY, SECRET = "emulated-key-0001", "emulated-secret-0001"
-#: What to install for each vendor that has a client on PyPI; the others document curl alone.
+_GENERAL = ("boto3==1.44.8", "google-cloud-vision==3.16.0")
+_AZURE = (
+    "azure-ai-vision-imageanalysis==1.0.0",
+    "azure-ai-vision-face==1.0.0b2",
+    "azure-cognitiveservices-vision-customvision==3.1.1",
+)
+_MODELS = ("openai==3.57.0", "anthropic==2.14.0", "replicate==1.0.7", "huggingface_hub==2.4.0")
+_SMALL = ("sightengine==1.4.0", "python-facepp==0.1.0a5", "ximilar-client==1.39.0", "nyckel==0.4.23")
+#: What to install for each vendor that has a client on PyPI; Hive and Imagga document curl alone, and gradio is started.
 NEEDS: dict[str, tuple[str, ...]] = {
-    "aws-rekognition": ("boto3",),
-    "google-vision": ("google-cloud-vision",),
-    "azure-vision": ("azure-ai-vision-imageanalysis",),
-    "azure-face": ("azure-ai-vision-face",),
-    "azure-custom-vision": ("azure-cognitiveservices-vision-customvision",),
-    "clarifai": ("clarifai-grpc",),
-    "sightengine": ("sightengine",),
-    "facepp": ("python-facepp",),
-    "ximilar": ("ximilar-client",),
-    "roboflow": ("inference-sdk",),
-    "nyckel": ("nyckel",),
-    "replicate": ("replicate",),
-    "huggingface": ("huggingface_hub",),
-    "openai-chat": ("openai",),
-    "anthropic-messages": ("anthropic",),
+    "aws-rekognition": _GENERAL,
+    "google-vision": _GENERAL,
+    "azure-vision": _AZURE,
+    "azure-face": _AZURE,
+    "azure-custom-vision": _AZURE,
+    "clarifai": ("clarifai-grpc==12.6.0", "requests"),
+    "sightengine": _SMALL,
+    "facepp": _SMALL,
+    "ximilar": _SMALL,
+    "roboflow": ("inference-sdk==1.8.3",),
+    "nyckel": _SMALL,
+    "replicate": _MODELS,
+    "huggingface": _MODELS,
+    "openai-chat": _MODELS,
+    "anthropic-messages": _MODELS,
 }
 Answer = list[tuple[str, float | None]]
 
