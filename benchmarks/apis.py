@@ -1,4 +1,4 @@
-"""Of eighteen documented image APIs, how many does a printed table speak, at what loss, through limits and a restart?"""
+"""Of eighteen documented image APIs, how many do the printed tables speak, and what is lost on the way?"""
 
 from __future__ import annotations
 
@@ -89,14 +89,14 @@ def main(argv: list[str]) -> dict[str, Any]:
 _HOW = (
     "Each vendor is an emulator in a process of its own, made from the document that it names, asked by the table that "
     "`ttca init --platform` prints, its placeholders filled in, through a pool of one member with a ledger on disk. It "
-    "throttles the requests that are listed and, where its document tells how, says that it is not ready; midway it is "
-    "killed, stays away, and starts again on the same port. Images are mosaics; the model is linear in mean colors. "
-    "mislabeled: accepted answers other than the model's. lost: queries without an end, and answers that were processed "
-    "and are neither accepted nor unknown. charged_beyond_processed: per request, attempts that the ledger says were "
-    "charged, without those unknown, over images in the emulator's own log. unknown_at_restart: attempts of which "
-    "nobody knows, at most the pool's concurrency at one kill. speaks: every query ended with the model's own answer or "
-    "a refusal, none of these counts is above 0, unknown_at_restart is at most the concurrency, and limits and the "
-    "restart were met."
+    "throttles the requests that are listed and, where its document tells how, says that it is not ready; midway it "
+    "is killed, stays away, and starts again on the same port. Images are mosaics, the model is linear in mean colors. "
+    "mislabeled: accepted answers other than the model's. lost: queries without an end, and answers that were "
+    "processed and are neither accepted nor unknown. charged_beyond_processed: per request, attempts that the ledger "
+    "says were charged, without those unknown, over images in the emulator's own log. unknown_at_restart: attempts of "
+    "which nobody knows, at most the pool's concurrency at one kill. speaks: every query ended with the model's own "
+    "answer or a refusal, none of these counts is above 0, unknown_at_restart is at most the concurrency, and limits "
+    "and the restart were met."
 )
 
 
@@ -169,9 +169,7 @@ def _compared(
         by_kind[kind] += count
     unknown, unusable = ChargeState.UNKNOWN.value, ChargeState.CHARGED.value
     requests = {request for request, _ in outcomes} | set(processed)
-    beyond = sum(
-        max(0, outcomes[r, ANSWERED] + outcomes[r, unusable] - processed[r]) for r in requests
-    )
+    beyond = sum(max(0, outcomes[r, ANSWERED] + outcomes[r, unusable] - processed[r]) for r in requests)
     unbooked = sum(
         max(0, processed[r] - outcomes[r, ANSWERED] - outcomes[r, unusable] - outcomes[r, unknown]) for r in requests
     )
@@ -194,9 +192,7 @@ def _outcomes(ledger: Ledger) -> Counter[tuple[str, str]]:
     """Return how many images of each request ended how, over all its attempts; one without an outcome is unknown."""
     r, a, o = schema.requests, schema.attempts, schema.outcomes
     here = sa.and_(o.c.request == a.c.request, o.c.position == a.c.position)
-    rows = sa.select(r.c.request_id, o.c.outcome).select_from(
-        a.join(r, r.c.id == a.c.request).outerjoin(o, here)
-    )
+    rows = sa.select(r.c.request_id, o.c.outcome).select_from(a.join(r, r.c.id == a.c.request).outerjoin(o, here))
     found = ledger.database.run(lambda connection: connection.execute(rows).all())
     return Counter((request, outcome or ChargeState.UNKNOWN.value) for request, outcome in found)
 

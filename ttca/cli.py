@@ -124,7 +124,7 @@ def init(
 
     text = TEMPLATE.format(file=file)
     _write_new(file, text if platform is None else with_table(text, platform))
-    what = "the platform" if platform is None else "authorised_by, the classes and what stands in CAPITALS in [platform]"
+    what = "the platform" if platform is None else "authorised_by, the classes and what is in CAPITALS in [platform]"
     _say(ERR, f"Wrote {file}. Fill in {what} and the people, then: ttca run {file} --dry-run")
     if as_json:
         _emit({"file": str(file)}, True, "")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import ClassVar
 
 from starlette.responses import Response
@@ -118,7 +119,10 @@ class AzureCustomVision(_Azure):
     words = ("ripe", "unripe", "overripe")
     header = "prediction-key"
     project: ClassVar[str] = "64b822c5-8082-4b36-a426-225f4f2aa600"
-    fills = {"YOUR-PROJECT-ID": "64b822c5-8082-4b36-a426-225f4f2aa600", "YOUR-PUBLISHED-NAME": "Iteration1"}
+    fills: ClassVar[Mapping[str, str]] = {
+        "YOUR-PROJECT-ID": "64b822c5-8082-4b36-a426-225f4f2aa600",
+        "YOUR-PUBLISHED-NAME": "Iteration1",
+    }
 
     def answer(self, asked: Asked) -> Response:
         """Answer ClassifyImage, and the form of it that keeps nothing."""

@@ -333,7 +333,10 @@ class Vendor(ABC):
     def from_data_url(self, text: str) -> NDArray[np.uint8]:
         """Return the levels of an image in a ``data:`` URL whose media type is the file's."""
         head, _, body = text.partition(";base64,")
-        self.demand(head in ("data:image/png", "data:image/jpeg", "data:image/jpg"), f"not a data URL of an image: {text[:40]!r}")
+        self.demand(
+            head in ("data:image/png", "data:image/jpeg", "data:image/jpg"),
+            f"not a data URL of an image: {text[:40]!r}",
+        )
         return self.from_base64(body)
 
     def bad_image(self) -> Response:

@@ -1,4 +1,4 @@
-"""Two chat models that look at images: OpenAI's chat completions and Anthropic's messages. They answer in a sentence."""
+"""Two chat models that look at images and answer in words: OpenAI's chat completions and Anthropic's messages."""
 
 from __future__ import annotations
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import ClassVar
+
 from starlette.responses import Response
 
 from benchmarks._vendors.base import ANYTHING, KEY, Asked, Said, Vendor, say
@@ -18,7 +21,7 @@ class Clarifai(Vendor):
     document = "https://docs.clarifai.com/compute/inference/clarifai/api-legacy"
     words = ("cat", "dog", "bird")
     most_images = 128
-    fills = {"YOUR-MODEL": "pet-model", "YOUR-USER": "me", "YOUR-APP": "pets"}
+    fills: ClassVar[Mapping[str, str]] = {"YOUR-MODEL": "pet-model", "YOUR-USER": "me", "YOUR-APP": "pets"}
 
     def answer(self, asked: Asked) -> Response:
         """Answer PostModelOutputs."""

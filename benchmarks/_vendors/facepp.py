@@ -32,9 +32,7 @@ class FacePlusPlus(Vendor):
         if media == "multipart/form-data":
             form = self.demand_form(asked, {**shape, "image_file?": File, "image_base64?": str}, media=media)
         else:
-            form = self.demand_form(
-                asked, {**shape, "image_base64": str}, media="application/x-www-form-urlencoded"
-            )
+            form = self.demand_form(asked, {**shape, "image_base64": str}, media="application/x-www-form-urlencoded")
         self.demand((form["api_key"], form["api_secret"]) == (KEY, SECRET), "AUTHENTICATION_ERROR", 401)
         self.demand(("image_file" in form) != ("image_base64" in form), "MISSING_ARGUMENTS: image_file")
         self.admit()

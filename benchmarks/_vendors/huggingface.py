@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import ClassVar
 
 from starlette.responses import Response
@@ -18,7 +19,7 @@ class HuggingFace(Vendor):
     document = "https://huggingface.co/docs/inference-providers/tasks/image-classification"
     words = ("cat", "dog", "bird")
     model: ClassVar[str] = "me/pets"
-    fills = {"YOUR-ACCOUNT/YOUR-MODEL": "me/pets"}
+    fills: ClassVar[Mapping[str, str]] = {"YOUR-ACCOUNT/YOUR-MODEL": "me/pets"}
 
     def answer(self, asked: Asked) -> Response:
         """Answer the task of one model."""

@@ -30,9 +30,7 @@ class Imagga(Vendor):
         if media == "multipart/form-data":
             form = self.demand_form(asked, {**names, "image?": File, "image_base64?": str}, media=media)
         else:
-            form = self.demand_form(
-                asked, {**names, "image_base64": str}, media="application/x-www-form-urlencoded"
-            )
+            form = self.demand_form(asked, {**names, "image_base64": str}, media="application/x-www-form-urlencoded")
         self.demand(("image" in form) != ("image_base64" in form), "Either image or image_base64")
         self.admit()
         levels = self.levels(form["image"].content) if "image" in form else self.from_base64(form["image_base64"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import ClassVar
 
@@ -21,7 +22,7 @@ class Nyckel(Vendor):
     words = ("cat", "dog", "bird")
     secret = f"{KEY} {SECRET}"
     refuses = False
-    fills = {"YOUR-FUNCTION": "pets"}
+    fills: ClassVar[Mapping[str, str]] = {"YOUR-FUNCTION": "pets"}
     #: Seconds for which a token is good; the document says a day or an hour.
     lasts_s: ClassVar[int] = 3600
 
@@ -58,6 +59,7 @@ class Nyckel(Vendor):
         return say(200, answer)
 
     def _token(self, asked: Asked) -> Response:
+        self.demand_query(asked, {})
         form = self.demand_form(
             asked,
             {"grant_type": "client_credentials", "client_id": str, "client_secret": str, "scope?": str},

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 import uuid
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -22,7 +23,9 @@ class Replicate(Vendor):
     document = "https://replicate.com/docs/reference/http#predictions.create"
     words = ("cat", "dog", "bird")
     version: ClassVar[str] = "5c7d5dc6dd8bf75c1acaa8565735e7986bc5b66206b55cca93cb72c9bf15ccaa"
-    fills = {"THE-MODEL'S-VERSION": "5c7d5dc6dd8bf75c1acaa8565735e7986bc5b66206b55cca93cb72c9bf15ccaa"}
+    fills: ClassVar[Mapping[str, str]] = {
+        "THE-MODEL'S-VERSION": "5c7d5dc6dd8bf75c1acaa8565735e7986bc5b66206b55cca93cb72c9bf15ccaa"
+    }
     #: Seconds until a prediction has succeeded.
     takes_s: ClassVar[float] = 0.05
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import ClassVar
 
 from starlette.responses import Response
@@ -17,7 +18,7 @@ class Roboflow(Vendor):
     name = "roboflow"
     document = "https://docs.roboflow.com/deploy/legacy-serverless/classification"
     words = ("real-image", "illustration")
-    fills = {"YOUR-DATASET": "image-kinds", 'version = "1"': 'version = "2"'}
+    fills: ClassVar[Mapping[str, str]] = {"YOUR-DATASET": "image-kinds", 'version = "1"': 'version = "2"'}
     reads_forms: ClassVar[bool] = False
     refuses = False
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import ClassVar
+
 from starlette.responses import Response
 
 from benchmarks._vendors.base import KEY, Asked, Said, Vendor, say
@@ -17,7 +20,7 @@ class Ximilar(Vendor):
     words = ("cat", "dog", "bird")
     most_images = 10
     task = "0a8c8186-aee8-47c8-9eaf-348103feb14d"
-    fills = {"YOUR-TASK-ID": "0a8c8186-aee8-47c8-9eaf-348103feb14d"}
+    fills: ClassVar[Mapping[str, str]] = {"YOUR-TASK-ID": "0a8c8186-aee8-47c8-9eaf-348103feb14d"}
 
     def answer(self, asked: Asked) -> Response:
         """Answer classify."""

@@ -229,7 +229,9 @@ def wait_until_ready(server: Server, url: str) -> None:
     deadline = time.monotonic() + START_SECONDS
     while server.process.poll() is None and time.monotonic() < deadline:
         with contextlib.suppress(requests.RequestException):
-            if requests.get(url, timeout=5).status_code == 200:
+            reply = requests.get(url, timeout=5)
+            # cog says 200 whatever it says.
+            if reply.status_code == 200 and "STARTING" not in reply.text:
                 return
         time.sleep(0.05)
     got = "no answer" if server.process.poll() is None else f"an end with {server.process.returncode}"

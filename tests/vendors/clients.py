@@ -1,7 +1,7 @@
 """`python clients.py VENDOR URL IMAGE…`: the vendor's own client asks about image files, one line of JSON for each.
 
 It runs in an environment of its own, with what ``NEEDS`` names, and imports nothing of ttca. A line is the answer as
-``[[word, score or null], …]``, best first; ``[]`` where nothing was found; ``{"refused": text}`` where the client raised.
+``[[word, score or null], …]``, best first; ``[]`` where nothing was found; ``{"refused": text}`` where it raised.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _AZURE = (
 )
 _MODELS = ("openai==3.57.0", "anthropic==2.14.0", "replicate==1.0.7", "huggingface_hub==2.4.0")
 _SMALL = ("sightengine==1.4.0", "python-facepp==0.1.0a5", "ximilar-client==1.39.0", "nyckel==0.4.23")
-#: What to install for each vendor that has a client on PyPI; Hive and Imagga document curl alone, and gradio is started.
+#: What to install for each vendor with a client on PyPI. Hive and Imagga document curl alone, and gradio is started.
 NEEDS: dict[str, tuple[str, ...]] = {
     "aws-rekognition": _GENERAL,
     "google-vision": _GENERAL,
@@ -266,9 +266,7 @@ def replicate(url: str) -> Callable[[Path], Answer]:
 
     def ask(file: Path) -> Answer:
         with file.open("rb") as opened:
-            made = client.predictions.create(
-                version=version, input={"image": opened}, file_encoding_strategy="base64"
-            )
+            made = client.predictions.create(version=version, input={"image": opened}, file_encoding_strategy="base64")
         made.wait()
         if made.status != "succeeded":
             raise RuntimeError(made.error)

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 import re
 import tomllib
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from starlette.responses import Response
 
 from benchmarks._vendors import EMULATORS
 from benchmarks._vendors.asking import keyed, pictures, section, variable
-from benchmarks._vendors.base import Behavior
+from benchmarks._vendors.base import Asked, Behavior, File, WrongError
 from benchmarks.apis import main as apis
 from tests.test_cli import Terminal
 from ttca.config import TEMPLATE, read_action
@@ -72,7 +76,7 @@ class TestPrinted:
 
     def test_a_vendor_without_a_table_is_told_all_that_have_one(self) -> None:
         """A name that is none lists the others."""
-        with pytest.raises(ConfigError, match=r"Expected platform to be one of anthropic-messages, .*ximilar, got 'acme'"):
+        with pytest.raises(ConfigError, match=r"Expected platform to be one of anthropic-messages, .*, got 'acme'"):
             table("acme")
 
 
@@ -141,6 +145,66 @@ def refusal_of(vendor: str, folder: Path, **changes: Any) -> TransportError:
             platform.attempt(images, ADA, request_id="r")
     assert not (folder / "processed.jsonl").read_text()
     return caught.value
+
+
+def altered(asked: Asked) -> Iterator[tuple[str, Asked]]:
+    """Yield a request with one thing in it that its document does not name, or without one that it demands."""
+    yield "a parameter of the query", replace(asked, query={**asked.query, "zzz": "1"})
+    yield "the path", replace(asked, path=f"{asked.path.rstrip('/')}/zzz")
+    yield "the media type", replace(asked, headers={**asked.headers, "content-type": "text/x-zzz"})
+    for name in ("authorization", "ocp-apim-subscription-key", "prediction-key", "x-goog-api-key"):
+        if name in asked.headers:
+            yield f"the header {name}", replace(asked, headers={**asked.headers, name: f"{asked.headers[name]}0"})
+    if asked.form:
+        yield "a field", replace(asked, form={**asked.form, "zzz": "1"})
+        for name in asked.form:
+            yield f"no {name}", replace(asked, form={k: v for k, v in asked.form.items() if k != name})
+            yield f"another kind of {name}", replace(asked, form={**asked.form, name: File("f", "text/plain", b"1")})
+    elif asked.content_type.endswith(("json", "json-1.1")):
+        for what, message in messages(json.loads(asked.body)):
+            yield what, replace(asked, body=json.dumps(message).encode())
+
+
+def messages(said: Any, where: str = "body") -> Iterator[tuple[str, Any]]:
+    """Yield a JSON message with a name in one of its objects that is not there, or another type of one value."""
+    if isinstance(said, dict):
+        yield f"a name in {where}", {**said, "zzz": 1}
+        for name, value in said.items():
+            for what, inner in messages(value, f"{where}.{name}"):
+                yield what, {**said, name: inner}
+    elif isinstance(said, list):
+        for k, value in enumerate(said):
+            for what, inner in messages(value, f"{where}[{k}]"):
+                yield what, [*said[:k], inner, *said[k + 1 :]]
+    else:
+        yield f"another type of {where}", [said]
+
+
+def test_an_emulator_refuses_whatever_its_document_does_not_name(
+    vendor: str, keys: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each thing that a table sends, altered alone, is refused before any image is looked at."""
+    emulator = EMULATORS[vendor](tmp_path)
+    images, _ = pictures(EMULATORS[vendor], 1)
+    came: list[Asked] = []
+    answer = emulator.answer
+
+    def answering(asked: Asked) -> Response:
+        came.append(asked)
+        return answer(asked)
+
+    monkeypatch.setattr(emulator, "answer", answering)
+    with background_app(emulator.app()) as url, section(vendor, url).open() as platform:
+        platform.attempt(images, ADA, request_id="r")
+    looked = (tmp_path / "processed.jsonl").read_text()
+    taken = []
+    for asked in (one for one in came if one.method == "POST"):
+        for what, other in altered(asked):
+            with contextlib.suppress(WrongError):
+                answer(other)
+                taken.append(what)
+    assert taken == []
+    assert (tmp_path / "processed.jsonl").read_text() == looked
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""An ONNX image classifier behind LitServe's OpenAI-compatible API: it answers in a sentence; the argument is its port."""
+"""An ONNX image classifier behind LitServe's OpenAI-compatible API, answering in a sentence; its argument is the port."""
 
 from __future__ import annotations
 
