@@ -119,10 +119,7 @@ class AzureCustomVision(_Azure):
     words = ("ripe", "unripe", "overripe")
     header = "prediction-key"
     project: ClassVar[str] = "64b822c5-8082-4b36-a426-225f4f2aa600"
-    fills: ClassVar[Mapping[str, str]] = {
-        "YOUR-PROJECT-ID": "64b822c5-8082-4b36-a426-225f4f2aa600",
-        "YOUR-PUBLISHED-NAME": "Iteration1",
-    }
+    fills: ClassVar[Mapping[str, str]] = {"YOUR-PROJECT-ID": project, "YOUR-PUBLISHED-NAME": "Iteration1"}
 
     def answer(self, asked: Asked) -> Response:
         """Answer ClassifyImage, and the form of it that keeps nothing."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from starlette.responses import Response
 
 from benchmarks._vendors.base import KEY, Asked, File, Vendor, say
@@ -34,7 +36,7 @@ class Hive(Vendor):
         shares = [0.5, 0.5] if said.scores is None else said.scores.tolist()
         classes = [{"class": word, "score": share} for word, share in zip(self.words, shares, strict=True)]
         classes += [{"class": "none", "score": 0.97}, {"class": "midjourney", "score": 0.03}]
-        response = {"input": {"id": "i", "model": "ai_image", "media": {"type": "image"}}, "output": []}
+        response: dict[str, Any] = {"input": {"id": "i", "model": "ai_image", "media": {"type": "image"}}, "output": []}
         response["output"] = [{"time": 0, "classes": classes}]
         one = {"status": {"code": "0", "message": "SUCCESS"}, "response": response}
         return say(200, {"id": "t", "code": 200, "project_id": 1, "user_id": 1, "status": [one], "from_cache": False})

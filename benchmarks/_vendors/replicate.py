@@ -23,9 +23,7 @@ class Replicate(Vendor):
     document = "https://replicate.com/docs/reference/http#predictions.create"
     words = ("cat", "dog", "bird")
     version: ClassVar[str] = "5c7d5dc6dd8bf75c1acaa8565735e7986bc5b66206b55cca93cb72c9bf15ccaa"
-    fills: ClassVar[Mapping[str, str]] = {
-        "THE-MODEL'S-VERSION": "5c7d5dc6dd8bf75c1acaa8565735e7986bc5b66206b55cca93cb72c9bf15ccaa"
-    }
+    fills: ClassVar[Mapping[str, str]] = {"THE-MODEL'S-VERSION": version}
     #: Seconds until a prediction has succeeded.
     takes_s: ClassVar[float] = 0.05
 

@@ -103,9 +103,12 @@ class TestAsked:
         monkeypatch.setenv(variable(vendor), f"127.0.0.1 {wrong}")
         emulator = EMULATORS[vendor](tmp_path)
         images, _ = pictures(EMULATORS[vendor], 1)
-        with background_app(emulator.app()) as url, section(vendor, url).open() as platform:
-            with pytest.raises(TransportError) as caught:
-                platform.attempt(images, ADA, request_id="r")
+        with (
+            background_app(emulator.app()) as url,
+            section(vendor, url).open() as platform,
+            pytest.raises(TransportError) as caught,
+        ):
+            platform.attempt(images, ADA, request_id="r")
         assert not any(part in str(caught.value) for part in wrong.split())
         assert not caught.value.retryable
         assert not (tmp_path / "processed.jsonl").read_text()
@@ -233,9 +236,11 @@ def test_a_signature_of_another_region_is_refused(tmp_path: Path) -> None:
     images, _ = pictures(EMULATORS["aws-rekognition"], 1)
     with keyed("aws-rekognition"), background_app(emulator.app()) as url:
         for changes in ({"sign_region": "us-east-1"}, {"sign_service": "s3"}):
-            with section("aws-rekognition", url, **changes).open() as platform:
-                with pytest.raises(TransportError, match="UnrecognizedClientException"):
-                    platform.attempt(images, ADA, request_id="r")
+            with (
+                section("aws-rekognition", url, **changes).open() as platform,
+                pytest.raises(TransportError, match="UnrecognizedClientException"),
+            ):
+                platform.attempt(images, ADA, request_id="r")
 
 
 def test_a_used_up_quota_ends_the_asking_with_its_words(tmp_path: Path) -> None:
@@ -243,9 +248,13 @@ def test_a_used_up_quota_ends_the_asking_with_its_words(tmp_path: Path) -> None:
     emulator = EMULATORS["openai-chat"](tmp_path, Behavior(throttles=frozenset({1})))
     emulator.too_fast = emulator.used_up  # type: ignore[attr-defined, method-assign]
     images, _ = pictures(EMULATORS["openai-chat"], 1)
-    with keyed("openai-chat"), background_app(emulator.app()) as url:
-        with section("openai-chat", url).open() as platform, pytest.raises(TransportError) as caught:
-            platform.attempt(images, ADA, request_id="r")
+    with (
+        keyed("openai-chat"),
+        background_app(emulator.app()) as url,
+        section("openai-chat", url).open() as platform,
+        pytest.raises(TransportError) as caught,
+    ):
+        platform.attempt(images, ADA, request_id="r")
     assert (caught.value.trouble, caught.value.retryable) == (Trouble.USED_UP, False)
     assert "You exceeded your current quota" in str(caught.value)
 

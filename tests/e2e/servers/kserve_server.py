@@ -1,4 +1,4 @@
-"""An ONNX image classifier behind KServe's server: MODEL is its file, CLASSES its class names, the argument its port."""
+"""An ONNX classifier behind KServe's server: MODEL is its file, CLASSES its class names, its argument the port."""
 
 from __future__ import annotations
 

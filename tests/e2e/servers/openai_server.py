@@ -1,4 +1,4 @@
-"""An ONNX image classifier behind LitServe's OpenAI-compatible API, answering in a sentence; its argument is the port."""
+"""An ONNX classifier behind LitServe's OpenAI-compatible API, answering in a sentence; its argument is the port."""
 
 from __future__ import annotations
 

@@ -18,7 +18,6 @@ from starlette.responses import JSONResponse
 DARK = 16  # a mean level below this is refused
 
 
-@serve.deployment
 class Classifier:
     """Takes an image file as the body; gives names and scores, or says why it refuses."""
 
@@ -44,4 +43,4 @@ if __name__ == "__main__":
     # On this machine's own address alone, and without what reports its use.
     ray.init(num_cpus=2, include_dashboard=False, _node_ip_address="127.0.0.1")
     serve.start(http_options={"host": "127.0.0.1", "port": int(sys.argv[1])})
-    serve.run(Classifier.bind(), blocking=True)
+    serve.run(serve.deployment(Classifier).bind(), blocking=True)
