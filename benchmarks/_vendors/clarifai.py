@@ -18,7 +18,7 @@ class Clarifai(Vendor):
     """Tells concepts and their values."""
 
     name = "clarifai"
-    document = "https://docs.clarifai.com/compute/inference/clarifai/api-legacy"
+    document = "https://docs.clarifai.com/api-guide/predict/images"
     words = ("cat", "dog", "bird")
     most_images = 128
     fills: ClassVar[Mapping[str, str]] = {"YOUR-MODEL": "pet-model", "YOUR-USER": "me", "YOUR-APP": "pets"}

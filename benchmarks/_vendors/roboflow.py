@@ -16,7 +16,7 @@ class Roboflow(Vendor):
     """Tells every class with its confidence, rounded to four places, and the best one."""
 
     name = "roboflow"
-    document = "https://docs.roboflow.com/deploy/legacy-serverless/classification"
+    document = "https://docs.roboflow.com/deployment/legacy/legacy-serverless/classification"
     words = ("real-image", "illustration")
     fills: ClassVar[Mapping[str, str]] = {"YOUR-DATASET": "image-kinds", 'version = "1"': 'version = "2"'}
     reads_forms: ClassVar[bool] = False

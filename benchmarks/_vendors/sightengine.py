@@ -13,7 +13,7 @@ class Sightengine(Vendor):
     """Tells whether an image is a photograph or an illustration: an object of names and scores."""
 
     name = "sightengine"
-    document = "https://sightengine.com/docs/type"
+    document = "https://sightengine.com/docs/illustration-photo-detection"
     words = ("photo", "illustration")
     secret = f"{KEY} {SECRET}"
     refuses = False

@@ -16,7 +16,7 @@ class Ximilar(Vendor):
     """Tells the labels of a task with their probabilities, and the best one."""
 
     name = "ximilar"
-    document = "https://docs.ximilar.com/recognition/classification"
+    document = "https://docs.ximilar.com/platform/classification"
     words = ("cat", "dog", "bird")
     most_images = 10
     task = "0a8c8186-aee8-47c8-9eaf-348103feb14d"
