@@ -137,19 +137,6 @@ class TestAsked:
             assert platform.attempt(images, ADA, request_id="r").labels.tolist() == labels
 
 
-def refusal_of(vendor: str, folder: Path, **changes: Any) -> TransportError:
-    """Return the error of one attempt by a table with other options."""
-    emulator = EMULATORS[vendor](folder)
-    images, _ = pictures(EMULATORS[vendor], 1)
-    with keyed(vendor), background_app(emulator.app()) as url:
-        known = section(vendor, url)
-        options = {**known.options, **changes}
-        with section(vendor, url, options=options).open() as platform, pytest.raises(TransportError) as caught:
-            platform.attempt(images, ADA, request_id="r")
-    assert not (folder / "processed.jsonl").read_text()
-    return caught.value
-
-
 def altered(asked: Asked) -> Iterator[tuple[str, Asked]]:
     """Yield a request with one thing in it that its document does not name, or without one that it demands."""
     yield "a parameter of the query", replace(asked, query={**asked.query, "zzz": "1"})
@@ -208,26 +195,6 @@ def test_an_emulator_refuses_whatever_its_document_does_not_name(
                 taken.append(what)
     assert taken == []
     assert (tmp_path / "processed.jsonl").read_text() == looked
-
-
-@pytest.mark.parametrize(
-    ("vendor", "changes"),
-    [
-        ("aws-rekognition", {"body": {"Image": {"Bytes": "{image}"}, "Attributes": ["GENDER"], "Other": 1}}),
-        ("google-vision", {"item": {"image": {"content": "{image}"}, "features": [{"type": "LABELS"}]}}),
-        ("azure-vision", {"path": "computervision/imageanalysis:analyze?api-version=2024-02-01&features=tags&x=1"}),
-        ("clarifai", {"item": {"data": {"image": {"base64": "{image}", "url": "x"}}}}),
-        ("facepp", {"fields": {"return_attributes": "gender", "mode": "fast"}}),
-        ("sightengine", {"field": "image"}),
-        ("openai-chat", {"body": {"model": "another", "messages": [{"role": "user", "content": "{image}"}]}}),
-        ("anthropic-messages", {"headers": {}}),
-    ],
-)
-def test_an_emulator_refuses_what_its_document_does_not_name(
-    vendor: str, changes: dict[str, Any], tmp_path: Path
-) -> None:
-    """A field, a value or a type that the document lacks is refused, and no image is looked at."""
-    assert not refusal_of(vendor, tmp_path, **changes).retryable
 
 
 def test_a_signature_of_another_region_is_refused(tmp_path: Path) -> None:
