@@ -16,6 +16,7 @@ from ttca.errors import ChargeState, ConfigError, TransportError
 from ttca.images import Images
 from ttca.masking import masked
 from ttca.platforms.base import Credential, PlatformInfo, check_request
+from ttca.platforms.exchange import Exchange
 from ttca.platforms.limits import exhausted_s, policies
 from ttca.platforms.protocols import Describes, Request, Response, Wire, create_protocol
 from ttca.platforms.protocols.reading import excerpt
@@ -92,8 +93,10 @@ class HttpPlatform:
             )
         self._classes, self._model = tuple(classes), model
         self._protocol_name, self._protocol = _protocol(protocol, model, self._classes, protocol_options)
+        # A guest's protocol, which need not be a Protocol of ours, asks in one request.
+        longest = getattr(self._protocol, "longest_s", float)
         #: Seconds after which no request is in flight any more.
-        self.longest_attempt_s = self._transport.longest_s
+        self.longest_attempt_s: float = longest(self._transport.longest_s)
         self._lock = threading.Lock()
         self._met: tuple[PlatformInfo, Wire] | None = None
         #: How many requests may be in flight and who must wait, as the platform's answers have taught us.
@@ -154,11 +157,21 @@ class HttpPlatform:
                 member=credential.member,
             )
         variable = credential.key_variable or self._key.variable
-        request = wire.request(checked, request_id=request_id)
-        body: bytes | None = None
+        whose, body = lane(self, credential), None
+
+        def send(request: Request, its_id: str | None) -> Response:
+            response = self._sender.exchange(request, variable, request_id=its_id, member=credential.member)
+            self._heed(response, whose)
+            return response
+
+        exchange = Exchange(
+            platform=self._name,
+            wire=wire,
+            send=send,
+            refusal=lambda response: self._sender.refusal(response, wire.wait_s(response)),
+        )
         try:
-            response = self._sender.exchange(request, variable, request_id=request_id, member=credential.member)
-            self._heed(response, lane(self, credential))
+            response = exchange.run(checked, request_id=request_id)
             body = None if info.reading is None else _body(response, wire)
             return replace(self._read(wire, response, len(checked)), body=body)
         except TransportError as error:
@@ -181,7 +194,7 @@ class HttpPlatform:
         return self._read(wire, Response(status, headers, said, self._name), n)
 
     def _read(self, wire: Wire, response: Response, n: int) -> Answers:
-        if response.status == 200:
+        if response.status in wire.statuses:
             return wire.parse(response, n)
         if not wire.refuses(response):
             raise self._sender.refusal(response, wire.wait_s(response))
@@ -205,6 +218,7 @@ class HttpPlatform:
                     identity=identity,
                     max_batch=most if wire.max_batch is None else min(most, wire.max_batch),
                     gives_scores=wire.gives_scores,
+                    jpeg_quality=wire.jpeg_quality,
                     reading=wire.reading_identity,
                     former_identity={**identity, **(wire.reading_identity or {}), "url": self._name},
                 )

@@ -50,6 +50,8 @@ _SHORTEST_KEY = 8
 _HEADERS = {"Accept-Encoding": "identity", "User-Agent": "ttca"}
 _CHUNK = 65536
 _ERROR_BODY = 65536
+# Addresses of polls are as many as queries: only so many are remembered.
+_MOST_URLS = 64
 _CUT_SHORT = "a connection that closed partway through"
 
 # What each surely unprocessed 4xx asks of the reader.
@@ -259,7 +261,8 @@ class Sender:
         except requests.RequestException as error:
             return self._no_answer(error, request_id)
         try:
-            return self._receive(reply, deadline, variable, request_id)
+            ends = None if request.ends is None else request.ends()
+            return self._receive(reply, deadline, variable, request_id, ends)
         finally:
             reply.close()
 
@@ -270,8 +273,10 @@ class Sender:
         """
         url = self._urls.get(request.path)
         if url is None:
-            whole = f"{self.url}/{request.path}" if request.path else self.url
-            url = self._urls[request.path] = requests.Request(request.method, whole).prepare().url or whole
+            whole = self._whole(request.path)
+            url = requests.Request(request.method, whole).prepare().url or whole
+            if len(self._urls) < _MOST_URLS:
+                self._urls[request.path] = url
         prepared = requests.PreparedRequest()
         prepared.method, prepared.url, prepared.body = request.method, url, request.body or None
         prepared.headers = CaseInsensitiveDict({**_HEADERS, "Accept": "*/*", **headers})
@@ -281,15 +286,26 @@ class Sender:
             prepared.headers[self._key.header] = f"{self._key.scheme} {secret(variable)}".lstrip()
         return prepared
 
+    def _whole(self, path: str) -> str:
+        """Return the URL of a path: below the platform's own, or below its host where it begins with a slash."""
+        if path.startswith("/"):
+            return f"{self.url[: len(self.url) - len(urlsplit(self.url).path)]}{path}"
+        return f"{self.url}/{path}" if path else self.url
+
     def _receive(
-        self, reply: requests.Response, deadline: float, variable: str | None, request_id: str | None
+        self,
+        reply: requests.Response,
+        deadline: float,
+        variable: str | None,
+        request_id: str | None,
+        ends: Callable[[bytes], bool] | None,
     ) -> Response | TransportError:
         status = reply.status_code
         headers = {k.lower(): masked(v, variable) for k, v in reply.headers.items()}
         answering = 200 <= status < 300
         most = self._transport.max_response_bytes
         limit = most if answering else min(_ERROR_BODY, most)
-        body, problem = _read(reply, limit, deadline)
+        body, problem = _read(reply, limit, deadline, ends if answering else None)
         if problem is not None and answering:
             return self._unknown(f"Expected a whole answer from {self.url}, got {problem}.", request_id)
         # Of an error's body only the beginning is quoted, so one that is too large or broken is good enough.
@@ -468,8 +484,13 @@ def _close_all(idle: list[HTTPAdapter]) -> None:
         idle.pop().close()
 
 
-def _read(reply: requests.Response, limit: int, deadline: float) -> tuple[bytes, str | None]:
-    """Return at most ``limit`` + 1 bytes as they came, undecoded, and what cut them short, if it was."""
+def _read(
+    reply: requests.Response, limit: int, deadline: float, ends: Callable[[bytes], bool] | None
+) -> tuple[bytes, str | None]:
+    """Return at most ``limit`` + 1 bytes as they came, undecoded, and what cut them short, if it was.
+
+    ``ends`` says of a stream that nothing more of it is needed.
+    """
     raw = reply.raw
     # read1 returns what has come, so that a server that drips cannot hold us beyond the deadline.
     read: Callable[..., bytes] = getattr(raw, "read1", raw.read)
@@ -482,6 +503,8 @@ def _read(reply: requests.Response, limit: int, deadline: float) -> tuple[bytes,
                 break
             chunks.append(chunk)
             size += len(chunk)
+            if ends is not None and ends(chunk):
+                return b"".join(chunks), None
             if time.monotonic() > deadline:
                 return b"".join(chunks), "only part of it in time"
     except urllib3.exceptions.ReadTimeoutError:
