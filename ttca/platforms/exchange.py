@@ -33,8 +33,8 @@ class Exchange:
     send : callable
         ``(request, request_id) -> Response``: sends once, whatever the status; the id is None for all steps but the
         one that is charged.
-    refusal : callable
-        What a response of another status than an answer's means.
+    problem : callable
+        What a response means where it neither takes a step nor refuses an image; None where it does.
     sleep, clock : callable
         Seconds to wait, and monotonic seconds; tests pass their own.
     """
@@ -42,7 +42,7 @@ class Exchange:
     platform: str
     wire: Wire
     send: Callable[[Request, str | None], Response]
-    refusal: Callable[[Response], TransportError]
+    problem: Callable[[Response], TransportError | None]
     sleep: Callable[[float], None] = time.sleep
     clock: Callable[[], float] = time.monotonic
 
@@ -59,7 +59,7 @@ class Exchange:
         step, asked_at = next(steps), self.clock()
         while True:
             response = self._taken(step, request_id, asked_at)
-            if not _took(response):
+            if not 200 <= response.status < 300 or self.problem(response) is not None:
                 return response
             if step.kind == "submit":
                 asked_at = self.clock()
@@ -85,9 +85,9 @@ class Exchange:
         path = _on_own_host(step.request.path, self.platform)
         if path is None:
             raise TransportError(
-                f"Expected the result at {self.platform}, got a URL elsewhere: {excerpt(step.request.path, 200)!r}. A key "
-                "goes only to its own host, so it was not asked. Ask the platform's owner for results on the same "
-                "host. The platform may have processed the query.",
+                f"Expected the result at {self.platform}, got a URL elsewhere: {excerpt(step.request.path, 200)!r}. "
+                "A key goes only to its own host, so it was not asked. Ask the platform's owner for results on the "
+                "same host. The platform may have processed the query.",
                 platform=self.platform,
                 charge=ChargeState.UNKNOWN,
                 retryable=False,
@@ -122,9 +122,10 @@ class Exchange:
             except TransportError as error:
                 failed = error
             else:
-                if _took(response) or self.wire.refuses(response):
+                problem = self.problem(response)
+                if problem is None:
                     return replace(response, request_id=request_id)
-                failed = self.refusal(response)
+                failed = problem
             if step.kind == "prepare":
                 if isinstance(failed, NotSentError):
                     raise failed
@@ -145,11 +146,6 @@ class Exchange:
             status=error.status,
             request_id=error.request_id,
         )
-
-
-def _took(response: Response) -> bool:
-    """Whether the platform took a step; whether its status is that of an answer, the wire knows."""
-    return 200 <= response.status < 300
 
 
 def _on_own_host(found: str, platform: str) -> str | None:

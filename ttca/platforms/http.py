@@ -168,7 +168,7 @@ class HttpPlatform:
             platform=self._name,
             wire=wire,
             send=send,
-            refusal=lambda response: self._sender.refusal(response, wire.wait_s(response)),
+            problem=lambda response: self._problem(wire, response),
         )
         try:
             response = exchange.run(checked, request_id=request_id)
@@ -192,6 +192,12 @@ class HttpPlatform:
         _, wire = self._meet()
         status, headers, said = _unpacked(body)
         return self._read(wire, Response(status, headers, said, self._name), n)
+
+    def _problem(self, wire: Wire, response: Response) -> TransportError | None:
+        """Return what a response means that neither takes a step of an attempt nor refuses the image."""
+        if 200 <= response.status < 300 or wire.refuses(response):
+            return None
+        return self._sender.refusal(response, wire.wait_s(response))
 
     def _read(self, wire: Wire, response: Response, n: int) -> Answers:
         if response.status in wire.statuses:

@@ -1,4 +1,4 @@
-"""How images travel: as PNG, JPEG, base64 or numbers; but for JPEG, what arrives is what was measured, to the last bit."""
+"""How images travel: in files or as numbers; but for JPEG, what arrives is what was measured, to the last bit."""
 
 from __future__ import annotations
 
@@ -33,11 +33,10 @@ __all__ = [
     "Pixels",
     "as_base64",
     "as_form",
-    "as_lists",
     "as_multipart",
     "as_png",
     "check_image_shape",
-    "check_quality",
+    "check_layout",
     "repeated_to",
 ]
 
@@ -64,17 +63,20 @@ def check_image_shape(shape: object) -> ImageShape:
     return sizes[0], sizes[1], 3
 
 
+def check_layout(layout: str | None) -> ImageLayout | None:
+    """Return where the channels are, in capitals; a ConfigError where it is neither 'NHWC' nor 'NCHW', nor None."""
+    if layout is None:
+        return None
+    if not isinstance(layout, str) or layout.upper() not in ("NHWC", "NCHW"):
+        raise ConfigError(f"Expected layout to be one of NHWC, NCHW, got {layout!r}. Choose one.")
+    return "NHWC" if layout.upper() == "NHWC" else "NCHW"
+
+
 def as_png(image: NDArray[np.uint8]) -> bytes:
     """Return one image, uint8 (H, W, 3), as a PNG file. Little compression: it is lossless at any level."""
     file = BytesIO()
     Image.fromarray(image).save(file, "PNG", compress_level=1)
     return file.getvalue()
-
-
-def check_quality(quality: object) -> None:
-    """Raise a ConfigError where that is no quality of a JPEG file, nor None."""
-    if quality is not None and not (type(quality) is int and 1 <= quality <= 100):
-        raise ConfigError(f"Expected jpeg_quality from 1 to 100, got {quality!r}. Use 95, or leave it out for PNG.")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -133,7 +135,23 @@ class Numbers:
     std: Sequence[float] | None = None
     color_order: ColorOrder = "rgb"
 
-    def check_numbers(self, pixels: Pixels | None, where: str) -> None:
+    def check_numbers(self) -> None:
+        """Raise where a value is not allowed."""
+        check_choice("color_order", self.color_order, ColorOrder)
+        for name, size in (("range", 2), ("mean", 3), ("std", 3)):
+            given = getattr(self, name)
+            if given is not None and not (
+                isinstance(given, list | tuple)
+                and len(given) == size
+                and all(type(v) in (int, float) and math.isfinite(v) for v in given)
+            ):
+                raise ConfigError(f"Expected {name} as {size} numbers, got {given!r}. Correct it.")
+        if self.range is not None and self.range[0] == self.range[1]:
+            raise ConfigError(f"Expected range as two different numbers, got {list(self.range)}. Correct it.")
+        if self.std is not None and not all(v > 0 for v in self.std):
+            raise ConfigError(f"Expected std of numbers above 0, got {list(self.std)}. Correct it.")
+
+    def check_numbers_fit(self, pixels: Pixels | None, where: str, *, files: bool = False) -> None:
         """Raise where an option has no effect on how pixels travel.
 
         Parameters
@@ -142,25 +160,16 @@ class Numbers:
             What floats they are; None for whole levels and files.
         where : str
             For the sentence: what decides that.
+        files : bool
+            Whether they travel in files.
         """
-        check_choice("color_order", self.color_order, ColorOrder)
-        for name, size in (("range", 2), ("mean", 3), ("std", 3)):
-            given = getattr(self, name)
-            if given is None:
+        if files and self.color_order != "rgb":
+            raise ConfigError(f"Expected color_order only where pixels are sent, got it with {where}. Remove one.")
+        for name in ("range", "mean", "std"):
+            if getattr(self, name) is None or (pixels == "unit" or (pixels is not None and name != "range")):
                 continue
-            if not (
-                isinstance(given, list | tuple)
-                and len(given) == size
-                and all(type(v) in (int, float) and math.isfinite(v) for v in given)
-            ):
-                raise ConfigError(f"Expected {name} as {size} numbers, got {given!r}. Correct it.")
-            if pixels is None or (name == "range" and pixels != "unit"):
-                what = "floats" if name != "range" else "floats in a range of their own"
-                raise ConfigError(f"Expected {name} only where pixels are sent as {what}, got it with {where}. Remove one.")
-        if self.range is not None and self.range[0] == self.range[1]:
-            raise ConfigError(f"Expected range as two different numbers, got {list(self.range)}. Correct it.")
-        if self.std is not None and not all(v > 0 for v in self.std):
-            raise ConfigError(f"Expected std of numbers above 0, got {list(self.std)}. Correct it.")
+            what = "floats in a range of their own" if name == "range" else "floats"
+            raise ConfigError(f"Expected {name} only where pixels are sent as {what}, got it with {where}. Remove one.")
 
     @property
     def numbers_identity(self) -> dict[str, str]:
@@ -213,12 +222,6 @@ def repeated_to(images: Images, size: int) -> Images:
 def as_base64(image: NDArray[np.uint8]) -> str:
     """Return one image as a PNG file in base64."""
     return ImageFile().text_of(image)
-
-
-def as_lists(images: Images, *, pixels: Pixels | None, layout: ImageLayout = "NHWC") -> list[Any]:
-    """Return images (N, H, W, 3) as nested lists: whole levels where ``pixels`` is None, else decimals."""
-    nested: list[Any] = Numbers().numbers(images, pixels=pixels, layout=layout, decimal=True).tolist()
-    return nested
 
 
 def as_multipart(

@@ -22,8 +22,10 @@ def check_place(name: str, expression: object) -> None:
     if expression is None:
         return
     try:
+        if not isinstance(expression, str):
+            raise ValueError("No text.")
         jmespath.compile(expression)
-    except (JMESPathError, TypeError, ValueError, AttributeError) as error:
+    except (JMESPathError, ValueError) as error:
         raise ConfigError(
             f"Expected {name} as a JMESPath expression, got {excerpt(expression)!r}: {excerpt(error)} "
             "Write it like result.items[0].name."

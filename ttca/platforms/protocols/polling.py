@@ -163,7 +163,5 @@ def table_of(kind: Any, name: str, given: object) -> Any:
         raise ConfigError(f"Expected {name} as a table ({', '.join(known)}), got {type(given).__name__}. Correct it.")
     unknown = sorted(set(map(str, given)) - set(known))
     if unknown:
-        raise ConfigError(
-            f"Expected {name} with {', '.join(known)}, got {', '.join(unknown)}. Remove or correct them."
-        )
+        raise ConfigError(f"Expected {name} with {', '.join(known)}, got {', '.join(unknown)}. Remove or correct them.")
     return kind(**given)

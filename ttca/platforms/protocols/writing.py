@@ -12,6 +12,7 @@ from urllib.parse import quote, urlsplit
 
 from ttca.errors import ConfigError
 from ttca.images import Images
+from ttca.lossy import check_quality
 from ttca.platforms.protocols import TRANSPORT_HEADERS, Request
 from ttca.platforms.protocols.encoding import (
     ImageFile,
@@ -20,7 +21,7 @@ from ttca.platforms.protocols.encoding import (
     Pixels,
     as_form,
     as_multipart,
-    check_quality,
+    check_layout,
 )
 from ttca.platforms.protocols.reading import check_choice, excerpt
 
@@ -120,7 +121,9 @@ class Writing(Numbers):
                 raise ConfigError(
                     f"Expected headers that the transport does not write itself, got {name!r}. Remove it."
                 )
-        secrets = [name for name in (*_names(self.fields), *_names([self.body, self.item])) if _SECRET_NAME.search(name)]
+        secrets = [
+            name for name in (*_names(self.fields), *_names([self.body, self.item])) if _SECRET_NAME.search(name)
+        ]
         if secrets:
             raise ConfigError(
                 f"Expected no key in body and fields, got {', '.join(secrets)}. A key travels in a header alone: put "
@@ -137,7 +140,7 @@ class Writing(Numbers):
     def _check_how_it_is_sent(self) -> None:
         """Raise where an option has no effect."""
         sent = f"send = {json.dumps(self.send)}"
-        allowed: dict[str, tuple[Send, ...]] = {
+        allowed: dict[str, tuple[str, ...]] = {
             "image_as": ("json", "form"),
             "field": _FORMS,
             "fields": _FORMS,
@@ -149,7 +152,9 @@ class Writing(Numbers):
             given = getattr(self, name)
             if given and given != getattr(Writing, name, None) and self.send not in ways:
                 ways_said = " or ".join(json.dumps(way) for way in ways)
-                raise ConfigError(f"Expected {name} only with send = {ways_said}, got it with {self.send!r}. Remove one.")
+                raise ConfigError(
+                    f"Expected {name} only with send = {ways_said}, got it with {self.send!r}. Remove one."
+                )
         if self.send == "jpeg" and self.jpeg_quality is None:
             raise ConfigError(
                 'Expected jpeg_quality with send = "jpeg", got none. Set it, 95 for example: it decides how much of a '
@@ -160,16 +165,12 @@ class Writing(Numbers):
         if self._pixels_are_numbers and (self.send != "json" or self.jpeg_quality is not None):
             what = "jpeg_quality" if self.send == "json" else sent
             raise ConfigError(f"Expected files with {what}, got image_as = {self.image_as!r}. Correct one of them.")
-        if self.layout.upper() not in ("NHWC", "NCHW"):
-            raise ConfigError(f"Expected layout to be one of nhwc, nchw, got {self.layout!r}. Choose one.")
-        if not self._pixels_are_numbers:
-            for name, usual in (("layout", "NHWC"), ("color_order", "RGB")):
-                if getattr(self, name).upper() != usual:
-                    raise ConfigError(
-                        f'Expected {name} only with image_as = "levels" or "unit", got it with a file. Remove one.'
-                    )
+        if not self._pixels_are_numbers and self._layout != "NHWC":
+            raise ConfigError(f"Expected layout only where pixels are sent, got it with {sent}. Remove one.")
+        self.check_numbers()
         how = f"image_as = {json.dumps(self.image_as)}" if self.send == "json" else sent
-        self.check_numbers(self.image_as if self._pixels_are_numbers else None, how)  # type: ignore[arg-type]
+        numbers = self._pixels_are_numbers
+        self.check_numbers_fit(self.image_as if numbers else None, how, files=not numbers)  # type: ignore[arg-type]
 
     def _check_message(self) -> None:
         """Raise where the image's places in a message are too many or too few, or cannot be what was meant."""
@@ -209,6 +210,10 @@ class Writing(Numbers):
         return self.image_as in ("levels", "unit")
 
     @property
+    def _layout(self) -> ImageLayout:
+        return check_layout(self.layout) or "NHWC"
+
+    @property
     def can_carry(self) -> bool:
         """Whether the request has a place for an image."""
         return self.method != "GET" and (self.send != "json" or bool(list(_places(self.body))))
@@ -237,7 +242,7 @@ class Writing(Numbers):
     def writing_identity(self) -> dict[str, object]:
         """What of a platform's identity the request decides, all but the path."""
         later: dict[str, object] = {"jpeg_quality": self.jpeg_quality, "item": self.item}
-        later["layout"] = None if self.layout.upper() == "NHWC" else self.layout.upper()
+        later["layout"] = None if self._layout == "NHWC" else self._layout
         return {
             "method": self.method,
             "headers": dict(self.headers or {}),
@@ -306,8 +311,7 @@ class Writing(Numbers):
             pixels: Pixels | None = "unit" if self.image_as == "unit" else None
             if pixels is None and (self.mean is not None or self.std is not None):
                 pixels = "levels"
-            layout: ImageLayout = "NHWC" if self.layout.upper() == "NHWC" else "NCHW"
-            values = self.numbers(images, pixels=pixels, layout=layout, decimal=True).tolist()
+            values = self.numbers(images, pixels=pixels, layout=self._layout, decimal=True).tolist()
         else:
             values = [self.file.text_of(image, url=self.image_as == "data-url") for image in images]
         # The token first: no image may be searched for it.
