@@ -17,8 +17,8 @@ from ttca.platforms.sending import NotSentError, one_address
 
 __all__ = ["Exchange"]
 
-#: A platform that asks for less is not asked more often.
-_SHORTEST_WAIT_S = 0.001
+#: After a poll that failed it waits this long at least, and twice as long after the next one.
+_FIRST_WAIT_S, _LONGEST_WAIT_S = 0.05, 20.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -111,7 +111,8 @@ class Exchange:
                         retryable=True,
                         request_id=request_id,
                     )
-                self.sleep(max(step.wait_s, _SHORTEST_WAIT_S))
+                if step.wait_s:
+                    self.sleep(step.wait_s)
             try:
                 response = self.send(step.request, None)
             except AnswerError as error:
@@ -133,7 +134,8 @@ class Exchange:
             if not failed.retryable:
                 said = "The platform took the query, and may have processed it; its result could not be had."
                 raise self._changed(failed, ChargeState.UNKNOWN, said, retryable=False)
-            step = replace(step, wait_s=max(step.wait_s, failed.retry_after or 0.0))
+            longer = min(max(2 * step.wait_s, _FIRST_WAIT_S), max(step.wait_s, _LONGEST_WAIT_S))
+            step = replace(step, wait_s=max(longer, failed.retry_after or 0.0))
 
     def _changed(self, error: TransportError, charge: ChargeState, more: str, *, retryable: bool) -> TransportError:
         """Return the error as one of the whole attempt, which costs something else than its step alone would."""

@@ -181,14 +181,18 @@ class Numbers:
         return {"numbers": json.dumps(said, sort_keys=True)} if said else {}
 
     @cached_property
-    def _scaled(self) -> dict[str, NDArray[np.float64]]:
-        """What each level of each sent color becomes, (3, 256), by kind of floats."""
+    def _scaled(self) -> dict[tuple[str, bool], NDArray[Any]]:
+        """What each level of each sent color becomes, (3, 256), by kind of floats, and whether they go as text."""
         low, high = self.range or (0.0, 1.0)
         levels = np.arange(256, dtype=np.float64)
         bases = {"levels": levels, "unit": low + levels / 255 * (high - low)}
         mean = np.zeros(3) if self.mean is None else np.array(self.mean, np.float64)
         std = np.ones(3) if self.std is None else np.array(self.std, np.float64)
-        return {kind: (base - mean[:, None]) / std[:, None] for kind, base in bases.items()}
+        exact = {kind: (base - mean[:, None]) / std[:, None] for kind, base in bases.items()}
+        # Nine significant digits read back as the same float32.
+        short = np.vectorize(lambda value: float(f"{value:.9g}"), otypes=[np.float64])
+        floats = {kind: table.astype(np.float32) for kind, table in exact.items()}
+        return {(kind, text): short(f) if text else f for kind, f in floats.items() for text in (False, True)}
 
     def numbers(self, images: Images, *, pixels: Pixels | None, layout: ImageLayout, decimal: bool) -> NDArray[Any]:
         """Return images, uint8 (N, H, W, 3), as the numbers that travel.
@@ -206,9 +210,7 @@ class Numbers:
         if pixels is not None and self.range is None and self.mean is None and self.std is None:
             values = (AS_DECIMAL if decimal else AS_FLOAT32)[pixels][values]
         elif pixels is not None:
-            tables = self._scaled[pixels]
-            # Nine significant digits are enough for a float32.
-            tables = np.vectorize(lambda v: float(f"{v:.9g}"))(tables) if decimal else tables.astype(np.float32)
+            tables = self._scaled[pixels, decimal]
             values = np.stack([tables[color][values[..., color]] for color in (0, 1, 2)], axis=-1)
         return values if layout == "NHWC" else values.transpose(0, 3, 1, 2)
 

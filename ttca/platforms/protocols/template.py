@@ -263,9 +263,7 @@ class TemplateWire(SingleImageWire):
         poll = table.polling
         within = _WITHIN_S if poll is None else poll.within_s
         request = self._written(images, token)
-        response = yield Step(
-            request=request, kind="poll" if reading else "submit", wait_s=1.0 if reading else 0.0, within_s=within
-        )
+        response = yield Step(request=request, kind="poll" if reading else "submit", within_s=within)
         if poll is None:
             return response
         first, address = True, None
