@@ -439,6 +439,22 @@ def test_a_first_step_that_fails_costs_nothing(api: Api) -> None:
     assert api.requests[-1][1] == "/about/a b/ä", "what a step gives is quoted in a path, and arrives as it was"
 
 
+def test_a_status_without_a_body_may_refuse(api: Api) -> None:
+    """204 is an answer where the table says that it means: nothing found."""
+
+    async def nothing() -> Response:
+        return Response(None, 204)
+
+    api.app.add_api_route("/nothing", nothing, methods=["POST"], response_model=None)
+    with background_app(api.app) as url:
+        with platform_at(url, path="nothing", refused_statuses=[204]) as platform:
+            answers = platform.attempt(images(1), ADA, request_id="r")
+            assert platform.read_again(answers.body or b"", 1).status.tolist() == [Status.REFUSED]
+        with platform_at(url, path="nothing") as platform, pytest.raises(AnswerError, match="204"):
+            platform.attempt(images(1), ADA, request_id="r")
+    assert answers.status.tolist() == [Status.REFUSED]
+
+
 def test_other_statuses_may_carry_an_answer(api: Api) -> None:
     """A status is an answer's where the table says so; without, the sentence names it, and the answer is kept."""
     table: dict[str, Any] = {"path": "upload", "label": "'owl'"}

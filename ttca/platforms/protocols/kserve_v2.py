@@ -482,8 +482,7 @@ class KServeV2Wire(Wire):
             outputs = {t.name: t for t in tensors}
             if len(outputs) != len(tensors):
                 raise UnreadableError(f"Expected each output once, got {excerpt([t.name for t in tensors])}.")
-            # What is said of copies, which fill a batch of a fixed size, is read with the rest, and dropped.
-            return self._answers(message, outputs, max(n, self.taken.batch or 0))[:n]
+            return self._answers(message, outputs, n)
         except (UnreadableError, ConfigError) as error:
             raise response.unreadable(str(error)) from None
 
@@ -512,10 +511,12 @@ class KServeV2Wire(Wire):
             if name is not None and name not in outputs:
                 raise UnreadableError(f"Expected an output {name!r}, got {', '.join(excerpt(o, 40) for o in outputs)}.")
         tensor = None if scores_name is None else outputs[scores_name]
+        # A batch of a fixed size was filled with copies: what is said of them is dropped.
+        sent = max(n, self.taken.batch or 0)
         return self.options.answers(
-            None if tensor is None else self._score_rows(tensor, n),
-            labels=None if label_name is None else self._label_rows(outputs[label_name], n),
-            refused=_refused_rows([message, *(vars(t) for t in outputs.values())], n),
+            None if tensor is None else self._score_rows(tensor, sent)[:n],
+            labels=None if label_name is None else self._label_rows(outputs[label_name], sent)[:n],
+            refused=_refused_rows([message, *(vars(t) for t in outputs.values())], sent)[:n],
             resolution=None if tensor is None else _stated(tensor, self.options.resolution),
         )
 
