@@ -141,6 +141,15 @@ def test_a_failure_costs_what_its_step_costs(plays: list[Any], charge: ChargeSta
     assert [i for _, i, _ in world.sent].count("r") == (len(plays) > 1)
 
 
+def test_a_job_that_was_forgotten_may_be_submitted_anew_once_others_were_had() -> None:
+    """A restart forgets jobs; a table that never led to a result is wrong, and costs no second query."""
+    world = World(READY, TAKEN, DONE, READY, TAKEN, (410, b""))
+    world.run()
+    with pytest.raises(TransportError) as caught:
+        world.run()
+    assert (caught.value.charge, caught.value.retryable) == (ChargeState.UNKNOWN, True)
+
+
 def test_a_submission_that_is_no_answer_is_the_answer() -> None:
     """What its status means is said where all statuses are read."""
     assert World(READY, (429, b"wait")).run().status == 429

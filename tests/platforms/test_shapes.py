@@ -281,6 +281,18 @@ SHAPES: dict[str, tuple[dict[str, Any], int | None]] = {
         },
         None,
     ),
+    "gradio by poll": (
+        {
+            "path": "call",
+            "send": "json",
+            "body": {"data": [{"url": "{image}"}]},
+            "image_as": "data-url",
+            "poll": {"url": "join('', ['call/', event_id])", "every_s": 0.001},
+            "events": {"event": "complete"},
+            "scores": "[0][*].{label: label, score: confidence}",
+        },
+        None,
+    ),
     "events": ({"path": "stream", "events": {"until": "msg == 'done'"}, "scores": "output"}, None),
     "text": ({"path": "text", "reads": "text"}, None),
     "ndjson": ({"path": "lines", "reads": "ndjson"}, None),

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
+import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from urllib.parse import urljoin, urlsplit
 
 from ttca.errors import AnswerError, ChargeState, TransportError
@@ -16,6 +17,9 @@ from ttca.platforms.protocols.reading import excerpt
 from ttca.platforms.sending import NotSentError, one_address
 
 __all__ = ["Exchange"]
+
+#: Statuses of a job that is not known, or not any more.
+_FORGOTTEN = frozenset({404, 410})
 
 #: After a poll that failed it waits this long at least, and twice as long after the next one.
 _FIRST_WAIT_S, _LONGEST_WAIT_S = 0.05, 20.0
@@ -33,6 +37,9 @@ class Exchange:
     send : callable
         ``(request, request_id) -> Response``: sends once, whatever the status; the id is None for all steps but the
         one that is charged.
+    results : threading.Event
+        Set once a result was had by a later step: from then on a job that the platform does not know has been
+        forgotten, by a restart for example, and the query may be submitted anew. Before, the table is wrong.
     problem : callable
         What a response means where it neither takes a step nor refuses an image; None where it does.
     sleep, clock : callable
@@ -43,6 +50,7 @@ class Exchange:
     wire: Wire
     send: Callable[[Request, str | None], Response]
     problem: Callable[[Response], TransportError | None]
+    results: threading.Event = field(default_factory=threading.Event)
     sleep: Callable[[float], None] = time.sleep
     clock: Callable[[], float] = time.monotonic
 
@@ -125,6 +133,8 @@ class Exchange:
             else:
                 problem = self.problem(response)
                 if problem is None:
+                    if step.kind == "poll":
+                        self.results.set()
                     return replace(response, request_id=request_id)
                 failed = problem
             if step.kind == "prepare":
@@ -133,7 +143,8 @@ class Exchange:
                 raise self._changed(failed, ChargeState.REFUNDED, "", retryable=failed.retryable)
             if not failed.retryable:
                 said = "The platform took the query, and may have processed it; its result could not be had."
-                raise self._changed(failed, ChargeState.UNKNOWN, said, retryable=False)
+                forgotten = failed.status in _FORGOTTEN and self.results.is_set()
+                raise self._changed(failed, ChargeState.UNKNOWN, said, retryable=forgotten)
             longer = min(max(2 * step.wait_s, _FIRST_WAIT_S), max(step.wait_s, _LONGEST_WAIT_S))
             step = replace(step, wait_s=max(longer, failed.retry_after or 0.0))
 

@@ -99,6 +99,7 @@ class HttpPlatform:
         self.longest_attempt_s: float = longest(self._transport.longest_s)
         self._lock = threading.Lock()
         self._met: tuple[PlatformInfo, Wire] | None = None
+        self._results = threading.Event()
         #: How many requests may be in flight and who must wait, as the platform's answers have taught us.
         self.throttle = Throttle(self._name)
 
@@ -169,6 +170,7 @@ class HttpPlatform:
             wire=wire,
             send=send,
             problem=lambda response: self._problem(wire, response),
+            results=self._results,
         )
         try:
             response = exchange.run(checked, request_id=request_id)
