@@ -132,7 +132,7 @@ def test_every_input_gets_the_images_as_it_takes_them(kind: str) -> None:
     datatype, shape, options, expected = INPUTS[kind]
     output = {"name": "p", "datatype": "FP32", "shape": [3] if len(shape) == 3 else [-1, 3, 1, 1]}
     server, asked = Server({"datatype": datatype, "shape": shape}, output), images(3, seed=4)
-    tolerance = {"rtol": 1e-2 if datatype == "BF16" else 1e-6, "atol": 1e-6}
+    step = 1e-2 if datatype == "BF16" else 1e-6
     with background_app(server.app) as url:
         for server.binary in (True, False):
             server.sent.clear()
@@ -142,7 +142,7 @@ def test_every_input_gets_the_images_as_it_takes_them(kind: str) -> None:
             assert sum(map(len, parts)) == 3
             np.testing.assert_array_equal(np.concatenate([part.scores for part in parts]), [ROW] * 3)
             sent = asked[[0, 1, 2, 2]] if kind == "fixed" else asked[:most]
-            np.testing.assert_allclose(server.sent[0].astype(float), expected(sent).astype(float), **tolerance)
+            np.testing.assert_allclose(server.sent[0].astype(float), expected(sent).astype(float), rtol=step, atol=1e-6)
 
 
 @pytest.mark.parametrize(

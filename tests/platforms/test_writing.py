@@ -6,7 +6,7 @@ import asyncio
 import base64
 import io
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from typing import Any
 from urllib.parse import parse_qsl
 
@@ -34,7 +34,7 @@ def pixels_of(file: bytes) -> Any:
     return np.asarray(Image.open(io.BytesIO(file)).convert("RGB"))
 
 
-async def once(body: bytes) -> AsyncIterator[bytes]:
+async def once(body: bytes) -> AsyncGenerator[bytes, None]:
     yield body
 
 

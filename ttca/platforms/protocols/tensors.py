@@ -207,9 +207,7 @@ def _from_binary(name: str, datatype: str, data: memoryview) -> NDArray[Any]:
         if len(data) % dtype.itemsize:
             raise UnreadableError(f"Expected {excerpt(name)!r} in whole {datatype} values, got {len(data)} bytes.")
         # BOOL bytes other than 0 and 1 would make an invalid numpy bool.
-        if datatype == "BOOL":
-            return np.frombuffer(data, np.uint8) != 0
-        values: NDArray[Any] = np.frombuffer(data, dtype)
+        values: NDArray[Any] = np.frombuffer(data, np.uint8) != 0 if datatype == "BOOL" else np.frombuffer(data, dtype)
         return values if datatype != _BF16 else (values.astype(np.uint32) << 16).view(np.float32)
     texts: list[str] = []
     at = 0
