@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from PIL import Image
 
+from tests.examples import examples
 from tests.platforms.scripted import CLASSES, IMAGE_SHAPE, images
 from tests.platforms.test_kserve_v2 import LENGTH, answer, connect, wire
 from ttca.answers import Status
@@ -255,3 +256,25 @@ def test_a_fixed_batch_of_tensorflow_serving_is_filled_too() -> None:
     body = json.dumps({"predictions": [ROW] * 3}).encode()
     found = asked.parse(Answered(200, {}, body, "p"), 2)
     assert found.labels.tolist() == [1, 1]
+
+
+@pytest.mark.parametrize("shape", [[4, 5, 3], [4, 4, 5, 3]], ids=["no batch", "fixed"])
+@examples(90)
+@given(
+    sizes=st.lists(st.integers(1, 4), max_size=4),
+    datatype=st.sampled_from(["FP32", "UINT8", "INT64", "BF16", "BYTES"]),
+    value=st.sampled_from([0, 1, 0.25, None, "owl"]),
+)
+def test_any_output_of_such_a_server_is_an_answer_or_the_typed_error(
+    shape: list[int], sizes: list[int], datatype: str, value: Any
+) -> None:
+    """Whatever shape and type comes back, one image has one answer, or there is none."""
+    agreed = connect({"name": "m", "inputs": [{"name": "x", "datatype": "UINT8", "shape": shape}]})
+    data = [value] * int(np.prod(sizes))
+    entry = {"name": "p", "datatype": datatype, "shape": sizes, "data": data}
+    try:
+        found = agreed.parse(answer([entry]), 1)
+    except AnswerError:
+        return
+    assert len(found) == 1
+    assert found.resolved.all()

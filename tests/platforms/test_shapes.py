@@ -15,10 +15,13 @@ import numpy as np
 import pytest
 from fastapi import FastAPI, HTTPException, Request
 from fastapi.responses import JSONResponse, PlainTextResponse, Response, StreamingResponse
+from hypothesis import given
+from hypothesis import strategies as st
 from numpy.typing import NDArray
 from PIL import Image
 from starlette.datastructures import UploadFile
 
+from tests.examples import examples
 from tests.platforms.scripted import CLASSES, IMAGE_SHAPE, images
 from ttca.answers import Status
 from ttca.errors import AnswerError, ChargeState, ConfigError, TransportError
@@ -26,6 +29,7 @@ from ttca.images import Images
 from ttca.lossy import jpeg
 from ttca.platforms.base import Credential
 from ttca.platforms.http import HttpPlatform, Key, Transport
+from ttca.platforms.protocols import Response as Answered
 from ttca.platforms.protocols import create_protocol
 from ttca.platforms.server import background_app
 
@@ -547,3 +551,52 @@ def test_the_time_of_an_attempt_is_that_of_all_its_steps() -> None:
     assert plain.longest_attempt_s == once
     assert polled.longest_attempt_s == 2 * once + 50.0
     assert two.longest_attempt_s == 2 * once
+
+
+WIRES = {
+    name: create_protocol("template", classes=CLASSES, image_shape=IMAGE_SHAPE, **table).describe(
+        lambda path: Answered(404, {}, b"", path)
+    )
+    for name, (table, _) in SHAPES.items()
+}
+SAID = st.sampled_from(
+    [
+        b"",
+        b"owl",
+        b"null",
+        b'{"status": "succeeded", "output": {"owl": 0.6}}',
+        b'{"status": "failed"}',
+        b'{"urls": {"get": 3}, "event_id": [1]}',
+        b'{"urls": {"get": "x"}, "event_id": "e", "result": {"upload_id": 7}}',
+        b'event: complete\ndata: [[{"label": "owl", "confidence": 0.6}]]\n\n',
+        b"event: error\ndata: null\n\n",
+        b'{"label": "owl", "score": 0.6}\n{"label": "cat", "score": 0.2}\n',
+    ]
+) | st.binary(max_size=30)
+
+
+@pytest.mark.parametrize("shape", WIRES)
+@examples(90)
+@given(bodies=st.lists(SAID, min_size=6, max_size=6), status=st.sampled_from([200, 201, 202, 204]))
+def test_whatever_comes_is_an_answer_or_the_typed_error(shape: str, bodies: list[bytes], status: int) -> None:
+    """Every step takes whatever bytes a platform sends: it goes on, gives a sound answer, or the one typed error."""
+    wire = WIRES[shape]
+    steps = wire.steps(images(1), request_id="r")
+    next(steps)
+    final: Answered | None = None
+    try:
+        for body in bodies:
+            steps.send(Answered(status, {}, body, "p"))
+    except StopIteration as done:
+        final = done.value
+    except AnswerError:
+        return
+    if final is None:
+        assert shape.startswith(("poll", "gradio by poll")), "only what is polled for goes on for ever"
+        return
+    try:
+        answers = wire.parse(final, 1)
+    except AnswerError:
+        return
+    assert len(answers) == 1
+    assert answers.resolved.all()
