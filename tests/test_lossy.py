@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,8 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
+from ttca.errors import ConfigError
 from ttca.images import Images, check_images
-from ttca.lossy import jpeg, shrink_and_enlarge
+from ttca.lossy import check_quality, jpeg, left_by_jpeg, shrink_and_enlarge
 
 WAYS = (jpeg, shrink_and_enlarge)
 
@@ -87,3 +89,26 @@ def test_half_size_and_back_is_a_blur_of_single_pixels() -> None:
     board = np.indices((16, 16)).sum(axis=0) % 2 * 255
     images = np.repeat(board[None, ..., None], 3, axis=-1).astype(np.uint8)
     assert np.abs(shrink_and_enlarge(images).astype(np.int16) - 128)[:, 2:-2, 2:-2].max() < 20
+
+
+def test_what_a_file_leaves_of_a_change_is_said() -> None:
+    """Of a change of one color for all pixels nearly all, of noise less, the less the lower the quality."""
+    before = np.full((2, 16, 16, 3), 128, np.uint8)
+    plain, random = before + np.uint8(16), before + (noise(2) >> 5)
+    assert left_by_jpeg(before, plain, quality=90) == pytest.approx(1.0, abs=0.02)
+    fine, coarse = (left_by_jpeg(before, random, quality=quality) for quality in (95, 30))
+    assert coarse < fine < 1.0
+    assert np.isnan(left_by_jpeg(before, before, quality=90))
+    signs = np.where(noise(2) > 127, 1.0, -1.0)
+    changed = (before + 4 * signs).astype(np.uint8)
+    change = changed.astype(float) - before
+    left = jpeg(changed, quality=60).astype(float) - jpeg(before, quality=60)
+    expected = (change * left).sum() / (change * change).sum()
+    assert left_by_jpeg(before, changed, quality=60) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("quality", [0, 101, 9.5, True, "90"])
+def test_what_is_no_quality_is_refused(quality: Any) -> None:
+    """A quality is a whole number from 1 to 100."""
+    with pytest.raises(ConfigError, match="1 to 100"):
+        check_quality(quality)

@@ -15,14 +15,14 @@ import numpy as np
 from ttca.asking import Known, Questions, TransferSet, ask_pool, equalised
 from ttca.blocks import check_block
 from ttca.certificates import Certificate
-from ttca.conditions import HONEST_ROW, Measuring, Opponents
+from ttca.conditions import HONEST_ROW, Measuring, Opponents, with_encoding
 from ttca.controls import MOST_CHOOSERS, Pupils, learn_controls
 from ttca.distilling import WARM_START, Distilled, Fidelity, distil, kept_copies
 from ttca.errors import ActionError
 from ttca.folder_lock import hold
 from ttca.learning import Learner
 from ttca.measurement import Measurement
-from ttca.measuring import Examination, Story, examine, row_of
+from ttca.measuring import Examination, Story, encoding_of, examine, row_of
 from ttca.panel import Panel, draw_panel
 from ttca.people import People, Roster
 from ttca.perturbations import PerturbationSet
@@ -131,7 +131,7 @@ class CollectiveAction:
         self.platform = platform
         self.roster = roster
         self.settings = settings
-        self.measuring = measuring
+        self.measuring = with_encoding(measuring, platform.info.jpeg_quality)
         self.may_be_shown = frozenset(may_be_shown)
         self.classes = platform.info.classes
         _check_people(roster, settings, platform, public=public, views=views)
@@ -309,6 +309,7 @@ class CollectiveAction:
         story = Story(
             self.known, self._distilled, self._family, verified.certificate, measured, opponents.zero_query_epochs,
             self.measuring,
+            encoding_of(self.platform.info.jpeg_quality, exam.people, self._family.sets[epsilon]),
         )  # fmt: skip
         row = row_of(self._shop, story, epsilon, track=track, began=self._began)
         if people is None:

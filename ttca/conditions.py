@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from types import MappingProxyType
 from typing import Literal, TypeAlias
@@ -31,6 +31,7 @@ __all__ = [
     "Scene",
     "metric_keys",
     "queries_for",
+    "with_encoding",
 ]
 
 Labels: TypeAlias = NDArray[np.int64]
@@ -359,6 +360,26 @@ class Measuring:
 
 #: Nothing beside the honest row.
 HONEST_ROW = Measuring()
+
+
+def with_encoding(measuring: Measuring, quality: int | None) -> Measuring:
+    """Return what is measured on a platform that is sent JPEG files of this quality; None for one that is not.
+
+    What it sees of δ is what the file leaves, in every condition. One more control says how S fares when the image
+    was such a file once before.
+    """
+    name = f"jpeg{quality}"
+    if quality is None or name in {control.name for control in measuring.all_controls()}:
+        return measuring
+    again = Control(
+        name=name,
+        label=f"After JPEG {quality}, twice",
+        sends=lambda scene: jpeg(scene.with_delta, quality=quality),
+        meaning=f"This platform is sent JPEG files of quality {quality}, so that S is what such a file leaves of δ. "
+        "Here the image with δ has been one once before.",
+        section=_HARDER,
+    )
+    return replace(measuring, controls=(*measuring.controls, again))
 
 
 def metric_keys(name: str) -> dict[str, str]:

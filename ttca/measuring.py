@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -17,8 +17,10 @@ from ttca.certificates import Certificate
 from ttca.conditions import CONTROLS, HONEST_ROW, ROW_KEYS, Control, Measuring, Opponents, metric_keys
 from ttca.distilling import Distilled
 from ttca.kept import save_json
+from ttca.lossy import left_by_jpeg
 from ttca.measurement import Measurement, measure
 from ttca.people import People
+from ttca.perturbations import PerturbationSet
 from ttca.perturbing import Family
 from ttca.pooling.pool import QueryPool
 from ttca.proxies.runtime import give_back_memory
@@ -26,7 +28,7 @@ from ttca.row import Row
 from ttca.values import Value
 from ttca.workshop import Workshop
 
-__all__ = ["Examination", "Story", "examine", "row_of"]
+__all__ = ["Examination", "Story", "encoding_of", "examine", "row_of"]
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -78,7 +80,7 @@ def examine(
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Story(Value):
-    """What every step before the row returned."""
+    """What every step before the row returned, and what the way to the platform does to δ (:func:`encoding_of`)."""
 
     known: Known
     distilled: Distilled
@@ -87,6 +89,7 @@ class Story(Value):
     measured: Measurement
     zero_query_epochs: int
     measuring: Measuring = HONEST_ROW
+    encoding: Mapping[str, float] = field(default_factory=dict)
 
 
 def row_of(shop: Workshop, story: Story, epsilon: int, *, track: str | None, began: float) -> Row:
@@ -158,10 +161,28 @@ def row_of(shop: Workshop, story: Story, epsilon: int, *, track: str | None, beg
         peak_rss_mb=_peak_rss_mb(),
         overruled=transfer.overruled or "",
         intervals={key: None if s is None else [s.low, s.high] for key, s in measured.intervals.items()},
-        extra=_extra(measured, story.measuring),
+        extra=_extra(measured, story.measuring) | dict(story.encoding),
     )
     save_json(shop.folder / "row.json", row.to_dict())
     return row
+
+
+def encoding_of(quality: int | None, people: People, perturbations: PerturbationSet) -> dict[str, float]:
+    """Return what the files that a platform is sent leave of δ, by its key in the row; asks nothing.
+
+    Parameters
+    ----------
+    quality : int or None
+        Of the JPEG files; None where images arrive as they are, and nothing is to be said.
+    people : People
+        Those of the subgroup count.
+    perturbations : PerturbationSet
+    """
+    if quality is None:
+        return {}
+    members = people[people.subgroup]
+    after = perturbations.apply(members.images, members.classes)
+    return {f"jpeg{quality}_delta_left": left_by_jpeg(members.images, after, quality=quality)}
 
 
 def _extra(measured: Measurement, measuring: Measuring) -> dict[str, float]:

@@ -364,7 +364,7 @@ def test_bad_images_never_reach_the_platform(batch: Any) -> None:
     "change",
     [
         {"inputs": [{"name": "x", "datatype": "UINT8", "shape": [-1, 4, 5, 1]}]},
-        {"inputs": [{"name": "x", "datatype": "INT32", "shape": [-1, 4, 5, 3]}]},
+        {"inputs": [{"name": "x", "datatype": "BOOL", "shape": [-1, 4, 5, 3]}]},
         {"outputs": [{"name": "p", "datatype": "FP32", "shape": [-1, 1000]}]},
         {"outputs": [{"name": "p", "datatype": "FP32", "shape": [-1, 3]}] * 2},
         {"parameters": {"classes": ["dog", "cat", "owl"]}},

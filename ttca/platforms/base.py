@@ -53,6 +53,9 @@ class PlatformInfo:
     reading : dict of str to str, optional
         How its answers are read, which changes no answer: what scores and refusals look like, and where they lie. So
         do class names then. None for a platform whose answers are not read here, or whose identity says it all.
+    jpeg_quality : int, optional
+        Of the JPEG files, 1 to 100, that images become on their way to it; None where they arrive as they are. Its
+        identity says so too.
     former_identity : dict of str to str, optional
         What version 0.1 took for the identity, where it was another.
     """
@@ -65,6 +68,7 @@ class PlatformInfo:
     gives_scores: bool = True
     reading: dict[str, str] | None = None
     former_identity: dict[str, str] | None = None
+    jpeg_quality: int | None = None
 
     @property
     def fingerprint(self) -> str:

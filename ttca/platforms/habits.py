@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from ttca.answers import Answers
 from ttca.errors import ChargeState, ConfigError, TransportError
 from ttca.images import Images
+from ttca.lossy import check_quality, jpeg
 from ttca.platforms.base import OPTIONAL_MEMBERS, Credential, Platform, PlatformInfo, check_request
 from ttca.platforms.local import NO_HABITS, LocalPlatform
 
@@ -46,6 +47,8 @@ class Habits:
         seed, the images and how often they were sent, so concurrency does not change it.
     rate_limit_per_s : float, optional
         Requests per second (a bucket that holds one second's worth, at least one); above it, status 429.
+    jpeg_quality : int, optional
+        Of the JPEG files, 1 to 100, that it takes: its model sees each image as it comes back from one.
     seed : int
 
     Raises
@@ -61,6 +64,7 @@ class Habits:
     latency_s: float = 0.0
     failure_rate: float = 0.0
     rate_limit_per_s: float | None = None
+    jpeg_quality: int | None = None
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -84,6 +88,7 @@ class Habits:
                 raise ConfigError(f"Expected {option} of 0 or more, got {value}. Use 0 for none.")
         if self.rate_limit_per_s is not None and not self.rate_limit_per_s > 0:
             raise ConfigError(f"Expected rate_limit_per_s above 0, got {self.rate_limit_per_s}. Use None for no limit.")
+        check_quality(self.jpeg_quality)
 
     @property
     def changes_scores(self) -> bool:
@@ -101,6 +106,8 @@ class Habits:
         }
         if self.noise:
             said["seed"] = self.seed
+        if self.jpeg_quality is not None:
+            said["jpeg_quality"] = self.jpeg_quality
         return json.dumps(said, sort_keys=True)
 
 
@@ -170,6 +177,7 @@ class WithHabits:
             identity=_identity(info.identity, habits),
             former_identity=None if info.former_identity is None else _identity(info.former_identity, habits),
             gives_scores=info.gives_scores and not habits.label_only,
+            jpeg_quality=info.jpeg_quality if habits.jpeg_quality is None else habits.jpeg_quality,
         )
 
     def __repr__(self) -> str:
@@ -214,6 +222,8 @@ class WithHabits:
     def _said(self, images: Images, credential: Credential, request_id: str) -> tuple[Answers, NDArray[np.float64]]:
         """Return what the platform says, and its scores as exactly as it gives them."""
         inner = self.inner
+        if self.habits.jpeg_quality is not None:
+            images = jpeg(images, quality=self.habits.jpeg_quality)
         if isinstance(inner, LocalPlatform) and type(inner).attempt is LocalPlatform.attempt:
             return inner.attempt_exactly(images, credential, request_id=request_id)
         said = inner.attempt(images, credential, request_id=request_id)

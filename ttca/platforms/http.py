@@ -18,6 +18,7 @@ from ttca.images import Images
 from ttca.masking import masked
 from ttca.platforms.addresses import one_address
 from ttca.platforms.base import Credential, PlatformInfo, check_request
+from ttca.platforms.exchange import Exchange
 from ttca.platforms.keys import Key, TokenFrom
 from ttca.platforms.limits import exhausted_s, policies
 from ttca.platforms.protocols import Describes, Request, Response, Wire, create_protocol
@@ -97,10 +98,13 @@ class HttpPlatform:
             )
         self._classes, self._model = tuple(classes), model
         self._protocol_name, self._protocol = _protocol(protocol, model, self._classes, protocol_options)
+        # A guest's protocol, which need not be a Protocol of ours, asks in one request.
+        longest = getattr(self._protocol, "longest_s", float)
         #: Seconds after which no request is in flight any more.
-        self.longest_attempt_s = self._sender.longest_s
+        self.longest_attempt_s: float = longest(self._sender.longest_s)
         self._lock = threading.Lock()
         self._met: tuple[PlatformInfo, Wire] | None = None
+        self._results = threading.Event()
         #: How many requests may be in flight and who must wait, as the platform's answers have taught us.
         self.throttle = Throttle(self._name, patience_s=self._transport.read_timeout)
 
@@ -159,11 +163,22 @@ class HttpPlatform:
                 member=credential.member,
             )
         variable = credential.key_variable or self._key.variable
-        request = wire.request(checked, request_id=request_id)
-        body: bytes | None = None
+        whose, body = lane(self, credential), None
+
+        def send(request: Request, its_id: str | None) -> Response:
+            response = self._sender.exchange(request, variable, request_id=its_id, member=credential.member)
+            self._heed(response, whose)
+            return response
+
+        exchange = Exchange(
+            platform=self._name,
+            wire=wire,
+            send=send,
+            problem=lambda response: self._problem(wire, response, len(checked), variable),
+            results=self._results,
+        )
         try:
-            response = self._sender.exchange(request, variable, request_id=request_id, member=credential.member)
-            self._heed(response, lane(self, credential))
+            response = exchange.run(checked, request_id=request_id)
             body = None if info.reading is None else _body(response, wire)
             return replace(self._read(wire, response, len(checked), variable), body=body)
         except TransportError as error:
@@ -185,10 +200,18 @@ class HttpPlatform:
         status, headers, said = _unpacked(body)
         return self._read(wire, Response(status, headers, said, self._name), n)
 
+    def _problem(self, wire: Wire, response: Response, n: int, variable: str | None) -> TransportError | None:
+        """Return what a response means that neither takes a step of an attempt nor refuses the image."""
+        trouble = wire.trouble(response)
+        if trouble is None and (200 <= response.status < 300 or wire.refuses(response)):
+            return None
+        wait = wire.wait_s(response)
+        return status_error(response, said=trouble, wait_s=wait, images=n, key_variable=variable)
+
     def _read(self, wire: Wire, response: Response, n: int, variable: str | None = None) -> Answers:
         trouble = wire.trouble(response)
-        refuses = trouble is None and response.status != 200 and wire.refuses(response)
-        if trouble is None and response.status == 200:
+        refuses = trouble is None and response.status not in wire.statuses and wire.refuses(response)
+        if trouble is None and response.status in wire.statuses:
             return wire.parse(response, n)
         if not refuses:
             wait = wire.wait_s(response)
@@ -216,6 +239,7 @@ class HttpPlatform:
                     identity=identity,
                     max_batch=most if wire.max_batch is None else min(most, wire.max_batch),
                     gives_scores=wire.gives_scores,
+                    jpeg_quality=wire.jpeg_quality,
                     reading=wire.reading_identity,
                     former_identity={**identity, **(wire.reading_identity or {}), "url": self._name},
                 )

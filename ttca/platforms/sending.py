@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from http.cookiejar import DefaultCookiePolicy
+from urllib.parse import urlsplit
 
 import requests
 import urllib3
@@ -40,6 +41,8 @@ _HEADERS = {"Accept-Encoding": "identity", "User-Agent": "ttca"}
 _CHUNK = 65536
 _ERROR_BODY = 65536
 _CUT_SHORT, _TOO_LATE = "a connection that closed partway through", "only part of it in time"
+# Addresses of polls are as many as queries: only so many are remembered.
+_MOST_URLS = 64
 
 # These write URLs, which may hold a key, and what is signed, which may hold a session's token.
 mask_logs(("urllib3.connectionpool", "urllib3.util.retry", "botocore.auth"))
@@ -261,8 +264,10 @@ class Sender:
         """Return a request as it goes out, all but the key."""
         url = self._urls.get(request.path)
         if url is None:
-            whole = self._address(request)
-            url = self._urls[request.path] = requests.Request(request.method, whole).prepare().url or whole
+            whole = self._whole(request.path)
+            url = requests.Request(request.method, whole).prepare().url or whole
+            if len(self._urls) < _MOST_URLS:
+                self._urls[request.path] = url
         prepared = requests.PreparedRequest()
         prepared.method, prepared.url, prepared.body = request.method, url, request.body or None
         prepared.headers = CaseInsensitiveDict({**_HEADERS, "Accept": "*/*", **request.headers})
@@ -270,9 +275,14 @@ class Sender:
             prepared.headers["Content-Length"] = str(len(request.body))
         return prepared
 
-    def _address(self, request: Request) -> str:
-        """Return the whole address; a slash at the end of the configured one counts where nothing follows it."""
-        return f"{self.url}/{request.path}" if request.path else f"{self.url}{self._slash}"
+    def _whole(self, path: str) -> str:
+        """Return the URL of a path: below the platform's own, or below its host where it begins with a slash.
+
+        A slash at the end of the configured URL counts where nothing follows it.
+        """
+        if path.startswith("/"):
+            return f"{self.url[: len(self.url) - len(urlsplit(self.url).path)]}{path}"
+        return f"{self.url}/{path}" if path else f"{self.url}{self._slash}"
 
     def _receive(
         self,
@@ -287,7 +297,8 @@ class Sender:
         answering = 200 <= status < 300
         most = self._transport.max_response_bytes
         limit = most if answering else min(_ERROR_BODY, most)
-        body, problem = _read(reply, limit, deadline)
+        ends = request.ends() if answering and request.ends is not None else None
+        body, problem = _read(reply, limit, deadline, ends)
         if problem is not None and answering:
             late = problem == _TOO_LATE
             return self._unknown(f"Expected a whole answer from {self.url}, got {problem}.", request_id, late=late)
@@ -307,7 +318,7 @@ class Sender:
         body = decoded or b""
         if len(body) > limit and answering:
             return AnswerError(too_large, platform=self.url, status=status, request_id=request_id)
-        asked = masked(f"{request.method} {self._address(request)}", variable)
+        asked = masked(f"{request.method} {self._whole(request.path)}", variable)
         return Response(status, headers, self._masked_body(status, body, variable), self.url, request_id, asked)
 
     def _masked_body(self, status: int, body: bytes, variable: str | None) -> bytes:
@@ -393,8 +404,13 @@ def _close_all(idle: list[HTTPAdapter]) -> None:
         idle.pop().close()
 
 
-def _read(reply: requests.Response, limit: int, deadline: float) -> tuple[bytes, str | None]:
-    """Return at most ``limit`` + 1 bytes as they came, undecoded, and what cut them short, if it was."""
+def _read(
+    reply: requests.Response, limit: int, deadline: float, ends: Callable[[bytes], bool] | None
+) -> tuple[bytes, str | None]:
+    """Return at most ``limit`` + 1 bytes as they came, undecoded, and what cut them short, if it was.
+
+    ``ends`` says of a stream that nothing more of it is needed.
+    """
     raw = reply.raw
     # read1 returns what has come, so that a server that drips cannot hold us beyond the deadline.
     read: Callable[..., bytes] = getattr(raw, "read1", raw.read)
@@ -407,6 +423,8 @@ def _read(reply: requests.Response, limit: int, deadline: float) -> tuple[bytes,
                 break
             chunks.append(chunk)
             size += len(chunk)
+            if ends is not None and ends(chunk):
+                return b"".join(chunks), None
             if time.monotonic() > deadline:
                 return b"".join(chunks), _TOO_LATE
     except urllib3.exceptions.ReadTimeoutError:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import import_module
 from importlib.metadata import entry_points
@@ -26,6 +26,8 @@ __all__ = [
     "Protocol",
     "Request",
     "Response",
+    "Step",
+    "Steps",
     "Wire",
     "create_protocol",
     "guests",
@@ -62,16 +64,21 @@ class Request:
     method : str
         ``"GET"`` or ``"POST"``.
     path : str
-        Appended to the platform's URL after one slash; empty for the URL itself. May hold a query.
+        Appended to the platform's URL after one slash; empty for the URL itself. One that begins with a slash is
+        appended to the platform's host alone. May hold a query.
     headers : mapping of str to str
         Never a key.
     body : bytes
+    ends : callable, optional
+        Where an answer may be whole before its connection ends: returns what takes its bytes as they come and says
+        whether nothing more is needed.
     """
 
     method: str
     path: str
     headers: Mapping[str, str] = field(default_factory=dict)
     body: bytes = b""
+    ends: Callable[[], Callable[[bytes], bool]] | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True)
@@ -103,6 +110,31 @@ class Response:
         """Return the error for a response that is not as its protocol says."""
         return AnswerError(sentence, platform=self.platform, status=self.status, request_id=self.request_id)
 
+
+@dataclass(frozen=True, kw_only=True)
+class Step:
+    """One of the requests that an attempt takes.
+
+    Parameters
+    ----------
+    request : Request
+        A poll's ``path`` may be a whole URL, as a platform gave it; it is asked on the platform's own host alone.
+    kind : {'prepare', 'submit', 'poll'}
+        What it costs: nothing, because nothing was asked yet; the query; nothing more, for it was asked already.
+    wait_s : float
+        Seconds before a poll is sent, and before it is sent again where it failed.
+    within_s : float
+        Seconds after the submission in which the answer must have come.
+    """
+
+    request: Request
+    kind: Literal["prepare", "submit", "poll"] = "submit"
+    wait_s: float = 0.0
+    within_s: float = 0.0
+
+
+Steps: TypeAlias = Generator[Step, "Response", "Response"]
+"""One attempt: yields what to send, gets what came back, and returns the response that is the answer."""
 
 Fetch: TypeAlias = Callable[[str], Response]
 """GET of a path that costs no query; a :class:`Response` with status 200, or a ``TransportError``."""
@@ -139,6 +171,10 @@ class Wire(ABC):
         Whether answers may carry scores.
     reads_headers : tuple of str
         Which headers, in lower case, an answer cannot be read without.
+    statuses : tuple of int
+        HTTP statuses of an answer.
+    jpeg_quality : int or None
+        Of the JPEG files that images travel in, 1 to 100; None where they arrive as they are.
     """
 
     options: Reading
@@ -148,10 +184,16 @@ class Wire(ABC):
     max_batch: int | None = None
     gives_scores: bool = True
     reads_headers: ClassVar[tuple[str, ...]] = ()
+    statuses: tuple[int, ...] = (200,)
+    jpeg_quality: int | None = None
 
     @abstractmethod
     def request(self, images: Images, *, request_id: str) -> Request:
         """Return the one request that asks about ``images`` (uint8, shape (N, H, W, 3), N ≥ 1)."""
+
+    def steps(self, images: Images, *, request_id: str) -> Steps:
+        """Ask about ``images`` in as many requests as it takes: by default the one of :meth:`request`."""
+        return (yield Step(request=self.request(images, request_id=request_id)))
 
     def refuses(self, response: Response) -> bool:
         """Whether a response of an error's status refuses the one image it was asked about ("no face found").
@@ -201,6 +243,10 @@ class Protocol(ABC):
     Options are keyword-only and validated in the constructor, which every protocol lets accept ``model``,
     ``version`` and ``classes``.
     """
+
+    def longest_s(self, once_s: float) -> float:
+        """Return the most seconds that an attempt takes, where each of its requests takes at most ``once_s``."""
+        return once_s
 
     @abstractmethod
     def describe(self, fetch: Fetch) -> Wire:

@@ -17,7 +17,15 @@ from ttca.answers import Answers
 from ttca.errors import ConfigError, TransportError
 from ttca.images import Images, ImageShape
 from ttca.platforms.protocols import Fetch, Protocol, Request, Response, Wire, model_path
-from ttca.platforms.protocols.encoding import AS_DECIMAL, AS_FLOAT32, ImageLayout, Pixels, check_image_shape
+from ttca.platforms.protocols.encoding import (
+    ImageLayout,
+    Numbers,
+    Pixels,
+    as_png,
+    check_image_shape,
+    check_layout,
+    repeated_to,
+)
 from ttca.platforms.protocols.reading import Reading, UnreadableError, check_choice, excerpt, read_json
 from ttca.platforms.protocols.tensors import (
     HEADER_LENGTH,
@@ -29,14 +37,19 @@ from ttca.platforms.protocols.tensors import (
 
 __all__ = ["KServeV2", "KServeV2Wire"]
 
-InputType = Literal["UINT8", "FP32"]
+InputType = Literal[
+    "UINT8", "INT8", "UINT16", "INT16", "UINT32", "INT32", "INT64", "FP16", "BF16", "FP32", "FP64", "BYTES"
+]
 
+#: What levels become in an INT8 input, which has no room for 255.
+_INT8_RANGE = [-128, 127]
 _BINARY_EXTENSIONS = {"binary_tensor_data", "binary_data"}
+_FLOATS = {"FP16", "BF16", "FP32", "FP64"}
 _LABEL_TYPES = {"BYTES", "INT8", "INT16", "INT32", "INT64", "UINT8", "UINT16", "UINT32", "UINT64"}
 
 
 @dataclass(frozen=True, kw_only=True)
-class KServeV2(Reading, Protocol):
+class KServeV2(Reading, Numbers, Protocol):
     """Options of a KServe V2 platform. What is left at None is read from the server's metadata.
 
     Parameters
@@ -50,17 +63,22 @@ class KServeV2(Reading, Protocol):
     binary : bool, optional
         Whether to use the binary tensor extension. None: when the server says that it has it.
     scores_output, label_output : str, optional
-        Output tensors. None: the one floating output of shape (N, C) holds scores; the one integer or BYTES
-        output of shape (N,) or (N, 1) holds labels, by index or by class name.
+        Output tensors. None: the one floating output of shape (N, C), or else the one UINT8 or INT8 output of that
+        shape, holds scores; the one integer or BYTES output of shape (N,) or (N, 1) holds labels, by index or by class
+        name. Axes of one value after these count for nothing. Indices written as floats are labels where
+        ``label_output`` names them: by themselves they could be scores.
     scores_are, resolution, missing_score, refused_labels, refused_errors
         See :class:`~ttca.platforms.protocols.reading.Reading`. A ``resolution`` parameter on the scores tensor of an
         answer, and a ``missing_score`` parameter of the metadata where the option is None, are also read. Label −1
         and a true ``refused`` parameter always refuse.
     input_name, datatype, layout, image_shape : optional
         The input tensor, for servers whose metadata does not (fully) describe it. ``image_shape`` is (H, W,
-        3).
+        3). A BYTES input takes a PNG file: its bytes in the binary form, base64 in JSON.
     fp32_pixels : {'unit', 'levels'}
-        Whether an FP32 input is in [0, 1] or in 0..255. No metadata says it. UINT8 inputs are always 0..255.
+        Whether a floating input is in [0, 1] or in 0..255. No metadata says it. Integer inputs are always 0..255, but
+        for INT8, which ``range = [-128, 127]`` must say.
+    range, mean, std, color_order
+        Of a floating input: see :class:`~ttca.platforms.protocols.encoding.Numbers`. ``color_order`` of integers too.
 
     Raises
     ------
@@ -76,7 +94,7 @@ class KServeV2(Reading, Protocol):
     input_name: str | None = None
     datatype: InputType | None = None
     layout: ImageLayout | None = None
-    image_shape: ImageShape | None = None
+    image_shape: ImageShape | Sequence[int] | None = None
     fp32_pixels: Pixels = "unit"
 
     def __post_init__(self) -> None:
@@ -84,8 +102,9 @@ class KServeV2(Reading, Protocol):
             raise ConfigError(f"Expected model to be the model's name on the server, got {self.model!r}. Set it.")
         super().__post_init__()
         check_choice("fp32_pixels", self.fp32_pixels, Pixels)
-        check_choice("layout", self.layout, ImageLayout, optional=True)
+        check_layout(self.layout)
         check_choice("datatype", self.datatype, InputType, optional=True)
+        self.check_numbers()
         if self.image_shape is not None:
             check_image_shape(self.image_shape)
 
@@ -111,15 +130,18 @@ class KServeV2(Reading, Protocol):
         parameters = metadata.get("parameters")
         parameters = parameters if isinstance(parameters, dict) else {}
         self._check_classes(parameters.get("classes"))
-        input_name, datatype, layout, image_shape, one_only = self._input(metadata.get("inputs"))
+        taken = self._input(metadata.get("inputs"))
+        self._check_numbers_of(taken)
         outputs = _declared(metadata.get("outputs"))
-        scores, label = self.choose_outputs(outputs) if outputs else (self.scores_output, self.label_output)
+        scores, label = self.scores_output, self.label_output
+        if outputs:
+            scores, label = self.choose_outputs(outputs, batched=taken.batch != 0)
         versions = metadata.get("versions")
         versions = sorted(str(v) for v in versions) if isinstance(versions, list) else []
         missing = self.missing_score
         if missing is None and self.scores_are != "logits" and _is_number(parameters.get("missing_score")):
             missing = float(parameters["missing_score"])
-        limits = [1] if one_only else []
+        limits = [] if taken.batch is None else [max(1, taken.batch)]
         if type(parameters.get("max_batch")) is int and parameters["max_batch"] >= 1:
             limits.append(parameters["max_batch"])
         options = replace(self, missing_score=missing)
@@ -128,22 +150,23 @@ class KServeV2(Reading, Protocol):
             "version": self.version or "",
             "versions": ",".join(versions),
             "platform": str(metadata.get("platform", "")),
-            "input": f"{input_name} {datatype} {layout}" + (f" {self.fp32_pixels}" if datatype == "FP32" else ""),
+            "input": f"{taken.name} {taken.datatype} {taken.layout}"
+            + (f" {self.fp32_pixels}" if taken.pixels_are_floats else "")
+            + ("" if taken.batch in (None, 1) else f" batches of {taken.batch}"),
             # Part of the request, which names them.
             "outputs": f"scores={scores or ''} label={label or ''}",
+            **self.numbers_identity,
         }
         return KServeV2Wire(
             options=options,
-            image_shape=image_shape,
+            image_shape=taken.image_shape,
             identity=identity,
             reading_identity=options.reading_identity,
             max_batch=min(limits) if limits else None,
             gives_scores=scores is not None or not outputs,
             path=f"{path}/infer",
             binary=binary,
-            input_name=input_name,
-            datatype=datatype,
-            layout=layout,
+            taken=taken,
             scores_output=scores,
             label_output=label,
             declared=bool(outputs),
@@ -179,8 +202,8 @@ class KServeV2(Reading, Protocol):
                 "metadata. Put classes in the platform's order."
             )
 
-    def _input(self, declared: object) -> tuple[str, InputType, ImageLayout, ImageShape, bool]:
-        """Return name, datatype, layout and image shape of the input, and whether it takes one image only."""
+    def _input(self, declared: object) -> _Input:
+        """Return what the model's image input takes."""
         inputs = _declared(declared)
         if self.input_name is not None:
             inputs = [i for i in inputs if i["name"] == self.input_name] or inputs
@@ -196,23 +219,31 @@ class KServeV2(Reading, Protocol):
         name, datatype, shape = inputs[0]["name"], inputs[0]["datatype"], inputs[0]["shape"]
         if datatype not in get_args(InputType) or (self.datatype is not None and datatype != self.datatype):
             raise ConfigError(
-                f"Expected the input {excerpt(name)!r} to take {self.datatype or 'UINT8 or FP32'}, got "
-                f"{excerpt(datatype)}. Ask about a model that takes pixels, or correct datatype."
+                f"Expected the input {excerpt(name)!r} to take {self.datatype or ', '.join(get_args(InputType))}, got "
+                f"{excerpt(datatype)}. Ask about a model that takes pixels or files, or correct datatype."
             )
-        if len(shape) != 4 or shape[0] not in (-1, 1):
+        if datatype == "BYTES":
+            return self._file_input(name, shape)
+        if len(shape) not in (3, 4) or (len(shape) == 4 and (shape[0] == 0 or shape[0] < -1)):
             raise ConfigError(
-                f"Expected the input {excerpt(name)!r} of shape (batch, height, width, 3) or (batch, 3, "
-                "height, width) "
-                f"with batch −1 or 1, got {shape}. Ask about a model that takes batches of RGB images."
+                f"Expected the input {excerpt(name)!r} of shape (batch, height, width, 3) or (batch, 3, height, "
+                f"width), with batch −1 or the size it takes, or of one image without a batch, got {shape}. Ask about "
+                "a model that takes RGB images."
             )
-        layout = self.layout or _layout(shape)
+        batch = 0 if len(shape) == 3 else None if shape[0] == -1 else shape[0]
+        layout = None if self.layout is None else check_layout(self.layout)
+        layout = layout or _layout(shape[-3:])
         if layout is None:
             raise ConfigError(
                 f"Expected the shape of {excerpt(name)!r} to show where its 3 channels are, got {shape}. "
                 "Set layout to 'NHWC' or 'NCHW'."
             )
-        height, width, channels = shape[1:] if layout == "NHWC" else (shape[2], shape[3], shape[1])
-        given = self.image_shape or (-1, -1, 3)
+        return _Input(name, datatype, layout, self._size(shape, layout), batch)
+
+    def _size(self, shape: Sequence[int], layout: ImageLayout) -> ImageShape:
+        """Return the image's size, of the metadata and the option together."""
+        height, width, channels = shape[-3:] if layout == "NHWC" else (shape[-2], shape[-1], shape[-3])
+        given = tuple(self.image_shape or (-1, -1, 3))
         for axis, (said, wanted) in enumerate(zip((height, width, channels), given, strict=True)):
             if said != -1 and wanted != -1 and said != wanted:
                 raise ConfigError(
@@ -229,19 +260,51 @@ class KServeV2(Reading, Protocol):
                 "width, 3) "
                 "that all members send."
             )
-        return name, datatype, layout, size, shape[0] == 1
+        return size
 
-    def _undeclared_input(self) -> tuple[str, InputType, ImageLayout, ImageShape, bool]:
-        if self.input_name is None or self.datatype is None or self.layout is None or self.image_shape is None:
+    def _file_input(self, name: str, shape: Sequence[int]) -> _Input:
+        """Return an input that takes image files."""
+        if len(shape) not in (1, 2) or shape[0] == 0 or shape[0] < -1 or shape[1:] not in ([], [1], [-1]):
+            raise ConfigError(
+                f"Expected the input {excerpt(name)!r} of files of shape (batch,) or (batch, 1), got {shape}. Ask "
+                "about a model that takes one file for each image."
+            )
+        if self.layout is not None:
+            raise ConfigError(f"Expected layout only where pixels are sent, got it with {excerpt(name)!r}. Remove it.")
+        size = check_image_shape(self.image_shape)
+        return _Input(name, "BYTES", "NHWC", size, None if shape[0] == -1 else shape[0], column=len(shape) == 2)
+
+    def _undeclared_input(self) -> _Input:
+        pixels = self.datatype != "BYTES"
+        if self.input_name is None or self.datatype is None or self.image_shape is None or (pixels and not self.layout):
             raise ConfigError(
                 "Expected the model's metadata to describe its input, got none. "
                 "Set input_name, datatype, layout and image_shape."
             )
-        height, width, _ = self.image_shape
-        return self.input_name, self.datatype, self.layout, (height, width, 3), False
+        if not pixels:
+            return self._file_input(self.input_name, [-1])
+        layout = check_layout(self.layout) or "NHWC"
+        return _Input(self.input_name, self.datatype, layout, check_image_shape(self.image_shape), None)
 
-    def choose_outputs(self, outputs: Sequence[Mapping[str, Any]]) -> tuple[str | None, str | None]:
+    def _check_numbers_of(self, taken: _Input) -> None:
+        """Raise where options of numbers do not fit the input's type."""
+        if taken.datatype == "INT8":
+            if list(self.range or ()) != _INT8_RANGE or self.mean is not None or self.std is not None:
+                raise ConfigError(
+                    f"Expected range = {_INT8_RANGE} for the INT8 input {excerpt(taken.name)!r}, and neither mean nor "
+                    "std, got something else. Say so if level 0 is −128 to this model, or ask about one that takes "
+                    "UINT8."
+                )
+            return
+        pixels = self.fp32_pixels if taken.pixels_are_floats else None
+        self.check_numbers_fit(pixels, f"a {taken.datatype} input", files=taken.datatype == "BYTES")
+
+    def choose_outputs(
+        self, outputs: Sequence[Mapping[str, Any]], *, batched: bool = True
+    ) -> tuple[str | None, str | None]:
         """Return the names of the scores and label outputs among ``name, datatype, shape`` records.
+
+        ``batched``: whether their first axis is that of the images.
 
         Raises
         ------
@@ -256,17 +319,19 @@ class KServeV2(Reading, Protocol):
                     f"Expected an output {wanted!r}, got {', '.join(excerpt(n, 40) for n in known)}. "
                     "Correct scores_output or label_output."
                 )
-        by_shape = [
-            o["name"]
-            for o in outputs
-            if str(o["datatype"]).startswith("FP")
-            and (len(o["shape"]) == 2 or (len(o["shape"]) == 1 and count == 1))
-            and (o["shape"][-1] != 1 or count == 1)
-        ]
+        shapes = {o["name"]: _essential(o["shape"], batched) for o in outputs}
+        by_shape: list[str] = []
+        # Whole numbers may be the ranks of classes, so that floats come first and larger types need to be named.
+        for types in (_FLOATS, {"UINT8", "INT8"}):
+            by_shape = by_shape or [
+                o["name"]
+                for o in outputs
+                if o["datatype"] in types and _may_score(shapes[o["name"]], count, floats=types is _FLOATS)
+            ]
         by_label = [
             o["name"]
             for o in outputs
-            if o["datatype"] in _LABEL_TYPES and (len(o["shape"]) == 1 or (len(o["shape"]) == 2 and o["shape"][1] == 1))
+            if o["datatype"] in _LABEL_TYPES and (len(shapes[o["name"]]) == 1 or shapes[o["name"]][1:] == [1])
         ]
         scores = self.scores_output or _only(by_shape, "scores_output", self.label_output)
         label = self.label_output or _only(by_label, "label_output", self.scores_output)
@@ -277,13 +342,71 @@ class KServeV2(Reading, Protocol):
                 f"Set scores_output or label_output{self.one_column([o['shape'][1:] for o in outputs])}."
             )
         if scores is not None:
-            shape = known[scores]["shape"]
+            shape = shapes[scores]
             if not (shape[1:] in ([-1], [count]) or (len(shape) == 1 and count == 1)):
                 raise ConfigError(
-                    f"Expected the output {excerpt(scores)!r} to score {count} classes, got shape {shape}. "
-                    f"Give the platform's own classes, all of them, in its order{self.one_column([shape[1:]])}."
+                    f"Expected the output {excerpt(scores)!r} to score {count} classes, got shape "
+                    f"{known[scores]['shape']}. Give the platform's own classes, all of them, in its "
+                    f"order{self.one_column([shape[1:]])}."
                 )
         return scores, label
+
+
+@dataclass(frozen=True)
+class _Input:
+    """What the image input of a model takes.
+
+    ``batch``: how many images, no more and no fewer; None for any number, 0 for one without an axis for it.
+    ``column``: whether files stand in a column, (N, 1).
+    """
+
+    name: str
+    datatype: InputType
+    layout: ImageLayout
+    image_shape: ImageShape
+    batch: int | None
+    column: bool = False
+
+    @property
+    def pixels_are_floats(self) -> bool:
+        return self.datatype in _FLOATS
+
+    def tensor(self, images: Images, options: KServeV2, *, binary: bool) -> Tensor:
+        """Return images, uint8 (N, H, W, 3), as the tensor that is sent."""
+        images = repeated_to(images, self.batch or 1)
+        if self.datatype == "BYTES":
+            files = np.empty(len(images), dtype=object)
+            files[:] = [as_png(image) for image in images]
+            return Tensor(self.name, "BYTES", files[:, None] if self.column else files)
+        pixels = options.fp32_pixels if self.pixels_are_floats else None
+        values = options.numbers(images, pixels=pixels, layout=self.layout, decimal=not binary)
+        if self.datatype == "INT8":
+            values = (values.astype(np.int16) - 128).astype(np.int8)
+        return Tensor(self.name, self.datatype, values[0] if self.batch == 0 else values)
+
+
+def _essential(shape: Sequence[int], batched: bool) -> list[int]:
+    """Return a shape as (N, …) without the axes of one value behind the classes: (N, C, 1, 1) is (N, C)."""
+    essential = list(shape) if batched else _unbatched(shape)
+    while len(essential) > 2 and essential[-1] == 1:
+        essential.pop()
+    return essential
+
+
+def _may_score(shape: Sequence[int], count: int, *, floats: bool) -> bool:
+    """Whether an output of this shape may hold a row of ``count`` scores; floats of another number are told later."""
+    if len(shape) == 1:
+        return floats and count == 1
+    return len(shape) == 2 and (shape[1] == count or (floats and shape[1] != 1))
+
+
+def _unbatched(shape: Sequence[int]) -> list[int]:
+    """Return the shape of what is said of one image with an axis for it, if it has none: (C, 1, 1) is (1, C)."""
+    rest = list(shape)
+    while len(rest) > 1 and rest[-1] == 1:
+        rest.pop()
+    # A model may still write (1, C).
+    return rest if len(rest) > 1 and rest[0] == 1 else [1, *rest] if rest else [1]
 
 
 def _is_number(value: object) -> bool:
@@ -306,7 +429,7 @@ def _declared(entries: object) -> list[dict[str, Any]]:
 
 
 def _layout(shape: Sequence[int]) -> ImageLayout | None:
-    last, first = shape[3] == 3, shape[1] == 3
+    last, first = shape[2] == 3, shape[0] == 3
     if last == first:
         return None
     return "NHWC" if last else "NCHW"
@@ -330,9 +453,7 @@ class KServeV2Wire(Wire):
     options: KServeV2
     image_shape: ImageShape
     path: str
-    input_name: str
-    datatype: InputType
-    layout: ImageLayout
+    taken: _Input
     binary: bool = False
     scores_output: str | None = None
     label_output: str | None = None
@@ -345,9 +466,6 @@ class KServeV2Wire(Wire):
 
     def request(self, images: Images, *, request_id: str) -> Request:
         """Return a POST to ``…/infer`` in the JSON or the binary form."""
-        pixels: NDArray[Any] = images if self.layout == "NHWC" else images.transpose(0, 3, 1, 2)
-        if self.datatype == "FP32":
-            pixels = (AS_FLOAT32 if self.binary else AS_DECIMAL)[self.options.fp32_pixels][pixels]
         message: dict[str, Any] = {"id": request_id}
         if self.binary:
             message["parameters"] = {"binary_data_output": True}
@@ -355,9 +473,8 @@ class KServeV2Wire(Wire):
         if wanted:
             per_output = {"parameters": {"binary_data": True}} if self.binary else {}
             message["outputs"] = [{"name": name, **per_output} for name in wanted]
-        body, headers = join_body(
-            message, "inputs", [Tensor(self.input_name, self.datatype, pixels)], binary=self.binary
-        )
+        tensor = self.taken.tensor(images, self.options, binary=self.binary)
+        body, headers = join_body(message, "inputs", [tensor], binary=self.binary)
         return Request("POST", self.path, headers, body)
 
     def parse(self, response: Response, n: int) -> Answers:
@@ -395,22 +512,24 @@ class KServeV2Wire(Wire):
         scores_name, label_name = self.scores_output, self.label_output
         if not self.declared:
             seen = [{"name": t.name, "datatype": t.datatype, "shape": list(t.data.shape)} for t in outputs.values()]
-            scores_name, label_name = self.options.choose_outputs(seen)
+            scores_name, label_name = self.options.choose_outputs(seen, batched=self.taken.batch != 0)
         for name in (scores_name, label_name):
             if name is not None and name not in outputs:
                 raise UnreadableError(f"Expected an output {name!r}, got {', '.join(excerpt(o, 40) for o in outputs)}.")
         tensor = None if scores_name is None else outputs[scores_name]
+        # A batch of a fixed size was filled with copies: what is said of them is dropped.
+        sent = max(n, self.taken.batch or 0)
         return self.options.answers(
-            None if tensor is None else self._score_rows(tensor, n),
-            labels=None if label_name is None else _label_rows(outputs[label_name], n),
-            refused=_refused_rows([message, *(vars(t) for t in outputs.values())], n),
+            None if tensor is None else self._score_rows(tensor, sent)[:n],
+            labels=None if label_name is None else self._label_rows(outputs[label_name], sent)[:n],
+            refused=_refused_rows([message, *(vars(t) for t in outputs.values())], sent)[:n],
             resolution=None if tensor is None else _stated(tensor, self.options.resolution),
         )
 
     def _score_rows(self, tensor: Tensor, n: int) -> NDArray[np.float64]:
         count = self.options.columns
-        shapes = [(n, count), *([(n,)] if count == 1 else [])]
-        if tensor.data.dtype.kind not in "fiu" or tensor.data.shape not in shapes:
+        shape = tuple(_essential(tensor.data.shape, self.taken.batch != 0))
+        if tensor.data.dtype.kind not in "fiu" or shape not in [(n, count), *([(n,)] if count == 1 else [])]:
             raise UnreadableError(
                 f"Expected scores of shape ({n}, {count}), got {tensor.datatype} of shape {tensor.data.shape}."
             )
@@ -421,15 +540,14 @@ class KServeV2Wire(Wire):
             )
         return tensor.data.astype(np.float64).reshape(n, count)
 
-
-def _label_rows(tensor: Tensor, n: int) -> list[Any]:
-    """Return a label for each image, as the platform wrote it."""
-    if tensor.data.shape not in ((n,), (n, 1)):
-        raise UnreadableError(f"Expected labels of shape ({n},) or ({n}, 1), got {tensor.data.shape}.")
-    if tensor.datatype == "BOOL":
-        raise UnreadableError("Expected labels as integers or class names, got BOOL.")
-    labels: list[Any] = tensor.data.reshape(n).tolist()
-    return labels
+    def _label_rows(self, tensor: Tensor, n: int) -> list[Any]:
+        """Return a label for each image, as the platform wrote it."""
+        if tuple(_essential(tensor.data.shape, self.taken.batch != 0)) not in ((n,), (n, 1)):
+            raise UnreadableError(f"Expected labels of shape ({n},) or ({n}, 1), got {tensor.data.shape}.")
+        if tensor.datatype == "BOOL":
+            raise UnreadableError("Expected labels as integers or class names, got BOOL.")
+        labels: list[Any] = tensor.data.reshape(n).tolist()
+        return labels
 
 
 def _refused_rows(records: Sequence[Mapping[str, Any]], n: int) -> NDArray[np.bool_]:

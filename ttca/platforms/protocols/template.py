@@ -6,63 +6,57 @@ The places in an answer are JMESPath expressions (https://jmespath.org), a publi
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
+from functools import cached_property
 from typing import Any, Literal
-from urllib.parse import quote, urlsplit
-
-import jmespath
-from jmespath.exceptions import JMESPathError
-from jmespath.visitor import TreeInterpreter
 
 from ttca.answers import Answers
 from ttca.errors import ConfigError, Trouble
 from ttca.images import Images
-from ttca.platforms.protocols import TRANSPORT_HEADERS, Fetch, Request, Response, speaks_of_the_image
-from ttca.platforms.protocols.encoding import as_base64, as_lists, as_multipart, as_png
+from ttca.platforms.protocols import Fetch, Request, Response, Step, Steps, speaks_of_the_image
+from ttca.platforms.protocols.encoding import repeated_to
+from ttca.platforms.protocols.events import Events, read_lines
 from ttca.platforms.protocols.picking import Pick, picked
+from ttca.platforms.protocols.places import check_place, lies_at
+from ttca.platforms.protocols.polling import First, Poll, table_of
 from ttca.platforms.protocols.reading import UnreadableError, check_choice, excerpt, read_json
 from ttca.platforms.protocols.single_image import SingleImage, SingleImageWire, options_identity
+from ttca.platforms.protocols.writing import Writing
 
 __all__ = ["Template", "TemplateWire"]
 
-Send = Literal["png", "multipart", "json"]
-ImageAs = Literal["base64", "data-url", "levels", "unit"]
+Reads = Literal["json", "text", "ndjson"]
 
-# Whole words: X-Tokenizer, max_tokens and keywords are no keys, X-Api-Key and accessToken are.
-_SECRET = re.compile(
-    r"(?<![a-z])([a-z]*(api|app|auth|access|client|id|private|refresh|secret|security|session|subscription|user))?[_-]?"
-    r"(auth|authorization|authentication|key|token|secret|password|passwd|cookie|credential|credentials)(?![a-z])",
-    re.IGNORECASE,
-)
-_SECRET_NAME = re.compile(r"(^|[_-])(api_?key|key|token|secret|password|authorization|auth)$", re.IGNORECASE)
-_HEADER_NAME = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
 _EXPRESSIONS = ("label", "scores", "names", "results", "refused", "error")
 # What an answer says of limits, and nothing of the image.
 _LIMITS = ("throttled", "used_up")
+#: Seconds in which the result of a first request must have come, where poll does not say.
+_WITHIN_S = 120.0
 
 
 @dataclass(frozen=True, kw_only=True)
-class Template(SingleImage):
+class Template(SingleImage, Writing):
     """The table that describes an API.
 
     Parameters
     ----------
-    path : str
-        Below the platform's URL; ``{model}`` and ``{version}`` stand for the platform's.
-    method : {'POST', 'PUT'}
-    headers : mapping of str to str
-        Never a key: it comes from the variable that ``key_variable`` names, in the header that ``key_header`` names.
-    send : {'png', 'multipart', 'json'}
-        The image as the body itself, as a file of a form, or within JSON.
-    field, fields
-        With ``multipart``: the form field of the image, and other fields with their texts.
-    body
-        With ``json``: the message. The text ``"{image}"`` in it becomes the image; ``"{images}"`` becomes a list of
-        all images of a request, for a platform that takes several.
-    image_as : {'base64', 'data-url', 'levels', 'unit'}
-        With ``json``: a PNG file in base64, alone or as a ``data:`` URL, or nested lists of levels or of [0, 1].
+    path, method, headers, send, field, fields, body, item, image_as, …
+        How the request is written: see :class:`~ttca.platforms.protocols.writing.Writing`.
+    fixed_batch : int, optional
+        How many images the platform takes in every request, no fewer: the last image is repeated in what is left of
+        the last request, and what is said of the copies is dropped.
+    first : table, optional
+        A request before this one, whose answer gives what stands as ``{token}`` in its path, body or fields: see
+        :class:`~ttca.platforms.protocols.polling.First`. One of the two carries the image.
+    statuses : sequence of int
+        HTTP statuses of an answer, 200 to 299; by default 200, and with ``poll`` 201 and 202.
+    poll : table, optional
+        For results that come later: see :class:`~ttca.platforms.protocols.polling.Poll`.
+    events : table, optional
+        For answers that are streams of events: see :class:`~ttca.platforms.protocols.events.Events`.
+    reads : {'json', 'text', 'ndjson'}
+        What an answer is, or an event's data: JSON, a text that is the label, or JSON values one a line, as a list.
     results : str, optional
         Where the list of answers lies, one per image, for a platform that takes several.
     label, scores, names : str, optional
@@ -77,7 +71,8 @@ class Template(SingleImage):
     refused : str, optional
         Where a refusal lies: whatever is found there and is not null, false or empty refuses the image.
     refused_statuses : sequence of int
-        HTTP statuses by which the platform refuses an image; 500 too, of a platform that crashes over nothing else.
+        HTTP statuses by which the platform refuses an image; 204 too, where it says nothing of it, and 500, of a
+        platform that crashes over nothing else.
     throttled, used_up : str, optional
         Where an answer of any status says that it came too fast, or that the key's quota is used up: whatever is
         found there and is not null, false or empty. The first is waited out, the second ends the asking at once;
@@ -93,14 +88,12 @@ class Template(SingleImage):
         If a value is not allowed, an expression cannot be read, or a header looks like a key.
     """
 
-    path: str = ""
-    method: Literal["POST", "PUT"] = "POST"
-    headers: Mapping[str, str] | None = None
-    send: Send = "png"
-    field: str = "image"
-    fields: Mapping[str, str] | None = None
-    body: Mapping[str, Any] | Sequence[Any] | str | None = None
-    image_as: ImageAs = "base64"
+    fixed_batch: int | None = None
+    first: Mapping[str, Any] | None = None
+    statuses: Sequence[int] = ()
+    poll: Mapping[str, Any] | None = None
+    events: Mapping[str, Any] | None = None
+    reads: Reads = "json"
     results: str | None = None
     label: str | None = None
     scores: str | None = None
@@ -115,16 +108,18 @@ class Template(SingleImage):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_choice("method", self.method, Literal["POST", "PUT"])
-        check_choice("send", self.send, Send)
-        check_choice("image_as", self.image_as, ImageAs)
-        self._check_no_key_is_here()
-        for name in ("model", "version"):
-            if f"{{{name}}}" in self.path and not getattr(self, name):
-                raise ConfigError(f"Expected {name}, which path has a place for, got none. Set it.")
-        self._check_how_it_is_sent()
+        Writing.__post_init__(self)
+        check_choice("reads", self.reads, Reads)
+        self._check_steps()
         if self.many and self.results is None:
-            raise ConfigError('Expected results where body has "{images}", got none. Say where the list of answers is.')
+            raise ConfigError(
+                'Expected results where body has "{images}" or "{items}", got none. Say where the list of answers is.'
+            )
+        if self.fixed_batch is not None and not (self.many and self.fixed_batch >= 1):
+            raise ConfigError(
+                f'Expected fixed_batch of 1 or more with "{{images}}" or "{{items}}" in body, got {self.fixed_batch}. '
+                "Correct one of them."
+            )
         if self.names is not None and self.scores is None:
             raise ConfigError("Expected scores beside names, got none. Say where the numbers lie.")
         check_choice("pick", self.pick, Pick, optional=True)
@@ -134,123 +129,121 @@ class Template(SingleImage):
                 "things found counts, and where all their boxes, labels and scores lie."
             )
         for name in (*_EXPRESSIONS, *_LIMITS, "box"):
-            self._compiled(name)
-        if not all(type(s) is int and speaks_of_the_image(s) for s in self.refused_statuses):
+            check_place(name, getattr(self, name))
+        if not all(type(s) is int and 200 <= s < 300 for s in self.statuses):
             raise ConfigError(
-                f"Expected refused_statuses between 400 and 599 that can be about an image, got "
+                f"Expected statuses between 200 and 299, got {list(self.statuses)}. Put those by which the platform "
+                "refuses an image into refused_statuses."
+            )
+        if not all(type(s) is int and (s == 204 or speaks_of_the_image(s)) for s in self.refused_statuses):
+            raise ConfigError(
+                f"Expected refused_statuses between 400 and 599 that can be about an image, or 204, got "
                 f"{list(self.refused_statuses)}: 401 to 405, 407, 408, 409, 425, 429, 502, 503 and 504 are not. "
                 "Correct them, or name the text of the refusal in refused_errors, which holds whatever the status."
             )
+        twice = sorted({*self.refused_statuses} & {*self.statuses})
+        if twice:
+            raise ConfigError(f"Expected each status to mean one thing, got {twice[0]} in both lists. Remove one.")
 
-    def _check_no_key_is_here(self) -> None:
-        """Raise where headers, fields, body or path are none, or hold what may be a key."""
-        for name in ("headers", "fields"):
-            table = getattr(self, name) or {}
-            if not isinstance(table, Mapping) or not all(isinstance(v, str) for v in table.values()):
-                # The values are not shown: one may be a key in the wrong place.
-                raise ConfigError(f"Expected {name} as a table of texts, got other values. Put numbers in quotes.")
-        for name, text in (self.headers or {}).items():
-            if not _HEADER_NAME.fullmatch(name) or not (text.isascii() and text.isprintable()):
-                raise ConfigError(f"Expected a header in printable ASCII, got {excerpt(name)!r}. Correct headers.")
-            if _SECRET.search(name) or re.match(r"(bearer|basic|token|key)\s", text, re.IGNORECASE):
+    def _check_steps(self) -> None:
+        """Raise where no step, or more than one, carries the image, or a step has no use."""
+        _ = self.polling, self.stream
+        # Read here, so that a path without its model is refused with the table.
+        self.path_for(model=self.model, version=self.version)
+        before = self.before
+        if before is None:
+            if self.method == "GET":
+                raise ConfigError("Expected method POST or PUT without a first request, got GET. Correct it.")
+            if not self.can_carry:
                 raise ConfigError(
-                    f"Expected no key in headers, got {name!r}. Put the key into a variable, name it in key_variable, "
-                    "and name the header in key_header."
+                    'Expected body with the text "{image}", or "{images}" for many, in one place, got 0 places. Say '
+                    "where the image goes."
                 )
-            if name.lower() in TRANSPORT_HEADERS or (self.send == "multipart" and name.lower() == "content-type"):
-                raise ConfigError(
-                    f"Expected headers that the transport does not write itself, got {name!r}. Remove it."
-                )
-        secrets = [name for name in (*(self.fields or {}), *_names(self.body)) if _SECRET_NAME.search(name)]
-        if secrets:
-            raise ConfigError(
-                f"Expected no key in body and fields, got {', '.join(secrets)}. A key travels in a header alone: put "
-                "it into a variable, name that in key_variable, and the header in key_header."
-            )
-        parts = urlsplit(f"/{self.path}")
-        if (
-            parts.fragment
-            or re.search(r"\s|\\", self.path)
-            or any(_SECRET.search(pair.partition("=")[0]) for pair in re.split("[&;]", parts.query))
-        ):
-            raise ConfigError(
-                "Expected path without spaces, fragments and keys, got one with them (not shown). Put a key into a "
-                "variable and name it in key_variable."
-            )
-
-    def _check_how_it_is_sent(self) -> None:
-        """Raise where the image has no place, or an option has no effect."""
-        if self.send != "json" and self.image_as != "base64":
-            raise ConfigError(f'Expected image_as only with send = "json", got it with {self.send!r}. Remove one.')
-        if self.send != "multipart" and self.field != "image":
-            raise ConfigError(f'Expected field only with send = "multipart", got it with {self.send!r}. Remove one.')
-        try:
-            json.dumps(self.body, allow_nan=False)
-        except (TypeError, ValueError):
-            raise ConfigError(
-                "Expected body of what JSON has, got a date, NaN or infinity. Put it in quotes."
-            ) from None
-        places = [] if self.body is None else list(_places(self.body))
-        if self.send == "json" and len(places) != 1:
-            raise ConfigError(
-                'Expected body with the text "{image}", or "{images}" for many, in one place, got '
-                f"{len(places)} places. Say where the image goes."
-            )
-        if self.send != "json" and self.body is not None:
-            raise ConfigError(f'Expected body only with send = "json", got it with {self.send!r}. Remove one.')
-        if self.send != "multipart" and self.fields:
-            raise ConfigError(f'Expected fields only with send = "multipart", got them with {self.send!r}. Remove one.')
-
-    def _compiled(self, name: str) -> None:
-        expression = getattr(self, name)
-        if expression is None:
+            if self.has_token:
+                raise ConfigError('Expected first where "{token}" stands, got none. Say which request gives it.')
             return
-        try:
-            jmespath.compile(expression)
-        except (JMESPathError, TypeError, ValueError) as error:
+        before.path_for(model=self.model, version=self.version)
+        if not self.has_token:
             raise ConfigError(
-                f"Expected {name} as a JMESPath expression, got {excerpt(expression)!r}: {excerpt(error)} "
-                "Write it like result.items[0].name."
-            ) from None
+                'Expected the text "{token}" in path, body or fields where first is given, got none. Say where it goes.'
+            )
+        both = before.must_carry and self.must_carry
+        if both or not (before.can_carry or self.can_carry):
+            raise ConfigError(
+                f"Expected the image in one of two requests, got it in {'both' if both else 'neither'}. "
+                'Give the other one a body without "{image}", or method = "GET".'
+            )
+
+    @cached_property
+    def before(self) -> First | None:
+        """The request before this one."""
+        return None if self.first is None else table_of(First, "first", self.first)
+
+    @cached_property
+    def polling(self) -> Poll | None:
+        """How a result that comes later is asked for."""
+        return None if self.poll is None else table_of(Poll, "poll", self.poll)
+
+    @cached_property
+    def stream(self) -> Events | None:
+        """Which event of a stream answers."""
+        return None if self.events is None else table_of(Events, "events", self.events)
 
     @property
-    def many(self) -> bool:
-        """Whether one request asks about several images."""
-        return self.send == "json" and "{images}" in _places(self.body)
+    def first_carries(self) -> bool:
+        """Whether the image is in the first of two requests."""
+        before = self.before
+        return before is not None and not self.must_carry and (before.must_carry or not self.can_carry)
+
+    def longest_s(self, once_s: float) -> float:
+        """Return the most seconds that an attempt takes: each of its requests, and the wait for the result."""
+        later = self.polling is not None or self.method == "GET"
+        within = (self.polling.within_s if self.polling else _WITHIN_S) + once_s if later else 0.0
+        return once_s * (1 + (self.first is not None)) + within
 
     @property
     def reading_identity(self) -> dict[str, str]:
         """What decides how an answer is read: where its parts lie, too."""
+        answer = json.dumps({name: getattr(self, name) for name in _EXPRESSIONS}, sort_keys=True)
+        later: dict[str, object] = {"statuses": sorted(self.statuses), "reads": self.reads}
+        if self.stream is not None:
+            later["events"] = asdict(self.stream)
+        if self.polling is not None:
+            later["poll"] = {"until": self.polling.until, "failed": self.polling.failed}
+        usual = {"statuses": [], "reads": "json"}
         return {
             **super().reading_identity,
-            "answer": json.dumps({name: getattr(self, name) for name in _EXPRESSIONS}, sort_keys=True),
-            **{name: getattr(self, name) for name in _LIMITS if getattr(self, name) is not None},
+            "answer": answer,
             "refused_statuses": json.dumps(sorted(self.refused_statuses)),
+            **{name: getattr(self, name) for name in _LIMITS if getattr(self, name) is not None},
             **({} if self.pick is None else {"pick": json.dumps([self.pick, self.box])}),
+            **{n: json.dumps(v, sort_keys=True) for n, v in later.items() if v != usual.get(n)},
         }
 
     def describe(self, fetch: Fetch) -> TemplateWire:
         """Return the wire; what the table does not say, nobody does."""
-        path = self.path
-        for name in ("model", "version"):
-            if f"{{{name}}}" in path:
-                path = path.replace(f"{{{name}}}", quote(getattr(self, name) or "", safe=""))
+        path, before, poll = self.path_for(model=self.model, version=self.version), self.before, self.polling
+        later: dict[str, object] = {"fixed_batch": self.fixed_batch}
+        if before is not None:
+            first_path = before.path_for(model=self.model, version=self.version)
+            later["first"] = {"path": first_path, "token": before.token, **before.writing_identity}
+        if poll is not None:
+            later["poll"] = {"url": poll.url, "header": poll.header}
         return TemplateWire(
             options=self,
             table=self,
             image_shape=self.shape,
             path=path.lstrip("/"),
-            max_batch=None if self.many else 1,
+            max_batch=self.fixed_batch if self.many else 1,
             identity=options_identity(
                 self,
                 path=path,
-                method=self.method,
-                headers=dict(self.headers or {}),
-                send=f"{self.send} {self.image_as} {self.field}",
-                fields=dict(self.fields or {}),
-                body=self.body,
+                **self.writing_identity,
+                **{name: value for name, value in later.items() if value is not None},
             ),
             reading_identity=self.reading_identity,
+            statuses=tuple(self.statuses) or ((200,) if poll is None else (200, 201, 202)),
+            jpeg_quality=before.jpeg_quality if before is not None and self.first_carries else self.jpeg_quality,
         )
 
 
@@ -259,28 +252,90 @@ class TemplateWire(SingleImageWire):
     """The API as described by a table; built by :meth:`Template.describe`."""
 
     table: Template
+    statuses: tuple[int, ...] = (200,)
+    jpeg_quality: int | None = None
 
     def request(self, images: Images, *, request_id: str) -> Request:
-        """Return the request the table describes."""
-        table = self.table
-        headers = dict(table.headers or {})
-        if table.send == "png":
-            return Request(table.method, self.path, {"Content-Type": "image/png", **headers}, as_png(images[0]))
-        if table.send == "multipart":
-            body, content_type = as_multipart(images[0], field=table.field, fields=table.fields or {})
-            return Request(table.method, self.path, {**headers, "Content-Type": content_type}, body)
-        written = self._written(images)
-        message = _filled(table.body, {"{image}": written[0], "{images}": written})
-        body = json.dumps(message, separators=(",", ":")).encode()
-        return Request(table.method, self.path, {"Content-Type": "application/json", **headers}, body)
+        """Return the request the table describes; where it is the second of two, without what the first one gives."""
+        return self._written(images, None)
 
-    def _written(self, images: Images) -> list[Any]:
-        if self.table.image_as == "levels":
-            return as_lists(images, pixels=None)
-        if self.table.image_as == "unit":
-            return as_lists(images, pixels="unit")
-        prefix = "data:image/png;base64," if self.table.image_as == "data-url" else ""
-        return [prefix + as_base64(image) for image in images]
+    def _written(self, images: Images, token: object) -> Request:
+        table = self.table
+        if table.fixed_batch is not None:
+            images = repeated_to(images, table.fixed_batch)
+        request = table.written(images[:0] if table.first_carries else images, self.path, token=token)
+        return request if table.polling is not None else self._streaming(request)
+
+    def _streaming(self, request: Request) -> Request:
+        """Return the request as one whose answer is a stream, where the table says so."""
+        stream = self.table.stream
+        if stream is None:
+            return request
+        return replace(request, headers={"Accept": "text/event-stream", **request.headers}, ends=stream.ends)
+
+    def steps(self, images: Images, *, request_id: str) -> Steps:
+        """Ask in as many requests as the table says: first, the one itself, and polls until the result is there."""
+        table, token = self.table, None
+        reading = table.method == "GET"
+        if (before := table.before) is not None:
+            path = before.path_for(model=table.model, version=table.version)
+            sent = before.written(images if table.first_carries else images[:0], path.lstrip("/"))
+            # A second request that only reads asks nothing: the first one did.
+            response = yield Step(request=sent, kind="submit" if reading else "prepare")
+            try:
+                token = before.found(response)
+            except UnreadableError as error:
+                raise response.unreadable(str(error)) from None
+        poll = table.polling
+        within = _WITHIN_S if poll is None else poll.within_s
+        request = self._written(images, token)
+        response = yield Step(request=request, kind="poll" if reading else "submit", within_s=within)
+        if poll is None:
+            return response
+        first, address = True, None
+        while not poll.is_done(self._plain(response) if first else self._said(response), response, first=first):
+            address = poll.address(response) or address
+            if address is None:
+                raise response.unreadable(
+                    f"Expected the URL of the result at {poll.url or poll.header!r}, got {excerpt(response.body)!r}. "
+                    "Correct poll."
+                )
+            request = self._streaming(Request("GET", address, {"Accept": "application/json"}))
+            response = yield Step(request=request, kind="poll", wait_s=poll.every_s, within_s=poll.within_s)
+            first = False
+        return response
+
+    @staticmethod
+    def _plain(response: Response) -> object:
+        """Return what a JSON body says, None where it is none."""
+        try:
+            return read_json(response.body)
+        except UnreadableError:
+            return None
+
+    def _said(self, response: Response) -> object:
+        """Return what a body says, None where it cannot be read yet."""
+        try:
+            return self._heard(response)[0]
+        except UnreadableError:
+            return None
+
+    def _heard(self, response: Response) -> tuple[object, object]:
+        """Return what a response says, and what it says has failed."""
+        table, body = self.table, response.body
+        if table.stream is not None:
+            event = table.stream.answer(body)
+            if event.name == table.stream.error_event:
+                return None, event.data
+            body = event.data.encode()
+        said: object = None
+        if table.reads == "text":
+            said = body.decode("utf-8", "replace").strip()
+        else:
+            said = read_lines(body) if table.reads == "ndjson" else read_json(body)
+        if table.polling is not None and table.polling.has_failed(said):
+            return said, said
+        return said, self._at("error", said)
 
     def refuses(self, response: Response) -> bool:
         """Whether the status, an error's text or the place of refusals refuses the image.
@@ -309,19 +364,21 @@ class TemplateWire(SingleImageWire):
     def parse(self, response: Response, n: int) -> Answers:
         """Read one answer per image, each where the table says. One bad row fails alone."""
         try:
-            said = read_json(response.body)
-            wrong = self._at("error", said)
+            said, wrong = self._heard(response)
             if wrong:
-                if n == 1 and self.options.refuses(wrong):
+                if n == 1 and (self.options.refuses(wrong) or self._at("refused", said)):
                     return self.options.rows([[]])
                 raise UnreadableError(f"Expected an answer, got the platform's error: {excerpt(wrong)!r}.")
+            if self.table.polling is not None and not self.table.polling.is_final(said):
+                raise UnreadableError(f"Expected a final answer, got one that is not yet: {excerpt(said)!r}.")
             results = [said] if self.table.results is None else self._at("results", said)
             if results == [] and n == 1:
                 # Nothing found in the one image.
                 return self.options.rows([[]])
-            if not isinstance(results, list) or len(results) != n:
-                raise UnreadableError(f"Expected {n} answers at {self.table.results!r}, got {excerpt(results)!r}.")
-            return self.options.rows(results, self._row)
+            asked = self.table.fixed_batch or n
+            if not isinstance(results, list) or len(results) != asked:
+                raise UnreadableError(f"Expected {asked} answers at {self.table.results!r}, got {excerpt(results)!r}.")
+            return self.options.rows(results[:n], self._row)
         except UnreadableError as error:
             raise response.unreadable(str(error)) from None
 
@@ -373,65 +430,4 @@ class TemplateWire(SingleImageWire):
 
     def _at(self, name: str, said: object) -> Any:
         """Return what lies where the table says; None where nothing does."""
-        expression = getattr(self.table, name)
-        if expression is None:
-            return None
-        try:
-            parsed = jmespath.compile(expression)
-            if name in ("refused", "error", *_LIMITS):
-                return parsed.search(said)
-            return _KeepingNulls().visit(parsed.parsed, said)
-        # A function of the language applied to what it was not made for, in a stranger's JSON.
-        except (JMESPathError, TypeError, ValueError, AttributeError, RecursionError, ArithmeticError) as error:
-            raise UnreadableError(
-                f"Expected {name} at {expression!r}, got an answer to which that does not apply: {excerpt(error)}"
-            ) from None
-
-
-class _KeepingNulls(TreeInterpreter):
-    """JMESPath whose projections keep a null where a value is not there.
-
-    The language leaves it out: ``items[*].score`` of three items, one without a score, would be two scores.
-    """
-
-    def visit_projection(self, node: Any, value: Any) -> Any:
-        """Return the right side of every element of a list, ``[*]`` or ``[]``."""
-        base = self.visit(node["children"][0], value)
-        return [self.visit(node["children"][1], one) for one in base] if isinstance(base, list) else None
-
-    def visit_value_projection(self, node: Any, value: Any) -> Any:
-        """Return the right side of every value of an object, ``.*``."""
-        base = self.visit(node["children"][0], value)
-        return [self.visit(node["children"][1], one) for one in base.values()] if isinstance(base, dict) else None
-
-    def visit_filter_projection(self, node: Any, value: Any) -> Any:
-        """Return the right side of every element that a filter lets through, ``[?…]``."""
-        base, right, condition = node["children"]
-        whole: Any = {**node, "children": [base, {"type": "identity", "children": []}, condition]}
-        let_through = super().visit_filter_projection(whole, value)
-        return None if let_through is None else [self.visit(right, one) for one in let_through]
-
-
-def _places(message: object) -> Sequence[str]:
-    """Return the places for images in a message, in order."""
-    if isinstance(message, Mapping):
-        return [p for v in message.values() for p in _places(v)]
-    if isinstance(message, list | tuple):
-        return [p for v in message for p in _places(v)]
-    return [message] if isinstance(message, str) and message in ("{image}", "{images}") else []
-
-
-def _names(message: object) -> list[str]:
-    """Return the names of all values in a message."""
-    if isinstance(message, Mapping):
-        return [*map(str, message), *(n for v in message.values() for n in _names(v))]
-    return [n for v in message for n in _names(v)] if isinstance(message, list | tuple) else []
-
-
-def _filled(message: object, values: Mapping[str, Any]) -> Any:
-    """Return the message with the images in their place."""
-    if isinstance(message, Mapping):
-        return {k: _filled(v, values) for k, v in message.items()}
-    if isinstance(message, list | tuple):
-        return [_filled(v, values) for v in message]
-    return values[message] if isinstance(message, str) and message in values else message
+        return lies_at(name, getattr(self.table, name), said, keep_nulls=name not in ("refused", "error", *_LIMITS))

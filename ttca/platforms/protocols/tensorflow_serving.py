@@ -14,7 +14,15 @@ from ttca.answers import Answers
 from ttca.errors import ConfigError, TransportError
 from ttca.images import Images, ImageShape
 from ttca.platforms.protocols import Fetch, Protocol, Request, Response, Wire, model_path
-from ttca.platforms.protocols.encoding import ImageLayout, as_base64, as_lists, check_image_shape
+from ttca.platforms.protocols.encoding import (
+    ImageLayout,
+    Numbers,
+    Pixels,
+    as_base64,
+    check_image_shape,
+    check_layout,
+    repeated_to,
+)
 from ttca.platforms.protocols.reading import UNKNOWN, Reading, UnreadableError, check_choice, excerpt, read_json
 
 __all__ = ["TensorFlowServing", "TensorFlowServingWire"]
@@ -26,7 +34,7 @@ _SEND_OF = {"DT_STRING": "b64", "DT_UINT8": "integers", **dict.fromkeys(_FLOATS,
 
 
 @dataclass(frozen=True, kw_only=True)
-class TensorFlowServing(Reading, Protocol):
+class TensorFlowServing(Reading, Numbers, Protocol):
     """Options of a TensorFlow Serving or KServe V1 platform. What is left at None is read from its metadata.
 
     Parameters
@@ -44,6 +52,9 @@ class TensorFlowServing(Reading, Protocol):
         None: as the metadata's type asks, floats in [0, 1].
     layout : {'NHWC', 'NCHW'}
         Where the channels are.
+    range, mean, std, color_order
+        Of pixels sent as floats: see :class:`~ttca.platforms.protocols.encoding.Numbers`. ``color_order`` of whole
+        levels too.
     scores_output, label_output : str, optional
         The keys, where each prediction is an object of several outputs.
     image_shape : (H, W, 3), optional
@@ -72,9 +83,15 @@ class TensorFlowServing(Reading, Protocol):
         if not isinstance(self.model, str) or not self.model:
             raise ConfigError(f"Expected model to be the model's name on the server, got {self.model!r}. Set it.")
         check_choice("send", self.send, Send, optional=True)
-        check_choice("layout", self.layout, ImageLayout)
+        object.__setattr__(self, "layout", check_layout(self.layout))
+        self.check_numbers()
         if self.image_shape is not None:
             check_image_shape(self.image_shape)
+
+    @property
+    def pixels(self) -> Pixels | None:
+        """Which floats pixels are sent as; None for whole levels and files."""
+        return "levels" if self.send == "levels" else "unit" if self.send == "unit" else None
 
     @property
     def reading_identity(self) -> dict[str, str]:
@@ -90,18 +107,24 @@ class TensorFlowServing(Reading, Protocol):
         outputs = _objects(signature.get("outputs"))
         self._check_classes(outputs)
         options = replace(self, send=self.send or wanted.get("send") or "unit")
+        options.check_numbers_fit(options.pixels, f"send = {json.dumps(options.send)}", files=options.send == "b64")
         shape = self._shape(wanted.get("shape"))
+        batch = (wanted.get("shape") or [-1])[0]
+        fixed = batch if batch > 1 else None
         return TensorFlowServingWire(
             options=options,
             image_shape=shape,
             path=f"{path}:predict",
-            max_batch=1 if (wanted.get("shape") or [-1])[0] == 1 else None,
+            max_batch=batch if batch >= 1 else None,
+            fixed_batch=fixed,
             identity={
                 "model": self.model or "",
                 "version": version,
                 "signature": self.signature,
                 "input": f"{self.input_name or ''} {options.send} {self.layout}",
                 "image_shape": excerpt(shape),
+                **self.numbers_identity,
+                **({} if fixed is None else {"fixed_batch": str(fixed)}),
             },
             reading_identity=self.reading_identity,
         )
@@ -222,17 +245,18 @@ class TensorFlowServingWire(Wire):
     identity: dict[str, str] = field(default_factory=dict)
     reading_identity: dict[str, str] | None = None
     max_batch: int | None = None
+    fixed_batch: int | None = None
 
     def request(self, images: Images, *, request_id: str) -> Request:
         """Return a POST to ``…:predict`` with one instance per image."""
         options = self.options
+        images = repeated_to(images, self.fixed_batch or 1)
         values: list[Any]
         if options.send == "b64":
             values = [{"b64": as_base64(image)} for image in images]
-        elif options.send == "unit":
-            values = as_lists(images, pixels="unit", layout=options.layout)
         else:
-            values = as_lists(images, pixels="levels" if options.send == "levels" else None, layout=options.layout)
+            pixels = options.numbers(images, pixels=options.pixels, layout=options.layout, decimal=True)
+            values = pixels.tolist()
         message: dict[str, Any] = {
             "instances": values if options.input_name is None else [{options.input_name: v} for v in values]
         }
@@ -251,9 +275,10 @@ class TensorFlowServingWire(Wire):
                 if n == 1 and self.options.refuses(told):
                     return self.options.rows([[]])
                 raise UnreadableError(f"Expected predictions, got {excerpt(told)!r}.")
-            if len(said) != n:
-                raise UnreadableError(f"Expected {n} predictions, one for each image, got {len(said)}.")
-            return self.options.rows(said, self._chosen)
+            asked = self.fixed_batch or n
+            if len(said) != asked:
+                raise UnreadableError(f"Expected {asked} predictions, one for each image, got {len(said)}.")
+            return self.options.rows(said[:n], self._chosen)
         except UnreadableError as error:
             raise response.unreadable(str(error)) from None
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import math
 import struct
@@ -22,6 +23,7 @@ __all__ = [
     "join_body",
     "read_tensor",
     "read_tensors",
+    "rounded_to_bf16",
     "split_body",
 ]
 
@@ -42,6 +44,9 @@ _DTYPES: dict[str, np.dtype[Any]] = {
     "FP32": np.dtype("<f4"),
     "FP64": np.dtype("<f8"),
 }
+#: Without a numpy type of its own: the upper half of a float32, which is what it is held as.
+_BF16 = "BF16"
+_DATATYPES = (*_DTYPES, _BF16, "BYTES")
 _DEEPEST_NESTING = 8
 
 
@@ -55,7 +60,7 @@ class Tensor(OneLine):
     datatype : str
         ``"UINT8"``, ``"FP32"``, ``"INT64"``, ``"BYTES"``, …
     data : array
-        Of the tensor's shape; BYTES are numpy strings.
+        Of the tensor's shape; BF16 as float32, BYTES as texts, or bytes where it is to be written.
     parameters : mapping
         The tensor's ``parameters`` object, without ``binary_data_size``.
     """
@@ -118,9 +123,9 @@ def read_tensor(entry: object, binary: memoryview) -> tuple[Tensor, int]:
     parameters = entry.get("parameters") or {}
     if not isinstance(name, str) or not isinstance(parameters, dict):
         raise UnreadableError(f"Expected a tensor with a name and parameters, got {excerpt(entry)!r}.")
-    if not isinstance(datatype, str) or (datatype not in _DTYPES and datatype != "BYTES"):
+    if not isinstance(datatype, str) or datatype not in _DATATYPES:
         raise UnreadableError(
-            f"Expected the datatype of {excerpt(name)!r} to be one of {', '.join(_DTYPES)} or BYTES, "
+            f"Expected the datatype of {excerpt(name)!r} to be one of {', '.join(_DATATYPES)}, "
             f"got {excerpt(datatype)!r}."
         )
     if not isinstance(shape, list) or len(shape) > 32 or not all(type(d) is int and 0 <= d < 2**40 for d in shape):
@@ -164,7 +169,7 @@ def _from_json(name: str, datatype: str, data: object) -> NDArray[Any]:
         else {bool}
         if datatype == "BOOL"
         else {int, float, type(None)}
-        if datatype.startswith("FP")
+        if datatype.startswith(("FP", "BF"))
         else {int}
     )
     if types - allowed:
@@ -177,7 +182,7 @@ def _from_json(name: str, datatype: str, data: object) -> NDArray[Any]:
         texts = np.empty(len(flat), dtype=object)
         texts[:] = flat
         return texts
-    dtype = _DTYPES[datatype]
+    dtype = _DTYPES["FP32" if datatype == _BF16 else datatype]
     try:
         if dtype.kind == "f":
             with np.errstate(over="ignore", invalid="ignore"):
@@ -198,11 +203,12 @@ def _from_json(name: str, datatype: str, data: object) -> NDArray[Any]:
 def _from_binary(name: str, datatype: str, data: memoryview) -> NDArray[Any]:
     """Return flat values of a tensor's binary data."""
     if datatype != "BYTES":
-        dtype = _DTYPES[datatype]
+        dtype = _DTYPES["UINT16" if datatype == _BF16 else datatype]
         if len(data) % dtype.itemsize:
             raise UnreadableError(f"Expected {excerpt(name)!r} in whole {datatype} values, got {len(data)} bytes.")
         # BOOL bytes other than 0 and 1 would make an invalid numpy bool.
-        return np.frombuffer(data, np.uint8) != 0 if datatype == "BOOL" else np.frombuffer(data, dtype)
+        values: NDArray[Any] = np.frombuffer(data, np.uint8) != 0 if datatype == "BOOL" else np.frombuffer(data, dtype)
+        return values if datatype != _BF16 else (values.astype(np.uint32) << 16).view(np.float32)
     texts: list[str] = []
     at = 0
     while at < len(data):
@@ -232,7 +238,8 @@ def join_body(
         ``"inputs"`` or ``"outputs"``.
     tensors : sequence of Tensor
     binary : bool
-        Whether the data goes after the JSON as bytes, or into it.
+        Whether the data goes after the JSON as bytes, or into it: bytes then in base64, which a parameter
+        ``content_type`` says.
     """
     entries, tail = [], []
     for tensor in tensors:
@@ -247,7 +254,9 @@ def join_body(
             parameters["binary_data_size"] = len(raw)
             tail.append(raw)
         else:
-            entry["data"] = tensor.data.reshape(-1).tolist()
+            entry["data"] = _as_json(tensor)
+            if tensor.datatype == "BYTES" and any(isinstance(text, bytes) for text in tensor.data.flat):
+                parameters["content_type"] = "base64"
         if parameters:
             entry["parameters"] = parameters
         entries.append(entry)
@@ -258,13 +267,31 @@ def join_body(
     return b"".join([head, *tail]), headers
 
 
+def _as_json(tensor: Tensor) -> list[Any]:
+    """Return the flat values of a tensor as JSON has them."""
+    values: list[Any] = tensor.data.reshape(-1).tolist()
+    return (
+        [base64.b64encode(v).decode("ascii") if isinstance(v, bytes) else v for v in values]
+        if tensor.datatype == "BYTES"
+        else values
+    )
+
+
 def _to_binary(tensor: Tensor) -> bytes:
     if tensor.datatype == "BYTES":
         return b"".join(_prefixed(tensor.data.reshape(-1).tolist()))
+    if tensor.datatype == _BF16:
+        return rounded_to_bf16(tensor.data).tobytes()
     return np.ascontiguousarray(tensor.data, dtype=_DTYPES[tensor.datatype]).tobytes()
 
 
-def _prefixed(texts: Iterable[str]) -> Iterable[bytes]:
+def rounded_to_bf16(values: NDArray[np.floating]) -> NDArray[np.uint16]:
+    """Return finite numbers as the upper halves of float32, little-endian, rounded to the nearest, ties to even."""
+    bits = np.ascontiguousarray(values, dtype=np.float32).view(np.uint32)
+    return ((bits + np.uint32(0x7FFF) + ((bits >> np.uint32(16)) & np.uint32(1))) >> np.uint32(16)).astype("<u2")
+
+
+def _prefixed(texts: Iterable[str | bytes]) -> Iterable[bytes]:
     for text in texts:
-        raw = text.encode()
+        raw = text if isinstance(text, bytes) else text.encode()
         yield struct.pack("<I", len(raw)) + raw
