@@ -11,10 +11,11 @@ from urllib.parse import urljoin, urlsplit
 
 from ttca.errors import AnswerError, ChargeState, TransportError
 from ttca.images import Images
+from ttca.platforms.addresses import one_address
 from ttca.platforms.limits import retry_after_s
 from ttca.platforms.protocols import Request, Response, Step, Wire
 from ttca.platforms.protocols.reading import excerpt
-from ttca.platforms.sending import NotSentError, one_address
+from ttca.platforms.sending import NotSentError
 
 __all__ = ["Exchange"]
 
