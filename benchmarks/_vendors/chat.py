@@ -54,7 +54,12 @@ class OpenAIChat(Vendor):
         self.admit()
         (said,) = self.look(self.from_data_url(urls[0]))
         refusal = "I'm sorry, I can't help with that." if said.label < 0 else None
-        message: dict[str, Any] = {"role": "assistant", "content": _sentence(said.label), "refusal": refusal, "annotations": []}
+        message: dict[str, Any] = {
+            "role": "assistant",
+            "content": _sentence(said.label),
+            "refusal": refusal,
+            "annotations": [],
+        }
         return say(
             200,
             {
