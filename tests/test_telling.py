@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import itertools
+import json
 import logging
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
 from tests.platforms.scripted import CLASSES, GOOD, IMAGE_SHAPE, Exchange, images, scripted
 from tests.pooling.places import fresh_ledger
-from tests.pooling.scripted import ScriptedPlatform, distinct, hard_at_work, truth
-from ttca.answers import Answers
+from tests.pooling.scripted import ScriptedPlatform, distinct, hard_at_work
 from ttca.platforms.base import Credential
 from ttca.platforms.http import HttpPlatform, Key
 from ttca.platforms.retry import RetryPolicy, ask
@@ -112,24 +113,29 @@ def test_a_members_rate_and_a_hub_that_is_away_are_told(
     assert SECRET[:10] not in told.text
 
 
-def test_the_first_answer_that_cannot_be_read_is_told(told: pytest.LogCaptureFixture) -> None:
-    """A class that the platform names otherwise costs rows, and people read why; once, and of rows in a batch too."""
-    body = {True: b'{"label": "lorry"}', False: b'{"label": "cat"}'}
+def test_why_an_answer_cannot_be_read_is_told_once(told: pytest.LogCaptureFixture) -> None:
+    """A class that the platform names otherwise costs rows, and people read why, once, also of rows in a batch."""
+    said = {True: {"label": "lorry"}, False: {"label": "cat"}}
     numbers = itertools.count()
-    with (
-        scripted(lambda e: e.reply(200, body[next(numbers) in (3, 6)])) as server,
-        HttpPlatform(server.url, protocol="template", classes=CLASSES, image_shape=IMAGE_SHAPE) as platform,
-        fresh_ledger() as ledger,
-    ):
-        pool = QueryPool(platform, ledger, [Member("ada", 100)], pace=Pace(concurrency=1))
-        assert pool.ask(images(9)).answered.sum() == 7
-    (line,) = [r.getMessage() for r in told.records if r.levelno == logging.WARNING]
-    assert "could not be read" in line
-    assert "Check classes" in line
-    told.clear()
-    half = ScriptedPlatform(lambda _n, i: Answers.concatenate([truth(i[:1]), Answers.failed(len(i) - 1, 3)], classes=3))
-    with fresh_ledger() as ledger:
-        pool = QueryPool(half, ledger, [Member("ada", 100)], pace=Pace(concurrency=4, batch=4))
-        assert pool.ask(distinct(8)).answered.sum() == 2
-    (line,) = [r.getMessage() for r in told.records if r.levelno == logging.WARNING]
-    assert "3 of its 4 rows are no answer" in line
+
+    def answer(exchange: Exchange) -> None:
+        exchange.reply(200, json.dumps(said[next(numbers) in (3, 6)]).encode())
+
+    def batch(exchange: Exchange) -> None:
+        exchange.reply(200, json.dumps({"all": [said[i % 4 == 1] for i in range(4)]}).encode())
+
+    several: dict[str, Any] = {"send": "json", "body": {"all": "{images}"}, "results": "all"}
+    for reply, options, size, answered in ((answer, {}, 1, 7), (batch, several, 4, 6)):
+        told.clear()
+        with (
+            scripted(reply) as server,
+            HttpPlatform(
+                server.url, protocol="template", classes=CLASSES, image_shape=IMAGE_SHAPE, **options
+            ) as platform,
+            fresh_ledger() as ledger,
+        ):
+            pool = QueryPool(platform, ledger, [Member("ada", 100)], pace=Pace(concurrency=size, batch=size))
+            assert pool.ask(images(9 if size == 1 else 8)).answered.sum() == answered
+        (line,) = [r.getMessage() for r in told.records if r.levelno == logging.WARNING]
+        assert "cannot be read" in line
+        assert "'lorry', which is none of them" in line

@@ -235,7 +235,7 @@ def test_an_error_that_says_nothing_of_limits_is_no_limit(status: int, headers: 
 
 def test_a_pool_waits_out_what_a_table_calls_throttled() -> None:
     """AWS's 400 costs no query: all is answered, each query is charged once, and the first wait is told."""
-    throttled = (400, b'{"__type": "ThrottlingException"}', {})
+    throttled: tuple[int, bytes, dict[str, str]] = (400, b'{"__type": "ThrottlingException"}', {})
     waits: list[float] = []
     with (
         scripted(replies((200, CAT, {}), *[throttled] * 4, (200, CAT, {}))) as server,
@@ -280,7 +280,7 @@ def test_where_a_table_says_what_limits_are_nothing_else_changes() -> None:
             assert "throttled" not in plain.info.reading
         for name in ("throttled", "used_up"):
             with pytest.raises(ConfigError, match=f"Expected {name} as a JMESPath expression"):
-                table_at(server.url, **{name: "a["})
+                table_at(server.url, **{name: "a["})  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("status", [400, 401, 404, 409, 429, 500, 503, 504])

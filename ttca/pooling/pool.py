@@ -50,6 +50,8 @@ __all__ = ["Cost", "Member", "Pace", "QueryPool", "Watch"]
 
 #: So many requests in a row without one usable answer mean that the platform, not the request, is at fault.
 GIVE_UP_AFTER = 3
+#: So many different reasons why answers cannot be read are told.
+_MOST_TOLD = 10
 #: So many images are asked one by one, at most, until one of them got a class.
 TRIALS = 3
 #: How often to look whether what somebody else asks has been answered.
@@ -705,7 +707,8 @@ class _Progress:
     def __init__(self, *, answers_before: bool) -> None:
         self._lock = threading.Lock()
         self.answers_before = answers_before
-        self._usable = self._told = False
+        self._usable = False
+        self._told: set[str] = set()
         self._failures_in_a_row = 0
         self._error: TTCAError | None = None
         # What the first request that brought nothing ended with.
@@ -757,10 +760,11 @@ class _Progress:
             self._ended.set()
 
     def _tell(self, why: str) -> None:
-        """Tell people of the first answer that could not be read; of single rows the reading tells."""
+        """Tell once why an answer cannot be read: rows would be missing without a word. Of rows the reading tells."""
         with self._lock:
-            known, self._told = self._told, True
-        if not known:
+            is_new = why not in self._told and len(self._told) < _MOST_TOLD
+            self._told.add(why)
+        if is_new:
             tell_unreadable(why)
 
     def stop(self) -> None:

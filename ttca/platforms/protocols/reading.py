@@ -331,10 +331,10 @@ class Reading:
             status[i], labels[i] = (Status.ANSWERED, label) if label >= 0 else (Status.REFUSED, -1)
             if shares is not None:
                 scores[i] = shares
-        for problem in problems:
-            self._tell(str(problem))
         if problems and len(problems) == n:
             raise problems[0]
+        for problem in problems:
+            self._tell(str(problem))
         return Answers(status, labels, scores, np.full(n, self._scale.step, np.float32))
 
     def _table(self, said: Sequence[object], find: Callable[[object], object]) -> NDArray[np.float64] | None:
