@@ -27,7 +27,8 @@ from ttca.platforms.protocols.writing import Writing
 
 # What a text may hold: lone surrogates cannot be sent at all.
 TEXT = st.text(st.characters(codec="utf-8"), max_size=12)
-NAME = st.text(st.characters(codec="ascii", categories=("L", "N")), min_size=1, max_size=6)
+# None of them is "key" or "secret", which no field may be called.
+NAME = st.text(st.characters(codec="ascii", categories=("L", "N")), min_size=1, max_size=6).map("f{}".format)
 
 
 def pixels_of(file: bytes) -> Any:
