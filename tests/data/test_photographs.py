@@ -111,7 +111,9 @@ def test_every_kind_is_read_and_says_what_changed(data: bytes, done: tuple[str, 
 def test_sixteen_bits_keep_their_upper_eight() -> None:
     """In grey as in color, the level is the upper byte."""
     np.testing.assert_array_equal(read_photograph(encoded(GREY16)).pixels[..., 1], PIXELS[..., 0])
-    raw = b"".join(b"\0" + b"".join(struct.pack(">H", 256 * v + 99) for v in row.reshape(-1).tolist()) for row in PIXELS)
+    raw = b"".join(
+        b"\0" + b"".join(struct.pack(">H", 256 * v + 99) for v in row.reshape(-1).tolist()) for row in PIXELS
+    )
     png = png_of(5, 7, raw, depth=16)
     got = read_photograph(png)
     np.testing.assert_array_equal(got.pixels, PIXELS)
@@ -221,9 +223,7 @@ def test_a_bomb_is_refused_before_it_is_decompressed(tmp_path: Path) -> None:
     body = b"".join(packed.compress(row) for _ in range(13_000)) + packed.flush()
     head = struct.pack(">IIBBBBB", 13_000, 13_000, 8, 2, 0, 0, 0)
     bomb = tmp_path / "bomb.png"
-    bomb.write_bytes(
-        b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", body) + chunk(b"IEND", b"")
-    )
+    bomb.write_bytes(b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", body) + chunk(b"IEND", b""))
     assert bomb.stat().st_size < 600_000
     done = subprocess.run(
         [sys.executable, "-W", "error", "-c", _MEASURE, str(bomb)], capture_output=True, text=True, check=True
