@@ -222,16 +222,17 @@ def _check_prepared(place: Path, preparation: Preparation | None) -> None:
 
 
 def _check_spellings(column: str, rows: list[_Row], problems: Problems) -> None:
-    lines: dict[str, int] = {}
+    first: dict[str, _Row] = {}
     for row in rows:
         name = row.member if column == "member" else row.person
         if name is not None:
-            lines.setdefault(name, row.line)
-    for earlier, name in twins(lines):
+            first.setdefault(name, row)
+    for earlier, name in twins(first):
         problems.add(
-            lines[name],
-            f"Expected one spelling for each {column}, got {earlier!r} and {name!r}: the same person? They would have "
-            "two quotas and two roles. Write one spelling, or tell them apart by more than case and blanks.",
+            first[name].line,
+            f"{first[name].place}Expected one spelling for each {column}, got {earlier!r} and {name!r}: the same "
+            f"person? They would have two {'quotas' if column == 'member' else 'roles'}. Write one spelling, or tell "
+            "them apart by more than case, width and blanks.",
         )
 
 
@@ -325,6 +326,12 @@ def _check_writable(people: People, names: list[str], roles: list[str] | None) -
             raise DataError(
                 f"Expected printable names of people in Unicode NFC without spaces around them, got {who!r}. Rename "
                 "this person or member, or build the people with People.build."
+            )
+    for column in (people.members, people.persons):
+        for earlier, name in twins(column.tolist()):
+            raise DataError(
+                f"Expected names that differ by more than case, width and blanks, got {earlier!r} and {name!r}. They "
+                "could not be read back: they may be the same person. Rename one of them."
             )
     if roles is None:
         return
