@@ -671,9 +671,17 @@ def report(
 @app.command()
 def apply(
     perturbations: Annotated[Path, typer.Argument(help="The collective's perturbation file.")],
-    image: Annotated[Path, typer.Argument(help="Your image, at the size the platform expects.")],
+    image: Annotated[
+        Path,
+        typer.Argument(
+            help="Your photograph, of any size where the file says how it is prepared; else of the platform's."
+        ),
+    ],
     true_class: Annotated[str, typer.Option("--class", help="The true class of your image.")],
     out: Annotated[Path, typer.Option(help="Where to write the image to submit (a PNG file).")],
+    box: Annotated[
+        str | None, typer.Option(help="The part that counts: x,y,width,height in pixels of the upright photograph.")
+    ] = None,
     epsilon: Annotated[int | None, typer.Option(help="Refuse a perturbation file with any other ε.")] = None,
     key: Annotated[
         str | None,
@@ -693,13 +701,18 @@ def apply(
     the file (its signature lies beside it), and refuses one that was changed since.
     """
     from ttca.members import apply_to_file
+    from ttca.preparation import parse_box
 
-    facts = apply_to_file(perturbations, image, true_class=true_class, out=out, epsilon=epsilon, key=key, anyway=anyway)
+    part = None if box is None else parse_box(box)
+    facts = apply_to_file(
+        perturbations, image, true_class=true_class, out=out, box=part, epsilon=epsilon, key=key, anyway=anyway
+    )
+    prepared = f"Prepared: {'; '.join(facts['prepared'])}.\n" if facts["prepared"] else ""
     _emit(
         facts,
         as_json,
-        f"{facts['about']}\n{facts['signature']}\nWrote {out}: class {true_class!r}, ε = {facts['epsilon']} levels, "
-        f"{facts['values_changed']} of {facts['values']} values changed. Submit it as it is: PNG, not JPEG.",
+        f"{facts['about']}\n{facts['signature']}\n{prepared}Wrote {out}: class {true_class!r}, "
+        f"ε = {facts['epsilon']} levels, {facts['values_changed']} of {facts['values']} values changed. Submit it as it is: PNG, not JPEG.",
     )
 
 

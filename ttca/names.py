@@ -24,8 +24,13 @@ def look_alike(name: str) -> str:
     >>> look_alike("Ada  Lovelace") == look_alike("ａda lovelace ") == look_alike("ada\u200blovelace")
     True
     """
-    seen = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", name).casefold())
-    return "".join(c for c in seen if not c.isspace() and unicodedata.category(c) != "Cf")
+    seen = ""
+    # What goes lets its neighbours compose, and what they compose to may fold once more.
+    while seen != name:
+        seen, folded = name, unicodedata.normalize("NFKC", name).casefold()
+        shown = "".join(c for c in folded if not c.isspace() and unicodedata.category(c) != "Cf")
+        name = unicodedata.normalize("NFKC", shown)
+    return name
 
 
 def resolve(got: str, known: Iterable[str]) -> str | None:

@@ -220,9 +220,12 @@ def test_any_table_comes_back_cell_by_cell(
 
 def test_the_page_names_the_smallest_numbers_that_can_be_certified() -> None:
     """All right answers of so many persons pass, and those of one fewer do not."""
-    from ttca.statistics.binomial import lower_bound
+    from ttca.statistics.binomial import clopper_pearson_lower
+    from ttca.statistics.comparisons import mcnemar_p
 
     said = re.search(r"`goal = 0.8`, 0.9, 0.95 .*? \| (\d+), (\d+), (\d+) \|", _PAGE.read_text(encoding="utf-8"))
     assert said is not None
     for rate, number in zip((0.8, 0.9, 0.95), map(int, said.groups()), strict=True):
-        assert lower_bound(number, number, 0.05) >= rate > lower_bound(number - 1, number - 1, 0.05)
+        assert clopper_pearson_lower(number, number, 0.05) >= rate
+        assert clopper_pearson_lower(number - 1, number - 1, 0.05) < rate
+    assert mcnemar_p(5, 0) <= 0.05 < mcnemar_p(4, 0)
