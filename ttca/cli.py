@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from ttca.inviting import Invitation
     from ttca.pooling.ledger import Ledger
     from ttca.pooling.pool import Cost
+    from ttca.preparation import Preparation
     from ttca.row import Row
 
 # Locals hold keys and tokens, which no traceback may show; and square brackets in help are names of tables, no markup.
@@ -112,6 +113,69 @@ def init(
     _say(ERR, f"Wrote {file}. Fill in the platform and the people, then: ttca run {file} --dry-run")
     if as_json:
         _emit({"file": str(file)}, True, "")
+
+
+@app.command()
+def prepare(
+    source: Annotated[Path, typer.Argument(help="A folder of photographs, a table of them, or one photograph.")],
+    target: Annotated[Path, typer.Argument(help="The folder for the prepared pictures.")],
+    size: Annotated[
+        str | None, typer.Option(help="The size the platform takes, in pixels: one number, or HEIGHTxWIDTH.")
+    ] = None,
+    fit: Annotated[str, typer.Option(help="crop, pad or squash.")] = "crop",
+    action: Annotated[
+        Path | None, typer.Option(help="Take the preparation from this action file (or its folder) instead.")
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Overwrite files that hold something else.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Make photographs fit a platform: upright, sRGB, of one size, without metadata.
+
+    Takes files of any kind and size, says what it did to each, and changes none of them: docs/preparation.md. Safe to
+    interrupt: run it again to resume.
+    """
+    from ttca.data.preparing import prepare_photographs
+
+    way = _way(size, fit, action)
+    files = prepare_photographs(source, target, way, force=force, reporter=_reporter())
+    table = Table("photograph", "size", "what was done", title="Prepared photographs")
+    for one in files:
+        shape = "" if one.size is None else f"{one.size[0]}×{one.size[1]}"
+        done = one.problem or "; ".join(one.done) or ("no photograph" if one.state == "left out" else "nothing")
+        table.add_row(escape(one.source), shape, escape(f"{one.state}: {done}"))
+    count = {state: sum(one.state == state for one in files) for state in ("prepared", "kept", "left out", "refused")}
+    said = [{"source": f.source, "out": f.out, "state": f.state, "size": f.size, "done": f.done, "problem": f.problem}
+            for f in files]  # fmt: skip
+    _emit({"preparation": way.to_dict(), "files": said, **count}, as_json, table)
+    words = ", ".join(f"{number} {state}" for state, number in count.items() if number)
+    _say(ERR, f"{words}. In the action file, under [people]: preparation = {way}")
+    if count["refused"]:
+        _say(ERR, "Correct or remove what was refused, and run it again. A table is written when nothing is refused.")
+        raise typer.Exit(1)
+
+
+def _way(size: str | None, fit: str, action: Path | None) -> Preparation:
+    """Return the preparation that options or an action file name."""
+    from ttca.config import read_action
+    from ttca.errors import ConfigError
+    from ttca.preparation import Preparation
+
+    if action is not None:
+        found = read_action(action).people.prepared
+        if found is None or size is not None:
+            raise ConfigError(
+                f"Expected the preparation either in [people] of {action} or as --size, got "
+                f"{'none there' if found is None else 'both'}. Write it there, or leave out --action."
+            )
+        return found
+    try:
+        sides = [int(side) for side in (size or "").lower().replace("×", "x").split("x")]
+    except ValueError:
+        raise ConfigError(
+            f"Expected --size as a whole number of pixels, or HEIGHTxWIDTH, got {size!r}. Give the size that the "
+            "platform takes, such as --size 224; ttca serve and many platforms' metadata say it."
+        ) from None
+    return Preparation.from_dict({"fit": fit, "size": sides if len(sides) != 1 else sides[0]})
 
 
 @app.command()
@@ -712,7 +776,8 @@ def apply(
         facts,
         as_json,
         f"{facts['about']}\n{facts['signature']}\n{prepared}Wrote {out}: class {true_class!r}, "
-        f"ε = {facts['epsilon']} levels, {facts['values_changed']} of {facts['values']} values changed. Submit it as it is: PNG, not JPEG.",
+        f"ε = {facts['epsilon']} levels, {facts['values_changed']} of {facts['values']} values changed. "
+        "Submit it as it is: PNG, not JPEG.",
     )
 
 

@@ -67,7 +67,8 @@ def perturb(shop: Workshop, roster: Roster, known: Known, questions: Questions, 
             raise ActionError(
                 f"Expected pictures that are prepared as for {path}, {kept.preparation or 'not at all'}, got "
                 f"{shop.preparation or 'no preparation'} in the action file. Members' pictures would go another way "
-                "than those that were asked about. Put preparation back as it was, or start a new action in a new folder."
+                "than those that were asked about. Put preparation back as it was, or start a new action in a new "
+                "folder."
             )
         if kept is None or not made_from(kept.evidence.get("inputs"), inputs) or kept.epsilon != epsilon:
             began = time.perf_counter()

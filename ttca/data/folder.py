@@ -346,7 +346,7 @@ def _read_table(table: Path, names: list[str], problems: Problems) -> tuple[list
     sheet = read_sheet(table, _REQUIRED, tuple(COLUMNS), problems)
     home = table.resolve().parent
     rows: list[_Row] = []
-    first_line: dict[Path, int] = {}
+    first_line: dict[tuple[Path, Box | None], int] = {}
     for line, values in sheet.rows:
         before = f"Line {line}: "
         cells = {name: v if name == "file" else canonical(v) for name, v in values.items()}
@@ -363,7 +363,8 @@ def _read_table(table: Path, names: list[str], problems: Problems) -> tuple[list
         if isinstance(path, str):
             wrong.append(path)
         elif path is not None:
-            earlier = first_line.setdefault(path, line)
+            # Two people of one photograph are two boxes.
+            earlier = first_line.setdefault((path, box), line)
             if earlier != line:
                 wrong.append(
                     f"Expected every file once, got {cells['file']!r} on line {earlier} already. Remove one line."
