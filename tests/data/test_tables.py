@@ -85,11 +85,11 @@ def test_what_spreadsheets_write_is_read(home: Path, content: bytes) -> None:
         (TWO.encode() + "c.png,Male,Zoë\n".encode("latin-1"), "in UTF-8, got byte 0xeb"),
         (b"file,class,member,\na.png,Male,Ada,x\n", "a name for every column with values"),
         (b"file;class;member\na.png;Male;Ada;x\n", "Put a value that contains a semicolon in double quotes"),
-        (b"file,class,member,roel\na.png,Male,Ada,pool\n", "got also ['roel']. Rename or remove them. Did you mean 'role'?"),
+        (b"file,class,member,roel\na.png,Male,Ada,pool\n", "got also ['roel']. Rename or remove them. Did you mean"),
         (b"file,class,member,Class\na.png,Male,Ada,Male\n", "Expected every column once"),
         (b"file,class,member\na.png,Mal,Ada\n", "Did you mean 'Male'?"),
-        (b"file,class,member\na.png,Male,ada\nb.png,Male,Ada\n", "Line 3: 'b.png': Expected one spelling for each member, "
-            "got 'ada' and 'Ada': the same person? They would have two quotas."),
+        (b"file,class,member\na.png,Male,ada\nb.png,Male,Ada\n",
+            "Line 3: 'b.png': Expected one spelling for each member, got 'ada' and 'Ada': the same person? They would"),
         ("file,class,member\na.png,Male,ada\nb.png,Male,ａｄａ\n".encode(), "the same person?"),
         (b"file,class,member\na.png,Male,Ada L\nb.png,Male,Ada  L\n", "the same person?"),
         ("file,class,member\na.png,Male,x,\nb.png,Male,Y\n".replace("x,", "Zo\u200be").replace("Y", "Zoe").encode(),
@@ -122,7 +122,7 @@ def test_a_box_is_cut_out_of_the_upright_picture(tmp_path: Path) -> None:
     np.testing.assert_array_equal(load(tmp_path, _PREPARATION).people.images[0], _PREPARATION.of(pixels))
     (tmp_path / "people.csv").write_text('file,class,member,box\nb.png,Male,y,"30,0,4,4"\n')
     with pytest.raises(
-        DataError, match="Line 2: 'b.png': Expected a box x, y, width, height inside the upright picture"
+        DataError, match=r"Line 2: 'b\.png': Expected a box x, y, width, height inside the upright picture"
     ):
         load(tmp_path, _PREPARATION)
 
