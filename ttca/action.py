@@ -130,6 +130,7 @@ class CollectiveAction:
         self.platform = platform
         self.roster = roster
         self.settings = settings
+        self.preparation = preparation
         self.measuring = measuring
         self.may_be_shown = frozenset(may_be_shown)
         self.classes = platform.info.classes

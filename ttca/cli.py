@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -103,14 +104,28 @@ def _options(
 
 @app.command()
 def init(
-    file: Annotated[Path, typer.Argument(help="The file to write.")] = Path("action.toml"),
+    file: Annotated[Path, typer.Argument(help="The file to write, or a folder to write action.toml into.")] = Path(
+        "action.toml"
+    ),
     as_json: JsonOption = False,
 ) -> None:
-    """Write a commented action file for you to fill in."""
-    from ttca.config import TEMPLATE
+    """Write a commented action file for you to fill in.
 
-    _write_new(file, TEMPLATE.format(file=file))
-    _say(ERR, f"Wrote {file}. Fill in the platform and the people, then: ttca run {file} --dry-run")
+    Fills in the people and the preparation where it finds them beside the file. Where there are none, writes a sample
+    table, people-sample.csv.
+    """
+    from ttca.config import TEMPLATE
+    from ttca.starting import SAMPLE, start
+
+    place = file / "action.toml" if file.is_dir() else file
+    begun = start(file, TEMPLATE.format(file=place))
+    file = begun.file
+    _write_new(file, begun.text)
+    if begun.sample is not None:
+        _write_new(begun.sample, SAMPLE)
+    for sentence in begun.advice:
+        _say(ERR, sentence)
+    _say(ERR, f"Wrote {file}. Fill in the platform and the people, then: ttca run {shlex.quote(str(file))} --dry-run")
     if as_json:
         _emit({"file": str(file)}, True, "")
 
@@ -986,6 +1001,7 @@ def _planned(action: CollectiveAction, dry_run: bool, as_json: bool) -> bool:
     from dataclasses import asdict
 
     from ttca.exposure import exposure
+    from ttca.preparation import after_sending
 
     plan = action.plan()
     warning = exposure(action.roster, action.classes)
@@ -996,13 +1012,16 @@ def _planned(action: CollectiveAction, dry_run: bool, as_json: bool) -> bool:
         steps = {step: asdict(cost) for step, cost in plan.items()}
         who = asdict(action.panel.examined())
         told = None if changed is None else asdict(changed)
-        said = {"steps": steps, "seconds": seconds, "verification": who, "changed": told}
+        way = None if action.preparation is None else action.preparation.to_dict()
+        said = {"steps": steps, "seconds": seconds, "verification": who, "changed": told, "preparation": way}
         _emit({**said, "warnings": [] if warning is None else [warning]}, as_json, table)
     else:
         ERR.print(table)
     if changed is not None:
         accepted = action.queries.accept_new_version
         _say(ERR, f"{changed} {'They are' if accepted else 'Without --accept-new-version nothing is'} paid.")
+    if dry_run and not as_json:
+        _say(ERR, after_sending(action.roster.pool.image_shape, action.preparation))
     if not as_json:
         _say(ERR, f"For the certificate: {action.panel.examined().told(action.settings.certifying)}.")
         if warning is not None:

@@ -12,7 +12,7 @@ from ttca.errors import ConfigError, ImageError
 from ttca.images import Images, ImageShape
 from ttca.resampling import resample
 
-__all__ = ["Box", "Fit", "Preparation", "parse_box"]
+__all__ = ["Box", "Fit", "Preparation", "after_sending", "parse_box"]
 
 #: How a picture of another shape is made to fit (docs/preparation.md).
 Fit = Literal["crop", "pad", "squash"]
@@ -174,3 +174,14 @@ def parse_box(text: str) -> Box:
             f"{text!r}. Write it like 12,30,200,200."
         ) from None
     return (x, y, width, height)
+
+
+def after_sending(shape: ImageShape, preparation: Preparation | None) -> str:
+    """Return what a platform's own crop or resize may do to δ, for people, before anything is paid."""
+    way = "as they are" if preparation is None else f"prepared as {preparation}"
+    return (
+        f"Pictures go out at {shape[0]}×{shape[1]} pixels (height×width), {way}. If the platform crops or resizes them once "
+        "more, δ is cut or averaged with them and may lose its effect: send the size that its model takes, crop faces "
+        "first (column box), or learn for it (transforms, warp, block). What is left of δ behind it, the certificate "
+        "measures: docs/preparation.md."
+    )
