@@ -180,8 +180,8 @@ def after_sending(shape: ImageShape, preparation: Preparation | None) -> str:
     """Return what a platform's own crop or resize may do to δ, for people, before anything is paid."""
     way = "as they are" if preparation is None else f"prepared as {preparation}"
     return (
-        f"Pictures go out at {shape[0]}×{shape[1]} pixels (height×width), {way}. If the platform crops or resizes them once "
-        "more, δ is cut or averaged with them and may lose its effect: send the size that its model takes, crop faces "
-        "first (column box), or learn for it (transforms, warp, block). What is left of δ behind it, the certificate "
-        "measures: docs/preparation.md."
+        f"Pictures go out at {shape[0]}×{shape[1]} pixels (height×width), {way}. If the platform crops or resizes them "
+        "once more, δ is cut or averaged with them and may lose its effect: send the size that its model takes, crop "
+        "faces first (column box), or learn for it (transforms, warp, block). What is left of δ behind it, the "
+        "certificate measures: docs/preparation.md."
     )

@@ -120,7 +120,7 @@ def _preparation(home: Path, source: str | None, text: str) -> tuple[Preparation
         size = shape[:2]
         return Preparation(size=(size[0], size[1])), (
             f"The preparation's size, {size[0]}×{size[1]} pixels (height×width), is the image_shape of the platform's "
-            "table: what is sent at this size, ttca itself resizes no more. Whether the platform does, its documents say."
+            "table, so that ttca sends what the model takes. Whether the platform still crops, its documents say."
         )
     return None, (
         "No size is proposed, since nothing here says what the platform takes. Look for its input size (ttca run "
