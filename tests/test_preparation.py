@@ -83,7 +83,8 @@ def test_constant_pictures_stay_constant_and_equal_sizes_stay_as_they_are(
     assert (resample(same, height, width) == level).all()
     np.testing.assert_array_equal(resample(pixels, *pixels.shape[:2]), pixels)
     made = resample(pixels, height, width)
-    assert (made.shape, made.dtype) == ((height, width, 3), np.uint8)
+    assert made.shape == (height, width, 3)
+    assert made.dtype == np.uint8
 
 
 @settings(max_examples=60, deadline=None)

@@ -13,7 +13,7 @@ from ttca.data.photographs import read_photograph
 from ttca.errors import DataError, ImageError
 from ttca.images import Images
 from ttca.perturbations import PerturbationSet
-from ttca.preparation import Box
+from ttca.preparation import Region
 from ttca.signing import check_signature
 
 __all__ = ["apply_to_file"]
@@ -25,7 +25,7 @@ def apply_to_file(
     *,
     true_class: str,
     out: Path,
-    box: Box | None = None,
+    box: Region | None = None,
     epsilon: int | None = None,
     key: str | None = None,
     anyway: bool = False,
@@ -100,7 +100,7 @@ def apply_to_file(
     }
 
 
-def _prepared(chosen: PerturbationSet, data: bytes, box: Box | None) -> tuple[Images, tuple[str, ...]]:
+def _prepared(chosen: PerturbationSet, data: bytes, box: Region | None) -> tuple[Images, tuple[str, ...]]:
     """Return a photograph as those who were asked about sent theirs, and what was done to it."""
     way = chosen.preparation
     if way is None:

@@ -12,13 +12,13 @@ from ttca.errors import ConfigError, ImageError
 from ttca.images import Images, ImageShape
 from ttca.resampling import resample
 
-__all__ = ["Box", "Fit", "Preparation", "after_sending", "parse_box"]
+__all__ = ["Fit", "Preparation", "Region", "after_sending", "parse_box"]
 
 #: How a picture of another shape is made to fit (docs/preparation.md).
 Fit = Literal["crop", "pad", "squash"]
 
 #: x, y, width and height of a part of the upright picture, in pixels.
-Box: TypeAlias = tuple[int, int, int, int]
+Region: TypeAlias = tuple[int, int, int, int]
 
 _LARGEST = 4096
 
@@ -93,7 +93,7 @@ class Preparation:
         h, w = self.size if isinstance(self.size, tuple) else (self.size, self.size)
         return (h, w, 3)
 
-    def of(self, pixels: Images, box: Box | None = None) -> Images:
+    def of(self, pixels: Images, box: Region | None = None) -> Images:
         """Return a picture as the platform gets it.
 
         Parameters
@@ -142,7 +142,7 @@ def _rounded(numerator: int, denominator: int, most: int) -> int:
     return min(most, max(1, (2 * numerator + denominator) // (2 * denominator)))
 
 
-def _cut(pixels: Images, box: Box) -> Images:
+def _cut(pixels: Images, box: Region) -> Images:
     x, y, width, height = box
     h, w, _ = pixels.shape
     left, top, right, bottom = max(0, x), max(0, y), min(w, x + width), min(h, y + height)
@@ -154,7 +154,7 @@ def _cut(pixels: Images, box: Box) -> Images:
     return pixels[top:bottom, left:right]
 
 
-def parse_box(text: str) -> Box:
+def parse_box(text: str) -> Region:
     """Return a box written as four whole numbers, with commas, semicolons or spaces between them.
 
     Raises

@@ -81,7 +81,8 @@ def block_mean(pixels: Images, rows: int, columns: int) -> NDArray[np.uint16]:
     count_y = np.minimum(rows, height - rows * np.arange(high))
     count_x = np.minimum(columns, width - columns * np.arange(wide))
     count = (count_y[:, None] * count_x)[..., None]
-    return ((2 * _FINE * total + count) // (2 * count)).astype(np.uint16)
+    means: NDArray[np.int64] = (2 * _FINE * total + count) // (2 * count)
+    return means.astype(np.uint16)
 
 
 def resample(pixels: Images, height: int, width: int) -> Images:

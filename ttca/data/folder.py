@@ -20,7 +20,7 @@ from ttca.errors import ConfigError, DataError, ImageError, MissingExtraError
 from ttca.images import ImageShape
 from ttca.names import canonical, resolve, twins
 from ttca.people import People
-from ttca.preparation import Box, Preparation, parse_box
+from ttca.preparation import Preparation, Region, parse_box
 from ttca.private import private
 from ttca.values import Value
 
@@ -91,7 +91,7 @@ class _Row:
     group: str
     role: str | None
     shareable: str | None
-    box: Box | None
+    box: Region | None
     place: str
 
 
@@ -346,7 +346,7 @@ def _read_table(table: Path, names: list[str], problems: Problems) -> tuple[list
     sheet = read_sheet(table, _REQUIRED, tuple(COLUMNS), problems)
     home = table.resolve().parent
     rows: list[_Row] = []
-    first_line: dict[tuple[Path, Box | None], int] = {}
+    first_line: dict[tuple[Path, Region | None], int] = {}
     for line, values in sheet.rows:
         before = f"Line {line}: "
         cells = {name: v if name == "file" else canonical(v) for name, v in values.items()}
@@ -389,7 +389,7 @@ def _read_table(table: Path, names: list[str], problems: Problems) -> tuple[list
     return rows, sheet.notes
 
 
-def _box(text: str) -> tuple[Box | None, list[str]]:
+def _box(text: str) -> tuple[Region | None, list[str]]:
     """Return the box of a row, if there is one, and what is wrong with it."""
     try:
         return parse_box(text) if text else None, []

@@ -115,10 +115,11 @@ def _upright(image: Image.Image, data: bytes) -> Photograph:
     done: list[str] = []
     if getattr(image, "n_frames", 1) > 1 and image.format != "MPO":
         done.append(f"first of {getattr(image, 'n_frames', 1)} frames")
-    asked = _orientation(image)
+    # The decoder of HEIC turns it when it opens it, and keeps what was asked.
+    asked = image.info.get("original_orientation") or _orientation(image)
     profile = image.info.get("icc_profile")
     image.load()
-    # Decoders of TIFF and HEIC have turned it by now, and taken the tag away.
+    # The decoder of TIFF has turned it by now, and taken the tag away.
     turn = _orientation(image)
     image = _eight_bits(image, data, done)
     color, alpha = _without_alpha(image)

@@ -21,7 +21,7 @@ from ttca.data.folder import PREPARED, TABLE, files_under
 from ttca.data.photographs import PHOTOGRAPHS, read_photograph
 from ttca.data.tables import Problems, Sheet, file_inside, read_sheet
 from ttca.errors import ConfigError, DataError, ImageError, MissingExtraError
-from ttca.preparation import Box, Preparation, parse_box
+from ttca.preparation import Preparation, Region, parse_box
 from ttca.private import private, private_folder
 from ttca.progress import Reporter, silent
 
@@ -62,7 +62,7 @@ class _Job:
 
     source: str
     path: Path
-    box: Box | None
+    box: Region | None
     out: str
 
 
