@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import math
 import re
+import shutil
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -142,6 +145,38 @@ def test_known_answers_of_the_page() -> None:
         assert [", ".join(map(str, got[at].tolist())) for at in ((0, 0), (high // 2, wide // 2))] == [first, middle]
         assert int(got.sum(dtype=np.int64)) == int(total)
         assert f"`{hashlib.sha256(got.tobytes()).hexdigest()[:16]}`" == digest
+
+
+def noise(width: int, height: int, seed: int) -> Images:
+    """Return the picture that tests/preparation.mjs makes of a seed (Lehmer's generator)."""
+    levels, state = bytearray(), seed
+    for _ in range(width * height * 3):
+        state = state * 48271 % 2147483647
+        levels.append(state >> 8 & 255)
+    return np.frombuffer(bytes(levels), np.uint8).reshape(height, width, 3)
+
+
+@pytest.mark.skipif(shutil.which("node") is None, reason="node is not installed")
+def test_javascript_makes_the_same_pixels() -> None:
+    """The page's arithmetic in JavaScript's numbers gives Python's bytes, for every fit, up and down, with a box."""
+    draw = np.random.default_rng(0)
+    tasks: list[dict[str, Any]] = []
+    for i in range(60):
+        width, height, wide, high = (int(n) for n in draw.integers(1, [220, 220, 40, 40]))
+        box = [-1, height // 3, width + 5, height] if i % 4 == 0 else None
+        fit = ("crop", "pad", "squash")[i % 3]
+        tasks.append({"width": width, "height": height, "fit": fit, "size": [high, wide], "box": box, "seed": i + 1})
+    done = subprocess.run(
+        ["node", str(Path(__file__).with_name("preparation.mjs"))],
+        input="".join(json.dumps(task) + "\n" for task in tasks),
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    for task, digest in zip(tasks, done.stdout.split(), strict=True):
+        way = Preparation(size=tuple(task["size"]), fit=task["fit"])
+        made = way.of(noise(task["width"], task["height"], task["seed"]), task["box"])
+        assert hashlib.sha256(made.tobytes()).hexdigest() == digest, task
 
 
 def psnr(one: Images, other: Images) -> float:
