@@ -144,10 +144,10 @@ def prepare(
     force: Annotated[bool, typer.Option("--force", help="Overwrite files that hold something else.")] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Make photographs fit a platform: upright, sRGB, of one size, without metadata.
+    """Make photographs fit a platform.
 
-    Takes files of any kind and size, says what it did to each, and changes none of them: docs/preparation.md. Safe to
-    interrupt: run it again to resume.
+    Takes files of any kind and size and writes PNG files: upright, sRGB, of one size, without metadata. Says what it
+    did to each, and changes none of yours (docs/preparation.md). Safe to interrupt: run it again to resume.
     """
     from ttca.data.preparing import prepare_photographs
 
