@@ -114,11 +114,11 @@ def init(
     Fills in the people and the preparation where it finds them beside the file. Where there are none, writes a sample
     table, people-sample.csv.
     """
+    from ttca.beginning import SAMPLE, begin
     from ttca.config import TEMPLATE
-    from ttca.starting import SAMPLE, start
 
     place = file / "action.toml" if file.is_dir() else file
-    begun = start(file, TEMPLATE.format(file=place))
+    begun = begin(file, TEMPLATE.format(file=place))
     file = begun.file
     _write_new(file, begun.text)
     if begun.sample is not None:

@@ -16,7 +16,7 @@ from ttca.data.tables import COLUMNS, Problems, read_sheet
 from ttca.errors import ConfigError, DataError
 from ttca.preparation import Preparation
 
-__all__ = ["SAMPLE", "Start", "start"]
+__all__ = ["SAMPLE", "Beginning", "begin"]
 
 #: The table that shows every column, under the name ``people-sample.csv``.
 SAMPLE = "\n".join(
@@ -31,7 +31,7 @@ SAMPLE = "\n".join(
 
 
 @dataclass(frozen=True)
-class Start:
+class Beginning:
     """What `ttca init` writes, and what it says.
 
     Parameters
@@ -51,7 +51,7 @@ class Start:
     advice: tuple[str, ...]
 
 
-def start(place: Path, text: str) -> Start:
+def begin(place: Path, text: str) -> Beginning:
     """Return an action file for a place, filled in with what is known there.
 
     Parameters
@@ -79,7 +79,7 @@ def start(place: Path, text: str) -> Start:
         command = shlex.join(["ttca", "prepare", str(photographs), str(home / "people"), "--size", size])
         advice.append(f"There are photographs in {photographs}. Make them fit first: {command}")
     sample = home / "people-sample.csv"
-    return Start(file, text, None if source is not None or sample.exists() else sample, tuple(advice))
+    return Beginning(file, text, None if source is not None or sample.exists() else sample, tuple(advice))
 
 
 def _quoted(text: str) -> str:

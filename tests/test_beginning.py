@@ -9,17 +9,17 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from ttca.beginning import SAMPLE, Beginning, begin
 from ttca.config import TEMPLATE, read_action
 from ttca.data.preparing import prepare_photographs
 from ttca.data.tables import COLUMNS, Problems, read_sheet
 from ttca.preparation import Preparation, parse_box
-from ttca.starting import SAMPLE, Start, start
 
 
-def begin(place: Path, *, shape: str = "") -> Start:
+def begun_in(place: Path, *, shape: str = "") -> Beginning:
     """Return what init would write; ``shape`` stands in the platform's options."""
     text = TEMPLATE.format(file=place)
-    return start(place, text.replace("[people]\n", f"[platform.options]\n{shape}\n\n[people]\n") if shape else text)
+    return begin(place, text.replace("[people]\n", f"[platform.options]\n{shape}\n\n[people]\n") if shape else text)
 
 
 def photograph(path: Path) -> None:
@@ -30,7 +30,7 @@ def photograph(path: Path) -> None:
 
 def test_a_new_file_is_the_template_and_a_sample_comes_with_it(tmp_path: Path) -> None:
     """Where nothing is known nothing is filled in, and the reason is said."""
-    begun = begin(tmp_path / "new" / "action.toml")
+    begun = begun_in(tmp_path / "new" / "action.toml")
     assert begun.text == TEMPLATE.format(file=tmp_path / "new" / "action.toml")
     assert begun.sample == tmp_path / "new" / "people-sample.csv"
     assert "No size is proposed" in begun.advice[0]
@@ -59,7 +59,7 @@ def test_a_folder_with_people_is_taken_as_it_is(tmp_path: Path, there: str, sour
     path = tmp_path / there
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text("File;Class;Member\n") if path.suffix == ".csv" else photograph(path)
-    begun = begin(tmp_path)
+    begun = begun_in(tmp_path)
     assert (begun.file, begun.sample) == (tmp_path / "action.toml", None)
     begun.file.write_text(begun.text, encoding="utf-8")
     assert read_action(tmp_path).people.source == source
@@ -70,22 +70,22 @@ def test_photographs_are_found_and_the_command_is_printed_as_it_is_typed(tmp_pat
     """A folder of photographs gets the command that prepares it, quoted where a path has blanks."""
     photograph(tmp_path / "my photos" / "cat" / "Ana" / "1.JPG")
     assert (
-        begin(tmp_path, shape="image_shape = [64, 48, 3]")
+        begun_in(tmp_path, shape="image_shape = [64, 48, 3]")
         .advice[-1]
         .endswith(f"ttca prepare '{tmp_path}/my photos' {tmp_path}/people --size 64x48")
     )
-    assert begin(tmp_path).advice[-1].endswith("--size SIZE")
+    assert begun_in(tmp_path).advice[-1].endswith("--size SIZE")
 
 
 def test_a_size_is_proposed_where_it_is_known_and_the_reason_is_said(tmp_path: Path) -> None:
     """The platform's table, and before it what ttca prepare wrote down, name the preparation."""
-    begun = begin(tmp_path, shape="image_shape = [64, 48, 3]")
+    begun = begun_in(tmp_path, shape="image_shape = [64, 48, 3]")
     assert tomllib.loads(begun.text)["people"]["preparation"] == Preparation(size=(64, 48)).to_dict()
     assert "64×48 pixels (height×width), is the image_shape of the platform's table" in begun.advice[0]
     photograph(tmp_path / "album" / "cat" / "Ana" / "1.jpg")
     way = Preparation(size=8, fit="pad")
     prepare_photographs(tmp_path / "album", tmp_path / "people", way)
-    begun = begin(tmp_path, shape="image_shape = [64, 48, 3]")
+    begun = begun_in(tmp_path, shape="image_shape = [64, 48, 3]")
     begun.file.write_text(begun.text, encoding="utf-8")
     assert read_action(tmp_path).people.prepared == way
     assert "by which ttca prepare made the pictures" in begun.advice[1]
