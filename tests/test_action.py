@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 import shutil
@@ -47,6 +48,7 @@ from ttca.platforms.local import LocalPlatform
 from ttca.pooling import pool
 from ttca.pooling.ledger import Ledger
 from ttca.pooling.pool import Member, QueryPool
+from ttca.preparation import Preparation
 from ttca.row import Row
 from ttca.settings import Settings
 from ttca.signing import KEY_FILE, CollectiveKey, SignatureError, SignedKind, signature_file, signer
@@ -1135,3 +1137,49 @@ def test_other_terms_after_the_first_answer_are_refused(
         pytest.raises(ActionError, match="not used before"),
     ):
         action.verify()
+
+
+def test_the_preparation_is_part_of_what_is_verified_and_handed_out(finished: Finished, tmp_path: Path) -> None:
+    """Members' file and question hold it; another one, though it changes no pixel, is a sentence before any query."""
+    size = worlds.roster().pool.image_shape[:2]
+    way, other = Preparation(size=size), Preparation(size=size, fit="pad")
+    made, platform = tmp_path / "made", Recorder()
+    with open_action(made, platform, preparation=way) as action:
+        action.verify()
+        handed = action.handed_out()
+    assert handed is not None
+    assert handed.preparation == way
+    opened = [json.loads((folder / "verification.json").read_text()) for folder in (made, finished.folder)]
+    assert opened[0]["question"] != opened[1]["question"]
+    asked = platform.queries
+    for preparation in (other, None):
+        with (
+            open_action(made, platform, preparation=preparation) as action,
+            pytest.raises(ActionError, match="Expected pictures that are prepared as for"),
+        ):
+            action.verify()
+    # Without the files that say so, verification people are still those of the first way.
+    shutil.rmtree(made / "perturbations")
+    with (
+        open_action(made, platform, preparation=other) as action,
+        pytest.raises(ActionError, match="Expected verification people who were not used before"),
+    ):
+        action.verify()
+    with (
+        open_action(finished.copy(tmp_path), platform, preparation=way) as action,
+        pytest.raises(ActionError, match="Expected pictures that are prepared as for"),
+    ):
+        action.verify()
+    assert platform.queries == asked
+
+
+def test_an_action_without_a_preparation_keeps_its_names_and_files(finished: Finished) -> None:
+    """The question of version 0.1 is hashed from the same bytes, and its files hold no new word."""
+    with safe_open(finished.folder / MEMBERS_FILE, framework="numpy") as file:
+        assert "preparation" not in json.loads(file.metadata()["facts"])
+    sets = {e: PerturbationSet.load(finished.folder / f"perturbations/epsilon-{e:03d}.safetensors") for e in (6, 12)}
+    terms = json.dumps(worlds.settings().certifying.to_dict(), sort_keys=True).encode()
+    deltas = [f"{e} ".encode() + sets[e].delta.tobytes() for e in sorted(sets)]
+    question = b"".join([finished.platform.info.fingerprint_as_read.encode(), *deltas, terms])
+    opened = json.loads((finished.folder / "verification.json").read_text())
+    assert opened["question"] == hashlib.sha256(question).hexdigest()

@@ -42,6 +42,7 @@ from ttca.perturbations import FORMAT, PerturbationSet
 from ttca.platforms.base import Credential
 from ttca.platforms.retry import RetryPolicy
 from ttca.platforms.server import background_app, background_server, create_app
+from ttca.preparation import Preparation
 from ttca.row import Row
 from ttca.signing import KEY_FILE, CollectiveKey, signature_file
 from ttca.training_time.aggregator import Report, read_conflict, save_report
@@ -380,6 +381,41 @@ def test_a_dry_run_says_the_cost_and_spends_nothing(
     assert {cost["affordable"] for cost in plan.values()} == {2500}
     assert served.rows == before
     assert paid(home) == 0
+
+
+def test_photographs_of_any_size_are_asked_about_as_the_action_file_says(
+    home: Path, ttca: Terminal, served: Served
+) -> None:
+    """Larger originals, some turned, are prepared on opening; the dry run says how, and another size is a sentence."""
+    originals = home / "originals"
+    shutil.copytree(home / "people", originals)
+    for i, path in enumerate(sorted(originals.rglob("*.png"))):
+        with Image.open(path) as image:
+            pixels = np.asarray(image).repeat(5, axis=0).repeat(5, axis=1)
+        exif = Image.Exif()
+        exif[0x0112] = 6 if i % 4 == 0 else 1
+        Image.fromarray(np.rot90(pixels) if i % 4 == 0 else pixels).save(path, exif=exif)
+    way = Preparation(size=8)
+    told = f'source = "originals"\npreparation = {way}\n'
+    file = home / "action.toml"
+    first = file.read_text()
+    file.write_text(first.replace('source = "people"\n', told))
+    dry = ttca("run", home, "--dry-run", "--json").json
+    assert dry["preparation"] == way.to_dict()
+    assert "Pictures go out at 8×8 pixels" in ttca("run", home, "--dry-run").err
+    before = served.rows
+    assert ttca("pool", "run", home, "--json").json["answered"] == 205
+    assert served.rows == before + 205
+    # What ttca prepare writes is what was asked about: nothing is paid again.
+    assert ttca("prepare", originals, home / "prepared", "--action", home).code == 0
+    file.write_text(first.replace('source = "people"\n', told.replace("originals", "prepared")))
+    assert ttca("run", home, "--dry-run", "--json").json["steps"]["pool"]["queries"] == 0
+    file.write_text(first.replace('source = "people"\n', 'source = "prepared"\n'))
+    assert f"preparation = {way}" in ttca("run", home, "--dry-run").sentence
+    file.write_text(first.replace('source = "people"\n', told.replace("size = 8", "size = 9")))
+    assert "Expected a preparation to the 8×8 pixels" in ttca("run", home, "--dry-run").sentence
+    file.write_text(first.replace('source = "people"\n', 'source = "originals"\n'))
+    assert "ttca prepare does" in ttca("run", home, "--dry-run").sentence
 
 
 def test_a_dry_run_warns_where_few_are_learned_from(home: Path, ttca: Terminal) -> None:

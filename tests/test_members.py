@@ -22,6 +22,7 @@ from ttca.errors import ImageError, PerturbationError, TTCAError
 from ttca.images import Images
 from ttca.members import apply_to_file
 from ttca.perturbations import FORMAT, PerturbationSet
+from ttca.preparation import Preparation
 from ttca.signing import CollectiveKey, SignatureError, Signed, signature_file
 
 CLASSES = ("cat", "dog")
@@ -86,6 +87,7 @@ def test_the_file_is_the_clipped_sum(home: Path, image: Images, name: str) -> No
         "signed_by": None,
         "signature": Signed(None).told,
         "class": name,
+        "prepared": [],
         "epsilon": 8,
         "values": 60,
         "values_changed": int((expected != image).sum()),
@@ -299,3 +301,40 @@ def test_the_members_own_picture_is_never_overwritten(home: Path) -> None:
     with pytest.raises(ImageError, match="Expected an output file other than the input"):
         apply(home, out=home / "me.png")
     assert (home / "me.png").read_bytes() == before
+
+
+@pytest.mark.parametrize("fit", ["crop", "pad", "squash"])
+def test_a_photograph_of_any_size_goes_the_way_of_those_who_were_asked(home: Path, fit: Any) -> None:
+    """A turned JPEG with metadata becomes exactly what the action sent, moved by δ, and what was done is told."""
+    way = Preparation(size=(5, 4), fit=fit)
+    chosen(preparation=way).save(home / "delta.safetensors")
+    exif = Image.Exif()
+    exif[0x0112], exif[0x010E] = 6, "where I live"
+    Image.fromarray(picture(300, 200)).save(home / "me.jpg", exif=exif)
+    with Image.open(home / "me.jpg") as stored:
+        upright = np.rot90(np.asarray(stored), -1)
+    facts = apply_to_file(home / "delta.safetensors", home / "me.jpg", true_class="DOG", out=home / "out.png")
+    with Image.open(home / "out.png") as made:
+        assert not made.info
+        written = np.asarray(made)
+    expected = np.clip(way.of(upright).astype(np.int16) + DELTA[1], 0, 255)
+    np.testing.assert_array_equal(written, expected)
+    assert facts["prepared"] == ["turned (EXIF 6)", f"300×200 to 4×5, {fit}"]
+    box = (3, 4, 50, 60)
+    apply_to_file(home / "delta.safetensors", home / "me.jpg", true_class="dog", out=home / "out.png", box=box)
+    expected = np.clip(way.of(upright, box).astype(np.int16) + DELTA[1], 0, 255)
+    with Image.open(home / "out.png") as made:
+        np.testing.assert_array_equal(np.asarray(made), expected)
+    with pytest.raises(ImageError, match=r"me\.jpg: Expected a box"):
+        apply_to_file(
+            home / "delta.safetensors", home / "me.jpg", true_class="dog", out=home / "new.png", box=(900, 0, 5, 5)
+        )
+    assert not (home / "new.png").exists()
+
+
+def test_a_box_needs_a_preparation(home: Path) -> None:
+    """A set that says nothing of photographs cuts nothing."""
+    with pytest.raises(ImageError, match="Expected no box, got one"):
+        apply_to_file(
+            home / "delta.safetensors", home / "me.png", true_class="dog", out=home / "new.png", box=(0, 0, 5, 5)
+        )

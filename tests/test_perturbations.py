@@ -18,10 +18,11 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from numpy.typing import NDArray
 from safetensors import safe_open
-from safetensors.numpy import save_file
+from safetensors.numpy import save, save_file
 
 from ttca.errors import ImageError, PerturbationError
-from ttca.perturbations import PerturbationSet
+from ttca.perturbations import FORMAT, PerturbationSet
+from ttca.preparation import Preparation
 
 SHAPE = (3, 4, 3)
 
@@ -446,3 +447,39 @@ def test_sets_that_do_not_fit_are_not_combined(changes: Any, options: Any, sente
     """Another platform, class order or size, a budget out of range and an unknown way are sentences."""
     with pytest.raises(PerturbationError, match=f"Expected .*{sentence}"):
         made().combine(made(**changes), **options)
+
+
+def test_a_preparation_is_kept_in_the_file_and_fits_it(tmp_path: Path) -> None:
+    """It is read back; one to another size, or that nobody knows, is a sentence; a file without one says no word."""
+    way = Preparation(size=SHAPE[:2], fit="pad")
+    known = made(preparation=way)
+    known.save(tmp_path / "p.safetensors")
+    assert PerturbationSet.load(tmp_path / "p.safetensors") == known
+    with pytest.raises(PerturbationError, match="Expected a preparation to the size of δ"):
+        made(preparation=Preparation(size=9))
+    with pytest.raises(PerturbationError, match="prepared alike"):
+        known.combine(made())
+    assert known.combine(known).preparation == way
+    facts = json.loads(load_metadata(tmp_path / "p.safetensors")["facts"])
+    facts["preparation"]["filter"] = "bicubic"
+    content = save({"delta": known.delta}, metadata={"format": FORMAT, "facts": json.dumps(facts)})
+    (tmp_path / "q.safetensors").write_bytes(content)
+    with pytest.raises(PerturbationError, match="Expected filter of a preparation among area-lanczos"):
+        PerturbationSet.load(tmp_path / "q.safetensors")
+    made().save(tmp_path / "old.safetensors")
+    assert "preparation" not in load_metadata(tmp_path / "old.safetensors")["facts"]
+
+
+def load_metadata(path: Path) -> dict[str, str]:
+    """Return the words of a file."""
+    with safe_open(path, framework="numpy") as file:
+        return dict(file.metadata())
+
+
+def test_a_class_that_differs_by_case_alone_is_that_class() -> None:
+    """`CAT` is cat; where two classes differ by case alone, only the exact name will do."""
+    assert made().class_index("CAT") == 0
+    twin = made(classes=("a", "A"))
+    assert (twin.class_index("a"), twin.class_index("A ")) == (0, 1)
+    with pytest.raises(PerturbationError, match="Expected the class to be one of"):
+        made().class_index("ca")

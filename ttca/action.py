@@ -31,6 +31,7 @@ from ttca.platforms.base import Platform
 from ttca.pooling.ledger import open_ledger
 from ttca.pooling.pool import Cost, Member, Pace, QueryPool
 from ttca.pooling.titles import take_title
+from ttca.preparation import Preparation
 from ttca.progress import Reporter, silent
 from ttca.row import Row
 from ttca.sanity import Overruling
@@ -90,6 +91,8 @@ class CollectiveAction:
         which no two may share.
     may_be_shown : collection of str
         Persons who agreed that a report may show their pictures.
+    preparation : Preparation, optional
+        How everybody's photographs became these images; it goes into the members' file, so that theirs go the same way.
     reporter : Reporter
         Where progress is shown.
     attack : Attack, optional
@@ -125,12 +128,14 @@ class CollectiveAction:
         may_be_shown: Collection[str] = (),
         reporter: Reporter = silent,
         attack: Attack | None = None,
+        preparation: Preparation | None = None,
     ) -> None:
         self._began = time.perf_counter()
         self.folder = Path(folder)
         self.platform = platform
         self.roster = roster
         self.settings = settings
+        self.preparation = preparation
         self.measuring = with_encoding(measuring, platform.info.jpeg_quality)
         self.may_be_shown = frozenset(may_be_shown)
         self.classes = platform.info.classes
@@ -166,7 +171,7 @@ class CollectiveAction:
             )
             self.queries.accept_new_version = accept_new_version
             self._held = stack.pop_all()
-        self._shop = Workshop(self.folder, settings, self.queries, reporter, attack)
+        self._shop = Workshop(self.folder, settings, self.queries, reporter, attack, preparation)
 
     @property
     def learner(self) -> Learner:

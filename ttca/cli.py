@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from ttca.inviting import Invitation
     from ttca.pooling.ledger import Ledger
     from ttca.pooling.pool import Cost
+    from ttca.preparation import Preparation
     from ttca.prices import Price
     from ttca.row import Row
 
@@ -109,7 +111,9 @@ def _options(
 
 @app.command()
 def init(
-    file: Annotated[Path, typer.Argument(help="The file to write.")] = Path("action.toml"),
+    file: Annotated[Path, typer.Argument(help="The file to write, or a folder to write action.toml into.")] = Path(
+        "action.toml"
+    ),
     platform: Annotated[
         str | None,
         typer.Option(
@@ -119,15 +123,90 @@ def init(
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Write a commented action file for you to fill in."""
+    """Write a commented action file for you to fill in.
+
+    Fills in the people and the preparation where it finds them beside the file. Where there are none, writes a sample
+    table, people-sample.csv.
+    """
+    from ttca.beginning import SAMPLE, begin
     from ttca.config import TEMPLATE
 
-    text = TEMPLATE.format(file=file)
-    _write_new(file, text if platform is None else with_table(text, platform))
+    place = file / "action.toml" if file.is_dir() else file
+    text = TEMPLATE.format(file=place)
+    begun = begin(file, text if platform is None else with_table(text, platform))
+    file = begun.file
+    _write_new(file, begun.text)
+    if begun.sample is not None:
+        _write_new(begun.sample, SAMPLE)
+    for sentence in begun.advice:
+        _say(ERR, sentence)
     what = "the platform" if platform is None else "authorised_by, the classes and what is in CAPITALS in [platform]"
-    _say(ERR, f"Wrote {file}. Fill in {what} and the people, then: ttca run {file} --dry-run")
+    _say(ERR, f"Wrote {file}. Fill in {what} and the people, then: ttca run {shlex.quote(str(file))} --dry-run")
     if as_json:
         _emit({"file": str(file)}, True, "")
+
+
+@app.command()
+def prepare(
+    source: Annotated[Path, typer.Argument(help="A folder of photographs, a table of them, or one photograph.")],
+    target: Annotated[Path, typer.Argument(help="The folder for the prepared pictures.")],
+    size: Annotated[
+        str | None, typer.Option(help="The size the platform takes, in pixels: one number, or HEIGHTxWIDTH.")
+    ] = None,
+    fit: Annotated[str, typer.Option(help="crop, pad or squash.")] = "crop",
+    action: Annotated[
+        Path | None, typer.Option(help="Take the preparation from this action file (or its folder) instead.")
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Overwrite files that hold something else.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Make photographs fit a platform.
+
+    Takes files of any kind and size and writes PNG files: upright, sRGB, of one size, without metadata. Says what it
+    did to each, and changes none of yours (docs/preparation.md). Safe to interrupt: run it again to resume.
+    """
+    from ttca.data.preparing import prepare_photographs
+
+    way = _way(size, fit, action)
+    files = prepare_photographs(source, target, way, force=force, reporter=_reporter())
+    table = Table("photograph", "size", "what was done", title="Prepared photographs")
+    for one in files:
+        shape = "" if one.size is None else f"{one.size[0]}×{one.size[1]}"
+        done = one.problem or "; ".join(one.done) or ("no photograph" if one.state == "left out" else "nothing")
+        table.add_row(escape(one.source), shape, escape(f"{one.state}: {done}"))
+    count = {state: sum(one.state == state for one in files) for state in ("prepared", "kept", "left out", "refused")}
+    said = [{"source": f.source, "out": f.out, "state": f.state, "size": f.size, "done": f.done, "problem": f.problem}
+            for f in files]  # fmt: skip
+    _emit({"preparation": way.to_dict(), "files": said, **count}, as_json, table)
+    words = ", ".join(f"{number} {state}" for state, number in count.items() if number)
+    _say(ERR, f"{words}. In the action file, under [people]: preparation = {way}")
+    if count["refused"]:
+        _say(ERR, "Correct or remove what was refused, and run it again. A table is written when nothing is refused.")
+        raise typer.Exit(1)
+
+
+def _way(size: str | None, fit: str, action: Path | None) -> Preparation:
+    """Return the preparation that options or an action file name."""
+    from ttca.config import read_action
+    from ttca.errors import ConfigError
+    from ttca.preparation import Preparation
+
+    if action is not None:
+        found = read_action(action).people.prepared
+        if found is None or size is not None:
+            raise ConfigError(
+                f"Expected the preparation either in [people] of {action} or as --size, got "
+                f"{'none there' if found is None else 'both'}. Write it there, or leave out --action."
+            )
+        return found
+    try:
+        sides = [int(side) for side in (size or "").lower().replace("×", "x").split("x")]
+    except ValueError:
+        raise ConfigError(
+            f"Expected --size as a whole number of pixels, or HEIGHTxWIDTH, got {size!r}. Give the size that the "
+            "platform takes, such as --size 224; ttca serve and many platforms' metadata say it."
+        ) from None
+    return Preparation.from_dict({"fit": fit, "size": sides if len(sides) != 1 else sides[0]})
 
 
 @app.command()
@@ -724,9 +803,17 @@ def report(
 @app.command()
 def apply(
     perturbations: Annotated[Path, typer.Argument(help="The collective's perturbation file.")],
-    image: Annotated[Path, typer.Argument(help="Your image, at the size the platform expects.")],
+    image: Annotated[
+        Path,
+        typer.Argument(
+            help="Your photograph, of any size where the file says how it is prepared; else of the platform's."
+        ),
+    ],
     true_class: Annotated[str, typer.Option("--class", help="The true class of your image.")],
     out: Annotated[Path, typer.Option(help="Where to write the image to submit (a PNG file).")],
+    box: Annotated[
+        str | None, typer.Option(help="The part that counts: x,y,width,height in pixels of the upright photograph.")
+    ] = None,
     epsilon: Annotated[int | None, typer.Option(help="Refuse a perturbation file with any other ε.")] = None,
     key: Annotated[
         str | None,
@@ -746,13 +833,19 @@ def apply(
     the file (its signature lies beside it), and refuses one that was changed since.
     """
     from ttca.members import apply_to_file
+    from ttca.preparation import parse_box
 
-    facts = apply_to_file(perturbations, image, true_class=true_class, out=out, epsilon=epsilon, key=key, anyway=anyway)
+    part = None if box is None else parse_box(box)
+    facts = apply_to_file(
+        perturbations, image, true_class=true_class, out=out, box=part, epsilon=epsilon, key=key, anyway=anyway
+    )
+    prepared = f"Prepared: {'; '.join(facts['prepared'])}.\n" if facts["prepared"] else ""
     _emit(
         facts,
         as_json,
-        f"{facts['about']}\n{facts['signature']}\nWrote {out}: class {true_class!r}, ε = {facts['epsilon']} levels, "
-        f"{facts['values_changed']} of {facts['values']} values changed. Submit it as it is: PNG, not JPEG.",
+        f"{facts['about']}\n{facts['signature']}\n{prepared}Wrote {out}: class {true_class!r}, "
+        f"ε = {facts['epsilon']} levels, {facts['values_changed']} of {facts['values']} values changed. "
+        "Submit it as it is: PNG, not JPEG.",
     )
 
 
@@ -993,6 +1086,7 @@ def _planned(known: ActionFile, action: CollectiveAction, dry_run: bool, as_json
     from dataclasses import asdict
 
     from ttca.exposure import exposure
+    from ttca.preparation import after_sending
 
     plan = action.plan()
     warning = exposure(action.roster, action.classes)
@@ -1006,7 +1100,8 @@ def _planned(known: ActionFile, action: CollectiveAction, dry_run: bool, as_json
         steps = {step: asdict(cost) for step, cost in plan.items()}
         who = asdict(action.panel.examined())
         told = None if changed is None else asdict(changed)
-        said = {"steps": steps, "seconds": seconds, "verification": who, "changed": told}
+        way = None if action.preparation is None else action.preparation.to_dict()
+        said = {"steps": steps, "seconds": seconds, "verification": who, "changed": told, "preparation": way}
         cost = None if price is None else {"sum": price.of(queries), "currency": price.currency}
         _emit({**said, "cost": cost, "warnings": warnings}, as_json, table)
     else:
@@ -1014,6 +1109,8 @@ def _planned(known: ActionFile, action: CollectiveAction, dry_run: bool, as_json
     if changed is not None:
         accepted = action.queries.accept_new_version
         _say(ERR, f"{changed} {'They are' if accepted else 'Without --accept-new-version nothing is'} paid.")
+    if dry_run and not as_json:
+        _say(ERR, after_sending(action.roster.pool.image_shape, action.preparation))
     if not as_json:
         _say(ERR, f"For the certificate: {action.panel.examined().told(action.settings.certifying)}.")
         for sentence in warnings:

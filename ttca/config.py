@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import ipaddress
 import tomllib
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import MISSING, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -18,7 +18,7 @@ from ttca.conditions import HONEST_ROW, Measuring
 from ttca.data.folder import PeopleTable, list_files, load_people
 from ttca.errors import ConfigError, LedgerError
 from ttca.images import ImageShape
-from ttca.names import canonical
+from ttca.names import canonical, look_alike, twins
 from ttca.people import People, Roster, split_roles
 from ttca.platforms.addresses import checked_url
 from ttca.platforms.base import PlatformInfo
@@ -30,6 +30,7 @@ from ttca.pooling.hub_client import HubAccess
 from ttca.pooling.leases import CheckPlan, LeaseDesk
 from ttca.pooling.ledger import Ledger, check_not_lost, open_ledger
 from ttca.pooling.pool import Member
+from ttca.preparation import Preparation
 from ttca.prices import Price
 from ttca.progress import Reporter, silent
 from ttca.settings import Settings
@@ -131,7 +132,8 @@ classes = ["first", "second"]    # in the order of the platform's scores
 # labels = {{ "1st" = "first" }}  # the platform's word for a class
 
 [people]
-source = "people.csv"            # columns: file, class, member; optional: person, group, role, shareable. Or a folder.
+source = "people.csv"            # or a folder; docs/people.md has every column
+# preparation = {{fit = "crop", size = 224, filter = "area-lanczos", color = "sRGB"}}   # from photographs of any size
 verification = 0.5               # share of the people kept for the certificate, where the table gives no roles
 selection = 0.2                  # share of the others who choose when to stop learning
 # one_person_per_image = false   # true: without a column person, every image shows another person, not the member
@@ -332,6 +334,15 @@ class PeopleSection:
     selection: float = 0.2
     public: str | None = None
     views: str | None = None
+    preparation: dict[str, Any] | None = None
+
+    def __post_init__(self) -> None:
+        _ = self.prepared
+
+    @property
+    def prepared(self) -> Preparation | None:
+        """How photographs of any size become what the platform takes, None where they are taken as they are."""
+        return None if self.preparation is None else Preparation.from_dict(self.preparation)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -357,6 +368,10 @@ class PoolSection:
                     f"Expected every member once in [pool.quotas], got {canonical(name)!r} twice. Remove one."
                 )
             quotas[canonical(name)] = quota
+        for one, other in twins(quotas):
+            raise ConfigError(
+                f"Expected every member once in [pool.quotas], got {one!r} and {other!r}: the same person? Remove one."
+            )
         object.__setattr__(self, "quotas", None if self.quotas is None else quotas)
 
 
@@ -526,6 +541,7 @@ class ActionFile:
             image_shape=info.image_shape,
             classes=self.platform.classes,
             one_person_per_image=self.people.one_person_per_image,
+            preparation=self.people.prepared,
         )
 
     def open(
@@ -555,8 +571,8 @@ class ActionFile:
             None if s is None else self._load(s, platform.info).people for s in (self.people.public, self.people.views)
         )
         doubt = table.doubt()
-        if doubt is not None:
-            reporter.say(doubt)
+        for sentence in (*table.notes, *(() if doubt is None else (doubt,))):
+            reporter.say(sentence)
         roster = self._roster(table)
         return CollectiveAction(
             self.folder,
@@ -576,6 +592,7 @@ class ActionFile:
             anyway=anyway,
             may_be_shown=table.agreed(),
             reporter=reporter,
+            preparation=self.people.prepared,
         )
 
     def members(self, people: People) -> list[Member]:
@@ -588,8 +605,8 @@ class ActionFile:
         strangers = sorted(set(quotas) - set(names))
         if strangers:
             raise ConfigError(
-                f"Expected [pool.quotas] to name members of {self.people.source}, got {', '.join(strangers)}. "
-                "Correct the name, or add their images."
+                f"Expected [pool.quotas] to name members of {self.people.source}, got {', '.join(strangers)}."
+                f"{_who(strangers[0], names)}"
             )
         pool = self.pool
         return [
@@ -609,8 +626,7 @@ class ActionFile:
         listed = list_files(self.folder / self.people.source, classes=self.platform.classes)
         names = sorted({member for _, member in listed})
         if canonical(name) not in names:
-            near = difflib.get_close_matches(canonical(name), names, n=1)
-            hint = f" Did you mean {near[0]!r}?" if near else " Correct the name, or add their images."
+            hint = _who(name, names)
             raise ConfigError(f"Expected the name of a member of {self.people.source}, got {name!r}.{hint}")
         return canonical(name)
 
@@ -625,6 +641,14 @@ class ActionFile:
         parts = {role: table.people[table.roles == role] for role in ("pool", "selection", "verification")}
         unasked = table.people[table.roles == "unasked"]
         return Roster(**parts, unasked=unasked if len(unasked) else None)
+
+
+def _who(name: str, names: Sequence[str]) -> str:
+    """Return the member who may be meant by a name that none has."""
+    near = [n for n in names if look_alike(n) == look_alike(name)] or difflib.get_close_matches(
+        canonical(name), names, n=1
+    )
+    return f" Did you mean {near[0]!r}?" if near else " Correct the name, or add their images."
 
 
 def read_action(path: Path | str) -> ActionFile:

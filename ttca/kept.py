@@ -67,7 +67,7 @@ def load_json(path: Path) -> dict[str, Any]:
         If the file is not there, or is not a JSON object.
     """
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        found = json.loads(path.read_text(encoding="utf-8-sig"))
     except (OSError, ValueError) as error:
         raise ActionError(f"Expected JSON in {path}, got a file that cannot be read ({error}). Restore it.") from None
     if not isinstance(found, dict):

@@ -9,8 +9,11 @@ import numpy as np
 from PIL import Image
 
 from ttca.data.decoding import decode_rgb
+from ttca.data.photographs import read_photograph
 from ttca.errors import DataError, ImageError
+from ttca.images import Images
 from ttca.perturbations import PerturbationSet
+from ttca.preparation import Region
 from ttca.signing import check_signature
 
 __all__ = ["apply_to_file"]
@@ -22,6 +25,7 @@ def apply_to_file(
     *,
     true_class: str,
     out: Path,
+    box: Region | None = None,
     epsilon: int | None = None,
     key: str | None = None,
     anyway: bool = False,
@@ -33,11 +37,14 @@ def apply_to_file(
     perturbations : Path
         A file of :class:`~ttca.perturbations.PerturbationSet`.
     image : Path
-        RGB, grey or palette, at the size the set was made for.
+        A photograph of any kind and size where the set says how it is prepared; else RGB, grey or palette, at the size
+        the set was made for.
     true_class : str
         The class the image truly shows.
     out : Path
         A ``.png`` file; JPEG would destroy the perturbation.
+    box : (x, y, width, height), optional
+        The part of the upright photograph that counts, in pixels; only where the set has a preparation.
     epsilon : int, optional
         Refuse a set of another ε.
     key : str, optional
@@ -68,10 +75,10 @@ def apply_to_file(
             f"Expected an output file ending in .png, got {out.name!r}. Other formats can lose the perturbation."
         )
     try:
-        before = decode_rgb(image.read_bytes())
+        before, done = _prepared(chosen, image.read_bytes(), box)
     except OSError as error:
         raise ImageError(f"Expected an image at {image}, got: {error}. Check the path.") from None
-    except DataError as error:
+    except (DataError, ImageError) as error:
         raise ImageError(f"{image}: {error}") from None
     after = chosen.apply(before[None], number)[0]
     try:
@@ -85,8 +92,31 @@ def apply_to_file(
         "signed_by": signed.key,
         "signature": signed.told,
         "class": true_class,
+        "prepared": list(done),
         "epsilon": chosen.epsilon,
         "values": int(after.size),
         "values_changed": int(np.count_nonzero(after != before)),
         "largest_change": int(np.abs(after.astype(np.int16) - before).max()),
     }
+
+
+def _prepared(chosen: PerturbationSet, data: bytes, box: Region | None) -> tuple[Images, tuple[str, ...]]:
+    """Return a photograph as those who were asked about sent theirs, and what was done to it."""
+    way = chosen.preparation
+    if way is None:
+        if box is not None:
+            raise ImageError(
+                "Expected no box, got one: the perturbation file does not say how photographs are prepared. Cut it out "
+                f"yourself, to {chosen.image_shape[0]}×{chosen.image_shape[1]} pixels (height×width)."
+            )
+        return decode_rgb(data), ()
+    photograph = read_photograph(data)
+    image = way.of(photograph.pixels, box)
+    h, w, _ = photograph.pixels.shape
+    cut = () if box is None else (f"box {','.join(map(str, box))}",)
+    fitted = (
+        ()
+        if (h, w) == image.shape[:2] and box is None
+        else (f"{w}×{h} to {image.shape[1]}×{image.shape[0]}, {way.fit}",)
+    )
+    return image, (*photograph.done, *cut, *fitted)

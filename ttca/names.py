@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import unicodedata
+from collections.abc import Iterable
 
-__all__ = ["canonical"]
+__all__ = ["canonical", "look_alike", "resolve", "twins"]
 
 
 def canonical(name: str) -> str:
@@ -13,3 +14,53 @@ def canonical(name: str) -> str:
     White space inside is kept as it is.
     """
     return unicodedata.normalize("NFC", name).strip()
+
+
+def look_alike(name: str) -> str:
+    """Return what two names share that differ only by case, width, blanks or characters nobody sees.
+
+    Examples
+    --------
+    >>> look_alike("Ada  Lovelace") == look_alike("ａda lovelace ") == look_alike("ada\u200blovelace")
+    True
+    """
+    seen = ""
+    # What goes lets its neighbours compose, and what they compose to may fold once more.
+    while seen != name:
+        seen, folded = name, unicodedata.normalize("NFKC", name).casefold()
+        shown = "".join(c for c in folded if not c.isspace() and unicodedata.category(c) != "Cf")
+        name = unicodedata.normalize("NFKC", shown)
+    return name
+
+
+def resolve(got: str, known: Iterable[str]) -> str | None:
+    """Return the known name that is meant: the same, else the only one that differs by case alone, else None.
+
+    Examples
+    --------
+    >>> resolve("male", ["Male", "Female"]), resolve("A", ["a", "A"]), resolve("mal", ["Male"])
+    ('Male', 'A', None)
+    """
+    name, names = canonical(got), list(known)
+    for one in names:
+        if canonical(one) == name:
+            return one
+    alike = [one for one in names if canonical(one).casefold() == name.casefold()]
+    return alike[0] if len(alike) == 1 else None
+
+
+def twins(names: Iterable[str]) -> list[tuple[str, str]]:
+    """Return each name that looks like an earlier one and is another, with that one before it.
+
+    Examples
+    --------
+    >>> twins(["ada", "Ben", "Ada", "ada"])
+    [('ada', 'Ada')]
+    """
+    first: dict[str, str] = {}
+    found: dict[tuple[str, str], None] = {}
+    for name in names:
+        earlier = first.setdefault(look_alike(name), name)
+        if earlier != name:
+            found[earlier, name] = None
+    return list(found)

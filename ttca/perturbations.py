@@ -16,9 +16,10 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from ttca.certificates import Certificate
-from ttca.errors import ActionError, PerturbationError
+from ttca.errors import ActionError, ConfigError, PerturbationError
 from ttca.images import Images, ImageShape, check_images
-from ttca.names import canonical
+from ttca.names import canonical, resolve
+from ttca.preparation import Preparation
 from ttca.values import Value
 
 __all__ = ["PerturbationSet", "Way"]
@@ -56,6 +57,8 @@ class PerturbationSet(Value):
         ISO 8601, UTC unless it says otherwise; a platform may change, and the certificate with it.
     evidence : dict
         JSON-able: proxy fidelity, certificate, abuse rate. Empty until they are measured.
+    preparation : Preparation or None
+        How a photograph becomes an image that it fits; None where it comes at that size.
 
     Raises
     ------
@@ -73,6 +76,7 @@ class PerturbationSet(Value):
     created: str = field(default_factory=lambda: datetime.now(UTC).isoformat(timespec="seconds"))
     expires: str | None = None
     evidence: dict[str, Any] = field(default_factory=dict)
+    preparation: Preparation | None = None
 
     def __post_init__(self) -> None:
         if self.delta.dtype != np.int8 or self.delta.ndim != 4 or self.delta.shape[-1] != 3:
@@ -87,6 +91,11 @@ class PerturbationSet(Value):
         if len(self.classes) != len(self.delta) or len(set(self.classes)) != len(self.classes):
             raise PerturbationError(
                 f"Expected one δ per class name, each name once, got {len(self.delta)} δ and the names {self.classes}."
+            )
+        if self.preparation is not None and self.preparation.image_shape != self.image_shape:
+            raise PerturbationError(
+                f"Expected a preparation to the size of δ, {self.image_shape}, got {self.preparation}. Get the file "
+                "again from the collective."
             )
         if self.expires is not None:
             _moment(self.expires)
@@ -167,10 +176,11 @@ class PerturbationSet(Value):
 
     def class_index(self, name: str) -> int:
         """Return the number of a class by its name, in whatever spelling (:func:`ttca.names.canonical`)."""
-        alike = [i for i, known in enumerate(self.classes) if canonical(known) == canonical(name)]
-        if name not in self.classes and len(alike) != 1:
+        alike = [known for known in self.classes if canonical(known) == canonical(name)]
+        meant = name if name in self.classes else resolve(name, self.classes)
+        if meant is None or (name not in self.classes and len(alike) > 1):
             raise PerturbationError(f"Expected the class to be one of {', '.join(self.classes)}, got {name!r}.")
-        return self.classes.index(name) if name in self.classes else alike[0]
+        return self.classes.index(meant)
 
     def apply(self, images: Images, classes: NDArray[np.int64] | Sequence[int] | int) -> Images:
         """Return clip(x + δ_c) as uint8, shape (N, H, W, 3): exactly what is to be submitted.
@@ -275,6 +285,11 @@ class PerturbationSet(Value):
                 f"Expected two perturbation sets for images of the same size, got {self.image_shape} and "
                 f"{other.image_shape}. Ask the collectives for sets that fit the platform."
             )
+        if other.preparation != self.preparation:
+            raise PerturbationError(
+                f"Expected two perturbation sets for pictures that are prepared alike, got {self.preparation} and "
+                f"{other.preparation}. Ask the collectives for sets of one preparation."
+            )
         joint = max(self.epsilon, other.epsilon) if epsilon is None else epsilon
         if isinstance(joint, bool) or not isinstance(joint, int) or not 1 <= joint <= 127:
             raise PerturbationError(f"Expected the joint ε as a whole number of levels in 1..127, got {joint!r}.")
@@ -298,6 +313,7 @@ class PerturbationSet(Value):
             service=self.service if self.service == other.service else "",
             expires=min(dates, key=_moment, default=None),
             evidence={"combined": how, "parts": parts},
+            preparation=self.preparation,
         )
 
     def save(self, path: Path | str) -> None:
@@ -322,6 +338,8 @@ class PerturbationSet(Value):
             # Always empty: a signature lies beside the file (ttca.signing). Older versions insist on the name.
             "signature": None,
         }
+        if self.preparation is not None:
+            facts["preparation"] = self.preparation.to_dict()
         try:
             said = json.dumps(facts, sort_keys=True)
         except (TypeError, ValueError) as error:
@@ -371,7 +389,10 @@ class PerturbationSet(Value):
                 created=str(facts["created"]),
                 expires=facts["expires"],
                 evidence=dict(facts["evidence"]),
+                preparation=None if facts.get("preparation") is None else Preparation.from_dict(facts["preparation"]),
             )
+        except ConfigError as error:
+            raise PerturbationError(f"{path}: {error} Get the file again, or a newer ttca.") from None
         except (SafetensorError, OSError, KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
             raise PerturbationError(
                 f"Expected a complete perturbation file at {path}, got one that cannot be read ({error}). Get the file "

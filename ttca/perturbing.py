@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from ttca.asking import Known, Questions
 from ttca.distilling import Distilled, learn_inputs
+from ttca.errors import ActionError
 from ttca.kept import made_from
 from ttca.people import Roster
 from ttca.perturbations import PerturbationSet
@@ -47,6 +48,8 @@ def perturb(shop: Workshop, roster: Roster, known: Known, questions: Questions, 
 
     Raises
     ------
+    ActionError
+        If kept perturbations were learned from pictures that were prepared in another way.
     WorthlessProxyError
         If δ is the proxy's alone, nothing that the platform said about probes having been kept, and the proxy knows
         no more of the platform than its most frequent answer.
@@ -60,6 +63,13 @@ def perturb(shop: Workshop, roster: Roster, known: Known, questions: Questions, 
     for epsilon in sorted(shop.settings.epsilons):
         path = home / f"epsilon-{epsilon:03d}.safetensors"
         kept = PerturbationSet.load(path) if path.is_file() else None
+        if kept is not None and kept.preparation != shop.preparation:
+            raise ActionError(
+                f"Expected pictures that are prepared as for {path}, {kept.preparation or 'not at all'}, got "
+                f"{shop.preparation or 'no preparation'} in the action file. Members' pictures would go another way "
+                "than those that were asked about. Put preparation back as it was, or start a new action in a new "
+                "folder."
+            )
         if kept is None or not made_from(kept.evidence.get("inputs"), inputs) or kept.epsilon != epsilon:
             began = time.perf_counter()
             delta = shop.learner.universal(
@@ -79,6 +89,7 @@ def perturb(shop: Workshop, roster: Roster, known: Known, questions: Questions, 
                 classes=shop.info.classes,
                 subgroup=shop.settings.subgroup,
                 fingerprint=shop.info.fingerprint,
+                preparation=shop.preparation,
                 evidence={
                     "inputs": inputs,
                     "fidelity": distilled.fidelity.to_dict(),

@@ -315,7 +315,8 @@ def _is_right(key: str, signature: bytes, content: bytes, kind: SignedKind) -> b
 
 def _parts(text: bytes) -> tuple[str, bytes]:
     """Return key and signature of a signature file; raises ValueError or SignatureError for anything else."""
-    said: Any = json.loads(text.decode())
+    # Editors put a byte-order mark in front; the signature itself is checked over the signed file.
+    said: Any = json.loads(text.decode("utf-8-sig"))
     if (
         len(text) > _LONGEST
         or not isinstance(said, dict)

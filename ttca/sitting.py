@@ -146,4 +146,6 @@ def _question(shop: Workshop, family: Family, platform: str) -> bytes:
     """Return all that makes a question to verification people another one, but the people."""
     deltas = [f"{epsilon} ".encode() + family.sets[epsilon].delta.tobytes() for epsilon in sorted(family.sets)]
     terms = json.dumps(shop.settings.certifying.to_dict(), sort_keys=True).encode()
-    return b"".join([platform.encode(), *deltas, terms])
+    # Actions without one have always asked the question without these words.
+    way = "" if shop.preparation is None else json.dumps(shop.preparation.to_dict(), sort_keys=True)
+    return b"".join([platform.encode(), *deltas, terms, way.encode()])

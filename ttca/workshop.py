@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from ttca.learning import Learner
 from ttca.platforms.base import PlatformInfo
 from ttca.pooling.pool import QueryPool
+from ttca.preparation import Preparation
 from ttca.progress import Reporter
 from ttca.settings import Settings
 
@@ -33,6 +34,8 @@ class Workshop:
     reporter : Reporter
     attack : Attack, optional
         A guest that learns every δ instead of ttca's own.
+    preparation : Preparation, optional
+        How everybody's photographs became the images, and how members' will.
     """
 
     folder: Path
@@ -40,6 +43,7 @@ class Workshop:
     queries: QueryPool
     reporter: Reporter
     attack: Attack | None = None
+    preparation: Preparation | None = None
 
     @property
     def info(self) -> PlatformInfo:

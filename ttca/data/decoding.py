@@ -56,7 +56,7 @@ def decode_rgb(data: bytes, *, size: tuple[int, int] | None = None) -> Images:
             if size is not None and got != size:
                 raise DataError(
                     f"Expected an image of {size[0]}×{size[1]} pixels (height×width), got {got[0]}×{got[1]}. "
-                    "Resize it yourself: resizing here would change what the platform sees without a word."
+                    "Resize it first: ttca prepare does, and says how. Nothing is resized without a word."
                 )
             if _is_turned(image):
                 raise DataError(

@@ -3,34 +3,35 @@
 from __future__ import annotations
 
 import csv
-import difflib
+import json
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath, PureWindowsPath
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
 from ttca.data.decoding import decode_rgb, for_each
-from ttca.errors import DataError
+from ttca.data.photographs import PHOTOGRAPHS, read_photograph
+from ttca.data.tables import COLUMNS, Problems, file_inside, is_name, read_sheet, unknown_value
+from ttca.errors import ConfigError, DataError, ImageError, MissingExtraError
 from ttca.images import ImageShape
-from ttca.names import canonical
+from ttca.names import canonical, resolve, twins
 from ttca.people import People
+from ttca.preparation import Preparation, Region, parse_box
 from ttca.private import private
 from ttca.values import Value
 
-__all__ = ["PeopleTable", "list_files", "load_people", "write_people"]
+__all__ = ["PREPARED", "TABLE", "PeopleTable", "files_under", "list_files", "load_people", "write_people"]
 
-_TABLE = "people.csv"
-_GROUPS = ("subgroup", "reference")
-_ROLES = ("pool", "selection", "verification", "unasked")
-_REQUIRED = ("file", "class", "member")
-_SHAREABLE = ("yes", "no")
-_OPTIONAL = ("person", "group", "role", "shareable")
-_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp"})
-_SHOWN = 10
+#: The table of a folder of people, and what `ttca prepare` writes down about one.
+TABLE, PREPARED = "people.csv", "prepared.jsonl"
+_GROUPS, _ROLES = COLUMNS["group"].values, COLUMNS["role"].values
+_REQUIRED = tuple(name for name, column in COLUMNS.items() if column.default is None)
+#: What the systems of others leave in every folder.
+_CLUTTER = frozenset({"thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r", "__macosx", PREPARED})
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -46,12 +47,15 @@ class PeopleTable(Value):
         Whether the image may leave its owner's machine; None where the source does not say.
     persons_named : bool
         Whether the source says whose picture each image is.
+    notes : tuple of str
+        Sentences about how the source was read.
     """
 
     people: People
     roles: NDArray[np.str_] | None
     shareable: NDArray[np.bool_] | None = None
     persons_named: bool = True
+    notes: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.people)
@@ -87,35 +91,8 @@ class _Row:
     group: str
     role: str | None
     shareable: str | None
+    box: Region | None
     place: str
-
-
-class _Problems:
-    """Everything found wrong so far, to be told at once and in the order of the source."""
-
-    def __init__(self) -> None:
-        self._found: list[tuple[int, str]] = []
-
-    def add(self, line: int, sentence: str) -> None:
-        self._found.append((line, sentence))
-
-    def raise_if_any(self, source: Path) -> None:
-        if not self._found:
-            return
-        sentences = [sentence for _, sentence in sorted(self._found, key=lambda pair: pair[0])]
-        more = len(sentences) - _SHOWN
-        tail = [f"… and {more} more."] if more > 0 else []
-        count = "1 problem" if len(sentences) == 1 else f"{len(sentences)} problems"
-        raise DataError(
-            "\n- ".join(
-                [
-                    f"Expected people that can be read whole, got {count} in {source}. "
-                    "Correct the source and read it again; nothing was sent.",
-                    *sentences[:_SHOWN],
-                    *tail,
-                ]
-            )
-        )
 
 
 def load_people(
@@ -124,26 +101,26 @@ def load_people(
     image_shape: tuple[int, int, int],
     classes: Sequence[str],
     one_person_per_image: bool = False,
+    preparation: Preparation | None = None,
 ) -> PeopleTable:
     """Read people from a table or from folders; every image is checked before any is returned.
 
     Parameters
     ----------
     source : path
-        A CSV file in UTF-8 with the columns ``file`` (relative to the table), ``class`` and ``member``, and
-        where wanted ``person`` (else the member), ``group`` (``subgroup`` or ``reference``, else subgroup),
-        ``role`` (``pool``, ``selection``, ``verification`` or ``unasked``) and ``shareable`` (``yes`` or ``no``:
-        whether the image may leave its owner's machine). Or a folder that holds such a table as ``people.csv``, or
-        one laid out as ``<class>/<member>/*.png`` or ``<group>/<class>/<member>/*.png``, read in the order of its
-        paths. Images are PNG, WebP, BMP or JPEG (originals only: a perturbation does not survive JPEG); RGB, grey
-        or palette, upright and opaque.
+        A table with the columns of :data:`ttca.data.tables.COLUMNS`, separated by commas, semicolons or tabs. Or a
+        folder that holds such a table as ``people.csv``, or one laid out as ``<class>/<member>/*.png`` or
+        ``<group>/<class>/<member>/*.png``, read in the order of its paths. Without a preparation, images are PNG, WebP,
+        BMP or JPEG (originals only: a perturbation does not survive JPEG); RGB, grey or palette, upright and opaque.
     image_shape : (H, W, 3)
-        The size the platform takes, in pixels. Nothing is resized.
+        The size the platform takes, in pixels. Without a preparation nothing is resized.
     classes : sequence of str
         The names of class 0, 1, …
     one_person_per_image : bool
         Where the source does not say whose picture an image is: whether every image is another person's, instead of
         the member's own.
+    preparation : Preparation, optional
+        How photographs of any kind and size become images of that size.
 
     Returns
     -------
@@ -153,16 +130,27 @@ def load_people(
     Raises
     ------
     DataError
-        With up to ten problems at once, each with its file and line.
+        With up to ten problems at once, each with its file and line. Names of members that differ only by case, width
+        or blanks are one of them, since they may be one person with two quotas; so are such names of persons.
+    ConfigError
+        If the preparation makes another size, or is not the one by which `ttca prepare` made the folder.
     """
     names = _check_classes(classes)
     if len(image_shape) != 3 or image_shape[2] != 3 or min(image_shape) < 1:
         raise DataError(
             f"Expected an image shape (height, width, 3), got {tuple(image_shape)}. Give the platform's size."
         )
-    problems = _Problems()
-    place, rows = _listed(Path(source), names, problems)
-    images = _read_images(rows, (image_shape[0], image_shape[1], 3), problems)
+    if preparation is not None and preparation.image_shape != tuple(image_shape):
+        raise ConfigError(
+            f"Expected a preparation to the {image_shape[0]}×{image_shape[1]} pixels (height×width) that the platform "
+            f"takes, got {preparation}. Correct its size."
+        )
+    problems = Problems()
+    place, rows, notes = _listed(Path(source), names, problems)
+    _check_prepared(place, preparation)
+    for column in ("member", "person"):
+        _check_spellings(column, rows, problems)
+    images = _read_images(rows, (image_shape[0], image_shape[1], 3), preparation, problems)
     problems.raise_if_any(place)
     if not rows:
         raise DataError(f"Expected at least one image of a person, got none in {place}. Add one.")
@@ -180,6 +168,7 @@ def load_people(
         np.array(roles, dtype=np.str_) if roles else None,
         np.array(shareable, np.bool_) if shareable else None,
         all(row.person is not None for row in rows) or one_person_per_image,
+        notes,
     )
 
 
@@ -190,21 +179,61 @@ def list_files(source: Path | str, *, classes: Sequence[str]) -> list[tuple[Path
     ------
     DataError
     """
-    problems = _Problems()
-    place, rows = _listed(Path(source), _check_classes(classes), problems)
+    problems = Problems()
+    place, rows, _ = _listed(Path(source), _check_classes(classes), problems)
     problems.raise_if_any(place)
     return [(row.path, row.member) for row in rows]
 
 
-def _listed(place: Path, names: list[str], problems: _Problems) -> tuple[Path, list[_Row]]:
-    """Return the table or folder that was found, and a row for every image in it."""
-    if place.is_dir() and (place / _TABLE).is_file():
-        place = place / _TABLE
+def _listed(place: Path, names: list[str], problems: Problems) -> tuple[Path, list[_Row], tuple[str, ...]]:
+    """Return the table or folder that was found, a row for every image in it, and how it was read."""
+    if place.is_dir() and (place / TABLE).is_file():
+        place = place / TABLE
     if place.is_file():
-        return place, _read_table(place, names, problems)
+        return place, *_read_table(place, names, problems)
     if place.is_dir():
-        return place, _read_folders(place, names, problems)
+        return place, _read_folders(place, names, problems), ()
     raise DataError(f"Expected a CSV file or a folder of people, got no such file: {place}. Check the path.")
+
+
+def _check_prepared(place: Path, preparation: Preparation | None) -> None:
+    """Raise where `ttca prepare` made the pictures in another way than the action's members will theirs."""
+    record = (place if place.is_dir() else place.parent) / PREPARED
+    if not record.is_file():
+        return
+    try:
+        with record.open(encoding="utf-8-sig") as lines:
+            made = Preparation.from_dict(json.loads(next(lines, ""))["preparation"])
+    except (OSError, ValueError, KeyError, TypeError, RecursionError, ConfigError) as error:
+        raise DataError(
+            f"Expected in {record} how its pictures were prepared, got something that cannot be read ({error}). "
+            "Prepare them again with ttca prepare, or delete this file if you know that they were not."
+        ) from None
+    if preparation is None:
+        raise ConfigError(
+            f"Expected the action file to say how the pictures in {record.parent} were prepared, got nothing. Write "
+            f"under [people], so that members' pictures go the same way: preparation = {made}"
+        )
+    if preparation != made:
+        raise ConfigError(
+            f"Expected pictures that were prepared as the action file says, {preparation}, got {record.parent}, where "
+            f"they were prepared as {made}. Correct preparation under [people], or prepare them again."
+        )
+
+
+def _check_spellings(column: str, rows: list[_Row], problems: Problems) -> None:
+    first: dict[str, _Row] = {}
+    for row in rows:
+        name = row.member if column == "member" else row.person
+        if name is not None:
+            first.setdefault(name, row)
+    for earlier, name in twins(first):
+        problems.add(
+            first[name].line,
+            f"{first[name].place}Expected one spelling for each {column}, got {earlier!r} and {name!r}: the same "
+            f"person? They would have two {'quotas' if column == 'member' else 'roles'}. Write one spelling, or tell "
+            "them apart by more than case, width and blanks.",
+        )
 
 
 def _person(row: _Row, one_person_per_image: bool) -> str:
@@ -245,7 +274,7 @@ def write_people(
     given = None if roles is None else [str(role) for role in roles]
     _check_writable(people, names, given)
     home = Path(folder)
-    table = home / _TABLE
+    table = home / TABLE
     if table.exists() or (home / "images").exists():
         raise DataError(
             f"Expected a folder without people, got {home} with some already. Choose another folder: "
@@ -277,7 +306,7 @@ def write_people(
 
 def _check_classes(classes: Sequence[str]) -> list[str]:
     names = [canonical(name) if isinstance(name, str) else name for name in classes]
-    if not names or len(set(names)) != len(names) or not all(_is_name(name) for name in names):
+    if not names or len(set(names)) != len(names) or not all(is_name(name) for name in names):
         raise DataError(
             f"Expected the names of the classes, each once and printable, got {names}. Give one name per class."
         )
@@ -293,10 +322,16 @@ def _check_writable(people: People, names: list[str], roles: list[str] | None) -
             f"Expected classes from 0 to {len(names) - 1}, got {low} to {high}. Give a name for every class."
         )
     for who in sorted({*people.members.tolist(), *people.persons.tolist()}):
-        if not _is_name(who) or who != canonical(who):
+        if not is_name(who) or who != canonical(who):
             raise DataError(
                 f"Expected printable names of people in Unicode NFC without spaces around them, got {who!r}. Rename "
                 "this person or member, or build the people with People.build."
+            )
+    for column in (people.members, people.persons):
+        for earlier, name in twins(column.tolist()):
+            raise DataError(
+                f"Expected names that differ by more than case, width and blanks, got {earlier!r} and {name!r}. They "
+                "could not be read back: they may be the same person. Rename one of them."
             )
     if roles is None:
         return
@@ -307,66 +342,29 @@ def _check_writable(people: People, names: list[str], roles: list[str] | None) -
         raise DataError(f"Expected roles among {', '.join(_ROLES)}, got {unknown}. Write other people elsewhere.")
 
 
-def _is_name(text: object) -> bool:
-    # What is not printable (control characters, lone surrogates) does not survive a table, or hides in one.
-    return isinstance(text, str) and bool(text) and text.isprintable()
-
-
-def _nearest(got: str, known: Sequence[str]) -> str:
-    close = difflib.get_close_matches(got, known, n=1, cutoff=0.0 if len(known) == 1 else 0.5)
-    return f" Did you mean {close[0]!r}?" if close else " Use one of these."
-
-
-def _unknown(what: str, got: str, known: Sequence[str]) -> str:
-    listed = ", ".join(repr(name) for name in known[:20]) + (", …" if len(known) > 20 else "")
-    return f"Expected the {what} to be one of {listed}, got {got!r}.{_nearest(got, known)}"
-
-
-def _read_table(table: Path, names: list[str], problems: _Problems) -> list[_Row]:
-    records = _records(table, problems)
-    if not records:
-        raise DataError(
-            f"Expected a header line with {', '.join(_REQUIRED)} in {table}, got an empty file. "
-            "Write one line per image."
-        )
-    header = records[0][1]
-    _check_header(table, header)
-    label_of = {name: i for i, name in enumerate(names)}
+def _read_table(table: Path, names: list[str], problems: Problems) -> tuple[list[_Row], tuple[str, ...]]:
+    sheet = read_sheet(table, _REQUIRED, tuple(COLUMNS), problems)
     home = table.resolve().parent
     rows: list[_Row] = []
-    first_line: dict[Path, int] = {}
-    for line, values in records[1:]:
+    first_line: dict[tuple[Path, Region | None], int] = {}
+    for line, values in sheet.rows:
         before = f"Line {line}: "
-        if len(values) != len(header):
-            problems.add(
-                line,
-                f"{before}Expected {len(header)} values, got {len(values)}. "
-                "Put a value that contains a comma in double quotes.",
-            )
-            continue
-        cells = {name: v if name == "file" else canonical(v) for name, v in zip(header, values, strict=True)}
-        wrong = [
+        cells = {name: v if name == "file" else canonical(v) for name, v in values.items()}
+        box, wrong = _box(cells.pop("box", ""))
+        wrong += [
             f"Expected a printable value in the column {name!r}, got {cell!r}. "
             "Fill it in, or remove the column if it is optional."
             for name, cell in cells.items()
-            if not _is_name(cell)
+            if not is_name(cell)
         ]
         if not wrong:
-            wrong = [
-                _unknown(what, cells[what], known)
-                for what, known in (
-                    ("class", names),
-                    ("group", _GROUPS),
-                    ("role", _ROLES),
-                    ("shareable", _SHAREABLE),
-                )
-                if what in cells and cells[what] not in known
-            ]
-        path = _inside(home, cells["file"]) if _is_name(cells["file"]) else None
+            wrong = _meant(cells, names)
+        path = file_inside(home, cells["file"]) if is_name(cells["file"]) else None
         if isinstance(path, str):
             wrong.append(path)
         elif path is not None:
-            earlier = first_line.setdefault(path, line)
+            # Two people of one photograph are two boxes.
+            earlier = first_line.setdefault((path, box), line)
             if earlier != line:
                 wrong.append(
                     f"Expected every file once, got {cells['file']!r} on line {earlier} already. Remove one line."
@@ -378,128 +376,88 @@ def _read_table(table: Path, names: list[str], problems: _Problems) -> list[_Row
                 _Row(
                     line,
                     path,
-                    label_of[cells["class"]],
+                    names.index(cells["class"]),
                     cells["member"],
                     cells.get("person"),
                     cells.get("group", _GROUPS[0]),
                     cells.get("role"),
                     cells.get("shareable"),
+                    box,
                     f"{before}{cells['file']!r}: ",
                 )
             )
-    return rows
+    return rows, sheet.notes
 
 
-def _records(table: Path, problems: _Problems) -> list[tuple[int, list[str]]]:
-    """Return (first line, values) of each line of the table that is not blank."""
-    records: list[tuple[int, list[str]]] = []
-    end = 0
+def _box(text: str) -> tuple[Region | None, list[str]]:
+    """Return the box of a row, if there is one, and what is wrong with it."""
     try:
-        # utf-8-sig: spreadsheets put a byte-order mark in front of the first column's name.
-        with table.open(encoding="utf-8-sig", newline="") as text:
-            reader = csv.reader(text, strict=True)
-            for values in reader:
-                if values:
-                    records.append((end + 1, values))
-                end = reader.line_num
-    except UnicodeDecodeError as error:
-        raise DataError(
-            f"Expected {table} in UTF-8, got byte {error.object[error.start]:#04x} at position "
-            f"{error.start}. Save the table as CSV UTF-8."
-        ) from error
-    except csv.Error as error:
-        if not records:
-            raise DataError(
-                f"Expected a CSV table in {table}, got line {end + 1} that is none ({error}). Save it as CSV UTF-8."
-            ) from error
-        problems.add(
-            end + 1,
-            f"Line {end + 1}: Expected values separated by commas, got a line that cannot be read ({error}). "
-            "Check its quotes; the lines after it were not read.",
-        )
-    except OSError as error:
-        raise DataError(
-            f"Expected to read {table}, got {type(error).__name__}: {error}. Check its permissions."
-        ) from error
-    return records
+        return parse_box(text) if text else None, []
+    except ImageError as error:
+        return None, [str(error)]
 
 
-def _check_header(table: Path, header: list[str]) -> None:
-    known = (*_REQUIRED, *_OPTIONAL)
-    missing = [name for name in _REQUIRED if name not in header]
-    if missing:
-        raise DataError(
-            f"Expected the columns {', '.join(_REQUIRED)} in {table}, got {header}: {', '.join(missing)} "
-            "missing. Name them in the first line, separated by commas."
-        )
-    unknown = [name for name in header if name not in known]
-    if unknown:
-        # A misspelt 'role' that is quietly ignored would turn verification people into pool people.
-        raise DataError(
-            f"Expected only the columns {', '.join(known)} in {table}, got also {unknown}. Rename or remove them."
-        )
-    if len(set(header)) != len(header):
-        raise DataError(f"Expected every column once in {table}, got {header}. Remove one of the two.")
+def _meant(cells: dict[str, str], names: Sequence[str]) -> list[str]:
+    """Write into the cells which known words are meant, whatever their case, and return what is wrong with others."""
+    wrong = []
+    for what in ("class", "group", "role", "shareable"):
+        if what not in cells:
+            continue
+        known = names if what == "class" else COLUMNS[what].values
+        meant = resolve(cells[what], known)
+        if meant is None:
+            wrong.append(unknown_value(what, cells[what], known))
+        else:
+            cells[what] = meant
+    return wrong
 
 
-def _inside(home: Path, file: str) -> Path | str:
-    """Return where ``file`` is, or a sentence: only what lies in the table's own folder may be read."""
-    if PurePosixPath(file).is_absolute() or PureWindowsPath(file).anchor:
-        return f"Expected a path relative to the table, got {file!r}. Write it relative to {home}."
-    try:
-        path = (home / file).resolve()
-        outside = not path.is_relative_to(home)
-        there = not outside and path.is_file()
-    except (OSError, ValueError, RuntimeError) as error:  # too long, or links that turn in a circle
-        return f"Expected the path of a file, got {file[:80]!r} ({type(error).__name__}). Check its spelling."
-    if outside:
-        return f"Expected a file inside {home}, got {file!r}, which leads out of it. Copy it into this folder."
-    if not there:
-        return f"Expected a file, got no such file: {file!r}. Check its spelling, or remove the line."
-    return path
-
-
-def _read_folders(home: Path, names: list[str], problems: _Problems) -> list[_Row]:
+def _read_folders(home: Path, names: list[str], problems: Problems) -> list[_Row]:
     root = home.resolve()
     try:
-        found = sorted(_files_under(root))
+        found = sorted(files_under(root))
     except OSError as error:
         raise DataError(
             f"Expected to read the folder {home}, got {type(error).__name__}: {error}. Check its permissions."
         ) from error
-    grouped = any(canonical(path.parts[0]) in _GROUPS and canonical(path.parts[0]) not in names for path in found)
+    firsts = {path.parts[0] for path in found}
+    grouped = any(resolve(one, _GROUPS) is not None and resolve(one, names) is None for one in firsts)
     layout = "<group>/<class>/<member>/<image>" if grouped else "<class>/<member>/<image>"
     rows: list[_Row] = []
     for line, relative in enumerate(found):
         parts = relative.parts
         file = relative.as_posix()
-        if len(parts) != 3 + grouped or relative.suffix.lower() not in _SUFFIXES:
+        if len(parts) != 3 + grouped or relative.suffix.lower() not in PHOTOGRAPHS:
             problems.add(
                 line,
-                f"{file!r}: Expected only {layout} with an image ({', '.join(sorted(_SUFFIXES))}), got this "
+                f"{file!r}: Expected only {layout} with an image ({', '.join(sorted(PHOTOGRAPHS))}), got this "
                 "file. Move it away, or into its class and member.",
             )
             continue
-        label, member = canonical(parts[-3]), canonical(parts[-2])
-        group = canonical(parts[0]) if grouped else _GROUPS[0]
-        wrong = [
-            _unknown(what, got, known)
-            for what, got, known in (("group", group, _GROUPS), ("class", label, names))
-            if got not in known
-        ]
-        if not _is_name(member):
+        cells = {"class": canonical(parts[-3]), **({"group": canonical(parts[0])} if grouped else {})}
+        member, wrong = canonical(parts[-2]), _meant(cells, names)
+        if not is_name(member):
             wrong.append(f"Expected a printable name of a member, got {member!r}. Rename the folder.")
-        path = _inside(root, file)
+        path = file_inside(root, file)
         if isinstance(path, str):
             wrong.append(path)
         for sentence in wrong:
             problems.add(line, f"{file!r}: {sentence}")
         if not wrong and isinstance(path, Path):
-            rows.append(_Row(line, path, names.index(label), member, None, group, None, None, f"{file!r}: "))
+            label, group = names.index(cells["class"]), cells.get("group", _GROUPS[0])
+            rows.append(_Row(line, path, label, member, None, group, None, None, None, f"{file!r}: "))
     return rows
 
 
-def _files_under(root: Path) -> Iterator[Path]:
+def files_under(root: Path) -> Iterator[Path]:
+    """Yield the path of every file below a folder, from there; hidden files and the desktop's own are left out.
+
+    Raises
+    ------
+    OSError
+        If a folder may not be read.
+    """
+
     def fail(error: OSError) -> None:
         # A folder that may not be read would otherwise be left out, and its people with it.
         raise error
@@ -507,21 +465,36 @@ def _files_under(root: Path) -> Iterator[Path]:
     for folder, subfolders, names in os.walk(root, onerror=fail):
         # A link to a folder is not walked into, so it is reported as what it is: a thing out of place.
         links = [name for name in subfolders if (Path(folder) / name).is_symlink()]
-        # Hidden files are the desktop's own (.DS_Store), not people.
-        subfolders[:] = [name for name in subfolders if not name.startswith(".")]
+        # Hidden files are the desktop's own (.DS_Store), not people; and so is what others leave.
+        subfolders[:] = [name for name in subfolders if not _is_clutter(name)]
         for name in (*names, *links):
-            if not name.startswith("."):
+            if not _is_clutter(name):
                 yield (Path(folder) / name).relative_to(root)
 
 
-def _read_images(rows: list[_Row], shape: ImageShape, problems: _Problems) -> NDArray[np.uint8]:
+def _is_clutter(name: str) -> bool:
+    return name.startswith(".") or name.lower() in _CLUTTER
+
+
+def _read_images(
+    rows: list[_Row], shape: ImageShape, preparation: Preparation | None, problems: Problems
+) -> NDArray[np.uint8]:
     images = np.zeros((len(rows), *shape), dtype=np.uint8)
 
     def read(i: int) -> None:
         row = rows[i]
         try:
-            images[i] = decode_rgb(row.path.read_bytes(), size=shape[:2])
-        except DataError as error:
+            if preparation is not None:
+                images[i] = preparation.of(read_photograph(row.path.read_bytes()).pixels, row.box)
+            elif row.box is None:
+                images[i] = decode_rgb(row.path.read_bytes(), size=shape[:2])
+            else:
+                problems.add(
+                    row.line,
+                    f"{row.place}Expected a preparation that cuts the box out, got none. Write preparation = "
+                    f"{Preparation(size=shape[:2])} under [people].",
+                )
+        except (DataError, ImageError, MissingExtraError) as error:
             problems.add(row.line, f"{row.place}{error}")
         except OSError as error:
             problems.add(
@@ -529,5 +502,5 @@ def _read_images(rows: list[_Row], shape: ImageShape, problems: _Problems) -> ND
                 f"{row.place}Expected to read the file, got {type(error).__name__}: {error}. Check its permissions.",
             )
 
-    for_each(read, len(rows))
+    for_each(read, len(rows), block=8 if preparation is not None else 64)
     return images

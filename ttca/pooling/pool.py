@@ -741,7 +741,7 @@ class _Progress:
     def failed(self, error: TransportError) -> None:
         """Count a request that brought nothing; the first one ever, or three in a row, end the asking."""
         if isinstance(error, AnswerError):
-            self._tell(str(error))
+            self._tell(str(error.args[0]))
         with self._lock:
             self._failures_in_a_row += 1
             unreadable = isinstance(error, AnswerError)

@@ -1,0 +1,91 @@
+"""What `ttca init` writes: an action file that reads, filled in with what lies in the folder, and a sample table."""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from ttca.beginning import SAMPLE, Beginning, begin
+from ttca.config import TEMPLATE, read_action
+from ttca.data.preparing import prepare_photographs
+from ttca.data.tables import COLUMNS, Problems, read_sheet
+from ttca.preparation import Preparation, parse_box
+
+
+def begun_in(place: Path, *, shape: str = "") -> Beginning:
+    """Return what init would write; ``shape`` stands in the platform's options."""
+    text = TEMPLATE.format(file=place)
+    return begin(place, text.replace("[people]\n", f"[platform.options]\n{shape}\n\n[people]\n") if shape else text)
+
+
+def photograph(path: Path) -> None:
+    """Write a small photograph."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(np.zeros((20, 30, 3), np.uint8)).save(path)
+
+
+def test_a_new_file_is_the_template_and_a_sample_comes_with_it(tmp_path: Path) -> None:
+    """Where nothing is known nothing is filled in, and the reason is said."""
+    begun = begun_in(tmp_path / "new" / "action.toml")
+    assert begun.text == TEMPLATE.format(file=tmp_path / "new" / "action.toml")
+    assert begun.sample == tmp_path / "new" / "people-sample.csv"
+    assert "No size is proposed" in begun.advice[0]
+
+
+def test_the_sample_shows_every_column_with_values_that_are_read(tmp_path: Path) -> None:
+    """Each column of the documents is in it, each word is one that the column may hold."""
+    (tmp_path / "people.csv").write_text(SAMPLE)
+    problems = Problems()
+    sheet = read_sheet(tmp_path / "people.csv", ("file",), tuple(COLUMNS), problems)
+    problems.raise_if_any(tmp_path)
+    assert sheet.header == tuple(COLUMNS)
+    for _, cells in sheet.rows:
+        assert all(cells[name] in column.values for name, column in COLUMNS.items() if column.values)
+        assert not cells["box"] or parse_box(cells["box"])
+    classes = tomllib.loads(TEMPLATE.format(file=""))["platform"]["classes"]
+    assert {cells["class"] for _, cells in sheet.rows} == set(classes)
+
+
+@pytest.mark.parametrize(
+    ("there", "source"),
+    [("people.csv", "people.csv"), ("people/cat/Ana/1.jpg", "people"), ('my "people".csv', 'my "people".csv')],
+)
+def test_a_folder_with_people_is_taken_as_it_is(tmp_path: Path, there: str, source: str) -> None:
+    """The file names what lies there, needs no sample, and is read back."""
+    path = tmp_path / there
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("File;Class;Member\n") if path.suffix == ".csv" else photograph(path)
+    begun = begun_in(tmp_path)
+    assert (begun.file, begun.sample) == (tmp_path / "action.toml", None)
+    begun.file.write_text(begun.text, encoding="utf-8")
+    assert read_action(tmp_path).people.source == source
+    assert f"The people are those of {tmp_path / source}." in begun.advice
+
+
+def test_photographs_are_found_and_the_command_is_printed_as_it_is_typed(tmp_path: Path) -> None:
+    """A folder of photographs gets the command that prepares it, quoted where a path has blanks."""
+    photograph(tmp_path / "my photos" / "cat" / "Ana" / "1.JPG")
+    assert (
+        begun_in(tmp_path, shape="image_shape = [64, 48, 3]")
+        .advice[-1]
+        .endswith(f"ttca prepare '{tmp_path}/my photos' {tmp_path}/people --size 64x48")
+    )
+    assert begun_in(tmp_path).advice[-1].endswith("--size SIZE")
+
+
+def test_a_size_is_proposed_where_it_is_known_and_the_reason_is_said(tmp_path: Path) -> None:
+    """The platform's table, and before it what ttca prepare wrote down, name the preparation."""
+    begun = begun_in(tmp_path, shape="image_shape = [64, 48, 3]")
+    assert tomllib.loads(begun.text)["people"]["preparation"] == Preparation(size=(64, 48)).to_dict()
+    assert "64×48 pixels (height×width), is the image_shape of the platform's table" in begun.advice[0]
+    photograph(tmp_path / "album" / "cat" / "Ana" / "1.jpg")
+    way = Preparation(size=8, fit="pad")
+    prepare_photographs(tmp_path / "album", tmp_path / "people", way)
+    begun = begun_in(tmp_path, shape="image_shape = [64, 48, 3]")
+    begun.file.write_text(begun.text, encoding="utf-8")
+    assert read_action(tmp_path).people.prepared == way
+    assert "by which ttca prepare made the pictures" in begun.advice[1]

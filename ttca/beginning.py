@@ -1,0 +1,150 @@
+"""How an action begins: an action file and a sample table, in a new folder or around what lies in one already."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+import tomllib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ttca.data.folder import PREPARED, TABLE
+from ttca.data.photographs import PHOTOGRAPHS
+from ttca.data.tables import COLUMNS, Problems, read_sheet
+from ttca.errors import ConfigError, DataError
+from ttca.preparation import Preparation
+
+__all__ = ["SAMPLE", "Beginning", "begin"]
+
+#: The table that shows every column, under the name ``people-sample.csv``.
+SAMPLE = "\n".join(
+    [
+        ",".join(COLUMNS),
+        'photos/ada-1.jpg,first,ada,ada,subgroup,pool,no,"310,120,400,400"',
+        "photos/ada-2.jpg,first,ada,ada,subgroup,pool,no,",
+        "photos/ben-1.jpg,second,ben,ben,reference,verification,yes,",
+        "",
+    ]
+)
+
+
+@dataclass(frozen=True)
+class Beginning:
+    """What `ttca init` writes, and what it says.
+
+    Parameters
+    ----------
+    file : Path
+        The action file.
+    text : str
+    sample : Path or None
+        Where the sample table goes; None where there is one, or people already.
+    advice : tuple of str
+        Sentences: which people were found, which size is proposed and why, what comes next.
+    """
+
+    file: Path
+    text: str
+    sample: Path | None
+    advice: tuple[str, ...]
+
+
+def begin(place: Path, text: str) -> Beginning:
+    """Return an action file for a place, filled in with what is known there.
+
+    Parameters
+    ----------
+    place : Path
+        A file to be written, or a folder, for ``action.toml`` in it.
+    text : str
+        The action file as it would be without what is known: TOML, with a ``[people]`` and perhaps the platform's
+        ``image_shape``.
+    """
+    file = place / "action.toml" if place.is_dir() else place
+    home = file.parent
+    source = _people(home)
+    advice = []
+    if source is not None:
+        text = re.sub(r'(?m)^source = "people\.csv"', lambda _: f"source = {_quoted(source)}", text)
+        advice.append(f"The people are those of {home / source}.")
+    way, why = _preparation(home, source, text)
+    if way is not None:
+        text = re.sub(r"(?m)^# preparation = \{.*?\}  ", lambda _: f"preparation = {way}  ", text)
+    advice.append(why)
+    photographs = None if source is not None else _photographs(home)
+    if photographs is not None:
+        size = "SIZE" if way is None else "x".join(map(str, way.image_shape[:2]))
+        command = shlex.join(["ttca", "prepare", str(photographs), str(home / "people"), "--size", size])
+        advice.append(f"There are photographs in {photographs}. Make them fit first: {command}")
+    sample = home / "people-sample.csv"
+    return Beginning(file, text, None if source is not None or sample.exists() else sample, tuple(advice))
+
+
+def _quoted(text: str) -> str:
+    """Return a TOML string."""
+    return json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007f")
+
+
+def _people(home: Path) -> str | None:
+    """Return the source of people that lies in a folder: a table by its usual name, a folder, or the only table."""
+    if (home / TABLE).is_file():
+        return TABLE
+    if (home / "people").is_dir():
+        return "people"
+    tables = [path.name for path in sorted(home.glob("*.csv")) if path.name != "people-sample.csv" and _is_table(path)]
+    return tables[0] if len(tables) == 1 else None
+
+
+def _is_table(path: Path) -> bool:
+    needed = [name for name, column in COLUMNS.items() if column.default is None]
+    try:
+        read_sheet(path, needed, tuple(COLUMNS), Problems())
+    except DataError:
+        return False
+    return True
+
+
+def _preparation(home: Path, source: str | None, text: str) -> tuple[Preparation | None, str]:
+    """Return the preparation that is proposed, if the size is known, and why."""
+    place = home if source is None else home / source
+    record = (place if place.is_dir() else place.parent) / PREPARED
+    try:
+        with record.open(encoding="utf-8-sig") as lines:
+            way = Preparation.from_dict(json.loads(next(lines, "")).get("preparation"))
+        return way, f"The preparation is the one by which ttca prepare made the pictures in {record.parent}."
+    except (OSError, ValueError, AttributeError, ConfigError):
+        shape = _image_shape(text)
+    if shape is not None:
+        size = shape[:2]
+        return Preparation(size=(size[0], size[1])), (
+            f"The preparation's size, {size[0]}×{size[1]} pixels (height×width), is the image_shape of the platform's "
+            "table, so that ttca sends what the model takes. Whether the platform still crops, its documents say."
+        )
+    return None, (
+        "No size is proposed, since nothing here says what the platform takes. Look for its input size (ttca run "
+        "--dry-run asks its metadata; 224 is frequent) and write it into preparation under [people]: sent at that "
+        "size, pictures are not resized once more behind δ."
+    )
+
+
+def _image_shape(text: str) -> tuple[int, int, int] | None:
+    try:
+        found: Any = tomllib.loads(text).get("platform", {}).get("options", {}).get("image_shape")
+    except (tomllib.TOMLDecodeError, AttributeError):
+        return None
+    whole = isinstance(found, list) and len(found) == 3 and all(isinstance(n, int) and n > 0 for n in found)
+    return (found[0], found[1], found[2]) if whole else None
+
+
+def _photographs(home: Path) -> Path | None:
+    """Return the first folder in a folder, or the folder itself, in which photographs lie."""
+    if not home.is_dir():
+        return None
+    folders = [path for path in sorted(home.iterdir()) if path.is_dir() and not path.name.startswith(".")]
+    for folder in (*folders, home):
+        deep = folder.rglob("*") if folder != home else folder.glob("*")
+        if any(path.suffix.lower() in PHOTOGRAPHS for path in deep):
+            return folder
+    return None
