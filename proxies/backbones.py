@@ -304,7 +304,9 @@ def _from_package(entry: importlib.metadata.EntryPoint) -> Backbone:
         given: Callable[[], Any] | Any = offered() if callable(offered) else offered
         path = Path(given)
     except Exception as error:
-        raise ValueError(f"Expected weights from the entry point {entry.value}, got: {error!r}. Uninstall it.") from None
+        raise ValueError(
+            f"Expected weights from the entry point {entry.value}, got: {error!r}. Uninstall that package."
+        ) from None
     facts: dict[str, str] = {"name": entry.name}
     if entry.dist is not None:
         about = entry.dist.metadata
@@ -406,5 +408,5 @@ def _sha256(path: Path) -> str:
 @lru_cache(maxsize=256)
 def _hashed(path: str, _size: int, _changed: int) -> str:
     """Return a file's SHA-256, once for each state of it."""
-    with open(path, "rb") as file:
+    with Path(path).open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

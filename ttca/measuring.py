@@ -158,6 +158,7 @@ def row_of(shop: Workshop, story: Story, epsilon: int, *, track: str | None, beg
         peak_rss_mb=_peak_rss_mb(),
         intervals={key: None if s is None else [s.low, s.high] for key, s in measured.intervals.items()},
         extra=_extra(measured, story.measuring),
+        backbones=[b.shown for b in distilled.proxy.backbones],
     )
     save_json(shop.folder / "row.json", row.to_dict())
     return row

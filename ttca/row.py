@@ -35,6 +35,7 @@ class Row:
     ``intervals`` says by key where each rate, gap and fairness metric lies with 95 % confidence, as two ends, counted
     over persons (:mod:`ttca.intervals`): 0 to x says "at most" of a gap of fairness, and x to 1 "at least" of a ratio.
     None where nothing bounds it or no gap was shown; rows kept before there were intervals have none.
+    ``backbones`` are the published weights that the proxy began with: name, architecture, source, license, SHA-256.
     ``extra`` holds a guest's metrics and controls by name (:class:`ttca.conditions.Measuring`).
     """
 
@@ -93,19 +94,23 @@ class Row:
     peak_rss_mb: float
     intervals: dict[str, list[float] | None] = field(default_factory=dict)
     extra: dict[str, float] = field(default_factory=dict)
+    backbones: list[dict[str, str]] = field(default_factory=list)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return plain JSON values; a number that is not defined becomes None, an empty ``extra`` is left out."""
+        """Return plain JSON values; a number that is not defined becomes None, ``extra`` and ``backbones`` go if empty."""
         found = asdict(self)
+        backbones = found.pop("backbones")
         extra = {name: _plain(value) for name, value in found.pop("extra").items()}
         spans: dict[str, list[float] | None] = found.pop("intervals")
         found["intervals"] = {name: span and [_plain(end) for end in span] for name, span in spans.items()}
-        return {name: _plain(value) for name, value in found.items()} | ({"extra": extra} if extra else {})
+        return {name: _plain(value) for name, value in found.items()} | {
+            name: value for name, value in {"extra": extra, "backbones": backbones}.items() if value
+        }
 
     @classmethod
     def keys(cls) -> tuple[str, ...]:
         """Return the names of the keys that every row has, in order."""
-        return tuple(f.name for f in fields(cls) if f.name != "extra")
+        return tuple(f.name for f in fields(cls) if f.name not in ("extra", "backbones"))
 
 
 def _plain(value: Any) -> Any:
