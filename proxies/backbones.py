@@ -17,6 +17,7 @@ from typing import Any, Literal
 from ttca.proxies.registry import architecture_name, list_architectures
 
 __all__ = [
+    "NO_ONNX",
     "ONNX",
     "SUFFIXES",
     "WEIGHTS_FOLDER",
@@ -34,6 +35,8 @@ WEIGHTS_FOLDER = "TTCA_WEIGHTS"
 #: The architecture of a backbone whose file holds its own network.
 ONNX = "onnx"
 SUFFIXES = (".safetensors", ".onnx")
+#: Said where an ONNX file is to be read and cannot be.
+NO_ONNX = "Expected onnx and onnx2torch for an ONNX file, got no such packages. Install them: pip install 'ttca[onnx]'"
 _GROUP = "ttca.weights"
 _HUB = "https://huggingface.co/"
 _UNKNOWN = "unknown"
@@ -344,12 +347,10 @@ def _safetensors_facts(path: Path) -> dict[str, Any]:
 
 
 def _onnx_facts(path: Path) -> dict[str, Any]:
-    from ttca.errors import MissingExtraError
-
     try:
         import onnx
     except ImportError:
-        raise MissingExtraError("Reading an ONNX file", "onnx") from None
+        raise ValueError(NO_ONNX) from None
     try:
         model = onnx.load(str(path), load_external_data=False)
         given = {tensor.name for tensor in model.graph.initializer}

@@ -375,6 +375,7 @@ class _School:
                 progress(epoch + 1, options.epochs, losses[-1])
         if best_state is not None:
             proxy.load_state_dict(best_state)
+        proxy.requires_grad_()
         return Distillation(proxy.eval(), tuple(losses), tuple(agreements), best_epoch, tuple(rates))
 
     def probe(self, proxy: Proxy) -> None:
@@ -392,24 +393,17 @@ class _School:
     def tune(self, proxy: Proxy, progress: OnEpoch | None) -> Distillation:
         """Train all weights: backbones at rates that short trainings choose, and lower ones where these diverge.
 
-        Raises
-        ------
-        ValueError
-            If training diverges at every rate.
+        A backbone that diverges at every rate stays as the probe left it: its rate is 0.
         """
         rates = [best_rate(partial(self._trial, proxy, place)) for place in range(len(proxy.backbones))]
         while True:
             watch = self._watch(proxy)
+            if not any(rates) and not proxy.architectures:
+                return Distillation(proxy.eval(), (watch.before,), (math.nan,), 0, tuple(rates))
             done = self.train(copy.deepcopy(proxy), progress, rates=rates, watch=watch)
-            if not watch.diverged:
+            if not watch.diverged or not any(rates):
                 return done
-            lower = [max((r for r in RATES if r < rate), default=0.0) for rate in rates]
-            if not all(lower):
-                raise ValueError(
-                    f"Expected a training that converges, got one that diverges, with learning rates of {rates} too. "
-                    f"Leave one of {', '.join(b.name for b in proxy.backbones)} out."
-                )
-            rates = lower
+            rates = [max((r for r in RATES if r < rate), default=0.0) for rate in rates]
 
     def _trial(self, proxy: Proxy, place: int, rate: float) -> float:
         """Return what a short training of one backbone at one rate leads to, as selection people or others see it."""
@@ -511,6 +505,8 @@ class _Training:
             device = str(device.device)
         self.device = device
         self.proxy = proxy.to(device)
+        for model, rate in zip(self.proxy.models, rates, strict=False):
+            model.requires_grad_(rate > 0)
         self.models = [m if self.accelerator is None else self.accelerator.prepare_model(m) for m in self.proxy.models]
         self.generator = torch.Generator().manual_seed(options.seed)
         # All processes must agree who is in a batch; how their shares are augmented they draw apart.
@@ -522,7 +518,9 @@ class _Training:
         steps = options.epochs * len(_batches(torch.arange(len(self.learned)), options.batch_size))
         self.started = [p for m in self.proxy.models[: len(rates)] for p in m.parameters()]
         rest = [p for m in self.proxy.models[len(rates) :] for p in m.parameters()]
-        groups = [{"params": list(m.parameters()), "lr": r} for m, r in zip(self.proxy.models, rates, strict=False)]
+        groups = [
+            {"params": list(m.parameters()), "lr": r} for m, r in zip(self.proxy.models, rates, strict=False) if r
+        ]
         self.optimizer = torch.optim.AdamW(
             [*groups, {"params": rest}] if rest else groups, lr=options.learning_rate, weight_decay=options.weight_decay
         )

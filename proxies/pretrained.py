@@ -10,9 +10,8 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import nn
 
-from ttca.errors import MissingExtraError
 from ttca.proxies.architectures import Normalised
-from ttca.proxies.backbones import ONNX, Backbone
+from ttca.proxies.backbones import NO_ONNX, ONNX, Backbone
 from ttca.proxies.registry import find_model
 
 __all__ = ["Pretrained", "create_pretrained"]
@@ -69,9 +68,8 @@ def create_pretrained(backbone: Backbone, *, classes: int, seed: int) -> Pretrai
     Raises
     ------
     ValueError
-        If the file is not the one that the backbone names, or its weights do not fit the network.
-    MissingExtraError
-        If an ONNX file cannot be read for lack of onnx2torch.
+        If the file is not the one that the backbone names, its weights do not fit the network, or an ONNX file cannot
+        be read for lack of onnx2torch.
     """
     backbone.check()
     with torch.random.fork_rng(devices=[]):
@@ -138,7 +136,7 @@ def _from_onnx(backbone: Backbone, classes: int) -> tuple[nn.Module, str]:
         import onnx
         from onnx2torch import convert
     except ImportError:
-        raise MissingExtraError("Learning from an ONNX file", "onnx") from None
+        raise ValueError(NO_ONNX) from None
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")

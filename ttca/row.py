@@ -97,7 +97,7 @@ class Row:
     backbones: list[dict[str, str]] = field(default_factory=list)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return plain JSON values; a number that is not defined becomes None, ``extra`` and ``backbones`` go if empty."""
+        """Return plain JSON values; a number that is not defined becomes None, empty ``extra`` and ``backbones`` go."""
         found = asdict(self)
         backbones = found.pop("backbones")
         extra = {name: _plain(value) for name, value in found.pop("extra").items()}

