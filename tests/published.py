@@ -35,10 +35,16 @@ def onnx_file(
     """
     rng = np.random.default_rng(seed)
     weights = {
-        "conv.w": rng.normal(0, 0.4, (8, 3, 3, 3)), "conv.b": rng.normal(0, 0.1, 8), "fc.w": rng.normal(0, 1, (classes, 8)),
-        "fc.b": np.zeros(classes), "fc.t": rng.normal(0, 1, (8, classes)), "bn.w": np.ones(8), "bn.b": np.full(8, 2.0),
-        "bn.m": np.full(8, 3.0), "bn.v": np.full(8, 9.0),
-    }  # fmt: skip
+        "conv.w": rng.normal(0, 0.4, (8, 3, 3, 3)),
+        "conv.b": rng.normal(0, 0.1, 8),
+        "bn.w": np.ones(8),
+        "bn.b": np.full(8, 2.0),
+        "bn.m": np.full(8, 3.0),
+        "bn.v": np.full(8, 9.0),
+        "fc.w": rng.normal(0, 1, (classes, 8)),
+        "fc.b": np.zeros(classes),
+        "fc.t": rng.normal(0, 1, (8, classes)),
+    }
     nodes = [helper.make_node("Conv", ["image", "conv.w", "conv.b"], ["c"], pads=[1, 1, 1, 1])]
     if live:
         nodes.append(helper.make_node("BatchNormalization", ["c", "bn.w", "bn.b", "bn.m", "bn.v"], ["n"]))

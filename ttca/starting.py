@@ -165,7 +165,10 @@ def convert(file: Path, out: Path, *, architecture: str, license: str, source: s
 
 
 def _once(found: Sequence[Backbone]) -> tuple[Backbone, ...]:
-    return tuple({b.digest: b for b in reversed(found)}.values())[::-1]
+    seen: dict[str, Backbone] = {}
+    for backbone in found:
+        seen.setdefault(backbone.digest, backbone)
+    return tuple(seen.values())
 
 
 def _suitable(found: Sequence[Backbone], side: int) -> list[Backbone]:
