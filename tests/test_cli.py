@@ -1015,7 +1015,7 @@ def test_help_names_tables_in_brackets(ttca: Terminal) -> None:
 def test_no_part_of_the_command_line_shows_locals() -> None:
     """Every typer app is told not to show locals in tracebacks, and to take help for what it is."""
     apps = [app, *(group.typer_instance for group in app.registered_groups)]
-    assert len(apps) == 3
+    assert len(apps) == 4
     for one in apps:
         assert one is not None
         assert one.pretty_exceptions_show_locals is False

@@ -638,9 +638,10 @@ def weights_convert(
     source: Annotated[str, typer.Option(help="Who published them, where.")] = "",
     as_json: JsonOption = False,
 ) -> None:
-    """Convert weights from a pickle, which can run programs, to safetensors, which cannot.
+    """Write the weights of a pickle as safetensors.
 
-    The file is read in a process of its own that gets tensors alone, little time, little memory and no keys.
+    A pickle can run programs; safetensors cannot. The file is read in a process of its own that gets tensors alone,
+    little time, little memory and no keys.
     """
     from ttca.starting import convert
 

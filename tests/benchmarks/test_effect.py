@@ -192,7 +192,7 @@ def test_the_slices_are_of_all_benchmarks_and_a_failure_stops_none(monkeypatch: 
 
 
 def test_weights_are_named_and_checked(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whatever lies on a machine, a row has the weights that it names; those for the platform's own classes it has not."""
+    """Whatever lies on a machine, a row has the weights that it names, and none for the platform's own classes."""
     monkeypatch.setenv("TTCA_WEIGHTS", str(tiny))
     own, others = (onnx_file(tiny / f"{n}.onnx", classes=n) for n in (len(worlds.CLASSES), 5))
     where = [*ARGUMENTS[:-1], "1", "--regime", "own", "--set", "architectures=('small-cnn',)"]
