@@ -8,7 +8,7 @@ import importlib.metadata
 import json
 import os
 import struct
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
 from pathlib import Path
@@ -304,8 +304,7 @@ def _cached_files() -> Iterator[tuple[str, Path]]:
 def _from_package(entry: importlib.metadata.EntryPoint) -> Backbone:
     try:
         offered = entry.load()
-        given: Callable[[], Any] | Any = offered() if callable(offered) else offered
-        path = Path(given)
+        path = Path(offered() if callable(offered) else offered)
     except Exception as error:
         raise ValueError(
             f"Expected weights from the entry point {entry.value}, got: {error!r}. Uninstall that package."
@@ -313,7 +312,7 @@ def _from_package(entry: importlib.metadata.EntryPoint) -> Backbone:
     facts: dict[str, str] = {"name": entry.name}
     if entry.dist is not None:
         about = entry.dist.metadata
-        said = about.get("License-Expression") or about.get("License") or ""
+        said = next((about[k] for k in ("License-Expression", "License") if k in about), "")
         facts |= {"source": f"{about['Name']} {entry.dist.version}", "license": said.partition("\n")[0]}
     return read_backbone(path, found="package", **facts)
 
@@ -394,6 +393,8 @@ def _as_timm_knows(backbone: Backbone) -> Backbone:
     if not timm.is_model(name):
         raise ValueError(f"Expected a name that timm.create_model knows, got {name!r} in {backbone.path}.")
     known = timm.get_pretrained_cfg(name)
+    if known is None:
+        return backbone
     license = str(known.license) if backbone.license == _UNKNOWN and known.license else backbone.license
     outputs = known.num_classes if backbone.outputs is None else backbone.outputs
     return replace(

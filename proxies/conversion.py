@@ -102,7 +102,7 @@ def convert_weights(
     if path.stat().st_size > megabytes * 2**20:
         raise ValueError(f"Expected at most {megabytes} MB, got {path.stat().st_size / 2**20:.0f} MB in {path}.")
     partial = out.with_suffix(".partial")
-    told = {"file": str(path.absolute()), "out": str(partial.absolute()), "metadata": about.metadata()}
+    told: dict[str, Any] = {"file": str(path.absolute()), "out": str(partial.absolute()), "metadata": about.metadata()}
     told |= {"seconds": seconds, "megabytes": megabytes}
     try:
         try:

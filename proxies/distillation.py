@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import torch
@@ -429,11 +429,11 @@ class _School:
         known = self.known[0][:_LOOKED_AT], self.known[1][np.arange(min(_LOOKED_AT, len(self.known[0])))]
         logits = torch.from_numpy(proxy.predict(known[0])).clamp(min=1e-12).log()
         labels, scores = torch.from_numpy(known[1].labels), torch.from_numpy(known[1].scores)
-        losses = [
+        before, ignorant = (
             float(answer_loss(z, labels, scores, temperature=self.options.temperature).mean())
             for z in (logits, torch.zeros_like(logits))
-        ]
-        return Watch(*losses)
+        )
+        return Watch(before, ignorant)
 
     def _lesson(self, rows: _Rows) -> tuple[Iterator[torch.Tensor], Callable[..., torch.Tensor]]:
         def loss(logits: torch.Tensor, which: torch.Tensor) -> torch.Tensor:
@@ -518,12 +518,11 @@ class _Training:
         steps = options.epochs * len(_batches(torch.arange(len(self.learned)), options.batch_size))
         self.started = [p for m in self.proxy.models[: len(rates)] for p in m.parameters()]
         rest = [p for m in self.proxy.models[len(rates) :] for p in m.parameters()]
-        groups = [
+        groups: list[dict[str, Any]] = [
             {"params": list(m.parameters()), "lr": r} for m, r in zip(self.proxy.models, rates, strict=False) if r
         ]
-        self.optimizer = torch.optim.AdamW(
-            [*groups, {"params": rest}] if rest else groups, lr=options.learning_rate, weight_decay=options.weight_decay
-        )
+        groups += [{"params": rest}] if rest else []
+        self.optimizer = torch.optim.AdamW(groups, lr=options.learning_rate, weight_decay=options.weight_decay)
         warm = max(1, steps // 10)
         self.schedule = torch.optim.lr_scheduler.LambdaLR(
             self.optimizer,

@@ -91,7 +91,8 @@ def _from_tensors(backbone: Backbone, classes: int, seed: int) -> tuple[nn.Modul
         import timm
 
         inner = timm.create_model(name, pretrained=False, num_classes=classes, in_chans=3)
-        head = next((n for n, m in inner.named_modules() if m is inner.get_classifier()), "")
+        last = cast(Any, inner).get_classifier()
+        head = next((n for n, m in inner.named_modules() if m is last), "")
         known = cast(dict[str, Any], inner.pretrained_cfg)
         mean, std = backbone.mean or tuple(known["mean"]), backbone.std or tuple(known["std"])
         network, head = Normalised(inner, mean, std), f"body.{head}"

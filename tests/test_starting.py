@@ -48,7 +48,8 @@ def test_what_is_here_is_taken_where_it_suits(tmp_path: Path, monkeypatch: pytes
     assert chosen(tmp_path, side=100) == ((), [TAG])
     # It was made for 160 pixels.
     assert chosen(tmp_path, side=32) == (("small-cnn",), [])
-    for i, side in enumerate((32, 100, "h")):
+    sides: tuple[int | str, ...] = (32, 100, "h")
+    for i, side in enumerate(sides):
         onnx_file(folder / f"{i}.onnx", side=side, seed=i)
     # The same file under another name is one backbone.
     onnx_file(folder / "3.onnx", side=32, seed=0)
@@ -160,7 +161,7 @@ def test_an_action_goes_on_with_what_it_began_with(tmp_path: Path, monkeypatch: 
 
 def test_other_weights_make_another_proxy(tmp_path: Path) -> None:
     """The digest of what went into a proxy follows the backbone's weights, so that none is read for another."""
-    found = []
+    found: list[str] = []
     for seed in (0, 1, 0):
         path = onnx_file(tmp_path / f"{len(found)}.onnx", seed=seed)
         given = worlds.settings(architectures=("small-cnn",), weights=str(path))

@@ -77,7 +77,7 @@ class Learner:
         self.reporter = reporter
         self._guest = attack
         #: What the proxy's models begin with.
-        self.start = Start(settings.distilling.architectures) if start is None else start
+        self.start = Start(tuple(map(str, settings.architectures))) if start is None else start
 
     def facts(self, *, public: bool = False) -> Facts:
         """Return all options that decide what a proxy becomes, or what it becomes of public data alone."""

@@ -157,9 +157,14 @@ def convert(file: Path, out: Path, *, architecture: str, license: str, source: s
     if importlib.util.find_spec("torch") is None:
         raise MissingExtraError("Converting weights", "learn")
     about = CONVERTIBLE.get(str(file), About(source=file.name))
-    given = {"architecture": architecture, "license": license, "source": source}
+    about = replace(
+        about,
+        architecture=architecture or about.architecture,
+        license=license or about.license,
+        source=source or about.source,
+    )
     try:
-        return convert_weights(file, out, replace(about, **{k: v for k, v in given.items() if v}))
+        return convert_weights(file, out, about)
     except ValueError as error:
         raise ConfigError(str(error)) from None
 
