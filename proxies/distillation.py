@@ -369,13 +369,14 @@ class _School:
                     best, best_epoch = selection_loss, epoch
                     best_state = copy.deepcopy(proxy.state_dict())
             agreements.append(agreement)
-            if watch is not None and watch.hopeless(training.agreed(losses[-1])):
+            if watch is not None and watch.hopeless(self._agreed(losses[-1])):
                 break
             if progress:
                 progress(epoch + 1, options.epochs, losses[-1])
         if best_state is not None:
             proxy.load_state_dict(best_state)
-        proxy.requires_grad_()
+        for model, _ in zip(proxy.models, rates, strict=False):
+            model.requires_grad_()
         return Distillation(proxy.eval(), tuple(losses), tuple(agreements), best_epoch, tuple(rates))
 
     def probe(self, proxy: Proxy) -> None:
@@ -421,7 +422,7 @@ class _School:
         one = proxy.alone(place)
         watch = school._watch(one)
         done = school.train(one, rates=(rate,), watch=watch)
-        return math.inf if watch.diverged else _evaluate(done.proxy, *judges)[0]
+        return math.inf if watch.diverged else self._agreed(_evaluate(done.proxy, *judges)[0])
 
     def _watch(self, proxy: Proxy) -> Watch:
         """Return the watch of a training that begins with this proxy."""
@@ -440,6 +441,13 @@ class _School:
             return answer_loss(logits, *rows.known(which), temperature=self.options.temperature)
 
         return rows.pixels(self.options.batch_size), loss
+
+    def _agreed(self, loss: float) -> float:
+        """Return a loss on which all processes agree, so that all stop together and choose alike."""
+        if isinstance(self.device, str):
+            return loss
+        told = self.device.reduce(torch.tensor(loss, device=self._device), "mean")
+        return float(cast(torch.Tensor, told))
 
     @property
     def _device(self) -> str:
@@ -539,13 +547,6 @@ class _Training:
         for rows in _batches(order, self.options.batch_size):
             total += self._step(*self._batch(rows)) * len(rows)
         return total / max(n, 2)
-
-    def agreed(self, loss: float) -> float:
-        """Return a loss on which all processes agree, so that all stop together."""
-        if self.accelerator is None:
-            return loss
-        told = self.accelerator.reduce(torch.tensor(loss, device=self.device), "mean")
-        return float(cast(torch.Tensor, told))
 
     def _batch(self, rows: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Return this process's share of a batch, rehearsed images beside it, augmented: pixels, labels, scores."""

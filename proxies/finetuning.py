@@ -75,18 +75,15 @@ def fit_head(
     features = features / scale
     everybody = torch.arange(len(features), device=features.device)
     if judged is None:
-        judges = everybody[::8]
-        others = everybody[everybody % 8 != 0]
-        taught = others if len(others) else everybody
-        looked, look = features[judges], lambda z: learned[1](z, judges)
+        judges, others = everybody[::8], everybody[everybody % 8 != 0]
+        taught, looked, look = others if len(others) else everybody, features[judges], learned[1]
     else:
-        taught, looked = everybody, _features(model, judged[0]) / scale
-        rows = torch.arange(len(looked), device=looked.device)
-        look = lambda z: judged[1](z, rows)  # noqa: E731
+        taught, looked, look = everybody, _features(model, judged[0]) / scale, judged[1]
+        judges = torch.arange(len(looked), device=looked.device)
     found: list[tuple[float, float]] = []
     for penalty in _PENALTIES:
         weight, bias = _fitted(features[taught], lambda z: learned[1](z, taught), model.head, penalty)
-        found.append((float(look(looked @ weight.T + bias).mean()), penalty))
+        found.append((float(look(looked @ weight.T + bias, judges).mean()), penalty))
     best = min(found)[1]
     weight, bias = _fitted(features, lambda z: learned[1](z, everybody), model.head, best)
     with torch.no_grad():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -110,12 +111,13 @@ def test_published_features_teach_more_than_none(tmp_path: Path) -> None:
 @pytest.mark.parametrize("kind", ["folded", "live", "timm", "together"])
 def test_training_is_the_same_for_the_same_seed(tmp_path: Path, kind: str) -> None:
     """Every kind of backbone learns, twice alike, from scores with and without selection people."""
-    found = {
+    kinds: dict[str, Callable[[], tuple[Backbone, ...]]] = {
         "folded": lambda: (read_backbone(onnx_file(tmp_path / "w.onnx")),),
         "live": lambda: (read_backbone(onnx_file(tmp_path / "w.onnx", live=True)),),
         "timm": lambda: (read_backbone(tensors_file(tmp_path / "t.safetensors", f"timm/{TINY}")),),
         "together": lambda: tuple(read_backbone(onnx_file(tmp_path / f"{s}.onnx", seed=s)) for s in (1, 2)),
-    }[kind]()
+    }
+    found = kinds[kind]()
     how = options(*found, epochs=3, architectures=("perceptron",) if kind == "together" else ())
     images, labels = world(40)
     targets = said(labels)
@@ -196,6 +198,24 @@ def test_a_watch_tells_what_has_forgotten_everything(losses: list[float], diverg
     for loss in losses:
         watch.hopeless(loss)
     assert watch.diverged == diverged
+
+
+def frozen(classes: int, _seed: int) -> nn.Module:
+    """Return a guest's model of which a part must not learn."""
+    first = nn.Linear(3 * 8 * 8, 6)
+    first.requires_grad_(False)
+    return nn.Sequential(nn.Flatten(), first, nn.Linear(6, classes))
+
+
+def test_what_a_guest_froze_stays_frozen(folded: Backbone) -> None:
+    """A part that a user's own model does not train is not trained in any stage, alone or beside a backbone."""
+    images, labels = world(20)
+    for how in (Distilling(architectures=(frozen,), epochs=2), options(folded, architectures=(frozen,), epochs=2)):
+        first = train_proxy(images, said(labels), how).proxy
+        again = train_proxy(images, said(labels), how, initial=first).proxy
+        one, two = (p.models[-1].get_submodule("1") for p in (first, again))
+        assert not any(p.requires_grad for p in two.parameters())
+        assert all(torch.equal(a, b) for a, b in zip(one.parameters(), two.parameters(), strict=True))
 
 
 @pytest.mark.e2e
