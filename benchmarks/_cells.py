@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks._peers import cache
-from benchmarks._tracks import TRACKS, Cell, Regime, Track
+from benchmarks._tracks import TRACKS, Cell, Regime, Track, check_backbones
 from ttca.action import WARM_START, CollectiveAction
 from ttca.certificates import Certificate
 from ttca.errors import ConfigError
@@ -61,7 +61,7 @@ _DECIDING = (
         for name in (
             "action", "answers", "asking", "blocks", "certificates", "conditions", "controls", "distilling",
             "equaliser", "fairness", "images", "kept", "learning", "lossy", "measurement", "measuring", "people",
-            "perturbations", "perturbing", "refining", "row", "settings", "verifying", "platforms/local",
+            "perturbations", "perturbing", "refining", "row", "settings", "starting", "verifying", "platforms/local",
             "pooling/pool",
         )
     ),
@@ -252,6 +252,7 @@ def acting(
         ) as action,
         Ledger(home / "evaluation.sqlite") as ledger,
     ):  # fmt: skip
+        check_backbones(track, action.learner.start.backbones, classes=len(platform.info.classes))
         kept = None
         if cell.public is not None and action.known.public is not None:
             kept = (
@@ -304,7 +305,8 @@ def settings_of(track: Track, chosen: Mapping[str, Any], *, epsilons: Sequence[i
         epsilons=tuple(epsilons),
         seed=seed,
         controls=False,
-        **chosen,
+        # No row may depend on what else lies on a machine: weights are named, or there are none.
+        **{"weights": "none", **chosen},
     )
 
 

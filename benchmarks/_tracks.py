@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import lru_cache, partial
@@ -25,11 +25,12 @@ from ttca.people import People, Roster, split_people
 from ttca.platforms.base import Platform
 from ttca.platforms.habits import Habits, WithHabits
 from ttca.platforms.local import LocalPlatform
+from ttca.proxies.backbones import Backbone, family_of
 
 if TYPE_CHECKING:
     from benchmarks._trained import TrainedClassifier
 
-__all__ = ["ANSWERS", "TRACKS", "Cell", "Regime", "Track", "onnx_file", "trained_classifier"]
+__all__ = ["ANSWERS", "TRACKS", "Cell", "Regime", "Track", "check_backbones", "onnx_file", "trained_classifier"]
 
 #: What is known besides answers: the true classes of those who are asked, of all pool people, or of public data too.
 Regime = Literal["own", "own-unasked", "public"]
@@ -52,6 +53,10 @@ _KEPT = 0.05
 _FAIRFACE_BLOCK = 8
 #: Public images that are shown through the subgroup's camera too, so that δ can be learned on them.
 _SEEN_BY_SUBGROUP = 5000
+
+
+#: The published networks that a track's platform is itself made of.
+_INSIDE = {"waterbirds": ("timm/tf_efficientnet_lite0",)}
 
 
 @dataclass(frozen=True)
@@ -330,6 +335,32 @@ def _digits_platform(answers: str) -> Iterator[Platform]:
     from ttca.demo.platform import digits_platform
 
     yield WithHabits(digits_platform(_digits(), seed=0), ANSWERS[answers])
+
+
+def check_backbones(track: Track, backbones: Sequence[Backbone], *, classes: int) -> None:
+    """Raise ConfigError where a backbone knows what a stranger's cannot: the platform's own labels, or its weights.
+
+    Parameters
+    ----------
+    track : Track
+    backbones : sequence of Backbone
+    classes : int
+        How many the platform has. A backbone that was published for as many counts as one for the same ones.
+    """
+    inside = _INSIDE.get(track.name, ())
+    for backbone in backbones:
+        if family_of(backbone.architecture) in inside or backbone.name in map(family_of, inside):
+            why = "weights that the platform itself contains"
+        elif backbone.outputs is None:
+            why = "one that does not say how many classes it was published for"
+        elif backbone.outputs == classes:
+            why = f"one that was published for {classes} classes itself"
+        else:
+            continue
+        raise ConfigError(
+            f"Expected backbones of {track.name} that were published for other classes, got {backbone.name}: {why}. "
+            "What it gives would say nothing about a stranger's platform. Name another one."
+        )
 
 
 def onnx_file(track: str) -> Path:

@@ -6,10 +6,11 @@ import copy
 import hashlib
 import json
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import torch
@@ -19,8 +20,11 @@ from safetensors.torch import save_file
 from torch import nn
 
 from ttca.proxies.architectures import create_model
+from ttca.proxies.backbones import Backbone
+from ttca.proxies.finetuning import RATES, Watch, adapt_statistics, best_rate, fit_head
 from ttca.proxies.images import to_levels, to_tensor
 from ttca.proxies.options import Distilling
+from ttca.proxies.pretrained import Pretrained, create_pretrained
 from ttca.proxies.registry import Architecture, architecture_name
 from ttca.proxies.runtime import autocast_for, fixed_threads
 
@@ -32,6 +36,14 @@ __all__ = ["Distillation", "Proxy", "Targets", "answer_loss", "train_proxy"]
 OnEpoch = Callable[[int, int, float], None]
 #: On the logits, where selection people judge an epoch.
 _FACTORS = (0.125, 0.25, 0.5, 1.0, 2.0)
+#: Share of a training's epochs in which each rate for a backbone is tried.
+_TRIAL = 1 / 6
+#: Of so many images one judges a rate, where no selection people do.
+_JUDGES = 8
+#: Images whose loss says where a training begins.
+_LOOKED_AT = 512
+#: Norm of a backbone's gradient, at most.
+_LONGEST_STEP = 1.0
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -89,17 +101,46 @@ class Proxy(nn.Module):
     classes : int
     seed : int
         Model i is initialised with ``seed + i``.
+    backbones : sequence of Backbone
+        Models that start from weights learned elsewhere; they stand before the others.
     """
 
-    def __init__(self, architectures: Sequence[Architecture], *, classes: int, seed: int) -> None:
+    def __init__(
+        self,
+        architectures: Sequence[Architecture],
+        *,
+        classes: int,
+        seed: int,
+        backbones: Sequence[Backbone] = (),
+    ) -> None:
         super().__init__()
-        if not architectures:
+        if not architectures and not backbones:
             raise ValueError("Expected at least one architecture for a proxy, got none.")
         self.architectures = tuple(architecture_name(a) for a in architectures)
+        self.backbones = tuple(backbones)
         self.classes = classes
+        started = [create_pretrained(b, classes=classes, seed=seed + i) for i, b in enumerate(self.backbones)]
+        first = seed + len(started)
         self.models = nn.ModuleList(
-            create_model(name, classes=classes, seed=seed + i) for i, name in enumerate(self.architectures)
+            [
+                *started,
+                *(create_model(name, classes=classes, seed=first + i) for i, name in enumerate(self.architectures)),
+            ]
         )
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """What its models are called, in their order."""
+        return (*(b.name for b in self.backbones), *self.architectures)
+
+    def alone(self, place: int) -> Proxy:
+        """Return a proxy of a copy of one of its models."""
+        one = copy.copy(self)
+        one._modules = {"models": nn.ModuleList([copy.deepcopy(self.models[place])])}
+        inside = place < len(self.backbones)
+        one.backbones = self.backbones[place : place + 1] if inside else ()
+        one.architectures = () if inside else (self.names[place],)
+        return one
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         if len(self.models) == 1:
@@ -140,6 +181,7 @@ class Proxy(nn.Module):
             "architectures": json.dumps(self.architectures),
             "classes": str(self.classes),
             "weights": self.digest(),
+            **({"backbones": json.dumps([b.to_dict() for b in self.backbones])} if self.backbones else {}),
         }
         partial = path.with_suffix(".partial")
         save_file(state, partial, metadata={**(metadata or {}), **spec})
@@ -148,17 +190,23 @@ class Proxy(nn.Module):
         partial.replace(path)
 
     @classmethod
-    def load(cls, path: Path) -> Proxy:
+    def load(cls, path: Path, *, backbones: Sequence[Backbone] = ()) -> Proxy:
         """Read what :meth:`save` wrote; raises OSError or ValueError when it is not such a file.
 
-        Earlier versions wrote no digest of the weights; where there is one, they must be those.
+        Earlier versions wrote no digest of the weights; where there is one, they must be those. A backbone's network is
+        made from its own file: the one that is given here, or else where it lay when the proxy was saved.
         """
         try:
             with safe_open(path, framework="pt") as file:
                 spec = file.metadata() or {}
                 if not {"architectures", "classes"} <= spec.keys():
                     raise ValueError(f"Expected a proxy saved by ttca, got {path} without its architecture.")
-                proxy = cls(json.loads(spec["architectures"]), classes=int(spec["classes"]), seed=0)
+                started = [Backbone.from_dict(b) for b in json.loads(spec.get("backbones", "[]"))]
+                if backbones:
+                    if [b.identity for b in backbones] != [b.identity for b in started]:
+                        raise ValueError(f"Expected a proxy of {[b.name for b in backbones]}, got another in {path}.")
+                    started = list(backbones)
+                proxy = cls(json.loads(spec["architectures"]), classes=int(spec["classes"]), seed=0, backbones=started)
                 proxy.load_state_dict({k: file.get_tensor(k) for k in file.keys()})  # noqa: SIM118 - no dict
         except (SafetensorError, RuntimeError) as error:
             # Neither is a ValueError: not safetensors at all, or weights that do not fit the architecture.
@@ -178,13 +226,14 @@ class Distillation:
 
     ``loss`` is the training loss and ``agreement`` the share of selection rows on which proxy and platform name
     the same class (NaN without selection rows), one value per epoch; ``best_epoch`` is the epoch whose weights
-    were kept (0-based).
+    were kept (0-based). ``rates`` are the learning rates of the backbones, in their order.
     """
 
     proxy: Proxy
     loss: tuple[float, ...]
     agreement: tuple[float, ...]
     best_epoch: int
+    rates: tuple[float, ...] = ()
 
 
 def answer_loss(
@@ -276,24 +325,139 @@ def train_proxy(
     with fixed_threads(options.threads):
         proxy = _beginning(options, classes, initial)
         usable = targets.labels >= 0
-        training = _Training(proxy, (images[usable], targets[usable]), replay, options, device)
+        school = _School((images[usable], targets[usable]), selection, replay, options, device)
+        if not proxy.backbones:
+            return school.train(proxy, progress)
+        if initial is None:
+            school.probe(proxy)
+        return school.tune(proxy, progress)
+
+
+@dataclass(frozen=True)
+class _School:
+    """What a proxy learns from, and how."""
+
+    known: Answered
+    selection: Answered | None
+    replay: Answered | None
+    options: Distilling
+    device: str | Accelerator
+
+    def train(
+        self,
+        proxy: Proxy,
+        progress: OnEpoch | None = None,
+        *,
+        rates: Sequence[float] = (),
+        watch: Watch | None = None,
+    ) -> Distillation:
+        """Train a proxy, and keep its best epoch; a training that is watched ends where it diverges.
+
+        ``rates`` are those of the backbones.
+        """
+        options = self.options
+        training = _Training(proxy, self.known, self.replay, options, self.device, rates)
         losses: list[float] = []
         agreements: list[float] = []
         best, best_epoch, best_state = math.inf, options.epochs - 1, None
         for epoch in range(options.epochs):
             losses.append(training.epoch())
             agreement = math.nan
-            if selection is not None:
-                selection_loss, agreement = _evaluate(proxy, *selection)
+            if self.selection is not None:
+                selection_loss, agreement = _evaluate(proxy, *self.selection)
                 if selection_loss < best:
                     best, best_epoch = selection_loss, epoch
                     best_state = copy.deepcopy(proxy.state_dict())
             agreements.append(agreement)
+            if watch is not None and watch.hopeless(self._agreed(losses[-1])):
+                break
             if progress:
                 progress(epoch + 1, options.epochs, losses[-1])
         if best_state is not None:
             proxy.load_state_dict(best_state)
-        return Distillation(proxy.eval(), tuple(losses), tuple(agreements), best_epoch)
+        for model, _ in zip(proxy.models, rates, strict=False):
+            model.requires_grad_()
+        return Distillation(proxy.eval(), tuple(losses), tuple(agreements), best_epoch, tuple(rates))
+
+    def probe(self, proxy: Proxy) -> None:
+        """Give each backbone the statistics of the images at hand, and its new head."""
+        device = self._device
+        proxy.to(device)
+        learned = _Rows(*self.known, device)
+        judges = self.selection if self.selection is not None and (self.selection[1].labels >= 0).any() else None
+        judged = None if judges is None else _Rows(*_named(judges), device)
+        for model in proxy.models[: len(proxy.backbones)]:
+            started = cast(Pretrained, model)
+            adapt_statistics(started, learned.pixels(self.options.batch_size))
+            fit_head(started, self._lesson(learned), None if judged is None else self._lesson(judged))
+
+    def tune(self, proxy: Proxy, progress: OnEpoch | None) -> Distillation:
+        """Train all weights: backbones at rates that short trainings choose, and lower ones where these diverge.
+
+        A backbone that diverges at every rate stays as the probe left it: its rate is 0.
+        """
+        rates = [best_rate(partial(self._trial, proxy, place)) for place in range(len(proxy.backbones))]
+        while True:
+            watch = self._watch(proxy)
+            if not any(rates) and not proxy.architectures:
+                return Distillation(proxy.eval(), (watch.before,), (math.nan,), 0, tuple(rates))
+            done = self.train(copy.deepcopy(proxy), progress, rates=rates, watch=watch)
+            if not watch.diverged or not any(rates):
+                return done
+            rates = [max((r for r in RATES if r < rate), default=0.0) for rate in rates]
+
+    def _trial(self, proxy: Proxy, place: int, rate: float) -> float:
+        """Return what a short training of one backbone at one rate leads to, as selection people or others see it."""
+        judges, school = self.selection, replace(self, selection=None)
+        if judges is None or not (judges[1].labels >= 0).any():
+            # Nobody else is there: every eighth image judges, and is not learned from.
+            images, targets = self.known
+            outside = np.arange(len(images)) % _JUDGES == 0
+            if outside.all():
+                return 0.0 if rate == RATES[-1] else math.inf
+            judges = images[outside], targets[outside]
+            school = replace(school, known=(images[~outside], targets[~outside]))
+        epochs = max(round(self.options.epochs * _TRIAL), 1)
+        school = replace(school, options=replace(self.options, epochs=epochs))
+        one = proxy.alone(place)
+        watch = school._watch(one)
+        done = school.train(one, rates=(rate,), watch=watch)
+        return math.inf if watch.diverged else self._agreed(_evaluate(done.proxy, *judges)[0])
+
+    def _watch(self, proxy: Proxy) -> Watch:
+        """Return the watch of a training that begins with this proxy."""
+        proxy.to(self._device)
+        known = self.known[0][:_LOOKED_AT], self.known[1][np.arange(min(_LOOKED_AT, len(self.known[0])))]
+        logits = torch.from_numpy(proxy.predict(known[0])).clamp(min=1e-12).log()
+        labels, scores = torch.from_numpy(known[1].labels), torch.from_numpy(known[1].scores)
+        before, ignorant = (
+            float(answer_loss(z, labels, scores, temperature=self.options.temperature).mean())
+            for z in (logits, torch.zeros_like(logits))
+        )
+        return Watch(before, ignorant)
+
+    def _lesson(self, rows: _Rows) -> tuple[Iterator[torch.Tensor], Callable[..., torch.Tensor]]:
+        def loss(logits: torch.Tensor, which: torch.Tensor) -> torch.Tensor:
+            return answer_loss(logits, *rows.known(which), temperature=self.options.temperature)
+
+        return rows.pixels(self.options.batch_size), loss
+
+    def _agreed(self, loss: float) -> float:
+        """Return a loss on which all processes agree, so that all stop together and choose alike."""
+        if isinstance(self.device, str):
+            return loss
+        told = self.device.reduce(torch.tensor(loss, device=self._device), "mean")
+        return float(cast(torch.Tensor, told))
+
+    @property
+    def _device(self) -> str:
+        return self.device if isinstance(self.device, str) else str(self.device.device)
+
+
+def _named(known: Answered) -> Answered:
+    """Return the rows that name a class."""
+    keep = known[1].labels >= 0
+    return known[0][keep], known[1][keep]
 
 
 def _classes(images: NDArray[np.uint8], targets: Targets, selection: Answered | None, replay: Answered | None) -> int:
@@ -319,11 +483,12 @@ def _classes(images: NDArray[np.uint8], targets: Targets, selection: Answered | 
 def _beginning(options: Distilling, classes: int, initial: Proxy | None) -> Proxy:
     """Return the proxy before its first step: a copy of the initial one, or a new one."""
     if initial is None:
-        return Proxy(options.architectures, classes=classes, seed=options.seed)
-    if initial.architectures != options.architectures or initial.classes != classes:
+        return Proxy(options.architectures, classes=classes, seed=options.seed, backbones=options.backbones)
+    wanted = (*(b.name for b in options.backbones), *options.architectures)
+    same = [b.identity for b in initial.backbones] == [b.identity for b in options.backbones]
+    if not same or initial.architectures != options.architectures or initial.classes != classes:
         raise ValueError(
-            f"Expected initial weights of {options.architectures} for {classes} classes, "
-            f"got {initial.architectures} for {initial.classes}."
+            f"Expected initial weights of {wanted} for {classes} classes, got {initial.names} for {initial.classes}."
         )
     return copy.deepcopy(initial)
 
@@ -332,7 +497,13 @@ class _Training:
     """One training under way: what is learned from, the optimizer, and the random draws, whose order is kept."""
 
     def __init__(
-        self, proxy: Proxy, known: Answered, replay: Answered | None, options: Distilling, device: str | Accelerator
+        self,
+        proxy: Proxy,
+        known: Answered,
+        replay: Answered | None,
+        options: Distilling,
+        device: str | Accelerator,
+        rates: Sequence[float] = (),
     ) -> None:
         self.options = options
         self.accelerator = None if isinstance(device, str) else device
@@ -342,6 +513,8 @@ class _Training:
             device = str(device.device)
         self.device = device
         self.proxy = proxy.to(device)
+        for model, rate in zip(self.proxy.models, rates, strict=False):
+            model.requires_grad_(rate > 0)
         self.models = [m if self.accelerator is None else self.accelerator.prepare_model(m) for m in self.proxy.models]
         self.generator = torch.Generator().manual_seed(options.seed)
         # All processes must agree who is in a batch; how their shares are augmented they draw apart.
@@ -351,9 +524,13 @@ class _Training:
         self.learned = _Rows(*known, device)
         self.rehearsed = None if replay is None or not len(replay[0]) else _Rows(*replay, device)
         steps = options.epochs * len(_batches(torch.arange(len(self.learned)), options.batch_size))
-        self.optimizer = torch.optim.AdamW(
-            self.proxy.parameters(), lr=options.learning_rate, weight_decay=options.weight_decay
-        )
+        self.started = [p for m in self.proxy.models[: len(rates)] for p in m.parameters()]
+        rest = [p for m in self.proxy.models[len(rates) :] for p in m.parameters()]
+        groups: list[dict[str, Any]] = [
+            {"params": list(m.parameters()), "lr": r} for m, r in zip(self.proxy.models, rates, strict=False) if r
+        ]
+        groups += [{"params": rest}] if rest else []
+        self.optimizer = torch.optim.AdamW(groups, lr=options.learning_rate, weight_decay=options.weight_decay)
         warm = max(1, steps // 10)
         self.schedule = torch.optim.lr_scheduler.LambdaLR(
             self.optimizer,
@@ -392,7 +569,7 @@ class _Training:
         """Move the weights once; return the loss before."""
         with self.autocast:
             outputs = [m(x) for m in self.models]
-        for name, z in zip(self.proxy.architectures, outputs, strict=True):
+        for name, z in zip(self.proxy.names, outputs, strict=True):
             if not isinstance(z, torch.Tensor) or z.shape != s.shape:
                 raise ValueError(
                     f"Expected logits {tuple(s.shape)} from {name}, got {tuple(getattr(z, 'shape', ()))}. Its model "
@@ -406,6 +583,9 @@ class _Training:
             loss.backward()  # type: ignore[no-untyped-call]
         else:
             self.accelerator.backward(loss)
+        if self.started:
+            # One image that a published network has never seen the like of must not undo it.
+            nn.utils.clip_grad_norm_(self.started, _LONGEST_STEP)
         self.optimizer.step()
         self.schedule.step()
         return float(loss.detach())
@@ -424,6 +604,15 @@ class _Rows:
 
     def __getitem__(self, rows: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         return to_tensor(self._levels[rows]), self._labels[rows], self._scores[rows]
+
+    def known(self, rows: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return labels and scores alone."""
+        return self._labels[rows], self._scores[rows]
+
+    def pixels(self, size: int) -> Iterator[torch.Tensor]:
+        """Yield all images as they are, in their order, so many at a time."""
+        for start in range(0, len(self), size):
+            yield to_tensor(self._levels[start : start + size])
 
 
 def _batches(order: torch.Tensor, batch_size: int) -> list[torch.Tensor]:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from typing import get_args
+from dataclasses import asdict, dataclass
+from typing import Any, get_args
 
+from ttca.proxies.backbones import Backbone
 from ttca.proxies.registry import Architecture, architecture_name
 from ttca.proxies.runtime import Precision, check_threads
 
@@ -20,7 +21,11 @@ class Distilling:
     ----------
     architectures : tuple of str or callable
         One model each; with more than one the proxy is their ensemble, all trained on the same answers. Names for
-        :func:`ttca.proxies.architectures.create_model`, or factories, which become names.
+        :func:`ttca.proxies.architectures.create_model`, or factories, which become names. None, where there are
+        backbones.
+    backbones : tuple of Backbone
+        Further models of the ensemble, which stand before the others and start from weights learned elsewhere: a new
+        head by a linear probe, then all weights at a rate chosen for each (:mod:`ttca.proxies.finetuning`).
     epochs, batch_size, learning_rate, weight_decay
         AdamW with a linear warm-up over a tenth of the steps, then a cosine to zero.
     temperature : float
@@ -49,6 +54,7 @@ class Distilling:
     """
 
     architectures: tuple[Architecture, ...] = ("small-cnn",)
+    backbones: tuple[Backbone, ...] = ()
     epochs: int = 60
     batch_size: int = 64
     learning_rate: float = 2e-3
@@ -81,9 +87,17 @@ class Distilling:
             raise ValueError(
                 f"Expected precision to be one of {', '.join(get_args(Precision))}, got {self.precision!r}."
             )
-        if isinstance(self.architectures, str) or not self.architectures:
+        if isinstance(self.architectures, str) or not (self.architectures or self.backbones):
             raise ValueError(
                 f"Expected at least one architecture for a proxy, as a tuple of names, got {self.architectures!r}."
             )
         # From here on names alone: what is kept and compared is plain text.
         object.__setattr__(self, "architectures", tuple(architecture_name(a) for a in self.architectures))
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What decides a proxy that is trained so, JSON-able: backbones by their weights, not by where they lie."""
+        found = asdict(self)
+        del found["backbones"]
+        # Where there are none, the options are those of versions that knew of none.
+        return found | ({"backbones": [b.identity for b in self.backbones]} if self.backbones else {})

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 
+from ttca.proxies.backbones import Backbone
 from ttca.proxies.distillation import Answered, Distillation, OnEpoch, Proxy, Targets, train_proxy
 from ttca.proxies.options import Distilling
 from ttca.proxies.registry import check_importable
@@ -72,7 +73,8 @@ def train_proxy_in_processes(
         with safe_open(folder / "proxy.safetensors", framework="numpy") as file:
             story = json.loads((file.metadata() or {})["story"])
         proxy = Proxy.load(folder / "proxy.safetensors")
-    return Distillation(proxy, tuple(story["loss"]), tuple(story["agreement"]), int(story["best_epoch"]))
+    loss, agreement, rates = (tuple(story[key]) for key in ("loss", "agreement", "rates"))
+    return Distillation(proxy, loss, agreement, int(story["best_epoch"]), rates)
 
 
 def _launch(processes: int, folder: Path, progress: OnEpoch | None) -> None:
@@ -139,7 +141,7 @@ def _work(folder: Path) -> None:
         done = train_proxy(
             images,
             targets,
-            Distilling(**json.loads((folder / "options.json").read_text(encoding="utf-8"))),
+            _options(folder),
             selection=parts.get("selection"),
             replay=parts.get("replay"),
             initial=Proxy.load(initial) if initial.is_file() else None,
@@ -154,11 +156,18 @@ def _work(folder: Path) -> None:
         partial.replace(folder / "error")
         raise
     if accelerator.is_main_process:
-        story = {"loss": done.loss, "agreement": done.agreement, "best_epoch": done.best_epoch}
+        story = {
+            "loss": done.loss, "agreement": done.agreement, "best_epoch": done.best_epoch, "rates": done.rates,
+        }  # fmt: skip
         done.proxy.save(folder / "proxy.safetensors", {"story": json.dumps(story)})
     # Nobody leaves before the result is kept; whoever left early could take the others along.
     accelerator.wait_for_everyone()
     accelerator.end_training()
+
+
+def _options(folder: Path) -> Distilling:
+    said = json.loads((folder / "options.json").read_text(encoding="utf-8"))
+    return Distilling(**{**said, "backbones": tuple(Backbone.from_dict(b) for b in said["backbones"])})
 
 
 def _write(folder: Path, parts: dict[str, Answered | None]) -> None:

@@ -15,6 +15,11 @@ from ttca.proxies.runtime import wait_asleep
 # A busy machine slows tests only in proportion.
 wait_asleep()
 
+# Whatever weights lie on a machine, no test begins with them unless it brings them itself.
+os.environ.pop("TTCA_WEIGHTS", None)
+os.environ["HF_HUB_CACHE"] = os.devnull
+os.environ["HF_HUB_OFFLINE"] = "1"
+
 # Before torch is imported; programs that a test starts inherit it.
 _WORKERS = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
 if _WORKERS > 1:

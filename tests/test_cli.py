@@ -1070,7 +1070,7 @@ def test_help_names_tables_in_brackets(ttca: Terminal) -> None:
 def test_no_part_of_the_command_line_shows_locals() -> None:
     """Every typer app is told not to show locals in tracebacks, and to take help for what it is."""
     apps = [app, *(group.typer_instance for group in app.registered_groups)]
-    assert len(apps) == 3
+    assert len(apps) == 4
     for one in apps:
         assert one is not None
         assert one.pretty_exceptions_show_locals is False
@@ -1146,3 +1146,30 @@ def test_collectives_reports_become_conflicts(tmp_path: Path, ttca: Terminal) ->
     done = ttca(*ask)
     assert done.code == 1
     assert "Expected" in done.err
+
+
+def test_weights_are_listed_and_converted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ttca: Terminal) -> None:
+    """A pickle becomes a file of the folder, and the list says where it is from and which proxies it fits."""
+    import torch
+
+    from tests.published import network, onnx_file
+
+    folder = tmp_path / "weights"
+    folder.mkdir()
+    monkeypatch.setenv("TTCA_WEIGHTS", str(folder))
+    torch.save(network("perceptron", 4).state_dict(), tmp_path / "theirs.pth")
+    about = ("--architecture", "perceptron", "--license", "MIT", "--source", "somebody [1]")
+    done = ttca("weights", "convert", tmp_path / "theirs.pth", folder / "theirs.safetensors", *about, "--json")
+    assert (done.code, done.json["backbone"]["architecture"]) == (0, "perceptron")
+    onnx_file(folder / "brings.onnx")
+    done = ttca("weights", "list", "--json")
+    assert [(b["name"], b["source"], b["license"], b["fits"]) for b in done.json["weights"]] == [
+        ("brings", "brings.onnx", "unknown", "any: it brings its network"),
+        ("theirs", "somebody [1]", "MIT", "perceptron"),
+    ]
+    assert "somebody" in ttca("weights", "list").out
+    again = ttca("weights", "convert", tmp_path / "theirs.pth", folder / "theirs.safetensors")
+    assert again.code == 1
+    assert "Expected a new file .safetensors" in again.err
+    (folder / "broken.onnx").write_bytes(b"?")
+    assert "Expected a network as ONNX" in ttca("weights", "list").err

@@ -75,7 +75,7 @@ NUMBERS = [key for key in KEYS if key != "intervals"]
 def row(**changes: Any) -> Row:
     """Return a row in which every number is 0.5."""
     values = {"str": "word", "int": 3, "bool": True, "dict[str, int]": {"subgroup": 2}, "dict[str, float]": {}}
-    values["dict[str, list[float] | None]"] = {}
+    values |= {"dict[str, list[float] | None]": {}, "list[dict[str, str]]": []}
     changes = {"overruled": "", **changes}
     plain: dict[str, Any] = {f.name: values.get(str(f.type), 0.5) for f in fields(Row)}
     return Row(**{**plain, **changes})
@@ -134,3 +134,10 @@ def test_what_a_guest_measured_stands_apart() -> None:
     assert said.pop("extra") == {"mine": 0.25, "undefined": None}
     assert said == row().to_dict()
     assert "extra" not in Row.keys()  # noqa: SIM118 - no dict
+
+
+def test_published_weights_stand_in_a_row_only_where_there_are_any() -> None:
+    """A row of a proxy that began with nothing is the row that it was before there were backbones."""
+    backbone = {"name": "a", "architecture": "onnx", "source": "b", "license": "MIT", "digest": "0" * 64}
+    assert row(backbones=[backbone]).to_dict() == {**row().to_dict(), "backbones": [backbone]}
+    assert "backbones" not in row().to_dict()

@@ -62,6 +62,15 @@ hub_app = typer.Typer(
 )
 app.add_typer(hub_app, name="hub")
 
+weights_app = typer.Typer(
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    pretty_exceptions_show_locals=False,
+    rich_markup_mode=None,
+    help="Published weights that a proxy can begin with.",
+)
+app.add_typer(weights_app, name="weights")
+
 FileArgument = Annotated[Path, typer.Argument(help="The action file, or the folder that contains it.")]
 JsonOption = Annotated[
     bool, typer.Option("--json", help="Print one JSON object; everything else goes to standard error.")
@@ -722,6 +731,59 @@ def contribute(
             reporter=reporter,
         )
     _emit(asdict(done), as_json, f"{done.answered} of {done.queries} queries were answered. {done.ended}")
+
+
+@weights_app.command("list")
+def weights_list(as_json: JsonOption = False) -> None:
+    """Show which published weights are here.
+
+    Looks in the folder that the variable TTCA_WEIGHTS names, in installed packages, and in the cache of the Hugging
+    Face hub. Nothing is downloaded.
+    """
+    from dataclasses import asdict
+
+    from ttca.starting import convertible, listed
+
+    found, pickles = listed(), convertible()
+    if as_json:
+        _emit({"weights": [asdict(b) | {"fits": fits} for b, fits in found], "convertible": pickles}, True, "")
+        return
+    table = Table(
+        Column("name", overflow="fold"), "found in", Column("source", overflow="fold"), "license", "MB", "fits",
+        title="Published weights",
+    )  # fmt: skip
+    for b, fits in found:
+        table.add_row(*map(escape, (b.name, b.found, b.source, b.license, f"{b.megabytes:.0f}", fits)))
+    OUT.print(table)
+    for package in pickles:
+        _say(OUT, f"To convert once: ttca weights convert {package} OUT.safetensors")
+
+
+@weights_app.command("convert")
+def weights_convert(
+    file: Annotated[Path, typer.Argument(help="A .pth, .pt, .bin or .ckpt of torch, or a package that ships one.")],
+    out: Annotated[Path, typer.Argument(help="The .safetensors to write.")],
+    architecture: Annotated[
+        str, typer.Option(help="The network that they belong to: timm/NAME, or one of ttca's; names are fitted to it.")
+    ] = "",
+    license: Annotated[str, typer.Option(help="The license that they were published under.")] = "",
+    source: Annotated[str, typer.Option(help="Who published them, where.")] = "",
+    as_json: JsonOption = False,
+) -> None:
+    """Write the weights of a pickle as safetensors.
+
+    A pickle can run programs; safetensors cannot. The file is read in a process of its own that gets tensors alone,
+    little time, little memory and no keys.
+    """
+    from ttca.starting import convert
+
+    written = convert(file, out, architecture=architecture, license=license, source=source)
+    said = f"Wrote {out}. " + (
+        f"It fits {written.architecture}. Name it in weights, or put it into the folder that TTCA_WEIGHTS names."
+        if written is not None
+        else "Name its network in architectures, or convert again with --architecture."
+    )
+    _emit({"file": str(out), "backbone": None if written is None else written.to_dict()}, as_json, said)
 
 
 @app.command()

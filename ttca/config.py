@@ -33,6 +33,7 @@ from ttca.pooling.pool import Member
 from ttca.preparation import Preparation
 from ttca.prices import Price
 from ttca.progress import Reporter, silent
+from ttca.proxies.backbones import SUFFIXES
 from ttca.settings import Settings
 from ttca.signing import check_key
 
@@ -75,6 +76,7 @@ controls = true                  # measure the result row and its controls, for 
 
 # How the proxy learns.
 architectures = ["small-cnn"]    # small-cnn, small-resnet, small-mobilenet, resnet20 ..., timm/NAME or module:function
+# weights = []                   # published weights: "hub", files, names of ttca weights list, "none"; []: what suits
 epochs = 60
 # public_epochs = 10             # of learning from public images, or from members' true classes
 shift = 1                        # random translation while learning, in pixels
@@ -667,7 +669,7 @@ def read_action(path: Path | str) -> ActionFile:
             raise ConfigError(f"Expected the table [{table}] in {path}, got none. ttca init writes a full example.")
     return ActionFile(
         path,
-        _section(Settings, found.get("action", {}), "action", path),
+        _with_weights(_section(Settings, found.get("action", {}), "action", path), path),
         _beside(_section(PlatformSection, found["platform"], "platform", path), path),
         _section(PeopleSection, found["people"], "people", path),
         _section(PoolSection, found.get("pool", {}), "pool", path),
@@ -738,6 +740,12 @@ def _beside(section: C, path: Path) -> C:
     return section if section.ca is None else replace(section, ca=str(path.parent / section.ca))
 
 
+def _with_weights(settings: Settings, path: Path) -> Settings:
+    """Return settings whose files of weights are looked for beside the file that names them."""
+    words = tuple(str(path.parent / word) if Path(word).suffix in SUFFIXES else word for word in settings.weights)
+    return replace(settings, weights=words)
+
+
 def _value(value: Any, kind: str, where: str) -> Any:
     """Return a TOML value as the field's type, or say what was expected."""
     allowed = {part.strip() for part in kind.split("|")}
@@ -754,7 +762,8 @@ def _value(value: Any, kind: str, where: str) -> Any:
     elif isinstance(value, float):
         ok = "float" in allowed
     elif isinstance(value, list):
-        inner = {"tuple[int, ...]": (int,), "tuple[str, ...]": (str,), "tuple[float, ...]": (int, float)}.get(kind)
+        kinds = {"tuple[int, ...]": (int,), "tuple[str, ...]": (str,), "tuple[float, ...]": (int, float)}
+        inner = next((types for name, types in kinds.items() if name in allowed), None)
         ok = inner is not None and all(type(v) in inner for v in value)
         value = tuple(map(float, value)) if ok and inner == (int, float) else tuple(value)
     elif isinstance(value, dict):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, replace
@@ -24,6 +25,7 @@ from ttca.progress import Reporter
 from ttca.proxies.options import Distilling
 from ttca.proxies.registry import find_model
 from ttca.settings import Settings
+from ttca.starting import Start
 
 if TYPE_CHECKING:
     from ttca.attacks.universal import Attack, Model
@@ -45,6 +47,8 @@ class Learner:
     reporter : Reporter
     attack : Attack, optional
         Learns every δ instead of ttca's own (:class:`ttca.attacks.universal.Attack`).
+    start : Start, optional
+        What the proxy's models begin with; default random weights.
 
     Raises
     ------
@@ -61,6 +65,7 @@ class Learner:
         image_shape: ImageShape,
         reporter: Reporter,
         attack: Attack | None = None,
+        start: Start | None = None,
     ) -> None:
         _check_models(settings.distilling)
         if attack is not None:
@@ -71,17 +76,20 @@ class Learner:
         self.image_shape = image_shape
         self.reporter = reporter
         self._guest = attack
+        #: What the proxy's models begin with.
+        self.start = Start(tuple(map(str, settings.architectures))) if start is None else start
 
     def facts(self, *, public: bool = False) -> Facts:
         """Return all options that decide what a proxy becomes, or what it becomes of public data alone."""
         s = self.settings
         used = {"warming": s.warming} if public else {"distilling": s.distilling, "tuning": s.tuning}
+        now = {name: self.start.options(o).identity for name, o in used.items()}
         own = ("public_epochs",) if public else ("public_epochs", "epochs", "mixup")
         together = ("processes",) if s.processes > 1 else ()
         names = ("architectures", *together, "shift", "flip", "warp", "block", "precision", "seed", *own)
         return Facts(
-            {"block": s.block, "processes": s.processes, **{name: asdict(o) for name, o in used.items()}},
-            _as_version_0_1(s, tuple(used), names),
+            {"block": s.block, "processes": s.processes, **now},
+            None if self.start.backbones else _as_version_0_1(s, tuple(used), names),
         )
 
     def delta_facts(self, **more: Any) -> Facts:
@@ -202,12 +210,14 @@ class Learner:
         from ttca.proxies import distillation
         from ttca.proxies.runtime import best_device, fixed_threads
 
+        options = self.start.options(options)
         if path.is_file():
             try:
                 with safe_open(path, framework="numpy") as file:
                     facts = dict(file.metadata() or {})
                 if made_from(facts.get("inputs"), inputs):
-                    return distillation.Proxy.load(path).to(best_device()), facts
+                    kept = distillation.Proxy.load(path, backbones=options.backbones)
+                    return kept.to(best_device()), facts
             except (SafetensorError, OSError, ValueError) as error:
                 raise ActionError(
                     f"Expected a proxy at {path}, got a file that cannot be read ({error}). Delete it and run again."
@@ -233,6 +243,8 @@ class Learner:
                 raise ActionError(str(error)) from None
         with fixed_threads(options.threads) as threads:
             facts = {"inputs": inputs, "seconds": f"{time.perf_counter() - began:.3f}", "threads": str(threads)}
+            if result.rates:
+                facts["rates"] = json.dumps(result.rates)
         private_folder(path.parent)
         result.proxy.save(path, facts)
         return result.proxy.to(best_device()), facts
@@ -345,7 +357,9 @@ def _as_version_0_1(settings: Settings, roles: Sequence[str], names: Sequence[st
     }  # fmt: skip
     listed = {"epochs", *names}
     for role in roles:
-        rest = {k: v for k, v in asdict(getattr(settings, role)).items() if k in always[role] or k not in listed}
+        options = getattr(settings, role)
+        known = options.identity if isinstance(options, Distilling) else asdict(options)
+        rest = {k: v for k, v in known.items() if k in always[role] or k not in listed}
         if settings.attack or rest != always[role]:
             return None
     return {name: getattr(settings, name) for name in names}

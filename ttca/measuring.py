@@ -162,6 +162,7 @@ def row_of(shop: Workshop, story: Story, epsilon: int, *, track: str | None, beg
         overruled=transfer.overruled or "",
         intervals={key: None if s is None else [s.low, s.high] for key, s in measured.intervals.items()},
         extra=_extra(measured, story.measuring) | dict(story.encoding),
+        backbones=[b.shown for b in distilled.proxy.backbones],
     )
     save_json(shop.folder / "row.json", row.to_dict())
     return row

@@ -80,6 +80,7 @@ def perturb(shop: Workshop, roster: Roster, known: Known, questions: Questions, 
                 what=f"learning δ, ε = {epsilon}",
                 initial=previous,
             )
+            started = [b.shown for b in distilled.proxy.backbones]
             refined: dict[str, Any] = {"queries": 0, "kept": False}
             if refinement.pairs:
                 delta, refined = refinement.apply(delta, epsilon)
@@ -95,6 +96,7 @@ def perturb(shop: Workshop, roster: Roster, known: Known, questions: Questions, 
                     "fidelity": distilled.fidelity.to_dict(),
                     "seconds": time.perf_counter() - began,
                     "refinement": refined,
+                    **({"backbones": started} if started else {}),
                 },
             )
             kept.save(path)

@@ -37,6 +37,7 @@ class Row:
     None where nothing bounds it or no gap was shown; rows kept before there were intervals have none.
     ``overruled`` says in what way answers did not fit members' own true classes, where somebody went on anyway;
     empty and left out where nobody had to.
+    ``backbones`` are the published weights that the proxy began with: name, architecture, source, license, SHA-256.
     ``extra`` holds a guest's metrics and controls by name (:class:`ttca.conditions.Measuring`).
     """
 
@@ -96,20 +97,22 @@ class Row:
     overruled: str = ""
     intervals: dict[str, list[float] | None] = field(default_factory=dict)
     extra: dict[str, float] = field(default_factory=dict)
+    backbones: list[dict[str, str]] = field(default_factory=list)
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON values; what is not defined becomes None, and what is empty at the end is left out."""
         found = asdict(self)
-        overruled = {name: text for name in ("overruled",) if (text := found.pop(name))}
         extra = {name: _plain(value) for name, value in found.pop("extra").items()}
+        often_empty = {"overruled": found.pop("overruled"), "extra": extra, "backbones": found.pop("backbones")}
         spans: dict[str, list[float] | None] = found.pop("intervals")
         found["intervals"] = {name: span and [_plain(end) for end in span] for name, span in spans.items()}
-        return {name: _plain(value) for name, value in found.items()} | overruled | ({"extra": extra} if extra else {})
+        plain = {name: _plain(value) for name, value in found.items()}
+        return plain | {name: value for name, value in often_empty.items() if value}
 
     @classmethod
     def keys(cls) -> tuple[str, ...]:
         """Return the names of the keys that every row has, in order."""
-        return tuple(f.name for f in fields(cls) if f.name not in ("overruled", "extra"))
+        return tuple(f.name for f in fields(cls) if f.name not in ("overruled", "extra", "backbones"))
 
 
 def _plain(value: Any) -> Any:

@@ -11,7 +11,10 @@ from ttca.goals import Certifying
 from ttca.proxies.options import Distilling
 from ttca.proxies.registry import Architecture, check_importable
 
-__all__ = ["Settings"]
+__all__ = ["DEFAULT_ARCHITECTURES", "Settings"]
+
+#: What gives way to published weights, where there are any.
+DEFAULT_ARCHITECTURES = ("small-cnn",)
 
 Options = TypeVar("Options", Distilling, Perturbing, Certifying)
 
@@ -35,6 +38,12 @@ class Settings:
     architectures : tuple of str or callable
         The proxy's models (``small-cnn``, ``resnet20`` …, ``timm/NAME``, ``module:function`` for one of your own);
         more than one make an ensemble. In Python also functions or classes that take (classes, seed).
+    weights : tuple of str or str
+        Published weights that the proxy begins with: ``hub`` (timm's own, from the hub's cache or downloaded, for each
+        ``timm/NAME`` of the architectures), paths of ``.safetensors`` or ``.onnx`` files, or names that ``ttca weights
+        list`` shows; several make an ensemble. ``none``: none at all. By default what is here and suits the images:
+        in the folder that ``TTCA_WEIGHTS`` names, in installed packages, and in the hub's cache. The default
+        architecture gives way to them; of others, those begin with weights that these fit.
     epochs : int
         Of distillation.
     shift : int
@@ -98,7 +107,8 @@ class Settings:
     subgroup: str = "subgroup"
     epsilons: tuple[int, ...] = (2, 4, 8)
     seed: int = 0
-    architectures: tuple[Architecture, ...] = ("small-cnn",)
+    architectures: tuple[Architecture, ...] = DEFAULT_ARCHITECTURES
+    weights: str | tuple[str, ...] = ()
     epochs: int = 60
     shift: int = 1
     flip: bool = False
@@ -163,6 +173,7 @@ class Settings:
         if not 0 <= self.refine <= 1:
             raise ConfigError(f"Expected refine as a share in [0, 1], got {self.refine}. 0.2 saves every fifth query.")
         _ = self.certifying
+        object.__setattr__(self, "weights", _words(self.weights))
         lengths = self.control_lengths if isinstance(self.control_lengths, tuple | list) else ()
         numbers = all(not isinstance(x, bool) and isinstance(x, int | float) and 0 < x <= 100 for x in lengths)
         if not lengths or not numbers or len(set(lengths)) != len(lengths) or 1 not in lengths:
@@ -211,3 +222,14 @@ class Settings:
         """Return options with every field that the settings have by the same name."""
         given: dict[str, Any] = {f.name: getattr(self, f.name) for f in fields(kind) if hasattr(self, f.name)}
         return kind(**given)
+
+
+def _words(weights: Any) -> tuple[str, ...]:
+    words = (weights,) if isinstance(weights, str) else tuple(weights) if isinstance(weights, tuple | list) else (None,)
+    alone = "none" in words and len(words) > 1
+    if alone or len(set(words)) != len(words) or not all(isinstance(w, str) and w.strip() for w in words):
+        raise ConfigError(
+            f'Expected weights as different paths or names, or as "hub" or "none", got {weights!r}. Leave them out to '
+            "use what is here."
+        )
+    return words

@@ -13,6 +13,7 @@ from ttca.pooling.pool import QueryPool
 from ttca.preparation import Preparation
 from ttca.progress import Reporter
 from ttca.settings import Settings
+from ttca.starting import choose_start
 
 if TYPE_CHECKING:
     from ttca.attacks.universal import Attack
@@ -53,10 +54,14 @@ class Workshop:
     @cached_property
     def learner(self) -> Learner:
         """Proxies and δ; raises MissingExtraError where torch is not installed."""
+        start = choose_start(self.settings, self.folder, side=self.info.image_shape[0] // self.settings.block)
+        if start.told:
+            self.reporter.say(start.told)
         return Learner(
             self.settings,
             classes=len(self.info.classes),
             image_shape=self.info.image_shape,
             reporter=self.reporter,
             attack=self.attack,
+            start=start,
         )

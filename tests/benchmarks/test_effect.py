@@ -16,6 +16,7 @@ from benchmarks import __main__ as runner
 from benchmarks import bounds, effect, quick
 from benchmarks._tracks import TRACKS, Cell, Track
 from tests import worlds
+from tests.published import onnx_file
 from ttca.errors import ConfigError
 from ttca.people import People, Roster
 from ttca.platforms.base import Platform
@@ -188,3 +189,15 @@ def test_the_slices_are_of_all_benchmarks_and_a_failure_stops_none(monkeypatch: 
     assert result["slices"]["bounds"]["numbers"]
     assert result["seconds"] == sum(s["seconds"] for s in result["slices"].values())
     assert "quick" not in quick.slices()
+
+
+def test_weights_are_named_and_checked(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever lies on a machine, a row has the weights that it names, and none for the platform's own classes."""
+    monkeypatch.setenv("TTCA_WEIGHTS", str(tiny))
+    own, others = (onnx_file(tiny / f"{n}.onnx", classes=n) for n in (len(worlds.CLASSES), 5))
+    where = [*ARGUMENTS[:-1], "1", "--regime", "own", "--set", "architectures=('small-cnn',)"]
+    assert "backbones" not in effect.main(where)["rows"][0]
+    (row,) = effect.main([*where, f"weights={others}", "refine=1.0", "true_classes=True", "epochs=2"])["rows"]
+    assert [b["name"] for b in row["backbones"]] == ["5"]
+    with pytest.raises(ConfigError, match="published for 3 classes itself"):
+        effect.main([*where, f"weights={own}"])

@@ -11,12 +11,13 @@ import numpy as np
 import pytest
 
 from benchmarks import _tracks
-from benchmarks._tracks import TRACKS, Cell
+from benchmarks._tracks import TRACKS, Cell, check_backbones
 from ttca.blocks import seen
 from ttca.data.cameras import soft_focus
 from ttca.data.hub import LabelledImages
 from ttca.errors import ConfigError, DataError
 from ttca.people import People
+from ttca.proxies.backbones import Backbone
 from ttca.settings import Settings
 
 _REAL = os.environ.get("TTCA_DATA")
@@ -221,3 +222,39 @@ def test_the_platform_answers_as_it_was_told(answers: str) -> None:
     named = (~np.isnan(said.scores)).sum(1)
     assert set(named.tolist()) == {{"scores": 10, "rounded": 10, "top-k": 3, "label": 0}[answers]}
     assert (said.resolution > 0).all() == (answers == "rounded")
+
+
+def backbone(name: str, architecture: str = "onnx", outputs: int | None = 100) -> Backbone:
+    """Return what is known of published weights; there is no file."""
+    return Backbone(
+        name=name, architecture=architecture, source="s", license="MIT", digest="0" * 64, path="p", outputs=outputs
+    )
+
+
+LITE = "timm/tf_efficientnet_lite0"
+
+
+@pytest.mark.parametrize(
+    ("track", "classes", "found", "why"),
+    [
+        ("cifar10-resnet56", 10, backbone("cifar100-resnet32"), None),
+        ("cifar10-resnet56", 10, backbone("lite", LITE, 1000), None),
+        ("fairface-agegender", 2, backbone("lite", f"{LITE}.in1k", 1000), None),
+        ("cifar100-resnet32", 100, backbone("cifar100-resnet32"), "published for 100 classes itself"),
+        ("cifar10-resnet56", 10, backbone("cifar10-resnet20", outputs=10), "published for 10 classes itself"),
+        ("cifar10-resnet56", 10, backbone("who knows", outputs=None), "does not say how many classes"),
+        ("waterbirds", 2, backbone("lite", LITE, 1000), "weights that the platform itself contains"),
+        ("waterbirds", 2, backbone("lite", f"{LITE}.in1k", 1000), "weights that the platform itself contains"),
+        ("waterbirds", 2, backbone("timm/tf_efficientnet_lite0", "onnx", 1000), "that the platform itself contains"),
+        ("waterbirds", 2, backbone("other", "timm/resnet18", 1000), None),
+    ],
+)
+def test_backbones_that_no_stranger_has_are_refused(track: str, classes: int, found: Backbone, why: str | None) -> None:
+    """On a track, the platform's own labels and the weights that it contains are no public weights."""
+    where = replace(TRACKS["cifar10-resnet56"], name=track)
+    check_backbones(where, [], classes=classes)
+    if why is None:
+        check_backbones(where, [found], classes=classes)
+        return
+    with pytest.raises(ConfigError, match=f"Expected backbones of {track}.*{why}"):
+        check_backbones(where, [backbone("fine", outputs=7), found], classes=classes)

@@ -148,6 +148,7 @@ def write_report(
         "deltas": _deltas(perturbations),
         "explained": explained(row, contents.measuring.controls),
         "comparisons": _comparisons(measurement),
+        "backbones": row.backbones,
         "f": formatting,
     }
     environment = jinja2.Environment(
