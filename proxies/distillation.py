@@ -21,7 +21,7 @@ from torch import nn
 
 from ttca.proxies.architectures import create_model
 from ttca.proxies.backbones import Backbone
-from ttca.proxies.finetuning import RATES, Watch, adapt_statistics, best_rate, fit_head
+from ttca.proxies.finetuning import RATES, LossWatch, adapt_statistics, best_rate, fit_head
 from ttca.proxies.images import to_levels, to_tensor
 from ttca.proxies.options import Distilling
 from ttca.proxies.pretrained import Pretrained, create_pretrained
@@ -349,7 +349,7 @@ class _School:
         progress: OnEpoch | None = None,
         *,
         rates: Sequence[float] = (),
-        watch: Watch | None = None,
+        watch: LossWatch | None = None,
     ) -> Distillation:
         """Train a proxy, and keep its best epoch; a training that is watched ends where it diverges.
 
@@ -424,7 +424,7 @@ class _School:
         done = school.train(one, rates=(rate,), watch=watch)
         return math.inf if watch.diverged else self._agreed(_evaluate(done.proxy, *judges)[0])
 
-    def _watch(self, proxy: Proxy) -> Watch:
+    def _watch(self, proxy: Proxy) -> LossWatch:
         """Return the watch of a training that begins with this proxy."""
         proxy.to(self._device)
         known = self.known[0][:_LOOKED_AT], self.known[1][np.arange(min(_LOOKED_AT, len(self.known[0])))]
@@ -434,7 +434,7 @@ class _School:
             float(answer_loss(z, labels, scores, temperature=self.options.temperature).mean())
             for z in (logits, torch.zeros_like(logits))
         )
-        return Watch(before, ignorant)
+        return LossWatch(before, ignorant)
 
     def _lesson(self, rows: _Rows) -> tuple[Iterator[torch.Tensor], Callable[..., torch.Tensor]]:
         def loss(logits: torch.Tensor, which: torch.Tensor) -> torch.Tensor:

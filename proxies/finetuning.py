@@ -11,7 +11,7 @@ from torch import nn
 
 from ttca.proxies.pretrained import Pretrained
 
-__all__ = ["RATES", "Watch", "adapt_statistics", "best_rate", "fit_head"]
+__all__ = ["RATES", "LossWatch", "adapt_statistics", "best_rate", "fit_head"]
 
 #: Of AdamW for all weights, highest first: where nothing holds a network's activations, the first ones may diverge.
 RATES = (1e-3, 3e-4, 1e-4, 3e-5)
@@ -123,7 +123,7 @@ def _fitted(
 
 
 @dataclass
-class Watch:
+class LossWatch:
     """Whether a training diverges, told from its losses, epoch by epoch [ours].
 
     Parameters

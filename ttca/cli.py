@@ -149,7 +149,9 @@ def init(
         _write_new(begun.sample, SAMPLE)
     for sentence in begun.advice:
         _say(ERR, sentence)
-    what = "the platform" if platform is None else "authorised_by, the classes and what is in CAPITALS in [platform]"
+    what = "the platform"
+    if platform is not None:
+        what = "authorised_by, the classes (also where a prompt names them) and what is in CAPITALS in [platform]"
     _say(ERR, f"Wrote {file}. Fill in {what} and the people, then: ttca run {shlex.quote(str(file))} --dry-run")
     if as_json:
         _emit({"file": str(file)}, True, "")

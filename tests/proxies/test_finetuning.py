@@ -19,7 +19,7 @@ from tests.published import TINY, onnx_file, tensors_file
 from ttca.proxies import distillation
 from ttca.proxies.backbones import Backbone, read_backbone
 from ttca.proxies.distillation import Proxy, Targets, train_proxy
-from ttca.proxies.finetuning import RATES, Watch, adapt_statistics, best_rate, fit_head
+from ttca.proxies.finetuning import RATES, LossWatch, adapt_statistics, best_rate, fit_head
 from ttca.proxies.options import Distilling
 from ttca.proxies.parallel import train_proxy_in_processes
 from ttca.proxies.pretrained import create_pretrained
@@ -139,7 +139,7 @@ def test_a_diverging_training_takes_a_lower_rate(folded: Backbone, monkeypatch: 
     real = distillation._School.train
     tried: list[tuple[float, ...]] = []
 
-    def exploding(self: Any, proxy: Proxy, *a: Any, rates: Any = (), watch: Watch, **k: Any) -> Any:
+    def exploding(self: Any, proxy: Proxy, *a: Any, rates: Any = (), watch: LossWatch, **k: Any) -> Any:
         if self.options.epochs > 1:
             tried.append(tuple(rates))
             if max(rates) > least:
@@ -194,7 +194,7 @@ def test_the_first_valley_of_the_rates_is_chosen(losses: list[float]) -> None:
 )
 def test_a_watch_tells_what_has_forgotten_everything(losses: list[float], diverged: bool) -> None:
     """A loss that is no number, far beyond knowing nothing, or ends near that from a better start, is a divergence."""
-    watch = Watch(before=0.6 if losses != [1.2, 1.05] else 2.0, ignorant=1.1)
+    watch = LossWatch(before=0.6 if losses != [1.2, 1.05] else 2.0, ignorant=1.1)
     for loss in losses:
         watch.hopeless(loss)
     assert watch.diverged == diverged

@@ -171,7 +171,7 @@ def _unprocessed_advice(status: int, key_variable: str | None) -> str:
         return "No key was sent: put it into a variable, and name that in key_variable."
     return {
         401: f"Check that {key_variable} holds a key this platform knows, and that it travels as the platform reads it "
-        "(key_header, key_scheme).",
+        "(key_header, key_scheme, key_in, key_names).",
         403: "Ask the platform's owner whether this key may use this model.",
         404: "Check that address: it is made of url, and of model, version or path.",
         405: "Check that address, and method if the protocol has one.",
