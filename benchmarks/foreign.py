@@ -118,7 +118,10 @@ class _Node:
         headers = {"Content-Type": "application/json", "Idempotency-Key": uuid.uuid4().hex}
         reply = session.post(f"{url}/classify", data=body, headers=headers, timeout=_TIMEOUT)
         reply.raise_for_status()
-        return np.array([CLASSES.index(reply.json()["faces"][0]["label"])])
+        face = reply.json()["faces"][0]
+        scores = np.array([[face["scores"][name] for name in CLASSES]], np.float32)
+        # Label and scores are read on both sides.
+        return np.array([CLASSES.index(face["label"])]) if scores.shape == (1, len(CLASSES)) else np.array([-1])
 
 
 #: Name → its variants.

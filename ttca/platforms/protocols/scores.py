@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -113,6 +114,12 @@ class Scale:
         return None if self.scores_are in ("logits", "logit-of-second", "bytes") else value / 100
 
     # -- many rows ------------------------------------------------------------------------------------------------
+
+    def is_plain(self, values: Collection[float]) -> bool:
+        """Whether these numbers are all probabilities of one row, as :meth:`plain` asks of many rows."""
+        if self.scores_are != "probabilities" or self.missing_score is not None:
+            return False
+        return all(0 <= value <= 1 for value in values) and abs(sum(values) - 1) < _RELATIVE / 2
 
     def plain(self, values: NDArray[np.float64]) -> bool:
         """Whether every row holds all probabilities, and they sum to 1: what nearly every answer is."""
