@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from copy import copy
 from dataclasses import dataclass, field
 from enum import IntEnum
 
@@ -120,6 +121,12 @@ class Answers(Value):
             np.concatenate([p.scores for p in parts]),
             np.concatenate([p.resolution for p in parts]),
         )
+
+    def with_body(self, body: bytes | None) -> Answers:
+        """Return the same answers with what they were read from; nothing is checked twice."""
+        answers = copy(self)
+        object.__setattr__(answers, "body", body)
+        return answers
 
     def __len__(self) -> int:
         return len(self.status)
