@@ -27,7 +27,9 @@ class Status(IntEnum):
     FAILED = 2
 
 
-_LAST_STATUS = max(Status)
+# numpy asks an enum's member for a dozen attributes that it has not; a number is compared at once.
+_ANSWERED = int(Status.ANSWERED)
+_LAST_STATUS = int(max(Status))
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -73,14 +75,14 @@ class Answers(Value):
             raise TTCAError(f"Expected statuses among {[int(s) for s in Status]}, got {np.unique(self.status)}.")
         if not (self.resolution.min(initial=0) >= 0 and self.resolution.max(initial=0) < np.inf):
             raise TTCAError("Expected a resolution of 0 or more in every row, got another.")
-        answered = self.status == Status.ANSWERED
+        answered = self.status == _ANSWERED
         classes = self.scores.shape[1]
-        if ((self.labels >= classes) | ((self.labels < 0) & answered)).any():
+        if self.labels.max(initial=-1) >= classes or ((self.labels < 0) & answered).any():
             raise TTCAError(f"Expected every answered label in 0..{classes - 1}, got one outside it.")
         if not answered.all() and (self.labels[~answered] != -1).any():
             raise TTCAError("Expected label −1 in every row that is not answered.")
         # NaN, which says nothing, is neither below nor above.
-        if (self.scores < -1e-6).any() or (self.scores > 1 + 1e-4).any():
+        if ((self.scores < -1e-6) | (self.scores > 1 + 1e-4)).any():
             raise TTCAError("Expected scores as probabilities in [0, 1], got one outside it.")
 
     @classmethod

@@ -346,7 +346,7 @@ class Reading:
         found = [_found(find, one) for one in said]
         if n and (table := self._table(found)) is not None:
             return self.answers(table)
-        status, labels = np.full(n, Status.FAILED, np.int8), np.full(n, -1, np.int64)
+        status, labels = [int(Status.FAILED)] * n, [-1] * n
         scores = np.full((n, len(self.classes)), np.nan, np.float32)
         problems: list[UnreadableError] = []
         for i, one in enumerate(found):
@@ -357,14 +357,15 @@ class Reading:
             except UnreadableError as error:
                 problems.append(error)
                 continue
-            status[i], labels[i] = (Status.ANSWERED, label) if label >= 0 else (Status.REFUSED, -1)
+            status[i], labels[i] = (int(Status.ANSWERED if label >= 0 else Status.REFUSED), max(label, -1))
             if shares is not None:
                 scores[i] = shares
         if problems and len(problems) == n:
             raise problems[0]
         for problem in problems:
             self._tell(str(problem))
-        return Answers(status, labels, scores, np.full(n, self._scale.step, np.float32))
+        steps = np.full(n, self._scale.step, np.float32)
+        return Answers(np.array(status, np.int8), np.array(labels, np.int64), scores, steps)
 
     def _table(self, found: Sequence[object]) -> NDArray[np.float64] | None:
         """Return the scores of all images where each has a list of them, as nearly every batch: it is read at once."""
