@@ -364,7 +364,7 @@ class Reading:
             raise problems[0]
         for problem in problems:
             self._tell(str(problem))
-        steps = np.full(n, self._scale.step, np.float32)
+        steps = np.array([self._scale.step] * n, np.float32)
         return Answers(np.array(status, np.int8), np.array(labels, np.int64), scores, steps)
 
     def _table(self, found: Sequence[object]) -> NDArray[np.float64] | None:
