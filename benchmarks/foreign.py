@@ -38,8 +38,13 @@ _TIMEOUT = (5.0, 30.0)
 class Served(Protocol):
     """A server of others: how it is started, asked by ttca, and asked by a bare loop."""
 
-    batch: int
-    running: Callable[[], AbstractContextManager[str]]
+    @property
+    def batch(self) -> int:
+        """Images of a request."""
+
+    @property
+    def running(self) -> Callable[[], AbstractContextManager[str]]:
+        """What starts it, gives its URL, and ends it."""
 
     def platform(self, url: str) -> HttpPlatform:
         """Return the platform as a user sets it up."""

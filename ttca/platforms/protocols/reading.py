@@ -235,25 +235,8 @@ class Reading:
         found = self._grammar.read(said)
         if found.scores is None:
             return REFUSED if found.label is None else found.label, None
-        plain = self._plain(found.label, found.scores)
+        plain = self._scale.one_plain(found.label, found.scores, len(self.classes))
         return self._settled(found, found.scores) if plain is None else plain
-
-    def _plain(self, called: int | None, scores: Sequence[tuple[int, float]]) -> tuple[int, NDArray[np.float64]] | None:
-        """Return what :meth:`_settled` would, of one probability for each class that sum to 1 and a label that agrees.
-
-        Nearly every answer is so. It is read without numpy, whose every step costs more than ten numbers; all else
-        goes the long way to the same end.
-        """
-        by_label = dict(scores)
-        if not len(scores) == len(self.classes) == len(by_label) > 1 or min(by_label) < 0:
-            return None
-        if not self._scale.is_plain(by_label.values()):
-            return None
-        best = max(by_label, key=by_label.__getitem__)
-        label = best if called is None else called
-        if by_label.get(label) != by_label[best]:
-            return None
-        return label, np.array([by_label[k] for k in range(len(self.classes))])
 
     def _settled(self, found: Said, scores: Sequence[tuple[int, float]]) -> tuple[int, NDArray[np.float64] | None]:
         """Return the class and the probabilities of scores by label, once nothing speaks against them."""
