@@ -8,7 +8,7 @@ import re
 import threading
 from base64 import b64encode
 from collections import defaultdict, deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Set
 from functools import lru_cache
 from html.entities import codepoint2name
 from urllib.parse import quote_plus
@@ -95,7 +95,9 @@ def _mask_record(record: logging.LogRecord) -> bool:
     return True
 
 
-def _without(text: str, forms: Iterable[str]) -> str:
+def _without(text: str, forms: Set[str]) -> str:
+    if not forms:
+        return text
     # The longest first: one secret may begin with another.
     for form in sorted(forms, key=len, reverse=True):
         text = _pattern(form).sub("[key]", text)

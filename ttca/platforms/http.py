@@ -7,7 +7,6 @@ import re
 import threading
 import time
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -180,7 +179,7 @@ class HttpPlatform:
         try:
             response = exchange.run(checked, request_id=request_id)
             body = None if info.reading is None else _body(response, wire)
-            return replace(self._read(wire, response, len(checked), variable), body=body)
+            return self._read(wire, response, len(checked), variable).with_body(body)
         except TransportError as error:
             error.member = credential.member
             error.args = (masked(str(error.args[0]), variable),)

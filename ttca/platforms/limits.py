@@ -88,6 +88,10 @@ def policies(headers: Mapping[str, str]) -> dict[float, int]:
 
 def _rate_limits(headers: Mapping[str, str], now: float) -> list[tuple[float | None, float]]:
     """Return (requests left, seconds until there are more) of every limit a response states."""
+    stating = [name for name in headers if _RATE_LIMIT.fullmatch(name)]
+    if not stating and "ratelimit" not in headers:
+        # Nearly every answer: its date is not worth reading.
+        return []
     at = _now(headers, now)
     found: list[tuple[float | None, float]] = []
     # Several policies are a list; within one, parameters follow semicolons. The older form has commas there.
@@ -97,7 +101,8 @@ def _rate_limits(headers: Mapping[str, str], now: float) -> list[tuple[float | N
         reset = re.findall(r"(?:^|[;,\s])(?:t|reset)=(\d{1,15}(?:\.\d{1,9})?)(?=$|[;,\s])", policy, re.ASCII)
         found += _paired([float(n) for n in left], [_from_number(float(t), at) for t in reset])
     limits: dict[tuple[str, ...], dict[str, str]] = {}
-    for name, value in headers.items():
+    for name in stating:
+        value = headers[name]
         if match := _RATE_LIMIT.fullmatch(name):
             words = match.group(2).split("-")
             limit = limits.setdefault((match.group(1), *(w for w in words if w not in _PARTS)), {})

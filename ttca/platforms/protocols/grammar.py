@@ -202,8 +202,8 @@ class Grammar:
             return Said(REFUSED)
         if self._is_refusing_error(said):
             return Said(REFUSED)
-        if self._is_named(said):
-            return Said(scores=[(self.vocabulary.known(k), self._number(v)) for k, v in said.items()])
+        if (named := self._named(said)) is not None:
+            return Said(scores=named)
         label, word = self._label_of(said)
         self._check_no_class_is_beside(said)
         found = self._scores_of(said, label)
@@ -235,13 +235,18 @@ class Grammar:
                     raise UnreadableError(f"Expected an answer, got the platform's error: {excerpt(said[key])!r}.")
         return False
 
-    def _is_named(self, said: Mapping[Any, Any]) -> bool:
-        """Whether an object is one of labels and their scores."""
-        if any(self.scale.number(v) is None for v in said.values()):
-            return False
-        known = [self._index(str(k)) != UNKNOWN for k in said]
-        others = self.vocabulary.others != "error" and not any(k in _READ_KEYS for k in said)
-        return all(known) or (others and any(known))
+    def _named(self, said: Mapping[Any, Any]) -> list[tuple[int, float]] | None:
+        """Return the labels and scores of an object that has nothing else, None where it is none."""
+        scores = [self.scale.number(v) for v in said.values()]
+        if None in scores:
+            return None
+        labels = [self._index(str(k)) for k in said]
+        if UNKNOWN in labels:
+            others = self.vocabulary.others != "error" and not any(k in _READ_KEYS for k in said)
+            if not others or {*labels} == {UNKNOWN}:
+                return None
+            labels = [self.vocabulary.known(k) for k in said]
+        return [(label, score) for label, score in zip(labels, scores, strict=True) if score is not None]
 
     def _label_of(self, item: Mapping[Any, Any]) -> tuple[int | None, object]:
         """Return the label that an object names, and its word; None where it names none."""

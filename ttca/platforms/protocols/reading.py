@@ -50,6 +50,14 @@ def _itself(one: object) -> object:
     return one
 
 
+def _found(find: Callable[[object], object], one: object) -> object:
+    """Return the part that answers, or why there is none."""
+    try:
+        return find(one)
+    except UnreadableError as error:
+        return error
+
+
 @dataclass(frozen=True, kw_only=True)
 class Reading:
     """What a platform's labels and scores mean.
@@ -227,7 +235,8 @@ class Reading:
         found = self._grammar.read(said)
         if found.scores is None:
             return REFUSED if found.label is None else found.label, None
-        return self._settled(found, found.scores)
+        plain = self._scale.one_plain(found.label, found.scores, len(self.classes))
+        return self._settled(found, found.scores) if plain is None else plain
 
     def _settled(self, found: Said, scores: Sequence[tuple[int, float]]) -> tuple[int, NDArray[np.float64] | None]:
         """Return the class and the probabilities of scores by label, once nothing speaks against them."""
@@ -317,36 +326,38 @@ class Reading:
             If no row can be read.
         """
         n = len(said)
-        if n and (table := self._table(said, find)) is not None:
+        found = [_found(find, one) for one in said]
+        if n and (table := self._table(found)) is not None:
             return self.answers(table)
-        status, labels = np.full(n, Status.FAILED, np.int8), np.full(n, -1, np.int64)
+        status, labels = [int(Status.FAILED)] * n, [-1] * n
         scores = np.full((n, len(self.classes)), np.nan, np.float32)
         problems: list[UnreadableError] = []
-        for i, one in enumerate(said):
+        for i, one in enumerate(found):
             try:
-                label, shares = self.row(find(one))
+                if isinstance(one, UnreadableError):
+                    raise one
+                label, shares = self.row(one)
             except UnreadableError as error:
                 problems.append(error)
                 continue
-            status[i], labels[i] = (Status.ANSWERED, label) if label >= 0 else (Status.REFUSED, -1)
+            status[i], labels[i] = (int(Status.ANSWERED if label >= 0 else Status.REFUSED), max(label, -1))
             if shares is not None:
                 scores[i] = shares
         if problems and len(problems) == n:
             raise problems[0]
         for problem in problems:
             self._tell(str(problem))
-        return Answers(status, labels, scores, np.full(n, self._scale.step, np.float32))
+        steps = np.array([self._scale.step] * n, np.float32)
+        return Answers(np.array(status, np.int8), np.array(labels, np.int64), scores, steps)
 
-    def _table(self, said: Sequence[object], find: Callable[[object], object]) -> NDArray[np.float64] | None:
+    def _table(self, found: Sequence[object]) -> NDArray[np.float64] | None:
         """Return the scores of all images where each has a list of them, as nearly every batch: it is read at once."""
         rows: list[list[float]] = []
-        with contextlib.suppress(UnreadableError):
-            for one in said:
-                row = find(one)
-                if type(row) is not list or len(row) != self.columns or {*map(type, row)} != {float}:
-                    return None
-                rows.append(row)
-        return np.array(rows) if len(rows) == len(said) else None
+        for row in found:
+            if type(row) is not list or len(row) != self.columns or {*map(type, row)} != {float}:
+                return None
+            rows.append(row)
+        return np.array(rows)
 
     def answers(
         self,

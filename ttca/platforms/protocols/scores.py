@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -113,6 +114,37 @@ class Scale:
         return None if self.scores_are in ("logits", "logit-of-second", "bytes") else value / 100
 
     # -- many rows ------------------------------------------------------------------------------------------------
+
+    def one_plain(
+        self, called: int | None, scores: Sequence[tuple[int, float]], classes: int
+    ) -> tuple[int, NDArray[np.float64]] | None:
+        """Return the class and the probabilities of one image, where all are said as :meth:`plain` asks of many rows.
+
+        Nearly every answer is so. It is read without numpy, whose every step costs more than ten numbers; all else
+        goes the long way to the same end.
+
+        Parameters
+        ----------
+        called : int or None
+            The label beside the scores; None is returned where it is not the likeliest class.
+        scores : sequence of (class, number)
+        classes : int
+            How many there are.
+        """
+        if self.scores_are != "probabilities" or self.missing_score is not None:
+            return None
+        by_class = dict(scores)
+        if not len(scores) == len(by_class) == classes > 1 or min(by_class) < 0:
+            return None
+        values = by_class.values()
+        # NaN fails every comparison.
+        if not (all(0 <= value <= 1 for value in values) and abs(sum(values) - 1) < _RELATIVE / 2):
+            return None
+        best = max(by_class, key=by_class.__getitem__)
+        label = best if called is None else called
+        if by_class.get(label) != by_class[best]:
+            return None
+        return label, np.array([by_class[k] for k in range(classes)])
 
     def plain(self, values: NDArray[np.float64]) -> bool:
         """Whether every row holds all probabilities, and they sum to 1: what nearly every answer is."""
