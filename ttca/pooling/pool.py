@@ -34,7 +34,7 @@ from ttca.platforms.throttle import lane, throttle_of
 from ttca.pooling.acquaintance import Acquaintance, Change, Question
 from ttca.pooling.booking import Bill, Charge, Desk, Settlement, Words
 from ttca.pooling.claims import Claim, Taken, this_process
-from ttca.pooling.crew import Crew
+from ttca.pooling.crew import work_through
 from ttca.pooling.database import PATIENCE_S
 from ttca.pooling.ledger import Balance, Ledger
 from ttca.pooling.lookup import Reader
@@ -216,7 +216,6 @@ class QueryPool:
         self.anyway = False
         #: Whether the platform has named a class, so that it is asked in the right way.
         self.met = False
-        self._crew = Crew()
         self.reporter = reporter
         # What a request may take, and its answer to be written while another program has the ledger locked.
         self._claimed_s = longest_attempt_s(platform) + PATIENCE_S
@@ -312,8 +311,8 @@ class QueryPool:
         Notes
         -----
         With a ``watch``, a platform that has not named a class yet is asked about one image alone, and then the next;
-        three in vain end the asking. Then requests in flight grow by one with each that is answered, up to
-        ``concurrency``. Without one, the first request goes alone, and then all that may.
+        three in vain end the asking. Without one, the first request goes alone, and then all that may. Over HTTP the
+        platform's throttle lets requests in flight grow from one (:class:`~ttca.platforms.throttle.Throttle`).
 
         A request whose answer cannot be read is asked again image by image, so that one image the platform cannot
         take does not cost the others their answers. Images that were unreadable alone in an earlier call do not speak
@@ -398,8 +397,7 @@ class QueryPool:
         rest = deque(requests)
         most = max(1, self.pace.concurrency // self._size())
         try:
-            trial = _Trial(self, rest, task)
-            self._crew.work_through(rest, one, progress, alone=trial.next, most=most, slowly=task.cautious)
+            work_through(rest, one, progress, alone=_Trial(self, rest, task).next, most=most)
         except KeyboardInterrupt:
             self.reporter.say("Interrupted. What is in flight is waited for, so that no answer is lost.")
             raise
@@ -574,7 +572,7 @@ def _by_name(members: Sequence[Member]) -> dict[str, Member]:
 class _Task(Value):
     """What one call of :meth:`QueryPool.ask` is about; ``aside`` are rows that somebody else was asking.
 
-    ``cautious``: a platform that has not named a class yet is asked image by image, and requests in flight grow slowly.
+    ``cautious``: a platform that has not named a class yet is asked image by image.
     """
 
     images: Images
@@ -725,11 +723,6 @@ class _Progress:
     def sleep(self, seconds: float) -> None:
         """Wait so long, or until the asking ends: nobody waits for a request that will not be sent."""
         self._ended.wait(seconds)
-
-    @property
-    def failing(self) -> bool:
-        """Whether the last request brought nothing."""
-        return self._failures_in_a_row > 0
 
     def came(self, answers: Answers) -> None:
         """Count a request that was answered."""
