@@ -248,7 +248,7 @@ def acting(
     with (
         CollectiveAction(
             folder, platform=platform, members=members, roster=cell.roster, settings=settings,
-            public=cell.public, views=cell.views, concurrency=_BATCH, batch=_BATCH, reporter=reporter,
+            public=cell.public, views=cell.views, pace=Pace(concurrency=_BATCH, batch=_BATCH), reporter=reporter,
         ) as action,
         Ledger(home / "evaluation.sqlite") as ledger,
     ):  # fmt: skip

@@ -186,7 +186,7 @@ def _learned(name: str, here: World, *, epsilon: int, seed: int, epochs: int, st
         tempfile.TemporaryDirectory() as folder,
         CollectiveAction(
             Path(folder) / "action", platform=here.platform, members=members, roster=here.rosters[name],
-            settings=settings, concurrency=_BATCH, batch=_BATCH,
+            settings=settings, pace=Pace(concurrency=_BATCH, batch=_BATCH),
         ) as action,
     ):  # fmt: skip
         perturbations = action.learn()[epsilon]

@@ -1142,31 +1142,31 @@ def test_other_terms_after_the_first_answer_are_refused(
 def test_the_preparation_is_part_of_what_is_verified_and_handed_out(finished: Finished, tmp_path: Path) -> None:
     """Members' file and question hold it; another one, though it changes no pixel, is a sentence before any query."""
     size = worlds.roster().pool.image_shape[:2]
-    way, other = Preparation(size=size), Preparation(size=size, fit="pad")
+    way, other = (replace(worlds.roster(), preparation=Preparation(size=size, fit=fit)) for fit in ("crop", "pad"))
     made, platform = tmp_path / "made", Recorder()
-    with open_action(made, platform, preparation=way) as action:
+    with open_action(made, platform, roster=way) as action:
         action.verify()
         handed = action.handed_out()
     assert handed is not None
-    assert handed.preparation == way
+    assert handed.preparation == way.preparation
     opened = [json.loads((folder / "verification.json").read_text()) for folder in (made, finished.folder)]
     assert opened[0]["question"] != opened[1]["question"]
     asked = platform.queries
-    for preparation in (other, None):
+    for roster in (other, worlds.roster()):
         with (
-            open_action(made, platform, preparation=preparation) as action,
+            open_action(made, platform, roster=roster) as action,
             pytest.raises(ActionError, match="Expected pictures that are prepared as for"),
         ):
             action.verify()
     # Without the files that say so, verification people are still those of the first way.
     shutil.rmtree(made / "perturbations")
     with (
-        open_action(made, platform, preparation=other) as action,
+        open_action(made, platform, roster=other) as action,
         pytest.raises(ActionError, match="Expected verification people who were not used before"),
     ):
         action.verify()
     with (
-        open_action(finished.copy(tmp_path), platform, preparation=way) as action,
+        open_action(finished.copy(tmp_path), platform, roster=way) as action,
         pytest.raises(ActionError, match="Expected pictures that are prepared as for"),
     ):
         action.verify()

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
@@ -167,6 +168,23 @@ def test_ask_says_who_cannot_pay_and_what_is_no_image(home: Path, ttca: Terminal
     assert "query left" in ttca("ask", home, pictures(home, 2)[1], "--member", "member-0").sentence
     assert ttca("ask", home, pictures(home, 2)[1], "--json").json["images"][0]["member"] == "member-1"
     assert api.asked == 2
+
+
+def test_an_ask_that_ends_in_an_error_says_what_it_cost(home: Path, ttca: Terminal, api: Api) -> None:
+    """The last line counts what was charged before the error, and what nobody knows of; so does a run's."""
+
+    def ending(scores: dict[str, float]) -> Any:
+        if api.asked > 1:
+            raise HTTPException(status)
+        return said_plainly(scores)
+
+    api.say, status = ending, 401
+    assert ttca("ask", home, *pictures(home, 2)).err.splitlines()[-1] == "Queries charged: 1."
+    status = 500
+    told = ttca("ask", home, *pictures(home, 3)).err.splitlines()[-1]
+    assert told == "Queries charged: 5, of which 5 unknown (nobody knows whether the platform processed them)."
+    assert ttca("pool", "run", home).err.splitlines()[-1] == told
+    assert charged(home) == 11
 
 
 # -- what a wrong table costs -----------------------------------------------------------------------------------

@@ -10,6 +10,8 @@ from pathlib import Path
 
 HOME = Path(__file__).resolve().parents[1]
 MOST_PARAMETERS, LONGEST_CLASS, MOST_COMPLEX = 8, 400, 20
+#: Of what may have more than the most.
+WIDEST = 17
 #: What may have more parameters, and why.
 WIDE = {
     "ttca/action.py:CollectiveAction.__init__": "the front door: every part of an action, each with a default",
@@ -52,8 +54,8 @@ def functions(tree: ast.AST, inside: str = "") -> Iterator[tuple[str, ast.Functi
 
 
 def test_no_function_takes_many_parameters() -> None:
-    """Outside the command line no function has more than eight parameters, but for those listed with a reason."""
-    wide = set()
+    """Outside the command line no function has more than eight parameters; those listed with a reason have 17."""
+    wide, widths = set(), [0]
     for name, tree in files():
         for where, function in functions(tree):
             given = function.args
@@ -61,8 +63,10 @@ def test_no_function_takes_many_parameters() -> None:
             count -= bool(given.args and given.args[0].arg in ("self", "cls"))
             if count > MOST_PARAMETERS and name != "ttca/cli.py":
                 wide.add(f"{name}:{where}")
+                widths.append(count)
     assert wide == set(WIDE)
     assert len(WIDE) <= 3
+    assert max(widths) <= WIDEST
 
 
 def test_no_class_is_long() -> None:

@@ -18,7 +18,7 @@ from ttca.people import People, Roster
 from ttca.platforms.base import Credential
 from ttca.platforms.habits import Habits, WithHabits
 from ttca.platforms.local import LocalPlatform
-from ttca.pooling.pool import Member
+from ttca.pooling.pool import Member, Pace
 from ttca.settings import Settings
 
 CLASSES = ("stripes", "bars", "checks")
@@ -125,7 +125,7 @@ class Recorder:
 def open_action(folder: Path, platform: Any, **changes: Any) -> CollectiveAction:
     """Return the tiny world's action in a folder; ``changes`` replace its people, members, settings or pool options."""
     given: dict[str, Any] = {"members": members(), "roster": roster(), "settings": settings(), **changes}
-    return CollectiveAction(folder, platform=platform, concurrency=32, **given)
+    return CollectiveAction(folder, platform=platform, pace=Pace(concurrency=32), **given)
 
 
 def action_file(url: str, *, classes: Sequence[str] = CLASSES, **changes: str) -> str:

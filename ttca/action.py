@@ -31,7 +31,6 @@ from ttca.platforms.base import Platform
 from ttca.pooling.ledger import open_ledger
 from ttca.pooling.pool import Cost, Member, Pace, QueryPool
 from ttca.pooling.titles import take_title
-from ttca.preparation import Preparation
 from ttca.progress import Reporter, silent
 from ttca.row import Row
 from ttca.sanity import Overruling
@@ -71,7 +70,7 @@ class CollectiveAction:
     platform : Platform
     members : sequence of Member
     roster : Roster
-        Pool, selection and verification people.
+        Pool, selection and verification people, and how their photographs were prepared.
     settings : Settings
     public : People, optional
         Labelled public images of the same kind. They are never sent and cost nothing: the proxy learns from their true
@@ -81,7 +80,7 @@ class CollectiveAction:
         averaged over blocks already (:func:`ttca.blocks.shrink`), which is all that is kept of them.
     measuring : Measuring
         A guest's metrics and controls.
-    cap, concurrency, batch, overrule, accept_new_version
+    cap, pace, overrule, accept_new_version
         See :class:`~ttca.pooling.pool.QueryPool`.
     anyway : bool
         Go on where answers do not fit members' own true classes (:mod:`ttca.sanity`): kept, and told in the row.
@@ -91,8 +90,6 @@ class CollectiveAction:
         which no two may share.
     may_be_shown : collection of str
         Persons who agreed that a report may show their pictures.
-    preparation : Preparation, optional
-        How everybody's photographs became these images; it goes into the members' file, so that theirs go the same way.
     reporter : Reporter
         Where progress is shown.
     attack : Attack, optional
@@ -119,8 +116,7 @@ class CollectiveAction:
         views: People | None = None,
         measuring: Measuring = HONEST_ROW,
         cap: int | None = None,
-        concurrency: int = 64,
-        batch: int = 16,
+        pace: Pace | None = None,
         ledger: str | None = None,
         overrule: bool | None = None,
         accept_new_version: bool = False,
@@ -128,14 +124,12 @@ class CollectiveAction:
         may_be_shown: Collection[str] = (),
         reporter: Reporter = silent,
         attack: Attack | None = None,
-        preparation: Preparation | None = None,
     ) -> None:
         self._began = time.perf_counter()
         self.folder = Path(folder)
         self.platform = platform
         self.roster = roster
         self.settings = settings
-        self.preparation = preparation
         self.measuring = with_encoding(measuring, platform.info.jpeg_quality)
         self.may_be_shown = frozenset(may_be_shown)
         self.classes = platform.info.classes
@@ -164,14 +158,14 @@ class CollectiveAction:
                 self.ledger,
                 members,
                 cap=cap,
-                pace=Pace(concurrency=concurrency, batch=batch),
+                pace=pace,
                 action=settings.name,
                 overrule=overrule,
                 reporter=reporter,
             )
             self.queries.accept_new_version = accept_new_version
             self._held = stack.pop_all()
-        self._shop = Workshop(self.folder, settings, self.queries, reporter, attack, preparation)
+        self._shop = Workshop(self.folder, settings, self.queries, reporter, attack, roster.preparation)
 
     @property
     def learner(self) -> Learner:

@@ -36,40 +36,17 @@ if TYPE_CHECKING:
     from ttca.row import Row
 
 # Locals hold keys and tokens, which no traceback may show; and square brackets in help are names of tables, no markup.
-app = typer.Typer(
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-    pretty_exceptions_show_locals=False,
-    rich_markup_mode=None,
-    help="Test-time collective action.",
-)
-pool_app = typer.Typer(
-    no_args_is_help=False,
-    invoke_without_command=True,
-    pretty_exceptions_enable=False,
-    pretty_exceptions_show_locals=False,
-    rich_markup_mode=None,
-    help="Query the platform and see who paid.",
-)
-app.add_typer(pool_app, name="pool")
-hub_app = typer.Typer(
-    no_args_is_help=True,
-    pretty_exceptions_enable=False,
-    pretty_exceptions_show_locals=False,
-    rich_markup_mode=None,
-    help="Let members query the platform from their own machines.",
-)
-app.add_typer(hub_app, name="hub")
-
-weights_app = typer.Typer(
-    no_args_is_help=True,
-    pretty_exceptions_enable=False,
-    pretty_exceptions_show_locals=False,
-    rich_markup_mode=None,
-    help="Published weights that a proxy can begin with.",
-)
-app.add_typer(weights_app, name="weights")
+_QUIET: dict[str, Any] = {
+    "pretty_exceptions_enable": False,
+    "pretty_exceptions_show_locals": False,
+    "rich_markup_mode": None,
+}
+app = typer.Typer(no_args_is_help=True, add_completion=False, help="Test-time collective action.", **_QUIET)
+pool_app = typer.Typer(invoke_without_command=True, help="Query the platform and see who paid.", **_QUIET)
+hub_app = typer.Typer(no_args_is_help=True, help="Let members query the platform from their own machines.", **_QUIET)
+weights_app = typer.Typer(no_args_is_help=True, help="Published weights that a proxy can begin with.", **_QUIET)
+for _name, _part in {"pool": pool_app, "hub": hub_app, "weights": weights_app}.items():
+    app.add_typer(_part, name=_name)
 
 FileArgument = Annotated[Path, typer.Argument(help="The action file, or the folder that contains it.")]
 JsonOption = Annotated[
@@ -152,7 +129,12 @@ def init(
     what = "the platform"
     if platform is not None:
         what = "authorised_by, the classes (also where a prompt names them) and what is in CAPITALS in [platform]"
-    _say(ERR, f"Wrote {file}. Fill in {what} and the people, then: ttca run {shlex.quote(str(file))} --dry-run")
+    where = shlex.quote(str(file))
+    _say(
+        ERR,
+        f"Wrote {file}. Fill in {what} and the people, then: ttca run {where} --dry-run, and for one answer: "
+        f"ttca ask {where} IMAGE",
+    )
     if as_json:
         _emit({"file": str(file)}, True, "")
 
@@ -280,10 +262,11 @@ def ask(
     """Query the platform about images and show what it says.
 
     Shows its own words, how they are read, and what was charged: one query for each image that has no answer yet. Where
-    no class was read, shows a table that would read one.
+    no class was read, shows a table that would read one. The pool uses these answers; verification asks anew.
     """
     from ttca.config import read_action
     from ttca.first_answers import first_answers
+    from ttca.prices import billed
 
     known = read_action(file)
     heard = []
@@ -295,9 +278,8 @@ def ask(
             _say(OUT, answer.told())
     charged = sum(one["charged"] for one in heard)
     price = known.platform.price
-    cost = "" if price is None else f", {price.told(charged)}"
     paid = None if price is None else {"sum": price.of(charged), "currency": price.currency}
-    _emit({"images": heard, "charged": charged, "cost": paid}, as_json, f"Queries charged: {charged}{cost}.")
+    _emit({"images": heard, "charged": charged, "cost": paid}, as_json, billed(charged, 0, price))
 
 
 @pool_app.callback()
@@ -1097,21 +1079,23 @@ def _reporter() -> Any:
 def _opened(
     file: Path, *, accept_new_version: bool = False, anyway: bool = False
 ) -> Iterator[tuple[ActionFile, CollectiveAction]]:
-    """Open an action; say at the end what was paid in all, and propose a table where an answer cannot be read."""
+    """Open an action; where an error ends it, say what was paid, and propose a table if an answer cannot be read."""
     from ttca.config import read_action
     from ttca.errors import AnswerError
+    from ttca.prices import bill_of_errors
 
     known = read_action(file)
     with known.open(accept_new_version=accept_new_version, anyway=anyway, reporter=_reporter()) as action:
         name, ledger = action.settings.name, action.queries.ledger
         before = ledger.charged_twice(action=name)
         try:
-            yield known, action
+            with bill_of_errors(ledger, name, known.platform.price):
+                yield known, action
         except AnswerError as error:
             error.args = (f"{error.args[0]} {_advice(known, file, error)}", *error.args[1:])
             raise
         finally:
-            # The last line of what it says, also where an error ended it.
+            # Said also where an error ended it.
             if twice := ledger.charged_twice(action=name) - before:
                 queries = "query" if twice == 1 else "queries"
                 _say(
@@ -1164,7 +1148,7 @@ def _planned(known: ActionFile, action: CollectiveAction, dry_run: bool, as_json
         steps = {step: asdict(cost) for step, cost in plan.items()}
         who = asdict(action.panel.examined())
         told = None if changed is None else asdict(changed)
-        way = None if action.preparation is None else action.preparation.to_dict()
+        way = None if action.roster.preparation is None else action.roster.preparation.to_dict()
         said = {"steps": steps, "seconds": seconds, "verification": who, "changed": told, "preparation": way}
         cost = None if price is None else {"sum": price.of(queries), "currency": price.currency}
         _emit({**said, "cost": cost, "warnings": warnings}, as_json, table)
@@ -1174,7 +1158,7 @@ def _planned(known: ActionFile, action: CollectiveAction, dry_run: bool, as_json
         accepted = action.queries.accept_new_version
         _say(ERR, f"{changed} {'They are' if accepted else 'Without --accept-new-version nothing is'} paid.")
     if dry_run and not as_json:
-        _say(ERR, after_sending(action.roster.pool.image_shape, action.preparation))
+        _say(ERR, after_sending(action.roster.pool.image_shape, action.roster.preparation))
     if not as_json:
         _say(ERR, f"For the certificate: {action.panel.examined().told(action.settings.certifying)}.")
         for sentence in warnings:

@@ -29,7 +29,7 @@ from ttca.pooling.choosing import in_order
 from ttca.pooling.hub_client import HubAccess
 from ttca.pooling.leases import CheckPlan, LeaseDesk
 from ttca.pooling.ledger import Ledger, check_not_lost, open_ledger
-from ttca.pooling.pool import Member
+from ttca.pooling.pool import Member, Pace
 from ttca.preparation import Preparation
 from ttca.prices import Price
 from ttca.progress import Reporter, silent
@@ -586,15 +586,13 @@ class ActionFile:
             views=views,
             measuring=measuring,
             cap=self.pool.cap,
-            concurrency=self.pool.concurrency,
-            batch=self.pool.batch,
+            pace=Pace(concurrency=self.pool.concurrency, batch=self.pool.batch),
             ledger=self.pool.ledger,
             overrule=self.pool.overrule,
             accept_new_version=accept_new_version,
             anyway=anyway,
             may_be_shown=table.agreed(),
             reporter=reporter,
-            preparation=self.people.prepared,
         )
 
     def members(self, people: People) -> list[Member]:
@@ -633,16 +631,18 @@ class ActionFile:
         return canonical(name)
 
     def _roster(self, table: PeopleTable) -> Roster:
+        way = self.people.prepared
         if table.roles is None:
             return split_roles(
                 table.people,
                 seed=self.settings.seed,
                 verification=self.people.verification,
                 selection=self.people.selection,
+                preparation=way,
             )
         parts = {role: table.people[table.roles == role] for role in ("pool", "selection", "verification")}
         unasked = table.people[table.roles == "unasked"]
-        return Roster(**parts, unasked=unasked if len(unasked) else None)
+        return Roster(**parts, unasked=unasked if len(unasked) else None, preparation=way)
 
 
 def _who(name: str, names: Sequence[str]) -> str:

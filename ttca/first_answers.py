@@ -28,6 +28,7 @@ from ttca.pooling.lookup import Reader, words_of
 from ttca.pooling.pool import Member, Pace, QueryPool
 from ttca.pooling.recall import recall
 from ttca.pooling.titles import take_title
+from ttca.prices import bill_of_errors
 from ttca.progress import Reporter, silent
 from ttca.values import Value
 
@@ -150,7 +151,8 @@ def first_answers(
     QuotaError
         If nobody can pay.
     PlatformError
-        If the platform is down or refuses the key; what was heard before is in the ledger.
+        If the platform is down or refuses the key; what was heard before is in the ledger, and the error's note says
+        what was charged.
     """
     owners = {
         path.resolve(): who
@@ -176,12 +178,13 @@ def first_answers(
                     reporter=reporter,
                 )
                 queries.accept_new_version = accept_new_version
-                for path, image in zip(files, images, strict=True):
-                    before = _charged(ledger)
-                    queries.ask(image, purpose="ask", owners=[owners.get(path.resolve(), who.name)])
-                    yield _first_answer(
-                        known, platform, ledger, image, (str(path), who.name, _charged(ledger) - before)
-                    )
+                with bill_of_errors(ledger, known.settings.name, known.platform.price):
+                    for path, image in zip(files, images, strict=True):
+                        before = _charged(ledger)
+                        queries.ask(image, purpose="ask", owners=[owners.get(path.resolve(), who.name)])
+                        yield _first_answer(
+                            known, platform, ledger, image, (str(path), who.name, _charged(ledger) - before)
+                        )
         finally:
             lock.release()
 

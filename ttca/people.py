@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from ttca.errors import ActionError, DataError
 from ttca.images import Images, ImageShape, check_images
 from ttca.names import canonical
+from ttca.preparation import Preparation
 from ttca.values import Value
 
 __all__ = ["People", "Roster", "split_people", "split_roles"]
@@ -177,11 +178,14 @@ class Roster(Value):
     unasked : People, optional
         Members whose images are never sent and cost nothing: δ is learned on the subgroup among them, and the proxy
         learns from their true classes where the settings say so.
+    preparation : Preparation, optional
+        How everybody's photographs became these images; it goes into the members' file, so that theirs go the same way.
 
     Raises
     ------
     ActionError
-        If a person or an identical image stands in two roles, or a role that an action needs is empty.
+        If a person or an identical image stands in two roles, a role that an action needs is empty, or images are not
+        all of one size, the preparation's.
     """
 
     pool: People
@@ -189,6 +193,7 @@ class Roster(Value):
     verification: People
     test: People | None = None
     unasked: People | None = None
+    preparation: Preparation | None = None
 
     def __post_init__(self) -> None:
         seen_person: dict[str, str] = {}
@@ -217,6 +222,8 @@ class Roster(Value):
         shapes = {people.image_shape for people in self.roles().values()}
         if len(shapes) != 1:
             raise ActionError(f"Expected images of one size in all roles, got {sorted(shapes)}.")
+        if self.preparation is not None and self.preparation.image_shape not in shapes:
+            raise ActionError(f"Expected images that were prepared as {self.preparation}, got {sorted(shapes)}.")
 
     def _facts(self) -> str:
         h, w, _ = self.pool.image_shape
@@ -230,7 +237,13 @@ class Roster(Value):
 
 
 def split_roles(
-    people: People, *, seed: int, verification: float = 1 / 3, selection: float = 0.2, test: float = 0.0
+    people: People,
+    *,
+    seed: int,
+    verification: float = 1 / 3,
+    selection: float = 0.2,
+    test: float = 0.0,
+    preparation: Preparation | None = None,
 ) -> Roster:
     """Give every person one role at random, stratified by group and class.
 
@@ -242,6 +255,8 @@ def split_roles(
         Shares of all persons.
     selection : float
         Share of the *rest*: by default a fifth of those who are queried and learned from.
+    preparation : Preparation, optional
+        See :class:`Roster`.
 
     Notes
     -----
@@ -255,7 +270,13 @@ def split_roles(
         raise ActionError(f"Expected verification + test shares below 1, got {verification + test}.")
     rest = 1 - verification - test
     parts = split_people(people, [verification, test, rest * selection, rest * (1 - selection)], seed=seed)
-    return Roster(verification=parts[0], test=parts[1] if test else None, selection=parts[2], pool=parts[3])
+    return Roster(
+        verification=parts[0],
+        test=parts[1] if test else None,
+        selection=parts[2],
+        pool=parts[3],
+        preparation=preparation,
+    )
 
 
 def split_people(people: People, shares: Sequence[float], *, seed: int) -> list[People]:

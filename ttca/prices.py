@@ -1,13 +1,19 @@
-"""What queries cost in money: as the action file says, and never guessed."""
+"""What queries cost, in queries and in money: as the action file says, and never guessed."""
 
 from __future__ import annotations
 
+import contextlib
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from ttca.errors import ConfigError
+from ttca.errors import ConfigError, TTCAError
 
-__all__ = ["Price"]
+if TYPE_CHECKING:
+    from ttca.pooling.ledger import Ledger
+
+__all__ = ["Price", "bill_of_errors", "billed"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,3 +63,33 @@ class Price:
         """
         units = f"{queries * self.operations:,} {'queries' if self.operations == 1 else 'operations'}"
         return f"{self.of(queries):,.2f} {self.currency} ({units} at {self.per_1000:g} {self.currency} per 1,000)"
+
+
+def billed(charged: int, unknown: int, price: Price | None) -> str:
+    """Return what was charged, for people: queries, how many of them are unknown, and the sum where it is known.
+
+    Examples
+    --------
+    >>> billed(3, 1, None)
+    'Queries charged: 3, of which 1 unknown (nobody knows whether the platform processed them).'
+    """
+    doubt = f", of which {unknown} unknown (nobody knows whether the platform processed them)" if unknown else ""
+    return f"Queries charged: {charged}{doubt}{'' if price is None else f', {price.told(charged)}'}."
+
+
+@contextlib.contextmanager
+def bill_of_errors(ledger: Ledger, action: str, price: Price | None) -> Iterator[None]:
+    """Add to an error that ends the work, as a note, what this action was charged since the work began."""
+
+    def spent() -> tuple[int, int]:
+        return sum(ledger.paid(action=action).values()), ledger.unknown(action=action)
+
+    before = spent()
+    try:
+        yield
+    except TTCAError as error:
+        # A ledger that can no longer be read is what the error is about.
+        with contextlib.suppress(TTCAError):
+            charged, unknown = (now - then for now, then in zip(spent(), before, strict=True))
+            error.add_note(billed(charged, unknown, price))
+        raise

@@ -41,10 +41,10 @@ class OutputError(TTCAError):
 def run_program(name: str, work: Callable[[], int | None]) -> NoReturn:
     """Do a program's work and end the process with the status it returns or exits with, 0 if it says none.
 
-    A TTCAError becomes its sentence and status 1. So does a standard output that cannot be written to; where its
-    reader has gone (``ttca … | head``) nothing is said. Ctrl-C and SIGTERM become one sentence and the status 130 or
-    143, once what was in flight is written. Any other error is a bug of ours: its traceback is shown, without local
-    variables and without the environment's keys and tokens.
+    A TTCAError becomes its sentence, each of its notes a line, and status 1. So does a standard output that cannot be
+    written to; where its reader has gone (``ttca … | head``) nothing is said. Ctrl-C and SIGTERM become one sentence
+    and the status 130 or 143, once what was in flight is written. Any other error is a bug of ours: its traceback is
+    shown, without local variables and without the environment's keys and tokens.
 
     Parameters
     ----------
@@ -78,7 +78,8 @@ def _run(name: str, work: Callable[[], int | None], interruption: Interruption) 
         _say_error(name, "Interrupted. Nothing that came back is lost; run it again to resume.")
         sys.exit(interruption.status)
     except TTCAError as error:
-        _say_error(name, masked_everywhere(str(error)))
+        notes = getattr(error, "__notes__", ())
+        _say_error(name, masked_everywhere("\n".join([str(error), *notes])))
     except Exception as error:
         _show(error)
         _say_error(name, "This is a bug in ttca. Please report it, with the lines above.")

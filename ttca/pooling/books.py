@@ -17,7 +17,17 @@ from ttca.pooling.schema import members as _members
 from ttca.pooling.schema import outcomes as _outcomes
 from ttca.pooling.schema import requests as _requests
 
-__all__ = ["Balance", "asked_and_answered", "balances", "charged_twice", "pace", "paid", "spend_by_day", "was_unusable"]
+__all__ = [
+    "Balance",
+    "asked_and_answered",
+    "balances",
+    "charged_twice",
+    "pace",
+    "paid",
+    "spend_by_day",
+    "unknown",
+    "was_unusable",
+]
 
 
 @dataclass(frozen=True)
@@ -49,7 +59,7 @@ def balances(connection: sa.Connection, member: str | None) -> list[Balance]:
     counts: dict[int, dict[str, int]] = {}
     # Not labelled "outcome": the grouping would mean the column, where attempts without an outcome and those
     # marked unknown are two groups.
-    ended = sa.func.coalesce(_outcomes.c.outcome, ChargeState.UNKNOWN.value).label("ended")
+    ended = _ended().label("ended")
     for row in connection.execute(
         sa.select(_requests.c.member, ended, sa.func.count().label("n"))
         .select_from(_joined())
@@ -74,13 +84,18 @@ def balances(connection: sa.Connection, member: str | None) -> list[Balance]:
 
 def paid(connection: sa.Connection, action: str | None) -> dict[str, int]:
     """Return the queries charged (refunds out) by purpose; of one action, and what no action was named for."""
-    whose = sa.true() if action is None else sa.or_(_requests.c.action == action, _requests.c.action.is_(None))
     rows = connection.execute(
         sa.select(_requests.c.purpose, sa.func.sum(_requests.c.paid).label("n"))
-        .where(_requests.c.paid > 0, whose)
+        .where(_requests.c.paid > 0, _of(action))
         .group_by(_requests.c.purpose)
     )
     return {r.purpose: int(r.n) for r in rows}
+
+
+def unknown(connection: sa.Connection, action: str | None) -> int:
+    """Return the queries charged of which nobody knows whether the platform processed them; of one action, as paid."""
+    found = sa.select(sa.func.count()).select_from(_joined()).where(_ended() == ChargeState.UNKNOWN.value, _of(action))
+    return int(connection.scalar(found) or 0)
 
 
 def spend_by_day(connection: sa.Connection, day: sa.ColumnElement[int]) -> dict[str, int]:
@@ -103,12 +118,10 @@ def charged_twice(connection: sa.Connection, action: str | None) -> int:
     """Return how many different queries were charged more than once (refunds out), as an answer did not come or
     could not be used; of one action, and what no action was named for.
     """
-    whose = sa.true() if action is None else sa.or_(_requests.c.action == action, _requests.c.action.is_(None))
-    ended = sa.func.coalesce(_outcomes.c.outcome, ChargeState.UNKNOWN.value)
     again = (
         sa.select(_attempts.c.key)
         .select_from(_joined())
-        .where(_attempts.c.key != b"", ended != ChargeState.REFUNDED.value, whose)
+        .where(_attempts.c.key != b"", _ended() != ChargeState.REFUNDED.value, _of(action))
         .group_by(_attempts.c.key)
         .having(sa.func.count() > 1)
         .subquery()
@@ -139,6 +152,16 @@ def was_unusable(connection: sa.Connection, key: bytes, before: float) -> bool:
         .limit(1)
     )
     return connection.scalar(found) is not None
+
+
+def _of(action: str | None) -> sa.ColumnElement[bool]:
+    """Requests of one action, and those no action was named for."""
+    return sa.true() if action is None else sa.or_(_requests.c.action == action, _requests.c.action.is_(None))
+
+
+def _ended() -> sa.ColumnElement[str]:
+    """What came of an attempt; without an outcome that is unknown."""
+    return sa.func.coalesce(_outcomes.c.outcome, ChargeState.UNKNOWN.value)
 
 
 def _joined() -> sa.Join:

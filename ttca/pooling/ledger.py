@@ -269,6 +269,10 @@ class Ledger:
         """Return the queries charged (refunds out) by purpose; of one action, and what no action was named for."""
         return self._db.run(lambda connection: books.paid(connection, action))
 
+    def unknown(self, *, action: str | None = None) -> int:
+        """Return the queries charged of which nobody knows whether the platform processed them; as :meth:`paid`."""
+        return self._db.run(lambda connection: books.unknown(connection, action))
+
     def charged_twice(self, *, action: str | None = None) -> int:
         """Return how many different queries were charged more than once; of one action, as :meth:`paid`."""
         return self._db.run(lambda connection: books.charged_twice(connection, action))
