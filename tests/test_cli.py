@@ -971,6 +971,7 @@ def test_init_writes_once_and_never_over_a_file(tmp_path: Path, ttca: Terminal) 
     done = ttca("init", path)
     assert (done.code, done.out) == (0, "")
     assert str(path) in done.err
+    assert done.err.rstrip().endswith(f"--dry-run, and for one answer: ttca ask {path} IMAGE")
     first = path.read_bytes()
     assert "which exists" in ttca("init", path).sentence
     assert "which exists" in ttca("init", path.parent).sentence

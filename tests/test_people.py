@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from ttca.errors import ActionError, DataError, ImageError
 from ttca.people import People, Roster, split_roles
+from ttca.preparation import Preparation
 
 
 def pictures(*numbers: int) -> np.ndarray[Any, np.dtype[np.uint8]]:
@@ -255,3 +256,12 @@ def test_nobody_cannot_be_split() -> None:
     for people in (some(), some(*range(30), subgroup=False)):
         with pytest.raises(ActionError, match="Expected subgroup people"):
             split_roles(people, seed=0)
+
+
+def test_a_roster_is_of_the_size_that_its_preparation_makes() -> None:
+    """Roles are shared out with the way; one that makes another size is refused."""
+    people = crowd(60)
+    way = Preparation(size=people.image_shape[:2])
+    assert split_roles(people, seed=0, preparation=way).preparation == way
+    with pytest.raises(ActionError, match="prepared as"):
+        split_roles(people, seed=0, preparation=Preparation(size=99))
