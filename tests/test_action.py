@@ -47,7 +47,7 @@ from ttca.platforms.base import Credential
 from ttca.platforms.local import LocalPlatform
 from ttca.pooling import pool
 from ttca.pooling.ledger import Ledger
-from ttca.pooling.pool import Member, QueryPool
+from ttca.pooling.pool import Member, Pace, QueryPool
 from ttca.preparation import Preparation
 from ttca.row import Row
 from ttca.settings import Settings
@@ -724,7 +724,7 @@ def test_members_cannot_be_made_to_pay_for_test_people(
 
 def small_images() -> Roster:
     """Return people whose images are of another size than the platform's."""
-    cut = {role: replace(p, images=p.images[:, :6]) for role, p in worlds.roster().roles().items()}
+    cut: dict[str, Any] = {role: replace(p, images=p.images[:, :6]) for role, p in worlds.roster().roles().items()}
     return Roster(**cut)
 
 
@@ -744,7 +744,7 @@ BAD: dict[str, tuple[Callable[[], dict[str, Any]], type[TTCAError], str]] = {
     "cap 0": (lambda: {"cap": 0}, QuotaError, "cap of at least 1"),
     "no members": (lambda: {"members": []}, ConfigError, "at least one member"),
     "member twice": (lambda: {"members": worlds.members() * 2}, ConfigError, "every member once"),
-    "batch 0": (lambda: {"batch": 0}, ConfigError, "at least 1"),
+    "batch 0": (lambda: {"pace": Pace(batch=0)}, ConfigError, "at least 1"),
 }
 
 
@@ -764,8 +764,9 @@ def test_an_empty_role_is_a_sentence(role: str) -> None:
     """A role without subgroup people is named when the people are put together."""
     roster = worlds.roster()
     people: People = getattr(roster, role)
+    without: dict[str, Any] = {role: people[~people.subgroup]}
     with pytest.raises(ActionError, match=f"subgroup people in the role {role}, got none"):
-        replace(roster, **{role: people[~people.subgroup]})
+        replace(roster, **without)
 
 
 @pytest.mark.parametrize("change", [{"members": worlds.members(20)}, {"cap": 204}])

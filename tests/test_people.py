@@ -245,7 +245,7 @@ def test_the_same_seed_gives_the_same_roles(seed: int) -> None:
         ({"selection": 0.0}, "subgroup people in the role selection"),
     ],
 )
-def test_shares_that_leave_a_role_empty_are_a_sentence(options: dict[str, float], sentence: str) -> None:
+def test_shares_that_leave_a_role_empty_are_a_sentence(options: dict[str, Any], sentence: str) -> None:
     """Shares out of range, or that give a role nobody, raise."""
     with pytest.raises(ActionError, match=f"Expected .*{sentence}"):
         split_roles(crowd(60), seed=0, **options)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 import numpy as np
@@ -193,7 +193,7 @@ class Roster(Value):
     verification: People
     test: People | None = None
     unasked: People | None = None
-    preparation: Preparation | None = None
+    preparation: Preparation | None = field(default=None, kw_only=True)
 
     def __post_init__(self) -> None:
         seen_person: dict[str, str] = {}
