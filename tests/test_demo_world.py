@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import cache
 
 import numpy as np
@@ -12,7 +13,7 @@ from ttca.data.cameras import bad_camera
 from ttca.data.digits import load_digits_images
 from ttca.demo.platform import digits_platform
 from ttca.demo.world import CAMERA, DIGITS, MEMBERS, SHARE_IN_TRAINING, SIZE, VOLUNTEERS, DigitsWorld, digits_world
-from ttca.people import People, Roster
+from ttca.people import People
 from ttca.platforms.base import Credential
 
 TOTAL = 1797
@@ -47,7 +48,7 @@ def test_the_digits_are_split_into_thirds() -> None:
 def test_no_person_and_no_image_is_in_two_places(seed: int) -> None:
     """Persons of different roles, and the digits that trained the platform, are disjoint in every seed."""
     found = world(seed)
-    Roster(**found.roster.roles(), test=found.test)
+    replace(found.roster, test=found.test)
     persons = [numbers(p) for p in everybody(found).values()]
     assert sum(map(len, persons)) == len(set().union(*persons))
     sharp, _ = load_digits_images(SIZE)

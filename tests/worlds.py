@@ -124,8 +124,13 @@ class Recorder:
 
 def open_action(folder: Path, platform: Any, **changes: Any) -> CollectiveAction:
     """Return the tiny world's action in a folder; ``changes`` replace its people, members, settings or pool options."""
-    given = {"members": members(), "roster": roster(), "settings": settings(), "pace": Pace(concurrency=32)}
-    return CollectiveAction(folder, platform=platform, **(given | changes))
+    given: dict[str, Any] = {
+        "members": members(),
+        "roster": roster(),
+        "settings": settings(),
+        "pace": Pace(concurrency=32),
+    } | changes
+    return CollectiveAction(folder, platform=platform, **given)
 
 
 def action_file(url: str, *, classes: Sequence[str] = CLASSES, **changes: str) -> str:
