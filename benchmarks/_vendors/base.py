@@ -44,7 +44,6 @@ __all__ = [
     "check",
     "model_says",
     "one_of",
-    "said_of",
     "say",
 ]
 
@@ -138,10 +137,10 @@ def model_says(images: Images, classes: int) -> list[Said]:
     images : array of uint8, shape (N, H, W, 3)
     classes : int
     """
-    return [said_of(image, classes) for image in images]
+    return [_said_of(image, classes) for image in images]
 
 
-def said_of(image: NDArray[np.uint8], classes: int) -> Said:
+def _said_of(image: NDArray[np.uint8], classes: int) -> Said:
     """Return what the model says of one image (H, W, 3)."""
     if image.mean() < _DARK:
         return Said(None)
@@ -356,7 +355,7 @@ class Vendor(ABC):
     def look(self, *images: NDArray[np.uint8]) -> list[Said]:
         """Let the model look at images, and write down that it did, before anything is sent."""
         time.sleep(self.behavior.latency_s)
-        said = [said_of(image, len(self.words)) for image in images]
+        said = [_said_of(image, len(self.words)) for image in images]
         if not self.refuses:
             alike = Said(np.full(len(self.words), 1 / len(self.words)))
             said = [alike if one.scores is None else one for one in said]

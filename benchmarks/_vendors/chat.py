@@ -66,7 +66,7 @@ class OpenAIChat(_Chat):
             spoken = {"content": None, "refusal": "I'm sorry, I can't help with that."}
         else:
             spoken = {"content": self.sentence(said.label), "refusal": None}
-        message = {"role": "assistant", **spoken, "annotations": []}
+        message: dict[str, Any] = {"role": "assistant", **spoken, "annotations": []}
         return say(
             200,
             {
