@@ -446,7 +446,7 @@ class TestMLServer:
         error = fail(mlserver.platform(**changes))
         assert (error.status, error.charge, error.retryable) == (404, ChargeState.REFUNDED, False)
         assert "not found" in str(error)
-        assert "Check url, model and version" in str(error)
+        assert "made of url, and of model" in str(error)
         assert mlserver.posts == before
 
     def test_a_model_that_goes_away_refunds(self, mlserver: Server) -> None:
