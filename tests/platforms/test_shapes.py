@@ -564,6 +564,7 @@ ITEMS = {"send": "json", "body": {"a": "{items}"}, "item": {"b": "{image}"}, "re
         ({"poll": {"url": "a", "header": "b"}}, "both"),
         ({"poll": {"url": "a["}}, "JMESPath"),
         ({"poll": {"url": "a", "every_s": 0}}, "more than 0"),
+        ({"poll": {"url": "a", "every_s": 5.0, "within_s": 4.0}}, "within_s in poll of at least every_s"),
         ({"poll": {"url": "a", "often": True}}, "often"),
         ({"events": {"event": ""}}, "name of an event"),
         ({"events": {"event": "error"}}, "two names"),
