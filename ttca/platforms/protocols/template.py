@@ -60,8 +60,8 @@ class Template(SingleImage, Writing):
     results : str, optional
         Where the list of answers lies, one per image, for a platform that takes several.
     label, scores, names : str, optional
-        Where, in one image's answer, its label lies, its scores (numbers in the order of ``classes``, an object of
-        names and scores, or objects of both), and the names of the scores where those are numbers in another order.
+        Where, in one image's answer, its label lies, its scores, and their names. Scores are numbers in the order of
+        ``classes``, an object of names and scores, or objects of both; with names, numbers in the order of these.
         Without label and scores the answer itself is read.
     pick : {'largest', 'nearest-center'}, optional
         Which of several things found in an image counts. ``label``, ``scores`` and ``names`` then each give a list
