@@ -130,7 +130,7 @@ def test_only_the_submission_carries_the_id_and_polls_keep_their_pace() -> None:
         ([READY, TAKEN, error(ChargeState.REFUNDED, retryable=False)], ChargeState.UNKNOWN, False),
         ([READY, TAKEN, AnswerError("big", platform=HERE)], ChargeState.CHARGED, False),
         ([READY, (202, b"broken")], ChargeState.CHARGED, False),
-        ([READY, TAKEN, LOST], ChargeState.UNKNOWN, True),
+        ([READY, TAKEN, LOST], ChargeState.UNKNOWN, False),
         ([READY, TAKEN, RUNNING], ChargeState.CHARGED, False),
         ([READY, TAKEN, RUNNING, LOST], ChargeState.CHARGED, False),
         ([READY, TAKEN, RUNNING, (404, b"")], ChargeState.UNKNOWN, False),
@@ -163,9 +163,10 @@ def test_a_job_that_is_gone_is_not_paid_anew_where_none_was_ever_final() -> None
     assert not caught.value.retryable
 
 
-def test_a_job_that_was_forgotten_may_be_submitted_anew_once_others_were_had() -> None:
-    """A restart forgets jobs; a table that never led to a result is wrong, and costs no second query."""
-    world = World(READY, TAKEN, DONE, READY, TAKEN, (410, b""))
+@pytest.mark.parametrize("failing", [(410, b""), LOST])
+def test_a_job_that_is_out_of_reach_may_be_submitted_anew_once_others_were_had(failing: Any) -> None:
+    """A restart forgets jobs, an outage keeps them; a table that never led to a result costs no second query."""
+    world = World(READY, TAKEN, DONE, READY, TAKEN, failing)
     world.run()
     with pytest.raises(TransportError) as caught:
         world.run()

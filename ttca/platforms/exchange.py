@@ -43,8 +43,9 @@ class Exchange:
     kept : callable
         What is kept of a response that cannot be read, so that it can be read otherwise later for nothing.
     results : threading.Event
-        Set once a poll brought a final answer: from then on a job that the platform does not know has been
-        forgotten, by a restart for example, and the query may be submitted anew. Before, the table is wrong.
+        Set once a poll brought a final answer. From then on a job that the platform does not know has been forgotten,
+        by a restart for example, and polls that all fail meet an outage: the query may be submitted anew. Before, the
+        table may be wrong, and would cost a query each time.
     sleep, clock : callable
         Seconds to wait, and monotonic seconds; tests pass their own.
     """
@@ -154,22 +155,19 @@ class Exchange:
     def _too_late(
         self, step: Step, request_id: str, polled: Response | None, failed: TransportError | None
     ) -> TransportError:
-        """Return the error for a result that did not come in time.
-
-        Only where polls failed, and none was answered, may another submission help.
-        """
+        """Return the error for a result that did not come in time; only after an outage may another submission help."""
         sentence = f"Expected the result from {self.platform} within {step.within_s:g} s, got"
         if polled is not None:
             # Charged, and kept: where it is the final answer after all, it can still be read.
             late = polled.unreadable(f"{sentence} no final one. {_last(polled)} {step.advice}".rstrip())
             late.body = self.kept(polled)
             return late
-        cause = "no poll in that time, for the platform asks to wait longer" if failed is None else "none"
+        cause = "The platform asks to wait longer." if failed is None else f"The last poll: {failed.args[0]}"
         return TransportError(
-            f"{sentence} {cause}. The platform may have processed the query. Raise within_s in poll.",
+            f"{sentence} none. {cause} The platform may have processed the query. Raise within_s in poll.",
             platform=self.platform,
             charge=ChargeState.UNKNOWN,
-            retryable=failed is not None,
+            retryable=failed is not None and self.results.is_set(),
             request_id=request_id,
         )
 
