@@ -137,17 +137,17 @@ def init(
     Fills in the people and the preparation where it finds them beside the file. Where there are none, writes a sample
     table, people-sample.csv.
     """
-    from ttca.beginning import SAMPLE, begin
     from ttca.config import TEMPLATE
+    from ttca.drafting import SAMPLE, draft
 
     place = file / "action.toml" if file.is_dir() else file
     text = TEMPLATE.format(file=place)
-    begun = begin(file, text if platform is None else with_table(text, platform))
-    file = begun.file
-    _write_new(file, begun.text)
-    if begun.sample is not None:
-        _write_new(begun.sample, SAMPLE)
-    for sentence in begun.advice:
+    drafted = draft(file, text if platform is None else with_table(text, platform))
+    file = drafted.file
+    _write_new(file, drafted.text)
+    if drafted.sample is not None:
+        _write_new(drafted.sample, SAMPLE)
+    for sentence in drafted.advice:
         _say(ERR, sentence)
     what = "the platform"
     if platform is not None:
@@ -744,7 +744,7 @@ def weights_list(as_json: JsonOption = False) -> None:
     """
     from dataclasses import asdict
 
-    from ttca.starting import convertible, listed
+    from ttca.weights import convertible, listed
 
     found, pickles = listed(), convertible()
     if as_json:
@@ -777,7 +777,7 @@ def weights_convert(
     A pickle can run programs; safetensors cannot. The file is read in a process of its own that gets tensors alone,
     little time, little memory and no keys.
     """
-    from ttca.starting import convert
+    from ttca.weights import convert
 
     written = convert(file, out, architecture=architecture, license=license, source=source)
     said = f"Wrote {out}. " + (

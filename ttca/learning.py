@@ -25,7 +25,7 @@ from ttca.progress import Reporter
 from ttca.proxies.options import Distilling
 from ttca.proxies.registry import find_model
 from ttca.settings import Settings
-from ttca.starting import Start
+from ttca.weights import Start
 
 if TYPE_CHECKING:
     from ttca.attacks.universal import Attack, Model

@@ -13,7 +13,7 @@ from ttca.pooling.pool import QueryPool
 from ttca.preparation import Preparation
 from ttca.progress import Reporter
 from ttca.settings import Settings
-from ttca.starting import choose_start
+from ttca.weights import choose_start
 
 if TYPE_CHECKING:
     from ttca.attacks.universal import Attack

@@ -1,4 +1,4 @@
-"""How an action begins: an action file and a sample table, in a new folder or around what lies in one already."""
+"""Drafting: the action file that somebody starts from, filled in with what lies in its folder, and a sample table."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from ttca.data.tables import COLUMNS, Problems, read_sheet
 from ttca.errors import ConfigError, DataError
 from ttca.preparation import Preparation
 
-__all__ = ["SAMPLE", "Beginning", "begin"]
+__all__ = ["SAMPLE", "Draft", "draft"]
 
 #: The table that shows every column, under the name ``people-sample.csv``.
 SAMPLE = "\n".join(
@@ -31,7 +31,7 @@ SAMPLE = "\n".join(
 
 
 @dataclass(frozen=True)
-class Beginning:
+class Draft:
     """What `ttca init` writes, and what it says.
 
     Parameters
@@ -51,7 +51,7 @@ class Beginning:
     advice: tuple[str, ...]
 
 
-def begin(place: Path, text: str) -> Beginning:
+def draft(place: Path, text: str) -> Draft:
     """Return an action file for a place, filled in with what is known there.
 
     Parameters
@@ -79,7 +79,7 @@ def begin(place: Path, text: str) -> Beginning:
         command = shlex.join(["ttca", "prepare", str(photographs), str(home / "people"), "--size", size])
         advice.append(f"There are photographs in {photographs}. Make them fit first: {command}")
     sample = home / "people-sample.csv"
-    return Beginning(file, text, None if source is not None or sample.exists() else sample, tuple(advice))
+    return Draft(file, text, None if source is not None or sample.exists() else sample, tuple(advice))
 
 
 def _quoted(text: str) -> str:

@@ -16,7 +16,7 @@ from ttca.perturbations import PerturbationSet
 from ttca.proxies.distillation import Targets, train_proxy
 from ttca.proxies.options import Distilling
 from ttca.settings import Settings
-from ttca.starting import choose_start
+from ttca.weights import choose_start
 
 
 def chosen(folder: Path, side: int = 8, **settings: Any) -> tuple[tuple[str, ...], list[str]]:

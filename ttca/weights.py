@@ -1,4 +1,4 @@
-"""Starting: which published weights the proxy's models begin with, and which begin with none."""
+"""Published weights: which of them the models of a proxy begin with, and which models begin with none."""
 
 from __future__ import annotations
 
