@@ -26,6 +26,10 @@ class Distilling:
     backbones : tuple of Backbone
         Further models of the ensemble, which stand before the others and start from weights learned elsewhere: a new
         head by a linear probe, then all weights at a rate chosen for each (:mod:`ttca.proxies.finetuning`).
+    keep_best : bool
+        Whether the epoch is kept that selection people judge best; else the last. Where selection people are not like
+        those who are learned from, the best epoch would be one that has not learned yet. Rates of backbones they
+        choose in either case.
     epochs, batch_size, learning_rate, weight_decay
         AdamW with a linear warm-up over a tenth of the steps, then a cosine to zero.
     temperature : float
@@ -55,6 +59,7 @@ class Distilling:
 
     architectures: tuple[Architecture, ...] = ("small-cnn",)
     backbones: tuple[Backbone, ...] = ()
+    keep_best: bool = True
     epochs: int = 60
     batch_size: int = 64
     learning_rate: float = 2e-3
@@ -98,6 +103,8 @@ class Distilling:
     def identity(self) -> dict[str, Any]:
         """What decides a proxy that is trained so, JSON-able: backbones by their weights, not by where they lie."""
         found = asdict(self)
+        # What earlier versions knew nothing of stands in it only where it is used.
         del found["backbones"]
-        # Where there are none, the options are those of versions that knew of none.
+        if self.keep_best:
+            del found["keep_best"]
         return found | ({"backbones": [b.identity for b in self.backbones]} if self.backbones else {})
