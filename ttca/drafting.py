@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 import shlex
@@ -10,10 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ttca.data.folder import PREPARED, TABLE
+from ttca.data.folder import TABLE, prepared_as
 from ttca.data.photographs import PHOTOGRAPHS
 from ttca.data.tables import COLUMNS, Problems, read_sheet
-from ttca.errors import ConfigError, DataError
+from ttca.errors import DataError
 from ttca.preparation import Preparation
 
 __all__ = ["SAMPLE", "Draft", "draft"]
@@ -109,13 +110,11 @@ def _is_table(path: Path) -> bool:
 def _preparation(home: Path, source: str | None, text: str) -> tuple[Preparation | None, str]:
     """Return the preparation that is proposed, if the size is known, and why."""
     place = home if source is None else home / source
-    record = (place if place.is_dir() else place.parent) / PREPARED
-    try:
-        with record.open(encoding="utf-8-sig") as lines:
-            way = Preparation.from_dict(json.loads(next(lines, "")).get("preparation"))
-        return way, f"The preparation is the one by which ttca prepare made the pictures in {record.parent}."
-    except (OSError, ValueError, AttributeError, ConfigError):
-        shape = _image_shape(text)
+    with contextlib.suppress(DataError):
+        made = prepared_as(place)
+        if made is not None:
+            return made, f"The preparation is the one by which ttca prepare made the pictures of {place}."
+    shape = _image_shape(text)
     if shape is not None:
         size = shape[:2]
         return Preparation(size=(size[0], size[1])), (

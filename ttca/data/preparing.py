@@ -197,7 +197,8 @@ class _Journal:
     def __init__(self, path: Path, preparation: Preparation, *, force: bool) -> None:
         self._path, self._lock = path, threading.Lock()
         self._known: dict[str, dict[str, Any]] = {}
-        head, *lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else [""]
+        written = path.read_text(encoding="utf-8-sig") if path.is_file() else ""
+        head, *lines = written.splitlines() or [""]
         if head:
             was = _object(head).get("preparation")
             if was == preparation.to_dict():
