@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import pytest
 from tests import worlds
 from tests.published import TAG, TINY, hub_cache, onnx_file, tensors_file
 from ttca.config import read_action
-from ttca.errors import ConfigError
+from ttca.errors import ConfigError, MissingExtraError
 from ttca.images import Images
 from ttca.perturbations import PerturbationSet
 from ttca.proxies import distillation
@@ -84,6 +85,13 @@ def test_weights_are_named_in_every_way(tmp_path: Path, monkeypatch: pytest.Monk
         with pytest.raises(ConfigError, match=sentence) as error:
             chosen(tmp_path, weights=weights)
         assert str(error.value).endswith("No query was spent.")
+
+
+def test_timms_weights_without_timm_are_a_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where timm is not installed, its weights are not to be had, and what to install is said."""
+    monkeypatch.setitem(sys.modules, "timm", None)
+    with pytest.raises(MissingExtraError, match=r"pip install 'ttca\[learn\]'"):
+        chosen(tmp_path, weights="hub", architectures=(f"timm/{TINY}",))
 
 
 @pytest.mark.parametrize("weights", [("none", "a"), ("a", "a"), "", (3,), 3, (" ",)])

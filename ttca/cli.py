@@ -1167,13 +1167,15 @@ def _planned(known: ActionFile, action: CollectiveAction, dry_run: bool, as_json
         way = None if action.preparation is None else action.preparation.to_dict()
         said = {"steps": steps, "seconds": seconds, "verification": who, "changed": told, "preparation": way}
         cost = None if price is None else {"sum": price.of(queries), "currency": price.currency}
-        _emit({**said, "cost": cost, "warnings": warnings}, as_json, table)
+        weights = [backbone.shown for backbone in action.start.backbones]
+        _emit({**said, "cost": cost, "weights": weights, "warnings": warnings}, as_json, table)
     else:
         ERR.print(table)
     if changed is not None:
         accepted = action.queries.accept_new_version
         _say(ERR, f"{changed} {'They are' if accepted else 'Without --accept-new-version nothing is'} paid.")
     if dry_run and not as_json:
+        _say(ERR, action.start.told)
         _say(ERR, after_sending(action.roster.pool.image_shape, action.preparation))
     if not as_json:
         _say(ERR, f"For the certificate: {action.panel.examined().told(action.settings.certifying)}.")
