@@ -92,6 +92,8 @@ def test_timms_weights_without_timm_are_a_sentence(tmp_path: Path, monkeypatch: 
     monkeypatch.setitem(sys.modules, "timm", None)
     with pytest.raises(MissingExtraError, match=r"pip install 'ttca\[learn\]'"):
         chosen(tmp_path, weights="hub", architectures=(f"timm/{TINY}",))
+    monkeypatch.setenv("HF_HUB_CACHE", str(hub_cache(tmp_path / "cache")))
+    assert chosen(tmp_path, side=100) == (("small-cnn",), [])
 
 
 @pytest.mark.parametrize("weights", [("none", "a"), ("a", "a"), "", (3,), 3, (" ",)])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
@@ -157,12 +156,7 @@ def learn_inputs(shop: Workshop, known: Known, questions: Questions, weights: st
 
 def weights_digest(proxy: Proxy | None) -> str:
     """Return a SHA-256, 64 hex digits, of a proxy's weights; empty for none."""
-    if proxy is None:
-        return ""
-    h = hashlib.sha256()
-    for name, tensor in sorted(proxy.state_dict().items()):
-        h.update(name.encode() + tensor.cpu().contiguous().numpy().tobytes())
-    return h.hexdigest()
+    return "" if proxy is None else proxy.digest()
 
 
 def _copies_path(folder: Path, turn: int) -> Path:

@@ -136,6 +136,14 @@ class Preparation:
         out[top : top + inner[0], left : left + inner[1]] = small
         return out
 
+    def told(self, shape: ImageShape, box: Region | None = None) -> tuple[str, ...]:
+        """Return what it does to a picture of (h, w, 3), each in a few words; empty where it changes nothing."""
+        height, width, _ = self.image_shape
+        if box is None and shape == self.image_shape:
+            return ()
+        cut = () if box is None else (f"box {','.join(map(str, box))}",)
+        return (*cut, f"{self.fit} to {width}×{height}")
+
 
 def _rounded(numerator: int, denominator: int, most: int) -> int:
     """Return the quotient, halves rounded up, within 1..most."""
