@@ -223,7 +223,7 @@ class Distillation:
     """The trained proxy and how it came about.
 
     ``loss`` is the training loss and ``agreement`` the share of selection rows on which proxy and platform name
-    the same class (NaN where they keep no epoch), one value per epoch; ``best_epoch`` is the epoch whose weights
+    the same class (NaN where they keep no epoch), one value per epoch. ``best_epoch`` is the epoch whose weights
     were kept (0-based). ``rates`` are the learning rates of the backbones, in their order.
     """
 
@@ -309,10 +309,10 @@ def train_proxy(
     initial : Proxy, optional
         Start from these weights (they are copied), for example after public labelled data.
     replay : (images, Targets), optional
-        What the initial weights were learned from: every batch is joined by as many of these images, drawn at random,
+        What the initial weights were learned from. Every batch is joined by as many of these images, drawn at random,
         so that a few answers do not wash out what was known before (rehearsal, Robins 1995) [published].
     device : str or accelerate.Accelerator
-        With an accelerator, several processes that call this with the same arguments train one proxy together: each
+        With an accelerator, several processes that call this with the same arguments train one proxy together. Each
         takes its share of every batch, on the accelerator's device (:mod:`ttca.proxies.parallel`).
     progress : callable(epoch, epochs, loss), optional
 

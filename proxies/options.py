@@ -24,8 +24,9 @@ class Distilling:
         :func:`ttca.proxies.architectures.create_model`, or factories, which become names. None, where there are
         backbones.
     backbones : tuple of Backbone
-        Further models of the ensemble, which stand before the others and start from weights learned elsewhere: a new
-        head by a linear probe, then all weights at a rate chosen for each (:mod:`ttca.proxies.finetuning`).
+        Further models of the ensemble, which stand before the others and start from weights learned elsewhere. They get
+        a new head by a linear probe. Then all weights are trained, at a rate chosen for each
+        (:mod:`ttca.proxies.finetuning`).
     keep_best : bool
         Whether the epoch is kept that selection people judge best; else the last. Where selection people are not like
         those who are learned from, the best epoch would be one that has not learned yet. Rates of backbones they
@@ -40,7 +41,7 @@ class Distilling:
         Random mirror image (wrong for digits and text, right for most photographs).
     warp : float
         Random rotation by up to this many radians, zoom by up to this share, and translation by up to half this share
-        of the image: for photographs that a platform crops or aligns in its own way. 0 is off.
+        of the image. It is for photographs that a platform crops or aligns in its own way. 0 is off.
     mixup : float
         Beta parameter of mixup between complete rows (Zhang et al. 2018, arXiv 1710.09412); 0 is off.
         Rows that are not complete stay as they are.

@@ -36,8 +36,8 @@ __all__ = [
 class TransferSet(Value):
     """What the proxy learns from: pool people's images, as they were sent, and the platform's answers.
 
-    ``pool`` holds both groups, where volunteers of the reference group take part; its last ``altered`` images are
-    altered copies, the others stand in the pool's order, the subgroup's equalised where ``equalised`` says so.
+    ``pool`` holds both groups, where volunteers of the reference group take part. Its last ``altered`` images are
+    altered copies; the others stand in the pool's order, the subgroup's equalised where ``equalised`` says so.
     ``selection`` are the subgroup's selection people, whose answers steer early stopping; ``volunteers`` are the
     reference's, asked so that fidelity can be told for both groups. ``overruled`` is what spoke against going on, where
     somebody went on anyway.

@@ -123,7 +123,7 @@ def _preparation(home: Path, source: str | None, text: str) -> tuple[Preparation
         )
     return None, (
         "No size is proposed, since nothing here says what the platform takes. Look for its input size (ttca run "
-        "--dry-run asks its metadata; 224 is frequent) and write it into preparation under [people]: sent at that "
+        "--dry-run asks its metadata; 224 is frequent) and write it into preparation under [people]. Sent at that "
         "size, pictures are not resized once more behind δ."
     )
 

@@ -306,7 +306,7 @@ class Learner:
     ) -> Images:
         """Return a copy of each person's image under the δ that the proxy believes in, uint8 (N, H, W, 3).
 
-        Half get δ of their own class, half that of another, at a random strength: what the platform says about
+        Half get δ of their own class, half that of another, at a random strength. What the platform says about
         them tells the proxy where its idea of "more like class c" is wrong, which plain images never do [ours, in the
         spirit of Papernot et al. 2017, arXiv 1602.02697]. Kept in a file, so that a run that was killed asks about the
         same bytes.

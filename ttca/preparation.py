@@ -168,6 +168,7 @@ def parse_box(text: str) -> Region:
     Raises
     ------
     ImageError
+        If the text is anything else.
 
     Examples
     --------
@@ -189,7 +190,7 @@ def after_sending(shape: ImageShape, preparation: Preparation | None) -> str:
     way = "as they are" if preparation is None else f"prepared as {preparation}"
     return (
         f"Pictures go out at {shape[0]}×{shape[1]} pixels (height×width), {way}. If the platform crops or resizes them "
-        "once more, δ is cut or averaged with them and may lose its effect: send the size that its model takes, crop "
+        "once more, δ is cut or averaged with them and may lose its effect. Send the size that its model takes, crop "
         "faces first (column box), or learn for it (transforms, warp, block). What is left of δ behind it, the "
         "certificate measures: docs/preparation.md."
     )

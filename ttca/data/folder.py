@@ -187,6 +187,7 @@ def list_files(source: Path | str, *, classes: Sequence[str]) -> list[tuple[Path
     Raises
     ------
     DataError
+        If the source cannot be listed, with up to ten problems at once.
     """
     problems = Problems()
     place, rows, _ = _listed(Path(source), _check_classes(classes), problems)
