@@ -111,7 +111,7 @@ def orientation(image: Image.Image) -> int:
         said = image.getexif().get(_EXIF_ORIENTATION)
     except (SyntaxError, struct.error, ValueError, OSError):  # Pillow's words for a block that is no EXIF.
         return 1
-    return int(said) if said in _ORIENTATIONS else 1
+    return next((way for way in _ORIENTATIONS if way == said), 1)
 
 
 def _is_opaque(image: Image.Image, data: bytes) -> bool:
