@@ -257,7 +257,7 @@ def acting(
         if cell.public is not None and action.known.public is not None:
             kept = (
                 proxies or cache() / "public-proxies"
-            ) / f"{action.learner.warm_start_inputs(action.known.public)}.safetensors"
+            ) / f"{action.learner.warm_start_inputs(action.known.public, action.questions.judges)}.safetensors"
             if kept.is_file() and not (folder / WARM_START).is_file():
                 shutil.copyfile(kept, folder / WARM_START)
         evaluator = QueryPool(

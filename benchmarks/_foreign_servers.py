@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import socket
 import subprocess
 import sys
 import tempfile
@@ -17,6 +16,7 @@ import requests
 
 from benchmarks._instant_server import CLASSES, IMAGE_SHAPE, MODEL
 from benchmarks._peers import environment
+from benchmarks._processes import free_port, started
 from ttca.errors import TTCAError
 
 __all__ = ["TRITON", "node", "triton"]
@@ -40,15 +40,8 @@ def node() -> Iterator[str]:
     program = shutil.which("node")
     if program is None:
         raise TTCAError("Expected the program node on the PATH, got none. Install Node.js.")
-    command = [program, str(_HERE / "_face_api.mjs"), str(len(CLASSES))]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
-        try:
-            url = "" if process.stdout is None else process.stdout.readline().strip()
-            if not url:
-                raise TTCAError("Expected the image API to start, got a process that ended. See what it printed.")
-            yield url
-        finally:
-            process.kill()
+    with started([program, str(_HERE / "_face_api.mjs"), str(len(CLASSES))]) as url:
+        yield url
 
 
 @contextmanager
@@ -63,7 +56,7 @@ def triton() -> Iterator[str]:
     python = environment(TRITON)
     packages = python.parents[1] / "lib" / f"python{sys.version_info.major}.{sys.version_info.minor}" / "site-packages"
     home = packages / "pytriton" / "tritonserver"
-    with tempfile.TemporaryDirectory() as folder, socket.socket() as free:
+    with tempfile.TemporaryDirectory() as folder:
         models, backends = Path(folder, "models"), Path(folder, "backends")
         (models / MODEL / "1").mkdir(parents=True)
         shutil.copy(_HERE / "_triton_model.py", models / MODEL / "1" / "model.py")
@@ -72,9 +65,7 @@ def triton() -> Iterator[str]:
         # Of the programs that run a model's Python, the one of this Python.
         stubs = home / "python_backend_stubs" / f"{sys.version_info.major}.{sys.version_info.minor}"
         shutil.copy(stubs / "triton_python_backend_stub", backends / "python")
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-        free.close()
+        port = free_port()
         command = [str(home / "bin" / "tritonserver"), f"--model-repository={models}", f"--http-port={port}"]
         command += [f"--backend-directory={backends}", "--http-address=127.0.0.1"]
         command += ["--allow-grpc=false", "--allow-metrics=false"]

@@ -8,14 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 import re
-import subprocess
 import sys
-import threading
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from http import HTTPStatus
@@ -24,7 +20,7 @@ from typing import cast
 import numpy as np
 from numpy.typing import NDArray
 
-from ttca.errors import TTCAError
+from benchmarks._processes import announce, end_when_orphaned
 from ttca.images import Images
 from ttca.platforms.local import LocalPlatform
 from ttca.platforms.server import serve
@@ -38,8 +34,6 @@ __all__ = [
     "Asked",
     "Connection",
     "Instant",
-    "end_when_orphaned",
-    "running",
     "serve_until_orphaned",
 ]
 
@@ -201,46 +195,16 @@ def _said(n: int, binary: bool) -> tuple[bytes, bytes, bytes]:
     return before, after, rows.astype("<f4").tobytes() if binary else b""
 
 
-@contextmanager
-def running(module: str, *arguments: str) -> Iterator[str]:
-    """Start a server module of this folder in a process of its own, give its URL, and end it afterwards."""
-    command = [sys.executable, "-m", f"benchmarks.{module}", *arguments]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
-        try:
-            url = "" if process.stdout is None else process.stdout.readline().strip()
-            if not url:
-                raise TTCAError(f"Expected {module} to start, got a process that ended. See what it printed.")
-            yield url
-        finally:
-            process.kill()
-
-
 def serve_until_orphaned(make: Callable[[], Connection]) -> None:
     """Serve on any free port of loopback, print the URL, and end when standard input closes."""
     end_when_orphaned()
 
     async def run() -> None:
         server = await asyncio.get_running_loop().create_server(make, "127.0.0.1", 0, backlog=512)
-        _announce(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}")
+        announce(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}")
         await server.serve_forever()
 
     asyncio.run(run())
-
-
-def _announce(url: str) -> None:
-    sys.stdout.write(url + "\n")
-    sys.stdout.flush()
-
-
-def end_when_orphaned() -> None:
-    """End this process once its standard input closes: whoever started it is gone."""
-
-    def watch() -> None:
-        sys.stdin.read()
-        # The main thread sits in a server's loop; nothing needs saving.
-        os._exit(0)
-
-    threading.Thread(target=watch, daemon=True).start()
 
 
 def main(kind: str) -> None:
@@ -256,7 +220,7 @@ def main(kind: str) -> None:
         name=MODEL,
         version="1",
     )
-    serve(platform, on_start=_announce)
+    serve(platform, on_start=announce)
 
 
 if __name__ == "__main__":

@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import socket
-import subprocess
-import sys
 import tempfile
 import threading
 import time
@@ -20,10 +17,11 @@ from typing import Any
 import numpy as np
 import sqlalchemy as sa
 
+from benchmarks._processes import free_port, running
 from benchmarks._vendors import EMULATORS
 from benchmarks._vendors.asking import keyed, pictures, section
 from ttca.answers import Status
-from ttca.errors import ChargeState, ConfigError, PlatformError, TTCAError
+from ttca.errors import ChargeState, ConfigError, PlatformError
 from ttca.images import Images
 from ttca.platforms.http import HttpPlatform
 from ttca.pooling import schema
@@ -87,16 +85,16 @@ def main(argv: list[str]) -> dict[str, Any]:
 
 
 _HOW = (
-    "Each vendor is an emulator in a process of its own, made from the document that it names, asked by the table that "
-    "`ttca init --platform` prints, its placeholders filled in, through a pool of one member with a ledger on disk. It "
-    "throttles the requests that are listed and, where its document tells how, says that it is not ready; midway it "
+    "Each vendor is an emulator in a process of its own, made from the document that it names. It is asked by the "
+    "table that `ttca init --platform` prints, its placeholders filled in. One member asks, with a ledger on disk. It "
+    "throttles the requests that are listed and, where its document tells how, says that it is not ready. Midway it "
     "is killed, stays away, and starts again on the same port. Images are mosaics, the model is linear in mean colors. "
-    "mislabeled: accepted answers other than the model's. lost: queries without an end, and answers that were "
-    "processed and are neither accepted nor unknown. charged_beyond_processed: per request, attempts that the ledger "
-    "says were charged, without those unknown, over images in the emulator's own log. unknown_at_restart: attempts of "
-    "which nobody knows, at most the pool's concurrency at one kill. speaks: every query ended with the model's own "
-    "answer or a refusal, none of these counts is above 0, unknown_at_restart is at most the concurrency, and limits "
-    "and the restart were met."
+    "An answer is mislabeled if it was accepted and is not the model's. A query is lost if it has no end, and so is "
+    "an answer that was processed and is neither accepted nor unknown. charged_beyond_processed counts, per request, "
+    "what the ledger charged beyond the images in the emulator's own log; unknown attempts are left out. "
+    "unknown_at_restart counts attempts of which nobody knows. A vendor speaks if every query ended with the model's "
+    "own answer or a refusal, nothing was mislabeled, lost, unusable or charged beyond, and limits and the restart "
+    "were met. The unknown attempts must be no more than the pool's concurrency."
 )
 
 
@@ -207,35 +205,21 @@ class _Emulator:
     restarted: bool = False
 
     def __enter__(self) -> _Emulator:
-        with socket.create_server(("127.0.0.1", 0)) as free:
-            self._port = int(free.getsockname()[1])
+        self._port, self._process = free_port(), ExitStack()
         self._over = threading.Event()
         self._thread: threading.Thread | None = None
-        self._process = self._start({"throttles": THROTTLES, "latency_s": LATENCY_S})
+        self._start({"throttles": THROTTLES, "latency_s": LATENCY_S})
         return self
 
     def __exit__(self, *_: object) -> None:
         self._over.set()
         if self._thread is not None:
             self._thread.join()
-        self._end()
+        self._process.close()
 
-    def _start(self, behavior: Mapping[str, Any]) -> subprocess.Popen[str]:
-        command = [sys.executable, "-m", "benchmarks._vendors", self.name, str(self.folder), str(self._port)]
-        process = subprocess.Popen(
-            [*command, json.dumps(behavior)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-        )
-        self.url = "" if process.stdout is None else process.stdout.readline().strip()
-        if not self.url:
-            raise TTCAError(f"Expected the emulator of {self.name} to start, got a process that ended.")
-        return process
-
-    def _end(self) -> None:
-        self._process.kill()
-        self._process.wait()
-        for pipe in (self._process.stdin, self._process.stdout):
-            if pipe is not None:
-                pipe.close()
+    def _start(self, behavior: Mapping[str, Any]) -> None:
+        asked = (self.name, str(self.folder), str(self._port), json.dumps(behavior))
+        self.url = self._process.enter_context(running("_vendors", *asked))
 
     def restart_after(self, images: int) -> None:
         """Kill the process once so many images were processed, and start it again after a while."""
@@ -244,10 +228,10 @@ class _Emulator:
             while self.processed().total() < images:
                 if self._over.wait(0.01):
                     return
-            self._end()
+            self._process.close()
             self._over.wait(AWAY_S)
             again = {"throttles": THROTTLES_AFTER, "latency_s": LATENCY_S, "just_restarted": NOT_READY}
-            self._process = self._start(again)
+            self._start(again)
             self.restarted = True
 
         self._thread = threading.Thread(target=watch, name="restart")

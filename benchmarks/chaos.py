@@ -6,7 +6,6 @@ import argparse
 import json
 import os
 import random
-import socket
 import subprocess
 import sys
 import tempfile
@@ -20,6 +19,7 @@ import numpy as np
 
 from benchmarks._bad_network import bad_network
 from benchmarks._postgres import PostgresServer
+from benchmarks._processes import free_port
 from benchmarks._slow_platform import CLASSES, IMAGE_SHAPE, scores, slow_platform
 from ttca.answers import Answers
 from ttca.errors import TTCAError
@@ -125,9 +125,7 @@ class _Scene:
             quota = 2 * self.queries // self.members + 8 * FIRST_LEASES
             ledger.enrol({f"member-{i:02d}": quota for i in range(self.members)})
             self._desk(ledger).load(images, [f"member-{i % self.members:02d}" for i in range(self.queries)])
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self._port = probe.getsockname()[1]
+        self._port = free_port()
         self._start_hub()
 
     def invite(self, hub_url: str) -> None:

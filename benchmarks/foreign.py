@@ -170,10 +170,10 @@ def main(argv: list[str]) -> dict[str, Any]:
 
 _HOW = (
     "ttca_over_bare: images per second through HttpPlatform and its throttle, as the pool asks but without a ledger, "
-    "over those of a loop of plain requests sessions, at equal threads, batch, encoding and bodies, in turns, each "
-    "beginning with another side; a ratio of medians, the lowest of all variants (higher is better). Every turn of "
-    "both sides begins anew, without a connection, ours also without metadata and with one request in flight, which "
-    "doubles from round to round: start-up is in the figure. Sessions read no proxies or passwords from the "
+    "over those of a loop of plain requests sessions. Threads, batch, encoding and bodies are equal. The sides take "
+    "turns, each round beginning with another one. It is a ratio of medians, the lowest of all variants (higher is "
+    "better). Every turn begins without a connection. Ours has no metadata yet, and one request in flight, "
+    "which doubles from round to round: start-up is in the figure. Sessions read no proxies or passwords from the "
     "environment. The label is the first pixel's red level modulo ten, and every label is compared. Server and client "
     "share the machine's cores."
 )

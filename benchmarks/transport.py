@@ -23,8 +23,9 @@ import sqlalchemy as sa
 from numpy.typing import NDArray
 
 from benchmarks._fault_server import FATES, LOGS, model_answers
-from benchmarks._instant_server import CLASSES, IMAGE_SHAPE, MODEL, SHARES, running
+from benchmarks._instant_server import CLASSES, IMAGE_SHAPE, MODEL, SHARES
 from benchmarks._limited_server import LIMITERS
+from benchmarks._processes import running
 from ttca.answers import Answers, Status
 from ttca.errors import ChargeState, PlatformError, TTCAError
 from ttca.images import Images

@@ -239,12 +239,17 @@ def in_packages() -> list[Backbone]:
 
 
 def in_cache() -> list[Backbone]:
-    """Return timm's weights that lie in the cache of the Hugging Face hub, by name; nothing is downloaded."""
+    """Return timm's weights that lie in the cache of the Hugging Face hub, by name; nothing is downloaded.
+
+    Without timm there are none.
+    """
     files = dict(_cached_files())
     if not files:
         return []
-    import timm
-
+    try:
+        import timm
+    except ImportError:
+        return []
     return [
         _of_hub(name, path, "cache")
         for name, path in sorted(files.items())

@@ -38,8 +38,6 @@ OnEpoch = Callable[[int, int, float], None]
 _FACTORS = (0.125, 0.25, 0.5, 1.0, 2.0)
 #: Share of a training's epochs in which each rate for a backbone is tried.
 _TRIAL = 1 / 6
-#: Of so many images one judges a rate, where no selection people do.
-_JUDGES = 8
 #: Images whose loss says where a training begins.
 _LOOKED_AT = 512
 #: Norm of a backbone's gradient, at most.
@@ -225,7 +223,7 @@ class Distillation:
     """The trained proxy and how it came about.
 
     ``loss`` is the training loss and ``agreement`` the share of selection rows on which proxy and platform name
-    the same class (NaN without selection rows), one value per epoch; ``best_epoch`` is the epoch whose weights
+    the same class (NaN where they keep no epoch), one value per epoch. ``best_epoch`` is the epoch whose weights
     were kept (0-based). ``rates`` are the learning rates of the backbones, in their order.
     """
 
@@ -305,23 +303,30 @@ def train_proxy(
         The platform's answers, or true classes for a warm start or a control.
     options : Distilling
     selection : (images, Targets), optional
-        Answers of selection people: the epoch with the lowest loss on them, whatever its temperature, is kept.
+        What is known about selection people, none of whom may be learned from. The epoch with the lowest loss on them,
+        whatever its temperature, is kept (``options.keep_best``), and they choose the rates of backbones, which need
+        them.
     initial : Proxy, optional
         Start from these weights (they are copied), for example after public labelled data.
     replay : (images, Targets), optional
-        What the initial weights were learned from: every batch is joined by as many of these images, drawn at random,
+        What the initial weights were learned from. Every batch is joined by as many of these images, drawn at random,
         so that a few answers do not wash out what was known before (rehearsal, Robins 1995) [published].
     device : str or accelerate.Accelerator
-        With an accelerator, several processes that call this with the same arguments train one proxy together: each
+        With an accelerator, several processes that call this with the same arguments train one proxy together. Each
         takes its share of every batch, on the accelerator's device (:mod:`ttca.proxies.parallel`).
     progress : callable(epoch, epochs, loss), optional
 
     Raises
     ------
     ValueError
-        If no row names a class, or the shapes disagree.
+        If no row names a class, the shapes disagree, or backbones have nobody to choose their rates.
     """
     classes = _classes(images, targets, selection, replay)
+    if options.backbones and (selection is None or not (selection[1].labels >= 0).any()):
+        raise ValueError(
+            "Expected selection people of whom a class is known, to choose the learning rates of published weights, "
+            'got none. Give some the role selection, or set weights = "none".'
+        )
     with fixed_threads(options.threads):
         proxy = _beginning(options, classes, initial)
         usable = targets.labels >= 0
@@ -363,7 +368,7 @@ class _School:
         for epoch in range(options.epochs):
             losses.append(training.epoch())
             agreement = math.nan
-            if self.selection is not None:
+            if self.selection is not None and options.keep_best:
                 selection_loss, agreement = _evaluate(proxy, *self.selection)
                 if selection_loss < best:
                     best, best_epoch = selection_loss, epoch
@@ -381,15 +386,12 @@ class _School:
 
     def probe(self, proxy: Proxy) -> None:
         """Give each backbone the statistics of the images at hand, and its new head."""
-        device = self._device
-        proxy.to(device)
-        learned = _Rows(*self.known, device)
-        judges = self.selection if self.selection is not None and (self.selection[1].labels >= 0).any() else None
-        judged = None if judges is None else _Rows(*_named(judges), device)
+        proxy.to(self._device)
+        learned, judged = _Rows(*self.known, self._device), _Rows(*self._judges, self._device)
         for model in proxy.models[: len(proxy.backbones)]:
             started = cast(Pretrained, model)
             adapt_statistics(started, learned.pixels(self.options.batch_size))
-            fit_head(started, self._lesson(learned), None if judged is None else self._lesson(judged))
+            fit_head(started, self._lesson(learned), self._lesson(judged))
 
     def tune(self, proxy: Proxy, progress: OnEpoch | None) -> Distillation:
         """Train all weights: backbones at rates that short trainings choose, and lower ones where these diverge.
@@ -407,22 +409,13 @@ class _School:
             rates = [max((r for r in RATES if r < rate), default=0.0) for rate in rates]
 
     def _trial(self, proxy: Proxy, place: int, rate: float) -> float:
-        """Return what a short training of one backbone at one rate leads to, as selection people or others see it."""
-        judges, school = self.selection, replace(self, selection=None)
-        if judges is None or not (judges[1].labels >= 0).any():
-            # Nobody else is there: every eighth image judges, and is not learned from.
-            images, targets = self.known
-            outside = np.arange(len(images)) % _JUDGES == 0
-            if outside.all():
-                return 0.0 if rate == RATES[-1] else math.inf
-            judges = images[outside], targets[outside]
-            school = replace(school, known=(images[~outside], targets[~outside]))
+        """Return what a short training of one backbone at one rate leads to, as selection people see it."""
         epochs = max(round(self.options.epochs * _TRIAL), 1)
-        school = replace(school, options=replace(self.options, epochs=epochs))
+        school = replace(self, options=replace(self.options, epochs=epochs, keep_best=False))
         one = proxy.alone(place)
         watch = school._watch(one)
         done = school.train(one, rates=(rate,), watch=watch)
-        return math.inf if watch.diverged else self._agreed(_evaluate(done.proxy, *judges)[0])
+        return math.inf if watch.diverged else self._agreed(_evaluate(done.proxy, *self._judges)[0])
 
     def _watch(self, proxy: Proxy) -> LossWatch:
         """Return the watch of a training that begins with this proxy."""
@@ -437,8 +430,8 @@ class _School:
         return LossWatch(before, ignorant)
 
     def _lesson(self, rows: _Rows) -> tuple[Iterator[torch.Tensor], Callable[..., torch.Tensor]]:
-        def loss(logits: torch.Tensor, which: torch.Tensor) -> torch.Tensor:
-            return answer_loss(logits, *rows.known(which), temperature=self.options.temperature)
+        def loss(logits: torch.Tensor) -> torch.Tensor:
+            return answer_loss(logits, *rows.known, temperature=self.options.temperature)
 
         return rows.pixels(self.options.batch_size), loss
 
@@ -450,14 +443,15 @@ class _School:
         return float(cast(torch.Tensor, told))
 
     @property
+    def _judges(self) -> Answered:
+        """Who chooses rates and heads of backbones; whoever has backbones has judges."""
+        images, targets = cast(Answered, self.selection)
+        named = targets.labels >= 0
+        return images[named], targets[named]
+
+    @property
     def _device(self) -> str:
         return self.device if isinstance(self.device, str) else str(self.device.device)
-
-
-def _named(known: Answered) -> Answered:
-    """Return the rows that name a class."""
-    keep = known[1].labels >= 0
-    return known[0][keep], known[1][keep]
 
 
 def _classes(images: NDArray[np.uint8], targets: Targets, selection: Answered | None, replay: Answered | None) -> int:
@@ -605,9 +599,10 @@ class _Rows:
     def __getitem__(self, rows: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         return to_tensor(self._levels[rows]), self._labels[rows], self._scores[rows]
 
-    def known(self, rows: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return labels and scores alone."""
-        return self._labels[rows], self._scores[rows]
+    @property
+    def known(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """Labels and scores of all."""
+        return self._labels, self._scores
 
     def pixels(self, size: int) -> Iterator[torch.Tensor]:
         """Yield all images as they are, in their order, so many at a time."""

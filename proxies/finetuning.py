@@ -22,7 +22,7 @@ _HOPELESS = 2.0
 #: And one that ends so near to it, above where it began, has forgotten everything.
 _FORGOT = 0.9
 
-_Loss = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+_Loss = Callable[[torch.Tensor], torch.Tensor]
 
 
 def adapt_statistics(model: nn.Module, batches: Iterable[torch.Tensor]) -> bool:
@@ -58,34 +58,22 @@ def adapt_statistics(model: nn.Module, batches: Iterable[torch.Tensor]) -> bool:
 def fit_head(
     model: Pretrained,
     learned: tuple[Iterable[torch.Tensor], _Loss],
-    judged: tuple[Iterable[torch.Tensor], _Loss] | None,
+    judged: tuple[Iterable[torch.Tensor], _Loss],
 ) -> None:
-    """Fit a backbone's head alone: a linear probe, its penalty chosen by whoever judges [ours].
+    """Fit a backbone's head alone: a linear probe, its penalty chosen by people who are not learned from [ours].
 
     Parameters
     ----------
     model : Pretrained
     learned, judged : (batches, loss)
-        Float images (N, 3, H, W) batch by batch, and the loss of all their logits: a function of the logits (N, C) and
-        the rows that they belong to. Without judges, every eighth of the learned images judges.
+        Float images (N, 3, H, W) batch by batch, and their losses (N,): a function of the logits (N, C).
     """
     features = _features(model, learned[0])
     # Of one length on average, so that a penalty means the same for every network.
     scale = float(features.norm(dim=1).mean().clamp(min=1e-6)) / math.sqrt(features.shape[1])
-    features = features / scale
-    everybody = torch.arange(len(features), device=features.device)
-    if judged is None:
-        judges, others = everybody[::8], everybody[everybody % 8 != 0]
-        taught, looked, look = others if len(others) else everybody, features[judges], learned[1]
-    else:
-        taught, looked, look = everybody, _features(model, judged[0]) / scale, judged[1]
-        judges = torch.arange(len(looked), device=looked.device)
-    found: list[tuple[float, float]] = []
-    for penalty in _PENALTIES:
-        weight, bias = _fitted(features[taught], lambda z: learned[1](z, taught), model.head, penalty)
-        found.append((float(look(looked @ weight.T + bias, judges).mean()), penalty))
-    best = min(found)[1]
-    weight, bias = _fitted(features, lambda z: learned[1](z, everybody), model.head, best)
+    looked = _features(model, judged[0]) / scale
+    heads = [_fitted(features / scale, learned[1], model.head, penalty) for penalty in _PENALTIES]
+    weight, bias = min(heads, key=lambda head: float(judged[1](looked @ head[0].T + head[1]).mean()))
     with torch.no_grad():
         model.head.weight.copy_(weight / scale)
         model.head.bias.copy_(bias)
@@ -105,9 +93,7 @@ def _features(model: Pretrained, batches: Iterable[torch.Tensor]) -> torch.Tenso
     return torch.cat(kept)
 
 
-def _fitted(
-    features: torch.Tensor, loss: Callable[[torch.Tensor], torch.Tensor], head: nn.Linear, penalty: float
-) -> tuple[torch.Tensor, torch.Tensor]:
+def _fitted(features: torch.Tensor, loss: _Loss, head: nn.Linear, penalty: float) -> tuple[torch.Tensor, torch.Tensor]:
     weight = torch.zeros_like(head.weight, dtype=torch.float32).requires_grad_()
     bias = torch.zeros_like(head.bias, dtype=torch.float32).requires_grad_()
     optimizer = torch.optim.LBFGS([weight, bias], max_iter=_ITERATIONS, line_search_fn="strong_wolfe")
@@ -160,7 +146,7 @@ def best_rate(trial: Callable[[float], float]) -> float:
     Parameters
     ----------
     trial : callable
-        Rate → loss of a short training as whoever judges sees it; infinite where it diverged.
+        Rate → loss of a short training on people who are not learned from; infinite where it diverged.
     """
     best, least = RATES[-1], math.inf
     for rate in RATES:

@@ -24,8 +24,13 @@ class Distilling:
         :func:`ttca.proxies.architectures.create_model`, or factories, which become names. None, where there are
         backbones.
     backbones : tuple of Backbone
-        Further models of the ensemble, which stand before the others and start from weights learned elsewhere: a new
-        head by a linear probe, then all weights at a rate chosen for each (:mod:`ttca.proxies.finetuning`).
+        Further models of the ensemble, which stand before the others and start from weights learned elsewhere. They get
+        a new head by a linear probe. Then all weights are trained, at a rate chosen for each
+        (:mod:`ttca.proxies.finetuning`).
+    keep_best : bool
+        Whether the epoch is kept that selection people judge best; else the last. Where selection people are not like
+        those who are learned from, the best epoch would be one that has not learned yet. Rates of backbones they
+        choose in either case.
     epochs, batch_size, learning_rate, weight_decay
         AdamW with a linear warm-up over a tenth of the steps, then a cosine to zero.
     temperature : float
@@ -36,7 +41,7 @@ class Distilling:
         Random mirror image (wrong for digits and text, right for most photographs).
     warp : float
         Random rotation by up to this many radians, zoom by up to this share, and translation by up to half this share
-        of the image: for photographs that a platform crops or aligns in its own way. 0 is off.
+        of the image. It is for photographs that a platform crops or aligns in its own way. 0 is off.
     mixup : float
         Beta parameter of mixup between complete rows (Zhang et al. 2018, arXiv 1710.09412); 0 is off.
         Rows that are not complete stay as they are.
@@ -55,6 +60,7 @@ class Distilling:
 
     architectures: tuple[Architecture, ...] = ("small-cnn",)
     backbones: tuple[Backbone, ...] = ()
+    keep_best: bool = True
     epochs: int = 60
     batch_size: int = 64
     learning_rate: float = 2e-3
@@ -98,6 +104,8 @@ class Distilling:
     def identity(self) -> dict[str, Any]:
         """What decides a proxy that is trained so, JSON-able: backbones by their weights, not by where they lie."""
         found = asdict(self)
+        # What earlier versions knew nothing of stands in it only where it is used.
         del found["backbones"]
-        # Where there are none, the options are those of versions that knew of none.
+        if self.keep_best:
+            del found["keep_best"]
         return found | ({"backbones": [b.identity for b in self.backbones]} if self.backbones else {})

@@ -31,6 +31,7 @@ from starlette.responses import Response
 
 from tests import worlds
 from tests.pooling.places import postgres
+from tests.published import tensors_file
 from tests.test_signing import private_forms
 from ttca import __version__
 from ttca.certificates import Certificate
@@ -431,6 +432,19 @@ def test_a_dry_run_warns_where_few_are_learned_from(home: Path, ttca: Terminal) 
     assert "3 of 3 classes have fewer than 30 learners in the subgroup, 'stripes' has 11." in warning
     assert "membership test on the published file reached a mean AUC of .66" in warning
     assert warning in ttca("run", home, "--dry-run").err
+
+
+def test_a_dry_run_says_which_weights_the_proxy_begins_with(
+    home: Path, ttca: Terminal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What lies on this machine decides a result where nobody chose: so it is said before anything is paid."""
+    assert "The proxy begins with random weights: perceptron." in ttca("run", home, "--dry-run").err
+    assert ttca("run", home, "--dry-run", "--json").json["weights"] == []
+    (home / "weights").mkdir()
+    tensors_file(home / "weights" / "theirs.safetensors", "perceptron")
+    monkeypatch.setenv("TTCA_WEIGHTS", str(home / "weights"))
+    assert "The proxy begins with published weights: theirs (" in ttca("run", home, "--dry-run").err
+    assert [one["name"] for one in ttca("run", home, "--dry-run", "--json").json["weights"]] == ["theirs"]
 
 
 def test_a_platform_of_another_version_is_not_paid_unasked(home: Path, ttca: Terminal, served: Served) -> None:

@@ -319,7 +319,7 @@ def test_a_photograph_of_any_size_goes_the_way_of_those_who_were_asked(home: Pat
         written = np.asarray(made)
     expected = np.clip(way.of(upright).astype(np.int16) + DELTA[1], 0, 255)
     np.testing.assert_array_equal(written, expected)
-    assert facts["prepared"] == ["turned (EXIF 6)", f"300×200 to 4×5, {fit}"]
+    assert facts["prepared"] == ["turned (EXIF 6)", f"{fit} to 4×5"]
     box = (3, 4, 50, 60)
     apply_to_file(home / "delta.safetensors", home / "me.jpg", true_class="dog", out=home / "out.png", box=box)
     expected = np.clip(way.of(upright, box).astype(np.int16) + DELTA[1], 0, 255)

@@ -154,17 +154,18 @@ def test_public_data_cost_nothing_and_make_the_zero_query_control(tmp_path: Path
     assert contents(own)["proxy.safetensors"] != contents(folder)["proxy.safetensors"]
 
 
-def test_an_exam_paper_among_the_public_images_is_refused(tmp_path: Path) -> None:
-    """A verification or test person's image among the public ones stops the action before a query."""
+@pytest.mark.parametrize("role", ["selection", "verification"])
+def test_a_judged_image_among_the_public_ones_is_refused(tmp_path: Path, role: str) -> None:
+    """A selection or verification person's image among the public ones stops the action before a query."""
     platform = Recorder()
-    exam = worlds.roster().verification
+    exam = worlds.roster().roles()[role]
     leaked = People.concatenate([public(), exam[:1]])
-    with pytest.raises(ActionError, match="Expected public images that belong to no verification or test person"):
+    with pytest.raises(ActionError, match="images that belong to no selection, verification or test person"):
         open_action(tmp_path, platform, public=leaked)
     with open_action(tmp_path, platform, public=public()) as action, Ledger(tmp_path / "e.sqlite") as ledger:
         known = public()
         strangers = replace(worlds.strangers(), images=np.resize(known.images, worlds.strangers().images.shape))
-        with pytest.raises(ActionError, match="Expected public images that belong to no verification or test person"):
+        with pytest.raises(ActionError, match="images that belong to no selection, verification or test person"):
             action.measure(strangers[:100], pool=QueryPool(platform, ledger, [Member("benchmark", 5000)]))
     assert platform.queries == 0
 
@@ -183,7 +184,7 @@ def test_views_are_learned_on_and_never_sent(tmp_path: Path) -> None:
     assert not {i for images in platform.seen.values() for i in images} & {i.tobytes() for i in seen.images}
     with open_action(tmp_path / "without", Recorder()) as action:
         assert not np.array_equal(action.learn()[12].delta, moved)
-    with pytest.raises(ActionError, match="Expected public images that belong to no verification or test person"):
+    with pytest.raises(ActionError, match="images that belong to no selection, verification or test person"):
         open_action(tmp_path / "leak", platform, views=worlds.roster().verification)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -160,3 +161,20 @@ def test_public_names_are_listed() -> None:
         listed = set() if given is None else set(ast.literal_eval(given))
         assert defined(tree) <= listed, name
         assert not {word for word in listed if word.startswith("_")}, name
+
+
+def test_pickles_are_opened_in_one_place() -> None:
+    """Only the process that converts weights calls torch.load, of tensors alone; nothing else here reads a pickle."""
+    opened = []
+    for folder in (*FOLDERS, "benchmarks"):
+        for path in sorted((HOME / folder).rglob("*.py")):
+            for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+                words = ast.unparse(node) if isinstance(node, ast.Call | ast.Import | ast.ImportFrom) else ""
+                if re.match(r"torch\.load\(|torch\.hub|joblib\.load|(import|from) c?(pickle|dill)\b", words) or (
+                    "allow_pickle=True" in words
+                ):
+                    opened.append((path.resolve().relative_to(HOME).as_posix(), words))
+    assert len(set(opened)) == 1
+    place, call = opened[0]
+    assert place == "proxies/conversion.py"
+    assert call.endswith("weights_only=True)")

@@ -48,6 +48,7 @@ from ttca.verifying import (
     still_to_pay,
     verify,
 )
+from ttca.weights import Start
 from ttca.workshop import Workshop
 
 if TYPE_CHECKING:
@@ -166,6 +167,11 @@ class CollectiveAction:
             self.queries.accept_new_version = accept_new_version
             self._held = stack.pop_all()
         self._shop = Workshop(self.folder, settings, self.queries, reporter, attack, roster.preparation)
+
+    @property
+    def start(self) -> Start:
+        """What the proxy begins with; no torch is needed to know."""
+        return self._shop.start
 
     @property
     def learner(self) -> Learner:

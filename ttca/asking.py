@@ -36,8 +36,8 @@ __all__ = [
 class TransferSet(Value):
     """What the proxy learns from: pool people's images, as they were sent, and the platform's answers.
 
-    ``pool`` holds both groups, where volunteers of the reference group take part; its last ``altered`` images are
-    altered copies, the others stand in the pool's order, the subgroup's equalised where ``equalised`` says so.
+    ``pool`` holds both groups, where volunteers of the reference group take part. Its last ``altered`` images are
+    altered copies; the others stand in the pool's order, the subgroup's equalised where ``equalised`` says so.
     ``selection`` are the subgroup's selection people, whose answers steer early stopping; ``volunteers`` are the
     reference's, asked so that fidelity can be told for both groups. ``overruled`` is what spoke against going on, where
     somebody went on anyway.
@@ -126,6 +126,8 @@ class Questions(Value):
         Pool people of the subgroup who are asked about an altered copy, round by round.
     selection : People
         Selection people of the subgroup.
+    judges : People
+        The same, equalised where the settings say so: they choose learning rates for proxies that learn from such.
     volunteers : People
         Selection people of the reference.
     saved : int
@@ -135,6 +137,7 @@ class Questions(Value):
     plain: People
     rounds: tuple[People, ...]
     selection: People
+    judges: People
     volunteers: People
     saved: int
 
@@ -147,6 +150,7 @@ class Questions(Value):
             plain=equalised(roster.pool[turn == 0], roster, settings),
             rounds=tuple(people for people in rounds if len(people)),
             selection=selection[selection.subgroup],
+            judges=equalised(selection[selection.subgroup], roster, settings),
             volunteers=selection[~selection.subgroup],
             saved=saved(roster, settings),
         )
@@ -201,7 +205,7 @@ class Known(Value):
         return cls(public, helped, views, regime)
 
     def check(self, roster: Roster, settings: Settings, shape: ImageShape, *exam: People | None) -> None:
-        """Raise where there is nothing to learn from, or a public image is one of the people who examine.
+        """Raise where there is nothing to learn from, or a public image is one of the people who judge or examine.
 
         Raises
         ------
@@ -219,14 +223,14 @@ class Known(Value):
             return
         papers = {
             hashlib.sha256(image.tobytes()).digest()
-            for people in exam
+            for people in (roster.selection, *exam)
             if people is not None
             for image in seen(people.images, settings.block, shape)
         }
         if any(hashlib.sha256(image.tobytes()).digest() in papers for p in public for image in p.images):
             raise ActionError(
-                "Expected public images that belong to no verification or test person, got one that does. Remove it "
-                "from the public data. No query was spent."
+                "Expected public images that belong to no selection, verification or test person, got one that does. "
+                "Remove it from the public data. No query was spent."
             )
 
 

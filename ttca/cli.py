@@ -114,17 +114,17 @@ def init(
     Fills in the people and the preparation where it finds them beside the file. Where there are none, writes a sample
     table, people-sample.csv.
     """
-    from ttca.beginning import SAMPLE, begin
     from ttca.config import TEMPLATE
+    from ttca.drafting import SAMPLE, draft
 
     place = file / "action.toml" if file.is_dir() else file
     text = TEMPLATE.format(file=place)
-    begun = begin(file, text if platform is None else with_table(text, platform))
-    file = begun.file
-    _write_new(file, begun.text)
-    if begun.sample is not None:
-        _write_new(begun.sample, SAMPLE)
-    for sentence in begun.advice:
+    drafted = draft(file, text if platform is None else with_table(text, platform))
+    file = drafted.file
+    _write_new(file, drafted.text)
+    if drafted.sample is not None:
+        _write_new(drafted.sample, SAMPLE)
+    for sentence in drafted.advice:
         _say(ERR, sentence)
     what = "the platform"
     if platform is not None:
@@ -726,7 +726,7 @@ def weights_list(as_json: JsonOption = False) -> None:
     """
     from dataclasses import asdict
 
-    from ttca.starting import convertible, listed
+    from ttca.weights import convertible, listed
 
     found, pickles = listed(), convertible()
     if as_json:
@@ -759,7 +759,7 @@ def weights_convert(
     A pickle can run programs; safetensors cannot. The file is read in a process of its own that gets tensors alone,
     little time, little memory and no keys.
     """
-    from ttca.starting import convert
+    from ttca.weights import convert
 
     written = convert(file, out, architecture=architecture, license=license, source=source)
     said = f"Wrote {out}. " + (
@@ -1151,13 +1151,15 @@ def _planned(known: ActionFile, action: CollectiveAction, dry_run: bool, as_json
         way = None if action.roster.preparation is None else action.roster.preparation.to_dict()
         said = {"steps": steps, "seconds": seconds, "verification": who, "changed": told, "preparation": way}
         cost = None if price is None else {"sum": price.of(queries), "currency": price.currency}
-        _emit({**said, "cost": cost, "warnings": warnings}, as_json, table)
+        weights = [backbone.shown for backbone in action.start.backbones]
+        _emit({**said, "cost": cost, "weights": weights, "warnings": warnings}, as_json, table)
     else:
         ERR.print(table)
     if changed is not None:
         accepted = action.queries.accept_new_version
         _say(ERR, f"{changed} {'They are' if accepted else 'Without --accept-new-version nothing is'} paid.")
     if dry_run and not as_json:
+        _say(ERR, action.start.told)
         _say(ERR, after_sending(action.roster.pool.image_shape, action.roster.preparation))
     if not as_json:
         _say(ERR, f"For the certificate: {action.panel.examined().told(action.settings.certifying)}.")

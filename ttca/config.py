@@ -76,7 +76,7 @@ controls = true                  # measure the result row and its controls, for 
 
 # How the proxy learns.
 architectures = ["small-cnn"]    # small-cnn, small-resnet, small-mobilenet, resnet20 ..., timm/NAME or module:function
-# weights = []                   # published weights: "hub", files, names of ttca weights list, "none"; []: what suits
+# weights = []                   # published weights: "hub", files, names of ttca weights list, "none"; []: what is here
 epochs = 60
 # public_epochs = 10             # of learning from public images, or from members' true classes
 shift = 1                        # random translation while learning, in pixels

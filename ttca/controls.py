@@ -156,10 +156,10 @@ def _taught(shop: Workshop, pupils: Pupils, distilled: Distilled, length: float,
     if distilled.warm is not None and length == 1:
         return distilled.warm
     name = "zero-query-proxy" + ("" if length == 1 else f"-x{length:g}")
-    path = shop.folder / f"{name}.safetensors"
+    path, judges = shop.folder / f"{name}.safetensors", pupils.questions.judges
     if pupils.known.public is not None:
-        return shop.learner.warm_start(path, pupils.known.public, length)
-    # As the action's own: chosen by images as they are, a proxy that learns from equalized ones would stop early.
-    selection = None if shop.settings.equalise else pupils.questions.selection
+        return shop.learner.warm_start(path, pupils.known.public, judges, length)
+    # As the action's own.
+    keep_best = not shop.settings.equalise
     what = "training the zero-query control"
-    return shop.learner.taught(path, pupils.pool, inputs=inputs, what=what, selection=selection, length=length)
+    return shop.learner.taught(path, pupils.pool, judges, inputs=inputs, what=what, keep_best=keep_best, length=length)

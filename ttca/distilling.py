@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
@@ -18,6 +17,7 @@ from ttca.errors import WorthlessProxyError
 from ttca.images import Images
 from ttca.kept import digest, load_arrays
 from ttca.learning import targets_of
+from ttca.people import People
 from ttca.private import private_folder
 from ttca.values import Value
 from ttca.workshop import Workshop
@@ -96,12 +96,13 @@ def distil(shop: Workshop, known: Known, questions: Questions, transfer: Transfe
     the round before, asks what the platform says about it, and trains anew on all answers so far.
     """
     learner = shop.learner
-    warm = None if known.public is None else learner.warm_start(shop.folder / WARM_START, known.public)
-    warm_weights = weights_digest(warm)
+    warm = None
+    if known.public is not None:
+        warm = learner.warm_start(shop.folder / WARM_START, known.public, questions.judges)
     proxy = warm
     facts: dict[str, str] = {}
     if warm is None or len(transfer.pool):
-        proxy, facts = _trained(shop, known, transfer, warm, warm_weights, last=not questions.rounds)
+        proxy, facts = _trained(shop, known, transfer, questions.judges, warm, last=not questions.rounds)
     for turn, people in enumerate(questions.rounds, start=1):
         if proxy is None:  # pragma: no cover - without public data the first round needs a pool, which was checked
             raise WorthlessProxyError("Expected a proxy to learn δ against, got none. Lower altered.")
@@ -119,7 +120,7 @@ def distil(shop: Workshop, known: Known, questions: Questions, transfer: Transfe
         )
         answers = shop.queries.ask(images, purpose="pool", owners=people.members.tolist())
         transfer = transfer.joined(replace(people, images=images), answers)
-        proxy, facts = _trained(shop, known, transfer, warm, warm_weights, last=turn == len(questions.rounds))
+        proxy, facts = _trained(shop, known, transfer, questions.judges, warm, last=turn == len(questions.rounds))
     if proxy is None:  # pragma: no cover - as above
         raise WorthlessProxyError("Expected something to learn a proxy from, got nothing. Lower altered.")
     if not facts:
@@ -155,12 +156,7 @@ def learn_inputs(shop: Workshop, known: Known, questions: Questions, weights: st
 
 def weights_digest(proxy: Proxy | None) -> str:
     """Return a SHA-256, 64 hex digits, of a proxy's weights; empty for none."""
-    if proxy is None:
-        return ""
-    h = hashlib.sha256()
-    for name, tensor in sorted(proxy.state_dict().items()):
-        h.update(name.encode() + tensor.cpu().contiguous().numpy().tobytes())
-    return h.hexdigest()
+    return "" if proxy is None else proxy.digest()
 
 
 def _copies_path(folder: Path, turn: int) -> Path:
@@ -168,23 +164,25 @@ def _copies_path(folder: Path, turn: int) -> Path:
 
 
 def _trained(
-    shop: Workshop, known: Known, transfer: TransferSet, warm: Proxy | None, warm_weights: str, *, last: bool
+    shop: Workshop, known: Known, transfer: TransferSet, judges: People, warm: Proxy | None, *, last: bool
 ) -> tuple[Proxy, dict[str, str]]:
     """Return the proxy of one transfer set; only the last one stands in the folder itself.
 
     Selection people are asked about images as they are. Their answers choose the epoch where the proxy learns from
-    such images too; chosen by them, a proxy that learns from altered copies would stop before it has.
+    such images too; chosen by them, a proxy that learns from altered copies would stop before it has. Nobody is asked
+    about their equalised images: where the proxy learns from such, their true classes choose the rates.
     """
+    learner = shop.learner
     name = "proxy.safetensors" if last else f"rounds/proxy-{transfer.altered}.safetensors"
-    plain = not transfer.altered and not transfer.equalised
-    return shop.learner.train(
+    selection = transfer.selection.images, targets_of(transfer.selection_answers)
+    return learner.train(
         shop.folder / name,
-        transfer.pool.images,
-        targets_of(transfer.answers),
-        selection=(transfer.selection.images, targets_of(transfer.selection_answers)) if plain else None,
+        (transfer.pool.images, targets_of(transfer.answers)),
+        selection=(judges.images, learner.true(judges)) if transfer.equalised else selection,
+        keep_best=not transfer.altered and not transfer.equalised,
         initial=warm,
         replay=known.public,
-        inputs=digest("distil", transfer.digest, shop.learner.facts(), warm_weights),
+        inputs=digest("distil", transfer.digest, *learner.judged_by(judges), learner.facts(), weights_digest(warm)),
         what="distilling the proxy",
     )
 

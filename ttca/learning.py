@@ -25,7 +25,7 @@ from ttca.progress import Reporter
 from ttca.proxies.options import Distilling
 from ttca.proxies.registry import find_model
 from ttca.settings import Settings
-from ttca.starting import Start
+from ttca.weights import Start
 
 if TYPE_CHECKING:
     from ttca.attacks.universal import Attack, Model
@@ -127,21 +127,27 @@ class Learner:
             named: NDArray[np.int64] = proxy.predict(self.seen(images)).argmax(1).astype(np.int64)
         return named
 
-    def warm_start_inputs(self, public: People) -> str:
-        """Return a digest, 64 hex digits, of all that decides what :meth:`warm_start` gives."""
-        return digest("public", public.digest(), self.facts(public=True))
+    def judged_by(self, judges: People) -> list[str]:
+        """Return what of the people who choose the rates of published weights decides a proxy; nothing without any."""
+        return [judges.digest()] if self.start.backbones else []
 
-    def warm_start(self, path: Path, public: People, length: float = 1.0) -> Proxy:
+    def warm_start_inputs(self, public: People, judges: People) -> str:
+        """Return a digest, 64 hex digits, of all that decides what :meth:`warm_start` gives."""
+        return digest("public", public.digest(), *self.judged_by(judges), self.facts(public=True))
+
+    def warm_start(self, path: Path, public: People, judges: People, length: float = 1.0) -> Proxy:
         """Return a proxy that asked nothing: public labelled images and their true classes, or read it back.
 
-        Trained ``length`` times as long as the settings say.
+        Trained ``length`` times as long as the settings say. By their true classes, ``judges`` choose the rates of
+        published weights.
         """
         proxy, _ = self._trained(
             path,
             (public.images, self.true(public)),
-            _of_length(self.settings.warming, length),
-            inputs=self.warm_start_inputs(public),
+            replace(_of_length(self.settings.warming, length), keep_best=False),
+            inputs=self.warm_start_inputs(public, judges),
             what="learning from public data",
+            selection=(judges.images, self.true(judges)),
         )
         return proxy
 
@@ -152,26 +158,25 @@ class Learner:
         return Targets.from_labels(people.classes, self.classes)
 
     def taught(
-        self, path: Path, people: People, *, inputs: str, what: str, selection: People | None, length: float
+        self, path: Path, people: People, judges: People, *, inputs: str, what: str, keep_best: bool, length: float
     ) -> Proxy:
         """Return a proxy that asked nothing: it learned true classes as :meth:`train` learns answers, or is read back.
 
-        Trained ``length`` times as long as the settings say.
+        Trained ``length`` times as long as the settings say; ``judges`` are its selection people.
         """
-        known = None if selection is None else (self.seen(selection.images), self.true(selection))
-        options = _of_length(self.settings.distilling, length)
-        taught = (people.images, self.true(people))
-        return self._trained(path, taught, options, inputs=inputs, what=what, selection=known)[0]
+        options = replace(_of_length(self.settings.distilling, length), keep_best=keep_best)
+        taught, judged = ((p.images, self.true(p)) for p in (people, judges))
+        return self._trained(path, taught, options, inputs=inputs, what=what, selection=judged)[0]
 
     def train(
         self,
         path: Path,
-        images: Images,
-        targets: Targets,
+        known: Answered,
         *,
         inputs: str,
         what: str,
-        selection: tuple[Images, Targets] | None = None,
+        selection: Answered,
+        keep_best: bool,
         initial: Proxy | None = None,
         replay: People | None = None,
     ) -> tuple[Proxy, dict[str, str]]:
@@ -184,11 +189,11 @@ class Learner:
         """
         return self._trained(
             path,
-            (images, targets),
-            self.settings.distilling if initial is None else self.settings.tuning,
+            known,
+            replace(self.settings.distilling if initial is None else self.settings.tuning, keep_best=keep_best),
             inputs=inputs,
             what=what,
-            selection=None if selection is None else (self.seen(selection[0]), selection[1]),
+            selection=selection,
             initial=initial,
             replay=None if replay is None else (self.seen(replay.images), self.true(replay)),
         )
@@ -201,7 +206,7 @@ class Learner:
         *,
         inputs: str,
         what: str,
-        selection: Answered | None = None,
+        selection: Answered,
         initial: Proxy | None = None,
         replay: Answered | None = None,
     ) -> tuple[Proxy, dict[str, str]]:
@@ -234,7 +239,7 @@ class Learner:
                     self.seen(known[0]),
                     known[1],
                     options,
-                    selection=selection,
+                    selection=(self.seen(selection[0]), selection[1]),
                     initial=initial,
                     replay=replay,
                     progress=lambda *_: advance(1),
@@ -301,7 +306,7 @@ class Learner:
     ) -> Images:
         """Return a copy of each person's image under the δ that the proxy believes in, uint8 (N, H, W, 3).
 
-        Half get δ of their own class, half that of another, at a random strength: what the platform says about
+        Half get δ of their own class, half that of another, at a random strength. What the platform says about
         them tells the proxy where its idea of "more like class c" is wrong, which plain images never do [ours, in the
         spirit of Papernot et al. 2017, arXiv 1602.02697]. Kept in a file, so that a run that was killed asks about the
         same bytes.

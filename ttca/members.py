@@ -111,12 +111,4 @@ def _prepared(chosen: PerturbationSet, data: bytes, box: Region | None) -> tuple
             )
         return decode_rgb(data), ()
     photograph = read_photograph(data)
-    image = way.of(photograph.pixels, box)
-    h, w, _ = photograph.pixels.shape
-    cut = () if box is None else (f"box {','.join(map(str, box))}",)
-    fitted = (
-        ()
-        if (h, w) == image.shape[:2] and box is None
-        else (f"{w}×{h} to {image.shape[1]}×{image.shape[0]}, {way.fit}",)
-    )
-    return image, (*photograph.done, *cut, *fitted)
+    return way.of(photograph.pixels, box), (*photograph.done, *way.told(photograph.pixels.shape, box))

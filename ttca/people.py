@@ -84,7 +84,8 @@ class People(Value):
         """Return people from plain arrays; without names every image is its own person and member.
 
         ``classes`` are whole numbers; ``subgroup`` is one truth value for all, or one per image (0 and 1 will do). Two
-        spellings of one name (:func:`ttca.names.canonical`) are one person and one member.
+        spellings of one name (:func:`ttca.names.canonical`) are one person and one member. Names that merely look alike
+        stay apart: a program's own numbers of people may differ by case alone.
         """
         checked = check_images(images)
         n = len(checked)

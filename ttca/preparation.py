@@ -136,6 +136,14 @@ class Preparation:
         out[top : top + inner[0], left : left + inner[1]] = small
         return out
 
+    def told(self, shape: ImageShape, box: Region | None = None) -> tuple[str, ...]:
+        """Return what it does to a picture of (h, w, 3), each in a few words; empty where it changes nothing."""
+        height, width, _ = self.image_shape
+        if box is None and shape == self.image_shape:
+            return ()
+        cut = () if box is None else (f"box {','.join(map(str, box))}",)
+        return (*cut, f"{self.fit} to {width}×{height}")
+
 
 def _rounded(numerator: int, denominator: int, most: int) -> int:
     """Return the quotient, halves rounded up, within 1..most."""
@@ -160,6 +168,7 @@ def parse_box(text: str) -> Region:
     Raises
     ------
     ImageError
+        If the text is anything else.
 
     Examples
     --------
@@ -181,7 +190,7 @@ def after_sending(shape: ImageShape, preparation: Preparation | None) -> str:
     way = "as they are" if preparation is None else f"prepared as {preparation}"
     return (
         f"Pictures go out at {shape[0]}×{shape[1]} pixels (height×width), {way}. If the platform crops or resizes them "
-        "once more, δ is cut or averaged with them and may lose its effect: send the size that its model takes, crop "
+        "once more, δ is cut or averaged with them and may lose its effect. Send the size that its model takes, crop "
         "faces first (column box), or learn for it (transforms, warp, block). What is left of δ behind it, the "
         "certificate measures: docs/preparation.md."
     )

@@ -39,10 +39,10 @@ class Settings:
         The proxy's models (``small-cnn``, ``resnet20`` …, ``timm/NAME``, ``module:function`` for one of your own);
         more than one make an ensemble. In Python also functions or classes that take (classes, seed).
     weights : tuple of str or str
-        Published weights that the proxy begins with: ``hub`` (timm's own, from the hub's cache or downloaded, for each
-        ``timm/NAME`` of the architectures), paths of ``.safetensors`` or ``.onnx`` files, or names that ``ttca weights
-        list`` shows; several make an ensemble. ``none``: none at all. By default what is here and suits the images:
-        in the folder that ``TTCA_WEIGHTS`` names, in installed packages, and in the hub's cache. The default
+        Published weights that the proxy begins with; several make an ensemble. ``hub``: timm's own, from the hub's
+        cache or downloaded, for each ``timm/NAME`` of the architectures. Else paths of ``.safetensors`` or ``.onnx``
+        files, or names that ``ttca weights list`` shows. ``none``: none at all. By default what is here and suits the
+        images: in the folder that ``TTCA_WEIGHTS`` names, in installed packages, and in the hub's cache. The default
         architecture gives way to them; of others, those begin with weights that these fit.
     epochs : int
         Of distillation.
@@ -61,7 +61,7 @@ class Settings:
         The proxy learns from members' own true classes, as it would from public data, before it learns from answers.
     equalise : bool
         Give the subgroup's pool images the mean spectrum of the volunteers' (:class:`ttca.equaliser.Equaliser`)
-        before the platform is asked about them and the proxy learns from them: where a camera is the difference, the
+        before the platform is asked about them and the proxy learns from them. Where a camera is the difference, the
         proxy then learns from what the platform was trained on. δ is learned on the images as they are.
     precision : {"float32", "bfloat16", "auto"}
         In which proxies and δ are learned; auto is bfloat16 where the processor has it.

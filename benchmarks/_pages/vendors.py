@@ -10,6 +10,7 @@ from benchmarks._document import MISSING, grid
 
 __all__ = ["tables"]
 
+# Read as files: what writes documents imports nothing that asks a platform.
 _TABLES = Path(__file__).resolve().parents[2] / "ttca" / "platforms" / "vendors"
 
 

@@ -9,7 +9,7 @@ import json
 import sys
 from pathlib import Path
 
-from benchmarks._instant_server import end_when_orphaned
+from benchmarks._processes import announce, end_when_orphaned
 from benchmarks._vendors import EMULATORS
 from benchmarks._vendors.base import Behavior
 from ttca.platforms.server import run_app
@@ -20,11 +20,6 @@ def main(name: str, folder: str, port: str, behavior: str) -> None:
     end_when_orphaned()
     given = json.loads(behavior)
     given["throttles"] = frozenset(given.get("throttles", ()))
-
-    def announce(url: str) -> None:
-        sys.stdout.write(url + "\n")
-        sys.stdout.flush()
-
     run_app(EMULATORS[name](Path(folder), Behavior(**given)).app(), port=int(port), on_start=announce)
 
 

@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from starlette.responses import Response
 
-from benchmarks._vendors.base import KEY, Asked, File, Vendor, say
+from benchmarks._vendors.base import KEY, Asked, File, Vendor, one_of, say
 
 __all__ = ["AzureCustomVision", "AzureFace", "AzureVision"]
 
@@ -51,7 +51,7 @@ class AzureVision(_Azure):
         self.demand_query(
             asked,
             {
-                "api-version": lambda v: v in ("2024-02-01", "2023-10-01"),
+                "api-version": one_of("2024-02-01", "2023-10-01"),
                 "features": "tags",
                 "language?": str,
                 "model-version?": str,
@@ -95,11 +95,11 @@ class AzureFace(_Azure):
             asked,
             {
                 "returnFaceAttributes": "glasses",
-                "returnFaceId?": lambda v: v in ("false", "False"),
-                "detectionModel?": lambda v: v in ("detection_01", "detection_02", "detection_03"),
-                "recognitionModel?": lambda v: v in tuple(f"recognition_0{i}" for i in range(1, 5)),
-                "returnFaceLandmarks?": lambda v: v in ("false", "False"),
-                "returnRecognitionModel?": lambda v: v in ("false", "False"),
+                "returnFaceId?": one_of("false", "False"),
+                "detectionModel?": one_of("detection_01", "detection_02", "detection_03"),
+                "recognitionModel?": one_of(*(f"recognition_0{i}" for i in range(1, 5))),
+                "returnFaceLandmarks?": one_of("false", "False"),
+                "returnRecognitionModel?": one_of("false", "False"),
                 "faceIdTimeToLive?": str,
             },
         )
@@ -130,7 +130,7 @@ class AzureCustomVision(_Azure):
         self.admit_key(asked)
         self.demand_query(asked, {"application?": str})
         if asked.content_type == "multipart/form-data":
-            form = self.demand_form(asked, {"imageData": File}, media="multipart/form-data")
+            form = self.demand_form(asked, {"imageData": File})
             file = form["imageData"].content
         else:
             file = self.image_of(asked)

@@ -44,7 +44,6 @@ __all__ = [
     "check",
     "model_says",
     "one_of",
-    "said_of",
     "say",
 ]
 
@@ -56,6 +55,7 @@ ANYTHING = object()
 # A mean level below this shows the model nothing.
 _DARK = 16.0
 _BLOCKS = 4
+_MULTIPART, _URLENCODED = _FORMS = ("multipart/form-data", "application/x-www-form-urlencoded")
 
 
 class WrongError(Exception):
@@ -93,7 +93,7 @@ class File:
 
 @dataclass(frozen=True)
 class Asked:
-    """One request as it came."""
+    """One request as it came; ``twice`` are the names that came more than once, where each is to come once."""
 
     method: str
     path: str
@@ -137,23 +137,19 @@ def model_says(images: Images, classes: int) -> list[Said]:
     images : array of uint8, shape (N, H, W, 3)
     classes : int
     """
-    weights = np.random.default_rng(23).normal(0, 1, (_BLOCKS * _BLOCKS * 3, classes))
-    return [_one(image.astype(np.float64), weights) for image in images]
+    return [_said_of(image, classes) for image in images]
 
 
-def _one(image: NDArray[np.float64], weights: NDArray[np.float64]) -> Said:
+def _said_of(image: NDArray[np.uint8], classes: int) -> Said:
+    """Return what the model says of one image (H, W, 3)."""
     if image.mean() < _DARK:
         return Said(None)
+    weights = np.random.default_rng(23).normal(0, 1, (_BLOCKS * _BLOCKS * 3, classes))
     rows, columns = (np.array_split(np.arange(n), _BLOCKS) for n in image.shape[:2])
     means = np.array([image[np.ix_(r, c)].mean(axis=(0, 1)) for r in rows for c in columns]).reshape(-1)
     logits = (means / 255 - 0.5) @ weights
     shares = np.exp(logits - logits.max())
     return Said(shares / shares.sum())
-
-
-def said_of(levels: NDArray[np.uint8], classes: int) -> Said:
-    """Return what the model says of one image (H, W, 3)."""
-    return model_says(levels[None], classes)[0]
 
 
 def say(status: int, message: object, **headers: str) -> Response:
@@ -236,8 +232,10 @@ class Vendor(ABC):
     fills: ClassVar[Mapping[str, str]] = {}
     #: How many images one request may carry.
     most_images: ClassVar[int] = 1
-    #: Whether the vendor can say of an image that it shows nothing.
+    #: Whether the vendor can say of an image that it shows nothing; otherwise all classes are then equally likely.
     refuses: ClassVar[bool] = True
+    #: Whether urlencoded bodies are forms; Roboflow's are not, whatever they say.
+    reads_forms: ClassVar[bool] = True
 
     def __init__(self, folder: Path, behavior: Behavior | None = None) -> None:
         self.folder, self.behavior = folder, behavior or Behavior()
@@ -291,10 +289,21 @@ class Vendor(ABC):
         """Return the query, each name once, of this shape."""
         return self._demand_names(asked, asked.query, shape, "query")
 
-    def demand_form(self, asked: Asked, shape: dict[str, Any], *, media: str) -> Mapping[str, Any]:
+    def demand_form(self, asked: Asked, shape: dict[str, Any], *, media: str = _MULTIPART) -> Mapping[str, Any]:
         """Return the fields of a form, each name once, of this shape and this media type."""
         self.demand(asked.content_type == media, f"Content-Type {asked.content_type!r} is not {media}")
         return self._demand_names(asked, asked.form, shape, "form")
+
+    def demand_upload(self, asked: Asked, shape: dict[str, Any], *, file: str, text: str) -> Mapping[str, Any]:
+        """Return the fields of a form that has, beside this shape, the image: as a file, or as base64 in a text."""
+        media = asked.content_type if asked.content_type in _FORMS else _MULTIPART
+        found = self.demand_form(asked, {**shape, f"{file}?": File, f"{text}?": str}, media=media)
+        self.demand((file in found) != (text in found), f"MISSING_ARGUMENTS: {file}")
+        return found
+
+    def from_upload(self, form: Mapping[str, Any], *, file: str, text: str) -> NDArray[np.uint8]:
+        """Return the levels of the image in such a form."""
+        return self.levels(form[file].content) if file in form else self.from_base64(form[text])
 
     def _demand_names(
         self, asked: Asked, found: Mapping[str, Any], shape: dict[str, Any], where: str
@@ -346,7 +355,10 @@ class Vendor(ABC):
     def look(self, *images: NDArray[np.uint8]) -> list[Said]:
         """Let the model look at images, and write down that it did, before anything is sent."""
         time.sleep(self.behavior.latency_s)
-        said = [said_of(image, len(self.words)) for image in images]
+        said = [_said_of(image, len(self.words)) for image in images]
+        if not self.refuses:
+            alike = Said(np.full(len(self.words), 1 / len(self.words)))
+            said = [alike if one.scores is None else one for one in said]
         now = time.time()
         request = getattr(self._here, "request", "")
         lines = [{"time": now, "request": request, "label": one.label} for one in said]
@@ -367,9 +379,9 @@ class Vendor(ABC):
             media, _, parameters = request.headers.get("content-type", "").partition(";")
             body = await request.body()
             form: list[tuple[str, Any]] = []
-            if media.strip().lower() == "multipart/form-data":
+            if media.strip().lower() == _MULTIPART:
                 form = _parts(body, parameters)
-            elif media.strip().lower() == "application/x-www-form-urlencoded" and self.reads_forms:
+            elif media.strip().lower() == _URLENCODED and self.reads_forms:
                 form = [*parse_qsl(body.decode("utf-8", "replace"), keep_blank_values=True)]
             names = [f"{name} in query" for name, _ in pairs] + [f"{name} in form" for name, _ in form]
             asked = Asked(
@@ -394,9 +406,6 @@ class Vendor(ABC):
     def _answer(self, asked: Asked) -> Response:
         self._here.request = asked.headers.get("idempotency-key", "")
         return self.answer(asked)
-
-    #: Whether urlencoded bodies are forms; Roboflow's are not, whatever they say.
-    reads_forms: ClassVar[bool] = True
 
 
 def _parts(body: bytes, parameters: str) -> list[tuple[str, str | File]]:

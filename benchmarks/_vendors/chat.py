@@ -10,15 +10,31 @@ from benchmarks._vendors.base import KEY, Asked, Vendor, one_of, say
 
 __all__ = ["AnthropicMessages", "OpenAIChat"]
 
-_WORDS = ("cat", "dog", "bird")
+
+class _Chat(Vendor):
+    """What the two have in common."""
+
+    words = ("cat", "dog", "bird")
+
+    def the_part(self, messages: list[dict[str, Any]], kind: str) -> dict[str, Any]:
+        """Return the one part of this type in all messages."""
+        contents = [message["content"] for message in messages if isinstance(message["content"], list)]
+        parts = [part for content in contents for part in content if part["type"] == kind]
+        self.demand(len(parts) == 1, "Expected one image")
+        found: dict[str, Any] = parts[0]
+        return found
+
+    def sentence(self, label: int) -> str:
+        """Return a class as a chat model writes it: not twice the same way."""
+        word = self.words[label]
+        return (f"{word.capitalize()}.", f"It is a {word}.")[label % 2]
 
 
-class OpenAIChat(Vendor):
+class OpenAIChat(_Chat):
     """Tells one word, sometimes in a sentence; a refusal is a field of its own."""
 
     name = "openai-chat"
     document = "https://platform.openai.com/docs/api-reference/chat/create"
-    words = _WORDS
     model: ClassVar[str] = "gpt-4.1-mini-2025-04-14"
 
     def answer(self, asked: Asked) -> Response:
@@ -43,23 +59,14 @@ class OpenAIChat(Vendor):
                 "stream?": False,
             },
         )
-        urls = [
-            part["image_url"]["url"]
-            for message in found["messages"]
-            if isinstance(message["content"], list)
-            for part in message["content"]
-            if part["type"] == "image_url"
-        ]
-        self.demand(len(urls) == 1, "Expected one image")
+        url = self.the_part(found["messages"], "image_url")["image_url"]["url"]
         self.admit()
-        (said,) = self.look(self.from_data_url(urls[0]))
-        refusal = "I'm sorry, I can't help with that." if said.label < 0 else None
-        message: dict[str, Any] = {
-            "role": "assistant",
-            "content": _sentence(said.label),
-            "refusal": refusal,
-            "annotations": [],
-        }
+        (said,) = self.look(self.from_data_url(url))
+        if said.label < 0:
+            spoken = {"content": None, "refusal": "I'm sorry, I can't help with that."}
+        else:
+            spoken = {"content": self.sentence(said.label), "refusal": None}
+        message: dict[str, Any] = {"role": "assistant", **spoken, "annotations": []}
         return say(
             200,
             {
@@ -98,12 +105,11 @@ class OpenAIChat(Vendor):
         return self._error(503, said, "server_error", None, Retry_After="1")
 
 
-class AnthropicMessages(Vendor):
+class AnthropicMessages(_Chat):
     """Tells one word, sometimes in a sentence; a refusal is a reason to stop."""
 
     name = "anthropic-messages"
     document = "https://platform.claude.com/docs/en/api/messages"
-    words = _WORDS
     model: ClassVar[str] = "claude-haiku-4-5-20251001"
 
     def answer(self, asked: Asked) -> Response:
@@ -129,11 +135,10 @@ class AnthropicMessages(Vendor):
                 **sampling,
             },
         )
-        images = [p["source"] for m in found["messages"] for p in m["content"] if p["type"] == "image"]
-        self.demand(len(images) == 1, "Expected one image")
+        data = self.the_part(found["messages"], "image")["source"]["data"]
         self.admit()
-        (said,) = self.look(self.from_base64(images[0]["data"]))
-        content = [] if said.label < 0 else [{"type": "text", "text": _sentence(said.label)}]
+        (said,) = self.look(self.from_base64(data))
+        content = [] if said.label < 0 else [{"type": "text", "text": self.sentence(said.label)}]
         return say(
             200,
             {
@@ -164,8 +169,3 @@ class AnthropicMessages(Vendor):
     def not_ready(self) -> Response:
         """Return what an API under heavy load says, with a status of its own."""
         return self._error(529, "overloaded_error", "Overloaded")
-
-
-def _sentence(label: int) -> str | None:
-    """Return a class as a chat model writes it: not twice the same way."""
-    return None if label < 0 else (f"{_WORDS[label].capitalize()}.", f"It is a {_WORDS[label]}.")[label % 2]

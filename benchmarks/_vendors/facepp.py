@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from starlette.responses import Response
 
-from benchmarks._vendors.base import KEY, SECRET, Asked, File, Vendor, say
+from benchmarks._vendors.base import KEY, SECRET, Asked, Vendor, one_of, say
 
 __all__ = ["FacePlusPlus"]
 
@@ -25,19 +25,14 @@ class FacePlusPlus(Vendor):
             "api_key": str,
             "api_secret": str,
             "return_attributes": "gender",
-            "return_landmark?": lambda v: v in ("0", "1", "2"),
-            "calculate_all?": lambda v: v in ("0", "1"),
+            "return_landmark?": one_of("0", "1", "2"),
+            "calculate_all?": one_of("0", "1"),
         }
-        media = asked.content_type
-        if media == "multipart/form-data":
-            form = self.demand_form(asked, {**shape, "image_file?": File, "image_base64?": str}, media=media)
-        else:
-            form = self.demand_form(asked, {**shape, "image_base64": str}, media="application/x-www-form-urlencoded")
+        image = {"file": "image_file", "text": "image_base64"}
+        form = self.demand_upload(asked, shape, **image)
         self.demand((form["api_key"], form["api_secret"]) == (KEY, SECRET), "AUTHENTICATION_ERROR", 401)
-        self.demand(("image_file" in form) != ("image_base64" in form), "MISSING_ARGUMENTS: image_file")
         self.admit()
-        file = form.get("image_file")
-        levels = self.levels(file.content) if file is not None else self.from_base64(form["image_base64"])
+        levels = self.from_upload(form, **image)
         self.demand(min(levels.shape[:2]) >= 48, "INVALID_IMAGE_SIZE: image_file")
         (said,) = self.look(levels)
         box = {"top": 8, "left": 8, "width": 48, "height": 48}

@@ -25,17 +25,12 @@ class Hive(Vendor):
         scheme, _, token = asked.headers.get("authorization", "").partition(" ")
         self.demand(scheme.lower() == "token" and token == KEY, "Invalid token", 403)
         self.demand_query(asked, {})
-        form = self.demand_form(
-            asked,
-            {"media": File, "options?": str, "metadata?": str},
-            media="multipart/form-data",
-        )
+        form = self.demand_form(asked, {"media": File, "options?": str, "metadata?": str})
         self.demand(form["media"].content_type.startswith("image/"), "media is no image")
         self.admit()
         (said,) = self.look(self.levels(form["media"].content))
-        shares = [0.5, 0.5] if said.scores is None else said.scores.tolist()
-        classes = [{"class": word, "score": share} for word, share in zip(self.words, shares, strict=True)]
-        classes += [{"class": "none", "score": 0.97}, {"class": "midjourney", "score": 0.03}]
+        answers = [*self.ranked(said), ("none", 0.97), ("midjourney", 0.03)]
+        classes = [{"class": word, "score": share} for word, share in answers]
         response: dict[str, Any] = {"input": {"id": "i", "model": "ai_image", "media": {"type": "image"}}, "output": []}
         response["output"] = [{"time": 0, "classes": classes}]
         one = {"status": {"code": "0", "message": "SUCCESS"}, "response": response}

@@ -19,7 +19,7 @@ class HuggingFace(Vendor):
     document = "https://huggingface.co/docs/inference-providers/tasks/image-classification"
     words = ("cat", "dog", "bird")
     model: ClassVar[str] = "me/pets"
-    fills: ClassVar[Mapping[str, str]] = {"YOUR-ACCOUNT/YOUR-MODEL": "me/pets"}
+    fills: ClassVar[Mapping[str, str]] = {"YOUR-ACCOUNT/YOUR-MODEL": model}
 
     def answer(self, asked: Asked) -> Response:
         """Answer the task of one model."""

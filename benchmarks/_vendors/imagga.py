@@ -6,7 +6,7 @@ import base64
 
 from starlette.responses import Response
 
-from benchmarks._vendors.base import KEY, SECRET, Asked, File, Vendor, say
+from benchmarks._vendors.base import KEY, SECRET, Asked, Vendor, say
 
 __all__ = ["Imagga"]
 
@@ -26,15 +26,10 @@ class Imagga(Vendor):
         self.demand(asked.headers.get("authorization") == f"Basic {wanted}", "Could not authorize", 403)
         names = {"language?": str, "limit?": str, "threshold?": str, "verbose?": str}
         self.demand_query(asked, names)
-        media = asked.content_type
-        if media == "multipart/form-data":
-            form = self.demand_form(asked, {**names, "image?": File, "image_base64?": str}, media=media)
-        else:
-            form = self.demand_form(asked, {**names, "image_base64": str}, media="application/x-www-form-urlencoded")
-        self.demand(("image" in form) != ("image_base64" in form), "Either image or image_base64")
+        image = {"file": "image", "text": "image_base64"}
+        form = self.demand_upload(asked, names, **image)
         self.admit()
-        levels = self.levels(form["image"].content) if "image" in form else self.from_base64(form["image_base64"])
-        (said,) = self.look(levels)
+        (said,) = self.look(self.from_upload(form, **image))
         tags = []
         if said.scores is not None:
             found = [("feline", 31.0), *((word, 100 * score) for word, score in self.ranked(said))]

@@ -46,16 +46,10 @@ class Nyckel(Vendor):
         found = self.demand_json(asked, {"data": str})
         self.admit()
         (said,) = self.look(self.from_data_url(found["data"]))
-        shares = [1 / len(self.words)] * len(self.words) if said.scores is None else said.scores.tolist()
-        best = max(range(len(shares)), key=shares.__getitem__)
-        answer: dict[str, object] = {
-            "labelName": self.words[best],
-            "labelId": f"label_{best}",
-            "confidence": shares[best],
-        }
+        labels = [{"labelName": word, "confidence": share} for word, share in self.ranked(said)]
+        answer: dict[str, object] = {**labels[0], "labelId": f"label_{said.label}"}
         if query.get("labelCount", "1") != "1":
-            order = sorted(range(len(shares)), key=lambda k: -shares[k])[: int(query["labelCount"])]
-            answer["labelConfidences"] = [{"labelName": self.words[k], "confidence": shares[k]} for k in order]
+            answer["labelConfidences"] = labels[: int(query["labelCount"])]
         return say(200, answer)
 
     def _token(self, asked: Asked) -> Response:

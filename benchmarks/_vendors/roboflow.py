@@ -38,9 +38,10 @@ class Roboflow(Vendor):
         self.admit()
         levels = self.from_base64(asked.body.decode("ascii", "replace"))
         (said,) = self.look(levels)
-        shares = [0.5, 0.5] if said.scores is None else said.scores.tolist()
-        order = sorted(range(len(shares)), key=lambda k: -shares[k])
-        found = [{"class": self.words[k], "class_id": k, "confidence": round(shares[k], 4)} for k in order]
+        found = [
+            {"class": word, "class_id": self.words.index(word), "confidence": round(share, 4)}
+            for word, share in self.ranked(said)
+        ]
         height, width = levels.shape[:2]
         return say(
             200,

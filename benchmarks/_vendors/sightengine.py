@@ -22,21 +22,16 @@ class Sightengine(Vendor):
         """Answer check.json with the model ``type``."""
         self.demand(asked.method == "POST" and asked.path == "/1.0/check.json", "Unknown endpoint", 404)
         self.demand_query(asked, {})
-        form = self.demand_form(
-            asked,
-            {"media": File, "models": "type", "api_user": str, "api_secret": str},
-            media="multipart/form-data",
-        )
+        form = self.demand_form(asked, {"media": File, "models": "type", "api_user": str, "api_secret": str})
         self.demand((form["api_user"], form["api_secret"]) == (KEY, SECRET), "Incorrect API user or API secret")
         self.admit()
         (said,) = self.look(self.levels(form["media"].content))
-        shares = [0.5, 0.5] if said.scores is None else said.scores.tolist()
         return say(
             200,
             {
                 "status": "success",
                 "request": {"id": "req_1", "timestamp": 1.5e9, "operations": 1},
-                "type": dict(zip(self.words, shares, strict=True)),
+                "type": dict(self.ranked(said)),
                 "media": {"id": "med_1", "uri": "image.png"},
             },
         )

@@ -19,8 +19,8 @@ class Ximilar(Vendor):
     document = "https://docs.ximilar.com/platform/classification"
     words = ("cat", "dog", "bird")
     most_images = 10
-    task = "0a8c8186-aee8-47c8-9eaf-348103feb14d"
-    fills: ClassVar[Mapping[str, str]] = {"YOUR-TASK-ID": "0a8c8186-aee8-47c8-9eaf-348103feb14d"}
+    task: ClassVar[str] = "0a8c8186-aee8-47c8-9eaf-348103feb14d"
+    fills: ClassVar[Mapping[str, str]] = {"YOUR-TASK-ID": task}
 
     def answer(self, asked: Asked) -> Response:
         """Answer classify."""

@@ -133,6 +133,11 @@ def test_an_interrupted_run_goes_on_where_it_was(album: Path, tmp_path: Path) ->
     assert files == sorted(p.relative_to(out) for p in out.rglob("*.png"))
     assert all((out / f).read_bytes() == (whole / f).read_bytes() for f in files)
     assert [f.state for f in prepare_photographs(album, out, WAY)][:4] == ["kept"] * 4
+    # As an editor, and as a full disk, leave it.
+    record.write_text(record.read_text(), encoding="utf-8-sig")
+    assert [f.state for f in prepare_photographs(album, out, WAY)][:4] == ["kept"] * 4
+    record.write_text("")
+    assert [f.state for f in prepare_photographs(album, out, WAY)][:4] == ["prepared"] * 4
 
 
 def test_a_table_keeps_its_columns_and_its_boxes_are_cut(album: Path, tmp_path: Path) -> None:

@@ -96,6 +96,14 @@ def test_the_answer_is_the_event_that_the_table_names(
     assert table.answer(stream).data == expected
 
 
+def test_a_stream_in_which_until_is_never_true_says_so() -> None:
+    """The event that was named did come: what to correct is until, not its name."""
+    with pytest.raises(UnreadableError, match="until was true of none: 'm == `2`'"):
+        Events(until="m == `2`").answer(b'data: {"m": 1}\n\n')
+    with pytest.raises(UnreadableError, match="Name the event"):
+        Events(until="m == `2`", event="complete").answer(b'data: {"m": 2}\n\n')
+
+
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=6),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner, max_size=3),

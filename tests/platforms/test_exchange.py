@@ -45,7 +45,9 @@ class Polling(Wire):
             if response.body == b"broken":
                 raise response.unreadable("Expected a job, got none.")
             request = Request("GET", self.where)
-            response = yield Step(request=request, kind="poll", wait_s=self.every_s, within_s=self.within_s)
+            response = yield Step(
+                request=request, kind="poll", wait_s=self.every_s, within_s=self.within_s, advice="Check until."
+            )
         return response
 
     def parse(self, response: Response, n: int) -> Answers:
@@ -64,6 +66,7 @@ class World:
             wire=wire or Polling(),
             send=self.send,
             problem=self.problem,
+            kept=lambda response: response.body,
             sleep=self.sleep,
             clock=lambda: self.now,
         )
@@ -127,8 +130,11 @@ def test_only_the_submission_carries_the_id_and_polls_keep_their_pace() -> None:
         ([READY, TAKEN, error(ChargeState.REFUNDED, retryable=False)], ChargeState.UNKNOWN, False),
         ([READY, TAKEN, AnswerError("big", platform=HERE)], ChargeState.CHARGED, False),
         ([READY, (202, b"broken")], ChargeState.CHARGED, False),
-        ([READY, TAKEN, LOST], ChargeState.UNKNOWN, True),
-        ([READY, TAKEN, RUNNING], ChargeState.UNKNOWN, True),
+        ([READY, TAKEN, LOST], ChargeState.UNKNOWN, False),
+        ([READY, TAKEN, RUNNING], ChargeState.CHARGED, False),
+        ([READY, TAKEN, RUNNING, LOST], ChargeState.CHARGED, False),
+        ([READY, TAKEN, RUNNING, (404, b"")], ChargeState.UNKNOWN, False),
+        ([READY, (202, b"taken", {"retry-after": "61"})], ChargeState.UNKNOWN, False),
     ],
 )
 def test_a_failure_costs_what_its_step_costs(plays: list[Any], charge: ChargeState, retryable: bool) -> None:
@@ -141,9 +147,26 @@ def test_a_failure_costs_what_its_step_costs(plays: list[Any], charge: ChargeSta
     assert [i for _, i, _ in world.sent].count("r") == (len(plays) > 1)
 
 
-def test_a_job_that_was_forgotten_may_be_submitted_anew_once_others_were_had() -> None:
-    """A restart forgets jobs; a table that never led to a result is wrong, and costs no second query."""
-    world = World(READY, TAKEN, DONE, READY, TAKEN, (410, b""))
+def test_polls_that_are_answered_in_vain_are_shown_and_kept() -> None:
+    """The sentence has the last answered body and what to check; the body is kept, so that it can be read otherwise."""
+    world = World(READY, TAKEN, RUNNING, (200, b"step 2"), LOST)
+    with pytest.raises(AnswerError, match=r"no final one\..*status 200 and 'step 2'\. Check until") as caught:
+        world.run()
+    assert caught.value.body == b"step 2"
+
+
+def test_a_job_that_is_gone_is_not_paid_anew_where_none_was_ever_final() -> None:
+    """Polls that were answered do not show that the table is right: only a final answer does."""
+    world = World(READY, TAKEN, RUNNING, (404, b"gone"))
+    with pytest.raises(TransportError, match=r"'running'\. Check until") as caught:
+        world.run()
+    assert not caught.value.retryable
+
+
+@pytest.mark.parametrize("failing", [(410, b""), LOST])
+def test_a_job_that_is_out_of_reach_may_be_submitted_anew_once_others_were_had(failing: Any) -> None:
+    """A restart forgets jobs, an outage keeps them; a table that never led to a result costs no second query."""
+    world = World(READY, TAKEN, DONE, READY, TAKEN, failing)
     world.run()
     with pytest.raises(TransportError) as caught:
         world.run()

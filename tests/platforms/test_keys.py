@@ -407,11 +407,39 @@ def test_a_secret_is_masked_in_any_mixture_of_spellings(
 
 
 def test_a_short_name_of_a_pair_garbles_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The first of several parts is masked only where it is long enough to be told from a word; so is any in a body."""
+    """What is shorter than four characters is masked nowhere, whichever part it is."""
     monkeypatch.setenv(VARIABLE, "127.0.0.1 api pl4nted-key")
     assert masked("the api said pl4nted-key", VARIABLE) == "the api said [key]"
     monkeypatch.setenv(VARIABLE, "no")
     assert masked_bytes(b"no label", VARIABLE) == b"no label"
+    assert masked("no label", VARIABLE) == "no label"
+
+
+@given(st.from_regex(r"[A-Za-z0-9_+=/-]{4,7}", fullmatch=True), st.integers(0, 3))
+def test_a_short_part_is_masked_as_a_word_and_within_none(part: str, at: int) -> None:
+    """In errors and kept bodies it is hidden after any escape; numbers and longer words that hold it stay whole."""
+    parts = ["pl4nted-key", "pl4nted-secret", "pl4nted-session"]
+    parts.insert(at, part)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TTCA_KEY_Y", " ".join(["127.0.0.1", *parts]))
+        for before in ("", '"', "=", "%3D", "%253d", r"\u003D", r"\n", r"\\t", "-", ":", "k_"):
+            assert masked(f" {before}{part}&", "TTCA_KEY_Y") == f" {before}[key]&"
+            assert masked_bytes(f" {before}{part}&".encode(), "TTCA_KEY_Y") == f" {before}{'*' * len(part)}&".encode()
+        if part.isalnum():
+            within = f"x{part} 0.{part} {part}7"
+            assert masked(within, "TTCA_KEY_Y") == within
+            assert masked_bytes(within.encode(), "TTCA_KEY_Y") == within.encode()
+
+
+@pytest.mark.parametrize("host", ["localhost", "127.0.0.1", "::1", "LOCALHOST.", "other.example.org,localhost"])
+def test_a_key_for_this_machine_is_for_all_its_names(host: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever binds a key to localhost may ask 127.0.0.1 with it."""
+    monkeypatch.setenv(VARIABLE, f"{host} {SECRET}")
+    with scripted() as server:
+        sender = Sender(server.url, Key(), Transport())
+        sender.exchange(Request("POST", "", {}, b""), VARIABLE, request_id="r", member="ada")
+        sender.close()
+        assert server.posts[0]["Authorization"] == f"Bearer {SECRET}"
 
 
 def test_a_secret_that_begins_with_another_is_masked_whole(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -431,6 +459,8 @@ def test_a_token_is_masked_after_its_variable_has_gone(monkeypatch: pytest.Monke
 
 # -- it goes to its host alone -----------------------------------------------------------------------------------
 
+PAIR = Key(place="query", names=("a", "b"))
+
 
 @pytest.mark.parametrize(
     ("key", "value", "said"),
@@ -445,9 +475,19 @@ def test_a_token_is_masked_after_its_variable_has_gone(monkeypatch: pytest.Monke
         (Key(sign="aws4", region="r-1", service="s"), f"127.0.0.1 {SECRET}", "YOUR-ACCESS-KEY YOUR-SECRET"),
         (Key(), f"127.0.0.1 {USER} {SECRET}", "127.0.0.1 YOUR-KEY"),
         (Key(), f"127.0.0.1 pl4nted\u00e9{SECRET}", "visible ASCII"),
-        (Key(token_from=TokenFrom(url="http://127.0.0.1:1/t")), f"localhost {USER} {SECRET}", "another host"),
-        (Key(token_from=TokenFrom(url="http://localhost:1/t")), f"127.0.0.1 {USER} {SECRET}", "bound to localhost"),
-        (Key(token_from=TokenFrom(url="http://localhost:1/t")), f"localhost {USER} {SECRET}", "bound to 127.0.0.1"),
+        (Key(token_from=TokenFrom(url="http://127.0.0.1:1/t")), f"127.0.0.2 {USER} {SECRET}", "another host"),
+        (Key(token_from=TokenFrom(url="http://127.0.0.2:1/t")), f"127.0.0.1 {USER} {SECRET}", "bound to 127.0.0.2"),
+        (Key(token_from=TokenFrom(url="http://127.0.0.2:1/t")), f"127.0.0.2 {USER} {SECRET}", "bound to 127.0.0.1"),
+        (Key(scheme="Basic"), f"127.0.0.1:8901 {USER} {SECRET}", "a port or a path. Leave them out: export"),
+        (Key(), f"http://localhost:8901/v1 {SECRET}", "a scheme, a port or a path"),
+        (Key(), f"[::1]:8901 {SECRET}", "a scheme, a port or a path"),
+        (Key(), f"[::1 {SECRET}", "bound to another host"),
+        (PAIR, f"127.0.0.1 {SECRET}", "got 2 words: the host or one of the 2 parts of the key is missing"),
+        (PAIR, SECRET, "got 1 word: the host or one of the 2 parts"),
+        (PAIR, f"127.0.0.1 {USER} {SECRET} x", "got 4 words. Set it"),
+        (PAIR, f"127.0.0.1 {USER} abc", "of 4 characters or more"),
+        (Key(), "127.0.0.1 abc", "of 4 characters or more"),
+        (Key(), "a", "of 4 characters or more"),
     ],
 )
 def test_a_key_that_is_not_for_this_host_is_not_sent(
@@ -472,7 +512,8 @@ def test_a_token_goes_only_to_a_host_that_is_named(monkeypatch: pytest.MonkeyPat
         elsewhere = server.url.replace("127.0.0.1", "localhost")
         section = way.section(server.url)
         key = Key(variable=VARIABLE, token_from=TokenFrom(url=f"{elsewhere}/token/"))
-        assert key.example("127.0.0.1") == "localhost,127.0.0.1 YOUR-ID YOUR-SECRET"
+        assert key.example("127.0.0.1") == "localhost YOUR-ID YOUR-SECRET"
+        assert key.example("api.example.org") == "localhost,api.example.org YOUR-ID YOUR-SECRET"
         monkeypatch.setenv(VARIABLE, f"localhost,127.0.0.1 {USER} {SECRET}")
         with HttpPlatform(server.url, protocol="template", classes=CLASSES, key=key, **section.options) as platform:
             platform.attempt(images(1), ADA, request_id="r")

@@ -414,11 +414,15 @@ def test_where_the_address_may_be_wrong_the_whole_of_it_is_named(status: int) ->
     assert "/v1/nowhere?size=2" in str(error)
 
 
-def test_a_401_says_which_key_was_sent_or_that_none_was(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_where_a_key_may_be_wrong_it_says_which_was_sent_or_that_none_was(monkeypatch: pytest.MonkeyPatch) -> None:
     """It names the variable, or key_variable where there is none; a variable without a value says what to write."""
-    response = Response(401, {}, b"", "p")
-    assert "No key was sent" in str(status_error(response))
-    assert "TTCA_KEY_X holds a key" in str(status_error(response, key_variable="TTCA_KEY_X"))
+    for status in (401, 403):
+        response = Response(status, {}, b"", "p")
+        assert "No key was sent" in str(status_error(response))
+        advice = str(status_error(response, key_variable="TTCA_KEY_X"))
+        assert "TTCA_KEY_X holds a key" in advice
+        assert "(key_header, key_scheme, key_in, key_names)" in advice
+    assert "a key they do not know" in str(status_error(Response(404, {}, b"", "p")))
     monkeypatch.delenv("TTCA_KEY_X", raising=False)
     with scripted() as server, table_at(server.url) as platform, pytest.raises(ConfigError) as caught:
         platform.attempt(images(1), Credential("ada", "TTCA_KEY_X"), request_id="r1")

@@ -9,6 +9,7 @@ import io
 import json
 import threading
 from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -31,7 +32,10 @@ from ttca.platforms.base import Credential
 from ttca.platforms.http import HttpPlatform, Key, Transport
 from ttca.platforms.protocols import Response as Answered
 from ttca.platforms.protocols import create_protocol
+from ttca.platforms.retry import RetryPolicy
 from ttca.platforms.server import background_app
+from ttca.pooling.ledger import Ledger
+from ttca.pooling.pool import Member, Pace, QueryPool
 
 ADA = Credential("ada")
 
@@ -420,6 +424,46 @@ def test_a_result_that_is_lost_leaves_the_charge_unknown(api: Api, status: int) 
     assert (caught.value.charge, caught.value.retryable, caught.value.status) == (ChargeState.UNKNOWN, False, status)
 
 
+def test_a_wrong_until_is_paid_once_and_corrected_for_nothing(
+    api: Api, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Polls that answer 200 and are never final: one submission, the last body shown and kept, read once corrected."""
+    wrong = {**POLL, "until": "state == 'succeeded'", "every_s": 0.01, "within_s": 0.2}
+    patience = RetryPolicy(deadline_s=10.0, base_s=0.001)
+    found = []
+    with background_app(api.app) as url, Ledger(tmp_path / "ledger.sqlite") as ledger:
+        for poll in (wrong, POLL):
+            with platform_at(url, **{**SHAPES["poll"][0], "poll": poll}) as platform:
+                pool = QueryPool(platform, ledger, [Member("ada", 9)], pace=Pace(concurrency=1, policy=patience))
+                found += pool.ask(images(1)).status.tolist()
+    assert found == [Status.FAILED, Status.ANSWERED]
+    assert len(api.asked("POST")) == 1
+    assert """'{"status":"succeeded",""" in caplog.text
+    assert """which was never true: "state == 'succeeded'".""" in caplog.text
+
+
+def test_a_submission_without_its_address_says_what_it_gave(api: Api) -> None:
+    """Names of headers and of JSON members are listed, no values; what came is kept with the charge."""
+    for path, poll, said in (
+        (
+            "submit",
+            {"header": "Operation-Location", "until": "status == 'succeeded'"},
+            "got status 202.*content-type.*id, status, urls",
+        ),
+        ("submit", {"header": "Operation-Location"}, "got status 202.*content-type.*id, status, urls"),
+        ("begin", {"url": "urls.get", "until": "status == 'succeeded'"}, "operation-location.*the body ''"),
+    ):
+        with (
+            background_app(api.app) as url,
+            platform_at(url, **{**SHAPES["poll"][0], "path": path, "poll": poll}) as platform,
+        ):
+            with pytest.raises(AnswerError, match=said) as caught:
+                platform.attempt(images(1), ADA, request_id="r")
+            with pytest.raises(AnswerError):
+                platform.read_again(caught.value.body or b"", 1)
+        assert (caught.value.charge, caught.value.body is None) == (ChargeState.CHARGED, False)
+
+
 @pytest.mark.parametrize("shape", ["poll", "gradio"])
 def test_what_failed_is_read_as_an_error_or_a_refusal(api: Api, shape: str) -> None:
     """A job or a stream that ends with an error refuses the image where its text says so, and fails otherwise."""
@@ -520,6 +564,7 @@ ITEMS = {"send": "json", "body": {"a": "{items}"}, "item": {"b": "{image}"}, "re
         ({"poll": {"url": "a", "header": "b"}}, "both"),
         ({"poll": {"url": "a["}}, "JMESPath"),
         ({"poll": {"url": "a", "every_s": 0}}, "more than 0"),
+        ({"poll": {"url": "a", "every_s": 5.0, "within_s": 4.0}}, "within_s in poll of at least every_s"),
         ({"poll": {"url": "a", "often": True}}, "often"),
         ({"events": {"event": ""}}, "name of an event"),
         ({"events": {"event": "error"}}, "two names"),

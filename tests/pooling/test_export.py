@@ -38,7 +38,8 @@ def test_books_add_up_and_name_nobody(backend: str, tmp_path: Path) -> None:
         text = to_text(export_books(ledger, "ours"))
         named = export_books(ledger, "ours", names=True)
         balances = ledger.balances()
-    (tmp_path / "books.json").write_text(text)
+    # As some editors save it, with a byte-order mark.
+    (tmp_path / "books.json").write_text(text, encoding="utf-8-sig")
     read = read_books(tmp_path / "books.json")
     assert read.charged == sum(b.charged for b in balances) == 7
     assert sorted(named.members, key=lambda b: b.member) == balances

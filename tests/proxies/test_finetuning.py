@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from torch import nn
 from tests.published import TINY, onnx_file, tensors_file
 from ttca.proxies import distillation
 from ttca.proxies.backbones import Backbone, read_backbone
-from ttca.proxies.distillation import Proxy, Targets, train_proxy
+from ttca.proxies.distillation import Answered, Proxy, Targets, train_proxy
 from ttca.proxies.finetuning import RATES, LossWatch, adapt_statistics, best_rate, fit_head
 from ttca.proxies.options import Distilling
 from ttca.proxies.parallel import train_proxy_in_processes
@@ -45,6 +46,12 @@ def folded(tmp_path: Path) -> Backbone:
     return read_backbone(onnx_file(tmp_path / "folded.onnx"))
 
 
+def judges() -> Answered:
+    """Return selection people, whom nobody learns from."""
+    images, labels = world(30, seed=9)
+    return images, Targets.from_labels(labels, 3)
+
+
 def options(*backbones: Backbone, **changes: Any) -> Distilling:
     """Return a short training of backbones alone."""
     return Distilling(**{"architectures": (), "backbones": backbones, "epochs": 6, "shift": 0, **changes})
@@ -68,18 +75,17 @@ def test_live_statistics_are_taken_anew(tmp_path: Path) -> None:
     assert not adapt_statistics(before, [images])
 
 
-@pytest.mark.parametrize("judged", [False, True])
-def test_a_probe_moves_the_head_alone(folded: Backbone, judged: bool) -> None:
+def test_a_probe_moves_the_head_alone(folded: Backbone) -> None:
     """After the probe the body is as it was published, and the head tells the classes apart."""
     images, labels = world()
     model = create_pretrained(folded, classes=3, seed=0)
     body = {k: v.clone() for k, v in model.state_dict().items() if "Gemm" not in k}
     pixels, truth = torch.from_numpy(images).permute(0, 3, 1, 2) / 255, torch.from_numpy(labels)
 
-    def loss(logits: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
-        return nn.functional.cross_entropy(logits, truth[rows], reduction="none")
+    def loss(logits: torch.Tensor) -> torch.Tensor:
+        return nn.functional.cross_entropy(logits, truth, reduction="none")
 
-    fit_head(model, ([pixels], loss), ([pixels], loss) if judged else None)
+    fit_head(model, ([pixels], loss), ([pixels], loss))
     assert all(torch.equal(v, model.state_dict()[k]) for k, v in body.items())
     with torch.no_grad():
         assert float((model(pixels).argmax(1) == truth).float().mean()) > 0.9
@@ -96,10 +102,9 @@ def test_published_features_teach_more_than_none(tmp_path: Path) -> None:
     backbone = read_backbone(tmp_path / "theirs.safetensors")
     few, classes = world(9, seed=1)
     many, truth = world(200, seed=2)
+    taught = partial(train_proxy, selection=judges())
     right = {
-        name: float(
-            (train_proxy(few, Targets.from_labels(classes, 3), o).proxy.predict(many).argmax(1) == truth).mean()
-        )
+        name: float((taught(few, Targets.from_labels(classes, 3), o).proxy.predict(many).argmax(1) == truth).mean())
         for name, o in {
             "published": options(backbone, epochs=3),
             "new": Distilling(epochs=3, shift=0),
@@ -110,7 +115,7 @@ def test_published_features_teach_more_than_none(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("kind", ["folded", "live", "timm", "together"])
 def test_training_is_the_same_for_the_same_seed(tmp_path: Path, kind: str) -> None:
-    """Every kind of backbone learns, twice alike, from scores with and without selection people."""
+    """Every kind of backbone learns, twice alike, with the best epoch and with the last."""
     kinds: dict[str, Callable[[], tuple[Backbone, ...]]] = {
         "folded": lambda: (read_backbone(onnx_file(tmp_path / "w.onnx")),),
         "live": lambda: (read_backbone(onnx_file(tmp_path / "w.onnx", live=True)),),
@@ -118,19 +123,20 @@ def test_training_is_the_same_for_the_same_seed(tmp_path: Path, kind: str) -> No
         "together": lambda: tuple(read_backbone(onnx_file(tmp_path / f"{s}.onnx", seed=s)) for s in (1, 2)),
     }
     found = kinds[kind]()
-    how = options(*found, epochs=3, architectures=("perceptron",) if kind == "together" else ())
+    how = options(
+        *found, epochs=3, architectures=("perceptron",) if kind == "together" else (), keep_best=kind != "live"
+    )
     images, labels = world(40)
     targets = said(labels)
-    selection = (images[:10], targets[np.arange(10)]) if kind != "live" else None
-    one, two = (train_proxy(images, targets, how, selection=selection) for _ in range(2))
+    one, two = (train_proxy(images, targets, how, selection=judges()) for _ in range(2))
     assert one.proxy.digest() == two.proxy.digest()
     assert len(one.rates) == len(found)
     assert set(one.rates) <= set(RATES)
     # From where it ended it goes on without another probe.
-    more = train_proxy(images, targets, how, initial=one.proxy)
+    more = train_proxy(images, targets, how, initial=one.proxy, selection=judges())
     assert more.proxy.digest() != one.proxy.digest()
     with pytest.raises(ValueError, match="Expected initial weights of"):
-        train_proxy(images, targets, how, initial=Proxy(("perceptron",), classes=3, seed=0))
+        train_proxy(images, targets, how, initial=Proxy(("perceptron",), classes=3, seed=0), selection=judges())
 
 
 def test_a_diverging_training_takes_a_lower_rate(folded: Backbone, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -149,13 +155,46 @@ def test_a_diverging_training_takes_a_lower_rate(folded: Backbone, monkeypatch: 
 
     monkeypatch.setattr(distillation._School, "train", exploding)
     least = 2e-4
-    done = train_proxy(images, said(labels), options(folded))
+    done = train_proxy(images, said(labels), options(folded), selection=judges())
     assert done.rates == (1e-4,)
     assert [r for (r,) in tried] == sorted((r for (r,) in tried), reverse=True)
     least = 0.0
-    done = train_proxy(images, said(labels), options(folded))
+    done = train_proxy(images, said(labels), options(folded), selection=judges())
     assert done.rates == (0.0,)
     assert (done.proxy.predict(images).argmax(1) == labels).mean() > 0.9
+
+
+def test_who_judges_is_not_learned_from(folded: Backbone, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each trial learns from every image that the training has, and is judged by selection people alone."""
+    images, labels = world()
+    learned: list[int] = []
+    judged: list[NDArray[np.uint8]] = []
+    train, evaluate = distillation._School.train, distillation._evaluate
+
+    def training(self: Any, *a: Any, **k: Any) -> Any:
+        learned.append(len(self.known[0]))
+        return train(self, *a, **k)
+
+    def judging(proxy: Proxy, images: NDArray[np.uint8], targets: Targets) -> tuple[float, float]:
+        judged.append(images)
+        return evaluate(proxy, images, targets)
+
+    monkeypatch.setattr(distillation._School, "train", training)
+    monkeypatch.setattr(distillation, "_evaluate", judging)
+    for keep_best in (False, True):
+        train_proxy(images, said(labels), options(folded, keep_best=keep_best), selection=judges())
+    assert set(learned) == {len(images)}
+    assert len(judged) > 6
+    assert all(np.array_equal(seen, judges()[0]) for seen in judged)
+
+
+@pytest.mark.parametrize("answers", [None, -1])
+def test_published_weights_need_selection_people(folded: Backbone, answers: int | None) -> None:
+    """Where nobody can choose the rates, that is said before anything is trained."""
+    images, labels = world()
+    nobody = None if answers is None else (images, Targets.from_labels(np.full(len(images), answers), 3))
+    with pytest.raises(ValueError, match="Expected selection people of whom a class is known"):
+        train_proxy(images, said(labels), options(folded), selection=nobody)
 
 
 def test_a_network_that_explodes_is_tuned_all_the_same(tmp_path: Path) -> None:
@@ -163,7 +202,7 @@ def test_a_network_that_explodes_is_tuned_all_the_same(tmp_path: Path) -> None:
     backbone = read_backbone(onnx_file(tmp_path / "w.onnx", mean="[0, 0, 0]", std="[1e-9, 1e-9, 1e-9]"))
     images, labels = world()
     for others in ((), ("perceptron",)):
-        done = train_proxy(images, said(labels), options(backbone, architectures=others))
+        done = train_proxy(images, said(labels), options(backbone, architectures=others), selection=judges())
         assert done.rates == (0.0,)
         assert np.isfinite(done.proxy.predict(images)).all()
         assert all(map(math.isfinite, done.loss))
@@ -211,8 +250,8 @@ def test_what_a_guest_froze_stays_frozen(folded: Backbone) -> None:
     """A part that a user's own model does not train is not trained in any stage, alone or beside a backbone."""
     images, labels = world(20)
     for how in (Distilling(architectures=(frozen,), epochs=2), options(folded, architectures=(frozen,), epochs=2)):
-        first = train_proxy(images, said(labels), how).proxy
-        again = train_proxy(images, said(labels), how, initial=first).proxy
+        first = train_proxy(images, said(labels), how, selection=judges()).proxy
+        again = train_proxy(images, said(labels), how, initial=first, selection=judges()).proxy
         one, two = (p.models[-1].get_submodule("1") for p in (first, again))
         assert not any(p.requires_grad for p in two.parameters())
         assert all(torch.equal(a, b) for a, b in zip(one.parameters(), two.parameters(), strict=True))
@@ -223,6 +262,6 @@ def test_two_processes_tune_one_backbone(folded: Backbone) -> None:
     """Backbones, their rates and their files travel to the processes that train together."""
     images, labels = world(30)
     how = options(folded, epochs=2, threads=1)
-    done = train_proxy_in_processes(2, images, Targets.from_labels(labels, 3), how)
+    done = train_proxy_in_processes(2, images, Targets.from_labels(labels, 3), how, selection=judges())
     assert done.proxy.backbones == (folded,)
     assert len(done.rates) == 1

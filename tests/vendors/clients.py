@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import sys
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -339,15 +338,13 @@ def anthropic_messages(url: str) -> Callable[[Path], Answer]:
 
 def main(vendor: str, url: str, *files: str) -> None:
     """Ask about each file, and write a line of JSON for each."""
-    # Some clients write files beside themselves.
-    with tempfile.TemporaryDirectory() as _:
-        ask = globals()[vendor.replace("-", "_")](url)
-        for file in files:
-            try:
-                said: Any = ask(Path(file))
-            except Exception as error:
-                said = {"refused": f"{type(error).__name__}: {error}"}
-            sys.stdout.write(json.dumps(said) + "\n")
+    ask = globals()[vendor.replace("-", "_")](url)
+    for file in files:
+        try:
+            said: Any = ask(Path(file))
+        except Exception as error:
+            said = {"refused": f"{type(error).__name__}: {error}"}
+        sys.stdout.write(json.dumps(said) + "\n")
 
 
 if __name__ == "__main__":

@@ -197,6 +197,16 @@ def test_an_emulator_refuses_whatever_its_document_does_not_name(
     assert (tmp_path / "processed.jsonl").read_text() == looked
 
 
+@pytest.mark.parametrize("vendor", [name for name, one in EMULATORS.items() if not one.refuses])
+def test_who_cannot_refuse_says_of_a_dark_image_that_all_is_alike(vendor: str, keys: None, tmp_path: Path) -> None:
+    """Where an API has no way to say that an image shows nothing, its emulator answers with equal scores."""
+    emulator = EMULATORS[vendor](tmp_path)
+    images, _ = pictures(EMULATORS[vendor], 0, dark=1)
+    with background_app(emulator.app()) as url, section(vendor, url).open() as platform:
+        answer = platform.attempt(images, ADA, request_id="r")
+    np.testing.assert_allclose(answer.scores, 1 / len(emulator.words), atol=1e-4)
+
+
 def test_a_signature_of_another_region_is_refused(tmp_path: Path) -> None:
     """AWS's emulator checks who signed what for where, by botocore's own signer."""
     emulator = EMULATORS["aws-rekognition"](tmp_path)

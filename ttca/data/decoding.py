@@ -14,7 +14,7 @@ from PIL import Image, UnidentifiedImageError
 from ttca.errors import DataError
 from ttca.images import Images
 
-__all__ = ["decode_rgb", "for_each"]
+__all__ = ["decode_rgb", "for_each", "is_deep_png", "orientation"]
 
 # Formats whose stored depth is known: Pillow cuts the 16 bits of some TIFF and PPM files to 8 without a word.
 _FORMATS = ("PNG", "JPEG", "WEBP", "BMP")
@@ -23,8 +23,7 @@ _ALPHA = frozenset({"RGBA", "LA", "PA"})
 _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _PNG_DEPTH_AT = 24
 _EXIF_ORIENTATION = 0x0112
-#: What EXIF asks to turn or mirror; 1 is upright, and all else says nothing.
-_TURNED = range(2, 9)
+_ORIENTATIONS = range(1, 9)
 
 
 def decode_rgb(data: bytes, *, size: tuple[int, int] | None = None) -> Images:
@@ -58,7 +57,7 @@ def decode_rgb(data: bytes, *, size: tuple[int, int] | None = None) -> Images:
                     f"Expected an image of {size[0]}×{size[1]} pixels (height×width), got {got[0]}×{got[1]}. "
                     "Resize it first: ttca prepare does, and says how. Nothing is resized without a word."
                 )
-            if _is_turned(image):
+            if orientation(image) != 1:
                 raise DataError(
                     "Expected an upright image, got one that an EXIF tag asks to turn. "
                     "Turn its pixels and save it as PNG."
@@ -86,8 +85,7 @@ def decode_rgb(data: bytes, *, size: tuple[int, int] | None = None) -> Images:
 
 
 def _refuse_silent_changes(image: Image.Image, data: bytes) -> None:
-    sixteen_bit_png = data.startswith(_PNG_SIGNATURE) and data[_PNG_DEPTH_AT : _PNG_DEPTH_AT + 1] == b"\x10"
-    if sixteen_bit_png or image.mode.startswith(("I", "F")):
+    if is_deep_png(data) or image.mode.startswith(("I", "F")):
         raise DataError(
             "Expected 8 bits per channel, got an image of more. "
             "Save it as 8-bit RGB PNG: which bits to drop is the owner's choice."
@@ -99,13 +97,21 @@ def _refuse_silent_changes(image: Image.Image, data: bytes) -> None:
         raise DataError(f"Expected a still image, got {frames} frames. Save one of them as PNG.")
 
 
-def _is_turned(image: Image.Image) -> bool:
-    """Whether EXIF asks to turn the image; a tag that cannot be read, or says none of the eight ways, asks nothing."""
+def is_deep_png(data: bytes) -> bool:
+    """Whether it is a PNG file of 16 bits a channel, of which Pillow shows eight."""
+    return data.startswith(_PNG_SIGNATURE) and data[_PNG_DEPTH_AT : _PNG_DEPTH_AT + 1] == b"\x10"
+
+
+def orientation(image: Image.Image) -> int:
+    """Return which of the eight ways EXIF asks to see the image in, 1..8.
+
+    1 is upright. A tag that cannot be read, or says none of the eight, asks for nothing: 1.
+    """
     try:
         said = image.getexif().get(_EXIF_ORIENTATION)
-    except (SyntaxError, struct.error):  # Pillow's words for a block that is no EXIF.
-        return False
-    return said in _TURNED
+    except (SyntaxError, struct.error, ValueError, OSError):  # Pillow's words for a block that is no EXIF.
+        return 1
+    return next((way for way in _ORIENTATIONS if way == said), 1)
 
 
 def _is_opaque(image: Image.Image, data: bytes) -> bool:

@@ -24,7 +24,16 @@ from ttca.preparation import Preparation, Region, parse_box
 from ttca.private import private
 from ttca.values import Value
 
-__all__ = ["PREPARED", "TABLE", "PeopleTable", "files_under", "list_files", "load_people", "write_people"]
+__all__ = [
+    "PREPARED",
+    "TABLE",
+    "PeopleTable",
+    "files_under",
+    "list_files",
+    "load_people",
+    "prepared_as",
+    "write_people",
+]
 
 #: The table of a folder of people, and what `ttca prepare` writes down about one.
 TABLE, PREPARED = "people.csv", "prepared.jsonl"
@@ -178,6 +187,7 @@ def list_files(source: Path | str, *, classes: Sequence[str]) -> list[tuple[Path
     Raises
     ------
     DataError
+        If the source cannot be listed, with up to ten problems at once.
     """
     problems = Problems()
     place, rows, _ = _listed(Path(source), _check_classes(classes), problems)
@@ -196,27 +206,40 @@ def _listed(place: Path, names: list[str], problems: Problems) -> tuple[Path, li
     raise DataError(f"Expected a CSV file or a folder of people, got no such file: {place}. Check the path.")
 
 
-def _check_prepared(place: Path, preparation: Preparation | None) -> None:
-    """Raise where `ttca prepare` made the pictures in another way than the action's members will theirs."""
+def prepared_as(place: Path) -> Preparation | None:
+    """Return how `ttca prepare` made the pictures of a table or a folder; None where it did not.
+
+    Raises
+    ------
+    DataError
+        If what it wrote about that cannot be read.
+    """
     record = (place if place.is_dir() else place.parent) / PREPARED
     if not record.is_file():
-        return
+        return None
     try:
         with record.open(encoding="utf-8-sig") as lines:
-            made = Preparation.from_dict(json.loads(next(lines, ""))["preparation"])
+            return Preparation.from_dict(json.loads(next(lines, ""))["preparation"])
     except (OSError, ValueError, KeyError, TypeError, RecursionError, ConfigError) as error:
         raise DataError(
             f"Expected in {record} how its pictures were prepared, got something that cannot be read ({error}). "
             "Prepare them again with ttca prepare, or delete this file if you know that they were not."
         ) from None
+
+
+def _check_prepared(place: Path, preparation: Preparation | None) -> None:
+    """Raise where `ttca prepare` made the pictures in another way than the action's members will theirs."""
+    made = prepared_as(place)
+    if made is None:
+        return
     if preparation is None:
         raise ConfigError(
-            f"Expected the action file to say how the pictures in {record.parent} were prepared, got nothing. Write "
+            f"Expected the action file to say how the pictures of {place} were prepared, got nothing. Write "
             f"under [people], so that members' pictures go the same way: preparation = {made}"
         )
     if preparation != made:
         raise ConfigError(
-            f"Expected pictures that were prepared as the action file says, {preparation}, got {record.parent}, where "
+            f"Expected pictures that were prepared as the action file says, {preparation}, got {place}, where "
             f"they were prepared as {made}. Correct preparation under [people], or prepare them again."
         )
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import struct
 import threading
 import warnings
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageCms, UnidentifiedImageError
 
+from ttca.data.decoding import is_deep_png, orientation
 from ttca.errors import DataError, MissingExtraError
 from ttca.images import Images
 from ttca.values import Value
@@ -26,8 +26,6 @@ PHOTOGRAPHS = frozenset(
 )
 _FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF", "AVIF")
 _HEIF_BRANDS = (b"heic", b"heix", b"hevc", b"hevx", b"heim", b"heis", b"mif1", b"msf1")
-_ORIENTATION = 0x0112
-_PNG = b"\x89PNG\r\n\x1a\n"
 _SIXTEEN = ("I;16", "I;16L", "I;16B", "I;16N")
 # Filters of warnings belong to the whole process.
 _OPENING = threading.Lock()
@@ -116,11 +114,11 @@ def _upright(image: Image.Image, data: bytes) -> Photograph:
     if getattr(image, "n_frames", 1) > 1 and image.format != "MPO":
         done.append(f"first of {getattr(image, 'n_frames', 1)} frames")
     # The decoder of HEIC turns it when it opens it, and keeps what was asked.
-    asked = image.info.get("original_orientation") or _orientation(image)
+    asked = image.info.get("original_orientation") or orientation(image)
     profile = image.info.get("icc_profile")
     image.load()
     # The decoder of TIFF has turned it by now, and taken the tag away.
-    turn = _orientation(image)
+    turn = orientation(image)
     image = _eight_bits(image, data, done)
     color, alpha = _without_alpha(image)
     pixels = _srgb(color, profile, done)
@@ -135,15 +133,6 @@ def _upright(image: Image.Image, data: bytes) -> Photograph:
     return Photograph(np.ascontiguousarray(pixels), tuple(done))
 
 
-def _orientation(image: Image.Image) -> int:
-    """Return 1..8; a tag that cannot be read, or says none of the eight ways, asks for nothing."""
-    try:
-        said = image.getexif().get(_ORIENTATION)
-    except (SyntaxError, struct.error, ValueError, OSError):  # Pillow's words for a block that is no EXIF
-        return 1
-    return said if isinstance(said, int) and 1 <= said <= 8 else 1
-
-
 def _turned(pixels: Images, turn: int) -> Images:
     """Return the picture as EXIF asks to see it: transposed for 5 to 8, then flipped."""
     if turn >= 5:
@@ -156,11 +145,10 @@ def _turned(pixels: Images, turn: int) -> Images:
 
 
 def _eight_bits(image: Image.Image, data: bytes, done: list[str]) -> Image.Image:
-    if data.startswith(_PNG) and data[24:25] == b"\x10":
+    deep = image.mode in _SIXTEEN or (image.mode == "I" and image.format == "PNG")
+    if deep or is_deep_png(data):
         done.append("16 bits cut to 8")
-    if image.mode in _SIXTEEN or (image.mode == "I" and image.format == "PNG"):
-        if "16 bits cut to 8" not in done:
-            done.append("16 bits cut to 8")
+    if deep:
         # The upper byte, as Pillow takes it of 16-bit RGB.
         return Image.fromarray((np.asarray(image).astype(np.uint32) >> 8).astype(np.uint8))
     if image.mode in ("I", "F"):

@@ -197,7 +197,8 @@ class _Journal:
     def __init__(self, path: Path, preparation: Preparation, *, force: bool) -> None:
         self._path, self._lock = path, threading.Lock()
         self._known: dict[str, dict[str, Any]] = {}
-        head, *lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else [""]
+        written = path.read_text(encoding="utf-8-sig") if path.is_file() else ""
+        head, *lines = written.splitlines() or [""]
         if head:
             was = _object(head).get("preparation")
             if was == preparation.to_dict():
@@ -251,11 +252,7 @@ def _prepare(job: _Job, home: Path, preparation: Preparation, journal: _Journal,
     except (DataError, ImageError, MissingExtraError) as error:
         return _refused(job, str(error))
     height, width, _ = photograph.pixels.shape
-    done = list(photograph.done)
-    if job.box is not None:
-        done.append(f"box {','.join(map(str, job.box))}")
-    if job.box is not None or (height, width) != image.shape[:2]:
-        done.append(f"{preparation.fit} to {image.shape[1]}×{image.shape[0]}")
+    done = (*photograph.done, *preparation.told(photograph.pixels.shape, job.box))
     png = BytesIO()
     # Pixels alone: no place, no camera, no time, no preview.
     Image.fromarray(image).save(png, "PNG")
@@ -278,7 +275,7 @@ def _prepare(job: _Job, home: Path, preparation: Preparation, journal: _Journal,
             "done": done,
         }
     )
-    return PreparedFile(job.source, job.out, "prepared", (width, height), tuple(done))
+    return PreparedFile(job.source, job.out, "prepared", (width, height), done)
 
 
 def _refused(job: _Job, problem: str) -> PreparedFile:

@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 from ttca.errors import ConfigError
 from ttca.platforms.protocols.reading import excerpt
 
-__all__ = ["checked_url", "one_address"]
+__all__ = ["checked_url", "one_address", "one_host"]
 
 _HOST = re.compile(r"[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?|[0-9A-Fa-f:.]+")
 
@@ -43,11 +43,17 @@ def checked_url(url: str) -> tuple[str, str, bool]:
     )
 
 
+def one_host(host: str) -> str:
+    """Return the one spelling of a host: this machine's names are one machine."""
+    host = host.lower().rstrip(".")
+    return "127.0.0.1" if host in ("localhost", "::1") else host
+
+
 def one_address(url: str) -> str:
-    """Return the one spelling of a URL that :func:`checked_url` has passed: this machine's names are one machine."""
+    """Return the one spelling of a URL that :func:`checked_url` has passed (see :func:`one_host`)."""
     parts = urlsplit(url)
-    host, port = parts.hostname or "", parts.port
-    host = "127.0.0.1" if host in ("localhost", "::1") else f"[{host}]" if ":" in host else host
+    host, port = one_host(parts.hostname or ""), parts.port
+    host = f"[{host}]" if ":" in host else host
     usual = {"http": 80, "https": 443}[parts.scheme]
     return f"{parts.scheme}://{host}{'' if port in (None, usual) else f':{port}'}{parts.path}"
 

@@ -38,11 +38,14 @@ class Exchange:
     send : callable
         ``(request, request_id) -> Response``: sends once, whatever the status; the id is None for all steps but the
         one that is charged.
-    results : threading.Event
-        Set once a result was had by a later step: from then on a job that the platform does not know has been
-        forgotten, by a restart for example, and the query may be submitted anew. Before, the table is wrong.
     problem : callable
         What a response means where it neither takes a step nor refuses an image; None where it does.
+    kept : callable
+        What is kept of a response that cannot be read, so that it can be read otherwise later for nothing.
+    results : threading.Event
+        Set once a poll brought a final answer. From then on a job that the platform does not know has been forgotten,
+        by a restart for example, and polls that all fail meet an outage: the query may be submitted anew. Before, the
+        table may be wrong, and would cost a query each time.
     sleep, clock : callable
         Seconds to wait, and monotonic seconds; tests pass their own.
     """
@@ -51,6 +54,7 @@ class Exchange:
     wire: Wire
     send: Callable[[Request, str | None], Response]
     problem: Callable[[Response], TransportError | None]
+    kept: Callable[[Response], bytes | None]
     results: threading.Event = field(default_factory=threading.Event)
     sleep: Callable[[float], None] = time.sleep
     clock: Callable[[], float] = time.monotonic
@@ -63,11 +67,14 @@ class Exchange:
         TransportError
             Refunded where nothing was asked yet; as the transport says where the submission failed; unknown where the
             platform took it and its result could not be had.
+        AnswerError
+            If a response is not what the wire reads, or polls were answered and no answer was the final one.
         """
         steps = self.wire.steps(images, request_id=request_id)
         step, asked_at = next(steps), self.clock()
+        polled: Response | None = None
         while True:
-            response = self._taken(step, request_id, asked_at)
+            response = self._taken(step, request_id, asked_at, polled)
             if not 200 <= response.status < 300 or self.problem(response) is not None:
                 return response
             if step.kind == "submit":
@@ -75,13 +82,17 @@ class Exchange:
             try:
                 following = steps.send(response)
             except StopIteration as done:
+                if step.kind == "poll":
+                    self.results.set()
                 answer: Response = done.value
                 return answer
             except AnswerError as error:
                 if step.kind != "prepare":
+                    error.body = self.kept(response)
                     raise
                 failed = self._changed(error, ChargeState.REFUNDED, "Nothing was asked.", retryable=False)
             else:
+                polled = response if step.kind == "poll" else None
                 step = self._later(following, response)
                 continue
             raise failed
@@ -104,22 +115,15 @@ class Exchange:
             )
         return replace(step, request=replace(step.request, path=path), wait_s=max(step.wait_s, wait))
 
-    def _taken(self, step: Step, request_id: str, asked_at: float) -> Response:
-        """Send a step, a poll as often as it takes."""
+    def _taken(self, step: Step, request_id: str, asked_at: float, polled: Response | None) -> Response:
+        """Send a step, a poll as often as it takes; ``polled`` is what the poll before it brought, not final yet."""
         if step.kind == "submit":
             return self.send(step.request, request_id)
-        failed: TransportError
+        failed: TransportError | None = None
         while True:
             if step.kind == "poll":
                 if self.clock() - asked_at + step.wait_s > step.within_s:
-                    raise TransportError(
-                        f"Expected the result from {self.platform} within {step.within_s:g} s, got none. The platform "
-                        "may have processed the query. Raise within_s in poll.",
-                        platform=self.platform,
-                        charge=ChargeState.UNKNOWN,
-                        retryable=True,
-                        request_id=request_id,
-                    )
+                    raise self._too_late(step, request_id, polled, failed)
                 if step.wait_s:
                     self.sleep(step.wait_s)
             try:
@@ -134,8 +138,6 @@ class Exchange:
             else:
                 problem = self.problem(response)
                 if problem is None:
-                    if step.kind == "poll":
-                        self.results.set()
                     return replace(response, request_id=request_id)
                 failed = problem
             if step.kind == "prepare":
@@ -144,10 +146,30 @@ class Exchange:
                 raise self._changed(failed, ChargeState.REFUNDED, "", retryable=failed.retryable)
             if not failed.retryable:
                 said = "The platform took the query, and may have processed it; its result could not be had."
+                said = said if polled is None else f"{said} {_last(polled)} {step.advice}"
                 forgotten = failed.status in _FORGOTTEN and self.results.is_set()
                 raise self._changed(failed, ChargeState.UNKNOWN, said, retryable=forgotten)
             longer = min(max(2 * step.wait_s, _FIRST_WAIT_S), max(step.wait_s, _LONGEST_WAIT_S))
             step = replace(step, wait_s=max(longer, failed.retry_after or 0.0))
+
+    def _too_late(
+        self, step: Step, request_id: str, polled: Response | None, failed: TransportError | None
+    ) -> TransportError:
+        """Return the error for a result that did not come in time; only after an outage may another submission help."""
+        sentence = f"Expected the result from {self.platform} within {step.within_s:g} s, got"
+        if polled is not None:
+            # Charged, and kept: where it is the final answer after all, it can still be read.
+            late = polled.unreadable(f"{sentence} no final one. {_last(polled)} {step.advice}".rstrip())
+            late.body = self.kept(polled)
+            return late
+        cause = "The platform asks to wait longer." if failed is None else f"The last poll: {failed.args[0]}"
+        return TransportError(
+            f"{sentence} none. {cause} The platform may have processed the query. Raise within_s in poll.",
+            platform=self.platform,
+            charge=ChargeState.UNKNOWN,
+            retryable=failed is not None and self.results.is_set(),
+            request_id=request_id,
+        )
 
     def _changed(self, error: TransportError, charge: ChargeState, more: str, *, retryable: bool) -> TransportError:
         """Return the error as one of the whole attempt, which costs something else than its step alone would."""
@@ -160,6 +182,10 @@ class Exchange:
             status=error.status,
             request_id=error.request_id,
         )
+
+
+def _last(polled: Response) -> str:
+    return f"The last poll that was answered brought status {polled.status} and {excerpt(polled.body, 200)!r}."
 
 
 def _on_own_host(found: str, platform: str) -> str | None:

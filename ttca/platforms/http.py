@@ -164,6 +164,9 @@ class HttpPlatform:
         variable = credential.key_variable or self._key.variable
         whose, body = lane(self, credential), None
 
+        def kept(response: Response) -> bytes | None:
+            return None if info.reading is None else _body(response, wire)
+
         def send(request: Request, its_id: str | None) -> Response:
             response = self._sender.exchange(request, variable, request_id=its_id, member=credential.member)
             self._heed(response, whose)
@@ -174,17 +177,18 @@ class HttpPlatform:
             wire=wire,
             send=send,
             problem=lambda response: self._problem(wire, response, len(checked), variable),
+            kept=kept,
             results=self._results,
         )
         try:
             response = exchange.run(checked, request_id=request_id)
-            body = None if info.reading is None else _body(response, wire)
+            body = kept(response)
             return self._read(wire, response, len(checked), variable).with_body(body)
         except TransportError as error:
             error.member = credential.member
             error.args = (masked(str(error.args[0]), variable),)
             if error.charge is ChargeState.CHARGED:
-                error.body = body
+                error.body = error.body or body
             raise
 
     def read_again(self, body: bytes, n: int) -> Answers:

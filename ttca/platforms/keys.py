@@ -14,8 +14,8 @@ from urllib.parse import parse_qsl, quote_plus, unquote_plus, urlencode, urlspli
 import requests
 
 from ttca.errors import ConfigError
-from ttca.masking import basic, secret
-from ttca.platforms.addresses import checked_url
+from ttca.masking import SHORTEST_MASKED, basic, secret
+from ttca.platforms.addresses import checked_url, one_host
 from ttca.platforms.aws4 import sign
 from ttca.platforms.protocols import TRANSPORT_HEADERS, Request
 from ttca.platforms.protocols.reading import excerpt
@@ -31,7 +31,7 @@ _TOKEN = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
 # A name that needs no quoting in a query, a form or a header of a multipart body.
 _FIELD = re.compile(r"[A-Za-z0-9_.:\[\]-]+")
 _AWS_WORD = re.compile(r"[a-z0-9-]+")
-# Shorter keys are refused off this machine: they could be guessed, and not be masked where they are echoed.
+# Shorter keys are refused off this machine: they could be guessed.
 _SHORTEST_KEY = 8
 
 _BAD_VARIABLE = (
@@ -244,7 +244,8 @@ class Key:
         """Return what the variable of somebody who asks ``host`` may look like."""
         if self.token_from is not None:
             there = self.token_from.host
-            return f"{there if there == host else f'{there},{host}'} YOUR-ID YOUR-SECRET"
+            hosts = there if one_host(there) == one_host(host) else f"{there},{host}"
+            return f"{hosts} YOUR-ID YOUR-SECRET"
         if self.sign is not None:
             return f"{host} YOUR-ACCESS-KEY YOUR-SECRET"
         count = self._parts[1]
@@ -278,17 +279,43 @@ def secret_problem(
             f"{what} is for and the {what} itself: export {variable}='{set_to}'"
         )
     bare = len(words) == 1 and least == 1
-    if not (bare or least < len(words) <= most + 1) or not all(map(_VISIBLE_ASCII.fullmatch, words)):
+    if not (bare or least < len(words) <= most + 1):
+        got = "1 word" if len(words) == 1 else f"{len(words)} words"
+        few = f": the host or one of the {least} parts of the {what} is missing" if len(words) <= least else ""
         return (
-            f"Expected {variable} to hold a host and the {what} for it, with spaces between, in visible ASCII, got "
-            f"something else. Set it: export {variable}='{set_to}'"
+            f"Expected {variable} to hold a host and the {what} for it, with spaces between, got {got}{few}. "
+            f"Set it: export {variable}='{set_to}'"
         )
-    if not bare and host not in [bound.rstrip(".") for bound in words[0].lower().split(",")]:
+    if not all(map(_VISIBLE_ASCII.fullmatch, words)):
+        return (
+            f"Expected {variable} to hold a host and the {what} for it in visible ASCII, got other characters. "
+            f"Set it: export {variable}='{set_to}'"
+        )
+    if not bare and one_host(host) not in map(one_host, words[0].split(",")):
+        if one_host(host) in map(_host_of, words[0].split(",")):
+            return (
+                f"Expected {variable} to begin with the host alone, got it with a scheme, a port or a path. "
+                f"Leave them out: export {variable}='{set_to}'"
+            )
         return (
             f"Expected {variable} to hold a {what} bound to {host}, got one bound to another host. "
             f"A {what} goes only to its own host: use the variable made for this one."
         )
+    # The first of several parts is a name, which may be short.
+    if min(map(len, words[2:] or words[-1:])) < SHORTEST_MASKED:
+        return (
+            f"Expected {variable} to hold a {what} of {SHORTEST_MASKED} characters or more, got less, which cannot be "
+            "masked where it is echoed. Use a longer one."
+        )
     return None
+
+
+def _host_of(address: str) -> str:
+    """Return the host in what may be a whole URL, or a host with a port; empty where there is none."""
+    try:
+        return one_host(urlsplit(address if "//" in address else f"//{address}").hostname or "")
+    except ValueError:
+        return ""
 
 
 def key_problem(key: Key, variable: str, host: str, *, stays_here: bool) -> str | None:
@@ -302,7 +329,7 @@ def key_problem(key: Key, variable: str, host: str, *, stays_here: bool) -> str 
     host : str
         Where it goes.
     stays_here : bool
-        Whether that is this machine, and it goes no further: then it need not be bound, nor long.
+        Whether that is this machine, and it goes no further: then it need not be bound, and may be shorter.
     """
     if not _KEY_VARIABLE.fullmatch(variable):
         return _BAD_VARIABLE
@@ -315,7 +342,7 @@ def key_problem(key: Key, variable: str, host: str, *, stays_here: bool) -> str 
     secrets = words[2:] or words[1:]
     if not stays_here and (not secrets or min(map(len, secrets)) < _SHORTEST_KEY):
         return (
-            f"Expected {variable} to hold the platform's host and a key of 8 characters or more, with a space between, "
+            f"Expected {variable} to hold the platform's host and a key of {_SHORTEST_KEY} characters or more, "
             f"got less. Set it: export {variable}='{example}'"
         )
     if key.basic and ":" in (words[1:] or words)[0]:

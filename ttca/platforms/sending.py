@@ -10,6 +10,7 @@ import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from functools import partial
 from http.cookiejar import DefaultCookiePolicy
 from urllib.parse import urlsplit
 
@@ -142,10 +143,10 @@ class Sender:
         #: Whether what is sent stays on this machine.
         self.stays_here = loopback and transport.forwards_to is None
         self._tokens: Tokens | None = None
-        if key.token_from is not None:
-            source = key.token_from
-            self._token_sender = _TokenSender(source.origin, source.key(), replace(transport, forwards_to=None))
-            self._tokens = Tokens(self._ask_for_token, status_error, url=source.url)
+        if (source := key.token_from) is not None:
+            sender = _TokenSender(source.origin, source.key(), replace(transport, forwards_to=None))
+            ask = partial(sender.exchange, source.request, request_id=None, member=None)
+            self._token_sender, self._tokens = sender, Tokens(ask, status_error, url=source.url)
         self._timeouts = (transport.connect_timeout, transport.read_timeout)
         self._idle: list[HTTPAdapter] = []
         self._urls: dict[str, str] = {}
@@ -175,11 +176,6 @@ class Sender:
     def longest_s(self) -> float:
         """Seconds after which no request is in flight any more: a token may be bought, refused and bought again."""
         return self._transport.longest_s * (1 if self._tokens is None else 4)
-
-    def _ask_for_token(self, variable: str) -> Response:
-        source = self._key.token_from
-        assert source is not None
-        return self._token_sender.exchange(source.request, variable, request_id=None, member=None)
 
     def exchange(
         self,

@@ -167,13 +167,17 @@ def _most_images(response: Response, images: int) -> str | None:
 
 
 def _unprocessed_advice(status: int, key_variable: str | None) -> str:
-    if status == 401 and key_variable is None:
+    if status in (401, 403) and key_variable is None:
         return "No key was sent: put it into a variable, and name that in key_variable."
+    key = (
+        f"Check that {key_variable} holds a key this platform knows, and that it travels as the platform reads it "
+        "(key_header, key_scheme, key_in, key_names)."
+    )
     return {
-        401: f"Check that {key_variable} holds a key this platform knows, and that it travels as the platform reads it "
-        "(key_header, key_scheme, key_in, key_names).",
-        403: "Ask the platform's owner whether this key may use this model.",
-        404: "Check that address: it is made of url, and of model, version or path.",
+        401: key,
+        403: f"{key} If so, ask the platform's owner whether it may use this model.",
+        404: "Check that address: it is made of url, and of model, version or path. Some platforms also answer so to a "
+        "key they do not know.",
         405: "Check that address, and method if the protocol has one.",
         413: "Lower max_batch.",
         422: "Check protocol, model and image size.",

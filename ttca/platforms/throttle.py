@@ -87,8 +87,8 @@ class Throttle:
     our patience, though others came at once, halves too, so that no request times out in its queue. *Ours.* Waits and
     stated limits are per *lane* (:func:`lane`), because platforms count by key. A stated limit is kept by a sliding
     window over the requests sent since it was first stated, which is stricter than a bucket or a fixed window. One
-    that only shows (n answers, then "come back in w seconds", again and again) is kept in the same way, because whoever
-    waits w after each refusal comes later into every window, and at last too late for one. *Ours.*
+    that only shows (n answers, then "come back in w seconds", again and again) is kept in the same way. Whoever waits w
+    after each refusal comes later into every window, and at last too late for one. *Ours.*
     """
 
     def __init__(

@@ -39,13 +39,13 @@ class Token:
 
 
 class _Place:
-    """Where the token of one variable is, how often one was asked for, and what came of the last time if it failed."""
+    """Where the token of one variable is, how often one was asked for, and what came of the last time."""
 
     def __init__(self) -> None:
         self.lock = threading.Lock()
         self.token: Token | None = None
         self.tries = 0
-        self.failed: TransportError | None = None
+        self.last: Token | TransportError | None = None
 
 
 class Tokens:
@@ -89,31 +89,36 @@ class Tokens:
             place = self._places.setdefault(variable, _Place())
             tries = place.tries
         with place.lock:
-            token, now = place.token, self._clock()
-            if place.tries == tries:
-                if token is not None and token is not refused and now < token.renew_at:
-                    return token
-                outcome = self._bought(variable, now)
-                place.tries += 1
-                place.failed = None if isinstance(outcome, Token) else outcome
-                if isinstance(outcome, Token):
-                    place.token = token = outcome
-                elif token is not None:
-                    token.renew_at = now + _TRY_AGAIN * max(0.0, token.ends - now)
-            failed = place.failed
-            if token is not None and token is not refused and (failed is None or now < token.ends):
-                return token
-        assert failed is not None
+            found = self._found(place, variable, asked=place.tries != tries, refused=refused)
+        if isinstance(found, Token):
+            return found
         # A new one for each: whoever catches it adds words and a traceback of their own.
         raise TransportError(
-            str(failed.args[0]),
+            str(found.args[0]),
             platform=self._url,
             charge=ChargeState.REFUNDED,
-            retryable=failed.retryable,
-            retry_after=failed.retry_after,
-            status=failed.status,
+            retryable=found.retryable,
+            retry_after=found.retry_after,
+            status=found.status,
             member=member,
         )
+
+    def _found(self, place: _Place, variable: str, *, asked: bool, refused: Token | None) -> Token | TransportError:
+        """Return a token that can be sent, or why there is none; ``asked`` says that another thread just asked."""
+        token, last, now = place.token, place.last, self._clock()
+        usable = None if token is refused else token
+        if last is None or not asked:
+            if usable is not None and now < usable.renew_at:
+                return usable
+            last = place.last = self._bought(variable, now)
+            place.tries += 1
+            if isinstance(last, Token):
+                place.token = last
+            elif token is not None:
+                token.renew_at = now + _TRY_AGAIN * max(0.0, token.ends - now)
+        if isinstance(last, Token):
+            return last
+        return usable if usable is not None and now < usable.ends else last
 
     def _bought(self, variable: str, now: float) -> Token | TransportError:
         """Return a new token or what went wrong, which is raised where no frame holds a token."""

@@ -123,7 +123,7 @@ def read_books(path: Path) -> Books:
         If it cannot be read, or does not add up.
     """
     try:
-        said = json.loads(path.read_text(encoding="utf-8"))
+        said = json.loads(path.read_text(encoding="utf-8-sig"))
         if said["format"] != _FORMAT:
             raise ValueError(f"the format {said['format']!r}")
         books = Books(

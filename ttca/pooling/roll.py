@@ -12,7 +12,7 @@ import sqlalchemy as sa
 
 from ttca.answers import Status
 from ttca.errors import QuotaError
-from ttca.names import canonical
+from ttca.names import canonical, look_alike
 from ttca.pooling import schema
 from ttca.pooling.leaving import check_nobody_left
 from ttca.pooling.quotas import WINDOWS
@@ -112,10 +112,12 @@ def enrolled(connection: sa.Connection, member: str, seals: Seals) -> Enrolled:
     """
     name = canonical(member)
     check_nobody_left(connection, [name], seals)
-    found = next((m for m in roll(connection) if m.member == name), None)
-    if found is None:
-        raise QuotaError(f"Expected a member with a quota to invite, got {member!r}. See: ttca pool status")
-    return found
+    able = {m.member: m for m in roll(connection)}
+    if name not in able:
+        near = [other for other in able if look_alike(other) == look_alike(name)]
+        hint = f"Did you mean {near[0]!r}?" if near else "See: ttca pool status"
+        raise QuotaError(f"Expected a member with a quota to invite, got {member!r}. {hint}")
+    return able[name]
 
 
 def shared_images(connection: sa.Connection) -> int:

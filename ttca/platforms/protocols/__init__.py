@@ -125,12 +125,15 @@ class Step:
         Seconds before a poll is sent, and before it is sent again where it failed.
     within_s : float
         Seconds after the submission in which the answer must have come.
+    advice : str
+        What to check where polls are answered and the final answer does not come.
     """
 
     request: Request
     kind: Literal["prepare", "submit", "poll"] = "submit"
     wait_s: float = 0.0
     within_s: float = 0.0
+    advice: str = ""
 
 
 Steps: TypeAlias = Generator[Step, "Response", "Response"]

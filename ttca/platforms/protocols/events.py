@@ -126,16 +126,18 @@ class Events:
         UnreadableError
             If the stream ended without one.
         """
-        reader = EventReader()
+        reader, named = EventReader(), False
         # An event that no empty line ends was cut off. A CR that ends the stream is a whole end of a line.
         for event in reader.feed(body + b"\n" if body.endswith(b"\r") else body):
             if event.data == _DONE:
                 break
             if self._decides(event):
                 return event
+            named |= event.name == self.event
+        advice = f"until was true of none: {self.until!r}" if named else "Name the event that answers in events"
         raise UnreadableError(
             f"Expected the event {self.event!r} in a stream of events, got {excerpt(body) or 'an empty body'!r}. "
-            "Name the event that answers in events."
+            f"{advice}."
         )
 
     def _decides(self, event: Event) -> bool:

@@ -227,8 +227,8 @@ class KServeV2(Reading, Numbers, Protocol):
         if len(shape) not in (3, 4) or (len(shape) == 4 and (shape[0] == 0 or shape[0] < -1)):
             raise ConfigError(
                 f"Expected the input {excerpt(name)!r} of shape (batch, height, width, 3) or (batch, 3, height, "
-                f"width), with batch −1 or the size it takes, or of one image without a batch, got {shape}. Ask about "
-                "a model that takes RGB images."
+                f"width), or one without batch, got {shape}. The batch is −1 or the size it takes. Ask about a model "
+                "that takes RGB images."
             )
         batch = 0 if len(shape) == 3 else None if shape[0] == -1 else shape[0]
         layout = None if self.layout is None else check_layout(self.layout)

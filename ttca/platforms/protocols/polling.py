@@ -27,13 +27,13 @@ class Poll:
     header : str, optional
         The header of the first answer that holds it (``Operation-Location``), instead.
     until : str, optional
-        JMESPath, true of the answer that is final. Without it the first one with status 200 is.
+        JMESPath, true of the answer that is final. Without it the first one with status 200 is, and none with 202.
     failed : str, optional
         JMESPath, true of the answer that says that there will be none.
     every_s : float
         Seconds between two polls, unless the platform asks for more.
     within_s : float
-        Seconds after which nobody waits any more; the query stays charged as unknown.
+        Seconds after which nobody waits any more; never less than ``every_s``.
 
     Raises
     ------
@@ -61,6 +61,11 @@ class Poll:
             value = getattr(self, name)
             if type(value) not in (int, float) or not (value > 0 and math.isfinite(value)):
                 raise ConfigError(f"Expected {name} in poll in seconds, more than 0, got {value!r}. Correct it.")
+        if self.within_s < self.every_s:
+            raise ConfigError(
+                f"Expected within_s in poll of at least every_s, got {self.within_s:g} and {self.every_s:g}: no poll "
+                "would be sent. Correct one of them."
+            )
 
     def address(self, response: Response) -> str | None:
         """Return the URL that a response gives, None where it gives none."""
@@ -85,13 +90,40 @@ class Poll:
         """
         if self.has_failed(said):
             return True
-        if self.until is not None:
-            return self.is_final(said)
+        if self.until is not None or response.status == 202:
+            return self.is_final(said, response)
         return self.address(response) is None if first else response.status == 200
 
-    def is_final(self, said: object) -> bool:
-        """Whether ``until`` is true of it, where there is one."""
-        return self.until is None or self._true_of(said, "until")
+    def is_final(self, said: object, response: Response) -> bool:
+        """Whether ``until`` is true of what a response says; without it, whether it does not say "accepted"."""
+        return response.status != 202 if self.until is None else self._true_of(said, "until")
+
+    @property
+    def advice(self) -> str:
+        """What to check where polls are answered and none is final."""
+        if self.until is None:
+            return "No poll had status 200: say until in poll. If the platform needs longer, raise within_s."
+        missing = " Say failed too, if a result may never come." if self.failed is None else ""
+        return (
+            f"Check until in poll, which was never true: {excerpt(self.until)!r}.{missing} If the platform needs "
+            "longer, raise within_s."
+        )
+
+    def no_address(self, response: Response) -> str:
+        """Return the sentence for a first answer that gives no URL: what it does give."""
+        try:
+            said = read_json(response.body)
+        except UnreadableError:
+            said = None
+        if isinstance(said, dict):
+            body = f"the JSON names {excerpt(', '.join(said) or 'none', 400)}"
+        else:
+            body = f"the body {excerpt(response.body)!r}"
+        where = f"in the header {self.header}" if self.url is None else f"at {self.url!r}"
+        return (
+            f"Expected the URL of the result {where}, got status {response.status}, the headers "
+            f"{excerpt(', '.join(sorted(response.headers)) or 'none', 400)}, and {body}. Correct poll."
+        )
 
     def has_failed(self, said: object) -> bool:
         """Whether ``failed`` is true of it."""

@@ -229,8 +229,8 @@ class Reading:
         Raises
         ------
         UnreadableError
-            If it is of none, names a class that is not ours or one class twice, or holds scores that are null, not
-            finite, no such scores as ``scores_are`` says, or contradict each other or the label.
+            If it is of none, or names a class that is not ours or one class twice. Also if its scores are null, not
+            finite, or none as ``scores_are`` says, or contradict each other or the label.
         """
         found = self._grammar.read(said)
         if found.scores is None:

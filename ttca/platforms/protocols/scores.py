@@ -179,8 +179,8 @@ class Scale:
         -------
         shares : float64 array, shape (N, K), or (N, 2) where one score is all
         fault : int8 array, shape (N,)
-            For :meth:`sentence`. With the named scores as high as rounding allows, and the others no higher than the
-            lowest of them, as in a list of the best, a sum below 1 is a fault; so is one above 1 of the named scores
+            For :meth:`sentence`. A sum below 1 is a fault, with the named scores as high as rounding allows and the
+            others as high as the lowest of them: as in a list of the best. So is a sum above 1 of the named scores
             as low as rounding allows.
         """
         silent = np.zeros(values.shape, np.bool_) if unsaid is None else unsaid

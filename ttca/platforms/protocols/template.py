@@ -60,8 +60,8 @@ class Template(SingleImage, Writing):
     results : str, optional
         Where the list of answers lies, one per image, for a platform that takes several.
     label, scores, names : str, optional
-        Where, in one image's answer, its label lies, its scores (numbers in the order of ``classes``, an object of
-        names and scores, or objects of both), and the names of the scores where those are numbers in another order.
+        Where, in one image's answer, its label lies, its scores, and their names. Scores are numbers in the order of
+        ``classes``, an object of names and scores, or objects of both; with names, numbers in the order of these.
         Without label and scores the answer itself is read.
     pick : {'largest', 'nearest-center'}, optional
         Which of several things found in an image counts. ``label``, ``scores`` and ``names`` then each give a list
@@ -296,12 +296,11 @@ class TemplateWire(SingleImageWire):
         while not poll.is_done(self._plain(response) if first else self._said(response), response, first=first):
             address = poll.address(response) or address
             if address is None:
-                raise response.unreadable(
-                    f"Expected the URL of the result at {poll.url or poll.header!r}, got {excerpt(response.body)!r}. "
-                    "Correct poll."
-                )
+                raise response.unreadable(poll.no_address(response))
             request = self._streaming(Request("GET", address, {"Accept": "application/json"}))
-            response = yield Step(request=request, kind="poll", wait_s=poll.every_s, within_s=poll.within_s)
+            response = yield Step(
+                request=request, kind="poll", wait_s=poll.every_s, within_s=poll.within_s, advice=poll.advice
+            )
             first = False
         return response
 
@@ -369,8 +368,10 @@ class TemplateWire(SingleImageWire):
                 if n == 1 and (self.options.refuses(wrong) or self._at("refused", said)):
                     return self.options.rows([[]])
                 raise UnreadableError(f"Expected an answer, got the platform's error: {excerpt(wrong)!r}.")
-            if self.table.polling is not None and not self.table.polling.is_final(said):
-                raise UnreadableError(f"Expected a final answer, got one that is not yet: {excerpt(said)!r}.")
+            if self.table.polling is not None and not self.table.polling.is_final(said, response):
+                raise UnreadableError(
+                    f"Expected a final answer, got one that is not yet: {excerpt(said)!r}. Check until in poll."
+                )
             results = [said] if self.table.results is None else self._at("results", said)
             if results == [] and n == 1:
                 # Nothing found in the one image.

@@ -58,8 +58,8 @@ class Writing(Numbers):
     headers : mapping of str to str
         Never a key: it comes from the variable that ``key_variable`` names.
     send : {'png', 'jpeg', 'base64', 'multipart', 'form', 'json'}
-        The image as the body itself (a PNG file, a JPEG file, or a file's base64), as a file of a multipart form, as
-        base64 in a form that is urlencoded, or within JSON.
+        The image is the body itself for the first three: a PNG file, a JPEG file, or a file's base64. Else it is a
+        file in a multipart form, base64 in a form that is urlencoded, or a part of JSON.
     jpeg_quality : int, optional
         1 to 100: the image travels as a JPEG file of this quality, which changes it; needed with ``jpeg``.
     field, fields
@@ -130,8 +130,8 @@ class Writing(Numbers):
         ]
         if secrets:
             raise ConfigError(
-                f"Expected no key in body and fields, got {', '.join(secrets)}. A key travels in a header alone: put "
-                "it into a variable, name that in key_variable, and the header in key_header."
+                f"Expected no key in body and fields, got {', '.join(secrets)}. Put it into a variable and name that "
+                'in key_variable. If the platform reads it from the body, set key_in = "body" and key_names.'
             )
         parts = urlsplit(f"/{self.path}")
         query = re.sub(r"[\w.-]+=\{token\}", "", parts.query)
@@ -139,7 +139,7 @@ class Writing(Numbers):
         if parts.fragment or re.search(r"\s|\\", self.path) or any(map(_SECRET.search, named)):
             raise ConfigError(
                 "Expected path without spaces, fragments and keys, got one with them (not shown). Put a key into a "
-                "variable and name it in key_variable."
+                'variable and name it in key_variable, with key_in = "query" and key_names.'
             )
 
     def _check_how_it_is_sent(self) -> None:

@@ -1,4 +1,4 @@
-"""Starting: which published weights the proxy's models begin with, and which begin with none."""
+"""Published weights: which of them the models of a proxy begin with, and which models begin with none."""
 
 from __future__ import annotations
 
@@ -59,9 +59,9 @@ class Start:
 
     @property
     def told(self) -> str:
-        """The sentence that says where weights come from; empty where there are none."""
+        """The sentence that says where weights come from."""
         if not self.backbones:
-            return ""
+            return f"The proxy begins with random weights: {', '.join(self.architectures)}."
         names = "; ".join(f"{b.name} ({b.source}, license: {b.license})" for b in self.backbones)
         return f"The proxy begins with published weights: {names}."
 
@@ -84,6 +84,8 @@ def choose_start(settings: Settings, folder: Path, *, side: int) -> Start:
     ------
     ConfigError
         If weights that are named cannot be had, or those are gone that the action began with.
+    MissingExtraError
+        If ``weights`` names timm's, and timm is not installed.
     """
     architectures = tuple(map(str, settings.architectures))
     if settings.weights == ("none",):
@@ -191,6 +193,8 @@ def _named(word: str, architectures: tuple[str, ...]) -> list[Backbone]:
             raise ValueError(
                 f'Expected timm/NAME among the architectures for weights = "hub", got {", ".join(architectures)}.'
             )
+        if importlib.util.find_spec("timm") is None:
+            raise MissingExtraError("Weights of timm", "learn")
         return [hub_backbone(a, download=True) for a in wanted]
     path = Path(word)
     if path.is_file() or path.suffix in (*SUFFIXES, ".pth", ".pt"):

@@ -1,7 +1,8 @@
-"""How an action begins: an action file and a sample table, in a new folder or around what lies in one already."""
+"""Drafting: the action file that somebody starts from, filled in with what lies in its folder, and a sample table."""
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 import shlex
@@ -10,13 +11,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ttca.data.folder import PREPARED, TABLE
+from ttca.data.folder import TABLE, prepared_as
 from ttca.data.photographs import PHOTOGRAPHS
 from ttca.data.tables import COLUMNS, Problems, read_sheet
-from ttca.errors import ConfigError, DataError
+from ttca.errors import DataError
 from ttca.preparation import Preparation
 
-__all__ = ["SAMPLE", "Beginning", "begin"]
+__all__ = ["SAMPLE", "Draft", "draft"]
 
 #: The table that shows every column, under the name ``people-sample.csv``.
 SAMPLE = "\n".join(
@@ -31,7 +32,7 @@ SAMPLE = "\n".join(
 
 
 @dataclass(frozen=True)
-class Beginning:
+class Draft:
     """What `ttca init` writes, and what it says.
 
     Parameters
@@ -51,7 +52,7 @@ class Beginning:
     advice: tuple[str, ...]
 
 
-def begin(place: Path, text: str) -> Beginning:
+def draft(place: Path, text: str) -> Draft:
     """Return an action file for a place, filled in with what is known there.
 
     Parameters
@@ -79,7 +80,7 @@ def begin(place: Path, text: str) -> Beginning:
         command = shlex.join(["ttca", "prepare", str(photographs), str(home / "people"), "--size", size])
         advice.append(f"There are photographs in {photographs}. Make them fit first: {command}")
     sample = home / "people-sample.csv"
-    return Beginning(file, text, None if source is not None or sample.exists() else sample, tuple(advice))
+    return Draft(file, text, None if source is not None or sample.exists() else sample, tuple(advice))
 
 
 def _quoted(text: str) -> str:
@@ -109,13 +110,11 @@ def _is_table(path: Path) -> bool:
 def _preparation(home: Path, source: str | None, text: str) -> tuple[Preparation | None, str]:
     """Return the preparation that is proposed, if the size is known, and why."""
     place = home if source is None else home / source
-    record = (place if place.is_dir() else place.parent) / PREPARED
-    try:
-        with record.open(encoding="utf-8-sig") as lines:
-            way = Preparation.from_dict(json.loads(next(lines, "")).get("preparation"))
-        return way, f"The preparation is the one by which ttca prepare made the pictures in {record.parent}."
-    except (OSError, ValueError, AttributeError, ConfigError):
-        shape = _image_shape(text)
+    with contextlib.suppress(DataError):
+        made = prepared_as(place)
+        if made is not None:
+            return made, f"The preparation is the one by which ttca prepare made the pictures of {place}."
+    shape = _image_shape(text)
     if shape is not None:
         size = shape[:2]
         return Preparation(size=(size[0], size[1])), (
@@ -124,7 +123,7 @@ def _preparation(home: Path, source: str | None, text: str) -> tuple[Preparation
         )
     return None, (
         "No size is proposed, since nothing here says what the platform takes. Look for its input size (ttca run "
-        "--dry-run asks its metadata; 224 is frequent) and write it into preparation under [people]: sent at that "
+        "--dry-run asks its metadata; 224 is frequent) and write it into preparation under [people]. Sent at that "
         "size, pictures are not resized once more behind δ."
     )
 

@@ -9,17 +9,17 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ttca.beginning import SAMPLE, Beginning, begin
 from ttca.config import TEMPLATE, read_action
 from ttca.data.preparing import prepare_photographs
 from ttca.data.tables import COLUMNS, Problems, read_sheet
+from ttca.drafting import SAMPLE, Draft, draft
 from ttca.preparation import Preparation, parse_box
 
 
-def begun_in(place: Path, *, shape: str = "") -> Beginning:
+def drafted_in(place: Path, *, shape: str = "") -> Draft:
     """Return what init would write; ``shape`` stands in the platform's options."""
     text = TEMPLATE.format(file=place)
-    return begin(place, text.replace("[people]\n", f"[platform.options]\n{shape}\n\n[people]\n") if shape else text)
+    return draft(place, text.replace("[people]\n", f"[platform.options]\n{shape}\n\n[people]\n") if shape else text)
 
 
 def photograph(path: Path) -> None:
@@ -30,10 +30,10 @@ def photograph(path: Path) -> None:
 
 def test_a_new_file_is_the_template_and_a_sample_comes_with_it(tmp_path: Path) -> None:
     """Where nothing is known nothing is filled in, and the reason is said."""
-    begun = begun_in(tmp_path / "new" / "action.toml")
-    assert begun.text == TEMPLATE.format(file=tmp_path / "new" / "action.toml")
-    assert begun.sample == tmp_path / "new" / "people-sample.csv"
-    assert "No size is proposed" in begun.advice[0]
+    drafted = drafted_in(tmp_path / "new" / "action.toml")
+    assert drafted.text == TEMPLATE.format(file=tmp_path / "new" / "action.toml")
+    assert drafted.sample == tmp_path / "new" / "people-sample.csv"
+    assert "No size is proposed" in drafted.advice[0]
 
 
 def test_the_sample_shows_every_column_with_values_that_are_read(tmp_path: Path) -> None:
@@ -59,33 +59,33 @@ def test_a_folder_with_people_is_taken_as_it_is(tmp_path: Path, there: str, sour
     path = tmp_path / there
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text("File;Class;Member\n") if path.suffix == ".csv" else photograph(path)
-    begun = begun_in(tmp_path)
-    assert (begun.file, begun.sample) == (tmp_path / "action.toml", None)
-    begun.file.write_text(begun.text, encoding="utf-8")
+    drafted = drafted_in(tmp_path)
+    assert (drafted.file, drafted.sample) == (tmp_path / "action.toml", None)
+    drafted.file.write_text(drafted.text, encoding="utf-8")
     assert read_action(tmp_path).people.source == source
-    assert f"The people are those of {tmp_path / source}." in begun.advice
+    assert f"The people are those of {tmp_path / source}." in drafted.advice
 
 
 def test_photographs_are_found_and_the_command_is_printed_as_it_is_typed(tmp_path: Path) -> None:
     """A folder of photographs gets the command that prepares it, quoted where a path has blanks."""
     photograph(tmp_path / "my photos" / "cat" / "Ana" / "1.JPG")
     assert (
-        begun_in(tmp_path, shape="image_shape = [64, 48, 3]")
+        drafted_in(tmp_path, shape="image_shape = [64, 48, 3]")
         .advice[-1]
         .endswith(f"ttca prepare '{tmp_path}/my photos' {tmp_path}/people --size 64x48")
     )
-    assert begun_in(tmp_path).advice[-1].endswith("--size SIZE")
+    assert drafted_in(tmp_path).advice[-1].endswith("--size SIZE")
 
 
 def test_a_size_is_proposed_where_it_is_known_and_the_reason_is_said(tmp_path: Path) -> None:
     """The platform's table, and before it what ttca prepare wrote down, name the preparation."""
-    begun = begun_in(tmp_path, shape="image_shape = [64, 48, 3]")
-    assert tomllib.loads(begun.text)["people"]["preparation"] == Preparation(size=(64, 48)).to_dict()
-    assert "64×48 pixels (height×width), is the image_shape of the platform's table" in begun.advice[0]
+    drafted = drafted_in(tmp_path, shape="image_shape = [64, 48, 3]")
+    assert tomllib.loads(drafted.text)["people"]["preparation"] == Preparation(size=(64, 48)).to_dict()
+    assert "64×48 pixels (height×width), is the image_shape of the platform's table" in drafted.advice[0]
     photograph(tmp_path / "album" / "cat" / "Ana" / "1.jpg")
     way = Preparation(size=8, fit="pad")
     prepare_photographs(tmp_path / "album", tmp_path / "people", way)
-    begun = begun_in(tmp_path, shape="image_shape = [64, 48, 3]")
-    begun.file.write_text(begun.text, encoding="utf-8")
+    drafted = drafted_in(tmp_path, shape="image_shape = [64, 48, 3]")
+    drafted.file.write_text(drafted.text, encoding="utf-8")
     assert read_action(tmp_path).people.prepared == way
-    assert "by which ttca prepare made the pictures" in begun.advice[1]
+    assert "by which ttca prepare made the pictures" in drafted.advice[1]

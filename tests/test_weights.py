@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +12,14 @@ import pytest
 from tests import worlds
 from tests.published import TAG, TINY, hub_cache, onnx_file, tensors_file
 from ttca.config import read_action
-from ttca.errors import ConfigError
+from ttca.errors import ConfigError, MissingExtraError
+from ttca.images import Images
 from ttca.perturbations import PerturbationSet
+from ttca.proxies import distillation
 from ttca.proxies.distillation import Targets, train_proxy
 from ttca.proxies.options import Distilling
 from ttca.settings import Settings
-from ttca.starting import choose_start
+from ttca.weights import choose_start
 
 
 def chosen(folder: Path, side: int = 8, **settings: Any) -> tuple[tuple[str, ...], list[str]]:
@@ -82,6 +85,15 @@ def test_weights_are_named_in_every_way(tmp_path: Path, monkeypatch: pytest.Monk
         with pytest.raises(ConfigError, match=sentence) as error:
             chosen(tmp_path, weights=weights)
         assert str(error.value).endswith("No query was spent.")
+
+
+def test_timms_weights_without_timm_are_a_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where timm is not installed, its weights are not to be had, and what to install is said."""
+    monkeypatch.setitem(sys.modules, "timm", None)
+    with pytest.raises(MissingExtraError, match=r"pip install 'ttca\[learn\]'"):
+        chosen(tmp_path, weights="hub", architectures=(f"timm/{TINY}",))
+    monkeypatch.setenv("HF_HUB_CACHE", str(hub_cache(tmp_path / "cache")))
+    assert chosen(tmp_path, side=100) == (("small-cnn",), [])
 
 
 @pytest.mark.parametrize("weights", [("none", "a"), ("a", "a"), "", (3,), 3, (" ",)])
@@ -157,6 +169,35 @@ def test_an_action_goes_on_with_what_it_began_with(tmp_path: Path, monkeypatch: 
         pytest.raises(ConfigError, match="The action began with it"),
     ):
         action.distil()
+
+
+@pytest.mark.parametrize(
+    "levers", [{"true_classes": True}, {"equalise": True}, {"rounds": 1, "altered": 0.5}], ids=lambda d: next(iter(d))
+)
+def test_nobody_both_teaches_and_judges(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, levers: dict[str, Any]
+) -> None:
+    """Rates of published weights are chosen by selection people in every training, and none of them is learned from."""
+    path = trained(tmp_path / "w.safetensors")
+    given = worlds.settings(architectures=("small-cnn",), weights=str(path), public_epochs=2, epochs=2, **levers)
+    trainings: list[tuple[set[bytes], set[bytes]]] = []
+    real = distillation.train_proxy
+
+    def training(images: Images, targets: Targets, options: Distilling, **k: Any) -> Any:
+        replay = k["replay"][0] if k["replay"] is not None else images
+        taught = {one.tobytes() for part in (images, replay) for one in part}
+        trainings.append((taught, {one.tobytes() for one in k["selection"][0]}))
+        return real(images, targets, options, **k)
+
+    monkeypatch.setattr(distillation, "train_proxy", training)
+    with worlds.open_action(tmp_path / "action", worlds.Recorder(), settings=given) as action:
+        action.distil()
+        whole = action.roster.selection
+        selection = action.equalised(whole[whole.subgroup]) if given.equalise else whole[whole.subgroup]
+    assert len(trainings) == 1 + ("equalise" not in levers)
+    for taught, judges in trainings:
+        assert judges == {one.tobytes() for one in selection.images}
+        assert not taught & judges
 
 
 def test_other_weights_make_another_proxy(tmp_path: Path) -> None:
