@@ -61,7 +61,8 @@ def _uniform(low: float, high: float, generator: torch.Generator) -> float:
 def resize(x: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
     """Shrink to 50 to 95 % and enlarge again, bilinear."""
     factor = _uniform(0.5, 0.95, generator)
-    size = [max(1, round(s * factor)) for s in x.shape[2:]]
+    # Rounding must not leave a small image as it is.
+    size = [max(1, min(s - 1, round(s * factor))) for s in x.shape[2:]]
     small = nn.functional.interpolate(x, size=size, mode="bilinear", antialias=True)
     return nn.functional.interpolate(small, size=list(x.shape[2:]), mode="bilinear")
 

@@ -318,6 +318,7 @@ def record(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
 
 
 @pytest.mark.e2e
+@pytest.mark.full
 def test_every_cell_carries_the_controls(record: dict[str, Any]) -> None:
     """A defence's S stands beside abuse, noise, zero-query and the rest, and beside what honest people are answered."""
     assert {(c["defence"], c["known"]) for c in record["cells"]} == {
@@ -334,6 +335,7 @@ def test_every_cell_carries_the_controls(record: dict[str, Any]) -> None:
 
 
 @pytest.mark.e2e
+@pytest.mark.full
 def test_detectors_and_limits_are_measured_on_every_stream(record: dict[str, Any]) -> None:
     """Honest streams stand beside the action's, shuffled ones count as one set, and limits go by members."""
     streams = {line["stream"] for line in record["detectors"]}
@@ -350,6 +352,7 @@ def test_detectors_and_limits_are_measured_on_every_stream(record: dict[str, Any
 
 
 @pytest.mark.e2e
+@pytest.mark.full
 def test_every_share_of_delta_is_exact_and_of_the_same_classes(record: dict[str, Any]) -> None:
     """A line says no share that its submissions cannot have, and lines of one number differ in their share alone."""
     assert {(line["submissions"], line["share"]) for line in record["exposure"]} == {(5, 0.0), (5, 1.0)}
@@ -360,6 +363,7 @@ def test_every_share_of_delta_is_exact_and_of_the_same_classes(record: dict[str,
 
 
 @pytest.mark.e2e
+@pytest.mark.full
 def test_a_record_becomes_the_pages_tables_and_a_figure(record: dict[str, Any], tmp_path: Path) -> None:
     """Every table has lines, the record survives JSON, and the figure can be saved."""
     kept = json.loads(json.dumps(record, allow_nan=False)) | {
