@@ -6,6 +6,7 @@ import sys
 
 import pytest
 from hypothesis import HealthCheck, settings
+from hypothesis.internal.conjecture import providers
 from xdist.remote import Producer
 from xdist.scheduler import LoadScopeScheduling
 
@@ -38,9 +39,12 @@ settings.load_profile(LONG)
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Where long forms are left out, expensive properties get fewer examples too."""
+    """Where long forms are left out, expensive properties get fewer examples, the same on every machine."""
     if "not full" in config.getoption("markexpr"):
         settings.load_profile(SHORT)
+        # Hypothesis also draws constants of the modules that happen to be imported: what a worker ran before decided
+        # what a test saw, although the profile says `derandomize`.
+        providers._get_local_constants = lambda: providers._local_constants
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
