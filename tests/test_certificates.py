@@ -479,6 +479,7 @@ def test_every_image_counts_by_a_test_of_persons() -> None:
     assert naive > stats.binom.ppf(0.999, 199, 0.05)
 
 
+@pytest.mark.full
 def test_layouts_in_which_the_test_of_persons_claims_too_often_are_refused() -> None:
     """Few persons with many images against many with one each: refused before anything is asked."""
     few, many = tuple([15] * 19), tuple([1] * 300)

@@ -138,6 +138,7 @@ def test_the_ceiling_rises_with_epsilon(tiny: Path, monkeypatch: pytest.MonkeyPa
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
+@pytest.mark.full
 def test_every_pair_has_its_sizes_and_its_honest_row(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A cell states both sizes, fidelity and the control of the proxy that asked nothing."""
     monkeypatch.setattr(matrix, "PLATFORMS", ("tiny",))

@@ -78,6 +78,7 @@ def test_the_reference_runs_agree() -> None:
         assert all(row["bounds_agree"].values()), row
 
 
+@pytest.mark.full
 def test_scenarios_say_something_and_are_kept() -> None:
     """Random scenarios exercise every bound of ours, with either margins and none fails too often; seeds repeat."""
     found, tiers = scenarios(40, np.random.default_rng(5))

@@ -39,6 +39,7 @@ def test_what_cannot_be_installed_is_a_sentence(monkeypatch: pytest.MonkeyPatch,
             _peers.environment("no-such-package==1.0")
 
 
+@pytest.mark.full
 def test_one_process_makes_an_environment_and_others_wait(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """What an interrupted process left half-made is made anew, once, also where two ask for it at the same time."""
     shelf, log = tmp_path / "shelf", tmp_path / "log"

@@ -54,6 +54,7 @@ def test_the_wheel_holds_the_packages_and_no_tests(wheel: Path) -> None:
     assert not any("test" in Path(name).name for name in names)
 
 
+@pytest.mark.full
 def test_the_light_install_applies_a_perturbation_without_torch(
     wheel: Path, finished_demo: FinishedDemo, tmp_path: Path
 ) -> None:

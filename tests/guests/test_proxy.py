@@ -75,6 +75,7 @@ def test_an_action_file_reaches_a_guest(my_models: Any, tmp_path: Path) -> None:
 
 
 @pytest.mark.e2e
+@pytest.mark.full
 def test_a_guest_is_trained_by_several_processes(my_models: Any, tmp_path: Path) -> None:
     """Other processes import what this one can import, and train it together; it is kept and read back."""
     levers = worlds.settings(architectures=(my_models.TwoLayers,), processes=2, epochs=20)

@@ -214,6 +214,7 @@ def crash(server: PostgresServer) -> None:
     server.start()
 
 
+@pytest.mark.full
 def test_a_pool_goes_on_while_the_server_is_restarted(server: PostgresServer, tmp_path: Path) -> None:
     """With crashes in the middle of a run, every query is answered, paid and sent exactly once."""
     n = 400

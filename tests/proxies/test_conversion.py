@@ -26,7 +26,7 @@ class Opens:
         return Path.touch, (Path(self.path),)
 
 
-@pytest.mark.parametrize("inside", ["", "state_dict"])
+@pytest.mark.parametrize("inside", ["", pytest.param("state_dict", marks=pytest.mark.full)])
 def test_tensors_are_what_is_written(tmp_path: Path, inside: str) -> None:
     """Weights come out as they went in, wherever a training script put them, with what is known of them."""
     state = network("perceptron", 5).state_dict()
@@ -45,6 +45,7 @@ def test_tensors_are_what_is_written(tmp_path: Path, inside: str) -> None:
     assert [p.name for p in tmp_path.iterdir() if "partial" in p.name] == []
 
 
+@pytest.mark.full
 def test_other_names_are_fitted_by_their_order(tmp_path: Path) -> None:
     """A network of the same shapes under other names becomes timm's; one with a shape that differs is refused."""
     published = network(f"timm/{TINY}", 7)

@@ -258,6 +258,7 @@ def test_what_a_guest_froze_stays_frozen(folded: Backbone) -> None:
 
 
 @pytest.mark.e2e
+@pytest.mark.full
 def test_two_processes_tune_one_backbone(folded: Backbone) -> None:
     """Backbones, their rates and their files travel to the processes that train together."""
     images, labels = world(30)

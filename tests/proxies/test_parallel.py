@@ -75,6 +75,7 @@ def test_the_same_seed_gives_the_same_weights_again(together: tuple[Distillation
 
 
 @pytest.mark.e2e
+@pytest.mark.full
 def test_what_one_process_would_refuse_is_refused() -> None:
     """Answers from which nothing can be learned are the same sentence as without other processes."""
     images, _ = known(10, 1)

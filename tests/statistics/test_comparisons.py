@@ -148,6 +148,7 @@ def test_farrington_manning_is_the_enumerated_maximum(m: int, n: int, margin: fl
 
 @settings(max_examples=60, deadline=None)
 @given(counts, counts, ratios, st.data())
+@pytest.mark.full
 def test_miettinen_nurminen_is_the_enumerated_maximum(m: int, n: int, ratio: float, data: st.DataObject) -> None:
     """The p of a ratio is the greatest probability over the reference's rate of tables at least as extreme."""
     x, y = data.draw(st.integers(0, m)), data.draw(st.integers(0, n))
@@ -177,6 +178,7 @@ def test_tango_is_the_enumerated_maximum(m: int, margin: float, data: st.DataObj
 @example((150, 120), 0.05, 0.875, 1.0)
 @settings(max_examples=8, deadline=None)
 @given(st.sampled_from([(150, 120), (90, 200)]), st.sampled_from([0.05, 0.1]), st.floats(0.6, 0.95), st.floats(-2, 3))
+@pytest.mark.full
 def test_no_rate_beats_the_maximum_at_many_persons(
     persons: tuple[int, int], margin: float, rate: float, z: float
 ) -> None:

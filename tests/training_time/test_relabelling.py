@@ -15,6 +15,7 @@ from hypothesis.extra.numpy import arrays
 from numpy.typing import NDArray
 from sklearn.linear_model import LogisticRegression
 
+from tests.examples import examples
 from ttca.errors import ConfigError, DataError
 from ttca.training_time.relabelling import (
     FirmErrors,
@@ -215,6 +216,7 @@ def test_flips_refuse_what_is_no_pool() -> None:
 # --- measuring ---------------------------------------------------------------------------------------------
 
 
+@examples(60)
 @given(st.integers(0, 2**32 - 1), st.integers(8, 200))
 def test_equalised_odds_agree_with_fairlearn(seed: int, n: int) -> None:
     """EqOd is fairlearn's mean difference to 1e-12 wherever every rate is defined."""
