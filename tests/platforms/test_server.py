@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -11,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import requests
+from starlette.requests import Request
 
 from tests.platforms.test_http import platform_at
 from tests.platforms.test_local import CLASSES, SHAPE, images, model, processed
@@ -22,7 +24,7 @@ from ttca.platforms.base import Credential
 from ttca.platforms.http import HttpPlatform
 from ttca.platforms.local import LocalPlatform
 from ttca.platforms.retry import RetryPolicy, ask
-from ttca.platforms.server import background_server, create_app
+from ttca.platforms.server import ServedError, background_server, bounded_body, create_app
 
 ADA = Credential("ada")
 
@@ -178,6 +180,17 @@ def test_a_model_that_breaks_is_a_500_and_the_server_lives_on(caplog: pytest.Log
         assert not isinstance(caught.value, AnswerError)
         assert "secret detail" not in str(caught.value)
         assert platform.attempt(images(1), ADA, request_id="r2").answered.all()
+
+
+def test_a_client_that_leaves_midway_gets_a_sentence_not_a_traceback() -> None:
+    """Half a body and then a closed connection end as a refused request, which the server's routes know."""
+    messages = iter([{"type": "http.request", "body": b"half", "more_body": True}, {"type": "http.disconnect"}])
+
+    async def receive() -> dict[str, Any]:
+        return next(messages)
+
+    with pytest.raises(ServedError, match="Expected a whole request, got a part"):
+        asyncio.run(bounded_body(Request({"type": "http", "method": "POST", "headers": []}, receive), 100))
 
 
 def test_a_slow_model_does_not_hold_up_others() -> None:

@@ -184,13 +184,19 @@ class Service:
 
 
 async def bounded_body(request: Request, limit: int) -> bytes:
-    """Return a request's body, or raise a 413 as soon as it is too large."""
+    """Return a request's body, or raise a 413 as soon as it is too large; a client that leaves midway gets a 400."""
+    from starlette.requests import ClientDisconnect
+
     chunks, size = [], 0
-    async for chunk in request.stream():
-        size += len(chunk)
-        if size > limit:
-            raise ServedError(413, f"Expected at most {limit} bytes, got more. Send fewer images at once.")
-        chunks.append(chunk)
+    try:
+        async for chunk in request.stream():
+            size += len(chunk)
+            if size > limit:
+                raise ServedError(413, f"Expected at most {limit} bytes, got more. Send fewer images at once.")
+            chunks.append(chunk)
+    except ClientDisconnect:
+        # Nobody hears it; without it the server's terminal shows a traceback.
+        raise ServedError(400, "Expected a whole request, got a part. Send it again.") from None
     return b"".join(chunks)
 
 
