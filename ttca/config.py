@@ -654,12 +654,20 @@ class ActionFile:
             for n in names
         ]
 
+    def list_files(self, source: str) -> list[tuple[Path, str]]:
+        """Return the file and the member of every image of one of the action's tables, without opening any.
+
+        Raises
+        ------
+        DataError
+            If the table cannot be read.
+        """
+        columns = self.people.columns if source == self.people.source else ()
+        return list_files(self.folder / source, classes=self.platform.classes, columns=columns)
+
     def check_member(self, name: str) -> str:
         """Return a member's name in its one spelling; raise ConfigError where the table of people has none."""
-        listed = list_files(
-            self.folder / self.people.source, classes=self.platform.classes, columns=self.people.columns
-        )
-        names = sorted({member for _, member in listed})
+        names = sorted({member for _, member in self.list_files(self.people.source)})
         if canonical(name) not in names:
             hint = _who(name, names)
             raise ConfigError(f"Expected the name of a member of {self.people.source}, got {name!r}.{hint}")
