@@ -17,7 +17,7 @@ from ttca.names import canonical
 from ttca.preparation import Preparation
 from ttca.values import Value
 
-__all__ = ["People", "Roster", "draw_roles", "split_people", "split_roles"]
+__all__ = ["People", "Roster", "draw_roles", "split_people", "split_roles", "units"]
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -331,7 +331,7 @@ def split_people(people: People, shares: Sequence[float], *, seed: int) -> list[
 
 def _parts(people: People, groups: NDArray[np.bool_], shares: Sequence[float], seed: int) -> NDArray[np.int64]:
     """Return the number of the part that each image falls to, stratified by these groups and by class."""
-    unit = _units(people)
+    unit = units(people)
     _, first, row_unit = np.unique(unit, return_index=True, return_inverse=True)
     stratum = people.classes[first] * 2 + groups[first]
     rng = np.random.default_rng(seed)
@@ -345,8 +345,11 @@ def _parts(people: People, groups: NDArray[np.bool_], shares: Sequence[float], s
     return part_of[row_unit]
 
 
-def _units(people: People) -> NDArray[np.int64]:
-    """Return one number per image, equal for images that share a person or their exact bytes (union-find)."""
+def units(people: People) -> NDArray[np.int64]:
+    """Return one number per image, int64 (N,), equal for images that share a person or their exact bytes.
+
+    Whoever shares an image with somebody is taken for that person (union-find). *Ours.*
+    """
     parent = list(range(len(people)))
 
     def root(i: int) -> int:
