@@ -217,7 +217,7 @@ class CollectiveAction:
         return self._transfer
 
     def ask_as_they_are(self, people: People) -> Answers:
-        """Ask the platform about pool people's unchanged images, for an audit; :meth:`pool` pays nothing for them again.
+        """Ask the platform about pool people's unchanged images, for an audit; what is paid is the pool's.
 
         Raises
         ------

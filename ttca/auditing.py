@@ -134,7 +134,7 @@ def discover_in(action: CollectiveAction, columns: Columns) -> Discovery:
 
 
 def _askable(action: CollectiveAction, columns: Columns) -> tuple[People, dict[str, NDArray[np.str_]]]:
-    """Return the pool people who are to be asked about their image as it is, in the pool's order, with their columns."""
+    """Return the pool people who are to be asked about their unchanged image, in their order, with their columns."""
     plain = turn_of(action.roster, action.settings) == 0
     return action.roster.pool[plain], {name: column[plain] for name, column in columns.items()}
 

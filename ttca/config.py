@@ -576,6 +576,20 @@ class ActionFile:
             measuring=measuring, accept_new_version=accept_new_version, anyway=anyway, reporter=reporter
         )[0]
 
+    def open_audit(
+        self, *, accept_new_version: bool = False, anyway: bool = False, reporter: Reporter = silent
+    ) -> tuple[CollectiveAction, dict[str, NDArray[np.str_]]]:
+        """Return the action of :meth:`open_with_columns`, also where its people could not be certified.
+
+        Whoever audits certifies nothing, and need not know yet who is compared with whom.
+        """
+        settings = replace(
+            self.settings, goal="improvement", within=None, accuracy_ratio=None, every_image=False, stopping="curtailed"
+        )
+        return replace(self, settings=settings).open_with_columns(
+            accept_new_version=accept_new_version, anyway=anyway, reporter=reporter
+        )
+
     def open_with_columns(
         self,
         *,
