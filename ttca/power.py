@@ -86,10 +86,11 @@ def power(terms: Certifying, group: Group, persons: int, assumed: Assumed) -> Ca
 
     Notes
     -----
-    The rules are the certificate's own (:func:`ttca.trials.rule_of`), over every number of right answers that the goal's
-    baseline may have. Exact where the goal compares other persons or nobody. A person's two answers are taken as
+    The rules are the certificate's own (:func:`ttca.trials.rule_of`), over every number of right answers that the
+    goal's baseline may have. Exact where the goal compares other persons or nobody. A person's two answers are taken as
     independent; where they go together, less is enough. For a bet on pairs, 1,000 simulated actions. For ``hybrid``,
-    its fixed test alone. Goals whose test has a nuisance are looked at for fifteen numbers of right answers of the baseline.
+    its fixed test alone. Goals whose test has a nuisance are looked at for fifteen numbers of right answers of the
+    baseline.
     *Ours.*
     """
     kind, compares = terms.aim.kind, terms.aim.compares_with
