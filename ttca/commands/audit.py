@@ -150,9 +150,8 @@ def _show(found: Audit, columns: Columns) -> None:
         if grouping.unknown:
             notes.append(f"{about}: nothing is said of {grouping.unknown} images.")
     OUT.print(table)
-    for grouping in found.groupings:
-        if len(grouping.by) == 1 and grouping.metrics:
-            OUT.print(_metrics(grouping))
+    for grouping in [grouping for grouping in found.groupings if grouping.metrics][:1]:
+        OUT.print(_metrics(grouping))
     for note in notes:
         say(OUT, note)
     say(OUT, found.told())
@@ -161,7 +160,7 @@ def _show(found: Audit, columns: Columns) -> None:
 
 
 def _metrics(grouping: Grouping) -> Table:
-    title = f"Fairness over {grouping.by[0]}: the worst class"
+    title = f"Fairness over {' & '.join(grouping.by)}: the worst class"
     table = Table("metric", "value", "95 % interval", title=escape(title))
     for name, words in _METRICS.items():
         value, span = grouping.metrics[name]
