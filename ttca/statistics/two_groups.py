@@ -177,7 +177,7 @@ def _seen_by(m: int, reference_m: int, reference_rate: float, paired: bool, erro
     return of_others
 
 
-def _most(ends: NDArray[Any], holds: Callable[[Integers], NDArray[np.bool_]]) -> Integers:
+def _most(ends: NDArray[Any], holds: Callable[[Integers], Any]) -> Integers:
     """Return the largest of 0..ends, elementwise, for which something holds that holds of all smaller; −1 for none."""
     low, high = np.full(len(ends), -1), np.asarray(ends, np.int64)
     while (low < high).any():
