@@ -21,7 +21,7 @@ Floats = NDArray[np.float64]
 #: Numbers of persons that are tried.
 LADDER = (25, 50, 75, 100, 125, 150, 175, 200, 250, 300, 350, 400, 500, 600, 700, 800, 1000, 1250, 1500, 2000)
 #: Tests with a nuisance are slow to enumerate: for so many persons at most, and so many numbers of right answers.
-_SLOW, _MOST_SLOW, _POINTS = ("within", "accuracy_ratio"), 300, 15
+_SLOW, _MOST_SLOW, _POINTS = ("within", "accuracy_ratio"), 400, 15
 #: Simulated actions, where no formula is known.
 _RUNS = 1000
 
