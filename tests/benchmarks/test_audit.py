@@ -28,7 +28,7 @@ def test_simulated_audits_say_what_they_should() -> None:
 
 
 def test_a_planted_group_is_found_more_often_than_by_a_split() -> None:
-    """A group of a fifth, 15 points worse among 20, is found in most of a few simulations; without one, none is planted."""
+    """A fifth of the people, 15 points worse, one of 20 groups, is found in most of a few simulations."""
     found = discovery_power(20, 0, share=0.2, gap=0.15)
     assert found["candidates"] == 20
     assert found["discovered"] >= max(0.7, found["split_discovered"] - 0.1)
