@@ -16,6 +16,7 @@ from benchmarks._document import filled, results
 from benchmarks._figures import FIGURES, draw, is_current
 from benchmarks._listing import RESULTS
 from benchmarks._pages import (
+    audit,
     certificates,
     collective_size,
     defences,
@@ -60,6 +61,7 @@ DOCUMENTS: dict[str, tuple[Marks, ...]] = {
             slices=_tables.slices_table,
         ),
     ),
+    "docs/audit.md": (_page("audit.json", audit.tables),),
     "docs/certificates.md": (_page("bounds.json", certificates.tables),),
     "docs/collective_size.md": (_page("collective_size-*.json", collective_size.tables),),
     "docs/defences.md": (_page("defences-*.json", defences.tables),),

@@ -12,14 +12,16 @@ from typing import Any, Literal, TypeVar
 from urllib.parse import urlsplit
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ttca.action import CollectiveAction
 from ttca.conditions import HONEST_ROW, Measuring
 from ttca.data.folder import PeopleTable, list_files, load_people
+from ttca.data.tables import COLUMNS, is_name
 from ttca.errors import ConfigError, LedgerError
 from ttca.images import ImageShape
 from ttca.names import canonical, look_alike, twins
-from ttca.people import People, Roster, split_roles
+from ttca.people import People, Roster, draw_roles
 from ttca.platforms.addresses import checked_url
 from ttca.platforms.base import PlatformInfo
 from ttca.platforms.http import HttpPlatform, Key, TokenFrom, Transport
@@ -142,6 +144,7 @@ selection = 0.2                  # share of the others who choose when to stop l
 # shareable = false              # true: a hub may send every image to other members; or a column shareable: yes, no
 # public = "public.csv"          # labeled images that are never sent: the proxy learns from them first
 # views = "views.csv"            # the same kind of images, seen as the subgroup is: perturbations are learned on them
+# columns = []                   # further columns of the table, by which ttca audit compares people: ["age", "skin"]
 
 [pool]
 quota = 100                      # queries each member can pay
@@ -326,7 +329,9 @@ def _token_source(found: dict[str, Any]) -> TokenFrom:
 class PeopleSection:
     """``[people]``: where the images are, and how roles are shared out.
 
-    ``public`` and ``views`` are tables or folders like ``source``; who their member is does not matter.
+    ``public`` and ``views`` are tables or folders like ``source``; who their member is does not matter. ``columns`` are
+    further columns of ``source``, by which an audit compares people; where there are any, roles are drawn without a
+    look at anybody's group.
     """
 
     source: str
@@ -336,10 +341,21 @@ class PeopleSection:
     selection: float = 0.2
     public: str | None = None
     views: str | None = None
+    columns: tuple[str, ...] = ()
     preparation: dict[str, Any] | None = None
 
     def __post_init__(self) -> None:
         _ = self.prepared
+        # As the headers of tables are read.
+        names = tuple(canonical(name).casefold() for name in self.columns)
+        taken = [name for name in names if name in COLUMNS or names.count(name) > 1 or not is_name(name)]
+        if taken:
+            raise ConfigError(
+                f"Expected in columns of [people] other columns of the table, each once, got {taken[0]!r}. The columns "
+                f"{', '.join(COLUMNS)} have meanings of their own (docs/people.md). Rename it in the table, or remove "
+                "it here."
+            )
+        object.__setattr__(self, "columns", names)
 
     @property
     def prepared(self) -> Preparation | None:
@@ -511,7 +527,7 @@ class ActionFile:
         with self.open() as action:
             people = action.asked_people()
             platform, info = action.platform, action.platform.info
-        table = self._load(self.people.source, info)
+        table = self._load(self.people.source, info, self.people.columns)
         shared = np.full(len(table), self.people.shareable) if table.shareable is None else table.shareable
         # By person, not by image: what is asked of a person may have been equalised.
         people = people[~np.isin(people.persons, table.people.persons[~shared])]
@@ -537,13 +553,14 @@ class ActionFile:
         )
         return ledger, desk
 
-    def _load(self, source: str, info: PlatformInfo) -> PeopleTable:
+    def _load(self, source: str, info: PlatformInfo, columns: Sequence[str] = ()) -> PeopleTable:
         return load_people(
             self.folder / source,
             image_shape=info.image_shape,
             classes=self.platform.classes,
             one_person_per_image=self.people.one_person_per_image,
             preparation=self.people.prepared,
+            columns=columns,
         )
 
     def open(
@@ -554,7 +571,36 @@ class ActionFile:
         anyway: bool = False,
         reporter: Reporter = silent,
     ) -> CollectiveAction:
-        """Read the people, meet the platform (its metadata only) and return the action.
+        """Return the action of :meth:`open_with_columns`."""
+        return self.open_with_columns(
+            measuring=measuring, accept_new_version=accept_new_version, anyway=anyway, reporter=reporter
+        )[0]
+
+    def open_audit(
+        self, *, accept_new_version: bool = False, anyway: bool = False, reporter: Reporter = silent
+    ) -> tuple[CollectiveAction, dict[str, NDArray[np.str_]]]:
+        """Return the action of :meth:`open_with_columns`, also where its people could not be certified.
+
+        Whoever audits certifies nothing, and need not know yet who is compared with whom.
+        """
+        settings = replace(
+            self.settings, goal="improvement", within=None, accuracy_ratio=None, every_image=False, stopping="curtailed"
+        )
+        return replace(self, settings=settings).open_with_columns(
+            accept_new_version=accept_new_version, anyway=anyway, reporter=reporter
+        )
+
+    def open_with_columns(
+        self,
+        *,
+        measuring: Measuring = HONEST_ROW,
+        accept_new_version: bool = False,
+        anyway: bool = False,
+        reporter: Reporter = silent,
+    ) -> tuple[CollectiveAction, dict[str, NDArray[np.str_]]]:
+        """Read the people, meet the platform (its metadata only) and return the action, and what other columns say.
+
+        The second is, for each of ``columns``, what it says of every image of the pool people, shape (N,).
 
         Parameters
         ----------
@@ -568,19 +614,19 @@ class ActionFile:
         """
         platform = self.open_platform()
 
-        table = self._load(self.people.source, platform.info)
+        table = self._load(self.people.source, platform.info, self.people.columns)
         public, views = (
             None if s is None else self._load(s, platform.info).people for s in (self.people.public, self.people.views)
         )
         doubt = table.doubt()
         for sentence in (*table.notes, *(() if doubt is None else (doubt,))):
             reporter.say(sentence)
-        roster = self._roster(table)
-        return CollectiveAction(
+        roles = self._roles(table)
+        action = CollectiveAction(
             self.folder,
             platform=platform,
             members=self.members(table.people),
-            roster=roster,
+            roster=self._roster(table.people, roles),
             settings=self.settings,
             public=public,
             views=views,
@@ -594,6 +640,7 @@ class ActionFile:
             may_be_shown=table.agreed(),
             reporter=reporter,
         )
+        return action, {name: said[roles == "pool"] for name, said in table.columns.items()}
 
     def members(self, people: People) -> list[Member]:
         """Return every member of the people's table with their quota."""
@@ -621,28 +668,42 @@ class ActionFile:
             for n in names
         ]
 
+    def list_files(self, source: str) -> list[tuple[Path, str]]:
+        """Return the file and the member of every image of one of the action's tables, without opening any.
+
+        Raises
+        ------
+        DataError
+            If the table cannot be read.
+        """
+        columns = self.people.columns if source == self.people.source else ()
+        return list_files(self.folder / source, classes=self.platform.classes, columns=columns)
+
     def check_member(self, name: str) -> str:
         """Return a member's name in its one spelling; raise ConfigError where the table of people has none."""
-        listed = list_files(self.folder / self.people.source, classes=self.platform.classes)
-        names = sorted({member for _, member in listed})
+        names = sorted({member for _, member in self.list_files(self.people.source)})
         if canonical(name) not in names:
             hint = _who(name, names)
             raise ConfigError(f"Expected the name of a member of {self.people.source}, got {name!r}.{hint}")
         return canonical(name)
 
-    def _roster(self, table: PeopleTable) -> Roster:
-        way = self.people.prepared
-        if table.roles is None:
-            return split_roles(
-                table.people,
-                seed=self.settings.seed,
-                verification=self.people.verification,
-                selection=self.people.selection,
-                preparation=way,
-            )
-        parts = {role: table.people[table.roles == role] for role in ("pool", "selection", "verification")}
-        unasked = table.people[table.roles == "unasked"]
-        return Roster(**parts, unasked=unasked if len(unasked) else None, preparation=way)
+    def _roles(self, table: PeopleTable) -> NDArray[np.str_]:
+        """Return the role of every image of a table, as it says or as they are drawn."""
+        if table.roles is not None:
+            return table.roles
+        return draw_roles(
+            table.people,
+            seed=self.settings.seed,
+            verification=self.people.verification,
+            selection=self.people.selection,
+            # An audit may tell who is served worse: then groups are written anew, and nobody may change roles.
+            blind=bool(self.people.columns),
+        )
+
+    def _roster(self, people: People, roles: NDArray[np.str_]) -> Roster:
+        parts = {role: people[roles == role] for role in ("pool", "selection", "verification")}
+        unasked = people[roles == "unasked"]
+        return Roster(**parts, unasked=unasked if len(unasked) else None, preparation=self.people.prepared)
 
 
 def _who(name: str, names: Sequence[str]) -> str:

@@ -15,7 +15,6 @@ from jmespath.exceptions import JMESPathError
 from ttca.answers import Answers, Status
 from ttca.config import ActionFile
 from ttca.data.decoding import decode_rgb
-from ttca.data.folder import list_files
 from ttca.errors import DataError, PlatformError, QuotaError
 from ttca.folder_lock import hold
 from ttca.images import Images
@@ -154,10 +153,7 @@ def first_answers(
         If the platform is down or refuses the key; what was heard before is in the ledger, and the error's note says
         what was charged.
     """
-    owners = {
-        path.resolve(): who
-        for path, who in list_files(known.folder / known.people.source, classes=known.platform.classes)
-    }
+    owners = {path.resolve(): who for path, who in known.list_files(known.people.source)}
     members = known.payers(set(owners.values()))
     with known.open_platform() as platform:
         images = [_image(path, platform.info.image_shape[:2]) for path in files]

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ttca.config import ActionFile
-from ttca.data.folder import list_files
 from ttca.errors import DataError, QuotaError
 from ttca.folder_lock import hold
 from ttca.names import canonical
@@ -115,7 +114,7 @@ def _pictures(action: ActionFile, member: str) -> tuple[list[Path], list[Remains
             continue
         place = action.folder / source
         try:
-            listed = list_files(place, classes=action.platform.classes)
+            listed = action.list_files(source)
         except DataError as error:
             doubts.append(Remains(str(place.resolve()), "could not be read", f"Look for {member} in it. {error}"))
             continue

@@ -25,6 +25,7 @@ __all__ = [
     "difference_of_counts",
     "fairness_intervals",
     "gap_closed_interval",
+    "metric_intervals",
     "rate_interval",
 ]
 
@@ -487,35 +488,114 @@ def fairness_intervals(
     maximum lies above the truth nearly always.
     """
     alpha = _alpha(confidence)
-    truth, said, names = np.asarray(y_true), np.asarray(y_pred), np.asarray(groups)
-    owners = np.arange(len(truth)) if persons is None else np.asarray(persons)
-    if not truth.shape == said.shape == names.shape == owners.shape or not truth.size:
-        raise DataError(
-            f"Expected one true class, prediction, group and person per image, got shapes {truth.shape}, "
-            f"{said.shape}, {names.shape} and {owners.shape}. Pass the rows of the same people."
-        )
-    group_names = np.unique(names)
-
-    def counted(of: NDArray[np.bool_], right: NDArray[np.bool_]) -> Floats:
-        """Return right and asked of every group, shape (2, G)."""
-        found = np.zeros((2, len(group_names)))
-        for i, name in enumerate(group_names):
-            rows = of & (names == name)
-            if rows.any():
-                (values,), units = _asked([right[rows]], owners[rows])
-                size = len(values) * _independent(values, units, alpha)
-                found[:, i] = size * values.mean(), size
-        return found
-
-    everybody = np.ones(len(truth), np.bool_)
-    accuracy = counted(everybody, truth == said)
-    positive = np.stack([counted(truth == c, said == c) for c in classes])
-    selected = np.stack([counted(everybody, said == c) for c in classes])
+    found = _Tallies.of(y_true, y_pred, groups, classes, persons, alpha)
     return {
-        "worst_group": _bounded(*_smallest(accuracy, alpha), confidence),
-        "equal_opportunity_gap": _bounded(*_largest_difference(positive, alpha), confidence),
-        "demographic_parity_ratio": _bounded(*_smallest_ratio(selected, alpha), confidence),
+        "worst_group": _bounded(*_smallest(found.accuracy, alpha), confidence),
+        "equal_opportunity_gap": _bounded(*_largest_difference(found.positive, alpha), confidence),
+        "demographic_parity_ratio": _bounded(*_smallest_ratio(found.selected, alpha), confidence),
     }
+
+
+def metric_intervals(
+    y_true: ArrayLike,
+    y_pred: ArrayLike,
+    groups: ArrayLike,
+    *,
+    classes: Sequence[int],
+    persons: ArrayLike | None = None,
+    confidence: float = 0.95,
+) -> dict[str, Span | None]:
+    """Return where every metric of :class:`ttca.fairness.SubgroupReport` lies, the worst class counting.
+
+    Parameters
+    ----------
+    y_true, y_pred, groups, classes, persons, confidence
+        As for :func:`fairness_intervals`. Where a person stands in two groups, the intervals are wider than need be as
+        long as their answers go together.
+
+    Returns
+    -------
+    dict of str to Span or None
+        By the metric's name, those that no two groups have to be named for. None where the metric is not defined for
+        every class, or nothing bounds it.
+
+    Raises
+    ------
+    DataError, ConfigError, MissingExtraError
+        As :func:`fairness_intervals`.
+
+    Notes
+    -----
+    *Ours*, as there. A difference or ratio of odds is the largest or smallest of two, so that the true and the false
+    positive rates of every class are looked at together. A mean of two has half of the error for each.
+    """
+    alpha = _alpha(confidence)
+    found = _Tallies.of(y_true, y_pred, groups, classes, persons, alpha)
+    odds = np.concatenate([found.positive, found.negative])
+    ends = {
+        "worst_group_accuracy": _smallest(found.accuracy, alpha),
+        "demographic_parity_difference": _largest_difference(found.selected, alpha),
+        "demographic_parity_ratio": _smallest_ratio(found.selected, alpha),
+        "equalised_odds_difference": _largest_difference(odds, alpha),
+        "equalised_odds_difference_mean": _worst_mean(found, alpha, _difference_of_each, max),
+        "equalised_odds_ratio": _smallest_ratio(odds, alpha),
+        "equalised_odds_ratio_mean": _worst_mean(found, alpha, _ratio_of_each, min),
+        "equal_opportunity_difference": _largest_difference(found.positive, alpha),
+        "equal_opportunity_ratio": _smallest_ratio(found.positive, alpha),
+    }
+    return {name: _bounded(low, high, confidence) for name, (low, high) in ends.items()}
+
+
+@dataclass(frozen=True, eq=False)
+class _Tallies:
+    """Right and asked of every group, as many independent answers as would vary as much.
+
+    ``accuracy`` has the shape (2, G). Of every class, (C, 2, G): ``positive`` is of those who are of the class,
+    ``negative`` of those who are not, and ``selected`` of all; all three count who was said to be of it.
+    """
+
+    accuracy: Floats
+    selected: Floats
+    positive: Floats
+    negative: Floats
+
+    @classmethod
+    def of(
+        cls,
+        y_true: ArrayLike,
+        y_pred: ArrayLike,
+        groups: ArrayLike,
+        classes: Sequence[int],
+        persons: ArrayLike | None,
+        alpha: float,
+    ) -> _Tallies:
+        truth, said, names = np.asarray(y_true), np.asarray(y_pred), np.asarray(groups)
+        owners = np.arange(len(truth)) if persons is None else np.asarray(persons)
+        if not truth.shape == said.shape == names.shape == owners.shape or not truth.size:
+            raise DataError(
+                f"Expected one true class, prediction, group and person per image, got shapes {truth.shape}, "
+                f"{said.shape}, {names.shape} and {owners.shape}. Pass the rows of the same people."
+            )
+        group_names = np.unique(names)
+
+        def counted(of: NDArray[np.bool_], right: NDArray[np.bool_]) -> Floats:
+            """Return right and asked of every group, shape (2, G)."""
+            found = np.zeros((2, len(group_names)))
+            for i, name in enumerate(group_names):
+                rows = of & (names == name)
+                if rows.any():
+                    (values,), units = _asked([right[rows]], owners[rows])
+                    size = len(values) * _independent(values, units, alpha)
+                    found[:, i] = size * values.mean(), size
+            return found
+
+        everybody = np.ones(len(truth), np.bool_)
+        return cls(
+            counted(everybody, truth == said),
+            np.stack([counted(everybody, said == c) for c in classes]),
+            np.stack([counted(truth == c, said == c) for c in classes]),
+            np.stack([counted(truth != c, said == c) for c in classes]),
+        )
 
 
 def _bounded(low: float, high: float, confidence: float) -> Span | None:
@@ -541,24 +621,60 @@ def _pairs(counts: Floats) -> tuple[Floats, Floats, Floats, Floats]:
 
 
 def _largest_difference(counts: Floats, alpha: float) -> tuple[float, float]:
-    pairs = _pairs(counts)
-    if not len(pairs[0]) or (counts[:, 1] == 0).any():
-        return math.nan, math.nan
-    low, high = _difference(*pairs, alpha / len(pairs[0]))
-    wide = np.abs(_difference(*pairs, alpha))
-    return float(max(0.0, low.max(), (-high).max())), float(wide.max())
+    pairs = counts.shape[2] * (counts.shape[2] - 1) // 2 * len(counts)
+    low, high = _difference_of_each(counts, alpha, pairs)
+    return float(low.max(initial=-math.inf)), float(high.max(initial=-math.inf))
 
 
 def _smallest_ratio(counts: Floats, alpha: float) -> tuple[float, float]:
-    pairs = _pairs(counts)
-    if not len(pairs[0]) or (counts[:, 1] == 0).any() or (counts[:, 0] == 0).all(axis=1).any():
-        return math.nan, math.nan
-    low, high = _ratio(*pairs, alpha)
-    inner_low, inner_high = _ratio(*pairs, alpha / len(pairs[0]))
+    pairs = counts.shape[2] * (counts.shape[2] - 1) // 2 * len(counts)
+    low, high = _ratio_of_each(counts, alpha, pairs)
+    return float(low.min(initial=math.inf)), float(high.min(initial=math.inf))
+
+
+def _worst_mean(
+    found: _Tallies,
+    alpha: float,
+    of_each: Callable[[Floats, float, int], tuple[Floats, Floats]],
+    worst: Callable[[Floats], float],
+) -> tuple[float, float]:
+    """Return the limits of the mean of what the true and the false positive rates of the worst class differ by."""
+    positive, negative = found.positive, found.negative
+    pairs = positive.shape[2] * (positive.shape[2] - 1) // 2 * len(positive)
+    low, high = np.mean([of_each(counts, alpha / 2, pairs) for counts in (positive, negative)], axis=0)
+    return (math.nan, math.nan) if np.isnan([low, high]).any() else (float(worst(low)), float(worst(high)))
+
+
+def _difference_of_each(counts: Floats, alpha: float, pairs: int) -> tuple[Floats, Floats]:
+    """Return, for every class, the limits of the largest difference of two groups; NaN where one has nobody.
+
+    ``pairs`` is how many comparisons share the error of the lower limits.
+    """
+    nobody = (counts[:, 1] == 0).any(axis=1)
+    if counts.shape[2] < 2:
+        return np.full(len(counts), math.nan), np.full(len(counts), math.nan)
+    each = _pairs(counts)
+    low, high = (end.reshape(len(counts), -1) for end in _difference(*each, alpha / pairs))
+    wide = np.abs(np.stack(_difference(*each, alpha))).max(axis=0).reshape(len(counts), -1)
+    least = np.maximum(0.0, np.maximum(low, -high).max(axis=1))
+    return np.where(nobody, math.nan, least), np.where(nobody, math.nan, wide.max(axis=1))
+
+
+def _ratio_of_each(counts: Floats, alpha: float, pairs: int) -> tuple[Floats, Floats]:
+    """Return, for every class, the limits of the smallest ratio of two groups; NaN where there is none."""
+    nobody = (counts[:, 1] == 0).any(axis=1) | (counts[:, 0] == 0).all(axis=1)
+    if counts.shape[2] < 2:
+        return np.full(len(counts), math.nan), np.full(len(counts), math.nan)
+    # Where a size is 0 nothing is shown: any number will do.
+    safe = np.where((nobody[:, None] & np.array([False, True]))[:, :, None], np.maximum(counts, 1.0), counts)
+    each = _pairs(safe)
+    low, high = _ratio(*each, alpha)
+    inner_low, inner_high = _ratio(*each, alpha / pairs)
     # A ratio and its inverse are one comparison: what lies above 1 is turned round.
-    smallest = np.minimum(low, 1 / np.maximum(high, 1e-300)).min()
-    largest = np.where(inner_low > 1, 1 / np.maximum(inner_low, 1e-300), np.minimum(inner_high, 1.0)).min()
-    return float(smallest), float(largest)
+    smallest = np.minimum(low, 1 / np.maximum(high, 1e-300))
+    largest = np.where(inner_low > 1, 1 / np.maximum(inner_low, 1e-300), np.minimum(inner_high, 1.0))
+    least, most = (end.reshape(len(counts), -1).min(axis=1) for end in (smallest, largest))
+    return np.where(nobody, math.nan, least), np.where(nobody, math.nan, most)
 
 
 def _ratio(right: Floats, size: Floats, right_2: Floats, size_2: Floats, alpha: float) -> tuple[Floats, Floats]:

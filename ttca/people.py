@@ -17,7 +17,7 @@ from ttca.names import canonical
 from ttca.preparation import Preparation
 from ttca.values import Value
 
-__all__ = ["People", "Roster", "split_people", "split_roles"]
+__all__ = ["People", "Roster", "draw_roles", "split_people", "split_roles", "units"]
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -264,20 +264,49 @@ def split_roles(
     Persons are split, not images; identical images are treated as one person. A person with several classes is
     counted where their first image stands. *Ours.*
     """
+    role = draw_roles(people, seed=seed, verification=verification, selection=selection, test=test)
+    parts = {name: people[role == name] for name in ("pool", "selection", "verification")}
+    return Roster(**parts, test=people[role == "test"] if test else None, preparation=preparation)
+
+
+def draw_roles(
+    people: People,
+    *,
+    seed: int,
+    verification: float = 1 / 3,
+    selection: float = 0.2,
+    test: float = 0.0,
+    blind: bool = False,
+) -> NDArray[np.str_]:
+    """Return the role of every image, one role for each person, at random.
+
+    Parameters
+    ----------
+    people, seed, verification, selection, test
+        As for :func:`split_roles`.
+    blind : bool
+        Whether nobody's group is looked at. The roles are stratified by class alone, so that whoever changes the groups
+        afterwards moves nobody from one role to another.
+
+    Returns
+    -------
+    str array, shape (N,)
+        ``pool``, ``selection``, ``verification`` or ``test``.
+
+    Raises
+    ------
+    ActionError
+        If a share is out of range.
+    """
     for name, share in {"verification": verification, "selection": selection, "test": test}.items():
         if not 0 <= share < 1:
             raise ActionError(f"Expected the share of {name} people in [0, 1), got {share}.")
     if verification + test >= 1:
         raise ActionError(f"Expected verification + test shares below 1, got {verification + test}.")
     rest = 1 - verification - test
-    parts = split_people(people, [verification, test, rest * selection, rest * (1 - selection)], seed=seed)
-    return Roster(
-        verification=parts[0],
-        test=parts[1] if test else None,
-        selection=parts[2],
-        pool=parts[3],
-        preparation=preparation,
-    )
+    shares = [verification, test, rest * selection, rest * (1 - selection)]
+    groups = np.zeros(len(people), np.bool_) if blind else people.subgroup
+    return np.array(["verification", "test", "selection", "pool"])[_parts(people, groups, shares, seed)]
 
 
 def split_people(people: People, shares: Sequence[float], *, seed: int) -> list[People]:
@@ -296,9 +325,15 @@ def split_people(people: People, shares: Sequence[float], *, seed: int) -> list[
     """
     if min(shares) < 0 or abs(sum(shares) - 1) > 1e-9:
         raise ActionError(f"Expected shares of 0 or more that add up to 1, got {list(shares)}.")
-    unit = _units(people)
+    rows = _parts(people, people.subgroup, shares, seed)
+    return [people[rows == i] for i in range(len(shares))]
+
+
+def _parts(people: People, groups: NDArray[np.bool_], shares: Sequence[float], seed: int) -> NDArray[np.int64]:
+    """Return the number of the part that each image falls to, stratified by these groups and by class."""
+    unit = units(people)
     _, first, row_unit = np.unique(unit, return_index=True, return_inverse=True)
-    stratum = people.classes[first] * 2 + people.subgroup[first]
+    stratum = people.classes[first] * 2 + groups[first]
     rng = np.random.default_rng(seed)
     order = rng.permutation(len(first))
     order = order[np.argsort(stratum[order], kind="stable")]
@@ -307,12 +342,14 @@ def split_people(people: People, shares: Sequence[float], *, seed: int) -> list[
     position = (np.arange(len(first)) * 0.6180339887498949 + rng.random()) % 1.0
     part_of = np.empty(len(first), dtype=np.int64)
     part_of[order] = np.searchsorted(np.cumsum(shares[:-1]), position, side="right")
-    rows = part_of[row_unit]
-    return [people[rows == i] for i in range(len(shares))]
+    return part_of[row_unit]
 
 
-def _units(people: People) -> NDArray[np.int64]:
-    """Return one number per image, equal for images that share a person or their exact bytes (union-find)."""
+def units(people: People) -> NDArray[np.int64]:
+    """Return one number per image, int64 (N,), equal for images that share a person or their exact bytes.
+
+    Whoever shares an image with somebody is taken for that person (union-find). *Ours.*
+    """
     parent = list(range(len(people)))
 
     def root(i: int) -> int:

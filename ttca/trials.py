@@ -81,6 +81,12 @@ class Rule(Protocol):
     def smallest_rate(self, baseline: Right, persons: int, probability: float) -> float | None:
         """Return the smallest true S that passes with this probability; NaN where none does, None where not known."""
 
+    def passing(self, baseline: Right, persons: int) -> Callable[[float], float] | None:
+        """Return with which probability a true S passes, as a function of S; None where that is not known.
+
+        Where the two answers of a person are compared they are taken as independent.
+        """
+
 
 @dataclass(frozen=True)
 class _Count:
@@ -102,6 +108,12 @@ class _Count:
         # P(Bin(m, S) ≥ k) = I_S(k, m − k + 1).
         k = self.needed
         return float(scipy_special().betaincinv(k, persons - k + 1, probability)) if k else 0.0
+
+    def passing(self, baseline: Right, persons: int) -> Callable[[float], float] | None:
+        k, special = self.needed, scipy_special()
+        if k is None:
+            return lambda rate: 0.0
+        return lambda rate: float(special.bdtrc(k - 1, persons, rate)) if k else 1.0
 
 
 @dataclass(frozen=True)
@@ -129,6 +141,9 @@ class _Pairs:
         )
 
     def smallest_rate(self, baseline: Right, persons: int, probability: float) -> float | None:
+        return _smallest(self.passing(baseline, persons), probability)
+
+    def passing(self, baseline: Right, persons: int) -> Callable[[float], float]:
         # A person's two answers taken as independent; where they go together, less is enough.
         losable = int(baseline.sum())
         winnable = persons - losable
@@ -141,7 +156,7 @@ class _Pairs:
             enough = np.where(needed > winnable, 0.0, special.bdtrc(needed - 1, winnable, rate))
             return float((weight * np.where(needed == 0, 1.0, enough)).sum())
 
-        return _smallest(passes, probability)
+        return passes
 
 
 @dataclass(frozen=True)
@@ -160,6 +175,9 @@ class _Bar:
         return f"{int(table.right.sum())} of {len(table.right)} asked right, against a bar of {self.bar:.3f}"
 
     def smallest_rate(self, baseline: Right, persons: int, probability: float) -> float | None:
+        return _smallest(self.passing(baseline, persons), probability)
+
+    def passing(self, baseline: Right, persons: int) -> Callable[[float], float]:
         right, asked = np.meshgrid(np.arange(persons + 1), np.arange(1, persons + 1))
         crossed = (bar_log_e(np.minimum(right, asked), asked, self.bar) >= -math.log(self.alpha)) & (right <= asked)
 
@@ -173,7 +191,7 @@ class _Bar:
                 on[row] = 0.0
             return through
 
-        return _smallest(passes, probability)
+        return passes
 
 
 @dataclass(frozen=True)
@@ -203,6 +221,9 @@ class _Bet:
     def smallest_rate(self, baseline: Right, persons: int, probability: float) -> float | None:
         return None
 
+    def passing(self, baseline: Right, persons: int) -> Callable[[float], float] | None:
+        return None
+
 
 @dataclass(frozen=True)
 class _Either:
@@ -225,6 +246,9 @@ class _Either:
         # The fixed test alone reaches this much; both together reach a little more.
         return self.last.smallest_rate(baseline, persons, probability)
 
+    def passing(self, baseline: Right, persons: int) -> Callable[[float], float] | None:
+        return self.last.passing(baseline, persons)
+
 
 @dataclass(frozen=True)
 class _Persons:
@@ -242,6 +266,9 @@ class _Persons:
         return f"{right}, approximate p {self._p(table):.2g}, {self.alpha:.2g} needed"
 
     def smallest_rate(self, baseline: Right, persons: int, probability: float) -> float | None:
+        return None
+
+    def passing(self, baseline: Right, persons: int) -> Callable[[float], float] | None:
         return None
 
     def _p(self, table: Standing) -> float:
@@ -351,7 +378,14 @@ def _fixed(terms: Certifying, design: Design, persons: int, baseline: Right, alp
         "within": lambda k: farrington_manning_p(k, persons, right, others, value),
         "accuracy_ratio": lambda k: miettinen_nurminen_p(k, persons, right, others, value),
     }[goal.kind]
-    return _Count(fewest(persons, lambda k: p(k) <= alpha) if others else None)
+    if not others:
+        return _Count(None)
+    # What the normal approximation would need: exact tests are slow to try.
+    bar = {"parity": 1.0, "within": 1.0, "accuracy_ratio": value}[goal.kind] * right / others
+    bar -= value if goal.kind == "within" else 0.0
+    spread = math.sqrt(right / others * (1 - right / others) / others + max(bar * (1 - bar), 0) / persons)
+    near = persons * (bar - float(scipy_special().ndtri(alpha)) * spread)
+    return _Count(fewest(persons, lambda k: p(k) <= alpha, near))
 
 
 def _anytime(terms: Certifying, design: Design, baseline: Right, alpha: float) -> Rule:

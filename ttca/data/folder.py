@@ -5,8 +5,8 @@ from __future__ import annotations
 import csv
 import json
 import os
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -58,6 +58,9 @@ class PeopleTable(Value):
         Whether the source says whose picture each image is.
     notes : tuple of str
         Sentences about how the source was read.
+    columns : dict of str to str array, shape (N,)
+        What the other columns that were asked for say of each image; empty where they say nothing. They stand beside
+        ``people`` and not in them, so that no digest, no ledger and no hub ever holds one.
     """
 
     people: People
@@ -65,6 +68,7 @@ class PeopleTable(Value):
     shareable: NDArray[np.bool_] | None = None
     persons_named: bool = True
     notes: tuple[str, ...] = ()
+    columns: Mapping[str, NDArray[np.str_]] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.people)
@@ -102,6 +106,7 @@ class _Row:
     shareable: str | None
     box: Region | None
     place: str
+    others: tuple[str, ...] = ()
 
 
 def load_people(
@@ -111,6 +116,7 @@ def load_people(
     classes: Sequence[str],
     one_person_per_image: bool = False,
     preparation: Preparation | None = None,
+    columns: Sequence[str] = (),
 ) -> PeopleTable:
     """Read people from a table or from folders; every image is checked before any is returned.
 
@@ -130,6 +136,9 @@ def load_people(
         the member's own.
     preparation : Preparation, optional
         How photographs of any kind and size become images of that size.
+    columns : sequence of str
+        Other columns that the table must have, in small letters, to be read beside the people. An empty cell, and the
+        ``nan`` that programs write for one, says nothing.
 
     Returns
     -------
@@ -155,7 +164,7 @@ def load_people(
             f"takes, got {preparation}. Correct its size."
         )
     problems = Problems()
-    place, rows, notes = _listed(Path(source), names, problems)
+    place, rows, notes = _listed(Path(source), names, problems, tuple(columns))
     _check_prepared(place, preparation)
     for column in ("member", "person"):
         _check_spellings(column, rows, problems)
@@ -178,10 +187,11 @@ def load_people(
         np.array(shareable, np.bool_) if shareable else None,
         all(row.person is not None for row in rows) or one_person_per_image,
         notes,
+        {name: np.array([row.others[i] for row in rows], dtype=np.str_) for i, name in enumerate(columns)},
     )
 
 
-def list_files(source: Path | str, *, classes: Sequence[str]) -> list[tuple[Path, str]]:
+def list_files(source: Path | str, *, classes: Sequence[str], columns: Sequence[str] = ()) -> list[tuple[Path, str]]:
     """Return the file and the member of every image that :func:`load_people` would read, without opening any.
 
     Raises
@@ -190,17 +200,24 @@ def list_files(source: Path | str, *, classes: Sequence[str]) -> list[tuple[Path
         If the source cannot be listed, with up to ten problems at once.
     """
     problems = Problems()
-    place, rows, _ = _listed(Path(source), _check_classes(classes), problems)
+    place, rows, _ = _listed(Path(source), _check_classes(classes), problems, tuple(columns))
     problems.raise_if_any(place)
     return [(row.path, row.member) for row in rows]
 
 
-def _listed(place: Path, names: list[str], problems: Problems) -> tuple[Path, list[_Row], tuple[str, ...]]:
+def _listed(
+    place: Path, names: list[str], problems: Problems, columns: tuple[str, ...] = ()
+) -> tuple[Path, list[_Row], tuple[str, ...]]:
     """Return the table or folder that was found, a row for every image in it, and how it was read."""
     if place.is_dir() and (place / TABLE).is_file():
         place = place / TABLE
     if place.is_file():
-        return place, *_read_table(place, names, problems)
+        return place, *_read_table(place, names, problems, columns)
+    if place.is_dir() and columns:
+        raise DataError(
+            f"Expected a table with the columns {', '.join(columns)}, got the folder {place}, which has none. Write a "
+            f"table of its images as {TABLE} in it, or remove columns from [people]."
+        )
     if place.is_dir():
         return place, _read_folders(place, names, problems), ()
     raise DataError(f"Expected a CSV file or a folder of people, got no such file: {place}. Check the path.")
@@ -365,15 +382,23 @@ def _check_writable(people: People, names: list[str], roles: list[str] | None) -
         raise DataError(f"Expected roles among {', '.join(_ROLES)}, got {unknown}. Write other people elsewhere.")
 
 
-def _read_table(table: Path, names: list[str], problems: Problems) -> tuple[list[_Row], tuple[str, ...]]:
-    sheet = read_sheet(table, _REQUIRED, tuple(COLUMNS), problems)
+def _read_table(
+    table: Path, names: list[str], problems: Problems, columns: tuple[str, ...] = ()
+) -> tuple[list[_Row], tuple[str, ...]]:
+    sheet = read_sheet(table, (*_REQUIRED, *columns), (*COLUMNS, *columns), problems)
     home = table.resolve().parent
     rows: list[_Row] = []
     first_line: dict[tuple[Path, Region | None], int] = {}
     for line, values in sheet.rows:
         before = f"Line {line}: "
         cells = {name: v if name == "file" else canonical(v) for name, v in values.items()}
+        others = tuple(_said(cells.pop(name)) for name in columns)
         box, wrong = _box(cells.pop("box", ""))
+        wrong += [
+            f"Expected a printable value in the column {name!r}, got {cell!r}. Correct it, or leave it empty."
+            for name, cell in zip(columns, others, strict=True)
+            if cell and not is_name(cell)
+        ]
         wrong += [
             f"Expected a printable value in the column {name!r}, got {cell!r}. "
             "Fill it in, or remove the column if it is optional."
@@ -407,9 +432,15 @@ def _read_table(table: Path, names: list[str], problems: Problems) -> tuple[list
                     cells.get("shareable"),
                     box,
                     f"{before}{cells['file']!r}: ",
+                    others,
                 )
             )
     return rows, sheet.notes
+
+
+def _said(cell: str) -> str:
+    """Return what a cell of another column says, empty for nothing: pandas writes nan where it had none."""
+    return "" if cell.casefold() == "nan" else cell
 
 
 def _box(text: str) -> tuple[Region | None, list[str]]:

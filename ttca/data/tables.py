@@ -240,7 +240,7 @@ def _check_header(table: Path, header: list[str], needed: Sequence[str], known: 
     unknown = [name for name in header if known is not None and name not in known]
     if unknown and known is not None:
         near = difflib.get_close_matches(unknown[0], known, n=1)
-        hint = f" Did you mean {near[0]!r}?" if near else ""
+        hint = f" Did you mean {near[0]!r}?" if near else " Those to compare people by: columns under [people]."
         raise DataError(
             f"Expected only the columns {', '.join(known)} in {table}, got also {unknown}. Rename or remove them.{hint}"
         )

@@ -243,13 +243,14 @@ class QueryPool:
         """Return what the ledger holds about images; sends nothing. What it does not hold is a failed row."""
         return self._recall(self._checked(images), epoch, repeat).answers
 
-    def seconds(self, queries: int) -> float | None:
+    def seconds(self, queries: int, more: Sequence[Quota] = ()) -> float | None:
         """Return how long so many queries may take: what rates demand, or the platform's own pace so far if longer.
 
-        None where nothing was asked yet and no member has a rate.
+        None where nothing was asked yet and no member has a rate. ``more`` is what further members could pay.
         """
         left = self.ledger.left().members
         members = [(left.get(m.name, 0), m.allowance) for m in self.members.values()]
+        members += [(quota.total, quota) for quota in more]
         rated = least_seconds(min(queries, sum(n for n, _ in members)), members)
         pace = self.ledger.pace()
         if pace is None:

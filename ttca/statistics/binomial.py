@@ -210,8 +210,20 @@ def rate_needed(m: int, target: float, alpha: float, *, more: bool = False) -> i
     return fewest(m, reached)
 
 
-def fewest(m: int, reached: Callable[[int], bool]) -> int | None:
-    """Return the smallest of 0..m that is enough, where more is never worse, by bisection."""
-    if not reached(m):
-        return None
-    return bisect.bisect_left(range(m), True, key=reached)
+def fewest(m: int, reached: Callable[[int], bool], near: float | None = None) -> int | None:
+    """Return the smallest of 0..m that is enough, where more is never worse, by bisection.
+
+    ``near`` is where it may be; the closer it is, the fewer numbers are tried.
+    """
+    low, high = 0, m + 1
+    if near is not None:
+        at, step = min(max(round(near), 0), m), 1
+        # Ever longer steps away from the guess, until the answer lies between two of them.
+        while low <= at < high:
+            if reached(at):
+                high, at = at, max(at - step, low)
+            else:
+                low, at = at + 1, min(at + step, m)
+            step *= 2
+    found = low + bisect.bisect_left(range(low, min(high, m + 1)), True, key=reached)
+    return None if found > m else found

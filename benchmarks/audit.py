@@ -1,0 +1,78 @@
+"""Do audits, discoveries and plans keep their word? Simulated audits whose truth is known.
+
+Run as ``python -m benchmarks audit``. Everything goes through the functions that ``ttca audit`` and ``ttca plan`` call.
+The design of the simulation is ours.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Callable
+from typing import Any
+
+from benchmarks._audit_simulation import discovery_power, plan_power, two_groups
+from ttca.errors import ConfigError
+
+__all__ = ["QUICK", "main"]
+
+#: The arguments of the slice that `python -m benchmarks quick` runs.
+QUICK = ("--audits", "60", "--actions", "400")
+#: The planted group that the headline is about, and the table around it; without a gap, nothing is planted.
+_SHARES, _GAPS = (0.1, 0.2, 0.3), (0.05, 0.1, 0.15)
+_HEADLINE = (0.2, 0.15)
+
+
+def main(argv: list[str]) -> dict[str, Any]:
+    """Run the benchmark and return its JSON row; prints nothing.
+
+    Parameters
+    ----------
+    argv : list of str
+        ``--audits``, ``--actions``, ``--seed``; ``--json`` is for the caller, who does the printing.
+
+    Raises
+    ------
+    ConfigError
+        If a number is below 1.
+    """
+    parser = argparse.ArgumentParser(prog="python -m benchmarks audit", description=__doc__)
+    parser.add_argument("--audits", type=int, default=2100, help="simulated audits, and those of each planted group")
+    parser.add_argument("--actions", type=int, default=20_000, help="simulated actions of each plan")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the simulation")
+    parser.add_argument("--json", action="store_true", help="print the result as one JSON object")
+    options = parser.parse_args(argv)
+    if min(options.audits, options.actions) < 1:
+        raise ConfigError(
+            f"Expected at least one simulated audit and action, got {options.audits} and {options.actions}. Ask for "
+            "more."
+        )
+    began = time.perf_counter()
+    # Every part returns the keys that it answers for.
+    parts: dict[str, Callable[[], dict[str, Any]]] = {
+        "audits": lambda: two_groups(options.audits, options.seed),
+        "discovery": lambda: _discovery(options.audits, options.seed),
+        "plans": lambda: plan_power(options.actions, options.seed),
+    }
+    found: dict[str, Any] = {}
+    for part in parts.values():
+        found |= part()
+    return {
+        "benchmark": "audit",
+        "audits": options.audits,
+        "actions": options.actions,
+        "seed": options.seed,
+        **found,
+        "seconds": time.perf_counter() - began,
+    }
+
+
+def _discovery(audits: int, seed: int) -> dict[str, Any]:
+    rows = [discovery_power(audits, seed, share=share, gap=gap) for share in _SHARES for gap in (0.0, *_GAPS)]
+    best = next(row for row in rows if (row["share"], row["gap"]) == _HEADLINE)
+    return {
+        "discovered": best["discovered"],
+        "false_discovery": max(row["false_discovery"] for row in rows),
+        "power_of_a_split": best["split_discovered"],
+        "planted": rows,
+    }
