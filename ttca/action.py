@@ -32,6 +32,7 @@ from ttca.pooling.ledger import open_ledger
 from ttca.pooling.pool import Cost, Member, Pace, QueryPool
 from ttca.pooling.titles import take_title
 from ttca.progress import Reporter, silent
+from ttca.recheck import Kept, keep, kept_cost
 from ttca.row import Row
 from ttca.sanity import Overruling
 from ttca.settings import Settings
@@ -43,6 +44,7 @@ from ttca.verifying import (
     Verified,
     hand_out,
     handed_out,
+    is_certified,
     is_verified,
     keep_controls,
     still_to_pay,
@@ -253,6 +255,10 @@ class CollectiveAction:
             certificate worthless.
         """
         return self._examined().certificate
+
+    def keep(self) -> Kept | None:
+        """Keep people whom :func:`ttca.recheck.recheck` can ask again later; None where there is no certificate."""
+        return keep(self._shop, self._family, self._examined())
 
     def measure(
         self,
@@ -497,4 +503,7 @@ def _plan(action: CollectiveAction, shop: Workshop) -> dict[str, Cost]:
     choosers = min(len(action.questions.selection), MOST_CHOOSERS)
     for step, most in still_to_pay(shop, action.panel, action.measuring, choosers).items():
         plan[step] = Cost(most, 0, most, affordable)
+    kept = kept_cost(action.folder, action.panel, action.settings.recheck_people, certified=is_certified(action.folder))
+    if action.settings.recheck_people:
+        plan["recheck"] = Cost(kept, 0, kept, affordable)
     return plan

@@ -28,7 +28,15 @@ __all__ = [
 
 
 class TTCAError(Exception):
-    """Root of every error a user of ttca can meet; ``str(error)`` is a sentence for people."""
+    """Root of every error a user of ttca can meet; ``str(error)`` is a sentence for people.
+
+    Attributes
+    ----------
+    come_back_s : float or None
+        In so many seconds the same work can go on, where waiting is all it needs; the sentence says when that is.
+    """
+
+    come_back_s: float | None = None
 
 
 class ConfigError(TTCAError):
@@ -72,11 +80,15 @@ class QuotaError(TTCAError):
 
 
 class RateError(QuotaError):
-    """A member's rate does not allow the queries *yet*; ``wait_s`` says in how many seconds it will."""
+    """A member's rate does not allow the queries *yet*; ``wait_s`` says in how many seconds it will.
 
-    def __init__(self, message: str, *, wait_s: float) -> None:
+    ``room`` is how many it allows now.
+    """
+
+    def __init__(self, message: str, *, wait_s: float, room: int = 0) -> None:
         super().__init__(message)
         self.wait_s = wait_s
+        self.room = room
 
 
 class MissingExtraError(TTCAError):

@@ -24,11 +24,12 @@ from ttca.kept import load_json, save_json
 from ttca.panel import SIDES, Panel
 from ttca.people import People
 from ttca.perturbations import PerturbationSet
+from ttca.perturbing import Family
 from ttca.pooling.pool import QueryPool
 from ttca.signing import signer
 from ttca.statistics.kept_answers import changed_log_e, helps_log_e
-from ttca.values import OneLine
 from ttca.verifying import MEMBERS_FILE, Verified, handed_out
+from ttca.workshop import Workshop
 
 __all__ = [
     "ASKS",
@@ -200,7 +201,7 @@ def kept_cost(folder: Path, panel: Panel, most: int, *, certified: bool | None) 
     return 2 * ASKS * len(_examinees(panel)[0][:most])
 
 
-def keep(folder: Path, queries: QueryPool, verified: Verified, chosen: PerturbationSet, *, most: int) -> Kept | None:
+def keep(shop: Workshop, family: Family, verified: Verified) -> Kept | None:
     """Ask the first verification people three times in all, as they are and with δ, and keep who answered alike.
 
     The certificate's own answers are the first of the three, and cost nothing again. None where nobody is to be kept,
@@ -208,16 +209,14 @@ def keep(folder: Path, queries: QueryPool, verified: Verified, chosen: Perturbat
 
     Parameters
     ----------
-    folder : Path
-    queries : QueryPool
+    shop : Workshop
+    family : Family
     verified : Verified
-    chosen : PerturbationSet
-        What was certified.
-    most : int
-        Persons to ask; 0 for nobody.
     """
-    if verified.certificate.epsilon is None or not most:
+    epsilon, most = verified.certificate.epsilon, shop.settings.recheck_people
+    if epsilon is None or not most:
         return None
+    folder, queries, chosen = shop.folder, shop.queries, family.sets[epsilon]
     path = folder / _FILE
     if path.is_file():
         known = _read(path, queries)
@@ -345,8 +344,8 @@ def recheck(
     known = replace(known, labels={seat: said for seat, said in known.labels.items() if seat in where})
     if not known.labels:
         raise ActionError(
-            "Expected persons who are kept for rechecks, got none: nobody's answers were alike, or all have left. A new "
-            "action with new verification people can keep others."
+            "Expected persons who are kept for rechecks, got none: nobody's answers were alike, or all have left. A "
+            "new action with new verification people can keep others."
         )
     last = known.looks[-1] if known.looks else None
     if before is not None and before.alarm is None and (last is None or last.ended):
@@ -362,7 +361,8 @@ def recheck(
         known = replace(known, looks=(*known.looks, last))
         # Before the first query, so that nobody draws until they like whom they drew.
         _write(folder / _FILE, queries, known)
-    assert last is not None
+    if last is None:
+        raise AssertionError("an alarm without a look")  # pragma: no cover - e-values are 1 before the first look
     asked = 0
     state = standing([look.said for look in known.looks])
     while len(last.said) < len(last.seats) and not _rejects(state):

@@ -32,6 +32,7 @@ __all__ = [
     "Verified",
     "hand_out",
     "handed_out",
+    "is_certified",
     "is_verified",
     "keep_controls",
     "still_to_pay",
@@ -226,6 +227,13 @@ def keep_controls(shop: Workshop, verified: Verified, measuring: Measuring, *, a
 def is_verified(folder: Path) -> bool:
     """Whether a certificate lies in the folder."""
     return (folder / _CERTIFICATE).is_file()
+
+
+def is_certified(folder: Path) -> bool | None:
+    """Whether the certificate in the folder passed; None where none lies there."""
+    if not is_verified(folder):
+        return None
+    return bool(load_json(folder / _CERTIFICATE).get("certificate", {}).get("epsilon") is not None)
 
 
 def still_to_pay(shop: Workshop, panel: Panel, measuring: Measuring, choosers: int) -> dict[str, int]:
