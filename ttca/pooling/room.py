@@ -109,8 +109,8 @@ def rate_refusal(connection: sa.Connection, member: Any, n: int, now: float, *, 
         past = [(float(at), int(queries)) for at, queries in rows] + ([(now, paid)] if paid else [])
         wait = wait_for(n, limit, seconds, now, sorted(past))
         return RateError(
-            f"Expected member {member.name!r} to stay within {limit} queries {words}, but {used[window]} are paid and {n} "
-            f"more are too many for now. There is room in {wait:.1f} s.",
+            f"Expected member {member.name!r} to stay within {limit} queries {words}, but {used[window]} are paid and "
+            f"{n} more are too many for now. There is room in {wait:.1f} s.",
             wait_s=wait,
             room=max(0, min(getattr(member, w) - already for w, already in used.items())),
         )
