@@ -23,6 +23,7 @@ __all__ = [
     "TTCAError",
     "TransportError",
     "Trouble",
+    "UnconfirmedError",
     "WorthlessProxyError",
 ]
 
@@ -53,6 +54,10 @@ class DataError(TTCAError):
 
 class ActionError(TTCAError):
     """A step of an action cannot go on: its people, its files or its order are wrong."""
+
+
+class UnconfirmedError(ActionError):
+    """What cannot be undone was not agreed to: it is not done."""
 
 
 class ChangedPlatformError(ActionError):

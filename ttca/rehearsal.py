@@ -21,9 +21,7 @@ __all__ = ["rehearse"]
 _FOR_REPORTS = ("jinja2", "matplotlib")
 
 
-def rehearse(
-    action: CollectiveAction, *, learns: bool = False, verifies: bool = False, reports: bool = False
-) -> None:
+def rehearse(action: CollectiveAction, *, learns: bool = False, verifies: bool = False, reports: bool = False) -> None:
     """Raise what a run would raise, where that does not depend on answers: no query is spent, nothing is learned.
 
     A dry run and a run both begin with it, so that the one promises nothing that the other refuses.
