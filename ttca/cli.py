@@ -17,6 +17,7 @@ from ttca import __version__
 from ttca.commands.beforehand import WaitOption, YesOption, confirm_verification, patiently
 from ttca.commands.beforehand import planned as _planned
 from ttca.commands.beforehand import pooled as _pooled
+from ttca.commands.recheck import recheck
 from ttca.commands.shared import ERR, OUT, AcceptOption, AnywayOption, DryRunOption, FileArgument, JsonOption
 from ttca.commands.shared import emit as _emit
 from ttca.commands.shared import opened as _opened
@@ -845,6 +846,9 @@ def report(
         written = action.report(for_publication=for_publication)
         _finish(row, certificate, action.folder, as_json, written.name)
         _say_outcome(action, certificate)
+
+
+app.command()(recheck)
 
 
 @app.command()

@@ -37,6 +37,7 @@ __all__ = [
     "Kept",
     "Recheck",
     "alike",
+    "due",
     "keep",
     "kept_cost",
     "outcome",
@@ -120,6 +121,8 @@ class Recheck:
         E-values against "the platform still answers so" and "δ still helps"; at 200 the one is rejected.
     last : str or None
         When the last look began, ISO 8601, UTC.
+    open : bool
+        Whether that look was interrupted.
     asked : int
         Queries of this call about persons; those the ledger held cost nothing again.
     expiry : Expiry or None
@@ -136,6 +139,7 @@ class Recheck:
     e_changed: float
     e_helps: float
     last: str | None
+    open: bool = False
     asked: int = 0
     expiry: Expiry | None = None
 
@@ -349,7 +353,7 @@ def recheck(
         )
     last = known.looks[-1] if known.looks else None
     if before is not None and before.alarm is None and (last is None or last.ended):
-        if last is not None and every_days is not None and _age_s(last, now()) < every_days * 86400 - _GRACE_S:
+        if not due(before, every_days, now=now):
             return before
         rng, seats = np.random.default_rng(secrets.randbits(128)), sorted(known.labels)
         drawn = tuple(int(seats[i]) for i in rng.integers(len(seats), size=people))
@@ -383,6 +387,14 @@ def recheck(
     return replace(found, expiry=expire(folder, chosen, since=since, why=why))
 
 
+def due(before: Recheck, every_days: float | None, *, now: Callable[[], datetime] = lambda: datetime.now(UTC)) -> bool:
+    """Whether a new look is due: the last began so many days ago, less an hour, or is still open."""
+    if before.last is None or before.open or every_days is None:
+        return True
+    age = (now() - datetime.fromisoformat(before.last)).total_seconds()
+    return age >= every_days * 86400 - _GRACE_S
+
+
 def rechecked(folder: Path, queries: QueryPool) -> Recheck | None:
     """Return what all looks so far say, without a query; None where nobody is kept."""
     if not (folder / _FILE).is_file() or not (folder / MEMBERS_FILE).is_file():
@@ -394,8 +406,14 @@ def rechecked(folder: Path, queries: QueryPool) -> Recheck | None:
         # A kill came before its signature: it is written again by the next look.
         said = None
     state = standing([look.said for look in known.looks])
-    last = known.looks[-1].began if known.looks else None
-    return Recheck(kept=len(known.labels), last=last, expiry=said, **state)
+    last = known.looks[-1] if known.looks else None
+    return Recheck(
+        kept=len(known.labels),
+        last=None if last is None else last.began,
+        open=last is not None and not last.ended,
+        expiry=said,
+        **state,
+    )
 
 
 # -- inside -----------------------------------------------------------------------------------------------------
@@ -499,16 +517,12 @@ def _mark(content: Mapping[str, Any], queries: QueryPool) -> str:
 
 
 def _rejects(state: Mapping[str, Any]) -> bool:
-    return max(state["e_changed"], state["e_helps"]) >= REJECTS_AT
+    return bool(max(state["e_changed"], state["e_helps"]) >= REJECTS_AT)
 
 
 def _check_people(people: int) -> None:
     if people < 1:
         raise ConfigError(f"Expected at least one person to ask, got {people}. The default is 20.")
-
-
-def _age_s(look: _Look, now: datetime) -> float:
-    return (now - datetime.fromisoformat(look.began)).total_seconds()
 
 
 def _exp(log_e: float) -> float:
