@@ -8,9 +8,10 @@ from __future__ import annotations
 import json
 import math
 import secrets
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -33,11 +34,13 @@ from ttca.workshop import Workshop
 
 __all__ = [
     "ASKS",
+    "BATCH",
     "REJECTS_AT",
     "Kept",
     "Recheck",
     "alike",
     "due",
+    "helped_then",
     "keep",
     "kept_cost",
     "outcome",
@@ -52,10 +55,11 @@ ASKS = 3
 REJECTS_AT = 200.0
 """At this e-value a hypothesis is rejected: while both are true, one is in at most 1 of 100 actions, ever."""
 
+BATCH = 4
+"""So many persons are asked between two glances at the e-values, twice each."""
+
 #: Whom each action keeps, and what every look found.
 _FILE, _FORMAT = "recheck.json", 1
-#: So many persons are asked between two looks at the e-values, twice each.
-_BATCH = 4
 #: A cron job never starts at the very second at which the last one did.
 _GRACE_S = 3600.0
 _UNKNOWN = "?"
@@ -86,6 +90,8 @@ class Kept:
         How many persons were asked three times.
     labels : dict of int to (int, int)
         By seat, what the platform said of the image as it is and with δ, −1 for a refusal.
+    helped : bool
+        Whether δ helped at least as many of them as it harmed.
     looks : tuple
     """
 
@@ -93,6 +99,7 @@ class Kept:
     day: str
     asked: int
     labels: Mapping[int, tuple[int, int]]
+    helped: bool
     looks: tuple[_Look, ...] = field(default=(), repr=False)
 
     @property
@@ -118,7 +125,8 @@ class Recheck:
     helped, harmed : int
         Persons who were right with δ alone, and without it alone.
     e_changed, e_helps : float
-        E-values against "the platform still answers so" and "δ still helps"; at 200 the one is rejected.
+        E-values against "the platform still answers so" and "δ still helps"; at 200 the one is rejected. The second is
+        None where δ helped fewer of those who are kept than it harmed, on the certificate's day already.
     last : str or None
         When the last look began, ISO 8601, UTC.
     open : bool
@@ -137,7 +145,7 @@ class Recheck:
     helped: int
     harmed: int
     e_changed: float
-    e_helps: float
+    e_helps: float | None
     last: str | None
     open: bool = False
     asked: int = 0
@@ -150,7 +158,7 @@ class Recheck:
         if self.e_changed >= REJECTS_AT:
             found.append(f"the platform no longer answers as it did: {self.changed} of {2 * self.persons} kept answers "
                          f"are others now (e-value {_shown(self.e_changed)})")  # fmt: skip
-        if self.e_helps >= REJECTS_AT:
+        if self.e_helps is not None and self.e_helps >= REJECTS_AT:
             found.append(f"δ no longer helps: it made {self.harmed} persons' answers wrong and {self.helped} right "
                          f"(e-value {_shown(self.e_helps)})")  # fmt: skip
         return "; ".join(found) + "." if found else None
@@ -167,8 +175,9 @@ class Recheck:
         )
         gone = f" Of {self.missing} persons an answer did not come." if self.missing else ""
         figures = (
-            f" E-values: {_shown(self.e_changed)} against “the platform still answers so”, {_shown(self.e_helps)} "
-            f"against “δ still helps”; {REJECTS_AT:g} rejects."
+            f" E-values: {_shown(self.e_changed)} against “the platform still answers so”, "
+            f"{'none' if self.e_helps is None else _shown(self.e_helps)} against “δ still helps”; {REJECTS_AT:g} "
+            "rejects."
         )
         if self.expiry is not None:
             return f"{counts}{gone}{figures} {self.expiry.told}"
@@ -237,13 +246,13 @@ def keep(shop: Workshop, family: Family, verified: Verified) -> Kept | None:
             )
             labels[repeat, :, way], resolved[repeat, :, way] = answers.labels, answers.resolved
     steady = alike(labels, resolved)
+    chosen_labels = labels[0, steady].tolist()
     known = Kept(
         epoch=verified.epoch,
         day=datetime.now(UTC).isoformat(timespec="seconds"),
         asked=len(people),
-        labels={
-            int(seat): (int(said[0]), int(said[1])) for seat, said in zip(seats[steady], labels[0, steady], strict=True)
-        },
+        labels={int(seat): (a, b) for seat, (a, b) in zip(seats[steady], chosen_labels, strict=True)},
+        helped=helped_then(chosen_labels, people.classes[steady].tolist()),
     )
     _write(path, queries, known)
     return known
@@ -276,22 +285,46 @@ def outcome(kept: Sequence[int], now: Sequence[int], resolved: Sequence[bool], t
     return str(3 * changed + 1 + (now[1] == truth) - (now[0] == truth))
 
 
-def standing(looks: Sequence[str]) -> dict[str, Any]:
-    """Return what looks say together, each given as the characters of :func:`outcome`: counts and e-values."""
-    counts = np.array([[said.count(str(digit)) for digit in range(9)] for said in looks], np.int64).reshape(-1, 9)
+def helped_then(kept: Iterable[Sequence[int]], truth: Iterable[int]) -> bool:
+    """Whether δ helped at least as many kept persons as it harmed on the certificate's day.
+
+    Else "δ helps at least half" was never true of them, and nothing follows from its being false.
+
+    Parameters
+    ----------
+    kept : iterable of two integers
+        What was said of each person's image as it is and with δ.
+    truth : iterable of int
+        Their true classes.
+    """
+    pairs = zip(kept, truth, strict=True)
+    return sum(int(said[1] == true) - int(said[0] == true) for said, true in pairs) >= 0
+
+
+def standing(looks: Sequence[str], *, helped: bool = True) -> dict[str, Any]:
+    """Return what looks say together, each given as the characters of :func:`outcome`: counts and e-values.
+
+    Where δ had not ``helped`` (:func:`helped_then`), there is no e-value against "δ still helps": None.
+    """
+    counts = np.array([_counted(said) for said in looks], np.int64).reshape(-1, 9)
     by = counts.reshape(-1, 3, 3)
     persons, total = by.sum(axis=2), counts.sum(axis=0).reshape(3, 3)
-    helped, harmed = by[:, :, 2].sum(axis=1), by[:, :, 0].sum(axis=1)
+    won, lost = by[:, :, 2].sum(axis=1), by[:, :, 0].sum(axis=1)
     return {
         "looks": len(looks),
         "persons": int(total.sum()),
         "changed": int(total[1].sum() + 2 * total[2].sum()),
         "missing": sum(said.count(_UNKNOWN) for said in looks),
-        "helped": int(helped.sum()),
-        "harmed": int(harmed.sum()),
+        "helped": int(won.sum()),
+        "harmed": int(lost.sum()),
         "e_changed": _exp(changed_log_e(persons)),
-        "e_helps": _exp(helps_log_e(np.stack([helped, harmed], axis=1))),
+        "e_helps": _exp(helps_log_e(np.stack([won, lost], axis=1))) if helped else None,
     }
+
+
+@lru_cache(maxsize=4096)
+def _counted(said: str) -> tuple[int, ...]:
+    return tuple(said.count(str(digit)) for digit in range(9))
 
 
 def recheck_cost(folder: Path, queries: QueryPool, people: int) -> int:
@@ -368,15 +401,15 @@ def recheck(
     if last is None:
         raise AssertionError("an alarm without a look")  # pragma: no cover - e-values are 1 before the first look
     asked = 0
-    state = standing([look.said for look in known.looks])
+    state = _standing(known)
     while len(last.said) < len(last.seats) and not _rejects(state):
-        stop = min(len(last.said) + _BATCH, len(last.seats))
+        stop = min(len(last.said) + BATCH, len(last.seats))
         said = _ask(queries, _examinees(panel)[0], where, known, last, chosen, stop)
         asked += 2 * len(said)
         last = replace(last, said=last.said + said)
         known = replace(known, looks=(*known.looks[:-1], last))
         _write(folder / _FILE, queries, known)
-        state = standing([look.said for look in known.looks])
+        state = _standing(known)
     known = replace(known, looks=(*known.looks[:-1], replace(last, ended=True)))
     _write(folder / _FILE, queries, known)
     found = Recheck(kept=len(known.labels), last=last.began, asked=asked, **state)
@@ -405,7 +438,7 @@ def rechecked(folder: Path, queries: QueryPool) -> Recheck | None:
     except PerturbationError:
         # A kill came before its signature: it is written again by the next look.
         said = None
-    state = standing([look.said for look in known.looks])
+    state = _standing(known)
     last = known.looks[-1] if known.looks else None
     return Recheck(
         kept=len(known.labels),
@@ -447,6 +480,10 @@ def _ask(
     for i, row, now, came in zip(here, rows, labels.tolist(), resolved.tolist(), strict=True):
         said[i - start] = outcome(known.labels[look.seats[i]], now, came, int(people.classes[row]))
     return "".join(said)
+
+
+def _standing(known: Kept) -> dict[str, Any]:
+    return standing([look.said for look in known.looks], helped=known.helped)
 
 
 def _examinees(panel: Panel) -> tuple[People, NDArray[np.int64]]:
@@ -494,6 +531,7 @@ def _read(path: Path, queries: QueryPool) -> Kept:
         epoch=found["epoch"],
         day=found["day"],
         asked=found["asked"],
+        helped=found["helped"],
         labels={int(seat): (int(a), int(b)) for seat, (a, b) in found["kept"].items()},
         looks=tuple(_Look(**{**look, "seats": tuple(look["seats"])}) for look in found["looks"]),
     )
@@ -505,6 +543,7 @@ def _write(path: Path, queries: QueryPool, known: Kept) -> None:
         "epoch": known.epoch,
         "day": known.day,
         "asked": known.asked,
+        "helped": known.helped,
         "kept": {str(seat): list(said) for seat, said in sorted(known.labels.items())},
         "looks": [{**asdict(look), "seats": list(look.seats)} for look in known.looks],
     }
@@ -517,7 +556,7 @@ def _mark(content: Mapping[str, Any], queries: QueryPool) -> str:
 
 
 def _rejects(state: Mapping[str, Any]) -> bool:
-    return bool(max(state["e_changed"], state["e_helps"]) >= REJECTS_AT)
+    return bool(max(state["e_changed"], state["e_helps"] or 0.0) >= REJECTS_AT)
 
 
 def _check_people(people: int) -> None:

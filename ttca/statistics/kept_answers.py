@@ -19,8 +19,8 @@ Floats = NDArray[np.float64]
 STEADY = 0.005
 """So large a share of kept answers may change on average while "the platform still answers so" is true."""
 
-#: Shares of changed answers that are bet on: three times the steady one to nearly a third. More is found as fast.
-_SHARES = np.geomspace(3 * STEADY, 0.3, 30)
+#: Shares of changed answers that are bet on: four to thirty times the steady one. More is found as fast.
+_SHARES = np.geomspace(4 * STEADY, 30 * STEADY, 20)
 #: Of the stake, what the first look bets. Soon after its certificate an action is looked at most closely.
 _FIRST = 0.8
 
