@@ -32,7 +32,7 @@ from ttca.pooling.ledger import open_ledger
 from ttca.pooling.pool import Cost, Member, Pace, QueryPool
 from ttca.pooling.titles import take_title
 from ttca.progress import Reporter, silent
-from ttca.recheck import Kept, keep, kept_cost
+from ttca.recheck import Kept, keep, kept_cost, rechecked_told
 from ttca.row import Row
 from ttca.sanity import Overruling
 from ttca.settings import Settings
@@ -365,6 +365,7 @@ class CollectiveAction:
             fidelity=self._distilled.fidelity,
             balances=self.queries.status(),
             signed_by=signer(self.folder / MEMBERS_FILE, "perturbations"),
+            rechecked=rechecked_told(self.folder, self.queries),
             measuring=self.measuring,
             measured_on="verification people" if people is None else "test people",
             story=story or f"{self.settings.name}: for {self.settings.subgroup}, on {self.platform.info.name}.",

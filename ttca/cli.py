@@ -495,8 +495,10 @@ def hub_serve(
 
     Hands out queries to invited members and collects the answers they report.
     """
+    from ttca.action import MEMBERS_FILE
     from ttca.config import read_action
     from ttca.errors import ConfigError
+    from ttca.expiry import expiry_beside
     from ttca.platforms.addresses import checked_url
     from ttca.platforms.connections import ConnectionLimits
     from ttca.platforms.server import run_app
@@ -520,7 +522,13 @@ def hub_serve(
     ledger, desk = known.open_hub(accept_new_version=accept_new_version)
     with ledger:
         p = desk.progress()
-        app_ = create_hub(ledger, desk, name=known.settings.name, key=key)
+        members_file = known.folder / MEMBERS_FILE
+
+        def expired() -> str | None:
+            found = expiry_beside(members_file)
+            return None if found is None else f"The perturbation file that you may have: {found.told} Do not use it."
+
+        app_ = create_hub(ledger, desk, name=known.settings.name, key=key, expired=expired)
 
         def started(url: str) -> None:
             _say(
@@ -1107,13 +1115,13 @@ def _say_outcome(action: CollectiveAction, certificate: Certificate) -> None:
 def _say_members_file(folder: Path) -> None:
     """Say which file the members get, or that it must be given to nobody any more."""
     from ttca.action import MEMBERS_FILE
-    from ttca.expiry import EXPIRED_FILE, expiry_of
+    from ttca.expiry import EXPIRED_FILE, expiry_beside
     from ttca.perturbations import PerturbationSet
     from ttca.signing import KEY_FILE, check_signature, signature_file
 
     path = folder / MEMBERS_FILE
     signed, held = check_signature(path, "perturbations"), PerturbationSet.load(path)
-    expiry = expiry_of(folder, held, signed.key)
+    expiry = expiry_beside(path)
     if expiry is not None:
         _say(
             ERR,

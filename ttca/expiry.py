@@ -12,7 +12,7 @@ from ttca.kept import load_json, save_json
 from ttca.perturbations import PerturbationSet
 from ttca.signing import CollectiveKey, signature_file, signer
 
-__all__ = ["EXPIRED_FILE", "Expiry", "check_not_expired", "expire", "expiry_of"]
+__all__ = ["EXPIRED_FILE", "Expiry", "check_not_expired", "expire", "expiry_beside", "expiry_of"]
 
 #: Where the statement lies: beside the members' file.
 EXPIRED_FILE = "expired.json"
@@ -102,6 +102,16 @@ def expiry_of(folder: Path, perturbations: PerturbationSet, key: str | None) -> 
             "no signature. Ask the collective whether it is so."
         )
     return said if signed_by == key or key is None else None
+
+
+def expiry_beside(path: Path) -> Expiry | None:
+    """Return the statement beside a members' file that is about it, None where there is no file or no statement.
+
+    Raises as :func:`expiry_of` does.
+    """
+    if not (path.is_file() and (path.parent / EXPIRED_FILE).is_file()):
+        return None
+    return expiry_of(path.parent, PerturbationSet.load(path), signer(path, "perturbations"))
 
 
 def check_not_expired(path: Path, perturbations: PerturbationSet, key: str | None) -> None:

@@ -47,6 +47,7 @@ __all__ = [
     "recheck",
     "recheck_cost",
     "rechecked",
+    "rechecked_told",
     "standing",
 ]
 
@@ -447,6 +448,12 @@ def rechecked(folder: Path, queries: QueryPool) -> Recheck | None:
         expiry=said,
         **state,
     )
+
+
+def rechecked_told(folder: Path, queries: QueryPool) -> str | None:
+    """Return what all looks so far say, for people; None where nobody is kept."""
+    found = rechecked(folder, queries)
+    return None if found is None else found.told
 
 
 # -- inside -----------------------------------------------------------------------------------------------------
