@@ -902,6 +902,10 @@ BAD_INPUT = {
     "unknown key": (toml("epochs", "epoch"), "Did you mean 'epochs'"),
     "unknown architecture": (toml("perceptron", "perceptrn"), "perceptrn"),
     "unknown timm model": (toml("perceptron", "timm/resnet_of_mine"), "resnet_of_mine"),
+    "a timm model for other sizes": (toml("perceptron", "timm/vit_tiny_patch16_224"), "8×8 pixels"),
+    "a model of nobody's": (toml("perceptron", "nobody.here:model"), "nobody.here"),
+    "quotas below the first verification people": (toml("quota = 500", "quota = 60"), "301 queries"),
+    "a key that is not there": (toml("[platform]", '[platform]\nkey_variable = "TTCA_KEY_OF_NOBODY"'), "TTCA_KEY_OF"),
     "goal no rate": (toml("[action]", "[action]\ngoal = 1.5"), "goal"),
     "no people": (toml('"people"', '"nowhere"'), "nowhere"),
     "no TOML": (toml("[action]", "[action"), "action.toml"),
@@ -914,7 +918,12 @@ def test_bad_input_is_one_sentence_and_no_query(home: Path, ttca: Terminal, serv
     spoil, expected = BAD_INPUT[case]
     spoil(home)
     before = served.rows
-    assert expected in ttca("run", home, "--json").sentence
+    done = ttca("run", home, "--json")
+    assert expected in done.sentence
+    # A dry run promises nothing that the run refuses.
+    dry = ttca("run", home, "--dry-run", "--json")
+    assert dry.code == 1
+    assert done.json["error"].startswith(dry.json["error"])
     assert served.rows == before
     if (home / "ledger.sqlite").exists():
         assert paid(home) == 0
