@@ -35,7 +35,8 @@ from tests.published import tensors_file
 from tests.test_signing import private_forms
 from ttca import __version__
 from ttca.certificates import Certificate
-from ttca.cli import _duration, app, main
+from ttca.cli import app, main
+from ttca.commands.shared import duration
 from ttca.config import PlatformSection, read_action, read_contribution
 from ttca.data.folder import write_people
 from ttca.people import People
@@ -77,8 +78,13 @@ class Done:
     @property
     def sentence(self) -> str:
         """Return the last line of standard error, without line breaks, of a command that could not be done."""
-        assert self.code == 1
-        assert self.out == ""
+        assert self.code in (1, 75)
+        if self.out:
+            # Under --json the same is said as JSON, and by nothing else on standard output.
+            said = self.json
+            assert {"error", "kind", "status"} <= said.keys()
+            assert said["status"] == self.code
+            assert " ".join(said["error"].split()) in " ".join(self.err.split())
         assert "Traceback" not in self.err
         before, mark, said = self.err.rpartition("ttca: ")
         assert mark
@@ -169,7 +175,7 @@ def finished_home(tmp_path_factory: pytest.TempPathFactory, people: Path, served
     shutil.copytree(people, home / "people")
     (home / "action.toml").write_text(worlds.action_file(served.url, platform='key_variable = "TTCA_KEY_TEST"\n'))
     done = subprocess.run(
-        [sys.executable, "-m", "ttca", "run", str(home), "--json"],
+        [sys.executable, "-m", "ttca", "run", str(home), "--yes", "--json"],
         env={**os.environ, "TTCA_KEY_TEST": f"127.0.0.1 {KEY}"},
         capture_output=True,
         text=True,
@@ -285,7 +291,7 @@ def test_every_step_can_be_a_command_of_its_own(home: Path, ttca: Terminal, serv
     files = ttca("learn", home, "--json").json["files"]
     assert {e: PerturbationSet.load(path).epsilon for e, path in files.items()} == {"6": 6, "12": 12}
     assert paid(home) == 205
-    certificate = Certificate.from_dict(ttca("verify", home, "--json").json)
+    certificate = Certificate.from_dict(ttca("verify", home, "--yes", "--json").json)
     assert paid(home) == served.rows - start == 205 + certificate.queries
     status = ttca("pool", "status", home, "--json").json
     assert status["paid"] == {"baseline": 80, "pool": 205, "verification": certificate.queries - 80}
@@ -317,7 +323,7 @@ def test_a_failed_certificate_ends_without_a_members_file(home: Path, ttca: Term
     text = worlds.action_file(served.url, action="goal = 0.999\ncontrols = false\n")
     (home / "action.toml").write_text(text)
     for command in ("run", "verify"):
-        done = ttca(command, home)
+        done = ttca(command, home, "--yes")
         assert done.code == 0
         assert "Not certified, so there is no perturbations.safetensors to give to members" in done.err
         assert not (home / "perturbations.safetensors").exists()
@@ -605,7 +611,7 @@ def test_actions_share_a_ledger_on_a_server(home: Path, tmp_path: Path, ttca: Te
 )
 def test_times_are_told_for_people(seconds: float, words: str) -> None:
     """A duration is told in the unit that fits it."""
-    assert _duration(seconds) == words
+    assert duration(seconds) == words
 
 
 def test_a_dry_run_tells_the_time_that_rates_take(home: Path, ttca: Terminal, served: Served) -> None:
@@ -621,7 +627,7 @@ def test_an_action_without_controls_ends_with_its_certificate(home: Path, ttca: 
     """With controls = false, run pays for the certificate alone and prints it."""
     text = (home / "action.toml").read_text().replace("[action]\n", "[action]\ncontrols = false\n")
     (home / "action.toml").write_text(text)
-    certificate = Certificate.from_dict(ttca("run", home, "--json").json)
+    certificate = Certificate.from_dict(ttca("run", home, "--yes", "--json").json)
     assert paid(home) == 205 + certificate.queries
     assert not (home / "row.json").exists()
 
@@ -641,7 +647,7 @@ def test_members_alone_get_numbers_about_themselves_and_strict_json(home: Path, 
     assert said["reference"] is None
     assert said["subgroup"] > 0.5
     assert "not defined for the reference" in ttca("distil", home).out.replace("\n", " ")
-    assert ttca("verify", home, "--json").json["terms"]["goal"] == "improvement"
+    assert ttca("verify", home, "--yes", "--json").json["terms"]["goal"] == "improvement"
 
 
 # -- a member's own command -------------------------------------------------------------------------------------
@@ -896,6 +902,10 @@ BAD_INPUT = {
     "unknown key": (toml("epochs", "epoch"), "Did you mean 'epochs'"),
     "unknown architecture": (toml("perceptron", "perceptrn"), "perceptrn"),
     "unknown timm model": (toml("perceptron", "timm/resnet_of_mine"), "resnet_of_mine"),
+    "a timm model for other sizes": (toml("perceptron", "timm/vit_tiny_patch16_224"), "8×8 pixels"),
+    "a model of nobody's": (toml("perceptron", "nobody.here:model"), "nobody.here"),
+    "quotas below the first verification people": (toml("quota = 500", "quota = 60"), "301 queries"),
+    "a key that is not there": (toml("[platform]", '[platform]\nkey_variable = "TTCA_KEY_OF_NOBODY"'), "TTCA_KEY_OF"),
     "goal no rate": (toml("[action]", "[action]\ngoal = 1.5"), "goal"),
     "no people": (toml('"people"', '"nowhere"'), "nowhere"),
     "no TOML": (toml("[action]", "[action"), "action.toml"),
@@ -908,7 +918,12 @@ def test_bad_input_is_one_sentence_and_no_query(home: Path, ttca: Terminal, serv
     spoil, expected = BAD_INPUT[case]
     spoil(home)
     before = served.rows
-    assert expected in ttca("run", home, "--json").sentence
+    done = ttca("run", home, "--json")
+    assert expected in done.sentence
+    # A dry run promises nothing that the run refuses.
+    dry = ttca("run", home, "--dry-run", "--json")
+    assert dry.code == 1
+    assert done.json["error"].startswith(dry.json["error"])
     assert served.rows == before
     if (home / "ledger.sqlite").exists():
         assert paid(home) == 0
@@ -1008,7 +1023,7 @@ def test_a_program_of_its_own_ends_with_the_same_statuses(tmp_path: Path) -> Non
     """As a real program, ttca ends with 0, 1 and 2, and shows no traceback."""
     for words, code, out, err in (
         (["--version"], 0, f"{__version__}\n", ""),
-        (["run", str(tmp_path), "--json"], 1, "", "ttca: Expected an action file"),
+        (["run", str(tmp_path)], 1, "", "ttca: Expected an action file"),
         (["run"], 2, "", "Missing argument"),
     ):
         done = subprocess.run([sys.executable, "-m", "ttca", *words], capture_output=True, text=True, check=False)

@@ -138,7 +138,7 @@ def action_file(url: str, *, classes: Sequence[str] = CLASSES, **changes: str) -
     listed = ", ".join(f'"{c}"' for c in classes)
     tables = {
         "action": 'epsilons = [6, 12]\narchitectures = ["perceptron"]\nepochs = 12\nsteps = 10\nshift = 0\n'
-        "control_lengths = [1.0]\n",
+        "control_lengths = [1.0]\nrecheck_people = 0\n",
         "platform": f'url = "{url}"\nmodel = "tiny"\nclasses = [{listed}]\n',
         "people": 'source = "people"\n',
         "pool": "quota = 500\n",

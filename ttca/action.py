@@ -33,6 +33,7 @@ from ttca.pooling.ledger import open_ledger
 from ttca.pooling.pool import Cost, Member, Pace, QueryPool
 from ttca.pooling.titles import take_title
 from ttca.progress import Reporter, silent
+from ttca.recheck import Kept, keep, kept_cost, rechecked_told
 from ttca.row import Row
 from ttca.sanity import Overruling
 from ttca.settings import Settings
@@ -44,6 +45,7 @@ from ttca.verifying import (
     Verified,
     hand_out,
     handed_out,
+    is_certified,
     is_verified,
     keep_controls,
     still_to_pay,
@@ -269,6 +271,10 @@ class CollectiveAction:
         """
         return self._examined().certificate
 
+    def keep(self) -> Kept | None:
+        """Keep people whom :func:`ttca.recheck.recheck` can ask again later; None where there is no certificate."""
+        return keep(self._shop, self._family, self._examined())
+
     def measure(
         self,
         people: People | None = None,
@@ -374,6 +380,7 @@ class CollectiveAction:
             fidelity=self._distilled.fidelity,
             balances=self.queries.status(),
             signed_by=signer(self.folder / MEMBERS_FILE, "perturbations"),
+            rechecked=rechecked_told(self.folder, self.queries),
             measuring=self.measuring,
             measured_on="verification people" if people is None else "test people",
             story=story or f"{self.settings.name}: for {self.settings.subgroup}, on {self.platform.info.name}.",
@@ -512,4 +519,7 @@ def _plan(action: CollectiveAction, shop: Workshop) -> dict[str, Cost]:
     choosers = min(len(action.questions.selection), MOST_CHOOSERS)
     for step, most in still_to_pay(shop, action.panel, action.measuring, choosers).items():
         plan[step] = Cost(most, 0, most, affordable)
+    kept = kept_cost(action.folder, action.panel, action.settings.recheck_people, certified=is_certified(action.folder))
+    if action.settings.recheck_people:
+        plan["recheck"] = Cost(kept, 0, kept, affordable)
     return plan

@@ -14,9 +14,12 @@ from rich.table import Column, Table
 
 from ttca import __version__
 from ttca.commands.audit import audit
+from ttca.commands.beforehand import WaitOption, YesOption, confirm_verification, patiently
+from ttca.commands.beforehand import planned as _planned
+from ttca.commands.beforehand import pooled as _pooled
 from ttca.commands.plan import plan
+from ttca.commands.recheck import recheck
 from ttca.commands.shared import ERR, OUT, AcceptOption, AnywayOption, DryRunOption, FileArgument, JsonOption
-from ttca.commands.shared import duration as _duration
 from ttca.commands.shared import emit as _emit
 from ttca.commands.shared import opened as _opened
 from ttca.commands.shared import reporter as _reporter
@@ -35,9 +38,7 @@ if TYPE_CHECKING:
     from ttca.forgetting import Remains
     from ttca.inviting import Invitation
     from ttca.pooling.ledger import Ledger
-    from ttca.pooling.pool import Cost
     from ttca.preparation import Preparation
-    from ttca.prices import Price
     from ttca.row import Row
 
 # Locals hold keys and tokens, which no traceback may show; and square brackets in help are names of tables, no markup.
@@ -65,7 +66,12 @@ _HUB_START = "ttca hub serve"
 def main() -> None:
     """Run a command; a TTCAError becomes its sentence and exit status 1."""
     wait_asleep()  # torch is imported by the commands that need it, later
-    run_program("ttca", app)
+    run_program("ttca", app, as_json=_asks_json(sys.argv[1:]))
+
+
+def _asks_json(words: Sequence[str]) -> bool:
+    """Whether --json stands among a command's words: what is wrong with the others is told as JSON too."""
+    return "--json" in words[: words.index("--")] if "--" in words else "--json" in words
 
 
 def _say_version(wanted: bool) -> None:
@@ -213,30 +219,30 @@ def demo(
 def run(
     file: FileArgument,
     dry_run: DryRunOption = False,
+    yes: YesOption = False,
+    wait: WaitOption = False,
     accept_new_version: AcceptOption = False,
     anyway: AnywayOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Run a whole action, from the first query to the report.
 
-    Pools queries, distills a proxy, learns perturbations, verifies and measures them. Safe to interrupt: run it again
-    to resume.
+    Pools queries, distills a proxy, learns perturbations, verifies and measures them. Asks before verification people
+    are read, which is possible once. Safe to interrupt: run it again to resume.
     """
     with _opened(file, accept_new_version=accept_new_version, anyway=anyway) as (known, action):
-        if action.settings.controls:
-            _check_measurable(action)
-        if _planned(known, action, dry_run, as_json):
+        measures = action.settings.controls
+        if _planned(known, action, dry_run, as_json, verifies=True, reports=measures):
             return
-        _pooled(action)
-        certificate = action.verify()
-        if action.settings.controls:
-            row, _ = action.measure()
+        certificate = _verified(action, yes=yes, wait=wait)
+        if measures:
+            row, _ = patiently(wait, action.measure)
             action.report()
             _finish(row, certificate, action.folder, as_json)
         else:
             _say_certificate(certificate, as_json)
         _say_paid(known, action)
-        _say_members_file(action.folder)
+        _say_outcome(action, certificate)
 
 
 @app.command()
@@ -281,6 +287,7 @@ def pool(context: typer.Context) -> None:
 def pool_run(
     file: FileArgument,
     dry_run: DryRunOption = False,
+    wait: WaitOption = False,
     accept_new_version: AcceptOption = False,
     anyway: AnywayOption = False,
     as_json: JsonOption = False,
@@ -292,9 +299,9 @@ def pool_run(
     from ttca.gap import served_sentence
 
     with _opened(file, accept_new_version=accept_new_version, anyway=anyway) as (known, action):
-        if _planned(known, action, dry_run, as_json):
+        if _planned(known, action, dry_run, as_json, learns=False):
             return
-        transfer = action.pool()
+        transfer = patiently(wait, action.pool)
         answers = transfer.all_answers
         answered = int(answers.answered.sum())
         groups = transfer.served()
@@ -491,8 +498,10 @@ def hub_serve(
 
     Hands out queries to invited members and collects the answers they report.
     """
+    from ttca.action import MEMBERS_FILE
     from ttca.config import read_action
     from ttca.errors import ConfigError
+    from ttca.expiry import expiry_beside
     from ttca.platforms.addresses import checked_url
     from ttca.platforms.connections import ConnectionLimits
     from ttca.platforms.server import run_app
@@ -516,7 +525,13 @@ def hub_serve(
     ledger, desk = known.open_hub(accept_new_version=accept_new_version)
     with ledger:
         p = desk.progress()
-        app_ = create_hub(ledger, desk, name=known.settings.name, key=key)
+        members_file = known.folder / MEMBERS_FILE
+
+        def expired() -> str | None:
+            found = expiry_beside(members_file)
+            return None if found is None else f"The perturbation file that you may have: {found.told} Do not use it."
+
+        app_ = create_hub(ledger, desk, name=known.settings.name, key=key, expired=expired)
 
         def started(url: str) -> None:
             _say(
@@ -759,7 +774,9 @@ def weights_convert(
 
 
 @app.command()
-def distil(file: FileArgument, dry_run: DryRunOption = False, as_json: JsonOption = False) -> None:
+def distil(
+    file: FileArgument, dry_run: DryRunOption = False, wait: WaitOption = False, as_json: JsonOption = False
+) -> None:
     """Train the proxy on the platform's answers.
 
     Queries whatever is still missing, and reports how faithful the proxy is.
@@ -767,8 +784,8 @@ def distil(file: FileArgument, dry_run: DryRunOption = False, as_json: JsonOptio
     with _opened(file) as (known, action):
         if _planned(known, action, dry_run, as_json):
             return
-        _pooled(action)
-        _, fidelity = action.distil()
+        patiently(wait, lambda: _pooled(action))
+        _, fidelity = patiently(wait, action.distil)
     low, high = fidelity.subgroup_interval
     said = fidelity.to_dict()
     _emit(
@@ -780,7 +797,9 @@ def distil(file: FileArgument, dry_run: DryRunOption = False, as_json: JsonOptio
 
 
 @app.command()
-def learn(file: FileArgument, dry_run: DryRunOption = False, as_json: JsonOption = False) -> None:
+def learn(
+    file: FileArgument, dry_run: DryRunOption = False, wait: WaitOption = False, as_json: JsonOption = False
+) -> None:
     """Learn one perturbation per class for each ε.
 
     Runs whatever earlier steps are still missing.
@@ -788,25 +807,31 @@ def learn(file: FileArgument, dry_run: DryRunOption = False, as_json: JsonOption
     with _opened(file) as (known, action):
         if _planned(known, action, dry_run, as_json):
             return
-        _pooled(action)
-        sets = action.learn()
+        patiently(wait, lambda: _pooled(action))
+        sets = patiently(wait, action.learn)
         files = {str(e): str(action.folder / "perturbations" / f"epsilon-{e:03d}.safetensors") for e in sets}
     _emit({"files": files}, as_json, "Learned δ for ε = " + ", ".join(files) + ".")
 
 
 @app.command()
-def verify(file: FileArgument, dry_run: DryRunOption = False, as_json: JsonOption = False) -> None:
+def verify(
+    file: FileArgument,
+    dry_run: DryRunOption = False,
+    yes: YesOption = False,
+    wait: WaitOption = False,
+    as_json: JsonOption = False,
+) -> None:
     """Certify the perturbations on the platform.
 
-    Queries verification people, once, from the largest ε downward. Runs whatever earlier steps are still missing.
+    Queries verification people, once, from the largest ε downward, and asks before it does. Runs whatever earlier steps
+    are still missing.
     """
     with _opened(file) as (known, action):
-        if _planned(known, action, dry_run, as_json):
+        if _planned(known, action, dry_run, as_json, verifies=True):
             return
-        _pooled(action)
-        certificate = action.verify()
-    _say_certificate(certificate, as_json)
-    _say_members_file(action.folder)
+        certificate = _verified(action, yes=yes, wait=wait)
+        _say_certificate(certificate, as_json)
+        _say_outcome(action, certificate)
 
 
 @app.command()
@@ -816,22 +841,25 @@ def report(
         bool, typer.Option("--for-publication", help="Write a report without pictures and members' names.")
     ] = False,
     dry_run: DryRunOption = False,
+    yes: YesOption = False,
+    wait: WaitOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Measure the result row and write report.html.
 
-    Uses verification people, and queries whatever is still missing.
+    Uses verification people, and queries whatever is still missing. Asks before they are read, which is possible once.
     """
     with _opened(file) as (known, action):
-        _check_measurable(action)
-        if _planned(known, action, dry_run, as_json):
+        if _planned(known, action, dry_run, as_json, verifies=True, reports=True):
             return
-        _pooled(action)
-        certificate = action.verify()
-        row, _ = action.measure()
+        certificate = _verified(action, yes=yes, wait=wait)
+        row, _ = patiently(wait, action.measure)
         written = action.report(for_publication=for_publication)
         _finish(row, certificate, action.folder, as_json, written.name)
-        _say_members_file(action.folder)
+        _say_outcome(action, certificate)
+
+
+app.command()(recheck)
 
 
 @app.command()
@@ -1057,108 +1085,61 @@ def _moment(seconds: float) -> str:
     return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M UTC")
 
 
-def _check_measurable(action: CollectiveAction) -> None:
-    """Raise before anything is paid when the row could not be measured in the end."""
-    from ttca.errors import ActionError
-
-    if action.roster.verification.subgroup.all():
-        raise ActionError(
-            "Expected reference people among the verification people, got none: the row compares the two groups. "
-            "Let volunteers take part, or set controls = false and use `ttca run` without the row. No query was spent."
-        )
-
-
-def _planned(known: ActionFile, action: CollectiveAction, dry_run: bool, as_json: bool) -> bool:
-    """Say what the paying steps cost; return whether to stop there."""
-    from dataclasses import asdict
-
-    from ttca.exposure import exposure
-    from ttca.preparation import after_sending
-
-    plan = action.plan()
-    warning = exposure(action.roster, action.classes)
-    seconds = action.queries.seconds(sum(cost.queries for cost in plan.values()))
-    queries = sum(cost.queries for cost in plan.values())
-    price = known.platform.price
-    table = _cost_table(plan, seconds, price)
-    warnings = [w for w in (warning, known.platform.too_small(action.platform.info.image_shape)) if w is not None]
-    changed = action.queries.changed(action.questions.people.images)
-    if dry_run:
-        steps = {step: asdict(cost) for step, cost in plan.items()}
-        who = asdict(action.panel.examined())
-        told = None if changed is None else asdict(changed)
-        way = None if action.roster.preparation is None else action.roster.preparation.to_dict()
-        said = {"steps": steps, "seconds": seconds, "verification": who, "changed": told, "preparation": way}
-        cost = None if price is None else {"sum": price.of(queries), "currency": price.currency}
-        weights = [backbone.shown for backbone in action.start.backbones]
-        _emit({**said, "cost": cost, "weights": weights, "warnings": warnings}, as_json, table)
-    else:
-        ERR.print(table)
-    if changed is not None:
-        accepted = action.queries.accept_new_version
-        _say(ERR, f"{changed} {'They are' if accepted else 'Without --accept-new-version nothing is'} paid.")
-    if dry_run and not as_json:
-        _say(ERR, action.start.told)
-        _say(ERR, after_sending(action.roster.pool.image_shape, action.roster.preparation))
-    if not as_json:
-        _say(ERR, f"For the certificate: {action.panel.examined().told(action.settings.certifying)}.")
-        for sentence in warnings:
-            _say(ERR, sentence)
-    return dry_run
-
-
-def _pooled(action: CollectiveAction) -> None:
-    """Ask what the pool lacks and say how each group is served: whether there is a gap costs nothing to know."""
-    from ttca.gap import served_sentence
-
-    # Models that cannot be made here are refused before anything is asked.
-    _ = action.learner
-    transfer = action.pool()
-    _say(ERR, served_sentence(transfer.served()))
-    if transfer.overruled is not None:
-        _say(ERR, f"Gone on anyway: {transfer.overruled}")
-
-
-def _cost_table(plan: dict[str, Cost], seconds: float | None, price: Price | None) -> Table:
-    table = Table("step", "images", "already answered", "queries to pay, at most", title="What it costs")
-    for step, cost in plan.items():
-        table.add_row(step, str(cost.images), str(cost.answered), str(cost.queries))
-    total = sum(cost.queries for cost in plan.values())
-    affordable = min(cost.affordable for cost in plan.values())
-    short = " That may not be enough: raise quotas, or it will stop in between and wait." if total > affordable else ""
-    time = "" if seconds is None or not total else f" They take {_duration(seconds)}."
-    money = "" if price is None else f" At most {price.told(total)}."
-    table.caption = f"{total} queries at most; the members can pay {affordable}.{short}{time}{escape(money)}"
-    return table
-
-
 def _say_certificate(certificate: Certificate, as_json: bool) -> None:
     _emit(certificate.to_dict(), as_json, certificate.summary())
 
 
-def _say_members_file(folder: Path) -> None:
-    """Say which file the members get, or that they get none."""
+def _verified(action: CollectiveAction, *, yes: bool, wait: bool) -> Certificate:
+    """Ask the pool, learn, ask whether verification people may be read, read them, and keep some for rechecks."""
+    patiently(wait, lambda: _pooled(action))
+    patiently(wait, lambda: confirm_verification(action, yes=yes))
+    certificate = patiently(wait, action.verify)
+    if (kept := patiently(wait, action.keep)) is not None:
+        _say(ERR, kept.told)
+    return certificate
+
+
+def _say_outcome(action: CollectiveAction, certificate: Certificate) -> None:
+    """Say which file the members get; or that they get none, and what can be done now."""
     from ttca.action import MEMBERS_FILE
+    from ttca.advice import after_failure
+
+    if (action.folder / MEMBERS_FILE).is_file():
+        _say_members_file(action.folder)
+        return
+    _say(
+        ERR,
+        f"Not certified, so there is no {MEMBERS_FILE} to give to members: nobody has shown that δ helps.",
+    )
+    served = {name: group.rate if group.asked else None for name, group in action.pool().served().items()}
+    _say(ERR, "\n".join(after_failure(certificate, served)))
+
+
+def _say_members_file(folder: Path) -> None:
+    """Say which file the members get, or that it must be given to nobody any more."""
+    from ttca.action import MEMBERS_FILE
+    from ttca.expiry import EXPIRED_FILE, expiry_beside
     from ttca.perturbations import PerturbationSet
     from ttca.signing import KEY_FILE, check_signature, signature_file
 
     path = folder / MEMBERS_FILE
-    if path.is_file():
-        signed = check_signature(path, "perturbations")
+    signed, held = check_signature(path, "perturbations"), PerturbationSet.load(path)
+    expiry = expiry_beside(path)
+    if expiry is not None:
         _say(
             ERR,
-            f"Give your members {path} and {signature_file(path).name}. {PerturbationSet.load(path).about()}\n"
-            f"The collective's public key is {signed.key}. Give it to them by another way than the files; with it they "
-            f"tell yours from anybody's: ttca apply … --key {signed.key}\n"
-            f"Its private half is {folder / KEY_FILE}. Show it to nobody, keep a copy, and put that into the folder of "
-            "your next action before it begins.",
+            f"{expiry.told} Give {path} to nobody any more. Send {EXPIRED_FILE} and {EXPIRED_FILE}.sig to everybody "
+            "who has it: where they lie beside it, ttca apply refuses it. Copies cannot be called back.",
         )
-    else:
-        _say(
-            ERR,
-            f"Not certified, so there is no {MEMBERS_FILE} to give to members: nobody has shown that δ helps. A new "
-            "try needs a new folder and new verification people: more of them, more pool people, or another goal.",
-        )
+        return
+    _say(
+        ERR,
+        f"Give your members {path} and {signature_file(path).name}. {held.about()}\n"
+        f"The collective's public key is {signed.key}. Give it to them by another way than the files; with it they "
+        f"tell yours from anybody's: ttca apply … --key {signed.key}\n"
+        f"Its private half is {folder / KEY_FILE}. Show it to nobody, keep a copy, and put that into the folder of "
+        "your next action before it begins.",
+    )
 
 
 def _finish(row: Row, certificate: Certificate, folder: Path, as_json: bool, report: str = "report.html") -> None:

@@ -74,6 +74,7 @@ alpha = 0.05                     # the certificate's error: how often such an ac
 controls = true                  # measure the result row and its controls, for queries; false: no row, no report
 # control_lengths = [0.5, 1.0, 2.0, 4.0]   # training lengths of the control that asks nothing; the best one counts
 # controls_people = 100          # on so many people of each group, at most
+# recheck_people = 60            # kept to be asked again later, by ttca recheck; 0: nobody
 # valid_days = 90                # members' files expire so many days after they were verified
 
 # How the proxy learns.

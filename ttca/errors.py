@@ -23,12 +23,21 @@ __all__ = [
     "TTCAError",
     "TransportError",
     "Trouble",
+    "UnconfirmedError",
     "WorthlessProxyError",
 ]
 
 
 class TTCAError(Exception):
-    """Root of every error a user of ttca can meet; ``str(error)`` is a sentence for people."""
+    """Root of every error a user of ttca can meet; ``str(error)`` is a sentence for people.
+
+    Attributes
+    ----------
+    come_back_s : float or None
+        In so many seconds the same work can go on, where waiting is all it needs; the sentence says when that is.
+    """
+
+    come_back_s: float | None = None
 
 
 class ConfigError(TTCAError):
@@ -45,6 +54,10 @@ class DataError(TTCAError):
 
 class ActionError(TTCAError):
     """A step of an action cannot go on: its people, its files or its order are wrong."""
+
+
+class UnconfirmedError(ActionError):
+    """What cannot be undone was not agreed to: it is not done."""
 
 
 class ChangedPlatformError(ActionError):
@@ -72,11 +85,15 @@ class QuotaError(TTCAError):
 
 
 class RateError(QuotaError):
-    """A member's rate does not allow the queries *yet*; ``wait_s`` says in how many seconds it will."""
+    """A member's rate does not allow the queries *yet*; ``wait_s`` says in how many seconds it will.
 
-    def __init__(self, message: str, *, wait_s: float) -> None:
+    ``room`` is how many it allows now.
+    """
+
+    def __init__(self, message: str, *, wait_s: float, room: int = 0) -> None:
         super().__init__(message)
         self.wait_s = wait_s
+        self.room = room
 
 
 class MissingExtraError(TTCAError):

@@ -115,6 +115,34 @@ class Learner:
         options = options if steps is None else replace(options, steps=steps)
         return load_attack(self.settings.attack, options) if self.settings.attack else SignDescent(options)
 
+    def check(self) -> None:
+        """Raise where models or the attack cannot be made, or the models take no images of this size.
+
+        Raises
+        ------
+        ConfigError
+        """
+        from ttca.proxies.distillation import Proxy
+        from ttca.proxies.runtime import fixed_threads
+
+        options = self.start.options(self.settings.distilling)
+        blank = np.zeros((1, *(side // self.settings.block for side in self.image_shape[:2]), 3), np.uint8)
+        try:
+            with fixed_threads(self.settings.threads):
+                made = Proxy(options.architectures, classes=self.classes, seed=0, backbones=options.backbones)
+                shape = made.predict(blank).shape
+            self.attack()
+        except Exception as error:  # a guest's model may raise anything
+            raise ConfigError(
+                f"Expected models that take images of {blank.shape[1]}×{blank.shape[2]} pixels, and an attack that can "
+                f"be made, got: {error} Choose others in architectures, weights or attack. No query was spent."
+            ) from error
+        if shape != (1, self.classes):
+            raise ConfigError(
+                f"Expected models with {self.classes} logits for an image, got {shape[1:]}. Choose others in "
+                "architectures. No query was spent."
+            )
+
     def seen(self, images: Images) -> Images:
         """Return images as proxies see them: averaged over blocks, unless they already are."""
         return seen(images, self.settings.block, self.image_shape)

@@ -11,6 +11,7 @@ from PIL import Image
 from ttca.data.decoding import decode_rgb
 from ttca.data.photographs import read_photograph
 from ttca.errors import DataError, ImageError
+from ttca.expiry import check_not_expired
 from ttca.images import Images
 from ttca.perturbations import PerturbationSet
 from ttca.preparation import Region
@@ -56,7 +57,8 @@ def apply_to_file(
     ------
     SignatureError, PerturbationError, ImageError
         If the file is not what was signed, whatever is asked; if the set is not signed with the key, is not certified
-        or has expired; if set, class or image do not fit. Nothing is written then.
+        or has expired, by its date or by the collective's word beside it (:mod:`ttca.expiry`); if set, class or image
+        do not fit. Nothing is written then.
     """
     # The signature first: nothing in a file that somebody changed is believed.
     signed = check_signature(perturbations, "perturbations", expected=key, anyway=anyway)
@@ -64,6 +66,7 @@ def apply_to_file(
     chosen.check_fits(epsilon=epsilon, expired=anyway)
     if not anyway:
         chosen.check_certified()
+        check_not_expired(perturbations, chosen, signed.key)
     number = chosen.class_index(true_class)
     if out.resolve() == image.resolve():
         raise ImageError(

@@ -96,6 +96,9 @@ class Settings:
         of them on the platform, at one query each and length; with one length alone nobody is asked.
     controls_people : int
         On how many verification people of each group, at most, the row and its controls are measured.
+    recheck_people : int
+        How many verification people, at most, are asked twice more once a set is certified, so that ``ttca recheck``
+        can later tell whether the platform still answers as it did (:mod:`ttca.recheck`); 0 for nobody.
     valid_days : int
         How long members may rely on the certificate, in days from verification: a platform changes, and the
         certificate speaks of the one that was asked.
@@ -136,6 +139,7 @@ class Settings:
     every_image: bool = False
     control_lengths: tuple[float, ...] = (0.5, 1.0, 2.0, 4.0)
     controls_people: int = 100
+    recheck_people: int = 60
     valid_days: int = 90
     controls: bool = True
 
@@ -154,6 +158,7 @@ class Settings:
             "rounds": 0,
             "valid_days": 1,
             "controls_people": 1,
+            "recheck_people": 0,
         }.items():
             number = getattr(self, name)
             if isinstance(number, bool) or not isinstance(number, int) or number < least:

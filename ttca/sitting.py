@@ -16,10 +16,11 @@ from ttca.panel import SIDES, Panel, draw_panel, with_empty_seats
 from ttca.people import People
 from ttca.perturbing import Family
 from ttca.pooling.minutes import Minutes
+from ttca.pooling.pool import QueryPool
 from ttca.values import OneLine
 from ttca.workshop import Workshop
 
-__all__ = ["Sitting", "open_sitting", "panel_of"]
+__all__ = ["Sitting", "check_opened", "is_opened", "open_sitting", "panel_of", "used_before"]
 
 #: What the verification people of an action are used for; written before the first question.
 _OPENED = "verification.json"
@@ -48,12 +49,7 @@ def open_sitting(shop: Workshop, people: People, family: Family) -> Sitting:
     path, drawn = shop.folder / _OPENED, _drawn(shop, people)
     content = _content(shop, people, family, drawn, shop.info.fingerprint_as_read)
     if not path.is_file():
-        if {"audit", "baseline", "verification"} & shop.queries.ledger.paid(action=shop.settings.name).keys():
-            raise ActionError(
-                f"Expected the file {path}, which records what verification people were used for, got no file "
-                "although the ledger holds their answers. Restore it, or start a new action in a new folder with "
-                "new verification people."
-            )
+        _check_not_lost(shop.folder, shop.queries)
         # Written before the first query, so that a kill in between cannot be used to look twice.
         save_json(path, content)
     opened = load_json(path)
@@ -69,13 +65,44 @@ def open_sitting(shop: Workshop, people: People, family: Family) -> Sitting:
             save_json(path, content)
         minutes.seat({side: (_faces(shop, epoch, who), who.members.tolist()) for side, who in _sides(drawn).items()})
     elif opened.get("question") != content["question"] or not _empty(minutes.seats()):
+        raise used_before()
+    return Sitting(str(opened["epoch"]), panel_of(shop, people), minutes)
+
+
+def check_opened(folder: Path, queries: QueryPool, panel: Panel) -> None:
+    """Raise what :func:`open_sitting` would, as far as that can be known before anything is learned."""
+    path = folder / _OPENED
+    if not path.is_file():
+        _check_not_lost(folder, queries)
+        return
+    opened = load_json(path)
+    # Earlier versions did not write who verifies.
+    if "examined" in opened and _examined(path, opened) != panel.examined():
+        raise used_before()
+
+
+def is_opened(folder: Path) -> bool:
+    """Whether verification people were begun to be read in this folder: nobody needs to be asked whether to begin."""
+    return (folder / _OPENED).is_file()
+
+
+def used_before() -> ActionError:
+    """Return the error for verification people who were read for other questions."""
+    return ActionError(
+        "Expected verification people who were not used before, got some who were: this action already "
+        "verified other perturbations, people or goals, or another platform, with them, or read their answers "
+        "otherwise. A second look would make the certificate worthless. Start a new action in a new folder with "
+        "new verification people."
+    )
+
+
+def _check_not_lost(folder: Path, queries: QueryPool) -> None:
+    if {"audit", "baseline", "verification"} & queries.ledger.paid(action=queries.action).keys():
         raise ActionError(
-            "Expected verification people who were not used before, got some who were: this action already "
-            "verified other perturbations, people or goals, or another platform, with them, or read their answers "
-            "otherwise. A second look would make the certificate worthless. Start a new action in a new folder with "
+            f"Expected the file {folder / _OPENED}, which records what verification people were used for, got no file "
+            "although the ledger holds their answers. Restore it, or start a new action in a new folder with "
             "new verification people."
         )
-    return Sitting(str(opened["epoch"]), panel_of(shop, people), minutes)
 
 
 def panel_of(shop: Workshop, people: People) -> Panel:

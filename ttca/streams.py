@@ -6,13 +6,14 @@ import codecs
 import contextlib
 import errno
 import io
+import json
 import os
 import sys
 import traceback
 from abc import abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import NoReturn, TextIO, cast
+from typing import Any, NoReturn, TextIO, cast
 
 from rich.markup import escape
 
@@ -21,7 +22,7 @@ from ttca.interruption import Interruption, interruptible
 from ttca.masking import masked_everywhere
 from ttca.terminal import Terminal, visible
 
-__all__ = ["OutputError", "run_program", "steady_streams"]
+__all__ = ["COME_BACK", "OutputError", "error_object", "run_program", "steady_streams"]
 
 # How a character is written where the encoding lacks it; any other becomes a question mark.
 _SPELLED = {
@@ -31,20 +32,44 @@ _SPELLED = {
     "‘": "'", "’": "'", "“": '"', "”": '"',
 }  # fmt: skip
 _SPELL = "ttca.spell"
+_TAIL = 2000
 _CLOSED = {errno.EPIPE, errno.ESHUTDOWN}
+
+
+#: The status of a program that waiting will help: EX_TEMPFAIL of sysexits.h.
+COME_BACK = 75
+_INTERRUPTED = "Interrupted. Nothing that came back is lost; run it again to resume."
+_BUG = "This is a bug in ttca. Please report it, with the lines above."
 
 
 class OutputError(TTCAError):
     """Standard output cannot be written to."""
 
 
-def run_program(name: str, work: Callable[[], int | None]) -> NoReturn:
+def error_object(error: BaseException, status: int) -> dict[str, Any]:
+    """Return an error as JSON values: the sentence, its kind, the exit status, and in how many seconds to come back.
+
+    The last is None where waiting does not help.
+    """
+    said = masked_everywhere("\n".join([str(error), *getattr(error, "__notes__", ())]))
+    return _object(said, type(error).__name__, status, getattr(error, "come_back_s", None))
+
+
+def _object(said: str, kind: str, status: int, come_back_s: float | None = None) -> dict[str, Any]:
+    return {"error": visible(said), "kind": kind, "status": status, "come_back_s": come_back_s}
+
+
+def run_program(name: str, work: Callable[[], int | None], *, as_json: bool = False) -> NoReturn:
     """Do a program's work and end the process with the status it returns or exits with, 0 if it says none.
 
-    A TTCAError becomes its sentence, each of its notes a line, and status 1. So does a standard output that cannot be
+    A TTCAError becomes its sentence, each of its notes a line, and status 1, or :data:`COME_BACK` where waiting is all
+    it needs. So does a standard output that cannot be
     written to; where its reader has gone (``ttca … | head``) nothing is said. Ctrl-C and SIGTERM become one sentence
     and the status 130 or 143, once what was in flight is written. Any other error is a bug of ours: its traceback is
     shown, without local variables and without the environment's keys and tokens.
+
+    With ``as_json``, whatever ends the program is one JSON object on standard output as well (:func:`error_object`),
+    unless a result stands there already.
 
     Parameters
     ----------
@@ -52,17 +77,19 @@ def run_program(name: str, work: Callable[[], int | None]) -> NoReturn:
         The program's, before each sentence.
     work : callable
         May raise SystemExit.
+    as_json : bool
     """
     with steady_streams(), interruptible() as interruption:
         try:
-            _run(name, work, interruption)
+            _run(name, work, interruption, as_json)
         except Exception as error:
             # Even where the error cannot be told: Python's own traceback would go past the mask.
             _show(error)
             sys.exit(1)
 
 
-def _run(name: str, work: Callable[[], int | None], interruption: Interruption) -> NoReturn:
+def _run(name: str, work: Callable[[], int | None], interruption: Interruption, as_json: bool) -> NoReturn:
+    told: dict[str, Any]
     try:
         try:
             status = work()
@@ -70,20 +97,37 @@ def _run(name: str, work: Callable[[], int | None], interruption: Interruption) 
             # A library of command lines makes an exit of KeyboardInterrupt.
             if interruption.signal and ended.code:
                 raise KeyboardInterrupt from None
+            if as_json and isinstance(ended.code, int) and ended.code:
+                _tell(_object(_last_words(), "UsageError", ended.code))
             sys.stdout.flush()
             raise ended from None
         sys.stdout.flush()
         sys.exit(status)
     except KeyboardInterrupt:
-        _say_error(name, "Interrupted. Nothing that came back is lost; run it again to resume.")
-        sys.exit(interruption.status)
+        told = _object(_INTERRUPTED, "Interrupted", interruption.status)
     except TTCAError as error:
-        notes = getattr(error, "__notes__", ())
-        _say_error(name, masked_everywhere("\n".join([str(error), *notes])))
+        told = error_object(error, 1 if error.come_back_s is None else COME_BACK)
+        # Nothing more goes to where nothing could be written.
+        as_json = as_json and not isinstance(error, OutputError)
     except Exception as error:
         _show(error)
-        _say_error(name, "This is a bug in ttca. Please report it, with the lines above.")
-    sys.exit(1)
+        told = _object(_BUG, type(error).__name__, 1)
+    _say_error(name, told["error"])
+    if as_json:
+        _tell(told)
+    sys.exit(told["status"])
+
+
+def _tell(told: dict[str, Any]) -> None:
+    """Write the one object of a program that has ended otherwise than it should, unless a result stands there."""
+    if not getattr(sys.stdout, "wrote", False):
+        sys.stdout.write(json.dumps(told).replace("\x7f", "\\u007f") + "\n")
+        sys.stdout.flush()
+
+
+def _last_words() -> str:
+    """Return what a library of command lines has said is wrong, the last of it."""
+    return str(getattr(sys.stderr, "tail", "")).rpartition("Error: ")[2].strip() or "Wrong usage."
 
 
 def _show(error: Exception) -> None:
@@ -211,6 +255,13 @@ class _Styled(io.TextIOBase):
 class _Result(_Stream):
     """Standard output: what was asked for, so a failure ends the program."""
 
+    #: Whether anything was written.
+    wrote = False
+
+    def put(self, text: str) -> None:
+        self.wrote |= bool(text)
+        super().put(text)
+
     def _failed(self, error: OSError | ValueError) -> None:
         if isinstance(error, OSError) and error.errno in _CLOSED:
             # Whoever read it has seen enough; as Python's own documentation has it, status 1.
@@ -227,8 +278,13 @@ class _Notes(_Stream):
     A server's log comes here too, with whatever a failed request had in hand; never with a secret of this process.
     """
 
+    #: The last of what was written.
+    tail = ""
+
     def write(self, text: str, /) -> int:
-        super().write(masked_everywhere(text) if isinstance(text, str) else text)
+        shown = masked_everywhere(text) if isinstance(text, str) else text
+        super().write(shown)
+        self.tail = (self.tail + shown)[-_TAIL:]
         return len(text)
 
     def _failed(self, error: OSError | ValueError) -> None:

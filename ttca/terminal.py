@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import IO
+from typing import IO, Any
 
-from rich.console import Console, ConsoleOptions, RenderableType
+from rich.console import Console, ConsoleDimensions, ConsoleOptions, RenderableType
 from rich.segment import Segment
+from rich.table import Table
 
 __all__ = ["Terminal", "visible"]
 
@@ -27,8 +28,33 @@ def visible(text: str) -> str:
     return text.translate(_SHOWN)
 
 
+#: A file or a pipe has no edge, but rich needs one: no name is as long as this.
+_NO_EDGE = ConsoleDimensions(100_000, 25)
+
+
 class Terminal(Console):
-    """A console whose escapes are its own: colors and bars, never what a text brought along."""
+    """A console whose escapes are its own: colors and bars, never what a text brought along.
+
+    No name in a table is cut: two long ones must not look alike. On a terminal they are folded. What is piped has lines
+    of any length, unless ``COLUMNS`` says how wide they are.
+    """
+
+    @property
+    def size(self) -> ConsoleDimensions:
+        """Columns and lines."""
+        return super().size if self.is_terminal or self._width is not None else _NO_EDGE
+
+    @size.setter
+    def size(self, new: tuple[int, int]) -> None:
+        self._width, self._height = new
+
+    def print(self, *objects: Any, **options: Any) -> None:
+        """Print as rich does, tables with every name whole."""
+        for table in objects:
+            if isinstance(table, Table):
+                for column in table.columns:
+                    column.overflow = "fold"
+        super().print(*objects, **options)
 
     @property
     def file(self) -> IO[str]:

@@ -22,16 +22,19 @@ from ttca.people import People
 from ttca.perturbations import PerturbationSet
 from ttca.perturbing import Family
 from ttca.pooling.minutes import UNKNOWN
+from ttca.settings import Settings
 from ttca.signing import CollectiveKey, check_signature, signature_file
-from ttca.sitting import open_sitting
+from ttca.sitting import open_sitting, used_before
 from ttca.values import OneLine, Value
 from ttca.workshop import Workshop
 
 __all__ = [
     "MEMBERS_FILE",
     "Verified",
+    "check_kept",
     "hand_out",
     "handed_out",
+    "is_certified",
     "is_verified",
     "keep_controls",
     "still_to_pay",
@@ -226,6 +229,36 @@ def keep_controls(shop: Workshop, verified: Verified, measuring: Measuring, *, a
 def is_verified(folder: Path) -> bool:
     """Whether a certificate lies in the folder."""
     return (folder / _CERTIFICATE).is_file()
+
+
+def check_kept(folder: Path, settings: Settings, panel: Panel) -> None:
+    """Raise what :func:`verify` and :func:`hand_out` would, as far as that can be known before anything is learned.
+
+    Raises
+    ------
+    ActionError
+        If the certificate in the folder was made for another goal, family or panel.
+    SignatureError
+        If a file is not what the collective's key signed, or the key cannot be used.
+    """
+    certificate, members = folder / _CERTIFICATE, folder / MEMBERS_FILE
+    if not certificate.is_file():
+        return
+    key = CollectiveKey.open_or_make(folder)
+    key.has_signed(certificate, "certificate")
+    known = Certificate.from_dict(load_json(certificate).get("certificate", {}))
+    family = tuple(sorted(settings.epsilons, reverse=True))
+    if (known.terms, known.family, known.examined) != (settings.certifying, family, panel.examined()):
+        raise used_before()
+    if known.epsilon is not None and members.is_file():
+        key.has_signed(members, "perturbations")
+
+
+def is_certified(folder: Path) -> bool | None:
+    """Whether the certificate in the folder passed; None where none lies there."""
+    if not is_verified(folder):
+        return None
+    return bool(load_json(folder / _CERTIFICATE).get("certificate", {}).get("epsilon") is not None)
 
 
 def still_to_pay(shop: Workshop, panel: Panel, measuring: Measuring, choosers: int) -> dict[str, int]:

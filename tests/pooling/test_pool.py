@@ -35,6 +35,7 @@ from ttca.errors import (
     LedgerError,
     PlatformError,
     QuotaError,
+    RateError,
     TransportError,
 )
 from ttca.images import Images
@@ -850,6 +851,36 @@ def test_a_wait_that_is_too_long_says_when_to_come_back() -> None:
         hours.now += 86400
         agree(pool.ask(distinct(9)), truth(distinct(9)))
         assert totals(ledger)["charged"] == 9
+
+
+@pytest.mark.parametrize(
+    ("per_day", "batch", "members"), [(25, 16, 1), (10, 16, 1), (7, 4, 3), (9, 4, 2), (1, 16, 2), (33, 8, 1)]
+)
+def test_a_day_leaves_no_query_unused(per_day: int, batch: int, members: int) -> None:
+    """Requests shrink to what a day leaves, so that all of it is asked in as many days as the quotas need, not more."""
+    hours = Hours()
+    with fresh_ledger(clock=hours) as ledger:
+        payers = [Member(f"m-{i}", 100, per_day=per_day) for i in range(members)]
+        pace = Pace(concurrency=batch, batch=batch, policy=patient(sleep=hours.sleep))
+        platform = ScriptedPlatform()
+        pool = QueryPool(platform, ledger, payers, pace=pace)
+        images = distinct(60)
+        told = pool.seconds(60)
+        assert told is not None
+        began, day, paid = hours.now, 0, 0
+        while not pool.in_hand(images).answered.all():
+            try:
+                pool.ask(images)
+            except RateError as error:
+                day += 1
+                new = totals(ledger)["charged"]
+                assert new - paid == per_day * members
+                paid = new
+                assert error.come_back_s is not None
+                hours.now += error.come_back_s
+        assert day == -(-60 // (per_day * members)) - 1
+        assert hours.now - began == pytest.approx(told, abs=1.0)
+        assert totals(ledger)["charged"] == totals(ledger)["answered"] == platform.queries == 60
 
 
 def test_requests_are_no_larger_than_a_rate() -> None:

@@ -122,6 +122,10 @@ class HttpPlatform:
     def __exit__(self, *_: object) -> None:
         self.close()
 
+    def key_problem(self) -> str | None:
+        """Return what is wrong with the key in its variable, never the key; None where nothing is, or none is used."""
+        return None if self._key.variable is None else self._sender.key_problem(self._key.variable)
+
     def close(self) -> None:
         """Close idle connections. The platform can still be used, and then opens new ones."""
         self._sender.close()

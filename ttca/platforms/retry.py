@@ -103,6 +103,7 @@ class RetryPolicy:
                 error.attempt = number
                 if error.retryable and (error.retry_after or 0.0) > self.longest_wait_s:
                     error.retryable = False
+                    error.come_back_s = error.retry_after
                     error.args = (
                         f"{error.args[0]} {come_back(error.retry_after or 0.0, self.longest_wait_s)}",
                         *error.args[1:],

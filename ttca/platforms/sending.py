@@ -190,7 +190,7 @@ class Sender:
         Where an access token is refused with status 401, which no platform charges for, it is renewed and the request
         sent once more.
         """
-        problem = None if variable is None else self._key_problem(variable) or no_place(request, self._key)
+        problem = None if variable is None else self.key_problem(variable) or no_place(request, self._key)
         if problem is not None:
             raise NotSentError(problem, platform=self.url, member=member)
         token = None if self._tokens is None or variable is None else self._tokens.ready(variable, member)
@@ -214,11 +214,11 @@ class Sender:
             raise outcome
         return outcome
 
-    def _key_problem(self, variable: str) -> str | None:
+    def key_problem(self, variable: str) -> str | None:
         """Return what is wrong with a key, never the key."""
         problem = key_problem(self._key, variable, self.host, stays_here=self.stays_here)
         # A token goes to the platform, and what buys it to another host: both must be named.
-        return problem if problem or self._tokens is None else self._token_sender._key_problem(variable)
+        return problem if problem or self._tokens is None else self._token_sender.key_problem(variable)
 
     @contextmanager
     def _connection(self) -> Iterator[HTTPAdapter]:

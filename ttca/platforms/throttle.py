@@ -178,7 +178,7 @@ class Throttle:
                     self._changed.wait(_LOOK_AGAIN_S)
                     continue
             if wait > longest_s + _MOST_JITTER_S:
-                raise TransportError(
+                error = TransportError(
                     "Expected to be allowed another request, got a rate limit that is used up. "
                     f"{come_back(wait, longest_s)}",
                     platform=self._name,
@@ -186,6 +186,8 @@ class Throttle:
                     retryable=False,
                     retry_after=wait,
                 )
+                error.come_back_s = wait
+                raise error
             self._tell(lane, wait)
             sleep(wait)
         return None

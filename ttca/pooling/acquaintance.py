@@ -52,6 +52,13 @@ class Change:
     again: int
     images: int
 
+    def refusal(self) -> ChangedPlatformError:
+        """Return the error that ends the asking where nobody has accepted it."""
+        return ChangedPlatformError(
+            f"{self} If the platform has changed and this is meant, say so: --accept-new-version, or "
+            "accept_new_version=True in Python. If it is not meant, put back what was before. Nothing was sent."
+        )
+
     def __str__(self) -> str:
         said = [
             f"{name}: {excerpt(was, 60)!r} before, {excerpt(now, 60)!r} now" for name, (was, now) in self.fields.items()
@@ -89,10 +96,7 @@ class Acquaintance:
             return
         change = self.change(info, question)
         if change is not None and not accept:
-            raise ChangedPlatformError(
-                f"{change} If the platform has changed and this is meant, say so: --accept-new-version, or "
-                "accept_new_version=True in Python. If it is not meant, put back what was before. Nothing was sent."
-            )
+            raise change.refusal()
         # A change that costs nothing now may cost something later, about other images.
         self._write(info, accepted=accept or not self._others(info))
 

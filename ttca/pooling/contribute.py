@@ -34,11 +34,15 @@ _NOTHING_SENT = "No query was sent."
 
 @dataclass(frozen=True)
 class Contribution:
-    """What one run brought: queries sent (those surely not processed left out), usable answers, and why it ended."""
+    """What one run brought: queries sent (those surely not processed left out), usable answers, and why it ended.
+
+    ``come_back_s`` says in how many seconds there may be more to ask, where waiting is all it needs.
+    """
 
     queries: int
     answered: int
     ended: str
+    come_back_s: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -145,7 +149,7 @@ def contribute(
         except KeyboardInterrupt:
             reporter.say(" ".join(filter(None, ("Interrupted.", worker.told, outbox.told))))
             raise
-    return Contribution(worker.sent, worker.answered, worker.why)
+    return Contribution(worker.sent, worker.answered, worker.why, worker.come_back_s)
 
 
 def _add(error: TTCAError, *sentences: str) -> None:
@@ -179,6 +183,7 @@ class _Worker:
         self._failures = self._refusals = 0
         self.answered = 0
         self.why = ""
+        self.come_back_s: float | None = None
         self.advance: Callable[[int], None] = lambda _n: None
 
     @property
@@ -254,7 +259,7 @@ class _Worker:
             self._end(refused)
             return None
         if refused.wait_s > self._longest_wait_s:
-            self._end(f"You set per_day, and it is used up. {come_again(refused.wait_s)}")
+            self._end(f"You set per_day, and it is used up. {come_again(refused.wait_s)}", refused.wait_s)
             return None
         return max(_LEAST_WAIT_S, refused.wait_s)
 
@@ -266,7 +271,7 @@ class _Worker:
             if error.kind == "rate" and error.retry_after is not None and error.retry_after <= self._longest_wait_s:
                 return max(_LEAST_WAIT_S, error.retry_after)
             if error.kind in ("quota", "rate", "quarantined"):
-                self._end(str(error))
+                self._end(str(error), error.retry_after if error.kind == "rate" else None)
                 if error.kind == "quarantined":
                     raise
                 return None
@@ -275,7 +280,7 @@ class _Worker:
             self._end("Nothing is left for you to ask.")
         elif isinstance(given, float):
             if given > self._longest_wait_s:
-                self._end(f"The hub has no query for you now. {come_back(given, self._longest_wait_s)}")
+                self._end(f"The hub has no query for you now. {come_back(given, self._longest_wait_s)}", given)
                 return None
             return max(_LEAST_WAIT_S, given)
         return given
@@ -318,6 +323,7 @@ class _Worker:
         with self._lock:
             if wait > self._longest_wait_s:
                 error.args = (f"{error.args[0]} {come_back(wait, self._longest_wait_s)}", *error.args[1:])
+                error.come_back_s = wait
                 raise error
             if error.trouble is Trouble.THROTTLED:
                 # How long it is waited out the throttle knows.
@@ -339,9 +345,10 @@ class _Worker:
                 raise error
             return error.retry_after if error.retry_after is not None else 0.2 * 2**self._failures
 
-    def _end(self, why: str) -> None:
+    def _end(self, why: str, come_back_s: float | None = None) -> None:
         with self._lock:
-            self.why = self.why or why
+            if not self.why:
+                self.why, self.come_back_s = why, come_back_s
         self._ended.set()
 
 

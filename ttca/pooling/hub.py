@@ -1,6 +1,7 @@
 """The hub: members on machines of their own lease queries over HTTP and bring back what they say was answered."""
 
 import base64
+from collections.abc import Callable
 from typing import Annotated, Any
 
 from ttca.errors import ChargeState, MissingExtraError
@@ -35,7 +36,14 @@ except ImportError:
 __all__ = ["create_hub"]
 
 
-def create_hub(ledger: Ledger, desk: LeaseDesk, *, name: str, key: CollectiveKey | None = None) -> FastAPI:
+def create_hub(
+    ledger: Ledger,
+    desk: LeaseDesk,
+    *,
+    name: str,
+    key: CollectiveKey | None = None,
+    expired: Callable[[], str | None] = lambda: None,
+) -> FastAPI:
     """Return the hub's application: its API, and a page of its progress for people.
 
     Parameters
@@ -46,6 +54,8 @@ def create_hub(ledger: Ledger, desk: LeaseDesk, *, name: str, key: CollectiveKey
         The action's name.
     key : CollectiveKey, optional
         Signs every lease; without it members who know the collective's key refuse them.
+    expired : callable
+        Returns why the set that members may have no longer holds, a sentence for the page; None where it does.
 
     Notes
     -----
@@ -61,7 +71,7 @@ def create_hub(ledger: Ledger, desk: LeaseDesk, *, name: str, key: CollectiveKey
         return app.openapi()
 
     app.include_router(_working(desk, key))
-    app.include_router(_knowing(ledger, desk, name))
+    app.include_router(_knowing(ledger, desk, name, expired))
     return app
 
 
@@ -112,7 +122,7 @@ def _handed_over(given: Lease, fingerprint: str, key: CollectiveKey | None) -> L
     )
 
 
-def _knowing(ledger: Ledger, desk: LeaseDesk, name: str) -> APIRouter:
+def _knowing(ledger: Ledger, desk: LeaseDesk, name: str, expired: Callable[[], str | None]) -> APIRouter:
     """Return how members learn what is asked, how far it is, and what they have paid."""
     routes = APIRouter(route_class=StrictRoute)
 
@@ -151,7 +161,7 @@ def _knowing(ledger: Ledger, desk: LeaseDesk, name: str) -> APIRouter:
     @routes.get("/", response_class=HTMLResponse, include_in_schema=False)
     def page(who: _Member) -> HTMLResponse:
         (own,) = ledger.balances(who)
-        written = progress_page(name, desk.progress(), who, own.charged, own.quota)
+        written = progress_page(name, desk.progress(), who, own.charged, own.quota, expired=expired())
         return HTMLResponse(written, headers={"Content-Security-Policy": PAGE_POLICY})
 
     return routes

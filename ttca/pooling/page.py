@@ -38,8 +38,11 @@ PAGE_POLICY = (
 )
 
 
-def progress_page(name: str, p: Progress, who: str, charged: int, quota: int) -> str:
-    """Return the page as one HTML file that loads nothing else; it names nobody but its reader, ``who``."""
+def progress_page(name: str, p: Progress, who: str, charged: int, quota: int, *, expired: str | None = None) -> str:
+    """Return the page as one HTML file that loads nothing else; it names nobody but its reader, ``who``.
+
+    ``expired`` says why the set that was handed out no longer holds.
+    """
     percent = f"{100 * p.answered / p.inputs if p.inputs else 0.0:.1f}"
     ended = "Every shared image is answered." if not p.given_up else "Nothing is left to ask."
     state = ended if p.done else f"Queries that members are asking now: {p.out:,}."
@@ -87,6 +90,7 @@ tr:first-child th, tr:first-child td {{ border-top:0; }}
 .care {{ background:var(--care-paper); color:var(--care); border-radius:.4rem; padding:.6rem .8rem; margin:1rem 0 0; }}
 </style></head><body><main>
 <h1>{html.escape(name)}</h1><p class=quiet>The pool's queries, together</p>
+<p class=care id=expired role=status data-now{"" if expired else " hidden"}>{html.escape(expired or "")}</p>
 <section><p class=share><span id=share data-now>{percent}&nbsp;%</span></p>
 <p class=quiet id=of data-now>of {p.inputs:,} shared images are answered</p>
 <div class=bar id=bar data-now role=progressbar aria-label="Answered images"

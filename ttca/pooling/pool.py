@@ -10,7 +10,6 @@ import uuid
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,7 +29,7 @@ from ttca.images import Images, check_images
 from ttca.names import canonical
 from ttca.platforms.base import Credential, Platform, longest_attempt_s
 from ttca.platforms.retry import RetryPolicy
-from ttca.platforms.throttle import lane, throttle_of
+from ttca.platforms.throttle import come_again, lane, throttle_of
 from ttca.pooling.acquaintance import Acquaintance, Change, Question
 from ttca.pooling.booking import Bill, Charge, Desk, Settlement, Words
 from ttca.pooling.claims import Claim, Taken, this_process
@@ -113,6 +112,14 @@ class _Request:
     member: str
     rows: tuple[int, ...]
     request_id: str
+
+
+@dataclass(frozen=True)
+class _Room:
+    """A member whose rates leave room for so many queries, fewer than a request has."""
+
+    member: str
+    queries: int
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -418,6 +425,7 @@ class QueryPool:
             (progress.sleep if self.policy.sleep is time.sleep else self.policy.sleep)(seconds)
 
         in_line = 0.0
+        later: list[_Request] = []
 
         def once(number: int) -> Answers:
             nonlocal in_line, request, sent_any
@@ -444,6 +452,11 @@ class QueryPool:
                     raise
                 finally:
                     self._throttle.leave(ticket, self._lanes[payer], problem, sent=sent)
+                if isinstance(charge, _Room):
+                    # Asked are as many as the day leaves; the others, which may have to wait, come after them.
+                    later.append(_Request(request.member, request.rows[charge.queries :], uuid.uuid4().hex))
+                    request = _Request(charge.member, request.rows[: charge.queries], uuid.uuid4().hex)
+                    continue
                 if isinstance(charge, Taken):
                     task.aside.extend(i for i in request.rows if task.keys[i] in charge.busy)
                     others = charge.answered | charge.busy
@@ -479,6 +492,9 @@ class QueryPool:
             pass
         else:
             progress.came(answers)
+        for rest in later:
+            if not progress.stopped:
+                sent_any |= self._ask_one(rest, task)
         return sent_any
 
     def _ask_each(self, request: _Request, task: _Task) -> None:
@@ -529,17 +545,20 @@ class QueryPool:
         request: _Request,
         number: int,
         task: _Task,
-    ) -> Charge | Taken | float:
+    ) -> Charge | Taken | _Room | float:
         """Charge this member, or one with room left where that one has none.
 
-        Returns who else has the queries, or how long until some member has room, where nobody was charged.
+        Returns who else has the queries, or how long until some member has room, where nobody was charged; or, where
+        that is too long, who has room for some of them now.
         """
         keys = [task.keys[i] for i in request.rows]
         owners = None if task.owners is None else [task.owners[i] for i in request.rows]
         claim = Claim(this_process(), self._claimed_s)
         n = len(keys)
         refusals: list[QuotaError] = []
+        payers: list[str] = []
         for payer in self._payers(first, n):
+            payers.append(payer)
             try:
                 return self._desk.charge(
                     Bill(payer, keys, request.request_id, number, task.purpose, self.action, owners, claim)
@@ -547,6 +566,11 @@ class QueryPool:
             except QuotaError as error:
                 # Another thread may have spent what was left a moment ago.
                 refusals.append(error)
+        rates = [error for error in refusals if isinstance(error, RateError)]
+        if rates and min(error.wait_s for error in rates) > self.policy.longest_wait_s:
+            most = max(rates, key=lambda error: error.room)
+            if most.room:
+                return _Room(payers[refusals.index(most)], most.room)
         return _shortest_wait(refusals, n, self.policy.longest_wait_s)
 
     def _payers(self, planned: str, n: int) -> Iterator[str]:
@@ -611,13 +635,14 @@ def _shortest_wait(refusals: Sequence[QuotaError], n: int, longest_s: float) -> 
     if not waits:
         raise refusals[0]
     if min(waits) > longest_s:
-        when = datetime.fromtimestamp(time.time() + min(waits), UTC)
-        raise RateError(
+        error = RateError(
             f"Expected a member whose rate leaves room for {n} queries, but the first has room in {min(waits):.0f} s, "
-            f"longer than the {longest_s:g} s we wait here. Every answer that came is in the ledger. Run this again "
-            f"after {when:%Y-%m-%d %H:%M:%S} UTC.",
+            f"longer than the {longest_s:g} s we wait here. Every answer that came is in the ledger. "
+            f"{come_again(min(waits))}",
             wait_s=min(waits),
         )
+        error.come_back_s = min(waits)
+        raise error
     return min(waits)
 
 

@@ -92,6 +92,7 @@ def rate_refusal(connection: sa.Connection, member: Any, n: int, now: float, *, 
     paid : int
         What they pay in this transaction, and is not written yet.
     """
+    used = {w: _paid_recently(connection, member.id, s, now) + paid for w, s in WINDOWS.items() if getattr(member, w)}
     for window, seconds in WINDOWS.items():
         limit = getattr(member, window)
         if limit is None:
@@ -102,16 +103,16 @@ def rate_refusal(connection: sa.Connection, member: Any, n: int, now: float, *, 
                 f"Expected requests within the rate of member {member.name!r}, {limit} {words}, got one of {n} "
                 "queries. Use smaller batches."
             )
-        used = _paid_recently(connection, member.id, seconds, now) + paid
-        if used + n <= limit:
+        if used[window] + n <= limit:
             continue
         rows = connection.execute(_RECENT_PAYMENTS, {"member": member.id, "since": now - seconds})
         past = [(float(at), int(queries)) for at, queries in rows] + ([(now, paid)] if paid else [])
         wait = wait_for(n, limit, seconds, now, sorted(past))
         return RateError(
-            f"Expected member {member.name!r} to stay within {limit} queries {words}, but {used} are paid and {n} "
-            f"more are too many for now. There is room in {wait:.1f} s.",
+            f"Expected member {member.name!r} to stay within {limit} queries {words}, but {used[window]} are paid and "
+            f"{n} more are too many for now. There is room in {wait:.1f} s.",
             wait_s=wait,
+            room=max(0, min(getattr(member, w) - already for w, already in used.items())),
         )
     return None
 

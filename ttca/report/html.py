@@ -72,6 +72,8 @@ class Contents(Value):
         The guest's metrics and controls that were measured.
     signed_by : str, optional
         The public key that signed the file of the set; None where no file is signed.
+    rechecked : str, optional
+        What rechecks have said since, for people; None where nobody is kept for them.
     """
 
     row: Row
@@ -85,6 +87,7 @@ class Contents(Value):
     story: str
     measuring: Measuring = HONEST_ROW
     signed_by: str | None = None
+    rechecked: str | None = None
 
 
 def write_report(

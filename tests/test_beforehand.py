@@ -1,0 +1,341 @@
+"""Tests of what commands ask before what cannot be undone, how they wait, and how they fail: for people and as JSON."""
+
+from __future__ import annotations
+
+import io
+import sys
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests import worlds
+from tests.test_cli import Served, Terminal, commands, edit, finished, finished_home, home, paid, people, served, ttca
+from ttca.advice import Rates, after_failure, chance, persons_needed
+from ttca.certificates import Certificate, Certifying, Examined, certify
+from ttca.cli import main
+from ttca.commands.beforehand import confirm, counted_people, patiently
+from ttca.errors import RateError, TTCAError, UnconfirmedError
+from ttca.streams import COME_BACK
+
+__all__ = ["finished", "finished_home", "home", "people", "served", "ttca"]
+
+KEEPING = "controls = false\ngoal = 'improvement'\n"
+
+
+# -- what cannot be undone --------------------------------------------------------------------------------------
+
+
+def test_verification_people_are_not_read_unasked_and_nothing_before_is_lost(
+    home: Path, ttca: Terminal, served: Served
+) -> None:
+    """Without a terminal and --yes, run, verify and report ask the pool, learn, and stop; with it they are asked once.
+
+    Then people are kept for rechecks, which ask a terminal or --yes too, and cost what they say.
+    """
+    text = worlds.action_file(served.url, action=KEEPING).replace("recheck_people = 0", "recheck_people = 10")
+    (home / "action.toml").write_text(text)
+    for command in ("run", "verify"):
+        done = ttca(command, home, "--json")
+        assert done.code == 1
+        assert done.json["kind"] == "UnconfirmedError"
+        assert "Expected --yes, or a terminal" in done.json["error"]
+        assert "80 persons" in done.json["error"]
+        assert paid(home) == 205
+        assert not (home / "verification.json").exists()
+        assert (home / "perturbations" / "epsilon-006.safetensors").is_file()
+    dry = ttca("run", home, "--dry-run", "--json").json
+    assert dry["steps"]["recheck"]["queries"] == 60
+    certificate = Certificate.from_dict(ttca("run", home, "--yes", "--json").json)
+    assert certificate.epsilon is not None
+    before = paid(home)
+    # Whoever agreed once is not asked again.
+    assert ttca("run", home).code == 0
+    assert ttca("recheck", home, "--people", 4, "--dry-run", "--json").json["queries"] == 8
+    assert "Expected --yes" in ttca("recheck", home, "--people", 4).sentence
+    assert paid(home) == before
+    found = ttca("recheck", home, "--people", 4, "--yes", "--json").json
+    assert (found["asked"], found["changed"], found["expiry"]) == (8, 0, None)
+    assert paid(home) == before + 8
+    assert ttca("recheck", home, "--every", 1, "--yes", "--json").json["asked"] == 0
+    assert "Nothing speaks against the certificate." in ttca("recheck", home, "--dry-run").out
+    assert paid(home) == before + 8
+
+
+@pytest.mark.parametrize(
+    ("said", "goes_on"), [("y\n", True), ("YES\n", True), ("n\n", False), ("\n", False), ("", False)]
+)
+def test_a_terminal_is_asked_and_a_yes_alone_goes_on(monkeypatch: pytest.MonkeyPatch, said: str, goes_on: bool) -> None:
+    """Nothing but y or yes is a yes, and the question stands there first."""
+
+    class Screen(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    screen = Screen()
+    monkeypatch.setattr(sys, "stdin", Screen(said))
+    monkeypatch.setattr(sys, "stderr", screen)
+    if goes_on:
+        confirm("They are read.", "Nothing was.", yes=False)
+    else:
+        with pytest.raises(UnconfirmedError, match=r"Not gone on\. Nothing was\."):
+            confirm("They are read.", "Nothing was.", yes=False)
+    assert "They are read." in screen.getvalue()
+    confirm("They are read.", "Nothing was.", yes=True)
+
+
+# -- waiting ----------------------------------------------------------------------------------------------------
+
+
+def late(seconds: float | None) -> TTCAError:
+    """Return an error after which to come back."""
+    error = RateError("Expected room, got none.", wait_s=seconds or 0.0)
+    error.come_back_s = seconds
+    return error
+
+
+def test_work_that_waiting_mends_is_waited_for_only_where_that_is_wanted(capsys: pytest.CaptureFixture[str]) -> None:
+    """With --wait the work is done again at the hour it named, which is said; other errors end it at once."""
+    ends: list[TTCAError | int] = [late(3600.0), late(0.0), 7]
+    slept: list[float] = []
+
+    def work() -> int:
+        end = ends.pop(0)
+        if isinstance(end, TTCAError):
+            raise end
+        return end
+
+    def now() -> datetime:
+        return datetime(2026, 3, 1, 22, 30, tzinfo=UTC)
+
+    assert patiently(True, work, sleep=slept.append, now=now) == 7
+    assert slept == [3600.0, 1.0]
+    assert "Waiting until 23:30 UTC on 2026-03-01." in capsys.readouterr().err
+    for error, wait in ((late(5.0), False), (late(None), True)):
+        ends.append(error)
+        with pytest.raises(RateError):
+            patiently(wait, work, sleep=slept.append)
+    assert len(slept) == 2
+
+
+def test_a_days_quota_that_is_used_up_ends_with_status_75(home: Path, ttca: Terminal, served: Served) -> None:
+    """The sentence says when to come back, in JSON the seconds too; all that the day allows was asked, and is kept."""
+    (home / "action.toml").write_text(worlds.action_file(served.url, pool="per_day = 9\n"))
+    done = ttca("pool", "run", home, "--json")
+    assert done.code == COME_BACK == done.json["status"]
+    assert "Run this again after 2" in done.json["error"]
+    assert 86000 < done.json["come_back_s"] <= 86400
+    # Nine of each of five members, though requests would be larger.
+    assert paid(home) == 45
+
+
+# -- what a run would refuse ------------------------------------------------------------------------------------
+
+
+def goal(folder: Path) -> None:
+    """Set another goal after the certificate."""
+    edit(folder / "action.toml", "[action]\n", "[action]\ngoal = 'improvement'\n")
+
+
+def family(folder: Path) -> None:
+    """Add an ε after the certificate."""
+    edit(folder / "action.toml", "[6, 12]", "[6, 12, 20]")
+
+
+def fewer_people(folder: Path) -> None:
+    """Take a verification person out of the table who was not forgotten."""
+    table = folder / "people" / "people.csv"
+    table.write_text("".join(line for line in table.open() if "verification-sub-011" not in line))
+
+
+def certificate_edited(folder: Path) -> None:
+    """Edit the certificate."""
+    edit(folder / "certificate.json", '"persons": 80', '"persons": 81')
+
+
+def members_file_edited(folder: Path) -> None:
+    """Change the members' file."""
+    path = folder / "perturbations.safetensors"
+    path.write_bytes(path.read_bytes()[:-1] + b"!")
+
+
+def sitting_lost(folder: Path) -> None:
+    """Lose the record of what verification people were used for, and the certificate."""
+    for name in ("verification.json", "certificate.json", "certificate.json.sig"):
+        (folder / name).unlink()
+
+
+def key_lost(folder: Path) -> None:
+    """Lose the collective's key."""
+    (folder / "collective.key").unlink()
+
+
+AFTERWARDS: list[Callable[[Path], None]] = [
+    goal, family, fewer_people, certificate_edited, members_file_edited, sitting_lost, key_lost,
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("spoil", AFTERWARDS, ids=lambda spoil: spoil.__name__)
+def test_a_dry_run_of_a_finished_action_refuses_what_the_run_refuses(
+    finished: Path, ttca: Terminal, served: Served, spoil: Callable[[Path], None]
+) -> None:
+    """Whatever was changed since: the dry run and the run end with the same sentence, and neither asks anything."""
+    spoil(finished)
+    before = served.rows
+    dry, run = ttca("run", finished, "--dry-run", "--json"), ttca("run", finished, "--yes", "--json")
+    assert dry.code == run.code == 1, (dry.err, run.err)
+    assert run.json["error"].startswith(dry.json["error"])
+    assert served.rows == before
+
+
+def test_the_dry_run_counts_people_by_role_group_and_class(home: Path, ttca: Terminal) -> None:
+    """Persons and images, in JSON and as a table; they add up to the roster."""
+    counted = ttca("run", home, "--dry-run", "--json").json["people"]
+    roster = worlds.roster()
+    assert counted == counted_people(roster, worlds.CLASSES)
+    assert sum(one["images"] for one in counted) == sum(map(len, roster.roles().values()))
+    assert {(one["role"], one["group"]) for one in counted} == {
+        (role, group) for role in ("pool", "selection", "verification") for group in ("subgroup", "reference")
+    }
+    assert all(one["persons"] == one["images"] > 0 for one in counted)
+    shown = ttca("run", home, "--dry-run").out
+    assert "Who takes part, in persons" in shown
+    assert all(name in shown for name in worlds.CLASSES)
+
+
+# -- after a failure --------------------------------------------------------------------------------------------
+
+
+def failed(right: int, *, reference: int = 70, persons: int = 80, goal: str = "parity") -> Certificate:
+    """Return a certificate of so many right answers, which failed."""
+    held = {c: "1" * n + "0" * (persons - n) for c, n in ((8, right), ("reference", reference), ("before", reference))}
+    who = Examined("disjoint", persons, persons, 2 * persons)
+    terms = Certifying(goal=goal)  # type: ignore[arg-type]
+    made = certify(lambda condition, i, j: held[condition][i:j], terms, epsilons=(8,), examined=who)
+    assert made.epsilon is None
+    return made
+
+
+def test_a_failed_certificate_says_how_many_people_which_goal_needs() -> None:
+    """A goal within reach names persons, one out of reach says so, and another goal is named with its own."""
+    said = "\n".join(after_failure(failed(74), {"subgroup": 0.7, "reference": 0.87}))
+    assert "new verification people" in said
+    assert "- The same goal, parity: about 1," in said
+    assert "and 1," in said
+    assert "Another goal, parity within 10 points: about" in said
+    # Hardly anybody is needed to show an improvement from 70 to 92 %.
+    assert "Another goal, improvement: about 5" in said
+    assert "out of reach" in "\n".join(after_failure(failed(40), {"subgroup": 0.4, "reference": 0.87}))
+    assert after_failure(worlds.certified(99, epsilon=8), {}) == ()
+    alone = after_failure(failed(50, goal="improvement"), {"subgroup": None, "reference": None})
+    assert not any("parity" in sentence for sentence in alone)
+
+
+@pytest.mark.parametrize(
+    ("terms", "rates"),
+    [
+        (Certifying(), Rates(delta=0.95, before=None, reference=0.85)),
+        (Certifying(goal=0.8), Rates(delta=0.88, before=None, reference=None)),
+        (Certifying(goal="improvement"), Rates(delta=0.9, before=0.75, reference=None)),
+    ],
+    ids=lambda value: str(value.aim) if isinstance(value, Certifying) else "",
+)
+def test_so_many_people_certify_in_about_four_of_five_actions(terms: Certifying, rates: Rates) -> None:
+    """With as many persons as advised, simulated certificates pass about as often as stated; with half of them less."""
+    needed = persons_needed(terms, "disjoint", rates, others_each=1.0, start=80)
+    assert needed is not None
+    rng = np.random.default_rng(5)
+
+    def share(persons: int) -> float:
+        passed = 0
+        for _ in range(200):
+            held = {
+                condition: "".join("01"[bool(x)] for x in rng.random(persons) < rate)
+                for condition, rate in ((8, rates.delta), ("reference", rates.reference), ("before", rates.before))
+                if rate is not None
+            }
+            who = Examined("disjoint", persons, persons, 2 * persons)
+            made = certify(lambda c, i, j, held=held: held[c][i:j], terms, epsilons=(8,), examined=who)  # type: ignore[misc]
+            passed += made.epsilon is not None
+        return passed / 200
+
+    assert 0.7 < share(needed) < 0.93
+    assert share(needed // 2) < 0.7
+    assert chance(terms, "disjoint", needed, needed, rates) >= 0.8
+
+
+# -- errors as JSON, and streams that are not UTF-8 --------------------------------------------------------------
+
+LEAVES = {words: command for words, command in commands().items() if not hasattr(command, "commands")}
+#: What makes commands fail that would otherwise do something.
+FAILING = {("demo",): ["--seed", "-1"], ("init",): ["FILE/below"], ("weights", "list"): []}
+
+
+def failing(words: tuple[str, ...], folder: Path) -> list[str]:
+    """Return a command's words with arguments that name nothing, and every required option."""
+    (folder / "FILE").write_text("")
+    if words in FAILING:
+        return [*words, *(str(folder / word) if word.startswith("FILE") else word for word in FAILING[words])]
+    given = list(words)
+    for parameter in LEAVES[words].params:
+        if parameter.required:
+            value = (
+                "9" if parameter.type.name in ("integer", "integer range", "int range") else str(folder / "ε nowhere")
+            )
+            given += [value] if parameter.param_type_name == "argument" else [parameter.opts[0], value]
+    return given
+
+
+@pytest.mark.parametrize("words", LEAVES, ids=" ".join)
+def test_every_command_fails_as_one_json_object(
+    words: tuple[str, ...], tmp_path: Path, ttca: Terminal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With --json, whatever ends a command is one object on standard output: the sentence, its kind, the status."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("TTCA_WEIGHTS", str(tmp_path / "nowhere"))
+    done = ttca(*failing(words, tmp_path), "--json")
+    assert done.code in (1, 2), done.err
+    said = done.json
+    assert said.keys() == {"error", "kind", "status", "come_back_s"}
+    assert said["status"] == done.code
+    assert said["error"]
+    assert said["kind"].endswith("Error")
+    assert "Traceback" not in done.err
+    assert " ".join(said["error"].split()) in " ".join(done.err.split())
+
+
+@pytest.mark.parametrize("encoding", ["cp1252", "ascii"])
+@pytest.mark.parametrize("words", LEAVES, ids=" ".join)
+def test_no_command_fails_at_letters_that_a_stream_lacks(
+    words: tuple[str, ...], encoding: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Help and an error of every command come out of streams that are not UTF-8, without a traceback."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("TTCA_WEIGHTS", str(tmp_path / "nowhere-δ"))
+    for line in ([*words, "--help"], failing(words, tmp_path)):
+        streams = [io.TextIOWrapper(io.BytesIO(), encoding=encoding, errors="strict") for _ in range(2)]
+        monkeypatch.setattr(sys, "argv", ["ttca", *line])
+        monkeypatch.setattr(sys, "stdout", streams[0])
+        monkeypatch.setattr(sys, "stderr", streams[1])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        out, err = (stream.buffer.getvalue().decode(encoding) for stream in streams)  # type: ignore[attr-defined]
+        assert "Traceback" not in out + err
+        assert ended.value.code == 0 or err
+
+
+def test_a_bug_and_a_result_are_one_object_each(
+    ttca: Terminal, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """A fault of ours is an object too; a command that has said its result says no second one."""
+    monkeypatch.setattr("ttca.weights.listed", lambda: 1 / 0)
+    done = ttca("weights", "list", "--json")
+    assert (done.code, done.json["kind"]) == (1, "ZeroDivisionError")
+    assert "This is a bug in ttca" in done.json["error"]
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos" / "me.png").write_bytes(b"no picture")
+    done = ttca("prepare", tmp_path / "photos", tmp_path / "out", "--size", 8, "--json")
+    assert done.code == 1
+    assert done.json["refused"] == 1

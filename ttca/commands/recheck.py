@@ -1,0 +1,72 @@
+"""``ttca recheck``: ask kept persons again, and say whether the certificate still speaks of this platform."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from ttca.commands.beforehand import WaitOption, YesOption, confirm, patiently
+from ttca.commands.shared import ERR, DryRunOption, FileArgument, JsonOption, duration, emit, opened, say
+
+__all__ = ["recheck"]
+
+
+def recheck(
+    file: FileArgument,
+    people: Annotated[int, typer.Option(min=1, help="Persons to ask, each twice: as they are, and with δ.")] = 20,
+    every: Annotated[
+        float | None,
+        typer.Option(help="Days: do nothing where the last look is younger. For cron.", show_default=False),
+    ] = None,
+    dry_run: DryRunOption = False,
+    yes: YesOption = False,
+    wait: WaitOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Ask kept people again: does the platform still answer so, does δ still help?
+
+    May be run as often as you like: in at most 1 of 100 actions it is ever wrong that something has changed. Where
+    something has, the set is marked as expired, for good, and ttca apply refuses it beside that statement. Safe to
+    interrupt: run it again to resume.
+    """
+    from ttca.recheck import due, recheck, recheck_cost, rechecked
+
+    with opened(file) as (known, action):
+        before = rechecked(action.folder, action.queries)
+        queries = recheck_cost(action.folder, action.queries, people)
+        if before is not None and (before.expiry is not None or not due(before, every)):
+            queries = 0
+        price, seconds = known.platform.price, action.queries.seconds(queries)
+        if dry_run:
+            said = {
+                "queries": queries,
+                "seconds": seconds,
+                "cost": None if price is None else {"sum": price.of(queries), "currency": price.currency},
+                "before": None if before is None else before.to_dict(),
+            }
+            money = "" if price is None else f" At most {price.told(queries)}."
+            took = "" if not seconds else f" They take {duration(seconds)}."
+            told = "" if before is None else f" So far: {before.told}"
+            emit(said, as_json, f"This look costs at most {queries} queries.{took}{money}{told}")
+            return
+        if queries:
+            confirm(
+                f"This look asks up to {queries} queries. If it shows a change, the set is marked as expired, which "
+                "cannot be undone.",
+                "Nobody was asked.",
+                yes=yes,
+            )
+        found = patiently(
+            wait,
+            lambda: recheck(action.folder, action.queries, action.panel, people=people, every_days=every),
+        )
+    emit(found.to_dict(), as_json, found.told)
+    if found.expiry is not None:
+        from ttca.expiry import EXPIRED_FILE
+
+        say(
+            ERR,
+            f"Send {action.folder / EXPIRED_FILE} and {EXPIRED_FILE}.sig to everybody who has the set: where they lie "
+            "beside it, ttca apply refuses it. Copies cannot be called back.",
+        )

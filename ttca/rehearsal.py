@@ -1,0 +1,82 @@
+"""Rehearsing: whatever a run would refuse in the end, as far as it can be known, refused before anything is asked."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from importlib.util import find_spec
+from typing import TYPE_CHECKING
+
+from ttca.certificates import BATCH, clopper_pearson_lower
+from ttca.errors import ActionError, ConfigError, MissingExtraError, QuotaError
+from ttca.sitting import check_opened
+from ttca.verifying import check_kept, is_verified
+
+if TYPE_CHECKING:
+    from ttca.action import CollectiveAction
+    from ttca.pooling.pool import Cost
+
+__all__ = ["rehearse"]
+
+#: What a report is drawn and written with.
+_FOR_REPORTS = ("jinja2", "matplotlib")
+
+
+def rehearse(action: CollectiveAction, *, learns: bool = False, verifies: bool = False, reports: bool = False) -> None:
+    """Raise what a run would raise, where that does not depend on answers: no query is spent, nothing is learned.
+
+    A dry run and a run both begin with it, so that the one promises nothing that the other refuses.
+
+    Parameters
+    ----------
+    action : CollectiveAction
+    learns : bool
+        Whether a proxy is to be learned.
+    verifies : bool
+        Whether verification people are to be asked.
+    reports : bool
+        Whether the row is to be measured, and a report written.
+
+    Raises
+    ------
+    TTCAError
+        Models or attacks that cannot be made here, or take no images of this size; packages that are missing; a key
+        that cannot be used; quotas that cannot be enough; a platform that has changed; a certificate, signature or
+        sitting that settings or people of today contradict.
+    """
+    if reports and action.roster.verification.subgroup.all():
+        raise ActionError(
+            "Expected reference people among the verification people, got none: the row compares the two groups. "
+            "Let volunteers take part, or set controls = false and use `ttca run` without the row. No query was spent."
+        )
+    if reports and not all(map(find_spec, _FOR_REPORTS)):
+        raise MissingExtraError("The report", "learn")
+    if verifies:
+        # Says what to install.
+        clopper_pearson_lower(0, 1, 0.05)
+    if learns and not is_verified(action.folder):
+        action.learner.check()
+    pool, plan = action.queries, action.plan()
+    problem = getattr(action.platform, "key_problem", None)
+    if problem is not None and any(cost.queries for cost in plan.values()) and (said := problem()) is not None:
+        raise ConfigError(f"{said} No query was spent.")
+    changed = pool.changed(action.questions.people.images)
+    if changed is not None and not pool.accept_new_version:
+        raise changed.refusal()
+    _check_quotas(action, plan, verifies=verifies)
+    if verifies:
+        check_opened(action.folder, pool, action.panel)
+        check_kept(action.folder, action.settings, action.panel)
+
+
+def _check_quotas(action: CollectiveAction, plan: Mapping[str, Cost], *, verifies: bool) -> None:
+    """Raise where the members cannot pay what is asked in any case."""
+    needed, affordable = plan["pool"].queries, plan["pool"].affordable
+    what = "the pool"
+    if verifies and not is_verified(action.folder):
+        needed += plan["baseline"].queries + min(BATCH, action.panel.examined().answers)
+        what = "the pool and the first verification people"
+    if needed > affordable:
+        raise QuotaError(
+            f"Expected {needed} queries for {what} to be affordable, but the members have {affordable} left. Raise "
+            "quotas or the cap, or let more members join. No query was spent."
+        )
