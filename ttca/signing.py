@@ -41,7 +41,7 @@ __all__ = [
 #: The collective's private key, in the folder of its action.
 KEY_FILE = "collective.key"
 #: What is signed. The kind is signed with the bytes, so that a signature of one is none of another.
-SignedKind = Literal["perturbations", "certificate", "lease", "books"]
+SignedKind = Literal["perturbations", "certificate", "lease", "books", "head", "evidence"]
 
 _FORMAT, _ALGORITHM, _PREFIX = "ttca-signature-1", "Ed25519", "ttca-ed25519:"
 _KEY_BYTES, _SIGNATURE_BYTES = 32, 64
