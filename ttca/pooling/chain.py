@@ -162,14 +162,18 @@ def _read(connection: sa.Connection, action: str, where: str) -> Iterator[tuple[
     """Yield an action's links with their numbers, each checked against its commitment."""
     found = connection.execute(sa.select(_links).where(_links.c.action == action).order_by(_links.c.number))
     for number, link in enumerate(found, 1):
-        whole = (link.salt is None) == (link.content is None)
-        opened = link.content is None or _commitment(bytes(link.salt), link.content) == bytes(link.commitment)
-        if link.number != number or not whole or not opened:
+        sealed = link.salt is None and link.content is None
+        half = not sealed and (link.salt is None or link.content is None)
+        if link.number != number or half or not (sealed or _holds(link)):
             raise LedgerError(
                 f"Expected row {number} of the chain of {action!r} in {where} as it was committed to, got another one. "
                 "Somebody edited the ledger. Restore it from a copy."
             )
         yield number, link
+
+
+def _holds(link: Any) -> bool:
+    return _commitment(bytes(link.salt), link.content) == bytes(link.commitment)
 
 
 def _queries(connection: sa.Connection, action: str) -> Iterator[tuple[int | None, int | None, int | None, str]]:
