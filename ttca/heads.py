@@ -25,11 +25,13 @@ from ttca.signing import CollectiveKey
 from ttca.sitting import Sitting
 from ttca.workshop import Workshop
 
-__all__ = ["HEADS_FILE", "Head", "Moment", "read_heads", "sign_head", "signed_after", "signed_before"]
+__all__ = ["HEADS_FILE", "Head", "Moment", "read_heads", "seat_facts", "sign_head", "signed_after", "signed_before"]
 
 #: The signed heads, in the folder of their action.
 HEADS_FILE = "heads.json"
 _FORMAT = "ttca-heads-1"
+#: People whose pictures with δ are in memory at once.
+_TOGETHER = 64
 
 Moment: TypeAlias = Literal["before verification", "after verification", "export"]
 
@@ -133,7 +135,7 @@ def signed_before(shop: Workshop, sitting: Sitting, family: Family) -> None:
         # An earlier version began. What was not fixed in time is not said to be.
         shop.reporter.say("No head was signed before the first verification query: ttca was another version then.")
         return
-    _sign_and_say(shop, "before verification", sitting.epoch, list(_facts(shop, sitting, family)))
+    _sign_and_say(shop, "before verification", sitting.epoch, list(seat_facts(shop, sitting, family)))
 
 
 def signed_after(shop: Workshop, epoch: str) -> None:
@@ -148,7 +150,7 @@ def _sign_and_say(shop: Workshop, moment: Moment, epoch: str, facts: Sequence[Fa
     shop.reporter.say(f"{head.told} Send this line to somebody outside: it shows later that nothing was changed since.")
 
 
-def _facts(shop: Workshop, sitting: Sitting, family: Family) -> Iterator[Fact]:
+def seat_facts(shop: Workshop, sitting: Sitting, family: Family) -> Iterator[Fact]:
     """Yield the terms of a verification, and every seat with its true class and the queries that it will be asked."""
     terms, panel = shop.settings.certifying, sitting.panel
     yield Fact(
@@ -188,8 +190,5 @@ def _facts(shop: Workshop, sitting: Sitting, family: Family) -> Iterator[Fact]:
 
 def _names(shop: Workshop, people: People, epoch: str, images: Callable[[People], Any]) -> list[str]:
     """Return what the chain calls the queries about people, a few pictures in memory at a time."""
-    ledger, fingerprint, found = shop.queries.ledger, shop.info.fingerprint, []
-    for start in range(0, len(people), 64):
-        part = people[start : start + 64]
-        found += [query_name(key) for key in ledger.keys(images(part), fingerprint=fingerprint, epoch=epoch)]
-    return found
+    parts = (people[start : start + _TOGETHER] for start in range(0, len(people), _TOGETHER))
+    return [query_name(key) for part in parts for key in shop.queries.names(images(part), epoch=epoch)]

@@ -20,6 +20,7 @@ from ttca.pooling.schema import requests as _requests
 __all__ = [
     "Balance",
     "asked_and_answered",
+    "asked_between",
     "balances",
     "charged_twice",
     "of_action",
@@ -106,6 +107,13 @@ def spend_by_day(connection: sa.Connection, day: sa.ColumnElement[int]) -> dict[
         sa.select(of, sa.func.sum(_requests.c.paid).label("n")).where(_requests.c.paid > 0).group_by(of).order_by(of)
     )
     return {str(np.datetime64(int(r.day), "D")): int(r.n) for r in rows}
+
+
+def asked_between(connection: sa.Connection, action: str | None) -> tuple[float, float] | None:
+    """Return when the first and the last query that was paid for was charged; of one action, as paid."""
+    ends = sa.select(sa.func.min(_requests.c.charged_at), sa.func.max(_requests.c.charged_at))
+    first, last = connection.execute(ends.where(_requests.c.paid > 0, of_action(action))).one()
+    return None if first is None else (float(first), float(last))
 
 
 def asked_and_answered(connection: sa.Connection) -> tuple[int, int]:

@@ -26,6 +26,7 @@ from ttca.pooling.membership import numbered
 from ttca.pooling.schema import answers as _answers
 from ttca.pooling.schema import attempts as _attempts
 from ttca.pooling.schema import links as _links
+from ttca.pooling.schema import members as _members
 from ttca.pooling.schema import outcomes as _outcomes
 from ttca.pooling.schema import requests as _requests
 
@@ -125,14 +126,16 @@ def links_of(ledger: Ledger, action: str) -> list[Link]:
     )
 
 
-def payers(ledger: Ledger, action: str) -> dict[int, int]:
-    """Return the number of the member who was charged for each request of an action."""
-    return ledger.database.run(
-        lambda connection: {
-            int(r.id): int(r.member)
-            for r in connection.execute(sa.select(_requests.c.id, _requests.c.member).where(of_action(action)))
-        }
-    )
+def payers(ledger: Ledger, action: str) -> tuple[dict[int, str], frozenset[str]]:
+    """Return who paid each request of an action, and which of all names are aliases of people who were forgotten."""
+
+    def work(connection: sa.Connection) -> tuple[dict[int, str], frozenset[str]]:
+        who = sa.select(_requests.c.id, _members.c.name).join(_members, _members.c.id == _requests.c.member)
+        paid = {int(r.id): str(r.name) for r in connection.execute(who.where(of_action(action)))}
+        gone = sa.select(_members.c.name).where(_members.c.forgotten_at.is_not(None))
+        return paid, frozenset(str(name) for name in connection.scalars(gone))
+
+    return ledger.database.run(work)
 
 
 def chain_start(action: str) -> bytes:
