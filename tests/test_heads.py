@@ -14,9 +14,9 @@ import pytest
 
 from tests.test_sitting import EVES, forget, with_eve, without
 from tests.worlds import Recorder, open_action
+from ttca.answers import Answers
 from ttca.errors import ChargeState, LedgerError
 from ttca.heads import HEADS_FILE, Head, read_heads, sign_head
-from ttca.answers import Answers
 from ttca.pooling.booking import Bill
 from ttca.pooling.chain import chain_start, extend, links_of
 from ttca.pooling.ledger import Ledger

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
-import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -15,18 +13,24 @@ from rich.markup import escape
 from rich.table import Column, Table
 
 from ttca import __version__
+from ttca.commands.evidence import evidence as _evidence
+from ttca.commands.shared import ERR, OUT, AcceptOption, AnywayOption, DryRunOption, FileArgument, JsonOption
+from ttca.commands.shared import duration as _duration
+from ttca.commands.shared import emit as _emit
+from ttca.commands.shared import opened as _opened
+from ttca.commands.shared import reporter as _reporter
+from ttca.commands.shared import say as _say
+from ttca.commands.shared import say_paid as _say_paid
 from ttca.names import canonical
 from ttca.platforms.vendors import vendors, with_table
 from ttca.private import private
 from ttca.proxies.runtime import wait_asleep
 from ttca.streams import run_program
-from ttca.terminal import Terminal
 
 if TYPE_CHECKING:
     from ttca.action import CollectiveAction
     from ttca.certificates import Certificate
     from ttca.config import ActionFile
-    from ttca.errors import AnswerError
     from ttca.forgetting import Remains
     from ttca.inviting import Invitation
     from ttca.pooling.ledger import Ledger
@@ -47,31 +51,13 @@ hub_app = typer.Typer(no_args_is_help=True, help="Let members query the platform
 weights_app = typer.Typer(no_args_is_help=True, help="Published weights that a proxy can begin with.", **_QUIET)
 for _name, _part in {"pool": pool_app, "hub": hub_app, "weights": weights_app}.items():
     app.add_typer(_part, name=_name)
+app.command("evidence")(_evidence)
 
-FileArgument = Annotated[Path, typer.Argument(help="The action file, or the folder that contains it.")]
-JsonOption = Annotated[
-    bool, typer.Option("--json", help="Print one JSON object; everything else goes to standard error.")
-]
 HubUrlOption = Annotated[
     str | None, typer.Option("--url", help="Where members reach the hub, instead of url in [hub] of the action file.")
 ]
-AcceptOption = Annotated[
-    bool,
-    typer.Option(
-        "--accept-new-version", help="Pay again for answers of another version of the platform, if it has changed."
-    ),
-]
-AnywayOption = Annotated[
-    bool,
-    typer.Option("--anyway", help="Go on although answers do not fit members' own true classes. The row will say so."),
-]
-DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Show what it would cost, then stop.")]
-
 #: What makes a hub's ledger.
 _HUB_START = "ttca hub serve"
-
-ERR = Terminal(stderr=True)
-OUT = Terminal()
 
 
 def main() -> None:
@@ -112,10 +98,11 @@ def init(
     """Write a commented action file for you to fill in.
 
     Fills in the people and the preparation where it finds them beside the file. Where there are none, writes a sample
-    table, people-sample.csv.
+    table, people-sample.csv. Writes a letter, too, that asks the platform's owner for authorization.
     """
     from ttca.config import TEMPLATE
     from ttca.drafting import SAMPLE, draft
+    from ttca.letters import AUTHORIZATION
 
     place = file / "action.toml" if file.is_dir() else file
     text = TEMPLATE.format(file=place)
@@ -124,6 +111,9 @@ def init(
     _write_new(file, drafted.text)
     if drafted.sample is not None:
         _write_new(drafted.sample, SAMPLE)
+    if drafted.letter is not None:
+        _write_new(drafted.letter, AUTHORIZATION)
+        _say(ERR, f"Whoever runs the service must allow the queries in writing: {drafted.letter} is a letter that asks.")
     for sentence in drafted.advice:
         _say(ERR, sentence)
     what = "the platform"
@@ -1069,55 +1059,6 @@ def _moment(seconds: float) -> str:
     return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M UTC")
 
 
-def _reporter() -> Any:
-    from ttca.progress import Reporter
-
-    return Reporter(ERR)
-
-
-@contextmanager
-def _opened(
-    file: Path, *, accept_new_version: bool = False, anyway: bool = False
-) -> Iterator[tuple[ActionFile, CollectiveAction]]:
-    """Open an action; where an error ends it, say what was paid, and propose a table if an answer cannot be read."""
-    from ttca.config import read_action
-    from ttca.errors import AnswerError
-    from ttca.prices import bill_of_errors
-
-    known = read_action(file)
-    with known.open(accept_new_version=accept_new_version, anyway=anyway, reporter=_reporter()) as action:
-        name, ledger = action.settings.name, action.queries.ledger
-        before = ledger.charged_twice(action=name)
-        try:
-            with bill_of_errors(ledger, name, known.platform.price):
-                yield known, action
-        except AnswerError as error:
-            error.args = (f"{error.args[0]} {_advice(known, file, error)}", *error.args[1:])
-            raise
-        finally:
-            # Said also where an error ended it.
-            if twice := ledger.charged_twice(action=name) - before:
-                queries = "query" if twice == 1 else "queries"
-                _say(
-                    ERR,
-                    f"Charged more than once in this run: {twice} {queries}, since the first answer did not come or "
-                    "could not be used. Who paid: ttca pool status",
-                )
-
-
-def _advice(known: ActionFile, file: Path, error: AnswerError) -> str:
-    """Return what to do about an answer that cannot be read."""
-    from ttca.first_answers import proposed
-    from ttca.platforms.proposing import proposals, response_of
-
-    section, advice = known.platform, f"Look at one answer: ttca ask {file} IMAGE."
-    if section.protocol == "template" and error.body is not None:
-        options = {"model": section.model, "version": section.version, **section.options}
-        found = proposals(response_of(error.body)[1], options, section.classes)
-        advice = "\n".join([advice, *proposed(found)])
-    return advice
-
-
 def _check_measurable(action: CollectiveAction) -> None:
     """Raise before anything is paid when the row could not be measured in the end."""
     from ttca.errors import ActionError
@@ -1178,23 +1119,6 @@ def _pooled(action: CollectiveAction) -> None:
     _say(ERR, served_sentence(transfer.served()))
     if transfer.overruled is not None:
         _say(ERR, f"Gone on anyway: {transfer.overruled}")
-
-
-def _say_paid(known: ActionFile, action: CollectiveAction) -> None:
-    """Say what the action has cost in money so far, where the price is known."""
-    price = known.platform.price
-    if price is not None:
-        paid = sum(action.ledger.paid(action=action.settings.name).values())
-        _say(ERR, f"Paid so far: {price.told(paid)}.")
-
-
-def _duration(seconds: float) -> str:
-    """Return a time for people."""
-    if seconds < 90:
-        return f"about {max(1, round(seconds))} s"
-    if seconds < 5400:
-        return f"about {round(seconds / 60)} min"
-    return f"about {seconds / 3600:.0f} h" if seconds < 172800 else f"about {seconds / 86400:.0f} days"
 
 
 def _cost_table(plan: dict[str, Cost], seconds: float | None, price: Price | None) -> Table:
@@ -1266,18 +1190,3 @@ def _shown(value: Any) -> str:
     if isinstance(value, dict):
         return ", ".join(f"{v} {k}" for k, v in value.items())
     return str(value)
-
-
-def _emit(result: dict[str, Any], as_json: bool, words: str | Table) -> None:
-    if as_json:
-        # NaN is no JSON: it must have become None before. DEL is the one control character that JSON leaves as it is.
-        sys.stdout.write(json.dumps(result, allow_nan=False).replace("\x7f", "\\u007f") + "\n")
-    elif isinstance(words, str):
-        _say(OUT, words)
-    else:
-        OUT.print(words)
-
-
-def _say(console: Terminal, sentence: str) -> None:
-    """Print a sentence as it is: a bracket in a name is no markup, and no path is broken in two."""
-    console.print(sentence, highlight=False, markup=False, soft_wrap=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ttca.certificates import Certificate
 from ttca.heads import Head
-from ttca.report.plain import Circumstances, Words
+from ttca.report.plain import Circumstances, PlainWords
 from ttca.row import Row
 
 __all__ = ["AUTHORIZATION", "complaint"]
@@ -58,7 +58,7 @@ use forbid tests.
 
 def complaint(row: Row, certificate: Certificate, around: Circumstances, *, url: str, head: Head) -> str:
     """Return a letter of complaint with the numbers of an action; what only its writer knows is in brackets."""
-    words = Words.of(row, certificate, around)
+    words = PlainWords.of(row, certificate, around)
     service, subgroup = around.service or "the service", around.subgroup
     gap = f"answers {subgroup} wrongly more often than others" if words.gap else f"was asked about {subgroup}"
     wish = "We ask you to look into it and to answer this letter by [DATE]."

@@ -15,8 +15,8 @@ from typing import Any
 from ttca.action import CollectiveAction
 from ttca.errors import ActionError
 from ttca.evidence.check import FORMAT, zip_bytes
-from ttca.letters import complaint
 from ttca.heads import HEADS_FILE, Head, sign_head
+from ttca.letters import complaint
 from ttca.pooling.chain import Link, links_of, payers
 from ttca.pooling.consent import Consent, consents, words
 from ttca.pooling.ledger import Ledger

@@ -22,7 +22,7 @@ import zlib
 from collections import Counter
 from pathlib import Path
 
-__all__ = ["Refused", "check", "main", "verify_ed25519", "zip_bytes"]
+__all__ = ["Refused", "check", "check_certificate", "main", "verify_ed25519", "zip_bytes"]
 
 FORMAT = "ttca-evidence-1"
 BATCH = 16
@@ -39,13 +39,13 @@ class Refused(Exception):
     """Something in the bundle does not hold; the sentence says what, and in which file."""
 
 
-def refuse(file, what):
+def _refuse(file, what):
     raise Refused(f"{file}: {what}")
 
 
-def expect(condition, file, what):
+def _expect(condition, file, what):
     if not condition:
-        refuse(file, what)
+        _refuse(file, what)
 
 
 # --- Ed25519 (RFC 8032, section 6; verification alone) ------------------------------------------------------------
@@ -134,12 +134,12 @@ def _unzipped(path):
             size, length = struct.unpack_from("<IH", content, at + 22)
             name = content[at + 30 : at + 30 + length].decode("ascii")
         except (struct.error, UnicodeDecodeError):
-            refuse(path.name, "its list of files is damaged.")
-        expect(re.fullmatch(r"[A-Za-z0-9._-]+", name) and name not in files, path.name, f"a file called {name!r} is in it.")
+            _refuse(path.name, "its list of files is damaged.")
+        _expect(re.fullmatch(r"[A-Za-z0-9._-]+", name) and name not in files, path.name, f"a file called {name!r} is in it.")
         files[name] = content[at + 30 + length : at + 30 + length + size]
-        expect(zlib.crc32(files[name]) == struct.unpack_from("<I", content, at + 14)[0], name, "was changed.")
+        _expect(zlib.crc32(files[name]) == struct.unpack_from("<I", content, at + 14)[0], name, "was changed.")
         at += 30 + length + size
-    expect(zip_bytes(files) == content, path.name, "its list of files was changed.")
+    _expect(zip_bytes(files) == content, path.name, "its list of files was changed.")
     return files
 
 
@@ -148,7 +148,7 @@ def _folder(path):
     for found in sorted(path.iterdir()):
         if found.name == "__pycache__":
             continue
-        expect(found.is_file(), found.name, "is no file, and the manifest does not list it.")
+        _expect(found.is_file(), found.name, "is no file, and the manifest does not list it.")
         files[found.name] = found.read_bytes()
     return files
 
@@ -159,12 +159,12 @@ def _decoded(text, size, file):
     except (ValueError, TypeError):
         raw = b""
     plain = base64.urlsafe_b64encode(raw).decode().rstrip("=")
-    expect(len(raw) == size and plain == text, file, "holds no key or signature where one belongs.")
+    _expect(len(raw) == size and plain == text, file, "holds no key or signature where one belongs.")
     return raw
 
 
 def _public(text, file):
-    expect(isinstance(text, str) and text.startswith("ttca-ed25519:"), file, "names no public key.")
+    _expect(isinstance(text, str) and text.startswith("ttca-ed25519:"), file, "names no public key.")
     return _decoded(text[len("ttca-ed25519:") :], 32, file)
 
 
@@ -177,46 +177,46 @@ def _loads(files, name):
     try:
         return json.loads(files[name].decode("utf-8"))
     except KeyError:
-        refuse(name, "is missing.")
+        _refuse(name, "is missing.")
     except (ValueError, RecursionError):
-        refuse(name, "cannot be read.")
+        _refuse(name, "cannot be read.")
 
 
 def _signer(files, name, kind):
     """Return the key whose right signature lies beside a file, written exactly as ttca writes signatures."""
     beside = name + ".sig"
     said = _loads(files, beside)
-    expect(isinstance(said, dict), beside, "holds no signature.")
+    _expect(isinstance(said, dict), beside, "holds no signature.")
     key, signature = said.get("key"), said.get("signature")
     wanted = {"format": "ttca-signature-1", "algorithm": "Ed25519", "key": key, "signature": signature}
-    expect((json.dumps(wanted, indent=1) + "\n").encode() == files[beside], beside, "is not as ttca writes signatures.")
-    expect(isinstance(signature, str), beside, "holds no signature.")
+    _expect((json.dumps(wanted, indent=1) + "\n").encode() == files[beside], beside, "is not as ttca writes signatures.")
+    _expect(isinstance(signature, str), beside, "holds no signature.")
     right = _is_signed(kind, files[name], key, signature, beside)
-    expect(right, name, f"was changed since it was signed, or {beside} was.")
+    _expect(right, name, f"was changed since it was signed, or {beside} was.")
     return key
 
 
-def check_files(files):
+def _check_files(files):
     """Check every file against the signed manifest; return the manifest and the key that signed it."""
-    expect("manifest.json" in files, "manifest.json", "is missing.")
-    expect("manifest.json.sig" in files, "manifest.json.sig", "is missing.")
+    _expect("manifest.json" in files, "manifest.json", "is missing.")
+    _expect("manifest.json.sig" in files, "manifest.json.sig", "is missing.")
     key = _signer(files, "manifest.json", "evidence")
     manifest = _loads(files, "manifest.json")
-    expect(manifest.get("format") == FORMAT, "manifest.json", f"is not of the format {FORMAT}.")
+    _expect(manifest.get("format") == FORMAT, "manifest.json", f"is not of the format {FORMAT}.")
     listed = manifest["files"]
     for name in sorted({*listed, *files} - {"manifest.json", "manifest.json.sig"}):
-        expect(name in listed, name, "is not listed in manifest.json.")
-        expect(name in files, name, "is listed in manifest.json and missing.")
-        expect(hashlib.sha256(files[name]).hexdigest() == listed[name], name, "was changed since the bundle was signed.")
+        _expect(name in listed, name, "is not listed in manifest.json.")
+        _expect(name in files, name, "is listed in manifest.json and missing.")
+        _expect(hashlib.sha256(files[name]).hexdigest() == listed[name], name, "was changed since the bundle was signed.")
     for name in NEEDED:
-        expect(name in files, name, "is missing.")
+        _expect(name in files, name, "is missing.")
     return manifest, key
 
 
 # --- the chain ----------------------------------------------------------------------------------------------------
 
 
-class Chain:
+class _Chain:
     """The rows of the ledger: what each says, as far as it is open, and the head after each."""
 
     def __init__(self, files, action):
@@ -227,7 +227,7 @@ class Chain:
             row = json.loads(line)
             if "content" in row:
                 salt = bytes.fromhex(row["salt"])
-                expect(len(salt) == 32, file, f"row {number} has no salt.")
+                _expect(len(salt) == 32, file, f"row {number} has no salt.")
                 commitment = hashlib.sha256(b"ttca-row-1\n" + salt + row["content"].encode()).digest()
                 self.rows.append(json.loads(row["content"]))
             else:
@@ -259,33 +259,33 @@ class Chain:
         return Counter(row["purpose"] for row in self.attempts.values() if row["outcome"] != "refunded")
 
 
-def check_heads(files, chain, action, key, epoch):
+def _check_heads(files, chain, action, key, epoch):
     """Check every signed head against the chain; return them by moment."""
     found = {}
     for head in _loads(files, "heads.json")["heads"]:
         bare = {name: value for name, value in head.items() if name not in ("key", "signature")}
         text = json.dumps(bare, sort_keys=True, separators=(",", ":")).encode()
-        expect(_is_signed("head", text, head["key"], head["signature"], "heads.json"), "heads.json",
+        _expect(_is_signed("head", text, head["key"], head["signature"], "heads.json"), "heads.json",
                f"the head {head['moment']} was changed since it was signed.")  # fmt: skip
-        expect(head["key"] == key and head["action"] == action, "heads.json", "a head is another action's.")
-        expect(0 <= head["rows"] < len(chain.heads) and chain.heads[head["rows"]] == head["head"], "ledger.jsonl",
+        _expect(head["key"] == key and head["action"] == action, "heads.json", "a head is another action's.")
+        _expect(0 <= head["rows"] < len(chain.heads) and chain.heads[head["rows"]] == head["head"], "ledger.jsonl",
                f"does not give the head that was signed {head['moment']}.")  # fmt: skip
         if head["epoch"] in (epoch, ""):
             found[head["moment"]] = head
     last = found.get("export")
-    expect(last is not None and last["rows"] == len(chain.rows), "ledger.jsonl", "has rows that no head covers.")
+    _expect(last is not None and last["rows"] == len(chain.rows), "ledger.jsonl", "has rows that no head covers.")
     return found
 
 
 # --- numbers ------------------------------------------------------------------------------------------------------
 
 
-def betainc(a, b, x):
+def _betainc(a, b, x):
     """Return the regularized incomplete beta function, by its continued fraction (Lentz)."""
     if x <= 0 or x >= 1:
         return float(x >= 1)
     if x > (a + 1) / (a + b + 2):
-        return 1 - betainc(b, a, 1 - x)
+        return 1 - _betainc(b, a, 1 - x)
     front = math.lgamma(a + b) - math.lgamma(a) - math.lgamma(b) + a * math.log(x) + b * math.log1p(-x) - math.log(a)
     c, d = 1.0, 1 / (1 - (a + b) * x / (a + 1))
     value = d
@@ -308,34 +308,34 @@ def _bisect(rises, target):
     return (low + high) / 2
 
 
-def lower(k, n, alpha):
+def _lower(k, n, alpha):
     """Return Clopper and Pearson's one-sided lower bound; counts need not be whole."""
-    return _bisect(lambda p: betainc(k, n - k + 1, p), alpha) if k > 1e-9 else 0.0
+    return _bisect(lambda p: _betainc(k, n - k + 1, p), alpha) if k > 1e-9 else 0.0
 
 
-def upper(k, n, alpha):
+def _upper(k, n, alpha):
     """Return Clopper and Pearson's one-sided upper bound."""
-    return 1 - lower(n - k, n, alpha)
+    return 1 - _lower(n - k, n, alpha)
 
 
-def at_most(k, n, p):
+def _at_most(k, n, p):
     """Return Pr[Bin(n, p) <= k]."""
     if k < 0 or k >= n:
         return float(k >= n)
-    return betainc(n - k, k + 1, 1 - p)
+    return _betainc(n - k, k + 1, 1 - p)
 
 
-def mcnemar(won, lost):
+def _mcnemar(won, lost):
     """Return the exact one-sided p."""
     return sum(math.comb(won + lost, i) for i in range(lost + 1)) / 2 ** (won + lost)
 
 
-def two_sided_mcnemar(won, lost):
+def _two_sided_mcnemar(won, lost):
     """Return the exact two-sided p."""
-    return min(1.0, 2 * mcnemar(max(won, lost), min(won, lost))) if won + lost else 1.0
+    return min(1.0, 2 * _mcnemar(max(won, lost), min(won, lost))) if won + lost else 1.0
 
 
-def fisher(k, m, right, others):
+def _fisher(k, m, right, others):
     """Return Fisher's exact one-sided p."""
     total = k + right
     ways = sum(math.comb(m, i) * math.comb(others, total - i) for i in range(k, min(m, total) + 1))
@@ -346,7 +346,7 @@ def _score(estimate, variance):
     return estimate / math.sqrt(variance) if variance > 1e-15 else 0.0
 
 
-def difference_score(x, m, y, n, margin):
+def _difference_score(x, m, y, n, margin):
     """Return the score of Farrington and Manning (1990)."""
     s, a, theta, d = x / m, y / n, n / m, -margin
     c3, c2 = 1 + theta, -(1 + theta + s + theta * a + d * (theta + 2))
@@ -359,14 +359,14 @@ def difference_score(x, m, y, n, margin):
     return _score(s - a + margin, fitted * (1 - fitted) / m + other * (1 - other) / n)
 
 
-def ratio_score(x, m, y, n, ratio):
+def _ratio_score(x, m, y, n, ratio):
     """Return the score of Miettinen and Nurminen (1985)."""
     b = x + ratio * y + ratio * m + n
     fitted = min(1.0, 2 * (x + y) / (b + math.sqrt(max(b**2 - 4 * ratio * (m + n) * (x + y), 0))))
     return _score(x / m - ratio * y / n, ratio * fitted * (1 - ratio * fitted) / m + ratio**2 * fitted * (1 - fitted) / n)
 
 
-def tango_score(won, lost, m, margin):
+def _tango_score(won, lost, m, margin):
     """Return Tango's score (1998)."""
     b = won + lost + (2 * m - won + lost) * margin
     root = math.sqrt(max(b**2 - 8 * m * lost * margin * (1 + margin), 0))
@@ -417,7 +417,7 @@ def _first(reached, most):
     return low
 
 
-def independent_p(score, value, table, stop=None):
+def _independent_p(score, value, table, stop=None):
     """Return the exact p of two groups of different persons, (right, m, reference right, n), over the nuisance."""
     k, m, right, n = table
     bar = score(k, m, right, n, value) - 1e-9
@@ -428,18 +428,18 @@ def independent_p(score, value, table, stop=None):
 
     def chance(rate):
         tail = [0.0] * (m + 2)
-        mine = _pmf(ours, rate - value if score is difference_score else value * rate)
+        mine = _pmf(ours, rate - value if score is _difference_score else value * rate)
         for x in range(m, -1, -1):
             tail[x] = tail[x + 1] + mine[x]
         return sum(p * tail[needed[y]] for y, p in enumerate(_pmf(theirs, rate)))
 
-    return _greatest(chance, *((value, 1 - value) if score is difference_score else (0.0, 1.0)), stop=stop)
+    return _greatest(chance, *((value, 1 - value) if score is _difference_score else (0.0, 1.0)), stop=stop)
 
 
-def tango(won, lost, m, margin, stop=None):
+def _tango(won, lost, m, margin, stop=None):
     """Return the exact p of the same persons under two conditions, over the nuisance."""
-    bar = tango_score(won, lost, m, margin) - 1e-9
-    needed = [_first(lambda w, c=c: tango_score(w, c, m, margin) >= bar, m - c) for c in range(m + 1)]
+    bar = _tango_score(won, lost, m, margin) - 1e-9
+    needed = [_first(lambda w, c=c: _tango_score(w, c, m, margin) >= bar, m - c) for c in range(m + 1)]
     needed = [m + 1 if w > m - c else w for c, w in enumerate(needed)]
     for c in range(m - 1, -1, -1):
         needed[c] = min(needed[c], needed[c + 1])
@@ -450,7 +450,7 @@ def tango(won, lost, m, margin, stop=None):
         share = min(1.0, max(0.0, (rate - margin) / (1 - rate))) if rate < 1 else 0.0
         for c, p in enumerate(_pmf(ways, rate)):
             if p > 1e-13 and needed[c] <= m - c:
-                total += p * (1 - at_most(needed[c] - 1, m - c, share))
+                total += p * (1 - _at_most(needed[c] - 1, m - c, share))
         return total
 
     return _greatest(chance, margin, (1 - margin) / 2, stop=stop)
@@ -459,7 +459,7 @@ def tango(won, lost, m, margin, stop=None):
 # --- e-values -----------------------------------------------------------------------------------------------------
 
 
-def bar_log_e(k, n, bar):
+def _bar_log_e(k, n, bar):
     """Return the log e-value against "S is at most the bar" after k right of n."""
     w = n - k
     if not n:
@@ -468,7 +468,7 @@ def bar_log_e(k, n, bar):
         return -math.inf
     if bar <= 0:
         return math.inf if k else 0.0
-    tail = 1 - betainc(k + 1, w + 1, bar) if bar <= (k + 2) / (n + 4) else betainc(w + 1, k + 1, 1 - bar)
+    tail = 1 - _betainc(k + 1, w + 1, bar) if bar <= (k + 2) / (n + 4) else _betainc(w + 1, k + 1, 1 - bar)
     if tail < 1e-200:
         term = total = 1 / (w + 1)
         j = 0
@@ -481,31 +481,31 @@ def bar_log_e(k, n, bar):
     return logs + math.log(tail) - k * math.log(bar) - (w + 1) * math.log1p(-bar)
 
 
-def pairs_log_e(differences, margin):
+def _pairs_log_e(differences, margin):
     """Return the greatest log e-value so far against "S is at most A - margin", over persons in their order."""
     lead = max(-margin, -1 + 1e-12)
     shares = [(i + 0.5) / 40 for i in range(40)]
     gain = {1: [math.log1p(s / (1 + lead) * (1 - lead)) for s in shares], -1: [math.log1p(-s) for s in shares],
             0: [math.log1p(-s / (1 + lead) * lead) for s in shares]}  # fmt: skip
     logs, best = [0.0] * 40, -math.inf
-    for difference in differences:
-        logs = [a + b for a, b in zip(logs, gain[difference])]
+    for _difference in differences:
+        logs = [a + b for a, b in zip(logs, gain[_difference])]
         most = max(logs)
         best = max(best, most + math.log(sum(math.exp(v - most) for v in logs) / 40))
     return best
 
 
-def running_lower(right, alpha):
+def _running_lower(right, alpha):
     """Return the greatest bar that was rejected after any person."""
     enough, best, k = -math.log(alpha), 0.0, 0
     for n, one in enumerate(right, 1):
         k += one
         # Only a bar above the best so far matters.
-        if bar_log_e(k, n, best) >= enough or best == 0.0:
+        if _bar_log_e(k, n, best) >= enough or best == 0.0:
             low, high = best, 1.0
             for _ in range(60):
                 middle = (low + high) / 2
-                low, high = (middle, high) if bar_log_e(k, n, middle) >= enough else (low, middle)
+                low, high = (middle, high) if _bar_log_e(k, n, middle) >= enough else (low, middle)
             best = max(best, low)
     return best
 
@@ -515,7 +515,7 @@ def running_lower(right, alpha):
 
 def _student(freedom, t):
     """Return the distribution function of Student's t."""
-    tail = betainc(freedom / 2, 0.5, freedom / (freedom + t * t)) / 2
+    tail = _betainc(freedom / 2, 0.5, freedom / (freedom + t * t)) / 2
     return tail if t < 0 else 1 - tail
 
 
@@ -539,7 +539,7 @@ def _by_person(right, images):
     return found
 
 
-def persons_p(right, images, others, other_images, margin):
+def _persons_p(right, images, others, other_images, margin):
     """Return the approximate p of persons with several images each."""
     parts = []
     for k, n in ((right, images), (others, other_images)):
@@ -557,7 +557,7 @@ def persons_p(right, images, others, other_images, margin):
 # --- the rules that stop a test -----------------------------------------------------------------------------------
 
 
-class Goal:
+class _Goal:
     """What had to be shown, and how: the terms of a certificate."""
 
     def __init__(self, terms, examined):
@@ -589,7 +589,7 @@ class Goal:
         }[self.kind]
 
 
-class Count:
+class _Count:
     """So many right answers are needed of all; None where all would not do."""
 
     def __init__(self, needed):
@@ -608,7 +608,7 @@ class Count:
     def smallest(self, baseline, persons):
         if self.needed is None:
             return None
-        return _bisect(lambda s: betainc(self.needed, persons - self.needed + 1, s), 0.8) if self.needed else 0.0
+        return _bisect(lambda s: _betainc(self.needed, persons - self.needed + 1, s), 0.8) if self.needed else 0.0
 
 
 def _pairs(right, baseline):
@@ -617,7 +617,7 @@ def _pairs(right, baseline):
     return won, lost
 
 
-class Pairs:
+class _Pairs:
     """The same persons, compared one by one by a fixed test; the baseline is known in advance."""
 
     def __init__(self, p, alpha, slow):
@@ -654,7 +654,7 @@ class Pairs:
             total = 0.0
             for lost, weight in enumerate(_pmf(ways, 1 - rate)):
                 if weight > 1e-15 and needed[lost] <= winnable:
-                    total += weight * (1 - at_most(needed[lost] - 1, winnable, rate))
+                    total += weight * (1 - _at_most(needed[lost] - 1, winnable, rate))
             return total
 
         return _smallest(passes)
@@ -670,7 +670,7 @@ def _smallest(passes):
     return high
 
 
-class Bar:
+class _Bar:
     """An e-value against a bar that was fixed before the first answer with δ."""
 
     def __init__(self, bar, alpha):
@@ -680,7 +680,7 @@ class Bar:
         k = 0
         for n, one in enumerate(right, 1):
             k += one
-            if bar_log_e(k, n, self.bar) >= -math.log(self.alpha):
+            if _bar_log_e(k, n, self.bar) >= -math.log(self.alpha):
                 return True
         return False
 
@@ -695,7 +695,7 @@ class Bar:
 
     def smallest(self, baseline, persons):
         enough = -math.log(self.alpha)
-        first = [_first(lambda k, n=n: bar_log_e(k, n, self.bar) >= enough, n) for n in range(1, persons + 1)]
+        first = [_first(lambda k, n=n: _bar_log_e(k, n, self.bar) >= enough, n) for n in range(1, persons + 1)]
 
         def passes(rate):
             on, through = [1.0] + [0.0] * persons, 0.0
@@ -708,7 +708,7 @@ class Bar:
         return _smallest(passes)
 
 
-class Bet:
+class _Bet:
     """A bet on pairs, person by person."""
 
     def __init__(self, margin, alpha):
@@ -716,7 +716,7 @@ class Bet:
 
     def _best(self, right, baseline):
         known = list(baseline[: len(right)]) + [False] * (len(right) - len(baseline))
-        return pairs_log_e([int(r) - int(b) for r, b in zip(right, known)], self.margin)
+        return _pairs_log_e([int(r) - int(b) for r, b in zip(right, known)], self.margin)
 
     def verdict(self, right, baseline, persons):
         enough, left = -math.log(self.alpha), persons - len(right)
@@ -732,7 +732,7 @@ class Bet:
         return None
 
 
-class Either:
+class _Either:
     """Two rules that share the error: passed where one is."""
 
     def __init__(self, first, last):
@@ -750,7 +750,7 @@ class Either:
         return self.last.smallest(baseline, persons)
 
 
-class Persons:
+class _Persons:
     """The approximate test of persons with several images each."""
 
     def __init__(self, layout, margin, alpha):
@@ -758,7 +758,7 @@ class Persons:
 
     def p(self, right, baseline):
         ours, theirs = self.layout
-        return persons_p(_by_person(right, ours), ours, _by_person(baseline, theirs), theirs, self.margin)
+        return _persons_p(_by_person(right, ours), ours, _by_person(baseline, theirs), theirs, self.margin)
 
     def verdict(self, right, baseline, persons):
         return None if len(right) < persons else self.p(right, baseline) <= self.alpha
@@ -771,47 +771,47 @@ class Persons:
         return None
 
 
-def rule_of(goal, baseline, figures):
+def _rule_of(goal, baseline, figures):
     """Return the rule of an action; ``figures`` say what was needed where finding it anew takes long."""
     if goal.layout is not None:
         # Which share of the error keeps to it in this layout was simulated; the figures say which was taken.
         shares = [s for s in (0.9, 0.8, 0.7, 0.6, 0.5, 0.4) if figures.endswith(f", {s * goal.alpha:.2g} needed")]
-        expect(shares, "certificate.json", "was tested at an error that none of its kind is.")
-        return Persons(goal.layout, goal.value, shares[0] * goal.alpha)
+        _expect(shares, "certificate.json", "was tested at an error that none of its kind is.")
+        return _Persons(goal.layout, goal.value, shares[0] * goal.alpha)
     way = ON_THE_WAY * goal.alpha
     if goal.stopping == "curtailed":
-        return fixed_rule(goal, baseline, goal.alpha, figures)
+        return _fixed_rule(goal, baseline, goal.alpha, figures)
     if goal.stopping == "anytime":
-        return anytime_rule(goal, baseline, goal.alpha)
-    return Either(anytime_rule(goal, baseline, way), fixed_rule(goal, baseline, goal.alpha - way, figures))
+        return _anytime_rule(goal, baseline, goal.alpha)
+    return _Either(_anytime_rule(goal, baseline, way), _fixed_rule(goal, baseline, goal.alpha - way, figures))
 
 
-def fixed_rule(goal, baseline, alpha, figures):
+def _fixed_rule(goal, baseline, alpha, figures):
     right, others, m, value = sum(baseline), len(baseline), goal.persons, goal.value
     if goal.kind == "rate":
-        return Count(_needed(lambda k: lower(k, m, alpha) >= value, m))
+        return _Count(_needed(lambda k: _lower(k, m, alpha) >= value, m))
     if goal.kind == "improvement" or (goal.kind == "parity" and goal.paired):
-        return Pairs(lambda won, lost, stop: mcnemar(won, lost), alpha, slow=False)
+        return _Pairs(lambda won, lost, stop: _mcnemar(won, lost), alpha, slow=False)
     if goal.kind == "within" and goal.paired:
-        return Pairs(lambda won, lost, stop: tango(won, lost, m, value, stop), alpha, slow=True)
+        return _Pairs(lambda won, lost, stop: _tango(won, lost, m, value, stop), alpha, slow=True)
     if goal.kind == "accuracy_ratio" and goal.paired:
-        return Count(_needed(lambda k: lower(k, m, alpha / 2) >= value * upper(right, m, alpha / 2), m))
+        return _Count(_needed(lambda k: _lower(k, m, alpha / 2) >= value * _upper(right, m, alpha / 2), m))
     if not others:
-        return Count(None)
+        return _Count(None)
     if goal.kind == "parity":
-        return Count(_needed(lambda k: fisher(k, m, right, others) <= alpha, m))
-    score = difference_score if goal.kind == "within" else ratio_score
+        return _Count(_needed(lambda k: _fisher(k, m, right, others) <= alpha, m))
+    score = _difference_score if goal.kind == "within" else _ratio_score
 
     def p(k):
-        return independent_p(score, value, (k, m, right, others), alpha)
+        return _independent_p(score, value, (k, m, right, others), alpha)
 
     stated = re.search(r", (\d+) of \d+ needed", figures)
     # Theirs is never below the exact p, and above it by less than a thousandth.
     if stated and int(stated[1]) <= m:
         needed = int(stated[1])
         if p(needed) <= alpha * (1 + 1e-6) and (needed == 0 or p(needed - 1) > alpha * (1 - 1e-3)):
-            return Count(needed)
-    return Count(_needed(lambda k: p(k) <= alpha, m))
+            return _Count(needed)
+    return _Count(_needed(lambda k: p(k) <= alpha, m))
 
 
 def _needed(reached, m):
@@ -819,29 +819,29 @@ def _needed(reached, m):
     return None if found > m else found
 
 
-def anytime_rule(goal, baseline, alpha):
+def _anytime_rule(goal, baseline, alpha):
     if goal.kind == "rate":
-        return Bar(goal.value, alpha)
+        return _Bar(goal.value, alpha)
     if goal.paired:
-        return Bet(goal.value, alpha)
-    reference = upper(sum(baseline), len(baseline), alpha / 2) if baseline else 1.0
+        return _Bet(goal.value, alpha)
+    reference = _upper(sum(baseline), len(baseline), alpha / 2) if baseline else 1.0
     bar = {"parity": reference, "within": reference - goal.value, "accuracy_ratio": goal.value * reference}[goal.kind]
-    return Bar(max(bar, 0.0), alpha / 2)
+    return _Bar(max(bar, 0.0), alpha / 2)
 
 
-def quoted(right, goal, alpha):
+def _quoted(right, goal, alpha):
     """Return one-sided bounds of S, each at alpha, that hold however the test stopped."""
     persons = goal.persons
     if goal.layout is not None:
         many, rate = math.floor(_effective(goal.layout[0])), sum(right) / persons
-        return lower(math.floor(rate * many), many, alpha), upper(math.ceil(rate * many), many, alpha)
+        return _lower(math.floor(rate * many), many, alpha), _upper(math.ceil(rate * many), many, alpha)
     k, unasked = sum(right), persons - len(right)
 
     def fixed(error):
-        return lower(k, persons, error), upper(k + unasked, persons, error)
+        return _lower(k, persons, error), _upper(k + unasked, persons, error)
 
     def running(error):
-        return running_lower(right, error), 1 - running_lower([not r for r in right], error)
+        return _running_lower(right, error), 1 - _running_lower([not r for r in right], error)
 
     if goal.stopping == "curtailed":
         return fixed(alpha)
@@ -854,14 +854,14 @@ def quoted(right, goal, alpha):
 # --- the certificate ----------------------------------------------------------------------------------------------
 
 
-def near(a, b, within=1e-6):
+def _near(a, b, within=1e-6):
     """Whether two numbers are one, up to rounding; None is none."""
     if a is None or b is None or isinstance(a, bool) or isinstance(b, bool):
         return a is b
     return a == b or abs(a - b) <= within * max(1.0, abs(b))
 
 
-def same_words(said, found):
+def _same_words(said, found):
     """Whether two figures say the same; a p over a nuisance is an upper bound and may be a little larger."""
     pattern = r"(?<=p ≤ )\S+|(?<=approximate p )[^,\s]+"
     a, b = re.findall(pattern, said), re.findall(pattern, found)
@@ -871,81 +871,81 @@ def same_words(said, found):
 
 def check_certificate(certificate):
     """Recompute a certificate from its answers; return its goal, and what was not recomputed."""
-    file, goal = "certificate.json", Goal(certificate["terms"], certificate["examined"])
+    file, goal = "certificate.json", _Goal(certificate["terms"], certificate["examined"])
     family, tests = certificate["family"], certificate["tests"]
-    expect(certificate["format"] == 3 and tests, file, "is of another format.")
-    expect(family == sorted(set(family), reverse=True) and [t["epsilon"] for t in tests] == family[: len(tests)], file,
+    _expect(certificate["format"] == 3 and tests, file, "is of another format.")
+    _expect(family == sorted(set(family), reverse=True) and [t["epsilon"] for t in tests] == family[: len(tests)], file,
            "was not tested from the largest ε downward.")  # fmt: skip
     passed = [t["epsilon"] for t in tests if t["passed"]]
-    expect(len(passed) in (len(tests), len(tests) - 1) and (len(passed) < len(tests) or len(tests) == len(family)), file,
+    _expect(len(passed) in (len(tests), len(tests) - 1) and (len(passed) < len(tests) or len(tests) == len(family)), file,
            "did not stop at the first failure.")  # fmt: skip
-    expect(certificate["epsilon"] == (passed[-1] if passed else None), file, "names another ε than passed.")
+    _expect(certificate["epsilon"] == (passed[-1] if passed else None), file, "names another ε than passed.")
     parity = bool(passed) if goal.kind == "parity" else None
-    expect(certificate["parity_certified"] is parity, file, "says something else of parity than its tests.")
+    _expect(certificate["parity_certified"] is parity, file, "says something else of parity than its tests.")
     baseline = [c != "0" for c in certificate["baseline"]]
     most = {"reference": goal.others, "before": goal.persons, None: 0}[goal.compares]
     if goal.in_step:
         most = max(len(t["answers"]) for t in tests)
-    expect(len(baseline) == most, file, "was asked about another number of persons without δ.")
-    rule = rule_of(goal, [] if goal.in_step else baseline, tests[0]["figures"])
+    _expect(len(baseline) == most, file, "was asked about another number of persons without δ.")
+    rule = _rule_of(goal, [] if goal.in_step else baseline, tests[0]["figures"])
     known = 0
     for test in tests:
-        check_test(rule, goal, test, baseline, known)
+        _check_test(rule, goal, test, baseline, known)
         known = max(known, len(test["answers"]))
     last = next((t for t in tests if t["epsilon"] == certificate["epsilon"]), tests[0])
     right, size = [c == "1" for c in last["answers"]], len(family)
-    bound, low_high = certificate["lower"], quoted(right, goal, 0.025 / size)
-    expect(near(bound["value"], quoted(right, goal, goal.alpha / size)[0]) and near(bound["confidence"], 1 - goal.alpha)
+    bound, low_high = certificate["lower"], _quoted(right, goal, 0.025 / size)
+    _expect(_near(bound["value"], _quoted(right, goal, goal.alpha / size)[0]) and _near(bound["confidence"], 1 - goal.alpha)
            and bound["shared_by"] == size, file, "does not give its lower bound.")  # fmt: skip
     ends = certificate["interval"]
-    expect(near(ends["low"], low_high[0]) and near(ends["high"], low_high[1]) and near(ends["confidence"], 0.95)
+    _expect(_near(ends["low"], low_high[0]) and _near(ends["high"], low_high[1]) and _near(ends["confidence"], 0.95)
            and ends["shared_by"] == size, file, "does not give its interval.")  # fmt: skip
     power = certificate["power"]
     start = [] if goal.in_step else baseline
-    expect(power["possible"] is (rule.verdict([True] * goal.persons, start or baseline, goal.persons) is True), file,
+    _expect(power["possible"] is (rule.verdict([True] * goal.persons, start or baseline, goal.persons) is True), file,
            "says something else of what could have been shown.")  # fmt: skip
     smallest = rule.smallest(baseline, goal.persons)
-    expect(smallest == "slow" or near(power["smallest_rate"], smallest), file, "does not give its power.")
-    expect(power["probability"] == 0.8, file, "does not give its power.")
+    _expect(smallest == "slow" or _near(power["smallest_rate"], smallest), file, "does not give its power.")
+    _expect(power["probability"] == 0.8, file, "does not give its power.")
     return goal, (["the certificate's power: for this goal it takes minutes"] if smallest == "slow" else [])
 
 
-def check_test(rule, goal, test, baseline, known):
+def _check_test(rule, goal, test, baseline, known):
     """Check that a test stopped where its answers decide it, with the verdict and the figures that it says."""
     file, answers = "certificate.json", [c == "1" for c in test["answers"]]
     asked, persons = len(answers), goal.persons
     where = f"the test of ε = {test['epsilon']}"
-    expect(asked == persons or (0 < asked < persons and asked % BATCH == 0), file, f"{where} stopped within a batch.")
+    _expect(asked == persons or (0 < asked < persons and asked % BATCH == 0), file, f"{where} stopped within a batch.")
 
     def table(n):
         return answers[:n], baseline[: max(n, known)] if goal.in_step else baseline, persons
 
     verdict = rule.verdict(*table(asked))
-    expect(verdict is test["passed"], file, f"{where} does not have the verdict that its answers give.")
+    _expect(verdict is test["passed"], file, f"{where} does not have the verdict that its answers give.")
     before = (asked - 1) // BATCH * BATCH
-    expect(before == 0 or rule.verdict(*table(before)) is None, file, f"{where} went on after its verdict was sure.")
-    expect(same_words(test["figures"], rule.told(*table(asked))), file, f"{where} does not give its figures.")
+    _expect(before == 0 or rule.verdict(*table(before)) is None, file, f"{where} went on after its verdict was sure.")
+    _expect(_same_words(test["figures"], rule.told(*table(asked))), file, f"{where} does not give its figures.")
 
 
-def check_answers(certificate, epoch, goal, chain, heads):
+def _check_answers(certificate, epoch, goal, chain, heads):
     """Check every answer of a certificate against the ledger's rows; return how many rest on forgotten people."""
     file, before, forgotten = "certificate.json", heads.get("before verification"), 0
     said = {str(t["epsilon"]): t["answers"] for t in certificate["tests"]}
     if goal.compares is not None:
         said[goal.compares] = certificate["baseline"]
     terms = chain.terms.get(epoch)
-    expect(terms is not None, "ledger.jsonl", "has no row with the terms of the verification.")
-    expect((terms["terms"], terms["epsilons"]) == (certificate["terms"], certificate["family"])
+    _expect(terms is not None, "ledger.jsonl", "has no row with the terms of the verification.")
+    _expect((terms["terms"], terms["epsilons"]) == (certificate["terms"], certificate["family"])
            and terms["examined"] == certificate["examined"], file, "has other terms than the ledger.")  # fmt: skip
     if before is not None:
         fixed = [row for row in chain.rows[: before["rows"]] if row is not None]
-        expect(terms in fixed, "ledger.jsonl", "has terms that were not fixed before verification.")
+        _expect(terms in fixed, "ledger.jsonl", "has terms that were not fixed before verification.")
         late = [row for row in chain.rows[before["rows"] :] if row is not None and row["row"] in ("seat", "terms")]
-        expect(not late, "ledger.jsonl", "has seats that were not fixed before verification.")
+        _expect(not late, "ledger.jsonl", "has seats that were not fixed before verification.")
     missing = {side: count for side, count in (("subgroup", goal.persons), ("reference", goal.others))}
     for _, side, _ in [seat for seat in chain.seats if seat[0] == epoch]:
         missing[side] -= 1
-    expect(min(missing.values()) >= 0 and sum(missing.values()) <= chain.sealed, "ledger.jsonl",
+    _expect(min(missing.values()) >= 0 and sum(missing.values()) <= chain.sealed, "ledger.jsonl",
            "lacks seats of people who were not forgotten.")  # fmt: skip
     for condition, answers in said.items():
         side = "reference" if condition == "reference" else "subgroup"
@@ -956,10 +956,10 @@ def check_answers(certificate, epoch, goal, chain, heads):
                 continue
             query = seat["asks"][condition]
             answer = chain.answers.get(query)
-            expect(before is None or answer is None or chain.place[query] > before["rows"], "ledger.jsonl",
+            _expect(before is None or answer is None or chain.place[query] > before["rows"], "ledger.jsonl",
                    "has verification queries from before verification.")  # fmt: skip
             now = "?" if answer is None else "1" if answer == [0, seat["class"]] else "0"
-            expect(character in ("?", now), file, f"says {character!r} of seat {place} under {condition}, the ledger {now!r}.")
+            _expect(character in ("?", now), file, f"says {character!r} of seat {place} under {condition}, the ledger {now!r}.")
     return forgotten
 
 
@@ -972,7 +972,7 @@ def _mean(values):
     return sum(values) / len(values)
 
 
-def independent(values, persons):
+def _independent(values, persons):
     """Return which share of the answers' number would vary as much as they do, if they were independent."""
     images, many = len(values), len(set(persons))
     if many == images:
@@ -993,9 +993,9 @@ def independent(values, persons):
     return min(1.0, plain / variance * narrower**2)
 
 
-def limits(k, n, alpha=ALPHA):
+def _limits(k, n, alpha=ALPHA):
     """Return Clopper and Pearson's limits, each at alpha."""
-    return (lower(k, n, alpha), upper(k, n, alpha)) if n > 0 else (0.0, 1.0)
+    return (_lower(k, n, alpha), _upper(k, n, alpha)) if n > 0 else (0.0, 1.0)
 
 
 def _known(values, persons):
@@ -1003,34 +1003,34 @@ def _known(values, persons):
     return [float(v) for v, _ in pairs], [p for _, p in pairs]
 
 
-def sized(values, persons):
+def _sized(values, persons):
     """Return right and asked of what was answered, as independent answers."""
     found, owners = _known(values, persons)
     if not found:
         return 0.0, 0.0
-    size = len(found) * independent(found, owners)
+    size = len(found) * _independent(found, owners)
     return size * _mean(found), size
 
 
-def rate_interval(values, persons):
-    k, n = sized(values, persons)
-    return list(limits(k, n)) if n else None
+def _rate_interval(values, persons):
+    k, n = _sized(values, persons)
+    return list(_limits(k, n)) if n else None
 
 
-def difference(k, n, k2, n2, alpha=ALPHA):
+def _difference(k, n, k2, n2, alpha=ALPHA):
     if not n or not n2:
         return -1.0, 1.0
-    (low, high), (low2, high2), a, b = limits(k, n, alpha), limits(k2, n2, alpha), k / n, k2 / n2
+    (low, high), (low2, high2), a, b = _limits(k, n, alpha), _limits(k2, n2, alpha), k / n, k2 / n2
     return max(-1.0, a - b - math.hypot(a - low, high2 - b)), min(1.0, a - b + math.hypot(high - a, b - low2))
 
 
-class Cells:
+class _Cells:
     """Exact limits of the shares of answers that exclude each other."""
 
     def __init__(self, counts, base=None):
         size = sum(counts)
         self.rate = [c / size for c in counts]
-        self.ends = [limits(c, size) for c in counts]
+        self.ends = [_limits(c, size) for c in counts]
         self.base = counts.index(max(counts)) if base is None else base
 
     def reach(self, weights):
@@ -1047,31 +1047,31 @@ class Cells:
         return found
 
 
-def gap_interval(reference, before, persons, others, paired):
+def _gap_interval(reference, before, persons, others, paired):
     if not paired:
-        a, b = sized(reference, others), sized(before, persons)
-        return list(difference(*a, *b)) if a[1] and b[1] else None
+        a, b = _sized(reference, others), _sized(before, persons)
+        return list(_difference(*a, *b)) if a[1] and b[1] else None
     rows = [(a, b, p) for a, b, p in zip(reference, before, persons) if a is not None and b is not None]
     if not rows:
         return None
-    share = independent([float(a) - float(b) for a, b, _ in rows], [p for _, _, p in rows])
+    share = _independent([float(a) - float(b) for a, b, _ in rows], [p for _, _, p in rows])
     counts = [share * sum(f(a, b) for a, b, _ in rows) for f in (lambda a, b: a == b, lambda a, b: a > b, lambda a, b: a < b)]
-    down, up = Cells(counts, 0).reach([0.0, 1.0, -1.0])
+    down, up = _Cells(counts, 0).reach([0.0, 1.0, -1.0])
     middle = _mean([float(a) - float(b) for a, b, _ in rows])
     return [max(-1.0, middle - math.sqrt(down)), min(1.0, middle + math.sqrt(up))]
 
 
 def _joint(columns, persons):
-    shares = [independent(c, persons) for c in columns]
+    shares = [_independent(c, persons) for c in columns]
     for i, a in enumerate(columns):
-        shares += [independent([x - y for x, y in zip(a, b)], persons) for b in columns[i + 1 :]]
+        shares += [_independent([x - y for x, y in zip(a, b)], persons) for b in columns[i + 1 :]]
     counts = [0.0] * 2 ** len(columns)
     for row in zip(*columns):
         counts[sum(int(v) << i for i, v in enumerate(reversed(row)))] += min(shares)
-    return Cells(counts)
+    return _Cells(counts)
 
 
-def closed_interval(before, after, reference, persons, others, paired):
+def _closed_interval(before, after, reference, persons, others, paired):
     """Return the interval of the share of a gap that was closed; the caller knows that a gap was shown."""
     columns = [before, after, reference] if paired else [before, after]
     rows = [row for row in zip(*columns, persons) if None not in row]
@@ -1116,11 +1116,11 @@ def _outermost(above, start, way):
     return (low + high) / 2
 
 
-def fairness(truth, said, persons, classes):
+def _fairness(truth, said, persons, classes):
     """Return three metrics and their intervals; each argument holds two lists, of subgroup and reference."""
 
     def counted(of, right):
-        return [sized([float(right(t, s)) for t, s in zip(*g) if of(t, s)], [p for t, s, p in zip(*g, o) if of(t, s)])
+        return [_sized([float(right(t, s)) for t, s in zip(*g) if of(t, s)], [p for t, s, p in zip(*g, o) if of(t, s)])
                 for g, o in zip(zip(truth, said), persons)]  # fmt: skip
 
     def everybody(t, s):
@@ -1140,7 +1140,7 @@ def fairness(truth, said, persons, classes):
         "demographic_parity_ratio": -_most([-r for r in ratio]),
     }
     spans = {
-        "worst_group": _bounded(min(limits(*a)[0] for a in accuracy), min(limits(*a, ALPHA / 2)[1] for a in accuracy)),
+        "worst_group": _bounded(min(_limits(*a)[0] for a in accuracy), min(_limits(*a, ALPHA / 2)[1] for a in accuracy)),
         "equal_opportunity_gap": _bounded(*_largest(positive)),
         "demographic_parity_ratio": _bounded(*_least_ratio(selected)),
     }
@@ -1158,23 +1158,23 @@ def _bounded(low, high):
 def _largest(counts):
     if any(n == 0 for pair in counts for _, n in pair):
         return math.nan, math.nan
-    inner = [difference(*a, *b, ALPHA / len(counts)) for a, b in counts]
-    outer = [difference(*a, *b) for a, b in counts]
+    inner = [_difference(*a, *b, ALPHA / len(counts)) for a, b in counts]
+    outer = [_difference(*a, *b) for a, b in counts]
     return max(0.0, *(max(low, -high) for low, high in inner)), max(max(abs(low), abs(high)) for low, high in outer)
 
 
 def _least_ratio(counts):
     if any(n == 0 for pair in counts for _, n in pair) or any(a[0] == 0 and b[0] == 0 for a, b in counts):
         return math.nan, math.nan
-    outer = [ratio_limits(*a, *b, ALPHA) for a, b in counts]
-    inner = [ratio_limits(*a, *b, ALPHA / len(counts)) for a, b in counts]
+    outer = [_ratio_limits(*a, *b, ALPHA) for a, b in counts]
+    inner = [_ratio_limits(*a, *b, ALPHA / len(counts)) for a, b in counts]
     return (min(min(low, 1 / max(high, 1e-300)) for low, high in outer),
             min(1 / max(low, 1e-300) if low > 1 else min(high, 1.0) for low, high in inner))  # fmt: skip
 
 
-def ratio_limits(k, n, k2, n2, alpha):
+def _ratio_limits(k, n, k2, n2, alpha):
     a, b = k / n, k2 / n2
-    (low, high), (low2, high2) = limits(k, n, alpha), limits(k2, n2, alpha)
+    (low, high), (low2, high2) = _limits(k, n, alpha), _limits(k2, n2, alpha)
     product = a * b
     below = math.sqrt(max(0.0, product**2 - low * high2 * (2 * a - low) * (2 * b - high2)))
     above = math.sqrt(max(0.0, product**2 - high * low2 * (2 * a - high) * (2 * b - low2)))
@@ -1185,12 +1185,12 @@ def ratio_limits(k, n, k2, n2, alpha):
 # --- the row ------------------------------------------------------------------------------------------------------
 
 
-class Condition:
+class _Condition:
     """What the platform said under one condition of the row, from the ledger's rows."""
 
     def __init__(self, said, group, chain):
         file = "measurement.json"
-        expect(len(said["hit"]) == len(said["queries"]) == len(group["truth"]), file, f"{said['name']} has other people.")
+        _expect(len(said["hit"]) == len(said["queries"]) == len(group["truth"]), file, f"{said['name']} has other people.")
         self.name, self.key, self.truth, self.persons = said["name"], said["key"], group["truth"], group["persons"]
         answers = [chain.answers.get(q) for q in said["queries"]]
         self.labels = [-1 if a is None else a[1] for a in answers]
@@ -1204,17 +1204,17 @@ class Condition:
         return _mean(known) if known else None
 
 
-def check_row(files, chain, certificate, goal, epoch):
+def _check_row(files, chain, certificate, goal, epoch):
     """Recompute the result row; return which of its values were not."""
     row, said = _loads(files, "row.json"), _loads(files, "measurement.json")
-    expect(said["epoch"] == epoch, "measurement.json", "is about other questions.")
+    _expect(said["epoch"] == epoch, "measurement.json", "is about other questions.")
     groups = said["groups"]
     for side, group in groups.items():
         for place, truth in zip(group["seats"], group["truth"]):
             seat = chain.seats.get((epoch, side, place))
-            expect(seat is not None and seat["class"] == truth, "measurement.json", f"has another class in {side} {place}.")
-    of = {c["name"]: Condition(c, groups[c["side"]], chain) for c in said["conditions"]}
-    found, spans = recomputed(of, said, certificate, goal)
+            _expect(seat is not None and seat["class"] == truth, "measurement.json", f"has another class in {side} {place}.")
+    of = {c["name"]: _Condition(c, groups[c["side"]], chain) for c in said["conditions"]}
+    found, spans = _recomputed(of, said, certificate, goal)
     paid = chain.paid()
     found.update(
         queries_pool=sum(paid[p] for p in ("pool", "pool-cross-check", "pool-audit")),
@@ -1225,29 +1225,29 @@ def check_row(files, chain, certificate, goal, epoch):
     extra = row.get("extra", {})
     guests = {c.name: c.rate for c in of.values() if c.key is None}
     for name, value in found.items():
-        expect(name in row and near(row[name], None if value != value else value), "row.json",
+        _expect(name in row and _near(row[name], None if value != value else value), "row.json",
                f"says {name} is {row.get(name)}, the ledger's rows give {value}.")  # fmt: skip
     for name, value in guests.items():
-        expect(near(extra.get(name), value), "row.json", f"says {name} is {extra.get(name)}, the rows give {value}.")
-    expect(set(row["intervals"]) == set(spans), "row.json", "has intervals of other values.")
+        _expect(_near(extra.get(name), value), "row.json", f"says {name} is {extra.get(name)}, the rows give {value}.")
+    _expect(set(row["intervals"]) == set(spans), "row.json", "has intervals of other values.")
     for name, span in row["intervals"].items():
-        ok = span == spans[name] or (span and spans[name] and all(near(a, b, 1e-5) for a, b in zip(span, spans[name])))
-        expect(ok, "row.json", f"says {name} lies in {span}, the rows give {spans[name]}.")
+        ok = span == spans[name] or (span and spans[name] and all(_near(a, b, 1e-5) for a, b in zip(span, spans[name])))
+        _expect(ok, "row.json", f"says {name} lies in {span}, the rows give {spans[name]}.")
     rest = set(row) - set(found) - {"intervals", "extra"}
-    expect(rest <= set(STATED), "row.json", f"holds {', '.join(sorted(rest - set(STATED)))}, which nobody knows.")
+    _expect(rest <= set(STATED), "row.json", f"holds {', '.join(sorted(rest - set(STATED)))}, which nobody knows.")
     return sorted(rest) + sorted(set(extra) - set(guests))
 
 
-def recomputed(of, said, certificate, goal):
+def _recomputed(of, said, certificate, goal):
     """Return values and intervals of the row that follow from the answers."""
     before, after, reference, zero = (of[n] for n in ("subgroup_before", "subgroup_after", "reference_before", "zero_query"))
     paired = said["groups"]["subgroup"]["persons"] == said["groups"]["reference"]["persons"]
     found = {c.key: c.rate for c in of.values() if c.key is not None}
-    spans = {c.key or c.name: rate_interval(c.values, c.persons) for c in of.values()}
-    gap = gap_interval(reference.values, before.values, before.persons, reference.persons, paired)
+    spans = {c.key or c.name: _rate_interval(c.values, c.persons) for c in of.values()}
+    gap = _gap_interval(reference.values, before.values, before.persons, reference.persons, paired)
     shown = gap is not None and gap[0] > 0
     distance = (reference.rate or 0.0) - (before.rate or 0.0) if None not in (reference.rate, before.rate) else None
-    low, high = limits(sum(v for v in after.values if v is not None), sum(after.resolved))
+    low, high = _limits(sum(v for v in after.values if v is not None), sum(after.resolved))
     both = [(a, b) for a, b in zip(after.values, zero.values) if a is not None and b is not None]
     won, lost = sum(a and not b for a, b in both), sum(b and not a for a, b in both)
     ours = [c for c in of.values() if c.key is not None]
@@ -1268,26 +1268,26 @@ def recomputed(of, said, certificate, goal):
         parity_certified=test["passed"] if goal.kind == "parity" else None,
         persons_verification=certificate["examined"]["persons"],
         persons_asked=len(right),
-        certificate_lower=quoted(right, goal, goal.alpha / len(certificate["family"]))[0],
+        certificate_lower=_quoted(right, goal, goal.alpha / len(certificate["family"]))[0],
         certificate_power=certificate["power"]["smallest_rate"],
-        paired_p=two_sided_mcnemar(won, lost),
+        paired_p=_two_sided_mcnemar(won, lost),
         paired_b=won,
         paired_c=lost,
     )
-    closed = closed_interval(before.values, after.values, reference.values, before.persons, reference.persons, paired)
+    closed = _closed_interval(before.values, after.values, reference.values, before.persons, reference.persons, paired)
     spans.update(gap_before=gap, gap_closed=closed if shown else None)
     for side, condition in (("subgroup", before), ("reference", reference)):
         picks = said["picks"][side]
         agreed = [label == pick if ok else None for label, pick, ok in zip(condition.labels, picks, condition.answered)]
         known = [a for a in agreed if a is not None]
         found[f"fidelity_{side}"] = _mean(known) if known else None
-        spans[f"fidelity_{side}"] = rate_interval(agreed, condition.persons)
+        spans[f"fidelity_{side}"] = _rate_interval(agreed, condition.persons)
     for when, condition in (("before", before), ("after", after)):
         parts = [[[v for v, r in zip(values, c.resolved) if r] for c in (condition, reference) for values in [getattr(c, name)]]
                  for name in ("truth", "labels", "persons")]  # fmt: skip
         if not any(parts[0]):
             continue
-        values, ends = fairness(*parts, said["classes"])
+        values, ends = _fairness(*parts, said["classes"])
         found.update({f"{name}_{when}": value for name, value in values.items()})
         spans.update({f"{name}_{when}": end for name, end in ends.items()})
     return found, spans
@@ -1296,57 +1296,57 @@ def recomputed(of, said, certificate, goal):
 # --- all of it ----------------------------------------------------------------------------------------------------
 
 
-def check_members(files, chain):
+def _check_members(files, chain):
     """Check consents against their words, and who paid against the rows; return members, consents, those who left."""
     file, said = "members.json", _loads(files, "members.json")
     texts = said["texts"]
     for digest, text in texts.items():
-        expect(hashlib.sha256(text.encode()).hexdigest() == digest, file, "holds words of consent that were changed.")
+        _expect(hashlib.sha256(text.encode()).hexdigest() == digest, file, "holds words of consent that were changed.")
     whose = {request: name for name, member in said["members"].items() for request in member["requests"]}
-    expect(sum(len(m["requests"]) for m in said["members"].values()) == len(whose), file, "has a request of two members.")
+    _expect(sum(len(m["requests"]) for m in said["members"].values()) == len(whose), file, "has a request of two members.")
     charged = Counter()
     for (request, _), row in chain.attempts.items():
-        expect(request in whose, file, f"does not say who paid for request {request}.")
+        _expect(request in whose, file, f"does not say who paid for request {request}.")
         if row["outcome"] != "refunded":
             charged[whose[request]] += 1
     agreed = 0
     for name, member in said["members"].items():
-        expect(member["charged"] == charged[name], file, f"says another number of queries than {name} paid.")
+        _expect(member["charged"] == charged[name], file, f"says another number of queries than {name} paid.")
         for consent in member["consents"]:
-            expect(consent["sha256"] in texts, file, f"holds a consent of {name} to words that are missing.")
+            _expect(consent["sha256"] in texts, file, f"holds a consent of {name} to words that are missing.")
         agreed += any(c["withdrawn"] is None for c in member["consents"])
     return len(said["members"]), agreed, sum(m["forgotten"] for m in said["members"].values())
 
 
-def read(path):
+def _read(path):
     """Return the files of a bundle, a folder or a ZIP."""
     return _folder(path) if path.is_dir() else _unzipped(path)
 
 
 def check(path, key=None):
     """Check a bundle; return sentences that say what holds, and raise Refused where something does not."""
-    files = read(Path(path))
-    manifest, signer = check_files(files)
-    expect(key is None or key == signer, "manifest.json.sig", f"is signed with {signer}, another key than the collective's.")
+    files = _read(Path(path))
+    manifest, signer = _check_files(files)
+    _expect(key is None or key == signer, "manifest.json.sig", f"is signed with {signer}, another key than the collective's.")
     try:
         return _checked(files, manifest, signer, key)
     except Refused:
         raise
     except (ValueError, KeyError, TypeError, IndexError, ArithmeticError, AttributeError) as error:
-        refuse("manifest.json", f"what it lists does not go together ({type(error).__name__}: {error}).")
+        _refuse("manifest.json", f"what it lists does not go together ({type(error).__name__}: {error}).")
 
 
 def _checked(files, manifest, signer, key):
     action = manifest["action"]
     stored = _loads(files, "certificate.json")
-    expect(_signer(files, "certificate.json", "certificate") == signer, "certificate.json.sig", "is another key's.")
+    _expect(_signer(files, "certificate.json", "certificate") == signer, "certificate.json.sig", "is another key's.")
     certificate, epoch = stored["certificate"], stored["epoch"]
-    chain = Chain(files, action)
-    heads = check_heads(files, chain, action, signer, epoch)
+    chain = _Chain(files, action)
+    heads = _check_heads(files, chain, action, signer, epoch)
     goal, unchecked = check_certificate(certificate)
-    forgotten = check_answers(certificate, epoch, goal, chain, heads)
-    unchecked += check_row(files, chain, certificate, goal, epoch)
-    members, agreed, left = check_members(files, chain)
+    forgotten = _check_answers(certificate, epoch, goal, chain, heads)
+    unchecked += _check_row(files, chain, certificate, goal, epoch)
+    members, agreed, left = _check_members(files, chain)
     asked = max(len(t["answers"]) for t in certificate["tests"])
     verdict = f"{goal} certified at ε = {certificate['epsilon']}" if certificate["epsilon"] else f"{goal} not certified"
     said = [

@@ -26,7 +26,7 @@ from ttca.pooling.ledger import Balance
 from ttca.private import private
 from ttca.report.explanations import explained
 from ttca.report.pictures import LAYOUTS, THEMES, Share, ShareGroup, draw_shares, enlarged, magnified
-from ttca.report.plain import Circumstances, Words
+from ttca.report.plain import Circumstances, PlainWords
 from ttca.row import Row
 from ttca.values import Value
 
@@ -155,7 +155,7 @@ def write_report(
         "comparisons": _comparisons(measurement),
         "backbones": row.backbones,
         "around": around,
-        "words": Words.of(row, contents.certificate, around),
+        "words": PlainWords.of(row, contents.certificate, around),
         "f": formatting,
     }
     environment = jinja2.Environment(

@@ -9,7 +9,7 @@ import ttca.report.formatting as formatting
 from ttca.certificates import Certificate
 from ttca.row import Row
 
-__all__ = ["Circumstances", "Words"]
+__all__ = ["Circumstances", "PlainWords"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,7 +48,7 @@ class Circumstances:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Words:
+class PlainWords:
     """Sentences about one action; every number in them is the row's or the certificate's.
 
     Parameters
@@ -69,7 +69,7 @@ class Words:
     gap: bool
 
     @classmethod
-    def of(cls, row: Row, certificate: Certificate, around: Circumstances) -> Words:
+    def of(cls, row: Row, certificate: Certificate, around: Circumstances) -> PlainWords:
         """Return the sentences for a row and its certificate, whatever the goal and the rule that stopped it."""
         return cls(
             found=_found(row, around),

@@ -1,0 +1,149 @@
+"""What every command has: its common options, the action it opens, and how it prints results and sentences."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.table import Table
+
+from ttca.terminal import Terminal
+
+if TYPE_CHECKING:
+    from ttca.action import CollectiveAction
+    from ttca.config import ActionFile
+    from ttca.errors import AnswerError
+
+__all__ = [
+    "ERR",
+    "OUT",
+    "AcceptOption",
+    "AnywayOption",
+    "DryRunOption",
+    "FileArgument",
+    "JsonOption",
+    "asking",
+    "duration",
+    "emit",
+    "opened",
+    "reporter",
+    "say",
+    "say_paid",
+]
+
+FileArgument = Annotated[Path, typer.Argument(help="The action file, or the folder that contains it.")]
+JsonOption = Annotated[
+    bool, typer.Option("--json", help="Print one JSON object; everything else goes to standard error.")
+]
+AcceptOption = Annotated[
+    bool,
+    typer.Option(
+        "--accept-new-version", help="Pay again for answers of another version of the platform, if it has changed."
+    ),
+]
+AnywayOption = Annotated[
+    bool,
+    typer.Option("--anyway", help="Go on although answers do not fit members' own true classes. The row will say so."),
+]
+DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Show what it would cost, then stop.")]
+
+ERR = Terminal(stderr=True)
+OUT = Terminal()
+
+
+def reporter() -> Any:
+    """Return where progress is shown: standard error."""
+    from ttca.progress import Reporter
+
+    return Reporter(ERR)
+
+
+@contextmanager
+def opened(
+    file: Path, *, accept_new_version: bool = False, anyway: bool = False
+) -> Iterator[tuple[ActionFile, CollectiveAction]]:
+    """Open an action; where an error ends it, say what was paid, and propose a table if an answer cannot be read."""
+    from ttca.config import read_action
+
+    known = read_action(file)
+    with (
+        known.open(accept_new_version=accept_new_version, anyway=anyway, reporter=reporter()) as action,
+        asking(known, action, file),
+    ):
+        yield known, action
+
+
+@contextmanager
+def asking(known: ActionFile, action: CollectiveAction, file: Path) -> Iterator[None]:
+    """Say what an error that ends the work has cost, and propose a table where it is an answer that cannot be read."""
+    from ttca.errors import AnswerError
+    from ttca.prices import bill_of_errors
+
+    name, ledger = action.settings.name, action.queries.ledger
+    before = ledger.charged_twice(action=name)
+    try:
+        with bill_of_errors(ledger, name, known.platform.price):
+            yield
+    except AnswerError as error:
+        error.args = (f"{error.args[0]} {_advice(known, file, error)}", *error.args[1:])
+        raise
+    finally:
+        # Said also where an error ended it.
+        if twice := ledger.charged_twice(action=name) - before:
+            queries = "query" if twice == 1 else "queries"
+            say(
+                ERR,
+                f"Charged more than once in this run: {twice} {queries}, since the first answer did not come or "
+                "could not be used. Who paid: ttca pool status",
+            )
+
+
+def _advice(known: ActionFile, file: Path, error: AnswerError) -> str:
+    """Return what to do about an answer that cannot be read."""
+    from ttca.first_answers import proposed
+    from ttca.platforms.proposing import proposals, response_of
+
+    section, advice = known.platform, f"Look at one answer: ttca ask {file} IMAGE."
+    if section.protocol == "template" and error.body is not None:
+        options = {"model": section.model, "version": section.version, **section.options}
+        found = proposals(response_of(error.body)[1], options, section.classes)
+        advice = "\n".join([advice, *proposed(found)])
+    return advice
+
+
+def say_paid(known: ActionFile, action: CollectiveAction) -> None:
+    """Say what the action has cost in money so far, where the price is known."""
+    price = known.platform.price
+    if price is not None:
+        paid = sum(action.ledger.paid(action=action.settings.name).values())
+        say(ERR, f"Paid so far: {price.told(paid)}.")
+
+
+def duration(seconds: float) -> str:
+    """Return a time for people."""
+    if seconds < 90:
+        return f"about {max(1, round(seconds))} s"
+    if seconds < 5400:
+        return f"about {round(seconds / 60)} min"
+    return f"about {seconds / 3600:.0f} h" if seconds < 172800 else f"about {seconds / 86400:.0f} days"
+
+
+def emit(result: dict[str, Any], as_json: bool, words: str | Table) -> None:
+    """Print a result as one JSON object, or as words or a table."""
+    if as_json:
+        # NaN is no JSON: it must have become None before. DEL is the one control character that JSON leaves as it is.
+        sys.stdout.write(json.dumps(result, allow_nan=False).replace("\x7f", "\\u007f") + "\n")
+    elif isinstance(words, str):
+        say(OUT, words)
+    else:
+        OUT.print(words)
+
+
+def say(console: Terminal, sentence: str) -> None:
+    """Print a sentence as it is: a bracket in a name is no markup, and no path is broken in two."""
+    console.print(sentence, highlight=False, markup=False, soft_wrap=True)
