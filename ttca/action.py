@@ -344,7 +344,6 @@ class CollectiveAction:
         """
         from ttca.report import Contents, write_report
 
-        around = circumstances(self._shop)
         row, measurement = self.measure() if measured is None else measured
         contents = Contents(
             row=row,
@@ -357,8 +356,8 @@ class CollectiveAction:
             signed_by=signer(self.folder / MEMBERS_FILE, "perturbations"),
             measuring=self.measuring,
             measured_on="verification people" if people is None else "test people",
-            story=story or f"{self.settings.name}: for {around.subgroup}, on {around.service}.",
-            around=around,
+            story=story or "",
+            around=circumstances(self._shop),
         )
         if for_publication:
             return write_report(self.folder / "report-for-publication.html", contents, names=False)

@@ -68,7 +68,7 @@ class Contents(Value):
     measured_on : {"test people", "verification people"}
         The role of ``people``.
     story : str
-        Who is under-served by what, in a few plain sentences.
+        Who is under-served by what, in a few plain sentences; may be empty.
     measuring : Measuring
         The guest's metrics and controls that were measured.
     around : Circumstances, optional

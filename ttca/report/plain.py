@@ -11,6 +11,8 @@ from ttca.row import Row
 
 __all__ = ["Circumstances", "PlainWords"]
 
+_SPACE = "\N{NO-BREAK SPACE}"
+
 
 @dataclass(frozen=True, kw_only=True)
 class Circumstances:
@@ -44,7 +46,7 @@ class Circumstances:
     @property
     def who_allowed(self) -> str:
         """Who authorized the queries, for people."""
-        return self.authorised_by or "nobody is named: the service ran on the collective's own machine"
+        return self.authorised_by or "nobody is named, since the service ran on the collective's own machine"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,8 +75,8 @@ class PlainWords:
         """Return the sentences for a row and its certificate, whatever the goal and the rule that stopped it."""
         return cls(
             found=_found(row, around),
-            proved=f"{_claim(row, certificate, around)} {_asked(certificate, around)} {_error(certificate)}".strip(),
-            limits=_limits(certificate, around),
+            proved=f"{_claim(certificate, around)} {_asked(certificate)} {_error(certificate)}".strip(),
+            limits=_limits(certificate),
             gap=_shown(row) > 0,
         )
 
@@ -87,10 +89,6 @@ class PlainWords:
 def _of(around: Circumstances) -> str:
     """Return the people's name where a sentence goes on."""
     return around.subgroup or "the subgroup"
-
-
-def _service(around: Circumstances) -> str:
-    return around.service or "the service"
 
 
 def _shown(row: Row) -> int:
@@ -106,34 +104,33 @@ def _found(row: Row, around: Circumstances) -> str:
     before, reference = row.subgroup_before, row.reference_before
     if not (math.isfinite(before) and math.isfinite(reference)):
         return (
-            f"{_capital(_service(around))} did not answer about one of the groups, so the two could not be compared. No "
-            "gap was shown."
+            "The service did not answer about one of the groups, so the two could not be compared. No gap was shown."
         )
     said = (
-        f"{_capital(_service(around))} answered {_percent(before)} right for {_of(around)}, and {_percent(reference)} for "
-        "everybody else who was asked about."
+        f"For {_of(around)}, the service gave the right answer in {_percent(before)} of cases. For everybody else who was "
+        f"asked about, it did in {_percent(reference)}."
     )
     span, how = row.intervals.get("gap_before"), _shown(row)
     points = formatting.points(abs(row.gap_before)).text
     if how > 0 and span is not None:
-        ends = f"{formatting.points(span[0]).text} and {formatting.points(span[1]).text}"
-        return f"{said} That is a gap of {points}. With 95 % confidence it lies between {ends}."
+        ends = f"{formatting.fixed(100 * span[0], 1).text} and {formatting.points(span[1]).text}"
+        return f"{said} That is a gap of {points}. With 95{_SPACE}% confidence it lies between {ends}."
     if how > 0:
         return f"{said} That is a gap of {points}."
     if how < 0:
         return f"{said} No gap was shown: {_of(around)} were served better, by {points}."
-    return f"{said} No gap was shown: a difference of {points} among so few people may be chance."
+    return f"{said} No gap was shown: among so few people, a difference of {points} may be chance."
 
 
-def _claim(row: Row, certificate: Certificate, around: Circumstances) -> str:
-    goal, service = certificate.terms.aim, _service(around)
+def _claim(certificate: Certificate, around: Circumstances) -> str:
+    goal = certificate.terms.aim
     value = 0.0 if goal.value is None else goal.value
     claim = {
-        "parity": f"{service} is right for {_of(around)} at least as often as for the others",
-        "improvement": f"{service} is right for {_of(around)} more often than without it",
-        "rate": f"{service} is right for {_of(around)} in at least {_share(value)} of all cases",
-        "within": f"{service} is right for {_of(around)} at most {_points(value)} less often than for the others",
-        "accuracy_ratio": f"{service} is right for {_of(around)} at least {_share(value)} as often as for the others",
+        "parity": f"the service is right for {_of(around)} at least as often as for the others",
+        "improvement": f"the service is right for {_of(around)} more often than without it",
+        "rate": f"the service is right for {_of(around)} in at least {_share(value)} of all cases",
+        "within": f"the service is right for {_of(around)} at most {_points(value)} less often than for the others",
+        "accuracy_ratio": f"the service is right for {_of(around)} at least {_share(value)} as often as for the others",
     }[goal.kind]
     if certificate.epsilon is not None:
         return (
@@ -142,17 +139,18 @@ def _claim(row: Row, certificate: Certificate, around: Circumstances) -> str:
         )
     why = "The test failed."
     if not certificate.power.possible:
-        why = "It could not have been: too few people took part in the test, or the others were always right."
+        why = "It could not have succeeded: too few people took part in the test, or the others were always right."
     return f"Nothing was proved. It was to be shown that with a small change to each picture {claim}. {why}"
 
 
-def _asked(certificate: Certificate, around: Circumstances) -> str:
+def _asked(certificate: Certificate) -> str:
     people, goal = certificate.persons_asked, certificate.terms.aim
     if certificate.examined.layout is not None:
         people = certificate.examined.persons
     others = certificate.examined.others
     if goal.compares_with == "reference" and certificate.examined.design == "disjoint":
-        return f"For this we asked about {people:,} of {_of(around)} and {others:,} others, none of whom had another part."
+        who = "1 person" if people == 1 else f"{people:,} people"
+        return f"For this we asked about {who} of this group and {others:,} others. None of them had another part."
     each = " Each was compared with themselves." if certificate.design == "paired" else ""
     return f"For this we asked about {_count(people)} who had no other part.{each}"
 
@@ -167,15 +165,15 @@ def _error(certificate: Certificate) -> str:
     return f"The test was set so that no more than {often} such actions claim wrongly. This one claims nothing.{kind}"
 
 
-def _limits(certificate: Certificate, around: Circumstances) -> tuple[str, ...]:
+def _limits(certificate: Certificate) -> tuple[str, ...]:
     said = [
-        f"Why {_service(around)} errs, or that anybody meant it to.",
+        "Why the service errs, or that anybody meant it to.",
         "How people fare who are not like those who were asked about.",
         "What the service does on any other day, in another version, or at another picture size.",
     ]
     if certificate.epsilon is not None:
         said += [
-            "That the service has become fair. It has not changed. Those who do not use the change are served as before.",
+            "That the service has become fair. It has not changed. Whoever does not use the change is served as before.",
             "That the change helps everyone. It is a share: a few may be answered worse with it.",
             "That it works where the true class of a person is unknown or false. It was tested with true classes.",
         ]
@@ -193,12 +191,8 @@ def _percent(share: float) -> str:
 
 
 def _share(value: float) -> str:
-    return f"{100 * value:g} %"
+    return f"{100 * value:g}{_SPACE}%"
 
 
 def _points(value: float) -> str:
     return f"{100 * value:g} {'point' if value == 0.01 else 'points'}"
-
-
-def _capital(text: str) -> str:
-    return text[:1].upper() + text[1:]
