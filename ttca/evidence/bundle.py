@@ -160,7 +160,7 @@ def _members(ledger: Ledger, action: str, agreed: Sequence[Consent], links: Sequ
 
 
 def _pseudonym(taken: Mapping[str, Any]) -> str:
-    while (name := f"member-{secrets.token_hex(3)}") in taken:
+    while (name := f"person-{secrets.token_hex(3)}") in taken:
         pass
     return name
 

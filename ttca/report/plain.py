@@ -76,7 +76,7 @@ class PlainWords:
         return cls(
             found=_found(row, around),
             proved=f"{_claim(certificate, around)} {_asked(certificate)} {_error(certificate)}".strip(),
-            limits=_limits(certificate),
+            limits=_limits(row, certificate),
             gap=_shown(row) > 0,
         )
 
@@ -165,7 +165,7 @@ def _error(certificate: Certificate) -> str:
     return f"The test was set so that no more than {often} such actions claim wrongly. This one claims nothing.{kind}"
 
 
-def _limits(certificate: Certificate) -> tuple[str, ...]:
+def _limits(row: Row, certificate: Certificate) -> tuple[str, ...]:
     said = [
         "Why the service errs, or that anybody meant it to.",
         "How people fare who are not like those who were asked about.",
@@ -175,8 +175,13 @@ def _limits(certificate: Certificate) -> tuple[str, ...]:
         said += [
             "That the service has become fair. It has not changed. Whoever does not use the change is served as before.",
             "That the change helps everyone. It is a share: a few may be answered worse with it.",
-            "That it works where the true class of a person is unknown or false. It was tested with true classes.",
+            "That it works where the true class of a person is unknown. It was tested with true classes.",
         ]
+        if math.isfinite(row.abuse_rate):
+            said.append(
+                "That the change cannot be misused. With the change of a wrong class, the service gave that wrong class in "
+                f"{_percent(row.abuse_rate)} of cases."
+            )
     else:
         said.append("That the change does not help. It was only not shown that it does.")
     return tuple(said)
