@@ -94,7 +94,9 @@ def _of(around: Circumstances) -> str:
 def _shown(row: Row) -> int:
     """Return 1 where the subgroup was shown to be served worse, −1 where better, 0 where neither was shown."""
     span = row.intervals.get("gap_before")
-    if span is not None and math.isfinite(row.gap_before):
+    if not math.isfinite(row.gap_before):
+        return 0
+    if span is not None:
         return 1 if span[0] > 0 else -1 if span[1] < 0 else 0
     # Rows of before there were intervals say it by the share that was closed.
     return int(math.isfinite(row.gap_closed))
