@@ -58,13 +58,16 @@ def test_heads_are_signed_before_the_first_question_and_after_the_last(folder: P
     kinds = [row.get("purpose", row["row"]) for row in rows]
     late = {"baseline", "verification"}
     assert (before.moment, after.moment, after.rows) == ("before verification", "after verification", len(rows))
-    assert not late & set(kinds[: before.rows]) and set(kinds[before.rows :]) == late
-    assert kinds[: before.rows].count("seat") == 160 and "terms" in kinds
+    assert not late & set(kinds[: before.rows])
+    assert set(kinds[before.rows :]) == late
+    assert kinds[: before.rows].count("seat") == 160
+    assert "terms" in kinds
     named = {name for row in rows if row["row"] == "seat" for name in row["asks"].values()}
     assert {row["query"] for row in rows[before.rows :]} <= named
     signature = CollectiveKey.open_or_make(folder).signature_of(before.signed_text.encode(), "head")
     assert before.signature == signature
-    assert before.head in before.told and "before the first verification query" in before.told
+    assert before.head in before.told
+    assert "before the first verification query" in before.told
 
 
 def test_a_head_is_signed_once(folder: Path) -> None:
@@ -106,9 +109,11 @@ def test_whoever_is_forgotten_takes_rows_and_salts_along_and_every_head_still_ve
     assert [link.commitment for link in left] == [link.commitment for link in whole]
     # Three seats, and what was asked about each of them.
     asked = sum(json.loads(whole[i].content or "")["row"] == "query" for i in sealed)
-    assert len(sealed) - asked == len(EVES) and asked >= len(EVES)
+    assert len(sealed) - asked == len(EVES)
+    assert asked >= len(EVES)
     assert not any((whole[i].salt or b"?") in content or (whole[i].content or "?").encode() in content for i in sealed)
-    assert len(added) == asked == rows - len(left) and all(row["forgotten"] and "answer" not in row for row in added)
+    assert len(added) == asked == rows - len(left)
+    assert all(row["forgotten"] and "answer" not in row for row in added)
     assert again[0] == rows
     with open_action(folder, Recorder(), roster=without(with_eve(), *EVES)) as action:
         action.verify()

@@ -113,7 +113,9 @@ def init(
         _write_new(drafted.sample, SAMPLE)
     if drafted.letter is not None:
         _write_new(drafted.letter, AUTHORIZATION)
-        _say(ERR, f"Whoever runs the service must allow the queries in writing: {drafted.letter} is a letter that asks.")
+        _say(
+            ERR, f"Whoever runs the service must allow the queries in writing: {drafted.letter} is a letter that asks."
+        )
     for sentence in drafted.advice:
         _say(ERR, sentence)
     what = "the platform"

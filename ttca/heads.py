@@ -6,11 +6,11 @@ sat in which seat, nor which class they truly have, nor what was going to be ask
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Literal, TypeAlias
+from typing import Literal, TypeAlias
 
 import numpy as np
 
@@ -18,6 +18,7 @@ from ttca.errors import ActionError
 from ttca.kept import load_json, save_json
 from ttca.panel import SIDES
 from ttca.people import People
+from ttca.perturbations import PerturbationSet
 from ttca.perturbing import Family
 from ttca.pooling.chain import Fact, extend, query_name, row_text
 from ttca.pooling.ledger import Ledger
@@ -167,13 +168,10 @@ def seat_facts(shop: Workshop, sitting: Sitting, family: Family) -> Iterator[Fac
         seats = np.arange(len(group)) if panel.seating is None else panel.seating.seats[side]
         asked: dict[str, list[str]] = {}
         if terms.aim.compares_with == {"subgroup": "before", "reference": "reference"}[side]:
-            asked[str(terms.aim.compares_with)] = _names(shop, group, sitting.epoch, lambda people: people.images)
+            asked[str(terms.aim.compares_with)] = _names(shop, group, sitting.epoch, None)
         if side == "subgroup":
             for epsilon in sorted(family.sets, reverse=True):
-                delta = family.sets[epsilon]
-                asked[str(epsilon)] = _names(
-                    shop, group, sitting.epoch, lambda people, by=delta: by.apply(people.images, people.classes)
-                )
+                asked[str(epsilon)] = _names(shop, group, sitting.epoch, family.sets[epsilon])
         for row, place in enumerate(seats.tolist()):
             yield Fact(
                 {
@@ -188,7 +186,11 @@ def seat_facts(shop: Workshop, sitting: Sitting, family: Family) -> Iterator[Fac
             )
 
 
-def _names(shop: Workshop, people: People, epoch: str, images: Callable[[People], Any]) -> list[str]:
+def _names(shop: Workshop, people: People, epoch: str, delta: PerturbationSet | None) -> list[str]:
     """Return what the chain calls the queries about people, a few pictures in memory at a time."""
-    parts = (people[start : start + _TOGETHER] for start in range(0, len(people), _TOGETHER))
-    return [query_name(key) for part in parts for key in shop.queries.names(images(part), epoch=epoch)]
+    found: list[str] = []
+    for start in range(0, len(people), _TOGETHER):
+        part = people[start : start + _TOGETHER]
+        images = part.images if delta is None else delta.apply(part.images, part.classes)
+        found += [query_name(key) for key in shop.queries.names(images, epoch=epoch)]
+    return found

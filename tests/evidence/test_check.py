@@ -1,4 +1,4 @@
-"""Tests of check.py: its Ed25519 is the standard's, and it finds what ttca finds in any certificate, and nothing else."""
+"""Tests of check.py: its Ed25519 is the standard's, and it finds in any certificate what ttca finds, and no more."""
 
 from __future__ import annotations
 
@@ -102,7 +102,7 @@ GOALS: tuple[dict[str, Any], ...] = (
 def made(
     goal: dict[str, Any], stopping: str, design: Design, *, seed: int, most: int = 60, every_image: bool = False
 ) -> Certificate | None:
-    """Return the certificate of people at chance-drawn rates, as a file holds it; None where no test serves the goal."""
+    """Return the certificate of people at rates drawn by chance; None where no test serves the goal."""
     rng = np.random.default_rng(seed)
     persons = int(rng.integers(4, most))
     others = persons if design == "paired" else int(rng.integers(3, 3 * most))
@@ -121,7 +121,7 @@ def made(
         return said[start:stop]
 
     try:
-        terms = Certifying(stopping=stopping, every_image=every_image, **goal)  # type: ignore[arg-type]
+        terms = Certifying(stopping=stopping, every_image=every_image, **goal)
         examined = Examined(design, persons, others, answers + other_answers, layout)
         return certify(ask, terms, epsilons=(2, 4, 8), examined=examined)
     except ConfigError:
@@ -140,7 +140,7 @@ def test_every_certificate_is_recomputed(goal: dict[str, Any], stopping: str) ->
     """Of any goal, rule and design, passed or failed: test by test, bounds, figures and power."""
     for design in ("disjoint", "paired"):
         for seed in (1, 2):
-            certificate = made(goal, stopping, design, seed=seed)  # type: ignore[arg-type]
+            certificate = made(goal, stopping, design, seed=seed)
             if certificate is not None:
                 found, left = check_certificate(stored(certificate))
                 assert str(found) == str(certificate.terms.aim)
@@ -154,7 +154,7 @@ def test_large_certificates_are_recomputed(seed: int) -> None:
     for goal in GOALS:
         for stopping in ("curtailed", "anytime", "hybrid"):
             for design in ("disjoint", "paired"):
-                certificate = made(goal, stopping, design, seed=seed, most=300)  # type: ignore[arg-type]
+                certificate = made(goal, stopping, design, seed=seed, most=300)
                 if certificate is not None:
                     check_certificate(stored(certificate))
 

@@ -58,9 +58,17 @@ def test_every_goal_is_said_in_plain_words(goal: dict[str, Any], stopping: str, 
 @pytest.mark.parametrize(
     ("changes", "sentence", "gap"),
     [
-        ({}, "That is a gap of 30.0\u00a0points. With 95\u00a0% confidence it lies between 10.0 and 45.0\u00a0points", True),
+        (
+            {},
+            "That is a gap of 30.0\u00a0points. With 95\u00a0% confidence it lies between 10.0 and 45.0\u00a0points",
+            True,
+        ),
         ({"intervals": {"gap_before": [-0.1, 0.5]}}, "No gap was shown: among so few people", False),
-        ({"gap_before": -0.2, "subgroup_before": 1.0, "intervals": {"gap_before": [-0.3, -0.1]}}, "served better", False),
+        (
+            {"gap_before": -0.2, "subgroup_before": 1.0, "intervals": {"gap_before": [-0.3, -0.1]}},
+            "served better",
+            False,
+        ),
         ({"subgroup_before": math.nan, "gap_before": math.nan}, "could not be compared. No gap was shown", False),
         ({"intervals": {}, "gap_closed": math.nan}, "No gap was shown", False),
     ],

@@ -36,5 +36,11 @@ def evidence(
         f"python check.py\nIt is signed with {made.key}. Tell them this key by another way than the bundle.\n"
         "letter.md in it is a letter of complaint, with blanks to fill in."
     )
-    said = {"path": str(made.path), "key": made.key, "rows": made.rows, "sealed": made.sealed, "head": asdict(made.head)}
+    said = {
+        "path": str(made.path),
+        "key": made.key,
+        "rows": made.rows,
+        "sealed": made.sealed,
+        "head": asdict(made.head),
+    }
     emit({**said, "warnings": list(made.warnings)}, as_json, words)

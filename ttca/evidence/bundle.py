@@ -88,7 +88,9 @@ def write_evidence(action: CollectiveAction, path: Path, *, url: str) -> Evidenc
         If something is there already, something would have to be asked, or it cannot be written.
     """
     if path.exists():
-        raise ActionError(f"Expected a new file or folder for the bundle, got {path}, which exists. Choose another name.")
+        raise ActionError(
+            f"Expected a new file or folder for the bundle, got {path}, which exists. Choose another name."
+        )
     _check_complete(action)
     name, ledger = action.settings.name, action.ledger
     row, _ = action.measure()
@@ -125,8 +127,8 @@ def _check_complete(action: CollectiveAction) -> None:
     """Raise where the action is not verified and measured, before anything is done."""
     if not ((action.folder / "certificate.json").is_file() and (action.folder / "row.json").is_file()):
         raise ActionError(
-            f"Expected an action that is verified and reported, got none in {action.folder}. Evidence asks nothing. Run "
-            "first: ttca run"
+            f"Expected an action that is verified and reported, got none in {action.folder}. Evidence asks nothing. "
+            "Run first: ttca run"
         )
     missing = {step: cost.queries for step, cost in action.plan().items() if cost.queries}
     if missing:
@@ -229,15 +231,16 @@ def _warnings(members: Mapping[str, Any], now: str, action: CollectiveAction) ->
     said = []
     if silent:
         said.append(
-            f"{silent} members have no consent on record. Ask them before you publish, and write it down: ttca pool consent"
+            f"{silent} members have no consent on record. Ask them before you publish, and write it down: ttca pool "
+            "consent"
         )
     if other:
         said.append(
-            f"{other} members agreed to other words than today's, perhaps to words that say nothing of evidence. Ask them "
-            "again before you publish."
+            f"{other} members agreed to other words than today's, perhaps to words that say nothing of evidence. Ask "
+            "them again before you publish."
         )
     said.append(
-        f"The bundle says of each test picture its class and what {action.platform.info.name} said, in an order that only "
-        "you can read. Nobody who is forgotten later can be taken out of a copy that others have."
+        f"The bundle says of each test picture its class and what {action.platform.info.name} said, in an order that "
+        "only you can read. Nobody who is forgotten later can be taken out of a copy that others have."
     )
     return said

@@ -4,9 +4,10 @@
     python check.py BUNDLE.zip   or a folder
     python check.py --key KEY    and whether the collective's key, as it told you, signed it
 
-It recomputes certificate and result row from the rows of the ledger, and says what it cannot recompute. It needs Python
-3.9 or newer, no network, and nothing of the program that wrote the bundle. Status 0: everything holds. 1: something does
-not, and the sentence names the file. Whoever wants to trust nothing in the bundle takes this file from ttca itself.
+It recomputes certificate and result row from the rows of the ledger, and says what it cannot recompute. It needs
+Python 3.9 or newer, no network, and nothing of the program that wrote the bundle. Status 0: everything holds. 1:
+something does not, and the sentence names the file. Whoever wants to trust nothing in the bundle takes this file from
+ttca itself.
 """
 
 from __future__ import annotations
@@ -20,16 +21,20 @@ import struct
 import sys
 import zlib
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any, NoReturn
 
 __all__ = ["Refused", "check", "check_certificate", "main", "verify_ed25519", "zip_bytes"]
 
 FORMAT = "ttca-evidence-1"
 BATCH = 16
 ON_THE_WAY = 0.2
-#: Files that every bundle has; those of a row are there where one was measured.
-NEEDED = ("README.txt", "certificate.json", "certificate.json.sig", "check.py", "consent.txt", "heads.json", "ledger.jsonl",
-          "letter.md", "measurement.json", "members.json", "report.html", "row.json")  # fmt: skip
+#: Files that every bundle has.
+NEEDED = (
+    "README.txt", "certificate.json", "certificate.json.sig", "check.py", "consent.txt", "heads.json", "ledger.jsonl",
+    "letter.md", "measurement.json", "members.json", "report.html", "row.json",
+)  # fmt: skip
 #: What no list of rows can tell: choices, and what machines took.
 STATED = ("track", "regime", "answers", "queries", "seed", "composition", "zero_query_epochs", "threads", "shortened",
           "seconds_distil", "seconds_learn", "seconds", "peak_rss_mb", "overruled", "backbones")  # fmt: skip
@@ -39,11 +44,11 @@ class Refused(Exception):
     """Something in the bundle does not hold; the sentence says what, and in which file."""
 
 
-def _refuse(file, what):
+def _refuse(file: str, what: str) -> NoReturn:
     raise Refused(f"{file}: {what}")
 
 
-def _expect(condition, file, what):
+def _expect(condition: object, file: str, what: str) -> None:
     if not condition:
         _refuse(file, what)
 
@@ -56,14 +61,14 @@ D = -121665 * pow(121666, P - 2, P) % P
 ROOT = pow(2, (P - 1) // 4, P)
 
 
-def _add(a, b):
+def _add(a: Any, b: Any) -> Any:
     e, f = (a[1] - a[0]) * (b[1] - b[0]) % P, (a[1] + a[0]) * (b[1] + b[0]) % P
     c, d = 2 * a[3] * b[3] * D % P, 2 * a[2] * b[2] % P
     w, x, y, z = f - e, d - c, d + c, f + e
     return (w * x % P, y * z % P, x * y % P, w * z % P)
 
 
-def _times(n, point):
+def _times(n: Any, point: Any) -> Any:
     found = (0, 1, 1, 0)
     while n > 0:
         if n & 1:
@@ -73,7 +78,7 @@ def _times(n, point):
     return found
 
 
-def _x(y, sign):
+def _x(y: Any, sign: Any) -> Any:
     if y >= P:
         return None
     square = (y * y - 1) * pow(D * y * y + 1, P - 2, P) % P
@@ -87,7 +92,7 @@ def _x(y, sign):
     return P - x if x & 1 != sign else x
 
 
-def _point(raw):
+def _point(raw: bytes) -> Any:
     y = int.from_bytes(raw, "little")
     sign, y = y >> 255, y & (2**255 - 1)
     x = _x(y, sign)
@@ -98,7 +103,7 @@ BASE_Y = 4 * pow(5, P - 2, P) % P
 BASE = (_x(BASE_Y, 0), BASE_Y, 1, _x(BASE_Y, 0) * BASE_Y % P)
 
 
-def verify_ed25519(key, message, signature):
+def verify_ed25519(key: bytes, message: bytes, signature: bytes) -> bool:
     """Return whether a signature (64 bytes) over a message is that of a public key (32 bytes)."""
     if len(key) != 32 or len(signature) != 64:
         return False
@@ -107,26 +112,32 @@ def verify_ed25519(key, message, signature):
         return False
     h = int.from_bytes(hashlib.sha512(signature[:32] + key + message).digest(), "little") % L
     left, right = _times(s, BASE), _add(r, _times(h, a))
-    return (left[0] * right[2] - right[0] * left[2]) % P == 0 and (left[1] * right[2] - right[1] * left[2]) % P == 0
+    return all((left[i] * right[2] - right[i] * left[2]) % P == 0 for i in (0, 1))
 
 
 # --- files --------------------------------------------------------------------------------------------------------
 
 
-def zip_bytes(files):
-    """Return the one ZIP that these files make, name → bytes: uncompressed, no dates, so that each byte has one value."""
+def zip_bytes(files: dict[str, bytes]) -> bytes:
+    """Return the one ZIP of these files, name → bytes: uncompressed and without dates, so each byte has one value."""
     body, directory = b"", b""
     for name in sorted(files):
         content, raw = files[name], name.encode()
         facts = struct.pack("<HHHHHIIIHH", 20, 0x800, 0, 0, 0x21, zlib.crc32(content), len(content), len(content),
                             len(raw), 0)  # fmt: skip
-        directory += b"PK\x01\x02" + struct.pack("<H", 0x314) + facts + struct.pack("<HHHII", 0, 0, 0, 0o644 << 16, len(body)) + raw
+        directory += (
+            b"PK\x01\x02"
+            + struct.pack("<H", 0x314)
+            + facts
+            + struct.pack("<HHHII", 0, 0, 0, 0o644 << 16, len(body))
+            + raw
+        )
         body += b"PK\x03\x04" + facts + raw + content
     end = struct.pack("<4sHHHHIIH", b"PK\x05\x06", 0, 0, len(files), len(files), len(directory), len(body), 0)
     return body + directory + end
 
 
-def _unzipped(path):
+def _unzipped(path: Path) -> dict[str, bytes]:
     """Return the files of a bundle's ZIP; any other ZIP of the same files is refused, byte for byte."""
     content, files, at = path.read_bytes(), {}, 0
     while content[at : at + 4] == b"PK\x03\x04":
@@ -135,7 +146,9 @@ def _unzipped(path):
             name = content[at + 30 : at + 30 + length].decode("ascii")
         except (struct.error, UnicodeDecodeError):
             _refuse(path.name, "its list of files is damaged.")
-        _expect(re.fullmatch(r"[A-Za-z0-9._-]+", name) and name not in files, path.name, f"a file called {name!r} is in it.")
+        _expect(
+            re.fullmatch(r"[A-Za-z0-9._-]+", name) and name not in files, path.name, f"a file called {name!r} is in it."
+        )
         files[name] = content[at + 30 + length : at + 30 + length + size]
         _expect(zlib.crc32(files[name]) == struct.unpack_from("<I", content, at + 14)[0], name, "was changed.")
         at += 30 + length + size
@@ -143,7 +156,7 @@ def _unzipped(path):
     return files
 
 
-def _folder(path):
+def _folder(path: Path) -> dict[str, bytes]:
     files = {}
     for found in sorted(path.iterdir()):
         if found.name == "__pycache__":
@@ -153,7 +166,7 @@ def _folder(path):
     return files
 
 
-def _decoded(text, size, file):
+def _decoded(text: Any, size: int, file: str) -> bytes:
     try:
         raw = base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True)
     except (ValueError, TypeError):
@@ -163,17 +176,17 @@ def _decoded(text, size, file):
     return raw
 
 
-def _public(text, file):
+def _public(text: Any, file: str) -> bytes:
     _expect(isinstance(text, str) and text.startswith("ttca-ed25519:"), file, "names no public key.")
     return _decoded(text[len("ttca-ed25519:") :], 32, file)
 
 
-def _is_signed(kind, content, key, signature, file):
+def _is_signed(kind: str, content: bytes, key: str, signature: str, file: str) -> bool:
     message = b"ttca-signature-1 " + kind.encode() + b"\n" + content
     return verify_ed25519(_public(key, file), message, _decoded(signature, 64, file))
 
 
-def _loads(files, name):
+def _loads(files: dict[str, bytes], name: str) -> Any:
     try:
         return json.loads(files[name].decode("utf-8"))
     except KeyError:
@@ -182,21 +195,23 @@ def _loads(files, name):
         _refuse(name, "cannot be read.")
 
 
-def _signer(files, name, kind):
+def _signer(files: dict[str, bytes], name: str, kind: str) -> str:
     """Return the key whose right signature lies beside a file, written exactly as ttca writes signatures."""
     beside = name + ".sig"
     said = _loads(files, beside)
     _expect(isinstance(said, dict), beside, "holds no signature.")
     key, signature = said.get("key"), said.get("signature")
     wanted = {"format": "ttca-signature-1", "algorithm": "Ed25519", "key": key, "signature": signature}
-    _expect((json.dumps(wanted, indent=1) + "\n").encode() == files[beside], beside, "is not as ttca writes signatures.")
+    _expect(
+        (json.dumps(wanted, indent=1) + "\n").encode() == files[beside], beside, "is not as ttca writes signatures."
+    )
     _expect(isinstance(signature, str), beside, "holds no signature.")
     right = _is_signed(kind, files[name], key, signature, beside)
     _expect(right, name, f"was changed since it was signed, or {beside} was.")
-    return key
+    return str(key)
 
 
-def _check_files(files):
+def _check_files(files: dict[str, bytes]) -> tuple[dict[str, Any], str]:
     """Check every file against the signed manifest; return the manifest and the key that signed it."""
     _expect("manifest.json" in files, "manifest.json", "is missing.")
     _expect("manifest.json.sig" in files, "manifest.json.sig", "is missing.")
@@ -207,7 +222,9 @@ def _check_files(files):
     for name in sorted({*listed, *files} - {"manifest.json", "manifest.json.sig"}):
         _expect(name in listed, name, "is not listed in manifest.json.")
         _expect(name in files, name, "is listed in manifest.json and missing.")
-        _expect(hashlib.sha256(files[name]).hexdigest() == listed[name], name, "was changed since the bundle was signed.")
+        _expect(
+            hashlib.sha256(files[name]).hexdigest() == listed[name], name, "was changed since the bundle was signed."
+        )
     for name in NEEDED:
         _expect(name in files, name, "is missing.")
     return manifest, key
@@ -219,7 +236,7 @@ def _check_files(files):
 class _Chain:
     """The rows of the ledger: what each says, as far as it is open, and the head after each."""
 
-    def __init__(self, files, action):
+    def __init__(self, files: dict[str, bytes], action: str) -> None:
         file = "ledger.jsonl"
         head = hashlib.sha256(b"ttca-chain-1\n" + action.encode()).digest()
         self.heads, self.rows, self.sealed = [head.hex()], [], 0
@@ -236,8 +253,11 @@ class _Chain:
                 self.rows.append(None)
             head = hashlib.sha256(head + commitment).digest()
             self.heads.append(head.hex())
-        attempts, self.answers, self.place = {}, {}, {}
-        self.seats, self.terms = {}, {}
+        attempts: dict[tuple[int, int], dict[str, Any]] = {}
+        self.answers: dict[str, list[int]] = {}
+        self.place: dict[str, int] = {}
+        self.seats: dict[tuple[str, str, int], dict[str, Any]] = {}
+        self.terms: dict[str, dict[str, Any]] = {}
         for number, row in enumerate(self.rows, 1):
             if row is None:
                 continue
@@ -254,12 +274,12 @@ class _Chain:
                 self.terms[row["epoch"]] = row
         self.attempts = attempts
 
-    def paid(self):
+    def paid(self) -> Counter[str]:
         """Return the queries charged, refunds out, by purpose."""
         return Counter(row["purpose"] for row in self.attempts.values() if row["outcome"] != "refunded")
 
 
-def _check_heads(files, chain, action, key, epoch):
+def _check_heads(files: dict[str, bytes], chain: _Chain, action: str, key: str, epoch: str) -> dict[str, Any]:
     """Check every signed head against the chain; return them by moment."""
     found = {}
     for head in _loads(files, "heads.json")["heads"]:
@@ -280,7 +300,7 @@ def _check_heads(files, chain, action, key, epoch):
 # --- numbers ------------------------------------------------------------------------------------------------------
 
 
-def _betainc(a, b, x):
+def _betainc(a: Any, b: Any, x: float) -> float:
     """Return the regularized incomplete beta function, by its continued fraction (Lentz)."""
     if x <= 0 or x >= 1:
         return float(x >= 1)
@@ -297,10 +317,10 @@ def _betainc(a, b, x):
             value *= c * d
         if abs(c * d - 1) < 1e-15:
             break
-    return min(1.0, math.exp(front) * value)
+    return float(min(1.0, math.exp(front) * value))
 
 
-def _bisect(rises, target):
+def _bisect(rises: Callable[[float], float], target: float) -> float:
     low, high = 0.0, 1.0
     for _ in range(60):
         middle = (low + high) / 2
@@ -308,45 +328,45 @@ def _bisect(rises, target):
     return (low + high) / 2
 
 
-def _lower(k, n, alpha):
+def _lower(k: Any, n: Any, alpha: float) -> float:
     """Return Clopper and Pearson's one-sided lower bound; counts need not be whole."""
     return _bisect(lambda p: _betainc(k, n - k + 1, p), alpha) if k > 1e-9 else 0.0
 
 
-def _upper(k, n, alpha):
+def _upper(k: Any, n: Any, alpha: float) -> float:
     """Return Clopper and Pearson's one-sided upper bound."""
     return 1 - _lower(n - k, n, alpha)
 
 
-def _at_most(k, n, p):
+def _at_most(k: Any, n: Any, p: Any) -> float:
     """Return Pr[Bin(n, p) <= k]."""
     if k < 0 or k >= n:
         return float(k >= n)
     return _betainc(n - k, k + 1, 1 - p)
 
 
-def _mcnemar(won, lost):
+def _mcnemar(won: int, lost: int) -> float:
     """Return the exact one-sided p."""
-    return sum(math.comb(won + lost, i) for i in range(lost + 1)) / 2 ** (won + lost)
+    return float(sum(math.comb(won + lost, i) for i in range(lost + 1)) / 2 ** (won + lost))
 
 
-def _two_sided_mcnemar(won, lost):
+def _two_sided_mcnemar(won: int, lost: int) -> float:
     """Return the exact two-sided p."""
     return min(1.0, 2 * _mcnemar(max(won, lost), min(won, lost))) if won + lost else 1.0
 
 
-def _fisher(k, m, right, others):
+def _fisher(k: Any, m: int, right: Any, others: Any) -> float:
     """Return Fisher's exact one-sided p."""
     total = k + right
     ways = sum(math.comb(m, i) * math.comb(others, total - i) for i in range(k, min(m, total) + 1))
     return ways / math.comb(m + others, total)
 
 
-def _score(estimate, variance):
+def _score(estimate: float, variance: float) -> float:
     return estimate / math.sqrt(variance) if variance > 1e-15 else 0.0
 
 
-def _difference_score(x, m, y, n, margin):
+def _difference_score(x: float, m: int, y: Any, n: Any, margin: float) -> float:
     """Return the score of Farrington and Manning (1990)."""
     s, a, theta, d = x / m, y / n, n / m, -margin
     c3, c2 = 1 + theta, -(1 + theta + s + theta * a + d * (theta + 2))
@@ -359,14 +379,16 @@ def _difference_score(x, m, y, n, margin):
     return _score(s - a + margin, fitted * (1 - fitted) / m + other * (1 - other) / n)
 
 
-def _ratio_score(x, m, y, n, ratio):
+def _ratio_score(x: float, m: int, y: Any, n: Any, ratio: float) -> float:
     """Return the score of Miettinen and Nurminen (1985)."""
     b = x + ratio * y + ratio * m + n
     fitted = min(1.0, 2 * (x + y) / (b + math.sqrt(max(b**2 - 4 * ratio * (m + n) * (x + y), 0))))
-    return _score(x / m - ratio * y / n, ratio * fitted * (1 - ratio * fitted) / m + ratio**2 * fitted * (1 - fitted) / n)
+    return _score(
+        x / m - ratio * y / n, ratio * fitted * (1 - ratio * fitted) / m + ratio**2 * fitted * (1 - fitted) / n
+    )
 
 
-def _tango_score(won, lost, m, margin):
+def _tango_score(won: int, lost: int, m: int, margin: float) -> float:
     """Return Tango's score (1998)."""
     b = won + lost + (2 * m - won + lost) * margin
     root = math.sqrt(max(b**2 - 8 * m * lost * margin * (1 + margin), 0))
@@ -374,10 +396,10 @@ def _tango_score(won, lost, m, margin):
     return _score((won - lost) / m + margin, (2 * fitted - margin * (1 + margin)) / m)
 
 
-def _greatest(chance, low, width, stop=None):
+def _greatest(chance: Callable[[float], float], low: float, width: float, stop: float | None = None) -> float:
     """Return the greatest chance over a nuisance rate, by a grid and finer ones where it is highest."""
 
-    def at(t):
+    def at(t: float) -> float:
         return chance(low + width * (1 - math.cos(t)) / 2)
 
     step, best = math.pi / 128, 0.0
@@ -391,16 +413,21 @@ def _greatest(chance, low, width, stop=None):
     for _ in range(2):
         found = sorted(found, reverse=True)[:4]
         step /= 8
-        found += [(at(t + j * step), t + j * step) for _, t in list(found) for j in range(-7, 8) if j and 0 <= t + j * step <= math.pi]
+        found += [
+            (at(t + j * step), t + j * step)
+            for _, t in list(found)
+            for j in range(-7, 8)
+            if j and 0 <= t + j * step <= math.pi
+        ]
         best = max(best, max(found)[0])
     return best
 
 
-def _log_ways(n):
+def _log_ways(n: Any) -> list[float]:
     return [math.lgamma(n + 1) - math.lgamma(k + 1) - math.lgamma(n - k + 1) for k in range(n + 1)]
 
 
-def _pmf(ways, p):
+def _pmf(ways: list[float], p: Any) -> list[float]:
     n = len(ways) - 1
     if p <= 0 or p >= 1:
         return [float(k == (n if p >= 1 else 0)) for k in range(n + 1)]
@@ -408,7 +435,7 @@ def _pmf(ways, p):
     return [math.exp(w + k * one + (n - k) * other) for k, w in enumerate(ways)]
 
 
-def _first(reached, most):
+def _first(reached: Callable[[int], bool], most: int) -> int:
     """Return the smallest of 0..most that is reached, most + 1 where none is; more is never worse."""
     low, high = 0, most + 1
     while low < high:
@@ -417,16 +444,20 @@ def _first(reached, most):
     return low
 
 
-def _independent_p(score, value, table, stop=None):
+def _independent_p(score: Callable[..., float], value: float, table: Any, stop: float | None = None) -> float:
     """Return the exact p of two groups of different persons, (right, m, reference right, n), over the nuisance."""
     k, m, right, n = table
     bar = score(k, m, right, n, value) - 1e-9
-    needed = [_first(lambda x, y=y: score(x, m, y, n, value) >= bar, m) for y in range(n + 1)]
+
+    def enough(y: int) -> Callable[[int], bool]:
+        return lambda x: score(x, m, y, n, value) >= bar
+
+    needed = [_first(enough(y), m) for y in range(n + 1)]
     for y in range(n - 1, -1, -1):
         needed[y] = min(needed[y], needed[y + 1])
     ours, theirs = _log_ways(m), _log_ways(n)
 
-    def chance(rate):
+    def chance(rate: float) -> float:
         tail = [0.0] * (m + 2)
         mine = _pmf(ours, rate - value if score is _difference_score else value * rate)
         for x in range(m, -1, -1):
@@ -436,16 +467,20 @@ def _independent_p(score, value, table, stop=None):
     return _greatest(chance, *((value, 1 - value) if score is _difference_score else (0.0, 1.0)), stop=stop)
 
 
-def _tango(won, lost, m, margin, stop=None):
+def _tango(won: int, lost: int, m: int, margin: float, stop: float | None = None) -> float:
     """Return the exact p of the same persons under two conditions, over the nuisance."""
     bar = _tango_score(won, lost, m, margin) - 1e-9
-    needed = [_first(lambda w, c=c: _tango_score(w, c, m, margin) >= bar, m - c) for c in range(m + 1)]
+
+    def enough(c: int) -> Callable[[int], bool]:
+        return lambda w: _tango_score(w, c, m, margin) >= bar
+
+    needed = [_first(enough(c), m - c) for c in range(m + 1)]
     needed = [m + 1 if w > m - c else w for c, w in enumerate(needed)]
     for c in range(m - 1, -1, -1):
         needed[c] = min(needed[c], needed[c + 1])
     ways = _log_ways(m)
 
-    def chance(rate):
+    def chance(rate: float) -> float:
         total = 0.0
         share = min(1.0, max(0.0, (rate - margin) / (1 - rate))) if rate < 1 else 0.0
         for c, p in enumerate(_pmf(ways, rate)):
@@ -459,7 +494,7 @@ def _tango(won, lost, m, margin, stop=None):
 # --- e-values -----------------------------------------------------------------------------------------------------
 
 
-def _bar_log_e(k, n, bar):
+def _bar_log_e(k: Any, n: Any, bar: float) -> float:
     """Return the log e-value against "S is at most the bar" after k right of n."""
     w = n - k
     if not n:
@@ -478,10 +513,10 @@ def _bar_log_e(k, n, bar):
             j += 1
         return math.log(total)
     logs = math.lgamma(k + 1) + math.lgamma(w + 1) - math.lgamma(n + 2)
-    return logs + math.log(tail) - k * math.log(bar) - (w + 1) * math.log1p(-bar)
+    return float(logs + math.log(tail) - k * math.log(bar) - (w + 1) * math.log1p(-bar))
 
 
-def _pairs_log_e(differences, margin):
+def _pairs_log_e(differences: list[int], margin: float) -> float:
     """Return the greatest log e-value so far against "S is at most A - margin", over persons in their order."""
     lead = max(-margin, -1 + 1e-12)
     shares = [(i + 0.5) / 40 for i in range(40)]
@@ -495,7 +530,7 @@ def _pairs_log_e(differences, margin):
     return best
 
 
-def _running_lower(right, alpha):
+def _running_lower(right: Any, alpha: float) -> float:
     """Return the greatest bar that was rejected after any person."""
     enough, best, k = -math.log(alpha), 0.0, 0
     for n, one in enumerate(right, 1):
@@ -513,13 +548,13 @@ def _running_lower(right, alpha):
 # --- several images of a person -----------------------------------------------------------------------------------
 
 
-def _student(freedom, t):
+def _student(freedom: float, t: float) -> float:
     """Return the distribution function of Student's t."""
     tail = _betainc(freedom / 2, 0.5, freedom / (freedom + t * t)) / 2
     return tail if t < 0 else 1 - tail
 
 
-def _student_quantile(freedom, p):
+def _student_quantile(freedom: float, p: Any) -> float:
     low, high = -1e6, 0.0
     for _ in range(200):
         middle = (low + high) / 2
@@ -527,11 +562,11 @@ def _student_quantile(freedom, p):
     return (low + high) / 2
 
 
-def _effective(images):
-    return sum(images) ** 2 / sum(n * n for n in images)
+def _effective(images: Any) -> float:
+    return float(sum(images) ** 2 / sum(n * n for n in images))
 
 
-def _by_person(right, images):
+def _by_person(right: Any, images: Any) -> list[int]:
     found, at = [], 0
     for n in images:
         found.append(sum(right[at : at + n]))
@@ -539,7 +574,7 @@ def _by_person(right, images):
     return found
 
 
-def _persons_p(right, images, others, other_images, margin):
+def _persons_p(right: Any, images: Any, others: Any, other_images: Any, margin: float) -> float:
     """Return the approximate p of persons with several images each."""
     parts = []
     for k, n in ((right, images), (others, other_images)):
@@ -560,7 +595,7 @@ def _persons_p(right, images, others, other_images, margin):
 class _Goal:
     """What had to be shown, and how: the terms of a certificate."""
 
-    def __init__(self, terms, examined):
+    def __init__(self, terms: dict[str, Any], examined: dict[str, Any]) -> None:
         self.alpha, self.stopping, self.every_image = terms["alpha"], terms["stopping"], terms["every_image"]
         self.value = 0.0
         if terms["within"] is not None:
@@ -579,7 +614,7 @@ class _Goal:
         self.others = examined["others"] if layout is None else sum(layout[1])
         self.in_step = self.stopping == "anytime" and self.paired and self.compares is not None
 
-    def __str__(self):
+    def __str__(self) -> str:
         return {
             "parity": "parity",
             "improvement": "improvement",
@@ -592,26 +627,26 @@ class _Goal:
 class _Count:
     """So many right answers are needed of all; None where all would not do."""
 
-    def __init__(self, needed):
+    def __init__(self, needed: int | None) -> None:
         self.needed = needed
 
-    def verdict(self, right, baseline, persons):
+    def verdict(self, right: Any, baseline: Any, persons: Any) -> bool | None:
         needed = persons + 1 if self.needed is None else self.needed
         if sum(right) >= needed:
             return True
         return None if sum(right) + persons - len(right) >= needed else False
 
-    def told(self, right, baseline, persons):
+    def told(self, right: Any, baseline: Any, persons: Any) -> str:
         needed = "more than all" if self.needed is None else f"{self.needed} of {persons}"
         return f"{sum(right)} of {len(right)} asked right, {needed} needed"
 
-    def smallest(self, baseline, persons):
+    def smallest(self, baseline: Any, persons: Any) -> Any:
         if self.needed is None:
             return None
         return _bisect(lambda s: _betainc(self.needed, persons - self.needed + 1, s), 0.8) if self.needed else 0.0
 
 
-def _pairs(right, baseline):
+def _pairs(right: Any, baseline: Any) -> Any:
     won = sum(r and not b for r, b in zip(right, baseline))
     lost = sum(b and not r for r, b in zip(right, baseline))
     return won, lost
@@ -620,25 +655,25 @@ def _pairs(right, baseline):
 class _Pairs:
     """The same persons, compared one by one by a fixed test; the baseline is known in advance."""
 
-    def __init__(self, p, alpha, slow):
+    def __init__(self, p: Any, alpha: float, slow: bool) -> None:
         self.p, self.alpha, self.slow = p, alpha, slow
 
-    def passes(self, won, lost):
+    def passes(self, won: int, lost: int) -> Any:
         return self.p(won, lost, self.alpha) <= self.alpha
 
-    def verdict(self, right, baseline, persons):
+    def verdict(self, right: Any, baseline: Any, persons: Any) -> bool | None:
         won, lost = _pairs(right, baseline)
         ahead = baseline[len(right) :]
         if self.passes(won, lost + sum(ahead)):
             return True
         return None if self.passes(won + len(ahead) - sum(ahead), lost) else False
 
-    def told(self, right, baseline, persons):
+    def told(self, right: Any, baseline: Any, persons: Any) -> str:
         won, lost = _pairs(right, baseline)
         p = self.p(won, lost + sum(baseline[len(right) :]), None)
         return f"{sum(right)} of {len(right)} asked right; {won} right only with δ, {lost} only without, p ≤ {p:.2g}"
 
-    def smallest(self, baseline, persons):
+    def smallest(self, baseline: Any, persons: Any) -> Any:
         if self.slow:
             return "slow"
         losable = sum(baseline)
@@ -650,7 +685,7 @@ class _Pairs:
             needed.append(won)
         ways = _log_ways(losable)
 
-        def passes(rate):
+        def passes(rate: float) -> Any:
             total = 0.0
             for lost, weight in enumerate(_pmf(ways, 1 - rate)):
                 if weight > 1e-15 and needed[lost] <= winnable:
@@ -660,7 +695,7 @@ class _Pairs:
         return _smallest(passes)
 
 
-def _smallest(passes):
+def _smallest(passes: Callable[[float], float]) -> float | None:
     if passes(1.0) < 0.8:
         return None
     low, high = 0.0, 1.0
@@ -673,10 +708,10 @@ def _smallest(passes):
 class _Bar:
     """An e-value against a bar that was fixed before the first answer with δ."""
 
-    def __init__(self, bar, alpha):
+    def __init__(self, bar: float, alpha: float) -> None:
         self.bar, self.alpha = bar, alpha
 
-    def _crossed(self, right):
+    def _crossed(self, right: Any) -> bool:
         k = 0
         for n, one in enumerate(right, 1):
             k += one
@@ -684,23 +719,31 @@ class _Bar:
                 return True
         return False
 
-    def verdict(self, right, baseline, persons):
+    def verdict(self, right: Any, baseline: Any, persons: Any) -> bool | None:
         if self._crossed(right):
             return True
         left = persons - len(right)
         return None if left and self._crossed(list(right) + [True] * left) else False
 
-    def told(self, right, baseline, persons):
+    def told(self, right: Any, baseline: Any, persons: Any) -> str:
         return f"{sum(right)} of {len(right)} asked right, against a bar of {self.bar:.3f}"
 
-    def smallest(self, baseline, persons):
+    def smallest(self, baseline: Any, persons: Any) -> Any:
         enough = -math.log(self.alpha)
-        first = [_first(lambda k, n=n: _bar_log_e(k, n, self.bar) >= enough, n) for n in range(1, persons + 1)]
 
-        def passes(rate):
+        def crosses(n: int) -> Callable[[int], bool]:
+            return lambda k: _bar_log_e(k, n, self.bar) >= enough
+
+        first = [_first(crosses(n), n) for n in range(1, persons + 1)]
+
+        def passes(rate: float) -> Any:
             on, through = [1.0] + [0.0] * persons, 0.0
             for n, k in enumerate(first, 1):
-                on = [on[0] * (1 - rate)] + [on[i] * (1 - rate) + on[i - 1] * rate for i in range(1, n + 1)] + on[n + 1 :]
+                on = (
+                    [on[0] * (1 - rate)]
+                    + [on[i] * (1 - rate) + on[i - 1] * rate for i in range(1, n + 1)]
+                    + on[n + 1 :]
+                )
                 through += sum(on[k : n + 1])
                 on[k : n + 1] = [0.0] * len(on[k : n + 1])
             return through
@@ -711,67 +754,67 @@ class _Bar:
 class _Bet:
     """A bet on pairs, person by person."""
 
-    def __init__(self, margin, alpha):
+    def __init__(self, margin: float, alpha: float) -> None:
         self.margin, self.alpha = margin, alpha
 
-    def _best(self, right, baseline):
+    def _best(self, right: Any, baseline: Any) -> float:
         known = list(baseline[: len(right)]) + [False] * (len(right) - len(baseline))
         return _pairs_log_e([int(r) - int(b) for r, b in zip(right, known)], self.margin)
 
-    def verdict(self, right, baseline, persons):
+    def verdict(self, right: Any, baseline: Any, persons: Any) -> bool | None:
         enough, left = -math.log(self.alpha), persons - len(right)
         if self._best(right, baseline) >= enough:
             return True
         return None if left and self._best(list(right) + [True] * left, baseline) >= enough else False
 
-    def told(self, right, baseline, persons):
+    def told(self, right: Any, baseline: Any, persons: Any) -> str:
         won, lost = _pairs(right, baseline)
         return f"{sum(right)} of {len(right)} asked right; {won} right only with δ, {lost} only without"
 
-    def smallest(self, baseline, persons):
+    def smallest(self, baseline: Any, persons: Any) -> Any:
         return None
 
 
 class _Either:
     """Two rules that share the error: passed where one is."""
 
-    def __init__(self, first, last):
+    def __init__(self, first: Any, last: Any) -> None:
         self.first, self.last = first, last
 
-    def verdict(self, *table):
+    def verdict(self, *table: Any) -> bool | None:
         said = self.first.verdict(*table), self.last.verdict(*table)
         return True if True in said else None if None in said else False
 
-    def told(self, *table):
+    def told(self, *table: Any) -> str:
         early = self.first.verdict(*table) is True and self.last.verdict(*table) is not True
         return f"{self.first.told(*table)}, passed on the way" if early else self.last.told(*table)
 
-    def smallest(self, baseline, persons):
+    def smallest(self, baseline: Any, persons: Any) -> Any:
         return self.last.smallest(baseline, persons)
 
 
 class _Persons:
     """The approximate test of persons with several images each."""
 
-    def __init__(self, layout, margin, alpha):
+    def __init__(self, layout: Any, margin: float, alpha: float) -> None:
         self.layout, self.margin, self.alpha = layout, margin, alpha
 
-    def p(self, right, baseline):
+    def p(self, right: Any, baseline: Any) -> float:
         ours, theirs = self.layout
         return _persons_p(_by_person(right, ours), ours, _by_person(baseline, theirs), theirs, self.margin)
 
-    def verdict(self, right, baseline, persons):
+    def verdict(self, right: Any, baseline: Any, persons: Any) -> bool | None:
         return None if len(right) < persons else self.p(right, baseline) <= self.alpha
 
-    def told(self, right, baseline, persons):
+    def told(self, right: Any, baseline: Any, persons: Any) -> str:
         p = self.p(right, baseline)
         return f"{sum(right)} of {len(right)} images asked right, approximate p {p:.2g}, {self.alpha:.2g} needed"
 
-    def smallest(self, baseline, persons):
+    def smallest(self, baseline: Any, persons: Any) -> Any:
         return None
 
 
-def _rule_of(goal, baseline, figures):
+def _rule_of(goal: _Goal, baseline: Any, figures: str) -> Any:
     """Return the rule of an action; ``figures`` say what was needed where finding it anew takes long."""
     if goal.layout is not None:
         # Which share of the error keeps to it in this layout was simulated; the figures say which was taken.
@@ -786,7 +829,7 @@ def _rule_of(goal, baseline, figures):
     return _Either(_anytime_rule(goal, baseline, way), _fixed_rule(goal, baseline, goal.alpha - way, figures))
 
 
-def _fixed_rule(goal, baseline, alpha, figures):
+def _fixed_rule(goal: _Goal, baseline: Any, alpha: float, figures: str) -> Any:
     right, others, m, value = sum(baseline), len(baseline), goal.persons, goal.value
     if goal.kind == "rate":
         return _Count(_needed(lambda k: _lower(k, m, alpha) >= value, m))
@@ -802,7 +845,7 @@ def _fixed_rule(goal, baseline, alpha, figures):
         return _Count(_needed(lambda k: _fisher(k, m, right, others) <= alpha, m))
     score = _difference_score if goal.kind == "within" else _ratio_score
 
-    def p(k):
+    def p(k: Any) -> float:
         return _independent_p(score, value, (k, m, right, others), alpha)
 
     stated = re.search(r", (\d+) of \d+ needed", figures)
@@ -814,12 +857,12 @@ def _fixed_rule(goal, baseline, alpha, figures):
     return _Count(_needed(lambda k: p(k) <= alpha, m))
 
 
-def _needed(reached, m):
+def _needed(reached: Callable[[int], bool], m: int) -> int | None:
     found = _first(reached, m)
     return None if found > m else found
 
 
-def _anytime_rule(goal, baseline, alpha):
+def _anytime_rule(goal: _Goal, baseline: Any, alpha: float) -> Any:
     if goal.kind == "rate":
         return _Bar(goal.value, alpha)
     if goal.paired:
@@ -829,7 +872,7 @@ def _anytime_rule(goal, baseline, alpha):
     return _Bar(max(bar, 0.0), alpha / 2)
 
 
-def _quoted(right, goal, alpha):
+def _quoted(right: Any, goal: _Goal, alpha: float) -> tuple[float, float]:
     """Return one-sided bounds of S, each at alpha, that hold however the test stopped."""
     persons = goal.persons
     if goal.layout is not None:
@@ -837,10 +880,10 @@ def _quoted(right, goal, alpha):
         return _lower(math.floor(rate * many), many, alpha), _upper(math.ceil(rate * many), many, alpha)
     k, unasked = sum(right), persons - len(right)
 
-    def fixed(error):
+    def fixed(error: float) -> tuple[float, float]:
         return _lower(k, persons, error), _upper(k + unasked, persons, error)
 
-    def running(error):
+    def running(error: float) -> tuple[float, float]:
         return _running_lower(right, error), 1 - _running_lower([not r for r in right], error)
 
     if goal.stopping == "curtailed":
@@ -854,14 +897,14 @@ def _quoted(right, goal, alpha):
 # --- the certificate ----------------------------------------------------------------------------------------------
 
 
-def _near(a, b, within=1e-6):
+def _near(a: Any, b: Any, within: float = 1e-6) -> bool:
     """Whether two numbers are one, up to rounding; None is none."""
     if a is None or b is None or isinstance(a, bool) or isinstance(b, bool):
         return a is b
-    return a == b or abs(a - b) <= within * max(1.0, abs(b))
+    return bool(a == b or abs(a - b) <= within * max(1.0, abs(b)))
 
 
-def _same_words(said, found):
+def _same_words(said: Any, found: Any) -> bool:
     """Whether two figures say the same; a p over a nuisance is an upper bound and may be a little larger."""
     pattern = r"(?<=p ≤ )\S+|(?<=approximate p )[^,\s]+"
     a, b = re.findall(pattern, said), re.findall(pattern, found)
@@ -869,7 +912,7 @@ def _same_words(said, found):
     return close and re.sub(pattern, "", said) == re.sub(pattern, "", found)
 
 
-def check_certificate(certificate):
+def check_certificate(certificate: dict[str, Any]) -> tuple[_Goal, list[str]]:
     """Recompute a certificate from its answers; return its goal, and what was not recomputed."""
     file, goal = "certificate.json", _Goal(certificate["terms"], certificate["examined"])
     family, tests = certificate["family"], certificate["tests"]
@@ -877,7 +920,8 @@ def check_certificate(certificate):
     _expect(family == sorted(set(family), reverse=True) and [t["epsilon"] for t in tests] == family[: len(tests)], file,
            "was not tested from the largest ε downward.")  # fmt: skip
     passed = [t["epsilon"] for t in tests if t["passed"]]
-    _expect(len(passed) in (len(tests), len(tests) - 1) and (len(passed) < len(tests) or len(tests) == len(family)), file,
+    whole = len(passed) == len(tests) == len(family) or len(passed) == len(tests) - 1
+    _expect(whole, file,
            "did not stop at the first failure.")  # fmt: skip
     _expect(certificate["epsilon"] == (passed[-1] if passed else None), file, "names another ε than passed.")
     parity = bool(passed) if goal.kind == "parity" else None
@@ -895,8 +939,9 @@ def check_certificate(certificate):
     last = next((t for t in tests if t["epsilon"] == certificate["epsilon"]), tests[0])
     right, size = [c == "1" for c in last["answers"]], len(family)
     bound, low_high = certificate["lower"], _quoted(right, goal, 0.025 / size)
-    _expect(_near(bound["value"], _quoted(right, goal, goal.alpha / size)[0]) and _near(bound["confidence"], 1 - goal.alpha)
-           and bound["shared_by"] == size, file, "does not give its lower bound.")  # fmt: skip
+    least = _quoted(right, goal, goal.alpha / size)[0]
+    same = _near(bound["value"], least) and _near(bound["confidence"], 1 - goal.alpha) and bound["shared_by"] == size
+    _expect(same, file, "does not give its lower bound.")
     ends = certificate["interval"]
     _expect(_near(ends["low"], low_high[0]) and _near(ends["high"], low_high[1]) and _near(ends["confidence"], 0.95)
            and ends["shared_by"] == size, file, "does not give its interval.")  # fmt: skip
@@ -910,14 +955,14 @@ def check_certificate(certificate):
     return goal, (["the certificate's power: for this goal it takes minutes"] if smallest == "slow" else [])
 
 
-def _check_test(rule, goal, test, baseline, known):
+def _check_test(rule: Any, goal: _Goal, test: dict[str, Any], baseline: Any, known: int) -> None:
     """Check that a test stopped where its answers decide it, with the verdict and the figures that it says."""
     file, answers = "certificate.json", [c == "1" for c in test["answers"]]
     asked, persons = len(answers), goal.persons
     where = f"the test of ε = {test['epsilon']}"
     _expect(asked == persons or (0 < asked < persons and asked % BATCH == 0), file, f"{where} stopped within a batch.")
 
-    def table(n):
+    def table(n: Any) -> Any:
         return answers[:n], baseline[: max(n, known)] if goal.in_step else baseline, persons
 
     verdict = rule.verdict(*table(asked))
@@ -927,14 +972,14 @@ def _check_test(rule, goal, test, baseline, known):
     _expect(_same_words(test["figures"], rule.told(*table(asked))), file, f"{where} does not give its figures.")
 
 
-def _check_answers(certificate, epoch, goal, chain, heads):
+def _check_answers(certificate: dict[str, Any], epoch: str, goal: _Goal, chain: _Chain, heads: dict[str, Any]) -> int:
     """Check every answer of a certificate against the ledger's rows; return how many rest on forgotten people."""
     file, before, forgotten = "certificate.json", heads.get("before verification"), 0
     said = {str(t["epsilon"]): t["answers"] for t in certificate["tests"]}
     if goal.compares is not None:
         said[goal.compares] = certificate["baseline"]
-    terms = chain.terms.get(epoch)
-    _expect(terms is not None, "ledger.jsonl", "has no row with the terms of the verification.")
+    _expect(epoch in chain.terms, "ledger.jsonl", "has no row with the terms of the verification.")
+    terms = chain.terms[epoch]
     _expect((terms["terms"], terms["epsilons"]) == (certificate["terms"], certificate["family"])
            and terms["examined"] == certificate["examined"], file, "has other terms than the ledger.")  # fmt: skip
     if before is not None:
@@ -942,7 +987,7 @@ def _check_answers(certificate, epoch, goal, chain, heads):
         _expect(terms in fixed, "ledger.jsonl", "has terms that were not fixed before verification.")
         late = [row for row in chain.rows[before["rows"] :] if row is not None and row["row"] in ("seat", "terms")]
         _expect(not late, "ledger.jsonl", "has seats that were not fixed before verification.")
-    missing = {side: count for side, count in (("subgroup", goal.persons), ("reference", goal.others))}
+    missing = {"subgroup": goal.persons, "reference": goal.others}
     for _, side, _ in [seat for seat in chain.seats if seat[0] == epoch]:
         missing[side] -= 1
     _expect(min(missing.values()) >= 0 and sum(missing.values()) <= chain.sealed, "ledger.jsonl",
@@ -959,7 +1004,11 @@ def _check_answers(certificate, epoch, goal, chain, heads):
             _expect(before is None or answer is None or chain.place[query] > before["rows"], "ledger.jsonl",
                    "has verification queries from before verification.")  # fmt: skip
             now = "?" if answer is None else "1" if answer == [0, seat["class"]] else "0"
-            _expect(character in ("?", now), file, f"says {character!r} of seat {place} under {condition}, the ledger {now!r}.")
+            _expect(
+                character in ("?", now),
+                file,
+                f"says {character!r} of seat {place} under {condition}, the ledger {now!r}.",
+            )
     return forgotten
 
 
@@ -968,11 +1017,11 @@ def _check_answers(certificate, epoch, goal, chain, heads):
 ALPHA = 0.025
 
 
-def _mean(values):
-    return sum(values) / len(values)
+def _mean(values: Any) -> float:
+    return float(sum(values) / len(values))
 
 
-def _independent(values, persons):
+def _independent(values: Any, persons: Any) -> float:
     """Return which share of the answers' number would vary as much as they do, if they were independent."""
     images, many = len(values), len(set(persons))
     if many == images:
@@ -980,7 +1029,8 @@ def _independent(values, persons):
     if many == 1:
         return 1 / images
     middle = _mean(values)
-    rest, of, counts = [v - middle for v in values], {}, Counter(persons)
+    of: dict[int, float] = {}
+    rest, counts = [v - middle for v in values], Counter(persons)
     for person, r in zip(persons, rest):
         of[person] = of.get(person, 0.0) + r
     each = sum(n * n for n in counts.values()) / images
@@ -990,20 +1040,20 @@ def _independent(values, persons):
     variance = max(by_person, plain)
     freedom = variance**2 / (by_person**2 / (many - 1))
     narrower = _student_quantile(images - 1, ALPHA) / _student_quantile(max(freedom, 1.0), ALPHA)
-    return min(1.0, plain / variance * narrower**2)
+    return float(min(1.0, plain / variance * narrower**2))
 
 
-def _limits(k, n, alpha=ALPHA):
+def _limits(k: Any, n: Any, alpha: float = ALPHA) -> tuple[float, float]:
     """Return Clopper and Pearson's limits, each at alpha."""
     return (_lower(k, n, alpha), _upper(k, n, alpha)) if n > 0 else (0.0, 1.0)
 
 
-def _known(values, persons):
+def _known(values: Any, persons: Any) -> Any:
     pairs = [(v, p) for v, p in zip(values, persons) if v is not None]
     return [float(v) for v, _ in pairs], [p for _, p in pairs]
 
 
-def _sized(values, persons):
+def _sized(values: Any, persons: Any) -> tuple[float, float]:
     """Return right and asked of what was answered, as independent answers."""
     found, owners = _known(values, persons)
     if not found:
@@ -1012,12 +1062,12 @@ def _sized(values, persons):
     return size * _mean(found), size
 
 
-def _rate_interval(values, persons):
+def _rate_interval(values: Any, persons: Any) -> list[float] | None:
     k, n = _sized(values, persons)
     return list(_limits(k, n)) if n else None
 
 
-def _difference(k, n, k2, n2, alpha=ALPHA):
+def _difference(k: Any, n: Any, k2: float, n2: float, alpha: float = ALPHA) -> tuple[float, float]:
     if not n or not n2:
         return -1.0, 1.0
     (low, high), (low2, high2), a, b = _limits(k, n, alpha), _limits(k2, n2, alpha), k / n, k2 / n2
@@ -1027,13 +1077,13 @@ def _difference(k, n, k2, n2, alpha=ALPHA):
 class _Cells:
     """Exact limits of the shares of answers that exclude each other."""
 
-    def __init__(self, counts, base=None):
+    def __init__(self, counts: Any, base: int | None = None) -> None:
         size = sum(counts)
         self.rate = [c / size for c in counts]
         self.ends = [_limits(c, size) for c in counts]
         self.base = counts.index(max(counts)) if base is None else base
 
-    def reach(self, weights):
+    def reach(self, weights: Any) -> list[float]:
         found = []
         odds = [math.sqrt(r / (1 - r)) if r < 1 else 0.0 for r in self.rate]
         odds[self.base] = 0.0
@@ -1047,7 +1097,7 @@ class _Cells:
         return found
 
 
-def _gap_interval(reference, before, persons, others, paired):
+def _gap_interval(reference: Any, before: Any, persons: Any, others: Any, paired: bool) -> list[float] | None:
     if not paired:
         a, b = _sized(reference, others), _sized(before, persons)
         return list(_difference(*a, *b)) if a[1] and b[1] else None
@@ -1055,13 +1105,14 @@ def _gap_interval(reference, before, persons, others, paired):
     if not rows:
         return None
     share = _independent([float(a) - float(b) for a, b, _ in rows], [p for _, _, p in rows])
-    counts = [share * sum(f(a, b) for a, b, _ in rows) for f in (lambda a, b: a == b, lambda a, b: a > b, lambda a, b: a < b)]
+    signs = [(a > b) - (a < b) for a, b, _ in rows]
+    counts = [share * signs.count(sign) for sign in (0, 1, -1)]
     down, up = _Cells(counts, 0).reach([0.0, 1.0, -1.0])
     middle = _mean([float(a) - float(b) for a, b, _ in rows])
     return [max(-1.0, middle - math.sqrt(down)), min(1.0, middle + math.sqrt(up))]
 
 
-def _joint(columns, persons):
+def _joint(columns: Any, persons: Any) -> _Cells:
     shares = [_independent(c, persons) for c in columns]
     for i, a in enumerate(columns):
         shares += [_independent([x - y for x, y in zip(a, b)], persons) for b in columns[i + 1 :]]
@@ -1071,7 +1122,7 @@ def _joint(columns, persons):
     return _Cells(counts)
 
 
-def _closed_interval(before, after, reference, persons, others, paired):
+def _closed_interval(before: Any, after: Any, reference: Any, persons: Any, others: Any, paired: bool) -> Any:
     """Return the interval of the share of a gap that was closed; the caller knows that a gap was shown."""
     columns = [before, after, reference] if paired else [before, after]
     rows = [row for row in zip(*columns, persons) if None not in row]
@@ -1089,7 +1140,7 @@ def _closed_interval(before, after, reference, persons, others, paired):
     count = 3 if paired else 2
     bits = [[float(i >> (count - 1 - j) & 1) for i in range(2**count)] for j in range(count)]
 
-    def ends(g):
+    def ends(g: float) -> tuple[float, float]:
         weights = [[b1 - (1 - g) * b0 for b0, b1 in zip(bits[0], bits[1])]]
         if paired:
             weights[0] = [w - g * b for w, b in zip(weights[0], bits[2])]
@@ -1103,7 +1154,7 @@ def _closed_interval(before, after, reference, persons, others, paired):
     return [_outermost(lambda g: -ends(g)[0], best, -1.0), _outermost(lambda g: ends(g)[1], best, 1.0)]
 
 
-def _outermost(above, start, way):
+def _outermost(above: Callable[[float], float], start: Any, way: float) -> float | None:
     step = 2.0**-7
     while above(start + way * step) > 0:
         step *= 2
@@ -1113,20 +1164,20 @@ def _outermost(above, start, way):
     for _ in range(100):
         middle = (low + high) / 2
         low, high = (middle, high) if above(middle) > 0 else (low, middle)
-    return (low + high) / 2
+    return float((low + high) / 2)
 
 
-def _fairness(truth, said, persons, classes):
+def _fairness(truth: Any, said: Any, persons: Any, classes: int) -> Any:
     """Return three metrics and their intervals; each argument holds two lists, of subgroup and reference."""
 
-    def counted(of, right):
+    def counted(of: Any, right: Any) -> Any:
         return [_sized([float(right(t, s)) for t, s in zip(*g) if of(t, s)], [p for t, s, p in zip(*g, o) if of(t, s)])
                 for g, o in zip(zip(truth, said), persons)]  # fmt: skip
 
-    def everybody(t, s):
+    def everybody(t: float, s: Any) -> bool:
         return True
 
-    def share(pairs):
+    def share(pairs: Any) -> list[float]:
         return [k / n if n else math.nan for k, n in pairs]
 
     accuracy = counted(everybody, lambda t, s: t == s)
@@ -1136,43 +1187,47 @@ def _fairness(truth, said, persons, classes):
     ratio = [min(r) / max(r) if max(r) > 0 else math.nan for r in chosen]
     values = {
         "worst_group": min(share(accuracy)),
-        "equal_opportunity_gap": _most([max(r) - min(r) if r == r and r[0] == r[0] and r[1] == r[1] else math.nan for r in rates]),
+        "equal_opportunity_gap": _most(
+            [max(r) - min(r) if r == r and r[0] == r[0] and r[1] == r[1] else math.nan for r in rates]
+        ),
         "demographic_parity_ratio": -_most([-r for r in ratio]),
     }
     spans = {
-        "worst_group": _bounded(min(_limits(*a)[0] for a in accuracy), min(_limits(*a, ALPHA / 2)[1] for a in accuracy)),
+        "worst_group": _bounded(
+            min(_limits(k, n)[0] for k, n in accuracy), min(_limits(k, n, ALPHA / 2)[1] for k, n in accuracy)
+        ),
         "equal_opportunity_gap": _bounded(*_largest(positive)),
         "demographic_parity_ratio": _bounded(*_least_ratio(selected)),
     }
     return values, spans
 
 
-def _most(values):
+def _most(values: Any) -> float:
     return math.nan if any(v != v for v in values) else max(values)
 
 
-def _bounded(low, high):
+def _bounded(low: float, high: float) -> list[float] | None:
     return None if low != low or (low <= 0 and high >= 1) else [low, high]
 
 
-def _largest(counts):
+def _largest(counts: Any) -> tuple[float, float]:
     if any(n == 0 for pair in counts for _, n in pair):
         return math.nan, math.nan
-    inner = [_difference(*a, *b, ALPHA / len(counts)) for a, b in counts]
+    inner = [_difference(k, n, k2, n2, ALPHA / len(counts)) for (k, n), (k2, n2) in counts]
     outer = [_difference(*a, *b) for a, b in counts]
     return max(0.0, *(max(low, -high) for low, high in inner)), max(max(abs(low), abs(high)) for low, high in outer)
 
 
-def _least_ratio(counts):
+def _least_ratio(counts: Any) -> tuple[float, float]:
     if any(n == 0 for pair in counts for _, n in pair) or any(a[0] == 0 and b[0] == 0 for a, b in counts):
         return math.nan, math.nan
-    outer = [_ratio_limits(*a, *b, ALPHA) for a, b in counts]
-    inner = [_ratio_limits(*a, *b, ALPHA / len(counts)) for a, b in counts]
+    outer = [_ratio_limits(k, n, k2, n2, ALPHA) for (k, n), (k2, n2) in counts]
+    inner = [_ratio_limits(k, n, k2, n2, ALPHA / len(counts)) for (k, n), (k2, n2) in counts]
     return (min(min(low, 1 / max(high, 1e-300)) for low, high in outer),
             min(1 / max(low, 1e-300) if low > 1 else min(high, 1.0) for low, high in inner))  # fmt: skip
 
 
-def _ratio_limits(k, n, k2, n2, alpha):
+def _ratio_limits(k: Any, n: Any, k2: float, n2: float, alpha: float) -> tuple[float, float]:
     a, b = k / n, k2 / n2
     (low, high), (low2, high2) = _limits(k, n, alpha), _limits(k2, n2, alpha)
     product = a * b
@@ -1188,9 +1243,11 @@ def _ratio_limits(k, n, k2, n2, alpha):
 class _Condition:
     """What the platform said under one condition of the row, from the ledger's rows."""
 
-    def __init__(self, said, group, chain):
+    def __init__(self, said: Any, group: dict[str, Any], chain: _Chain) -> None:
         file = "measurement.json"
-        _expect(len(said["hit"]) == len(said["queries"]) == len(group["truth"]), file, f"{said['name']} has other people.")
+        _expect(
+            len(said["hit"]) == len(said["queries"]) == len(group["truth"]), file, f"{said['name']} has other people."
+        )
         self.name, self.key, self.truth, self.persons = said["name"], said["key"], group["truth"], group["persons"]
         answers = [chain.answers.get(q) for q in said["queries"]]
         self.labels = [-1 if a is None else a[1] for a in answers]
@@ -1199,12 +1256,14 @@ class _Condition:
         self.values = [None if a is None else label == hit for a, label, hit in zip(answers, self.labels, said["hit"])]
 
     @property
-    def rate(self):
+    def rate(self) -> float | None:
         known = [v for v in self.values if v is not None]
         return _mean(known) if known else None
 
 
-def _check_row(files, chain, certificate, goal, epoch):
+def _check_row(
+    files: dict[str, bytes], chain: _Chain, certificate: dict[str, Any], goal: _Goal, epoch: str
+) -> list[str]:
     """Recompute the result row; return which of its values were not."""
     row, said = _loads(files, "row.json"), _loads(files, "measurement.json")
     _expect(said["epoch"] == epoch, "measurement.json", "is about other questions.")
@@ -1212,7 +1271,9 @@ def _check_row(files, chain, certificate, goal, epoch):
     for side, group in groups.items():
         for place, truth in zip(group["seats"], group["truth"]):
             seat = chain.seats.get((epoch, side, place))
-            _expect(seat is not None and seat["class"] == truth, "measurement.json", f"has another class in {side} {place}.")
+            _expect(
+                seat is not None and seat["class"] == truth, "measurement.json", f"has another class in {side} {place}."
+            )
     of = {c["name"]: _Condition(c, groups[c["side"]], chain) for c in said["conditions"]}
     found, spans = _recomputed(of, said, certificate, goal)
     paid = chain.paid()
@@ -1238,9 +1299,11 @@ def _check_row(files, chain, certificate, goal, epoch):
     return sorted(rest) + sorted(set(extra) - set(guests))
 
 
-def _recomputed(of, said, certificate, goal):
+def _recomputed(of: Any, said: Any, certificate: dict[str, Any], goal: _Goal) -> Any:
     """Return values and intervals of the row that follow from the answers."""
-    before, after, reference, zero = (of[n] for n in ("subgroup_before", "subgroup_after", "reference_before", "zero_query"))
+    before, after, reference, zero = (
+        of[n] for n in ("subgroup_before", "subgroup_after", "reference_before", "zero_query")
+    )
     paired = said["groups"]["subgroup"]["persons"] == said["groups"]["reference"]["persons"]
     found = {c.key: c.rate for c in of.values() if c.key is not None}
     spans = {c.key or c.name: _rate_interval(c.values, c.persons) for c in of.values()}
@@ -1253,7 +1316,7 @@ def _recomputed(of, said, certificate, goal):
     ours = [c for c in of.values() if c.key is not None]
     resolved = [r for c in ours for r in c.resolved]
     epsilon = certificate["epsilon"] or certificate["family"][0]
-    test = next((t for t in certificate["tests"] if t["epsilon"] == epsilon), None)
+    test = next(t for t in certificate["tests"] if t["epsilon"] == epsilon)
     right = [c == "1" for c in test["answers"]]
     found.update(
         epsilon=epsilon,
@@ -1283,11 +1346,14 @@ def _recomputed(of, said, certificate, goal):
         found[f"fidelity_{side}"] = _mean(known) if known else None
         spans[f"fidelity_{side}"] = _rate_interval(agreed, condition.persons)
     for when, condition in (("before", before), ("after", after)):
-        parts = [[[v for v, r in zip(values, c.resolved) if r] for c in (condition, reference) for values in [getattr(c, name)]]
-                 for name in ("truth", "labels", "persons")]  # fmt: skip
-        if not any(parts[0]):
+        pair = (condition, reference)
+        truth, labels, persons = (
+            [[v for v, known in zip(getattr(c, name), c.resolved) if known] for c in pair]
+            for name in ("truth", "labels", "persons")
+        )
+        if not any(truth):
             continue
-        values, ends = _fairness(*parts, said["classes"])
+        values, ends = _fairness(truth, labels, persons, said["classes"])
         found.update({f"{name}_{when}": value for name, value in values.items()})
         spans.update({f"{name}_{when}": end for name, end in ends.items()})
     return found, spans
@@ -1296,15 +1362,17 @@ def _recomputed(of, said, certificate, goal):
 # --- all of it ----------------------------------------------------------------------------------------------------
 
 
-def _check_members(files, chain):
+def _check_members(files: dict[str, bytes], chain: _Chain) -> tuple[int, int, int]:
     """Check consents against their words, and who paid against the rows; return members, consents, those who left."""
     file, said = "members.json", _loads(files, "members.json")
     texts = said["texts"]
     for digest, text in texts.items():
         _expect(hashlib.sha256(text.encode()).hexdigest() == digest, file, "holds words of consent that were changed.")
     whose = {request: name for name, member in said["members"].items() for request in member["requests"]}
-    _expect(sum(len(m["requests"]) for m in said["members"].values()) == len(whose), file, "has a request of two members.")
-    charged = Counter()
+    _expect(
+        sum(len(m["requests"]) for m in said["members"].values()) == len(whose), file, "has a request of two members."
+    )
+    charged: Counter[str] = Counter()
     for (request, _), row in chain.attempts.items():
         _expect(request in whose, file, f"does not say who paid for request {request}.")
         if row["outcome"] != "refunded":
@@ -1318,16 +1386,20 @@ def _check_members(files, chain):
     return len(said["members"]), agreed, sum(m["forgotten"] for m in said["members"].values())
 
 
-def _read(path):
+def _read(path: Path) -> dict[str, bytes]:
     """Return the files of a bundle, a folder or a ZIP."""
     return _folder(path) if path.is_dir() else _unzipped(path)
 
 
-def check(path, key=None):
+def check(path: Path | str, key: str | None = None) -> list[str]:
     """Check a bundle; return sentences that say what holds, and raise Refused where something does not."""
     files = _read(Path(path))
     manifest, signer = _check_files(files)
-    _expect(key is None or key == signer, "manifest.json.sig", f"is signed with {signer}, another key than the collective's.")
+    _expect(
+        key is None or key == signer,
+        "manifest.json.sig",
+        f"is signed with {signer}, another key than the collective's.",
+    )
     try:
         return _checked(files, manifest, signer, key)
     except Refused:
@@ -1336,7 +1408,7 @@ def check(path, key=None):
         _refuse("manifest.json", f"what it lists does not go together ({type(error).__name__}: {error}).")
 
 
-def _checked(files, manifest, signer, key):
+def _checked(files: dict[str, bytes], manifest: dict[str, Any], signer: str, key: str | None) -> list[str]:
     action = manifest["action"]
     stored = _loads(files, "certificate.json")
     _expect(_signer(files, "certificate.json", "certificate") == signer, "certificate.json.sig", "is another key's.")
@@ -1348,32 +1420,34 @@ def _checked(files, manifest, signer, key):
     unchecked += _check_row(files, chain, certificate, goal, epoch)
     members, agreed, left = _check_members(files, chain)
     asked = max(len(t["answers"]) for t in certificate["tests"])
-    verdict = f"{goal} certified at ε = {certificate['epsilon']}" if certificate["epsilon"] else f"{goal} not certified"
+    verdict = f"certified at ε = {certificate['epsilon']}" if certificate["epsilon"] else "not certified"
     said = [
         f"{len(files)} files are as they were signed, with the key {signer}.",
-        "That is the key you gave." if key else "Whose key that is, this cannot say: compare it with the one you were told.",
-        f"{len(chain.rows)} rows of the ledger give every signed head; {chain.sealed} of them are sealed, since whoever they "
-        "were about is forgotten.",
-        f"The certificate follows from its answers: {verdict}, {asked} persons asked, S at least "
+        "That is the key you gave."
+        if key
+        else "Whose key that is, this cannot say: compare it with the one you were told.",
+        f"{len(chain.rows)} rows of the ledger give every signed head; {chain.sealed} of them are sealed, since "
+        "whoever they were about is forgotten.",
+        f"The certificate follows from its answers: {goal} {verdict}, {asked} persons asked, S at least "
         f"{certificate['lower']['value']:.3f}.",
         f"Its answers are the ledger's, but for {forgotten} about people who are forgotten.",
         "Every number of the result row follows from the ledger's rows, but for what can only be stated: "
         f"{', '.join(unchecked)}.",
-        f"{members} members paid {sum(chain.paid().values())} queries; {agreed} have a consent on record that stands, {left} "
-        "were forgotten.",
+        f"{members} members paid {sum(chain.paid().values())} queries; {agreed} have a consent on record that stands, "
+        f"{left} were forgotten.",
     ]
     for moment in ("before verification", "after verification"):
         head = heads.get(moment)
         said.append(
             f"No head was signed {moment}: nothing shows that rows were not changed in between."
             if head is None
-            else f"Head signed {moment}, {head['at']}: {head['head']} ({head['rows']} rows). Whoever was sent it then can "
-            "compare."
+            else f"Head signed {moment}, {head['at']}: {head['head']} ({head['rows']} rows). Whoever was sent "
+            "it then can compare."
         )
     return said
 
 
-def main(arguments):
+def main(arguments: list[str]) -> int:
     """Check a bundle and say what holds; return the exit status."""
     key = None
     if "--key" in arguments:

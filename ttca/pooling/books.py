@@ -96,7 +96,11 @@ def paid(connection: sa.Connection, action: str | None) -> dict[str, int]:
 
 def unknown(connection: sa.Connection, action: str | None) -> int:
     """Return the queries charged of which nobody knows whether the platform processed them; of one action, as paid."""
-    found = sa.select(sa.func.count()).select_from(_joined()).where(_ended() == ChargeState.UNKNOWN.value, of_action(action))
+    found = (
+        sa.select(sa.func.count())
+        .select_from(_joined())
+        .where(_ended() == ChargeState.UNKNOWN.value, of_action(action))
+    )
     return int(connection.scalar(found) or 0)
 
 

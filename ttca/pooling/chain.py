@@ -1,8 +1,8 @@
 """The chain: every row of an action behind a salted commitment, and heads that fix all rows up to a moment.
 
-A row is committed to as ``SHA-256("ttca-row-1\\n" + salt + content)``, with 32 random bytes as salt, and the head after it
-is ``SHA-256(head before + commitment)``. Salt and content are deleted with whoever a row is about; commitments never are,
-so that every head that was ever signed can still be computed. *Ours*, of *published* parts: hash chains (Haber and
+A row is committed to as ``SHA-256("ttca-row-1\\n" + salt + content)``, with 32 random bytes as salt, and the head after
+it is ``SHA-256(head before + commitment)``. Salt and content are deleted with whoever a row is about; commitments never
+are, so that every head that was ever signed can still be computed. *Ours*, of *published* parts: hash chains (Haber and
 Stornetta, Journal of Cryptology 3 (1991)) over salted hash commitments.
 
 Rows are chained when a head is wanted, not when they are written: asking is as fast as without.
@@ -15,7 +15,7 @@ import json
 import secrets
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 import sqlalchemy as sa
 
@@ -32,6 +32,8 @@ from ttca.pooling.schema import requests as _requests
 
 __all__ = ["Fact", "Link", "chain_start", "extend", "links_of", "payers", "query_name", "row_text"]
 
+#: Request, position, owner and content.
+_Row: TypeAlias = tuple[int | None, int | None, int | None, str]
 _ROW, _CHAIN, _QUERY = b"ttca-row-1\n", b"ttca-chain-1\n", b"ttca-query-1\n"
 
 
@@ -81,8 +83,11 @@ def extend(ledger: Ledger, action: str, facts: Sequence[Fact] = ()) -> tuple[int
 
     def work(connection: sa.Connection) -> tuple[int, str]:
         ledger.database.exclude(connection)
-        number, head, known, latest = 0, chain_start(action), set(), {}
-        for number, link in _read(connection, action, ledger.name):
+        number, head = 0, chain_start(action)
+        known: set[str | None] = set()
+        latest: dict[tuple[int | None, int | None], str | None] = {}
+        for _, link in _read(connection, action, ledger.name):
+            number += 1
             head = _next(head, bytes(link.commitment))
             if link.request is None:
                 known.add(link.content)
@@ -90,7 +95,7 @@ def extend(ledger: Ledger, action: str, facts: Sequence[Fact] = ()) -> tuple[int
                 latest[link.request, link.position] = link.content
         names = {fact.owner for fact in facts if fact.owner is not None}
         owners = numbered(ledger.database, connection, names, ledger.seals) if names else {}
-        told = [(None, None, None if f.owner is None else owners[f.owner], row_text(f.content)) for f in facts]
+        told: list[_Row] = [(None, None, owners.get(f.owner or ""), row_text(f.content)) for f in facts]
         fresh = [row for row in told if row[3] not in known]
         fresh += [row for row in _queries(connection, action) if latest.get(row[:2]) != row[3]]
         rows = []
@@ -179,7 +184,7 @@ def _holds(link: Any) -> bool:
     return _commitment(bytes(link.salt), link.content) == bytes(link.commitment)
 
 
-def _queries(connection: sa.Connection, action: str) -> Iterator[tuple[int | None, int | None, int | None, str]]:
+def _queries(connection: sa.Connection, action: str) -> Iterator[_Row]:
     """Yield request, position, owner and content of every query that an action was charged for, in their order."""
     answer = sa.and_(_answers.c.key == _attempts.c.key, _answers.c.request == _attempts.c.request)
     outcome = sa.and_(_outcomes.c.request == _attempts.c.request, _outcomes.c.position == _attempts.c.position)

@@ -203,8 +203,8 @@ consents = sa.Table(
     sa.Column("agreed_at", sa.Float, nullable=False),
     sa.Column("withdrawn_at", sa.Float),
 )
-# The chain of an action's rows (:mod:`ttca.pooling.chain`). ``content`` is the row as it was committed to, ``owner`` whose
-# image or seat it is about. Whoever is forgotten takes content and salt along; the commitment stays.
+# The chain of an action's rows (:mod:`ttca.pooling.chain`). ``content`` is the row as it was committed to, ``owner``
+# whose image or seat it is about. Whoever is forgotten takes content and salt along; the commitment stays.
 links = sa.Table(
     "links",
     tables,

@@ -105,12 +105,10 @@ def _shown(row: Row) -> int:
 def _found(row: Row, around: Circumstances) -> str:
     before, reference = row.subgroup_before, row.reference_before
     if not (math.isfinite(before) and math.isfinite(reference)):
-        return (
-            "The service did not answer about one of the groups, so the two could not be compared. No gap was shown."
-        )
+        return "The service did not answer about one of the groups, so the two could not be compared. No gap was shown."
     said = (
-        f"For {_of(around)}, the service gave the right answer in {_percent(before)} of cases. For everybody else who was "
-        f"asked about, it did in {_percent(reference)}."
+        f"For {_of(around)}, the service gave the right answer in {_percent(before)} of cases. For everybody else who "
+        f"was asked about, it did in {_percent(reference)}."
     )
     span, how = row.intervals.get("gap_before"), _shown(row)
     points = formatting.points(abs(row.gap_before)).text
@@ -175,14 +173,14 @@ def _limits(row: Row, certificate: Certificate) -> tuple[str, ...]:
     ]
     if certificate.epsilon is not None:
         said += [
-            "That the service has become fair. It has not changed. Whoever does not use the change is served as before.",
+            "That the service has become fair. It has not changed. Who does not use the change is served as before.",
             "That the change helps everyone. It is a share: a few may be answered worse with it.",
             "That it works where the true class of a person is unknown. It was tested with true classes.",
         ]
         if math.isfinite(row.abuse_rate):
             said.append(
-                "That the change cannot be misused. With the change of a wrong class, the service gave that wrong class in "
-                f"{_percent(row.abuse_rate)} of cases."
+                "That the change cannot be misused. With the change of a wrong class, the service gave that one "
+                f"in {_percent(row.abuse_rate)} of cases."
             )
     else:
         said.append("That the change does not help. It was only not shown that it does.")
