@@ -39,6 +39,7 @@ from ttca.cli import app, main
 from ttca.commands.shared import duration
 from ttca.config import PlatformSection, read_action, read_contribution
 from ttca.data.folder import write_people
+from ttca.evidence.check import check
 from ttca.people import People
 from ttca.perturbations import FORMAT, PerturbationSet
 from ttca.platforms.base import Credential
@@ -493,6 +494,21 @@ def test_books_are_handed_over_and_checked(finished: Path, ttca: Terminal, tmp_p
     assert "as it was signed" in ttca("pool", "check", books).sentence
     signature_file(books).unlink()
     assert "to be the sum of the requests" in ttca("pool", "check", books).sentence
+
+
+def test_evidence_is_a_bundle_that_checks_out_and_holds_no_key(
+    finished: Path, ttca: Terminal, served: Served, tmp_path: Path
+) -> None:
+    """The command asks nothing, says with which key it is signed, and holds neither the platform's key nor a name."""
+    before, out = served.rows, tmp_path / "evidence.zip"
+    made = ttca("evidence", finished, "--out", out, "--json").json
+    assert check(out, made["key"])
+    content = out.read_bytes()
+    assert served.rows == before
+    assert KEY.encode() not in content
+    assert not [name for name in worlds.MEMBERS if name.encode() in content]
+    assert "have no consent on record" in " ".join(made["warnings"])
+    assert "which exists" in ttca("evidence", finished, "--out", out).sentence
 
 
 def test_pool_status_does_not_meet_the_platform(finished: Path, ttca: Terminal) -> None:
@@ -1001,6 +1017,7 @@ def test_init_writes_once_and_never_over_a_file(tmp_path: Path, ttca: Terminal) 
     assert (done.code, done.out) == (0, "")
     assert str(path) in done.err
     assert done.err.rstrip().endswith(f"--dry-run, and for one answer: ttca ask {path} IMAGE")
+    assert "written permission" in (path.parent / "letter-authorization.txt").read_text()
     first = path.read_bytes()
     assert "which exists" in ttca("init", path).sentence
     assert "which exists" in ttca("init", path.parent).sentence

@@ -12,7 +12,8 @@ from PIL import Image
 from ttca.config import TEMPLATE, read_action
 from ttca.data.preparing import prepare_photographs
 from ttca.data.tables import COLUMNS, Problems, read_sheet
-from ttca.drafting import SAMPLE, Draft, draft
+from ttca.drafting import LETTER, SAMPLE, Draft, draft
+from ttca.letters import AUTHORIZATION
 from ttca.preparation import Preparation, parse_box
 
 
@@ -34,6 +35,15 @@ def test_a_new_file_is_the_template_and_a_sample_comes_with_it(tmp_path: Path) -
     assert drafted.text == TEMPLATE.format(file=tmp_path / "new" / "action.toml")
     assert drafted.sample == tmp_path / "new" / "people-sample.csv"
     assert "No size is proposed" in drafted.advice[0]
+
+
+def test_a_letter_that_asks_for_authorization_comes_with_it_once(tmp_path: Path) -> None:
+    """It lies beside the action file, and one that somebody filled in stays as it is."""
+    assert drafted_in(tmp_path / "new" / "action.toml").letter == tmp_path / "new" / LETTER
+    (tmp_path / LETTER).write_text("filled in")
+    assert drafted_in(tmp_path).letter is None
+    assert "authorised_by" in AUTHORIZATION
+    assert "[DATE]" in AUTHORIZATION
 
 
 def test_the_sample_shows_every_column_with_values_that_are_read(tmp_path: Path) -> None:

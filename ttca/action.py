@@ -40,6 +40,7 @@ from ttca.settings import Settings
 from ttca.signing import signer
 from ttca.sitting import panel_of
 from ttca.telling import tell_step
+from ttca.tracing import Trace, circumstances, trace
 from ttca.verifying import (
     MEMBERS_FILE,
     Verified,
@@ -324,11 +325,7 @@ class CollectiveAction:
                 f"Expected one of the ε values {sorted(self._family.sets)} together with test people, got {epsilon}. "
                 "Verification people are always measured at the ε that the certificate quotes."
             )
-        if people is None or pool is None:
-            most, panel = self.settings.controls_people, verified.panel
-            exam = Examination(panel.first(most), self.queries, "controls", verified.epoch, panel.first_seats(most))
-        else:
-            exam = Examination(people, pool, "test", "test")
+        exam = self._exam() if people is None or pool is None else Examination(people, pool, "test", "test")
         opponents, controls = self.opponents(epsilon, pool=pool), self.measuring.all_controls()
         with tell_step("Measuring"):
             measured = examine(self._shop, exam, self._distilled, self._family, epsilon, opponents, controls)
@@ -357,16 +354,14 @@ class CollectiveAction:
 
         Parameters
         ----------
-        measured : (Row, Measurement), optional
-            What :meth:`measure` returned; by default verification people are measured.
-        people : People, optional
-            The test people that were measured; required to come with ``measured``.
+        measured, people : (Row, Measurement) and People, optional
+            What :meth:`measure` returned of test people; by default verification people are measured.
         story : str, optional
             Who is under-served by what, in a few plain sentences.
         pictures_of : collection of str, optional
             Persons whose pictures are shown; default those who agreed (``may_be_shown``).
         for_publication : bool
-            Write ``report-for-publication.html`` instead, without pictures and members' names.
+            Write ``report-for-publication.html``, without pictures and names.
         """
         from ttca.report import Contents, write_report
 
@@ -376,14 +371,15 @@ class CollectiveAction:
             measurement=measurement,
             certificate=self.verify(),
             perturbations=self.handed_out() or self._family.sets[row.epsilon],
-            people=self._examined().panel.first(self.settings.controls_people) if people is None else people,
+            people=self._exam().people if people is None else people,
             fidelity=self._distilled.fidelity,
             balances=self.queries.status(),
             signed_by=signer(self.folder / MEMBERS_FILE, "perturbations"),
             rechecked=rechecked_told(self.folder, self.queries),
             measuring=self.measuring,
             measured_on="verification people" if people is None else "test people",
-            story=story or f"{self.settings.name}: for {self.settings.subgroup}, on {self.platform.info.name}.",
+            story=story or "",
+            around=circumstances(self._shop),
         )
         if for_publication:
             return write_report(self.folder / "report-for-publication.html", contents, names=False)
@@ -436,6 +432,12 @@ class CollectiveAction:
         """Return whose images :meth:`pool` asks about, as they are."""
         return self.questions.people
 
+    def trace(self) -> Trace:
+        """Return which rows of the ledger the certificate and the row of verification people follow from."""
+        verified, controls = self._examined(), self.measuring.all_controls()
+        opponents = self.opponents(verified.certificate.quoted_epsilon)
+        return trace(self._shop, self._exam(), verified, self._distilled, self._family, opponents, controls)
+
     def equalised(self, people: People) -> People:
         """Return people with the subgroup's images equalised to the volunteers' (:func:`ttca.asking.equalised`)."""
         return equalised(people, self.roster, self.settings)
@@ -463,6 +465,11 @@ class CollectiveAction:
                 self._verified = verify(self._shop, self.roster.verification, self._family)
         hand_out(self._shop, self._family, self._verified)
         return self._verified
+
+    def _exam(self) -> Examination:
+        most, verified = self.settings.controls_people, self._examined()
+        where = verified.panel.first_seats(most)
+        return Examination(verified.panel.first(most), self.queries, "controls", verified.epoch, where)
 
     def _forget_after_pool(self) -> None:
         """Let go of what was made from other answers."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
+import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -17,6 +18,7 @@ from ttca.commands.audit import audit
 from ttca.commands.beforehand import WaitOption, YesOption, confirm_verification, patiently
 from ttca.commands.beforehand import planned as _planned
 from ttca.commands.beforehand import pooled as _pooled
+from ttca.commands.evidence import evidence
 from ttca.commands.plan import plan
 from ttca.commands.recheck import recheck
 from ttca.commands.shared import ERR, OUT, AcceptOption, AnywayOption, DryRunOption, FileArgument, JsonOption
@@ -55,6 +57,7 @@ for _name, _part in {"pool": pool_app, "hub": hub_app, "weights": weights_app}.i
     app.add_typer(_part, name=_name)
 app.command()(audit)
 app.command()(plan)
+app.command()(evidence)
 
 HubUrlOption = Annotated[
     str | None, typer.Option("--url", help="Where members reach the hub, instead of url in [hub] of the action file.")
@@ -106,10 +109,11 @@ def init(
     """Write a commented action file for you to fill in.
 
     Fills in the people and the preparation where it finds them beside the file. Where there are none, writes a sample
-    table, people-sample.csv.
+    table, people-sample.csv. Writes a letter, too, that asks the platform's owner for authorization.
     """
     from ttca.config import TEMPLATE
     from ttca.drafting import SAMPLE, draft
+    from ttca.letters import AUTHORIZATION
 
     place = file / "action.toml" if file.is_dir() else file
     text = TEMPLATE.format(file=place)
@@ -118,6 +122,11 @@ def init(
     _write_new(file, drafted.text)
     if drafted.sample is not None:
         _write_new(drafted.sample, SAMPLE)
+    if drafted.letter is not None:
+        _write_new(drafted.letter, AUTHORIZATION)
+        _say(
+            ERR, f"Whoever runs the service must allow the queries in writing: {drafted.letter} is a letter that asks."
+        )
     for sentence in drafted.advice:
         _say(ERR, sentence)
     what = "the platform"

@@ -17,7 +17,10 @@ from ttca.data.tables import COLUMNS, Problems, read_sheet
 from ttca.errors import DataError
 from ttca.preparation import Preparation
 
-__all__ = ["SAMPLE", "Draft", "draft"]
+__all__ = ["LETTER", "SAMPLE", "Draft", "draft"]
+
+#: The letter that asks the platform's owner for authorization, beside the action file.
+LETTER = "letter-authorization.txt"
 
 #: The table that shows every column, under the name ``people-sample.csv``.
 SAMPLE = "\n".join(
@@ -42,6 +45,8 @@ class Draft:
     text : str
     sample : Path or None
         Where the sample table goes; None where there is one, or people already.
+    letter : Path or None
+        Where the letter goes that asks for authorization; None where there is one.
     advice : tuple of str
         Sentences: which people were found, which size is proposed and why, what comes next.
     """
@@ -49,6 +54,7 @@ class Draft:
     file: Path
     text: str
     sample: Path | None
+    letter: Path | None
     advice: tuple[str, ...]
 
 
@@ -80,7 +86,14 @@ def draft(place: Path, text: str) -> Draft:
         command = shlex.join(["ttca", "prepare", str(photographs), str(home / "people"), "--size", size])
         advice.append(f"There are photographs in {photographs}. Make them fit first: {command}")
     sample = home / "people-sample.csv"
-    return Draft(file, text, None if source is not None or sample.exists() else sample, tuple(advice))
+    letter = home / LETTER
+    return Draft(
+        file,
+        text,
+        None if source is not None or sample.exists() else sample,
+        None if letter.exists() else letter,
+        tuple(advice),
+    )
 
 
 def _quoted(text: str) -> str:

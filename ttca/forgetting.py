@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import contextlib
 import re
+import zipfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from ttca.config import ActionFile
 from ttca.errors import DataError, QuotaError
+from ttca.evidence.check import FORMAT
 from ttca.folder_lock import hold
 from ttca.names import canonical
 from ttca.pooling.leaving import Forgotten, spellings
 from ttca.pooling.ledger import Ledger
 
-__all__ = ["Departure", "Remains", "forget_member"]
+__all__ = ["Departure", "Remains", "bundles_in", "forget_member"]
 
 #: Altered copies of pool people's pictures. Without one of these people they are made anew.
 _COPIES = ("rounds/altered-*",)
@@ -94,6 +96,12 @@ def forget_member(action: ActionFile, member: str) -> Departure:
             )
         )
     said = {path: Remains(str(path), "is a picture of theirs", "Delete it, or give it back.") for path in files}
+    for path in bundles_in(folder):
+        said[path] = Remains(
+            str(path),
+            "is evidence with answers about their pictures, without their name",
+            "Delete it and write it anew: ttca evidence. Copies that others have stay.",
+        )
     if learned:
         for path in _found(folder, _LEARNED):
             said[path] = Remains(
@@ -103,6 +111,21 @@ def forget_member(action: ActionFile, member: str) -> Departure:
             )
     said |= {r: _told(r, holds, action) for r, holds in _naming(folder, name, cleaned, said) if holds}
     return Departure(done, tuple(str(p) for p in deleted), (*doubts, *(said[path] for path in sorted(said))))
+
+
+def bundles_in(folder: Path) -> list[Path]:
+    """Return the bundles of evidence in an action's folder, full paths, in order."""
+    found = [path.parent for path in folder.rglob("manifest.json") if _is_bundle(path.read_bytes())]
+    for path in folder.rglob("*.zip"):
+        # Whatever else a ZIP in the folder is, it is nobody's evidence.
+        with contextlib.suppress(zipfile.BadZipFile, KeyError, OSError), zipfile.ZipFile(path) as opened:
+            if _is_bundle(opened.read("manifest.json")):
+                found.append(path)
+    return sorted(path.resolve() for path in found)
+
+
+def _is_bundle(manifest: bytes) -> bool:
+    return FORMAT.encode() in manifest
 
 
 def _pictures(action: ActionFile, member: str) -> tuple[list[Path], list[Remains]]:

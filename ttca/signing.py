@@ -41,7 +41,7 @@ __all__ = [
 #: The collective's private key, in the folder of its action.
 KEY_FILE = "collective.key"
 #: What is signed. The kind is signed with the bytes, so that a signature of one is none of another.
-SignedKind = Literal["perturbations", "certificate", "lease", "books", "expiry"]
+SignedKind = Literal["perturbations", "certificate", "lease", "books", "expiry", "head", "evidence"]
 
 _FORMAT, _ALGORITHM, _PREFIX = "ttca-signature-1", "Ed25519", "ttca-ed25519:"
 _KEY_BYTES, _SIGNATURE_BYTES = 32, 64
@@ -140,6 +140,12 @@ class CollectiveKey:
         """Return the signature over a kind and exact bytes, in base64url."""
         return _text(self._private.sign(_message(content, kind)))
 
+    def signature_content(self, content: bytes, kind: SignedKind) -> bytes:
+        """Return what the file with the signature over a kind and exact bytes holds."""
+        signature = self.signature_of(content, kind)
+        said = {"format": _FORMAT, "algorithm": _ALGORITHM, "key": self.public, "signature": signature}
+        return (json.dumps(said, indent=1) + "\n").encode()
+
     def sign(self, path: Path, kind: SignedKind) -> Path:
         """Write the signature of a file beside it, and return where; never seen half written.
 
@@ -151,13 +157,7 @@ class CollectiveKey:
         beside = signature_file(path)
         partial = beside.with_name(f"{beside.name}.{os.getpid()}.partial")
         try:
-            said = {
-                "format": _FORMAT,
-                "algorithm": _ALGORITHM,
-                "key": self.public,
-                "signature": self.signature_of(path.read_bytes(), kind),
-            }
-            partial.write_text(json.dumps(said, indent=1) + "\n", encoding="utf-8")
+            partial.write_bytes(self.signature_content(path.read_bytes(), kind))
             partial.replace(beside)
         except OSError as error:
             raise SignatureError(f"Expected to sign {path}, got: {error}. Check the folder.") from None

@@ -15,6 +15,7 @@ from ttca.answers import Answers
 from ttca.certificates import Certificate, Certifying, Condition, Examined, certify, outcomes
 from ttca.conditions import CONTROLS, Control, Measuring, queries_for
 from ttca.errors import ActionError
+from ttca.heads import signed_after, signed_before
 from ttca.images import Images
 from ttca.kept import load_json, save_json
 from ttca.panel import Panel
@@ -112,6 +113,7 @@ def verify(shop: Workshop, people: People, family: Family) -> Verified:
                 # An earlier version wrote it, or a kill came between the two files. The ledger has just said the same,
                 # of all but the day, so that signing it now claims no more than verifying again would.
                 key.sign(path, "certificate")
+            signed_after(shop, epoch)
             return Verified(certificate, epoch, panel, str(stored["verified"]))
 
     def ask(condition: Condition, start: int, stop: int) -> str:
@@ -122,10 +124,12 @@ def verify(shop: Workshop, people: People, family: Family) -> Verified:
         minutes.write(str(condition), start, heard)
         return heard
 
+    signed_before(shop, sitting, family)
     certificate = certify(ask, terms, epsilons=shop.settings.epsilons, examined=examined)
     day = datetime.now(UTC).isoformat(timespec="seconds")
     content = {"epoch": epoch, "verified": day, "certificate": certificate.to_dict()}
     key.write_signed(path, "certificate", lambda to: save_json(to, content))
+    signed_after(shop, epoch)
     return Verified(certificate, epoch, panel, day)
 
 

@@ -19,7 +19,11 @@ def tables(found: Sequence[tuple[str, Any]]) -> Mapping[str, str]:
 def _word(record: Mapping[str, Any]) -> str:
     """Return what was promised, beside what was measured."""
     rows = [
-        ["95 % intervals hold the truth, of the kind that does so least", "at least 93 %", _percent(record["coverage"])],
+        [
+            "95 % intervals hold the truth, of the kind that does so least",
+            "at least 93 %",
+            _percent(record["coverage"]),
+        ],
         ["a gap is claimed where there is none", "at most 5 %", _percent(record["two_group_error"])],
         ["the smallest gap is seen", "80 %", _percent(record["seen"])],
         ["a planted group of a fifth, 15 points worse, is found", "at least 80 %", _percent(record["discovered"])],

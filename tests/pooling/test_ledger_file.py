@@ -85,7 +85,7 @@ def _another_meta(path: Path) -> None:
 
 def _newer(path: Path) -> None:
     Ledger(path).close()
-    edit(path, "UPDATE meta SET value = '6' WHERE name = 'schema'")
+    edit(path, "UPDATE meta SET value = '7' WHERE name = 'schema'")
 
 
 def _folder(path: Path) -> None:
@@ -113,7 +113,7 @@ def _unreadable_secret(path: Path) -> None:
         (_damaged, "Expected an SQLite ledger in .*damaged or foreign"),
         (_another_program, "database of another program or version, with the tables bookmarks"),
         (_another_meta, "database of another program or version, with the tables meta"),
-        (_newer, "Expected a ledger of version 5 in .*, got version 6. Use the ttca that wrote it, or a newer"),
+        (_newer, "Expected a ledger of version 6 in .*, got version 7. Use the ttca that wrote it, or a newer"),
         (_folder, "Expected to open the ledger .* Check the folder's permissions"),
         (_no_folder, "Expected a folder for the ledger"),
         (_short_secret, "Expected 32 bytes in .*key, got 5. Put the original file back"),

@@ -85,7 +85,9 @@ class HttpPlatform:
         self._sender = Sender(url, self._key, self._transport)
         self._name = self._sender.url
         gateway = self._transport.forwards_to
-        if not self._sender.stays_here and not (authorised_by or "").strip():
+        #: Who allowed the queries; None where nobody was named.
+        self.authorised_by = (authorised_by or "").strip() or None
+        if not self._sender.stays_here and self.authorised_by is None:
             raise ConfigError(
                 f"Expected authorised_by for {gateway or self._sender.host}, got none. Say who authorised these "
                 "queries before the first one is sent to another machine."

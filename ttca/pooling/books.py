@@ -20,8 +20,10 @@ from ttca.pooling.schema import requests as _requests
 __all__ = [
     "Balance",
     "asked_and_answered",
+    "asked_between",
     "balances",
     "charged_twice",
+    "of_action",
     "pace",
     "paid",
     "spend_by_day",
@@ -86,7 +88,7 @@ def paid(connection: sa.Connection, action: str | None) -> dict[str, int]:
     """Return the queries charged (refunds out) by purpose; of one action, and what no action was named for."""
     rows = connection.execute(
         sa.select(_requests.c.purpose, sa.func.sum(_requests.c.paid).label("n"))
-        .where(_requests.c.paid > 0, _of(action))
+        .where(_requests.c.paid > 0, of_action(action))
         .group_by(_requests.c.purpose)
     )
     return {r.purpose: int(r.n) for r in rows}
@@ -94,7 +96,11 @@ def paid(connection: sa.Connection, action: str | None) -> dict[str, int]:
 
 def unknown(connection: sa.Connection, action: str | None) -> int:
     """Return the queries charged of which nobody knows whether the platform processed them; of one action, as paid."""
-    found = sa.select(sa.func.count()).select_from(_joined()).where(_ended() == ChargeState.UNKNOWN.value, _of(action))
+    found = (
+        sa.select(sa.func.count())
+        .select_from(_joined())
+        .where(_ended() == ChargeState.UNKNOWN.value, of_action(action))
+    )
     return int(connection.scalar(found) or 0)
 
 
@@ -105,6 +111,13 @@ def spend_by_day(connection: sa.Connection, day: sa.ColumnElement[int]) -> dict[
         sa.select(of, sa.func.sum(_requests.c.paid).label("n")).where(_requests.c.paid > 0).group_by(of).order_by(of)
     )
     return {str(np.datetime64(int(r.day), "D")): int(r.n) for r in rows}
+
+
+def asked_between(connection: sa.Connection, action: str | None) -> tuple[float, float] | None:
+    """Return when the first and the last query that was paid for was charged; of one action, as paid."""
+    ends = sa.select(sa.func.min(_requests.c.charged_at), sa.func.max(_requests.c.charged_at))
+    first, last = connection.execute(ends.where(_requests.c.paid > 0, of_action(action))).one()
+    return None if first is None else (float(first), float(last))
 
 
 def asked_and_answered(connection: sa.Connection) -> tuple[int, int]:
@@ -121,7 +134,7 @@ def charged_twice(connection: sa.Connection, action: str | None) -> int:
     again = (
         sa.select(_attempts.c.key)
         .select_from(_joined())
-        .where(_attempts.c.key != b"", _ended() != ChargeState.REFUNDED.value, _of(action))
+        .where(_attempts.c.key != b"", _ended() != ChargeState.REFUNDED.value, of_action(action))
         .group_by(_attempts.c.key)
         .having(sa.func.count() > 1)
         .subquery()
@@ -154,8 +167,8 @@ def was_unusable(connection: sa.Connection, key: bytes, before: float) -> bool:
     return connection.scalar(found) is not None
 
 
-def _of(action: str | None) -> sa.ColumnElement[bool]:
-    """Requests of one action, and those no action was named for."""
+def of_action(action: str | None) -> sa.ColumnElement[bool]:
+    """Return which requests are an action's: its own, and those no action was named for; all, for None."""
     return sa.true() if action is None else sa.or_(_requests.c.action == action, _requests.c.action.is_(None))
 
 

@@ -25,17 +25,20 @@ from its answers a faint change for each class of picture, and test on the servi
 
 If you agree:
 - Your pictures are sent to the service, as they are and slightly changed. Queries are paid from your quota, and never
-  more than that. If you help to test, your test pictures may be sent again later, to see whether the change still helps.
+  more than that. If you help to test, your test pictures may be sent again later, to see whether the change still
+  helps.
 - A copy of the service and the changes are learned from your pictures and from what the service says about them. All
   members get the changes, and the changes may be published. They hold no picture. But who has a picture of you may be
   able to tell from them that you took part, the more easily the fewer take part.
 - The organizers keep your name, what you paid, and the answers about your pictures in a file that only they can read.
 - Other members' machines get your pictures, and a report shows them, only if you also say that they are shareable.
+- What was found may be published as evidence: for each test picture its class and what the service said about it, who
+  paid how much, and that somebody agreed. Neither your name nor your picture is in it.
 
 You can leave at any time and need not say why. Ask the organizers to run: ttca pool forget. Then your name and the
 answers about your pictures are deleted. What you paid stays under an alias. A coded mark of your name stays too, so
 that nobody asks about you again by mistake. If you helped to test, it stays whether the answer was right, without
-anything that says whose it was. What was learned and given to others cannot be taken back.
+anything that says whose it was. What was learned or published cannot be taken back.
 """
 
 

@@ -102,6 +102,7 @@ def forget(connection: sa.Connection, member: str, alias: str, *, seals: Seals, 
     _burn(connection, sa.select(_attempts.c.request).where(_attempts.c.owner == number), owned)
     # What anybody said about their images, and what the hub held of them.
     shared = sa.select(schema.inputs.c.key).where(schema.inputs.c.owner == number)
+    _seal(connection, number, shared)
     theirs = owned.union_all(shared)
     connection.execute(sa.delete(schema.reports).where(schema.reports.c.key.in_(theirs)))
     answers += connection.execute(sa.delete(_answers).where(_answers.c.key.in_(shared))).rowcount
@@ -127,6 +128,23 @@ def forget(connection: sa.Connection, member: str, alias: str, *, seals: Seals, 
         )
     )
     return Forgotten(alias, int(images), int(attempts), int(answers), learned is not None)
+
+
+def _seal(connection: sa.Connection, number: int, shared: sa.Select[Any]) -> None:
+    """Take content and salt out of every link about their images and seats: what they were committed to, nobody knows.
+
+    The commitments stay, so that every signed head still verifies.
+    """
+    links = schema.links
+    about = sa.select(sa.literal(1)).where(
+        _attempts.c.request == links.c.request,
+        _attempts.c.position == links.c.position,
+        sa.or_(_attempts.c.owner == number, _attempts.c.key.in_(shared)),
+    )
+    theirs = sa.or_(links.c.owner == number, about.exists())
+    # What was written down after they were forgotten says nothing of them.
+    open_ = (links.c.content.is_not(None), links.c.content.not_like('%"forgotten":true%'))
+    connection.execute(sa.update(links).where(theirs, *open_).values(content=None, salt=None))
 
 
 def spellings(name: str) -> frozenset[str]:

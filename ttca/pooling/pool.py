@@ -250,6 +250,10 @@ class QueryPool:
         """Return what the ledger holds about images; sends nothing. What it does not hold is a failed row."""
         return self._recall(self._checked(images), epoch, repeat).answers
 
+    def names(self, images: Images, *, epoch: str = "pool") -> list[bytes]:
+        """Return the key of each image's query in the ledger, under which it is answered or is to be asked."""
+        return self._recall(self._checked(images), epoch, 0).keys
+
     def seconds(self, queries: int, more: Sequence[Quota] = ()) -> float | None:
         """Return how long so many queries may take: what rates demand, or the platform's own pace so far if longer.
 

@@ -16,6 +16,7 @@ __all__ = [
     "departed",
     "inputs",
     "leases",
+    "links",
     "members",
     "meta",
     "migrate",
@@ -30,7 +31,7 @@ __all__ = [
     "unread",
 ]
 
-SCHEMA_VERSION = 5
+SCHEMA_VERSION = 6
 
 tables = sa.MetaData()
 #: SQLite numbers rows only where the column is an INTEGER; PostgreSQL's is half as long as needed.
@@ -202,6 +203,22 @@ consents = sa.Table(
     sa.Column("agreed_at", sa.Float, nullable=False),
     sa.Column("withdrawn_at", sa.Float),
 )
+# The chain of an action's rows (:mod:`ttca.pooling.chain`). ``content`` is the row as it was committed to, ``owner``
+# whose image or seat it is about. Whoever is forgotten takes content and salt along; the commitment stays.
+links = sa.Table(
+    "links",
+    tables,
+    sa.Column("action", sa.String, primary_key=True),
+    sa.Column("number", sa.BigInteger, primary_key=True),
+    sa.Column("request", sa.BigInteger),
+    sa.Column("position", sa.Integer),
+    sa.Column("owner", sa.BigInteger),
+    sa.Column("salt", sa.LargeBinary(32)),
+    sa.Column("content", sa.String),
+    sa.Column("commitment", sa.LargeBinary(32), nullable=False),
+    sa.Index("links_by_owner", "owner"),
+    sa.Index("links_by_request", "request"),
+)
 # -- the hub's ----------------------------------------------------------------------------------------------------
 # Images that their owners share, to be asked by any member; the smallest number first. ``answered`` repeats that the
 # query has an accepted answer; ``wanted`` says that another member is to answer it too (2), soon (3), or if nothing
@@ -351,9 +368,15 @@ def _to_version_5(connection: sa.Connection) -> None:
     _index_leases_out(connection)
 
 
+def _to_version_6(connection: sa.Connection) -> None:
+    """5 → 6: an action's rows can be chained. What was asked before is chained when the next head is signed."""
+    links.create(connection, checkfirst=True)
+
+
 _STEPS: dict[int, Callable[[sa.Connection], None]] = {
     1: _number_members,
     2: _add_claims,
     3: _name_cross_checks,
     4: _to_version_5,
+    5: _to_version_6,
 }

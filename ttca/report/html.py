@@ -26,6 +26,7 @@ from ttca.pooling.ledger import Balance
 from ttca.private import private
 from ttca.report.explanations import explained
 from ttca.report.pictures import LAYOUTS, THEMES, Share, ShareGroup, draw_shares, enlarged, magnified
+from ttca.report.plain import Circumstances, PlainWords
 from ttca.row import Row
 from ttca.values import Value
 
@@ -67,9 +68,11 @@ class Contents(Value):
     measured_on : {"test people", "verification people"}
         The role of ``people``.
     story : str
-        Who is under-served by what, in a few plain sentences.
+        Who is under-served by what, in a few plain sentences; may be empty.
     measuring : Measuring
         The guest's metrics and controls that were measured.
+    around : Circumstances, optional
+        Who asked which service, when, and who allowed it; by default only what the set says.
     signed_by : str, optional
         The public key that signed the file of the set; None where no file is signed.
     rechecked : str, optional
@@ -88,6 +91,7 @@ class Contents(Value):
     measuring: Measuring = HONEST_ROW
     signed_by: str | None = None
     rechecked: str | None = None
+    around: Circumstances | None = None
 
 
 def write_report(
@@ -127,6 +131,7 @@ def write_report(
     people, balances = contents.people, contents.balances
     groups = _shares(measurement, contents.measuring.all_controls())
     selection = _selection(measurement, perturbations.classes)
+    around = contents.around or Circumstances(subgroup=perturbations.subgroup, service=perturbations.service)
     context: dict[str, Any] = {
         **vars(contents),
         "totals": {
@@ -152,6 +157,8 @@ def write_report(
         "explained": explained(row, contents.measuring.controls),
         "comparisons": _comparisons(measurement),
         "backbones": row.backbones,
+        "around": around,
+        "words": PlainWords.of(row, contents.certificate, around),
         "f": formatting,
     }
     environment = jinja2.Environment(

@@ -1,0 +1,1 @@
+"""Evidence: what an action found, in one bundle that anybody can check without ttca."""
