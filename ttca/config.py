@@ -47,8 +47,10 @@ __all__ = [
     "PeopleSection",
     "PlatformSection",
     "PoolSection",
+    "platform_info",
     "read_action",
     "read_contribution",
+    "read_platform",
 ]
 
 T = TypeVar("T")
@@ -696,6 +698,35 @@ def read_contribution(path: Path | str) -> ContributionFile:
         _beside(_section(ContributeSection, found["contribute"], "contribute", path), path),
         _beside(_section(PlatformSection, found["platform"], "platform", path), path),
     )
+
+
+def read_platform(path: Path | str) -> PlatformSection:
+    """Read ``[platform]`` of a member's own file, or of an action file; other tables are left alone.
+
+    Raises
+    ------
+    ConfigError
+        If it is missing, is not TOML, or a key or value is not as expected. Nothing was sent.
+    """
+    path, found = _toml(Path(path), "your own file with [platform]", "ttca contribute FILE --init")
+    if "platform" not in found:
+        raise ConfigError(
+            f"Expected the table [platform] in {path}, got none. docs/platforms.md says what stands in it; ttca ask "
+            "shows how an answer is read."
+        )
+    return _beside(_section(PlatformSection, found["platform"], "platform", path), path)
+
+
+def platform_info(path: Path | str) -> PlatformInfo:
+    """Return what the platform of a member's own file says of itself; asks for its metadata at most, no query.
+
+    Raises
+    ------
+    ConfigError, TransportError
+        If the file cannot be read, or the platform cannot be reached where it has to be.
+    """
+    with read_platform(path).open() as platform:
+        return platform.info
 
 
 def _toml(path: Path, what: str, command: str) -> tuple[Path, dict[str, Any]]:

@@ -286,10 +286,17 @@ class PerturbationSet(Value):
             raise PerturbationError(f"Expected class numbers in 0..{len(self.classes) - 1}, got {np.unique(numbers)}.")
         return np.broadcast_to(numbers.astype(np.int64), (count,))
 
-    def check_fits(self, *, epsilon: int | None = None, fingerprint: str | None = None, expired: bool = False) -> None:
+    def check_fits(
+        self,
+        *,
+        epsilon: int | None = None,
+        fingerprint: str | None = None,
+        expired: bool = False,
+        now: datetime | None = None,
+    ) -> None:
         """Raise PerturbationError if the set is of another ε or platform than expected, or has expired.
 
-        ``expired`` lets a set pass whose time is over.
+        ``expired`` lets a set pass whose time is over; ``now`` has a time zone, and is the present by default.
         """
         if epsilon is not None and epsilon != self.epsilon:
             raise PerturbationError(
@@ -301,7 +308,7 @@ class PerturbationSet(Value):
                 f"Expected a perturbation set for the platform {fingerprint[:12]}…, got one for "
                 f"{self.fingerprint[:12]}…. A δ learned for one platform proves nothing about another."
             )
-        if not expired and self.expires is not None and datetime.now(UTC) > _moment(self.expires):
+        if not expired and self.expires is not None and (now or datetime.now(UTC)) > _moment(self.expires):
             raise PerturbationError(
                 f"Expected a perturbation set that is still valid, got one that expired on {self.expires}. The "
                 "platform may have changed since. Ask the collective for a new set."

@@ -6,6 +6,7 @@ import threading
 import warnings
 from dataclasses import dataclass
 from io import BytesIO
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,10 +17,12 @@ from ttca.errors import DataError, MissingExtraError
 from ttca.images import Images
 from ttca.values import Value
 
-__all__ = ["MOST_PIXELS", "PHOTOGRAPHS", "Photograph", "read_photograph"]
+__all__ = ["MOST_PIXELS", "PHOTOGRAPHS", "Photograph", "file_bytes", "read_photograph", "upright"]
 
 #: The most pixels that are decompressed: more would need half a gigabyte, and a file of 500 kB can say it has them.
 MOST_PIXELS = 2**26
+#: The largest file that is read: no photograph of so many pixels needs more, and a film would fill the memory.
+_MOST_BYTES = 2**29
 #: How the names of photographs end.
 PHOTOGRAPHS = frozenset(
     {".png", ".jpg", ".jpeg", ".jpe", ".mpo", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".heic", ".heif", ".avif"}
@@ -44,6 +47,28 @@ class Photograph(Value):
 
     pixels: Images
     done: tuple[str, ...] = ()
+
+
+def file_bytes(path: Path) -> bytes:
+    """Return what a photograph's file holds.
+
+    Raises
+    ------
+    DataError
+        If there is no such file, it cannot be read, or is larger than any photograph.
+    """
+    try:
+        size = path.stat().st_size
+        if not path.is_file():
+            raise DataError("Expected a photograph's file, got something else. Check the path.")
+        if size > _MOST_BYTES:
+            raise DataError(
+                f"Expected a photograph of at most {_MOST_BYTES:,} bytes, got {size:,}. Export it as JPEG or PNG. It "
+                "was not read."
+            )
+        return path.read_bytes()
+    except OSError as error:
+        raise DataError(f"Expected to read the file, got: {error.strerror}. Check the path.") from None
 
 
 def read_photograph(data: bytes) -> Photograph:
@@ -86,6 +111,22 @@ def read_photograph(data: bytes) -> Photograph:
             f"Expected a photograph that can be read, got a damaged one ({type(error).__name__}: {error}). Copy it "
             "again from where it came, or leave it out."
         ) from None
+
+
+def upright(image: Image.Image) -> Photograph:
+    """Return the pixels of a picture that Pillow has opened, as :func:`read_photograph` does of a file.
+
+    Raises
+    ------
+    DataError
+        If it is too large, damaged, or of a kind whose range or colors nothing says.
+    """
+    if image.width * image.height > MOST_PIXELS:
+        raise DataError(f"Expected a photograph of at most {MOST_PIXELS:,} pixels, got {image.width}×{image.height}.")
+    try:
+        return _upright(image.copy(), b"")
+    except OSError as error:
+        raise DataError(f"Expected a picture that can be read, got a damaged one ({error}).") from None
 
 
 def _open(data: bytes, heif: bool) -> Image.Image:

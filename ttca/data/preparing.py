@@ -17,7 +17,7 @@ from PIL import Image
 
 from ttca.data.decoding import for_each
 from ttca.data.folder import PREPARED, TABLE, files_under
-from ttca.data.photographs import PHOTOGRAPHS, read_photograph
+from ttca.data.photographs import PHOTOGRAPHS, file_bytes, read_photograph
 from ttca.data.tables import Problems, Sheet, file_inside, read_sheet
 from ttca.errors import ConfigError, DataError, ImageError, MissingExtraError
 from ttca.new_files import FreeNames, replace_file
@@ -222,9 +222,9 @@ def _object(line: str) -> dict[str, Any]:
 
 def _prepare(job: _Job, home: Path, preparation: Preparation, journal: _Journal, *, force: bool) -> PreparedFile:
     try:
-        data = job.path.read_bytes()
-    except OSError as error:
-        return _refused(job, f"Expected to read the file, got {type(error).__name__}: {error}. Check its permissions.")
+        data = file_bytes(job.path)
+    except DataError as error:
+        return _refused(job, str(error))
     out, asked = home / job.out, {"source_sha256": _sha(data), "box": None if job.box is None else list(job.box)}
     before, entry = out.read_bytes() if out.is_file() else None, journal.known(job.out)
     if before is not None and entry.items() >= {**asked, "sha256": _sha(before)}.items():
