@@ -85,7 +85,7 @@ def apply(
         share = f"{100 * sum(left) / len(left):.0f} %"
         lines.append(f"A JPEG file of quality 75 would keep {share} of the change in what was written here.")
     lines.append(
-        f"{len(good)} of {len(done)} photographs are ready. Place, camera, time and all other metadata are gone. "
+        f"Ready: {len(good)} of {len(done)}. Place, camera, time and all other metadata are gone. "
         "Submit them as they are: PNG, not JPEG."
     )
     said = {
