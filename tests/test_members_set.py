@@ -109,13 +109,8 @@ def test_three_lines_say_it_in_plain_words(tmp_path: Path) -> None:
     )
     assert abuse.endswith("the service said that wrong class to 62 of 100.")
     told(**RATES, jpeg_quality=95, jpeg_delta_left=0.834).save(path)
-    assert (
-        read_set(path)
-        .lines()[1]
-        .startswith(
-            "The service was asked with JPEG files of quality 95, which leave 83 % of the change. Submit the PNG as it is."
-        )
-    )
+    sent = "The service was asked with JPEG files of quality 95, which leave 83 % of the change. Submit the PNG"
+    assert read_set(path).lines()[1].startswith(sent)
     for odd in ({}, dict.fromkeys(RATES), dict.fromkeys(RATES, "lots"), dict.fromkeys(RATES, 7)):
         told(**odd).save(path)
         _, jpeg, abuse = read_set(path).lines()

@@ -201,7 +201,8 @@ def _lossy(made: PerturbationSet) -> str:
     quality, left = _number(made, "jpeg_quality"), _number(made, "jpeg_delta_left")
     sent = ""
     if quality is not None and left is not None:
-        sent = f"The service was asked with JPEG files of quality {quality:.0f}, which leave {100 * left:.0f} % of the change. "
+        leave = f"leave {100 * left:.0f} % of the change"
+        sent = f"The service was asked with JPEG files of quality {quality:.0f}, which {leave}. "
     start = f"{sent}Submit the PNG as it is. Many apps and sites make a JPEG of a picture, or shrink it"
     before, whole, jpeg, small = (
         _number(made, name, 1.0) for name in ("subgroup_before", "subgroup_after", "jpeg75_control", "resize_control")
