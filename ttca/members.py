@@ -33,6 +33,7 @@ __all__ = [
     "apply_photos",
     "find_photos",
     "move",
+    "move_bytes",
     "preview",
     "with_classes",
 ]
@@ -319,17 +320,26 @@ def move(perturbations: PerturbationSet, photo: Photo) -> Moved:
     DataError, ImageError, MissingExtraError
         If it cannot be read or does not fit; the caller adds which.
     """
-    data = file_bytes(photo.path)
+    return move_bytes(perturbations, file_bytes(photo.path), photo.true_class or "", photo.box)
+
+
+def move_bytes(perturbations: PerturbationSet, data: bytes, true_class: str | int, box: Region | None = None) -> Moved:
+    """Return the same of a photograph's bytes, as they stand in a file or a request.
+
+    Raises
+    ------
+    DataError, ImageError, MissingExtraError, PerturbationError
+        If they cannot be read or do not fit, or the class is none of the set's.
+    """
     if perturbations.preparation is None:
         # Of another size nothing is decompressed.
         pixels, done = decode_rgb(data, size=perturbations.image_shape[:2]), tuple[str, ...]()
-        before = perturbations.prepared(pixels, photo.box)
+        before = perturbations.prepared(pixels, box)
     else:
         photograph = read_photograph(data)
-        before = perturbations.prepared(photograph.pixels, photo.box)
-        done = (*photograph.done, *perturbations.preparation.told(photograph.pixels.shape, photo.box))
-    after = perturbations.apply(before, photo.true_class or "")
-    return Moved(before=before, after=after, done=done)
+        before = perturbations.prepared(photograph.pixels, box)
+        done = (*photograph.done, *perturbations.preparation.told(photograph.pixels.shape, box))
+    return Moved(before=before, after=perturbations.apply(before, true_class), done=done)
 
 
 def preview(before: Images, after: Images) -> Images:
