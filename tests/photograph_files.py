@@ -11,6 +11,8 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageCms, ImageOps
 
+from benchmarks.members import bomb
+
 __all__ = ["FILES", "PICTURE", "PIXELS", "p3_profile"]
 
 HEIGHT, WIDTH = 30, 20
@@ -50,16 +52,6 @@ def deep_png() -> bytes:
     """Return a PNG of 16 bits a channel."""
     rows = b"".join(b"\0" + (row.astype(">u2") * 256 + 77).tobytes() for row in PIXELS)
     return png(WIDTH, HEIGHT, zlib.compress(rows), depth=16)
-
-
-def bomb() -> bytes:
-    """Return a PNG of half a megabyte that says, truly, that it has 13,000 × 13,000 black pixels."""
-    size = 13_000 * (13_000 * 3 + 1)
-    # A hundred rows, compressed so that they can be repeated; of zeros alone the checksum is their number.
-    packer = zlib.compressobj(9, zlib.DEFLATED, -15)
-    rows = packer.compress(bytes(size // 130)) + packer.flush(zlib.Z_FULL_FLUSH)
-    checksum = struct.pack(">HH", size % 65521, 1)
-    return png(13_000, 13_000, b"\x78\xda" + rows * 130 + b"\x03\0" + checksum)
 
 
 def fifty_megapixels() -> bytes:

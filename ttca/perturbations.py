@@ -243,12 +243,14 @@ class PerturbationSet(Value):
             # Arrays can be written to after they were checked, so ε is enforced again on what is submitted.
             delta = np.clip(self.delta[number], -self.epsilon, self.epsilon)
             up, down = np.maximum(delta, 0).view(np.uint8), np.maximum(-delta, 0).view(np.uint8)
+            most = 255 - up
             rows = np.flatnonzero(chosen == number)
             # What fits into the cache, in bytes all along: sums in wider numbers take several times as long.
             together = max(1, _PART // delta.size)
             for start in range(0, len(rows), together):
-                part = rows[start : start + together]
-                moved = np.minimum(checked[part], 255 - up)
+                # Where all are of one class, a slice saves a copy.
+                part = slice(start, start + together) if len(rows) == len(checked) else rows[start : start + together]
+                moved = np.minimum(checked[part], most)
                 moved += up
                 np.maximum(moved, down, out=moved)
                 moved -= down
