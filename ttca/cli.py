@@ -527,10 +527,10 @@ def hub_serve(
         )
     known = read_action(file)
     key = CollectiveKey.open_or_make(known.folder)
-    ledger, desk = known.open_hub(accept_new_version=accept_new_version)
+    ledger, desk, mirror = known.open_hub(accept_new_version=accept_new_version)
     with ledger:
         p = desk.progress()
-        app_ = create_hub(ledger, desk, name=known.settings.name, key=key)
+        app_ = create_hub(ledger, desk, name=known.settings.name, key=key, mirror=mirror)
 
         def started(url: str) -> None:
             _say(
@@ -660,7 +660,7 @@ def hub_pardon(
     """
     from ttca.config import read_action
 
-    ledger, desk = read_action(file).open_hub()
+    ledger, desk, _ = read_action(file).open_hub()
     with ledger:
         desk.pardon(member)
     _emit({"member": member}, as_json, f"{member} may take part again.")
@@ -688,6 +688,7 @@ def contribute(
     from ttca.config import CONTRIBUTION_TEMPLATE, read_contribution
     from ttca.pooling.contribute import contribute as work
     from ttca.pooling.showing import show_pictures
+    from ttca.pooling.standing import own_standing
 
     if write:
         _write_new(file, CONTRIBUTION_TEMPLATE.format(file=file))
@@ -716,7 +717,11 @@ def contribute(
             effort=effort,
             reporter=reporter,
         )
-    _emit(asdict(done), as_json, f"{done.answered} of {done.queries} queries were answered. {done.ended}")
+    standing = own_standing(access)
+    lines = [f"{done.answered} of {done.queries} queries were answered. {done.ended}"]
+    lines += [] if standing is None else standing.told()
+    said = {**asdict(done), "own_pictures": None if standing is None else standing.to_dict()}
+    _emit(said, as_json, "\n".join(lines))
 
 
 @weights_app.command("list")

@@ -30,6 +30,7 @@ from ttca.pooling.hub_client import HubAccess
 from ttca.pooling.leases import CheckPlan, LeaseDesk
 from ttca.pooling.ledger import Ledger, check_not_lost, open_ledger
 from ttca.pooling.pool import Member, Pace
+from ttca.pooling.standing import Mirror
 from ttca.preparation import Preparation
 from ttca.prices import Price
 from ttca.progress import Reporter, silent
@@ -502,7 +503,7 @@ class ActionFile:
         """Return the platform; nothing is sent yet."""
         return self.platform.open()
 
-    def open_hub(self, *, accept_new_version: bool = False) -> tuple[Ledger, LeaseDesk]:
+    def open_hub(self, *, accept_new_version: bool = False) -> tuple[Ledger, LeaseDesk, Mirror]:
         """Read the people, meet the platform (its metadata only) and load what their owners share.
 
         Raises
@@ -537,7 +538,7 @@ class ActionFile:
             again=getattr(platform, "read_again", None),
             accept_new_version=accept_new_version,
         )
-        return ledger, desk
+        return ledger, desk, Mirror(ledger, info, people, again=getattr(platform, "read_again", None))
 
     def _load(self, source: str, info: PlatformInfo) -> PeopleTable:
         return load_people(

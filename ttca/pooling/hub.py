@@ -8,6 +8,7 @@ from ttca.platforms.protocols.reading import excerpt
 from ttca.pooling.leases import Lease, LeaseDesk, Progress
 from ttca.pooling.ledger import Ledger
 from ttca.pooling.page import PAGE_POLICY, progress_page
+from ttca.pooling.standing import Mirror, Standing
 from ttca.signing import CollectiveKey, lease_bytes
 
 try:
@@ -25,6 +26,7 @@ try:
         LeaseGiven,
         LeaseReturned,
         LeaseWish,
+        OwnPictures,
         StrictRoute,
         as_answers,
         largest_body,
@@ -34,8 +36,12 @@ except ImportError:
 
 __all__ = ["create_hub"]
 
+_NOBODY = Standing(pictures=0, checked=0, answers=(), subgroup=None, reference=None)
 
-def create_hub(ledger: Ledger, desk: LeaseDesk, *, name: str, key: CollectiveKey | None = None) -> FastAPI:
+
+def create_hub(
+    ledger: Ledger, desk: LeaseDesk, *, name: str, key: CollectiveKey | None = None, mirror: Mirror | None = None
+) -> FastAPI:
     """Return the hub's application: its API, and a page of its progress for people.
 
     Parameters
@@ -46,6 +52,8 @@ def create_hub(ledger: Ledger, desk: LeaseDesk, *, name: str, key: CollectiveKey
         The action's name.
     key : CollectiveKey, optional
         Signs every lease; without it members who know the collective's key refuse them.
+    mirror : Mirror, optional
+        Tells each member what their own pictures were answered; without it nobody is told.
 
     Notes
     -----
@@ -61,7 +69,7 @@ def create_hub(ledger: Ledger, desk: LeaseDesk, *, name: str, key: CollectiveKey
         return app.openapi()
 
     app.include_router(_working(desk, key))
-    app.include_router(_knowing(ledger, desk, name))
+    app.include_router(_knowing(ledger, desk, name, mirror))
     return app
 
 
@@ -112,7 +120,7 @@ def _handed_over(given: Lease, fingerprint: str, key: CollectiveKey | None) -> L
     )
 
 
-def _knowing(ledger: Ledger, desk: LeaseDesk, name: str) -> APIRouter:
+def _knowing(ledger: Ledger, desk: LeaseDesk, name: str, mirror: Mirror | None) -> APIRouter:
     """Return how members learn what is asked, how far it is, and what they have paid."""
     routes = APIRouter(route_class=StrictRoute)
 
@@ -143,6 +151,11 @@ def _knowing(ledger: Ledger, desk: LeaseDesk, name: str) -> APIRouter:
             quarantined=who in desk.flagged(),
         )
 
+    @routes.get("/v1/me/pictures")
+    def pictures(who: _Member) -> OwnPictures:
+        """Say what the caller's own pictures were answered, and where the groups stand."""
+        return OwnPictures(**(_NOBODY if mirror is None else mirror.of(who)).to_dict())
+
     @routes.get("/v1/progress")
     def progress() -> Progress:
         """Say how far the pool is, without anybody's name."""
@@ -151,7 +164,9 @@ def _knowing(ledger: Ledger, desk: LeaseDesk, name: str) -> APIRouter:
     @routes.get("/", response_class=HTMLResponse, include_in_schema=False)
     def page(who: _Member) -> HTMLResponse:
         (own,) = ledger.balances(who)
-        written = progress_page(name, desk.progress(), who, own.charged, own.quota)
+        paid = f"You, {who}, have paid {own.charged:,} of your {own.quota:,} queries."
+        lines = [paid, *([] if mirror is None else mirror.of(who).told())]
+        written = progress_page(name, desk.progress(), lines)
         return HTMLResponse(written, headers={"Content-Security-Policy": PAGE_POLICY})
 
     return routes
