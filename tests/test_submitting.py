@@ -6,9 +6,13 @@ import hashlib
 import io
 import json
 import os
+import re
+import shlex
 import stat
+import warnings
 from collections.abc import Iterator
 from dataclasses import replace
+from http.server import ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -18,13 +22,14 @@ from PIL import Image
 
 from tests import worlds
 from tests.test_cli import Served, Terminal, served, ttca
+from tests.test_from_code import server
 from ttca.config import read_platform
 from ttca.errors import ConfigError
 from ttca.perturbations import PerturbationSet
 from ttca.platforms.server import background_app, create_app
 from ttca.preparation import Preparation
 
-__all__ = ["served", "ttca"]
+__all__ = ["served", "server", "ttca"]
 
 KEY = "sk-9/1f+Qz=53bd"
 ME = 'key_variable = "TTCA_KEY_ME"\n'
@@ -227,3 +232,39 @@ def test_a_platform_is_read_from_any_file_with_the_table(tmp_path: Path) -> None
     assert read_platform(tmp_path / "b.toml").classes == worlds.CLASSES
     with pytest.raises(ConfigError, match="nothing there"):
         read_platform(tmp_path / "c.toml")
+
+
+def test_the_pages_commands_and_code_work(home: Path, ttca: Terminal, server: ThreadingHTTPServer) -> None:
+    """Every command of docs/members.md ends well, in its order, and its code does what it says."""
+    page = (Path(__file__).parents[1] / "docs" / "members.md").read_text(encoding="utf-8")
+    (home / "set.safetensors").rename(home / "perturbations.safetensors")
+    (home / "album").mkdir()
+    for name in ("a.png", "b.jpg"):
+        Image.fromarray(np.full((40, 50, 3), 99, np.uint8)).save(home / "album" / name)
+    (home / "album" / "classes.csv").write_text("file,class\na.png,bars\nb.jpg,checks\n")
+    ran = 0
+    for language, text in re.findall(r"```(sh|python)\n(.*?)```", page, re.DOTALL):
+        if language == "sh":
+            for command in text.splitlines():
+                done = ttca(*shlex.split(command)[1:])
+                assert done.code == 0, f"{command}\n{done.err}"
+                ran += 1
+            continue
+        heard: list[Any] = []
+        server.heard = heard  # type: ignore[attr-defined]
+        url = f"http://127.0.0.1:{server.server_address[1]}/"
+        with warnings.catch_warnings():
+            # The page's one line leaves the closing of files and sessions to its reader.
+            warnings.simplefilter("ignore", ResourceWarning)
+            found = {"picture": np.full((40, 50, 3), 99, np.uint8), "url": url}
+            exec(compile(text, "docs/members.md", "exec", dont_inherit=True), found)
+            if "session" in found:
+                found["session"].close()  # type: ignore[attr-defined]
+                assert len(heard) == 1
+            else:
+                np.testing.assert_array_equal(found["transform"](found["picture"]), found["submitted"])  # type: ignore[operator]
+            del found
+    assert ran == 7
+    assert len(list((home / "ready").rglob("*.png"))) == 3
+    assert {p.name for p in (home / "by-table").iterdir()} == {"a.png", "b.png"}
+    assert {p.name for p in home.glob("one*.png")} == {"one.png", "one-preview.png"}
