@@ -347,55 +347,7 @@ class PerturbationSet(Value):
         *Ours*. ``benchmarks two_sets`` measures all three ways against each set alone and against learning for both
         subgroups together, which none of them replaces (``docs/training_time.md``).
         """
-        if how not in get_args(Way):
-            raise PerturbationError(
-                f"Expected the way to combine to be one of {get_args(Way)}, got {how!r}. Choose one of them."
-            )
-        if other.fingerprint != self.fingerprint:
-            raise PerturbationError(
-                f"Expected two perturbation sets for the same platform, got one for {self.fingerprint[:12]}… and one "
-                f"for {other.fingerprint[:12]}…. A δ learned for one platform proves nothing about another."
-            )
-        if other.classes != self.classes:
-            raise PerturbationError(
-                f"Expected two perturbation sets with the same classes in the same order, got {self.classes} and "
-                f"{other.classes}. The δ of one class must not be added to the δ of another."
-            )
-        if other.image_shape != self.image_shape:
-            raise PerturbationError(
-                f"Expected two perturbation sets for images of the same size, got {self.image_shape} and "
-                f"{other.image_shape}. Ask the collectives for sets that fit the platform."
-            )
-        if other.preparation != self.preparation:
-            raise PerturbationError(
-                f"Expected two perturbation sets for pictures that are prepared alike, got {self.preparation} and "
-                f"{other.preparation}. Ask the collectives for sets of one preparation."
-            )
-        joint = max(self.epsilon, other.epsilon) if epsilon is None else epsilon
-        if isinstance(joint, bool) or not isinstance(joint, int) or not 1 <= joint <= 127:
-            raise PerturbationError(f"Expected the joint ε as a whole number of levels in 1..127, got {joint!r}.")
-        mine, theirs = (s.delta.astype(np.int16) for s in (self, other))
-        both = mine + theirs
-        if how == "larger":
-            further = np.where(np.abs(mine) > np.abs(theirs), mine, theirs)
-            both = np.where(np.abs(mine) == np.abs(theirs), np.where(mine == theirs, mine, 0), further)
-        elif how == "scaled":
-            largest = np.abs(both).max(axis=(1, 2, 3), keepdims=True, initial=1)
-            # Half levels go to the even one, whatever their sign.
-            both = np.rint(both * np.minimum(1.0, joint / largest))
-        dates = [s.expires for s in (self, other) if s.expires is not None]
-        parts = sorted((_named(s) for s in (self, other)), key=lambda part: tuple(map(str, part.values())))
-        return PerturbationSet(
-            delta=np.clip(both, -joint, joint).astype(np.int8),
-            epsilon=joint,
-            classes=self.classes,
-            subgroup=" and ".join(dict.fromkeys(part["subgroup"] for part in parts)),
-            fingerprint=self.fingerprint,
-            service=self.service if self.service == other.service else "",
-            expires=min(dates, key=_moment, default=None),
-            evidence={"combined": how, "parts": parts},
-            preparation=self.preparation,
-        )
+        return _combined(self, other, epsilon, how)
 
     def save(self, path: Path | str) -> None:
         """Write safetensors with JSON metadata; a half-written file is never seen under the name.
@@ -479,6 +431,59 @@ class PerturbationSet(Value):
                 f"Expected a complete perturbation file at {path}, got one that cannot be read ({error}). Get the file "
                 "again."
             ) from None
+
+
+def _combined(mine: PerturbationSet, other: PerturbationSet, epsilon: int | None, how: Way) -> PerturbationSet:
+    """Return both sets as one; what is checked and done :meth:`PerturbationSet.combine` says."""
+    if how not in get_args(Way):
+        raise PerturbationError(
+            f"Expected the way to combine to be one of {get_args(Way)}, got {how!r}. Choose one of them."
+        )
+    if other.fingerprint != mine.fingerprint:
+        raise PerturbationError(
+            f"Expected two perturbation sets for the same platform, got one for {mine.fingerprint[:12]}… and one "
+            f"for {other.fingerprint[:12]}…. A δ learned for one platform proves nothing about another."
+        )
+    if other.classes != mine.classes:
+        raise PerturbationError(
+            f"Expected two perturbation sets with the same classes in the same order, got {mine.classes} and "
+            f"{other.classes}. The δ of one class must not be added to the δ of another."
+        )
+    if other.image_shape != mine.image_shape:
+        raise PerturbationError(
+            f"Expected two perturbation sets for images of the same size, got {mine.image_shape} and "
+            f"{other.image_shape}. Ask the collectives for sets that fit the platform."
+        )
+    if other.preparation != mine.preparation:
+        raise PerturbationError(
+            f"Expected two perturbation sets for pictures that are prepared alike, got {mine.preparation} and "
+            f"{other.preparation}. Ask the collectives for sets of one preparation."
+        )
+    joint = max(mine.epsilon, other.epsilon) if epsilon is None else epsilon
+    if isinstance(joint, bool) or not isinstance(joint, int) or not 1 <= joint <= 127:
+        raise PerturbationError(f"Expected the joint ε as a whole number of levels in 1..127, got {joint!r}.")
+    own, theirs = (s.delta.astype(np.int16) for s in (mine, other))
+    both = own + theirs
+    if how == "larger":
+        further = np.where(np.abs(own) > np.abs(theirs), own, theirs)
+        both = np.where(np.abs(own) == np.abs(theirs), np.where(own == theirs, own, 0), further)
+    elif how == "scaled":
+        largest = np.abs(both).max(axis=(1, 2, 3), keepdims=True, initial=1)
+        # Half levels go to the even one, whatever their sign.
+        both = np.rint(both * np.minimum(1.0, joint / largest))
+    dates = [s.expires for s in (mine, other) if s.expires is not None]
+    parts = sorted((_named(s) for s in (mine, other)), key=lambda part: tuple(map(str, part.values())))
+    return PerturbationSet(
+        delta=np.clip(both, -joint, joint).astype(np.int8),
+        epsilon=joint,
+        classes=mine.classes,
+        subgroup=" and ".join(dict.fromkeys(part["subgroup"] for part in parts)),
+        fingerprint=mine.fingerprint,
+        service=mine.service if mine.service == other.service else "",
+        expires=min(dates, key=_moment, default=None),
+        evidence={"combined": how, "parts": parts},
+        preparation=mine.preparation,
+    )
 
 
 def _named(part: PerturbationSet) -> dict[str, Any]:

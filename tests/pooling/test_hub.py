@@ -46,7 +46,7 @@ from ttca.pooling.ledger import Ledger
 from ttca.pooling.quotas import Quota
 from ttca.pooling.schema import outcomes
 from ttca.pooling.showing import show_pictures
-from ttca.pooling.standing import Mirror, Standing, own_standing
+from ttca.pooling.standing import MemberStanding, Mirror, own_standing
 from ttca.signing import CollectiveKey, SignatureError
 
 PLAN = CheckPlan(judged=6, share=0.1)
@@ -676,7 +676,7 @@ def test_an_older_or_absent_hub_tells_nothing(house: House, monkeypatch: pytest.
     monkeypatch.setenv("TTCA_HUB_X", house.tokens["ada"])
     assert own_standing(HubAccess(url=house.url + "/older", token_variable="TTCA_HUB_X")) is None
     assert own_standing(HubAccess(url="http://127.0.0.1:9", token_variable="TTCA_HUB_X")) is None
-    empty = Standing(pictures=0, checked=0, answers=(), subgroup=None, reference=None)
+    empty = MemberStanding(pictures=0, checked=0, answers=(), subgroup=None, reference=None)
     assert empty.told()[0] == "No picture of yours is shared here."
 
 

@@ -8,7 +8,7 @@ from ttca.platforms.protocols.reading import excerpt
 from ttca.pooling.leases import Lease, LeaseDesk, Progress
 from ttca.pooling.ledger import Ledger
 from ttca.pooling.page import PAGE_POLICY, progress_page
-from ttca.pooling.standing import Mirror, Standing
+from ttca.pooling.standing import MemberStanding, Mirror
 from ttca.signing import CollectiveKey, lease_bytes
 
 try:
@@ -36,7 +36,7 @@ except ImportError:
 
 __all__ = ["create_hub"]
 
-_NOBODY = Standing(pictures=0, checked=0, answers=(), subgroup=None, reference=None)
+_NOBODY = MemberStanding(pictures=0, checked=0, answers=(), subgroup=None, reference=None)
 
 
 def create_hub(

@@ -23,7 +23,7 @@ from ttca.pooling.recall import recall
 from ttca.pooling.schema import inputs as _inputs
 from ttca.pooling.shelf import parts
 
-__all__ = ["Mirror", "Standing", "TheirAnswer", "own_standing"]
+__all__ = ["MemberStanding", "Mirror", "TheirAnswer", "own_standing"]
 
 #: A group's figures are told from so many other people on: of fewer they would tell what single ones were answered.
 FEWEST = 5
@@ -40,7 +40,7 @@ class TheirAnswer:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Standing:
+class MemberStanding:
     """What one member is told.
 
     Parameters
@@ -137,7 +137,7 @@ class Mirror:
         if ledger.holds_older:
             self._keys.append(ledger.keys(people.images, fingerprint=info.former_fingerprint, epoch="pool"))
 
-    def of(self, member: str) -> Standing:
+    def of(self, member: str) -> MemberStanding:
         """Return what a member is told now."""
         answers, waiting = self._answers()
         known = answers.answered | (answers.status == Status.REFUSED)
@@ -148,7 +148,7 @@ class Mirror:
         )
         names = self._info.classes
         theirs = np.isin(self._persons, self._persons[own])
-        return Standing(
+        return MemberStanding(
             pictures=int(own.sum()),
             checked=int((own & known & waiting).sum()),
             answers=tuple(
@@ -188,7 +188,7 @@ def _wanted(keys: Sequence[bytes], connection: sa.Connection) -> set[bytes]:
     return found
 
 
-def own_standing(hub: HubAccess) -> Standing | None:
+def own_standing(hub: HubAccess) -> MemberStanding | None:
     """Return what the hub tells a member of their own pictures; None where it is away, or of an older version.
 
     Parameters
@@ -203,9 +203,9 @@ def own_standing(hub: HubAccess) -> Standing | None:
         return None
 
 
-def _read(reply: Reply) -> Standing:
+def _read(reply: Reply) -> MemberStanding:
     rows = reply.rows("answers", _MOST_ROWS)
-    return Standing(
+    return MemberStanding(
         pictures=reply.count("pictures"),
         checked=reply.count("checked"),
         answers=tuple(
