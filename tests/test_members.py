@@ -427,6 +427,9 @@ def test_a_table_says_classes_and_boxes(home: Path) -> None:
     with Image.open(folder / "a.jpg") as photo, Image.open(home / "out" / "a.png") as made:
         want = known.apply(known.prepared(np.asarray(photo), (1, 2, 10, 10)), "cat")
         np.testing.assert_array_equal(np.asarray(made), want)
+    (folder / "open.csv").write_text("file,class\na.jpg,\nsub/CON.jpg,cat\n")
+    photos, _ = find_photos([], table=folder / "open.csv", true_class="dog")
+    assert [photo.true_class for photo in photos] == ["dog", "cat"]
     photos, _ = find_photos([folder], table=folder / "mine.csv")
     assert [photo.true_class for photo in photos].count(None) == 4
     with pytest.raises(TTCAError, match=r"Give it with --class \(cat, dog\)"):

@@ -159,6 +159,18 @@ def test_greek_letters_are_spelled_out(where: str, home: Path, run: Start) -> No
     assert table.count("?") == 3
 
 
+@pytest.mark.parametrize("command", ["apply", "apply to a folder", "inspect"])
+def test_a_narrow_pipe_loses_no_word(command: str, home: Path, run: Start) -> None:
+    """In a pipe of 40 columns every name and sentence of a member's command is whole, as in a wide one."""
+    said = []
+    for columns in ("40", "300"):
+        done = run(COMMANDS[command][0], home, UTF8, extra={"COLUMNS": columns})
+        assert done.returncode == COMMANDS[command][1]
+        said.append(quiet(done.stdout).decode().replace("was there already", "written"))
+    assert said[0] == said[1]
+    assert "\n" in said[0].strip()
+
+
 @pytest.mark.parametrize("where", ENCODINGS)
 def test_names_in_json_are_exact(where: str, home: Path, run: Start) -> None:
     """--json says a name letter by letter, whatever the encoding."""

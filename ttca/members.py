@@ -207,7 +207,7 @@ def find_photos(
         With the columns ``file`` and ``class``, and perhaps ``box``; files lie in its folder. Where ``places`` are
         given too, it says the classes of those.
     true_class : str, optional
-        Of all that no table speaks of.
+        Of all of which no table says it.
     box : (x, y, width, height), optional
         Of all that no table gives one.
 
@@ -237,7 +237,7 @@ def find_photos(
     photos = []
     for real, photo in found.items():
         row = listed.get(real)
-        said = true_class if row is None else row.true_class
+        said = true_class if row is None or row.true_class is None else row.true_class
         photos.append(replace(photo, true_class=said, box=box if row is None or row.box is None else row.box))
     return photos, others
 
@@ -271,7 +271,7 @@ def _table_photos(table: Path) -> dict[Path, Photo]:
         if real in found:
             problems.add(line, f"Line {line}: Expected every file once, got {cells['file']!r} again. Remove one line.")
             continue
-        # An empty cell is asked for, as no column would be.
+        # An empty cell says nothing, as no column would.
         said = cells["class"].strip() or None
         found[real] = Photo(path=path, name=path.relative_to(home).as_posix(), true_class=said, box=box)
     problems.raise_if_any(table)

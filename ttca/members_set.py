@@ -146,7 +146,7 @@ def doubts(
         kind: DoubtKind = "unsigned" if signed.key is None else "another key"
         look(kind, lambda: check_signature(known.path, "perturbations", expected=expected))
     look("not certified", made.check_certified)
-    # A set that a later check found to help no more joins here, as one that is expired.
+    # A statement of the collective's that the set helps no more joins here, as one more look of the same kind.
     look("expired", lambda: made.check_fits(now=now or datetime.now(UTC)))
     if platform is not None:
         look("another platform", lambda: _check_platform(made, platform))

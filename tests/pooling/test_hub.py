@@ -24,6 +24,8 @@ import numpy as np
 import pytest
 import requests
 import sqlalchemy as sa
+from hypothesis import given
+from hypothesis import strategies as st
 
 from tests.examples import examples
 from tests.pooling.places import fresh_ledger
@@ -40,13 +42,13 @@ from ttca.platforms.throttle import Throttle
 from ttca.pooling.allowance import Effort
 from ttca.pooling.contribute import Contribution
 from ttca.pooling.hub import create_hub
-from ttca.pooling.hub_client import HubAccess, HubError
+from ttca.pooling.hub_client import HubAccess, HubError, Reply
 from ttca.pooling.leases import CheckPlan, LeaseDesk
 from ttca.pooling.ledger import Ledger
 from ttca.pooling.quotas import Quota
 from ttca.pooling.schema import outcomes
 from ttca.pooling.showing import show_pictures
-from ttca.pooling.standing import MemberStanding, Mirror, own_standing
+from ttca.pooling.standing import MemberStanding, Mirror, _read, own_standing
 from ttca.signing import CollectiveKey, SignatureError
 
 PLAN = CheckPlan(judged=6, share=0.1)
@@ -678,6 +680,27 @@ def test_an_older_or_absent_hub_tells_nothing(house: House, monkeypatch: pytest.
     assert own_standing(HubAccess(url="http://127.0.0.1:9", token_variable="TTCA_HUB_X")) is None
     empty = MemberStanding(pictures=0, checked=0, answers=(), subgroup=None, reference=None)
     assert empty.told()[0] == "No picture of yours is shared here."
+
+
+@given(
+    st.recursive(
+        st.none() | st.booleans() | st.integers() | st.text(max_size=3),
+        lambda inner: (
+            st.lists(inner, max_size=3)
+            | st.dictionaries(
+                st.sampled_from(["pictures", "checked", "answers", "subgroup", "true_class", "said", "count", "asked"]),
+                inner,
+            )
+        ),
+    )
+)
+def test_whatever_a_hub_says_of_pictures_is_read_or_refused(said: Any) -> None:
+    """Any JSON is what a member may be told, or a sentence about the hub."""
+    try:
+        read = _read(Reply(said if isinstance(said, dict) else {"pictures": said}))
+    except HubError:
+        return
+    assert read.told()
 
 
 @dataclass(frozen=True)
