@@ -22,6 +22,7 @@ from benchmarks._pages import (
     defences,
     harm,
     levers,
+    members,
     minority,
     multiple_collectives,
     query_budget,
@@ -69,6 +70,7 @@ DOCUMENTS: dict[str, tuple[Marks, ...]] = {
         _one_by_one(effect=_tables.effect_table, ceiling=_tables.ceiling_table, matrix=_tables.matrix_table),
     ),
     "docs/harm.md": (_page("harm-*.json", harm.tables),),
+    "docs/members.md": (_page("members.json", members.tables),),
     "docs/minority.md": (_page("minority.json", minority.tables),),
     "docs/query_budget.md": (_page("query_budget-*.json", query_budget.tables),),
     "docs/training_time.md": (

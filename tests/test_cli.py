@@ -689,9 +689,9 @@ def test_a_member_applies_their_own_delta(finished: Path, ttca: Terminal) -> Non
     before = np.asarray(Image.open(finished / "people" / "images" / "000205.png"))
     after = np.asarray(Image.open(finished / "submit.png"))
     assert np.array_equal(after, chosen.apply(before[None], 0)[0])
-    assert said["epsilon"] == chosen.epsilon
-    assert said["values_changed"] == int((after != before).sum()) > 0
-    assert "Submit it as it is" in ttca(*apply_words(finished)).out
+    assert said["set"]["epsilon"] == chosen.epsilon
+    assert said["photos"][0]["values_changed"] == int((after != before).sum()) > 0
+    assert "Submit them as they are" in ttca(*apply_words(finished)).out
 
 
 def test_names_with_brackets_are_printed_and_not_obeyed(finished: Path, ttca: Terminal) -> None:
@@ -770,7 +770,8 @@ def test_apply_tells_whose_file_it_is(finished: Path, ttca: Terminal) -> None:
     other = CollectiveKey.open_or_make(finished / "other").public
     assert f"Signed with the key {public}. So the file is whole" in ttca(*apply_words(finished)).out
     said = ttca(*apply_words(finished, key=public), "--json").json
-    assert (said["signed_by"], said["signature"]) == (public, f"Signed with the collective's key, {public}.")
+    signed = said["set"]["signed_by"], said["set"]["signature"]
+    assert signed == (public, f"Signed with the collective's key, {public}.")
     (finished / "submit.png").unlink()
     assert f"to be signed with {other}" in ttca(*apply_words(finished, key=other)).sentence
     assert not (finished / "submit.png").exists()
@@ -1056,8 +1057,9 @@ def test_a_program_of_its_own_ends_with_the_same_statuses(tmp_path: Path) -> Non
         ("run",),
         ("run", "a", "b"),
         ("run", "a", "--jsn"),
-        ("apply", "a", "b", "--out", "c.png"),
-        ("apply", "a", "b", "--class", "c"),
+        ("apply",),
+        ("inspect", "a", "b"),
+        ("submit", "a", "b"),
         ("apply", "a", "b", "--class", "c", "--out", "d.png", "--epsilon", "many"),
         ("pool", "fly"),
         ("demo", "--seed", "-1"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import struct
 from dataclasses import replace
@@ -20,7 +21,8 @@ from safetensors.numpy import save
 from tests import worlds
 from ttca.errors import ImageError, PerturbationError, TTCAError
 from ttca.images import Images
-from ttca.members import apply_to_file
+from ttca.members import AppliedPhoto, Output, apply_photos, find_photos, preview, with_classes
+from ttca.members_set import check_usable, read_set
 from ttca.perturbations import FORMAT, PerturbationSet
 from ttca.preparation import Preparation
 from ttca.signing import CollectiveKey, SignatureError, Signed, signature_file
@@ -59,17 +61,16 @@ def picture(height: int = 5, width: int = 4) -> Images:
 
 
 def apply(home: Path, **changes: Any) -> dict[str, Any]:
-    """Apply the file to the image; ``changes`` replace what is given."""
-    given_: dict[str, Any] = {
-        "perturbations": home / "delta.safetensors",
-        "image": home / "me.png",
-        "true_class": "dog",
-        "out": home / "out.png",
-        **changes,
-    }
-    return apply_to_file(
-        given_.pop("perturbations"), given_.pop("image"), true_class=given_.pop("true_class"), **given_
-    )
+    """Apply the file to the image, as the command does; ``changes`` replace what is given."""
+    given_: dict[str, Any] = {"image": home / "me.png", "true_class": "dog", "out": home / "out.png", **changes}
+    known = read_set(home / "delta.safetensors", key=given_.get("key"))
+    check_usable(known, epsilon=given_.get("epsilon"), anyway=given_.get("anyway", False))
+    photos, _ = find_photos([given_["image"]], true_class=given_["true_class"], box=given_.get("box"))
+    output = Output(place=given_["out"], force=True)
+    (done,) = apply_photos(known.perturbations, with_classes(photos, known.perturbations), output)
+    if done.state == "refused":
+        raise ImageError(f"{done.source}: {done.problem}")
+    return {**done.to_dict(), "about": known.lines()[0], "signature": known.signed.told, "signed_by": known.signed.key}
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=40)
@@ -81,17 +82,24 @@ def test_the_file_is_the_clipped_sum(home: Path, image: Images, name: str) -> No
     written = np.asarray(Image.open(home / "out.png"))
     expected = np.clip(image.astype(int) + DELTA[CLASSES.index(name)].astype(int), 0, 255)
     assert np.array_equal(written, expected)
+    left, state = facts.pop("left_by_jpeg"), facts.pop("state")
+    assert left is None or -1 < left < 2
+    assert state in ("applied", "kept")
     assert facts == {
+        "source": str(home / "me.png"),
         "out": str(home / "out.png"),
+        "preview": "",
         "about": chosen().about(),
         "signed_by": None,
         "signature": Signed(None).told,
-        "class": name,
+        "true_class": name,
         "prepared": [],
-        "epsilon": 8,
+        "renamed": "",
         "values": 60,
         "values_changed": int((expected != image).sum()),
         "largest_change": int(np.abs(expected - image).max()),
+        "sha256": hashlib.sha256((home / "out.png").read_bytes()).hexdigest(),
+        "problem": "",
     }
     assert json.loads(json.dumps(facts)) == facts
 
@@ -107,7 +115,7 @@ def test_the_class_may_be_spelled_in_two_ways(home: Path) -> None:
     with pytest.raises(PerturbationError, match="Zoe'"):
         apply(home, true_class="Zoe")
     chosen(classes=("Zoe\u0308", "Zo\u00eb")).save(home / "delta.safetensors")
-    assert apply(home, true_class="Zo\u00eb")["class"] == "Zo\u00eb"
+    assert apply(home, true_class="Zo\u00eb")["true_class"] == "Zo\u00eb"
     with pytest.raises(PerturbationError, match="one of Zo"):
         apply(home, true_class="Zo\u00eb ")
 
@@ -182,7 +190,8 @@ def spoil(home: Path, how: str) -> dict[str, Any]:
     elif how == "no image":
         image.unlink()
     elif how == "image is a folder":
-        return {"image": home}
+        (home / "empty").mkdir()
+        return {"image": home / "empty"}
     elif how == "image is text":
         image.write_text("not an image")
     elif how == "half an image":
@@ -211,10 +220,10 @@ def spoil(home: Path, how: str) -> dict[str, Any]:
         ("unknown class", PerturbationError, "cat, dog, got 'bird'"),
         ("jpeg out", ImageError, "ending in .png"),
         ("no image", ImageError, "me.png"),
-        ("image is a folder", ImageError, "Check the path"),
+        ("image is a folder", TTCAError, "Expected photographs in"),
         ("image is text", ImageError, "me.png"),
         ("half an image", ImageError, "me.png"),
-        ("wrong size", ImageError, "5×4 pixels, got 4×5"),
+        ("wrong size", ImageError, "5×4 pixels (height×width), got 4×5"),
         ("transparent", ImageError, "transparency"),
         ("out in a file", ImageError, "out.png"),
     ],
@@ -292,7 +301,7 @@ def test_one_sentence_says_for_whom_on_what_and_what_was_proved(home: Path) -> N
 
 def test_the_right_epsilon_is_accepted(home: Path) -> None:
     """Saying the ε that the file has changes nothing."""
-    assert apply(home, epsilon=8) == apply(home)
+    assert {**apply(home, epsilon=8), "state": "kept"} == apply(home)
 
 
 def test_the_members_own_picture_is_never_overwritten(home: Path) -> None:
@@ -313,7 +322,7 @@ def test_a_photograph_of_any_size_goes_the_way_of_those_who_were_asked(home: Pat
     Image.fromarray(picture(300, 200)).save(home / "me.jpg", exif=exif)
     with Image.open(home / "me.jpg") as stored:
         upright = np.rot90(np.asarray(stored), -1)
-    facts = apply_to_file(home / "delta.safetensors", home / "me.jpg", true_class="DOG", out=home / "out.png")
+    facts = apply(home, image=home / "me.jpg", true_class="DOG")
     with Image.open(home / "out.png") as made:
         assert not made.info
         written = np.asarray(made)
@@ -321,20 +330,147 @@ def test_a_photograph_of_any_size_goes_the_way_of_those_who_were_asked(home: Pat
     np.testing.assert_array_equal(written, expected)
     assert facts["prepared"] == ["turned (EXIF 6)", f"{fit} to 4×5"]
     box = (3, 4, 50, 60)
-    apply_to_file(home / "delta.safetensors", home / "me.jpg", true_class="dog", out=home / "out.png", box=box)
+    apply(home, image=home / "me.jpg", box=box)
     expected = np.clip(way.of(upright, box).astype(np.int16) + DELTA[1], 0, 255)
     with Image.open(home / "out.png") as made:
         np.testing.assert_array_equal(np.asarray(made), expected)
     with pytest.raises(ImageError, match=r"me\.jpg: Expected a box"):
-        apply_to_file(
-            home / "delta.safetensors", home / "me.jpg", true_class="dog", out=home / "new.png", box=(900, 0, 5, 5)
-        )
+        apply(home, image=home / "me.jpg", out=home / "new.png", box=(900, 0, 5, 5))
     assert not (home / "new.png").exists()
 
 
 def test_a_box_needs_a_preparation(home: Path) -> None:
     """A set that says nothing of photographs cuts nothing."""
     with pytest.raises(ImageError, match="Expected no box, got one"):
-        apply_to_file(
-            home / "delta.safetensors", home / "me.png", true_class="dog", out=home / "new.png", box=(0, 0, 5, 5)
-        )
+        apply(home, out=home / "new.png", box=(0, 0, 5, 5))
+
+
+# -- many photographs -------------------------------------------------------------------------------------------
+
+
+def album(home: Path) -> Path:
+    """Write a set with a preparation, and a folder of photographs with odd names; return the folder."""
+    chosen(preparation=Preparation(size=(5, 4))).save(home / "delta.safetensors")
+    folder = home / "album"
+    names = ("a.jpg", "A.PNG", "sub/CON.jpg", "sub/12:30?.webp", "b .bmp", "b..bmp")
+    for number, name in enumerate(names):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(picture(30 + number, 20)).save(folder / name)
+    (folder / "notes.txt").write_text("no photograph")
+    return folder
+
+
+def run(home: Path, *places: Path, output: Output, **how: Any) -> list[AppliedPhoto]:
+    """Apply the set to photographs, whose class is ``dog`` where nothing else says."""
+    known = PerturbationSet.load(home / "delta.safetensors")
+    photos, _ = find_photos(places, **{"true_class": "dog", **how})
+    return apply_photos(known, with_classes(photos, known), output)
+
+
+def test_a_folder_gets_a_file_each_under_names_that_every_system_holds(home: Path) -> None:
+    """Every photograph of a folder gets one PNG, none twice, with names Windows can hold, and what changed is told."""
+    folder = album(home)
+    done = run(home, folder, folder / "a.jpg", output=Output(place=home / "out"))
+    assert [one.state for one in done] == ["applied"] * 6
+    made = sorted(path.relative_to(home / "out").as_posix() for path in (home / "out").rglob("*.png"))
+    assert made == ["A.png", "a-2.png", "b-2.png", "b.png", "sub/12_30_.png", "sub/_CON.png"]
+    assert {Path(one.source).name: one.renamed for one in done if one.renamed} == {
+        "CON.jpg": "_CON.png",
+        "12:30?.webp": "12_30_.png",
+        "b .bmp": "b.png",
+        "b..bmp": "b-2.png",
+    }
+    assert all("named " in one.told() for one in done if one.renamed)
+    _, others = find_photos([folder])
+    assert others == [(folder / "notes.txt").as_posix()]
+    assert [one.state for one in run(home, folder, output=Output(place=home / "out"))] == ["kept"] * 6
+
+
+def test_nothing_is_overwritten_unasked(home: Path) -> None:
+    """A file that holds something else stays, and its photograph is refused, until it is forced."""
+    folder = album(home)
+    (home / "out").mkdir()
+    (home / "out" / "A.png").write_text("mine")
+    done = {one.source: one for one in run(home, folder, output=Output(place=home / "out"))}
+    refused = done[str(folder / "A.PNG")]
+    assert (refused.state, refused.out) == ("refused", "")
+    assert "overwrite it with --force" in refused.told()
+    assert (home / "out" / "A.png").read_text() == "mine"
+    assert sum(one.state == "applied" for one in done.values()) == 5
+    done = {one.source: one for one in run(home, folder, output=Output(place=home / "out", force=True))}
+    assert done[str(folder / "A.PNG")].state == "applied"
+
+
+def test_no_photograph_is_ever_written_over(home: Path) -> None:
+    """Not even with force does a new file, or a preview, take the place of a photograph that is applied."""
+    photo = home / "me-preview.png"
+    photo.write_bytes((home / "me.png").read_bytes())
+    before = {path: path.read_bytes() for path in (home / "me.png", photo)}
+    for places, place in (([photo, home / "me.png"], home), ([photo], home)):
+        with pytest.raises(ImageError, match="The input would be lost"):
+            run(home, *places, output=Output(place=place, preview=True, force=True))
+    assert {path: path.read_bytes() for path in before} == before
+    with pytest.raises(TTCAError, match="Expected --out outside"):
+        Output(place=home / "out").check_outside([home])
+
+
+def test_a_table_says_classes_and_boxes(home: Path) -> None:
+    """Each file gets the δ of its line's class, cut to its box; a table of other files leaves the class open."""
+    folder = album(home)
+    (folder / "mine.csv").write_text("File;Class;Box\na.jpg;CAT;1,2,10,10\nsub/CON.jpg;dog;\n", encoding="utf-8-sig")
+    done = run(home, output=Output(place=home / "out"), table=folder / "mine.csv", true_class=None)
+    assert [(one.true_class, one.prepared) for one in done] == [
+        ("cat", ("box 1,2,10,10", "crop to 4×5")),
+        ("dog", ("crop to 4×5",)),
+    ]
+    known = PerturbationSet.load(home / "delta.safetensors")
+    with Image.open(folder / "a.jpg") as photo, Image.open(home / "out" / "a.png") as made:
+        want = known.apply(known.prepared(np.asarray(photo), (1, 2, 10, 10)), "cat")
+        np.testing.assert_array_equal(np.asarray(made), want)
+    (folder / "open.csv").write_text("file,class\na.jpg,\nsub/CON.jpg,cat\n")
+    photos, _ = find_photos([], table=folder / "open.csv", true_class="dog")
+    assert [photo.true_class for photo in photos] == ["dog", "cat"]
+    photos, _ = find_photos([folder], table=folder / "mine.csv")
+    assert [photo.true_class for photo in photos].count(None) == 4
+    with pytest.raises(TTCAError, match=r"Give it with --class \(cat, dog\)"):
+        with_classes(photos, known)
+    asked: list[str] = []
+
+    def ask(name: str, classes: Any) -> str:
+        asked.append(name)
+        return str(classes[0])
+
+    assert {photo.true_class for photo in with_classes(photos, known, ask)} == {"cat", "dog"}
+    assert len(asked) == 4
+    (folder / "mine.csv").write_text("file,class\nb .bmp,owl\n")
+    with pytest.raises(PerturbationError, match="got 'owl'"):
+        run(home, output=Output(place=home / "new"), table=folder / "mine.csv")
+    (folder / "mine.csv").write_text("file,class,box\na.jpg,cat,1,2\n../me.png,cat,\na.jpg,cat,\na.jpg,dog,\n")
+    with pytest.raises(TTCAError, match="3 problems"):
+        run(home, output=Output(place=home / "new"), table=folder / "mine.csv")
+    assert not (home / "new").exists()
+
+
+def test_the_preview_shows_before_difference_and_after(home: Path) -> None:
+    """One picture holds the prepared original, the difference × 10 around grey, and what is submitted, enlarged."""
+    album(home)
+    (one,) = run(home, home / "album" / "a.jpg", output=Output(place=home / "one.png", preview=True))
+    assert one.preview == str(home / "one-preview.png")
+    with Image.open(one.preview) as shown, Image.open(one.out) as sent, Image.open(home / "album" / "a.jpg") as photo:
+        seen, after = np.asarray(shown), np.asarray(sent)
+        before = Preparation(size=(5, 4)).of(np.asarray(photo))
+    assert seen.shape == (160, 3 * 128 + 16, 3)
+    np.testing.assert_array_equal(seen[::32, :128:32], before)
+    np.testing.assert_array_equal(seen[::32, -128::32], after)
+    np.testing.assert_array_equal(seen[::32, 136:264:32], np.clip(128 + 10 * (after.astype(int) - before), 0, 255))
+    large = np.zeros((300, 2, 3), np.uint8)
+    assert preview(large, large).shape == (300, 22, 3)
+
+
+@pytest.mark.parametrize("place", ["out.jpg", "out.png"])
+def test_several_photographs_need_a_folder(home: Path, place: str) -> None:
+    """A file name for several photographs, or another format for one, is refused before anything is written."""
+    folder = album(home)
+    with pytest.raises(ImageError, match="Expected --out as a folder for 6 photographs"):
+        run(home, folder, output=Output(place=home / place))
+    assert not (home / place).exists()

@@ -83,12 +83,14 @@ def test_one_class_for_all_images_will_do() -> None:
         (2, r"class numbers in 0\.\.1, got \[2\]"),
         ([0, -1, 1], r"class numbers in 0\.\.1"),
         (2**63, r"class numbers in 0\.\.1"),
+        ("owl", "one of cat, dog, got 'owl'"),
+        (["cat", "owl", "cat"], "got 'owl'"),
+        (["cat", "dog"], "one for each of 3 images"),
         ([0, 1], r"one for each of 3 images, got int64 of shape \(2,\)"),
         ([1], "one for each of 3 images"),
         ([[0], [1], [0]], "one for each of 3 images"),
         ([0.0, 1.7, 1.0], "whole class number"),
         (True, "whole class number"),
-        ("dog", "whole class number"),
         ([], "one for each of 3 images"),
     ],
 )
@@ -98,11 +100,56 @@ def test_classes_that_do_not_fit_are_refused(classes: Any, sentence: str) -> Non
         made().apply(images(3), classes)
 
 
-@pytest.mark.parametrize("wrong", [images(2) / 255, images(2)[:, :2], images(2)[0], images(2).astype(np.int16)])
+@pytest.mark.parametrize("wrong", [images(2) / 255, images(2)[:, :2], images(2)[0, :2], images(2).astype(np.int16)])
 def test_images_that_do_not_fit_are_refused(wrong: Any) -> None:
     """Images of another type or size raise."""
     with pytest.raises(ImageError):
         made().apply(wrong, 0)
+
+
+def test_one_image_and_names_will_do() -> None:
+    """One image comes back as one, and names count as their numbers, for one image and for many."""
+    perturbations = made()
+    every = perturbations.apply(images(3), [0, 1, 1])
+    np.testing.assert_array_equal(perturbations.apply(images(3), ["cat", "DOG", "dog "]), every)
+    np.testing.assert_array_equal(perturbations.apply(images(3)[1], "dog"), every[1])
+    np.testing.assert_array_equal(perturbations.apply(images(3)[2], 1), every[2])
+    with pytest.raises(PerturbationError, match="one class for one image, got 1 of them"):
+        perturbations.apply(images(3)[0], ["cat"])
+
+
+@given(st.data())
+def test_any_image_goes_the_sets_way_and_stays_within_epsilon(data: st.DataObject) -> None:
+    """Of any size, class and preparation, what is submitted is within ε of the prepared original, and within 0..255."""
+    way = Preparation(size=SHAPE[:2], fit=data.draw(st.sampled_from(["crop", "pad", "squash"])))
+    epsilon = data.draw(st.sampled_from([1, 8, 127]))
+    delta = data.draw(hnp.arrays(np.int8, (2, *SHAPE), elements=st.integers(-epsilon, epsilon)))
+    perturbations = made(delta=delta, epsilon=epsilon, preparation=way)
+    sizes = data.draw(st.lists(st.tuples(st.integers(1, 40), st.integers(1, 40)), min_size=1, max_size=3))
+    pictures = [data.draw(hnp.arrays(np.uint8, (h, w, 3))) for h, w in sizes]
+    names = [data.draw(st.sampled_from(perturbations.classes)) for _ in pictures]
+    submitted = perturbations.apply(pictures, names)
+    assert submitted.dtype == np.uint8
+    for picture, name, got in zip(pictures, names, submitted, strict=True):
+        moved = got.astype(int) - way.of(picture)
+        assert np.abs(moved).max() <= epsilon
+        np.testing.assert_array_equal(
+            got, np.clip(way.of(picture).astype(int) + delta[perturbations.class_index(name)], 0, 255)
+        )
+        np.testing.assert_array_equal(perturbations.apply(picture, name), got)
+
+
+def test_a_batch_of_another_size_needs_a_preparation() -> None:
+    """With a preparation a whole array of larger images goes its way; without one it is refused, as a box is."""
+    large = np.random.default_rng(2).integers(0, 256, (2, 9, 8, 3), dtype=np.uint8)
+    way = Preparation(size=SHAPE[:2])
+    submitted = made(preparation=way).apply(large, 1)
+    np.testing.assert_array_equal(submitted, made().apply(np.stack([way.of(one) for one in large]), 1))
+    np.testing.assert_array_equal(made(preparation=way).apply(images(2), 1), made().apply(images(2), 1))
+    with pytest.raises(ImageError, match="3×4 pixels"):
+        made().apply(large, 1)
+    with pytest.raises(ImageError, match="Expected no box"):
+        made().prepared(images(1)[0], (0, 0, 1, 1))
 
 
 def test_a_class_is_found_by_its_name() -> None:

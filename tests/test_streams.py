@@ -48,6 +48,9 @@ COMMANDS = {
     "init": (["init", "new.toml"], 0),
     "init in JSON": (["init", "new.toml", "--json"], 0),
     "apply": (["apply", "delta.safetensors", "me.png", "--class", "cat", "--out", "sent.png"], 0),
+    "apply to a folder": (["apply", "delta.safetensors", "album", "--class", "cat", "--out", "made"], 1),
+    "inspect": (["inspect", "delta.safetensors"], 0),
+    "submit": (["submit", "delta.safetensors", "me.png", "--platform", "mine/action.toml", "--class", "cat"], 1),
     "a table": (["pool", "status", "mine"], 0),
     "a table in JSON": (["pool", "status", "mine", "--json"], 0),
     "an error": (["run", "nothing-δ…", "--json"], 1),
@@ -65,6 +68,9 @@ def home(tmp_path: Path) -> Path:
     known = PerturbationSet(delta, 4, ("cat", "dog"), "subgroup", "f" * 64, evidence=evidence)
     known.save(tmp_path / "delta.safetensors")
     Image.fromarray(np.zeros((5, 4, 3), np.uint8)).save(tmp_path / "me.png")
+    (tmp_path / "album").mkdir()
+    Image.fromarray(np.zeros((5, 4, 3), np.uint8)).save(tmp_path / "album" / "Zoë δ….png")
+    (tmp_path / "album" / "bad–ε.jpg").write_text("no photograph")
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "action.toml").write_text(worlds.action_file("http://127.0.0.1:1"))
     with Ledger(tmp_path / "mine" / "ledger.sqlite") as ledger:
@@ -147,10 +153,22 @@ def test_greek_letters_are_spelled_out(where: str, home: Path, run: Start) -> No
     """Where ε and δ cannot be written they are spelled, and tables get plain lines."""
     _, encoded = ENCODINGS[where]
     said = run(["apply", "delta.safetensors", "me.png", "--class", "cat", "--out", "x.png"], home, encoded).stdout
-    assert b"epsilon = 4 levels" in said
+    assert b"at epsilon = 4 (" in said
     table = run(["pool", "status", "mine"], home, encoded).stdout.decode("ascii")
     assert "| Zo? ?epe? delta |" in table
     assert table.count("?") == 3
+
+
+@pytest.mark.parametrize("command", ["apply", "apply to a folder", "inspect"])
+def test_a_narrow_pipe_loses_no_word(command: str, home: Path, run: Start) -> None:
+    """In a pipe of 40 columns every name and sentence of a member's command is whole, as in a wide one."""
+    said = []
+    for columns in ("40", "300"):
+        done = run(COMMANDS[command][0], home, UTF8, extra={"COLUMNS": columns})
+        assert done.returncode == COMMANDS[command][1]
+        said.append(quiet(done.stdout).decode().replace("was there already", "written"))
+    assert said[0] == said[1]
+    assert "\n" in said[0].strip()
 
 
 @pytest.mark.parametrize("where", ENCODINGS)

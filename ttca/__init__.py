@@ -15,8 +15,10 @@ if TYPE_CHECKING:
     from ttca.conditions import Control, Measuring
     from ttca.errors import TTCAError
     from ttca.fairness import SubgroupReport
+    from ttca.outgoing import apply_to_requests
     from ttca.people import People, Roster, split_roles
     from ttca.perturbations import PerturbationSet
+    from ttca.pipelines import PerturbationTransform
     from ttca.platforms.habits import Habits, WithHabits
     from ttca.platforms.http import HttpPlatform, Key, Transport
     from ttca.platforms.local import LocalPlatform
@@ -40,6 +42,7 @@ __all__ = [
     "Member",
     "People",
     "PerturbationSet",
+    "PerturbationTransform",
     "QueryPool",
     "Roster",
     "Settings",
@@ -47,6 +50,7 @@ __all__ = [
     "TTCAError",
     "Transport",
     "WithHabits",
+    "apply_to_requests",
     "split_roles",
 ]
 
@@ -64,6 +68,7 @@ _HOME = {
     "Member": "ttca.pooling.pool",
     "People": "ttca.people",
     "PerturbationSet": "ttca.perturbations",
+    "PerturbationTransform": "ttca.pipelines",
     "QueryPool": "ttca.pooling.pool",
     "Roster": "ttca.people",
     "Settings": "ttca.settings",
@@ -71,6 +76,7 @@ _HOME = {
     "TTCAError": "ttca.errors",
     "Transport": "ttca.platforms.http",
     "WithHabits": "ttca.platforms.habits",
+    "apply_to_requests": "ttca.outgoing",
     "split_roles": "ttca.people",
 }
 

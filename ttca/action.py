@@ -329,15 +329,18 @@ class CollectiveAction:
         opponents, controls = self.opponents(epsilon, pool=pool), self.measuring.all_controls()
         with tell_step("Measuring"):
             measured = examine(self._shop, exam, self._distilled, self._family, epsilon, opponents, controls)
+        quality = self.platform.info.jpeg_quality
         story = Story(
             self.known, self._distilled, self._family, verified.certificate, measured, opponents.zero_query_epochs,
             self.measuring,
-            encoding_of(self.platform.info.jpeg_quality, exam.people, self._family.sets[epsilon]),
+            encoding_of(quality, exam.people, self._family.sets[epsilon]),
         )  # fmt: skip
         row = row_of(self._shop, story, epsilon, track=track, began=self._began)
         if people is None:
             self._measured = row, measured
-            keep_controls(self._shop, verified, self.measuring, abuse_rate=row.to_dict()["abuse_rate"])
+            left = row.to_dict()["extra"].get(f"jpeg{quality}_delta_left")
+            sent = {} if left is None else {"jpeg_quality": quality, "jpeg_delta_left": left}
+            keep_controls(self._shop, verified, self.measuring, row.to_dict() | sent)
             hand_out(self._shop, self._family, verified)
         return row, measured
 

@@ -14,11 +14,13 @@ from rich.markup import escape
 from rich.table import Column, Table
 
 from ttca import __version__
+from ttca.commands.apply import apply
 from ttca.commands.audit import audit
 from ttca.commands.beforehand import WaitOption, YesOption, confirm_verification, patiently
 from ttca.commands.beforehand import planned as _planned
 from ttca.commands.beforehand import pooled as _pooled
 from ttca.commands.evidence import evidence
+from ttca.commands.inspect import inspect
 from ttca.commands.plan import plan
 from ttca.commands.recheck import recheck
 from ttca.commands.shared import ERR, OUT, AcceptOption, AnywayOption, DryRunOption, FileArgument, JsonOption
@@ -27,9 +29,10 @@ from ttca.commands.shared import opened as _opened
 from ttca.commands.shared import reporter as _reporter
 from ttca.commands.shared import say as _say
 from ttca.commands.shared import say_paid as _say_paid
+from ttca.commands.shared import write_new as _write_new
+from ttca.commands.submit import submit
 from ttca.names import canonical
 from ttca.platforms.vendors import vendors, with_table
-from ttca.private import private
 from ttca.proxies.runtime import wait_asleep
 from ttca.streams import run_program
 
@@ -55,9 +58,6 @@ hub_app = typer.Typer(no_args_is_help=True, help="Let members query the platform
 weights_app = typer.Typer(no_args_is_help=True, help="Published weights that a proxy can begin with.", **_QUIET)
 for _name, _part in {"pool": pool_app, "hub": hub_app, "weights": weights_app}.items():
     app.add_typer(_part, name=_name)
-app.command()(audit)
-app.command()(plan)
-app.command()(evidence)
 
 HubUrlOption = Annotated[
     str | None, typer.Option("--url", help="Where members reach the hub, instead of url in [hub] of the action file.")
@@ -283,6 +283,10 @@ def ask(
     price = known.platform.price
     paid = None if price is None else {"sum": price.of(charged), "currency": price.currency}
     _emit({"images": heard, "charged": charged, "cost": paid}, as_json, billed(charged, 0, price))
+
+
+app.command()(audit)
+app.command()(plan)
 
 
 @pool_app.callback()
@@ -531,7 +535,7 @@ def hub_serve(
         )
     known = read_action(file)
     key = CollectiveKey.open_or_make(known.folder)
-    ledger, desk = known.open_hub(accept_new_version=accept_new_version)
+    ledger, desk, mirror = known.open_hub(accept_new_version=accept_new_version)
     with ledger:
         p = desk.progress()
         members_file = known.folder / MEMBERS_FILE
@@ -540,7 +544,7 @@ def hub_serve(
             found = expiry_beside(members_file)
             return None if found is None else f"The perturbation file that you may have: {found.told} Do not use it."
 
-        app_ = create_hub(ledger, desk, name=known.settings.name, key=key, expired=expired)
+        app_ = create_hub(ledger, desk, name=known.settings.name, key=key, mirror=mirror, expired=expired)
 
         def started(url: str) -> None:
             _say(
@@ -670,7 +674,7 @@ def hub_pardon(
     """
     from ttca.config import read_action
 
-    ledger, desk = read_action(file).open_hub()
+    ledger, desk, _ = read_action(file).open_hub()
     with ledger:
         desk.pardon(member)
     _emit({"member": member}, as_json, f"{member} may take part again.")
@@ -698,6 +702,7 @@ def contribute(
     from ttca.config import CONTRIBUTION_TEMPLATE, read_contribution
     from ttca.pooling.contribute import contribute as work
     from ttca.pooling.showing import show_pictures
+    from ttca.pooling.standing import own_standing
 
     if write:
         _write_new(file, CONTRIBUTION_TEMPLATE.format(file=file))
@@ -726,7 +731,11 @@ def contribute(
             effort=effort,
             reporter=reporter,
         )
-    _emit(asdict(done), as_json, f"{done.answered} of {done.queries} queries were answered. {done.ended}")
+    standing = own_standing(access)
+    lines = [f"{done.answered} of {done.queries} queries were answered. {done.ended}"]
+    lines += [] if standing is None else standing.told()
+    said = {**asdict(done), "own_pictures": None if standing is None else standing.to_dict()}
+    _emit(said, as_json, "\n".join(lines))
 
 
 @weights_app.command("list")
@@ -868,56 +877,8 @@ def report(
         _say_outcome(action, certificate)
 
 
-app.command()(recheck)
-
-
-@app.command()
-def apply(
-    perturbations: Annotated[Path, typer.Argument(help="The collective's perturbation file.")],
-    image: Annotated[
-        Path,
-        typer.Argument(
-            help="Your photograph, of any size where the file says how it is prepared; else of the platform's."
-        ),
-    ],
-    true_class: Annotated[str, typer.Option("--class", help="The true class of your image.")],
-    out: Annotated[Path, typer.Option(help="Where to write the image to submit (a PNG file).")],
-    box: Annotated[
-        str | None, typer.Option(help="The part that counts: x,y,width,height in pixels of the upright photograph.")
-    ] = None,
-    epsilon: Annotated[int | None, typer.Option(help="Refuse a perturbation file with any other ε.")] = None,
-    key: Annotated[
-        str | None,
-        typer.Option(help="The collective's public key, as it was given to you: refuse a file that it did not sign."),
-    ] = None,
-    anyway: Annotated[
-        bool,
-        typer.Option(
-            "--anyway", help="Apply a file that is not certified, has expired, or was not signed with your --key."
-        ),
-    ] = False,
-    as_json: JsonOption = False,
-) -> None:
-    """Apply a perturbation to your own image.
-
-    Uses the perturbation of the image's true class. Runs on your own machine and does not need torch. Says who signed
-    the file (its signature lies beside it), and refuses one that was changed since.
-    """
-    from ttca.members import apply_to_file
-    from ttca.preparation import parse_box
-
-    part = None if box is None else parse_box(box)
-    facts = apply_to_file(
-        perturbations, image, true_class=true_class, out=out, box=part, epsilon=epsilon, key=key, anyway=anyway
-    )
-    prepared = f"Prepared: {'; '.join(facts['prepared'])}.\n" if facts["prepared"] else ""
-    _emit(
-        facts,
-        as_json,
-        f"{facts['about']}\n{facts['signature']}\n{prepared}Wrote {out}: class {true_class!r}, "
-        f"ε = {facts['epsilon']} levels, {facts['values_changed']} of {facts['values']} values changed. "
-        "Submit it as it is: PNG, not JPEG.",
-    )
+for _command in (recheck, evidence, apply, inspect, submit):
+    app.command()(_command)
 
 
 @app.command()
@@ -1053,20 +1014,6 @@ def _grouped(remains: Sequence[Remains]) -> Iterator[str]:
         else:
             names = ", ".join(Path(one.path).name for one in files)
             yield f"- {len(files)} files in {folder}, of each: {holds}. {do} ({names})"
-
-
-def _write_new(file: Path, text: str) -> None:
-    from ttca.errors import ConfigError
-
-    try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        # A name that is no UTF-8 is quoted in the text.
-        with open(file, "x", encoding="utf-8", errors="replace", opener=private) as new:
-            new.write(text)
-    except OSError as error:
-        if file.exists():
-            raise ConfigError(f"Expected a new file, got {file}, which exists. Choose another name.") from None
-        raise ConfigError(f"Expected to write {file}, got: {error}. Choose another place.") from None
 
 
 def _invitation(known: ActionFile, ledger: Ledger, member: str, url: str | None) -> Invitation:

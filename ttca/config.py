@@ -32,6 +32,7 @@ from ttca.pooling.hub_client import HubAccess
 from ttca.pooling.leases import CheckPlan, LeaseDesk
 from ttca.pooling.ledger import Ledger, check_not_lost, open_ledger
 from ttca.pooling.pool import Member, Pace
+from ttca.pooling.standing import Mirror
 from ttca.preparation import Preparation
 from ttca.prices import Price
 from ttca.progress import Reporter, silent
@@ -49,8 +50,10 @@ __all__ = [
     "PeopleSection",
     "PlatformSection",
     "PoolSection",
+    "platform_info",
     "read_action",
     "read_contribution",
+    "read_platform",
 ]
 
 T = TypeVar("T")
@@ -517,7 +520,7 @@ class ActionFile:
         """Return the platform; nothing is sent yet."""
         return self.platform.open()
 
-    def open_hub(self, *, accept_new_version: bool = False) -> tuple[Ledger, LeaseDesk]:
+    def open_hub(self, *, accept_new_version: bool = False) -> tuple[Ledger, LeaseDesk, Mirror]:
         """Read the people, meet the platform (its metadata only) and load what their owners share.
 
         Raises
@@ -552,7 +555,7 @@ class ActionFile:
             again=getattr(platform, "read_again", None),
             accept_new_version=accept_new_version,
         )
-        return ledger, desk
+        return ledger, desk, Mirror(ledger, info, people, again=getattr(platform, "read_again", None))
 
     def _load(self, source: str, info: PlatformInfo, columns: Sequence[str] = ()) -> PeopleTable:
         return load_people(
@@ -758,6 +761,35 @@ def read_contribution(path: Path | str) -> ContributionFile:
         _beside(_section(ContributeSection, found["contribute"], "contribute", path), path),
         _beside(_section(PlatformSection, found["platform"], "platform", path), path),
     )
+
+
+def read_platform(path: Path | str) -> PlatformSection:
+    """Read ``[platform]`` of a member's own file, or of an action file; other tables are left alone.
+
+    Raises
+    ------
+    ConfigError
+        If it is missing, is not TOML, or a key or value is not as expected. Nothing was sent.
+    """
+    path, found = _toml(Path(path), "your own file with [platform]", "ttca contribute FILE --init")
+    if "platform" not in found:
+        raise ConfigError(
+            f"Expected the table [platform] in {path}, got none. docs/platforms.md says what stands in it; ttca ask "
+            "shows how an answer is read."
+        )
+    return _beside(_section(PlatformSection, found["platform"], "platform", path), path)
+
+
+def platform_info(path: Path | str) -> PlatformInfo:
+    """Return what the platform of a member's own file says of itself; asks for its metadata at most, no query.
+
+    Raises
+    ------
+    ConfigError, TransportError
+        If the file cannot be read, or the platform cannot be reached where it has to be.
+    """
+    with read_platform(path).open() as platform:
+        return platform.info
 
 
 def _toml(path: Path, what: str, command: str) -> tuple[Path, dict[str, Any]]:

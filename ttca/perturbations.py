@@ -16,10 +16,10 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from ttca.certificates import Certificate
-from ttca.errors import ActionError, ConfigError, PerturbationError
+from ttca.errors import ActionError, ConfigError, ImageError, PerturbationError
 from ttca.images import Images, ImageShape, check_images
 from ttca.names import canonical, resolve
-from ttca.preparation import Preparation
+from ttca.preparation import Preparation, Region
 from ttca.values import Value
 
 __all__ = ["PerturbationSet", "Way"]
@@ -29,8 +29,8 @@ FORMAT = "ttca-perturbations-1"
 #: How two δ become one (:meth:`PerturbationSet.combine`).
 Way = Literal["larger", "sum", "scaled"]
 
-# Images moved at a time: wider copies of thousands of photographs would not fit in memory.
-_PART = 256
+# Values moved at a time.
+_PART = 2**18
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -182,42 +182,123 @@ class PerturbationSet(Value):
             raise PerturbationError(f"Expected the class to be one of {', '.join(self.classes)}, got {name!r}.")
         return self.classes.index(meant)
 
-    def apply(self, images: Images, classes: NDArray[np.int64] | Sequence[int] | int) -> Images:
-        """Return clip(x + δ_c) as uint8, shape (N, H, W, 3): exactly what is to be submitted.
+    def prepared(self, image: Images, box: Region | None = None) -> Images:
+        """Return one image at the size of δ, by the set's own preparation.
 
         Parameters
         ----------
-        images : uint8 array, shape (N, H, W, 3)
-        classes : int, or int array of shape (N,)
-            The true class of each image, chosen by the person it belongs to.
+        image : uint8 array, shape (h, w, 3)
+            Upright, sRGB; of any size where the set has a preparation, else of the size of δ.
+        box : (x, y, width, height), optional
+            The part that counts, in pixels; needs a preparation.
+
+        Raises
+        ------
+        ImageError
+            If the image has another size and nothing says how it is prepared, or the box does not fit.
+        """
+        (checked,) = check_images(image[None] if isinstance(image, np.ndarray) else image)
+        if self.preparation is not None:
+            return self.preparation.of(checked, box)
+        if box is not None:
+            raise ImageError(
+                "Expected no box, got one: the perturbation file does not say how photographs are prepared. Cut it out "
+                f"yourself, to {self.image_shape[0]}×{self.image_shape[1]} pixels (height×width)."
+            )
+        fitting: Images = check_images(checked[None], shape=self.image_shape)[0]
+        return fitting
+
+    def apply(
+        self, images: Images | Sequence[Images], classes: NDArray[np.int64] | Sequence[int | str] | int | str
+    ) -> Images:
+        """Return clip(x + δ_c) as uint8: exactly what is to be submitted.
+
+        Parameters
+        ----------
+        images : uint8 array, shape (N, h, w, 3) or (h, w, 3), or a sequence of N arrays (h, w, 3)
+            Upright and sRGB. Where the set has a preparation they may be of any size, and go its way first.
+        classes : int or str, or one for each of the N images
+            The true class of each image by number or name, chosen by the person it belongs to.
+
+        Returns
+        -------
+        uint8 array, shape (N, H, W, 3), or (H, W, 3) for one image
 
         Raises
         ------
         ImageError, PerturbationError
-            If the images do not fit, or a class is out of range.
+            If the images do not fit, or a class is none of the set's.
         """
-        checked = check_images(images, shape=self.image_shape)
-        numbers = np.asarray(classes)
-        if (numbers.size and numbers.dtype.kind not in "iu") or numbers.shape not in ((), (len(checked),)):
+        if isinstance(images, np.ndarray) and images.ndim == 3 and self._takes(images.shape):
+            if not isinstance(classes, str) and np.ndim(classes):
+                raise PerturbationError(
+                    f"Expected one class for one image, got {np.size(classes)} of them. Give its number or its name."
+                )
+            alone: Images = self.apply(images[None], classes)[0]
+            return alone
+        checked = self._fitting(images)
+        chosen = self._numbers(classes, len(checked))
+        submitted = np.empty_like(checked)
+        for number in np.unique(chosen):
+            # Arrays can be written to after they were checked, so ε is enforced again on what is submitted.
+            delta = np.clip(self.delta[number], -self.epsilon, self.epsilon)
+            up, down = np.maximum(delta, 0).view(np.uint8), np.maximum(-delta, 0).view(np.uint8)
+            most = 255 - up
+            rows = np.flatnonzero(chosen == number)
+            # What fits into the cache, in bytes all along: sums in wider numbers take several times as long.
+            together = max(1, _PART // delta.size)
+            for start in range(0, len(rows), together):
+                # Where all are of one class, a slice saves a copy.
+                part = slice(start, start + together) if len(rows) == len(checked) else rows[start : start + together]
+                moved = np.minimum(checked[part], most)
+                moved += up
+                np.maximum(moved, down, out=moved)
+                moved -= down
+                submitted[part] = moved
+        return submitted
+
+    def _takes(self, shape: tuple[int, ...]) -> bool:
+        """Whether three axes are one image for this set; without a preparation, only its own size is."""
+        return shape[-1] == 3 and (self.preparation is not None or shape == self.image_shape)
+
+    def _fitting(self, images: Images | Sequence[Images]) -> Images:
+        if self.preparation is None:
+            return check_images(images, shape=self.image_shape)
+        if isinstance(images, np.ndarray) and images.shape[1:] == self.image_shape:
+            return check_images(images)
+        each = images if isinstance(images, list | tuple) else check_images(images)
+        out = np.empty((len(each), *self.image_shape), dtype=np.uint8)
+        for i, image in enumerate(each):
+            out[i] = self.prepared(image)
+        return out
+
+    def _numbers(self, classes: NDArray[np.int64] | Sequence[int | str] | int | str, count: int) -> NDArray[np.int64]:
+        """Return the number of a class for each of so many images."""
+        said = np.asarray(classes)
+        numbers = said
+        if said.dtype.kind == "U":
+            indices = [self.class_index(str(name)) for name in said.reshape(-1)]
+            numbers = np.array(indices, dtype=np.int64).reshape(said.shape)
+        if (numbers.size and numbers.dtype.kind not in "iu") or numbers.shape not in ((), (count,)):
             raise PerturbationError(
-                f"Expected one whole class number, or one for each of {len(checked)} images, got {numbers.dtype} of "
-                f"shape {numbers.shape}. class_index() gives the number of a class name."
+                f"Expected one whole class number or class name, or one for each of {count} images, got "
+                f"{said.dtype} of shape {said.shape}. The names are {', '.join(self.classes)}."
             )
         if numbers.size and (numbers.min() < 0 or numbers.max() >= len(self.classes)):
             raise PerturbationError(f"Expected class numbers in 0..{len(self.classes) - 1}, got {np.unique(numbers)}.")
-        chosen = np.broadcast_to(numbers.astype(np.int64), (len(checked),))
-        # Arrays can be written to after they were checked, so ε is enforced again on what is submitted.
-        delta = np.clip(self.delta, -self.epsilon, self.epsilon)
-        submitted = np.empty_like(checked)
-        for start in range(0, len(checked), _PART):
-            rows = slice(start, start + _PART)
-            submitted[rows] = np.clip(checked[rows].astype(np.int16) + delta[chosen[rows]], 0, 255)
-        return submitted
+        return np.broadcast_to(numbers.astype(np.int64), (count,))
 
-    def check_fits(self, *, epsilon: int | None = None, fingerprint: str | None = None, expired: bool = False) -> None:
+    def check_fits(
+        self,
+        *,
+        epsilon: int | None = None,
+        fingerprint: str | None = None,
+        expired: bool = False,
+        now: datetime | None = None,
+    ) -> None:
         """Raise PerturbationError if the set is of another ε or platform than expected, or has expired.
 
-        ``expired`` lets a set pass whose time is over.
+        ``expired`` lets a set pass whose time is over; ``now`` has a time zone, and is the present by default.
         """
         if epsilon is not None and epsilon != self.epsilon:
             raise PerturbationError(
@@ -229,7 +310,7 @@ class PerturbationSet(Value):
                 f"Expected a perturbation set for the platform {fingerprint[:12]}…, got one for "
                 f"{self.fingerprint[:12]}…. A δ learned for one platform proves nothing about another."
             )
-        if not expired and self.expires is not None and datetime.now(UTC) > _moment(self.expires):
+        if not expired and self.expires is not None and (now or datetime.now(UTC)) > _moment(self.expires):
             raise PerturbationError(
                 f"Expected a perturbation set that is still valid, got one that expired on {self.expires}. The "
                 "platform may have changed since. Ask the collective for a new set."
@@ -266,55 +347,7 @@ class PerturbationSet(Value):
         *Ours*. ``benchmarks two_sets`` measures all three ways against each set alone and against learning for both
         subgroups together, which none of them replaces (``docs/training_time.md``).
         """
-        if how not in get_args(Way):
-            raise PerturbationError(
-                f"Expected the way to combine to be one of {get_args(Way)}, got {how!r}. Choose one of them."
-            )
-        if other.fingerprint != self.fingerprint:
-            raise PerturbationError(
-                f"Expected two perturbation sets for the same platform, got one for {self.fingerprint[:12]}… and one "
-                f"for {other.fingerprint[:12]}…. A δ learned for one platform proves nothing about another."
-            )
-        if other.classes != self.classes:
-            raise PerturbationError(
-                f"Expected two perturbation sets with the same classes in the same order, got {self.classes} and "
-                f"{other.classes}. The δ of one class must not be added to the δ of another."
-            )
-        if other.image_shape != self.image_shape:
-            raise PerturbationError(
-                f"Expected two perturbation sets for images of the same size, got {self.image_shape} and "
-                f"{other.image_shape}. Ask the collectives for sets that fit the platform."
-            )
-        if other.preparation != self.preparation:
-            raise PerturbationError(
-                f"Expected two perturbation sets for pictures that are prepared alike, got {self.preparation} and "
-                f"{other.preparation}. Ask the collectives for sets of one preparation."
-            )
-        joint = max(self.epsilon, other.epsilon) if epsilon is None else epsilon
-        if isinstance(joint, bool) or not isinstance(joint, int) or not 1 <= joint <= 127:
-            raise PerturbationError(f"Expected the joint ε as a whole number of levels in 1..127, got {joint!r}.")
-        mine, theirs = (s.delta.astype(np.int16) for s in (self, other))
-        both = mine + theirs
-        if how == "larger":
-            further = np.where(np.abs(mine) > np.abs(theirs), mine, theirs)
-            both = np.where(np.abs(mine) == np.abs(theirs), np.where(mine == theirs, mine, 0), further)
-        elif how == "scaled":
-            largest = np.abs(both).max(axis=(1, 2, 3), keepdims=True, initial=1)
-            # Half levels go to the even one, whatever their sign.
-            both = np.rint(both * np.minimum(1.0, joint / largest))
-        dates = [s.expires for s in (self, other) if s.expires is not None]
-        parts = sorted((_named(s) for s in (self, other)), key=lambda part: tuple(map(str, part.values())))
-        return PerturbationSet(
-            delta=np.clip(both, -joint, joint).astype(np.int8),
-            epsilon=joint,
-            classes=self.classes,
-            subgroup=" and ".join(dict.fromkeys(part["subgroup"] for part in parts)),
-            fingerprint=self.fingerprint,
-            service=self.service if self.service == other.service else "",
-            expires=min(dates, key=_moment, default=None),
-            evidence={"combined": how, "parts": parts},
-            preparation=self.preparation,
-        )
+        return _combined(self, other, epsilon, how)
 
     def save(self, path: Path | str) -> None:
         """Write safetensors with JSON metadata; a half-written file is never seen under the name.
@@ -398,6 +431,59 @@ class PerturbationSet(Value):
                 f"Expected a complete perturbation file at {path}, got one that cannot be read ({error}). Get the file "
                 "again."
             ) from None
+
+
+def _combined(mine: PerturbationSet, other: PerturbationSet, epsilon: int | None, how: Way) -> PerturbationSet:
+    """Return both sets as one; what is checked and done :meth:`PerturbationSet.combine` says."""
+    if how not in get_args(Way):
+        raise PerturbationError(
+            f"Expected the way to combine to be one of {get_args(Way)}, got {how!r}. Choose one of them."
+        )
+    if other.fingerprint != mine.fingerprint:
+        raise PerturbationError(
+            f"Expected two perturbation sets for the same platform, got one for {mine.fingerprint[:12]}… and one "
+            f"for {other.fingerprint[:12]}…. A δ learned for one platform proves nothing about another."
+        )
+    if other.classes != mine.classes:
+        raise PerturbationError(
+            f"Expected two perturbation sets with the same classes in the same order, got {mine.classes} and "
+            f"{other.classes}. The δ of one class must not be added to the δ of another."
+        )
+    if other.image_shape != mine.image_shape:
+        raise PerturbationError(
+            f"Expected two perturbation sets for images of the same size, got {mine.image_shape} and "
+            f"{other.image_shape}. Ask the collectives for sets that fit the platform."
+        )
+    if other.preparation != mine.preparation:
+        raise PerturbationError(
+            f"Expected two perturbation sets for pictures that are prepared alike, got {mine.preparation} and "
+            f"{other.preparation}. Ask the collectives for sets of one preparation."
+        )
+    joint = max(mine.epsilon, other.epsilon) if epsilon is None else epsilon
+    if isinstance(joint, bool) or not isinstance(joint, int) or not 1 <= joint <= 127:
+        raise PerturbationError(f"Expected the joint ε as a whole number of levels in 1..127, got {joint!r}.")
+    own, theirs = (s.delta.astype(np.int16) for s in (mine, other))
+    both = own + theirs
+    if how == "larger":
+        further = np.where(np.abs(own) > np.abs(theirs), own, theirs)
+        both = np.where(np.abs(own) == np.abs(theirs), np.where(own == theirs, own, 0), further)
+    elif how == "scaled":
+        largest = np.abs(both).max(axis=(1, 2, 3), keepdims=True, initial=1)
+        # Half levels go to the even one, whatever their sign.
+        both = np.rint(both * np.minimum(1.0, joint / largest))
+    dates = [s.expires for s in (mine, other) if s.expires is not None]
+    parts = sorted((_named(s) for s in (mine, other)), key=lambda part: tuple(map(str, part.values())))
+    return PerturbationSet(
+        delta=np.clip(both, -joint, joint).astype(np.int8),
+        epsilon=joint,
+        classes=mine.classes,
+        subgroup=" and ".join(dict.fromkeys(part["subgroup"] for part in parts)),
+        fingerprint=mine.fingerprint,
+        service=mine.service if mine.service == other.service else "",
+        expires=min(dates, key=_moment, default=None),
+        evidence={"combined": how, "parts": parts},
+        preparation=mine.preparation,
+    )
 
 
 def _named(part: PerturbationSet) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from ttca.errors import ActionError
 from ttca.heads import signed_after, signed_before
 from ttca.images import Images
 from ttca.kept import load_json, save_json
+from ttca.members_set import TOLD
 from ttca.panel import Panel
 from ttca.people import People
 from ttca.perturbations import PerturbationSet
@@ -204,7 +205,7 @@ def hand_out(shop: Workshop, family: Family, verified: Verified) -> Perturbation
             **chosen.evidence,
             "certificate": certificate.to_dict(),
             "verified": verified.day,
-            **_abuse(shop.folder),
+            **_rates(shop.folder),
         },
     )
     key = CollectiveKey.open_or_make(shop.folder)
@@ -223,9 +224,10 @@ def handed_out(folder: Path) -> PerturbationSet | None:
     return PerturbationSet.load(path)
 
 
-def keep_controls(shop: Workshop, verified: Verified, measuring: Measuring, *, abuse_rate: float | None) -> None:
-    """Write down which controls were measured on verification people, and what they say of abuse."""
-    facts = {"epoch": verified.epoch, "epsilon": verified.certificate.quoted_epsilon, "abuse_rate": abuse_rate}
+def keep_controls(shop: Workshop, verified: Verified, measuring: Measuring, row: Mapping[str, Any]) -> None:
+    """Write down which controls were measured on verification people, and what members are told of the row."""
+    told = {name: row[name] for name in TOLD if name in row}
+    facts = {"epoch": verified.epoch, "epsilon": verified.certificate.quoted_epsilon, **told}
     paid = _guests_measured(shop.folder) | {control.name for control in measuring.controls}
     save_json(shop.folder / _CONTROLS, {**facts, **({"guests": sorted(paid)} if paid else {})})
 
@@ -307,6 +309,8 @@ def _guests_measured(folder: Path) -> set[str]:
     return set(load_json(path).get("guests", [])) if path.is_file() else set()
 
 
-def _abuse(folder: Path) -> dict[str, Any]:
+def _rates(folder: Path) -> dict[str, Any]:
     path = folder / _CONTROLS
-    return {"abuse_rate": load_json(path).get("abuse_rate")} if path.is_file() else {}
+    # Earlier versions kept the rate of abuse alone.
+    kept = load_json(path) if path.is_file() else {}
+    return {name: kept[name] for name in TOLD if name in kept}

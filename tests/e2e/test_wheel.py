@@ -78,8 +78,9 @@ def test_the_light_install_applies_a_perturbation_without_torch(
         cwd=tmp_path,
     )
     assert applied.returncode == 0, applied.stderr
-    assert json.loads(applied.stdout)["largest_change"] <= finished_demo.row["epsilon"]
-    assert json.loads(applied.stdout)["signed_by"].startswith("ttca-ed25519:")
+    said = json.loads(applied.stdout)
+    assert said["photos"][0]["largest_change"] <= finished_demo.row["epsilon"]
+    assert said["set"]["signed_by"].startswith("ttca-ed25519:")
     refused = run(python, "-m", "ttca", "demo", cwd=tmp_path)
     assert refused.returncode == 1
     assert "pip install 'ttca[" in refused.stderr

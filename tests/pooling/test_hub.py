@@ -24,6 +24,8 @@ import numpy as np
 import pytest
 import requests
 import sqlalchemy as sa
+from hypothesis import given
+from hypothesis import strategies as st
 
 from tests.examples import examples
 from tests.pooling.places import fresh_ledger
@@ -32,6 +34,7 @@ from ttca.answers import Answers
 from ttca.data.decoding import decode_rgb
 from ttca.errors import ChargeState, ConfigError, TransportError
 from ttca.images import Images
+from ttca.people import People
 from ttca.platforms.base import PlatformInfo
 from ttca.platforms.connections import ConnectionLimits
 from ttca.platforms.server import background_app
@@ -39,12 +42,13 @@ from ttca.platforms.throttle import Throttle
 from ttca.pooling.allowance import Effort
 from ttca.pooling.contribute import Contribution
 from ttca.pooling.hub import create_hub
-from ttca.pooling.hub_client import HubAccess, HubError
+from ttca.pooling.hub_client import HubAccess, HubError, Reply
 from ttca.pooling.leases import CheckPlan, LeaseDesk
 from ttca.pooling.ledger import Ledger
 from ttca.pooling.quotas import Quota
 from ttca.pooling.schema import outcomes
 from ttca.pooling.showing import show_pictures
+from ttca.pooling.standing import MemberStanding, Mirror, _read, own_standing
 from ttca.signing import CollectiveKey, SignatureError
 
 PLAN = CheckPlan(judged=6, share=0.1)
@@ -75,6 +79,15 @@ class House:
         return self.ledger.lookup(keys, classes=3)[1]
 
 
+def crowd() -> People:
+    """Return whose the 60 images are: ada's and ben's by turns, each of another person, every third of the subgroup."""
+    images = distinct(60)
+    # Every fourth is answered wrongly.
+    true = np.where(np.arange(60) % 4 == 3, (truth(images).labels + 1) % 3, truth(images).labels)
+    persons = [f"person-{i}" for i in range(60)]
+    return People.build(images, true, persons=persons, members=["ada", "ben"] * 30, subgroup=np.arange(60) % 3 == 0)
+
+
 @pytest.fixture
 def house(tmp_path: Path) -> Iterator[House]:
     """Give a hub with 60 images and three members."""
@@ -84,7 +97,8 @@ def house(tmp_path: Path) -> Iterator[House]:
         desk.load(distinct(60), ["ada", "ben"] * 30)
         tokens = {m: ledger.invite(m) for m in ("ada", "ben", "cem")}
         key = CollectiveKey.open_or_make(tmp_path)
-        app = create_hub(ledger, desk, name="A <b>pool</b>", key=key)
+        mirror = Mirror(ledger, desk.info, crowd())
+        app = create_hub(ledger, desk, name="A <b>pool</b>", key=key, mirror=mirror)
         with background_app(app, limits=ConnectionLimits()) as url:
             yield House(url, ledger, desk, tokens, key.public)
 
@@ -596,6 +610,99 @@ def test_the_page_says_how_far_the_pool_is_to_everybody(house: House) -> None:
     assert f"'sha256-{base64.b64encode(hashlib.sha256(page.script.encode()).digest()).decode()}'" in policy
 
 
+def test_members_are_told_of_their_own_pictures_alone(
+    house: House, member: Callable[..., Contribution], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each hears what their own pictures were answered, as the ledger has it, and no more than sums of anybody else."""
+    assert house.ask("GET", "/v1/me/pictures", None).status_code == 401
+    first = house.ask("GET", "/v1/me/pictures").json()
+    assert (first["pictures"], first["answered"], first["subgroup"], first["reference"]) == (30, 0, None, None)
+    for name in house.tokens:
+        member(name)
+    people, answers = crowd(), house.accepted(distinct(60))
+    right = answers.labels == people.classes
+    for name in ("ada", "ben"):
+        monkeypatch.setenv("TTCA_HUB_X", house.tokens[name])
+        said = own_standing(HubAccess(url=house.url, token_variable="TTCA_HUB_X"))
+        assert said is not None
+        own = people.members == name
+        assert (said.pictures, said.answered + said.checked) == (30, 30)
+        if not said.checked:
+            assert said.right == int(right[own].sum())
+            names = house.desk.info.classes
+            counts = {(a.true_class, a.said): a.count for a in said.answers}
+            pairs = list(zip(people.classes[own].tolist(), answers.labels[own].tolist(), strict=True))
+            assert counts == {(names[t], names[s]): pairs.count((t, s)) for t, s in pairs}
+        assert said.subgroup is not None
+        assert said.reference is not None
+        assert (said.subgroup.right, said.subgroup.asked) == (int(right[people.subgroup].sum()), 20)
+        assert (said.reference.asked, said.reference.persons) == (40, 40)
+        other = {"ada": "ben", "ben": "ada"}[name]
+        reply = house.ask("GET", "/v1/me/pictures", name)
+        page = house.ask("GET", "/", name).text
+        assert other not in reply.text + page.replace("member", "")
+        assert "person-" not in reply.text + page
+        for line in said.told():
+            assert line in page
+    nobody = house.ask("GET", "/v1/me/pictures", "cem").json()
+    assert (nobody["pictures"], nobody["answers"]) == (0, [])
+
+
+def test_figures_of_few_people_are_told_to_nobody(house: House) -> None:
+    """While fewer than five others of a group have answers, and while an answer is compared, neither is told."""
+    people = crowd()
+    few = people[np.isin(np.arange(60), [0, 1, 3, 6, 9, 12, 15, 18])]
+    mirror = Mirror(house.ledger, house.desk.info, few)
+    lease = house.desk.issue("cem", 60)
+    assert lease is not None
+    house.desk.take_back(lease.id, "cem", truth(lease.images))
+    said = mirror.of("ada")
+    # Of the subgroup seven persons, of whom ben has three; of the others ben's one alone.
+    assert (said.pictures, said.reference) == (4, None)
+    assert said.subgroup is None
+    assert said.told()[-1].startswith("Where the group stands is told once 5 other people")
+    assert said.answered + said.checked == 4
+    with house.ledger.database.engine.begin() as connection:
+        connection.execute(sa.text("UPDATE inputs SET wanted = 2"))
+    checked = mirror.of("ada")
+    assert (checked.checked, checked.answers) == (4, ())
+    assert "still compared" in checked.told()[0]
+    with house.ledger.database.engine.begin() as connection:
+        connection.execute(sa.text("UPDATE inputs SET wanted = 0"))
+    assert mirror.of("ada").answered == 4
+    assert Mirror(house.ledger, house.desk.info, people).of("cem").subgroup is not None
+
+
+def test_an_older_or_absent_hub_tells_nothing(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the hub does not know the question, or is away, the work's result stands alone."""
+    monkeypatch.setenv("TTCA_HUB_X", house.tokens["ada"])
+    assert own_standing(HubAccess(url=house.url + "/older", token_variable="TTCA_HUB_X")) is None
+    assert own_standing(HubAccess(url="http://127.0.0.1:9", token_variable="TTCA_HUB_X")) is None
+    empty = MemberStanding(pictures=0, checked=0, answers=(), subgroup=None, reference=None)
+    assert empty.told()[0] == "No picture of yours is shared here."
+
+
+@given(
+    st.recursive(
+        st.none() | st.booleans() | st.integers() | st.text(max_size=3),
+        lambda inner: (
+            st.lists(inner, max_size=3)
+            | st.dictionaries(
+                st.sampled_from(["pictures", "checked", "answers", "subgroup", "true_class", "said", "count", "asked"]),
+                inner,
+            )
+        ),
+    )
+)
+def test_whatever_a_hub_says_of_pictures_is_read_or_refused(said: Any) -> None:
+    """Any JSON is what a member may be told, or a sentence about the hub."""
+    try:
+        read = _read(Reply(said if isinstance(said, dict) else {"pictures": said}))
+    except HubError:
+        return
+    assert read.told()
+
+
 @dataclass(frozen=True)
 class Page:
     """What matters of the hub's page."""
@@ -664,7 +771,7 @@ def test_no_request_breaks_the_hub(house: House) -> None:
         examples(40, suppress_health_check=list(HealthCheck), database=None)(
             given(case=operation.ok().as_strategy())(one)
         )()
-    assert len(seen) == 6
+    assert len(seen) == 7
     assert house.ask("GET", "/v1/me").status_code == 200
 
 

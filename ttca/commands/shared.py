@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.table import Table
 
+from ttca.private import private
 from ttca.terminal import Terminal
 
 if TYPE_CHECKING:
@@ -34,6 +35,7 @@ __all__ = [
     "reporter",
     "say",
     "say_paid",
+    "write_new",
 ]
 
 FileArgument = Annotated[Path, typer.Argument(help="The action file, or the folder that contains it.")]
@@ -54,6 +56,21 @@ DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Show what it woul
 
 ERR = Terminal(stderr=True)
 OUT = Terminal()
+
+
+def write_new(file: Path, text: str) -> None:
+    """Write a text into a file that is not there yet, for its owner's eyes; raise ConfigError where it is."""
+    from ttca.errors import ConfigError
+
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        # A name that is no UTF-8 is quoted in the text.
+        with open(file, "x", encoding="utf-8", errors="replace", opener=private) as new:
+            new.write(text)
+    except OSError as error:
+        if file.exists():
+            raise ConfigError(f"Expected a new file, got {file}, which exists. Choose another name.") from None
+        raise ConfigError(f"Expected to write {file}, got: {error}. Choose another place.") from None
 
 
 def reporter() -> Any:

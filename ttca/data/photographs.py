@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import threading
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass
 from io import BytesIO
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,10 +18,12 @@ from ttca.errors import DataError, MissingExtraError
 from ttca.images import Images
 from ttca.values import Value
 
-__all__ = ["MOST_PIXELS", "PHOTOGRAPHS", "Photograph", "read_photograph"]
+__all__ = ["MOST_PIXELS", "PHOTOGRAPHS", "Photograph", "file_bytes", "read_photograph", "upright"]
 
 #: The most pixels that are decompressed: more would need half a gigabyte, and a file of 500 kB can say it has them.
 MOST_PIXELS = 2**26
+#: The largest file that is read: no photograph of so many pixels needs more, and a film would fill the memory.
+_MOST_BYTES = 2**29
 #: How the names of photographs end.
 PHOTOGRAPHS = frozenset(
     {".png", ".jpg", ".jpeg", ".jpe", ".mpo", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".heic", ".heif", ".avif"}
@@ -27,6 +31,8 @@ PHOTOGRAPHS = frozenset(
 _FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF", "AVIF")
 _HEIF_BRANDS = (b"heic", b"heix", b"hevc", b"hevx", b"heim", b"heis", b"mif1", b"msf1")
 _SIXTEEN = ("I;16", "I;16L", "I;16B", "I;16N")
+# Pixels that are converted together.
+_TOGETHER = 2**20
 # Filters of warnings belong to the whole process.
 _OPENING = threading.Lock()
 
@@ -44,6 +50,28 @@ class Photograph(Value):
 
     pixels: Images
     done: tuple[str, ...] = ()
+
+
+def file_bytes(path: Path) -> bytes:
+    """Return what a photograph's file holds.
+
+    Raises
+    ------
+    DataError
+        If there is no such file, it cannot be read, or is larger than any photograph.
+    """
+    try:
+        size = path.stat().st_size
+        if not path.is_file():
+            raise DataError("Expected a photograph's file, got something else. Check the path.")
+        if size > _MOST_BYTES:
+            raise DataError(
+                f"Expected a photograph of at most {_MOST_BYTES:,} bytes, got {size:,}. Export it as JPEG or PNG. It "
+                "was not read."
+            )
+        return path.read_bytes()
+    except OSError as error:
+        raise DataError(f"Expected to read the file, got: {error.strerror}. Check the path.") from None
 
 
 def read_photograph(data: bytes) -> Photograph:
@@ -88,6 +116,22 @@ def read_photograph(data: bytes) -> Photograph:
         ) from None
 
 
+def upright(image: Image.Image) -> Photograph:
+    """Return the pixels of a picture that Pillow has opened, as :func:`read_photograph` does of a file.
+
+    Raises
+    ------
+    DataError
+        If it is too large, damaged, or of a kind whose range or colors nothing says.
+    """
+    if image.width * image.height > MOST_PIXELS:
+        raise DataError(f"Expected a photograph of at most {MOST_PIXELS:,} pixels, got {image.width}×{image.height}.")
+    try:
+        return _upright(image.copy(), b"")
+    except OSError as error:
+        raise DataError(f"Expected a picture that can be read, got a damaged one ({error}).") from None
+
+
 def _open(data: bytes, heif: bool) -> Image.Image:
     with _OPENING, warnings.catch_warnings():
         # What is too large is refused by our own sentence, and a chunk that Pillow cannot read changes no pixel.
@@ -119,18 +163,36 @@ def _upright(image: Image.Image, data: bytes) -> Photograph:
     image.load()
     # The decoder of TIFF has turned it by now, and taken the tag away.
     turn = orientation(image)
-    image = _eight_bits(image, data, done)
-    color, alpha = _without_alpha(image)
-    pixels = _srgb(color, profile, done)
-    if alpha is not None:
-        done.append("transparency on white")
-        # In whole numbers, halves rounded up: the page does the same.
-        share = alpha.astype(np.uint32)[..., None]
-        pixels = ((2 * (pixels * share + 255 * (255 - share)) + 255) // 510).astype(np.uint8)
+    pixels = _colors(_eight_bits(image, data, done), profile, done)
+    del image
     if asked != 1:
         done.append(f"turned (EXIF {asked})")
-    pixels = _turned(pixels, turn)
-    return Photograph(np.ascontiguousarray(pixels), tuple(done))
+    return Photograph(np.ascontiguousarray(_turned(pixels, turn)), tuple(done))
+
+
+def _colors(image: Image.Image, profile: bytes | None, done: list[str]) -> Images:
+    """Return the levels in sRGB, what is transparent on white.
+
+    Part by part: a whole picture in a second form, of four bytes a pixel, would fill the memory.
+    """
+    pixels = np.empty((image.height, image.width, 3), dtype=np.uint8)
+    rows = max(1, _TOGETHER // image.width)
+    convert: Callable[[Image.Image], Images] | None = None
+    clear = False
+    for top in range(0, image.height, rows):
+        bottom = min(top + rows, image.height)
+        color, alpha = _without_alpha(image.crop((0, top, image.width, bottom)))
+        convert = convert or _converter(color, profile, done)
+        part = convert(color)
+        if alpha is not None:
+            clear = True
+            # In whole numbers, halves rounded up: the page does the same.
+            share = alpha.astype(np.uint32)[..., None]
+            part = ((2 * (part * share + 255 * (255 - share)) + 255) // 510).astype(np.uint8)
+        pixels[top:bottom] = part
+    if clear:
+        done.append("transparency on white")
+    return pixels
 
 
 def _turned(pixels: Images, turn: int) -> Images:
@@ -150,7 +212,7 @@ def _eight_bits(image: Image.Image, data: bytes, done: list[str]) -> Image.Image
         done.append("16 bits cut to 8")
     if deep:
         # The upper byte, as Pillow takes it of 16-bit RGB.
-        return Image.fromarray((np.asarray(image).astype(np.uint32) >> 8).astype(np.uint8))
+        return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
     if image.mode in ("I", "F"):
         raise DataError(
             f"Expected levels of 8 or 16 bits, got an image of mode {image.mode}, whose range nothing says. Save it as "
@@ -172,39 +234,41 @@ def _without_alpha(image: Image.Image) -> tuple[Image.Image, np.ndarray[Any, np.
     return color, None if alpha.min(initial=255) == 255 else alpha
 
 
-def _srgb(image: Image.Image, profile: bytes | None, done: list[str]) -> Images:
+def _converter(image: Image.Image, profile: bytes | None, done: list[str]) -> Callable[[Image.Image], Images]:
+    """Return what turns parts of a picture into levels of sRGB, and say what that is."""
     mode = image.mode
-    plain = image if mode in ("RGB", "L", "CMYK", "LAB") else None
-    if plain is None:
-        if mode not in ("1", "P", "YCbCr", "RGBX", "HSV"):
-            raise DataError(f"Expected colors that are known, got an image of mode {mode}. Save it as RGB PNG.")
-        plain = image.convert("RGB")
-    if profile:
-        converted = _by_profile(plain, profile, done)
-        if converted is not None:
-            return np.asarray(converted)
-    if plain.mode in ("CMYK", "LAB"):
-        done.append(f"{plain.mode} to sRGB without a profile")
-    return np.asarray(plain.convert("RGB"))
+    if mode not in ("RGB", "L", "CMYK", "LAB", "1", "P", "YCbCr", "RGBX", "HSV"):
+        raise DataError(f"Expected colors that are known, got an image of mode {mode}. Save it as RGB PNG.")
+    plain = mode if mode in ("RGB", "L", "CMYK", "LAB") else "RGB"
+    by_profile = _by_profile(image.convert(plain), profile, done) if profile else None
+    if by_profile is not None:
+        return lambda part: np.asarray(by_profile(part.convert(plain)))
+    if plain in ("CMYK", "LAB"):
+        done.append(f"{plain} to sRGB without a profile")
+    return lambda part: np.asarray(part.convert(plain).convert("RGB"))
 
 
-def _by_profile(image: Image.Image, profile: bytes, done: list[str]) -> Image.Image | None:
-    """Return the picture in sRGB by its own profile; None where that is sRGB, or cannot be used."""
+def _by_profile(
+    image: Image.Image, profile: bytes, done: list[str]
+) -> Callable[[Image.Image], Image.Image | None] | None:
+    """Return what takes pictures to sRGB by a profile; None where that is sRGB, or cannot be used."""
     try:
         source = ImageCms.ImageCmsProfile(BytesIO(profile))
         name = ImageCms.getProfileDescription(source).strip()
         if name.startswith("sRGB") and image.mode == "RGB":
             return None
-        made = ImageCms.profileToProfile(
-            image,
+        to_srgb = ImageCms.buildTransform(
             source,
             ImageCms.createProfile("sRGB"),
+            image.mode,
+            "RGB",
             renderingIntent=ImageCms.Intent.RELATIVE_COLORIMETRIC,
-            outputMode="RGB",
         )
+        # One that does not fit the picture is found here.
+        ImageCms.applyTransform(image.crop((0, 0, 1, 1)), to_srgb)
     except (ImageCms.PyCMSError, OSError, ValueError, TypeError):
         done.append("color profile that cannot be read, ignored")
         return None
     shown = "".join(c if c.isprintable() else "?" for c in name)[:40]
     done.append(f"{shown or 'own profile'} to sRGB")
-    return made
+    return lambda part: ImageCms.applyTransform(part, to_srgb)

@@ -6,7 +6,6 @@ import csv
 import hashlib
 import io
 import json
-import os
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,11 +17,12 @@ from PIL import Image
 
 from ttca.data.decoding import for_each
 from ttca.data.folder import PREPARED, TABLE, files_under
-from ttca.data.photographs import PHOTOGRAPHS, read_photograph
+from ttca.data.photographs import PHOTOGRAPHS, file_bytes, read_photograph
 from ttca.data.tables import Problems, Sheet, file_inside, read_sheet
 from ttca.errors import ConfigError, DataError, ImageError, MissingExtraError
+from ttca.new_files import FreeNames, replace_file
 from ttca.preparation import Preparation, Region, parse_box
-from ttca.private import private, private_folder
+from ttca.private import private_folder
 from ttca.progress import Reporter, silent
 
 __all__ = ["PreparedFile", "prepare_photographs"]
@@ -130,7 +130,7 @@ def prepare_photographs(
 
 def _jobs(place: Path) -> tuple[Sheet | None, list[_Job], list[str]]:
     """Return the table, if there is one, what is to be prepared, and what is left out."""
-    names = _Names()
+    names = FreeNames()
     if place.is_dir() and (place / TABLE).is_file():
         place = place / TABLE
     if place.is_file() and place.suffix.lower() in PHOTOGRAPHS:
@@ -155,7 +155,7 @@ def _jobs(place: Path) -> tuple[Sheet | None, list[_Job], list[str]]:
     return None, jobs, [path.as_posix() for path in listed if path not in set(kept)]
 
 
-def _table_jobs(table: Path, names: _Names) -> tuple[Sheet, list[_Job], list[str]]:
+def _table_jobs(table: Path, names: FreeNames) -> tuple[Sheet, list[_Job], list[str]]:
     problems = Problems()
     sheet = read_sheet(table, ("file",), None, problems)
     home = table.resolve().parent
@@ -174,21 +174,6 @@ def _table_jobs(table: Path, names: _Names) -> tuple[Sheet, list[_Job], list[str
             jobs.append(_Job(relative.as_posix(), path, box, names.free(relative)))
     problems.raise_if_any(table)
     return sheet, jobs, []
-
-
-class _Names:
-    """Names of new files, each once, on file systems that know no capitals too."""
-
-    def __init__(self) -> None:
-        self._taken: set[str] = set()
-
-    def free(self, path: Path) -> str:
-        """Return the path with .png; with a number where another photograph has that name already."""
-        stem, number = path.with_suffix("").as_posix(), 1
-        while (name := f"{stem}{'' if number == 1 else f'-{number}'}.png").casefold() in self._taken:
-            number += 1
-        self._taken.add(name.casefold())
-        return name
 
 
 class _Journal:
@@ -215,7 +200,7 @@ class _Journal:
         self._write([json.dumps({"preparation": preparation.to_dict()})])
 
     def _write(self, lines: Sequence[str]) -> None:
-        _replace(self._path, "".join(f"{line}\n" for line in lines).encode())
+        replace_file(self._path, "".join(f"{line}\n" for line in lines).encode())
 
     def known(self, out: str) -> dict[str, Any]:
         """Return what is written of a file; empty for nothing."""
@@ -237,9 +222,9 @@ def _object(line: str) -> dict[str, Any]:
 
 def _prepare(job: _Job, home: Path, preparation: Preparation, journal: _Journal, *, force: bool) -> PreparedFile:
     try:
-        data = job.path.read_bytes()
-    except OSError as error:
-        return _refused(job, f"Expected to read the file, got {type(error).__name__}: {error}. Check its permissions.")
+        data = file_bytes(job.path)
+    except DataError as error:
+        return _refused(job, str(error))
     out, asked = home / job.out, {"source_sha256": _sha(data), "box": None if job.box is None else list(job.box)}
     before, entry = out.read_bytes() if out.is_file() else None, journal.known(job.out)
     if before is not None and entry.items() >= {**asked, "sha256": _sha(before)}.items():
@@ -264,7 +249,7 @@ def _prepare(job: _Job, home: Path, preparation: Preparation, journal: _Journal,
             "--force.",
         )
     out.parent.mkdir(parents=True, exist_ok=True)
-    _replace(out, new)
+    replace_file(out, new)
     journal.add(
         {
             "out": job.out,
@@ -290,14 +275,6 @@ def _sha(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
-def _replace(path: Path, data: bytes) -> None:
-    """Write a file, for its owner's eyes; a half-written one is never seen under the name."""
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    with open(partial, "wb", opener=private) as file:
-        file.write(data)
-    partial.replace(path)
-
-
 def _write_table(path: Path, sheet: Sheet, files: Sequence[str], *, force: bool) -> None:
     """Write the table with the new files' names, and without the boxes that were cut out."""
     columns = [name for name in sheet.header if name != "box"]
@@ -312,4 +289,4 @@ def _write_table(path: Path, sheet: Sheet, files: Sequence[str], *, force: bool)
             f"Expected no table {path}, got one that says something else. Choose another folder, or overwrite it with "
             "--force."
         )
-    _replace(path, data)
+    replace_file(path, data)

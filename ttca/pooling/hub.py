@@ -9,6 +9,7 @@ from ttca.platforms.protocols.reading import excerpt
 from ttca.pooling.leases import Lease, LeaseDesk, Progress
 from ttca.pooling.ledger import Ledger
 from ttca.pooling.page import PAGE_POLICY, progress_page
+from ttca.pooling.standing import MemberStanding, Mirror
 from ttca.signing import CollectiveKey, lease_bytes
 
 try:
@@ -26,6 +27,7 @@ try:
         LeaseGiven,
         LeaseReturned,
         LeaseWish,
+        OwnPictures,
         StrictRoute,
         as_answers,
         largest_body,
@@ -35,6 +37,8 @@ except ImportError:
 
 __all__ = ["create_hub"]
 
+_NOBODY = MemberStanding(pictures=0, checked=0, answers=(), subgroup=None, reference=None)
+
 
 def create_hub(
     ledger: Ledger,
@@ -42,6 +46,7 @@ def create_hub(
     *,
     name: str,
     key: CollectiveKey | None = None,
+    mirror: Mirror | None = None,
     expired: Callable[[], str | None] = lambda: None,
 ) -> FastAPI:
     """Return the hub's application: its API, and a page of its progress for people.
@@ -56,6 +61,8 @@ def create_hub(
         Signs every lease; without it members who know the collective's key refuse them.
     expired : callable
         Returns why the set that members may have no longer holds, a sentence for the page; None where it does.
+    mirror : Mirror, optional
+        Tells each member what their own pictures were answered; without it nobody is told.
 
     Notes
     -----
@@ -71,7 +78,7 @@ def create_hub(
         return app.openapi()
 
     app.include_router(_working(desk, key))
-    app.include_router(_knowing(ledger, desk, name, expired))
+    app.include_router(_knowing(ledger, desk, name, mirror, expired))
     return app
 
 
@@ -122,7 +129,9 @@ def _handed_over(given: Lease, fingerprint: str, key: CollectiveKey | None) -> L
     )
 
 
-def _knowing(ledger: Ledger, desk: LeaseDesk, name: str, expired: Callable[[], str | None]) -> APIRouter:
+def _knowing(
+    ledger: Ledger, desk: LeaseDesk, name: str, mirror: Mirror | None, expired: Callable[[], str | None]
+) -> APIRouter:
     """Return how members learn what is asked, how far it is, and what they have paid."""
     routes = APIRouter(route_class=StrictRoute)
 
@@ -153,6 +162,11 @@ def _knowing(ledger: Ledger, desk: LeaseDesk, name: str, expired: Callable[[], s
             quarantined=who in desk.flagged(),
         )
 
+    @routes.get("/v1/me/pictures")
+    def pictures(who: _Member) -> OwnPictures:
+        """Say what the caller's own pictures were answered, and where the groups stand."""
+        return OwnPictures(**(_NOBODY if mirror is None else mirror.of(who)).to_dict())
+
     @routes.get("/v1/progress")
     def progress() -> Progress:
         """Say how far the pool is, without anybody's name."""
@@ -161,7 +175,9 @@ def _knowing(ledger: Ledger, desk: LeaseDesk, name: str, expired: Callable[[], s
     @routes.get("/", response_class=HTMLResponse, include_in_schema=False)
     def page(who: _Member) -> HTMLResponse:
         (own,) = ledger.balances(who)
-        written = progress_page(name, desk.progress(), who, own.charged, own.quota, expired=expired())
+        paid = f"You, {who}, have paid {own.charged:,} of your {own.quota:,} queries."
+        lines = [paid, *([] if mirror is None else mirror.of(who).told())]
+        written = progress_page(name, desk.progress(), lines, expired=expired())
         return HTMLResponse(written, headers={"Content-Security-Policy": PAGE_POLICY})
 
     return routes

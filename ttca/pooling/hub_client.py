@@ -318,6 +318,24 @@ class Reply:
             raise self._wrong(name, "true or false")
         return value
 
+    def says(self, name: str) -> bool:
+        """Whether the hub says anything by that name."""
+        return self._said.get(name) is not None
+
+    def part(self, name: str) -> Reply:
+        """Return what stands under a name, to be read as this is."""
+        value = self._said.get(name)
+        if not isinstance(value, dict):
+            raise self._wrong(name, "an object")
+        return Reply(value)
+
+    def rows(self, name: str, most: int) -> list[Reply]:
+        """Return a list of at most so many objects, each to be read as this is."""
+        value = self._said.get(name)
+        if not isinstance(value, list) or len(value) > most or not all(isinstance(row, dict) for row in value):
+            raise self._wrong(name, f"a list of at most {most} objects")
+        return [Reply(row) for row in value]
+
     def _wrong(self, name: str, what: str) -> HubError:
         got = "something else" if self._said.get(name) is not None else "none"
         return HubError(

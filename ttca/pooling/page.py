@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import html
+from collections.abc import Sequence
 
 from ttca.pooling.leases import Progress
 
@@ -38,11 +39,21 @@ PAGE_POLICY = (
 )
 
 
-def progress_page(name: str, p: Progress, who: str, charged: int, quota: int, *, expired: str | None = None) -> str:
-    """Return the page as one HTML file that loads nothing else; it names nobody but its reader, ``who``.
+# Queries paid; pictures; their answers by class; the groups.
+_OWN_LINES = 4
+
+
+def progress_page(name: str, p: Progress, own: Sequence[str], *, expired: str | None = None) -> str:
+    """Return the page as one HTML file that loads nothing else; ``own`` is what its reader alone is told, by line.
 
     ``expired`` says why the set that was handed out no longer holds.
     """
+    # A fixed number of places, since what is looked at again is found by its name.
+    lines = "".join(
+        f"<p class=quiet id=own-{i} data-now{'' if i < len(own) else ' hidden'}>"
+        f"{html.escape(own[i]) if i < len(own) else ''}</p>"
+        for i in range(max(_OWN_LINES, len(own)))
+    )
     percent = f"{100 * p.answered / p.inputs if p.inputs else 0.0:.1f}"
     ended = "Every shared image is answered." if not p.given_up else "Nothing is left to ask."
     state = ended if p.done else f"Queries that members are asking now: {p.out:,}."
@@ -99,5 +110,4 @@ aria-valuemin=0 aria-valuemax=100 aria-valuenow={percent}><i id=filled data-now 
 <p class=care id=care data-now{"" if p.quarantined else " hidden"}>{care}</p>
 <p class=care id=away role=status hidden>The hub does not answer now. These are its last figures.</p></section>
 <section><table>{rows}</table></section>
-<section><p class=quiet id=own data-now>You, {html.escape(who)}, have paid {charged:,} of your {quota:,} queries.</p>
-</section></main><script>{_SCRIPT}</script></body></html>"""
+<section>{lines}</section></main><script>{_SCRIPT}</script></body></html>"""

@@ -19,12 +19,15 @@ from ttca.pooling.hub_client import MOST_QUERIES
 __all__ = [
     "Account",
     "ActionSaid",
+    "AnswerCount",
     "AnswerRow",
     "AnswersTaken",
+    "GroupSaid",
     "LeaseFailed",
     "LeaseGiven",
     "LeaseReturned",
     "LeaseWish",
+    "OwnPictures",
     "StrictRoute",
     "as_answers",
     "largest_body",
@@ -138,6 +141,35 @@ class Account(BaseModel):
     refunded: int
     remaining: int
     quarantined: bool
+
+
+class AnswerCount(BaseModel):
+    """How many of the caller's pictures of one class were answered so; ``said`` is null for a refusal."""
+
+    true_class: str
+    said: str | None
+    count: int
+
+
+class GroupSaid(BaseModel):
+    """How one group is served so far, without δ."""
+
+    right: int
+    asked: int
+    persons: int
+    unanswered: int
+
+
+class OwnPictures(BaseModel):
+    """What the caller's own pictures were answered, and where the groups stand (:mod:`ttca.pooling.standing`)."""
+
+    pictures: int
+    checked: int
+    answered: int
+    right: int
+    answers: list[AnswerCount]
+    subgroup: GroupSaid | None
+    reference: GroupSaid | None
 
 
 def largest_body(classes: int) -> int:
