@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shlex
-import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,12 +14,16 @@ from rich.markup import escape
 from rich.table import Column, Table
 
 from ttca import __version__
+from ttca.commands.publish import publish
+from ttca.commands.shared import ERR, OUT, JsonOption
+from ttca.commands.shared import emit as _emit
+from ttca.commands.shared import reporter as _reporter
+from ttca.commands.shared import say as _say
+from ttca.commands.shared import write_new as _write_new
 from ttca.names import canonical
 from ttca.platforms.vendors import vendors, with_table
-from ttca.private import private
 from ttca.proxies.runtime import wait_asleep
 from ttca.streams import run_program
-from ttca.terminal import Terminal
 
 if TYPE_CHECKING:
     from ttca.action import CollectiveAction
@@ -49,9 +52,6 @@ for _name, _part in {"pool": pool_app, "hub": hub_app, "weights": weights_app}.i
     app.add_typer(_part, name=_name)
 
 FileArgument = Annotated[Path, typer.Argument(help="The action file, or the folder that contains it.")]
-JsonOption = Annotated[
-    bool, typer.Option("--json", help="Print one JSON object; everything else goes to standard error.")
-]
 HubUrlOption = Annotated[
     str | None, typer.Option("--url", help="Where members reach the hub, instead of url in [hub] of the action file.")
 ]
@@ -70,8 +70,8 @@ DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Show what it woul
 #: What makes a hub's ledger.
 _HUB_START = "ttca hub serve"
 
-ERR = Terminal(stderr=True)
-OUT = Terminal()
+for _command in (publish,):
+    app.command()(_command)
 
 
 def main() -> None:
@@ -1030,20 +1030,6 @@ def _grouped(remains: Sequence[Remains]) -> Iterator[str]:
             yield f"- {len(files)} files in {folder}, of each: {holds}. {do} ({names})"
 
 
-def _write_new(file: Path, text: str) -> None:
-    from ttca.errors import ConfigError
-
-    try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        # A name that is no UTF-8 is quoted in the text.
-        with open(file, "x", encoding="utf-8", errors="replace", opener=private) as new:
-            new.write(text)
-    except OSError as error:
-        if file.exists():
-            raise ConfigError(f"Expected a new file, got {file}, which exists. Choose another name.") from None
-        raise ConfigError(f"Expected to write {file}, got: {error}. Choose another place.") from None
-
-
 def _invitation(known: ActionFile, ledger: Ledger, member: str, url: str | None) -> Invitation:
     from ttca.inviting import Invitation
     from ttca.platforms.addresses import checked_url
@@ -1067,12 +1053,6 @@ def _moment(seconds: float) -> str:
     from datetime import UTC, datetime
 
     return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M UTC")
-
-
-def _reporter() -> Any:
-    from ttca.progress import Reporter
-
-    return Reporter(ERR)
 
 
 @contextmanager
@@ -1266,18 +1246,3 @@ def _shown(value: Any) -> str:
     if isinstance(value, dict):
         return ", ".join(f"{v} {k}" for k, v in value.items())
     return str(value)
-
-
-def _emit(result: dict[str, Any], as_json: bool, words: str | Table) -> None:
-    if as_json:
-        # NaN is no JSON: it must have become None before. DEL is the one control character that JSON leaves as it is.
-        sys.stdout.write(json.dumps(result, allow_nan=False).replace("\x7f", "\\u007f") + "\n")
-    elif isinstance(words, str):
-        _say(OUT, words)
-    else:
-        OUT.print(words)
-
-
-def _say(console: Terminal, sentence: str) -> None:
-    """Print a sentence as it is: a bracket in a name is no markup, and no path is broken in two."""
-    console.print(sentence, highlight=False, markup=False, soft_wrap=True)
