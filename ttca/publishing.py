@@ -107,7 +107,7 @@ def publish_page(
         beside = signature_file(perturbations)
         signature = beside.read_text(encoding="utf-8-sig") if signed.key is not None else ""
         page = members_page(content, signature).encode()
-        if out.exists() and not force and (not out.is_file() or out.read_bytes() != page):
+        if out.exists() and not (out.is_file() and (force or out.read_bytes() == page)):
             raise ConfigError(
                 f"Expected no file {out}, got one that holds something else. Choose another place, or overwrite it "
                 "with --force."

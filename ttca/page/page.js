@@ -222,7 +222,7 @@ const DECODERS = [
 // What a decoder made, as a picture of pixels.js: read in parts, since a phone has no canvas for a whole photo.
 function pictureOf(source) {
   const canvas = document.createElement("canvas");
-  const context = canvas.getContext("2d", { willReadFrequently: true, colorSpace: "srgb" });
+  const context = canvas.getContext("2d", { alpha: false, willReadFrequently: true, colorSpace: "srgb" });
   const rgba = (x, y, width, height) => {
     if (canvas.width !== width || canvas.height !== height) [canvas.width, canvas.height] = [width, height];
     context.imageSmoothingEnabled = false;

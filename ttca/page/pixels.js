@@ -43,6 +43,15 @@ function addRow(pixels, from, width, k, sums) {
       const stop = Math.min(end, i + 256);
       let two = 0;
       let green = 0;
+      // Four at a time, for speed.
+      for (const four = stop - 3; i < four; i += 4) {
+        const a = pixels[i];
+        const b = pixels[i + 1];
+        const c = pixels[i + 2];
+        const d = pixels[i + 3];
+        two = (two + (a & 0xff00ff) + (b & 0xff00ff) + (c & 0xff00ff) + (d & 0xff00ff)) | 0;
+        green += ((a >>> 8) & 0xff) + ((b >>> 8) & 0xff) + ((c >>> 8) & 0xff) + ((d >>> 8) & 0xff);
+      }
       for (; i < stop; i++) {
         const pixel = pixels[i];
         two = (two + (pixel & 0xff00ff)) | 0;
@@ -100,7 +109,9 @@ function resample(picture, box, W, H) {
   const across = new Float64Array(my * W * 3);
   coefficients(w, W, kx, mx).forEach(({ low, q }, j) => {
     for (let row = 0; row < my; row++) {
-      let [red, green, blue] = [8192, 8192, 8192];
+      let red = 8192;
+      let green = 8192;
+      let blue = 8192;
       for (let i = 0, at = (row * mx + low) * 3; i < q.length; i++, at += 3) {
         red += q[i] * means[at];
         green += q[i] * means[at + 1];
@@ -113,11 +124,15 @@ function resample(picture, box, W, H) {
     }
   });
   const line = W * 3;
+  const sums = new Float64Array(line);
   coefficients(h, H, ky, my).forEach(({ low, q }, j) => {
+    sums.fill(2097152);
+    q.forEach((share, i) => {
+      const from = (low + i) * line;
+      for (let column = 0; column < line; column++) sums[column] += share * across[from + column];
+    });
     for (let column = 0; column < line; column++) {
-      let sum = 2097152;
-      for (let i = 0, at = low * line + column; i < q.length; i++, at += line) sum += q[i] * across[at];
-      out[j * line + column] = Math.min(255, Math.max(0, Math.floor(sum / 4194304)));
+      out[j * line + column] = Math.min(255, Math.max(0, Math.floor(sums[column] / 4194304)));
     }
   });
   return out;
@@ -153,7 +168,10 @@ function prepared(picture, { fit, size: [H, W] }, box) {
 
 // What is to be sent: each level moved by δ, which moves none by more than ε, within 0..255.
 function moved(levels, delta, epsilon) {
-  return Uint8Array.from(levels, (level, i) =>
-    Math.min(255, Math.max(0, level + Math.min(epsilon, Math.max(-epsilon, delta[i])))),
-  );
+  const out = new Uint8Array(levels.length);
+  for (let i = 0; i < out.length; i++) {
+    const by = Math.min(epsilon, Math.max(-epsilon, delta[i]));
+    out[i] = Math.min(255, Math.max(0, levels[i] + by));
+  }
+  return out;
 }
