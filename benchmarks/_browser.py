@@ -14,6 +14,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from ttca.errors import TTCAError
+
 __all__ = ["Browser", "BrowserError", "chromium"]
 
 # The browser reads from descriptor 3 and writes to 4, whatever the pipes are called here.
@@ -27,7 +29,7 @@ _FLAGS = (
 )
 
 
-class BrowserError(RuntimeError):
+class BrowserError(TTCAError):
     """The browser refused a command, or a script in its page failed."""
 
 
@@ -99,6 +101,18 @@ class Browser:
             details = done["exceptionDetails"]
             raise BrowserError(details.get("exception", {}).get("description", details["text"]))
         return done["result"].get("value")
+
+    def worked(self, script: str) -> float:
+        """Return how many seconds the page's own thread computed for an expression: what others do does not count."""
+        self._call("Performance.enable", timeDomain="threadTicks")
+
+        def computed() -> float:
+            metrics = self._call("Performance.getMetrics")["metrics"]
+            return float(next(m["value"] for m in metrics if m["name"] == "TaskDuration"))
+
+        before = computed()
+        self.run(script)
+        return computed() - before
 
     def before_every_page(self, script: str) -> None:
         """Run a script in every page that is opened from now on, before the page's own."""

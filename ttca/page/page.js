@@ -271,8 +271,10 @@ async function checkedDecoder() {
 
 // -- the photo ------------------------------------------------------------------------------------------------------
 
+let opening = 0;
 async function openPhoto(file) {
   if (!the.checked || !file) return;
+  const turn = ++opening;
   const status = byId("photo-status");
   status.classList.remove("bad");
   const refuse = (key, values) => {
@@ -284,8 +286,11 @@ async function openPhoto(file) {
   try {
     photo = pictureOf(await the.decode(file));
   } catch {
+    if (turn !== opening) return;
     return refuse("photo.unreadable", () => ({}));
   }
+  // Another photo was chosen meanwhile.
+  if (turn !== opening) return photo.source.close?.();
   const { w, h } = photo;
   const { preparation, w: W, h: H } = the.set;
   if (w * h > MOST_PIXELS) return refuse("photo.large", () => ({ megapixels: whole(Math.ceil(w * h / 1e6)) }));
@@ -294,6 +299,8 @@ async function openPhoto(file) {
   }
   the.photo?.source.close?.();
   the.photo = { ...photo, name: file.name };
+  // What was true of the last photo need not be true of this one.
+  byId("class").value = "";
   say("photo-status", () => text("photo.open", { name: file.name, w: whole(w), h: whole(h) }));
   document.body.classList.add("loaded");
   byId("choose").textContent = text("photo.another");
@@ -372,6 +379,7 @@ function place(box) {
   }
   byId("frame").hidden = !the.set.preparation;
   byId("reset").hidden = !the.set.preparation;
+  byId("crop-keys").hidden = !the.set.preparation;
   byId("crop-small").hidden = width >= the.set.w && height >= the.set.h;
   say("crop-hint", () => text(the.set.preparation ? "crop.hint" : "crop.fixed"));
   renewSoon();
