@@ -21,6 +21,7 @@ from benchmarks._pages import (
     defences,
     harm,
     levers,
+    members_page,
     minority,
     multiple_collectives,
     query_budget,
@@ -68,6 +69,7 @@ DOCUMENTS: dict[str, tuple[Marks, ...]] = {
     ),
     "docs/harm.md": (_page("harm-*.json", harm.tables),),
     "docs/minority.md": (_page("minority.json", minority.tables),),
+    "docs/page.md": (_page("page.json", members_page.tables),),
     "docs/query_budget.md": (_page("query_budget-*.json", query_budget.tables),),
     "docs/training_time.md": (
         _page("multiple_collectives.json", multiple_collectives.tables),
