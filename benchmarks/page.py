@@ -52,7 +52,7 @@ _MEGAPIXELS = (4000, 3000)
 #: Reads a file as the page does, and returns its levels as decoded and as prepared.
 _READ = """
 async function read(file, kind, way) {
-  const picture = pictureOf(await the.decode(new Blob([fromBase64(file)], {type: kind})));
+  const picture = await readPhoto(new Blob([fromBase64(file)], {type: kind}));
   const text = (bytes) => {
     const parts = [];
     for (let at = 0; at < bytes.length; at += 32768) parts.push(String.fromCharCode(...bytes.subarray(at, at + 32768)));
@@ -72,7 +72,7 @@ _PHOTOGRAPH = """
     picture.data[i] = i % 4 === 3 ? 255 : (state = (state * 48271) % 2147483647) >> 8 & 255;
   }
   canvas.getContext("2d").putImageData(picture, 0, 0);
-  globalThis.photo = pictureOf(await the.decode(await canvas.convertToBlob({type: "image/jpeg", quality: 0.9})));
+  globalThis.photo = await readPhoto(await canvas.convertToBlob({type: "image/jpeg", quality: 0.9}));
 })()
 """
 _APPLY = "moved(prepared(photo, {fit: 'FIT', size: [TARGET, TARGET]}, null), the.set.delta[0], the.set.epsilon); 0"
@@ -149,6 +149,14 @@ def _half_transparent(picture: Image.Image) -> tuple[bytes, str]:
     return _saved("PNG", "RGBA")(picture)
 
 
+def _deep(picture: Image.Image) -> tuple[bytes, str]:
+    """Return grey of 16 bits whose lower eight are all there is."""
+    grey = np.asarray(picture.convert("L")).astype(np.uint16)
+    file = BytesIO()
+    Image.fromarray(grey * 256 + grey[::-1, ::-1]).save(file, "PNG")
+    return file.getvalue(), "image/png"
+
+
 def _kinds() -> dict[str, Encoder]:
     """Return the ways that a photograph may come."""
     profile = _p3()
@@ -156,6 +164,8 @@ def _kinds() -> dict[str, Encoder]:
     for quality in (75, 90, 95):
         for name, sampling in (("4:4:4", 0), ("4:2:0", 2)):
             found[f"JPEG {quality}, {name}"] = _saved("JPEG", quality=quality, subsampling=sampling)
+    found["JPEG 90, CMYK"] = _saved("JPEG", "CMYK", quality=90)
+    found["PNG, grey of 16 bits"] = _deep
     found["WebP 90"] = _saved("WEBP", quality=90)
     found["PNG, Display P3"] = _saved("PNG", icc_profile=profile)
     found["JPEG 90, 4:2:0, Display P3"] = _saved("JPEG", quality=90, subsampling=2, icc_profile=profile)

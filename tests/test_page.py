@@ -19,6 +19,7 @@ from PIL import Image
 
 from benchmarks._browser import Browser, chromium
 from tests import worlds
+from ttca.data.photographs import read_photograph
 from ttca.images import Images
 from ttca.members import apply_to_file
 from ttca.perturbations import PerturbationSet
@@ -226,6 +227,55 @@ def test_a_saved_file_is_what_apply_writes(tmp_path: Path, browser: Browser, way
     assert "read back and exact" in browser.run("byId('saved').textContent")
     assert browser.requests == [page.resolve().as_uri(), *[r for r in browser.requests if r.startswith("blob:")]]
     assert browser.complaints == []
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "AVIF"])
+def test_photographs_are_turned_and_shown_as_in_python(tmp_path: Path, browser: Browser, kind: str) -> None:
+    """Whatever EXIF asks for, in whatever file, what is prepared and what is shown is as upright as Python's."""
+    begin(browser, published(tmp_path)[0])
+    blocks = np.random.default_rng(0).integers(0, 256, (20, 30)).astype(np.uint8).repeat(16, 0).repeat(16, 1)
+    for way in (None, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9):
+        exif = Image.Exif()
+        exif[0x010E] = "where I live"
+        if way is not None:
+            exif[0x0112] = way
+        photo = tmp_path / f"me-{way}.{kind.lower()}"
+        options = {"lossless": True} if kind == "WEBP" else {"quality": 95}
+        Image.fromarray(blocks).convert("RGB").save(photo, kind, exif=exif, **options)
+        upright = read_photograph(photo.read_bytes()).pixels
+        browser.run("the.photo = the.before = null")
+        load(browser, photo)
+        before = np.array(browser.run("Array.from(the.before)"), dtype=np.uint8)
+        np.testing.assert_array_equal(before.reshape(SIZE, SIZE, 3), Preparation(size=SIZE).of(upright))
+        whole = browser.run(
+            "(({width, height}) => [height, width, Array.from("
+            "byId('whole').getContext('2d').getImageData(0, 0, width, height).data)])(byId('whole'))"
+        )
+        shown_ = np.array(whole[2], dtype=np.uint8).reshape(whole[0], whole[1], 4)[..., :3]
+        np.testing.assert_array_equal(shown_, upright)
+
+
+@pytest.mark.parametrize("how", ["drop", "paste"])
+def test_a_photo_is_dropped_or_pasted(tmp_path: Path, browser: Browser, how: str) -> None:
+    """A file that is dropped anywhere, or pasted, is opened like a chosen one, and its class is asked anew."""
+    begin(browser, published(tmp_path)[0])
+    Image.fromarray(noise(200, 150, 1)).save(tmp_path / "first.png")
+    load(browser, tmp_path / "first.png", "cat")
+    given = "clipboardData" if how == "paste" else "dataTransfer"
+    kind = "ClipboardEvent" if how == "paste" else "DragEvent"
+    browser.run(
+        "new Promise((done) => { const canvas = new OffscreenCanvas(140, 130);"
+        "canvas.getContext('2d').fillRect(0, 0, 9, 9);"
+        "canvas.convertToBlob().then((blob) => { const data = new DataTransfer();"
+        "data.items.add(new File([blob], 'second.png', {type: 'image/png'}));"
+        f"document.body.dispatchEvent(new {kind}('{how}', {{bubbles: true, cancelable: true, {given}: data}}));"
+        "const look = () => the.photo.w === 140 && !waiting ? done() : setTimeout(look, 20); look(); }); })"
+    )
+    assert "second.png: 140 × 130" in browser.run("byId('photo-status').textContent")
+    assert browser.run("byId('class').value") == ""
+    browser.run("byId('save').click()")
+    assert "First choose a photo and its true class" in browser.run("byId('saved').textContent")
+    assert browser.run("document.activeElement.id") == "class"
 
 
 def test_without_compression_streams_the_page_does_it_itself(tmp_path: Path, browser: Browser) -> None:

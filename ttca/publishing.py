@@ -137,11 +137,11 @@ def members_page(content: bytes, signature: str) -> str:
         f"default-src 'none'; script-src '{_digest(script)}'; style-src '{_digest(style)}'; img-src blob: data:; "
         "base-uri 'none'; form-action 'none'"
     )
-    asks = "".join(f'<p lang="{name}">{html.escape(table["noscript"])}</p>' for name, table in strings.items())
+    asks = "".join(f'<p lang="{name}">{html.escape(table["waiting"])}</p>' for name, table in strings.items())
     return Template(_source("page.html")).substitute(
         policy=policy,
         style=style,
-        noscript=asks,
+        waiting=asks,
         # A name of a closing tag would end the element.
         strings=json.dumps(strings, ensure_ascii=False, separators=(",", ":")).replace("<", "\\u003c"),
         signature=html.escape(signature.strip(), quote=False),

@@ -70,7 +70,7 @@ def _speed(kept: Mapping[str, Any]) -> str:
             "",
             *grid(head, lines),
             "",
-            f"A page of 10 classes at 224 pixels, ε 4, has {size:,} bytes where δ is drawn evenly from all levels, which "
-            "nothing can shorten much.",
+            f"A page of 10 classes at 224 pixels, ε 4, has {size:,} bytes where δ is drawn evenly from all levels, "
+            "which nothing can shorten much.",
         ]
     )

@@ -178,6 +178,36 @@ async function checkedSignature(bytes, text) {
   }
 }
 
+// -- photographs ----------------------------------------------------------------------------------------------------
+
+// A WebP file that asks for nothing, and which of the eight ways it asked to be seen in. Browsers turn JPEG and PNG
+// themselves, but not all of them WebP.
+function withoutTurn(bytes) {
+  const as = { bytes, way: 1 };
+  const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.length);
+  const name = (at) => String.fromCharCode(...bytes.subarray(at, at + 4));
+  if (name(0) !== "RIFF" || name(8) !== "WEBP") return as;
+  try {
+    let at = 12;
+    while (name(at) !== "EXIF") at += 8 + view.getUint32(at + 4, true) + (view.getUint32(at + 4, true) & 1);
+    at += name(at + 8) === "Exif" ? 14 : 8;
+    const little = name(at).startsWith("II");
+    const table = at + view.getUint32(at + 4, little);
+    for (let i = 0, entry = table + 2; i < view.getUint16(table, little); i++, entry += 12) {
+      const way = view.getUint16(entry + 8, little);
+      // The tag of the orientation, one short number.
+      if (view.getUint16(entry, little) !== 0x0112 || view.getUint16(entry + 2, little) !== 3) continue;
+      if (way < 2 || way > 8) return as;
+      const changed = bytes.slice();
+      new DataView(changed.buffer).setUint16(entry + 8, 1, little);
+      return { bytes: changed, way };
+    }
+  } catch {
+    // No EXIF, or none that can be read: it asks for nothing.
+  }
+  return as;
+}
+
 // -- PNG ------------------------------------------------------------------------------------------------------------
 
 const CRC = Uint32Array.from({ length: 256 }, (_, n) => {

@@ -271,6 +271,11 @@ async function checkedDecoder() {
 
 // -- the photo ------------------------------------------------------------------------------------------------------
 
+async function readPhoto(file) {
+  const { bytes, way } = withoutTurn(new Uint8Array(await file.arrayBuffer()));
+  return turned(pictureOf(await the.decode(way === 1 ? file : new Blob([bytes], { type: file.type }))), way);
+}
+
 let opening = 0;
 async function openPhoto(file) {
   if (!the.checked || !file) return;
@@ -284,7 +289,7 @@ async function openPhoto(file) {
   say("photo-status", () => text("photo.reading", { name: file.name }));
   let photo;
   try {
-    photo = pictureOf(await the.decode(file));
+    photo = await readPhoto(file);
   } catch {
     if (turn !== opening) return;
     return refuse("photo.unreadable", () => ({}));
@@ -310,7 +315,7 @@ async function openPhoto(file) {
 }
 
 function showWhole() {
-  const { w, h, source } = the.photo;
+  const { w, h, source, way } = the.photo;
   const canvas = byId("whole");
   const scale = Math.min(1, 1400 / Math.max(w, h));
   [canvas.width, canvas.height] = [Math.max(1, Math.round(w * scale)), Math.max(1, Math.round(h * scale))];
@@ -318,7 +323,11 @@ function showWhole() {
   context.fillStyle = "#fff";
   context.fillRect(0, 0, canvas.width, canvas.height);
   context.imageSmoothingQuality = "high";
-  context.drawImage(source, 0, 0, canvas.width, canvas.height);
+  const [right, down] = [canvas.width, canvas.height];
+  if ([2, 3, 6, 7].includes(way)) context.transform(-1, 0, 0, 1, right, 0);
+  if ([3, 4, 7, 8].includes(way)) context.transform(1, 0, 0, -1, 0, down);
+  if (way >= 5) context.transform(0, 1, 1, 0, 0, 0);
+  context.drawImage(source, 0, 0, ...(way >= 5 ? [down, right] : [right, down]));
   // A tiny picture is shown as large as the page is wide.
   canvas.style.width = w < 300 ? "min(100%, 24rem)" : "";
   canvas.style.imageRendering = w < 300 ? "pixelated" : "";
@@ -549,6 +558,7 @@ function offerClasses() {
 
 async function begin() {
   const wanted = offerLanguages();
+  byId("waiting").hidden = true;
   byId("page").hidden = false;
   try {
     const bytes = await unpacked(fromBase64(byId("set").textContent));
@@ -558,7 +568,7 @@ async function begin() {
     the.set = null;
   }
   if (!the.set) {
-    for (const card of document.querySelectorAll("main > .card:not(.stop), header > p")) card.hidden = true;
+    for (const card of document.querySelectorAll("main > .card:not(.stop), header > :not(.languages)")) card.hidden = true;
     speak(wanted);
     return refusePage("stop.old");
   }
@@ -581,4 +591,4 @@ async function begin() {
 }
 
 // Tests wait for it.
-const ready = begin();
+const ready = begin().catch(() => refusePage("stop.old"));

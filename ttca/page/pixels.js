@@ -138,6 +138,30 @@ function resample(picture, box, W, H) {
   return out;
 }
 
+// The picture as EXIF asks to see it: transposed for 5 to 8, then flipped.
+function turned(picture, way) {
+  if (way === 1) return { ...picture, way };
+  const across = way >= 5;
+  const [w, h] = across ? [picture.h, picture.w] : [picture.w, picture.h];
+  const [flipX, flipY] = [[2, 3, 6, 7].includes(way), [3, 4, 7, 8].includes(way)];
+  const rgba = (x, y, width, height) => {
+    const left = flipX ? w - x - width : x;
+    const top = flipY ? h - y - height : y;
+    const levels = across ? picture.rgba(top, left, height, width) : picture.rgba(left, top, width, height);
+    const from = new Int32Array(levels.buffer, levels.byteOffset, width * height);
+    const out = new Int32Array(width * height);
+    for (let row = 0, to = 0; row < height; row++) {
+      const fromRow = flipY ? height - 1 - row : row;
+      for (let column = 0; column < width; column++) {
+        const fromColumn = flipX ? width - 1 - column : column;
+        out[to++] = from[across ? fromColumn * height + fromRow : fromRow * width + fromColumn];
+      }
+    }
+    return new Uint8Array(out.buffer);
+  };
+  return { ...picture, w, h, rgba, way };
+}
+
 // The part of w × h pixels that becomes W × H: all of it, or what `crop` keeps.
 function keptPart([x, y, w, h], fit, W, H) {
   if (fit !== "crop") return [x, y, w, h];
