@@ -350,6 +350,8 @@ def test_a_browser_that_adds_noise_is_refused(tmp_path: Path, browser: Browser) 
     assert not shown(browser, "steps")
     assert "changes the pixels" in browser.run("byId('stop-why').textContent")
     assert browser.run("byId('save').click(), the.checked") is False
+    browser.run("document.dispatchEvent(new Event('visibilitychange'))")
+    assert not shown(browser, "steps")
 
 
 @pytest.mark.parametrize(
@@ -372,6 +374,21 @@ def test_what_should_not_be_used_works_only_for_who_insists(
     browser.run("byId('insist').click()")
     assert shown(browser, "steps")
     assert not shown(browser, "gate")
+
+
+def test_a_page_that_stays_open_until_its_set_expires_holds_back(tmp_path: Path, browser: Browser) -> None:
+    """In a tab of last month the steps go when the member comes back, or presses the button, and the reason is said."""
+    page, _ = published(tmp_path, expires="2999-01-01T00:00:00+00:00")
+    Image.fromarray(noise(SIZE, SIZE, 1)).save(tmp_path / "me.png")
+    for later in ("document.dispatchEvent(new Event('visibilitychange'))", "byId('save').click()"):
+        begin(browser, page)
+        load(browser, tmp_path / "me.png", "cat")
+        assert shown(browser, "steps")
+        browser.run(f"Date.now = () => 1e14; {later}; 0")
+        assert not shown(browser, "steps")
+        assert "expired on January 1, 2999" in browser.run("byId('gate-why').textContent")
+        browser.run("byId('insist').click()")
+        assert shown(browser, "save")
 
 
 def test_signatures_are_checked_and_compared(tmp_path: Path, browser: Browser) -> None:
@@ -439,7 +456,7 @@ def test_the_page_speaks_the_browsers_language(tmp_path: Path) -> None:
         said = browser.run("document.body.innerText")
         assert "Gültig bis" in said
         assert "3. Februar 2999" in said
-        assert "Geprüft am 1. November 2026" in said
+        assert "Bestätigt am 1. November 2026" in said
         browser.run("document.querySelector('#languages [lang=en]').click()")
         assert browser.run("document.documentElement.lang") == "en"
         assert "February 3, 2999" in browser.run("document.body.innerText")

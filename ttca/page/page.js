@@ -185,6 +185,16 @@ function doubts() {
   return found;
 }
 
+// Holds the steps back until the member insists on each doubt; again where a page stays open until its set expires.
+const accepted = new Set();
+function holdBack() {
+  const held = doubts().some((name) => !accepted.has(name));
+  if (held) tellFacts();
+  byId("gate").hidden = !held;
+  byId("steps").hidden = held;
+  return held;
+}
+
 function refusePage(key) {
   the.checked = false;
   for (const id of ["steps", "gate"]) byId(id).hidden = true;
@@ -483,8 +493,9 @@ async function save() {
     status.classList.replace("good", "bad");
     say("saved", () => text(key));
   };
+  if (!the.checked || holdBack()) return;
   if (waiting) renew();
-  if (!the.after || !the.checked) {
+  if (!the.after) {
     refuse("save.first");
     byId(the.photo ? "class" : "file").focus();
     return;
@@ -543,10 +554,11 @@ function listen() {
   byId("save").addEventListener("click", save);
   byId("pasted").addEventListener("input", comparePasted);
   byId("insist").addEventListener("click", () => {
-    byId("gate").hidden = true;
-    byId("steps").hidden = false;
+    for (const name of doubts()) accepted.add(name);
+    holdBack();
     byId("file").focus();
   });
+  document.addEventListener("visibilitychange", () => the.checked && holdBack());
 }
 
 function offerClasses() {
@@ -585,9 +597,7 @@ async function begin() {
   the.decode = decode;
   the.checked = true;
   say("checked", () => text("foot.checked"));
-  const held = doubts().length > 0;
-  byId("gate").hidden = !held;
-  byId("steps").hidden = held;
+  holdBack();
 }
 
 // Tests wait for it.
