@@ -23,6 +23,7 @@ from benchmarks._pages import (
     harm,
     levers,
     members,
+    members_page,
     minority,
     multiple_collectives,
     query_budget,
@@ -72,6 +73,7 @@ DOCUMENTS: dict[str, tuple[Marks, ...]] = {
     "docs/harm.md": (_page("harm-*.json", harm.tables),),
     "docs/members.md": (_page("members.json", members.tables),),
     "docs/minority.md": (_page("minority.json", minority.tables),),
+    "docs/page.md": (_page("page.json", members_page.tables),),
     "docs/query_budget.md": (_page("query_budget-*.json", query_budget.tables),),
     "docs/training_time.md": (
         _page("multiple_collectives.json", multiple_collectives.tables),

@@ -22,6 +22,7 @@ from ttca.commands.beforehand import pooled as _pooled
 from ttca.commands.evidence import evidence
 from ttca.commands.inspect import inspect
 from ttca.commands.plan import plan
+from ttca.commands.publish import publish
 from ttca.commands.recheck import recheck
 from ttca.commands.shared import ERR, OUT, AcceptOption, AnywayOption, DryRunOption, FileArgument, JsonOption
 from ttca.commands.shared import emit as _emit
@@ -877,7 +878,7 @@ def report(
         _say_outcome(action, certificate)
 
 
-for _command in (recheck, evidence, apply, inspect, submit):
+for _command in (recheck, evidence, publish, apply, inspect, submit):
     app.command()(_command)
 
 

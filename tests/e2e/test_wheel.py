@@ -50,6 +50,7 @@ def test_the_wheel_holds_the_packages_and_no_tests(wheel: Path) -> None:
     tops = {name.split("/")[0] for name in names if ".dist-info" not in name}
     assert tops == {"ttca"}
     wanted = {"ttca/py.typed", "ttca/report/report.html.j2", "ttca/proxies/runtime.py", "ttca/attacks/universal.py"}
+    wanted |= {f"ttca/page/{file.name}" for file in (ROOT / "ttca" / "page").iterdir()}
     assert wanted <= set(names)
     assert not any("test" in Path(name).name for name in names)
 
