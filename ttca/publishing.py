@@ -14,8 +14,9 @@ from string import Template
 from typing import Any
 
 from ttca.errors import ConfigError
+from ttca.members_set import check_usable, read_set
 from ttca.perturbations import PerturbationSet
-from ttca.signing import SignatureError, Signed, check_signature, signature_file
+from ttca.signing import SignatureError, Signed, signature_file
 
 __all__ = ["Published", "members_page", "publish_page"]
 
@@ -88,24 +89,18 @@ def publish_page(
         raise ConfigError(
             f"Expected a page whose name ends in .html, got {out.name!r}. Browsers and hosts tell pages by that."
         )
-    # The signature first: nothing in a file that somebody changed is believed.
-    signed = check_signature(perturbations, "perturbations", expected=key, anyway=anyway)
-    if signed.key is None and not anyway:
+    read = read_set(perturbations, key=key)
+    if read.signed.key is None and not anyway:
         raise SignatureError(
             f"Expected the signature of the collective's key beside {perturbations}, as "
             f"{signature_file(perturbations).name}, got none. Members could not tell whether the page is whole. "
             "ttca run and ttca verify sign what they hand out."
         )
-    known = PerturbationSet.load(perturbations)
-    # The page shows it, so that it must be readable, whoever insists.
-    _ = known.certificate
-    known.check_fits(expired=anyway)
-    if not anyway:
-        known.check_certified()
+    check_usable(read, anyway=anyway)
     try:
         content = perturbations.read_bytes()
         beside = signature_file(perturbations)
-        signature = beside.read_text(encoding="utf-8-sig") if signed.key is not None else ""
+        signature = beside.read_text(encoding="utf-8-sig") if read.signed.key is not None else ""
         page = members_page(content, signature).encode()
         if out.exists() and not (out.is_file() and (force or out.read_bytes() == page)):
             raise ConfigError(
@@ -118,7 +113,7 @@ def publish_page(
         partial.replace(out)
     except OSError as error:
         raise ConfigError(f"Expected to write {out}, got: {error}. Choose another place.") from None
-    return Published(page=out, size=len(page), perturbations=known, signed=signed)
+    return Published(page=out, size=len(page), perturbations=read.perturbations, signed=read.signed)
 
 
 def members_page(content: bytes, signature: str) -> str:
