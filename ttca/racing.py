@@ -150,9 +150,9 @@ def plan_race(*, candidates: int, persons: int, queries: int) -> RacePlan:
         fresh = _halved(candidates, persons - kept, queries - kept)
         spent = RacePlan(candidates=candidates, rounds=fresh, test=0).queries
         test = min(persons - sum(fresh), queries - spent)
-        on_others = _power(test, ERROR) > _power(sum(same), ERROR / candidates) and min(fresh) > 0
+        on_others = _power(test, ERROR) > _power(sum(same), ERROR / candidates) and fresh[0] > 0
         plan = RacePlan(candidates=candidates, rounds=fresh if on_others else same, test=test if on_others else 0)
-    if not plan.queries or (plan.rounds and not min(plan.rounds)):
+    if not plan.queries or (plan.rounds and not plan.rounds[0]):
         raise ActionError(
             f"Expected enough queries and persons for a race of {candidates}, got {queries} queries and {persons} "
             "subgroup persons in selection. Raise race_share, let more people take part, or name one recipe. No query "
@@ -166,7 +166,7 @@ def _power(persons: int, level: float) -> float:
 
 
 def _halved(candidates: int, persons: int, queries: int) -> tuple[int, ...]:
-    """Return the persons of each round."""
+    """Return the further persons of each round: none, once everybody has been asked about."""
     rounds = max(candidates - 1, 0).bit_length()
     alive, found = candidates, []
     for _ in range(rounds):
@@ -267,7 +267,7 @@ def run_race(plan: RacePlan, nothing: Heard, ask: Ask) -> RaceResult:
     alive, heard, out = list(range(plan.candidates)), dict[int, Heard](), dict[int, int]()
     start = 0
     for turn, persons in enumerate(plan.rounds, start=1):
-        for candidate in alive:
+        for candidate in alive if persons else ():
             said = ask(candidate, start, start + persons)
             heard[candidate] = heard[candidate].joined(said) if candidate in heard else said
         start += persons
