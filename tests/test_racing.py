@@ -66,10 +66,10 @@ def test_a_race_asks_what_its_plan_says(given: dict[str, int], seed: int) -> Non
     nothing, candidates = rng.random(given["persons"]) < 0.5, rng.random((given["candidates"], given["persons"])) < 0.6
     result = raced(plan, nothing, candidates)
     assert result.queries == plan.queries
-    assert {s.out for s in result.standings if s.candidate != result.winner} <= set(range(1, len(plan.rounds) + 1))
-    assert result.standings[result.winner].out is None
-    assert sum(s.out is None for s in result.standings) == 1
-    for s in result.standings:
+    assert {s.out for s in result.ranks if s.candidate != result.winner} <= set(range(1, len(plan.rounds) + 1))
+    assert result.ranks[result.winner].out is None
+    assert sum(s.out is None for s in result.ranks) == 1
+    for s in result.ranks:
         asked = slice(0, s.persons)
         assert s.mean == pytest.approx(candidates[s.candidate, asked].mean())
         assert s.difference == pytest.approx(candidates[s.candidate, asked].mean() - nothing[asked].mean())
@@ -85,7 +85,7 @@ def test_the_better_half_survives_every_round() -> None:
     plan = plan_race(candidates=5, persons=persons, queries=120)
     result = raced(plan, np.zeros(persons, np.bool_), candidates)
     assert (result.winner, result.proposed) == (3, True)
-    assert result.standings[4].out == 1
+    assert result.ranks[4].out == 1
     assert len(plan.rounds) == 3
 
 

@@ -27,6 +27,7 @@ __all__ = [
     "TransferSet",
     "ask_pool",
     "equalised",
+    "race_queries",
     "saved",
     "turn_of",
 ]
@@ -132,6 +133,8 @@ class Questions(Value):
         Selection people of the reference.
     saved : int
         How many queries are saved for refinement.
+    race : int
+        How many are saved for a race between recipes.
     """
 
     plain: People
@@ -140,6 +143,7 @@ class Questions(Value):
     judges: People
     volunteers: People
     saved: int
+    race: int = 0
 
     @classmethod
     def of(cls, roster: Roster, settings: Settings) -> Questions:
@@ -153,6 +157,7 @@ class Questions(Value):
             judges=equalised(selection[selection.subgroup], roster, settings),
             volunteers=selection[~selection.subgroup],
             saved=saved(roster, settings),
+            race=race_queries(roster, settings),
         )
 
     @cached_property
@@ -291,17 +296,28 @@ def saved(roster: Roster, settings: Settings) -> int:
     return round(settings.refine * len(roster.pool))
 
 
+def race_queries(roster: Roster, settings: Settings) -> int:
+    """Return how many queries are saved for a race: a share of all before verification, and 0 without a race."""
+    if not settings.races:
+        return 0
+    return min(round(settings.race_share * (len(roster.pool) + len(roster.selection))), len(roster.pool) - 1)
+
+
 def turn_of(roster: Roster, settings: Settings) -> NDArray[np.int64]:
     """Return in which round each pool person is asked about an altered copy.
 
-    0 = about the image as it is, -1 = saved for refinement.
+    0 = about the image as it is, -1 = saved for refinement or a race.
     """
     pool, rounds = roster.pool, settings.rounds
     turn = np.zeros(len(pool), np.int64)
+    # Whoever is saved for the race is drawn among all, so that the proxy goes on seeing both groups.
+    raced = np.random.default_rng([settings.seed, 13]).permutation(len(pool))[: race_queries(roster, settings)]
+    turn[raced] = -1
     rng = np.random.default_rng(settings.seed)
     members = rng.permutation(np.flatnonzero(pool.subgroup))
     # Volunteers' queries first: whoever is saved, the probes are made of members' images.
     everybody = np.concatenate([rng.permutation(np.flatnonzero(~pool.subgroup)), members[::-1]])
+    everybody = everybody[turn[everybody] == 0]
     turn[everybody[: saved(roster, settings)]] = -1
     members = members[turn[members] == 0]
     if rounds:

@@ -18,7 +18,7 @@ from ttca.errors import ActionError
 from ttca.statistics.comparisons import mcnemar_p
 from ttca.values import Value
 
-__all__ = ["ERROR", "Heard", "RacePlan", "RaceResult", "Standing", "hear", "plan_race", "run_race"]
+__all__ = ["ERROR", "Heard", "RacePlan", "RaceResult", "Rank", "hear", "plan_race", "run_race"]
 
 #: In at most so many actions is a candidate proposed that is no better than doing nothing.
 ERROR = 0.05
@@ -168,7 +168,7 @@ def _power(persons: int, level: float) -> float:
 def _halved(candidates: int, persons: int, queries: int) -> tuple[int, ...]:
     """Return the further persons of each round: none, once everybody has been asked about."""
     rounds = max(candidates - 1, 0).bit_length()
-    alive, found = candidates, []
+    alive, found = candidates, list[int]()
     for _ in range(rounds):
         found.append(min(queries // (rounds * alive), persons - sum(found)))
         alive = -(-alive // 2)
@@ -176,7 +176,7 @@ def _halved(candidates: int, persons: int, queries: int) -> tuple[int, ...]:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Standing:
+class Rank:
     """What one candidate got in a race.
 
     Parameters
@@ -204,13 +204,13 @@ class Standing:
     out: int | None
 
 
-@dataclass(frozen=True, kw_only=True)
-class RaceResult:
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
+class RaceResult(Value):
     """What came of a race.
 
     Parameters
     ----------
-    standings : tuple of Standing
+    ranks : tuple of Rank
         One for each candidate, as handed in.
     winner : int
         The candidate that survived.
@@ -226,7 +226,7 @@ class RaceResult:
         Whether they are others than those of the halving.
     """
 
-    standings: tuple[Standing, ...]
+    ranks: tuple[Rank, ...]
     winner: int
     proposed: bool
     won: int
@@ -239,7 +239,7 @@ class RaceResult:
     @property
     def queries(self) -> int:
         """Images that were asked about."""
-        return sum(s.persons for s in self.standings)
+        return sum(s.persons for s in self.ranks)
 
 
 #: (candidate, persons from, to) → what the platform said about these persons' images under that candidate.
@@ -287,7 +287,7 @@ def run_race(plan: RacePlan, nothing: Heard, ask: Ask) -> RaceResult:
     won, lost = int((with_it & ~without).sum()), int((~with_it & without).sum())
     p = mcnemar_p(won, lost)
     return RaceResult(
-        standings=tuple(_standing(c, heard.get(c, nothing[:0]), nothing, out.get(c)) for c in range(plan.candidates)),
+        ranks=tuple(_rank(c, heard.get(c, nothing[:0]), nothing, out.get(c)) for c in range(plan.candidates)),
         winner=winner,
         proposed=p <= plan.level,
         won=won,
@@ -299,9 +299,9 @@ def run_race(plan: RacePlan, nothing: Heard, ask: Ask) -> RaceResult:
     )
 
 
-def _standing(candidate: int, heard: Heard, nothing: Heard, out: int | None) -> Standing:
+def _rank(candidate: int, heard: Heard, nothing: Heard, out: int | None) -> Rank:
     before = nothing[: len(heard)]
-    return Standing(
+    return Rank(
         candidate=candidate,
         persons=len(heard),
         mean=float(heard.value.mean()) if len(heard) else math.nan,

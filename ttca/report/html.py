@@ -7,7 +7,6 @@ import math
 import os
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -30,9 +29,10 @@ from ttca.row import Row
 from ttca.values import Value
 
 if TYPE_CHECKING:
+    from ttca.candidates import Raced
     from ttca.distilling import Fidelity
 
-__all__ = ["Contents", "write_report"]
+__all__ = ["Contents", "write_nothing", "write_report"]
 
 MOST_PEOPLE_SHOWN = 10
 # A report is mailed and opened on phones: a thousand large δ would make it too heavy for both.
@@ -72,6 +72,8 @@ class Contents(Value):
         The guest's metrics and controls that were measured.
     signed_by : str, optional
         The public key that signed the file of the set; None where no file is signed.
+    raced : Raced, optional
+        The record of the race between recipes, where there was one.
     """
 
     row: Row
@@ -85,6 +87,7 @@ class Contents(Value):
     story: str
     measuring: Measuring = HONEST_ROW
     signed_by: str | None = None
+    raced: Raced | None = None
 
 
 def write_report(
@@ -114,11 +117,6 @@ def write_report(
     MissingExtraError
         If matplotlib, Jinja2 or scipy is not installed.
     """
-    try:
-        import jinja2
-    except ImportError as error:
-        raise MissingExtraError("The report", "learn") from error
-
     _check_one_run(contents)
     row, measurement, perturbations = contents.row, contents.measurement, contents.perturbations
     people, balances = contents.people, contents.balances
@@ -151,11 +149,48 @@ def write_report(
         "backbones": row.backbones,
         "f": formatting,
     }
+    return _write(Path(path), _rendered("report.html.j2", context))
+
+
+def write_nothing(path: Path | str, row: Row, raced: Raced, story: str) -> Path:
+    """Write the report of an action that proposes nothing: why, what each recipe got, and how people are served.
+
+    Parameters
+    ----------
+    path : Path or str
+    row : Row
+    raced : Raced
+        The record of the race, in which no recipe was shown to beat doing nothing.
+    story : str
+        Who is under-served by what, in a few plain sentences.
+
+    Returns
+    -------
+    Path
+        The file written: one HTML file, without pictures and members' names.
+
+    Raises
+    ------
+    ActionError
+        If the file cannot be written.
+    MissingExtraError
+        If Jinja2 is not installed.
+    """
+    context = {"row": row, "raced": raced, "story": story, "f": formatting}
+    return _write(Path(path), _rendered("nothing.html.j2", context))
+
+
+def _rendered(name: str, context: dict[str, Any]) -> str:
+    try:
+        import jinja2
+    except ImportError as error:
+        raise MissingExtraError("The report", "learn") from error
+
     environment = jinja2.Environment(
-        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    template = environment.from_string(files("ttca.report").joinpath("report.html.j2").read_text(encoding="utf-8"))
-    return _write(Path(path), template.render(context))
+        loader=jinja2.PackageLoader("ttca", "report"), autoescape=True, undefined=jinja2.StrictUndefined,
+        trim_blocks=True, lstrip_blocks=True,
+    )  # fmt: skip
+    return environment.get_template(name).render(context)
 
 
 def _check_one_run(contents: Contents) -> None:

@@ -1,0 +1,557 @@
+"""Candidates: recipes learned one by one, raced on the platform, and the one that goes on; what came of it is kept."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ttca.asking import Known, Questions, TransferSet
+from ttca.distilling import WARM_START, Distilled, distil
+from ttca.kept import digest, load_json, save_json
+from ttca.learning import Learner
+from ttca.people import People, Roster
+from ttca.perturbations import PerturbationSet
+from ttca.perturbing import Family, perturb
+from ttca.private import private_folder
+from ttca.progress import silent
+from ttca.racing import Heard, RacePlan, RaceResult, hear, plan_race, run_race
+from ttca.recipes import Circumstances, Recipe, portfolio, proxy_part
+from ttca.settings import Settings
+from ttca.speeds import Effort, seconds_for
+from ttca.values import OneLine
+from ttca.weights import choose_start, suitable_backbones
+from ttca.workshop import Workshop
+
+__all__ = ["NOTHING", "RACE_FILE", "Chosen", "Entrant", "Ground", "Raced", "Runners", "choose", "enter"]
+
+#: Where the record of a race lies in an action's folder.
+RACE_FILE = "race.json"
+#: What a row says where doing nothing won.
+NOTHING = "nothing"
+_FOLDER = "candidates"
+#: At least so many candidates race where time and queries allow it.
+_FEWEST = 8
+#: Persons of the first round, at least: of a race of eight, and of a larger one.
+_FIRST_ROUND, _FULL_ROUND = 3, 8
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Ground(OneLine):
+    """What every candidate learns from, whatever its recipe: people, and public images as they were handed in."""
+
+    roster: Roster
+    public: People | None
+    views: People | None
+
+
+@dataclass(frozen=True)
+class Runners:
+    """Who races, decided before anything is asked.
+
+    Parameters
+    ----------
+    recipes : tuple of Recipe
+    seconds : dict of str to float
+        What learning each is estimated to take; a shared proxy counts for whoever comes first.
+    no_time, no_queries : tuple of str
+        Who would have raced, had there been more time, or more queries to tell them apart.
+    """
+
+    recipes: tuple[Recipe, ...]
+    seconds: Mapping[str, float]
+    no_time: tuple[str, ...] = ()
+    no_queries: tuple[str, ...] = ()
+
+    @property
+    def told(self) -> str:
+        """Who races and how long it takes, for people."""
+        names = ", ".join(recipe.name for recipe in self.recipes)
+        minutes = max(1, round(sum(self.seconds.values()) / 60))
+        left = [
+            f"{len(names)} more would have raced with {what}: {', '.join(names)}."
+            for names, what in ((self.no_time, "a larger most_minutes"), (self.no_queries, "more queries for the race"))
+            if names
+        ]
+        several = len(self.recipes) > 1
+        say = f"{len(self.recipes)} recipes race: {names}." if several else f"One recipe is left: {names}."
+        return " ".join([say, f"Learning takes about {minutes} min, by an estimate.", *left])
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain JSON values."""
+        return {**asdict(self), "recipes": [r.to_dict() for r in self.recipes], "seconds": dict(self.seconds)}
+
+    @classmethod
+    def from_dict(cls, said: Mapping[str, Any]) -> Runners:
+        """Return what :meth:`to_dict` wrote."""
+        recipes = tuple(Recipe.from_dict(r) for r in said["recipes"])
+        return cls(recipes, dict(said["seconds"]), tuple(said["no_time"]), tuple(said["no_queries"]))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Entrant:
+    """What one candidate got.
+
+    Parameters
+    ----------
+    name, about : str
+    persons : int
+        About whom the platform was asked: each is one query.
+    mean, difference : float or None
+        The mean probability of the true class (or share of right answers, where there are no scores), and how far it is
+        above doing nothing on the same persons. None where nobody was asked.
+    out : int or None
+        The round after which it was out; None for the winner.
+    seconds : float
+        That learning it took.
+    """
+
+    name: str
+    about: str
+    persons: int
+    mean: float | None
+    difference: float | None
+    out: int | None
+    seconds: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Raced:
+    """The record of a race, as it is kept, shown and told.
+
+    Parameters
+    ----------
+    epsilon : int
+        At which candidates were compared.
+    entrants : tuple of Entrant
+    winner : str
+        The candidate that was best, whether or not it is proposed.
+    proposed : bool
+        Whether it was shown to beat doing nothing.
+    won, lost, tested : int
+        Persons right only with the winner, right only as they are, and all of the test.
+    p, level : float
+    fresh : bool
+        Whether the test was on persons that the choice did not use.
+    queries : int
+        That the race asked.
+    persons : int
+        Subgroup persons in selection.
+    no_time, no_queries : tuple of str
+        See :class:`Runners`.
+    """
+
+    epsilon: int
+    entrants: tuple[Entrant, ...]
+    winner: str
+    proposed: bool
+    won: int
+    lost: int
+    tested: int
+    p: float
+    level: float
+    fresh: bool
+    queries: int
+    persons: int
+    no_time: tuple[str, ...] = ()
+    no_queries: tuple[str, ...] = field(default=())
+
+    @property
+    def recipe(self) -> str:
+        """What a row says: the winner's name, or that nothing is proposed."""
+        return self.winner if self.proposed else NOTHING
+
+    @property
+    def told(self) -> str:
+        """What came of it, for people."""
+        test = (
+            f"of {self.tested} {'other ' if self.fresh else ''}people, {self.won} were answered rightly only with its "
+            f"δ and {self.lost} only without (p = {self.p:.2g}; at most {self.level:.2g} was needed)"
+        )
+        if self.proposed:
+            return f"The race was won by the recipe {self.winner}: {test}."
+        return (
+            "Nothing is proposed: no recipe was shown to beat doing nothing, so nobody was asked for a certificate, "
+            f"and members get no file. The best was {self.winner}: {test}. More people in selection, or a larger "
+            "race_share, would show a smaller gain."
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain JSON values."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, said: Mapping[str, Any]) -> Raced:
+        """Return what :meth:`to_dict` wrote."""
+        given = dict(said)
+        given["entrants"] = tuple(Entrant(**e) for e in given["entrants"])
+        for name in ("no_time", "no_queries"):
+            given[name] = tuple(given[name])
+        return cls(**given)
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Chosen(OneLine):
+    """What goes on after learning: the settings that were chosen, in ``shop``, and what was learned with them.
+
+    Parameters
+    ----------
+    shop : Workshop
+    known : Known
+    questions : Questions
+    distilled : Distilled
+    raced : Raced or None
+        None where nothing raced.
+    """
+
+    shop: Workshop
+    known: Known
+    questions: Questions
+    distilled: Distilled
+    raced: Raced | None = None
+
+    @property
+    def helps(self) -> bool:
+        """Whether a δ is proposed."""
+        return self.raced is None or self.raced.proposed
+
+    def family(self, roster: Roster) -> Family:
+        """Return δ for every ε of the settings: no change at all, where doing nothing won."""
+        if self.helps:
+            return perturb(self.shop, roster, self.known, self.questions, self.distilled)
+        info, settings = self.shop.info, self.shop.settings
+        still = np.zeros((len(info.classes), *info.image_shape), np.int8)
+        sets = {e: PerturbationSet(still, e, info.classes, settings.subgroup, info.fingerprint)
+                for e in settings.epsilons}  # fmt: skip
+        return Family(sets, digest(NOTHING))
+
+
+def enter(shop: Workshop, ground: Ground, questions: Questions) -> Runners:
+    """Return who races: as it was decided when the race began, else by what is here now.
+
+    Raises
+    ------
+    ConfigError, MissingExtraError
+        If a candidate cannot be learned here. Nothing was asked.
+    """
+    path, made_of = shop.folder / RACE_FILE, _made_of(shop)
+    if path.is_file():
+        kept = load_json(path)
+        if kept.get("made_of") == made_of:
+            return Runners.from_dict(kept["field"])
+    settings, shape = shop.settings, shop.info.image_shape
+    backbones = []
+    if settings.weights != ("none",):
+        side = shape[0] // (settings.block if "block" in settings.set_by_hand else _coarseness(shape))
+        named = choose_start(settings, shop.folder, side=side).backbones if settings.weights else ()
+        backbones = [b for b in named or suitable_backbones(side) if b.name not in settings.left_out]
+    found = Circumstances(
+        shape=shape,
+        classes=len(shop.info.classes),
+        public=ground.public is not None,
+        backbones=tuple(backbones),
+    )
+    recipes = portfolio(found, settings)
+    most = _most(questions.race, len(_persons(questions, settings)))
+    efforts = _efforts(shop, ground, questions, recipes)
+    seconds = seconds_for(efforts, settings.threads)
+    fits, no_time, no_queries = list[Recipe](), list[str](), list[str]()
+    spent = 0.0
+    for recipe in recipes:
+        if len(fits) >= most:
+            no_queries.append(recipe.name)
+        # Of those that ask nothing one always runs.
+        elif fits and recipe.asks and spent + seconds[recipe.name] > 60 * settings.most_minutes:
+            no_time.append(recipe.name)
+        else:
+            fits.append(recipe)
+            spent += seconds[recipe.name]
+    return Runners(tuple(fits), {r.name: round(seconds[r.name], 1) for r in fits}, tuple(no_time), tuple(no_queries))
+
+
+def choose(shop: Workshop, ground: Ground, questions: Questions, transfer: TransferSet, runners: Runners) -> Chosen:
+    """Learn the candidates, race them on the platform, and return what goes on; each step is kept and read back.
+
+    Parameters
+    ----------
+    shop : Workshop
+        With the action's own settings.
+    ground : Ground
+    questions : Questions
+        Who is asked about what: the same for every candidate.
+    transfer : TransferSet
+        What the platform said of the pool.
+    runners : Runners
+        Who races.
+    """
+    race = _Race(shop, ground, questions, transfer, runners)
+    kept = race.kept()
+    raced = race.run() if kept is None else kept
+    winner = next(r for r in runners.recipes if r.name == raced.winner)
+    distilled = race.distilled(winner)
+    if kept is None:
+        race.adopt(winner, raced)
+    at_home = replace(shop, settings=race.settings_of(winner, refine=shop.settings.refine))
+    shop.reporter.say(raced.told)
+    return Chosen(at_home, race.known_by(winner), questions, distilled, raced)
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class _Race(OneLine):
+    """One race in an action's folder."""
+
+    shop: Workshop
+    ground: Ground
+    questions: Questions
+    transfer: TransferSet
+    runners: Runners
+
+    @cached_property
+    def epsilon(self) -> int:
+        """The family's middle ε."""
+        family = sorted(self.shop.settings.epsilons)
+        return family[(len(family) - 1) // 2]
+
+    @cached_property
+    def order(self) -> np.ndarray[Any, Any]:
+        """Rows of the selection people in the order of the race, one of each person."""
+        return _persons(self.questions, self.shop.settings)
+
+    @cached_property
+    def plan(self) -> RacePlan:
+        """How the race goes."""
+        return plan_race(candidates=len(self.runners.recipes), persons=len(self.order), queries=self.questions.race)
+
+    @cached_property
+    def inputs(self) -> str:
+        """A digest of all that decides the race."""
+        facts = [r.to_dict() for r in self.runners.recipes]
+        s = self.shop.settings
+        return digest("race", self.transfer.digest, facts, _made_of(self.shop), s.seed, sorted(s.epsilons))
+
+    def settings_of(self, recipe: Recipe, *, refine: float = 0.0) -> Settings:
+        """Return the settings of a candidate; what the platform tells of single directions comes after the race."""
+        return replace(recipe.applied(self.shop.settings), refine=refine)
+
+    def shop_of(self, recipe: Recipe, owner: Recipe | None = None) -> Workshop:
+        """Return where a candidate is learned; its proxy in the folder of ``owner``, who learned it first."""
+        folder = private_folder(self.shop.folder / _FOLDER) / (recipe if owner is None else owner).name
+        return replace(self.shop, folder=private_folder(folder), settings=self.settings_of(recipe))
+
+    def known_by(self, recipe: Recipe) -> Known:
+        """Return what a candidate knows without asking."""
+        ground, shape = self.ground, self.shop.info.image_shape
+        return Known.of(ground.roster, self.settings_of(recipe), shape, public=ground.public, views=ground.views)
+
+    def groups(self) -> Iterator[list[Recipe]]:
+        """Yield candidates that share a proxy."""
+        found: dict[tuple[Any, ...], list[Recipe]] = {}
+        for recipe in self.runners.recipes:
+            part = proxy_part(self.settings_of(recipe), asks=recipe.asks)
+            found.setdefault(part, []).append(recipe)
+        yield from found.values()
+
+    def owner(self, recipe: Recipe) -> Recipe:
+        """Return in whose folder a candidate's proxy lies."""
+        return next(group[0] for group in self.groups() if recipe in group)
+
+    def distilled(self, recipe: Recipe) -> Distilled:
+        """Return a candidate's proxy, trained or read back."""
+        shop, known = self.shop_of(recipe, self.owner(recipe)), self.known_by(recipe)
+        if not recipe.asks:
+            nothing = replace(self.transfer, pool=self.transfer.pool[:0], answers=self.transfer.answers[:0])
+            asked_nothing = replace(self.questions, rounds=())
+            return replace(distil(shop, known, asked_nothing, nothing), transfer=self.with_copies)
+        if not self.questions.rounds or self.owner(recipe) == self.leader:
+            return distil(shop, known, self.questions, self.transfer)
+        return distil(shop, known, replace(self.questions, rounds=()), self.with_copies)
+
+    @property
+    def leader(self) -> Recipe | None:
+        """Whose proxy makes the altered copies, which are asked about once, for all."""
+        return next((group[0] for group in self.groups() if group[0].asks), None)
+
+    @cached_property
+    def with_copies(self) -> TransferSet:
+        """All that was asked before the race."""
+        if not self.questions.rounds or self.leader is None:
+            return self.transfer
+        return self.distilled(self.leader).transfer
+
+    def kept(self) -> Raced | None:
+        """Return the record of this very race, where it was run."""
+        path = self.shop.folder / RACE_FILE
+        if not path.is_file():
+            return None
+        found = load_json(path)
+        same = found.get("inputs") == self.inputs and found.get("result") is not None
+        return Raced.from_dict(found["result"]) if same else None
+
+    def keep(self, raced: Raced | None) -> None:
+        """Write the record: before the first candidate is learned who races, in the end what came of it."""
+        result = None if raced is None else raced.to_dict()
+        record = {"made_of": _made_of(self.shop), "inputs": self.inputs, "field": self.runners.to_dict()}
+        save_json(self.shop.folder / RACE_FILE, {**record, "result": result})
+
+    def run(self) -> Raced:
+        """Learn every candidate and ask the platform about them."""
+        # First: a race for which there are too few people or queries is refused before hours of learning.
+        plan = self.plan
+        self.keep(None)
+        sets, seconds = self.learned()
+        recipes, shop = self.runners.recipes, self.shop
+        people = self.questions.selection[self.order]
+        nothing = hear(self.transfer.selection_answers[self.order], people.classes, unresolved_right=True)
+
+        def ask(candidate: int, start: int, stop: int) -> Heard:
+            part = people[start:stop]
+            images = sets[recipes[candidate].name].apply(part.images, part.classes)
+            said = shop.queries.ask(images, purpose="pool-race", owners=part.members.tolist())
+            return hear(said, part.classes)
+
+        result = run_race(plan, nothing, ask)
+        return self.record(result, seconds)
+
+    def learned(self) -> tuple[dict[str, PerturbationSet], dict[str, float]]:
+        """Return each candidate's δ at the race's ε, and what learning it took."""
+        sets: dict[str, PerturbationSet] = {}
+        seconds: dict[str, float] = {}
+        say, began, done = self.shop.reporter.say, time.perf_counter(), 0.0
+        expected = sum(self.runners.seconds.values())
+        for group in self.groups():
+            distilled = self.distilled(group[0])
+            for recipe in group:
+                left = (time.perf_counter() - began) / done * (expected - done) if done else expected
+                say(
+                    f"Candidate {len(sets) + 1} of {len(self.runners.recipes)}: {recipe.name} ({recipe.about}). About "
+                    f"{max(1, round(left / 60))} min to go."
+                )
+                family = perturb(
+                    self.shop_of(recipe), self.ground.roster, self.known_by(recipe), self.questions, distilled,
+                    most=self.epsilon,
+                )  # fmt: skip
+                sets[recipe.name] = family.sets[self.epsilon]
+                seconds[recipe.name] = family.seconds + (distilled.seconds if recipe is group[0] else 0.0)
+                done += self.runners.seconds.get(recipe.name, 0.0)
+        return sets, seconds
+
+    def record(self, result: RaceResult, seconds: Mapping[str, float]) -> Raced:
+        """Return what came of it under the candidates' names."""
+        recipes = self.runners.recipes
+        return Raced(
+            epsilon=self.epsilon,
+            entrants=tuple(
+                Entrant(
+                    name=recipe.name,
+                    about=recipe.about,
+                    persons=s.persons,
+                    mean=s.mean if s.persons else None,
+                    difference=s.difference if s.persons else None,
+                    out=s.out,
+                    seconds=round(seconds[recipe.name], 3),
+                )
+                for recipe, s in zip(recipes, result.ranks, strict=True)
+            ),
+            winner=recipes[result.winner].name,
+            proposed=result.proposed,
+            won=result.won,
+            lost=result.lost,
+            tested=result.tested,
+            p=result.p,
+            level=result.level,
+            fresh=result.fresh,
+            queries=result.queries,
+            persons=len(self.order),
+            no_time=self.runners.no_time,
+            no_queries=self.runners.no_queries,
+        )
+
+    def adopt(self, winner: Recipe, raced: Raced) -> None:
+        """Copy what the winner learned to where an action without a race has it, and then write the record."""
+        home, proxy = self.shop.folder, self.shop_of(winner, self.owner(winner)).folder
+        for name in ("proxy.safetensors", WARM_START):
+            _copied(proxy / name, home / name)
+        if raced.proposed:
+            for path in sorted((self.shop_of(winner).folder / "perturbations").glob("*.safetensors")):
+                _copied(path, private_folder(home / "perturbations") / path.name)
+        self.keep(raced)
+
+
+def _copied(source: Path, target: Path) -> None:
+    """Copy a file so that nobody sees it half written; none where there is none."""
+    target.unlink(missing_ok=True)
+    if source.is_file():
+        partial = target.with_suffix(".partial")
+        shutil.copyfile(source, partial)
+        partial.chmod(0o600)
+        partial.replace(target)
+
+
+def _persons(questions: Questions, settings: Settings) -> np.ndarray[Any, Any]:
+    """Return rows of the subgroup's selection people in a random order, one image of each person."""
+    order = np.random.default_rng([settings.seed, 17]).permutation(len(questions.selection))
+    _, first = np.unique(questions.selection.persons[order], return_index=True)
+    return order[np.sort(first)]
+
+
+def _made_of(shop: Workshop) -> str:
+    """Return a digest of the settings that decide who races."""
+    s = shop.settings
+    by_hand = {k: getattr(s, k) for k in sorted(s.set_by_hand)}
+    return digest("field", by_hand, sorted(s.left_out), s.race_share, s.most_minutes, s.rounds, s.altered, s.equalise)
+
+
+def _most(queries: int, persons: int) -> int:
+    """Return how many candidates so many queries tell apart: eight, more where each gets its share, else fewer."""
+
+    def first(candidates: int) -> int:
+        return min(queries // ((candidates - 1).bit_length() * candidates), persons)
+
+    most = next((k for k in range(_FEWEST, 1, -1) if first(k) >= _FIRST_ROUND), 1)
+    while most >= _FEWEST and first(most + 1) >= _FULL_ROUND:
+        most += 1
+    return most
+
+
+def _coarseness(shape: Sequence[int]) -> int:
+    height, width, channels = shape
+    blocks = Circumstances(shape=(height, width, channels), classes=2).blocks
+    return blocks[0] if blocks else 1
+
+
+def _efforts(shop: Workshop, ground: Ground, questions: Questions, recipes: Sequence[Recipe]) -> dict[str, Effort]:
+    """Return what learning each candidate takes, in images gone through; a shared proxy counts once."""
+    found: dict[str, Effort] = {}
+    seen: set[tuple[Any, ...]] = set()
+    pool, members = len(questions.plain), int(ground.roster.pool.subgroup.sum())
+    asked = pool + sum(map(len, questions.rounds))
+    everybody = len(ground.roster.pool) + (0 if ground.roster.unasked is None else len(ground.roster.unasked))
+    levels = (len(shop.settings.epsilons) + 1) // 2
+    for recipe in recipes:
+        settings = recipe.applied(shop.settings)
+        shape = shop.info.image_shape
+        side = (shape[0] // settings.block, shape[1] // settings.block)
+        start = choose_start(settings, shop.folder, side=side[0])
+        # Models that cannot be made here are refused now.
+        Learner(settings, classes=len(shop.info.classes), image_shape=shape, reporter=silent, attack=shop.attack,
+                start=start)  # fmt: skip
+        warm = everybody * settings.true_classes + (0 if ground.public is None else len(ground.public))
+        images = settings.public_epochs * warm
+        if recipe.asks:
+            images += settings.epochs * (asked + (asked if warm else 0)) * (1 + len(questions.rounds))
+        part = proxy_part(settings, asks=recipe.asks)
+        if part in seen:
+            images = 0
+        seen.add(part)
+        views = 0 if ground.views is None else len(ground.views)
+        steps = settings.steps * min(settings.perturbing.batch_size, members + views) * levels
+        found[recipe.name] = Effort(
+            start=start, side=side, classes=len(shop.info.classes), training=images, descending=steps
+        )
+    return found
