@@ -24,7 +24,7 @@ from ttca.progress import silent
 from ttca.racing import Heard, RacePlan, RaceResult, hear, plan_race, run_race
 from ttca.recipes import Circumstances, Recipe, portfolio, proxy_part
 from ttca.settings import Settings
-from ttca.speeds import Effort, seconds_for
+from ttca.speeds import Workload, seconds_for
 from ttca.values import OneLine
 from ttca.weights import choose_start, suitable_backbones
 from ttca.workshop import Workshop
@@ -259,8 +259,8 @@ def enter(shop: Workshop, ground: Ground, questions: Questions) -> Runners:
     )
     recipes = portfolio(found, settings)
     most = _most(questions.race, len(_persons(questions, settings)))
-    efforts = _efforts(shop, ground, questions, recipes)
-    seconds = seconds_for(efforts, settings.threads)
+    workloads = _workloads(shop, ground, questions, recipes)
+    seconds = seconds_for(workloads, settings.threads)
     fits, no_time, no_queries = list[Recipe](), list[str](), list[str]()
     spent = 0.0
     for recipe in recipes:
@@ -342,7 +342,7 @@ class _Race(OneLine):
     def shop_of(self, recipe: Recipe, owner: Recipe | None = None) -> Workshop:
         """Return where a candidate is learned; its proxy in the folder of ``owner``, who learned it first."""
         folder = private_folder(self.shop.folder / _FOLDER) / (recipe if owner is None else owner).name
-        return replace(self.shop, folder=private_folder(folder), settings=self.settings_of(recipe))
+        return replace(self.shop, folder=private_folder(folder), settings=self.settings_of(recipe), tells=False)
 
     def known_by(self, recipe: Recipe) -> Known:
         """Return what a candidate knows without asking."""
@@ -525,9 +525,9 @@ def _coarseness(shape: Sequence[int]) -> int:
     return blocks[0] if blocks else 1
 
 
-def _efforts(shop: Workshop, ground: Ground, questions: Questions, recipes: Sequence[Recipe]) -> dict[str, Effort]:
+def _workloads(shop: Workshop, ground: Ground, questions: Questions, recipes: Sequence[Recipe]) -> dict[str, Workload]:
     """Return what learning each candidate takes, in images gone through; a shared proxy counts once."""
-    found: dict[str, Effort] = {}
+    found: dict[str, Workload] = {}
     seen: set[tuple[Any, ...]] = set()
     pool, members = len(questions.plain), int(ground.roster.pool.subgroup.sum())
     asked = pool + sum(map(len, questions.rounds))
@@ -551,7 +551,7 @@ def _efforts(shop: Workshop, ground: Ground, questions: Questions, recipes: Sequ
         seen.add(part)
         views = 0 if ground.views is None else len(ground.views)
         steps = settings.steps * min(settings.perturbing.batch_size, members + views) * levels
-        found[recipe.name] = Effort(
+        found[recipe.name] = Workload(
             start=start, side=side, classes=len(shop.info.classes), training=images, descending=steps
         )
     return found

@@ -240,6 +240,9 @@ def run(
         if _planned(known, action, dry_run, as_json):
             return
         _pooled(action)
+        if _nothing_helps(action, as_json):
+            _say_paid(known, action)
+            return
         certificate = action.verify()
         if action.settings.controls:
             row, _ = action.measure()
@@ -839,6 +842,8 @@ def report(
         if _planned(known, action, dry_run, as_json):
             return
         _pooled(action)
+        if _nothing_helps(action, as_json, for_publication=for_publication):
+            return
         certificate = action.verify()
         row, _ = action.measure()
         written = action.report(for_publication=for_publication)
@@ -1152,14 +1157,15 @@ def _planned(known: ActionFile, action: CollectiveAction, dry_run: bool, as_json
         said = {"steps": steps, "seconds": seconds, "verification": who, "changed": told, "preparation": way}
         cost = None if price is None else {"sum": price.of(queries), "currency": price.currency}
         weights = [backbone.shown for backbone in action.start.backbones]
-        _emit({**said, "cost": cost, "weights": weights, "warnings": warnings}, as_json, table)
+        race = {} if action.runners is None else {"race": action.runners.to_dict()}
+        _emit({**said, "cost": cost, "weights": weights, "warnings": warnings, **race}, as_json, table)
     else:
         ERR.print(table)
     if changed is not None:
         accepted = action.queries.accept_new_version
         _say(ERR, f"{changed} {'They are' if accepted else 'Without --accept-new-version nothing is'} paid.")
     if dry_run and not as_json:
-        _say(ERR, action.start.told)
+        _say(ERR, action.start.told if action.runners is None else action.runners.told)
         _say(ERR, after_sending(action.roster.pool.image_shape, action.roster.preparation))
     if not as_json:
         _say(ERR, f"For the certificate: {action.panel.examined().told(action.settings.certifying)}.")
@@ -1173,7 +1179,8 @@ def _pooled(action: CollectiveAction) -> None:
     from ttca.gap import served_sentence
 
     # Models that cannot be made here are refused before anything is asked.
-    _ = action.learner
+    if action.runners is not None:
+        _say(ERR, action.runners.told)
     transfer = action.pool()
     _say(ERR, served_sentence(transfer.served()))
     if transfer.overruled is not None:
@@ -1208,6 +1215,21 @@ def _cost_table(plan: dict[str, Cost], seconds: float | None, price: Price | Non
     money = "" if price is None else f" At most {price.told(total)}."
     table.caption = f"{total} queries at most; the members can pay {affordable}.{short}{time}{escape(money)}"
     return table
+
+
+def _nothing_helps(action: CollectiveAction, as_json: bool, *, for_publication: bool = False) -> bool:
+    """Say so where recipes raced and doing nothing won; return whether it did. Costs no query more than the race."""
+    raced = action.raced
+    if raced is None or raced.proposed:
+        return False
+    told = {"recipe": raced.recipe, "certificate": None, "race": raced.to_dict()}
+    if action.settings.controls and len(action.questions.volunteers):
+        row, _ = action.measure()
+        written = action.report(for_publication=for_publication)
+        told |= row.to_dict()
+        _say(ERR, f"The report: {written}")
+    _emit(told, as_json, raced.told)
+    return True
 
 
 def _say_certificate(certificate: Certificate, as_json: bool) -> None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from ttca.weights import Start
 
-__all__ = ["Effort", "seconds_for"]
+__all__ = ["Workload", "seconds_for"]
 
 #: Images of the batch that is timed, and how often its time is taken: the shortest counts.
 _BATCH, _OFTEN = 16, 2
@@ -17,7 +17,7 @@ _RATES = 1.5
 
 
 @dataclass(frozen=True, kw_only=True)
-class Effort:
+class Workload:
     """What learning takes.
 
     Parameters
@@ -38,12 +38,12 @@ class Effort:
     descending: int
 
 
-def seconds_for(efforts: Mapping[str, Effort], threads: int | None) -> dict[str, float]:
+def seconds_for(workloads: Mapping[str, Workload], threads: int | None) -> dict[str, float]:
     """Return how many seconds each effort takes on this machine, by an estimate [ours].
 
     Parameters
     ----------
-    efforts : dict of str to Effort
+    workloads : dict of str to Workload
     threads : int or None
         Of the processor.
     """
@@ -52,7 +52,7 @@ def seconds_for(efforts: Mapping[str, Effort], threads: int | None) -> dict[str,
     found: dict[str, float] = {}
     measured: dict[tuple[object, ...], float] = {}
     with fixed_threads(threads):
-        for name, effort in efforts.items():
+        for name, effort in workloads.items():
             key = (effort.start, effort.side, effort.classes)
             if key not in measured:
                 measured[key] = _seconds_per_image(effort)
@@ -61,7 +61,7 @@ def seconds_for(efforts: Mapping[str, Effort], threads: int | None) -> dict[str,
     return found
 
 
-def _seconds_per_image(effort: Effort) -> float:
+def _seconds_per_image(effort: Workload) -> float:
     """Return how long one image takes forth and back through all models."""
     import torch
 
