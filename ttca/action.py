@@ -382,7 +382,7 @@ class CollectiveAction:
             If ε is none of the family.
         """
         chosen = self._chosen
-        pupils = _pupils(self, chosen.known, pool)
+        pupils = _pupils(self, chosen, pool)
         return learn_controls(chosen.shop, pupils, self._distilled, self._family, epsilon)
 
     @cached_property
@@ -402,7 +402,11 @@ class CollectiveAction:
 
     def equalised(self, people: People) -> People:
         """Return people with the subgroup's images equalised to the volunteers' (:func:`ttca.asking.equalised`)."""
-        return equalised(people, self.roster, self.settings)
+        return equalised(people, self.roster, self._chosen.shop.settings if self.settings.races else self.settings)
+
+    def candidates(self) -> dict[str, PerturbationSet]:
+        """Return every raced recipe's δ, at the race's ε; none where nothing races."""
+        return self._chosen.sets() if self.settings.races else {}
 
     # -- what each step returned, held once ---------------------------------------------------------------------
 
@@ -547,13 +551,13 @@ def _is_test(action: CollectiveAction, people: People | None, pool: QueryPool | 
     return people is not None
 
 
-def _pupils(action: CollectiveAction, known: Known, pool: QueryPool | None) -> Pupils:
+def _pupils(action: CollectiveAction, chosen: Chosen, pool: QueryPool | None) -> Pupils:
     """Return whom the controls learn from, and who tells the best of them."""
     payer = action.queries if pool is None else pool
     return Pupils(
-        equalised(action.roster.pool, action.roster, action.settings),
-        known,
-        action.questions,
+        equalised(action.roster.pool, action.roster, chosen.shop.settings),
+        chosen.known,
+        chosen.questions,
         # A benchmark pays for everybody; members for as many as a fair choice needs.
         action.questions.selection[: MOST_CHOOSERS if pool is None else None],
         lambda images, owners: payer.ask(images, purpose="controls", epoch="selection", owners=owners),
@@ -563,6 +567,11 @@ def _pupils(action: CollectiveAction, known: Known, pool: QueryPool | None) -> P
 def _plan(action: CollectiveAction, shop: Workshop) -> dict[str, Cost]:
     asked = action.queries.cost(action.questions.people.images)
     affordable = asked.affordable
+    if action.questions.also is not None:
+        also = action.queries.cost(action.questions.also.images)
+        asked = Cost(
+            asked.images + also.images, asked.answered + also.answered, asked.queries + also.queries, affordable
+        )
     # Until a round is learned nobody knows its bytes; what was kept of it is counted as the ledger knows it.
     for turn, people in enumerate(action.questions.rounds, start=1):
         copies = kept_copies(action.folder, turn)

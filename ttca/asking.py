@@ -135,6 +135,9 @@ class Questions(Value):
         How many queries are saved for refinement.
     race : int
         How many are saved for a race between recipes.
+    also : People, optional
+        Where recipes race that equalise and others that do not: every second of the subgroup's pool people who would be
+        asked about their image as it is, whose image is equalised instead.
     """
 
     plain: People
@@ -144,11 +147,17 @@ class Questions(Value):
     volunteers: People
     saved: int
     race: int = 0
+    also: People | None = None
 
     @classmethod
     def of(cls, roster: Roster, settings: Settings) -> Questions:
         """Return who is asked about what in an action of this roster."""
-        turn, selection = turn_of(roster, settings), roster.selection
+        turn, selection, also = turn_of(roster, settings), roster.selection, None
+        if settings.races and "equalise" not in settings.set_by_hand and not np.all(roster.pool.subgroup):
+            # In the drawn order of the pool, which knows nothing of anybody.
+            second = np.flatnonzero((turn == 0) & roster.pool.subgroup)[1::2]
+            also = equalised(roster.pool[second], roster, replace(settings, equalise=True))
+            turn[second] = -1
         rounds = (roster.pool[turn == t] for t in range(1, settings.rounds + 1))
         return cls(
             plain=equalised(roster.pool[turn == 0], roster, settings),
@@ -158,6 +167,7 @@ class Questions(Value):
             volunteers=selection[~selection.subgroup],
             saved=saved(roster, settings),
             race=race_queries(roster, settings),
+            also=also,
         )
 
     @cached_property

@@ -12,7 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from ttca.asking import Known, Questions, TransferSet
+from ttca.answers import Answers
+from ttca.asking import Known, Questions, TransferSet, equalised
 from ttca.distilling import WARM_START, Distilled, distil
 from ttca.kept import digest, load_json, save_json
 from ttca.learning import Learner
@@ -216,6 +217,14 @@ class Chosen(OneLine):
     distilled: Distilled
     raced: Raced | None = None
 
+    def sets(self) -> dict[str, PerturbationSet]:
+        """Return every candidate's δ at the race's ε, by its recipe; none where nothing raced."""
+        if self.raced is None:
+            return {}
+        name = f"epsilon-{self.raced.epsilon:03d}.safetensors"
+        home = self.shop.folder / _FOLDER
+        return {e.name: PerturbationSet.load(home / e.name / "perturbations" / name) for e in self.raced.entrants}
+
     @property
     def helps(self) -> bool:
         """Whether a δ is proposed."""
@@ -254,6 +263,7 @@ def enter(shop: Workshop, ground: Ground, questions: Questions) -> Runners:
     found = Circumstances(
         shape=shape,
         classes=len(shop.info.classes),
+        both_groups=not bool(np.all(ground.roster.pool.subgroup)),
         public=ground.public is not None,
         backbones=tuple(backbones),
     )
@@ -299,7 +309,7 @@ def choose(shop: Workshop, ground: Ground, questions: Questions, transfer: Trans
         race.adopt(winner, raced)
     at_home = replace(shop, settings=race.settings_of(winner, refine=shop.settings.refine))
     shop.reporter.say(raced.told)
-    return Chosen(at_home, race.known_by(winner), questions, distilled, raced)
+    return Chosen(at_home, race.known_by(winner), race.questions_of(winner), distilled, raced)
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -362,27 +372,53 @@ class _Race(OneLine):
         return next(group[0] for group in self.groups() if recipe in group)
 
     def distilled(self, recipe: Recipe) -> Distilled:
-        """Return a candidate's proxy, trained or read back."""
-        shop, known = self.shop_of(recipe, self.owner(recipe)), self.known_by(recipe)
+        """Return a candidate's proxy, trained or read back; its transfer set is all that was asked before the race."""
+        shop, known, transfer = self.shop_of(recipe, self.owner(recipe)), self.known_by(recipe), self.asked
         if not recipe.asks:
-            nothing = replace(self.transfer, pool=self.transfer.pool[:0], answers=self.transfer.answers[:0])
-            asked_nothing = replace(self.questions, rounds=())
-            return replace(distil(shop, known, asked_nothing, nothing), transfer=self.with_copies)
-        if not self.questions.rounds or self.owner(recipe) == self.leader:
-            return distil(shop, known, self.questions, self.transfer)
-        return distil(shop, known, replace(self.questions, rounds=()), self.with_copies)
+            # It learns nothing from answers, whatever was asked.
+            transfer = replace(transfer, pool=transfer.pool[:0], answers=transfer.answers[:0])
+        elif shop.settings.equalise and self.also is not None:
+            copies, answers = self.also
+            sharp = ~self.transfer.pool.subgroup
+            transfer = replace(
+                self.transfer,
+                pool=People.concatenate([self.transfer.pool[sharp], copies]),
+                answers=Answers.concatenate([self.transfer.answers[sharp], answers], classes=answers.classes),
+                equalised=True,
+            )
+        return replace(distil(shop, known, self.questions_of(recipe), transfer), transfer=self.asked)
+
+    def questions_of(self, recipe: Recipe) -> Questions:
+        """Return who is asked about what, as a candidate that equalises or not sees it; rounds are behind it."""
+        selection = self.questions.selection
+        judges = equalised(selection, self.ground.roster, self.settings_of(recipe))
+        return replace(self.questions, judges=judges, rounds=())
+
+    @cached_property
+    def also(self) -> tuple[People, Answers] | None:
+        """The equalised images that were asked about, and the answers."""
+        copies = self.questions.also
+        if copies is None or not len(copies):
+            return None
+        return copies, self.shop.queries.ask(copies.images, purpose="pool", owners=copies.members.tolist())
+
+    @cached_property
+    def asked(self) -> TransferSet:
+        """All that was asked before the race: images as they are, equalised ones, and altered copies where there are
+        rounds, which the first candidate that asks makes for all.
+        """
+        found = self.transfer if self.also is None else self.transfer.joined(*self.also)
+        if not self.questions.rounds or self.leader is None:
+            return found
+        shop, known = self.shop_of(self.leader), self.known_by(self.leader)
+        return distil(
+            shop, known, replace(self.questions_of(self.leader), rounds=self.questions.rounds), found
+        ).transfer
 
     @property
     def leader(self) -> Recipe | None:
         """Whose proxy makes the altered copies, which are asked about once, for all."""
         return next((group[0] for group in self.groups() if group[0].asks), None)
-
-    @cached_property
-    def with_copies(self) -> TransferSet:
-        """All that was asked before the race."""
-        if not self.questions.rounds or self.leader is None:
-            return self.transfer
-        return self.distilled(self.leader).transfer
 
     def kept(self) -> Raced | None:
         """Return the record of this very race, where it was run."""
@@ -432,10 +468,8 @@ class _Race(OneLine):
                     f"Candidate {len(sets) + 1} of {len(self.runners.recipes)}: {recipe.name} ({recipe.about}). About "
                     f"{max(1, round(left / 60))} min to go."
                 )
-                family = perturb(
-                    self.shop_of(recipe), self.ground.roster, self.known_by(recipe), self.questions, distilled,
-                    most=self.epsilon,
-                )  # fmt: skip
+                own = self.known_by(recipe), self.questions_of(recipe), distilled
+                family = perturb(self.shop_of(recipe), self.ground.roster, *own, most=self.epsilon)
                 sets[recipe.name] = family.sets[self.epsilon]
                 seconds[recipe.name] = family.seconds + (distilled.seconds if recipe is group[0] else 0.0)
                 done += self.runners.seconds.get(recipe.name, 0.0)
@@ -504,7 +538,7 @@ def _made_of(shop: Workshop) -> str:
     """Return a digest of the settings that decide who races."""
     s = shop.settings
     by_hand = {k: getattr(s, k) for k in sorted(s.set_by_hand)}
-    return digest("field", by_hand, sorted(s.left_out), s.race_share, s.most_minutes, s.rounds, s.altered, s.equalise)
+    return digest("field", by_hand, sorted(s.left_out), s.race_share, s.most_minutes, s.rounds, s.altered)
 
 
 def _most(queries: int, persons: int) -> int:
@@ -529,7 +563,8 @@ def _workloads(shop: Workshop, ground: Ground, questions: Questions, recipes: Se
     """Return what learning each candidate takes, in images gone through; a shared proxy counts once."""
     found: dict[str, Workload] = {}
     seen: set[tuple[Any, ...]] = set()
-    pool, members = len(questions.plain), int(ground.roster.pool.subgroup.sum())
+    pool = len(questions.plain) + (0 if questions.also is None else len(questions.also))
+    members = int(ground.roster.pool.subgroup.sum())
     asked = pool + sum(map(len, questions.rounds))
     everybody = len(ground.roster.pool) + (0 if ground.roster.unasked is None else len(ground.roster.unasked))
     levels = (len(shop.settings.epsilons) + 1) // 2

@@ -18,10 +18,10 @@ __all__ = ["NAMED", "RECIPE_KEYS", "Circumstances", "Recipe", "portfolio", "prox
 #: The settings that a recipe may choose. Who is asked about what, and what is proved, is the action's.
 RECIPE_KEYS = (
     "architectures", "weights", "true_classes", "public_epochs", "epochs", "shift", "flip", "warp", "mixup", "block",
-    "loss", "kappa", "transforms", "steps",
+    "equalise", "loss", "kappa", "transforms", "steps",
 )  # fmt: skip
 #: Those that decide a proxy. Candidates that agree in them share it.
-_OF_PROXIES = RECIPE_KEYS[:10]
+_OF_PROXIES = RECIPE_KEYS[:11]
 #: A side from which on images are taken for photographs, and how many blocks of δ a photograph should have a side.
 _PHOTOGRAPH, _BLOCKS = 96, 28
 #: The smallest side at which a mirror image of what is seen is taken for the same thing: smaller ones may be letters.
@@ -92,6 +92,7 @@ _SMALL_PICTURES = Recipe(
         "epochs": 30,
         "shift": 4,
         "flip": True,
+        "equalise": True,
         **_DESCENT,
     },
 )
@@ -135,6 +136,8 @@ class Circumstances:
     shape : (H, W, 3)
         Of the platform's images.
     classes : int
+    both_groups : bool
+        Whether pool people are of both groups: only then can one be equalised to the other.
     public : bool
         Whether there are public images with classes.
     backbones : tuple of Backbone
@@ -143,6 +146,7 @@ class Circumstances:
 
     shape: ImageShape
     classes: int
+    both_groups: bool = True
     public: bool = False
     backbones: tuple[Backbone, ...] = ()
 
@@ -189,7 +193,8 @@ def portfolio(found: Circumstances, settings: Settings) -> tuple[Recipe, ...]:
     for recipe in _all(found):
         applied = recipe.applied(settings)
         nothing_to_learn = not (recipe.asks or applied.true_classes or found.public)
-        if recipe.name in settings.left_out or nothing_to_learn:
+        cannot_equalise = applied.equalise and not found.both_groups
+        if recipe.name in settings.left_out or nothing_to_learn or cannot_equalise:
             continue
         what = (*(getattr(applied, key) for key in RECIPE_KEYS), recipe.asks)
         if what not in seen:
@@ -226,6 +231,11 @@ def _all(found: Circumstances) -> Sequence[Recipe]:
             name="answers",
             about="answers alone",
             changes=own | {"architectures": cnn, "true_classes": False, "epochs": 60},
+        ),
+        Recipe(
+            name="equalised",
+            about="images made as sharp as the volunteers'; true classes, then answers",
+            changes=own | {"architectures": cnn, "equalise": True},
         ),
         Recipe(name="residual", about="a residual network", changes=own | {"architectures": resnet}),
         Recipe(name="mixed", about="three networks together", changes=own | {"architectures": mixed}),
@@ -266,6 +276,11 @@ def _all(found: Circumstances) -> Sequence[Recipe]:
             name="published-true-first",
             about="published weights, true classes, then answers",
             changes=tuned | {"true_classes": True},
+        ),
+        Recipe(
+            name="published-equalised",
+            about="published weights; images made as sharp as the volunteers'; true classes, then answers",
+            changes=tuned | {"true_classes": True, "equalise": True},
         ),
         Recipe(
             name="published-margin",
