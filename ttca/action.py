@@ -14,7 +14,7 @@ import numpy as np
 
 from ttca.asking import Known, Questions, TransferSet, ask_pool, equalised
 from ttca.blocks import check_block
-from ttca.candidates import RACE_FILE, Chosen, Ground, Raced, Runners, choose, enter
+from ttca.candidates import RACE_FILE, Chosen, Ground, Raced, Runners, backbones_of, choose, enter
 from ttca.certificates import Certificate
 from ttca.conditions import HONEST_ROW, Measuring, Opponents, with_encoding
 from ttca.controls import MOST_CHOOSERS, Pupils, learn_controls
@@ -34,6 +34,7 @@ from ttca.pooling.ledger import open_ledger
 from ttca.pooling.pool import Cost, Member, Pace, QueryPool
 from ttca.pooling.titles import take_title
 from ttca.progress import Reporter, silent
+from ttca.proxies.backbones import Backbone
 from ttca.recipes import with_recipe
 from ttca.row import Row
 from ttca.sanity import Overruling
@@ -197,6 +198,11 @@ class CollectiveAction:
             return enter(self._shop, self._ground, self.questions)
         _ = self._shop.learner
         return None
+
+    @property
+    def backbones(self) -> tuple[Backbone, ...]:
+        """The published weights that the proxy begins with, or a candidate's."""
+        return self._shop.start.backbones if self.runners is None else backbones_of(self._shop, self.runners)
 
     @property
     def raced(self) -> Raced | None:

@@ -22,6 +22,7 @@ from ttca.perturbations import PerturbationSet
 from ttca.perturbing import Family, perturb
 from ttca.private import private_folder
 from ttca.progress import silent
+from ttca.proxies.backbones import Backbone
 from ttca.racing import Heard, RacePlan, RaceResult, hear, plan_race, run_race
 from ttca.recipes import Circumstances, Recipe, portfolio, proxy_part
 from ttca.settings import Settings
@@ -30,7 +31,7 @@ from ttca.values import OneLine
 from ttca.weights import choose_start, suitable_backbones
 from ttca.workshop import Workshop
 
-__all__ = ["NOTHING", "RACE_FILE", "Chosen", "Entrant", "Ground", "Raced", "Runners", "choose", "enter"]
+__all__ = ["NOTHING", "RACE_FILE", "Chosen", "Entrant", "Ground", "Raced", "Runners", "backbones_of", "choose", "enter"]
 
 #: Where the record of a race lies in an action's folder.
 RACE_FILE = "race.json"
@@ -283,6 +284,16 @@ def enter(shop: Workshop, ground: Ground, questions: Questions) -> Runners:
             fits.append(recipe)
             spent += seconds[recipe.name]
     return Runners(tuple(fits), {r.name: round(seconds[r.name], 1) for r in fits}, tuple(no_time), tuple(no_queries))
+
+
+def backbones_of(shop: Workshop, runners: Runners) -> tuple[Backbone, ...]:
+    """Return the published weights that any candidate begins with."""
+    found: dict[str, Backbone] = {}
+    for recipe in runners.recipes:
+        settings = recipe.applied(shop.settings)
+        start = choose_start(settings, shop.folder, side=shop.info.image_shape[0] // settings.block)
+        found |= {b.digest: b for b in start.backbones}
+    return tuple(found.values())
 
 
 def choose(shop: Workshop, ground: Ground, questions: Questions, transfer: TransferSet, runners: Runners) -> Chosen:

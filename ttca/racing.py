@@ -22,11 +22,11 @@ __all__ = ["ERROR", "Heard", "RacePlan", "RaceResult", "Rank", "hear", "plan_rac
 
 #: In at most so many actions is a candidate proposed that is no better than doing nothing.
 ERROR = 0.05
-#: The gain that the plan has in mind, in standard deviations of one person's difference: 10 points where every fifth
-#: answer changes. It only decides which of two tests is made; both hold the stated error whatever the gain.
-_GAIN = 0.22
-#: At most this share of the queries, and of the persons, is kept for a test on persons that the halving does not use.
-_KEPT = 1 / 3
+#: What a plan has in mind, to choose between ways that all hold the stated error: a gain over doing nothing, its size in
+#: standard deviations of one person's difference, and what the choice among candidates loses with so many persons.
+_GAIN, _EFFECT, _REGRET = 0.15, 0.3, 0.12
+#: Shares of the queries that may be kept for a test on persons whom the halving does not use.
+_KEPT = (1 / 6, 1 / 3, 1 / 2, 2 / 3)
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -137,21 +137,22 @@ def plan_race(*, candidates: int, persons: int, queries: int) -> RacePlan:
     Notes
     -----
     Sequential halving: Karnin, Koren and Somekh, ICML 2013 [published]: ⌈log₂ K⌉ rounds of an equal share of the
-    queries. Whether the winner is tested on other persons or on the same is decided here, by which test would show
-    a middling gain more surely [ours].
+    queries. Whether the winner is tested on other persons, and how many, or on the same, is decided here, by what a
+    middling gain would bring on average [ours].
     """
     if candidates < 1 or persons < 1:
         raise ActionError(f"Expected candidates and persons to race, got {candidates} and {persons}.")
-    kept = min(round(queries * _KEPT), int(persons * _KEPT))
-    same = _halved(candidates, persons, queries)
     if candidates == 1:
         plan = RacePlan(candidates=1, rounds=(), test=min(persons, queries))
     else:
-        fresh = _halved(candidates, persons - kept, queries - kept)
-        spent = RacePlan(candidates=candidates, rounds=fresh, test=0).queries
-        test = min(persons - sum(fresh), queries - spent)
-        on_others = _power(test, ERROR) > _power(sum(same), ERROR / candidates) and fresh[0] > 0
-        plan = RacePlan(candidates=candidates, rounds=fresh if on_others else same, test=test if on_others else 0)
+        ways = [RacePlan(candidates=candidates, rounds=_halved(candidates, persons, queries), test=0)]
+        for share in _KEPT:
+            kept = min(round(queries * share), persons - 1)
+            rounds = _halved(candidates, persons - kept, queries - kept)
+            spent = RacePlan(candidates=candidates, rounds=rounds, test=0).queries
+            test = min(persons - sum(rounds), queries - spent)
+            ways += [RacePlan(candidates=candidates, rounds=rounds, test=test)] if rounds[0] and test else []
+        plan = max(ways, key=_worth)
     if not plan.queries or (plan.rounds and not plan.rounds[0]):
         raise ActionError(
             f"Expected enough queries and persons for a race of {candidates}, got {queries} queries and {persons} "
@@ -161,8 +162,13 @@ def plan_race(*, candidates: int, persons: int, queries: int) -> RacePlan:
     return plan
 
 
-def _power(persons: int, level: float) -> float:
-    return _GAIN * math.sqrt(persons) - NormalDist().inv_cdf(1 - level)
+def _worth(plan: RacePlan) -> float:
+    """Return the gain to be expected of a plan: what the winner brings, where it is shown to bring anything."""
+    chosen_on = sum(plan.rounds)
+    if not chosen_on:
+        return -math.inf
+    z = _EFFECT * math.sqrt(plan.test or chosen_on) - NormalDist().inv_cdf(1 - plan.level)
+    return NormalDist().cdf(z) * (_GAIN - _REGRET / math.sqrt(chosen_on))
 
 
 def _halved(candidates: int, persons: int, queries: int) -> tuple[int, ...]:
