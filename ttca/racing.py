@@ -22,8 +22,8 @@ __all__ = ["ERROR", "Heard", "RacePlan", "RaceResult", "Rank", "hear", "plan_rac
 
 #: In at most so many actions is a candidate proposed that is no better than doing nothing.
 ERROR = 0.05
-#: What a plan has in mind, to choose between ways that all hold the stated error: a gain over doing nothing, its size in
-#: standard deviations of one person's difference, and what the choice among candidates loses with so many persons.
+#: What a plan has in mind, to choose between ways that all hold the stated error: a gain over doing nothing, its size
+#: in standard deviations of one person's difference, and what a choice loses that one person decides.
 _GAIN, _EFFECT, _REGRET = 0.15, 0.3, 0.12
 #: Shares of the queries that may be kept for a test on persons whom the halving does not use.
 _KEPT = (1 / 6, 1 / 3, 1 / 2, 2 / 3)

@@ -24,6 +24,12 @@ RECIPE_KEYS = (
 _OF_PROXIES = RECIPE_KEYS[:11]
 #: A side from which on images are taken for photographs, and how many blocks of δ a photograph should have a side.
 _PHOTOGRAPH, _BLOCKS = 96, 28
+#: Who races first. Two δ against one proxy differ less than two proxies.
+_ORDER = (
+    "zero-query-published", "zero-query", "published-true-first", "published-equalised", "equalised", "mixed",
+    "photographs", "small-pictures", "block", "published-margin", "true-first", "published", "residual",
+    "true-first-margin", "published-rough", "true-first-rough", "answers", "mixed-margin", "plain",
+)  # fmt: skip
 #: The smallest side at which a mirror image of what is seen is taken for the same thing: smaller ones may be letters.
 _MIRRORED = 24
 
@@ -261,7 +267,7 @@ def _all(found: Circumstances) -> Sequence[Recipe]:
     scratch += [_PLAIN] if not found.photographs else [_PHOTOGRAPHS]
     scratch += [] if found.photographs else [_SMALL_PICTURES]
     if not found.backbones:
-        return scratch
+        return sorted(scratch, key=_rank)
     words = (_word(found.backbones[0]),)
     tuned = common | {"weights": words, "public_epochs": 12 * often, "epochs": 12 * often, "shift": 2}
     published = [
@@ -294,7 +300,12 @@ def _all(found: Circumstances) -> Sequence[Recipe]:
         ),
     ]
     # One that asks nothing is enough, and the better one begins near. Of the others none is certain to be worse.
-    return [*published, *(recipe for recipe in scratch if recipe.asks)]
+    return sorted([*published, *(recipe for recipe in scratch if recipe.asks)], key=_rank)
+
+
+def _rank(recipe: Recipe) -> int:
+    """Return a recipe's place in a race that time or queries may cut short: those first that differ most."""
+    return _ORDER.index(recipe.name) if recipe.name in _ORDER else _ORDER.index("block")
 
 
 def _word(backbone: Backbone) -> str:
