@@ -75,7 +75,7 @@ def test_the_winner_goes_on(tmp_path: Path) -> None:
     assert (raced.queries, row.composition["altered"]) == (asked - 164, raced.queries + 33)
     page = unescape(page)
     assert all(e.name in page and e.about in page for e in raced.entrants)
-    assert {e.name for e in raced.entrants} >= {"zero-query", "true-first"}
+    assert {e.name for e in raced.entrants} >= {"zero-query", "equalised"}
     assert Raced.from_dict(json.loads(json.dumps(raced.to_dict()))) == raced
     selection = action.questions.selection
     sent = platform.by_purpose(tmp_path / "ledger.sqlite")["pool-race"]
@@ -149,7 +149,7 @@ def test_time_decides_who_races_and_is_said(tmp_path: Path) -> None:
         runners = action.runners
     assert runners is not None
     assert [r.name for r in runners.recipes] == ["zero-query"]
-    assert "true-first" in runners.no_time
+    assert "equalised" in runners.no_time
     assert "larger most_minutes" in runners.told
 
 

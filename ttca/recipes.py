@@ -264,8 +264,10 @@ def _all(found: Circumstances) -> Sequence[Recipe]:
     for other in found.blocks[1:]:
         coarse = own | {"architectures": mixed if found.photographs else cnn, "block": other}
         scratch.append(Recipe(name=f"block-{other}", about=f"δ in blocks of {other} pixels", changes=coarse))
-    scratch += [_PLAIN] if not found.photographs else [_PHOTOGRAPHS]
-    scratch += [] if found.photographs else [_SMALL_PICTURES]
+    if not found.photographs:
+        scratch += [_PLAIN, _SMALL_PICTURES]
+    elif not any(side % _PHOTOGRAPHS.changes["block"] for side in found.shape[:2]):
+        scratch.append(_PHOTOGRAPHS)
     if not found.backbones:
         return sorted(scratch, key=_rank)
     words = (_word(found.backbones[0]),)
