@@ -62,8 +62,8 @@ _DECIDING = (
         for name in (
             "action", "answers", "asking", "blocks", "candidates", "certificates", "conditions", "controls",
             "distilling", "equaliser", "fairness", "images", "kept", "learning", "lossy", "measurement", "measuring",
-            "people", "perturbations", "perturbing", "racing", "recipes", "refining", "row", "settings", "starting",
-            "verifying", "platforms/local", "pooling/pool",
+            "people", "perturbations", "perturbing", "race_record", "racing", "recipes",
+            "refining", "row", "settings", "starting", "verifying", "platforms/local", "pooling/pool",
         )
     ),
     *(f"benchmarks/{name}.py" for name in ("_cells", "_peers", "_tracks", "_trained")),

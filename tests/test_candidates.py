@@ -15,11 +15,12 @@ from tests import worlds
 from ttca.action import CollectiveAction
 from ttca.answers import Answers
 from ttca.attacks.universal import Universal
-from ttca.candidates import NOTHING, RACE_FILE, Raced
 from ttca.errors import NothingHelpsError, PlatformError
+from ttca.forgetting import _COPIES, _LEARNED, _found
 from ttca.images import Images
 from ttca.pooling.ledger import Ledger
 from ttca.pooling.pool import Member, QueryPool
+from ttca.race_record import NOTHING, RACE_FILE, Raced
 from ttca.settings import Settings
 
 
@@ -140,6 +141,23 @@ def test_where_nothing_helps_nobody_verifies(tmp_path: Path) -> None:
     assert all(e.name in page for e in raced.entrants)
     # Images as they are were paid for in the pool.
     assert paid["pool"] == 164
+
+
+def test_altered_copies_are_asked_about_once_for_all(tmp_path: Path) -> None:
+    """Where a hand set rounds, one candidate makes the copies, every other learns from them too, and nobody pays twice;
+    whoever is forgotten leaves none of them."""
+    platform = worlds.Recorder()
+    with opened(tmp_path, platform, settings=settings(rounds=1, altered=0.5)) as action:
+        asked = len(action.roster.pool) + len(action.roster.selection)
+        raced = action.raced
+        plan = action.plan()
+    assert raced is not None
+    assert platform.queries == asked
+    assert (plan["pool"].queries, plan["race"].queries) == (0, 0)
+    assert len(list(tmp_path.glob("candidates/*/rounds/altered-*"))) == 1
+    assert sorted(_found(tmp_path, _COPIES)) == sorted(p.resolve() for p in tmp_path.rglob("altered-*"))
+    learned = {path.resolve() for path in tmp_path.rglob("*.safetensors")}
+    assert learned <= {*_found(tmp_path, _COPIES), *_found(tmp_path, _LEARNED)}
 
 
 def test_time_decides_who_races_and_is_said(tmp_path: Path) -> None:

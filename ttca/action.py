@@ -14,7 +14,7 @@ import numpy as np
 
 from ttca.asking import Known, Questions, TransferSet, ask_pool, equalised
 from ttca.blocks import check_block
-from ttca.candidates import RACE_FILE, Chosen, Ground, Raced, Runners, backbones_of, choose, enter
+from ttca.candidates import Chosen, Ground, backbones_of, choose, enter
 from ttca.certificates import Certificate
 from ttca.conditions import HONEST_ROW, Measuring, Opponents, with_encoding
 from ttca.controls import MOST_CHOOSERS, Pupils, learn_controls
@@ -35,6 +35,7 @@ from ttca.pooling.pool import Cost, Member, Pace, QueryPool
 from ttca.pooling.titles import take_title
 from ttca.progress import Reporter, silent
 from ttca.proxies.backbones import Backbone
+from ttca.race_record import RACE_FILE, Raced, Runners
 from ttca.recipes import with_recipe
 from ttca.row import Row
 from ttca.sanity import Overruling

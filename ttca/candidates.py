@@ -1,11 +1,11 @@
-"""Candidates: recipes learned one by one, raced on the platform, and the one that goes on; what came of it is kept."""
+"""Candidates: recipes learned one by one, raced on the platform, and the one that goes on; all of it is kept."""
 
 from __future__ import annotations
 
 import shutil
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ from ttca.perturbing import Family, perturb
 from ttca.private import private_folder
 from ttca.progress import silent
 from ttca.proxies.backbones import Backbone
+from ttca.race_record import NOTHING, RACE_FILE, Entrant, Raced, Runners
 from ttca.racing import Heard, RacePlan, RaceResult, hear, plan_race, run_race
 from ttca.recipes import Circumstances, Recipe, portfolio, proxy_part
 from ttca.settings import Settings
@@ -31,12 +32,8 @@ from ttca.values import OneLine
 from ttca.weights import choose_start, suitable_backbones
 from ttca.workshop import Workshop
 
-__all__ = ["NOTHING", "RACE_FILE", "Chosen", "Entrant", "Ground", "Raced", "Runners", "backbones_of", "choose", "enter"]
+__all__ = ["Chosen", "Ground", "backbones_of", "choose", "enter"]
 
-#: Where the record of a race lies in an action's folder.
-RACE_FILE = "race.json"
-#: What a row says where doing nothing won.
-NOTHING = "nothing"
 _FOLDER = "candidates"
 #: At least so many candidates race where time and queries allow it.
 _FEWEST = 8
@@ -51,151 +48,6 @@ class Ground(OneLine):
     roster: Roster
     public: People | None
     views: People | None
-
-
-@dataclass(frozen=True)
-class Runners:
-    """Who races, decided before anything is asked.
-
-    Parameters
-    ----------
-    recipes : tuple of Recipe
-    seconds : dict of str to float
-        What learning each is estimated to take; a shared proxy counts for whoever comes first.
-    no_time, no_queries : tuple of str
-        Who would have raced, had there been more time, or more queries to tell them apart.
-    """
-
-    recipes: tuple[Recipe, ...]
-    seconds: Mapping[str, float]
-    no_time: tuple[str, ...] = ()
-    no_queries: tuple[str, ...] = ()
-
-    @property
-    def told(self) -> str:
-        """Who races and how long it takes, for people."""
-        names = ", ".join(recipe.name for recipe in self.recipes)
-        minutes = max(1, round(sum(self.seconds.values()) / 60))
-        left = [
-            f"{len(names)} more would have raced with {what}: {', '.join(names)}."
-            for names, what in ((self.no_time, "a larger most_minutes"), (self.no_queries, "more queries for the race"))
-            if names
-        ]
-        several = len(self.recipes) > 1
-        say = f"{len(self.recipes)} recipes race: {names}." if several else f"One recipe is left: {names}."
-        return " ".join([say, f"Learning takes about {minutes} min, by an estimate.", *left])
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return plain JSON values."""
-        return {**asdict(self), "recipes": [r.to_dict() for r in self.recipes], "seconds": dict(self.seconds)}
-
-    @classmethod
-    def from_dict(cls, said: Mapping[str, Any]) -> Runners:
-        """Return what :meth:`to_dict` wrote."""
-        recipes = tuple(Recipe.from_dict(r) for r in said["recipes"])
-        return cls(recipes, dict(said["seconds"]), tuple(said["no_time"]), tuple(said["no_queries"]))
-
-
-@dataclass(frozen=True, kw_only=True)
-class Entrant:
-    """What one candidate got.
-
-    Parameters
-    ----------
-    name, about : str
-    persons : int
-        About whom the platform was asked: each is one query.
-    mean, difference : float or None
-        The mean probability of the true class (or share of right answers, where there are no scores), and how far it is
-        above doing nothing on the same persons. None where nobody was asked.
-    out : int or None
-        The round after which it was out; None for the winner.
-    seconds : float
-        That learning it took.
-    """
-
-    name: str
-    about: str
-    persons: int
-    mean: float | None
-    difference: float | None
-    out: int | None
-    seconds: float
-
-
-@dataclass(frozen=True, kw_only=True)
-class Raced:
-    """The record of a race, as it is kept, shown and told.
-
-    Parameters
-    ----------
-    epsilon : int
-        At which candidates were compared.
-    entrants : tuple of Entrant
-    winner : str
-        The candidate that was best, whether or not it is proposed.
-    proposed : bool
-        Whether it was shown to beat doing nothing.
-    won, lost, tested : int
-        Persons right only with the winner, right only as they are, and all of the test.
-    p, level : float
-    fresh : bool
-        Whether the test was on persons that the choice did not use.
-    queries : int
-        That the race asked.
-    persons : int
-        Subgroup persons in selection.
-    no_time, no_queries : tuple of str
-        See :class:`Runners`.
-    """
-
-    epsilon: int
-    entrants: tuple[Entrant, ...]
-    winner: str
-    proposed: bool
-    won: int
-    lost: int
-    tested: int
-    p: float
-    level: float
-    fresh: bool
-    queries: int
-    persons: int
-    no_time: tuple[str, ...] = ()
-    no_queries: tuple[str, ...] = field(default=())
-
-    @property
-    def recipe(self) -> str:
-        """What a row says: the winner's name, or that nothing is proposed."""
-        return self.winner if self.proposed else NOTHING
-
-    @property
-    def told(self) -> str:
-        """What came of it, for people."""
-        test = (
-            f"of {self.tested} {'other ' if self.fresh else ''}people, {self.won} were answered rightly only with its "
-            f"δ and {self.lost} only without (p = {self.p:.2g}; at most {self.level:.2g} was needed)"
-        )
-        if self.proposed:
-            return f"The race was won by the recipe {self.winner}: {test}."
-        return (
-            "Nothing is proposed: no recipe was shown to beat doing nothing, so nobody was asked for a certificate, "
-            f"and members get no file. The best was {self.winner}: {test}. More people in selection, or a larger "
-            "race_share, would show a smaller gain."
-        )
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return plain JSON values."""
-        return asdict(self)
-
-    @classmethod
-    def from_dict(cls, said: Mapping[str, Any]) -> Raced:
-        """Return what :meth:`to_dict` wrote."""
-        given = dict(said)
-        given["entrants"] = tuple(Entrant(**e) for e in given["entrants"])
-        for name in ("no_time", "no_queries"):
-            given[name] = tuple(given[name])
-        return cls(**given)
 
 
 @dataclass(frozen=True, eq=False, repr=False)

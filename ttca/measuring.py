@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from ttca.answers import Answers
 from ttca.asking import Known
-from ttca.candidates import Chosen, Raced
+from ttca.candidates import Chosen
 from ttca.certificates import Certificate
 from ttca.conditions import CONTROLS, HONEST_ROW, ROW_KEYS, Control, Measuring, Opponents, metric_keys
 from ttca.distilling import Distilled
@@ -27,6 +27,7 @@ from ttca.perturbations import PerturbationSet
 from ttca.perturbing import Family
 from ttca.pooling.pool import QueryPool
 from ttca.proxies.runtime import give_back_memory
+from ttca.race_record import Raced
 from ttca.row import Row
 from ttca.values import Value
 from ttca.workshop import Workshop

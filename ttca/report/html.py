@@ -29,8 +29,8 @@ from ttca.row import Row
 from ttca.values import Value
 
 if TYPE_CHECKING:
-    from ttca.candidates import Raced
     from ttca.distilling import Fidelity
+    from ttca.race_record import Raced
 
 __all__ = ["Contents", "write_nothing", "write_report"]
 
