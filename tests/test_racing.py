@@ -35,7 +35,9 @@ def crowd(rng: np.random.Generator, persons: int, before: float, after: NDArray[
     return nothing, candidates
 
 
-plans = st.builds(dict, candidates=st.integers(1, 20), persons=st.integers(1, 500), queries=st.integers(1, 1000))
+plans: st.SearchStrategy[dict[str, int]] = st.builds(
+    dict, candidates=st.integers(1, 20), persons=st.integers(1, 500), queries=st.integers(1, 1000)
+)
 
 
 @given(plans)

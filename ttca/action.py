@@ -203,7 +203,8 @@ class CollectiveAction:
     @property
     def backbones(self) -> tuple[Backbone, ...]:
         """The published weights that the proxy begins with, or a candidate's."""
-        return self._shop.start.backbones if self.runners is None else backbones_of(self._shop, self.runners)
+        raced = self.runners if self.settings.races else None
+        return self._shop.start.backbones if raced is None else backbones_of(self._shop, raced)
 
     @property
     def raced(self) -> Raced | None:

@@ -272,6 +272,9 @@ def ask_pool(queries: QueryPool, questions: Questions, *, equalised: bool, overr
     watch = Watch(sanity.parts, lambda look, answers: overruling.hear(sanity.at_look(look, answers)))
     answers = queries.ask(people.images, purpose="pool", owners=people.members.tolist(), watch=watch)
     overruling.hear(sanity.at_end(answers))
+    if questions.also is not None:
+        # A race reads the answers from the ledger, for the recipes that equalise.
+        queries.ask(questions.also.images, purpose="pool", owners=questions.also.members.tolist())
     first, second = len(questions.plain), len(questions.plain) + len(questions.selection)
     return TransferSet(
         questions.plain,

@@ -167,9 +167,9 @@ def choose(shop: Workshop, ground: Ground, questions: Questions, transfer: Trans
     kept = race.kept()
     raced = race.run() if kept is None else kept
     winner = next(r for r in runners.recipes if r.name == raced.winner)
-    distilled = race.distilled(winner)
     if kept is None:
         race.adopt(winner, raced)
+    distilled = race.distilled(winner, at_home=True)
     at_home = replace(shop, settings=race.settings_of(winner, refine=shop.settings.refine))
     shop.reporter.say(raced.told)
     return Chosen(at_home, race.known_by(winner), race.questions_of(winner), distilled, raced)
@@ -234,9 +234,14 @@ class _Race(OneLine):
         """Return in whose folder a candidate's proxy lies."""
         return next(group[0] for group in self.groups() if recipe in group)
 
-    def distilled(self, recipe: Recipe) -> Distilled:
-        """Return a candidate's proxy, trained or read back; its transfer set is all that was asked before the race."""
+    def distilled(self, recipe: Recipe, *, at_home: bool = False) -> Distilled:
+        """Return a candidate's proxy, trained or read back; its transfer set is all that was asked before the race.
+
+        ``at_home`` reads the winner's from the action's own folder.
+        """
         shop, known, transfer = self.shop_of(recipe, self.owner(recipe)), self.known_by(recipe), self.asked
+        if at_home:
+            shop = replace(shop, folder=self.shop.folder)
         if not recipe.asks:
             # It learns nothing from answers, whatever was asked.
             transfer = replace(transfer, pool=transfer.pool[:0], answers=transfer.answers[:0])

@@ -1156,7 +1156,7 @@ def _planned(known: ActionFile, action: CollectiveAction, dry_run: bool, as_json
         way = None if action.roster.preparation is None else action.roster.preparation.to_dict()
         said = {"steps": steps, "seconds": seconds, "verification": who, "changed": told, "preparation": way}
         cost = None if price is None else {"sum": price.of(queries), "currency": price.currency}
-        weights = [backbone.shown for backbone in action.start.backbones]
+        weights = [backbone.shown for backbone in action.backbones]
         race = {} if action.runners is None else {"race": action.runners.to_dict()}
         _emit({**said, "cost": cost, "weights": weights, "warnings": warnings, **race}, as_json, table)
     else:
