@@ -15,7 +15,10 @@ from ttca.recipes import NAMED, RECIPE_KEYS, Circumstances, Recipe, portfolio, w
 from ttca.settings import Settings
 
 AUTO = Settings(recipe="auto")
-BACKBONE = Backbone(name="net", architecture="resnet32", source="", license="", digest="0" * 64, path="net.safetensors")
+BACKBONES = tuple(
+    Backbone(name=n, architecture="resnet32", source="", license="", digest=n * 64, path=f"{n}.safetensors")
+    for n in "ab"
+)
 SIDES = st.sampled_from([8, 16, 28, 32, 48, 64, 96, 112, 128, 160, 224, 256, 299])
 FOUND = st.builds(
     lambda h, w, **rest: Circumstances(shape=(h, w, 3), **rest),
@@ -24,7 +27,7 @@ FOUND = st.builds(
     classes=st.integers(2, 1000),
     both_groups=st.booleans(),
     public=st.booleans(),
-    backbones=st.sampled_from([(), (BACKBONE,)]),
+    backbones=st.sampled_from([(), BACKBONES[:1], BACKBONES]),
 )
 
 

@@ -217,10 +217,19 @@ class _Race(OneLine):
         folder = private_folder(self.shop.folder / _FOLDER) / (recipe if owner is None else owner).name
         return replace(self.shop, folder=private_folder(folder), settings=self.settings_of(recipe), tells=False)
 
+    @cached_property
+    def knowledge(self) -> dict[tuple[int, bool, bool], Known]:
+        """What candidates know, by the settings that decide it: making it goes through every image."""
+        return {}
+
     def known_by(self, recipe: Recipe) -> Known:
         """Return what a candidate knows without asking."""
-        ground, shape = self.ground, self.shop.info.image_shape
-        return Known.of(ground.roster, self.settings_of(recipe), shape, public=ground.public, views=ground.views)
+        ground, settings = self.ground, self.settings_of(recipe)
+        key = settings.block, settings.true_classes, settings.equalise
+        if key not in self.knowledge:
+            shape = self.shop.info.image_shape
+            self.knowledge[key] = Known.of(ground.roster, settings, shape, public=ground.public, views=ground.views)
+        return self.knowledge[key]
 
     def groups(self) -> Iterator[list[Recipe]]:
         """Yield candidates that share a proxy."""

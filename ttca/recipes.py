@@ -26,10 +26,13 @@ _OF_PROXIES = RECIPE_KEYS[:11]
 _PHOTOGRAPH, _BLOCKS = 96, 28
 #: Who races first. Two δ against one proxy differ less than two proxies.
 _ORDER = (
-    "zero-query-published", "zero-query", "published-true-first", "published-equalised", "equalised", "mixed",
-    "photographs", "small-pictures", "block", "published-margin", "true-first", "published", "residual",
-    "true-first-margin", "published-rough", "true-first-rough", "answers", "mixed-margin", "plain",
+    "zero-query-published", "zero-query", "published-true-first", "published-equalised", "published-other", "equalised",
+    "mixed", "photographs", "small-pictures", "block", "published-together", "published-margin", "true-first",
+    "published", "residual", "true-first-margin", "published-rough", "true-first-rough", "answers", "mixed-margin",
+    "plain",
 )  # fmt: skip
+#: So many published networks make an ensemble, at most.
+_TOGETHER = 3
 #: The smallest side at which a mirror image of what is seen is taken for the same thing: smaller ones may be letters.
 _MIRRORED = 24
 
@@ -301,6 +304,13 @@ def _all(found: Circumstances) -> Sequence[Recipe]:
             changes=tuned | {"transforms": ("resize", "blur", "jpeg")},
         ),
     ]
+    if len(found.backbones) > 1:
+        together = tuned | {"true_classes": True, "weights": tuple(map(_word, found.backbones[:_TOGETHER]))}
+        other = tuned | {"true_classes": True, "weights": (_word(found.backbones[1]),)}
+        published += [
+            Recipe(name="published-together", about="several networks' published weights together", changes=together),
+            Recipe(name="published-other", about="another network's published weights", changes=other),
+        ]
     # One that asks nothing is enough, and the better one begins near. Of the others none is certain to be worse.
     return sorted([*published, *(recipe for recipe in scratch if recipe.asks)], key=_rank)
 
