@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks._peers import cache
-from benchmarks._tracks import TRACKS, Cell, Regime, Track, check_backbones
+from benchmarks._tracks import TRACKS, Cell, Regime, Track, check_backbones, left_out
 from ttca.action import WARM_START, CollectiveAction
 from ttca.certificates import Certificate
 from ttca.errors import ConfigError
@@ -43,6 +43,7 @@ __all__ = [
     "measured",
     "opened",
     "plain",
+    "racing",
     "settings_of",
     "summary",
 ]
@@ -59,10 +60,10 @@ _DECIDING = (
     *(
         f"ttca/{name}.py"
         for name in (
-            "action", "answers", "asking", "blocks", "certificates", "conditions", "controls", "distilling",
-            "equaliser", "fairness", "images", "kept", "learning", "lossy", "measurement", "measuring", "people",
-            "perturbations", "perturbing", "refining", "row", "settings", "starting", "verifying", "platforms/local",
-            "pooling/pool",
+            "action", "answers", "asking", "blocks", "candidates", "certificates", "conditions", "controls",
+            "distilling", "equaliser", "fairness", "images", "kept", "learning", "lossy", "measurement", "measuring",
+            "people", "perturbations", "perturbing", "race_record", "racing", "recipes",
+            "refining", "row", "settings", "starting", "verifying", "platforms/local", "pooling/pool",
         )
     ),
     *(f"benchmarks/{name}.py" for name in ("_cells", "_peers", "_tracks", "_trained")),
@@ -197,7 +198,7 @@ class Acting:
 
     def equalised_alone(self, people: People) -> float | None:
         """Return the subgroup's share of right answers when cameras are equalised and nobody applies δ; else None."""
-        if not self.action.settings.equalise:
+        if self.action.settings.races or not self.action.settings.equalise:
             return None
         seen = self.action.equalised(people[people.subgroup])
         said = self.evaluator.ask(seen.images, purpose="test", epoch="test")
@@ -252,9 +253,9 @@ def acting(
         ) as action,
         Ledger(home / "evaluation.sqlite") as ledger,
     ):  # fmt: skip
-        check_backbones(track, action.learner.start.backbones, classes=len(platform.info.classes))
+        check_backbones(track, action.backbones, classes=len(platform.info.classes))
         kept = None
-        if cell.public is not None and action.known.public is not None:
+        if cell.public is not None and not settings.races and action.known.public is not None:
             kept = (
                 proxies or cache() / "public-proxies"
             ) / f"{action.learner.warm_start_inputs(action.known.public, action.questions.judges)}.safetensors"
@@ -299,15 +300,22 @@ def measured(row: Row, certificate: Certificate, measurement: Measurement, peopl
 
 def settings_of(track: Track, chosen: Mapping[str, Any], *, epsilons: Sequence[int], seed: int) -> Settings:
     """Return the settings of one action on a track; its controls are measured on test people, not paid by members."""
+    # No row may depend on what else lies on a machine: weights are named, or there are none; but where recipes race,
+    # those race too that a stranger would have.
+    weights = {} if chosen.get("recipe") == "auto" else {"weights": "none"}
     return Settings(
         name=track.name,
         subgroup="the subgroup of the track",
         epsilons=tuple(epsilons),
         seed=seed,
         controls=False,
-        # No row may depend on what else lies on a machine: weights are named, or there are none.
-        **{"weights": "none", **chosen},
+        **{**weights, **chosen},
     )
+
+
+def racing(track: Track, platform: Platform, **changes: Any) -> dict[str, Any]:
+    """Return the settings of an action whose recipes race on a track: none by hand, none that was made for it."""
+    return {"recipe": "auto", "left_out": left_out(track, classes=len(platform.info.classes)), **changes}
 
 
 def plain(settings: Mapping[str, Any]) -> dict[str, Any]:

@@ -26,11 +26,22 @@ from ttca.platforms.base import Platform
 from ttca.platforms.habits import Habits, WithHabits
 from ttca.platforms.local import LocalPlatform
 from ttca.proxies.backbones import Backbone, family_of
+from ttca.weights import all_backbones
 
 if TYPE_CHECKING:
     from benchmarks._trained import TrainedClassifier
 
-__all__ = ["ANSWERS", "TRACKS", "Cell", "Regime", "Track", "check_backbones", "onnx_file", "trained_classifier"]
+__all__ = [
+    "ANSWERS",
+    "TRACKS",
+    "Cell",
+    "Regime",
+    "Track",
+    "check_backbones",
+    "left_out",
+    "onnx_file",
+    "trained_classifier",
+]
 
 #: What is known besides answers: the true classes of those who are asked, of all pool people, or of public data too.
 Regime = Literal["own", "own-unasked", "public"]
@@ -85,6 +96,8 @@ class Track:
     settings : dict
         Of the action, by regime: chosen on selection and dev-test people, never on final ones. A regime that is not
         there is not run.
+    hand_made : tuple of str
+        The named recipes that were made from these settings: on this track they do not race.
     """
 
     name: str
@@ -92,6 +105,7 @@ class Track:
     open_platform: Callable[[str], Any]
     people: Callable[[int, Regime, int, bool], Cell]
     settings: dict[Regime, dict[str, Any]] = field(default_factory=dict)
+    hand_made: tuple[str, ...] = ()
 
 
 def _data() -> Path:
@@ -303,6 +317,7 @@ def _cifar_track(name: str, file: str, label: str) -> Track:
         open_platform=platform,
         people=lambda *a: cifar_people(name, label, *a),
         settings=_CIFAR100_SETTINGS if name == "cifar100" else _CIFAR_SETTINGS,
+        hand_made=("small-pictures",),
     )
 
 
@@ -363,6 +378,24 @@ def check_backbones(track: Track, backbones: Sequence[Backbone], *, classes: int
         )
 
 
+def left_out(track: Track, *, classes: int) -> tuple[str, ...]:
+    """Return what does not race on a track: recipes made for it, and weights that :func:`check_backbones` refuses.
+
+    Parameters
+    ----------
+    track : Track
+    classes : int
+        How many the platform has.
+    """
+    refused = []
+    for backbone in all_backbones():
+        try:
+            check_backbones(track, [backbone], classes=classes)
+        except ConfigError:
+            refused.append(backbone.name)
+    return (*track.hand_made, *sorted(set(refused)))
+
+
 def onnx_file(track: str) -> Path:
     """Return where the classifier of a CIFAR track lies, as others trained it."""
     return _data() / "pretrained" / f"{track}.onnx"
@@ -395,6 +428,7 @@ def _trained_track(name: str) -> Track:
         open_platform=platform,
         people=lambda *a: cifar_people("cifar10", "label", *a),
         settings=_CIFAR_SETTINGS,
+        hand_made=("small-pictures",),
     )
 
 
@@ -454,6 +488,7 @@ TRACKS: dict[str, Track] = {
                 },
                 "public": {**_FAIRFACE_COMMON, "public_epochs": 12, "refine": 1.0},
             },
+            hand_made=("photographs",),
         ),
         Track(
             name="fairface-trained",
@@ -461,6 +496,7 @@ TRACKS: dict[str, Track] = {
             open_platform=_fairface_trained,
             people=partial(_fairface_people, _FAIRFACE_HALF, _FAIRFACE_VERIFIED),
             settings={"public": {**_FAIRFACE_COMMON, "public_epochs": 12, "refine": 1.0}},
+            hand_made=("photographs",),
         ),
         Track(
             name="digits",
@@ -468,6 +504,7 @@ TRACKS: dict[str, Track] = {
             open_platform=_digits_platform,
             people=_digits_people,
             settings={"own": {}},
+            hand_made=("plain",),
         ),
         _cifar_track("cifar10", "cifar10-resnet56", "label"),
         _cifar_track("cifar100", "cifar100-resnet32", "fine_label"),

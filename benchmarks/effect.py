@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks._cells import acting, plain, settings_of, summary
+from benchmarks._cells import acting, plain, racing, settings_of, summary
 from benchmarks._tracks import ANSWERS, TRACKS, Regime, Track
 from ttca.certificates import Certificate
 from ttca.errors import ConfigError
@@ -66,9 +66,11 @@ def main(argv: list[str]) -> dict[str, Any]:
             f"Expected the regime to be one of {', '.join(track.settings)} for {track.name}, got {options.regime}. The "
             "public data of this track are its other pool people."
         )
-    chosen = {**track.settings[options.regime], **changed(options.set)}
+    changes = changed(options.set)
     rows, certificates, paired, alone = [], [], [], []
     with track.open_platform(options.answers) as platform:
+        auto = changes.get("recipe") == "auto"
+        chosen = racing(track, platform, **changes) if auto else {**track.settings[options.regime], **changes}
         for seed in range(options.first_seed, options.first_seed + options.seeds):
             settings = settings_of(track, chosen, epsilons=options.epsilon, seed=seed)
             row, certificate, measurement, equalised = run_cell(
@@ -78,9 +80,9 @@ def main(argv: list[str]) -> dict[str, Any]:
             certificates.append(certificate.to_dict())
             paired.append(measurement.paired_p("subgroup_after", "zero_query"))
             alone.append(equalised)
-    levels = "-".join(str(e) for e in options.epsilon)
+    levels, what = "-".join(str(e) for e in options.epsilon), "effect-auto" if auto else "effect"
     return {
-        "file": f"effect-{track.name}-{options.regime}-{options.answers}-q{options.queries}-e{levels}"
+        "file": f"{what}-{track.name}-{options.regime}-{options.answers}-q{options.queries}-e{levels}"
         + ("-final" if options.final else ""),
         "track": track.name,
         "regime": options.regime,

@@ -648,6 +648,29 @@ def test_an_action_without_controls_ends_with_its_certificate(home: Path, ttca: 
     assert not (home / "row.json").exists()
 
 
+def test_a_run_in_which_nothing_helps_says_so(home: Path, ttca: Terminal) -> None:
+    """A dry run says who races and at what cost; where no recipe beats doing nothing, `ttca run` ends well with a plain
+    sentence, a row and a report, and `ttca verify` says why there is nothing to verify."""
+    edit(home / "action.toml", "epsilons = [6, 12]", 'recipe = "auto"\nepsilons = [1]\npublic_epochs = 2')
+    edit(home / "action.toml", "steps = 10", "steps = 1")
+    plan = ttca("run", home, "--dry-run", "--json").json
+    assert plan["steps"]["pool"]["queries"] + plan["steps"]["race"]["queries"] == 205
+    assert "zero-query" in [recipe["name"] for recipe in plan["race"]["recipes"]]
+    assert "recipes race: zero-query" in ttca("run", home, "--dry-run").err
+    done = ttca("run", home, "--json")
+    assert done.code == 0
+    assert (done.json["recipe"], done.json["certificate"]) == ("nothing", None)
+    assert done.json["subgroup_after"] == done.json["subgroup_before"]
+    assert done.json["race"]["winner"] in {entrant["name"] for entrant in done.json["race"]["entrants"]}
+    assert "Nothing is proposed: no recipe was shown to beat doing nothing" in ttca("report", home).out
+    assert "nothing is proposed" in (home / "report.html").read_text(encoding="utf-8")
+    assert not (home / f"perturbations.{SUFFIX}").exists()
+    refused = ttca("verify", home)
+    assert (refused.code, "no recipe was shown to beat doing nothing" in refused.sentence) == (1, True)
+    # Images that δ does not change are answered already.
+    assert 164 <= paid(home) <= 205
+
+
 def test_members_alone_get_numbers_about_themselves_and_strict_json(home: Path, ttca: Terminal) -> None:
     """Without volunteers, what is not known about the reference is null, not NaN, and run says what is missing."""
     shutil.rmtree(home / "people")

@@ -8,32 +8,37 @@ from contextlib import ExitStack
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ttca.answers import Answers
 from ttca.asking import Known, Questions, TransferSet, ask_pool, equalised
 from ttca.blocks import check_block
+from ttca.candidates import Chosen, Ground, backbones_of, choose, enter
 from ttca.certificates import Certificate
 from ttca.conditions import HONEST_ROW, Measuring, Opponents, with_encoding
 from ttca.controls import MOST_CHOOSERS, Pupils, learn_controls
 from ttca.distilling import WARM_START, Distilled, Fidelity, distil, kept_copies
-from ttca.errors import ActionError
+from ttca.errors import ActionError, NothingHelpsError
 from ttca.folder_lock import hold
+from ttca.kept import load_json
 from ttca.learning import Learner
 from ttca.measurement import Measurement
-from ttca.measuring import Examination, Story, encoding_of, examine, row_of
+from ttca.measuring import Examination, Story, as_they_are, encoding_of, examine, row_of
 from ttca.panel import Panel, draw_panel
 from ttca.people import People, Roster
 from ttca.perturbations import PerturbationSet
-from ttca.perturbing import Family, perturb, refined_queries
+from ttca.perturbing import Family, refined_queries
 from ttca.platforms.base import Platform
 from ttca.pooling.ledger import open_ledger
 from ttca.pooling.pool import Cost, Member, Pace, QueryPool
 from ttca.pooling.titles import take_title
 from ttca.progress import Reporter, silent
+from ttca.proxies.backbones import Backbone
+from ttca.race_record import RACE_FILE, Raced, Runners
 from ttca.recheck import Kept, keep, kept_cost, rechecked_told
+from ttca.recipes import with_recipe
 from ttca.row import Row
 from ttca.sanity import Overruling
 from ttca.settings import Settings
@@ -58,6 +63,7 @@ from ttca.workshop import Workshop
 if TYPE_CHECKING:
     from ttca.attacks.universal import Attack
     from ttca.proxies.distillation import Proxy
+    from ttca.report import Contents
 
 __all__ = ["MEMBERS_FILE", "WARM_START", "CollectiveAction", "Fidelity", "TransferSet"]
 
@@ -131,6 +137,7 @@ class CollectiveAction:
         attack: Attack | None = None,
     ) -> None:
         self._began = time.perf_counter()
+        settings = with_recipe(settings)
         self.folder = Path(folder)
         self.platform = platform
         self.roster = roster
@@ -139,7 +146,8 @@ class CollectiveAction:
         self.may_be_shown = frozenset(may_be_shown)
         self.classes = platform.info.classes
         _check_people(roster, settings, platform, public=public, views=views)
-        self.known = Known.of(roster, settings, platform.info.image_shape, public=public, views=views)
+        self._ground = Ground(roster, public, views)
+        self._base = Known.of(roster, settings, platform.info.image_shape, public=public, views=views)
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -170,6 +178,7 @@ class CollectiveAction:
             )
             self.queries.accept_new_version = accept_new_version
             self._held = stack.pop_all()
+        #: With the settings as they were handed in; what a race chose is in ``_chosen``.
         self._shop = Workshop(self.folder, settings, self.queries, reporter, attack, roster.preparation)
 
     @property
@@ -179,8 +188,32 @@ class CollectiveAction:
 
     @property
     def learner(self) -> Learner:
-        """Proxies and δ; raises MissingExtraError where torch is not installed."""
-        return self._shop.learner
+        """Proxies and δ, of the recipe that won where several race; raises MissingExtraError without torch."""
+        return self._chosen.shop.learner if self.settings.races else self._shop.learner
+
+    @property
+    def known(self) -> Known:
+        """What is learned from without asking."""
+        return self._chosen.known if self.settings.races else self._base
+
+    @cached_property
+    def runners(self) -> Runners | None:
+        """Which recipes race, None where none do; raises before anything is asked where one cannot be learned here."""
+        if self.settings.races:
+            return enter(self._shop, self._ground, self.questions)
+        _ = self._shop.learner
+        return None
+
+    @property
+    def backbones(self) -> tuple[Backbone, ...]:
+        """The published weights that the proxy begins with, or a candidate's."""
+        raced = self.runners if self.settings.races else None
+        return self._shop.start.backbones if raced is None else backbones_of(self._shop, raced)
+
+    @property
+    def raced(self) -> Raced | None:
+        """The record of the race, None where nothing races; candidates that are not yet learned and raced are."""
+        return self._chosen.raced if self.settings.races else None
 
     def __repr__(self) -> str:
         name, where = self.settings.name, self.platform.info.name
@@ -245,7 +278,7 @@ class CollectiveAction:
             If too little was answered, or the proxy knows no more of the platform than its most frequent answer.
         """
         # Where the platform itself will be asked, answers may make up for a poor proxy: see learn().
-        if not self.settings.refine:
+        if not (self.settings.refine or self.settings.races):
             self._distilled.check_worth()
         return self._distilled.proxy, self._distilled.fidelity
 
@@ -257,8 +290,11 @@ class CollectiveAction:
         WorthlessProxyError
             If δ is the proxy's alone, nothing that the platform said about probes having been kept, and the proxy knows
             no more of the platform than its most frequent answer.
+        NothingHelpsError
+            If recipes raced, and none was shown to beat doing nothing.
         """
         self.distil()
+        self._check_helps()
         return dict(self._family.sets)
 
     def verify(self) -> Certificate:
@@ -269,6 +305,8 @@ class CollectiveAction:
         ActionError
             If verification people were already read for other perturbations: reading them twice would make the
             certificate worthless.
+        NothingHelpsError
+            As :meth:`learn`. No verification person is asked.
         """
         return self._examined().certificate
 
@@ -302,47 +340,11 @@ class CollectiveAction:
         Row, Measurement
             The row, and the answers behind it. Every number was measured on uint8 images sent to the platform.
         """
-        if (people is None) != (pool is None):
-            raise ActionError(
-                "Expected test people together with the pool that pays for them, got only one of the two. Pass both."
-            )
-        if people is not None:
-            # Proves that no test person has another role.
-            replace(self.roster, test=people)
+        if _is_test(self, people, pool) and people is not None:
             self._refuse_known(people)
-        if pool is not None and pool.ledger.is_same(self.ledger):
-            raise ActionError(
-                "Expected a separate pool, with its own ledger, to pay for test people, got the members' pool. "
-                "Members never pay for a benchmark."
-            )
         if people is None and epsilon is None and self._measured is not None:
             return self._measured
-        verified = self._examined()
-        if epsilon is None:
-            epsilon = verified.certificate.quoted_epsilon
-        elif people is None or epsilon not in self._family.sets:
-            raise ActionError(
-                f"Expected one of the ε values {sorted(self._family.sets)} together with test people, got {epsilon}. "
-                "Verification people are always measured at the ε that the certificate quotes."
-            )
-        exam = self._exam() if people is None or pool is None else Examination(people, pool, "test", "test")
-        opponents, controls = self.opponents(epsilon, pool=pool), self.measuring.all_controls()
-        with tell_step("Measuring"):
-            measured = examine(self._shop, exam, self._distilled, self._family, epsilon, opponents, controls)
-        quality = self.platform.info.jpeg_quality
-        story = Story(
-            self.known, self._distilled, self._family, verified.certificate, measured, opponents.zero_query_epochs,
-            self.measuring,
-            encoding_of(quality, exam.people, self._family.sets[epsilon]),
-        )  # fmt: skip
-        row = row_of(self._shop, story, epsilon, track=track, began=self._began)
-        if people is None:
-            self._measured = row, measured
-            left = row.to_dict()["extra"].get(f"jpeg{quality}_delta_left")
-            sent = {} if left is None else {"jpeg_quality": quality, "jpeg_delta_left": left}
-            keep_controls(self._shop, verified, self.measuring, row.to_dict() | sent)
-            hand_out(self._shop, self._family, verified)
-        return row, measured
+        return _measured(self, people, pool, track, epsilon)
 
     def report(
         self,
@@ -366,28 +368,26 @@ class CollectiveAction:
         for_publication : bool
             Write ``report-for-publication.html``, without pictures and names.
         """
-        from ttca.report import Contents, write_report
+        from ttca.report import write_nothing, write_report
 
         row, measurement = self.measure() if measured is None else measured
-        contents = Contents(
-            row=row,
-            measurement=measurement,
-            certificate=self.verify(),
-            perturbations=self.handed_out() or self._family.sets[row.epsilon],
-            people=self._exam().people if people is None else people,
-            fidelity=self._distilled.fidelity,
-            balances=self.queries.status(),
-            signed_by=signer(self.folder / MEMBERS_FILE, "perturbations"),
-            rechecked=rechecked_told(self.folder, self.queries),
-            measuring=self.measuring,
-            measured_on="verification people" if people is None else "test people",
-            story=story or "",
-            around=circumstances(self._shop),
-        )
+        path = self.folder / ("report-for-publication.html" if for_publication else "report.html")
+        raced = self.raced
+        if raced is not None and not raced.proposed:
+            told = story or f"{self.settings.name}: for {self.settings.subgroup}, on {self.platform.info.name}."
+            return write_nothing(path, row, raced, told)
+        known = {
+            "certificate": self.verify(),
+            "perturbations": self.handed_out() or self._family.sets[row.epsilon],
+            "people": self._exam().people if people is None else people,
+            "fidelity": self._distilled.fidelity,
+            "measured_on": "verification people" if people is None else "test people",
+            "raced": raced,
+        }
+        contents = _contents(self, row, measurement, story=story or "", **known)
         if for_publication:
-            return write_report(self.folder / "report-for-publication.html", contents, names=False)
-        shown = self.may_be_shown if pictures_of is None else pictures_of
-        return write_report(self.folder / "report.html", contents, pictures_of=shown)
+            return write_report(path, contents, names=False)
+        return write_report(path, contents, pictures_of=self.may_be_shown if pictures_of is None else pictures_of)
 
     def handed_out(self) -> PerturbationSet | None:
         """Return the set that members get, None where :meth:`verify` certified none; a changed file is refused."""
@@ -409,16 +409,9 @@ class CollectiveAction:
         ActionError
             If ε is none of the family.
         """
-        payer = self.queries if pool is None else pool
-        pupils = Pupils(
-            equalised(self.roster.pool, self.roster, self.settings),
-            self.known,
-            self.questions,
-            # A benchmark pays for everybody; members for as many as a fair choice needs.
-            self.questions.selection[: MOST_CHOOSERS if pool is None else None],
-            lambda images, owners: payer.ask(images, purpose="controls", epoch="selection", owners=owners),
-        )
-        return learn_controls(self._shop, pupils, self._distilled, self._family, epsilon)
+        chosen = self._chosen
+        pupils = _pupils(self, chosen, pool)
+        return learn_controls(chosen.shop, pupils, self._distilled, self._family, epsilon)
 
     @cached_property
     def panel(self) -> Panel:
@@ -439,27 +432,40 @@ class CollectiveAction:
         """Return which rows of the ledger the certificate and the row of verification people follow from."""
         verified, controls = self._examined(), self.measuring.all_controls()
         opponents = self.opponents(verified.certificate.quoted_epsilon)
-        return trace(self._shop, self._exam(), verified, self._distilled, self._family, opponents, controls)
+        shop = self._chosen.shop
+        return trace(shop, self._exam(), verified, self._distilled, self._family, opponents, controls)
 
     def equalised(self, people: People) -> People:
         """Return people with the subgroup's images equalised to the volunteers' (:func:`ttca.asking.equalised`)."""
-        return equalised(people, self.roster, self.settings)
+        return equalised(people, self.roster, self._chosen.shop.settings if self.settings.races else self.settings)
+
+    def candidates(self) -> dict[str, PerturbationSet]:
+        """Return every raced recipe's δ, at the race's ε; none where nothing races."""
+        return self._chosen.sets() if self.settings.races else {}
 
     # -- what each step returned, held once ---------------------------------------------------------------------
 
     @cached_property
-    def _distilled(self) -> Distilled:
+    def _chosen(self) -> Chosen:
         # First: models that cannot be made here are refused before anything is asked.
-        _ = self.learner
+        runners = self.runners
         transfer = self.pool()
+        if runners is not None:
+            with tell_step("Racing"):
+                return choose(self._shop, self._ground, self.questions, transfer, runners)
         with tell_step("Distilling"):
-            return distil(self._shop, self.known, self.questions, transfer)
+            distilled = distil(self._shop, self._base, self.questions, transfer)
+        return Chosen(self._shop, self._base, self.questions, distilled)
+
+    @property
+    def _distilled(self) -> Distilled:
+        return self._chosen.distilled
 
     @cached_property
     def _family(self) -> Family:
-        distilled = self._distilled
+        chosen = self._chosen
         with tell_step("Learning"):
-            return perturb(self._shop, self.roster, self.known, self.questions, distilled)
+            return chosen.family(self.roster)
 
     def _examined(self) -> Verified:
         self.learn()
@@ -476,12 +482,17 @@ class CollectiveAction:
 
     def _forget_after_pool(self) -> None:
         """Let go of what was made from other answers."""
-        self.__dict__.pop("_distilled", None)
+        self.__dict__.pop("_chosen", None)
         self.__dict__.pop("_family", None)
         self._verified = self._measured = None
 
+    def _check_helps(self) -> None:
+        raced = self._chosen.raced
+        if raced is not None and not raced.proposed:
+            raise NothingHelpsError(raced.told)
+
     def _refuse_known(self, *exam: People | None) -> None:
-        self.known.check(self.roster, self.settings, self.platform.info.image_shape, *exam)
+        self._base.check(self.roster, self.settings, self.platform.info.image_shape, *exam)
 
 
 def _check_people(
@@ -512,9 +523,96 @@ def _check_people(
     draw_panel(roster.verification, seed=settings.seed, every_image=settings.every_image).examined().check(terms)
 
 
+def _measured(
+    action: CollectiveAction, people: People | None, pool: QueryPool | None, track: str | None, epsilon: int | None
+) -> tuple[Row, Measurement]:
+    """Measure an action that has been verified, or in which doing nothing won: see :meth:`CollectiveAction.measure`."""
+    chosen, family, began = action._chosen, action._family, action._began
+    test = None if people is None or pool is None else Examination(people, pool, "test", "test")
+    if not chosen.helps:
+        return as_they_are(chosen, family, action.measuring, test, track=track, began=began)
+    verified = action._examined()
+    if epsilon is None:
+        epsilon = verified.certificate.quoted_epsilon
+    elif test is None or epsilon not in family.sets:
+        raise ActionError(
+            f"Expected one of the ε values {sorted(family.sets)} together with test people, got {epsilon}. "
+            "Verification people are always measured at the ε that the certificate quotes."
+        )
+    exam = action._exam() if test is None else test
+    opponents, controls = action.opponents(epsilon, pool=pool), action.measuring.all_controls()
+    with tell_step("Measuring"):
+        measured = examine(chosen.shop, exam, chosen.distilled, family, epsilon, opponents, controls)
+    quality = action.platform.info.jpeg_quality
+    story = Story(
+        chosen.known, chosen.distilled, family, verified.certificate, measured, opponents.zero_query_epochs,
+        action.measuring,
+        encoding_of(quality, exam.people, family.sets[epsilon]), chosen.raced,
+    )  # fmt: skip
+    row = row_of(chosen.shop, story, epsilon, track=track, began=began)
+    if test is None:
+        action._measured = row, measured
+        left = row.to_dict()["extra"].get(f"jpeg{quality}_delta_left")
+        sent = {} if left is None else {"jpeg_quality": quality, "jpeg_delta_left": left}
+        keep_controls(chosen.shop, verified, action.measuring, row.to_dict() | sent)
+        hand_out(chosen.shop, family, verified)
+    return row, measured
+
+
+def _contents(action: CollectiveAction, row: Row, measurement: Measurement, **known: Any) -> Contents:
+    """Return a report's contents: what the caller knows, and what the action's folder and ledger say."""
+    from ttca.report import Contents
+
+    return Contents(
+        row=row,
+        measurement=measurement,
+        balances=action.queries.status(),
+        signed_by=signer(action.folder / MEMBERS_FILE, "perturbations"),
+        rechecked=rechecked_told(action.folder, action.queries),
+        around=circumstances(action._shop),
+        measuring=action.measuring,
+        **known,
+    )
+
+
+def _is_test(action: CollectiveAction, people: People | None, pool: QueryPool | None) -> bool:
+    """Whether test people are measured; raise where they come without a payer of their own, or have another role."""
+    if (people is None) != (pool is None):
+        raise ActionError(
+            "Expected test people together with the pool that pays for them, got only one of the two. Pass both."
+        )
+    if people is not None:
+        # Proves that no test person has another role.
+        replace(action.roster, test=people)
+    if pool is not None and pool.ledger.is_same(action.ledger):
+        raise ActionError(
+            "Expected a separate pool, with its own ledger, to pay for test people, got the members' pool. "
+            "Members never pay for a benchmark."
+        )
+    return people is not None
+
+
+def _pupils(action: CollectiveAction, chosen: Chosen, pool: QueryPool | None) -> Pupils:
+    """Return whom the controls learn from, and who tells the best of them."""
+    payer = action.queries if pool is None else pool
+    return Pupils(
+        equalised(action.roster.pool, action.roster, chosen.shop.settings),
+        chosen.known,
+        chosen.questions,
+        # A benchmark pays for everybody; members for as many as a fair choice needs.
+        action.questions.selection[: MOST_CHOOSERS if pool is None else None],
+        lambda images, owners: payer.ask(images, purpose="controls", epoch="selection", owners=owners),
+    )
+
+
 def _plan(action: CollectiveAction, shop: Workshop) -> dict[str, Cost]:
     asked = action.queries.cost(action.questions.people.images)
     affordable = asked.affordable
+    if action.questions.also is not None:
+        also = action.queries.cost(action.questions.also.images)
+        asked = Cost(
+            asked.images + also.images, asked.answered + also.answered, asked.queries + also.queries, affordable
+        )
     # Until a round is learned nobody knows its bytes; what was kept of it is counted as the ledger knows it.
     for turn, people in enumerate(action.questions.rounds, start=1):
         copies = kept_copies(action.folder, turn)
@@ -526,6 +624,11 @@ def _plan(action: CollectiveAction, shop: Workshop) -> dict[str, Cost]:
     if action.settings.refine and not is_verified(action.folder):
         saved = action.questions.saved - refined_queries(action.folder)
         plan["pool"] = Cost(asked.images + saved, asked.answered, asked.queries + saved, affordable)
+    if action.settings.races:
+        # What the ledger holds of a race is not known by image until candidates are learned.
+        done = load_json(action.folder / RACE_FILE).get("result") if (action.folder / RACE_FILE).is_file() else None
+        most = 0 if done is not None else action.questions.race
+        plan["race"] = Cost(most, 0, most, affordable)
     choosers = min(len(action.questions.selection), MOST_CHOOSERS)
     for step, most in still_to_pay(shop, action.panel, action.measuring, choosers).items():
         plan[step] = Cost(most, 0, most, affordable)

@@ -27,6 +27,7 @@ __all__ = [
     "TransferSet",
     "ask_pool",
     "equalised",
+    "race_queries",
     "saved",
     "turn_of",
 ]
@@ -132,6 +133,11 @@ class Questions(Value):
         Selection people of the reference.
     saved : int
         How many queries are saved for refinement.
+    race : int
+        How many are saved for a race between recipes.
+    also : People, optional
+        Where recipes race that equalise and others that do not: every second of the subgroup's pool people who would be
+        asked about their image as it is, whose image is equalised instead.
     """
 
     plain: People
@@ -140,11 +146,18 @@ class Questions(Value):
     judges: People
     volunteers: People
     saved: int
+    race: int = 0
+    also: People | None = None
 
     @classmethod
     def of(cls, roster: Roster, settings: Settings) -> Questions:
         """Return who is asked about what in an action of this roster."""
-        turn, selection = turn_of(roster, settings), roster.selection
+        turn, selection, also = turn_of(roster, settings), roster.selection, None
+        if settings.races and "equalise" not in settings.set_by_hand and not np.all(roster.pool.subgroup):
+            # In the drawn order of the pool, which knows nothing of anybody.
+            second = np.flatnonzero((turn == 0) & roster.pool.subgroup)[1::2]
+            also = equalised(roster.pool[second], roster, replace(settings, equalise=True))
+            turn[second] = -1
         rounds = (roster.pool[turn == t] for t in range(1, settings.rounds + 1))
         return cls(
             plain=equalised(roster.pool[turn == 0], roster, settings),
@@ -153,6 +166,8 @@ class Questions(Value):
             judges=equalised(selection[selection.subgroup], roster, settings),
             volunteers=selection[~selection.subgroup],
             saved=saved(roster, settings),
+            race=race_queries(roster, settings),
+            also=also,
         )
 
     @cached_property
@@ -257,6 +272,9 @@ def ask_pool(queries: QueryPool, questions: Questions, *, equalised: bool, overr
     watch = Watch(sanity.parts, lambda look, answers: overruling.hear(sanity.at_look(look, answers)))
     answers = queries.ask(people.images, purpose="pool", owners=people.members.tolist(), watch=watch)
     overruling.hear(sanity.at_end(answers))
+    if questions.also is not None:
+        # A race reads the answers from the ledger, for the recipes that equalise.
+        queries.ask(questions.also.images, purpose="pool", owners=questions.also.members.tolist())
     first, second = len(questions.plain), len(questions.plain) + len(questions.selection)
     return TransferSet(
         questions.plain,
@@ -291,17 +309,28 @@ def saved(roster: Roster, settings: Settings) -> int:
     return round(settings.refine * len(roster.pool))
 
 
+def race_queries(roster: Roster, settings: Settings) -> int:
+    """Return how many queries are saved for a race: a share of all before verification, and 0 without a race."""
+    if not settings.races:
+        return 0
+    return min(round(settings.race_share * (len(roster.pool) + len(roster.selection))), len(roster.pool) - 1)
+
+
 def turn_of(roster: Roster, settings: Settings) -> NDArray[np.int64]:
     """Return in which round each pool person is asked about an altered copy.
 
-    0 = about the image as it is, -1 = saved for refinement.
+    0 = about the image as it is, -1 = saved for refinement or a race.
     """
     pool, rounds = roster.pool, settings.rounds
     turn = np.zeros(len(pool), np.int64)
+    # Whoever is saved for the race is drawn among all, so that the proxy goes on seeing both groups.
+    raced = np.random.default_rng([settings.seed, 13]).permutation(len(pool))[: race_queries(roster, settings)]
+    turn[raced] = -1
     rng = np.random.default_rng(settings.seed)
     members = rng.permutation(np.flatnonzero(pool.subgroup))
     # Volunteers' queries first: whoever is saved, the probes are made of members' images.
     everybody = np.concatenate([rng.permutation(np.flatnonzero(~pool.subgroup)), members[::-1]])
+    everybody = everybody[turn[everybody] == 0]
     turn[everybody[: saved(roster, settings)]] = -1
     members = members[turn[members] == 0]
     if rounds:

@@ -244,6 +244,10 @@ def run(
         measures = action.settings.controls
         if _planned(known, action, dry_run, as_json, verifies=True, reports=measures):
             return
+        patiently(wait, lambda: _pooled(action))
+        if patiently(wait, lambda: _nothing_helps(action, as_json)):
+            _say_paid(known, action)
+            return
         certificate = _verified(action, yes=yes, wait=wait)
         if measures:
             row, _ = patiently(wait, action.measure)
@@ -848,6 +852,7 @@ def verify(
     with _opened(file) as (known, action):
         if _planned(known, action, dry_run, as_json, verifies=True):
             return
+        patiently(wait, lambda: _pooled(action))
         certificate = _verified(action, yes=yes, wait=wait)
         _say_certificate(certificate, as_json)
         _say_outcome(action, certificate)
@@ -870,6 +875,9 @@ def report(
     """
     with _opened(file) as (known, action):
         if _planned(known, action, dry_run, as_json, verifies=True, reports=True):
+            return
+        patiently(wait, lambda: _pooled(action))
+        if patiently(wait, lambda: _nothing_helps(action, as_json, for_publication=for_publication)):
             return
         certificate = _verified(action, yes=yes, wait=wait)
         row, _ = patiently(wait, action.measure)
@@ -1042,13 +1050,27 @@ def _moment(seconds: float) -> str:
     return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M UTC")
 
 
+def _nothing_helps(action: CollectiveAction, as_json: bool, *, for_publication: bool = False) -> bool:
+    """Say so where recipes raced and doing nothing won; return whether it did. Costs no query more than the race."""
+    raced = action.raced
+    if raced is None or raced.proposed:
+        return False
+    told = {"recipe": raced.recipe, "certificate": None, "race": raced.to_dict()}
+    if action.settings.controls and len(action.questions.volunteers):
+        row, _ = action.measure()
+        written = action.report(for_publication=for_publication)
+        told |= row.to_dict()
+        _say(ERR, f"The report: {written}")
+    _emit(told, as_json, raced.told)
+    return True
+
+
 def _say_certificate(certificate: Certificate, as_json: bool) -> None:
     _emit(certificate.to_dict(), as_json, certificate.summary())
 
 
 def _verified(action: CollectiveAction, *, yes: bool, wait: bool) -> Certificate:
-    """Ask the pool, learn, ask whether verification people may be read, read them, and keep some for rechecks."""
-    patiently(wait, lambda: _pooled(action))
+    """Learn, ask whether verification people may be read, read them, and keep some for rechecks."""
     patiently(wait, lambda: confirm_verification(action, yes=yes))
     certificate = patiently(wait, action.verify)
     if (kept := patiently(wait, action.keep)) is not None:

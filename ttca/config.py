@@ -37,6 +37,7 @@ from ttca.preparation import Preparation
 from ttca.prices import Price
 from ttca.progress import Reporter, silent
 from ttca.proxies.backbones import SUFFIXES
+from ttca.recipes import RECIPE_KEYS
 from ttca.settings import Settings
 from ttca.signing import check_key
 
@@ -80,13 +81,20 @@ controls = true                  # measure the result row and its controls, for 
 # recheck_people = 60            # kept to be asked again later, by ttca recheck; 0: nobody
 # valid_days = 90                # members' files expire so many days after they were verified
 
-# How the proxy learns.
-architectures = ["small-cnn"]    # small-cnn, small-resnet, small-mobilenet, resnet20 ..., timm/NAME or module:function
+# What is learned how. "auto": several recipes are learned and race on the platform; docs/recipes.md says more.
+recipe = "auto"                  # or "manual": the keys below alone; or "plain", "small-pictures", "photographs"
+# race_share = 0.2               # share of the queries that pays for the race
+# most_minutes = 60              # of learning for the race, by an estimate; what does not fit does not race
+# left_out = []                  # recipes, and published weights by their names, that do not race
+# pinned = []                    # keys below that keep their default in every recipe; those you write are kept anyway
+
+# How the proxy learns. With recipe = "auto", a key that you write here holds for every recipe.
+# architectures = ["small-cnn"]  # small-cnn, small-resnet, small-mobilenet, resnet20 ..., timm/NAME or module:function
 # weights = []                   # published weights: "hub", files, names of ttca weights list, "none"; []: what is here
-epochs = 60
+# epochs = 60
 # public_epochs = 10             # of learning from public images, or from members' true classes
-shift = 1                        # random translation while learning, in pixels
-flip = false                     # random mirror images while learning; right for most photographs
+# shift = 1                      # random translation while learning, in pixels
+# flip = false                   # random mirror images while learning; right for most photographs
 # warp = 0.0                     # random turns and zooms, for platforms that crop or align; try 0.15
 # mixup = 0.0                    # blend pairs of images whose answers carry all scores; try 0.4
 # true_classes = false           # learn from members' own true classes before their answers
@@ -96,9 +104,10 @@ flip = false                     # random mirror images while learning; right fo
 # processes = 1                  # processes that train the proxy together, one per GPU
 
 # How the perturbations are learned.
-steps = 100                      # per epsilon
+# steps = 100                    # per epsilon
 # block = 1                      # squares of so many pixels change together; 8 suits platforms that shrink photographs
 # loss = "margin"                # or "cross-entropy"
+# kappa = 4.0                    # of the margin: by how much an image must win until it pulls no more
 # attack = ""                    # name of an attack that an installed package offers; "" is ttca's own
 # transforms = []                # what uploads may go through while learning: "resize", "blur", "jpeg"
 # rounds = 0                     # ask about copies altered by what was learned so far, so many times
@@ -732,9 +741,10 @@ def read_action(path: Path | str) -> ActionFile:
     for table in ("platform", "people"):
         if table not in found:
             raise ConfigError(f"Expected the table [{table}] in {path}, got none. ttca init writes a full example.")
+    action = found.get("action", {})
     return ActionFile(
         path,
-        _with_weights(_section(Settings, found.get("action", {}), "action", path), path),
+        _pinned(_with_weights(_section(Settings, action, "action", path), path), action),
         _beside(_section(PlatformSection, found["platform"], "platform", path), path),
         _section(PeopleSection, found["people"], "people", path),
         _section(PoolSection, found.get("pool", {}), "pool", path),
@@ -838,6 +848,13 @@ def _with_weights(settings: Settings, path: Path) -> Settings:
     """Return settings whose files of weights are looked for beside the file that names them."""
     words = tuple(str(path.parent / word) if Path(word).suffix in SUFFIXES else word for word in settings.weights)
     return replace(settings, weights=words)
+
+
+def _pinned(settings: Settings, written: Mapping[str, Any]) -> Settings:
+    """Return settings that know which of their defaults somebody wrote by hand, where recipes could change them."""
+    if not settings.races:
+        return settings
+    return replace(settings, pinned=tuple(sorted({*settings.pinned, *(set(written) & set(RECIPE_KEYS))})))
 
 
 def _value(value: Any, kind: str, where: str) -> Any:

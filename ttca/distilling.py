@@ -137,9 +137,12 @@ def distil(shop: Workshop, known: Known, questions: Questions, transfer: Transfe
 
 
 def kept_copies(folder: Path, turn: int) -> Images | None:
-    """Return the altered copies of a round, where they were made already."""
-    stored = load_arrays(_copies_path(folder, turn), None)
-    return None if stored is None else stored["images"]
+    """Return the altered copies of a round, where they were made already, by the action or by a candidate."""
+    for home in (folder, *sorted(folder.glob("candidates/*"))):
+        stored = load_arrays(_copies_path(home, turn), None)
+        if stored is not None:
+            return stored["images"]
+    return None
 
 
 def learn_inputs(shop: Workshop, known: Known, questions: Questions, weights: str) -> str:

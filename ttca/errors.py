@@ -15,6 +15,7 @@ __all__ = [
     "LedgerError",
     "MissingExtraError",
     "ModelError",
+    "NothingHelpsError",
     "PerturbationError",
     "PlatformError",
     "QuotaError",
@@ -70,6 +71,10 @@ class SanityError(ActionError):
 
 class WorthlessProxyError(ActionError):
     """The proxy knows no more of the platform than its favourite answer: the action stops before it pays for more."""
+
+
+class NothingHelpsError(ActionError):
+    """No candidate was shown to beat doing nothing: there is no δ to verify or to hand out."""
 
 
 class PerturbationError(TTCAError):

@@ -20,10 +20,11 @@ from ttca.pooling.ledger import Ledger
 __all__ = ["Departure", "Remains", "bundles_in", "forget_member"]
 
 #: Altered copies of pool people's pictures. Without one of these people they are made anew.
-_COPIES = ("rounds/altered-*",)
+_COPIES = ("rounds/altered-*", "candidates/*/rounds/altered-*")
 _LEARNED = (
     "proxy.safetensors", "warm-start.safetensors", "zero-query-proxy*.safetensors", "controls.safetensors",
     "rounds/proxy-*.safetensors", "perturbations/*.safetensors", "perturbations.safetensors",
+    "candidates/**/*.safetensors",
 )  # fmt: skip
 #: Test people's queries, which a benchmark or the demo pays.
 _BENCHMARK = "evaluation.sqlite"

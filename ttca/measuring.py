@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import math
 import sys
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ttca.answers import Answers
 from ttca.asking import Known
+from ttca.candidates import Chosen
 from ttca.certificates import Certificate
 from ttca.conditions import CONTROLS, HONEST_ROW, ROW_KEYS, Control, Measuring, Opponents, metric_keys
 from ttca.distilling import Distilled
@@ -24,11 +27,15 @@ from ttca.perturbations import PerturbationSet
 from ttca.perturbing import Family
 from ttca.pooling.pool import QueryPool
 from ttca.proxies.runtime import give_back_memory
+from ttca.race_record import Raced
 from ttca.row import Row
 from ttca.values import Value
 from ttca.workshop import Workshop
 
-__all__ = ["Examination", "Story", "encoding_of", "examine", "row_of"]
+__all__ = ["Examination", "Story", "as_they_are", "encoding_of", "examine", "row_of"]
+
+#: What is measured where nothing is proposed: all of it is asked about without δ.
+_AS_THEY_ARE = ("reference_before", "reference_after", "subgroup_before", "subgroup_after")
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -80,16 +87,20 @@ def examine(
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Story(Value):
-    """What every step before the row returned, and what the way to the platform does to δ (:func:`encoding_of`)."""
+    """What every step before the row returned, and what the way to the platform does to δ (:func:`encoding_of`).
+
+    There is no certificate where recipes raced, and none was shown to beat doing nothing.
+    """
 
     known: Known
     distilled: Distilled
     family: Family
-    certificate: Certificate
+    certificate: Certificate | None
     measured: Measurement
     zero_query_epochs: int
     measuring: Measuring = HONEST_ROW
     encoding: Mapping[str, float] = field(default_factory=dict)
+    raced: Raced | None = None
 
 
 def row_of(shop: Workshop, story: Story, epsilon: int, *, track: str | None, began: float) -> Row:
@@ -109,8 +120,10 @@ def row_of(shop: Workshop, story: Story, epsilon: int, *, track: str | None, beg
     certificate, measured, transfer = story.certificate, story.measured, distilled.transfer
     paid = shop.queries.ledger.paid(action=shop.settings.name)
     low, high = measured.interval("subgroup_after")
-    won, lost = measured.discordant("subgroup_after", "zero_query")
-    refined = family.queries
+    # Where nothing is proposed, nothing else was measured than people as they are.
+    compared = "zero_query" in measured.outcomes
+    won, lost = measured.discordant("subgroup_after", "zero_query") if compared else (0, 0)
+    refined = family.queries + (0 if story.raced is None else story.raced.queries)
     composition = transfer.composition
     row = Row(
         track=track or shop.settings.name,
@@ -120,29 +133,22 @@ def row_of(shop: Workshop, story: Story, epsilon: int, *, track: str | None, beg
         epsilon=epsilon,
         seed=shop.settings.seed,
         # Earlier versions booked cross-checks as pool-audit.
-        queries_pool=sum(paid.get(purpose, 0) for purpose in ("pool", "pool-cross-check", "pool-audit")),
+        queries_pool=sum(paid.get(purpose, 0) for purpose in ("pool", "pool-race", "pool-cross-check", "pool-audit")),
         # Earlier versions booked the baseline as an audit.
         queries_baseline=paid.get("baseline", 0) + paid.get("audit", 0),
         queries_verification=paid.get("verification", 0),
         queries_controls=paid.get("controls", 0),
         # Of the honest row alone: a control of a guest moves no other value.
-        coverage=measured.coverage_of(ROW_KEYS.values()),
+        coverage=measured.coverage_of(name for name in ROW_KEYS.values() if name in measured.outcomes),
         composition={**composition, "altered": composition["altered"] + refined},
-        **{key: measured.rate(control) for key, control in ROW_KEYS.items()},
+        **_rates(measured),
         gap_before=measured.rate("reference_before") - measured.rate("subgroup_before"),
         subgroup_after_lower=low,
         subgroup_after_upper=high,
         gap_closed=measured.gap_closed,
-        goal=str(certificate.terms.aim),
-        stopping=certificate.terms.stopping,
-        certified=certificate.passed_at(epsilon),
-        parity_certified=certificate.passed_at(epsilon) if certificate.terms.aim.kind == "parity" else None,
-        persons_verification=certificate.examined.persons,
-        persons_asked=next((test.asked for test in certificate.tests if test.epsilon == epsilon), 0),
-        certificate_lower=certificate.lower_at(epsilon),
-        certificate_power=certificate.power.smallest_rate,
+        **_proved(shop, certificate, epsilon),
         zero_query_epochs=story.zero_query_epochs,
-        paired_p=measured.paired_p("subgroup_after", "zero_query"),
+        paired_p=measured.paired_p("subgroup_after", "zero_query") if compared else math.nan,
         paired_b=won,
         paired_c=lost,
         fidelity_subgroup=measured.fidelity_subgroup,
@@ -163,9 +169,83 @@ def row_of(shop: Workshop, story: Story, epsilon: int, *, track: str | None, beg
         intervals={key: None if s is None else [s.low, s.high] for key, s in measured.intervals.items()},
         extra=_extra(measured, story.measuring) | dict(story.encoding),
         backbones=[b.shown for b in distilled.proxy.backbones],
+        recipe=_recipe(shop, story.raced),
     )
     save_json(shop.folder / "row.json", row.to_dict())
     return row
+
+
+def as_they_are(
+    chosen: Chosen,
+    family: Family,
+    measuring: Measuring,
+    exam: Examination | None,
+    *,
+    track: str | None,
+    began: float,
+) -> tuple[Row, Measurement]:
+    """Return the row of an action that proposes nothing: people as they are, and no certificate.
+
+    Parameters
+    ----------
+    chosen : Chosen
+    family : Family
+        That changes nothing.
+    measuring : Measuring
+    exam : Examination, optional
+        Test people, and who pays. By default selection people, whose answers are paid already.
+    track, began
+        As :func:`row_of`.
+    """
+    shop, questions = chosen.shop, chosen.questions
+    if exam is None:
+        people = People.concatenate([questions.selection, questions.volunteers])
+        exam = Examination(people, shop.queries, "pool", "pool")
+    epsilon = max(family.sets)
+    still = family.sets[epsilon]
+    controls = [c for c in CONTROLS if c.name in _AS_THEY_ARE]
+    measured = examine(shop, exam, chosen.distilled, family, epsilon, Opponents(still, still, still), controls)
+    own = Measuring(metrics=measuring.metrics)
+    story = Story(chosen.known, chosen.distilled, family, None, measured, 0, own, raced=chosen.raced)
+    return row_of(shop, story, epsilon, track=track, began=began), measured
+
+
+def _rates(measured: Measurement) -> dict[str, Any]:
+    """Return the row's rates by their keys, NaN where a control was not measured."""
+    known = measured.outcomes
+    return {key: measured.rate(name) if name in known else math.nan for key, name in ROW_KEYS.items()}
+
+
+def _proved(shop: Workshop, certificate: Certificate | None, epsilon: int) -> dict[str, Any]:
+    """Return what the row says of the certificate at one ε."""
+    terms = shop.settings.certifying if certificate is None else certificate.terms
+    parity = terms.aim.kind == "parity"
+    said: dict[str, Any] = {"goal": str(terms.aim), "stopping": terms.stopping}
+    if certificate is None:
+        return said | {
+            "certified": False,
+            "parity_certified": False if parity else None,
+            "persons_verification": 0,
+            "persons_asked": 0,
+            "certificate_lower": math.nan,
+            "certificate_power": None,
+        }
+    passed = certificate.passed_at(epsilon)
+    return said | {
+        "certified": passed,
+        "parity_certified": passed if parity else None,
+        "persons_verification": certificate.examined.persons,
+        "persons_asked": next((test.asked for test in certificate.tests if test.epsilon == epsilon), 0),
+        "certificate_lower": certificate.lower_at(epsilon),
+        "certificate_power": certificate.power.smallest_rate,
+    }
+
+
+def _recipe(shop: Workshop, raced: Raced | None) -> str:
+    """Return what the row says of the recipe; nothing where settings were made by hand."""
+    if raced is not None:
+        return raced.recipe
+    return "" if shop.settings.recipe == "manual" else shop.settings.recipe
 
 
 def encoding_of(quality: int | None, people: People, perturbations: PerturbationSet) -> dict[str, float]:

@@ -43,8 +43,18 @@ class Family(Value):
         return float(sum(s.evidence.get("seconds", float("nan")) for s in self.sets.values()))
 
 
-def perturb(shop: Workshop, roster: Roster, known: Known, questions: Questions, distilled: Distilled) -> Family:
+def perturb(
+    shop: Workshop,
+    roster: Roster,
+    known: Known,
+    questions: Questions,
+    distilled: Distilled,
+    *,
+    most: int | None = None,
+) -> Family:
     """Learn one perturbation per class for every ε, smallest first, each from the one before; or read them.
+
+    With ``most``, only for the ε up to that: a race needs no others.
 
     Raises
     ------
@@ -60,7 +70,7 @@ def perturb(shop: Workshop, roster: Roster, known: Known, questions: Questions, 
     refinement = Refinement.of(shop, roster, questions)
     sets: dict[int, PerturbationSet] = {}
     previous: NDArray[np.int8] | None = None
-    for epsilon in sorted(shop.settings.epsilons):
+    for epsilon in sorted(e for e in shop.settings.epsilons if most is None or e <= most):
         path = home / f"epsilon-{epsilon:03d}.safetensors"
         kept = PerturbationSet.load(path) if path.is_file() else None
         if kept is not None and kept.preparation != shop.preparation:

@@ -53,7 +53,8 @@ def rehearse(action: CollectiveAction, *, learns: bool = False, verifies: bool =
     if verifies:
         # Says what to install.
         clopper_pearson_lower(0, 1, 0.05)
-    if learns and not is_verified(action.folder):
+    # Candidates of a race are made to learn that they can be.
+    if learns and action.runners is None and not is_verified(action.folder):
         action.learner.check()
     pool, plan = action.queries, action.plan()
     problem = getattr(action.platform, "key_problem", None)

@@ -38,6 +38,8 @@ class Row:
     ``overruled`` says in what way answers did not fit members' own true classes, where somebody went on anyway;
     empty and left out where nobody had to.
     ``backbones`` are the published weights that the proxy began with: name, architecture, source, license, SHA-256.
+    ``recipe`` is the one that won a race, or that the settings name; ``nothing`` where none was shown to beat doing
+    nothing. Then S is ``subgroup_before``, nobody verified, and there are no controls. Settings made by hand have none.
     ``extra`` holds a guest's metrics and controls by name (:class:`ttca.conditions.Measuring`).
     """
 
@@ -98,12 +100,14 @@ class Row:
     intervals: dict[str, list[float] | None] = field(default_factory=dict)
     extra: dict[str, float] = field(default_factory=dict)
     backbones: list[dict[str, str]] = field(default_factory=list)
+    recipe: str = ""
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON values; what is not defined becomes None, and what is empty at the end is left out."""
         found = asdict(self)
         extra = {name: _plain(value) for name, value in found.pop("extra").items()}
         often_empty = {"overruled": found.pop("overruled"), "extra": extra, "backbones": found.pop("backbones")}
+        often_empty["recipe"] = found.pop("recipe")
         spans: dict[str, list[float] | None] = found.pop("intervals")
         found["intervals"] = {name: span and [_plain(end) for end in span] for name, span in spans.items()}
         plain = {name: _plain(value) for name, value in found.items()}
@@ -112,7 +116,7 @@ class Row:
     @classmethod
     def keys(cls) -> tuple[str, ...]:
         """Return the names of the keys that every row has, in order."""
-        return tuple(f.name for f in fields(cls) if f.name not in ("overruled", "extra", "backbones"))
+        return tuple(f.name for f in fields(cls) if f.name not in ("overruled", "extra", "backbones", "recipe"))
 
 
 def _plain(value: Any) -> Any:

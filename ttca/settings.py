@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, fields, replace
 from typing import Any, Literal, TypeVar
 
@@ -10,6 +11,7 @@ from ttca.errors import ConfigError
 from ttca.goals import Certifying
 from ttca.proxies.options import Distilling
 from ttca.proxies.registry import Architecture, check_importable
+from ttca.recipes import NAMED, RECIPE_KEYS
 
 __all__ = ["DEFAULT_ARCHITECTURES", "Settings"]
 
@@ -35,6 +37,18 @@ class Settings:
     epsilons : tuple of int
         The family of budgets, in levels of 255, fixed before verification.
     seed : int
+    recipe : str
+        ``manual``: what the settings below say. ``auto``: candidates of several recipes are learned and race on the
+        platform, and what is set by hand holds for all of them (:mod:`ttca.recipes`). Or the name of one recipe.
+    pinned : tuple of str
+        Settings of learning that hold for every candidate though they have their default. Others that are set by hand
+        show it by their value; of an action file, all that stands in it is set by hand.
+    left_out : tuple of str
+        Recipes, and published weights by their name, that do not race.
+    race_share : float
+        Share of the queries before verification that pays for the race.
+    most_minutes : int
+        How long learning the candidates may take, by an estimate. What does not fit does not race.
     architectures : tuple of str or callable
         The proxy's models (``small-cnn``, ``resnet20`` …, ``timm/NAME``, ``module:function`` for one of your own);
         more than one make an ensemble. In Python also functions or classes that take (classes, seed).
@@ -83,6 +97,8 @@ class Settings:
         0: none; 1: all, where true classes are known to learn a proxy from.
     loss : {"margin", "cross-entropy"}
         What δ minimises (:class:`ttca.attacks.options.Perturbing`).
+    kappa : float
+        Of the margin: an image that wins by so much pulls no more.
     transforms : tuple of str
         Random input transformations while δ is learned, among ``resize``, ``blur`` and ``jpeg``.
     steps : int
@@ -110,6 +126,11 @@ class Settings:
     subgroup: str = "subgroup"
     epsilons: tuple[int, ...] = (2, 4, 8)
     seed: int = 0
+    recipe: str = "manual"
+    pinned: tuple[str, ...] = ()
+    left_out: tuple[str, ...] = ()
+    race_share: float = 0.2
+    most_minutes: int = 60
     architectures: tuple[Architecture, ...] = DEFAULT_ARCHITECTURES
     weights: str | tuple[str, ...] = ()
     epochs: int = 60
@@ -128,6 +149,7 @@ class Settings:
     altered: float = 0.5
     refine: float = 0.0
     loss: Literal["margin", "cross-entropy"] = "margin"
+    kappa: float = 4.0
     transforms: tuple[str, ...] = ()
     steps: int = 100
     attack: str = ""
@@ -159,6 +181,7 @@ class Settings:
             "valid_days": 1,
             "controls_people": 1,
             "recheck_people": 0,
+            "most_minutes": 1,
         }.items():
             number = getattr(self, name)
             if isinstance(number, bool) or not isinstance(number, int) or number < least:
@@ -177,6 +200,7 @@ class Settings:
             )
         if not 0 <= self.refine <= 1:
             raise ConfigError(f"Expected refine as a share in [0, 1], got {self.refine}. 0.2 saves every fifth query.")
+        self._check_recipe()
         _ = self.certifying
         object.__setattr__(self, "weights", _words(self.weights))
         lengths = self.control_lengths if isinstance(self.control_lengths, tuple | list) else ()
@@ -197,6 +221,33 @@ class Settings:
         except ValueError as error:
             raise ConfigError(str(error)) from None
         object.__setattr__(self, "architectures", names)
+
+    def _check_recipe(self) -> None:
+        if self.recipe not in ("auto", "manual", *NAMED):
+            raise ConfigError(
+                f'Expected recipe as "auto", "manual" or one of {", ".join(NAMED)}, got {self.recipe!r}. "auto" lets '
+                "several race."
+            )
+        if not 0 < self.race_share < 1:
+            raise ConfigError(
+                f"Expected race_share as a share in (0, 1), got {self.race_share}. 0.2 spends every fifth query."
+            )
+        unknown = sorted(set(self.pinned) - set(RECIPE_KEYS))
+        if unknown:
+            raise ConfigError(f"Expected pinned to name settings of learning, got {unknown[0]!r}. See docs/recipes.md.")
+        if not (0 <= self.kappa < math.inf):
+            raise ConfigError(f"Expected kappa as a number of 0 or more, got {self.kappa}.")
+
+    @property
+    def races(self) -> bool:
+        """Whether several recipes race."""
+        return self.recipe == "auto"
+
+    @property
+    def set_by_hand(self) -> frozenset[str]:
+        """The settings of learning that no recipe changes."""
+        own = {f.name for f in fields(self) if f.name in RECIPE_KEYS and getattr(self, f.name) != f.default}
+        return frozenset(own | set(self.pinned))
 
     @property
     def distilling(self) -> Distilling:

@@ -30,7 +30,7 @@ from ttca.settings import DEFAULT_ARCHITECTURES, Settings
 if TYPE_CHECKING:
     from ttca.proxies.options import Distilling
 
-__all__ = ["Start", "all_backbones", "choose_start", "convert", "convertible", "listed"]
+__all__ = ["Start", "all_backbones", "choose_start", "convert", "convertible", "listed", "suitable_backbones"]
 
 #: Of what nobody named, only so large a file is taken, so many, and only where images are so near in size: larger ones
 #: take hours, and networks made for images seven times as large have made things worse.
@@ -118,6 +118,20 @@ def all_backbones() -> list[Backbone]:
         If some of it cannot be read.
     """
     return list(_once([*in_folder(), *in_packages(), *in_cache()]))
+
+
+def suitable_backbones(side: int) -> list[Backbone]:
+    """Return the weights that are here and suit images of this height as proxies see them, in pixels.
+
+    Raises
+    ------
+    ConfigError
+        If some of what is here cannot be read.
+    """
+    try:
+        return _suitable(all_backbones(), side)
+    except ValueError as error:
+        raise ConfigError(f"{error} {_SPENT}") from None
 
 
 def listed() -> list[tuple[Backbone, str]]:

@@ -37,6 +37,8 @@ class Workshop:
         A guest that learns every δ instead of ttca's own.
     preparation : Preparation, optional
         How everybody's photographs became the images, and how members' will.
+    tells : bool
+        Whether it is said what the proxy begins with.
     """
 
     folder: Path
@@ -45,6 +47,7 @@ class Workshop:
     reporter: Reporter
     attack: Attack | None = None
     preparation: Preparation | None = None
+    tells: bool = True
 
     @property
     def info(self) -> PlatformInfo:
@@ -59,7 +62,8 @@ class Workshop:
     @cached_property
     def learner(self) -> Learner:
         """Proxies and δ; raises MissingExtraError where torch is not installed."""
-        self.reporter.say(self.start.told)
+        if self.tells:
+            self.reporter.say(self.start.told)
         return Learner(
             self.settings,
             classes=len(self.info.classes),

@@ -122,6 +122,8 @@ def pooled(action: CollectiveAction) -> None:
     """Ask what the pool lacks and say how each group is served: whether there is a gap costs nothing to know."""
     from ttca.gap import served_sentence
 
+    if action.runners is not None:
+        say(ERR, action.runners.told)
     transfer = action.pool()
     say(ERR, served_sentence(transfer.served()))
     if transfer.overruled is not None:
@@ -171,8 +173,9 @@ def planned(
             "preparation": None if action.roster.preparation is None else action.roster.preparation.to_dict(),
             "cost": None if price is None else {"sum": price.of(queries), "currency": price.currency},
             "people": people,
-            "weights": [backbone.shown for backbone in action.start.backbones],
+            "weights": [backbone.shown for backbone in action.backbones],
             "warnings": warnings,
+            **({} if action.runners is None else {"race": action.runners.to_dict()}),
         }
         if not as_json:
             OUT.print(_people_table(people))
@@ -182,7 +185,7 @@ def planned(
     if changed is not None and action.queries.accept_new_version:
         say(ERR, f"{changed} They are paid.")
     if dry_run and not as_json:
-        say(ERR, action.start.told)
+        say(ERR, action.start.told if action.runners is None else action.runners.told)
         say(ERR, after_sending(action.roster.pool.image_shape, action.roster.preparation))
     if not as_json:
         say(ERR, f"For the certificate: {action.panel.examined().told(action.settings.certifying)}.")

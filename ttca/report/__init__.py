@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from ttca.report.html import Contents, write_report
+from ttca.report.html import Contents, write_nothing, write_report
 
-__all__ = ["Contents", "write_report"]
+__all__ = ["Contents", "write_nothing", "write_report"]

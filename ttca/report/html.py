@@ -7,7 +7,6 @@ import math
 import os
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -32,8 +31,9 @@ from ttca.values import Value
 
 if TYPE_CHECKING:
     from ttca.distilling import Fidelity
+    from ttca.race_record import Raced
 
-__all__ = ["Contents", "write_report"]
+__all__ = ["Contents", "write_nothing", "write_report"]
 
 MOST_PEOPLE_SHOWN = 10
 # A report is mailed and opened on phones: a thousand large δ would make it too heavy for both.
@@ -77,6 +77,8 @@ class Contents(Value):
         The public key that signed the file of the set; None where no file is signed.
     rechecked : str, optional
         What rechecks have said since, for people; None where nobody is kept for them.
+    raced : Raced, optional
+        The record of the race between recipes, where there was one.
     """
 
     row: Row
@@ -92,6 +94,7 @@ class Contents(Value):
     signed_by: str | None = None
     rechecked: str | None = None
     around: Circumstances | None = None
+    raced: Raced | None = None
 
 
 def write_report(
@@ -121,11 +124,6 @@ def write_report(
     MissingExtraError
         If matplotlib, Jinja2 or scipy is not installed.
     """
-    try:
-        import jinja2
-    except ImportError as error:
-        raise MissingExtraError("The report", "learn") from error
-
     _check_one_run(contents)
     row, measurement, perturbations = contents.row, contents.measurement, contents.perturbations
     people, balances = contents.people, contents.balances
@@ -161,11 +159,48 @@ def write_report(
         "words": PlainWords.of(row, contents.certificate, around),
         "f": formatting,
     }
+    return _write(Path(path), _rendered("report.html.j2", context))
+
+
+def write_nothing(path: Path | str, row: Row, raced: Raced, story: str) -> Path:
+    """Write the report of an action that proposes nothing: why, what each recipe got, and how people are served.
+
+    Parameters
+    ----------
+    path : Path or str
+    row : Row
+    raced : Raced
+        The record of the race, in which no recipe was shown to beat doing nothing.
+    story : str
+        Who is under-served by what, in a few plain sentences.
+
+    Returns
+    -------
+    Path
+        The file written: one HTML file, without pictures and members' names.
+
+    Raises
+    ------
+    ActionError
+        If the file cannot be written.
+    MissingExtraError
+        If Jinja2 is not installed.
+    """
+    context = {"row": row, "raced": raced, "story": story, "f": formatting}
+    return _write(Path(path), _rendered("nothing.html.j2", context))
+
+
+def _rendered(name: str, context: dict[str, Any]) -> str:
+    try:
+        import jinja2
+    except ImportError as error:
+        raise MissingExtraError("The report", "learn") from error
+
     environment = jinja2.Environment(
-        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    template = environment.from_string(files("ttca.report").joinpath("report.html.j2").read_text(encoding="utf-8"))
-    return _write(Path(path), template.render(context))
+        loader=jinja2.PackageLoader("ttca", "report"), autoescape=True, undefined=jinja2.StrictUndefined,
+        trim_blocks=True, lstrip_blocks=True,
+    )  # fmt: skip
+    return environment.get_template(name).render(context)
 
 
 def _check_one_run(contents: Contents) -> None:

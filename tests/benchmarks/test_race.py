@@ -1,0 +1,79 @@
+"""Tests of the race benchmark: one world from end to end, races run again, and what may not race on a track."""
+
+from __future__ import annotations
+
+import statistics
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from benchmarks import race
+from benchmarks._tracks import TRACKS, Track, left_out
+from tests import worlds
+from tests.benchmarks.test_effect import people, platform
+from tests.published import onnx_file
+from ttca.racing import Heard
+
+ARGUMENTS = [
+    "--tracks", "tiny", "--queries", "150", "--epsilon", "6", "12", "--orders", "5",
+    "--set", "architectures=('perceptron',)", "epochs=4", "public_epochs=4", "steps=10",
+]  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def tiny(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """Put a tiny track among the tracks, and the cache into a folder of the test."""
+    track = Track("tiny", ("scores",), platform, people, {"own": {}}, ("true-first",))
+    monkeypatch.setitem(TRACKS, "tiny", track)
+    monkeypatch.setenv("TTCA_CACHE", str(tmp_path / "cache"))
+    monkeypatch.delenv("TTCA_WEIGHTS", raising=False)
+    return tmp_path
+
+
+def test_every_candidate_is_measured_and_a_cell_is_kept(tiny: Path) -> None:
+    """What is chosen is a candidate or nothing, regret is how far the best is above it, and a second run reads it."""
+    result = race.main(ARGUMENTS)
+    (cell,) = result["cells"]
+    worth = cell["candidates"]
+    assert "true-first" not in worth
+    assert cell["best_of_portfolio"] == max(worth.values()) == worth[cell["best"]]
+    assert cell["median_of_portfolio"] == statistics.median(worth.values())
+    assert cell["chosen"] == (worth[cell["winner"]] if cell["recipe"] == cell["winner"] else cell["nothing"])
+    assert cell["regret"] == max(cell["best_of_portfolio"], cell["nothing"]) - cell["chosen"]
+    assert 0 < cell["race"]["queries"] <= 0.2 * 150
+    assert result["regret"] == cell["regret"]
+    assert result["worse_than_nothing"] == 0
+    assert set(result["regret_of_single_recipes"]) == set(worth)
+    for point in cell["curve"]:
+        assert point["asked"] <= point["queries"]
+        assert 0 <= point["regret"] <= max(worth.values()) - min(worth.values())
+    (kept,) = tiny.rglob("raced.json")
+    before = kept.stat().st_mtime_ns
+    assert race.main(ARGUMENTS)["cells"] == result["cells"]
+    assert kept.stat().st_mtime_ns == before
+
+
+def test_more_queries_regret_less() -> None:
+    """Where one candidate is better than the others, a long race finds it more often than a short one."""
+    rng = np.random.default_rng(0)
+    worth = [0.6, 0.6, 0.6, 0.75]
+
+    def heard(share: float) -> Heard:
+        right = rng.random(200) < share
+        return Heard(right.astype(np.float64), right)
+
+    found = race.curve(heard(0.4), [heard(w) for w in worth], worth, orders=60, seed=0)
+    regrets = [point["regret"] for point in found]
+    assert [point["queries"] for point in found] == list(race.SHARES)
+    assert regrets[-1] < regrets[0] < 0.15
+    assert found[-1]["proposed"] == 1
+
+
+def test_what_knows_the_answer_does_not_race(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a track, its own hand-made recipe and weights of the platform's classes are left out, by their names."""
+    (tiny / "weights").mkdir()
+    monkeypatch.setenv("TTCA_WEIGHTS", str(tiny / "weights"))
+    for name, classes in (("own", len(worlds.CLASSES)), ("others", 5)):
+        onnx_file(tiny / "weights" / f"{name}.onnx", classes=classes)
+    assert left_out(TRACKS["tiny"], classes=len(worlds.CLASSES)) == ("true-first", "own")

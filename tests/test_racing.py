@@ -1,0 +1,160 @@
+"""Tests of races: what they cost, whom they choose, and how often they propose what does not help."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+from scipy.stats import norm
+
+from ttca.answers import Answers
+from ttca.errors import ActionError
+from ttca.racing import ERROR, Heard, RacePlan, RaceResult, hear, plan_race, run_race
+
+Bools = NDArray[np.bool_]
+
+
+def heard(right: Bools) -> Heard:
+    """Return answers of a platform without scores."""
+    return Heard(right.astype(np.float64), right)
+
+
+def raced(plan: RacePlan, nothing: Bools, candidates: Bools) -> RaceResult:
+    """Race candidates whose answers about everybody are known."""
+    return run_race(plan, heard(nothing), lambda c, start, stop: heard(candidates[c, start:stop]))
+
+
+def crowd(rng: np.random.Generator, persons: int, before: float, after: NDArray[np.float64]) -> tuple[Bools, Bools]:
+    """Return who is right as they are, and under each candidate: persons are easy or hard for all alike."""
+    shared, learned = rng.standard_normal((2, persons))
+    own = rng.standard_normal((len(after) + 1, persons))
+    nothing = np.sqrt(0.6) * shared + np.sqrt(0.4) * own[0] < norm.ppf(before)
+    candidates = np.sqrt(0.6) * shared + np.sqrt(0.1) * learned + np.sqrt(0.3) * own[1:] < norm.ppf(after)[:, None]
+    return nothing, candidates
+
+
+plans: st.SearchStrategy[dict[str, int]] = st.builds(
+    dict, candidates=st.integers(1, 20), persons=st.integers(1, 500), queries=st.integers(1, 1000)
+)
+
+
+@given(plans)
+def test_a_plan_keeps_to_its_queries_and_persons(given: dict[str, int]) -> None:
+    """No plan asks more than it may, of more persons than there are; one that could do nothing is refused."""
+    try:
+        plan = plan_race(**given)
+    except ActionError:
+        # Nobody could be asked about in the first round.
+        assert given["queries"] < given["candidates"] * np.ceil(np.log2(given["candidates"]))
+        return
+    assert 0 < plan.queries <= given["queries"]
+    assert plan.persons <= given["persons"]
+    assert len(plan.rounds) == int(np.ceil(np.log2(given["candidates"])))
+    assert all(persons > 0 for persons in plan.rounds[:1])
+    assert all(persons >= 0 for persons in plan.rounds)
+    assert plan.level == (ERROR if plan.test else ERROR / given["candidates"])
+
+
+@given(plans, st.integers(0, 2**32 - 1))
+def test_a_race_asks_what_its_plan_says(given: dict[str, int], seed: int) -> None:
+    """The queries are the plan's, survivors are paired, and every candidate but the winner goes in some round."""
+    try:
+        plan = plan_race(**given)
+    except ActionError:
+        return
+    rng = np.random.default_rng(seed)
+    nothing, candidates = rng.random(given["persons"]) < 0.5, rng.random((given["candidates"], given["persons"])) < 0.6
+    result = raced(plan, nothing, candidates)
+    assert result.queries == plan.queries
+    assert {s.out for s in result.ranks if s.candidate != result.winner} <= set(range(1, len(plan.rounds) + 1))
+    assert result.ranks[result.winner].out is None
+    assert sum(s.out is None for s in result.ranks) == 1
+    for s in result.ranks:
+        asked = slice(0, s.persons)
+        assert s.mean == pytest.approx(candidates[s.candidate, asked].mean())
+        assert s.difference == pytest.approx(candidates[s.candidate, asked].mean() - nothing[asked].mean())
+    assert result.tested == (plan.test or sum(plan.rounds))
+    assert result.proposed == (result.p <= result.level)
+
+
+def test_the_better_half_survives_every_round() -> None:
+    """A candidate that is right about everybody wins; one that is never right goes first."""
+    persons = 60
+    candidates = np.zeros((5, persons), np.bool_)
+    candidates[3], candidates[1, ::2] = True, True
+    plan = plan_race(candidates=5, persons=persons, queries=120)
+    result = raced(plan, np.zeros(persons, np.bool_), candidates)
+    assert (result.winner, result.proposed) == (3, True)
+    assert result.ranks[4].out == 1
+    assert len(plan.rounds) == 3
+
+
+def test_one_candidate_is_only_tested() -> None:
+    """Where all is pinned there is nothing to choose: every query goes into the test against doing nothing."""
+    plan = plan_race(candidates=1, persons=30, queries=50)
+    assert (plan.rounds, plan.test, plan.queries, plan.level) == ((), 30, 30, ERROR)
+    some = np.arange(30) % 3 > 0
+    assert not raced(plan, some, some[None]).proposed
+    assert raced(plan, some, np.ones((1, 30), np.bool_)).proposed
+
+
+def test_the_test_is_made_where_it_shows_more() -> None:
+    """With few queries for the persons there are, others test the winner; with many, all do, at a K-th of the level."""
+    assert plan_race(candidates=8, persons=140, queries=200).test > 40
+    assert plan_race(candidates=8, persons=140, queries=800).test == 0
+
+
+def test_a_race_for_which_there_is_too_little_is_refused() -> None:
+    """Eight candidates cannot race on twenty queries, and are not guessed at."""
+    with pytest.raises(ActionError, match="Expected enough queries and persons for a race of 8"):
+        plan_race(candidates=8, persons=100, queries=20)
+    with pytest.raises(ActionError, match="Expected candidates and persons"):
+        plan_race(candidates=0, persons=100, queries=20)
+
+
+@pytest.mark.parametrize(("persons", "queries"), [(140, 200), (140, 800), (60, 84)])
+@pytest.mark.parametrize("harm", [0.0, 0.05])
+def test_a_portfolio_that_helps_nobody_is_seldom_proposed(persons: int, queries: int, harm: float) -> None:
+    """Eight candidates, none better than nothing, are proposed in at most 5 % of races."""
+    actions, before = 600, 0.7
+    plan = plan_race(candidates=8, persons=persons, queries=queries)
+    proposed = 0
+    for seed in range(actions):
+        nothing, candidates = crowd(np.random.default_rng([seed, 5]), persons, before, np.full(8, before - harm))
+        proposed += raced(plan, nothing, candidates).proposed
+    # Three standard errors above .05 would be chance.
+    assert proposed <= 0.05 * actions + 3 * np.sqrt(0.05 * 0.95 * actions)
+
+
+@pytest.mark.parametrize(("queries", "most"), [(200, 0.034), (800, 0.014)])
+def test_what_is_chosen_is_near_the_best(queries: int, most: float) -> None:
+    """The winner is about as far from the best of eight as METHODS expects of so many queries."""
+    regrets, shown = [], 0
+    for seed in range(400):
+        rng = np.random.default_rng([seed, 9])
+        after = np.clip(0.85 + 0.03 * rng.standard_normal(8), 0.01, 0.99)
+        nothing, candidates = crowd(rng, 300, 0.62, after)
+        result = raced(plan_race(candidates=8, persons=300, queries=queries), nothing, candidates)
+        regrets.append(after.max() - after[result.winner])
+        shown += result.proposed
+    assert np.mean(regrets) <= most
+    assert shown > 0.9 * 400
+
+
+def test_what_is_not_known_speaks_for_nothing() -> None:
+    """A lost answer is wrong under a candidate and right as it is; without scores an answer is right or wrong."""
+    nan = float("nan")
+    answers = Answers(
+        status=np.array([0, 0, 0, 2], np.int8),
+        labels=np.array([0, 1, 0, -1]),
+        scores=np.array([[0.8, 0.2], [nan, nan], [0.9, nan], [nan, nan]], np.float32),
+        resolution=np.zeros(4, np.float32),
+    )
+    classes = np.array([0, 1, 1, 0])
+    under, as_it_is = hear(answers, classes), hear(answers, classes, unresolved_right=True)
+    np.testing.assert_allclose(under.value, [0.8, 1.0, 0.0, 0.0], rtol=1e-6)
+    np.testing.assert_array_equal(under.right, [True, True, False, False])
+    np.testing.assert_allclose(as_it_is.value, [0.8, 1.0, 0.0, 1.0], rtol=1e-6)
+    np.testing.assert_array_equal(as_it_is.right, [True, True, False, True])

@@ -1,0 +1,318 @@
+"""Racing: candidates compared on the same persons by sequential halving, and the winner tested against doing nothing.
+
+Nothing here knows a platform, an image or a proxy: who asks is handed in, so that a race can be simulated.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from statistics import NormalDist
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ttca.answers import Answers
+from ttca.errors import ActionError
+from ttca.statistics.comparisons import mcnemar_p
+from ttca.values import Value
+
+__all__ = ["ERROR", "Heard", "RacePlan", "RaceResult", "Rank", "hear", "plan_race", "run_race"]
+
+#: In at most so many actions is a candidate proposed that is no better than doing nothing.
+ERROR = 0.05
+#: What a plan has in mind, to choose between ways that all hold the stated error: a gain over doing nothing, its size
+#: in standard deviations of one person's difference, and what a choice loses that one person decides.
+_GAIN, _EFFECT, _REGRET = 0.15, 0.3, 0.12
+#: Shares of the queries that may be kept for a test on persons whom the halving does not use.
+_KEPT = (1 / 6, 1 / 3, 1 / 2, 2 / 3)
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Heard(Value):
+    """What the platform said about one image of each person.
+
+    Parameters
+    ----------
+    value : float64 array, shape (N,)
+        The probability of the true class where the platform gives scores; else 1 for a right answer and 0 for another.
+    right : bool array, shape (N,)
+        Whether the answer counts as right.
+    """
+
+    value: NDArray[np.float64]
+    right: NDArray[np.bool_]
+
+    def __getitem__(self, rows: slice) -> Heard:
+        return Heard(self.value[rows], self.right[rows])
+
+    def __len__(self) -> int:
+        return len(self.value)
+
+    def joined(self, more: Heard) -> Heard:
+        """Return this and what was said about further persons."""
+        return Heard(np.concatenate([self.value, more.value]), np.concatenate([self.right, more.right]))
+
+
+def hear(answers: Answers, classes: NDArray[np.int64], *, unresolved_right: bool = False) -> Heard:
+    """Return answers as a race compares them.
+
+    Parameters
+    ----------
+    answers : Answers
+        One row per person.
+    classes : int64 array, shape (N,)
+        True classes.
+    unresolved_right : bool
+        Whether an image that brought no answer counts as right: for doing nothing, so that what is not known never
+        speaks for a candidate.
+    """
+    right = answers.resolved & (answers.labels == classes)
+    own = answers.scores[np.arange(len(classes)), classes].astype(np.float64)
+    # A platform that names only its likeliest classes gave the others next to nothing.
+    some = np.isfinite(answers.scores).any(axis=1)
+    value = np.where(np.isfinite(own), own, np.where(some, 0.0, right.astype(np.float64)))
+    missing = ~answers.resolved
+    value[missing] = float(unresolved_right)
+    return Heard(value, right | (missing & unresolved_right))
+
+
+@dataclass(frozen=True, kw_only=True)
+class RacePlan:
+    """How a race goes, fixed before its first answer.
+
+    Parameters
+    ----------
+    candidates : int
+        K, without doing nothing.
+    rounds : tuple of int
+        How many further persons every surviving candidate is asked about, round by round.
+    test : int
+        How many persons are kept for the test against doing nothing, whom the halving does not use. 0: the test is on
+        those that it used.
+    """
+
+    candidates: int
+    rounds: tuple[int, ...]
+    test: int
+
+    @property
+    def queries(self) -> int:
+        """What the race costs."""
+        alive, spent = self.candidates, 0
+        for persons in self.rounds:
+            spent += alive * persons
+            alive = -(-alive // 2)
+        return spent + self.test
+
+    @property
+    def persons(self) -> int:
+        """How many persons it needs."""
+        return sum(self.rounds) + self.test
+
+    @property
+    def level(self) -> float:
+        """At which level the winner is tested: the whole error on persons who did not choose it, else its K-th part."""
+        return ERROR if self.test else ERROR / self.candidates
+
+
+def plan_race(*, candidates: int, persons: int, queries: int) -> RacePlan:
+    """Return how so many queries about so many persons are spent.
+
+    Parameters
+    ----------
+    candidates : int
+        K, without doing nothing, which costs nothing.
+    persons : int
+        Of the subgroup, in selection.
+    queries : int
+        At most.
+
+    Raises
+    ------
+    ActionError
+        If there is nothing to race, or it is too little for any round.
+
+    Notes
+    -----
+    Sequential halving: Karnin, Koren and Somekh, ICML 2013 [published]: ⌈log₂ K⌉ rounds of an equal share of the
+    queries. Whether the winner is tested on other persons, and how many, or on the same, is decided here, by what a
+    middling gain would bring on average [ours].
+    """
+    if candidates < 1 or persons < 1:
+        raise ActionError(f"Expected candidates and persons to race, got {candidates} and {persons}.")
+    if candidates == 1:
+        plan = RacePlan(candidates=1, rounds=(), test=min(persons, queries))
+    else:
+        ways = [RacePlan(candidates=candidates, rounds=_halved(candidates, persons, queries), test=0)]
+        for share in _KEPT:
+            kept = min(round(queries * share), persons - 1)
+            rounds = _halved(candidates, persons - kept, queries - kept)
+            spent = RacePlan(candidates=candidates, rounds=rounds, test=0).queries
+            test = min(persons - sum(rounds), queries - spent)
+            ways += [RacePlan(candidates=candidates, rounds=rounds, test=test)] if rounds[0] and test else []
+        plan = max(ways, key=_worth)
+    if not plan.queries or (plan.rounds and not plan.rounds[0]):
+        raise ActionError(
+            f"Expected enough queries and persons for a race of {candidates}, got {queries} queries and {persons} "
+            "subgroup persons in selection. Raise race_share, let more people take part, or name one recipe. No query "
+            "was spent."
+        )
+    return plan
+
+
+def _worth(plan: RacePlan) -> float:
+    """Return the gain to be expected of a plan: what the winner brings, where it is shown to bring anything."""
+    chosen_on = sum(plan.rounds)
+    if not chosen_on:
+        return -math.inf
+    z = _EFFECT * math.sqrt(plan.test or chosen_on) - NormalDist().inv_cdf(1 - plan.level)
+    return NormalDist().cdf(z) * (_GAIN - _REGRET / math.sqrt(chosen_on))
+
+
+def _halved(candidates: int, persons: int, queries: int) -> tuple[int, ...]:
+    """Return the further persons of each round: none, once everybody has been asked about."""
+    rounds = max(candidates - 1, 0).bit_length()
+    alive, found = candidates, list[int]()
+    for _ in range(rounds):
+        found.append(min(queries // (rounds * alive), persons - sum(found)))
+        alive = -(-alive // 2)
+    return tuple(found)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rank:
+    """What one candidate got in a race.
+
+    Parameters
+    ----------
+    candidate : int
+        Its place among those that were handed in.
+    persons : int
+        About whom it was asked: each costs one query.
+    mean : float
+        Of :attr:`Heard.value`, over these persons.
+    difference : float
+        The same minus that of doing nothing, on the same persons.
+    right, right_before : int
+        Persons answered rightly, with the candidate and as they are.
+    out : int or None
+        The round that it did not survive, counted from 1; None for the winner.
+    """
+
+    candidate: int
+    persons: int
+    mean: float
+    difference: float
+    right: int
+    right_before: int
+    out: int | None
+
+
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
+class RaceResult(Value):
+    """What came of a race.
+
+    Parameters
+    ----------
+    ranks : tuple of Rank
+        One for each candidate, as handed in.
+    winner : int
+        The candidate that survived.
+    proposed : bool
+        Whether it was shown to beat doing nothing.
+    won, lost : int
+        Persons of the test who were answered rightly only with the winner, and only as they are.
+    p, level : float
+        Of the one-sided exact McNemar test, and what it had to reach.
+    tested : int
+        Persons of the test.
+    fresh : bool
+        Whether they are others than those of the halving.
+    """
+
+    ranks: tuple[Rank, ...]
+    winner: int
+    proposed: bool
+    won: int
+    lost: int
+    p: float
+    level: float
+    tested: int
+    fresh: bool
+
+    @property
+    def queries(self) -> int:
+        """Images that were asked about."""
+        return sum(s.persons for s in self.ranks)
+
+
+#: (candidate, persons from, to) → what the platform said about these persons' images under that candidate.
+Ask = Callable[[int, int, int], Heard]
+
+
+def run_race(plan: RacePlan, nothing: Heard, ask: Ask) -> RaceResult:
+    """Race candidates, and test the winner against doing nothing.
+
+    Parameters
+    ----------
+    plan : RacePlan
+    nothing : Heard
+        What was said about every person as they are, in the one random order of the race.
+    ask : callable
+        (candidate, start, stop) → :class:`Heard` of the persons in these places of the order.
+
+    Notes
+    -----
+    All survivors are asked about the same next persons, and compared on all persons so far: what makes a person easy
+    is in every candidate's mean. The test: exact one-sided McNemar. On persons of whom the choice knew nothing it has
+    level .05. On those that chose it has .05/K: whichever of the K wins, the chance that some candidate that is no
+    better than nothing passes is at most K times that [ours].
+    """
+    alive, heard, out = list(range(plan.candidates)), dict[int, Heard](), dict[int, int]()
+    start = 0
+    for turn, persons in enumerate(plan.rounds, start=1):
+        for candidate in alive if persons else ():
+            said = ask(candidate, start, start + persons)
+            heard[candidate] = heard[candidate].joined(said) if candidate in heard else said
+        start += persons
+        # Of equals, those handed in first.
+        order = sorted(alive, key=lambda c: -float(heard[c].value.mean()))
+        for candidate in order[-(-len(alive) // 2) :]:
+            out[candidate] = turn
+        alive = sorted(order[: -(-len(alive) // 2)])
+    winner = alive[0]
+    if plan.test:
+        said = ask(winner, start, start + plan.test)
+        heard[winner] = heard[winner].joined(said) if winner in heard else said
+        test = slice(start, start + plan.test)
+    else:
+        test = slice(0, start)
+    with_it, without = heard[winner].right[test], nothing.right[test]
+    won, lost = int((with_it & ~without).sum()), int((~with_it & without).sum())
+    p = mcnemar_p(won, lost)
+    return RaceResult(
+        ranks=tuple(_rank(c, heard.get(c, nothing[:0]), nothing, out.get(c)) for c in range(plan.candidates)),
+        winner=winner,
+        proposed=p <= plan.level,
+        won=won,
+        lost=lost,
+        p=p,
+        level=plan.level,
+        tested=len(with_it),
+        fresh=bool(plan.test),
+    )
+
+
+def _rank(candidate: int, heard: Heard, nothing: Heard, out: int | None) -> Rank:
+    before = nothing[: len(heard)]
+    return Rank(
+        candidate=candidate,
+        persons=len(heard),
+        mean=float(heard.value.mean()) if len(heard) else math.nan,
+        difference=float((heard.value - before.value).mean()) if len(heard) else math.nan,
+        right=int(heard.right.sum()),
+        right_before=int(before.right.sum()),
+        out=out,
+    )

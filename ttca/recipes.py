@@ -1,0 +1,325 @@
+"""Recipes: what a hand used to choose for learning, as named values, and the portfolio of them that is raced."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from ttca.errors import ConfigError
+from ttca.images import ImageShape
+from ttca.proxies.backbones import Backbone
+
+if TYPE_CHECKING:
+    from ttca.settings import Settings
+
+__all__ = ["NAMED", "RECIPE_KEYS", "Circumstances", "Recipe", "portfolio", "proxy_part", "with_recipe"]
+
+#: The settings that a recipe may choose. Who is asked about what, and what is proved, is the action's.
+RECIPE_KEYS = (
+    "architectures", "weights", "true_classes", "public_epochs", "epochs", "shift", "flip", "warp", "mixup", "block",
+    "equalise", "loss", "kappa", "transforms", "steps",
+)  # fmt: skip
+#: Those that decide a proxy. Candidates that agree in them share it.
+_OF_PROXIES = RECIPE_KEYS[:11]
+#: A side from which on images are taken for photographs, and how many blocks of δ a photograph should have a side.
+_PHOTOGRAPH, _BLOCKS = 96, 28
+#: Who races first. Two δ against one proxy differ less than two proxies.
+_ORDER = (
+    "zero-query-published", "zero-query", "published-true-first", "published-equalised", "published-other", "equalised",
+    "mixed", "photographs", "small-pictures", "block", "published-together", "published-margin", "true-first",
+    "published", "residual", "true-first-margin", "published-rough", "true-first-rough", "answers", "mixed-margin",
+    "plain",
+)  # fmt: skip
+#: So many published networks make an ensemble, at most.
+_TOGETHER = 3
+#: The smallest side at which a mirror image of what is seen is taken for the same thing: smaller ones may be letters.
+_MIRRORED = 24
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """How δ is learned.
+
+    Parameters
+    ----------
+    name : str
+    about : str
+        What is special about it, in a few words for people.
+    changes : dict
+        The settings that it chooses, among :data:`RECIPE_KEYS`; every other one stays as it is.
+    asks : bool
+        Whether it learns from the platform's answers. A recipe that does not learns from true classes alone.
+
+    Raises
+    ------
+    ConfigError
+        If it has no name, or chooses what a recipe may not.
+    """
+
+    name: str
+    about: str
+    changes: Mapping[str, Any]
+    asks: bool = True
+
+    def __post_init__(self) -> None:
+        if not self.name or not self.name.replace("-", "").isalnum() or self.name != self.name.lower():
+            raise ConfigError(f"Expected a recipe's name as small letters, digits and dashes, got {self.name!r}.")
+        strange = sorted(set(self.changes) - set(RECIPE_KEYS))
+        if strange:
+            raise ConfigError(
+                f"Expected a recipe to choose among {', '.join(RECIPE_KEYS)}, got {strange[0]} in {self.name}."
+            )
+        object.__setattr__(
+            self, "changes", {k: tuple(v) if isinstance(v, list) else v for k, v in self.changes.items()}
+        )
+
+    def applied(self, settings: Settings) -> Settings:
+        """Return settings with what the recipe chooses; what is set by hand stays as it is."""
+        return replace(settings, **{k: v for k, v in self.changes.items() if k not in settings.set_by_hand})
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain JSON values."""
+        changes = {k: list(v) if isinstance(v, tuple) else v for k, v in self.changes.items()}
+        return {"name": self.name, "about": self.about, "changes": changes, "asks": self.asks}
+
+    @classmethod
+    def from_dict(cls, said: Mapping[str, Any]) -> Recipe:
+        """Return what :meth:`to_dict` wrote."""
+        return cls(**said)
+
+
+_DESCENT: dict[str, Any] = {"loss": "cross-entropy", "steps": 300}
+_SMALL_PICTURES = Recipe(
+    name="small-pictures",
+    about="made by hand for pictures of 32 pixels through a soft camera",
+    changes={
+        "architectures": ("small-cnn",),
+        "weights": ("none",),
+        "true_classes": True,
+        "public_epochs": 120,
+        "epochs": 30,
+        "shift": 4,
+        "flip": True,
+        "equalise": True,
+        **_DESCENT,
+    },
+)
+_PHOTOGRAPHS = Recipe(
+    name="photographs",
+    about="made by hand for photographs of faces, with δ in blocks of 8 pixels",
+    changes={
+        "architectures": ("perceptron", "small-cnn", "small-resnet"),
+        "weights": ("none",),
+        "true_classes": True,
+        "public_epochs": 60,
+        "block": 8,
+        "shift": 0,
+        "flip": True,
+        "warp": 0.15,
+        "loss": "cross-entropy",
+        "steps": 150,
+    },
+)
+_PLAIN = Recipe(
+    name="plain",
+    about="ttca's settings as they were before there were recipes",
+    changes={"architectures": ("small-cnn",), "weights": ("none",)},
+)
+#: Recipes that can be named in settings, without a race.
+NAMED: Mapping[str, Recipe] = {r.name: r for r in (_PLAIN, _SMALL_PICTURES, _PHOTOGRAPHS)}
+
+
+def with_recipe(settings: Settings) -> Settings:
+    """Return the settings with the recipe that they name; those that race, or name none, as they are."""
+    named = NAMED.get(settings.recipe)
+    return settings if named is None else named.applied(settings)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Circumstances:
+    """What a portfolio is chosen by.
+
+    Parameters
+    ----------
+    shape : (H, W, 3)
+        Of the platform's images.
+    classes : int
+    both_groups : bool
+        Whether pool people are of both groups: only then can one be equalised to the other.
+    public : bool
+        Whether there are public images with classes.
+    backbones : tuple of Backbone
+        Published weights that are here and suit the images, the best first.
+    """
+
+    shape: ImageShape
+    classes: int
+    both_groups: bool = True
+    public: bool = False
+    backbones: tuple[Backbone, ...] = ()
+
+    @property
+    def photographs(self) -> bool:
+        """Whether the images are so large that δ is learned in blocks."""
+        return min(self.shape[:2]) >= _PHOTOGRAPH
+
+    @property
+    def blocks(self) -> tuple[int, ...]:
+        """Sides of blocks that divide the images, the most fitting first: for photographs coarse ones, else single
+        pixels.
+        """
+        height, width, _ = self.shape
+        fits = [b for b in range(1, min(height, width) + 1) if not height % b and not width % b]
+        if not self.photographs:
+            return tuple(b for b in fits if b <= 2 and min(height, width) / b >= 8)
+        fits = [b for b in fits if min(height, width) / b >= 16 and b > 1] or [1]
+        return tuple(sorted(fits, key=lambda b: abs(min(height, width) / b - _BLOCKS)))[:2]
+
+
+def portfolio(found: Circumstances, settings: Settings) -> tuple[Recipe, ...]:
+    """Return the candidates of a race, those first that are raced first where time is short.
+
+    Parameters
+    ----------
+    found : Circumstances
+    settings : Settings
+        Of the action: what is set by hand pins that part of every candidate, and candidates that it leaves alike are
+        one. ``left_out`` names recipes that do not race.
+
+    Returns
+    -------
+    tuple of Recipe
+        At least one. One of them asks nothing: it learns from true classes alone.
+
+    Notes
+    -----
+    *Ours*. Candidates differ in what a hand used to choose, and share proxies where they can: a proxy takes minutes, a
+    second δ against it seconds.
+    """
+    kept: list[Recipe] = []
+    seen: set[tuple[Any, ...]] = set()
+    for recipe in _all(found):
+        applied = recipe.applied(settings)
+        nothing_to_learn = not (recipe.asks or applied.true_classes or found.public)
+        cannot_equalise = applied.equalise and not found.both_groups
+        if recipe.name in settings.left_out or nothing_to_learn or cannot_equalise:
+            continue
+        what = (*(getattr(applied, key) for key in RECIPE_KEYS), recipe.asks)
+        if what not in seen:
+            seen.add(what)
+            kept.append(recipe)
+    if not kept:
+        raise ConfigError(
+            'Expected a recipe that is not left out, got none. Take a name out of left_out, or set recipe = "manual".'
+        )
+    return tuple(kept)
+
+
+def proxy_part(settings: Settings, *, asks: bool) -> tuple[Any, ...]:
+    """Return what of the settings decides a proxy: candidates with the same share it."""
+    return (*(getattr(settings, key) for key in _OF_PROXIES), asks)
+
+
+def _all(found: Circumstances) -> Sequence[Recipe]:
+    # A hundred classes take longer to learn than two, and few people are gone through more often.
+    often = 2 if found.classes > 20 else 1
+    block = found.blocks[0] if found.blocks else 1
+    common = {"block": block, "flip": min(found.shape[:2]) >= _MIRRORED, **_DESCENT}
+    own = common | {"weights": ("none",), "true_classes": True, "public_epochs": 60 * often, "epochs": 30, "shift": 2}
+    cnn, resnet, mixed = ("small-cnn",), ("small-resnet",), ("perceptron", "small-cnn", "small-resnet")
+    scratch = [
+        Recipe(
+            name="zero-query",
+            about="true classes alone, no answer",
+            changes=own | {"architectures": cnn},
+            asks=False,
+        ),
+        Recipe(name="true-first", about="true classes, then answers", changes=own | {"architectures": cnn}),
+        Recipe(
+            name="answers",
+            about="answers alone",
+            changes=own | {"architectures": cnn, "true_classes": False, "epochs": 60},
+        ),
+        Recipe(
+            name="equalised",
+            about="images made as sharp as the volunteers'; true classes, then answers",
+            changes=own | {"architectures": cnn, "equalise": True},
+        ),
+        Recipe(name="residual", about="a residual network", changes=own | {"architectures": resnet}),
+        Recipe(name="mixed", about="three networks together", changes=own | {"architectures": mixed}),
+        Recipe(
+            name="true-first-margin",
+            about="true classes, then answers; δ by its margin",
+            changes=own | {"architectures": cnn, "loss": "margin", "kappa": 8.0, "steps": 200},
+        ),
+        Recipe(
+            name="true-first-rough",
+            about="true classes, then answers; δ that survives resizing, blur and JPEG",
+            changes=own | {"architectures": cnn, "transforms": ("resize", "blur", "jpeg")},
+        ),
+        Recipe(
+            name="mixed-margin",
+            about="three networks together; δ by its margin",
+            changes=own | {"architectures": mixed, "loss": "margin", "kappa": 8.0, "steps": 200},
+        ),
+    ]
+    for other in found.blocks[1:]:
+        coarse = own | {"architectures": mixed if found.photographs else cnn, "block": other}
+        scratch.append(Recipe(name=f"block-{other}", about=f"δ in blocks of {other} pixels", changes=coarse))
+    if not found.photographs:
+        scratch += [_PLAIN, _SMALL_PICTURES]
+    elif not any(side % _PHOTOGRAPHS.changes["block"] for side in found.shape[:2]):
+        scratch.append(_PHOTOGRAPHS)
+    if not found.backbones:
+        return sorted(scratch, key=_rank)
+    words = (_word(found.backbones[0]),)
+    tuned = common | {"weights": words, "public_epochs": 12 * often, "epochs": 12 * often, "shift": 2}
+    published = [
+        Recipe(
+            name="zero-query-published",
+            about="published weights, true classes alone",
+            changes=tuned | {"true_classes": True},
+            asks=False,
+        ),
+        Recipe(name="published", about="published weights, then answers", changes=tuned),
+        Recipe(
+            name="published-true-first",
+            about="published weights, true classes, then answers",
+            changes=tuned | {"true_classes": True},
+        ),
+        Recipe(
+            name="published-equalised",
+            about="published weights; images made as sharp as the volunteers'; true classes, then answers",
+            changes=tuned | {"true_classes": True, "equalise": True},
+        ),
+        Recipe(
+            name="published-margin",
+            about="published weights, then answers; δ by its margin",
+            changes=tuned | {"loss": "margin", "kappa": 8.0, "steps": 200},
+        ),
+        Recipe(
+            name="published-rough",
+            about="published weights, then answers; δ that survives resizing, blur and JPEG",
+            changes=tuned | {"transforms": ("resize", "blur", "jpeg")},
+        ),
+    ]
+    if len(found.backbones) > 1:
+        together = tuned | {"true_classes": True, "weights": tuple(map(_word, found.backbones[:_TOGETHER]))}
+        other = tuned | {"true_classes": True, "weights": (_word(found.backbones[1]),)}
+        published += [
+            Recipe(name="published-together", about="several networks' published weights together", changes=together),
+            Recipe(name="published-other", about="another network's published weights", changes=other),
+        ]
+    # One that asks nothing is enough, and the better one begins near. Of the others none is certain to be worse.
+    return sorted([*published, *(recipe for recipe in scratch if recipe.asks)], key=_rank)
+
+
+def _rank(recipe: Recipe) -> int:
+    """Return a recipe's place in a race that time or queries may cut short: those first that differ most."""
+    return _ORDER.index(recipe.name) if recipe.name in _ORDER else _ORDER.index("block")
+
+
+def _word(backbone: Backbone) -> str:
+    """Return how settings name a backbone: files by their path, what a cache or a package holds by its name."""
+    return backbone.path if backbone.found in ("file", "folder") else backbone.name
