@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from tests import worlds
 from ttca.answers import Status
 from ttca.audit import AUDIT_FILE, Audit, Heard, audited, draw_sample, one_of_each
-from ttca.auditing import carry_out, intend
+from ttca.auditing import ask_as_they_are, carry_out, intend
 from ttca.errors import ActionError, ConfigError, DataError
 from ttca.fairness import OneVsRestReport
 from ttca.intervals import fairness_intervals, metric_intervals
@@ -247,7 +247,7 @@ def test_pool_people_alone_are_audited_and_paid_once(tmp_path: Path) -> None:
     platform = worlds.Recorder()
     with worlds.open_action(tmp_path, platform) as action:
         with pytest.raises(ActionError, match="Expected pool people"):
-            action.ask_as_they_are(action.roster.verification[:3])
+            ask_as_they_are(action, action.roster.verification[:3])
         assert platform.queries == 0
         before = action.plan()["pool"].queries
         intended = intend(action, {}, 20)

@@ -14,7 +14,7 @@ from rich.table import Column, Table
 
 from ttca import __version__
 from ttca.commands.audit import audit
-from ttca.commands.plan import plan
+from ttca.commands.plan import plan_action
 from ttca.commands.shared import ERR, OUT, AcceptOption, AnywayOption, DryRunOption, FileArgument, JsonOption
 from ttca.commands.shared import duration as _duration
 from ttca.commands.shared import emit as _emit
@@ -53,7 +53,7 @@ weights_app = typer.Typer(no_args_is_help=True, help="Published weights that a p
 for _name, _part in {"pool": pool_app, "hub": hub_app, "weights": weights_app}.items():
     app.add_typer(_part, name=_name)
 app.command()(audit)
-app.command()(plan)
+app.command("plan")(plan_action)
 
 HubUrlOption = Annotated[
     str | None, typer.Option("--url", help="Where members reach the hub, instead of url in [hub] of the action file.")
