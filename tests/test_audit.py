@@ -175,7 +175,7 @@ def test_nan_labels_are_refused_and_nan_groups_are_nobodys() -> None:
     """A class that is NaN is a sentence; an image of which a column says nothing is in none of its groups."""
     with pytest.raises(DataError, match="NaN is no class"):
         Heard(
-            np.array([0.0, np.nan]),  # type: ignore[arg-type]
+            np.array([0.0, np.nan]),
             np.array([0, 1]), np.zeros(2, np.int8), np.array(["a", "b"]), np.array([True, False]),
         )  # fmt: skip
     columns = {"skin": np.array(["dark", "light", ""] * 10), "age": np.array(["", "old"] * 15)}
@@ -234,7 +234,7 @@ def test_the_same_persons_are_tested_in_pairs() -> None:
     answers = np.concatenate([before, after])
     who = [f"p{i}" for i in range(100)] * 2
     data = heard(answers, np.arange(200) < 100, persons=who)
-    paired, disjoint = (audited(data, design, CLASSES).comparison for design in ("paired", "disjoint"))  # type: ignore[arg-type]
+    paired, disjoint = (audited(data, design, CLASSES).comparison for design in ("paired", "disjoint"))
     assert paired is not None
     assert disjoint is not None
     assert paired.shown

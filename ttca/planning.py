@@ -221,6 +221,13 @@ class ActionPlan:
             "conclusion": self.told(),
         }
 
+    def there(self) -> str:
+        """Return, for people, what there is now."""
+        return (
+            f"There are {self.members:,} members, who have {self.quota_left:,} queries left, and {self.verification:,} "
+            "verification people of the subgroup."
+        )
+
     def about_others(self) -> str:
         """Return, for people, how other ways compare."""
         alone = self.alone

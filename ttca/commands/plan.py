@@ -62,6 +62,7 @@ def plan_action(
         return
     OUT.print(_table(made, price))
     say(OUT, f"Rates of right answers: subgroup {assumed.subgroup:.3f}, reference {assumed.reference:.3f}, {source}.")
+    say(OUT, made.there())
     say(OUT, made.told())
     say(OUT, made.about_others())
     say(OUT, "How long learning takes here is not known: torch is missing." if learning is None else learning.told())
