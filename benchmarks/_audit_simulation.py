@@ -18,7 +18,7 @@ from ttca.certificates import Certifying
 from ttca.discovery import Candidate, discover
 from ttca.fairness import OneVsRestReport
 from ttca.intervals import Span
-from ttca.power import Assumed, Group, power
+from ttca.power import Assumed, Verifiers, power
 from ttca.statistics.comparisons import fisher_p
 from ttca.statistics.two_groups import smallest_gap
 
@@ -190,6 +190,7 @@ def discovery_power(
         if number % _SPLIT_EVERY == 0:
             _note(found, "split ", _split(rng, heard), truth)
     return {
+        "audits": audits,
         "share": share,
         "gap": gap,
         "candidates": float(np.mean(candidates)),
@@ -264,7 +265,7 @@ def plan_power(actions: int, seed: int) -> dict[str, Any]:
     )  # fmt: skip
     rows, errors = [], []
     for terms in goals:
-        for group in (Group(design="disjoint", others=2.0), Group(design="paired")):
+        for group in (Verifiers(design="disjoint", others=2.0), Verifiers(design="paired")):
             if group.design == "paired" and terms.within is not None:
                 continue  # Slow to enumerate, and the same code as its disjoint form's.
             for persons in (50, 100):
@@ -287,7 +288,7 @@ def plan_power(actions: int, seed: int) -> dict[str, Any]:
 
 
 def _certified(
-    rng: Random, terms: Certifying, group: Group, persons: int, assumed: Assumed, success: float, actions: int
+    rng: Random, terms: Certifying, group: Verifiers, persons: int, assumed: Assumed, success: float, actions: int
 ) -> float:
     compares = terms.aim.compares_with
     paired = group.design == "paired" or compares == "before"

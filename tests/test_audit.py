@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from tests import worlds
 from ttca.answers import Status
 from ttca.audit import AUDIT_FILE, Audit, Heard, audited, draw_sample, one_of_each
-from ttca.auditing import carry_out, intend
+from ttca.auditing import ask_as_they_are, carry_out, intend
 from ttca.errors import ActionError, ConfigError, DataError
 from ttca.fairness import OneVsRestReport
 from ttca.intervals import fairness_intervals, metric_intervals
@@ -175,7 +175,7 @@ def test_nan_labels_are_refused_and_nan_groups_are_nobodys() -> None:
     """A class that is NaN is a sentence; an image of which a column says nothing is in none of its groups."""
     with pytest.raises(DataError, match="NaN is no class"):
         Heard(
-            np.array([0.0, np.nan]),  # type: ignore[arg-type]
+            np.array([0.0, np.nan]),
             np.array([0, 1]), np.zeros(2, np.int8), np.array(["a", "b"]), np.array([True, False]),
         )  # fmt: skip
     columns = {"skin": np.array(["dark", "light", ""] * 10), "age": np.array(["", "old"] * 15)}
@@ -234,7 +234,7 @@ def test_the_same_persons_are_tested_in_pairs() -> None:
     answers = np.concatenate([before, after])
     who = [f"p{i}" for i in range(100)] * 2
     data = heard(answers, np.arange(200) < 100, persons=who)
-    paired, disjoint = (audited(data, design, CLASSES).comparison for design in ("paired", "disjoint"))  # type: ignore[arg-type]
+    paired, disjoint = (audited(data, design, CLASSES).comparison for design in ("paired", "disjoint"))
     assert paired is not None
     assert disjoint is not None
     assert paired.shown
@@ -247,7 +247,7 @@ def test_pool_people_alone_are_audited_and_paid_once(tmp_path: Path) -> None:
     platform = worlds.Recorder()
     with worlds.open_action(tmp_path, platform) as action:
         with pytest.raises(ActionError, match="Expected pool people"):
-            action.ask_as_they_are(action.roster.verification[:3])
+            ask_as_they_are(action, action.roster.verification[:3])
         assert platform.queries == 0
         before = action.plan()["pool"].queries
         intended = intend(action, {}, 20)

@@ -17,7 +17,7 @@ from ttca.discovery import LEAST, discover
 from ttca.errors import ActionError, ConfigError
 
 
-def crowd(seed: int, *, gap: float, n: int = 600) -> dict[str, np.ndarray]:  # type: ignore[type-arg]
+def crowd(seed: int, *, gap: float, n: int = 600) -> dict[str, np.ndarray]:
     """Return columns of people and whether each was answered right; of one skin in five, less often."""
     rng = np.random.default_rng(seed)
     skin, age = rng.integers(0, 5, n).astype(np.str_), rng.integers(0, 2, n).astype(np.str_)

@@ -14,10 +14,10 @@ from tests import worlds
 from ttca.auditing import carry_out, intend
 from ttca.certificates import Certifying
 from ttca.errors import ActionError, ConfigError
-from ttca.planning import ALONE, Plan, assume, make_plan, measure_learning, successes
+from ttca.planning import ALONE, ActionPlan, assume, make_plan, measure_learning, successes
 from ttca.pooling.pool import Member
 from ttca.pooling.quotas import Quota
-from ttca.power import LADDER, Assumed, Group, fewest_persons, power
+from ttca.power import LADDER, Assumed, Verifiers, fewest_persons, power
 from ttca.prices import Price
 from ttca.trials import Rule, Standing, rule_of
 
@@ -44,24 +44,24 @@ def test_power_is_how_often_the_certificates_rule_passes(terms: Certifying) -> N
         right = int(baseline.sum())
         rule = rules.setdefault(right, rules.get(right) or rule_of(terms, design, persons, baseline))  # type: ignore[arg-type]
         passed += rule.verdict(Standing(rng.random(persons) < success, baseline, persons)) is True
-    planned = power(terms, Group(design="disjoint"), persons, RATES)(success)
+    planned = power(terms, Verifiers(design="disjoint"), persons, RATES)(success)
     assert abs(planned - passed / runs) <= 4 * (planned * (1 - planned) / runs) ** 0.5 + 0.01
 
 
 def test_a_bet_on_pairs_is_simulated() -> None:
     """Where no formula is known, power comes of simulated persons, and more of them pass at a larger S."""
-    at = power(Certifying(stopping="anytime"), Group(design="paired"), 40, RATES)
+    at = power(Certifying(stopping="anytime"), Verifiers(design="paired"), 40, RATES)
     assert 0 <= at(0.7) < at(0.99) <= 1
 
 
 def test_the_fewest_persons_are_enough_and_the_rung_below_is_not() -> None:
     """The first number on the ladder certifies with 80 %, the one before does not; where none does, None."""
-    found = fewest_persons(Certifying(goal="improvement"), Group(design="disjoint"), RATES, 0.75)
+    found = fewest_persons(Certifying(goal="improvement"), Verifiers(design="disjoint"), RATES, 0.75)
     assert found is not None
     below = LADDER[LADDER.index(found) - 1]
-    at = (power(Certifying(goal="improvement"), Group(design="disjoint"), n, RATES)(0.75) for n in (below, found))
+    at = (power(Certifying(goal="improvement"), Verifiers(design="disjoint"), n, RATES)(0.75) for n in (below, found))
     assert next(at) < 0.8 <= next(at)
-    assert fewest_persons(Certifying(), Group(design="disjoint"), RATES, 0.8) is None
+    assert fewest_persons(Certifying(), Verifiers(design="disjoint"), RATES, 0.8) is None
 
 
 def test_rates_are_assumed_or_from_the_audit(tmp_path: Path) -> None:
@@ -88,7 +88,7 @@ def test_rates_are_assumed_or_from_the_audit(tmp_path: Path) -> None:
             assume(action)
 
 
-def plan_in(folder: Path, **changes: Any) -> tuple[Plan, worlds.Recorder]:
+def plan_in(folder: Path, **changes: Any) -> tuple[ActionPlan, worlds.Recorder]:
     """Return a plan of the tiny world's action at its own goal, improvement, and the platform that nobody asked."""
     platform = worlds.Recorder()
     given = {"settings": worlds.settings(goal="improvement", controls=False)} | changes
@@ -99,12 +99,12 @@ def plan_in(folder: Path, **changes: Any) -> tuple[Plan, worlds.Recorder]:
 
 
 @pytest.fixture(scope="module")
-def planned(tmp_path_factory: pytest.TempPathFactory) -> tuple[Plan, worlds.Recorder]:
+def planned(tmp_path_factory: pytest.TempPathFactory) -> tuple[ActionPlan, worlds.Recorder]:
     """Return a plan that several tests look at."""
     return plan_in(tmp_path_factory.mktemp("planned"))
 
 
-def test_a_plan_asks_nothing_and_says_every_goal(planned: tuple[Plan, worlds.Recorder]) -> None:
+def test_a_plan_asks_nothing_and_says_every_goal(planned: tuple[ActionPlan, worlds.Recorder]) -> None:
     """No query is sent; each goal stands at each S; the cheapest plan certifies with 80 % where the gap is closed."""
     made, platform = planned
     assert platform.queries == 0
@@ -122,7 +122,7 @@ def test_a_plan_asks_nothing_and_says_every_goal(planned: tuple[Plan, worlds.Rec
     assert json.loads(json.dumps(made.to_dict(), allow_nan=False))["cheapest"]["persons"] == best.persons
 
 
-def test_a_plan_counts_queries_as_the_dry_run_does(planned: tuple[Plan, worlds.Recorder]) -> None:
+def test_a_plan_counts_queries_as_the_dry_run_does(planned: tuple[ActionPlan, worlds.Recorder]) -> None:
     """Pool, baseline and every ε are in; price follows; those who lack pay a quota each."""
     made, _ = planned
     best = made.cheapest
@@ -158,7 +158,7 @@ def test_nothing_certifies_where_delta_does_not_help(tmp_path: Path) -> None:
     assert "Is there a gap?" in none.told()
 
 
-def test_other_ways_are_compared(planned: tuple[Plan, worlds.Recorder]) -> None:
+def test_other_ways_are_compared(planned: tuple[ActionPlan, worlds.Recorder]) -> None:
     """Attacking alone counts every picture and the wrong ones; planting needs fewer than all; relabeling a share."""
     made, _ = planned
     assert made.alone.images == 100 + 40 + 80

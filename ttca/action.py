@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ttca.answers import Answers
 from ttca.asking import Known, Questions, TransferSet, ask_pool, equalised
 from ttca.blocks import check_block
 from ttca.candidates import Chosen, Ground, backbones_of, choose, enter
@@ -154,7 +153,7 @@ class CollectiveAction:
             raise ActionError(
                 f"Expected to create the folder {self.folder}, got: {error}. Choose another folder."
             ) from None
-        self._overruling = Overruling(self.folder, platform.info, anyway=anyway)
+        self.overruling = Overruling(self.folder, platform.info, anyway=anyway)
         self._refuse_known(roster.verification, roster.test)
         self._transfer: TransferSet | None = None
         self._verified: Verified | None = None
@@ -245,26 +244,12 @@ class CollectiveAction:
         if self._transfer is None or not self._transfer.complete:
             with tell_step("Asking"):
                 asked = ask_pool(
-                    self.queries, self.questions, equalised=self.settings.equalise, overruling=self._overruling
+                    self.queries, self.questions, equalised=self.settings.equalise, overruling=self.overruling
                 )
             if self._transfer is None or asked.digest != self._transfer.digest:
                 self._forget_after_pool()
                 self._transfer = asked
         return self._transfer
-
-    def ask_as_they_are(self, people: People) -> Answers:
-        """Ask the platform about pool people's unchanged images, for an audit; what is paid is the pool's.
-
-        Raises
-        ------
-        ActionError
-            If somebody has another role: nobody else may be asked yet.
-        """
-        if not np.isin(people.persons, self.roster.pool.persons).all():
-            raise ActionError("Expected pool people to be asked, got somebody else. No query was spent.")
-        nobody = people[:0]
-        asked = Questions(people, (), nobody, nobody, nobody, 0)
-        return ask_pool(self.queries, asked, equalised=False, overruling=self._overruling).answers
 
     def distil(self) -> tuple[Proxy, Fidelity]:
         """Train the proxy on the transfer set, or read it back.

@@ -26,9 +26,9 @@ __all__ = [
     "GROUPS",
     "Audit",
     "Comparison",
+    "Drawn",
     "Grouping",
     "Heard",
-    "Sample",
     "ServedGroup",
     "audited",
     "draw_sample",
@@ -53,7 +53,7 @@ _Layout: TypeAlias = Design | Literal["alone"]
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Sample(Value):
+class Drawn(Value):
     """Who is asked: rows of the people, one image of each person and group, and whether the groups share persons.
 
     Parameters
@@ -68,7 +68,7 @@ class Sample(Value):
     design: _Layout
 
 
-def draw_sample(people: People, number: int, *, seed: int) -> Sample:
+def draw_sample(people: People, number: int, *, seed: int) -> Drawn:
     """Draw so many persons of each group, one image of each, stratified by class.
 
     Parameters
@@ -104,19 +104,19 @@ def draw_sample(people: People, number: int, *, seed: int) -> Sample:
     names = {sub: np.unique(who[people.subgroup == sub]) for sub in (True, False)}
     if not len(names[True]) or not len(names[False]):
         only = bool(len(names[True]))
-        return Sample(_first(people, who, names[only], only, number, rng), "alone")
+        return Drawn(_first(people, who, names[only], only, number, rng), "alone")
     both = np.intersect1d(names[True], names[False])
     if 2 * len(both) >= len(np.union1d(names[True], names[False])):
         first = _first(people, who, both, True, number, rng)
         partners = _one_image(people, who, False, rng)
-        return Sample(np.concatenate([first, [partners[who[row]] for row in first]]).astype(np.intp), "paired")
+        return Drawn(np.concatenate([first, [partners[who[row]] for row in first]]).astype(np.intp), "paired")
     into_subgroup = rng.random(len(both)) < 0.5
     kept = {
         True: np.setdiff1d(names[True], both[~into_subgroup]),
         False: np.setdiff1d(names[False], both[into_subgroup]),
     }
     parts = [_first(people, who, kept[sub], sub, number, rng) for sub in (True, False)]
-    return Sample(np.concatenate(parts), "disjoint" if all(len(part) for part in parts) else "alone")
+    return Drawn(np.concatenate(parts), "disjoint" if all(len(part) for part in parts) else "alone")
 
 
 def _one_image(people: People, who: NDArray[np.int64], sub: bool, rng: np.random.Generator) -> dict[int, int]:

@@ -11,8 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ttca.action import CollectiveAction
-from ttca.asking import turn_of
-from ttca.audit import AUDIT_FILE, GROUPS, Audit, Heard, Sample, audited, draw_sample, one_of_each
+from ttca.answers import Answers
+from ttca.asking import Questions, ask_pool, turn_of
+from ttca.audit import AUDIT_FILE, GROUPS, Audit, Drawn, Heard, audited, draw_sample, one_of_each
 from ttca.discovery import DISCOVERY_FILE, Discovery, discover
 from ttca.errors import ActionError
 from ttca.kept import save_json
@@ -20,7 +21,7 @@ from ttca.people import People
 from ttca.pooling.pool import Cost
 from ttca.values import Value
 
-__all__ = ["Intended", "carry_out", "discover_in", "intend"]
+__all__ = ["Intended", "ask_as_they_are", "carry_out", "discover_in", "intend"]
 
 Columns = Mapping[str, NDArray[np.str_]]
 
@@ -33,7 +34,7 @@ class Intended(Value):
     ----------
     people : People
     columns : dict of str to str array
-    sample : Sample
+    sample : Drawn
     wanted : int
         Persons of each group that were wished for.
     cost : Cost
@@ -43,7 +44,7 @@ class Intended(Value):
 
     people: People
     columns: Columns
-    sample: Sample
+    sample: Drawn
     wanted: int
     cost: Cost
     again: int
@@ -103,11 +104,26 @@ def carry_out(action: CollectiveAction, intended: Intended) -> Audit:
     QuotaError, SanityError, PlatformError
         As :meth:`ttca.pooling.pool.QueryPool.ask`; every answer that came is in the ledger.
     """
-    answers = action.ask_as_they_are(intended.people)
+    answers = ask_as_they_are(action, intended.people)
     heard = Heard.of(intended.people, answers, intended.columns)
     found = audited(heard, intended.sample.design, action.classes)
     save_json(action.folder / AUDIT_FILE, {**_about(action), "asked": intended.persons(), **found.to_dict()})
     return found
+
+
+def ask_as_they_are(action: CollectiveAction, people: People) -> Answers:
+    """Ask the platform about pool people's unchanged images; what is paid is the pool's.
+
+    Raises
+    ------
+    ActionError
+        If somebody has another role: nobody else may be asked yet.
+    """
+    if not np.isin(people.persons, action.roster.pool.persons).all():
+        raise ActionError("Expected pool people to be asked, got somebody else. No query was spent.")
+    nobody = people[:0]
+    asked = Questions(people, (), nobody, nobody, nobody, 0)
+    return ask_pool(action.queries, asked, equalised=False, overruling=action.overruling).answers
 
 
 def discover_in(action: CollectiveAction, columns: Columns) -> Discovery:

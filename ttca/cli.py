@@ -21,7 +21,7 @@ from ttca.commands.beforehand import planned as _planned
 from ttca.commands.beforehand import pooled as _pooled
 from ttca.commands.evidence import evidence
 from ttca.commands.inspect import inspect
-from ttca.commands.plan import plan
+from ttca.commands.plan import plan_action
 from ttca.commands.publish import publish
 from ttca.commands.recheck import recheck
 from ttca.commands.shared import ERR, OUT, AcceptOption, AnywayOption, DryRunOption, FileArgument, JsonOption
@@ -291,7 +291,7 @@ def ask(
 
 
 app.command()(audit)
-app.command()(plan)
+app.command("plan")(plan_action)
 
 
 @pool_app.callback()

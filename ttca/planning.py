@@ -16,7 +16,7 @@ from ttca.errors import ActionError, ConfigError, MissingExtraError
 from ttca.goals import Design
 from ttca.kept import load_json
 from ttca.pooling.quotas import Quota
-from ttca.power import Assumed, Group, fewest_persons, power
+from ttca.power import Assumed, Verifiers, fewest_persons, power
 from ttca.prices import Price
 from ttca.training_time.bounds import Setting, TotalSize
 from ttca.training_time.bounds import plan as plan_planting
@@ -26,10 +26,10 @@ __all__ = [
     "ALONE",
     "RELABEL",
     "WANTED",
+    "ActionPlan",
     "Alone",
     "Learning",
     "Line",
-    "Plan",
     "Retraining",
     "assume",
     "days_told",
@@ -165,7 +165,7 @@ class Retraining:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Plan:
+class ActionPlan:
     """What an action takes.
 
     Parameters
@@ -220,6 +220,13 @@ class Plan:
             "cheapest_of_own_goal": None if own is None else asdict(own),
             "conclusion": self.told(),
         }
+
+    def there(self) -> str:
+        """Return, for people, what there is now."""
+        return (
+            f"There are {self.members:,} members, who have {self.quota_left:,} queries left, and {self.verification:,} "
+            "verification people of the subgroup."
+        )
 
     def about_others(self) -> str:
         """Return, for people, how other ways compare."""
@@ -329,7 +336,7 @@ def make_plan(
     quota: Quota,
     price: Price | None = None,
     records: int | None = None,
-) -> Plan:
+) -> ActionPlan:
     """Return what the action takes, at several S, for its own goal and others; spends no query.
 
     Parameters
@@ -372,7 +379,7 @@ def make_plan(
             lines.append(line)
             advance(1)
     left = action.ledger.left().of(action.queries.members).total
-    return Plan(
+    return ActionPlan(
         assumed=assumed,
         source=source,
         members=len(action.queries.members),
@@ -409,11 +416,11 @@ def goals(action: CollectiveAction, assumed: Assumed) -> list[tuple[Certifying, 
     return [(own, True), *((terms, False) for terms in others if terms.aim.kind != own.aim.kind)]
 
 
-def verifying_group(action: CollectiveAction) -> Group:
+def verifying_group(action: CollectiveAction) -> Verifiers:
     """Return who verifies, whatever their number."""
     examined = action.panel.examined()
     others = examined.others / examined.persons if examined.design == "disjoint" else 1.0
-    return Group(design=examined.design, others=others)
+    return Verifiers(design=examined.design, others=others)
 
 
 def power_curves(action: CollectiveAction, assumed: Assumed) -> dict[str, dict[int, list[float]]]:
@@ -429,7 +436,13 @@ def power_curves(action: CollectiveAction, assumed: Assumed) -> dict[str, dict[i
 
 
 def _costed(
-    action: CollectiveAction, line: Line, terms: Certifying, group: Group, fixed: int, quota: Quota, price: Price | None
+    action: CollectiveAction,
+    line: Line,
+    terms: Certifying,
+    group: Verifiers,
+    fixed: int,
+    quota: Quota,
+    price: Price | None,
 ) -> Line:
     persons, examined = line.persons or 0, action.panel.examined()
     others = persons if group.design == "paired" else max(1, round(group.others * persons))

@@ -6,13 +6,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from ttca.errors import ConfigError, MissingExtraError
-from ttca.planning import WANTED, Plan
+from ttca.planning import WANTED, ActionPlan
 
 __all__ = ["save_figure"]
 
 
 def save_figure(
-    path: Path, plan: Plan, curves: Mapping[str, Mapping[int, Sequence[float]]], successes: Sequence[float]
+    path: Path, plan: ActionPlan, curves: Mapping[str, Mapping[int, Sequence[float]]], successes: Sequence[float]
 ) -> None:
     """Draw the power of every goal, a panel for each S.
 
@@ -20,7 +20,7 @@ def save_figure(
     ----------
     path : Path
         Its ending says the format; an earlier file is overwritten.
-    plan : Plan
+    plan : ActionPlan
     curves : dict of str to dict of int to sequence of float
         By goal and number of persons, the power at each S (:func:`ttca.planning.power_curves`).
     successes : sequence of float

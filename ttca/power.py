@@ -14,7 +14,7 @@ from ttca.errors import ConfigError
 from ttca.goals import Design
 from ttca.trials import Rule, Standing, rule_of
 
-__all__ = ["LADDER", "Assumed", "Group", "fewest_persons", "power"]
+__all__ = ["LADDER", "Assumed", "Verifiers", "fewest_persons", "power"]
 
 Floats = NDArray[np.float64]
 
@@ -53,7 +53,7 @@ class Assumed:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Group:
+class Verifiers:
     """Who verifies: persons with δ, and so many others of the reference for each of them.
 
     Parameters
@@ -67,14 +67,14 @@ class Group:
     others: float = 1.0
 
 
-def power(terms: Certifying, group: Group, persons: int, assumed: Assumed) -> Callable[[float], float]:
+def power(terms: Certifying, group: Verifiers, persons: int, assumed: Assumed) -> Callable[[float], float]:
     """Return the probability that one ε is certified, as a function of its true S.
 
     Parameters
     ----------
     terms : Certifying
         The goal, and how it is tested.
-    group : Group
+    group : Verifiers
     persons : int
         Of the subgroup, who verify.
     assumed : Assumed
@@ -112,7 +112,7 @@ def power(terms: Certifying, group: Group, persons: int, assumed: Assumed) -> Ca
 
 
 def fewest_persons(
-    terms: Certifying, group: Group, assumed: Assumed, success: float, wanted: float = 0.8
+    terms: Certifying, group: Verifiers, assumed: Assumed, success: float, wanted: float = 0.8
 ) -> int | None:
     """Return the first number on the ladder of persons who certify an S with this probability; None where none do.
 
@@ -134,11 +134,11 @@ def fewest_persons(
 
 
 @lru_cache(maxsize=512)
-def _power(terms: Certifying, group: Group, persons: int, assumed: Assumed) -> Callable[[float], float]:
+def _power(terms: Certifying, group: Verifiers, persons: int, assumed: Assumed) -> Callable[[float], float]:
     return power(terms, group, persons, assumed)
 
 
-def _others(group: Group, persons: int) -> int:
+def _others(group: Verifiers, persons: int) -> int:
     return persons if group.design == "paired" else max(1, round(group.others * persons))
 
 

@@ -383,7 +383,7 @@ def _fixed(terms: Certifying, design: Design, persons: int, baseline: Right, alp
     # What the normal approximation would need: exact tests are slow to try.
     bar = {"parity": 1.0, "within": 1.0, "accuracy_ratio": value}[goal.kind] * right / others
     bar -= value if goal.kind == "within" else 0.0
-    spread = math.sqrt(right / others * (1 - right / others) / others + max(bar * (1 - bar), 0) / persons)
+    spread = math.sqrt(right / others * (1 - right / others) / others + max(bar * (1 - bar), 0) / max(persons, 1))
     near = persons * (bar - float(scipy_special().ndtri(alpha)) * spread)
     return _Count(fewest(persons, lambda k: p(k) <= alpha, near))
 

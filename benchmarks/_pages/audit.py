@@ -19,11 +19,7 @@ def tables(found: Sequence[tuple[str, Any]]) -> Mapping[str, str]:
 def _word(record: Mapping[str, Any]) -> str:
     """Return what was promised, beside what was measured."""
     rows = [
-        [
-            "95 % intervals hold the truth, of the kind that does so least",
-            "at least 93 %",
-            _percent(record["coverage"]),
-        ],
+        ["95 % intervals hold the truth, least often", "at least 93 %", _percent(record["coverage"])],
         ["a gap is claimed where there is none", "at most 5 %", _percent(record["two_group_error"])],
         ["the smallest gap is seen", "80 %", _percent(record["seen"])],
         ["a planted group of a fifth, 15 points worse, is found", "at least 80 %", _percent(record["discovered"])],
@@ -38,13 +34,14 @@ def _planted(record: Mapping[str, Any]) -> str:
         [
             f"{100 * row['share']:.0f} %",
             f"{100 * row['gap']:.0f} points" if row["gap"] else "none",
+            f"{row['audits']:,}",
             "" if row["discovered"] is None else _percent(row["discovered"]),
             "" if row["split_discovered"] is None else _percent(row["split_discovered"]),
             _percent(row["false_discovery"]),
         ]
         for row in record["planted"]
     ]
-    return table(["people in the group", "gap", "found", "found by a split", "false"], rows)
+    return table(["people in the group", "gap", "audits", "found", "found by a split", "false"], rows)
 
 
 def _percent(share: float) -> str:

@@ -10,6 +10,7 @@ from scipy.stats import binom
 
 from ttca.errors import ActionError, ConfigError
 from ttca.intervals import difference_of_counts
+from ttca.statistics.binomial import fewest
 from ttca.statistics.comparisons import fisher_p, mcnemar_p
 from ttca.statistics.two_groups import chance_of_seeing, fisher_either_way, mcnemar_either_way, smallest_gap
 
@@ -76,3 +77,18 @@ def test_what_cannot_be_is_refused() -> None:
         smallest_gap(0.5, 4, 5, paired=True)
     with pytest.raises(ConfigError, match="error"):
         smallest_gap(0.5, 4, 5, error=0.0)
+
+
+@given(st.integers(0, 60), st.integers(0, 61), st.none() | st.floats(-100, 100))
+def test_a_guess_changes_how_long_one_looks_and_not_what_is_found(m: int, least: int, near: float | None) -> None:
+    """The fewest that are enough are found wherever one looks first; a good guess takes a handful of tries."""
+    tried = []
+
+    def enough(k: int) -> bool:
+        tried.append(k)
+        assert 0 <= k <= m
+        return k >= least
+
+    assert fewest(m, enough, near) == (least if least <= m else None)
+    if near is not None and abs(near - least) <= 2 and least <= m:
+        assert len(tried) <= 7

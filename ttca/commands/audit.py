@@ -36,6 +36,8 @@ if TYPE_CHECKING:
 
 __all__ = ["audit"]
 
+#: Groups of two columns are shown up to so many.
+_MOST_PAIRS = 24
 #: Metrics for people, in the order of the table.
 _METRICS = {
     "worst_group_accuracy": "accuracy of the worst group",
@@ -115,7 +117,7 @@ def _agreed(intended: Intended, yes: bool) -> bool:
 
     if yes or not intended.cost.queries:
         return True
-    if not sys.stdin.isatty():
+    if sys.stdin is None or not sys.stdin.isatty():
         raise ConfigError(
             f"Expected a yes before {intended.cost.queries:,} queries are paid, got nobody to ask. In a script, add "
             "--yes. No query was spent."
@@ -132,7 +134,10 @@ def _show(found: Audit, columns: Columns) -> None:
         title="How each group is served",
     )  # fmt: skip
     notes = []
+    pairs = sum(len(grouping.groups) for grouping in found.groupings if len(grouping.by) > 1)
     for grouping in found.groupings:
+        if len(grouping.by) > 1 and pairs > _MOST_PAIRS:
+            continue
         for group in grouping.groups:
             name = group.name if grouping.by == ("group",) else f"{' & '.join(grouping.by)}: {group.name}"
             refused = group.refused / group.answered if group.answered else None
@@ -149,6 +154,8 @@ def _show(found: Audit, columns: Columns) -> None:
             notes.append(f"{about}: {grouping.untold} groups of fewer than 3 people are not shown.")
         if grouping.unknown:
             notes.append(f"{about}: nothing is said of {grouping.unknown} images.")
+    if pairs > _MOST_PAIRS:
+        notes.append(f"{pairs} groups of two columns are in audit.json, and not shown here.")
     OUT.print(table)
     for grouping in [grouping for grouping in found.groupings if grouping.metrics][:1]:
         OUT.print(_metrics(grouping))

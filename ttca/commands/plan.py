@@ -12,13 +12,13 @@ from rich.table import Column, Table
 from ttca.commands.shared import ERR, OUT, FileArgument, JsonOption, emit, opened, say
 
 if TYPE_CHECKING:
-    from ttca.planning import Plan
+    from ttca.planning import ActionPlan
     from ttca.prices import Price
 
-__all__ = ["plan"]
+__all__ = ["plan_action"]
 
 
-def plan(
+def plan_action(
     file: FileArgument,
     gap: Annotated[
         float | None, typer.Option("--gap", help="Assume that the subgroup is so far behind: 0.15 is 15 points.")
@@ -62,6 +62,7 @@ def plan(
         return
     OUT.print(_table(made, price))
     say(OUT, f"Rates of right answers: subgroup {assumed.subgroup:.3f}, reference {assumed.reference:.3f}, {source}.")
+    say(OUT, made.there())
     say(OUT, made.told())
     say(OUT, made.about_others())
     say(OUT, "How long learning takes here is not known: torch is missing." if learning is None else learning.told())
@@ -69,7 +70,7 @@ def plan(
         say(ERR, f"Wrote {out}.")
 
 
-def _table(made: Plan, price: Price | None) -> Table:
+def _table(made: ActionPlan, price: Price | None) -> Table:
     from ttca.planning import days_told
 
     table = Table(
