@@ -64,10 +64,8 @@ def test_verification_people_are_not_read_unasked_and_nothing_before_is_lost(
     assert paid(home) == before + 8
 
 
-@pytest.mark.parametrize(
-    ("said", "goes_on"), [("y\n", True), ("YES\n", True), ("n\n", False), ("\n", False), ("", False)]
-)
-def test_a_terminal_is_asked_and_a_yes_alone_goes_on(monkeypatch: pytest.MonkeyPatch, said: str, goes_on: bool) -> None:
+@pytest.mark.parametrize("said", ["y\n", "YES\n", "n\n", "\n", ""])
+def test_a_terminal_is_asked_and_a_yes_alone_goes_on(monkeypatch: pytest.MonkeyPatch, said: str) -> None:
     """Nothing but y or yes is a yes, and the question stands there first."""
 
     class Screen(io.StringIO):
@@ -77,7 +75,7 @@ def test_a_terminal_is_asked_and_a_yes_alone_goes_on(monkeypatch: pytest.MonkeyP
     screen = Screen()
     monkeypatch.setattr(sys, "stdin", Screen(said))
     monkeypatch.setattr(sys, "stderr", screen)
-    if goes_on:
+    if "y" in said.casefold():
         confirm("They are read.", "Nothing was.", yes=False)
     else:
         with pytest.raises(UnconfirmedError, match=r"Not gone on\. Nothing was\."):
@@ -147,7 +145,8 @@ def family(folder: Path) -> None:
 def fewer_people(folder: Path) -> None:
     """Take a verification person out of the table who was not forgotten."""
     table = folder / "people" / "people.csv"
-    table.write_text("".join(line for line in table.open() if "verification-sub-011" not in line))
+    lines = table.read_text().splitlines(keepends=True)
+    table.write_text("".join(line for line in lines if "verification-sub-011" not in line))
 
 
 def certificate_edited(folder: Path) -> None:
@@ -222,8 +221,8 @@ def test_a_failed_certificate_says_how_many_people_which_goal_needs() -> None:
     """A goal within reach names persons, one out of reach says so, and another goal is named with its own."""
     said = "\n".join(after_failure(failed(74), {"subgroup": 0.7, "reference": 0.87}))
     assert "new verification people" in said
-    assert "- The same goal, parity: about 1," in said
-    assert "and 1," in said
+    assert "- The same goal, parity: about 4" in said
+    assert "persons of the subgroup and 4" in said
     assert "Another goal, parity within 10 points: about" in said
     # Hardly anybody is needed to show an improvement from 70 to 92 %.
     assert "Another goal, improvement: about 5" in said
