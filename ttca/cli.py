@@ -28,7 +28,7 @@ from ttca.names import canonical
 from ttca.platforms.vendors import vendors, with_table
 from ttca.private import private
 from ttca.proxies.runtime import wait_asleep
-from ttca.streams import run_program
+from ttca.streams import COME_BACK, run_program
 
 if TYPE_CHECKING:
     from ttca.action import CollectiveAction
@@ -234,9 +234,11 @@ def run(
         certificate = _verified(action, yes=yes, wait=wait)
         if measures:
             row, _ = patiently(wait, action.measure)
+            _keep(action, wait=wait)
             action.report()
             _finish(row, certificate, action.folder, as_json)
         else:
+            _keep(action, wait=wait)
             _say_certificate(certificate, as_json)
         _say_paid(known, action)
         _say_outcome(action, certificate)
@@ -715,6 +717,8 @@ def contribute(
             reporter=reporter,
         )
     _emit(asdict(done), as_json, f"{done.answered} of {done.queries} queries were answered. {done.ended}")
+    if done.come_back_s is not None:
+        raise typer.Exit(COME_BACK)
 
 
 @weights_app.command("list")
@@ -827,6 +831,7 @@ def verify(
         if _planned(known, action, dry_run, as_json, verifies=True):
             return
         certificate = _verified(action, yes=yes, wait=wait)
+        _keep(action, wait=wait)
         _say_certificate(certificate, as_json)
         _say_outcome(action, certificate)
 
@@ -851,6 +856,7 @@ def report(
             return
         certificate = _verified(action, yes=yes, wait=wait)
         row, _ = patiently(wait, action.measure)
+        _keep(action, wait=wait)
         written = action.report(for_publication=for_publication)
         _finish(row, certificate, action.folder, as_json, written.name)
         _say_outcome(action, certificate)
@@ -1087,13 +1093,27 @@ def _say_certificate(certificate: Certificate, as_json: bool) -> None:
 
 
 def _verified(action: CollectiveAction, *, yes: bool, wait: bool) -> Certificate:
-    """Ask the pool, learn, ask whether verification people may be read, read them, and keep some for rechecks."""
+    """Ask the pool, learn, ask whether verification people may be read, and read them."""
     patiently(wait, lambda: _pooled(action))
     patiently(wait, lambda: confirm_verification(action, yes=yes))
-    certificate = patiently(wait, action.verify)
-    if (kept := patiently(wait, action.keep)) is not None:
-        _say(ERR, kept.told)
-    return certificate
+    return patiently(wait, action.verify)
+
+
+def _keep(action: CollectiveAction, *, wait: bool) -> None:
+    """Keep people for rechecks: last, since what was asked until then costs nothing again, and since all else counts
+    more where quotas are short.
+    """
+    from ttca.errors import QuotaError
+
+    try:
+        kept = patiently(wait, action.keep)
+    except QuotaError as error:
+        if error.come_back_s is not None:
+            raise
+        _say(ERR, f"Nobody is kept for rechecks: {error} Run this again for it.")
+    else:
+        if kept is not None:
+            _say(ERR, kept.told)
 
 
 def _say_outcome(action: CollectiveAction, certificate: Certificate) -> None:
