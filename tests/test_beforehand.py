@@ -254,13 +254,14 @@ def test_no_command_fails_at_letters_that_a_stream_lacks(
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("TTCA_WEIGHTS", str(tmp_path / "nowhere-δ"))
     for line in ([*words, "--help"], failing(words, tmp_path)):
-        streams = [io.TextIOWrapper(io.BytesIO(), encoding=encoding, errors="strict") for _ in range(2)]
+        beneaths = io.BytesIO(), io.BytesIO()
+        streams = [io.TextIOWrapper(beneath, encoding=encoding, errors="strict") for beneath in beneaths]
         monkeypatch.setattr(sys, "argv", ["ttca", *line])
         monkeypatch.setattr(sys, "stdout", streams[0])
         monkeypatch.setattr(sys, "stderr", streams[1])
         with pytest.raises(SystemExit) as ended:
             main()
-        out, err = (stream.buffer.getvalue().decode(encoding) for stream in streams)  # type: ignore[attr-defined]
+        out, err = (beneath.getvalue().decode(encoding) for beneath in beneaths)
         assert "Traceback" not in out + err
         assert ended.value.code == 0 or err
 

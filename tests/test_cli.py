@@ -81,10 +81,10 @@ class Done:
         assert self.code in (1, 75)
         if self.out:
             # Under --json the same is said as JSON, and by nothing else on standard output.
-            said = self.json
-            assert {"error", "kind", "status"} <= said.keys()
-            assert said["status"] == self.code
-            assert " ".join(said["error"].split()) in " ".join(self.err.split())
+            told = self.json
+            assert {"error", "kind", "status"} <= told.keys()
+            assert told["status"] == self.code
+            assert " ".join(told["error"].split()) in " ".join(self.err.split())
         assert "Traceback" not in self.err
         before, mark, said = self.err.rpartition("ttca: ")
         assert mark
