@@ -12,7 +12,7 @@ import sqlite3
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -82,10 +82,10 @@ class Done:
         assert self.code in (1, 75)
         if self.out:
             # Under --json the same is said as JSON, and by nothing else on standard output.
-            said = self.json
-            assert {"error", "kind", "status"} <= said.keys()
-            assert said["status"] == self.code
-            assert " ".join(said["error"].split()) in " ".join(self.err.split())
+            told = self.json
+            assert {"error", "kind", "status"} <= told.keys()
+            assert told["status"] == self.code
+            assert " ".join(told["error"].split()) in " ".join(self.err.split())
         assert "Traceback" not in self.err
         before, mark, said = self.err.rpartition("ttca: ")
         assert mark
@@ -967,6 +967,63 @@ def test_bad_input_is_one_sentence_and_no_query(home: Path, ttca: Terminal, serv
     assert served.rows == before
     if (home / "ledger.sqlite").exists():
         assert paid(home) == 0
+
+
+def goal(folder: Path) -> None:
+    """Set another goal after the certificate."""
+    edit(folder / "action.toml", "[action]\n", "[action]\ngoal = 'improvement'\n")
+
+
+def family(folder: Path) -> None:
+    """Add an ε after the certificate."""
+    edit(folder / "action.toml", "[6, 12]", "[6, 12, 20]")
+
+
+def fewer_people(folder: Path) -> None:
+    """Take a verification person out of the table who was not forgotten."""
+    table = folder / "people" / "people.csv"
+    lines = table.read_text().splitlines(keepends=True)
+    table.write_text("".join(line for line in lines if "verification-sub-011" not in line))
+
+
+def certificate_edited(folder: Path) -> None:
+    """Edit the certificate."""
+    edit(folder / "certificate.json", '"persons": 80', '"persons": 81')
+
+
+def members_file_edited(folder: Path) -> None:
+    """Change the members' file."""
+    path = folder / "perturbations.safetensors"
+    path.write_bytes(path.read_bytes()[:-1] + b"!")
+
+
+def sitting_lost(folder: Path) -> None:
+    """Lose the record of what verification people were used for, and the certificate."""
+    for name in ("verification.json", "certificate.json", "certificate.json.sig"):
+        (folder / name).unlink()
+
+
+def key_lost(folder: Path) -> None:
+    """Lose the collective's key."""
+    (folder / "collective.key").unlink()
+
+
+AFTERWARDS: list[Callable[[Path], None]] = [
+    goal, family, fewer_people, certificate_edited, members_file_edited, sitting_lost, key_lost,
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("spoil", AFTERWARDS, ids=lambda spoil: spoil.__name__)
+def test_a_dry_run_of_a_finished_action_refuses_what_the_run_refuses(
+    finished: Path, ttca: Terminal, served: Served, spoil: Callable[[Path], None]
+) -> None:
+    """Whatever was changed since: the dry run and the run end with the same sentence, and neither asks anything."""
+    spoil(finished)
+    before = served.rows
+    dry, run = ttca("run", finished, "--dry-run", "--json"), ttca("run", finished, "--yes", "--json")
+    assert dry.code == run.code == 1, (dry.err, run.err)
+    assert run.json["error"].startswith(dry.json["error"])
+    assert served.rows == before
 
 
 @pytest.mark.parametrize("command", PAYING, ids=" ".join)

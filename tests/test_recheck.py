@@ -27,6 +27,7 @@ from ttca.members import apply_to_file
 from ttca.people import Roster
 from ttca.perturbations import PerturbationSet
 from ttca.platforms.base import Credential
+from ttca.platforms.habits import Habits, WithHabits
 from ttca.platforms.local import LocalPlatform
 from ttca.recheck import Recheck, alike, due, outcome, recheck, recheck_cost, rechecked, standing
 from ttca.signing import SignatureError, signature_file
@@ -50,7 +51,8 @@ class Swapped(Recorder):
 
     def __init__(self) -> None:
         super().__init__()
-        self.inner = LocalPlatform(swapped, classes=worlds.CLASSES, image_shape=worlds.SHAPE, name="tiny", version="1")
+        other = LocalPlatform(swapped, classes=worlds.CLASSES, image_shape=worlds.SHAPE, name="tiny", version="1")
+        self.inner = WithHabits(other, Habits())
 
 
 class Dies(Recorder):

@@ -179,3 +179,24 @@ def test_usage_logs_and_warnings_are_shown_only(
         warnings.simplefilter("always")
         sys.stderr.write(warnings.formatwarning(PLANTED, UserWarning, "f", 1))
     assert harmless(beneath.getvalue())
+
+
+def long_names(width: int | None, *, is_terminal: bool) -> str:
+    """Return a table of two long names that differ in their last letter."""
+    beneath = io.StringIO()
+    terminal = Terminal(file=beneath, width=width, force_terminal=is_terminal, color_system=None, legacy_windows=False)
+    table = Table("member", "quota", title="Who paid")
+    for end in "ab":
+        table.add_row("n" * 150 + end, "5")
+    terminal.print(table)
+    return beneath.getvalue()
+
+
+def test_long_names_keep_apart_piped_or_not() -> None:
+    """Piped, each name stands whole on a line of its own; on a terminal it is folded, and no letter of it is lost."""
+    piped = long_names(None, is_terminal=False)
+    assert all("n" * 150 + end in piped for end in "ab")
+    folded = long_names(80, is_terminal=True)
+    assert max(map(len, folded.splitlines())) <= 80
+    assert "…" not in folded
+    assert folded.count("n") == 300

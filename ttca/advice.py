@@ -55,23 +55,20 @@ def chance(terms: Certifying, design: Design, persons: int, others: int, rates: 
 
     Notes
     -----
-    Of different people, the test's exact power, averaged over what the reference may get. Of the same people, at the
-    rounded number of right answers without δ, each person's two answers taken as independent: where they go together,
-    as they do, more pass. *Ours*.
+    Of different people, the test's exact power, averaged over what the reference may get. Of the same people, that of
+    McNemar's test, each person's two answers taken as independent: where they go together, as they do, more pass.
+    *Ours*.
     """
     terms = replace(terms, stopping="curtailed", every_image=False)
     compares = terms.aim.compares_with
     paired = compares == "before" or (compares == "reference" and design == "paired")
     if compares is None:
-        needed = rule_of(terms, design, persons, np.zeros(0, np.bool_)).smallest_rate(
-            np.zeros(0, np.bool_), persons, _WANTED
-        )
-        return _passes(needed, rates.delta)
+        return _power_given(terms, persons, 0, 0, rates.delta)
     rate = rates.before if compares == "before" else rates.reference
     if rate is None:
         return 0.0
     if paired:
-        return _passes(_smallest(terms, "paired", persons, persons, round(rate * persons)), rates.delta)
+        return _power_of_pairs(persons, rate, rates.delta, terms.alpha)
     parts = (np.arange(_PARTS) + 0.5) / _PARTS
     right = np.searchsorted(scipy_special().bdtr(np.arange(others + 1), others, rate), parts).tolist()
     by_count = {k: _power_given(terms, persons, others, k, rates.delta) for k in set(right)}
@@ -179,22 +176,28 @@ def _people(persons: int | None, terms: Certifying, design: Design, each: float,
     return f"about {persons:,} persons of the subgroup{others} to verify{now}."
 
 
-def _smallest(terms: Certifying, design: Design, persons: int, others: int, right: int) -> float | None:
-    baseline = np.arange(others) < right
-    return rule_of(terms, design, persons, baseline).smallest_rate(baseline, persons, _WANTED)
-
-
 def _power_given(terms: Certifying, persons: int, others: int, right: int, rate: float) -> float:
-    """Return the power of a test of different people, given how many of the reference were right."""
+    """Return the power of a test that counts right answers, given how many of the reference were right."""
     needed = getattr(rule_of(terms, "disjoint", persons, np.arange(others) < right), "needed", None)
     if needed is None:
         return 0.0
     return float(scipy_special().bdtrc(needed - 1, persons, rate)) if needed > 0 else 1.0
 
 
-def _passes(needed: float | None, rate: float) -> float:
-    """Return a chance on the right side of the wanted one."""
-    return 1.0 if needed is not None and needed <= rate else 0.0
+def _power_of_pairs(persons: int, before: float, delta: float, alpha: float) -> float:
+    """Return the power of the exact one-sided McNemar test where a person's two answers are independent."""
+    special = scipy_special()
+    won, lost = delta * (1 - before), before * (1 - delta)
+    if won + lost == 0:
+        return 0.0
+    counts = np.arange(persons + 1)
+    # Of so many persons who differ, so many must be won. With one more of them it is as many, or one more.
+    needed = np.ones(persons + 1)
+    for n in range(1, persons + 1):
+        needed[n] = needed[n - 1] + (special.bdtrc(needed[n - 1] - 1, n, 0.5) > alpha)
+    weight = np.diff(special.bdtr(counts, persons, min(1.0, won + lost)), prepend=0.0)
+    enough = np.where(needed > counts, 0.0, special.bdtrc(needed - 1, counts, won / (won + lost)))
+    return float((weight * enough).sum())
 
 
 def _by_formula(terms: Certifying, rates: Rates, others_each: float) -> int | None:

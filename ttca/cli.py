@@ -35,7 +35,7 @@ from ttca.commands.submit import submit
 from ttca.names import canonical
 from ttca.platforms.vendors import vendors, with_table
 from ttca.proxies.runtime import wait_asleep
-from ttca.streams import run_program
+from ttca.streams import COME_BACK, run_program
 
 if TYPE_CHECKING:
     from ttca.action import CollectiveAction
@@ -251,9 +251,11 @@ def run(
         certificate = _verified(action, yes=yes, wait=wait)
         if measures:
             row, _ = patiently(wait, action.measure)
+            _keep(action, wait=wait)
             action.report()
             _finish(row, certificate, action.folder, as_json)
         else:
+            _keep(action, wait=wait)
             _say_certificate(certificate, as_json)
         _say_paid(known, action)
         _say_outcome(action, certificate)
@@ -428,6 +430,8 @@ def pool_forget(
     ]
     said = {**asdict(gone), "deleted": list(done.deleted), "remains": [asdict(r) for r in done.remains]}
     _emit(said, as_json, "\n".join(lines))
+    if done.come_back_s is not None:
+        raise typer.Exit(COME_BACK)
 
 
 @pool_app.command("accept-loss")
@@ -854,6 +858,7 @@ def verify(
             return
         patiently(wait, lambda: _pooled(action))
         certificate = _verified(action, yes=yes, wait=wait)
+        _keep(action, wait=wait)
         _say_certificate(certificate, as_json)
         _say_outcome(action, certificate)
 
@@ -881,6 +886,7 @@ def report(
             return
         certificate = _verified(action, yes=yes, wait=wait)
         row, _ = patiently(wait, action.measure)
+        _keep(action, wait=wait)
         written = action.report(for_publication=for_publication)
         _finish(row, certificate, action.folder, as_json, written.name)
         _say_outcome(action, certificate)
@@ -1070,12 +1076,26 @@ def _say_certificate(certificate: Certificate, as_json: bool) -> None:
 
 
 def _verified(action: CollectiveAction, *, yes: bool, wait: bool) -> Certificate:
-    """Learn, ask whether verification people may be read, read them, and keep some for rechecks."""
+    """Learn, ask whether verification people may be read, and read them."""
     patiently(wait, lambda: confirm_verification(action, yes=yes))
-    certificate = patiently(wait, action.verify)
-    if (kept := patiently(wait, action.keep)) is not None:
-        _say(ERR, kept.told)
-    return certificate
+    return patiently(wait, action.verify)
+
+
+def _keep(action: CollectiveAction, *, wait: bool) -> None:
+    """Keep people for rechecks: last, since what was asked until then costs nothing again, and since all else counts
+    more where quotas are short.
+    """
+    from ttca.errors import QuotaError
+
+    try:
+        kept = patiently(wait, action.keep)
+    except QuotaError as error:
+        if error.come_back_s is not None:
+            raise
+        _say(ERR, f"Nobody is kept for rechecks: {error} Run this again for it.")
+    else:
+        if kept is not None:
+            _say(ERR, kept.told)
 
 
 def _say_outcome(action: CollectiveAction, certificate: Certificate) -> None:

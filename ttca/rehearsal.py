@@ -72,12 +72,12 @@ def rehearse(action: CollectiveAction, *, learns: bool = False, verifies: bool =
 def _check_quotas(action: CollectiveAction, plan: Mapping[str, Cost], *, verifies: bool) -> None:
     """Raise where the members cannot pay what is asked in any case."""
     needed, affordable = plan["pool"].queries, plan["pool"].affordable
-    what = "the pool"
+    what = f"{needed} for the pool"
     if verifies and not is_verified(action.folder):
-        needed += plan["baseline"].queries + min(BATCH, action.panel.examined().answers)
-        what = "the pool and the first verification people"
+        first = plan["baseline"].queries + min(BATCH, action.panel.examined().answers)
+        needed, what = needed + first, f"{what} and {first} for the first verification people"
     if needed > affordable:
         raise QuotaError(
-            f"Expected {needed} queries for {what} to be affordable, but the members have {affordable} left. Raise "
+            f"Expected {needed} queries to be affordable, {what}, but the members have {affordable} left. Raise "
             "quotas or the cap, or let more members join. No query was spent."
         )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -873,11 +872,13 @@ def test_a_day_leaves_no_query_unused(per_day: int, batch: int, members: int) ->
             try:
                 pool.ask(images)
             except RateError as error:
-                day += 1
-                new = totals(ledger)["charged"]
-                assert new - paid == per_day * members
-                paid = new
-                hours.now += error.come_back_s or math.inf
+                day, wait = day + 1, error.come_back_s or 0.0
+            else:
+                break
+            new = totals(ledger)["charged"]
+            assert new - paid == per_day * members
+            paid = new
+            hours.now += wait
         assert day == -(-60 // (per_day * members)) - 1
         assert hours.now - began == pytest.approx(told, abs=1.0)
         assert totals(ledger)["charged"] == totals(ledger)["answered"] == platform.queries == 60

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from typing import Any
 
 import numpy as np
 import pytest
@@ -62,7 +63,7 @@ def test_a_change_is_found_after_a_year_of_quiet_looks() -> None:
 
 
 @pytest.mark.parametrize("wrong", [[[1, 2]], [[1.0, 2.0, 3.0]], [1, 2, 3], [[-1, 0, 0]]])
-def test_what_are_no_counts_is_refused(wrong: list[object]) -> None:
+def test_what_are_no_counts_is_refused(wrong: Any) -> None:
     """Tables of another shape, fractions and negative numbers are a sentence."""
     with pytest.raises(ActionError, match="Expected 3 counts of persons for each look"):
         changed_log_e(wrong)

@@ -25,8 +25,7 @@ from its answers a faint change for each class of picture, and test on the servi
 
 If you agree:
 - Your pictures are sent to the service, as they are and slightly changed. Queries are paid from your quota, and never
-  more than that. If you help to test, your test pictures may be sent again later, to see whether the change still
-  helps.
+  more than that. If you help to test, pictures of you may be sent again later, to see whether the change still helps.
 - A copy of the service and the changes are learned from your pictures and from what the service says about them. All
   members get the changes, and the changes may be published. They hold no picture. But who has a picture of you may be
   able to tell from them that you took part, the more easily the fewer take part.

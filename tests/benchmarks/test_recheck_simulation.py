@@ -1,0 +1,26 @@
+"""Tests of the simulated rechecks: a swap is found, and the same seeds say the same."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from benchmarks._recheck_simulation import Platform, false_alarm, queries_to_find, recheck_part
+
+
+def test_a_large_swap_is_found_fast_and_none_is_no_alarm() -> None:
+    """A tenth of all answers moved is found with a look or two; a platform that stays as it was raises no alarm."""
+    moved = replace(Platform(), moved=0.1)
+    found = [queries_to_find(moved, seed) for seed in range(20)]
+    assert found == [queries_to_find(moved, seed) for seed in range(20)]
+    assert all(queries is not None and 8 <= queries <= 200 for queries in found)
+    assert not any(false_alarm(replace(Platform(), noisy=0.05), 50, seed) for seed in range(3))
+    assert queries_to_find(replace(Platform(), moved=0.0, noisy=0.0, persons=40), 0) is None
+
+
+def test_the_part_of_the_audit_benchmark_says_what_was_simulated() -> None:
+    """Its headline is the first line of the curve and the worst kind of steady platform."""
+    part = recheck_part(swaps=3, series=2, looks=10, seed=1)
+    assert part["recheck_queries"] == part["recheck_curve"][0]["queries"]
+    assert part["recheck_false_alarms"] == max(row["false_alarms"] for row in part["recheck_steady"]) == 0
+    assert (part["recheck_swaps"], part["recheck_series"], part["recheck_looks"]) == (3, 2, 10)
+    assert {row["moved"] for row in part["recheck_curve"]} == {0.01, 0.02, 0.03, 0.05, 0.1}
