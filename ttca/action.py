@@ -320,7 +320,7 @@ class CollectiveAction:
         row = row_of(self._shop, story, epsilon, track=track, began=self._began)
         if people is None:
             self._measured = row, measured
-            left = row.to_dict()["extra"].get(f"jpeg{quality}_delta_left")
+            left = row.to_dict().get("extra", {}).get(f"jpeg{quality}_delta_left")
             sent = {} if left is None else {"jpeg_quality": quality, "jpeg_delta_left": left}
             keep_controls(self._shop, verified, self.measuring, row.to_dict() | sent)
             hand_out(self._shop, self._family, verified)

@@ -72,9 +72,6 @@ DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Show what it woul
 #: What makes a hub's ledger.
 _HUB_START = "ttca hub serve"
 
-for _command in (apply, inspect, submit):
-    app.command()(_command)
-
 
 def main() -> None:
     """Run a command; a TTCAError becomes its sentence and exit status 1."""
@@ -851,6 +848,10 @@ def report(
         written = action.report(for_publication=for_publication)
         _finish(row, certificate, action.folder, as_json, written.name)
         _say_members_file(action.folder)
+
+
+for _command in (apply, inspect, submit):
+    app.command()(_command)
 
 
 @app.command()
