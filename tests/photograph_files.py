@@ -5,6 +5,7 @@ from __future__ import annotations
 import struct
 import zlib
 from collections.abc import Callable, Mapping
+from functools import partial
 from io import BytesIO
 from typing import Any
 
@@ -131,7 +132,7 @@ FILES: Mapping[str, Callable[[], bytes]] = {
     "palette-clear.png": lambda: encoded(
         PICTURE.convert("P"), transparency=int(np.asarray(PICTURE.convert("P"))[0, 0])
     ),
-    **{f"exif-{turn}.jpg": (lambda turn=turn: turned(turn)) for turn in range(9)},
+    **{f"exif-{turn}.jpg": partial(turned, turn) for turn in range(9)},
     "exif-9.jpg": lambda: turned(9),
     "exif-garbage.jpg": lambda: encoded(kind="JPEG", exif=b"Exif\0\0II*\0\xff\xff\xff\xff"),
     "exif-6.png": lambda: turned(6, "PNG"),

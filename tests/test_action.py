@@ -174,14 +174,16 @@ def test_the_row_counts_what_was_paid_for_what(finished: Finished) -> None:
 
 
 def test_the_shared_file_is_the_set_that_was_certified_and_measured(finished: Finished) -> None:
-    """perturbations.safetensors is the δ of the certified ε with its certificate and abuse rate."""
+    """perturbations.safetensors is the δ of the certified ε with its certificate and what members hear of the row."""
     shared = PerturbationSet.load(finished.folder / "perturbations.safetensors")
     learned = PerturbationSet.load(
         finished.folder / "perturbations" / f"epsilon-{finished.row.epsilon:03d}.safetensors"
     )
     assert np.array_equal(shared.delta, learned.delta)
     assert Certificate.from_dict(shared.evidence["certificate"]) == finished.certificate
-    assert shared.evidence["abuse_rate"] == finished.row.abuse_rate
+    told = ("abuse_rate", "subgroup_before", "subgroup_after", "jpeg75_control", "resize_control")
+    assert {name: shared.evidence[name] for name in told} == {name: getattr(finished.row, name) for name in told}
+    assert "jpeg_quality" not in shared.evidence
     assert shared.fingerprint == finished.platform.info.fingerprint
 
 

@@ -34,7 +34,10 @@ def test_the_row_carries_what_the_platforms_own_encoding_does(tmp_path: Path) ->
         row, measured = action.measure()
         paid = action.ledger.paid(action=action.settings.name)
         assert action.report().is_file()
+        handed = action.handed_out()
     left, twice = row.extra["jpeg60_delta_left"], row.extra["jpeg60"]
+    assert handed is not None
+    assert (handed.evidence["jpeg_quality"], handed.evidence["jpeg_delta_left"]) == (60, left)
     assert 0.2 < left < 1.5
     assert twice == measured.rate("jpeg60")
     assert "jpeg60" in measured.outcomes

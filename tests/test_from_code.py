@@ -131,7 +131,8 @@ class Sends:
     """One client, whichever, with a hook in one line."""
 
     def __init__(self, client: Any, server: ThreadingHTTPServer) -> None:
-        self.client, self.heard = client, []
+        self.client: Any = client
+        self.heard: list[tuple[str, dict[str, str], bytes]] = []
         server.heard = self.heard  # type: ignore[attr-defined]
         self.url = f"http://127.0.0.1:{server.server_address[1]}"
 

@@ -62,11 +62,24 @@ def test_members_need_no_optional_package(tmp_path: Path) -> None:
         "    print(pool.ask(images).labels.tolist())\n"
         "delta = np.full((2, 2, 2, 3), 4, np.int8)\n"
         "ttca.PerturbationSet(delta, 4, ('dark', 'bright'), 's', 'f').save('set.safetensors')\n"
-        "print(ttca.PerturbationSet.load('set.safetensors').apply(images, 0)[:, 0, 0, 0].tolist())\n",
+        "known = ttca.PerturbationSet.load('set.safetensors')\n"
+        "print(known.apply(images, 0)[:, 0, 0, 0].tolist())\n"
+        "print(ttca.PerturbationTransform(known, 'bright')(images[0])[0, 0].tolist())\n"
+        "import requests; ttca.apply_to_requests(requests.Session(), known, 'dark').close()\n"
+        "from PIL import Image; Image.fromarray(images[1]).save('me.png')\n"
+        "from ttca.cli import main\n"
+        "for words in ('inspect', 'apply me.png --class dark --anyway --out me-2.png'):\n"
+        "    name, *more = words.split()\n"
+        "    sys.argv = ['ttca', name, 'set.safetensors', *more, '--json']\n"
+        "    try: main()\n"
+        "    except SystemExit as ended: print(ended.code)\n",
         cwd=tmp_path,
     )
-    assert done.stderr == ""
-    assert done.stdout.splitlines() == ["[0, 1]", "[4, 204]"]
+    assert "Traceback" not in done.stderr
+    said = done.stdout.splitlines()
+    assert said[:3] == ["[0, 1]", "[4, 204]", "[4, 4, 4]"]
+    assert (said[4], said[6]) == ("0", "0")
+    assert (tmp_path / "me-2.png").is_file()
 
 
 def test_settings_are_checked_without_optional_packages() -> None:

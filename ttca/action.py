@@ -537,7 +537,7 @@ def _measured(
     row = row_of(chosen.shop, story, epsilon, track=track, began=began)
     if test is None:
         action._measured = row, measured
-        left = row.to_dict()["extra"].get(f"jpeg{quality}_delta_left")
+        left = row.to_dict().get("extra", {}).get(f"jpeg{quality}_delta_left")
         sent = {} if left is None else {"jpeg_quality": quality, "jpeg_delta_left": left}
         keep_controls(chosen.shop, verified, action.measuring, row.to_dict() | sent)
         hand_out(chosen.shop, family, verified)

@@ -896,6 +896,10 @@ for _command in (recheck, evidence, publish, apply, inspect, submit):
     app.command()(_command)
 
 
+for _command in (apply, inspect, submit):
+    app.command()(_command)
+
+
 @app.command()
 def serve(
     model: Annotated[Path, typer.Argument(help="An ONNX image classifier.")],

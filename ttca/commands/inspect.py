@@ -21,7 +21,7 @@ def inspect(
     key: KeyOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Show what a perturbation file says, and whether it may be used.
+    """Show what a perturbation file says, and if it may be used.
 
     Says for whom and for which service it was made, what was proved when, what JPEG does to it, how often it helps a
     lie, how photographs are prepared, and who signed it. Writes and sends nothing.

@@ -44,10 +44,11 @@ def submit(
     anyway: AnywayOption = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Submit one photograph under your own key, and show the answer before and after.
+    """Submit one photograph and show both answers.
 
-    Applies the perturbation as ttca apply does, and queries your platform twice: with the prepared photograph, then
-    with what ttca apply writes. Says so first. Keeps a receipt: what was sent (by digest), both answers, time, service.
+    Applies the perturbation as ttca apply does, and queries your platform twice under your own key: with the prepared
+    photograph, then with what ttca apply writes. Says so first. Keeps a receipt: what was sent (by digest), both
+    answers, time, service.
     """
     from ttca.config import read_platform
     from ttca.errors import ConfigError
