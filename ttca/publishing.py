@@ -16,6 +16,7 @@ from typing import Any
 from ttca.errors import ConfigError
 from ttca.perturbations import PerturbationSet
 from ttca.signing import SignatureError, Signed, check_signature, signature_file
+from ttca.values import Value
 
 __all__ = ["Published", "members_page", "publish_page"]
 
@@ -24,8 +25,8 @@ _SCRIPTS = ("pixels.js", "files.js", "page.js")
 _STRATEGIES = (zlib.Z_DEFAULT_STRATEGY, zlib.Z_FILTERED, zlib.Z_HUFFMAN_ONLY)
 
 
-@dataclass(frozen=True, kw_only=True)
-class Published:
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
+class Published(Value):
     """A page that was written.
 
     Parameters
