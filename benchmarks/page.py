@@ -51,7 +51,7 @@ _MEGAPIXELS = (4000, 3000)
 
 #: Reads a file as the page does, and returns its levels as decoded and as prepared.
 _READ = """
-async function read(file, kind, way) {
+async function read(file, kind, way, whole) {
   const picture = await readPhoto(new Blob([fromBase64(file)], {type: kind}));
   const text = (bytes) => {
     const parts = [];
@@ -59,7 +59,8 @@ async function read(file, kind, way) {
     return btoa(parts.join(""));
   };
   const {w, h} = picture;
-  return {w, h, decoded: text(resample(picture, [0, 0, w, h], w, h)), prepared: text(prepared(picture, way, null))};
+  const decoded = whole ? text(resample(picture, [0, 0, w, h], w, h)) : "";
+  return {w, h, decoded, prepared: text(prepared(picture, way, null))};
 }
 """
 #: A photograph of 12 megapixels, decoded.
@@ -172,15 +173,13 @@ def _kinds() -> dict[str, Encoder]:
     return found
 
 
-def _both(browser: Browser, data: bytes, kind: str, way: Preparation) -> list[tuple[Images, Images]]:
-    """Return what the browser and Python make of a file, as decoded and as prepared."""
+def _read(browser: Browser, data: bytes, kind: str, way: Preparation, *, whole: bool) -> dict[str, Images]:
+    """Return what the page makes of a file: prepared, and where it is asked for, decoded."""
     height, width, _ = way.image_shape
     task = json.dumps({"fit": way.fit, "size": [height, width]})
-    said = browser.run(f"read('{base64.b64encode(data).decode()}', '{kind}', {task})")
-    shapes = {"decoded": (said["h"], said["w"], 3), "prepared": way.image_shape}
-    theirs = [np.frombuffer(base64.b64decode(said[name]), np.uint8).reshape(s) for name, s in shapes.items()]
-    pixels = read_photograph(data).pixels
-    return list(zip(theirs, (pixels, way.of(pixels)), strict=True))
+    said = browser.run(f"read('{base64.b64encode(data).decode()}', '{kind}', {task}, {json.dumps(whole)})")
+    shapes = {"prepared": way.image_shape} | ({"decoded": (said["h"], said["w"], 3)} if whole else {})
+    return {name: np.frombuffer(base64.b64decode(said[name]), np.uint8).reshape(s) for name, s in shapes.items()}
 
 
 def _difference(pairs: Sequence[tuple[Images, Images]]) -> dict[str, float]:
@@ -197,8 +196,13 @@ def _difference(pairs: Sequence[tuple[Images, Images]]) -> dict[str, float]:
 def _compared(browser: Browser, name: str, encoder: Encoder) -> dict[str, Any]:
     """Return how far both decoders are apart on two photographs, as decoded and as the platform gets them."""
     pictures = [Image.fromarray(np.ascontiguousarray(picture)) for picture in load_sample_images().images]
-    pairs = [_both(browser, *encoder(picture), Preparation(size=TARGET)) for picture in pictures]
-    decoded, prepared = ([pair[i] for pair in pairs] for i in (0, 1))
+    way = Preparation(size=TARGET)
+    decoded, prepared = [], []
+    for picture in pictures:
+        data, kind = encoder(picture)
+        theirs, ours = _read(browser, data, kind, way, whole=True), read_photograph(data).pixels
+        decoded.append((theirs["decoded"], ours))
+        prepared.append((theirs["prepared"], way.of(ours)))
     return {"kind": name, "decoded": _difference(decoded), "prepared": _difference(prepared)}
 
 
@@ -238,7 +242,9 @@ def _answers(browser: Browser, people: int, seed: int) -> list[dict[str, Any]]:
         pairs = []
         for image in test.images[chosen]:
             photo = Image.fromarray(image).resize((SIZE * ENLARGED,) * 2, Image.Resampling.BICUBIC)
-            pairs.append(_both(browser, *encoder(photo), way)[1])
+            data, kind = encoder(photo)
+            theirs = _read(browser, data, kind, way, whole=False)["prepared"]
+            pairs.append((theirs, way.of(read_photograph(data).pixels)))
         page, python = (said(np.stack([pair[i] for pair in pairs])) for i in (0, 1))
         found.append(
             {

@@ -23,6 +23,7 @@ from typer.testing import CliRunner
 
 from tests import worlds
 from ttca.cli import app
+from ttca.data.photographs import read_photograph
 from ttca.errors import ConfigError, PerturbationError, TTCAError
 from ttca.perturbations import PerturbationSet
 from ttca.preparation import Preparation
@@ -241,6 +242,17 @@ def test_words_stand_in_the_table_alone_and_are_all_used() -> None:
 # -- the page's own code ----------------------------------------------------------------------------------------
 
 
+def webp(way: int | None) -> bytes:
+    """Return a picture of 7×4 pixels that asks to be seen in one of the ways of EXIF."""
+    exif, file = Image.Exif(), BytesIO()
+    exif[0x010E] = "where I live"
+    if way is not None:
+        exif[0x0112] = way
+    levels = np.random.default_rng(2).integers(0, 256, (4, 7, 3)).astype(np.uint8)
+    Image.fromarray(levels).save(file, "WEBP", lossless=True, exif=exif)
+    return file.getvalue()
+
+
 @pytest.mark.skipif(shutil.which("node") is None, reason="node is not installed")
 def test_the_pages_code_reads_the_set_and_writes_exact_files(tmp_path: Path) -> None:
     """In node the page's code reads file and signature as Python does, and its PNG files hold Python's levels."""
@@ -256,7 +268,15 @@ def test_the_pages_code_reads_the_set_and_writes_exact_files(tmp_path: Path) -> 
     streams = [zlib.compress(text, level) for text in texts for level in (0, 1, 9)]
     fixed = zlib.compressobj(9, zlib.DEFLATED, 15, 9, zlib.Z_FIXED)
     streams.append(fixed.compress(texts[4]) + fixed.flush())
+    photos = [webp(way) for way in (None, *range(10))]
+    stored = [
+        np.dstack([np.asarray(Image.open(BytesIO(p)).convert("RGB")), np.full((4, 7), 255, np.uint8)]) for p in photos
+    ]
     task = {
+        "photos": [
+            {"file": base64.b64encode(p).decode(), "levels": base64.b64encode(q.tobytes()).decode(), "w": 7, "h": 4}
+            for p, q in zip(photos, stored, strict=True)
+        ],
         "set": base64.b64encode(zlib.compress(content)).decode(),
         "signature": signature,
         "spoilt": ["", json.dumps(stranger), "{", json.dumps(json.loads(signature) | {"format": "x"})],
@@ -291,3 +311,11 @@ def test_the_pages_code_reads_the_set_and_writes_exact_files(tmp_path: Path) -> 
             with Image.open(BytesIO(base64.b64decode(file))) as image:
                 assert (image.format, image.mode, image.info) == ("PNG", "RGB", {})
                 np.testing.assert_array_equal(np.asarray(image), after)
+    for photo, found in zip(photos, said["upright"], strict=True):
+        wanted_ = read_photograph(photo)
+        assert found["way"] == (int(wanted_.done[0][-2]) if wanted_.done else 1)
+        assert read_photograph(base64.b64decode(found["file"])).done == ()
+        part = wanted_.pixels[1:, 1:]
+        np.testing.assert_array_equal(
+            np.frombuffer(base64.b64decode(found["part"]), np.uint8).reshape(part.shape), part
+        )

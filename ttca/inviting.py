@@ -134,7 +134,8 @@ The collective's public key, to compare with what you are told by another way th
 
 {self.key}
 
-It is in the file as hub_key, so that you ask only what the collective signed. Later, ttca apply takes it as --key.
+It is in the file as hub_key, so that you ask only what the collective signed. Later, ttca apply takes it as --key,
+and a web page of the collective's shows the key to compare.
 """
 
     @property

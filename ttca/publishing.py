@@ -17,6 +17,7 @@ from ttca.errors import ConfigError
 from ttca.members_set import check_usable, read_set
 from ttca.perturbations import PerturbationSet
 from ttca.signing import SignatureError, Signed, signature_file
+from ttca.values import Value
 
 __all__ = ["Published", "members_page", "publish_page"]
 
@@ -25,8 +26,8 @@ _SCRIPTS = ("pixels.js", "files.js", "page.js")
 _STRATEGIES = (zlib.Z_DEFAULT_STRATEGY, zlib.Z_FILTERED, zlib.Z_HUFFMAN_ONLY)
 
 
-@dataclass(frozen=True, kw_only=True)
-class Published:
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
+class Published(Value):
     """A page that was written.
 
     Parameters

@@ -31,10 +31,10 @@ def publish(
     force: Annotated[bool, typer.Option("--force", help="Overwrite a page that holds something else.")] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Write one web page with which members apply a set in their browser.
+    """Write a web page that applies a set.
 
-    The page is one file: it loads nothing, sends nothing, and works from a disk or from any static HTTPS host. A
-    member opens it, takes a photograph, chooses the true class and saves a PNG file (docs/page.md).
+    Members open it in their browser. It is one file, loads nothing, sends nothing, and works from a disk or any
+    static HTTPS host. A member takes a photograph, chooses the true class and saves a PNG file (docs/page.md).
     """
     from ttca.publishing import publish_page
 

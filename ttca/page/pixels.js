@@ -50,15 +50,15 @@ function addRow(pixels, from, width, k, sums) {
         const c = pixels[i + 2];
         const d = pixels[i + 3];
         two = (two + (a & 0xff00ff) + (b & 0xff00ff) + (c & 0xff00ff) + (d & 0xff00ff)) | 0;
-        green += ((a >>> 8) & 0xff) + ((b >>> 8) & 0xff) + ((c >>> 8) & 0xff) + ((d >>> 8) & 0xff);
+        green = (green + (a & 0xff00) + (b & 0xff00) + (c & 0xff00) + (d & 0xff00)) | 0;
       }
       for (; i < stop; i++) {
         const pixel = pixels[i];
         two = (two + (pixel & 0xff00ff)) | 0;
-        green += (pixel >>> 8) & 0xff;
+        green = (green + (pixel & 0xff00)) | 0;
       }
       sums[at] += two & 0xffff;
-      sums[at + 1] += green;
+      sums[at + 1] += green >>> 8;
       sums[at + 2] += two >>> 16;
     }
   }
