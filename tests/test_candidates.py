@@ -83,6 +83,9 @@ def test_the_winner_goes_on(tmp_path: Path) -> None:
     sent = platform.by_purpose(tmp_path / "ledger.sqlite")["pool-race"]
     close = [np.abs(selection.images.astype(int) - np.frombuffer(s, np.uint8).reshape(1, *worlds.SHAPE)) for s in sent]
     assert all(d.max(axis=(1, 2, 3)).min() <= raced.epsilon for d in close)
+    # Whoever begins alike learned true classes once.
+    starts = {path.read_bytes() for path in tmp_path.glob("candidates/*/warm-start.safetensors")}
+    assert {path.read_bytes() for path in tmp_path.glob("candidates/warm-starts/*")} == starts
     # The winner is at home: its candidates may go.
     shutil.rmtree(tmp_path / "candidates")
     before = platform.queries

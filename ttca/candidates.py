@@ -263,7 +263,21 @@ class _Race(OneLine):
                 answers=Answers.concatenate([self.transfer.answers[sharp], answers], classes=answers.classes),
                 equalised=True,
             )
-        return replace(distil(shop, known, self.questions_of(recipe), transfer), transfer=self.asked)
+        return replace(self.distil(shop, known, self.questions_of(recipe), transfer), transfer=self.asked)
+
+    def distil(self, shop: Workshop, known: Known, questions: Questions, transfer: TransferSet) -> Distilled:
+        """Train a candidate's proxy, or read it back; what it learned of true classes it shares with others."""
+        if known.public is None or shop.folder == self.shop.folder:
+            return distil(shop, known, questions, transfer)
+        name = shop.learner.warm_start_inputs(known.public, questions.judges)[:16]
+        shared = private_folder(self.shop.folder / _FOLDER / "warm-starts") / f"{name}.safetensors"
+        own = shop.folder / WARM_START
+        if shared.is_file() and not own.is_file():
+            _copied(shared, own)
+        found = distil(shop, known, questions, transfer)
+        if not shared.is_file():
+            _copied(own, shared)
+        return found
 
     def questions_of(self, recipe: Recipe) -> Questions:
         """Return who is asked about what, as a candidate that equalises or not sees it; rounds are behind it."""

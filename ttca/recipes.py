@@ -306,10 +306,10 @@ def _all(found: Circumstances) -> Sequence[Recipe]:
     ]
     if len(found.backbones) > 1:
         together = tuned | {"true_classes": True, "weights": tuple(map(_word, found.backbones[:_TOGETHER]))}
-        other = tuned | {"true_classes": True, "weights": (_word(found.backbones[1]),)}
+        second = tuned | {"true_classes": True, "weights": (_word(found.backbones[1]),)}
         published += [
             Recipe(name="published-together", about="several networks' published weights together", changes=together),
-            Recipe(name="published-other", about="another network's published weights", changes=other),
+            Recipe(name="published-other", about="another network's published weights", changes=second),
         ]
     # One that asks nothing is enough, and the better one begins near. Of the others none is certain to be worse.
     return sorted([*published, *(recipe for recipe in scratch if recipe.asks)], key=_rank)
