@@ -20,7 +20,7 @@ from ttca.intervals import difference_interval
 from ttca.kept import load_json, save_json
 from ttca.people import People
 from ttca.platforms.base import Platform
-from ttca.racing import Heard, hear, plan_race, run_race
+from ttca.racing import RaceAnswers, hear, plan_race, run_race
 
 __all__ = ["QUICK", "SHARES", "curve", "main"]
 
@@ -89,7 +89,7 @@ def _raced(found: Acting, facts: Mapping[str, Any]) -> dict[str, Any]:
         raise ActionError("Expected recipes that race, got none. Leave recipe out of --set.")
     test, selection = found.cell.test, action.questions.selection
 
-    def heard(people: People, name: str | None) -> Heard:
+    def heard(people: People, name: str | None) -> RaceAnswers:
         images = people.images if name is None else sets[name].apply(people.images, people.classes)
         return hear(found.evaluator.ask(images, purpose="test", epoch="test"), people.classes)
 
@@ -125,15 +125,15 @@ def _raced(found: Acting, facts: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def curve(
-    nothing: Heard, candidates: Sequence[Heard], worth: Sequence[float], *, orders: int, seed: int
+    nothing: RaceAnswers, candidates: Sequence[RaceAnswers], worth: Sequence[float], *, orders: int, seed: int
 ) -> list[dict[str, Any]]:
     """Return how races with other numbers of queries would have ended, over random orders of the same people [ours].
 
     Parameters
     ----------
-    nothing : Heard
+    nothing : RaceAnswers
         What was said about selection people as they are.
-    candidates : sequence of Heard
+    candidates : sequence of RaceAnswers
         What was said about the same people under each candidate.
     worth : sequence of float
         What each candidate is worth, on other people.
@@ -159,12 +159,14 @@ def curve(
     return found
 
 
-def _said(candidates: Sequence[Heard], order: NDArray[np.intp], candidate: int, start: int, stop: int) -> Heard:
+def _said(
+    candidates: Sequence[RaceAnswers], order: NDArray[np.intp], candidate: int, start: int, stop: int
+) -> RaceAnswers:
     return _in_order(candidates[candidate], order)[start:stop]
 
 
-def _in_order(heard: Heard, order: NDArray[np.intp]) -> Heard:
-    return Heard(heard.value[order], heard.right[order])
+def _in_order(heard: RaceAnswers, order: NDArray[np.intp]) -> RaceAnswers:
+    return RaceAnswers(heard.value[order], heard.right[order])
 
 
 def _summary(cells: Sequence[dict[str, Any]]) -> dict[str, Any]:

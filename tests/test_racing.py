@@ -11,14 +11,14 @@ from scipy.stats import norm
 
 from ttca.answers import Answers
 from ttca.errors import ActionError
-from ttca.racing import ERROR, Heard, RacePlan, RaceResult, hear, plan_race, run_race
+from ttca.racing import ERROR, RaceAnswers, RacePlan, RaceResult, hear, plan_race, run_race
 
 Bools = NDArray[np.bool_]
 
 
-def heard(right: Bools) -> Heard:
+def heard(right: Bools) -> RaceAnswers:
     """Return answers of a platform without scores."""
-    return Heard(right.astype(np.float64), right)
+    return RaceAnswers(right.astype(np.float64), right)
 
 
 def raced(plan: RacePlan, nothing: Bools, candidates: Bools) -> RaceResult:

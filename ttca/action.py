@@ -36,7 +36,7 @@ from ttca.pooling.titles import take_title
 from ttca.progress import Reporter, silent
 from ttca.proxies.backbones import Backbone
 from ttca.race_record import RACE_FILE, Raced, Runners
-from ttca.recheck import Kept, keep, kept_cost, rechecked_told
+from ttca.recheck import Kept, keep_people, kept_cost, rechecked_told
 from ttca.recipes import with_recipe
 from ttca.row import Row
 from ttca.sanity import Overruling
@@ -44,7 +44,7 @@ from ttca.settings import Settings
 from ttca.signing import signer
 from ttca.sitting import panel_of
 from ttca.telling import tell_step
-from ttca.tracing import Trace, circumstances, trace
+from ttca.tracing import Trace, provenance, trace
 from ttca.verifying import (
     MEMBERS_FILE,
     Verified,
@@ -279,7 +279,8 @@ class CollectiveAction:
             If recipes raced, and none was shown to beat doing nothing.
         """
         self.distil()
-        self._check_helps()
+        if (raced := self._chosen.raced) is not None and not raced.proposed:
+            raise NothingHelpsError(raced.told)
         return dict(self._family.sets)
 
     def verify(self) -> Certificate:
@@ -297,7 +298,7 @@ class CollectiveAction:
 
     def keep(self) -> Kept | None:
         """Keep people whom :func:`ttca.recheck.recheck` can ask again later; None where there is no certificate."""
-        return keep(self._shop, self._family, self._examined())
+        return keep_people(self._shop, self._family, self._examined())
 
     def measure(
         self,
@@ -364,7 +365,7 @@ class CollectiveAction:
         known = {
             "certificate": self.verify(),
             "perturbations": self.handed_out() or self._family.sets[row.epsilon],
-            "people": self._exam().people if people is None else people,
+            "people": _exam(self).people if people is None else people,
             "fidelity": self._distilled.fidelity,
             "measured_on": "verification people" if people is None else "test people",
             "raced": raced,
@@ -415,10 +416,7 @@ class CollectiveAction:
 
     def trace(self) -> Trace:
         """Return which rows of the ledger the certificate and the row of verification people follow from."""
-        verified, controls = self._examined(), self.measuring.all_controls()
-        opponents = self.opponents(verified.certificate.quoted_epsilon)
-        shop = self._chosen.shop
-        return trace(shop, self._exam(), verified, self._distilled, self._family, opponents, controls)
+        return _trace(self, self._chosen.shop, self._examined())
 
     def equalised(self, people: People) -> People:
         """Return people with the subgroup's images equalised to the volunteers' (:func:`ttca.asking.equalised`)."""
@@ -434,13 +432,7 @@ class CollectiveAction:
     def _chosen(self) -> Chosen:
         # First: models that cannot be made here are refused before anything is asked.
         runners = self.runners
-        transfer = self.pool()
-        if runners is not None:
-            with tell_step("Racing"):
-                return choose(self._shop, self._ground, self.questions, transfer, runners)
-        with tell_step("Distilling"):
-            distilled = distil(self._shop, self._base, self.questions, transfer)
-        return Chosen(self._shop, self._base, self.questions, distilled)
+        return _choose(self, self._shop, runners, self.pool())
 
     @property
     def _distilled(self) -> Distilled:
@@ -460,21 +452,11 @@ class CollectiveAction:
         hand_out(self._shop, self._family, self._verified)
         return self._verified
 
-    def _exam(self) -> Examination:
-        most, verified = self.settings.controls_people, self._examined()
-        where = verified.panel.first_seats(most)
-        return Examination(verified.panel.first(most), self.queries, "controls", verified.epoch, where)
-
     def _forget_after_pool(self) -> None:
         """Let go of what was made from other answers."""
         self.__dict__.pop("_chosen", None)
         self.__dict__.pop("_family", None)
         self._verified = self._measured = None
-
-    def _check_helps(self) -> None:
-        raced = self._chosen.raced
-        if raced is not None and not raced.proposed:
-            raise NothingHelpsError(raced.told)
 
     def _refuse_known(self, *exam: People | None) -> None:
         self._base.check(self.roster, self.settings, self.platform.info.image_shape, *exam)
@@ -524,7 +506,7 @@ def _measured(
             f"Expected one of the ε values {sorted(family.sets)} together with test people, got {epsilon}. "
             "Verification people are always measured at the ε that the certificate quotes."
         )
-    exam = action._exam() if test is None else test
+    exam = _exam(action) if test is None else test
     opponents, controls = action.opponents(epsilon, pool=pool), action.measuring.all_controls()
     with tell_step("Measuring"):
         measured = examine(chosen.shop, exam, chosen.distilled, family, epsilon, opponents, controls)
@@ -544,6 +526,28 @@ def _measured(
     return row, measured
 
 
+def _choose(action: CollectiveAction, shop: Workshop, runners: Runners | None, transfer: TransferSet) -> Chosen:
+    """Return what goes on: the winner of a race, or the one way that the settings say."""
+    if runners is not None:
+        with tell_step("Racing"):
+            return choose(shop, action._ground, action.questions, transfer, runners)
+    with tell_step("Distilling"):
+        distilled = distil(shop, action._base, action.questions, transfer)
+    return Chosen(shop, action._base, action.questions, distilled)
+
+
+def _exam(action: CollectiveAction) -> Examination:
+    """Return the verification people on whom the row is measured."""
+    most, verified = action.settings.controls_people, action._examined()
+    where = verified.panel.first_seats(most)
+    return Examination(verified.panel.first(most), action.queries, "controls", verified.epoch, where)
+
+
+def _trace(action: CollectiveAction, shop: Workshop, verified: Verified) -> Trace:
+    opponents, controls = action.opponents(verified.certificate.quoted_epsilon), action.measuring.all_controls()
+    return trace(shop, _exam(action), verified, action._distilled, action._family, opponents, controls)
+
+
 def _contents(action: CollectiveAction, row: Row, measurement: Measurement, **known: Any) -> Contents:
     """Return a report's contents: what the caller knows, and what the action's folder and ledger say."""
     from ttca.report import Contents
@@ -554,7 +558,7 @@ def _contents(action: CollectiveAction, row: Row, measurement: Measurement, **kn
         balances=action.queries.status(),
         signed_by=signer(action.folder / MEMBERS_FILE, "perturbations"),
         rechecked=rechecked_told(action.folder, action.queries),
-        around=circumstances(action._shop),
+        around=provenance(action._shop),
         measuring=action.measuring,
         **known,
     )

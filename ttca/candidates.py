@@ -24,7 +24,7 @@ from ttca.private import private_folder
 from ttca.progress import silent
 from ttca.proxies.backbones import Backbone
 from ttca.race_record import NOTHING, RACE_FILE, Entrant, Raced, Runners
-from ttca.racing import Heard, RacePlan, RaceResult, hear, plan_race, run_race
+from ttca.racing import RaceAnswers, RacePlan, RaceResult, hear, plan_race, run_race
 from ttca.recipes import Circumstances, Recipe, portfolio, proxy_part
 from ttca.settings import Settings
 from ttca.speeds import Workload, seconds_for
@@ -336,7 +336,7 @@ class _Race(OneLine):
         people = self.questions.selection[self.order]
         nothing = hear(self.transfer.selection_answers[self.order], people.classes, unresolved_right=True)
 
-        def ask(candidate: int, start: int, stop: int) -> Heard:
+        def ask(candidate: int, start: int, stop: int) -> RaceAnswers:
             part = people[start:stop]
             images = sets[recipes[candidate].name].apply(part.images, part.classes)
             said = shop.queries.ask(images, purpose="pool-race", owners=part.members.tolist())

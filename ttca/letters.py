@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ttca.certificates import Certificate
 from ttca.heads import Head
-from ttca.report.plain import Circumstances, PlainWords
+from ttca.report.plain import PlainWords, Provenance
 from ttca.row import Row
 
 __all__ = ["AUTHORIZATION", "complaint"]
@@ -56,7 +56,7 @@ use forbid tests.
 """
 
 
-def complaint(row: Row, certificate: Certificate, around: Circumstances, *, url: str, head: Head) -> str:
+def complaint(row: Row, certificate: Certificate, around: Provenance, *, url: str, head: Head) -> str:
     """Return a letter of complaint with the numbers of an action; what only its writer knows is in brackets."""
     words = PlainWords.of(row, certificate, around)
     service, subgroup = around.service or "the service", around.subgroup

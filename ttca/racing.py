@@ -18,7 +18,7 @@ from ttca.errors import ActionError
 from ttca.statistics.comparisons import mcnemar_p
 from ttca.values import Value
 
-__all__ = ["ERROR", "Heard", "RacePlan", "RaceResult", "Rank", "hear", "plan_race", "run_race"]
+__all__ = ["ERROR", "RaceAnswers", "RacePlan", "RaceResult", "Rank", "hear", "plan_race", "run_race"]
 
 #: In at most so many actions is a candidate proposed that is no better than doing nothing.
 ERROR = 0.05
@@ -30,7 +30,7 @@ _KEPT = (1 / 6, 1 / 3, 1 / 2, 2 / 3)
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Heard(Value):
+class RaceAnswers(Value):
     """What the platform said about one image of each person.
 
     Parameters
@@ -44,18 +44,18 @@ class Heard(Value):
     value: NDArray[np.float64]
     right: NDArray[np.bool_]
 
-    def __getitem__(self, rows: slice) -> Heard:
-        return Heard(self.value[rows], self.right[rows])
+    def __getitem__(self, rows: slice) -> RaceAnswers:
+        return RaceAnswers(self.value[rows], self.right[rows])
 
     def __len__(self) -> int:
         return len(self.value)
 
-    def joined(self, more: Heard) -> Heard:
+    def joined(self, more: RaceAnswers) -> RaceAnswers:
         """Return this and what was said about further persons."""
-        return Heard(np.concatenate([self.value, more.value]), np.concatenate([self.right, more.right]))
+        return RaceAnswers(np.concatenate([self.value, more.value]), np.concatenate([self.right, more.right]))
 
 
-def hear(answers: Answers, classes: NDArray[np.int64], *, unresolved_right: bool = False) -> Heard:
+def hear(answers: Answers, classes: NDArray[np.int64], *, unresolved_right: bool = False) -> RaceAnswers:
     """Return answers as a race compares them.
 
     Parameters
@@ -75,7 +75,7 @@ def hear(answers: Answers, classes: NDArray[np.int64], *, unresolved_right: bool
     value = np.where(np.isfinite(own), own, np.where(some, 0.0, right.astype(np.float64)))
     missing = ~answers.resolved
     value[missing] = float(unresolved_right)
-    return Heard(value, right | (missing & unresolved_right))
+    return RaceAnswers(value, right | (missing & unresolved_right))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -192,7 +192,7 @@ class Rank:
     persons : int
         About whom it was asked: each costs one query.
     mean : float
-        Of :attr:`Heard.value`, over these persons.
+        Of :attr:`RaceAnswers.value`, over these persons.
     difference : float
         The same minus that of doing nothing, on the same persons.
     right, right_before : int
@@ -249,19 +249,19 @@ class RaceResult(Value):
 
 
 #: (candidate, persons from, to) → what the platform said about these persons' images under that candidate.
-Ask = Callable[[int, int, int], Heard]
+Ask = Callable[[int, int, int], RaceAnswers]
 
 
-def run_race(plan: RacePlan, nothing: Heard, ask: Ask) -> RaceResult:
+def run_race(plan: RacePlan, nothing: RaceAnswers, ask: Ask) -> RaceResult:
     """Race candidates, and test the winner against doing nothing.
 
     Parameters
     ----------
     plan : RacePlan
-    nothing : Heard
+    nothing : RaceAnswers
         What was said about every person as they are, in the one random order of the race.
     ask : callable
-        (candidate, start, stop) → :class:`Heard` of the persons in these places of the order.
+        (candidate, start, stop) → :class:`RaceAnswers` of the persons in these places of the order.
 
     Notes
     -----
@@ -270,7 +270,7 @@ def run_race(plan: RacePlan, nothing: Heard, ask: Ask) -> RaceResult:
     level .05. On those that chose it has .05/K: whichever of the K wins, the chance that some candidate that is no
     better than nothing passes is at most K times that [ours].
     """
-    alive, heard, out = list(range(plan.candidates)), dict[int, Heard](), dict[int, int]()
+    alive, heard, out = list(range(plan.candidates)), dict[int, RaceAnswers](), dict[int, int]()
     start = 0
     for turn, persons in enumerate(plan.rounds, start=1):
         for candidate in alive if persons else ():
@@ -305,7 +305,7 @@ def run_race(plan: RacePlan, nothing: Heard, ask: Ask) -> RaceResult:
     )
 
 
-def _rank(candidate: int, heard: Heard, nothing: Heard, out: int | None) -> Rank:
+def _rank(candidate: int, heard: RaceAnswers, nothing: RaceAnswers, out: int | None) -> Rank:
     before = nothing[: len(heard)]
     return Rank(
         candidate=candidate,

@@ -22,12 +22,12 @@ from ttca.perturbing import Family
 from ttca.pooling.books import asked_between
 from ttca.pooling.chain import Fact, query_name
 from ttca.pooling.minutes import Minutes
-from ttca.report.plain import Circumstances
+from ttca.report.plain import Provenance
 from ttca.sitting import Sitting
 from ttca.verifying import Verified
 from ttca.workshop import Workshop
 
-__all__ = ["Trace", "circumstances", "trace"]
+__all__ = ["Trace", "provenance", "trace"]
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class Trace:
     ----------
     epoch : str
         Of the questions to verification people.
-    around : Circumstances
+    around : Provenance
     facts : tuple of Fact
         Terms and seats, as the chain has them.
     measured : dict
@@ -46,7 +46,7 @@ class Trace:
     """
 
     epoch: str
-    around: Circumstances
+    around: Provenance
     facts: tuple[Fact, ...]
     measured: dict[str, Any]
 
@@ -110,15 +110,15 @@ def trace(
         "picks": picks,
         "conditions": conditions,
     }
-    return Trace(verified.epoch, circumstances(shop), tuple(seat_facts(shop, sitting, family)), content)
+    return Trace(verified.epoch, provenance(shop), tuple(seat_facts(shop, sitting, family)), content)
 
 
-def circumstances(shop: Workshop) -> Circumstances:
+def provenance(shop: Workshop) -> Provenance:
     """Return who asked which service, between which days of the ledger, and who allowed it."""
     ends = shop.queries.ledger.database.run(lambda connection: asked_between(connection, shop.settings.name))
     first, last = (None, None) if ends is None else (f"{datetime.fromtimestamp(at, UTC):%Y-%m-%d}" for at in ends)
     # Platforms of other kinds run in this program, where nobody has to allow it.
     allowed = getattr(shop.queries.platform, "authorised_by", None)
-    return Circumstances(
+    return Provenance(
         subgroup=shop.settings.subgroup, service=shop.info.name, first=first, last=last, authorised_by=allowed
     )

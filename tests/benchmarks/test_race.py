@@ -13,7 +13,7 @@ from benchmarks._tracks import TRACKS, Track, left_out
 from tests import worlds
 from tests.benchmarks.test_effect import people, platform
 from tests.published import onnx_file
-from ttca.racing import Heard
+from ttca.racing import RaceAnswers
 
 ARGUMENTS = [
     "--tracks", "tiny", "--queries", "150", "--epsilon", "6", "12", "--orders", "5",
@@ -59,9 +59,9 @@ def test_more_queries_regret_less() -> None:
     rng = np.random.default_rng(0)
     worth = [0.6, 0.6, 0.6, 0.75]
 
-    def heard(share: float) -> Heard:
+    def heard(share: float) -> RaceAnswers:
         right = rng.random(200) < share
-        return Heard(right.astype(np.float64), right)
+        return RaceAnswers(right.astype(np.float64), right)
 
     found = race.curve(heard(0.4), [heard(w) for w in worth], worth, orders=60, seed=0)
     regrets = [point["regret"] for point in found]

@@ -12,10 +12,10 @@ import pytest
 from tests.evidence.test_check import GOALS, made
 from tests.report.test_report import _run
 from ttca.certificates import Certificate
-from ttca.report.plain import Circumstances, PlainWords
+from ttca.report.plain import PlainWords, Provenance
 from ttca.row import Row
 
-AROUND = Circumstances(subgroup="people with a bad camera", service="tiny")
+AROUND = Provenance(subgroup="people with a bad camera", service="tiny")
 
 
 @pytest.fixture(scope="module")
@@ -93,6 +93,6 @@ def test_a_gap_is_claimed_only_where_it_was_shown(changes: dict[str, Any], sente
 )  # fmt: skip
 def test_dates_and_authorization_are_said(around: dict[str, Any], when: str, allowed: str) -> None:
     """Between which days the service was asked, and who allowed it."""
-    found = Circumstances(subgroup="", **around)
+    found = Provenance(subgroup="", **around)
     assert found.when == when
     assert found.who_allowed.startswith(allowed)

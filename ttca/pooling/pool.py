@@ -261,13 +261,9 @@ class QueryPool:
         """
         left = self.ledger.left().members
         members = [(left.get(m.name, 0), m.allowance) for m in self.members.values()]
-        members += [(quota.total, quota) for quota in more]
-        rated = least_seconds(min(queries, sum(n for n, _ in members)), members)
-        pace = self.ledger.pace()
-        if pace is None:
-            return rated or None
-        size = self._size()
-        return max(rated, -(-queries // size) * pace / max(1, self.pace.concurrency // size))
+        return _seconds(
+            queries, [*members, *((quota.total, quota) for quota in more)], self.ledger.pace(), self._size(), self.pace
+        )
 
     def ask(
         self,
@@ -344,15 +340,8 @@ class QueryPool:
         if not missing:
             return found.answers
         self.met |= bool(found.answers.answered.any())
-        task = _Task(
-            checked,
-            keys,
-            owners,
-            purpose,
-            _Progress(answers_before=bool(known.any())),
-            self.ledger.now(),
-            watch is not None,
-        )
+        progress = _Progress(answers_before=bool(known.any()))
+        task = _Task(checked, keys, owners, purpose, progress, self.ledger.now(), watch is not None)
         if watch is not None:
             _ask_watched(self, watch, missing, task)
         _ask_missing(self, missing, task)
@@ -543,13 +532,7 @@ class QueryPool:
         others = self._payers(request.member, len(request.rows))
         return next((m for m in others if self._throttle.wait_s(self._lanes[m]) <= 0), request.member)
 
-    def _charge(
-        self,
-        first: str,
-        request: _Request,
-        number: int,
-        task: _Task,
-    ) -> Charge | Taken | _Room | float:
+    def _charge(self, first: str, request: _Request, number: int, task: _Task) -> Charge | Taken | _Room | float:
         """Charge this member, or one with room left where that one has none.
 
         Returns who else has the queries, or how long until some member has room, where nobody was charged; or, where
@@ -559,23 +542,18 @@ class QueryPool:
         owners = None if task.owners is None else [task.owners[i] for i in request.rows]
         claim = Claim(this_process(), self._claimed_s)
         n = len(keys)
-        refusals: list[QuotaError] = []
-        payers: list[str] = []
+        refusals: dict[str, QuotaError] = {}
         for payer in self._payers(first, n):
-            payers.append(payer)
             try:
                 return self._desk.charge(
                     Bill(payer, keys, request.request_id, number, task.purpose, self.action, owners, claim)
                 )
             except QuotaError as error:
                 # Another thread may have spent what was left a moment ago.
-                refusals.append(error)
-        rates = [error for error in refusals if isinstance(error, RateError)]
-        if rates and min(error.wait_s for error in rates) > self.policy.longest_wait_s:
-            most = max(rates, key=lambda error: error.room)
-            if most.room:
-                return _Room(payers[refusals.index(most)], most.room)
-        return _shortest_wait(refusals, n, self.policy.longest_wait_s)
+                refusals[payer] = error
+        return _room(refusals, self.policy.longest_wait_s) or _shortest_wait(
+            list(refusals.values()), n, self.policy.longest_wait_s
+        )
 
     def _payers(self, planned: str, n: int) -> Iterator[str]:
         """Yield the planned member, then, only if that one is refused, the others with most left first."""
@@ -585,6 +563,15 @@ class QueryPool:
         for other in sorted(left, key=lambda m: (-left[m], m)):
             if n <= (self.members[other].allowance.largest_request or n):
                 yield other
+
+
+def _room(refusals: Mapping[str, QuotaError], longest_s: float) -> _Room | None:
+    """Return who has room for some of the queries now, where the wait for all of them is too long."""
+    rates = {payer: error for payer, error in refusals.items() if isinstance(error, RateError)}
+    if not rates or min(error.wait_s for error in rates.values()) <= longest_s:
+        return None
+    payer, most = max(rates.items(), key=lambda item: item[1].room)
+    return _Room(payer, most.room) if most.room else None
 
 
 def _by_name(members: Sequence[Member]) -> dict[str, Member]:
@@ -803,3 +790,13 @@ class _Progress:
         """Raise the first error that ended the asking."""
         if self._error is not None:
             raise self._error
+
+
+def _seconds(
+    queries: int, members: Sequence[tuple[int, Quota]], per_request: float | None, size: int, pace: Pace
+) -> float | None:
+    """Return what rates demand, or the platform's pace (seconds for a request of so many images) if that is longer."""
+    rated = least_seconds(min(queries, sum(n for n, _ in members)), members)
+    if per_request is None:
+        return rated or None
+    return max(rated, -(-queries // size) * per_request / max(1, pace.concurrency // size))

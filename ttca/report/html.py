@@ -25,7 +25,7 @@ from ttca.pooling.ledger import Balance
 from ttca.private import private
 from ttca.report.explanations import explained
 from ttca.report.pictures import LAYOUTS, THEMES, Share, ShareGroup, draw_shares, enlarged, magnified
-from ttca.report.plain import Circumstances, PlainWords
+from ttca.report.plain import PlainWords, Provenance
 from ttca.row import Row
 from ttca.values import Value
 
@@ -71,7 +71,7 @@ class Contents(Value):
         Who is under-served by what, in a few plain sentences; may be empty.
     measuring : Measuring
         The guest's metrics and controls that were measured.
-    around : Circumstances, optional
+    around : Provenance, optional
         Who asked which service, when, and who allowed it; by default only what the set says.
     signed_by : str, optional
         The public key that signed the file of the set; None where no file is signed.
@@ -93,7 +93,7 @@ class Contents(Value):
     measuring: Measuring = HONEST_ROW
     signed_by: str | None = None
     rechecked: str | None = None
-    around: Circumstances | None = None
+    around: Provenance | None = None
     raced: Raced | None = None
 
 
@@ -129,7 +129,7 @@ def write_report(
     people, balances = contents.people, contents.balances
     groups = _shares(measurement, contents.measuring.all_controls())
     selection = _selection(measurement, perturbations.classes)
-    around = contents.around or Circumstances(subgroup=perturbations.subgroup, service=perturbations.service)
+    around = contents.around or Provenance(subgroup=perturbations.subgroup, service=perturbations.service)
     context: dict[str, Any] = {
         **vars(contents),
         "totals": {

@@ -9,13 +9,13 @@ import ttca.report.formatting as formatting
 from ttca.certificates import Certificate
 from ttca.row import Row
 
-__all__ = ["Circumstances", "PlainWords"]
+__all__ = ["PlainWords", "Provenance"]
 
 _SPACE = "\N{NO-BREAK SPACE}"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Circumstances:
+class Provenance:
     """Who asked which service, when, and who allowed it.
 
     Parameters
@@ -71,7 +71,7 @@ class PlainWords:
     gap: bool
 
     @classmethod
-    def of(cls, row: Row, certificate: Certificate, around: Circumstances) -> PlainWords:
+    def of(cls, row: Row, certificate: Certificate, around: Provenance) -> PlainWords:
         """Return the sentences for a row and its certificate, whatever the goal and the rule that stopped it."""
         return cls(
             found=_found(row, around),
@@ -86,7 +86,7 @@ class PlainWords:
         return "\n".join(f"- {limit}" for limit in self.limits)
 
 
-def _of(around: Circumstances) -> str:
+def _of(around: Provenance) -> str:
     """Return the people's name where a sentence goes on."""
     return around.subgroup or "the subgroup"
 
@@ -102,7 +102,7 @@ def _shown(row: Row) -> int:
     return int(math.isfinite(row.gap_closed))
 
 
-def _found(row: Row, around: Circumstances) -> str:
+def _found(row: Row, around: Provenance) -> str:
     before, reference = row.subgroup_before, row.reference_before
     if not (math.isfinite(before) and math.isfinite(reference)):
         return "The service did not answer about one of the groups, so the two could not be compared. No gap was shown."
@@ -122,7 +122,7 @@ def _found(row: Row, around: Circumstances) -> str:
     return f"{said} No gap was shown: among so few people, a difference of {points} may be chance."
 
 
-def _claim(certificate: Certificate, around: Circumstances) -> str:
+def _claim(certificate: Certificate, around: Provenance) -> str:
     goal = certificate.terms.aim
     value = 0.0 if goal.value is None else goal.value
     claim = {
