@@ -39,7 +39,7 @@ def plan_action(
     out: Annotated[Path | None, typer.Option("--out", help="Draw the plan into this file, such as plan.png.")] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Plan how many people, queries and days a certificate takes.
+    """Plan what a certificate would take.
 
     Goes by the rates in audit.json, or by those assumed. Sends no query.
     """
