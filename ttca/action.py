@@ -32,7 +32,7 @@ from ttca.pooling.ledger import open_ledger
 from ttca.pooling.pool import Cost, Member, Pace, QueryPool
 from ttca.pooling.titles import take_title
 from ttca.progress import Reporter, silent
-from ttca.recheck import Kept, keep, kept_cost, rechecked_told
+from ttca.recheck import Kept, keep_people, kept_cost, rechecked_told
 from ttca.row import Row
 from ttca.sanity import Overruling
 from ttca.settings import Settings
@@ -258,7 +258,7 @@ class CollectiveAction:
 
     def keep(self) -> Kept | None:
         """Keep people whom :func:`ttca.recheck.recheck` can ask again later; None where there is no certificate."""
-        return keep(self._shop, self._family, self._examined())
+        return keep_people(self._shop, self._family, self._examined())
 
     def measure(
         self,

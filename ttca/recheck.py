@@ -41,7 +41,7 @@ __all__ = [
     "alike",
     "due",
     "helped_then",
-    "keep",
+    "keep_people",
     "kept_cost",
     "outcome",
     "recheck",
@@ -209,13 +209,13 @@ def alike(labels: NDArray[np.int64], resolved: NDArray[np.bool_]) -> NDArray[np.
 
 
 def kept_cost(folder: Path, panel: Panel, most: int, *, certified: bool | None) -> int:
-    """Return how many queries :func:`keep` still pays at most; ``certified`` is None before the certificate."""
+    """Return how many queries :func:`keep_people` still pays at most; ``certified`` is None before the certificate."""
     if (folder / _FILE).is_file() or certified is False:
         return 0
     return 2 * ASKS * len(_examinees(panel)[0][:most])
 
 
-def keep(shop: Workshop, family: Family, verified: Verified) -> Kept | None:
+def keep_people(shop: Workshop, family: Family, verified: Verified) -> Kept | None:
     """Ask the first verification people three times in all, as they are and with δ, and keep who answered alike.
 
     The certificate's own answers are the first of the three, and cost nothing again. None where nobody is to be kept,
