@@ -45,6 +45,7 @@ from ttca.pooling.hub import create_hub
 from ttca.pooling.hub_client import HubAccess, HubError, Reply
 from ttca.pooling.leases import CheckPlan, LeaseDesk
 from ttca.pooling.ledger import Ledger
+from ttca.pooling.page import progress_page
 from ttca.pooling.quotas import Quota
 from ttca.pooling.schema import outcomes
 from ttca.pooling.showing import show_pictures
@@ -591,6 +592,15 @@ def test_the_page_is_for_browsers_on_a_phone(house: House) -> None:
     assert 'name="viewport" content="width=device-width' in reply.text
     assert "of 60 shared images are answered" in reply.text
     assert "default-src 'none'" in reply.headers["Content-Security-Policy"]
+
+
+def test_the_page_says_when_a_set_has_expired(house: House) -> None:
+    """Why the file that members may have no longer holds stands on the page, as text; where it holds, nothing does."""
+    page = progress_page("pool", house.desk.progress(), "ada", 1, 2, expired="Expired: δ <b>harms</b>.")
+    assert "role=status data-now>Expired: δ &lt;b&gt;harms&lt;/b&gt;.</p>" in page
+    assert "<p class=care id=expired role=status data-now hidden></p>" in progress_page(
+        "pool", house.desk.progress(), "ada", 1, 2
+    )
 
 
 def test_the_page_says_how_far_the_pool_is_to_everybody(house: House) -> None:

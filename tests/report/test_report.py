@@ -349,6 +349,13 @@ def test_whose_key_signed_is_told(run: Run, page: str, tmp_path: Path) -> None:
     assert "was not signed" not in signed
 
 
+def test_what_rechecks_said_is_told(run: Run, page: str, tmp_path: Path) -> None:
+    """Where people are kept, the report says what became of them, as text; where nobody is, it says nothing of it."""
+    assert "Rechecked" not in page
+    written = run.write(tmp_path / "rechecked.html", rechecked="Expired since 2026-01-01: δ <b>no</b> longer helps.")
+    assert "<dt>Rechecked</dt><dd>Expired since 2026-01-01: δ &lt;b&gt;no&lt;/b&gt; longer helps.</dd>" in written
+
+
 def test_who_paid_adds_up(page: str) -> None:
     """Each member's balance is there, and so is the sum."""
     text = _Elements(page).text

@@ -529,7 +529,7 @@ class QueryPool:
         """Return the planned member, or one whose key may be used at once where the planned one's may not."""
         if len(set(self._lanes.values())) == 1 or self._throttle.wait_s(self._lanes[request.member]) <= 0:
             return request.member
-        others = self._payers(request.member, len(request.rows))
+        others = _payers(self, request.member, len(request.rows))
         return next((m for m in others if self._throttle.wait_s(self._lanes[m]) <= 0), request.member)
 
     def _charge(self, first: str, request: _Request, number: int, task: _Task) -> Charge | Taken | _Room | float:
@@ -542,36 +542,17 @@ class QueryPool:
         owners = None if task.owners is None else [task.owners[i] for i in request.rows]
         claim = Claim(this_process(), self._claimed_s)
         n = len(keys)
-        refusals: dict[str, QuotaError] = {}
-        for payer in self._payers(first, n):
+        refused: dict[str, QuotaError] = {}
+        for payer in _payers(self, first, n):
             try:
                 return self._desk.charge(
                     Bill(payer, keys, request.request_id, number, task.purpose, self.action, owners, claim)
                 )
             except QuotaError as error:
                 # Another thread may have spent what was left a moment ago.
-                refusals[payer] = error
-        return _room(refusals, self.policy.longest_wait_s) or _shortest_wait(
-            list(refusals.values()), n, self.policy.longest_wait_s
-        )
-
-    def _payers(self, planned: str, n: int) -> Iterator[str]:
-        """Yield the planned member, then, only if that one is refused, the others with most left first."""
-        yield planned
-        known = self.ledger.left().of(self.members).members
-        left = {m: k for m, k in known.items() if m != planned and k >= n}
-        for other in sorted(left, key=lambda m: (-left[m], m)):
-            if n <= (self.members[other].allowance.largest_request or n):
-                yield other
-
-
-def _room(refusals: Mapping[str, QuotaError], longest_s: float) -> _Room | None:
-    """Return who has room for some of the queries now, where the wait for all of them is too long."""
-    rates = {payer: error for payer, error in refusals.items() if isinstance(error, RateError)}
-    if not rates or min(error.wait_s for error in rates.values()) <= longest_s:
-        return None
-    payer, most = max(rates.items(), key=lambda item: item[1].room)
-    return _Room(payer, most.room) if most.room else None
+                refused[payer] = error
+        longest = self.policy.longest_wait_s
+        return _room_now(refused, longest) or _shortest_wait(list(refused.values()), n, longest)
 
 
 def _by_name(members: Sequence[Member]) -> dict[str, Member]:
@@ -618,6 +599,25 @@ def _planned(rows: Sequence[int], left: Left, members: Mapping[str, Member], siz
     # Members take turns, so that one whose key is at its limit does not stand before all others.
     turns.sort(key=lambda t: t[0])
     return [_Request(member, part, uuid.uuid4().hex) for _, member, part in turns]
+
+
+def _payers(pool: QueryPool, planned: str, n: int) -> Iterator[str]:
+    """Yield the planned member, then, only if that one is refused, the others with most left first."""
+    yield planned
+    known = pool.ledger.left().of(pool.members).members
+    left = {m: k for m, k in known.items() if m != planned and k >= n}
+    for other in sorted(left, key=lambda m: (-left[m], m)):
+        if n <= (pool.members[other].allowance.largest_request or n):
+            yield other
+
+
+def _room_now(refused: Mapping[str, QuotaError], longest_wait_s: float) -> _Room | None:
+    """Return who can pay some of a request now, where all of it would have to wait too long for anybody's rate."""
+    rates = {member: error for member, error in refused.items() if isinstance(error, RateError)}
+    if not rates or min(error.wait_s for error in rates.values()) <= longest_wait_s:
+        return None
+    member, error = max(rates.items(), key=lambda item: item[1].room)
+    return _Room(member, error.room) if error.room else None
 
 
 def _shortest_wait(refusals: Sequence[QuotaError], n: int, longest_s: float) -> float:
