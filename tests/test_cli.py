@@ -35,7 +35,8 @@ from tests.published import tensors_file
 from tests.test_signing import private_forms
 from ttca import __version__
 from ttca.certificates import Certificate
-from ttca.cli import _duration, app, main
+from ttca.cli import app, main
+from ttca.commands.shared import duration
 from ttca.config import PlatformSection, read_action, read_contribution
 from ttca.data.folder import write_people
 from ttca.evidence.check import check
@@ -621,7 +622,7 @@ def test_actions_share_a_ledger_on_a_server(home: Path, tmp_path: Path, ttca: Te
 )
 def test_times_are_told_for_people(seconds: float, words: str) -> None:
     """A duration is told in the unit that fits it."""
-    assert _duration(seconds) == words
+    assert duration(seconds) == words
 
 
 def test_a_dry_run_tells_the_time_that_rates_take(home: Path, ttca: Terminal, served: Served) -> None:

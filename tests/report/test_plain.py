@@ -12,6 +12,7 @@ import pytest
 from tests.evidence.test_check import GOALS, made
 from tests.report.test_report import _run
 from ttca.certificates import Certificate
+from ttca.goals import Stopping
 from ttca.report.plain import Circumstances, PlainWords
 from ttca.row import Row
 
@@ -33,7 +34,7 @@ def passed(certificate: Certificate | None) -> bool:
 
 @pytest.mark.parametrize("goal", GOALS, ids=str)
 @pytest.mark.parametrize("stopping", ["curtailed", "anytime"])
-def test_every_goal_is_said_in_plain_words(goal: dict[str, Any], stopping: str, row: Row) -> None:
+def test_every_goal_is_said_in_plain_words(goal: dict[str, Any], stopping: Stopping, row: Row) -> None:
     """What was proved, about how many people, and how often such a claim is wrong; or that nothing was proved."""
     claims = {
         "parity": "at least as often as for the others",
