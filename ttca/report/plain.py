@@ -107,8 +107,8 @@ def _found(row: Row, around: Circumstances) -> str:
     if not (math.isfinite(before) and math.isfinite(reference)):
         return "The service did not answer about one of the groups, so the two could not be compared. No gap was shown."
     said = (
-        f"For {around.people}, the service gave the right answer in {_percent(before)} of cases. For everybody else who "
-        f"was asked about, it did in {_percent(reference)}."
+        f"For {around.people}, the service gave the right answer in {_percent(before)} of cases. For everybody else "
+        f"who was asked about, it did in {_percent(reference)}."
     )
     span, how = row.intervals.get("gap_before"), _shown(row)
     points = formatting.points(abs(row.gap_before)).text
@@ -123,14 +123,14 @@ def _found(row: Row, around: Circumstances) -> str:
 
 
 def _claim(certificate: Certificate, around: Circumstances) -> str:
-    goal = certificate.terms.aim
+    goal, people = certificate.terms.aim, around.people
     value = 0.0 if goal.value is None else goal.value
     claim = {
-        "parity": f"the service is right for {around.people} at least as often as for the others",
-        "improvement": f"the service is right for {around.people} more often than without it",
-        "rate": f"the service is right for {around.people} in at least {_share(value)} of all cases",
-        "within": f"the service is right for {around.people} at most {_points(value)} less often than for the others",
-        "accuracy_ratio": f"the service is right for {around.people} at least {_share(value)} as often as for the others",
+        "parity": f"the service is right for {people} at least as often as for the others",
+        "improvement": f"the service is right for {people} more often than without it",
+        "rate": f"the service is right for {people} in at least {_share(value)} of all cases",
+        "within": f"the service is right for {people} at most {_points(value)} less often than for the others",
+        "accuracy_ratio": f"the service is right for {people} at least {_share(value)} as often as for the others",
     }[goal.kind]
     if certificate.epsilon is not None:
         return (
