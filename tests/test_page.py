@@ -21,7 +21,7 @@ from benchmarks._browser import Browser, chromium
 from tests import worlds
 from ttca.data.photographs import read_photograph
 from ttca.images import Images
-from ttca.members import apply_to_file
+from ttca.members import Output, Photo, apply_photos
 from ttca.perturbations import PerturbationSet
 from ttca.preparation import Preparation
 from ttca.publishing import publish_page
@@ -34,6 +34,16 @@ pytestmark = [
 
 CLASSES = ("cat", "dog", "bird", "ship")
 SIZE = 96
+
+
+def apply_set(folder: Path, photo: Path, true_class: str, box: tuple[int, int, int, int] | None = None) -> None:
+    """Write what `ttca apply` makes of a photograph to ``out.png``."""
+    chosen = PerturbationSet.load(folder / "set.safetensors")
+    asked = Photo(path=photo, name=photo.name, true_class=true_class, box=box)
+    (done,) = apply_photos(chosen, [asked], Output(place=folder / "out.png", force=True))
+    assert done.state != "refused", done.problem
+
+
 #: What axe-core holds against a page.
 FAULTS = (
     "axe.run({resultTypes: ['violations']}).then((r) => r.violations.map((v) => "
@@ -215,13 +225,7 @@ def test_a_saved_file_is_what_apply_writes(tmp_path: Path, browser: Browser, way
         box != tuple(browser.run("keptPart([0, 0, the.photo.w, the.photo.h], 'crop', the.set.w, the.set.h)"))
     ) == framed
     assert box[2] == box[3]
-    apply_to_file(
-        tmp_path / "set.safetensors",
-        photo,
-        true_class="dog",
-        out=tmp_path / "out.png",
-        box=box if framed else None,
-    )
+    apply_set(tmp_path, photo, "dog", box if framed else None)
     with Image.open(tmp_path / "out.png") as image:
         np.testing.assert_array_equal(found, np.asarray(image))
     assert "read back and exact" in browser.run("byId('saved').textContent")
@@ -285,7 +289,7 @@ def test_without_compression_streams_the_page_does_it_itself(tmp_path: Path, bro
     Image.fromarray(noise(200, 150, 1)).save(tmp_path / "me.png")
     begin(browser, page)
     load(browser, tmp_path / "me.png", "ship")
-    apply_to_file(tmp_path / "set.safetensors", tmp_path / "me.png", true_class="ship", out=tmp_path / "out.png")
+    apply_set(tmp_path, tmp_path / "me.png", "ship")
     with Image.open(tmp_path / "out.png") as image:
         np.testing.assert_array_equal(save(browser, tmp_path / "saved"), np.asarray(image))
 

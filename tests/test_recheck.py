@@ -23,7 +23,8 @@ from ttca.answers import Answers
 from ttca.errors import ActionError, ConfigError, PerturbationError
 from ttca.expiry import EXPIRED_FILE, expiry_of
 from ttca.images import Images
-from ttca.members import apply_to_file
+from ttca.members import Output, Photo, apply_photos
+from ttca.members_set import check_usable, read_set
 from ttca.people import Roster
 from ttca.perturbations import PerturbationSet
 from ttca.platforms.base import Credential
@@ -177,7 +178,11 @@ def test_a_set_expires_where_the_platform_has_changed(folder: Path, tmp_path: Pa
     Image.fromarray(worlds.draw(1, strength=2.0, seed=5)[0][0]).save(mine)
 
     def apply(home: Path, **more: Any) -> dict[str, Any]:
-        return apply_to_file(home / MEMBERS_FILE, mine, true_class=worlds.CLASSES[0], out=out, **more)
+        known = read_set(home / MEMBERS_FILE)
+        check_usable(known, **more)
+        photo = Photo(path=mine, name=mine.name, true_class=worlds.CLASSES[0])
+        (done,) = apply_photos(known.perturbations, [photo], Output(place=out, force=True))
+        return done.to_dict() | {"epsilon": known.perturbations.epsilon}
 
     with pytest.raises(
         PerturbationError, match=r"declared expired\. Expired since \d{4}-.*no longer answers as it did"

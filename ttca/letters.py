@@ -59,7 +59,7 @@ use forbid tests.
 def complaint(row: Row, certificate: Certificate, around: Provenance, *, url: str, head: Head) -> str:
     """Return a letter of complaint with the numbers of an action; what only its writer knows is in brackets."""
     words = PlainWords.of(row, certificate, around)
-    service, subgroup = around.service or "the service", around.subgroup
+    service, subgroup = around.service or "the service", around.people
     gap = f"answers {subgroup} wrongly more often than others" if words.gap else f"was asked about {subgroup}"
     wish = "We ask you to look into it and to answer this letter by [DATE]."
     note = "" if words.gap else "\n[NO GAP WAS SHOWN. ASK YOURSELF WHETHER A COMPLAINT IS THE RIGHT LETTER.]\n"
@@ -101,7 +101,7 @@ This letter comes with a bundle of evidence, signed with the public key
 Run `python check.py` in it. It needs Python and nothing else. It recomputes every number above from the record of
 queries. The head of that record was {head.head} on {head.at}.
 
-The service was asked from {around.when}. Authorized by: {allowed}.
+When the service was asked: {around.when}. Authorized by: {allowed}.
 
 ## What we ask for
 

@@ -27,7 +27,7 @@ class Provenance:
     first, last : str, optional
         Days of the first and the last query, ``YYYY-MM-DD`` (UTC); None where nothing was paid.
     authorised_by : str, optional
-        Who allowed the queries; None where nobody had to.
+        Who allowed the queries; None where nobody is named.
     """
 
     subgroup: str
@@ -37,16 +37,21 @@ class Provenance:
     authorised_by: str | None = None
 
     @property
+    def people(self) -> str:
+        """The people's name where a sentence goes on."""
+        return "the subgroup" if self.subgroup in ("", "subgroup") else self.subgroup
+
+    @property
     def when(self) -> str:
         """The days of the queries, for people."""
         if self.first is None or self.last is None:
-            return "no query is on record"
+            return "not on record"
         return self.first if self.first == self.last else f"{self.first} to {self.last}"
 
     @property
     def who_allowed(self) -> str:
         """Who authorized the queries, for people."""
-        return self.authorised_by or "nobody is named, since the service ran on the collective's own machine"
+        return self.authorised_by or "nobody is named; off the collective's own machine somebody has to be"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,11 +91,6 @@ class PlainWords:
         return "\n".join(f"- {limit}" for limit in self.limits)
 
 
-def _of(around: Provenance) -> str:
-    """Return the people's name where a sentence goes on."""
-    return around.subgroup or "the subgroup"
-
-
 def _shown(row: Row) -> int:
     """Return 1 where the subgroup was shown to be served worse, −1 where better, 0 where neither was shown."""
     span = row.intervals.get("gap_before")
@@ -107,8 +107,8 @@ def _found(row: Row, around: Provenance) -> str:
     if not (math.isfinite(before) and math.isfinite(reference)):
         return "The service did not answer about one of the groups, so the two could not be compared. No gap was shown."
     said = (
-        f"For {_of(around)}, the service gave the right answer in {_percent(before)} of cases. For everybody else who "
-        f"was asked about, it did in {_percent(reference)}."
+        f"For {around.people}, the service gave the right answer in {_percent(before)} of cases. For everybody else "
+        f"who was asked about, it did in {_percent(reference)}."
     )
     span, how = row.intervals.get("gap_before"), _shown(row)
     points = formatting.points(abs(row.gap_before)).text
@@ -118,19 +118,19 @@ def _found(row: Row, around: Provenance) -> str:
     if how > 0:
         return f"{said} That is a gap of {points}."
     if how < 0:
-        return f"{said} No gap was shown: {_of(around)} were served better, by {points}."
+        return f"{said} No gap was shown: {around.people} were served better, by {points}."
     return f"{said} No gap was shown: among so few people, a difference of {points} may be chance."
 
 
 def _claim(certificate: Certificate, around: Provenance) -> str:
-    goal = certificate.terms.aim
+    goal, people = certificate.terms.aim, around.people
     value = 0.0 if goal.value is None else goal.value
     claim = {
-        "parity": f"the service is right for {_of(around)} at least as often as for the others",
-        "improvement": f"the service is right for {_of(around)} more often than without it",
-        "rate": f"the service is right for {_of(around)} in at least {_share(value)} of all cases",
-        "within": f"the service is right for {_of(around)} at most {_points(value)} less often than for the others",
-        "accuracy_ratio": f"the service is right for {_of(around)} at least {_share(value)} as often as for the others",
+        "parity": f"the service is right for {people} at least as often as for the others",
+        "improvement": f"the service is right for {people} more often than without it",
+        "rate": f"the service is right for {people} in at least {_share(value)} of all cases",
+        "within": f"the service is right for {people} at most {_points(value)} less often than for the others",
+        "accuracy_ratio": f"the service is right for {people} at least {_share(value)} as often as for the others",
     }[goal.kind]
     if certificate.epsilon is not None:
         return (
