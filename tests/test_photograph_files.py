@@ -109,6 +109,7 @@ def test_large_files_fit_into_half_a_gigabyte(home: Path, name: str, code: int) 
     assert peak < 500e6
 
 
+@pytest.mark.full
 def test_the_bomb_is_what_it_says() -> None:
     """It is half a megabyte, and a PNG reader finds 13,000 × 13,000 pixels in it."""
     data = FILES["bomb.png"]()

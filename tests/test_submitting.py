@@ -268,3 +268,22 @@ def test_the_pages_commands_and_code_work(home: Path, ttca: Terminal, server: Th
     assert len(list((home / "ready").rglob("*.png"))) == 3
     assert {p.name for p in (home / "by-table").iterdir()} == {"a.png", "b.png"}
     assert {p.name for p in home.glob("one*.png")} == {"one.png", "one-preview.png"}
+
+
+def test_inspect_says_whether_a_set_may_be_used_and_apply_obeys(home: Path, served: Served, ttca: Terminal) -> None:
+    """For its own platform a set may be used; for another `inspect` names the doubt, and `apply` needs --anyway."""
+    before = served.rows
+    said = ttca("inspect", "set.safetensors", "--platform", "me.toml", "--json").json
+    assert (said["usable"], said["doubts"], said["classes"]) == (True, [], list(worlds.CLASSES))
+    known = PerturbationSet.load(home / "set.safetensors")
+    replace(known, fingerprint="0" * 64).save(home / "set.safetensors")
+    said = ttca("inspect", "set.safetensors", "--platform", "me.toml", "--json").json
+    assert (said["usable"], [doubt["kind"] for doubt in said["doubts"]]) == (False, ["another platform"])
+    assert "- another platform. Expected" in ttca("inspect", "set.safetensors", "--platform", "me.toml").out
+    words = ("apply", "set.safetensors", "me.png", "--class", "bars", "--platform", "me.toml")
+    assert "got one that was made for" in ttca(*words).sentence
+    assert not (home / "submit").exists()
+    done = ttca(*words, "--anyway")
+    assert done.code == 0
+    assert "Gone on anyway: Expected a perturbation set for the platform" in done.out
+    assert served.rows == before
