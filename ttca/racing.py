@@ -5,6 +5,7 @@ Nothing here knows a platform, an image or a proxy: who asks is handed in, so th
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -24,9 +25,9 @@ __all__ = ["ERROR", "RaceAnswers", "RacePlan", "RaceResult", "Rank", "hear", "pl
 ERROR = 0.05
 #: What a plan has in mind, to choose between ways that all hold the stated error: a gain over doing nothing, its size
 #: in standard deviations of one person's difference, and what a choice loses that one person decides.
-_GAIN, _EFFECT, _REGRET = 0.15, 0.3, 0.12
-#: Shares of the queries that may be kept for a test on persons whom the halving does not use.
-_KEPT = (1 / 6, 1 / 3, 1 / 2, 2 / 3)
+_GAIN, _EFFECT, _REGRET = 0.15, 0.3, 0.15
+#: Shares of the queries, and of the persons, that may be kept for a test on persons whom the halving does not use.
+_KEPT = (1 / 6, 1 / 3, 1 / 2, 2 / 3, 5 / 6)
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -146,9 +147,8 @@ def plan_race(*, candidates: int, persons: int, queries: int) -> RacePlan:
         plan = RacePlan(candidates=1, rounds=(), test=min(persons, queries))
     else:
         ways = [RacePlan(candidates=candidates, rounds=_halved(candidates, persons, queries), test=0)]
-        for share in _KEPT:
-            kept = min(round(queries * share), persons - 1)
-            rounds = _halved(candidates, persons - kept, queries - kept)
+        for paid, people in itertools.product(_KEPT, _KEPT):
+            rounds = _halved(candidates, persons - round(persons * people), queries - round(queries * paid))
             spent = RacePlan(candidates=candidates, rounds=rounds, test=0).queries
             test = min(persons - sum(rounds), queries - spent)
             ways += [RacePlan(candidates=candidates, rounds=rounds, test=test)] if rounds[0] and test else []
