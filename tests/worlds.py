@@ -87,6 +87,7 @@ def settings(**changes: Any) -> Settings:
         "steps": 10,
         "shift": 0,
         "control_lengths": (1.0,),
+        "recheck_people": 0,
     }
     return Settings(**{**quick, **changes})
 
