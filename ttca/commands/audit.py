@@ -172,7 +172,7 @@ def _metrics(grouping: Grouping) -> Table:
     for name, words in _METRICS.items():
         value, span = grouping.metrics[name]
         shown = "not defined" if value != value else f"{value:.3f}"
-        table.add_row(words, shown, "" if span is None else f"{span.low:.3f} to {span.high:.3f}")
+        table.add_row(words, shown, "not bounded" if span is None else f"{span.low:.3f} to {span.high:.3f}")
     return table
 
 
