@@ -26,8 +26,8 @@ def recheck(
 ) -> None:
     """Find out whether a certificate still holds.
 
-    Asks kept people again: does the platform still answer so, and does δ still help? May be run as often as you like: in
-    at most 1 of 100 actions it is ever wrong that something has changed. Where something has, the set is marked as
+    Asks kept people again: does the platform still answer so, and does δ still help? May be run as often as you like:
+    in at most 1 of 100 actions it is ever wrong that something has changed. Where something has, the set is marked as
     expired, for good, and ttca apply refuses it beside that statement. Safe to interrupt: run it again to resume.
     """
     from ttca.recheck import due, recheck, recheck_cost, rechecked
