@@ -24,11 +24,11 @@ def recheck(
     wait: WaitOption = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Ask kept people again: does the platform still answer so, does δ still help?
+    """Find out whether a certificate still holds.
 
-    May be run as often as you like: in at most 1 of 100 actions it is ever wrong that something has changed. Where
-    something has, the set is marked as expired, for good, and ttca apply refuses it beside that statement. Safe to
-    interrupt: run it again to resume.
+    Asks kept people again: does the platform still answer so, and does δ still help? May be run as often as you like:
+    in at most 1 of 100 actions it is ever wrong that something has changed. Where something has, the set is marked as
+    expired, for good, and ttca apply refuses it beside that statement. Safe to interrupt: run it again to resume.
     """
     from ttca.recheck import due, recheck, recheck_cost, rechecked
 
