@@ -430,8 +430,6 @@ def pool_forget(
     ]
     said = {**asdict(gone), "deleted": list(done.deleted), "remains": [asdict(r) for r in done.remains]}
     _emit(said, as_json, "\n".join(lines))
-    if done.come_back_s is not None:
-        raise typer.Exit(COME_BACK)
 
 
 @pool_app.command("accept-loss")
@@ -745,6 +743,8 @@ def contribute(
     lines += [] if standing is None else standing.told()
     said = {**asdict(done), "own_pictures": None if standing is None else standing.to_dict()}
     _emit(said, as_json, "\n".join(lines))
+    if done.come_back_s is not None:
+        raise typer.Exit(COME_BACK)
 
 
 @weights_app.command("list")

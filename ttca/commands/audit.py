@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated
 
@@ -10,6 +9,7 @@ import typer
 from rich.markup import escape
 from rich.table import Column, Table
 
+from ttca.commands.beforehand import confirm
 from ttca.commands.shared import (
     ERR,
     OUT,
@@ -83,8 +83,10 @@ def audit(
             _say_discovery(discover_in(action, columns), as_json)
             return
         intended = intend(action, columns, people)
-        if _priced(known, action, intended, dry_run=dry_run, as_json=as_json) or not _agreed(intended, yes):
+        if _priced(known, action, intended, dry_run=dry_run, as_json=as_json):
             return
+        queries = intended.cost.queries
+        confirm(f"{queries:,} queries are to be paid.", "No query was spent.", yes=yes or not queries)
         found = carry_out(action, intended)
         say_paid(known, action)
         if as_json:
@@ -108,23 +110,6 @@ def _priced(known: ActionFile, action: CollectiveAction, intended: Intended, *, 
         emit({**asdict(cost), "asks": intended.persons(), "seconds": seconds, "cost": sum_}, as_json, words)
         return True
     say(ERR, words)
-    return False
-
-
-def _agreed(intended: Intended, yes: bool) -> bool:
-    """Whether the queries may be paid; nobody is asked where there are none."""
-    from ttca.errors import ConfigError
-
-    if yes or not intended.cost.queries:
-        return True
-    if sys.stdin is None or not sys.stdin.isatty():
-        raise ConfigError(
-            f"Expected a yes before {intended.cost.queries:,} queries are paid, got nobody to ask. In a script, add "
-            "--yes. No query was spent."
-        )
-    if typer.confirm(f"Pay {intended.cost.queries:,} queries?", err=True):
-        return True
-    say(ERR, "No query was spent.")
     return False
 
 
