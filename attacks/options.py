@@ -13,7 +13,8 @@ if TYPE_CHECKING:
 
 __all__ = ["TRANSFORMS", "Perturbing", "check_attack", "check_transforms", "load_attack"]
 
-Loss = Literal["margin", "cross-entropy"]
+Loss = Literal["margin", "cross-entropy", "logit"]
+Draws = Literal["batch", "image"]
 
 #: The random input transformations, by name: ``module:function``.
 TRANSFORMS = {
@@ -31,8 +32,9 @@ class Perturbing:
 
     Parameters
     ----------
-    loss : {"margin", "cross-entropy"}
-        ``margin`` is max(max_{k≠c} z_k − z_c, −κ): an image that already wins by κ pulls no more.
+    loss : {"margin", "cross-entropy", "logit"}
+        ``margin`` is max(max_{k≠c} z_k − z_c, −κ): an image that already wins by κ pulls no more. ``logit`` is −z_c:
+        every image pulls alike to the end (Zhao et al. 2021, arXiv 2012.11207) [published].
     kappa : float
     steps : int
     step_size : float, optional
@@ -46,6 +48,8 @@ class Perturbing:
         Random mirror images of the people, not of δ: twice as many people to learn from.
     transforms : tuple of str
         Among :data:`TRANSFORMS`: each step draws one of them, or none, for the perturbed batch.
+    draws : {"batch", "image"}
+        Whether translation and transformation are drawn once for a batch or for each of its images.
     precision : {"float32", "bfloat16", "auto"}
         Autocast of the model's passes (:func:`ttca.proxies.runtime.autocast_for`).
     check_every : int
@@ -69,6 +73,7 @@ class Perturbing:
     shift: int = 1
     flip: bool = False
     transforms: tuple[str, ...] = ()
+    draws: Draws = "batch"
     precision: Precision = "float32"
     check_every: int = 10
     threads: int | None = None
@@ -80,7 +85,7 @@ class Perturbing:
             number = getattr(self, name)
             if isinstance(number, bool) or not isinstance(number, int) or number < least:
                 raise ValueError(f"Expected {name} as a whole number of at least {least}, got {number!r}.")
-        for name, known in {"loss": get_args(Loss), "precision": get_args(Precision)}.items():
+        for name, known in {"loss": get_args(Loss), "draws": get_args(Draws), "precision": get_args(Precision)}.items():
             if getattr(self, name) not in known:
                 raise ValueError(f"Expected {name} to be one of {', '.join(known)}, got {getattr(self, name)!r}.")
         check_transforms(self.transforms)
