@@ -5,10 +5,11 @@ from __future__ import annotations
 import argparse
 import tempfile
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from benchmarks._cells import acting, plain, settings_of, summary
+from benchmarks._cells import CellKey, acting, kept_cell, plain, settings_of, summary
 from benchmarks._tracks import ANSWERS, TRACKS, Regime, Track
 from ttca.certificates import Certificate
 from ttca.errors import ConfigError
@@ -38,7 +39,10 @@ QUICK = (
 
 
 def main(argv: list[str]) -> dict[str, Any]:
-    """Run one cell of the grid for several seeds and summarise every number of the row."""
+    """Run one cell of the grid for several seeds and summarise every number of the row.
+
+    Each finished seed is a small file in the cache, and a later run goes on from them.
+    """
     parser = argparse.ArgumentParser(prog="python -m benchmarks effect", description=__doc__)
     parser.add_argument("--track", choices=tuple(TRACKS), required=True)
     parser.add_argument("--queries", type=int, required=True, help="images sent for the pool")
@@ -57,40 +61,45 @@ def main(argv: list[str]) -> dict[str, Any]:
     parser.add_argument("--json", action="store_true", help="print the result as one JSON object")
     options = parser.parse_args(argv)
     track = TRACKS[options.track]
-    if options.answers not in track.answers:
-        raise ConfigError(
-            f"Expected the answers to be one of {', '.join(track.answers)} for {track.name}, got {options.answers}."
-        )
-    if options.regime not in track.settings:
-        raise ConfigError(
-            f"Expected the regime to be one of {', '.join(track.settings)} for {track.name}, got {options.regime}. The "
-            "public data of this track are its other pool people."
-        )
-    chosen = {**track.settings[options.regime], **changed(options.set)}
-    rows, certificates, paired, alone = [], [], [], []
+    changes, seeds = changed(options.set), range(options.first_seed, options.first_seed + options.seeds)
+    people = "final" if options.final else "dev-test"
+    keys = [
+        CellKey(track.name, options.regime, options.answers, options.queries, tuple(options.epsilon), seed, changes)
+        for seed in seeds
+    ]
+    cells = []
     with track.open_platform(options.answers) as platform:
-        for seed in range(options.first_seed, options.first_seed + options.seeds):
-            settings = settings_of(track, chosen, epsilons=options.epsilon, seed=seed)
-            row, certificate, measurement, equalised = run_cell(
-                track, platform, settings, queries=options.queries, regime=options.regime, final=options.final
-            )
-            rows.append(row.to_dict())
-            certificates.append(certificate.to_dict())
-            paired.append(measurement.paired_p("subgroup_after", "zero_query"))
-            alone.append(equalised)
+        for key in keys:
+            # A platform that is trained here may be another on another machine.
+            facts = {**key.facts(), "people": people, "platform": platform.info.fingerprint}
+            cells.append(kept_cell("effect", facts, partial(_cell, key, platform, final=options.final)))
+    rows = [cell["row"] for cell in cells]
     levels = "-".join(str(e) for e in options.epsilon)
     return {
         "file": f"effect-{track.name}-{options.regime}-{options.answers}-q{options.queries}-e{levels}"
         + ("-final" if options.final else ""),
         "track": track.name,
         "regime": options.regime,
-        "people": "final" if options.final else "dev-test",
-        "settings": plain(chosen),
+        "people": people,
+        "settings": plain({**track.settings[options.regime], **changes}),
         "rows": rows,
         **summary(rows),
-        "zero_query_mcnemar_p": paired,
+        **{name: [cell[name] for cell in cells] for name in ("zero_query_mcnemar_p", "equalised_without_delta")},
+        "certificates": [cell["certificate"] for cell in cells],
+    }
+
+
+def _cell(key: CellKey, platform: Platform, *, final: bool) -> dict[str, Any]:
+    """Return what is kept of one cell: its row, the paired test against the control, and the certificate."""
+    settings = settings_of(key.of, key.chosen, epsilons=key.epsilons, seed=key.seed)
+    row, certificate, measurement, alone = run_cell(
+        key.of, platform, settings, queries=key.queries, regime=key.regime, final=final
+    )
+    return {
+        "row": row.to_dict(),
+        "zero_query_mcnemar_p": measurement.paired_p("subgroup_after", "zero_query"),
         "equalised_without_delta": alone,
-        "certificates": certificates,
+        "certificate": certificate.to_dict(),
     }
 
 
