@@ -35,7 +35,7 @@ from ttca.learning import targets_of
 from ttca.perturbations import PerturbationSet
 from ttca.proxies.distillation import Proxy, train_proxy
 from ttca.proxies.images import to_levels, to_tensor
-from ttca.proxies.late import late_weights
+from ttca.proxies.late import flattened, late_weights
 from ttca.proxies.runtime import fixed_threads
 from ttca.statistics.comparisons import mcnemar_exact
 
@@ -106,6 +106,17 @@ def _mixed(scene: Scene) -> nn.Module:
     return FeatureMixed(copy.deepcopy(scene.proxy), to_tensor(to_levels(people.images[:128])), seed=scene.seed)
 
 
+def _flat(scene: Scene) -> Proxy:
+    options = scene.found.action.start.options(scene.found.action.settings.distilling)
+    return flattened(scene.proxy, _answered(scene), options, epochs=12, rate=1e-4, rho=0.3)
+
+
+def _mixing(model: nn.Module, scene: Scene) -> nn.Module:
+    people = scene.found.action.questions.selection
+    return FeatureMixed(copy.deepcopy(model), to_tensor(to_levels(people.images[:128])), seed=scene.seed)
+
+
+LOGIT = {"steps": 300, "loss": "logit"}
 ALL = ("resize", "blur", "jpeg")
 
 #: Every idea by its name.
@@ -120,6 +131,11 @@ IDEAS: dict[str, Idea] = {
     "small-cnn-too": Idea("plain", model=lambda s: Drawn([s.proxy, _small_cnn(s)], seed=s.seed)),
     "transforms": Idea("plain", {"transforms": ALL}),
     "transforms-per-image": Idea("transforms", {"transforms": ALL, "draws": "image"}),
+    "logit-image": Idea("logit-300", {**LOGIT, "draws": "image"}),
+    "logit-mixup": Idea("logit-300", LOGIT, _mixed),
+    "logit-late": Idea("logit-300", LOGIT, lambda s: _late(s, 0.01)),
+    "logit-late-mixup-image": Idea("logit-300", {**LOGIT, "draws": "image"}, lambda s: _mixing(_late(s, 0.01), s)),
+    "logit-flat": Idea("logit-300", LOGIT, _flat),
     "cross-entropy-300": Idea("steps-300", {"steps": 300, "loss": "cross-entropy"}),
 }
 
