@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from importlib.metadata import entry_points
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
@@ -89,6 +89,14 @@ class Perturbing:
             if getattr(self, name) not in known:
                 raise ValueError(f"Expected {name} to be one of {', '.join(known)}, got {getattr(self, name)!r}.")
         check_transforms(self.transforms)
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What decides δ that is learned so, JSON-able; what earlier versions had not stands in it where it is used."""
+        found = asdict(self)
+        if self.draws == "batch":
+            del found["draws"]
+        return found
 
 
 def check_transforms(names: tuple[str, ...]) -> None:

@@ -1,50 +1,41 @@
-"""Which ideas for transfer at a small ε pay? Each against the same action without it, paired person by person.
+"""Which ideas for a small ε pay? Each against the same action without it, on the same proxies and people.
 
-`TTCA_DATA=… python -m benchmarks ablations --weights FILE --json`. One proxy is trained a seed; every idea learns its δ
-against it, or against what it makes of it. Compared are right answers of the platform about dev-test people of the
-subgroup, by the exact McNemar test. Each finished cell (seed and idea) is a small file in the cache: a run that was
-killed goes on from them.
+`TTCA_DATA=… python -m benchmarks ablations --weights FILE --json`. For each seed one proxy is trained, and every idea
+learns its δ against it. Then the platform is asked about dev-test people of the subgroup under each δ, and what an idea
+adds to what it stands beside is tested person by person (exact McNemar). Each finished cell (seed and idea) is a small
+file in the cache: a run that was killed goes on from them.
 """
 
 from __future__ import annotations
 
 import argparse
-import copy
-import hashlib
-import json
 import statistics
-import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from torch import nn
 
-from benchmarks._cells import Acting, CellKey, code_digest, opened, plain
-from benchmarks._peers import cache
-from benchmarks._tracks import TRACKS
+from benchmarks._cells import CellKey, code_digest, kept_cell, opened, plain
+from benchmarks._tracks import ANSWERS, TRACKS
 from benchmarks.effect import add_settings, changed
-from ttca.action import WARM_START
-from ttca.attacks.several import Drawn, FeatureMixed
+from ttca.attacks.options import Perturbing
 from ttca.attacks.universal import Examples, SignDescent
-from ttca.learning import targets_of
+from ttca.blocks import enlarge
 from ttca.perturbations import PerturbationSet
-from ttca.proxies.distillation import Proxy, train_proxy
-from ttca.proxies.images import to_levels, to_tensor
-from ttca.proxies.late import flattened, late_weights
-from ttca.proxies.runtime import fixed_threads
+from ttca.platforms.base import Platform
 from ttca.statistics.comparisons import mcnemar_exact
 
-__all__ = ["IDEAS", "QUICK", "Idea", "main"]
+__all__ = ["IDEAS", "QUICK", "SETTINGS", "Idea", "main"]
 
 #: The arguments of the slice that `python -m benchmarks quick` runs.
-QUICK = ("--track", "digits", "--queries", "420", "--epsilon", "8", "--seeds", "1", "--set", "epochs=10")
+QUICK = ("--track", "digits", "--queries", "420", "--epsilon", "8", "--seeds", "1", "--set", "epochs=10", "flip=False")
 
-#: The action without any idea: published weights, true classes first, then answers; δ at the general settings.
+#: The action without any idea: true classes first, then answers, with the cameras equalized; δ as by default.
 SETTINGS: dict[str, Any] = {
     "true_classes": True,
     "public_epochs": 24,
@@ -60,178 +51,95 @@ SETTINGS: dict[str, Any] = {
 
 
 @dataclass(frozen=True)
-class Scene:
-    """What an idea may use: the action at work, its proxies, and what the pool answered."""
-
-    found: Acting
-    proxy: Proxy
-    warm: Proxy
-    seed: int
-
-
-Maker = Callable[[Scene], nn.Module]
-
-
-@dataclass(frozen=True)
 class Idea:
-    """One idea: options of δ that it changes, or the model that δ is learned against; and what it is compared with."""
+    """How δ is learned (fields of :class:`ttca.attacks.options.Perturbing`), and the idea it is compared with."""
 
-    against: str
+    beside: str = ""
     options: Mapping[str, Any] = field(default_factory=dict)
-    model: Maker | None = None
 
+    def __post_init__(self) -> None:
+        # Refuses what is no option before anything is trained.
+        Perturbing(**self.options)
 
-def _answered(scene: Scene) -> tuple[NDArray[np.uint8], Any]:
-    transfer = scene.found.action.pool()
-    return transfer.pool.images, targets_of(transfer.answers)
-
-
-def _small_cnn(scene: Scene) -> Proxy:
-    """Return a small network trained from nothing on the same answers."""
-    transfer = scene.found.action.pool()
-    judges = transfer.selection.images, targets_of(transfer.selection_answers)
-    options = replace(
-        scene.found.action.settings.distilling, architectures=("small-cnn",), backbones=(), epochs=60, keep_best=False
-    )
-    return train_proxy(*_answered(scene), options, selection=judges).proxy
-
-
-def _late(scene: Scene, rate: float) -> nn.Module:
-    options = scene.found.action.start.options(scene.found.action.settings.distilling)
-    return Drawn(late_weights(scene.proxy, _answered(scene), options, sets=8, rate=rate), seed=scene.seed)
-
-
-def _mixed(scene: Scene) -> nn.Module:
-    people = scene.found.action.questions.selection
-    return FeatureMixed(copy.deepcopy(scene.proxy), to_tensor(to_levels(people.images[:128])), seed=scene.seed)
-
-
-def _flat(scene: Scene) -> Proxy:
-    options = scene.found.action.start.options(scene.found.action.settings.distilling)
-    return flattened(scene.proxy, _answered(scene), options, epochs=12, rate=1e-4, rho=0.3)
-
-
-def _mixing(model: nn.Module, scene: Scene) -> nn.Module:
-    people = scene.found.action.questions.selection
-    return FeatureMixed(copy.deepcopy(model), to_tensor(to_levels(people.images[:128])), seed=scene.seed)
-
-
-LOGIT = {"steps": 300, "loss": "logit"}
-ALL = ("resize", "blur", "jpeg")
 
 #: Every idea by its name.
 IDEAS: dict[str, Idea] = {
-    "plain": Idea(""),
-    "shift-per-image": Idea("plain", {"draws": "image"}),
-    "warm-too": Idea("plain", model=lambda s: Drawn([s.proxy, s.warm], seed=s.seed)),
-    "late-weights": Idea("plain", model=lambda s: _late(s, 0.01)),
-    "feature-mixup": Idea("plain", model=_mixed),
+    "plain": Idea(),
     "steps-300": Idea("plain", {"steps": 300}),
     "logit-300": Idea("steps-300", {"steps": 300, "loss": "logit"}),
-    "small-cnn-too": Idea("plain", model=lambda s: Drawn([s.proxy, _small_cnn(s)], seed=s.seed)),
-    "transforms": Idea("plain", {"transforms": ALL}),
-    "transforms-per-image": Idea("transforms", {"transforms": ALL, "draws": "image"}),
-    "logit-image": Idea("logit-300", {**LOGIT, "draws": "image"}),
-    "logit-mixup": Idea("logit-300", LOGIT, _mixed),
-    "logit-late": Idea("logit-300", LOGIT, lambda s: _late(s, 0.01)),
-    "logit-late-mixup-image": Idea("logit-300", {**LOGIT, "draws": "image"}, lambda s: _mixing(_late(s, 0.01), s)),
-    "logit-flat": Idea("logit-300", LOGIT, _flat),
     "cross-entropy-300": Idea("steps-300", {"steps": 300, "loss": "cross-entropy"}),
 }
 
 
 def main(argv: list[str]) -> dict[str, Any]:
-    """Measure every idea for several seeds, and each against what it changes."""
+    """Measure every idea for several seeds, and each beside what it changes."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks ablations", description=__doc__)
     parser.add_argument("--track", choices=tuple(TRACKS), default="cifar10-resnet56")
     parser.add_argument("--queries", type=int, default=1000, help="images sent for the pool")
     parser.add_argument("--epsilon", type=int, default=4, help="levels of 255")
-    parser.add_argument("--answers", default="scores")
+    parser.add_argument("--answers", choices=tuple(ANSWERS), default="scores")
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--weights", default="none", help="published weights that the proxy begins with")
+    parser.add_argument("--weights", default="none", help="published weights that the proxy begins with, as a path")
     parser.add_argument("--ideas", nargs="+", choices=tuple(IDEAS), default=tuple(IDEAS))
     add_settings(parser)
     parser.add_argument("--json", action="store_true", help="print the result as one JSON object")
     options = parser.parse_args(argv)
     chosen = {**SETTINGS, "weights": options.weights, **changed(options.set)}
+    code = code_digest(Path(__file__))
     cells: dict[tuple[int, str], dict[str, Any]] = {}
     with TRACKS[options.track].open_platform(options.answers) as platform:
         for seed in range(options.seeds):
             key = CellKey(options.track, "own", options.answers, options.queries, (options.epsilon,), seed, chosen)
-            paths = {idea: _path(key, idea) for idea in options.ideas}
-            missing = [idea for idea, path in paths.items() if not path.is_file()]
-            if missing:
-                with opened(key, platform) as found:
-                    _measure(found, missing, paths, options.epsilon)
-            for idea, path in paths.items():
-                cells[seed, idea] = json.loads(path.read_text(encoding="utf-8"))
+            for name in options.ideas:
+                facts = {**key.facts(), "code": code, "idea": name, "platform": platform.info.fingerprint}
+                cells[seed, name] = kept_cell("ablations", facts, partial(_cell, key, platform, IDEAS[name]))
     return {
         "file": f"ablations-{options.track}-own-{options.answers}-q{options.queries}-e{options.epsilon}",
         "track": options.track,
+        "regime": "own",
         "people": "dev-test",
-        "settings": plain(chosen),
-        "cells": [{"seed": seed, "idea": idea, **cell} for (seed, idea), cell in cells.items()],
-        "ideas": {idea: _summary(idea, cells, options.seeds) for idea in options.ideas},
+        "queries": options.queries,
+        "epsilon": options.epsilon,
+        "settings": {**plain(chosen), "weights": Path(options.weights).name},
+        "ideas": {name: _summary(name, cells, options.seeds) for name in options.ideas},
+        "cells": [{"seed": seed, "idea": name, **cell} for (seed, name), cell in cells.items()],
     }
 
 
-def _path(key: CellKey, idea: str) -> Path:
-    facts = {**key.facts(), "idea": idea, "code": code_digest(Path(__file__))}
-    name = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:24]
-    return cache() / "ablations" / f"{name}.json"
-
-
-def _measure(found: Acting, ideas: list[str], paths: Mapping[str, Path], epsilon: int) -> None:
-    """Learn each idea's δ and write its cell."""
-    action, settings = found.action, found.action.settings
-    proxy, fidelity = action.distil()
-    learner, known, questions = action.learner, action.known, action.questions
-    warm = learner.warm_start(action.folder / WARM_START, known.public, questions.judges)
-    scene = Scene(found, proxy, warm, settings.seed)
-    test = found.cell.test[found.cell.test.subgroup]
-    info = action.platform.info
-    for idea in ideas:
+def _cell(key: CellKey, platform: Platform, idea: Idea) -> dict[str, Any]:
+    """Learn one δ against the proxy of a seed, which is kept, and ask the platform about people under it."""
+    (epsilon,) = key.epsilons
+    with opened(key, platform) as found:
+        action, learner = found.action, found.action.learner
+        proxy, fidelity = action.distil()
+        people, selection = (
+            Examples(learner.seen(p.images), p.classes) for p in (action.known.helped, action.questions.selection)
+        )
         began = time.perf_counter()
-        how = IDEAS[idea]
-        with fixed_threads(settings.threads):
-            model = proxy if how.model is None else how.model(scene)
-            made = time.perf_counter()
-            learned = SignDescent(replace(settings.perturbing, **how.options)).learn(
-                model,
-                Examples(learner.seen(known.helped.images), known.helped.classes),
-                epsilon=epsilon,
-                groups=len(info.classes),
-                selection=Examples(learner.seen(questions.selection.images), questions.selection.classes),
-            )
-        done = time.perf_counter()
-        found_set = PerturbationSet(learned.delta, epsilon, info.classes, "subgroup", info.fingerprint)
-        said = found.evaluator.ask(found_set.apply(test.images, test.classes), purpose="test", epoch="test")
+        learned = SignDescent(replace(action.settings.perturbing, **idea.options)).learn(
+            proxy, people, epsilon=epsilon, groups=len(platform.info.classes), selection=selection
+        )
+        seconds = time.perf_counter() - began
+        delta = PerturbationSet(
+            enlarge(learned.delta, action.settings.block),
+            epsilon,
+            platform.info.classes,
+            action.settings.subgroup,
+            platform.info.fingerprint,
+        )
+        test = found.cell.test[found.cell.test.subgroup]
+        said = found.evaluator.ask(delta.apply(test.images, test.classes), purpose="test", epoch="test")
         right = said.labels == test.classes
-        cell = {
-            "subgroup_after": float(right.mean()),
-            "right": np.packbits(right).tobytes().hex(),
+        return {
             "persons": len(test),
+            "subgroup_after": float(right.mean()),
+            # One bit a person, so that any two cells can be compared later.
+            "right": np.packbits(right).tobytes().hex(),
             "success_on_proxy": learned.success,
             "best_step": learned.best_step,
             "fidelity": fidelity.to_dict(),
-            "seconds_model": made - began,
-            "seconds_delta": done - made,
+            "seconds_delta": seconds,
         }
-        path = paths[idea]
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_suffix(".partial")
-        partial.write_text(json.dumps(cell), encoding="utf-8")
-        partial.replace(path)
-        print(
-            settings.seed,
-            idea,
-            cell["subgroup_after"],
-            learned.success,
-            learned.best_step,
-            done - began,
-            flush=True,
-            file=sys.stderr,
-        )
 
 
 def _right(cell: Mapping[str, Any]) -> NDArray[np.bool_]:
@@ -239,18 +147,19 @@ def _right(cell: Mapping[str, Any]) -> NDArray[np.bool_]:
     return np.unpackbits(bits, count=cell["persons"]).astype(np.bool_)
 
 
-def _summary(idea: str, cells: Mapping[tuple[int, str], Mapping[str, Any]], seeds: int) -> dict[str, Any]:
-    """Return mean S, and each seed's paired test against what the idea changes."""
-    found: dict[str, Any] = {
-        "subgroup_after": [cells[seed, idea]["subgroup_after"] for seed in range(seeds)],
-        "mean": statistics.fmean(cells[seed, idea]["subgroup_after"] for seed in range(seeds)),
-    }
-    other = IDEAS[idea].against
-    if (0, other) in cells:
-        found["against"] = other
-        pairs = [(_right(cells[seed, other]), _right(cells[seed, idea])) for seed in range(seeds)]
-        found["won"] = [int((~before & after).sum()) for before, after in pairs]
-        found["lost"] = [int((before & ~after).sum()) for before, after in pairs]
-        found["mcnemar_p"] = [mcnemar_exact(before, after) for before, after in pairs]
-        found["mean_gain"] = statistics.fmean(float(after.mean() - before.mean()) for before, after in pairs)
+def _summary(name: str, cells: Mapping[tuple[int, str], Mapping[str, Any]], seeds: int) -> dict[str, Any]:
+    """Return S of every seed, and each seed's paired test beside what the idea changes."""
+    after = [cells[seed, name]["subgroup_after"] for seed in range(seeds)]
+    found: dict[str, Any] = {"options": dict(IDEAS[name].options), "subgroup_after": after}
+    found["mean"] = statistics.fmean(after)
+    beside = IDEAS[name].beside
+    if (0, beside) in cells:
+        pairs = [(_right(cells[seed, beside]), _right(cells[seed, name])) for seed in range(seeds)]
+        found |= {
+            "beside": beside,
+            "won": [int((~before & with_it).sum()) for before, with_it in pairs],
+            "lost": [int((before & ~with_it).sum()) for before, with_it in pairs],
+            "mcnemar_p": [mcnemar_exact(before, with_it) for before, with_it in pairs],
+            "mean_gain": statistics.fmean(float(with_it.mean() - before.mean()) for before, with_it in pairs),
+        }
     return found

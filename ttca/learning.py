@@ -95,7 +95,7 @@ class Learner:
     def delta_facts(self, **more: Any) -> Facts:
         """Return all options that decide what δ becomes, with whatever else the caller knows of, JSON-able."""
         s = self.settings
-        now = {**more, "block": s.block, "attack": s.attack, "perturbing": asdict(s.perturbing)}
+        now = {**more, "block": s.block, "attack": s.attack, "perturbing": s.perturbing.identity}
         if self._guest is not None:
             return Facts({**now, "guest": [_name(self._guest), repr(self._guest)]})
         names = ("steps", "shift", "flip", "block", "loss", "transforms", "precision", "seed")
@@ -363,7 +363,7 @@ def _as_version_0_1(settings: Settings, roles: Sequence[str], names: Sequence[st
     listed = {"epochs", *names}
     for role in roles:
         options = getattr(settings, role)
-        known = options.identity if isinstance(options, Distilling) else asdict(options)
+        known = options.identity
         rest = {k: v for k, v in known.items() if k in always[role] or k not in listed}
         if settings.attack or rest != always[role]:
             return None
