@@ -303,6 +303,8 @@ LITE = "timm/tf_efficientnet_lite0"
         ("cifar10-resnet56", 10, backbone("who knows", outputs=None), "does not say how many classes"),
         ("waterbirds", 2, backbone("lite", LITE, 1000), "weights that the platform itself contains"),
         ("waterbirds", 2, backbone("lite", f"{LITE}.in1k", 1000), "weights that the platform itself contains"),
+        ("waterbirds-fog", 2, backbone("lite", LITE, 1000), "weights that the platform itself contains"),
+        ("cifar10-resnet56-fog", 10, backbone("cifar10-resnet20", outputs=10), "published for 10 classes itself"),
         ("waterbirds", 2, backbone("timm/tf_efficientnet_lite0", "onnx", 1000), "that the platform itself contains"),
         ("waterbirds", 2, backbone("other", "timm/resnet18", 1000), None),
     ],
