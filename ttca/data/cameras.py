@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ttca.blocks import enlarge, shrink
+from ttca.blocks import shrink
 from ttca.errors import DataError
 from ttca.images import Images, check_images
 
@@ -196,7 +196,8 @@ def pixelated(images: Any) -> Images:
     checked = check_images(images)
     sides = checked.shape[1:3]
     _require(not any(side % _COARSE for side in sides), "images whose sides are even", f"{sides[0]}×{sides[1]} pixels")
-    return enlarge(shrink(checked, _COARSE), _COARSE)
+    seen: Images = shrink(checked, _COARSE).repeat(_COARSE, axis=1).repeat(_COARSE, axis=2)
+    return seen
 
 
 def color_cast(images: Any) -> Images:
@@ -284,7 +285,8 @@ def _sensor_noise(images: Images, seed: int) -> NDArray[np.float32]:
 
 
 def _levels(light: NDArray[np.floating[Any]]) -> Images:
-    return np.clip(np.rint(light), 0, 255).astype(np.uint8)
+    levels: Images = np.clip(np.rint(light), 0, 255).astype(np.uint8)
+    return levels
 
 
 def _blocks(images: Images) -> Iterator[slice]:
