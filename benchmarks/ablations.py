@@ -23,12 +23,13 @@ from numpy.typing import NDArray
 from benchmarks._cells import CellKey, code_digest, kept_cell, opened, plain
 from benchmarks._tracks import ANSWERS, TRACKS
 from benchmarks.effect import add_settings, changed
-from ttca.attacks.options import Perturbing
-from ttca.attacks.universal import Examples, SignDescent
-from ttca.blocks import enlarge
+from ttca.learning import Learner, targets_of
 from ttca.perturbations import PerturbationSet
 from ttca.platforms.base import Platform
+from ttca.progress import Reporter
+from ttca.settings import Settings
 from ttca.statistics.comparisons import mcnemar_exact
+from ttca.terminal import Terminal
 
 __all__ = ["IDEAS", "QUICK", "SETTINGS", "Idea", "main"]
 
@@ -52,27 +53,30 @@ SETTINGS: dict[str, Any] = {
 
 @dataclass(frozen=True)
 class Idea:
-    """How δ is learned (fields of :class:`ttca.attacks.options.Perturbing`), and the idea it is compared with."""
+    """How δ is learned (settings of an action that decide no proxy), and the idea it is compared with."""
 
-    beside: str = ""
-    options: Mapping[str, Any] = field(default_factory=dict)
+    against: str = ""
+    changes: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        # Refuses what is no option before anything is trained.
-        Perturbing(**self.options)
+        # Refuses what is no setting before anything is trained.
+        Settings(**self.changes)
 
+
+_LOGIT = {"loss": "logit", "steps": 300}
 
 #: Every idea by its name.
 IDEAS: dict[str, Idea] = {
     "plain": Idea(),
     "steps-300": Idea("plain", {"steps": 300}),
-    "logit-300": Idea("steps-300", {"steps": 300, "loss": "logit"}),
-    "cross-entropy-300": Idea("steps-300", {"steps": 300, "loss": "cross-entropy"}),
+    "logit-300": Idea("steps-300", _LOGIT),
+    "cross-entropy-300": Idea("steps-300", {"loss": "cross-entropy", "steps": 300}),
+    "logit-late": Idea("logit-300", {**_LOGIT, "late_weights": 8}),
 }
 
 
 def main(argv: list[str]) -> dict[str, Any]:
-    """Measure every idea for several seeds, and each beside what it changes."""
+    """Measure every idea for several seeds, and each against what it changes."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks ablations", description=__doc__)
     parser.add_argument("--track", choices=tuple(TRACKS), default="cifar10-resnet56")
     parser.add_argument("--queries", type=int, default=1000, help="images sent for the pool")
@@ -109,34 +113,33 @@ def main(argv: list[str]) -> dict[str, Any]:
 def _cell(key: CellKey, platform: Platform, idea: Idea) -> dict[str, Any]:
     """Learn one δ against the proxy of a seed, which is kept, and ask the platform about people under it."""
     (epsilon,) = key.epsilons
+    info = platform.info
     with opened(key, platform) as found:
-        action, learner = found.action, found.action.learner
+        action = found.action
         proxy, fidelity = action.distil()
-        people, selection = (
-            Examples(learner.seen(p.images), p.classes) for p in (action.known.helped, action.questions.selection)
+        transfer = action.pool()
+        learner = Learner(
+            replace(action.settings, **idea.changes),
+            classes=len(info.classes),
+            image_shape=info.image_shape,
+            reporter=Reporter(Terminal(stderr=True)),
+            start=action.start,
         )
         began = time.perf_counter()
-        learned = SignDescent(replace(action.settings.perturbing, **idea.options)).learn(
-            proxy, people, epsilon=epsilon, groups=len(platform.info.classes), selection=selection
+        model = learner.against(proxy, (transfer.pool.images, targets_of(transfer.answers)))
+        delta = learner.universal(
+            model, action.known.helped, action.questions.selection, epsilon, what=f"learning δ, ε = {epsilon}"
         )
         seconds = time.perf_counter() - began
-        delta = PerturbationSet(
-            enlarge(learned.delta, action.settings.block),
-            epsilon,
-            platform.info.classes,
-            action.settings.subgroup,
-            platform.info.fingerprint,
-        )
+        handed = PerturbationSet(delta, epsilon, info.classes, action.settings.subgroup, info.fingerprint)
         test = found.cell.test[found.cell.test.subgroup]
-        said = found.evaluator.ask(delta.apply(test.images, test.classes), purpose="test", epoch="test")
+        said = found.evaluator.ask(handed.apply(test.images, test.classes), purpose="test", epoch="test")
         right = said.labels == test.classes
         return {
             "persons": len(test),
             "subgroup_after": float(right.mean()),
             # One bit a person, so that any two cells can be compared later.
             "right": np.packbits(right).tobytes().hex(),
-            "success_on_proxy": learned.success,
-            "best_step": learned.best_step,
             "fidelity": fidelity.to_dict(),
             "seconds_delta": seconds,
         }
@@ -148,15 +151,15 @@ def _right(cell: Mapping[str, Any]) -> NDArray[np.bool_]:
 
 
 def _summary(name: str, cells: Mapping[tuple[int, str], Mapping[str, Any]], seeds: int) -> dict[str, Any]:
-    """Return S of every seed, and each seed's paired test beside what the idea changes."""
+    """Return S of every seed, and each seed's paired test against what the idea changes."""
     after = [cells[seed, name]["subgroup_after"] for seed in range(seeds)]
-    found: dict[str, Any] = {"options": dict(IDEAS[name].options), "subgroup_after": after}
+    found: dict[str, Any] = {"changes": dict(IDEAS[name].changes), "subgroup_after": after}
     found["mean"] = statistics.fmean(after)
-    beside = IDEAS[name].beside
-    if (0, beside) in cells:
-        pairs = [(_right(cells[seed, beside]), _right(cells[seed, name])) for seed in range(seeds)]
+    against = IDEAS[name].against
+    if (0, against) in cells:
+        pairs = [(_right(cells[seed, against]), _right(cells[seed, name])) for seed in range(seeds)]
         found |= {
-            "beside": beside,
+            "against": against,
             "won": [int((~before & with_it).sum()) for before, with_it in pairs],
             "lost": [int((before & ~with_it).sum()) for before, with_it in pairs],
             "mcnemar_p": [mcnemar_exact(before, with_it) for before, with_it in pairs],

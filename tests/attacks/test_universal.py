@@ -100,9 +100,7 @@ def learn(
 
 
 @settings(deadline=None, max_examples=40)
-@given(
-    seeds, epsilons, st.integers(1, 6), st.integers(1, 6), st.sampled_from(get_args(Loss)), st.booleans()
-)
+@given(seeds, epsilons, st.integers(1, 6), st.integers(1, 6), st.sampled_from(get_args(Loss)), st.booleans())
 def test_the_budget_is_kept_in_whole_levels(seed: int, epsilon: int, h: int, w: int, loss: str, warm: bool) -> None:
     """Any ε and shape give int8 (G, H, W, 3) with ‖δ‖∞ ≤ ε, from zero or from a start outside the ball."""
     targets = np.random.default_rng(seed).integers(0, 3, 7)

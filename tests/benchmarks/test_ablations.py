@@ -34,7 +34,7 @@ def test_ideas_are_paired_and_finished_cells_are_read(tiny: Path, monkeypatch: p
     measure, begun = ablations._cell, []
 
     def killed(key: ablations.CellKey, asked: ablations.Platform, idea: ablations.Idea) -> dict[str, object]:
-        begun.append((key.seed, idea.options.get("steps", idea.options.get("loss", ""))))
+        begun.append((key.seed, idea.changes.get("steps", idea.changes.get("loss", ""))))
         if len(begun) == 5:
             raise KeyboardInterrupt
         return measure(key, asked, idea)
@@ -54,7 +54,7 @@ def test_ideas_are_paired_and_finished_cells_are_read(tiny: Path, monkeypatch: p
     fidelity = {(c["seed"], c["idea"]): c["fidelity"] for c in result["cells"]}
     for idea in ("short", "logit"):
         said = result["ideas"][idea]
-        assert said["beside"] == "plain"
+        assert said["against"] == "plain"
         for seed in (0, 1):
             one, other = right[seed, "plain"], right[seed, idea]
             assert one.shape == other.shape == (60,)
@@ -63,14 +63,14 @@ def test_ideas_are_paired_and_finished_cells_are_read(tiny: Path, monkeypatch: p
             assert said["mcnemar_p"][seed] == mcnemar_exact(one, other)
             # One proxy a seed: what differs is how δ was learned.
             assert fidelity[seed, idea] == fidelity[seed, "plain"]
-    assert "beside" not in result["ideas"]["plain"]
+    assert "against" not in result["ideas"]["plain"]
     assert result["ideas"]["short"]["mean"] < result["ideas"]["plain"]["mean"]
 
 
-def test_every_idea_stands_beside_another_and_changes_an_option() -> None:
-    """What an idea changes is an option of learning δ, and what it is compared with is an idea itself."""
+def test_every_idea_stands_beside_another_and_changes_a_setting() -> None:
+    """What an idea changes is a setting of an action, and what it is compared with is an idea itself."""
     for name, idea in ablations.IDEAS.items():
-        assert (idea.beside in ablations.IDEAS) == (name != "plain")
-        assert idea.options or name == "plain"
+        assert (idea.against in ablations.IDEAS) == (name != "plain")
+        assert idea.changes or name == "plain"
     with pytest.raises(TypeError, match="stepz"):
         ablations.Idea("plain", {"stepz": 3})
