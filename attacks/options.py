@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from importlib.metadata import entry_points
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
@@ -14,7 +14,6 @@ if TYPE_CHECKING:
 __all__ = ["TRANSFORMS", "Perturbing", "check_attack", "check_transforms", "load_attack"]
 
 Loss = Literal["margin", "cross-entropy", "logit"]
-Draws = Literal["batch", "image"]
 
 #: The random input transformations, by name: ``module:function``.
 TRANSFORMS = {
@@ -48,8 +47,6 @@ class Perturbing:
         Random mirror images of the people, not of δ: twice as many people to learn from.
     transforms : tuple of str
         Among :data:`TRANSFORMS`: each step draws one of them, or none, for the perturbed batch.
-    draws : {"batch", "image"}
-        Whether translation and transformation are drawn once for a batch or for each of its images.
     precision : {"float32", "bfloat16", "auto"}
         Autocast of the model's passes (:func:`ttca.proxies.runtime.autocast_for`).
     check_every : int
@@ -73,7 +70,6 @@ class Perturbing:
     shift: int = 1
     flip: bool = False
     transforms: tuple[str, ...] = ()
-    draws: Draws = "batch"
     precision: Precision = "float32"
     check_every: int = 10
     threads: int | None = None
@@ -85,18 +81,10 @@ class Perturbing:
             number = getattr(self, name)
             if isinstance(number, bool) or not isinstance(number, int) or number < least:
                 raise ValueError(f"Expected {name} as a whole number of at least {least}, got {number!r}.")
-        for name, known in {"loss": get_args(Loss), "draws": get_args(Draws), "precision": get_args(Precision)}.items():
+        for name, known in {"loss": get_args(Loss), "precision": get_args(Precision)}.items():
             if getattr(self, name) not in known:
                 raise ValueError(f"Expected {name} to be one of {', '.join(known)}, got {getattr(self, name)!r}.")
         check_transforms(self.transforms)
-
-    @property
-    def identity(self) -> dict[str, Any]:
-        """What decides δ that is learned so, JSON-able; what earlier versions had not stands in it where it is used."""
-        found = asdict(self)
-        if self.draws == "batch":
-            del found["draws"]
-        return found
 
 
 def check_transforms(names: tuple[str, ...]) -> None:

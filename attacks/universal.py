@@ -248,14 +248,10 @@ def _gradients(
         # Whole levels go forward; the gradient is taken at them and moves the δ that was rounded.
         pixels = wished.clamp(0, 255).requires_grad_()
         x = pixels / 255
-        if options.draws == "image":
-            x = _rolled_apart(x, options.shift, generator)
-            x = torch.cat([transformed(one, options.transforms, generator) for one in x.split(1)])
-        else:
-            if options.shift:
-                dy, dx = torch.randint(-options.shift, options.shift + 1, (2,), generator=generator).tolist()
-                x = torch.roll(x, (dy, dx), (2, 3))
-            x = transformed(x, options.transforms, generator)
+        if options.shift:
+            dy, dx = torch.randint(-options.shift, options.shift + 1, (2,), generator=generator).tolist()
+            x = torch.roll(x, (dy, dx), (2, 3))
+        x = transformed(x, options.transforms, generator)
         losses = _loss(model(x), y, options)
         (per_image,) = torch.autograd.grad(losses.sum(), pixels)
     # The slope of clipping towards descent. Versions of torch differ in clamp's gradient at the border, and
@@ -263,18 +259,6 @@ def _gradients(
     inside = (wished > 0) & (wished < 255)
     inward = ((wished == 0) & (per_image < 0)) | ((wished == 255) & (per_image > 0))
     return torch.where(inside | inward, per_image, 0.0)
-
-
-def _rolled_apart(x: torch.Tensor, most: int, generator: torch.Generator) -> torch.Tensor:
-    """Return each image translated by its own draw, wrapping round."""
-    if not most:
-        return x
-    n, _, h, w = x.shape
-    dy, dx = torch.randint(-most, most + 1, (2, n, 1), generator=generator).to(x.device)
-    rows = (torch.arange(h, device=x.device)[None] - dy) % h
-    columns = (torch.arange(w, device=x.device)[None] - dx) % w
-    item = torch.arange(n, device=x.device)[:, None, None]
-    return x[item, :, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
 
 
 def _check_epsilon(epsilon: int) -> None:

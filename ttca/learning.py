@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -95,7 +95,7 @@ class Learner:
     def delta_facts(self, **more: Any) -> Facts:
         """Return all options that decide what δ becomes, with whatever else the caller knows of, JSON-able."""
         s = self.settings
-        now = {**more, "block": s.block, "attack": s.attack, "perturbing": s.perturbing.identity}
+        now = {**more, "block": s.block, "attack": s.attack, "perturbing": asdict(s.perturbing)}
         if s.late_weights:
             now["late_weights"] = s.late_weights
         if self._guest is not None:
@@ -375,7 +375,7 @@ def _as_version_0_1(settings: Settings, roles: Sequence[str], names: Sequence[st
     None where it could not have done the same: it knew no attacks of guests, and what it did not list it always did as
     below. Delete this function when files of version 0.1 need no longer be read.
     """
-    if settings.late_weights:
+    if settings.late_weights and "perturbing" in roles:
         return None
     proxies = {"weight_decay": 5e-2, "temperature": 2.0, "threads": None}
     always: dict[str, dict[str, Any]] = {
@@ -389,7 +389,7 @@ def _as_version_0_1(settings: Settings, roles: Sequence[str], names: Sequence[st
     listed = {"epochs", *names}
     for role in roles:
         options = getattr(settings, role)
-        known = options.identity
+        known = options.identity if isinstance(options, Distilling) else asdict(options)
         rest = {k: v for k, v in known.items() if k in always[role] or k not in listed}
         if settings.attack or rest != always[role]:
             return None

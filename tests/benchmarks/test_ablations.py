@@ -9,8 +9,10 @@ import numpy as np
 import pytest
 
 from benchmarks import ablations
+from benchmarks._cells import CellKey
 from benchmarks._tracks import TRACKS, Track
 from tests.benchmarks.test_effect import QUICK, people, platform
+from ttca.platforms.base import Platform
 from ttca.statistics.comparisons import mcnemar_exact
 
 ARGUMENTS = [
@@ -33,7 +35,7 @@ def test_ideas_are_paired_and_finished_cells_are_read(tiny: Path, monkeypatch: p
     """A killed run resumes from its cells; each idea stands beside another, on the same people, with exact tests."""
     measure, begun = ablations._cell, []
 
-    def killed(key: ablations.CellKey, asked: ablations.Platform, idea: ablations.Idea) -> dict[str, object]:
+    def killed(key: CellKey, asked: Platform, idea: ablations.Idea) -> dict[str, object]:
         begun.append((key.seed, idea.changes.get("steps", idea.changes.get("loss", ""))))
         if len(begun) == 5:
             raise KeyboardInterrupt
