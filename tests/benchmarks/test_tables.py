@@ -118,7 +118,7 @@ def test_ceilings_and_pairs_are_lines_with_their_files(tmp_path: Path) -> None:
     assert rf"| a\1b | big | – | 0.240 | {p:.2g} (13/3) | `matrix.json` |" in text
     assert matrix_table(tmp_path) in text
     assert "| bold | plain | 0.500, 0.750 | +0.062 | 9/1, 7/0 | 0.021, 0.016 | `ablations-a.json` |" in text
-    assert "| plain |  |" not in text
+    assert "\n| plain" not in text
     assert rewritten("docs/effect.md", text, tmp_path) == text
 
 
