@@ -34,7 +34,10 @@ from ttca.terminal import Terminal
 __all__ = ["IDEAS", "QUICK", "SETTINGS", "Idea", "main"]
 
 #: The arguments of the slice that `python -m benchmarks quick` runs.
-QUICK = ("--track", "digits", "--queries", "420", "--epsilon", "8", "--seeds", "1", "--set", "epochs=10", "flip=False")
+QUICK = (
+    "--track", "digits", "--queries", "420", "--epsilon", "8", "--seeds", "1", "--ideas", "plain", "logit-late",
+    "--set", "epochs=10", "public_epochs=4", "flip=False",
+)  # fmt: skip
 
 #: The action without any idea: true classes first, then answers, with the cameras equalized; δ as by default.
 SETTINGS: dict[str, Any] = {
