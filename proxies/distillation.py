@@ -31,7 +31,7 @@ from ttca.proxies.runtime import autocast_for, fixed_threads
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
-__all__ = ["Distillation", "Proxy", "Targets", "answer_loss", "late_weights", "train_proxy"]
+__all__ = ["Distillation", "Proxy", "Targets", "answer_loss", "train_proxy"]
 
 OnEpoch = Callable[[int, int, float], None]
 #: On the logits, where selection people judge an epoch.
@@ -40,8 +40,6 @@ _FACTORS = (0.125, 0.25, 0.5, 1.0, 2.0)
 _TRIAL = 1 / 6
 #: Images whose loss says where a training begins.
 _LOOKED_AT = 512
-#: Of the descent that goes on from a trained proxy.
-_LATE_RATE = 0.01
 #: Norm of a backbone's gradient, at most.
 _LONGEST_STEP = 1.0
 
@@ -340,45 +338,6 @@ def train_proxy(
         return school.tune(proxy, progress)
 
 
-def late_weights(
-    proxy: Proxy, images: NDArray[np.uint8], targets: Targets, options: Distilling, *, sets: int, device: str = "cpu"
-) -> list[Proxy]:
-    """Return copies of a trained proxy, one after each of so many further epochs of plain descent at a large rate.
-
-    Around a minimum they are other networks that say the same, so that a δ which moves them all is less one network's
-    own (LGV, Gubri et al. 2022, arXiv 2207.13129) [published]; the rate and the clipped gradient are ours.
-
-    Parameters
-    ----------
-    proxy : Proxy
-        Stays as it is.
-    images : uint8 array, shape (N, H, W, 3)
-    targets : Targets
-        What the proxy learned from.
-    options : Distilling
-        Batches and augmentations are theirs.
-    sets : int
-        At least 1. Fewer are returned where the descent diverges, and the proxy itself where it does at once.
-
-    Raises
-    ------
-    ValueError
-        If no row names a class.
-    """
-    _classes(images, targets, None, None)
-    usable = targets.labels >= 0
-    known = images[usable], targets[usable]
-    options = replace(options, epochs=sets)
-    found: list[Proxy] = []
-    with fixed_threads(options.threads):
-        watch = _School(known, None, None, options, device)._watch(proxy)
-        training = _Training(copy.deepcopy(proxy), known, None, options, device)
-        training.descend(_LATE_RATE)
-        while len(found) < sets and not watch.hopeless(training.epoch()):
-            found.append(copy.deepcopy(training.proxy).eval())
-    return found or [proxy]
-
-
 @dataclass(frozen=True)
 class _School:
     """What a proxy learns from, and how."""
@@ -565,22 +524,13 @@ class _Training:
             {"params": list(m.parameters()), "lr": r} for m, r in zip(self.proxy.models, rates, strict=False) if r
         ]
         groups += [{"params": rest}] if rest else []
-        self.optimizer: torch.optim.Optimizer = torch.optim.AdamW(
-            groups, lr=options.learning_rate, weight_decay=options.weight_decay
-        )
+        self.optimizer = torch.optim.AdamW(groups, lr=options.learning_rate, weight_decay=options.weight_decay)
         warm = max(1, steps // 10)
         self.schedule = torch.optim.lr_scheduler.LambdaLR(
             self.optimizer,
             lambda s: (s + 1) / warm if s < warm else 0.5 * (1 + math.cos(math.pi * (s - warm) / max(1, steps - warm))),
         )
         self.autocast = autocast_for(options.precision, device)
-
-    def descend(self, rate: float) -> None:
-        """Go on by plain descent with momentum, all weights at one constant rate."""
-        self.proxy.requires_grad_()
-        self.started = list(self.proxy.parameters())
-        self.optimizer = torch.optim.SGD(self.started, lr=rate, momentum=0.9, weight_decay=1e-4)
-        self.schedule = torch.optim.lr_scheduler.LambdaLR(self.optimizer, lambda _: 1.0)
 
     def epoch(self) -> float:
         """Learn from every row once; return the mean loss."""

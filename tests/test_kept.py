@@ -49,7 +49,6 @@ def test_files_of_version_0_1_are_read(tmp_path: Path) -> None:
         ({"mixup": 0.3}, 2),
         ({"steps": 11}, 2),
         ({"loss": "cross-entropy"}, 2),
-        ({"late_weights": 2}, 2),
     ],
 )
 def test_files_of_version_0_1_are_not_read_for_other_settings(
@@ -91,7 +90,6 @@ def test_every_option_is_in_a_digest(tmp_path: Path) -> None:
         "loss": ("cross-entropy", "--d"),
         "transforms": (("blur",), "--d"),
         "steps": (11, "--d"),
-        "late_weights": (2, "--d"),
     }
     for name, (value, decides) in changes.items():
         moved = "".join(

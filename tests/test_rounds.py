@@ -368,26 +368,6 @@ def test_equalised_copies_are_what_is_asked_and_counted(tmp_path: Path) -> None:
     assert strength[members].mean() > 1.1 * plain[members].mean()
 
 
-# -- late weights -----------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("refine", [0.0, 1.0])
-def test_late_weights_move_every_delta_and_resume_alike(tmp_path: Path, refine: float) -> None:
-    """δ of all ε and of the control are learned against late weights; one that is lost is made the same again."""
-    changes = worlds.settings(true_classes=True, refine=refine, epsilons=(6, 12))
-    found = {}
-    for late in (0, 2):
-        with open_action(tmp_path / str(late), Recorder(), settings=replace(changes, late_weights=late)) as action:
-            found[late] = (action.learn(), action.opponents(12))
-    for epsilon in (6, 12):
-        assert not np.array_equal(found[0][0][epsilon].delta, found[2][0][epsilon].delta)
-    assert not np.array_equal(found[0][1].zero_query.delta, found[2][1].zero_query.delta)
-    # As after a kill between the two ε: the draws of one do not depend on the other.
-    (tmp_path / "2" / "perturbations" / "epsilon-012.safetensors").unlink()
-    with open_action(tmp_path / "2", Recorder(), settings=replace(changes, late_weights=2)) as action:
-        assert np.array_equal(action.learn()[12].delta, found[2][0][12].delta)
-
-
 # -- honesty under all of it ------------------------------------------------------------------------------------
 
 

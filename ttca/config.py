@@ -93,7 +93,6 @@ flip = false                     # random mirror images while learning; right fo
 steps = 100                      # per epsilon
 # block = 1                      # squares of so many pixels change together; 8 suits platforms that shrink photographs
 # loss = "margin"                # or "cross-entropy", or "logit", which needs steps = 300
-# late_weights = 0               # epochs beyond the proxy's own, whose weights are drawn step by step; try 8
 # attack = ""                    # name of an attack that an installed package offers; "" is ttca's own
 # transforms = []                # what uploads may go through while learning: "resize", "blur", "jpeg"
 # rounds = 0                     # ask about copies altered by what was learned so far, so many times

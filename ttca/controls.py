@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from ttca.answers import Answers
 from ttca.asking import Known, Questions
 from ttca.conditions import Opponents
-from ttca.distilling import Distilled, lessons
+from ttca.distilling import Distilled
 from ttca.errors import ActionError
 from ttca.images import Images
 from ttca.kept import digest, load_arrays, save_arrays
@@ -76,10 +76,10 @@ def learn_controls(shop: Workshop, pupils: Pupils, distilled: Distilled, family:
 
     Notes
     -----
-    *Ours*. The zero-query control is the action's twin: the same people, augmentations, late weights and δ steps, with
-    true classes instead of answers. It is trained for several lengths (``control_lengths``), since what queries are
-    credited with might otherwise be training; the best by S of selection people on the platform is the control. Those
-    answers are its advantage: the action's δ never meets them.
+    *Ours*. The zero-query control is the action's twin: the same people, augmentations and δ steps, with true classes
+    instead of answers. It is trained for several lengths (``control_lengths``), since what queries are credited with
+    might otherwise be training; the best by S of selection people on the platform is the control. Those answers are its
+    advantage: the action's δ never meets them.
     """
     from ttca.attacks.universal import random_universal
 
@@ -101,10 +101,7 @@ def learn_controls(shop: Workshop, pupils: Pupils, distilled: Distilled, family:
         names = [_name(length, level) for level in levels]
         if stored.keys() >= set(names):
             continue
-        teachers = pupils.pool if known.public is None else known.public
-        ignorant = shop.learner.against(
-            _taught(shop, pupils, distilled, length, asked_nothing), (teachers.images, shop.learner.true(teachers))
-        )
+        ignorant = _taught(shop, pupils, distilled, length, asked_nothing)
         delta: NDArray[np.int8] | None = None
         for level, name in zip(levels, names, strict=True):
             if name not in stored:
@@ -115,9 +112,8 @@ def learn_controls(shop: Workshop, pupils: Pupils, distilled: Distilled, family:
             delta = stored[name]
     agnostic = f"class_agnostic-{epsilon}"
     if agnostic not in stored:
-        model = shop.learner.against(distilled.proxy, lessons(shop, known, distilled))
         stored[agnostic] = shop.learner.universal(
-            model, known.helped, selection, epsilon, what="learning one δ for all classes", agnostic=True
+            distilled.proxy, known.helped, selection, epsilon, what="learning one δ for all classes", agnostic=True
         )
     if set(stored) != before:
         save_arrays(path, stored, inputs)

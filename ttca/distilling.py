@@ -23,9 +23,9 @@ from ttca.values import Value
 from ttca.workshop import Workshop
 
 if TYPE_CHECKING:
-    from ttca.proxies.distillation import Answered, Proxy
+    from ttca.proxies.distillation import Proxy
 
-__all__ = ["WARM_START", "Distilled", "Fidelity", "distil", "kept_copies", "learn_inputs", "lessons", "weights_digest"]
+__all__ = ["WARM_START", "Distilled", "Fidelity", "distil", "kept_copies", "learn_inputs", "weights_digest"]
 
 #: What the proxy learned from true classes alone.
 WARM_START = "warm-start.safetensors"
@@ -152,14 +152,6 @@ def learn_inputs(shop: Workshop, known: Known, questions: Questions, weights: st
         refine=settings.refine,
     )
     return digest("learn", weights, known.helped.digest(), questions.selection.digest(), facts)
-
-
-def lessons(shop: Workshop, known: Known, distilled: Distilled) -> Answered:
-    """Return what the proxy learned from last: answers, or true classes where all queries are saved for later."""
-    transfer = distilled.transfer
-    if len(transfer.pool) or known.public is None:
-        return transfer.pool.images, targets_of(transfer.answers)
-    return known.public.images, shop.learner.true(known.public)
 
 
 def weights_digest(proxy: Proxy | None) -> str:

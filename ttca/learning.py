@@ -96,8 +96,6 @@ class Learner:
         """Return all options that decide what δ becomes, with whatever else the caller knows of, JSON-able."""
         s = self.settings
         now = {**more, "block": s.block, "attack": s.attack, "perturbing": asdict(s.perturbing)}
-        if s.late_weights:
-            now["late_weights"] = s.late_weights
         if self._guest is not None:
             return Facts({**now, "guest": [_name(self._guest), repr(self._guest)]})
         names = ("steps", "shift", "flip", "block", "loss", "transforms", "precision", "seed")
@@ -256,26 +254,6 @@ class Learner:
         result.proxy.save(path, facts)
         return result.proxy.to(best_device()), facts
 
-    def against(self, proxy: Proxy, known: Answered) -> Model:
-        """Return what δ is learned against: the proxy, or weight sets of its late training where settings want such.
-
-        ``known`` is what the proxy learned from last.
-        """
-        from ttca.attacks.several import Drawn
-        from ttca.proxies.distillation import late_weights
-        from ttca.proxies.runtime import best_device
-
-        s = self.settings
-        if not s.late_weights:
-            return proxy
-        options = self.start.options(s.distilling)
-        with self.reporter.track("going on from the proxy", s.late_weights, unit="epochs") as advance:
-            sets = late_weights(
-                proxy, self.seen(known[0]), known[1], options, sets=s.late_weights, device=best_device()
-            )
-            advance(s.late_weights)
-        return Drawn(sets, seed=s.seed)
-
     def universal(
         self,
         proxy: Model,
@@ -292,11 +270,9 @@ class Learner:
 
         ``proxy`` is any model as :class:`ttca.attacks.universal.Attack` takes it.
         """
-        from ttca.attacks.several import Drawn
         from ttca.attacks.universal import Examples
         from ttca.proxies.runtime import best_device
 
-        model = proxy.afresh() if isinstance(proxy, Drawn) else proxy
         block = self.settings.block
         groups = 1 if agnostic else self.classes
         attack = self.attack(steps)
@@ -314,7 +290,7 @@ class Learner:
                 done = step
 
             found = attack.learn(
-                model,
+                proxy,
                 learned,
                 epsilon=epsilon,
                 groups=groups,
@@ -375,8 +351,6 @@ def _as_version_0_1(settings: Settings, roles: Sequence[str], names: Sequence[st
     None where it could not have done the same: it knew no attacks of guests, and what it did not list it always did as
     below. Delete this function when files of version 0.1 need no longer be read.
     """
-    if settings.late_weights and "perturbing" in roles:
-        return None
     proxies = {"weight_decay": 5e-2, "temperature": 2.0, "threads": None}
     always: dict[str, dict[str, Any]] = {
         "warming": {**proxies, "batch_size": 128, "learning_rate": 4e-3, "mixup": 0.0},

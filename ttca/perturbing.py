@@ -6,13 +6,13 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ttca.asking import Known, Questions
-from ttca.distilling import Distilled, learn_inputs, lessons
+from ttca.distilling import Distilled, learn_inputs
 from ttca.errors import ActionError
 from ttca.kept import made_from
 from ttca.people import Roster
@@ -21,9 +21,6 @@ from ttca.private import private_folder
 from ttca.refining import Refinement
 from ttca.values import Value
 from ttca.workshop import Workshop
-
-if TYPE_CHECKING:
-    from ttca.attacks.universal import Model
 
 __all__ = ["Family", "perturb", "refined_queries"]
 
@@ -63,7 +60,6 @@ def perturb(shop: Workshop, roster: Roster, known: Known, questions: Questions, 
     refinement = Refinement.of(shop, roster, questions)
     sets: dict[int, PerturbationSet] = {}
     previous: NDArray[np.int8] | None = None
-    model: Model | None = None
     for epsilon in sorted(shop.settings.epsilons):
         path = home / f"epsilon-{epsilon:03d}.safetensors"
         kept = PerturbationSet.load(path) if path.is_file() else None
@@ -76,10 +72,8 @@ def perturb(shop: Workshop, roster: Roster, known: Known, questions: Questions, 
             )
         if kept is None or not made_from(kept.evidence.get("inputs"), inputs) or kept.epsilon != epsilon:
             began = time.perf_counter()
-            if model is None:
-                model = shop.learner.against(distilled.proxy, lessons(shop, known, distilled))
             delta = shop.learner.universal(
-                model,
+                distilled.proxy,
                 known.helped,
                 questions.selection,
                 epsilon,

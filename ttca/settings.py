@@ -87,9 +87,6 @@ class Settings:
         Random input transformations while δ is learned, among ``resize``, ``blur`` and ``jpeg``.
     steps : int
         Of perturbation learning, per ε.
-    late_weights : int
-        So many further epochs go on from the trained proxy at a large rate, and each step of perturbation learning
-        draws the weights after one of them (:func:`ttca.proxies.distillation.late_weights`). 0: the proxy's alone.
     attack : str
         Name of an attack that an installed package offers, instead of ttca's own (entry-point group ``ttca.attacks``).
     alpha, goal, within, accuracy_ratio, stopping, every_image
@@ -130,7 +127,6 @@ class Settings:
     loss: Literal["margin", "cross-entropy", "logit"] = "margin"
     transforms: tuple[str, ...] = ()
     steps: int = 100
-    late_weights: int = 0
     attack: str = ""
     alpha: float = 0.05
     goal: Literal["parity", "improvement"] | float = "parity"
@@ -156,7 +152,6 @@ class Settings:
             "processes": 1,
             "public_epochs": 1,
             "rounds": 0,
-            "late_weights": 0,
             "valid_days": 1,
             "controls_people": 1,
         }.items():
