@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 __all__ = ["TRANSFORMS", "Perturbing", "check_attack", "check_transforms", "load_attack"]
 
-Loss = Literal["margin", "cross-entropy"]
+Loss = Literal["margin", "cross-entropy", "logit"]
 
 #: The random input transformations, by name: ``module:function``.
 TRANSFORMS = {
@@ -31,8 +31,9 @@ class Perturbing:
 
     Parameters
     ----------
-    loss : {"margin", "cross-entropy"}
-        ``margin`` is max(max_{k≠c} z_k − z_c, −κ): an image that already wins by κ pulls no more.
+    loss : {"margin", "cross-entropy", "logit"}
+        ``margin`` is max(max_{k≠c} z_k − z_c, −κ): an image that already wins by κ pulls no more. ``logit`` is −z_c:
+        every image pulls alike to the end (Zhao et al. 2021, arXiv 2012.11207) [published].
     kappa : float
     steps : int
     step_size : float, optional

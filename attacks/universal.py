@@ -317,6 +317,8 @@ def _loss(logits: torch.Tensor, targets: torch.Tensor, options: Perturbing) -> t
     if options.loss == "cross-entropy":
         return torch.nn.functional.cross_entropy(logits, targets, reduction="none")
     own = logits.gather(1, targets[:, None])[:, 0]
+    if options.loss == "logit":
+        return -own
     best_other = logits.scatter(1, targets[:, None], -math.inf).amax(1)
     return (best_other - own).clamp(min=-options.kappa)
 

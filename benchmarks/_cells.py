@@ -9,7 +9,7 @@ import json
 import os
 import shutil
 import statistics
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -39,6 +39,7 @@ __all__ = [
     "acting",
     "code_digest",
     "forget_answers",
+    "kept_cell",
     "kept_under",
     "measured",
     "opened",
@@ -51,22 +52,26 @@ __all__ = [
 #: One request holds what a platform in this process computes fastest.
 _BATCH = 256
 _ROOT = Path(__file__).resolve().parents[1]
-#: Whose code decides a row: people, platforms, proxies, δ, and how they are measured.
+#: Whose code decides a row: people, platforms, proxies, δ, how they are measured, and what is certified.
 _DECIDING = (
     "proxies/*.py",
     "attacks/*.py",
+    "ttca/*.py",
     "ttca/data/*.py",
     "ttca/demo/*.py",
-    *(
-        f"ttca/{name}.py"
-        for name in (
-            "action", "answers", "asking", "blocks", "candidates", "certificates", "conditions", "controls",
-            "distilling", "equaliser", "fairness", "images", "kept", "learning", "lossy", "measurement", "measuring",
-            "people", "perturbations", "perturbing", "race_record", "racing", "recipes",
-            "refining", "row", "settings", "starting", "verifying", "platforms/local", "pooling/pool",
-        )
-    ),
+    "ttca/statistics/*.py",
+    "ttca/platforms/habits.py",
+    "ttca/platforms/local.py",
+    "ttca/pooling/pool.py",
     *(f"benchmarks/{name}.py" for name in ("_cells", "_peers", "_tracks", "_trained")),
+)
+#: What of it only talks to people, files and terminals.
+_TALKING = frozenset(
+    f"ttca/{name}.py"
+    for name in (
+        "__main__", "cli", "config", "costs", "drafting", "inviting", "masking", "members", "prices", "progress",
+        "signing", "streams", "telling", "terminal",
+    )
 )  # fmt: skip
 
 
@@ -119,8 +124,11 @@ class CellKey:
 
     @property
     def chosen(self) -> dict[str, Any]:
-        """The action's settings, as the track has them in this regime and as they are changed."""
-        return {**self.of.settings[self.regime], **self.changes}
+        """The action's settings, as the track has them in this regime and as they are changed.
+
+        Where recipes race, the track sets nothing.
+        """
+        return {**({} if self.changes.get("recipe") == "auto" else self.of.settings[self.regime]), **self.changes}
 
     def facts(self) -> dict[str, Any]:
         """Return the key as JSON has it, with all settings."""
@@ -152,6 +160,35 @@ def kept_under(facts: Mapping[str, Any]) -> Path:
     return home
 
 
+def kept_cell(benchmark: str, facts: Mapping[str, Any], make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    """Return what a benchmark found in one cell: read from its file, or made now and kept there.
+
+    The file is there whole or not at all, so that a run that was killed loses the cell it was at and no other.
+
+    Parameters
+    ----------
+    benchmark : str
+        The cells of two benchmarks lie apart.
+    facts : mapping
+        All that decides the cell, as JSON has it; with :func:`code_digest`, so that other code makes it anew.
+    make : callable
+        Returns the cell as JSON has it.
+    """
+    name = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:24]
+    path = cache() / "finished-cells" / benchmark / f"{name}.json"
+    if path.is_file():
+        found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))["cell"]
+        return found
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # What is read back later is what this run says, too: JSON has no tuples.
+    text = json.dumps({"facts": facts, "cell": make()}, indent=1)
+    partial = path.with_suffix(f".{os.getpid()}.partial")
+    partial.write_text(text, encoding="utf-8")
+    partial.replace(path)
+    made: dict[str, Any] = json.loads(text)["cell"]
+    return made
+
+
 def forget_answers(home: Path) -> None:
     """Throw away a kept cell's answers about test people: they take more room than all the rest of it."""
     for left in home.glob("evaluation.sqlite*"):
@@ -166,9 +203,15 @@ def code_digest(*more: Path) -> str:
     what its kept actions are.
     """
     digest = hashlib.sha256()
-    for path in (*(path for pattern in _DECIDING for path in sorted(_ROOT.glob(pattern))), *more):
+    for path in (*_deciding(), *more):
         digest.update(_meaning(path.read_text(encoding="utf-8")).encode())
     return digest.hexdigest()[:16]
+
+
+def _deciding() -> list[Path]:
+    """Return the files whose code decides a row."""
+    found = [path for pattern in _DECIDING for path in sorted(_ROOT.glob(pattern))]
+    return [path for path in found if path.relative_to(_ROOT).as_posix() not in _TALKING]
 
 
 def _meaning(source: str) -> str:

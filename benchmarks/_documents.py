@@ -68,7 +68,12 @@ DOCUMENTS: dict[str, tuple[Marks, ...]] = {
     "docs/collective_size.md": (_page("collective_size-*.json", collective_size.tables),),
     "docs/defences.md": (_page("defences-*.json", defences.tables),),
     "docs/effect.md": (
-        _one_by_one(effect=_tables.effect_table, ceiling=_tables.ceiling_table, matrix=_tables.matrix_table),
+        _one_by_one(
+            effect=_tables.effect_table,
+            ceiling=_tables.ceiling_table,
+            matrix=_tables.matrix_table,
+            ablations=_tables.ablations_table,
+        ),
     ),
     "docs/harm.md": (_page("harm-*.json", harm.tables),),
     "docs/members.md": (_page("members.json", members.tables),),

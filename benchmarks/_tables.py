@@ -16,6 +16,7 @@ from benchmarks._kept_rows import closed_span, over_seeds, paired, queries, rate
 from benchmarks._listing import RESULTS
 
 __all__ = [
+    "ablations_table",
     "bounds_table",
     "ceiling_table",
     "claims_table",
@@ -37,6 +38,7 @@ _EFFECT = (
     "gap closed", "zero-query control", "p (b/c), each seed", "parity certified", "abuse", "noise", "class-agnostic",
     "JPEG 75",
 )  # fmt: skip
+_ABLATIONS = ("idea", "against", "subgroup with δ, each seed", "mean gain", "won/lost", "p", "file")
 _CEILING = ("track, people", "regime", "ε", "subgroup with δ", "gap closed", "seeds", "file")
 _MATRIX = (
     "proxy", "platform", "platform / proxy, weights", "fidelity subgroup / reference", "reference / subgroup before",
@@ -47,6 +49,21 @@ _MATRIX = (
 def effect_table(results: Path = RESULTS) -> str:
     """Return one line per result file of the effect benchmark, as Markdown; mean ± standard deviation over seeds."""
     return table(_EFFECT, [_line(name, record) for name, record in found("effect-*.json", results)], keys=1)
+
+
+def ablations_table(results: Path = RESULTS) -> str:
+    """Return one line per idea of every result file of the ablations that compares it with another, as Markdown."""
+    lines = []
+    for name, record in found("ablations-*.json", results):
+        for idea, said in record["ideas"].items():
+            if "against" in said:
+                pairs = zip(said["won"], said["lost"], strict=True)
+                lines.append(
+                    (idea, said["against"], ", ".join(f"{s:.3f}" for s in said["subgroup_after"]),
+                     f"{said['mean_gain']:+.3f}", ", ".join(f"{won}/{lost}" for won, lost in pairs),
+                     ", ".join(f"{p:.2g}" for p in said["mcnemar_p"]), f"`{name}`")
+                )  # fmt: skip
+    return table(_ABLATIONS, lines)
 
 
 def ceiling_table(results: Path = RESULTS) -> str:

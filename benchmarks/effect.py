@@ -5,13 +5,14 @@ from __future__ import annotations
 import argparse
 import tempfile
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from benchmarks._cells import acting, plain, racing, settings_of, summary
+from benchmarks._cells import CellKey, acting, kept_cell, plain, racing, settings_of, summary
 from benchmarks._tracks import ANSWERS, TRACKS, Regime, Track
 from ttca.certificates import Certificate
-from ttca.errors import ConfigError
+from ttca.errors import ConfigError, NothingHelpsError
 from ttca.measurement import Measurement
 from ttca.platforms.base import Platform
 from ttca.row import Row
@@ -38,7 +39,10 @@ QUICK = (
 
 
 def main(argv: list[str]) -> dict[str, Any]:
-    """Run one cell of the grid for several seeds and summarise every number of the row."""
+    """Run one cell of the grid for several seeds and summarise every number of the row.
+
+    Each finished seed is a small file in the cache, and a later run goes on from them.
+    """
     parser = argparse.ArgumentParser(prog="python -m benchmarks effect", description=__doc__)
     parser.add_argument("--track", choices=tuple(TRACKS), required=True)
     parser.add_argument("--queries", type=int, required=True, help="images sent for the pool")
@@ -57,42 +61,44 @@ def main(argv: list[str]) -> dict[str, Any]:
     parser.add_argument("--json", action="store_true", help="print the result as one JSON object")
     options = parser.parse_args(argv)
     track = TRACKS[options.track]
-    if options.answers not in track.answers:
-        raise ConfigError(
-            f"Expected the answers to be one of {', '.join(track.answers)} for {track.name}, got {options.answers}."
-        )
-    if options.regime not in track.settings:
-        raise ConfigError(
-            f"Expected the regime to be one of {', '.join(track.settings)} for {track.name}, got {options.regime}. The "
-            "public data of this track are its other pool people."
-        )
-    changes = changed(options.set)
-    rows, certificates, paired, alone = [], [], [], []
+    changes, seeds = changed(options.set), range(options.first_seed, options.first_seed + options.seeds)
+    people, auto = "final" if options.final else "dev-test", changes.get("recipe") == "auto"
+    epsilons, keys, cells = tuple(options.epsilon), list[CellKey](), list[dict[str, Any]]()
     with track.open_platform(options.answers) as platform:
-        auto = changes.get("recipe") == "auto"
-        chosen = racing(track, platform, **changes) if auto else {**track.settings[options.regime], **changes}
-        for seed in range(options.first_seed, options.first_seed + options.seeds):
-            settings = settings_of(track, chosen, epsilons=options.epsilon, seed=seed)
-            row, certificate, measurement, equalised = run_cell(
-                track, platform, settings, queries=options.queries, regime=options.regime, final=options.final
-            )
-            rows.append(row.to_dict())
-            certificates.append(certificate.to_dict())
-            paired.append(measurement.paired_p("subgroup_after", "zero_query"))
-            alone.append(equalised)
+        changes = racing(track, platform, **changes) if auto else changes
+        for seed in seeds:
+            key = CellKey(track.name, options.regime, options.answers, options.queries, epsilons, seed, changes)
+            keys.append(key)
+            # A platform that is trained here may be another on another machine.
+            facts = {**key.facts(), "people": people, "platform": platform.info.fingerprint}
+            cells.append(kept_cell("effect", facts, partial(_cell, key, platform, final=options.final)))
+    rows = [cell["row"] for cell in cells]
     levels, what = "-".join(str(e) for e in options.epsilon), "effect-auto" if auto else "effect"
     return {
         "file": f"{what}-{track.name}-{options.regime}-{options.answers}-q{options.queries}-e{levels}"
         + ("-final" if options.final else ""),
         "track": track.name,
         "regime": options.regime,
-        "people": "final" if options.final else "dev-test",
-        "settings": plain(chosen),
+        "people": people,
+        "settings": plain(keys[0].chosen),
         "rows": rows,
         **summary(rows),
-        "zero_query_mcnemar_p": paired,
+        **{name: [cell[name] for cell in cells] for name in ("zero_query_mcnemar_p", "equalised_without_delta")},
+        "certificates": [cell["certificate"] for cell in cells],
+    }
+
+
+def _cell(key: CellKey, platform: Platform, *, final: bool) -> dict[str, Any]:
+    """Return what is kept of one cell: its row, the paired test against the control, and the certificate."""
+    settings = settings_of(key.of, key.chosen, epsilons=key.epsilons, seed=key.seed)
+    row, certificate, measurement, alone = run_cell(
+        key.of, platform, settings, queries=key.queries, regime=key.regime, final=final
+    )
+    return {
+        "row": row.to_dict(),
+        "zero_query_mcnemar_p": None if certificate is None else measurement.paired_p("subgroup_after", "zero_query"),
         "equalised_without_delta": alone,
-        "certificates": certificates,
+        "certificate": None if certificate is None else certificate.to_dict(),
     }
 
 
@@ -105,11 +111,11 @@ def run_cell(
     regime: Regime,
     final: bool = False,
     proxies: Path | None = None,
-) -> tuple[Row, Certificate, Measurement, float | None]:
+) -> tuple[Row, Certificate | None, Measurement, float | None]:
     """Run the whole action of one cell and one seed in a fresh folder.
 
-    Where the action equalises cameras, the last value is the share of subgroup test people whom that alone helps to
-    the right answer, without δ; else None.
+    Where recipes raced and doing nothing won, there is no certificate. Where the action equalises cameras, the last
+    value is the share of subgroup test people whom that alone helps to the right answer, without δ; else None.
 
     A proxy that learned from public data alone is kept between runs, in the folder ``proxies`` (default: in the cache):
     it asked nothing, and the grid shares it, over platforms too.
@@ -120,7 +126,11 @@ def run_cell(
             track, platform, settings, queries=queries, regime=regime, home=Path(name), final=final, proxies=proxies
         ) as found,
     ):
-        certificate = found.action.verify()
+        try:
+            certificate = found.action.verify()
+        except NothingHelpsError:
+            # The row says so: nobody verified.
+            certificate = None
         row, measurement = found.measure(track.name, found.cell.test)
         return row, certificate, measurement, found.equalised_alone(found.cell.test)
 

@@ -180,6 +180,8 @@ def _learned(name: str, here: World, *, epsilon: int, seed: int, epochs: int, st
         steps=steps,
         goal="improvement",
         controls=False,
+        # No number may depend on what else lies on a machine.
+        weights="none",
     )
     members = [Member("members", 10**6)]
     with (

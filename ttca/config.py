@@ -106,8 +106,8 @@ recipe = "auto"                  # or "manual": the keys below alone; or "plain"
 # How the perturbations are learned.
 # steps = 100                    # per epsilon
 # block = 1                      # squares of so many pixels change together; 8 suits platforms that shrink photographs
-# loss = "margin"                # or "cross-entropy"
 # kappa = 4.0                    # of the margin: by how much an image must win until it pulls no more
+# loss = "margin"                # or "cross-entropy", or "logit", which needs steps = 300
 # attack = ""                    # name of an attack that an installed package offers; "" is ttca's own
 # transforms = []                # what uploads may go through while learning: "resize", "blur", "jpeg"
 # rounds = 0                     # ask about copies altered by what was learned so far, so many times

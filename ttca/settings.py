@@ -95,7 +95,7 @@ class Settings:
         Share of pool people whose query is saved for the end, when the platform itself is asked in what coarse
         directions δ should move (:mod:`ttca.attacks.refinement`), and selection people say whether that helped.
         0: none; 1: all, where true classes are known to learn a proxy from.
-    loss : {"margin", "cross-entropy"}
+    loss : {"margin", "cross-entropy", "logit"}
         What δ minimises (:class:`ttca.attacks.options.Perturbing`).
     kappa : float
         Of the margin: an image that wins by so much pulls no more.
@@ -148,7 +148,7 @@ class Settings:
     rounds: int = 0
     altered: float = 0.5
     refine: float = 0.0
-    loss: Literal["margin", "cross-entropy"] = "margin"
+    loss: Literal["margin", "cross-entropy", "logit"] = "margin"
     kappa: float = 4.0
     transforms: tuple[str, ...] = ()
     steps: int = 100

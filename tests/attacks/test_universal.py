@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pytest
@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from torch import nn
 
-from ttca.attacks.options import Perturbing
+from ttca.attacks.options import Loss, Perturbing
 from ttca.attacks.universal import Examples, SignDescent, Universal, random_universal
 from ttca.proxies.architectures import Normalised, create_model
 from ttca.proxies.images import to_levels, to_tensor
@@ -100,9 +100,7 @@ def learn(
 
 
 @settings(deadline=None, max_examples=40)
-@given(
-    seeds, epsilons, st.integers(1, 6), st.integers(1, 6), st.sampled_from(["margin", "cross-entropy"]), st.booleans()
-)
+@given(seeds, epsilons, st.integers(1, 6), st.integers(1, 6), st.sampled_from(get_args(Loss)), st.booleans())
 def test_the_budget_is_kept_in_whole_levels(seed: int, epsilon: int, h: int, w: int, loss: str, warm: bool) -> None:
     """Any ε and shape give int8 (G, H, W, 3) with ‖δ‖∞ ≤ ε, from zero or from a start outside the ball."""
     targets = np.random.default_rng(seed).integers(0, 3, 7)
@@ -138,6 +136,18 @@ def test_a_linear_model_gets_its_closed_form(seed: int, epsilon: int, loss: str)
         model, grey(6, seed), targets, epsilon=epsilon, group_count=2, loss=loss, kappa=1e4, steps=30, batch_size=6
     )
     expected = np.stack([np.sign(model.towards(0, 1)), np.sign(model.towards(1, 0))]) * epsilon
+    np.testing.assert_array_equal(found.delta, expected)
+
+
+@settings(deadline=None, max_examples=10)
+@given(seeds, epsilons)
+def test_the_logit_loss_raises_the_own_logit_whatever_the_others_do(seed: int, epsilon: int) -> None:
+    """On a linear model δ is ε times the sign of the own class's weights, of images that win and of those that lose."""
+    model, targets = Linear(3, (8, 8, 3), seed), np.arange(6) % 3
+    with torch.no_grad():
+        model.bias[0] = 10.0
+    found = learn(model, grey(6, seed), targets, epsilon=epsilon, loss="logit", steps=30, batch_size=6)
+    expected = np.sign(model.weight.detach().numpy()) * epsilon
     np.testing.assert_array_equal(found.delta, expected)
 
 
@@ -438,7 +448,7 @@ def test_a_budget_that_is_not_whole_levels_is_refused(epsilon: Any) -> None:
         ({"selection": (noise(2, 0), np.arange(3), None)}, "got 2 images, 3 targets"),
         ({"selection": (noise(2, 0, (1, 1, 3)), np.arange(2), None)}, "Expected selection images of"),
         ({"initial": np.zeros((1, 8, 8, 3), np.int8)}, r"Expected initial \(3, 8, 8, 3\), got \(1, 8, 8, 3\)"),
-        ({"loss": "hinge"}, "Expected loss to be one of margin, cross-entropy, got 'hinge'"),
+        ({"loss": "hinge"}, "Expected loss to be one of margin, cross-entropy, logit, got 'hinge'"),
         ({"precision": "half"}, "Expected precision to be one of float32, bfloat16, auto, got 'half'"),
         ({"transforms": ("jpg",)}, "Expected each transform to be one of resize, blur, jpeg, got 'jpg'"),
         ({"steps": 0}, "Expected steps as a whole number of at least 1, got 0"),

@@ -5,15 +5,18 @@ from __future__ import annotations
 import importlib
 import json
 import resource
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from benchmarks import __main__ as runner
 from benchmarks import bounds, effect, quick
+from benchmarks._cells import acting, settings_of
 from benchmarks._tracks import TRACKS, Cell, Track
 from tests import worlds
 from tests.published import onnx_file
@@ -23,6 +26,7 @@ from ttca.platforms.base import Platform
 from ttca.platforms.habits import Habits, WithHabits
 from ttca.platforms.local import LocalPlatform
 from ttca.row import Row
+from ttca.settings import Settings
 
 QUICK = {"architectures": ("perceptron",), "epochs": 8, "public_epochs": 4, "steps": 10, "shift": 0}
 
@@ -94,6 +98,7 @@ def test_a_public_proxy_is_made_once_for_the_whole_grid(tiny: Path) -> None:
     kept = sorted((tiny / "cache" / "public-proxies").iterdir())
     assert len(kept) == 2
     stamps = [p.read_bytes() for p in kept]
+    shutil.rmtree(tiny / "cache" / "finished-cells")
     again = effect.main([*ARGUMENTS, "--regime", "public"])
     assert [p.read_bytes() for p in kept] == stamps
     assert [row["subgroup_after"] for row in again["rows"]] == [row["subgroup_after"] for row in first["rows"]]
@@ -154,6 +159,51 @@ def test_every_cell_is_kept_in_a_file_of_its_own(tiny: Path, capsys: pytest.Capt
     assert "file" not in record
     assert record["rows"][0]["track"] == "tiny"
     assert json.loads(capsys.readouterr().out) == record
+
+
+def test_a_killed_run_goes_on_from_its_finished_cells(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Killed in its second cell, a run is made again from the first one's file, and says what it would have said."""
+    run, began = effect.run_cell, []
+
+    def killed(track: Track, platform: Platform, settings: Settings, **more: Any) -> Any:
+        began.append(settings.seed)
+        if began == [0, 1]:
+            raise KeyboardInterrupt
+        return run(track, platform, settings, **more)
+
+    monkeypatch.setattr(effect, "run_cell", killed)
+    arguments = [*ARGUMENTS, "--regime", "own"]
+    with pytest.raises(KeyboardInterrupt):
+        effect.main(arguments)
+    files = sorted((tiny / "cache" / "finished-cells" / "effect").iterdir())
+    (first,) = [json.loads(path.read_text()) for path in files]
+    assert first["facts"]["seed"] == first["cell"]["row"]["seed"] == 0
+    assert {"row", "certificate", "zero_query_mcnemar_p", "equalised_without_delta"} == first["cell"].keys()
+    resumed = effect.main(arguments)
+    assert began == [0, 1, 1]
+    assert resumed["rows"][0] == first["cell"]["row"]
+    # A third run does nothing anew, and other settings are other cells.
+    assert effect.main(arguments) == resumed
+    assert began == [0, 1, 1]
+    effect.main([*arguments, "--seeds", "1", "--set", "steps=9"])
+    assert began == [0, 1, 1, 0]
+
+
+def test_the_queries_of_a_row_are_all_that_was_paid_before_verification(tiny: Path) -> None:
+    """Selection people, altered copies and probes count: the ledger was charged for so many before verification."""
+    track = TRACKS["tiny"]
+    chosen = {**QUICK, "true_classes": True, "rounds": 1, "altered": 0.5, "refine": 0.3}
+    with track.open_platform("scores") as opened:
+        settings = settings_of(track, chosen, epsilons=(6, 12), seed=0)
+        with acting(track, opened, settings, queries=150, regime="own", home=tiny) as found:
+            found.action.learn()
+            before = sum(found.action.ledger.paid(action=settings.name).values())
+            found.action.verify()
+            row, _ = found.measure("tiny", found.cell.test)
+            paid = found.action.ledger.paid(action=settings.name)
+    assert row.queries == row.queries_pool == before
+    assert before <= 150
+    assert sum(paid.values()) == before + row.queries_baseline + row.queries_verification
 
 
 @pytest.mark.full

@@ -107,12 +107,18 @@ def test_ceilings_and_pairs_are_lines_with_their_files(tmp_path: Path) -> None:
     row = dict.fromkeys(keys, 0.25) | {"gap_closed": None} | rates
     cell = {"proxy": r"a\1b", "platform": "big", "platform_over_proxy": 4.25, "row": row, "zero_query_mcnemar_p": p}
     (tmp_path / "matrix.json").write_text(json.dumps({"cells": [cell]}))
-    marks = "\n".join(f"<!-- {name} -->\n<!-- /{name} -->" for name in ("effect", "ceiling", "matrix"))
+    idea = {"against": "plain", "subgroup_after": [0.5, 0.75], "mean_gain": 0.0625, "won": [9, 7], "lost": [1, 0]}
+    ideas = {"plain": {"subgroup_after": [0.5, 0.6]}, "bold": {**idea, "mcnemar_p": [0.0214, 0.0156]}}
+    (tmp_path / "ablations-a.json").write_text(json.dumps({"ideas": ideas}))
+    names = ("effect", "ceiling", "matrix", "ablations")
+    marks = "\n".join(f"<!-- {name} -->\n<!-- /{name} -->" for name in names)
     text = rewritten("docs/effect.md", marks, tmp_path)
     assert "| tiny, dev-test | public | 8 | 0.800 | 0.500 | 2 | `ceiling-a.json` |" in text
     assert r"| a\1b | big | 4.2 | 0.250 / 0.250 | 0.250 / 0.250 | 0.250 |" in text
     assert rf"| a\1b | big | – | 0.240 | {p:.2g} (13/3) | `matrix.json` |" in text
     assert matrix_table(tmp_path) in text
+    assert "| bold | plain | 0.500, 0.750 | +0.062 | 9/1, 7/0 | 0.021, 0.016 | `ablations-a.json` |" in text
+    assert "\n| plain" not in text
     assert rewritten("docs/effect.md", text, tmp_path) == text
 
 

@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 
 from benchmarks import _tracks
-from benchmarks._tracks import TRACKS, Cell, check_backbones
+from benchmarks._tracks import CAMERAS, TRACKS, WORLDS, Cell, check_backbones
 from ttca.blocks import seen
 from ttca.data.cameras import soft_focus
-from ttca.data.hub import LabelledImages
+from ttca.data.hub import LabelledImages, load_cifar10
 from ttca.errors import ConfigError, DataError
 from ttca.people import People
 from ttca.proxies.backbones import Backbone
@@ -84,7 +84,8 @@ def roles(cell: Cell) -> dict[str, set[str]]:
     return {k: names(v) for k, v in cell.roster.roles().items()} | {"test": names(cell.test)}
 
 
-every = pytest.mark.parametrize("name", TRACKS)
+#: The tracks of further cameras have the people of the one with the soft focus: a test of their own says so.
+every = pytest.mark.parametrize("name", [n for n in TRACKS if not n.endswith(tuple(CAMERAS))])
 #: Digits are few, and have no other regime.
 _FEW = "digits"
 
@@ -156,6 +157,63 @@ def test_the_subgroup_is_seen_through_the_soft_camera(name: str) -> None:
     blurred = {image.tobytes() for image in soft_focus(cell.public.images)}
     assert {image.tobytes() for image in cell.views.images} < blurred
     assert not {image.tobytes() for image in cell.public.images} & {image.tobytes() for image in cell.views.images}
+
+
+@pytest.mark.parametrize("camera", CAMERAS)
+def test_a_cameras_track_differs_by_its_camera_alone(camera: str) -> None:
+    """The people, their roles and the platform are those of the soft-focus track, and nothing is set by hand."""
+    track = TRACKS[f"cifar10-resnet56-{camera}"]
+    plain, cell = (TRACKS[name].people(500, "public", 0, False) for name in ("cifar10-resnet56", track.name))
+    assert roles(plain) == roles(cell)
+    for before, people in ((plain.roster.pool, cell.roster.pool), (plain.test, cell.test)):
+        inside = people.subgroup
+        assert np.array_equal(before.subgroup, inside)
+        assert np.array_equal(before.images[~inside], people.images[~inside])
+        assert not np.array_equal(before.images[inside], people.images[inside])
+    through, sharp = cell.test[cell.test.subgroup], cell.test[~cell.test.subgroup]
+    assert np.array_equal(CAMERAS[camera](sharp.images), through.images)
+    assert cell.public is not None
+    assert cell.views is not None
+    shown = {image.tobytes() for image in CAMERAS[camera](cell.public.images)}
+    assert {image.tobytes() for image in cell.views.images} <= shown
+    assert track.settings == {"own": {}, "public": {}}
+
+
+def test_there_are_twelve_worlds_and_each_is_a_track() -> None:
+    """Recipes can be compared on at least twelve worlds, every one of which knows the regime own or public."""
+    assert len(WORLDS) == len(set(WORLDS)) >= 12
+    assert set(WORLDS) <= TRACKS.keys()
+    assert {f"cifar10-resnet56-{camera}" for camera in CAMERAS} < set(WORLDS)
+
+
+_load_real = load_cifar10
+
+
+@pytest.mark.full
+@pytest.mark.skipif(not _REAL, reason="needs the data sets and classifiers of TTCA_DATA")
+@pytest.mark.parametrize("camera", CAMERAS)
+def test_every_camera_costs_its_people_right_answers(camera: str) -> None:
+    """Both platforms are right less often about 1,000 verification and dev-test people through the camera."""
+    from ttca.platforms.base import Credential
+
+    test = _load_real("test")
+    rows = np.random.default_rng(0).permutation(len(test))[4500:5500]
+    sharp, classes = test.images[rows], test.columns["label"][rows]
+    who = Credential("nobody")
+    for name in ("cifar10-resnet56", "cifar10-resnet20"):
+        with TRACKS[name].open_platform("scores") as platform:
+            right = [
+                sum(
+                    int(
+                        (
+                            platform.attempt(images[i : i + 250], who, request_id="r").labels == classes[i : i + 250]
+                        ).sum()
+                    )
+                    for i in range(0, 1000, 250)
+                )
+                for images in (sharp, CAMERAS[camera](sharp))
+            ]
+        assert right[1] < right[0] - 20
 
 
 def test_a_photograph_that_is_there_twice_has_one_role() -> None:
@@ -245,6 +303,8 @@ LITE = "timm/tf_efficientnet_lite0"
         ("cifar10-resnet56", 10, backbone("who knows", outputs=None), "does not say how many classes"),
         ("waterbirds", 2, backbone("lite", LITE, 1000), "weights that the platform itself contains"),
         ("waterbirds", 2, backbone("lite", f"{LITE}.in1k", 1000), "weights that the platform itself contains"),
+        ("waterbirds-fog", 2, backbone("lite", LITE, 1000), "weights that the platform itself contains"),
+        ("cifar10-resnet56-fog", 10, backbone("cifar10-resnet20", outputs=10), "published for 10 classes itself"),
         ("waterbirds", 2, backbone("timm/tf_efficientnet_lite0", "onnx", 1000), "that the platform itself contains"),
         ("waterbirds", 2, backbone("other", "timm/resnet18", 1000), None),
     ],

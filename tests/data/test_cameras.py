@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,7 +12,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.ndimage import gaussian_filter
 
-from ttca.data.cameras import bad_camera, gaussian_blur, soft_focus
+from ttca.data.cameras import (
+    bad_camera,
+    color_cast,
+    dark_phone,
+    fog,
+    gaussian_blur,
+    night,
+    pixelated,
+    soft_focus,
+)
 from ttca.data.digits import load_digits_images
 from ttca.errors import DataError, ImageError, MissingExtraError
 from ttca.images import Images
@@ -120,6 +131,59 @@ def test_cameras_refuse_other_images() -> None:
         gaussian_blur(_scene(), 1.0, radius=-1)
     with pytest.raises(DataError, match="shape"):
         gaussian_blur(np.zeros((4, 4)), 1.0)
+
+
+def test_fog_and_cast_move_levels_by_their_tables() -> None:
+    """Fog is 0.45·x + 77; the cast multiplies red, green and blue by 1.25, 0.9 and 0.45; rounded and clipped."""
+    levels = np.array([[[[0, 0, 0], [1, 1, 1], [100, 100, 100], [204, 205, 203], [255, 255, 255]]]], np.uint8)
+    assert fog(levels)[0, 0].tolist() == [[77] * 3, [77] * 3, [122] * 3, [169, 169, 168], [192] * 3]
+    assert color_cast(levels)[0, 0].tolist() == [[0, 0, 0], [1, 1, 0], [125, 90, 45], [255, 184, 91], [255, 230, 115]]
+
+
+def test_pixelated_is_the_mean_of_two_by_two() -> None:
+    """Each square of four pixels gets their mean, halves rounded up; an odd side is refused."""
+    red = np.array([[10, 20, 0, 1], [30, 41, 1, 0]], np.uint8)
+    scene = np.stack([red, 255 - red, np.zeros_like(red)], axis=-1)[None]
+    seen = pixelated(scene)
+    assert seen.shape == scene.shape
+    assert seen[0, :, :, 0].tolist() == [[25, 25, 1, 1], [25, 25, 1, 1]]
+    assert seen[0, :, :, 1].tolist() == [[230, 230, 255, 255], [230, 230, 255, 255]]
+    assert not seen[..., 2].any()
+    with pytest.raises(DataError, match="Expected images whose sides are even, got 5×4 pixels"):
+        pixelated(_scene(1, 5, 4))
+
+
+def test_the_dark_phone_mixes_colors_and_darkens() -> None:
+    """Its filter leaks between channels, then 255·(x/255)^2.2 darkens; black stays, white loses some blue."""
+    scene = np.array([[[[0, 0, 0], [255, 255, 255], [255, 0, 0], [0, 255, 0], [0, 0, 255], [128, 64, 200]]]], np.uint8)
+    assert dark_phone(scene)[0, 0].tolist() == [
+        [0, 0, 0], [255, 255, 156], [156, 2, 0], [7, 116, 18], [0, 7, 55], [44, 31, 48],
+    ]  # fmt: skip
+
+
+def test_night_keeps_less_light_and_adds_noise() -> None:
+    """A level x becomes 0.4·x + 8 with noise of 5 levels, the same for an image in any batch."""
+    grey = np.full((30, 16, 16, 3), 100, np.uint8)
+    grey[:, 0, 0, 0] = np.arange(30)
+    seen = night(grey)
+    assert seen[:, 1:].astype(float).mean() == pytest.approx(48, abs=0.2)
+    assert seen[:, 1:].astype(float).std() == pytest.approx(5, rel=0.03)
+    np.testing.assert_array_equal(night(grey[7:9]), seen[7:9])
+
+
+@pytest.mark.parametrize("camera", [fog, pixelated, color_cast, dark_phone, night])
+def test_every_camera_gives_whole_levels_and_leaves_its_input_alone(camera: Callable[[Any], Images]) -> None:
+    """Images come back as uint8 of their shape, together as one by one; the input stays, and none gives none."""
+    scene = _scene(3, 12, 10)
+    before = scene.copy()
+    seen = camera(scene)
+    assert seen.dtype == np.uint8
+    assert seen.shape == scene.shape
+    np.testing.assert_array_equal(seen, np.concatenate([camera(scene[i : i + 1]) for i in range(3)]))
+    np.testing.assert_array_equal(scene, before)
+    assert camera(scene[:0]).shape == (0, 12, 10, 3)
+    with pytest.raises(ImageError, match="uint8"):
+        camera(scene.astype(np.float64))
 
 
 def test_digits_are_grey_images_with_labels() -> None:

@@ -10,14 +10,25 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ttca.blocks import shrink
 from ttca.errors import DataError
 from ttca.images import Images, check_images
 
-__all__ = ["bad_camera", "gaussian_blur", "soft_focus"]
+__all__ = ["bad_camera", "color_cast", "dark_phone", "fog", "gaussian_blur", "night", "pixelated", "soft_focus"]
 
 # Float32 copies of a whole data set would not fit in memory; blocks of this many values stay in cache.
 _BLOCK_VALUES = 1 << 21
 _SOFT_FOCUS_RADIUS = 3
+#: Side of the squares that a coarse sensor averages over, in pixels.
+_COARSE = 2
+#: What each channel of a tinted sensor is multiplied by.
+_CAST = (1.25, 0.9, 0.45)
+#: Which share of the scene's red, green and blue each channel of a cheap color filter gets; rows add up to less than 1
+#: where the filter also takes light away.
+_FILTER = ((0.8, 0.2, 0.0), (0.1, 0.7, 0.2), (0.0, 0.3, 0.5))
+_GAMMA = 2.2
+#: What is left of the light at night, and how noisy the sensor is then.
+_NIGHT: dict[str, float] = {"blur": 0.0, "contrast": 0.4, "veil": 8.0, "noise": 5.0}
 
 
 def gaussian_blur(images: Any, sigma: float, *, radius: int | None = None) -> NDArray[np.float32]:
@@ -145,6 +156,126 @@ def bad_camera(
     return seen
 
 
+def fog(images: Any) -> Images:
+    """Return images as they look through fog: a level x becomes 0.45·x + 77, rounded to whole levels.
+
+    Parameters
+    ----------
+    images : uint8 array, shape (N, H, W, 3)
+
+    Returns
+    -------
+    uint8 array, shape (N, H, W, 3)
+
+    Raises
+    ------
+    ImageError
+        If the images are not uint8 NHWC RGB.
+    """
+    seen: Images = _levels(0.45 * np.arange(256) + 77)[check_images(images)]
+    return seen
+
+
+def pixelated(images: Any) -> Images:
+    """Return images as a sensor of half the resolution sees them: the mean of each 2×2 square, halves rounded up.
+
+    Parameters
+    ----------
+    images : uint8 array, shape (N, H, W, 3)
+        H and W are even.
+
+    Returns
+    -------
+    uint8 array, shape (N, H, W, 3)
+
+    Raises
+    ------
+    ImageError, DataError
+        If the images are not uint8 NHWC RGB, or a side is odd.
+    """
+    checked = check_images(images)
+    sides = checked.shape[1:3]
+    _require(not any(side % _COARSE for side in sides), "images whose sides are even", f"{sides[0]}×{sides[1]} pixels")
+    seen: Images = shrink(checked, _COARSE).repeat(_COARSE, axis=1).repeat(_COARSE, axis=2)
+    return seen
+
+
+def color_cast(images: Any) -> Images:
+    """Return images as a sensor with a color cast sees them: red × 1.25, green × 0.9, blue × 0.45, rounded, clipped.
+
+    Parameters
+    ----------
+    images : uint8 array, shape (N, H, W, 3)
+
+    Returns
+    -------
+    uint8 array, shape (N, H, W, 3)
+
+    Raises
+    ------
+    ImageError
+        If the images are not uint8 NHWC RGB.
+    """
+    checked = check_images(images)
+    tables = [_levels(factor * np.arange(256)) for factor in _CAST]
+    return np.stack([table[checked[..., channel]] for channel, table in enumerate(tables)], axis=-1)
+
+
+def dark_phone(images: Any) -> Images:
+    """Return images as a cheap phone sees them: a color filter that leaks, then a curve that darkens.
+
+    Parameters
+    ----------
+    images : uint8 array, shape (N, H, W, 3)
+
+    Returns
+    -------
+    uint8 array, shape (N, H, W, 3)
+        255·(F·x/255)^2.2, rounded. F has the rows (.8, .2, 0), (.1, .7, .2) and (0, .3, .5).
+
+    Raises
+    ------
+    ImageError
+        If the images are not uint8 NHWC RGB.
+
+    Notes
+    -----
+    *Ours*.
+    """
+    checked = check_images(images)
+    seen = np.empty_like(checked)
+    mixing = np.array(_FILTER)
+    for rows in _blocks(checked):
+        # Rounding at the ninth digit: what is left of the sums' order must not decide a half level.
+        light = np.round(255 * ((checked[rows] @ mixing.T) / 255) ** _GAMMA, 9)
+        seen[rows] = _levels(light)
+    return seen
+
+
+def night(images: Any) -> Images:
+    """Return images as a sharp camera sees them at night: 40 % of the light, a dark level of 8, noise of 5 levels.
+
+    Parameters
+    ----------
+    images : uint8 array, shape (N, H, W, 3)
+
+    Returns
+    -------
+    uint8 array, shape (N, H, W, 3)
+        An image's noise comes from its own pixels, as that of :func:`bad_camera`.
+
+    Raises
+    ------
+    ImageError
+        If the images are not uint8 NHWC RGB.
+
+    Notes
+    -----
+    *Ours*.
+    """
+    return bad_camera(images, **_NIGHT)  # type: ignore[arg-type]
+
+
 def _sensor_noise(images: Images, seed: int) -> NDArray[np.float32]:
     grain = np.empty(images.shape, dtype=np.float32)
     # One generator per image, not per batch: a batch's stream would tie an image's noise to its neighbours.
@@ -153,8 +284,9 @@ def _sensor_noise(images: Images, seed: int) -> NDArray[np.float32]:
     return grain
 
 
-def _levels(light: NDArray[np.float32]) -> Images:
-    return np.clip(np.rint(light), 0, 255).astype(np.uint8)
+def _levels(light: NDArray[np.floating[Any]]) -> Images:
+    levels: Images = np.clip(np.rint(light), 0, 255).astype(np.uint8)
+    return levels
 
 
 def _blocks(images: Images) -> Iterator[slice]:
