@@ -114,11 +114,11 @@ def init(
     Fills in the people and the preparation where it finds them beside the file. Where there are none, writes a sample
     table, people-sample.csv.
     """
-    from ttca.config import TEMPLATE
     from ttca.drafting import SAMPLE, draft
+    from ttca.templates import action_template
 
     place = file / "action.toml" if file.is_dir() else file
-    text = TEMPLATE.format(file=place)
+    text = action_template(place)
     drafted = draft(file, text if platform is None else with_table(text, platform))
     file = drafted.file
     _write_new(file, drafted.text)
@@ -683,12 +683,13 @@ def contribute(
     """
     from dataclasses import asdict
 
-    from ttca.config import CONTRIBUTION_TEMPLATE, read_contribution
+    from ttca.config import read_contribution
     from ttca.pooling.contribute import contribute as work
     from ttca.pooling.showing import show_pictures
+    from ttca.templates import contribution_template
 
     if write:
-        _write_new(file, CONTRIBUTION_TEMPLATE.format(file=file))
+        _write_new(file, contribution_template(file))
         _say(ERR, f"Wrote {file}. Fill in the hub and the platform, then: ttca contribute {file}")
         if as_json:
             _emit({"file": str(file)}, True, "")

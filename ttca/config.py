@@ -38,8 +38,6 @@ from ttca.settings import Settings
 from ttca.signing import check_key
 
 __all__ = [
-    "CONTRIBUTION_TEMPLATE",
-    "TEMPLATE",
     "ActionFile",
     "ContributeSection",
     "ContributionFile",
@@ -54,146 +52,68 @@ __all__ = [
 T = TypeVar("T")
 C = TypeVar("C", "PlatformSection", "ContributeSection")
 
-TEMPLATE = """\
-# One collective action. Fill it in, then see what it would cost (no picture is sent): ttca run {file} --dry-run
-# Every key stands here. Those behind a # are optional and show their default, or an example where there is none.
-
-[action]
-name = "my-action"
-subgroup = "whom it is for"      # the people who get worse answers
-epsilons = [2, 4, 8]             # budgets to try, in pixel levels of 255; the smallest that is certified is used
-seed = 0
-goal = "parity"                  # or "improvement", or a success rate such as 0.9
-# within = 0.05                  # another goal: at most so far below the reference accuracy
-# accuracy_ratio = 0.8           # another goal: at least this share of the reference accuracy
-alpha = 0.05                     # the certificate's error: how often such an action may claim its goal wrongly
-# stopping = "curtailed"         # ask until the verdict is sure; or "anytime", or "hybrid": see docs/certificates.md
-# every_image = false            # true: all images of a person count, by an approximate test; false: one of each
-controls = true                  # measure the result row and its controls, for queries; false: no row, no report
-# control_lengths = [0.5, 1.0, 2.0, 4.0]   # training lengths of the control that asks nothing; the best one counts
-# controls_people = 100          # on so many people of each group, at most
-# valid_days = 90                # members' files expire so many days after they were verified
-
-# How the proxy learns.
-architectures = ["small-cnn"]    # small-cnn, small-resnet, small-mobilenet, resnet20 ..., timm/NAME or module:function
-# weights = []                   # published weights: "hub", files, names of ttca weights list, "none"; []: what is here
-epochs = 60
-# public_epochs = 10             # of learning from public images, or from members' true classes
-shift = 1                        # random translation while learning, in pixels
-flip = false                     # random mirror images while learning; right for most photographs
-# warp = 0.0                     # random turns and zooms, for platforms that crop or align; try 0.15
-# mixup = 0.0                    # blend pairs of images whose answers carry all scores; try 0.4
-# true_classes = false           # learn from members' own true classes before their answers
-# equalise = false               # learn from the subgroup's images made as sharp as the volunteers'
-# precision = "float32"          # or "bfloat16", or "auto": bfloat16 where the processor gains from it
-# threads = 2                    # of the processor; by default all cores, and then results depend on the machine
-# processes = 1                  # processes that train the proxy together, one per GPU
-
-# How the perturbations are learned.
-steps = 100                      # per epsilon
-# block = 1                      # squares of so many pixels change together; 8 suits platforms that shrink photographs
-# loss = "margin"                # or "cross-entropy"
-# attack = ""                    # name of an attack that an installed package offers; "" is ttca's own
-# transforms = []                # what uploads may go through while learning: "resize", "blur", "jpeg"
-# rounds = 0                     # ask about copies altered by what was learned so far, so many times
-# altered = 0.5                  # share of the pool people of the subgroup who are asked that way, if there are rounds
-# refine = 0.0                   # share of the queries saved to refine the result on the platform itself
-
-[platform]
-url = "http://127.0.0.1:8000"
-protocol = "kserve-v2"           # or kserve-v1, tensorflow-serving, torchserve, huggingface, bentoml, template
-model = "my-model"
-classes = ["first", "second"]    # in the order of the platform's scores
-# version = "1"                                                   # of the model, where the platform has several
-# authorised_by = "who allowed this, and where that is written"   # needed off this machine
-# key_variable = "TTCA_KEY_MINE"                                  # the variable's name, never the key
-# key_header = "Authorization"                                    # where the key goes
-# key_scheme = "Bearer"                                           # what stands before it; "" for nothing, or "Basic"
-# key_in = "header"                                               # or "query", or "body": a form's field, a JSON member
-# key_names = ["api_user", "api_secret"]                          # what the parts of the key are called there
-# sign = "aws4"                                                   # a signature instead of the key, for AWS: ttca[aws]
-# sign_region = "eu-west-1"
-# sign_service = "rekognition"
-# token_from = {{ url = "https://auth.example.org/token", scope = "vision" }}   # an access token instead of the key
-# forwards_to = "https://api.example.org"                         # if url is a gateway on this machine: what is behind
-# connect_timeout = 5.0                                           # seconds
-# read_timeout = 30.0
-# max_batch = 64                                                  # the most images the platform takes at once
-# max_response_bytes = 16777216
-# ca = "authority.pem"                                            # of a platform with an authority of its own
-# price_per_1000 = 1.5                                            # of what the platform bills, for the dry run
-# currency = "EUR"
-# operations = 1                                                  # that the platform bills for one image
-# smallest = 80                                                   # the smallest side it takes, in pixels
-
-# [platform.options]             # of the protocol, as docs/platforms.md lists them
-# image_shape = [224, 224, 3]    # height, width, channels, where no metadata says them
-# scores_are = "percent"         # or "logits", "bytes", "confidences", "probability-of-second", "logit-of-second"
-# resolution = 0.01              # scores are rounded to whole percent
-# refused_labels = ["no face"]   # labels that are no class, but a refusal
-# labels = {{ "1st" = "first" }}  # the platform's word for a class
-
-[people]
-source = "people.csv"            # or a folder; docs/people.md has every column
-# preparation = {{fit = "crop", size = 224, filter = "area-lanczos", color = "sRGB"}}   # from photographs of any size
-verification = 0.5               # share of the people kept for the certificate, where the table gives no roles
-selection = 0.2                  # share of the others who choose when to stop learning
-# one_person_per_image = false   # true: without a column person, every image shows another person, not the member
-# shareable = false              # true: a hub may send every image to other members; or a column shareable: yes, no
-# public = "public.csv"          # labeled images that are never sent: the proxy learns from them first
-# views = "views.csv"            # the same kind of images, seen as the subgroup is: perturbations are learned on them
-
-[pool]
-quota = 100                      # queries each member can pay
-# per_second = 5                 # and at most so many in any second,
-# per_minute = 100               # minute
-# per_day = 1000                 # or day
-# cap = 2000                     # and all members together
-concurrency = 64                 # queries in flight at once
-batch = 16                       # images per request
-# ledger = "postgresql://host/name"   # a ledger that several actions share; the password goes in PGPASSWORD
-# overrule = true                # these quotas and this cap replace others in a shared ledger
-
-# [pool.quotas]                  # members who can pay more or less
-# ada = 250
-
-# [hub]                          # where members on machines of their own take queries: ttca hub serve
-# lease_seconds = 120.0          # after that, a query that did not come back goes to somebody else
-# order = "random"               # or "stratified": an equal share for every class and group
-# judged_answers = 100           # others check all of a member's first answers, so many,
-# cross_check_share = 0.05       # and later a share that falls with their number, to this one
-# url = "https://hub.example.org"                          # where members reach the hub, for invitations
-# install = "pip install https://example.org/ttca.whl"     # how members install ttca, likewise
-"""
-
-CONTRIBUTION_TEMPLATE = """\
-# What one member's machine needs to ask for a pool. Fill in, then: ttca contribute {file}
-
-[contribute]
-hub = "https://hub.example.org"
-token_variable = "TTCA_HUB_TOKEN"    # the variable's name; the token itself was given to you with the invitation
-size = 16                            # queries of one request
-concurrency = 2                      # requests at once
-# most_queries = 500                 # the most queries sent under your key, by all runs of ttca contribute together
-# per_day = 100                      # and at most so many within any 24 hours
-# hub_key = "ttca-ed25519:..."       # the collective's public key, from the invitation: other leases are refused
-# ca = "collective.pem"              # where the collective has a certificate authority of its own
-
-[platform]                           # from your own knowledge, never from the hub
-url = "http://127.0.0.1:8000"
-protocol = "kserve-v2"
-model = "my-model"
-classes = ["first", "second"]        # in the order of the platform's scores
-# authorised_by = "who allowed this, and where that is written"   # needed off this machine
-# key_variable = "TTCA_KEY_MINE"                                  # the variable's name, never the key
-# docs/platforms.md says how it travels otherwise: key_in, key_names, sign, token_from and others.
-# ca = "authority.pem"                                            # of a platform with an authority of its own
-"""
-
 
 @dataclass(frozen=True, kw_only=True)
 class PlatformSection:
-    """``[platform]``: where the black box is, and how it speaks."""
+    """``[platform]``: where the black box is, and how it speaks.
+
+    Parameters
+    ----------
+    url : str
+        Where the API begins. It is ``https://`` unless the platform is on this machine.
+    protocol : str
+        kserve-v2, kserve-v1, tensorflow-serving, torchserve, huggingface, bentoml, or template for any other JSON API.
+        Installed packages may offer more.
+    model : str, optional
+        The model's name, as the protocol needs it.
+    classes : tuple of str
+        In the order of the platform's scores.
+    version : str, optional
+        The model's version, where the platform has several.
+    authorised_by : str, optional
+        Who allowed these queries; needed off this machine.
+    key_variable : str, optional
+        The name of the environment variable that holds the key; never the key itself. It begins with ``TTCA_KEY_``.
+    key_header : str
+        The header in which the key travels.
+    key_scheme : str
+        What stands before the key; "" for nothing, or "Basic".
+    key_in : {"header", "query", "body"}
+        Where the key travels: "header", "query", or "body" (a form's field, a JSON member).
+    key_names : tuple of str
+        What the parts of the key are called there.
+    sign : {"aws4"}, optional
+        A signature instead of the key, for AWS; needs ttca[aws].
+    sign_region : str, optional
+        The region that is signed for.
+    sign_service : str, optional
+        The service that is signed for.
+    token_from : table, optional
+        An access token instead of the key, from this address. OAuth 2.0, client credentials: url, and if needed scope,
+        key_in and fields.
+    forwards_to : str, optional
+        If url is a gateway on this machine: what is behind it.
+    connect_timeout : float
+        Seconds until a connection must stand.
+    read_timeout : float
+        Seconds until an answer must have come.
+    max_batch : int
+        The most images that the platform takes at once.
+    max_response_bytes : int
+        Longer responses are not read.
+    ca : str, optional
+        The certificate file of a platform with an authority of its own. It is looked for beside the action file.
+    price_per_1000 : float, optional
+        The price of 1000 of what the platform bills, for the dry run.
+    currency : str, optional
+        Of the price.
+    operations : int
+        How many of them the platform bills for one image.
+    smallest : int, optional
+        The smallest side that the platform takes, in pixels.
+    options : table
+        Of the protocol: its own options, as docs/platforms.md lists them.
+    """
 
     url: str
     classes: tuple[str, ...]
@@ -327,6 +247,25 @@ class PeopleSection:
     """``[people]``: where the images are, and how roles are shared out.
 
     ``public`` and ``views`` are tables or folders like ``source``; who their member is does not matter.
+
+    Parameters
+    ----------
+    source : str
+        A table or a folder; docs/people.md has every column.
+    preparation : table, optional
+        How photographs of any size are made to fit. ``ttca prepare`` prints it, docs/preparation.md explains it.
+    verification : float
+        Share of the people kept for the certificate, where the table gives no roles.
+    selection : float
+        Share of the others who choose when to stop learning.
+    one_person_per_image : bool
+        true: without a column person, every image shows another person, not the member.
+    shareable : bool
+        true: a hub may send every image to other members; or a column shareable says yes or no.
+    public : str, optional
+        Labeled images that are never sent: the proxy learns from them first.
+    views : str, optional
+        The same kind of images, seen as the subgroup is: perturbations are learned on them.
     """
 
     source: str
@@ -349,7 +288,31 @@ class PeopleSection:
 
 @dataclass(frozen=True, kw_only=True)
 class PoolSection:
-    """``[pool]``: who can pay how much."""
+    """``[pool]``: who can pay how much.
+
+    Parameters
+    ----------
+    quota : int
+        Queries that each member can pay.
+    per_second : int, optional
+        The most queries that each member pays in any second.
+    per_minute : int, optional
+        The most in any minute.
+    per_day : int, optional
+        The most in any day.
+    cap : int, optional
+        The most that all members pay together.
+    concurrency : int
+        Queries in flight at once.
+    batch : int
+        Images per request.
+    ledger : str, optional
+        A ledger that several actions share; the password goes in PGPASSWORD. By default each action has its own file.
+    overrule : bool, optional
+        true: these quotas and this cap replace others in a shared ledger.
+    quotas : table of int, optional
+        Members who can pay more or less than quota.
+    """
 
     quota: int = 100
     quotas: dict[str, int] | None = None
@@ -379,7 +342,23 @@ class PoolSection:
 
 @dataclass(frozen=True, kw_only=True)
 class HubSection:
-    """``[hub]``: how members on machines of their own are given queries, and checked."""
+    """``[hub]``: how members on machines of their own are given queries, and checked.
+
+    Parameters
+    ----------
+    lease_seconds : float
+        After so long, a query that did not come back goes to somebody else.
+    order : {"random", "stratified"}
+        In which order images are handed out: "random", or "stratified" for an equal share of every class and group.
+    judged_answers : int
+        Others check all of a member's first answers, so many.
+    cross_check_share : float
+        Later they check a share that falls with their number, to this one.
+    url : str, optional
+        Where members reach the hub, for invitations.
+    install : str, optional
+        How members install ttca, likewise for invitations.
+    """
 
     lease_seconds: float = 120.0
     order: Literal["random", "stratified"] = "random"
@@ -418,7 +397,27 @@ def _hub_table(found: Any) -> Any:
 
 @dataclass(frozen=True, kw_only=True)
 class ContributeSection:
-    """``[contribute]``: which hub a member's machine works for, and how hard."""
+    """``[contribute]``: which hub a member's machine works for, and how hard.
+
+    Parameters
+    ----------
+    hub : str
+        Where the hub is.
+    token_variable : str
+        The variable's name; the token itself was given to you with the invitation.
+    size : int
+        Queries of one request.
+    concurrency : int
+        Requests at once.
+    most_queries : int, optional
+        The most queries sent under your key, by all runs of ttca contribute together.
+    per_day : int, optional
+        The most queries within any 24 hours.
+    hub_key : str, optional
+        The collective's public key, from the invitation: other leases are refused.
+    ca : str, optional
+        The certificate file, where the collective has an authority of its own.
+    """
 
     hub: str
     token_variable: str

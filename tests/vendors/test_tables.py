@@ -20,11 +20,12 @@ from benchmarks._vendors.asking import keyed, pictures, section, variable
 from benchmarks._vendors.base import Asked, Behavior, File, WrongError
 from benchmarks.apis import main as apis
 from tests.test_cli import Terminal
-from ttca.config import TEMPLATE, read_action
+from ttca.config import read_action
 from ttca.errors import ChargeState, ConfigError, TransportError, Trouble
 from ttca.platforms.base import Credential
 from ttca.platforms.server import background_app
 from ttca.platforms.vendors import table, vendors, with_table
+from ttca.templates import action_template
 
 pytest_plugins = ("tests.test_cli",)
 
@@ -60,7 +61,7 @@ class TestPrinted:
     def test_it_is_read_once_it_is_filled_in(self, vendor: str, tmp_path: Path) -> None:
         """The written file is an action file as it stands; its platform waits for whoever authorized it."""
         file = tmp_path / "action.toml"
-        file.write_text(with_table(TEMPLATE.format(file=file), vendor), encoding="utf-8")
+        file.write_text(with_table(action_template(file), vendor), encoding="utf-8")
         found = read_action(file)
         assert found.platform.key_variable == variable(vendor)
         assert found.pool.quota == 100
