@@ -15,7 +15,7 @@ from rich.markup import escape
 from rich.table import Column, Table
 
 from ttca import __version__
-from ttca.names import canonical
+from ttca.names import canonical, class_names
 from ttca.platforms.vendors import vendors, with_table
 from ttca.private import private
 from ttca.proxies.runtime import wait_asleep
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from ttca.pooling.pool import Cost
     from ttca.preparation import Preparation
     from ttca.prices import Price
+    from ttca.report.formatting import Number
     from ttca.row import Row
 
 # Locals hold keys and tokens, which no traceback may show; and square brackets in help are names of tables, no markup.
@@ -213,10 +214,14 @@ def demo(
 
     It trains and serves a small platform that serves one group worse, runs an action against it, and writes a report.
     """
-    from ttca.demo.run import run_demo
+    from ttca.extras import need_extras
+
+    need_extras("The demo", "learn", "serve", "data")
+    from ttca.demo.run import doubt, run_demo
 
     row, certificate, _ = run_demo(folder, seed=seed, fresh=fresh, reporter=_reporter())
     _finish(row, certificate, folder, as_json)
+    _say(ERR, doubt(row))
     if certificate.epsilon is not None:
         _say_members_file(folder)
 
@@ -234,7 +239,7 @@ def run(
     Pools queries, distills a proxy, learns perturbations, verifies and measures them. Safe to interrupt: run it again
     to resume.
     """
-    with _opened(file, accept_new_version=accept_new_version, anyway=anyway) as (known, action):
+    with _opened(file, learns=not dry_run, accept_new_version=accept_new_version, anyway=anyway) as (known, action):
         if action.settings.controls:
             _check_measurable(action)
         if _planned(known, action, dry_run, as_json):
@@ -777,7 +782,7 @@ def distil(file: FileArgument, dry_run: DryRunOption = False, as_json: JsonOptio
 
     Queries whatever is still missing, and reports how faithful the proxy is.
     """
-    with _opened(file) as (known, action):
+    with _opened(file, learns=not dry_run) as (known, action):
         if _planned(known, action, dry_run, as_json):
             return
         _pooled(action)
@@ -798,7 +803,7 @@ def learn(file: FileArgument, dry_run: DryRunOption = False, as_json: JsonOption
 
     Runs whatever earlier steps are still missing.
     """
-    with _opened(file) as (known, action):
+    with _opened(file, learns=not dry_run) as (known, action):
         if _planned(known, action, dry_run, as_json):
             return
         _pooled(action)
@@ -813,7 +818,7 @@ def verify(file: FileArgument, dry_run: DryRunOption = False, as_json: JsonOptio
 
     Queries verification people, once, from the largest ε downward. Runs whatever earlier steps are still missing.
     """
-    with _opened(file) as (known, action):
+    with _opened(file, learns=not dry_run) as (known, action):
         if _planned(known, action, dry_run, as_json):
             return
         _pooled(action)
@@ -835,7 +840,7 @@ def report(
 
     Uses verification people, and queries whatever is still missing.
     """
-    with _opened(file) as (known, action):
+    with _opened(file, learns=not dry_run) as (known, action):
         _check_measurable(action)
         if _planned(known, action, dry_run, as_json):
             return
@@ -899,7 +904,13 @@ def apply(
 @app.command()
 def serve(
     model: Annotated[Path, typer.Argument(help="An ONNX image classifier.")],
-    classes: Annotated[str, typer.Option(help="Class names in the order of the model's outputs, separated by commas.")],
+    classes: Annotated[
+        str,
+        typer.Option(
+            help="Class names in the order of the model's outputs, separated by commas; a name with commas stands in "
+            "double quotes. Or a text file with one name on each line."
+        ),
+    ],
     size: Annotated[int, typer.Option(help="Height and width of the model's images, in pixels.")],
     protocol: Annotated[str, typer.Option(help="The wire format, as for protocol in [platform].")] = "kserve-v2",
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on; 0 picks a free one.")] = 8000,
@@ -926,6 +937,9 @@ def serve(
     Listens on this machine only, speaks any of the protocols, and can imitate a real API: latency, failures, rate
     limits, rounded or missing scores.
     """
+    from ttca.extras import need_extras
+
+    need_extras("ttca serve", "serve")
     from ttca.platforms.habits import Habits, WithHabits
     from ttca.platforms.local import LocalPlatform
     from ttca.platforms.server import how_to_ask
@@ -941,7 +955,7 @@ def serve(
         rate_limit_per_s=rate_limit,
         seed=seed,
     )
-    names = tuple(canonical(c) for c in classes.split(","))
+    names = class_names(classes)
     served = LocalPlatform.from_onnx(model, classes=names, image_shape=(size, size, 3), name=name)
     platform = WithHabits(served, habits)
 
@@ -1078,14 +1092,19 @@ def _reporter() -> Any:
 
 @contextmanager
 def _opened(
-    file: Path, *, accept_new_version: bool = False, anyway: bool = False
+    file: Path, *, learns: bool = False, accept_new_version: bool = False, anyway: bool = False
 ) -> Iterator[tuple[ActionFile, CollectiveAction]]:
-    """Open an action; where an error ends it, say what was paid, and propose a table if an answer cannot be read."""
+    """Open an action; where an error ends it, say what was paid, and propose a table if an answer cannot be read.
+
+    ``learns``: a proxy will be needed, so that what is missing for it is said before anything is asked.
+    """
     from ttca.config import read_action
     from ttca.errors import AnswerError
+    from ttca.extras import need_extras
     from ttca.prices import bill_of_errors
 
     known = read_action(file)
+    need_extras("This action", *(("learn",) if learns else ()), *known.extras)
     with known.open(accept_new_version=accept_new_version, anyway=anyway, reporter=_reporter()) as action:
         name, ledger = action.settings.name, action.queries.ledger
         before = ledger.charged_twice(action=name)
@@ -1242,21 +1261,34 @@ def _say_members_file(folder: Path) -> None:
 
 def _finish(row: Row, certificate: Certificate, folder: Path, as_json: bool, report: str = "report.html") -> None:
     from ttca.gap import NO_GAP
+    from ttca.report.explanations import explained
 
     table = Table("", "", title="The result row", show_header=False)
-    found = row.to_dict()
-    spans = found.pop("intervals")
-    for key, value in (found | found.pop("extra", {})).items():
-        said = NO_GAP if key == "gap_closed" and value is None else _shown(value)
-        if (span := spans.get(key)) is not None:
-            said += f" ({_shown(span[0])} to {_shown(span[1])})"
-        table.add_row(key, escape(said))
+    for group in explained(row):
+        table.add_section()
+        table.add_row(f"[bold]{escape(group.title)}[/]", "")
+        for entry in group.entries:
+            if entry.key == "intervals":
+                continue  # each stands beside its value
+            said = NO_GAP if entry.key == "gap_closed" and entry.value.machine is None else entry.value.text
+            if (span := row.intervals.get(entry.key)) is not None:
+                said += f" ({_between(entry.value, span)})"
+            table.add_row(escape(entry.name), escape(said))
+    for name, value in row.extra.items():
+        table.add_row(escape(name), escape(_shown(value)))
     shown = ERR if as_json else OUT
     shown.print(table)
     _say(shown, certificate.summary())
     _say(shown, f"The action lives in {folder}; look at {folder / report}")
     if as_json:
         _emit(row.to_dict(), True, "")
+
+
+def _between(value: Number, span: Sequence[float]) -> str:
+    """Return an interval in the unit of its value."""
+    unit = next((u for u in ("%", "points") if value.text.endswith(u)), "")
+    low, high = (f"{100 * end:.1f}" if unit else f"{end:.3f}" for end in span)
+    return f"{low} to {high} {unit}".rstrip()
 
 
 def _shown(value: Any) -> str:

@@ -473,6 +473,16 @@ class ActionFile:
         """Where the action lives: the folder of its file."""
         return self.path.parent
 
+    @property
+    def extras(self) -> tuple[str, ...]:
+        """The optional parts of ttca that this file's values call for, whatever is done with it."""
+        called = {
+            "postgres": (self.pool.ledger or "").startswith("postgresql"),
+            "aws": self.platform.sign is not None,
+            "onnx": any(str(word).endswith(".onnx") for word in self.settings.weights),
+        }
+        return tuple(extra for extra, wanted in called.items() if wanted)
+
     def open_ledger(self, *, start: str = "ttca run", read_only: bool = False) -> Ledger:
         """Open the ledger, which must have been written to before; the platform is not asked anything.
 
