@@ -41,8 +41,9 @@ _QUIET: dict[str, Any] = {
     "pretty_exceptions_enable": False,
     "pretty_exceptions_show_locals": False,
     "rich_markup_mode": None,
+    "context_settings": {"help_option_names": ["-h", "--help"]},
 }
-app = typer.Typer(no_args_is_help=True, add_completion=False, help="Test-time collective action.", **_QUIET)
+app = typer.Typer(no_args_is_help=True, help="Test-time collective action.", **_QUIET)
 pool_app = typer.Typer(invoke_without_command=True, help="Query the platform and see who paid.", **_QUIET)
 hub_app = typer.Typer(no_args_is_help=True, help="Let members query the platform from their own machines.", **_QUIET)
 weights_app = typer.Typer(no_args_is_help=True, help="Published weights that a proxy can begin with.", **_QUIET)

@@ -183,7 +183,7 @@ class TransportError(PlatformError):
         Why, where that decides what to do next; a 429 says ``THROTTLED`` by itself.
     body : bytes or None
         What came and could not be used, where the platform may read it otherwise one day; see
-        :attr:`ttca.answers.Answers.body`.
+        the ``body`` of :class:`ttca.answers.Answers`.
     """
 
     def __init__(
