@@ -27,7 +27,7 @@ test-full: lint
 
 # The site, strictly: no dead link, no page outside the menu. Then spelling. It needs no PyTorch: an environment of its own.
 docs: .venv-docs/.docs
-	.venv-docs/bin/mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 .venv-docs/bin/mkdocs build --strict
 	.venv-docs/bin/codespell --quiet-level 2
 
 .PHONY: lint

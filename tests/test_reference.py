@@ -76,7 +76,7 @@ def public() -> Iterator[tuple[str, list[str]]]:
 
 
 def test_every_public_name_is_in_the_reference(reference: dict[str, str]) -> None:
-    """Each name of each module's ``__all__`` stands on the module's page or, if `import ttca` gives it, on that page."""
+    """Each name of each module's ``__all__`` stands on its module's page, or with the Python API."""
     pages_of_modules = {name for name, *_ in modules()}
     assert {name for name, _ in public()} == pages_of_modules
     for name, names in public():

@@ -86,8 +86,8 @@ def _command_line() -> str:
     lines = [
         "# The command line",
         "",
-        "`ttca COMMAND --help` (or `-h`) says the same in the terminal. `ttca --install-completion` lets the shell complete "
-        "commands and options. Results go to standard output and everything else to standard error. With `--json` a "
+        "`ttca COMMAND --help` (or `-h`) says the same in the terminal. `ttca --install-completion` lets the shell "
+        "complete commands and options. Results go to standard output and everything else to standard error. With `--json` a "
         "result is one JSON object.",
         "",
         "| exit status | what it means |",
@@ -129,7 +129,7 @@ def _row() -> str:
     lines = [
         "# Every key of a result row",
         "",
-        "`row.json`, `ttca run --json` and the result files of the benchmarks have these keys. Shares are between 0 and 1.",
+        "`row.json`, `ttca run --json` and the benchmarks' result files have these keys. Shares are between 0 and 1.",
         "",
     ]
     for title, note, keys in row_keys():
@@ -143,8 +143,8 @@ def _python() -> str:
     lines = [
         "# The Python API",
         "",
-        "`import ttca` gives these names. They are loaded when they are first used, so that asking a platform and applying "
-        "a perturbation need no PyTorch. [Every module](modules.md) has the rest.",
+        "`import ttca` gives these names. They are loaded when they are first used, so that asking a platform and "
+        "applying a perturbation need no PyTorch. [Every module](modules.md) has the rest.",
         "",
     ]
     for name in ttca.__all__:
