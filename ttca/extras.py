@@ -18,6 +18,7 @@ EXTRAS: dict[str, tuple[str, ...]] = {
     "aws": ("botocore",),
     "data": ("sklearn",),
     "heic": ("pillow_heif",),
+    "frames": ("pandas",),
 }
 
 

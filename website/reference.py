@@ -68,7 +68,8 @@ def _key(key: ConfigKey) -> str:
 
 
 def _cell(text: str) -> str:
-    return text.replace("|", "\\|").replace("<", "&lt;").replace("[", "\\[")
+    text = text.replace("|", "\\|").replace("<", "&lt;").replace("[", "\\[")
+    return re.sub(r"docs/(\w+)\.md", r"[\1](../\1.md)", text)
 
 
 def commands() -> Iterator[tuple[str, Any]]:
@@ -87,8 +88,8 @@ def _command_line() -> str:
         "# The command line",
         "",
         "`ttca COMMAND --help` (or `-h`) says the same in the terminal. `ttca --install-completion` lets the shell "
-        "complete commands and options. Results go to standard output and everything else to standard error. With `--json` a "
-        "result is one JSON object.",
+        "complete commands and options. Results go to standard output and everything else to standard error. With "
+        "`--json` a result is one JSON object.",
         "",
         "| exit status | what it means |",
         "|---|---|",
