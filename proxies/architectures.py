@@ -9,11 +9,12 @@ import torch
 from torch import nn
 
 from ttca.proxies.registry import Architecture, Factory, architecture_name, find_model
+from ttca.renamed import old_names
 
-__all__ = ["Normalised", "create_model"]
+__all__ = ["Normalized", "create_model"]
 
 
-class Normalised(nn.Module):
+class Normalized(nn.Module):
     """A model with its normalisation inside: it takes float32 NCHW in [0, 1] and returns logits (N, C)."""
 
     mean: torch.Tensor
@@ -146,7 +147,7 @@ def _ours(build: Callable[..., nn.Module], **fixed: Any) -> Factory:
     """Return the factory of one of our own models: normalization around it, the seed as torch has it."""
 
     def make(classes: int, _seed: int) -> nn.Module:
-        return Normalised(build(classes, **fixed), (0.5, 0.5, 0.5), (0.25, 0.25, 0.25))
+        return Normalized(build(classes, **fixed), (0.5, 0.5, 0.5), (0.25, 0.25, 0.25))
 
     return make
 
@@ -202,4 +203,7 @@ def _timm(name: str, classes: int) -> nn.Module:
         raise ValueError(f"Expected a name that timm.create_model knows, got {name!r}.")
     body = timm.create_model(name, pretrained=False, num_classes=classes, in_chans=3)
     config = cast(dict[str, Any], body.pretrained_cfg)
-    return Normalised(body, tuple(config["mean"]), tuple(config["std"]))
+    return Normalized(body, tuple(config["mean"]), tuple(config["std"]))
+
+
+__getattr__ = old_names(__name__, Normalised=Normalized)

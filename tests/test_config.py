@@ -100,7 +100,7 @@ def test_every_key_of_the_template_is_accepted(tmp_path: Path, others: tuple[str
     other (two goals, three ways of a key), one."""
     text = "\n".join(line for line in uncommented().splitlines() if not line.startswith(others))
     tables = tomllib.loads(text)
-    assert {"authorised_by", "key_variable"} <= tables["platform"].keys()
+    assert {"authorized_by", "key_variable"} <= tables["platform"].keys()
     assert {"cap", "quotas"} <= tables["pool"].keys()
     found = read(tmp_path, text)
     sections = {
@@ -517,7 +517,7 @@ def test_a_url_says_whether_it_is_this_machine(url: str, loopback: bool) -> None
 def test_a_platform_off_this_machine_needs_an_authority(tmp_path: Path) -> None:
     """Without a word on who allowed it, a platform elsewhere is refused before anything is sent."""
     found = read(tmp_path, worlds.action_file("https://platform.invalid"))
-    with pytest.raises(ConfigError, match="authorised"):
+    with pytest.raises(ConfigError, match="authorized"):
         found.open()
 
 

@@ -50,7 +50,9 @@ def test_sentences_are_short(page: Path) -> None:
 
 def test_sentences_are_found() -> None:
     """Code, tables and headings are no sentences, and a list is not one."""
-    text = "# A title\n\nOne two three. Four `x. y` five\nsix.\n\n- Seven eight nine.\n- Ten eleven twelve.\n\n| a b | c d |\n"
+    text = (
+        "# A title\n\nOne two three. Four `x. y` five\nsix.\n\n- Seven eight nine.\n- Ten eleven twelve.\n\n| a b |\n"
+    )
     assert sentences(text) == ["One two three.", "Four Code five six.", "Seven eight nine.", "Ten eleven twelve."]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import warnings
 from collections.abc import Collection, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ttca.asking import Known, Questions, TransferSet, ask_pool, equalised
+from ttca.asking import Known, Questions, TransferSet, ask_pool, equalized
 from ttca.blocks import check_block
 from ttca.certificates import Certificate
 from ttca.conditions import HONEST_ROW, Measuring, Opponents, with_encoding
@@ -208,7 +209,7 @@ class CollectiveAction:
         if self._transfer is None or not self._transfer.complete:
             with tell_step("Asking"):
                 asked = ask_pool(
-                    self.queries, self.questions, equalised=self.settings.equalise, overruling=self._overruling
+                    self.queries, self.questions, equalized=self.settings.equalize, overruling=self._overruling
                 )
             if self._transfer is None or asked.digest != self._transfer.digest:
                 self._forget_after_pool()
@@ -390,7 +391,7 @@ class CollectiveAction:
         """
         payer = self.queries if pool is None else pool
         pupils = Pupils(
-            equalised(self.roster.pool, self.roster, self.settings),
+            equalized(self.roster.pool, self.roster, self.settings),
             self.known,
             self.questions,
             # A benchmark pays for everybody; members for as many as a fair choice needs.
@@ -414,9 +415,14 @@ class CollectiveAction:
         """Return whose images :meth:`pool` asks about, as they are."""
         return self.questions.people
 
+    def equalized(self, people: People) -> People:
+        """Return people with the subgroup's images equalized to the volunteers' (:func:`ttca.asking.equalized`)."""
+        return equalized(people, self.roster, self.settings)
+
     def equalised(self, people: People) -> People:
-        """Return people with the subgroup's images equalised to the volunteers' (:func:`ttca.asking.equalised`)."""
-        return equalised(people, self.roster, self.settings)
+        """Earlier name of :meth:`equalized`."""
+        warnings.warn("CollectiveAction.equalised is now called equalized.", DeprecationWarning, stacklevel=2)
+        return self.equalized(people)
 
     # -- what each step returned, held once ---------------------------------------------------------------------
 

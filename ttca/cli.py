@@ -130,7 +130,7 @@ def init(
         _say(ERR, sentence)
     what = "the platform"
     if platform is not None:
-        what = "authorised_by, the classes (also where a prompt names them) and what is in CAPITALS in [platform]"
+        what = "authorized_by, the classes (also where a prompt names them) and what is in CAPITALS in [platform]"
     where = shlex.quote(str(file))
     _say(
         ERR,
@@ -702,6 +702,8 @@ def contribute(
         return
     mine = read_contribution(file)
     access, effort, reporter = mine.contribute.access(), mine.contribute.effort(), _reporter()
+    for sentence in mine.notes:
+        reporter.say(sentence)
     with mine.platform.open() as platform:
         if show is not None:
             files = show_pictures(access, platform, folder=mine.kept, out=show, effort=effort, reporter=reporter)

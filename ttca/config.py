@@ -34,6 +34,7 @@ from ttca.preparation import Preparation
 from ttca.prices import Price
 from ttca.progress import Reporter, silent
 from ttca.proxies.backbones import SUFFIXES
+from ttca.renamed import old_keys, old_parameters
 from ttca.settings import Settings
 from ttca.signing import check_key
 
@@ -52,7 +53,11 @@ __all__ = [
 T = TypeVar("T")
 C = TypeVar("C", "PlatformSection", "ContributeSection")
 
+#: What keys of a table were called in earlier versions.
+_OLD_KEYS = {"action": {"equalise": "equalize"}, "platform": {"authorised_by": "authorized_by"}}
 
+
+@old_parameters(authorised_by="authorized_by")
 @dataclass(frozen=True, kw_only=True)
 class PlatformSection:
     """``[platform]``: where the black box is, and how it speaks.
@@ -70,7 +75,7 @@ class PlatformSection:
         In the order of the platform's scores.
     version : str, optional
         The model's version, where the platform has several.
-    authorised_by : str, optional
+    authorized_by : str, optional
         Who allowed these queries; needed off this machine.
     key_variable : str, optional
         The name of the environment variable that holds the key; never the key itself. It begins with ``TTCA_KEY_``.
@@ -120,7 +125,7 @@ class PlatformSection:
     model: str | None = None
     protocol: str = "kserve-v2"
     version: str | None = None
-    authorised_by: str | None = None
+    authorized_by: str | None = None
     key_variable: str | None = None
     key_header: str = "Authorization"
     key_scheme: str = "Bearer"
@@ -192,7 +197,7 @@ class PlatformSection:
             model=self.model,
             version=self.version,
             classes=self.classes,
-            authorised_by=self.authorised_by,
+            authorized_by=self.authorized_by,
             key=self.key(),
             transport=Transport(
                 connect_timeout=self.connect_timeout,
@@ -450,6 +455,7 @@ class ContributionFile:
     path: Path
     contribute: ContributeSection
     platform: PlatformSection
+    notes: tuple[str, ...] = ()
 
     @property
     def kept(self) -> Path:
@@ -467,6 +473,7 @@ class ActionFile:
     people: PeopleSection
     pool: PoolSection
     hub: HubSection
+    notes: tuple[str, ...] = ()
 
     @property
     def folder(self) -> Path:
@@ -522,7 +529,7 @@ class ActionFile:
             platform, info = action.platform, action.platform.info
         table = self._load(self.people.source, info)
         shared = np.full(len(table), self.people.shareable) if table.shareable is None else table.shareable
-        # By person, not by image: what is asked of a person may have been equalised.
+        # By person, not by image: what is asked of a person may have been equalized.
         people = people[~np.isin(people.persons, table.people.persons[~shared])]
         if not len(people):
             raise ConfigError(
@@ -582,7 +589,7 @@ class ActionFile:
             None if s is None else self._load(s, platform.info).people for s in (self.people.public, self.people.views)
         )
         doubt = table.doubt()
-        for sentence in (*table.notes, *(() if doubt is None else (doubt,))):
+        for sentence in (*self.notes, *table.notes, *(() if doubt is None else (doubt,))):
             reporter.say(sentence)
         roster = self._roster(table)
         return CollectiveAction(
@@ -671,7 +678,7 @@ def read_action(path: Path | str) -> ActionFile:
         If it is missing, is not TOML, or a table, key or value is not as expected. Nothing was sent.
     """
     path = Path(path)
-    path, found = _toml(path, "an action file", "ttca init")
+    path, found, notes = _toml(path, "an action file", "ttca init")
     _check_names(found, ("action", "platform", "people", "pool", "hub"), f"table in {path}")
     for table in ("platform", "people"):
         if table not in found:
@@ -683,6 +690,7 @@ def read_action(path: Path | str) -> ActionFile:
         _section(PeopleSection, found["people"], "people", path),
         _section(PoolSection, found.get("pool", {}), "pool", path),
         _section(HubSection, _hub_table(found.get("hub", {})), "hub", path),
+        notes,
     )
 
 
@@ -695,7 +703,7 @@ def read_contribution(path: Path | str) -> ContributionFile:
         If it is missing, is not TOML, or a table, key or value is not as expected. Nothing was sent.
     """
     path = Path(path)
-    path, found = _toml(path, "your own file for a hub", "ttca contribute FILE --init")
+    path, found, notes = _toml(path, "your own file for a hub", "ttca contribute FILE --init")
     _check_names(found, ("contribute", "platform"), f"table in {path}")
     for table in ("contribute", "platform"):
         if table not in found:
@@ -704,19 +712,27 @@ def read_contribution(path: Path | str) -> ContributionFile:
         path,
         _beside(_section(ContributeSection, found["contribute"], "contribute", path), path),
         _beside(_section(PlatformSection, found["platform"], "platform", path), path),
+        notes,
     )
 
 
-def _toml(path: Path, what: str, command: str) -> tuple[Path, dict[str, Any]]:
+def _toml(path: Path, what: str, command: str) -> tuple[Path, dict[str, Any], tuple[str, ...]]:
+    """Return where a file is, its tables under today's names, and a sentence for each key under an earlier one."""
     try:
         if path.is_dir():
             path = path / "action.toml"
         # utf-8-sig: some editors put a byte-order mark in front.
-        return path, tomllib.loads(path.read_text(encoding="utf-8-sig"))
+        found = tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except FileNotFoundError:
         raise ConfigError(f"Expected {what} at {path}, got nothing there. Write one with: {command}") from None
     except (OSError, ValueError, RecursionError) as error:  # tomllib's own are ValueErrors, and not its only ones
         raise ConfigError(f"Expected TOML in {path}, got a file that cannot be read: {error}.") from None
+    notes: tuple[str, ...] = ()
+    for table, names in _OLD_KEYS.items():
+        if isinstance(found.get(table), dict):
+            found[table], said = old_keys(found[table], f"[{table}] of {path}", **names)
+            notes += said
+    return path, found, notes
 
 
 def _check_names(found: Mapping[str, Any], known: tuple[str, ...], what: str) -> None:

@@ -10,6 +10,7 @@ from ttca.errors import ConfigError
 from ttca.goals import Certifying
 from ttca.proxies.options import Distilling
 from ttca.proxies.registry import Architecture, check_importable
+from ttca.renamed import old_parameters
 
 __all__ = ["DEFAULT_ARCHITECTURES", "Settings"]
 
@@ -24,6 +25,7 @@ _LARGEST_SEED = 2**32 - 1
 _MOST_DAYS = 3650
 
 
+@old_parameters(equalise="equalize")
 @dataclass(frozen=True, kw_only=True)
 class Settings:
     """Everything that decides an action's result, besides its people and its platform.
@@ -86,9 +88,9 @@ class Settings:
         Blend pairs of images whose answers carry all scores; try 0.4. It is the Beta parameter of mixup; 0 is off.
     true_classes : bool
         Learn from members' own true classes before their answers, as the proxy would from public data.
-    equalise : bool
+    equalize : bool
         Learn from the subgroup's images made as sharp as the volunteers'. The subgroup's pool images are given the mean
-        spectrum of the volunteers' (:class:`ttca.equaliser.Equaliser`) before the platform is asked about them. Where a
+        spectrum of the volunteers' (:class:`ttca.equaliser.Equalizer`) before the platform is asked about them. Where a
         camera is the difference, the proxy then learns from what the platform was trained on. δ is learned on the
         images as they are.
     precision : {"float32", "bfloat16", "auto"}
@@ -135,7 +137,7 @@ class Settings:
     mixup: float = 0.0
     block: int = 1
     true_classes: bool = False
-    equalise: bool = False
+    equalize: bool = False
     precision: Literal["float32", "bfloat16", "auto"] = "float32"
     threads: int | None = None
     processes: int = 1

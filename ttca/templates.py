@@ -39,7 +39,7 @@ _EXAMPLES: dict[str, dict[str, Any]] = {
         "model": "my-model",
         "classes": ["first", "second"],
         "version": "1",
-        "authorised_by": "who allowed this, and where that is written",
+        "authorized_by": "who allowed this, and where that is written",
         "key_variable": "TTCA_KEY_MINE",
         "key_names": ["api_user", "api_secret"],
         "sign": "aws4",

@@ -160,8 +160,9 @@ images, labels, blurred, names = everybody.images, everybody.classes, everybody.
 predict = worlds.model
 
 # The program as printed, learning for a shorter time than a reader's would.
+import inspect
 import ttca
-ttca.Settings.__init__.__kwdefaults__.update(epochs=8, steps=10, control_lengths=(1.0,))
+inspect.unwrap(ttca.Settings.__init__).__kwdefaults__.update(epochs=8, steps=10, control_lengths=(1.0,))
 """
 
 

@@ -65,7 +65,7 @@ class TestPrinted:
         found = read_action(file)
         assert found.platform.key_variable == variable(vendor)
         assert found.pool.quota == 100
-        with pytest.raises(ConfigError, match="Expected authorised_by"):
+        with pytest.raises(ConfigError, match="Expected authorized_by"):
             found.open_platform()
 
     def test_the_export_names_the_host_of_the_table(self, vendor: str) -> None:
@@ -240,7 +240,7 @@ def test_a_used_up_quota_ends_the_asking_with_its_words(tmp_path: Path) -> None:
 def test_init_writes_the_table_of_a_vendor(ttca: Terminal, tmp_path: Path) -> None:
     """`ttca init --platform` writes it, says what to fill in, and writes nothing for a vendor that it does not know."""
     done = ttca("init", tmp_path / "action.toml", "--platform", "azure-vision")
-    assert "Fill in authorised_by" in done.err
+    assert "Fill in authorized_by" in done.err
     assert table("azure-vision") in (tmp_path / "action.toml").read_text(encoding="utf-8")
     assert "azure-vision" in ttca("init", tmp_path / "other.toml", "--platform", "acme").sentence
     assert not (tmp_path / "other.toml").exists()

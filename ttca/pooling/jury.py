@@ -192,7 +192,7 @@ class Jury:
         )
         if flagged.rowcount != 1:
             return
-        # Not what the pool sent from the organiser's own machine under the member's quota.
+        # Not what the pool sent from the organizer's own machine under the member's quota.
         theirs = sa.select(_leases.c.request).where(_leases.c.member == member)
         keys = connection.scalars(sa.select(_answers.c.key).where(_answers.c.request.in_(theirs)))
         for part in parts([bytes(k) for k in keys]):
