@@ -53,7 +53,8 @@ def test_sentences_are_found() -> None:
     text = (
         "# A title\n\nOne two three. Four `x. y` five\nsix.\n\n- Seven eight nine.\n- Ten eleven twelve.\n\n| a b |\n"
     )
-    assert sentences(text) == ["One two three.", "Four Code five six.", "Seven eight nine.", "Ten eleven twelve."]
+    found = ["One two three.", "Four Code five six.", "Seven eight nine.", "Ten eleven twelve."]
+    assert sentences(text) == found
 
 
 @pytest.mark.parametrize("page", user_pages(), ids=lambda page: page.name)

@@ -43,18 +43,19 @@ def test_a_function_or_class_is_found_under_its_old_name(module: str, old: str, 
 
 def test_parameters_and_attributes_have_their_old_names() -> None:
     """Settings, a platform's section and a platform take the old word and warn; both words are refused."""
+    british: dict[str, Any] = {"equalise": True}
     with pytest.warns(DeprecationWarning, match="is now called equalize"):
-        old: Any = Settings(**{"equalise": True})
+        old: Any = Settings(**british)
     assert old == Settings(equalize=True)
     with pytest.warns(DeprecationWarning, match=r"Settings.equalise is now called equalize"):
         assert old.equalise is True
     with pytest.raises(ConfigError, match="Expected equalize alone, got equalise too"):
-        replace(old, **{"equalise": False})
-    table: dict[str, Any] = {"url": "https://example.org", "classes": ("a", "b"), "model": "m"}
+        replace(old, **british)
+    table: dict[str, Any] = {"url": "https://example.org", "classes": ("a", "b"), "model": "m", "authorised_by": "me"}
     with pytest.warns(DeprecationWarning, match="authorized_by"):
-        section = PlatformSection(**table, **{"authorised_by": "me"})
+        section = PlatformSection(**table)
     assert section.authorized_by == "me"
-    with pytest.warns(DeprecationWarning, match="authorized_by"), HttpPlatform(**table, **{"authorised_by": "me"}):
+    with pytest.warns(DeprecationWarning, match="authorized_by"), HttpPlatform(**table):
         pass
     assert "equalize" in inspect.signature(Settings).parameters
 

@@ -17,7 +17,7 @@ from ttca.gap import Served, served
 from ttca.images import ImageShape
 from ttca.people import People, Roster
 from ttca.pooling.pool import QueryPool, Watch
-from ttca.renamed import old_names
+from ttca.renamed import old_arguments, old_names, old_parameters
 from ttca.sanity import Overruling, Sanity
 from ttca.settings import Settings
 from ttca.values import Value
@@ -33,6 +33,7 @@ __all__ = [
 ]
 
 
+@old_parameters(equalised="equalized")
 @dataclass(frozen=True, eq=False, repr=False)
 class TransferSet(Value):
     """What the proxy learns from: pool people's images, as they were sent, and the platform's answers.
@@ -235,6 +236,7 @@ class Known(Value):
             )
 
 
+@old_arguments(equalised="equalized")
 def ask_pool(queries: QueryPool, questions: Questions, *, equalized: bool, overruling: Overruling) -> TransferSet:
     """Ask the platform about images as they are; only what the ledger lacks is paid.
 

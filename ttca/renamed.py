@@ -5,13 +5,15 @@ from __future__ import annotations
 import functools
 import warnings
 from collections.abc import Callable, Mapping
-from typing import Any, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
 from ttca.errors import ConfigError
 
-__all__ = ["old_keys", "old_names", "old_parameters"]
+__all__ = ["old_arguments", "old_keys", "old_names", "old_parameters"]
 
 T = TypeVar("T")
+P = ParamSpec("P")
+R = TypeVar("R")
 
 
 def _warn(old: str, new: str) -> None:
@@ -35,17 +37,7 @@ def old_parameters(**names: str) -> Callable[[type[T]], type[T]]:
     def decorate(kind: type[T]) -> type[T]:
         made: Callable[..., None] = kind.__init__
 
-        @functools.wraps(made)
-        def init(self: Any, *args: Any, **given: Any) -> None:
-            for old, new in names.items():
-                if old in given:
-                    if new in given:
-                        raise ConfigError(f"Expected {new} alone, got {old} too, its earlier name. Remove {old}.")
-                    _warn(f"{kind.__name__}({old}=…)", new)
-                    given[new] = given.pop(old)
-            made(self, *args, **given)
-
-        kind.__init__ = init  # type: ignore[method-assign, assignment]
+        kind.__init__ = _accepting(made, kind.__name__, names)  # type: ignore[method-assign]
         # What a class only passes on is no attribute of its objects.
         for old, new in names.items():
             if new in getattr(kind, "__dataclass_fields__", ()):
@@ -53,6 +45,30 @@ def old_parameters(**names: str) -> Callable[[type[T]], type[T]]:
         return kind
 
     return decorate
+
+
+def old_arguments(**names: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
+    """Return a decorator of functions that takes arguments under earlier names too; errors as of the classes."""
+
+    def decorate(function: Callable[P, R]) -> Callable[P, R]:
+        accepting: Callable[P, R] = _accepting(function, function.__name__, names)
+        return accepting
+
+    return decorate
+
+
+def _accepting(made: Callable[..., Any], owner: str, names: Mapping[str, str]) -> Callable[..., Any]:
+    @functools.wraps(made)
+    def call(*args: Any, **given: Any) -> Any:
+        for old, new in names.items():
+            if old in given:
+                if new in given:
+                    raise ConfigError(f"Expected {new} alone, got {old} too, its earlier name. Remove {old}.")
+                _warn(f"{owner}({old}=…)", new)
+                given[new] = given.pop(old)
+        return made(*args, **given)
+
+    return call
 
 
 def _attribute(owner: str, old: str, new: str) -> property:
