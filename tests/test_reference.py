@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import ast
 import re
+import tomllib
 from collections.abc import Iterator
 from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
 import pytest
 from typer.main import get_command
@@ -95,3 +97,37 @@ def test_the_site_names_every_page_of_the_documents() -> None:
     assert there <= menu
     generated = {name for name in pages() if "/modules/" not in name}
     assert generated <= menu
+
+
+DOCUMENTS = sorted([*HOME.glob("*.md"), *(HOME / "docs").glob("*.md")])
+
+
+def commands_of(text: str) -> Iterator[list[str]]:
+    """Yield the words of every `ttca` command in a document's blocks, continued lines joined, without comments."""
+    for block in re.findall(r"(?ms)^```(?:sh|bash|console)?[^\n]*\n(.*?)^```$", text):
+        for line in block.replace("\\\n", " ").splitlines():
+            found = re.match(r"\s*(?:\$ )?(?:[\w./-]*python -m )?(ttca(?: .*)?)$", line.split("  #")[0].split(" > ")[0])
+            if found and "=" not in found[1].split()[0]:
+                yield found[1].split()[1:]
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def test_every_printed_command_is_one(document: Path) -> None:
+    """Each `ttca` command that a block shows names a command that there is, and options that it takes."""
+    for words in commands_of(document.read_text(encoding="utf-8")):
+        command: Any = get_command(app)
+        while words and words[0] in getattr(command, "commands", {}):
+            command = command.commands[words.pop(0)]
+        assert not hasattr(command, "commands") or not words or words[0].startswith("-"), words
+        known = {option for parameter in command.params for option in parameter.opts} | {"-h", "--help"}
+        assert {word.split("=")[0] for word in words if word.startswith("--")} <= known, words
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def test_every_printed_table_is_toml_with_known_keys(document: Path) -> None:
+    """Each TOML block is read; in tables of an action file it has keys that there are, old names not among them."""
+    kinds = {**TABLES, **CONTRIBUTION_TABLES}
+    for block in re.findall(r"(?ms)^```toml[^\n]*\n(.*?)^```$", document.read_text(encoding="utf-8")):
+        for name, table in tomllib.loads(block).items():
+            if name in kinds and isinstance(table, dict):
+                assert table.keys() <= {f.name for f in fields(kinds[name])}, (document.name, name)
