@@ -1,4 +1,4 @@
-"""Architectures: small CNNs, the CIFAR ResNets, any timm model, and a user's own; normalisation lives inside."""
+"""Architectures: small CNNs, the CIFAR ResNets, any timm model, and a user's own; normalization lives inside."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ __all__ = ["Normalized", "create_model"]
 
 
 class Normalized(nn.Module):
-    """A model with its normalisation inside: it takes float32 NCHW in [0, 1] and returns logits (N, C)."""
+    """A model with its normalization inside: it takes float32 NCHW in [0, 1] and returns logits (N, C)."""
 
     mean: torch.Tensor
     std: torch.Tensor
@@ -164,7 +164,7 @@ resnet56 = _ours(_cifar_resnet, depth=56)
 
 
 def create_model(architecture: Architecture, *, classes: int, seed: int) -> nn.Module:
-    """Return a freshly initialised model, the same for the same seed.
+    """Return a freshly initialized model, the same for the same seed.
 
     Parameters
     ----------

@@ -75,10 +75,10 @@ class CollectiveAction:
         Pool, selection and verification people, and how their photographs were prepared.
     settings : Settings
     public : People, optional
-        Labelled public images of the same kind. They are never sent and cost nothing: the proxy learns from their true
+        Labeled public images of the same kind. They are never sent and cost nothing: the proxy learns from their true
         classes before it learns from answers. Best seen as the *platform* learned to see, not as the subgroup is seen.
     views : People, optional
-        Labelled public images as the *subgroup's* would be: δ is learned on them too. Never sent either. Both may come
+        Labeled public images as the *subgroup's* would be: δ is learned on them too. Never sent either. Both may come
         averaged over blocks already (:func:`ttca.blocks.shrink`), which is all that is kept of them.
     measuring : Measuring
         A guest's metrics and controls.

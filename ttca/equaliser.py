@@ -72,7 +72,7 @@ class Equalizer(Value):
 
 
 def _spectrum(images: Images) -> NDArray[np.float32]:
-    """Return the DCT-II of every colour of every image, orthonormal, in levels: float32 (N, H, W, 3)."""
+    """Return the DCT-II of every color of every image, orthonormal, in levels: float32 (N, H, W, 3)."""
     from scipy.fft import dctn
 
     # scipy keeps the precision it is given; its stubs promise double.
@@ -80,7 +80,7 @@ def _spectrum(images: Images) -> NDArray[np.float32]:
 
 
 def _power(images: Images) -> NDArray[np.float64]:
-    """Return the mean power of each frequency over images and colours, float64 (H, W)."""
+    """Return the mean power of each frequency over images and colors, float64 (H, W)."""
     total = np.zeros(images.shape[1:3])
     for start in range(0, len(images), _PART):
         total += np.square(_spectrum(images[start : start + _PART]), dtype=np.float64).sum((0, 3))

@@ -56,7 +56,7 @@ class SanityError(ActionError):
 
 
 class WorthlessProxyError(ActionError):
-    """The proxy knows no more of the platform than its favourite answer: the action stops before it pays for more."""
+    """The proxy knows no more of the platform than its favorite answer: the action stops before it pays for more."""
 
 
 class PerturbationError(TTCAError):

@@ -37,7 +37,7 @@ def apply_to_file(
     perturbations : Path
         A file of :class:`~ttca.perturbations.PerturbationSet`.
     image : Path
-        A photograph of any kind and size where the set says how it is prepared; else RGB, grey or palette, at the size
+        A photograph of any kind and size where the set says how it is prepared; else RGB, gray or palette, at the size
         the set was made for.
     true_class : str
         The class the image truly shows.

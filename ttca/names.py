@@ -71,7 +71,7 @@ def look_alike(name: str) -> str:
     True
     """
     seen = ""
-    # What goes lets its neighbours compose, and what they compose to may fold once more.
+    # What goes lets its neighbors compose, and what they compose to may fold once more.
     while seen != name:
         seen, folded = name, unicodedata.normalize("NFKC", name).casefold()
         shown = "".join(c for c in folded if not c.isspace() and unicodedata.category(c) != "Cf")

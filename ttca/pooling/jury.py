@@ -48,7 +48,7 @@ class Jury:
 
     def __init__(self, ledger: Ledger, shelf: Shelf, *, classes: int, plan: CheckPlan) -> None:
         self._ledger, self._db, self._shelf, self._classes, self._plan = ledger, ledger.database, shelf, classes, plan
-        # What the last judgement said of everybody, and how much was said before it and since.
+        # What the last judgment said of everybody, and how much was said before it and since.
         self._repute, self._heard, self._new = _NOBODY, 0, 0
 
     def flagged(self) -> list[str]:

@@ -221,7 +221,7 @@ def rb_label(pool: Floats, majority: Floats, labels: Integers, *, k: int) -> Flo
     pool, majority, labels
         As in :func:`rb_prob`.
     k : int
-        Neighbours, 1 or more (Euclidean; the paper's k and distance are not known to us).
+        Neighbors, 1 or more (Euclidean; the paper's k and distance are not known to us).
 
     Returns
     -------
