@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from typing import Any, cast
 
@@ -9,7 +10,6 @@ import torch
 from torch import nn
 
 from ttca.proxies.registry import Architecture, Factory, architecture_name, find_model
-from ttca.renamed import old_names
 
 __all__ = ["Normalized", "create_model"]
 
@@ -206,4 +206,8 @@ def _timm(name: str, classes: int) -> nn.Module:
     return Normalized(body, tuple(config["mean"]), tuple(config["std"]))
 
 
-__getattr__ = old_names(__name__, Normalised=Normalized)
+def __getattr__(name: str) -> Any:
+    if name != "Normalised":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    warnings.warn("ttca.proxies.architectures.Normalised is now called Normalized.", DeprecationWarning, stacklevel=2)
+    return Normalized
