@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test test-quick test-full clean
+.PHONY: demo test test-quick test-full docs clean
 
 demo: $(VENV)/.demo
 	$(BIN)/ttca demo
@@ -25,6 +25,11 @@ test-quick: $(VENV)/.test
 test-full: lint
 	$(PYTEST)
 
+# The site, strictly: no dead link, no page outside the menu. Then spelling. It needs no PyTorch: an environment of its own.
+docs: .venv-docs/.docs
+	NO_MKDOCS_2_WARNING=1 .venv-docs/bin/mkdocs build --strict
+	.venv-docs/bin/codespell --quiet-level 2
+
 .PHONY: lint
 lint: $(VENV)/.test
 	$(BIN)/ruff check .
@@ -45,5 +50,10 @@ $(VENV)/.test: pyproject.toml | $(VENV)/bin/python
 	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[test]'
 	@touch $@ $(VENV)/.demo
 
+.venv-docs/.docs: pyproject.toml
+	$(PYTHON) -m venv .venv-docs
+	.venv-docs/bin/pip install --quiet --disable-pip-version-check --editable '.[docs]'
+	@touch $@
+
 clean:
-	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) .venv-docs site build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -27,7 +27,7 @@ class Probes:
     Parameters
     ----------
     signs : int8 array, shape (n, G, G', 3)
-        The pattern of each pair, ±1 per square and colour.
+        The pattern of each pair, ±1 per square and color.
     images : uint8 array, shape (2n, H, W, 3)
         First every image with its pattern added, then every image with it taken away.
     rows : int64 array, shape (n,)

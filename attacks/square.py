@@ -27,7 +27,7 @@ def square(
     """Search, for every image by itself, pixels within ±ε levels that a score-giving box gives the target class.
 
     Square Attack, L∞, targeted (Andriushchenko et al. 2020, arXiv 1912.00049) [published]: vertical stripes of
-    ±ε first, then one square patch per query, set to ±ε per colour, kept if the loss does not rise. Ours: the loss
+    ±ε first, then one square patch per query, set to ±ε per color, kept if the loss does not rise. Ours: the loss
     is the margin of the logits read off probabilities (:func:`ttca.attacks.blackbox.score_loss`; the paper takes cross
     entropy when targeted), equal losses are accepted so that rounded scores can be crossed, the unchanged image is
     asked first, and a patch that would change nothing takes the opposite signs.

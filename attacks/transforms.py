@@ -80,10 +80,10 @@ def blur(x: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
 
 
 def differentiable_jpeg(x: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-    """Quantise 8×8 blocks of every colour as JPEG of quality 60 to 95 quantises luminance.
+    """Quantise 8×8 blocks of every color as JPEG of quality 60 to 95 quantises luminance.
 
     Rounding passes the gradient through unchanged, so that δ learns which waves survive it [ours]; the change of
-    colour space and chroma subsampling are left out.
+    color space and chroma subsampling are left out.
     """
     quality = _uniform(60.0, 95.0, generator)
     n, c, h, w = x.shape

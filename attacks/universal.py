@@ -152,9 +152,9 @@ class SignDescent:
     ) -> Universal:
         """Minimise the mean loss of every group over its images, inside ‖δ‖∞ ≤ ε.
 
-        The objective is our reading of arXiv 2605.27689; the optimiser is sign descent with momentum on mean
+        The objective is our reading of arXiv 2605.27689; the optimizer is sign descent with momentum on mean
         gradients (Dong et al. 2018, arXiv 1710.06081) [published], over rounded δ whose gradient ignores the rounding,
-        so that what is optimised is what is sent [ours].
+        so that what is optimized is what is sent [ours].
 
         Parameters
         ----------

@@ -241,9 +241,9 @@ class Acting:
 
     def equalised_alone(self, people: People) -> float | None:
         """Return the subgroup's share of right answers when cameras are equalised and nobody applies δ; else None."""
-        if self.action.settings.races or not self.action.settings.equalise:
+        if self.action.settings.races or not self.action.settings.equalize:
             return None
-        seen = self.action.equalised(people[people.subgroup])
+        seen = self.action.equalized(people[people.subgroup])
         said = self.evaluator.ask(seen.images, purpose="test", epoch="test")
         return float((said.labels == seen.classes).mean())
 

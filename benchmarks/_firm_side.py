@@ -25,7 +25,7 @@ from fairlearn.reductions import EqualizedOdds, ExponentiatedGradient
 from numpy.typing import NDArray
 
 from ttca.errors import ConfigError, DataError
-from ttca.training_time.relabelling import FirmErrors, LabelledRows, firm_errors
+from ttca.training_time.relabelling import FirmErrors, LabeledRows, firm_errors
 
 __all__ = [
     "Cost",
@@ -48,19 +48,19 @@ GroupPredict = Callable[[Floats, Flags], Integers]
 """Features (N, D) and group (N,) in, labels 0 or 1 of shape (N,) out."""
 
 
-def measure_with_groups(predict: GroupPredict, people: LabelledRows) -> FirmErrors:
+def measure_with_groups(predict: GroupPredict, people: LabeledRows) -> FirmErrors:
     """Return what a model that knows people's group does to them; errors as in :func:`measure`."""
     return firm_errors(lambda features: predict(features, people.minority), people)
 
 
-def threshold_optimizer(model: Any, validation: LabelledRows, *, seed: int) -> GroupPredict:
+def threshold_optimizer(model: Any, validation: LabeledRows, *, seed: int) -> GroupPredict:
     """Return randomised thresholds per group over a trained model (*published*: Hardt, Price, Srebro 2016).
 
     Parameters
     ----------
     model : scikit-learn classifier
         Trained by the firm.
-    validation : LabelledRows
+    validation : LabeledRows
         Whom the thresholds are chosen by: the same people by whom the collective chooses its flips.
     seed : int
         Of the coin that its decisions need.
@@ -78,7 +78,7 @@ def threshold_optimizer(model: Any, validation: LabelledRows, *, seed: int) -> G
 
 
 def exponentiated_gradient(
-    classifier: Any, train: LabelledRows, *, difference: float, most_rounds: int, seed: int
+    classifier: Any, train: LabeledRows, *, difference: float, most_rounds: int, seed: int
 ) -> GroupPredict:
     """Return a randomised mixture of classifiers held to equalised odds (*published*: Agarwal et al. 2018).
 
@@ -86,7 +86,7 @@ def exponentiated_gradient(
     ----------
     classifier : scikit-learn classifier
         Unfitted; must take sample weights.
-    train : LabelledRows
+    train : LabeledRows
         The rows the firm trains on, with their true labels.
     difference : float
         Largest violation of equalised odds allowed on training rows.
@@ -122,7 +122,7 @@ def _cost(scores: Floats, labels: Integers, cost: Cost) -> float:
     return 0.5 * (missed * rate + raised * (1 - rate))
 
 
-def calibrated_equalised_odds(model: Any, validation: LabelledRows, *, cost: Cost, seed: int) -> GroupPredict:
+def calibrated_equalised_odds(model: Any, validation: LabeledRows, *, cost: Cost, seed: int) -> GroupPredict:
     """Return a model that withholds its score from some of the better-served group (*published*).
 
     The group with the smaller generalised cost is made to bear more: a share of its people, drawn at random, get its
@@ -134,7 +134,7 @@ def calibrated_equalised_odds(model: Any, validation: LabelledRows, *, cost: Cos
     ----------
     model : scikit-learn classifier
         Trained by the firm, taken to be calibrated.
-    validation : LabelledRows
+    validation : LabeledRows
         Whom costs and share are computed on.
     cost : "fnr", "fpr" or "weighted"
         Which cost the groups are to share.
@@ -284,12 +284,12 @@ def _best_split(
     return (gain, best // binned.width, best % binned.width) if gain > 1e-9 else None
 
 
-def fare(train: LabelledRows, *, gamma: float, cells: int, least: int, bins: int = 64) -> FairTree:
+def fare(train: LabeledRows, *, gamma: float, cells: int, least: int, bins: int = 64) -> FairTree:
     """Return a tree grown best first by :func:`fair_gini` to at most so many cells.
 
     Parameters
     ----------
-    train : LabelledRows
+    train : LabeledRows
         The rows the firm trains on, with their true labels.
     gamma : float
         γ in [0, 1]: 0 is an ordinary tree, 1 looks at the group alone.

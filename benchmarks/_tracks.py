@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from benchmarks._peers import AgeAndGender
 from ttca.blocks import shrink
 from ttca.data.cameras import color_cast, dark_phone, fog, night, pixelated, soft_focus
-from ttca.data.hub import LabelledImages, load_cifar10, load_cifar100, load_fairface
+from ttca.data.hub import LabeledImages, load_cifar10, load_cifar100, load_fairface
 from ttca.demo.world import DigitsWorld, digits_world
 from ttca.errors import ConfigError, DataError
 from ttca.images import Images
@@ -255,7 +255,7 @@ def _age_and_gender(answers: str) -> Iterator[Platform]:
 
 
 @lru_cache(maxsize=2)
-def _cifar(name: str) -> tuple[LabelledImages, LabelledImages, NDArray[np.int64]]:
+def _cifar(name: str) -> tuple[LabeledImages, LabeledImages, NDArray[np.int64]]:
     load = load_cifar10 if name == "cifar10" else load_cifar100
     test = load("test")
     return load("train"), test, np.random.default_rng(0).permutation(len(test))
@@ -475,9 +475,9 @@ _CIFAR_SETTINGS: dict[Regime, dict[str, Any]] = {
         "public_epochs": 120,
         "epochs": 30,
         "shift": 4,
-        "equalise": True,
+        "equalize": True,
     },
-    "own-unasked": {**_CIFAR_COMMON, "true_classes": True, "epochs": 15, "public_epochs": 30, "equalise": True},
+    "own-unasked": {**_CIFAR_COMMON, "true_classes": True, "epochs": 15, "public_epochs": 30, "equalize": True},
     "public": {**_CIFAR_COMMON, "epochs": 15, "public_epochs": 10, "rounds": 2, "altered": 1.0},
 }
 #: A hundred classes take twice as long to learn, of public images and of answers.

@@ -41,12 +41,12 @@ from ttca.errors import ConfigError
 from ttca.fairness import (
     demographic_parity_ratio,
     equal_opportunity_difference,
-    equalised_odds_difference,
+    equalized_odds_difference,
     group_rates,
     worst_group_accuracy,
 )
 from ttca.training_time.relabelling import (
-    LabelledRows,
+    LabeledRows,
     Trial,
     collective,
     firm_errors,
@@ -179,9 +179,9 @@ class _World:
         """Test people's features as they are."""
         return self.encoding.encode(self.test)
 
-    def people(self, table: Table) -> LabelledRows:
+    def people(self, table: Table) -> LabeledRows:
         """Return people as relabelling takes them."""
-        return LabelledRows(self.encoding.encode(table), table.labels, table.minority)
+        return LabeledRows(self.encoding.encode(table), table.labels, table.minority)
 
     def trained(self, features: Floats, labels: Integers) -> HistGradientBoostingClassifier:
         """Return the platform, trained on these records."""
@@ -262,7 +262,7 @@ def _measured(
         "error": float(1 - right.mean()),
         "worst_group_accuracy": worst_group_accuracy(true, said, groups),
         "equal_opportunity_difference": equal_opportunity_difference(true, said, groups),
-        "equalised_odds_difference_mean": equalised_odds_difference(true, said, groups, agg="mean"),
+        "equalised_odds_difference_mean": equalized_odds_difference(true, said, groups, agg="mean"),
         "demographic_parity_ratio": demographic_parity_ratio(true, said, groups),
         "subgroup_accuracy": float(rates.accuracy[of["subgroup"]]),
         "reference_accuracy": float(rates.accuracy[of["reference"]]),
@@ -291,7 +291,7 @@ def _those(table: Table, share: float, generator: np.random.Generator) -> Flags:
 
 
 def _relabelled(
-    world: _World, members: Flags, acting: Flags, seed: int, settings: Settings, validation: LabelledRows
+    world: _World, members: Flags, acting: Flags, seed: int, settings: Settings, validation: LabeledRows
 ) -> dict[str, dict[str, Any]]:
     """Return relabelling by RB-prob, and as many flips of members drawn at random."""
     train = world.people(world.train)

@@ -35,7 +35,7 @@ from ttca.errors import ConfigError
 from ttca.training_time.relabelling import (
     Firm,
     FirmErrors,
-    LabelledRows,
+    LabeledRows,
     Predict,
     Trial,
     collective,
@@ -204,7 +204,7 @@ def _remembering(firm: Firm) -> Firm:
 # --- one seed ----------------------------------------------------------------------------------------------
 
 
-def split(table: Table, seed: int, *, without: Sequence[str] = ()) -> tuple[LabelledRows, LabelledRows, LabelledRows]:
+def split(table: Table, seed: int, *, without: Sequence[str] = ()) -> tuple[LabeledRows, LabeledRows, LabeledRows]:
     """Return training, validation and test people (60/20/20 of each group and label), encoded by the training rows.
 
     Parameters
@@ -227,7 +227,7 @@ def split(table: Table, seed: int, *, without: Sequence[str] = ()) -> tuple[Labe
     train, validation, test = (np.sort(np.concatenate(part)) for part in parts)
     features = Encoding.fit(table, train, without=without, least=_LEAST).encode(table)
     first, second, third = (
-        LabelledRows(features[rows], table.labels[rows], table.minority[rows]) for rows in (train, validation, test)
+        LabeledRows(features[rows], table.labels[rows], table.minority[rows]) for rows in (train, validation, test)
     )
     return first, second, third
 
@@ -242,7 +242,7 @@ class _Ask:
     majority_people: int | None = None
 
 
-def _scores(ask: _Ask, train: LabelledRows, pool: Integers, seed: int) -> Floats:
+def _scores(ask: _Ask, train: LabeledRows, pool: Integers, seed: int) -> Floats:
     rows = np.flatnonzero(~train.minority)
     if ask.majority_people is not None:
         # Half of either label, so that few people still show both.
@@ -271,7 +271,7 @@ class _Curve:
 
 
 def _curve(
-    ask: _Ask, firm: Firm, people: tuple[LabelledRows, LabelledRows, LabelledRows], seed: int, settings: Settings
+    ask: _Ask, firm: Firm, people: tuple[LabeledRows, LabeledRows, LabeledRows], seed: int, settings: Settings
 ) -> _Curve:
     train, validation, test = people
     members = collective(train.minority, ask.alpha, np.random.default_rng([seed, 1]))
@@ -297,14 +297,14 @@ def _row(trial: Trial) -> dict[str, Any]:
 
 
 def _firm_side(
-    people: tuple[LabelledRows, LabelledRows, LabelledRows], settings: Settings, seed: int
+    people: tuple[LabeledRows, LabeledRows, LabeledRows], settings: Settings, seed: int
 ) -> dict[str, list[dict[str, Any]]]:
     """Return every firm-side setting, measured on validation and on test people."""
     train, validation, test = people
     model = _FIRMS[settings.firm]().fit(train.features, train.labels)
     found: dict[str, list[dict[str, Any]]] = {}
 
-    def add(method: str, name: str, measured: Callable[[LabelledRows], FirmErrors]) -> None:
+    def add(method: str, name: str, measured: Callable[[LabeledRows], FirmErrors]) -> None:
         row = {"setting": name, "validation": asdict(measured(validation)), "test": asdict(measured(test))}
         found.setdefault(method, []).append(row)
 
@@ -332,7 +332,7 @@ def _labels_of(encode: Callable[[Floats], Integers], label: Integers) -> Callabl
 
 def _variants(
     table: Table,
-    people: tuple[LabelledRows, LabelledRows, LabelledRows],
+    people: tuple[LabeledRows, LabeledRows, LabeledRows],
     firm: Firm,
     seed: int,
     settings: Settings,
@@ -342,7 +342,7 @@ def _variants(
     usual = _Ask("RB-prob", 0.3, settings.k)
     second = "logistic" if settings.firm == "boosting" else "boosting"
     blind = split(table, seed, without=table.sensitive)
-    cases: dict[str, tuple[_Ask, Firm, tuple[LabelledRows, LabelledRows, LabelledRows]]] = {
+    cases: dict[str, tuple[_Ask, Firm, tuple[LabeledRows, LabeledRows, LabeledRows]]] = {
         f"firm trains {second}": (usual, _firm(second), people),
         "firm does not see the group": (usual, _firm(settings.firm), blind),
         "collective knows ten majority people": (_Ask("RB-prob", 0.3, settings.k, 10), firm, people),

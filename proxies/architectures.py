@@ -1,7 +1,8 @@
-"""Architectures: small CNNs, the CIFAR ResNets, any timm model, and a user's own; normalisation lives inside."""
+"""Architectures: small CNNs, the CIFAR ResNets, any timm model, and a user's own; normalization lives inside."""
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from typing import Any, cast
 
@@ -10,11 +11,11 @@ from torch import nn
 
 from ttca.proxies.registry import Architecture, Factory, architecture_name, find_model
 
-__all__ = ["Normalised", "create_model"]
+__all__ = ["Normalized", "create_model"]
 
 
-class Normalised(nn.Module):
-    """A model with its normalisation inside: it takes float32 NCHW in [0, 1] and returns logits (N, C)."""
+class Normalized(nn.Module):
+    """A model with its normalization inside: it takes float32 NCHW in [0, 1] and returns logits (N, C)."""
 
     mean: torch.Tensor
     std: torch.Tensor
@@ -146,7 +147,7 @@ def _ours(build: Callable[..., nn.Module], **fixed: Any) -> Factory:
     """Return the factory of one of our own models: normalization around it, the seed as torch has it."""
 
     def make(classes: int, _seed: int) -> nn.Module:
-        return Normalised(build(classes, **fixed), (0.5, 0.5, 0.5), (0.25, 0.25, 0.25))
+        return Normalized(build(classes, **fixed), (0.5, 0.5, 0.5), (0.25, 0.25, 0.25))
 
     return make
 
@@ -163,7 +164,7 @@ resnet56 = _ours(_cifar_resnet, depth=56)
 
 
 def create_model(architecture: Architecture, *, classes: int, seed: int) -> nn.Module:
-    """Return a freshly initialised model, the same for the same seed.
+    """Return a freshly initialized model, the same for the same seed.
 
     Parameters
     ----------
@@ -202,4 +203,11 @@ def _timm(name: str, classes: int) -> nn.Module:
         raise ValueError(f"Expected a name that timm.create_model knows, got {name!r}.")
     body = timm.create_model(name, pretrained=False, num_classes=classes, in_chans=3)
     config = cast(dict[str, Any], body.pretrained_cfg)
-    return Normalised(body, tuple(config["mean"]), tuple(config["std"]))
+    return Normalized(body, tuple(config["mean"]), tuple(config["std"]))
+
+
+def __getattr__(name: str) -> Any:
+    if name != "Normalised":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    warnings.warn("ttca.proxies.architectures.Normalised is now called Normalized.", DeprecationWarning, stacklevel=2)
+    return Normalized

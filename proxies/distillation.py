@@ -98,7 +98,7 @@ class Proxy(nn.Module):
         For :func:`ttca.proxies.architectures.create_model`.
     classes : int
     seed : int
-        Model i is initialised with ``seed + i``.
+        Model i is initialized with ``seed + i``.
     backbones : sequence of Backbone
         Models that start from weights learned elsewhere; they stand before the others.
     """
@@ -307,7 +307,7 @@ def train_proxy(
         whatever its temperature, is kept (``options.keep_best``), and they choose the rates of backbones, which need
         them.
     initial : Proxy, optional
-        Start from these weights (they are copied), for example after public labelled data.
+        Start from these weights (they are copied), for example after public labeled data.
     replay : (images, Targets), optional
         What the initial weights were learned from. Every batch is joined by as many of these images, drawn at random,
         so that a few answers do not wash out what was known before (rehearsal, Robins 1995) [published].
@@ -611,7 +611,7 @@ class _Rows:
 
 
 def _batches(order: torch.Tensor, batch_size: int) -> list[torch.Tensor]:
-    """Return the rows of one epoch in batches of two or more: batch normalisation cannot learn from one image.
+    """Return the rows of one epoch in batches of two or more: batch normalization cannot learn from one image.
 
     A row left over joins the batch before it; a single image is its own company.
     """

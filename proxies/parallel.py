@@ -43,7 +43,7 @@ def train_proxy_in_processes(
     """Do what :func:`ttca.proxies.distillation.train_proxy` does, each batch shared out over so many processes.
 
     The processes are started for this one training by torch's own launcher and end with it; what they need goes
-    through a temporary folder. Gradients are averaged, so that the batch is as large as in one process. Normalisation
+    through a temporary folder. Gradients are averaged, so that the batch is as large as in one process. Normalization
     looks at each process's own share, and the shares are augmented differently. So the weights differ from those
     of one process as those of another seed would.
 

@@ -10,7 +10,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import nn
 
-from ttca.proxies.architectures import Normalised
+from ttca.proxies.architectures import Normalized
 from ttca.proxies.backbones import NO_ONNX, ONNX, Backbone
 from ttca.proxies.registry import find_model
 
@@ -95,7 +95,7 @@ def _from_tensors(backbone: Backbone, classes: int, seed: int) -> tuple[nn.Modul
         head = next((n for n, m in inner.named_modules() if m is last), "")
         known = cast(dict[str, Any], inner.pretrained_cfg)
         mean, std = backbone.mean or tuple(known["mean"]), backbone.std or tuple(known["std"])
-        network, head = Normalised(inner, mean, std), f"body.{head}"
+        network, head = Normalized(inner, mean, std), f"body.{head}"
     if not isinstance(network.get_submodule(head), nn.Linear):
         raise ValueError(f"Expected a network that ends in a linear layer, got {backbone.architecture}.")
     _load(backbone, network, head)
@@ -168,7 +168,7 @@ def _from_onnx(backbone: Backbone, classes: int) -> tuple[nn.Module, str]:
     graph.recompile()
     if backbone.mean is None and backbone.std is None:
         return graph, head
-    return Normalised(graph, backbone.mean or (0.0,) * 3, backbone.std or (1.0,) * 3), f"body.{head}"
+    return Normalized(graph, backbone.mean or (0.0,) * 3, backbone.std or (1.0,) * 3), f"body.{head}"
 
 
 def _logits_of(graph: nn.Module, backbone: Backbone) -> int:

@@ -1196,6 +1196,26 @@ def test_help_names_tables_in_brackets(ttca: Terminal) -> None:
     assert "most_queries in [contribute]" in " ".join(ttca("contribute", "--help").out.split())
 
 
+def test_all_missing_extras_are_named_at_once(tmp_path: Path, ttca: Terminal, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without torch, fastapi and scikit-learn the demo names its three extras; an action names what its file wants."""
+    for package in ("torch", "fastapi", "sklearn", "psycopg"):
+        monkeypatch.setitem(sys.modules, package, None)
+    assert "pip install 'ttca[learn,serve,data]'" in ttca("demo", "--folder", tmp_path / "demo").sentence
+    assert not (tmp_path / "demo").exists()
+    text = worlds.action_file("http://127.0.0.1:1", pool='ledger = "postgresql://host/name"\n')
+    (tmp_path / "action.toml").write_text(text)
+    assert "pip install 'ttca[learn,postgres]'" in ttca("verify", tmp_path).sentence
+    assert "pip install 'ttca[postgres]'" in ttca("pool", "run", tmp_path).sentence
+
+
+def test_the_row_is_told_in_words(finished: Path, ttca: Terminal) -> None:
+    """The table of a row has the report's words and units, and no key of the result file."""
+    told = ttca("run", finished).out
+    for word in ("Subgroup with δ (S)", "Abuse rate", "The controls", " %", "Certified"):
+        assert word in told
+    assert not [key for key in Row.keys() if "_" in key and key in told]  # noqa: SIM118 - no dict
+
+
 def test_no_part_of_the_command_line_shows_locals() -> None:
     """Every typer app is told not to show locals in tracebacks, and to take help for what it is."""
     apps = [app, *(group.typer_instance for group in app.registered_groups)]
@@ -1213,6 +1233,15 @@ def test_serving_what_is_no_model_is_a_sentence(tmp_path: Path, ttca: Terminal) 
     assert "model.onnx" in ttca(*words).sentence
     path.write_bytes(b"not a model")
     assert "model.onnx" in ttca(*words).sentence
+
+
+def test_serving_wants_a_name_for_each_output(tmp_path: Path, ttca: Terminal) -> None:
+    """Too few or too many class names are refused with the number of outputs before a server starts."""
+    path = tmp_path / "model.onnx"
+    onnx.save(bright_or_dark(), path)
+    for names, count in (("dark,bright,grey", 3), ('dark,"bright, very"', None)):
+        said = ttca("serve", path, "--classes", names, "--size", "4", "--protocol", "none").sentence
+        assert (f"each of the model's 2 outputs, got {count} names" in said) is (count is not None)
 
 
 @pytest.mark.e2e

@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 import re
 import tomllib
-from dataclasses import fields
+from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pytest
@@ -16,8 +16,6 @@ from hypothesis import strategies as st
 
 from tests import worlds
 from ttca.config import (
-    CONTRIBUTION_TEMPLATE,
-    TEMPLATE,
     ActionFile,
     HubSection,
     PeopleSection,
@@ -33,6 +31,7 @@ from ttca.platforms.server import background_server
 from ttca.pooling.leases import CheckPlan
 from ttca.recipes import RECIPE_KEYS
 from ttca.settings import Settings
+from ttca.templates import CONTRIBUTION_TABLES, TABLES, action_template, contribution_template, keys_of
 
 PLAIN = worlds.action_file("http://127.0.0.1:1")
 
@@ -45,7 +44,7 @@ def read(folder: Path, text: str) -> ActionFile:
 
 def uncommented() -> str:
     """Return the template with its optional keys switched on."""
-    return re.sub(r"(?m)^# (?=\w+ +=|\[)", "", TEMPLATE.format(file="action.toml"))
+    return re.sub(r"(?m)^# (?=\w+ +=|\[)", "", action_template("action.toml"))
 
 
 def test_names_are_read_in_one_spelling(tmp_path: Path) -> None:
@@ -75,13 +74,13 @@ def test_two_keys_of_one_name_are_refused(changes: dict[str, Any], said: str, tm
 def test_a_byte_order_mark_is_no_part_of_a_file(tmp_path: Path) -> None:
     """Some editors put one in front of everything they save."""
     assert read(tmp_path, "\ufeff" + PLAIN).platform.model == "tiny"
-    (tmp_path / "mine.toml").write_text("\ufeff" + CONTRIBUTION_TEMPLATE.format(file="mine.toml"), encoding="utf-8")
+    (tmp_path / "mine.toml").write_text("\ufeff" + contribution_template("mine.toml"), encoding="utf-8")
     assert read_contribution(tmp_path / "mine.toml").contribute.size == 16
 
 
 def test_the_template_is_read_as_it_is_written(tmp_path: Path) -> None:
     """What ttca init writes is a valid action file whose values are the defaults of a small action."""
-    found = read(tmp_path, TEMPLATE.format(file="action.toml"))
+    found = read(tmp_path, action_template("action.toml"))
     assert found.settings == Settings(name="my-action", subgroup="whom it is for", recipe="auto")
     assert found.pool == PoolSection()
     assert found.platform.classes == ("first", "second")
@@ -102,7 +101,7 @@ def test_every_key_of_the_template_is_accepted(tmp_path: Path, others: tuple[str
     other (two goals, three ways of a key), one."""
     text = "\n".join(line for line in uncommented().splitlines() if not line.startswith(others))
     tables = tomllib.loads(text)
-    assert {"authorised_by", "key_variable"} <= tables["platform"].keys()
+    assert {"authorized_by", "key_variable"} <= tables["platform"].keys()
     assert {"cap", "quotas"} <= tables["pool"].keys()
     found = read(tmp_path, text)
     sections = {
@@ -120,15 +119,37 @@ def test_every_key_of_the_template_is_accepted(tmp_path: Path, others: tuple[str
             assert (list(said) if isinstance(said, tuple) else said) == value
 
 
-def test_the_template_has_every_key() -> None:
-    """No key that an action file may have is missing from what ttca init writes."""
-    tables = tomllib.loads(uncommented())
-    sections = {
-        "action": Settings, "platform": PlatformSection, "people": PeopleSection, "pool": PoolSection,
-        "hub": HubSection,
-    }  # fmt: skip
-    for name, kind in sections.items():
-        assert tables[name].keys() == {f.name for f in fields(kind)}, name
+def test_the_templates_have_every_key() -> None:
+    """No key that a file may have is missing from what ttca writes, and each is said in a sentence of its class."""
+    contribution = re.sub(r"(?m)^# (?=\w+ +=|\[)", "", contribution_template("mine.toml"))
+    for text, sections in ((uncommented(), TABLES), (contribution, CONTRIBUTION_TABLES)):
+        tables = tomllib.loads(text)
+        assert tables.keys() == sections.keys()
+        for name, kind in sections.items():
+            assert tables[name].keys() == {f.name for f in fields(kind)}, name
+            assert {key.name for key in keys_of(kind)} == {f.name for f in fields(kind)}
+            assert all(key.text.endswith(".") for key in keys_of(kind)), [k.name for k in keys_of(kind) if not k.text]
+        assert max(map(len, text.splitlines())) <= 120
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Later(PoolSection):
+    """A section with a key that its docstring does not know yet.
+
+    Parameters
+    ----------
+    quota : int
+        Queries. More of it is for the reference.
+    """
+
+    newcomer: Literal["one", "two"] | float | None = None
+
+
+def test_a_key_without_a_description_is_not_lost() -> None:
+    """A field that a class got and did not describe is a key all the same, last and without a word."""
+    first, *_, last = keys_of(_Later)
+    assert (first.name, first.first, first.kind, first.default) == ("quota", "Queries", "whole number", 100)
+    assert (last.name, last.text, last.kind, last.needed) == ("newcomer", "", '"one" or "two" or number', False)
 
 
 def test_keys_behind_a_mark_show_their_default() -> None:
@@ -198,7 +219,7 @@ def test_a_filled_in_template_opens_an_action(tmp_path: Path) -> None:
             '["first", "second"]': json.dumps(worlds.CLASSES),
             "people.csv": "mine/people.csv",
         }
-        text = TEMPLATE.format(file="action.toml")
+        text = action_template("action.toml")
         for blank, filled in blanks.items():
             assert text.count(blank) == 1
             text = text.replace(blank, filled)
@@ -528,7 +549,7 @@ def test_a_url_says_whether_it_is_this_machine(url: str, loopback: bool) -> None
 def test_a_platform_off_this_machine_needs_an_authority(tmp_path: Path) -> None:
     """Without a word on who allowed it, a platform elsewhere is refused before anything is sent."""
     found = read(tmp_path, worlds.action_file("https://platform.invalid"))
-    with pytest.raises(ConfigError, match="authorised"):
+    with pytest.raises(ConfigError, match="authorized"):
         found.open()
 
 

@@ -9,17 +9,18 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ttca.config import TEMPLATE, read_action
+from ttca.config import read_action
 from ttca.data.preparing import prepare_photographs
 from ttca.data.tables import COLUMNS, Problems, read_sheet
 from ttca.drafting import LETTER, SAMPLE, Draft, draft
 from ttca.letters import AUTHORIZATION
 from ttca.preparation import Preparation, parse_box
+from ttca.templates import action_template
 
 
 def drafted_in(place: Path, *, shape: str = "") -> Draft:
     """Return what init would write; ``shape`` stands in the platform's options."""
-    text = TEMPLATE.format(file=place)
+    text = action_template(place)
     return draft(place, text.replace("[people]\n", f"[platform.options]\n{shape}\n\n[people]\n") if shape else text)
 
 
@@ -32,7 +33,7 @@ def photograph(path: Path) -> None:
 def test_a_new_file_is_the_template_and_a_sample_comes_with_it(tmp_path: Path) -> None:
     """Where nothing is known nothing is filled in, and the reason is said."""
     drafted = drafted_in(tmp_path / "new" / "action.toml")
-    assert drafted.text == TEMPLATE.format(file=tmp_path / "new" / "action.toml")
+    assert drafted.text == action_template(tmp_path / "new" / "action.toml")
     assert drafted.sample == tmp_path / "new" / "people-sample.csv"
     assert "No size is proposed" in drafted.advice[0]
 
@@ -56,7 +57,7 @@ def test_the_sample_shows_every_column_with_values_that_are_read(tmp_path: Path)
     for _, cells in sheet.rows:
         assert all(cells[name] in column.values for name, column in COLUMNS.items() if column.values)
         assert not cells["box"] or parse_box(cells["box"])
-    classes = tomllib.loads(TEMPLATE.format(file=""))["platform"]["classes"]
+    classes = tomllib.loads(action_template(""))["platform"]["classes"]
     assert {cells["class"] for _, cells in sheet.rows} == set(classes)
 
 

@@ -28,8 +28,8 @@ def test_golden_values() -> None:
     """The worked example of ten people gives its known values."""
     assert fairness.demographic_parity_difference(Y, P, G) == pytest.approx(0.4, abs=1e-12)
     assert fairness.demographic_parity_ratio(Y, P, G) == pytest.approx(0.5, abs=1e-12)
-    assert fairness.equalised_odds_difference(Y, P, G, undefined="zero") == pytest.approx(1 / 3, abs=1e-12)
-    assert fairness.equalised_odds_ratio(Y, P, G, undefined="zero") == 0
+    assert fairness.equalized_odds_difference(Y, P, G, undefined="zero") == pytest.approx(1 / 3, abs=1e-12)
+    assert fairness.equalized_odds_ratio(Y, P, G, undefined="zero") == 0
     assert fairness.equal_opportunity_difference(Y, P, G) == pytest.approx(0.3, abs=1e-12)
     assert fairness.equal_opportunity_ratio(Y, P, G) == pytest.approx(0.625, abs=1e-12)
     assert fairness.accuracy_by_group(Y, P, G) == {"F": 0.8, "M": 0.6}
@@ -64,7 +64,7 @@ def test_report_holds_what_the_functions_return() -> None:
     assert report.demographic_parity_difference == fairness.demographic_parity_difference(Y, P, G)
     assert report.demographic_parity_ratio == fairness.demographic_parity_ratio(Y, P, G)
     for agg, suffix in (("worst", ""), ("mean", "_mean")):
-        for name in ("equalised_odds_difference", "equalised_odds_ratio"):
+        for name in ("equalized_odds_difference", "equalized_odds_ratio"):
             expected = getattr(fairness, name)(Y, P, G, agg=agg, undefined="zero")
             assert getattr(report, name + suffix) == expected
     assert report.worst_group_accuracy == 0.6
@@ -77,13 +77,13 @@ def test_report_holds_what_the_functions_return() -> None:
 def test_a_group_without_negatives_is_flagged_and_undefined() -> None:
     """By default the odds of a group with no negatives are NaN and the group is named; JSON says null."""
     report = SubgroupReport.from_predictions(Y, P, G)
-    assert math.isnan(report.equalised_odds_difference)
-    assert math.isnan(report.equalised_odds_ratio_mean)
+    assert math.isnan(report.equalized_odds_difference)
+    assert math.isnan(report.equalized_odds_ratio_mean)
     assert report.equal_opportunity_ratio == pytest.approx(0.625)
     assert report.flagged == ("F",)
     assert (report.rates.no_positives, report.rates.no_negatives) == ((False, False), (True, False))
     data = json.loads(json.dumps(report.to_dict(), allow_nan=False))
-    assert data["equalised_odds_difference"] is None
+    assert data["equalized_odds_difference"] is None
     assert data["groups"]["F"]["no_negatives"] is True
 
 
@@ -111,7 +111,7 @@ def test_agrees_with_fairlearn(rows: list[tuple[int, int, str]]) -> None:
         ours = getattr(fairness, f"equal_opportunity_{name}")(y, p, g, undefined="zero")
         same(ours, getattr(fairlearn, f"equal_opportunity_{name}")(y, p, sensitive_features=g))
         for agg, theirs in (("worst", "worst_case"), ("mean", "mean")):
-            ours = getattr(fairness, f"equalised_odds_{name}")(y, p, g, agg=agg, undefined="zero")
+            ours = getattr(fairness, f"equalized_odds_{name}")(y, p, g, agg=agg, undefined="zero")
             same(ours, getattr(fairlearn, f"equalized_odds_{name}")(y, p, sensitive_features=g, agg=theirs))
 
 
@@ -130,7 +130,7 @@ def test_a_ratio_of_nothing_to_nothing_is_fairlearns(y: list[int], p: list[int],
     """Where no group is selected, or has a true or a false positive, zero gives what fairlearn gives, NaN or not."""
     g = list("aabb")
     theirs = fairlearn.equalized_odds_ratio(y, p, sensitive_features=g, agg="mean" if agg == "mean" else "worst_case")
-    assert fairness.equalised_odds_ratio(y, p, g, agg=agg, undefined="zero") == pytest.approx(theirs, nan_ok=True)
+    assert fairness.equalized_odds_ratio(y, p, g, agg=agg, undefined="zero") == pytest.approx(theirs, nan_ok=True)
     parity = fairlearn.demographic_parity_ratio(y, p, sensitive_features=g)
     assert fairness.demographic_parity_ratio(y, p, g) == pytest.approx(parity, nan_ok=True)
     opportunity = fairlearn.equal_opportunity_ratio(y, p, sensitive_features=g)
@@ -153,9 +153,9 @@ def test_undefined_only_in_flagged_or_empty_comparisons(rows: list[tuple[int, in
     y, p, g = (list(column) for column in zip(*rows, strict=True))
     strict = SubgroupReport.from_predictions(y, p, g)
     filled = SubgroupReport.from_predictions(y, p, g, undefined="zero")
-    assert math.isnan(strict.equalised_odds_difference) == bool(strict.flagged)
+    assert math.isnan(strict.equalized_odds_difference) == bool(strict.flagged)
     assert math.isnan(strict.equal_opportunity_difference) == any(strict.rates.no_positives)
-    if not strict.flagged and not math.isnan(strict.equalised_odds_ratio):
+    if not strict.flagged and not math.isnan(strict.equalized_odds_ratio):
         assert strict.to_dict() | {"undefined": "zero"} == filled.to_dict()
 
 
@@ -206,11 +206,11 @@ def test_one_vs_rest_is_the_binary_report_of_each_class(rows: list[tuple[int, in
         # A refusal in the binary problem of c is anything that is not c.
         binary = SubgroupReport.from_predictions(y == c, p == c, g, undefined="zero")
         assert one.rates.selection_rate == binary.rates.selection_rate
-        assert one.equalised_odds_difference == binary.equalised_odds_difference
+        assert one.equalized_odds_difference == binary.equalized_odds_difference
         assert one.worst_group_accuracy == fairness.worst_group_accuracy(y, p, g)
-    differences = [one.equalised_odds_difference for one in report.by_class]
-    assert report.worst["equalised_odds_difference"] == max(differences)
-    assert report.mean["equalised_odds_difference"] == pytest.approx(sum(differences) / 4)
+    differences = [one.equalized_odds_difference for one in report.by_class]
+    assert report.worst["equalized_odds_difference"] == max(differences)
+    assert report.mean["equalized_odds_difference"] == pytest.approx(sum(differences) / 4)
     ratios = [one.demographic_parity_ratio for one in report.by_class]
     assert report.worst["demographic_parity_ratio"] == pytest.approx(
         math.nan if any(map(math.isnan, ratios)) else min(ratios), nan_ok=True
@@ -274,7 +274,7 @@ def test_more_bad_options_are_refused() -> None:
     """Unknown aggregates and class lists raise a ConfigError."""
     aggregate: Any = "max"
     with pytest.raises(ConfigError, match="agg"):
-        fairness.equalised_odds_difference(Y, P, G, agg=aggregate)
+        fairness.equalized_odds_difference(Y, P, G, agg=aggregate)
     for classes in ([], [1, 1]):
         with pytest.raises(ConfigError, match="classes"):
             OneVsRestReport.from_predictions(Y, P, G, classes=classes)

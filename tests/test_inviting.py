@@ -51,7 +51,7 @@ PLATFORM = """
 url = "https://eyes.example.org:8443/v2"
 protocol = "template"
 classes = ["caf\\u00e9", "a \\"b\\"", "c = [1]"]
-authorised_by = "the owner, letter of 2 May"
+authorized_by = "the owner, letter of 2 May"
 key_variable = "TTCA_KEY_ORGANIZER"
 key_header = "X-Api-Key"
 key_scheme = ""

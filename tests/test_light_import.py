@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 import tomllib
 from pathlib import Path
 
 import pytest
+
+from ttca.extras import EXTRAS
 
 HOME = Path(__file__).resolve().parents[1]
 HEAVY = (
@@ -210,3 +213,13 @@ def test_every_exported_name_is_there() -> None:
     )
     assert done.stderr == ""
     assert done.returncode == 0
+
+
+def test_extras_are_known_by_packages_that_they_bring() -> None:
+    """Every extra that users install is known by packages that pyproject.toml lists under it."""
+    project = tomllib.loads((HOME / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    brought = {"sklearn": "scikit-learn", "pillow_heif": "pillow-heif"}
+    assert EXTRAS.keys() == project["optional-dependencies"].keys() - {"bench", "test", "docs"}
+    for extra, packages in EXTRAS.items():
+        listed = {re.split(r"[\[>=<]", words)[0] for words in project["optional-dependencies"][extra]}
+        assert {brought.get(package, package) for package in packages} <= listed, extra

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ttca.errors import ConfigError, QuotaError
-from ttca.names import canonical
+from ttca.names import canonical, class_names
 from ttca.pooling.pool import Member
 
 
@@ -52,3 +53,29 @@ def test_a_member_without_a_name_or_a_quota_is_refused(
     with pytest.raises(error, match=re.escape(sentence)):
         Member(*words)
     assert Member(" Zoë ", 1).name == "Zoë"
+
+
+@given(
+    st.lists(st.text(min_size=1).map(canonical).filter(lambda n: n and "\x00" not in n and "/" not in n), min_size=2)
+)
+def test_class_names_are_read_as_they_are_quoted(names: list[str]) -> None:
+    """Names with commas and quotes come back as they were, in their order; one that comes twice is refused."""
+    words = ",".join('"' + name.replace('"', '""') + '"' for name in names)
+    if len(set(names)) == len(names):
+        assert class_names(words) == tuple(names)
+    else:
+        with pytest.raises(ConfigError, match="every class name once"):
+            class_names(words)
+
+
+def test_class_names_are_read_from_a_file(tmp_path: Path) -> None:
+    """A file has one name on each line, commas and a byte-order mark included."""
+    (tmp_path / "names.txt").write_text("\ufefftench, Tinca tinca\ngoldfish\n\n", encoding="utf-8")
+    assert class_names(str(tmp_path / "names.txt")) == ("tench, Tinca tinca", "goldfish")
+
+
+@pytest.mark.parametrize("words", ['a,"b', "a,,b", "a,b,a"])
+def test_class_names_that_are_unclear_are_refused(words: str) -> None:
+    """An open quote, an empty name and a name that comes twice are not guessed at."""
+    with pytest.raises(ConfigError):
+        class_names(words)

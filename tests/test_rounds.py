@@ -350,9 +350,9 @@ def test_an_unasked_member_cannot_be_an_examiner(tmp_path: Path) -> None:
 
 
 def test_equalised_copies_are_what_is_asked_and_counted(tmp_path: Path) -> None:
-    """With equalise the subgroup's pool images go out equalised and count as altered; δ sees the originals."""
+    """With equalize the subgroup's pool images go out equalised and count as altered; δ sees the originals."""
     platform = Recorder()
-    with open_action(tmp_path, platform, settings=worlds.settings(equalise=True)) as action:
+    with open_action(tmp_path, platform, settings=worlds.settings(equalize=True)) as action:
         action.distil()
         transfer = action._distilled.transfer
         pool = action.roster.pool

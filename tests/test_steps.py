@@ -44,7 +44,7 @@ def test_the_steps_alone_give_what_the_action_gives(shop: Workshop, tmp_path: Pa
     roster, settings, shape = worlds.roster(), shop.settings, shop.info.image_shape
     questions = Questions.of(roster, settings)
     known = Known.of(roster, settings, shape, public=None, views=None)
-    transfer = ask_pool(shop.queries, questions, equalised=False, overruling=overruling(shop))
+    transfer = ask_pool(shop.queries, questions, equalized=False, overruling=overruling(shop))
     distilled = distil(shop, known, questions, transfer)
     family = perturb(shop, roster, known, questions, distilled)
     verified = verify(shop, roster.verification, family)
@@ -77,7 +77,7 @@ def test_a_step_asks_for_nothing_that_it_is_handed(shop: Workshop) -> None:
     roster, settings = worlds.roster(), shop.settings
     questions = Questions.of(roster, settings)
     known = Known.of(roster, settings, shop.info.image_shape, public=None, views=None)
-    transfer = ask_pool(shop.queries, questions, equalised=False, overruling=overruling(shop))
+    transfer = ask_pool(shop.queries, questions, equalized=False, overruling=overruling(shop))
     platform = shop.queries.platform
     assert isinstance(platform, Recorder)
     before = platform.queries

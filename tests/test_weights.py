@@ -172,7 +172,7 @@ def test_an_action_goes_on_with_what_it_began_with(tmp_path: Path, monkeypatch: 
 
 
 @pytest.mark.parametrize(
-    "levers", [{"true_classes": True}, {"equalise": True}, {"rounds": 1, "altered": 0.5}], ids=lambda d: next(iter(d))
+    "levers", [{"true_classes": True}, {"equalize": True}, {"rounds": 1, "altered": 0.5}], ids=lambda d: next(iter(d))
 )
 def test_nobody_both_teaches_and_judges(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, levers: dict[str, Any]
@@ -193,8 +193,8 @@ def test_nobody_both_teaches_and_judges(
     with worlds.open_action(tmp_path / "action", worlds.Recorder(), settings=given) as action:
         action.distil()
         whole = action.roster.selection
-        selection = action.equalised(whole[whole.subgroup]) if given.equalise else whole[whole.subgroup]
-    assert len(trainings) == 1 + ("equalise" not in levers)
+        selection = action.equalized(whole[whole.subgroup]) if given.equalize else whole[whole.subgroup]
+    assert len(trainings) == 1 + ("equalize" not in levers)
     for taught, judges in trainings:
         assert judges == {one.tobytes() for one in selection.images}
         assert not taught & judges

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import warnings
 from collections.abc import Collection, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ttca.asking import Known, Questions, TransferSet, ask_pool, equalised
+from ttca.asking import Known, Questions, TransferSet, ask_pool, equalized
 from ttca.blocks import check_block
 from ttca.candidates import Chosen, Ground, backbones_of, choose, enter
 from ttca.certificates import Certificate
@@ -83,10 +84,10 @@ class CollectiveAction:
         Pool, selection and verification people, and how their photographs were prepared.
     settings : Settings
     public : People, optional
-        Labelled public images of the same kind. They are never sent and cost nothing: the proxy learns from their true
+        Labeled public images of the same kind. They are never sent and cost nothing: the proxy learns from their true
         classes before it learns from answers. Best seen as the *platform* learned to see, not as the subgroup is seen.
     views : People, optional
-        Labelled public images as the *subgroup's* would be: δ is learned on them too. Never sent either. Both may come
+        Labeled public images as the *subgroup's* would be: δ is learned on them too. Never sent either. Both may come
         averaged over blocks already (:func:`ttca.blocks.shrink`), which is all that is kept of them.
     measuring : Measuring
         A guest's metrics and controls.
@@ -244,7 +245,7 @@ class CollectiveAction:
         if self._transfer is None or not self._transfer.complete:
             with tell_step("Asking"):
                 asked = ask_pool(
-                    self.queries, self.questions, equalised=self.settings.equalise, overruling=self.overruling
+                    self.queries, self.questions, equalized=self.settings.equalize, overruling=self.overruling
                 )
             if self._transfer is None or asked.digest != self._transfer.digest:
                 self._forget_after_pool()
@@ -418,9 +419,14 @@ class CollectiveAction:
         """Return which rows of the ledger the certificate and the row of verification people follow from."""
         return _trace(self, self._chosen.shop, self._examined())
 
+    def equalized(self, people: People) -> People:
+        """Return people with the subgroup's images equalized to the volunteers' (:func:`ttca.asking.equalized`)."""
+        return equalized(people, self.roster, self._chosen.shop.settings if self.settings.races else self.settings)
+
     def equalised(self, people: People) -> People:
-        """Return people with the subgroup's images equalised to the volunteers' (:func:`ttca.asking.equalised`)."""
-        return equalised(people, self.roster, self._chosen.shop.settings if self.settings.races else self.settings)
+        """Earlier name of :meth:`equalized`."""
+        warnings.warn("CollectiveAction.equalised is now called equalized.", DeprecationWarning, stacklevel=2)
+        return self.equalized(people)
 
     def candidates(self) -> dict[str, PerturbationSet]:
         """Return every raced recipe's δ, at the race's ε; none where nothing races."""

@@ -11,12 +11,13 @@ from numpy.typing import NDArray
 
 from ttca.answers import Answers
 from ttca.blocks import seen
-from ttca.equaliser import Equaliser
+from ttca.equaliser import Equalizer
 from ttca.errors import ActionError
 from ttca.gap import Served, served
 from ttca.images import ImageShape
 from ttca.people import People, Roster
 from ttca.pooling.pool import QueryPool, Watch
+from ttca.renamed import old_arguments, old_names, old_parameters
 from ttca.sanity import Overruling, Sanity
 from ttca.settings import Settings
 from ttca.values import Value
@@ -26,19 +27,20 @@ __all__ = [
     "Questions",
     "TransferSet",
     "ask_pool",
-    "equalised",
+    "equalized",
     "race_queries",
     "saved",
     "turn_of",
 ]
 
 
+@old_parameters(equalised="equalized")
 @dataclass(frozen=True, eq=False, repr=False)
 class TransferSet(Value):
     """What the proxy learns from: pool people's images, as they were sent, and the platform's answers.
 
     ``pool`` holds both groups, where volunteers of the reference group take part. Its last ``altered`` images are
-    altered copies; the others stand in the pool's order, the subgroup's equalised where ``equalised`` says so.
+    altered copies; the others stand in the pool's order, the subgroup's equalized where ``equalized`` says so.
     ``selection`` are the subgroup's selection people, whose answers steer early stopping; ``volunteers`` are the
     reference's, asked so that fidelity can be told for both groups. ``overruled`` is what spoke against going on, where
     somebody went on anyway.
@@ -51,14 +53,14 @@ class TransferSet(Value):
     selection_answers: Answers
     volunteers: People
     volunteers_answers: Answers
-    equalised: bool = False
+    equalized: bool = False
     overruled: str | None = None
 
     @property
     def composition(self) -> dict[str, int]:
-        """Images sent for the pool, by whose they were; a copy that was altered or equalised is no member's image."""
+        """Images sent for the pool, by whose they were; a copy that was altered or equalized is no member's image."""
         members = int(self.pool.subgroup.sum())
-        altered = members if self.equalised else self.altered
+        altered = members if self.equalized else self.altered
         subgroup = members - altered + len(self.selection)
         return {"subgroup": subgroup, "volunteers": self.images - altered - subgroup, "altered": altered}
 
@@ -80,11 +82,11 @@ class TransferSet(Value):
 
     def served(self) -> dict[str, Served]:
         """Return how the platform serves each group on images as they are: right and asked, by ``subgroup`` and
-        ``reference``; altered and equalised copies are left out.
+        ``reference``; altered and equalized copies are left out.
         """
         plain = np.ones(len(self.pool), np.bool_)
         plain[len(self.pool) - self.altered :] = False
-        if self.equalised:
+        if self.equalized:
             plain &= ~self.pool.subgroup
         people = People.concatenate([self.pool[plain], self.selection, self.volunteers])
         parts = [self.answers[plain], self.selection_answers, self.volunteers_answers]
@@ -122,13 +124,13 @@ class Questions(Value):
     Parameters
     ----------
     plain : People
-        Pool people who are asked about their image as it is, the subgroup's equalised where the settings say so.
+        Pool people who are asked about their image as it is, the subgroup's equalized where the settings say so.
     rounds : tuple of People
         Pool people of the subgroup who are asked about an altered copy, round by round.
     selection : People
         Selection people of the subgroup.
     judges : People
-        The same, equalised where the settings say so: they choose learning rates for proxies that learn from such.
+        The same, equalized where the settings say so: they choose learning rates for proxies that learn from such.
     volunteers : People
         Selection people of the reference.
     saved : int
@@ -153,17 +155,17 @@ class Questions(Value):
     def of(cls, roster: Roster, settings: Settings) -> Questions:
         """Return who is asked about what in an action of this roster."""
         turn, selection, also = turn_of(roster, settings), roster.selection, None
-        if settings.races and "equalise" not in settings.set_by_hand and not np.all(roster.pool.subgroup):
+        if settings.races and "equalize" not in settings.set_by_hand and not np.all(roster.pool.subgroup):
             # In the drawn order of the pool, which knows nothing of anybody.
             second = np.flatnonzero((turn == 0) & roster.pool.subgroup)[1::2]
-            also = equalised(roster.pool[second], roster, replace(settings, equalise=True))
+            also = equalized(roster.pool[second], roster, replace(settings, equalize=True))
             turn[second] = -1
         rounds = (roster.pool[turn == t] for t in range(1, settings.rounds + 1))
         return cls(
-            plain=equalised(roster.pool[turn == 0], roster, settings),
+            plain=equalized(roster.pool[turn == 0], roster, settings),
             rounds=tuple(people for people in rounds if len(people)),
             selection=selection[selection.subgroup],
-            judges=equalised(selection[selection.subgroup], roster, settings),
+            judges=equalized(selection[selection.subgroup], roster, settings),
             volunteers=selection[~selection.subgroup],
             saved=saved(roster, settings),
             race=race_queries(roster, settings),
@@ -209,7 +211,7 @@ class Known(Value):
         regime = "own" if public is None and views is None else "public"
         public, views = (None if p is None else small(p) for p in (public, views))
         if settings.true_classes:
-            own = small(equalised(_members(roster), roster, settings))
+            own = small(equalized(_members(roster), roster, settings))
             public = own if public is None else People.concatenate([own, public])
         if roster.unasked is not None:
             also = small(roster.unasked[roster.unasked.subgroup])
@@ -249,15 +251,16 @@ class Known(Value):
             )
 
 
-def ask_pool(queries: QueryPool, questions: Questions, *, equalised: bool, overruling: Overruling) -> TransferSet:
+@old_arguments(equalised="equalized")
+def ask_pool(queries: QueryPool, questions: Questions, *, equalized: bool, overruling: Overruling) -> TransferSet:
     """Ask the platform about images as they are; only what the ledger lacks is paid.
 
     Parameters
     ----------
     queries : QueryPool
     questions : Questions
-    equalised : bool
-        Whether the subgroup's pool images among them were equalised.
+    equalized : bool
+        Whether the subgroup's pool images among them were equalized.
     overruling : Overruling
         Whether to go on where answers do not fit members' own true classes.
 
@@ -284,23 +287,23 @@ def ask_pool(queries: QueryPool, questions: Questions, *, equalised: bool, overr
         answers[first:second],
         questions.volunteers,
         answers[second:],
-        equalised,
+        equalized,
         overruling.overruled,
     )
 
 
-def equalised(people: People, roster: Roster, settings: Settings) -> People:
-    """Return people with the subgroup's images equalised to the volunteers', where the settings say so.
+def equalized(people: People, roster: Roster, settings: Settings) -> People:
+    """Return people with the subgroup's images equalized to the volunteers', where the settings say so.
 
     That alone may help a subgroup whose only trouble is its camera, without δ and without a bound on the change:
     whoever measures δ should measure it too.
     """
-    if not settings.equalise:
+    if not settings.equalize:
         return people
     known = _members(roster)
-    equaliser = Equaliser.between(known.images[known.subgroup], known.images[~known.subgroup])
+    equalizer = Equalizer.between(known.images[known.subgroup], known.images[~known.subgroup])
     images = people.images.copy()
-    images[people.subgroup] = equaliser.apply(people.images[people.subgroup])
+    images[people.subgroup] = equalizer.apply(people.images[people.subgroup])
     return replace(people, images=images)
 
 
@@ -342,3 +345,6 @@ def turn_of(roster: Roster, settings: Settings) -> NDArray[np.int64]:
 def _members(roster: Roster) -> People:
     """Return everybody whose true class may be learned from: pool people, and members who are not asked."""
     return roster.pool if roster.unasked is None else People.concatenate([roster.pool, roster.unasked])
+
+
+__getattr__ = old_names(__name__, equalised=equalized)

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ttca.errors import ActionError, ConfigError
+from ttca.frames import frame
 from ttca.goals import Certifying, Design
 from ttca.statistics.binomial import clopper_pearson_interval, clopper_pearson_lower, clopper_pearson_upper
 from ttca.trials import Clusters, Standing, in_step, quoted, rule_of, size_within, test_in_words
@@ -395,6 +396,40 @@ class Certificate(OneLine):
             f"Not certified ({goal}): so few verification people could not have certified it, even with every answer "
             f"right ({who}). {said}."
         )
+
+    def to_frame(self) -> Any:
+        """Return a pandas DataFrame with a line for each ε that was tested: right, asked, rate, lower bound, passed.
+
+        Raises
+        ------
+        MissingExtraError
+            If pandas is not installed.
+        """
+        return frame(
+            [
+                {
+                    "epsilon": test.epsilon,
+                    "right": test.right,
+                    "asked": test.asked,
+                    "rate": test.right / test.asked if test.asked else float("nan"),
+                    "lower": self.lower_at(test.epsilon),
+                    "passed": test.passed,
+                }
+                for test in self.tests
+            ]
+        )
+
+    def plot(self, axes: Any = None) -> Any:
+        """Draw S at every tested ε (:func:`ttca.report.plots.plot_certificate`) and return the axes.
+
+        Raises
+        ------
+        MissingExtraError
+            If matplotlib is not installed.
+        """
+        from ttca.report.plots import plot_certificate
+
+        return plot_certificate(self, axes)
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON values: ``json.loads(json.dumps(d)) == d``."""

@@ -32,7 +32,7 @@ from ttca.commands.shared import say as _say
 from ttca.commands.shared import say_paid as _say_paid
 from ttca.commands.shared import write_new as _write_new
 from ttca.commands.submit import submit
-from ttca.names import canonical
+from ttca.names import canonical, class_names
 from ttca.platforms.vendors import vendors, with_table
 from ttca.proxies.runtime import wait_asleep
 from ttca.streams import COME_BACK, run_program
@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from ttca.inviting import Invitation
     from ttca.pooling.ledger import Ledger
     from ttca.preparation import Preparation
+    from ttca.report.formatting import Number
     from ttca.row import Row
 
 # Locals hold keys and tokens, which no traceback may show; and square brackets in help are names of tables, no markup.
@@ -52,8 +53,9 @@ _QUIET: dict[str, Any] = {
     "pretty_exceptions_enable": False,
     "pretty_exceptions_show_locals": False,
     "rich_markup_mode": None,
+    "context_settings": {"help_option_names": ["-h", "--help"]},
 }
-app = typer.Typer(no_args_is_help=True, add_completion=False, help="Test-time collective action.", **_QUIET)
+app = typer.Typer(no_args_is_help=True, help="Test-time collective action.", **_QUIET)
 pool_app = typer.Typer(invoke_without_command=True, help="Query the platform and see who paid.", **_QUIET)
 hub_app = typer.Typer(no_args_is_help=True, help="Let members query the platform from their own machines.", **_QUIET)
 weights_app = typer.Typer(no_args_is_help=True, help="Published weights that a proxy can begin with.", **_QUIET)
@@ -112,12 +114,12 @@ def init(
     Fills in the people and the preparation where it finds them beside the file. Where there are none, writes a sample
     table, people-sample.csv. Writes a letter, too, that asks the platform's owner for authorization.
     """
-    from ttca.config import TEMPLATE
     from ttca.drafting import SAMPLE, draft
     from ttca.letters import AUTHORIZATION
+    from ttca.templates import action_template
 
     place = file / "action.toml" if file.is_dir() else file
-    text = TEMPLATE.format(file=place)
+    text = action_template(place)
     drafted = draft(file, text if platform is None else with_table(text, platform))
     file = drafted.file
     _write_new(file, drafted.text)
@@ -132,7 +134,7 @@ def init(
         _say(ERR, sentence)
     what = "the platform"
     if platform is not None:
-        what = "authorised_by, the classes (also where a prompt names them) and what is in CAPITALS in [platform]"
+        what = "authorized_by, the classes (also where a prompt names them) and what is in CAPITALS in [platform]"
     where = shlex.quote(str(file))
     _say(
         ERR,
@@ -217,10 +219,14 @@ def demo(
 
     It trains and serves a small platform that serves one group worse, runs an action against it, and writes a report.
     """
-    from ttca.demo.run import run_demo
+    from ttca.extras import need_extras
+
+    need_extras("The demo", "learn", "serve", "data")
+    from ttca.demo.run import doubt, run_demo
 
     row, certificate, _ = run_demo(folder, seed=seed, fresh=fresh, reporter=_reporter())
     _finish(row, certificate, folder, as_json)
+    _say(ERR, doubt(row))
     if certificate.epsilon is not None:
         _say_members_file(folder)
 
@@ -240,7 +246,7 @@ def run(
     Pools queries, distills a proxy, learns perturbations, verifies and measures them. Asks before verification people
     are read, which is possible once. Safe to interrupt: run it again to resume.
     """
-    with _opened(file, accept_new_version=accept_new_version, anyway=anyway) as (known, action):
+    with _opened(file, learns=not dry_run, accept_new_version=accept_new_version, anyway=anyway) as (known, action):
         measures = action.settings.controls
         if _planned(known, action, dry_run, as_json, verifies=True, reports=measures):
             return
@@ -706,19 +712,22 @@ def contribute(
     """
     from dataclasses import asdict
 
-    from ttca.config import CONTRIBUTION_TEMPLATE, read_contribution
+    from ttca.config import read_contribution
     from ttca.pooling.contribute import contribute as work
     from ttca.pooling.showing import show_pictures
     from ttca.pooling.standing import own_standing
+    from ttca.templates import contribution_template
 
     if write:
-        _write_new(file, CONTRIBUTION_TEMPLATE.format(file=file))
+        _write_new(file, contribution_template(file))
         _say(ERR, f"Wrote {file}. Fill in the hub and the platform, then: ttca contribute {file}")
         if as_json:
             _emit({"file": str(file)}, True, "")
         return
     mine = read_contribution(file)
     access, effort, reporter = mine.contribute.access(), mine.contribute.effort(), _reporter()
+    for sentence in mine.notes:
+        reporter.say(sentence)
     with mine.platform.open() as platform:
         if show is not None:
             files = show_pictures(access, platform, folder=mine.kept, out=show, effort=effort, reporter=reporter)
@@ -808,7 +817,7 @@ def distil(
 
     Queries whatever is still missing, and reports how faithful the proxy is.
     """
-    with _opened(file) as (known, action):
+    with _opened(file, learns=not dry_run) as (known, action):
         if _planned(known, action, dry_run, as_json):
             return
         patiently(wait, lambda: _pooled(action))
@@ -831,7 +840,7 @@ def learn(
 
     Runs whatever earlier steps are still missing.
     """
-    with _opened(file) as (known, action):
+    with _opened(file, learns=not dry_run) as (known, action):
         if _planned(known, action, dry_run, as_json):
             return
         patiently(wait, lambda: _pooled(action))
@@ -853,7 +862,7 @@ def verify(
     Queries verification people, once, from the largest ε downward, and asks before it does. Runs whatever earlier steps
     are still missing.
     """
-    with _opened(file) as (known, action):
+    with _opened(file, learns=not dry_run) as (known, action):
         if _planned(known, action, dry_run, as_json, verifies=True):
             return
         patiently(wait, lambda: _pooled(action))
@@ -878,7 +887,7 @@ def report(
 
     Uses verification people, and queries whatever is still missing. Asks before they are read, which is possible once.
     """
-    with _opened(file) as (known, action):
+    with _opened(file, learns=not dry_run) as (known, action):
         if _planned(known, action, dry_run, as_json, verifies=True, reports=True):
             return
         patiently(wait, lambda: _pooled(action))
@@ -896,14 +905,16 @@ for _command in (recheck, evidence, publish, apply, inspect, submit):
     app.command()(_command)
 
 
-for _command in (apply, inspect, submit):
-    app.command()(_command)
-
-
 @app.command()
 def serve(
     model: Annotated[Path, typer.Argument(help="An ONNX image classifier.")],
-    classes: Annotated[str, typer.Option(help="Class names in the order of the model's outputs, separated by commas.")],
+    classes: Annotated[
+        str,
+        typer.Option(
+            help="Class names in the order of the model's outputs, separated by commas; a name with commas stands in "
+            "double quotes. Or a text file with one name on each line."
+        ),
+    ],
     size: Annotated[int, typer.Option(help="Height and width of the model's images, in pixels.")],
     protocol: Annotated[str, typer.Option(help="The wire format, as for protocol in [platform].")] = "kserve-v2",
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on; 0 picks a free one.")] = 8000,
@@ -930,6 +941,9 @@ def serve(
     Listens on this machine only, speaks any of the protocols, and can imitate a real API: latency, failures, rate
     limits, rounded or missing scores.
     """
+    from ttca.extras import need_extras
+
+    need_extras("ttca serve", "serve")
     from ttca.platforms.habits import Habits, WithHabits
     from ttca.platforms.local import LocalPlatform
     from ttca.platforms.server import how_to_ask
@@ -945,7 +959,7 @@ def serve(
         rate_limit_per_s=rate_limit,
         seed=seed,
     )
-    names = tuple(canonical(c) for c in classes.split(","))
+    names = class_names(classes)
     served = LocalPlatform.from_onnx(model, classes=names, image_shape=(size, size, 3), name=name)
     platform = WithHabits(served, habits)
 
@@ -1147,21 +1161,34 @@ def _say_members_file(folder: Path) -> None:
 
 def _finish(row: Row, certificate: Certificate, folder: Path, as_json: bool, report: str = "report.html") -> None:
     from ttca.gap import NO_GAP
+    from ttca.report.explanations import explained
 
     table = Table("", "", title="The result row", show_header=False)
-    found = row.to_dict()
-    spans = found.pop("intervals")
-    for key, value in (found | found.pop("extra", {})).items():
-        said = NO_GAP if key == "gap_closed" and value is None else _shown(value)
-        if (span := spans.get(key)) is not None:
-            said += f" ({_shown(span[0])} to {_shown(span[1])})"
-        table.add_row(key, escape(said))
+    for group in explained(row):
+        table.add_section()
+        table.add_row(f"[bold]{escape(group.title)}[/]", "")
+        for entry in group.entries:
+            if entry.key == "intervals":
+                continue  # each stands beside its value
+            said = NO_GAP if entry.key == "gap_closed" and entry.value.machine is None else entry.value.text
+            if (span := row.intervals.get(entry.key)) is not None:
+                said += f" ({_between(entry.value, span)})"
+            table.add_row(escape(entry.name), escape(said))
+    for name, value in row.extra.items():
+        table.add_row(escape(name), escape(_shown(value)))
     shown = ERR if as_json else OUT
     shown.print(table)
     _say(shown, certificate.summary())
     _say(shown, f"The action lives in {folder}; look at {folder / report}")
     if as_json:
         _emit(row.to_dict(), True, "")
+
+
+def _between(value: Number, span: Sequence[float]) -> str:
+    """Return an interval in the unit of its value."""
+    unit = next((u for u in ("%", "points") if value.text.endswith(u)), "")
+    low, high = (f"{100 * end:.1f}" if unit else f"{end:.3f}" for end in span)
+    return f"{low} to {high} {unit}".rstrip()
 
 
 def _shown(value: Any) -> str:

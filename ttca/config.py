@@ -38,12 +38,11 @@ from ttca.prices import Price
 from ttca.progress import Reporter, silent
 from ttca.proxies.backbones import SUFFIXES
 from ttca.recipes import RECIPE_KEYS
+from ttca.renamed import old_keys, old_parameters
 from ttca.settings import Settings
 from ttca.signing import check_key
 
 __all__ = [
-    "CONTRIBUTION_TEMPLATE",
-    "TEMPLATE",
     "ActionFile",
     "ContributeSection",
     "ContributionFile",
@@ -60,163 +59,79 @@ __all__ = [
 T = TypeVar("T")
 C = TypeVar("C", "PlatformSection", "ContributeSection")
 
-TEMPLATE = """\
-# One collective action. Fill it in, then see what it would cost (no picture is sent): ttca run {file} --dry-run
-# Every key stands here. Those behind a # are optional and show their default, or an example where there is none.
-
-[action]
-name = "my-action"
-subgroup = "whom it is for"      # the people who get worse answers
-epsilons = [2, 4, 8]             # budgets to try, in pixel levels of 255; the smallest that is certified is used
-seed = 0
-goal = "parity"                  # or "improvement", or a success rate such as 0.9
-# within = 0.05                  # another goal: at most so far below the reference accuracy
-# accuracy_ratio = 0.8           # another goal: at least this share of the reference accuracy
-alpha = 0.05                     # the certificate's error: how often such an action may claim its goal wrongly
-# stopping = "curtailed"         # ask until the verdict is sure; or "anytime", or "hybrid": see docs/certificates.md
-# every_image = false            # true: all images of a person count, by an approximate test; false: one of each
-controls = true                  # measure the result row and its controls, for queries; false: no row, no report
-# control_lengths = [0.5, 1.0, 2.0, 4.0]   # training lengths of the control that asks nothing; the best one counts
-# controls_people = 100          # on so many people of each group, at most
-# recheck_people = 60            # kept to be asked again later, by ttca recheck; 0: nobody
-# valid_days = 90                # members' files expire so many days after they were verified
-
-# What is learned how. "auto": several recipes are learned and race on the platform; docs/recipes.md says more.
-recipe = "auto"                  # or "manual": the keys below alone; or "plain", "small-pictures", "photographs"
-# race_share = 0.2               # share of the queries that pays for the race
-# most_minutes = 60              # of learning for the race, by an estimate; what does not fit does not race
-# left_out = []                  # recipes, and published weights by their names, that do not race
-# pinned = []                    # keys below that keep their default in every recipe; those you write are kept anyway
-
-# How the proxy learns. With recipe = "auto", a key that you write here holds for every recipe.
-# architectures = ["small-cnn"]  # small-cnn, small-resnet, small-mobilenet, resnet20 ..., timm/NAME or module:function
-# weights = []                   # published weights: "hub", files, names of ttca weights list, "none"; []: what is here
-# epochs = 60
-# public_epochs = 10             # of learning from public images, or from members' true classes
-# shift = 1                      # random translation while learning, in pixels
-# flip = false                   # random mirror images while learning; right for most photographs
-# warp = 0.0                     # random turns and zooms, for platforms that crop or align; try 0.15
-# mixup = 0.0                    # blend pairs of images whose answers carry all scores; try 0.4
-# true_classes = false           # learn from members' own true classes before their answers
-# equalise = false               # learn from the subgroup's images made as sharp as the volunteers'
-# precision = "float32"          # or "bfloat16", or "auto": bfloat16 where the processor gains from it
-# threads = 2                    # of the processor; by default all cores, and then results depend on the machine
-# processes = 1                  # processes that train the proxy together, one per GPU
-
-# How the perturbations are learned.
-# steps = 100                    # per epsilon
-# block = 1                      # squares of so many pixels change together; 8 suits platforms that shrink photographs
-# kappa = 4.0                    # of the margin: by how much an image must win until it pulls no more
-# loss = "margin"                # or "cross-entropy", or "logit", which needs steps = 300
-# attack = ""                    # name of an attack that an installed package offers; "" is ttca's own
-# transforms = []                # what uploads may go through while learning: "resize", "blur", "jpeg"
-# rounds = 0                     # ask about copies altered by what was learned so far, so many times
-# altered = 0.5                  # share of the pool people of the subgroup who are asked that way, if there are rounds
-# refine = 0.0                   # share of the queries saved to refine the result on the platform itself
-
-[platform]
-url = "http://127.0.0.1:8000"
-protocol = "kserve-v2"           # or kserve-v1, tensorflow-serving, torchserve, huggingface, bentoml, template
-model = "my-model"
-classes = ["first", "second"]    # in the order of the platform's scores
-# version = "1"                                                   # of the model, where the platform has several
-# authorised_by = "who allowed this, and where that is written"   # needed off this machine
-# key_variable = "TTCA_KEY_MINE"                                  # the variable's name, never the key
-# key_header = "Authorization"                                    # where the key goes
-# key_scheme = "Bearer"                                           # what stands before it; "" for nothing, or "Basic"
-# key_in = "header"                                               # or "query", or "body": a form's field, a JSON member
-# key_names = ["api_user", "api_secret"]                          # what the parts of the key are called there
-# sign = "aws4"                                                   # a signature instead of the key, for AWS: ttca[aws]
-# sign_region = "eu-west-1"
-# sign_service = "rekognition"
-# token_from = {{ url = "https://auth.example.org/token", scope = "vision" }}   # an access token instead of the key
-# forwards_to = "https://api.example.org"                         # if url is a gateway on this machine: what is behind
-# connect_timeout = 5.0                                           # seconds
-# read_timeout = 30.0
-# max_batch = 64                                                  # the most images the platform takes at once
-# max_response_bytes = 16777216
-# ca = "authority.pem"                                            # of a platform with an authority of its own
-# price_per_1000 = 1.5                                            # of what the platform bills, for the dry run
-# currency = "EUR"
-# operations = 1                                                  # that the platform bills for one image
-# smallest = 80                                                   # the smallest side it takes, in pixels
-
-# [platform.options]             # of the protocol, as docs/platforms.md lists them
-# image_shape = [224, 224, 3]    # height, width, channels, where no metadata says them
-# scores_are = "percent"         # or "logits", "bytes", "confidences", "probability-of-second", "logit-of-second"
-# resolution = 0.01              # scores are rounded to whole percent
-# refused_labels = ["no face"]   # labels that are no class, but a refusal
-# labels = {{ "1st" = "first" }}  # the platform's word for a class
-
-[people]
-source = "people.csv"            # or a folder; docs/people.md has every column
-# preparation = {{fit = "crop", size = 224, filter = "area-lanczos", color = "sRGB"}}   # from photographs of any size
-verification = 0.5               # share of the people kept for the certificate, where the table gives no roles
-selection = 0.2                  # share of the others who choose when to stop learning
-# one_person_per_image = false   # true: without a column person, every image shows another person, not the member
-# shareable = false              # true: a hub may send every image to other members; or a column shareable: yes, no
-# public = "public.csv"          # labeled images that are never sent: the proxy learns from them first
-# views = "views.csv"            # the same kind of images, seen as the subgroup is: perturbations are learned on them
-# columns = []                   # further columns of the table, by which ttca audit compares people: ["age", "skin"]
-
-[pool]
-quota = 100                      # queries each member can pay
-# per_second = 5                 # and at most so many in any second,
-# per_minute = 100               # minute
-# per_day = 1000                 # or day
-# cap = 2000                     # and all members together
-concurrency = 64                 # queries in flight at once
-batch = 16                       # images per request
-# ledger = "postgresql://host/name"   # a ledger that several actions share; the password goes in PGPASSWORD
-# overrule = true                # these quotas and this cap replace others in a shared ledger
-
-# [pool.quotas]                  # members who can pay more or less
-# ada = 250
-
-# [hub]                          # where members on machines of their own take queries: ttca hub serve
-# lease_seconds = 120.0          # after that, a query that did not come back goes to somebody else
-# order = "random"               # or "stratified": an equal share for every class and group
-# judged_answers = 100           # others check all of a member's first answers, so many,
-# cross_check_share = 0.05       # and later a share that falls with their number, to this one
-# url = "https://hub.example.org"                          # where members reach the hub, for invitations
-# install = "pip install https://example.org/ttca.whl"     # how members install ttca, likewise
-"""
-
-CONTRIBUTION_TEMPLATE = """\
-# What one member's machine needs to ask for a pool. Fill in, then: ttca contribute {file}
-
-[contribute]
-hub = "https://hub.example.org"
-token_variable = "TTCA_HUB_TOKEN"    # the variable's name; the token itself was given to you with the invitation
-size = 16                            # queries of one request
-concurrency = 2                      # requests at once
-# most_queries = 500                 # the most queries sent under your key, by all runs of ttca contribute together
-# per_day = 100                      # and at most so many within any 24 hours
-# hub_key = "ttca-ed25519:..."       # the collective's public key, from the invitation: other leases are refused
-# ca = "collective.pem"              # where the collective has a certificate authority of its own
-
-[platform]                           # from your own knowledge, never from the hub
-url = "http://127.0.0.1:8000"
-protocol = "kserve-v2"
-model = "my-model"
-classes = ["first", "second"]        # in the order of the platform's scores
-# authorised_by = "who allowed this, and where that is written"   # needed off this machine
-# key_variable = "TTCA_KEY_MINE"                                  # the variable's name, never the key
-# docs/platforms.md says how it travels otherwise: key_in, key_names, sign, token_from and others.
-# ca = "authority.pem"                                            # of a platform with an authority of its own
-"""
+#: What keys of a table were called in earlier versions.
+_OLD_KEYS = {"action": {"equalise": "equalize"}, "platform": {"authorised_by": "authorized_by"}}
 
 
+@old_parameters(authorised_by="authorized_by")
 @dataclass(frozen=True, kw_only=True)
 class PlatformSection:
-    """``[platform]``: where the black box is, and how it speaks."""
+    """``[platform]``: where the black box is, and how it speaks.
+
+    Parameters
+    ----------
+    url : str
+        Where the API begins. It is ``https://`` unless the platform is on this machine.
+    protocol : str
+        kserve-v2, kserve-v1, tensorflow-serving, torchserve, huggingface, bentoml, or template for any other JSON API.
+        Installed packages may offer more.
+    model : str, optional
+        The model's name, as the protocol needs it.
+    classes : tuple of str
+        In the order of the platform's scores.
+    version : str, optional
+        The model's version, where the platform has several.
+    authorized_by : str, optional
+        Who allowed these queries; needed off this machine.
+    key_variable : str, optional
+        The name of the environment variable that holds the key; never the key itself. It begins with ``TTCA_KEY_``.
+    key_header : str
+        The header in which the key travels.
+    key_scheme : str
+        What stands before the key; "" for nothing, or "Basic".
+    key_in : {"header", "query", "body"}
+        Where the key travels: "header", "query", or "body" (a form's field, a JSON member).
+    key_names : tuple of str
+        What the parts of the key are called there.
+    sign : {"aws4"}, optional
+        A signature instead of the key, for AWS; needs ttca[aws].
+    sign_region : str, optional
+        The region that is signed for.
+    sign_service : str, optional
+        The service that is signed for.
+    token_from : table, optional
+        An access token instead of the key, from this address. OAuth 2.0, client credentials: url, and if needed scope,
+        key_in and fields.
+    forwards_to : str, optional
+        If url is a gateway on this machine: what is behind it.
+    connect_timeout : float
+        Seconds until a connection must stand.
+    read_timeout : float
+        Seconds until an answer must have come.
+    max_batch : int
+        The most images that the platform takes at once.
+    max_response_bytes : int
+        Longer responses are not read.
+    ca : str, optional
+        The certificate file of a platform with an authority of its own. It is looked for beside the action file.
+    price_per_1000 : float, optional
+        The price of 1000 of what the platform bills, for the dry run.
+    currency : str, optional
+        Of the price.
+    operations : int
+        How many of them the platform bills for one image.
+    smallest : int, optional
+        The smallest side that the platform takes, in pixels.
+    options : table
+        Of the protocol: its own options, as docs/platforms.md lists them.
+    """
 
     url: str
     classes: tuple[str, ...]
     model: str | None = None
     protocol: str = "kserve-v2"
     version: str | None = None
-    authorised_by: str | None = None
+    authorized_by: str | None = None
     key_variable: str | None = None
     key_header: str = "Authorization"
     key_scheme: str = "Bearer"
@@ -288,7 +203,7 @@ class PlatformSection:
             model=self.model,
             version=self.version,
             classes=self.classes,
-            authorised_by=self.authorised_by,
+            authorized_by=self.authorized_by,
             key=self.key(),
             transport=Transport(
                 connect_timeout=self.connect_timeout,
@@ -342,9 +257,29 @@ def _token_source(found: dict[str, Any]) -> TokenFrom:
 class PeopleSection:
     """``[people]``: where the images are, and how roles are shared out.
 
-    ``public`` and ``views`` are tables or folders like ``source``; who their member is does not matter. ``columns`` are
-    further columns of ``source``, by which an audit compares people; where there are any, roles are drawn without a
-    look at anybody's group.
+    ``public`` and ``views`` are tables or folders like ``source``; who their member is does not matter.
+
+    Parameters
+    ----------
+    source : str
+        A table or a folder; docs/people.md has every column.
+    preparation : table, optional
+        How photographs of any size are made to fit. ``ttca prepare`` prints it, docs/preparation.md explains it.
+    verification : float
+        Share of the people kept for the certificate, where the table gives no roles.
+    selection : float
+        Share of the others who choose when to stop learning.
+    one_person_per_image : bool
+        true: without a column person, every image shows another person, not the member.
+    shareable : bool
+        true: a hub may send every image to other members; or a column shareable says yes or no.
+    public : str, optional
+        Labeled images that are never sent: the proxy learns from them first.
+    views : str, optional
+        The same kind of images, seen as the subgroup is: perturbations are learned on them.
+    columns : tuple of str
+        Further columns of the table, by which ttca audit compares people. Where there are any, roles are drawn without a
+        look at anybody's group.
     """
 
     source: str
@@ -378,7 +313,31 @@ class PeopleSection:
 
 @dataclass(frozen=True, kw_only=True)
 class PoolSection:
-    """``[pool]``: who can pay how much."""
+    """``[pool]``: who can pay how much.
+
+    Parameters
+    ----------
+    quota : int
+        Queries that each member can pay.
+    per_second : int, optional
+        The most queries that each member pays in any second.
+    per_minute : int, optional
+        The most in any minute.
+    per_day : int, optional
+        The most in any day.
+    cap : int, optional
+        The most that all members pay together.
+    concurrency : int
+        Queries in flight at once.
+    batch : int
+        Images per request.
+    ledger : str, optional
+        A ledger that several actions share; the password goes in PGPASSWORD. By default each action has its own file.
+    overrule : bool, optional
+        true: these quotas and this cap replace others in a shared ledger.
+    quotas : table of int, optional
+        Members who can pay more or less than quota.
+    """
 
     quota: int = 100
     quotas: dict[str, int] | None = None
@@ -408,7 +367,23 @@ class PoolSection:
 
 @dataclass(frozen=True, kw_only=True)
 class HubSection:
-    """``[hub]``: how members on machines of their own are given queries, and checked."""
+    """``[hub]``: how members on machines of their own are given queries, and checked.
+
+    Parameters
+    ----------
+    lease_seconds : float
+        After so long, a query that did not come back goes to somebody else.
+    order : {"random", "stratified"}
+        In which order images are handed out: "random", or "stratified" for an equal share of every class and group.
+    judged_answers : int
+        Others check all of a member's first answers, so many.
+    cross_check_share : float
+        Later they check a share that falls with their number, to this one.
+    url : str, optional
+        Where members reach the hub, for invitations.
+    install : str, optional
+        How members install ttca, likewise for invitations.
+    """
 
     lease_seconds: float = 120.0
     order: Literal["random", "stratified"] = "random"
@@ -447,7 +422,27 @@ def _hub_table(found: Any) -> Any:
 
 @dataclass(frozen=True, kw_only=True)
 class ContributeSection:
-    """``[contribute]``: which hub a member's machine works for, and how hard."""
+    """``[contribute]``: which hub a member's machine works for, and how hard.
+
+    Parameters
+    ----------
+    hub : str
+        Where the hub is.
+    token_variable : str
+        The variable's name; the token itself was given to you with the invitation.
+    size : int
+        Queries of one request.
+    concurrency : int
+        Requests at once.
+    most_queries : int, optional
+        The most queries sent under your key, by all runs of ttca contribute together.
+    per_day : int, optional
+        The most queries within any 24 hours.
+    hub_key : str, optional
+        The collective's public key, from the invitation: other leases are refused.
+    ca : str, optional
+        The certificate file, where the collective has an authority of its own.
+    """
 
     hub: str
     token_variable: str
@@ -480,6 +475,7 @@ class ContributionFile:
     path: Path
     contribute: ContributeSection
     platform: PlatformSection
+    notes: tuple[str, ...] = ()
 
     @property
     def kept(self) -> Path:
@@ -497,11 +493,22 @@ class ActionFile:
     people: PeopleSection
     pool: PoolSection
     hub: HubSection
+    notes: tuple[str, ...] = ()
 
     @property
     def folder(self) -> Path:
         """Where the action lives: the folder of its file."""
         return self.path.parent
+
+    @property
+    def extras(self) -> tuple[str, ...]:
+        """The optional parts of ttca that this file's values call for, whatever is done with it."""
+        called = {
+            "postgres": (self.pool.ledger or "").startswith("postgresql"),
+            "aws": self.platform.sign is not None,
+            "onnx": any(str(word).endswith(".onnx") for word in self.settings.weights),
+        }
+        return tuple(extra for extra, wanted in called.items() if wanted)
 
     def open_ledger(self, *, start: str = "ttca run", read_only: bool = False) -> Ledger:
         """Open the ledger, which must have been written to before; the platform is not asked anything.
@@ -542,7 +549,7 @@ class ActionFile:
             platform, info = action.platform, action.platform.info
         table = self._load(self.people.source, info, self.people.columns)
         shared = np.full(len(table), self.people.shareable) if table.shareable is None else table.shareable
-        # By person, not by image: what is asked of a person may have been equalised.
+        # By person, not by image: what is asked of a person may have been equalized.
         people = people[~np.isin(people.persons, table.people.persons[~shared])]
         if not len(people):
             raise ConfigError(
@@ -632,7 +639,7 @@ class ActionFile:
             None if s is None else self._load(s, platform.info).people for s in (self.people.public, self.people.views)
         )
         doubt = table.doubt()
-        for sentence in (*table.notes, *(() if doubt is None else (doubt,))):
+        for sentence in (*self.notes, *table.notes, *(() if doubt is None else (doubt,))):
             reporter.say(sentence)
         roles = self._roles(table)
         action = CollectiveAction(
@@ -736,7 +743,7 @@ def read_action(path: Path | str) -> ActionFile:
         If it is missing, is not TOML, or a table, key or value is not as expected. Nothing was sent.
     """
     path = Path(path)
-    path, found = _toml(path, "an action file", "ttca init")
+    path, found, notes = _toml(path, "an action file", "ttca init")
     _check_names(found, ("action", "platform", "people", "pool", "hub"), f"table in {path}")
     for table in ("platform", "people"):
         if table not in found:
@@ -749,6 +756,7 @@ def read_action(path: Path | str) -> ActionFile:
         _section(PeopleSection, found["people"], "people", path),
         _section(PoolSection, found.get("pool", {}), "pool", path),
         _section(HubSection, _hub_table(found.get("hub", {})), "hub", path),
+        notes,
     )
 
 
@@ -761,7 +769,7 @@ def read_contribution(path: Path | str) -> ContributionFile:
         If it is missing, is not TOML, or a table, key or value is not as expected. Nothing was sent.
     """
     path = Path(path)
-    path, found = _toml(path, "your own file for a hub", "ttca contribute FILE --init")
+    path, found, notes = _toml(path, "your own file for a hub", "ttca contribute FILE --init")
     _check_names(found, ("contribute", "platform"), f"table in {path}")
     for table in ("contribute", "platform"):
         if table not in found:
@@ -770,6 +778,7 @@ def read_contribution(path: Path | str) -> ContributionFile:
         path,
         _beside(_section(ContributeSection, found["contribute"], "contribute", path), path),
         _beside(_section(PlatformSection, found["platform"], "platform", path), path),
+        notes,
     )
 
 
@@ -781,7 +790,7 @@ def read_platform(path: Path | str) -> PlatformSection:
     ConfigError
         If it is missing, is not TOML, or a key or value is not as expected. Nothing was sent.
     """
-    path, found = _toml(Path(path), "your own file with [platform]", "ttca contribute FILE --init")
+    path, found, _ = _toml(Path(path), "your own file with [platform]", "ttca contribute FILE --init")
     if "platform" not in found:
         raise ConfigError(
             f"Expected the table [platform] in {path}, got none. docs/platforms.md says what stands in it; ttca ask "
@@ -802,16 +811,23 @@ def platform_info(path: Path | str) -> PlatformInfo:
         return platform.info
 
 
-def _toml(path: Path, what: str, command: str) -> tuple[Path, dict[str, Any]]:
+def _toml(path: Path, what: str, command: str) -> tuple[Path, dict[str, Any], tuple[str, ...]]:
+    """Return where a file is, its tables under today's names, and a sentence for each key under an earlier one."""
     try:
         if path.is_dir():
             path = path / "action.toml"
         # utf-8-sig: some editors put a byte-order mark in front.
-        return path, tomllib.loads(path.read_text(encoding="utf-8-sig"))
+        found = tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except FileNotFoundError:
         raise ConfigError(f"Expected {what} at {path}, got nothing there. Write one with: {command}") from None
     except (OSError, ValueError, RecursionError) as error:  # tomllib's own are ValueErrors, and not its only ones
         raise ConfigError(f"Expected TOML in {path}, got a file that cannot be read: {error}.") from None
+    notes: tuple[str, ...] = ()
+    for table, names in _OLD_KEYS.items():
+        if isinstance(found.get(table), dict):
+            found[table], said = old_keys(found[table], f"[{table}] of {path}", **names)
+            notes += said
+    return path, found, notes
 
 
 def _check_names(found: Mapping[str, Any], known: tuple[str, ...], what: str) -> None:

@@ -160,6 +160,6 @@ def _taught(shop: Workshop, pupils: Pupils, distilled: Distilled, length: float,
     if pupils.known.public is not None:
         return shop.learner.warm_start(path, pupils.known.public, judges, length)
     # As the action's own.
-    keep_best = not shop.settings.equalise
+    keep_best = not shop.settings.equalize
     what = "training the zero-query control"
     return shop.learner.taught(path, pupils.pool, judges, inputs=inputs, what=what, keep_best=keep_best, length=length)

@@ -173,7 +173,7 @@ def _trained(
 
     Selection people are asked about images as they are. Their answers choose the epoch where the proxy learns from
     such images too; chosen by them, a proxy that learns from altered copies would stop before it has. Nobody is asked
-    about their equalised images: where the proxy learns from such, their true classes choose the rates.
+    about their equalized images: where the proxy learns from such, their true classes choose the rates.
     """
     learner = shop.learner
     name = "proxy.safetensors" if last else f"rounds/proxy-{transfer.altered}.safetensors"
@@ -181,8 +181,8 @@ def _trained(
     return learner.train(
         shop.folder / name,
         (transfer.pool.images, targets_of(transfer.answers)),
-        selection=(judges.images, learner.true(judges)) if transfer.equalised else selection,
-        keep_best=not transfer.altered and not transfer.equalised,
+        selection=(judges.images, learner.true(judges)) if transfer.equalized else selection,
+        keep_best=not transfer.altered and not transfer.equalized,
         initial=warm,
         replay=known.public,
         inputs=digest("distil", transfer.digest, *learner.judged_by(judges), learner.facts(), weights_digest(warm)),

@@ -78,7 +78,7 @@ def draft(place: Path, text: str) -> Draft:
         advice.append(f"The people are those of {home / source}.")
     way, why = _preparation(home, source, text)
     if way is not None:
-        text = re.sub(r"(?m)^# preparation = \{.*?\}  ", lambda _: f"preparation = {way}  ", text)
+        text = re.sub(r"(?m)^# preparation = \{.*?\}(?=  |$)", lambda _: f"preparation = {way}", text)
     advice.append(why)
     photographs = None if source is not None else _photographs(home)
     if photographs is not None:

@@ -9,9 +9,10 @@ from numpy.typing import NDArray
 
 from ttca.errors import ActionError
 from ttca.images import Images
+from ttca.renamed import old_names
 from ttca.values import Value
 
-__all__ = ["Equaliser"]
+__all__ = ["Equalizer"]
 
 #: No frequency is raised or lowered by more: what a camera lost below its own noise cannot be brought back.
 _MOST = 32.0
@@ -20,7 +21,7 @@ _PART = 512
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Equaliser(Value):
+class Equalizer(Value):
     """A gain per spatial frequency that gives one group's images the mean spectrum of another's.
 
     Parameters
@@ -39,8 +40,8 @@ class Equaliser(Value):
     gain: NDArray[np.float32]
 
     @classmethod
-    def between(cls, images: Images, others: Images) -> Equaliser:
-        """Return the equaliser that makes ``images`` look like ``others``; both uint8 (N, H, W, 3).
+    def between(cls, images: Images, others: Images) -> Equalizer:
+        """Return the equalizer that makes ``images`` look like ``others``; both uint8 (N, H, W, 3).
 
         Raises
         ------
@@ -50,7 +51,7 @@ class Equaliser(Value):
         if not len(images) or not len(others) or images.shape[1:] != others.shape[1:]:
             raise ActionError(
                 f"Expected images of one size from both groups to compare them, got {images.shape} and "
-                f"{others.shape}. Let volunteers take part, or set equalise = false. No query was spent."
+                f"{others.shape}. Let volunteers take part, or set equalize = false. No query was spent."
             )
         # Rounding to whole levels adds a variance of 1/12; with it on both sides an empty frequency decides nothing.
         ratio = (_power(others) + 1 / 12) / (_power(images) + 1 / 12)
@@ -59,7 +60,7 @@ class Equaliser(Value):
         return cls(gain.astype(np.float32))
 
     def apply(self, images: Images) -> Images:
-        """Return equalised images, rounded to whole levels: uint8 (N, H, W, 3)."""
+        """Return equalized images, rounded to whole levels: uint8 (N, H, W, 3)."""
         from scipy.fft import idctn
 
         out = np.empty_like(images)
@@ -71,7 +72,7 @@ class Equaliser(Value):
 
 
 def _spectrum(images: Images) -> NDArray[np.float32]:
-    """Return the DCT-II of every colour of every image, orthonormal, in levels: float32 (N, H, W, 3)."""
+    """Return the DCT-II of every color of every image, orthonormal, in levels: float32 (N, H, W, 3)."""
     from scipy.fft import dctn
 
     # scipy keeps the precision it is given; its stubs promise double.
@@ -79,8 +80,11 @@ def _spectrum(images: Images) -> NDArray[np.float32]:
 
 
 def _power(images: Images) -> NDArray[np.float64]:
-    """Return the mean power of each frequency over images and colours, float64 (H, W)."""
+    """Return the mean power of each frequency over images and colors, float64 (H, W)."""
     total = np.zeros(images.shape[1:3])
     for start in range(0, len(images), _PART):
         total += np.square(_spectrum(images[start : start + _PART]), dtype=np.float64).sum((0, 3))
     return total / (3 * len(images))
+
+
+__getattr__ = old_names(__name__, Equaliser=Equalizer)

@@ -70,7 +70,7 @@ class SanityError(ActionError):
 
 
 class WorthlessProxyError(ActionError):
-    """The proxy knows no more of the platform than its favourite answer: the action stops before it pays for more."""
+    """The proxy knows no more of the platform than its favorite answer: the action stops before it pays for more."""
 
 
 class NothingHelpsError(ActionError):
@@ -205,7 +205,7 @@ class TransportError(PlatformError):
         Why, where that decides what to do next; a 429 says ``THROTTLED`` by itself.
     body : bytes or None
         What came and could not be used, where the platform may read it otherwise one day; see
-        :attr:`ttca.answers.Answers.body`.
+        the ``body`` of :class:`ttca.answers.Answers`.
     """
 
     def __init__(

@@ -20,6 +20,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from ttca.answers import Status
 from ttca.errors import ConfigError, DataError
+from ttca.renamed import old_names, old_parameters
 
 __all__ = [
     "GroupRates",
@@ -31,8 +32,8 @@ __all__ = [
     "directional_disparate_impact",
     "equal_opportunity_difference",
     "equal_opportunity_ratio",
-    "equalised_odds_difference",
-    "equalised_odds_ratio",
+    "equalized_odds_difference",
+    "equalized_odds_ratio",
     "group_rates",
     "worst_group_accuracy",
 ]
@@ -47,10 +48,10 @@ _METRICS = (
     "worst_group_accuracy",
     "demographic_parity_difference",
     "demographic_parity_ratio",
-    "equalised_odds_difference",
-    "equalised_odds_difference_mean",
-    "equalised_odds_ratio",
-    "equalised_odds_ratio_mean",
+    "equalized_odds_difference",
+    "equalized_odds_difference_mean",
+    "equalized_odds_ratio",
+    "equalized_odds_ratio_mean",
     "equal_opportunity_difference",
     "equal_opportunity_ratio",
 )
@@ -316,7 +317,7 @@ def group_rates(
     groups : array or sequence of hashable labels, length N
         Whose row it is. A sequence may hold tuples.
     positive : int
-        The favourable class; every other one is negative.
+        The favorable class; every other one is negative.
     status : integers, shape (N,), optional
         :class:`ttca.answers.Status` of each row. Without it every −1 is a refusal.
     undefined : "nan" or "zero"
@@ -444,7 +445,7 @@ def _odds(
     return _metrics(_rates(_tally(rows, _positive(positive)), undefined), undefined)
 
 
-def equalised_odds_difference(
+def equalized_odds_difference(
     y_true: ArrayLike,
     y_pred: ArrayLike,
     groups: ArrayLike | Sequence[Hashable],
@@ -459,11 +460,11 @@ def equalised_odds_difference(
     NaN where one of the two is. Parameters and errors as :func:`group_rates`. *Published*.
     """
     _choice("agg", agg, ("worst", "mean"))
-    name = "equalised_odds_difference" if agg == "worst" else "equalised_odds_difference_mean"
+    name = "equalized_odds_difference" if agg == "worst" else "equalized_odds_difference_mean"
     return _odds(y_true, y_pred, groups, positive, status, undefined)[name]
 
 
-def equalised_odds_ratio(
+def equalized_odds_ratio(
     y_true: ArrayLike,
     y_pred: ArrayLike,
     groups: ArrayLike | Sequence[Hashable],
@@ -480,7 +481,7 @@ def equalised_odds_ratio(
     Parameters and errors as :func:`group_rates`. *Published*.
     """
     _choice("agg", agg, ("worst", "mean"))
-    name = "equalised_odds_ratio" if agg == "worst" else "equalised_odds_ratio_mean"
+    name = "equalized_odds_ratio" if agg == "worst" else "equalized_odds_ratio_mean"
     return _odds(y_true, y_pred, groups, positive, status, undefined)[name]
 
 
@@ -519,14 +520,20 @@ def equal_opportunity_ratio(
 # --- reports -----------------------------------------------------------------------------------------------
 
 
+@old_parameters(
+    equalised_odds_difference="equalized_odds_difference",
+    equalised_odds_difference_mean="equalized_odds_difference_mean",
+    equalised_odds_ratio="equalized_odds_ratio",
+    equalised_odds_ratio_mean="equalized_odds_ratio_mean",
+)
 @dataclass(frozen=True)
 class SubgroupReport:
-    """All metrics of one set of predictions, for one favourable class.
+    """All metrics of one set of predictions, for one favorable class.
 
     Parameters
     ----------
     positive : int
-        The favourable class.
+        The favorable class.
     undefined : "nan" or "zero"
         What stands for the rate of a group without positives or negatives; ``rates`` flags such groups.
     rates : GroupRates
@@ -542,8 +549,8 @@ class SubgroupReport:
     directional_disparate_impact : float or None
         See :func:`directional_disparate_impact`; None likewise.
     worst_group_accuracy, demographic_parity_difference, demographic_parity_ratio,
-    equalised_odds_difference, equalised_odds_difference_mean, equalised_odds_ratio,
-    equalised_odds_ratio_mean, equal_opportunity_difference, equal_opportunity_ratio : float
+    equalized_odds_difference, equalized_odds_difference_mean, equalized_odds_ratio,
+    equalized_odds_ratio_mean, equal_opportunity_difference, equal_opportunity_ratio : float
         See the functions of these names; ``_mean`` is ``agg="mean"``.
     """
 
@@ -559,10 +566,10 @@ class SubgroupReport:
     worst_group_accuracy: float
     demographic_parity_difference: float
     demographic_parity_ratio: float
-    equalised_odds_difference: float
-    equalised_odds_difference_mean: float
-    equalised_odds_ratio: float
-    equalised_odds_ratio_mean: float
+    equalized_odds_difference: float
+    equalized_odds_difference_mean: float
+    equalized_odds_ratio: float
+    equalized_odds_ratio_mean: float
     equal_opportunity_difference: float
     equal_opportunity_ratio: float
 
@@ -765,3 +772,8 @@ class OneVsRestReport:
             "worst": {name: _number(value) for name, value in self.worst.items()},
             "defined": dict(self.defined),
         }
+
+
+__getattr__ = old_names(
+    __name__, equalised_odds_difference=equalized_odds_difference, equalised_odds_ratio=equalized_odds_ratio
+)

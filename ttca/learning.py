@@ -164,7 +164,7 @@ class Learner:
         return digest("public", public.digest(), *self.judged_by(judges), self.facts(public=True))
 
     def warm_start(self, path: Path, public: People, judges: People, length: float = 1.0) -> Proxy:
-        """Return a proxy that asked nothing: public labelled images and their true classes, or read it back.
+        """Return a proxy that asked nothing: public labeled images and their true classes, or read it back.
 
         Trained ``length`` times as long as the settings say. By their true classes, ``judges`` choose the rates of
         published weights.

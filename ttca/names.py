@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import csv
 import unicodedata
 from collections.abc import Iterable
+from pathlib import Path
 
-__all__ = ["canonical", "look_alike", "resolve", "twins"]
+from ttca.errors import ConfigError
+
+__all__ = ["canonical", "class_names", "look_alike", "resolve", "twins"]
 
 
 def canonical(name: str) -> str:
@@ -14,6 +18,48 @@ def canonical(name: str) -> str:
     White space inside is kept as it is.
     """
     return unicodedata.normalize("NFC", name).strip()
+
+
+def class_names(words: str) -> tuple[str, ...]:
+    """Return class names as somebody types them: in one line with commas, or as a text file with one on each line.
+
+    Parameters
+    ----------
+    words : str
+        Names separated by commas, those that have commas in double quotes; or the path of a file.
+
+    Raises
+    ------
+    ConfigError
+        If quotes are not closed, the file cannot be read, or a name is empty or there twice.
+
+    Examples
+    --------
+    >>> class_names('cat, "tench, Tinca tinca", dog')
+    ('cat', 'tench, Tinca tinca', 'dog')
+    """
+    try:
+        if _is_file(words):
+            lines = Path(words).read_text(encoding="utf-8-sig").splitlines()
+            names = [canonical(line) for line in lines if line.strip()]
+        else:
+            names = [canonical(name) for name in next(csv.reader([words], skipinitialspace=True, strict=True), [])]
+    except (OSError, ValueError, csv.Error) as error:
+        raise ConfigError(
+            f"Expected class names with commas between them, or a text file with one on each line, got {words!r}: "
+            f"{error}. Put names that have commas in double quotes."
+        ) from None
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if "" in names or twice:
+        raise ConfigError(f"Expected every class name once and none empty, got {', '.join(twice) or 'an empty name'}.")
+    return tuple(names)
+
+
+def _is_file(words: str) -> bool:
+    try:
+        return Path(words).is_file()
+    except (OSError, ValueError):  # too long for a path, as a thousand names are
+        return False
 
 
 def look_alike(name: str) -> str:
@@ -25,7 +71,7 @@ def look_alike(name: str) -> str:
     True
     """
     seen = ""
-    # What goes lets its neighbours compose, and what they compose to may fold once more.
+    # What goes lets its neighbors compose, and what they compose to may fold once more.
     while seen != name:
         seen, folded = name, unicodedata.normalize("NFKC", name).casefold()
         shown = "".join(c for c in folded if not c.isspace() and unicodedata.category(c) != "Cf")

@@ -6,6 +6,8 @@ import math
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
+from ttca.frames import frame
+
 __all__ = ["Row"]
 
 
@@ -112,6 +114,34 @@ class Row:
         found["intervals"] = {name: span and [_plain(end) for end in span] for name, span in spans.items()}
         plain = {name: _plain(value) for name, value in found.items()}
         return plain | {name: value for name, value in often_empty.items() if value}
+
+    def to_frame(self) -> Any:
+        """Return a pandas DataFrame of one line: every key, each interval as ``KEY_low`` and ``KEY_high``.
+
+        ``pandas.concat`` puts several rows below each other.
+
+        Raises
+        ------
+        MissingExtraError
+            If pandas is not installed.
+        """
+        found = self.to_dict()
+        spans = found.pop("intervals")
+        extra = found.pop("extra", {})
+        ends = {f"{k}_{end}": span[i] for k, span in spans.items() if span for i, end in enumerate(("low", "high"))}
+        return frame([{**found, **extra, **ends}])
+
+    def plot(self, axes: Any = None) -> Any:
+        """Draw the row's rates beside its controls (:func:`ttca.report.plots.plot_row`) and return the axes.
+
+        Raises
+        ------
+        MissingExtraError
+            If matplotlib is not installed.
+        """
+        from ttca.report.plots import plot_row
+
+        return plot_row(self, axes)
 
     @classmethod
     def keys(cls) -> tuple[str, ...]:

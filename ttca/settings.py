@@ -12,6 +12,7 @@ from ttca.goals import Certifying
 from ttca.proxies.options import Distilling
 from ttca.proxies.registry import Architecture, check_importable
 from ttca.recipes import NAMED, RECIPE_KEYS
+from ttca.renamed import old_parameters
 
 __all__ = ["DEFAULT_ARCHITECTURES", "Settings"]
 
@@ -26,100 +27,122 @@ _LARGEST_SEED = 2**32 - 1
 _MOST_DAYS = 3650
 
 
+@old_parameters(equalise="equalize")
 @dataclass(frozen=True, kw_only=True)
 class Settings:
     """Everything that decides an action's result, besides its people and its platform.
 
     Parameters
     ----------
-    name, subgroup : str
-        What the action is called, and whom it is for.
+    name : str
+        What the action is called.
+    subgroup : str
+        The people who get worse answers, for whom the action is.
     epsilons : tuple of int
-        The family of budgets, in levels of 255, fixed before verification.
+        Budgets to try, in pixel levels of 255; the smallest that is certified is used. The family is fixed before
+        verification.
     seed : int
+        Of everything random.
+    goal : {"parity", "improvement"} or float
+        "parity", "improvement", or a success rate such as 0.9 (:class:`ttca.goals.Certifying`).
+    within : float, optional
+        Another goal: at most so far below the reference accuracy.
+    accuracy_ratio : float, optional
+        Another goal: at least this share of the reference accuracy.
+    alpha : float
+        The certificate's error: how often such an action may claim its goal wrongly.
+    stopping : {"curtailed", "anytime", "hybrid"}
+        Ask until the verdict is sure; or "anytime", or "hybrid": see docs/certificates.md.
+    every_image : bool
+        true: all images of a person count, by an approximate test; false: one of each.
+    controls : bool
+        Measure the result row and its controls, for queries; false: no row, no report.
+    control_lengths : tuple of float
+        Training lengths of the control that asks nothing; the best one counts. They are multiples of the action's own.
+        Selection people choose the best of them on the platform, at one query each and length; with one length alone
+        nobody is asked.
+    controls_people : int
+        The row and its controls are measured on so many people of each group, at most. They are verification people.
+    recheck_people : int
+        Kept to be asked again later, by ttca recheck; 0: nobody. So many verification people, at most, are asked twice
+        more once a set is certified. ``ttca recheck`` can then tell whether the platform still answers as it did
+        (:mod:`ttca.recheck`).
+    valid_days : int
+        Members' files expire so many days after they were verified. A platform changes, and the certificate speaks of
+        the one that was asked.
     recipe : str
-        ``manual``: what the settings below say. ``auto``: candidates of several recipes are learned and race on the
-        platform, and what is set by hand holds for all of them (:mod:`ttca.recipes`). Or the name of one recipe.
-    pinned : tuple of str
-        Settings of learning that hold for every candidate though they have their default. Others that are set by hand
-        show it by their value; of an action file, all that stands in it is set by hand.
-    left_out : tuple of str
-        Recipes, and published weights by their name, that do not race.
+        "auto", "plain", "small-pictures", "photographs", or "manual": the keys below alone. With "auto", candidates of
+        several recipes are learned and race on the platform, and what is set by hand holds for all of them
+        (:mod:`ttca.recipes`). The next three are single recipes.
     race_share : float
         Share of the queries before verification that pays for the race.
     most_minutes : int
-        How long learning the candidates may take, by an estimate. What does not fit does not race.
+        Of learning for the race, by an estimate; what does not fit does not race.
+    left_out : tuple of str
+        Recipes, and published weights by their names, that do not race.
+    pinned : tuple of str
+        Keys below that keep their default in every recipe; those you write are kept anyway. In Python, other settings
+        count as set by hand where their value is not the default.
     architectures : tuple of str or callable
-        The proxy's models (``small-cnn``, ``resnet20`` …, ``timm/NAME``, ``module:function`` for one of your own);
-        more than one make an ensemble. In Python also functions or classes that take (classes, seed).
+        small-cnn, small-resnet, small-mobilenet, resnet20 ..., timm/NAME or module:function. More than one make an
+        ensemble. In Python also functions or classes that take (classes, seed).
     weights : tuple of str or str
-        Published weights that the proxy begins with; several make an ensemble. ``hub``: timm's own, from the hub's
-        cache or downloaded, for each ``timm/NAME`` of the architectures. Else paths of ``.safetensors`` or ``.onnx``
-        files, or names that ``ttca weights list`` shows. ``none``: none at all. By default what is here and suits the
-        images: in the folder that ``TTCA_WEIGHTS`` names, in installed packages, and in the hub's cache. The default
-        architecture gives way to them; of others, those begin with weights that these fit.
+        Published weights: "hub", files, names of ttca weights list, "none"; []: what is here. Several make an ensemble.
+        ``hub``: timm's own, from the hub's cache or downloaded, for each ``timm/NAME`` of the architectures. Files end
+        in ``.safetensors`` or ``.onnx``. ``none``: none at all. By default what is here and suits the images: in the
+        folder that ``TTCA_WEIGHTS`` names, in installed packages, and in the hub's cache. The default architecture
+        gives way to them; of others, those begin with weights that these fit.
     epochs : int
-        Of distillation.
-    shift : int
-        Augmentation: random translation of the learning images, in pixels.
-    flip : bool
-        Augmentation: random mirror images, of proxies' and of δ's learning images.
-    warp : float
-        Augmentation: random rotation, zoom and translation (:class:`ttca.proxies.options.Distilling`), 0 = off.
-    mixup : float
-        Beta parameter of mixup between fully scored answers, 0 = off.
-    block : int
-        Side of the squares, in pixels, within which δ is constant; proxies see images averaged over them. 1 gives
-        every pixel its own level. A coarse δ survives a platform that resizes, and is learned block² times faster.
-    true_classes : bool
-        The proxy learns from members' own true classes, as it would from public data, before it learns from answers.
-    equalise : bool
-        Give the subgroup's pool images the mean spectrum of the volunteers' (:class:`ttca.equaliser.Equaliser`)
-        before the platform is asked about them and the proxy learns from them. Where a camera is the difference, the
-        proxy then learns from what the platform was trained on. δ is learned on the images as they are.
-    precision : {"float32", "bfloat16", "auto"}
-        In which proxies and δ are learned; auto is bfloat16 where the processor has it.
-    threads : int, optional
-        Of the processor, while proxies and δ are learned. By default as many as torch takes, which makes results
-        depend on the machine: sums are added up in another order, and the last digits differ.
-    processes : int
-        Processes that train a proxy together, through accelerate: one per GPU on a machine with several. Everything
-        else is computed in one process, on a GPU where there is one.
+        Of learning from the platform's answers.
     public_epochs : int
-        Of learning from true classes, of public labelled data or of members.
-    rounds : int
-        How often altered copies are asked about. 0: every pool person is asked about the image as it is.
-    altered : float
-        Share of the subgroup's pool people who are asked about an altered copy instead, shared out over the rounds.
-    refine : float
-        Share of pool people whose query is saved for the end, when the platform itself is asked in what coarse
-        directions δ should move (:mod:`ttca.attacks.refinement`), and selection people say whether that helped.
-        0: none; 1: all, where true classes are known to learn a proxy from.
-    loss : {"margin", "cross-entropy", "logit"}
-        What δ minimises (:class:`ttca.attacks.options.Perturbing`).
-    kappa : float
-        Of the margin: an image that wins by so much pulls no more.
-    transforms : tuple of str
-        Random input transformations while δ is learned, among ``resize``, ``blur`` and ``jpeg``.
+        Of learning from public images, or from members' true classes.
+    shift : int
+        Random translation while learning, in pixels.
+    flip : bool
+        Random mirror images while learning; right for most photographs. Both the proxy and δ learn from them.
+    warp : float
+        Random turns and zooms, for platforms that crop or align; try 0.15. 0 is off
+        (:class:`ttca.proxies.options.Distilling`).
+    mixup : float
+        Blend pairs of images whose answers carry all scores; try 0.4. It is the Beta parameter of mixup; 0 is off.
+    true_classes : bool
+        Learn from members' own true classes before their answers, as the proxy would from public data.
+    equalize : bool
+        Learn from the subgroup's images made as sharp as the volunteers'. The subgroup's pool images are given the mean
+        spectrum of the volunteers' (:class:`ttca.equaliser.Equalizer`) before the platform is asked about them. Where a
+        camera is the difference, the proxy then learns from what the platform was trained on. δ is learned on the
+        images as they are.
+    precision : {"float32", "bfloat16", "auto"}
+        "float32", "bfloat16", or "auto": bfloat16 where the processor gains from it.
+    threads : int, optional
+        Of the processor; by default all cores, and then results depend on the machine: sums are added up in another
+        order, and the last digits differ.
+    processes : int
+        Processes that train the proxy together, one per GPU, through accelerate. Everything else is computed in one
+        process, on a GPU where there is one.
     steps : int
-        Of perturbation learning, per ε.
+        Of learning perturbations, per epsilon.
+    block : int
+        Squares of so many pixels change together; 8 suits platforms that shrink photographs. Proxies see images
+        averaged over them. 1 gives every pixel its own level. A coarse δ survives a platform that resizes, and is
+        learned block² times faster.
+    kappa : float
+        Of the margin: by how much an image must win until it pulls no more.
+    loss : {"margin", "cross-entropy", "logit"}
+        What is minimized: "margin", "cross-entropy", or "logit", which needs steps = 300 (:class:`ttca.attacks.options.Perturbing`).
     attack : str
-        Name of an attack that an installed package offers, instead of ttca's own (entry-point group ``ttca.attacks``).
-    alpha, goal, within, accuracy_ratio, stopping, every_image
-        How the certificate is made (:class:`ttca.goals.Certifying`).
-    control_lengths : tuple of float
-        Training lengths of the zero-query control, as multiples of the action's own. Selection people choose the best
-        of them on the platform, at one query each and length; with one length alone nobody is asked.
-    controls_people : int
-        On how many verification people of each group, at most, the row and its controls are measured.
-    recheck_people : int
-        How many verification people, at most, are asked twice more once a set is certified, so that ``ttca recheck``
-        can later tell whether the platform still answers as it did (:mod:`ttca.recheck`); 0 for nobody.
-    valid_days : int
-        How long members may rely on the certificate, in days from verification: a platform changes, and the
-        certificate speaks of the one that was asked.
-    controls : bool
-        Whether ``run`` pays for the controls of the honest row on verification people.
+        Name of an attack that an installed package offers; "" is ttca's own. The entry-point group is ``ttca.attacks``.
+    transforms : tuple of str
+        What uploads may go through while learning: "resize", "blur", "jpeg".
+    rounds : int
+        Ask about copies altered by what was learned so far, so many times. 0: every pool person is asked about the
+        image as it is.
+    altered : float
+        Share of the pool people of the subgroup who are asked that way, if there are rounds.
+    refine : float
+        Share of the queries saved to refine the result on the platform itself. The platform is then asked in what
+        coarse directions δ should move (:mod:`ttca.attacks.refinement`), and selection people say whether that helped.
+        0: none; 1: all, where true classes are known to learn a proxy from.
     """
 
     name: str = "action"
@@ -140,7 +163,7 @@ class Settings:
     mixup: float = 0.0
     block: int = 1
     true_classes: bool = False
-    equalise: bool = False
+    equalize: bool = False
     precision: Literal["float32", "bfloat16", "auto"] = "float32"
     threads: int | None = None
     processes: int = 1

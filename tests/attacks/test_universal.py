@@ -16,7 +16,7 @@ from torch import nn
 
 from ttca.attacks.options import Loss, Perturbing
 from ttca.attacks.universal import Examples, SignDescent, Universal, random_universal
-from ttca.proxies.architectures import Normalised, create_model
+from ttca.proxies.architectures import Normalized, create_model
 from ttca.proxies.images import to_levels, to_tensor
 
 Images = NDArray[np.uint8]
@@ -291,7 +291,7 @@ def test_people_are_mirrored_and_delta_is_not() -> None:
 def test_the_model_is_left_as_it_was() -> None:
     """A module in training mode keeps its mode, its statistics and its learnable parameters, and gets no gradient."""
     model = create_model("small-cnn", classes=3, seed=0).train()
-    assert isinstance(model, Normalised)
+    assert isinstance(model, Normalized)
     model.body.get_submodule("0").eval()
     frozen = next(model.parameters()).requires_grad_(False)
     before = copy.deepcopy(model.state_dict())

@@ -137,7 +137,7 @@ def test_equalising_alone_is_measured_beside_what_delta_does() -> None:
     """Where cameras are equalised, the result says how many that alone puts right; elsewhere it says nothing."""
     arguments = [*ARGUMENTS, "--seeds", "1", "--regime", "own"]
     (nothing,) = effect.main(arguments)["equalised_without_delta"]
-    result = effect.main([*arguments, "--set", "equalise=True"])
+    result = effect.main([*arguments, "--set", "equalize=True"])
     (alone,) = result["equalised_without_delta"]
     assert nothing is None
     # The tiny world's subgroup has fainter patterns, which equalising makes stronger.

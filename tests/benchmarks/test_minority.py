@@ -31,7 +31,7 @@ from benchmarks.minority import (
 )
 from ttca.data.tabular import Table
 from ttca.errors import ConfigError, DataError
-from ttca.training_time.relabelling import LabelledRows as People
+from ttca.training_time.relabelling import LabeledRows as People
 from ttca.training_time.relabelling import firm_errors as measure
 
 _TINY = Settings(

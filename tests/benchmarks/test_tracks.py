@@ -14,7 +14,7 @@ from benchmarks import _tracks
 from benchmarks._tracks import CAMERAS, TRACKS, WORLDS, Cell, check_backbones
 from ttca.blocks import seen
 from ttca.data.cameras import soft_focus
-from ttca.data.hub import LabelledImages, load_cifar10
+from ttca.data.hub import LabeledImages, load_cifar10
 from ttca.errors import ConfigError, DataError
 from ttca.people import People
 from ttca.proxies.backbones import Backbone
@@ -23,15 +23,15 @@ from ttca.settings import Settings
 _REAL = os.environ.get("TTCA_DATA")
 
 
-def photographs(n: int, seed: int, columns: dict[str, int]) -> LabelledImages:
+def photographs(n: int, seed: int, columns: dict[str, int]) -> LabeledImages:
     """Return n different images with columns of so many values."""
     rng = np.random.default_rng(seed)
     images = rng.integers(0, 256, (n, 16, 16, 3), dtype=np.uint8)
-    return LabelledImages(images, {k: rng.integers(0, v, n) for k, v in columns.items()}, {})
+    return LabeledImages(images, {k: rng.integers(0, v, n) for k, v in columns.items()}, {})
 
 
 @pytest.fixture(autouse=True)
-def data(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, LabelledImages]]:
+def data(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, LabeledImages]]:
     """Give the tracks data sets of the real ones' sizes, with small images."""
     labels = {"label": 10, "fine_label": 100}
     faces = {"gender": 2, "race": 7, "age": 9}
@@ -51,9 +51,9 @@ def data(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, LabelledImages]]
     monkeypatch.setattr(_tracks, "load_cifar10", lambda split: made[f"cifar-{split}"])
     monkeypatch.setattr(_tracks, "load_cifar100", lambda split: made[f"cifar-{split}"])
 
-    def faces_of(split: str, rows: slice) -> LabelledImages:
+    def faces_of(split: str, rows: slice) -> LabeledImages:
         whole = made[f"fairface-{split}"]
-        return LabelledImages(whole.images[rows], {k: v[rows] for k, v in whole.columns.items()}, {})
+        return LabeledImages(whole.images[rows], {k: v[rows] for k, v in whole.columns.items()}, {})
 
     monkeypatch.setattr(_tracks, "load_fairface", faces_of)
     for cached in (_tracks._cifar, _tracks._copies, _tracks._fairface_train, _tracks._fairface_test):
@@ -64,7 +64,7 @@ def data(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, LabelledImages]]
 
 
 @pytest.fixture
-def races(data: dict[str, LabelledImages]) -> Any:
+def races(data: dict[str, LabeledImages]) -> Any:
     """Return the race of the first 2,500 validation people."""
     return data["fairface-validation"].columns["race"][:2500]
 
@@ -227,7 +227,7 @@ def test_a_photograph_that_is_there_twice_has_one_role() -> None:
     assert not marks[1] & marks[2]
 
 
-def test_a_test_image_that_somebody_earlier_has_too_is_left_out(data: dict[str, LabelledImages]) -> None:
+def test_a_test_image_that_somebody_earlier_has_too_is_left_out(data: dict[str, LabeledImages]) -> None:
     """CIFAR-100 holds exact copies under two labels: one of a pool or verification image is in no test set."""
     images, order = data["cifar-test"].images, np.random.default_rng(0).permutation(10_000)
     dev, final = (TRACKS["cifar100-resnet32"].people(500, "own", 0, f).test for f in (False, True))

@@ -17,7 +17,7 @@ import pytest
 from PIL import Image
 
 from tests.data.loopback_hub import serve_repository
-from ttca.data.hub import LabelledImages, load_cifar10, load_cifar100, load_fairface
+from ttca.data.hub import LabeledImages, load_cifar10, load_cifar100, load_fairface
 from ttca.errors import DataError, MissingExtraError
 
 _PIXELS = np.random.default_rng(0).integers(0, 256, (5, 8, 7, 3), dtype=np.uint8)
@@ -60,7 +60,7 @@ def _no_data_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("TTCA_DATA", raising=False)
 
 
-def _check_cifar10(loaded: LabelledImages) -> None:
+def _check_cifar10(loaded: LabeledImages) -> None:
     np.testing.assert_array_equal(loaded.images, _PIXELS)
     assert loaded.images.dtype == np.uint8
     assert list(loaded.columns) == ["label"]

@@ -10,6 +10,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -129,6 +130,26 @@ def test_the_tutorials_commands_work_in_its_order(finished_demo: FinishedDemo) -
         assert (home / name).is_file(), name
 
 
+@pytest.mark.full
+def test_the_tutorials_platform_outlives_its_terminal(tmp_path: Path) -> None:
+    """Started with nohup and &, with a closed input, it says where it is, answers, and outlives a hang-up."""
+    said, told = tmp_path / "out", tmp_path / "err"
+    line = f"nohup python -m ttca.demo.platform 0 0 >{said} 2>{told} <&- & echo $!"
+    done = subprocess.run(["sh", "-c", line], env=environment(), cwd=ROOT, capture_output=True, text=True, check=True)
+    process = int(done.stdout)
+    try:
+        deadline = time.monotonic() + 120
+        while "has started at" not in told.read_text(encoding="utf-8"):
+            assert time.monotonic() < deadline, told.read_text(encoding="utf-8")
+            time.sleep(0.2)
+        os.kill(process, signal.SIGHUP)
+        url = said.read_text(encoding="utf-8").strip()
+        assert f"has started at {url} (KServe V2, model digits)" in told.read_text(encoding="utf-8")
+        assert requests.get(f"{url}/v2/models/digits", timeout=10).ok
+    finally:
+        os.kill(process, signal.SIGTERM)
+
+
 #: The README's reader has a model and pictures; here they are the tiny world's.
 _READER = """
 from tests import worlds
@@ -139,8 +160,9 @@ images, labels, blurred, names = everybody.images, everybody.classes, everybody.
 predict = worlds.model
 
 # The program as printed, learning for a shorter time than a reader's would.
+import inspect
 import ttca
-ttca.Settings.__init__.__kwdefaults__.update(epochs=8, steps=10, control_lengths=(1.0,))
+inspect.unwrap(ttca.Settings.__init__).__kwdefaults__.update(epochs=8, steps=10, control_lengths=(1.0,))
 """
 
 

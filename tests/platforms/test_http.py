@@ -163,7 +163,7 @@ def test_a_certificate_that_cannot_be_verified_ends_the_exchange() -> None:
 def test_an_unknown_host_is_refunded(host: str) -> None:
     """A name that does not resolve surely processed nothing."""
     with (
-        platform_at(f"https://{host}", authorised_by="the owner") as platform,
+        platform_at(f"https://{host}", authorized_by="the owner") as platform,
         pytest.raises(TransportError) as caught,
     ):
         _ = platform.info
@@ -386,11 +386,11 @@ def test_a_platform_that_is_not_as_configured_is_found_out_before_a_query(change
     ("url", "options"),
     [
         ("https://api.example.org", {}),
-        ("https://api.example.org", {"authorised_by": " "}),
-        ("http://api.example.org", {"authorised_by": "the owner"}),
-        ("http://10.0.0.1", {"authorised_by": "the owner"}),
-        ("http://0.0.0.0", {"authorised_by": "the owner"}),
-        ("http://127.0.0.1.example.org", {"authorised_by": "the owner"}),
+        ("https://api.example.org", {"authorized_by": " "}),
+        ("http://api.example.org", {"authorized_by": "the owner"}),
+        ("http://10.0.0.1", {"authorized_by": "the owner"}),
+        ("http://0.0.0.0", {"authorized_by": "the owner"}),
+        ("http://127.0.0.1.example.org", {"authorized_by": "the owner"}),
         ("ftp://127.0.0.1", {}),
         ("127.0.0.1:80", {}),
         ("http://ada:pw@127.0.0.1", {}),
@@ -411,7 +411,7 @@ def test_a_platform_that_is_not_as_configured_is_found_out_before_a_query(change
 def test_what_is_not_allowed_is_refused_before_anything_is_sent(
     url: str, options: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Off this machine HTTPS and authorised_by are required, and every option is checked in the constructor."""
+    """Off this machine HTTPS and authorized_by are required, and every option is checked in the constructor."""
 
     def no_network(*_: Any, **__: Any) -> None:
         raise AssertionError("something was sent")
@@ -456,7 +456,7 @@ def test_off_this_machine_a_key_must_be_bound_to_the_platforms_host(
 
     monkeypatch.setattr(socket, "getaddrinfo", no_network)
     with (
-        platform_at("https://api.example.org", authorised_by="me", key_variable="TTCA_KEY_X") as platform,
+        platform_at("https://api.example.org", authorized_by="me", key_variable="TTCA_KEY_X") as platform,
         pytest.raises(NotSentError) as caught,
     ):
         _ = platform.info

@@ -542,18 +542,18 @@ def behind(forwards_to: str | None, *, url: str = GATEWAY, key: Key | None = Non
 @pytest.mark.parametrize(
     ("forwards_to", "more", "said"),
     [
-        ("https://api.example.org", {}, "Expected authorised_by for https://api.example.org"),
-        ("http://api.example.org", {"authorised_by": "me"}, "Expected https"),
-        ("https://u:p@api.example.org", {"authorised_by": "me"}, "without user"),
-        ("http://127.0.0.1:2", {"authorised_by": "me"}, "URL of another machine"),
+        ("https://api.example.org", {}, "Expected authorized_by for https://api.example.org"),
+        ("http://api.example.org", {"authorized_by": "me"}, "Expected https"),
+        ("https://u:p@api.example.org", {"authorized_by": "me"}, "without user"),
+        ("http://127.0.0.1:2", {"authorized_by": "me"}, "URL of another machine"),
         (
             "https://api.example.org",
-            {"authorised_by": "me", "url": "https://gateway.example.org"},
+            {"authorized_by": "me", "url": "https://gateway.example.org"},
             "only for a gateway on this machine",
         ),
         (
             "https://api.example.org",
-            {"authorised_by": "me", "key": Key(sign="aws4", region="r", service="s")},
+            {"authorized_by": "me", "key": Key(sign="aws4", region="r", service="s")},
             "Let the gateway sign",
         ),
     ],
@@ -567,7 +567,7 @@ def test_a_gateway_is_asked_as_what_is_behind_it(forwards_to: str, more: dict[st
 def test_behind_another_gateway_is_another_platform() -> None:
     """What a gateway forwards to makes its answers, and so is part of the platform's fingerprint, in one spelling."""
     prints = [
-        behind(to, authorised_by="me").info.fingerprint
+        behind(to, authorized_by="me").info.fingerprint
         for to in (None, "https://a.example.org", "https://a.example.org:443/", "https://b.example.org")
     ]
     assert prints[1] == prints[2]
@@ -579,7 +579,7 @@ def test_a_key_that_a_gateway_sends_on_is_bound_to_the_gateway(value: str, monke
     """It leaves this machine, so it must name the gateway's host and be long, as for any other machine."""
     monkeypatch.setenv(VARIABLE, value)
     with scripted() as server:
-        platform = behind("https://api.example.org", url=server.url, key=Key(variable=VARIABLE), authorised_by="me")
+        platform = behind("https://api.example.org", url=server.url, key=Key(variable=VARIABLE), authorized_by="me")
         with pytest.raises(NotSentError):
             platform.attempt(images(1), ADA, request_id="r")
         monkeypatch.setenv(VARIABLE, f"127.0.0.1 {SECRET}")

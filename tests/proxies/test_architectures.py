@@ -8,16 +8,16 @@ from typing import Any
 import pytest
 import torch
 
-from ttca.proxies.architectures import Normalised, create_model
+from ttca.proxies.architectures import Normalized, create_model
 from ttca.proxies.registry import list_architectures
 
 TINY = "timm/test_efficientnet"
 
 
-def normalised(name: str) -> Normalised:
+def normalised(name: str) -> Normalized:
     """Return one of our own models, or timm's."""
     model = create_model(name, classes=3, seed=0)
-    assert isinstance(model, Normalised)
+    assert isinstance(model, Normalized)
     return model
 
 

@@ -19,11 +19,11 @@ from tests.examples import examples
 from ttca.errors import ConfigError, DataError
 from ttca.training_time.relabelling import (
     FirmErrors,
-    LabelledRows,
+    LabeledRows,
     Predict,
     Trial,
     collective,
-    equalised_odds,
+    equalized_odds,
     fewest_flips,
     firm_errors,
     flip_first,
@@ -38,12 +38,12 @@ from ttca.training_time.relabelling import (
 )
 
 
-def _people(n: int = 40, seed: int = 0) -> LabelledRows:
+def _people(n: int = 40, seed: int = 0) -> LabeledRows:
     generator = np.random.default_rng(seed)
     minority = np.arange(n) % 2 == 0
     labels = (np.arange(n) % 4 < 2).astype(np.int64)
     features = generator.normal(size=(n, 3)) + labels[:, None]
-    return LabelledRows(features, labels, minority)
+    return LabeledRows(features, labels, minority)
 
 
 # --- who takes part ----------------------------------------------------------------------------------------
@@ -226,14 +226,14 @@ def test_equalised_odds_agree_with_fairlearn(seed: int, n: int) -> None:
     minority = np.concatenate([[True, False, True, False], generator.random(n - 4) < 0.3])
     said = generator.integers(0, 2, n)
     expected = equalized_odds_difference(truth, said, sensitive_features=minority, agg="mean")
-    assert abs(equalised_odds(truth, said, minority) - expected) < 1e-12
-    people = LabelledRows(np.zeros((n, 1)), truth, minority)
+    assert abs(equalized_odds(truth, said, minority) - expected) < 1e-12
+    people = LabeledRows(np.zeros((n, 1)), truth, minority)
     assert abs(firm_errors(lambda features: said, people).eqod - expected) < 1e-12
 
 
 def test_measurement_tells_who_pays() -> None:
     """Error and EqOd are against true labels, and each group's error stands apart."""
-    people = LabelledRows(
+    people = LabeledRows(
         np.zeros((8, 1)), np.array([1, 1, 0, 0, 1, 1, 0, 0]), np.array([True, True, True, True, *[False] * 4])
     )
     measured = firm_errors(lambda features: np.array([1, 0, 0, 0, 1, 1, 1, 0]), people)
@@ -272,7 +272,7 @@ def test_people_are_checked_at_the_door(changes: dict[str, Any], said: str) -> N
         "minority": np.array([True, True, False, False]),
     }
     with pytest.raises(DataError, match=said):
-        LabelledRows(**{**usual, **changes})
+        LabeledRows(**{**usual, **changes})
 
 
 def _memorising_firm(features: NDArray[np.float64], labels: NDArray[np.int64]) -> Predict:
@@ -286,7 +286,7 @@ def test_a_sweep_trains_on_reported_and_measures_on_true_labels() -> None:
     minority = np.array([True, False] * 10)
     # The firm sees the group alone; the majority is mostly positive, the minority mostly negative.
     labels = np.array([0, 1] * 8 + [1, 0] * 2)
-    people = LabelledRows(minority[:, None].astype(np.float64), labels, minority)
+    people = LabeledRows(minority[:, None].astype(np.float64), labels, minority)
     pool = np.flatnonzero(minority & (labels == 0))
     trials = sweep(
         _memorising_firm, people, people, people, pool=pool, scores=np.zeros(len(pool)), flips=[0, 2, len(pool)]

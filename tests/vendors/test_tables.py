@@ -20,11 +20,12 @@ from benchmarks._vendors.asking import keyed, pictures, section, variable
 from benchmarks._vendors.base import Asked, Behavior, File, WrongError
 from benchmarks.apis import main as apis
 from tests.test_cli import Terminal
-from ttca.config import TEMPLATE, read_action
+from ttca.config import read_action
 from ttca.errors import ChargeState, ConfigError, TransportError, Trouble
 from ttca.platforms.base import Credential
 from ttca.platforms.server import background_app
 from ttca.platforms.vendors import table, vendors, with_table
+from ttca.templates import action_template
 
 pytest_plugins = ("tests.test_cli",)
 
@@ -60,11 +61,11 @@ class TestPrinted:
     def test_it_is_read_once_it_is_filled_in(self, vendor: str, tmp_path: Path) -> None:
         """The written file is an action file as it stands; its platform waits for whoever authorized it."""
         file = tmp_path / "action.toml"
-        file.write_text(with_table(TEMPLATE.format(file=file), vendor), encoding="utf-8")
+        file.write_text(with_table(action_template(file), vendor), encoding="utf-8")
         found = read_action(file)
         assert found.platform.key_variable == variable(vendor)
         assert found.pool.quota == 100
-        with pytest.raises(ConfigError, match="Expected authorised_by"):
+        with pytest.raises(ConfigError, match="Expected authorized_by"):
             found.open_platform()
 
     def test_the_export_names_the_host_of_the_table(self, vendor: str) -> None:
@@ -239,7 +240,7 @@ def test_a_used_up_quota_ends_the_asking_with_its_words(tmp_path: Path) -> None:
 def test_init_writes_the_table_of_a_vendor(ttca: Terminal, tmp_path: Path) -> None:
     """`ttca init --platform` writes it, says what to fill in, and writes nothing for a vendor that it does not know."""
     done = ttca("init", tmp_path / "action.toml", "--platform", "azure-vision")
-    assert "Fill in authorised_by" in done.err
+    assert "Fill in authorized_by" in done.err
     assert table("azure-vision") in (tmp_path / "action.toml").read_text(encoding="utf-8")
     assert "azure-vision" in ttca("init", tmp_path / "other.toml", "--platform", "acme").sentence
     assert not (tmp_path / "other.toml").exists()

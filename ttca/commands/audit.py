@@ -75,8 +75,10 @@ def audit(
     """
     from ttca.auditing import carry_out, discover_in, intend
     from ttca.config import read_action
+    from ttca.extras import need_extras
 
     known = read_action(file)
+    need_extras("This action", *known.extras)
     action, columns = known.open_audit(accept_new_version=accept_new_version, anyway=anyway, reporter=reporter())
     with action, asking(known, action, file):
         if discover:

@@ -82,12 +82,17 @@ def reporter() -> Any:
 
 @contextmanager
 def opened(
-    file: Path, *, accept_new_version: bool = False, anyway: bool = False
+    file: Path, *, learns: bool = False, accept_new_version: bool = False, anyway: bool = False
 ) -> Iterator[tuple[ActionFile, CollectiveAction]]:
-    """Open an action; where an error ends it, say what was paid, and propose a table if an answer cannot be read."""
+    """Open an action; where an error ends it, say what was paid, and propose a table if an answer cannot be read.
+
+    ``learns``: a proxy will be needed, so that what is missing for it is said before anything is asked.
+    """
     from ttca.config import read_action
+    from ttca.extras import need_extras
 
     known = read_action(file)
+    need_extras("This action", *(("learn",) if learns else ()), *known.extras)
     with (
         known.open(accept_new_version=accept_new_version, anyway=anyway, reporter=reporter()) as action,
         asking(known, action, file),

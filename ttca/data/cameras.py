@@ -40,7 +40,7 @@ def gaussian_blur(images: Any, sigma: float, *, radius: int | None = None) -> ND
     sigma : float
         Standard deviation in pixels; 0 changes nothing.
     radius : int, optional
-        Taps on each side of the centre; 4σ, rounded, when not given.
+        Taps on each side of the center; 4σ, rounded, when not given.
 
     Returns
     -------
@@ -60,7 +60,7 @@ def gaussian_blur(images: Any, sigma: float, *, radius: int | None = None) -> ND
     _require(reach >= 0, "a blur radius of at least 0 pixels", reach)
     if sigma == 0 or reach == 0 or array.size == 0:
         return array.copy()
-    with np.errstate(over="ignore"):  # a tiny sigma rightly gives infinitely distant neighbours
+    with np.errstate(over="ignore"):  # a tiny sigma rightly gives infinitely distant neighbors
         kernel = np.exp(-0.5 * (np.arange(-reach, reach + 1) / sigma) ** 2)
     taps = (kernel / kernel.sum()).astype(np.float32)
     for axis in (1, 2):
@@ -278,7 +278,7 @@ def night(images: Any) -> Images:
 
 def _sensor_noise(images: Images, seed: int) -> NDArray[np.float32]:
     grain = np.empty(images.shape, dtype=np.float32)
-    # One generator per image, not per batch: a batch's stream would tie an image's noise to its neighbours.
+    # One generator per image, not per batch: a batch's stream would tie an image's noise to its neighbors.
     for image, out in zip(images, grain, strict=True):
         np.random.default_rng([seed, zlib.crc32(image)]).standard_normal(dtype=np.float32, out=out)
     return grain

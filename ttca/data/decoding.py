@@ -32,7 +32,7 @@ def decode_rgb(data: bytes, *, size: tuple[int, int] | None = None) -> Images:
     Parameters
     ----------
     data : bytes
-        A PNG, JPEG, WebP or BMP file. Grey and palette images become RGB, and an alpha channel that is opaque
+        A PNG, JPEG, WebP or BMP file. Gray and palette images become RGB, and an alpha channel that is opaque
         everywhere is left out, which changes no pixel. Of a phone's JPEG with a preview behind it (MPO) the first
         picture is taken, as every JPEG reader does.
     size : (height, width), optional
@@ -124,7 +124,7 @@ def _is_opaque(image: Image.Image, data: bytes) -> bool:
         return True
     if image.mode == "P":
         return bool(np.asarray(image.convert("RGBA"))[..., 3].min(initial=255) == 255)
-    # One colour is transparent, written with as many bits as the file has; Pillow has stretched the pixels to eight.
+    # One color is transparent, written with as many bits as the file has; Pillow has stretched the pixels to eight.
     most = 2 ** min(data[_PNG_DEPTH_AT], 8) - 1
     colour = (np.asarray(entry) & most) * (255 // most)
     pixels = np.asarray(image.convert("L" if image.mode == "1" else image.mode))

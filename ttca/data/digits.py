@@ -27,7 +27,7 @@ def load_digits_images(size: int = 16) -> tuple[Images, NDArray[np.int64]]:
     Returns
     -------
     images : uint8 array, shape (1797, size, size, 3)
-        Grey repeated to RGB; the originals' levels 0..16 become 0..255.
+        Gray repeated to RGB; the originals' levels 0..16 become 0..255.
     labels : int64 array, shape (1797,)
         0..9.
 

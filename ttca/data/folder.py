@@ -126,7 +126,7 @@ def load_people(
         A table with the columns of :data:`ttca.data.tables.COLUMNS`, separated by commas, semicolons or tabs. Or a
         folder that holds such a table as ``people.csv``, or one laid out as ``<class>/<member>/*.png`` or
         ``<group>/<class>/<member>/*.png``, read in the order of its paths. Without a preparation, images are PNG, WebP,
-        BMP or JPEG (originals only: a perturbation does not survive JPEG); RGB, grey or palette, upright and opaque.
+        BMP or JPEG (originals only: a perturbation does not survive JPEG); RGB, gray or palette, upright and opaque.
     image_shape : (H, W, 3)
         The size the platform takes, in pixels. Without a preparation nothing is resized.
     classes : sequence of str

@@ -15,19 +15,20 @@ from numpy.typing import NDArray
 from ttca.data.decoding import decode_rgb, for_each
 from ttca.errors import DataError, MissingExtraError
 from ttca.images import Images
+from ttca.renamed import old_names
 from ttca.values import Value
 
 if TYPE_CHECKING:
     from datasets import Dataset
 
-__all__ = ["LabelledImages", "load_cifar10", "load_cifar100", "load_fairface"]
+__all__ = ["LabeledImages", "load_cifar10", "load_cifar100", "load_fairface"]
 
 _ROOT_VARIABLE = "TTCA_DATA"
 _SHARD = re.compile(r"-(\d{5})-of-(\d{5})")
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class LabelledImages(Value):
+class LabeledImages(Value):
     """A split of a data set, in its official order.
 
     Parameters
@@ -90,9 +91,7 @@ _FAIRFACE = _Source(
 )
 
 
-def load_cifar10(
-    split: str, *, root: str | os.PathLike[str] | None = None, rows: slice | None = None
-) -> LabelledImages:
+def load_cifar10(split: str, *, root: str | os.PathLike[str] | None = None, rows: slice | None = None) -> LabeledImages:
     """Return CIFAR-10: 32×32 images and the column ``label``.
 
     Parameters
@@ -107,7 +106,7 @@ def load_cifar10(
 
     Returns
     -------
-    LabelledImages
+    LabeledImages
 
     Raises
     ------
@@ -121,7 +120,7 @@ def load_cifar10(
 
 def load_cifar100(
     split: str, *, root: str | os.PathLike[str] | None = None, rows: slice | None = None
-) -> LabelledImages:
+) -> LabeledImages:
     """Return CIFAR-100: 32×32 images and the columns ``fine_label`` (100) and ``coarse_label`` (20).
 
     Parameters
@@ -134,7 +133,7 @@ def load_cifar100(
 
     Returns
     -------
-    LabelledImages
+    LabeledImages
 
     Raises
     ------
@@ -146,7 +145,7 @@ def load_cifar100(
 
 def load_fairface(
     split: str, *, root: str | os.PathLike[str] | None = None, rows: slice | None = None
-) -> LabelledImages:
+) -> LabeledImages:
     """Return FairFace (margin 0.25): 224×224 faces; ``age``, ``gender``, ``race``, ``service_test`` (0 or 1).
 
     Parameters
@@ -159,7 +158,7 @@ def load_fairface(
 
     Returns
     -------
-    LabelledImages
+    LabeledImages
 
     Raises
     ------
@@ -169,7 +168,7 @@ def load_fairface(
     return _load(_FAIRFACE, split, root, rows)
 
 
-def _load(source: _Source, split: str, root: str | os.PathLike[str] | None, rows: slice | None) -> LabelledImages:
+def _load(source: _Source, split: str, root: str | os.PathLike[str] | None, rows: slice | None) -> LabeledImages:
     if split not in source.splits:
         known = " or ".join(repr(s) for s in source.splits)
         raise DataError(f"Expected the split {known} of {source.repo}, got {split!r}. Choose one of these.")
@@ -265,7 +264,7 @@ def _check_columns(source: _Source, found: list[str], where: str) -> None:
         )
 
 
-def _decode(source: _Source, opened: _Opened, rows: slice | None) -> LabelledImages:
+def _decode(source: _Source, opened: _Opened, rows: slice | None) -> LabeledImages:
     import pyarrow as pa
     from datasets import ClassLabel
     from datasets import Image as ImageFeature
@@ -302,7 +301,7 @@ def _decode(source: _Source, opened: _Opened, rows: slice | None) -> LabelledIma
         for name in (*source.classes, *source.plain)
     }
     images = _images(list(_encoded(table[source.image])), opened, numbers)
-    return LabelledImages(images, columns, class_names)
+    return LabeledImages(images, columns, class_names)
 
 
 def _integers(column: Any, name: str, classes: int, opened: _Opened, numbers: range) -> NDArray[np.int64]:
@@ -349,3 +348,6 @@ def _images(encoded: list[bytes | None], opened: _Opened, numbers: range) -> Ima
 
     for_each(fill, len(encoded))
     return images
+
+
+__getattr__ = old_names(__name__, LabelledImages=LabeledImages)

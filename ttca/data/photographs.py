@@ -225,7 +225,7 @@ def _without_alpha(image: Image.Image) -> tuple[Image.Image, np.ndarray[Any, np.
     """Return the colors, and how opaque each pixel is; None where all are."""
     if image.mode not in ("RGBA", "LA", "PA", "RGBa", "La") and image.info.get("transparency") is None:
         return image, None
-    # Grey stays grey: its profile knows no other colors.
+    # Gray stays gray: its profile knows no other colors.
     grey = image.mode in ("L", "LA", "La", "1")
     both = image.convert("LA" if grey and image.mode != "1" else "RGBA")
     alpha = np.asarray(both.getchannel("A"))

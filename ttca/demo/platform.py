@@ -86,12 +86,15 @@ def _serve(seed: int, port: int, access_log: Path | None, *, bound: bool) -> Non
     else:
         sys.stderr.write("Training the demo's platform. Its address comes in a few seconds; Ctrl-C ends it.\n")
     platform = digits_platform(digits_world(seed), seed=seed)
-    serve(platform, port=port, access_log=access_log, on_start=_announce)
 
+    def started(url: str) -> None:
+        sys.stdout.write(f"{url}\n")
+        sys.stdout.flush()
+        if not bound:
+            sys.stderr.write(f"The demo's platform has started at {url} (KServe V2, model {platform.info.name}).\n")
+            sys.stderr.flush()
 
-def _announce(url: str) -> None:
-    sys.stdout.write(f"{url}\n")
-    sys.stdout.flush()
+    serve(platform, port=port, access_log=access_log, on_start=started)
 
 
 if __name__ == "__main__":

@@ -119,7 +119,7 @@ class Platform(Protocol):
 
     ``read_again(body, n)`` : callable
         Reads the ``body`` of answers it gave to ``n`` images, as it would today, or raises a TransportError
-        (:attr:`ttca.answers.Answers.body`). Left out: answers stay as they were read.
+        (the ``body`` of :class:`ttca.answers.Answers`). Left out: answers stay as they were read.
 
     A wrapper passes on what the wrapped one has of :data:`OPTIONAL_MEMBERS`.
     """

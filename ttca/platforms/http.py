@@ -25,12 +25,14 @@ from ttca.platforms.protocols.reading import excerpt
 from ttca.platforms.sending import NotSentError, Sender, Transport
 from ttca.platforms.statuses import status_error
 from ttca.platforms.throttle import Throttle, lane
+from ttca.renamed import old_parameters
 
 __all__ = ["HttpPlatform", "Key", "NotSentError", "TokenFrom", "Transport"]
 
 _VISIBLE_ASCII = re.compile(r"[\x21-\x7e]+")
 
 
+@old_parameters(authorised_by="authorized_by")
 class HttpPlatform:
     """A platform behind HTTP. Safe to use from many threads; close it, or use it as a context manager.
 
@@ -47,7 +49,7 @@ class HttpPlatform:
         than the next one belongs into its wire's ``identity``.
     model : str, optional
         As the protocol needs it.
-    authorised_by : str, optional
+    authorized_by : str, optional
         Who allowed these queries; required unless they stay on this machine.
     key : Key, optional
         Where the key is, and how it travels.
@@ -76,7 +78,7 @@ class HttpPlatform:
         classes: Sequence[str],
         protocol: str | Describes = "kserve-v2",
         model: str | None = None,
-        authorised_by: str | None = None,
+        authorized_by: str | None = None,
         key: Key | None = None,
         transport: Transport | None = None,
         **protocol_options: Any,
@@ -86,10 +88,10 @@ class HttpPlatform:
         self._name = self._sender.url
         gateway = self._transport.forwards_to
         #: Who allowed the queries; None where nobody was named.
-        self.authorised_by = (authorised_by or "").strip() or None
-        if not self._sender.stays_here and self.authorised_by is None:
+        self.authorized_by = (authorized_by or "").strip() or None
+        if not self._sender.stays_here and self.authorized_by is None:
             raise ConfigError(
-                f"Expected authorised_by for {gateway or self._sender.host}, got none. Say who authorised these "
+                f"Expected authorized_by for {gateway or self._sender.host}, got none. Say who authorized these "
                 "queries before the first one is sent to another machine."
             )
         if isinstance(classes, str) or len(classes) < 2 or len(set(classes)) != len(classes):

@@ -214,6 +214,12 @@ class LocalPlatform:
                 f"Expected one float32 input (N, 3, {height}, {width}), got "
                 f"{[(i.name, i.type, i.shape) for i in inputs]}. Export the model with that input."
             )
+        outputs = session.get_outputs()[0].shape
+        if outputs and isinstance(outputs[-1], int) and outputs[-1] != len(classes):
+            raise ConfigError(
+                f"Expected one class name for each of the model's {outputs[-1]} outputs, got {len(classes)} names. "
+                "Give all of them, in the order of the outputs."
+            )
         step = shape[0] if isinstance(shape[0], int) else batch_size
         if step != 1 and isinstance(shape[0], int):
             raise ConfigError(

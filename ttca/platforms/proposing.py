@@ -40,7 +40,7 @@ class Proposal(Value):
 
 
 def response_of(body: bytes) -> tuple[int, bytes]:
-    """Return the status and the body of what a platform keeps of an answer (:attr:`ttca.answers.Answers.body`)."""
+    """Return the status and the body of what a platform keeps of an answer: :class:`ttca.answers.Answers` has it."""
     head, _, said = body.partition(b"\n")
     try:
         status = json.loads(head)[0]

@@ -1,4 +1,4 @@
-"""When to try again and when to stop: full jitter, a deadline, and Retry-After honoured up to a cap."""
+"""When to try again and when to stop: full jitter, a deadline, and Retry-After honored up to a cap."""
 
 from __future__ import annotations
 

@@ -489,7 +489,7 @@ def _listen(host: str, port: int) -> socket.socket:
     try:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, proto=socket.IPPROTO_TCP)[0]
         # The protocol is named, because asyncio switches Nagle's algorithm off only where it is: without that every
-        # answer of two packets waits 40 ms for an acknowledgement.
+        # answer of two packets waits 40 ms for an acknowledgment.
         listener = socket.socket(found[0], socket.SOCK_STREAM, socket.IPPROTO_TCP)
         try:
             if os.name == "posix":

@@ -59,7 +59,7 @@ def balances(connection: sa.Connection, member: str | None) -> list[Balance]:
     whose = sa.true() if member is None else _members.c.name == canonical(member)
     theirs = sa.select(_members.c.id).where(whose)
     counts: dict[int, dict[str, int]] = {}
-    # Not labelled "outcome": the grouping would mean the column, where attempts without an outcome and those
+    # Not labeled "outcome": the grouping would mean the column, where attempts without an outcome and those
     # marked unknown are two groups.
     ended = _ended().label("ended")
     for row in connection.execute(

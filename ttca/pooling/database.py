@@ -385,7 +385,7 @@ def _begin(connection: sa.Connection) -> None:
     connection.exec_driver_sql("BEGIN IMMEDIATE" if write else "BEGIN")
 
 
-#: PostgreSQL's words for: connection lost, server shutting down or starting, deadlock, serialisation.
+#: PostgreSQL's words for: connection lost, server shutting down or starting, deadlock, serialization.
 _PASSING = ("08", "57P01", "57P02", "57P03", "40001", "40P01", "53300")
 
 

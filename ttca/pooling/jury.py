@@ -48,7 +48,7 @@ class Jury:
 
     def __init__(self, ledger: Ledger, shelf: Shelf, *, classes: int, plan: CheckPlan) -> None:
         self._ledger, self._db, self._shelf, self._classes, self._plan = ledger, ledger.database, shelf, classes, plan
-        # What the last judgement said of everybody, and how much was said before it and since.
+        # What the last judgment said of everybody, and how much was said before it and since.
         self._repute, self._heard, self._new = _NOBODY, 0, 0
 
     def flagged(self) -> list[str]:
@@ -192,7 +192,7 @@ class Jury:
         )
         if flagged.rowcount != 1:
             return
-        # Not what the pool sent from the organiser's own machine under the member's quota.
+        # Not what the pool sent from the organizer's own machine under the member's quota.
         theirs = sa.select(_leases.c.request).where(_leases.c.member == member)
         keys = connection.scalars(sa.select(_answers.c.key).where(_answers.c.request.in_(theirs)))
         for part in parts([bytes(k) for k in keys]):

@@ -8,8 +8,9 @@ import hmac
 import secrets
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import sqlalchemy as sa
@@ -17,6 +18,7 @@ from numpy.typing import NDArray
 
 from ttca.answers import Answers
 from ttca.errors import ChargeState, LedgerError, QuotaError
+from ttca.frames import frame
 from ttca.images import Images
 from ttca.names import canonical
 from ttca.pooling import books, leaving, membership, roll
@@ -264,6 +266,10 @@ class Ledger:
     def balances(self, member: str | None = None) -> list[Balance]:
         """Return who paid what, counted from the attempts themselves; of one member only, if named."""
         return self._db.run(lambda connection: books.balances(connection, member))
+
+    def to_frame(self) -> Any:
+        """Return who paid what as a pandas DataFrame, a line for each member (:class:`ttca.pooling.books.Balance`)."""
+        return frame([asdict(balance) for balance in self.balances()])
 
     def paid(self, *, action: str | None = None) -> dict[str, int]:
         """Return the queries charged (refunds out) by purpose; of one action, and what no action was named for."""

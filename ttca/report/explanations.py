@@ -10,7 +10,7 @@ from ttca.conditions import CONTROLS, ROW_KEYS, Control
 from ttca.report.formatting import Number
 from ttca.row import Row
 
-__all__ = ["Entry", "Group", "explained"]
+__all__ = ["Entry", "Group", "explained", "row_keys"]
 
 Write = Callable[..., Number]
 
@@ -285,6 +285,14 @@ _GROUPS: tuple[tuple[str, str, tuple[tuple[str, Write, str, str], ...]], ...] = 
         ),
     ),
 )
+
+
+def row_keys() -> tuple[tuple[str, str, tuple[tuple[str, str, str], ...]], ...]:
+    """Return every explained key of a row in groups: a title, a note, and each key with its name and its meaning."""
+    return tuple(
+        (title, note, tuple((key, name, meaning) for key, _, name, meaning in entries))
+        for title, note, entries in _GROUPS
+    )
 
 
 def explained(row: Row, guests: Sequence[Control] = ()) -> tuple[Group, ...]:

@@ -22,7 +22,7 @@ __all__ = ["LAYOUTS", "THEMES", "Layout", "Share", "ShareGroup", "Theme", "draw_
 
 Role = Literal["reference", "before", "after", "control", "warning"]
 
-# Shape says the same as colour, for those who cannot tell the colours apart and for grey printers.
+# Shape says the same as color, for those who cannot tell the colors apart and for gray printers.
 _MARKERS: dict[Role, str] = {"reference": "s", "before": "o", "after": "D", "control": "^", "warning": "X"}
 _TICKS = [0, 0.25, 0.5, 0.75, 1]
 #: Inches above and below the plot, and for a group's title.
@@ -241,7 +241,7 @@ class _Chart:
 
 
 def magnified(difference: NDArray[np.signedinteger[Any]], epsilon: int) -> NDArray[np.uint8]:
-    """Return a difference in pixel levels as an image: 0 is mid-grey, −ε black and +ε white, channel by channel.
+    """Return a difference in pixel levels as an image: 0 is mid-gray, −ε black and +ε white, channel by channel.
 
     Parameters
     ----------

@@ -471,7 +471,7 @@ def _ratio_score(x: Floats, m: int, y: Floats, n: int, ratio: float) -> Floats:
 
 @lru_cache(maxsize=2)
 def _paired_order(m: int, margin: float) -> Floats:
-    """Return the monotone score of (won, lost), shape (m + 1, m + 1); what exceeds m carries its neighbours' on."""
+    """Return the monotone score of (won, lost), shape (m + 1, m + 1); what exceeds m carries its neighbors' on."""
     won, lost = np.arange(m + 1.0)[:, None], np.arange(m + 1.0)[None, :]
     b = won + lost + (2 * m - won + lost) * margin
     root = np.sqrt(np.maximum(b**2 - 8 * m * lost * margin * (1 + margin), 0))

@@ -1068,7 +1068,7 @@ def plan(strategy: Planting, pilot: ArrayLike, others: Others, setting: Setting,
     Notes
     -----
     *Derived*. With the shares held, the bound never falls as n grows: own mass displaces base at least as fast as base
-    can have favoured the target (P_h(x) ≥ P(x, y*) on X̃, because g leaves X̃ as it is), and
+    can have favored the target (P_h(x) ≥ P(x, y*) on X̃, because g leaves X̃ as it is), and
     n·R(n) + n_0·R(n) + n_0·R(n_0) falls for n_0 = N − n − others. So bisection finds the smallest size.
     """
     _is(strategy, Planting, "planning")

@@ -19,18 +19,19 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ttca.errors import ConfigError, DataError
-from ttca.fairness import equalised_odds_difference
+from ttca.fairness import equalized_odds_difference
+from ttca.renamed import old_names
 from ttca.values import Value
 
 __all__ = [
     "Classifier",
     "Firm",
     "FirmErrors",
-    "LabelledRows",
+    "LabeledRows",
     "Predict",
     "Trial",
     "collective",
-    "equalised_odds",
+    "equalized_odds",
     "fewest_flips",
     "firm_errors",
     "flip_first",
@@ -73,7 +74,7 @@ class Classifier(Protocol):
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class LabelledRows(Value):
+class LabeledRows(Value):
     """Rows of people with one role: to train on, to choose by (*ours*), or to be tested on.
 
     Parameters
@@ -81,7 +82,7 @@ class LabelledRows(Value):
     features : float64 array, shape (N, D)
         What the firm sees of them.
     labels : int64 array, shape (N,)
-        Their true labels, 0 or 1; 1 is the favourable one.
+        Their true labels, 0 or 1; 1 is the favorable one.
     minority : bool array, shape (N,)
         Who is of the minority.
 
@@ -220,7 +221,7 @@ def rb_label(pool: Floats, majority: Floats, labels: Integers, *, k: int) -> Flo
     pool, majority, labels
         As in :func:`rb_prob`.
     k : int
-        Neighbours, 1 or more (Euclidean; the paper's k and distance are not known to us).
+        Neighbors, 1 or more (Euclidean; the paper's k and distance are not known to us).
 
     Returns
     -------
@@ -330,7 +331,7 @@ def flip_first(labels: Integers, pool: Integers, scores: Floats, flips: int) -> 
 # --- what the firm's model then does -----------------------------------------------------------------------
 
 
-def equalised_odds(y_true: ArrayLike, y_pred: ArrayLike, minority: Flags) -> float:
+def equalized_odds(y_true: ArrayLike, y_pred: ArrayLike, minority: Flags) -> float:
     """Return EqOd, the *mean* of the TPR gap and the FPR gap of the two groups (*published*: not their maximum).
 
     Parameters
@@ -348,9 +349,9 @@ def equalised_odds(y_true: ArrayLike, y_pred: ArrayLike, minority: Flags) -> flo
     Raises
     ------
     DataError
-        As :func:`ttca.fairness.equalised_odds_difference`.
+        As :func:`ttca.fairness.equalized_odds_difference`.
     """
-    return equalised_odds_difference(y_true, y_pred, minority, agg="mean")
+    return equalized_odds_difference(y_true, y_pred, minority, agg="mean")
 
 
 @dataclass(frozen=True)
@@ -362,7 +363,7 @@ class FirmErrors:
     error : float
         Share of wrong labels.
     eqod : float
-        :func:`equalised_odds`.
+        :func:`equalized_odds`.
     standard_error : float
         Of ``eqod``, from four binomial rates (*derived*): √(Σ p(1−p)/n)/2. It takes both gaps' signs as known, so it
         says too little about an EqOd near 0.
@@ -377,14 +378,14 @@ class FirmErrors:
     majority_error: float
 
 
-def firm_errors(predict: Predict, people: LabelledRows) -> FirmErrors:
+def firm_errors(predict: Predict, people: LabeledRows) -> FirmErrors:
     """Return what a model does to people: error and EqOd *published*, the standard error *derived*.
 
     Parameters
     ----------
     predict : callable
         Features (N, D) in, labels 0 or 1 of shape (N,) out.
-    people : LabelledRows
+    people : LabeledRows
         Whom to ask it about; their true labels are what counts as right.
 
     Raises
@@ -405,7 +406,7 @@ def firm_errors(predict: Predict, people: LabelledRows) -> FirmErrors:
             variance += float(rates.var()) / len(rates) if len(rates) else math.nan
     return FirmErrors(
         error=float(wrong.mean()),
-        eqod=equalised_odds(people.labels, said.astype(np.int64), people.minority),
+        eqod=equalized_odds(people.labels, said.astype(np.int64), people.minority),
         standard_error=math.sqrt(variance) / 2,
         minority_error=float(wrong[people.minority].mean()),
         majority_error=float(wrong[~people.minority].mean()),
@@ -431,9 +432,9 @@ class Trial:
 
 def sweep(
     firm: Firm,
-    train: LabelledRows,
-    validation: LabelledRows,
-    test: LabelledRows,
+    train: LabeledRows,
+    validation: LabeledRows,
+    test: LabeledRows,
     *,
     pool: Integers,
     scores: Floats,
@@ -445,7 +446,7 @@ def sweep(
     ----------
     firm : callable
         Trains on features and *reported* labels.
-    train, validation, test : LabelledRows
+    train, validation, test : LabeledRows
         Three lots of people; nobody is in two.
     pool : int64 array, shape (P,)
         Rows of ``train``: members with a negative label.
@@ -553,3 +554,6 @@ def pareto_front(points: ArrayLike) -> Integers:
             front.append(int(i))
             lowest = float(array[i, 1])
     return np.array(front, np.int64)
+
+
+__getattr__ = old_names(__name__, LabelledRows=LabeledRows, equalised_odds=equalized_odds)

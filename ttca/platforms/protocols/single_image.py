@@ -84,7 +84,7 @@ def unnest(said: object) -> object:
     """Return the one answer of a list that holds one per image ([[…]] or [{…}])."""
     if isinstance(said, list) and len(said) == 1 and isinstance(said[0], list | dict):
         inner = said[0]
-        # A list of one labelled score is itself the answer: the top 1. A pair of a label and a score is one, too.
+        # A list of one labeled score is itself the answer: the top 1. A pair of a label and a score is one, too.
         top = len(inner) == 1 if isinstance(inner, dict) else len(inner) == 2 and isinstance(inner[0], str)
         return said if top else inner
     return said

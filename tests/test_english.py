@@ -1,0 +1,64 @@
+"""Tests of the language of the pages that users read: short sentences, American spelling."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+HOME = Path(__file__).resolve().parents[1]
+MEAN, LONGEST = 20, 45
+#: Parts of the site whose pages are for users.
+PARTS = ("Tutorial", "How-to")
+BRITISH = re.compile(
+    r"\b(?:\w*(?:organis|authoris|recognis|normalis|equalis|minimis|maximis|summaris|randomis|labell|modell|travell)\w*"
+    r"|(?:colour|behaviour|favour|neighbour|honour)\w*|centre|centred|defence|licence|grey|programme|catalogue|whilst)\b",
+    re.IGNORECASE,
+)
+
+
+def user_pages() -> list[Path]:
+    """Return the README and the pages of the tutorial and the how-to, as the site's menu has them."""
+    menu = re.split(r"(?m)^  - (.+?):$", (HOME / "mkdocs.yml").read_text(encoding="utf-8").partition("\nnav:\n")[2])
+    parts = dict(zip(menu[1::2], menu[2::2], strict=True))
+    names = [name for part in PARTS for name in re.findall(r": ([\w./-]+\.md)$", parts[part], re.MULTILINE)]
+    return [HOME / "README.md", *(HOME / "docs" / name for name in names if name != "documents.md")]
+
+
+def sentences(text: str) -> list[str]:
+    """Return the sentences of a page: no code, tables, headings or figures; an item of a list is one or more."""
+    text = re.sub(r"(?ms)^ *```.*?^ *```$|<!--.*?-->|!\[[^\]]*\]\([^)]*\)", "\n\n", text)
+    text = re.sub(r"(?m)^#.*$|^\|.*$", "\n", text)
+    text = re.sub(r"(?m)^ *(?:[-*]|\d+\.) ", "\n", text)
+    text = re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", text)
+    # What stands in code is one word.
+    text = re.sub(r"`[^`]*`", "Code", text)
+    found = []
+    for paragraph in re.split(r"\n\s*\n", text):
+        found += re.split(r"(?<=[.!?:])[)*”\"]*\s+(?=[^a-z])", " ".join(paragraph.split()))
+    return [sentence for sentence in found if len(sentence.split()) > 2]
+
+
+@pytest.mark.parametrize("page", user_pages(), ids=lambda page: page.name)
+def test_sentences_are_short(page: Path) -> None:
+    """A page's sentences have 20 words on average, and none has more than 45."""
+    lengths = {sentence: len(sentence.split()) for sentence in sentences(page.read_text(encoding="utf-8"))}
+    assert {s: n for s, n in lengths.items() if n > LONGEST} == {}
+    assert sum(lengths.values()) / len(lengths) <= MEAN
+
+
+def test_sentences_are_found() -> None:
+    """Code, tables and headings are no sentences, and a list is not one."""
+    text = (
+        "# A title\n\nOne two three. Four `x. y` five\nsix.\n\n- Seven eight nine.\n- Ten eleven twelve.\n\n| a b |\n"
+    )
+    found = ["One two three.", "Four Code five six.", "Seven eight nine.", "Ten eleven twelve."]
+    assert sentences(text) == found
+
+
+@pytest.mark.parametrize("page", user_pages(), ids=lambda page: page.name)
+def test_spelling_is_american(page: Path) -> None:
+    """Prose has organize, color and labeled; what stands in code may be an old name."""
+    prose = re.sub(r"(?ms)^ *```.*?^ *```$|^\|[^\n]*$|`[^`]*`|\]\([^)]*\)", " ", page.read_text(encoding="utf-8"))
+    assert BRITISH.findall(prose) == []

@@ -1,0 +1,90 @@
+"""Results as figures of matplotlib, for notebooks: a row beside its controls, a certificate over its budgets."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any
+
+from ttca.conditions import CONTROLS
+from ttca.errors import MissingExtraError
+from ttca.report.pictures import THEMES
+
+if TYPE_CHECKING:
+    from ttca.certificates import Certificate
+    from ttca.row import Row
+
+__all__ = ["plot_certificate", "plot_row"]
+
+
+def plot_row(row: Row, axes: Any = None) -> Any:
+    """Draw every rate of a row with its 95 % interval; a broken line marks the reference group's.
+
+    Parameters
+    ----------
+    row : Row
+    axes : matplotlib Axes, optional
+        Where to draw; by default a new figure.
+
+    Returns
+    -------
+    matplotlib Axes
+
+    Raises
+    ------
+    MissingExtraError
+        If matplotlib is not installed.
+    """
+    shown = [c for c in CONTROLS if c.key is not None and math.isfinite(getattr(row, c.key))]
+    axes, roles = _axes(axes, 0.6 + 0.3 * len(shown)), THEMES["light"].roles
+    for place, control in enumerate(reversed(shown)):
+        rate = getattr(row, str(control.key))
+        low, high = row.intervals.get(str(control.key)) or (rate, rate)
+        axes.plot([low, high], [place, place], color=roles[control.mark], linewidth=1.5)
+        axes.plot(rate, place, "o", color=roles[control.mark])
+    axes.axvline(row.reference_before, color=roles["reference"], linestyle=":", linewidth=1)
+    axes.set_yticks(range(len(shown)), [control.label for control in reversed(shown)])
+    axes.set_xlim(0, 1)
+    axes.set_xlabel(f"share of people, ε = {row.epsilon}")
+    return axes
+
+
+def plot_certificate(certificate: Certificate, axes: Any = None) -> Any:
+    """Draw S at every tested ε with its lower bound, which hold together; a full dot passed.
+
+    Parameters
+    ----------
+    certificate : Certificate
+    axes : matplotlib Axes, optional
+        Where to draw; by default a new figure.
+
+    Returns
+    -------
+    matplotlib Axes
+
+    Raises
+    ------
+    MissingExtraError
+        If matplotlib is not installed.
+    """
+    axes, roles = _axes(axes, 2.6), THEMES["light"].roles
+    for test in certificate.tests:
+        color = roles["after" if test.passed else "warning"]
+        rate = test.right / test.asked if test.asked else math.nan
+        axes.plot([test.epsilon] * 2, [certificate.lower_at(test.epsilon), rate], color=color, linewidth=1.5)
+        axes.plot(test.epsilon, rate, "o", color=color, markerfacecolor=color if test.passed else "none")
+    axes.set_xticks(sorted(certificate.family))
+    axes.set_ylim(0, 1.02)
+    axes.set_xlabel("ε, levels of 255")
+    axes.set_ylabel("right answers with δ")
+    axes.set_title(f"{certificate.terms.aim}: " + ("not shown" if certificate.epsilon is None else "shown"))
+    return axes
+
+
+def _axes(axes: Any, height: float) -> Any:
+    if axes is not None:
+        return axes
+    try:
+        import matplotlib.pyplot as plt
+    except ImportError:
+        raise MissingExtraError("A figure", "learn") from None
+    return plt.subplots(figsize=(6.4, height), layout="constrained")[1]

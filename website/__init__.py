@@ -1,0 +1,1 @@
+"""What makes the site of the documents: pages generated from the code, and links that lead somewhere there."""
