@@ -12,8 +12,8 @@ from ttca.errors import ConfigError
 __all__ = ["old_arguments", "old_keys", "old_names", "old_parameters"]
 
 T = TypeVar("T")
-P = ParamSpec("P")
-R = TypeVar("R")
+_P = ParamSpec("_P")
+_R = TypeVar("_R")
 
 
 def _warn(old: str, new: str) -> None:
@@ -47,11 +47,11 @@ def old_parameters(**names: str) -> Callable[[type[T]], type[T]]:
     return decorate
 
 
-def old_arguments(**names: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
+def old_arguments(**names: str) -> Callable[[Callable[_P, _R]], Callable[_P, _R]]:
     """Return a decorator of functions that takes arguments under earlier names too; errors as of the classes."""
 
-    def decorate(function: Callable[P, R]) -> Callable[P, R]:
-        accepting: Callable[P, R] = _accepting(function, function.__name__, names)
+    def decorate(function: Callable[_P, _R]) -> Callable[_P, _R]:
+        accepting: Callable[_P, _R] = _accepting(function, function.__name__, names)
         return accepting
 
     return decorate
