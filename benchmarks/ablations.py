@@ -44,7 +44,7 @@ SETTINGS: dict[str, Any] = {
     "true_classes": True,
     "public_epochs": 24,
     "epochs": 12,
-    "equalise": True,
+    "equalize": True,
     "flip": True,
     "shift": 2,
     "precision": "auto",

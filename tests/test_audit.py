@@ -272,10 +272,10 @@ def test_pool_people_alone_are_audited_and_paid_once(tmp_path: Path) -> None:
 
 
 def test_whoever_is_asked_about_another_image_later_is_not_audited(tmp_path: Path) -> None:
-    """Pool people whose query is about an altered copy are not asked; equalised ones are said to cost extra."""
+    """Pool people whose query is about an altered copy are not asked; equalized ones are said to cost extra."""
     with worlds.open_action(tmp_path / "a", worlds.Recorder(), settings=worlds.settings(rounds=1)) as action:
         assert intend(action, {}, 1000).persons() == {"subgroup": 50, "reference": 25}
-    with worlds.open_action(tmp_path / "b", worlds.Recorder(), settings=worlds.settings(equalise=True)) as action:
+    with worlds.open_action(tmp_path / "b", worlds.Recorder(), settings=worlds.settings(equalize=True)) as action:
         intended = intend(action, {}, 10)
         assert intended.again == 10
         assert "serve the audit alone" in intended.told()

@@ -77,7 +77,7 @@ def test_the_winner_goes_on(tmp_path: Path) -> None:
     assert (raced.queries, row.composition["altered"]) == (asked - 164, raced.queries + 33)
     page = unescape(page)
     assert all(e.name in page and e.about in page for e in raced.entrants)
-    assert {e.name for e in raced.entrants} >= {"zero-query", "equalised"}
+    assert {e.name for e in raced.entrants} >= {"zero-query", "equalized"}
     assert Raced.from_dict(json.loads(json.dumps(raced.to_dict()))) == raced
     selection = action.questions.selection
     sent = platform.by_purpose(tmp_path / "ledger.sqlite")["pool-race"]
@@ -173,7 +173,7 @@ def test_time_decides_who_races_and_is_said(tmp_path: Path) -> None:
         runners = action.runners
     assert runners is not None
     assert [r.name for r in runners.recipes] == ["zero-query"]
-    assert "equalised" in runners.no_time
+    assert "equalized" in runners.no_time
     assert "larger most_minutes" in runners.told
 
 
@@ -181,7 +181,7 @@ def test_what_is_set_by_hand_leaves_one_candidate_to_beat_nothing(tmp_path: Path
     """Where all is pinned, one recipe is tested against doing nothing, with every query of the race."""
     pinned = settings(
         weights="none", true_classes=True, flip=True, shift=1, warp=0.1, mixup=0.2, block=2, loss="cross-entropy",
-        kappa=2.0, transforms=("resize",), left_out=("zero-query",), pinned=("shift", "equalise"),
+        kappa=2.0, transforms=("resize",), left_out=("zero-query",), pinned=("shift", "equalize"),
     )  # fmt: skip
     with opened(tmp_path, worlds.Recorder(), settings=pinned) as action:
         runners, raced = action.runners, action.raced

@@ -43,7 +43,7 @@ def test_a_letter_that_asks_for_authorization_comes_with_it_once(tmp_path: Path)
     assert drafted_in(tmp_path / "new" / "action.toml").letter == tmp_path / "new" / LETTER
     (tmp_path / LETTER).write_text("filled in")
     assert drafted_in(tmp_path).letter is None
-    assert "authorised_by" in AUTHORIZATION
+    assert "authorized_by" in AUTHORIZATION
     assert "[DATE]" in AUTHORIZATION
 
 

@@ -41,7 +41,7 @@ def test_a_portfolio_has_eight_candidates_that_fit(found: Circumstances) -> None
     for recipe in recipes:
         settings = recipe.applied(AUTO)
         check_block(settings.block, found.shape)
-        assert found.both_groups or not settings.equalise
+        assert found.both_groups or not settings.equalize
         assert recipe.asks or settings.true_classes or found.public
     begun = [recipe for recipe in recipes if recipe.changes["weights"] != ("none",)]
     assert bool(begun) == bool(found.backbones)

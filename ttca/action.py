@@ -591,7 +591,7 @@ def _pupils(action: CollectiveAction, chosen: Chosen, pool: QueryPool | None) ->
     """Return whom the controls learn from, and who tells the best of them."""
     payer = action.queries if pool is None else pool
     return Pupils(
-        equalised(action.roster.pool, action.roster, chosen.shop.settings),
+        equalized(action.roster.pool, action.roster, chosen.shop.settings),
         chosen.known,
         chosen.questions,
         # A benchmark pays for everybody; members for as many as a fair choice needs.

@@ -138,8 +138,8 @@ class Questions(Value):
     race : int
         How many are saved for a race between recipes.
     also : People, optional
-        Where recipes race that equalise and others that do not: every second of the subgroup's pool people who would be
-        asked about their image as it is, whose image is equalised instead.
+        Where recipes race that equalize and others that do not: every second of the subgroup's pool people who would be
+        asked about their image as it is, whose image is equalized instead.
     """
 
     plain: People
@@ -276,7 +276,7 @@ def ask_pool(queries: QueryPool, questions: Questions, *, equalized: bool, overr
     answers = queries.ask(people.images, purpose="pool", owners=people.members.tolist(), watch=watch)
     overruling.hear(sanity.at_end(answers))
     if questions.also is not None:
-        # A race reads the answers from the ledger, for the recipes that equalise.
+        # A race reads the answers from the ledger, for the recipes that equalize.
         queries.ask(questions.also.images, purpose="pool", owners=questions.also.members.tolist())
     first, second = len(questions.plain), len(questions.plain) + len(questions.selection)
     return TransferSet(

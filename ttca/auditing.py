@@ -63,7 +63,7 @@ class Intended(Value):
         few = [name for name, count in counts.items() if count < self.wanted]
         short = f" The pool has no more people of the {' or the '.join(few)}." if few else ""
         again = (
-            f" The pool asks about {self.again:,} of these people's images in equalised form, so that their answers "
+            f" The pool asks about {self.again:,} of these people's images in equalized form, so that their answers "
             "serve the audit alone."
             if self.again
             else ""
@@ -89,7 +89,7 @@ def intend(action: CollectiveAction, columns: Columns, number: int) -> Intended:
     people, known = _askable(action, columns)
     sample = draw_sample(people, number, seed=action.settings.seed)
     asked = people[sample.rows]
-    again = int(asked.subgroup.sum()) if action.settings.equalise else 0
+    again = int(asked.subgroup.sum()) if action.settings.equalize else 0
     known = {name: column[sample.rows] for name, column in known.items()}
     return Intended(asked, known, sample, number, action.queries.cost(asked.images), again)
 
@@ -123,7 +123,7 @@ def ask_as_they_are(action: CollectiveAction, people: People) -> Answers:
         raise ActionError("Expected pool people to be asked, got somebody else. No query was spent.")
     nobody = people[:0]
     asked = Questions(people, (), nobody, nobody, nobody, 0)
-    return ask_pool(action.queries, asked, equalised=False, overruling=action.overruling).answers
+    return ask_pool(action.queries, asked, equalized=False, overruling=action.overruling).answers
 
 
 def discover_in(action: CollectiveAction, columns: Columns) -> Discovery:

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from ttca.answers import Answers
-from ttca.asking import Known, Questions, TransferSet, equalised
+from ttca.asking import Known, Questions, TransferSet, equalized
 from ttca.distilling import WARM_START, Distilled, distil
 from ttca.kept import digest, load_json, save_json
 from ttca.learning import Learner
@@ -225,7 +225,7 @@ class _Race(OneLine):
     def known_by(self, recipe: Recipe) -> Known:
         """Return what a candidate knows without asking."""
         ground, settings = self.ground, self.settings_of(recipe)
-        key = settings.block, settings.true_classes, settings.equalise
+        key = settings.block, settings.true_classes, settings.equalize
         if key not in self.knowledge:
             shape = self.shop.info.image_shape
             self.knowledge[key] = Known.of(ground.roster, settings, shape, public=ground.public, views=ground.views)
@@ -254,14 +254,14 @@ class _Race(OneLine):
         if not recipe.asks:
             # It learns nothing from answers, whatever was asked.
             transfer = replace(transfer, pool=transfer.pool[:0], answers=transfer.answers[:0])
-        elif shop.settings.equalise and self.also is not None:
+        elif shop.settings.equalize and self.also is not None:
             copies, answers = self.also
             sharp = ~self.transfer.pool.subgroup
             transfer = replace(
                 self.transfer,
                 pool=People.concatenate([self.transfer.pool[sharp], copies]),
                 answers=Answers.concatenate([self.transfer.answers[sharp], answers], classes=answers.classes),
-                equalised=True,
+                equalized=True,
             )
         return replace(self.distil(shop, known, self.questions_of(recipe), transfer), transfer=self.asked)
 
@@ -280,14 +280,14 @@ class _Race(OneLine):
         return found
 
     def questions_of(self, recipe: Recipe) -> Questions:
-        """Return who is asked about what, as a candidate that equalises or not sees it; rounds are behind it."""
+        """Return who is asked about what, as a candidate that equalizes or not sees it; rounds are behind it."""
         selection = self.questions.selection
-        judges = equalised(selection, self.ground.roster, self.settings_of(recipe))
+        judges = equalized(selection, self.ground.roster, self.settings_of(recipe))
         return replace(self.questions, judges=judges, rounds=())
 
     @cached_property
     def also(self) -> tuple[People, Answers] | None:
-        """The equalised images that were asked about, and the answers."""
+        """The equalized images that were asked about, and the answers."""
         copies = self.questions.also
         if copies is None or not len(copies):
             return None
@@ -295,7 +295,7 @@ class _Race(OneLine):
 
     @cached_property
     def asked(self) -> TransferSet:
-        """All that was asked before the race: images as they are, equalised ones, and altered copies where there are
+        """All that was asked before the race: images as they are, equalized ones, and altered copies where there are
         rounds, which the first candidate that asks makes for all.
         """
         found = self.transfer if self.also is None else self.transfer.joined(*self.also)

@@ -50,7 +50,7 @@ Yours sincerely,
 
 
 When this letter is needed: ttca sends nothing off this machine until the action file says who authorized it
-(authorised_by under [platform]). Write there who allowed it, when, and where the answer is kept. You need no letter for
+(authorized_by under [platform]). Write there who allowed it, when, and where the answer is kept. You need no letter for
 a service of your own. This is no legal advice: ask somebody who knows the law where you are, above all where terms of
 use forbid tests.
 """
@@ -63,7 +63,7 @@ def complaint(row: Row, certificate: Certificate, around: Provenance, *, url: st
     gap = f"answers {subgroup} wrongly more often than others" if words.gap else f"was asked about {subgroup}"
     wish = "We ask you to look into it and to answer this letter by [DATE]."
     note = "" if words.gap else "\n[NO GAP WAS SHOWN. ASK YOURSELF WHETHER A COMPLAINT IS THE RIGHT LETTER.]\n"
-    allowed = around.authorised_by or "[WHO AUTHORIZED THE TEST, WHEN, AND WHERE THAT IS WRITTEN]"
+    allowed = around.authorized_by or "[WHO AUTHORIZED THE TEST, WHEN, AND WHERE THAT IS WRITTEN]"
     return f"""\
 # Complaint about {service}
 

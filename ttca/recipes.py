@@ -18,7 +18,7 @@ __all__ = ["NAMED", "RECIPE_KEYS", "Circumstances", "Recipe", "portfolio", "prox
 #: The settings that a recipe may choose. Who is asked about what, and what is proved, is the action's.
 RECIPE_KEYS = (
     "architectures", "weights", "true_classes", "public_epochs", "epochs", "shift", "flip", "warp", "mixup", "block",
-    "equalise", "loss", "kappa", "transforms", "steps",
+    "equalize", "loss", "kappa", "transforms", "steps",
 )  # fmt: skip
 #: Those that decide a proxy. Candidates that agree in them share it.
 _OF_PROXIES = RECIPE_KEYS[:11]
@@ -26,7 +26,7 @@ _OF_PROXIES = RECIPE_KEYS[:11]
 _PHOTOGRAPH, _BLOCKS = 96, 28
 #: Who races first. Two δ against one proxy differ less than two proxies.
 _ORDER = (
-    "zero-query-published", "zero-query", "published-true-first", "published-equalised", "published-other", "equalised",
+    "zero-query-published", "zero-query", "published-true-first", "published-equalized", "published-other", "equalized",
     "mixed", "photographs", "small-pictures", "block", "published-together", "published-margin", "true-first",
     "published", "residual", "true-first-margin", "published-rough", "true-first-rough", "answers", "mixed-margin",
     "plain",
@@ -101,7 +101,7 @@ _SMALL_PICTURES = Recipe(
         "epochs": 30,
         "shift": 4,
         "flip": True,
-        "equalise": True,
+        "equalize": True,
         **_DESCENT,
     },
 )
@@ -146,7 +146,7 @@ class Circumstances:
         Of the platform's images.
     classes : int
     both_groups : bool
-        Whether pool people are of both groups: only then can one be equalised to the other.
+        Whether pool people are of both groups: only then can one be equalized to the other.
     public : bool
         Whether there are public images with classes.
     backbones : tuple of Backbone
@@ -202,8 +202,8 @@ def portfolio(found: Circumstances, settings: Settings) -> tuple[Recipe, ...]:
     for recipe in _all(found):
         applied = recipe.applied(settings)
         nothing_to_learn = not (recipe.asks or applied.true_classes or found.public)
-        cannot_equalise = applied.equalise and not found.both_groups
-        if recipe.name in settings.left_out or nothing_to_learn or cannot_equalise:
+        cannot_equalize = applied.equalize and not found.both_groups
+        if recipe.name in settings.left_out or nothing_to_learn or cannot_equalize:
             continue
         what = (*(getattr(applied, key) for key in RECIPE_KEYS), recipe.asks)
         if what not in seen:
@@ -242,9 +242,9 @@ def _all(found: Circumstances) -> Sequence[Recipe]:
             changes=own | {"architectures": cnn, "true_classes": False, "epochs": 60},
         ),
         Recipe(
-            name="equalised",
+            name="equalized",
             about="images made as sharp as the volunteers'; true classes, then answers",
-            changes=own | {"architectures": cnn, "equalise": True},
+            changes=own | {"architectures": cnn, "equalize": True},
         ),
         Recipe(name="residual", about="a residual network", changes=own | {"architectures": resnet}),
         Recipe(name="mixed", about="three networks together", changes=own | {"architectures": mixed}),
@@ -289,9 +289,9 @@ def _all(found: Circumstances) -> Sequence[Recipe]:
             changes=tuned | {"true_classes": True},
         ),
         Recipe(
-            name="published-equalised",
+            name="published-equalized",
             about="published weights; images made as sharp as the volunteers'; true classes, then answers",
-            changes=tuned | {"true_classes": True, "equalise": True},
+            changes=tuned | {"true_classes": True, "equalize": True},
         ),
         Recipe(
             name="published-margin",

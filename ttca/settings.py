@@ -129,7 +129,8 @@ class Settings:
     kappa : float
         Of the margin: by how much an image must win until it pulls no more.
     loss : {"margin", "cross-entropy", "logit"}
-        What is minimized: "margin", "cross-entropy", or "logit", which needs steps = 300 (:class:`ttca.attacks.options.Perturbing`).
+        What is minimized: "margin", "cross-entropy", or "logit", which needs steps = 300
+        (:class:`ttca.attacks.options.Perturbing`).
     attack : str
         Name of an attack that an installed package offers; "" is ttca's own. The entry-point group is ``ttca.attacks``.
     transforms : tuple of str

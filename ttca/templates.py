@@ -91,10 +91,11 @@ _SHOWN: dict[str, tuple[str, ...]] = {
 }  # fmt: skip
 #: What stands above a key.
 _HEADINGS: dict[tuple[str, str], str] = {
-    ("action", "recipe"): "What is learned how. With \"auto\", several recipes are learned and race on the platform: "
-    "docs/recipes.md.",
-    ("action", "architectures"): "How the proxy learns. With recipe = \"auto\", a key that you write here holds for every "
-    "recipe.",
+    ("action", "recipe"): 'What is learned how. With "auto", several recipes race on the platform: docs/recipes.md.',
+    (
+        "action",
+        "architectures",
+    ): 'How the proxy learns. With recipe = "auto", what you write holds for all recipes.',
     ("action", "steps"): "How the perturbations are learned.",
 }
 #: The tables within tables, which no default shows.

@@ -118,7 +118,7 @@ def provenance(shop: Workshop) -> Provenance:
     ends = shop.queries.ledger.database.run(lambda connection: asked_between(connection, shop.settings.name))
     first, last = (None, None) if ends is None else (f"{datetime.fromtimestamp(at, UTC):%Y-%m-%d}" for at in ends)
     # Platforms of other kinds run in this program, where nobody has to allow it.
-    allowed = getattr(shop.queries.platform, "authorised_by", None)
+    allowed = getattr(shop.queries.platform, "authorized_by", None)
     return Provenance(
-        subgroup=shop.settings.subgroup, service=shop.info.name, first=first, last=last, authorised_by=allowed
+        subgroup=shop.settings.subgroup, service=shop.info.name, first=first, last=last, authorized_by=allowed
     )

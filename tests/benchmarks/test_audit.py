@@ -20,7 +20,7 @@ def test_simulated_audits_say_what_they_should() -> None:
     found = two_groups(56, 0)
     assert found == two_groups(56, 0)
     assert json.loads(json.dumps(found)) == found
-    assert {"gap", "accuracy of the subgroup", "refusals of the reference", "equalised_odds_ratio"} <= found[
+    assert {"gap", "accuracy of the subgroup", "refusals of the reference", "equalized_odds_ratio"} <= found[
         "by_kind"
     ].keys()
     assert found["coverage"] == min(found["by_kind"].values())

@@ -86,7 +86,7 @@ def test_a_gap_is_claimed_only_where_it_was_shown(changes: dict[str, Any], sente
 @pytest.mark.parametrize(
     ("around", "when", "allowed"),
     [
-        ({"first": "2026-01-02", "last": "2026-02-03", "authorised_by": "the owner, in writing"},
+        ({"first": "2026-01-02", "last": "2026-02-03", "authorized_by": "the owner, in writing"},
          "2026-01-02 to 2026-02-03", "the owner, in writing"),
         ({"first": "2026-01-02", "last": "2026-01-02"}, "2026-01-02", "nobody is named"),
         ({}, "not on record", "nobody is named"),

@@ -26,7 +26,7 @@ class Provenance:
         The platform's name; empty where it has none.
     first, last : str, optional
         Days of the first and the last query, ``YYYY-MM-DD`` (UTC); None where nothing was paid.
-    authorised_by : str, optional
+    authorized_by : str, optional
         Who allowed the queries; None where nobody is named.
     """
 
@@ -34,7 +34,7 @@ class Provenance:
     service: str = ""
     first: str | None = None
     last: str | None = None
-    authorised_by: str | None = None
+    authorized_by: str | None = None
 
     @property
     def people(self) -> str:
@@ -51,7 +51,7 @@ class Provenance:
     @property
     def who_allowed(self) -> str:
         """Who authorized the queries, for people."""
-        return self.authorised_by or "nobody is named; off the collective's own machine somebody has to be"
+        return self.authorized_by or "nobody is named; off the collective's own machine somebody has to be"
 
 
 @dataclass(frozen=True, kw_only=True)
