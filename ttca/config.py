@@ -278,8 +278,8 @@ class PeopleSection:
     views : str, optional
         The same kind of images, seen as the subgroup is: perturbations are learned on them.
     columns : tuple of str
-        Further columns of the table, by which ttca audit compares people. Where there are any, roles are drawn without
-        a look at anybody's group.
+        Further columns of the table, by which ttca audit compares people: ["age", "skin"]. Where there are any, roles
+        are drawn without a look at anybody's group.
     """
 
     source: str

@@ -58,7 +58,6 @@ _EXAMPLES: dict[str, dict[str, Any]] = {
         "public": "public.csv",
         "views": "views.csv",
         "preparation": {"fit": "crop", "size": 224, "filter": "area-lanczos", "color": "sRGB"},
-        "columns": ["age", "skin"],
     },
     "pool": {
         "per_second": 5,
@@ -92,10 +91,7 @@ _SHOWN: dict[str, tuple[str, ...]] = {
 #: What stands above a key.
 _HEADINGS: dict[tuple[str, str], str] = {
     ("action", "recipe"): 'What is learned how. With "auto", several recipes race on the platform: docs/recipes.md.',
-    (
-        "action",
-        "architectures",
-    ): 'How the proxy learns. With recipe = "auto", what you write holds for all recipes.',
+    ("action", "architectures"): 'How the proxy learns. With recipe = "auto", a key here holds for every recipe.',
     ("action", "steps"): "How the perturbations are learned.",
 }
 #: The tables within tables, which no default shows.
