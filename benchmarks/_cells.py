@@ -331,13 +331,13 @@ def _check_platform(home: Path, platform: Platform) -> None:
             )
 
 
-def measured(row: Row, certificate: Certificate, measurement: Measurement, people: str) -> dict[str, Any]:
-    """Return one honest row as result files hold it: the row, who was measured, and the paired test."""
+def measured(row: Row, certificate: Certificate | None, measurement: Measurement, people: str) -> dict[str, Any]:
+    """Return one honest row as result files hold it; without a certificate where doing nothing won a race."""
     return {
         "people": people,
         "row": row.to_dict(),
-        "zero_query_mcnemar_p": measurement.paired_p("subgroup_after", "zero_query"),
-        "certificate": certificate.to_dict(),
+        "zero_query_mcnemar_p": None if certificate is None else measurement.paired_p("subgroup_after", "zero_query"),
+        "certificate": None if certificate is None else certificate.to_dict(),
     }
 
 

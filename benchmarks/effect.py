@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from benchmarks._cells import CellKey, acting, kept_cell, plain, racing, settings_of, summary
+from benchmarks._cells import CellKey, acting, kept_cell, measured, plain, racing, settings_of, summary
 from benchmarks._tracks import ANSWERS, TRACKS, Regime, Track
 from ttca.certificates import Certificate
 from ttca.errors import ConfigError, NothingHelpsError
@@ -94,12 +94,8 @@ def _cell(key: CellKey, platform: Platform, *, final: bool) -> dict[str, Any]:
     row, certificate, measurement, alone = run_cell(
         key.of, platform, settings, queries=key.queries, regime=key.regime, final=final
     )
-    return {
-        "row": row.to_dict(),
-        "zero_query_mcnemar_p": None if certificate is None else measurement.paired_p("subgroup_after", "zero_query"),
-        "equalised_without_delta": alone,
-        "certificate": None if certificate is None else certificate.to_dict(),
-    }
+    people = "final" if final else "dev-test"
+    return {**measured(row, certificate, measurement, people), "equalised_without_delta": alone}
 
 
 def run_cell(

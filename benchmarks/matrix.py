@@ -6,7 +6,7 @@ import argparse
 import math
 from typing import Any
 
-from benchmarks._cells import plain, settings_of
+from benchmarks._cells import measured, plain, settings_of
 from benchmarks._tracks import TRACKS, onnx_file, trained_classifier
 from benchmarks._trained import TRAINED
 from benchmarks.effect import add_settings, changed, run_cell
@@ -68,9 +68,7 @@ def main(argv: list[str]) -> dict[str, Any]:
                 cells.append(
                     {
                         **pair,
-                        "row": row.to_dict(),
-                        "zero_query_mcnemar_p": measurement.paired_p("subgroup_after", "zero_query"),
-                        "certificate": certificate.to_dict(),
+                        **measured(row, certificate, measurement, "dev-test"),
                     }
                 )
     whole = (options.proxies, options.platforms, options.seed, options.set) == (PROXIES, PLATFORMS, 0, [])

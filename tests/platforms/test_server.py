@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import threading
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -184,7 +185,9 @@ def test_a_model_that_breaks_is_a_500_and_the_server_lives_on(caplog: pytest.Log
 
 def test_a_client_that_leaves_midway_gets_a_sentence_not_a_traceback() -> None:
     """Half a body and then a closed connection end as a refused request, which the server's routes know."""
-    messages = iter([{"type": "http.request", "body": b"half", "more_body": True}, {"type": "http.disconnect"}])
+    messages: Iterator[dict[str, Any]] = iter(
+        [{"type": "http.request", "body": b"half", "more_body": True}, {"type": "http.disconnect"}]
+    )
 
     async def receive() -> dict[str, Any]:
         return next(messages)

@@ -596,10 +596,10 @@ def test_the_page_is_for_browsers_on_a_phone(house: House) -> None:
 
 def test_the_page_says_when_a_set_has_expired(house: House) -> None:
     """Why the file that members may have no longer holds stands on the page, as text; where it holds, nothing does."""
-    page = progress_page("pool", house.desk.progress(), "ada", 1, 2, expired="Expired: δ <b>harms</b>.")
+    page = progress_page("pool", house.desk.progress(), (), expired="Expired: δ <b>harms</b>.")
     assert "role=status data-now>Expired: δ &lt;b&gt;harms&lt;/b&gt;.</p>" in page
     assert "<p class=care id=expired role=status data-now hidden></p>" in progress_page(
-        "pool", house.desk.progress(), "ada", 1, 2
+        "pool", house.desk.progress(), ()
     )
 
 
