@@ -14,6 +14,7 @@ import pytest
 
 from tests import worlds
 from tests.test_cli import Terminal
+from ttca.commands.shared import OUT
 from ttca.config import read_action
 from ttca.data.folder import load_people, write_people
 from ttca.errors import ConfigError, DataError
@@ -204,8 +205,12 @@ def test_members_of_a_table_with_columns_can_be_forgotten(home: Path, ttca: Term
 
 
 @pytest.mark.full
-def test_a_plan_from_the_command_line(home: Path, ttca: Terminal, served: Served, tmp_path: Path) -> None:
-    """A plan by assumed rates has a table, a sentence, a figure and JSON, and sends nothing."""
+def test_a_plan_from_the_command_line(
+    home: Path, ttca: Terminal, served: Served, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A plan by assumed rates has a table as wide as a terminal, a sentence, a figure and JSON, and sends nothing."""
+    # What is piped has no edge.
+    monkeypatch.setattr(OUT, "_width", 80)
     before = served.platform.queries
     assert "got neither" in ttca("plan", home).sentence
     words = ("--assume-subgroup", 0.6, "--assume-reference", 0.85, "--retrains", 20_000)
