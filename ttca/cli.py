@@ -1192,7 +1192,7 @@ def _between(value: Number, span: Sequence[float]) -> str:
 
 
 def _shown(value: Any) -> str:
-    if value is None:
+    if value is None or value != value:  # NaN
         return "not defined"
     if isinstance(value, float):
         return f"{value:.3f}"
