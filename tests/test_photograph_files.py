@@ -23,7 +23,7 @@ from ttca.preparation import Preparation
 __all__ = ["ttca"]
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "members.md"
-START, END = "<!-- files -->", "<!-- /files -->"
+START, END = "<!-- every file -->", "<!-- end of every file -->"
 
 
 @pytest.fixture
