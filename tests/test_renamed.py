@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import io
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,11 +12,13 @@ from typing import Any
 import pytest
 
 from tests import worlds
-from ttca.config import PlatformSection, read_action, read_contribution
+from ttca.config import PlatformSection, read_action, read_contribution, read_platform
 from ttca.errors import ConfigError
 from ttca.fairness import SubgroupReport
 from ttca.platforms.http import HttpPlatform
+from ttca.progress import Reporter
 from ttca.settings import Settings
+from ttca.terminal import Terminal
 
 OLD = [
     ("ttca.fairness", "equalised_odds_difference", "equalized_odds_difference"),
@@ -83,3 +86,9 @@ def test_files_under_old_names_are_read_and_say_so(tmp_path: Path) -> None:
     platform = text.partition("[platform]")[2].partition("\n[")[0]
     mine.write_text(f'[contribute]\nhub = "http://127.0.0.1:1"\ntoken_variable = "TTCA_T"\n[platform]{platform}\n')
     assert [note.split(" ")[0] for note in read_contribution(mine).notes] == ["authorised_by"]
+    said = io.StringIO()
+    assert read_platform(mine, Reporter(Terminal(file=said))).authorized_by == "me"
+    assert said.getvalue().startswith("authorised_by in [platform]")
+    # What stands in a file is set by hand, for every recipe, under whatever name.
+    (tmp_path / "action.toml").write_text(text.replace("equalise = true", 'equalise = false\nrecipe = "auto"'))
+    assert "equalize" in read_action(tmp_path).settings.set_by_hand

@@ -782,24 +782,28 @@ def read_contribution(path: Path | str) -> ContributionFile:
     )
 
 
-def read_platform(path: Path | str) -> PlatformSection:
+def read_platform(path: Path | str, reporter: Reporter = silent) -> PlatformSection:
     """Read ``[platform]`` of a member's own file, or of an action file; other tables are left alone.
+
+    The reporter says which keys stand there under earlier names.
 
     Raises
     ------
     ConfigError
         If it is missing, is not TOML, or a key or value is not as expected. Nothing was sent.
     """
-    path, found, _ = _toml(Path(path), "your own file with [platform]", "ttca contribute FILE --init")
+    path, found, notes = _toml(Path(path), "your own file with [platform]", "ttca contribute FILE --init")
     if "platform" not in found:
         raise ConfigError(
             f"Expected the table [platform] in {path}, got none. docs/platforms.md says what stands in it; ttca ask "
             "shows how an answer is read."
         )
+    for sentence in notes:
+        reporter.say(sentence)
     return _beside(_section(PlatformSection, found["platform"], "platform", path), path)
 
 
-def platform_info(path: Path | str) -> PlatformInfo:
+def platform_info(path: Path | str, reporter: Reporter = silent) -> PlatformInfo:
     """Return what the platform of a member's own file says of itself; asks for its metadata at most, no query.
 
     Raises
@@ -807,7 +811,7 @@ def platform_info(path: Path | str) -> PlatformInfo:
     ConfigError, TransportError
         If the file cannot be read, or the platform cannot be reached where it has to be.
     """
-    with read_platform(path).open() as platform:
+    with read_platform(path, reporter).open() as platform:
         return platform.info
 
 

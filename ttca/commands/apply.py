@@ -68,7 +68,7 @@ def apply(
     from ttca.preparation import parse_box
 
     part = None if box is None else parse_box(box)
-    info = None if platform is None else platform_info(platform)
+    info = None if platform is None else platform_info(platform, reporter())
     known, found = usable_set(perturbations, key=key, platform=info, epsilon=epsilon, anyway=anyway)
     output = Output(place=out, preview=preview, force=force)
     output.check_outside(photos or [])

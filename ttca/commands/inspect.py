@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from ttca.commands.members import KeyOption, SetArgument
-from ttca.commands.shared import JsonOption, emit
+from ttca.commands.shared import JsonOption, emit, reporter
 
 __all__ = ["inspect"]
 
@@ -30,7 +30,7 @@ def inspect(
     from ttca.members_set import doubts, read_set
 
     known = read_set(perturbations, key=key)
-    found = doubts(known, platform=None if platform is None else platform_info(platform))
+    found = doubts(known, platform=None if platform is None else platform_info(platform, reporter()))
     made = known.perturbations
     height, width, _ = made.image_shape
     said = known.to_dict() | {

@@ -20,7 +20,7 @@ from ttca.commands.members import (
     said_of_set,
     usable_set,
 )
-from ttca.commands.shared import ERR, OUT, JsonOption, emit, say
+from ttca.commands.shared import ERR, OUT, JsonOption, emit, reporter, say
 
 if TYPE_CHECKING:
     from ttca.config import PlatformSection
@@ -58,7 +58,7 @@ def submit(
     from ttca.preparation import parse_box
     from ttca.submitting import Submission, check_fits_platform, submit_photo
 
-    section = read_platform(platform)
+    section = read_platform(platform, reporter())
     if photo.is_dir():
         raise ConfigError(f"Expected one photograph, got the folder {photo}. ttca apply takes folders.")
     with section.open() as service:
