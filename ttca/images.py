@@ -50,7 +50,7 @@ def check_images(images: Any, *, shape: ImageShape | None = None) -> Images:
     if array.ndim != 4 or array.shape[-1] != 3:
         raise ImageError(
             f"Expected images of shape (N, height, width, 3), got {array.shape}. "
-            "Put the batch first and the RGB channels last; a grey image becomes RGB by repeating it."
+            "Put the batch first and the RGB channels last; a gray image becomes RGB by repeating it."
         )
     if 0 in array.shape[1:]:
         raise ImageError(

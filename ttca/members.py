@@ -343,7 +343,7 @@ def move_bytes(perturbations: PerturbationSet, data: bytes, true_class: str | in
 
 
 def preview(before: Images, after: Images) -> Images:
-    """Return one picture for people: before, difference × 10 around grey, after, side by side on white.
+    """Return one picture for people: before, difference × 10 around gray, after, side by side on white.
 
     Parameters
     ----------

@@ -91,7 +91,7 @@ def _refuse_silent_changes(image: Image.Image, data: bytes) -> None:
             "Save it as 8-bit RGB PNG: which bits to drop is the owner's choice."
         )
     if image.mode not in _SAME_PIXELS_AS_RGB | _ALPHA:
-        raise DataError(f"Expected an RGB, grey or palette image, got mode {image.mode}. Save it as RGB PNG.")
+        raise DataError(f"Expected an RGB, gray or palette image, got mode {image.mode}. Save it as RGB PNG.")
     frames: int = getattr(image, "n_frames", 1)
     if frames != 1 and image.format != "MPO":
         raise DataError(f"Expected a still image, got {frames} frames. Save one of them as PNG.")

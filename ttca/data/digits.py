@@ -48,7 +48,7 @@ def load_digits_images(size: int = 16) -> tuple[Images, NDArray[np.int64]]:
         raise MissingExtraError("The digits data set", "data") from error
     pixels, labels = load_digits(return_X_y=True)
     levels = np.rint(pixels * (255 / _TOP_LEVEL)).astype(np.uint8).reshape(-1, _NATIVE, _NATIVE)
-    grey = np.stack(
+    gray = np.stack(
         [np.asarray(Image.fromarray(digit).resize((size, size), Image.Resampling.BILINEAR)) for digit in levels]
     )
-    return np.repeat(grey[..., None], 3, axis=-1), labels.astype(np.int64)
+    return np.repeat(gray[..., None], 3, axis=-1), labels.astype(np.int64)

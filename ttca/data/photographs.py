@@ -226,11 +226,11 @@ def _without_alpha(image: Image.Image) -> tuple[Image.Image, np.ndarray[Any, np.
     if image.mode not in ("RGBA", "LA", "PA", "RGBa", "La") and image.info.get("transparency") is None:
         return image, None
     # Gray stays gray: its profile knows no other colors.
-    grey = image.mode in ("L", "LA", "La", "1")
-    both = image.convert("LA" if grey and image.mode != "1" else "RGBA")
+    gray = image.mode in ("L", "LA", "La", "1")
+    both = image.convert("LA" if gray and image.mode != "1" else "RGBA")
     alpha = np.asarray(both.getchannel("A"))
     both.info.pop("transparency", None)
-    color = both.convert("L" if grey else "RGB")
+    color = both.convert("L" if gray else "RGB")
     return color, None if alpha.min(initial=255) == 255 else alpha
 
 

@@ -474,7 +474,7 @@ function change() {
   if (!the.before) return;
   paint(byId("before"), the.before);
   const shown = the.after ?? the.before;
-  // The change alone, on grey.
+  // The change alone, on gray.
   const alone = byId("stronger").checked ? shown.map((v, i) => within(128 + 10 * (v - the.before[i]), 0, 255)) : shown;
   paint(byId("after"), alone);
   say("saved", null);
