@@ -42,7 +42,7 @@ def test_a_list_of_images_will_do() -> None:
         ("face.png", "got <U8"),
         (np.zeros((4, 5, 3), np.uint8), r"got \(4, 5, 3\)"),
         (np.zeros((1, 3, 4, 5), np.uint8), r"got \(1, 3, 4, 5\)"),
-        (np.zeros((1, 4, 5, 1), np.uint8), "grey"),
+        (np.zeros((1, 4, 5, 1), np.uint8), "gray"),
         (np.zeros((1, 4, 5, 4), np.uint8), r"got \(1, 4, 5, 4\)"),
         (np.zeros((1, 0, 5, 3), np.uint8), "with pixels"),
         (np.zeros((1, 5, 4, 3), np.uint8), "4×5 pixels, got 5×4"),
