@@ -80,6 +80,19 @@ def home(tmp_path: Path, people: Path, served: Served) -> Path:
     return tmp_path / "mine"
 
 
+def test_a_plan_of_an_action_whose_recipes_race_asks_nothing(home: Path, ttca: Terminal, served: Served) -> None:
+    """A plan tells the race's own estimate, and neither sends a query nor learns a candidate."""
+    file = home / "action.toml"
+    file.write_text(file.read_text().replace("[action]\n", '[action]\nrecipe = "auto"\n', 1))
+    before = served.platform.queries
+    done = ttca("plan", home, "--assume-subgroup", 0.6, "--assume-reference", 0.9)
+    assert done.code == 0, done.err
+    assert "Learning takes about" in done.out
+    assert served.platform.queries == before
+    assert not (home / "race.json").exists()
+    assert not (home / "candidates").exists()
+
+
 def test_an_audit_from_price_to_plan(home: Path, ttca: Terminal, served: Served) -> None:
     """Priced, refused without a yes, asked, kept, paid once, looked into and planned by: as docs/audit.md says."""
     before = served.platform.queries

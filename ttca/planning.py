@@ -494,12 +494,16 @@ def _retraining(action: CollectiveAction, assumed: Assumed, records: int) -> Ret
 def measure_learning(action: CollectiveAction) -> Learning | None:
     """Return how long learning takes here, from a training and a δ of a few steps on 32 images; None without torch.
 
+    None too where recipes race: nobody knows yet who wins, and their own estimate is in ``action.runners``.
+
     Notes
     -----
     *Ours.* What an epoch more, and a step more, take is multiplied by the epochs, steps and images of the action.
     Nothing that is learned is kept, and nothing is asked.
     """
     try:
+        if action.runners is not None:
+            return None
         learner = action.learner
         from ttca.attacks.universal import Examples
         from ttca.proxies.distillation import train_proxy

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -52,11 +53,15 @@ def plan_action(
         quota = Quota(pool.quota, pool.per_second, pool.per_minute, pool.per_day)
         made = make_plan(action, assumed, source=source, quota=quota, price=price, records=retrains)
         learning = measure_learning(action)
+        # To ask for the learner would begin the race, which is paid.
+        race = action.runners if action.settings.races and find_spec("torch") is not None else None
         if out is not None:
             from ttca.planning_figure import save_figure
 
             save_figure(out, made, power_curves(action, assumed), successes(assumed))
     said = {**made.to_dict(), "learning": None if learning is None else learning.to_dict()}
+    said |= {} if race is None else {"race": race.to_dict()}
+    unknown = "How long learning takes here is not known: torch is missing." if race is None else race.told
     if as_json:
         emit({**said, "figure": None if out is None else str(out)}, True, "")
         return
@@ -65,7 +70,7 @@ def plan_action(
     say(OUT, made.there())
     say(OUT, made.told())
     say(OUT, made.about_others())
-    say(OUT, "How long learning takes here is not known: torch is missing." if learning is None else learning.told())
+    say(OUT, unknown if learning is None else learning.told())
     if out is not None:
         say(ERR, f"Wrote {out}.")
 
