@@ -228,6 +228,16 @@ def _all(found: Circumstances) -> Sequence[Recipe]:
     often = 2 if found.classes > 20 else 1
     block = found.blocks[0] if found.blocks else 1
     common = {"block": block, "flip": min(found.shape[:2]) >= _MIRRORED, **_DESCENT}
+    scratch = _from_scratch(found, common, often)
+    if not found.backbones:
+        return sorted(scratch, key=_rank)
+    # One that asks nothing is enough, and the better one begins near. Of the others none is certain to be worse.
+    asking = (recipe for recipe in scratch if recipe.asks)
+    return sorted([*_from_published(found, common, often), *asking], key=_rank)
+
+
+def _from_scratch(found: Circumstances, common: dict[str, Any], often: int) -> list[Recipe]:
+    """Return the recipes whose proxies begin with random weights."""
     own = common | {"weights": ("none",), "true_classes": True, "public_epochs": 60 * often, "epochs": 30, "shift": 2}
     cnn, resnet, mixed = ("small-cnn",), ("small-resnet",), ("perceptron", "small-cnn", "small-resnet")
     scratch = [
@@ -273,8 +283,11 @@ def _all(found: Circumstances) -> Sequence[Recipe]:
         scratch += [_PLAIN, _SMALL_PICTURES]
     elif not any(side % _PHOTOGRAPHS.changes["block"] for side in found.shape[:2]):
         scratch.append(_PHOTOGRAPHS)
-    if not found.backbones:
-        return sorted(scratch, key=_rank)
+    return scratch
+
+
+def _from_published(found: Circumstances, common: dict[str, Any], often: int) -> list[Recipe]:
+    """Return the recipes whose proxies begin with the published weights that are here."""
     words = (_word(found.backbones[0]),)
     tuned = common | {"weights": words, "public_epochs": 12 * often, "epochs": 12 * often, "shift": 2}
     published = [
@@ -313,8 +326,7 @@ def _all(found: Circumstances) -> Sequence[Recipe]:
             Recipe(name="published-together", about="several networks' published weights together", changes=together),
             Recipe(name="published-other", about="another network's published weights", changes=second),
         ]
-    # One that asks nothing is enough, and the better one begins near. Of the others none is certain to be worse.
-    return sorted([*published, *(recipe for recipe in scratch if recipe.asks)], key=_rank)
+    return published
 
 
 def _rank(recipe: Recipe) -> int:

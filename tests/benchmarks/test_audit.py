@@ -43,7 +43,6 @@ def test_plans_are_compared_with_certificates_of_simulated_actions() -> None:
     assert found["plan_power_error"] <= 0.05
 
 
-@pytest.mark.skipif(not _RESULT.exists(), reason="no result file")
 def test_the_kept_result_keeps_its_word() -> None:
     """Coverage, errors, discovery and power of the kept result are within what the documents promise."""
     kept = json.loads(_RESULT.read_text())
