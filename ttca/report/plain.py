@@ -173,7 +173,7 @@ def _limits(row: Row, certificate: Certificate) -> tuple[str, ...]:
     ]
     if certificate.epsilon is not None:
         said += [
-            "That the service has become fair. It has not changed. Anyone who doesn't use the change is served as before.",
+            "That the service has become fair. Anyone who doesn't use the change is served as before.",
             "That the change helps everyone. It is a share: a few may be answered worse with it.",
             "That it works where the true class of a person is unknown. It was tested with true classes.",
         ]
