@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import re
 import shutil
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -23,6 +24,7 @@ _WRITING = {"_document", "_documents", "_figures", "_tables", "_pages", *_PAGES}
 _NAMES_A_CELL = {"quick_key"}
 
 
+@cache
 def imported(module: str) -> set[tuple[str, str]]:
     """Return what a module of the benchmarks imports anywhere: module and name, "" for the module itself."""
     path = _HOME / f"{module.replace('.', '/')}.py"
@@ -36,6 +38,7 @@ def imported(module: str) -> set[tuple[str, str]]:
     return found
 
 
+@cache
 def needs(module: str) -> set[str]:
     """Return the modules of the benchmarks that a module imports, by their names within the folder."""
     every = {*_WRITING, *names(), *(path.stem for path in _HOME.glob("_*.py"))}

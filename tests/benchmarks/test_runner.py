@@ -15,7 +15,7 @@ from benchmarks._circumstances import commit
 from benchmarks._document import commands
 from benchmarks._listing import RESULTS, durations, names, sentence
 
-_TINY = ["bounds", "--persons", "20", "--actions", "5"]
+_TINY = ["sanity", "--seed", "1", "--actions", "50"]
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -84,21 +84,21 @@ def test_nothing_is_kept_unless_asked(tmp_path: Path, capsys: pytest.CaptureFixt
     assert main([*_TINY, "--json"], kept) == 0
     assert not kept.exists()
     assert main([*_TINY, "--keep", "--json"], kept) == 0
-    record = json.loads((kept / "bounds.json").read_text(encoding="utf-8"))
+    record = json.loads((kept / "sanity.json").read_text(encoding="utf-8"))
     assert record == json.loads(capsys.readouterr().out.splitlines()[-1])
-    assert record["arguments"] == ["--persons", "20", "--actions", "5", "--json"]
+    assert record["arguments"] == [*_TINY[1:], "--json"]
     assert 0 < record["seconds"] <= record["run_seconds"]
 
 
 def test_a_kept_run_with_other_arguments_replaces_only_when_told_to(tmp_path: Path) -> None:
     """It goes aside, and --replace, which keeps as well, puts it in the first one's place."""
     assert main([*_TINY, "--keep"], tmp_path) == 0
-    other = [*_TINY[:-1], "6"]
+    other = [*_TINY[:-1], "60"]
     assert main([*other, "--keep"], tmp_path) == 0
-    assert set(contents(tmp_path)) == {"aside/bounds.json", "bounds.json"}
-    first = json.loads((tmp_path / "bounds.json").read_text(encoding="utf-8"))
+    assert set(contents(tmp_path)) == {"aside/sanity.json", "sanity.json"}
+    first = json.loads((tmp_path / "sanity.json").read_text(encoding="utf-8"))
     assert main([*other, "--replace"], tmp_path) == 0
-    second = json.loads((tmp_path / "bounds.json").read_text(encoding="utf-8"))
+    second = json.loads((tmp_path / "sanity.json").read_text(encoding="utf-8"))
     assert [first["arguments"], second["arguments"]] == [_TINY[1:], other[1:]]
 
 

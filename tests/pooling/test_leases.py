@@ -478,6 +478,7 @@ def test_every_answer_of_a_new_member_is_checked_by_another(ledger: Ledger) -> N
     assert ledger.paid() == {"pool": 48, CROSS_CHECK: 48}
 
 
+@pytest.mark.full_on_a_server
 def test_checks_begin_before_all_is_answered_and_last_to_the_end(ledger: Ledger) -> None:
     """Some leases of the first half are cross-checks, and the very last answer is checked as well."""
     ledger.enrol(dict.fromkeys(["ada", "ben", "cem"], 1000), overrule=True)
@@ -512,6 +513,7 @@ def test_an_outvoted_answer_gives_way(ledger: Ledger) -> None:
     assert desk.flagged() == []
 
 
+@pytest.mark.full_on_a_server
 def test_a_liar_is_found_set_aside_and_asked_no_more(ledger: Ledger) -> None:
     """A member who lies is flagged; their answers leave the ledger, trusted ones take their place, the rest is asked.
 
@@ -560,6 +562,7 @@ def test_answers_on_the_way_of_who_was_flagged_meanwhile_are_kept_apart(ledger: 
     np.testing.assert_array_equal(answers.labels, truth(distinct(60)).labels)
 
 
+@pytest.mark.full_on_a_server
 def test_liars_who_say_failed_give_up_nothing(ledger: Ledger) -> None:
     """Four of twelve who say that every query failed cost nobody an image, and get slower."""
     names = [f"m{i}" for i in range(12)]
@@ -588,6 +591,7 @@ def test_liars_who_say_failed_give_up_nothing(ledger: Ledger) -> None:
     assert slowed == {"m0", "m1", "m2", "m3"}
 
 
+@pytest.mark.full_on_a_server
 def test_what_good_members_cannot_get_is_given_up(ledger: Ledger) -> None:
     """After six members who were judged good an image is left alone, though others have not tried it."""
     names = [f"m{i:02d}" for i in range(12)]
@@ -612,6 +616,7 @@ def test_what_good_members_cannot_get_is_given_up(ledger: Ledger) -> None:
     assert 6 <= tried < 12
 
 
+@pytest.mark.full_on_a_server
 def test_who_is_refunded_for_ever_waits(ledger: Ledger, clock: Clock) -> None:
     """Nothing is charged for leases that surely were not processed; after 160 of them in a row the member is slowed."""
     desk = desk_on(ledger)
@@ -752,6 +757,7 @@ def test_rivals_at_one_moment_share_the_queries(ledger: Ledger, clock: Clock) ->
         max_size=25,
     )
 )
+@pytest.mark.full_on_a_server
 def test_whatever_members_do_the_books_are_right(events: list[tuple[str, str, int]]) -> None:
     """Accepted answers ≤ processed ≤ charged, no quota is exceeded, and every unknown one was never brought back."""
     clock = Clock()

@@ -341,6 +341,7 @@ def pay_later(ledger: Ledger, clock: Clock) -> Charge:
     limit=st.integers(1, 6),
     steps=st.lists(st.tuples(st.floats(-30, 40), st.integers(1, 6)), min_size=1, max_size=14),
 )
+@pytest.mark.full_on_a_server
 def test_no_window_ever_holds_more_than_the_rate(limit: int, steps: list[tuple[float, int]]) -> None:
     """Whatever the clock does, no minute of the ledger's own times holds more queries, and waiting always helps."""
     clock = Clock()
@@ -810,6 +811,7 @@ def test_every_part_of_a_query_changes_its_key() -> None:
 )
 @example([("e", 11), ("e1", 1)])
 @example([("e\0001", 1), ("e", 1)])
+@pytest.mark.full_on_a_server
 def test_no_epoch_can_pass_for_another(cases: list[tuple[str, int]]) -> None:
     """Epochs and repeats of any characters never run together into one key."""
     image = np.zeros((1, 1, 1, 3), np.uint8)
