@@ -39,6 +39,7 @@ __all__ = [
     "acting",
     "code_digest",
     "forget_answers",
+    "from_plain",
     "kept_cell",
     "kept_under",
     "measured",
@@ -95,7 +96,7 @@ class CellKey:
     Raises
     ------
     ConfigError
-        If the track has no such answers or regime.
+        If there is no such track, or it has no such answers or regime.
     """
 
     track: str
@@ -107,6 +108,8 @@ class CellKey:
     changes: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        if self.track not in TRACKS:
+            raise ConfigError(f"Expected a track of {', '.join(TRACKS)}, got {self.track}. Name one that is here.")
         if self.answers not in self.of.answers:
             raise ConfigError(
                 f"Expected the answers to be one of {', '.join(self.of.answers)} for {self.track}, got {self.answers}."
@@ -142,6 +145,15 @@ class CellKey:
             "settings": plain(self.chosen),
             "code": code_digest(),
         }
+
+    def order(self) -> dict[str, Any]:
+        """Return the key as it travels to another machine; :meth:`received` reads it there."""
+        return {**vars(self), "epsilons": list(self.epsilons), "changes": plain(self.changes)}
+
+    @classmethod
+    def received(cls, order: Mapping[str, Any]) -> CellKey:
+        """Return the key that another machine sent."""
+        return cls(**{**order, "epsilons": tuple(order["epsilons"]), "changes": from_plain(order["changes"])})
 
     def home(self) -> Path:
         """Return the folder where the cell is kept, in the benchmarks' cache."""
@@ -364,6 +376,11 @@ def racing(track: Track, platform: Platform, **changes: Any) -> dict[str, Any]:
 def plain(settings: Mapping[str, Any]) -> dict[str, Any]:
     """Return settings as JSON has them."""
     return {k: list(v) if isinstance(v, tuple) else v for k, v in settings.items()}
+
+
+def from_plain(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return settings as an action takes them, from what :func:`plain` made of them."""
+    return {k: tuple(v) if isinstance(v, list) else v for k, v in settings.items()}
 
 
 def summary(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
