@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import json
 import os
@@ -86,10 +87,9 @@ def _end(process: subprocess.Popen[bytes]) -> None:
     """End a cell's process and all that it started: they are a group of their own."""
     if process.stdin is not None:
         process.stdin.close()
-    try:
+    # It may have ended by itself.
+    with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(process.pid, signal.SIGKILL)
-    except (ProcessLookupError, PermissionError):
-        pass
     process.wait()
     _RUNNING.discard(process)
 
@@ -178,8 +178,8 @@ def made(order: dict[str, Any]) -> dict[str, Any]:
             raise ConfigError(f"Expected a cell of {', '.join(names())}, got one of {order['benchmark']!r}.")
         if here != order["digest"]:
             raise ConfigError(
-                f"Expected this worker to have the code of the cell {order['digest']}, got other code ({kept['code']}). "
-                "Install the same commit of ttca on every machine."
+                f"Expected this worker to have the code of the cell {order['digest']}, got other code "
+                f"({kept['code']}). Install the same commit of ttca on every machine."
             )
         _compute_with(order["threads"])
         kept["cell"] = importlib.import_module(f"benchmarks.{order['benchmark']}").cell_of(order["facts"])

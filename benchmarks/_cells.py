@@ -41,6 +41,7 @@ __all__ = [
     "forget_answers",
     "from_plain",
     "kept_cell",
+    "kept_path",
     "kept_under",
     "measured",
     "opened",
@@ -186,8 +187,7 @@ def kept_cell(benchmark: str, facts: Mapping[str, Any], make: Callable[[], dict[
     make : callable
         Returns the cell as JSON has it.
     """
-    name = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:24]
-    path = cache() / "finished-cells" / benchmark / f"{name}.json"
+    path = kept_path(benchmark, facts)
     if path.is_file():
         found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))["cell"]
         return found
@@ -199,6 +199,12 @@ def kept_cell(benchmark: str, facts: Mapping[str, Any], make: Callable[[], dict[
     partial.replace(path)
     made: dict[str, Any] = json.loads(text)["cell"]
     return made
+
+
+def kept_path(benchmark: str, facts: Mapping[str, Any]) -> Path:
+    """Return where :func:`kept_cell` keeps the cell that these facts decide."""
+    name = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:24]
+    return cache() / "finished-cells" / benchmark / f"{name}.json"
 
 
 def forget_answers(home: Path) -> None:

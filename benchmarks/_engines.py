@@ -8,7 +8,7 @@ import json
 import os
 import re
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -19,7 +19,7 @@ from ttca.errors import ConfigError, TTCAError
 from ttca.extras import need_extras
 from ttca.terminal import Terminal
 
-__all__ = ["Engine", "Order", "add_engine", "engine_of", "sent"]
+__all__ = ["Engine", "Order", "add_engine", "engine_of", "fetched", "sent"]
 
 _ERR = Terminal(stderr=True)
 _WAYS = (
@@ -151,12 +151,16 @@ def _ray(engine: Engine) -> Iterator[tuple[dict[str, Any], int]]:
 
         supports_return_generator = True
 
-    mine = not ray.is_initialized()
-    cores = {"num_cpus": (engine.jobs or os.cpu_count() or 1) * engine.cell_threads} if engine.address == "local" else {}
+    # A cluster elsewhere has options of its own.
+    own: dict[str, Any] = {"log_to_driver": False} if engine.address in ("local", "auto") else {}
+    if engine.address == "local":
+        cores = (engine.jobs or os.cpu_count() or 1) * engine.cell_threads
+        own |= {"num_cpus": cores, "include_dashboard": False}
     where = engine.address if engine.address in ("local", "auto") else f"ray://{engine.address}"
+    mine = not ray.is_initialized()
     try:
         if mine:
-            ray.init(address=where, log_to_driver=False, configure_logging=False, include_dashboard=False, **cores)
+            ray.init(address=where, **own)
     except (ConnectionError, TimeoutError, RuntimeError, ValueError) as error:
         raise _unreachable(engine, error) from None
     try:
@@ -301,3 +305,31 @@ def sent(
         finally:
             # Whatever ends this ends what it started here.
             ended()
+
+
+def fetched(orders: Sequence[Order], engine: Engine, keep: Callable[[int, dict[str, Any]], None]) -> None:
+    """Run cells where the engine says, and keep each as soon as it comes back.
+
+    Parameters
+    ----------
+    orders : sequence of Order
+    engine : Engine
+    keep : callable
+        (number, cell) → nothing.
+
+    Raises
+    ------
+    TTCAError
+        If a cell did not come back; all others are kept.
+    """
+    lost = []
+    for number, found in sent(orders, engine):
+        if "failed" in found:
+            lost.append(found["failed"])
+        else:
+            keep(number, found["cell"])
+    if lost:
+        raise TTCAError(
+            f"Expected {len(orders)} cells, got {len(orders) - len(lost)}; of the first that is missing: {lost[0]} The "
+            "others are kept. Run the same command again for what is missing."
+        )

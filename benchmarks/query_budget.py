@@ -2,8 +2,9 @@
 
 Run as ``TTCA_DATA=… python -m benchmarks query_budget --track T --json``. The pooled side is a cell of the quick grid
 of ``transfer``, run where it is not kept yet. The other side are Square Attack (targeted), SimBA and, from labels
-alone, HopSkipJump, for every sampled person by itself; with ``--from-proxy`` also Square from where the δ of a proxy of
-public data has brought the image, the strongest that somebody alone can do here. ``WHAT`` says how each number is counted.
+alone, HopSkipJump, for every sampled person by itself. With ``--from-proxy`` there is also Square from where the δ of a
+proxy of public data has brought the image, the strongest that somebody alone can do here. ``WHAT`` says how each number
+is counted.
 """
 
 from __future__ import annotations
@@ -61,8 +62,9 @@ WHAT = {
     "the budget; people whom the platform answers rightly cost that one query",
     "square": "targeted at the true class, run anew for every budget, because its patch schedule depends on the "
     "total budget; margin of the scores as loss, first patch .8 of the pixels",
-    FROM_PROXY: "square, but the second query is the image with the zero-query δ of its target: that of a proxy of public "
-    "data, which asked nothing and is free to whoever attacks alone. The search goes on from there where that is no worse",
+    FROM_PROXY: "square, but the second query is the image with the zero-query δ of its target: that of a proxy of "
+    "public data, which asked nothing and is free to whoever attacks alone. The search goes on from there where that is "
+    "no worse",
     "simba": "targeted at the true class, one run at the largest budget, read off at every smaller one: the run does "
     "not depend on the budget",
     "hopskipjump": "targeted, from labels alone, one run read off at every budget; it starts from another member's "

@@ -13,10 +13,10 @@ from typing import Any
 
 from benchmarks._cells import CellKey, forget_answers, measured, opened, plain, summary
 from benchmarks._circumstances import commit
-from benchmarks._engines import Engine, Order, add_engine, engine_of, sent
+from benchmarks._engines import Engine, Order, add_engine, engine_of, fetched
 from benchmarks._tracks import TRACKS, Regime
 from ttca.certificates import Certificate
-from ttca.errors import ConfigError, NothingHelpsError, TTCAError, WorthlessProxyError
+from ttca.errors import ConfigError, NothingHelpsError, WorthlessProxyError
 from ttca.kept import save_json
 from ttca.terminal import Terminal
 
@@ -215,34 +215,24 @@ def _in_turn(keys: Sequence[CellKey], people: Sequence[str]) -> Iterator[dict[st
         worked += not _is_finished(key, people)
         record = finish(key, people)
         minutes = (time.perf_counter() - began) / 60
-        rate = f", about {minutes / worked * (len(keys) - number):.0f} min left" if worked and number < len(keys) else ""
+        rate = (
+            f", about {minutes / worked * (len(keys) - number):.0f} min left" if worked and number < len(keys) else ""
+        )
         _ERR.print(f"{number} of {len(keys)} cells, {minutes:.1f} min{rate}", highlight=False)
         yield record
 
 
 def _sent(keys: Sequence[CellKey], people: Sequence[str], engine: Engine) -> list[dict[str, Any]]:
-    """Send what is not finished where the engine says, keep what comes back, and read all of it.
-
-    Raises
-    ------
-    TTCAError
-        If a cell did not come back; all others are kept.
-    """
+    """Send what is not finished where the engine says, keep what comes back, and read all of it."""
     missing = [key for key in keys if not _is_finished(key, people)]
     orders = [Order(benchmark="transfer", facts={"key": key.order(), "people": list(people)}) for key in missing]
-    lost = []
-    for number, found in sent(orders, engine):
-        if "failed" in found:
-            lost.append(found["failed"])
-            continue
+
+    def keep(number: int, cell: dict[str, Any]) -> None:
         home = missing[number].home()
         home.mkdir(parents=True, exist_ok=True)
-        save_json(home / _ROWS, found["cell"])
-    if lost:
-        raise TTCAError(
-            f"Expected all {len(keys)} cells, got {len(keys) - len(lost)}: {lost[0]} The others are kept. Run the same "
-            "command again for what is missing."
-        )
+        save_json(home / _ROWS, cell)
+
+    fetched(orders, engine, keep)
     return [finish(key, people) for key in keys]
 
 
