@@ -63,8 +63,7 @@ WHAT = {
     "square": "targeted at the true class, run anew for every budget, because its patch schedule depends on the "
     "total budget; margin of the scores as loss, first patch .8 of the pixels",
     FROM_PROXY: "square, but the second query is the image with the zero-query δ of its target: that of a proxy of "
-    "public data, which asked nothing and is free to whoever attacks alone. The search goes on from there if that is no "
-    "worse",
+    "public data, which asked nothing and is free to whoever attacks alone. It goes on from there if that is no worse",
     "simba": "targeted at the true class, one run at the largest budget, read off at every smaller one: the run does "
     "not depend on the budget",
     "hopskipjump": "targeted, from labels alone, one run read off at every budget; it starts from another member's "

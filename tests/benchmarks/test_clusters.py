@@ -29,7 +29,7 @@ _PATIENCE_S = 600
 
 @pytest.fixture(scope="module")
 def python(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return the Python of an environment with Ray and Dask, which sees what is installed here and changes none of it."""
+    """Return the Python of an environment with Ray and Dask, which sees what is installed here and changes nothing."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("TTCA_CACHE", str(tmp_path_factory.mktemp("environment")))
         found = environment("ray[client]>=2.9", "distributed>=2024.1", "joblib>=1.3")

@@ -1,4 +1,4 @@
-"""Tests of where cells are run: names of engines, digests, processes that are killed, and clusters that lose workers."""
+"""Tests of where cells are run: what engines are called, what travels to them, and processes that are killed."""
 
 from __future__ import annotations
 
@@ -79,10 +79,9 @@ def test_any_text_is_an_engine_or_a_sentence(text: str) -> None:
     """Nothing else comes of it, and what is read names itself again."""
     try:
         engine = Engine.parse(text)
-    except ConfigError as error:
-        assert str(error).startswith("Expected --engine to be")
-    else:
-        assert text in ("local", f"{engine.kind}://{engine.address}")
+    except ConfigError:
+        return
+    assert text in ("local", f"{engine.kind}://{engine.address}")
 
 
 @pytest.mark.parametrize(
