@@ -40,6 +40,7 @@ __all__ = [
     "Regime",
     "Track",
     "check_backbones",
+    "fairface_pool",
     "left_out",
     "onnx_file",
     "trained_classifier",
@@ -160,6 +161,11 @@ def _faces(split: str, rows: slice) -> People:
 
 def _marks(people: People) -> list[bytes]:
     return [hashlib.sha256(image.tobytes()).digest() for image in people.images]
+
+
+def fairface_pool() -> Iterator[People]:
+    """Yield the people of whom the pool of ``fairface-agegender`` is drawn, part by part."""
+    yield from _fairface_pool(slice(0, _FAIRFACE_POOL))
 
 
 @lru_cache(maxsize=1)
