@@ -90,15 +90,22 @@ def worker_of_a_cell(pid: int) -> psutil.Process:
     raise AssertionError("No worker began a cell.")
 
 
+def told(process: subprocess.Popen[str]) -> list[dict[str, Any]]:
+    """Return what the program of a cluster printed before its end; Ray's own remarks stand between its lines."""
+    lines = process.communicate(timeout=_PATIENCE_S)[0].splitlines()
+    said: list[dict[str, Any]] = [json.loads(line) for line in lines if line.startswith("{")]
+    assert said.pop() == {"end": True}
+    return said
+
+
 def rows(python: Path, engine: str, folder: Path, *, cluster: int | None = None, kill: bool = True) -> dict[int, Any]:
     """Return the rows of every cell through an engine, one of whose workers is killed while it has a cell."""
     with started([str(python), "-m", "tests.benchmarks.cluster_program", engine], folder) as process:
         if kill:
             worker_of_a_cell(process.pid if cluster is None else cluster).kill()
-        said = [json.loads(line) for line in process.communicate(timeout=_PATIENCE_S)[0].splitlines()]
-    assert said[-1] == {"end": True}
-    assert [line["failed"] for line in said[:-1]] == [None] * SEEDS
-    return {line["cell"]: line["rows"] for line in said[:-1]}
+        said = told(process)
+    assert [line["failed"] for line in said] == [None] * SEEDS
+    return {line["cell"]: line["rows"] for line in said}
 
 
 @pytest.fixture(scope="module")
@@ -132,9 +139,9 @@ def test_a_cluster_of_two_processes_loses_one(python: Path, here: dict[int, Any]
                 assert time.monotonic() < until
                 time.sleep(0.05)
             at_work[0].kill()
-            said = [json.loads(line) for line in process.communicate(timeout=_PATIENCE_S)[0].splitlines()]
+            said = told(process)
         assert (first.poll() is None) + (second.poll() is None) == 1
-    assert {line["cell"]: line["rows"] for line in said[:-1]} == here
+    assert {line["cell"]: line["rows"] for line in said} == here
 
 
 @pytest.mark.parametrize("engine", ["ray://127.0.0.1:9", "dask:///nowhere.json"])
@@ -142,6 +149,5 @@ def test_a_cluster_that_does_not_answer_is_a_sentence(engine: str, python: Path,
     """It names the address and where to read on, and no cell is run."""
     program = [str(python), "-m", "tests.benchmarks.cluster_program", engine]
     with started(program, tmp_path) as process:
-        said = [json.loads(line) for line in process.communicate(timeout=_PATIENCE_S)[0].splitlines()]
-    assert said[-1] == {"end": True}
+        said = told(process)
     assert said[0]["error"].startswith(f"Expected a cluster at {engine}, got: ")
