@@ -81,10 +81,10 @@ def worker_of_a_cell(pid: int) -> psutil.Process:
         for child in children(pid):
             try:
                 if _CELL in child.cmdline():
-                    found: psutil.Process = child.parent()
-                    if found.pid != pid:
+                    found = child.parent()
+                    if found is not None and found.pid != pid:
                         return found
-            except (psutil.NoSuchProcess, AttributeError):
+            except psutil.NoSuchProcess:
                 continue
         time.sleep(0.05)
     raise AssertionError("No worker began a cell.")

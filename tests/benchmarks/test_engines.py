@@ -112,7 +112,7 @@ def test_threads_are_shared_out_here_and_one_on_a_cluster() -> None:
 @pytest.mark.parametrize(("kind", "package"), [("ray", "ray"), ("dask", "distributed")])
 def test_a_missing_extra_is_named_in_one_sentence(kind: str, package: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Before anything is run, and with the command that installs it."""
-    monkeypatch.setitem(sys.modules, package, None)  # type: ignore[arg-type]
+    monkeypatch.setitem(sys.modules, package, None)
     parser = argparse.ArgumentParser()
     add_engine(parser)
     with pytest.raises(MissingExtraError, match=rf"^The engine {kind} needs .*pip install 'ttca\[{kind}\]'$"):

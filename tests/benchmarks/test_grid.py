@@ -110,7 +110,7 @@ def test_cells_are_kept_one_by_one_and_a_later_run_goes_on(tiny: Path, monkeypat
     folder = tiny / "results" / "grid"
     one, two = ("tiny-own-richest-q100-s0", "tiny-own-richest-q100-s1")
     arguments = ["--tracks", "tiny", "--only", one, two, "--threads", "1"]
-    sent, ran = _engines.sent, list[str]()
+    sent, ran = _engines.sent, list[int]()
 
     def breaking(orders: Sequence[Order], engine: Engine, **more: Any) -> Iterator[Any]:
         for found in sent(orders, engine, **more):
