@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 from benchmarks._cell_process import ended, numbered
@@ -27,6 +28,8 @@ _WAYS = (
     "dask:///PATH/OF/A/SCHEDULER.json; ray://local and dask://local start one here"
 )
 _HOST = re.compile(r"(?:[\w.-]+|\[[0-9A-Fa-f:.]+\]):(\d{1,5})")
+#: How long a batch system may take to start Dask's first worker.
+_FOR_WORKERS_S = 600
 #: How often Ray runs a cell again whose worker was lost.
 _RETRIES = 5
 
@@ -186,6 +189,9 @@ def _dask(engine: Engine) -> Iterator[tuple[dict[str, Any], int]]:
     """Connect to Dask; give the backend's options, and how many cells have room there at a time."""
     from distributed import Client, LocalCluster
 
+    if engine.address.startswith("/") and not Path(engine.address).is_file():
+        # Dask would wait for it as long as it takes.
+        raise _unreachable(engine, FileNotFoundError("there is no such file"))
     with ExitStack() as stack:
         try:
             if engine.address == "local":
@@ -201,8 +207,13 @@ def _dask(engine: Engine) -> Iterator[tuple[dict[str, Any], int]]:
         stack.enter_context(client)
         # Otherwise Dask gives a cell up whose workers were lost four times, and joblib waits for it for ever.
         client.run_on_scheduler(_never_give_up)
-        room = sum(client.ncores().values())
-        yield {"backend": "dask", "client": client, "pure": False}, room or -1
+        try:
+            client.wait_for_workers(1, timeout=_FOR_WORKERS_S)
+        except TimeoutError:
+            raise TTCAError(
+                f"Expected a worker at {engine.kind}://{engine.address} within {_FOR_WORKERS_S} s, got none. Start one."
+            ) from None
+        yield {"backend": "dask", "client": client, "pure": False}, sum(client.ncores().values())
 
 
 def _never_give_up(dask_scheduler: Any) -> None:

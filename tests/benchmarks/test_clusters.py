@@ -144,7 +144,7 @@ def test_a_cluster_of_two_processes_loses_one(python: Path, here: dict[int, Any]
     assert {line["cell"]: line["rows"] for line in said} == here
 
 
-@pytest.mark.parametrize("engine", ["ray://127.0.0.1:9", "dask:///nowhere.json"])
+@pytest.mark.parametrize("engine", ["ray://127.0.0.1:9", "dask://127.0.0.1:9", "dask:///nowhere.json"])
 def test_a_cluster_that_does_not_answer_is_a_sentence(engine: str, python: Path, tmp_path: Path) -> None:
     """It names the address and where to read on, and no cell is run."""
     program = [str(python), "-m", "tests.benchmarks.cluster_program", engine]
