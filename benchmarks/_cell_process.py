@@ -60,10 +60,11 @@ def numbered(number: int, text: str, until: float | None = None) -> tuple[int, s
             )  # fmt: skip
         _RUNNING.add(process)
         try:
-            # Left open: its end tells the cell that nobody waits any more.
-            assert process.stdin is not None
-            process.stdin.write(text.encode() + b"\n")
-            process.stdin.flush()
+            # Left open: its end tells the cell that nobody waits any more. A process that ended at once reads nothing.
+            with contextlib.suppress(BrokenPipeError):
+                assert process.stdin is not None
+                process.stdin.write(text.encode() + b"\n")
+                process.stdin.flush()
             peak, over = _watched(process, order["most_gib"])
         finally:
             _end(process)
@@ -86,7 +87,8 @@ def ended() -> None:
 def _end(process: subprocess.Popen[bytes]) -> None:
     """End a cell's process and all that it started: they are a group of their own."""
     if process.stdin is not None:
-        process.stdin.close()
+        with contextlib.suppress(BrokenPipeError):
+            process.stdin.close()
     # It may have ended by itself.
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(process.pid, signal.SIGKILL)

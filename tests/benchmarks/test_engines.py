@@ -176,6 +176,19 @@ def test_a_killed_process_costs_its_cell_alone() -> None:
     assert "before it had a result" in _ended_by(lambda process: ended())["failed"]
 
 
+def test_a_process_that_cannot_begin_is_a_cell_that_failed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """It reads no order, which is no error of whoever sent it, and its last words are told."""
+    program = tmp_path / "python"
+    program.write_text("#!/bin/sh\nexec <&-\necho No such library. >&2\nexit 3\n", encoding="utf-8")
+    program.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(program))
+    large = Order(benchmark="transfer", facts={"key": "x" * 200_000})
+    found = json.loads(numbered(0, large.text(Engine(jobs=2)))[1])
+    assert found["failed"] == (
+        "The cell's process ended with status 3 before it had a result (No such library.). Run it again."
+    )
+
+
 def test_a_cell_that_takes_too_much_memory_is_ended() -> None:
     """It says how much it may take, and how much it took is measured."""
     found = json.loads(numbered(0, order(most_gib=0.001).text(Engine(jobs=2)))[1])
