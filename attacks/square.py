@@ -23,6 +23,7 @@ def square(
     budget: int,
     rng: np.random.Generator,
     share: float = 0.8,
+    starts: NDArray[np.uint8] | None = None,
 ) -> PerUser:
     """Search, for every image by itself, pixels within ±ε levels that a score-giving box gives the target class.
 
@@ -56,6 +57,9 @@ def square(
     share : float
         Share of the pixels in the first patch, in (0, 1]. The default is ours: images that are answered wrongly
         often lie near the border, and large patches cross it soonest.
+    starts : uint8 array, shape (N, H, W, 3), optional
+        For each image one that is sent in place of the stripes, cut off at ε: what transfers from a proxy, say [ours].
+        The search goes on from it where its loss is no higher than the image's own, else from the image.
 
     Returns
     -------
@@ -79,19 +83,26 @@ def square(
     if not 0 < share <= 1:
         raise ValueError(f"Expected share in (0, 1], got {share}. Give the first patch's share of the pixels.")
     tally = QueryTally(box, images, targets, epsilon=epsilon, budget=budget, reading=score_loss)
+    if starts is not None and (starts.dtype != np.uint8 or starts.shape != images.shape):
+        raise ValueError(
+            f"Expected starts {images.shape} in uint8, got {starts.dtype} {starts.shape}. Give one for each image."
+        )
     streams = Streams(images, tally.targets, rng)
     rows, loss = tally.begin()
     height, width = images.shape[1:3]
     first = rows
-    stripes = streams.signs(rows, tally.queries[rows], 3 * width).reshape(-1, 1, width, 3)
     low, high = _corners(images[rows], tally.epsilon)
-    sent = np.where(stripes > 0, high, low)
+    if starts is None:
+        stripes = streams.signs(rows, tally.queries[rows], 3 * width).reshape(-1, 1, width, 3)
+        sent = np.where(stripes > 0, high, low)
+    else:
+        sent = np.clip(starts[rows], low, high)
     best = images[rows]
     outcome = np.zeros((len(images), *images.shape[1:]), np.uint8)
     while len(rows):
         answered = tally.ask(rows, sent)
         # The stripes are the start, as published, unless nothing was said about them.
-        starting = tally.queries[rows] == 2
+        starting = (tally.queries[rows] == 2) & (starts is None)
         kept = np.isfinite(answered) & (starting | (answered <= loss))
         best[kept], loss = sent[kept], np.where(kept, answered, loss)
         may = tally.open(rows)

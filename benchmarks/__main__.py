@@ -2,7 +2,8 @@
 
 - `--keep` writes the result into benchmarks/results/. A run with other arguments than the file that is there goes into
   the folder `aside`: a smaller run must not take the place of one that documents quote.
-- `--replace` keeps the result and takes that place all the same.
+- `--replace` keeps the result and takes that place all the same. `grid` keeps every cell in a file of its own, as soon
+  as it is finished.
 - `--json` prints the whole record as one JSON object.
 - `NAME --help` says what else a benchmark can be asked.
 
@@ -104,12 +105,18 @@ def _run(name: str, arguments: Sequence[str], results: Path) -> None:
     replaces, keeps = REPLACE in arguments, KEEP in arguments or REPLACE in arguments
     arguments = [argument for argument in arguments if argument not in (KEEP, REPLACE)]
     began = time.perf_counter()
-    result = importlib.import_module(f"benchmarks.{name}").main(arguments)
+    module = importlib.import_module(f"benchmarks.{name}")
+    # One of many long cells keeps each as soon as it is there.
+    own = getattr(module, "CELLS", None)
+    kept = {} if own is None else {"folder": results / own, "keeps": keeps, "replaces": replaces}
+    result = module.main(arguments, **kept)
     seconds = time.perf_counter() - began
     record = {"benchmark": name, "arguments": arguments, **circumstances(HOME), "run_seconds": seconds, **result}
     # A benchmark of many cells names the file of this one.
     file = record.pop("file", name)
-    if keeps:
+    if own is not None:
+        ERR.print(f"{'Kept' if keeps else 'Not kept (--keep does it)'}: cells in {results / own}", highlight=False)
+    elif keeps:
         path = place(results, file, arguments, replaces=replaces)
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")

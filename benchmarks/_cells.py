@@ -39,7 +39,9 @@ __all__ = [
     "acting",
     "code_digest",
     "forget_answers",
+    "from_plain",
     "kept_cell",
+    "kept_path",
     "kept_under",
     "measured",
     "opened",
@@ -95,7 +97,7 @@ class CellKey:
     Raises
     ------
     ConfigError
-        If the track has no such answers or regime.
+        If there is no such track, or it has no such answers or regime.
     """
 
     track: str
@@ -107,6 +109,8 @@ class CellKey:
     changes: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        if self.track not in TRACKS:
+            raise ConfigError(f"Expected a track of {', '.join(TRACKS)}, got {self.track}. Name one that is here.")
         if self.answers not in self.of.answers:
             raise ConfigError(
                 f"Expected the answers to be one of {', '.join(self.of.answers)} for {self.track}, got {self.answers}."
@@ -143,6 +147,15 @@ class CellKey:
             "code": code_digest(),
         }
 
+    def order(self) -> dict[str, Any]:
+        """Return the key as it travels to another machine; :meth:`received` reads it there."""
+        return {**vars(self), "epsilons": list(self.epsilons), "changes": plain(self.changes)}
+
+    @classmethod
+    def received(cls, order: Mapping[str, Any]) -> CellKey:
+        """Return the key that another machine sent."""
+        return cls(**{**order, "epsilons": tuple(order["epsilons"]), "changes": from_plain(order["changes"])})
+
     def home(self) -> Path:
         """Return the folder where the cell is kept, in the benchmarks' cache."""
         return _home(self.facts())
@@ -174,8 +187,7 @@ def kept_cell(benchmark: str, facts: Mapping[str, Any], make: Callable[[], dict[
     make : callable
         Returns the cell as JSON has it.
     """
-    name = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:24]
-    path = cache() / "finished-cells" / benchmark / f"{name}.json"
+    path = kept_path(benchmark, facts)
     if path.is_file():
         found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))["cell"]
         return found
@@ -187,6 +199,12 @@ def kept_cell(benchmark: str, facts: Mapping[str, Any], make: Callable[[], dict[
     partial.replace(path)
     made: dict[str, Any] = json.loads(text)["cell"]
     return made
+
+
+def kept_path(benchmark: str, facts: Mapping[str, Any]) -> Path:
+    """Return where :func:`kept_cell` keeps the cell that these facts decide."""
+    name = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:24]
+    return cache() / "finished-cells" / benchmark / f"{name}.json"
 
 
 def forget_answers(home: Path) -> None:
@@ -364,6 +382,11 @@ def racing(track: Track, platform: Platform, **changes: Any) -> dict[str, Any]:
 def plain(settings: Mapping[str, Any]) -> dict[str, Any]:
     """Return settings as JSON has them."""
     return {k: list(v) if isinstance(v, tuple) else v for k, v in settings.items()}
+
+
+def from_plain(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return settings as an action takes them, from what :func:`plain` made of them."""
+    return {k: tuple(v) if isinstance(v, list) else v for k, v in settings.items()}
 
 
 def summary(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:

@@ -27,6 +27,7 @@ def circumstances(home: Path) -> dict[str, Any]:
             "cores": len(_cores()),
             "threads": _threads(),
             "system": platform.system(),
+            **_accelerator(),
         },
         "versions": {"python": platform.python_version(), **{p: _version(p) for p in ("torch", "numpy", "scipy")}},
     }
@@ -40,6 +41,12 @@ def _threads() -> int | None:
     """Return how many threads torch computes with, which decides last digits; None where nothing loaded it."""
     torch = sys.modules.get("torch")
     return None if torch is None else int(torch.get_num_threads())
+
+
+def _accelerator() -> dict[str, str]:
+    """Return the GPU that torch computes on, where there is one and torch is loaded."""
+    torch = sys.modules.get("torch")
+    return {"gpu": torch.cuda.get_device_name()} if torch is not None and torch.cuda.is_available() else {}
 
 
 def _processor() -> str:

@@ -20,6 +20,7 @@ from benchmarks._pages import (
     certificates,
     collective_size,
     defences,
+    grid,
     harm,
     levers,
     members,
@@ -32,7 +33,7 @@ from benchmarks._pages import (
     what_queries_buy,
 )
 
-__all__ = ["DOCUMENTS", "main", "rewritten"]
+__all__ = ["DOCUMENTS", "WIDE_TABLES", "main", "rewritten"]
 
 _ROOT = Path(__file__).resolve().parents[1]
 #: From the folder of result files to what stands between the marks of each name.
@@ -75,6 +76,7 @@ DOCUMENTS: dict[str, tuple[Marks, ...]] = {
             ablations=_tables.ablations_table,
         ),
     ),
+    "docs/grid.md": (grid.marks,),
     "docs/harm.md": (_page("harm-*.json", harm.tables),),
     "docs/members.md": (_page("members.json", members.tables),),
     "docs/minority.md": (_page("minority.json", minority.tables),),
@@ -89,6 +91,8 @@ DOCUMENTS: dict[str, tuple[Marks, ...]] = {
     "docs/vendors.md": (_page("apis.json", vendors.tables),),
     "docs/what_queries_buy.md": (_page("what_queries_buy-*.json", what_queries_buy.tables),),
 }
+#: Tables that are too wide for a document, which links them: what makes each from the folder of result files.
+WIDE_TABLES: dict[str, Callable[[Path], str]] = {"docs/grid.csv": grid.table_file}
 #: Pictures that no document shows, by the result file they are made of.
 _MORE = {"minority.json": minority.figures, "multiple_collectives.json": multiple_collectives.figures}
 
@@ -136,6 +140,11 @@ def main(argv: Sequence[str], root: Path = _ROOT) -> None:
         after = rewritten(names[name], before, folder)
         if after != before:
             path.write_text(after, encoding="utf-8")
+            _say(path)
+    for name, make in WIDE_TABLES.items():
+        path, made = root / name, make(folder)
+        if not path.is_file() or path.read_text(encoding="utf-8") != made:
+            path.write_text(made, encoding="utf-8")
             _say(path)
     for name in FIGURES:
         if options.redraw or not is_current(name, folder, figures):

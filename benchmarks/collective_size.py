@@ -36,14 +36,25 @@ __all__ = ["QUICK", "Part", "altered", "main", "mixed", "of_part"]
 QUICK = ("--track", "digits", "--seeds", "1", "--shares", "0.1", "1", "--quotas", "5")
 
 #: How many images the largest collective of a track has: members and volunteers, as its cells have them.
-_EVERYBODY = {"digits": 420, "cifar10-resnet56": 4400, "cifar100-resnet32": 4400, "cifar10-resnet20": 4400}
+_EVERYBODY = {
+    "digits": 420,
+    "cifar10-resnet56": 4400,
+    "cifar100-resnet32": 4400,
+    "cifar10-resnet20": 4400,
+    # All of the subgroup's and volunteers beside them: photographs of 224×224, whose copies have to fit into memory.
+    "fairface-agegender": 1000,
+}
 _SHARES: dict[str, tuple[float, ...]] = {
     "digits": (0.01, 0.02, 0.05, 0.1, 0.3, 1.0),
     "cifar10-resnet56": (0.01, 0.1, 1.0),
 }
-_QUOTAS: dict[str, tuple[int, ...]] = {"digits": (1, 5, 20, 50), "cifar10-resnet56": (1, 10)}
+_QUOTAS: dict[str, tuple[int, ...]] = {
+    "digits": (1, 5, 20, 50),
+    "cifar10-resnet56": (1, 10),
+    "fairface-agegender": (1, 3),
+}
 #: The settings' epochs are meant for so many images; others get as many looks, within bounds.
-_MEANT_FOR = {"digits": 420, "cifar10-resnet56": 1000}
+_MEANT_FOR = {"digits": 420, "cifar10-resnet56": 1000, "fairface-agegender": 500}
 _FEWEST_EPOCHS, _MOST_TIMES = 3, 5
 _STEPS = 100
 _SELECTION = 0.2

@@ -27,10 +27,11 @@ from numpy.typing import NDArray
 from benchmarks._cells import Acting, CellKey, acting, code_digest, opened, settings_of
 from benchmarks._defended import DEFENCES, asked, compared_with, defended, retrained_reader
 from benchmarks._detectors import Prada, Stateful, area_under_curve, encode, expose, residuals
-from benchmarks._tracks import Cell
+from benchmarks._tracks import Cell, fairface_pool
 from benchmarks.transfer import quick_key
 from ttca.answers import Answers
 from ttca.attacks.square import square
+from ttca.blocks import shrink
 from ttca.conditions import ROW_KEYS, Opponents
 from ttca.data.cameras import bad_camera, soft_focus
 from ttca.demo.world import CAMERA, SHARE_IN_TRAINING, DigitsWorld, digits_world
@@ -68,6 +69,8 @@ class Plan:
         So many where none are asked for.
     people : int
         Test people per group at most.
+    senders : int
+        Submissions that are averaged, and as many others, at most.
     counts : tuple of int
         Submissions that are averaged.
     """
@@ -80,6 +83,7 @@ class Plan:
     seeds: int
     people: int
     counts: tuple[int, ...]
+    senders: int = 10**6
 
 
 _INPUT = ("none", "jpeg75", "jpeg50", "bits4", "bits3", "blur", "pad", "abstain50", "abstain70")
@@ -103,6 +107,18 @@ PLANS: Mapping[str, Plan] = {
         seeds=1,
         people=400,
         counts=(10, 40, 160),
+    ),
+    "fairface-agegender": Plan(
+        queries=500,
+        epsilons=(4, 8),
+        defences=_INPUT,
+        known=("jpeg75",),
+        family=(2, 4),
+        seeds=1,
+        people=200,
+        counts=(10, 40, 160),
+        # Photographs of 224×224.
+        senders=600,
     ),
 }
 #: The arguments of the slice that `python -m benchmarks quick` runs.
@@ -429,6 +445,8 @@ def _history(seen: _Seen) -> dict[str, Images]:
         world = _world()
         sharp = world.training_images[round(SHARE_IN_TRAINING * len(world.training_images)) :]
         return {"reference": sharp, "subgroup": bad_camera(sharp, seed=0, **CAMERA)}
+    if seen.key.track.startswith("fairface"):
+        return _unasked_faces({*seen.cell.roster.pool.persons.tolist(), *seen.cell.roster.selection.persons.tolist()})
     public, views = seen.cell.public, seen.cell.views
     if public is None or views is None:
         raise ConfigError(f"Expected public data of both groups, got none for {seen.key.track}. Use the regime public.")
@@ -437,6 +455,17 @@ def _history(seen: _Seen) -> dict[str, Images]:
     sharp = public.images[: 2 * _HISTORY]
     apart = np.array([soft.tobytes() not in shown for soft in soft_focus(sharp)], np.bool_)
     return {"reference": sharp[apart], "subgroup": views.images}
+
+
+def _unasked_faces(asked: set[str]) -> dict[str, Images]:
+    """Return photographs of either group among the pool's rows of FairFace, of people whom nobody asked about."""
+    found: dict[bool, list[Images]] = {False: [], True: []}
+    for people in fairface_pool():
+        rest = people[~np.isin(people.persons, sorted(asked))]
+        for group, parts in found.items():
+            room = _HISTORY - sum(map(len, parts))
+            parts.append(rest[rest.subgroup == group].images[:room])
+    return {"reference": np.concatenate(found[False]), "subgroup": np.concatenate(found[True])}
 
 
 def _one_camera(people: People) -> People:
@@ -542,11 +571,15 @@ def _exposed(seen: _Seen, plan: Plan, epsilon: int) -> Iterator[dict[str, Any]]:
     Submissions are the subgroup's, sorted by what the platform answered: it does not know the truth. All shares of one
     number are of the same classes: those with so many submissions of either kind.
     """
-    given, platform = seen.sets[epsilon], seen.platform
-    senders, others = _senders(seen)
+    given, platform, block = seen.sets[epsilon], seen.platform, seen.key.chosen.get("block", 1)
+    senders, others = (_first(people, plan.senders) for people in _senders(seen))
     before = _Pictures.of(platform, _history(seen)["subgroup"][:_HISTORY])
     plain = [_Pictures.of(platform, p.images) for p in (senders, others)]
     moved = [_Pictures.of(platform, given.apply(p.images, p.classes)) for p in (senders, others)]
+    # Where δ is constant on squares, their means are looked at: nothing else holds any of it.
+    before = _Pictures(shrink(before.images, block), before.labels)
+    plain, moved = ([_Pictures(shrink(p.images, block), p.labels) for p in pair] for pair in (plain, moved))
+    small = given.delta[:, ::block, ::block]
     looks: dict[str, Callable[[NDArray[np.integer[Any]]], Floats]] = {
         "residuals": residuals,
         "pixels": lambda images: images.reshape(len(images), -1).astype(np.float64),
@@ -554,7 +587,7 @@ def _exposed(seen: _Seen, plan: Plan, epsilon: int) -> Iterator[dict[str, Any]]:
     for of, look in looks.items():
         seen_as = [[look(p.images) for p in pair] for pair in (plain, moved)]
         old = look(before.images)
-        deltas, filters = given.delta.reshape(len(given.delta), -1).astype(np.float64), look(given.delta)
+        deltas, filters = small.reshape(len(small), -1).astype(np.float64), look(small)
         lines: dict[tuple[int, float], list[tuple[float, float]]] = {}
         known: dict[int, list[float]] = {}
         rng = np.random.default_rng([seen.key.seed, 12])

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import argparse
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from benchmarks._cells import CellKey, acting, kept_cell, measured, plain, racing, settings_of, summary
+from benchmarks._cells import CellKey, acting, kept_cell, kept_path, measured, plain, racing, settings_of, summary
+from benchmarks._engines import Order, add_engine, engine_of, fetched
 from benchmarks._tracks import ANSWERS, TRACKS, Regime, Track
 from ttca.certificates import Certificate
 from ttca.errors import ConfigError, NothingHelpsError
@@ -18,7 +19,7 @@ from ttca.platforms.base import Platform
 from ttca.row import Row
 from ttca.settings import Settings
 
-__all__ = ["QUICK", "add_settings", "changed", "main", "run_cell"]
+__all__ = ["QUICK", "add_settings", "cell_of", "changed", "main", "run_cell"]
 
 #: The arguments of the slice that `python -m benchmarks quick` runs.
 QUICK = (
@@ -58,20 +59,36 @@ def main(argv: list[str]) -> dict[str, Any]:
     parser.add_argument("--first-seed", type=int, default=0)
     parser.add_argument("--final", action="store_true", help="measure on final people (for docs/RESULTS.md only)")
     add_settings(parser)
+    add_engine(parser)
     parser.add_argument("--json", action="store_true", help="print the result as one JSON object")
     options = parser.parse_args(argv)
-    track = TRACKS[options.track]
+    track, engine = TRACKS[options.track], engine_of(options)
     changes, seeds = changed(options.set), range(options.first_seed, options.first_seed + options.seeds)
     people, auto = "final" if options.final else "dev-test", changes.get("recipe") == "auto"
-    epsilons, keys, cells = tuple(options.epsilon), list[CellKey](), list[dict[str, Any]]()
+    epsilons, keys = tuple(options.epsilon), list[CellKey]()
     with track.open_platform(options.answers) as platform:
         changes = racing(track, platform, **changes) if auto else changes
-        for seed in seeds:
-            key = CellKey(track.name, options.regime, options.answers, options.queries, epsilons, seed, changes)
-            keys.append(key)
-            # A platform that is trained here may be another on another machine.
-            facts = {**key.facts(), "people": people, "platform": platform.info.fingerprint}
-            cells.append(kept_cell("effect", facts, partial(_cell, key, platform, final=options.final)))
+        keys = [
+            CellKey(track.name, options.regime, options.answers, options.queries, epsilons, seed, changes)
+            for seed in seeds
+        ]
+        # A platform that is trained here may be another on another machine.
+        fingerprint = platform.info.fingerprint
+        facts = [{**key.facts(), "people": people, "platform": fingerprint} for key in keys]
+        if not engine.in_turn:
+            away = [n for n, known in enumerate(facts) if not kept_path("effect", known).is_file()]
+            orders = [
+                Order(
+                    benchmark="effect",
+                    facts={"key": keys[n].order(), "final": options.final, "platform": fingerprint},
+                )
+                for n in away
+            ]
+            fetched(orders, engine, lambda n, cell: _keep(facts[away[n]], cell))
+        cells = [
+            kept_cell("effect", known, partial(_cell, key, platform, final=options.final))
+            for key, known in zip(keys, facts, strict=True)
+        ]
     rows = [cell["row"] for cell in cells]
     levels, what = "-".join(str(e) for e in options.epsilon), "effect-auto" if auto else "effect"
     return {
@@ -86,6 +103,28 @@ def main(argv: list[str]) -> dict[str, Any]:
         **{name: [cell[name] for cell in cells] for name in ("zero_query_mcnemar_p", "equalised_without_delta")},
         "certificates": [cell["certificate"] for cell in cells],
     }
+
+
+def cell_of(facts: Mapping[str, Any]) -> dict[str, Any]:
+    """Return one cell that another process ordered: ``key``, ``final``, and the ``platform`` that it means.
+
+    Raises
+    ------
+    ConfigError
+        If the track's platform is another here.
+    """
+    key = CellKey.received(facts["key"])
+    with key.of.open_platform(key.answers) as platform:
+        if platform.info.fingerprint != facts["platform"]:
+            raise ConfigError(
+                f"Expected the platform {facts['platform']} of {key.track}, got {platform.info.fingerprint}. One that "
+                "is trained on each machine may differ: copy the folder platforms of TTCA_CACHE to the workers."
+            )
+        return _cell(key, platform, final=facts["final"])
+
+
+def _keep(facts: Mapping[str, Any], cell: dict[str, Any]) -> None:
+    kept_cell("effect", facts, lambda: cell)
 
 
 def _cell(key: CellKey, platform: Platform, *, final: bool) -> dict[str, Any]:

@@ -2,7 +2,9 @@
 
 Run as ``TTCA_DATA=… python -m benchmarks query_budget --track T --json``. The pooled side is a cell of the quick grid
 of ``transfer``, run where it is not kept yet. The other side are Square Attack (targeted), SimBA and, from labels
-alone, HopSkipJump, for every sampled person by itself. ``WHAT`` says how each number is counted.
+alone, HopSkipJump, for every sampled person by itself. With ``--from-proxy`` there is also Square from where the δ of a
+proxy of public data has brought the image, the strongest that somebody alone can do here. ``WHAT`` says how each number
+is counted.
 """
 
 from __future__ import annotations
@@ -30,9 +32,10 @@ from ttca.costs import Stops, Trials, break_even, cheapest, days_alone, paired, 
 from ttca.errors import ActionError, ConfigError
 from ttca.images import Images
 from ttca.people import People
+from ttca.perturbations import PerturbationSet
 from ttca.platforms.base import Credential, Platform
 
-__all__ = ["QUICK", "WHAT", "censored", "main"]
+__all__ = ["ATTACKS", "FROM_PROXY", "QUICK", "RUN_ANEW", "WHAT", "censored", "main"]
 
 Integers = NDArray[np.int64]
 Floats = NDArray[np.float64]
@@ -45,6 +48,10 @@ IMAGES = (1, 10, 100)
 #: Sizes of a group, evenly on a logarithmic scale.
 GROUPS = (*(m * 10**e for e in range(5) for m in (1, 2, 5)), 100_000)
 ATTACKS = ("square", "simba", "hopskipjump")
+#: Not run unless asked for: it needs public data.
+FROM_PROXY = "square_from_proxy"
+#: A run of these depends on its budget.
+RUN_ANEW = ("square", FROM_PROXY)
 _QUERIES = {"digits": 420}
 _EPSILONS = {"digits": (8, 16)}
 _DRAWS = 2000
@@ -55,6 +62,8 @@ WHAT = {
     "the budget; people whom the platform answers rightly cost that one query",
     "square": "targeted at the true class, run anew for every budget, because its patch schedule depends on the "
     "total budget; margin of the scores as loss, first patch .8 of the pixels",
+    FROM_PROXY: "square, but the second query is the image with the zero-query δ of its target: that of a proxy of "
+    "public data, which asked nothing and is free to whoever attacks alone. It goes on from there if that is no worse",
     "simba": "targeted at the true class, one run at the largest budget, read off at every smaller one: the run does "
     "not depend on the budget",
     "hopskipjump": "targeted, from labels alone, one run read off at every budget; it starts from another member's "
@@ -180,17 +189,23 @@ def _attacked(
     epsilon: int,
     budgets: Sequence[int],
     seed: int,
+    free: PerturbationSet,
 ) -> Outcomes:
-    """Attack every image by itself, towards its target, and say what came out at every budget."""
+    """Attack every image by itself, towards its target, and say what came out at every budget.
+
+    ``free`` is the δ that costs no query, from which one of the attacks starts.
+    """
 
     def rng() -> np.random.Generator:
-        return np.random.default_rng([seed, ATTACKS.index(name)])
+        return np.random.default_rng([seed, (*ATTACKS, FROM_PROXY).index(name)])
 
     most = max(budgets)
-    if name == "square":
+    if name in RUN_ANEW:
+        begun = free.apply(images, targets) if name == FROM_PROXY else None
         runs = {
-            b: square(_box(platform), images, targets, epsilon=epsilon, budget=b, rng=rng()) for b in budgets
-        }  # fmt: skip
+            b: square(_box(platform), images, targets, epsilon=epsilon, budget=b, rng=rng(), starts=begun)
+            for b in budgets
+        }
         return {b: (run.success, run.queries) for b, run in runs.items()}
     if name == "simba":
         run = simba(_box(platform), images, targets, epsilon=epsilon, budget=most, rng=rng())
@@ -223,6 +238,10 @@ class _Found:
 
 def _one_seed(options: argparse.Namespace, seed: int, epsilons: Sequence[int]) -> dict[int, _Found]:
     key = quick_key(options.track, options.queries, seed)
+    if options.from_proxy and key.regime != "public":
+        raise ConfigError(
+            f"Expected a track whose cells have public data for --from-proxy, got {options.track}. Leave it out."
+        )
     if missing := sorted(set(epsilons) - set(key.epsilons)):
         raise ConfigError(f"Expected ε to be one of the cell's {', '.join(map(str, key.epsilons))}, got {missing}.")
     kept = finish(key, (options.people,))
@@ -256,16 +275,16 @@ def _one_seed(options: argparse.Namespace, seed: int, epsilons: Sequence[int]) -
             pooled = {name: said[drawn] for name, said in everybody.items()}
             pooled["abuse"] = _right(platform, sets[epsilon].apply(sampled.images, wrong), wrong)
             alone, abuse = {}, {}
-            for name in ATTACKS:
+            for name in (*ATTACKS, *([FROM_PROXY] if options.from_proxy else [])):
                 some = slice(options.label_attacked if name == "hopskipjump" else options.attacked)
                 alone[name] = _attacked(
                     name, platform, pool, sampled.images[some], sampled.classes[some],
-                    epsilon=epsilon, budgets=options.budgets, seed=seed,
+                    epsilon=epsilon, budgets=options.budgets, seed=seed, free=opponents.zero_query,
                 )  # fmt: skip
                 few = slice(min(options.abused, some.stop))
                 abuse[name] = _attacked(
                     name, platform, pool, sampled.images[few], wrong[few],
-                    epsilon=epsilon, budgets=(options.abuse_budget,), seed=seed,
+                    epsilon=epsilon, budgets=(options.abuse_budget,), seed=seed, free=opponents.zero_query,
                 )  # fmt: skip
             found[epsilon] = _Found(
                 rows[epsilon], sampled.persons, before[drawn], pooled, alone, abuse, everybody, members.persons
@@ -303,7 +322,7 @@ class _Together:
             "pooled_beyond_zero_query": Trials(persons, rights["zero_query"], rights["pooled"], none),
         }
         alone = {}
-        for name in ATTACKS:
+        for name in found[0].alone:
             counts = [len(next(iter(f.alone[name].values()))[0]) for f in found]
             who = np.concatenate([f.persons[:n] for f, n in zip(found, counts, strict=True)])
             first = np.concatenate([f.before[:n] for f, n in zip(found, counts, strict=True)])
@@ -334,7 +353,7 @@ class _Together:
     def runs(self, attack: str) -> Mapping[int, Trials]:
         """Return an attack's runs by their budget: Square has one for each, the others one that is read off."""
         found = self.alone[attack]
-        return found if attack == "square" else {max(found): found[max(found)]}
+        return found if attack in RUN_ANEW else {max(found): found[max(found)]}
 
     def fixed_each(self, way: str) -> float:
         """Return what one action paid once, the mean over seeds."""
@@ -531,7 +550,7 @@ def _epsilon(found: Sequence[_Found], options: argparse.Namespace) -> dict[str, 
     comparisons = [
         line
         for way in ("pooled", "pooled_without_certificate", "pooled_after_a_look", "pooled_beyond_zero_query")
-        for attack in ATTACKS
+        for attack in together.alone
         for line in _comparisons(together, way, attack)
     ]
     abuse = {
@@ -541,7 +560,7 @@ def _epsilon(found: Sequence[_Found], options: argparse.Namespace) -> dict[str, 
             "success": float(np.concatenate([f.abuse[name][options.abuse_budget][0] for f in found]).mean()),
             "queries_per_image": float(np.concatenate([f.abuse[name][options.abuse_budget][1] for f in found]).mean()),
         }
-        for name in ATTACKS
+        for name in together.alone
     }
     # The same people and wrong classes as the attacks', beside the row's own.
     few = max(min(options.abused, options.attacked), 1)
@@ -559,7 +578,7 @@ def _epsilon(found: Sequence[_Found], options: argparse.Namespace) -> dict[str, 
         },
         "on_all_test_people": _zero_query(found),
         "ways": {way: _way(together, way) for way in together.pooled if way != "pooled_beyond_zero_query"},
-        "attacks": {attack: _attack(together, attack) for attack in ATTACKS},
+        "attacks": {attack: _attack(together, attack) for attack in together.alone},
         "comparisons": comparisons,
         "break_even": hardest(comparisons, "cheapest"),
         "days": _days(together, options.quota),
@@ -596,6 +615,9 @@ def main(argv: list[str]) -> dict[str, Any]:
     )
     parser.add_argument("--abused", type=int, default=30, help="how many of them are attacked toward a wrong class")
     parser.add_argument("--abuse-budget", type=int, default=250, help="queries per image toward a wrong class")
+    parser.add_argument(
+        "--from-proxy", action="store_true", help="also Square from the image with the δ of a proxy of public data"
+    )
     parser.add_argument("--quota", type=int, default=50, help="queries per day that a platform allows each key")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--final", action="store_true", help="measure on final people (for docs/RESULTS.md only)")

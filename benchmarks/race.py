@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks._cells import Acting, acting, code_digest, kept_under, plain, racing, settings_of
+from benchmarks._cells import Acting, acting, code_digest, from_plain, kept_under, plain, racing, settings_of
+from benchmarks._engines import Order, add_engine, engine_of, fetched
 from benchmarks._tracks import TRACKS
 from benchmarks.effect import add_settings, changed
 from ttca.errors import ActionError
@@ -22,7 +23,7 @@ from ttca.people import People
 from ttca.platforms.base import Platform
 from ttca.racing import RaceAnswers, hear, plan_race, run_race
 
-__all__ = ["QUICK", "SHARES", "curve", "main"]
+__all__ = ["QUICK", "SHARES", "cell_of", "curve", "main"]
 
 #: The arguments of the slice that `python -m benchmarks quick` runs.
 QUICK = (
@@ -45,10 +46,11 @@ def main(argv: list[str]) -> dict[str, Any]:
     parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--orders", type=int, default=200, help="random orders of people in which races are run again")
     add_settings(parser)
+    add_engine(parser)
     parser.add_argument("--json", action="store_true", help="print the result as one JSON object")
     options = parser.parse_args(argv)
-    changes = changed(options.set)
-    cells = []
+    changes, engine = changed(options.set), engine_of(options)
+    cells, away = [], []
     for name in options.tracks:
         track = TRACKS[name]
         answers = options.answers or track.answers[0]
@@ -60,8 +62,22 @@ def main(argv: list[str]) -> dict[str, Any]:
                     "epsilons": sorted(options.epsilon), "settings": plain(chosen), "orders": options.orders,
                     "code": code_digest(),
                 }  # fmt: skip
-                cells.append(_cell(facts, platform, chosen))
+                if engine.in_turn:
+                    cells.append(_cell(facts, platform, chosen))
+                else:
+                    away.append(facts)
+    if away:
+        missing = [facts for facts in away if not (kept_under(facts) / _RESULT).is_file()]
+        orders = [Order(benchmark="race", facts=facts) for facts in missing]
+        fetched(orders, engine, lambda n, cell: save_json(kept_under(missing[n]) / _RESULT, cell))
+        cells = [load_json(kept_under(facts) / _RESULT) for facts in away]
     return {"file": "race", "people": "dev-test", "cells": cells, **_summary(cells)}
+
+
+def cell_of(facts: dict[str, Any]) -> dict[str, Any]:
+    """Return one cell that another process ordered."""
+    with TRACKS[facts["track"]].open_platform(facts["answers"]) as platform:
+        return _cell(facts, platform, from_plain(facts["settings"]))
 
 
 def _cell(facts: dict[str, Any], platform: Platform, chosen: Mapping[str, Any]) -> dict[str, Any]:

@@ -4,24 +4,27 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import shutil
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from benchmarks._cells import CellKey, forget_answers, measured, opened, plain, summary
 from benchmarks._circumstances import commit
+from benchmarks._engines import Engine, Order, add_engine, engine_of, fetched
 from benchmarks._tracks import TRACKS, Regime
-from ttca.errors import ConfigError, WorthlessProxyError
+from ttca.certificates import Certificate
+from ttca.errors import ConfigError, NothingHelpsError, WorthlessProxyError
+from ttca.kept import save_json
 from ttca.terminal import Terminal
 
-__all__ = ["GRIDS", "QUICK", "Grid", "finish", "main", "quick_key"]
+__all__ = ["GRIDS", "QUICK", "Grid", "cell_of", "finish", "main", "quick_key"]
 
 _HOME = Path(__file__).resolve().parent
 _ERR = Terminal(stderr=True)
+_ROWS = "rows.json"
 #: Numbers of a row that no two runs share.
 _CLOCKS = frozenset({"seconds", "seconds_distil", "seconds_learn", "peak_rss_mb"})
 PEOPLE = ("dev-test", "final")
@@ -69,18 +72,19 @@ def main(argv: list[str]) -> dict[str, Any]:
         default=PEOPLE[:1],
         help="people who are measured; final is for docs/RESULTS.md only",
     )
-    parser.add_argument("--jobs", type=int, default=1, help="cells at a time, each in its own process")
+    add_engine(parser)
     parser.add_argument("--repeat", type=int, default=0, help="cells to run a second time, from the start")
     parser.add_argument("--fresh", action="store_true", help="delete the kept cells of this grid and run them again")
     parser.add_argument("--json", action="store_true", help="print the result as one JSON object")
     options = parser.parse_args(argv)
+    engine = engine_of(options)
     keys = list(grid_keys(options.track, options.grid, options.seeds))
     if options.fresh:
         for key in keys:
             shutil.rmtree(key.home(), ignore_errors=True)
     people = tuple(dict.fromkeys(options.people))
     began = time.perf_counter()
-    found = _finished(keys, people, options.jobs)
+    found = _finished(keys, people, engine)
     seconds = time.perf_counter() - began
     cells = [
         {
@@ -157,11 +161,12 @@ def finish(key: CellKey, people: Sequence[str]) -> dict[str, Any]:
     Returns
     -------
     dict
-        ``people``: by who they are, ``rows`` (one per ε, each with all controls) and ``equalised_without_delta``;
-        ``commit`` of the code that acted; ``failed``, where no action was possible: that is a result too.
+        ``people``: by who they are, ``rows`` (one per ε, each with all controls; a single one where doing nothing won
+        a race) and ``equalised_without_delta``; ``commit`` of the code that acted; ``failed``, where no action was
+        possible: that is a result too.
     """
     home = key.home()
-    path = home / "rows.json"
+    path = home / _ROWS
     found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {"people": {}}
     missing = [who for who in people if who not in found["people"]]
     if not missing or "failed" in found:
@@ -174,62 +179,70 @@ def finish(key: CellKey, people: Sequence[str]) -> dict[str, Any]:
             if who == "final":
                 test = key.of.people(key.queries, key.regime, key.seed, True).test
             rows = []
+            certificate: Certificate | None = None
+            epsilons: Sequence[int | None] = key.epsilons
             try:
-                certificate = acting.action.verify()
-                for epsilon in key.epsilons:
+                try:
+                    certificate = acting.action.verify()
+                except NothingHelpsError:
+                    # The row says so: nobody verified, and there is one for all ε.
+                    epsilons = (None,)
+                for epsilon in epsilons:
                     row, measurement = acting.measure(key.track, test, epsilon)
                     rows.append(measured(row, certificate, measurement, who))
             except WorthlessProxyError as error:
                 found["failed"] = str(error)
                 break
             found["people"][who] = {"rows": rows, "equalised_without_delta": acting.equalised_alone(test)}
-    partial = path.with_suffix(f".{os.getpid()}.partial")
-    partial.write_text(json.dumps(found, indent=1), encoding="utf-8")
-    partial.replace(path)
+    save_json(path, found)
     forget_answers(home)
     return found
 
 
-def _finished(keys: Sequence[CellKey], people: Sequence[str], jobs: int) -> list[dict[str, Any]]:
-    """Finish all cells, several at a time where asked, and say how far it is and how long it will take."""
-    began, found, worked = time.perf_counter(), {}, 0
-    for number, record, did in _in_turn(keys, people) if jobs == 1 else _in_parallel(keys, people, jobs):
-        found[number] = record
-        worked += did
-        left = len(keys) - len(found)
+def cell_of(facts: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what is kept of a cell that another process ordered: ``key`` and ``people`` of :func:`finish`."""
+    return finish(CellKey.received(facts["key"]), facts["people"])
+
+
+def _finished(keys: Sequence[CellKey], people: Sequence[str], engine: Engine) -> list[dict[str, Any]]:
+    """Finish all cells, where the engine says, and say how far it is and how long it will take."""
+    return list(_in_turn(keys, people)) if engine.in_turn else _sent(keys, people, engine)
+
+
+def _in_turn(keys: Sequence[CellKey], people: Sequence[str]) -> Iterator[dict[str, Any]]:
+    began, worked = time.perf_counter(), 0
+    for number, key in enumerate(keys, start=1):
+        worked += not _is_finished(key, people)
+        record = finish(key, people)
         minutes = (time.perf_counter() - began) / 60
-        rate = f", about {minutes / worked * left:.0f} min left" if worked and left else ""
-        _ERR.print(f"{len(found)} of {len(keys)} cells, {minutes:.1f} min{rate}", highlight=False)
-    return [found[number] for number in range(len(keys))]
+        rate = (
+            f", about {minutes / worked * (len(keys) - number):.0f} min left" if worked and number < len(keys) else ""
+        )
+        _ERR.print(f"{number} of {len(keys)} cells, {minutes:.1f} min{rate}", highlight=False)
+        yield record
 
 
-def _in_turn(keys: Sequence[CellKey], people: Sequence[str]) -> Iterator[tuple[int, dict[str, Any], bool]]:
-    for number, key in enumerate(keys):
-        yield _one(number, key, people)
+def _sent(keys: Sequence[CellKey], people: Sequence[str], engine: Engine) -> list[dict[str, Any]]:
+    """Send what is not finished where the engine says, keep what comes back, and read all of it."""
+    missing = [key for key in keys if not _is_finished(key, people)]
+    orders = [Order(benchmark="transfer", facts={"key": key.order(), "people": list(people)}) for key in missing]
+
+    def keep(number: int, cell: dict[str, Any]) -> None:
+        home = missing[number].home()
+        home.mkdir(parents=True, exist_ok=True)
+        save_json(home / _ROWS, cell)
+
+    fetched(orders, engine, keep)
+    return [finish(key, people) for key in keys]
 
 
-def _in_parallel(
-    keys: Sequence[CellKey], people: Sequence[str], jobs: int
-) -> Iterable[tuple[int, dict[str, Any], bool]]:
-    from joblib import Parallel, delayed
-
-    threads = max((os.cpu_count() or 1) // jobs, 1)
-    work = (delayed(_one)(number, key, people, threads) for number, key in enumerate(keys))
-    made: Iterable[tuple[int, dict[str, Any], bool]] = Parallel(n_jobs=jobs, return_as="generator_unordered")(work)
-    return made
-
-
-def _one(
-    number: int, key: CellKey, people: Sequence[str], threads: int | None = None
-) -> tuple[int, dict[str, Any], bool]:
-    """Return a cell's place, what is kept of it, and whether anything had to be done."""
-    if threads is not None:
-        import torch
-
-        torch.set_num_threads(threads)
-    before = (key.home() / "rows.json").stat().st_mtime_ns if (key.home() / "rows.json").is_file() else None
-    record = finish(key, people)
-    return number, record, (key.home() / "rows.json").stat().st_mtime_ns != before
+def _is_finished(key: CellKey, people: Sequence[str]) -> bool:
+    """Whether nothing is left to do for a cell."""
+    path = key.home() / _ROWS
+    if not path.is_file():
+        return False
+    found = json.loads(path.read_text(encoding="utf-8"))
+    return "failed" in found or all(who in found["people"] for who in people)
 
 
 def _named(key: CellKey) -> dict[str, Any]:

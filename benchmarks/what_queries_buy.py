@@ -108,6 +108,7 @@ _POOR: dict[str, tuple[int, tuple[str, ...]]] = {
         ("share-100", "share-30", "share-10", "share-3", "share-1", "share-10-wrong-20", "share-10-wrong-40",
          "other-domain"),
     ),
+    "fairface-agegender": (500, ("share-100", "share-30", "share-10", "share-3", "share-1", "wrong-20", "wrong-40")),
 }  # fmt: skip
 
 

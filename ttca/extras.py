@@ -19,6 +19,8 @@ EXTRAS: dict[str, tuple[str, ...]] = {
     "data": ("sklearn",),
     "heic": ("pillow_heif",),
     "frames": ("pandas",),
+    "ray": ("ray", "joblib", "psutil"),
+    "dask": ("distributed", "joblib", "psutil"),
 }
 
 

@@ -12,7 +12,7 @@ from benchmarks._claims import tested
 from benchmarks._credit import hardest, told_apart
 from benchmarks._document import commands, table
 from benchmarks._kept_rows import verified_by
-from benchmarks.query_budget import ATTACKS, GROUPS, IMAGES
+from benchmarks.query_budget import FROM_PROXY, GROUPS, IMAGES, RUN_ANEW
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -26,6 +26,7 @@ _COLOURS = {
     "pooled": "#0072B2",
     "pooled_after_a_look": "#56B4E9",
     "square": "#D55E00",
+    FROM_PROXY: "#E69F00",
     "simba": "#009E73",
     "hopskipjump": "#CC79A7",
 }
@@ -37,6 +38,7 @@ _NAMES = {
     "zero_query": "zero-query δ",
     "zero_query_after_a_look": "zero-query δ, after a look",
     "square": "Square",
+    FROM_PROXY: "Square from the zero-query δ",
     "simba": "SimBA",
     "hopskipjump": "HopSkipJump (labels)",
 }
@@ -65,7 +67,7 @@ def figure(record: Mapping[str, Any]) -> Figure:
             low, high = (np.array([_or_nan(v["interval"][i]) for v in groups.values()]) for i in (0, 1))
             panel.plot(x, y, color=_COLOURS[way], label=_NAMES[way])
             panel.fill_between(x, low, high, color=_COLOURS[way], alpha=0.18, lw=0)
-        for attack in ATTACKS:
+        for attack in result["attacks"]:
             at = result["attacks"][attack]["cheapest"]
             if at["price"] is None:
                 continue
@@ -145,11 +147,11 @@ def _signed(value: float, interval: Sequence[float | None]) -> str:
 def _given_up(at: Mapping[str, Any]) -> str:
     """Return an attack and the queries after which it is given up; of Square also the budget that shapes its run."""
     said = f"{_NAMES[at['against']]}, given up after {_stop(at)}"
-    return f"{said} queries" if at["against"] != "square" else said
+    return said if at["against"] in RUN_ANEW else f"{said} queries"
 
 
 def _stop(at: Mapping[str, Any]) -> str:
-    of = f" queries of a run for {at['budget']:,}" if at["against"] == "square" else ""
+    of = f" queries of a run for {at['budget']:,}" if at["against"] in RUN_ANEW else ""
     return f"{at['stop']:,}{of}"
 
 
@@ -220,7 +222,7 @@ def _against(point: Mapping[str, Any]) -> str:
 def _attacks_table(records: Sequence[tuple[str, Mapping[str, Any]]]) -> str:
     lines = []
     for _, where, record, result in _each(records):
-        for attack in ATTACKS:
+        for attack in result["attacks"]:
             found = result["attacks"][attack]
             for budget, at in found["budgets"].items():
                 wrong = at["of_the_wrong"]
@@ -253,7 +255,7 @@ def _ways_table(records: Sequence[tuple[str, Mapping[str, Any]]]) -> str:
                     *(_number(p["price"]) for p in prices),
                 )
             )  # fmt: skip
-        for attack in ATTACKS:
+        for attack in result["attacks"]:
             found = result["attacks"][attack]
             if (at := found["cheapest"])["price"] is None:
                 continue
@@ -319,7 +321,7 @@ def _controls_table(records: Sequence[tuple[str, Mapping[str, Any]]]) -> str:
             return " / ".join(f"{of[k]:.3f}" for k in ("before", "pooled", "zero_query", "noise"))
 
         paid = " + ".join(_spread(v) for v in result["pooled_paid"].values())
-        alone = ", ".join(f"{_NAMES[a]} {abuse[a]['success']:.3f}" for a in ATTACKS)
+        alone = ", ".join(f"{_NAMES[a]} {abuse[a]['success']:.3f}" for a in result["attacks"])
         p = ", ".join(tested(cell).told for cell in result["cells"])
         pooled = f"{abuse['pooled']['success']:.3f} / {abuse['pooled']['everybody']:.3f}"
         cells = (paid, three(everybody), three(some), p, pooled, alone, f"`{name}`")

@@ -102,6 +102,41 @@ def test_what_is_sent_are_stripes_and_then_corners() -> None:
                 assert len(set(seen.tolist())) <= 1
 
 
+def test_what_transfers_is_where_the_search_begins(digits: Digits) -> None:
+    """A start that is right costs two queries; pixels outside the ball are cut off; as many starts as images."""
+    epsilon = 24
+    plain = square(digits, digits.images, digits.labels, epsilon=epsilon, budget=400, rng=np.random.default_rng(0))
+    solved = plain.success
+    assert solved.sum() > 20
+    again = square(
+        digits, digits.images, digits.labels, epsilon=epsilon, budget=60, rng=np.random.default_rng(1),
+        starts=plain.adversarial,
+    )  # fmt: skip
+    assert again.success[solved].all()
+    assert (again.queries[solved] == 2).all()
+    box = LinearBox(3, SHAPE, 0)
+    images = noise(6, 0, SHAPE)
+    targets = box.probabilities(images).argmin(1)
+    square(
+        box, images, targets, epsilon=2, budget=2, rng=np.random.default_rng(0), starts=np.zeros((6, *SHAPE), np.uint8)
+    )
+    np.testing.assert_array_equal(box.calls[1], np.maximum(images, 2) - 2)
+    with pytest.raises(ValueError, match="Give one for each image"):
+        square(box, images, targets, epsilon=2, budget=2, rng=np.random.default_rng(0), starts=images[:0])
+
+
+def test_a_start_that_is_worse_than_the_image_is_left() -> None:
+    """The next query is then one patch away from the image as it is, not from the start."""
+    box = LinearBox(3, SHAPE, 0)
+    images = noise(6, 0, SHAPE)
+    targets = box.probabilities(images).argmin(1)
+    away = np.sign(box.weight[:, targets] - box.weight.mean(1, keepdims=True)).T.reshape(6, *SHAPE).astype(np.int16)
+    starts = (images - 2 * away).clip(0, 255).astype(np.uint8)
+    square(box, images, targets, epsilon=2, budget=3, rng=np.random.default_rng(0), share=0.1, starts=starts)
+    changed = (box.calls[2] != images).any(3).sum((1, 2))
+    assert ((changed > 0) & (changed <= 4)).all()
+
+
 def test_no_query_repeats_the_kept_image() -> None:
     """A patch that would change nothing is turned over: each query differs from the best image before it."""
     # Nothing is ever better here, so the stripes stay the best image throughout.

@@ -33,9 +33,11 @@ from benchmarks._defended import (
 from benchmarks._detectors import Prada, Stateful, area_under_curve, encode, expose, residuals
 from benchmarks._document import filled
 from benchmarks._pages import defences as page
+from tests import worlds
 from ttca.demo.world import DigitsWorld, digits_world
 from ttca.errors import ActionError, ConfigError, WorthlessProxyError
 from ttca.images import Images
+from ttca.people import People
 from ttca.platforms.habits import Habits, WithHabits
 from ttca.platforms.local import LocalPlatform
 
@@ -508,3 +510,19 @@ def test_only_a_worthless_proxy_is_a_result(monkeypatch: pytest.MonkeyPatch) -> 
     assert (line["defence"], line["known"], line["failed"]) == ("bits3", True, "It knows nothing.")
     with pytest.raises(ActionError, match="a file is lost"):
         stopped(ActionError("a file is lost"))
+
+
+def test_faces_that_nobody_asked_about_are_the_platforms_history(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of either group so many as fit, none of them somebody of the action."""
+    parts = [worlds.crowd(f"part-{i}", 6, 9, seed=i) for i in range(3)]
+    monkeypatch.setattr(defences, "fairface_pool", lambda: iter(parts))
+    monkeypatch.setattr(defences, "_HISTORY", 20)
+    asked = {*parts[0].persons[:4].tolist(), *parts[2].persons[-3:].tolist()}
+    found = defences._unasked_faces(asked)
+    everybody = People.concatenate(parts)
+    left = everybody[~np.isin(everybody.persons, sorted(asked))]
+    assert {name: len(images) for name, images in found.items()} == {
+        "reference": min(20, int((~left.subgroup).sum())), "subgroup": min(20, int(left.subgroup.sum())),
+    }  # fmt: skip
+    for name, images in found.items():
+        np.testing.assert_array_equal(images, left[left.subgroup == (name == "subgroup")].images[:20])

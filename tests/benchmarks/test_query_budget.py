@@ -19,6 +19,7 @@ from benchmarks._pages.query_budget import figure, tables
 from benchmarks._tracks import TRACKS, Track
 from benchmarks.query_budget import (
     ATTACKS,
+    FROM_PROXY,
     GROUPS,
     censored,
     main,
@@ -295,6 +296,33 @@ def test_what_cannot_be_compared_is_a_sentence(changed: list[str], message: str)
     """Numbers out of range and cells that do not exist are refused before a query is sent."""
     with pytest.raises(ConfigError, match=message):
         main([*ARGUMENTS, *changed])
+
+
+def test_the_strongest_alone_starts_where_a_public_proxy_brings_them() -> None:
+    """Whom the zero-query δ puts right pays two queries; the page names it; and it needs public data."""
+    result = main([*ARGUMENTS, "--seeds", "1", "--epsilon", "6", "--from-proxy"])
+    found = result["epsilons"]["6"]
+    assert list(found["attacks"]) == [*ATTACKS, FROM_PROXY]
+    strongest, zero = found["attacks"][FROM_PROXY], found["ways"]["zero_query_after_a_look"]
+    by_budget = strongest["budgets"]
+    # All that the zero-query δ puts right are right within two queries, and nobody is spoilt.
+    assert all(at["right"] >= zero["right"] for at in by_budget.values())
+    assert zero["put_right"] > 0
+    wrong = by_budget["60"]["of_the_wrong"]
+    assert wrong["mean"] <= (2 * zero["put_right"] + 60 * (wrong["people"] - zero["put_right"])) / wrong["people"]
+    assert any(line["against"] == FROM_PROXY for line in found["comparisons"])
+    assert FROM_PROXY in found["abuse"]
+    assert FROM_PROXY in found["days"]["alone"]
+    text = "\n".join(tables([("query_budget-a.json", _kept(result))]).values())
+    assert "Square from the zero-query δ" in text
+    assert result["what"][FROM_PROXY]
+    figure(result)
+    own = Track("own", ("scores",), platform, people, {"own": QUICK})
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(TRACKS, "own", own)
+        patch.setitem(transfer.GRIDS, "quick", Grid((150,), (3, 6), (), ("own",)))
+        with pytest.raises(ConfigError, match="public data for --from-proxy, got own"):
+            main([*ARGUMENTS, "--track", "own", "--from-proxy"])
 
 
 def test_a_cell_that_failed_is_not_compared(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,14 +7,16 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import joblib
 import numpy as np
 import pytest
+import torch
 
-from benchmarks import _cells, transfer
+from benchmarks import _cells, _engines, transfer
 from benchmarks._cells import CellKey
+from benchmarks._engines import Engine
 from benchmarks._tracks import TRACKS, Track
 from benchmarks.transfer import Grid
+from tests.benchmarks.cells import in_this_process
 from tests.benchmarks.test_effect import QUICK, people, platform
 from ttca.action import CollectiveAction
 from ttca.errors import ConfigError, WorthlessProxyError
@@ -74,6 +76,8 @@ def test_a_finished_cell_is_not_run_again(tiny: Path, monkeypatch: pytest.Monkey
     monkeypatch.setattr(transfer, "opened", never)
     again = transfer.main(ARGUMENTS)
     assert again["cells"] == first["cells"]
+    # Nothing is sent anywhere, either.
+    assert transfer.main([*ARGUMENTS, "--jobs", "2"])["cells"] == first["cells"]
     with pytest.raises(AssertionError):
         transfer.main([*ARGUMENTS, "--fresh"])
 
@@ -99,15 +103,15 @@ def test_running_a_cell_twice_gives_the_same_row_to_the_last_digit() -> None:
 
 
 @pytest.mark.full
-def test_cells_in_parallel_are_those_in_turn(tiny: Path) -> None:
+def test_cells_in_parallel_are_those_in_turn(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Two at a time give the rows that one at a time gives."""
     keys = list(transfer.grid_keys("tiny", "quick", 1))
-    in_turn = transfer._finished(keys, ("dev-test",), 1)
+    in_turn = transfer._finished(keys, ("dev-test",), Engine())
     for kept in tiny.glob("cells/*/rows.json"):
         kept.unlink()
-    # Threads: a process of its own would not know this test's track.
-    with joblib.parallel_config(backend="threading"):
-        in_parallel = transfer._finished(keys, ("dev-test",), 2)
+    # In this process: one of its own would not know this test's track.
+    monkeypatch.setattr(_engines, "numbered", in_this_process)
+    in_parallel = transfer._finished(keys, ("dev-test",), Engine(jobs=2, threads=torch.get_num_threads()))
     assert transfer._without_clocks(in_parallel) == transfer._without_clocks(in_turn)
 
 
