@@ -332,7 +332,7 @@ def pool_run(
         answered = int(answers.answered.sum())
         groups = transfer.served()
         if transfer.overruled is not None:
-            _say(ERR, f"Gone on anyway: {transfer.overruled}")
+            _say(ERR, f"Gone on all the same (--anyway). {transfer.overruled}")
         _say_paid(known, action)
         result = {
             "images": len(answers),

@@ -127,7 +127,7 @@ def pooled(action: CollectiveAction) -> None:
     transfer = action.pool()
     say(ERR, served_sentence(transfer.served()))
     if transfer.overruled is not None:
-        say(ERR, f"Gone on anyway: {transfer.overruled}")
+        say(ERR, f"Gone on all the same (--anyway). {transfer.overruled}")
 
 
 def planned(

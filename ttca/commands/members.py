@@ -66,7 +66,7 @@ def usable_set(
 
 def said_of_set(known: MembersSet, found: Sequence[Doubt]) -> list[str]:
     """Return the three lines about a set, who signed it, and what is held against it."""
-    return [*known.lines(), known.signed.told, *(f"Gone on anyway: {doubt}" for doubt in found)]
+    return [*known.lines(), known.signed.told, *(f"Used all the same (--anyway). {doubt}" for doubt in found)]
 
 
 def asks_class() -> AskClass | None:
