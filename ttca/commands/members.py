@@ -33,7 +33,7 @@ SetArgument = Annotated[
     Path, typer.Argument(metavar="SET", help="The collective's perturbation file; its signature (.sig) lies beside it.")
 ]
 ClassOption = Annotated[
-    str | None, typer.Option("--class", help="What your photographs truly show. Asked for where it is not given.")
+    str | None, typer.Option("--class", help="What your photographs truly show. Without it you are asked.")
 ]
 BoxOption = Annotated[
     str | None, typer.Option(help="The part that counts: x,y,width,height in pixels of the upright photograph.")
