@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import re
 from pathlib import Path
 
@@ -102,3 +103,32 @@ def test_the_documents_together_do_not_grow() -> None:
 def test_only_prose_is_counted() -> None:
     """A table, a block and a mark of the writer of tables have no words; a list has."""
     assert prose("One two.\n\n| a | b |\n\n```sh\nttca run x\n```\n<!-- mark -->\n- three\n") == 4
+
+
+def said_in(node: ast.expr) -> str:
+    """Return the words of a text in code; what is filled in is one word."""
+    if isinstance(node, ast.Constant):
+        return str(node.value)
+    return "".join(said_in(v) if isinstance(v, ast.Constant) else "X" for v in getattr(node, "values", ()))
+
+
+def errors() -> list[tuple[str, str]]:
+    """Return every sentence that the library raises, and where."""
+    found = []
+    for path in sorted((HOME / "ttca").rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Raise) and isinstance(node.exc, ast.Call) and node.exc.args:
+                text = " ".join(said_in(node.exc.args[0]).split())
+                place = f"{path.name}:{node.lineno}"
+                found += [(place, sentence) for sentence in re.split(r"(?<=[.!?]) (?=[A-Z])", text) if sentence]
+    return found
+
+
+def test_errors_are_short_and_english() -> None:
+    """A sentence of an error has 32 words at most and 12 on average, and none in another language's grammar."""
+    said = errors()
+    assert len(said) > 1000
+    assert [(place, s) for place, s in said if len(s.split()) > 32] == []
+    assert sum(len(s.split()) for _, s in said) / len(said) <= 12
+    foreign = re.compile(r"^Who [a-z][^?]*$|\b(?:that are none|goes on where it was|Killed, it)\b")
+    assert [(place, s) for place, s in said if foreign.search(s) or BRITISH.search(s)] == []
