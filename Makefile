@@ -25,10 +25,11 @@ test-quick: $(VENV)/.test
 test-full: lint
 	$(PYTEST)
 
-# The site, strictly: no dead link, no page outside the menu. Then spelling. It needs no PyTorch: an environment of its own.
+# The site, strictly: no dead link, no page outside the menu. Then spelling, and the Dockerfile. It needs no PyTorch: an environment of its own.
 docs: .venv-docs/.docs
 	NO_MKDOCS_2_WARNING=1 .venv-docs/bin/mkdocs build --strict
 	.venv-docs/bin/codespell --quiet-level 2
+	.venv-docs/bin/hadolint Dockerfile
 
 .PHONY: lint
 lint: $(VENV)/.test

@@ -137,6 +137,9 @@ def test_an_invitation_says_what_is_paid(tmp_path: Path) -> None:
     text = '[action]\nsubgroup = "people with glasses"\n[people]\nsource = "p.csv"\n'
     (tmp_path / "action.toml").write_text(text + PLATFORM)
     member = enrolled(charged=40, rates={"per_day": 20})
-    message = Invitation(action=read_action(tmp_path), member=member, key="k", url="http://127.0.0.1:2").message("t", 7)
+    invitation = Invitation(action=read_action(tmp_path), member=member, key="k", url="http://127.0.0.1:2")
+    message = invitation.message("t", 7)
     for said in ("at most 60 queries more (40 are paid), and at most 20 per day", "The 7 pictures", "with glasses"):
         assert said in message
+    # Before the hub has read the people nobody knows how many there are.
+    assert "paid), and at most 20 per day. Pictures that their owners share" in invitation.message("t", 0)

@@ -246,7 +246,7 @@ def test_who_insists_gets_what_was_not_certified(home: Path, how: str) -> None:
     spoil(home, how)
     said = apply(home, anyway=True)["about"]
     assert (home / "out.png").is_file()
-    assert ("not certified" in said) == (how != "expired")
+    assert ("Not certified" in said) == (how != "expired")
 
 
 def test_whose_file_it_is_is_said_and_held(home: Path) -> None:
@@ -289,14 +289,17 @@ def test_a_changed_file_is_never_applied(home: Path, spoilt: str) -> None:
 
 
 def test_one_sentence_says_for_whom_on_what_and_what_was_proved(home: Path) -> None:
-    """Applying says whom the set is for, the service, the goal with its counts, the day, and until when it holds."""
+    """Applying says in plain words whom the set is for, the service, what was shown on which day, and until when."""
     chosen(expires="2099-02-03T00:00:00+00:00").save(home / "delta.safetensors")
+    answers = certificate()["tests"][0]["answers"]
+    right, asked = answers.count("1"), len(answers)
     assert apply(home)["about"] == (
-        "Made for people in fog, on faces at api.example: certified parity at ε = 8 on 2026-11-01 "
-        f"({certificate()['tests'][0]['figures']}); valid until 2099-02-03."
+        "Made for people in fog, on faces at api.example. Certified on 2026-11-01: with it, their answers are right at "
+        "least as often as those of the people they are compared with "
+        f"({right} of the {asked} people asked got a right answer). Valid until 2099-02-03."
     )
     assert "does not name" in chosen(service="").about()
-    assert "no expiry date" in chosen().about()
+    assert "No expiry date." in chosen().about()
 
 
 def test_the_right_epsilon_is_accepted(home: Path) -> None:

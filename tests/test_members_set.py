@@ -104,8 +104,8 @@ def test_three_lines_say_it_in_plain_words(tmp_path: Path) -> None:
     about, jpeg, abuse = read_set(path).lines()
     assert about == made().about()
     assert jpeg.endswith(
-        "Right answers with the PNG: 97 of 100; after JPEG of quality 75 90 of 100, after shrinking to half and back "
-        "81 of 100, and without the change 70 of 100."
+        "Of 100 answers, 97 were right with the PNG, 90 after JPEG of quality 75, 81 after shrinking to half and back "
+        "and 70 without the change."
     )
     assert abuse.endswith("the service said that wrong class to 62 of 100.")
     told(**RATES, jpeg_quality=95, jpeg_delta_left=0.834).save(path)

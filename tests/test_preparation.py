@@ -263,6 +263,18 @@ def test_a_preparation_that_is_none_is_a_sentence(found: Any, sentence: str) -> 
         Preparation.from_dict(found)
 
 
+@pytest.mark.parametrize(
+    ("box", "said"),
+    [
+        ((1, 0, 4, 4), "box 1,0,4,4"),
+        ((-2, 1, 99, 99), "box -2,1,99,99, of which 0,1,10,3 lies in the picture"),
+    ],
+)
+def test_a_box_that_sticks_out_says_what_was_used(box: tuple[int, int, int, int], said: str) -> None:
+    """Whoever typed a box too large hears which part of the picture it was."""
+    assert Preparation(size=2).told((4, 10, 3), box) == (said, "crop to 2×2")
+
+
 @pytest.mark.parametrize("box", [(0, 0, 0, 5), (0, 0, 5, -1), (10, 0, 3, 3), (-5, 0, 5, 3)])
 def test_a_box_without_a_pixel_is_a_sentence(box: tuple[int, int, int, int]) -> None:
     """A box beside the picture is told with the picture's size."""

@@ -192,7 +192,7 @@ def test_the_command_says_what_was_written_and_what_to_tell_members(tmp_path: Pa
     path, key = signed(tmp_path)
     done = CliRunner().invoke(app, ["publish", str(path), "--out", str(tmp_path / "page.html")])
     assert done.exit_code == 0, done.output
-    assert "Made for people in fog, on faces at api.example: certified parity" in done.stdout
+    assert "Made for people in fog, on faces at api.example. Certified" in done.stdout
     assert key.public in done.stderr
     again = CliRunner().invoke(app, ["publish", str(path), "--out", str(tmp_path / "page.html"), "--json"])
     said = json.loads(again.stdout)

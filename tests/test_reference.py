@@ -8,6 +8,7 @@ import tomllib
 from collections.abc import Iterator
 from dataclasses import fields
 from pathlib import Path
+from signal import SIGINT, SIGTERM
 from typing import Any
 
 import pytest
@@ -16,6 +17,7 @@ from typer.main import get_command
 import ttca
 from ttca.cli import app
 from ttca.row import Row
+from ttca.streams import COME_BACK
 from ttca.templates import CONTRIBUTION_TABLES, TABLES
 from website.reference import modules, pages
 
@@ -47,7 +49,8 @@ def test_every_command_and_option_is_in_the_reference(reference: dict[str, str])
         nonlocal count
         text = told.pop(words)
         for parameter in getattr(command, "params", ()):
-            names = [o if o.startswith("-") else parameter.name.upper() for o in parameter.opts]
+            argument = parameter.metavar or parameter.name.upper()
+            names = [o if o.startswith("-") else argument for o in parameter.opts]
             assert all(f"`{name}`" in text for name in names), (words, names)
             assert getattr(parameter, "help", None), (words, names)
             count += 1
@@ -57,6 +60,20 @@ def test_every_command_and_option_is_in_the_reference(reference: dict[str, str])
     look("ttca", get_command(app))
     assert told == {}
     assert count > 80
+
+
+def test_every_exit_status_is_in_the_reference(reference: dict[str, str]) -> None:
+    """What a command can end with, by its own word or by a signal, has a line."""
+    told = set(re.findall(r"(?m)^\| (\d+) \|", reference["reference/command-line.md"]))
+    assert told == {"0", "1", "2", str(COME_BACK), str(128 + SIGINT), str(128 + SIGTERM)}
+
+
+def test_a_set_is_called_so_in_the_reference_too(reference: dict[str, str]) -> None:
+    """An argument has the name that the command's own help prints."""
+    text = reference["reference/command-line.md"]
+    assert "| `SET` | path |" in text
+    assert "PERTURBATIONS" not in text
+    assert "``" not in text
 
 
 def test_every_key_of_a_row_is_in_the_reference(reference: dict[str, str]) -> None:

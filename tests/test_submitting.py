@@ -285,5 +285,5 @@ def test_inspect_says_whether_a_set_may_be_used_and_apply_obeys(home: Path, serv
     assert not (home / "submit").exists()
     done = ttca(*words, "--anyway")
     assert done.code == 0
-    assert "Gone on anyway: Expected a perturbation set for the platform" in done.out
+    assert "Used all the same (--anyway). Expected a perturbation set for the platform" in done.out
     assert served.rows == before

@@ -277,7 +277,7 @@ class Certificate(OneLine):
     parity_certified : bool or None
         Whether parity with the reference was shown at ``epsilon``. None where the goal was not parity: there
         the sequence was ordered and stopped by another test, and a second family of claims at the same alpha
-        would let the chance of *some* false claim grow to twice alpha. Who wants parity makes it the goal.
+        would let the chance of *some* false claim grow to twice alpha. Whoever wants parity makes it the goal.
     lower : Bound
         Lower bound of S at ``quoted_epsilon``, at 1 − alpha: Bonferroni over the family, as data chose the ε.
     interval : Interval

@@ -332,7 +332,7 @@ def pool_run(
         answered = int(answers.answered.sum())
         groups = transfer.served()
         if transfer.overruled is not None:
-            _say(ERR, f"Gone on anyway: {transfer.overruled}")
+            _say(ERR, f"Gone on all the same (--anyway). {transfer.overruled}")
         _say_paid(known, action)
         result = {
             "images": len(answers),
@@ -466,7 +466,7 @@ def pool_export(
 ) -> None:
     """Write the books into a signed file.
 
-    For whoever is to check them: what was paid, when, for what, and what came of it. It holds no picture, no answer,
+    For anyone who will check them: what was paid, when, for what, and what came of it. It holds no picture, no answer,
     and no name unless you ask for names. Send the file and the signature beside it.
     """
     from ttca.config import read_action
@@ -586,8 +586,8 @@ def hub_invite(
 ) -> None:
     """Print an invitation for a member, to be sent on as it is.
 
-    It says how to install ttca, and has the member's file, a new token, the collective's public key, and what is asked
-    and paid. Any earlier token of theirs stops working. Only the token's hash is stored.
+    It says how to install ttca, and holds the member's file, a new token, the collective's public key, and what is
+    asked and paid. Any earlier token of theirs stops working. Only the token's hash is stored.
     """
     from ttca.config import read_action
     from ttca.pooling.roll import shared_images
@@ -614,8 +614,8 @@ def hub_member_file(
 ) -> None:
     """Write a member's contribution file.
 
-    It has everything but the member's own choices: the platform, the hub's address, the collective's public key and the
-    name of the variable for the token.
+    It holds everything but the member's own choices: the platform, the hub's address, the collective's public key and
+    the name of the variable for the token.
     """
     from ttca.config import read_action
 
@@ -633,7 +633,8 @@ def hub_member_file(
 def hub_members(file: FileArgument = Path(), as_json: JsonOption = False) -> None:
     """Show who is invited, and what they did.
 
-    Asked are the queries a member took from the hub and paid; judged are those of their answers that others gave too.
+    Asked counts the queries that a member took from the hub and paid. Judged counts those of their answers that others
+    were asked for too.
     """
     from dataclasses import asdict
 
@@ -700,14 +701,14 @@ def contribute(
         bool, typer.Option("--init", help="Write a commented file for you to fill in, then stop.")
     ] = False,
     show: Annotated[
-        Path | None, typer.Option(help="Write pictures that the hub hands out into a new folder, send nothing, stop.")
+        Path | None, typer.Option(help="Write pictures that the hub hands out into a new folder, and send nothing.")
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Query the platform for a hub's pool.
 
     Leases queries from the hub, sends them from this machine with your own key, and reports the answers to the hub.
-    Set most_queries in [contribute], and per_day, to limit how many are sent. Safe to interrupt: run it again to
+    To limit how many are sent, set most_queries and per_day in [contribute]. Safe to interrupt: run it again to
     resume.
     """
     from dataclasses import asdict
@@ -790,7 +791,7 @@ def weights_convert(
         str, typer.Option(help="The network that they belong to: timm/NAME, or one of ttca's; names are fitted to it.")
     ] = "",
     license: Annotated[str, typer.Option(help="The license that they were published under.")] = "",
-    source: Annotated[str, typer.Option(help="Who published them, where.")] = "",
+    source: Annotated[str, typer.Option(help="Who published them, and where.")] = "",
     as_json: JsonOption = False,
 ) -> None:
     """Write the weights of a pickle as safetensors.

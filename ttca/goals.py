@@ -42,6 +42,21 @@ class Goal:
         """Whose answers the goal reads beside S: the reference people's, the subgroup's as it is, or nobody's."""
         return {"improvement": "before", "rate": None}.get(self.kind, "reference")
 
+    @property
+    def shown(self) -> str:
+        """What a certificate of this goal shows about the people it is for, as the end of a sentence."""
+        value = math.nan if self.value is None else self.value
+        others = "the people they are compared with"
+        return {
+            "parity": f"with it, their answers are right at least as often as those of {others}",
+            "improvement": "with it, their answers are right more often than without it",
+            "rate": f"with it, at least {100 * value:.4g} % of their answers are right",
+            "within": f"with it, their answers are right as often as those of {others}, but for "
+            f"{100 * value:.4g} points",
+            "accuracy_ratio": f"with it, their answers are right at least {value:g} times as often as "
+            f"those of {others}",
+        }[self.kind]
+
     def __str__(self) -> str:
         value = math.nan if self.value is None else self.value
         return {

@@ -92,7 +92,7 @@ class Invitation:
         ----------
         token : str
         images : int, optional
-            How many are shared, as far as that is known.
+            How many are shared; None, or 0 before the hub has read them, where that is not known.
         """
         rates = "".join(f", and at most {n} {window.replace('_', ' ')}" for window, n in self.member.rates.items())
         paid = f" more ({self.member.charged} are paid)" if self.member.charged else ""
@@ -101,7 +101,7 @@ class Invitation:
         own_key = f"\nYour own key for the platform goes into {KEY_VARIABLE}, as: {example}\n"
         own_key = "" if platform.key_variable is None else own_key
         asked = platform.url if platform.forwards_to is None else f"{platform.forwards_to} through {platform.url}"
-        shared = "Pictures" if images is None else f"The {images} pictures"
+        shared = f"The {images:,} pictures" if images else "Pictures"
         return f"""\
 Hello {_one_line(self.member.member)},
 

@@ -92,8 +92,8 @@ class Output:
         for place in map(Path, places):
             if place.is_dir() and self.place.resolve().is_relative_to(place.resolve()):
                 raise ConfigError(
-                    f"Expected --out outside {place}, got {self.place}, whose pictures would be changed once more the "
-                    "next time. Choose another folder."
+                    f"Expected --out outside {place}, where the photographs are, got {self.place}. Next time "
+                    "its pictures would be changed once more. Choose another folder."
                 )
 
     def names(self, photos: Sequence[Photo]) -> list[tuple[Path, Path]]:
@@ -230,9 +230,10 @@ def find_photos(
     if not places:
         found = dict(listed)
     if not found:
-        where = ", ".join(map(str, places)) or (f"{table}" if table else "the command")
+        where = ", ".join(map(str, places)) or table
         raise DataError(
-            f"Expected photographs in {where}, got none ({', '.join(sorted(PHOTOGRAPHS))}). Name a file or a folder."
+            f"Expected photographs{f' in {where}' if where else ''}, got none. Name files or folders "
+            f"({', '.join(sorted(PHOTOGRAPHS))})."
         )
     photos = []
     for real, photo in found.items():

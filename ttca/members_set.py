@@ -210,10 +210,10 @@ def _lossy(made: PerturbationSet) -> str:
     )
     if whole is None or jpeg is None:
         return f"{start}: nobody measured what that leaves of the help."
-    less = "" if small is None else f", after shrinking to half and back {_share(small)}"
-    without = "" if before is None else f", and without the change {_share(before)}"
-    rates = f"{_share(whole)}; after JPEG of quality 75 {_share(jpeg)}{less}{without}"
-    return f"{start}. Right answers with the PNG: {rates}."
+    rates = [f"{100 * whole:.0f} were right with the PNG", f"{100 * jpeg:.0f} after JPEG of quality 75"]
+    rates += [] if small is None else [f"{100 * small:.0f} after shrinking to half and back"]
+    rates += [] if before is None else [f"{100 * before:.0f} without the change"]
+    return f"{start}. Of 100 answers, {', '.join(rates[:-1])} and {rates[-1]}."
 
 
 def _abuse(made: PerturbationSet) -> str:

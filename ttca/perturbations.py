@@ -161,18 +161,19 @@ class PerturbationSet(Value):
             )
 
     def about(self) -> str:
-        """Return one sentence for people: for whom it is, for which service, what was certified and until when."""
+        """Return a few words for people: for whom it is, for which service, what was certified and until when."""
         service = self.service or f"a service that the file does not name (fingerprint {self.fingerprint[:12]}…)"
         found = self.certificate
-        proved = "not certified: nobody has shown that it helps"
+        proved = "Not certified: nobody has shown that it helps"
         if found is not None and found.passed_at(self.epsilon):
             test = next(t for t in found.tests if t.epsilon == self.epsilon)
             day = str(self.evidence.get("verified", ""))[:10]
-            proved = f"certified {found.terms.aim} at ε = {self.epsilon}{f' on {day}' if day else ''} ({test.figures})"
+            counts = f"{test.right} of the {test.asked} people asked got a right answer"
+            proved = f"Certified{f' on {day}' if day else ''}: {found.terms.aim.shown} ({counts})"
         elif found is not None:
-            proved = f"not certified at ε = {self.epsilon}: its certificate failed"
-        until = "with no expiry date" if self.expires is None else f"valid until {self.expires[:10]}"
-        return f"Made for {self.subgroup}, on {service}: {proved}; {until}."
+            proved = f"Not certified at ε = {self.epsilon}: its certificate failed"
+        until = "No expiry date" if self.expires is None else f"Valid until {self.expires[:10]}"
+        return f"Made for {self.subgroup}, on {service}. {proved}. {until}."
 
     def class_index(self, name: str) -> int:
         """Return the number of a class by its name, in whatever spelling (:func:`ttca.names.canonical`)."""

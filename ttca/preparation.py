@@ -141,8 +141,7 @@ class Preparation:
         height, width, _ = self.image_shape
         if box is None and shape == self.image_shape:
             return ()
-        cut = () if box is None else (f"box {','.join(map(str, box))}",)
-        return (*cut, f"{self.fit} to {width}×{height}")
+        return (*(() if box is None else (_told_box(shape, box),)), f"{self.fit} to {width}×{height}")
 
 
 def _rounded(numerator: int, denominator: int, most: int) -> int:
@@ -150,10 +149,23 @@ def _rounded(numerator: int, denominator: int, most: int) -> int:
     return min(most, max(1, (2 * numerator + denominator) // (2 * denominator)))
 
 
-def _cut(pixels: Images, box: Region) -> Images:
+def _inside(shape: ImageShape, box: Region) -> tuple[int, int, int, int]:
+    """Return left, top, right and bottom of what lies in a picture of (h, w, 3)."""
     x, y, width, height = box
+    return max(0, x), max(0, y), min(shape[1], x + width), min(shape[0], y + height)
+
+
+def _told_box(shape: ImageShape, box: Region) -> str:
+    left, top, right, bottom = _inside(shape, box)
+    kept = (left, top, right - left, bottom - top)
+    said = f"box {','.join(map(str, box))}"
+    return said if kept == tuple(box) else f"{said}, of which {','.join(map(str, kept))} lies in the picture"
+
+
+def _cut(pixels: Images, box: Region) -> Images:
+    _, _, width, height = box
     h, w, _ = pixels.shape
-    left, top, right, bottom = max(0, x), max(0, y), min(w, x + width), min(h, y + height)
+    left, top, right, bottom = _inside((h, w, 3), box)
     if width < 1 or height < 1 or left >= right or top >= bottom:
         raise ImageError(
             f"Expected a box x, y, width, height inside the upright picture of {w}×{h} pixels (width×height), got "

@@ -220,6 +220,8 @@ def signer(path: Path, kind: SignedKind, *, otherwise: str = _GET_AGAIN) -> str 
     SignatureError
         If the file is not what was signed, or the signature cannot be read.
     """
+    if path.is_dir():
+        raise SignatureError(f"Expected a file, got the folder {str(path)!r}. Name the file in it.")
     beside = signature_file(path)
     try:
         if not os.path.lexists(beside):

@@ -127,7 +127,7 @@ def panel_of(shop: Workshop, people: People) -> Panel:
         if missing:
             raise ActionError(
                 f"Expected all verification people but those who were forgotten, got {missing} others who are missing. "
-                "Put them back among the people. Who wants to leave is forgotten with: ttca pool forget"
+                "Put them back among the people. Anyone who wants to leave is forgotten with: ttca pool forget"
             )
         rows[side] = [known[face] if face else None for face in faces]
     return with_empty_seats(people, rows, _examined(path, opened))

@@ -14,6 +14,7 @@ import typer
 import ttca
 from ttca.cli import app
 from ttca.report.explanations import row_keys
+from ttca.streams import COME_BACK
 from ttca.templates import CONTRIBUTION_TABLES, TABLES, ConfigKey, keys_of, toml
 
 __all__ = ["commands", "modules", "pages"]
@@ -96,7 +97,8 @@ def _command_line() -> str:
         "| 0 | done |",
         "| 1 | not done; one sentence says what was expected, what was found, and what to do |",
         "| 2 | the command was not understood: a wrong option or argument |",
-        "| 130 | ended by Ctrl-C; what came back is kept, and the same command goes on |",
+        f"| {COME_BACK} | come back later: a quota is used up, or the platform says to wait; one sentence says when |",
+        "| 130 | ended by Ctrl-C; what came back is kept: run it again to resume |",
         "| 143 | ended by SIGTERM, likewise |",
         "",
     ]
@@ -112,11 +114,13 @@ def _command_line() -> str:
 
 def _parameter(parameter: Any) -> str:
     option = parameter.opts[0].startswith("-")
-    name = ", ".join(f"`{word}`" for word in parameter.opts) if option else f"`{parameter.name.upper()}`"
+    # As the command's own help calls it.
+    argument = parameter.metavar or parameter.name.upper()
+    name = ", ".join(f"`{word}`" for word in parameter.opts) if option else f"`{argument}`"
     flag = getattr(parameter, "is_flag", False)
     value = "" if flag else _WORDS.get(_type(parameter), _type(parameter))
     default = parameter.default
-    shown = "*needed*" if parameter.required else "" if flag or default is None else f"`{default}`"
+    shown = "*needed*" if parameter.required else "" if flag or default in (None, "") else f"`{default}`"
     return f"| {name} | {value} | {shown} | {_cell(getattr(parameter, 'help', None) or '')} |"
 
 

@@ -195,11 +195,11 @@ _REFUSED = {
         _encode(_RGB, "WEBP", save_all=True, append_images=[Image.fromarray(255 - _PIXELS)]),
         "still image, got 2 frames",
     ),
-    "nothing": (b"", "got 0 bytes that are none"),
-    "text": (b"hello", "got 5 bytes that are none"),
-    "TIFF": (_encode(_RGB, "TIFF"), "that are none"),
+    "nothing": (b"", "got 0 bytes of something else"),
+    "text": (b"hello", "got 5 bytes of something else"),
+    "TIFF": (_encode(_RGB, "TIFF"), "of something else"),
     "cut short": (_encode(_RGB)[:-30], "damaged"),
-    "broken inside": (_encode(_RGB).replace(b"IDAT", b"IDAX"), "damaged|that are none"),
+    "broken inside": (_encode(_RGB).replace(b"IDAT", b"IDAX"), "damaged|of something else"),
 }
 
 

@@ -151,7 +151,7 @@ def test_grey_with_alpha_keeps_its_levels(grey: Images) -> None:
     ("data", "sentence"),
     [
         (b"", "Expected a photograph (PNG"),
-        (b"hello, I am no image", "got 20 bytes that are none"),
+        (b"hello, I am no image", "got 20 bytes of something else"),
         (encoded(Image.effect_noise((200, 200), 50))[:9000], "got a damaged one"),
         (encoded(Image.effect_noise((200, 200), 50).convert("RGB"), "JPEG")[:2000], "got a damaged one"),
         (encoded(PICTURE.convert("F"), "TIFF"), "mode F, whose range nothing says"),

@@ -169,7 +169,7 @@ def test_what_cannot_be_prepared_is_a_sentence_and_the_others_are_done(album: Pa
     )
     found = prepare_photographs(album, tmp_path / "out", WAY)
     assert [f.state for f in found] == ["refused", "refused", "prepared"]
-    assert "bytes that are none" in found[0].problem
+    assert "bytes of something else" in found[0].problem
     assert "inside the upright picture of 30×20 pixels" in found[1].problem
     assert not (tmp_path / "out/people.csv").exists()
     for text, sentence in (

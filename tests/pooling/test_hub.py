@@ -654,6 +654,9 @@ def test_members_are_told_of_their_own_pictures_alone(
         assert "person-" not in reply.text + page
         for line in said.told():
             assert line in page
+        own = f"Of your {said.pictures:,} shared pictures {said.answered:,} are answered, {said.right:,} of them right."
+        assert said.told()[0].startswith(own)
+        assert said.told()[-1].startswith("Right answers so far, without the change: ")
     nobody = house.ask("GET", "/v1/me/pictures", "cem").json()
     assert (nobody["pictures"], nobody["answers"]) == (0, [])
 

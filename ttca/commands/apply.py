@@ -59,7 +59,7 @@ def apply(
     """Apply a perturbation to your own photographs.
 
     Prepares each as the collective's were, adds the perturbation of its true class, and writes a PNG without metadata.
-    Runs on your own machine, sends nothing, and does not need torch. Says for whom the set is, what was proved, and who
+    Runs on your own machine, sends nothing, and does not need torch. Says whom the set is for, what was proved, and who
     signed it. Refuses one that was changed since (docs/members.md).
     """
     from ttca.config import platform_info

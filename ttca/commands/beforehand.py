@@ -38,11 +38,13 @@ __all__ = [
 T = TypeVar("T")
 
 YesOption = Annotated[
-    bool, typer.Option("--yes", help="Do not ask before what cannot be undone. Scripts need this, without a terminal.")
+    bool, typer.Option("--yes", help="Do not ask before what cannot be undone. Scripts without a terminal need this.")
 ]
 WaitOption = Annotated[
     bool,
-    typer.Option("--wait", help="Wait where a quota is used up or the platform says so, instead of ending with 75."),
+    typer.Option(
+        "--wait", help="Wait where a quota is used up or the platform says so, instead of ending with status 75."
+    ),
 ]
 
 #: A wait that a clock ends a moment early would begin again at once.
@@ -127,7 +129,7 @@ def pooled(action: CollectiveAction) -> None:
     transfer = action.pool()
     say(ERR, served_sentence(transfer.served()))
     if transfer.overruled is not None:
-        say(ERR, f"Gone on anyway: {transfer.overruled}")
+        say(ERR, f"Gone on all the same (--anyway). {transfer.overruled}")
 
 
 def planned(

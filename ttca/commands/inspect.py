@@ -23,8 +23,8 @@ def inspect(
 ) -> None:
     """Show what a perturbation file says, and if it may be used.
 
-    Says for whom and for which service it was made, what was proved when, what JPEG does to it, how often it helps a
-    lie, how photographs are prepared, and who signed it. Writes and sends nothing.
+    Says for whom and for which service it was made, what was proved when, what JPEG does to it, how often it helps
+    people lie, how photographs are prepared, and who signed it. Writes and sends nothing.
     """
     from ttca.config import platform_info
     from ttca.members_set import doubts, read_set

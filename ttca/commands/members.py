@@ -33,7 +33,7 @@ SetArgument = Annotated[
     Path, typer.Argument(metavar="SET", help="The collective's perturbation file; its signature (.sig) lies beside it.")
 ]
 ClassOption = Annotated[
-    str | None, typer.Option("--class", help="What your photographs truly show. Asked for where it is not given.")
+    str | None, typer.Option("--class", help="What your photographs truly show. Without it you are asked.")
 ]
 BoxOption = Annotated[
     str | None, typer.Option(help="The part that counts: x,y,width,height in pixels of the upright photograph.")
@@ -66,7 +66,7 @@ def usable_set(
 
 def said_of_set(known: MembersSet, found: Sequence[Doubt]) -> list[str]:
     """Return the three lines about a set, who signed it, and what is held against it."""
-    return [*known.lines(), known.signed.told, *(f"Gone on anyway: {doubt}" for doubt in found)]
+    return [*known.lines(), known.signed.told, *(f"Used all the same (--anyway). {doubt}" for doubt in found)]
 
 
 def asks_class() -> AskClass | None:

@@ -17,7 +17,7 @@ def recheck(
     people: Annotated[int, typer.Option(min=1, help="Persons to ask, each twice: as they are, and with δ.")] = 20,
     every: Annotated[
         float | None,
-        typer.Option(help="Days: do nothing where the last look is younger. For cron.", show_default=False),
+        typer.Option(help="Do nothing if the last look was fewer days ago than this. For cron.", show_default=False),
     ] = None,
     dry_run: DryRunOption = False,
     yes: YesOption = False,
@@ -27,7 +27,7 @@ def recheck(
     """Find out whether a certificate still holds.
 
     Asks kept people again: does the platform still answer so, and does δ still help? May be run as often as you like:
-    in at most 1 of 100 actions it is ever wrong that something has changed. Where something has, the set is marked as
+    in at most 1 of 100 actions does it ever find a change where there is none. Where it finds one, the set is marked as
     expired, for good, and ttca apply refuses it beside that statement. Safe to interrupt: run it again to resume.
     """
     from ttca.recheck import due, recheck, recheck_cost, rechecked

@@ -74,7 +74,7 @@ def decode_rgb(data: bytes, *, size: tuple[int, int] | None = None) -> Images:
         raise
     except UnidentifiedImageError as error:
         raise DataError(
-            f"Expected a PNG, JPEG, WebP or BMP image, got {len(data)} bytes that are none. "
+            f"Expected a PNG, JPEG, WebP or BMP image, got {len(data)} bytes of something else. "
             "Save it as PNG, or leave it out."
         ) from error
     except Exception as error:  # Pillow's decoders raise a dozen unrelated types on damaged files

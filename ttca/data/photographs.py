@@ -106,8 +106,8 @@ def read_photograph(data: bytes) -> Photograph:
         raise
     except UnidentifiedImageError:
         raise DataError(
-            f"Expected a photograph (PNG, JPEG, WebP, BMP, GIF, TIFF, AVIF or HEIC), got {len(data):,} bytes that are "
-            "none. Export it as JPEG or PNG, or leave it out."
+            f"Expected a photograph (PNG, JPEG, WebP, BMP, GIF, TIFF, AVIF or HEIC), got {len(data):,} bytes of "
+            "something else. Export it as JPEG or PNG, or leave it out."
         ) from None
     except Exception as error:  # Pillow's decoders raise a dozen unrelated types on damaged files
         raise DataError(

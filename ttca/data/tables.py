@@ -153,6 +153,8 @@ def read_sheet(table: Path, needed: Sequence[str], known: Sequence[str] | None, 
 
 
 def _text(table: Path) -> tuple[str, tuple[str, ...]]:
+    if table.is_dir():
+        raise DataError(f"Expected a table, got the folder {str(table)!r}. Name the file in it.")
     try:
         data = table.read_bytes()
     except OSError as error:

@@ -73,7 +73,9 @@ class MemberStanding:
 
     def told(self) -> list[str]:
         """Return what that says, for its member."""
-        lines = [f"Of your {self.pictures:,} shared pictures {self.answered:,} are answered, {self.right:,} rightly."]
+        lines = [
+            f"Of your {self.pictures:,} shared pictures {self.answered:,} are answered, {self.right:,} of them right."
+        ]
         if not self.pictures:
             lines = ["No picture of yours is shared here."]
         if self.checked:
@@ -85,14 +87,14 @@ class MemberStanding:
             by_class.setdefault(answer.true_class, []).append(f"{answer.count:,} {word}")
         if by_class:
             lines.append("; ".join(f"{name}: {', '.join(words)}" for name, words in by_class.items()) + ".")
-        groups = [("those it is for", self.subgroup), ("the others", self.reference)]
+        groups = [("in the group it is for", self.subgroup), ("for the others", self.reference)]
         shown = [
-            f"{name} {g.right:,} of {g.asked:,} ({100 * g.rate:.0f} %)"
+            f"{g.right:,} of {g.asked:,} ({100 * g.rate:.0f} %) {name}"
             for name, g in groups
             if g is not None and g.asked
         ]
         lines.append(
-            f"Right answers so far, without δ: {'; '.join(shown)}."
+            f"Right answers so far, without the change: {', '.join(shown)}."
             if shown
             else f"Where the group stands is told once {FEWEST} other people of it have answers."
         )

@@ -312,6 +312,8 @@ def _integer(value: object) -> int:
 
 
 def _read(path: Path, kind: str) -> dict[str, Any]:
+    if path.is_dir():
+        raise DataError(f"Expected a file with a {kind}, got the folder {str(path)!r}. Name the file in it.")
     try:
         told = read_json(path.read_bytes())
     except (OSError, ValueError, UnreadableError) as error:

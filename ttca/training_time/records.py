@@ -144,6 +144,8 @@ def read_strategy(path: Path | str) -> StrategyFile:
         raise ConfigError(
             f"Expected a strategy file at {path}, got no file. Write one with `ttca report-records {path} --init`."
         ) from None
+    except IsADirectoryError:
+        raise ConfigError(f"Expected a strategy file, got the folder {str(path)!r}. Name the file in it.") from None
     except (OSError, ValueError, RecursionError) as error:  # tomllib's own are ValueErrors
         raise ConfigError(f"Expected TOML in {path}, got: {error}. Correct the file.") from None
     _known(told, ("collective", "features", "label", "strategy"), f"a table of {path}")

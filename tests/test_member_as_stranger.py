@@ -1,0 +1,77 @@
+"""What a member without a guide stumbled over, each kind in one test: folders for files, words for figures."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tests.test_cli import Terminal
+from tests.test_members_set import made
+from ttca.goals import Goal
+
+
+@pytest.fixture
+def ttca(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Terminal:
+    """Return the command line of this process."""
+    return Terminal(monkeypatch, capsys)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "inspect FOLDER",
+        "apply FOLDER photo.png --class cat",
+        "submit FOLDER photo.png --class cat --platform me.toml --yes",
+        "publish FOLDER --out page.html",
+        "pool check FOLDER",
+        "apply set.safetensors photo.png --table FOLDER",
+        "report-records FOLDER",
+        "aggregate FOLDER FOLDER --population 9",
+    ],
+)
+@pytest.mark.parametrize("folder", [".", "album"])
+def test_a_folder_in_the_place_of_a_file_is_a_sentence(
+    words: str, folder: str, ttca: Terminal, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever wants a file and gets a folder, named or `.`, says so, without a number of the system's."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "album").mkdir()
+    made().save(tmp_path / "set.safetensors")
+    Image.fromarray(np.zeros((5, 4, 3), np.uint8)).save(tmp_path / "photo.png")
+    (tmp_path / "me.toml").write_text(
+        '[platform]\nurl = "http://127.0.0.1:9"\nprotocol = "torchserve"\nmodel = "m"\nclasses = ["cat", "dog"]\n'
+        "[platform.options]\nimage_shape = [5, 4, 3]\n"
+    )
+    said = ttca(*words.replace("FOLDER", folder).split()).sentence
+    assert f"got the folder '{folder}'" in said
+    assert "Errno" not in said
+
+
+@pytest.mark.parametrize(
+    ("goal", "said"),
+    [
+        (Goal("parity"), "at least as often as those of the people they are compared with"),
+        (Goal("improvement"), "more often than without it"),
+        (Goal("rate", 0.9), "at least 90 % of their answers are right"),
+        (Goal("rate", 0.875), "at least 87.5 % of their answers are right"),
+        (Goal("within", 0.05), "but for 5 points"),
+        (Goal("accuracy_ratio", 0.8), "at least 0.8 times as often as those of"),
+    ],
+)
+def test_every_goal_is_shown_in_words(goal: Goal, said: str) -> None:
+    """No member has to know what a success rate or parity is."""
+    assert said in goal.shown
+    assert goal.shown.startswith("with it, ")
+
+
+def test_a_set_says_who_was_asked_and_not_who_was_needed() -> None:
+    """The counts of a certificate are people and right answers; what the rule needed stands with the certificate."""
+    known = made()
+    assert known.certificate is not None
+    (test,) = known.certificate.tests
+    assert f"({test.right} of the {test.asked} people asked got a right answer)" in known.about()
+    assert replace(known, evidence={}).about().startswith("Made for people in fog, on faces at api.example. Not cert")
