@@ -90,7 +90,7 @@ def node_packages(*requirements: str) -> Path:
 
 def _made(kind: str, requirements: Sequence[str], install: Callable[[Path, int], None]) -> Path:
     """Return the folder of these requirements in the cache, which ``install`` fills where it is not there whole."""
-    home = cache() / kind / re.sub(r"[^\w.+-]+", "-", "+".join(requirements))
+    home = cache() / kind / re.sub(r"[^\w.+-]+", "-", "+".join(requirements)).strip("-")
     marker = home / "installed"
     home.parent.mkdir(parents=True, exist_ok=True)
     with (home.parent / f"{home.name}.lock").open("w") as lock:

@@ -30,8 +30,8 @@ def started(command: Sequence[str], variables: Mapping[str, str] | None = None) 
     TTCAError
         If it ends before it has printed one.
     """
-    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
-    with subprocess.Popen(command, **pipes, text=True, env=variables) as process:
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True, env=variables) as process:
         try:
             url = "" if process.stdout is None else process.stdout.readline().strip()
             if not url:

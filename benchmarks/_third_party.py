@@ -23,7 +23,16 @@ from ttca.images import Images
 from ttca.platforms.base import OPTIONAL_MEMBERS, Credential, Platform, PlatformInfo
 from ttca.platforms.http import HttpPlatform, Transport
 
-__all__ = ["DIGIT_RECOGNIZER", "FACE_API", "FACE_SIDE", "Packaged", "digit_recognizer", "face_api", "install"]
+__all__ = [
+    "DIGIT_RECOGNIZER",
+    "DIGIT_SIDE",
+    "FACE_API",
+    "FACE_SIDE",
+    "Packaged",
+    "digit_recognizer",
+    "face_api",
+    "install",
+]
 
 #: What npm installs for `fairface-faceapi`: the classifier, the runtime that it asks for, and a reader of PNG files.
 FACE_API = (
@@ -34,9 +43,8 @@ FACE_API = (
 )
 #: What pip installs for `digits-thirdparty`; what it needs (torch, torchvision, Pillow, NumPy) we have ourselves.
 DIGIT_RECOGNIZER = "digit-recognizer-py==0.1.0"
-#: Height and width of the photographs that the face network takes, in pixels.
-FACE_SIDE = 112
-_DIGIT_SIDE = 28
+#: Height and width of the pictures that they take, in pixels.
+FACE_SIDE, DIGIT_SIDE = 112, 28
 #: Photographs of one request.
 _FACES_A_TIME = 16
 _HERE = Path(__file__).parent
@@ -69,9 +77,7 @@ class Packaged:
         """Who this platform is: its package, and how pixels travel to it."""
         info = self.inner.info
         kept = {name: said for name, said in info.identity.items() if name != "url"}
-        return replace(
-            info, name=self._package, identity={**kept, "package": self._package}, former_identity=None
-        )
+        return replace(info, name=self._package, identity={**kept, "package": self._package}, former_identity=None)
 
     def attempt(self, images: Images, credential: Credential, *, request_id: str) -> Answers:
         """Ask once (see :class:`ttca.platforms.base.Platform`)."""
@@ -130,7 +136,7 @@ def digit_recognizer() -> Iterator[Packaged]:
             path="digits",
             send="png",
             scores="probabilities",
-            image_shape=(_DIGIT_SIDE, _DIGIT_SIDE, 3),
+            image_shape=(DIGIT_SIDE, DIGIT_SIDE, 3),
         ) as platform,
     ):
         yield Packaged(platform, DIGIT_RECOGNIZER)

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field, replace
 from functools import lru_cache, partial
 from pathlib import Path
@@ -14,7 +13,9 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from benchmarks._copies import near_copies
 from benchmarks._peers import AgeAndGender
+from benchmarks._third_party import DIGIT_SIDE, FACE_SIDE, digit_recognizer, face_api
 from ttca.blocks import shrink
 from ttca.data.cameras import color_cast, dark_phone, fog, night, pixelated, soft_focus
 from ttca.data.hub import LabeledImages, load_cifar10, load_cifar100, load_fairface
@@ -150,69 +151,95 @@ def _roster(asked: People, verification: People, seed: int, *, selection: float 
 # -- FairFace ---------------------------------------------------------------------------------------------------
 
 
-def _faces(split: str, rows: slice) -> People:
-    loaded = load_fairface(split, rows=rows)
-    persons = [f"{split}-{rows.start + i:05d}" for i in range(len(loaded))]
-    return People.build(
-        loaded.images, loaded.columns["gender"], persons=persons, subgroup=loaded.columns["race"] == _BLACK
-    )
+@dataclass(frozen=True, kw_only=True)
+class _Faces:
+    """Whose photographs a FairFace track has.
 
-
-def _marks(people: People) -> list[bytes]:
-    return [hashlib.sha256(image.tobytes()).digest() for image in people.images]
-
-
-@lru_cache(maxsize=1)
-def _fairface_test(start: int) -> People:
-    return _faces("validation", slice(start, start + _DEV_TEST))
-
-
-def _fairface_pool(rows: slice) -> Iterator[People]:
-    """Yield the pool's people part by part: all their photographs together take a gigabyte."""
-    for start in range(rows.start, rows.stop, _FAIRFACE_PART):
-        yield _faces("train", slice(start, min(start + _FAIRFACE_PART, rows.stop)))
-
-
-def _fairface_exam() -> set[bytes]:
-    """Return the marks of all test people's photographs."""
-    return {mark for k in (0, _DEV_TEST) for mark in _marks(_faces("validation", slice(k, k + _DEV_TEST)))}
-
-
-@lru_cache(maxsize=1)
-def _fairface_train(first: int, last: int) -> tuple[People, NDArray[np.intp], People]:
-    """Return the pool as small as proxies see it, the rows of it that may be used, and verification people.
-
-    The pool are train rows ``first`` to ``last``, verification people those behind them. The data set holds some
-    photographs twice, even across its splits; a copy gives way to the later role.
+    Parameters
+    ----------
+    first, last : int
+        The pool are these train rows, verification people those behind them.
+    race : int
+        Of the subgroup; everybody else is the reference.
+    shrunk : int
+        Side of the squares of 224×224 pixels that the platform's photographs are averaged over.
+    averaged : int
+        Side of the squares of these that public people's are averaged over: all as they are would take a gigabyte.
     """
-    exam = _fairface_exam()
-    verification = _faces("train", slice(last, 10**6))
-    marks = _marks(verification)
-    verification = verification[np.array([mark not in exam for mark in marks])]
-    exam.update(marks)
-    small: list[People] = []
-    stays: list[bool] = []
-    for part in _fairface_pool(slice(first, last)):
-        small.append(replace(part, images=shrink(part.images, _FAIRFACE_BLOCK)))
-        stays.extend(mark not in exam for mark in _marks(part))
-    return People.concatenate(small), np.flatnonzero(stays), verification
+
+    first: int
+    last: int
+    race: int = _BLACK
+    shrunk: int = 1
+    averaged: int = _FAIRFACE_BLOCK
+
+    def load(self, split: str, rows: slice) -> People:
+        """Return the people of some rows, as the platform takes their photographs."""
+        loaded = load_fairface(split, rows=rows)
+        persons = [f"{split}-{rows.start + i:05d}" for i in range(len(loaded))]
+        return People.build(
+            shrink(loaded.images, self.shrunk),
+            loaded.columns["gender"],
+            persons=persons,
+            subgroup=loaded.columns["race"] == self.race,
+        )
+
+    def pool(self) -> Iterator[People]:
+        """Yield the pool's people part by part: all their photographs together take a gigabyte."""
+        for start in range(self.first, self.last, _FAIRFACE_PART):
+            yield self.load("train", slice(start, min(start + _FAIRFACE_PART, self.last)))
 
 
-def _fairface_people(first: int, last: int, queries: int, regime: Regime, seed: int, final: bool) -> Cell:
-    small, rows, verification = _fairface_train(first, last)
-    inside = small.subgroup[rows]
-    drawn = _drawn(rows[inside], rows[~inside], queries, 0.6, seed)
+@lru_cache(maxsize=2)
+def _fairface_coarse(split: str) -> Images:
+    """Return a whole split's photographs so small that copies can be looked for."""
+    parts: list[Images] = []
+    while not parts or len(parts[-1]) == _FAIRFACE_PART:
+        start = len(parts) * _FAIRFACE_PART
+        images = load_fairface(split, rows=slice(start, start + _FAIRFACE_PART)).images
+        parts.append(shrink(images, _FAIRFACE_BLOCK))
+    return np.concatenate(parts)
+
+
+@lru_cache(maxsize=2)
+def _fairface_copies(first: int) -> NDArray[np.bool_]:
+    """Return which of the test people from a validation row on have a photograph of somebody with an earlier role."""
+    validation = _fairface_coarse("validation")
+    earlier = np.concatenate([_fairface_coarse("train"), validation[:first]])
+    return near_copies(validation[first : first + _DEV_TEST], earlier)
+
+
+@lru_cache(maxsize=1)
+def _fairface_test(first: int, of: _Faces) -> People:
+    return of.load("validation", slice(first, first + _DEV_TEST))[~_fairface_copies(first)]
+
+
+@lru_cache(maxsize=1)
+def _fairface_train(of: _Faces) -> tuple[People, People]:
+    """Return the pool, as small as its public people are seen, and verification people.
+
+    The data set holds some photographs twice, even across its splits: a copy has its earlier role alone.
+    """
+    small = [replace(part, images=shrink(part.images, of.averaged)) for part in of.pool()]
+    coarse = _fairface_coarse("train")
+    # What a platform was trained on lies before the pool.
+    copies = near_copies(coarse[of.last :], coarse[: of.last])
+    return People.concatenate(small), of.load("train", slice(of.last, 10**6))[~copies]
+
+
+def _fairface_people(of: _Faces, queries: int, regime: Regime, seed: int, final: bool) -> Cell:
+    small, verification = _fairface_train(of)
+    inside = small.subgroup
+    drawn = _drawn(np.flatnonzero(inside), np.flatnonzero(~inside), queries, 0.6, seed)
     wanted = np.zeros(len(small), np.bool_)
     wanted[drawn] = True
     parts = np.split(wanted, range(_FAIRFACE_PART, len(small), _FAIRFACE_PART))
-    asked = People.concatenate(
-        [part[mask] for part, mask in zip(_fairface_pool(slice(first, last)), parts, strict=True)]
-    )
-    public = small[rows] if regime == "public" else None
+    asked = People.concatenate([part[mask] for part, mask in zip(of.pool(), parts, strict=True)])
+    public = small if regime == "public" else None
     return Cell(
         # Few: the platform itself says where δ should move, and selection people only whether it helped.
         roster=_roster(asked, verification, seed, selection=0.1),
-        test=_fairface_test(_DEV_TEST if final else 0),
+        test=_fairface_test(_DEV_TEST if final else 0, of),
         public=public,
         views=None if public is None else public[public.subgroup],
     )
@@ -220,12 +247,10 @@ def _fairface_people(first: int, last: int, queries: int, regime: Regime, seed: 
 
 def _fairface_half() -> tuple[Images, NDArray[np.int64]]:
     """Return what the platform trained here learns from: half the train rows, few of the subgroup among them."""
-    exam = _fairface_exam()
     images, classes = [], []
     rng = np.random.default_rng(0)
-    for part in _fairface_pool(slice(0, _FAIRFACE_HALF)):
+    for part in _Faces(first=0, last=_FAIRFACE_HALF).pool():
         stays = ~part.subgroup | (rng.random(len(part)) < _KEPT)
-        stays &= np.array([mark not in exam for mark in _marks(part)])
         images.append(part.images[stays])
         classes.append(part.classes[stays])
     return np.concatenate(images), np.concatenate(classes)
@@ -240,6 +265,17 @@ def _fairface_trained(answers: str) -> Iterator[Platform]:
         model, classes=AgeAndGender.classes, image_shape=(224, 224, 3), name="fairface-trained", version=model.version
     )
     yield WithHabits(platform, ANSWERS[answers])
+
+
+#: Photographs as the network takes them. The subgroup's race is the one of the lowest accuracy among 1,000 pool rows that
+#: were drawn with seed 0 without looking at race: RACE_FIGURE (`third_party.json`).
+FACE_API_PEOPLE = _Faces(first=0, last=_FAIRFACE_POOL, shrunk=224 // FACE_SIDE, averaged=1)
+
+
+@contextmanager
+def _third_party(opened: Callable[[], AbstractContextManager[Platform]], answers: str) -> Iterator[Platform]:
+    with opened() as platform:
+        yield WithHabits(platform, ANSWERS[answers])
 
 
 @contextmanager
@@ -261,11 +297,11 @@ def _cifar(name: str) -> tuple[LabeledImages, LabeledImages, NDArray[np.int64]]:
     return load("train"), test, np.random.default_rng(0).permutation(len(test))
 
 
-@lru_cache(maxsize=8)
-def _copies(name: str, start: int, stop: int) -> tuple[bytes, ...]:
-    """Return what tells copies of the same image, for some places of the permuted test split."""
+@lru_cache(maxsize=4)
+def _cifar_copies(name: str, first: int) -> NDArray[np.bool_]:
+    """Return which test people from a place of the permuted test split on have an image of somebody before them."""
     _, test, order = _cifar(name)
-    return tuple(hashlib.sha256(test.images[row].tobytes()).digest() for row in order[start:stop])
+    return near_copies(test.images[order[first : first + _DEV_TEST]], test.images[order[:first]])
 
 
 def _views(
@@ -302,10 +338,8 @@ def cifar_people(
 
     start = _CIFAR_POOL + _CIFAR_VERIFICATION
     first = start + _DEV_TEST if final else start
-    # CIFAR-100 has images twice, under two labels: a copy of someone with an earlier role is no test person.
-    rows = order[first : first + _DEV_TEST]
-    earlier = set(_copies(name, 0, first))
-    rows = rows[np.array([mark not in earlier for mark in _copies(name, first, first + _DEV_TEST)])]
+    # Both have images twice, CIFAR-100 under two labels: a copy of someone with an earlier role is no test person.
+    rows = order[first : first + _DEV_TEST][~_cifar_copies(name, first)]
     pool = People.concatenate(list(views(order[:_CIFAR_POOL])))
     # A pool person has one camera: some have the poor one, the others volunteer.
     side = np.random.default_rng([seed, 1]).random(_CIFAR_POOL) < 0.7
@@ -356,9 +390,9 @@ def _digits() -> DigitsWorld:
     return digits_world(seed=0)
 
 
-def _digits_people(queries: int, regime: Regime, seed: int, final: bool) -> Cell:
+def _digits_people(people: Callable[[], DigitsWorld], queries: int, regime: Regime, seed: int, final: bool) -> Cell:
     """Return the demo's people: its test third is halved into dev-test and final people."""
-    world = _digits()
+    world = people()
     collective = People.concatenate([world.roster.pool, world.roster.selection])
     inside = collective.subgroup
     # The demo has 300 members and 120 volunteers to be asked.
@@ -370,6 +404,12 @@ def _digits_people(queries: int, regime: Regime, seed: int, final: bool) -> Cell
         public=None,
         views=None,
     )
+
+
+@lru_cache(maxsize=1)
+def _centered_digits() -> DigitsWorld:
+    """Return the same people; their digits are as large, and as far from the edge, as MNIST's: 20 of 28 pixels."""
+    return digits_world(seed=0, size=20, margin=(DIGIT_SIDE - 20) // 2)
 
 
 @contextmanager
@@ -504,7 +544,7 @@ TRACKS: dict[str, Track] = {
             name="fairface-agegender",
             answers=("rounded", "label"),
             open_platform=_age_and_gender,
-            people=partial(_fairface_people, 0, _FAIRFACE_POOL),
+            people=partial(_fairface_people, _Faces(first=0, last=_FAIRFACE_POOL)),
             settings={
                 "own": {
                     **_FAIRFACE_COMMON,
@@ -521,15 +561,30 @@ TRACKS: dict[str, Track] = {
             name="fairface-trained",
             answers=("scores", "label"),
             open_platform=_fairface_trained,
-            people=partial(_fairface_people, _FAIRFACE_HALF, _FAIRFACE_VERIFIED),
+            people=partial(_fairface_people, _Faces(first=_FAIRFACE_HALF, last=_FAIRFACE_VERIFIED)),
             settings={"public": {**_FAIRFACE_COMMON, "public_epochs": 12, "refine": 1.0}},
             hand_made=("photographs",),
+        ),
+        # Nobody here made the next two platforms, and nobody tuned anything for them.
+        Track(
+            name="fairface-faceapi",
+            answers=("scores", "rounded", "label"),
+            open_platform=partial(_third_party, face_api),
+            people=partial(_fairface_people, FACE_API_PEOPLE),
+            settings={"own": {}, "public": {}},
+        ),
+        Track(
+            name="digits-thirdparty",
+            answers=tuple(ANSWERS),
+            open_platform=partial(_third_party, digit_recognizer),
+            people=partial(_digits_people, _centered_digits),
+            settings={"own": {}},
         ),
         Track(
             name="digits",
             answers=tuple(ANSWERS),
             open_platform=_digits_platform,
-            people=_digits_people,
+            people=partial(_digits_people, _digits),
             settings={"own": {}},
             hand_made=("plain",),
         ),
