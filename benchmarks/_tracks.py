@@ -267,9 +267,9 @@ def _fairface_trained(answers: str) -> Iterator[Platform]:
     yield WithHabits(platform, ANSWERS[answers])
 
 
-#: Photographs as the network takes them. The subgroup are Black people: the race of the lowest accuracy among 1,000 pool
-#: rows that were drawn with seed 0 without looking at race. 112 of 148 were right; next, 105 of 135 Southeast Asian ones
-#: (`third_party.json`).
+#: Photographs as the network takes them. The subgroup are Black people: the race of the lowest accuracy among 1,000
+#: pool rows that were drawn with seed 0 without looking at race. Of 148 people 112 were right; next, of 135 Southeast
+#: Asian people 105 (`third_party.json`).
 FACE_API_PEOPLE = _Faces(first=0, last=_FAIRFACE_POOL, shrunk=224 // FACE_SIDE, averaged=1)
 
 
