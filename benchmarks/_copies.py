@@ -13,7 +13,7 @@ __all__ = ["NEAR", "near_copies"]
 NEAR = 0.99
 _PART = 512
 #: Squares a side of the coarse pictures that most pairs are told apart by.
-_COARSE = 4
+_COARSE = 8
 
 
 def near_copies(images: Images, others: Images) -> NDArray[np.bool_]:
@@ -45,9 +45,11 @@ def near_copies(images: Images, others: Images) -> NDArray[np.bool_]:
         part = coarse[start : start + _PART]
         far = (part**2).sum(1)[:, None] + lengths - 2 * part @ coarse_beside.T
         # A little more than 2 − 2c: float32 rounds.
-        for row, pair in zip(*np.nonzero(far <= 2 - 2 * NEAR + 1e-4), strict=True):
-            one = start + int(row)
-            copies[one] = copies[one] or float(standard[one].astype(np.float64) @ beside[pair]) > NEAR
+        rows, pairs = np.nonzero(far <= 2 - 2 * NEAR + 1e-4)
+        for near in range(0, len(rows), _PART):
+            ones, twos = start + rows[near : near + _PART], pairs[near : near + _PART]
+            alike = np.einsum("ij,ij->i", standard[ones], beside[twos], dtype=np.float64)
+            copies[ones[alike > NEAR]] = True
     return copies
 
 

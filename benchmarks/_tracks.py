@@ -44,6 +44,7 @@ __all__ = [
     "left_out",
     "onnx_file",
     "trained_classifier",
+    "waterbirds_test",
 ]
 
 Camera = Callable[[Images], Images]
@@ -76,6 +77,8 @@ _FAIRFACE_HALF, _FAIRFACE_VERIFIED = 4000, 7000
 _KEPT = 0.05
 #: Side of the squares in which δ is constant on photographs of 224×224.
 _FAIRFACE_BLOCK = 8
+#: Of Waterbirds' validation split, who may be asked; and the squares that photographs are compared by.
+_BIRDS_POOL, _BIRD_BLOCK = 800, 4
 #: Public images that are shown through the subgroup's camera too, so that δ can be learned on them.
 _SEEN_BY_SUBGROUP = 5000
 
@@ -420,6 +423,64 @@ def _digits_platform(answers: str) -> Iterator[Platform]:
     yield WithHabits(digits_platform(_digits(), seed=0), ANSWERS[answers])
 
 
+# -- Waterbirds -------------------------------------------------------------------------------------------------
+
+
+@lru_cache(maxsize=1)
+def _waterbirds() -> tuple[People, People, People]:
+    """Return everybody of the train, validation and test split; the subgroup are birds off their usual background."""
+    from benchmarks._waterbirds import SPLITS, birds
+
+    found = []
+    for split in SPLITS:
+        seen = birds(split, _data())
+        persons = [f"{split}-{row:05d}" for row in range(len(seen))]
+        found.append(People.build(seen.images, seen.labels, persons=persons, subgroup=seen.labels != seen.places))
+    train, validation, test = found
+    return train, validation, test
+
+
+@lru_cache(maxsize=2)
+def waterbirds_test(final: bool) -> People:
+    """Return dev-test or final people: a half of the test split each, without copies of anybody's earlier photograph.
+
+    Parameters
+    ----------
+    final : bool
+    """
+    train, validation, test = _waterbirds()
+    halves = np.array_split(np.random.default_rng(0).permutation(len(test)), 2)
+    earlier = [train, validation, *([test[halves[0]]] if final else [])]
+    coarse = [shrink(part.images, _BIRD_BLOCK) for part in (test[halves[int(final)]], *earlier)]
+    return test[halves[int(final)]][~near_copies(coarse[0], np.concatenate(coarse[1:]))]
+
+
+def _waterbirds_people(queries: int, regime: Regime, seed: int, final: bool) -> Cell:
+    train, validation, _ = _waterbirds()
+    order = np.random.default_rng(0).permutation(len(validation))
+    pool, verification = validation[order[:_BIRDS_POOL]], validation[order[_BIRDS_POOL:]]
+    inside = pool.subgroup
+    drawn = _drawn(np.flatnonzero(inside), np.flatnonzero(~inside), queries, 0.6, seed)
+    public = train if regime == "public" else None
+    return Cell(
+        roster=_roster(pool[drawn], verification, seed),
+        test=waterbirds_test(final),
+        public=public,
+        views=None if public is None else public[public.subgroup],
+    )
+
+
+@contextmanager
+def _bird_classifier(answers: str) -> Iterator[Platform]:
+    from benchmarks._waterbirds import CLASSES, BirdClassifier
+
+    model = BirdClassifier(_data())
+    platform = LocalPlatform(
+        model, classes=CLASSES, image_shape=(128, 128, 3), name="waterbirds", version=model.version
+    )
+    yield WithHabits(platform, ANSWERS[answers])
+
+
 def check_backbones(track: Track, backbones: Sequence[Backbone], *, classes: int) -> None:
     """Raise ConfigError where a backbone knows what a stranger's cannot: the platform's own labels, or its weights.
 
@@ -580,6 +641,13 @@ TRACKS: dict[str, Track] = {
             open_platform=partial(_third_party, digit_recognizer),
             people=partial(_digits_people, _centered_digits),
             settings={"own": {}},
+        ),
+        Track(
+            name="waterbirds",
+            answers=("scores", "rounded", "label"),
+            open_platform=_bird_classifier,
+            people=_waterbirds_people,
+            settings={"own": {}, "public": {}},
         ),
         Track(
             name="digits",
