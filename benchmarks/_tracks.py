@@ -41,6 +41,7 @@ __all__ = [
     "Regime",
     "Track",
     "check_backbones",
+    "data_root",
     "left_out",
     "onnx_file",
     "trained_classifier",
@@ -126,7 +127,14 @@ class Track:
     hand_made: tuple[str, ...] = ()
 
 
-def _data() -> Path:
+def data_root() -> Path:
+    """Return the folder of data sets and classifiers that ``TTCA_DATA`` names.
+
+    Raises
+    ------
+    DataError
+        If it names none.
+    """
     root = os.environ.get("TTCA_DATA")
     if not root:
         raise DataError("Expected TTCA_DATA to name the folder with data sets and classifiers, got nothing. Set it.")
@@ -433,7 +441,7 @@ def _waterbirds() -> tuple[People, People, People]:
 
     found = []
     for split in SPLITS:
-        seen = birds(split, _data())
+        seen = birds(split, data_root())
         persons = [f"{split}-{row:05d}" for row in range(len(seen))]
         found.append(People.build(seen.images, seen.labels, persons=persons, subgroup=seen.labels != seen.places))
     train, validation, test = found
@@ -474,7 +482,7 @@ def _waterbirds_people(queries: int, regime: Regime, seed: int, final: bool) -> 
 def _bird_classifier(answers: str) -> Iterator[Platform]:
     from benchmarks._waterbirds import CLASSES, BirdClassifier
 
-    model = BirdClassifier(_data())
+    model = BirdClassifier(data_root())
     platform = LocalPlatform(
         model, classes=CLASSES, image_shape=(128, 128, 3), name="waterbirds", version=model.version
     )
@@ -527,7 +535,7 @@ def left_out(track: Track, *, classes: int) -> tuple[str, ...]:
 
 def onnx_file(track: str) -> Path:
     """Return where the classifier of a CIFAR track lies, as others trained it."""
-    return _data() / "pretrained" / f"{track}.onnx"
+    return data_root() / "pretrained" / f"{track}.onnx"
 
 
 def trained_classifier(name: str) -> TrainedClassifier:

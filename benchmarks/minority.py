@@ -62,6 +62,7 @@ __all__ = [
     "Roles",
     "Settings",
     "Variant",
+    "drawn",
     "main",
     "measure_people",
     "measure_seed",
@@ -186,15 +187,20 @@ def _penalized() -> LogisticRegression:
     return LogisticRegression(max_iter=2000, C=0.001)
 
 
+def _more_penalized() -> LogisticRegression:
+    return LogisticRegression(max_iter=2000, C=0.0002)
+
+
 def _network() -> MLPClassifier:
     return MLPClassifier((32,), alpha=10.0, max_iter=40, learning_rate_init=0.002, random_state=0)
 
 
-#: The last two are for features of pictures: there are as many as people.
+#: The last three are for features of pictures: there are as many as people.
 FIRMS: Mapping[str, Callable[[], Any]] = {
     "boosting": _boosting,
     "logistic": _logistic,
     "penalized": _penalized,
+    "more penalized": _more_penalized,
     "network": _network,
 }
 
@@ -230,6 +236,27 @@ def _remembering(firm: Firm) -> Firm:
 # --- one seed ----------------------------------------------------------------------------------------------
 
 
+def drawn(labels: Integers, minority: NDArray[np.bool_], seed: int) -> tuple[Integers, Integers, Integers]:
+    """Return the rows of training, validation and test people: 60/20/20 of each group and label, drawn with the seed.
+
+    Parameters
+    ----------
+    labels : int64 array, shape (N,)
+    minority : bool array, shape (N,)
+    seed : int
+    """
+    generator = np.random.default_rng([seed, 0])
+    parts: tuple[list[Integers], ...] = ([], [], [])
+    kind = 2 * minority.astype(np.int64) + labels
+    for value in range(4):
+        rows = generator.permutation(np.flatnonzero(kind == value))
+        cuts = np.rint(np.array([0.6, 0.8]) * len(rows)).astype(int)
+        for part, some in zip(parts, np.split(rows, cuts), strict=True):
+            part.append(some)
+    train, validation, test = (np.sort(np.concatenate(part)) for part in parts)
+    return train, validation, test
+
+
 def split(table: Table, seed: int, *, without: Sequence[str] = ()) -> Roles:
     """Return training, validation and test people (60/20/20 of each group and label), encoded by the training rows.
 
@@ -242,15 +269,7 @@ def split(table: Table, seed: int, *, without: Sequence[str] = ()) -> Roles:
     without : sequence of str
         Columns the firm does not see.
     """
-    generator = np.random.default_rng([seed, 0])
-    parts: tuple[list[Integers], ...] = ([], [], [])
-    kind = 2 * table.minority.astype(np.int64) + table.labels
-    for value in range(4):
-        rows = generator.permutation(np.flatnonzero(kind == value))
-        cuts = np.rint(np.array([0.6, 0.8]) * len(rows)).astype(int)
-        for part, some in zip(parts, np.split(rows, cuts), strict=True):
-            part.append(some)
-    train, validation, test = (np.sort(np.concatenate(part)) for part in parts)
+    train, validation, test = drawn(table.labels, table.minority, seed)
     features = Encoding.fit(table, train, without=without, least=_LEAST).encode(table)
     first, second, third = (
         LabeledRows(features[rows], table.labels[rows], table.minority[rows]) for rows in (train, validation, test)
