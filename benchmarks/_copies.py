@@ -58,7 +58,8 @@ def _standardized(images: Images) -> NDArray[np.float32]:
     levels = images.reshape(len(images), -1).astype(np.float32)
     levels -= levels.mean(1, keepdims=True)
     length = np.sqrt((levels.astype(np.float64) ** 2).sum(1, keepdims=True))
-    return (levels / np.maximum(length, 1e-9)).astype(np.float32)
+    standard: NDArray[np.float32] = (levels / np.maximum(length, 1e-9)).astype(np.float32)
+    return standard
 
 
 def _coarse(standard: NDArray[np.float32], shape: tuple[int, ...]) -> NDArray[np.float32]:
@@ -67,4 +68,5 @@ def _coarse(standard: NDArray[np.float32], shape: tuple[int, ...]) -> NDArray[np
     sides = [s for s in range(1, min(height, width) + 1) if not height % s and not width % s]
     side = max([s for s in sides if min(height, width) // s >= _COARSE], default=1)
     squares = standard.reshape(n, height // side, side, width // side, side, channels)
-    return (squares.sum(axis=(2, 4)) / side).reshape(n, -1)
+    coarse: NDArray[np.float32] = (squares.sum(axis=(2, 4)) / side).reshape(n, -1)
+    return coarse

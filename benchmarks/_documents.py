@@ -29,6 +29,7 @@ from benchmarks._pages import (
     query_budget,
     two_sets,
     vendors,
+    waterbirds,
     what_queries_buy,
 )
 
@@ -87,6 +88,7 @@ DOCUMENTS: dict[str, tuple[Marks, ...]] = {
     ),
     "docs/tutorial.md": (_one_by_one(demo=_tables.demo_table),),
     "docs/vendors.md": (_page("apis.json", vendors.tables),),
+    "docs/waterbirds.md": (_page("waterbirds*.json", waterbirds.tables),),
     "docs/what_queries_buy.md": (_page("what_queries_buy-*.json", what_queries_buy.tables),),
 }
 #: Pictures that no document shows, by the result file they are made of.

@@ -513,6 +513,11 @@ def _spread(rows: Sequence[Mapping[str, Any]], keys: Sequence[str] = _SHOWN) -> 
     return {key: float(np.std([row[key] for row in rows], ddof=1)) if len(rows) > 1 else None for key in keys}
 
 
+def _fall(after: float, before: float) -> float:
+    """Return by which share a violation fell; where there was none, none fell."""
+    return 1 - after / before if before else 0.0
+
+
 @dataclass
 class _Point:
     """One point of the plane of error and EqOd, mean over seeds; α and flips where the collective made it."""
@@ -575,11 +580,11 @@ def summarise(seeds: Sequence[Mapping[str, Any]], table_name: str, settings: Set
         rules = {}
         for rule in chosen[0]:
             rows = [c[rule] for c in chosen]
-            falls = [1 - row["eqod"] / b["eqod"] for row, b in zip(rows, base, strict=True)]
+            falls = [_fall(row["eqod"], b["eqod"]) for row, b in zip(rows, base, strict=True)]
             rules[rule] = {
                 **_mean(rows), "flips": float(np.mean([row["flips"] for row in rows])),
                 "standard_deviation": _spread(rows),
-                "eqod_fall": 1 - float(np.mean([r["eqod"] for r in rows]) / np.mean([b["eqod"] for b in base])),
+                "eqod_fall": _fall(_mean(rows)["eqod"], _mean(base)["eqod"]),
                 "error_rise": float(np.mean([r["error"] for r in rows]) - np.mean([b["error"] for b in base])),
                 "seeds_with_half": int(np.sum(np.array(falls) >= 0.5)),
             }  # fmt: skip
@@ -666,7 +671,7 @@ def _summary_of_variants(seeds: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         mean = _mean(rows, ("error", "eqod", "flips"))
         found[name] = {
             "base": base, **mean, "standard_deviation": _spread(rows, ("error", "eqod")),
-            "eqod_fall": 1 - mean["eqod"] / base["eqod"], "error_rise": mean["error"] - base["error"],
+            "eqod_fall": _fall(mean["eqod"], base["eqod"]), "error_rise": mean["error"] - base["error"],
         }  # fmt: skip
     return found
 
