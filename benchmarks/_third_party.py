@@ -1,6 +1,6 @@
 """Platforms that others made, each in a process of its own on loopback, asked as any platform behind HTTP is.
 
-Nothing of them lies in our environment: ``python -m benchmarks third_party --install`` puts them into the cache, and
+Nothing of them lies in our environment: ``python -m benchmarks tracks --install`` puts them into the cache, and
 opening a platform does so where that was not done.
 """
 

@@ -41,6 +41,7 @@ __all__ = [
     "Regime",
     "Track",
     "check_backbones",
+    "copies_left_out",
     "data_root",
     "left_out",
     "onnx_file",
@@ -280,7 +281,7 @@ def _fairface_trained(answers: str) -> Iterator[Platform]:
 
 #: Photographs as the network takes them. The subgroup are Black people: the race of the lowest accuracy among 1,000
 #: pool rows that were drawn with seed 0 without looking at race. Of 148 people 112 were right; next, of 135 Southeast
-#: Asian people 105 (`third_party.json`).
+#: Asian people 105 (`tracks.json`).
 FACE_API_PEOPLE = _Faces(first=0, last=_FAIRFACE_POOL, shrunk=224 // FACE_SIDE, averaged=1)
 
 
@@ -487,6 +488,23 @@ def _bird_classifier(answers: str) -> Iterator[Platform]:
         model, classes=CLASSES, image_shape=(128, 128, 3), name="waterbirds", version=model.version
     )
     yield WithHabits(platform, ANSWERS[answers])
+
+
+def copies_left_out() -> dict[str, dict[str, int]]:
+    """Return how many people of each data set's later roles are left out: their photograph has an earlier one."""
+    cifar, faces = _CIFAR_POOL + _CIFAR_VERIFICATION, {"dev-test": 0, "final": _DEV_TEST}
+    pool, verification = _fairface_train(FACE_API_PEOPLE)
+    beyond = len(_fairface_coarse("train")) - len(pool) - len(verification)
+    test = len(_waterbirds()[2])
+    return {
+        **{
+            name: {"dev-test": int(_cifar_copies(name, cifar).sum()),
+                   "final": int(_cifar_copies(name, cifar + _DEV_TEST).sum())}
+            for name in ("cifar10", "cifar100")
+        },
+        "fairface": {"verification": beyond, **{who: int(_fairface_copies(k).sum()) for who, k in faces.items()}},
+        "waterbirds": {"dev-test and final": test - len(waterbirds_test(False)) - len(waterbirds_test(True))},
+    }  # fmt: skip
 
 
 def check_backbones(track: Track, backbones: Sequence[Backbone], *, classes: int) -> None:

@@ -11,7 +11,7 @@ import uuid
 import numpy as np
 import pytest
 
-from benchmarks import third_party
+from benchmarks import tracks
 from benchmarks._peers import node_packages, packages
 from benchmarks._third_party import (
     DIGIT_RECOGNIZER,
@@ -59,7 +59,7 @@ def test_a_package_is_the_same_platform_at_every_port() -> None:
 def test_the_group_with_the_fewest_right_answers_is_counted() -> None:
     """Right answers, people and bounds of each group come from its own people."""
     right = np.array([True] * 9 + [False] + [True] * 2 + [False] * 2)
-    found = third_party.accuracies(right, np.array(["much"] * 10 + ["few"] * 4))
+    found = tracks.accuracies(right, np.array(["much"] * 10 + ["few"] * 4))
     assert {name: (one["right"], one["people"]) for name, one in found.items()} == {"much": (9, 10), "few": (2, 4)}
     low, high = found["few"]["bounds"]
     assert low < found["few"]["accuracy"] == 0.5 < high

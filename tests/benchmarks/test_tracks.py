@@ -281,6 +281,23 @@ def test_a_near_copy_of_an_earlier_photograph_is_no_test_person() -> None:
     assert {"validation-00400", "validation-00301"} <= names(dev)
 
 
+def test_those_who_are_left_out_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each data set says how many copies stand in none of its later roles."""
+    whom = photographs(30, 5, {})
+    birds = [People.build(part, np.zeros(10, int), subgroup=False) for part in np.split(whom.images, 3)]
+    birds[2].images[4] = birds[0].images[7]
+    monkeypatch.setattr(_tracks, "_waterbirds", lambda: birds)
+    _tracks.waterbirds_test.cache_clear()
+    found = _tracks.copies_left_out()
+    _tracks.waterbirds_test.cache_clear()
+    assert found == {
+        "cifar10": {"dev-test": 2, "final": 2},
+        "cifar100": {"dev-test": 2, "final": 2},
+        "fairface": {"verification": 2, "dev-test": 2, "final": 2},
+        "waterbirds": {"dev-test and final": 1},
+    }
+
+
 def test_a_test_image_that_somebody_earlier_has_too_is_left_out(data: dict[str, LabeledImages]) -> None:
     """CIFAR-100 holds exact copies under two labels: one of a pool or verification image is in no test set."""
     images, order = data["cifar-test"].images, np.random.default_rng(0).permutation(10_000)

@@ -1,8 +1,9 @@
-"""Whom do platforms that others made serve worst, before anybody acts?
+"""Whom do platforms that others made serve worst, and how many copies are no test persons?
 
-Of `fairface-faceapi`: the accuracy for each race among pool rows that were drawn without looking at race. The race with
-the lowest one is the track's subgroup. Of `digits-thirdparty`: sharp pictures, and the same through the bad camera, of
-pool people. `--install` only puts both packages into the cache.
+Nobody acts here. Of `fairface-faceapi`: the accuracy for each race among pool rows that were drawn without looking at
+race. The race with the lowest one is the track's subgroup. Of `digits-thirdparty`: sharp pictures, and the same through
+the bad camera, of pool people. Of every data set: the people who are left out because somebody with an earlier role has
+their photograph. `--install` only puts both packages into the cache.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks._third_party import FACE_SIDE, digit_recognizer, face_api, install
-from benchmarks._tracks import FACE_API_PEOPLE, TRACKS
+from benchmarks._tracks import FACE_API_PEOPLE, TRACKS, copies_left_out
 from ttca.blocks import shrink
 from ttca.data.hub import load_fairface
 from ttca.images import Images
@@ -32,7 +33,7 @@ QUICK = ("--rows", "64")
 
 def main(argv: list[str]) -> dict[str, Any]:
     """Ask both platforms about pool people alone and say how often each group is right."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks third_party", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m benchmarks tracks", description=__doc__)
     parser.add_argument("--rows", type=int, default=1000, help="pool rows, drawn with seed 0")
     parser.add_argument("--install", action="store_true", help="install both packages into the cache, and ask nothing")
     parser.add_argument("--json", action="store_true", help="print the result as one JSON object")
@@ -45,6 +46,7 @@ def main(argv: list[str]) -> dict[str, Any]:
         "seed": 0,
         "fairface-faceapi": {"by_race": races, "lowest": lowest},
         "digits-thirdparty": _digits(),
+        "left_out": copies_left_out(),
     }
 
 
