@@ -74,6 +74,8 @@ DOCUMENTS: dict[str, tuple[Marks, ...]] = {
             ceiling=_tables.ceiling_table,
             matrix=_tables.matrix_table,
             ablations=_tables.ablations_table,
+            served=_tables.served_table,
+            **{"left-out": _tables.left_out_table},
         ),
     ),
     "docs/harm.md": (_page("harm-*.json", harm.tables),),

@@ -50,20 +50,25 @@ def main(argv: list[str]) -> dict[str, Any]:
     }
 
 
-def accuracies(right: NDArray[np.bool_], groups: NDArray[np.str_]) -> dict[str, dict[str, Any]]:
-    """Return each group's right answers, people, accuracy and its two-sided 95 % bounds.
+def accuracies(
+    said: NDArray[np.int64], classes: NDArray[np.int64], groups: NDArray[np.str_]
+) -> dict[str, dict[str, Any]]:
+    """Return each group's right answers, people, accuracy, its two-sided 95 % bounds, and its commonest answer's share.
 
     Parameters
     ----------
-    right : bool array, shape (N,)
+    said, classes : int64 arrays, shape (N,)
+        What the platform says, −1 where nothing, and the true classes.
     groups : str array, shape (N,)
     """
     found = {}
     for name in np.unique(groups).tolist():
-        those = right[groups == name]
+        those = groups == name
+        right, people = int((said == classes)[those].sum()), int(those.sum())
+        commonest = int(np.unique(said[those], return_counts=True)[1].max())
         found[str(name)] = {
-            "right": int(those.sum()), "people": len(those), "accuracy": float(those.mean()),
-            "bounds": list(clopper_pearson_interval(int(those.sum()), len(those))),
+            "right": right, "people": people, "accuracy": right / people,
+            "bounds": list(clopper_pearson_interval(right, people)), "commonest_answer": commonest / people,
         }  # fmt: skip
     return found
 
@@ -75,16 +80,16 @@ def _races(rows: int) -> tuple[dict[str, dict[str, Any]], str]:
     names = np.array(loaded.class_names["race"])[loaded.columns["race"][drawn - of.first]]
     faces = shrink(loaded.images[drawn - of.first], loaded.images.shape[1] // FACE_SIDE)
     with face_api() as platform:
-        right = _said(platform, faces) == loaded.columns["gender"][drawn - of.first]
-    found = accuracies(right, names)
+        said = _said(platform, faces)
+    found = accuracies(said, loaded.columns["gender"][drawn - of.first], names)
     return found, min(found, key=lambda name: found[name]["accuracy"])
 
 
 def _digits() -> dict[str, dict[str, Any]]:
     pool = TRACKS["digits-thirdparty"].people(420, "own", 0, False).roster.pool
     with digit_recognizer() as platform:
-        right = _said(platform, pool.images) == pool.classes
-    return accuracies(right, np.where(pool.subgroup, "bad camera", "sharp"))
+        said = _said(platform, pool.images)
+    return accuracies(said, pool.classes, np.where(pool.subgroup, "bad camera", "sharp"))
 
 
 def _said(platform: Platform, images: Images) -> NDArray[np.int64]:

@@ -58,8 +58,9 @@ def test_a_package_is_the_same_platform_at_every_port() -> None:
 
 def test_the_group_with_the_fewest_right_answers_is_counted() -> None:
     """Right answers, people and bounds of each group come from its own people."""
-    right = np.array([True] * 9 + [False] + [True] * 2 + [False] * 2)
-    found = tracks.accuracies(right, np.array(["much"] * 10 + ["few"] * 4))
+    said, classes = np.array([1] * 9 + [0] + [1, 1, 1, -1]), np.array([1] * 12 + [0, 0])
+    found = tracks.accuracies(said, classes, np.array(["much"] * 10 + ["few"] * 4))
+    assert [found[name]["commonest_answer"] for name in ("much", "few")] == [0.9, 0.75]
     assert {name: (one["right"], one["people"]) for name, one in found.items()} == {"much": (9, 10), "few": (2, 4)}
     low, high = found["few"]["bounds"]
     assert low < found["few"]["accuracy"] == 0.5 < high
