@@ -73,6 +73,7 @@ CAMERAS: dict[str, Camera] = {
 _BLACK = 2
 _FAIRFACE_POOL, _DEV_TEST, _CIFAR_POOL, _CIFAR_VERIFICATION = 6000, 2500, 4500, 500
 _FAIRFACE_PART = 2000
+_FAIRFACE_ROWS = {"train": 8000, "validation": 5000}
 #: Of FairFace's train rows: the platform's half where it is trained here, the pool's rows, and verification people.
 _FAIRFACE_HALF, _FAIRFACE_VERIFIED = 4000, 7000
 #: Share of the subgroup's rows that the platform trained here has seen.
@@ -205,12 +206,10 @@ class _Faces:
 @lru_cache(maxsize=2)
 def _fairface_coarse(split: str) -> Images:
     """Return a whole split's photographs so small that copies can be looked for."""
-    parts: list[Images] = []
-    while not parts or len(parts[-1]) == _FAIRFACE_PART:
-        start = len(parts) * _FAIRFACE_PART
-        images = load_fairface(split, rows=slice(start, start + _FAIRFACE_PART)).images
-        parts.append(shrink(images, _FAIRFACE_BLOCK))
-    return np.concatenate(parts)
+    rows = _FAIRFACE_ROWS[split]
+    starts = range(0, rows, _FAIRFACE_PART)
+    parts = (load_fairface(split, rows=slice(start, min(start + _FAIRFACE_PART, rows))).images for start in starts)
+    return np.concatenate([shrink(images, _FAIRFACE_BLOCK) for images in parts])
 
 
 @lru_cache(maxsize=2)
@@ -236,7 +235,7 @@ def _fairface_train(of: _Faces) -> tuple[People, People]:
     coarse = _fairface_coarse("train")
     # What a platform was trained on lies before the pool.
     copies = near_copies(coarse[of.last :], coarse[: of.last])
-    return People.concatenate(small), of.load("train", slice(of.last, 10**6))[~copies]
+    return People.concatenate(small), of.load("train", slice(of.last, _FAIRFACE_ROWS["train"]))[~copies]
 
 
 def _fairface_people(of: _Faces, queries: int, regime: Regime, seed: int, final: bool) -> Cell:

@@ -72,6 +72,8 @@ def data() -> Iterator[dict[str, LabeledImages]]:
 
     def faces_of(split: str, rows: slice) -> LabeledImages:
         whole = sets[f"fairface-{split}"]
+        if not len(whole.images[rows]):
+            raise DataError("Expected at least one row, got none.")
         return LabeledImages(whole.images[rows], {k: v[rows] for k, v in whole.columns.items()}, {})
 
     forget()
