@@ -5,7 +5,9 @@ from __future__ import annotations
 import io
 import json
 import os
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -14,11 +16,14 @@ from PIL import Image
 
 from benchmarks import waterbirds
 from benchmarks._pages import waterbirds as page
+from benchmarks._tracks import TRACKS, Cell
 from benchmarks._waterbirds import Birds, birds
 from benchmarks.minority import Settings
 from benchmarks.waterbirds import Seen, main, split_anew
 from ttca.errors import ConfigError, DataError
-from ttca.people import People
+from ttca.images import Images
+from ttca.people import People, Roster
+from ttca.platforms.local import LocalPlatform
 
 _TINY = Settings(
     alphas=(0.3, 1.0), compared=(0.3,), flips=(0.0, 0.1, 0.3), k=3, rounds=2, gammas=(0.5,), cells=(4,), least=5,
@@ -118,6 +123,47 @@ def test_the_study_runs_whole_and_its_page_shows_it(monkeypatch: pytest.MonkeyPa
     assert all(axes.lines for axes in page.figure(result).axes)
     with pytest.raises(ConfigError, match="1 or more seeds"):
         main(["--seeds", "0"])
+
+
+def faint(n: int, seed: int) -> People:
+    """Return dark and bright pictures; those of the subgroup are nearly as bright as the others of them."""
+    rng = np.random.default_rng(seed)
+    classes, subgroup = np.arange(n) % 2, np.arange(n) % 4 > 1
+    level = 128 + np.where(subgroup, 3, 30) * np.where(classes, 1, -1) + rng.normal(0, 4, n)
+    images = np.clip(level[:, None, None, None] + rng.normal(0, 2, (n, 8, 8, 3)), 0, 255).astype(np.uint8)
+    return People.build(images, classes, persons=[f"{seed}-{i}" for i in range(n)], subgroup=subgroup)
+
+
+def bright(images: Images) -> np.ndarray[Any, np.dtype[np.float64]]:
+    """Return the probabilities of dark and bright."""
+    second = 1 / (1 + np.exp(-(images.mean(axis=(1, 2, 3)) - 128) / 4))
+    return np.stack([1 - second, second], axis=1)
+
+
+def test_an_action_at_test_time_is_judged_on_the_same_people(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The subgroup's answers are those with δ, everybody else's those without, beside a δ that asked nothing."""
+
+    def cell(queries: int, regime: str, seed: int, final: bool) -> Cell:
+        roster = Roster(pool=faint(queries, 1), selection=faint(60, 2), verification=faint(80, 3))
+        return Cell(roster, faint(80, 4), None, None)
+
+    quick = {
+        "architectures": ("perceptron",), "epochs": 8, "steps": 10, "shift": 0, "true_classes": True,
+        "public_epochs": 8, "recheck_people": 0, "control_lengths": (1.0,),
+    }  # fmt: skip
+    platform = LocalPlatform(bright, classes=("dark", "bright"), image_shape=(8, 8, 3), name="tiny")
+    monkeypatch.setitem(TRACKS, "waterbirds", replace(TRACKS["waterbirds"], people=cell))
+    monkeypatch.setattr(waterbirds, "racing", lambda *_: quick)
+    whom = faint(80, 4)
+    options = SimpleNamespace(queries=120, epsilon=[8], final=False)
+    found = waterbirds._acted(platform, whom, 0, options)  # type: ignore[arg-type]
+    before = waterbirds._judged(bright(whom.images).argmax(1), whom)
+    after = found["an action at test time"]
+    assert after["subgroup_accuracy"] > before["subgroup_accuracy"] + 0.1
+    assert after["reference_accuracy"] == before["reference_accuracy"]
+    assert after["subgroup_accuracy"] == after["row"]["subgroup_after"]
+    assert found["control: δ that asked nothing"]["subgroup_accuracy"] == after["row"]["zero_query_control"]
+    assert page.levers("x.json", {"levers": [found]}).count("`x.json`") == 2
 
 
 def test_both_levers_stand_in_one_table() -> None:
