@@ -50,6 +50,7 @@ def test_a_package_is_the_same_platform_at_every_port() -> None:
     here = at(1)
     assert here.info.fingerprint == at(2).info.fingerprint != at(1, "faces@2").info.fingerprint
     assert here.info.name == "faces@1"
+    assert isinstance(here.inner, HttpPlatform)
     assert here.throttle is here.inner.throttle
     assert not hasattr(here, "resolution")
     with pytest.raises(AttributeError, match="no attribute 'password'"):

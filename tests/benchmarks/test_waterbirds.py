@@ -107,9 +107,8 @@ def test_the_study_runs_whole_and_its_page_shows_it(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(waterbirds, "features", lambda split, _: found.features[cuts[split]])
     asked = ["--seeds", "1", "--jobs", "1"]
     result: Any = main(asked)
-    assert set(result["data_sets"]["waterbirds"]["variants"]) == set(
-        waterbirds._variants(*[split_anew(found, 0)] * 2, _TINY)
-    )
+    roles = split_anew(found, 0)
+    assert set(result["data_sets"]["waterbirds"]["variants"]) == set(waterbirds._variants(roles, roles, _TINY))
     again: Any = main(asked)
     assert again["data_sets"] == result["data_sets"]
     json.dumps(result, allow_nan=False)
@@ -216,7 +215,7 @@ def test_the_backbone_sees_what_timm_sees() -> None:
     from benchmarks._waterbirds import Sight, weights
 
     images = np.random.default_rng(0).integers(0, 256, (3, 128, 128, 3), dtype=np.uint8)
-    network = timm.create_model("tf_efficientnet_lite0", pretrained=False, num_classes=1000).eval()
+    network: Any = timm.create_model("tf_efficientnet_lite0", pretrained=False, num_classes=1000).eval()
     network.load_state_dict(load_file(weights().path))
     with torch.inference_mode():
         pixels = (torch.from_numpy(images).permute(0, 3, 1, 2).float() / 255 - 0.498) / 0.502
