@@ -30,6 +30,7 @@ from benchmarks._pages import (
     query_budget,
     two_sets,
     vendors,
+    waterbirds,
     what_queries_buy,
 )
 
@@ -74,6 +75,8 @@ DOCUMENTS: dict[str, tuple[Marks, ...]] = {
             ceiling=_tables.ceiling_table,
             matrix=_tables.matrix_table,
             ablations=_tables.ablations_table,
+            served=_tables.served_table,
+            **{"left-out": _tables.left_out_table},
         ),
     ),
     "docs/grid.md": (grid.marks,),
@@ -89,6 +92,7 @@ DOCUMENTS: dict[str, tuple[Marks, ...]] = {
     ),
     "docs/tutorial.md": (_one_by_one(demo=_tables.demo_table),),
     "docs/vendors.md": (_page("apis.json", vendors.tables),),
+    "docs/waterbirds.md": (_page("waterbirds*.json", waterbirds.tables),),
     "docs/what_queries_buy.md": (_page("what_queries_buy-*.json", what_queries_buy.tables),),
 }
 #: Tables that are too wide for a document, which links them: what makes each from the folder of result files.

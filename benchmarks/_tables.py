@@ -24,11 +24,13 @@ __all__ = [
     "costs_table",
     "demo_table",
     "effect_table",
+    "left_out_table",
     "matrix_table",
     "others_table",
     "repeated_table",
     "results_table",
     "rows_table",
+    "served_table",
     "slices_table",
     "transfer_commands",
 ]
@@ -100,6 +102,32 @@ def matrix_table(results: Path = RESULTS) -> str:
                 )
             )  # fmt: skip
     return table(_MATRIX, lines, keys=2)
+
+
+def served_table(results: Path = RESULTS) -> str:
+    """Return how often platforms that others made are right about pool people of each group, as Markdown."""
+    lines: list[Sequence[object]] = []
+    for name, record in found("tracks.json", results):
+        groups = [("fairface-faceapi", record["fairface-faceapi"]["by_race"]),
+                  ("digits-thirdparty", record["digits-thirdparty"])]  # fmt: skip
+        for track, served in groups:
+            for group, one in sorted(served.items(), key=lambda item: float(item[1]["accuracy"])):
+                low, high = one["bounds"]
+                rate = f"{one['accuracy']:.3f} ({low:.3f} to {high:.3f})"
+                same = f"{one['commonest_answer']:.3f}"
+                lines.append((track, group, one["right"], one["people"], rate, same, f"`{name}`"))
+    return table(("track", "group", "right", "pool people", "accuracy", "commonest answer", "file"), lines)
+
+
+def left_out_table(results: Path = RESULTS) -> str:
+    """Return how many people of each role are left out because an earlier role has their photograph, as Markdown."""
+    lines = [
+        (data, who, count, f"`{name}`")
+        for name, record in found("tracks.json", results)
+        for data, roles in record["left_out"].items()
+        for who, count in roles.items()
+    ]
+    return table(("data set", "role", "people left out", "file"), lines)
 
 
 def results_table(results: Path = RESULTS) -> str:

@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 from benchmarks._cells import Acting, CellKey, acting, code_digest, opened, settings_of
 from benchmarks._defended import DEFENCES, asked, compared_with, defended, retrained_reader
 from benchmarks._detectors import Prada, Stateful, area_under_curve, encode, expose, residuals
-from benchmarks._tracks import Cell, fairface_pool
+from benchmarks._tracks import AGE_GENDER_PEOPLE, Cell
 from benchmarks.transfer import quick_key
 from ttca.answers import Answers
 from ttca.attacks.square import square
@@ -460,7 +460,7 @@ def _history(seen: _Seen) -> dict[str, Images]:
 def _unasked_faces(asked: set[str]) -> dict[str, Images]:
     """Return photographs of either group among the pool's rows of FairFace, of people whom nobody asked about."""
     found: dict[bool, list[Images]] = {False: [], True: []}
-    for people in fairface_pool():
+    for people in AGE_GENDER_PEOPLE.pool():
         rest = people[~np.isin(people.persons, sorted(asked))]
         for group, parts in found.items():
             room = _HISTORY - sum(map(len, parts))

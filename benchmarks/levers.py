@@ -36,6 +36,7 @@ from numpy.typing import NDArray
 from sklearn.ensemble import HistGradientBoostingClassifier
 from sklearn.linear_model import LogisticRegression
 
+from benchmarks.minority import drawn
 from ttca.data.tabular import Encoding, Table, load_acs_income
 from ttca.errors import ConfigError
 from ttca.fairness import (
@@ -149,15 +150,7 @@ class _World:
     @classmethod
     def drawn(cls, table: Table, seed: int, settings: Settings) -> _World:
         """Return training, validation and test people, 60/20/20 of each group and label."""
-        generator = np.random.default_rng([seed, 0])
-        parts: tuple[list[Integers], ...] = ([], [], [])
-        kind = 2 * table.minority.astype(np.int64) + table.labels
-        for value in range(4):
-            rows = generator.permutation(np.flatnonzero(kind == value))
-            cuts = np.rint(np.array([0.6, 0.8]) * len(rows)).astype(int)
-            for part, some in zip(parts, np.split(rows, cuts), strict=True):
-                part.append(some)
-        train, validation, test = (np.sort(np.concatenate(part)) for part in parts)
+        train, validation, test = drawn(table.labels, table.minority, seed)
         encoding = Encoding.fit(table, train, least=_LEAST)
         return cls(_rows(table, train), _rows(table, validation), _rows(table, test), encoding, settings)
 

@@ -12,7 +12,7 @@ import argparse
 import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from importlib.metadata import version
 from typing import Any
@@ -22,6 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.ensemble import HistGradientBoostingClassifier
 from sklearn.linear_model import LogisticRegression
+from sklearn.neural_network import MLPClassifier
 
 from benchmarks._firm_side import (
     calibrated_equalised_odds,
@@ -52,12 +53,18 @@ from ttca.training_time.relabelling import (
 )
 
 __all__ = [
+    "FIRMS",
     "LOADERS",
     "POSTER",
     "QUICK",
     "RULES",
+    "Ask",
+    "Roles",
     "Settings",
+    "Variant",
+    "drawn",
     "main",
+    "measure_people",
     "measure_seed",
     "split",
     "summarise",
@@ -95,6 +102,11 @@ POSTER: Mapping[str, Mapping[str, Any]] = {
         },
     },
     "adult": {"base": {"error": 0.137, "eqod": 0.086}, "best_eqod_by_alpha": {}, "pareto": {}},
+    "waterbirds": {
+        "base": {"error": 0.063, "eqod": 0.118},
+        "best_eqod_by_alpha": {"0.1": 0.061, "0.2": 0.029, "0.3": 0.013},
+        "pareto": {},
+    },
 }
 """Read off the authors' poster to ± .002 (arXiv 2508.15374); *published*."""
 
@@ -131,8 +143,8 @@ class Settings:
         ExponentiatedGradient's bound and its rounds at most.
     gammas, cells, least : tuples of float and int, int
         FARE's γ and k, every pair of them, and its people in each cell at least.
-    firm : str
-        "boosting" or "logistic".
+    firm, scorer : str
+        What the firm trains, and what the collective fits for RB-prob: "boosting", "logistic" or "penalized".
     """
 
     alphas: tuple[float, ...] = (0.05, 0.1, 0.2, 0.3, 0.5, 1.0)
@@ -146,6 +158,7 @@ class Settings:
     cells: tuple[int, ...] = (8, 64)
     least: int = 50
     firm: str = "boosting"
+    scorer: str = "logistic"
 
 
 RULES: Mapping[str, Callable[[Sequence[Trial], Settings], Trial]] = {
@@ -170,12 +183,31 @@ def _logistic() -> LogisticRegression:
     return LogisticRegression(max_iter=2000)
 
 
-_FIRMS: Mapping[str, Callable[[], Any]] = {"boosting": _boosting, "logistic": _logistic}
+def _penalized() -> LogisticRegression:
+    return LogisticRegression(max_iter=2000, C=0.001)
+
+
+def _more_penalized() -> LogisticRegression:
+    return LogisticRegression(max_iter=2000, C=0.0002)
+
+
+def _network() -> MLPClassifier:
+    return MLPClassifier((32,), alpha=10.0, max_iter=40, learning_rate_init=0.002, random_state=0)
+
+
+#: The last three are for features of pictures: there are as many as people.
+FIRMS: Mapping[str, Callable[[], Any]] = {
+    "boosting": _boosting,
+    "logistic": _logistic,
+    "penalized": _penalized,
+    "more penalized": _more_penalized,
+    "network": _network,
+}
 
 
 def _firm(name: str) -> Firm:
     def train(features: Floats, labels: Integers) -> Predict:
-        model = _FIRMS[name]().fit(features, labels)
+        model = FIRMS[name]().fit(features, labels)
 
         def predict(features: Floats) -> Integers:
             return np.asarray(model.predict(features), np.int64)
@@ -204,7 +236,28 @@ def _remembering(firm: Firm) -> Firm:
 # --- one seed ----------------------------------------------------------------------------------------------
 
 
-def split(table: Table, seed: int, *, without: Sequence[str] = ()) -> tuple[LabeledRows, LabeledRows, LabeledRows]:
+def drawn(labels: Integers, minority: NDArray[np.bool_], seed: int) -> tuple[Integers, Integers, Integers]:
+    """Return the rows of training, validation and test people: 60/20/20 of each group and label, drawn with the seed.
+
+    Parameters
+    ----------
+    labels : int64 array, shape (N,)
+    minority : bool array, shape (N,)
+    seed : int
+    """
+    generator = np.random.default_rng([seed, 0])
+    parts: tuple[list[Integers], ...] = ([], [], [])
+    kind = 2 * minority.astype(np.int64) + labels
+    for value in range(4):
+        rows = generator.permutation(np.flatnonzero(kind == value))
+        cuts = np.rint(np.array([0.6, 0.8]) * len(rows)).astype(int)
+        for part, some in zip(parts, np.split(rows, cuts), strict=True):
+            part.append(some)
+    train, validation, test = (np.sort(np.concatenate(part)) for part in parts)
+    return train, validation, test
+
+
+def split(table: Table, seed: int, *, without: Sequence[str] = ()) -> Roles:
     """Return training, validation and test people (60/20/20 of each group and label), encoded by the training rows.
 
     Parameters
@@ -216,15 +269,7 @@ def split(table: Table, seed: int, *, without: Sequence[str] = ()) -> tuple[Labe
     without : sequence of str
         Columns the firm does not see.
     """
-    generator = np.random.default_rng([seed, 0])
-    parts: tuple[list[Integers], ...] = ([], [], [])
-    kind = 2 * table.minority.astype(np.int64) + table.labels
-    for value in range(4):
-        rows = generator.permutation(np.flatnonzero(kind == value))
-        cuts = np.rint(np.array([0.6, 0.8]) * len(rows)).astype(int)
-        for part, some in zip(parts, np.split(rows, cuts), strict=True):
-            part.append(some)
-    train, validation, test = (np.sort(np.concatenate(part)) for part in parts)
+    train, validation, test = drawn(table.labels, table.minority, seed)
     features = Encoding.fit(table, train, without=without, least=_LEAST).encode(table)
     first, second, third = (
         LabeledRows(features[rows], table.labels[rows], table.minority[rows]) for rows in (train, validation, test)
@@ -233,16 +278,35 @@ def split(table: Table, seed: int, *, without: Sequence[str] = ()) -> tuple[Labe
 
 
 @dataclass(frozen=True)
-class _Ask:
-    """One curve: who scores, how many take part, what the collective knows of the majority."""
+class Ask:
+    """One curve: who scores, how many take part, what the collective knows of the majority.
+
+    Parameters
+    ----------
+    method : {"RB-prob", "RB-label", "RB-dist", "Random"}
+    alpha : float
+    k : int
+        Neighbors.
+    scorer : str
+        Of RB-prob.
+    majority_people : int, optional
+        How many the collective knows, half of either label; all when not given.
+    """
 
     method: str
     alpha: float
     k: int
+    scorer: str = "logistic"
     majority_people: int | None = None
 
 
-def _scores(ask: _Ask, train: LabeledRows, pool: Integers, seed: int) -> Floats:
+#: Training, validation and test people.
+Roles = tuple[LabeledRows, LabeledRows, LabeledRows]
+#: What is changed in a variant: who asks, what the firm trains, and whose people they are.
+Variant = tuple[Ask, str, Roles]
+
+
+def _scores(ask: Ask, train: LabeledRows, pool: Integers, seed: int) -> Floats:
     rows = np.flatnonzero(~train.minority)
     if ask.majority_people is not None:
         # Half of either label, so that few people still show both.
@@ -252,7 +316,7 @@ def _scores(ask: _Ask, train: LabeledRows, pool: Integers, seed: int) -> Floats:
     majority, labels, features = train.features[rows], train.labels[rows], train.features[pool]
     if ask.method == "RB-prob":
         # The collective does not know what the firm trains; a linear model is what anybody can fit.
-        return rb_prob(features, majority, labels, classifier=_logistic())
+        return rb_prob(features, majority, labels, classifier=FIRMS[ask.scorer]())
     if ask.method == "RB-label":
         return rb_label(features, majority, labels, k=ask.k)
     if ask.method == "RB-dist":
@@ -270,9 +334,7 @@ class _Curve:
     trials: tuple[Trial, ...]
 
 
-def _curve(
-    ask: _Ask, firm: Firm, people: tuple[LabeledRows, LabeledRows, LabeledRows], seed: int, settings: Settings
-) -> _Curve:
+def _curve(ask: Ask, firm: Firm, people: Roles, seed: int, settings: Settings) -> _Curve:
     train, validation, test = people
     members = collective(train.minority, ask.alpha, np.random.default_rng([seed, 1]))
     pool = members[train.labels[members] == 0]
@@ -296,12 +358,10 @@ def _row(trial: Trial) -> dict[str, Any]:
     return {"flips": trial.flips, "validation_eqod": trial.validation.eqod, **asdict(trial.test)}
 
 
-def _firm_side(
-    people: tuple[LabeledRows, LabeledRows, LabeledRows], settings: Settings, seed: int
-) -> dict[str, list[dict[str, Any]]]:
+def _firm_side(people: Roles, settings: Settings, seed: int) -> dict[str, list[dict[str, Any]]]:
     """Return every firm-side setting, measured on validation and on test people."""
     train, validation, test = people
-    model = _FIRMS[settings.firm]().fit(train.features, train.labels)
+    model = FIRMS[settings.firm]().fit(train.features, train.labels)
     found: dict[str, list[dict[str, Any]]] = {}
 
     def add(method: str, name: str, measured: Callable[[LabeledRows], FirmErrors]) -> None:
@@ -311,7 +371,7 @@ def _firm_side(
     optimizer = threshold_optimizer(model, validation, seed=seed)
     add("threshold_optimizer", "equalised odds", partial(measure_with_groups, optimizer))
     reduction = exponentiated_gradient(
-        _FIRMS[settings.firm](), train, difference=settings.difference, most_rounds=settings.rounds, seed=seed
+        FIRMS[settings.firm](), train, difference=settings.difference, most_rounds=settings.rounds, seed=seed
     )
     name = f"difference {settings.difference}, {settings.rounds} rounds at most"
     add("exponentiated_gradient", name, partial(measure_with_groups, reduction))
@@ -330,32 +390,20 @@ def _labels_of(encode: Callable[[Floats], Integers], label: Integers) -> Callabl
     return lambda features: label[encode(features)]
 
 
-def _variants(
-    table: Table,
-    people: tuple[LabeledRows, LabeledRows, LabeledRows],
-    firm: Firm,
-    seed: int,
-    settings: Settings,
-    other: Table | None,
-) -> dict[str, Any]:
+def _variants(table: Table, people: Roles, seed: int, settings: Settings, other: Table | None) -> dict[str, Variant]:
     """Return the headline at α = .3 with one thing changed at a time."""
-    usual = _Ask("RB-prob", 0.3, settings.k)
+    usual = Ask("RB-prob", 0.3, settings.k, settings.scorer)
     second = "logistic" if settings.firm == "boosting" else "boosting"
-    blind = split(table, seed, without=table.sensitive)
-    cases: dict[str, tuple[_Ask, Firm, tuple[LabeledRows, LabeledRows, LabeledRows]]] = {
-        f"firm trains {second}": (usual, _firm(second), people),
-        "firm does not see the group": (usual, _firm(settings.firm), blind),
-        "collective knows ten majority people": (_Ask("RB-prob", 0.3, settings.k, 10), firm, people),
-        "RB-label, k = 3": (_Ask("RB-label", 0.3, 3), firm, people),
-        "RB-label, k = 50": (_Ask("RB-label", 0.3, 50), firm, people),
+    cases: dict[str, Variant] = {
+        f"firm trains {second}": (usual, second, people),
+        "firm does not see the group": (usual, settings.firm, split(table, seed, without=table.sensitive)),
+        "collective knows ten majority people": (replace(usual, majority_people=10), settings.firm, people),
+        "RB-label, k = 3": (Ask("RB-label", 0.3, 3), settings.firm, people),
+        "RB-label, k = 50": (Ask("RB-label", 0.3, 50), settings.firm, people),
     }
     if other is not None:
-        cases[f"minority: {other.minority_name}"] = (usual, _firm(settings.firm), split(other, seed))
-    found = {}
-    for name, (ask, trains, whom) in cases.items():
-        curve = _curve(ask, trains, whom, seed, settings)
-        found[name] = {"base": asdict(curve.trials[0].test), **_chosen(curve.trials, settings)[_HEADLINE]}
-    return found
+        cases[f"minority: {other.minority_name}"] = (usual, settings.firm, split(other, seed))
+    return cases
 
 
 def measure_seed(
@@ -381,17 +429,41 @@ def measure_seed(
     ConfigError
         If no flips are not among those to try: the base is measured by them.
     """
+    people = split(table, seed)
+    return measure_people(people, seed, settings, _variants(table, people, seed, settings, other) if variants else {})
+
+
+def measure_people(
+    people: Roles, seed: int, settings: Settings, variants: Mapping[str, Variant] | None = None
+) -> dict[str, Any]:
+    """Return everything that training, validation and test people say, as plain JSON values.
+
+    Parameters
+    ----------
+    people : three LabeledRows
+    seed : int
+        Of every draw.
+    settings : Settings
+        What is tried; its flips must begin with 0.
+    variants : mapping, optional
+        The headline with one thing changed at a time, by what is changed.
+
+    Raises
+    ------
+    ConfigError
+        If no flips are not among those to try: the base is measured by them.
+    """
     if not settings.flips or settings.flips[0] != 0:
         raise ConfigError(f"Expected flips that begin with 0, got {settings.flips}. Put 0 first.")
     start = time.process_time()
-    people = split(table, seed)
     firm = _remembering(_firm(settings.firm))
-    asks = [_Ask("RB-prob", alpha, settings.k) for alpha in settings.alphas]
-    asks += [_Ask(m, a, settings.k) for m in ("RB-label", "RB-dist", "Random") for a in settings.compared]
-    curves = []
+    asks = [Ask("RB-prob", alpha, settings.k, settings.scorer) for alpha in settings.alphas]
+    asks += [Ask(m, a, settings.k) for m in ("RB-label", "RB-dist", "Random") for a in settings.compared]
+    curves, changed = [], {}
     with warnings.catch_warnings():
         # A linear model on few rows may stop at its last round; its ranking is used, not its convergence.
         warnings.filterwarnings("ignore", message="lbfgs failed to converge")
+        warnings.filterwarnings("ignore", message="Stochastic Optimizer: Maximum iterations")
         for ask in asks:
             curve = _curve(ask, firm, people, seed, settings)
             before = curve.trials[0]  # no flips: the same trial in every curve
@@ -401,7 +473,11 @@ def measure_seed(
             ]
             row = {"method": ask.method, "alpha": ask.alpha, "members": curve.members, "pool": curve.pool}
             curves.append({**row, "points": points, "chosen": _chosen(curve.trials, settings)})
-        changed = _variants(table, people, firm, seed, settings, other) if variants else {}
+        for name, (ask, trains, whom) in (variants or {}).items():
+            same = trains == settings.firm and whom is people
+            curve = _curve(ask, firm if same else _firm(trains), whom, seed, settings)
+            changed[name] = {"base": asdict(curve.trials[0].test), **_chosen(curve.trials, settings)[_HEADLINE]}
+        by_firm = _firm_side(people, settings, seed)
     train, validation, test = people
     return {
         "seed": seed,
@@ -417,7 +493,7 @@ def measure_seed(
         "base": asdict(before.test),
         "validation_base": asdict(before.validation),
         "curves": curves,
-        "firm_side": _firm_side(people, settings, seed),
+        "firm_side": by_firm,
         "variants": changed,
         "seconds": time.process_time() - start,
     }
@@ -435,6 +511,11 @@ def _mean(rows: Sequence[Mapping[str, Any]], keys: Sequence[str] = _SHOWN) -> di
 def _spread(rows: Sequence[Mapping[str, Any]], keys: Sequence[str] = _SHOWN) -> dict[str, float | None]:
     # One seed has no spread.
     return {key: float(np.std([row[key] for row in rows], ddof=1)) if len(rows) > 1 else None for key in keys}
+
+
+def _fall(after: float, before: float) -> float:
+    """Return by which share a violation fell; where there was none, none fell."""
+    return 1 - after / before if before else 0.0
 
 
 @dataclass
@@ -499,11 +580,11 @@ def summarise(seeds: Sequence[Mapping[str, Any]], table_name: str, settings: Set
         rules = {}
         for rule in chosen[0]:
             rows = [c[rule] for c in chosen]
-            falls = [1 - row["eqod"] / b["eqod"] for row, b in zip(rows, base, strict=True)]
+            falls = [_fall(row["eqod"], b["eqod"]) for row, b in zip(rows, base, strict=True)]
             rules[rule] = {
                 **_mean(rows), "flips": float(np.mean([row["flips"] for row in rows])),
                 "standard_deviation": _spread(rows),
-                "eqod_fall": 1 - float(np.mean([r["eqod"] for r in rows]) / np.mean([b["eqod"] for b in base])),
+                "eqod_fall": _fall(_mean(rows)["eqod"], _mean(base)["eqod"]),
                 "error_rise": float(np.mean([r["error"] for r in rows]) - np.mean([b["error"] for b in base])),
                 "seeds_with_half": int(np.sum(np.array(falls) >= 0.5)),
             }  # fmt: skip
@@ -590,7 +671,7 @@ def _summary_of_variants(seeds: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         mean = _mean(rows, ("error", "eqod", "flips"))
         found[name] = {
             "base": base, **mean, "standard_deviation": _spread(rows, ("error", "eqod")),
-            "eqod_fall": 1 - mean["eqod"] / base["eqod"], "error_rise": mean["error"] - base["error"],
+            "eqod_fall": _fall(mean["eqod"], base["eqod"]), "error_rise": mean["error"] - base["error"],
         }  # fmt: skip
     return found
 
@@ -603,7 +684,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--datasets", nargs="+", choices=list(LOADERS), default=list(LOADERS), help="data sets")
     parser.add_argument("--seeds", type=int, default=10, help="splits of each data set")
     parser.add_argument("--first-seed", type=int, default=0, help="the first seed")
-    parser.add_argument("--firm", choices=list(_FIRMS), default="boosting", help="what the firm trains")
+    parser.add_argument("--firm", choices=("boosting", "logistic"), default="boosting", help="what the firm trains")
     parser.add_argument("--no-variants", action="store_true", help="leave out the runs that change one thing at a time")
     parser.add_argument("--jobs", type=int, default=joblib.cpu_count(), help="number of processes")
     parser.add_argument("--json", action="store_true", help="print the result as one JSON object")

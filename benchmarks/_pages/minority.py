@@ -14,9 +14,20 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["UNCOUNTED", "beside_the_poster", "figures", "poster", "random_wins", "tables"]
+__all__ = [
+    "UNCOUNTED",
+    "beside_the_poster",
+    "draw_alphas",
+    "draw_flips",
+    "draw_points",
+    "figures",
+    "poster",
+    "random_wins",
+    "study",
+    "tables",
+]
 
-_NAMES = {"compas": "COMPAS", "acs_income": "ACS-Income", "adult": "Adult"}
+_NAMES = {"compas": "COMPAS", "acs_income": "ACS-Income", "adult": "Adult", "waterbirds": "Waterbirds"}
 UNCOUNTED = "In how many seeds Random beat RB-prob is not measured yet."
 
 # --- pictures ----------------------------------------------------------------------------------------------
@@ -45,9 +56,9 @@ def figures(record: Mapping[str, Any]) -> dict[str, Figure]:
 
     found = {}
     for name, x, draw in (
-        ("alpha", "α, share of the minority", partial(_draw_alphas, rule=record["rule"])),
-        ("flips", "labels flipped", _draw_flips),
-        ("pareto", "error on test people", _draw_points),
+        ("alpha", "α, share of the minority", partial(draw_alphas, rule=record["rule"])),
+        ("flips", "labels flipped", draw_flips),
+        ("pareto", "error on test people", draw_points),
     ):
         for data_set, row in record["data_sets"].items():
             figure = Figure(figsize=(5.5, 4), layout="constrained")
@@ -66,21 +77,23 @@ def _line(axes: Axes, x: Sequence[float], rows: Sequence[Mapping[str, Any]], col
     axes.fill_between(x, middle - spread, middle + spread, color=colour, alpha=0.15, lw=0)
 
 
-def _draw_alphas(axes: Axes, row: Mapping[str, Any], *, rule: str) -> None:
+def draw_alphas(axes: Axes, row: Mapping[str, Any], *, rule: str) -> None:
+    """Draw EqOd against the share that takes part, a line for each way to choose who flips."""
     for method, by_alpha in row["methods"].items():
         rules = [row["base"], *(entry["rules"][rule] for entry in by_alpha.values())]
         _line(axes, [0.0, *(float(alpha) for alpha in by_alpha)], rules, _COLOURS[method], method)
 
 
-def _draw_flips(axes: Axes, row: Mapping[str, Any]) -> None:
-    """One α, the largest that every method was measured at: the methods differ in whom they flip."""
+def draw_flips(axes: Axes, row: Mapping[str, Any]) -> None:
+    """Draw EqOd against flips at one α, the largest that every method was measured at."""
     alpha = max(set.intersection(*(set(by_alpha) for by_alpha in row["methods"].values())), key=float)
     for method in row["methods"]:
         points = [p for p in row["points"] if p["method"] == method and p["alpha"] == float(alpha)]
         _line(axes, [p["flips"] for p in points], points, _COLOURS[method], f"{method}, α {alpha}")
 
 
-def _draw_points(axes: Axes, row: Mapping[str, Any]) -> None:
+def draw_points(axes: Axes, row: Mapping[str, Any]) -> None:
+    """Draw EqOd against the error, with the front that nothing else beats in both."""
     for method, colour in _COLOURS.items():
         points = [p for p in row["points"] if p["method"] == method]
         axes.plot([p["error"] for p in points], [p["eqod"] for p in points], ".", color=colour, label=method)
@@ -100,7 +113,7 @@ def tables(found: Sequence[tuple[str, Mapping[str, Any]]]) -> dict[str, str]:
     """Return what stands between the page's marks, from result files and their names."""
     records = [record for _, record in found]
     return {
-        "minority": "\n\n".join(map(_tables, records)) or MISSING,
+        "minority": "\n\n".join(study(*one) for one in found) or MISSING,
         "poster": "\n\n".join(map(poster, records)) or MISSING,
     }
 
@@ -150,8 +163,8 @@ def random_wins(record: Mapping[str, Any]) -> str:
     return "\n".join(said)
 
 
-def _tables(record: Mapping[str, Any]) -> str:
-    """Return the tables of one result file; mean ± standard deviation over seeds."""
+def study(file: str, record: Mapping[str, Any]) -> str:
+    """Return the tables of one result file of this name; mean ± standard deviation over seeds."""
 
     def pair(row: Mapping[str, Any], key: str) -> str:
         spread = row["standard_deviation"][key]
@@ -196,8 +209,9 @@ def _tables(record: Mapping[str, Any]) -> str:
         ours = " / ".join(f"{best[alpha]:.3f}" if alpha in best else "–" for alpha in ("0.1", "0.2", "0.3"))
         base = f"{poster['base']['error']}, {poster['base']['eqod']}"
         lines.append(line(name, base, f"{row['base_error']:.3f}, {row['base_eqod']:.3f}", there, ours))
-    head = "| data set | method | poster: error, EqOd | here |"
-    lines += ["", head, "|" + "---|" * (head.count("|") - 1)]
+    if any((row["poster"] or {"pareto": {}})["pareto"] for row in record["data_sets"].values()):
+        head = "| data set | method | poster: error, EqOd | here |"
+        lines += ["", head, "|" + "---|" * (head.count("|") - 1)]
     for name, row in record["data_sets"].items():
         for method, there in (row["poster"] or {"pareto": {}})["pareto"].items():
             # The poster's collective is its best over α; ours stands at the α of the goal.
@@ -206,5 +220,5 @@ def _tables(record: Mapping[str, Any]) -> str:
             both = (f"{there['error']:.3f}, {there['eqod']:.3f}", f"{found['error']:.3f}, {found['eqod']:.3f}")
             lines.append(line(name, method, *both))
     seeds = record["seeds"]
-    lines += ["", f"Seeds {seeds[0]} to {seeds[-1]}; `benchmarks/results/minority.json` holds the rest."]
+    lines += ["", f"Seeds {seeds[0]} to {seeds[-1]}; `benchmarks/results/{file}` holds the rest."]
     return "\n".join(lines)

@@ -515,7 +515,7 @@ def test_only_a_worthless_proxy_is_a_result(monkeypatch: pytest.MonkeyPatch) -> 
 def test_faces_that_nobody_asked_about_are_the_platforms_history(monkeypatch: pytest.MonkeyPatch) -> None:
     """Of either group so many as fit, none of them somebody of the action."""
     parts = [worlds.crowd(f"part-{i}", 6, 9, seed=i) for i in range(3)]
-    monkeypatch.setattr(defences, "fairface_pool", lambda: iter(parts))
+    monkeypatch.setattr(defences, "AGE_GENDER_PEOPLE", SimpleNamespace(pool=lambda: iter(parts)))
     monkeypatch.setattr(defences, "_HISTORY", 20)
     asked = {*parts[0].persons[:4].tolist(), *parts[2].persons[-3:].tolist()}
     found = defences._unasked_faces(asked)

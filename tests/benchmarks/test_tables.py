@@ -110,7 +110,11 @@ def test_ceilings_and_pairs_are_lines_with_their_files(tmp_path: Path) -> None:
     idea = {"against": "plain", "subgroup_after": [0.5, 0.75], "mean_gain": 0.0625, "won": [9, 7], "lost": [1, 0]}
     ideas = {"plain": {"subgroup_after": [0.5, 0.6]}, "bold": {**idea, "mcnemar_p": [0.0214, 0.0156]}}
     (tmp_path / "ablations-a.json").write_text(json.dumps({"ideas": ideas}))
-    names = ("effect", "ceiling", "matrix", "ablations")
+    served = {"right": 9, "people": 10, "accuracy": 0.9, "bounds": [0.55, 0.998], "commonest_answer": 0.7}
+    worse = {**served, "right": 5, "accuracy": 0.5}
+    others = {"fairface-faceapi": {"by_race": {"many": served, "few": worse}}, "digits-thirdparty": {"sharp": served}}
+    (tmp_path / "tracks.json").write_text(json.dumps({**others, "left_out": {"faces": {"final": 2}}}))
+    names = ("effect", "ceiling", "matrix", "ablations", "served", "left-out")
     marks = "\n".join(f"<!-- {name} -->\n<!-- /{name} -->" for name in names)
     text = rewritten("docs/effect.md", marks, tmp_path)
     assert "| tiny, dev-test | public | 8 | 0.800 | 0.500 | 2 | `ceiling-a.json` |" in text
@@ -119,6 +123,10 @@ def test_ceilings_and_pairs_are_lines_with_their_files(tmp_path: Path) -> None:
     assert matrix_table(tmp_path) in text
     assert "| bold | plain | 0.500, 0.750 | +0.062 | 9/1, 7/0 | 0.021, 0.016 | `ablations-a.json` |" in text
     assert "\n| plain" not in text
+    few, many = (text.index(f"| fairface-faceapi | {who} | ") for who in ("few", "many"))
+    assert few < many
+    assert "| digits-thirdparty | sharp | 9 | 10 | 0.900 (0.550 to 0.998) | 0.700 | `tracks.json` |" in text
+    assert "| faces | final | 2 | `tracks.json` |" in text
     assert rewritten("docs/effect.md", text, tmp_path) == text
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,7 @@ import pytest
 
 from benchmarks import _tracks
 from benchmarks._tracks import CAMERAS, TRACKS, WORLDS, Cell, check_backbones
-from ttca.blocks import seen
+from ttca.blocks import shrink
 from ttca.data.cameras import soft_focus
 from ttca.data.hub import LabeledImages, load_cifar10
 from ttca.errors import ConfigError, DataError
@@ -21,6 +22,10 @@ from ttca.proxies.backbones import Backbone
 from ttca.settings import Settings
 
 _REAL = os.environ.get("TTCA_DATA")
+_CACHES = (
+    _tracks._cifar, _tracks._cifar_copies, _tracks._fairface_coarse, _tracks._fairface_copies, _tracks._fairface_train,
+    _tracks._fairface_test,
+)  # fmt: skip
 
 
 def photographs(n: int, seed: int, columns: dict[str, int]) -> LabeledImages:
@@ -30,48 +35,60 @@ def photographs(n: int, seed: int, columns: dict[str, int]) -> LabeledImages:
     return LabeledImages(images, {k: rng.integers(0, v, n) for k, v in columns.items()}, {})
 
 
-@pytest.fixture(autouse=True)
-def data(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, LabeledImages]]:
-    """Give the tracks data sets of the real ones' sizes, with small images."""
+@cache
+def made() -> dict[str, LabeledImages]:
+    """Return data sets of the real ones' sizes, with small images."""
     labels = {"label": 10, "fine_label": 100}
     faces = {"gender": 2, "race": 7, "age": 9}
-    made = {
+    sets = {
         "cifar-train": photographs(9000, 0, labels),
         "cifar-test": photographs(10_000, 1, labels),
         "fairface-train": photographs(8000, 2, faces),
         "fairface-validation": photographs(5000, 3, faces),
     }
     # As in the real data, some photographs are there twice, in splits that have different roles.
-    train, validation = made["fairface-train"].images, made["fairface-validation"].images
+    train, validation = sets["fairface-train"].images, sets["fairface-validation"].images
     train[[286, 2737, 1673, 11]] = train[7214], train[6846], validation[3714], train[12]
     train[6628] = validation[2235]
     order = np.random.default_rng(0).permutation(10_000)
-    cifar = made["cifar-test"].images
+    cifar = sets["cifar-test"].images
     cifar[order[[7600, 5100, 5200]]] = cifar[order[[10, 4600, 7000]]]
-    monkeypatch.setattr(_tracks, "load_cifar10", lambda split: made[f"cifar-{split}"])
-    monkeypatch.setattr(_tracks, "load_cifar100", lambda split: made[f"cifar-{split}"])
+    # Further on: one that was made paler is the same photograph.
+    cifar[order[[5300, 7700]]] = cifar[order[[20, 5400]]] // 2 + 60
+    validation[300], validation[2700] = train[7300] // 2 + 60, validation[400] // 2 + 60
+    return sets
+
+
+def forget() -> None:
+    """Forget people that were made of other data sets."""
+    for cached in _CACHES:
+        cached.cache_clear()
+
+
+@pytest.fixture(scope="module", autouse=True)
+def data() -> Iterator[dict[str, LabeledImages]]:
+    """Give the tracks data sets of the real ones' sizes, with small images."""
+    sets = made()
 
     def faces_of(split: str, rows: slice) -> LabeledImages:
-        whole = made[f"fairface-{split}"]
+        whole = sets[f"fairface-{split}"]
+        if not len(whole.images[rows]):
+            raise DataError("Expected at least one row, got none.")
         return LabeledImages(whole.images[rows], {k: v[rows] for k, v in whole.columns.items()}, {})
 
-    monkeypatch.setattr(_tracks, "load_fairface", faces_of)
-    for cached in (_tracks._cifar, _tracks._copies, _tracks._fairface_train, _tracks._fairface_test):
-        cached.cache_clear()
-    yield made
-    for cached in (_tracks._cifar, _tracks._copies, _tracks._fairface_train, _tracks._fairface_test):
-        cached.cache_clear()
+    forget()
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("load_cifar10", "load_cifar100"):
+            patch.setattr(_tracks, name, lambda split: sets[f"cifar-{split}"])
+        patch.setattr(_tracks, "load_fairface", faces_of)
+        yield sets
+    forget()
 
 
 @pytest.fixture
 def races(data: dict[str, LabeledImages]) -> Any:
     """Return the race of the first 2,500 validation people."""
     return data["fairface-validation"].columns["race"][:2500]
-
-
-def seen_as(people: People) -> People:
-    """Return people's images averaged over blocks, as public ones come."""
-    return replace(people, images=seen(people.images, 8, (16, 16, 3)))
 
 
 def names(people: People | None) -> set[str]:
@@ -87,7 +104,7 @@ def roles(cell: Cell) -> dict[str, set[str]]:
 #: The tracks of further cameras have the people of the one with the soft focus: a test of their own says so.
 every = pytest.mark.parametrize("name", [n for n in TRACKS if not n.endswith(tuple(CAMERAS))])
 #: Digits are few, and have no other regime.
-_FEW = "digits"
+_FEW = ("digits", "digits-thirdparty")
 
 
 @every
@@ -95,7 +112,7 @@ _FEW = "digits"
 def test_no_person_has_two_roles(name: str, regime: Any) -> None:
     """Pool, selection, verification, dev-test and final people are different persons, whatever the seed."""
     track = TRACKS[name]
-    dev, final = (track.people(140 if name == _FEW else 500, regime, 3, f) for f in (False, True))
+    dev, final = (track.people(140 if name in _FEW else 500, regime, 3, f) for f in (False, True))
     found = [*roles(dev).values(), names(final.test)]
     for i, one in enumerate(found):
         assert one
@@ -116,7 +133,7 @@ def test_unasked_members_are_the_rest_of_the_pool() -> None:
 @every
 def test_the_queries_are_the_images_sent_for_the_pool(name: str) -> None:
     """Pool and selection people together are as many images as the cell has queries, most of them the subgroup's."""
-    for queries in (140, 420) if name == _FEW else (250, 700):
+    for queries in (140, 420) if name in _FEW else (250, 700):
         roster = TRACKS[name].people(queries, "own", 0, False).roster
         asked = People.concatenate([roster.pool, roster.selection])
         assert len(asked) == queries
@@ -124,7 +141,7 @@ def test_the_queries_are_the_images_sent_for_the_pool(name: str) -> None:
         share = 0.1 if name.startswith("fairface") else 0.2
         assert len(roster.selection) == pytest.approx(share * queries, abs=3)
         # The demo's volunteers have two cameras, and two pictures; everybody else has one.
-        assert len(names(asked)) == queries or name == _FEW
+        assert len(names(asked)) == queries or name in _FEW
 
 
 @every
@@ -147,7 +164,7 @@ def test_more_queries_than_images_are_refused(name: str) -> None:
 def test_the_subgroup_is_seen_through_the_soft_camera(name: str) -> None:
     """Verification and test people are there twice, sharp and blurred; a pool person has one camera only."""
     cell = TRACKS[name].people(500, "public", 0, False)
-    for people, count in ((cell.roster.verification, 500), (cell.test, 2499)):
+    for people, count in ((cell.roster.verification, 500), (cell.test, 2498)):
         soft, sharp = people[people.subgroup], people[~people.subgroup]
         assert len(soft) == len(sharp) == count
         assert np.array_equal(soft_focus(sharp.images), soft.images)
@@ -177,6 +194,26 @@ def test_a_cameras_track_differs_by_its_camera_alone(camera: str) -> None:
     shown = {image.tobytes() for image in CAMERAS[camera](cell.public.images)}
     assert {image.tobytes() for image in cell.views.images} <= shown
     assert track.settings == {"own": {}, "public": {}}
+
+
+def test_platforms_that_others_made_get_pictures_as_they_take_them() -> None:
+    """FairFace's photographs come at half their size, digits at MNIST's, and nothing is set by hand."""
+    faces, digits = (TRACKS[name] for name in ("fairface-faceapi", "digits-thirdparty"))
+    whole, half = (TRACKS[n].people(140, "own", 0, False) for n in ("fairface-agegender", faces.name))
+    for before, people in ((whole.test, half.test), (whole.roster.pool, half.roster.pool)):
+        assert np.array_equal(shrink(before.images, 2), people.images)
+        assert before.persons.tolist() == people.persons.tolist()
+        assert np.array_equal(before.subgroup, people.subgroup)
+    cell, demo = (TRACKS[name].people(140, "own", 0, False) for name in (digits.name, "digits"))
+    assert roles(cell) == roles(demo)
+    sharp = cell.test[~cell.test.subgroup]
+    assert sharp.images.shape[1:] == (28, 28, 3)
+    assert sharp.images[:, 4:24, 4:24].any(axis=(1, 2, 3)).all()
+    edge = np.ones((28, 28), np.bool_)
+    edge[4:24, 4:24] = False
+    assert not sharp.images[:, edge].any()
+    assert faces.settings == {"own": {}, "public": {}}
+    assert digits.settings == {"own": {}}
 
 
 def test_there_are_twelve_worlds_and_each_is_a_track() -> None:
@@ -217,21 +254,57 @@ def test_every_camera_costs_its_people_right_answers(camera: str) -> None:
 
 
 def test_a_photograph_that_is_there_twice_has_one_role() -> None:
-    """FairFace holds exact copies across its splits: none stands in two roles or among public and exam people."""
-    dev, final = (TRACKS["fairface-agegender"].people(500, "public", 0, f) for f in (False, True))
-    assert dev.public is not None
-    parts = [dev.public, dev.roster.verification, People.concatenate([dev.test, final.test])]
-    marks = [{image.tobytes() for image in seen_as(part).images} for part in parts]
-    assert not marks[0] & marks[1]
-    assert not marks[0] & marks[2]
-    assert not marks[1] & marks[2]
+    """FairFace holds copies across its splits: none stands in two roles, and the earlier one keeps it."""
+    for name, platforms in (("fairface-agegender", 0), ("fairface-faceapi", 0), ("fairface-trained", 4000)):
+        dev, final = (TRACKS[name].people(500, "public", 0, f) for f in (False, True))
+        assert dev.public is not None
+        assert len(dev.public) == 6000 if not platforms else 3000
+        size = dev.public.images.shape[1]
+        parts = [dev.public, dev.roster.verification, dev.test, final.test]
+        marks = [{image.tobytes() for image in shrink(part.images, part.images.shape[1] // size)} for part in parts]
+        for i, one in enumerate(marks):
+            assert all(not one & other for other in marks[i + 1 :])
+        # Copies of 2235 and 3714 are train rows 6628 and 1673, whatever their role there.
+        assert [len(part) for part in parts[2:]] == [2498, 2498]
+        assert "validation-02235" not in names(dev.test)
+        assert "validation-03714" not in names(final.test)
+        assert len(dev.roster.verification) == (1998 if not platforms else 999)
+
+
+def test_a_near_copy_of_an_earlier_photograph_is_no_test_person() -> None:
+    """A photograph that was made paler is no other one, on FairFace as on CIFAR."""
+    order = np.random.default_rng(0).permutation(10_000)
+    dev, final = (TRACKS["cifar10-resnet56"].people(500, "own", 0, f).test for f in (False, True))
+    assert f"test-{order[5300]:05d}" not in names(dev)
+    assert {f"test-{order[k]:05d}" for k in (5301, 5400)} <= names(dev)
+    assert f"test-{order[7700]:05d}" not in names(final)
+    dev, final = (TRACKS["fairface-agegender"].people(500, "own", 0, f).test for f in (False, True))
+    assert {"validation-00300", "validation-02700"}.isdisjoint(names(dev) | names(final))
+    assert {"validation-00400", "validation-00301"} <= names(dev)
+
+
+def test_those_who_are_left_out_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each data set says how many copies stand in none of its later roles."""
+    whom = photographs(30, 5, {})
+    birds = [People.build(part, np.zeros(10, int), subgroup=False) for part in np.split(whom.images, 3)]
+    birds[2].images[4] = birds[0].images[7]
+    monkeypatch.setattr(_tracks, "_waterbirds", lambda: birds)
+    _tracks.waterbirds_test.cache_clear()
+    found = _tracks.copies_left_out()
+    _tracks.waterbirds_test.cache_clear()
+    assert found == {
+        "cifar10": {"dev-test": 2, "final": 2},
+        "cifar100": {"dev-test": 2, "final": 2},
+        "fairface": {"verification": 2, "dev-test": 2, "final": 2},
+        "waterbirds": {"dev-test and final": 1},
+    }
 
 
 def test_a_test_image_that_somebody_earlier_has_too_is_left_out(data: dict[str, LabeledImages]) -> None:
     """CIFAR-100 holds exact copies under two labels: one of a pool or verification image is in no test set."""
     images, order = data["cifar-test"].images, np.random.default_rng(0).permutation(10_000)
     dev, final = (TRACKS["cifar100-resnet32"].people(500, "own", 0, f).test for f in (False, True))
-    for test, first, twins in ((dev, 5000, 1), (final, 7500, 1)):
+    for test, first, twins in ((dev, 5000, 2), (final, 7500, 2)):
         sharp = {image.tobytes() for image in test.images[~test.subgroup]}
         assert not sharp & {images[row].tobytes() for row in order[:first]}
         assert len(test) == 2 * (2500 - twins)
@@ -244,10 +317,10 @@ def test_the_tracks_classes_are_their_own(races: Any) -> None:
     assert TRACKS["cifar100-resnet32"].people(500, "own", 0, False).test.classes.max() > 90
     faces = TRACKS["fairface-agegender"].people(500, "public", 0, False)
     assert set(faces.test.classes.tolist()) == {0, 1}
-    assert np.array_equal(faces.test.subgroup, races == 2)
+    assert np.array_equal(faces.test.subgroup, np.delete(races == 2, [300, 2235]))
     assert faces.public is not None
-    assert len(faces.public) == 5997
-    assert len(faces.roster.verification) == 1999
+    assert len(faces.public) == 6000
+    assert len(faces.roster.verification) == 1998
     assert faces.views is not None
     assert faces.views.subgroup.all()
 

@@ -44,9 +44,18 @@ class DigitsWorld(Value):
     test: People
 
 
-def digits_world(seed: int) -> DigitsWorld:
-    """Return the demo's people; every image stands for one person, and the camera decides the group."""
-    sharp, classes = load_digits_images(SIZE)
+def digits_world(seed: int, *, size: int = SIZE, margin: int = 0) -> DigitsWorld:
+    """Return the demo's people; every image stands for one person, and the camera decides the group.
+
+    Parameters
+    ----------
+    seed : int
+        Of the thirds, and of the camera's noise.
+    size, margin : int
+        Height and width of a digit, and of the black margin around it, in pixels.
+    """
+    digits, classes = load_digits_images(size)
+    sharp = np.pad(digits, ((0, 0), (margin, margin), (margin, margin), (0, 0)))
     blurred = bad_camera(sharp, seed=seed, **CAMERA)
     thirds = np.array_split(np.random.default_rng(seed).permutation(len(classes)), 3)
     training, collective, test = thirds
