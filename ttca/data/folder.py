@@ -15,10 +15,10 @@ from PIL import Image
 
 from ttca.data.decoding import decode_rgb, for_each
 from ttca.data.photographs import PHOTOGRAPHS, read_photograph
-from ttca.data.tables import COLUMNS, Problems, file_inside, is_name, read_sheet, unknown_value
+from ttca.data.tables import COLUMNS, Problems, file_inside, is_name, read_sheet
 from ttca.errors import ConfigError, DataError, ImageError, MissingExtraError
 from ttca.images import ImageShape
-from ttca.names import canonical, resolve, twins
+from ttca.names import canonical, resolve, twins, unknown_name
 from ttca.people import People
 from ttca.preparation import Preparation, Region, parse_box
 from ttca.private import private
@@ -460,7 +460,7 @@ def _meant(cells: dict[str, str], names: Sequence[str]) -> list[str]:
         known = names if what == "class" else COLUMNS[what].values
         meant = resolve(cells[what], known)
         if meant is None:
-            wrong.append(unknown_value(what, cells[what], known))
+            wrong.append(unknown_name(f"the {what}", cells[what], known, otherwise="Use one of these."))
         else:
             cells[what] = meant
     return wrong

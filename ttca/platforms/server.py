@@ -32,6 +32,7 @@ from ttca.errors import (
     TransportError,
 )
 from ttca.images import Images, check_images
+from ttca.names import unknown_name
 from ttca.platforms.base import Credential, Platform
 from ttca.platforms.protocols.reading import excerpt
 from ttca.private import private
@@ -258,8 +259,7 @@ def create_app(
         raise MissingExtraError("Serving a platform", "serve") from None
     if protocol not in SERVED:
         raise ConfigError(
-            f"Expected protocol to be one that is served here ({', '.join(sorted(SERVED))}), got {protocol!r}. "
-            "Choose one of these. Others can be asked, but not served."
+            unknown_name("protocol", protocol, sorted(SERVED), otherwise="Others can be asked, but not served.")
         )
     if max_request_bytes < 1:
         raise ConfigError(
