@@ -197,7 +197,10 @@ def test_other_files_links_and_groups_are_named(tmp_path: Path) -> None:
         ("file,class,member\na.png,cat\n", "Line 2: Expected 3 values, got 2"),
         ("file,class,member\na.png,cat,Bo,x\n", "Line 2: Expected 3 values, got 4"),
         ("file,class,member\na.png,cat,\n", "Line 2: Expected a printable value in the column 'member', got ''"),
-        ("file,class,member\na.png,Cad,Bo\n", "Line 2: Did you mean 'cat'? Expected the class to be one of 'cat', 'dog', got 'Cad'."),
+        (
+            "file,class,member\na.png,Cad,Bo\n",
+            "Line 2: Did you mean 'cat'? Expected the class to be one of 'cat', 'dog'",
+        ),
         (
             "file,class,member,group\na.png,cat,Bo,refrence\n",
             "Line 2: Did you mean 'reference'? Expected the group to be one of",
