@@ -78,15 +78,16 @@ class Done:
 
     @property
     def sentence(self) -> str:
-        """Return the last line of standard error, without line breaks, of a command that could not be done."""
+        """Return what a command that could not be done said last, on standard error or as JSON."""
         assert self.code in (1, 75)
-        if self.out:
-            # Under --json the same is said as JSON, and by nothing else on standard output.
-            told = self.json
-            assert {"error", "kind", "status"} <= told.keys()
-            assert told["status"] == self.code
-            assert " ".join(told["error"].split()) in " ".join(self.err.split())
         assert "Traceback" not in self.err
+        if self.out:
+            # Under --json it is said once, as JSON, and nothing else is on standard output.
+            told = self.json
+            assert {"error", "kind", "status", "queries_charged"} <= told.keys()
+            assert told["status"] == self.code
+            assert "ttca: " not in self.err
+            return f"ttca: {told['error']}"
         before, mark, said = self.err.rpartition("ttca: ")
         assert mark
         assert "ttca:" not in before

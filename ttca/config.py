@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from ttca.action import CollectiveAction
 from ttca.conditions import HONEST_ROW, Measuring
-from ttca.data.folder import PeopleTable, list_files, load_people
+from ttca.data.folder import ListedFile, PeopleTable, list_files, load_people
 from ttca.data.tables import COLUMNS, is_name
 from ttca.errors import ConfigError, LedgerError
 from ttca.images import ImageShape
@@ -689,7 +689,7 @@ class ActionFile:
             for n in names
         ]
 
-    def list_files(self, source: str) -> list[tuple[Path, str]]:
+    def list_files(self, source: str) -> list[ListedFile]:
         """Return the file and the member of every image of one of the action's tables, without opening any.
 
         Raises
@@ -702,7 +702,7 @@ class ActionFile:
 
     def check_member(self, name: str) -> str:
         """Return a member's name in its one spelling; raise ConfigError where the table of people has none."""
-        names = sorted({member for _, member in self.list_files(self.people.source)})
+        names = sorted({listed.member for listed in self.list_files(self.people.source)})
         if canonical(name) not in names:
             raise ConfigError(
                 f"{_who(name, names)}Expected the name of a member of {self.people.source}, got {name!r}. Correct the "

@@ -140,7 +140,7 @@ def test_folders_name_groups_and_classes_in_any_case_among_clutter(tmp_path: Pat
         (False, 1),
         (True, 0),
     ]
-    assert {member for _, member in list_files(tmp_path, classes=_CLASSES)} == {"Ada", "Ben"}
+    assert {one.member for one in list_files(tmp_path, classes=_CLASSES)} == {"Ada", "Ben"}
 
 
 def test_a_folder_prepared_in_another_way_is_a_sentence(home: Path) -> None:

@@ -193,7 +193,6 @@ def planned(
             say(ERR, sentence)
     if refusal is not None and dry_run and as_json:
         # The one object on standard output says it already.
-        say(ERR, f"ttca: {refusal}")
         raise typer.Exit(1)
     if refusal is not None:
         raise refusal
