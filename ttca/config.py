@@ -54,6 +54,7 @@ __all__ = [
     "read_action",
     "read_contribution",
     "read_platform",
+    "settings_of",
 ]
 
 T = TypeVar("T")
@@ -754,13 +755,24 @@ def read_action(path: Path | str) -> ActionFile:
     action = found.get("action", {})
     return ActionFile(
         path,
-        _pinned(_with_weights(_section(Settings, action, "action", path), path), action),
+        settings_of(action, path),
         _beside(_section(PlatformSection, found["platform"], "platform", path), path),
         _section(PeopleSection, found["people"], "people", path),
         _section(PoolSection, found.get("pool", {}), "pool", path),
         _section(HubSection, _hub_table(found.get("hub", {})), "hub", path),
         notes,
     )
+
+
+def settings_of(action: dict[str, Any], path: Path = Path("action.toml")) -> Settings:
+    """Return the settings of an action file's ``[action]``.
+
+    Raises
+    ------
+    ConfigError
+        If a key or value is not as expected.
+    """
+    return _pinned(_with_weights(_section(Settings, action, "action", path), path), action)
 
 
 def read_contribution(path: Path | str) -> ContributionFile:

@@ -8,13 +8,13 @@ from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
-import numpy as np
 import typer
 from rich.markup import escape
 from rich.table import Table
 
 from ttca.commands.shared import ERR, OUT, duration, emit, say
 from ttca.errors import TTCAError, UnconfirmedError
+from ttca.people import counted_persons
 from ttca.streams import error_object
 
 if TYPE_CHECKING:
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from ttca.people import Roster
     from ttca.pooling.pool import Cost
     from ttca.prices import Price
+    from ttca.rehearsal import Enough
 
 __all__ = [
     "WaitOption",
@@ -148,7 +149,7 @@ def planned(
 
     from ttca.exposure import exposure
     from ttca.preparation import after_sending
-    from ttca.rehearsal import rehearse
+    from ttca.rehearsal import enough, rehearse
 
     refusal: TTCAError | None = None
     try:
@@ -160,7 +161,8 @@ def planned(
     seconds = action.queries.seconds(sum(cost.queries for cost in plan.values()))
     queries = sum(cost.queries for cost in plan.values())
     price = known.platform.price
-    table = _cost_table(plan, seconds, price)
+    short = enough(action, plan)
+    table = _cost_table(plan, seconds, price, short)
     warnings = [w for w in (warning, known.platform.too_small(action.platform.info.image_shape)) if w is not None]
     changed = action.queries.changed(action.questions.people.images)
     if dry_run:
@@ -173,6 +175,7 @@ def planned(
             "preparation": None if action.roster.preparation is None else action.roster.preparation.to_dict(),
             "cost": None if price is None else {"sum": price.of(queries), "currency": price.currency},
             "people": people,
+            "enough": None if short is None else asdict(short),
             "weights": [backbone.shown for backbone in action.backbones],
             "warnings": warnings,
             **({} if action.runners is None else {"race": action.runners.to_dict()}),
@@ -206,8 +209,7 @@ def counted_people(roster: Roster, classes: tuple[str, ...]) -> list[dict[str, A
         for group, inside in (("subgroup", people.subgroup), ("reference", ~people.subgroup)):
             for number, name in enumerate(classes):
                 rows = inside & (people.classes == number)
-                if rows.any():
-                    persons = len(np.unique(people.persons[rows]))
+                for persons in counted_persons(people[rows]).values():
                     counts = {"persons": persons, "images": int(rows.sum())}
                     found.append({"role": role, "group": group, "class": name, **counts})
     return found
@@ -226,13 +228,13 @@ def _people_table(people: list[dict[str, Any]]) -> Table:
     return table
 
 
-def _cost_table(plan: Mapping[str, Cost], seconds: float | None, price: Price | None) -> Table:
+def _cost_table(plan: Mapping[str, Cost], seconds: float | None, price: Price | None, enough: Enough | None) -> Table:
     table = Table("step", "images", "already answered", "queries to pay, at most", title="What it costs")
     for step, cost in plan.items():
         table.add_row(step, str(cost.images), str(cost.answered), str(cost.queries))
     total = sum(cost.queries for cost in plan.values())
     affordable = min(cost.affordable for cost in plan.values())
-    short = " That may not be enough: raise quotas, or it will stop in between and wait." if total > affordable else ""
+    short = "" if enough is None else f" That may not be enough, and it would stop in between and wait. {enough.told}"
     took = "" if seconds is None or not total else f" They take {duration(seconds)}."
     money = "" if price is None else f" At most {price.told(total)}."
     table.caption = f"{total} queries at most; the members can pay {affordable}.{short}{took}{escape(money)}"

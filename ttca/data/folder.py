@@ -33,6 +33,7 @@ __all__ = [
     "files_under",
     "list_files",
     "load_people",
+    "outline",
     "prepared_as",
     "read_image",
     "write_people",
@@ -42,6 +43,8 @@ __all__ = [
 TABLE, PREPARED = "people.csv", "prepared.jsonl"
 _GROUPS, _ROLES = COLUMNS["group"].values, COLUMNS["role"].values
 _REQUIRED = tuple(name for name, column in COLUMNS.items() if column.default is None)
+#: A class, a member and an image.
+_LEAST_DEEP = 3
 #: What the systems of others leave in every folder.
 _CLUTTER = frozenset({"thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r", "__macosx", PREPARED})
 
@@ -171,6 +174,52 @@ def load_people(
     problems.raise_if_any(place)
     if not rows:
         raise DataError(f"Expected at least one image of a person, got none in {place}. Add one.")
+    return _people_table(rows, images, notes, one_person_per_image=one_person_per_image, columns=columns)
+
+
+def outline(source: Path | str) -> tuple[PeopleTable, tuple[str, ...]]:
+    """Return the people of a table or a folder without opening a picture, and the classes that are named there.
+
+    Each image is a small one of its own instead, so that people can be counted and shared out, and costs be planned.
+
+    Raises
+    ------
+    DataError
+        If the source cannot be listed, or there is nobody.
+    """
+    place, problems = Path(source), Problems()
+    classes = _named_classes(place / TABLE if (place / TABLE).is_file() else place)
+    place, rows, notes = _listed(place, list(classes), problems)
+    problems.raise_if_any(place)
+    if not rows:
+        raise DataError(f"Expected at least one image of a person, got none in {place}. Add one.")
+    numbers = np.arange(len(rows), dtype="<u8")[:, None].view(np.uint8)
+    images = np.zeros((len(rows), 2, 2, 3), np.uint8)
+    images.reshape(len(rows), -1)[:, :8] = numbers
+    return _people_table(rows, images, notes), classes
+
+
+def _named_classes(place: Path) -> tuple[str, ...]:
+    """Return the classes that a table's column or a folder's folders name, in the order of the alphabet."""
+    if place.is_file():
+        found = {canonical(cells["class"]) for _, cells in read_sheet(place, _REQUIRED, None, Problems()).rows}
+    else:
+        try:
+            parts = [path.parts for path in files_under(place)]
+        except OSError as error:
+            raise DataError(f"Expected to read the folder {place}, got: {error}. Check its permissions.") from None
+        found = {canonical(part[-3]) for part in parts if len(part) >= _LEAST_DEEP}
+    return tuple(sorted(filter(is_name, found)))
+
+
+def _people_table(
+    rows: list[_Row],
+    images: NDArray[np.uint8],
+    notes: tuple[str, ...],
+    *,
+    one_person_per_image: bool = False,
+    columns: Sequence[str] = (),
+) -> PeopleTable:
     people = People(
         images,
         np.array([row.label for row in rows], dtype=np.int64),

@@ -629,8 +629,8 @@ def _shortest_wait(refusals: Sequence[QuotaError], n: int, longest_s: float) -> 
     if min(waits) > longest_s:
         error = RateError(
             f"Expected a member whose rate leaves room for {n} queries, but the first has room in "
-            f"{math.ceil(min(waits))} s, longer than the {longest_s:g} s we wait here. Every answer that came is in the "
-            f"ledger. {come_again(min(waits))}",
+            f"{math.ceil(min(waits))} s, longer than the {longest_s:g} s we wait here. Every answer that came is in "
+            f"the ledger. {come_again(min(waits))}",
             wait_s=min(waits),
         )
         error.come_back_s = min(waits)
