@@ -147,6 +147,24 @@ def test_the_dry_run_counts_people_by_role_group_and_class(home: Path, ttca: Ter
     assert all(name in shown for name in worlds.CLASSES)
 
 
+def test_a_dry_run_says_which_quota_would_do_and_it_does(home: Path, ttca: Terminal, served: Served) -> None:
+    """With the quota that it names the whole action can be paid, and with one less it cannot; so with the members."""
+    file = home / "action.toml"
+    file.write_text(worlds.action_file(served.url).replace("quota = 500", "quota = 40"))
+    refused = ttca("run", home, "--dry-run", "--json").json
+    short = refused["enough"]
+    assert refused["kind"] == "QuotaError"
+    assert f"quota = {short['quota']} in [pool] for each of the {short['payers']} members would do" in refused["error"]
+    assert short["members"] * 40 >= short["queries"] > (short["members"] - 1) * 40
+    for quota in (short["quota"] - 1, short["quota"]):
+        file.write_text(worlds.action_file(served.url).replace("quota = 500", f"quota = {quota}"))
+        told = ttca("run", home, "--dry-run", "--json").json
+        assert (told["enough"] is None) == (quota == short["quota"])
+    file.write_text(worlds.action_file(served.url, pool="cap = 150\n"))
+    capped = ttca("run", home, "--dry-run", "--json").json["enough"]
+    assert (capped["cap"], capped["queries"]) == (short["queries"], short["queries"])
+
+
 # -- after a failure --------------------------------------------------------------------------------------------
 
 

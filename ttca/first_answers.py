@@ -34,7 +34,7 @@ from ttca.progress import Reporter, silent
 from ttca.terminal import visible
 from ttca.values import Value
 
-__all__ = ["FirstAnswer", "first_answers", "payer", "proposed"]
+__all__ = ["FirstAnswer", "first_answers", "payer", "proposed", "shown_answer"]
 
 #: The places of a template, as its table names them.
 _PLACES = ("results", "label", "scores", "names", "refused", "error")
@@ -231,7 +231,7 @@ def _first_answer(
     if words is not None:
         body, place, n = words
         status, said = response_of(body)
-        shown = visible(masked_everywhere(_pretty(said, headers_of(body).get(HEADER_LENGTH.lower()))))
+        shown = shown_answer(said, headers_of(body).get(HEADER_LENGTH.lower()))
         try:
             answers = platform.read_again(body, n)[place : place + 1]
         except PlatformError as error:
@@ -288,6 +288,18 @@ def _at_places(said: bytes, options: Mapping[str, Any]) -> dict[str, str]:
             if name == "results":
                 whole = there[0] if isinstance(there, list) and there else whole
     return found
+
+
+def shown_answer(said: bytes, header_length: str | None = None) -> str:
+    """Return what a platform said for people: cut where it is long, keys masked, without control characters.
+
+    Parameters
+    ----------
+    said : bytes
+    header_length : str, optional
+        How many bytes of it are JSON, where numbers lie behind: they are shown as JSON too.
+    """
+    return visible(masked_everywhere(_pretty(said, header_length)))
 
 
 def _pretty(said: bytes, header_length: str | None) -> str:
