@@ -83,7 +83,7 @@ def test_class_names_that_are_unclear_are_refused(words: str) -> None:
 
 @given(st.text(max_size=2000), st.lists(st.text(min_size=1, max_size=12), min_size=1, max_size=60, unique=True))
 def test_a_sentence_about_an_unknown_name_lists_few_names_and_the_likeliest_first(got: str, known: list[str]) -> None:
-    """However many names there are and however long a wrong one is, the sentence stays short; a hint is its beginning."""
+    """However many names there are and however long a wrong one is, the sentence stays short; a hint begins it."""
     sentence = unknown_name("the class", got, known, listed="L.", otherwise="O.")
     assert len(sentence) < 1200
     hinted = "Did you mean" in sentence.partition("Expected the class")[0]
