@@ -87,7 +87,7 @@ class Done:
             assert {"error", "kind", "status", "queries_charged"} <= told.keys()
             assert told["status"] == self.code
             assert "ttca: " not in self.err
-            return f"ttca: {told['error']}"
+            return str(told["error"]).strip()
         before, mark, said = self.err.rpartition("ttca: ")
         assert mark
         assert "ttca:" not in before

@@ -117,8 +117,8 @@ def test_a_size_is_proposed_where_it_is_known_and_the_reason_is_said(tmp_path: P
 def test_the_quota_is_one_with_which_the_action_can_be_paid(tmp_path: Path, groups: tuple[str, ...]) -> None:
     """Init counts what lies there, and with its quota the whole action can be paid; with ten less it cannot."""
     for group in groups:
-        for n in range(40):
-            photograph(tmp_path / "people" / group / ("cat", "dog")[n % 2] / f"{group}-{n % 4}" / f"{n}.png")
+        for n in range(120):
+            photograph(tmp_path / "people" / group / ("cat", "dog")[n % 2] / f"{group}-{n % 10}" / f"{n}.png")
     drafted = drafted_in(tmp_path)
     quota = tomllib.loads(drafted.text)["pool"]["quota"]
     goal = "parity" if len(groups) == 2 else "improvement"
@@ -142,4 +142,4 @@ def test_the_quota_is_one_with_which_the_action_can_be_paid(tmp_path: Path, grou
             needed.append((sum(cost.queries for cost in plan.values()), min(cost.affordable for cost in plan.values())))
     assert needed[0][0] <= needed[0][1]
     assert needed[1][0] > needed[1][1]
-    assert f"quota = {quota}, since an action with these {40 * len(groups)} images" in " ".join(drafted.advice)
+    assert f"quota = {quota}, since an action with these {120 * len(groups)} images" in " ".join(drafted.advice)

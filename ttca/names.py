@@ -137,7 +137,7 @@ def unknown_name(what: str, got: str, known: Sequence[str], *, listed: str = "",
     >>> unknown_name("the class", "cot", ["cat", "dog"])
     "Did you mean 'cat'? Expected the class to be one of 'cat', 'dog', got 'cot'."
     >>> unknown_name("the class", "c13", [f"c{n}" for n in range(12)], listed="The table has all.")
-    "Did you mean 'c1'? Expected the class to be one of 12, got 'c13'. The table has all."
+    "Did you mean 'c3'? Expected the class to be one of 12, got 'c13'. The table has all."
     >>> unknown_name("the class", "zebra", [f"c{n}" for n in range(12)], otherwise="Look.").partition(", got")[0]
     "Expected the class to be one of 12, such as 'c9', 'c8', 'c7', 'c6', 'c5'"
     """
@@ -154,6 +154,8 @@ def unknown_name(what: str, got: str, known: Sequence[str], *, listed: str = "",
 
 def _meant(got: str, known: Sequence[str]) -> str | None:
     """Return the known name that is most like another; None where none is."""
-    alike = [name for name in known if look_alike(name) == look_alike(got)]
-    cutoff = 0.0 if len(known) == 1 else 0.5
-    return next(iter(alike or difflib.get_close_matches(canonical(got), known, n=1, cutoff=cutoff)), None)
+    seen = {look_alike(name): name for name in reversed(known)}
+    if len(known) == 1:
+        return known[0]
+    near = difflib.get_close_matches(look_alike(got), seen, n=1)
+    return seen[near[0]] if near else None

@@ -21,7 +21,7 @@ def apart(*numbers: float, digits: int = 4) -> list[str]:
     Examples
     --------
     >>> apart(0.8095, 0.80952381, digits=2), apart(0.5, 0.5), apart(60, 60.4, digits=1)
-    (['0.8095', '0.80952'], ['0.5', '0.5'], ['60', '60.4'])
+    (['0.809', '0.81'], ['0.5', '0.5'], ['60', '60.4'])
     """
     different = len(set(map(float, numbers)))
     for count in range(digits, _ALL_DIGITS):

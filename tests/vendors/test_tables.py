@@ -243,7 +243,7 @@ def test_init_writes_the_table_of_a_vendor(ttca: Terminal, tmp_path: Path) -> No
     assert "Fill in authorized_by" in done.err
     assert table("azure-vision") in (tmp_path / "action.toml").read_text(encoding="utf-8")
     refused = ttca("init", tmp_path / "other.toml", "--platform", "azure-visoin").sentence
-    assert refused.startswith("ttca: Did you mean 'azure-vision'?")
+    assert refused.startswith("Did you mean 'azure-vision'?")
     assert not (tmp_path / "other.toml").exists()
 
 

@@ -244,7 +244,7 @@ def _check_header(table: Path, header: list[str], needed: Sequence[str], known: 
                 unknown[0],
                 known,
                 listed="docs/people.md lists them.",
-                otherwise="Rename or remove it; those to compare people by: columns under [people].",
+                otherwise="Rename or remove it. Those to compare people by: columns under [people].",
             )
         )
     if len(set(header)) != len(header):

@@ -1,7 +1,7 @@
 """An evening's world: photographs of digits of every size and kind in a folder, and a served reader of 224 pixels.
 
-``python -m ttca.demo.photographs FOLDER`` writes ``FOLDER/photos`` and serves until it is ended. The subgroup's camera is
-out of focus, and the reader learned from sharp pictures alone. With ``--no-gap`` all cameras are alike.
+``python -m ttca.demo.photographs FOLDER`` writes ``FOLDER/photos`` and serves until it is ended. The subgroup's camera
+is out of focus, and the reader learned from sharp pictures alone. With ``--no-gap`` all cameras are alike.
 """
 
 from __future__ import annotations
