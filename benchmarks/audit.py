@@ -42,7 +42,7 @@ def main(argv: list[str]) -> dict[str, Any]:
     parser.add_argument("--audits", type=int, default=2100, help="simulated audits, and those of the planted group")
     parser.add_argument("--actions", type=int, default=20_000, help="simulated actions of each plan")
     parser.add_argument("--swaps", type=int, default=1000, help="simulated platforms that change after a certificate")
-    parser.add_argument("--series", type=int, default=400, help="simulated platforms that never change")
+    parser.add_argument("--series", type=int, default=600, help="simulated platforms that never change")
     parser.add_argument("--looks", type=int, default=1000, help="how often each of those is looked at")
     parser.add_argument("--seed", type=int, default=0, help="seed of the simulation")
     parser.add_argument("--json", action="store_true", help="print the result as one JSON object")
