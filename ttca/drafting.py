@@ -87,6 +87,9 @@ def draft(place: Path, text: str) -> Draft:
         text = re.sub(r"(?m)^# preparation = \{.*?\}(?=  |$)", lambda _: f"preparation = {way}", text)
     advice.append(why)
     photographs = None if source is not None else _photographs(home)
+    if photographs is not None and photographs != home:
+        # Where ttca prepare is told to put them.
+        text = re.sub(r'(?m)^source = "people\.csv"', 'source = "people"', text)
     count = _counted(home / source if source is not None else photographs, text)
     if count is not None:
         text = re.sub(r"(?m)^quota = 100\b( ?)", lambda _: f"quota = {count.quota} ", text)
@@ -94,7 +97,10 @@ def draft(place: Path, text: str) -> Draft:
     if photographs is not None:
         size = "SIZE" if way is None else "x".join(map(str, way.image_shape[:2]))
         command = shlex.join(["ttca", "prepare", str(photographs), str(home / "people"), "--size", size])
-        advice.append(f"There are photographs in {photographs}. Make them fit first: {command}")
+        advice.append(
+            f"There are photographs in {photographs}. Make them fit first, and write the line that it prints into "
+            f"[people]: {command}"
+        )
     sample = home / "people-sample.csv"
     letter = home / LETTER
     return Draft(
@@ -130,15 +136,21 @@ class _Count:
 
 def _counted(place: Path | None, text: str) -> _Count | None:
     """Return what lies in a table or a folder; None where that cannot be read, or is too little for an action."""
+    if place is None:
+        return None
+    # Nobody has said yet whether each image shows another person: what costs more counts.
+    found = [_costs(place, text, one_person_per_image=each) for each in (False, True)]
+    return max((count for count in found if count is not None), key=lambda count: count.queries, default=None)
+
+
+def _costs(place: Path, text: str, *, one_person_per_image: bool) -> _Count | None:
     from ttca.action import CollectiveAction
     from ttca.config import settings_of
     from ttca.platforms.local import LocalPlatform
     from ttca.pooling.pool import Member
 
-    if place is None:
-        return None
     try:
-        table, classes = outline(place)
+        table, classes = outline(place, one_person_per_image=one_person_per_image)
         people, members = table.people, np.unique(table.people.members).tolist()
         written = tomllib.loads(text)
         settings, shares = settings_of(written["action"]), written["people"]

@@ -177,7 +177,7 @@ def load_people(
     return _people_table(rows, images, notes, one_person_per_image=one_person_per_image, columns=columns)
 
 
-def outline(source: Path | str) -> tuple[PeopleTable, tuple[str, ...]]:
+def outline(source: Path | str, *, one_person_per_image: bool = False) -> tuple[PeopleTable, tuple[str, ...]]:
     """Return the people of a table or a folder without opening a picture, and the classes that are named there.
 
     Each image is a small one of its own instead, so that people can be counted and shared out, and costs be planned.
@@ -196,7 +196,7 @@ def outline(source: Path | str) -> tuple[PeopleTable, tuple[str, ...]]:
     numbers = np.arange(len(rows), dtype="<u8")[:, None].view(np.uint8)
     images = np.zeros((len(rows), 2, 2, 3), np.uint8)
     images.reshape(len(rows), -1)[:, :8] = numbers
-    return _people_table(rows, images, notes), classes
+    return _people_table(rows, images, notes, one_person_per_image=one_person_per_image), classes
 
 
 def _named_classes(place: Path) -> tuple[str, ...]:
