@@ -60,6 +60,10 @@ def test_verification_people_are_not_read_unasked_and_nothing_before_is_lost(
     assert (found["asked"], found["changed"], found["expiry"]) == (8, 0, None)
     assert paid(home) == before + 8
     assert ttca("recheck", home, "--every", 1, "--yes", "--json").json["asked"] == 0
+    for words in (["--yes"], ["--dry-run"]):
+        assert "Nobody is asked now: the last look is younger than --every 1 (days)." in (
+            ttca("recheck", home, "--every", 1, *words).out
+        )
     assert "Nothing speaks against the certificate." in ttca("recheck", home, "--dry-run").out
     assert paid(home) == before + 8
 

@@ -77,8 +77,8 @@ class TestPrinted:
 
     def test_a_vendor_without_a_table_is_told_all_that_have_one(self) -> None:
         """A name that is none says where the others stand."""
-        with pytest.raises(ConfigError, match=r"got 'acme'. docs/vendors.md lists them. Or describe the API"):
-            table("acme")
+        with pytest.raises(ConfigError, match=r"got 'zzz'. docs/vendors.md lists them. Or describe the API"):
+            table("zzz")
 
 
 class TestAsked:

@@ -188,7 +188,11 @@ def planned(
     if changed is not None and action.queries.accept_new_version:
         say(ERR, f"{changed} They are paid.")
     if dry_run and not as_json:
-        say(ERR, action.start.told if action.runners is None else action.runners.told)
+        if action.runners is not None:
+            say(ERR, action.runners.told)
+        elif not learns:
+            # Otherwise the rehearsal of learning said it.
+            say(ERR, action.start.told)
         say(ERR, after_sending(action.roster.pool.image_shape, action.roster.preparation))
     if not as_json:
         say(ERR, f"For the certificate: {action.panel.examined().told(action.settings.certifying)}.")
