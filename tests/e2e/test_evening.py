@@ -65,7 +65,7 @@ def test_the_evenings_commands_work_in_their_order_in_small(
     assert "turned (EXIF 6)" in said["prepare"]
     assert "Prepared: turned (EXIF 6); crop to 32×32." in said["ask"]
     assert "1 charged to member-01" in said["ask"]
-    assert "The subgroup is behind by" in said["audit"] or "No gap was shown" in said["audit"]
+    assert "behind the reference by" in said["audit"] or "No gap was shown" in said["audit"]
     assert (tmp_path / "evening" / "report.html").is_file()
     assert (tmp_path / "evening" / "certificate.json").is_file()
 

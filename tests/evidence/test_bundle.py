@@ -132,8 +132,8 @@ def test_a_bundle_says_what_to_do_with_what_a_reader_would_do_first(
         (["--kye", "x"], 2, "got --kye."),
         (["--key"], 2, "got --key without a key."),
     ]
-    for words, status, sentence in cases:
-        assert check_main(words) == status, words
+    for arguments, status, sentence in cases:
+        assert check_main(arguments) == status, arguments
         assert sentence in capsys.readouterr().out
     (out / "evidence.zip").unlink()
     assert check_main([str(out)]) == 0
