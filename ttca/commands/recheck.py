@@ -35,11 +35,7 @@ def recheck(
     with opened(file) as (known, action):
         before = rechecked(action.folder, action.queries)
         resting = before is not None and before.expiry is None and not due(before, every)
-        rests = (
-            f" Nobody is asked now: the last look is younger than --every {every:g} (days)."
-            if resting and every
-            else ""
-        )
+        rests = f" Nobody is asked now: the last look is younger than --every {every:g} (days)." if resting else ""
         queries = recheck_cost(action.folder, action.queries, people)
         if before is not None and (before.expiry is not None or resting):
             queries = 0

@@ -7,8 +7,8 @@
 
 It recomputes certificate and result row from the rows of the ledger, and says what it cannot recompute. It needs
 Python 3.9 or newer, no network, and nothing of the program that wrote the bundle. Status 0: everything holds. 1:
-something does not, and the sentence names the file. 2: there was nothing to check. Whoever wants to trust nothing in the bundle takes this file from
-ttca itself.
+something does not, and the sentence names the file. 2: there was nothing to check. Whoever wants to trust nothing in
+the bundle takes this file from ttca itself.
 """
 
 from __future__ import annotations
