@@ -161,14 +161,14 @@ def _costs(place: Path, text: str, *, one_person_per_image: bool) -> _Count | No
         if people.subgroup.all():
             # Nobody to be compared with yet.
             settings = replace(settings, goal="improvement")
-        roster = Roster(**{role: people[roles == role] for role in ("pool", "selection", "verification")})
+        pool, selection, verification = (people[roles == role] for role in ("pool", "selection", "verification"))
         with (
             tempfile.TemporaryDirectory() as folder,
             CollectiveAction(
                 folder,
                 platform=LocalPlatform(_nothing, classes=classes, image_shape=(2, 2, 3)),
                 members=[Member(name, 1) for name in members],
-                roster=roster,
+                roster=Roster(pool=pool, selection=selection, verification=verification),
                 settings=settings,
             ) as action,
         ):
