@@ -9,6 +9,8 @@ import pytest
 from PIL import Image
 
 from benchmarks import evening
+from benchmarks._document import MISSING
+from benchmarks._pages.evening import tables
 from benchmarks.evening import filled_in, steps
 from tests.test_cli import Terminal
 from ttca.config import read_action
@@ -78,6 +80,17 @@ def test_the_evening_works_as_printed() -> None:
     assert len(found["evenings"]) == 2
     assert found["certified"] == 1, found
     assert found["stopped_before_verification"] == 1, found
+
+
+def test_a_measured_evening_becomes_the_pages_table() -> None:
+    """Each evening is a line, with its times and its end; without a result the page says that it is not measured."""
+    one = {"seed": 0, "gap": True, "seconds": 90.0, "steps": {"run": 60.0}, "certified": True, "verified": True}
+    other = {**one, "gap": False, "certified": False, "verified": False}
+    record = {"commit": "0", "arguments": [], "photographs": 300, "size": 224, "evenings": [one, other]}
+    text = tables([("evening.json", record)])["evening"]
+    assert "| 0 | 30 points | 0 s | 0 s | 0 s | 60 s | 1.5 min | certified |" in text
+    assert "| 0 | none | 0 s | 0 s | 0 s | 60 s | 1.5 min | stopped before verification |" in text
+    assert tables([]) == {"evening": MISSING}
 
 
 def test_photographs_are_of_every_kind_and_size(tmp_path: Path) -> None:
