@@ -86,11 +86,10 @@ def filled_in(text: str, keys: str) -> str:
         before, head, rest = text.partition(f"[{table}]\n")
         part, mark, after = rest.partition("\n[")
         for key, value in values.items():
-            part, count = re.subn(
-                rf"(?m)^(# )?{key} = .*$", lambda _, k=key, v=value: f"{k} = {toml(v)}", part, count=1
-            )
-            if not count:
+            there = re.search(rf"(?m)^(# )?{key} = .*$", part)
+            if there is None:
                 raise ActionError(f"Expected the key {key} in [{table}], got none. Correct the page.")
+            part = f"{part[: there.start()]}{key} = {toml(value)}{part[there.end() :]}"
         text = before + head + part + mark + after
     return text
 
