@@ -69,7 +69,7 @@ def test_a_part_alone_is_kept_apart_and_its_page_is_made_of_it() -> None:
     found = audit.main(["--parts", "rechecks", "--swaps", "2", "--series", "1", "--looks", "5"])
     assert found["file"] == "audit-rechecks"
     assert "coverage" not in found
-    record = {"commit": "0", "arguments": [], **found}
+    record = {"commit": "0", "arguments": [], "hardware": {}, **found}
     text = recheck_tables([("audit-rechecks.json", record)])["recheck"]
     assert text.count("\n|") >= len(found["recheck_curve"]) + len(found["recheck_steady"])
     assert recheck_tables([]) == {"recheck": MISSING}

@@ -105,7 +105,7 @@ def _say(url: str) -> None:
     sys.stdout.flush()
 
 
-def main(argv: list[str]) -> None:
+def _main(argv: list[str]) -> None:
     """Write the photographs, unless they are there, and serve the reader."""
     parser = argparse.ArgumentParser(prog="python -m ttca.demo.photographs", description=__doc__)
     parser.add_argument("folder", type=Path)
@@ -128,4 +128,4 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    _main(sys.argv[1:])
