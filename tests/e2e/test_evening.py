@@ -86,7 +86,15 @@ def test_a_measured_evening_becomes_the_pages_table() -> None:
     """Each evening is a line, with its times and its end; without a result the page says that it is not measured."""
     one = {"seed": 0, "gap": True, "seconds": 90.0, "steps": {"run": 60.0}, "certified": True, "verified": True}
     other = {**one, "gap": False, "certified": False, "verified": False}
-    record = {"commit": "0", "arguments": [], "hardware": {}, "photographs": 300, "size": 224, "evenings": [one, other]}
+    record = {
+        "benchmark": "evening",
+        "commit": "0",
+        "arguments": [],
+        "hardware": {},
+        "photographs": 300,
+        "size": 224,
+        "evenings": [one, other],
+    }
     text = tables([("evening.json", record)])["evening"]
     assert "| 0 | 30 points | 0 s | 0 s | 0 s | 60 s | 1.5 min | certified |" in text
     assert "| 0 | none | 0 s | 0 s | 0 s | 60 s | 1.5 min | stopped before verification |" in text
