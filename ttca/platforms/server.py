@@ -258,9 +258,7 @@ def create_app(
     except ImportError:
         raise MissingExtraError("Serving a platform", "serve") from None
     if protocol not in SERVED:
-        raise ConfigError(
-            unknown_name("protocol", protocol, sorted(SERVED), otherwise="Others can be asked, but not served.")
-        )
+        raise ConfigError(f"{unknown_name('protocol', protocol, sorted(SERVED))} Others can be asked, but not served.")
     if max_request_bytes < 1:
         raise ConfigError(
             f"Expected max_request_bytes of at least 1, got {max_request_bytes}. Leave it out to use the default."
