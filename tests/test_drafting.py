@@ -127,7 +127,8 @@ def test_the_quota_is_one_with_which_the_action_can_be_paid(tmp_path: Path, grou
     )
     drafted.file.write_text(text, encoding="utf-8")
     known = read_action(tmp_path)
-    table, _ = outline(tmp_path / "people")
+    # What init cannot know, it assumes to be dear: each image may show another person.
+    table, _ = outline(tmp_path / "people", one_person_per_image=True)
     roster = known._roster(table.people, known._roles(table))
     needed = []
     for enough in (quota, quota - 10):
