@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -11,11 +12,13 @@ from numpy.typing import NDArray
 
 from ttca.recheck import ASKS, BATCH, REJECTS_AT, alike, helped_then, outcome, standing
 from ttca.statistics.binomial import clopper_pearson_upper
-from ttca.statistics.kept_answers import STEADY
+from ttca.statistics.kept_answers import HARM_WINS, STEADY, change_wins
 
 __all__ = ["Platform", "false_alarm", "queries_to_find", "recheck_part"]
 
 _CLASSES = 3
+#: What a person with no, one or two changed answers adds to the log of an e-value, at most.
+_WINS = [math.log(change_wins(changed)) for changed in range(3)]
 #: Queries after which a swap counts as not found.
 _MOST = 4000
 #: The platform of the headline: what METHODS calls 1 % of images noisy, and a swap that moves 3 % of answers.
@@ -97,17 +100,44 @@ class _People:
         return "".join(outcome(was, is_, (True, True), 0) for was, is_ in pairs)
 
 
+class _Watch:
+    """Glances at e-values, of which those alone are computed that could reject."""
+
+    def __init__(self, people: _People) -> None:
+        self._people = people
+        # What the two e-values are at most.
+        self._changed = self._helps = 0.0
+
+    def saw(self, said: str) -> None:
+        """Take note of further persons."""
+        told = [int(character) for character in said]
+        self._changed += sum(_WINS[digit // 3] for digit in told)
+        self._helps += math.log(HARM_WINS) * sum(digit % 3 == 0 for digit in told)
+
+    def rejects(self, looks: Sequence[str]) -> bool:
+        """Whether all looks so far, whose persons were taken note of, reject."""
+        most = math.log(REJECTS_AT)
+        if max(self._changed, self._helps) < most:
+            return False
+        state = standing(looks, helped=self._people.helped)
+        found = [-math.inf if not e else math.log(e) for e in (state["e_changed"], state["e_helps"])]
+        self._changed, self._helps = found
+        return max(found) >= most
+
+
 def queries_to_find(platform: Platform, seed: int) -> int | None:
     """Return how many queries after a swap a recheck rejects; None where it did not within 4,000."""
     people = _People(platform, np.random.default_rng(seed))
-    looks = [people.look() for _ in range(platform.quiet)]
+    looks, watch = [people.look() for _ in range(platform.quiet)], _Watch(people)
+    watch.saw("".join(looks))
     people.swap()
     asked = 0
     while asked < _MOST:
         said = people.look()
         for stop in range(BATCH, len(said) + BATCH, BATCH):
             part = said[:stop]
-            if _rejects([*looks, part], people):
+            watch.saw(said[stop - BATCH : stop])
+            if watch.rejects([*looks, part]):
                 return asked + 2 * len(part)
         looks.append(said)
         asked += 2 * len(said)
@@ -117,13 +147,12 @@ def queries_to_find(platform: Platform, seed: int) -> int | None:
 def false_alarm(platform: Platform, looks: int, seed: int) -> bool:
     """Whether even one of so many looks at a platform that has not changed rejects."""
     people = _People(platform, np.random.default_rng(seed))
-    before: list[str] = []
+    before, watch = list[str](), _Watch(people)
     for _ in range(looks):
         said = people.look()
         for stop in range(BATCH, len(said) + BATCH, BATCH):
-            new = said[stop - BATCH : stop]
-            # An e-value rises with a changed answer or with harm alone: other glances need no computing.
-            if new.strip("12") and _rejects([*before, said[:stop]], people):
+            watch.saw(said[stop - BATCH : stop])
+            if watch.rejects([*before, said[:stop]]):
                 return True
         before.append(said)
     return False
@@ -201,8 +230,3 @@ def _steady(kind: str, platform: Platform, series: int, looks: int, seed: int) -
         "series": series,
         "looks": looks,
     }
-
-
-def _rejects(looks: list[str], people: _People) -> bool:
-    state = standing(looks, helped=people.helped)
-    return bool(max(state["e_changed"], state["e_helps"] or 0.0) >= REJECTS_AT)

@@ -100,7 +100,8 @@ def convert_weights(
     if out.suffix != ".safetensors" or out.exists():
         raise ValueError(f"Expected a new file .safetensors to write, got {out}. Choose another name.")
     if path.stat().st_size > megabytes * 2**20:
-        raise ValueError(f"Expected at most {megabytes} MB, got {path.stat().st_size / 2**20:.0f} MB in {path}.")
+        most, got = megabytes * 2**20, path.stat().st_size
+        raise ValueError(f"Expected at most {megabytes} MB, got more in {path}: {got:,} bytes instead of {most:,}.")
     partial = out.with_suffix(".partial")
     told: dict[str, Any] = {"file": str(path.absolute()), "out": str(partial.absolute()), "metadata": about.metadata()}
     told |= {"seconds": seconds, "megabytes": megabytes}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import pkgutil
 import re
 from collections.abc import Callable, Iterable
@@ -36,7 +37,7 @@ _MODELS: dict[str, str | Factory] = {
     "resnet32": f"{_OURS}:resnet32",
     "resnet56": f"{_OURS}:resnet56",
 }
-_KNOWN = frozenset(_MODELS)
+_KNOWN = tuple(_MODELS)
 _IMPORT = re.compile(r"[\w.]+:[\w.]+")
 
 
@@ -91,9 +92,10 @@ def architecture_name(architecture: Architecture) -> str:
         return name
     if architecture in _MODELS or architecture.startswith("timm/") or _IMPORT.fullmatch(architecture):
         return architecture
+    near = difflib.get_close_matches(architecture, _MODELS, n=1)
     raise ValueError(
-        f"Expected the architecture to be one of {', '.join(_MODELS)}, timm/NAME or module:function, got "
-        f"{architecture!r}."
+        f"{f'Did you mean {near[0]!r}? ' if near else ''}Expected the architecture to be one of {', '.join(_KNOWN)}, "
+        f"timm/NAME or module:function, got {architecture!r}."
     )
 
 

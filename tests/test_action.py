@@ -838,9 +838,13 @@ def test_a_proxy_no_better_than_the_favourite_answer_stops_before_verification(t
     platform = LocalPlatform(mostly_one, classes=worlds.CLASSES, image_shape=worlds.SHAPE)
     with open_action(tmp_path, platform, settings=worlds.settings(epochs=3), anyway=True) as action:
         for step in ("distil", "learn", "verify", "measure"):
-            with pytest.raises(WorthlessProxyError, match="most frequent answer"):
+            with pytest.raises(WorthlessProxyError, match="most frequent answer") as stopped:
                 STEPS[step](action)
         assert set(action.ledger.paid()) == {"pool"}
+        counts = re.search(r"would, (\d+) of (\d+) times, got (no more than that|\d+) on", str(stopped.value))
+        assert counts is not None, stopped.value
+        assert counts[3] == "no more than that" or int(counts[3]) < int(counts[1]) <= int(counts[2])
+        assert "3 epochs are few: raise epochs." in str(stopped.value)
     assert not (tmp_path / "verification.json").exists()
 
 

@@ -93,6 +93,27 @@ def test_a_plan_of_an_action_whose_recipes_race_asks_nothing(home: Path, ttca: T
     assert not (home / "candidates").exists()
 
 
+def test_an_audit_of_too_few_says_what_a_run_counts(home: Path, ttca: Terminal) -> None:
+    """Where people are kept for a race, the audit's dry run says so, and its pool is the run's pool."""
+    file = home / "action.toml"
+    file.write_text(file.read_text().replace("[action]\n", '[action]\nrecipe = "auto"\n', 1))
+    counted = ttca("run", home, "--dry-run", "--json").json["people"]
+    pool = {
+        group: sum(one["persons"] for one in counted if (one["role"], one["group"]) == ("pool", group))
+        for group in ("subgroup", "reference")
+    }
+    said = ttca("audit", home, "--people", 500, "--dry-run", "--json").json
+    told = ttca("audit", home, "--people", 500, "--dry-run").out
+    for group, persons in pool.items():
+        kept = persons - said["asks"][group]
+        assert kept > 0
+        assert f"The pool has {persons} people of the {group}; {kept} of them are kept for later queries" in told
+    file.write_text(file.read_text().replace('recipe = "auto"\n', "", 1))
+    assert f"The pool has {pool['subgroup']} people of the subgroup, and no more." in (
+        ttca("audit", home, "--people", 500, "--dry-run").out
+    )
+
+
 def test_an_audit_from_price_to_plan(home: Path, ttca: Terminal, served: Served) -> None:
     """Priced, refused without a yes, asked, kept, paid once, looked into and planned by: as docs/audit.md says."""
     before = served.platform.queries

@@ -78,15 +78,16 @@ class Done:
 
     @property
     def sentence(self) -> str:
-        """Return the last line of standard error, without line breaks, of a command that could not be done."""
+        """Return what a command that could not be done said last, on standard error or as JSON."""
         assert self.code in (1, 75)
-        if self.out:
-            # Under --json the same is said as JSON, and by nothing else on standard output.
-            told = self.json
-            assert {"error", "kind", "status"} <= told.keys()
-            assert told["status"] == self.code
-            assert " ".join(told["error"].split()) in " ".join(self.err.split())
         assert "Traceback" not in self.err
+        if self.out:
+            # Under --json it is said once, as JSON, and nothing else is on standard output.
+            told = self.json
+            assert {"error", "kind", "status", "queries_charged"} <= told.keys()
+            assert told["status"] == self.code
+            assert "ttca: " not in self.err
+            return str(told["error"]).strip()
         before, mark, said = self.err.rpartition("ttca: ")
         assert mark
         assert "ttca:" not in before
@@ -469,7 +470,7 @@ def test_a_platform_of_another_version_is_not_paid_unasked(home: Path, ttca: Ter
         dry = ttca("pool", "run", home, "--dry-run", "--json")
         assert dry.json["changed"]["again"] == dry.json["steps"]["pool"]["queries"] == 205
         assert dry.json["changed"]["fields"].keys() == {"url", "versions"}
-        assert "versions: '1' before, '2' now. 205 of 205 images" in dry.err
+        assert "versions: '1' before, '2' now. 205 of 205 images" in dry.json["error"]
         for command in (("run",), ("pool", "run")):
             sentence = ttca(*command, home).sentence
             assert "versions: '1' before, '2' now" in sentence
@@ -764,7 +765,7 @@ def test_apply_says_what_is_wrong_with_an_image(finished: Path, ttca: Terminal) 
     for change, sentence in (
         ({"image": finished / "big.png"}, "8×8"),
         ({"image": finished / "none.png"}, "none.png"),
-        ({"class": "dots"}, "stripes, bars, checks, got 'dots'"),
+        ({"class": "dots"}, "'stripes', 'bars', 'checks', got 'dots'"),
         ({"out": finished / "submit.jpg"}, "ending in .png"),
     ):
         assert sentence in ttca(*apply_words(finished, **change)).sentence

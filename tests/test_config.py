@@ -259,13 +259,24 @@ def test_a_misspelt_name_gets_the_nearest_one(tmp_path: Path, old: str, new: str
         read(tmp_path, PLAIN.replace(old, new))
 
 
-def test_a_name_like_no_other_gets_the_whole_list(tmp_path: Path) -> None:
-    """A key that resembles none is refused with all that there are."""
-    with pytest.raises(
-        ConfigError,
-        match=r"quotas, per_second, per_minute, per_day, cap, ledger, overrule, concurrency, batch, got .zzz.\.$",
-    ):
-        read(tmp_path, PLAIN + "zzz = 1\n")
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ("epochs =", "epoch =", "Did you mean 'epochs'? Expected each key of [action] to be one of"),
+        ("epochs =", "zzz =", "Expected each key of [action] to be one of"),
+        ("[pool]", "[zzz]", "to be one of 'action', 'platform', 'people', 'pool', 'hub', got 'zzz'."),
+    ],
+)
+def test_what_may_be_meant_comes_before_a_list_that_is_never_long(
+    tmp_path: Path, old: str, new: str, said: str
+) -> None:
+    """A name that is not known is refused with the likeliest one first, a short list or a few, and where all stand."""
+    with pytest.raises(ConfigError) as refused:
+        read(tmp_path, PLAIN.replace(old, new))
+    sentence = str(refused.value)
+    assert said in sentence
+    assert sentence.count("'") <= 2 * 11
+    assert said.endswith("'zzz'.") or sentence.endswith("ttca init writes a file that explains all of them.")
 
 
 @pytest.mark.parametrize(

@@ -9,11 +9,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from ttca.action import CollectiveAction
 from ttca.config import read_action
+from ttca.data.folder import outline
 from ttca.data.preparing import prepare_photographs
 from ttca.data.tables import COLUMNS, Problems, read_sheet
 from ttca.drafting import LETTER, SAMPLE, Draft, draft
 from ttca.letters import AUTHORIZATION
+from ttca.platforms.local import LocalPlatform
+from ttca.pooling.pool import Member
 from ttca.preparation import Preparation, parse_box
 from ttca.templates import action_template
 
@@ -36,6 +40,13 @@ def test_a_new_file_is_the_template_and_a_sample_comes_with_it(tmp_path: Path) -
     assert drafted.text == action_template(tmp_path / "new" / "action.toml")
     assert drafted.sample == tmp_path / "new" / "people-sample.csv"
     assert "No size is proposed" in drafted.advice[0]
+
+
+def test_the_template_says_that_lengths_need_a_1(tmp_path: Path) -> None:
+    """Whoever changes control_lengths reads beside it what it must hold."""
+    lines = action_template(tmp_path).splitlines()
+    at = next(i for i, line in enumerate(lines) if line.startswith("# control_lengths"))
+    assert "1 among them" in " ".join(lines[at - 2 : at + 1])
 
 
 def test_a_letter_that_asks_for_authorization_comes_with_it_once(tmp_path: Path) -> None:
@@ -100,3 +111,36 @@ def test_a_size_is_proposed_where_it_is_known_and_the_reason_is_said(tmp_path: P
     drafted.file.write_text(drafted.text, encoding="utf-8")
     assert read_action(tmp_path).people.prepared == way
     assert "by which ttca prepare made the pictures" in drafted.advice[1]
+
+
+@pytest.mark.parametrize("groups", [("subgroup", "reference"), ("subgroup",)])
+def test_the_quota_is_one_with_which_the_action_can_be_paid(tmp_path: Path, groups: tuple[str, ...]) -> None:
+    """Init counts what lies there, and with its quota the whole action can be paid; with ten less it cannot."""
+    for group in groups:
+        for n in range(120):
+            photograph(tmp_path / "people" / group / ("cat", "dog")[n % 2] / f"{group}-{n % 10}" / f"{n}.png")
+    drafted = drafted_in(tmp_path)
+    quota = tomllib.loads(drafted.text)["pool"]["quota"]
+    goal = "parity" if len(groups) == 2 else "improvement"
+    text = drafted.text.replace('classes = ["first", "second"]', 'classes = ["cat", "dog"]').replace(
+        'goal = "parity"', f'goal = "{goal}"'
+    )
+    drafted.file.write_text(text, encoding="utf-8")
+    known = read_action(tmp_path)
+    # What init cannot know, it assumes to be dear: each image may show another person.
+    table, _ = outline(tmp_path / "people", one_person_per_image=True)
+    roster = known._roster(table.people, known._roles(table))
+    needed = []
+    for enough in (quota, quota - 10):
+        with CollectiveAction(
+            tmp_path / f"action-{enough}",
+            platform=LocalPlatform(lambda x: x.mean((1, 2)), classes=("cat", "dog"), image_shape=(2, 2, 3)),
+            members=[Member(name, enough) for name in np.unique(table.people.members).tolist()],
+            roster=roster,
+            settings=known.settings,
+        ) as action:
+            plan = action.plan()
+            needed.append((sum(cost.queries for cost in plan.values()), min(cost.affordable for cost in plan.values())))
+    assert needed[0][0] <= needed[0][1]
+    assert needed[1][0] > needed[1][1]
+    assert f"quota = {quota}, since an action with these {120 * len(groups)} images" in " ".join(drafted.advice)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import shutil
 import sqlite3
 from collections.abc import Callable, Iterator
@@ -11,6 +12,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from PIL import Image
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -20,10 +23,12 @@ from starlette.routing import Route
 
 from tests import worlds
 from tests.test_cli import Terminal, people, ttca
-from ttca.config import PlatformSection
+from ttca.config import PlatformSection, read_action
 from ttca.errors import ConfigError
-from ttca.platforms.server import background_app
+from ttca.first_answers import shown_answer
+from ttca.platforms.server import background_app, background_server
 from ttca.prices import Price
+from ttca.terminal import visible
 
 __all__ = ["people", "ttca"]
 
@@ -107,6 +112,55 @@ def pictures(home: Path, n: int) -> list[Path]:
 
 
 # -- ask --------------------------------------------------------------------------------------------------------
+
+
+def test_ask_prepares_a_photograph_as_a_run_does_and_says_so(home: Path, ttca: Terminal, api: Api) -> None:
+    """A large turned photograph goes out as the pool's would, so that the pool need not pay for it again."""
+    file = home / "action.toml"
+    way = 'preparation = {fit = "crop", size = 8, filter = "area-lanczos", color = "sRGB"}'
+    file.write_text(file.read_text().replace('source = "people"\n', f'source = "people"\n{way}\n'))
+    mine = next(path for path, _, _ in read_action(home).list_files("people") if path.name.endswith("000000.png"))
+    picture = Image.fromarray(np.random.default_rng(5).integers(0, 256, (40, 60, 3), dtype=np.uint8))
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    picture.save(mine, exif=exif)
+    done = ttca("ask", home, mine)
+    assert done.code == 0, done.err
+    assert "Prepared: turned (EXIF 6); crop to 8×8." in done.out
+    assert ttca("ask", home, mine, "--json").json["images"][0]["done"] == ["turned (EXIF 6)", "crop to 8×8"]
+    with read_action(home).open() as action:
+        rows = [action.queries.in_hand(people.images).resolved.any() for people in action.roster.roles().values()]
+    assert any(rows)
+    file.write_text(file.read_text().replace("size = 8", "size = 9"))
+    assert "Expected a preparation to the 8×8 pixels" in ttca("ask", home, mine).sentence
+
+
+def test_ask_shows_binary_answers_as_json_and_never_a_control_character(
+    tmp_path: Path, people: Path, ttca: Terminal
+) -> None:
+    """What KServe's binary extension says is told as JSON with the numbers in it, on a terminal and with --json."""
+    shutil.copytree(people, tmp_path / "mine" / "people")
+    with background_server(worlds.Recorder().inner) as url:
+        (tmp_path / "mine" / "action.toml").write_text(worlds.action_file(url))
+        (picture,) = pictures(tmp_path / "mine", 1)
+        shown = ttca("ask", tmp_path / "mine", picture)
+        said = ttca("ask", tmp_path / "mine", picture, "--json").json["images"][0]["said"]
+    assert shown.code == 0, shown.err
+    found = json.loads(said)
+    data = {one["name"]: one["data"] for one in found["outputs"]}
+    assert any(len(values) == len(worlds.CLASSES) and abs(sum(values) - 1) < 1e-5 for values in data.values())
+    for text in (shown.out, said):
+        assert all(character.isprintable() or character == "\n" for character in text)
+        assert "\ufffd" not in text
+
+
+@given(st.binary(max_size=6000))
+def test_whatever_was_said_is_shown_without_control_characters(said: bytes) -> None:
+    """Any bytes, with a header's length or without, become a text of bounded length that a terminal can show."""
+    for length in (None, "0", str(len(said) // 2), "x"):
+        shown = shown_answer(said, length)
+        assert all(character.isprintable() or character in "\n\t" for character in visible(shown).replace("\xa0", " "))
+        assert len(shown) < 5000
 
 
 def test_ask_shows_words_reading_and_charge_and_pays_once(home: Path, ttca: Terminal, api: Api) -> None:

@@ -16,7 +16,7 @@ from tests import worlds
 from tests.pooling.anyhub import any_hub, png
 from tests.programs import TTCA, Programs, environment
 from ttca.answers import Answers
-from ttca.config import read_contribution
+from ttca.config import read_action, read_contribution
 from ttca.data.folder import write_people
 from ttca.images import Images
 from ttca.interruption import Interruption, interruptible
@@ -78,6 +78,8 @@ def test_an_interrupted_pool_has_every_answer_that_came(
     with background_server(Interrupting(tmp_path / "pid", at, number), access_log=log) as url:
         (tmp_path / "action.toml").write_text(worlds.action_file(url))
         done = programs.run(["pool", "run", str(tmp_path)], tmp_path, code=CTRL_C)
+        with read_action(tmp_path).open() as action:
+            remaining = sum(cost.queries for cost in action.plan().values())
     assert done.returncode == 128 + number, done.stderr
     said = " ".join(done.stderr.decode().split())
     assert "run it again to resume" in said
@@ -87,6 +89,8 @@ def test_an_interrupted_pool_has_every_answer_that_came(
         balances = ledger.balances()
     assert sum(b.answered for b in balances) == sum(b.charged for b in balances) == processed > 0
     assert processed < 205
+    assert f"Queries charged: {processed}. In all, the action was charged {processed} so far; at most" in said
+    assert f"at most {remaining:,} remain." in said
 
 
 @pytest.mark.e2e

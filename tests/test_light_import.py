@@ -99,7 +99,7 @@ def test_settings_are_checked_without_optional_packages() -> None:
     assert done.stderr == ""
     assert done.stdout.splitlines() == [
         "('resnet20', 'timm/x', 'mine:Net') ('blur',)",
-        "ConfigError Expected the architecture to be one of perceptron",
+        "ConfigError Did you mean 'resnet56'? Expected the architecture to be one of perceptron",
         "ConfigError Expected each transform to be one of resize",
         "ConfigError Expected an attack that an installed package offers (found: none)",
     ]

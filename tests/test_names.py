@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ttca.errors import ConfigError, QuotaError
-from ttca.names import canonical, class_names
+from ttca.names import canonical, class_names, unknown_name
 from ttca.pooling.pool import Member
 
 
@@ -79,3 +79,22 @@ def test_class_names_that_are_unclear_are_refused(words: str) -> None:
     """An open quote, an empty name and a name that comes twice are not guessed at."""
     with pytest.raises(ConfigError):
         class_names(words)
+
+
+@given(st.text(max_size=2000), st.lists(st.text(min_size=1, max_size=12), min_size=1, max_size=60, unique=True))
+def test_a_sentence_about_an_unknown_name_lists_few_names_and_the_likeliest_first(got: str, known: list[str]) -> None:
+    """However many names there are and however long a wrong one is, the sentence stays short; a hint begins it."""
+    sentence = unknown_name("the class", got, known, listed="L.", otherwise="O.")
+    assert len(sentence) < 1200
+    hinted = "Did you mean" in sentence.partition("Expected the class")[0]
+    assert hinted or sentence.startswith("Expected the class to be one of")
+    assert sentence.endswith("L.") or len(known) <= 10 or not hinted
+    assert sentence.endswith(".")
+
+
+def test_a_name_that_differs_by_case_or_one_letter_is_asked_for_among_a_thousand() -> None:
+    """Of a thousand classes one is named, and none is listed."""
+    classes = [f"class number {n}" for n in range(1000)] + ["zebra"]
+    for wrong in ("ZEBRA", "zebar"):
+        said = unknown_name("the class", wrong, classes)
+        assert said == f"Did you mean 'zebra'? Expected the class to be one of 1,001, got {wrong!r}."

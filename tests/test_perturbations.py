@@ -83,7 +83,7 @@ def test_one_class_for_all_images_will_do() -> None:
         (2, r"class numbers in 0\.\.1, got \[2\]"),
         ([0, -1, 1], r"class numbers in 0\.\.1"),
         (2**63, r"class numbers in 0\.\.1"),
-        ("owl", "one of cat, dog, got 'owl'"),
+        ("owl", "one of 'cat', 'dog', got 'owl'"),
         (["cat", "owl", "cat"], "got 'owl'"),
         (["cat", "dog"], "one for each of 3 images"),
         ([0, 1], r"one for each of 3 images, got int64 of shape \(2,\)"),
@@ -155,7 +155,7 @@ def test_a_batch_of_another_size_needs_a_preparation() -> None:
 def test_a_class_is_found_by_its_name() -> None:
     """class_index gives the number of a name, and names those there are when it does not know one."""
     assert made().class_index("dog") == 1
-    with pytest.raises(PerturbationError, match="one of cat, dog, got 'owl'"):
+    with pytest.raises(PerturbationError, match="one of 'cat', 'dog', got 'owl'"):
         made().class_index("owl")
 
 
@@ -511,7 +511,7 @@ def test_a_preparation_is_kept_in_the_file_and_fits_it(tmp_path: Path) -> None:
     facts["preparation"]["filter"] = "bicubic"
     content = save({"delta": known.delta}, metadata={"format": FORMAT, "facts": json.dumps(facts)})
     (tmp_path / "q.safetensors").write_bytes(content)
-    with pytest.raises(PerturbationError, match="Expected filter of a preparation among area-lanczos"):
+    with pytest.raises(PerturbationError, match="Expected filter of a preparation to be one of 'area-lanczos'"):
         PerturbationSet.load(tmp_path / "q.safetensors")
     made().save(tmp_path / "old.safetensors")
     assert "preparation" not in load_metadata(tmp_path / "old.safetensors")["facts"]

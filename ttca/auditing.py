@@ -13,11 +13,11 @@ from numpy.typing import NDArray
 from ttca.action import CollectiveAction
 from ttca.answers import Answers
 from ttca.asking import Questions, ask_pool, turn_of
-from ttca.audit import AUDIT_FILE, GROUPS, Audit, Drawn, Heard, audited, draw_sample, one_of_each
+from ttca.audit import AUDIT_FILE, Audit, Drawn, Heard, audited, draw_sample, one_of_each
 from ttca.discovery import DISCOVERY_FILE, Discovery, discover
 from ttca.errors import ActionError
 from ttca.kept import save_json
-from ttca.people import People
+from ttca.people import People, counted_persons
 from ttca.pooling.pool import Cost
 from ttca.values import Value
 
@@ -40,6 +40,8 @@ class Intended(Value):
     cost : Cost
     again : int
         Images that the pool asks about in another form, so that these answers are paid for the audit alone.
+    pool : dict of str to int
+        Persons of each group in the pool, as a run counts them.
     """
 
     people: People
@@ -48,20 +50,18 @@ class Intended(Value):
     wanted: int
     cost: Cost
     again: int
+    pool: Mapping[str, int]
 
     def persons(self) -> dict[str, int]:
         """Return how many persons of each group would be asked."""
-        sides = zip(GROUPS, (True, False), strict=True)
-        counts = {name: int((self.people.subgroup == side).sum()) for name, side in sides}
-        return {name: count for name, count in counts.items() if count}
+        return counted_persons(self.people)
 
     def told(self) -> str:
         """Return, for people, who would be asked."""
         counts = self.persons()
         who = " and ".join(f"{count:,} of the {name}" for name, count in counts.items())
         same = ", the same people in both," if self.sample.design == "paired" else ""
-        few = [name for name, count in counts.items() if count < self.wanted]
-        short = f" The pool has no more people of the {' or the '.join(few)}." if few else ""
+        short = "".join(_short(name, asked, self.pool[name]) for name, asked in counts.items() if asked < self.wanted)
         again = (
             f" The pool asks about {self.again:,} of these people's images in equalized form, so that their answers "
             "serve the audit alone."
@@ -69,6 +69,17 @@ class Intended(Value):
             else ""
         )
         return f"Asks {who}{same} one image each, of people in the pool.{short}{again}"
+
+
+def _short(group: str, asked: int, pool: int) -> str:
+    """Return why no more persons of a group are asked."""
+    said = f" The pool has {pool:,} people of the {group}"
+    if asked == pool:
+        return f"{said}, and no more."
+    return (
+        f"{said}; {pool - asked:,} of them are kept for later queries (a race, altered copies, refinement), or stand "
+        "for the same picture or in the other group."
+    )
 
 
 def intend(action: CollectiveAction, columns: Columns, number: int) -> Intended:
@@ -91,7 +102,9 @@ def intend(action: CollectiveAction, columns: Columns, number: int) -> Intended:
     asked = people[sample.rows]
     again = int(asked.subgroup.sum()) if action.settings.equalize else 0
     known = {name: column[sample.rows] for name, column in known.items()}
-    return Intended(asked, known, sample, number, action.queries.cost(asked.images), again)
+    return Intended(
+        asked, known, sample, number, action.queries.cost(asked.images), again, counted_persons(action.roster.pool)
+    )
 
 
 def carry_out(action: CollectiveAction, intended: Intended) -> Audit:

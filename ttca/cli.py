@@ -270,15 +270,21 @@ def run(
 @app.command()
 def ask(
     file: FileArgument,
-    images: Annotated[list[Path], typer.Argument(help="Image files of the size that the platform takes.")],
+    images: Annotated[
+        list[Path],
+        typer.Argument(
+            help="Photographs. Without preparation in the action file: of the size that the platform takes."
+        ),
+    ],
     member: Annotated[str | None, typer.Option(help="Who pays; by default the first member with a query left.")] = None,
     accept_new_version: AcceptOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Query the platform about images and show what it says.
 
-    Shows its own words, how they are read, and what was charged: one query for each image that has no answer yet. Where
-    no class was read, shows a table that would read one. The pool uses these answers; verification asks anew.
+    Prepares photographs as the action file says and tells how. Shows the platform's own words, how they are read, and
+    what was charged: one query for each image that has no answer yet. Where no class was read, shows a table that would
+    read one. The pool uses these answers; verification asks anew.
     """
     from ttca.config import read_action
     from ttca.first_answers import first_answers

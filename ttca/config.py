@@ -16,11 +16,11 @@ from numpy.typing import NDArray
 
 from ttca.action import CollectiveAction
 from ttca.conditions import HONEST_ROW, Measuring
-from ttca.data.folder import PeopleTable, list_files, load_people
+from ttca.data.folder import ListedFile, PeopleTable, list_files, load_people
 from ttca.data.tables import COLUMNS, is_name
 from ttca.errors import ConfigError, LedgerError
 from ttca.images import ImageShape
-from ttca.names import canonical, look_alike, twins
+from ttca.names import canonical, look_alike, twins, unknown_name
 from ttca.people import People, Roster, draw_roles
 from ttca.platforms.addresses import checked_url
 from ttca.platforms.base import PlatformInfo
@@ -54,6 +54,7 @@ __all__ = [
     "read_action",
     "read_contribution",
     "read_platform",
+    "settings_of",
 ]
 
 T = TypeVar("T")
@@ -672,8 +673,9 @@ class ActionFile:
         strangers = sorted(set(quotas) - set(names))
         if strangers:
             raise ConfigError(
-                f"Expected [pool.quotas] to name members of {self.people.source}, got {', '.join(strangers)}."
-                f"{_who(strangers[0], names)}"
+                f"{_who(strangers[0], names)}Expected [pool.quotas] to name members of {self.people.source}, got "
+                f"{', '.join(strangers[:5])}{f' and {len(strangers) - 5} more' if len(strangers) > 5 else ''}. "
+                "Correct the names, or add their images."
             )
         pool = self.pool
         return [
@@ -688,7 +690,7 @@ class ActionFile:
             for n in names
         ]
 
-    def list_files(self, source: str) -> list[tuple[Path, str]]:
+    def list_files(self, source: str) -> list[ListedFile]:
         """Return the file and the member of every image of one of the action's tables, without opening any.
 
         Raises
@@ -701,10 +703,12 @@ class ActionFile:
 
     def check_member(self, name: str) -> str:
         """Return a member's name in its one spelling; raise ConfigError where the table of people has none."""
-        names = sorted({member for _, member in self.list_files(self.people.source)})
+        names = sorted({listed.member for listed in self.list_files(self.people.source)})
         if canonical(name) not in names:
-            hint = _who(name, names)
-            raise ConfigError(f"Expected the name of a member of {self.people.source}, got {name!r}.{hint}")
+            raise ConfigError(
+                f"{_who(name, names)}Expected the name of a member of {self.people.source}, got {name!r}. Correct the "
+                "name, or add their images."
+            )
         return canonical(name)
 
     def _roles(self, table: PeopleTable) -> NDArray[np.str_]:
@@ -727,11 +731,11 @@ class ActionFile:
 
 
 def _who(name: str, names: Sequence[str]) -> str:
-    """Return the member who may be meant by a name that none has."""
+    """Return the question whether a member was meant whose name is like one that none has."""
     near = [n for n in names if look_alike(n) == look_alike(name)] or difflib.get_close_matches(
         canonical(name), names, n=1
     )
-    return f" Did you mean {near[0]!r}?" if near else " Correct the name, or add their images."
+    return f"Did you mean {near[0]!r}? " if near else ""
 
 
 def read_action(path: Path | str) -> ActionFile:
@@ -751,13 +755,24 @@ def read_action(path: Path | str) -> ActionFile:
     action = found.get("action", {})
     return ActionFile(
         path,
-        _pinned(_with_weights(_section(Settings, action, "action", path), path), action),
+        settings_of(action, path),
         _beside(_section(PlatformSection, found["platform"], "platform", path), path),
         _section(PeopleSection, found["people"], "people", path),
         _section(PoolSection, found.get("pool", {}), "pool", path),
         _section(HubSection, _hub_table(found.get("hub", {})), "hub", path),
         notes,
     )
+
+
+def settings_of(action: dict[str, Any], path: Path = Path("action.toml")) -> Settings:
+    """Return the settings of an action file's ``[action]``.
+
+    Raises
+    ------
+    ConfigError
+        If a key or value is not as expected.
+    """
+    return _pinned(_with_weights(_section(Settings, action, "action", path), path), action)
 
 
 def read_contribution(path: Path | str) -> ContributionFile:
@@ -837,9 +852,8 @@ def _toml(path: Path, what: str, command: str) -> tuple[Path, dict[str, Any], tu
 def _check_names(found: Mapping[str, Any], known: tuple[str, ...], what: str) -> None:
     for name in found:
         if name not in known:
-            near = difflib.get_close_matches(name, known, n=1)
-            hint = f" Did you mean {near[0]!r}?" if near else ""
-            raise ConfigError(f"Expected a {what} among {', '.join(known)}, got {name!r}.{hint}")
+            listed = "ttca init writes a file that explains all of them."
+            raise ConfigError(unknown_name(f"each {what}", name, known, listed=listed))
 
 
 def _section(kind: type[T], found: Any, table: str, path: Path) -> T:

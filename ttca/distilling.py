@@ -29,6 +29,8 @@ __all__ = ["WARM_START", "Distilled", "Fidelity", "distil", "kept_copies", "lear
 
 #: What the proxy learned from true classes alone.
 WARM_START = "warm-start.safetensors"
+#: With fewer, more of them may be all that a worthless proxy needs.
+_FEW_EPOCHS = 20
 
 
 @dataclass(frozen=True)
@@ -132,7 +134,7 @@ def distil(shop: Workshop, known: Known, questions: Questions, transfer: Transfe
     }
     return Distilled(
         proxy, warm, transfer, _fidelity(transfer, predicted), float(facts.get("seconds", "nan")),
-        int(facts["threads"]) if "threads" in facts else None, _doubt(transfer, predicted),
+        int(facts["threads"]) if "threads" in facts else None, _doubt(transfer, predicted, shop.settings.epochs),
     )  # fmt: skip
 
 
@@ -209,7 +211,7 @@ def _fidelity(transfer: TransferSet, predicted: dict[str, np.ndarray[Any, Any]])
     return Fidelity(subgroup, s_interval, reference, r_interval)
 
 
-def _doubt(transfer: TransferSet, predicted: dict[str, np.ndarray[Any, Any]]) -> str | None:
+def _doubt(transfer: TransferSet, predicted: dict[str, np.ndarray[Any, Any]], epochs: int) -> str | None:
     """Return why the proxy knows no more of the platform than its most frequent answer to selection people, or None.
 
     Members alone are the first measure. Where most of them get one and the same answer, which is how bad it can
@@ -222,7 +224,7 @@ def _doubt(transfer: TransferSet, predicted: dict[str, np.ndarray[Any, Any]]) ->
         np.concatenate([predicted["subgroup"], predicted["reference"]]),
         Answers.concatenate([members[1], transfer.volunteers_answers], classes=transfer.answers.classes),
     )
-    favourite = rate = math.nan
+    constant = agrees = asked = 0
     for named, answers in (members, everybody):
         labels = answers.labels[answers.answered]
         if not len(labels):
@@ -230,12 +232,13 @@ def _doubt(transfer: TransferSet, predicted: dict[str, np.ndarray[Any, Any]]) ->
                 "Expected answers about selection people, got none that name a class. Without them, nobody can tell "
                 "whether the proxy is any good. Verification queries would be wasted now."
             )
-        favourite = np.bincount(labels).max() / len(labels)
-        rate = agreement(named, answers.labels).rate
-        if rate > favourite:
+        constant, agrees, asked = int(np.bincount(labels).max()), agreement(named, answers.labels).agree, len(labels)
+        if agrees > constant:
             return None
+    few = "" if epochs >= _FEW_EPOCHS else f"{epochs} {'epoch is' if epochs == 1 else 'epochs are'} few: raise epochs. "
     return (
         "Expected a proxy that agrees with the platform more often than the platform's most frequent answer alone "
-        f"would ({favourite:.2f}), got {rate:.2f} on selection people. Ask more or different queries, or choose "
-        "another architecture. Verification queries would be wasted now."
+        f"would, {constant} of {asked} times, got {'no more than that' if agrees == constant else agrees} on selection "
+        f"people. {few}Ask more or different queries, or choose another architecture. Verification queries would be "
+        "wasted now."
     )

@@ -6,15 +6,21 @@ import contextlib
 import json
 import re
 import shlex
+import tempfile
 import tomllib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from ttca.data.folder import TABLE, prepared_as
+import numpy as np
+from numpy.typing import NDArray
+
+from ttca.data.folder import TABLE, outline, prepared_as
 from ttca.data.photographs import PHOTOGRAPHS
 from ttca.data.tables import COLUMNS, Problems, read_sheet
-from ttca.errors import DataError
+from ttca.errors import DataError, TTCAError
+from ttca.images import Images
+from ttca.people import Roster, draw_roles
 from ttca.preparation import Preparation
 
 __all__ = ["LETTER", "SAMPLE", "Draft", "draft"]
@@ -81,10 +87,20 @@ def draft(place: Path, text: str) -> Draft:
         text = re.sub(r"(?m)^# preparation = \{.*?\}(?=  |$)", lambda _: f"preparation = {way}", text)
     advice.append(why)
     photographs = None if source is not None else _photographs(home)
+    if photographs is not None and photographs != home:
+        # Where ttca prepare is told to put them.
+        text = re.sub(r'(?m)^source = "people\.csv"', 'source = "people"', text)
+    count = _counted(home / source if source is not None else photographs, text)
+    if count is not None:
+        text = re.sub(r"(?m)^quota = 100\b( ?)", lambda _: f"quota = {count.quota} ", text)
+        advice.append(count.told)
     if photographs is not None:
         size = "SIZE" if way is None else "x".join(map(str, way.image_shape[:2]))
         command = shlex.join(["ttca", "prepare", str(photographs), str(home / "people"), "--size", size])
-        advice.append(f"There are photographs in {photographs}. Make them fit first: {command}")
+        advice.append(
+            f"There are photographs in {photographs}. Make them fit first, and write the line that it prints into "
+            f"[people]: {command}"
+        )
     sample = home / "people-sample.csv"
     letter = home / LETTER
     return Draft(
@@ -94,6 +110,76 @@ def draft(place: Path, text: str) -> Draft:
         None if letter.exists() else letter,
         tuple(advice),
     )
+
+
+@dataclass(frozen=True)
+class _Count:
+    """How many images of how many members there are, and what an action with them costs at most."""
+
+    images: int
+    members: int
+    queries: int
+
+    @property
+    def quota(self) -> int:
+        """What each member has to pay at most, in whole tens."""
+        return 10 * -(-self.queries // (10 * self.members))
+
+    @property
+    def told(self) -> str:
+        return (
+            f"quota = {self.quota}, since an action with these {self.images:,} images costs at most "
+            f"{self.queries:,} queries, which {self.members:,} member{'s' * (self.members > 1)} can pay so. Other "
+            "settings cost other numbers: ttca run --dry-run says which quota would do."
+        )
+
+
+def _counted(place: Path | None, text: str) -> _Count | None:
+    """Return what lies in a table or a folder; None where that cannot be read, or is too little for an action."""
+    if place is None:
+        return None
+    # Nobody has said yet whether each image shows another person: what costs more counts.
+    found = [_costs(place, text, one_person_per_image=each) for each in (False, True)]
+    return max((count for count in found if count is not None), key=lambda count: count.queries, default=None)
+
+
+def _costs(place: Path, text: str, *, one_person_per_image: bool) -> _Count | None:
+    from ttca.action import CollectiveAction
+    from ttca.config import settings_of
+    from ttca.platforms.local import LocalPlatform
+    from ttca.pooling.pool import Member
+
+    try:
+        table, classes = outline(place, one_person_per_image=one_person_per_image)
+        people, members = table.people, np.unique(table.people.members).tolist()
+        written = tomllib.loads(text)
+        settings, shares = settings_of(written["action"]), written["people"]
+        roles = table.roles
+        if roles is None:
+            share = {name: shares[name] for name in ("verification", "selection")}
+            roles = draw_roles(people, seed=settings.seed, **share)
+        if people.subgroup.all():
+            # Nobody to be compared with yet.
+            settings = replace(settings, goal="improvement")
+        pool, selection, verification = (people[roles == role] for role in ("pool", "selection", "verification"))
+        with (
+            tempfile.TemporaryDirectory() as folder,
+            CollectiveAction(
+                folder,
+                platform=LocalPlatform(_nothing, classes=classes, image_shape=(2, 2, 3)),
+                members=[Member(name, 1) for name in members],
+                roster=Roster(pool=pool, selection=selection, verification=verification),
+                settings=settings,
+            ) as action,
+        ):
+            return _Count(len(people), len(members), sum(cost.queries for cost in action.plan().values()))
+    except TTCAError:
+        return None
+
+
+def _nothing(images: Images) -> NDArray[np.floating]:
+    """Refuse to be asked: only costs are counted."""
+    raise NotImplementedError
 
 
 def _quoted(text: str) -> str:

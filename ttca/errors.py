@@ -36,9 +36,15 @@ class TTCAError(Exception):
     ----------
     come_back_s : float or None
         In so many seconds the same work can go on, where waiting is all it needs; the sentence says when that is.
+    queries_charged : int or None
+        What the work that it ended had charged; None where nothing was counted.
+    bill : str or None
+        The same for people, one of its notes.
     """
 
     come_back_s: float | None = None
+    queries_charged: int | None = None
+    bill: str | None = None
 
 
 class ConfigError(TTCAError):

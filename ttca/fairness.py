@@ -20,6 +20,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from ttca.answers import Status
 from ttca.errors import ConfigError, DataError
+from ttca.names import unknown_name
 from ttca.renamed import old_names, old_parameters
 
 __all__ = [
@@ -233,7 +234,7 @@ def _metrics(rates: _Rates, undefined: Undefined) -> dict[str, float]:
 
 def _choice(name: str, value: str, allowed: tuple[str, ...]) -> None:
     if value not in allowed:
-        raise ConfigError(f"Expected {name} as one of {', '.join(allowed)}, got {value!r}. Choose one of them.")
+        raise ConfigError(unknown_name(name, value, allowed, otherwise="Choose one of them."))
 
 
 def _positive(positive: int) -> int:

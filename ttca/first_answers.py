@@ -14,14 +14,16 @@ from jmespath.exceptions import JMESPathError
 
 from ttca.answers import Answers, Status
 from ttca.config import ActionFile
-from ttca.data.decoding import decode_rgb
-from ttca.errors import DataError, PlatformError, QuotaError
+from ttca.data.folder import ListedFile, read_image
+from ttca.data.photographs import Photograph
+from ttca.errors import DataError, ImageError, PlatformError, QuotaError
 from ttca.folder_lock import hold
-from ttca.images import Images
+from ttca.images import ImageShape
 from ttca.masking import masked_everywhere
 from ttca.platforms.http import HttpPlatform
-from ttca.platforms.proposing import Proposal, proposals, response_of
-from ttca.platforms.protocols.reading import excerpt
+from ttca.platforms.proposing import Proposal, headers_of, proposals, response_of
+from ttca.platforms.protocols.reading import UnreadableError, excerpt
+from ttca.platforms.protocols.tensors import HEADER_LENGTH, as_json
 from ttca.pooling.ledger import Ledger, open_ledger
 from ttca.pooling.lookup import Reader, words_of
 from ttca.pooling.pool import Member, Pace, QueryPool
@@ -29,14 +31,16 @@ from ttca.pooling.recall import recall
 from ttca.pooling.titles import take_title
 from ttca.prices import bill_of_errors
 from ttca.progress import Reporter, silent
+from ttca.terminal import visible
 from ttca.values import Value
 
-__all__ = ["FirstAnswer", "first_answers", "payer", "proposed"]
+__all__ = ["FirstAnswer", "first_answers", "payer", "proposed", "shown_answer"]
 
 #: The places of a template, as its table names them.
 _PLACES = ("results", "label", "scores", "names", "refused", "error")
 #: So much of an answer is shown; what is left out is counted.
 _MOST_LINES, _LONGEST_TEXT, _LONGEST_LIST = 200, 200, 20
+_LONGEST_ANSWER = 4000
 _BEST = 5
 
 
@@ -49,12 +53,15 @@ class FirstAnswer(Value):
     file : str
     member : str
         Who paid, or would have.
+    done : tuple of str
+        What was done to the photograph before it was sent, by the action's preparation; empty where nothing was.
     charged : int
         Queries charged now; 0 where it was answered before.
     status : int or None
         Of HTTP, None where the answer's words are not kept.
     said : str or None
-        The words, JSON with line breaks; long texts and lists are cut, keys masked.
+        The words, JSON with line breaks; long texts and lists are cut, keys masked. What is no text is told as JSON
+        where its protocol says how, or by its length.
     read : str
         What that is read as, or why it cannot be read.
     answered : bool
@@ -67,6 +74,7 @@ class FirstAnswer(Value):
 
     file: str
     member: str
+    done: tuple[str, ...]
     charged: int
     status: int | None
     said: str | None
@@ -78,7 +86,7 @@ class FirstAnswer(Value):
     def told(self) -> str:
         """Return all of it, for people."""
         cost = f"{self.charged} charged to {self.member}" if self.charged else "nothing charged: answered before"
-        lines = [f"{self.file}: {cost}."]
+        lines = [f"{self.file}: {cost}.", *([f"Prepared: {'; '.join(self.done)}."] if self.done else [])]
         if self.said is None:
             lines.append("The platform's own words are not kept.")
         else:
@@ -92,7 +100,12 @@ class FirstAnswer(Value):
         found = {
             name: getattr(self, name) for name in ("file", "member", "charged", "status", "said", "read", "answered")
         }
-        return {**found, "places": self.places, "proposals": [dict(p.options) for p in self.proposals]}
+        return {
+            **found,
+            "done": list(self.done),
+            "places": self.places,
+            "proposals": [dict(p.options) for p in self.proposals],
+        }
 
 
 def proposed(found: Sequence[Proposal]) -> list[str]:
@@ -136,7 +149,8 @@ def first_answers(
     ----------
     known : ActionFile
     files : sequence of Path
-        Images of the size that the platform takes.
+        Photographs, which the action's preparation makes fit; without one, images of the size that the platform takes.
+        The box of the people's table counts, so that the pool need not ask again.
     member : str, optional
         Who pays; by default the first who can.
     accept_new_version : bool
@@ -153,10 +167,10 @@ def first_answers(
         If the platform is down or refuses the key; what was heard before is in the ledger, and the error's note says
         what was charged.
     """
-    owners = {path.resolve(): who for path, who in known.list_files(known.people.source)}
-    members = known.payers(set(owners.values()))
+    listed = {one.path.resolve(): one for one in known.list_files(known.people.source)}
+    members = known.payers({one.member for one in listed.values()})
     with known.open_platform() as platform:
-        images = [_image(path, platform.info.image_shape[:2]) for path in files]
+        images = [_image(known, path, listed.get(path.resolve()), platform.info.image_shape) for path in files]
         lock = hold(known.folder, say=reporter.say)
         try:
             with open_ledger(known.folder, known.pool.ledger) as ledger:
@@ -174,10 +188,15 @@ def first_answers(
                     reporter=reporter,
                 )
                 queries.accept_new_version = accept_new_version
-                with bill_of_errors(ledger, known.settings.name, known.platform.price):
+                answered = 0
+                with bill_of_errors(
+                    ledger, known.settings.name, known.platform.price, remaining=lambda: len(files) - answered
+                ):
                     for path, image in zip(files, images, strict=True):
-                        before = _charged(ledger)
-                        queries.ask(image, purpose="ask", owners=[owners.get(path.resolve(), who.name)])
+                        before, owner = _charged(ledger), listed.get(path.resolve())
+                        owners = [who.name if owner is None else owner.member]
+                        queries.ask(image.pixels[None], purpose="ask", owners=owners)
+                        answered += 1
                         yield _first_answer(
                             known, platform, ledger, image, (str(path), who.name, _charged(ledger) - before)
                         )
@@ -185,13 +204,12 @@ def first_answers(
             lock.release()
 
 
-def _image(path: Path, size: tuple[int, int]) -> Images:
+def _image(known: ActionFile, path: Path, listed: ListedFile | None, shape: ImageShape) -> Photograph:
+    """Return an image as the action sends it: prepared as its people's are."""
     try:
-        return decode_rgb(path.read_bytes(), size=size)[None]
-    except DataError as error:
+        return read_image(path, shape, known.people.prepared, None if listed is None else listed.box)
+    except (DataError, ImageError) as error:
         raise DataError(f"{path}: {error}") from None
-    except OSError as error:
-        raise DataError(f"Expected an image at {path}, got: {error}. Check the path.") from None
 
 
 def _charged(ledger: Ledger) -> int:
@@ -199,20 +217,21 @@ def _charged(ledger: Ledger) -> int:
 
 
 def _first_answer(
-    known: ActionFile, platform: HttpPlatform, ledger: Ledger, image: Images, facts: tuple[str, str, int]
+    known: ActionFile, platform: HttpPlatform, ledger: Ledger, image: Photograph, facts: tuple[str, str, int]
 ) -> FirstAnswer:
     file, member, charged = facts
     section, info = known.platform, platform.info
     reader = Reader(info.reading_mark, platform.read_again)
-    found = recall(ledger, info, image, reader, epoch="pool")
+    found = recall(ledger, info, image.pixels[None], reader, epoch="pool")
     words = ledger.database.run(lambda connection: words_of(connection, ledger.seals, found.keys[0]))
     answers, why = found.answers, ""
-    status = said = None
+    status = said = shown = None
     places: dict[str, str] = {}
     better: list[Proposal] = []
     if words is not None:
         body, place, n = words
         status, said = response_of(body)
+        shown = shown_answer(said, headers_of(body).get(HEADER_LENGTH.lower()))
         try:
             answers = platform.read_again(body, n)[place : place + 1]
         except PlatformError as error:
@@ -225,9 +244,10 @@ def _first_answer(
     return FirstAnswer(
         file=file,
         member=member,
+        done=image.done,
         charged=charged,
         status=status,
-        said=None if said is None else masked_everywhere(_pretty(said)),
+        said=shown,
         read=f"nothing. {why}" if why else _told(answers, section.classes),
         answered=bool(answers.answered.all()) and not why,
         places=places,
@@ -270,17 +290,38 @@ def _at_places(said: bytes, options: Mapping[str, Any]) -> dict[str, str]:
     return found
 
 
-def _pretty(said: bytes) -> str:
-    """Return an answer with line breaks, cut where it is long."""
+def shown_answer(said: bytes, header_length: str | None = None) -> str:
+    """Return what a platform said for people: cut where it is long, keys masked, without control characters.
+
+    Parameters
+    ----------
+    said : bytes
+    header_length : str, optional
+        How many bytes of it are JSON, where numbers lie behind: they are shown as JSON too.
+    """
+    return visible(masked_everywhere(_pretty(said, header_length)))
+
+
+def _pretty(said: bytes, header_length: str | None) -> str:
+    """Return an answer with line breaks, cut where it is long; numbers behind its JSON as JSON."""
     try:
-        text = json.dumps(_cut(json.loads(said)), indent=2, ensure_ascii=False)
-    except (ValueError, RecursionError):
-        text = said[:4000].decode("utf-8", "replace")
-        more = len(said) - 4000
-        return text if more <= 0 else f"{text}\n… and {more} more bytes"
+        found = json.loads(said) if header_length is None else as_json(said, header_length)
+        text = json.dumps(_cut(found), indent=2, ensure_ascii=False)
+    except (ValueError, RecursionError, UnreadableError):
+        return _as_text(said)
     lines = text.splitlines()
     more = len(lines) - _MOST_LINES
     return text if more <= 0 else "\n".join([*lines[:_MOST_LINES], f"… and {more} more lines"])
+
+
+def _as_text(said: bytes) -> str:
+    """Return what is no JSON as text, or its length and first bytes in hexadecimal digits where it is no text."""
+    text = said.decode("utf-8", "replace")
+    strange = sum(not (character.isprintable() or character in "\n\r\t") for character in text) + text.count("�")
+    if 10 * strange > len(text):
+        return f"{len(said):,} bytes that are no text; they begin with {said[:32].hex(' ')}"
+    more = len(text) - _LONGEST_ANSWER
+    return text if more <= 0 else f"{text[:_LONGEST_ANSWER]}\n… and {more} more characters"
 
 
 def _cut(said: Any) -> Any:

@@ -142,7 +142,7 @@ def _pictures(action: ActionFile, member: str) -> tuple[list[Path], list[Remains
         except DataError as error:
             doubts.append(Remains(str(place.resolve()), "could not be read", f"Look for {member} in it. {error}"))
             continue
-        found += [path.resolve() for path, owner in listed if owner == member]
+        found += [one.path.resolve() for one in listed if one.member == member]
     return found, doubts
 
 

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal, TypeAlias
 
 from ttca.errors import ConfigError
+from ttca.names import unknown_name
 
 __all__ = ["Certifying", "Design", "Goal", "Stopping"]
 
@@ -111,7 +112,10 @@ class Certifying:
                 "wrong: with 0.05, one in twenty such actions claims wrongly."
             )
         named = self.goal in ("parity", "improvement")
-        if not named and (isinstance(self.goal, str | bool) or not _is_share(self.goal)):
+        if isinstance(self.goal, str) and not named:
+            others_too = "Or write a success rate strictly between 0 and 1 as a number, without quotes."
+            raise ConfigError(unknown_name("the goal", self.goal, ("parity", "improvement"), otherwise=others_too))
+        if not named and (isinstance(self.goal, bool) or not _is_share(self.goal)):
             raise ConfigError(
                 "Expected the goal 'parity', 'improvement' or a success rate strictly between 0 and 1, got "
                 f"{self.goal!r}. Choose one of them."
@@ -127,7 +131,7 @@ class Certifying:
             given = [*([] if self.goal == "parity" else [f"goal = {self.goal!r}"]), *others]
             raise ConfigError(f"Expected one goal, got {' and '.join(given)}. Leave out all but one.")
         if self.stopping not in _STOPPINGS:
-            raise ConfigError(f"Expected stopping as one of {', '.join(_STOPPINGS)}, got {self.stopping!r}.")
+            raise ConfigError(unknown_name("stopping", self.stopping, _STOPPINGS))
         if self.every_image and (self.stopping != "curtailed" or self.aim.kind not in ("parity", "within")):
             raise ConfigError(
                 "Expected every_image with the goal parity or within, and stopping = 'curtailed', got "

@@ -8,10 +8,26 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-__all__ = ["Interruption", "interruptible"]
+__all__ = ["Interrupted", "Interruption", "interruptible"]
 
 #: Signals that come together are one: `make` and others pass on what the terminal has sent to everybody already.
 _SAME_S = 1.0
+
+
+class Interrupted(KeyboardInterrupt):
+    """An interruption of work that is paid: what it has cost so far.
+
+    Parameters
+    ----------
+    told : str
+        What was charged and what remains, for people.
+    queries_charged : int
+    """
+
+    def __init__(self, told: str, queries_charged: int) -> None:
+        super().__init__(told)
+        self.told = told
+        self.queries_charged = queries_charged
 
 
 class Interruption:

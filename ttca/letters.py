@@ -76,7 +76,7 @@ To [OWNER OF THE SERVICE, OR THE AUTHORITY THAT SUPERVISES IT]
 
 ## What this is about
 
-{service} ({url}) {gap}. {wish}
+{service}{"" if url == service else f" ({url})"} {gap}. {wish}
 {note}
 [WHO IS HARMED BY THIS, AND HOW. ONE OR TWO EXAMPLES THAT THE PEOPLE CONCERNED AGREED TO TELL.]
 

@@ -305,8 +305,9 @@ def with_classes(photos: Sequence[Photo], perturbations: PerturbationSet, ask: A
         if said is None:
             if ask is None:
                 raise ConfigError(
-                    f"Expected the true class of {photo.path}, got none. Give it with --class ({', '.join(names)}), or "
-                    "in a table with the columns file and class: --table."
+                    f"Expected the true class of {photo.path}, got none. Give it with --class "
+                    f"({', '.join(names[:10])}{', …; ttca inspect shows all' if len(names) > 10 else ''}), or in a "
+                    "table with the columns file and class: --table."
                 )
             said = ask(str(photo.path), names)
         chosen.append(replace(photo, true_class=names[perturbations.class_index(said)]))

@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import csv
+import difflib
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from ttca.errors import ConfigError
 
-__all__ = ["canonical", "class_names", "look_alike", "resolve", "twins"]
+__all__ = ["canonical", "class_names", "look_alike", "resolve", "twins", "unknown_name"]
+
+#: So many names are listed in a sentence; of more, the most similar ones.
+_LISTED, _SIMILAR = 10, 5
+#: So much of a name that is not known is shown, and compared.
+_LONGEST = 80
 
 
 def canonical(name: str) -> str:
@@ -110,3 +116,46 @@ def twins(names: Iterable[str]) -> list[tuple[str, str]]:
         if earlier != name:
             found[earlier, name] = None
     return list(found)
+
+
+def unknown_name(what: str, got: str, known: Sequence[str], *, listed: str = "", otherwise: str = "") -> str:
+    """Return the sentence that a name is none of those known: what may be meant comes first, never a long list.
+
+    Parameters
+    ----------
+    what : str
+        What it should name, behind "Expected".
+    got : str
+    known : sequence of str
+    listed : str
+        Where all of them stand, a sentence, for more than can be listed here.
+    otherwise : str
+        What to do where no name is similar, a sentence.
+
+    Examples
+    --------
+    >>> unknown_name("the class", "cot", ["cat", "dog"])
+    "Did you mean 'cat'? Expected the class to be one of 'cat', 'dog', got 'cot'."
+    >>> unknown_name("the class", "c13", [f"c{n}" for n in range(12)], listed="The table has all.")
+    "Did you mean 'c3'? Expected the class to be one of 12, got 'c13'. The table has all."
+    >>> unknown_name("the class", "zebra", [f"c{n}" for n in range(12)], otherwise="Look.").partition(", got")[0]
+    "Expected the class to be one of 12, such as 'c9', 'c8', 'c7', 'c6', 'c5'"
+    """
+    got = got if len(got) <= _LONGEST else f"{got[:_LONGEST]}…"
+    near = _meant(got, known)
+    shown = f"one of {', '.join(map(repr, known))}"
+    if len(known) > _LISTED:
+        similar = [] if near else difflib.get_close_matches(canonical(got), known, n=_SIMILAR, cutoff=0.0)
+        shown = f"one of {len(known):,}" + (f", such as {', '.join(map(repr, similar))}" if similar else "")
+    hint = f"Did you mean {near!r}? " if near else ""
+    rest = [sentence for sentence in (listed if len(known) > _LISTED else "", "" if near else otherwise) if sentence]
+    return " ".join([f"{hint}Expected {what} to be {shown}, got {got!r}.", *rest])
+
+
+def _meant(got: str, known: Sequence[str]) -> str | None:
+    """Return the known name that is most like another; None where none is."""
+    seen = {look_alike(name): name for name in reversed(known)}
+    if len(known) == 1:
+        return known[0]
+    near = difflib.get_close_matches(look_alike(got), seen, n=1)
+    return seen[near[0]] if near else None

@@ -17,7 +17,7 @@ from ttca.names import canonical
 from ttca.preparation import Preparation
 from ttca.values import Value
 
-__all__ = ["People", "Roster", "draw_roles", "split_people", "split_roles", "units"]
+__all__ = ["People", "Roster", "counted_persons", "draw_roles", "split_people", "split_roles", "units"]
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -235,6 +235,15 @@ class Roster(Value):
         found = {"pool": self.pool, "selection": self.selection, "verification": self.verification}
         others = {"test": self.test, "unasked": self.unasked}
         return found | {role: people for role, people in others.items() if people is not None}
+
+
+def counted_persons(people: People) -> dict[str, int]:
+    """Return how many persons of each group there are, ``subgroup`` and ``reference``; groups without any are left out.
+
+    One who is in both groups counts in both.
+    """
+    sides = {"subgroup": people.subgroup, "reference": ~people.subgroup}
+    return {name: len(np.unique(people.persons[rows])) for name, rows in sides.items() if rows.any()}
 
 
 def split_roles(

@@ -18,7 +18,7 @@ from safetensors.numpy import save
 from ttca.certificates import Certificate
 from ttca.errors import ActionError, ConfigError, ImageError, PerturbationError
 from ttca.images import Images, ImageShape, check_images
-from ttca.names import canonical, resolve
+from ttca.names import canonical, resolve, unknown_name
 from ttca.preparation import Preparation, Region
 from ttca.values import Value
 
@@ -180,7 +180,9 @@ class PerturbationSet(Value):
         alike = [known for known in self.classes if canonical(known) == canonical(name)]
         meant = name if name in self.classes else resolve(name, self.classes)
         if meant is None or (name not in self.classes and len(alike) > 1):
-            raise PerturbationError(f"Expected the class to be one of {', '.join(self.classes)}, got {name!r}.")
+            raise PerturbationError(
+                unknown_name("the class", name, self.classes, listed="ttca inspect shows all of them.")
+            )
         return self.classes.index(meant)
 
     def prepared(self, image: Images, box: Region | None = None) -> Images:

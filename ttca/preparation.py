@@ -10,6 +10,7 @@ import numpy as np
 
 from ttca.errors import ConfigError, ImageError
 from ttca.images import Images, ImageShape
+from ttca.names import unknown_name
 from ttca.resampling import resample
 
 __all__ = ["Fit", "Preparation", "Region", "after_sending", "parse_box"]
@@ -61,10 +62,8 @@ class Preparation:
         known = {"fit": get_args(Fit), "filter": ("area-lanczos",), "color": ("sRGB",)}
         for name, words in known.items():
             if getattr(self, name) not in words:
-                raise ConfigError(
-                    f"Expected {name} of a preparation among {', '.join(words)}, got {getattr(self, name)!r}. "
-                    "docs/preparation.md says what each does."
-                )
+                what, got = f"{name} of a preparation", str(getattr(self, name))
+                raise ConfigError(unknown_name(what, got, words, otherwise="docs/preparation.md says what each does."))
 
     @classmethod
     def from_dict(cls, found: Any) -> Preparation:

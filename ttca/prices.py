@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ttca.errors import ConfigError, TTCAError
+from ttca.interruption import Interrupted
 
 if TYPE_CHECKING:
     from ttca.pooling.ledger import Ledger
@@ -78,8 +79,22 @@ def billed(charged: int, unknown: int, price: Price | None) -> str:
 
 
 @contextlib.contextmanager
-def bill_of_errors(ledger: Ledger, action: str, price: Price | None) -> Iterator[None]:
-    """Add to an error that ends the work, as a note, what this action was charged since the work began."""
+def bill_of_errors(
+    ledger: Ledger, action: str, price: Price | None, *, remaining: Callable[[], int] | None = None
+) -> Iterator[None]:
+    """Add to an error that ends the work, as a note, what this action was charged since the work began.
+
+    An interruption becomes an :class:`~ttca.interruption.Interrupted`, which says also what it was charged in all and
+    how many queries remain.
+
+    Parameters
+    ----------
+    ledger : Ledger
+    action : str
+    price : Price or None
+    remaining : callable, optional
+        Returns how many queries the work needs at most from here on.
+    """
 
     def spent() -> tuple[int, int]:
         return sum(ledger.paid(action=action).values()), ledger.unknown(action=action)
@@ -87,9 +102,15 @@ def bill_of_errors(ledger: Ledger, action: str, price: Price | None) -> Iterator
     before = spent()
     try:
         yield
-    except TTCAError as error:
+    except (TTCAError, KeyboardInterrupt) as error:
         # A ledger that can no longer be read is what the error is about.
         with contextlib.suppress(TTCAError):
-            charged, unknown = (now - then for now, then in zip(spent(), before, strict=True))
-            error.add_note(billed(charged, unknown, price))
+            now = spent()
+            charged, unknown = now[0] - before[0], now[1] - before[1]
+            said = billed(charged, unknown, price)
+            if not isinstance(error, TTCAError):
+                rest = "" if remaining is None else f"; at most {remaining():,} remain"
+                raise Interrupted(f"{said} In all, the action was charged {now[0]:,} so far{rest}.", charged) from None
+            error.queries_charged, error.bill = charged, said
+            error.add_note(said)
         raise

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from ttca.recipes import Recipe
+from ttca.rounding import apart
 
 __all__ = ["NOTHING", "RACE_FILE", "Entrant", "Raced", "Runners"]
 
@@ -135,9 +136,10 @@ class Raced:
     @property
     def told(self) -> str:
         """What came of it, for people."""
+        p, level = apart(self.p, self.level, digits=2)
         test = (
             f"of {self.tested} {'other ' if self.fresh else ''}people, {self.won} were answered rightly only with its "
-            f"δ and {self.lost} only without (p = {self.p:.2g}; at most {self.level:.2g} was needed)"
+            f"δ and {self.lost} only without (p = {p}; at most {level} was needed)"
         )
         if self.proposed:
             return f"The race was won by the recipe {self.winner}: {test}."

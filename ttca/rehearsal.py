@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
+from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
@@ -15,10 +17,71 @@ if TYPE_CHECKING:
     from ttca.action import CollectiveAction
     from ttca.pooling.pool import Cost
 
-__all__ = ["rehearse"]
+__all__ = ["Enough", "enough", "rehearse"]
 
 #: What a report is drawn and written with.
 _FOR_REPORTS = ("jinja2", "matplotlib")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Enough:
+    """What quotas would be enough for a whole action.
+
+    Parameters
+    ----------
+    queries : int
+        What it pays at most from here on.
+    quota : int
+        Of each member, that would do.
+    payers : int
+        Members there are.
+    members : int
+        How many would do, with the quota that most of them have.
+    cap : int or None
+        What would do for all together, where a cap is in the way.
+    """
+
+    queries: int
+    quota: int
+    payers: int
+    members: int
+    cap: int | None
+
+    @property
+    def told(self) -> str:
+        """It for people."""
+        cap = "" if self.cap is None else f" and cap = {self.cap}"
+        each = "for the one member" if self.payers == 1 else f"for each of the {self.payers:,} members"
+        return (
+            f"The whole action pays at most {self.queries:,} queries: quota = {self.quota}{cap} in [pool] {each} would "
+            f"do, or {self.members:,} members with the quota they have."
+        )
+
+
+def enough(action: CollectiveAction, plan: Mapping[str, Cost]) -> Enough | None:
+    """Return what would be enough to pay a whole plan; None where the members can pay it."""
+    needed = sum(cost.queries for cost in plan.values())
+    left, members = action.queries.ledger.left().of(action.queries.members), action.queries.members
+    if needed <= left.total:
+        return None
+    quotas = [member.quota for member in members.values()]
+    spent = [member.quota - left.members.get(name, member.quota) for name, member in members.items()]
+    low, high = 1, max(quotas) + needed
+    while low < high:
+        # Whoever has more keeps it.
+        middle = (low + high) // 2
+        pays = sum(max(0, max(middle, quota) - paid) for quota, paid in zip(quotas, spent, strict=True))
+        low, high = (low, middle) if pays >= needed else (middle + 1, high)
+    usual = Counter(quotas).most_common(1)[0][0]
+    short = max(0, needed - sum(left.members.values()))
+    capped = left.cap is not None and left.cap < needed
+    return Enough(
+        queries=needed,
+        quota=low,
+        payers=len(members),
+        members=len(members) - (-short // usual),
+        cap=sum(balance.charged for balance in action.queries.ledger.balances()) + needed if capped else None,
+    )
 
 
 def rehearse(action: CollectiveAction, *, learns: bool = False, verifies: bool = False, reports: bool = False) -> None:
@@ -77,7 +140,9 @@ def _check_quotas(action: CollectiveAction, plan: Mapping[str, Cost], *, verifie
         first = plan["baseline"].queries + min(BATCH, action.panel.examined().answers)
         needed, what = needed + first, f"{what} and {first} for the first verification people"
     if needed > affordable:
+        found = enough(action, plan)
         raise QuotaError(
             f"Expected {needed} queries to be affordable, {what}, but the members have {affordable} left. Raise "
-            "quotas or the cap, or let more members join. No query was spent."
+            f"quotas or the cap, or let more members join. {'' if found is None else f'{found.told} '}No query was "
+            "spent."
         )

@@ -58,7 +58,8 @@ class Settings:
     controls : bool
         Measure the result row and its controls, for queries; false: no row, no report.
     control_lengths : tuple of float
-        Training lengths of the control that asks nothing; the best one counts. They are multiples of the action's own.
+        Training lengths of the control that asks nothing, 1 among them; the best one counts. They are multiples of the
+        action's own.
         Selection people choose the best of them on the platform, at one query each and length; with one length alone
         nobody is asked.
     controls_people : int

@@ -18,7 +18,7 @@ from typing import Any, NoReturn, TextIO, cast
 from rich.markup import escape
 
 from ttca.errors import TTCAError
-from ttca.interruption import Interruption, interruptible
+from ttca.interruption import Interrupted, Interruption, interruptible
 from ttca.masking import masked_everywhere
 from ttca.terminal import Terminal, visible
 
@@ -47,16 +47,22 @@ class OutputError(TTCAError):
 
 
 def error_object(error: BaseException, status: int) -> dict[str, Any]:
-    """Return an error as JSON values: the sentence, its kind, the exit status, and in how many seconds to come back.
+    """Return an error as JSON values: the sentence, its kind, the exit status, when to come back, and what it cost.
 
-    The last is None where waiting does not help.
+    ``come_back_s`` is None where waiting does not help, ``queries_charged`` where nothing was counted.
     """
-    said = masked_everywhere("\n".join([str(error), *getattr(error, "__notes__", ())]))
-    return _object(said, type(error).__name__, status, getattr(error, "come_back_s", None))
+    bill = getattr(error, "bill", None)
+    notes = [note for note in getattr(error, "__notes__", ()) if note != bill]
+    return {
+        **_object(masked_everywhere("\n".join([str(error), *notes])), type(error).__name__, status),
+        "come_back_s": getattr(error, "come_back_s", None),
+        "queries_charged": getattr(error, "queries_charged", None),
+    }
 
 
-def _object(said: str, kind: str, status: int, come_back_s: float | None = None) -> dict[str, Any]:
-    return {"error": visible(said), "kind": kind, "status": status, "come_back_s": come_back_s}
+def _object(said: str, kind: str, status: int) -> dict[str, Any]:
+    said = visible(said)
+    return {"error": said, "kind": kind, "status": status, "come_back_s": None, "queries_charged": None}
 
 
 def run_program(name: str, work: Callable[[], int | None], *, as_json: bool = False) -> NoReturn:
@@ -68,7 +74,7 @@ def run_program(name: str, work: Callable[[], int | None], *, as_json: bool = Fa
     and the status 130 or 143, once what was in flight is written. Any other error is a bug of ours: its traceback is
     shown, without local variables and without the environment's keys and tokens.
 
-    With ``as_json``, whatever ends the program is one JSON object on standard output as well (:func:`error_object`),
+    With ``as_json``, whatever ends the program is one JSON object on standard output instead (:func:`error_object`),
     unless a result stands there already.
 
     Parameters
@@ -90,39 +96,52 @@ def run_program(name: str, work: Callable[[], int | None], *, as_json: bool = Fa
 
 def _run(name: str, work: Callable[[], int | None], interruption: Interruption, as_json: bool) -> NoReturn:
     told: dict[str, Any]
+    for_people = ""
     try:
         try:
             status = work()
         except SystemExit as ended:
             # A library of command lines makes an exit of KeyboardInterrupt.
             if interruption.signal and ended.code:
-                raise KeyboardInterrupt from None
+                raise _interrupt(ended) from None
             if as_json and isinstance(ended.code, int) and ended.code:
                 _tell(_object(_last_words(), "UsageError", ended.code))
             sys.stdout.flush()
             raise ended from None
         sys.stdout.flush()
         sys.exit(status)
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as interrupt:
         told = _object(_INTERRUPTED, "Interrupted", interruption.status)
+        if isinstance(interrupt, Interrupted):
+            told, for_people = told | {"queries_charged": interrupt.queries_charged}, f" {interrupt.told}"
     except TTCAError as error:
         told = error_object(error, 1 if error.come_back_s is None else COME_BACK)
+        for_people = "" if error.bill is None else f"\n{error.bill}"
         # Nothing more goes to where nothing could be written.
         as_json = as_json and not isinstance(error, OutputError)
     except Exception as error:
         _show(error)
         told = _object(_BUG, type(error).__name__, 1)
-    _say_error(name, told["error"])
-    if as_json:
-        _tell(told)
+    if not (as_json and _tell(told)):
+        _say_error(name, told["error"] + for_people)
     sys.exit(told["status"])
 
 
-def _tell(told: dict[str, Any]) -> None:
+def _interrupt(ended: BaseException) -> KeyboardInterrupt:
+    """Return the interruption that an exit was made of."""
+    cause: BaseException | None = ended
+    while cause is not None and not isinstance(cause, KeyboardInterrupt):
+        cause = cause.__cause__ or cause.__context__
+    return cause or KeyboardInterrupt()
+
+
+def _tell(told: dict[str, Any]) -> bool:
     """Write the one object of a program that has ended otherwise than it should, unless a result stands there."""
-    if not getattr(sys.stdout, "wrote", False):
-        sys.stdout.write(json.dumps(told).replace("\x7f", "\\u007f") + "\n")
-        sys.stdout.flush()
+    if getattr(sys.stdout, "wrote", False):
+        return False
+    sys.stdout.write(json.dumps(told).replace("\x7f", "\\u007f") + "\n")
+    sys.stdout.flush()
+    return True
 
 
 def _last_words() -> str:

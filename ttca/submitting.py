@@ -124,7 +124,9 @@ def submit_photo(platform: Platform, what: Submission) -> dict[str, Any]:
             receipt[name] = {**sent, "answer": None, "charge": charge.value}
             receipt["queries"] += charge is not ChargeState.REFUNDED
             _keep(what.receipt, receipt)
-            error.add_note(f"Charged, or perhaps charged, so far: {receipt['queries']}. The receipt: {what.receipt}")
+            error.queries_charged = receipt["queries"]
+            error.bill = f"Charged, or perhaps charged, so far: {receipt['queries']}. The receipt: {what.receipt}"
+            error.add_note(error.bill)
             raise
         receipt[name] = {**sent, **_answer(answers, info.classes, what.photo.true_class)}
         receipt["queries"] += 1

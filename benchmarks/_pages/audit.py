@@ -7,7 +7,7 @@ from typing import Any
 
 from benchmarks._document import MISSING, commands, table
 
-__all__ = ["tables"]
+__all__ = ["recheck_tables", "tables"]
 
 
 def tables(found: Sequence[tuple[str, Any]]) -> Mapping[str, str]:
@@ -16,6 +16,41 @@ def tables(found: Sequence[tuple[str, Any]]) -> Mapping[str, str]:
         return dict.fromkeys(("commands", "word", "planted"), MISSING)
     record = found[0][1]
     return {"commands": commands(found), "word": _word(record), "planted": _planted(record)}
+
+
+def recheck_tables(found: Sequence[tuple[str, Any]]) -> Mapping[str, str]:
+    """Return what stands between the marks of docs/recheck.md."""
+    if not found or "recheck_curve" not in found[0][1]:
+        return {"recheck": MISSING}
+    record = found[0][1]
+    curve = [
+        [
+            f"{100 * row['moved']:.0f} %", f"{row['persons']}", f"{100 * row['noisy']:.0f} %", f"{row['quiet']}",
+            f"{row['queries']:.0f} ± {row['standard_error']:.0f}", f"{row['median']:.0f}", _percent(row["found"]),
+        ]
+        for row in record["recheck_curve"]
+    ]  # fmt: skip
+    steady = [
+        [row["kind"], f"{row['persons']}", _percent(row["false_alarms"]), _percent(row["upper_95"])]
+        for row in record["recheck_steady"]
+    ]
+    heads = ["answers moved", "asked three times", "persons in two minds", "quiet looks before", "queries, mean"]
+    about = (
+        f"Queries that find a swap, mean with its standard error, of {record['recheck_swaps']:,} simulated swaps each; "
+        "who was not found within 4,000 queries counts with 4,000:"
+    )
+    alarms = (
+        f"Platforms that never change, {record['recheck_series']:,} of each kind, looked at "
+        f"{record['recheck_looks']:,} times: how many had even one alarm, and its upper bound at 95 %:"
+    )
+    parts = [
+        commands(found),
+        about,
+        table([*heads, "median", "found"], curve),
+        alarms,
+        table(["platform", "asked three times", "any alarm", "at most"], steady),
+    ]
+    return {"recheck": "\n\n".join(parts)}
 
 
 def _word(record: Mapping[str, Any]) -> str:

@@ -10,6 +10,8 @@ import pytest
 
 from benchmarks import audit
 from benchmarks._audit_simulation import discovery_power, plan_power, two_groups
+from benchmarks._document import MISSING
+from benchmarks._pages.audit import recheck_tables
 from ttca.errors import ConfigError
 
 _RESULT = Path(audit.__file__).parent / "results" / "audit.json"
@@ -60,3 +62,14 @@ def test_no_audits_are_a_sentence() -> None:
     """Asking for nothing is refused."""
     with pytest.raises(ConfigError, match="at least one"):
         audit.main(["--audits", "0"])
+
+
+def test_a_part_alone_is_kept_apart_and_its_page_is_made_of_it() -> None:
+    """Rechecks alone have a file and a page of their own, and do not overwrite what all parts together found."""
+    found = audit.main(["--parts", "rechecks", "--swaps", "2", "--series", "1", "--looks", "5"])
+    assert found["file"] == "audit-rechecks"
+    assert "coverage" not in found
+    record = {"commit": "0", "arguments": [], "hardware": {}, **found}
+    text = recheck_tables([("audit-rechecks.json", record)])["recheck"]
+    assert text.count("\n|") >= len(found["recheck_curve"]) + len(found["recheck_steady"])
+    assert recheck_tables([]) == {"recheck": MISSING}

@@ -157,7 +157,7 @@ def test_a_class_may_be_called_like_a_group(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("path", "said"),
     [
-        ("cot/Ana/1.png", "class to be one of 'cat', 'dog', got 'cot'. Did you mean 'cat'?"),
+        ("cot/Ana/1.png", "Did you mean 'cat'? Expected the class to be one of 'cat', 'dog', got 'cot'."),
         ("cat/1.png", "'cat/1.png': Expected only <class>/<member>/<image>"),
         ("cat/Ana/more/1.png", "Expected only <class>/<member>/<image>"),
         ("cat/A\nna/1.png", r"Expected a printable name of a member, got 'A\nna'"),
@@ -179,7 +179,7 @@ def test_other_files_links_and_groups_are_named(tmp_path: Path) -> None:
     (tmp_path / "subgroup/dog").symlink_to(tmp_path / "subgroup/cat", target_is_directory=True)
     with pytest.raises(DataError, match="got 3 problems") as error:
         _load(tmp_path)
-    assert "got 'refrence'. Did you mean 'reference'?" in str(error.value)
+    assert "Did you mean 'reference'? Expected the group" in str(error.value)
     assert "'subgroup/cat/Bo/notes.txt'" in str(error.value)
     assert "'subgroup/dog'" in str(error.value)
 
@@ -192,15 +192,18 @@ def test_other_files_links_and_groups_are_named(tmp_path: Path) -> None:
         ("file,class,member\n", "Expected at least one image of a person, got none"),
         ("file;class\na.png;cat\n", "got ['file', 'class']: member missing"),
         ("file,class\na.png,cat\n", "got ['file', 'class']: member missing"),
-        ("file,class,member,rol\na.png,cat,Bo,pool\n", "got also ['rol']"),
+        ("file,class,member,rol\na.png,cat,Bo,pool\n", "Did you mean 'role'?"),
         ("file,class,member,file\na.png,cat,Bo,a.png\n", "Expected every column once"),
         ("file,class,member\na.png,cat\n", "Line 2: Expected 3 values, got 2"),
         ("file,class,member\na.png,cat,Bo,x\n", "Line 2: Expected 3 values, got 4"),
         ("file,class,member\na.png,cat,\n", "Line 2: Expected a printable value in the column 'member', got ''"),
-        ("file,class,member\na.png,Cad,Bo\n", "Line 2: Expected the class to be one of 'cat', 'dog', got 'Cad'"),
+        (
+            "file,class,member\na.png,Cad,Bo\n",
+            "Line 2: Did you mean 'cat'? Expected the class to be one of 'cat', 'dog'",
+        ),
         (
             "file,class,member,group\na.png,cat,Bo,refrence\n",
-            "got 'refrence'. Did you mean 'reference'?",
+            "Line 2: Did you mean 'reference'? Expected the group to be one of",
         ),
         (
             "file,class,member,role\na.png,cat,Bo,test\n",

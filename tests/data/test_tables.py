@@ -85,7 +85,7 @@ def test_what_spreadsheets_write_is_read(home: Path, content: bytes) -> None:
         (TWO.encode() + "c.png,Male,Zoë\n".encode("latin-1"), "in UTF-8, got byte 0xeb"),
         (b"file,class,member,\na.png,Male,Ada,x\n", "a name for every column with values"),
         (b"file;class;member\na.png;Male;Ada;x\n", "Put a value that contains a semicolon in double quotes"),
-        (b"file,class,member,roel\na.png,Male,Ada,pool\n", "got also ['roel']. Rename or remove them. Did you mean"),
+        (b"file,class,member,roel\na.png,Male,Ada,pool\n", "Did you mean 'role'? Expected each column of"),
         (b"file,class,member,Class\na.png,Male,Ada,Male\n", "Expected every column once"),
         (b"file,class,member\na.png,Mal,Ada\n", "Did you mean 'Male'?"),
         (b"file,class,member\na.png,Male,ada\nb.png,Male,Ada\n",
@@ -140,7 +140,7 @@ def test_folders_name_groups_and_classes_in_any_case_among_clutter(tmp_path: Pat
         (False, 1),
         (True, 0),
     ]
-    assert {member for _, member in list_files(tmp_path, classes=_CLASSES)} == {"Ada", "Ben"}
+    assert {one.member for one in list_files(tmp_path, classes=_CLASSES)} == {"Ada", "Ben"}
 
 
 def test_a_folder_prepared_in_another_way_is_a_sentence(home: Path) -> None:

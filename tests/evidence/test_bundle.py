@@ -24,6 +24,7 @@ from tests.worlds import Recorder, open_action
 from ttca.errors import ActionError
 from ttca.evidence.bundle import write_evidence
 from ttca.evidence.check import Refused, check, zip_bytes
+from ttca.evidence.check import main as check_main
 from ttca.forgetting import bundles_in
 from ttca.heads import HEADS_FILE, read_heads
 from ttca.people import Roster
@@ -113,6 +114,33 @@ def test_check_py_runs_alone(finished: Path, tmp_path: Path) -> None:
     )
     assert done.returncode == 1
     assert done.stdout.startswith("REFUSED. row.json: was changed")
+
+
+def test_a_bundle_says_what_to_do_with_what_a_reader_would_do_first(
+    finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The ZIP beside its own files, a letter that was filled in, and words that name no bundle each get a sentence."""
+    out = tmp_path / "bundle"
+    out.mkdir()
+    for name, content in files_of(finished / "evidence.zip").items():
+        (out / name).write_bytes(content)
+    shutil.copy(finished / "evidence.zip", out)
+    cases: list[tuple[list[str], int, str]] = [
+        ([str(out)], 1, "evidence.zip: is not listed in manifest.json. Move away what you put beside"),
+        (["--help"], 0, "python check.py --key KEY"),
+        ([str(tmp_path / "none.zip")], 2, "none.zip, which is not there. Nothing was checked."),
+        (["--kye", "x"], 2, "got --kye."),
+        (["--key"], 2, "got --key without a key."),
+    ]
+    for arguments, status, sentence in cases:
+        assert check_main(arguments) == status, arguments
+        assert sentence in capsys.readouterr().out
+    (out / "evidence.zip").unlink()
+    assert check_main([str(out)]) == 0
+    with (out / "letter.md").open("a") as letter:
+        letter.write("Ada Lovelace")
+    assert check_main([str(out)]) == 1
+    assert "Fill in a copy of the letter, outside the bundle." in capsys.readouterr().out
 
 
 def _changed(finished: Path, tmp_path: Path, times: int) -> None:

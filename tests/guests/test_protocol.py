@@ -122,10 +122,10 @@ def test_another_package_brings_a_protocol_by_name(tmp_path: Path, monkeypatch: 
             np.zeros((2, *worlds.SHAPE), np.uint8), Credential("ada"), request_id="r"
         ).answered.all()
     for options in ({"tokn": 1}, {"model": "m"}):
-        with pytest.raises(ConfigError, match="options of the protocol lines"):
+        with pytest.raises(ConfigError, match="each option of the protocol lines"):
             create_protocol("lines", classes=worlds.CLASSES, **options)
     assert type(create_protocol("kserve-v2", model="m", classes=worlds.CLASSES)).__name__ == "KServeV2", "ours is first"
-    with pytest.raises(ConfigError, match="served here"):
+    with pytest.raises(ConfigError, match="asked, but not served"):
         create_app(worlds.Recorder(), protocol="lines")
     with pytest.raises(ConfigError, match="lines"):
         create_protocol("unheard-of", classes=worlds.CLASSES)

@@ -674,7 +674,7 @@ def test_a_token_is_good_until_the_next_one(ledger: Ledger) -> None:
     assert (ledger.member_of(first), ledger.member_of(second)) == (None, "ada")
     with pytest.raises(QuotaError, match="Expected a member with a quota to invite, got 'eve'"):
         ledger.invite("eve")
-    with pytest.raises(QuotaError, match="got 'A da'\\. Did you mean 'ada'"):
+    with pytest.raises(QuotaError, match=r"Did you mean 'ada'\? .* got 'A da'"):
         ledger.invite("A da")
 
 

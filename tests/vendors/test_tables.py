@@ -76,9 +76,9 @@ class TestPrinted:
         assert url.startswith(f"https://{said[1]}")
 
     def test_a_vendor_without_a_table_is_told_all_that_have_one(self) -> None:
-        """A name that is none lists the others."""
-        with pytest.raises(ConfigError, match=r"Expected platform to be one of anthropic-messages, .*, got 'acme'"):
-            table("acme")
+        """A name that is none says where the others stand."""
+        with pytest.raises(ConfigError, match=r"got 'zzz'. docs/vendors.md lists them. Or describe the API"):
+            table("zzz")
 
 
 class TestAsked:
@@ -242,7 +242,8 @@ def test_init_writes_the_table_of_a_vendor(ttca: Terminal, tmp_path: Path) -> No
     done = ttca("init", tmp_path / "action.toml", "--platform", "azure-vision")
     assert "Fill in authorized_by" in done.err
     assert table("azure-vision") in (tmp_path / "action.toml").read_text(encoding="utf-8")
-    assert "azure-vision" in ttca("init", tmp_path / "other.toml", "--platform", "acme").sentence
+    refused = ttca("init", tmp_path / "other.toml", "--platform", "azure-visoin").sentence
+    assert refused.startswith("Did you mean 'azure-vision'?")
     assert not (tmp_path / "other.toml").exists()
 
 

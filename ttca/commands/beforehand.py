@@ -8,13 +8,13 @@ from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
-import numpy as np
 import typer
 from rich.markup import escape
 from rich.table import Table
 
 from ttca.commands.shared import ERR, OUT, duration, emit, say
 from ttca.errors import TTCAError, UnconfirmedError
+from ttca.people import counted_persons
 from ttca.streams import error_object
 
 if TYPE_CHECKING:
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from ttca.people import Roster
     from ttca.pooling.pool import Cost
     from ttca.prices import Price
+    from ttca.rehearsal import Enough
 
 __all__ = [
     "WaitOption",
@@ -150,7 +151,7 @@ def planned(
 
     from ttca.exposure import exposure
     from ttca.preparation import after_sending
-    from ttca.rehearsal import rehearse
+    from ttca.rehearsal import enough, rehearse
 
     refusal: TTCAError | None = None
     try:
@@ -162,7 +163,8 @@ def planned(
     seconds = action.queries.seconds(sum(cost.queries for cost in plan.values()))
     queries = sum(cost.queries for cost in plan.values())
     price = known.platform.price
-    table = _cost_table(plan, seconds, price)
+    short = enough(action, plan)
+    table = _cost_table(plan, seconds, price, short)
     warnings = [w for w in (warning, known.platform.too_small(action.platform.info.image_shape)) if w is not None]
     changed = action.queries.changed(action.questions.people.images)
     if dry_run:
@@ -175,6 +177,7 @@ def planned(
             "preparation": None if action.roster.preparation is None else action.roster.preparation.to_dict(),
             "cost": None if price is None else {"sum": price.of(queries), "currency": price.currency},
             "people": people,
+            "enough": None if short is None else asdict(short),
             "weights": [backbone.shown for backbone in action.backbones],
             "warnings": warnings,
             **({} if action.runners is None else {"race": action.runners.to_dict()}),
@@ -187,7 +190,11 @@ def planned(
     if changed is not None and action.queries.accept_new_version:
         say(ERR, f"{changed} They are paid.")
     if dry_run and not as_json:
-        say(ERR, action.start.told if action.runners is None else action.runners.told)
+        if action.runners is not None:
+            say(ERR, action.runners.told)
+        elif not learns:
+            # Otherwise the rehearsal of learning said it.
+            say(ERR, action.start.told)
         say(ERR, after_sending(action.roster.pool.image_shape, action.roster.preparation))
     if not as_json:
         say(ERR, f"For the certificate: {action.panel.examined().told(action.settings.certifying)}.")
@@ -195,7 +202,6 @@ def planned(
             say(ERR, sentence)
     if refusal is not None and dry_run and as_json:
         # The one object on standard output says it already.
-        say(ERR, f"ttca: {refusal}")
         raise typer.Exit(1)
     if refusal is not None:
         raise refusal
@@ -209,8 +215,7 @@ def counted_people(roster: Roster, classes: tuple[str, ...]) -> list[dict[str, A
         for group, inside in (("subgroup", people.subgroup), ("reference", ~people.subgroup)):
             for number, name in enumerate(classes):
                 rows = inside & (people.classes == number)
-                if rows.any():
-                    persons = len(np.unique(people.persons[rows]))
+                for persons in counted_persons(people[rows]).values():
                     counts = {"persons": persons, "images": int(rows.sum())}
                     found.append({"role": role, "group": group, "class": name, **counts})
     return found
@@ -229,13 +234,13 @@ def _people_table(people: list[dict[str, Any]]) -> Table:
     return table
 
 
-def _cost_table(plan: Mapping[str, Cost], seconds: float | None, price: Price | None) -> Table:
+def _cost_table(plan: Mapping[str, Cost], seconds: float | None, price: Price | None, enough: Enough | None) -> Table:
     table = Table("step", "images", "already answered", "queries to pay, at most", title="What it costs")
     for step, cost in plan.items():
         table.add_row(step, str(cost.images), str(cost.answered), str(cost.queries))
     total = sum(cost.queries for cost in plan.values())
     affordable = min(cost.affordable for cost in plan.values())
-    short = " That may not be enough: raise quotas, or it will stop in between and wait." if total > affordable else ""
+    short = "" if enough is None else f" That may not be enough, and it would stop in between and wait. {enough.told}"
     took = "" if seconds is None or not total else f" They take {duration(seconds)}."
     money = "" if price is None else f" At most {price.told(total)}."
     table.caption = f"{total} queries at most; the members can pay {affordable}.{short}{took}{escape(money)}"

@@ -34,7 +34,7 @@ def evidence(
     words = (
         f"Wrote {made.path}: {made.rows:,} rows of the ledger, {made.sealed:,} of them sealed. Whoever gets it runs: "
         f"python check.py\nIt is signed with {made.key}. Tell them this key by another way than the bundle.\n"
-        "letter.md in it is a letter of complaint, with blanks to fill in."
+        "letter.md in it is a letter of complaint, with blanks: fill in a copy, since a changed bundle is refused."
     )
     said = {
         "path": str(made.path),

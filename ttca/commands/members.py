@@ -75,7 +75,7 @@ def asks_class() -> AskClass | None:
 
 
 def _ask(photo: str, classes: Sequence[str]) -> str:
-    from ttca.names import resolve
+    from ttca.names import resolve, unknown_name
 
     # A class may be called by a number: names come before places in the list.
     numbered = not any(name.strip().isdigit() for name in classes)
@@ -88,4 +88,4 @@ def _ask(photo: str, classes: Sequence[str]) -> str:
             return meant
         if numbered and said.strip().isdigit() and 1 <= int(said) <= len(classes):
             return classes[int(said) - 1]
-        say(ERR, f"Expected one of {', '.join(classes)}, got {said!r}.")
+        say(ERR, unknown_name("the class", said, classes))

@@ -34,8 +34,10 @@ def recheck(
 
     with opened(file) as (known, action):
         before = rechecked(action.folder, action.queries)
+        resting = before is not None and before.expiry is None and not due(before, every)
+        rests = f" Nobody is asked now: the last look is younger than --every {every:g} (days)." if resting else ""
         queries = recheck_cost(action.folder, action.queries, people)
-        if before is not None and (before.expiry is not None or not due(before, every)):
+        if before is not None and (before.expiry is not None or resting):
             queries = 0
         price, seconds = known.platform.price, action.queries.seconds(queries)
         if dry_run:
@@ -48,7 +50,7 @@ def recheck(
             money = "" if price is None else f" At most {price.told(queries)}."
             took = "" if not seconds else f" They take {duration(seconds)}."
             told = "" if before is None else f" So far: {before.told}"
-            emit(said, as_json, f"This look costs at most {queries} queries.{took}{money}{told}")
+            emit(said, as_json, f"This look costs at most {queries} queries.{took}{money}{rests}{told}")
             return
         if queries:
             confirm(
@@ -61,7 +63,7 @@ def recheck(
             wait,
             lambda: recheck(action.folder, action.queries, action.panel, people=people, every_days=every),
         )
-    emit(found.to_dict(), as_json, found.told)
+    emit(found.to_dict(), as_json, f"{found.told}{rests}")
     if found.expiry is not None:
         from ttca.expiry import EXPIRED_FILE
 

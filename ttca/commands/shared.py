@@ -108,8 +108,12 @@ def asking(known: ActionFile, action: CollectiveAction, file: Path) -> Iterator[
 
     name, ledger = action.settings.name, action.queries.ledger
     before = ledger.charged_twice(action=name)
+
+    def remaining() -> int:
+        return sum(cost.queries for cost in action.plan().values())
+
     try:
-        with bill_of_errors(ledger, name, known.platform.price):
+        with bill_of_errors(ledger, name, known.platform.price, remaining=remaining):
             yield
     except AnswerError as error:
         error.args = (f"{error.args[0]} {_advice(known, file, error)}", *error.args[1:])

@@ -8,17 +8,18 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
 from ttca.data.decoding import decode_rgb, for_each
-from ttca.data.photographs import PHOTOGRAPHS, read_photograph
-from ttca.data.tables import COLUMNS, Problems, file_inside, is_name, read_sheet, unknown_value
+from ttca.data.photographs import PHOTOGRAPHS, Photograph, read_photograph
+from ttca.data.tables import COLUMNS, Problems, file_inside, is_name, read_sheet
 from ttca.errors import ConfigError, DataError, ImageError, MissingExtraError
 from ttca.images import ImageShape
-from ttca.names import canonical, resolve, twins
+from ttca.names import canonical, resolve, twins, unknown_name
 from ttca.people import People
 from ttca.preparation import Preparation, Region, parse_box
 from ttca.private import private
@@ -27,11 +28,14 @@ from ttca.values import Value
 __all__ = [
     "PREPARED",
     "TABLE",
+    "ListedFile",
     "PeopleTable",
     "files_under",
     "list_files",
     "load_people",
+    "outline",
     "prepared_as",
+    "read_image",
     "write_people",
 ]
 
@@ -39,6 +43,8 @@ __all__ = [
 TABLE, PREPARED = "people.csv", "prepared.jsonl"
 _GROUPS, _ROLES = COLUMNS["group"].values, COLUMNS["role"].values
 _REQUIRED = tuple(name for name, column in COLUMNS.items() if column.default is None)
+#: A class, a member and an image.
+_LEAST_DEEP = 3
 #: What the systems of others leave in every folder.
 _CLUTTER = frozenset({"thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r", "__macosx", PREPARED})
 
@@ -158,11 +164,7 @@ def load_people(
         raise DataError(
             f"Expected an image shape (height, width, 3), got {tuple(image_shape)}. Give the platform's size."
         )
-    if preparation is not None and preparation.image_shape != tuple(image_shape):
-        raise ConfigError(
-            f"Expected a preparation to the {image_shape[0]}×{image_shape[1]} pixels (height×width) that the platform "
-            f"takes, got {preparation}. Correct its size."
-        )
+    _check_size(preparation, image_shape)
     problems = Problems()
     place, rows, notes = _listed(Path(source), names, problems, tuple(columns))
     _check_prepared(place, preparation)
@@ -172,6 +174,52 @@ def load_people(
     problems.raise_if_any(place)
     if not rows:
         raise DataError(f"Expected at least one image of a person, got none in {place}. Add one.")
+    return _people_table(rows, images, notes, one_person_per_image=one_person_per_image, columns=columns)
+
+
+def outline(source: Path | str, *, one_person_per_image: bool = False) -> tuple[PeopleTable, tuple[str, ...]]:
+    """Return the people of a table or a folder without opening a picture, and the classes that are named there.
+
+    Each image is a small one of its own instead, so that people can be counted and shared out, and costs be planned.
+
+    Raises
+    ------
+    DataError
+        If the source cannot be listed, or there is nobody.
+    """
+    place, problems = Path(source), Problems()
+    classes = _named_classes(place / TABLE if (place / TABLE).is_file() else place)
+    place, rows, notes = _listed(place, list(classes), problems)
+    problems.raise_if_any(place)
+    if not rows:
+        raise DataError(f"Expected at least one image of a person, got none in {place}. Add one.")
+    numbers = np.arange(len(rows), dtype="<u8")[:, None].view(np.uint8)
+    images = np.zeros((len(rows), 2, 2, 3), np.uint8)
+    images.reshape(len(rows), -1)[:, :8] = numbers
+    return _people_table(rows, images, notes, one_person_per_image=one_person_per_image), classes
+
+
+def _named_classes(place: Path) -> tuple[str, ...]:
+    """Return the classes that a table's column or a folder's folders name, in the order of the alphabet."""
+    if place.is_file():
+        found = {canonical(cells["class"]) for _, cells in read_sheet(place, _REQUIRED, None, Problems()).rows}
+    else:
+        try:
+            parts = [path.parts for path in files_under(place)]
+        except OSError as error:
+            raise DataError(f"Expected to read the folder {place}, got: {error}. Check its permissions.") from None
+        found = {canonical(part[-3]) for part in parts if len(part) >= _LEAST_DEEP}
+    return tuple(sorted(filter(is_name, found)))
+
+
+def _people_table(
+    rows: list[_Row],
+    images: NDArray[np.uint8],
+    notes: tuple[str, ...],
+    *,
+    one_person_per_image: bool = False,
+    columns: Sequence[str] = (),
+) -> PeopleTable:
     people = People(
         images,
         np.array([row.label for row in rows], dtype=np.int64),
@@ -191,7 +239,15 @@ def load_people(
     )
 
 
-def list_files(source: Path | str, *, classes: Sequence[str], columns: Sequence[str] = ()) -> list[tuple[Path, str]]:
+class ListedFile(NamedTuple):
+    """One image of a table or a folder that nobody has opened yet: its file, its member, and the part that counts."""
+
+    path: Path
+    member: str
+    box: Region | None
+
+
+def list_files(source: Path | str, *, classes: Sequence[str], columns: Sequence[str] = ()) -> list[ListedFile]:
     """Return the file and the member of every image that :func:`load_people` would read, without opening any.
 
     Raises
@@ -202,7 +258,7 @@ def list_files(source: Path | str, *, classes: Sequence[str], columns: Sequence[
     problems = Problems()
     place, rows, _ = _listed(Path(source), _check_classes(classes), problems, tuple(columns))
     problems.raise_if_any(place)
-    return [(row.path, row.member) for row in rows]
+    return [ListedFile(row.path, row.member, row.box) for row in rows]
 
 
 def _listed(
@@ -242,6 +298,15 @@ def prepared_as(place: Path) -> Preparation | None:
             f"Expected in {record} how its pictures were prepared, got something that cannot be read ({error}). "
             "Prepare them again with ttca prepare, or delete this file if you know that they were not."
         ) from None
+
+
+def _check_size(preparation: Preparation | None, shape: ImageShape) -> None:
+    """Raise where photographs would be made another size than the platform's."""
+    if preparation is not None and preparation.image_shape != tuple(shape):
+        raise ConfigError(
+            f"Expected a preparation to the {shape[0]}×{shape[1]} pixels (height×width) that the platform takes, got "
+            f"{preparation}. Correct its size."
+        )
 
 
 def _check_prepared(place: Path, preparation: Preparation | None) -> None:
@@ -460,7 +525,7 @@ def _meant(cells: dict[str, str], names: Sequence[str]) -> list[str]:
         known = names if what == "class" else COLUMNS[what].values
         meant = resolve(cells[what], known)
         if meant is None:
-            wrong.append(unknown_value(what, cells[what], known))
+            wrong.append(unknown_name(f"the {what}", cells[what], known, otherwise="Use one of these."))
         else:
             cells[what] = meant
     return wrong
@@ -530,6 +595,46 @@ def _is_clutter(name: str) -> bool:
     return name.startswith(".") or name.lower() in _CLUTTER
 
 
+def read_image(
+    path: Path, shape: ImageShape, preparation: Preparation | None = None, box: Region | None = None
+) -> Photograph:
+    """Return one image of the platform's size, as the people's are read, and what was done to its file.
+
+    Parameters
+    ----------
+    path : Path
+    shape : (height, width, 3)
+    preparation : Preparation, optional
+        Without it the file must have that size already.
+    box : (x, y, width, height), optional
+        The part that counts.
+
+    Raises
+    ------
+    DataError, ImageError, MissingExtraError
+        If the file cannot be read, or is no such image.
+    ConfigError
+        If the preparation makes another size.
+    """
+    _check_size(preparation, shape)
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise DataError(
+            f"Expected to read the file, got {type(error).__name__}: {error}. Check its path and permissions."
+        ) from None
+    if preparation is not None:
+        photograph = read_photograph(data)
+        done = (*photograph.done, *preparation.told(photograph.pixels.shape, box))
+        return Photograph(preparation.of(photograph.pixels, box), done)
+    if box is not None:
+        raise DataError(
+            "Expected a preparation that cuts the box out, got none. Write preparation = "
+            f"{Preparation(size=shape[:2])} under [people]."
+        )
+    return Photograph(decode_rgb(data, size=shape[:2]))
+
+
 def _read_images(
     rows: list[_Row], shape: ImageShape, preparation: Preparation | None, problems: Problems
 ) -> NDArray[np.uint8]:
@@ -538,23 +643,9 @@ def _read_images(
     def read(i: int) -> None:
         row = rows[i]
         try:
-            if preparation is not None:
-                images[i] = preparation.of(read_photograph(row.path.read_bytes()).pixels, row.box)
-            elif row.box is None:
-                images[i] = decode_rgb(row.path.read_bytes(), size=shape[:2])
-            else:
-                problems.add(
-                    row.line,
-                    f"{row.place}Expected a preparation that cuts the box out, got none. Write preparation = "
-                    f"{Preparation(size=shape[:2])} under [people].",
-                )
+            images[i] = read_image(row.path, shape, preparation, row.box).pixels
         except (DataError, ImageError, MissingExtraError) as error:
             problems.add(row.line, f"{row.place}{error}")
-        except OSError as error:
-            problems.add(
-                row.line,
-                f"{row.place}Expected to read the file, got {type(error).__name__}: {error}. Check its permissions.",
-            )
 
     for_each(read, len(rows), block=8 if preparation is not None else 64)
     return images

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import difflib
 import io
 import re
 from collections.abc import Mapping, Sequence
@@ -11,9 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
 from ttca.errors import DataError
-from ttca.names import canonical
+from ttca.names import canonical, unknown_name
 
-__all__ = ["COLUMNS", "Column", "Problems", "Sheet", "file_inside", "is_name", "read_sheet", "unknown_value"]
+__all__ = ["COLUMNS", "Column", "Problems", "Sheet", "file_inside", "is_name", "read_sheet"]
 
 _SHOWN = 10
 _DELIMITERS = {",": "commas", ";": "semicolons", "\t": "tabs"}
@@ -241,10 +240,14 @@ def _check_header(table: Path, header: list[str], needed: Sequence[str], known: 
         )
     unknown = [name for name in header if known is not None and name not in known]
     if unknown and known is not None:
-        near = difflib.get_close_matches(unknown[0], known, n=1)
-        hint = f" Did you mean {near[0]!r}?" if near else " Those to compare people by: columns under [people]."
         raise DataError(
-            f"Expected only the columns {', '.join(known)} in {table}, got also {unknown}. Rename or remove them.{hint}"
+            unknown_name(
+                f"each column of {table}",
+                unknown[0],
+                known,
+                listed="docs/people.md lists them.",
+                otherwise="Rename or remove it. Those to compare people by: columns under [people].",
+            )
         )
     if len(set(header)) != len(header):
         raise DataError(f"Expected every column once in {table}, got {header}. Remove one of the two.")
@@ -253,14 +256,6 @@ def _check_header(table: Path, header: list[str], needed: Sequence[str], known: 
 def is_name(text: object) -> bool:
     """Whether it is text that survives a table: control characters and lone surrogates do not, or hide in one."""
     return isinstance(text, str) and bool(text) and text.isprintable()
-
-
-def unknown_value(what: str, got: str, known: Sequence[str]) -> str:
-    """Return the sentence for a value that is none of those known."""
-    listed = ", ".join(repr(name) for name in known[:20]) + (", …" if len(known) > 20 else "")
-    close = difflib.get_close_matches(got, known, n=1, cutoff=0.0 if len(known) == 1 else 0.5)
-    hint = f" Did you mean {close[0]!r}?" if close else " Use one of these."
-    return f"Expected the {what} to be one of {listed}, got {got!r}.{hint}"
 
 
 def file_inside(home: Path, file: str) -> Path | str:

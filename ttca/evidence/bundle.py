@@ -29,7 +29,7 @@ _README = """\
 Evidence of the action "{action}", made {made}.
 
 report.html        what was found and what it does not show; opens in any browser, loads nothing
-letter.md          a letter of complaint, with blanks to fill in
+letter.md          a letter of complaint, with blanks to fill in: in a copy, outside the bundle
 certificate.json   what was proved, with every answer that it follows from, and its signature
 row.json           every number of the report
 ledger.jsonl       every query that was paid, as a chain of salted commitments; sealed where somebody is forgotten

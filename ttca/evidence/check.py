@@ -3,11 +3,12 @@
     python check.py              the folder that this file lies in
     python check.py BUNDLE.zip   or a folder
     python check.py --key KEY    and whether the collective's key, as it told you, signed it
+    python check.py --help       this text
 
 It recomputes certificate and result row from the rows of the ledger, and says what it cannot recompute. It needs
 Python 3.9 or newer, no network, and nothing of the program that wrote the bundle. Status 0: everything holds. 1:
-something does not, and the sentence names the file. Whoever wants to trust nothing in the bundle takes this file from
-ttca itself.
+something does not, and the sentence names the file. 2: there was nothing to check. Whoever wants to trust nothing in
+the bundle takes this file from ttca itself.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from typing import Any, NoReturn
 __all__ = ["Refused", "check", "check_certificate", "main", "verify_ed25519", "zip_bytes"]
 
 FORMAT = "ttca-evidence-1"
+_LETTER = " Fill in a copy of the letter, outside the bundle."
 BATCH = 16
 ON_THE_WAY = 0.2
 #: Files that every bundle has.
@@ -220,10 +222,16 @@ def _check_files(files: dict[str, bytes]) -> tuple[dict[str, Any], str]:
     _expect(manifest.get("format") == FORMAT, "manifest.json", f"is not of the format {FORMAT}.")
     listed = manifest["files"]
     for name in sorted({*listed, *files} - {"manifest.json", "manifest.json.sig"}):
-        _expect(name in listed, name, "is not listed in manifest.json.")
+        _expect(
+            name in listed,
+            name,
+            "is not listed in manifest.json. Move away what you put beside the bundle's files, such as the ZIP itself.",
+        )
         _expect(name in files, name, "is listed in manifest.json and missing.")
         _expect(
-            hashlib.sha256(files[name]).hexdigest() == listed[name], name, "was changed since the bundle was signed."
+            hashlib.sha256(files[name]).hexdigest() == listed[name],
+            name,
+            "was changed since the bundle was signed." + (_LETTER if name == "letter.md" else ""),
         )
     for name in NEEDED:
         _expect(name in files, name, "is missing.")
@@ -1448,12 +1456,20 @@ def _checked(files: dict[str, bytes], manifest: dict[str, Any], signer: str, key
 
 
 def main(arguments: list[str]) -> int:
-    """Check a bundle and say what holds; return the exit status."""
+    """Check a bundle and say what holds; return the exit status: 2 where there is nothing to check."""
+    if {"-h", "--help"} & set(arguments):
+        print(str(__doc__).strip())
+        return 0
     key = None
     if "--key" in arguments:
         at = arguments.index("--key")
         key = (arguments[at + 1 : at + 2] or [""])[0].strip()
         arguments = arguments[:at] + arguments[at + 2 :]
+    wrong = [word for word in arguments if word.startswith("-")] or arguments[1:]
+    if wrong or key == "" or (arguments and not Path(arguments[0]).exists()):
+        got = wrong[0] if wrong else "--key without a key" if key == "" else f"{arguments[0]}, which is not there"
+        print(f"Expected at most the path of a bundle and --key KEY, got {got}. Nothing was checked.")
+        return 2
     path = Path(arguments[0]) if arguments else Path(__file__).resolve().parent
     try:
         said = check(path, key)

@@ -14,7 +14,7 @@ from ttca.platforms.protocols import Response, create_protocol
 from ttca.platforms.protocols.reading import UnreadableError, read_json
 from ttca.values import Value
 
-__all__ = ["Proposal", "as_toml", "proposals", "response_of"]
+__all__ = ["Proposal", "as_toml", "headers_of", "proposals", "response_of"]
 
 _PLAIN = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 #: A stranger's JSON may be of any size: so many of its places are looked at, so deep, and so many lines are shown.
@@ -47,6 +47,15 @@ def response_of(body: bytes) -> tuple[int, bytes]:
     except (ValueError, IndexError, KeyError, TypeError):
         return 200, body
     return (status if isinstance(status, int) else 200), said
+
+
+def headers_of(body: bytes) -> dict[str, str]:
+    """Return the headers that are kept with an answer, those that its protocol reads."""
+    try:
+        headers = json.loads(body.partition(b"\n")[0])[1]
+    except (ValueError, IndexError, KeyError, TypeError):
+        return {}
+    return headers if isinstance(headers, dict) else {}
 
 
 def proposals(body: bytes, options: Mapping[str, Any], classes: Sequence[str]) -> list[Proposal]:

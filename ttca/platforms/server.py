@@ -32,6 +32,7 @@ from ttca.errors import (
     TransportError,
 )
 from ttca.images import Images, check_images
+from ttca.names import unknown_name
 from ttca.platforms.base import Credential, Platform
 from ttca.platforms.protocols.reading import excerpt
 from ttca.private import private
@@ -257,10 +258,7 @@ def create_app(
     except ImportError:
         raise MissingExtraError("Serving a platform", "serve") from None
     if protocol not in SERVED:
-        raise ConfigError(
-            f"Expected protocol to be one that is served here ({', '.join(sorted(SERVED))}), got {protocol!r}. "
-            "Choose one of these. Others can be asked, but not served."
-        )
+        raise ConfigError(f"{unknown_name('protocol', protocol, sorted(SERVED))} Others can be asked, but not served.")
     if max_request_bytes < 1:
         raise ConfigError(
             f"Expected max_request_bytes of at least 1, got {max_request_bytes}. Leave it out to use the default."

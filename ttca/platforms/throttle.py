@@ -53,7 +53,8 @@ def throttle_of(platform: Platform, *, clock: Callable[[], float] = time.monoton
 
 def come_back(wait_s: float, longest_s: float) -> str:
     """Return the sentence that says when to come back after a wait that is too long to be waited out here."""
-    return f"It asks us to wait {wait_s:.0f} s, longer than the {longest_s:g} s that we wait here. {come_again(wait_s)}"
+    seconds = math.ceil(wait_s)
+    return f"It asks us to wait {seconds} s, longer than the {longest_s:g} s that we wait here. {come_again(wait_s)}"
 
 
 def come_again(wait_s: float) -> str:

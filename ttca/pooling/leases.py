@@ -37,6 +37,7 @@ from ttca.pooling.schema import members as _members
 from ttca.pooling.schema import reports as _reports
 from ttca.pooling.settling import CheckPlan
 from ttca.pooling.shelf import HOPELESS, Progress, Shelf, files_of, given_to, is_open, mark_answered
+from ttca.rounding import apart
 
 __all__ = ["CROSS_CHECK", "CheckPlan", "Lease", "LeaseDesk", "Progress", "Quarantined", "UnknownLease"]
 
@@ -482,10 +483,10 @@ def _check_agrees(answers: Answers) -> None:
     if len(against):
         row = int(against[0])
         said, best = answers.labels[row], np.nanargmax(answers.scores[row])
+        less, more = apart(answers.scores[row, said], answers.scores[row, best])
         raise ConfigError(
-            f"Expected the label {said} of answer {row} to have the highest score, got "
-            f"{answers.scores[row, said]:.4g} for it and {answers.scores[row, best]:.4g} for {best}. Bring what "
-            "the platform said."
+            f"Expected the label {said} of answer {row} to have the highest score, got {less} for it and {more} for "
+            f"{best}. Bring what the platform said."
         )
 
 

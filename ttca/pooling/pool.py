@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import math
 import threading
 import time
 import uuid
@@ -627,9 +628,9 @@ def _shortest_wait(refusals: Sequence[QuotaError], n: int, longest_s: float) -> 
         raise refusals[0]
     if min(waits) > longest_s:
         error = RateError(
-            f"Expected a member whose rate leaves room for {n} queries, but the first has room in {min(waits):.0f} s, "
-            f"longer than the {longest_s:g} s we wait here. Every answer that came is in the ledger. "
-            f"{come_again(min(waits))}",
+            f"Expected a member whose rate leaves room for {n} queries, but the first has room in "
+            f"{math.ceil(min(waits))} s, longer than the {longest_s:g} s we wait here. Every answer that came is in "
+            f"the ledger. {come_again(min(waits))}",
             wait_s=min(waits),
         )
         error.come_back_s = min(waits)

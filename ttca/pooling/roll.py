@@ -115,8 +115,8 @@ def enrolled(connection: sa.Connection, member: str, seals: Seals) -> Enrolled:
     able = {m.member: m for m in roll(connection)}
     if name not in able:
         near = [other for other in able if look_alike(other) == look_alike(name)]
-        hint = f"Did you mean {near[0]!r}?" if near else "See: ttca pool status"
-        raise QuotaError(f"Expected a member with a quota to invite, got {member!r}. {hint}")
+        hint = f"Did you mean {near[0]!r}? " if near else ""
+        raise QuotaError(f"{hint}Expected a member with a quota to invite, got {member!r}. See: ttca pool status")
     return able[name]
 
 

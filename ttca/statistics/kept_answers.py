@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 from ttca.errors import ActionError
 from ttca.statistics.sequential import paired_log_e_at
 
-__all__ = ["STEADY", "changed_log_e", "helps_log_e"]
+__all__ = ["HARM_WINS", "STEADY", "change_wins", "changed_log_e", "helps_log_e"]
 
 Floats = NDArray[np.float64]
 
@@ -23,6 +23,24 @@ STEADY = 0.005
 _SHARES = np.geomspace(4 * STEADY, 30 * STEADY, 20)
 #: Of the stake, what the first look bets. Soon after its certificate an action is looked at most closely.
 _FIRST = 0.8
+
+
+#: The most that one harmed person can multiply the e-value against "δ still helps" with.
+HARM_WINS = 2.0
+
+
+def change_wins(changed: int) -> float:
+    """Return the most that one person can multiply the e-value of :func:`changed_log_e` with.
+
+    Between two looks at an e-value, it cannot have risen by more: who watches it need not compute it each time.
+
+    Parameters
+    ----------
+    changed : int
+        How many of the person's two answers have changed.
+    """
+    gain = (_SHARES.max() - STEADY) / (STEADY * (1 - STEADY))
+    return max(1.0, float(1 + gain * (changed / 2 - STEADY)))
 
 
 def changed_log_e(persons: ArrayLike) -> float:

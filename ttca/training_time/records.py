@@ -7,7 +7,6 @@ all, in an order that the collectives agree on, and the report carries a digest 
 from __future__ import annotations
 
 import csv
-import difflib
 import hashlib
 import json
 import tomllib
@@ -19,7 +18,7 @@ from typing import Any, cast
 import numpy as np
 
 from ttca.errors import ConfigError, DataError
-from ttca.names import canonical
+from ttca.names import canonical, unknown_name
 from ttca.training_time.aggregator import Report
 from ttca.training_time.signals import (
     Domain,
@@ -181,9 +180,7 @@ def _strategy(told: Mapping[str, Any], names: Names, path: Path) -> Planting | U
     kind = _text(found, "kind", "strategy", path)
     needs: dict[str, set[str]] = {"feature-label": set(), "feature-only": {"elsewhere"}, "unplanting": {"replacement"}}
     if kind not in needs:
-        raise ConfigError(
-            f"Expected strategy.kind in {path} to be one of {', '.join(needs)}, got {kind!r}. Choose one of them."
-        )
+        raise ConfigError(unknown_name(f"strategy.kind in {path}", kind, tuple(needs), otherwise="Choose one."))
     if unused := sorted({"replacement", "elsewhere"} & found.keys() - needs[kind]):
         raise ConfigError(
             f"Expected only settings that {kind} needs in {path}, got {', '.join(unused)} as well. Leave out what it "
@@ -216,12 +213,7 @@ def _section(told: Mapping[str, Any], name: str, known: Sequence[str], path: Pat
 def _known(found: Mapping[str, Any], known: Sequence[str], what: str) -> None:
     for name in found:
         if name not in known:
-            raise ConfigError(f"Expected {what} to be one of {', '.join(known)}, got {name!r}.{_nearest(name, known)}")
-
-
-def _nearest(got: str, known: Sequence[str]) -> str:
-    near = difflib.get_close_matches(got, known, 1)
-    return f" Did you mean {near[0]!r}?" if near else ""
+            raise ConfigError(unknown_name(what, name, known))
 
 
 def _text(found: Mapping[str, Any], key: str, table: str, path: Path) -> str:
@@ -256,8 +248,9 @@ def _label(value: str, where: str, names: Names, path: Path) -> int:
 
 def _number(value: object, known: Sequence[str], where: str, path: Path) -> int:
     if value not in known:
-        near = _nearest(value, known) if isinstance(value, str) else ""
-        raise ConfigError(f"Expected {where} in {path} to be one of {', '.join(known)}, got {value!r}.{near}")
+        if isinstance(value, str):
+            raise ConfigError(unknown_name(f"{where} in {path}", value, known))
+        raise ConfigError(f"Expected {where} in {path} as text, got {value!r}. Write it in quotes.")
     return known.index(cast("str", value))
 
 
@@ -321,7 +314,7 @@ def read_records(path: Path, names: Names) -> Integers:
                 wrong = [i for i, cell in enumerate(cells) if cell not in numbers[i]]
                 faulty += len(wrong)
                 faults += [
-                    f"line {lines.line_num}, {wanted[i]}: {cells[i][:_SHOWN]!r}{_nearest(cells[i][:_SHOWN], known[i])}"
+                    f"line {lines.line_num}: {unknown_name(wanted[i], cells[i][:_SHOWN], known[i]).removesuffix('.')}"
                     for i in wrong[: _NAMED - len(faults)]
                 ]
                 if not wrong:

@@ -16,6 +16,7 @@ from urllib.parse import quote
 from ttca.answers import Answers
 from ttca.errors import AnswerError, ConfigError, Trouble
 from ttca.images import Images, ImageShape
+from ttca.names import unknown_name
 from ttca.platforms.protocols.reading import Reading
 
 __all__ = [
@@ -294,9 +295,13 @@ def create_protocol(name: str, **options: Any) -> Describes:
         unknown = sorted(set(options) - known)
         if unknown:
             raise ConfigError(
-                f"Expected options of the protocol {name} ({', '.join(sorted(known))}), got "
-                f"{', '.join(unknown)}. "
-                "Remove or correct them."
+                unknown_name(
+                    f"each option of the protocol {name}",
+                    unknown[0],
+                    sorted(known),
+                    listed="docs/platforms.md lists them.",
+                    otherwise="Remove it.",
+                )
             )
     _check_types(factory, name, options)
     if ours:
@@ -324,8 +329,9 @@ def _guest(name: str) -> Callable[..., Describes]:
     found = list(entry_points(group=_GROUP, name=name))
     if not found:
         raise ConfigError(
-            f"Expected protocol to be one of {', '.join(sorted([*PROTOCOLS, *guests()]))}, got {name!r}. "
-            "Choose the one your platform speaks."
+            unknown_name(
+                "protocol", name, sorted([*PROTOCOLS, *guests()]), otherwise="Choose the one your platform speaks."
+            )
         )
     if len(found) > 1:
         raise ConfigError(

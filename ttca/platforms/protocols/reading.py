@@ -18,6 +18,7 @@ from ttca.platforms.protocols.grammar import Grammar, Said
 from ttca.platforms.protocols.labels import OTHER, REFUSED, UNKNOWN, OtherLabels, Vocabulary
 from ttca.platforms.protocols.scores import SOME_LOGITS, Scale, ScoresAre
 from ttca.platforms.protocols.unreadable import UnreadableError, excerpt, read_json
+from ttca.rounding import apart
 from ttca.telling import tell_unreadable
 
 __all__ = [
@@ -270,7 +271,7 @@ class Reading:
         lone = len(scores) == 1 and found.label is None and len(self.classes) > 1 and not scale.alone
         if lone and (self.others != "error" or not scale.exclusive) and kept[0] < 0.5:
             raise UnreadableError(
-                f"Expected a score of .5 or more where one label has one, got {kept[0]:.4g} for "
+                f"Expected a score of .5 or more where one label has one, got {apart(kept[0], 0.5)[0]} for "
                 f"{excerpt(self._name(int(labels[0])), 40)!r}: which other class is meant instead is not said."
             )
         return self._agreed(found.label, labels, kept)
@@ -302,9 +303,10 @@ class Reading:
         return self.classes[label] if label >= 0 else "a refusal"
 
     def _against(self, label: int, own: float, best: int, highest: float) -> str:
+        less, more = apart(own, highest)
         return (
-            f"Expected the label {excerpt(self._name(label), 40)!r} to have the highest score, got {own:.4g} for it "
-            f"and {highest:.4g} for {excerpt(self._name(best), 40)!r}. Put classes in the platform's order, set "
+            f"Expected the label {excerpt(self._name(label), 40)!r} to have the highest score, got {less} for it "
+            f"and {more} for {excerpt(self._name(best), 40)!r}. Put classes in the platform's order, set "
             "first_label if it numbers them from 1, and resolution if it rounds its scores."
         )
 

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ttca.errors import ConfigError
+from ttca.rounding import apart
 
 __all__ = ["SOME_LOGITS", "Scale", "ScoresAre"]
 
@@ -233,13 +234,15 @@ class Scale:
         if fault == _ZERO:
             return "Expected scores of which one is above 0, got none: which class is meant is not said."
         kinds = ", ".join(get_args(ScoresAre))
+        whole = _UNIT.get(self.scores_are, 1.0)
         if fault == _RANGE:
+            lowest, highest, *_ = apart(values.min(), values.max(), 0.0, whole)
             return (
-                f"Expected scores as {self.scores_are}, got {values.min():.4g} to {values.max():.4g}. "
+                f"Expected scores as {self.scores_are}, got {lowest} to {highest}. "
                 f"Set scores_are to what the platform gives: {kinds}."
             )
-        total = f"{values.sum():.6g} in sum ({', '.join(f'{v:.4g}' for v in values[:6])}{', …' * (len(values) > 6)})"
-        whole = _UNIT.get(self.scores_are, 1.0)
+        total = f"{apart(values.sum(), whole, digits=6)[0]} in sum ({', '.join(f'{v:.4g}' for v in values[:6])}"
+        total += ", …)" if len(values) > 6 else ")"
         if fault == _ABOVE:
             return (
                 f"Expected {self.scores_are} that sum to {whole:g}, got {total}. Set scores_are to what the platform "

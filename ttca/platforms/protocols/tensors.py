@@ -20,6 +20,7 @@ from ttca.values import OneLine
 __all__ = [
     "HEADER_LENGTH",
     "Tensor",
+    "as_json",
     "join_body",
     "read_tensor",
     "read_tensors",
@@ -223,6 +224,26 @@ def _from_binary(name: str, datatype: str, data: memoryview) -> NDArray[Any]:
     flat = np.empty(len(texts), dtype=object)
     flat[:] = texts
     return flat
+
+
+def as_json(body: bytes, header_length: str) -> dict[str, Any]:
+    """Return a message with binary data as JSON has it: each tensor's values under ``data``, as text or number.
+
+    Raises
+    ------
+    UnreadableError
+        If the message is malformed.
+    """
+    message, binary = split_body(body, header_length)
+    found = dict(message)
+    for key in ("inputs", "outputs"):
+        if isinstance(message.get(key), list):
+            found[key] = []
+            for entry in message[key]:
+                tensor, used = read_tensor(entry, binary)
+                binary = binary[used:]
+                found[key].append({**entry, "data": tensor.data.reshape(-1).tolist()})
+    return found
 
 
 def join_body(

@@ -6,6 +6,7 @@ from functools import cache
 from pathlib import Path
 
 from ttca.errors import ConfigError
+from ttca.names import unknown_name
 
 __all__ = ["table", "vendors", "with_table"]
 
@@ -38,8 +39,13 @@ def table(vendor: str) -> str:
     """
     if vendor not in vendors():
         raise ConfigError(
-            f"Expected platform to be one of {', '.join(vendors())}, got {vendor!r}. Choose one, or describe the API "
-            "in a table of your own: docs/platforms.md says how."
+            unknown_name(
+                "platform",
+                vendor,
+                vendors(),
+                listed="docs/vendors.md lists them.",
+                otherwise="Or describe the API in a table of your own: docs/platforms.md says how.",
+            )
         )
     return (_HERE / f"{vendor}.toml").read_text(encoding="utf-8")
 
