@@ -13,15 +13,17 @@ from ttca.proxies.backbones import Backbone
 if TYPE_CHECKING:
     from ttca.settings import Settings
 
-__all__ = ["NAMED", "RECIPE_KEYS", "Circumstances", "Recipe", "portfolio", "proxy_part", "with_recipe"]
+__all__ = ["NAMED", "RECIPE_KEYS", "WARM_KEYS", "Circumstances", "Recipe", "portfolio", "proxy_part", "with_recipe"]
 
 #: The settings that a recipe may choose. Who is asked about what, and what is proved, is the action's.
 RECIPE_KEYS = (
-    "architectures", "weights", "precision", "true_classes", "public_epochs", "epochs", "shift", "flip", "warp", "mixup", "block",
-    "equalize", "loss", "kappa", "transforms", "steps",
+    "architectures", "weights", "precision", "true_classes", "public_epochs", "epochs", "shift", "flip", "warp",
+    "mixup", "block", "equalize", "loss", "kappa", "transforms", "steps",
 )  # fmt: skip
 #: Those that decide a proxy. Candidates that agree in them share it.
 _OF_PROXIES = RECIPE_KEYS[:12]
+#: And those that decide what one learns from true classes alone.
+WARM_KEYS = tuple(key for key in _OF_PROXIES if key not in ("epochs", "mixup"))
 #: Those that say how long something is learned.
 _LENGTHS = ("public_epochs", "epochs", "steps")
 #: Sides from which on δ is learned in blocks, and of photographs.
