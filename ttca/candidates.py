@@ -21,6 +21,7 @@ from ttca.perturbing import Family, perturb
 from ttca.private import private_folder
 from ttca.race_record import NOTHING, RACE_FILE, Entrant, Raced, Runners
 from ttca.racing import RaceAnswers, RacePlan, RaceResult, hear, plan_race, run_race
+from ttca.progress import Reporter
 from ttca.recipes import Recipe
 from ttca.side_by_side import learning_threads, side_by_side
 from ttca.values import OneLine
@@ -71,13 +72,29 @@ class Chosen(OneLine):
         if self.raced is None:
             return perturb(self.shop, roster, self.known, self.questions, self.distilled)
         if self.raced.proposed:
-            with learning_threads(self.shop.settings.threads):
-                return perturb(self.shop, roster, self.known, self.questions, self.distilled)
+            return self._won(roster)
         info, settings = self.shop.info, self.shop.settings
         still = np.zeros((len(info.classes), *info.image_shape), np.int8)
         sets = {e: PerturbationSet(still, e, info.classes, settings.subgroup, info.fingerprint)
                 for e in settings.epsilons}  # fmt: skip
         return Family(sets, digest(NOTHING))
+
+    def _won(self, roster: Roster) -> Family:
+        """Return the winner's δ for every ε, each learned from nothing, as it raced."""
+        settings = self.shop.settings
+
+        def learned(epsilon: int, reporter: Reporter) -> Family:
+            shop = replace(self.shop, reporter=reporter, tells=False)
+            return perturb(shop, roster, self.known, self.questions, self.distilled, only=epsilon)
+
+        tasks = [partial(learned, epsilon) for epsilon in sorted(settings.epsilons)]
+        if settings.refine:
+            # Each asks the platform.
+            with learning_threads(settings.threads):
+                parts = [task(self.shop.reporter) for task in tasks]
+        else:
+            parts = side_by_side(tasks, what="learning δ", reporter=self.shop.reporter, threads=settings.threads)
+        return Family({e: s for part in parts for e, s in part.sets.items()}, parts[0].inputs)
 
 
 def choose(shop: Workshop, ground: Ground, questions: Questions, transfer: TransferSet, runners: Runners) -> Chosen:

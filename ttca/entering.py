@@ -211,14 +211,14 @@ class _Efforts:
         whole = replace(self, halves=False)
         settings = recipe.applied(self.shop.settings)
         warm, delta = (self.speeds.seconds(w) for w in (whole._warm(settings), whole._delta(settings)))
-        levels = len(settings.epsilons)
-        spent = delta * (levels - as_proposed)
+        levels = len(settings.epsilons) - as_proposed
+        spent = delta * -(-levels // at_once(levels, settings.threads)) if levels else 0.0
         if not as_proposed:
             spent += warm + (self.speeds.seconds(whole._answers(settings)) if recipe.asks else 0.0)
         if settings.controls:
             lengths = settings.control_lengths
             together = at_once(len(lengths), settings.threads)
-            each = [warm * (length if length != 1 else 0) + delta * levels for length in lengths]
+            each = [warm * (length if length != 1 else 0) + delta for length in lengths]
             spent += max(sum(each) / together, max(each)) + delta
         return spent
 

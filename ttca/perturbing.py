@@ -54,7 +54,7 @@ def perturb(
 ) -> Family:
     """Learn one perturbation per class for every ε, smallest first, each from the one before; or read them.
 
-    With ``only``, for that ε alone, from nothing: a race needs no others.
+    With ``only``, for that ε alone, from nothing: so candidates of a race are compared, and so the winner goes on.
 
     Raises
     ------
@@ -112,7 +112,8 @@ def perturb(
             kept.save(path)
         sets[epsilon] = kept
         previous = kept.delta
-    if shop.settings.refine and not any(s.evidence["refinement"]["kept"] for s in sets.values()):
+    # What won a race has shown what it is worth.
+    if only is None and shop.settings.refine and not any(s.evidence["refinement"]["kept"] for s in sets.values()):
         distilled.check_worth()
     return Family(sets, inputs)
 

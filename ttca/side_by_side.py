@@ -87,7 +87,8 @@ def side_by_side(
     """
     together = at_once(len(tasks), threads)
     if together <= 1:
-        return [task(reporter) for task in tasks]
+        with learning_threads(threads):
+            return [task(reporter) for task in tasks]
     stop = threading.Event()
     with (
         learning_threads(threads, pieces=together),
