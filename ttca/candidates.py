@@ -19,9 +19,9 @@ from ttca.people import People, Roster
 from ttca.perturbations import PerturbationSet
 from ttca.perturbing import Family, perturb
 from ttca.private import private_folder
+from ttca.progress import Reporter
 from ttca.race_record import NOTHING, RACE_FILE, Entrant, Raced, Runners
 from ttca.racing import RaceAnswers, RacePlan, RaceResult, hear, plan_race, run_race
-from ttca.progress import Reporter
 from ttca.recipes import Recipe
 from ttca.side_by_side import learning_threads, side_by_side
 from ttca.values import OneLine
