@@ -161,14 +161,22 @@ class _Race(OneLine):
         return family[(len(family) - 1) // 2]
 
     @cached_property
-    def racers(self) -> tuple[People, NDArray[np.intp]]:
-        """Whom the race can ask about, in its order, and their rows."""
+    def racers(self) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+        """Who chooses and who is kept for the test, each in the order of the race."""
         return racers(self.lessons.questions, self.shop.settings, halves=self.runners.halves)
 
-    @property
-    def people(self) -> People:
+    @cached_property
+    def rows(self) -> NDArray[np.intp]:
         """Whom the race can ask about, in its order."""
-        return self.racers[0]
+        choosers, testers = self.racers
+        return np.concatenate([choosers[: sum(self.plan.rounds)], testers]) if self.runners.halves else choosers
+
+    @cached_property
+    def people(self) -> People:
+        """The same, and their images."""
+        questions = self.lessons.questions
+        known = People.concatenate([questions.selection, questions.plain[questions.plain.subgroup]])
+        return known[self.rows]
 
     @cached_property
     def strangers_to(self) -> NDArray[np.int64]:
@@ -183,8 +191,13 @@ class _Race(OneLine):
     @cached_property
     def plan(self) -> RacePlan:
         """How the race goes."""
-        queries = self.lessons.questions.race
-        return plan_race(candidates=len(self.runners.recipes), persons=len(self.people), queries=queries)
+        choosers, testers = self.racers
+        return plan_race(
+            candidates=len(self.runners.recipes),
+            persons=len(choosers),
+            queries=self.lessons.questions.race,
+            apart=len(testers) if self.runners.halves else None,
+        )
 
     @cached_property
     def made_of(self) -> str:
@@ -239,8 +252,7 @@ class _Race(OneLine):
         transfer = self.lessons.transfer
         parts = [transfer.selection_answers, transfer.answers[transfer.pool.subgroup]]
         answers = Answers.concatenate(parts, classes=transfer.answers.classes)
-        people, rows = self.racers
-        return hear(answers[rows], people.classes, unresolved_right=True)
+        return hear(answers[self.rows], self.people.classes, unresolved_right=True)
 
     def learned(self) -> tuple[dict[str, tuple[PerturbationSet, ...]], dict[str, float]]:
         """Return each candidate's δ at the race's ε, one for each part, and what learning it took."""
@@ -299,7 +311,7 @@ class _Race(OneLine):
             level=result.level,
             fresh=result.fresh,
             queries=result.queries,
-            persons=len(self.people),
+            persons=sum(map(len, self.racers)),
             no_time=self.runners.no_time,
             no_queries=self.runners.no_queries,
             length=self.runners.length,

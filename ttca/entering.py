@@ -31,7 +31,7 @@ __all__ = ["backbones_of", "enter", "made_of", "racers"]
 _FEWEST = 8
 #: Persons of the first round, at least: of a race of eight, and of a larger one.
 _FIRST_ROUND, _FULL_ROUND = 3, 8
-#: With fewer subgroup persons in selection, half of the pool's race too, under δ that was not learned from them.
+#: With fewer subgroup persons in selection, the pool's race, under δ that was not learned from their half.
 _MANY = 100
 #: For how long candidates are learned, as multiples of what recipes say: the longest in which enough of them fit.
 _LENGTHS = (1.0, 0.5, 0.25)
@@ -83,18 +83,28 @@ def enter(shop: Workshop, ground: Ground, questions: Questions) -> Runners:
     )  # fmt: skip
 
 
-def racers(questions: Questions, settings: Settings, *, halves: bool) -> tuple[People, NDArray[np.intp]]:
-    """Return whom a race can ask about, in its random order: one image of each person of the subgroup, and their rows.
+def racers(questions: Questions, settings: Settings, *, halves: bool) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """Return whom a race can ask about, in its random order: one image of each person of the subgroup.
 
-    Selection people; where halves race, behind them also those of the pool who were asked about their image as it is.
+    They are rows of the selection people and, behind them, of the pool's who were asked about their image as it is.
+
+    Returns
+    -------
+    choosers, testers : intp arrays
+        Who chooses among the candidates, and who is kept for the test. Where halves race, the pool's choose. Two δ, each
+        learned from those who judge the other, err together, so the test is on people whom nobody learned from [ours].
+        Elsewhere selection people do both, and the plan of the race says who what.
     """
-    people = questions.selection
+    selection, pool = questions.selection, questions.plain[questions.plain.subgroup]
+
+    def drawn(people: People) -> NDArray[np.intp]:
+        order = np.random.default_rng([settings.seed, 17]).permutation(len(people))
+        _, first = np.unique(people.persons[order], return_index=True)
+        return order[np.sort(first)]
+
     if halves:
-        people = People.concatenate([people, questions.plain[questions.plain.subgroup]])
-    order = np.random.default_rng([settings.seed, 17]).permutation(len(people))
-    _, first = np.unique(people.persons[order], return_index=True)
-    rows = order[np.sort(first)]
-    return people[rows], rows
+        return len(selection) + drawn(pool), drawn(selection)
+    return drawn(selection), np.zeros(0, np.intp)
 
 
 def backbones_of(shop: Workshop, runners: Runners) -> tuple[Backbone, ...]:
@@ -141,7 +151,7 @@ def _few(questions: Questions, settings: Settings) -> bool:
 
     Not where their answers are about other images than they have, or altered copies were learned from them.
     """
-    several = len(np.unique(questions.plain.persons[questions.plain.subgroup])) > 1
+    several = len(np.unique(questions.plain.persons[questions.plain.subgroup])) >= _FEWEST
     few = len(np.unique(questions.selection.persons)) < _MANY
     return few and several and not settings.rounds and not settings.equalize
 

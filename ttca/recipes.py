@@ -294,7 +294,7 @@ def _from_scratch(found: Circumstances, common: dict[str, Any], often: int) -> l
         ),
     ]
     for other in found.blocks[1:]:
-        coarse = own | {"architectures": mixed if found.photographs else cnn, "block": other}
+        coarse = own | {"architectures": cnn, "block": other}
         about = f"δ in blocks of {other} pixels" if other > 1 else "δ in single pixels"
         scratch.append(Recipe(name=f"block-{other}", about=about, changes=coarse))
     if not found.coarse:

@@ -90,19 +90,31 @@ def side_by_side(
         with learning_threads(threads):
             return [task(reporter) for task in tasks]
     stop = threading.Event()
+
+    def made(task: Callable[[Reporter], Made]) -> Made:
+        if stop.is_set():
+            raise _StoppedError(what)
+        try:
+            return task(_Quiet(stop))
+        except BaseException:
+            # At once: the next task would begin before anybody hears of this one.
+            stop.set()
+            raise
+
     with (
         learning_threads(threads, pieces=together),
         reporter.track(what, len(tasks), unit="pieces") as advance,
         ThreadPoolExecutor(together, thread_name_prefix="ttca-learning") as pool,
     ):
-        running = [pool.submit(task, _Quiet(stop)) for task in tasks]
+        running = [pool.submit(made, task) for task in tasks]
         try:
             for done in as_completed(running):
-                done.result()
-                advance(1)
-        except BaseException:
+                failed = done.exception()
+                if failed is None:
+                    advance(1)
+                elif not isinstance(failed, _StoppedError):
+                    raise failed
+        finally:
+            # Also where the user stops: what still works ends at its next step.
             stop.set()
-            for waiting in running:
-                waiting.cancel()
-            raise
     return [done.result() for done in running]
