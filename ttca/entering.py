@@ -91,7 +91,7 @@ def racers(questions: Questions, settings: Settings, *, halves: bool) -> tuple[N
     Returns
     -------
     choosers, testers : intp arrays
-        Who chooses among the candidates, and who is kept for the test. Where halves race, the pool's choose. Two δ, each
+        Who chooses among the candidates, and who is tested. Where halves race, the pool's choose. Two δ, each
         learned from those who judge the other, err together, so the test is on people whom nobody learned from [ours].
         Elsewhere selection people do both, and the plan of the race says who what.
     """
