@@ -253,8 +253,8 @@ class _Efforts:
     def _delta(self, settings: Settings) -> Workload:
         """Return the work of learning δ at one ε."""
         pool, options = self.ground.roster.pool, settings.perturbing
-        helped = int(pool.subgroup.sum())
-        helped -= self._gone(helped)
+        helped = float(pool.subgroup.sum())
+        helped -= self._gone(int(helped))
         unasked = self.ground.roster.unasked
         helped += 0 if unasked is None else int(unasked.subgroup.sum())
         helped += 0 if self.ground.views is None else len(self.ground.views)

@@ -85,6 +85,8 @@ def side_by_side(
     Exception
         The first that a task raised. The others end at their next step; what they kept until then stays kept.
     """
+    from ttca.proxies.runtime import give_back_memory
+
     together = at_once(len(tasks), threads)
     if together <= 1:
         with learning_threads(threads):
@@ -117,4 +119,6 @@ def side_by_side(
         finally:
             # Also where the user stops: what still works ends at its next step.
             stop.set()
+    # Each thread kept what it freed.
+    give_back_memory()
     return [done.result() for done in running]
