@@ -261,7 +261,6 @@ class _Race(OneLine):
         self.lessons.prepare()
         for part in parts:
             part.prepare()
-        shop.reporter.say(self.runners.told)
         threads, expected = shop.settings.threads, self.runners.seconds
 
         def longest_first(recipe: Recipe) -> float:
