@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from functools import partial
+from typing import Any
 
 import numpy as np
 import pytest
@@ -71,3 +72,18 @@ def test_cores_are_shared_out(cores: int, pieces: int, used: int) -> None:
         with learning_threads(3) as found:
             assert found == 3
         assert torch.get_num_threads() == cores
+
+
+@pytest.mark.parametrize("how", [{"threads": 2}, {"threads": None, "alone": True}])
+def test_pieces_that_must_not_meet_follow_one_another(how: dict[str, Any]) -> None:
+    """Where a hand chose the threads, or a guest's attack learns, every task runs in the caller's own thread and shows
+    its progress itself."""
+
+    def where(reporter: Reporter) -> tuple[int, bool]:
+        return threading.get_ident(), reporter is silent
+
+    with fixed_threads(2):
+        here = side_by_side([where, where], what="x", reporter=silent, **how)
+        there = side_by_side([where, where], what="x", reporter=silent, threads=None)
+    assert here == [(threading.get_ident(), True)] * 2
+    assert all(ident != threading.get_ident() and not own for ident, own in there)

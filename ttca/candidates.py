@@ -23,7 +23,7 @@ from ttca.progress import Reporter
 from ttca.race_record import NOTHING, RACE_FILE, Entrant, Raced, Runners
 from ttca.racing import RaceAnswers, RacePlan, RaceResult, hear, plan_race, run_race
 from ttca.recipes import Recipe
-from ttca.side_by_side import learning_threads, side_by_side
+from ttca.side_by_side import learning_threads
 from ttca.values import OneLine
 from ttca.workshop import Workshop
 
@@ -93,7 +93,7 @@ class Chosen(OneLine):
             with learning_threads(settings.threads):
                 parts = [task(self.shop.reporter) for task in tasks]
         else:
-            parts = side_by_side(tasks, what="learning δ", reporter=self.shop.reporter, threads=settings.threads)
+            parts = self.shop.side_by_side(tasks, what="learning δ")
         return Family({e: s for part in parts for e, s in part.sets.items()}, parts[0].inputs)
 
 
@@ -261,21 +261,18 @@ class _Race(OneLine):
         self.lessons.prepare()
         for part in parts:
             part.prepare()
-        threads, expected = shop.settings.threads, self.runners.seconds
+        expected = self.runners.seconds
 
         def longest_first(recipe: Recipe) -> float:
             return -expected.get(recipe.name, 0.0)
 
         begin = [(part, recipe) for part in parts for recipe in part.warm_starts().values()]
         begin.sort(key=lambda pair: longest_first(pair[1]))
-        side_by_side(
-            [partial(part.warm, recipe) for part, recipe in begin],
-            what="learning true classes", reporter=shop.reporter, threads=threads,
-        )  # fmt: skip
+        shop.side_by_side([partial(part.warm, recipe) for part, recipe in begin], what="learning true classes")
         groups = [(part, group) for part in parts for group in part.groups]
         groups.sort(key=lambda pair: sum(map(longest_first, pair[1])))
         tasks = [partial(part.learn, group, self.epsilon) for part, group in groups]
-        made = side_by_side(tasks, what="learning the recipes", reporter=shop.reporter, threads=threads)
+        made = shop.side_by_side(tasks, what="learning the recipes")
         seconds = {r.name: 0.0 for r in self.runners.recipes}
         sets: dict[str, dict[int, PerturbationSet]] = {r.name: {} for r in self.runners.recipes}
         for (part, _), found in zip(groups, made, strict=True):

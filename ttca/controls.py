@@ -22,7 +22,7 @@ from ttca.people import People
 from ttca.perturbations import PerturbationSet
 from ttca.perturbing import Family
 from ttca.progress import Reporter
-from ttca.side_by_side import learning_threads, side_by_side
+from ttca.side_by_side import learning_threads
 from ttca.values import OneLine
 from ttca.workshop import Workshop
 
@@ -121,8 +121,7 @@ def learn_controls(shop: Workshop, pupils: Pupils, distilled: Distilled, family:
     # The longest first.
     tasks = [partial(taught, length) for length in sorted(settings.control_lengths, reverse=settings.races)]
     if settings.races:
-        what = "learning the zero-query controls"
-        made = side_by_side(tasks, what=what, reporter=shop.reporter, threads=settings.threads)
+        made = shop.side_by_side(tasks, what="learning the zero-query controls")
     else:
         made = [task(shop.reporter) for task in tasks]
     for found in made:

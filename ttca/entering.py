@@ -69,7 +69,7 @@ def enter(shop: Workshop, ground: Ground, questions: Questions) -> Runners:
     halves = _few(questions, settings)
     most = _most(questions.race, len(racers(questions, settings, halves=halves)[0]))
     efforts = _Efforts(shop, ground, questions, halves, Speeds(settings.threads))
-    together = at_once(len(recipes), settings.threads)
+    together = at_once(len(recipes), settings.threads, alone=shop.has_guest)
     for length in _LENGTHS:
         seconds = efforts.of_race(recipes, length)
         fits, no_time, no_queries = _fitting(recipes, seconds, most, 60 * settings.most_minutes * together)
@@ -222,12 +222,12 @@ class _Efforts:
         settings = recipe.applied(self.shop.settings)
         warm, delta = (self.speeds.seconds(w) for w in (whole._warm(settings), whole._delta(settings)))
         levels = len(settings.epsilons) - as_proposed
-        spent = delta * -(-levels // at_once(levels, settings.threads)) if levels else 0.0
+        spent = delta * -(-levels // at_once(levels, settings.threads, alone=self.shop.has_guest)) if levels else 0.0
         if not as_proposed:
             spent += warm + (self.speeds.seconds(whole._answers(settings)) if recipe.asks else 0.0)
         if settings.controls:
             lengths = settings.control_lengths
-            together = at_once(len(lengths), settings.threads)
+            together = at_once(len(lengths), settings.threads, alone=self.shop.has_guest)
             each = [warm * (length if length != 1 else 0) + delta for length in lengths]
             spent += max(sum(each) / together, max(each)) + delta
         return spent

@@ -37,14 +37,16 @@ class _Quiet(Reporter):
         yield advance
 
 
-def at_once(pieces: int, threads: int | None) -> int:
+def at_once(pieces: int, threads: int | None, *, alone: bool = False) -> int:
     """Return how many of so many pieces are made at once: one, where a hand chose the threads or a GPU computes.
+
+    One too where they must be ``alone``: nobody knows whether a guest's attack may be in two threads.
 
     Each then has a core or more of its own. Small networks waste most of a second core [ours].
     """
     from ttca.proxies.runtime import best_device, fixed_threads
 
-    if threads is not None or best_device() != "cpu":
+    if alone or threads is not None or best_device() != "cpu":
         return 1
     with fixed_threads(None) as cores:
         return max(1, min(cores, pieces))
@@ -66,7 +68,12 @@ def learning_threads(threads: int | None, *, pieces: int = 1) -> Iterator[int]:
 
 
 def side_by_side(
-    tasks: Sequence[Callable[[Reporter], Made]], *, what: str, reporter: Reporter, threads: int | None
+    tasks: Sequence[Callable[[Reporter], Made]],
+    *,
+    what: str,
+    reporter: Reporter,
+    threads: int | None,
+    alone: bool = False,
 ) -> list[Made]:
     """Return what every task makes, in their order; several at a time where there are cores for it.
 
@@ -79,6 +86,8 @@ def side_by_side(
     reporter : Reporter
     threads : int or None
         Chosen by hand: then one task follows the other, with so many.
+    alone : bool
+        Whether they must follow one another anyway.
 
     Raises
     ------
@@ -87,7 +96,7 @@ def side_by_side(
     """
     from ttca.proxies.runtime import give_back_memory
 
-    together = at_once(len(tasks), threads)
+    together = at_once(len(tasks), threads, alone=alone)
     if together <= 1:
         with learning_threads(threads):
             return [task(reporter) for task in tasks]

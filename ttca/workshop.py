@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from ttca.learning import Learner
 from ttca.platforms.base import PlatformInfo
@@ -13,12 +14,15 @@ from ttca.pooling.pool import QueryPool
 from ttca.preparation import Preparation
 from ttca.progress import Reporter
 from ttca.settings import Settings
+from ttca.side_by_side import side_by_side
 from ttca.weights import Start, choose_start
 
 if TYPE_CHECKING:
     from ttca.attacks.universal import Attack
 
 __all__ = ["Workshop"]
+
+Made = TypeVar("Made")
 
 
 @dataclass(frozen=True)
@@ -53,6 +57,17 @@ class Workshop:
     def info(self) -> PlatformInfo:
         """What is known about the platform."""
         return self.queries.platform.info
+
+    @property
+    def has_guest(self) -> bool:
+        """Whether a guest's attack learns δ, which may not be in two threads at once."""
+        return self.attack is not None or bool(self.settings.attack)
+
+    def side_by_side(self, tasks: Sequence[Callable[[Reporter], Made]], *, what: str) -> list[Made]:
+        """Return what every task makes (:func:`ttca.side_by_side.side_by_side`), shown where this shop shows things."""
+        return side_by_side(
+            tasks, what=what, reporter=self.reporter, threads=self.settings.threads, alone=self.has_guest
+        )
 
     @cached_property
     def start(self) -> Start:
