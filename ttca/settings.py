@@ -156,7 +156,7 @@ class Settings:
     pinned: tuple[str, ...] = ()
     left_out: tuple[str, ...] = ()
     race_share: float | None = None
-    most_minutes: int = 15
+    most_minutes: int = 10
     architectures: tuple[Architecture, ...] = DEFAULT_ARCHITECTURES
     weights: str | tuple[str, ...] = ()
     epochs: int = 60

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 from ttca.learning import Learner
 from ttca.platforms.base import PlatformInfo
@@ -14,15 +14,13 @@ from ttca.pooling.pool import QueryPool
 from ttca.preparation import Preparation
 from ttca.progress import Reporter
 from ttca.settings import Settings
-from ttca.side_by_side import side_by_side
+from ttca.side_by_side import Made, side_by_side
 from ttca.weights import Start, choose_start
 
 if TYPE_CHECKING:
     from ttca.attacks.universal import Attack
 
 __all__ = ["Workshop"]
-
-Made = TypeVar("Made")
 
 
 @dataclass(frozen=True)
