@@ -97,6 +97,11 @@ class Lessons(OneLine):
         return self.knowledge[key]
 
     @cached_property
+    def judged(self) -> dict[bool, People]:
+        """Selection people as candidates see them that equalize, or do not: a spectrum of everybody takes seconds."""
+        return {}
+
+    @cached_property
     def groups(self) -> tuple[tuple[Recipe, ...], ...]:
         """Candidates that share a proxy."""
         found: dict[tuple[Any, ...], list[Recipe]] = {}
@@ -113,9 +118,10 @@ class Lessons(OneLine):
         """Return who is asked about what, as a candidate that equalizes or not sees it; rounds are behind it, and no
         query is left to refine it.
         """
-        selection = self.questions.selection
-        judges = equalized(selection, self.ground.roster, self.settings_of(recipe))
-        return replace(self.questions, judges=judges, rounds=(), saved=0)
+        settings = self.settings_of(recipe)
+        if settings.equalize not in self.judged:
+            self.judged[settings.equalize] = equalized(self.questions.selection, self.ground.roster, settings)
+        return replace(self.questions, judges=self.judged[settings.equalize], rounds=(), saved=0)
 
     @cached_property
     def also(self) -> tuple[People, Answers] | None:
@@ -148,6 +154,7 @@ class Lessons(OneLine):
         _ = self.asked
         for recipe in self.recipes:
             self.known_by(recipe)
+            self.questions_of(recipe)
 
     def warm_starts(self) -> dict[str, Recipe]:
         """Return by its file's name who needs which proxy that learned from true classes alone, each once."""
