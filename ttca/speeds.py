@@ -16,7 +16,7 @@ _BATCH, _OFTEN = 32, 3
 #: Published weights are tried at several rates, each for a part of the training, before they are trained.
 _RATES = 1.5
 #: What learning does beside its passes: augmentations, the optimizer's step, pixels moved and compared.
-_BESIDE = 1.15
+_BESIDE = 1.3
 
 
 @dataclass(frozen=True, kw_only=True)
