@@ -74,7 +74,7 @@ class Runners:
         several = len(self.recipes) > 1
         say = f"{len(self.recipes)} recipes race: {names}." if several else f"One recipe is left: {names}."
         then = f", and the winner up to {_minutes(self.after)} after the race" if self.after else ""
-        say = f"{say} By an estimate, learning takes about {_minutes(self.wall)}{then}."
+        say = f"{say} Learning takes about {_minutes(self.wall)}{then}, by an estimate."
         if self.length != 1:
             left = [f"For the race each is learned for {self.length:.0%} of its full length: most_minutes.", *left]
         if self.halves:
