@@ -106,7 +106,11 @@ def _raced(found: Acting, facts: Mapping[str, Any]) -> dict[str, Any]:
     test, selection = found.cell.test, action.questions.selection
 
     def heard(people: People, name: str | None) -> RaceAnswers:
-        images = people.images if name is None else sets[name].apply(people.images, people.classes)
+        # Strangers take turns where a candidate was learned once for each half of the pool.
+        images, each = people.images.copy(), () if name is None else sets[name]
+        for turn, learned in enumerate(each):
+            rows = slice(turn, None, len(each))
+            images[rows] = learned.apply(people.images[rows], people.classes[rows])
         return hear(found.evaluator.ask(images, purpose="test", epoch="test"), people.classes)
 
     subgroup, reference = test[test.subgroup], test[~test.subgroup]

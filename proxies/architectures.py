@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import threading
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, cast
 
 import torch
@@ -11,7 +13,19 @@ from torch import nn
 
 from ttca.proxies.registry import Architecture, Factory, architecture_name, find_model
 
-__all__ = ["Normalized", "create_model"]
+__all__ = ["Normalized", "create_model", "seeded"]
+
+#: torch's initializers draw from one generator for the whole process: two threads must not draw in turn.
+_SEEDING = threading.RLock()
+
+
+@contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """Let torch's layers draw from this seed meanwhile, in one thread at a time; its generator is left as it was."""
+    with _SEEDING, torch.random.fork_rng(devices=[]):
+        # The only way to seed torch's layer initializers; fork_rng puts the global state back.
+        torch.default_generator.manual_seed(seed)
+        yield
 
 
 class Normalized(nn.Module):
@@ -185,9 +199,7 @@ def create_model(architecture: Architecture, *, classes: int, seed: int) -> nn.M
         # timm takes 0 for "no head" and would return features where we promise logits.
         raise ValueError(f"Expected at least one class, got {classes}.")
     name = architecture_name(architecture)
-    with torch.random.fork_rng(devices=[]):
-        # The only way to seed torch's layer initialisers; fork_rng puts the global state back.
-        torch.default_generator.manual_seed(seed)
+    with seeded(seed):
         made = (
             _timm(name.removeprefix("timm/"), classes) if name.startswith("timm/") else find_model(name)(classes, seed)
         )

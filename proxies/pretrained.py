@@ -10,7 +10,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import nn
 
-from ttca.proxies.architectures import Normalized
+from ttca.proxies.architectures import Normalized, seeded
 from ttca.proxies.backbones import NO_ONNX, ONNX, Backbone
 from ttca.proxies.registry import find_model
 
@@ -72,8 +72,7 @@ def create_pretrained(backbone: Backbone, *, classes: int, seed: int) -> Pretrai
         be read for lack of onnx2torch.
     """
     backbone.check()
-    with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(seed)
+    with seeded(seed):
         if backbone.architecture == ONNX:
             body, head = _from_onnx(backbone, classes)
         else:

@@ -15,13 +15,17 @@ import pytest
 from tests import worlds
 from ttca.action import CollectiveAction
 from ttca.answers import Answers
+from ttca.asking import race_queries
 from ttca.attacks.universal import Universal
-from ttca.errors import NothingHelpsError, PlatformError
+from ttca.errors import ActionError, NothingHelpsError, PlatformError
 from ttca.forgetting import _COPIES, _LEARNED, _found
 from ttca.images import Images
+from ttca.lessons import Lessons, halved
+from ttca.people import People
 from ttca.pooling.ledger import Ledger
 from ttca.pooling.pool import Member, QueryPool
-from ttca.race_record import NOTHING, RACE_FILE, Raced
+from ttca.race_record import NOTHING, RACE_FILE, Raced, Runners
+from ttca.recipes import Recipe
 from ttca.settings import Settings
 
 
@@ -35,7 +39,7 @@ class Still:
 
 def settings(**changes: Any) -> Settings:
     """Return settings under which four recipes race in seconds."""
-    return worlds.settings(**{"recipe": "auto", "epochs": 6, "public_epochs": 6, **changes})
+    return worlds.settings(**{"recipe": "auto", "epochs": 6, "public_epochs": 6, "race_share": 0.2, **changes})
 
 
 def opened(folder: Path, platform: Any, **more: Any) -> CollectiveAction:
@@ -59,8 +63,8 @@ class Broken(worlds.Recorder):
 
 
 def test_the_winner_goes_on(tmp_path: Path) -> None:
-    """A race is paid from the same queries, asks selection people alone, and its winner is verified and measured; an
-    action that is opened again asks and learns nothing."""
+    """A race is paid from the same queries, asks people whose answers are known, and its winner is verified and
+    measured; an action that is opened again asks and learns nothing."""
     platform = worlds.Recorder()
     with opened(tmp_path, platform) as action:
         asked = len(action.roster.pool) + len(action.roster.selection)
@@ -79,12 +83,16 @@ def test_the_winner_goes_on(tmp_path: Path) -> None:
     assert all(e.name in page and e.about in page for e in raced.entrants)
     assert {e.name for e in raced.entrants} >= {"zero-query", "equalized"}
     assert Raced.from_dict(json.loads(json.dumps(raced.to_dict()))) == raced
-    selection = action.questions.selection
+    assert raced.halves
+    plain = action.questions.plain
+    asked_before = People.concatenate([action.questions.selection, plain[plain.subgroup]])
     sent = platform.by_purpose(tmp_path / "ledger.sqlite")["pool-race"]
-    close = [np.abs(selection.images.astype(int) - np.frombuffer(s, np.uint8).reshape(1, *worlds.SHAPE)) for s in sent]
+    close = [
+        np.abs(asked_before.images.astype(int) - np.frombuffer(s, np.uint8).reshape(1, *worlds.SHAPE)) for s in sent
+    ]
     assert all(d.max(axis=(1, 2, 3)).min() <= raced.epsilon for d in close)
     # Whoever begins alike learned true classes once.
-    starts = {path.read_bytes() for path in tmp_path.glob("candidates/*/warm-start.safetensors")}
+    starts = {path.read_bytes() for path in tmp_path.glob("candidates/*/*/warm-start.safetensors")}
     assert {path.read_bytes() for path in tmp_path.glob("candidates/warm-starts/*")} == starts
     # The winner is at home: its candidates may go.
     shutil.rmtree(tmp_path / "candidates")
@@ -180,7 +188,8 @@ def test_time_decides_who_races_and_is_said(tmp_path: Path) -> None:
 def test_what_is_set_by_hand_leaves_one_candidate_to_beat_nothing(tmp_path: Path) -> None:
     """Where all is pinned, one recipe is tested against doing nothing, with every query of the race."""
     pinned = settings(
-        weights="none", true_classes=True, flip=True, shift=1, warp=0.1, mixup=0.2, block=2, loss="cross-entropy",
+        weights="none", precision="bfloat16", true_classes=True, flip=True, shift=1, warp=0.1, mixup=0.2, block=2,
+        loss="cross-entropy",
         kappa=2.0, transforms=("resize",), left_out=("zero-query",), pinned=("shift", "equalize"),
     )  # fmt: skip
     with opened(tmp_path, worlds.Recorder(), settings=pinned) as action:
@@ -202,3 +211,114 @@ def test_one_recipe_can_be_named(tmp_path: Path) -> None:
         )
         assert action.runners is None
         assert action.raced is None
+
+
+def test_nobody_races_under_a_perturbation_learned_from_them(tmp_path: Path) -> None:
+    """With few people in selection, each candidate is learned twice, without one half of the pool's subgroup; every
+    pool person is shown the δ of the candidate that knows neither their picture nor an answer about it."""
+    platform = worlds.Recorder()
+    with opened(tmp_path, platform) as action:
+        raced, sets, pool = action.raced, action.candidates(), action.roster.pool
+        everything = Lessons(action._shop, action._ground, action.questions, action.pool(), action.runners.recipes)  # type: ignore[union-attr]
+        parts = halved(everything)
+        learned = [set(part.ground.roster.pool.persons.tolist()) for part in parts]
+        everybody = set(pool.persons.tolist())
+        plain = action.questions.plain[action.questions.plain.subgroup]
+    assert raced is not None
+    # The test is on people whom no candidate learned from.
+    assert (raced.fresh, raced.level) == (True, 0.05)
+    members = set(pool.persons[pool.subgroup].tolist())
+    assert learned[0] | learned[1] == everybody
+    assert learned[0] & learned[1] == everybody - members
+    assert abs(len(learned[0]) - len(learned[1])) <= len(worlds.CLASSES)
+    for part, known in zip(parts, learned, strict=True):
+        for people in (part.asked.pool, part.known_by(part.recipes[-1]).helped):
+            assert set(people.persons.tolist()) <= known
+        assert len(part.asked.pool) == len(part.asked.answers)
+    assert {len(each) for each in sets.values()} == {2}
+    sent = platform.by_purpose(tmp_path / "ledger.sqlite")["pool-race"]
+    seen = 0
+    for half, known in enumerate(learned):
+        mine = plain[~np.isin(plain.persons, sorted(known))]
+        right = {i.tobytes() for each in sets.values() for i in each[half].apply(mine.images, mine.classes)}
+        wrong = {i.tobytes() for each in sets.values() for i in each[1 - half].apply(mine.images, mine.classes)}
+        seen += len(sent & right)
+        assert not sent & (wrong - right)
+    assert seen
+
+
+def test_a_short_race_is_won_by_a_recipe_that_is_then_learned_in_full(tmp_path: Path) -> None:
+    """Where time is short, candidates are learned for a part of their length and the record says so; what goes on has
+    its recipe's own, from everybody."""
+    quick = worlds.settings(recipe="auto", race_share=0.2)
+    with opened(tmp_path, worlds.Recorder(), settings=quick) as action:
+        runners = action.runners
+        assert runners is not None
+        action.__dict__["runners"] = replace(runners, length=0.25)
+        raced = action.raced
+        assert raced is not None
+        assert raced.proposed
+        sets = action.learn()
+        shop = action._chosen.shop
+    assert (raced.length, Raced.from_dict(json.loads(json.dumps(raced.to_dict())))) == (0.25, raced)
+    recipe = next(r for r in runners.recipes if r.name == raced.winner)
+    assert recipe.applied(quick, 0.25).public_epochs == recipe.applied(quick).public_epochs // 4
+    # What a hand set is not shortened.
+    assert recipe.applied(quick, 0.25).steps == quick.steps
+    assert (shop.settings.public_epochs, set(sets)) == (recipe.applied(quick).public_epochs, set(quick.epsilons))
+    assert not (tmp_path / "candidates" / raced.winner / "perturbations").exists()
+    told = replace(runners, length=0.25).told
+    assert "25% of its full length" in told
+    assert "learned twice" in told
+
+
+def test_a_small_action_saves_enough_for_eight(tmp_path: Path) -> None:
+    """Where nobody chose the share, a race gets a fifth of the queries; of few, eighty or two fifths; what a hand chose
+    holds."""
+    with opened(tmp_path, worlds.Recorder(), settings=settings(race_share=None)) as action:
+        assert len(action.runners.recipes) >= 8  # type: ignore[union-attr]
+        assert action.questions.race == 80
+    roster = worlds.roster()
+    assert race_queries(roster, settings(race_share=0.1)) == 20
+    small = replace(roster, pool=roster.pool[:45], selection=roster.selection[:40])
+    assert race_queries(small, settings(race_share=None)) == 34
+    large = replace(roster, pool=worlds.crowd("pool", 500, 100, seed=3))
+    assert race_queries(large, settings(race_share=None)) == 136
+
+
+def test_a_race_of_an_earlier_version_goes_on_or_says_why_not(tmp_path: Path) -> None:
+    """What an earlier version decided is read under the settings that it was decided under; under other defaults of
+    today a sentence says what to write, and nothing is asked."""
+    by_hand = settings(most_minutes=60)
+    with opened(tmp_path, worlds.Recorder(), settings=by_hand) as action:
+        runners = action.runners
+        assert runners is not None
+        earlier = Runners(runners.recipes[:2], {r.name: 1.0 for r in runners.recipes[:2]}, earlier=True)
+        action.__dict__["runners"] = earlier
+        raced = action.raced
+    assert raced is not None
+    assert not raced.halves
+    record = json.loads((tmp_path / RACE_FILE).read_text())
+    assert record["field"].keys() == {"recipes", "seconds", "no_time", "no_queries"}
+    for new in ("length", "halves"):
+        del record["result"][new]
+    (tmp_path / RACE_FILE).write_text(json.dumps(record))
+    platform = worlds.Recorder()
+    with opened(tmp_path, platform, settings=by_hand) as action:
+        assert action.runners == earlier
+        assert action.raced == raced
+    assert platform.queries == 0
+    unset = settings(race_share=None)
+    with (
+        opened(tmp_path, platform, settings=unset) as action,
+        pytest.raises(ActionError, match=r"Write race_share = 0\.2 and most_minutes = 60"),
+    ):
+        _ = action.raced
+    assert platform.queries == 0
+
+
+def test_a_recipe_is_learned_shorter_but_never_not_at_all() -> None:
+    """A length never takes the last epoch."""
+    recipe = Recipe(name="one", about="", changes={"epochs": 1, "steps": 2})
+    short = recipe.applied(Settings(recipe="auto"), 0.25)
+    assert (short.epochs, short.steps, short.public_epochs) == (1, 1, 2)

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
-from ttca.progress import Reporter, silent
+from ttca.progress import Reporter, _rate, silent
 
 
 def listening() -> tuple[Reporter, io.StringIO]:
@@ -45,6 +45,15 @@ def test_a_bar_says_its_rate_in_its_unit() -> None:
         for _ in range(20):
             advance(50)
     assert "queries/s" in said.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("speed", "unit", "said"),
+    [(12.4, "steps", "12 steps/s"), (0.4, "epochs", "2.5 s per epoch"), (0.01, "queries", "100 s per query")],
+)
+def test_what_is_slow_says_how_long_one_takes(speed: float, unit: str, said: str) -> None:
+    """Nobody learns anything from nothing a second."""
+    assert _rate(speed, unit) == said
 
 
 def test_threads_may_advance_one_bar() -> None:

@@ -158,3 +158,18 @@ def test_what_is_not_known_speaks_for_nothing() -> None:
     np.testing.assert_array_equal(under.right, [True, True, False, False])
     np.testing.assert_allclose(as_it_is.value, [0.8, 1.0, 0.0, 1.0], rtol=1e-6)
     np.testing.assert_array_equal(as_it_is.right, [True, True, False, True])
+
+
+@given(plans, st.integers(1, 100))
+def test_who_is_kept_apart_is_in_the_test_alone(given: dict[str, int], apart: int) -> None:
+    """Where people are kept apart, they are those of the test and no others: the rounds are among the rest, and the
+    level is that of a test on people who chose nothing."""
+    try:
+        plan = plan_race(**given, apart=apart)
+    except ActionError:
+        assert given["queries"] < 2 * given["candidates"] * np.ceil(np.log2(given["candidates"])) + 2
+        return
+    assert plan.queries <= given["queries"]
+    assert sum(plan.rounds) <= given["persons"]
+    assert 0 < plan.test <= apart
+    assert plan.level == ERROR

@@ -15,15 +15,17 @@ import numpy as np
 
 from ttca.asking import Known, Questions, TransferSet, ask_pool, equalized
 from ttca.blocks import check_block
-from ttca.candidates import Chosen, Ground, backbones_of, choose, enter
+from ttca.candidates import Chosen, choose
 from ttca.certificates import Certificate
 from ttca.conditions import HONEST_ROW, Measuring, Opponents, with_encoding
 from ttca.controls import MOST_CHOOSERS, Pupils, learn_controls
 from ttca.distilling import WARM_START, Distilled, Fidelity, distil, kept_copies
+from ttca.entering import backbones_of, enter
 from ttca.errors import ActionError, NothingHelpsError
 from ttca.folder_lock import hold
 from ttca.kept import load_json
 from ttca.learning import Learner
+from ttca.lessons import Ground
 from ttca.measurement import Measurement
 from ttca.measuring import Examination, Story, as_they_are, encoding_of, examine, row_of
 from ttca.panel import Panel, draw_panel
@@ -428,8 +430,8 @@ class CollectiveAction:
         warnings.warn("CollectiveAction.equalised is now called equalized.", DeprecationWarning, stacklevel=2)
         return self.equalized(people)
 
-    def candidates(self) -> dict[str, PerturbationSet]:
-        """Return every raced recipe's δ, at the race's ε; none where nothing races."""
+    def candidates(self) -> dict[str, tuple[PerturbationSet, ...]]:
+        """Return every raced recipe's δ at the race's ε: one, or one of each half; none where nothing races."""
         return self._chosen.sets() if self.settings.races else {}
 
     # -- what each step returned, held once ---------------------------------------------------------------------

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -19,6 +21,8 @@ from ttca.kept import digest, load_arrays, save_arrays
 from ttca.people import People
 from ttca.perturbations import PerturbationSet
 from ttca.perturbing import Family
+from ttca.progress import Reporter
+from ttca.side_by_side import learning_threads
 from ttca.values import OneLine
 from ttca.workshop import Workshop
 
@@ -95,26 +99,39 @@ def learn_controls(shop: Workshop, pupils: Pupils, distilled: Distilled, family:
     path = shop.folder / "controls.safetensors"
     stored = load_arrays(path, inputs) or {}
     before = set(stored)
-    # The control gets the same family of warm starts as the action.
-    levels = sorted(e for e in family.sets if e <= epsilon)
-    for length in settings.control_lengths:
+    # The control gets the same family of warm starts as the action: none, where recipes raced.
+    levels = [epsilon] if settings.races else sorted(e for e in family.sets if e <= epsilon)
+
+    def taught(length: float, reporter: Reporter) -> dict[str, NDArray[np.int8]]:
+        """Return the δ of one length at every level."""
         names = [_name(length, level) for level in levels]
-        if stored.keys() >= set(names):
-            continue
-        ignorant = _taught(shop, pupils, distilled, length, asked_nothing)
+        found = {name: stored[name] for name in names if name in stored}
+        if len(found) == len(names):
+            return found
+        own = replace(shop, reporter=reporter, tells=False) if settings.races else shop
+        ignorant = _taught(own, pupils, distilled, length, asked_nothing)
         delta: NDArray[np.int8] | None = None
         for level, name in zip(levels, names, strict=True):
-            if name not in stored:
+            if name not in found:
                 what = f"learning the zero-query δ, ε = {level}"
-                stored[name] = shop.learner.universal(
-                    ignorant, known.helped, selection, level, what=what, initial=delta
-                )
-            delta = stored[name]
+                found[name] = own.learner.universal(ignorant, known.helped, selection, level, what=what, initial=delta)
+            delta = found[name]
+        return found
+
+    # The longest first.
+    tasks = [partial(taught, length) for length in sorted(settings.control_lengths, reverse=settings.races)]
+    if settings.races:
+        made = shop.side_by_side(tasks, what="learning the zero-query controls")
+    else:
+        made = [task(shop.reporter) for task in tasks]
+    for found in made:
+        stored |= found
     agnostic = f"class_agnostic-{epsilon}"
     if agnostic not in stored:
-        stored[agnostic] = shop.learner.universal(
-            distilled.proxy, known.helped, selection, epsilon, what="learning one δ for all classes", agnostic=True
-        )
+        with learning_threads(settings.threads) if settings.races else nullcontext():
+            stored[agnostic] = shop.learner.universal(
+                distilled.proxy, known.helped, selection, epsilon, what="learning one δ for all classes", agnostic=True
+            )
     if set(stored) != before:
         save_arrays(path, stored, inputs)
     rng = np.random.default_rng(settings.seed)

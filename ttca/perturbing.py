@@ -50,11 +50,11 @@ def perturb(
     questions: Questions,
     distilled: Distilled,
     *,
-    most: int | None = None,
+    only: int | None = None,
 ) -> Family:
     """Learn one perturbation per class for every ε, smallest first, each from the one before; or read them.
 
-    With ``most``, only for the ε up to that: a race needs no others.
+    With ``only``, for that ε alone, from nothing: so candidates of a race are compared, and so the winner goes on.
 
     Raises
     ------
@@ -70,7 +70,7 @@ def perturb(
     refinement = Refinement.of(shop, roster, questions)
     sets: dict[int, PerturbationSet] = {}
     previous: NDArray[np.int8] | None = None
-    for epsilon in sorted(e for e in shop.settings.epsilons if most is None or e <= most):
+    for epsilon in sorted(e for e in shop.settings.epsilons if only in (None, e)):
         path = home / f"epsilon-{epsilon:03d}.safetensors"
         kept = PerturbationSet.load(path) if path.is_file() else None
         if kept is not None and kept.preparation != shop.preparation:
@@ -112,7 +112,8 @@ def perturb(
             kept.save(path)
         sets[epsilon] = kept
         previous = kept.delta
-    if shop.settings.refine and not any(s.evidence["refinement"]["kept"] for s in sets.values()):
+    # What won a race has shown what it is worth.
+    if only is None and shop.settings.refine and not any(s.evidence["refinement"]["kept"] for s in sets.values()):
         distilled.check_worth()
     return Family(sets, inputs)
 

@@ -28,7 +28,15 @@ class _Rate(ProgressColumn):
         self._unit = unit
 
     def render(self, task: Task) -> Text:
-        return Text(f"{task.speed:.0f} {self._unit}/s" if task.speed else "", style="progress.data.speed")
+        return Text(_rate(task.speed, self._unit) if task.speed else "", style="progress.data.speed")
+
+
+def _rate(speed: float, unit: str) -> str:
+    """Return so many units a second as people read it: what is slower than one a second by how long one takes."""
+    if speed >= 1:
+        return f"{speed:.0f} {unit}/s"
+    one = f"{unit.removesuffix('ies')}y" if unit.endswith("ies") else unit.removesuffix("s")
+    return f"{1 / speed:.3g} s per {one}"
 
 
 class Reporter:

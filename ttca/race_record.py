@@ -15,6 +15,8 @@ __all__ = ["NOTHING", "RACE_FILE", "Entrant", "Raced", "Runners"]
 RACE_FILE = "race.json"
 #: What a row says where doing nothing won.
 NOTHING = "nothing"
+#: What earlier versions did not write down of who races.
+_LATER = ("length", "halves", "at_once", "after")
 
 
 @dataclass(frozen=True)
@@ -25,21 +27,46 @@ class Runners:
     ----------
     recipes : tuple of Recipe
     seconds : dict of str to float
-        What learning each is estimated to take; a shared proxy counts for whoever comes first.
+        What learning each is estimated to take in one thread; a shared proxy counts for whoever comes first.
     no_time, no_queries : tuple of str
         Who would have raced, had there been more time, or more queries to tell them apart.
+    length : float
+        For how long candidates are learned, as a multiple of what their recipes say. The winner is learned in full.
+    halves : bool
+        Whether each is learned twice, each time without half of the pool's subgroup, on which it races then.
+    at_once : int
+        How many are learned at once.
+    after : float
+        Seconds that the winner's learning is estimated to take after the race, at most.
+    earlier : bool
+        Whether an earlier version decided it, which knew none of the four before.
     """
 
     recipes: tuple[Recipe, ...]
     seconds: Mapping[str, float]
     no_time: tuple[str, ...] = ()
     no_queries: tuple[str, ...] = ()
+    length: float = 1.0
+    halves: bool = False
+    at_once: int = 1
+    after: float = 0.0
+    earlier: bool = False
+
+    @property
+    def wall(self) -> float:
+        """Seconds that learning the candidates is estimated to take."""
+        together = sum(self.seconds.values())
+        return max(together / self.at_once, max(self.seconds.values(), default=0.0))
+
+    @property
+    def as_proposed(self) -> bool:
+        """Whether candidates are learned as the winner's recipe is in the end, so that it need not be learned again."""
+        return self.length == 1 and not self.halves
 
     @property
     def told(self) -> str:
         """Who races and how long it takes, for people."""
         names = ", ".join(recipe.name for recipe in self.recipes)
-        minutes = max(1, round(sum(self.seconds.values()) / 60))
         left = [
             f"{len(names)} more would have raced with {what}: {', '.join(names)}."
             for names, what in ((self.no_time, "a larger most_minutes"), (self.no_queries, "more queries for the race"))
@@ -47,17 +74,33 @@ class Runners:
         ]
         several = len(self.recipes) > 1
         say = f"{len(self.recipes)} recipes race: {names}." if several else f"One recipe is left: {names}."
-        return " ".join([say, f"Learning takes about {minutes} min, by an estimate.", *left])
+        then = f", and the winner up to {_minutes(self.after)} after the race" if self.after else ""
+        say = f"{say} Learning takes about {_minutes(self.wall)}{then}, by an estimate."
+        if self.length != 1:
+            left = [f"For the race each is learned for {self.length:.0%} of its full length: most_minutes.", *left]
+        if self.halves:
+            left = ["With so few people in selection each is learned twice, without one half of the pool's.", *left]
+        return " ".join([say, *left])
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON values."""
-        return {**asdict(self), "recipes": [r.to_dict() for r in self.recipes], "seconds": dict(self.seconds)}
+        found = {**asdict(self), "recipes": [r.to_dict() for r in self.recipes], "seconds": dict(self.seconds)}
+        del found["earlier"]
+        return {k: v for k, v in found.items() if not (self.earlier and k in _LATER)}
 
     @classmethod
     def from_dict(cls, said: Mapping[str, Any]) -> Runners:
         """Return what :meth:`to_dict` wrote."""
         recipes = tuple(Recipe.from_dict(r) for r in said["recipes"])
-        return cls(recipes, dict(said["seconds"]), tuple(said["no_time"]), tuple(said["no_queries"]))
+        later = {key: said[key] for key in _LATER if key in said}
+        return cls(
+            recipes, dict(said["seconds"]), tuple(said["no_time"]), tuple(said["no_queries"]), **later,
+            earlier=not later,
+        )  # fmt: skip
+
+
+def _minutes(seconds: float) -> str:
+    return f"{max(1, round(seconds / 60))} min"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,8 +151,8 @@ class Raced:
     queries : int
         That the race asked.
     persons : int
-        Subgroup persons in selection.
-    no_time, no_queries : tuple of str
+        Subgroup persons who could be asked: in selection, and in the pool where halves race.
+    no_time, no_queries, length, halves
         See :class:`Runners`.
     """
 
@@ -127,6 +170,8 @@ class Raced:
     persons: int
     no_time: tuple[str, ...] = ()
     no_queries: tuple[str, ...] = ()
+    length: float = 1.0
+    halves: bool = False
 
     @property
     def recipe(self) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import NormalDist
 
 import numpy as np
@@ -118,7 +118,7 @@ class RacePlan:
         return ERROR if self.test else ERROR / self.candidates
 
 
-def plan_race(*, candidates: int, persons: int, queries: int) -> RacePlan:
+def plan_race(*, candidates: int, persons: int, queries: int, apart: int | None = None) -> RacePlan:
     """Return how so many queries about so many persons are spent.
 
     Parameters
@@ -129,6 +129,9 @@ def plan_race(*, candidates: int, persons: int, queries: int) -> RacePlan:
         Of the subgroup, in selection.
     queries : int
         At most.
+    apart : int, optional
+        How many others can be asked in the test against doing nothing, and in nothing else; by default some of these
+        persons are kept for it where that pays.
 
     Raises
     ------
@@ -144,7 +147,16 @@ def plan_race(*, candidates: int, persons: int, queries: int) -> RacePlan:
     if candidates < 1 or persons < 1:
         raise ActionError(f"Expected candidates and persons to race, got {candidates} and {persons}.")
     if candidates == 1:
-        plan = RacePlan(candidates=1, rounds=(), test=min(persons, queries))
+        plan = RacePlan(candidates=1, rounds=(), test=min(persons if apart is None else apart, queries))
+    elif apart is not None:
+        shares = (min(apart, round(queries * paid)) for paid in _KEPT)
+        chosen = [
+            RacePlan(candidates=candidates, rounds=_halved(candidates, persons, queries - t), test=0) for t in shares
+        ]
+        # What rounding leaves over is the test's.
+        ways = [replace(c, test=min(apart, queries - c.queries)) for c in chosen if c.rounds[0]]
+        ways = [w for w in ways if w.test]
+        plan = max(ways, key=_worth, default=RacePlan(candidates=candidates, rounds=(0,), test=0))
     else:
         ways = [RacePlan(candidates=candidates, rounds=_halved(candidates, persons, queries), test=0)]
         for paid, people in itertools.product(_KEPT, _KEPT):

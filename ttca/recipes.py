@@ -13,15 +13,21 @@ from ttca.proxies.backbones import Backbone
 if TYPE_CHECKING:
     from ttca.settings import Settings
 
-__all__ = ["NAMED", "RECIPE_KEYS", "Circumstances", "Recipe", "portfolio", "proxy_part", "with_recipe"]
+__all__ = ["NAMED", "RECIPE_KEYS", "WARM_KEYS", "Circumstances", "Recipe", "portfolio", "proxy_part", "with_recipe"]
 
 #: The settings that a recipe may choose. Who is asked about what, and what is proved, is the action's.
 RECIPE_KEYS = (
-    "architectures", "weights", "true_classes", "public_epochs", "epochs", "shift", "flip", "warp", "mixup", "block",
-    "equalize", "loss", "kappa", "transforms", "steps",
+    "architectures", "weights", "precision", "true_classes", "public_epochs", "epochs", "shift", "flip", "warp",
+    "mixup", "block", "equalize", "loss", "kappa", "transforms", "steps",
 )  # fmt: skip
 #: Those that decide a proxy. Candidates that agree in them share it.
-_OF_PROXIES = RECIPE_KEYS[:11]
+_OF_PROXIES = RECIPE_KEYS[:12]
+#: And those that decide what one learns from true classes alone.
+WARM_KEYS = tuple(key for key in _OF_PROXIES if key not in ("epochs", "mixup"))
+#: Those that say how long something is learned.
+_LENGTHS = ("public_epochs", "epochs", "steps")
+#: Sides from which on δ is learned in blocks, and of photographs.
+_COARSE = 48
 #: A side from which on images are taken for photographs, and how many blocks of δ a photograph should have a side.
 _PHOTOGRAPH, _BLOCKS = 96, 28
 #: Who races first. Two δ against one proxy differ less than two proxies.
@@ -74,9 +80,13 @@ class Recipe:
             self, "changes", {k: tuple(v) if isinstance(v, list) else v for k, v in self.changes.items()}
         )
 
-    def applied(self, settings: Settings) -> Settings:
-        """Return settings with what the recipe chooses; what is set by hand stays as it is."""
-        return replace(settings, **{k: v for k, v in self.changes.items() if k not in settings.set_by_hand})
+    def applied(self, settings: Settings, length: float = 1.0) -> Settings:
+        """Return settings with what the recipe chooses, so many times as long; what is set by hand stays as it is."""
+        by_hand = settings.set_by_hand
+        found = replace(settings, **{k: v for k, v in self.changes.items() if k not in by_hand})
+        if length == 1:
+            return found
+        return replace(found, **{k: max(1, round(getattr(found, k) * length)) for k in _LENGTHS if k not in by_hand})
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON values."""
@@ -97,6 +107,7 @@ _SMALL_PICTURES = Recipe(
     changes={
         "architectures": ("small-cnn",),
         "weights": ("none",),
+        "precision": "auto",
         "true_classes": True,
         "public_epochs": 120,
         "epochs": 30,
@@ -113,6 +124,7 @@ _PHOTOGRAPHS = Recipe(
     changes={
         "architectures": ("perceptron", "small-cnn", "small-resnet"),
         "weights": ("none",),
+        "precision": "auto",
         "true_classes": True,
         "public_epochs": 60,
         "block": 8,
@@ -167,16 +179,21 @@ class Circumstances:
         return min(self.shape[:2]) >= _PHOTOGRAPH
 
     @property
+    def coarse(self) -> bool:
+        """Whether proxies see images averaged over blocks: what they learn at four times the pixels takes that long."""
+        return min(self.shape[:2]) >= _COARSE
+
+    @property
     def blocks(self) -> tuple[int, ...]:
-        """Sides of blocks that divide the images, the most fitting first: for photographs coarse ones, else single
-        pixels.
-        """
+        """Sides of blocks that divide the images, the most fitting first: coarse ones, but for small pictures."""
         height, width, _ = self.shape
         fits = [b for b in range(1, min(height, width) + 1) if not height % b and not width % b]
-        if not self.photographs:
+        if not self.coarse:
             return tuple(b for b in fits if b <= 2 and min(height, width) / b >= 8)
         fits = [b for b in fits if min(height, width) / b >= 16 and b > 1] or [1]
-        return tuple(sorted(fits, key=lambda b: abs(min(height, width) / b - _BLOCKS)))[:2]
+        fits.sort(key=lambda b: abs(min(height, width) / b - _BLOCKS))
+        # Single pixels of a photograph take hours.
+        return tuple(fits[:2]) if self.photographs else tuple(dict.fromkeys((fits[0], 1)))
 
 
 def portfolio(found: Circumstances, settings: Settings) -> tuple[Recipe, ...]:
@@ -227,7 +244,7 @@ def _all(found: Circumstances) -> Sequence[Recipe]:
     # A hundred classes take longer to learn than two, and few people are gone through more often.
     often = 2 if found.classes > 20 else 1
     block = found.blocks[0] if found.blocks else 1
-    common = {"block": block, "flip": min(found.shape[:2]) >= _MIRRORED, **_DESCENT}
+    common = {"block": block, "precision": "auto", "flip": min(found.shape[:2]) >= _MIRRORED, **_DESCENT}
     scratch = _from_scratch(found, common, often)
     if not found.backbones:
         return sorted(scratch, key=_rank)
@@ -277,11 +294,12 @@ def _from_scratch(found: Circumstances, common: dict[str, Any], often: int) -> l
         ),
     ]
     for other in found.blocks[1:]:
-        coarse = own | {"architectures": mixed if found.photographs else cnn, "block": other}
-        scratch.append(Recipe(name=f"block-{other}", about=f"δ in blocks of {other} pixels", changes=coarse))
-    if not found.photographs:
+        coarse = own | {"architectures": cnn, "block": other}
+        about = f"δ in blocks of {other} pixels" if other > 1 else "δ in single pixels"
+        scratch.append(Recipe(name=f"block-{other}", about=about, changes=coarse))
+    if not found.coarse:
         scratch += [_PLAIN, _SMALL_PICTURES]
-    elif not any(side % _PHOTOGRAPHS.changes["block"] for side in found.shape[:2]):
+    elif found.photographs and not any(side % _PHOTOGRAPHS.changes["block"] for side in found.shape[:2]):
         scratch.append(_PHOTOGRAPHS)
     return scratch
 

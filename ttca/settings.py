@@ -75,10 +75,12 @@ class Settings:
         "auto", "plain", "small-pictures", "photographs", or "manual": the keys below alone. With "auto", candidates of
         several recipes are learned and race on the platform, and what is set by hand holds for all of them
         (:mod:`ttca.recipes`). The next three are single recipes.
-    race_share : float
-        Share of the queries before verification that pays for the race.
+    race_share : float, optional
+        Share of the queries before verification that pays for the race. By default a fifth, and more where there are
+        few queries: eighty, but at most two fifths.
     most_minutes : int
-        Of learning for the race, by an estimate; what does not fit does not race.
+        Of learning for the race, by an estimate. What does not fit is learned for a shorter time; what still does not
+        fit does not race.
     left_out : tuple of str
         Recipes, and published weights by their names, that do not race.
     pinned : tuple of str
@@ -154,8 +156,8 @@ class Settings:
     recipe: str = "manual"
     pinned: tuple[str, ...] = ()
     left_out: tuple[str, ...] = ()
-    race_share: float = 0.2
-    most_minutes: int = 60
+    race_share: float | None = None
+    most_minutes: int = 10
     architectures: tuple[Architecture, ...] = DEFAULT_ARCHITECTURES
     weights: str | tuple[str, ...] = ()
     epochs: int = 60
@@ -253,7 +255,7 @@ class Settings:
                 f'Expected recipe as "auto", "manual" or one of {", ".join(NAMED)}, got {self.recipe!r}. "auto" lets '
                 "several race."
             )
-        if not 0 < self.race_share < 1:
+        if self.race_share is not None and not 0 < self.race_share < 1:
             raise ConfigError(
                 f"Expected race_share as a share in (0, 1), got {self.race_share}. 0.2 spends every fifth query."
             )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -13,6 +14,7 @@ from ttca.pooling.pool import QueryPool
 from ttca.preparation import Preparation
 from ttca.progress import Reporter
 from ttca.settings import Settings
+from ttca.side_by_side import Made, side_by_side
 from ttca.weights import Start, choose_start
 
 if TYPE_CHECKING:
@@ -53,6 +55,17 @@ class Workshop:
     def info(self) -> PlatformInfo:
         """What is known about the platform."""
         return self.queries.platform.info
+
+    @property
+    def has_guest(self) -> bool:
+        """Whether a guest's attack learns δ, which may not be in two threads at once."""
+        return self.attack is not None or bool(self.settings.attack)
+
+    def side_by_side(self, tasks: Sequence[Callable[[Reporter], Made]], *, what: str) -> list[Made]:
+        """Return what every task makes (:func:`ttca.side_by_side.side_by_side`), shown where this shop shows things."""
+        return side_by_side(
+            tasks, what=what, reporter=self.reporter, threads=self.settings.threads, alone=self.has_guest
+        )
 
     @cached_property
     def start(self) -> Start:

@@ -41,7 +41,7 @@ def test_every_candidate_is_measured_and_a_cell_is_kept(tiny: Path) -> None:
     assert cell["median_of_portfolio"] == statistics.median(worth.values())
     assert cell["chosen"] == (worth[cell["winner"]] if cell["recipe"] == cell["winner"] else cell["nothing"])
     assert cell["regret"] == max(cell["best_of_portfolio"], cell["nothing"]) - cell["chosen"]
-    assert 0 < cell["race"]["queries"] <= 0.2 * 150
+    assert 0 < cell["race"]["queries"] <= 0.4 * 150
     assert result["regret"] == cell["regret"]
     assert result["worse_than_nothing"] == 0
     assert set(result["regret_of_single_recipes"]) == set(worth)
