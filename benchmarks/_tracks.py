@@ -280,7 +280,7 @@ def _fairface_trained(answers: str) -> Iterator[Platform]:
 
 
 AGE_GENDER_PEOPLE = _Faces(first=0, last=_FAIRFACE_POOL)
-#: Photographs as the face network takes them. The subgroup are Black people: the race of the lowest accuracy among 1,000
+#: Photographs as the face network takes them. The subgroup are Black people: the race with the lowest accuracy in 1,000
 #: pool rows that were drawn with seed 0 without looking at race. Of 148 people 112 were right; next, of 135 Southeast
 #: Asian people 105 (`tracks.json`).
 FACE_API_PEOPLE = _Faces(first=0, last=_FAIRFACE_POOL, shrunk=224 // FACE_SIDE, averaged=1)
