@@ -108,7 +108,14 @@ SAID = {
     "consent ada": "consent member-01",
 }
 #: These need columns that the digits lack, a bundle of their own place, minutes of computing, or hours.
-LEFT_OUT = ("--discover", "ttca plan", "check.py evidence.zip", "check.py --key", "python -m benchmarks", "ttca run my-action  ")
+LEFT_OUT = (
+    "--discover",
+    "ttca plan",
+    "check.py evidence.zip",
+    "check.py --key",
+    "python -m benchmarks",
+    "ttca run my-action  ",
+)
 
 
 def how_to(home: Path) -> int:
