@@ -246,6 +246,7 @@ FIGURES: dict[str, Drawing] = {
     "what-queries-buy": Drawing(("what_queries_buy-digits-own-public-poor",), _by("what_queries_buy")),
     "collective-size": Drawing(("collective_size-digits-own",), _by("collective_size")),
     "harm": Drawing(("harm-digits",), _by("harm")),
+    "waterbirds": Drawing(("waterbirds",), _by("waterbirds")),
     "pictures": Drawing(("transfer-quick-digits",), pictures),
 }
 

@@ -336,7 +336,7 @@ def test_a_failed_certificate_ends_without_a_members_file(home: Path, ttca: Term
     assert not out.exists()
     said = ttca(*words, "--anyway")
     assert said.code == 0
-    assert "not certified: nobody has shown that it helps" in said.out
+    assert "Not certified: nobody has shown that it helps" in said.out
     assert out.is_file()
 
 
@@ -1194,7 +1194,7 @@ def test_every_command_explains_itself(ttca: Terminal, words: tuple[str, ...]) -
 def test_help_names_tables_in_brackets(ttca: Terminal) -> None:
     """The names of tables in help are no markup."""
     assert "as for protocol in [platform]." in " ".join(ttca("serve", "--help").out.split())
-    assert "most_queries in [contribute]" in " ".join(ttca("contribute", "--help").out.split())
+    assert "per_day in [contribute]" in " ".join(ttca("contribute", "--help").out.split())
 
 
 def test_all_missing_extras_are_named_at_once(tmp_path: Path, ttca: Terminal, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -37,7 +37,8 @@ def goal(record: Mapping[str, Any]) -> str:
     reached = "is reached" if said["holds"] else "is not reached"
     return (
         f"EqOd falls by {said['eqod_fall_at_0.3']:.0%} at α = 0.3, and the error rises by "
-        f"{said['error_rise_at_0.3']:.4f}: the goal of 50% at .015 or less {reached}."
+        f"{said['error_rise_at_0.3']:.4f}: the goal of 50% at .015 or less {reached}. "
+        f"It falls by half in {said['seeds_with_half']} of {len(record['seeds'])} seeds."
     )
 
 
