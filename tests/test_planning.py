@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from tests import worlds
+from ttca import trials
 from ttca.auditing import carry_out, intend
 from ttca.certificates import Certifying
 from ttca.errors import ActionError, ConfigError
@@ -19,6 +20,7 @@ from ttca.pooling.pool import Member
 from ttca.pooling.quotas import Quota
 from ttca.power import LADDER, Assumed, Verifiers, fewest_persons, power
 from ttca.prices import Price
+from ttca.statistics import comparisons
 from ttca.trials import Rule, Standing, rule_of
 
 RATES = Assumed(subgroup=0.6, reference=0.85)
@@ -52,6 +54,20 @@ def test_a_bet_on_pairs_is_simulated() -> None:
     """Where no formula is known, power comes of simulated persons, and more of them pass at a larger S."""
     at = power(Certifying(stopping="anytime"), Verifiers(design="paired"), 40, RATES)
     assert 0 <= at(0.7) < at(0.99) <= 1
+
+
+def test_pairs_are_looked_up_once_for_all_baselines(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many right answers the baseline may have, the slow test of pairs is made about twice for each person."""
+    calls: list[tuple[int, int, int, float]] = []
+
+    def counted(won: int, lost: int, m: int, margin: float) -> float:
+        calls.append((won, lost, m, margin))
+        return comparisons.tango_p(won, lost, m, margin)
+
+    monkeypatch.setattr(trials, "tango_p", counted)
+    persons = 200
+    power(Certifying(within=0.05), Verifiers(design="paired"), persons, RATES)(0.83)
+    assert persons / 2 < len(calls) <= 2 * persons
 
 
 def test_the_fewest_persons_are_enough_and_the_rung_below_is_not() -> None:

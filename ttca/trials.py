@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache, lru_cache
 from typing import Protocol, TypeAlias
 
 import numpy as np
@@ -370,7 +370,8 @@ def _fixed(terms: Certifying, design: Design, persons: int, baseline: Right, alp
     if goal.kind == "improvement" or (goal.kind == "parity" and design == "paired"):
         return _Pairs(mcnemar_p, alpha)
     if goal.kind == "within" and design == "paired":
-        return _Pairs(lru_cache(lambda won, lost: tango_p(won, lost, persons, value)), alpha)
+        # Kept whole: a plan walks the same edge once for each baseline.
+        return _Pairs(cache(lambda won, lost: tango_p(won, lost, persons, value)), alpha)
     if goal.kind == "accuracy_ratio" and design == "paired":
         return _Count(fewest(persons, lambda k: ratio_by_two_bounds(k, right, persons, value, alpha)))
     p: Callable[[int], float] = {
