@@ -116,7 +116,7 @@ def test_the_class_may_be_spelled_in_two_ways(home: Path) -> None:
         apply(home, true_class="Zoe")
     chosen(classes=("Zoe\u0308", "Zo\u00eb")).save(home / "delta.safetensors")
     assert apply(home, true_class="Zo\u00eb")["true_class"] == "Zo\u00eb"
-    with pytest.raises(PerturbationError, match="one of Zo"):
+    with pytest.raises(PerturbationError, match="one of 'Zo"):
         apply(home, true_class="Zo\u00eb ")
 
 
@@ -217,7 +217,7 @@ def spoil(home: Path, how: str) -> dict[str, Any]:
         ("certificate contradicts itself", PerturbationError, "contradicts itself"),
         ("no perturbations", PerturbationError, "delta.safetensors"),
         ("damaged perturbations", PerturbationError, "delta.safetensors"),
-        ("unknown class", PerturbationError, "cat, dog, got 'bird'"),
+        ("unknown class", PerturbationError, "'cat', 'dog', got 'bird'"),
         ("jpeg out", ImageError, "ending in .png"),
         ("no image", ImageError, "me.png"),
         ("image is a folder", TTCAError, "Expected photographs in"),

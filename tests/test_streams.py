@@ -152,8 +152,8 @@ def test_every_encoding_will_do(where: str, command: str, home: Path, run: Start
 def test_greek_letters_are_spelled_out(where: str, home: Path, run: Start) -> None:
     """Where ε and δ cannot be written they are spelled, and tables get plain lines."""
     _, encoded = ENCODINGS[where]
-    said = run(["apply", "delta.safetensors", "me.png", "--class", "cat", "--out", "x.png"], home, encoded).stdout
-    assert b"at epsilon = 4 (" in said
+    said = run(["apply", "delta.safetensors", "me.png", "--class", "cat", "--epsilon", "9"], home, encoded).stderr
+    assert b"a perturbation set with epsilon = 9, got" in b" ".join(said.split())
     table = run(["pool", "status", "mine"], home, encoded).stdout.decode("ascii")
     assert "| Zo? ?epe? delta |" in table
     assert table.count("?") == 3
