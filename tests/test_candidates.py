@@ -25,6 +25,7 @@ from ttca.people import People
 from ttca.pooling.ledger import Ledger
 from ttca.pooling.pool import Member, QueryPool
 from ttca.race_record import NOTHING, RACE_FILE, Raced, Runners
+from ttca.racing import ERROR, PROVED_LATER
 from ttca.recipes import Recipe
 from ttca.settings import Settings
 
@@ -198,6 +199,20 @@ def test_what_is_set_by_hand_leaves_one_candidate_to_beat_nothing(tmp_path: Path
     assert len(runners.recipes) == 1
     assert raced is not None
     assert (raced.tested, raced.level, raced.fresh) == (40, 0.05, True)
+
+
+def test_where_the_certificate_looks_again_the_race_is_less_strict(tmp_path: Path) -> None:
+    """Improvement is proved against doing nothing on new people, so that a race of few may pass at 25 %; parity is
+    not, and the two have different records."""
+    found = {}
+    for goal in ("improvement", "parity"):
+        with opened(tmp_path / goal, worlds.Recorder(), settings=settings(goal=goal)) as action:
+            raced = action.raced
+            found[goal] = json.loads((tmp_path / goal / "race.json").read_text(encoding="utf-8"))["inputs"]
+        assert raced is not None
+        assert raced.level == {"improvement": PROVED_LATER, "parity": ERROR}[goal]
+        assert raced.proposed == (raced.p <= raced.level)
+    assert found["improvement"] != found["parity"]
 
 
 def test_one_recipe_can_be_named(tmp_path: Path) -> None:

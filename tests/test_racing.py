@@ -11,7 +11,7 @@ from scipy.stats import norm
 
 from ttca.answers import Answers
 from ttca.errors import ActionError
-from ttca.racing import ERROR, RaceAnswers, RacePlan, RaceResult, hear, plan_race, run_race
+from ttca.racing import ERROR, PROVED_LATER, RaceAnswers, RacePlan, RaceResult, hear, plan_race, run_race
 
 Bools = NDArray[np.bool_]
 
@@ -116,16 +116,19 @@ def test_a_race_for_which_there_is_too_little_is_refused() -> None:
 
 @pytest.mark.parametrize(("persons", "queries"), [(140, 200), (140, 800), (60, 84)])
 @pytest.mark.parametrize("harm", [0.0, 0.05])
-def test_a_portfolio_that_helps_nobody_is_seldom_proposed(persons: int, queries: int, harm: float) -> None:
-    """Eight candidates, none better than nothing, are proposed in at most 5 % of races."""
+@pytest.mark.parametrize("error", [ERROR, PROVED_LATER])
+def test_a_portfolio_that_helps_nobody_is_seldom_proposed(
+    persons: int, queries: int, harm: float, error: float
+) -> None:
+    """Eight candidates, none better than nothing, are proposed in no more races than is stated."""
     actions, before = 600, 0.7
-    plan = plan_race(candidates=8, persons=persons, queries=queries)
+    plan = plan_race(candidates=8, persons=persons, queries=queries, error=error)
     proposed = 0
     for seed in range(actions):
         nothing, candidates = crowd(np.random.default_rng([seed, 5]), persons, before, np.full(8, before - harm))
         proposed += raced(plan, nothing, candidates).proposed
-    # Three standard errors above .05 would be chance.
-    assert proposed <= 0.05 * actions + 3 * np.sqrt(0.05 * 0.95 * actions)
+    # Three standard errors above that would be chance.
+    assert proposed <= error * actions + 3 * np.sqrt(error * (1 - error) * actions)
 
 
 @pytest.mark.parametrize(("queries", "most"), [(200, 0.034), (800, 0.014)])

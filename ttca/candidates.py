@@ -21,7 +21,7 @@ from ttca.perturbing import Family, perturb
 from ttca.private import private_folder
 from ttca.progress import Reporter
 from ttca.race_record import NOTHING, RACE_FILE, Entrant, Raced, Runners
-from ttca.racing import RaceAnswers, RacePlan, RaceResult, hear, plan_race, run_race
+from ttca.racing import ERROR, PROVED_LATER, RaceAnswers, RacePlan, RaceResult, hear, plan_race, run_race
 from ttca.recipes import Recipe
 from ttca.side_by_side import learning_threads
 from ttca.values import OneLine
@@ -197,7 +197,14 @@ class _Race(OneLine):
             persons=len(choosers),
             queries=self.lessons.questions.race,
             apart=len(testers) if self.runners.halves else None,
+            error=self.error,
         )
+
+    @property
+    def error(self) -> float:
+        """How often a candidate may pass that is no better than nothing: seldom, or as the certificate looks again."""
+        looks_again = self.shop.settings.certifying.aim.kind == "improvement" and not self.runners.earlier
+        return PROVED_LATER if looks_again else ERROR
 
     @cached_property
     def made_of(self) -> str:
@@ -209,7 +216,7 @@ class _Race(OneLine):
         """A digest of all that decides the race."""
         facts = [r.to_dict() for r in self.runners.recipes]
         s, r = self.shop.settings, self.runners
-        more = () if r.earlier else (r.length, r.halves)
+        more = () if r.earlier else (r.length, r.halves, *([] if self.error == ERROR else [self.error]))
         return digest("race", self.lessons.transfer.digest, facts, self.made_of, s.seed, sorted(s.epsilons), *more)
 
     def kept(self) -> Raced | None:

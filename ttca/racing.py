@@ -9,6 +9,7 @@ import itertools
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from statistics import NormalDist
 
 import numpy as np
@@ -19,10 +20,13 @@ from ttca.errors import ActionError
 from ttca.statistics.comparisons import mcnemar_p
 from ttca.values import Value
 
-__all__ = ["ERROR", "RaceAnswers", "RacePlan", "RaceResult", "Rank", "hear", "plan_race", "run_race"]
+__all__ = ["ERROR", "PROVED_LATER", "RaceAnswers", "RacePlan", "RaceResult", "Rank", "hear", "plan_race", "run_race"]
 
 #: In at most so many actions is a candidate proposed that is no better than doing nothing.
 ERROR = 0.05
+#: The same where the certificate itself compares with doing nothing, at its own error and on people whom nobody asked
+#: before. Then the race only spares them: with the few people of a small action, 0.05 would hide most gains.
+PROVED_LATER = 0.25
 #: What a plan has in mind, to choose between ways that all hold the stated error: a gain over doing nothing, its size
 #: in standard deviations of one person's difference, and what a choice loses that one person decides.
 _GAIN, _EFFECT, _REGRET = 0.15, 0.3, 0.15
@@ -92,11 +96,14 @@ class RacePlan:
     test : int
         How many persons are kept for the test against doing nothing, whom the halving does not use. 0: the test is on
         those that it used.
+    error : float
+        In at most this share of actions a candidate passes that is no better than doing nothing.
     """
 
     candidates: int
     rounds: tuple[int, ...]
     test: int
+    error: float = ERROR
 
     @property
     def queries(self) -> int:
@@ -115,10 +122,12 @@ class RacePlan:
     @property
     def level(self) -> float:
         """At which level the winner is tested: the whole error on persons who did not choose it, else its K-th part."""
-        return ERROR if self.test else ERROR / self.candidates
+        return self.error if self.test else self.error / self.candidates
 
 
-def plan_race(*, candidates: int, persons: int, queries: int, apart: int | None = None) -> RacePlan:
+def plan_race(
+    *, candidates: int, persons: int, queries: int, apart: int | None = None, error: float = ERROR
+) -> RacePlan:
     """Return how so many queries about so many persons are spent.
 
     Parameters
@@ -132,6 +141,8 @@ def plan_race(*, candidates: int, persons: int, queries: int, apart: int | None 
     apart : int, optional
         How many others can be asked in the test against doing nothing, and in nothing else; by default some of these
         persons are kept for it where that pays.
+    error : float
+        Of the test: :data:`ERROR`, or :data:`PROVED_LATER`.
 
     Raises
     ------
@@ -146,24 +157,23 @@ def plan_race(*, candidates: int, persons: int, queries: int, apart: int | None 
     """
     if candidates < 1 or persons < 1:
         raise ActionError(f"Expected candidates and persons to race, got {candidates} and {persons}.")
+    made = partial(RacePlan, candidates=candidates, error=error)
     if candidates == 1:
-        plan = RacePlan(candidates=1, rounds=(), test=min(persons if apart is None else apart, queries))
+        plan = made(rounds=(), test=min(persons if apart is None else apart, queries))
     elif apart is not None:
         shares = (min(apart, round(queries * paid)) for paid in _KEPT)
-        chosen = [
-            RacePlan(candidates=candidates, rounds=_halved(candidates, persons, queries - t), test=0) for t in shares
-        ]
+        chosen = [made(rounds=_halved(candidates, persons, queries - t), test=0) for t in shares]
         # What rounding leaves over is the test's.
         ways = [replace(c, test=min(apart, queries - c.queries)) for c in chosen if c.rounds[0]]
         ways = [w for w in ways if w.test]
-        plan = max(ways, key=_worth, default=RacePlan(candidates=candidates, rounds=(0,), test=0))
+        plan = max(ways, key=_worth, default=made(rounds=(0,), test=0))
     else:
-        ways = [RacePlan(candidates=candidates, rounds=_halved(candidates, persons, queries), test=0)]
+        ways = [made(rounds=_halved(candidates, persons, queries), test=0)]
         for paid, people in itertools.product(_KEPT, _KEPT):
             rounds = _halved(candidates, persons - round(persons * people), queries - round(queries * paid))
-            spent = RacePlan(candidates=candidates, rounds=rounds, test=0).queries
+            spent = made(rounds=rounds, test=0).queries
             test = min(persons - sum(rounds), queries - spent)
-            ways += [RacePlan(candidates=candidates, rounds=rounds, test=test)] if rounds[0] and test else []
+            ways += [made(rounds=rounds, test=test)] if rounds[0] and test else []
         plan = max(ways, key=_worth)
     if not plan.queries or (plan.rounds and not plan.rounds[0]):
         raise ActionError(
@@ -278,9 +288,9 @@ def run_race(plan: RacePlan, nothing: RaceAnswers, ask: Ask) -> RaceResult:
     Notes
     -----
     All survivors are asked about the same next persons, and compared on all persons so far: what makes a person easy
-    is in every candidate's mean. The test: exact one-sided McNemar. On persons of whom the choice knew nothing it has
-    level .05. On those that chose it has .05/K: whichever of the K wins, the chance that some candidate that is no
-    better than nothing passes is at most K times that [ours].
+    is in every candidate's mean. The test: exact one-sided McNemar. On persons of whom the choice knew nothing its
+    level is the plan's ``error``. On those that chose it is a K-th of that: whichever of the K wins, the chance that
+    some candidate that is no better than nothing passes is at most K times that [ours].
     """
     alive, heard, out = list(range(plan.candidates)), dict[int, RaceAnswers](), dict[int, int]()
     start = 0
