@@ -102,7 +102,11 @@ def roles(cell: Cell) -> dict[str, set[str]]:
 
 
 #: The tracks of further cameras have the people of the one with the soft focus: a test of their own says so.
-every = pytest.mark.parametrize("name", [n for n in TRACKS if not n.endswith(tuple(CAMERAS))])
+every = pytest.mark.parametrize(
+    "name",
+    # Thousands of photographs are decoded and looked through for copies.
+    [pytest.param(n, marks=[pytest.mark.full] * (n == "waterbirds")) for n in TRACKS if not n.endswith(tuple(CAMERAS))],
+)
 #: Digits are few, and have no other regime.
 _FEW = ("digits", "digits-thirdparty")
 
