@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from ttca.data.folder import TABLE, outline, prepared_as
 from ttca.data.photographs import PHOTOGRAPHS
 from ttca.data.tables import COLUMNS, Problems, read_sheet
-from ttca.errors import DataError, TTCAError
+from ttca.errors import ActionError, DataError, TTCAError
 from ttca.images import Images
 from ttca.people import Roster, draw_roles
 from ttca.preparation import Preparation
@@ -179,7 +179,7 @@ def _costs(place: Path, text: str, *, one_person_per_image: bool) -> _Count | No
 
 def _nothing(images: Images) -> NDArray[np.floating]:
     """Refuse to be asked: only costs are counted."""
-    raise NotImplementedError
+    raise ActionError(f"Expected nobody to be asked while costs are counted, got {len(images)} images.")
 
 
 def _quoted(text: str) -> str:

@@ -160,23 +160,21 @@ class Lessons(OneLine):
         """Return by its file's name who needs which proxy that learned from true classes alone, each once."""
         found: dict[str, Recipe] = {}
         for recipe in self.recipes:
-            if self.known_by(recipe).public is not None:
-                found.setdefault(self._warm(recipe), recipe)
+            if (public := self.known_by(recipe).public) is not None:
+                found.setdefault(self._warm(recipe, public), recipe)
         return found
 
     def warm(self, recipe: Recipe, reporter: Reporter) -> None:
         """Learn true classes as this candidate does, and as whoever begins alike."""
         shop, known = replace(self.shop_of(recipe), reporter=reporter), self.known_by(recipe)
         if known.public is not None:
-            shop.learner.warm_start(self._shared(recipe), known.public, self.questions_of(recipe).judges)
+            shop.learner.warm_start(self._shared(recipe, known.public), known.public, self.questions_of(recipe).judges)
 
-    def _warm(self, recipe: Recipe) -> str:
-        known, judges = self.known_by(recipe), self.questions_of(recipe).judges
-        assert known.public is not None
-        return self.shop_of(recipe).learner.warm_start_inputs(known.public, judges)[:16]
+    def _warm(self, recipe: Recipe, public: People) -> str:
+        return self.shop_of(recipe).learner.warm_start_inputs(public, self.questions_of(recipe).judges)[:16]
 
-    def _shared(self, recipe: Recipe) -> Path:
-        return private_folder(self.shop.folder / FOLDER / "warm-starts") / f"{self._warm(recipe)}.safetensors"
+    def _shared(self, recipe: Recipe, public: People) -> Path:
+        return private_folder(self.shop.folder / FOLDER / "warm-starts") / f"{self._warm(recipe, public)}.safetensors"
 
     def distilled(self, recipe: Recipe, reporter: Reporter, *, home: Workshop | None = None) -> Distilled:
         """Return a candidate's proxy, trained or read back; its transfer set is all that was asked before the race.
@@ -187,7 +185,7 @@ class Lessons(OneLine):
         if home is not None:
             shop = replace(shop, folder=home.folder)
         elif known.public is not None:
-            shared, own = self._shared(recipe), shop.folder / WARM_START
+            shared, own = self._shared(recipe, known.public), shop.folder / WARM_START
             if shared.is_file() and not own.is_file():
                 copied(shared, own)
         return replace(distil(shop, known, self.questions_of(recipe), self._taught(recipe)), transfer=self.asked)
