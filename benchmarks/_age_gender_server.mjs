@@ -1,9 +1,9 @@
 // The third-party platform of `fairface-faceapi`: the age-gender network of @vladmandic/face-api behind Node's own http
 // module. PNG files of 112×112 pixels in JSON come in, and what the package says of each goes out.
 // Usage: node _age_gender_server.mjs FOLDER, where FOLDER/node_modules holds the packages.
-import { createServer } from "node:http";
 import { createRequire } from "node:module";
 import { join } from "node:path";
+import { serve } from "./_json_server.mjs";
 
 const folder = process.argv[2];
 const require = createRequire(join(folder, "package.json"));
@@ -41,24 +41,4 @@ function told({ age, gender, genderProbability }) {
   return { age, gender, genderProbability, scores: { male, female: 1 - male } };
 }
 
-const server = createServer((request, response) => {
-  const parts = [];
-  request.on("data", (part) => parts.push(part));
-  request.on("end", async () => {
-    let status = 200;
-    let said;
-    try {
-      said = await answer(Buffer.concat(parts).toString());
-    } catch (error) {
-      status = 400;
-      said = { error: error.message };
-    }
-    const text = JSON.stringify(said);
-    response.writeHead(status, { "Content-Type": "application/json", "Content-Length": Buffer.byteLength(text) });
-    response.end(text);
-  });
-});
-server.keepAliveTimeout = 60000;
-server.listen(0, "127.0.0.1", () => console.log(`http://127.0.0.1:${server.address().port}`));
-// Whoever started it is gone.
-process.stdin.on("end", () => process.exit(0)).resume();
+serve(answer);

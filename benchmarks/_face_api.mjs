@@ -1,7 +1,7 @@
 // An image API as a small firm writes one with Node's own http module: a PNG in JSON comes in, names and scores go out.
 // The label is the red level of the first pixel, modulo the number of classes. Usage: node _face_api.mjs CLASSES
-import { createServer } from "node:http";
 import { inflateSync } from "node:zlib";
+import { serve } from "./_json_server.mjs";
 
 const classes = Number(process.argv[2]);
 const SIGNATURE = "89504e470d0a1a0a";
@@ -24,24 +24,4 @@ function answer(body) {
   return { faces: [{ label: `class-${label}`, scores }] };
 }
 
-const server = createServer((request, response) => {
-  const parts = [];
-  request.on("data", (part) => parts.push(part));
-  request.on("end", () => {
-    let status = 200;
-    let said;
-    try {
-      said = answer(Buffer.concat(parts).toString());
-    } catch (error) {
-      status = 400;
-      said = { error: error.message };
-    }
-    const text = JSON.stringify(said);
-    response.writeHead(status, { "Content-Type": "application/json", "Content-Length": Buffer.byteLength(text) });
-    response.end(text);
-  });
-});
-server.keepAliveTimeout = 60000;
-server.listen(0, "127.0.0.1", () => console.log(`http://127.0.0.1:${server.address().port}`));
-// Whoever started it is gone.
-process.stdin.on("end", () => process.exit(0)).resume();
+serve(answer);

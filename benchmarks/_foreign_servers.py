@@ -16,7 +16,7 @@ import requests
 
 from benchmarks._instant_server import CLASSES, IMAGE_SHAPE, MODEL
 from benchmarks._peers import environment
-from benchmarks._processes import free_port, started
+from benchmarks._processes import free_port, started_in_node
 from ttca.errors import TTCAError
 
 __all__ = ["TRITON", "node", "triton"]
@@ -37,10 +37,7 @@ def node() -> Iterator[str]:
     TTCAError
         If there is no Node, or it does not start.
     """
-    program = shutil.which("node")
-    if program is None:
-        raise TTCAError("Expected the program node on the PATH, got none. Install Node.js.")
-    with started([program, str(_HERE / "_face_api.mjs"), str(len(CLASSES))]) as url:
+    with started_in_node("_face_api.mjs", str(len(CLASSES))) as url:
         yield url
 
 

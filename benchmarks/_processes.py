@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import os
+import shutil
 import socket
 import subprocess
 import sys
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 
 from ttca.errors import TTCAError
 
-__all__ = ["announce", "end_when_orphaned", "free_port", "running", "started"]
+__all__ = ["announce", "end_when_orphaned", "free_port", "running", "started", "started_in_node"]
 
 
 @contextmanager
@@ -47,6 +49,22 @@ def started(command: Sequence[str], variables: Mapping[str, str] | None = None) 
 def running(module: str, *arguments: str) -> Iterator[str]:
     """Start a server module of this folder, give its URL, and kill it afterwards; TTCAError if it does not start."""
     with started([sys.executable, "-m", f"benchmarks.{module}", *arguments]) as url:
+        yield url
+
+
+@contextmanager
+def started_in_node(script: str, *arguments: str) -> Iterator[str]:
+    """Start a Node program of this folder, give its URL, and kill it afterwards.
+
+    Raises
+    ------
+    TTCAError
+        If there is no Node, or it does not start.
+    """
+    program = shutil.which("node")
+    if program is None:
+        raise TTCAError("Expected the program node on the PATH, got none. Install Node.js.")
+    with started([program, str(Path(__file__).with_name(script)), *arguments]) as url:
         yield url
 
 

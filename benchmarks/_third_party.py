@@ -7,7 +7,6 @@ opening a platform does so where that was not done.
 from __future__ import annotations
 
 import os
-import shutil
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,9 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks._peers import node_packages, packages
-from benchmarks._processes import started
+from benchmarks._processes import started, started_in_node
 from ttca.answers import Answers
-from ttca.errors import TTCAError
 from ttca.images import Images
 from ttca.platforms.base import OPTIONAL_MEMBERS, Credential, Platform, PlatformInfo
 from ttca.platforms.http import HttpPlatform, Transport
@@ -93,12 +91,9 @@ def face_api() -> Iterator[Packaged]:
     TTCAError
         If there is no Node, the packages cannot be installed, or it does not start.
     """
-    program = shutil.which("node")
-    if program is None:
-        raise TTCAError("Expected the program node on the PATH, got none. Install Node.js.")
     folder = node_packages(*FACE_API)
     with (
-        started([program, str(_HERE / "_age_gender_server.mjs"), str(folder)]) as url,
+        started_in_node("_age_gender_server.mjs", str(folder)) as url,
         HttpPlatform(
             url,
             protocol="template",

@@ -70,7 +70,7 @@ def test_the_group_with_the_fewest_right_answers_is_counted() -> None:
 def test_without_node_it_is_said_what_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
     """A machine without Node gets a sentence, before anything is installed."""
     monkeypatch.setattr(shutil, "which", lambda _: None)
-    with pytest.raises(TTCAError, match="Expected the program node on the PATH"), face_api():
+    with pytest.raises(TTCAError, match="Expected the program npm on the PATH"), face_api():
         pass
     with pytest.raises(TTCAError, match="Expected the program npm on the PATH"):
         node_packages("left-pad@1.3.0")
