@@ -162,6 +162,7 @@ def _ended_by(how: Any) -> dict[str, Any]:
     work = threading.Thread(target=lambda: found.append(numbered(7, order().text(Engine(jobs=2)))[1]))
     work.start()
     while not _cell_process._RUNNING:
+        assert work.is_alive()
         time.sleep(0.005)
     how(next(iter(_cell_process._RUNNING)))
     work.join()
