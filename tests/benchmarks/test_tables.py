@@ -512,3 +512,12 @@ def test_a_figure_is_the_same_each_time_it_is_drawn(tmp_path: Path) -> None:
     one, other = (draw("matrix", folder=tmp_path / name) for name in ("a", "b"))
     assert one.read_bytes() == other.read_bytes()
     assert sources_digest("matrix") != sources_digest("groups")
+
+
+def test_every_row_of_every_table_has_a_cell_for_each_column() -> None:
+    """No document has a row that is shorter or longer than the head of its table."""
+    for page in sorted([*_ROOT.glob("*.md"), *(_ROOT / "docs").glob("*.md")]):
+        text = re.sub(r"(?ms)^ *```.*?^ *```$", "", page.read_text(encoding="utf-8"))
+        for table in re.findall(r"(?m)(?:^\|.*\n)+", text):
+            cells = [len(re.split(r"(?<!\\)\|", line)) for line in table.splitlines()]
+            assert len(set(cells)) == 1, f"{page.name}: {table[:80]}"
