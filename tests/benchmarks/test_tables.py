@@ -518,6 +518,6 @@ def test_every_row_of_every_table_has_a_cell_for_each_column() -> None:
     """No document has a row that is shorter or longer than the head of its table."""
     for page in sorted([*_ROOT.glob("*.md"), *(_ROOT / "docs").glob("*.md")]):
         text = re.sub(r"(?ms)^ *```.*?^ *```$", "", page.read_text(encoding="utf-8"))
-        for table in re.findall(r"(?m)(?:^\|.*\n)+", text):
-            cells = [len(re.split(r"(?<!\\)\|", line)) for line in table.splitlines()]
-            assert len(set(cells)) == 1, f"{page.name}: {table[:80]}"
+        for lines in re.findall(r"(?m)(?:^\|.*\n)+", text):
+            cells = [len(re.split(r"(?<!\\)\|", line)) for line in lines.splitlines()]
+            assert len(set(cells)) == 1, f"{page.name}: {lines[:80]}"
