@@ -89,6 +89,21 @@ def test_a_bundle_checks_out_and_says_what_it_holds(finished: Path) -> None:
     assert "0 were forgotten" in said
 
 
+@pytest.mark.parametrize("recipe", ["auto", "small-pictures"])
+def test_a_bundle_of_a_race_or_of_a_named_recipe_checks_out(recipe: str, tmp_path: Path) -> None:
+    """What the race paid is of the pool's queries, and the recipe's name is among what the row can only state."""
+    changes = {"recipe": recipe, "epochs": 6, "public_epochs": 6, "race_share": 0.2}
+    folder = ran(tmp_path / "action", **changes)
+    said = "\n".join(check(bundle(folder, tmp_path / "evidence.zip", **changes)))
+    row = json.loads(files_of(tmp_path / "evidence.zip")["row.json"])
+    assert row["recipe"] not in ("", "auto", "nothing")
+    assert re.search(r"\brecipe\b", said)
+    with closing(sqlite3.connect(folder / "ledger.sqlite")) as ledger:
+        paid = dict(ledger.execute("SELECT purpose, SUM(paid) FROM requests GROUP BY purpose"))
+    assert ("pool-race" in paid) == (recipe == "auto")
+    assert row["queries_pool"] == paid["pool"] + paid.get("pool-race", 0)
+
+
 def test_check_py_runs_alone(finished: Path, tmp_path: Path) -> None:
     """In an empty environment, without ttca or anything else installed, in the folder and on the ZIP."""
     out = tmp_path / "bundle"

@@ -39,7 +39,7 @@ NEEDED = (
 )  # fmt: skip
 #: What no list of rows can tell: choices, and what machines took.
 STATED = ("track", "regime", "answers", "queries", "seed", "composition", "zero_query_epochs", "threads", "shortened",
-          "seconds_distil", "seconds_learn", "seconds", "peak_rss_mb", "overruled", "backbones")  # fmt: skip
+          "seconds_distil", "seconds_learn", "seconds", "peak_rss_mb", "overruled", "backbones", "recipe")  # fmt: skip
 
 
 class Refused(Exception):
@@ -1286,7 +1286,7 @@ def _check_row(
     found, spans = _recomputed(of, said, certificate, goal)
     paid = chain.paid()
     found.update(
-        queries_pool=sum(paid[p] for p in ("pool", "pool-cross-check", "pool-audit")),
+        queries_pool=sum(paid[p] for p in ("pool", "pool-race", "pool-cross-check", "pool-audit")),
         queries_baseline=paid["baseline"] + paid["audit"],
         queries_verification=paid["verification"],
         queries_controls=paid["controls"],
