@@ -145,6 +145,10 @@ def init(
         _emit({"file": str(file)}, True, "")
 
 
+#: What the table says of files to which nothing was done.
+_UNTOUCHED = {"left out": "no photograph", "left over": "its photograph is gone"}
+
+
 @app.command()
 def prepare(
     source: Annotated[Path, typer.Argument(help="A folder of photographs, a table of them, or one photograph.")],
@@ -171,14 +175,21 @@ def prepare(
     table = Table("photograph", "size", "what was done", title="Prepared photographs")
     for one in files:
         shape = "" if one.size is None else f"{one.size[0]}×{one.size[1]}"
-        done = one.problem or "; ".join(one.done) or ("no photograph" if one.state == "left out" else "nothing")
+        done = one.problem or "; ".join(one.done) or _UNTOUCHED.get(one.state, "nothing")
         table.add_row(escape(one.source), shape, escape(f"{one.state}: {done}"))
-    count = {state: sum(one.state == state for one in files) for state in ("prepared", "kept", "left out", "refused")}
+    states = ("prepared", "kept", "left out", "left over", "refused")
+    count = {state: sum(one.state == state for one in files) for state in states}
     said = [{"source": f.source, "out": f.out, "state": f.state, "size": f.size, "done": f.done, "problem": f.problem}
             for f in files]  # fmt: skip
     _emit({"preparation": way.to_dict(), "files": said, **count}, as_json, table)
     words = ", ".join(f"{number} {state}" for state, number in count.items() if number)
     _say(ERR, f"{words}. In the action file, under [people]: preparation = {way}")
+    if count["left over"]:
+        _say(
+            ERR,
+            f"What is left over in {target} was made of photographs that are no longer in {source}, and would still "
+            "take part. If people took them away, remove these pictures too.",
+        )
     if count["refused"]:
         _say(ERR, "Correct or remove what was refused, and run it again. A table is written when nothing is refused.")
         raise typer.Exit(1)

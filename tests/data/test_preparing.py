@@ -97,6 +97,27 @@ def test_a_second_run_does_nothing_and_overwrites_nothing(album: Path, tmp_path:
     assert prepare_photographs(album, out, other, force=True)[3].state == "prepared"
 
 
+def test_a_picture_whose_photograph_is_gone_is_named(
+    album: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A photograph that was taken away, or has another name, leaves a picture that would take part: it is said, and
+    not deleted unasked."""
+    out = tmp_path / "out"
+    first = prepare_photographs(album, out, WAY)
+    (album / "dog/Bo/3.webp").rename(album / "dog/Bo/4.webp")
+    again = prepare_photographs(album, out, WAY)
+    assert again[-1] == PreparedFile("dog/Bo/3.webp", first[3].out, "left over")
+    assert (out / first[3].out).is_file()
+    monkeypatch.setattr(sys, "argv", ["ttca", "prepare", str(album), str(out), "--size", "8x6"])
+    with pytest.raises(SystemExit):
+        main()
+    said = capsys.readouterr()
+    assert "left over: its photograph is gone" in re.sub(r"[│\s]+", " ", said.out)
+    assert "remove these pictures too" in " ".join(said.err.split())
+    (out / first[3].out).unlink()
+    assert all(one.state != "left over" for one in prepare_photographs(album, out, WAY))
+
+
 class _Impatient(Reporter):
     """Presses Ctrl-C after two photographs."""
 

@@ -38,8 +38,9 @@ class PreparedFile:
         Its path from the source's folder.
     out : str
         The PNG file's path from the target folder; empty where there is none.
-    state : {"prepared", "kept", "left out", "refused"}
-        ``kept``: an earlier run had prepared it. ``left out``: its name is no photograph's.
+    state : {"prepared", "kept", "left out", "left over", "refused"}
+        ``kept``: an earlier run had prepared it. ``left out``: its name is no photograph's. ``left over``: an earlier
+        run prepared it, and the photograph is in the source no more. The picture is still there, and would take part.
     size : (width, height) or None
         Of the upright photograph, in pixels.
     done : tuple of str
@@ -50,7 +51,7 @@ class PreparedFile:
 
     source: str
     out: str
-    state: Literal["prepared", "kept", "left out", "refused"]
+    state: Literal["prepared", "kept", "left out", "left over", "refused"]
     size: tuple[int, int] | None = None
     done: tuple[str, ...] = ()
     problem: str = ""
@@ -92,7 +93,8 @@ def prepare_photographs(
     Returns
     -------
     list of PreparedFile
-        In the source's order. A photograph that cannot be read is refused, and the others are prepared.
+        In the source's order, then what was left out and what is left over. A photograph that cannot be read is
+        refused, and the others are prepared.
 
     Raises
     ------
@@ -125,7 +127,8 @@ def prepare_photographs(
         raise DataError(
             f"Expected to prepare {inside} into {home}, got {type(error).__name__}: {error}. Choose another folder."
         ) from None
-    return [*done, *(PreparedFile(name, "", "left out") for name in others)]
+    over = journal.made_of_others({job.out for job in jobs}, home)
+    return [*done, *(PreparedFile(name, "", "left out") for name in others), *over]
 
 
 def _jobs(place: Path) -> tuple[Sheet | None, list[_Job], list[str]]:
@@ -205,6 +208,11 @@ class _Journal:
     def known(self, out: str) -> dict[str, Any]:
         """Return what is written of a file; empty for nothing."""
         return self._known.get(out, {})
+
+    def made_of_others(self, outs: set[str], home: Path) -> list[PreparedFile]:
+        """Return the pictures of earlier runs that are still there and are none of these."""
+        there = ((out, entry) for out, entry in self._known.items() if out not in outs and (home / out).is_file())
+        return [PreparedFile(str(entry.get("source", out)), out, "left over") for out, entry in there]
 
     def add(self, entry: dict[str, Any]) -> None:
         """Write down what was made."""
