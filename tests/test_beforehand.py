@@ -164,6 +164,9 @@ def test_a_dry_run_says_which_quota_would_do_and_it_does(home: Path, ttca: Termi
         file.write_text(worlds.action_file(served.url).replace("quota = 500", f"quota = {quota}"))
         told = ttca("run", home, "--dry-run", "--json").json
         assert (told["enough"] is None) == (quota == short["quota"])
+        # The table's name in brackets is no markup.
+        shown = " ".join(ttca("run", home, "--dry-run").out.split())
+        assert (f"quota = {short['quota']} in [pool] for each" in shown) == (quota != short["quota"])
     file.write_text(worlds.action_file(served.url, pool="cap = 150\n"))
     capped = ttca("run", home, "--dry-run", "--json").json["enough"]
     assert (capped["cap"], capped["queries"]) == (short["queries"], short["queries"])

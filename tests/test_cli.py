@@ -641,12 +641,16 @@ def test_a_dry_run_tells_the_time_that_rates_take(home: Path, ttca: Terminal, se
 
 
 def test_an_action_without_controls_ends_with_its_certificate(home: Path, ttca: Terminal) -> None:
-    """With controls = false, run pays for the certificate alone and prints it."""
+    """With controls = false, run pays for the certificate alone and prints it; a report of an earlier run is named."""
     text = (home / "action.toml").read_text().replace("[action]\n", "[action]\ncontrols = false\n")
     (home / "action.toml").write_text(text)
-    certificate = Certificate.from_dict(ttca("run", home, "--yes", "--json").json)
+    done = ttca("run", home, "--yes", "--json")
+    certificate = Certificate.from_dict(done.json)
+    assert "earlier run" not in done.err
     assert paid(home) == 205 + certificate.queries
     assert not (home / "row.json").exists()
+    (home / "report.html").write_text("nothing is proposed")
+    assert "report.html is of an earlier run" in " ".join(ttca("run", home, "--yes").err.split())
 
 
 def test_a_run_in_which_nothing_helps_says_so(home: Path, ttca: Terminal) -> None:

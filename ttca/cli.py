@@ -274,6 +274,8 @@ def run(
         else:
             _keep(action, wait=wait)
             _say_certificate(certificate, as_json)
+            if (old := action.folder / "report.html").exists():
+                _say(ERR, f"{old} is of an earlier run: controls = false measures nothing. ttca report writes it anew.")
         _say_paid(known, action)
         _say_outcome(action, certificate)
 

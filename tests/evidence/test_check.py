@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import itertools
 import json
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +19,9 @@ from hypothesis import strategies as st
 from tests.examples import examples
 from ttca.certificates import Certificate, Condition, Examined, certify
 from ttca.errors import ConfigError
-from ttca.evidence.check import Refused, check_certificate, verify_ed25519, zip_bytes
+from ttca.evidence.check import STATED, Refused, check_certificate, verify_ed25519, zip_bytes
 from ttca.goals import Certifying, Design, Stopping
+from ttca.row import Row
 
 #: RFC 8032, section 7.1: public key, message, signature.
 VECTORS = (
@@ -49,6 +51,11 @@ VECTORS = (
         "d9bef1177331a704",
     ),
 )
+
+
+def test_whatever_a_row_may_leave_out_is_known() -> None:
+    """Keys that a plain action's row does not have would be found by nobody who checks plain bundles."""
+    assert {f.name for f in fields(Row)} - set(Row.keys()) - {"extra"} <= set(STATED)
 
 
 @pytest.mark.parametrize(("key", "message", "signature"), VECTORS)

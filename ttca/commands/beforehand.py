@@ -240,8 +240,9 @@ def _cost_table(plan: Mapping[str, Cost], seconds: float | None, price: Price | 
         table.add_row(step, str(cost.images), str(cost.answered), str(cost.queries))
     total = sum(cost.queries for cost in plan.values())
     affordable = min(cost.affordable for cost in plan.values())
-    short = "" if enough is None else f" That may not be enough, and it would stop in between and wait. {enough.told}"
+    short = "" if enough is None else f" If that runs out, raise quotas, and run it again to resume. {enough.told}"
     took = "" if seconds is None or not total else f" They take {duration(seconds)}."
     money = "" if price is None else f" At most {price.told(total)}."
-    table.caption = f"{total} queries at most; the members can pay {affordable}.{short}{took}{escape(money)}"
+    # Sentences name tables of the action file in brackets, which would be markup.
+    table.caption = escape(f"{total} queries at most; the members can pay {affordable}.{short}{took}{money}")
     return table

@@ -105,8 +105,8 @@ def _agreed(section: PlatformSection, service: str, yes: bool) -> None:
     price = "" if section.price is None else f", for {section.price.told(2)}"
     say(
         ERR,
-        f"This asks {service} twice under your own key{price}: with your photograph as it is, then with the change. "
-        "Both pictures leave this machine.",
+        f"This asks {service} twice under your own key{price}: with your photograph, prepared but unchanged, then with "
+        "the change. Both pictures leave this machine.",
     )
     if yes:
         return

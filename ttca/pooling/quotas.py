@@ -145,7 +145,7 @@ def share_out(queries: int, remaining: Mapping[str, int]) -> dict[str, int]:
     if queries > total:
         raise QuotaError(
             f"Expected {queries} queries to be affordable, but the members have {total} left. "
-            "Ask for fewer, raise quotas, or let more members join. Nothing was sent."
+            "None of these was sent. Raise quotas or let more members join, and run it again to resume."
         )
     if queries == 0:
         return {}
