@@ -16,10 +16,12 @@ test: lint
 	$(PYTEST) -m "not full"
 
 # For work in between: no servers, no whole programs, no benchmarks, and none of the files that take longest.
-SLOW := benchmarks guests report test_action.py test_certificates.py test_cli.py test_forgetting.py \
-	test_light_import.py test_rounds.py pooling/test_hub.py platforms/test_protocols.py
+SLOW := benchmarks guests report evidence/test_bundle.py platforms/test_protocols.py pooling/test_hub.py \
+	pooling/test_leases.py pooling/test_ledger.py proxies/test_parallel.py training_time/test_bounds.py test_action.py \
+	test_beforehand.py test_certificates.py test_cli.py test_folder_lock.py test_forgetting.py test_interruption.py \
+	test_light_import.py test_rounds.py test_streams.py
 test-quick: $(VENV)/.test
-	$(PYTEST) -m "not full and not e2e" $(addprefix --ignore tests/,$(SLOW))
+	$(PYTEST) -m "not full and not e2e" -k "not postgres" $(addprefix --ignore tests/,$(SLOW))
 
 # The long forms too: model servers that are not ours, kills at random moments, the wheel in environments of its own.
 test-full: lint

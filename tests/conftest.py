@@ -38,6 +38,11 @@ for name in (LONG, SHORT):
 settings.load_profile(LONG)
 
 
+def pytest_xdist_auto_num_workers() -> int:
+    """One worker more than there are cores: a worker waits for servers and disks a third of its time."""
+    return (os.cpu_count() or 1) + 1
+
+
 def pytest_configure(config: pytest.Config) -> None:
     """Where long forms are left out, expensive properties get fewer examples, the same on every machine."""
     if "not full" in config.getoption("markexpr"):

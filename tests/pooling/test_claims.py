@@ -441,6 +441,7 @@ def test_settling_and_charging_in_one_transaction_frees_before_it_claims() -> No
 # -- processes --------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.full_on_a_server
 def test_four_processes_and_a_kill_pay_for_every_answer_once(tmp_path: Path) -> None:
     """Processes with overlapping images, one killed and started again, pay one query an image, plus the kill's."""
     n, concurrency, batch = 240, 8, 2

@@ -592,6 +592,7 @@ def test_eight_threads_charge_exactly_the_quota_and_the_cap() -> None:
         assert (ada.unknown, ben.unknown) == (ada.charged, ben.charged)
 
 
+@pytest.mark.full_on_a_server
 def test_four_processes_share_new_ledgers(tmp_path: Path) -> None:
     """Processes that open a new file at one moment agree on its secret and charge exactly quota and cap."""
     rivals = [
@@ -630,6 +631,7 @@ def test_four_processes_share_new_ledgers(tmp_path: Path) -> None:
     assert sorted(p.name for p in tmp_path.iterdir() if ".key" in p.name) == [f"{i}.key" for i in range(6)]
 
 
+@pytest.mark.full_on_a_server
 def test_kills_at_random_moments_lose_no_answer_and_hide_no_cost(tmp_path: Path) -> None:
     """After five kill -9, nothing answered was asked again, and charged exceeds accepted by unknown attempts only.
 
