@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 import math
 import shlex
@@ -15,12 +17,59 @@ from benchmarks._listing import RESULTS
 from ttca.errors import ConfigError
 from ttca.intervals import Span
 
-__all__ = ["MISSING", "WIDEST", "commands", "filled", "grid", "results", "table", "told", "within"]
+__all__ = ["MISSING", "WIDEST", "Table", "commands", "filled", "grid", "results", "table", "told", "within"]
 
 #: What stands where nothing was measured.
 MISSING = "*Not measured yet.*"
 #: No table has more columns.
 WIDEST = 9
+
+
+class Table(str):
+    """A table in Markdown, as a text between marks, with head and lines for the file that holds the whole of it.
+
+    Attributes
+    ----------
+    head : tuple of str
+    lines : tuple of tuple of str
+        None where nothing was measured.
+    """
+
+    head: tuple[str, ...]
+    lines: tuple[tuple[str, ...], ...]
+
+    def __new__(cls, text: str, head: Sequence[str], lines: Iterable[Sequence[object]] = ()) -> Table:
+        """Return the text, with what it was made from."""
+        made = super().__new__(cls, text)
+        made.head, made.lines = tuple(head), tuple(tuple(map(str, line)) for line in lines)
+        return made
+
+    def short(self, columns: Sequence[str], link: str) -> str:
+        """Return these columns, or none, in Markdown, and below them the link of the file with the whole table.
+
+        Raises
+        ------
+        ConfigError
+            If the table has no such column.
+        """
+        if unknown := [name for name in columns if self.head.count(name) != 1]:
+            raise ConfigError(f"Expected columns of {', '.join(self.head)}, each once, got {', '.join(unknown)}.")
+        if not self.lines:
+            return str(self)
+        whole = f"[{Path(link).name}]({link})"
+        if not columns:
+            return whole
+        at = [self.head.index(name) for name in columns]
+        lines = [[line[i] for i in at] for line in self.lines]
+        return "\n".join([*grid(columns, lines), "", f"All columns: {whole}"])
+
+    def csv(self) -> str:
+        """Return the whole table as a CSV file, without the marks of Markdown."""
+        text = io.StringIO()
+        writer = csv.writer(text, lineterminator="\n")
+        writer.writerow(self.head)
+        writer.writerows([cell.strip("`*") for cell in line] for line in self.lines)
+        return text.getvalue()
 
 
 def filled(document: str, written: Mapping[str, str]) -> str:
@@ -87,7 +136,7 @@ def within(value: float, span: Span | None, sign: str = "") -> str:
     return f"{value:{sign}.{digits}f} ({span.low:{sign}.{digits}f} to {high})"
 
 
-def table(head: Sequence[str], lines: Iterable[Sequence[object]], *, keys: int = 0) -> str:
+def table(head: Sequence[str], lines: Iterable[Sequence[object]], *, keys: int = 0) -> Table:
     """Return a Markdown table, or a remark that nothing was measured where there are no lines.
 
     Parameters
@@ -105,15 +154,16 @@ def table(head: Sequence[str], lines: Iterable[Sequence[object]], *, keys: int =
     """
     body = list(lines)
     if not body:
-        return MISSING
+        return Table(MISSING, head)
     if len(head) > WIDEST and not keys:
         raise ConfigError(f"Expected at most {WIDEST} columns or keys that parts share, got {len(head)} columns.")
     parts = math.ceil((len(head) - keys) / (WIDEST - keys)) if len(head) > WIDEST else 1
     ends = [keys + round(part * (len(head) - keys) / parts) for part in range(parts + 1)]
-    return "\n\n".join(
+    text = "\n\n".join(
         "\n".join(grid((*head[:keys], *head[a:b]), [(*line[:keys], *line[a:b]) for line in body]))
         for a, b in pairwise(ends)
     )
+    return Table(text, head, body)
 
 
 def results(pattern: str, folder: Path = RESULTS) -> list[tuple[str, dict[str, Any]]]:
