@@ -64,6 +64,7 @@ def tables(found: Sequence[tuple[str, Mapping[str, Any]]]) -> dict[str, str]:
     """Return what stands between the page's marks, from the result file and its name."""
     made: dict[str, tuple[Sequence[str], Callable[[Mapping[str, Any]], list[Line]]]] = {
         "references": (_REFERENCES, _reference_lines),
+        "checks": (("what was checked", "found"), _checks_lines),
         "bounds": (_BOUNDS, _bounds_lines),
         "city": (("sizes", "labels", "signals", *_AXES_SHORT, "success", *TIERS), _city_lines),
         "trained": (_TRAINED, _trained_lines),
@@ -87,6 +88,7 @@ _REFERENCES = (
     "bound came",
     "within .01",
 )
+_MARGINS = {"hoeffding": "Hoeffding's", "exact": "exact ones"}
 _BOUNDS = ("bound", "checks", "said something", "success below it", "allowed by δ")
 _AXES_SHORT = ("size entropy", "label entropy", "overlap")
 _TRAINED = ("platform", "labels, signals", "success", "agrees with argmax", "ε (tv)", "bounds (tv)",
@@ -122,6 +124,45 @@ def _bounds_lines(kept: Mapping[str, Any]) -> list[Line]:
     for name, key in (("city", "city_held"), ("city, recruited at home", "recruited_at_home_held")):
         lines.append((name, *(str(kept[key][k]) for k in ("checks", "not_vacuous", "violations")), "–"))
     return lines
+
+
+def _checks_lines(kept: Mapping[str, Any]) -> list[Line]:
+    """Return what the checks of bounds, margins and tiers come to."""
+    rare, usual, quarter = kept["tiers"]["rare combinations"], kept["tiers"]["as before"], kept["quarter_margins"]
+    draws = {
+        width: ", ".join(f"{quarter[m][width]['violations']} with {of}" for m, of in _MARGINS.items())
+        for width in ("quarter", "whole")
+    }
+    many, said = quarter["hoeffding"]["whole"]["units"], rare["not_vacuous"]
+    both, cost = rare["scenarios"] + usual["scenarios"], max(rare["largest_cost"], usual["largest_cost"])
+    with_cost = rare["full_below_worst_with_the_cost"] + usual["full_below_worst_with_the_cost"]
+    spoke = sum(kept["by_bound"][f"{e}{r}worst"]["not_vacuous"] for e in ("", "exact_") for r in ("", "rare_"))
+    alone = rare["worst_but_not_the_largest"] + usual["worst_but_not_the_largest"]
+    kinds = kept["kinds_of_bounds"]
+    return [
+        ("kinds of bounds that fail more often than with δ", f"{kept['failing_too_often']} of {kinds}"),
+        ("kinds whose share of failures is shown to be below δ", f"{kept['shown_within_delta']} of {kinds}"),
+        (f"of {many} built draws, those in which margins of a quarter fail", draws["quarter"]),
+        (f"of {many} built draws, those in which whole margins fail", draws["whole"]),
+        (
+            f"of {rare['bounds']} bounds at rare combinations, those that say something",
+            f"{said['exact']} with exact margins, {said['hoeffding']} with Hoeffding's: "
+            f"{rare['exact_over_hoeffding']:.2f} times as many",
+        ),
+        (
+            "in the other scenarios, so many times as many",
+            f"{usual['exact_over_hoeffding']:.2f}; with nothing uncertain {usual['certain_over_hoeffding']:.2f}",
+        ),
+        (
+            "scenarios in which *full* promises less than *worst* at the same δ̃",
+            f"{kept['full_below_worst']} of {both}, at no combination",
+        ),
+        ("… with its own, smaller δ̃", f"{with_cost}, by {cost:.3f} at most"),
+        (
+            "bounds of *worst* that said something, of a collective no larger than all others together",
+            f"{alone} of {spoke}",
+        ),
+    ]
 
 
 def _city_lines(kept: Mapping[str, Any]) -> list[Line]:
