@@ -87,7 +87,7 @@ def copied(tmp_path: Path) -> Path:
 def test_all_documents_are_made_of_the_result_files(copied: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Emptied tables come back as they were, figures that are current stay, and a second time nothing is written."""
     main([], copied)
-    files = [path.relative_to(_ROOT) for path in (_ROOT / "docs" / "data").iterdir()]
+    files = [path.relative_to(_ROOT).as_posix() for path in (_ROOT / "docs" / "data").iterdir()]
     for name in [*DOCUMENTS, *files]:
         assert (copied / name).read_text(encoding="utf-8") == (_ROOT / name).read_text(encoding="utf-8")
     assert capsys.readouterr().err.count("Written: ") == len(DOCUMENTS) + len(files)

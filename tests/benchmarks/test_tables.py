@@ -156,8 +156,8 @@ def test_ceilings_and_pairs_are_lines_with_their_files(tmp_path: Path) -> None:
     pair = rf"a\1b,big,4.2,0.250 / 0.250,0.250 / 0.250,0.250,–,0.240,{p:.2g} (13/3),matrix.json"
     assert made["effect-matrix"].splitlines()[1:] == [pair]
     assert r"| a\1b | big | 4.2 | 0.250 / 0.250 | 0.250 / 0.250 | 0.250 |" in matrix_table(tmp_path)
-    idea = 'bold,plain,"0.500, 0.750",+0.062,"9/1, 7/0","0.021, 0.016",ablations-a.json'
-    assert made["effect-ablations"].splitlines()[1:] == [idea]
+    bold = 'bold,plain,"0.500, 0.750",+0.062,"9/1, 7/0","0.021, 0.016",ablations-a.json'
+    assert made["effect-ablations"].splitlines()[1:] == [bold]
     few, many = (made["effect-served"].index(f"fairface-faceapi,{who},") for who in ("few", "many"))
     assert few < many
     assert "digits-thirdparty,sharp,9,10,0.900 (0.550 to 0.998),0.700,tracks.json\n" in made["effect-served"]
