@@ -9,7 +9,6 @@ import math
 import shlex
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -50,8 +49,10 @@ class Table(str):
         Raises
         ------
         ConfigError
-            If the table has no such column.
+            If the table has no such column, or more are asked for than a page shows.
         """
+        if len(columns) > WIDEST:
+            raise ConfigError(f"Expected at most {WIDEST} columns of a table, got {len(columns)}. Show fewer.")
         if unknown := [name for name in columns if self.head.count(name) != 1]:
             raise ConfigError(f"Expected columns of {', '.join(self.head)}, each once, got {', '.join(unknown)}.")
         if not self.lines:
@@ -136,34 +137,10 @@ def within(value: float, span: Span | None, sign: str = "") -> str:
     return f"{value:{sign}.{digits}f} ({span.low:{sign}.{digits}f} to {high})"
 
 
-def table(head: Sequence[str], lines: Iterable[Sequence[object]], *, keys: int = 0) -> Table:
-    """Return a Markdown table, or a remark that nothing was measured where there are no lines.
-
-    Parameters
-    ----------
-    head : sequence of str
-    lines : iterable of sequence
-    keys : int
-        How many of the first columns say what a line is about. Where there are more than :data:`WIDEST` columns, the
-        others are shared out among several tables, each with these before them.
-
-    Raises
-    ------
-    ConfigError
-        If a table is too wide and has no keys.
-    """
+def table(head: Sequence[str], lines: Iterable[Sequence[object]]) -> Table:
+    """Return a Markdown table, or a remark that nothing was measured where there are no lines."""
     body = list(lines)
-    if not body:
-        return Table(MISSING, head)
-    if len(head) > WIDEST and not keys:
-        raise ConfigError(f"Expected at most {WIDEST} columns or keys that parts share, got {len(head)} columns.")
-    parts = math.ceil((len(head) - keys) / (WIDEST - keys)) if len(head) > WIDEST else 1
-    ends = [keys + round(part * (len(head) - keys) / parts) for part in range(parts + 1)]
-    text = "\n\n".join(
-        "\n".join(grid((*head[:keys], *head[a:b]), [(*line[:keys], *line[a:b]) for line in body]))
-        for a, b in pairwise(ends)
-    )
-    return Table(text, head, body)
+    return Table("\n".join(grid(head, body)) if body else MISSING, head, body)
 
 
 def results(pattern: str, folder: Path = RESULTS) -> list[tuple[str, dict[str, Any]]]:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import _tables
-from benchmarks._document import Table, filled, results
+from benchmarks._document import WIDEST, Table, filled, results
 from benchmarks._figures import FIGURES, draw, is_current
 from benchmarks._listing import RESULTS
 from benchmarks._pages import (
@@ -34,6 +34,7 @@ from benchmarks._pages import (
     waterbirds,
     what_queries_buy,
 )
+from ttca.errors import ConfigError
 
 __all__ = ["DOCUMENTS", "SHOWN", "WIDE_TABLES", "data_files", "main", "rewritten"]
 
@@ -211,15 +212,22 @@ def rewritten(name: str, document: str, folder: Path = RESULTS) -> str:
     Raises
     ------
     ConfigError
-        If a mark is missing.
+        If a mark is missing, or a table that lies in no file is too wide.
     """
     for marks in DOCUMENTS[name]:
-        parts = dict(marks(folder))
-        for mark, columns in SHOWN.get(name, {}).items():
-            if isinstance(part := parts.get(mark), Table):
-                parts[mark] = part.short(columns, _data_file(name, mark))
-        document = filled(document, parts)
+        document = filled(document, {mark: _shown(name, mark, part) for mark, part in marks(folder).items()})
     return document
+
+
+def _shown(name: str, mark: str, part: str) -> str:
+    """Return what a document shows between two marks."""
+    if not isinstance(part, Table):
+        return part
+    if (columns := SHOWN.get(name, {}).get(mark)) is not None:
+        return part.short(columns, _data_file(name, mark))
+    if len(part.head) > WIDEST:
+        raise ConfigError(f"Expected at most {WIDEST} columns at {mark}, got {len(part.head)}. Choose some in SHOWN.")
+    return part
 
 
 def data_files(name: str, folder: Path = RESULTS) -> dict[str, str]:

@@ -48,12 +48,10 @@ def tables(found: Sequence[tuple[str, Mapping[str, Any]]]) -> dict[str, str]:
     records = [kept for _, kept in found]
     return {
         "levers": table(
-            ("lever", "α", "take part", *_COLUMNS.values()),
-            (line for kept in records for line in _by_alpha(kept)),
-            keys=2,
+            ("lever", "α", "take part", *_COLUMNS.values()), (line for kept in records for line in _by_alpha(kept))
         ),
         "levers-whom": table(
-            ("what is done", *_WHOM.values(), "EqOd"), (line for kept in records for line in _whom(kept)), keys=1
+            ("what is done", *_WHOM.values(), "EqOd"), (line for kept in records for line in _whom(kept))
         ),
         "levers-people": "\n\n".join(map(_people, records)) or MISSING,
     }

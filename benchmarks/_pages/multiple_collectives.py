@@ -72,8 +72,7 @@ def tables(found: Sequence[tuple[str, Mapping[str, Any]]]) -> dict[str, str]:
         "timing": (("way", "seconds", "times as long", "same numbers"), _timing_lines),
     }
     return {
-        name: table(head, (line for _, kept in found for line in lines(kept)), keys=3 if name == "city" else 0)
-        for name, (head, lines) in made.items()
+        name: table(head, (line for _, kept in found for line in lines(kept))) for name, (head, lines) in made.items()
     }
 
 

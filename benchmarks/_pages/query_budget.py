@@ -107,7 +107,7 @@ def tables(records: Sequence[tuple[str, Mapping[str, Any]]]) -> dict[str, str]:
     """Return the document's parts by the name of their marks, as Markdown, from result files with their names."""
     return {
         "commands": commands(records),
-        "findings": table(_FINDINGS, _findings(records), keys=1),
+        "findings": table(_FINDINGS, _findings(records)),
         "attacks": _attacks_table(records),
         "ways": _ways_table(records),
         "break_even": _break_even_table(records),
@@ -222,7 +222,7 @@ def _attacks_table(records: Sequence[tuple[str, Mapping[str, Any]]]) -> str:
                 )  # fmt: skip
     head = ("track, people", "attack", "budget", "answered wrongly, of", "seeds", "mean queries", "median",
             "failure rate", "gain of all", "queries per additional right answer")  # fmt: skip
-    return table(head, lines, keys=3)
+    return table(head, lines)
 
 
 def _ways_table(records: Sequence[tuple[str, Mapping[str, Any]]]) -> str:
@@ -249,7 +249,7 @@ def _ways_table(records: Sequence[tuple[str, Mapping[str, Any]]]) -> str:
             lines.append((where, _given_up(at), "–", found["people"], right, f"{at['put_right']} / 0", *cost))
     head = ("track, people", "way", "parity certified", "images", "right before → with it", "put right / spoilt",
             "queries once", "queries per image", "price, group of 1", "of 100", "of 10,000")  # fmt: skip
-    return table(head, lines, keys=2)
+    return table(head, lines)
 
 
 def _break_even_table(records: Sequence[tuple[str, Mapping[str, Any]]]) -> str:

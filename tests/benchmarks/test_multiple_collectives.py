@@ -169,8 +169,7 @@ def test_the_document_takes_its_numbers_from_a_result(told: Any) -> None:
     assert list(page.tables([]).values()) == [MISSING] * 7
     found = [("multiple_collectives.json", told)]
     full = filled(document, page.tables(found))
-    # Wide tables come in two parts.
-    assert full.count("| equal | ") == 24
+    assert full.count("| equal | ") == 12
     assert "| pandas `iterrows` | " in full
     assert filled(full, page.tables([])) == empty
     (figure,) = page.figures(told).values()

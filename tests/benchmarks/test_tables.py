@@ -117,13 +117,11 @@ def test_every_result_file_is_a_line_with_its_controls(tmp_path: Path) -> None:
     assert f"| {p[0]} (55/3), {p[1]} (75/3) |" in text
     for cell in ("| tiny, dev-test |", "| 2, 4 |", "| 0.912 ± 0.014 |", "| 1 of 2 |"):
         assert cell in text
-    assert len(text.split("\n\n")) == 2
-    for part in text.split("\n\n"):
-        head, _, first, second = part.splitlines()
-        assert first.startswith("| `effect-a.json` |")
-        assert second.startswith("| `effect-b.json` |")
-        assert "±" not in second
-        assert first.count("|") == second.count("|") == head.count("|") <= WIDEST + 1
+    head, _, first, second = text.splitlines()
+    assert first.startswith("| `effect-a.json` |")
+    assert second.startswith("| `effect-b.json` |")
+    assert "±" not in second
+    assert first.count("|") == second.count("|") == head.count("|")
 
 
 def test_ceilings_and_pairs_are_lines_with_their_files(tmp_path: Path) -> None:
@@ -444,19 +442,15 @@ def test_a_row_without_its_control_makes_no_table(tmp_path: Path) -> None:
                 make(tmp_path)
 
 
-def test_wide_tables_come_in_parts() -> None:
-    """A table of many columns becomes several that repeat what each line is about, none wide, and no cell is lost."""
-    head = [f"h{i}" for i in range(21)]
-    text = table(head, [[f"{line}.{i}" for i in range(21)] for line in range(2)], keys=3)
-    parts = text.split("\n\n")
-    assert len(parts) == 3
-    for part in parts:
-        lines = part.splitlines()
-        assert {line.count("|") for line in lines} == {WIDEST + 1}
-        assert lines[0].startswith("| h0 | h1 | h2 |")
-    assert {f"1.{i}" for i in range(21)} <= set(text.split())
-    with pytest.raises(ConfigError, match="at most 9 columns"):
-        table(head, [head])
+def test_a_wide_table_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A page takes no table of many columns, and no choice of many, so that what is too wide gets a file."""
+    head = [f"h{i}" for i in range(WIDEST + 1)]
+    wide = table(head, [head])
+    monkeypatch.setitem(DOCUMENTS, "docs/tiny.md", (lambda folder: {"all": wide},))
+    with pytest.raises(ConfigError, match=r"at most 9 columns at all, got 10\. Choose"):
+        rewritten("docs/tiny.md", "<!-- all -->\n<!-- /all -->\n")
+    with pytest.raises(ConfigError, match="at most 9 columns of a table, got 10"):
+        wide.short(head, "data/t.csv")
 
 
 @pytest.mark.parametrize("name", DOCUMENTS)
