@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 import math
 import shlex
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +16,61 @@ from benchmarks._listing import RESULTS
 from ttca.errors import ConfigError
 from ttca.intervals import Span
 
-__all__ = ["MISSING", "WIDEST", "commands", "filled", "grid", "results", "table", "told", "within"]
+__all__ = ["MISSING", "WIDEST", "Table", "commands", "filled", "grid", "results", "table", "told", "within"]
 
 #: What stands where nothing was measured.
 MISSING = "*Not measured yet.*"
 #: No table has more columns.
 WIDEST = 9
+
+
+class Table(str):
+    """A table in Markdown, as a text between marks, with head and lines for the file that holds the whole of it.
+
+    Attributes
+    ----------
+    head : tuple of str
+    lines : tuple of tuple of str
+        None where nothing was measured.
+    """
+
+    head: tuple[str, ...]
+    lines: tuple[tuple[str, ...], ...]
+
+    def __new__(cls, text: str, head: Sequence[str], lines: Iterable[Sequence[object]] = ()) -> Table:
+        """Return the text, with what it was made from."""
+        made = super().__new__(cls, text)
+        made.head, made.lines = tuple(head), tuple(tuple(map(str, line)) for line in lines)
+        return made
+
+    def short(self, columns: Sequence[str], link: str) -> str:
+        """Return these columns, or none, in Markdown, and below them the link of the file with the whole table.
+
+        Raises
+        ------
+        ConfigError
+            If the table has no such column, or more are asked for than a page shows.
+        """
+        if len(columns) > WIDEST:
+            raise ConfigError(f"Expected at most {WIDEST} columns of a table, got {len(columns)}. Show fewer.")
+        if unknown := [name for name in columns if self.head.count(name) != 1]:
+            raise ConfigError(f"Expected columns of {', '.join(self.head)}, each once, got {', '.join(unknown)}.")
+        if not self.lines:
+            return str(self)
+        whole = f"[{Path(link).name}]({link})"
+        if not columns:
+            return whole
+        at = [self.head.index(name) for name in columns]
+        lines = [[line[i] for i in at] for line in self.lines]
+        return "\n".join([*grid(columns, lines), "", f"All columns: {whole}"])
+
+    def csv(self) -> str:
+        """Return the whole table as a CSV file, without the marks of Markdown."""
+        text = io.StringIO()
+        writer = csv.writer(text, lineterminator="\n")
+        writer.writerow(self.head)
+        writer.writerows([cell.strip("`*") for cell in line] for line in self.lines)
+        return text.getvalue()
 
 
 def filled(document: str, written: Mapping[str, str]) -> str:
@@ -87,33 +137,10 @@ def within(value: float, span: Span | None, sign: str = "") -> str:
     return f"{value:{sign}.{digits}f} ({span.low:{sign}.{digits}f} to {high})"
 
 
-def table(head: Sequence[str], lines: Iterable[Sequence[object]], *, keys: int = 0) -> str:
-    """Return a Markdown table, or a remark that nothing was measured where there are no lines.
-
-    Parameters
-    ----------
-    head : sequence of str
-    lines : iterable of sequence
-    keys : int
-        How many of the first columns say what a line is about. Where there are more than :data:`WIDEST` columns, the
-        others are shared out among several tables, each with these before them.
-
-    Raises
-    ------
-    ConfigError
-        If a table is too wide and has no keys.
-    """
+def table(head: Sequence[str], lines: Iterable[Sequence[object]]) -> Table:
+    """Return a Markdown table, or a remark that nothing was measured where there are no lines."""
     body = list(lines)
-    if not body:
-        return MISSING
-    if len(head) > WIDEST and not keys:
-        raise ConfigError(f"Expected at most {WIDEST} columns or keys that parts share, got {len(head)} columns.")
-    parts = math.ceil((len(head) - keys) / (WIDEST - keys)) if len(head) > WIDEST else 1
-    ends = [keys + round(part * (len(head) - keys) / parts) for part in range(parts + 1)]
-    return "\n\n".join(
-        "\n".join(grid((*head[:keys], *head[a:b]), [(*line[:keys], *line[a:b]) for line in body]))
-        for a, b in pairwise(ends)
-    )
+    return Table("\n".join(grid(head, body)) if body else MISSING, head, body)
 
 
 def results(pattern: str, folder: Path = RESULTS) -> list[tuple[str, dict[str, Any]]]:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import _tables
-from benchmarks._document import filled, results
+from benchmarks._document import WIDEST, Table, filled, results
 from benchmarks._figures import FIGURES, draw, is_current
 from benchmarks._listing import RESULTS
 from benchmarks._pages import (
@@ -34,8 +34,9 @@ from benchmarks._pages import (
     waterbirds,
     what_queries_buy,
 )
+from ttca.errors import ConfigError
 
-__all__ = ["DOCUMENTS", "WIDE_TABLES", "main", "rewritten"]
+__all__ = ["DOCUMENTS", "SHOWN", "WIDE_TABLES", "data_files", "main", "rewritten"]
 
 _ROOT = Path(__file__).resolve().parents[1]
 #: From the folder of result files to what stands between the marks of each name.
@@ -98,6 +99,107 @@ DOCUMENTS: dict[str, tuple[Marks, ...]] = {
     "docs/waterbirds.md": (_page("waterbirds*.json", waterbirds.tables),),
     "docs/what_queries_buy.md": (_page("what_queries_buy-*.json", what_queries_buy.tables),),
 }
+#: Of tables that lie in a file below docs/data: the columns that the page shows, none where it only links the file.
+SHOWN: dict[str, dict[str, tuple[str, ...]]] = {
+    "docs/RESULTS.md": {
+        "claims": ("claim", "where", "verdict", "number", "S − control", "why"),
+        **dict.fromkeys(("rows", "controls", "others", "costs", "bounds", "repeated", "slices"), ()),
+    },
+    "docs/collective_size.md": {
+        "size-grid": (
+            "track, people, regime",
+            "takes part",
+            "queries per image",
+            "members",
+            "S",
+            "zero-query control",
+            "bought",
+            "the queries",
+            "S if only they apply it",
+        ),
+        "size-unjudged": (),
+        "size-participation": (),
+    },
+    "docs/defences.md": {
+        "defences": (
+            "track, people",
+            "the platform",
+            "reference, no δ",
+            "subgroup, no δ",
+            "subgroup with δ, not known",
+            "subgroup with δ, asked the defended platform",
+            "abuse, not known / asked it",
+            "zero-query",
+        ),
+        **dict.fromkeys(("refusals", "fixes", "limits", "detectors", "exposure"), ()),
+    },
+    "docs/effect.md": {
+        "effect": (
+            "file",
+            "reference / subgroup before",
+            "ε quoted",
+            "subgroup with δ",
+            "zero-query control",
+            "parity certified",
+            "abuse",
+        ),
+        **dict.fromkeys(("matrix", "ablations", "served", "left-out", "ceiling"), ()),
+    },
+    "docs/harm.md": {
+        "harm-abuse": (
+            "track, people",
+            "ε",
+            "before",
+            "S",
+            "misuse: without δ",
+            "misuse: zero-query",
+            "misuse: δ",
+            "misuse: δ, most like class",
+        ),
+        **dict.fromkeys(("harm-classes", "harm-choice", "harm-others", "harm-fairness"), ()),
+    },
+    "docs/minority.md": {f"minority-{what}": () for what in ("all", "changed", "posters", "methods")},
+    "docs/query_budget.md": {
+        "findings": (
+            "track, people",
+            "hardest to beat on price",
+            "pooling cheaper from",
+            "cheaper at an equal outcome from",
+            "gain less Square's",
+            "parity certified",
+            "S − zero-query δ",
+            "the queries bought",
+        ),
+        **dict.fromkeys(("attacks", "ways", "break_even", "days", "controls"), ()),
+    },
+    "docs/training_time.md": {
+        "levers-whom": (
+            "what is done",
+            "accuracy, taking part",
+            "accuracy, not taking part",
+            "accuracy, reference",
+            "abuse",
+            "records changed",
+            "EqOd",
+        ),
+        **dict.fromkeys(("levers", "references", "bounds", "city", "trained", "epsilon", "timing"), ()),
+    },
+    "docs/waterbirds.md": {f"waterbirds-{what}": () for what in ("all", "changed", "posters")},
+    "docs/what_queries_buy.md": {
+        "queries-curve": (
+            "track, people",
+            "regime",
+            "Q",
+            "S",
+            "zero-query control",
+            "own control",
+            "bought",
+            "p (b/c), each seed",
+            "the queries",
+        ),
+        "queries-poor": (),
+    },
+}
 #: Tables that are too wide for a document, which links them: what makes each from the folder of result files.
 WIDE_TABLES: dict[str, Callable[[Path], str]] = {"docs/grid.csv": grid.table_file}
 #: Pictures that no document shows, by the result file they are made of.
@@ -110,11 +212,40 @@ def rewritten(name: str, document: str, folder: Path = RESULTS) -> str:
     Raises
     ------
     ConfigError
-        If a mark is missing.
+        If a mark is missing, or a table that lies in no file is too wide.
     """
     for marks in DOCUMENTS[name]:
-        document = filled(document, marks(folder))
+        document = filled(document, {mark: _shown(name, mark, part) for mark, part in marks(folder).items()})
     return document
+
+
+def _shown(name: str, mark: str, part: str) -> str:
+    """Return what a document shows between two marks."""
+    if not isinstance(part, Table):
+        return part
+    if (columns := SHOWN.get(name, {}).get(mark)) is not None:
+        return part.short(columns, _data_file(name, mark))
+    if len(part.head) > WIDEST:
+        raise ConfigError(f"Expected at most {WIDEST} columns at {mark}, got {len(part.head)}. Choose some in SHOWN.")
+    return part
+
+
+def data_files(name: str, folder: Path = RESULTS) -> dict[str, str]:
+    """Return the CSV files that the document of this name links, by their places in the repository."""
+    return {
+        f"docs/{_data_file(name, mark)}": part.csv()
+        for marks in DOCUMENTS[name]
+        for mark, part in marks(folder).items()
+        if mark in SHOWN.get(name, {}) and isinstance(part, Table) and part.lines
+    }
+
+
+def _data_file(name: str, mark: str) -> str:
+    """Return where a table of a document lies, seen from the document: its mark says which of the page's it is."""
+    page = Path(name).stem.lower()
+    first, _, rest = mark.partition("-")
+    what = rest if rest and first in page else mark
+    return f"data/{page}.csv" if what == page else f"data/{page}-{what}.csv"
 
 
 def main(argv: Sequence[str], root: Path = _ROOT) -> None:
@@ -148,11 +279,10 @@ def main(argv: Sequence[str], root: Path = _ROOT) -> None:
         if after != before:
             path.write_text(after, encoding="utf-8")
             _say(path)
+        for place, whole in data_files(names[name], folder).items():
+            _write(root / place, whole)
     for name, make in WIDE_TABLES.items():
-        path, made = root / name, make(folder)
-        if not path.is_file() or path.read_text(encoding="utf-8") != made:
-            path.write_text(made, encoding="utf-8")
-            _say(path)
+        _write(root / name, make(folder))
     for name in FIGURES:
         if options.redraw or not is_current(name, folder, figures):
             _say(draw(name, folder, figures))
@@ -165,6 +295,14 @@ def main(argv: Sequence[str], root: Path = _ROOT) -> None:
                     # Without matplotlib's version in it, the same numbers give the same bytes.
                     figure.savefig(path, dpi=150, metadata={"Software": None})
                     _say(path)
+
+
+def _write(path: Path, text: str) -> None:
+    """Write a file that is another than it was, and say so."""
+    if not path.is_file() or path.read_text(encoding="utf-8") != text:
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+        _say(path)
 
 
 def _say(path: Path) -> None:

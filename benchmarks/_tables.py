@@ -50,7 +50,7 @@ _MATRIX = (
 
 def effect_table(results: Path = RESULTS) -> str:
     """Return one line per result file of the effect benchmark, as Markdown; mean ± standard deviation over seeds."""
-    return table(_EFFECT, [_line(name, record) for name, record in found("effect-*.json", results)], keys=1)
+    return table(_EFFECT, [_line(name, record) for name, record in found("effect-*.json", results)])
 
 
 def ablations_table(results: Path = RESULTS) -> str:
@@ -101,7 +101,7 @@ def matrix_table(results: Path = RESULTS) -> str:
                     f"{row['zero_query_control']:.3f}", tested(cell).told, f"`{name}`",
                 )
             )  # fmt: skip
-    return table(_MATRIX, lines, keys=2)
+    return table(_MATRIX, lines)
 
 
 def served_table(results: Path = RESULTS) -> str:

@@ -52,6 +52,26 @@ def test_contributing_names_the_commands_of_the_makefile() -> None:
     assert {t for t in targets if t.startswith("test")} | {"docs"} <= named
 
 
+def test_the_architecture_has_a_room_for_every_module() -> None:
+    """Every module has its line in ARCHITECTURE.md, and no line names a file that is gone."""
+    rooms = read("ARCHITECTURE.md").partition("\n## The rooms\n")[2].partition("\n## ")[0]
+    assert rooms
+    # A line may stand for a family of files: its folder, or NAME in it.
+    whole = ("ttca/commands/", "ttca/platforms/protocols/", "ttca/demo/", "ttca/report/", "benchmarks/_pages/")
+    modules = [*HOME.glob("ttca/**/*.py"), *HOME.glob("proxies/*.py"), *HOME.glob("attacks/*.py")]
+    modules += HOME.glob("benchmarks/_[!_]*.py")
+    missing = [
+        place
+        for path in modules
+        if not path.name.startswith("__") and not (place := path.relative_to(HOME).as_posix()).startswith(whole)
+        if f"`{path.name}`" not in rooms and f"/{path.name}`" not in rooms
+    ]
+    assert missing == []
+    assert all(f"`{folder}" in rooms or f"`{folder.removeprefix('benchmarks/')}" in rooms for folder in whole)
+    named = re.findall(r"`((?:ttca|proxies|attacks|benchmarks|website)/[\w/]+\.\w+)`", rooms)
+    assert [name for name in named if "NAME" not in name and not (HOME / name).exists()] == []
+
+
 def test_links_of_the_root_documents_name_files() -> None:
     """Every relative link of the files at the top of the repository names a file that exists."""
     for document in HOME.glob("*.md"):

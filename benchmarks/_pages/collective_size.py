@@ -112,8 +112,8 @@ def tables(found: Sequence[tuple[str, dict[str, Any]]]) -> dict[str, str]:
     )  # fmt: skip
     return {
         "size-commands": commands(found),
-        "size-grid": table(head, grid, keys=4),
-        "size-unjudged": table((*took_part, "the collective", "file"), apart, keys=4),
+        "size-grid": table(head, grid),
+        "size-unjudged": table((*took_part, "the collective", "file"), apart),
         "size-participation": table(
             ("track, people, regime", "took part, queries per image", "ρ", "S_ρ", "95 %, widest over seeds",
              "worst group", "equal-opportunity gap", "demographic-parity ratio"),

@@ -112,11 +112,11 @@ def tables(found: Sequence[tuple[str, Mapping[str, Any]]]) -> dict[str, str]:
     return {
         "files": commands(found) + (f"\n\nNot measured yet: {missing}." if missing else ""),
         "defences": table(
-            ("track, people", "Q", "ε", "the platform", "reference, no δ", "change", "subgroup, no δ", "change",
+            ("track, people", "Q", "ε", "the platform", "reference, no δ", "change of the reference", "subgroup, no δ",
+             "change of the subgroup",
              "subgroup with δ, not known", "subgroup with δ, asked the defended platform",
              "abuse, not known / asked it", "noise", "zero-query", "seeds"),
-            (line for record in records for line in _defence_lines(record)),
-            keys=4,
+            (line for record in records for line in _defence_lines(record))
         ),
         "refusals": table(
             ("track, people", "Q", "ε", "the platform", "δ was learned from", "reference refused", "subgroup refused",

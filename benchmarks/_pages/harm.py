@@ -133,19 +133,17 @@ def tables(found: Sequence[tuple[str, dict[str, Any]]]) -> dict[str, str]:
              *(f"misuse: {name}" for name in (
                  "without δ", "noise", "zero-query", "δ", "δ, JPEG 75", "δ, resized", "δ, most like class",
                  "δ, by the reference")), "seeds", "file"),
-            abuse,
-            keys=3,
+            abuse
         ),
         "harm-classes": table((*head, "class of δ", "S", "misuse", "platform says it without δ", "most misused on"),
                               classes),
         "harm-choice": table(
             (*head, "without δ", "true class", "wrong class at random", "wrong class most like it", "proxy's guess",
              "may err at random", "may err likewise", "seeds"),
-            choice,
-            keys=3,
+            choice
         ),
         "harm-others": table((*head, "who", "n", "without δ", "with δ of their class", "p (b/c), each seed"), others),
-        "harm-fairness": table((*head, "who applies δ", *(_METRICS[k] for k in metrics)), fairness, keys=4),
+        "harm-fairness": table((*head, "who applies δ", *(_METRICS[k] for k in metrics)), fairness),
     }  # fmt: skip
 
 

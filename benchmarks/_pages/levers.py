@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from benchmarks._document import MISSING, table
@@ -44,33 +44,40 @@ def _cell(row: Mapping[str, Any], key: str) -> str:
 
 
 def tables(found: Sequence[tuple[str, Mapping[str, Any]]]) -> dict[str, str]:
-    """Return what stands between the page's marks, from result files and their names."""
-    return {"levers": "\n\n".join(_tables(kept) for _, kept in found) or MISSING}
+    """Return what stands between the page's marks, from result files and their names; mean ± deviation over seeds."""
+    records = [kept for _, kept in found]
+    return {
+        "levers": table(
+            ("lever", "α", "take part", *_COLUMNS.values()), (line for kept in records for line in _by_alpha(kept))
+        ),
+        "levers-whom": table(
+            ("what is done", *_WHOM.values(), "EqOd"), (line for kept in records for line in _whom(kept))
+        ),
+        "levers-people": "\n\n".join(map(_people, records)) or MISSING,
+    }
 
 
-def _tables(kept: Mapping[str, Any]) -> str:
-    """Return the tables of one result file; mean ± standard deviation over seeds."""
-    by_alpha = kept["by_alpha"]
-    lines = [["none", "0", "0", *(_cell(kept["base"], key) for key in _COLUMNS)]]
+def _by_alpha(kept: Mapping[str, Any]) -> Iterator[Sequence[str]]:
+    yield ["none", "0", "0", *(_cell(kept["base"], key) for key in _COLUMNS)]
     for lever in LEVERS:
-        for alpha, entry in by_alpha.items():
+        for alpha, entry in kept["by_alpha"].items():
             row = entry["rows"][lever]
-            lines.append([lever, alpha, f"{entry['members']:.0f}", *(_cell(row, key) for key in _COLUMNS)])
-    made = [table(("lever", "α", "take part", *_COLUMNS.values()), lines, keys=2)]
-    alpha = kept["settings"]["shown_alpha"]
-    rows = by_alpha[alpha]["rows"]
+            yield [lever, alpha, f"{entry['members']:.0f}", *(_cell(row, key) for key in _COLUMNS)]
+
+
+def _whom(kept: Mapping[str, Any]) -> Iterator[Sequence[str]]:
+    """Yield whom each lever helps, what it costs and what it does to the wrong people, at one α."""
     keys = (*_WHOM, "equalised_odds_difference_mean")
-    whom = table(
-        ("what is done", *_WHOM.values(), "EqOd"),
-        ([name, *(_cell(row, key) for key in keys)] for name, row in rows.items()),
-        keys=1,
-    )
-    made.append(f"Whom it helps, what it costs and what it does to the wrong people, at α = {alpha}:\n\n{whom}")
+    for name, row in kept["by_alpha"][kept["settings"]["shown_alpha"]]["rows"].items():
+        yield [name, *(_cell(row, key) for key in keys)]
+
+
+def _people(kept: Mapping[str, Any]) -> str:
     seeds, people = kept["seeds"], kept["people"]
-    made.append(
+    return (
+        f"At α = {kept['settings']['shown_alpha']}. "
         f"Seeds {seeds[0]} to {seeds[-1]}: splits of the same {kept['rows']} people, {people['train_subgroup']} women "
         f"of {people['train']} training and {people['test_subgroup']} of {people['test']} test people. The signal is "
         f"{' or '.join(map(str, kept['signal_hours']))} hours, the perturbation's budget {kept['budget_hours']} hours "
         "and the class of worker. `benchmarks/results/levers.json` holds the rest."
     )
-    return "\n\n".join(made)

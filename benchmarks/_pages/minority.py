@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from benchmarks._document import MISSING, grid
+from benchmarks._document import MISSING, grid, table
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -104,18 +104,17 @@ def draw_points(axes: Axes, row: Mapping[str, Any]) -> None:
 
 # --- the tables --------------------------------------------------------------------------------------------
 
-_HEAD = (
-    "| data set | who acts | α | flips | error | EqOd | EqOd falls by | error rises by | minority / majority error |"
-)
+_WHO = ("data set", "who acts", "α", "flips", "error", "EqOd", "EqOd falls by", "error rises by",
+        "minority / majority error")  # fmt: skip
+_CHANGED = ("data set", "one thing changed, α = 0.3", "error before → after", "EqOd before → after", "EqOd falls by")
+_POSTERS = ("data set", "poster: base error, EqOd", "base, here", "poster: EqOd at α .1 / .2 / .3", "EqOd, here")
+_METHODS = ("data set", "method", "poster: error, EqOd", "here")
 
 
 def tables(found: Sequence[tuple[str, Mapping[str, Any]]]) -> dict[str, str]:
     """Return what stands between the page's marks, from result files and their names."""
     records = [record for _, record in found]
-    return {
-        "minority": "\n\n".join(study(*one) for one in found) or MISSING,
-        "poster": "\n\n".join(map(poster, records)) or MISSING,
-    }
+    return {**study("minority", found), "poster": "\n\n".join(map(poster, records)) or MISSING}
 
 
 def poster(record: Mapping[str, Any]) -> str:
@@ -163,62 +162,76 @@ def random_wins(record: Mapping[str, Any]) -> str:
     return "\n".join(said)
 
 
-def study(file: str, record: Mapping[str, Any]) -> str:
-    """Return the tables of one result file of this name; mean ± standard deviation over seeds."""
+def study(page: str, found: Sequence[tuple[str, Mapping[str, Any]]]) -> dict[str, str]:
+    """Return the tables of result files by their marks on this page; mean ± standard deviation over seeds."""
+    records = [record for _, record in found]
+    every = [line for record in records for line in _acting(record)]
+    # Nobody and the firm have no α; the collective has that of the goal.
+    few = [line for line in every if line[2] in ("–", "0.3")]
+    seeds = "\n".join(
+        f"Seeds {record['seeds'][0]} to {record['seeds'][-1]}; `benchmarks/results/{file}` holds the rest."
+        for file, record in found
+    )
+    return {
+        page: table(_WHO, few),
+        f"{page}-all": table(_WHO, every),
+        f"{page}-changed": table(_CHANGED, [line for record in records for line in _changed(record)]),
+        f"{page}-posters": table(_POSTERS, [line for record in records for line in _posters(record)]),
+        f"{page}-methods": table(_METHODS, [line for record in records for line in _methods(record)]),
+        f"{page}-seeds": seeds or MISSING,
+    }
 
-    def pair(row: Mapping[str, Any], key: str) -> str:
-        spread = row["standard_deviation"][key]
-        return f"{row[key]:.3f}" + ("" if spread is None else f" ± {spread:.3f}")
 
-    def line(*cells: object) -> str:
-        return "| " + " | ".join(str(cell) for cell in cells) + " |"
+def _pair(row: Mapping[str, Any], key: str) -> str:
+    spread = row["standard_deviation"][key]
+    return f"{row[key]:.3f}" + ("" if spread is None else f" ± {spread:.3f}")
 
-    lines = [_HEAD, "|" + "---|" * (_HEAD.count("|") - 1)]
+
+def _acting(record: Mapping[str, Any]) -> Iterator[tuple[str, ...]]:
+    """Yield a line for nobody, for every way to act and share that takes part, and for each of the firm's methods."""
     for name, row in record["data_sets"].items():
         base = row["base"]
-        groups = f"{base['minority_error']:.3f} / {base['majority_error']:.3f}"
-        lines.append(line(name, "nobody", "–", 0, pair(base, "error"), pair(base, "eqod"), "–", "–", groups))
+        yield (name, "nobody", "–", "0", _pair(base, "error"), _pair(base, "eqod"), "–", "–", _groups(base))
         for method, by_alpha in row["methods"].items():
             for alpha, entry in by_alpha.items():
                 found = entry["rules"][record["rule"]]
-                groups = f"{found['minority_error']:.3f} / {found['majority_error']:.3f}"
                 fall, rise = f"{found['eqod_fall']:.0%}", f"{found['error_rise']:+.4f}"
-                numbers = (f"{found['flips']:.0f}", pair(found, "error"), pair(found, "eqod"), fall, rise, groups)
-                lines.append(line(name, method, alpha, *numbers))
+                numbers = (f"{found['flips']:.0f}", _pair(found, "error"), _pair(found, "eqod"), fall, rise)
+                yield (name, method, alpha, *numbers, _groups(found))
         for method, found in row["firm_side"].items():
-            groups = f"{found['minority_error']:.3f} / {found['majority_error']:.3f}"
             fall = f"{1 - found['eqod'] / base['eqod']:.0%}"
             rise = f"{found['error'] - base['error']:+.4f}"
-            lines.append(
-                line(name, f"firm: {method}", "–", "–", pair(found, "error"), pair(found, "eqod"), fall, rise, groups)
-            )
-    head = "| data set | one thing changed, α = 0.3 | error before → after | EqOd before → after | EqOd falls by |"
-    lines += ["", head, "|" + "---|" * (head.count("|") - 1)]
+            numbers = ("–", _pair(found, "error"), _pair(found, "eqod"), fall, rise)
+            yield (name, f"firm: {method}", "–", *numbers, _groups(found))
+
+
+def _groups(row: Mapping[str, Any]) -> str:
+    return f"{row['minority_error']:.3f} / {row['majority_error']:.3f}"
+
+
+def _changed(record: Mapping[str, Any]) -> Iterator[tuple[str, ...]]:
     for name, row in record["data_sets"].items():
         for changed, found in row["variants"].items():
-            before = found["base"]
-            error = f"{before['error']:.3f} → {found['error']:.3f}"
-            eqod = f"{before['eqod']:.3f} → {found['eqod']:.3f}"
-            lines.append(line(name, changed, error, eqod, f"{found['eqod_fall']:.0%}"))
-    head = "| data set | poster: base error, EqOd | here | poster: EqOd at α .1 / .2 / .3 | here |"
-    lines += ["", head, "|" + "---|" * (head.count("|") - 1)]
+            error = f"{found['base']['error']:.3f} → {found['error']:.3f}"
+            eqod = f"{found['base']['eqod']:.3f} → {found['eqod']:.3f}"
+            yield (name, changed, error, eqod, f"{found['eqod_fall']:.0%}")
+
+
+def _posters(record: Mapping[str, Any]) -> Iterator[tuple[str, ...]]:
     for name, row in record["data_sets"].items():
-        poster = row["poster"] or {"base": {"error": "–", "eqod": "–"}, "best_eqod_by_alpha": {}}
-        there = " / ".join(str(poster["best_eqod_by_alpha"].get(alpha, "–")) for alpha in ("0.1", "0.2", "0.3"))
+        told = row["poster"] or {"base": {"error": "–", "eqod": "–"}, "best_eqod_by_alpha": {}}
+        there = " / ".join(str(told["best_eqod_by_alpha"].get(alpha, "–")) for alpha in ("0.1", "0.2", "0.3"))
         best = row["best_eqod_by_alpha"]
         ours = " / ".join(f"{best[alpha]:.3f}" if alpha in best else "–" for alpha in ("0.1", "0.2", "0.3"))
-        base = f"{poster['base']['error']}, {poster['base']['eqod']}"
-        lines.append(line(name, base, f"{row['base_error']:.3f}, {row['base_eqod']:.3f}", there, ours))
-    if any((row["poster"] or {"pareto": {}})["pareto"] for row in record["data_sets"].values()):
-        head = "| data set | method | poster: error, EqOd | here |"
-        lines += ["", head, "|" + "---|" * (head.count("|") - 1)]
+        base = f"{told['base']['error']}, {told['base']['eqod']}"
+        yield (name, base, f"{row['base_error']:.3f}, {row['base_eqod']:.3f}", there, ours)
+
+
+def _methods(record: Mapping[str, Any]) -> Iterator[tuple[str, ...]]:
     for name, row in record["data_sets"].items():
         for method, there in (row["poster"] or {"pareto": {}})["pareto"].items():
             # The poster's collective is its best over α; ours stands at the α of the goal.
             here = row["methods"]["RB-prob"]["0.3"]["rules"][record["rule"]] if method == "collective" else None
             found = here or row["firm_side"][method]
             both = (f"{there['error']:.3f}, {there['eqod']:.3f}", f"{found['error']:.3f}, {found['eqod']:.3f}")
-            lines.append(line(name, method, *both))
-    seeds = record["seeds"]
-    lines += ["", f"Seeds {seeds[0]} to {seeds[-1]}; `benchmarks/results/{file}` holds the rest."]
-    return "\n".join(lines)
+            yield (name, method, *both)

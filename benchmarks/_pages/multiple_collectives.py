@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from benchmarks._document import MISSING, grid, table
+from benchmarks._document import table
 from benchmarks.multiple_collectives import LOOPS, SIGNALS, SIZES, TIERS
 
 if TYPE_CHECKING:
@@ -62,25 +62,44 @@ def figures(record: Mapping[str, Any]) -> dict[str, Figure]:
 
 def tables(found: Sequence[tuple[str, Mapping[str, Any]]]) -> dict[str, str]:
     """Return what stands between the page's marks, from the result file and its name."""
-    made = {
-        "references": _reference_table,
-        "bounds": _bounds_table,
-        "city": _city_table,
-        "trained": _trained_table,
-        "epsilon": _epsilon_table,
-        "timing": _timing_table,
+    made: dict[str, tuple[Sequence[str], Callable[[Mapping[str, Any]], list[Line]]]] = {
+        "references": (_REFERENCES, _reference_lines),
+        "checks": (("what was checked", "found"), _checks_lines),
+        "bounds": (_BOUNDS, _bounds_lines),
+        "city": (("sizes", "labels", "signals", *_AXES_SHORT, "success", *TIERS), _city_lines),
+        "trained": (_TRAINED, _trained_lines),
+        "epsilon": (("ε", "bounds (tv)", "bounds (contamination)"), _epsilon_lines),
+        "timing": (("way", "seconds", "times as long", "same numbers"), _timing_lines),
     }
     return {
-        name: "\n".join(line for _, kept in found for line in lines(kept)) or MISSING for name, lines in made.items()
+        name: table(head, (line for _, kept in found for line in lines(kept))) for name, (head, lines) in made.items()
     }
+
+
+Line = tuple[object, ...]
+_REFERENCES = (
+    "run",
+    "tier",
+    "success stated",
+    "success came",
+    "within .05",
+    "bound stated",
+    "bound came",
+    "within .01",
+)
+_MARGINS = {"hoeffding": "Hoeffding's", "exact": "exact ones"}
+_BOUNDS = ("bound", "checks", "said something", "success below it", "allowed by δ")
+_AXES_SHORT = ("size entropy", "label entropy", "overlap")
+_TRAINED = ("platform", "labels, signals", "success", "agrees with argmax", "ε (tv)", "bounds (tv)",
+            "ε (contamination)", "bounds (contamination)")  # fmt: skip
 
 
 def _told(values: Iterable[float | str | None]) -> str:
     return ", ".join("–" if v is None else v if isinstance(v, str) else f"{v:.3f}" for v in values)
 
 
-def _reference_table(kept: Mapping[str, Any]) -> list[str]:
-    lines = []
+def _reference_lines(kept: Mapping[str, Any]) -> list[Line]:
+    lines: list[Line] = []
     for run in kept["references"]:
         for tier in TIERS:
             if (stated := run["stated_bounds"].get(tier)) is None:
@@ -93,34 +112,70 @@ def _reference_table(kept: Mapping[str, Any]) -> list[str]:
                     _told(stated), _told(run["bounds"][tier]), agrees[run["bounds_agree"][tier]],
                 )
             )  # fmt: skip
-    head = ("run", "tier", "success stated", "came", "within .05", "bound stated", "came", "within .01")
-    return grid(head, lines)
+    return lines
 
 
-def _bounds_table(kept: Mapping[str, Any]) -> list[str]:
-    lines = [
+def _bounds_lines(kept: Mapping[str, Any]) -> list[Line]:
+    lines: list[Line] = [
         (name, *(str(int(score[key])) for key in ("checks", "not_vacuous", "violations")), f"{score['allowed']:.1f}")
         for name, score in kept["by_bound"].items()
     ]
     for name, key in (("city", "city_held"), ("city, recruited at home", "recruited_at_home_held")):
         lines.append((name, *(str(kept[key][k]) for k in ("checks", "not_vacuous", "violations")), "–"))
-    return grid(("bound", "checks", "said something", "success below it", "allowed by δ"), lines)
+    return lines
 
 
-def _city_table(kept: Mapping[str, Any]) -> list[str]:
-    lines = [
+def _checks_lines(kept: Mapping[str, Any]) -> list[Line]:
+    """Return what the checks of bounds, margins and tiers come to."""
+    rare, usual, quarter = kept["tiers"]["rare combinations"], kept["tiers"]["as before"], kept["quarter_margins"]
+    draws = {
+        width: ", ".join(f"{quarter[m][width]['violations']} with {of}" for m, of in _MARGINS.items())
+        for width in ("quarter", "whole")
+    }
+    many, said = quarter["hoeffding"]["whole"]["units"], rare["not_vacuous"]
+    both, cost = rare["scenarios"] + usual["scenarios"], max(rare["largest_cost"], usual["largest_cost"])
+    with_cost = rare["full_below_worst_with_the_cost"] + usual["full_below_worst_with_the_cost"]
+    spoke = sum(kept["by_bound"][f"{e}{r}worst"]["not_vacuous"] for e in ("", "exact_") for r in ("", "rare_"))
+    alone = rare["worst_but_not_the_largest"] + usual["worst_but_not_the_largest"]
+    kinds = kept["kinds_of_bounds"]
+    return [
+        ("kinds of bounds that fail more often than with δ", f"{kept['failing_too_often']} of {kinds}"),
+        ("kinds whose share of failures is shown to be below δ", f"{kept['shown_within_delta']} of {kinds}"),
+        (f"of {many} built draws, those in which margins of a quarter fail", draws["quarter"]),
+        (f"of {many} built draws, those in which whole margins fail", draws["whole"]),
+        (
+            f"of {rare['bounds']} bounds at rare combinations, those that say something",
+            f"{said['exact']} with exact margins, {said['hoeffding']} with Hoeffding's: "
+            f"{rare['exact_over_hoeffding']:.2f} times as many",
+        ),
+        (
+            "in the other scenarios, so many times as many",
+            f"{usual['exact_over_hoeffding']:.2f}; with nothing uncertain {usual['certain_over_hoeffding']:.2f}",
+        ),
+        (
+            "scenarios in which *full* promises less than *worst* at the same δ̃",
+            f"{kept['full_below_worst']} of {both}, at no combination",
+        ),
+        ("… with its own, smaller δ̃", f"{with_cost}, by {cost:.3f} at most"),
+        (
+            "bounds of *worst* that said something, of a collective no larger than all others together",
+            f"{alone} of {spoke}",
+        ),
+    ]
+
+
+def _city_lines(kept: Mapping[str, Any]) -> list[Line]:
+    return [
         (
             row["sizes"], row["labels"], row["signals"],
             *(f"{row[axis]:.2f}" for axis in _AXES), _told(row["success"]), *(_told(row["bounds"][t]) for t in TIERS),
         )
         for row in kept["city"]
     ]  # fmt: skip
-    head = ("sizes", "labels", "signals", "size entropy", "label entropy", "overlap", "success", *TIERS)
-    return [table(head, lines, keys=3)]
 
 
-def _trained_table(kept: Mapping[str, Any]) -> list[str]:
-    lines = [
+def _trained_lines(kept: Mapping[str, Any]) -> list[Line]:
+    return [
         (
             row["platform"], f"{row['labels']}, {row['signals']}", _told(row["success"]),
             f"{row['agreement_with_argmax']:.3f}", f"{row['epsilon_tv']:.4f}", _told(row["bounds_tv"]),
@@ -128,19 +183,15 @@ def _trained_table(kept: Mapping[str, Any]) -> list[str]:
         )
         for row in kept["trained"]
     ]  # fmt: skip
-    head = ("platform", "labels, signals", "success", "agrees with argmax", "ε (tv)", "bounds (tv)",
-            "ε (contamination)", "bounds (contamination)")  # fmt: skip
-    return grid(head, lines)
 
 
-def _epsilon_table(kept: Mapping[str, Any]) -> list[str]:
-    lines = [(f"{row['epsilon']:.2f}", _told(row["tv"]), _told(row["contamination"])) for row in kept["tolerated"]]
-    return grid(("ε", "bounds (tv)", "bounds (contamination)"), lines)
+def _epsilon_lines(kept: Mapping[str, Any]) -> list[Line]:
+    return [(f"{row['epsilon']:.2f}", _told(row["tv"]), _told(row["contamination"])) for row in kept["tolerated"]]
 
 
-def _timing_table(kept: Mapping[str, Any]) -> list[str]:
+def _timing_lines(kept: Mapping[str, Any]) -> list[Line]:
     timing = kept["timing"]
-    lines = [("vectors", f"{timing['seconds']:.4f}", "1", "–")]
+    lines: list[Line] = [("vectors", f"{timing['seconds']:.4f}", "1", "–")]
     for name in LOOPS:
         agrees = timing[f"{name}_same_decisions"] and timing[f"{name}_largest_difference"] < 1e-12
         lines.append(
@@ -149,4 +200,4 @@ def _timing_table(kept: Mapping[str, Any]) -> list[str]:
                 "yes" if agrees else "**no**",
             )
         )  # fmt: skip
-    return grid(("way", "seconds", "times as long", "same numbers"), lines)
+    return lines

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from benchmarks._claims import tested
-from benchmarks._credit import hardest, told_apart
+from benchmarks._credit import hardest
 from benchmarks._document import commands, table
 from benchmarks._kept_rows import verified_by
 from benchmarks.query_budget import FROM_PROXY, GROUPS, IMAGES, RUN_ANEW
@@ -107,7 +107,7 @@ def tables(records: Sequence[tuple[str, Mapping[str, Any]]]) -> dict[str, str]:
     """Return the document's parts by the name of their marks, as Markdown, from result files with their names."""
     return {
         "commands": commands(records),
-        "findings": "\n".join(_findings(records)) or table((), ()),
+        "findings": table(_FINDINGS, _findings(records)),
         "attacks": _attacks_table(records),
         "ways": _ways_table(records),
         "break_even": _break_even_table(records),
@@ -165,58 +165,43 @@ def _certified(result: Mapping[str, Any]) -> int:
     return sum(bool(cell["row"]["parity_certified"]) for cell in result["cells"])
 
 
-def _findings(records: Sequence[tuple[str, Mapping[str, Any]]]) -> list[str]:
-    """Return sentences that say plainly where pooling wins and where it loses, and whom each is from."""
-    lines = []
+_FINDINGS = (
+    "track, people", "seeds", "hardest to beat on price", "pooling cheaper from", "people there",
+    "hardest at an equal outcome", "cheaper at an equal outcome from", "people of the equal outcome",
+    "gain less Square's", "gain less SimBA's", "gain less HopSkipJump's", "parity certified",
+    "verification queries", "people verified", "S", "zero-query δ", "S − zero-query δ", "people of S",
+    "the queries bought", "paid once", "file",
+)  # fmt: skip
+#: The attacks whose gain at the largest budget stands beside that of pooling.
+_BESIDE = ("square", "simba", "hopskipjump")
+
+
+def _findings(records: Sequence[tuple[str, Mapping[str, Any]]]) -> Iterator[tuple[object, ...]]:
+    """Yield where pooling wins and where it loses, a line for each ε, with the seeds and people it is from."""
     for name, where, record, result in _each(records):
-        zero, paid = result["on_all_test_people"], result["ways"]["pooled"]["queries_once"]
+        seeds, zero = len(record["seeds"]), result["on_all_test_people"]
         ours = [c for c in result["comparisons"] if c["way"] == "pooled"]
         point, equal = (hardest(ours, how) for how in ("cheapest", "equal outcome"))
-        lines.append(
-            f"- **{where}** (`{name}`): {_against(point)} {_scope(record, point['people'])}. The action paid "
-            f"{_number(paid)} queries once."
-        )
+        largest = {c["against"]: c for c in ours if c["budget_is"] == "largest"}
+        certified = _certified(result)
         if equal["budget"] is None:
-            nobody = "no attack gains as much as pooling, wherever it is given up"
-            lines.append(f"  - *Equal outcome*: {nobody} {_scope(record, result['on_attacked_people']['people'])}.")
+            same: tuple[object, ...] = ("none gains as much", "–", result["on_attacked_people"]["people"] // seeds)
         else:
-            lines.append(f"  - *Equal outcome*: {_against(equal)} {_scope(record, equal['people'])}.")
-        for c in (c for c in ours if c["budget_is"] == "largest"):
-            interval = c["gain_difference_interval"]
-            verdict = told_apart(interval, "pooling puts {} people right", "no difference beyond chance")
-            lines.append(
-                f"  - Gain of pooling less that of {_NAMES[c['against']]} at {c['budget']:,} queries: "
-                f"{_signed(c['gain_difference'], interval)}: {verdict} {_scope(record, c['people'])}."
-            )
-        certified, verified = _certified(result), sum(map(verified_by, result["cells"]))
-        queries = _spread(result["pooled_paid"]["verification"])
-        refused = "" if certified else ", which bought a refusal"
-        lines.append(
-            f"  - Parity was certified in {certified} of {len(record['seeds'])} seeds, with {queries} verification "
-            f"queries each{refused} {_scope(record, verified)}."
-        )
-        lines.append(
-            f"  - S on all test people {zero['pooled']:.3f}; with the zero-query δ, which costs no query, "
-            f"{zero['zero_query']:.3f}: {_signed(zero['difference'], zero['interval'])}. The pool's queries bought "
-            f"{zero['queries_bought']} {_scope(record, zero['people'])}."
-        )
-    return lines
+            same = (_given_up(equal), _from(equal), equal["people"] // seeds)
+        yield (
+            where, seeds, _given_up(point), _from(point), point["people"] // seeds, *same,
+            *(_signed(largest[a]["gain_difference"], largest[a]["gain_difference_interval"]) for a in _BESIDE),
+            f"{certified} of {seeds}" + ("" if certified else ": a refusal"),
+            _spread(result["pooled_paid"]["verification"]), sum(map(verified_by, result["cells"])) // seeds,
+            f"{zero['pooled']:.3f}", f"{zero['zero_query']:.3f}", _signed(zero["difference"], zero["interval"]),
+            zero["people"] // seeds, zero["queries_bought"], _number(result["ways"]["pooled"]["queries_once"]),
+            f"`{name}`",
+        )  # fmt: skip
 
 
-def _scope(record: Mapping[str, Any], trials: int) -> str:
-    """Return how many seeds and people trials are from; what one seed says, it says of its pool."""
-    seeds = len(record["seeds"])
-    return f"({f'{seeds} seeds' if seeds > 1 else 'for this one pool'}, {trials // seeds:,} people)"
-
-
-def _against(point: Mapping[str, Any]) -> str:
-    """Return from where on pooling is cheaper than an attack."""
-    if point["images"] is None:
-        return f"pooling never gets as cheap per additional right answer as {_given_up(point)}"
-    return (
-        f"pooling costs more per additional right answer than {_given_up(point)}, below "
-        f"{_sized(point['images'], point['interval'])} images, and less from there on"
-    )
+def _from(point: Mapping[str, Any]) -> str:
+    """Return from how many images on pooling is cheaper than an attack."""
+    return "never" if point["images"] is None else f"{_sized(point['images'], point['interval'])} images"
 
 
 def _attacks_table(records: Sequence[tuple[str, Mapping[str, Any]]]) -> str:
@@ -237,7 +222,7 @@ def _attacks_table(records: Sequence[tuple[str, Mapping[str, Any]]]) -> str:
                 )  # fmt: skip
     head = ("track, people", "attack", "budget", "answered wrongly, of", "seeds", "mean queries", "median",
             "failure rate", "gain of all", "queries per additional right answer")  # fmt: skip
-    return table(head, lines, keys=3)
+    return table(head, lines)
 
 
 def _ways_table(records: Sequence[tuple[str, Mapping[str, Any]]]) -> str:
@@ -264,7 +249,7 @@ def _ways_table(records: Sequence[tuple[str, Mapping[str, Any]]]) -> str:
             lines.append((where, _given_up(at), "–", found["people"], right, f"{at['put_right']} / 0", *cost))
     head = ("track, people", "way", "parity certified", "images", "right before → with it", "put right / spoilt",
             "queries once", "queries per image", "price, group of 1", "of 100", "of 10,000")  # fmt: skip
-    return table(head, lines, keys=2)
+    return table(head, lines)
 
 
 def _break_even_table(records: Sequence[tuple[str, Mapping[str, Any]]]) -> str:

@@ -23,7 +23,7 @@ def tables(found: Sequence[tuple[str, Mapping[str, Any]]]) -> dict[str, str]:
     """Return what stands between the page's marks, from result files and their names."""
     studies = [one for one in found if "data_sets" in one[1]]
     return {
-        "waterbirds": "\n\n".join(study(*one) for one in studies) or MISSING,
+        **{mark: made for mark, made in study("waterbirds", studies).items() if mark != "waterbirds-methods"},
         "waterbirds-poster": "\n\n".join(f"{poster(record)}\n\n{goal(record)}" for _, record in studies) or MISSING,
         "waterbirds-levers": "\n\n".join(levers(*one) for one in found if "levers" in one[1]) or MISSING,
     }

@@ -103,8 +103,8 @@ def tables(found: Sequence[tuple[str, dict[str, Any]]]) -> dict[str, str]:
     )  # fmt: skip
     return {
         "queries-commands": commands(found),
-        "queries-curve": table(("track, people", "regime", "Q", *tail), curve, keys=3),
-        "queries-poor": table(("track, people", "public data", "Q", "images", *tail), poor, keys=3),
+        "queries-curve": table(("track, people", "regime", "Q", *tail), curve),
+        "queries-poor": table(("track, people", "public data", "Q", "images", *tail), poor),
         "queries-crossing": table(
             ("track, people", "shares of the public data tried", "queries win up to", "file"),
             [

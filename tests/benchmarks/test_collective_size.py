@@ -80,7 +80,7 @@ def test_collectives_with_few_selection_people_stand_apart(record: Any) -> None:
     written = page.tables([("x.json", both)])
     assert "1.0%" not in written["size-grid"]
     parts = [part.splitlines() for part in written["size-unjudged"].split("\n\n")]
-    # Of each part one line, beside its head.
+    # One line, beside its head.
     assert all(len(part) == 3 and len({line.count("|") for line in part}) == 1 for part in parts)
     assert "| 2 (1) |" in parts[-1][2]
     assert "cannot be judged: 1 selection person |" in parts[-1][2]

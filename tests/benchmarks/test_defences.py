@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 from contextlib import nullcontext
 from dataclasses import replace
@@ -32,6 +33,7 @@ from benchmarks._defended import (
 )
 from benchmarks._detectors import Prada, Stateful, area_under_curve, encode, expose, residuals
 from benchmarks._document import filled
+from benchmarks._documents import data_files
 from benchmarks._pages import defences as page
 from tests import worlds
 from ttca.demo.world import DigitsWorld, digits_world
@@ -526,3 +528,36 @@ def test_faces_that_nobody_asked_about_are_the_platforms_history(monkeypatch: py
     }  # fmt: skip
     for name, images in found.items():
         np.testing.assert_array_equal(images, left[left.subgroup == (name == "subgroup")].images[:20])
+
+
+def test_the_prose_says_what_the_files_say() -> None:
+    """The numbers in the sentences of the page are those of its tables."""
+    text = " ".join(_DOCUMENT.read_text(encoding="utf-8").split())
+
+    def lines(what: str) -> list[dict[str, str]]:
+        return list(csv.DictReader(data_files("docs/defences.md")[f"docs/data/defences-{what}.csv"].splitlines()))
+
+    (refused,) = (
+        line
+        for line in lines("refusals")
+        if line["ε"] == "8" and line["the platform"].endswith("of .5") and "as it is" in line["δ was learned from"]
+    )
+    shares = [f"{float(refused[f'{who} refused'].split()[0]):.0%}" for who in ("reference", "subgroup", "with δ")]
+    assert shares == ["2%", "82%", "40%"]
+    assert "refused 2 % of the reference and 82 % of the subgroup, with δ still 40 %" in text
+    gaps = {line["the platform"]: line["gap left without δ"].split()[0] for line in lines("fixes")}
+    left, again = gaps["50 % from the subgroup, ten times as long"], gaps["trained again, another seed"]
+    assert f"left a gap of {left[1:]}, where training again left {again[1:]}" in text
+    (limit,) = (line for line in lines("limits") if line["per key and day"] == "10")
+    days = limit["20 members"].split(" / ")
+    assert f"20 members need {days[0]} days, {days[1]} with the certificate" in text
+    flags = {(line["stream"], line["detector"]): line["flagged of these"] for line in lines("detectors")}
+    assert {flags["pool, each key", detector] for _, detector in flags} <= {"–", "0%"}
+    square = flags["one person's Square attack", "stateful, k = 1"].replace("%", " %")
+    assert f"with k = 1 flags {square}" in text
+    (area,) = (
+        line["area under the curve"].split()[0]
+        for line in lines("exposure")
+        if (line["averages of"], line["with δ"]) == ("residuals", "1 of 10")
+    )
+    assert f"an area of {area[1:]}" in text

@@ -73,8 +73,8 @@ def test_what_writes_documents_measures_nothing() -> None:
 
 @pytest.fixture
 def copied(tmp_path: Path) -> Path:
-    """Return a folder with all documents, their tables emptied, and with the result files."""
-    shutil.copytree(_ROOT / "docs", tmp_path / "docs")
+    """Return a folder with all documents, their tables emptied and their files of tables gone, and the result files."""
+    shutil.copytree(_ROOT / "docs", tmp_path / "docs", ignore=shutil.ignore_patterns("data"))
     shutil.copytree(RESULTS, tmp_path / "benchmarks" / "results")
     for name in DOCUMENTS:
         text = (_ROOT / name).read_text(encoding="utf-8")
@@ -87,9 +87,10 @@ def copied(tmp_path: Path) -> Path:
 def test_all_documents_are_made_of_the_result_files(copied: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Emptied tables come back as they were, figures that are current stay, and a second time nothing is written."""
     main([], copied)
-    for name in DOCUMENTS:
+    files = [path.relative_to(_ROOT).as_posix() for path in (_ROOT / "docs" / "data").iterdir()]
+    for name in [*DOCUMENTS, *files]:
         assert (copied / name).read_text(encoding="utf-8") == (_ROOT / name).read_text(encoding="utf-8")
-    assert capsys.readouterr().err.count("Written: ") == len(DOCUMENTS)
+    assert capsys.readouterr().err.count("Written: ") == len(DOCUMENTS) + len(files)
     main([], copied)
     assert not capsys.readouterr().err
     for path in RESULTS.glob("*.json"):
@@ -102,8 +103,10 @@ def test_one_document_and_the_pictures_beside_it(copied: Path, capsys: pytest.Ca
     main(["minority", "--pictures", str(copied / "more")], copied)
     written = [line.rpartition("/")[2] for line in capsys.readouterr().err.splitlines()]
     pictures = sorted(path.name for path in (copied / "more").iterdir())
-    assert written[:2] == ["minority.md", "matrix.svg"]
-    assert sorted(written[2:]) == pictures
+    files = sorted(path.name for path in (copied / "docs" / "data").iterdir())
+    assert [name.partition("-")[0] for name in files] == ["minority"] * 4
+    assert [written[0], *sorted(written[1:5]), written[5]] == ["minority.md", *files, "matrix.svg"]
+    assert sorted(written[6:]) == pictures
     assert len(pictures) == 10
     with pytest.raises(SystemExit):
         main(["nonsense"], copied)

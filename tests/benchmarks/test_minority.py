@@ -212,20 +212,19 @@ def test_tables_show_every_method_and_refuse_a_document_without_marks(seeds: lis
     """Nobody, the collective, the firm, each variant and the poster have their lines, all of one width."""
     rows = {"tiny": summarise(seeds, "tiny", _TINY), "known": summarise(seeds, "compas", _TINY)}
     record = {"data_sets": rows, "rule": next(iter(RULES)), "seeds": [0, 1]}
-    table = page.tables([("minority.json", record)])["minority"]
-    for cell in (
-        "| nobody |",
-        "| RB-prob | 0.3 |",
-        "| Random | 0.3 |",
-        "| firm: fare |",
-        "| minority: few |",
-        "–, –",
-        "| fare | 0.405, 0.118 |",
-    ):
-        assert cell in table
-    for block in table.split("\n\n")[:4]:
-        assert len({line.count("|") for line in block.splitlines()}) == 1
-    marks = "a\n<!-- minority -->\n<!-- /minority -->\nb\n<!-- poster -->\n<!-- /poster -->\n"
+    made = page.tables([("minority.json", record)])
+    for mark, cells in {
+        "minority": ("| nobody |", "| RB-prob | 0.3 |", "| Random | 0.3 |", "| firm: fare |"),
+        "minority-all": ("| RB-prob | 1.0 |", "| RB-prob | 0.3 |"),
+        "minority-changed": ("| minority: few |",),
+        "minority-posters": ("–, –",),
+        "minority-methods": ("| fare | 0.405, 0.118 |",),
+    }.items():
+        for cell in cells:
+            assert cell in made[mark]
+        assert len({line.count("|") for line in made[mark].splitlines()}) == 1
+    assert "| 1.0 |" not in made["minority"]
+    marks = "a\n" + "\n".join(f"<!-- {mark} -->\n<!-- /{mark} -->" for mark in made) + "\nb\n"
     text = filled(marks, page.tables([("minority.json", record)]))
     assert filled(text, page.tables([("minority.json", record)])) == text
     assert MISSING in filled(text, page.tables([]))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import re
 from collections.abc import Callable, Iterator
@@ -13,8 +14,8 @@ import numpy as np
 import pytest
 
 from benchmarks import _claims
-from benchmarks._document import WIDEST, table
-from benchmarks._documents import DOCUMENTS, rewritten
+from benchmarks._document import MISSING, WIDEST, Table, table
+from benchmarks._documents import DOCUMENTS, SHOWN, data_files, rewritten
 from benchmarks._figures import FIGURES, draw, sources_digest
 from benchmarks._kept_rows import discordant
 from benchmarks._tables import (
@@ -73,6 +74,39 @@ def test_the_documents_tables_are_those_of_the_result_files(name: str) -> None:
     assert rewritten(name, document) == document
 
 
+@pytest.mark.parametrize("name", SHOWN)
+def test_the_files_that_a_document_links_are_those_of_the_result_files(name: str) -> None:
+    """Every table that lies in a file is made of the result files, and the page links it."""
+    document, made = (_ROOT / name).read_text(encoding="utf-8"), data_files(name)
+    assert made
+    for place, text in made.items():
+        assert (_ROOT / place).read_text(encoding="utf-8") == text
+        assert f"({place.removeprefix('docs/')})" in document
+
+
+def test_no_file_of_data_is_left_over() -> None:
+    """Whatever lies in docs/data is made by a page, and no two pages make the same file."""
+    made = [place for name in SHOWN for place in data_files(name)]
+    assert sorted(made) == sorted(f"docs/data/{path.name}" for path in (_ROOT / "docs" / "data").iterdir())
+
+
+def test_a_page_shows_some_columns_and_links_the_whole_table() -> None:
+    """The link is there with no column too; a column that is not there is refused; nothing measured has no file."""
+    whole = table(("who", "p (b/c)", "file"), [("a, b", "1 (2/3)", "`x.json`"), ("*c*", "–", "`y.json`")])
+    assert isinstance(whole, Table)
+    link = "[t.csv](data/t.csv)"
+    assert whole.short(("file", "who"), "data/t.csv").splitlines() == [
+        "| file | who |", "| --- | --- |", "| `x.json` | a, b |", "| `y.json` | *c* |", "", f"All columns: {link}",
+    ]  # fmt: skip
+    assert whole.short((), "data/t.csv") == link
+    assert whole.csv() == 'who,p (b/c),file\n"a, b",1 (2/3),x.json\nc,–,y.json\n'
+    with pytest.raises(ConfigError, match="got what"):
+        whole.short(("who", "what"), "data/t.csv")
+    with pytest.raises(ConfigError, match="got twice"):
+        table(("twice", "twice"), [("a", "b")]).short(("twice",), "data/t.csv")
+    assert table(("who",), []).short(("who",), "data/t.csv") == MISSING
+
+
 def test_every_result_file_is_a_line_with_its_controls(tmp_path: Path) -> None:
     """A line names its file and shows effect, control, spread and certificates; one seed has no spread."""
     (tmp_path / "effect-a.json").write_text(json.dumps(result(0.902, 0.922)))
@@ -83,13 +117,11 @@ def test_every_result_file_is_a_line_with_its_controls(tmp_path: Path) -> None:
     assert f"| {p[0]} (55/3), {p[1]} (75/3) |" in text
     for cell in ("| tiny, dev-test |", "| 2, 4 |", "| 0.912 ± 0.014 |", "| 1 of 2 |"):
         assert cell in text
-    assert len(text.split("\n\n")) == 2
-    for part in text.split("\n\n"):
-        head, _, first, second = part.splitlines()
-        assert first.startswith("| `effect-a.json` |")
-        assert second.startswith("| `effect-b.json` |")
-        assert "±" not in second
-        assert first.count("|") == second.count("|") == head.count("|") <= WIDEST + 1
+    head, _, first, second = text.splitlines()
+    assert first.startswith("| `effect-a.json` |")
+    assert second.startswith("| `effect-b.json` |")
+    assert "±" not in second
+    assert first.count("|") == second.count("|") == head.count("|")
 
 
 def test_ceilings_and_pairs_are_lines_with_their_files(tmp_path: Path) -> None:
@@ -117,16 +149,18 @@ def test_ceilings_and_pairs_are_lines_with_their_files(tmp_path: Path) -> None:
     names = ("effect", "ceiling", "matrix", "ablations", "served", "left-out")
     marks = "\n".join(f"<!-- {name} -->\n<!-- /{name} -->" for name in names)
     text = rewritten("docs/effect.md", marks, tmp_path)
-    assert "| tiny, dev-test | public | 8 | 0.800 | 0.500 | 2 | `ceiling-a.json` |" in text
-    assert r"| a\1b | big | 4.2 | 0.250 / 0.250 | 0.250 / 0.250 | 0.250 |" in text
-    assert rf"| a\1b | big | – | 0.240 | {p:.2g} (13/3) | `matrix.json` |" in text
-    assert matrix_table(tmp_path) in text
-    assert "| bold | plain | 0.500, 0.750 | +0.062 | 9/1, 7/0 | 0.021, 0.016 | `ablations-a.json` |" in text
-    assert "\n| plain" not in text
-    few, many = (text.index(f"| fairface-faceapi | {who} | ") for who in ("few", "many"))
+    made = {Path(place).stem: whole for place, whole in data_files("docs/effect.md", tmp_path).items()}
+    assert '"tiny, dev-test",public,8,0.800,0.500,2,ceiling-a.json\n' in made["effect-ceiling"]
+    pair = rf"a\1b,big,4.2,0.250 / 0.250,0.250 / 0.250,0.250,–,0.240,{p:.2g} (13/3),matrix.json"
+    assert made["effect-matrix"].splitlines()[1:] == [pair]
+    assert r"| a\1b | big | 4.2 | 0.250 / 0.250 | 0.250 / 0.250 | 0.250 |" in matrix_table(tmp_path)
+    bold = 'bold,plain,"0.500, 0.750",+0.062,"9/1, 7/0","0.021, 0.016",ablations-a.json'
+    assert made["effect-ablations"].splitlines()[1:] == [bold]
+    few, many = (made["effect-served"].index(f"fairface-faceapi,{who},") for who in ("few", "many"))
     assert few < many
-    assert "| digits-thirdparty | sharp | 9 | 10 | 0.900 (0.550 to 0.998) | 0.700 | `tracks.json` |" in text
-    assert "| faces | final | 2 | `tracks.json` |" in text
+    assert "digits-thirdparty,sharp,9,10,0.900 (0.550 to 0.998),0.700,tracks.json\n" in made["effect-served"]
+    assert "faces,final,2,tracks.json\n" in made["effect-left-out"]
+    assert all(f"(data/{name}.csv)" in text for name in made)
     assert rewritten("docs/effect.md", text, tmp_path) == text
 
 
@@ -331,7 +365,7 @@ def test_every_claims_interval_has_a_width() -> None:
             assert verdict.why
     # Those that leave people or seeds out say so.
     assert all("over people alone" in v.number + v.why for v in found if "pool" in v.claim or "larger" in v.claim)
-    text = (_ROOT / "docs" / "RESULTS.md").read_text(encoding="utf-8")
+    text = "\n".join(data_files("docs/RESULTS.md").values())
     assert len(pattern.findall(text)) > 100
     assert all(low != high for low, high in pattern.findall(text))
 
@@ -408,19 +442,15 @@ def test_a_row_without_its_control_makes_no_table(tmp_path: Path) -> None:
                 make(tmp_path)
 
 
-def test_wide_tables_come_in_parts() -> None:
-    """A table of many columns becomes several that repeat what each line is about, none wide, and no cell is lost."""
-    head = [f"h{i}" for i in range(21)]
-    text = table(head, [[f"{line}.{i}" for i in range(21)] for line in range(2)], keys=3)
-    parts = text.split("\n\n")
-    assert len(parts) == 3
-    for part in parts:
-        lines = part.splitlines()
-        assert {line.count("|") for line in lines} == {WIDEST + 1}
-        assert lines[0].startswith("| h0 | h1 | h2 |")
-    assert {f"1.{i}" for i in range(21)} <= set(text.split())
-    with pytest.raises(ConfigError, match="at most 9 columns"):
-        table(head, [head])
+def test_a_wide_table_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A page takes no table of many columns, and no choice of many, so that what is too wide gets a file."""
+    head = [f"h{i}" for i in range(WIDEST + 1)]
+    wide = table(head, [head])
+    monkeypatch.setitem(DOCUMENTS, "docs/tiny.md", (lambda folder: {"all": wide},))
+    with pytest.raises(ConfigError, match=r"at most 9 columns at all, got 10\. Choose"):
+        rewritten("docs/tiny.md", "<!-- all -->\n<!-- /all -->\n")
+    with pytest.raises(ConfigError, match="at most 9 columns of a table, got 10"):
+        wide.short(head, "data/t.csv")
 
 
 @pytest.mark.parametrize("name", DOCUMENTS)
@@ -434,17 +464,13 @@ def test_no_table_of_a_document_is_wide(name: str) -> None:
 @pytest.mark.parametrize("name", ["docs/RESULTS.md", "docs/effect.md", "docs/harm.md", "docs/what_queries_buy.md"])
 def test_each_p_has_its_discordant_people(name: str) -> None:
     """Beside every p of a table stand b and c, and these give that p again; only a p of 1 leaves them open."""
-    text = (_ROOT / name).read_text(encoding="utf-8")
-    found, column = [], None
-    for line in text.splitlines():
-        cells = line.split(" | ")
-        if not line.startswith("|"):
-            column = None
-        elif column is None:
-            column = next((i for i, cell in enumerate(cells) if re.match(r"p \(b/c\)|p\b.*each seed", cell)), -1)
-        elif column >= 0 and not set(line) <= set("| -") and cells[column] != "–":
-            assert _P.sub("", cells[column]).strip(", |") == ""
-            found += _P.findall(cells[column])
+    found = []
+    for text in data_files(name).values():
+        head, *lines = csv.reader(text.splitlines())
+        for column in (i for i, cell in enumerate(head) if re.match(r"p \(b/c\)|p\b.*each seed", cell)):
+            for cell in (line[column] for line in lines if line[column] != "–"):
+                assert _P.sub("", cell).strip(", ") == ""
+                found += _P.findall(cell)
     assert len(found) >= 12
     for p, counts in found:
         if counts == "not recoverable":
