@@ -68,6 +68,15 @@ def test_every_exit_status_is_in_the_reference(reference: dict[str, str]) -> Non
     assert told == {"0", "1", "2", str(COME_BACK), str(128 + SIGINT), str(128 + SIGTERM)}
 
 
+def test_pages_that_help_texts_name_are_links(reference: dict[str, str]) -> None:
+    """A page of docs/ that a command's or a key's text names can be followed in the reference."""
+    for name in ("reference/action-file.md", "reference/command-line.md"):
+        assert re.findall(r"docs/[\w-]+\.md", reference[name]) == []
+        linked = re.findall(r"\]\(\.\./([\w-]+\.md)\)", reference[name])
+        assert linked
+        assert all((HOME / "docs" / page).is_file() for page in linked)
+
+
 def test_a_set_is_called_so_in_the_reference_too(reference: dict[str, str]) -> None:
     """An argument has the name that the command's own help prints."""
     text = reference["reference/command-line.md"]

@@ -28,6 +28,8 @@ _TOP = {
 }
 #: The list of documents, which would be a second home page.
 _LIST = "documents.md"
+#: Pages of the generated reference whose tables end in a column of sentences.
+_KEYS = {"reference/action-file.md", "reference/command-line.md", "reference/row.md"}
 _LINK = re.compile(r"(?<!!)\[((?:[^\[\]]|\[[^\]]*\])*)\]\(([^)\s#]*)(#[^)\s]*)?\)")
 _IMAGE = re.compile(r"(!\[[^\]]*\])\(docs/([^)\s]+)\)")
 
@@ -70,6 +72,11 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
     return "".join(
         part if part.startswith("```") else _LINK.sub(led, part) for part in re.split(r"(?ms)(^```.*?^```$)", markdown)
     )
+
+
+def on_page_content(html: str, page: Page, config: MkDocsConfig, files: Files) -> str:
+    """Mark tables of keys and options, which `docs/stylesheets/site.css` shows otherwise on a phone."""
+    return f'<div class="ttca-keys">{html}</div>' if page.file.src_uri in _KEYS else html
 
 
 def on_config(config: MkDocsConfig, **_: Any) -> MkDocsConfig:

@@ -69,8 +69,12 @@ def _key(key: ConfigKey) -> str:
 
 
 def _cell(text: str) -> str:
-    text = text.replace("|", "\\|").replace("<", "&lt;").replace("[", "\\[")
-    return re.sub(r"docs/(\w+)\.md", r"[\1](../\1.md)", text)
+    return _linked(text.replace("|", "\\|").replace("<", "&lt;").replace("[", "\\["))
+
+
+def _linked(text: str) -> str:
+    """Return a text in which every page that it names is a link."""
+    return re.sub(r"docs/([\w-]+)\.md", r"[\1](../\1.md)", text)
 
 
 def commands() -> Iterator[tuple[str, Any]]:
@@ -90,7 +94,7 @@ def _command_line() -> str:
         "",
         "`ttca COMMAND --help` (or `-h`) says the same in the terminal. `ttca --install-completion` lets the shell "
         "complete commands and options. Results go to standard output and everything else to standard error. With "
-        "`--json` a result is one JSON object.",
+        "`--json` a result is one JSON object. A command ends with one of these statuses:",
         "",
         "| exit status | what it means |",
         "|---|---|",
@@ -103,7 +107,7 @@ def _command_line() -> str:
         "",
     ]
     for words, command in commands():
-        lines += [f"## {words}", "", (command.help or "").strip(), ""]
+        lines += [f"## {words}", "", _linked((command.help or "").strip()), ""]
         params: list[Any] = [p for p in command.params if not getattr(p, "hidden", False)]
         if params:
             lines += ["| argument or option | value | default | meaning |", "|---|---|---|---|"]
