@@ -180,9 +180,10 @@ def curve(
 
 
 def _said(
-    candidates: Sequence[RaceAnswers], order: NDArray[np.intp], candidate: int, start: int, stop: int
+    candidates: Sequence[RaceAnswers], order: NDArray[np.intp], who: NDArray[np.intp], start: int
 ) -> RaceAnswers:
-    return _in_order(candidates[candidate], order)[start:stop]
+    # All under one candidate: nothing is combined.
+    return _in_order(candidates[who[0]], order)[start : start + len(who)]
 
 
 def _in_order(heard: RaceAnswers, order: NDArray[np.intp]) -> RaceAnswers:
