@@ -179,9 +179,7 @@ def curve(
     return found
 
 
-def _said(
-    candidates: Sequence[RaceAnswers], order: NDArray[np.intp], who: NDArray[np.intp], start: int
-) -> RaceAnswers:
+def _said(candidates: Sequence[RaceAnswers], order: NDArray[np.intp], who: NDArray[np.intp], start: int) -> RaceAnswers:
     # All under one candidate: nothing is combined.
     return _in_order(candidates[who[0]], order)[start : start + len(who)]
 

@@ -21,9 +21,7 @@ def heard(right: Bools) -> RaceAnswers:
     return RaceAnswers(right.astype(np.float64), right)
 
 
-def raced(
-    plan: RacePlan, nothing: Bools, candidates: Bools, classes: NDArray[np.int64] | None = None
-) -> RaceResult:
+def raced(plan: RacePlan, nothing: Bools, candidates: Bools, classes: NDArray[np.int64] | None = None) -> RaceResult:
     """Race candidates whose answers about everybody are known."""
 
     def ask(who: NDArray[np.intp], start: int) -> RaceAnswers:

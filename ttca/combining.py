@@ -38,9 +38,7 @@ class Switch:
     expected: float
 
 
-def switches(
-    gains: NDArray[np.float64], right: NDArray[np.int64], classes: NDArray[np.int64]
-) -> tuple[Switch, ...]:
+def switches(gains: NDArray[np.float64], right: NDArray[np.int64], classes: NDArray[np.int64]) -> tuple[Switch, ...]:
     """Return the classes in which a race's runner-up is expected to help more than its winner, in their order.
 
     Parameters

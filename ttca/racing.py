@@ -282,9 +282,7 @@ class RaceResult(Value):
 Ask = Callable[[NDArray[np.intp], int], RaceAnswers]
 
 
-def run_race(
-    plan: RacePlan, nothing: RaceAnswers, ask: Ask, *, classes: NDArray[np.int64] | None = None
-) -> RaceResult:
+def run_race(plan: RacePlan, nothing: RaceAnswers, ask: Ask, *, classes: NDArray[np.int64] | None = None) -> RaceResult:
     """Race candidates, combine the last two by class, and test what comes of it against doing nothing.
 
     Parameters
