@@ -21,6 +21,7 @@ from ttca.intervals import difference_interval
 from ttca.kept import load_json, save_json
 from ttca.people import People
 from ttca.platforms.base import Platform
+from ttca.race_record import COMBINED
 from ttca.racing import RaceAnswers, hear, plan_race, run_race
 
 __all__ = ["QUICK", "SHARES", "cell_of", "curve", "main"]
@@ -119,7 +120,11 @@ def _raced(found: Acting, facts: Mapping[str, Any]) -> dict[str, Any]:
     share = {name: float(said.mean()) for name, said in right.items()}
     nothing = float(before.mean())
     best = max(share, key=lambda name: share[name])
-    after = right[raced.winner] if raced.proposed else before
+    # What is proposed, before it is refined: every part of it was asked about.
+    after = right[raced.winner].copy() if raced.proposed else before
+    if raced.recipe == COMBINED:
+        served = np.isin(subgroup.classes, [action.classes.index(s.name) for s in raced.switched])
+        after[served] = right[raced.runner_up][served]
     span = difference_interval(after.astype(float), before.astype(float), paired=True, persons=subgroup.persons)
     chooser = heard(selection, None), [heard(selection, name) for name in sets]
     return {
@@ -134,6 +139,8 @@ def _raced(found: Acting, facts: Mapping[str, Any]) -> dict[str, Any]:
         "winner": raced.winner,
         "recipe": raced.recipe,
         "chosen": share[raced.winner] if raced.proposed else nothing,
+        "combined": float(after.mean()),
+        "serves": raced.serves(action.classes),
         "regret": max(share[best], nothing) - (share[raced.winner] if raced.proposed else nothing),
         "regret_of_winner": share[best] - share[raced.winner],
         "gain": None if span is None else [span.low, span.high],
@@ -204,6 +211,8 @@ def _summary(cells: Sequence[dict[str, Any]]) -> dict[str, Any]:
         },
         "best_above_median": [cell["best_of_portfolio"] - cell["median_of_portfolio"] for cell in cells],
         "worse_than_nothing": sum(cell["worse_than_nothing"] for cell in cells),
+        "combined": sum(cell["recipe"] == COMBINED for cell in cells),
+        "combined_above_chosen": [cell["combined"] - cell["chosen"] for cell in cells],
         "regret_by_queries": {
             str(q): statistics.fmean(p["regret"] for cell in cells for p in cell["curve"] if p["queries"] == q)
             for q in queries

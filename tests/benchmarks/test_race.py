@@ -39,7 +39,10 @@ def test_every_candidate_is_measured_and_a_cell_is_kept(tiny: Path) -> None:
     assert "true-first" not in worth
     assert cell["best_of_portfolio"] == max(worth.values()) == worth[cell["best"]]
     assert cell["median_of_portfolio"] == statistics.median(worth.values())
-    assert cell["chosen"] == (worth[cell["winner"]] if cell["recipe"] == cell["winner"] else cell["nothing"])
+    assert cell["chosen"] == (cell["nothing"] if cell["recipe"] == "nothing" else worth[cell["winner"]])
+    assert bool(cell["serves"]) == (cell["recipe"] == "combined")
+    assert cell["serves"] or cell["combined"] == cell["chosen"]
+    assert result["combined_above_chosen"] == [cell["combined"] - cell["chosen"]]
     assert cell["regret"] == max(cell["best_of_portfolio"], cell["nothing"]) - cell["chosen"]
     assert 0 < cell["race"]["queries"] <= 0.4 * 150
     assert result["regret"] == cell["regret"]
