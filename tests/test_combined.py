@@ -179,4 +179,3 @@ def test_the_control_gets_the_better_twin_of_each_class() -> None:
     _, alone = _best({1.0: deltas(0, 1)}, ({1.0: deltas(2)}, served), people, ask)
     np.testing.assert_array_equal(alone.delta, deltas(0, 2).delta)
     assert asked == []
-

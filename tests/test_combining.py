@@ -1,4 +1,4 @@
-"""Tests of which classes a race's runner-up serves: what is switched, how seldom wrongly, and what the test then says."""
+"""Tests of which classes a race's runner-up serves: what is switched, how seldom wrongly, and what is then tested."""
 
 from __future__ import annotations
 
