@@ -39,7 +39,8 @@ class Runners:
     at_once : int
         How many are learned at once.
     after : float
-        Seconds that the winner's learning is estimated to take after the race, at most.
+        Seconds that one recipe's learning is estimated to take after the race, at most; two that serve together take up
+        to twice that.
     earlier : bool
         Whether an earlier version decided it, which knew none of the four before.
     """
