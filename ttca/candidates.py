@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -283,8 +284,8 @@ class _Race(OneLine):
         """Return a digest of all that decides the race, with combining or without."""
         facts = [r.to_dict() for r in self.runners.recipes]
         s, r = self.shop.settings, self.runners
-        more = () if r.earlier else (r.length, r.halves, *([] if self.error == ERROR else [self.error]))
-        more += ("combine",) if combine else ()
+        more: list[Any] = [] if r.earlier else [r.length, r.halves, *([] if self.error == ERROR else [self.error])]
+        more += ["combine"] if combine else []
         return digest("race", self.lessons.transfer.digest, facts, self.made_of, s.seed, sorted(s.epsilons), *more)
 
     def kept(self) -> Raced | None:

@@ -198,30 +198,37 @@ def _best(
 ) -> tuple[float, PerturbationSet]:
     """Return the length whose δ helps most selection people on the platform, and that δ; of equals, the one nearest 1.
 
-    With ``others``, for the classes named: the twins of the recipe that serves there.
+    ``others`` are the twins of a recipe that serves some classes, and which. With one length alone nobody is asked.
     """
+    twins, served = ({}, np.zeros(0, np.int64)) if others is None else others
+    if len(rivals) == 1:
+        ((length, alone),) = rivals.items()
+        return length, alone if others is None else _with(alone, twins[length], served)
 
     def heard(rival: PerturbationSet, people: People) -> NDArray[np.bool_]:
         said = ask(rival.apply(people.images, people.classes), people.members.tolist())
-        return said.labels == people.classes
+        found: NDArray[np.bool_] = said.labels == people.classes
+        return found
 
-    right: dict[float, int] = {}
+    labels, found = choosers.classes, dict[float, tuple[int, PerturbationSet]]()
     for length, rival in rivals.items():
-        alone = np.zeros(len(choosers), np.bool_) if len(rivals) == 1 else heard(rival, choosers)
-        if others is not None:
-            other, served = others[0][length], others[1]
-            rows = np.isin(choosers.classes, served)
-            beside = alone[rows] if len(rivals) == 1 or not rows.any() else heard(other, choosers[rows])
-            delta = rival.delta.copy()
-            for label in served:
-                mine = choosers.classes[rows] == label
-                if beside[mine].sum() >= alone[rows][mine].sum():
-                    delta[label] = other.delta[label]
-                    alone[np.flatnonzero(rows)[mine]] = beside[mine]
-            rivals = rivals | {length: replace(rival, delta=delta)}
-        right[length] = int(alone.sum())
-    best = max(rivals, key=lambda length: (right[length], -abs(np.log(length))))
-    return best, rivals[best]
+        right = heard(rival, choosers)
+        rows, taken = np.flatnonzero(np.isin(labels, served)), served
+        if len(rows):
+            beside = right.copy()
+            beside[rows] = heard(twins[length], choosers[rows])
+            taken = np.array([c for c in served if beside[labels == c].sum() >= right[labels == c].sum()], np.int64)
+            right = np.where(np.isin(labels, taken), beside, right)
+        found[length] = int(right.sum()), _with(rival, twins[length], taken) if len(taken) else rival
+    best = max(found, key=lambda length: (found[length][0], -abs(np.log(length))))
+    return best, found[best][1]
+
+
+def _with(rival: PerturbationSet, other: PerturbationSet, classes: NDArray[np.int64]) -> PerturbationSet:
+    """Return a set with another's δ in some classes."""
+    delta = rival.delta.copy()
+    delta[classes] = other.delta[classes]
+    return replace(rival, delta=delta)
 
 
 def _agnostic(epsilon: int) -> str:
