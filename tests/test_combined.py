@@ -19,6 +19,8 @@ from ttca.attacks.universal import Universal
 from ttca.candidates import PARTS
 from ttca.controls import _best
 from ttca.errors import PlatformError
+from ttca.evidence.bundle import write_evidence
+from ttca.evidence.check import check
 from ttca.forgetting import _COPIES, _LEARNED, _found
 from ttca.perturbations import PerturbationSet
 from ttca.platforms.base import Credential
@@ -46,7 +48,7 @@ class Divided:
 def opened(folder: Path, platform: Any, *, halves: bool, **changes: Any) -> CollectiveAction:
     """Open an action of the tiny world in which the coarse and the fine recipe race."""
     given = {"recipe": "auto", "epochs": 2, "public_epochs": 2, "steps": 2, "race_share": 0.4, "refine": 0.1,
-             "controls_people": 10}  # fmt: skip
+             "controls_people": 40}  # fmt: skip
     settings = worlds.settings(**{**given, **changes})
     action = worlds.open_action(folder, platform, settings=settings, attack=Divided())
     if not (folder / RACE_FILE).is_file():
@@ -102,6 +104,7 @@ def test_two_recipes_serve_together(tmp_path: Path, halves: bool) -> None:
     with opened(tmp_path, platform, halves=halves) as again:
         assert again.raced == raced
         assert again.measure()[1] == measured
+        assert check(write_evidence(again, tmp_path / "evidence.zip", url="https://example.org/letter").path)
         assert sum(cost.queries for cost in again.plan().values()) == 0
     assert (platform.queries, learned(tmp_path)) == (before, times)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -77,7 +77,7 @@ class Twin(OneLine):
     shop: Workshop
     pupils: Pupils
     distilled: Distilled
-    classes: NDArray[np.int64]
+    classes: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))
 
     def learned(self, levels: list[int], inputs: str) -> dict[str, NDArray[np.int8]]:
         """Return the zero-query δ of every length and level, and whatever else is kept beside them, learned or read."""
