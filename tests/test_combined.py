@@ -62,11 +62,10 @@ def learned(folder: Path) -> dict[Path, int]:
 
 
 @pytest.mark.parametrize("halves", [True, False])
-def test_two_recipes_serve_together(tmp_path: Path, halves: bool) -> None:
-    """Each class gets the δ of the recipe that serves it, at every ε, refined together; row, record, report and file
-    say which; no query more is asked, and an action that is opened again asks and learns nothing."""
-    platform = worlds.Recorder()
-    with opened(tmp_path, platform, halves=halves) as action:
+def test_each_class_gets_the_delta_of_the_recipe_that_serves_it(tmp_path: Path, halves: bool) -> None:
+    """At every ε, learned from everybody and refined together; the race asks no more than it may, and the file says
+    which recipe serves which class."""
+    with opened(tmp_path, worlds.Recorder(), halves=halves) as action:
         raced = action.raced
         assert raced is not None
         assert (raced.winner, raced.recipe, raced.proposed) == ("coarse", COMBINED, True)
@@ -76,9 +75,6 @@ def test_two_recipes_serve_together(tmp_path: Path, halves: bool) -> None:
         # Where δ is nothing, the image is one that was asked about.
         assert action.ledger.paid()["pool-race"] <= raced.queries <= action.questions.race
         assert action.plan()["race"].queries == 0
-        row, measured = action.measure()
-        opponents = action.opponents(row.epsilon)
-        page = unescape(action.report().read_text(encoding="utf-8"))
     parts = {name: tmp_path / PARTS / name / "perturbations" for name in SERVES}
     moved = 0
     for epsilon, kept in sets.items():
@@ -91,17 +87,26 @@ def test_two_recipes_serve_together(tmp_path: Path, halves: bool) -> None:
             np.testing.assert_array_equal(kept.delta, together)
         assert kept.evidence["serves"] == SERVES
     assert moved
+
+
+def test_row_report_and_controls_are_of_both(tmp_path: Path) -> None:
+    """Row and report say who serves whom, the control is combined from both twins, and an action that is opened again
+    asks and learns nothing; what was learned is all found where somebody is to be forgotten."""
+    platform = worlds.Recorder()
+    with opened(tmp_path, platform, halves=True) as action:
+        row, measured = action.measure()
+        raced, opponents = action.raced, action.opponents(row.epsilon)
+        page = unescape(action.report().read_text(encoding="utf-8"))
+    assert raced is not None
     assert (row.recipe, row.serves) == (COMBINED, SERVES) == (row.to_dict()["recipe"], row.to_dict()["serves"])
-    # Its twins learn the same from nothing, and are combined alike.
     np.testing.assert_array_equal(opponents.zero_query.delta, np.rint(row.epsilon * worlds.PATTERNS))
     assert raced.told in page
     assert all(f"{name} ✓" in page for name in SERVES)
-    # Whoever is forgotten hears of all that was learned.
     files = {path.resolve() for path in tmp_path.rglob("*.safetensors")}
     assert files <= {*_found(tmp_path, _COPIES), *_found(tmp_path, _LEARNED)}
     shutil.rmtree(tmp_path / "candidates")
     before, times = platform.queries, learned(tmp_path)
-    with opened(tmp_path, platform, halves=halves) as again:
+    with opened(tmp_path, platform, halves=True) as again:
         assert again.raced == raced
         assert again.measure()[1] == measured
         assert check(write_evidence(again, tmp_path / "evidence.zip", url="https://example.org/letter").path)

@@ -122,7 +122,7 @@ def test_where_classes_are_alike_a_switch_is_rare(persons: int, queries: int) ->
     """Where every candidate does for each class what it does for all, few races are combined, and what they lose is
     little."""
     lost = []
-    for seed in range(200):
+    for seed in range(120):
         main = norm.ppf(np.clip(0.85 + 0.03 * np.random.default_rng([seed, 9]).standard_normal(8), 0.02, 0.98))
         world = World(seed, persons, np.full(10, norm.ppf(0.65)), np.repeat(main[:, None], 10, axis=1))
         alone, together = world.share(world.raced(queries))
@@ -136,7 +136,7 @@ def test_where_classes_are_alike_a_switch_is_rare(persons: int, queries: int) ->
 def test_what_is_worse_than_nothing_is_seldom_proposed(persons: int, queries: int, gain: float) -> None:
     """Candidates that help some classes and harm others, and in all do about nothing: combined or not, what is proposed
     is worse than nothing in no more races than is stated, whether other people test it or those who chose."""
-    races, before, wrong = 300, np.full(6, norm.ppf(0.7)), 0
+    races, before, wrong = 200, np.full(6, norm.ppf(0.7)), 0
     for seed in range(races):
         uneven = 0.3 * np.random.default_rng([seed, 11]).standard_normal((8, 6))
         # Every candidate is worth the same in all.
