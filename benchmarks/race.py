@@ -21,7 +21,8 @@ from ttca.intervals import difference_interval
 from ttca.kept import load_json, save_json
 from ttca.people import People
 from ttca.platforms.base import Platform
-from ttca.racing import RaceAnswers, hear, plan_race, run_race
+from ttca.race_record import COMBINED
+from ttca.racing import RaceAnswers, RaceResult, hear, plan_race, run_race
 
 __all__ = ["QUICK", "SHARES", "cell_of", "curve", "main"]
 
@@ -119,7 +120,11 @@ def _raced(found: Acting, facts: Mapping[str, Any]) -> dict[str, Any]:
     share = {name: float(said.mean()) for name, said in right.items()}
     nothing = float(before.mean())
     best = max(share, key=lambda name: share[name])
-    after = right[raced.winner] if raced.proposed else before
+    # What is proposed, before it is refined: every part of it was asked about.
+    after = right[raced.winner].copy() if raced.proposed else before
+    if raced.recipe == COMBINED:
+        served = np.isin(subgroup.classes, [action.classes.index(s.name) for s in raced.switched])
+        after[served] = right[raced.runner_up][served]
     span = difference_interval(after.astype(float), before.astype(float), paired=True, persons=subgroup.persons)
     chooser = heard(selection, None), [heard(selection, name) for name in sets]
     return {
@@ -134,18 +139,32 @@ def _raced(found: Acting, facts: Mapping[str, Any]) -> dict[str, Any]:
         "winner": raced.winner,
         "recipe": raced.recipe,
         "chosen": share[raced.winner] if raced.proposed else nothing,
+        "combined": float(after.mean()),
+        "serves": raced.serves(action.classes),
         "regret": max(share[best], nothing) - (share[raced.winner] if raced.proposed else nothing),
         "regret_of_winner": share[best] - share[raced.winner],
         "gain": None if span is None else [span.low, span.high],
         "worse_than_nothing": span is not None and span.high < 0,
         "race": raced.to_dict(),
-        "curve": curve(*chooser, list(share.values()), orders=facts["orders"], seed=facts["seed"]),
+        "curve": curve(
+            *chooser,
+            selection.classes,
+            (np.array(list(right.values())), subgroup.classes),
+            orders=facts["orders"],
+            seed=facts["seed"],
+        ),
         "seconds": {"candidates": {e.name: e.seconds for e in raced.entrants}},
     }
 
 
 def curve(
-    nothing: RaceAnswers, candidates: Sequence[RaceAnswers], worth: Sequence[float], *, orders: int, seed: int
+    nothing: RaceAnswers,
+    candidates: Sequence[RaceAnswers],
+    classes: NDArray[np.int64],
+    strangers: tuple[NDArray[np.bool_], NDArray[np.int64]],
+    *,
+    orders: int,
+    seed: int,
 ) -> list[dict[str, Any]]:
     """Return how races with other numbers of queries would have ended, over random orders of the same people [ours].
 
@@ -155,34 +174,50 @@ def curve(
         What was said about selection people as they are.
     candidates : sequence of RaceAnswers
         What was said about the same people under each candidate.
-    worth : sequence of float
-        What each candidate is worth, on other people.
+    classes : int64 array, shape (N,)
+        Their true classes.
+    strangers : (bool array of shape (K, M), int64 array of shape (M,))
+        Who of other people is answered rightly under each candidate, and their true classes.
     orders, seed : int
     """
+    right, theirs = strangers
+    worth = right.mean(axis=1)
     rows = np.random.default_rng([seed, 23])
     shuffled: list[NDArray[np.intp]] = [rows.permutation(len(nothing)) for _ in range(orders)]
+
+    def together(result: RaceResult) -> float:
+        served = np.isin(theirs, [s.label for s in result.switches])
+        both = np.where(served, right[result.runner_up or 0], right[result.winner])
+        return float(both.mean())
+
     found = []
     for queries in SHARES:
         try:
             plan = plan_race(candidates=len(candidates), persons=len(nothing), queries=queries)
         except ActionError:
             continue
-        results = [run_race(plan, _in_order(nothing, o), partial(_said, candidates, o)) for o in shuffled]
+        results = [
+            run_race(plan, _in_order(nothing, o), partial(_said, candidates, o), classes=classes[o]) for o in shuffled
+        ]
+        gains = [together(r) - float(worth[r.winner]) for r in results]
         found.append(
             {
                 "queries": queries,
                 "asked": plan.queries,
-                "regret": statistics.fmean(max(worth) - worth[r.winner] for r in results),
+                "regret": statistics.fmean(float(worth.max() - worth[r.winner]) for r in results),
                 "proposed": statistics.fmean(r.proposed for r in results),
+                "combined": statistics.fmean(bool(r.switches) for r in results),
+                "combined_above_winner": statistics.fmean(gains),
+                "combined_below_winner": statistics.fmean(g < 0 for g in gains),
             }
         )
     return found
 
 
-def _said(
-    candidates: Sequence[RaceAnswers], order: NDArray[np.intp], candidate: int, start: int, stop: int
-) -> RaceAnswers:
-    return _in_order(candidates[candidate], order)[start:stop]
+def _said(candidates: Sequence[RaceAnswers], order: NDArray[np.intp], who: NDArray[np.intp], start: int) -> RaceAnswers:
+    people = order[start : start + len(who)]
+    value = np.array([candidates[c].value[p] for c, p in zip(who, people, strict=True)])
+    return RaceAnswers(value, np.array([candidates[c].right[p] for c, p in zip(who, people, strict=True)], np.bool_))
 
 
 def _in_order(heard: RaceAnswers, order: NDArray[np.intp]) -> RaceAnswers:
@@ -205,6 +240,8 @@ def _summary(cells: Sequence[dict[str, Any]]) -> dict[str, Any]:
         },
         "best_above_median": [cell["best_of_portfolio"] - cell["median_of_portfolio"] for cell in cells],
         "worse_than_nothing": sum(cell["worse_than_nothing"] for cell in cells),
+        "combined": sum(cell["recipe"] == COMBINED for cell in cells),
+        "combined_above_chosen": [cell["combined"] - cell["chosen"] for cell in cells],
         "regret_by_queries": {
             str(q): statistics.fmean(p["regret"] for cell in cells for p in cell["curve"] if p["queries"] == q)
             for q in queries

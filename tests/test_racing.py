@@ -21,9 +21,13 @@ def heard(right: Bools) -> RaceAnswers:
     return RaceAnswers(right.astype(np.float64), right)
 
 
-def raced(plan: RacePlan, nothing: Bools, candidates: Bools) -> RaceResult:
+def raced(plan: RacePlan, nothing: Bools, candidates: Bools, classes: NDArray[np.int64] | None = None) -> RaceResult:
     """Race candidates whose answers about everybody are known."""
-    return run_race(plan, heard(nothing), lambda c, start, stop: heard(candidates[c, start:stop]))
+
+    def ask(who: NDArray[np.intp], start: int) -> RaceAnswers:
+        return heard(candidates[who, start + np.arange(len(who))])
+
+    return run_race(plan, heard(nothing), ask, classes=classes)
 
 
 def crowd(rng: np.random.Generator, persons: int, before: float, after: NDArray[np.float64]) -> tuple[Bools, Bools]:

@@ -75,7 +75,7 @@ NUMBERS = [key for key in KEYS if key != "intervals"]
 def row(**changes: Any) -> Row:
     """Return a row in which every number is 0.5."""
     values = {"str": "word", "int": 3, "bool": True, "dict[str, int]": {"subgroup": 2}, "dict[str, float]": {}}
-    values |= {"dict[str, list[float] | None]": {}, "list[dict[str, str]]": []}
+    values |= {"dict[str, list[float] | None]": {}, "list[dict[str, str]]": [], "dict[str, list[str]]": {}}
     changes = {"overruled": "", "recipe": "", **changes}
     plain: dict[str, Any] = {f.name: values.get(str(f.type), 0.5) for f in fields(Row)}
     return Row(**{**plain, **changes})

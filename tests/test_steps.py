@@ -12,7 +12,7 @@ from tests import worlds
 from tests.worlds import Recorder, open_action
 from ttca.answers import Answers
 from ttca.asking import Known, Questions, ask_pool
-from ttca.controls import Pupils, learn_controls
+from ttca.controls import Pupils, Twin, learn_controls
 from ttca.distilling import distil
 from ttca.images import Images
 from ttca.measuring import Examination, Story, examine, row_of
@@ -56,7 +56,7 @@ def test_the_steps_alone_give_what_the_action_gives(shop: Workshop, tmp_path: Pa
         raise AssertionError("with one training length alone nobody is asked")
 
     pupils = Pupils(roster.pool, known, questions, questions.selection, never)
-    controls = learn_controls(shop, pupils, distilled, family, epsilon)
+    controls = learn_controls(Twin(shop, pupils, distilled), family, epsilon)
     exam = Examination(verified.panel.first(settings.controls_people), shop.queries, "controls", verified.epoch)
     measured = examine(shop, exam, distilled, family, epsilon, controls)
     epochs = controls.zero_query_epochs

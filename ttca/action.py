@@ -15,10 +15,10 @@ import numpy as np
 
 from ttca.asking import Known, Questions, TransferSet, ask_pool, equalized
 from ttca.blocks import check_block
-from ttca.candidates import Chosen, choose
+from ttca.candidates import Chosen, Part, choose
 from ttca.certificates import Certificate
 from ttca.conditions import HONEST_ROW, Measuring, Opponents, with_encoding
-from ttca.controls import MOST_CHOOSERS, Pupils, learn_controls
+from ttca.controls import MOST_CHOOSERS, Pupils, Twin, learn_controls
 from ttca.distilling import WARM_START, Distilled, Fidelity, distil, kept_copies
 from ttca.entering import backbones_of, enter
 from ttca.errors import ActionError, NothingHelpsError
@@ -399,8 +399,8 @@ class CollectiveAction:
             If ε is none of the family.
         """
         chosen = self._chosen
-        pupils = _pupils(self, chosen, pool)
-        return learn_controls(chosen.shop, pupils, self._distilled, self._family, epsilon)
+        beside = None if chosen.beside is None else _twin(self, chosen.beside, pool, chosen.served)
+        return learn_controls(_twin(self, chosen, pool), self._family, epsilon, beside)
 
     @cached_property
     def panel(self) -> Panel:
@@ -589,17 +589,29 @@ def _is_test(action: CollectiveAction, people: People | None, pool: QueryPool | 
     return people is not None
 
 
-def _pupils(action: CollectiveAction, chosen: Chosen, pool: QueryPool | None) -> Pupils:
-    """Return whom the controls learn from, and who tells the best of them."""
+def _twin(action: CollectiveAction, of: Chosen | Part, pool: QueryPool | None, served: Sequence[int] = ()) -> Twin:
+    """Return what the twin of a recipe learns from, and who tells the best of its lengths."""
     payer = action.queries if pool is None else pool
-    return Pupils(
-        equalized(action.roster.pool, action.roster, chosen.shop.settings),
-        chosen.known,
-        chosen.questions,
+    pupils = Pupils(
+        equalized(action.roster.pool, action.roster, of.shop.settings),
+        of.known,
+        of.questions,
         # A benchmark pays for everybody; members for as many as a fair choice needs.
         action.questions.selection[: MOST_CHOOSERS if pool is None else None],
         lambda images, owners: payer.ask(images, purpose="controls", epoch="selection", owners=owners),
     )
+    return Twin(of.shop, pupils, of.distilled, np.array(served, np.int64))
+
+
+def _asked_twice(action: CollectiveAction, choosers: People) -> int:
+    """Return how many of those who choose among the controls are of classes that a second recipe serves, at most."""
+    path = action.folder / RACE_FILE
+    result = load_json(path).get("result") if action.settings.races and path.is_file() else None
+    if result is None:
+        # Nobody knows until the race is over.
+        return len(choosers) if action.settings.races and action.settings.combine else 0
+    names = [s.name for s in Raced.from_dict(result).switched]
+    return int(np.isin(choosers.classes, [action.classes.index(name) for name in names]).sum())
 
 
 def _plan(action: CollectiveAction, shop: Workshop) -> dict[str, Cost]:
@@ -626,8 +638,9 @@ def _plan(action: CollectiveAction, shop: Workshop) -> dict[str, Cost]:
         done = load_json(action.folder / RACE_FILE).get("result") if (action.folder / RACE_FILE).is_file() else None
         most = 0 if done is not None else action.questions.race
         plan["race"] = Cost(most, 0, most, affordable)
-    choosers = min(len(action.questions.selection), MOST_CHOOSERS)
-    for step, most in still_to_pay(shop, action.panel, action.measuring, choosers).items():
+    choosers = action.questions.selection[:MOST_CHOOSERS]
+    asked_of = len(choosers) + _asked_twice(action, choosers)
+    for step, most in still_to_pay(shop, action.panel, action.measuring, asked_of).items():
         plan[step] = Cost(most, 0, most, affordable)
     kept = kept_cost(action.folder, action.panel, action.settings.recheck_people, certified=is_certified(action.folder))
     if action.settings.recheck_people:

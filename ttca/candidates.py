@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,17 +18,41 @@ from ttca.kept import digest, load_json, save_json
 from ttca.lessons import FOLDER, Ground, Lessons, copied, halved
 from ttca.people import People, Roster
 from ttca.perturbations import PerturbationSet
-from ttca.perturbing import Family, perturb
+from ttca.perturbing import Family, combine, perturb
 from ttca.private import private_folder
 from ttca.progress import Reporter
-from ttca.race_record import NOTHING, RACE_FILE, Entrant, Raced, Runners
+from ttca.race_record import NOTHING, RACE_FILE, Entrant, Raced, Runners, Switched
 from ttca.racing import ERROR, PROVED_LATER, RaceAnswers, RacePlan, RaceResult, hear, plan_race, run_race
 from ttca.recipes import Recipe
 from ttca.side_by_side import learning_threads
 from ttca.values import OneLine
 from ttca.workshop import Workshop
 
-__all__ = ["Chosen", "choose"]
+__all__ = ["PARTS", "Chosen", "Part", "choose"]
+
+#: Where two recipes that serve together are learned in full, in an action's folder.
+PARTS = "parts"
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Part(OneLine):
+    """A recipe that serves some classes beside the winner, and what was learned with it.
+
+    Parameters
+    ----------
+    name : str
+    shop : Workshop
+        In a folder of its own.
+    known : Known
+    questions : Questions
+    distilled : Distilled
+    """
+
+    name: str
+    shop: Workshop
+    known: Known
+    questions: Questions
+    distilled: Distilled
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -42,6 +67,8 @@ class Chosen(OneLine):
     distilled : Distilled
     raced : Raced or None
         None where nothing raced.
+    beside : Part or None
+        The runner-up of the race, where it serves some classes.
     """
 
     shop: Workshop
@@ -49,6 +76,7 @@ class Chosen(OneLine):
     questions: Questions
     distilled: Distilled
     raced: Raced | None = None
+    beside: Part | None = None
 
     def sets(self) -> dict[str, tuple[PerturbationSet, ...]]:
         """Return every candidate's δ at the race's ε, by its recipe: one, or one of each half; none without a race."""
@@ -63,6 +91,12 @@ class Chosen(OneLine):
         }
 
     @property
+    def served(self) -> list[int]:
+        """The classes that the runner-up serves."""
+        names = [] if self.raced is None else [s.name for s in self.raced.switched]
+        return [self.shop.info.classes.index(name) for name in names]
+
+    @property
     def helps(self) -> bool:
         """Whether a δ is proposed."""
         return self.raced is None or self.raced.proposed
@@ -72,29 +106,42 @@ class Chosen(OneLine):
         if self.raced is None:
             return perturb(self.shop, roster, self.known, self.questions, self.distilled)
         if self.raced.proposed:
-            return self._won(roster)
+            return self._won(self.raced, roster)
         info, settings = self.shop.info, self.shop.settings
         still = np.zeros((len(info.classes), *info.image_shape), np.int8)
         sets = {e: PerturbationSet(still, e, info.classes, settings.subgroup, info.fingerprint)
                 for e in settings.epsilons}  # fmt: skip
         return Family(sets, digest(NOTHING))
 
-    def _won(self, roster: Roster) -> Family:
-        """Return the winner's δ for every ε, each learned from nothing, as it raced."""
-        settings = self.shop.settings
+    def _won(self, raced: Raced, roster: Roster) -> Family:
+        """Return the winner's δ for every ε, or two recipes' together, each learned from nothing, as it raced."""
+        shop, settings = self.shop, self.shop.settings
+        if self.beside is None:
+            return self._learned(roster, [Part(raced.winner, shop, self.known, self.questions, self.distilled)])[0]
+        # Refined is what they make together.
+        own = replace(_part(shop, raced.winner), settings=replace(settings, refine=0.0))
+        parts = [Part(raced.winner, own, self.known, replace(self.questions, saved=0), self.distilled), self.beside]
+        families = {part.name: family for part, family in zip(parts, self._learned(roster, parts), strict=True)}
+        serves = raced.serves(shop.info.classes)
+        return combine(shop, roster, self.questions, self.distilled, families, serves)
 
-        def learned(epsilon: int, reporter: Reporter) -> Family:
-            shop = replace(self.shop, reporter=reporter, tells=False)
-            return perturb(shop, roster, self.known, self.questions, self.distilled, only=epsilon)
+    def _learned(self, roster: Roster, parts: Sequence[Part]) -> list[Family]:
+        """Return the family of each part."""
 
-        tasks = [partial(learned, epsilon) for epsilon in sorted(settings.epsilons)]
-        if settings.refine:
+        def learned(part: Part, epsilon: int, reporter: Reporter) -> Family:
+            shop = replace(part.shop, reporter=reporter, tells=False)
+            return perturb(shop, roster, part.known, part.questions, part.distilled, only=epsilon)
+
+        epsilons = sorted(self.shop.settings.epsilons)
+        tasks = [partial(learned, part, epsilon) for part in parts for epsilon in epsilons]
+        if any(part.shop.settings.refine for part in parts):
             # Each asks the platform.
-            with learning_threads(settings.threads):
-                parts = [task(self.shop.reporter) for task in tasks]
+            with learning_threads(self.shop.settings.threads):
+                made = [task(self.shop.reporter) for task in tasks]
         else:
-            parts = self.shop.side_by_side(tasks, what="learning δ")
-        return Family({e: s for part in parts for e, s in part.sets.items()}, parts[0].inputs)
+            made = self.shop.side_by_side(tasks, what="learning δ")
+        own = [made[start : start + len(epsilons)] for start in range(0, len(made), len(epsilons))]
+        return [Family({e: s for one in each for e, s in one.sets.items()}, each[0].inputs) for each in own]
 
 
 def choose(shop: Workshop, ground: Ground, questions: Questions, transfer: TransferSet, runners: Runners) -> Chosen:
@@ -115,9 +162,10 @@ def choose(shop: Workshop, ground: Ground, questions: Questions, transfer: Trans
     race = _Race(Lessons(shop, ground, questions, transfer, runners.recipes, runners.length), runners)
     kept = race.kept()
     raced = race.run() if kept is None else kept
-    winner = next(r for r in runners.recipes if r.name == raced.winner)
+    by_name = {recipe.name: recipe for recipe in runners.recipes}
+    winner = by_name[raced.winner]
     if kept is None:
-        race.adopt(winner, raced)
+        race.adopt(raced)
     final = race.final
     if raced.proposed or runners.as_proposed:
         with learning_threads(shop.settings.threads):
@@ -129,7 +177,28 @@ def choose(shop: Workshop, ground: Ground, questions: Questions, transfer: Trans
     settings = replace(final.settings_of(winner), refine=shop.settings.refine)
     shop.reporter.say(raced.told)
     asked = replace(final.questions_of(winner), saved=questions.saved)
-    return Chosen(replace(shop, settings=settings), final.known_by(winner), asked, distilled, raced)
+    beside = _beside(final, winner, by_name[raced.runner_up]) if len(raced.going_on) > 1 else None
+    return Chosen(replace(shop, settings=settings), final.known_by(winner), asked, distilled, raced, beside)
+
+
+def _beside(final: Lessons, winner: Recipe, recipe: Recipe) -> Part:
+    """Learn the proxy of the recipe that serves beside the winner, or read it back."""
+    home = _part(final.shop, recipe.name)
+    if final.owner(recipe) == final.owner(winner):
+        # They differ in how δ is learned.
+        for name in ("proxy.safetensors", WARM_START):
+            if not (home.folder / name).is_file():
+                copied(final.shop.folder / name, home.folder / name)
+    with learning_threads(final.shop.settings.threads):
+        distilled = final.distilled(recipe, final.shop.reporter, home=home)
+    own = replace(home, settings=final.settings_of(recipe), tells=False)
+    return Part(recipe.name, own, final.known_by(recipe), final.questions_of(recipe), distilled)
+
+
+def _part(shop: Workshop, name: str) -> Workshop:
+    """Return a workshop whose folder is that of one of two recipes."""
+    private_folder(shop.folder / PARTS)
+    return replace(shop, folder=private_folder(shop.folder / PARTS / name))
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -211,12 +280,12 @@ class _Race(OneLine):
         """A digest of the settings that decided who races."""
         return made_of(self.shop.settings, earlier=self.runners.earlier)
 
-    @cached_property
-    def inputs(self) -> str:
-        """A digest of all that decides the race."""
+    def inputs(self, *, combine: bool) -> str:
+        """Return a digest of all that decides the race, with combining or without."""
         facts = [r.to_dict() for r in self.runners.recipes]
         s, r = self.shop.settings, self.runners
-        more = () if r.earlier else (r.length, r.halves, *([] if self.error == ERROR else [self.error]))
+        more: list[Any] = [] if r.earlier else [r.length, r.halves, *([] if self.error == ERROR else [self.error])]
+        more += ["combine"] if combine else []
         return digest("race", self.lessons.transfer.digest, facts, self.made_of, s.seed, sorted(s.epsilons), *more)
 
     def kept(self) -> Raced | None:
@@ -225,13 +294,19 @@ class _Race(OneLine):
         if not path.is_file():
             return None
         found = load_json(path)
-        same = found.get("inputs") == self.inputs and found.get("result") is not None
-        return Raced.from_dict(found["result"]) if same else None
+        result, written = found.get("result"), found.get("inputs")
+        if result is None:
+            return None
+        # What was decided before anything was combined stays as it was.
+        earlier = "switched" not in result and written == self.inputs(combine=False)
+        same = earlier or written == self.inputs(combine=self.shop.settings.combine)
+        return Raced.from_dict(result) if same else None
 
     def keep(self, raced: Raced | None) -> None:
         """Write the record: before the first candidate is learned who races, in the end what came of it."""
         result = None if raced is None else raced.to_dict()
-        record = {"made_of": self.made_of, "inputs": self.inputs, "field": self.runners.to_dict()}
+        inputs = self.inputs(combine=self.shop.settings.combine)
+        record = {"made_of": self.made_of, "inputs": inputs, "field": self.runners.to_dict()}
         save_json(self.shop.folder / RACE_FILE, {**record, "result": result})
 
     def run(self) -> Raced:
@@ -242,16 +317,19 @@ class _Race(OneLine):
         sets, seconds = self.learned()
         recipes, people = self.runners.recipes, self.people
 
-        def ask(candidate: int, start: int, stop: int) -> RaceAnswers:
+        def ask(who: NDArray[np.intp], start: int) -> RaceAnswers:
+            stop = start + len(who)
             part, whose = people[start:stop], self.strangers_to[start:stop]
             images = np.empty_like(part.images)
-            for number, learned in enumerate(sets[recipes[candidate].name]):
-                rows = whose == number
-                images[rows] = learned.apply(part.images[rows], part.classes[rows])
+            for candidate in np.unique(who):
+                for number, learned in enumerate(sets[recipes[candidate].name]):
+                    rows = (whose == number) & (who == candidate)
+                    images[rows] = learned.apply(part.images[rows], part.classes[rows])
             said = self.shop.queries.ask(images, purpose="pool-race", owners=part.members.tolist())
             return hear(said, part.classes)
 
-        result = run_race(plan, self.nothing(), ask)
+        classes = people.classes if self.shop.settings.combine else None
+        result = run_race(plan, self.nothing(), ask, classes=classes)
         return self.record(result, seconds)
 
     def nothing(self) -> RaceAnswers:
@@ -319,19 +397,33 @@ class _Race(OneLine):
             no_queries=self.runners.no_queries,
             length=self.runners.length,
             halves=self.runners.halves,
+            runner_up="" if result.runner_up is None else recipes[result.runner_up].name,
+            switched=tuple(
+                Switched(
+                    name=self.shop.info.classes[s.label],
+                    persons=s.persons,
+                    difference=s.difference,
+                    expected=s.expected,
+                )
+                for s in result.switches
+            ),
         )
 
-    def adopt(self, winner: Recipe, raced: Raced) -> None:
+    def adopt(self, raced: Raced) -> None:
         """Copy what the winner learned to where an action without a race has it, and then write the record.
 
-        What was learned for the race alone, from a half or for a shorter time, stays where it is.
+        What serves together has folders of its own. What was learned for the race alone, from a half or for a shorter
+        time, stays where it is.
         """
-        home = self.shop.folder
-        if self.runners.as_proposed:
-            proxy = self.lessons.folder_of(self.lessons.owner(winner))
+        home, going_on = self.shop.folder, raced.going_on
+        for recipe in self.runners.recipes if self.runners.as_proposed else ():
+            if recipe.name not in (raced.winner, *going_on):
+                continue
+            own = _part(self.shop, recipe.name).folder if len(going_on) > 1 else home
+            proxy = self.lessons.folder_of(self.lessons.owner(recipe))
             for name in ("proxy.safetensors", WARM_START):
-                copied(proxy / name, home / name)
+                copied(proxy / name, (home if recipe.name == raced.winner else own) / name)
             if raced.proposed:
-                for path in sorted((self.lessons.folder_of(winner) / "perturbations").glob("*.safetensors")):
-                    copied(path, private_folder(home / "perturbations") / path.name)
+                for path in sorted((self.lessons.folder_of(recipe) / "perturbations").glob("*.safetensors")):
+                    copied(path, private_folder(own / "perturbations") / path.name)
         self.keep(raced)

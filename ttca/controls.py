@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -29,7 +29,7 @@ from ttca.workshop import Workshop
 if TYPE_CHECKING:
     from ttca.proxies.distillation import Proxy
 
-__all__ = ["MOST_CHOOSERS", "Pupils", "learn_controls"]
+__all__ = ["MOST_CHOOSERS", "Pupils", "Twin", "learn_controls"]
 
 MOST_CHOOSERS = 40
 """Selection people whom members pay to choose among the zero-query controls: each is asked once for every length."""
@@ -59,19 +59,89 @@ class Pupils(OneLine):
     ask: Callable[[Images, list[str]], Answers]
 
 
-def learn_controls(shop: Workshop, pupils: Pupils, distilled: Distilled, family: Family, epsilon: int) -> Opponents:
+@dataclass(frozen=True, eq=False, repr=False)
+class Twin(OneLine):
+    """What the twin of one recipe learns from: the action's own, or one that serves some classes beside it.
+
+    Parameters
+    ----------
+    shop : Workshop
+        In whose folder it is kept, and whose settings it has.
+    pupils : Pupils
+    distilled : Distilled
+        The recipe's own proxy.
+    classes : int64 array
+        Which classes the recipe serves beside the winner; empty for the action's own.
+    """
+
+    shop: Workshop
+    pupils: Pupils
+    distilled: Distilled
+    classes: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))
+
+    def learned(self, levels: list[int], inputs: str) -> dict[str, NDArray[np.int8]]:
+        """Return the zero-query δ of every length and level, and whatever else is kept beside them, learned or read."""
+        shop, pupils, distilled, settings = self.shop, self.pupils, self.distilled, self.shop.settings
+        known, selection = pupils.known, pupils.questions.selection
+        people = [distilled.warm_weights] if known.public is not None else [pupils.pool.digest(), selection.digest()]
+        asked_nothing = digest("zero-query", people, shop.learner.facts())
+        whole = digest("controls", inputs, shop.learner.facts(), asked_nothing)
+        path = shop.folder / "controls.safetensors"
+        stored = load_arrays(path, whole) or {}
+        before = set(stored)
+
+        def taught(length: float, reporter: Reporter) -> dict[str, NDArray[np.int8]]:
+            """Return the δ of one length at every level."""
+            names = [_name(length, level) for level in levels]
+            found = {name: stored[name] for name in names if name in stored}
+            if len(found) == len(names):
+                return found
+            own = replace(shop, reporter=reporter, tells=False) if settings.races else shop
+            ignorant = _taught(own, pupils, distilled, length, asked_nothing)
+            delta: NDArray[np.int8] | None = None
+            for level, name in zip(levels, names, strict=True):
+                if name not in found:
+                    what = f"learning the zero-query δ, ε = {level}"
+                    found[name] = own.learner.universal(
+                        ignorant, known.helped, selection, level, what=what, initial=delta
+                    )
+                delta = found[name]
+            return found
+
+        # The longest first.
+        tasks = [partial(taught, length) for length in sorted(settings.control_lengths, reverse=settings.races)]
+        if settings.races:
+            made = shop.side_by_side(tasks, what="learning the zero-query controls")
+        else:
+            made = [task(shop.reporter) for task in tasks]
+        for found in made:
+            stored |= found
+        agnostic = _agnostic(levels[-1])
+        if agnostic not in stored and not len(self.classes):
+            with learning_threads(settings.threads) if settings.races else nullcontext():
+                stored[agnostic] = shop.learner.universal(
+                    distilled.proxy, known.helped, selection, levels[-1], what="learning one δ for all classes",
+                    agnostic=True,
+                )  # fmt: skip
+        if set(stored) != before:
+            save_arrays(path, stored, whole)
+        return stored
+
+
+def learn_controls(twin: Twin, family: Family, epsilon: int, beside: Twin | None = None) -> Opponents:
     """Learn the δ of the controls at an ε of the family, or read them back.
 
     They are random noise, those of a proxy that asked nothing, and one for all classes.
 
     Parameters
     ----------
-    shop : Workshop
-    pupils : Pupils
-    distilled, family
-        What the steps before returned.
+    twin : Twin
+        Of what the steps before returned.
+    family : Family
     epsilon : int
         Levels of 255.
+    beside : Twin, optional
+        Of the recipe that serves some classes beside it.
 
     Raises
     ------
@@ -83,85 +153,86 @@ def learn_controls(shop: Workshop, pupils: Pupils, distilled: Distilled, family:
     *Ours*. The zero-query control is the action's twin: the same people, augmentations and δ steps, with true classes
     instead of answers. It is trained for several lengths (``control_lengths``), since what queries are credited with
     might otherwise be training; the best by S of selection people on the platform is the control. Those answers are its
-    advantage: the action's δ never meets them.
+    advantage: the action's δ never meets them. Where two recipes serve together, so do their twins: in each class that
+    the second serves, the twin that helped more of these people, and of equals the one of the recipe that serves there.
+    Both are unrefined.
     """
     from ttca.attacks.universal import random_universal
 
-    settings, info, known = shop.settings, shop.info, pupils.known
+    shop, pupils = twin.shop, twin.pupils
+    settings, info = shop.settings, shop.info
     if epsilon not in family.sets:
         raise ActionError(
             f"Expected one of the action's ε values {sorted(family.sets)}, got {epsilon}. Choose one of them."
         )
-    selection = pupils.questions.selection
-    people = [distilled.warm_weights] if known.public is not None else [pupils.pool.digest(), selection.digest()]
-    asked_nothing = digest("zero-query", people, shop.learner.facts())
-    inputs = digest("controls", family.inputs, shop.learner.facts(), asked_nothing)
-    path = shop.folder / "controls.safetensors"
-    stored = load_arrays(path, inputs) or {}
-    before = set(stored)
     # The control gets the same family of warm starts as the action: none, where recipes raced.
     levels = [epsilon] if settings.races else sorted(e for e in family.sets if e <= epsilon)
-
-    def taught(length: float, reporter: Reporter) -> dict[str, NDArray[np.int8]]:
-        """Return the δ of one length at every level."""
-        names = [_name(length, level) for level in levels]
-        found = {name: stored[name] for name in names if name in stored}
-        if len(found) == len(names):
-            return found
-        own = replace(shop, reporter=reporter, tells=False) if settings.races else shop
-        ignorant = _taught(own, pupils, distilled, length, asked_nothing)
-        delta: NDArray[np.int8] | None = None
-        for level, name in zip(levels, names, strict=True):
-            if name not in found:
-                what = f"learning the zero-query δ, ε = {level}"
-                found[name] = own.learner.universal(ignorant, known.helped, selection, level, what=what, initial=delta)
-            delta = found[name]
-        return found
-
-    # The longest first.
-    tasks = [partial(taught, length) for length in sorted(settings.control_lengths, reverse=settings.races)]
-    if settings.races:
-        made = shop.side_by_side(tasks, what="learning the zero-query controls")
-    else:
-        made = [task(shop.reporter) for task in tasks]
-    for found in made:
-        stored |= found
-    agnostic = f"class_agnostic-{epsilon}"
-    if agnostic not in stored:
-        with learning_threads(settings.threads) if settings.races else nullcontext():
-            stored[agnostic] = shop.learner.universal(
-                distilled.proxy, known.helped, selection, epsilon, what="learning one δ for all classes", agnostic=True
-            )
-    if set(stored) != before:
-        save_arrays(path, stored, inputs)
+    stored = twin.learned(levels, family.inputs)
     rng = np.random.default_rng(settings.seed)
     noise = random_universal(groups=len(info.classes), image_shape=info.image_shape, epsilon=epsilon, rng=rng)
-    rivals = {
-        length: PerturbationSet(
-            stored[_name(length, epsilon)], epsilon, info.classes, settings.subgroup, info.fingerprint
-        )
-        for length in settings.control_lengths
-    }
-    best = _best(rivals, pupils.choosers, pupils.ask)
-    chosen = rivals[best]
-    epochs = settings.distilling.epochs if distilled.warm is None else settings.public_epochs
+
+    def rivals(deltas: Mapping[str, NDArray[np.int8]]) -> dict[float, PerturbationSet]:
+        return {
+            length: PerturbationSet(
+                deltas[_name(length, epsilon)], epsilon, info.classes, settings.subgroup, info.fingerprint
+            )
+            for length in settings.control_lengths
+        }
+
+    others = None if beside is None else (rivals(beside.learned(levels, family.inputs)), beside.classes)
+    best, chosen = _best(rivals(stored), others, pupils.choosers, pupils.ask)
+    epochs = settings.distilling.epochs if twin.distilled.warm is None else settings.public_epochs
     return Opponents(
         noise=replace(chosen, delta=noise),
         zero_query=chosen,
-        class_agnostic=replace(chosen, delta=np.repeat(stored[agnostic], len(info.classes), axis=0)),
+        class_agnostic=replace(chosen, delta=np.repeat(stored[_agnostic(epsilon)], len(info.classes), axis=0)),
         zero_query_epochs=max(round(epochs * best), 1),
     )
 
 
-def _best(rivals: dict[float, PerturbationSet], choosers: People, ask: Callable[[Images, list[str]], Answers]) -> float:
-    """Return the length whose δ helps most selection people on the platform; of equals, the one nearest to 1."""
+def _best(
+    rivals: dict[float, PerturbationSet],
+    others: tuple[dict[float, PerturbationSet], NDArray[np.int64]] | None,
+    choosers: People,
+    ask: Callable[[Images, list[str]], Answers],
+) -> tuple[float, PerturbationSet]:
+    """Return the length whose δ helps most selection people on the platform, and that δ; of equals, the one nearest 1.
+
+    ``others`` are the twins of a recipe that serves some classes, and which. With one length alone nobody is asked.
+    """
+    twins, served = ({}, np.zeros(0, np.int64)) if others is None else others
     if len(rivals) == 1:
-        return next(iter(rivals))
-    right: dict[float, int] = {}
+        ((length, alone),) = rivals.items()
+        return length, alone if others is None else _with(alone, twins[length], served)
+
+    def heard(rival: PerturbationSet, people: People) -> NDArray[np.bool_]:
+        said = ask(rival.apply(people.images, people.classes), people.members.tolist())
+        found: NDArray[np.bool_] = said.labels == people.classes
+        return found
+
+    labels, found = choosers.classes, dict[float, tuple[int, PerturbationSet]]()
     for length, rival in rivals.items():
-        said = ask(rival.apply(choosers.images, choosers.classes), choosers.members.tolist())
-        right[length] = int((said.labels == choosers.classes).sum())
-    return max(rivals, key=lambda length: (right[length], -abs(np.log(length))))
+        right = heard(rival, choosers)
+        rows, taken = np.flatnonzero(np.isin(labels, served)), served
+        if len(rows):
+            beside = right.copy()
+            beside[rows] = heard(twins[length], choosers[rows])
+            taken = np.array([c for c in served if beside[labels == c].sum() >= right[labels == c].sum()], np.int64)
+            right = np.where(np.isin(labels, taken), beside, right)
+        found[length] = int(right.sum()), _with(rival, twins[length], taken) if len(taken) else rival
+    best = max(found, key=lambda length: (found[length][0], -abs(np.log(length))))
+    return best, found[best][1]
+
+
+def _with(rival: PerturbationSet, other: PerturbationSet, classes: NDArray[np.int64]) -> PerturbationSet:
+    """Return a set with another's δ in some classes."""
+    delta = rival.delta.copy()
+    delta[classes] = other.delta[classes]
+    return replace(rival, delta=delta)
+
+
+def _agnostic(epsilon: int) -> str:
+    return f"class_agnostic-{epsilon}"
 
 
 def _name(length: float, epsilon: int) -> str:

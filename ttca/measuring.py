@@ -170,6 +170,7 @@ def row_of(shop: Workshop, story: Story, epsilon: int, *, track: str | None, beg
         extra=_extra(measured, story.measuring) | dict(story.encoding),
         backbones=[b.shown for b in distilled.proxy.backbones],
         recipe=_recipe(shop, story.raced),
+        serves={} if story.raced is None else story.raced.serves(shop.info.classes),
     )
     save_json(shop.folder / "row.json", row.to_dict())
     return row

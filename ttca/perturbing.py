@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from ttca.asking import Known, Questions
 from ttca.distilling import Distilled, learn_inputs
 from ttca.errors import ActionError
-from ttca.kept import made_from
+from ttca.kept import digest, made_from
 from ttca.people import Roster
 from ttca.perturbations import PerturbationSet
 from ttca.private import private_folder
@@ -22,7 +22,7 @@ from ttca.refining import Refinement
 from ttca.values import Value
 from ttca.workshop import Workshop
 
-__all__ = ["Family", "perturb", "refined_queries"]
+__all__ = ["Family", "combine", "perturb", "refined_queries"]
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -71,16 +71,9 @@ def perturb(
     sets: dict[int, PerturbationSet] = {}
     previous: NDArray[np.int8] | None = None
     for epsilon in sorted(e for e in shop.settings.epsilons if only in (None, e)):
-        path = home / f"epsilon-{epsilon:03d}.safetensors"
-        kept = PerturbationSet.load(path) if path.is_file() else None
-        if kept is not None and kept.preparation != shop.preparation:
-            raise ActionError(
-                f"Expected pictures that are prepared as for {path}, {kept.preparation or 'not at all'}, got "
-                f"{shop.preparation or 'no preparation'} in the action file. Members' pictures would go another way "
-                "than those that were asked about. Put preparation back as it was, or start a new action in a new "
-                "folder."
-            )
-        if kept is None or not made_from(kept.evidence.get("inputs"), inputs) or kept.epsilon != epsilon:
+        path = _path(home, epsilon)
+        kept = _kept(shop, path, epsilon, inputs)
+        if kept is None:
             began = time.perf_counter()
             delta = shop.learner.universal(
                 distilled.proxy,
@@ -116,6 +109,80 @@ def perturb(
     if only is None and shop.settings.refine and not any(s.evidence["refinement"]["kept"] for s in sets.values()):
         distilled.check_worth()
     return Family(sets, inputs)
+
+
+def combine(
+    shop: Workshop,
+    roster: Roster,
+    questions: Questions,
+    distilled: Distilled,
+    families: Mapping[str, Family],
+    serves: Mapping[str, Sequence[str]],
+) -> Family:
+    """Return one family of several recipes', each for its classes, refined with the queries that are saved for that.
+
+    Parameters
+    ----------
+    shop : Workshop
+    roster : Roster
+    questions : Questions
+    distilled : Distilled
+        The winner's, whose fidelity the files say.
+    families : dict of str to Family
+        By recipe, the winner's first; unrefined.
+    serves : dict of str to sequence of str
+        Which classes each serves: each class stands once.
+    """
+    first = next(iter(families.values()))
+    parts = {name: family.inputs for name, family in families.items()}
+    said = {name: list(classes) for name, classes in serves.items()}
+    inputs = digest("combined", parts, said, shop.settings.refine)
+    home = private_folder(shop.folder / "perturbations")
+    refinement = Refinement.of(shop, roster, questions)
+    sets: dict[int, PerturbationSet] = {}
+    for epsilon in sorted(first.sets):
+        path = _path(home, epsilon)
+        kept = _kept(shop, path, epsilon, inputs)
+        if kept is None:
+            began = time.perf_counter()
+            delta = first.sets[epsilon].delta.copy()
+            for name, classes in serves.items():
+                rows = [shop.info.classes.index(each) for each in classes]
+                delta[rows] = families[name].sets[epsilon].delta[rows]
+            refined: dict[str, Any] = {"queries": 0, "kept": False}
+            if refinement.pairs:
+                delta, refined = refinement.apply(delta, epsilon)
+            learned = sum(family.sets[epsilon].evidence["seconds"] for family in families.values())
+            own = {
+                "inputs": inputs, "serves": said, "seconds": learned + time.perf_counter() - began,
+                "refinement": refined,
+            }  # fmt: skip
+            started = [b for f in families.values() for b in f.sets[epsilon].evidence.get("backbones", [])]
+            names = {"backbones": [b for i, b in enumerate(started) if b not in started[:i]]} if started else {}
+            fidelity = {"fidelity": distilled.fidelity.to_dict()}
+            kept = replace(first.sets[epsilon], delta=delta, evidence={**own, **fidelity, **names})
+            kept.save(path)
+        sets[epsilon] = kept
+    return Family(sets, inputs)
+
+
+def _path(home: Path, epsilon: int) -> Path:
+    return home / f"epsilon-{epsilon:03d}.safetensors"
+
+
+def _kept(shop: Workshop, path: Path, epsilon: int, inputs: str) -> PerturbationSet | None:
+    """Return the set that was kept, None where there is none that was made from the same."""
+    if not path.is_file():
+        return None
+    kept = PerturbationSet.load(path)
+    if kept.preparation != shop.preparation:
+        raise ActionError(
+            f"Expected pictures that are prepared as for {path}, {kept.preparation or 'not at all'}, got "
+            f"{shop.preparation or 'no preparation'} in the action file. Members' pictures would go another way "
+            "than those that were asked about. Put preparation back as it was, or start a new action in a new "
+            "folder."
+        )
+    return kept if made_from(kept.evidence.get("inputs"), inputs) and kept.epsilon == epsilon else None
 
 
 def refined_queries(folder: Path) -> int:

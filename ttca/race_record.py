@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from ttca.recipes import Recipe
 from ttca.rounding import apart
 
-__all__ = ["NOTHING", "RACE_FILE", "Entrant", "Raced", "Runners"]
+__all__ = ["COMBINED", "NOTHING", "RACE_FILE", "Entrant", "Raced", "Runners", "Switched"]
 
 #: Where the record of a race lies in an action's folder.
 RACE_FILE = "race.json"
 #: What a row says where doing nothing won.
 NOTHING = "nothing"
+#: And where the runner-up serves some classes.
+COMBINED = "combined"
 #: What earlier versions did not write down of who races.
 _LATER = ("length", "halves", "at_once", "after")
 
@@ -37,7 +39,8 @@ class Runners:
     at_once : int
         How many are learned at once.
     after : float
-        Seconds that the winner's learning is estimated to take after the race, at most.
+        Seconds that one recipe's learning is estimated to take after the race, at most; two that serve together take up
+        to twice that.
     earlier : bool
         Whether an earlier version decided it, which knew none of the four before.
     """
@@ -131,6 +134,16 @@ class Entrant:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Switched:
+    """A class that the runner-up serves, by its name: see :class:`ttca.combining.Switch`."""
+
+    name: str
+    persons: int
+    difference: float
+    expected: float
+
+
+@dataclass(frozen=True, kw_only=True)
 class Raced:
     """The record of a race, as it is kept, shown and told.
 
@@ -154,6 +167,10 @@ class Raced:
         Subgroup persons who could be asked: in selection, and in the pool where halves race.
     no_time, no_queries, length, halves
         See :class:`Runners`.
+    runner_up : str
+        The other candidate of the last round; empty where there was none.
+    switched : tuple of Switched
+        The classes that it serves.
     """
 
     epsilon: int
@@ -172,25 +189,52 @@ class Raced:
     no_queries: tuple[str, ...] = ()
     length: float = 1.0
     halves: bool = False
+    runner_up: str = ""
+    switched: tuple[Switched, ...] = ()
 
     @property
     def recipe(self) -> str:
-        """What a row says: the winner's name, or that nothing is proposed."""
-        return self.winner if self.proposed else NOTHING
+        """What a row says: the winner's name, that two were combined, or that nothing is proposed."""
+        if not self.proposed:
+            return NOTHING
+        return COMBINED if self.switched else self.winner
+
+    @property
+    def going_on(self) -> tuple[str, ...]:
+        """The recipes that serve somebody."""
+        if not self.proposed:
+            return ()
+        return (self.winner, self.runner_up) if self.switched else (self.winner,)
+
+    def serves(self, classes: Sequence[str]) -> dict[str, list[str]]:
+        """Return which of the platform's classes each of two combined recipes serves; nothing where none are."""
+        if self.recipe != COMBINED:
+            return {}
+        other = [s.name for s in self.switched]
+        return {self.winner: [name for name in classes if name not in other], self.runner_up: other}
 
     @property
     def told(self) -> str:
         """What came of it, for people."""
         p, level = apart(self.p, self.level, digits=2)
+        names = [s.name for s in self.switched]
+        best = f"{self.winner}, with {self.runner_up} for {', '.join(names)}" if names else self.winner
+        tested = "their" if names and self.fresh else f"{self.winner}'s" if names else "its"
         test = (
-            f"of {self.tested} {'other ' if self.fresh else ''}people, {self.won} were answered rightly only with its "
-            f"δ and {self.lost} only without (p = {p}; at most {level} was needed)"
+            f"of {self.tested} {'other ' if self.fresh else ''}people, {self.won} were answered rightly only with "
+            f"{tested} δ and {self.lost} only without (p = {p}; at most {level} was needed)"
         )
         if self.proposed:
-            return f"The race was won by the recipe {self.winner}: {test}."
+            combined = (
+                f" In {len(names)} of the classes the recipe {self.runner_up} helped those who chose more, and serves "
+                f"there: {', '.join(names)}."
+                if names
+                else ""
+            )
+            return f"The race was won by the recipe {self.winner}: {test}.{combined}"
         return (
             "Nothing is proposed: no recipe was shown to beat doing nothing, so nobody was asked for a certificate, "
-            f"and members get no file. The best was {self.winner}: {test}. More people in selection, or a larger "
+            f"and members get no file. The best was {best}: {test}. More people in selection, or a larger "
             "race_share, would show a smaller gain."
         )
 
@@ -205,4 +249,6 @@ class Raced:
         given["entrants"] = tuple(Entrant(**e) for e in given["entrants"])
         for name in ("no_time", "no_queries"):
             given[name] = tuple(given[name])
+        # Earlier versions combined nothing.
+        given["switched"] = tuple(Switched(**each) for each in given.get("switched", ()))
         return cls(**given)

@@ -1,4 +1,4 @@
-"""Racing: candidates compared on the same persons by sequential halving, and the winner tested against doing nothing.
+"""Racing: candidates compared on the same persons by sequential halving, and what wins tested against doing nothing.
 
 Nothing here knows a platform, an image or a proxy: who asks is handed in, so that a race can be simulated.
 """
@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ttca.answers import Answers
+from ttca.combining import Switch, switches
 from ttca.errors import ActionError
 from ttca.statistics.comparisons import mcnemar_p
 from ttca.values import Value
@@ -252,6 +253,10 @@ class RaceResult(Value):
         Persons of the test.
     fresh : bool
         Whether they are others than those of the halving.
+    runner_up : int or None
+        The other candidate of the last round; None where one was only tested.
+    switches : tuple of Switch
+        The classes that the runner-up serves. On other persons, the test is of both together.
     """
 
     ranks: tuple[Rank, ...]
@@ -263,19 +268,22 @@ class RaceResult(Value):
     level: float
     tested: int
     fresh: bool
+    runner_up: int | None = None
+    switches: tuple[Switch, ...] = ()
 
     @property
     def queries(self) -> int:
         """Images that were asked about."""
-        return sum(s.persons for s in self.ranks)
+        together = self.tested if self.fresh and self.switches else 0
+        return sum(s.persons for s in self.ranks) + together
 
 
-#: (candidate, persons from, to) → what the platform said about these persons' images under that candidate.
-Ask = Callable[[int, int, int], RaceAnswers]
+#: (each person's candidate, the first person's place) → what the platform said about these persons' images.
+Ask = Callable[[NDArray[np.intp], int], RaceAnswers]
 
 
-def run_race(plan: RacePlan, nothing: RaceAnswers, ask: Ask) -> RaceResult:
-    """Race candidates, and test the winner against doing nothing.
+def run_race(plan: RacePlan, nothing: RaceAnswers, ask: Ask, *, classes: NDArray[np.int64] | None = None) -> RaceResult:
+    """Race candidates, combine the last two by class, and test what comes of it against doing nothing.
 
     Parameters
     ----------
@@ -283,7 +291,11 @@ def run_race(plan: RacePlan, nothing: RaceAnswers, ask: Ask) -> RaceResult:
     nothing : RaceAnswers
         What was said about every person as they are, in the one random order of the race.
     ask : callable
-        (candidate, start, stop) → :class:`RaceAnswers` of the persons in these places of the order.
+        (candidates, start) → :class:`RaceAnswers` of the persons from this place of the order on, each under their own
+        candidate.
+    classes : int64 array, shape (N,), optional
+        Everybody's true class in that order: then the runner-up may serve some of them
+        (:func:`ttca.combining.switches`). By default the winner serves all.
 
     Notes
     -----
@@ -291,40 +303,61 @@ def run_race(plan: RacePlan, nothing: RaceAnswers, ask: Ask) -> RaceResult:
     is in every candidate's mean. The test: exact one-sided McNemar. On persons of whom the choice knew nothing its
     level is the plan's ``error``. On those that chose it is a K-th of that: whichever of the K wins, the chance that
     some candidate that is no better than nothing passes is at most K times that [ours].
+    Combining asks nobody twice: those who chose decide, and whoever is tested is asked once, under what would serve
+    them. Where the test is on those who chose, it is of the winner alone, and the combination counts as one more
+    candidate: what is left of the error, a (K+1)-th, is more than the chance that a wrong switch undoes a winner that
+    passed, which is simulated in tests/test_racing.py [ours].
     """
     alive, heard, out = list(range(plan.candidates)), dict[int, RaceAnswers](), dict[int, int]()
-    start = 0
+    start, last = 0, alive
     for turn, persons in enumerate(plan.rounds, start=1):
         for candidate in alive if persons else ():
-            said = ask(candidate, start, start + persons)
+            said = ask(np.full(persons, candidate, np.intp), start)
             heard[candidate] = heard[candidate].joined(said) if candidate in heard else said
         start += persons
         # Of equals, those handed in first.
         order = sorted(alive, key=lambda c: -float(heard[c].value.mean()))
         for candidate in order[-(-len(alive) // 2) :]:
             out[candidate] = turn
-        alive = sorted(order[: -(-len(alive) // 2)])
+        last, alive = alive, sorted(order[: -(-len(alive) // 2)])
     winner = alive[0]
+    runner_up = next((c for c in last if c != winner), None)
+    served: tuple[Switch, ...] = ()
+    if classes is not None and runner_up is not None:
+        served = _served(heard[winner], heard[runner_up], classes[:start])
     if plan.test:
-        said = ask(winner, start, start + plan.test)
-        heard[winner] = heard[winner].joined(said) if winner in heard else said
-        test = slice(start, start + plan.test)
+        who, test = np.full(plan.test, winner, np.intp), slice(start, start + plan.test)
+        if classes is not None and runner_up is not None:
+            who[np.isin(classes[test], [s.label for s in served])] = runner_up
+        said = ask(who, start)
+        if not served:
+            heard[winner] = heard[winner].joined(said) if winner in heard else said
     else:
         test = slice(0, start)
-    with_it, without = heard[winner].right[test], nothing.right[test]
+        said = heard[winner]
+    with_it, without = said.right, nothing.right[test]
+    level = plan.level if plan.test or classes is None else plan.error / (plan.candidates + 1)
     won, lost = int((with_it & ~without).sum()), int((~with_it & without).sum())
     p = mcnemar_p(won, lost)
     return RaceResult(
         ranks=tuple(_rank(c, heard.get(c, nothing[:0]), nothing, out.get(c)) for c in range(plan.candidates)),
         winner=winner,
-        proposed=p <= plan.level,
+        proposed=p <= level,
         won=won,
         lost=lost,
         p=p,
-        level=plan.level,
+        level=level,
         tested=len(with_it),
         fresh=bool(plan.test),
+        runner_up=runner_up,
+        switches=served,
     )
+
+
+def _served(winner: RaceAnswers, runner_up: RaceAnswers, classes: NDArray[np.int64]) -> tuple[Switch, ...]:
+    """Return the classes that the runner-up serves, by what was said of the same persons under both."""
+    right = runner_up.right.astype(np.int64) - winner.right
+    return switches(runner_up.value - winner.value, right, classes)
 
 
 def _rank(candidate: int, heard: RaceAnswers, nothing: RaceAnswers, out: int | None) -> Rank:

@@ -10,6 +10,9 @@ from ttca.frames import frame
 
 __all__ = ["Row"]
 
+#: What no row needs to have.
+_OFTEN_EMPTY = ("overruled", "extra", "backbones", "recipe", "serves")
+
 
 @dataclass(frozen=True, kw_only=True)
 class Row:
@@ -42,6 +45,7 @@ class Row:
     ``backbones`` are the published weights that the proxy began with: name, architecture, source, license, SHA-256.
     ``recipe`` is the one that won a race, or that the settings name; ``nothing`` where none was shown to beat doing
     nothing. Then S is ``subgroup_before``, nobody verified, and there are no controls. Settings made by hand have none.
+    Where it is ``combined``, ``serves`` says which recipe serves which classes.
     ``extra`` holds a guest's metrics and controls by name (:class:`ttca.conditions.Measuring`).
     """
 
@@ -103,13 +107,14 @@ class Row:
     extra: dict[str, float] = field(default_factory=dict)
     backbones: list[dict[str, str]] = field(default_factory=list)
     recipe: str = ""
+    serves: dict[str, list[str]] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON values; what is not defined becomes None, and what is empty at the end is left out."""
         found = asdict(self)
         extra = {name: _plain(value) for name, value in found.pop("extra").items()}
         often_empty = {"overruled": found.pop("overruled"), "extra": extra, "backbones": found.pop("backbones")}
-        often_empty["recipe"] = found.pop("recipe")
+        often_empty |= {name: found.pop(name) for name in ("recipe", "serves")}
         spans: dict[str, list[float] | None] = found.pop("intervals")
         found["intervals"] = {name: span and [_plain(end) for end in span] for name, span in spans.items()}
         plain = {name: _plain(value) for name, value in found.items()}
@@ -146,7 +151,7 @@ class Row:
     @classmethod
     def keys(cls) -> tuple[str, ...]:
         """Return the names of the keys that every row has, in order."""
-        return tuple(f.name for f in fields(cls) if f.name not in ("overruled", "extra", "backbones", "recipe"))
+        return tuple(f.name for f in fields(cls) if f.name not in _OFTEN_EMPTY)
 
 
 def _plain(value: Any) -> Any:

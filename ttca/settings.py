@@ -81,6 +81,9 @@ class Settings:
     most_minutes : int
         Of learning for the race, by an estimate. What does not fit is learned for a shorter time; what still does not
         fit does not race.
+    combine : bool
+        Let the race's runner-up serve the classes in which it was shown to help more; false: the winner serves all.
+        Who chose among the recipes also decides this, at no further query (:mod:`ttca.combining`).
     left_out : tuple of str
         Recipes, and published weights by their names, that do not race.
     pinned : tuple of str
@@ -158,6 +161,7 @@ class Settings:
     left_out: tuple[str, ...] = ()
     race_share: float | None = None
     most_minutes: int = 10
+    combine: bool = True
     architectures: tuple[Architecture, ...] = DEFAULT_ARCHITECTURES
     weights: str | tuple[str, ...] = ()
     epochs: int = 60

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from benchmarks import race
 from benchmarks._tracks import TRACKS, Track, left_out
@@ -39,7 +40,10 @@ def test_every_candidate_is_measured_and_a_cell_is_kept(tiny: Path) -> None:
     assert "true-first" not in worth
     assert cell["best_of_portfolio"] == max(worth.values()) == worth[cell["best"]]
     assert cell["median_of_portfolio"] == statistics.median(worth.values())
-    assert cell["chosen"] == (worth[cell["winner"]] if cell["recipe"] == cell["winner"] else cell["nothing"])
+    assert cell["chosen"] == (cell["nothing"] if cell["recipe"] == "nothing" else worth[cell["winner"]])
+    assert bool(cell["serves"]) == (cell["recipe"] == "combined")
+    assert cell["serves"] or cell["combined"] == cell["chosen"]
+    assert result["combined_above_chosen"] == [cell["combined"] - cell["chosen"]]
     assert cell["regret"] == max(cell["best_of_portfolio"], cell["nothing"]) - cell["chosen"]
     assert 0 < cell["race"]["queries"] <= 0.4 * 150
     assert result["regret"] == cell["regret"]
@@ -55,19 +59,28 @@ def test_every_candidate_is_measured_and_a_cell_is_kept(tiny: Path) -> None:
 
 
 def test_more_queries_regret_less() -> None:
-    """Where one candidate is better than the others, a long race finds it more often than a short one."""
+    """Where one candidate is better than the others, a long race finds it more often than a short one; where a second
+    one is better for some class, long races combine the two, and what comes of it is worth more than the winner."""
     rng = np.random.default_rng(0)
-    worth = [0.6, 0.6, 0.6, 0.75]
+    classes = np.arange(400) % 4
+    share = np.full((4, 4), 0.6)
+    share[3], share[2] = [0.95, 0.95, 0.95, 0.1], [0.6, 0.6, 0.6, 0.98]
+    right = rng.random((4, 400)) < share[:, classes]
 
-    def heard(share: float) -> RaceAnswers:
-        right = rng.random(200) < share
+    def heard(right: NDArray[np.bool_]) -> RaceAnswers:
         return RaceAnswers(right.astype(np.float64), right)
 
-    found = race.curve(heard(0.4), [heard(w) for w in worth], worth, orders=60, seed=0)
+    people = slice(200)
+    nothing = heard(rng.random(200) < 0.4)
+    strangers = right[:, 200:], classes[200:]
+    found = race.curve(nothing, [heard(r[people]) for r in right], classes[people], strangers, orders=40, seed=0)
     regrets = [point["regret"] for point in found]
     assert [point["queries"] for point in found] == list(race.SHARES)
     assert regrets[-1] < regrets[0] < 0.15
     assert found[-1]["proposed"] == 1
+    assert found[-1]["combined"] > 0.9
+    assert found[-1]["combined_above_winner"] > 0.1
+    assert found[-1]["combined_below_winner"] == 0
 
 
 def test_what_knows_the_answer_does_not_race(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:

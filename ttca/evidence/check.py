@@ -39,7 +39,8 @@ NEEDED = (
 )  # fmt: skip
 #: What no list of rows can tell: choices, and what machines took.
 STATED = ("track", "regime", "answers", "queries", "seed", "composition", "zero_query_epochs", "threads", "shortened",
-          "seconds_distil", "seconds_learn", "seconds", "peak_rss_mb", "overruled", "backbones", "recipe")  # fmt: skip
+          "seconds_distil", "seconds_learn", "seconds", "peak_rss_mb", "overruled", "backbones", "recipe",
+          "serves")  # fmt: skip
 
 
 class Refused(Exception):
