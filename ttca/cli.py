@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shlex
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -32,6 +31,7 @@ from ttca.commands.shared import say as _say
 from ttca.commands.shared import say_paid as _say_paid
 from ttca.commands.shared import write_new as _write_new
 from ttca.commands.submit import submit
+from ttca.copying import shell_word
 from ttca.names import canonical, class_names
 from ttca.platforms.vendors import vendors, with_table
 from ttca.proxies.runtime import wait_asleep
@@ -135,7 +135,7 @@ def init(
     what = "the platform"
     if platform is not None:
         what = "authorized_by, the classes (also where a prompt names them) and what is in CAPITALS in [platform]"
-    where = shlex.quote(str(file))
+    where = shell_word(file)
     _say(
         ERR,
         f"Wrote {file}. Fill in {what} and the people, then: ttca run {where} --dry-run, and for one answer: "
@@ -740,7 +740,7 @@ def contribute(
 
     if write:
         _write_new(file, contribution_template(file))
-        _say(ERR, f"Wrote {file}. Fill in the hub and the platform, then: ttca contribute {file}")
+        _say(ERR, f"Wrote {file}. Fill in the hub and the platform, then: ttca contribute {shell_word(file)}")
         if as_json:
             _emit({"file": str(file)}, True, "")
         return
@@ -799,7 +799,7 @@ def weights_list(as_json: JsonOption = False) -> None:
         table.add_row(*map(escape, (b.name, b.found, b.source, b.license, f"{b.megabytes:.0f}", fits)))
     OUT.print(table)
     for package in pickles:
-        _say(OUT, f"To convert once: ttca weights convert {package} OUT.safetensors")
+        _say(OUT, f"To convert once: ttca weights convert {shell_word(package)} OUT.safetensors")
 
 
 @weights_app.command("convert")
@@ -1032,8 +1032,9 @@ def report_records(
     from ttca.training_time.records import TEMPLATE, read_strategy, report_of
 
     if write:
-        _write_new(file, TEMPLATE.replace("{file}", str(file)))
-        _say(ERR, f"Wrote {file}. Fill in the features, the label and the strategy, then: ttca report-records {file}")
+        _write_new(file, TEMPLATE.replace("{file}", shell_word(file)))
+        then = f"ttca report-records {shell_word(file)}"
+        _say(ERR, f"Wrote {file}. Fill in the features, the label and the strategy, then: {then}")
         if as_json:
             _emit({"file": str(file)}, True, "")
         return

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.table import Table
 
+from ttca.copying import shell_word
 from ttca.private import private
 from ttca.terminal import Terminal
 
@@ -134,7 +135,7 @@ def _advice(known: ActionFile, file: Path, error: AnswerError) -> str:
     from ttca.first_answers import proposed
     from ttca.platforms.proposing import proposals, response_of
 
-    section, advice = known.platform, f"Look at one answer: ttca ask {file} IMAGE."
+    section, advice = known.platform, f"Look at one answer: ttca ask {shell_word(file)} IMAGE."
     if section.protocol == "template" and error.body is not None:
         options = {"model": section.model, "version": section.version, **section.options}
         found = proposals(response_of(error.body)[1], options, section.classes)

@@ -17,6 +17,7 @@ from typing import Any, cast
 
 import numpy as np
 
+from ttca.copying import shell_word
 from ttca.errors import ConfigError, DataError
 from ttca.names import canonical, unknown_name
 from ttca.training_time.aggregator import Report
@@ -141,7 +142,8 @@ def read_strategy(path: Path | str) -> StrategyFile:
         told = tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except FileNotFoundError:
         raise ConfigError(
-            f"Expected a strategy file at {path}, got no file. Write one with `ttca report-records {path} --init`."
+            f"Expected a strategy file at {path}, got no file. Write one with: "
+            f"ttca report-records {shell_word(path)} --init"
         ) from None
     except IsADirectoryError:
         raise ConfigError(f"Expected a strategy file, got the folder {str(path)!r}. Name the file in it.") from None
