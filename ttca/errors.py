@@ -48,7 +48,15 @@ class TTCAError(Exception):
 
 
 class ConfigError(TTCAError):
-    """An action file, a parameter or the environment is not as it must be."""
+    """An action file, a parameter or the environment is not as it must be.
+
+    Attributes
+    ----------
+    sentences : tuple of str
+        What is wrong, one by one, where a whole file was read; empty elsewhere.
+    """
+
+    sentences: tuple[str, ...] = ()
 
 
 class ImageError(TTCAError):
