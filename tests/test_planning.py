@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from tests import worlds
 from ttca import trials
 from ttca.auditing import carry_out, intend
 from ttca.certificates import Certifying
+from ttca.commands.plan import _table
 from ttca.errors import ActionError, ConfigError
 from ttca.planning import ALONE, ActionPlan, assume, make_plan, measure_learning, successes
 from ttca.pooling.pool import Member
@@ -136,6 +138,18 @@ def test_a_plan_asks_nothing_and_says_every_goal(planned: tuple[ActionPlan, worl
     assert best.success == 0.85
     assert made.told().startswith("The cheapest plan that certifies with 80 % probability: improvement, if S is 0.850")
     assert json.loads(json.dumps(made.to_dict(), allow_nan=False))["cheapest"]["persons"] == best.persons
+
+
+def test_a_plan_explains_its_columns(planned: tuple[ActionPlan, worlds.Recorder]) -> None:
+    """Every column of the table, and what stands where nothing certifies, is explained in a sentence."""
+    made, _ = planned
+    said = made.explained()
+    table = _table(made, None)
+    for header in (str(column.header) for column in table.columns[1:]):
+        assert re.search(rf"\b{header}\b", said, re.IGNORECASE), header
+    assert "None tried" in said
+    assert f"half of the gap closed ({RATES.subgroup + (RATES.reference - RATES.subgroup) / 2:.3f} here)" in said
+    assert f"the {made.verification} verification people" in said
 
 
 def test_a_plan_counts_queries_as_the_dry_run_does(planned: tuple[ActionPlan, worlds.Recorder]) -> None:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from ttca.answers import Answers, Status
 from ttca.errors import ActionError, ConfigError, DataError
 from ttca.fairness import OneVsRestReport
-from ttca.gap import NO_GAP
+from ttca.gap import NO_GAP, WHOSE
 from ttca.goals import Design
 from ttca.intervals import Span, difference_interval, metric_intervals, rate_interval
 from ttca.people import People, units
@@ -415,7 +415,14 @@ class Audit:
             "groupings": [grouping.to_dict() for grouping in self.groupings],
             "comparison": compared,
             "conclusion": self.told(),
+            "whose": self.whose(),
         }
+
+    def whose(self) -> str:
+        """Return, for people, whose rates these are: those of a later step are other people's."""
+        groups = self.groupings[0].groups if self.groupings[0].by == ("group",) else ()
+        counted = [f"{group.persons:,} of the {group.name}" for group in groups]
+        return WHOSE["audit"].format(people=f"{' and '.join(counted)}, people" if counted else "people")
 
     def told(self) -> str:
         """Return the conclusion for people."""

@@ -236,7 +236,7 @@ def demo(
     from ttca.demo.run import doubt, run_demo
 
     row, certificate, _ = run_demo(folder, seed=seed, fresh=fresh, reporter=_reporter())
-    _finish(row, certificate, folder, as_json)
+    _finish(row, certificate, folder, as_json, whose="test people")
     _say(ERR, doubt(row))
     if certificate.epsilon is not None:
         _say_members_file(folder)
@@ -341,7 +341,7 @@ def pool_run(
 
     Sends the images of pool and selection people that have no answer yet. Safe to interrupt: run it again to resume.
     """
-    from ttca.gap import served_sentence
+    from ttca.gap import WHOSE, served_sentence
 
     with _opened(file, accept_new_version=accept_new_version, anyway=anyway) as (known, action):
         if _planned(known, action, dry_run, as_json, learns=False):
@@ -358,6 +358,7 @@ def pool_run(
             "answered": answered,
             "coverage": answers.coverage,
             "groups": {name: group.to_dict() for name, group in groups.items()},
+            "whose": WHOSE["pool"],
         }
         _emit(result, as_json, f"{answered} of {len(answers)} pool images have an answer. {served_sentence(groups)}")
 
@@ -1180,11 +1181,19 @@ def _say_members_file(folder: Path) -> None:
     )
 
 
-def _finish(row: Row, certificate: Certificate, folder: Path, as_json: bool, report: str = "report.html") -> None:
-    from ttca.gap import NO_GAP
+def _finish(
+    row: Row,
+    certificate: Certificate,
+    folder: Path,
+    as_json: bool,
+    report: str = "report.html",
+    *,
+    whose: str = "verification people",
+) -> None:
+    from ttca.gap import NO_GAP, WHOSE
     from ttca.report.explanations import explained
 
-    table = Table("", "", title="The result row", show_header=False)
+    table = Table("", "", title=f"The result row, of {whose}", show_header=False)
     for group in explained(row):
         table.add_section()
         table.add_row(f"[bold]{escape(group.title)}[/]", "")
@@ -1199,6 +1208,7 @@ def _finish(row: Row, certificate: Certificate, folder: Path, as_json: bool, rep
         table.add_row(escape(name), escape(_shown(value)))
     shown = ERR if as_json else OUT
     shown.print(table)
+    _say(shown, WHOSE[whose])
     _say(shown, certificate.summary())
     _say(shown, f"The action lives in {folder}; look at {folder / report}")
     if as_json:

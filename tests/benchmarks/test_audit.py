@@ -47,7 +47,7 @@ def test_plans_are_compared_with_certificates_of_simulated_actions() -> None:
 
 
 def test_the_kept_result_keeps_its_word() -> None:
-    """Coverage, errors, discovery and power of the kept result are within what the documents promise, the table whole."""
+    """Coverage, errors, discovery and power of the kept result are as promised, the table whole."""
     kept = json.loads(_RESULT.read_text())
     assert kept["audits"] >= 2000
     assert kept["coverage"] >= 0.93
@@ -63,7 +63,7 @@ def test_the_kept_result_keeps_its_word() -> None:
 
 
 def test_the_kept_rechecks_keep_their_word() -> None:
-    """A swap of 3 % of the answers is found within 250 queries, one alarm in 1,000 looks is rare, the curve is whole."""
+    """A swap of 3 % is found within 250 queries, one alarm in 1,000 looks is rare, the curve is whole."""
     kept = json.loads(_RESULT.read_text())
     assert kept["recheck_queries"] + 2 * kept["recheck_curve"][0]["standard_error"] <= 250
     assert kept["recheck_false_alarms"] <= 0.01
