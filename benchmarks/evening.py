@@ -1,7 +1,7 @@
 """How long is an organizer's evening, from 300 photographs to a certificate, and what ends it where there is no gap?
 
 Run as ``python -m benchmarks evening --json``. It types the commands of docs/evening.md, each as a program, against
-the served reader of ``ttca.demo.photographs``, once per seed, and once per seed where everybody has the same camera.
+the served reader of ``ttca demo photographs``, once per seed, and once per seed where everybody has the same camera.
 """
 
 from __future__ import annotations

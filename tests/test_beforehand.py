@@ -236,7 +236,12 @@ def test_so_many_people_certify_in_about_four_of_five_actions(terms: Certifying,
 
 LEAVES = {words: command for words, command in commands().items() if not hasattr(command, "commands")}
 #: What makes commands fail that would otherwise do something.
-FAILING = {("demo",): ["--seed", "-1"], ("init",): ["FILE/below"], ("weights", "list"): []}
+FAILING = {
+    ("demo", "photographs"): ["FILE/below"],
+    ("demo", "platform"): ["--port", "-1"],
+    ("init",): ["FILE/below"],
+    ("weights", "list"): [],
+}
 
 
 def failing(words: tuple[str, ...], folder: Path) -> list[str]:

@@ -18,6 +18,7 @@ from ttca.commands.audit import audit
 from ttca.commands.beforehand import WaitOption, YesOption, confirm_verification, patiently
 from ttca.commands.beforehand import planned as _planned
 from ttca.commands.beforehand import pooled as _pooled
+from ttca.commands.demo import demo_photographs, demo_platform
 from ttca.commands.evidence import evidence
 from ttca.commands.inspect import inspect
 from ttca.commands.plan import plan_action
@@ -58,8 +59,9 @@ _QUIET: dict[str, Any] = {
 app = typer.Typer(no_args_is_help=True, help="Test-time collective action.", **_QUIET)
 pool_app = typer.Typer(invoke_without_command=True, help="Query the platform and see who paid.", **_QUIET)
 hub_app = typer.Typer(no_args_is_help=True, help="Let members query the platform from their own machines.", **_QUIET)
+demo_app = typer.Typer(invoke_without_command=True, help="Run a complete example on this machine.", **_QUIET)
 weights_app = typer.Typer(no_args_is_help=True, help="Published weights that a proxy can begin with.", **_QUIET)
-for _name, _part in {"pool": pool_app, "hub": hub_app, "weights": weights_app}.items():
+for _name, _part in {"demo": demo_app, "pool": pool_app, "hub": hub_app, "weights": weights_app}.items():
     app.add_typer(_part, name=_name)
 
 HubUrlOption = Annotated[
@@ -219,8 +221,9 @@ def _way(size: str | None, fit: str, action: Path | None) -> Preparation:
     return Preparation.from_dict({"fit": fit, "size": sides if len(sides) != 1 else sides[0]})
 
 
-@app.command()
+@demo_app.callback()
 def demo(
+    context: typer.Context,
     folder: Annotated[Path, typer.Option(help="The folder for the demo's action.")] = Path("runs/demo"),
     seed: Annotated[int, typer.Option(min=0, help="Seed of everything random.")] = 0,
     fresh: Annotated[bool, typer.Option("--fresh", help="First delete an earlier demo in that folder.")] = False,
@@ -229,8 +232,12 @@ def demo(
     """Run a complete example on this machine.
 
     It trains and serves a small platform that serves one group worse, runs an action against it, and writes a report.
+    With a command behind it, it serves a world to try your own action on instead.
     """
     from ttca.extras import need_extras
+
+    if context.invoked_subcommand is not None:
+        return
 
     need_extras("The demo", "learn", "serve", "data")
     from ttca.demo.run import doubt, run_demo
@@ -317,6 +324,8 @@ def ask(
     _emit({"images": heard, "charged": charged, "cost": paid}, as_json, billed(charged, 0, price))
 
 
+demo_app.command("photographs")(demo_photographs)
+demo_app.command("platform")(demo_platform)
 app.command()(audit)
 app.command("plan")(plan_action)
 

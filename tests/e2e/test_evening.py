@@ -49,7 +49,7 @@ def test_the_evenings_commands_work_in_their_order_in_small(
         for language, remark, text in steps():
             text = text.replace("http://127.0.0.1:8124", url).replace("224", str(_SIDE))
             if remark == "background":
-                assert text.split() == ["python", "-m", "ttca.demo.photographs", "evening"]
+                assert text.split() == ["ttca", "demo", "photographs", "evening"]
             elif language == "toml":
                 file = tmp_path / remark.removeprefix("into=")
                 whole = filled_in(filled_in(file.read_text(encoding="utf-8"), text), _QUICKER)
