@@ -1137,7 +1137,7 @@ def _keep(action: CollectiveAction, *, wait: bool) -> None:
     from ttca.errors import QuotaError
 
     try:
-        kept = patiently(wait, action.keep)
+        kept = patiently(wait, action.keep, for_quotas=False)
     except QuotaError as error:
         if error.come_back_s is not None:
             raise

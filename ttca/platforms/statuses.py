@@ -90,6 +90,8 @@ def status_error(
         request_id=response.request_id,
     )
     error.trouble = trouble
+    if trouble is Trouble.USED_UP and wait:
+        error.come_back_s = wait
     return error
 
 
