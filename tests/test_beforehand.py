@@ -137,7 +137,7 @@ def test_a_days_quota_that_is_used_up_ends_with_status_75(home: Path, ttca: Term
 def test_a_quota_that_runs_out_in_verification_ends_with_status_75_and_says_what_would_do(
     home: Path, ttca: Terminal, served: Served
 ) -> None:
-    """Nothing is wrong, nothing is lost, and no hour helps: which quota would do is said, and with it the run goes on."""
+    """Nothing is lost, and no hour helps: which quota would do is said, and with it the run goes on."""
     file, text = (
         home / "action.toml",
         worlds.action_file(served.url, action=KEEPING).replace("quota = 500", "quota = 62"),
