@@ -272,7 +272,7 @@ def test_a_quota_used_up_stops_at_once_and_shows_the_body(
 
 
 def test_a_quota_that_is_renewed_says_when_to_come_back() -> None:
-    """Where the platform says when a used-up quota begins anew, waiting is all it needs: status 75, and --wait waits."""
+    """Where the platform says when a used-up quota begins anew, waiting is all it needs: status 75."""
     error = error_of(429, b'{"error": {"code": "insufficient_quota"}}', {"Retry-After": "3600"}, used_up=None)
     assert (error.trouble, error.retryable, error.come_back_s) == (Trouble.USED_UP, False, 3600.0)
     assert "Run this again after 2" in str(error)
