@@ -426,6 +426,11 @@ class Audit:
 
     def told(self) -> str:
         """Return the conclusion for people."""
+        if self.comparison is None and self.groupings[0].untold:
+            return (
+                f"A group of fewer than {_FEWEST_TOLD} people is compared with nobody: it would tell what was said of "
+                "each of them. Ask more people."
+            )
         if self.comparison is None:
             return (
                 "Only one group got answers, so there is nothing to compare it with. Name whom it is compared with in "
@@ -527,7 +532,7 @@ def _compared(heard: Heard, design: _Layout) -> Comparison | None:
         ours, theirs = ours[ours.resolved], theirs[theirs.resolved]
         p = fisher_either_way(int(ours.right.sum()), len(ours), int(theirs.right.sum()), len(theirs))
         interval = difference_interval(theirs.right, ours.right, paired=False)
-    if interval is None:
+    if interval is None or min(len(ours), len(theirs)) < _FEWEST_TOLD:
         return None
     # Half an answer more of each kind: nobody is surely always served right.
     reference = (int(theirs.right.sum()) + 0.5) / (len(theirs) + 1)

@@ -163,6 +163,7 @@ def planned(
     """
     from dataclasses import asdict
 
+    from ttca.advice import too_few
     from ttca.exposure import exposure
     from ttca.preparation import after_sending
     from ttca.rehearsal import enough, rehearse
@@ -179,7 +180,9 @@ def planned(
     price = known.platform.price
     short = enough(action, plan)
     table = _cost_table(plan, seconds, price, short)
-    warnings = [w for w in (warning, known.platform.too_small(action.platform.info.image_shape)) if w is not None]
+    doubts = (warning, known.platform.too_small(action.platform.info.image_shape))
+    few = too_few(action.settings.certifying, action.panel.examined()) if verifies else None
+    warnings = [w for w in (*doubts, few) if w is not None]
     changed = action.queries.changed(action.questions.people.images)
     if dry_run:
         people = counted_people(action.roster, action.classes)
