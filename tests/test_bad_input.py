@@ -47,7 +47,7 @@ WORLDS: dict[str, tuple[Callable[[Rows], Rows], str, str]] = {
     ),
     "nine in each group": (
         few(3),
-        "So few verification people cannot reach the goal, parity,",
+        "For the certificate: 3 persons of the subgroup and 4 of the reference, one image of each.",
         "no gap, however large, would have been seen with 80 % probability. Ask more people.",
     ),
     "people who are there twice": (
@@ -111,7 +111,7 @@ def test_what_an_action_cannot_use_is_a_sentence_or_a_flag(
      (29, 0.9, True), (59, 0.95, True), (58, 0.95, False)],
 )  # fmt: skip
 def test_too_few_to_certify_are_told_before_anybody_is_asked(persons: int, goal: Any, enough: bool) -> None:
-    """By the certificate's own rule: where the best answers would not pass, that is said; the page's numbers are its."""
+    """By the certificate's own rule: where the best answers would not pass, that is said, as the page has it."""
     said = too_few(Certifying(goal=goal), Examined("disjoint", persons, persons, 2 * persons))
     assert (said is None) == enough
 
@@ -120,14 +120,8 @@ def test_a_group_of_one_is_not_told_by_its_lead() -> None:
     """Nothing is said of a group of fewer than three people, neither its rate nor how far it is behind."""
     right = np.array([False, True, True])
     status = np.full(3, int(Status.ANSWERED), np.int8)
-    heard = Heard(
-        np.zeros(3, np.int64),
-        np.where(right, 0, 1),
-        status,
-        np.array(["a", "b", "c"]),
-        np.array([True, False, False]),
-        {},
-    )
+    persons, said = np.array(["a", "b", "c"]), np.where(right, 0, 1)
+    heard = Heard(np.zeros(3, np.int64), said, status, persons, np.array([True, False, False]), {})
     found = audited(heard, "disjoint", ("k", "l"))
     assert found.comparison is None
     assert found.to_dict()["comparison"] is None
