@@ -100,6 +100,13 @@ def test_rates_are_assumed_or_from_the_audit(tmp_path: Path) -> None:
         groups = {group.name: group.rate for group in found.groupings[0].groups}
         assert {"subgroup": rates.subgroup, "reference": rates.reference} == pytest.approx(groups)
         assert source.startswith("the audit of 20")
+        assert "of people in the pool" in source
+        # Whether that audit showed a gap is said, as it found it.
+        kept = json.loads((tmp_path / "audit.json").read_text())
+        for shown in (True, False):
+            kept["comparison"]["shown"] = shown
+            (tmp_path / "audit.json").write_text(json.dumps(kept))
+            assert ("which showed no gap" in assume(action)[1]) is not shown
         assert assume(action, gap=0.1)[0].subgroup == pytest.approx(rates.reference - 0.1)
         (tmp_path / "audit.json").write_text('{"groupings": []}')
         with pytest.raises(ActionError, match="Run ttca audit again"):

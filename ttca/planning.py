@@ -312,7 +312,7 @@ def assume(
         audited, date = _audited(action)
         told = {name: audited[name] if told[name] is None else told[name] for name in GROUPS}
         also = ", with what was assumed" if gap or subgroup or reference else ""
-        source = f"the audit of {date}, of people in the pool{also}"
+        source = f"the audit of {date}{also}"
     if gap is not None and told["reference"] is not None:
         told["subgroup"] = told["reference"] - gap
     if told["subgroup"] is None or told["reference"] is None:
@@ -334,7 +334,9 @@ def _audited(action: CollectiveAction) -> tuple[dict[str, float | None], str]:
     try:
         groups = {group["name"]: group["accuracy"]["value"] for group in found["groupings"][0]["groups"]}
         rates = {name: None if groups.get(name) is None else float(groups[name]) for name in GROUPS}
-        return rates, str(found["date"])
+        compared = found.get("comparison")
+        none = compared is not None and not compared["shown"]
+        return rates, f"{found['date']}, of people in the pool{', which showed no gap' if none else ''}"
     except (KeyError, IndexError, TypeError, ValueError):
         raise ActionError(f"Expected an audit in {path}, got something else. Run ttca audit again.") from None
 
