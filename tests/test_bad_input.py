@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.test_audit_command import Served, Terminal, home, people, served, ttca
+from tests.test_audit_command import Served, home, people, served, ttca
+from tests.test_cli import Terminal
 from ttca.advice import too_few
 from ttca.answers import Status
 from ttca.audit import Heard, audited

@@ -59,7 +59,7 @@ _QUIET: dict[str, Any] = {
 app = typer.Typer(no_args_is_help=True, help="Test-time collective action.", **_QUIET)
 pool_app = typer.Typer(invoke_without_command=True, help="Query the platform and see who paid.", **_QUIET)
 hub_app = typer.Typer(no_args_is_help=True, help="Let members query the platform from their own machines.", **_QUIET)
-demo_app = typer.Typer(invoke_without_command=True, help="Run a complete example on this machine.", **_QUIET)
+demo_app = typer.Typer(invoke_without_command=True, **_QUIET)
 weights_app = typer.Typer(no_args_is_help=True, help="Published weights that a proxy can begin with.", **_QUIET)
 for _name, _part in {"demo": demo_app, "pool": pool_app, "hub": hub_app, "weights": weights_app}.items():
     app.add_typer(_part, name=_name)

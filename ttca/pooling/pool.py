@@ -225,7 +225,7 @@ class QueryPool:
         self.anyway = False
         #: Reads quotas and cap anew, for whoever waits until somebody has raised them: the same members.
         self.quotas_now: Callable[[], tuple[Sequence[Member], int | None]] | None = None
-        self._overrule = overrule
+        self.overrule = overrule
         #: Whether the platform has named a class, so that it is asked in the right way.
         self.met = False
         self.reporter = reporter
@@ -353,7 +353,7 @@ class QueryPool:
             _ask_missing(self, missing, task)
         except QuotaError as error:
             if self.quotas_now is not None:
-                error.look_again = partial(self._more_than, self._left(), self.quotas_now)
+                error.look_again = partial(_more_than, self, _left(self))
             raise
         # Read back, not collected: others have asked some of it, and this call must say what every later one will.
         return self.find(keys)
@@ -363,16 +363,6 @@ class QueryPool:
         return self.ledger.balances()
 
     # -- inside -----------------------------------------------------------------------------------------------
-
-    def _left(self) -> int:
-        return self.ledger.left().of(self.members).total
-
-    def _more_than(self, left: int, quotas_now: Callable[[], tuple[Sequence[Member], int | None]]) -> bool:
-        """Take today's quotas and cap; return whether more can be paid than was left."""
-        members, cap = quotas_now()
-        self.members = _by_name(members)
-        self.ledger.enrol({m.name: m.allowance for m in members}, cap=cap, overrule=self._overrule)
-        return self._left() > left
 
     def _checked(self, images: Images) -> Images:
         return check_images(images, shape=self.platform.info.image_shape)
@@ -583,6 +573,20 @@ def _by_name(members: Sequence[Member]) -> dict[str, Member]:
     if twice:
         raise ConfigError(f"Expected every member once, got {', '.join(twice)} more than once.")
     return {m.name: m for m in members}
+
+
+def _left(pool: QueryPool) -> int:
+    return pool.ledger.left().of(pool.members).total
+
+
+def _more_than(pool: QueryPool, left: int) -> bool:
+    """Take the quotas and the cap that hold now; return whether more can be paid than was left."""
+    if pool.quotas_now is None:
+        return False
+    members, cap = pool.quotas_now()
+    pool.members = _by_name(members)
+    pool.ledger.enrol({m.name: m.allowance for m in members}, cap=cap, overrule=pool.overrule)
+    return _left(pool) > left
 
 
 @dataclass(frozen=True, eq=False, repr=False)
