@@ -62,11 +62,20 @@ def photographs(folder: Path, *, seed: int, number: int = 300, longest: int = _S
 
 
 def new_photographs(folder: Path, *, seed: int, number: int, longest: int, gap: bool) -> None:
-    """Write :func:`photographs` into a folder that is not there yet; a kill leaves none that is half full."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = Path(tempfile.mkdtemp(dir=folder.parent, prefix=".photos-"))
-    photographs(unfinished, seed=seed, number=number, longest=longest, gap=gap)
-    unfinished.rename(folder)
+    """Write :func:`photographs` into a folder that is not there yet; a kill leaves none that is half full.
+
+    Raises
+    ------
+    ConfigError
+        If it cannot be written there.
+    """
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        unfinished = Path(tempfile.mkdtemp(dir=folder.parent, prefix=".photos-"))
+        photographs(unfinished, seed=seed, number=number, longest=longest, gap=gap)
+        unfinished.rename(folder)
+    except OSError as error:
+        raise ConfigError(f"Expected to write {folder}, got: {error}. Choose another place.") from None
 
 
 def _save(path: Path, picture: np.ndarray, side: int, number: int) -> None:
