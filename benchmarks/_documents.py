@@ -69,7 +69,7 @@ DOCUMENTS: dict[str, tuple[Marks, ...]] = {
     ),
     "docs/audit.md": (_page("audit.json", audit.tables),),
     "docs/evening.md": (_page("evening.json", evening.tables),),
-    "docs/recheck.md": (_page("audit-rechecks.json", audit.recheck_tables),),
+    "docs/recheck.md": (_page("audit.json", audit.recheck_tables),),
     "docs/certificates.md": (_page("bounds.json", certificates.tables),),
     "docs/collective_size.md": (_page("collective_size-*.json", collective_size.tables),),
     "docs/defences.md": (_page("defences-*.json", defences.tables),),

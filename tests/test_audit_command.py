@@ -129,6 +129,9 @@ def test_an_audit_from_price_to_plan(home: Path, ttca: Terminal, served: Served)
     assert "skin: dark" in done.out
     assert all(len(line) <= 80 for line in done.out.splitlines() if line[:1] in "┃│┏┡├└")
     kept = json.loads((home / "audit.json").read_text())
+    # Whose rates these are stands beside them, in words and in JSON.
+    assert "These rates are of 40 of the subgroup and 40 of the reference, people in the pool alone." in done.out
+    assert kept["whose"] in done.out
     assert [grouping["by"] for grouping in kept["groupings"]] == [["group"], ["skin"], ["age"], ["skin", "age"]]
     groups = {group["name"]: group for group in kept["groupings"][0]["groups"]}
     assert {name: group["persons"] for name, group in groups.items()} == {"subgroup": 40, "reference": 40}
@@ -252,6 +255,7 @@ def test_a_plan_from_the_command_line(
     assert done.code == 0, done.err
     assert (tmp_path / "plan.png").read_bytes().startswith(b"\x89PNG")
     assert "What it takes to certify with 80 %" in done.out
+    assert "S is the subgroup's share of right answers with δ." in done.out
     assert all(len(line) <= 80 for line in done.out.splitlines() if line[:1] in "┃│┏┡├└")
     said = ttca("plan", home, *words, "--json").json
     assert said["learning"]["seconds"] > 0

@@ -17,7 +17,8 @@ from ttca.advice import Rates, after_failure, chance, persons_needed
 from ttca.certificates import Certificate, Certifying, Examined, certify
 from ttca.cli import main
 from ttca.commands.beforehand import confirm, counted_people, patiently
-from ttca.errors import RateError, TTCAError, UnconfirmedError
+from ttca.commands.shared import opened
+from ttca.errors import QuotaError, RateError, TTCAError, UnconfirmedError
 from ttca.streams import COME_BACK
 
 __all__ = ["home", "people", "served", "ttca"]
@@ -133,6 +134,63 @@ def test_a_days_quota_that_is_used_up_ends_with_status_75(home: Path, ttca: Term
     assert paid(home) == 45
 
 
+def test_a_quota_that_runs_out_in_verification_ends_with_status_75_and_says_what_would_do(
+    home: Path, ttca: Terminal, served: Served
+) -> None:
+    """Nothing is lost, and no hour helps: which quota would do is said, and with it the run goes on."""
+    file, text = (
+        home / "action.toml",
+        worlds.action_file(served.url, action=KEEPING).replace("quota = 500", "quota = 62"),
+    )
+    file.write_text(text)
+    done = ttca("run", home, "--yes", "--json")
+    assert (done.code, done.json["kind"]) == (COME_BACK, "QuotaError")
+    assert (done.json["status"], done.json["come_back_s"]) == (COME_BACK, None)
+    assert "Come back when more may be paid: it goes on where it stopped" in done.json["error"]
+    spent = paid(home)
+    assert spent > 285
+    # Again, and nothing is paid meanwhile.
+    assert ttca("run", home, "--yes", "--json").code == COME_BACK
+    assert paid(home) == spent
+    enough = re.search(r"quota = (\d+) in \[pool\] for each of the 5 members would do", done.json["error"])
+    assert enough is not None
+    file.write_text(text.replace("quota = 62", f"quota = {enough[1]}"))
+    again = ttca("run", home, "--yes", "--json")
+    assert again.code == 0, again.err
+
+
+def test_a_days_quota_that_is_used_up_in_verification_is_waited_for(home: Path, ttca: Terminal, served: Served) -> None:
+    """There too it ends with 75 and the hour, and everything that the day allows was asked."""
+    (home / "action.toml").write_text(worlds.action_file(served.url, action=KEEPING, pool="per_day = 60\n"))
+    done = ttca("run", home, "--yes", "--json")
+    assert (done.code, paid(home)) == (COME_BACK, 300)
+    assert "Run this again after 2" in done.json["error"]
+    assert 86000 < done.json["come_back_s"] <= 86400
+
+
+def test_with_wait_a_quota_is_waited_for_until_somebody_raises_it(
+    home: Path, served: Served, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The action file is read again now and then, also where it cannot be read; what is raised is paid at once."""
+    file, text = home / "action.toml", worlds.action_file(served.url)
+    file.write_text(text.replace("quota = 500", "quota = 30"))
+    written = iter(["[pool", text.replace("quota = 500", "quota = 30"), text.replace("quota = 500", "quota = 41")])
+    slept: list[float] = []
+
+    def sleep(seconds: float) -> None:
+        slept.append(seconds)
+        file.write_text(next(written))
+
+    with opened(home) as (_, action):
+        transfer = patiently(True, action.pool, sleep=sleep)
+        assert transfer.complete
+        with pytest.raises(QuotaError):
+            patiently(True, lambda: action.queries.ask(worlds.strangers().images), for_quotas=False, sleep=sleep)
+    assert slept == [60.0] * 3
+    assert paid(home) == 205
+    assert "Waiting until [pool] allows more: the action file is read again every minute." in capsys.readouterr().err
+
+
 # -- what a run would refuse ------------------------------------------------------------------------------------
 
 
@@ -236,7 +294,12 @@ def test_so_many_people_certify_in_about_four_of_five_actions(terms: Certifying,
 
 LEAVES = {words: command for words, command in commands().items() if not hasattr(command, "commands")}
 #: What makes commands fail that would otherwise do something.
-FAILING = {("demo",): ["--seed", "-1"], ("init",): ["FILE/below"], ("weights", "list"): []}
+FAILING = {
+    ("demo", "photographs"): ["FILE/below"],
+    ("demo", "platform"): ["--port", "-1"],
+    ("init",): ["FILE/below"],
+    ("weights", "list"): [],
+}
 
 
 def failing(words: tuple[str, ...], folder: Path) -> list[str]:

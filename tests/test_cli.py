@@ -40,6 +40,7 @@ from ttca.commands.shared import duration
 from ttca.config import PlatformSection, read_action, read_contribution
 from ttca.data.folder import write_people
 from ttca.evidence.check import check
+from ttca.gap import WHOSE
 from ttca.people import People
 from ttca.perturbations import FORMAT, PerturbationSet
 from ttca.platforms.base import Credential
@@ -250,7 +251,7 @@ def test_run_again_asks_nothing_and_says_the_same(finished: Path, ttca: Terminal
     assert certificate.lower.value == row["certificate_lower"]
     pooled = ttca("pool", "run", finished, "--json").json
     groups = pooled.pop("groups")
-    assert pooled == {"images": 205, "answered": 205, "coverage": 1.0}
+    assert pooled == {"images": 205, "answered": 205, "coverage": 1.0, "whose": WHOSE["pool"]}
     assert {name: group["asked"] for name, group in groups.items()} == {"subgroup": 140, "reference": 65}
     plan = ttca("run", finished / "action.toml", "--dry-run", "--json").json["steps"]
     assert {step: cost["queries"] for step, cost in plan.items()} == {
@@ -318,6 +319,19 @@ def test_people_read_what_programs_read_as_json(finished: Path, ttca: Terminal) 
         assert done.code == 0
         assert expected in done.out
         assert "ttca:" not in done.err
+
+
+def test_whose_rates_are_shown_is_said_beside_them(finished: Path, ttca: Terminal) -> None:
+    """Run and report tell the rates of verification people, the pool its own: each says so, and where others stand."""
+    for words in (("run", finished), ("report", finished)):
+        told = ttca(*words)
+        assert "The result row, of verification people" in told.out
+        assert WHOSE["verification people"] in told.out
+        assert WHOSE["pool"] in told.err
+    said = ttca("pool", "run", finished)
+    assert said.out.rstrip().endswith(WHOSE["pool"])
+    assert ttca("pool", "run", finished, "--json").json["whose"] == WHOSE["pool"]
+    assert WHOSE["verification people"] in (finished / "report.html").read_text(encoding="utf-8")
 
 
 def test_a_failed_certificate_ends_without_a_members_file(home: Path, ttca: Terminal, served: Served) -> None:

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import re
+import signal
+import subprocess
+import sys
 from dataclasses import replace
 from functools import cache
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -127,3 +132,35 @@ def test_an_answer_does_not_depend_on_what_travels_with_it() -> None:
 
     for size in (1, 3, 5, 16):
         np.testing.assert_array_equal(scores(size), scores(24))
+
+
+def test_no_page_tells_to_type_what_a_folder_could_hide() -> None:
+    """A folder called ttca hides the package from `python -m ttca…`: pages and sentences name the command alone."""
+    root = Path(__file__).parents[1]
+    pages = [root / "README.md", *sorted((root / "docs").glob("*.md")), *sorted((root / "examples").glob("*.ipynb"))]
+    shown = [path.name for path in pages if re.search(r"(?m)^\W*(?:nohup )?python[0-9.]* -m ttca", path.read_text())]
+    assert not shown
+
+
+@pytest.mark.full
+def test_the_photographs_world_is_a_command_of_its_own(tmp_path: Path) -> None:
+    """`ttca demo photographs` works beside a folder called ttca, says its address, and writes photographs once."""
+    (tmp_path / "ttca").mkdir()
+    words = ["demo", "photographs", "evening", "--photographs", "20", "--longest", "32", "--size", "16", "--port", "0"]
+    files = []
+    for _ in range(2):
+        server = subprocess.Popen(
+            [Path(sys.executable).with_name("ttca"), *words],
+            cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, stdin=subprocess.DEVNULL, text=True,
+        )  # fmt: skip
+        try:
+            assert server.stdout is not None
+            assert server.stdout.readline().startswith("http://127.0.0.1:")
+        finally:
+            server.send_signal(signal.SIGINT)
+            _, told = server.communicate(timeout=30)
+        files.append({path: path.stat().st_mtime_ns for path in (tmp_path / "evening" / "photos").rglob("*.*")})
+    assert len(files[0]) == 20
+    assert files[0] == files[1]
+    assert "is there already, and stays as it is" in told
+    assert [path.name for path in (tmp_path / "evening").iterdir()] == ["photos"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from tests import worlds
 from ttca import trials
 from ttca.auditing import carry_out, intend
 from ttca.certificates import Certifying
+from ttca.commands.plan import _table
 from ttca.errors import ActionError, ConfigError
 from ttca.planning import ALONE, ActionPlan, assume, make_plan, measure_learning, successes
 from ttca.pooling.pool import Member
@@ -98,6 +100,13 @@ def test_rates_are_assumed_or_from_the_audit(tmp_path: Path) -> None:
         groups = {group.name: group.rate for group in found.groupings[0].groups}
         assert {"subgroup": rates.subgroup, "reference": rates.reference} == pytest.approx(groups)
         assert source.startswith("the audit of 20")
+        assert "of people in the pool" in source
+        # Whether that audit showed a gap is said, as it found it.
+        kept = json.loads((tmp_path / "audit.json").read_text())
+        for shown in (True, False):
+            kept["comparison"]["shown"] = shown
+            (tmp_path / "audit.json").write_text(json.dumps(kept))
+            assert ("which showed no gap" in assume(action)[1]) is not shown
         assert assume(action, gap=0.1)[0].subgroup == pytest.approx(rates.reference - 0.1)
         (tmp_path / "audit.json").write_text('{"groupings": []}')
         with pytest.raises(ActionError, match="Run ttca audit again"):
@@ -136,6 +145,18 @@ def test_a_plan_asks_nothing_and_says_every_goal(planned: tuple[ActionPlan, worl
     assert best.success == 0.85
     assert made.told().startswith("The cheapest plan that certifies with 80 % probability: improvement, if S is 0.850")
     assert json.loads(json.dumps(made.to_dict(), allow_nan=False))["cheapest"]["persons"] == best.persons
+
+
+def test_a_plan_explains_its_columns(planned: tuple[ActionPlan, worlds.Recorder]) -> None:
+    """Every column of the table, and what stands where nothing certifies, is explained in a sentence."""
+    made, _ = planned
+    said = made.explained()
+    table = _table(made, None)
+    for header in (str(column.header) for column in table.columns[1:]):
+        assert re.search(rf"\b{header}\b", said, re.IGNORECASE), header
+    assert "None tried" in said
+    assert f"half of the gap closed ({RATES.subgroup + (RATES.reference - RATES.subgroup) / 2:.3f} here)" in said
+    assert f"the {made.verification} verification people" in said
 
 
 def test_a_plan_counts_queries_as_the_dry_run_does(planned: tuple[ActionPlan, worlds.Recorder]) -> None:

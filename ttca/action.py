@@ -364,7 +364,7 @@ class CollectiveAction:
         raced = self.raced
         if raced is not None and not raced.proposed:
             told = story or f"{self.settings.name}: for {self.settings.subgroup}, on {self.platform.info.name}."
-            return write_nothing(path, row, raced, told)
+            return write_nothing(path, row, raced, told, "selection people" if people is None else "test people")
         known = {
             "certificate": self.verify(),
             "perturbations": self.handed_out() or self._family.sets[row.epsilon],

@@ -8,17 +8,19 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from ttca.certificates import Certificate, Certifying
+from ttca.certificates import Certificate, Certifying, Condition, Examined, certify
 from ttca.goals import Design
 from ttca.statistics.binomial import scipy_special
 from ttca.trials import rule_of
 
-__all__ = ["Rates", "after_failure", "chance", "persons_needed"]
+__all__ = ["Rates", "after_failure", "chance", "persons_needed", "too_few"]
 
 #: With this chance a certificate is to pass.
 _WANTED = 0.8
 #: More persons than this are not looked for.
 _MOST = 5000
+#: So many can be certified, for any goal but a high rate.
+_NEVER_TOO_FEW = 30
 #: Baselines that an average goes over: the middles of so many equally likely parts.
 _PARTS = 9
 _MARGINS = (0.05, 0.1)
@@ -109,6 +111,32 @@ def persons_needed(terms: Certifying, design: Design, rates: Rates, *, others_ea
         middle = (low + high) // 2
         low, high = (low, middle) if enough(middle) else (middle, high)
     return high
+
+
+def too_few(terms: Certifying, examined: Examined) -> str | None:
+    """Return the sentence that these people cannot be certified whatever is answered; None where they can.
+
+    Parameters
+    ----------
+    terms : Certifying
+    examined : Examined
+
+    Notes
+    -----
+    The certificate's own rule, given the best answers that there could be: all right with δ, all wrong without.
+    """
+    if examined.persons >= _NEVER_TOO_FEW and terms.aim.kind != "rate":
+        return None
+
+    def best(condition: Condition, start: int, stop: int) -> str:
+        return ("1" if isinstance(condition, int) else "0") * (stop - start)
+
+    if certify(best, terms, epsilons=(1,), examined=examined).epsilon is not None:
+        return None
+    return (
+        f"So few verification people cannot reach the goal, {terms.aim}, even if each were answered wrongly without δ "
+        "and rightly with it. Bring more people; docs/people.md has the smallest numbers."
+    )
 
 
 def after_failure(certificate: Certificate, pool: Mapping[str, float | None]) -> tuple[str, ...]:

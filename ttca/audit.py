@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from ttca.answers import Answers, Status
 from ttca.errors import ActionError, ConfigError, DataError
 from ttca.fairness import OneVsRestReport
-from ttca.gap import NO_GAP
+from ttca.gap import NO_GAP, WHOSE
 from ttca.goals import Design
 from ttca.intervals import Span, difference_interval, metric_intervals, rate_interval
 from ttca.people import People, units
@@ -415,10 +415,22 @@ class Audit:
             "groupings": [grouping.to_dict() for grouping in self.groupings],
             "comparison": compared,
             "conclusion": self.told(),
+            "whose": self.whose(),
         }
+
+    def whose(self) -> str:
+        """Return, for people, whose rates these are: those of a later step are other people's."""
+        groups = self.groupings[0].groups if self.groupings[0].by == ("group",) else ()
+        counted = [f"{group.persons:,} of the {group.name}" for group in groups]
+        return WHOSE["audit"].format(people=f"{' and '.join(counted)}, people" if counted else "people")
 
     def told(self) -> str:
         """Return the conclusion for people."""
+        if self.comparison is None and self.groupings[0].untold:
+            return (
+                f"A group of fewer than {_FEWEST_TOLD} people is compared with nobody: it would tell what was said of "
+                "each of them. Ask more people."
+            )
         if self.comparison is None:
             return (
                 "Only one group got answers, so there is nothing to compare it with. Name whom it is compared with in "
@@ -520,7 +532,7 @@ def _compared(heard: Heard, design: _Layout) -> Comparison | None:
         ours, theirs = ours[ours.resolved], theirs[theirs.resolved]
         p = fisher_either_way(int(ours.right.sum()), len(ours), int(theirs.right.sum()), len(theirs))
         interval = difference_interval(theirs.right, ours.right, paired=False)
-    if interval is None:
+    if interval is None or min(len(ours), len(theirs)) < _FEWEST_TOLD:
         return None
     # Half an answer more of each kind: nobody is surely always served right.
     reference = (int(theirs.right.sum()) + 0.5) / (len(theirs) + 1)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shlex
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -19,6 +18,7 @@ from ttca.commands.audit import audit
 from ttca.commands.beforehand import WaitOption, YesOption, confirm_verification, patiently
 from ttca.commands.beforehand import planned as _planned
 from ttca.commands.beforehand import pooled as _pooled
+from ttca.commands.demo import demo_photographs, demo_platform
 from ttca.commands.evidence import evidence
 from ttca.commands.inspect import inspect
 from ttca.commands.plan import plan_action
@@ -32,6 +32,7 @@ from ttca.commands.shared import say as _say
 from ttca.commands.shared import say_paid as _say_paid
 from ttca.commands.shared import write_new as _write_new
 from ttca.commands.submit import submit
+from ttca.copying import shell_word
 from ttca.names import canonical, class_names
 from ttca.platforms.vendors import vendors, with_table
 from ttca.proxies.runtime import wait_asleep
@@ -58,8 +59,9 @@ _QUIET: dict[str, Any] = {
 app = typer.Typer(no_args_is_help=True, help="Test-time collective action.", **_QUIET)
 pool_app = typer.Typer(invoke_without_command=True, help="Query the platform and see who paid.", **_QUIET)
 hub_app = typer.Typer(no_args_is_help=True, help="Let members query the platform from their own machines.", **_QUIET)
+demo_app = typer.Typer(invoke_without_command=True, **_QUIET)
 weights_app = typer.Typer(no_args_is_help=True, help="Published weights that a proxy can begin with.", **_QUIET)
-for _name, _part in {"pool": pool_app, "hub": hub_app, "weights": weights_app}.items():
+for _name, _part in {"demo": demo_app, "pool": pool_app, "hub": hub_app, "weights": weights_app}.items():
     app.add_typer(_part, name=_name)
 
 HubUrlOption = Annotated[
@@ -135,7 +137,7 @@ def init(
     what = "the platform"
     if platform is not None:
         what = "authorized_by, the classes (also where a prompt names them) and what is in CAPITALS in [platform]"
-    where = shlex.quote(str(file))
+    where = shell_word(file)
     _say(
         ERR,
         f"Wrote {file}. Fill in {what} and the people, then: ttca run {where} --dry-run, and for one answer: "
@@ -219,8 +221,9 @@ def _way(size: str | None, fit: str, action: Path | None) -> Preparation:
     return Preparation.from_dict({"fit": fit, "size": sides if len(sides) != 1 else sides[0]})
 
 
-@app.command()
+@demo_app.callback()
 def demo(
+    context: typer.Context,
     folder: Annotated[Path, typer.Option(help="The folder for the demo's action.")] = Path("runs/demo"),
     seed: Annotated[int, typer.Option(min=0, help="Seed of everything random.")] = 0,
     fresh: Annotated[bool, typer.Option("--fresh", help="First delete an earlier demo in that folder.")] = False,
@@ -229,14 +232,18 @@ def demo(
     """Run a complete example on this machine.
 
     It trains and serves a small platform that serves one group worse, runs an action against it, and writes a report.
+    With a command behind it, it serves a world to try your own action on instead.
     """
     from ttca.extras import need_extras
+
+    if context.invoked_subcommand is not None:
+        return
 
     need_extras("The demo", "learn", "serve", "data")
     from ttca.demo.run import doubt, run_demo
 
     row, certificate, _ = run_demo(folder, seed=seed, fresh=fresh, reporter=_reporter())
-    _finish(row, certificate, folder, as_json)
+    _finish(row, certificate, folder, as_json, whose="test people")
     _say(ERR, doubt(row))
     if certificate.epsilon is not None:
         _say_members_file(folder)
@@ -317,6 +324,8 @@ def ask(
     _emit({"images": heard, "charged": charged, "cost": paid}, as_json, billed(charged, 0, price))
 
 
+demo_app.command("photographs")(demo_photographs)
+demo_app.command("platform")(demo_platform)
 app.command()(audit)
 app.command("plan")(plan_action)
 
@@ -341,7 +350,7 @@ def pool_run(
 
     Sends the images of pool and selection people that have no answer yet. Safe to interrupt: run it again to resume.
     """
-    from ttca.gap import served_sentence
+    from ttca.gap import WHOSE, served_sentence
 
     with _opened(file, accept_new_version=accept_new_version, anyway=anyway) as (known, action):
         if _planned(known, action, dry_run, as_json, learns=False):
@@ -358,6 +367,7 @@ def pool_run(
             "answered": answered,
             "coverage": answers.coverage,
             "groups": {name: group.to_dict() for name, group in groups.items()},
+            "whose": WHOSE["pool"],
         }
         _emit(result, as_json, f"{answered} of {len(answers)} pool images have an answer. {served_sentence(groups)}")
 
@@ -740,7 +750,7 @@ def contribute(
 
     if write:
         _write_new(file, contribution_template(file))
-        _say(ERR, f"Wrote {file}. Fill in the hub and the platform, then: ttca contribute {file}")
+        _say(ERR, f"Wrote {file}. Fill in the hub and the platform, then: ttca contribute {shell_word(file)}")
         if as_json:
             _emit({"file": str(file)}, True, "")
         return
@@ -799,7 +809,7 @@ def weights_list(as_json: JsonOption = False) -> None:
         table.add_row(*map(escape, (b.name, b.found, b.source, b.license, f"{b.megabytes:.0f}", fits)))
     OUT.print(table)
     for package in pickles:
-        _say(OUT, f"To convert once: ttca weights convert {package} OUT.safetensors")
+        _say(OUT, f"To convert once: ttca weights convert {shell_word(package)} OUT.safetensors")
 
 
 @weights_app.command("convert")
@@ -1032,8 +1042,9 @@ def report_records(
     from ttca.training_time.records import TEMPLATE, read_strategy, report_of
 
     if write:
-        _write_new(file, TEMPLATE.replace("{file}", str(file)))
-        _say(ERR, f"Wrote {file}. Fill in the features, the label and the strategy, then: ttca report-records {file}")
+        _write_new(file, TEMPLATE.replace("{file}", shell_word(file)))
+        then = f"ttca report-records {shell_word(file)}"
+        _say(ERR, f"Wrote {file}. Fill in the features, the label and the strategy, then: {then}")
         if as_json:
             _emit({"file": str(file)}, True, "")
         return
@@ -1126,7 +1137,7 @@ def _keep(action: CollectiveAction, *, wait: bool) -> None:
     from ttca.errors import QuotaError
 
     try:
-        kept = patiently(wait, action.keep)
+        kept = patiently(wait, action.keep, for_quotas=False)
     except QuotaError as error:
         if error.come_back_s is not None:
             raise
@@ -1179,11 +1190,19 @@ def _say_members_file(folder: Path) -> None:
     )
 
 
-def _finish(row: Row, certificate: Certificate, folder: Path, as_json: bool, report: str = "report.html") -> None:
-    from ttca.gap import NO_GAP
+def _finish(
+    row: Row,
+    certificate: Certificate,
+    folder: Path,
+    as_json: bool,
+    report: str = "report.html",
+    *,
+    whose: str = "verification people",
+) -> None:
+    from ttca.gap import NO_GAP, WHOSE
     from ttca.report.explanations import explained
 
-    table = Table("", "", title="The result row", show_header=False)
+    table = Table("", "", title=f"The result row, of {whose}", show_header=False)
     for group in explained(row):
         table.add_section()
         table.add_row(f"[bold]{escape(group.title)}[/]", "")
@@ -1198,6 +1217,7 @@ def _finish(row: Row, certificate: Certificate, folder: Path, as_json: bool, rep
         table.add_row(escape(name), escape(_shown(value)))
     shown = ERR if as_json else OUT
     shown.print(table)
+    _say(shown, WHOSE[whose])
     _say(shown, certificate.summary())
     _say(shown, f"The action lives in {folder}; look at {folder / report}")
     if as_json:

@@ -7,6 +7,7 @@ import ipaddress
 import tomllib
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import MISSING, dataclass, field, fields, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 from urllib.parse import urlsplit
@@ -20,6 +21,7 @@ from ttca.data.folder import ListedFile, PeopleTable, list_files, load_people
 from ttca.data.tables import COLUMNS, is_name
 from ttca.errors import ConfigError, LedgerError
 from ttca.images import ImageShape
+from ttca.mistakes import Mistakes, made
 from ttca.names import canonical, look_alike, twins, unknown_name
 from ttca.people import People, Roster, draw_roles
 from ttca.platforms.addresses import checked_url
@@ -60,6 +62,16 @@ __all__ = [
 T = TypeVar("T")
 C = TypeVar("C", "PlatformSection", "ContributeSection")
 
+#: What would do for keys that must be there, so that a file without them is read to its end.
+_EXAMPLES: dict[str, Any] = {
+    "url": "http://127.0.0.1:8000",
+    "classes": ("first", "second"),
+    "source": "people.csv",
+    "preparation.size": 224,
+    "token_from.url": "https://example.org",
+    "hub": "http://127.0.0.1:8000",
+    "token_variable": "TTCA_HUB_TOKEN",
+}
 #: What keys of a table were called in earlier versions.
 _OLD_KEYS = {"action": {"equalise": "equalize"}, "platform": {"authorised_by": "authorized_by"}}
 
@@ -248,7 +260,8 @@ class PlatformSection:
 
 def _token_source(found: dict[str, Any]) -> TokenFrom:
     types = {f.name: str(f.type) for f in fields(TokenFrom)} | {"fields": "dict[str, Any]"}
-    _check_names(found, tuple(types), "key of token_from in [platform]")
+    if strange := _strange(found, tuple(types), "key of token_from in [platform]"):
+        raise ConfigError(strange[0])
     if "url" not in found:
         raise ConfigError("Expected the key url in token_from of [platform], got none. Write it there.")
     return TokenFrom(**{k: _value(v, types[k], f"{k} in token_from of [platform]") for k, v in found.items()})
@@ -748,20 +761,16 @@ def read_action(path: Path | str) -> ActionFile:
     """
     path = Path(path)
     path, found, notes = _toml(path, "an action file", "ttca init")
-    _check_names(found, ("action", "platform", "people", "pool", "hub"), f"table in {path}")
-    for table in ("platform", "people"):
-        if table not in found:
-            raise ConfigError(f"Expected the table [{table}] in {path}, got none. ttca init writes a full example.")
-    action = found.get("action", {})
-    return ActionFile(
-        path,
-        settings_of(action, path),
-        _beside(_section(PlatformSection, found["platform"], "platform", path), path),
-        _section(PeopleSection, found["people"], "people", path),
-        _section(PoolSection, found.get("pool", {}), "pool", path),
-        _section(HubSection, _hub_table(found.get("hub", {})), "hub", path),
-        notes,
-    )
+    mistakes, tables = Mistakes(str(path)), {"action": {}, "pool": {}, "hub": {}} | found
+    _check_tables(mistakes, found, ("action", "platform", "people", "pool", "hub"), ("platform", "people"), path)
+    settings = mistakes.of(lambda: settings_of(tables["action"], path))
+    platform = _read(mistakes, PlatformSection, tables, "platform", path)
+    people = _read(mistakes, PeopleSection, tables, "people", path)
+    pool = _read(mistakes, PoolSection, tables, "pool", path)
+    hub = mistakes.of(lambda: _section(HubSection, _hub_table(tables["hub"]), "hub", path))
+    if settings is None or platform is None or people is None or pool is None or hub is None or mistakes.sentences:
+        raise mistakes.error()
+    return ActionFile(path, settings, _beside(platform, path), people, pool, hub, notes)
 
 
 def settings_of(action: dict[str, Any], path: Path = Path("action.toml")) -> Settings:
@@ -785,16 +794,13 @@ def read_contribution(path: Path | str) -> ContributionFile:
     """
     path = Path(path)
     path, found, notes = _toml(path, "your own file for a hub", "ttca contribute FILE --init")
-    _check_names(found, ("contribute", "platform"), f"table in {path}")
-    for table in ("contribute", "platform"):
-        if table not in found:
-            raise ConfigError(f"Expected the table [{table}] in {path}, got none.")
-    return ContributionFile(
-        path,
-        _beside(_section(ContributeSection, found["contribute"], "contribute", path), path),
-        _beside(_section(PlatformSection, found["platform"], "platform", path), path),
-        notes,
-    )
+    mistakes, tables = Mistakes(str(path)), ("contribute", "platform")
+    _check_tables(mistakes, found, tables, tables, path)
+    own = _read(mistakes, ContributeSection, found, "contribute", path)
+    platform = _read(mistakes, PlatformSection, found, "platform", path)
+    if own is None or platform is None or mistakes.sentences:
+        raise mistakes.error()
+    return ContributionFile(path, _beside(own, path), _beside(platform, path), notes)
 
 
 def read_platform(path: Path | str, reporter: Reporter = silent) -> PlatformSection:
@@ -849,28 +855,58 @@ def _toml(path: Path, what: str, command: str) -> tuple[Path, dict[str, Any], tu
     return path, found, notes
 
 
-def _check_names(found: Mapping[str, Any], known: tuple[str, ...], what: str) -> None:
-    for name in found:
-        if name not in known:
-            listed = "ttca init writes a file that explains all of them."
-            raise ConfigError(unknown_name(f"each {what}", name, known, listed=listed))
+def _check_tables(
+    mistakes: Mistakes, found: Mapping[str, Any], known: tuple[str, ...], needed: tuple[str, ...], path: Path
+) -> None:
+    """Note which tables of a file are not known, and which are missing."""
+    strange = _strange(found, known, f"table in {path}")
+    mistakes.tell(*strange)
+    missing = [table for table in needed if table not in found and not _is_meant(table, strange)]
+    mistakes.tell(
+        *(f"Expected the table [{table}] in {path}, got none. ttca init writes a full example." for table in missing)
+    )
+
+
+def _read(mistakes: Mistakes, kind: type[T], tables: Mapping[str, Any], table: str, path: Path) -> T | None:
+    """Return a table's section; None where it is not there, or something is wrong with it, which is noted."""
+    return mistakes.of(lambda: _section(kind, tables[table], table, path)) if table in tables else None
+
+
+def _strange(found: Mapping[str, Any], known: tuple[str, ...], what: str) -> list[str]:
+    """Return a sentence for each name that is not known."""
+    listed = "ttca init writes a file that explains all of them."
+    return [unknown_name(f"each {what}", name, known, listed=listed) for name in found if name not in known]
+
+
+def _is_meant(name: str, strange: Collection[str]) -> bool:
+    """Whether a name is missing that is probably there, misspelt."""
+    return any(sentence.startswith(f"Did you mean {name!r}?") for sentence in strange)
 
 
 def _section(kind: type[T], found: Any, table: str, path: Path) -> T:
+    """Return what a table says; raise one error with all that is wrong with it."""
     if not isinstance(found, dict):
         raise ConfigError(f"Expected [{table}] in {path} to be a table, got {type(found).__name__}.")
+    mistakes = Mistakes(f"[{table}] of {path}")
+    known = fields(kind)  # type: ignore[arg-type]
     # A file names its architectures; factories are for Python.
-    types = {f.name: str(f.type).replace("Architecture", "str") for f in fields(kind)}  # type: ignore[arg-type]
-    _check_names(found, tuple(types), f"key of [{table}]")
-    values = {k: _value(v, types[k], f"{k} in [{table}] of {path}") for k, v in found.items()}
-    needed = [
-        f.name
-        for f in fields(kind)  # type: ignore[arg-type]
-        if f.default is MISSING and f.default_factory is MISSING and f.name not in found
-    ]
-    if needed:
-        raise ConfigError(f"Expected the key {needed[0]} in [{table}] of {path}, got none. Write it there.")
-    return kind(**values)
+    types = {f.name: str(f.type).replace("Architecture", "str") for f in known}
+    strange = _strange(found, tuple(types), f"key of [{table}]")
+    mistakes.tell(*strange)
+    values: dict[str, Any] = {}
+    for key in (key for key in found if key in types):
+        value = mistakes.of(partial(_value, found[key], types[key], f"{key} in [{table}] of {path}"))
+        values |= {} if value is None else {key: value}
+    needed = [f.name for f in known if f.default is MISSING and f.default_factory is MISSING]
+    missing = [name for name in needed if name not in found and not _is_meant(name, strange)]
+    mistakes.tell(*(f"Expected the key {name} in [{table}] of {path}, got none. Write it there." for name in missing))
+    # What is wrong with the others is said too: what could not be read stands as its default, or as an example.
+    doubtful = [name for name in types if (name in found and name not in values) or _is_meant(name, strange)]
+    section, said = made(kind, {name: _EXAMPLES[name] for name in needed} | values, _EXAMPLES, {*doubtful, *missing})
+    mistakes.tell(*said)
+    if section is None or mistakes.sentences:
+        raise mistakes.error()
+    return section
 
 
 def _beside(section: C, path: Path) -> C:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import re
-import shlex
 import tempfile
 import tomllib
 from dataclasses import dataclass, replace
@@ -15,6 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ttca.copying import shell_word
 from ttca.data.folder import TABLE, outline, prepared_as
 from ttca.data.photographs import PHOTOGRAPHS
 from ttca.data.tables import COLUMNS, Problems, read_sheet
@@ -96,7 +96,7 @@ def draft(place: Path, text: str) -> Draft:
         advice.append(count.told)
     if photographs is not None:
         size = "SIZE" if way is None else "x".join(map(str, way.image_shape[:2]))
-        command = shlex.join(["ttca", "prepare", str(photographs), str(home / "people"), "--size", size])
+        command = f"ttca prepare {shell_word(photographs)} {shell_word(home / 'people')} --size {size}"
         advice.append(
             f"There are photographs in {photographs}. Make them fit first, and write the line that it prints into "
             f"[people]: {command}"

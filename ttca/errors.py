@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from enum import StrEnum
 
 __all__ = [
@@ -36,6 +37,9 @@ class TTCAError(Exception):
     ----------
     come_back_s : float or None
         In so many seconds the same work can go on, where waiting is all it needs; the sentence says when that is.
+    unfinished : bool
+        Whether the work had begun, and goes on where it stopped once somebody does what the sentence says; nothing is
+        wrong with it.
     queries_charged : int or None
         What the work that it ended had charged; None where nothing was counted.
     bill : str or None
@@ -43,12 +47,21 @@ class TTCAError(Exception):
     """
 
     come_back_s: float | None = None
+    unfinished: bool = False
     queries_charged: int | None = None
     bill: str | None = None
 
 
 class ConfigError(TTCAError):
-    """An action file, a parameter or the environment is not as it must be."""
+    """An action file, a parameter or the environment is not as it must be.
+
+    Attributes
+    ----------
+    sentences : tuple of str
+        What is wrong, one by one, where a whole file was read; empty elsewhere.
+    """
+
+    sentences: tuple[str, ...] = ()
 
 
 class ImageError(TTCAError):
@@ -92,7 +105,15 @@ class LedgerError(TTCAError):
 
 
 class QuotaError(TTCAError):
-    """A member's quota or the pool's cap does not allow the queries asked for."""
+    """A member's quota or the pool's cap does not allow the queries asked for.
+
+    Attributes
+    ----------
+    look_again : callable or None
+        Returns whether more may be paid now, where somebody can raise quotas while the program waits.
+    """
+
+    look_again: Callable[[], bool] | None = None
 
 
 class RateError(QuotaError):

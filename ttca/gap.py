@@ -13,10 +13,24 @@ from ttca.certificates import clopper_pearson_interval
 from ttca.errors import MissingExtraError
 from ttca.intervals import difference_of_counts
 
-__all__ = ["NO_GAP", "Served", "gap_interval", "served", "served_sentence"]
+__all__ = ["NO_GAP", "WHOSE", "Served", "gap_interval", "served", "served_sentence"]
 
 #: What stands wherever a gap closed would, when the data cannot tell the gap from none.
 NO_GAP = "no gap was shown"
+
+#: Whose rates each step tells, for people: other people each time, so that other numbers are no contradiction.
+WHOSE = {
+    "audit": "These rates are of {people} in the pool alone. ttca run tells those of the whole pool and of selection "
+    "people, and the report those of verification people: other people, so other numbers.",
+    "pool": "These are people of the pool and selection people. The report tells the rates of verification people, who "
+    "are others.",
+    "verification people": "These rates are of verification people alone. Those that ttca audit and ttca run tell are "
+    "of people in the pool: other people, so other numbers.",
+    "selection people": "These rates are of selection people alone. Those that ttca audit tells are of people in the "
+    "pool: other people, so other numbers.",
+    "test people": "These rates are of test people alone, who had no part in the action. Those told of the pool are of "
+    "other people, so they are other numbers.",
+}
 
 
 @dataclass(frozen=True)
@@ -92,13 +106,18 @@ def gap_interval(
 
 
 def served_sentence(groups: dict[str, Served]) -> str:
-    """Return, for people, how each group is served as it is, and whether that shows a gap.
+    """Return, for people, how each group is served as it is, whether that shows a gap, and whose rates these are.
 
     Parameters
     ----------
     groups : dict
         ``subgroup`` and ``reference``; a group nobody was asked of may be missing.
     """
+    said = _served_sentence(groups)
+    return f"{said} {WHOSE['pool']}" if any(group.asked for group in groups.values()) else said
+
+
+def _served_sentence(groups: dict[str, Served]) -> str:
     told = [f"{name} {_told(group)}" for name, group in groups.items() if group.asked]
     if not told:
         return "No unchanged image was answered yet, so it is not known whether there is a gap."

@@ -221,6 +221,16 @@ class ActionPlan:
             "conclusion": self.told(),
         }
 
+    def explained(self) -> str:
+        """Return, for people, what the columns of the plan's table mean."""
+        return (
+            "S is the subgroup's share of right answers with δ. Nobody knows it before, so each goal has a line for "
+            f"several, from half of the gap closed ({self.lines[0].success:.3f} here) to more than all of it. Sure "
+            f"now: how often a certificate would pass if S were so, with the {self.verification:,} verification people "
+            "there are. People: how many of the subgroup would make that 80 %. Queries and days: of the whole action "
+            "with so many, at most. None tried: no number of people that was tried would do."
+        )
+
     def there(self) -> str:
         """Return, for people, what there is now."""
         return (
@@ -301,7 +311,8 @@ def assume(
     if reference is None or (subgroup is None and gap is None):
         audited, date = _audited(action)
         told = {name: audited[name] if told[name] is None else told[name] for name in GROUPS}
-        source = f"the audit of {date}" + (", with what was assumed" if gap or subgroup or reference else "")
+        also = ", with what was assumed" if gap or subgroup or reference else ""
+        source = f"the audit of {date}{also}"
     if gap is not None and told["reference"] is not None:
         told["subgroup"] = told["reference"] - gap
     if told["subgroup"] is None or told["reference"] is None:
@@ -323,7 +334,9 @@ def _audited(action: CollectiveAction) -> tuple[dict[str, float | None], str]:
     try:
         groups = {group["name"]: group["accuracy"]["value"] for group in found["groupings"][0]["groups"]}
         rates = {name: None if groups.get(name) is None else float(groups[name]) for name in GROUPS}
-        return rates, str(found["date"])
+        compared = found.get("comparison")
+        none = compared is not None and not compared["shown"]
+        return rates, f"{found['date']}, of people in the pool{', which showed no gap' if none else ''}"
     except (KeyError, IndexError, TypeError, ValueError):
         raise ActionError(f"Expected an audit in {path}, got something else. Run ttca audit again.") from None
 

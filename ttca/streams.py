@@ -69,10 +69,10 @@ def run_program(name: str, work: Callable[[], int | None], *, as_json: bool = Fa
     """Do a program's work and end the process with the status it returns or exits with, 0 if it says none.
 
     A TTCAError becomes its sentence, each of its notes a line, and status 1, or :data:`COME_BACK` where waiting is all
-    it needs. So does a standard output that cannot be
-    written to; where its reader has gone (``ttca … | head``) nothing is said. Ctrl-C and SIGTERM become one sentence
-    and the status 130 or 143, once what was in flight is written. Any other error is a bug of ours: its traceback is
-    shown, without local variables and without the environment's keys and tokens.
+    it needs, or more quota. So does a standard output that cannot be written to; where its reader has gone
+    (``ttca … | head``) nothing is said. Ctrl-C and SIGTERM become one sentence and the status 130 or 143, once what was
+    in flight is written. Any other error is a bug of ours: its traceback is shown, without local variables and without
+    the environment's keys and tokens.
 
     With ``as_json``, whatever ends the program is one JSON object on standard output instead (:func:`error_object`),
     unless a result stands there already.
@@ -115,7 +115,7 @@ def _run(name: str, work: Callable[[], int | None], interruption: Interruption, 
         if isinstance(interrupt, Interrupted):
             told, for_people = told | {"queries_charged": interrupt.queries_charged}, f" {interrupt.told}"
     except TTCAError as error:
-        told = error_object(error, 1 if error.come_back_s is None else COME_BACK)
+        told = error_object(error, COME_BACK if error.unfinished or error.come_back_s is not None else 1)
         for_people = "" if error.bill is None else f"\n{error.bill}"
         # Nothing more goes to where nothing could be written.
         as_json = as_json and not isinstance(error, OutputError)

@@ -10,6 +10,7 @@ from dataclasses import MISSING, dataclass, fields
 from typing import Any
 
 from ttca.config import ContributeSection, HubSection, PeopleSection, PlatformSection, PoolSection
+from ttca.copying import shell_word
 from ttca.settings import Settings
 
 __all__ = ["CONTRIBUTION_TABLES", "TABLES", "ConfigKey", "action_template", "contribution_template", "keys_of", "toml"]
@@ -233,7 +234,7 @@ def action_template(file: object) -> str:
     """
     head = (
         "# One collective action. Fill it in, then see what it would cost (no picture is sent): "
-        f"ttca run {file} --dry-run\n"
+        f"ttca run {shell_word(file)} --dry-run\n"
         "# Every key stands here. Those behind a # are optional and show their default, or an example where there is "
         "none.\n"
     )
@@ -248,7 +249,7 @@ def contribution_template(file: object) -> str:
     file : object
         Where it will be, as its first line says it.
     """
-    head = f"# What one member's machine needs to ask for a pool. Fill in, then: ttca contribute {file}\n"
+    head = f"# What one member's machine needs to ask for a pool. Fill in, then: ttca contribute {shell_word(file)}\n"
     above = "# From your own knowledge, never from the hub.\n"
     tables = [_table("contribute", ContributeSection), above + _table("platform", PlatformSection)]
     return "\n".join([head, *tables])

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ttca.copying import shell_word
 from ttca.errors import ConfigError, MissingExtraError
 from ttca.proxies.backbones import (
     ONNX,
@@ -222,7 +223,7 @@ def _named(word: str, architectures: tuple[str, ...]) -> list[Backbone]:
     if word in CONVERTIBLE:
         raise ValueError(
             f"Expected weights of {word} as .safetensors, got none. Convert its file once, into the folder that "
-            f"{WEIGHTS_FOLDER} names: ttca weights convert {word} OUT.safetensors"
+            f"{WEIGHTS_FOLDER} names: ttca weights convert {shell_word(word)} OUT.safetensors"
         )
     raise ValueError(
         f'Expected weights as "hub", "none", a path, or one of {", ".join(b.name for b in here) or "none that is here"}'

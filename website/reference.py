@@ -101,7 +101,8 @@ def _command_line() -> str:
         "| 0 | done |",
         "| 1 | not done; one sentence says what was expected, what was found, and what to do |",
         "| 2 | the command was not understood: a wrong option or argument |",
-        f"| {COME_BACK} | come back later: a quota is used up, or the platform says to wait; one sentence says when |",
+        f"| {COME_BACK} | come back later: a quota is used up, or the platform says to wait; one sentence says when, "
+        "or which quota would do |",
         "| 130 | ended by Ctrl-C; what came back is kept: run it again to resume |",
         "| 143 | ended by SIGTERM, likewise |",
         "",

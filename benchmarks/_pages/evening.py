@@ -22,10 +22,11 @@ def tables(found: Sequence[tuple[str, Any]]) -> Mapping[str, str]:
             *(f"{one['steps'].get(step, 0.0):.0f} s" for step in ("prepare", "audit", "plan", "run")),
             f"{one['seconds'] / 60:.1f} min",
             _end(one),
+            one.get("commit", record["commit"]),
         ]
         for one in record["evenings"]
     ]
-    heads = ["seed", "planted gap", "prepare", "audit", "plan", "both runs", "all", "end"]
+    heads = ["seed", "planted gap", "prepare", "audit", "plan", "both runs", "all", "end", "commit"]
     about = f"{record['photographs']} photographs, {record['size']} pixels, two cores, at defaults:"
     return {"evening": "\n\n".join([commands(found), about, table(heads, rows)])}
 

@@ -13,6 +13,7 @@ from benchmarks._audit_simulation import discovery_power, plan_power, two_groups
 from benchmarks._document import MISSING
 from benchmarks._pages.audit import recheck_tables
 from ttca.errors import ConfigError
+from ttca.statistics.binomial import clopper_pearson_upper
 
 _RESULT = Path(audit.__file__).parent / "results" / "audit.json"
 
@@ -46,7 +47,7 @@ def test_plans_are_compared_with_certificates_of_simulated_actions() -> None:
 
 
 def test_the_kept_result_keeps_its_word() -> None:
-    """Coverage, errors, discovery and power of the kept result are within what the documents promise."""
+    """Coverage, errors, discovery and power of the kept result are as promised, the table whole."""
     kept = json.loads(_RESULT.read_text())
     assert kept["audits"] >= 2000
     assert kept["coverage"] >= 0.93
@@ -56,6 +57,23 @@ def test_the_kept_result_keeps_its_word() -> None:
     assert kept["discovered"] > kept["power_of_a_split"]
     assert kept["plan_power_error"] <= 0.02
     assert np.isclose(kept["seen"], 0.8, atol=0.06)
+    assert {(row["share"], row["gap"]) for row in kept["planted"] if row["gap"]} == {
+        (share, gap) for share in (0.1, 0.2, 0.3) for gap in (0.05, 0.1, 0.15)
+    }
+
+
+def test_the_kept_rechecks_keep_their_word() -> None:
+    """A swap of 3 % is found within 250 queries, one alarm in 1,000 looks is rare, the curve is whole."""
+    kept = json.loads(_RESULT.read_text())
+    assert kept["recheck_queries"] + 2 * kept["recheck_curve"][0]["standard_error"] <= 250
+    assert kept["recheck_false_alarms"] <= 0.01
+    assert kept["recheck_looks"] == 1000
+    # Ville's inequality holds of each kind, so that all series together say more than one kind's.
+    series = sum(row["series"] for row in kept["recheck_steady"])
+    alarms = sum(round(row["false_alarms"] * row["series"]) for row in kept["recheck_steady"])
+    assert clopper_pearson_upper(alarms, series, 0.05) <= 0.01
+    assert {row["moved"] for row in kept["recheck_curve"]} >= {0.01, 0.02, 0.03, 0.05, 0.1}
+    assert {row["noisy"] for row in kept["recheck_curve"]} >= {0.0, 0.01, 0.02, 0.05}
 
 
 def test_no_audits_are_a_sentence() -> None:

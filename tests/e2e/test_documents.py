@@ -82,7 +82,7 @@ def test_the_tutorials_commands_work_in_its_order_on_a_quick_proxy(
             elif language == "python":
                 exec(compile(text, TUTORIAL, "exec", dont_inherit=True), {})
             elif remark == "background":
-                assert text.split() == ["python", "-m", "ttca.demo.platform", "0", SERVED.rpartition(":")[2]]
+                assert text.split() == ["ttca", "demo", "platform", "--port", SERVED.rpartition(":")[2]]
             else:
                 for command in text.splitlines():
                     name, *words = shlex.split(command)

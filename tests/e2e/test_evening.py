@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shlex
 from pathlib import Path
 
@@ -49,7 +50,7 @@ def test_the_evenings_commands_work_in_their_order_in_small(
         for language, remark, text in steps():
             text = text.replace("http://127.0.0.1:8124", url).replace("224", str(_SIDE))
             if remark == "background":
-                assert text.split() == ["python", "-m", "ttca.demo.photographs", "evening"]
+                assert text.split() == ["ttca", "demo", "photographs", "evening"]
             elif language == "toml":
                 file = tmp_path / remark.removeprefix("into=")
                 whole = filled_in(filled_in(file.read_text(encoding="utf-8"), text), _QUICKER)
@@ -85,7 +86,7 @@ def test_the_evening_works_as_printed() -> None:
 def test_a_measured_evening_becomes_the_pages_table() -> None:
     """Each evening is a line, with its times and its end; without a result the page says that it is not measured."""
     one = {"seed": 0, "gap": True, "seconds": 90.0, "steps": {"run": 60.0}, "certified": True, "verified": True}
-    other = {**one, "gap": False, "certified": False, "verified": False}
+    other = {**one, "gap": False, "certified": False, "verified": False, "commit": "1"}
     record = {
         "benchmark": "evening",
         "commit": "0",
@@ -96,9 +97,23 @@ def test_a_measured_evening_becomes_the_pages_table() -> None:
         "evenings": [one, other],
     }
     text = tables([("evening.json", record)])["evening"]
-    assert "| 0 | 30 points | 0 s | 0 s | 0 s | 60 s | 1.5 min | certified |" in text
-    assert "| 0 | none | 0 s | 0 s | 0 s | 60 s | 1.5 min | stopped before verification |" in text
+    assert "| 0 | 30 points | 0 s | 0 s | 0 s | 60 s | 1.5 min | certified | 0 |" in text
+    assert "| 0 | none | 0 s | 0 s | 0 s | 60 s | 1.5 min | stopped before verification | 1 |" in text
     assert tables([]) == {"evening": MISSING}
+
+
+def test_evenings_that_were_kept_are_not_run_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With --known, those of the same world are taken with their commit, and none of another world."""
+    monkeypatch.setattr(evening, "RESULTS", tmp_path)
+    one = {"seed": 0, "gap": True, "seconds": 90.0, "certified": True, "verified": True}
+    kept = [one, {**one, "gap": False, "commit": "1"}]
+    record = {"arguments": ["--seeds", "1", "--json"], "commit": "0", "evenings": kept}
+    (tmp_path / "evening.json").write_text(json.dumps(record))
+    found = evening.main(["--seeds", "1", "--known"])
+    assert [(e["gap"], e["commit"]) for e in found["evenings"]] == [(True, "0"), (False, "1")]
+    (tmp_path / "evening.json").write_text(json.dumps(record | {"arguments": ["--size", "32"]}))
+    monkeypatch.setattr(evening, "_evening", lambda seed, gap, _options: {**one, "gap": gap, "commit": "new"})
+    assert {e["commit"] for e in evening.main(["--seeds", "1", "--known"])["evenings"]} == {"new"}
 
 
 def test_photographs_are_of_every_kind_and_size(tmp_path: Path) -> None:

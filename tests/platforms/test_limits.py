@@ -268,6 +268,14 @@ def test_a_quota_used_up_stops_at_once_and_shows_the_body(
     assert (error.trouble, error.charge, error.retryable) == (Trouble.USED_UP, ChargeState.REFUNDED, False)
     assert body.decode()[:40] in str(error)
     assert "used up" in str(error)
+    assert error.come_back_s is None
+
+
+def test_a_quota_that_is_renewed_says_when_to_come_back() -> None:
+    """Where the platform says when a used-up quota begins anew, waiting is all it needs: status 75."""
+    error = error_of(429, b'{"error": {"code": "insufficient_quota"}}', {"Retry-After": "3600"}, used_up=None)
+    assert (error.trouble, error.retryable, error.come_back_s) == (Trouble.USED_UP, False, 3600.0)
+    assert "Run this again after 2" in str(error)
 
 
 def test_where_a_table_says_what_limits_are_nothing_else_changes() -> None:

@@ -52,6 +52,20 @@ def _write(folder: Path, strategy: str = PLANT, *, name: str = "north", rows: st
     return path
 
 
+def test_every_unknown_name_of_a_strategy_is_said_at_once(tmp_path: Path) -> None:
+    """Tables and settings alike, a sentence each."""
+    path = _write(tmp_path)
+    text = path.read_text(encoding="utf-8")
+    for old, new in (("records =", "record ="), ("target =", "traget ="), ("[features]", "[featurs]")):
+        assert old in text
+        text = text.replace(old, new, 1)
+    path.write_text(text, encoding="utf-8")
+    with pytest.raises(ConfigError) as error:
+        read_strategy(path)
+    assert len(error.value.sentences) == 3
+    assert all(f"Did you mean '{name}'?" in str(error.value) for name in ("records", "target", "features"))
+
+
 def test_files_may_begin_with_a_mark_and_be_spelled_on_other_machines(tmp_path: Path) -> None:
     """A byte-order mark is no part of a file, and a decomposed name in a table is the strategy's composed one."""
     path = _write(tmp_path)

@@ -149,6 +149,7 @@ def _show(found: Audit, columns: Columns) -> None:
     for note in notes:
         say(OUT, note)
     say(OUT, found.told())
+    say(OUT, found.whose())
     more = " Groups that are served worse, at no cost: ttca audit --discover." if columns else ""
     say(ERR, f"All of it, each class and every pair of columns too, is in audit.json.{more}")
 

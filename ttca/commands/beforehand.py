@@ -13,7 +13,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from ttca.commands.shared import ERR, OUT, duration, emit, say
-from ttca.errors import TTCAError, UnconfirmedError
+from ttca.errors import QuotaError, TTCAError, UnconfirmedError
 from ttca.people import counted_persons
 from ttca.streams import error_object
 
@@ -48,6 +48,8 @@ WaitOption = Annotated[
     ),
 ]
 
+#: How often quotas are read while somebody is to raise them.
+_LOOK_AGAIN_S = 60.0
 #: A wait that a clock ends a moment early would begin again at once.
 _LEAST_WAIT_S = 1.0
 
@@ -56,17 +58,29 @@ def patiently(
     wait: bool,
     work: Callable[[], T],
     *,
+    for_quotas: bool = True,
     sleep: Callable[[float], None] = time.sleep,
     now: Callable[[], datetime] = lambda: datetime.now(UTC),
 ) -> T:
     """Return what the work returns; where it says when to come back and ``wait`` is set, wait until then and go on.
 
-    Every step of an action goes on where it stopped, so that doing it again pays nothing again.
+    Where a quota is used up for good, wait until somebody has raised it, unless the work is not worth that. Every step
+    of an action goes on where it stopped, so that doing it again pays nothing again.
     """
     while True:
         try:
             return work()
         except TTCAError as error:
+            look_again = error.look_again if isinstance(error, QuotaError) and for_quotas else None
+            if wait and error.come_back_s is None and look_again is not None:
+                say(
+                    ERR,
+                    f"{error} Waiting until [pool] allows more: the action file is read again every minute. Ctrl-C "
+                    "ends it; nothing is lost.",
+                )
+                while not look_again():
+                    sleep(_LOOK_AGAIN_S)
+                continue
             if not wait or error.come_back_s is None:
                 raise
             seconds = max(_LEAST_WAIT_S, error.come_back_s)
@@ -149,6 +163,7 @@ def planned(
     """
     from dataclasses import asdict
 
+    from ttca.advice import too_few
     from ttca.exposure import exposure
     from ttca.preparation import after_sending
     from ttca.rehearsal import enough, rehearse
@@ -165,7 +180,9 @@ def planned(
     price = known.platform.price
     short = enough(action, plan)
     table = _cost_table(plan, seconds, price, short)
-    warnings = [w for w in (warning, known.platform.too_small(action.platform.info.image_shape)) if w is not None]
+    doubts = (warning, known.platform.too_small(action.platform.info.image_shape))
+    few = too_few(action.settings.certifying, action.panel.examined()) if verifies else None
+    warnings = [w for w in (*doubts, few) if w is not None]
     changed = action.queries.changed(action.questions.people.images)
     if dry_run:
         people = counted_people(action.roster, action.classes)

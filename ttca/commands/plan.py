@@ -66,6 +66,7 @@ def plan_action(
         emit({**said, "figure": None if out is None else str(out)}, True, "")
         return
     OUT.print(_table(made, price))
+    say(OUT, made.explained())
     say(OUT, f"Rates of right answers: subgroup {assumed.subgroup:.3f}, reference {assumed.reference:.3f}, {source}.")
     say(OUT, made.there())
     say(OUT, made.told())

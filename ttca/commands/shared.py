@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.table import Table
 
+from ttca.copying import shell_word
 from ttca.private import private
 from ttca.terminal import Terminal
 
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
     from ttca.action import CollectiveAction
     from ttca.config import ActionFile
     from ttca.errors import AnswerError
+    from ttca.pooling.pool import Member
 
 __all__ = [
     "ERR",
@@ -97,14 +100,27 @@ def opened(
         known.open(accept_new_version=accept_new_version, anyway=anyway, reporter=reporter()) as action,
         asking(known, action, file),
     ):
+        action.queries.quotas_now = partial(_quotas_now, known, action)
         yield known, action
+
+
+def _quotas_now(known: ActionFile, action: CollectiveAction) -> tuple[Sequence[Member], int | None]:
+    """Return what an action file says now of the members' quotas and the cap; as before, where it cannot be read."""
+    from ttca.config import read_action
+    from ttca.errors import ConfigError
+
+    with suppress(ConfigError):
+        # Somebody may be writing it.
+        known = read_action(known.path)
+    return known.payers(list(action.queries.members)), known.pool.cap
 
 
 @contextmanager
 def asking(known: ActionFile, action: CollectiveAction, file: Path) -> Iterator[None]:
     """Say what an error that ends the work has cost, and propose a table where it is an answer that cannot be read."""
-    from ttca.errors import AnswerError
+    from ttca.errors import AnswerError, QuotaError
     from ttca.prices import bill_of_errors
+    from ttca.rehearsal import enough
 
     name, ledger = action.settings.name, action.queries.ledger
     before = ledger.charged_twice(action=name)
@@ -115,6 +131,15 @@ def asking(known: ActionFile, action: CollectiveAction, file: Path) -> Iterator[
     try:
         with bill_of_errors(ledger, name, known.platform.price, remaining=remaining):
             yield
+    except QuotaError as error:
+        if error.come_back_s is None and ledger.paid(action=name):
+            error.unfinished = True
+            said = enough(action, action.plan())
+            error.add_note(
+                f"{'' if said is None else f'{said.told} '}Waiting alone brings no more of a quota. Come back when "
+                "more may be paid: it goes on where it stopped, and pays nothing twice."
+            )
+        raise
     except AnswerError as error:
         error.args = (f"{error.args[0]} {_advice(known, file, error)}", *error.args[1:])
         raise
@@ -134,7 +159,7 @@ def _advice(known: ActionFile, file: Path, error: AnswerError) -> str:
     from ttca.first_answers import proposed
     from ttca.platforms.proposing import proposals, response_of
 
-    section, advice = known.platform, f"Look at one answer: ttca ask {file} IMAGE."
+    section, advice = known.platform, f"Look at one answer: ttca ask {shell_word(file)} IMAGE."
     if section.protocol == "template" and error.body is not None:
         options = {"model": section.model, "version": section.version, **section.options}
         found = proposals(response_of(error.body)[1], options, section.classes)

@@ -1,13 +1,15 @@
 """An evening's world: photographs of digits of every size and kind in a folder, and a served reader of 224 pixels.
 
-``python -m ttca.demo.photographs FOLDER`` writes ``FOLDER/photos`` and serves until it is ended. The subgroup's camera
-is out of focus, and the reader learned from sharp pictures alone. With ``--no-gap`` all cameras are alike.
+``ttca demo photographs FOLDER`` writes ``FOLDER/photos`` and serves until it is ended, and so does
+``python -m ttca.demo.photographs FOLDER``, its earlier name. The subgroup's camera is out of focus, and the reader
+learned from sharp pictures alone. With ``--no-gap`` all cameras are alike.
 """
 
 from __future__ import annotations
 
 import argparse
 import sys
+import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +22,7 @@ from ttca.errors import ConfigError
 from ttca.platforms.local import LocalPlatform
 from ttca.platforms.server import serve
 
-__all__ = ["CAMERA", "photographs", "reader"]
+__all__ = ["CAMERA", "new_photographs", "photographs", "reader"]
 
 #: What the subgroup's camera does to a picture of 16 pixels: about 30 points fewer right answers.
 CAMERA: dict[str, float] = {"blur": 2.0, "contrast": 0.35, "veil": 60.0, "noise": 6.0}
@@ -57,6 +59,23 @@ def photographs(folder: Path, *, seed: int, number: int = 300, longest: int = _S
         home = folder / group / DIGITS[classes[row]] / f"member-{i % _MEMBERS + 1:02d}"
         home.mkdir(parents=True, exist_ok=True)
         _save(home / f"IMG_{i:04d}", picture, int(side), i)
+
+
+def new_photographs(folder: Path, *, seed: int, number: int, longest: int, gap: bool) -> None:
+    """Write :func:`photographs` into a folder that is not there yet; a kill leaves none that is half full.
+
+    Raises
+    ------
+    ConfigError
+        If it cannot be written there.
+    """
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        unfinished = Path(tempfile.mkdtemp(dir=folder.parent, prefix=".photos-"))
+        photographs(unfinished, seed=seed, number=number, longest=longest, gap=gap)
+        unfinished.rename(folder)
+    except OSError as error:
+        raise ConfigError(f"Expected to write {folder}, got: {error}. Choose another place.") from None
 
 
 def _save(path: Path, picture: np.ndarray, side: int, number: int) -> None:
@@ -116,13 +135,10 @@ def _main(argv: list[str]) -> None:
     parser.add_argument("--no-gap", action="store_true", help="everybody has the same camera")
     parser.add_argument("--port", type=int, default=8124)
     options = parser.parse_args(argv)
-    if not (options.folder / "photos").exists():
-        photographs(
-            options.folder / "photos",
-            seed=options.seed,
-            number=options.photographs,
-            longest=options.longest,
-            gap=not options.no_gap,
+    home = options.folder / "photos"
+    if not home.exists():
+        new_photographs(
+            home, seed=options.seed, number=options.photographs, longest=options.longest, gap=not options.no_gap
         )
     serve(reader(seed=options.seed, size=options.size), port=options.port, on_start=_say)
 

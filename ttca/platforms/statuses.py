@@ -21,6 +21,8 @@ _PERHAPS_PROCESSED = {408, 409, 425}
 _TIMED_OUT = {408, 504}
 # Surely not processed, whatever the body says.
 _UNPROCESSED = {401, 403, 404, 405, 413, 422}
+# A quota that is used up is not renewed sooner: whoever says so says it of every refusal.
+_LEAST_RENEWAL_S = 60.0
 _USED_UP = re.compile(rb'"(?:code|type)"\s*:\s*"insufficient_quota"')
 _TOO_MANY_IMAGES = re.compile(
     rb"batch[ _-]?size|max\w*[ _-]?batch|batch[^.]{0,30}(?:too (?:large|big|long)|exceed|larger|greater)"
@@ -90,6 +92,8 @@ def status_error(
         request_id=response.request_id,
     )
     error.trouble = trouble
+    if trouble is Trouble.USED_UP and (wait or 0.0) >= _LEAST_RENEWAL_S:
+        error.come_back_s = wait
     return error
 
 

@@ -11,6 +11,7 @@ import uuid
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -222,6 +223,9 @@ class QueryPool:
         self.action = action
         self.accept_new_version = False
         self.anyway = False
+        #: Reads quotas and cap anew, for whoever waits until somebody has raised them: the same members.
+        self.quotas_now: Callable[[], tuple[Sequence[Member], int | None]] | None = None
+        self.overrule = overrule
         #: Whether the platform has named a class, so that it is asked in the right way.
         self.met = False
         self.reporter = reporter
@@ -343,9 +347,14 @@ class QueryPool:
         self.met |= bool(found.answers.answered.any())
         progress = _Progress(answers_before=bool(known.any()))
         task = _Task(checked, keys, owners, purpose, progress, self.ledger.now(), watch is not None)
-        if watch is not None:
-            _ask_watched(self, watch, missing, task)
-        _ask_missing(self, missing, task)
+        try:
+            if watch is not None:
+                _ask_watched(self, watch, missing, task)
+            _ask_missing(self, missing, task)
+        except QuotaError as error:
+            if self.quotas_now is not None:
+                error.look_again = partial(_more_than, self, _left(self))
+            raise
         # Read back, not collected: others have asked some of it, and this call must say what every later one will.
         return self.find(keys)
 
@@ -564,6 +573,20 @@ def _by_name(members: Sequence[Member]) -> dict[str, Member]:
     if twice:
         raise ConfigError(f"Expected every member once, got {', '.join(twice)} more than once.")
     return {m.name: m for m in members}
+
+
+def _left(pool: QueryPool) -> int:
+    return pool.ledger.left().of(pool.members).total
+
+
+def _more_than(pool: QueryPool, left: int) -> bool:
+    """Take the quotas and the cap that hold now; return whether more can be paid than was left."""
+    if pool.quotas_now is None:
+        return False
+    members, cap = pool.quotas_now()
+    pool.members = _by_name(members)
+    pool.ledger.enrol({m.name: m.allowance for m in members}, cap=cap, overrule=pool.overrule)
+    return _left(pool) > left
 
 
 @dataclass(frozen=True, eq=False, repr=False)

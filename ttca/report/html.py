@@ -18,6 +18,7 @@ from ttca.certificates import Certificate
 from ttca.conditions import CONTROLS, HONEST_ROW, ROW_KEYS, SECTIONS, Control, Measuring, metric_keys
 from ttca.errors import ActionError, MissingExtraError
 from ttca.fairness import OneVsRestReport
+from ttca.gap import WHOSE
 from ttca.measurement import Measurement
 from ttca.people import People
 from ttca.perturbations import PerturbationSet
@@ -156,13 +157,16 @@ def write_report(
         "comparisons": _comparisons(measurement),
         "backbones": row.backbones,
         "around": around,
+        "whose": WHOSE[contents.measured_on],
         "words": PlainWords.of(row, contents.certificate, around),
         "f": formatting,
     }
     return _write(Path(path), _rendered("report.html.j2", context))
 
 
-def write_nothing(path: Path | str, row: Row, raced: Raced, story: str) -> Path:
+def write_nothing(
+    path: Path | str, row: Row, raced: Raced, story: str, measured_on: Literal["test people", "selection people"]
+) -> Path:
     """Write the report of an action that proposes nothing: why, what each recipe got, and how people are served.
 
     Parameters
@@ -173,6 +177,8 @@ def write_nothing(path: Path | str, row: Row, raced: Raced, story: str) -> Path:
         The record of the race, in which no recipe was shown to beat doing nothing.
     story : str
         Who is under-served by what, in a few plain sentences.
+    measured_on : {"test people", "selection people"}
+        Whose rates the row holds.
 
     Returns
     -------
@@ -186,7 +192,7 @@ def write_nothing(path: Path | str, row: Row, raced: Raced, story: str) -> Path:
     MissingExtraError
         If Jinja2 is not installed.
     """
-    context = {"row": row, "raced": raced, "story": story, "f": formatting}
+    context = {"row": row, "raced": raced, "story": story, "whose": WHOSE[measured_on], "f": formatting}
     return _write(Path(path), _rendered("nothing.html.j2", context))
 
 

@@ -17,7 +17,9 @@ from typing import Any, cast
 
 import numpy as np
 
+from ttca.copying import shell_word
 from ttca.errors import ConfigError, DataError
+from ttca.mistakes import Mistakes
 from ttca.names import canonical, unknown_name
 from ttca.training_time.aggregator import Report
 from ttca.training_time.signals import (
@@ -33,6 +35,13 @@ from ttca.training_time.signals import (
 )
 
 __all__ = ["TEMPLATE", "Names", "StrategyFile", "read_records", "read_strategy", "report_of"]
+
+#: The tables of a strategy file whose settings have names, beside the features.
+_SETTINGS: dict[str, tuple[str, ...]] = {
+    "collective": ("name", "records"),
+    "label": ("column", "values"),
+    "strategy": ("kind", "target", "replacement", "signal", "elsewhere"),
+}
 
 TEMPLATE = """\
 # What a collective will do to its members' records. Fill it in, then run: ttca report-records {file} --out report.json
@@ -141,15 +150,15 @@ def read_strategy(path: Path | str) -> StrategyFile:
         told = tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except FileNotFoundError:
         raise ConfigError(
-            f"Expected a strategy file at {path}, got no file. Write one with `ttca report-records {path} --init`."
+            f"Expected a strategy file at {path}, got no file. Write one with: "
+            f"ttca report-records {shell_word(path)} --init"
         ) from None
     except IsADirectoryError:
         raise ConfigError(f"Expected a strategy file, got the folder {str(path)!r}. Name the file in it.") from None
     except (OSError, ValueError, RecursionError) as error:  # tomllib's own are ValueErrors
         raise ConfigError(f"Expected TOML in {path}, got: {error}. Correct the file.") from None
-    _known(told, ("collective", "features", "label", "strategy"), f"a table of {path}")
-    collective = _section(told, "collective", ("name", "records"), path)
-    label = _section(told, "label", ("column", "values"), path)
+    _check_names(told, path)
+    collective, label = _section(told, "collective", path), _section(told, "label", path)
     features = told.get("features")
     if not isinstance(features, dict) or not features:
         raise ConfigError(f"Expected the table [features] in {path} with one feature or more, got {features!r}.")
@@ -176,7 +185,7 @@ def read_strategy(path: Path | str) -> StrategyFile:
 
 
 def _strategy(told: Mapping[str, Any], names: Names, path: Path) -> Planting | Unplanting:
-    found = _section(told, "strategy", ("kind", "target", "replacement", "signal", "elsewhere"), path)
+    found = _section(told, "strategy", path)
     kind = _text(found, "kind", "strategy", path)
     needs: dict[str, set[str]] = {"feature-label": set(), "feature-only": {"elsewhere"}, "unplanting": {"replacement"}}
     if kind not in needs:
@@ -202,11 +211,21 @@ def _strategy(told: Mapping[str, Any], names: Names, path: Path) -> Planting | U
     return FeatureOnlyPlanting(signal, target, int(cell[0]))
 
 
-def _section(told: Mapping[str, Any], name: str, known: Sequence[str], path: Path) -> dict[str, Any]:
+def _check_names(told: Mapping[str, Any], path: Path) -> None:
+    """Raise where a table or a setting is not known: all of them at once."""
+    mistakes = Mistakes(str(path))
+    tables = {f"a setting of [{name}] in {path}": (told.get(name), known) for name, known in _SETTINGS.items()}
+    for what, (found, known) in {f"a table of {path}": (told, (*_SETTINGS, "features")), **tables}.items():
+        strange = [name for name in found if name not in known] if isinstance(found, dict) else []
+        mistakes.tell(*(unknown_name(what, name, known) for name in strange))
+    if mistakes.sentences:
+        raise mistakes.error()
+
+
+def _section(told: Mapping[str, Any], name: str, path: Path) -> dict[str, Any]:
     found = told.get(name)
     if not isinstance(found, dict):
         raise ConfigError(f"Expected the table [{name}] in {path}, got {found!r}. Add it.")
-    _known(found, known, f"a setting of [{name}] in {path}")
     return cast("dict[str, Any]", found)
 
 

@@ -1,0 +1,129 @@
+"""Tests of tables that mean something else than an action needs: each ends in a sentence or in a flagged result."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tests.test_audit_command import Served, home, people, served, ttca
+from tests.test_cli import Terminal
+from ttca.advice import too_few
+from ttca.answers import Status
+from ttca.audit import Heard, audited
+from ttca.certificates import Certifying, Examined
+
+__all__ = ["home", "people", "served", "ttca"]
+
+Rows = list[dict[str, str]]
+SHIFTED = {"stripes": "bars", "bars": "checks", "checks": "stripes"}
+
+
+def few(each: int) -> Callable[[Rows], Rows]:
+    """Return what leaves so many rows of each group and class."""
+
+    def left(rows: Rows) -> Rows:
+        kinds = dict.fromkeys((row["group"], row["class"]) for row in rows)
+        return [row for kind in kinds for row in [r for r in rows if (r["group"], r["class"]) == kind][:each]]
+
+    return left
+
+
+#: What is done to a table of 180 people in each group; what a dry run then says, and what an audit does.
+WORLDS: dict[str, tuple[Callable[[Rows], Rows], str, str]] = {
+    "one group only": (
+        lambda rows: [row for row in rows if row["group"] == "subgroup"],
+        "Expected reference people among the verification people, got none.",
+        "Only one group got answers, so there is nothing to compare it with.",
+    ),
+    "groups of three": (
+        few(1),
+        "So few verification people cannot reach the goal, parity,",
+        "A group of fewer than 3 people is compared with nobody",
+    ),
+    "nine in each group": (
+        few(3),
+        "For the certificate: 3 persons of the subgroup and 4 of the reference, one image of each.",
+        "no gap, however large, would have been seen with 80 % probability. Ask more people.",
+    ),
+    "people who are there twice": (
+        lambda rows: [*rows, *rows[:2]],
+        "Line 363: Expected every file once, got 'images/000001.png' on line 3 already. Remove one line.",
+        "got 2 problems in",
+    ),
+    "a class that is NaN": (
+        lambda rows: [{**rows[0], "class": "nan"}, *rows[1:]],
+        "Line 2: Expected the class to be one of 'stripes', 'bars', 'checks', got 'nan'. Use one of these.",
+        "got 1 problem in",
+    ),
+    "no class": (
+        lambda rows: [{**rows[0], "class": ""}, *rows[1:]],
+        "Line 2: Expected a printable value in the column 'class', got ''.",
+        "got 1 problem in",
+    ),
+    "persons in two groups": (
+        lambda rows: [{**row, "person": f"p{i % 300}"} for i, row in enumerate(rows)],
+        # One image of each person counts.
+        "persons of the subgroup and 65 of the reference, one image of each, of 148 that they brought",
+        "of the subgroup and 20 of the reference, people in the pool alone",
+    ),
+    "all labels wrong": (
+        lambda rows: [{**row, "class": SHIFTED[row["class"]]} for row in rows],
+        # Nobody can know it before the first answers.
+        "queries at most",
+        "Expected answers that fit members' own true classes, got 2 of 20 right",
+    ),
+}
+REFUSED = ("people who are there twice", "a class that is NaN", "no class")
+
+
+@pytest.mark.parametrize("name", WORLDS)
+def test_what_an_action_cannot_use_is_a_sentence_or_a_flag(
+    name: str, home: Path, ttca: Terminal, served: Served
+) -> None:
+    """A dry run and an audit say what is wrong with the table, or beside the result what it is not worth; what is
+    refused costs no query."""
+    changed, planned, audited = WORLDS[name]
+    table = home / "people" / "people.csv"
+    with table.open(newline="") as file:
+        rows = changed(list(csv.DictReader(file)))
+    with table.open("w", newline="") as file:
+        writer = csv.DictWriter(file, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+    before = served.platform.queries
+    for words, said in ((("run", home, "--dry-run"), planned), (("audit", home, "--people", 20, "--yes"), audited)):
+        done = ttca(*words)
+        assert done.code in (0, 1)
+        assert "Traceback" not in done.err
+        assert said in " ".join(f"{done.out} {done.err}".split()), (words[0], done.out[-500:], done.err[-500:])
+    asked = served.platform.queries - before
+    assert asked == 0 if name in REFUSED else 0 < asked <= 40
+
+
+@pytest.mark.parametrize(
+    ("persons", "goal", "enough"),
+    [(3, "parity", False), (4, "parity", True), (4, "improvement", False), (5, "improvement", True), (28, 0.9, False),
+     (29, 0.9, True), (59, 0.95, True), (58, 0.95, False)],
+)  # fmt: skip
+def test_too_few_to_certify_are_told_before_anybody_is_asked(persons: int, goal: Any, enough: bool) -> None:
+    """By the certificate's own rule: where the best answers would not pass, that is said, as the page has it."""
+    said = too_few(Certifying(goal=goal), Examined("disjoint", persons, persons, 2 * persons))
+    assert (said is None) == enough
+
+
+def test_a_group_of_one_is_not_told_by_its_lead() -> None:
+    """Nothing is said of a group of fewer than three people, neither its rate nor how far it is behind."""
+    right = np.array([False, True, True])
+    status = np.full(3, int(Status.ANSWERED), np.int8)
+    persons, said = np.array(["a", "b", "c"]), np.where(right, 0, 1)
+    heard = Heard(np.zeros(3, np.int64), said, status, persons, np.array([True, False, False]), {})
+    found = audited(heard, "disjoint", ("k", "l"))
+    assert found.comparison is None
+    assert found.to_dict()["comparison"] is None
+    assert "points" not in json.dumps(found.to_dict())
