@@ -12,7 +12,6 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from operator import itemgetter
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -28,7 +27,7 @@ from ttca.private import close_to_others, private
 if sys.platform != "win32":
     import fcntl
 
-__all__ = ["Database", "Insert", "read_secret"]
+__all__ = ["Database", "Insert", "marks", "read_secret"]
 
 T = TypeVar("T")
 Insert = sqlite.Insert | postgresql.Insert
@@ -111,21 +110,47 @@ class Database:
     def add(
         self, connection: sa.Connection, table: sa.Table, rows: Sequence[Mapping[str, Any]], *, new: bool = False
     ) -> None:
-        """Insert rows of plain values, all with the same columns; ``new``: but for those that are there already.
+        """Insert rows of plain values, all with the same columns; ``new``: but for those that are there already."""
+        if rows:
+            columns = tuple(rows[0])
+            self.add_rows(connection, table, columns, [tuple(map(row.__getitem__, columns)) for row in rows], new=new)
+
+    def add_rows(
+        self,
+        connection: sa.Connection,
+        table: sa.Table,
+        columns: tuple[str, ...],
+        rows: list[tuple[Any, ...]],
+        *,
+        new: bool = False,
+    ) -> None:
+        """Insert the same rows as tuples, in the order of the columns.
 
         Handed to the driver as they are: SQLAlchemy's own way through a row takes longer than SQLite's.
         """
         if not rows:
             return
-        columns = tuple(rows[0])
         kind = (table.name, columns, new)
         if kind not in self._inserts:
-            mark = "%s" if self.is_server else "?"
             self._inserts[kind] = (
-                f"INSERT INTO {table.name} ({', '.join(columns)}) VALUES ({', '.join([mark] * len(columns))})"
+                f"INSERT INTO {table.name} ({', '.join(columns)}) VALUES ({marks(len(columns))})"
                 + (" ON CONFLICT DO NOTHING" if new else "")
             )
-        connection.exec_driver_sql(self._inserts[kind], list(map(itemgetter(*columns), rows)))
+        self.change(connection, self._inserts[kind], rows)
+
+    def read(self, connection: sa.Connection, statement: str, values: Sequence[Any]) -> sa.CursorResult[Any]:
+        """Return what a statement finds, given as text with ``?`` for each value.
+
+        For what every request runs: making a statement of SQLAlchemy ready takes longer than SQLite takes to run it.
+        """
+        return connection.exec_driver_sql(self._native(statement), tuple(values))
+
+    def change(self, connection: sa.Connection, statement: str, rows: list[tuple[Any, ...]]) -> int:
+        """Run a statement, given likewise, for each of these rows; return how many rows of the table it changed."""
+        return connection.exec_driver_sql(self._native(statement), rows).rowcount if rows else 0
+
+    def _native(self, statement: str) -> str:
+        return statement.replace("?", "%s") if self.is_server else statement
 
     def share(self, connection: sa.Connection) -> None:
         """Keep :meth:`exclude` waiting until this transaction ends. (An SQLite file has one writer anyway.)"""
@@ -171,7 +196,7 @@ class Database:
             )
             done = retrying(self._once, work, write)
             return done
-        except (sa.exc.DBAPIError, sa.exc.TimeoutError) as error:
+        except (sa.exc.DBAPIError, sa.exc.TimeoutError, sqlite3.Error) as error:
             reason = str(getattr(error, "orig", None) or error)
             raise LedgerError(_sentence(self.name, reason, server=self.is_server)) from None
 
@@ -311,6 +336,11 @@ class Database:
         connection.execute("PRAGMA synchronous=NORMAL").close()
         # Some libraries leave in the file what was deleted.
         connection.execute("PRAGMA secure_delete=ON").close()
+
+
+def marks(n: int) -> str:
+    """Return the place holders of so many values in a statement's text."""
+    return ", ".join("?" * n)
 
 
 def read_secret(path: Path, *, used: bool) -> bytes:
