@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from itertools import repeat
 from operator import itemgetter
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 import sqlalchemy as sa
@@ -59,8 +59,8 @@ ANSWER = (*SEALED, "at", "seal")
 _CAP = "SELECT value FROM meta WHERE name = 'cap'"
 _FORGOTTEN = "SELECT value FROM meta WHERE name = 'forgotten'"
 _MEMBERS = (
-    f"SELECT members.*, ({_CAP}) AS cap, ({_FORGOTTEN}) AS forgotten, (SELECT max(id) FROM requests) AS last "
-    "FROM members WHERE name IN ({}) ORDER BY name"
+    "SELECT id, name, quota, charged, per_second, per_minute, per_day, "
+    f"({_CAP}), ({_FORGOTTEN}), (SELECT max(id) FROM requests) FROM members WHERE name IN ({{}}) ORDER BY name"
 )
 #: What follows where others write at the same time.
 _LOCKED = " FOR UPDATE"
@@ -319,12 +319,13 @@ class Booking:
         # programs never wait for each other.
         names = sorted({bill.member for bill in self._bills})
         lock = _LOCKED if self._db.is_server else ""
-        rows = self._db.read(connection, _MEMBERS.format(marks(len(names))) + lock, names).all() if names else []
+        found = self._db.read(connection, _MEMBERS.format(marks(len(names))) + lock, names) if names else []
+        rows = [_Member(*row) for row in found]
         payers = {row.name: _Payer(row) for row in rows}
-        forgotten = (rows[0].forgotten if rows else self._db.read(connection, _FORGOTTEN, ()).scalar()) is not None
+        forgotten = rows[0].forgotten is not None if rows else bool(self._db.read(connection, _FORGOTTEN, ()))
         cap = rows[0].cap if rows else None
         if rows and self._db.is_server:
-            cap = self._db.read(connection, _CAP + lock, ()).scalar()
+            cap = next((cap for (cap,) in self._db.read(connection, _CAP + lock, ())), None)
         left = cap_left(connection, cap)
         return _Locked(
             payers,
@@ -349,7 +350,9 @@ class Booking:
         payers: dict[str, _Payer],
         now: float,
     ) -> None:
-        self._db.change(connection, _PAY, [(p.paid, p.number) for p in payers.values() if p.paid])
+        for payer in payers.values():
+            if payer.paid:
+                self._db.read(connection, _PAY, (payer.paid, payer.number))
         requests = [
             (c.request, b.request_id, b.number, payers[b.member].number, b.action, b.purpose, now, c.n)
             for b, c in written
@@ -364,11 +367,26 @@ class Booking:
         self._db.add_rows(connection, _attempts, _ATTEMPT, attempts)
 
 
+class _Member(NamedTuple):
+    """A member's row, and what the ledger says of all."""
+
+    id: int
+    name: str
+    quota: int
+    charged: int
+    per_second: int | None
+    per_minute: int | None
+    per_day: int | None
+    cap: str | None
+    forgotten: str | None
+    last: int | None
+
+
 @dataclass
 class _Payer:
     """A member whose row is locked: what the quota leaves, and ``paid``, what this transaction takes of it."""
 
-    row: Any
+    row: _Member
     paid: int = 0
 
     @property
@@ -391,19 +409,23 @@ class _Locked:
     forgotten: bool
 
 
-@dataclass
+@dataclass(eq=False)
 class _Wish:
-    """One thread's bill, and what became of it."""
+    """One thread's bill, or None where it only settles, and what became of it; ``leads``: it is its turn to book."""
 
-    bill: Bill
+    bill: Bill | None
     done: Charge | Taken | QuotaError | BaseException | None = None
+    leads: bool = False
+    #: Held until the thread is to go on.
+    gate: threading.Lock = field(default_factory=threading.Lock)
 
 
 @dataclass(eq=False, repr=False)
 class Desk(OneLine):
     """Where threads have requests booked: whoever comes to the front books for all who wait behind.
 
-    Under load one transaction then charges and settles for many threads, which costs hardly more than for one.
+    Under load one transaction then charges and settles for many threads, which costs hardly more than for one. Those
+    who are done go on at once; the first of those who came meanwhile is the next to book.
 
     Parameters
     ----------
@@ -412,10 +434,10 @@ class Desk(OneLine):
     """
 
     book: Callable[[Sequence[Bill], Sequence[Settlement]], list[Charge | Taken | QuotaError]]
-    _front: threading.Lock = field(default_factory=threading.Lock)
     _queue: threading.Lock = field(default_factory=threading.Lock)
     _wishes: list[_Wish] = field(default_factory=list)
     _settlements: list[Settlement] = field(default_factory=list)
+    _taken: bool = False
 
     def settle(self, settlement: Settlement) -> None:
         """Leave a settlement here: it is written with the next request charged, or by :meth:`flush`."""
@@ -429,40 +451,63 @@ class Desk(OneLine):
         ------
         QuotaError, LedgerError
         """
-        wish = _Wish(bill)
-        with self._queue:
-            self._wishes.append(wish)
-        with self._front:
-            if wish.done is None:
-                self._book_all()
-        if not isinstance(wish.done, Charge | Taken):
-            raise wish.done or LedgerError("Expected the desk to book a request, got nothing.")
-        return wish.done
+        done = self._wait_for(_Wish(bill))
+        if not isinstance(done, Charge | Taken):
+            raise done or LedgerError("Expected the desk to book a request, got nothing.")
+        return done
 
     def flush(self) -> None:
         """Write every settlement left here."""
-        with self._front:
-            if self._settlements:
+        done = self._wait_for(_Wish(None))
+        if isinstance(done, BaseException):
+            raise done
+
+    def _wait_for(self, wish: _Wish) -> Charge | Taken | QuotaError | BaseException | None:
+        with self._queue:
+            self._wishes.append(wish)
+            wish.leads, self._taken = not self._taken, True
+            if not wish.leads:
+                wish.gate.acquire()
+        try:
+            with wish.gate:
+                pass
+        except BaseException:
+            # Ctrl-C: nobody waits for a thread that has left.
+            with self._queue:
+                if not wish.leads and wish in self._wishes:
+                    self._wishes.remove(wish)
+            if wish.leads:
                 self._book_all()
+            raise
+        if wish.leads:
+            self._book_all()
+        return wish.done
 
     def _book_all(self) -> None:
         with self._queue:
             wishes, self._wishes = self._wishes, []
             settlements, self._settlements = self._settlements, []
+        billed = [wish for wish in wishes if wish.bill is not None]
         try:
-            done = self.book([w.bill for w in wishes], settlements)
+            if billed or settlements:
+                done = self.book([wish.bill for wish in billed if wish.bill is not None], settlements)
+                for wish, result in zip(billed, done, strict=True):
+                    wish.done = result
         except BaseException as error:
             # What came back was paid for: it is written with the next booking that can be. Writing twice does no harm.
             with self._queue:
                 self._settlements = [*settlements, *self._settlements]
+            # Who only settles must hear of it too.
             for wish in wishes:
                 wish.done = error
-            # Who only settles must hear of it too.
-            if not wishes:
-                raise
-            return
-        for wish, result in zip(wishes, done, strict=True):
-            wish.done = result
+        with self._queue:
+            self._taken = bool(self._wishes)
+            following = self._wishes[:1]
+            for wish in following:
+                wish.leads = True
+        for wish in (*following, *wishes):
+            if wish.gate.locked():
+                wish.gate.release()
 
 
 def keep(

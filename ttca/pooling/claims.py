@@ -25,12 +25,12 @@ _PART = 900
 #: Times a second apart say the same about a clock that nobody has set.
 _TOLERANCE_S = 1.0
 
-# One text for both databases, sent for all keys at once. The sub-selects keep PostgreSQL from waiting for whoever is
-# about to free a key; the conflict is for who claims it at the same moment.
+# One text for both databases. The sub-selects keep PostgreSQL from waiting for whoever is about to free a key; the
+# conflict is for who claims it at the same moment.
 _TAKE = (
-    "INSERT INTO claims (key, request, holder, until, seconds) SELECT ?, ?, ?, ?, ? "
-    "WHERE NOT EXISTS (SELECT 1 FROM answers WHERE answers.key = ?) "
-    "AND NOT EXISTS (SELECT 1 FROM claims WHERE claims.key = ?) ON CONFLICT (key) DO NOTHING"
+    "INSERT INTO claims (key, request, holder, until, seconds) SELECT * FROM (VALUES {}) AS wanted "
+    "WHERE NOT EXISTS (SELECT 1 FROM answers WHERE answers.key = column1) "
+    "AND NOT EXISTS (SELECT 1 FROM claims WHERE claims.key = column1) ON CONFLICT (key) DO NOTHING"
 )
 _COLUMNS = ("key", "request", "holder", "until", "seconds")
 _FREE = "DELETE FROM claims WHERE request IN ({})"
@@ -91,7 +91,7 @@ def take(
         (key, request, c.holder, now + c.seconds, c.seconds) for request, (keys, c) in bills.items() for key in keys
     ]
     wanted.sort(key=itemgetter(0))
-    if database.change(connection, _TAKE, [(*row, row[0], row[0]) for row in wanted]) == len(wanted):
+    if database.change(connection, _TAKE, wanted) == len(wanted):
         return {}
     rows = [dict(zip(_COLUMNS, row, strict=True)) for row in wanted]
     answered: set[bytes] = set()

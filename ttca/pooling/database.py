@@ -12,6 +12,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -38,6 +39,8 @@ PATIENCE_S = 60.0
 _OF_A_FILE = 8
 #: Connections to a server: more than any pool or hub has threads.
 _MOST_CONNECTIONS = 128
+#: Rows that are written by one call of SQLite, and how many statements it keeps ready: one for each number of rows.
+_AT_ONCE, _READY = 32, 512
 _LOCK = 0x77CA
 _SHARE = sa.select(sa.func.pg_advisory_xact_lock_shared(_LOCK))
 _EXCLUDE = sa.select(sa.func.pg_advisory_xact_lock(_LOCK))
@@ -81,7 +84,6 @@ class Database:
         # SQLite has one writer; waiting on a lock here is cheaper than waiting in its busy handler.
         self._write_lock = threading.Lock()
         self._writer: sa.Connection | None = None
-        self._inserts: dict[tuple[str, tuple[str, ...], bool], str] = {}
         #: The file, None for a server.
         self.path: Path | None = None
         if isinstance(target, str) and "://" in target:
@@ -120,7 +122,7 @@ class Database:
         connection: sa.Connection,
         table: sa.Table,
         columns: tuple[str, ...],
-        rows: list[tuple[Any, ...]],
+        rows: Sequence[tuple[Any, ...]],
         *,
         new: bool = False,
     ) -> None:
@@ -128,29 +130,35 @@ class Database:
 
         Handed to the driver as they are: SQLAlchemy's own way through a row takes longer than SQLite's.
         """
-        if not rows:
-            return
-        kind = (table.name, columns, new)
-        if kind not in self._inserts:
-            self._inserts[kind] = (
-                f"INSERT INTO {table.name} ({', '.join(columns)}) VALUES ({marks(len(columns))})"
-                + (" ON CONFLICT DO NOTHING" if new else "")
-            )
-        self.change(connection, self._inserts[kind], rows)
+        head = f"INSERT INTO {table.name} ({', '.join(columns)}) VALUES"
+        self.change(connection, f"{head} {{}}{' ON CONFLICT DO NOTHING' if new else ''}", rows)
 
-    def read(self, connection: sa.Connection, statement: str, values: Sequence[Any]) -> sa.CursorResult[Any]:
+    def change(self, connection: sa.Connection, statement: str, rows: Sequence[tuple[Any, ...]]) -> int:
+        """Run a statement for some rows, which it takes in place of ``{}``; return how many rows of a table it changed.
+
+        A file gets dozens of them at a time: each time that SQLite is called, other threads go on, and come first.
+        """
+        if not rows:
+            return 0
+        one, changed = f"({marks(len(rows[0]))})", 0
+        if self.is_server:
+            return connection.exec_driver_sql(statement.format(one).replace("?", "%s"), list(rows)).rowcount
+        run = _driver(connection).execute
+        for i in range(0, len(rows), _AT_ONCE):
+            part = rows[i : i + _AT_ONCE]
+            text = statement.format(", ".join([one] * len(part)))
+            changed += run(text, tuple(chain.from_iterable(part))).rowcount
+        return changed
+
+    def read(self, connection: sa.Connection, statement: str, values: Sequence[Any]) -> list[tuple[Any, ...]]:
         """Return what a statement finds, given as text with ``?`` for each value.
 
         For what every request runs: making a statement of SQLAlchemy ready takes longer than SQLite takes to run it.
         """
-        return connection.exec_driver_sql(self._native(statement), tuple(values))
-
-    def change(self, connection: sa.Connection, statement: str, rows: list[tuple[Any, ...]]) -> int:
-        """Run a statement, given likewise, for each of these rows; return how many rows of the table it changed."""
-        return connection.exec_driver_sql(self._native(statement), rows).rowcount if rows else 0
-
-    def _native(self, statement: str) -> str:
-        return statement.replace("?", "%s") if self.is_server else statement
+        if self.is_server:
+            found = connection.exec_driver_sql(statement.replace("?", "%s"), tuple(values))
+            return [tuple(row) for row in found] if found.returns_rows else []
+        return _driver(connection).execute(statement, tuple(values)).fetchall()
 
     def share(self, connection: sa.Connection) -> None:
         """Keep :meth:`exclude` waiting until this transaction ends. (An SQLite file has one writer anyway.)"""
@@ -263,7 +271,7 @@ class Database:
         # Not a URL in a string: a "?" in a folder's name would end the path.
         engine = sa.create_engine(
             sa.URL.create("sqlite", database=str(path)),
-            connect_args={"timeout": self._patience_s, "check_same_thread": False},
+            connect_args={"timeout": self._patience_s, "check_same_thread": False, "cached_statements": _READY},
             # One that writes, and a few that read: each holds three files open, and whoever waits here waits for
             # milliseconds. A hub's forty threads that each open a database at once exhaust files and SQLite's locks.
             pool_size=_OF_A_FILE,
@@ -408,6 +416,12 @@ def _no_locks(ledger: Path, got: str) -> str:
         "(NFS, SMB, a virtual machine's) often do not. Put the action in a folder of this machine's own disk, or "
         "its ledger on PostgreSQL."
     )
+
+
+def _driver(connection: sa.Connection) -> sqlite3.Connection:
+    """Return the driver's own connection to a file, on which SQLAlchemy has begun a transaction."""
+    driver: sqlite3.Connection = connection.connection.driver_connection  # type: ignore[assignment]
+    return driver
 
 
 def _begin(connection: sa.Connection) -> None:

@@ -220,7 +220,9 @@ def seal_all(connection: sa.Connection, seals: Seals) -> None:
         next_ones, last = next_ones.order_by(table.c.key).limit(_SEALED_AT_ONCE), b""
         while rows := [row._asdict() for row in connection.execute(next_ones, {"last": last})]:
             made = seals.of([(*(row[name] for name in SEALED), None) for row in rows]).seals
-            sealed = [{f"its_{c.name}": r[c.name] for c in whose} | {"mark": m} for r, m in zip(rows, made, strict=True)]
+            sealed = [
+                {f"its_{c.name}": r[c.name] for c in whose} | {"mark": m} for r, m in zip(rows, made, strict=True)
+            ]
             connection.execute(seal.values(seal=sa.bindparam("mark")), sealed)
             last = rows[-1]["key"]
 
