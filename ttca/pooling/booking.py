@@ -17,7 +17,7 @@ from ttca.errors import ChargeState, LedgerError, QuotaError
 from ttca.names import canonical
 from ttca.pooling import claims
 from ttca.pooling.claims import Claim, Taken
-from ttca.pooling.database import Database, marks
+from ttca.pooling.database import Database, found, marks
 from ttca.pooling.membership import numbered
 from ttca.pooling.room import cap_left, quota_left, rate_refusal
 from ttca.pooling.schema import answers as _answers
@@ -182,7 +182,7 @@ class Settlement(Value):
     def accepted(self, now: float) -> list[_Row]:
         """Return the answers to be kept, as rows that are yet to be sealed: :data:`SEALED`, and when they came."""
         said, request, reading = self.answers, self.charge.request, self.words.reading
-        silent = np.isnan(said.scores).all(axis=1).tolist()
+        silent: list[bool] = np.asarray(np.isnan(said.scores).all(axis=1)).tolist()
         written, width = said.scores.astype("<f4").tobytes(), 4 * said.classes
         columns = (said.status.tolist(), said.labels.tolist(), said.resolution.tolist())
         return [
@@ -244,8 +244,8 @@ class Booking:
             if isinstance(done, Charge):
                 # Not the number alone: after a crash a server may give it to somebody else.
                 same = (_requests.c.id == done.request, _requests.c.request_id == bill.request_id)
-                found = sa.select(_requests.c.id).where(*same, _requests.c.number == bill.number)
-                return connection.scalar(found) is not None
+                there = sa.select(_requests.c.id).where(*same, _requests.c.number == bill.number)
+                return connection.scalar(there) is not None
         return False
 
     def _settle(self, connection: sa.Connection, *, anyone_forgotten: bool) -> None:
@@ -319,13 +319,13 @@ class Booking:
         # programs never wait for each other.
         names = sorted({bill.member for bill in self._bills})
         lock = _LOCKED if self._db.is_server else ""
-        found = self._db.read(connection, _MEMBERS.format(marks(len(names))) + lock, names) if names else []
-        rows = [_Member(*row) for row in found]
+        members = found(connection, _MEMBERS.format(marks(len(names))) + lock, names) if names else []
+        rows = [_Member(*row) for row in members]
         payers = {row.name: _Payer(row) for row in rows}
-        forgotten = rows[0].forgotten is not None if rows else bool(self._db.read(connection, _FORGOTTEN, ()))
+        forgotten = rows[0].forgotten is not None if rows else bool(found(connection, _FORGOTTEN, ()))
         cap = rows[0].cap if rows else None
         if rows and self._db.is_server:
-            cap = next((cap for (cap,) in self._db.read(connection, _CAP + lock, ())), None)
+            cap = next((cap for (cap,) in found(connection, _CAP + lock, ())), None)
         left = cap_left(connection, cap)
         return _Locked(
             payers,
@@ -352,7 +352,7 @@ class Booking:
     ) -> None:
         for payer in payers.values():
             if payer.paid:
-                self._db.read(connection, _PAY, (payer.paid, payer.number))
+                found(connection, _PAY, (payer.paid, payer.number))
         requests = [
             (c.request, b.request_id, b.number, payers[b.member].number, b.action, b.purpose, now, c.n)
             for b, c in written

@@ -14,7 +14,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from ttca.pooling.database import Database, marks
+from ttca.pooling.database import Database, found, marks
 from ttca.pooling.schema import answers as _answers
 from ttca.pooling.schema import claims as _claims
 
@@ -93,7 +93,7 @@ def take(
     wanted.sort(key=itemgetter(0))
     if database.change(connection, _TAKE, wanted) == len(wanted):
         return {}
-    rows = [dict(zip(_COLUMNS, row, strict=True)) for row in wanted]
+    rows: list[dict[str, Any]] = [dict(zip(_COLUMNS, row, strict=True)) for row in wanted]
     answered: set[bytes] = set()
     held: dict[bytes, dict[str, Any]] = {}
     for part in _parts([row["key"] for row in rows]):
@@ -124,14 +124,14 @@ def free(database: Database, connection: sa.Connection, requests: Sequence[int])
     """Free what these requests hold: they have ended."""
     theirs = marks(len(requests))
     if database.is_server:
-        database.read(connection, (_FREE + _BY_KEY).format(theirs, theirs), [*requests, *requests])
+        found(connection, (_FREE + _BY_KEY).format(theirs, theirs), [*requests, *requests])
     else:
         void(database, connection, requests)
 
 
 def void(database: Database, connection: sa.Connection, requests: Collection[int]) -> None:
     """Free what requests hold that were not charged after all."""
-    database.read(connection, _FREE.format(marks(len(requests))), list(requests))
+    found(connection, _FREE.format(marks(len(requests))), list(requests))
 
 
 def in_flight(connection: sa.Connection, keys: Sequence[bytes], now: float) -> set[bytes]:

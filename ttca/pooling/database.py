@@ -28,7 +28,7 @@ from ttca.private import close_to_others, private
 if sys.platform != "win32":
     import fcntl
 
-__all__ = ["Database", "Insert", "marks", "read_secret"]
+__all__ = ["Database", "Insert", "found", "marks", "read_secret"]
 
 T = TypeVar("T")
 Insert = sqlite.Insert | postgresql.Insert
@@ -149,16 +149,6 @@ class Database:
             text = statement.format(", ".join([one] * len(part)))
             changed += run(text, tuple(chain.from_iterable(part))).rowcount
         return changed
-
-    def read(self, connection: sa.Connection, statement: str, values: Sequence[Any]) -> list[tuple[Any, ...]]:
-        """Return what a statement finds, given as text with ``?`` for each value.
-
-        For what every request runs: making a statement of SQLAlchemy ready takes longer than SQLite takes to run it.
-        """
-        if self.is_server:
-            found = connection.exec_driver_sql(statement.replace("?", "%s"), tuple(values))
-            return [tuple(row) for row in found] if found.returns_rows else []
-        return _driver(connection).execute(statement, tuple(values)).fetchall()
 
     def share(self, connection: sa.Connection) -> None:
         """Keep :meth:`exclude` waiting until this transaction ends. (An SQLite file has one writer anyway.)"""
@@ -416,6 +406,22 @@ def _no_locks(ledger: Path, got: str) -> str:
         "(NFS, SMB, a virtual machine's) often do not. Put the action in a folder of this machine's own disk, or "
         "its ledger on PostgreSQL."
     )
+
+
+def found(connection: sa.Connection, statement: str, values: Sequence[Any]) -> list[tuple[Any, ...]]:
+    """Return the rows that a statement finds or changes, given as text with ``?`` for each value.
+
+    For what every request runs: making a statement of SQLAlchemy ready takes longer than SQLite takes to run it, and
+    its way through a row longer than SQLite's.
+    """
+    if _is_file(connection):
+        return _driver(connection).execute(statement, tuple(values)).fetchall()
+    result = connection.exec_driver_sql(statement.replace("?", "%s"), tuple(values))
+    return [tuple(row) for row in result] if result.returns_rows else []
+
+
+def _is_file(connection: sa.Connection) -> bool:
+    return connection.dialect.name == "sqlite"
 
 
 def _driver(connection: sa.Connection) -> sqlite3.Connection:

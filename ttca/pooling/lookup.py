@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import repeat
 from typing import Any, TypeAlias
 
 import numpy as np
 import sqlalchemy as sa
 from numpy.typing import NDArray
 
-from ttca.answers import Answers
+from ttca.answers import Answers, Status
 from ttca.errors import LedgerError, TransportError, TTCAError
+from ttca.pooling.database import found
 from ttca.pooling.schema import answers as _answers
 from ttca.pooling.schema import attempts as _attempts
 from ttca.pooling.schema import bodies as _bodies
@@ -34,6 +36,7 @@ _COLUMNS = ", ".join(SEALED) + ", seal"
 _BY_KEY = f"SELECT {_COLUMNS} FROM answers WHERE key IN ({{}})"
 # In the order of the keys. SQLite would first make a table of what stands behind IN, and sort it more slowly.
 _BY_SORTED_KEY = f"SELECT {_COLUMNS} FROM (VALUES {{}}) CROSS JOIN answers ON key = column1"
+_NOTHING = np.array([(0, Status.FAILED, -1, 0.0, 0, -1)], NUMBERS).tobytes()
 _Row: TypeAlias = Sequence[Any]
 _ANSWERED = sa.select(_answers.c.key).where(_answers.c.key.in_(sa.bindparam("keys", expanding=True)))
 _UNREAD = sa.select(_unread.c.key, _unread.c.request).where(_unread.c.key.in_(sa.bindparam("keys", expanding=True)))
@@ -98,51 +101,48 @@ class Shelved:
         """
         rows = self._rows(connection, sorted(set(keys)))
         row_of = dict(zip(rows.keys, range(len(rows.keys)), strict=True))
-        numbers = np.frombuffer(b"".join(rows.numbers), NUMBERS)
-        other: dict[bytes, int] = {}
+        # Behind them, what is said where nothing is known.
+        numbers = np.frombuffer(b"".join([*rows.numbers, _NOTHING]), NUMBERS)
         said: dict[bytes, Answers] = {}
+        otherwise: dict[bytes, bytes] = {}
         if reader is not None:
+            missing = [] if reader.again is None else [key for key in dict.fromkeys(keys) if key not in row_of]
             # One without a mark is found by who reads it so alone.
             if not set(rows.readings) <= {None, reader.mark}:
-                requests = zip(rows.keys, rows.readings, numbers["request"].tolist(), strict=True)
-                other = {key: request for key, mark, request in requests if mark is not None and mark != reader.mark}
-            missing = [] if reader.again is None else [key for key in dict.fromkeys(keys) if key not in row_of]
-            said = self._read_again(connection, other, missing, reader)
-        readings: list[bytes | None] = [None] * len(keys)
-        if other:
-            readings = [rows.readings[row_of[k]] if k in other and k not in said else None for k in keys]
+                marks = zip(rows.keys, rows.readings, strict=True)
+                otherwise = {key: mark for key, mark in marks if mark is not None and mark != reader.mark}
+            other = {key: row_of.pop(key) for key in otherwise}
+            for row in other.values():
+                # Perhaps about other classes.
+                rows.scores[row] = None
+            requests = {key: int(numbers["request"][row]) for key, row in other.items()}
+            said = self._read_again(connection, requests, missing, reader)
+        at = np.fromiter(map(row_of.get, keys, repeat(-1)), np.intp, len(keys))
         again = [i for i, key in enumerate(keys) if key in said] if said else []
-        at = np.array([row_of.get(key, -1) for key in keys], np.intp)
-        known = at >= 0
-        if other:
-            known &= [key not in other for key in keys]
-        result = Answers.failed(len(keys), classes)
         try:
-            if known.any():
-                _put(result, known, at[known], numbers, rows.scores)
+            result = _gathered(at, numbers, rows.scores, classes)
             for i in again:
-                for column in ("status", "labels", "scores", "resolution"):
-                    getattr(result, column)[i] = getattr(said[keys[i]], column)[0]
+                for mine, its in zip(result, _columns(said[keys[i]]), strict=True):
+                    mine[i] = its[0]
             # What a file says is checked like what a platform says.
-            checked = Answers(result.status, result.labels, result.scores, result.resolution)
+            answers = Answers(*result)
         except (TTCAError, ValueError) as error:
             raise LedgerError(
                 f"Expected answers about {classes} classes in {self.where}, got one that cannot be read ({error}). "
                 "The ledger was made for another platform or was edited."
             ) from None
+        known = at >= 0
         known[again] = True
-        return Found(known, checked, readings, len(said))
+        readings = [None if key in said else otherwise.get(key) for key in keys] if otherwise else [None] * len(keys)
+        return Found(known, answers, readings, len(said))
 
     def _rows(self, connection: sa.Connection, keys: Sequence[bytes]) -> Columns:
         """Return the answers to those queries, sorted, that have one; in no order."""
         server = connection.dialect.name == "postgresql"
-        statement, mark = (_BY_KEY, "%s") if server else (_BY_SORTED_KEY, "(?)")
-        found: list[_Row] = []
-        for i in range(0, len(keys), _LARGE_PART):
-            part = tuple(keys[i : i + _LARGE_PART])
-            marked = statement.format(", ".join([mark] * len(part)))
-            found += connection.exec_driver_sql(marked, part).cursor.fetchall()
-        rows = self.seals.opened(found)
+        statement, mark = (_BY_KEY, "?") if server else (_BY_SORTED_KEY, "(?)")
+        parts = [keys[i : i + _LARGE_PART] for i in range(0, len(keys), _LARGE_PART)]
+        there = [found(connection, statement.format(", ".join([mark] * len(part))), part) for part in parts]
+        rows = self.seals.opened(there[0] if len(there) == 1 else [row for part in there for row in part])
         if rows is None:
             raise self._changed("an answer")
         return rows
@@ -227,20 +227,24 @@ def seal_all(connection: sa.Connection, seals: Seals) -> None:
             last = rows[-1]["key"]
 
 
-def _put(
-    result: Answers,
-    places: NDArray[np.bool_],
-    rows: NDArray[np.intp],
-    numbers: NDArray[np.void],
-    scores: Sequence[bytes | None],
-) -> None:
-    """Put rows of the ledger, given column by column, into their places."""
-    for into, column in (("status", "status"), ("labels", "label"), ("resolution", "resolution")):
-        getattr(result, into)[places] = numbers[column][rows]
-    # Label-only rows have none.
-    nothing = np.full(result.classes, np.nan, "<f4").tobytes()
-    said = [nothing if line is None else line for line in scores]
+def _columns(answers: Answers) -> tuple[NDArray[Any], ...]:
+    return answers.status, answers.labels, answers.scores, answers.resolution
+
+
+def _gathered(
+    at: NDArray[np.intp], numbers: NDArray[np.void], scores: Sequence[bytes | None], classes: int
+) -> tuple[NDArray[np.int8], NDArray[np.int64], NDArray[np.float32], NDArray[np.float32]]:
+    """Return what answers are made of, from rows of the ledger; the last row of the numbers has no scores."""
+    # Label-only rows have none either.
+    nothing = np.full(classes, np.nan, "<f4").tobytes()
+    said = [nothing if line is None else line for line in (*scores, None)]
     wrong = set(map(len, said)) - {len(nothing)}
     if wrong:
         raise ValueError(f"scores of {min(wrong) / 4:g} classes")
-    result.scores[places] = np.frombuffer(b"".join(said), "<f4").reshape(len(said), result.classes)[rows]
+    lines = np.frombuffer(b"".join(said), "<f4").reshape(len(said), classes)
+    return (
+        numbers["status"][at].astype(np.int8),
+        numbers["label"][at].astype(np.int64),
+        lines[at].astype(np.float32, copy=False),
+        numbers["resolution"][at].astype(np.float32),
+    )
