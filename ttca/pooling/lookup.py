@@ -37,7 +37,7 @@ _BY_KEY = f"SELECT {_COLUMNS} FROM answers WHERE key IN ({{}})"
 # In the order of the keys. SQLite would first make a table of what stands behind IN, and sort it more slowly.
 _BY_SORTED_KEY = f"SELECT {_COLUMNS} FROM (VALUES {{}}) CROSS JOIN answers ON key = column1"
 _NOTHING = np.array([(0, Status.FAILED, -1, 0.0, 0, -1)], NUMBERS).tobytes()
-_Row: TypeAlias = Sequence[Any]
+_Columns: TypeAlias = tuple[NDArray[Any], NDArray[Any], NDArray[Any], NDArray[Any]]
 _ANSWERED = sa.select(_answers.c.key).where(_answers.c.key.in_(sa.bindparam("keys", expanding=True)))
 _UNREAD = sa.select(_unread.c.key, _unread.c.request).where(_unread.c.key.in_(sa.bindparam("keys", expanding=True)))
 _BODY = sa.select(_bodies.c.reading, _bodies.c.body).where(_bodies.c.request == sa.bindparam("its_request"))
@@ -133,7 +133,9 @@ class Shelved:
             ) from None
         known = at >= 0
         known[again] = True
-        readings = [None if key in said else otherwise.get(key) for key in keys] if otherwise else [None] * len(keys)
+        readings: list[bytes | None] = [None] * len(keys)
+        if otherwise:
+            readings = [None if key in said else otherwise.get(key) for key in keys]
         return Found(known, answers, readings, len(said))
 
     def _rows(self, connection: sa.Connection, keys: Sequence[bytes]) -> Columns:
@@ -227,13 +229,13 @@ def seal_all(connection: sa.Connection, seals: Seals) -> None:
             last = rows[-1]["key"]
 
 
-def _columns(answers: Answers) -> tuple[NDArray[Any], ...]:
+def _columns(answers: Answers) -> _Columns:
     return answers.status, answers.labels, answers.scores, answers.resolution
 
 
 def _gathered(
     at: NDArray[np.intp], numbers: NDArray[np.void], scores: Sequence[bytes | None], classes: int
-) -> tuple[NDArray[np.int8], NDArray[np.int64], NDArray[np.float32], NDArray[np.float32]]:
+) -> _Columns:
     """Return what answers are made of, from rows of the ledger; the last row of the numbers has no scores."""
     # Label-only rows have none either.
     nothing = np.full(classes, np.nan, "<f4").tobytes()
