@@ -432,7 +432,7 @@ def _driver(connection: sa.Connection) -> sqlite3.Connection:
 
 def _begin(connection: sa.Connection) -> None:
     write = connection.get_execution_options().get("ttca_write", False)
-    connection.exec_driver_sql("BEGIN IMMEDIATE" if write else "BEGIN")
+    _driver(connection).execute("BEGIN IMMEDIATE" if write else "BEGIN")
 
 
 #: PostgreSQL's words for: connection lost, server shutting down or starting, deadlock, serialization.
