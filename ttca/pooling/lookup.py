@@ -19,7 +19,7 @@ from ttca.pooling.schema import attempts as _attempts
 from ttca.pooling.schema import bodies as _bodies
 from ttca.pooling.schema import reports as _reports
 from ttca.pooling.schema import unread as _unread
-from ttca.pooling.seals import NUMBERS, SEALED, Columns, Seals
+from ttca.pooling.seals import NUMBERS, SEALED, SealedColumns, Seals
 from ttca.values import Value
 
 __all__ = ["Found", "ReadAgain", "Reader", "Shelved", "answered", "seal_all", "words_of"]
@@ -138,7 +138,7 @@ class Shelved:
             readings = [None if key in said else otherwise.get(key) for key in keys]
         return Found(known, answers, readings, len(said))
 
-    def _rows(self, connection: sa.Connection, keys: Sequence[bytes]) -> Columns:
+    def _rows(self, connection: sa.Connection, keys: Sequence[bytes]) -> SealedColumns:
         """Return the answers to those queries, sorted, that have one; in no order."""
         server = connection.dialect.name == "postgresql"
         statement, mark = (_BY_KEY, "?") if server else (_BY_SORTED_KEY, "(?)")

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-__all__ = ["LARGEST_BODY", "NUMBERS", "SEALED", "Columns", "Seals", "packed"]
+__all__ = ["LARGEST_BODY", "NUMBERS", "SEALED", "SealedColumns", "Seals", "packed"]
 
 #: Larger bodies are not kept: what was read of them is.
 LARGEST_BODY = 65536
@@ -25,7 +25,7 @@ NUMBERS = np.dtype(
 )
 
 
-class Columns(NamedTuple):
+class SealedColumns(NamedTuple):
     """Answers column by column; ``numbers`` as :data:`NUMBERS` reads them once they are joined."""
 
     keys: list[bytes]
@@ -55,7 +55,7 @@ class Seals:
         face.update(name.encode("utf-8", "surrogatepass"))
         return face.digest()
 
-    def of(self, rows: Iterable[Sequence[Any]]) -> Columns:
+    def of(self, rows: Iterable[Sequence[Any]]) -> SealedColumns:
         """Seal answers, column by column: all that each says, about which query, and of which request.
 
         Each row has the values of :data:`SEALED`, and one more, which is not sealed. Rows are let go one by one: as
@@ -67,7 +67,7 @@ class Seals:
             If a value is none that can be sealed.
         """
         begin, pack = self._rows.copy, _NUMBERS.pack
-        columns = Columns([], [], [], [], [], [])
+        columns = SealedColumns([], [], [], [], [], [])
         add_key, add_numbers, add_scores, add_reading, add_seal, add_last = (column.append for column in columns)
         for key, status, label, scores, resolution, request, reading, last in rows:
             seal = begin()
@@ -83,7 +83,7 @@ class Seals:
             add_last(last)
         return columns
 
-    def opened(self, rows: Iterable[Sequence[Any]]) -> Columns | None:
+    def opened(self, rows: Iterable[Sequence[Any]]) -> SealedColumns | None:
         """Return answers, each followed by its seal, column by column; None where one is not what was written."""
         try:
             columns = self.of(rows)
