@@ -147,6 +147,7 @@ def _connected(path: Path) -> sqlite3.Connection:
     # The ledger's own.
     connection.execute("PRAGMA journal_mode=WAL")
     connection.execute("PRAGMA synchronous=NORMAL")
+    connection.execute("PRAGMA secure_delete=ON")
     return connection
 
 
@@ -162,7 +163,9 @@ def _timed(kept: Path, copy: Path, wanted: list[list[bytes]]) -> tuple[float, fl
     """Return the seconds in which the ledger, and bare SQLite, find the same answers; both are asked once before."""
     connection = _connected(copy)
     marks = ",".join("?" * _BATCH)
-    statement = f"SELECT key, status, label, scores, resolution FROM answers WHERE key IN ({marks})"
+    # What the ledger reads: of an answer also which request it came by, how it was read, and its seal.
+    columns = "key, status, label, scores, resolution, request, reading, seal"
+    statement = f"SELECT {columns} FROM answers WHERE key IN ({marks})"
 
     def bare(keys: list[bytes]) -> int:
         return len(connection.execute(statement, keys).fetchall())

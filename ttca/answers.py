@@ -29,6 +29,7 @@ class Status(IntEnum):
 
 # numpy asks an enum's member for a dozen attributes that it has not; a number is compared at once.
 _ANSWERED = int(Status.ANSWERED)
+_FAILED = int(Status.FAILED)
 _LAST_STATUS = int(max(Status))
 
 
@@ -152,12 +153,12 @@ class Answers(Value):
     @property
     def answered(self) -> NDArray[np.bool_]:
         """Rows with a label, shape (N,)."""
-        return np.equal(self.status, Status.ANSWERED)
+        return np.equal(self.status, _ANSWERED)
 
     @property
     def resolved(self) -> NDArray[np.bool_]:
         """Rows the platform did answer, with a label or with a refusal, shape (N,)."""
-        return np.not_equal(self.status, Status.FAILED)
+        return np.not_equal(self.status, _FAILED)
 
     @property
     def complete(self) -> NDArray[np.bool_]:

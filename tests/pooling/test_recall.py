@@ -14,13 +14,15 @@ import numpy as np
 import pytest
 
 from tests.platforms.scripted import METADATA, Exchange, ScriptedServer, scripted
-from tests.pooling.scripted import CLASSES, IMAGE_SHAPE, ScriptedPlatform, distinct, patient, truth
-from ttca.answers import Status
+from tests.pooling.scripted import CLASSES, IMAGE_SHAPE, KEYS, ScriptedPlatform, distinct, patient, truth
+from ttca.answers import Answers, Status
 from ttca.errors import LedgerError, TransportError
 from ttca.platforms.http import HttpPlatform, Key
 from ttca.platforms.protocols.tensors import Tensor, join_body
+from ttca.pooling.booking import Settlement, Words
 from ttca.pooling.leases import LeaseDesk
 from ttca.pooling.ledger import Ledger
+from ttca.pooling.lookup import Reader
 from ttca.pooling.pool import Member, Pace, QueryPool
 from ttca.pooling.seals import LARGEST_BODY
 
@@ -289,6 +291,34 @@ def test_a_long_body_is_not_kept_and_its_answer_is(tmp_path: Path) -> None:
                 assert pool.cost(images).queries == (0 if len(server.posts) == sent else 2)
                 assert pool.ask(images).labels.tolist() == [1, 1]
                 assert len(server.posts) == sent
+
+
+def test_what_was_read_otherwise_may_be_about_other_classes(tmp_path: Path) -> None:
+    """An answer with scores of three classes, read otherwise and without a body, is none of a reader of two."""
+    with Ledger(tmp_path / "ledger.sqlite") as ledger:
+        ledger.enrol({"ada": 2})
+        charge = ledger.charge("ada", KEYS[:1], request_id="r", number=1, purpose="pool")
+        scores = Answers.from_scores(np.array([[0.2, 0.5, 0.3]]))
+        ledger.book([], [Settlement(charge, KEYS[:1], scores, words=Words(b"otherway"))])
+        found = ledger.find(KEYS[:2], classes=2, reader=Reader(b"this way"))
+        assert (found.known.tolist(), found.readings) == ([False, False], [b"otherway", None])
+        with pytest.raises(LedgerError, match="scores of 3 classes"):
+            ledger.find(KEYS[:1], classes=2, reader=Reader(b"otherway"))
+
+
+def test_more_queries_are_looked_up_than_one_statement_takes(tmp_path: Path) -> None:
+    """Of 10,070 queries, in any order and some of them twice, those with an answer get their own."""
+    with Ledger(tmp_path / "ledger.sqlite") as ledger:
+        ledger.enrol({"ada": 100})
+        keys = [bytes([i]) * 32 for i in range(70)]
+        charge = ledger.charge("ada", keys, request_id="r", number=1, purpose="pool")
+        ledger.settle(charge, keys, Answers.from_labels(np.arange(70) % 3, 3))
+        strangers = [i.to_bytes(32, "big") for i in range(1, 10_001)]
+        asked = [*keys[::-1], *strangers, *keys[:5]]
+        known, answers = ledger.lookup(asked, classes=3)
+        assert np.flatnonzero(known).tolist() == [*range(70), *range(10_070, 10_075)]
+        assert answers.labels[known].tolist() == [*(i % 3 for i in range(69, -1, -1)), 0, 1, 2, 0, 1]
+        assert not answers.resolved[~known].any()
 
 
 @pytest.mark.parametrize("where", ["body", "seal"])

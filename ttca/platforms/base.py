@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, Protocol, runtime_checkable
 
 from ttca.answers import Answers
@@ -70,13 +71,13 @@ class PlatformInfo:
     former_identity: dict[str, str] | None = None
     jpeg_quality: int | None = None
 
-    @property
+    @cached_property
     def fingerprint(self) -> str:
         """SHA-256, 64 hex digits, of what makes answers differ: part of every query's key."""
         classes = {"classes": self.classes} if self.reading is None else {}
         return _digest({"identity": self.identity, "image_shape": self.image_shape, **classes})
 
-    @property
+    @cached_property
     def fingerprint_as_read(self) -> str:
         """The same, with how answers are read: equal for two who get the same labels and scores."""
         if self.reading is None:

@@ -5,56 +5,66 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, TypeAlias
+from itertools import repeat
+from operator import itemgetter
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 import sqlalchemy as sa
 
-from ttca.answers import Answers
+from ttca.answers import Answers, Status
 from ttca.errors import ChargeState, LedgerError, QuotaError
 from ttca.names import canonical
 from ttca.pooling import claims
 from ttca.pooling.claims import Claim, Taken
-from ttca.pooling.database import Database
+from ttca.pooling.database import Database, found, marks
 from ttca.pooling.membership import numbered
 from ttca.pooling.room import cap_left, quota_left, rate_refusal
 from ttca.pooling.schema import answers as _answers
 from ttca.pooling.schema import attempts as _attempts
 from ttca.pooling.schema import bodies as _bodies
 from ttca.pooling.schema import members as _members
-from ttca.pooling.schema import meta as _meta
 from ttca.pooling.schema import outcomes as _outcomes
 from ttca.pooling.schema import requests as _requests
 from ttca.pooling.schema import unread as _unread
-from ttca.pooling.seals import Seals
+from ttca.pooling.seals import SEALED, Seals
 from ttca.values import OneLine, Value
 
-__all__ = ["ANSWERED", "Bill", "Booking", "Charge", "Desk", "Settlement", "Words", "abandon", "keep", "writable"]
+__all__ = [
+    "ANSWER",
+    "ANSWERED",
+    "Bill",
+    "Booking",
+    "Charge",
+    "Desk",
+    "Settlement",
+    "Words",
+    "abandon",
+    "keep",
+    "sealed",
+    "writable",
+]
 
 ANSWERED = "answered"
-_Row: TypeAlias = dict[str, Any]
+_FAILED = int(Status.FAILED)
+_Row: TypeAlias = tuple[Any, ...]
+# The columns of the rows that are written here. Rows are plain tuples: there are as many as queries.
+_REQUEST = ("id", "request_id", "number", "member", "action", "purpose", "charged_at", "paid")
+_ATTEMPT = ("request", "position", "key", "owner")
+_OUTCOME = ("request", "position", "outcome", "at", "detail")
+_BODY = ("request", "reading", "body")
+#: The columns of an answer, as :func:`sealed` has them.
+ANSWER = (*SEALED, "at", "seal")
 
-# Made once: for a request of one query, making a statement anew would take longer than running it.
-_LOCKED_CAP = sa.select(_meta.c.value).where(_meta.c.name == "cap").with_for_update()
-_CAP, _FORGOTTEN = (sa.select(_meta.c.value).where(_meta.c.name == n).scalar_subquery() for n in ("cap", "forgotten"))
-_LAST = sa.select(sa.func.max(_requests.c.id)).scalar_subquery()
-_ANYONE_FORGOTTEN = sa.select(_FORGOTTEN)
-_LOCKED_MEMBERS = (
-    sa.select(
-        _members,
-        _CAP.label("cap"),
-        _FORGOTTEN.label("forgotten"),
-        sa.select(sa.func.max(_requests.c.id)).scalar_subquery().label("last"),
-    )
-    .where(_members.c.name.in_(sa.bindparam("names", expanding=True)))
-    .order_by(_members.c.name)
-    .with_for_update()
+_CAP = "SELECT value FROM meta WHERE name = 'cap'"
+_FORGOTTEN = "SELECT value FROM meta WHERE name = 'forgotten'"
+_MEMBERS = (
+    "SELECT id, name, quota, charged, per_second, per_minute, per_day, "
+    f"({_CAP}), ({_FORGOTTEN}), (SELECT max(id) FROM requests) FROM members WHERE name IN ({{}}) ORDER BY name"
 )
-_PAY = (
-    sa.update(_members)
-    .where(_members.c.id == sa.bindparam("number"))
-    .values(charged=_members.c.charged + sa.bindparam("n"))
-)
+#: What follows where others write at the same time.
+_LOCKED = " FOR UPDATE"
+_PAY = "UPDATE members SET charged = charged + ? WHERE id = ?"
 _PAYER = sa.select(_requests.c.member).where(_requests.c.id == _attempts.c.request).scalar_subquery()
 
 
@@ -131,8 +141,7 @@ class Words(Value):
         """Return the rows of a request's body, and of the queries that it left without an answer."""
         if self.body is None:
             return [], []
-        body = {"request": request, "reading": self.reading, "body": seals.wrapped(request, self.body)}
-        return [body], [{"key": key, "request": request} for key in unusable]
+        return [(request, self.reading, seals.wrapped(request, self.body))], [(key, request) for key in unusable]
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -162,49 +171,32 @@ class Settlement(Value):
                 f"{len(self.answers)}."
             )
 
-    def outcomes(self, now: float) -> list[dict[str, Any]]:
+    def outcomes(self, now: float) -> list[_Row]:
         """Return what became of each attempt, as rows."""
-        detail = writable(self.detail)
+        request, charged, detail = self.charge.request, ChargeState.CHARGED.value, writable(self.detail)
         return [
-            {
-                "request": self.charge.request,
-                "position": i,
-                "outcome": ANSWERED if ok else ChargeState.CHARGED.value,
-                "at": now,
-                "detail": None if ok else detail,
-            }
-            for i, ok in enumerate(self.answers.resolved.tolist())
+            (request, i, ANSWERED, now, None) if status != _FAILED else (request, i, charged, now, detail)
+            for i, status in enumerate(self.answers.status.tolist())
         ]
 
-    def accepted(self, now: float, seals: Seals) -> list[_Row]:
-        """Return the answers to be kept, as rows."""
+    def accepted(self, now: float) -> list[_Row]:
+        """Return the answers to be kept, as rows that are yet to be sealed: :data:`SEALED`, and when they came."""
         said, request, reading = self.answers, self.charge.request, self.words.reading
         silent: list[bool] = np.asarray(np.isnan(said.scores).all(axis=1)).tolist()
-        scores = said.scores.astype("<f4")
-        columns = (said.status.tolist(), said.labels.tolist(), said.resolution.tolist(), said.resolved.tolist())
-        rows: list[_Row] = [
-            {
-                "key": key,
-                "status": status,
-                "label": label,
-                "scores": None if mute else line.tobytes(),
-                "resolution": resolution,
-                "request": request,
-                "at": now,
-                "reading": reading,
-            }
-            for key, line, mute, status, label, resolution, usable in zip(
-                self.keys, scores, silent, *columns, strict=True
+        written, width = said.scores.astype("<f4").tobytes(), 4 * said.classes
+        columns = (said.status.tolist(), said.labels.tolist(), said.resolution.tolist())
+        return [
+            (key, status, label, None if mute else written[i : i + width], resolution, request, reading, now)
+            for key, i, mute, status, label, resolution in zip(
+                self.keys, range(0, len(written) or len(silent), width or 1), silent, *columns, strict=True
             )
-            if usable
+            if status != _FAILED
         ]
-        for row in rows:
-            row["seal"] = seals.of(row)
-        return rows
 
     def spoken(self, seals: Seals) -> tuple[list[_Row], list[_Row]]:
         """Return what the platform said, as rows, and the queries to which that was no answer."""
-        unusable = [key for key, ok in zip(self.keys, self.answers.resolved.tolist(), strict=True) if not ok]
+        status = self.answers.status.tolist()
+        unusable = [key for key, s in zip(self.keys, status, strict=True) if s == _FAILED]
         return self.words.rows(self.charge.request, unusable, seals)
 
 
@@ -252,20 +244,19 @@ class Booking:
             if isinstance(done, Charge):
                 # Not the number alone: after a crash a server may give it to somebody else.
                 same = (_requests.c.id == done.request, _requests.c.request_id == bill.request_id)
-                found = sa.select(_requests.c.id).where(*same, _requests.c.number == bill.number)
-                return connection.scalar(found) is not None
+                there = sa.select(_requests.c.id).where(*same, _requests.c.number == bill.number)
+                return connection.scalar(there) is not None
         return False
 
     def _settle(self, connection: sa.Connection, *, anyone_forgotten: bool) -> None:
         if not self._settlements:
             return
-        now = self._now(connection)
+        now, accepted = self._now(connection), [s for s in self._settlements if s.accept]
         outcomes = [row for s in self._settlements for row in s.outcomes(now)]
-        self._db.add(connection, _outcomes, outcomes, new=True)
+        self._db.add_rows(connection, _outcomes, _OUTCOME, outcomes, new=True)
         settled = [s.charge.request for s in self._settlements]
-        claims.free(connection, settled)
-        rows = [row for s in self._settlements if s.accept for row in s.accepted(now, self._seals)]
-        spoken = [s.spoken(self._seals) for s in self._settlements if s.accept]
+        claims.free(self._db, connection, settled)
+        rows = [row for s in accepted for row in s.accepted(now)]
         if rows and anyone_forgotten:
             # Whoever was forgotten while the request was in flight stays forgotten.
             named = set(
@@ -273,9 +264,9 @@ class Booking:
                     sa.select(_attempts.c.key).where(_attempts.c.request.in_(settled), _attempts.c.key != b"")
                 )
             )
-            rows = [row for row in rows if row["key"] in named]
-        self._db.add(connection, _answers, rows, new=True)
-        keep(connection, self._db, spoken, anyone_forgotten=anyone_forgotten)
+            rows = [row for row in rows if row[0] in named]
+        self._db.add_rows(connection, _answers, ANSWER, sealed(rows, self._seals), new=True)
+        keep(connection, self._db, [s.spoken(self._seals) for s in accepted], anyone_forgotten=anyone_forgotten)
 
     def _charge(self, connection: sa.Connection, locked: _Locked) -> list[Charge | Taken | QuotaError]:
         payers, cap, left = locked.payers, locked.cap, locked.left
@@ -288,7 +279,7 @@ class Booking:
             # Without a single payer, the numbers are not known to be free.
             if b.claim is not None and b.member in payers
         }
-        taken = claims.take(connection, exclusive, now)
+        taken = claims.take(self._db, connection, exclusive, now)
         for number, bill in zip(numbers, self._bills, strict=True):
             n, payer = len(bill.keys), payers.get(bill.member)
             if number in taken:
@@ -316,7 +307,7 @@ class Booking:
                 done.append(Charge(number, bill.member, n))
         refused = {i for i, d in zip(numbers, done, strict=True) if isinstance(d, QuotaError)} & exclusive.keys()
         if refused:
-            claims.void(connection, refused)
+            claims.void(self._db, connection, refused)
         written = [(b, d) for b, d in zip(self._bills, done, strict=True) if isinstance(d, Charge)]
         if written:
             self._write(connection, written, payers, now)
@@ -327,12 +318,14 @@ class Booking:
         # Locked in the order of their names, so that on a server nobody else takes what is given here, and two
         # programs never wait for each other.
         names = sorted({bill.member for bill in self._bills})
-        rows = connection.execute(_LOCKED_MEMBERS, {"names": names}).all() if names else []
+        lock = _LOCKED if self._db.is_server else ""
+        members = found(connection, _MEMBERS.format(marks(len(names))) + lock, names) if names else []
+        rows = [_Member(*row) for row in members]
         payers = {row.name: _Payer(row) for row in rows}
-        forgotten = (rows[0].forgotten if rows else connection.scalar(_ANYONE_FORGOTTEN)) is not None
+        forgotten = rows[0].forgotten is not None if rows else bool(found(connection, _FORGOTTEN, ()))
         cap = rows[0].cap if rows else None
         if rows and self._db.is_server:
-            cap = connection.scalar(_LOCKED_CAP)
+            cap = next((cap for (cap,) in found(connection, _CAP + lock, ())), None)
         left = cap_left(connection, cap)
         return _Locked(
             payers,
@@ -357,49 +350,43 @@ class Booking:
         payers: dict[str, _Payer],
         now: float,
     ) -> None:
-        connection.execute(
-            _PAY,
-            [{"number": p.number, "n": p.paid} for p in payers.values() if p.paid],
-        )
-        self._db.add(
-            connection,
-            _requests,
-            [
-                {
-                    "id": charge.request,
-                    "request_id": bill.request_id,
-                    "number": bill.number,
-                    "member": payers[bill.member].number,
-                    "action": bill.action,
-                    "purpose": bill.purpose,
-                    "charged_at": now,
-                    "paid": charge.n,
-                }
-                for bill, charge in written
-            ],
-        )
+        for payer in payers.values():
+            if payer.paid:
+                found(connection, _PAY, (payer.paid, payer.number))
+        requests = [
+            (c.request, b.request_id, b.number, payers[b.member].number, b.action, b.purpose, now, c.n)
+            for b, c in written
+        ]
+        self._db.add_rows(connection, _requests, _REQUEST, requests)
         owners = numbered(self._db, connection, {o for bill, _ in written for o in bill.owners or () if o}, self._seals)
-        self._db.add(
-            connection,
-            _attempts,
-            [
-                {
-                    "request": charge.request,
-                    "position": i,
-                    "key": key,
-                    "owner": None if bill.owners is None else owners.get(bill.owners[i] or ""),
-                }
-                for bill, charge in written
-                for i, key in enumerate(bill.keys)
-            ],
-        )
+        attempts = [
+            (charge.request, i, key, owners.get(owner or ""))
+            for bill, charge in written
+            for i, (key, owner) in enumerate(zip(bill.keys, bill.owners or repeat(None), strict=False))
+        ]
+        self._db.add_rows(connection, _attempts, _ATTEMPT, attempts)
+
+
+class _Member(NamedTuple):
+    """A member's row, and what the ledger says of all."""
+
+    id: int
+    name: str
+    quota: int
+    charged: int
+    per_second: int | None
+    per_minute: int | None
+    per_day: int | None
+    cap: str | None
+    forgotten: str | None
+    last: int | None
 
 
 @dataclass
 class _Payer:
     """A member whose row is locked: what the quota leaves, and ``paid``, what this transaction takes of it."""
 
-    row: Any
+    row: _Member
     paid: int = 0
 
     @property
@@ -422,19 +409,23 @@ class _Locked:
     forgotten: bool
 
 
-@dataclass
+@dataclass(eq=False)
 class _Wish:
-    """One thread's bill, and what became of it."""
+    """One thread's bill, or None where it only settles, and what became of it; ``leads``: it is its turn to book."""
 
-    bill: Bill
+    bill: Bill | None
     done: Charge | Taken | QuotaError | BaseException | None = None
+    leads: bool = False
+    #: Held until the thread is to go on.
+    gate: threading.Lock = field(default_factory=threading.Lock)
 
 
 @dataclass(eq=False, repr=False)
 class Desk(OneLine):
     """Where threads have requests booked: whoever comes to the front books for all who wait behind.
 
-    Under load one transaction then charges and settles for many threads, which costs hardly more than for one.
+    Under load one transaction then charges and settles for many threads, which costs hardly more than for one. Those
+    who are done go on at once; the first of those who came meanwhile is the next to book.
 
     Parameters
     ----------
@@ -443,10 +434,10 @@ class Desk(OneLine):
     """
 
     book: Callable[[Sequence[Bill], Sequence[Settlement]], list[Charge | Taken | QuotaError]]
-    _front: threading.Lock = field(default_factory=threading.Lock)
     _queue: threading.Lock = field(default_factory=threading.Lock)
     _wishes: list[_Wish] = field(default_factory=list)
     _settlements: list[Settlement] = field(default_factory=list)
+    _taken: bool = False
 
     def settle(self, settlement: Settlement) -> None:
         """Leave a settlement here: it is written with the next request charged, or by :meth:`flush`."""
@@ -460,40 +451,63 @@ class Desk(OneLine):
         ------
         QuotaError, LedgerError
         """
-        wish = _Wish(bill)
-        with self._queue:
-            self._wishes.append(wish)
-        with self._front:
-            if wish.done is None:
-                self._book_all()
-        if not isinstance(wish.done, Charge | Taken):
-            raise wish.done or LedgerError("Expected the desk to book a request, got nothing.")
-        return wish.done
+        done = self._wait_for(_Wish(bill))
+        if not isinstance(done, Charge | Taken):
+            raise done or LedgerError("Expected the desk to book a request, got nothing.")
+        return done
 
     def flush(self) -> None:
         """Write every settlement left here."""
-        with self._front:
-            if self._settlements:
+        done = self._wait_for(_Wish(None))
+        if isinstance(done, BaseException):
+            raise done
+
+    def _wait_for(self, wish: _Wish) -> Charge | Taken | QuotaError | BaseException | None:
+        with self._queue:
+            self._wishes.append(wish)
+            wish.leads, self._taken = not self._taken, True
+            if not wish.leads:
+                wish.gate.acquire()
+        try:
+            with wish.gate:
+                pass
+        except BaseException:
+            # Ctrl-C: nobody waits for a thread that has left.
+            with self._queue:
+                if not wish.leads and wish in self._wishes:
+                    self._wishes.remove(wish)
+            if wish.leads:
                 self._book_all()
+            raise
+        if wish.leads:
+            self._book_all()
+        return wish.done
 
     def _book_all(self) -> None:
         with self._queue:
             wishes, self._wishes = self._wishes, []
             settlements, self._settlements = self._settlements, []
+        billed = [wish for wish in wishes if wish.bill is not None]
         try:
-            done = self.book([w.bill for w in wishes], settlements)
+            if billed or settlements:
+                done = self.book([wish.bill for wish in billed if wish.bill is not None], settlements)
+                for wish, result in zip(billed, done, strict=True):
+                    wish.done = result
         except BaseException as error:
             # What came back was paid for: it is written with the next booking that can be. Writing twice does no harm.
             with self._queue:
                 self._settlements = [*settlements, *self._settlements]
+            # Who only settles must hear of it too.
             for wish in wishes:
                 wish.done = error
-            # Who only settles must hear of it too.
-            if not wishes:
-                raise
-            return
-        for wish, result in zip(wishes, done, strict=True):
-            wish.done = result
+        with self._queue:
+            self._taken = bool(self._wishes)
+            following = self._wishes[:1]
+            for wish in following:
+                wish.leads = True
+        for wish in (*following, *wishes):
+            if wish.gate.locked():
+                wish.gate.release()
 
 
 def keep(
@@ -509,19 +523,29 @@ def keep(
     """
     bodies, unusable = [b for s in spoken for b in s[0]], [u for s in spoken for u in s[1]]
     if bodies and anyone_forgotten:
-        requests = [b["request"] for b in bodies]
+        requests = [request for request, *_ in bodies]
         nameless = sa.select(_attempts.c.request).where(_attempts.c.request.in_(requests), _attempts.c.key == b"")
         gone = set(connection.scalars(nameless))
-        bodies = [b for b in bodies if b["request"] not in gone]
-        unusable = [u for u in unusable if u["request"] not in gone]
-    database.add(connection, _bodies, bodies, new=True)
+        bodies = [body for body in bodies if body[0] not in gone]
+        unusable = [(key, request) for key, request in unusable if request not in gone]
+    database.add_rows(connection, _bodies, _BODY, bodies, new=True)
     if unusable:
         new = database.insert(_unread)
         later = new.on_conflict_do_update(index_elements=["key"], set_={"request": new.excluded.request})
-        connection.execute(later, unusable)
+        connection.execute(later, [{"key": key, "request": request} for key, request in unusable])
 
 
-def abandon(connection: sa.Connection, charge: Charge, state: ChargeState, *, detail: str, now: float) -> None:
+def sealed(rows: Sequence[_Row], seals: Seals) -> list[_Row]:
+    """Return answers as :meth:`Settlement.accepted` gives them, each with its seal; in the order of their keys.
+
+    So the database walks through its pages once.
+    """
+    return sorted(((*row, seal) for row, seal in zip(rows, seals.of(rows).seals, strict=True)), key=itemgetter(0))
+
+
+def abandon(
+    database: Database, connection: sa.Connection, charge: Charge, state: ChargeState, *, detail: str, now: float
+) -> None:
     """Write down that a request without an outcome brought no answer; refund it if it surely was not processed."""
     # What went wrong may name a member who was forgotten while the request was in flight.
     gone = sa.select(_members.c.id).where(_members.c.forgotten_at.is_not(None))
@@ -536,7 +560,7 @@ def abandon(connection: sa.Connection, charge: Charge, state: ChargeState, *, de
             for i in range(charge.n)
         ],
     )
-    claims.free(connection, [charge.request])
+    claims.free(database, connection, [charge.request])
     if state is ChargeState.REFUNDED:
         payer = connection.execute(
             sa.update(_requests)

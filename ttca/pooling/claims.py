@@ -5,16 +5,17 @@ from __future__ import annotations
 import contextlib
 import os
 import socket
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
 import sqlalchemy as sa
 
+from ttca.pooling.database import Database, found, marks
 from ttca.pooling.schema import answers as _answers
-from ttca.pooling.schema import attempts as _attempts
 from ttca.pooling.schema import claims as _claims
 
 __all__ = ["Claim", "Taken", "free", "in_flight", "is_gone", "take", "this_process", "void"]
@@ -24,20 +25,17 @@ _PART = 900
 #: Times a second apart say the same about a clock that nobody has set.
 _TOLERANCE_S = 1.0
 
-# One text for both databases, sent for all keys at once. The sub-selects keep PostgreSQL from waiting for whoever is
-# about to free a key; the conflict is for who claims it at the same moment.
-_TAKE = sa.text(
-    "INSERT INTO claims (key, request, holder, until, seconds) SELECT :key, :request, :holder, :until, :seconds "
-    "WHERE NOT EXISTS (SELECT 1 FROM answers WHERE answers.key = :key) "
-    "AND NOT EXISTS (SELECT 1 FROM claims WHERE claims.key = :key) ON CONFLICT (key) DO NOTHING"
+# One text for both databases. The sub-selects keep PostgreSQL from waiting for whoever is about to free a key; the
+# conflict is for who claims it at the same moment.
+_TAKE = (
+    "INSERT INTO claims (key, request, holder, until, seconds) SELECT * FROM (VALUES {}) AS wanted "
+    "WHERE NOT EXISTS (SELECT 1 FROM answers WHERE answers.key = column1) "
+    "AND NOT EXISTS (SELECT 1 FROM claims WHERE claims.key = column1) ON CONFLICT (key) DO NOTHING"
 )
-_requests: sa.BindParameter[int] = sa.bindparam("requests", expanding=True)
-# Found by their keys: on a server a table that is written so often is slow to read through.
-_FREE = sa.delete(_claims).where(
-    _claims.c.request.in_(_requests),
-    _claims.c.key.in_(sa.select(_attempts.c.key).where(_attempts.c.request.in_(_requests))),
-)
-_VOID = sa.delete(_claims).where(_claims.c.request.in_(_requests))
+_COLUMNS = ("key", "request", "holder", "until", "seconds")
+_FREE = "DELETE FROM claims WHERE request IN ({})"
+#: On a server a table that is written so often is slow to read through; in a file that is quicker than all their keys.
+_BY_KEY = " AND key IN (SELECT key FROM attempts WHERE request IN ({}))"
 _ANSWERED = sa.select(_answers.c.key).where(_answers.c.key.in_(sa.bindparam("keys", expanding=True)))
 _HELD = sa.select(_claims).where(_claims.c.key.in_(sa.bindparam("keys", expanding=True)))
 _SAME = (_claims.c.key == sa.bindparam("its_key"), _claims.c.request == sa.bindparam("its_request"))
@@ -65,11 +63,14 @@ class Taken:
     busy: frozenset[bytes]
 
 
-def take(connection: sa.Connection, bills: Mapping[int, tuple[Sequence[bytes], Claim]], now: float) -> dict[int, Taken]:
+def take(
+    database: Database, connection: sa.Connection, bills: Mapping[int, tuple[Sequence[bytes], Claim]], now: float
+) -> dict[int, Taken]:
     """Claim the queries of these requests, in a transaction that writes.
 
     Parameters
     ----------
+    database : Database
     connection : sa.Connection
     bills : dict of request to (keys, Claim)
         The first of two that name the same key gets it.
@@ -85,17 +86,14 @@ def take(connection: sa.Connection, bills: Mapping[int, tuple[Sequence[bytes], C
     A claim is free once its process is known to be gone or its time is over. Time that was set back ends no later: a
     claim that reaches further than its own length is cut to it when it is first met.
     """
-    rows: list[dict[str, Any]] = [
-        {"key": key, "request": request, "holder": c.holder, "until": now + c.seconds, "seconds": c.seconds}
-        for request, (keys, c) in bills.items()
-        for key in keys
-    ]
-    if not rows:
-        return {}
     # Sorted, so that two programs on a server never wait for each other.
-    rows.sort(key=lambda row: row["key"])
-    if connection.execute(_TAKE, rows).rowcount == len(rows):
+    wanted = [
+        (key, request, c.holder, now + c.seconds, c.seconds) for request, (keys, c) in bills.items() for key in keys
+    ]
+    wanted.sort(key=itemgetter(0))
+    if database.change(connection, _TAKE, wanted) == len(wanted):
         return {}
+    rows: list[dict[str, Any]] = [dict(zip(_COLUMNS, row, strict=True)) for row in wanted]
     answered: set[bytes] = set()
     held: dict[bytes, dict[str, Any]] = {}
     for part in _parts([row["key"] for row in rows]):
@@ -118,18 +116,22 @@ def take(connection: sa.Connection, bills: Mapping[int, tuple[Sequence[bytes], C
         # Also what was freed a moment ago: whoever asks again may have it.
         lost.setdefault(request, set()).add(key)
     if lost:
-        void(connection, lost)
+        void(database, connection, lost)
     return {request: Taken(frozenset(keys & answered), frozenset(keys - answered)) for request, keys in lost.items()}
 
 
-def free(connection: sa.Connection, requests: Iterable[int]) -> None:
+def free(database: Database, connection: sa.Connection, requests: Sequence[int]) -> None:
     """Free what these requests hold: they have ended."""
-    connection.execute(_FREE, {"requests": list(requests)})
+    theirs = marks(len(requests))
+    if database.is_server:
+        found(connection, (_FREE + _BY_KEY).format(theirs, theirs), [*requests, *requests])
+    else:
+        void(database, connection, requests)
 
 
-def void(connection: sa.Connection, requests: Iterable[int]) -> None:
+def void(database: Database, connection: sa.Connection, requests: Collection[int]) -> None:
     """Free what requests hold that were not charged after all."""
-    connection.execute(_VOID, {"requests": list(requests)})
+    found(connection, _FREE.format(marks(len(requests))), list(requests))
 
 
 def in_flight(connection: sa.Connection, keys: Sequence[bytes], now: float) -> set[bytes]:

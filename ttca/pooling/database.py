@@ -12,7 +12,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from operator import itemgetter
+from itertools import chain
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -28,7 +28,7 @@ from ttca.private import close_to_others, private
 if sys.platform != "win32":
     import fcntl
 
-__all__ = ["Database", "Insert", "read_secret"]
+__all__ = ["Database", "Insert", "found", "marks", "read_secret"]
 
 T = TypeVar("T")
 Insert = sqlite.Insert | postgresql.Insert
@@ -39,6 +39,10 @@ PATIENCE_S = 60.0
 _OF_A_FILE = 8
 #: Connections to a server: more than any pool or hub has threads.
 _MOST_CONNECTIONS = 128
+#: Rows that are written by one call of SQLite, and how many statements it keeps ready: one for each number of rows.
+_AT_ONCE, _READY = 32, 512
+#: Of rows longer than this, SQLite writes a great many values faster row by row: it copies those of one call first.
+_SHORT, _MANY_VALUES = 6, 600
 _LOCK = 0x77CA
 _SHARE = sa.select(sa.func.pg_advisory_xact_lock_shared(_LOCK))
 _EXCLUDE = sa.select(sa.func.pg_advisory_xact_lock(_LOCK))
@@ -82,7 +86,6 @@ class Database:
         # SQLite has one writer; waiting on a lock here is cheaper than waiting in its busy handler.
         self._write_lock = threading.Lock()
         self._writer: sa.Connection | None = None
-        self._inserts: dict[tuple[str, tuple[str, ...], bool], str] = {}
         #: The file, None for a server.
         self.path: Path | None = None
         if isinstance(target, str) and "://" in target:
@@ -111,21 +114,45 @@ class Database:
     def add(
         self, connection: sa.Connection, table: sa.Table, rows: Sequence[Mapping[str, Any]], *, new: bool = False
     ) -> None:
-        """Insert rows of plain values, all with the same columns; ``new``: but for those that are there already.
+        """Insert rows of plain values, all with the same columns; ``new``: but for those that are there already."""
+        if rows:
+            columns = tuple(rows[0])
+            self.add_rows(connection, table, columns, [tuple(map(row.__getitem__, columns)) for row in rows], new=new)
+
+    def add_rows(
+        self,
+        connection: sa.Connection,
+        table: sa.Table,
+        columns: tuple[str, ...],
+        rows: Sequence[tuple[Any, ...]],
+        *,
+        new: bool = False,
+    ) -> None:
+        """Insert the same rows as tuples, in the order of the columns.
 
         Handed to the driver as they are: SQLAlchemy's own way through a row takes longer than SQLite's.
         """
+        head = f"INSERT INTO {table.name} ({', '.join(columns)}) VALUES"
+        self.change(connection, f"{head} {{}}{' ON CONFLICT DO NOTHING' if new else ''}", rows)
+
+    def change(self, connection: sa.Connection, statement: str, rows: Sequence[tuple[Any, ...]]) -> int:
+        """Run a statement for some rows, which it takes in place of ``{}``; return how many rows of a table it changed.
+
+        A file gets dozens of them at a time: each time that SQLite is called, other threads go on, and come first.
+        """
         if not rows:
-            return
-        columns = tuple(rows[0])
-        kind = (table.name, columns, new)
-        if kind not in self._inserts:
-            mark = "%s" if self.is_server else "?"
-            self._inserts[kind] = (
-                f"INSERT INTO {table.name} ({', '.join(columns)}) VALUES ({', '.join([mark] * len(columns))})"
-                + (" ON CONFLICT DO NOTHING" if new else "")
-            )
-        connection.exec_driver_sql(self._inserts[kind], list(map(itemgetter(*columns), rows)))
+            return 0
+        one, changed = f"({marks(len(rows[0]))})", 0
+        if self.is_server:
+            return connection.exec_driver_sql(statement.format(one).replace("?", "%s"), list(rows)).rowcount
+        if len(rows) * len(rows[0]) > _MANY_VALUES and len(rows[0]) > _SHORT:
+            return _driver(connection).executemany(statement.format(one), rows).rowcount
+        run = _driver(connection).execute
+        for i in range(0, len(rows), _AT_ONCE):
+            part = rows[i : i + _AT_ONCE]
+            text = statement.format(", ".join([one] * len(part)))
+            changed += run(text, tuple(chain.from_iterable(part))).rowcount
+        return changed
 
     def share(self, connection: sa.Connection) -> None:
         """Keep :meth:`exclude` waiting until this transaction ends. (An SQLite file has one writer anyway.)"""
@@ -171,7 +198,7 @@ class Database:
             )
             done = retrying(self._once, work, write)
             return done
-        except (sa.exc.DBAPIError, sa.exc.TimeoutError) as error:
+        except (sa.exc.DBAPIError, sa.exc.TimeoutError, sqlite3.Error) as error:
             reason = str(getattr(error, "orig", None) or error)
             raise LedgerError(_sentence(self.name, reason, server=self.is_server)) from None
 
@@ -238,7 +265,7 @@ class Database:
         # Not a URL in a string: a "?" in a folder's name would end the path.
         engine = sa.create_engine(
             sa.URL.create("sqlite", database=str(path)),
-            connect_args={"timeout": self._patience_s, "check_same_thread": False},
+            connect_args={"timeout": self._patience_s, "check_same_thread": False, "cached_statements": _READY},
             # One that writes, and a few that read: each holds three files open, and whoever waits here waits for
             # milliseconds. A hub's forty threads that each open a database at once exhaust files and SQLite's locks.
             pool_size=_OF_A_FILE,
@@ -313,6 +340,11 @@ class Database:
         connection.execute("PRAGMA secure_delete=ON").close()
 
 
+def marks(n: int) -> str:
+    """Return the place holders of so many values in a statement's text."""
+    return ", ".join("?" * n)
+
+
 def read_secret(path: Path, *, used: bool) -> bytes:
     """Return the 32 bytes under which a ledger names images; written on first use, mode 0600.
 
@@ -380,9 +412,31 @@ def _no_locks(ledger: Path, got: str) -> str:
     )
 
 
+def found(connection: sa.Connection, statement: str, values: Sequence[Any]) -> list[tuple[Any, ...]]:
+    """Return the rows that a statement finds or changes, given as text with ``?`` for each value.
+
+    For what every request runs: making a statement of SQLAlchemy ready takes longer than SQLite takes to run it, and
+    its way through a row longer than SQLite's.
+    """
+    if _is_file(connection):
+        return _driver(connection).execute(statement, tuple(values)).fetchall()
+    result = connection.exec_driver_sql(statement.replace("?", "%s"), tuple(values))
+    return [tuple(row) for row in result] if result.returns_rows else []
+
+
+def _is_file(connection: sa.Connection) -> bool:
+    return connection.dialect.name == "sqlite"
+
+
+def _driver(connection: sa.Connection) -> sqlite3.Connection:
+    """Return the driver's own connection to a file, on which SQLAlchemy has begun a transaction."""
+    driver: sqlite3.Connection = connection.connection.driver_connection  # type: ignore[assignment]
+    return driver
+
+
 def _begin(connection: sa.Connection) -> None:
     write = connection.get_execution_options().get("ttca_write", False)
-    connection.exec_driver_sql("BEGIN IMMEDIATE" if write else "BEGIN")
+    _driver(connection).execute("BEGIN IMMEDIATE" if write else "BEGIN")
 
 
 #: PostgreSQL's words for: connection lost, server shutting down or starting, deadlock, serialization.

@@ -21,7 +21,7 @@ from ttca.images import Images, check_images
 from ttca.names import canonical
 from ttca.platforms.base import PlatformInfo
 from ttca.pooling.acquaintance import Acquaintance, Question
-from ttca.pooling.booking import Bill, Charge, Settlement, Words, abandon
+from ttca.pooling.booking import ANSWER, Bill, Charge, Settlement, Words, abandon, sealed
 from ttca.pooling.claims import Claim, Taken
 from ttca.pooling.jury import Jury
 from ttca.pooling.ledger import Ledger
@@ -305,9 +305,8 @@ class LeaseDesk:
             )
             self._ledger.booking([], [settlement])(connection)
             failed = [key for key, ok in zip(keys, usable.tolist(), strict=True) if not ok]
-            self._report(
-                connection, row, keys, settlement.accepted(self._ledger.now_in(connection), self._ledger.seals), failed
-            )
+            said = sealed(settlement.accepted(self._ledger.now_in(connection)), self._ledger.seals)
+            self._report(connection, row, keys, [dict(zip(ANSWER, r, strict=True)) for r in said], failed)
             self._release(connection, lease, keys, failed=failed if fails_seldom(connection, row.member) else [])
             self.jury.hear(connection, [k for k in keys if k not in failed], failed)
             return int(usable.sum())
@@ -330,7 +329,7 @@ class LeaseDesk:
             if row.returned_at is not None:
                 return
             charge = Charge(row.request, member, len(keys))
-            abandon(connection, charge, state, detail=detail, now=self._ledger.now_in(connection))
+            abandon(self._db, connection, charge, state, detail=detail, now=self._ledger.now_in(connection))
             # A request that surely was not processed says nothing about its images.
             failed = keys if state is ChargeState.CHARGED else []
             self._report(connection, row, keys, [], failed)

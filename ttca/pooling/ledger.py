@@ -245,7 +245,7 @@ class Ledger:
                     f"Expected a request without an outcome to abandon, got one that is {known[0].outcome}."
                 )
             written.append(self.now_in(connection))
-            abandon(connection, charge, state, detail=detail, now=written[-1])
+            abandon(self._db, connection, charge, state, detail=detail, now=written[-1])
             if words is not None:
                 keep(connection, self._db, [words.rows(charge.request, keys, self.seals)])
 

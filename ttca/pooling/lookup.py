@@ -4,20 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import repeat
 from typing import Any, TypeAlias
 
 import numpy as np
 import sqlalchemy as sa
 from numpy.typing import NDArray
 
-from ttca.answers import Answers
+from ttca.answers import Answers, Status
 from ttca.errors import LedgerError, TransportError, TTCAError
+from ttca.pooling.database import found
 from ttca.pooling.schema import answers as _answers
 from ttca.pooling.schema import attempts as _attempts
 from ttca.pooling.schema import bodies as _bodies
 from ttca.pooling.schema import reports as _reports
 from ttca.pooling.schema import unread as _unread
-from ttca.pooling.seals import SEALED, Seals
+from ttca.pooling.seals import NUMBERS, SEALED, SealedColumns, Seals
 from ttca.values import Value
 
 __all__ = ["Found", "ReadAgain", "Reader", "Shelved", "answered", "seal_all", "words_of"]
@@ -25,13 +27,17 @@ __all__ = ["Found", "ReadAgain", "Reader", "Shelved", "answered", "seal_all", "w
 ReadAgain: TypeAlias = Callable[[bytes, int], Answers]
 """The body of a request of so many images → its answers, as they are read now; a TransportError where it has none."""
 
-#: SQLite before 3.32 takes 999 parameters in one statement.
 _PART = 900
 _SEALED_AT_ONCE = 10_000
+#: SQLite from 3.32 on takes 32,766 parameters in one statement, PostgreSQL twice as many.
+_LARGE_PART = 10_000
 # Handed to the driver as it is, and rows taken as they come: SQLAlchemy's way through a row takes longer than SQLite's.
-_BY_KEY = f"SELECT {', '.join(SEALED)}, seal FROM {_answers.name} WHERE key IN "
-_KEY, _STATUS, _LABEL, _SCORES, _RESOLUTION, _REQUEST, _READING = range(len(SEALED))
-_Row: TypeAlias = Sequence[Any]
+_COLUMNS = ", ".join(SEALED) + ", seal"
+_BY_KEY = f"SELECT {_COLUMNS} FROM answers WHERE key IN ({{}})"
+# In the order of the keys. SQLite would first make a table of what stands behind IN, and sort it more slowly.
+_BY_SORTED_KEY = f"SELECT {_COLUMNS} FROM (VALUES {{}}) CROSS JOIN answers ON key = column1"
+_NOTHING = np.array([(0, Status.FAILED, -1, 0.0, 0, -1)], NUMBERS).tobytes()
+_Columns: TypeAlias = tuple[NDArray[Any], NDArray[Any], NDArray[Any], NDArray[Any]]
 _ANSWERED = sa.select(_answers.c.key).where(_answers.c.key.in_(sa.bindparam("keys", expanding=True)))
 _UNREAD = sa.select(_unread.c.key, _unread.c.request).where(_unread.c.key.in_(sa.bindparam("keys", expanding=True)))
 _BODY = sa.select(_bodies.c.reading, _bodies.c.body).where(_bodies.c.request == sa.bindparam("its_request"))
@@ -93,42 +99,55 @@ class Shelved:
         LedgerError
             If an answer is not what was written, or is about another number of classes.
         """
-        rows = self._rows(connection, list(dict.fromkeys(keys)))
-        other = {} if reader is None else {k: r[_REQUEST] for k, r in rows.items() if not _is_read(r, reader)}
-        missing = [] if reader is None or reader.again is None else [k for k in dict.fromkeys(keys) if k not in rows]
-        said = {} if reader is None else self._read_again(connection, other, missing, reader)
-        result = Answers.failed(len(keys), classes)
-        readings: list[bytes | None] = [rows[key][_READING] if key in other else None for key in keys]
-        stored = [i for i, key in enumerate(keys) if key in rows and key not in other]
-        again = [i for i, key in enumerate(keys) if key in said]
-        known = np.zeros(len(keys), np.bool_)
-        known[stored + again] = True
+        rows = self._rows(connection, sorted(set(keys)))
+        row_of = dict(zip(rows.keys, range(len(rows.keys)), strict=True))
+        # Behind them, what is said where nothing is known.
+        numbers = np.frombuffer(b"".join([*rows.numbers, _NOTHING]), NUMBERS)
+        said: dict[bytes, Answers] = {}
+        otherwise: dict[bytes, bytes] = {}
+        if reader is not None:
+            missing = [] if reader.again is None else [key for key in dict.fromkeys(keys) if key not in row_of]
+            # One without a mark is found by who reads it so alone.
+            if not set(rows.readings) <= {None, reader.mark}:
+                marks = zip(rows.keys, rows.readings, strict=True)
+                otherwise = {key: mark for key, mark in marks if mark is not None and mark != reader.mark}
+            other = {key: row_of.pop(key) for key in otherwise}
+            for row in other.values():
+                # Perhaps about other classes.
+                rows.scores[row] = None
+            requests = {key: int(numbers["request"][row]) for key, row in other.items()}
+            said = self._read_again(connection, requests, missing, reader)
+        at = np.fromiter(map(row_of.get, keys, repeat(-1)), np.intp, len(keys))
+        again = [i for i, key in enumerate(keys) if key in said] if said else []
         try:
-            _put(result, stored, [rows[keys[i]] for i in stored], classes)
+            result = _gathered(at, numbers, rows.scores, classes)
             for i in again:
-                readings[i] = None
-                for column in ("status", "labels", "scores", "resolution"):
-                    getattr(result, column)[i] = getattr(said[keys[i]], column)[0]
+                for mine, its in zip(result, _columns(said[keys[i]]), strict=True):
+                    mine[i] = its[0]
             # What a file says is checked like what a platform says.
-            checked = Answers(result.status, result.labels, result.scores, result.resolution)
-        except (TTCAError, TypeError, ValueError, OverflowError) as error:
+            answers = Answers(*result)
+        except (TTCAError, ValueError) as error:
             raise LedgerError(
                 f"Expected answers about {classes} classes in {self.where}, got one that cannot be read ({error}). "
                 "The ledger was made for another platform or was edited."
             ) from None
-        return Found(known, checked, readings, len(said))
+        known = at >= 0
+        known[again] = True
+        readings: list[bytes | None] = [None] * len(keys)
+        if otherwise:
+            readings = [None if key in said else otherwise.get(key) for key in keys]
+        return Found(known, answers, readings, len(said))
 
-    def _rows(self, connection: sa.Connection, keys: Sequence[bytes]) -> dict[bytes, _Row]:
-        found: dict[bytes, _Row] = {}
-        mark = "%s" if connection.dialect.name == "postgresql" else "?"
-        for i in range(0, len(keys), _PART):
-            part = tuple(keys[i : i + _PART])
-            statement = f"{_BY_KEY}({', '.join([mark] * len(part))})"
-            for row in connection.exec_driver_sql(statement, part).all():
-                if not self.seals.holds(row):
-                    raise self._changed("an answer")
-                found[row[_KEY]] = row
-        return found
+    def _rows(self, connection: sa.Connection, keys: Sequence[bytes]) -> SealedColumns:
+        """Return the answers to those queries, sorted, that have one; in no order."""
+        server = connection.dialect.name == "postgresql"
+        statement, mark = (_BY_KEY, "?") if server else (_BY_SORTED_KEY, "(?)")
+        parts = [keys[i : i + _LARGE_PART] for i in range(0, len(keys), _LARGE_PART)]
+        there = [found(connection, statement.format(", ".join([mark] * len(part))), part) for part in parts]
+        rows = self.seals.opened(there[0] if len(there) == 1 else [row for part in there for row in part])
+        if rows is None:
+            raise self._changed("an answer")
+        return rows
 
     def _read_again(
         self, connection: sa.Connection, other: dict[bytes, int], missing: Sequence[bytes], reader: Reader
@@ -202,27 +221,32 @@ def seal_all(connection: sa.Connection, seals: Seals) -> None:
         next_ones = sa.select(table).where(table.c.seal.is_(None), table.c.key >= sa.bindparam("last"))
         next_ones, last = next_ones.order_by(table.c.key).limit(_SEALED_AT_ONCE), b""
         while rows := [row._asdict() for row in connection.execute(next_ones, {"last": last})]:
-            sealed = [{f"its_{c.name}": r[c.name] for c in whose} | {"mark": seals.of(r)} for r in rows]
+            made = seals.of([(*(row[name] for name in SEALED), None) for row in rows]).seals
+            sealed = [
+                {f"its_{c.name}": r[c.name] for c in whose} | {"mark": m} for r, m in zip(rows, made, strict=True)
+            ]
             connection.execute(seal.values(seal=sa.bindparam("mark")), sealed)
             last = rows[-1]["key"]
 
 
-def _is_read(row: _Row, reader: Reader) -> bool:
-    """Whether an answer was read as it would be now. One without a mark is found by who reads it so alone."""
-    return row[_READING] is None or bool(row[_READING] == reader.mark)
+def _columns(answers: Answers) -> _Columns:
+    return answers.status, answers.labels, answers.scores, answers.resolution
 
 
-def _put(result: Answers, places: list[int], rows: list[_Row], classes: int) -> None:
-    """Put rows of the ledger into their places."""
-    if not rows:
-        return
-    columns = list(zip(*rows, strict=True))
-    for into, column in (("status", _STATUS), ("labels", _LABEL), ("resolution", _RESOLUTION)):
-        getattr(result, into)[places] = columns[column]
-    scored = [(i, scores) for i, scores in zip(places, columns[_SCORES], strict=True) if scores is not None]
-    wrong = next((scores for _, scores in scored if len(scores) != 4 * classes), None)
-    if wrong is not None:
-        raise ValueError(f"scores of {len(wrong) / 4:g} classes")
-    if scored:
-        together = np.frombuffer(b"".join(scores for _, scores in scored), "<f4").reshape(len(scored), classes)
-        result.scores[[i for i, _ in scored]] = together
+def _gathered(
+    at: NDArray[np.intp], numbers: NDArray[np.void], scores: Sequence[bytes | None], classes: int
+) -> _Columns:
+    """Return what answers are made of, from rows of the ledger; the last row of the numbers has no scores."""
+    # Label-only rows have none either.
+    nothing = np.full(classes, np.nan, "<f4").tobytes()
+    said = [nothing if line is None else line for line in (*scores, None)]
+    wrong = set(map(len, said)) - {len(nothing)}
+    if wrong:
+        raise ValueError(f"scores of {min(wrong) / 4:g} classes")
+    lines = np.frombuffer(b"".join(said), "<f4").reshape(len(said), classes)
+    return (
+        numbers["status"][at].astype(np.int8),
+        numbers["label"][at].astype(np.int64),
+        lines[at].astype(np.float32, copy=False),
+        numbers["resolution"][at].astype(np.float32),
+    )

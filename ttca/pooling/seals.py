@@ -6,10 +6,12 @@ import hashlib
 import hmac
 import struct
 import zlib
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Iterable, Sequence
+from typing import Any, NamedTuple
 
-__all__ = ["LARGEST_BODY", "SEALED", "Seals", "packed"]
+import numpy as np
+
+__all__ = ["LARGEST_BODY", "NUMBERS", "SEALED", "SealedColumns", "Seals", "packed"]
 
 #: Larger bodies are not kept: what was read of them is.
 LARGEST_BODY = 65536
@@ -17,6 +19,21 @@ LARGEST_BODY = 65536
 SEALED = ("key", "status", "label", "scores", "resolution", "request", "reading")
 _LENGTH = 8
 _NUMBERS = struct.Struct("<Bqqdqb")
+#: The same for numpy.
+NUMBERS = np.dtype(
+    [("key", "u1"), ("status", "<i8"), ("label", "<i8"), ("resolution", "<f8"), ("request", "<i8"), ("reading", "i1")]
+)
+
+
+class SealedColumns(NamedTuple):
+    """Answers column by column; ``numbers`` as :data:`NUMBERS` reads them once they are joined."""
+
+    keys: list[bytes]
+    numbers: list[bytes]
+    scores: list[bytes | None]
+    readings: list[bytes | None]
+    seals: list[bytes]
+    last: list[Any]
 
 
 class Seals:
@@ -38,36 +55,41 @@ class Seals:
         face.update(name.encode("utf-8", "surrogatepass"))
         return face.digest()
 
-    def of(self, row: Mapping[str, Any]) -> bytes:
-        """Return the seal of an answer: of all that it says, about which query, and of which request."""
-        return self._seal(*(row[name] for name in SEALED))
+    def of(self, rows: Iterable[Sequence[Any]]) -> SealedColumns:
+        """Seal answers, column by column: all that each says, about which query, and of which request.
 
-    def holds(self, row: Sequence[Any]) -> bool:
-        """Whether an answer, as the values of :data:`SEALED` and its seal, has the seal it was written with."""
+        Each row has the values of :data:`SEALED`, and one more, which is not sealed. Rows are let go one by one: as
+        long as there are thousands, Python stops to look through all that is alive.
+
+        Raises
+        ------
+        struct.error, TypeError
+            If a value is none that can be sealed.
+        """
+        begin, pack = self._rows.copy, _NUMBERS.pack
+        columns = SealedColumns([], [], [], [], [], [])
+        add_key, add_numbers, add_scores, add_reading, add_seal, add_last = (column.append for column in columns)
+        for key, status, label, scores, resolution, request, reading, last in rows:
+            seal = begin()
+            # The same bytes whatever order the columns have: ledgers keep them.
+            numbers = pack(len(key), status, label, resolution, request, -1 if reading is None else len(reading))
+            parts = (numbers, key, reading or b"") if scores is None else (numbers, key, reading or b"", b"+", scores)
+            seal.update(b"".join(parts))
+            add_key(key)
+            add_numbers(numbers)
+            add_scores(scores)
+            add_reading(reading)
+            add_seal(seal.digest())
+            add_last(last)
+        return columns
+
+    def opened(self, rows: Iterable[Sequence[Any]]) -> SealedColumns | None:
+        """Return answers, each followed by its seal, column by column; None where one is not what was written."""
         try:
-            return bool(self._seal(*row[:-1]) == row[-1])
+            columns = self.of(rows)
         except (struct.error, TypeError):  # what cannot be sealed was not
-            return False
-
-    def _seal(
-        self,
-        key: bytes,
-        status: int,
-        label: int,
-        scores: bytes | None,
-        resolution: float,
-        request: int,
-        reading: bytes | None,
-    ) -> bytes:
-        seal = self._rows.copy()
-        # The same bytes whatever order the columns have: ledgers keep them.
-        seal.update(
-            _NUMBERS.pack(len(key), status, label, resolution, request, -1 if reading is None else len(reading))
-            + key
-            + (reading or b"")
-            + (b"" if scores is None else b"+" + scores)
-        )
-        return seal.digest()
+            return None
+        return columns if columns.seals == columns.last else None
 
     def wrapped(self, request: int, body: bytes) -> bytes:
         """Return a packed body behind its seal."""
