@@ -1238,7 +1238,7 @@ def test_the_row_is_told_in_words(finished: Path, ttca: Terminal) -> None:
 def test_no_part_of_the_command_line_shows_locals() -> None:
     """Every typer app is told not to show locals in tracebacks, and to take help for what it is."""
     apps = [app, *(group.typer_instance for group in app.registered_groups)]
-    assert len(apps) == 4
+    assert len(apps) == 5
     for one in apps:
         assert one is not None
         assert one.pretty_exceptions_show_locals is False
