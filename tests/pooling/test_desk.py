@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import pytest
 
 from tests.pooling.scripted import KEYS
-from ttca.errors import LedgerError
+from ttca.errors import LedgerError, QuotaError
 from ttca.pooling.booking import Bill, Charge, Desk, Settlement
 from ttca.pooling.claims import Taken
 
@@ -26,7 +26,9 @@ class SlowBooks:
         self.begun, self.may_end = threading.Semaphore(0), threading.Semaphore(0)
         self.broken = False
 
-    def book(self, bills: Sequence[Bill], settlements: Sequence[Settlement]) -> list[Charge | Taken]:
+    def book(
+        self, bills: Sequence[Bill], settlements: Sequence[Settlement]
+    ) -> list[Charge | Taken | QuotaError]:
         """Charge every bill, once the test lets it."""
         self.transactions.append([bill.request_id for bill in bills])
         self.begun.release()
