@@ -26,9 +26,7 @@ class SlowBooks:
         self.begun, self.may_end = threading.Semaphore(0), threading.Semaphore(0)
         self.broken = False
 
-    def book(
-        self, bills: Sequence[Bill], settlements: Sequence[Settlement]
-    ) -> list[Charge | Taken | QuotaError]:
+    def book(self, bills: Sequence[Bill], settlements: Sequence[Settlement]) -> list[Charge | Taken | QuotaError]:
         """Charge every bill, once the test lets it."""
         self.transactions.append([bill.request_id for bill in bills])
         self.begun.release()
