@@ -8,6 +8,9 @@ BIN := $(VENV)/bin
 demo: $(VENV)/.demo
 	$(BIN)/ttca demo
 
+# Tests start hundreds of programs: what one of them has compiled, the others need not.
+unexport PYTHONDONTWRITEBYTECODE
+
 # The order is that of tests/conftest.py.
 PYTEST := $(BIN)/pytest --numprocesses auto --maxprocesses 4 --dist loadscope --no-loadscope-reorder
 

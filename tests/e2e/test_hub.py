@@ -96,8 +96,9 @@ def test_members_on_their_own_machines_answer_for_an_action(tmp_path: Path) -> N
             say("hub", "revoke", "member-1", home, cwd=tmp_path)
             assert requests.get(hub_url, auth=("me", token), timeout=30).status_code == 401
         pooled = say("pool", "run", home, cwd=tmp_path)
-        groups = pooled.pop("groups")
+        groups, whose = pooled.pop("groups"), pooled.pop("whose")
         assert pooled == {"images": 205, "answered": 205, "coverage": 1.0}
+        assert whose.startswith("These are people of the pool")
         assert sum(group["asked"] for group in groups.values()) == 205
         assert sum(json.loads(line)["rows"] for line in log.read_text().splitlines()) == sent
     status = say("pool", "status", home, cwd=tmp_path)

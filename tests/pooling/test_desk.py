@@ -7,6 +7,7 @@ import sys
 import threading
 import time
 from collections.abc import Sequence
+from functools import partial
 
 import pytest
 
@@ -83,8 +84,11 @@ def test_who_comes_meanwhile_is_booked_together(broken: bool) -> None:
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="a thread there cannot be sent a signal")
-def test_nobody_waits_for_a_thread_that_was_interrupted() -> None:
+def test_nobody_waits_for_a_thread_that_was_interrupted(request: pytest.FixtureRequest) -> None:
     """Ctrl-C while the main thread waits at the desk ends its wait; whoever came before and after is charged."""
+    # Tests that were started in the background do not hear Ctrl-C by themselves.
+    request.addfinalizer(partial(signal.signal, signal.SIGINT, signal.getsignal(signal.SIGINT)))
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     books, ends = SlowBooks(), dict[int, object]()
     desk = Desk(books.book)
     first = charging(desk, 0, ends)
