@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import signal
 import subprocess
 import sys
 from dataclasses import replace
@@ -157,7 +156,7 @@ def test_the_photographs_world_is_a_command_of_its_own(tmp_path: Path) -> None:
             assert server.stdout is not None
             assert server.stdout.readline().startswith("http://127.0.0.1:")
         finally:
-            server.send_signal(signal.SIGINT)
+            server.terminate()
             _, told = server.communicate(timeout=30)
         files.append({path: path.stat().st_mtime_ns for path in (tmp_path / "evening" / "photos").rglob("*.*")})
     assert len(files[0]) == 20

@@ -22,6 +22,7 @@ from ttca.proxies.backbones import Backbone
 from ttca.settings import Settings
 
 _REAL = os.environ.get("TTCA_DATA")
+_WITH_DATA = pytest.mark.skipif(not _REAL, reason="needs the data sets and classifiers of TTCA_DATA")
 _CACHES = (
     _tracks._cifar, _tracks._cifar_copies, _tracks._fairface_coarse, _tracks._fairface_copies, _tracks._fairface_train,
     _tracks._fairface_test,
@@ -105,7 +106,11 @@ def roles(cell: Cell) -> dict[str, set[str]]:
 every = pytest.mark.parametrize(
     "name",
     # Thousands of photographs are decoded and looked through for copies.
-    [pytest.param(n, marks=[pytest.mark.full] * (n == "waterbirds")) for n in TRACKS if not n.endswith(tuple(CAMERAS))],
+    [
+        pytest.param(n, marks=[pytest.mark.full, _WITH_DATA] if n == "waterbirds" else [])
+        for n in TRACKS
+        if not n.endswith(tuple(CAMERAS))
+    ],
 )
 #: Digits are few, and have no other regime.
 _FEW = ("digits", "digits-thirdparty")
@@ -231,7 +236,7 @@ _load_real = load_cifar10
 
 
 @pytest.mark.full
-@pytest.mark.skipif(not _REAL, reason="needs the data sets and classifiers of TTCA_DATA")
+@_WITH_DATA
 @pytest.mark.parametrize("camera", CAMERAS)
 def test_every_camera_costs_its_people_right_answers(camera: str) -> None:
     """Both platforms are right less often about 1,000 verification and dev-test people through the camera."""
@@ -344,7 +349,7 @@ def test_tracks_need_to_know_where_the_data_lie(monkeypatch: pytest.MonkeyPatch)
         pass
 
 
-@pytest.mark.skipif(not _REAL, reason="needs the data sets and classifiers of TTCA_DATA")
+@_WITH_DATA
 @pytest.mark.parametrize("answers", ["scores", "rounded", "top-k", "label"])
 def test_the_platform_answers_as_it_was_told(answers: str) -> None:
     """The third-party classifier opens from its file and says as much as the kind of answers allows."""
