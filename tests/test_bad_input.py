@@ -82,6 +82,16 @@ WORLDS: dict[str, tuple[Callable[[Rows], Rows], str, str]] = {
 REFUSED = ("people who are there twice", "a class that is NaN", "no class")
 
 
+def write(table: Path, changed: Callable[[Rows], Rows]) -> None:
+    """Write a table as it is after a change."""
+    with table.open(newline="") as file:
+        rows = changed(list(csv.DictReader(file)))
+    with table.open("w", newline="") as file:
+        writer = csv.DictWriter(file, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+
+
 @pytest.mark.parametrize("name", WORLDS)
 def test_what_an_action_cannot_use_is_a_sentence_or_a_flag(
     name: str, home: Path, ttca: Terminal, served: Served
@@ -89,13 +99,7 @@ def test_what_an_action_cannot_use_is_a_sentence_or_a_flag(
     """A dry run and an audit say what is wrong with the table, or beside the result what it is not worth; what is
     refused costs no query."""
     changed, planned, audited = WORLDS[name]
-    table = home / "people" / "people.csv"
-    with table.open(newline="") as file:
-        rows = changed(list(csv.DictReader(file)))
-    with table.open("w", newline="") as file:
-        writer = csv.DictWriter(file, list(rows[0]))
-        writer.writeheader()
-        writer.writerows(rows)
+    write(home / "people" / "people.csv", changed)
     before = served.platform.queries
     for words, said in ((("run", home, "--dry-run"), planned), (("audit", home, "--people", 20, "--yes"), audited)):
         done = ttca(*words)
@@ -127,3 +131,18 @@ def test_a_group_of_one_is_not_told_by_its_lead() -> None:
     assert found.comparison is None
     assert found.to_dict()["comparison"] is None
     assert "points" not in json.dumps(found.to_dict())
+
+
+def test_nobody_verifies_who_has_answered_for_the_pool(home: Path, ttca: Terminal, served: Served) -> None:
+    """Whoever leaves after the pool was asked moves others to other roles: that is refused, and costs no query."""
+    assert ttca("pool", "run", home).code == 0
+    table, before = home / "people" / "people.csv", served.platform.queries
+    whole = table.read_text()
+    write(table, lambda rows: rows[1:])
+    for words in (("run", home, "--dry-run"), ("run", home, "--yes")):
+        done = ttca(*words)
+        assert done.code == 1
+        assert "Expected verification people whom nobody has asked, got " in " ".join(done.err.split())
+    assert served.platform.queries == before
+    table.write_text(whole)
+    assert ttca("run", home, "--dry-run").code == 0

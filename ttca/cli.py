@@ -185,7 +185,8 @@ def prepare(
             for f in files]  # fmt: skip
     _emit({"preparation": way.to_dict(), "files": said, **count}, as_json, table)
     words = ", ".join(f"{number} {state}" for state, number in count.items() if number)
-    _say(ERR, f"{words}. In the action file, under [people]: preparation = {way}")
+    where = target.name if (target.absolute().parent / "action.toml").is_file() else str(target.absolute())
+    _say(ERR, f"{words}. In the action file, under [people]:\nsource = {json.dumps(where, ensure_ascii=False)}\npreparation = {way}")
     if count["left over"]:
         _say(
             ERR,

@@ -174,7 +174,7 @@ class Learner:
             (public.images, self.true(public)),
             replace(_of_length(self.settings.warming, length), keep_best=False),
             inputs=self.warm_start_inputs(public, judges),
-            what="learning from public data",
+            what="learning true classes",
             selection=(judges.images, self.true(judges)),
         )
         return proxy

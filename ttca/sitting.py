@@ -44,12 +44,13 @@ def open_sitting(shop: Workshop, people: People, family: Family) -> Sitting:
     ------
     ActionError
         If the people were read for other questions: a second look would make the certificate worthless. If somebody
-        is missing who was not forgotten.
+        is missing who was not forgotten. If somebody has answered for the pool.
     """
     path, drawn = shop.folder / _OPENED, _drawn(shop, people)
     content = _content(shop, people, family, drawn, shop.info.fingerprint_as_read)
     if not path.is_file():
         _check_not_lost(shop.folder, shop.queries)
+        _check_unasked(shop.queries, drawn)
         # Written before the first query, so that a kill in between cannot be used to look twice.
         save_json(path, content)
     opened = load_json(path)
@@ -74,6 +75,7 @@ def check_opened(folder: Path, queries: QueryPool, panel: Panel) -> None:
     path = folder / _OPENED
     if not path.is_file():
         _check_not_lost(folder, queries)
+        _check_unasked(queries, panel)
         return
     opened = load_json(path)
     # Earlier versions did not write who verifies.
@@ -102,6 +104,18 @@ def _check_not_lost(folder: Path, queries: QueryPool) -> None:
             f"Expected the file {folder / _OPENED}, which records what verification people were used for, got no file "
             "although the ledger holds their answers. Restore it, or start a new action in a new folder with "
             "new verification people."
+        )
+
+
+def _check_unasked(queries: QueryPool, panel: Panel) -> None:
+    """Raise where somebody is to verify whose answer is known: roles are drawn among all, so who comes moves others."""
+    asked = sum(int(queries.in_hand(people.images).answered.sum()) for people in (panel.subgroup, panel.reference))
+    if asked:
+        raise ActionError(
+            f"Expected verification people whom nobody has asked, got {asked} who have answered for the pool. "
+            "When somebody joins or leaves after the first query, others change their roles. Put the people back as "
+            "they were. If somebody has withdrawn, start a new action in a new folder, with verification people who "
+            "were never asked."
         )
 
 
