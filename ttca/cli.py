@@ -186,7 +186,8 @@ def prepare(
     _emit({"preparation": way.to_dict(), "files": said, **count}, as_json, table)
     words = ", ".join(f"{number} {state}" for state, number in count.items() if number)
     where = target.name if (target.absolute().parent / "action.toml").is_file() else str(target.absolute())
-    _say(ERR, f"{words}. In the action file, under [people]:\nsource = {json.dumps(where, ensure_ascii=False)}\npreparation = {way}")
+    told = json.dumps(where, ensure_ascii=False)
+    _say(ERR, f"{words}. In the action file, under [people]:\nsource = {told}\npreparation = {way}")
     if count["left over"]:
         _say(
             ERR,
