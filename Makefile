@@ -14,8 +14,12 @@ unexport PYTHONDONTWRITEBYTECODE
 # The order is that of tests/conftest.py.
 PYTEST := $(BIN)/pytest --numprocesses auto --maxprocesses 4 --dist loadscope --no-loadscope-reorder
 
-# Every behavior in a small form. What takes longer is marked `full`.
-test: lint
+# Every behavior in a small form, and lint beside it. What takes longer is marked `full`.
+test: $(VENV)/.test
+	@$(MAKE) --no-print-directory --jobs 2 lint short
+
+.PHONY: short
+short: $(VENV)/.test
 	$(PYTEST) -m "not full"
 
 # For work in between: no servers, no whole programs, no benchmarks, and none of the files that take longest.

@@ -10,6 +10,9 @@ import pytest
 
 from benchmarks import pool
 
+#: Eight processes begin, on two kinds of ledger. What they do there, the tests of pooling do in small.
+pytestmark = pytest.mark.full
+
 KEYS = ("paid_twice", "rows_vs_bare", "lookups_vs_bare", "ledger_rows_per_s", "reopen_s", "lookups_per_s", "overhead")
 
 
