@@ -318,8 +318,8 @@ def test_images_are_checked_at_the_doors(tmp_path: Path) -> None:
         finished = finish(tmp_path / "action")
     # Two groups in each of three roles, and the images as the proxy sees them. No control of ours counts as a guest's.
     # Verification asks in batches, five for each of two ε; before it, what it may ask is named for the head that is
-    # signed: each group without δ, and two batches for each ε.
-    assert doors == {"people": 7, "asked": 20, "applied": 21, "requests": len(finished.platform.seen)}
+    # signed: each group without δ, and two batches for each ε. Before all of it, each group is looked for in the pool.
+    assert doors == {"people": 7, "asked": 22, "applied": 21, "requests": len(finished.platform.seen)}
 
 
 def test_an_action_tells_of_its_steps(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
