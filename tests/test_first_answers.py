@@ -119,7 +119,7 @@ def test_ask_prepares_a_photograph_as_a_run_does_and_says_so(home: Path, ttca: T
     file = home / "action.toml"
     way = 'preparation = {fit = "crop", size = 8, filter = "area-lanczos", color = "sRGB"}'
     file.write_text(file.read_text().replace('source = "people"\n', f'source = "people"\n{way}\n'))
-    mine = next(path for path, _, _ in read_action(home).list_files("people") if path.name.endswith("000000.png"))
+    mine = next(one.path for one in read_action(home).list_files("people") if one.path.name.endswith("000000.png"))
     picture = Image.fromarray(np.random.default_rng(5).integers(0, 256, (40, 60, 3), dtype=np.uint8))
     exif = Image.Exif()
     exif[0x0112] = 6

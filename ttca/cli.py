@@ -306,7 +306,7 @@ def ask(
 
     Prepares photographs as the action file says and tells how. Shows the platform's own words, how they are read, and
     what was charged: one query for each image that has no answer yet. Where no class was read, shows a table that would
-    read one. The pool uses these answers; verification asks anew.
+    read one. The pool uses these answers; so nobody who is asked here verifies.
     """
     from ttca.config import read_action
     from ttca.first_answers import first_answers

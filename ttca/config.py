@@ -41,6 +41,7 @@ from ttca.progress import Reporter, silent
 from ttca.proxies.backbones import SUFFIXES
 from ttca.recipes import RECIPE_KEYS
 from ttca.renamed import old_keys, old_parameters
+from ttca.roles import ROLES_FILE, GivenRoles
 from ttca.settings import Settings
 from ttca.signing import check_key
 
@@ -655,7 +656,13 @@ class ActionFile:
         doubt = table.doubt()
         for sentence in (*self.notes, *table.notes, *(() if doubt is None else (doubt,))):
             reporter.say(sentence)
-        roles = self._roles(table)
+        given = self.given_roles()
+        roles = self._roles(table, given)
+        if given.drawn and given.drawn != self._drawing():
+            reporter.say(
+                f"Everybody keeps the role of the first query ({ROLES_FILE}). Seed, verification and selection count "
+                "for people who have joined since."
+            )
         action = CollectiveAction(
             self.folder,
             platform=platform,
@@ -674,6 +681,12 @@ class ActionFile:
             may_be_shown=table.agreed(),
             reporter=reporter,
         )
+        people = table.people
+        now = given.given(
+            zip(people.persons.tolist(), people.members.tolist(), roles.tolist(), strict=True), self._drawing()
+        )
+        if now != given:
+            now.save(self.folder)
         return action, {name: said[roles == "pool"] for name, said in table.columns.items()}
 
     def members(self, people: People) -> list[Member]:
@@ -712,7 +725,22 @@ class ActionFile:
             If the table cannot be read.
         """
         columns = self.people.columns if source == self.people.source else ()
-        return list_files(self.folder / source, classes=self.platform.classes, columns=columns)
+        return list_files(
+            self.folder / source,
+            classes=self.platform.classes,
+            one_person_per_image=self.people.one_person_per_image,
+            columns=columns,
+        )
+
+    def given_roles(self) -> GivenRoles:
+        """Return who was given which role before the first query; nobody where none was paid yet."""
+        given = GivenRoles.read(self.folder)
+        if self.pool.ledger is None and not (self.folder / "ledger.sqlite").is_file():
+            return given.cleared()
+        with open_ledger(self.folder, self.pool.ledger, read_only=True) as ledger:
+            # On a ledger of its own, an action may have had another name.
+            paid = ledger.paid(action=None if self.pool.ledger is None else self.settings.name)
+        return given if any(paid.values()) else given.cleared()
 
     def check_member(self, name: str) -> str:
         """Return a member's name in its one spelling; raise ConfigError where the table of people has none."""
@@ -724,18 +752,18 @@ class ActionFile:
             )
         return canonical(name)
 
-    def _roles(self, table: PeopleTable) -> NDArray[np.str_]:
-        """Return the role of every image of a table, as it says or as they are drawn."""
+    def _roles(self, table: PeopleTable, given: GivenRoles) -> NDArray[np.str_]:
+        """Return the role of every image of a table, as it says, as they have it or as they are drawn."""
         if table.roles is not None:
             return table.roles
-        return draw_roles(
-            table.people,
-            seed=self.settings.seed,
-            verification=self.people.verification,
-            selection=self.people.selection,
-            # An audit may tell who is served worse: then groups are written anew, and nobody may change roles.
-            blind=bool(self.people.columns),
-        )
+        return draw_roles(table.people, **self._drawing(), given=given.of(table.people))
+
+    def _drawing(self) -> dict[str, Any]:
+        return {
+            "seed": self.settings.seed,
+            "verification": self.people.verification,
+            "selection": self.people.selection,
+        }
 
     def _roster(self, people: People, roles: NDArray[np.str_]) -> Roster:
         parts = {role: people[roles == role] for role in ("pool", "selection", "verification")}

@@ -16,7 +16,7 @@ from ttca.answers import Answers, Status
 from ttca.config import ActionFile
 from ttca.data.folder import ListedFile, read_image
 from ttca.data.photographs import Photograph
-from ttca.errors import DataError, ImageError, PlatformError, QuotaError
+from ttca.errors import ActionError, DataError, ImageError, PlatformError, QuotaError
 from ttca.folder_lock import hold
 from ttca.images import ImageShape
 from ttca.masking import masked_everywhere
@@ -161,6 +161,8 @@ def first_answers(
     ------
     DataError
         If a file is no such image. Nothing was sent.
+    ActionError
+        If somebody who verifies, or who is never asked, would be asked. Nothing was sent.
     QuotaError
         If nobody can pay.
     PlatformError
@@ -173,6 +175,7 @@ def first_answers(
         images = [_image(known, path, listed.get(path.resolve()), platform.info.image_shape) for path in files]
         lock = hold(known.folder, say=reporter.say)
         try:
+            _into_pool(known, [found for path in files if (found := listed.get(path.resolve())) is not None])
             with open_ledger(known.folder, known.pool.ledger) as ledger:
                 if known.pool.ledger is not None:
                     take_title(ledger, known.settings.name, known.folder)
@@ -202,6 +205,22 @@ def first_answers(
                         )
         finally:
             lock.release()
+
+
+def _into_pool(known: ActionFile, asked: Sequence[ListedFile]) -> None:
+    """Keep that people of the table belong to the pool from now on, since their answers will be known."""
+    given = known.given_roles()
+    for one in asked:
+        role = one.role or given.role(one.person)
+        if role not in ("", "pool", "selection"):
+            does = "is never asked" if role == "unasked" else "verifies"
+            raise ActionError(
+                f"Expected pictures of people whose answers may be known now, got {one.path}, of somebody who {does}. "
+                "Choose another picture. No query was spent."
+            )
+    new = [(one.person, one.member, "pool") for one in asked if not (one.role or given.role(one.person))]
+    if new:
+        given.given(new, {}).save(known.folder)
 
 
 def _image(known: ActionFile, path: Path, listed: ListedFile | None, shape: ImageShape) -> Photograph:

@@ -16,6 +16,7 @@ from ttca.folder_lock import hold
 from ttca.names import canonical
 from ttca.pooling.leaving import Forgotten, spellings
 from ttca.pooling.ledger import Ledger
+from ttca.roles import ROLES_FILE, GivenRoles
 
 __all__ = ["Departure", "Remains", "bundles_in", "forget_member"]
 
@@ -80,6 +81,8 @@ def forget_member(action: ActionFile, member: str) -> Departure:
         deleted = _found(folder, _COPIES) if learned else []
         for path in deleted:
             path.unlink(missing_ok=True)
+        if (folder / ROLES_FILE).is_file():
+            GivenRoles.read(folder).without(name).save(folder)
     finally:
         lock.release()
     if is_server:

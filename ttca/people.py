@@ -285,7 +285,7 @@ def draw_roles(
     verification: float = 1 / 3,
     selection: float = 0.2,
     test: float = 0.0,
-    blind: bool = False,
+    given: NDArray[np.str_] | None = None,
 ) -> NDArray[np.str_]:
     """Return the role of every image, one role for each person, at random.
 
@@ -293,9 +293,9 @@ def draw_roles(
     ----------
     people, seed, verification, selection, test
         As for :func:`split_roles`.
-    blind : bool
-        Whether nobody's group is looked at. The roles are stratified by class alone, so that whoever changes the groups
-        afterwards moves nobody from one role to another.
+    given : str array, shape (N,), optional
+        Roles that people have already, and keep; "" for those who have none. Whoever shares an image with one of them
+        gets the same role. Only the others are drawn, with a seed that follows from how many have one.
 
     Returns
     -------
@@ -314,8 +314,23 @@ def draw_roles(
         raise ActionError(f"Expected verification + test shares below 1, got {verification + test}.")
     rest = 1 - verification - test
     shares = [verification, test, rest * selection, rest * (1 - selection)]
-    groups = np.zeros(len(people), np.bool_) if blind else people.subgroup
-    return np.array(["verification", "test", "selection", "pool"])[_parts(people, groups, shares, seed)]
+    names = np.array(["verification", "test", "selection", "pool"])
+    if given is None or not (given != "").any():
+        return names[_parts(people, shares, seed)]
+    roles = _shared(people, given)
+    new = roles == ""
+    if new.any():
+        # Of newcomers who come one by one, the same seed would give everybody the same role.
+        known = len(np.unique(people.persons[~new]))
+        roles[new] = names[_parts(people[new], shares, (seed, known))]
+    return roles
+
+
+def _shared(people: People, given: NDArray[np.str_]) -> NDArray[np.str_]:
+    """Return roles that people have, and those of whoever shares an image with them; "" for everybody else."""
+    unit = units(people).tolist()
+    of_unit = {u: role for u, role in zip(unit, given.tolist(), strict=True) if role}
+    return np.array([role or of_unit.get(u, "") for u, role in zip(unit, given.tolist(), strict=True)], dtype="U12")
 
 
 def split_people(people: People, shares: Sequence[float], *, seed: int) -> list[People]:
@@ -334,15 +349,15 @@ def split_people(people: People, shares: Sequence[float], *, seed: int) -> list[
     """
     if min(shares) < 0 or abs(sum(shares) - 1) > 1e-9:
         raise ActionError(f"Expected shares of 0 or more that add up to 1, got {list(shares)}.")
-    rows = _parts(people, people.subgroup, shares, seed)
+    rows = _parts(people, shares, seed)
     return [people[rows == i] for i in range(len(shares))]
 
 
-def _parts(people: People, groups: NDArray[np.bool_], shares: Sequence[float], seed: int) -> NDArray[np.int64]:
-    """Return the number of the part that each image falls to, stratified by these groups and by class."""
+def _parts(people: People, shares: Sequence[float], seed: int | tuple[int, ...]) -> NDArray[np.int64]:
+    """Return the number of the part that each image falls to, stratified by group and class."""
     unit = units(people)
     _, first, row_unit = np.unique(unit, return_index=True, return_inverse=True)
-    stratum = people.classes[first] * 2 + groups[first]
+    stratum = people.classes[first] * 2 + people.subgroup[first]
     rng = np.random.default_rng(seed)
     order = rng.permutation(len(first))
     order = order[np.argsort(stratum[order], kind="stable")]

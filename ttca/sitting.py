@@ -17,6 +17,7 @@ from ttca.people import People
 from ttca.perturbing import Family
 from ttca.pooling.minutes import Minutes
 from ttca.pooling.pool import QueryPool
+from ttca.roles import ROLES_FILE
 from ttca.values import OneLine
 from ttca.workshop import Workshop
 
@@ -108,14 +109,13 @@ def _check_not_lost(folder: Path, queries: QueryPool) -> None:
 
 
 def _check_unasked(queries: QueryPool, panel: Panel) -> None:
-    """Raise where somebody is to verify whose answer is known: roles are drawn among all, so who comes moves others."""
+    """Raise where somebody is to verify whose answer is known."""
     asked = sum(int(queries.in_hand(people.images).answered.sum()) for people in (panel.subgroup, panel.reference))
     if asked:
         raise ActionError(
             f"Expected verification people whom nobody has asked, got {asked} who have answered for the pool. "
-            "When somebody joins or leaves after the first query, others change their roles. Put the people back as "
-            "they were. If somebody has withdrawn, start a new action in a new folder, with verification people who "
-            "were never asked."
+            f"Restore {ROLES_FILE}, which keeps everybody's role from the first query on, or put the people back as "
+            "they were. Otherwise start a new action in a new folder, with verification people who were never asked."
         )
 
 

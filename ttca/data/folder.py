@@ -240,15 +240,19 @@ def _people_table(
 
 
 class ListedFile(NamedTuple):
-    """One image of a table or a folder that nobody has opened yet: its file, its member, and the part that counts."""
+    """One image of a table or a folder that nobody has opened yet: what :func:`load_people` would say of it."""
 
     path: Path
     member: str
     box: Region | None
+    person: str
+    role: str | None
 
 
-def list_files(source: Path | str, *, classes: Sequence[str], columns: Sequence[str] = ()) -> list[ListedFile]:
-    """Return the file and the member of every image that :func:`load_people` would read, without opening any.
+def list_files(
+    source: Path | str, *, classes: Sequence[str], one_person_per_image: bool = False, columns: Sequence[str] = ()
+) -> list[ListedFile]:
+    """Return the file and the people of every image that :func:`load_people` would read, without opening any.
 
     Raises
     ------
@@ -258,7 +262,7 @@ def list_files(source: Path | str, *, classes: Sequence[str], columns: Sequence[
     problems = Problems()
     place, rows, _ = _listed(Path(source), _check_classes(classes), problems, tuple(columns))
     problems.raise_if_any(place)
-    return [ListedFile(row.path, row.member, row.box) for row in rows]
+    return [ListedFile(row.path, row.member, row.box, _person(row, one_person_per_image), row.role) for row in rows]
 
 
 def _listed(

@@ -1,0 +1,186 @@
+"""Tests of roles that are kept: from the first query on, whoever joins or leaves moves nobody else."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tests import worlds
+from tests.test_audit_command import Served, home, people, served, ttca
+from tests.test_bad_input import Rows, write
+from tests.test_cli import Terminal
+from ttca.config import read_action
+from ttca.errors import ActionError
+from ttca.people import People, draw_roles
+from ttca.roles import ROLES_FILE, GivenRoles
+
+__all__ = ["home", "people", "served", "ttca"]
+
+
+def roles_of(home: Path) -> dict[str, str]:
+    """Return everybody's role, as an action reads it."""
+    with read_action(home).open() as action:
+        found = action.roster.roles().items()
+        return {person: role for role, people in found for person in people.persons.tolist()}
+
+
+def rows_of(table: Path, kept: Any) -> None:
+    """Leave only those rows of a table for whose number ``kept`` is true."""
+
+    def left(rows: Rows) -> Rows:
+        return [row for i, row in enumerate(rows) if kept(i)]
+
+    write(table, left)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(0, 2**32), st.sets(st.integers(0, 59), max_size=40), st.integers(0, 40))
+def test_who_joins_or_leaves_moves_nobody(seed: int, gone: set[int], before: int) -> None:
+    """Whatever part of the people was there first, and whoever left: those who stay keep the role that they had."""
+    everybody = worlds.crowd("x", 30, 30, seed=1)
+    there = np.arange(60) >= before
+    first = draw_roles(everybody[there], seed=seed)
+    kept = GivenRoles("salt", {}, {}, {}).given(triples(everybody[there], first), {})
+    now = np.array([i not in gone for i in range(60)], np.bool_)
+    if not now.any():
+        return
+    roles = draw_roles(everybody[now], seed=seed + 1, given=kept.of(everybody[now]))
+    had = dict(zip(everybody[there].persons.tolist(), first.tolist(), strict=True))
+    has = dict(zip(everybody[now].persons.tolist(), roles.tolist(), strict=True))
+    assert all(has[person] == role for person, role in had.items() if person in has)
+    assert set(has.values()) <= {"pool", "selection", "verification"}
+
+
+def triples(people: People, roles: Any) -> list[tuple[str, str, str]]:
+    """Return person, member and role of every image."""
+    return list(zip(people.persons.tolist(), people.members.tolist(), roles.tolist(), strict=True))
+
+
+def test_whoever_shares_an_image_shares_the_role() -> None:
+    """A newcomer with the very picture of somebody who has a role gets that role."""
+    one = worlds.crowd("x", 12, 12, seed=1)
+    twin = People.build(one.images[:1], one.classes[:1], persons=["twin"], subgroup=one.subgroup[:1])
+    for role in ("pool", "selection", "verification"):
+        given_ = np.array([role, *draw_roles(one, seed=0).tolist()[1:], ""])
+        assert draw_roles(People.concatenate([one, twin]), seed=0, given=given_)[-1] == role
+
+
+def test_newcomers_who_come_one_by_one_have_the_shares_of_the_roles() -> None:
+    """Each is drawn anew, so that a third of them verify, within what chance allows."""
+    everybody = worlds.crowd("x", 200, 100, seed=1)
+    roles = draw_roles(everybody[:60], seed=0)
+    for n in range(61, 301):
+        roles = draw_roles(everybody[:n], seed=0, given=np.append(roles, ""))
+    # 80 of 240 are expected; 50 and 110 are more than 4 standard deviations away.
+    assert 50 < (roles[60:] == "verification").sum() < 110
+    assert 15 < (roles[60:] == "selection").sum() < 55
+
+
+def test_an_action_goes_on_when_somebody_leaves_after_the_pool_was_asked(
+    home: Path, ttca: Terminal, served: Served
+) -> None:
+    """Verified are people whom nobody has asked before, and what was paid for the others is not paid again."""
+    assert ttca("pool", "run", home).code == 0
+    before, paid = roles_of(home), served.platform.queries
+    table = home / "people" / "people.csv"
+    rows_of(table, lambda i: i % 7)
+    after = roles_of(home)
+    assert len(after) < len(before)
+    assert all(before[person] == role for person, role in after.items())
+    assert ttca("pool", "run", home).code == 0
+    assert served.platform.queries == paid
+    asked = set(served.platform.seen)
+    with read_action(home).open() as action:
+        roster = action.roster
+    assert asked
+    seen = {image for images in served.platform.seen.values() for image in images}
+    assert not seen & {image.tobytes() for image in roster.verification.images}
+    done = ttca("run", home, "--dry-run")
+    assert done.code == 0, done.err
+
+
+def test_before_the_first_query_every_table_is_drawn_anew(home: Path, ttca: Terminal) -> None:
+    """A dry run fixes nothing: another seed draws other roles, as long as nobody was asked."""
+    assert ttca("run", home, "--dry-run").code == 0
+    before = roles_of(home)
+    file = home / "action.toml"
+    other = file.read_text().replace("[action]\n", "[action]\nseed = 7\n")
+    assert other != file.read_text()
+    file.write_text(other)
+    assert roles_of(home) != before
+
+
+def test_another_seed_after_the_first_query_is_told_and_moves_nobody(home: Path, ttca: Terminal) -> None:
+    """What no longer counts is said, once somebody was asked."""
+    assert ttca("pool", "run", home).code == 0
+    before, file = roles_of(home), home / "action.toml"
+    file.write_text(file.read_text().replace("verification = 0.4", "verification = 0.2"))
+    done = ttca("run", home, "--dry-run")
+    assert "Everybody keeps the role of the first query" in " ".join(f"{done.out} {done.err}".split())
+    assert roles_of(home) == before
+
+
+def test_whoever_is_asked_first_belongs_to_the_pool(home: Path, ttca: Terminal, served: Served) -> None:
+    """`ttca ask` about somebody who would have verified puts them into the pool; afterwards it refuses who verifies."""
+    before = roles_of(home)
+    person = next(name for name, role in before.items() if role == "verification")
+    assert ttca("ask", home, picture(home, person)).code == 0
+    after = roles_of(home)
+    assert after[person] == "pool"
+    paid = served.platform.queries
+    other = next(name for name, role in after.items() if role == "verification")
+    refused = ttca("ask", home, picture(home, other))
+    assert refused.code == 1
+    assert "of somebody who verifies. Choose another picture. No query was spent." in refused.sentence
+    assert served.platform.queries == paid
+    assert ttca("run", home, "--dry-run").code == 0
+
+
+def picture(home: Path, person: str) -> Path:
+    """Return a person's photograph."""
+    known = read_action(home)
+    return next(one.path for one in known.list_files(known.people.source) if one.person == person)
+
+
+def test_the_file_names_nobody_and_forgets(home: Path, ttca: Terminal) -> None:
+    """No name of a person or a member stands in it, and a member who is forgotten leaves it."""
+    assert ttca("pool", "run", home).code == 0
+    held = (home / ROLES_FILE).read_text()
+    with read_action(home).open() as action:
+        whole = action.roster
+        names = {name for people in whole.roles().values() for name in [*people.persons, *people.members]}
+        member = str(whole.pool.members[0])
+    assert not [name for name in names if name in held]
+    before = GivenRoles.read(home).roles
+    assert ttca("pool", "forget", member, home).code == 0
+    after = GivenRoles.read(home)
+    assert 0 < len(after.roles) < len(before)
+    mine = {p for people in whole.roles().values() for p in people.persons[people.members == member].tolist()}
+    assert not any(after.role(person) for person in mine)
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"salt": "a", "drawn": {}, "persons": {"x": {}}}',
+    '{"salt": "a", "drawn": {}, "persons": {"x": {"role": "king", "members": []}}}'])  # fmt: skip
+def test_what_cannot_be_read_is_a_sentence(tmp_path: Path, text: str) -> None:
+    """A damaged file is never taken for one without roles."""
+    (tmp_path / ROLES_FILE).write_text(text)
+    with pytest.raises(ActionError, match=r"Expected .*roles\.json"):
+        GivenRoles.read(tmp_path)
+
+
+def test_what_was_saved_is_read_back(tmp_path: Path) -> None:
+    """Roles, marks and how they were drawn survive the file; several members stand beside one person."""
+    given_ = GivenRoles.read(tmp_path).given(
+        [("p", "m", "pool"), ("p", "n", "pool"), ("q", "n", "selection")], {"s": 1}
+    )
+    given_.save(tmp_path)
+    assert GivenRoles.read(tmp_path) == given_
+    left = given_.without("n")
+    assert (left.role("p"), left.role("q")) == ("pool", "")
+    assert json.loads((tmp_path / ROLES_FILE).read_text())["drawn"] == {"s": 1}

@@ -1,0 +1,118 @@
+"""Who was given which role: kept from the first query on, so that whoever joins or leaves moves nobody else."""
+
+from __future__ import annotations
+
+import hashlib
+import secrets
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ttca.errors import ActionError
+from ttca.kept import load_json, save_json
+from ttca.names import canonical
+from ttca.people import People
+
+__all__ = ["ROLES_FILE", "GivenRoles"]
+
+ROLES_FILE = "roles.json"
+_ROLES = ("pool", "selection", "verification", "test", "unasked")
+
+
+@dataclass(frozen=True)
+class GivenRoles:
+    """Roles as they were given, by person.
+
+    Parameters
+    ----------
+    salt : str
+        Marks are SHA-256 digests of it and a name: the file that keeps them names nobody.
+    roles : dict of str to str
+        The role of each person, by their mark.
+    members : dict of str to tuple of str
+        The marks of the members who brought images of each person.
+    drawn : dict
+        By which shares and seed the roles were drawn, JSON-able; empty where nobody was given one yet.
+    """
+
+    salt: str
+    roles: Mapping[str, str]
+    members: Mapping[str, tuple[str, ...]]
+    drawn: Mapping[str, Any]
+
+    @classmethod
+    def read(cls, folder: Path) -> GivenRoles:
+        """Return what an action's folder keeps; nobody's role where it keeps nothing.
+
+        Raises
+        ------
+        ActionError
+            If the file cannot be read.
+        """
+        path = folder / ROLES_FILE
+        if not path.is_file():
+            return cls(secrets.token_hex(16), {}, {}, {})
+        found = load_json(path)
+        try:
+            persons, salt, drawn = dict(found["persons"]), str(found["salt"]), dict(found["drawn"])
+            roles = {str(mark): str(one["role"]) for mark, one in persons.items()}
+            members = {str(mark): tuple(map(str, one["members"])) for mark, one in persons.items()}
+        except (KeyError, TypeError, ValueError) as error:
+            raise _unreadable(path, repr(error)) from None
+        if strange := sorted(set(roles.values()) - set(_ROLES)):
+            raise _unreadable(path, f"the role {strange[0]!r}")
+        return cls(salt, roles, members, drawn)
+
+    def save(self, folder: Path) -> None:
+        """Keep the roles in an action's folder."""
+        persons = {mark: {"role": role, "members": list(self.members[mark])} for mark, role in self.roles.items()}
+        save_json(folder / ROLES_FILE, {"salt": self.salt, "drawn": dict(self.drawn), "persons": persons})
+
+    def of(self, people: People) -> NDArray[np.str_]:
+        """Return the role of every image's person, str (N,); empty where nobody gave one."""
+        return np.array([self.role(person) for person in people.persons.tolist()], dtype=np.str_)
+
+    def role(self, person: str) -> str:
+        """Return a person's role, "" where nobody gave one."""
+        return self.roles.get(self._mark(person), "")
+
+    def cleared(self) -> GivenRoles:
+        """Return that nobody has a role yet, under the same salt."""
+        return replace(self, roles={}, members={}, drawn={})
+
+    def given(self, people: Iterable[tuple[str, str, str]], drawn: Mapping[str, Any]) -> GivenRoles:
+        """Return these roles and those of further people.
+
+        Parameters
+        ----------
+        people : iterable of (str, str, str)
+            Person, member and role of each image. Whoever has a role already gets the one that is told here.
+        drawn : dict
+            How they were drawn, where this had not been said before.
+        """
+        roles, members = dict(self.roles), dict(self.members)
+        for person, member, role in dict.fromkeys(people):
+            mark, payer = self._mark(person), self._mark(member)
+            roles[mark] = role
+            members[mark] = tuple(sorted({*members.get(mark, ()), payer}))
+        return replace(self, roles=roles, members=members, drawn=self.drawn or dict(drawn))
+
+    def without(self, member: str) -> GivenRoles:
+        """Return the roles of all whom somebody else than this member brought images of."""
+        gone = self._mark(canonical(member))
+        left = {mark: tuple(one for one in payers if one != gone) for mark, payers in self.members.items()}
+        kept = {mark: payers for mark, payers in left.items() if payers}
+        return replace(self, roles={mark: self.roles[mark] for mark in kept}, members=kept)
+
+    def _mark(self, name: str) -> str:
+        return hashlib.sha256(f"{self.salt} {name}".encode()).hexdigest()[:32]
+
+
+def _unreadable(path: Path, why: str) -> ActionError:
+    return ActionError(
+        f"Expected in {path} who was given which role, got something that cannot be read ({why}). Restore the file."
+    )
