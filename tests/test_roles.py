@@ -139,6 +139,11 @@ def test_whoever_is_asked_first_belongs_to_the_pool(home: Path, ttca: Terminal, 
     assert refused.code == 1
     assert "of somebody who verifies. Choose another picture. No query was spent." in refused.sentence
     assert served.platform.queries == paid
+    # A copy of their picture is somebody else's file.
+    copy = home.parent / "copy.png"
+    copy.write_bytes(picture(home, other).read_bytes())
+    assert ttca("ask", home, copy).code == 0
+    assert roles_of(home)[other] == "pool"
     assert ttca("run", home, "--dry-run").code == 0
 
 

@@ -23,7 +23,7 @@ from ttca.errors import ConfigError, LedgerError
 from ttca.images import ImageShape
 from ttca.mistakes import Mistakes, made
 from ttca.names import canonical, look_alike, twins, unknown_name
-from ttca.people import People, Roster, draw_roles
+from ttca.people import People, Roster, draw_roles, units
 from ttca.platforms.addresses import checked_url
 from ttca.platforms.base import PlatformInfo
 from ttca.platforms.http import HttpPlatform, Key, TokenFrom, Transport
@@ -44,6 +44,7 @@ from ttca.renamed import old_keys, old_parameters
 from ttca.roles import ROLES_FILE, GivenRoles
 from ttca.settings import Settings
 from ttca.signing import check_key
+from ttca.sitting import is_opened
 
 __all__ = [
     "ActionFile",
@@ -657,7 +658,7 @@ class ActionFile:
         for sentence in (*self.notes, *table.notes, *(() if doubt is None else (doubt,))):
             reporter.say(sentence)
         given = self.given_roles()
-        roles = self._roles(table, given)
+        roles = self._roles(table, given, platform.info)
         if given.drawn and given.drawn != self._drawing():
             reporter.say(
                 f"Everybody keeps the role of the first query ({ROLES_FILE}). Seed, verification and selection count "
@@ -740,7 +741,7 @@ class ActionFile:
         with open_ledger(self.folder, self.pool.ledger, read_only=True) as ledger:
             # On a ledger of its own, an action may have had another name.
             paid = ledger.paid(action=None if self.pool.ledger is None else self.settings.name)
-        return given if any(paid.values()) else given.cleared()
+        return replace(given, asked=True) if any(paid.values()) else given.cleared()
 
     def check_member(self, name: str) -> str:
         """Return a member's name in its one spelling; raise ConfigError where the table of people has none."""
@@ -752,11 +753,25 @@ class ActionFile:
             )
         return canonical(name)
 
-    def _roles(self, table: PeopleTable, given: GivenRoles) -> NDArray[np.str_]:
+    def _roles(self, table: PeopleTable, given: GivenRoles, info: PlatformInfo) -> NDArray[np.str_]:
         """Return the role of every image of a table, as it says, as they have it or as they are drawn."""
         if table.roles is not None:
             return table.roles
-        return draw_roles(table.people, **self._drawing(), given=given.of(table.people))
+        people = table.people
+        roles = draw_roles(people, **self._drawing(), given=given.of(people))
+        if given.asked and not is_opened(self.folder):
+            # Somebody asked about them alone, as `ttca ask` does: they do not verify.
+            known, unit = self._answered(people, info) & (roles == "verification"), units(people)
+            roles[np.isin(unit, unit[known])] = "pool"
+        return roles
+
+    def _answered(self, people: People, info: PlatformInfo) -> NDArray[np.bool_]:
+        """Whether the pool has an answer about each image, bool (N,)."""
+        with open_ledger(self.folder, self.pool.ledger, read_only=True) as ledger:
+            prints = dict.fromkeys((info.fingerprint, info.former_fingerprint))
+            keys = [ledger.keys(people.images, fingerprint=one, epoch="pool") for one in prints]
+            there = ledger.answered([key for some in keys for key in some])
+        return np.array([any(key in there for key in alike) for alike in zip(*keys, strict=True)], np.bool_)
 
     def _drawing(self) -> dict[str, Any]:
         return {

@@ -175,7 +175,7 @@ def first_answers(
         images = [_image(known, path, listed.get(path.resolve()), platform.info.image_shape) for path in files]
         lock = hold(known.folder, say=reporter.say)
         try:
-            _into_pool(known, [found for path in files if (found := listed.get(path.resolve())) is not None])
+            _check_may_be_asked(known, [found for path in files if (found := listed.get(path.resolve())) is not None])
             with open_ledger(known.folder, known.pool.ledger) as ledger:
                 if known.pool.ledger is not None:
                     take_title(ledger, known.settings.name, known.folder)
@@ -207,20 +207,17 @@ def first_answers(
             lock.release()
 
 
-def _into_pool(known: ActionFile, asked: Sequence[ListedFile]) -> None:
-    """Keep that people of the table belong to the pool from now on, since their answers will be known."""
+def _check_may_be_asked(known: ActionFile, asked: Sequence[ListedFile]) -> None:
+    """Raise where the table or an earlier query made somebody verify, or where they are never asked."""
     given = known.given_roles()
     for one in asked:
         role = one.role or given.role(one.person)
-        if role not in ("", "pool", "selection"):
+        if role in ("verification", "unasked"):
             does = "is never asked" if role == "unasked" else "verifies"
             raise ActionError(
                 f"Expected pictures of people whose answers may be known now, got {one.path}, of somebody who {does}. "
                 "Choose another picture. No query was spent."
             )
-    new = [(one.person, one.member, "pool") for one in asked if not (one.role or given.role(one.person))]
-    if new:
-        given.given(new, {}).save(known.folder)
 
 
 def _image(known: ActionFile, path: Path, listed: ListedFile | None, shape: ImageShape) -> Photograph:

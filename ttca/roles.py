@@ -37,12 +37,15 @@ class GivenRoles:
         The marks of the members who brought images of each person.
     drawn : dict
         By which shares and seed the roles were drawn, JSON-able; empty where nobody was given one yet.
+    asked : bool
+        Whether somebody was asked already. It stands in the ledger, not in the file.
     """
 
     salt: str
     roles: Mapping[str, str]
     members: Mapping[str, tuple[str, ...]]
     drawn: Mapping[str, Any]
+    asked: bool = False
 
     @classmethod
     def read(cls, folder: Path) -> GivenRoles:
@@ -81,8 +84,8 @@ class GivenRoles:
         return self.roles.get(self._mark(person), "")
 
     def cleared(self) -> GivenRoles:
-        """Return that nobody has a role yet, under the same salt."""
-        return replace(self, roles={}, members={}, drawn={})
+        """Return that nobody has a role yet and nobody was asked, under the same salt."""
+        return replace(self, roles={}, members={}, drawn={}, asked=False)
 
     def given(self, people: Iterable[tuple[str, str, str]], drawn: Mapping[str, Any]) -> GivenRoles:
         """Return these roles and those of further people.
