@@ -892,7 +892,9 @@ def test_members_are_invited_and_taken_back(home: Path, ttca: Terminal) -> None:
     shown = ttca("hub", "members", home).out
     assert re.search(r"member-0 .* UTC .* 0 .* welcome", shown)
     assert re.search(r"member-1 .* UTC .* revoked", shown)
-    assert "with a quota to invite, got 'nobody'" in ttca("hub", "invite", "nobody", home).sentence
+    refused = ttca("hub", "invite", "nobody", home).sentence
+    assert "with a quota to invite, got 'nobody'" in refused
+    assert "their own in [pool.quotas]" in refused
 
 
 def test_a_members_file_is_written_once(home: Path, ttca: Terminal, tmp_path: Path) -> None:

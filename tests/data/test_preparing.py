@@ -250,6 +250,11 @@ def test_the_command_says_what_it_did(
     assert "30×20" in out
     assert "refused: Expected a photograph" in re.sub(r"[│\s]+", " ", out)
     assert "4 kept, 1 left out, 1 refused" in err
+    # No table was the source, and none would be written.
+    assert "run it again." in err
+    assert "table" not in err
+    (album / "people.csv").write_text("file,class,member\nbad.jpg,cat,x\n")
+    assert "The table is written when nothing is refused." in ttca(album, tmp_path / "out", "--action", tmp_path)[2]
     for words, sentence in (
         (("--size", "big"), "Expected --size as a whole number of pixels"),
         ((), "Expected --size as a whole number of pixels"),
