@@ -456,6 +456,18 @@ def test_a_dry_run_warns_where_few_are_learned_from(home: Path, ttca: Terminal) 
     assert warning in ttca("run", home, "--dry-run").err
 
 
+def test_a_dry_run_says_who_has_agreed(home: Path, ttca: Terminal) -> None:
+    """In one line: how many members' consent to today's words is on record, and how to see the words."""
+    told = ttca("run", home, "--dry-run").err
+    assert told.count("consent") == 2
+    assert "0 of 5 members' consent is on record" in told
+    assert f"ttca pool consent MEMBER {home / 'action.toml'} --dry-run" in told
+    ttca("pool", "consent", "member-1", home)
+    assert "1 of 5 members' consent is on record" in ttca("pool", "run", home, "--dry-run").err
+    edit(home / "action.toml", "[action]\n", '[action]\nsubgroup = "others"\n')
+    assert "0 of 5 members' consent is on record" in ttca("run", home, "--dry-run").err
+
+
 def test_a_dry_run_says_which_weights_the_proxy_begins_with(
     home: Path, ttca: Terminal, monkeypatch: pytest.MonkeyPatch
 ) -> None:
