@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from ttca.answers import Answers
 from ttca.asking import Known, Questions, TransferSet
 from ttca.distilling import WARM_START, Distilled
-from ttca.entering import made_of, racers
+from ttca.entering import made_of, racers, terms_of
 from ttca.kept import digest, load_json, save_json
 from ttca.lessons import FOLDER, Ground, Lessons, copied, halved
 from ttca.people import People, Roster
@@ -313,7 +313,8 @@ class _Race(OneLine):
         """Write the record: before the first candidate is learned who races, in the end what came of it."""
         result = None if raced is None else raced.to_dict()
         inputs = self.inputs(combine=self.shop.settings.combine)
-        record = {"made_of": self.made_of, "inputs": inputs, "field": self.runners.to_dict()}
+        terms = terms_of(self.shop.settings, earlier=self.runners.earlier)
+        record = {"made_of": self.made_of, "terms": terms, "inputs": inputs, "field": self.runners.to_dict()}
         save_json(self.shop.folder / RACE_FILE, {**record, "result": result})
 
     def run(self) -> Raced:
