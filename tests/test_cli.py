@@ -385,7 +385,7 @@ def test_only_who_said_yes_is_pictured_and_a_public_report_names_nobody(finished
     assert "member-" not in public
 
 
-PAYING = [("run",), ("pool", "run"), ("distil",), ("learn",), ("verify",), ("report",)]
+PAYING = [("run",), ("pool", "run"), ("distil",), ("learn",), ("verify",)]
 
 
 @pytest.mark.parametrize("command", PAYING, ids=" ".join)
@@ -404,6 +404,19 @@ def test_a_dry_run_says_the_cost_and_spends_nothing(
     assert {cost["affordable"] for cost in plan.values()} == {2500}
     assert served.rows == before
     assert paid(home) == 0
+
+
+@pytest.mark.parametrize("words", [(), ("--dry-run",), ("--yes",)], ids=" ".join)
+def test_a_report_of_an_unfinished_action_is_a_sentence(
+    home: Path, ttca: Terminal, served: Served, words: tuple[str, ...]
+) -> None:
+    """It names what is missing and what to run, and neither asks nor learns."""
+    before = served.rows
+    said = ttca("report", home, *words).sentence
+    assert "Expected an action that was verified" in said
+    assert f"Run first: ttca run {home}\n" in said
+    assert served.rows == before
+    assert list(home.rglob("*.safetensors")) == []
 
 
 def test_photographs_of_any_size_are_asked_about_as_the_action_file_says(
@@ -710,8 +723,7 @@ def test_members_alone_get_numbers_about_themselves_and_strict_json(home: Path, 
     write_people(home / "people", People.concatenate(list(roles.values())), worlds.CLASSES, named)
     text = (home / "action.toml").read_text().replace("[action]\n", '[action]\ngoal = "improvement"\n')
     (home / "action.toml").write_text(text)
-    for command in ("run", "report"):
-        assert "reference people among the verification people" in ttca(command, home).sentence
+    assert "reference people among the verification people" in ttca("run", home).sentence
     assert paid(home) == 0
     said = ttca("distil", home, "--json").json
     assert said["reference"] is None

@@ -918,9 +918,13 @@ def report(
 ) -> None:
     """Measure the result row and write report.html.
 
-    Uses verification people, and queries whatever is still missing. Asks before they are read, which is possible once.
+    Of an action that ttca run or ttca verify has ended: it queries what is still missing of the row, and verifies
+    nobody.
     """
+    from ttca.rehearsal import check_ended
+
     with _opened(file, learns=not dry_run) as (known, action):
+        check_ended(action)
         if _planned(known, action, dry_run, as_json, verifies=True, reports=True):
             return
         patiently(wait, lambda: _pooled(action))
