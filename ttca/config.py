@@ -1018,7 +1018,7 @@ def _a(words: str) -> str:
     )
 
 
-def _write_it(value: Any, allowed: Collection[str]) -> str:
+def _write_it(value: Any, allowed: set[str]) -> str:
     """Return how to write a value that is of another kind, where that is known."""
     if "str" in allowed and not isinstance(value, list | dict):
         return " Put it in quotes."
