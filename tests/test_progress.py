@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -72,6 +73,17 @@ def test_a_log_gets_a_line_now_and_then() -> None:
     assert lines[-1] == "asking: 1000/1000 queries in 0:16:40"
     assert 10 < len(lines) < 40
     assert len(set(lines)) == len(lines)
+
+
+def test_no_number_is_cut_in_a_narrow_terminal() -> None:
+    """Where there is no room for all, the name is cut: count, rate and rest are whole."""
+    said, clock = io.StringIO(), Clock()
+    console = Console(file=said, width=60, force_terminal=True, color_system=None, legacy_windows=False)
+    with Reporter(console, clock=clock).track("learning the recipes of everybody", 8, unit="recipes") as advance:
+        clock.now += 90
+        advance(1, now="published-true-first, half 2: distilling the proxy 23/40")
+    last = [line for line in said.getvalue().splitlines() if "1/8" in line][-1]
+    assert re.search(r"learning .*… .* 1/8 90 s per recipe 0:10:30", last)
 
 
 @pytest.mark.parametrize("terminal", [False, True])

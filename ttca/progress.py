@@ -9,7 +9,8 @@ from collections.abc import Callable, Iterator
 from typing import Protocol
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task
+from rich.table import Column
 from rich.text import Text
 
 from ttca.terminal import visible
@@ -37,9 +38,16 @@ class Advance(Protocol):
         """
 
 
+class _Name(ProgressColumn):
+    """What goes on: where a terminal is narrow, this is cut, and no number."""
+
+    def render(self, task: Task) -> Text:
+        return Text(task.description, no_wrap=True, overflow="ellipsis")
+
+
 class _Rate(ProgressColumn):
     def __init__(self, tally: _Tally) -> None:
-        super().__init__()
+        super().__init__(Column(no_wrap=True))
         self._tally = tally
 
     def render(self, task: Task) -> Text:
@@ -53,7 +61,7 @@ class _Left(ProgressColumn):
     max_refresh = 0.5
 
     def __init__(self, tally: _Tally) -> None:
-        super().__init__()
+        super().__init__(Column(no_wrap=True))
         self._tally = tally
 
     def render(self, task: Task) -> Text:
@@ -179,9 +187,9 @@ def _nowhere(n: int, *, share: float | None = None, now: str | None = None) -> N
 @contextlib.contextmanager
 def _bar(console: Console, tally: _Tally) -> Iterator[Advance]:
     columns = (
-        TextColumn("{task.description}", markup=False),
-        BarColumn(),
-        MofNCompleteColumn(),
+        _Name(),
+        BarColumn(bar_width=20),
+        MofNCompleteColumn(table_column=Column(no_wrap=True)),
         _Rate(tally),
         _Left(tally),
     )
