@@ -106,7 +106,8 @@ def test_an_audit_of_too_few_says_what_a_run_counts(home: Path, ttca: Terminal) 
     for group, persons in pool.items():
         kept = persons - said["asks"][group]
         assert kept > 0
-        assert f"The pool has {persons} people of the {group}; {kept} of them are kept for later queries" in told
+        why = f"but {kept} of them are kept for what a run asks later (the race)."
+        assert f"The pool has {persons} people of the {group}, {why}" in told
     file.write_text(file.read_text().replace('recipe = "auto"\n', "", 1))
     assert f"The pool has {pool['subgroup']} people of the subgroup, and no more." in (
         ttca("audit", home, "--people", 500, "--dry-run").out
@@ -222,6 +223,16 @@ def test_columns_with_a_meaning_of_their_own_are_refused(home: Path, columns: st
     file.write_text(file.read_text().replace('["Skin", "age"]', columns))
     with pytest.raises(ConfigError, match="other columns of the table"):
         read_action(file)
+
+
+def test_words_in_the_place_of_a_number_are_explained(home: Path, ttca: Terminal) -> None:
+    """Of few people some metric is bounded by nothing, or is not there: a note below the table says why."""
+    few, many = (ttca("audit", home, "--people", people, "--yes").out for people in (3, 60))
+    assert "not bounded" in few
+    for words, note in (("not bounded", "Not bounded: with so few people"), ("not defined", "Not defined: a group")):
+        for told in (few, many):
+            assert (words in told) == (note in told)
+    assert "Not bounded" not in many
 
 
 def test_members_of_a_table_with_columns_can_be_forgotten(home: Path, ttca: Terminal) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import json
+import re
 import shutil
 from dataclasses import dataclass, replace
 from html import unescape
@@ -11,19 +13,21 @@ from typing import Any
 
 import numpy as np
 import pytest
+from rich.console import Console
 
 from tests import worlds
 from ttca.action import CollectiveAction
 from ttca.answers import Answers
 from ttca.asking import race_queries
 from ttca.attacks.universal import Universal
-from ttca.errors import ActionError, NothingHelpsError, PlatformError
+from ttca.errors import ActionError, ConfigError, NothingHelpsError, PlatformError
 from ttca.forgetting import _COPIES, _LEARNED, _found
 from ttca.images import Images
 from ttca.lessons import Lessons, halved
 from ttca.people import People
 from ttca.pooling.ledger import Ledger
 from ttca.pooling.pool import Member, QueryPool
+from ttca.progress import Reporter
 from ttca.race_record import NOTHING, RACE_FILE, Raced, Runners
 from ttca.racing import ERROR, PROVED_LATER
 from ttca.recipes import Recipe
@@ -107,6 +111,50 @@ def test_the_winner_goes_on(tmp_path: Path) -> None:
     assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.safetensors")} == learned
 
 
+def test_a_log_of_a_race_says_who_runs(tmp_path: Path) -> None:
+    """Where there is no terminal, lines name what was learned of how many, and each round with the candidate that is
+    asked about."""
+    said = io.StringIO()
+    with opened(tmp_path, worlds.Recorder(), reporter=Reporter(Console(file=said, width=10**4))) as action:
+        raced = action.raced
+    assert raced is not None
+    log = said.getvalue()
+    assert re.search(r"learning the recipes: (\d+)/\1 lessons in \d", log)
+    rounds = (len(raced.entrants) - 1).bit_length()
+    for stage in (f"round 1 of {rounds}: {raced.winner}", f"round {rounds} of {rounds}: {raced.winner}", "the test: "):
+        assert f"asking (race, {stage}" in log
+
+
+def test_a_race_of_other_settings_is_not_taken_for_this_one(tmp_path: Path) -> None:
+    """Once the settings are changed, the plan counts a race that is to be run again, or none where nothing races; the
+    record stays, so that the way back costs nothing."""
+    platform = worlds.Recorder()
+    with opened(tmp_path, platform) as action:
+        assert action.raced is not None
+        race = action.questions.race
+    for changed in ({"left_out": ("residual",)}, {"epsilons": (6, 12, 20)}, {"seed": 1}, {"combine": False}):
+        with opened(tmp_path, platform, settings=settings(**changed)) as action:
+            assert action.plan()["race"].queries == race
+    with opened(tmp_path, platform, settings=settings(recipe="manual")) as action:
+        assert "race" not in action.plan()
+        assert action.raced is None
+    before = platform.queries
+    with opened(tmp_path, platform) as action:
+        assert action.plan()["race"].queries == 0
+        assert action.raced is not None
+    assert platform.queries == before
+
+
+def test_altered_copies_of_a_race_are_none_of_an_action_without_one(tmp_path: Path) -> None:
+    """What candidates were asked about counts as answered where they race, and not where nothing does."""
+    rounds = {"rounds": 1, "altered": 0.5}
+    with opened(tmp_path, worlds.Recorder(), settings=settings(**rounds)) as action:
+        _ = action.raced
+        assert action.plan()["pool"].queries == 0
+    with opened(tmp_path, worlds.Recorder(), settings=settings(recipe="manual", **rounds)) as action:
+        assert action.plan()["pool"].queries >= sum(map(len, action.questions.rounds)) > 0
+
+
 def test_a_race_that_was_killed_pays_nothing_twice(tmp_path: Path) -> None:
     """It goes on with the candidates that were learned and the answers that came, and ends as it would have."""
     with opened(tmp_path / "whole", worlds.Recorder()) as action:
@@ -173,6 +221,19 @@ def test_altered_copies_are_asked_about_once_for_all(tmp_path: Path) -> None:
     assert sorted(_found(tmp_path, _COPIES)) == sorted(p.resolve() for p in tmp_path.rglob("altered-*"))
     learned = {path.resolve() for path in tmp_path.rglob("*.safetensors")}
     assert learned <= {*_found(tmp_path, _COPIES), *_found(tmp_path, _LEARNED)}
+
+
+def test_a_name_in_left_out_that_none_has_is_a_sentence(tmp_path: Path) -> None:
+    """It would change nothing, unseen: so the recipes are listed before anything is asked."""
+    platform = worlds.Recorder()
+    with (
+        opened(tmp_path, platform, settings=settings(left_out=("residul",))) as action,
+        pytest.raises(ConfigError, match=r"^Did you mean 'residual'\?.*zero-query, .*mixed-margin, plain\."),
+    ):
+        _ = action.runners
+    assert platform.queries == 0
+    with opened(tmp_path, platform, settings=settings(left_out=("residual", "block-2"))) as action:
+        assert not {"residual", "block-2"} & {r.name for r in action.runners.recipes}  # type: ignore[union-attr]
 
 
 def test_time_decides_who_races_and_is_said(tmp_path: Path) -> None:

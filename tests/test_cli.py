@@ -385,7 +385,7 @@ def test_only_who_said_yes_is_pictured_and_a_public_report_names_nobody(finished
     assert "member-" not in public
 
 
-PAYING = [("run",), ("pool", "run"), ("distil",), ("learn",), ("verify",), ("report",)]
+PAYING = [("run",), ("pool", "run"), ("distil",), ("learn",), ("verify",)]
 
 
 @pytest.mark.parametrize("command", PAYING, ids=" ".join)
@@ -404,6 +404,19 @@ def test_a_dry_run_says_the_cost_and_spends_nothing(
     assert {cost["affordable"] for cost in plan.values()} == {2500}
     assert served.rows == before
     assert paid(home) == 0
+
+
+@pytest.mark.parametrize("words", [(), ("--dry-run",), ("--yes",)], ids=" ".join)
+def test_a_report_of_an_unfinished_action_is_a_sentence(
+    home: Path, ttca: Terminal, served: Served, words: tuple[str, ...]
+) -> None:
+    """It names what is missing and what to run, and neither asks nor learns."""
+    before = served.rows
+    said = ttca("report", home, *words).sentence
+    assert "Expected an action that was verified" in said
+    assert f"Run first: ttca run {home}\n" in said
+    assert served.rows == before
+    assert list(home.rglob("*.safetensors")) == []
 
 
 def test_photographs_of_any_size_are_asked_about_as_the_action_file_says(
@@ -454,6 +467,18 @@ def test_a_dry_run_warns_where_few_are_learned_from(home: Path, ttca: Terminal) 
     assert "3 of 3 classes have fewer than 30 learners in the subgroup, 'stripes' has 11." in warning
     assert "membership test on the published file reached a mean AUC of .66" in warning
     assert warning in ttca("run", home, "--dry-run").err
+
+
+def test_a_dry_run_says_who_has_agreed(home: Path, ttca: Terminal) -> None:
+    """In one line: how many members' consent to today's words is on record, and how to see the words."""
+    told = ttca("run", home, "--dry-run").err
+    assert told.count("consent") == 2
+    assert "0 of 5 members' consent is on record" in told
+    assert f"ttca pool consent MEMBER {home / 'action.toml'} --dry-run" in told
+    ttca("pool", "consent", "member-1", home)
+    assert "1 of 5 members' consent is on record" in ttca("pool", "run", home, "--dry-run").err
+    edit(home / "action.toml", "[action]\n", '[action]\nsubgroup = "others"\n')
+    assert "0 of 5 members' consent is on record" in ttca("run", home, "--dry-run").err
 
 
 def test_a_dry_run_says_which_weights_the_proxy_begins_with(
@@ -698,8 +723,7 @@ def test_members_alone_get_numbers_about_themselves_and_strict_json(home: Path, 
     write_people(home / "people", People.concatenate(list(roles.values())), worlds.CLASSES, named)
     text = (home / "action.toml").read_text().replace("[action]\n", '[action]\ngoal = "improvement"\n')
     (home / "action.toml").write_text(text)
-    for command in ("run", "report"):
-        assert "reference people among the verification people" in ttca(command, home).sentence
+    assert "reference people among the verification people" in ttca("run", home).sentence
     assert paid(home) == 0
     said = ttca("distil", home, "--json").json
     assert said["reference"] is None
@@ -892,7 +916,9 @@ def test_members_are_invited_and_taken_back(home: Path, ttca: Terminal) -> None:
     shown = ttca("hub", "members", home).out
     assert re.search(r"member-0 .* UTC .* 0 .* welcome", shown)
     assert re.search(r"member-1 .* UTC .* revoked", shown)
-    assert "with a quota to invite, got 'nobody'" in ttca("hub", "invite", "nobody", home).sentence
+    refused = ttca("hub", "invite", "nobody", home).sentence
+    assert "with a quota to invite, got 'nobody'" in refused
+    assert "their own in [pool.quotas]" in refused
 
 
 def test_a_members_file_is_written_once(home: Path, ttca: Terminal, tmp_path: Path) -> None:

@@ -505,6 +505,34 @@ def test_shares_decide_the_roles_where_the_table_has_none(tmp_path: Path) -> Non
     assert len(rosters[0]["selection"]) == pytest.approx(365 * 3 / 8, abs=5)
 
 
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("epsilons = 8", "to be a list of whole numbers, got 8. Write a list such as [2, 4, 8]."),
+        ("epsilons = [2, 4.5]", "to be a list of whole numbers, got [2, 4.5]."),
+        ('weights = ["a", 1]', 'to be a text or a list of texts, got ["a", 1]. Write a list such as ["one", "two"].'),
+        ("name = 5", "to be a text, got 5. Put it in quotes."),
+        ('valid_days = "9"', 'to be a whole number, got "9". Write it without quotes.'),
+        ("flip = 1", "to be true or false, got 1."),
+        ("loss = 3", 'to be "margin" or "cross-entropy" or "logit", got 3.'),
+        ("warp = true", "to be a number, got true."),
+        ("goal = parity", 'Put words in quotes, as in goal = "parity"'),
+        ('goal = "most"', "as a number, without quotes: 0.9 is 90 %."),
+        ("goal = 90", "Write 90 % as 0.9."),
+        ('name = "C:\\people"', "Put a path with backslashes in single quotes."),
+    ],
+)
+def test_a_wrong_value_is_told_in_words(folder: Path, line: str, said: str) -> None:
+    """What a key holds is said without a word of Python's, and how to write it where that is known."""
+    text = worlds.action_file("http://127.0.0.1:1").replace("[action]\n", f"[action]\n{line}\n", 1)
+    key = line.partition(" ")[0]
+    text = "\n".join(one for one in text.splitlines() if one == line or not one.startswith(f"{key} ="))
+    with pytest.raises(ConfigError) as caught:
+        read(folder, text)
+    assert said in str(caught.value)
+    assert "tuple" not in str(caught.value)
+
+
 BAD_OPENINGS: dict[str, tuple[dict[str, str], type[TTCAError], str]] = {
     "stranger": ({"pool": "[pool.quotas]\nnobody = 5\n"}, ConfigError, r"\[pool\.quotas\].*nobody"),
     "no such people": ({"people": ""}, DataError, "no such file"),

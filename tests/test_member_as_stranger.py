@@ -52,6 +52,26 @@ def test_a_folder_in_the_place_of_a_file_is_a_sentence(
 
 
 @pytest.mark.parametrize(
+    "words",
+    ["publish SET --out page.html", "inspect SET", "apply SET photo.png --class cat", "publish home --out page.html"],
+)
+@pytest.mark.parametrize("mark", ["action.toml", "ledger.sqlite"])
+def test_in_an_actions_folder_a_set_that_is_not_there_was_not_certified(
+    words: str, mark: str, ttca: Terminal, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before the certificate the sentence says so and names the command; afterwards it names the file."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "home").mkdir()
+    (tmp_path / "home" / mark).touch()
+    said = ttca(*words.replace("SET", "home/perturbations.safetensors").split()).sentence
+    assert "No set of this action is certified yet" in said
+    assert said.endswith("ttca run home")
+    made().save(tmp_path / "home" / "perturbations.safetensors")
+    said = ttca(*words.replace("SET", "home/set.safetensors").split()).sentence
+    assert "The certified set of this action is home/perturbations.safetensors." in said
+
+
+@pytest.mark.parametrize(
     ("goal", "said"),
     [
         (Goal("parity"), "at least as often as those of the people they are compared with"),

@@ -454,6 +454,18 @@ def test_a_table_says_classes_and_boxes(home: Path) -> None:
     assert not (home / "new").exists()
 
 
+def test_a_photograph_that_is_gone_does_not_keep_the_others(home: Path) -> None:
+    """What a table lists and is not there is refused with its line, as what cannot be read is; so is it alone."""
+    folder = album(home)
+    (folder / "mine.csv").write_text("file,class\na.jpg,cat\ngone.jpg,dog\nsub/CON.jpg,dog\n")
+    done = run(home, output=Output(place=home / "out"), table=folder / "mine.csv", true_class=None)
+    assert [one.state for one in done] == ["applied", "refused", "applied"]
+    assert "Line 3 of mine.csv: Expected a file, got no such file: 'gone.jpg'" in done[1].told()
+    assert sorted(path.name for path in (home / "out").rglob("*.png")) == ["_CON.png", "a.png"]
+    with pytest.raises(TTCAError, match=r"Expected a table at .*none\.csv, got nothing there"):
+        find_photos([], table=folder / "none.csv")
+
+
 def test_the_preview_shows_before_difference_and_after(home: Path) -> None:
     """One picture holds the prepared original, the difference × 10 around grey, and what is submitted, enlarged."""
     album(home)

@@ -154,7 +154,12 @@ def test_a_plan_explains_its_columns(planned: tuple[ActionPlan, worlds.Recorder]
     table = _table(made, None)
     for header in (str(column.header) for column in table.columns[1:]):
         assert re.search(rf"\b{header}\b", said, re.IGNORECASE), header
-    assert "None tried" in said
+    assert "Too many: not even the most people that are tried would do" in said
+    assert "A success rate of 0.85: at least 85 of 100 answers are right with δ" in said
+    assert "(0.850)" in said
+    assert "nobody is surely always right" not in said
+    high = replace(made, lines=(replace(made.lines[0], success=0.995),))
+    assert "but none above 0.995: nobody is surely always right" in high.explained()
     assert f"half of the gap closed ({RATES.subgroup + (RATES.reference - RATES.subgroup) / 2:.3f} here)" in said
     assert f"the {made.verification} verification people" in said
 

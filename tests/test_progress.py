@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -13,10 +14,21 @@ from rich.console import Console
 from ttca.progress import Reporter, _rate, silent
 
 
-def listening() -> tuple[Reporter, io.StringIO]:
+class Clock:
+    """A clock that goes when it is told to."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def listening(*, terminal: bool = False, clock: Clock | None = None) -> tuple[Reporter, io.StringIO]:
     """Return a reporter and what it will have said."""
     said = io.StringIO()
-    return Reporter(Console(file=said, width=200)), said
+    console = Console(file=said, width=200, force_terminal=terminal, color_system=None, legacy_windows=False)
+    return (Reporter(console) if clock is None else Reporter(console, clock=clock)), said
 
 
 def test_silence_prints_nothing(capfd: pytest.CaptureFixture[str]) -> None:
@@ -40,11 +52,55 @@ def test_a_bar_says_what_is_done_and_how_much(capfd: pytest.CaptureFixture[str])
 
 def test_a_bar_says_its_rate_in_its_unit() -> None:
     """Once something was done, the bar gives a rate with the unit it was given."""
-    reporter, said = listening()
+    reporter, said = listening(terminal=True)
     with reporter.track("asking", 1000, unit="queries") as advance:
         for _ in range(20):
             advance(50)
     assert "queries/s" in said.getvalue()
+
+
+def test_a_log_gets_a_line_now_and_then() -> None:
+    """Where there is no terminal, work that takes long is told in lines with count, rate and what is left: after ten
+    seconds, and later more rarely; the last line says what it took."""
+    clock = Clock()
+    reporter, said = listening(clock=clock)
+    with reporter.track("asking", 1000, unit="queries") as advance:
+        for _ in range(1000):
+            clock.now += 1
+            advance(1)
+    lines = said.getvalue().splitlines()
+    assert lines[0] == "asking: 10/1000 queries, 1 queries/s, 0:16:30 left"
+    assert lines[-1] == "asking: 1000/1000 queries in 0:16:40"
+    assert 10 < len(lines) < 40
+    assert len(set(lines)) == len(lines)
+
+
+def test_no_number_is_cut_in_a_narrow_terminal() -> None:
+    """Where there is no room for all, the name is cut: count, rate and rest are whole."""
+    said, clock = io.StringIO(), Clock()
+    console = Console(file=said, width=60, force_terminal=True, color_system=None, legacy_windows=False)
+    with Reporter(console, clock=clock).track("learning the recipes of everybody", 8, unit="recipes") as advance:
+        clock.now += 90
+        advance(1, now="published-true-first, half 2: distilling the proxy 23/40")
+    last = [line for line in said.getvalue().splitlines() if "1/8" in line][-1]
+    assert re.search(r"learning .*… .* 1/8 90 s per recipe 0:10:30", last)
+
+
+@pytest.mark.parametrize("terminal", [False, True])
+def test_slow_pieces_that_are_unlike_have_a_rest(terminal: bool) -> None:
+    """Pieces that take minutes each are told with their rate and the rest, by the share of the work that they are; what
+    goes on now is named."""
+    clock = Clock()
+    reporter, said = listening(terminal=terminal, clock=clock)
+    with reporter.track("learning", 4, unit="recipes") as advance:
+        clock.now += 60
+        advance(0, now="mixed: steps 3/9")
+        clock.now += 60
+        advance(1, share=0.5, now="plain")
+    shown = said.getvalue()
+    assert terminal or "learning (mixed: steps 3/9): 0/4 recipes after 0:01:00" in shown
+    for word in ("learning (plain)", "1/4", "120 s per recipe", "0:02:00"):
+        assert word in shown
 
 
 @pytest.mark.parametrize(
@@ -82,4 +138,4 @@ def test_what_is_said_is_printed_as_it_is(words: str) -> None:
     assert said.getvalue() == f"<{words}>\n"
     with reporter.track(f"<{words}>", 1) as advance:
         advance(1)
-    assert said.getvalue().splitlines()[-1].startswith(f"<{words}> ")
+    assert said.getvalue().splitlines()[-1].startswith(f"<{words}>: 1/1 ")

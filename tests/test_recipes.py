@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,7 +13,7 @@ from hypothesis import strategies as st
 from ttca.blocks import check_block
 from ttca.errors import ConfigError
 from ttca.proxies.backbones import Backbone
-from ttca.recipes import NAMED, RECIPE_KEYS, Circumstances, Recipe, portfolio, with_recipe
+from ttca.recipes import NAMED, NAMES, RECIPE_KEYS, Circumstances, Recipe, _all, is_recipe, portfolio, with_recipe
 from ttca.settings import Settings
 
 AUTO = Settings(recipe="auto")
@@ -66,6 +68,25 @@ def test_what_is_left_out_does_not_race() -> None:
     assert [recipe.name for recipe in kept] == [name for name in names if name != "small-pictures"]
     with pytest.raises(ConfigError, match="not left out, got none"):
         portfolio(found, Settings(recipe="auto", left_out=tuple(names)))
+
+
+def test_the_document_lists_every_recipe() -> None:
+    """docs/recipes.md names all that race anywhere, the first ones first, and says of each what the code says."""
+    found: dict[str, str] = {}
+    for side in (32, 64, 224):
+        for backbones in ((), BACKBONES):
+            for recipe in _all(Circumstances(shape=(side, side, 3), classes=2, backbones=backbones)):
+                assert is_recipe(recipe.name)
+                if recipe.name.startswith("block-"):
+                    if recipe.changes["block"] > 1:
+                        found["block-N"] = recipe.about.replace(str(recipe.changes["block"]), "N")
+                else:
+                    found[recipe.name] = recipe.about
+    page = (Path(__file__).resolve().parents[1] / "docs" / "recipes.md").read_text(encoding="utf-8")
+    (table,) = re.findall(r"(?m)^## The recipes$.*?((?:^\|.*\n)+)", page, re.DOTALL | re.MULTILINE)
+    assert re.findall(r"(?m)^\| `(.+?)` \| (.+?) \|$", table) == [(name, found[name]) for name in NAMES]
+    assert found.keys() == set(NAMES)
+    assert not any(is_recipe(name) for name in ("block", "block-", "residul"))
 
 
 @pytest.mark.parametrize("name", NAMED)

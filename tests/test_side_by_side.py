@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import re
 import threading
 from functools import partial
 from typing import Any
@@ -9,12 +11,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from rich.console import Console
 
 from ttca.progress import Reporter, silent
 from ttca.proxies.distillation import Targets, train_proxy
 from ttca.proxies.options import Distilling
 from ttca.proxies.runtime import fixed_threads
-from ttca.side_by_side import learning_threads, side_by_side
+from ttca.side_by_side import Piece, learning_threads, side_by_side
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (24, 8, 8, 3), dtype=np.uint8)
 TARGETS = Targets.from_labels(np.arange(24) % 2, 2)
@@ -87,3 +90,33 @@ def test_pieces_that_must_not_meet_follow_one_another(how: dict[str, Any]) -> No
         there = side_by_side([where, where], what="x", reporter=silent, threads=None)
     assert here == [(threading.get_ident(), True)] * 2
     assert all(ident != threading.get_ident() and not own for ident, own in there)
+
+
+@pytest.mark.parametrize("threads", [1, None])
+def test_named_pieces_are_told_by_name_and_number(threads: int | None) -> None:
+    """One after the other or at once, a log names the piece that is worked on and its step, how many of how many are
+    done, and how long the rest takes."""
+    said, now = io.StringIO(), iter(range(0, 10**6, 20))
+
+    def learned(reporter: Reporter) -> None:
+        with reporter.track("training", 2) as advance:
+            advance(1)
+            advance(1)
+
+    pieces = [Piece("zero-query", seconds=30.0), Piece("mixed", count=2, seconds=60.0)]
+    with fixed_threads(1 if threads else 2):
+        side_by_side(
+            [learned, learned],
+            what="learning",
+            reporter=Reporter(Console(file=said, width=200), clock=lambda: float(next(now))),
+            threads=threads,
+            pieces=pieces,
+            unit="recipes",
+        )
+    told = said.getvalue()
+    assert "learning (zero-query" in told
+    assert "1/3 recipes" in told if threads else "/3 recipes" in told
+    assert "3/3 recipes in" in told
+    if threads:
+        assert "learning (zero-query: training 1/2): 0/3 recipes after" in told
+        assert re.search(r"learning \(mixed: training 1/2\): 1/3 recipes, \d+ s per recipe, 0:\d\d:\d\d left", told)

@@ -171,6 +171,20 @@ def test_an_action_goes_on_with_what_it_began_with(tmp_path: Path, monkeypatch: 
         action.distil()
 
 
+def test_what_another_recipe_began_with_decides_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A proxy that lies in the folder from another recipe, which began with nothing, keeps no weights from this one."""
+    folder = tmp_path / "weights"
+    folder.mkdir()
+    trained(folder / "here.safetensors", seed=3)
+    plain = worlds.settings(recipe="plain", architectures=("small-cnn",))
+    with worlds.open_action(tmp_path / "action", worlds.Recorder(), settings=plain) as action:
+        action.distil()
+    monkeypatch.setenv("TTCA_WEIGHTS", str(folder))
+    manual = worlds.settings(architectures=("small-cnn",))
+    with worlds.open_action(tmp_path / "action", worlds.Recorder(), settings=manual) as action:
+        assert [b.name for b in action.start.backbones] == ["here"]
+
+
 @pytest.mark.parametrize(
     "levers", [{"true_classes": True}, {"equalize": True}, {"rounds": 1, "altered": 0.5}], ids=lambda d: next(iter(d))
 )

@@ -20,10 +20,9 @@ from ttca.certificates import Certificate
 from ttca.conditions import HONEST_ROW, Measuring, Opponents, with_encoding
 from ttca.controls import MOST_CHOOSERS, Pupils, Twin, learn_controls
 from ttca.distilling import WARM_START, Distilled, Fidelity, distil, kept_copies
-from ttca.entering import backbones_of, enter
+from ttca.entering import backbones_of, enter, race_result
 from ttca.errors import ActionError, NothingHelpsError
 from ttca.folder_lock import hold
-from ttca.kept import load_json
 from ttca.learning import Learner
 from ttca.lessons import Ground
 from ttca.measurement import Measurement
@@ -38,7 +37,7 @@ from ttca.pooling.pool import Cost, Member, Pace, QueryPool
 from ttca.pooling.titles import take_title
 from ttca.progress import Reporter, silent
 from ttca.proxies.backbones import Backbone
-from ttca.race_record import RACE_FILE, Raced, Runners
+from ttca.race_record import Raced, Runners
 from ttca.recheck import Kept, keep_people, kept_cost, rechecked_told
 from ttca.recipes import with_recipe
 from ttca.row import Row
@@ -605,12 +604,11 @@ def _twin(action: CollectiveAction, of: Chosen | Part, pool: QueryPool | None, s
 
 def _asked_twice(action: CollectiveAction, choosers: People) -> int:
     """Return how many of those who choose among the controls are of classes that a second recipe serves, at most."""
-    path = action.folder / RACE_FILE
-    result = load_json(path).get("result") if action.settings.races and path.is_file() else None
+    result = race_result(action.folder, action.settings)
     if result is None:
         # Nobody knows until the race is over.
         return len(choosers) if action.settings.races and action.settings.combine else 0
-    names = [s.name for s in Raced.from_dict(result).switched]
+    names = [s.name for s in result.switched]
     return int(np.isin(choosers.classes, [action.classes.index(name) for name in names]).sum())
 
 
@@ -624,7 +622,7 @@ def _plan(action: CollectiveAction, shop: Workshop) -> dict[str, Cost]:
         )
     # Until a round is learned nobody knows its bytes; what was kept of it is counted as the ledger knows it.
     for turn, people in enumerate(action.questions.rounds, start=1):
-        copies = kept_copies(action.folder, turn)
+        copies = kept_copies(action.folder, turn, races=action.settings.races)
         cost = Cost(len(people), 0, len(people), 0) if copies is None else action.queries.cost(copies)
         asked = Cost(
             asked.images + cost.images, asked.answered + cost.answered, asked.queries + cost.queries, affordable
@@ -635,8 +633,7 @@ def _plan(action: CollectiveAction, shop: Workshop) -> dict[str, Cost]:
         plan["pool"] = Cost(asked.images + saved, asked.answered, asked.queries + saved, affordable)
     if action.settings.races:
         # What the ledger holds of a race is not known by image until candidates are learned.
-        done = load_json(action.folder / RACE_FILE).get("result") if (action.folder / RACE_FILE).is_file() else None
-        most = 0 if done is not None else action.questions.race
+        most = 0 if race_result(action.folder, action.settings) is not None else action.questions.race
         plan["race"] = Cost(most, 0, most, affordable)
     choosers = action.questions.selection[:MOST_CHOOSERS]
     asked_of = len(choosers) + _asked_twice(action, choosers)

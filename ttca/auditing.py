@@ -40,8 +40,10 @@ class Intended(Value):
     cost : Cost
     again : int
         Images that the pool asks about in another form, so that these answers are paid for the audit alone.
-    pool : dict of str to int
-        Persons of each group in the pool, as a run counts them.
+    pool, askable : dict of str to int
+        Persons of each group in the pool, as a run counts them, and those of them who can be asked before it.
+    later : tuple of str
+        What a run asks the others about.
     """
 
     people: People
@@ -51,6 +53,8 @@ class Intended(Value):
     cost: Cost
     again: int
     pool: Mapping[str, int]
+    askable: Mapping[str, int]
+    later: tuple[str, ...]
 
     def persons(self) -> dict[str, int]:
         """Return how many persons of each group would be asked."""
@@ -61,7 +65,7 @@ class Intended(Value):
         counts = self.persons()
         who = " and ".join(f"{count:,} of the {name}" for name, count in counts.items())
         same = ", the same people in both," if self.sample.design == "paired" else ""
-        short = "".join(_short(name, asked, self.pool[name]) for name, asked in counts.items() if asked < self.wanted)
+        short = "".join(self._short(name, asked) for name, asked in counts.items() if asked < self.wanted)
         again = (
             f" The pool asks about {self.again:,} of these people's images in equalized form, so that their answers "
             "serve the audit alone."
@@ -70,16 +74,23 @@ class Intended(Value):
         )
         return f"Asks {who}{same} one image each, of people in the pool.{short}{again}"
 
-
-def _short(group: str, asked: int, pool: int) -> str:
-    """Return why no more persons of a group are asked."""
-    said = f" The pool has {pool:,} people of the {group}"
-    if asked == pool:
-        return f"{said}, and no more."
-    return (
-        f"{said}; {pool - asked:,} of them are kept for later queries (a race, altered copies, refinement), or stand "
-        "for the same picture or in the other group."
-    )
+    def _short(self, group: str, asked: int) -> str:
+        """Return why no more persons of a group are asked."""
+        pool, askable = self.pool[group], self.askable[group]
+        said = f" The pool has {pool:,} people of the {group}"
+        if asked == pool:
+            return f"{said}, and no more."
+        why = []
+        if askable < pool:
+            why.append(f"{pool - askable:,} of them are kept for what a run asks later ({', '.join(self.later)})")
+        if asked < askable:
+            left = (
+                "are in one group only, where the same people are compared"
+                if self.sample.design == "paired"
+                else "have the same picture as somebody else, or are in both groups and count in the other"
+            )
+            why.append(f"{askable - asked:,} {left}")
+        return f"{said}, but {', and '.join(why)}."
 
 
 def intend(action: CollectiveAction, columns: Columns, number: int) -> Intended:
@@ -102,8 +113,18 @@ def intend(action: CollectiveAction, columns: Columns, number: int) -> Intended:
     asked = people[sample.rows]
     again = int(asked.subgroup.sum()) if action.settings.equalize else 0
     known = {name: column[sample.rows] for name, column in known.items()}
+    settings = action.settings
+    later = {"the race": settings.races, "altered copies": settings.rounds, "refinement": settings.refine}
     return Intended(
-        asked, known, sample, number, action.queries.cost(asked.images), again, counted_persons(action.roster.pool)
+        asked,
+        known,
+        sample,
+        number,
+        action.queries.cost(asked.images),
+        again,
+        pool=counted_persons(action.roster.pool),
+        askable=counted_persons(people),
+        later=tuple(name for name, wanted in later.items() if wanted),
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
@@ -13,7 +14,7 @@ from numpy.typing import NDArray
 from ttca.answers import Answers
 from ttca.asking import Known, Questions, TransferSet
 from ttca.distilling import WARM_START, Distilled
-from ttca.entering import made_of, racers
+from ttca.entering import made_of, racers, terms_of
 from ttca.kept import digest, load_json, save_json
 from ttca.lessons import FOLDER, Ground, Lessons, copied, halved
 from ttca.people import People, Roster
@@ -24,7 +25,7 @@ from ttca.progress import Reporter
 from ttca.race_record import NOTHING, RACE_FILE, Entrant, Raced, Runners, Switched
 from ttca.racing import ERROR, PROVED_LATER, RaceAnswers, RacePlan, RaceResult, hear, plan_race, run_race
 from ttca.recipes import Recipe
-from ttca.side_by_side import learning_threads
+from ttca.side_by_side import Piece, learning_threads
 from ttca.values import OneLine
 from ttca.workshop import Workshop
 
@@ -181,6 +182,12 @@ def choose(shop: Workshop, ground: Ground, questions: Questions, transfer: Trans
     return Chosen(replace(shop, settings=settings), final.known_by(winner), asked, distilled, raced, beside)
 
 
+def _turn(plan: RacePlan, start: int) -> str:
+    """Return which part of a race asks the persons from this place of its order on."""
+    turn = 1 + sum(start >= end for end in itertools.accumulate(plan.rounds))
+    return "the test" if turn > len(plan.rounds) else f"round {turn} of {len(plan.rounds)}"
+
+
 def _beside(final: Lessons, winner: Recipe, recipe: Recipe) -> Part:
     """Learn the proxy of the recipe that serves beside the winner, or read it back."""
     home = _part(final.shop, recipe.name)
@@ -306,7 +313,8 @@ class _Race(OneLine):
         """Write the record: before the first candidate is learned who races, in the end what came of it."""
         result = None if raced is None else raced.to_dict()
         inputs = self.inputs(combine=self.shop.settings.combine)
-        record = {"made_of": self.made_of, "inputs": inputs, "field": self.runners.to_dict()}
+        terms = terms_of(self.shop.settings, earlier=self.runners.earlier)
+        record = {"made_of": self.made_of, "terms": terms, "inputs": inputs, "field": self.runners.to_dict()}
         save_json(self.shop.folder / RACE_FILE, {**record, "result": result})
 
     def run(self) -> Raced:
@@ -325,7 +333,9 @@ class _Race(OneLine):
                 for number, learned in enumerate(sets[recipes[candidate].name]):
                     rows = (whose == number) & (who == candidate)
                     images[rows] = learned.apply(part.images[rows], part.classes[rows])
-            said = self.shop.queries.ask(images, purpose="pool-race", owners=part.members.tolist())
+            names = " and ".join(recipes[candidate].name for candidate in np.unique(who))
+            shown = f"race, {_turn(plan, start)}: {names}"
+            said = self.shop.queries.ask(images, purpose="pool-race", owners=part.members.tolist(), shown=shown)
             return hear(said, part.classes)
 
         classes = people.classes if self.shop.settings.combine else None
@@ -357,7 +367,18 @@ class _Race(OneLine):
         groups = [(part, group) for part in parts for group in part.groups]
         groups.sort(key=lambda pair: sum(map(longest_first, pair[1])))
         tasks = [partial(part.learn, group, self.epsilon) for part, group in groups]
-        made = shop.side_by_side(tasks, what="learning the recipes")
+        once = len(parts) == 1
+        pieces = [
+            Piece(
+                f"{', '.join(r.name for r in group)}{'' if once else f', half {part.half}'}",
+                count=len(group),
+                seconds=sum(expected.get(r.name, 0.0) for r in group),
+            )
+            for part, group in groups
+        ]
+        made = shop.side_by_side(
+            tasks, what="learning the recipes", pieces=pieces, unit="recipes" if once else "lessons"
+        )
         seconds = {r.name: 0.0 for r in self.runners.recipes}
         sets: dict[str, dict[int, PerturbationSet]] = {r.name: {} for r in self.runners.recipes}
         for (part, _), found in zip(groups, made, strict=True):

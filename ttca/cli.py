@@ -170,7 +170,7 @@ def prepare(
     Takes files of any kind and size and writes PNG files: upright, sRGB, of one size, without metadata. Says what it
     did to each, and changes none of yours (docs/preparation.md). Safe to interrupt: run it again to resume.
     """
-    from ttca.data.preparing import prepare_photographs
+    from ttca.data.preparing import prepare_photographs, source_table
 
     way = _way(size, fit, action)
     files = prepare_photographs(source, target, way, force=force, reporter=_reporter())
@@ -195,7 +195,8 @@ def prepare(
             "take part. If people took them away, remove these pictures too.",
         )
     if count["refused"]:
-        _say(ERR, "Correct or remove what was refused, and run it again. A table is written when nothing is refused.")
+        table_later = "" if source_table(source) is None else " The table is written when nothing is refused."
+        _say(ERR, f"Correct or remove what was refused, and run it again.{table_later}")
         raise typer.Exit(1)
 
 
@@ -917,9 +918,13 @@ def report(
 ) -> None:
     """Measure the result row and write report.html.
 
-    Uses verification people, and queries whatever is still missing. Asks before they are read, which is possible once.
+    Of an action that ttca run or ttca verify has ended: it queries what is still missing of the row, and verifies
+    nobody.
     """
+    from ttca.rehearsal import check_ended
+
     with _opened(file, learns=not dry_run) as (known, action):
+        check_ended(action)
         if _planned(known, action, dry_run, as_json, verifies=True, reports=True):
             return
         patiently(wait, lambda: _pooled(action))

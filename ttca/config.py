@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import difflib
 import ipaddress
+import json
+import re
 import tomllib
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import MISSING, dataclass, field, fields, replace
@@ -54,6 +56,7 @@ __all__ = [
     "PeopleSection",
     "PlatformSection",
     "PoolSection",
+    "kind_in_words",
     "platform_info",
     "read_action",
     "read_contribution",
@@ -73,6 +76,19 @@ _EXAMPLES: dict[str, Any] = {
     "token_from.url": "https://example.org",
     "hub": "http://127.0.0.1:8000",
     "token_variable": "TTCA_HUB_TOKEN",
+}
+#: What a key of each type holds.
+_KINDS = {
+    "str": "text",
+    "int": "whole number",
+    "float": "number",
+    "bool": "true or false",
+    "tuple[str, ...]": "list of texts",
+    "tuple[int, ...]": "list of whole numbers",
+    "tuple[float, ...]": "list of numbers",
+    "tuple[Architecture, ...]": "list of texts",
+    "dict[str, Any]": "table",
+    "dict[str, int]": "table of whole numbers",
 }
 #: What keys of a table were called in earlier versions.
 _OLD_KEYS = {"action": {"equalise": "equalize"}, "platform": {"authorised_by": "authorized_by"}}
@@ -889,13 +905,24 @@ def _toml(path: Path, what: str, command: str) -> tuple[Path, dict[str, Any], tu
     except FileNotFoundError:
         raise ConfigError(f"Expected {what} at {path}, got nothing there. Write one with: {command}") from None
     except (OSError, ValueError, RecursionError) as error:  # tomllib's own are ValueErrors, and not its only ones
-        raise ConfigError(f"Expected TOML in {path}, got a file that cannot be read: {error}.") from None
+        raise ConfigError(
+            f"Expected TOML in {path}, got a file that cannot be read: {error}.{_toml_advice(str(error))}"
+        ) from None
     notes: tuple[str, ...] = ()
     for table, names in _OLD_KEYS.items():
         if isinstance(found.get(table), dict):
             found[table], said = old_keys(found[table], f"[{table}] of {path}", **names)
             notes += said
     return path, found, notes
+
+
+def _toml_advice(error: str) -> str:
+    """Return what to do about what most often keeps TOML from being read."""
+    if "Invalid value" in error:
+        return ' Put words in quotes, as in goal = "parity"; write numbers, true and false without.'
+    if "escape" in error.casefold():
+        return " Put a path with backslashes in single quotes."
+    return ""
 
 
 def _check_tables(
@@ -972,7 +999,7 @@ def _pinned(settings: Settings, written: Mapping[str, Any]) -> Settings:
 
 def _value(value: Any, kind: str, where: str) -> Any:
     """Return a TOML value as the field's type, or say what was expected."""
-    allowed = {part.strip() for part in kind.split("|")}
+    allowed, written = {part.strip() for part in kind.split("|")}, value
     if not _fits(value):
         raise ConfigError(f"Expected {where} within 64 bits, as TOML has whole numbers, got a larger one.")
     whole = isinstance(value, int) and not isinstance(value, bool)
@@ -998,9 +1025,50 @@ def _value(value: Any, kind: str, where: str) -> Any:
         ok = False
     if not ok:
         # What stands where the key is described may be the key.
-        shown = f"{type(value).__name__} (not shown)" if where.startswith("key_") else repr(value)
-        raise ConfigError(f"Expected {where} to be of type {kind}, got {shown}.")
+        shown = (
+            "something else (not shown)"
+            if where.startswith("key_")
+            else json.dumps(written, ensure_ascii=False, default=str)
+        )
+        raise ConfigError(
+            f"Expected {where} to be {_a(kind_in_words(kind))}, got {shown}.{_write_it(written, allowed)}"
+        )
     return value
+
+
+def kind_in_words(annotation: str) -> str:
+    """Return in words what a key of this type holds.
+
+    Examples
+    --------
+    >>> kind_in_words("tuple[int, ...] | None"), kind_in_words("Literal['a', 'b'] | float")
+    ('list of whole numbers', '"a" or "b" or number')
+    """
+    words = []
+    for part in re.split(r" \| (?![^\[]*\])", annotation.replace("'", '"')):
+        if part.startswith("Literal["):
+            words += [word.strip() for word in part.removeprefix("Literal[").removesuffix("]").split(",")]
+        elif part != "None":
+            words.append(_KINDS[part])
+    return " or ".join(words)
+
+
+def _a(words: str) -> str:
+    """Return kinds with their articles; words in quotes, true and false have none."""
+    return " or ".join(
+        word if word[0] == '"' or word in ("true or false", "true", "false") else f"a {word}"
+        for word in words.split(" or ")
+    )
+
+
+def _write_it(value: Any, allowed: set[str]) -> str:
+    """Return how to write a value that is of another kind, where that is known."""
+    if "str" in allowed and not isinstance(value, list | dict):
+        return " Put it in quotes."
+    if isinstance(value, str) and allowed & {"int", "float", "bool"}:
+        return " Write it without quotes."
+    lists = {"tuple[int, ...]": "[2, 4, 8]", "tuple[str, ...]": '["one", "two"]', "tuple[float, ...]": "[0.5, 1.0]"}
+    return next((f" Write a list such as {shown}." for kind, shown in lists.items() if kind in allowed), "")
 
 
 def _fits(value: Any) -> bool:

@@ -138,9 +138,9 @@ def distil(shop: Workshop, known: Known, questions: Questions, transfer: Transfe
     )  # fmt: skip
 
 
-def kept_copies(folder: Path, turn: int) -> Images | None:
-    """Return the altered copies of a round, where they were made already, by the action or by a candidate."""
-    for home in (folder, *sorted(folder.glob("candidates/*"))):
+def kept_copies(folder: Path, turn: int, *, races: bool) -> Images | None:
+    """Return the altered copies of a round, where they were made already: by a candidate, or without a race at home."""
+    for home in sorted(folder.glob("candidates/*")) if races else (folder,):
         stored = load_arrays(_copies_path(home, turn), None)
         if stored is not None:
             return stored["images"]

@@ -2,30 +2,32 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ttca.asking import Questions
-from ttca.errors import ActionError
+from ttca.errors import ActionError, ConfigError
 from ttca.kept import digest, load_json
 from ttca.learning import Learner
 from ttca.lessons import Ground
 from ttca.people import People
 from ttca.progress import silent
 from ttca.proxies.backbones import Backbone
-from ttca.race_record import RACE_FILE, Runners
-from ttca.recipes import WARM_KEYS, Circumstances, Recipe, portfolio, proxy_part
+from ttca.race_record import RACE_FILE, Raced, Runners
+from ttca.recipes import NAMES, WARM_KEYS, Circumstances, Recipe, is_recipe, portfolio, proxy_part
 from ttca.settings import Settings
 from ttca.side_by_side import at_once
 from ttca.speeds import Speeds, Workload
-from ttca.weights import choose_start, suitable_backbones
+from ttca.weights import choose_start, listed, suitable_backbones
 from ttca.workshop import Workshop
 
-__all__ = ["backbones_of", "enter", "made_of", "racers"]
+__all__ = ["backbones_of", "enter", "made_of", "race_result", "racers", "terms_of"]
 
 #: At least so many candidates race where time and queries allow it.
 _FEWEST = 8
@@ -53,6 +55,7 @@ def enter(shop: Workshop, ground: Ground, questions: Questions) -> Runners:
     if kept is not None:
         return kept
     settings, shape = shop.settings, shop.info.image_shape
+    _check_left_out(settings.left_out)
     backbones = []
     if settings.weights != ("none",):
         side = shape[0] // (settings.block if "block" in settings.set_by_hand else _coarseness(shape))
@@ -81,6 +84,20 @@ def enter(shop: Workshop, ground: Ground, questions: Questions) -> Runners:
         tuple(fits), {r.name: round(seconds[r.name], 1) for r in fits}, tuple(no_time), tuple(no_queries),
         length=length, halves=halves, at_once=min(together, len(fits)), after=round(after, 1),
     )  # fmt: skip
+
+
+def _check_left_out(names: Sequence[str]) -> None:
+    """Raise ConfigError where a name is neither a recipe's nor that of weights that are here: it changes nothing."""
+    others = [name for name in names if not is_recipe(name)]
+    here = {backbone.name for backbone, _ in listed()} if others else set[str]()
+    for name in others:
+        if name not in here:
+            near = difflib.get_close_matches(name, [*NAMES, *sorted(here)], n=1)
+            raise ConfigError(
+                f"{f'Did you mean {near[0]!r}? ' if near else ''}Expected in left_out recipes, or published weights "
+                f"that are here, got {name!r}. The recipes: {', '.join(NAMES)}. The weights: ttca weights list. No "
+                "query was spent."
+            )
 
 
 def racers(questions: Questions, settings: Settings, *, halves: bool) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
@@ -123,6 +140,29 @@ def made_of(settings: Settings, *, earlier: bool = False) -> str:
     new = {"precision"} if earlier else set()
     by_hand = {k: getattr(s, k) for k in sorted(s.set_by_hand - new)}
     return digest("field", by_hand, sorted(s.left_out), s.race_share, s.most_minutes, s.rounds, s.altered)
+
+
+def terms_of(settings: Settings, *, earlier: bool = False) -> str:
+    """Return a digest of all settings that a race's result depends on."""
+    s = settings
+    again = s.certifying.aim.kind == "improvement"
+    return digest("race", made_of(s, earlier=earlier), s.seed, sorted(s.epsilons), s.combine, again)
+
+
+def race_result(folder: Path, settings: Settings) -> Raced | None:
+    """Return what came of the race of these settings, None where nothing races, it is not over, or was another's.
+
+    A record stays where it lies when the settings are changed, so that the way back costs nothing.
+    """
+    path = folder / RACE_FILE
+    if not (settings.races and path.is_file()):
+        return None
+    kept = load_json(path)
+    earlier, result = Runners.from_dict(kept["field"]).earlier, kept.get("result")
+    # Earlier versions wrote down no more than who decided who races.
+    name, terms = ("terms", terms_of) if "terms" in kept else ("made_of", made_of)
+    same = kept.get(name) == terms(settings, earlier=earlier)
+    return Raced.from_dict(result) if same and result is not None else None
 
 
 def _kept(shop: Workshop) -> Runners | None:

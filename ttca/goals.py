@@ -113,12 +113,12 @@ class Certifying:
             )
         named = self.goal in ("parity", "improvement")
         if isinstance(self.goal, str) and not named:
-            others_too = "Or write a success rate strictly between 0 and 1 as a number, without quotes."
+            others_too = "Or write a success rate strictly between 0 and 1 as a number, without quotes: 0.9 is 90 %."
             raise ConfigError(unknown_name("the goal", self.goal, ("parity", "improvement"), otherwise=others_too))
         if not named and (isinstance(self.goal, bool) or not _is_share(self.goal)):
             raise ConfigError(
                 "Expected the goal 'parity', 'improvement' or a success rate strictly between 0 and 1, got "
-                f"{self.goal!r}. Choose one of them."
+                f"{self.goal!r}. Write 90 % as 0.9."
             )
         others = {
             k: v for k, v in {"within": self.within, "accuracy_ratio": self.accuracy_ratio}.items() if v is not None

@@ -275,7 +275,13 @@ class Learner:
             except ValueError as error:
                 raise ActionError(str(error)) from None
         with fixed_threads(options.threads) as threads:
-            facts = {"inputs": inputs, "seconds": f"{time.perf_counter() - began:.3f}", "threads": str(threads)}
+            seconds = f"{time.perf_counter() - began:.3f}"
+            facts = {
+                "inputs": inputs,
+                "seconds": seconds,
+                "threads": str(threads),
+                "recipe": self.settings.recipe,
+            }
             if result.rates:
                 facts["rates"] = json.dumps(result.rates)
         private_folder(path.parent)

@@ -13,7 +13,7 @@ import numpy as np
 from ttca.data.decoding import decode_rgb, for_each
 from ttca.data.folder import files_under
 from ttca.data.photographs import PHOTOGRAPHS, file_bytes, read_photograph
-from ttca.data.tables import Problems, file_inside, read_sheet
+from ttca.data.tables import NoSuchFile, Problems, file_inside, read_sheet
 from ttca.errors import ConfigError, DataError, ImageError, MissingExtraError
 from ttca.images import Images
 from ttca.lossy import left_by_jpeg
@@ -61,12 +61,15 @@ class Photo:
         What it truly shows; None where nobody said so yet.
     box : (x, y, width, height) or None
         The part that counts, in pixels of the upright photograph.
+    problem : str
+        A sentence where a table lists it and it is not there.
     """
 
     path: Path
     name: str
     true_class: str | None = None
     box: Region | None = None
+    problem: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -204,8 +207,8 @@ def find_photos(
     places : sequence of path
         Files are taken whatever they are called; of folders, and folders in them, those called like photographs.
     table : Path, optional
-        With the columns ``file`` and ``class``, and perhaps ``box``; files lie in its folder. Where ``places`` are
-        given too, it says the classes of those.
+        With the columns ``file`` and ``class``, and perhaps ``box``; files lie in its folder. One that is missing has
+        a ``problem``. Where ``places`` are given too, it says the classes of those.
     true_class : str, optional
         Of all of which no table says it.
     box : (x, y, width, height), optional
@@ -260,6 +263,11 @@ def _table_photos(table: Path) -> dict[Path, Photo]:
     home, found = table.resolve().parent, dict[Path, Photo]()
     for line, cells in sheet.rows:
         path = file_inside(home, cells["file"])
+        if isinstance(path, NoSuchFile):
+            # As one that cannot be read: the others are applied.
+            gone = home / cells["file"]
+            found[gone] = Photo(path=gone, name=cells["file"], problem=f"Line {line} of {table.name}: {path}")
+            continue
         if isinstance(path, str):
             problems.add(line, f"Line {line}: {path}")
             continue
@@ -275,7 +283,7 @@ def _table_photos(table: Path) -> dict[Path, Photo]:
         # An empty cell says nothing, as no column would.
         said = cells["class"].strip() or None
         found[real] = Photo(path=path, name=path.relative_to(home).as_posix(), true_class=said, box=box)
-    problems.raise_if_any(table)
+    problems.raise_if_any(table, "photographs")
     return found
 
 
@@ -302,6 +310,9 @@ def with_classes(photos: Sequence[Photo], perturbations: PerturbationSet, ask: A
             perturbations.class_index(photo.true_class)
     for photo in photos:
         said = photo.true_class
+        if photo.problem:
+            chosen.append(photo)
+            continue
         if said is None:
             if ask is None:
                 raise ConfigError(
@@ -381,14 +392,15 @@ def apply_photos(
     Returns
     -------
     list of AppliedPhoto
-        In their order. One that cannot be read or written is refused, and the others are applied.
+        In their order. One that is missing, or cannot be read or written, is refused, and the others are applied.
 
     Raises
     ------
     ImageError
         If the names of the new files cannot be used. Nothing was written.
     """
-    places = output.names(photos)
+    there = iter(output.names([photo for photo in photos if not photo.problem]))
+    places = [(output.place, output.place) if photo.problem else next(there) for photo in photos]
     found: list[AppliedPhoto | None] = [None] * len(photos)
     with reporter.track("applying", len(photos), unit="photographs") as advance:
 
@@ -402,6 +414,8 @@ def apply_photos(
 
 def _applied(perturbations: PerturbationSet, photo: Photo, output: Output, place: Path, beside: Path) -> AppliedPhoto:
     said = AppliedPhoto(source=str(photo.path), true_class=photo.true_class or "", state="refused")
+    if photo.problem:
+        return replace(said, problem=photo.problem)
     try:
         moved = move(perturbations, photo)
         png = as_png(moved.after)

@@ -9,9 +9,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
+from ttca.copying import shell_word
 from ttca.errors import PerturbationError, TTCAError
 from ttca.expiry import check_not_expired
-from ttca.perturbations import PerturbationSet
+from ttca.perturbations import MEMBERS_FILE, PerturbationSet
 from ttca.platforms.base import PlatformInfo
 from ttca.signing import SignatureError, Signed, check_key, check_signature, signature_file
 from ttca.values import Value
@@ -105,9 +106,10 @@ def read_set(path: Path | str, *, key: str | None = None) -> MembersSet:
     SignatureError
         If the file is not what was signed, or ``key`` is no public key.
     PerturbationError
-        If there is no such file, or it cannot be read.
+        If there is no such file, or it cannot be read. In an action's folder it is said whether any is certified.
     """
     path = Path(path)
+    _check_certified_there(path)
     # The signature first: nothing in a file that somebody changed is believed.
     signed = check_signature(path, "perturbations", expected=key, anyway=True)
     known = PerturbationSet.load(path)
@@ -118,6 +120,23 @@ def read_set(path: Path | str, *, key: str | None = None) -> MembersSet:
     except OSError as error:
         raise PerturbationError(f"Expected to read {path}, got: {error}. Check its permissions.") from None
     return MembersSet(path=path, perturbations=known, signed=signed, sha256=digest)
+
+
+def _check_certified_there(path: Path) -> None:
+    """Raise where an action's folder, or what should lie in it, is named and no set is certified there.
+
+    An action's folder has an action file, or a ledger where that is called otherwise.
+    """
+    home = path if path.is_dir() else path.parent
+    if path.is_file() or not any((home / name).is_file() for name in ("action.toml", "ledger.sqlite")):
+        return
+    said = f"Expected a perturbation file, got {f'the folder {path}' if path.is_dir() else f'none at {path}'}."
+    if (home / MEMBERS_FILE).is_file():
+        raise PerturbationError(f"{said} The certified set of this action is {home / MEMBERS_FILE}.")
+    raise PerturbationError(
+        f"{said} No set of this action is certified yet, so there is none for members. To certify one: "
+        f"ttca run {shell_word(home)}"
+    )
 
 
 def doubts(

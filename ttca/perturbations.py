@@ -22,7 +22,10 @@ from ttca.names import canonical, resolve, unknown_name
 from ttca.preparation import Preparation, Region
 from ttca.values import Value
 
-__all__ = ["PerturbationSet", "Way"]
+__all__ = ["MEMBERS_FILE", "PerturbationSet", "Way"]
+
+#: The file that members get; it exists only where its certificate passed.
+MEMBERS_FILE = "perturbations.safetensors"
 
 FORMAT = "ttca-perturbations-1"
 

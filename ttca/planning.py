@@ -13,10 +13,10 @@ from ttca.action import CollectiveAction
 from ttca.audit import AUDIT_FILE, GROUPS
 from ttca.certificates import Certifying
 from ttca.errors import ActionError, ConfigError, MissingExtraError
-from ttca.goals import Design
+from ttca.goals import Design, Goal
 from ttca.kept import load_json
 from ttca.pooling.quotas import Quota
-from ttca.power import Assumed, Verifiers, fewest_persons, power
+from ttca.power import LADDER, MOST_SLOW, Assumed, Verifiers, fewest_persons, power
 from ttca.prices import Price
 from ttca.training_time.bounds import Setting, TotalSize
 from ttca.training_time.bounds import plan as plan_planting
@@ -223,13 +223,23 @@ class ActionPlan:
 
     def explained(self) -> str:
         """Return, for people, what the columns of the plan's table mean."""
-        return (
+        highest = max(line.success for line in self.lines) == _MOST
+        found = [
             "S is the subgroup's share of right answers with δ. Nobody knows it before, so each goal has a line for "
-            f"several, from half of the gap closed ({self.lines[0].success:.3f} here) to more than all of it. Sure "
-            f"now: how often a certificate would pass if S were so, with the {self.verification:,} verification people "
-            "there are. People: how many of the subgroup would make that 80 %. Queries and days: of the whole action "
-            "with so many, at most. None tried: no number of people that was tried would do."
-        )
+            f"several, from half of the gap closed ({self.lines[0].success:.3f} here) to more than all of it"
+            f"{f', but none above {_MOST}: nobody is surely always right' if highest else ''}. Sure now: how often a "
+            f"certificate would pass if S were so, with the {self.verification:,} verification people there are. "
+            "People: how many of the subgroup would make that 80 %. Queries and days: of the whole action with so "
+            f"many, at most. Too many: not even the most people that are tried would do, which is {LADDER[-1]:,}, or "
+            f"{MOST_SLOW:,} for a margin or a share."
+        ]
+        rate = Goal("rate", _as_reference(self.assumed))
+        if any(line.goal == str(rate) and not line.own for line in self.lines):
+            found.append(
+                f"{str(rate)[0].upper()}{str(rate)[1:]}: at least {100 * (rate.value or 0):g} of 100 answers are right "
+                f"with δ, which is about what the reference gets as it is ({self.assumed.reference:.3f})."
+            )
+        return " ".join(found)
 
     def there(self) -> str:
         """Return, for people, what there is now."""
@@ -412,11 +422,16 @@ def successes(assumed: Assumed) -> list[float]:
     return sorted({round(success, 4) for success in found})
 
 
+def _as_reference(assumed: Assumed) -> float:
+    """Return the success rate that a plan has as a goal: about the reference's own."""
+    return min(_MOST, max(0.01, round(assumed.reference, 2)))
+
+
 def goals(action: CollectiveAction, assumed: Assumed) -> list[tuple[Certifying, bool]]:
     """Return the terms of every goal that these people can be certified for, and whether it is the action's own."""
     own = replace(action.settings.certifying, every_image=False)
     plain = replace(own, goal="parity", within=None, accuracy_ratio=None)
-    rate = min(_MOST, max(0.01, round(assumed.reference, 2)))
+    rate = _as_reference(assumed)
     others = [
         replace(plain, goal="improvement"), plain, replace(plain, within=0.05), replace(plain, accuracy_ratio=0.8),
         replace(plain, goal=rate),

@@ -14,14 +14,15 @@ from ttca.errors import ConfigError
 from ttca.goals import Design
 from ttca.trials import Rule, Standing, rule_of
 
-__all__ = ["LADDER", "Assumed", "Verifiers", "fewest_persons", "power"]
+__all__ = ["LADDER", "MOST_SLOW", "Assumed", "Verifiers", "fewest_persons", "power"]
 
 Floats = NDArray[np.float64]
 
 #: Numbers of persons that are tried.
 LADDER = (25, 50, 75, 100, 125, 150, 175, 200, 250, 300, 350, 400, 500, 600, 700, 800, 1000, 1250, 1500, 2000)
 #: Tests with a nuisance are slow to enumerate: for so many persons at most, and so many numbers of right answers.
-_SLOW, _MOST_SLOW, _POINTS = ("within", "accuracy_ratio"), 400, 15
+MOST_SLOW = 400
+_SLOW, _POINTS = ("within", "accuracy_ratio"), 15
 #: Simulated actions, where no formula is known.
 _RUNS = 1000
 
@@ -124,7 +125,7 @@ def fewest_persons(
         The true S, in [0, 1].
     wanted : float
     """
-    ladder = [n for n in LADDER if n <= _MOST_SLOW or terms.aim.kind not in _SLOW]
+    ladder = [n for n in LADDER if n <= MOST_SLOW or terms.aim.kind not in _SLOW]
     low, high = 0, len(ladder)
     while low < high:
         middle = (low + high) // 2

@@ -13,7 +13,18 @@ from ttca.proxies.backbones import Backbone
 if TYPE_CHECKING:
     from ttca.settings import Settings
 
-__all__ = ["NAMED", "RECIPE_KEYS", "WARM_KEYS", "Circumstances", "Recipe", "portfolio", "proxy_part", "with_recipe"]
+__all__ = [
+    "NAMED",
+    "NAMES",
+    "RECIPE_KEYS",
+    "WARM_KEYS",
+    "Circumstances",
+    "Recipe",
+    "is_recipe",
+    "portfolio",
+    "proxy_part",
+    "with_recipe",
+]
 
 #: The settings that a recipe may choose. Who is asked about what, and what is proved, is the action's.
 RECIPE_KEYS = (
@@ -37,6 +48,8 @@ _ORDER = (
     "published", "residual", "true-first-margin", "published-rough", "true-first-rough", "answers", "mixed-margin",
     "plain",
 )  # fmt: skip
+#: The names of all recipes that may race, in that order (docs/recipes.md says what each is).
+NAMES = tuple("block-N" if name == "block" else name for name in _ORDER)
 #: So many published networks make an ensemble, at most.
 _TOGETHER = 3
 #: The smallest side at which a mirror image of what is seen is taken for the same thing: smaller ones may be letters.
@@ -142,6 +155,12 @@ _PLAIN = Recipe(
 )
 #: Recipes that can be named in settings, without a race.
 NAMED: Mapping[str, Recipe] = {r.name: r for r in (_PLAIN, _SMALL_PICTURES, _PHOTOGRAPHS)}
+
+
+def is_recipe(name: str) -> bool:
+    """Whether a recipe is called so, whatever the images; ``block-8`` is one of blocks of 8 pixels."""
+    side = name.removeprefix("block-")
+    return name in NAMES or (side != name and side.isdecimal())
 
 
 def with_recipe(settings: Settings) -> Settings:

@@ -9,6 +9,8 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
 from ttca.certificates import BATCH, clopper_pearson_lower
+from ttca.copying import shell_word
+from ttca.entering import race_result
 from ttca.errors import ActionError, ConfigError, MissingExtraError, QuotaError
 from ttca.sitting import check_opened
 from ttca.verifying import check_kept, is_verified
@@ -17,7 +19,7 @@ if TYPE_CHECKING:
     from ttca.action import CollectiveAction
     from ttca.pooling.pool import Cost
 
-__all__ = ["Enough", "enough", "rehearse"]
+__all__ = ["Enough", "check_ended", "enough", "rehearse"]
 
 #: What a report is drawn and written with.
 _FOR_REPORTS = ("jinja2", "matplotlib")
@@ -81,6 +83,22 @@ def enough(action: CollectiveAction, plan: Mapping[str, Cost]) -> Enough | None:
         payers=len(members),
         members=len(members) - (-short // usual),
         cap=sum(balance.charged for balance in action.queries.ledger.balances()) + needed if capped else None,
+    )
+
+
+def check_ended(action: CollectiveAction) -> None:
+    """Raise where an action was not run to its end: its certificate, or a race in which doing nothing won.
+
+    Raises
+    ------
+    ActionError
+    """
+    raced = race_result(action.folder, action.settings)
+    if is_verified(action.folder) or (raced is not None and not raced.proposed):
+        return
+    raise ActionError(
+        f"Expected an action that was verified, got one without a certificate in {action.folder}. A report neither "
+        f"learns nor verifies. Run first: ttca run {shell_word(action.folder)}"
     )
 
 

@@ -6,11 +6,13 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
 from typing import TypeVar
 
-from ttca.progress import Reporter
+from ttca.progress import Advance, Reporter
 
-__all__ = ["at_once", "learning_threads", "side_by_side"]
+__all__ = ["Piece", "at_once", "learning_threads", "side_by_side"]
 
 Made = TypeVar("Made")
 
@@ -19,20 +21,88 @@ class _StoppedError(Exception):
     """Somebody else failed, or the user stopped: nobody needs what this thread makes."""
 
 
-class _Quiet(Reporter):
-    """Shows nothing, and ends a thread at its next step once nobody needs it."""
+#: So many of those that are worked on at once are named.
+_NAMED = 3
 
-    def __init__(self, stop: threading.Event) -> None:
+
+@dataclass(frozen=True)
+class Piece:
+    """What a task makes, for people.
+
+    Parameters
+    ----------
+    name : str
+    count : int
+        How many of what is counted it makes.
+    seconds : float
+        That it takes, by an estimate: a larger piece counts for more of the time that is left.
+    """
+
+    name: str = ""
+    count: int = 1
+    seconds: float = 1.0
+
+
+class _Working:
+    """Which pieces are worked on, shown in one bar."""
+
+    def __init__(self, pieces: Sequence[Piece], advance: Advance, stop: threading.Event) -> None:
+        self._pieces, self._advance, self._stop = pieces, advance, stop
+        self._seconds = sum(piece.seconds for piece in pieces) or 1.0
+        self._lock = threading.Lock()
+        self._doing: dict[int, str] = {}
+
+    def make(self, number: int, task: Callable[[Reporter], Made]) -> Made:
+        """Return what a task makes, shown meanwhile; count it."""
+        if self._stop.is_set():
+            raise _StoppedError
+        piece = self._pieces[number]
+        self.tell(number, "")
+        try:
+            found = task(_Quiet(partial(self.tell, number)))
+        except BaseException:
+            # At once: the next task would begin before anybody hears of this one.
+            self._stop.set()
+            raise
+        with self._lock:
+            del self._doing[number]
+            self._advance(piece.count, share=piece.seconds / self._seconds, now=self._now())
+        return found
+
+    def tell(self, number: int, what: str) -> None:
+        """Show what a piece does; end its thread where nobody needs it any more."""
+        if self._stop.is_set():
+            raise _StoppedError
+        with self._lock:
+            self._doing[number] = what
+            self._advance(0, now=self._now())
+
+    def _now(self) -> str:
+        names = [self._pieces[number].name for number in self._doing]
+        if len(names) == 1 and names[0]:
+            (what,) = self._doing.values()
+            return f"{names[0]}: {what}" if what else names[0]
+        names = [name for name in names if name]
+        more = len(names) - _NAMED
+        return ", ".join([*names[:_NAMED], *([f"{more} more"] if more > 0 else [])])
+
+
+class _Quiet(Reporter):
+    """Shows nothing itself, and tells how far a piece is."""
+
+    def __init__(self, tell: Callable[[str], None]) -> None:
         super().__init__(None)
-        self._stop = stop
+        self._tell = tell
 
     @contextmanager
-    def track(self, what: str, total: int, *, unit: str = "steps") -> Iterator[Callable[[int], None]]:
-        """Yield what looks whether to go on."""
+    def track(self, what: str, total: int, *, unit: str = "steps") -> Iterator[Advance]:
+        """Yield what tells of a piece's own steps."""
+        done = 0
 
-        def advance(_n: int) -> None:
-            if self._stop.is_set():
-                raise _StoppedError(what)
+        def advance(n: int, *, share: float | None = None, now: str | None = None) -> None:
+            nonlocal done
+            done += n
+            self._tell(f"{what} {done}/{total}")
 
         yield advance
 
@@ -74,6 +144,8 @@ def side_by_side(
     reporter: Reporter,
     threads: int | None,
     alone: bool = False,
+    pieces: Sequence[Piece] = (),
+    unit: str = "pieces",
 ) -> list[Made]:
     """Return what every task makes, in their order; several at a time where there are cores for it.
 
@@ -88,6 +160,10 @@ def side_by_side(
         Chosen by hand: then one task follows the other, with so many.
     alone : bool
         Whether they must follow one another anyway.
+    pieces : sequence of Piece, optional
+        What each task makes: then one bar names those that are worked on, also where they follow one another.
+    unit : str
+        What pieces count.
 
     Raises
     ------
@@ -97,37 +173,25 @@ def side_by_side(
     from ttca.proxies.runtime import give_back_memory
 
     together = at_once(len(tasks), threads, alone=alone)
-    if together <= 1:
+    if together <= 1 and not pieces:
         with learning_threads(threads):
             return [task(reporter) for task in tasks]
-    stop = threading.Event()
-
-    def made(task: Callable[[Reporter], Made]) -> Made:
-        if stop.is_set():
-            raise _StoppedError(what)
-        try:
-            return task(_Quiet(stop))
-        except BaseException:
-            # At once: the next task would begin before anybody hears of this one.
-            stop.set()
-            raise
-
-    with (
-        learning_threads(threads, pieces=together),
-        reporter.track(what, len(tasks), unit="pieces") as advance,
-        ThreadPoolExecutor(together, thread_name_prefix="ttca-learning") as pool,
-    ):
-        running = [pool.submit(made, task) for task in tasks]
-        try:
-            for done in as_completed(running):
-                failed = done.exception()
-                if failed is None:
-                    advance(1)
-                elif not isinstance(failed, _StoppedError):
-                    raise failed
-        finally:
-            # Also where the user stops: what still works ends at its next step.
-            stop.set()
+    pieces, stop = pieces or [Piece()] * len(tasks), threading.Event()
+    total = sum(piece.count for piece in pieces)
+    with learning_threads(threads, pieces=together), reporter.track(what, total, unit=unit) as advance:
+        working = _Working(pieces, advance, stop)
+        if together <= 1:
+            return [working.make(number, task) for number, task in enumerate(tasks)]
+        with ThreadPoolExecutor(together, thread_name_prefix="ttca-learning") as pool:
+            running = [pool.submit(working.make, number, task) for number, task in enumerate(tasks)]
+            try:
+                for done in as_completed(running):
+                    failed = done.exception()
+                    if failed is not None and not isinstance(failed, _StoppedError):
+                        raise failed
+            finally:
+                # Also where the user stops: what still works ends at its next step.
+                stop.set()
     # Each thread kept what it freed.
     give_back_memory()
     return [done.result() for done in running]

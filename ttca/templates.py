@@ -9,7 +9,7 @@ import textwrap
 from dataclasses import MISSING, dataclass, fields
 from typing import Any
 
-from ttca.config import ContributeSection, HubSection, PeopleSection, PlatformSection, PoolSection
+from ttca.config import ContributeSection, HubSection, PeopleSection, PlatformSection, PoolSection, kind_in_words
 from ttca.copying import shell_word
 from ttca.settings import Settings
 
@@ -113,18 +113,6 @@ _SUBTABLES: dict[tuple[str, str], str] = {
 }
 # Of lines, of what stands before a comment, and the least that a comment behind a value needs.
 _WIDTH, _COLUMN, _ROOM = 120, 33, 50
-_KINDS = {
-    "str": "text",
-    "int": "whole number",
-    "float": "number",
-    "bool": "true or false",
-    "tuple[str, ...]": "list of texts",
-    "tuple[int, ...]": "list of whole numbers",
-    "tuple[float, ...]": "list of numbers",
-    "tuple[Architecture, ...]": "list of texts",
-    "dict[str, Any]": "table",
-    "dict[str, int]": "table of whole numbers",
-}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -206,13 +194,7 @@ def _kind(annotation: str, owner: type) -> str:
     named = vars(inspect.getmodule(owner)).get(annotation)
     if named is not None and not isinstance(named, type):
         annotation = str(named).replace("typing.", "")
-    words = []
-    for part in re.split(r" \| (?![^\[]*\])", annotation.replace("'", '"')):
-        if part.startswith("Literal["):
-            words += [word.strip() for word in part.removeprefix("Literal[").removesuffix("]").split(",")]
-        elif part != "None":
-            words.append(_KINDS[part])
-    return " or ".join(words)
+    return kind_in_words(annotation)
 
 
 def toml(value: Any) -> str:

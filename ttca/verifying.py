@@ -21,7 +21,7 @@ from ttca.kept import load_json, save_json
 from ttca.members_set import TOLD
 from ttca.panel import Panel
 from ttca.people import People
-from ttca.perturbations import PerturbationSet
+from ttca.perturbations import MEMBERS_FILE, PerturbationSet
 from ttca.perturbing import Family
 from ttca.pooling.minutes import UNKNOWN
 from ttca.settings import Settings
@@ -44,8 +44,6 @@ __all__ = [
     "verify",
 ]
 
-#: The file that members get; it exists only where its certificate passed.
-MEMBERS_FILE = "perturbations.safetensors"
 _CERTIFICATE, _CONTROLS = "certificate.json", "controls.json"
 
 

@@ -95,7 +95,7 @@ def choose_start(settings: Settings, folder: Path, *, side: int) -> Start:
         if settings.weights:
             found = [b for word in settings.weights for b in _named(word, architectures)]
         else:
-            begun = _begun(folder)
+            begun = _begun(folder, settings.recipe)
             found = _suitable(all_backbones(), side) if begun is None else begun
             if architectures != DEFAULT_ARCHITECTURES:
                 families = {family_of(a) for a in architectures}
@@ -231,8 +231,11 @@ def _named(word: str, architectures: tuple[str, ...]) -> list[Backbone]:
     )
 
 
-def _begun(folder: Path) -> list[Backbone] | None:
-    """Return what the first proxy that an action kept began with; None where it kept none."""
+def _begun(folder: Path, recipe: str) -> list[Backbone] | None:
+    """Return what the first proxy that an action kept began with; None where it kept none.
+
+    One of another recipe, such as the winner of an earlier race, says nothing of this one's.
+    """
     from safetensors import SafetensorError, safe_open
 
     kept = [folder / "warm-start.safetensors", *sorted(folder.glob("rounds/proxy-*.safetensors"))]
@@ -241,9 +244,13 @@ def _begun(folder: Path) -> list[Backbone] | None:
             continue
         try:
             with safe_open(path, framework="numpy") as file:
-                said = json.loads((file.metadata() or {}).get("backbones", "[]"))
+                facts = file.metadata() or {}
+            said = json.loads(facts.get("backbones", "[]"))
         except (SafetensorError, OSError, ValueError):
             # Whoever reads the proxy itself says what is wrong with it.
+            continue
+        # Earlier versions did not write the recipe down.
+        if facts.get("recipe", recipe) != recipe:
             continue
         return [_again(Backbone.from_dict(b)) for b in said]
     return None

@@ -14,7 +14,7 @@ from ttca.pooling.pool import QueryPool
 from ttca.preparation import Preparation
 from ttca.progress import Reporter
 from ttca.settings import Settings
-from ttca.side_by_side import Made, side_by_side
+from ttca.side_by_side import Made, Piece, side_by_side
 from ttca.weights import Start, choose_start
 
 if TYPE_CHECKING:
@@ -61,10 +61,23 @@ class Workshop:
         """Whether a guest's attack learns δ, which may not be in two threads at once."""
         return self.attack is not None or bool(self.settings.attack)
 
-    def side_by_side(self, tasks: Sequence[Callable[[Reporter], Made]], *, what: str) -> list[Made]:
+    def side_by_side(
+        self,
+        tasks: Sequence[Callable[[Reporter], Made]],
+        *,
+        what: str,
+        pieces: Sequence[Piece] = (),
+        unit: str = "pieces",
+    ) -> list[Made]:
         """Return what every task makes (:func:`ttca.side_by_side.side_by_side`), shown where this shop shows things."""
         return side_by_side(
-            tasks, what=what, reporter=self.reporter, threads=self.settings.threads, alone=self.has_guest
+            tasks,
+            what=what,
+            reporter=self.reporter,
+            threads=self.settings.threads,
+            alone=self.has_guest,
+            pieces=pieces,
+            unit=unit,
         )
 
     @cached_property

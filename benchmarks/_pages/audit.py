@@ -59,9 +59,9 @@ def _word(record: Mapping[str, Any]) -> str:
         ["95 % intervals hold the truth, least often", "at least 93 %", _percent(record["coverage"])],
         ["a gap is claimed where there is none", "at most 5 %", _percent(record["two_group_error"])],
         ["the smallest gap is seen", "80 %", _percent(record["seen"])],
-        ["a planted group of a fifth, 15 points worse, is found", "at least 80 %", _percent(record["discovered"])],
+        ["a hidden group of a fifth, 15 points worse, is found", "at least 80 %", _percent(record["discovered"])],
         ["of what is found, false", "at most 5 %", _percent(record["false_discovery"])],
-        ["power of a plan, off by at most", "2 points", f"{100 * record['plan_power_error']:.1f} points"],
+        ["how surely a plan certifies, off by at most", "2 points", f"{100 * record['plan_power_error']:.1f} points"],
     ]
     return table(["what", "promised", "measured"], rows)
 

@@ -194,7 +194,10 @@ def test_other_files_links_and_groups_are_named(tmp_path: Path) -> None:
         ("file,class\na.png,cat\n", "got ['file', 'class']: member missing"),
         ("file,class,member,rol\na.png,cat,Bo,pool\n", "Did you mean 'role'?"),
         ("file,class,member,file\na.png,cat,Bo,a.png\n", "Expected every column once"),
-        ("file,class,member\na.png,cat\n", "Line 2: Expected 3 values, got 2"),
+        (
+            "file,class,member\na.png,cat\n",
+            "Line 2: Expected 3 values, got 2: none for member. Write a comma for an empty value too.",
+        ),
         ("file,class,member\na.png,cat,Bo,x\n", "Line 2: Expected 3 values, got 4"),
         ("file,class,member\na.png,cat,\n", "Line 2: Expected a printable value in the column 'member', got ''"),
         (

@@ -7,7 +7,7 @@ import json
 import os
 import re
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +20,7 @@ from ttca.data.photographs import read_photograph
 from ttca.data.preparing import PreparedFile, prepare_photographs
 from ttca.errors import ConfigError, DataError
 from ttca.preparation import Preparation
-from ttca.progress import Reporter
+from ttca.progress import Advance, Reporter
 
 WAY = Preparation(size=(8, 6))
 
@@ -125,11 +125,11 @@ class _Impatient(Reporter):
         super().__init__(None)
 
     @contextlib.contextmanager
-    def track(self, what: str, total: int, *, unit: str = "steps") -> Iterator[Callable[[int], None]]:
+    def track(self, what: str, total: int, *, unit: str = "steps") -> Iterator[Advance]:
         """Yield a count that ends in an interruption."""
         left = [2]
 
-        def advance(_: int) -> None:
+        def advance(n: int, *, share: float | None = None, now: str | None = None) -> None:
             left[0] -= 1
             if left[0] < 0:
                 raise KeyboardInterrupt
@@ -250,6 +250,11 @@ def test_the_command_says_what_it_did(
     assert "30×20" in out
     assert "refused: Expected a photograph" in re.sub(r"[│\s]+", " ", out)
     assert "4 kept, 1 left out, 1 refused" in err
+    # No table was the source, and none would be written.
+    assert "run it again." in err
+    assert "table" not in err
+    (album / "people.csv").write_text("file,class,member\nbad.jpg,cat,x\n")
+    assert "The table is written when nothing is refused." in ttca(album, tmp_path / "out", "--action", tmp_path)[2]
     for words, sentence in (
         (("--size", "big"), "Expected --size as a whole number of pixels"),
         ((), "Expected --size as a whole number of pixels"),

@@ -414,11 +414,12 @@ def test_people_shown_are_spread_over_the_classes(page: str) -> None:
 
 
 def test_a_platform_that_never_answers_gives_no_numbers(tmp_path: Path) -> None:
-    """Rates without answers are not defined, and none is made up for the words or the chart."""
+    """Rates without answers are not defined, none is made up for the words or the chart, and the reason is told."""
     text = _Elements(_run(platform=_silent).write(tmp_path / "report.html")).text
     assert f"Without δ, the platform answered {NOT_DEFINED} of the subgroup's inputs correctly" in text
     assert "nan" not in text.lower().split()
     assert "Not certified" in text
+    assert "Not defined if a group has no answer about a class" in text
 
 
 @pytest.mark.parametrize("goal", ["parity", "improvement", 0.5])

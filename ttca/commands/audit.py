@@ -146,6 +146,7 @@ def _show(found: Audit, columns: Columns) -> None:
     OUT.print(table)
     for grouping in [grouping for grouping in found.groupings if grouping.metrics][:1]:
         OUT.print(_metrics(grouping))
+        notes += _metric_notes(grouping)
     for note in notes:
         say(OUT, note)
     say(OUT, found.told())
@@ -162,6 +163,19 @@ def _metrics(grouping: Grouping) -> Table:
         shown = "not defined" if value != value else f"{value:.3f}"
         table.add_row(words, shown, "not bounded" if span is None else f"{span.low:.3f} to {span.high:.3f}")
     return table
+
+
+def _metric_notes(grouping: Grouping) -> list[str]:
+    """Return what the table's words mean that stand where a number is missing."""
+    shown = [grouping.metrics[name] for name in _METRICS]
+    notes = []
+    if any(value != value for value, _ in shown):
+        notes.append(
+            "Not defined: a group has nobody of some class, or is never given it, so that there is no rate to compare."
+        )
+    if any(span is None for _, span in shown):
+        notes.append("Not bounded: with so few people the value may be anything from 0 to 1. More people narrow it.")
+    return notes
 
 
 def _say_discovery(found: Discovery, as_json: bool) -> None:

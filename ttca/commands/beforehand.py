@@ -13,6 +13,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from ttca.commands.shared import ERR, OUT, duration, emit, say
+from ttca.copying import shell_word
 from ttca.errors import QuotaError, TTCAError, UnconfirmedError
 from ttca.people import counted_persons
 from ttca.streams import error_object
@@ -213,6 +214,7 @@ def planned(
             # Otherwise the rehearsal of learning said it.
             say(ERR, action.start.told)
         say(ERR, after_sending(action.roster.pool.image_shape, action.roster.preparation))
+        say(ERR, _consent(known, action))
     if not as_json:
         say(ERR, f"For the certificate: {action.panel.examined().told(action.settings.certifying)}.")
         for sentence in warnings:
@@ -223,6 +225,20 @@ def planned(
     if refusal is not None:
         raise refusal
     return dry_run
+
+
+def _consent(known: ActionFile, action: CollectiveAction) -> str:
+    """Return how many members have agreed to today's words, and where these are."""
+    from ttca.pooling.consent import consents, words
+
+    name, members = action.settings.name, action.queries.members
+    text = words(action=name, subgroup=action.settings.subgroup, url=known.platform.url)
+    on_record = consents(action.ledger, action=name)
+    agreed = {one.member for one in on_record if one.withdrawn_at is None and one.text == text} & set(members)
+    return (
+        f"Pool nobody's pictures without their yes: {len(agreed)} of {len(members)} members' consent is on record. The "
+        f"words to show them: ttca pool consent MEMBER {shell_word(known.path)} --dry-run"
+    )
 
 
 def counted_people(roster: Roster, classes: tuple[str, ...]) -> list[dict[str, Any]]:

@@ -94,7 +94,7 @@ def _table(made: ActionPlan, price: Price | None) -> Table:
         goal = line.goal
         cells = [name, f"{line.success:.3f}", f"{100 * line.now:.0f} %"]
         if line.persons is None or line.queries is None:
-            cells += ["none tried", "", ""]
+            cells += ["too many", "", ""]
         else:
             days = "" if line.days is None else days_told(line.days).split()[0]
             cells += [f"{line.persons:,}", f"{line.queries:,}", days]

@@ -25,7 +25,7 @@ from ttca.preparation import Preparation, Region, parse_box
 from ttca.private import private_folder
 from ttca.progress import Reporter, silent
 
-__all__ = ["PreparedFile", "prepare_photographs"]
+__all__ = ["PreparedFile", "prepare_photographs", "source_table"]
 
 
 @dataclass(frozen=True)
@@ -131,15 +131,20 @@ def prepare_photographs(
     return [*done, *(PreparedFile(name, "", "left out") for name in others), *over]
 
 
+def source_table(source: Path) -> Path | None:
+    """Return the table that lists a source's photographs; None where they are a folder's, or it is one itself."""
+    if source.is_dir():
+        return source / TABLE if (source / TABLE).is_file() else None
+    return source if source.is_file() and source.suffix.lower() not in PHOTOGRAPHS else None
+
+
 def _jobs(place: Path) -> tuple[Sheet | None, list[_Job], list[str]]:
     """Return the table, if there is one, what is to be prepared, and what is left out."""
     names = FreeNames()
-    if place.is_dir() and (place / TABLE).is_file():
-        place = place / TABLE
-    if place.is_file() and place.suffix.lower() in PHOTOGRAPHS:
-        return None, [_Job(place.name, place, None, names.free(Path(place.name)))], []
+    if (table := source_table(place)) is not None:
+        return _table_jobs(table, names)
     if place.is_file():
-        return _table_jobs(place, names)
+        return None, [_Job(place.name, place, None, names.free(Path(place.name)))], []
     if not place.is_dir():
         raise DataError(f"Expected a folder, a table or a photograph, got nothing at {place}. Check the path.")
     try:

@@ -12,7 +12,7 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 from ttca.errors import DataError
 from ttca.names import canonical, unknown_name
 
-__all__ = ["COLUMNS", "Column", "Problems", "Sheet", "file_inside", "is_name", "read_sheet"]
+__all__ = ["COLUMNS", "Column", "NoSuchFile", "Problems", "Sheet", "file_inside", "is_name", "read_sheet"]
 
 _SHOWN = 10
 _DELIMITERS = {",": "commas", ";": "semicolons", "\t": "tabs"}
@@ -57,6 +57,12 @@ COLUMNS: Mapping[str, Column] = {
 }
 
 
+class NoSuchFile(str):
+    """The sentence that a file is not there, though it would be in its place."""
+
+    __slots__ = ()
+
+
 class Problems:
     """Everything found wrong so far, to be told at once and in the order of the source."""
 
@@ -67,8 +73,8 @@ class Problems:
         """Note what is wrong in a line."""
         self._found.append((line, sentence))
 
-    def raise_if_any(self, source: Path) -> None:
-        """Raise DataError with the first ten."""
+    def raise_if_any(self, source: Path, what: str = "people") -> None:
+        """Raise DataError with the first ten; ``what`` the source holds."""
         if not self._found:
             return
         sentences = [sentence for _, sentence in sorted(self._found, key=lambda pair: pair[0])]
@@ -78,7 +84,7 @@ class Problems:
         raise DataError(
             "\n- ".join(
                 [
-                    f"Expected people that can be read whole, got {count} in {source}. "
+                    f"Expected {what} that can be read whole, got {count} in {source}. "
                     "Correct the source and read it again; nothing was sent.",
                     *sentences[:_SHOWN],
                     *tail,
@@ -141,11 +147,7 @@ def read_sheet(table: Path, needed: Sequence[str], known: Sequence[str] | None, 
         # A line may end where only blank columns follow.
         cells = [values[i] if i < len(values) else None for i in keep]
         if len(values) > len(names) or None in cells:
-            problems.add(
-                line,
-                f"Line {line}: Expected {len(header)} values, got {len(values)}. "
-                f"Put a value that contains a {_single(delimiter)} in double quotes.",
-            )
+            problems.add(line, f"Line {line}: {_wrong_number(header, cells, len(values), _single(delimiter))}")
             continue
         rows.append((line, {name: cell for name, cell in zip(header, cells, strict=True) if cell is not None}))
     return Sheet(tuple(header), tuple(rows), notes)
@@ -156,6 +158,8 @@ def _text(table: Path) -> tuple[str, tuple[str, ...]]:
         raise DataError(f"Expected a table, got the folder {str(table)!r}. Name the file in it.")
     try:
         data = table.read_bytes()
+    except FileNotFoundError:
+        raise DataError(f"Expected a table at {table}, got nothing there. Check the path.") from None
     except OSError as error:
         raise DataError(
             f"Expected to read {table}, got {type(error).__name__}: {error}. Check its permissions."
@@ -222,6 +226,16 @@ def _records(table: Path, text: str, delimiter: str, skipped: int, problems: Pro
     return records
 
 
+def _wrong_number(header: Sequence[str], cells: Sequence[str | None], values: int, delimiter: str) -> str:
+    """Return the sentence about a line with too many values, or too few."""
+    said = f"Expected {len(header)} values, got {values}"
+    quotes = f"Put a value that contains a {delimiter} in double quotes."
+    missing = [name for name, cell in zip(header, cells, strict=True) if cell is None]
+    if not missing:
+        return f"{said}. {quotes}"
+    return f"{said}: none for {', '.join(missing)}. Write a {delimiter} for an empty value too. {quotes}"
+
+
 def _single(delimiter: str) -> str:
     return _DELIMITERS.get(delimiter, f"{delimiter!r}s")[:-1]
 
@@ -262,7 +276,7 @@ def file_inside(home: Path, file: str) -> Path | str:
     """Return where ``file`` is, or a sentence: only what lies in the table's own folder may be read.
 
     ``home`` is resolved already. Windows' separators are understood, and names in another Unicode form or with blanks
-    around them are found.
+    around them are found. Where it is missing, the sentence is a :class:`NoSuchFile`.
     """
     if PurePosixPath(file).is_absolute() or PureWindowsPath(file).anchor:
         return f"Expected a path relative to the table, got {file!r}. Write it relative to {home}."
@@ -277,7 +291,7 @@ def file_inside(home: Path, file: str) -> Path | str:
     if outside:
         return f"Expected a file inside {home}, got {file!r}, which leads out of it. Copy it into this folder."
     if not there:
-        return f"Expected a file, got no such file: {file!r}. Check its spelling, or remove the line."
+        return NoSuchFile(f"Expected a file, got no such file: {file!r}. Check its spelling, or remove the line.")
     return path
 
 

@@ -279,6 +279,7 @@ class QueryPool:
         repeat: int = 0,
         owners: Sequence[str] | None = None,
         watch: Watch | None = None,
+        shown: str | None = None,
     ) -> Answers:
         """Return the platform's answers, one row per image, in order; ask only what the ledger does not hold.
 
@@ -297,6 +298,8 @@ class QueryPool:
             Who brought each image, so that they can be forgotten.
         watch : Watch, optional
             Who looks at the first answers. Nobody does where nothing is to be paid.
+        shown : str, optional
+            What the bar says is asked for; the purpose by default.
 
         Returns
         -------
@@ -346,7 +349,7 @@ class QueryPool:
             return found.answers
         self.met |= bool(found.answers.answered.any())
         progress = _Progress(answers_before=bool(known.any()))
-        task = _Task(checked, keys, owners, purpose, progress, self.ledger.now(), watch is not None)
+        task = _Task(checked, keys, owners, purpose, progress, self.ledger.now(), watch is not None, shown or purpose)
         try:
             if watch is not None:
                 _ask_watched(self, watch, missing, task)
@@ -380,7 +383,7 @@ class QueryPool:
     def ask_all(self, rows: Sequence[int], left: Left, task: _Task) -> None:
         """Ask about these rows of a task."""
         requests = _planned(rows, left, self.members, self._size())
-        with self.reporter.track(f"asking ({task.purpose})", len(rows), unit="queries") as advance:
+        with self.reporter.track(f"asking ({task.shown})", len(rows), unit="queries") as advance:
             self._run(requests, task, advance)
 
     def _size(self) -> int:
@@ -603,6 +606,7 @@ class _Task(Value):
     progress: _Progress
     began: float
     cautious: bool
+    shown: str
     aside: list[int] = field(default_factory=list)
 
 

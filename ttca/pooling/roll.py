@@ -116,7 +116,11 @@ def enrolled(connection: sa.Connection, member: str, seals: Seals) -> Enrolled:
     if name not in able:
         near = [other for other in able if look_alike(other) == look_alike(name)]
         hint = f"Did you mean {near[0]!r}? " if near else ""
-        raise QuotaError(f"{hint}Expected a member with a quota to invite, got {member!r}. See: ttca pool status")
+        raise QuotaError(
+            f"{hint}Expected a member with a quota to invite, got {member!r}. Whoever the table of people names has "
+            "one: quota in [pool], or their own in [pool.quotas]. Add their pictures to the table, and start ttca hub "
+            "serve again. See: ttca pool status"
+        )
     return able[name]
 
 

@@ -222,7 +222,8 @@ _GROUPS: tuple[tuple[str, str, tuple[tuple[str, Write, str, str], ...]], ...] = 
     (
         "Fairness between the groups",
         "“After” means that the subgroup applies δ and the reference does not. Each class is compared with all "
-        "others, and the worst class counts.",
+        "others, and the worst class counts. Not defined if a group has no answer about a class: there is then no rate "
+        "of it to compare.",
         (
             (
                 "worst_group_before",
@@ -258,7 +259,7 @@ _GROUPS: tuple[tuple[str, str, tuple[tuple[str, Write, str, str], ...]], ...] = 
                 formatting.plain,
                 "Intervals",
                 "Counted over persons. From 0 means “at most”, and up to 1 means “at least”, where the groups may be "
-                "alike. Not defined where nothing bounds the value or no gap was shown.",
+                "alike. Not defined where so few people were asked that anything is possible, or no gap was shown.",
             ),
         ),
     ),
