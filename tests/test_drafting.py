@@ -16,6 +16,7 @@ from ttca.data.preparing import prepare_photographs
 from ttca.data.tables import COLUMNS, Problems, read_sheet
 from ttca.drafting import LETTER, SAMPLE, Draft, draft
 from ttca.letters import AUTHORIZATION
+from ttca.platforms.base import PlatformInfo
 from ttca.platforms.local import LocalPlatform
 from ttca.pooling.pool import Member
 from ttca.preparation import Preparation, parse_box
@@ -129,7 +130,8 @@ def test_the_quota_is_one_with_which_the_action_can_be_paid(tmp_path: Path, grou
     known = read_action(tmp_path)
     # What init cannot know, it assumes to be dear: each image may show another person.
     table, _ = outline(tmp_path / "people", one_person_per_image=True)
-    roster = known._roster(table.people, known._roles(table))
+    info = PlatformInfo(name="x", classes=("cat", "dog"), image_shape=(2, 2, 3))
+    roster = known._roster(table.people, known._roles(table, known.given_roles(), info))
     needed = []
     for enough in (quota, quota - 10):
         with CollectiveAction(
