@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -44,6 +44,7 @@ def label_images(
     *,
     device: str = "cpu",
     threads: int | None = None,
+    progress: Callable[[int], None] = lambda _: None,
 ) -> tuple[NDArray[np.float32], int, float]:
     """Label images by a head that is fit on others, on the features of the backbone whose head judges like best.
 
@@ -58,6 +59,8 @@ def label_images(
     device : str
     threads : int, optional
         Of the processor.
+    progress : callable(images)
+        Told of so many images more that were labeled.
 
     Returns
     -------
@@ -99,7 +102,7 @@ def label_images(
             raise ValueError("Expected published weights to label images by, got none.")
         size = _together(chosen, images)
         agreement = float((_said(chosen, looked.images, size, device).argmax(1) == looked.labels).mean())
-        return _said(chosen, images, size, device), place, agreement
+        return _said(chosen, images, size, device, progress), place, agreement
 
 
 class _Lesson:
@@ -138,7 +141,17 @@ def _together(model: Pretrained, images: NDArray[np.uint8]) -> int:
 
 
 @torch.inference_mode()
-def _said(model: Pretrained, images: NDArray[np.uint8], size: int, device: str) -> NDArray[np.float32]:
+def _said(
+    model: Pretrained,
+    images: NDArray[np.uint8],
+    size: int,
+    device: str,
+    progress: Callable[[int], None] = lambda _: None,
+) -> NDArray[np.float32]:
     """Return a network's probabilities, float32 (N, C)."""
     model.eval()
-    return torch.cat([model(batch).float().softmax(1).cpu() for batch in _pixels(images, size, device)]).numpy()
+    said = []
+    for batch in _pixels(images, size, device):
+        said.append(model(batch).float().softmax(1).cpu())
+        progress(len(batch))
+    return torch.cat(said).numpy()

@@ -158,12 +158,14 @@ def _kept_or_made(
     stored, beside = load_arrays(path, inputs, ("scores",)), path.with_suffix(".json")
     said = load_json(beside) if stored is not None and beside.is_file() else {}
     if stored is None or said.get("inputs") != inputs:
-        try:
-            scores, place, agreement = label_images(
-                images, known, judged, labelers, device=best_device(), threads=shop.settings.threads
-            )
-        except ValueError as error:
-            raise ActionError(str(error)) from None
+        with shop.reporter.track("labeling public images", len(images), unit="images") as advance:
+            try:
+                scores, place, agreement = label_images(
+                    images, known, judged, labelers,
+                    device=best_device(), threads=shop.settings.threads, progress=advance,
+                )  # fmt: skip
+            except ValueError as error:
+                raise ActionError(str(error)) from None
         stored = {"scores": scores}
         said = {"inputs": inputs, "place": place, "agreement": agreement, "labelers": [b.to_dict() for b in labelers]}
         save_arrays(path, stored, inputs)
