@@ -56,18 +56,14 @@ SETTINGS: dict[str, Any] = {
 
 @dataclass(frozen=True)
 class Idea:
-    """How δ is learned (settings of an action that decide no proxy), and the idea it is compared with.
-
-    ``proxy`` are settings that decide one: then it is trained anew for this idea.
-    """
+    """How δ is learned (settings of an action that decide no proxy), and the idea it is compared with."""
 
     against: str = ""
     changes: Mapping[str, Any] = field(default_factory=dict)
-    proxy: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         # Refuses what is no setting before anything is trained.
-        Settings(**self.changes, **self.proxy)
+        Settings(**self.changes)
 
 
 #: Every idea by its name.
@@ -76,8 +72,6 @@ IDEAS: dict[str, Idea] = {
     "steps-300": Idea("plain", {"steps": 300}),
     "logit-300": Idea("steps-300", {"loss": "logit", "steps": 300}),
     "cross-entropy-300": Idea("steps-300", {"loss": "cross-entropy", "steps": 300}),
-    "flat": Idea("plain", proxy={"flatness": 0.1}),
-    "very-flat": Idea("plain", proxy={"flatness": 0.3}),
 }
 
 
@@ -119,7 +113,6 @@ def main(argv: list[str]) -> dict[str, Any]:
 def _cell(key: CellKey, platform: Platform, idea: Idea) -> dict[str, Any]:
     """Learn one δ against the proxy of a seed, which is kept, and ask the platform about people under it."""
     (epsilon,) = key.epsilons
-    key = replace(key, changes={**key.changes, **idea.proxy})
     info = platform.info
     with opened(key, platform) as found:
         action = found.action
@@ -158,7 +151,7 @@ def _right(cell: Mapping[str, Any]) -> NDArray[np.bool_]:
 def _summary(name: str, cells: Mapping[tuple[int, str], Mapping[str, Any]], seeds: int) -> dict[str, Any]:
     """Return S of every seed, and each seed's paired test against what the idea changes."""
     after = [cells[seed, name]["subgroup_after"] for seed in range(seeds)]
-    found: dict[str, Any] = {"changes": {**IDEAS[name].changes, **IDEAS[name].proxy}, "subgroup_after": after}
+    found: dict[str, Any] = {"changes": dict(IDEAS[name].changes), "subgroup_after": after}
     found["mean"] = statistics.fmean(after)
     against = IDEAS[name].against
     if (0, against) in cells:

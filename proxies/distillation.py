@@ -561,42 +561,6 @@ class _Training:
 
     def _step(self, x: torch.Tensor, y: torch.Tensor, s: torch.Tensor) -> float:
         """Move the weights once; return the loss before."""
-        loss = self._back(x, y, s)
-        if self.options.flatness:
-            self._climb(x, y, s)
-        if self.started:
-            # One image that a published network has never seen the like of must not undo it.
-            nn.utils.clip_grad_norm_(self.started, _LONGEST_STEP)
-        self.optimizer.step()
-        self.schedule.step()
-        return loss
-
-    def _climb(self, x: torch.Tensor, y: torch.Tensor, s: torch.Tensor) -> None:
-        """Take the gradient where the loss is about the highest around the weights, each model's in its own ball."""
-        moved: list[tuple[nn.Parameter, torch.Tensor]] = []
-        for model in self.models:
-            own = [p for p in model.parameters() if p.grad is not None]
-            if not own:
-                continue
-            norm = torch.stack([cast(torch.Tensor, p.grad).norm() for p in own]).norm().clamp(min=1e-12)
-            moved += [(p, cast(torch.Tensor, p.grad) * (self.options.flatness / norm)) for p in own]
-        # Statistics are those of the weights themselves.
-        live = [m for m in self.proxy.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
-        momenta = [m.momentum for m in live]
-        with torch.no_grad():
-            for p, step in moved:
-                p.add_(step)
-        for layer in live:
-            layer.momentum = 0.0
-        self._back(x, y, s)
-        for layer, momentum in zip(live, momenta, strict=True):
-            layer.momentum = momentum
-        with torch.no_grad():
-            for p, step in moved:
-                p.sub_(step)
-
-    def _back(self, x: torch.Tensor, y: torch.Tensor, s: torch.Tensor) -> float:
-        """Take the gradient of the loss, and return the loss."""
         with self.autocast:
             outputs = [m(x) for m in self.models]
         for name, z in zip(self.proxy.names, outputs, strict=True):
@@ -613,6 +577,11 @@ class _Training:
             loss.backward()  # type: ignore[no-untyped-call]
         else:
             self.accelerator.backward(loss)
+        if self.started:
+            # One image that a published network has never seen the like of must not undo it.
+            nn.utils.clip_grad_norm_(self.started, _LONGEST_STEP)
+        self.optimizer.step()
+        self.schedule.step()
         return float(loss.detach())
 
 

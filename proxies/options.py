@@ -45,9 +45,6 @@ class Distilling:
     mixup : float
         Beta parameter of mixup between complete rows (Zhang et al. 2018, arXiv 1710.09412); 0 is off.
         Rows that are not complete stay as they are.
-    flatness : float
-        Radius ρ of sharpness-aware minimization (Foret et al. 2021, arXiv 2010.01412) [published]. Each step follows
-        the gradient at the worst weights that far away, and takes twice as long. 0 is off.
     precision : {"float32", "bfloat16", "auto"}
         Autocast of the forward pass; auto is bfloat16 where the processor multiplies it in hardware.
     threads : int, optional
@@ -73,7 +70,6 @@ class Distilling:
     flip: bool = False
     warp: float = 0.0
     mixup: float = 0.0
-    flatness: float = 0.0
     precision: Precision = "float32"
     threads: int | None = None
     seed: int = 0
@@ -87,9 +83,9 @@ class Distilling:
                 raise ValueError(f"Expected {name} as a whole number of at least {least}, got {number!r}.{why}")
         if not self.temperature > 0:
             raise ValueError(f"Expected a temperature above 0, got {self.temperature}.")
-        for name in ("mixup", "flatness", "learning_rate", "weight_decay"):
+        for name in ("mixup", "learning_rate", "weight_decay"):
             if not 0 <= getattr(self, name) < math.inf:
-                off = "0 (off)" if name in ("mixup", "flatness") else "0"
+                off = "0 (off)" if name == "mixup" else "0"
                 raise ValueError(f"Expected {name} as a number of {off} or more, got {getattr(self, name)}.")
         if not 0 <= self.warp < 1:
             raise ValueError(f"Expected a warp in [0, 1), got {self.warp}. 0.15 rotates and zooms the images a little.")
@@ -112,6 +108,4 @@ class Distilling:
         del found["backbones"]
         if self.keep_best:
             del found["keep_best"]
-        if not self.flatness:
-            del found["flatness"]
         return found | ({"backbones": [b.identity for b in self.backbones]} if self.backbones else {})

@@ -114,8 +114,6 @@ class Settings:
         (:class:`ttca.proxies.options.Distilling`).
     mixup : float
         Blend pairs of images whose answers carry all scores; try 0.4. It is the Beta parameter of mixup; 0 is off.
-    flatness : float
-        Look for proxies in flat minima; try 0.3. It is ρ of sharpness-aware minimization; 0 is off.
     true_classes : bool
         Learn from members' own true classes before their answers, as the proxy would from public data.
     equalize : bool
@@ -175,7 +173,6 @@ class Settings:
     flip: bool = False
     warp: float = 0.0
     mixup: float = 0.0
-    flatness: float = 0.0
     block: int = 1
     true_classes: bool = False
     equalize: bool = False

@@ -19,7 +19,6 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from scipy import special
 
-from tests import worlds
 from ttca.proxies import distillation
 from ttca.proxies.distillation import Distillation, Proxy, Targets, answer_loss, train_proxy
 from ttca.proxies.images import to_levels, to_tensor
@@ -799,24 +798,3 @@ def test_weights_on_disk_are_plain_tensors(tmp_path: Path) -> None:
     stored = load_file(tmp_path / "p.safetensors")
     assert stored.keys() == proxy.state_dict().keys()
     assert all(torch.equal(v, proxy.state_dict()[k]) for k, v in stored.items())
-
-
-def test_a_flat_minimum_is_looked_for_around_the_weights() -> None:
-    """With a radius the first step of AdamW follows the gradient at weights that far uphill, and statistics are those
-    of the weights themselves; a radius of next to nothing changes next to nothing."""
-    images, classes = worlds.draw(32, strength=8.0, seed=1)
-    targets = Targets.from_labels(classes, 3)
-
-    def trained(radius: float) -> Proxy:
-        options = Distilling(epochs=1, batch_size=32, shift=0, flatness=radius)
-        return train_proxy(images, targets, options).proxy
-
-    def apart(radius: float) -> float:
-        return float(np.abs(trained(radius).predict(images) - plain.predict(images)).max())
-
-    plain = trained(0.0)
-    assert apart(1e-12) < 1e-5
-    assert apart(1.0) > 1e-4
-    running = {k: v for k, v in plain.state_dict().items() if "running" in k}
-    assert running
-    assert all(torch.equal(trained(1.0).state_dict()[k], v) for k, v in running.items())
