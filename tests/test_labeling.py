@@ -19,6 +19,7 @@ from ttca.errors import ActionError, ConfigError, ImageError
 from ttca.forgetting import _LEARNED, _found
 from ttca.images import Images
 from ttca.perturbations import PerturbationSet
+from ttca.progress import Reporter
 from ttca.proxies import distillation, labeling
 from ttca.proxies.distillation import Answered, Targets
 
@@ -245,8 +246,12 @@ def test_without_published_weights_nothing_is_asked(tmp_path: Path, monkeypatch:
     here.mkdir()
     trained(here / "a.safetensors")
     monkeypatch.setenv("TTCA_WEIGHTS", str(here))
-    levers = worlds.settings(weights="none", public_epochs=2)
+    levers, said = worlds.settings(weights="none", public_epochs=2), list[str]()
+    monkeypatch.setattr(Reporter, "say", lambda _, sentence: said.append(sentence))
     with open_action(folder, platform, settings=levers, public=PUBLIC.images) as action:
+        assert action.runners is None
+        assert any(s.startswith("Public images without classes will be labeled by a linear head on a (") for s in said)
+        assert platform.queries == 0
         first = action.distil()[0].digest()
         assert action._chosen.known.labeled is not None
         assert action._chosen.known.labeled.backbone.name == "a"

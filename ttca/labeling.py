@@ -113,7 +113,7 @@ def labeled(shop: Workshop, known: Known, questions: Questions, transfer: Transf
 
 
 def check_labelers(shop: Workshop) -> None:
-    """Raise where no published weights are here, or their networks cannot be made or take no images of this size.
+    """Say what can label; raise where no published weights are here, or their networks do not take such images.
 
     Raises
     ------
@@ -136,6 +136,8 @@ def check_labelers(shop: Workshop) -> None:
                 f"Expected a network that labels public images of {height // side}×{width // side} pixels, got "
                 f"{backbone.name}, which fails: {error} Name others in labelers. No query was spent."
             ) from error
+    names = " or ".join(f"{b.name} ({b.source}, license: {b.license})" for b in shop.labelers)
+    shop.reporter.say(f"Public images without classes will be labeled by a linear head on {names}.")
 
 
 def published(known: Known, own: Sequence[Backbone]) -> list[dict[str, str]]:
