@@ -316,10 +316,11 @@ def acting(
     ):  # fmt: skip
         check_backbones(track, action.backbones, classes=len(platform.info.classes))
         kept = None
-        if cell.public is not None and not settings.races and action.known.public is not None:
+        primer = None if settings.races or cell.public is None else action.learner.primer(action.known.public)
+        if primer is not None:
             kept = (
                 proxies or cache() / "public-proxies"
-            ) / f"{action.learner.warm_start_inputs(action.known.public, action.questions.judges)}.safetensors"
+            ) / f"{action.learner.warm_start_inputs(primer, action.questions.judges)}.safetensors"
             if kept.is_file() and not (folder / WARM_START).is_file():
                 shutil.copyfile(kept, folder / WARM_START)
         evaluator = QueryPool(

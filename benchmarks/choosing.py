@@ -98,14 +98,15 @@ def draw(
 def _proxy_says(settings: Settings, people: People) -> NDArray[np.float32]:
     """Return the probabilities of the proxy that asked nothing, which the cell will start from as well."""
     cell = cifar_people("cifar10", "label", 0, "public", settings.seed, False, draw=lambda *_: np.arange(5))
-    if cell.public is None:
-        raise ValueError("Expected public people in the regime public, got none.")
     judges = cell.roster.selection
     learner = Learner(settings, classes=10, image_shape=people.image_shape, reporter=Reporter(Terminal(stderr=True)))
-    path = cache() / "public-proxies" / f"{learner.warm_start_inputs(cell.public, judges)}.safetensors"
+    primer = learner.primer(cell.public)
+    if primer is None:
+        raise ValueError("Expected public people in the regime public, got none.")
+    path = cache() / "public-proxies" / f"{learner.warm_start_inputs(primer, judges)}.safetensors"
     path.parent.mkdir(parents=True, exist_ok=True)
     partial_path = Path(f"{path}.{os.getpid()}")
-    proxy = learner.warm_start(path if path.is_file() else partial_path, cell.public, judges)
+    proxy = learner.warm_start(path if path.is_file() else partial_path, primer, judges)
     if partial_path.is_file():
         partial_path.replace(path)
     return proxy.predict(people.images)

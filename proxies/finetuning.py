@@ -59,8 +59,10 @@ def fit_head(
     model: Pretrained,
     learned: tuple[Iterable[torch.Tensor], _Loss],
     judged: tuple[Iterable[torch.Tensor], _Loss],
-) -> None:
-    """Fit a backbone's head alone: a linear probe, its penalty chosen by people who are not learned from [ours].
+) -> float:
+    """Fit a backbone's head alone, and return its mean loss on judges: a linear probe.
+
+    Its penalty is chosen by people who are not learned from [ours].
 
     Parameters
     ----------
@@ -73,10 +75,12 @@ def fit_head(
     scale = float(features.norm(dim=1).mean().clamp(min=1e-6)) / math.sqrt(features.shape[1])
     looked = _features(model, judged[0]) / scale
     heads = [_fitted(features / scale, learned[1], model.head, penalty) for penalty in _PENALTIES]
-    weight, bias = min(heads, key=lambda head: float(judged[1](looked @ head[0].T + head[1]).mean()))
+    losses = [float(judged[1](looked @ weight.T + bias).mean()) for weight, bias in heads]
+    weight, bias = heads[losses.index(min(losses))]
     with torch.no_grad():
         model.head.weight.copy_(weight / scale)
         model.head.bias.copy_(bias)
+    return min(losses)
 
 
 def _features(model: Pretrained, batches: Iterable[torch.Tensor]) -> torch.Tensor:

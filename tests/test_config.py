@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from PIL import Image
 
 from tests import worlds
 from ttca.config import (
@@ -583,6 +584,30 @@ def test_an_impossible_share_is_refused_on_opening(tmp_path: Path, line: str) ->
 def test_a_url_says_whether_it_is_this_machine(url: str, loopback: bool) -> None:
     """Only loopback addresses and localhost are this machine; a URL that cannot be read is not."""
     assert PlatformSection(url=url, model="m", classes=("a", "b")).is_loopback is loopback
+
+
+@pytest.mark.parametrize("how", ["folder", "table"])
+def test_public_images_without_classes_are_images_alone(folder: Path, how: str) -> None:
+    """A folder of pictures, or a table without the column class, is read as images; a labeler is looked for beside the
+    action file, and a member among them is found for whoever forgets one."""
+    known, home = worlds.crowd("public", 6, 6, seed=200), folder / "public"
+    home.mkdir()
+    for i, image in enumerate(known.images):
+        Image.fromarray(image).save(home / f"{i:02d}.png")
+    if how == "table":
+        rows = (f"{i:02d}.png,{member}" for i, member in enumerate(known.members))
+        (home / "people.csv").write_text("\n".join(("file,member", *rows)), encoding="utf-8")
+    with background_server(worlds.Recorder().inner) as url:
+        text = worlds.action_file(url, people='public = "public"\n', action='labelers = "w.onnx"\n')
+        found = read(folder, text)
+        assert found.settings.labelers == (str(folder / "w.onnx"),)
+        assert "onnx" in found.extras
+        with found.open() as action:
+            assert action.known.unlabeled is not None
+            assert np.array_equal(action.known.unlabeled, known.images)
+            assert (action.known.public, action.known.regime, action.known.early) == (None, "public", 12)
+            assert action.plan()["pool"].queries == 205
+    assert {one.member for one in found.list_files("public")} == ({""} if how == "folder" else set(worlds.MEMBERS))
 
 
 def test_a_platform_off_this_machine_needs_an_authority(tmp_path: Path) -> None:

@@ -23,6 +23,8 @@ from ttca.distilling import WARM_START, Distilled, Fidelity, distil, kept_copies
 from ttca.entering import backbones_of, enter, race_result
 from ttca.errors import ActionError, NothingHelpsError
 from ttca.folder_lock import hold
+from ttca.images import Images, check_images
+from ttca.labeling import check_labelers, labeled
 from ttca.learning import Learner
 from ttca.lessons import Ground
 from ttca.measurement import Measurement
@@ -84,9 +86,10 @@ class CollectiveAction:
     roster : Roster
         Pool, selection and verification people, and how their photographs were prepared.
     settings : Settings
-    public : People, optional
-        Labeled public images of the same kind. They are never sent and cost nothing: the proxy learns from their true
-        classes before it learns from answers. Best seen as the *platform* learned to see, not as the subgroup is seen.
+    public : People or uint8 array of shape (N, H, W, 3), optional
+        Public images of the same kind. They are never sent and cost nothing: the proxy learns from their true classes
+        before it learns from answers. Best seen as the *platform* learned to see, not as the subgroup is seen. Images
+        alone have no classes: published weights label them first (:mod:`ttca.labeling`).
     views : People, optional
         Labeled public images as the *subgroup's* would be: δ is learned on them too. Never sent either. Both may come
         averaged over blocks already (:func:`ttca.blocks.shrink`), which is all that is kept of them.
@@ -124,7 +127,7 @@ class CollectiveAction:
         members: Sequence[Member],
         roster: Roster,
         settings: Settings,
-        public: People | None = None,
+        public: People | Images | None = None,
         views: People | None = None,
         measuring: Measuring = HONEST_ROW,
         cap: int | None = None,
@@ -139,6 +142,7 @@ class CollectiveAction:
     ) -> None:
         self._began = time.perf_counter()
         settings = with_recipe(settings)
+        public = public if public is None or isinstance(public, People) else check_images(public)
         self.folder = Path(folder)
         self.platform = platform
         self.roster = roster
@@ -200,16 +204,14 @@ class CollectiveAction:
     @cached_property
     def runners(self) -> Runners | None:
         """Which recipes race, None where none do; raises before anything is asked where one cannot be learned here."""
-        if self.settings.races:
-            return enter(self._shop, self._ground, self.questions)
-        _ = self._shop.learner
-        return None
+        return _runners(self, self._shop)
 
     @property
     def backbones(self) -> tuple[Backbone, ...]:
-        """The published weights that the proxy begins with, or a candidate's."""
+        """The published weights that the proxy begins with, or a candidate's, and those that can label images."""
         raced = self.runners if self.settings.races else None
-        return self._shop.start.backbones if raced is None else backbones_of(self._shop, raced)
+        own = self._shop.start.backbones if raced is None else backbones_of(self._shop, raced)
+        return own if self._base.unlabeled is None else tuple(dict.fromkeys((*own, *self._shop.labelers)))
 
     @property
     def raced(self) -> Raced | None:
@@ -469,8 +471,21 @@ class CollectiveAction:
         self._base.check(self.roster, self.settings, self.platform.info.image_shape, *exam)
 
 
+def _runners(action: CollectiveAction, shop: Workshop) -> Runners | None:
+    unlabeled = action._base.unlabeled is not None
+    if unlabeled:
+        # First: it costs nothing to know.
+        _ = shop.labelers
+    raced = enter(shop, action._ground, action.questions) if action.settings.races else None
+    if raced is None:
+        _ = shop.learner
+    if unlabeled:
+        check_labelers(shop)
+    return raced
+
+
 def _check_people(
-    roster: Roster, settings: Settings, platform: Platform, *, public: People | None, views: People | None
+    roster: Roster, settings: Settings, platform: Platform, *, public: People | Images | None, views: People | None
 ) -> None:
     """Raise before anything is opened where people do not fit the platform, or the goal."""
     info, block = platform.info, settings.block
@@ -478,11 +493,14 @@ def _check_people(
     small = (info.image_shape[0] // block, info.image_shape[1] // block, 3)
     extra = {k: v for k, v in {"public": public, "view": views}.items() if v is not None}
     for role, people in (roster.roles() | extra).items():
-        if people.image_shape != info.image_shape and not (role in extra and people.image_shape == small):
+        shape = (people.images if isinstance(people, People) else people).shape[1:]
+        if shape != info.image_shape and not (role in extra and shape == small):
             raise ActionError(
-                f"Expected {role} images of {info.image_shape}, the size the platform takes, got "
-                f"{people.image_shape}. Resize them before they are pooled. No query was spent."
+                f"Expected {role} images of {info.image_shape}, the size the platform takes, got {shape}. Resize them "
+                "before they are pooled. No query was spent."
             )
+        if not isinstance(people, People):
+            continue
         if people.classes.min() < 0 or people.classes.max() >= len(info.classes):
             raise ActionError(
                 f"Expected classes 0..{len(info.classes) - 1} among the {role} people, got "
@@ -539,8 +557,9 @@ def _choose(action: CollectiveAction, shop: Workshop, runners: Runners | None, t
         with tell_step("Racing"):
             return choose(shop, action._ground, action.questions, transfer, runners)
     with tell_step("Distilling"):
-        distilled = distil(shop, action._base, action.questions, transfer)
-    return Chosen(shop, action._base, action.questions, distilled)
+        known = labeled(shop, action._base, action.questions, transfer)
+        distilled = distil(shop, known, action.questions, transfer)
+    return Chosen(shop, known, action.questions, distilled)
 
 
 def _exam(action: CollectiveAction) -> Examination:

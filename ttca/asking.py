@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,13 +15,16 @@ from ttca.blocks import seen
 from ttca.equaliser import Equalizer
 from ttca.errors import ActionError
 from ttca.gap import Served, served
-from ttca.images import ImageShape
+from ttca.images import Images, ImageShape
 from ttca.people import People, Roster
 from ttca.pooling.pool import QueryPool, Watch
 from ttca.renamed import old_arguments, old_names, old_parameters
 from ttca.sanity import Overruling, Sanity
 from ttca.settings import Settings
 from ttca.values import Value
+
+if TYPE_CHECKING:
+    from ttca.labeling import Labeled
 
 __all__ = [
     "Known",
@@ -189,6 +193,10 @@ class Known(Value):
     ----------
     public : People or None
         Images whose true classes teach the proxy before answers do.
+    unlabeled : uint8 array, shape (N, H, W, 3), or None
+        Public images without classes.
+    labeled : Labeled or None
+        The same, and what a head says of them, which teaches the proxy beside ``public`` (:mod:`ttca.labeling`).
     helped : People
         Whose images δ is learned on: the subgroup's, and public images seen as theirs.
     views : People or None
@@ -201,17 +209,30 @@ class Known(Value):
     helped: People
     views: People | None
     regime: str
+    unlabeled: Images | None = None
+    labeled: Labeled | None = None
 
     @classmethod
     def of(
-        cls, roster: Roster, settings: Settings, shape: ImageShape, *, public: People | None, views: People | None
+        cls,
+        roster: Roster,
+        settings: Settings,
+        shape: ImageShape,
+        *,
+        public: People | Images | None,
+        views: People | None,
     ) -> Known:
-        """Return what an action of this roster knows; images as proxies see them."""
+        """Return what an action of this roster knows; images as proxies see them.
+
+        Public images alone, without people, have no classes.
+        """
 
         def small(people: People) -> People:
             return replace(people, images=seen(people.images, settings.block, shape))
 
         regime = "own" if public is None and views is None else "public"
+        unlabeled = None if public is None or isinstance(public, People) else seen(public, settings.block, shape)
+        public = public if isinstance(public, People) else None
         public, views = (None if p is None else small(p) for p in (public, views))
         if settings.true_classes:
             own = small(equalized(_members(roster), roster, settings))
@@ -222,7 +243,12 @@ class Known(Value):
         helped = small(roster.pool[roster.pool.subgroup])
         if views is not None:
             helped = People.concatenate([helped, views])
-        return cls(public, helped, views, regime)
+        return cls(public, helped, views, regime, unlabeled)
+
+    @property
+    def early(self) -> int:
+        """How many images teach the proxy before answers do."""
+        return sum(len(images) for images in (self.public, self.unlabeled) if images is not None)
 
     def check(self, roster: Roster, settings: Settings, shape: ImageShape, *exam: People | None) -> None:
         """Raise where there is nothing to learn from, or a public image is one of the people who judge or examine.
@@ -238,7 +264,8 @@ class Known(Value):
                 "proxy would have nothing to learn from. Lower altered, or let volunteers take part. No query was "
                 "spent."
             )
-        public = [p for p in (self.public, self.views) if p is not None]
+        public = [p.images for p in (self.public, self.views) if p is not None]
+        public += [] if self.unlabeled is None else [self.unlabeled]
         if not public:
             return
         papers = {
@@ -247,7 +274,7 @@ class Known(Value):
             if people is not None
             for image in seen(people.images, settings.block, shape)
         }
-        if any(hashlib.sha256(image.tobytes()).digest() in papers for p in public for image in p.images):
+        if any(hashlib.sha256(image.tobytes()).digest() in papers for images in public for image in images):
             raise ActionError(
                 "Expected public images that belong to no selection, verification or test person, got one that does. "
                 "Remove it from the public data. No query was spent."

@@ -19,10 +19,10 @@ from numpy.typing import NDArray
 
 from ttca.action import CollectiveAction
 from ttca.conditions import HONEST_ROW, Measuring
-from ttca.data.folder import ListedFile, PeopleTable, list_files, load_people
+from ttca.data.folder import ListedFile, PeopleTable, has_classes, list_files, load_images, load_people
 from ttca.data.tables import COLUMNS, is_name
 from ttca.errors import ConfigError, LedgerError
-from ttca.images import ImageShape
+from ttca.images import Images, ImageShape
 from ttca.mistakes import Mistakes, made
 from ttca.names import canonical, look_alike, twins, unknown_name
 from ttca.people import People, Roster, draw_roles, units
@@ -306,7 +306,8 @@ class PeopleSection:
     shareable : bool
         true: a hub may send every image to other members; or a column shareable says yes or no.
     public : str, optional
-        Labeled images that are never sent: the proxy learns from them first.
+        Images that are never sent: the proxy learns from them first. A table without the column class, or a folder of
+        pictures alone, is labeled by published weights (labelers in [action]).
     views : str, optional
         The same kind of images, seen as the subgroup is: perturbations are learned on them.
     columns : tuple of str
@@ -538,7 +539,7 @@ class ActionFile:
         called = {
             "postgres": (self.pool.ledger or "").startswith("postgresql"),
             "aws": self.platform.sign is not None,
-            "onnx": any(str(word).endswith(".onnx") for word in self.settings.weights),
+            "onnx": any(str(word).endswith(".onnx") for word in (*self.settings.weights, *self.settings.labelers)),
         }
         return tuple(extra for extra, wanted in called.items() if wanted)
 
@@ -615,6 +616,11 @@ class ActionFile:
             columns=columns,
         )
 
+    def _load_public(self, source: str, info: PlatformInfo) -> People | Images:
+        if has_classes(self.folder / source):
+            return self._load(source, info).people
+        return load_images(self.folder / source, image_shape=info.image_shape, preparation=self.people.prepared)
+
     def open(
         self,
         *,
@@ -667,9 +673,8 @@ class ActionFile:
         platform = self.open_platform()
 
         table = self._load(self.people.source, platform.info, self.people.columns)
-        public, views = (
-            None if s is None else self._load(s, platform.info).people for s in (self.people.public, self.people.views)
-        )
+        views = None if self.people.views is None else self._load(self.people.views, platform.info).people
+        public = None if self.people.public is None else self._load_public(self.people.public, platform.info)
         doubt = table.doubt()
         for sentence in (*self.notes, *table.notes, *(() if doubt is None else (doubt,))):
             reporter.say(sentence)
@@ -742,11 +747,13 @@ class ActionFile:
             If the table cannot be read.
         """
         columns = self.people.columns if source == self.people.source else ()
+        bare = source == self.people.public and not has_classes(self.folder / source)
         return list_files(
             self.folder / source,
             classes=self.platform.classes,
             one_person_per_image=self.people.one_person_per_image,
             columns=columns,
+            bare=bare,
         )
 
     def given_roles(self) -> GivenRoles:
@@ -986,8 +993,11 @@ def _beside(section: C, path: Path) -> C:
 
 def _with_weights(settings: Settings, path: Path) -> Settings:
     """Return settings whose files of weights are looked for beside the file that names them."""
-    words = tuple(str(path.parent / word) if Path(word).suffix in SUFFIXES else word for word in settings.weights)
-    return replace(settings, weights=words)
+
+    def beside(words: Sequence[str]) -> tuple[str, ...]:
+        return tuple(str(path.parent / word) if Path(word).suffix in SUFFIXES else word for word in words)
+
+    return replace(settings, weights=beside(settings.weights), labelers=beside(settings.labelers))
 
 
 def _pinned(settings: Settings, written: Mapping[str, Any]) -> Settings:

@@ -18,6 +18,7 @@ from ttca.distilling import Distilled
 from ttca.errors import ActionError
 from ttca.images import Images
 from ttca.kept import digest, load_arrays, save_arrays
+from ttca.labeling import labeled
 from ttca.people import People
 from ttca.perturbations import PerturbationSet
 from ttca.perturbing import Family
@@ -82,8 +83,10 @@ class Twin(OneLine):
     def learned(self, levels: list[int], inputs: str) -> dict[str, NDArray[np.int8]]:
         """Return the zero-query δ of every length and level, and whatever else is kept beside them, learned or read."""
         shop, pupils, distilled, settings = self.shop, self.pupils, self.distilled, self.shop.settings
-        known, selection = pupils.known, pupils.questions.selection
+        known, selection = _ignorant(shop, pupils), pupils.questions.selection
         people = [distilled.warm_weights] if known.public is not None else [pupils.pool.digest(), selection.digest()]
+        if known.labeled is not None:
+            people = [known.labeled.digest, pupils.pool.digest(), selection.digest()]
         asked_nothing = digest("zero-query", people, shop.learner.facts())
         whole = digest("controls", inputs, shop.learner.facts(), asked_nothing)
         path = shop.folder / "controls.safetensors"
@@ -97,7 +100,7 @@ class Twin(OneLine):
             if len(found) == len(names):
                 return found
             own = replace(shop, reporter=reporter, tells=False) if settings.races else shop
-            ignorant = _taught(own, pupils, distilled, length, asked_nothing)
+            ignorant = _taught(own, replace(pupils, known=known), distilled, length, asked_nothing)
             delta: NDArray[np.int8] | None = None
             for level, name in zip(levels, names, strict=True):
                 if name not in found:
@@ -153,9 +156,10 @@ def learn_controls(twin: Twin, family: Family, epsilon: int, beside: Twin | None
     *Ours*. The zero-query control is the action's twin: the same people, augmentations and δ steps, with true classes
     instead of answers. It is trained for several lengths (``control_lengths``), since what queries are credited with
     might otherwise be training; the best by S of selection people on the platform is the control. Those answers are its
-    advantage: the action's δ never meets them. Where two recipes serve together, so do their twins: in each class that
-    the second serves, the twin that helped more of these people, and of equals the one of the recipe that serves there.
-    Both are unrefined.
+    advantage: the action's δ never meets them. Public images without classes are labeled for it by a head that learned
+    members' true classes alone. It learns these labels, and then true classes where the action learns answers. Where
+    two recipes serve together, so do their twins: in each class that the second serves, the twin that helped more of
+    these people, and of equals the one of the recipe that serves there. Both are unrefined.
     """
     from ttca.attacks.universal import random_universal
 
@@ -182,6 +186,8 @@ def learn_controls(twin: Twin, family: Family, epsilon: int, beside: Twin | None
     others = None if beside is None else (rivals(beside.learned(levels, family.inputs)), beside.classes)
     best, chosen = _best(rivals(stored), others, pupils.choosers, pupils.ask)
     epochs = settings.distilling.epochs if twin.distilled.warm is None else settings.public_epochs
+    if pupils.known.unlabeled is not None and not twin.distilled.asked_nothing:
+        epochs = settings.public_epochs + settings.distilling.epochs
     return Opponents(
         noise=replace(chosen, delta=noise),
         zero_query=chosen,
@@ -239,15 +245,29 @@ def _name(length: float, epsilon: int) -> str:
     return f"zero_query-{epsilon}" if length == 1 else f"zero_query-x{length:g}-{epsilon}"
 
 
+def _ignorant(shop: Workshop, pupils: Pupils) -> Known:
+    """Return what is known to whoever asks nothing: public images are labeled as members' true classes teach."""
+    known = pupils.known
+    if known.unlabeled is None:
+        return known
+    true = replace(pupils.pool, images=shop.learner.seen(pupils.pool.images))
+    return labeled(shop, replace(known, public=true if known.public is None else known.public), pupils.questions, None)
+
+
 def _taught(shop: Workshop, pupils: Pupils, distilled: Distilled, length: float, inputs: str) -> Proxy:
     """Return a proxy that asked nothing: it learned from public data, or else from the pool's own true classes."""
-    if distilled.warm is not None and length == 1:
+    known, learner = pupils.known, shop.learner
+    if distilled.warm is not None and length == 1 and known.labeled is None:
         return distilled.warm
     name = "zero-query-proxy" + ("" if length == 1 else f"-x{length:g}")
-    path, judges = shop.folder / f"{name}.safetensors", pupils.questions.judges
-    if pupils.known.public is not None:
-        return shop.learner.warm_start(path, pupils.known.public, judges, length)
+    path, judges, after = shop.folder / f"{name}.safetensors", pupils.questions.judges, None
+    primer = learner.primer(known.public, known.labeled)
+    if primer is not None and (known.labeled is None or distilled.asked_nothing):
+        return learner.warm_start(path, primer, judges, length)
+    if primer is not None:
+        # The action goes on from labels to answers, and its twin to true classes.
+        warm = learner.warm_start(shop.folder / f"{name}-before.safetensors", primer, judges, length)
+        after, inputs = (warm, primer), digest(inputs, warm.digest())
     # As the action's own.
     keep_best = not shop.settings.equalize
-    what = "training the zero-query control"
-    return shop.learner.taught(path, pupils.pool, judges, inputs=inputs, what=what, keep_best=keep_best, length=length)
+    return learner.taught(path, pupils.pool, judges, inputs=inputs, keep_best=keep_best, length=length, after=after)

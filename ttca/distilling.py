@@ -16,7 +16,7 @@ from ttca.certificates import clopper_pearson_interval
 from ttca.errors import WorthlessProxyError
 from ttca.images import Images
 from ttca.kept import digest, load_arrays
-from ttca.learning import targets_of
+from ttca.learning import Primer, targets_of
 from ttca.people import People
 from ttca.private import private_folder
 from ttca.values import Value
@@ -80,6 +80,11 @@ class Distilled(Value):
         """A SHA-256, 64 hex digits, of the proxy's weights."""
         return weights_digest(self.proxy)
 
+    @property
+    def asked_nothing(self) -> bool:
+        """Whether it learned no answer."""
+        return self.weights == self.warm_weights
+
     @cached_property
     def warm_weights(self) -> str:
         """The same of the warm start's; empty where there is none."""
@@ -98,13 +103,12 @@ def distil(shop: Workshop, known: Known, questions: Questions, transfer: Transfe
     the round before, asks what the platform says about it, and trains anew on all answers so far.
     """
     learner = shop.learner
-    warm = None
-    if known.public is not None:
-        warm = learner.warm_start(shop.folder / WARM_START, known.public, questions.judges)
+    primer = learner.primer(known.public, known.labeled)
+    warm = None if primer is None else learner.warm_start(shop.folder / WARM_START, primer, questions.judges)
     proxy = warm
     facts: dict[str, str] = {}
     if warm is None or len(transfer.pool):
-        proxy, facts = _trained(shop, known, transfer, questions.judges, warm, last=not questions.rounds)
+        proxy, facts = _trained(shop, primer, transfer, questions.judges, warm, last=not questions.rounds)
     for turn, people in enumerate(questions.rounds, start=1):
         if proxy is None:  # pragma: no cover - without public data the first round needs a pool, which was checked
             raise WorthlessProxyError("Expected a proxy to learn δ against, got none. Lower altered.")
@@ -122,7 +126,7 @@ def distil(shop: Workshop, known: Known, questions: Questions, transfer: Transfe
         )
         answers = shop.queries.ask(images, purpose="pool", owners=people.members.tolist())
         transfer = transfer.joined(replace(people, images=images), answers)
-        proxy, facts = _trained(shop, known, transfer, questions.judges, warm, last=turn == len(questions.rounds))
+        proxy, facts = _trained(shop, primer, transfer, questions.judges, warm, last=turn == len(questions.rounds))
     if proxy is None:  # pragma: no cover - as above
         raise WorthlessProxyError("Expected something to learn a proxy from, got nothing. Lower altered.")
     if not facts:
@@ -169,7 +173,7 @@ def _copies_path(folder: Path, turn: int) -> Path:
 
 
 def _trained(
-    shop: Workshop, known: Known, transfer: TransferSet, judges: People, warm: Proxy | None, *, last: bool
+    shop: Workshop, primer: Primer | None, transfer: TransferSet, judges: People, warm: Proxy | None, *, last: bool
 ) -> tuple[Proxy, dict[str, str]]:
     """Return the proxy of one transfer set; only the last one stands in the folder itself.
 
@@ -186,7 +190,7 @@ def _trained(
         selection=(judges.images, learner.true(judges)) if transfer.equalized else selection,
         keep_best=not transfer.altered and not transfer.equalized,
         initial=warm,
-        replay=known.public,
+        replay=primer,
         inputs=digest("distil", transfer.digest, *learner.judged_by(judges), learner.facts(), weights_digest(warm)),
         what="distilling the proxy",
     )

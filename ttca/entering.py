@@ -65,7 +65,7 @@ def enter(shop: Workshop, ground: Ground, questions: Questions) -> Runners:
         shape=shape,
         classes=len(shop.info.classes),
         both_groups=not bool(np.all(ground.roster.pool.subgroup)),
-        public=ground.public is not None,
+        public=isinstance(ground.public, People),
         backbones=tuple(backbones),
     )
     recipes = portfolio(found, settings)

@@ -25,7 +25,7 @@ _COPIES = ("rounds/altered-*", "candidates/*/rounds/altered-*")
 _LEARNED = (
     "proxy.safetensors", "warm-start.safetensors", "zero-query-proxy*.safetensors", "controls.safetensors",
     "rounds/proxy-*.safetensors", "perturbations/*.safetensors", "perturbations.safetensors",
-    "candidates/**/*.safetensors", "parts/**/*.safetensors",
+    "candidates/**/*.safetensors", "parts/**/*.safetensors", "labels/*.safetensors",
 )  # fmt: skip
 #: Test people's queries, which a benchmark or the demo pays.
 _BENCHMARK = "evaluation.sqlite"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,13 +25,32 @@ from ttca.progress import Reporter
 from ttca.proxies.options import Distilling
 from ttca.proxies.registry import find_model
 from ttca.settings import Settings
+from ttca.values import OneLine
 from ttca.weights import Start
 
 if TYPE_CHECKING:
     from ttca.attacks.universal import Attack, Model
+    from ttca.labeling import Labeled
     from ttca.proxies.distillation import Answered, Proxy, Targets
 
-__all__ = ["Learner", "digest", "load_arrays", "targets_of"]
+__all__ = ["Learner", "Primer", "digest", "load_arrays", "targets_of"]
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Primer(OneLine):
+    """What a proxy learns before answers do.
+
+    Parameters
+    ----------
+    images : uint8 array, shape (N, H, W, 3)
+    targets : Targets
+    digest : str
+        Of both.
+    """
+
+    images: Images
+    targets: Targets
+    digest: str
 
 
 class Learner:
@@ -159,21 +178,34 @@ class Learner:
         """Return what of the people who choose the rates of published weights decides a proxy; nothing without any."""
         return [judges.digest()] if self.start.backbones else []
 
-    def warm_start_inputs(self, public: People, judges: People) -> str:
-        """Return a digest, 64 hex digits, of all that decides what :meth:`warm_start` gives."""
-        return digest("public", public.digest(), *self.judged_by(judges), self.facts(public=True))
+    def primer(self, people: People | None, labeled: Labeled | None = None) -> Primer | None:
+        """Return what people's true classes teach, and public images as they were labeled; None without any."""
+        from ttca.proxies.distillation import Targets
 
-    def warm_start(self, path: Path, public: People, judges: People, length: float = 1.0) -> Proxy:
-        """Return a proxy that asked nothing: public labeled images and their true classes, or read it back.
+        if labeled is None:
+            return None if people is None else Primer(people.images, self.true(people), people.digest())
+        said = Targets(labeled.scores.argmax(1).astype(np.int64), labeled.scores)
+        if people is None:
+            return Primer(labeled.images, said, labeled.digest)
+        true, images = self.true(people), np.concatenate([people.images, labeled.images])
+        both = [np.concatenate([getattr(t, name) for t in (true, said)]) for name in ("labels", "scores")]
+        return Primer(images, Targets(*both), digest(people.digest(), labeled.digest))
+
+    def warm_start_inputs(self, primer: Primer, judges: People) -> str:
+        """Return a digest, 64 hex digits, of all that decides what :meth:`warm_start` gives."""
+        return digest("public", primer.digest, *self.judged_by(judges), self.facts(public=True))
+
+    def warm_start(self, path: Path, primer: Primer, judges: People, length: float = 1.0) -> Proxy:
+        """Return a proxy that learned a primer alone, or read it back.
 
         Trained ``length`` times as long as the settings say. By their true classes, ``judges`` choose the rates of
         published weights.
         """
         proxy, _ = self._trained(
             path,
-            (public.images, self.true(public)),
+            (primer.images, primer.targets),
             replace(_of_length(self.settings.warming, length), keep_best=False),
-            inputs=self.warm_start_inputs(public, judges),
+            inputs=self.warm_start_inputs(primer, judges),
             what="learning true classes",
             selection=(judges.images, self.true(judges)),
         )
@@ -186,15 +218,37 @@ class Learner:
         return Targets.from_labels(people.classes, self.classes)
 
     def taught(
-        self, path: Path, people: People, judges: People, *, inputs: str, what: str, keep_best: bool, length: float
+        self,
+        path: Path,
+        people: People,
+        judges: People,
+        *,
+        inputs: str,
+        keep_best: bool,
+        length: float,
+        after: tuple[Proxy, Primer] | None = None,
     ) -> Proxy:
         """Return a proxy that asked nothing: it learned true classes as :meth:`train` learns answers, or is read back.
 
-        Trained ``length`` times as long as the settings say; ``judges`` are its selection people.
+        Trained ``length`` times as long as the settings say; ``judges`` are its selection people. It begins as the
+        proxy in ``after``, and rehearses what that one learned.
         """
-        options = replace(_of_length(self.settings.distilling, length), keep_best=keep_best)
+        initial, primer = (None, None) if after is None else after
+        options = self.settings.distilling if initial is None else self.settings.tuning
         taught, judged = ((p.images, self.true(p)) for p in (people, judges))
-        return self._trained(path, taught, options, inputs=inputs, what=what, selection=judged)[0]
+        return self._trained(
+            path,
+            taught,
+            replace(_of_length(options, length), keep_best=keep_best),
+            inputs=inputs,
+            what="training the zero-query control",
+            selection=judged,
+            initial=initial,
+            replay=self._rehearsed(primer),
+        )[0]
+
+    def _rehearsed(self, primer: Primer | None) -> Answered | None:
+        return None if primer is None else (self.seen(primer.images), primer.targets)
 
     def train(
         self,
@@ -206,7 +260,7 @@ class Learner:
         selection: Answered,
         keep_best: bool,
         initial: Proxy | None = None,
-        replay: People | None = None,
+        replay: Primer | None = None,
     ) -> tuple[Proxy, dict[str, str]]:
         """Train a proxy on answers, or read the one at ``path`` if it was trained from the same ``inputs``.
 
@@ -223,7 +277,7 @@ class Learner:
             what=what,
             selection=selection,
             initial=initial,
-            replay=None if replay is None else (self.seen(replay.images), self.true(replay)),
+            replay=self._rehearsed(replay),
         )
 
     def _trained(

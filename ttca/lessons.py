@@ -14,6 +14,9 @@ import numpy as np
 from ttca.answers import Answers
 from ttca.asking import Known, Questions, TransferSet, equalized
 from ttca.distilling import WARM_START, Distilled, distil
+from ttca.images import Images
+from ttca.labeling import labeled
+from ttca.learning import Primer
 from ttca.people import People, Roster, split_people
 from ttca.perturbations import PerturbationSet
 from ttca.perturbing import perturb
@@ -35,7 +38,7 @@ class Ground(OneLine):
     """What every candidate learns from, whatever its recipe: people, and public images as they were handed in."""
 
     roster: Roster
-    public: People | None
+    public: People | Images | None
     views: People | None
 
 
@@ -83,17 +86,24 @@ class Lessons(OneLine):
         return replace(self.shop, folder=private_folder(folder), settings=self.settings_of(recipe), tells=False)
 
     @cached_property
-    def knowledge(self) -> dict[tuple[int, bool, bool], Known]:
+    def knowledge(self) -> dict[tuple[int, bool, bool, bool], Known]:
         """What candidates know, by the settings that decide it: making it goes through every image."""
         return {}
 
     def known_by(self, recipe: Recipe) -> Known:
-        """Return what a candidate knows without asking."""
+        """Return what a candidate knows without asking, but for labels of public images, which answers may teach."""
         ground, settings = self.ground, self.settings_of(recipe)
-        key = settings.block, settings.true_classes, settings.equalize
+        # Only labels tell those that ask from those that do not.
+        asks = recipe.asks and not isinstance(ground.public, People)
+        key = settings.block, settings.true_classes, settings.equalize, asks
         if key not in self.knowledge:
             shape = self.shop.info.image_shape
-            self.knowledge[key] = Known.of(ground.roster, settings, shape, public=ground.public, views=ground.views)
+            known = Known.of(ground.roster, settings, shape, public=ground.public, views=ground.views)
+            if known.unlabeled is not None:
+                # Altered copies are learned from later: they are made with a proxy that has learned labels.
+                own = self.shop_of(recipe), known, self.questions_of(recipe), self._taught(recipe, self.transfer)
+                known = labeled(*own)
+            self.knowledge[key] = known
         return self.knowledge[key]
 
     @cached_property
@@ -160,21 +170,23 @@ class Lessons(OneLine):
         """Return by its file's name who needs which proxy that learned from true classes alone, each once."""
         found: dict[str, Recipe] = {}
         for recipe in self.recipes:
-            if (public := self.known_by(recipe).public) is not None:
-                found.setdefault(self._warm(recipe, public), recipe)
+            if (primer := self._primer(recipe)) is not None:
+                found.setdefault(self._shared(recipe, primer).name, recipe)
         return found
 
     def warm(self, recipe: Recipe, reporter: Reporter) -> None:
         """Learn true classes as this candidate does, and as whoever begins alike."""
-        shop, known = replace(self.shop_of(recipe), reporter=reporter), self.known_by(recipe)
-        if known.public is not None:
-            shop.learner.warm_start(self._shared(recipe, known.public), known.public, self.questions_of(recipe).judges)
+        shop, primer = replace(self.shop_of(recipe), reporter=reporter), self._primer(recipe)
+        if primer is not None:
+            shop.learner.warm_start(self._shared(recipe, primer), primer, self.questions_of(recipe).judges)
 
-    def _warm(self, recipe: Recipe, public: People) -> str:
-        return self.shop_of(recipe).learner.warm_start_inputs(public, self.questions_of(recipe).judges)[:16]
+    def _primer(self, recipe: Recipe) -> Primer | None:
+        known = self.known_by(recipe)
+        return self.shop_of(recipe).learner.primer(known.public, known.labeled)
 
-    def _shared(self, recipe: Recipe, public: People) -> Path:
-        return private_folder(self.shop.folder / FOLDER / "warm-starts") / f"{self._warm(recipe, public)}.safetensors"
+    def _shared(self, recipe: Recipe, primer: Primer) -> Path:
+        name = self.shop_of(recipe).learner.warm_start_inputs(primer, self.questions_of(recipe).judges)[:16]
+        return private_folder(self.shop.folder / FOLDER / "warm-starts") / f"{name}.safetensors"
 
     def distilled(self, recipe: Recipe, reporter: Reporter, *, home: Workshop | None = None) -> Distilled:
         """Return a candidate's proxy, trained or read back; its transfer set is all that was asked before the race.
@@ -184,19 +196,20 @@ class Lessons(OneLine):
         shop, known = replace(self.shop_of(recipe, self.owner(recipe)), reporter=reporter), self.known_by(recipe)
         if home is not None:
             shop = replace(shop, folder=home.folder)
-        elif known.public is not None:
-            shared, own = self._shared(recipe, known.public), shop.folder / WARM_START
+        elif (primer := self._primer(recipe)) is not None:
+            shared, own = self._shared(recipe, primer), shop.folder / WARM_START
             if shared.is_file() and not own.is_file():
                 copied(shared, own)
-        return replace(distil(shop, known, self.questions_of(recipe), self._taught(recipe)), transfer=self.asked)
+        taught = self._taught(recipe, self.asked)
+        return replace(distil(shop, known, self.questions_of(recipe), taught), transfer=self.asked)
 
-    def _taught(self, recipe: Recipe) -> TransferSet:
-        """Return the answers that a candidate learns from."""
+    def _taught(self, recipe: Recipe, asked: TransferSet) -> TransferSet:
+        """Return the answers that a candidate learns from, of those that were asked for."""
         if not recipe.asks:
             # It learns nothing from answers, whatever was asked.
-            return replace(self.asked, pool=self.asked.pool[:0], answers=self.asked.answers[:0])
+            return replace(asked, pool=asked.pool[:0], answers=asked.answers[:0])
         if not self.settings_of(recipe).equalize or self.also is None:
-            return self.asked
+            return asked
         copies, answers = self.also
         sharp = ~self.transfer.pool.subgroup
         return replace(

@@ -20,6 +20,7 @@ from ttca.certificates import Certificate
 from ttca.conditions import CONTROLS, HONEST_ROW, ROW_KEYS, Control, Measuring, Opponents, metric_keys
 from ttca.distilling import Distilled
 from ttca.kept import save_json
+from ttca.labeling import published
 from ttca.lossy import left_by_jpeg
 from ttca.measurement import Measurement, measure
 from ttca.people import People
@@ -168,7 +169,7 @@ def row_of(shop: Workshop, story: Story, epsilon: int, *, track: str | None, beg
         overruled=transfer.overruled or "",
         intervals={key: None if s is None else [s.low, s.high] for key, s in measured.intervals.items()},
         extra=_extra(measured, story.measuring) | dict(story.encoding),
-        backbones=[b.shown for b in distilled.proxy.backbones],
+        backbones=published(known, distilled.proxy.backbones),
         recipe=_recipe(shop, story.raced),
         serves={} if story.raced is None else story.raced.serves(shop.info.classes),
     )

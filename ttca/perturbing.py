@@ -15,6 +15,7 @@ from ttca.asking import Known, Questions
 from ttca.distilling import Distilled, learn_inputs
 from ttca.errors import ActionError
 from ttca.kept import digest, made_from
+from ttca.labeling import published
 from ttca.people import Roster
 from ttca.perturbations import PerturbationSet
 from ttca.private import private_folder
@@ -83,7 +84,7 @@ def perturb(
                 what=f"learning δ, ε = {epsilon}",
                 initial=previous,
             )
-            started = [b.shown for b in distilled.proxy.backbones]
+            started = published(known, distilled.proxy.backbones)
             refined: dict[str, Any] = {"queries": 0, "kept": False}
             if refinement.pairs:
                 delta, refined = refinement.apply(delta, epsilon)

@@ -555,8 +555,7 @@ def measure_learning(action: CollectiveAction) -> Learning | None:
 
     training, pushing = (_marginal(work) / len(few) for work in (train, attack))
     asked = len(action.questions.people)
-    public = 0 if known.public is None else settings.public_epochs * len(known.public)
-    passes, altered = public + settings.epochs * asked, 0
+    passes, altered = settings.public_epochs * known.early + settings.epochs * asked, 0
     for turn in action.questions.rounds:
         altered += len(turn)
         passes += settings.epochs * (asked + altered)

@@ -42,7 +42,8 @@ class Row:
     None where nothing bounds it or no gap was shown; rows kept before there were intervals have none.
     ``overruled`` says in what way answers did not fit members' own true classes, where somebody went on anyway;
     empty and left out where nobody had to.
-    ``backbones`` are the published weights that the proxy began with: name, architecture, source, license, SHA-256.
+    ``backbones`` are the published weights that the proxy began with: name, architecture, source, license, SHA-256. One
+    with ``labeled`` did not begin a proxy, but labeled public images without classes; the text says how.
     ``recipe`` is the one that won a race, or that the settings name; ``nothing`` where none was shown to beat doing
     nothing. Then S is ``subgroup_before``, nobody verified, and there are no controls. Settings made by hand have none.
     Where it is ``combined``, ``serves`` says which recipe serves which classes.

@@ -98,6 +98,9 @@ class Settings:
         in ``.safetensors`` or ``.onnx``. ``none``: none at all. By default what is here and suits the images: in the
         folder that ``TTCA_WEIGHTS`` names, in installed packages, and in the hub's cache. The default architecture
         gives way to them; of others, those begin with weights that these fit.
+    labelers : tuple of str or str
+        Published weights that label ``public`` images without classes: files, names of ttca weights list; []: what is
+        here. Where there are several, selection people choose one. Nobody's images are sent for it.
     epochs : int
         Of learning from the platform's answers.
     public_epochs : int
@@ -164,6 +167,7 @@ class Settings:
     combine: bool = True
     architectures: tuple[Architecture, ...] = DEFAULT_ARCHITECTURES
     weights: str | tuple[str, ...] = ()
+    labelers: str | tuple[str, ...] = ()
     epochs: int = 60
     shift: int = 1
     flip: bool = False
@@ -234,6 +238,7 @@ class Settings:
         self._check_recipe()
         _ = self.certifying
         object.__setattr__(self, "weights", _words(self.weights))
+        object.__setattr__(self, "labelers", _words(self.labelers, "labelers"))
         lengths = self.control_lengths if isinstance(self.control_lengths, tuple | list) else ()
         numbers = all(not isinstance(x, bool) and isinstance(x, int | float) and 0 < x <= 100 for x in lengths)
         if not lengths or not numbers or len(set(lengths)) != len(lengths) or 1 not in lengths:
@@ -311,12 +316,14 @@ class Settings:
         return kind(**given)
 
 
-def _words(weights: Any) -> tuple[str, ...]:
+def _words(weights: Any, name: str = "weights") -> tuple[str, ...]:
     words = (weights,) if isinstance(weights, str) else tuple(weights) if isinstance(weights, tuple | list) else (None,)
+    other = name != "weights" and {"hub", "none"} & set(words)
     alone = "none" in words and len(words) > 1
-    if alone or len(set(words)) != len(words) or not all(isinstance(w, str) and w.strip() for w in words):
+    if other or alone or len(set(words)) != len(words) or not all(isinstance(w, str) and w.strip() for w in words):
+        or_else = ', or as "hub" or "none"' if name == "weights" else ""
         raise ConfigError(
-            f'Expected weights as different paths or names, or as "hub" or "none", got {weights!r}. Leave them out to '
-            "use what is here."
+            f"Expected {name} as different paths or names{or_else}, got {weights!r}. Leave them out to use what is "
+            "here."
         )
     return words

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from ttca.copying import shell_word
 from ttca.errors import ConfigError, MissingExtraError
+from ttca.kept import load_json
 from ttca.proxies.backbones import (
     ONNX,
     SUFFIXES,
@@ -31,12 +32,24 @@ from ttca.settings import DEFAULT_ARCHITECTURES, Settings
 if TYPE_CHECKING:
     from ttca.proxies.options import Distilling
 
-__all__ = ["Start", "all_backbones", "choose_start", "convert", "convertible", "listed", "suitable_backbones"]
+__all__ = [
+    "LABELS",
+    "Start",
+    "all_backbones",
+    "choose_labelers",
+    "choose_start",
+    "convert",
+    "convertible",
+    "listed",
+    "suitable_backbones",
+]
 
 #: Of what nobody named, only so large a file is taken, so many, and only where images are so near in size: larger ones
 #: take hours, and networks made for images seven times as large have made things worse.
 _MOST_MEGABYTES, _MOST_MODELS, _MOST_RATIO = 64.0, 3, 3.0
 _SPENT = "No query was spent."
+#: Where labels of public images are kept, in an action's folder, and what made them.
+LABELS = "labels"
 
 
 @dataclass(frozen=True)
@@ -108,6 +121,40 @@ def choose_start(settings: Settings, folder: Path, *, side: int) -> Start:
     rest = tuple(a for a in architectures if family_of(a) not in begin)
     # What nobody chose gives way to what was published.
     return Start(() if found and architectures == DEFAULT_ARCHITECTURES else rest, _once(found))
+
+
+def choose_labelers(settings: Settings, folder: Path) -> tuple[Backbone, ...]:
+    """Return what can label public images that have no class.
+
+    What ``labelers`` names; where it names nothing, what folder, packages and cache hold, of whatever size its images
+    were: they are resized. An action that has begun goes on with what it began with.
+
+    Parameters
+    ----------
+    settings : Settings
+    folder : Path
+        Of the action.
+
+    Raises
+    ------
+    ConfigError
+        If there is nothing, or weights that are named cannot be had, or those are gone that the action began with.
+    """
+    try:
+        if settings.labelers:
+            return _once([b for word in settings.labelers for b in _named(word, ())])
+        for path in sorted((folder / LABELS).glob("*.json")):
+            return tuple(_again(Backbone.from_dict(b)) for b in load_json(path)["labelers"])
+        found = [b for b in all_backbones() if b.megabytes <= _MOST_MEGABYTES]
+    except ValueError as error:
+        raise ConfigError(f"{error} {_SPENT}") from None
+    if not found:
+        raise ConfigError(
+            f"Expected published weights to label public images by, got none. Name a file in labelers, put one of at "
+            f"most {_MOST_MEGABYTES:g} MB into the folder that {WEIGHTS_FOLDER} names, or give the images classes. "
+            f"{_SPENT}"
+        )
+    return tuple(found[:_MOST_MODELS])
 
 
 def all_backbones() -> list[Backbone]:

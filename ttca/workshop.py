@@ -15,10 +15,11 @@ from ttca.preparation import Preparation
 from ttca.progress import Reporter
 from ttca.settings import Settings
 from ttca.side_by_side import Made, Piece, side_by_side
-from ttca.weights import Start, choose_start
+from ttca.weights import Start, choose_labelers, choose_start
 
 if TYPE_CHECKING:
     from ttca.attacks.universal import Attack
+    from ttca.proxies.backbones import Backbone
 
 __all__ = ["Workshop"]
 
@@ -41,6 +42,8 @@ class Workshop:
         How everybody's photographs became the images, and how members' will.
     tells : bool
         Whether it is said what the proxy begins with.
+    home : Path, optional
+        The action's own folder, which candidates share; left out, ``folder``.
     """
 
     folder: Path
@@ -50,6 +53,11 @@ class Workshop:
     attack: Attack | None = None
     preparation: Preparation | None = None
     tells: bool = True
+    home: Path = None  # type: ignore[assignment]
+
+    def __post_init__(self) -> None:
+        if self.home is None:
+            object.__setattr__(self, "home", self.folder)
 
     @property
     def info(self) -> PlatformInfo:
@@ -84,6 +92,11 @@ class Workshop:
     def start(self) -> Start:
         """What the proxy begins with; raises ConfigError where weights that are named cannot be had."""
         return choose_start(self.settings, self.folder, side=self.info.image_shape[0] // self.settings.block)
+
+    @cached_property
+    def labelers(self) -> tuple[Backbone, ...]:
+        """What can label public images; raises ConfigError where nothing can."""
+        return choose_labelers(self.settings, self.home)
 
     @cached_property
     def learner(self) -> Learner:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import tempfile
@@ -15,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from ttca.data.folder import PeopleTable, load_people, write_people
+from ttca.data.folder import PeopleTable, has_classes, list_files, load_images, load_people, write_people
 from ttca.errors import DataError
 from ttca.images import Images
 from ttca.names import canonical, twins
@@ -389,6 +390,65 @@ def _people(draw: st.DrawFn) -> tuple[People, list[str] | None, list[str]]:
     )
     roles = column(st.sampled_from(["pool", "selection", "verification"]))
     return people, draw(st.sampled_from([None, roles])), classes
+
+
+# -- images without classes -------------------------------------------------------------------------------------
+
+
+def test_images_alone_have_no_class(home: Path) -> None:
+    """A folder of images alone is read in the order of names; one with folders in it, or a table, is as it was."""
+    assert not has_classes(home)
+    np.testing.assert_array_equal(load_images(home, image_shape=_SHAPE), [_pixels(0), _pixels(1), _pixels(2)])
+    found = list_files(home, classes=_CLASSES, bare=True)
+    assert [(one.path.name, one.member) for one in found] == [("a.png", ""), ("b.png", ""), ("c.png", "")]
+    (home / "notes.txt").write_text("x")
+    with pytest.raises(DataError, match=r"'notes.txt': Expected only images .* got this file. Move it away"):
+        load_images(home, image_shape=_SHAPE)
+    with pytest.raises(DataError, match=r"'c.png': Expected an image of 9×9 pixels"):
+        load_images(home, image_shape=(9, 9, 3))
+    (home / "notes.txt").unlink()
+    _save(home / "cat/Bo/1.png")
+    assert has_classes(home)
+    _table(home, "file,class,member\na.png,cat,Bo\n")
+    assert has_classes(home)
+    assert all(has_classes(home / nothing) for nothing in ("nowhere", "cat/Bo/1.png"))
+
+
+def test_a_misspelt_class_is_no_missing_one(home: Path) -> None:
+    """A table whose column is called otherwise is refused, not taken for one without classes."""
+    table = _table(home, "file,clas,member\na.png,cat,Bo\n")
+    assert not has_classes(table)
+    with pytest.raises(DataError, match="Did you mean 'class'"):
+        load_images(table, image_shape=_SHAPE)
+
+
+@given(
+    columns=st.permutations(["file", "class", "member", "person", "group", "role", "box"]).flatmap(
+        lambda names: st.integers(0, 6).map(lambda n: ["file", *(x for x in names if x != "file")][: n + 1])
+    ),
+    order=st.permutations(["a.png", "b.png"]),
+    delimiter=st.sampled_from([",", ";", "\t"]),
+    seed=st.integers(0, 99),
+)
+@settings(max_examples=100, deadline=None)
+def test_a_table_without_the_column_class_is_images(
+    shared_home: Path, columns: list[str], order: list[str], delimiter: str, seed: int
+) -> None:
+    """Whatever other columns it has and wherever they stand, its images come in its order; with classes it is people
+    or a sentence."""
+    np.random.default_rng(seed).shuffle(columns)
+    said = {"class": "cat", "member": "Bo", "person": "p", "group": "subgroup", "role": "pool", "box": ""}
+    lines = [columns, *([{**said, "file": file}[name] for name in columns] for file in order)]
+    table = shared_home / "bare.csv"
+    table.write_text("\n".join(delimiter.join(line) for line in lines), encoding="utf-8")
+    assert has_classes(table) == ("class" in columns)
+    if "class" in columns:
+        with contextlib.suppress(DataError):
+            assert len(_load(table)) == 2
+        return
+    images = load_images(table, image_shape=_SHAPE)
+    np.testing.assert_array_equal(images, [_pixels("ab".index(file[0])) for file in order])
+    assert {one.member for one in list_files(table, classes=_CLASSES, bare=True)} == {"Bo" * ("member" in columns)}
 
 
 @given(_people())

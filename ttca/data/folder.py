@@ -31,7 +31,9 @@ __all__ = [
     "ListedFile",
     "PeopleTable",
     "files_under",
+    "has_classes",
     "list_files",
+    "load_images",
     "load_people",
     "outline",
     "prepared_as",
@@ -100,7 +102,7 @@ class PeopleTable(Value):
 
 @dataclass(frozen=True)
 class _Row:
-    """One image's line, all of it checked but the image itself."""
+    """One image's line, all of it checked but the image itself; −1 is the label of what has no class."""
 
     line: int
     path: Path
@@ -177,6 +179,54 @@ def load_people(
     return _people_table(rows, images, notes, one_person_per_image=one_person_per_image, columns=columns)
 
 
+def has_classes(source: Path | str) -> bool:
+    """Return whether a table or folder says what its images show; what is neither is taken for one that does.
+
+    A table without a column ``class`` does not, nor does a folder of images alone, without folders or a table in it.
+    """
+    place = Path(source)
+    place = place / TABLE if (place / TABLE).is_file() else place
+    try:
+        if place.is_file():
+            return "class" in read_sheet(place, ("file",), None, Problems()).header
+        depths = {len(path.parts) for path in files_under(place)}
+    except (DataError, OSError):
+        # Whoever reads it as people says what is wrong with it.
+        return True
+    return depths != {1}
+
+
+def load_images(
+    source: Path | str, *, image_shape: tuple[int, int, int], preparation: Preparation | None = None
+) -> NDArray[np.uint8]:
+    """Read images of nobody's class from a table without a column ``class``, or from a folder of images alone.
+
+    Parameters
+    ----------
+    source, image_shape, preparation
+        As for :func:`load_people`; a table needs no column but ``file``.
+
+    Returns
+    -------
+    uint8 array, shape (N, H, W, 3)
+        In the table's order, or in that of the files' names.
+
+    Raises
+    ------
+    DataError, ConfigError
+        As :func:`load_people`.
+    """
+    _check_size(preparation, image_shape)
+    problems = Problems()
+    place, rows, _ = _listed(Path(source), [], problems, bare=True)
+    _check_prepared(place, preparation)
+    images = _read_images(rows, image_shape, preparation, problems)
+    problems.raise_if_any(place)
+    if not rows:
+        raise DataError(f"Expected at least one image, got none in {place}. Add one.")
+    return images
+
+
 def outline(source: Path | str, *, one_person_per_image: bool = False) -> tuple[PeopleTable, tuple[str, ...]]:
     """Return the people of a table or a folder without opening a picture, and the classes that are named there.
 
@@ -250,9 +300,16 @@ class ListedFile(NamedTuple):
 
 
 def list_files(
-    source: Path | str, *, classes: Sequence[str], one_person_per_image: bool = False, columns: Sequence[str] = ()
+    source: Path | str,
+    *,
+    classes: Sequence[str],
+    one_person_per_image: bool = False,
+    columns: Sequence[str] = (),
+    bare: bool = False,
 ) -> list[ListedFile]:
     """Return the file and the people of every image that :func:`load_people` would read, without opening any.
+
+    With ``bare``, those that :func:`load_images` would; the member is empty where nobody is named.
 
     Raises
     ------
@@ -260,26 +317,29 @@ def list_files(
         If the source cannot be listed, with up to ten problems at once.
     """
     problems = Problems()
-    place, rows, _ = _listed(Path(source), _check_classes(classes), problems, tuple(columns))
+    place, rows, _ = _listed(Path(source), _check_classes(classes), problems, tuple(columns), bare=bare)
     problems.raise_if_any(place)
     return [ListedFile(row.path, row.member, row.box, _person(row, one_person_per_image), row.role) for row in rows]
 
 
 def _listed(
-    place: Path, names: list[str], problems: Problems, columns: tuple[str, ...] = ()
+    place: Path, names: list[str], problems: Problems, columns: tuple[str, ...] = (), *, bare: bool = False
 ) -> tuple[Path, list[_Row], tuple[str, ...]]:
-    """Return the table or folder that was found, a row for every image in it, and how it was read."""
+    """Return the table or folder that was found, a row for every image in it, and how it was read.
+
+    Where it is ``bare``, no image has a class.
+    """
     if place.is_dir() and (place / TABLE).is_file():
         place = place / TABLE
     if place.is_file():
-        return place, *_read_table(place, names, problems, columns)
+        return place, *_read_table(place, names, problems, columns, bare=bare)
     if place.is_dir() and columns:
         raise DataError(
             f"Expected a table with the columns {', '.join(columns)}, got the folder {place}, which has none. Write a "
             f"table of its images as {TABLE} in it, or remove columns from [people]."
         )
     if place.is_dir():
-        return place, _read_folders(place, names, problems), ()
+        return place, _read_pictures(place, problems) if bare else _read_folders(place, names, problems), ()
     raise DataError(f"Expected a CSV file or a folder of people, got no such file: {place}. Check the path.")
 
 
@@ -452,9 +512,10 @@ def _check_writable(people: People, names: list[str], roles: list[str] | None) -
 
 
 def _read_table(
-    table: Path, names: list[str], problems: Problems, columns: tuple[str, ...] = ()
+    table: Path, names: list[str], problems: Problems, columns: tuple[str, ...] = (), *, bare: bool = False
 ) -> tuple[list[_Row], tuple[str, ...]]:
-    sheet = read_sheet(table, (*_REQUIRED, *columns), (*COLUMNS, *columns), problems)
+    needed = _REQUIRED[:1] if bare else _REQUIRED
+    sheet = read_sheet(table, (*needed, *columns), (*COLUMNS, *columns), problems)
     home = table.resolve().parent
     rows: list[_Row] = []
     first_line: dict[tuple[Path, Region | None], int] = {}
@@ -493,8 +554,8 @@ def _read_table(
                 _Row(
                     line,
                     path,
-                    names.index(cells["class"]),
-                    cells["member"],
+                    names.index(cells["class"]) if "class" in cells else -1,
+                    cells.get("member", ""),
                     cells.get("person"),
                     cells.get("group", _GROUPS[0]),
                     cells.get("role"),
@@ -535,14 +596,34 @@ def _meant(cells: dict[str, str], names: Sequence[str]) -> list[str]:
     return wrong
 
 
-def _read_folders(home: Path, names: list[str], problems: Problems) -> list[_Row]:
+def _read_pictures(home: Path, problems: Problems) -> list[_Row]:
+    """Return a row for every image of a folder that holds nothing else."""
     root = home.resolve()
+    rows: list[_Row] = []
+    for line, relative in enumerate(_files(root)):
+        file = relative.as_posix()
+        path: Path | str = file_inside(root, file)
+        if relative.suffix.lower() not in PHOTOGRAPHS:
+            path = f"Expected only images ({', '.join(sorted(PHOTOGRAPHS))}), got this file. Move it away."
+        if isinstance(path, str):
+            problems.add(line, f"{file!r}: {path}")
+        else:
+            rows.append(_Row(line, path, -1, "", None, _GROUPS[0], None, None, None, f"{file!r}: "))
+    return rows
+
+
+def _files(home: Path) -> list[Path]:
     try:
-        found = sorted(files_under(root))
+        return sorted(files_under(home))
     except OSError as error:
         raise DataError(
             f"Expected to read the folder {home}, got {type(error).__name__}: {error}. Check its permissions."
         ) from error
+
+
+def _read_folders(home: Path, names: list[str], problems: Problems) -> list[_Row]:
+    root = home.resolve()
+    found = _files(root)
     firsts = {path.parts[0] for path in found}
     grouped = any(resolve(one, _GROUPS) is not None and resolve(one, names) is None for one in firsts)
     layout = "<group>/<class>/<member>/<image>" if grouped else "<class>/<member>/<image>"

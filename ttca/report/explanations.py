@@ -67,7 +67,7 @@ _GROUPS: tuple[tuple[str, str, tuple[tuple[str, Write, str, str], ...]], ...] = 
                 "regime",
                 _PLAIN,
                 "Regime",
-                "own: everything was learned from the members' own inputs. public: public labeled data helped too.",
+                "own: everything was learned from the members' own inputs. public: public images helped too.",
             ),
             (
                 "answers",
