@@ -141,6 +141,8 @@ def _from_onnx(backbone: Backbone, classes: int) -> tuple[nn.Module, str]:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             graph = convert(onnx.load(str(Path(backbone.path)), load_external_data=False))
+        # Its layers index as PyTorch once did, and each would say so to whoever runs them.
+        warnings.filterwarnings("ignore", category=UserWarning, module=r"onnx2torch\.")
     except Exception as error:
         # onnx2torch raises whatever the operator that it does not know brings about.
         raise ValueError(

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 
 from tests import worlds
 from tests.test_audit_command import Served, home, people, served, ttca
@@ -46,7 +47,7 @@ def test_who_joins_or_leaves_moves_nobody(seed: int, gone: set[int], before: int
     everybody = worlds.crowd("x", 30, 30, seed=1)
     there = np.arange(60) >= before
     first = draw_roles(everybody[there], seed=seed)
-    kept = GivenRoles("salt", {}, {}, {}).given(triples(everybody[there], first), {})
+    kept = GivenRoles("salt", {}, {}, {}).given(everybody[there], first, {})
     now = np.array([i not in gone for i in range(60)], np.bool_)
     if not now.any():
         return
@@ -55,11 +56,6 @@ def test_who_joins_or_leaves_moves_nobody(seed: int, gone: set[int], before: int
     has = dict(zip(everybody[now].persons.tolist(), roles.tolist(), strict=True))
     assert all(has[person] == role for person, role in had.items() if person in has)
     assert set(has.values()) <= {"pool", "selection", "verification"}
-
-
-def triples(people: People, roles: Any) -> list[tuple[str, str, str]]:
-    """Return person, member and role of every image."""
-    return list(zip(people.persons.tolist(), people.members.tolist(), roles.tolist(), strict=True))
 
 
 def test_whoever_shares_an_image_shares_the_role() -> None:
@@ -139,12 +135,59 @@ def test_whoever_is_asked_first_belongs_to_the_pool(home: Path, ttca: Terminal, 
     assert refused.code == 1
     assert "of somebody who verifies. Choose another picture. No query was spent." in refused.sentence
     assert served.platform.queries == paid
-    # A copy of their picture is somebody else's file.
+    # Nor does a copy of their picture, under another name.
     copy = home.parent / "copy.png"
     copy.write_bytes(picture(home, other).read_bytes())
-    assert ttca("ask", home, copy).code == 0
-    assert roles_of(home)[other] == "pool"
+    assert "of somebody who verifies" in ttca("ask", home, copy).sentence
+    assert served.platform.queries == paid
     assert ttca("run", home, "--dry-run").code == 0
+
+
+def test_an_action_that_is_moved_keeps_its_people(home: Path, ttca: Terminal, served: Served) -> None:
+    """Where each image is a person, their names do not depend on where the folder is."""
+    file, table = home / "action.toml", home / "people" / "people.csv"
+    file.write_text(file.read_text().replace("[people]\n", "[people]\none_person_per_image = true\n"))
+    write(table, lambda rows: [{k: v for k, v in row.items() if k != "person"} for row in rows])
+    assert ttca("pool", "run", home).code == 0
+    before, paid = roles_of(home), served.platform.queries
+    elsewhere = home.rename(home.parent / "elsewhere")
+    assert roles_of(elsewhere) == before
+    assert ttca("pool", "run", elsewhere).code == 0
+    assert served.platform.queries == paid
+
+
+def test_nobody_joins_once_people_verify(home: Path, ttca: Terminal) -> None:
+    """A newcomer is named and what to do is said; without the newcomer the action goes on."""
+    assert ttca("pool", "run", home).code == 0
+    table = home / "people" / "people.csv"
+    whole = table.read_text()
+    (home / "verification.json").write_text("{}")
+    write(table, lambda rows: [*rows, {**rows[0], "person": "new", "file": other_picture(home)}])
+    assert "got new ones: new. Take them out again" in ttca("pool", "run", home).sentence
+    table.write_text(whole)
+    assert ttca("pool", "run", home).code == 0
+
+
+def other_picture(home: Path) -> str:
+    """Write a picture that nobody has, and return its path from the table."""
+    picture = np.random.default_rng(3).integers(0, 256, worlds.SHAPE, dtype=np.uint8)
+    Image.fromarray(picture).save(home / "people" / "images" / "new.png")
+    return "images/new.png"
+
+
+def test_another_pool_is_refused_before_anything_is_learned_anew(home: Path, ttca: Terminal) -> None:
+    """Once people have begun to verify, a pool without one of its members teaches nothing: no file changes."""
+    assert ttca("distil", home).code == 0
+    with read_action(home).open() as action:
+        gone, digest = str(action.roster.pool.persons[0]), action.pool().digest
+    (home / "verification.json").write_text(json.dumps({"pool": digest}))
+    proxy = (home / "proxy.safetensors").read_bytes()
+    assert ttca("distil", home).code == 0
+    write(home / "people" / "people.csv", lambda rows: [row for row in rows if row["person"] != gone])
+    said = ttca("distil", home)
+    assert said.code == 1
+    assert "Expected the pool as it was when people began to verify" in said.sentence
+    assert (home / "proxy.safetensors").read_bytes() == proxy
 
 
 def picture(home: Path, person: str) -> Path:
@@ -166,12 +209,13 @@ def test_the_file_names_nobody_and_forgets(home: Path, ttca: Terminal) -> None:
     assert ttca("pool", "forget", member, home).code == 0
     after = GivenRoles.read(home)
     assert 0 < len(after.roles) < len(before)
+    assert not any(after.role_of(image) for image in whole.pool[whole.pool.members == member].images)
     mine = {p for people in whole.roles().values() for p in people.persons[people.members == member].tolist()}
     assert not any(after.role(person) for person in mine)
 
 
-@pytest.mark.parametrize("text", ["", "[]", "{}", '{"salt": "a", "drawn": {}, "persons": {"x": {}}}',
-    '{"salt": "a", "drawn": {}, "persons": {"x": {"role": "king", "members": []}}}'])  # fmt: skip
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"salt": "a", "drawn": {}, "given": {"x": {}}}',
+    '{"salt": "a", "drawn": {}, "given": {"x": {"role": "king", "members": []}}}'])  # fmt: skip
 def test_what_cannot_be_read_is_a_sentence(tmp_path: Path, text: str) -> None:
     """A damaged file is never taken for one without roles."""
     (tmp_path / ROLES_FILE).write_text(text)
@@ -180,12 +224,15 @@ def test_what_cannot_be_read_is_a_sentence(tmp_path: Path, text: str) -> None:
 
 
 def test_what_was_saved_is_read_back(tmp_path: Path) -> None:
-    """Roles, marks and how they were drawn survive the file; several members stand beside one person."""
-    given_ = GivenRoles.read(tmp_path).given(
-        [("p", "m", "pool"), ("p", "n", "pool"), ("q", "n", "selection")], {"s": 1}
+    """Roles, marks and how they were drawn survive the file; who has several members is forgotten with the last."""
+    two = worlds.crowd("x", 2, 0, seed=1)
+    people = People.build(
+        two.images[[0, 0, 1]], two.classes[[0, 0, 1]], persons=["p", "p", "q"], members=["m", "n", "n"]
     )
+    given_ = GivenRoles.read(tmp_path).given(people, np.array(["pool", "pool", "selection"]), {"s": 1})
     given_.save(tmp_path)
     assert GivenRoles.read(tmp_path) == given_
-    left = given_.without("n")
-    assert (left.role("p"), left.role("q")) == ("pool", "")
     assert json.loads((tmp_path / ROLES_FILE).read_text())["drawn"] == {"s": 1}
+    left = given_.without("n")
+    assert (left.role("p"), left.role_of(people.images[0])) == ("pool", "pool")
+    assert (left.role("q"), left.role_of(people.images[2])) == ("", "")

@@ -47,7 +47,7 @@ def test_the_steps_alone_give_what_the_action_gives(shop: Workshop, tmp_path: Pa
     transfer = ask_pool(shop.queries, questions, equalized=False, overruling=overruling(shop))
     distilled = distil(shop, known, questions, transfer)
     family = perturb(shop, roster, known, questions, distilled)
-    verified = verify(shop, roster.verification, family)
+    verified = verify(shop, roster.verification, family, transfer.digest)
     certified = hand_out(shop, family, verified)
     assert certified is not None
     epsilon = verified.certificate.quoted_epsilon

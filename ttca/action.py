@@ -46,7 +46,7 @@ from ttca.row import Row
 from ttca.sanity import Overruling
 from ttca.settings import Settings
 from ttca.signing import signer
-from ttca.sitting import panel_of
+from ttca.sitting import check_pool, panel_of
 from ttca.telling import tell_step
 from ttca.tracing import Trace, provenance, trace
 from ttca.verifying import (
@@ -244,12 +244,16 @@ class CollectiveAction:
 
         Pool people who are to be asked about an altered copy wait for :meth:`distil`, which makes it.
         """
+        if self._base.unlabeled is not None:
+            # Without published weights nothing could be made of the answers.
+            _ = self._shop.labelers
         # What nobody answered is asked again whenever somebody calls; what is answered is at hand.
         if self._transfer is None or not self._transfer.complete:
             with tell_step("Asking"):
                 asked = ask_pool(
                     self.queries, self.questions, equalized=self.settings.equalize, overruling=self.overruling
                 )
+            check_pool(self.folder, asked.digest)
             if self._transfer is None or asked.digest != self._transfer.digest:
                 self._forget_after_pool()
                 self._transfer = asked
@@ -457,7 +461,8 @@ class CollectiveAction:
         self.learn()
         if self._verified is None:
             with tell_step("Verifying"):
-                self._verified = verify(self._shop, self.roster.verification, self._family)
+                pool = "" if self._transfer is None else self._transfer.digest
+                self._verified = verify(self._shop, self.roster.verification, self._family, pool)
         hand_out(self._shop, self._family, self._verified)
         return self._verified
 

@@ -703,10 +703,7 @@ class ActionFile:
             may_be_shown=table.agreed(),
             reporter=reporter,
         )
-        people = table.people
-        now = given.given(
-            zip(people.persons.tolist(), people.members.tolist(), roles.tolist(), strict=True), self._drawing()
-        )
+        now = given.given(table.people, roles, self._drawing())
         if now != given:
             now.save(self.folder)
         return action, {name: said[roles == "pool"] for name, said in table.columns.items()}
@@ -781,12 +778,25 @@ class ActionFile:
         if table.roles is not None:
             return table.roles
         people = table.people
-        roles = draw_roles(people, **self._drawing(), given=given.of(people))
+        had = given.of(people)
+        if given.roles and is_opened(self.folder):
+            self._check_nobody_joined(people.persons[had == ""])
+        roles = draw_roles(people, **self._drawing(), given=had)
         if given.asked and not is_opened(self.folder):
             # Somebody asked about them alone, as `ttca ask` does: they do not verify.
             known, unit = self._answered(people, info) & (roles == "verification"), units(people)
             roles[np.isin(unit, unit[known])] = "pool"
         return roles
+
+    def _check_nobody_joined(self, new: NDArray[np.str_]) -> None:
+        """Raise where somebody has come since people began to verify."""
+        names = np.unique(new).tolist()
+        if names:
+            more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+            raise ConfigError(
+                f"Expected in {self.people.source} the people who were there when verification began, got new ones: "
+                f"{', '.join(names[:3])}{more}. Take them out again; they can take part in a new action."
+            )
 
     def _answered(self, people: People, info: PlatformInfo) -> NDArray[np.bool_]:
         """Whether the pool has an answer about each image, bool (N,)."""

@@ -175,7 +175,8 @@ def first_answers(
         images = [_image(known, path, listed.get(path.resolve()), platform.info.image_shape) for path in files]
         lock = hold(known.folder, say=reporter.say)
         try:
-            _check_may_be_asked(known, [found for path in files if (found := listed.get(path.resolve())) is not None])
+            for path, image in zip(files, images, strict=True):
+                _check_may_be_asked(known, path, listed.get(path.resolve()), image)
             with open_ledger(known.folder, known.pool.ledger) as ledger:
                 if known.pool.ledger is not None:
                     take_title(ledger, known.settings.name, known.folder)
@@ -207,17 +208,17 @@ def first_answers(
             lock.release()
 
 
-def _check_may_be_asked(known: ActionFile, asked: Sequence[ListedFile]) -> None:
+def _check_may_be_asked(known: ActionFile, path: Path, listed: ListedFile | None, image: Photograph) -> None:
     """Raise where the table or an earlier query made somebody verify, or where they are never asked."""
     given = known.given_roles()
-    for one in asked:
-        role = one.role or given.role(one.person)
-        if role in ("verification", "unasked"):
-            does = "is never asked" if role == "unasked" else "verifies"
-            raise ActionError(
-                f"Expected pictures of people whose answers may be known now, got {one.path}, of somebody who {does}. "
-                "Choose another picture. No query was spent."
-            )
+    role = "" if listed is None else listed.role or given.role(listed.person)
+    role = role or given.role_of(image.pixels)
+    if role in ("verification", "unasked"):
+        does = "is never asked" if role == "unasked" else "verifies"
+        raise ActionError(
+            f"Expected pictures of people whose answers may be known now, got {path}, of somebody who {does}. "
+            "Choose another picture. No query was spent."
+        )
 
 
 def _image(known: ActionFile, path: Path, listed: ListedFile | None, shape: ImageShape) -> Photograph:

@@ -194,7 +194,7 @@ def _told(path: Path, holds: Sequence[str], action: ActionFile) -> Remains:
     elif path in (source, source / "people.csv"):
         do = "Take their rows out."
     elif path.suffix == ".html":
-        do = "Delete it, or write it again with ttca report once their rows are out of the table."
+        do = "Delete it. Where their answers taught nothing, ttca report writes it again once their rows are out."
     else:
         do = "Delete it, or write it again without them."
     return Remains(str(path), " and ".join(holds), do)

@@ -133,6 +133,8 @@ def _check_certified_there(path: Path) -> None:
     said = f"Expected a perturbation file, got {f'the folder {path}' if path.is_dir() else f'none at {path}'}."
     if (home / MEMBERS_FILE).is_file():
         raise PerturbationError(f"{said} The certified set of this action is {home / MEMBERS_FILE}.")
+    if (home / "certificate.json").is_file():
+        raise PerturbationError(f"{said} This action ended without a certified set, so there is none for members.")
     raise PerturbationError(
         f"{said} No set of this action is certified yet, so there is none for members. To certify one: "
         f"ttca run {shell_word(home)}"

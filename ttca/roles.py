@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import secrets
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -25,16 +25,16 @@ _ROLES = ("pool", "selection", "verification", "test", "unasked")
 
 @dataclass(frozen=True)
 class GivenRoles:
-    """Roles as they were given, by person.
+    """Roles as they were given, by person and by image.
 
     Parameters
     ----------
     salt : str
         Marks are SHA-256 digests of it and a name: the file that keeps them names nobody.
     roles : dict of str to str
-        The role of each person, by their mark.
+        The role of each person and of each image, by its mark.
     members : dict of str to tuple of str
-        The marks of the members who brought images of each person.
+        The marks of the members who brought images of each person, or each image.
     drawn : dict
         By which shares and seed the roles were drawn, JSON-able; empty where nobody was given one yet.
     asked : bool
@@ -61,9 +61,9 @@ class GivenRoles:
             return cls(secrets.token_hex(16), {}, {}, {})
         found = load_json(path)
         try:
-            persons, salt, drawn = dict(found["persons"]), str(found["salt"]), dict(found["drawn"])
-            roles = {str(mark): str(one["role"]) for mark, one in persons.items()}
-            members = {str(mark): tuple(map(str, one["members"])) for mark, one in persons.items()}
+            given, salt, drawn = dict(found["given"]), str(found["salt"]), dict(found["drawn"])
+            roles = {str(mark): str(one["role"]) for mark, one in given.items()}
+            members = {str(mark): tuple(map(str, one["members"])) for mark, one in given.items()}
         except (KeyError, TypeError, ValueError) as error:
             raise _unreadable(path, repr(error)) from None
         if strange := sorted(set(roles.values()) - set(_ROLES)):
@@ -72,36 +72,44 @@ class GivenRoles:
 
     def save(self, folder: Path) -> None:
         """Keep the roles in an action's folder."""
-        persons = {mark: {"role": role, "members": list(self.members[mark])} for mark, role in self.roles.items()}
-        save_json(folder / ROLES_FILE, {"salt": self.salt, "drawn": dict(self.drawn), "persons": persons})
+        given = {mark: {"role": role, "members": list(self.members[mark])} for mark, role in self.roles.items()}
+        save_json(folder / ROLES_FILE, {"salt": self.salt, "drawn": dict(self.drawn), "given": given})
 
     def of(self, people: People) -> NDArray[np.str_]:
         """Return the role of every image's person, str (N,); empty where nobody gave one."""
-        return np.array([self.role(person) for person in people.persons.tolist()], dtype=np.str_)
+        pairs = zip(people.persons.tolist(), people.images, strict=True)
+        return np.array([self.role(person) or self.role_of(image) for person, image in pairs], dtype=np.str_)
 
     def role(self, person: str) -> str:
         """Return a person's role, "" where nobody gave one."""
         return self.roles.get(self._mark(person), "")
 
+    def role_of(self, image: NDArray[np.uint8]) -> str:
+        """Return the role of whoever this image, shape (H, W, 3), is of; "" where nobody gave one."""
+        return self.roles.get(self._mark(_content(image)), "")
+
     def cleared(self) -> GivenRoles:
         """Return that nobody has a role yet and nobody was asked, under the same salt."""
         return replace(self, roles={}, members={}, drawn={}, asked=False)
 
-    def given(self, people: Iterable[tuple[str, str, str]], drawn: Mapping[str, Any]) -> GivenRoles:
+    def given(self, people: People, given: NDArray[np.str_], drawn: Mapping[str, Any]) -> GivenRoles:
         """Return these roles and those of further people.
 
         Parameters
         ----------
-        people : iterable of (str, str, str)
-            Person, member and role of each image. Whoever has a role already gets the one that is told here.
+        people : People
+        given : str array, shape (N,)
+            The role of each image. Whoever has a role already gets the one that is told here.
         drawn : dict
             How they were drawn, where this had not been said before.
         """
         roles, members = dict(self.roles), dict(self.members)
-        for person, member, role in dict.fromkeys(people):
-            mark, payer = self._mark(person), self._mark(member)
-            roles[mark] = role
-            members[mark] = tuple(sorted({*members.get(mark, ()), payer}))
+        columns = (people.persons.tolist(), people.images, people.members.tolist(), given.tolist())
+        for person, image, member, role in zip(*columns, strict=True):
+            payer = self._mark(member)
+            for mark in (self._mark(person), self._mark(_content(image))):
+                roles[mark] = role
+                members[mark] = tuple(sorted({*members.get(mark, ()), payer}))
         return replace(self, roles=roles, members=members, drawn=self.drawn or dict(drawn))
 
     def without(self, member: str) -> GivenRoles:
@@ -113,6 +121,11 @@ class GivenRoles:
 
     def _mark(self, name: str) -> str:
         return hashlib.sha256(f"{self.salt} {name}".encode()).hexdigest()[:32]
+
+
+def _content(image: NDArray[np.uint8]) -> str:
+    """Return what stands for an image among the names: no person is called so."""
+    return f"\n{hashlib.sha256(image.tobytes()).hexdigest()}"
 
 
 def _unreadable(path: Path, why: str) -> ActionError:

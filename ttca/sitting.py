@@ -21,7 +21,7 @@ from ttca.roles import ROLES_FILE
 from ttca.values import OneLine
 from ttca.workshop import Workshop
 
-__all__ = ["Sitting", "check_opened", "is_opened", "open_sitting", "panel_of", "used_before"]
+__all__ = ["Sitting", "check_opened", "check_pool", "is_opened", "open_sitting", "panel_of", "used_before"]
 
 #: What the verification people of an action are used for; written before the first question.
 _OPENED = "verification.json"
@@ -36,10 +36,11 @@ class Sitting(OneLine):
     minutes: Minutes
 
 
-def open_sitting(shop: Workshop, people: People, family: Family) -> Sitting:
+def open_sitting(shop: Workshop, people: People, family: Family, pool: str) -> Sitting:
     """Open the one sitting of verification people, or the one that was opened for the same questions.
 
-    Whoever was forgotten since has left an empty seat, and may be missing among the people.
+    Whoever was forgotten since has left an empty seat, and may be missing among the people. ``pool`` is the digest of
+    what the pool was answered (:class:`~ttca.asking.TransferSet`): δ follows from it.
 
     Raises
     ------
@@ -48,7 +49,7 @@ def open_sitting(shop: Workshop, people: People, family: Family) -> Sitting:
         is missing who was not forgotten. If somebody has answered for the pool.
     """
     path, drawn = shop.folder / _OPENED, _drawn(shop, people)
-    content = _content(shop, people, family, drawn, shop.info.fingerprint_as_read)
+    content = _content(shop, people, family, drawn, shop.info.fingerprint_as_read) | {"pool": pool}
     if not path.is_file():
         _check_not_lost(shop.folder, shop.queries)
         _check_unasked(shop.queries, drawn)
@@ -57,7 +58,7 @@ def open_sitting(shop: Workshop, people: People, family: Family) -> Sitting:
     opened = load_json(path)
     if opened.get("epoch") != content["epoch"]:
         # Version 0.1 wrote this one.
-        former = _content(shop, people, family, drawn, shop.info.former_fingerprint)
+        former = _content(shop, people, family, drawn, shop.info.former_fingerprint) | {"pool": pool}
         content = former if opened.get("epoch") == former["epoch"] else content
     epoch = content["epoch"]
     minutes = Minutes(shop.queries.ledger, str(opened.get("epoch")))
@@ -82,6 +83,23 @@ def check_opened(folder: Path, queries: QueryPool, panel: Panel) -> None:
     # Earlier versions did not write who verifies.
     if "examined" in opened and _examined(path, opened) != panel.examined():
         raise used_before()
+
+
+def check_pool(folder: Path, pool: str) -> None:
+    """Raise where the pool has other answers than when people began to verify, before δ is learned anew in vain.
+
+    Raises
+    ------
+    ActionError
+    """
+    path = folder / _OPENED
+    # Earlier versions did not write it.
+    if path.is_file() and load_json(path).get("pool") not in (None, pool):
+        raise ActionError(
+            "Expected the pool as it was when people began to verify, got other people or answers. They would teach "
+            "another δ, and verification people are asked once. Put the people back as they were, or start a new "
+            "action in a new folder with new verification people. Nothing was learned anew, and no query was spent."
+        )
 
 
 def is_opened(folder: Path) -> bool:

@@ -57,7 +57,7 @@ class Verified(OneLine):
     day: str
 
 
-def verify(shop: Workshop, people: People, family: Family) -> Verified:
+def verify(shop: Workshop, people: People, family: Family, pool: str) -> Verified:
     """Spend verification queries on the certificate, from the largest ε downward; or read it back.
 
     Parameters
@@ -66,6 +66,8 @@ def verify(shop: Workshop, people: People, family: Family) -> Verified:
     people : People
         Verification people of both groups.
     family : Family
+    pool : str
+        The digest of what the pool was answered, from which the family was learned.
 
     Raises
     ------
@@ -77,7 +79,7 @@ def verify(shop: Workshop, people: People, family: Family) -> Verified:
     """
     key = CollectiveKey.open_or_make(shop.folder)
     terms = shop.settings.certifying
-    sitting = open_sitting(shop, people, family)
+    sitting = open_sitting(shop, people, family, pool)
     epoch, panel, minutes = sitting.epoch, sitting.panel, sitting.minutes
     examined, before = panel.examined(), minutes.read()
 

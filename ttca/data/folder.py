@@ -176,7 +176,8 @@ def load_people(
     problems.raise_if_any(place)
     if not rows:
         raise DataError(f"Expected at least one image of a person, got none in {place}. Add one.")
-    return _people_table(rows, images, notes, one_person_per_image=one_person_per_image, columns=columns)
+    names_of = [_person(row, one_person_per_image, place) for row in rows]
+    return _people_table(rows, images, notes, names_of, columns=columns)
 
 
 def has_classes(source: Path | str) -> bool:
@@ -246,7 +247,7 @@ def outline(source: Path | str, *, one_person_per_image: bool = False) -> tuple[
     numbers = np.arange(len(rows), dtype="<u8")[:, None].view(np.uint8)
     images = np.zeros((len(rows), 2, 2, 3), np.uint8)
     images.reshape(len(rows), -1)[:, :8] = numbers
-    return _people_table(rows, images, notes, one_person_per_image=one_person_per_image), classes
+    return _people_table(rows, images, notes, [_person(row, one_person_per_image, place) for row in rows]), classes
 
 
 def _named_classes(place: Path) -> tuple[str, ...]:
@@ -266,14 +267,14 @@ def _people_table(
     rows: list[_Row],
     images: NDArray[np.uint8],
     notes: tuple[str, ...],
+    persons: Sequence[tuple[str, bool]],
     *,
-    one_person_per_image: bool = False,
     columns: Sequence[str] = (),
 ) -> PeopleTable:
     people = People(
         images,
         np.array([row.label for row in rows], dtype=np.int64),
-        np.array([_person(row, one_person_per_image) for row in rows], dtype=np.str_),
+        np.array([name for name, _ in persons], dtype=np.str_),
         np.array([row.member for row in rows], dtype=np.str_),
         np.array([row.group == _GROUPS[0] for row in rows], dtype=np.bool_),
     )
@@ -283,7 +284,7 @@ def _people_table(
         people,
         np.array(roles, dtype=np.str_) if roles else None,
         np.array(shareable, np.bool_) if shareable else None,
-        all(row.person is not None for row in rows) or one_person_per_image,
+        all(said for _, said in persons),
         notes,
         {name: np.array([row.others[i] for row in rows], dtype=np.str_) for i, name in enumerate(columns)},
     )
@@ -319,7 +320,10 @@ def list_files(
     problems = Problems()
     place, rows, _ = _listed(Path(source), _check_classes(classes), problems, tuple(columns), bare=bare)
     problems.raise_if_any(place)
-    return [ListedFile(row.path, row.member, row.box, _person(row, one_person_per_image), row.role) for row in rows]
+    return [
+        ListedFile(row.path, row.member, row.box, _person(row, one_person_per_image, place)[0], row.role)
+        for row in rows
+    ]
 
 
 def _listed(
@@ -405,10 +409,17 @@ def _check_spellings(column: str, rows: list[_Row], problems: Problems) -> None:
         )
 
 
-def _person(row: _Row, one_person_per_image: bool) -> str:
+def _person(row: _Row, one_person_per_image: bool, place: Path) -> tuple[str, bool]:
+    """Return a person's name, and whether anybody said whose picture it is.
+
+    An image that is a person has its path for a name, from where the table or folder is: an action may be moved.
+    """
     if row.person is not None:
-        return row.person
-    return canonical(row.path.as_posix()) if one_person_per_image else row.member
+        return row.person, True
+    if not one_person_per_image:
+        return row.member, False
+    home = place.resolve() if place.is_dir() else place.resolve().parent
+    return canonical(row.path.relative_to(home).as_posix()), True
 
 
 def write_people(
