@@ -611,7 +611,7 @@ def test_forgetting_says_what_is_left_and_what_to_do(finished: Path, ttca: Termi
     """In words, every file that still holds something of the member stands by its full path."""
     said = ttca("pool", "forget", "member-2", finished).out
     assert "Forgot member-2: " in said
-    for name in ("people/people.csv: names them. Take their rows out.", "report.html: names them. Delete it, or write"):
+    for name in ("people/people.csv: names them. Take their rows out.", "report.html: names them. Delete it. Where"):
         assert f"- {finished.resolve()}/{name}" in said
 
 

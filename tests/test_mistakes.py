@@ -38,7 +38,7 @@ CHANGES: dict[str, tuple[str, str, str]] = {
     "a key that is none": ("epochs = 12", "zzz = 12", "'zzz'"),
     "a misspelt key": ("quota = 500", "qouta = 500", "'qouta'"),
     "a misspelt key that is needed": ('source = "people"', 'sources = "people"', "'sources'"),
-    "a value of another kind": ("recheck_people = 0", 'recheck_people = "some"', "'some'"),
+    "a value of another kind": ("recheck_people = 0", 'recheck_people = "some"', '"some"'),
     "a value out of range": ("epsilons = [6, 12]", "epsilons = [0]", "epsilons"),
     "another": ("shift = 0", "shift = -1", "shift"),
     "a third": ("steps = 10", "steps = 0", "steps"),
@@ -68,7 +68,7 @@ def test_each_mistake_is_a_sentence_and_nothing_else_is(
     [
         # What is misspelt, or of the wrong kind, is not missed as well.
         ("[people]", 'currency = "EUR"\nprice_per_100 = 1\n[people]', ["'price_per_1000'?"]),
-        ("[people]", 'currency = "EUR"\nprice_per_1000 = "one"\n[people]', ["'one'"]),
+        ("[people]", 'currency = "EUR"\nprice_per_1000 = "one"\n[people]', ['"one"']),
         ("[people]", "[peple]", ["'people'?"]),
         ("[pool]", "[hub]\norder = 5\nlease = 1\n[pool]\nper_day = 0.5", ["per_day", "order", "'lease'"]),
         (

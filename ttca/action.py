@@ -244,9 +244,7 @@ class CollectiveAction:
 
         Pool people who are to be asked about an altered copy wait for :meth:`distil`, which makes it.
         """
-        if self._base.unlabeled is not None:
-            # Without published weights nothing could be made of the answers.
-            _ = self._shop.labelers
+        _check_labelers(self._base, self._shop)
         # What nobody answered is asked again whenever somebody calls; what is answered is at hand.
         if self._transfer is None or not self._transfer.complete:
             with tell_step("Asking"):
@@ -461,8 +459,7 @@ class CollectiveAction:
         self.learn()
         if self._verified is None:
             with tell_step("Verifying"):
-                pool = "" if self._transfer is None else self._transfer.digest
-                self._verified = verify(self._shop, self.roster.verification, self._family, pool)
+                self._verified = _verify(self, self._family, self._transfer)
         hand_out(self._shop, self._family, self._verified)
         return self._verified
 
@@ -476,11 +473,16 @@ class CollectiveAction:
         self._base.check(self.roster, self.settings, self.platform.info.image_shape, *exam)
 
 
+def _check_labelers(known: Known, shop: Workshop) -> None:
+    """Raise where public images have no classes and no published weights are here: answers would teach nothing."""
+    if known.unlabeled is not None:
+        _ = shop.labelers
+
+
 def _runners(action: CollectiveAction, shop: Workshop) -> Runners | None:
     unlabeled = action._base.unlabeled is not None
-    if unlabeled:
-        # First: it costs nothing to know.
-        _ = shop.labelers
+    # First: it costs nothing to know.
+    _check_labelers(action._base, shop)
     raced = enter(shop, action._ground, action.questions) if action.settings.races else None
     if raced is None:
         _ = shop.learner
@@ -565,6 +567,11 @@ def _choose(action: CollectiveAction, shop: Workshop, runners: Runners | None, t
         known = labeled(shop, action._base, action.questions, transfer)
         distilled = distil(shop, known, action.questions, transfer)
     return Chosen(shop, known, action.questions, distilled)
+
+
+def _verify(action: CollectiveAction, family: Family, taught: TransferSet | None) -> Verified:
+    """Verify a family that a transfer set taught; both are at hand by then."""
+    return verify(action._shop, action.roster.verification, family, "" if taught is None else taught.digest)
 
 
 def _exam(action: CollectiveAction) -> Examination:

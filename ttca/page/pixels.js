@@ -33,16 +33,16 @@ function coefficients(n, wanted, k, samples) {
   });
 }
 
-// Sets means[to…to + 2] to the mean of a block of wide × high pixels in rows of w, in 1/256 of a level.
-function blockMean(pixels, from, w, wide, high, means, to) {
-  let [red, green, blue] = [0, 0, 0];
-  let [two, middle, held] = [0, 0, 0];
-  for (let row = 0; row < high; row++) {
-    const end = from + row * w + wide;
-    for (let i = end - wide; i < end; ) {
+// Adds the red, green and blue of each block of k pixels of one row to the sums of its blocks.
+function addRow(pixels, from, width, k, sums) {
+  const right = from + width;
+  for (let i = from, at = 0; i < right; at += 3) {
+    const end = Math.min(right, i + k);
+    while (i < end) {
       // Red and blue share one number: 256 levels of 255 fit into 16 bits.
-      const stop = Math.min(end, i + 256 - held);
-      held += stop - i;
+      const stop = Math.min(end, i + 256);
+      let two = 0;
+      let green = 0;
       // Four at a time, for speed.
       for (const four = stop - 3; i < four; i += 4) {
         const a = pixels[i];
@@ -50,41 +50,41 @@ function blockMean(pixels, from, w, wide, high, means, to) {
         const c = pixels[i + 2];
         const d = pixels[i + 3];
         two = (two + (a & 0xff00ff) + (b & 0xff00ff) + (c & 0xff00ff) + (d & 0xff00ff)) | 0;
-        middle = (middle + (a & 0xff00) + (b & 0xff00) + (c & 0xff00) + (d & 0xff00)) | 0;
+        green = (green + (a & 0xff00) + (b & 0xff00) + (c & 0xff00) + (d & 0xff00)) | 0;
       }
       for (; i < stop; i++) {
         const pixel = pixels[i];
         two = (two + (pixel & 0xff00ff)) | 0;
-        middle = (middle + (pixel & 0xff00)) | 0;
+        green = (green + (pixel & 0xff00)) | 0;
       }
-      if (held === 256) {
-        red += two & 0xffff;
-        green += middle >>> 8;
-        blue += two >>> 16;
-        two = middle = held = 0;
-      }
+      sums[at] += two & 0xffff;
+      sums[at + 1] += green >>> 8;
+      sums[at + 2] += two >>> 16;
     }
   }
-  const m = wide * high;
-  means[to] = Math.floor((512 * (red + (two & 0xffff)) + m) / (2 * m));
-  means[to + 1] = Math.floor((512 * (green + (middle >>> 8)) + m) / (2 * m));
-  means[to + 2] = Math.floor((512 * (blue + (two >>> 16)) + m) / (2 * m));
 }
 
 // The mean of each block of kx × ky pixels of a box, in 1/256 of a level.
 function blockMeans(picture, [x, y, w, h], kx, ky) {
-  const means = new Float64Array(Math.ceil(w / kx) * Math.ceil(h / ky) * 3);
-  const together = ky * Math.max(1, Math.floor(AT_ONCE / (w * ky)));
+  const mx = Math.ceil(w / kx);
+  const means = new Float64Array(mx * Math.ceil(h / ky) * 3);
+  const sums = new Float64Array(mx * 3);
+  const together = Math.max(1, Math.floor(AT_ONCE / w));
   let to = 0;
   for (let top = 0; top < h; top += together) {
     const rows = Math.min(together, h - top);
     const levels = picture.rgba(x, y + top, w, rows);
     const pixels = new Int32Array(levels.buffer, levels.byteOffset, w * rows);
-    for (let row = 0; row < rows; row += ky) {
-      const high = Math.min(ky, rows - row);
-      for (let left = 0; left < w; left += kx, to += 3) {
-        blockMean(pixels, row * w + left, w, Math.min(kx, w - left), high, means, to);
+    for (let row = 0; row < rows; row++) {
+      addRow(pixels, row * w, w, kx, sums);
+      const done = top + row + 1;
+      if (done % ky && done < h) continue;
+      const high = done % ky || ky;
+      for (let block = 0; block < mx; block++) {
+        const m = high * Math.min(kx, w - block * kx);
+        for (let c = 0; c < 3; c++) means[to++] = Math.floor((512 * sums[block * 3 + c] + m) / (2 * m));
       }
+      sums.fill(0);
     }
   }
   return means;
@@ -107,24 +107,22 @@ function resample(picture, box, W, H) {
   const [mx, my] = [Math.ceil(w / kx), Math.ceil(h / ky)];
   const means = blockMeans(picture, box, kx, ky);
   const across = new Float64Array(my * W * 3);
-  const columns = coefficients(w, W, kx, mx);
-  for (let row = 0, to = 0; row < my; row++) {
-    for (let j = 0; j < W; j++, to += 3) {
-      const { low, q } = columns[j];
+  coefficients(w, W, kx, mx).forEach(({ low, q }, j) => {
+    for (let row = 0; row < my; row++) {
       let red = 8192;
       let green = 8192;
       let blue = 8192;
       for (let i = 0, at = (row * mx + low) * 3; i < q.length; i++, at += 3) {
-        const share = q[i];
-        red += share * means[at];
-        green += share * means[at + 1];
-        blue += share * means[at + 2];
+        red += q[i] * means[at];
+        green += q[i] * means[at + 1];
+        blue += q[i] * means[at + 2];
       }
+      const to = (row * W + j) * 3;
       across[to] = Math.floor(red / 16384);
       across[to + 1] = Math.floor(green / 16384);
       across[to + 2] = Math.floor(blue / 16384);
     }
-  }
+  });
   const line = W * 3;
   const sums = new Float64Array(line);
   coefficients(h, H, ky, my).forEach(({ low, q }, j) => {
