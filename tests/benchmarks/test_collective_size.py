@@ -46,6 +46,7 @@ def record(tmp_path_factory: pytest.TempPathFactory) -> Any:
                                   "commit": "abc", "hardware": {}}, allow_nan=False))  # fmt: skip
 
 
+@pytest.mark.full
 def test_every_cell_has_an_honest_row_of_those_who_took_part(record: Any) -> None:
     """Queries are participants times quota, and every row has all its controls."""
     cells = record["cells"]
@@ -69,6 +70,7 @@ def test_on_digits_volunteers_are_members_with_a_second_image() -> None:
     assert set(images.tolist()) == {2, 4}
 
 
+@pytest.mark.full
 def test_collectives_with_few_selection_people_stand_apart(record: Any) -> None:
     """They get no verdict and no line in the grid, whether they stopped themselves or not."""
     few = [{**c, "share": 0.01, "selection_persons": 1} for c in record["cells"] if c["share"] == 1]
@@ -86,6 +88,7 @@ def test_collectives_with_few_selection_people_stand_apart(record: Any) -> None:
     assert "cannot be judged: 1 selection person |" in parts[-1][2]
 
 
+@pytest.mark.full
 def test_a_kept_cell_says_the_same_again(record: Any) -> None:
     """Measured again from what was kept, a cell's S and its S_ρ are the same to the last digit."""
     (again,) = record["again"]
@@ -94,6 +97,7 @@ def test_a_kept_cell_says_the_same_again(record: Any) -> None:
     assert again["row"]["subgroup_after"] == first["row"]["subgroup_after"]
 
 
+@pytest.mark.full
 def test_participation_runs_from_nobody_to_everybody(record: Any) -> None:
     """With everybody S_ρ, its interval and the metrics are the row's."""
     for cell in record["cells"]:
@@ -187,6 +191,7 @@ def test_nonsense_is_refused() -> None:
         benchmark.main(["--epsilon", "0", "--shares", "0.1", "--quotas", "1"])
 
 
+@pytest.mark.full
 def test_stopped_seeds_are_counted_and_pictures_need_one_that_acted(record: Any) -> None:
     """A share at which every action stopped itself is a line without numbers as wide as the others."""
     cells = [{**record["cells"][0], "share": 0.01, "failed": "Expected more."}]
@@ -200,6 +205,7 @@ def test_stopped_seeds_are_counted_and_pictures_need_one_that_acted(record: Any)
         page.figure({**record, "cells": cells})
 
 
+@pytest.mark.full
 def test_the_picture_has_its_axes_named(record: Any) -> None:
     """Who takes part and who applies δ stand on labelled axes."""
     drawn = page.figure(record)
@@ -209,6 +215,7 @@ def test_the_picture_has_its_axes_named(record: Any) -> None:
     ]  # fmt: skip
 
 
+@pytest.mark.full
 def test_the_page_takes_its_tables_from_results_alone(record: Any) -> None:
     """Every share and quota is a line between the marks, the same again and again."""
     document = (Path(__file__).parents[2] / "docs" / "collective_size.md").read_text(encoding="utf-8")

@@ -44,6 +44,7 @@ def record(tmp_path_factory: pytest.TempPathFactory) -> Any:
     return json.loads(json.dumps(found, allow_nan=False))
 
 
+@pytest.mark.full
 def test_every_cell_has_an_honest_row_and_all_its_questions(record: Any) -> None:
     """Each seed and ε has every key of the row, whose numbers the benchmark's own shares repeat."""
     assert [(c["seed"], c["epsilon"]) for c in record["cells"]] == [(0, 6), (0, 12), (1, 6), (1, 12)]
@@ -59,6 +60,7 @@ def test_every_cell_has_an_honest_row_and_all_its_questions(record: Any) -> None
         assert len(cell["others"]) == len(harm.CAMERAS)
 
 
+@pytest.mark.full
 def test_the_matrix_is_what_the_platform_says_to_each_class_under_each_delta(record: Any) -> None:
     """Every entry is counted again from the kept δ and the platform itself, without the benchmark."""
     test = people(150, "own", 0, False).test
@@ -75,12 +77,14 @@ def test_the_matrix_is_what_the_platform_says_to_each_class_under_each_delta(rec
     assert cell["people"] == [20, 20, 20]
 
 
+@pytest.mark.full
 def test_a_second_run_says_the_same(record: Any) -> None:
     """A kept cell measured again gives the same shares to the last digit."""
     first = [{k: v for k, v in c.items() if k != "row"} for c in record["cells"] if c["seed"] == 0]
     assert record["again"] == first
 
 
+@pytest.mark.full
 def test_misuse_grows_with_epsilon_and_needs_learned_delta(record: Any) -> None:
     """In a world where δ works, the larger ε is easier to misuse than the smaller and than noise."""
     small, large = record["cells"][:2]
@@ -110,6 +114,7 @@ def test_nobody_to_ask_is_said_as_nothing() -> None:
     assert harm.tolerated(None, 0.5, 0.1) is None
 
 
+@pytest.mark.full
 def test_an_action_that_stopped_itself_is_told_as_such(record: Any, tmp_path: Path) -> None:
     """A failed cell stands in no table and in no picture, and a record of nothing else is refused."""
     record = {**record, "cells": [*record["cells"], {"seed": 9, "failed": "Expected a proxy, got none."}]}
@@ -135,6 +140,7 @@ def test_only_a_worthless_proxy_is_a_result() -> None:
         measured(ActionError("a file is lost"))
 
 
+@pytest.mark.full
 def test_the_page_tells_of_no_track_that_was_not_measured(record: Any) -> None:
     """Tracks without a file are named as such, and only those with one say who their other subgroups are."""
     written = page.tables([("harm-tiny.json", record)])
@@ -152,6 +158,7 @@ def test_the_page_tells_of_no_track_that_was_not_measured(record: Any) -> None:
     assert "| – | – |" in written["harm-fairness"]
 
 
+@pytest.mark.full
 def test_the_picture_has_its_axes_named(record: Any) -> None:
     """Three panels with labelled axes come of any record, and can be saved."""
     drawn = page.figure(record)
@@ -167,6 +174,7 @@ def test_nothing_to_run_is_refused() -> None:
         harm.main(["--queries", "0"])
 
 
+@pytest.mark.full
 def test_the_page_takes_its_tables_from_results_alone(record: Any) -> None:
     """Tables come between their marks, again and again the same; a lost mark is refused."""
     document = (Path(__file__).parents[2] / "docs" / "harm.md").read_text(encoding="utf-8")

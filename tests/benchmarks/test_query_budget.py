@@ -167,6 +167,7 @@ def record(made: dict[str, dict[str, Any]]) -> dict[str, Any]:
     return made["record"]
 
 
+@pytest.mark.full
 def test_every_way_is_measured_on_the_same_people(record: dict[str, Any]) -> None:
     """Before is the same for every way, budgets only help, and an attack never spoils an answer."""
     assert record["file"] == "query_budget-tiny"
@@ -198,6 +199,7 @@ def test_every_way_is_measured_on_the_same_people(record: dict[str, Any]) -> Non
                 assert [b["queries_per_image"] for b in at] == sorted(b["queries_per_image"] for b in at)
 
 
+@pytest.mark.full
 def test_what_was_paid_once_is_all_that_the_rows_say(record: dict[str, Any]) -> None:
     """Pool, audit and verification are stated apart and add up; the zero-query way pays nothing; rows are whole."""
     for epsilon, result in record["epsilons"].items():
@@ -216,6 +218,7 @@ def test_what_was_paid_once_is_all_that_the_rows_say(record: dict[str, Any]) -> 
         assert result["on_all_test_people"]["zero_query"] == pytest.approx(mean)
 
 
+@pytest.mark.full
 def test_break_evens_agree_with_the_stated_prices(record: dict[str, Any]) -> None:
     """At the break-even the curve has just passed below the attack's price, and intervals hold the estimate."""
     for epsilon, result in record["epsilons"].items():
@@ -253,6 +256,7 @@ def test_break_evens_agree_with_the_stated_prices(record: dict[str, Any]) -> Non
             ]
 
 
+@pytest.mark.full
 def test_limits_are_stated_in_days(record: dict[str, Any]) -> None:
     """Pooling takes as long as its queries over all members' quotas; one member alone takes longest."""
     for result in record["epsilons"].values():
@@ -265,6 +269,7 @@ def test_limits_are_stated_in_days(record: dict[str, Any]) -> None:
             assert all(d["median"] <= d["90 %"] <= d["last"] for d in found["images"].values())
 
 
+@pytest.mark.full
 def test_two_runs_are_the_same_to_the_last_digit(record: dict[str, Any]) -> None:
     """Whatever is random has a seed: a second run differs in its seconds alone."""
     again = main(ARGUMENTS)
@@ -353,6 +358,7 @@ def _kept(record: dict[str, Any], **row: Any) -> dict[str, Any]:
     return copy
 
 
+@pytest.mark.full
 def test_every_part_of_the_document_comes_from_the_record(record: dict[str, Any]) -> None:
     """Every table is as wide as its head, names every way, and says never where there is no break-even."""
     assert set(tables([]).values()) == {"*Not measured yet.*"}
@@ -391,6 +397,7 @@ def _findings(record: dict[str, Any]) -> list[dict[str, str]]:
     return [dict(zip(found.head, line, strict=True)) for line in found.lines]
 
 
+@pytest.mark.full
 def test_every_finding_says_how_many_seeds_and_people_it_is_from(record: dict[str, Any]) -> None:
     """Trials are people times seeds: 40 people meet Square and SimBA, the first 20 HopSkipJump, all 60 the control."""
     for line in _findings(_kept(record)):
@@ -406,6 +413,7 @@ def test_every_finding_says_how_many_seeds_and_people_it_is_from(record: dict[st
     assert all(line["seeds"] == "1" for line in _findings(_kept(one)))
 
 
+@pytest.mark.full
 def test_a_certificate_that_did_not_come_is_told(record: dict[str, Any]) -> None:
     """The seeds in which parity was certified are counted beside the pooled ways, and a refusal is called one."""
     for certified, counted, told in ((True, "2 of 2 seeds", "2 of 2"), (False, "0 of 2 seeds", "0 of 2: a refusal")):
@@ -437,6 +445,7 @@ def test_a_cell_that_stands_in_two_result_files_is_the_same_in_both() -> None:
     assert compared
 
 
+@pytest.mark.full
 def test_the_figure_shows_one_panel_per_epsilon_with_the_break_even(record: dict[str, Any]) -> None:
     """Both axes are logarithmic and named, and the point is labelled where there is one."""
     panels = figure(record).axes

@@ -44,6 +44,7 @@ def tiny() -> dict[str, Any]:
     )
 
 
+@pytest.mark.full
 @pytest.mark.e2e
 def test_every_number_is_there(tiny: dict[str, Any]) -> None:
     """Each stated key is a finite number, the row is JSON, and every variant and limiter stands in it."""
@@ -54,6 +55,7 @@ def test_every_number_is_there(tiny: dict[str, Any]) -> None:
     assert set(tiny["limiters"]) == set(LIMITERS)
 
 
+@pytest.mark.full
 @pytest.mark.e2e
 def test_the_keys_are_the_worst_of_what_they_name(tiny: dict[str, Any]) -> None:
     """The lowest ratio of the variants, and the highest of the limiters that say when to come back, are quoted."""
@@ -64,6 +66,7 @@ def test_the_keys_are_the_worst_of_what_they_name(tiny: dict[str, Any]) -> None:
     assert tiny["rate_limited_over_optimum"] == max(telling)
 
 
+@pytest.mark.full
 @pytest.mark.e2e
 def test_no_limiter_loses_an_answer_or_takes_money_for_a_refusal(tiny: dict[str, Any]) -> None:
     """At a limit every query gets its one answer, every 429 is refunded, and nobody is faster than the limiter."""
@@ -75,6 +78,7 @@ def test_no_limiter_loses_an_answer_or_takes_money_for_a_refusal(tiny: dict[str,
         assert found["over_optimum"] > 0.99, kind
 
 
+@pytest.mark.full
 @pytest.mark.e2e
 def test_nothing_is_lost_when_all_fails(tiny: dict[str, Any]) -> None:
     """With faults at three requests in ten, every query ends with one right answer and the books agree exactly."""

@@ -65,6 +65,8 @@ def hubs_home(home: Path, url: str) -> Path:
     return home
 
 
+# The small form asks through the same doors: tests/pooling/test_hub.py and test_contribute.py.
+@pytest.mark.full
 def test_members_on_their_own_machines_answer_for_an_action(tmp_path: Path) -> None:
     """Two members do what their invitations say; then the action has every answer, and itself sends nothing."""
     log = tmp_path / "log"

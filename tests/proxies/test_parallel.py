@@ -46,6 +46,7 @@ def together() -> tuple[Distillation, list[tuple[int, int]]]:
 
 
 @pytest.mark.e2e
+@pytest.mark.full
 def test_two_processes_learn_what_one_learns(together: tuple[Distillation, list[tuple[int, int]]]) -> None:
     """Together they agree with the platform as one process does, and tell every epoch."""
     done, epochs = together
