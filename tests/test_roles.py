@@ -47,7 +47,7 @@ def test_who_joins_or_leaves_moves_nobody(seed: int, gone: set[int], before: int
     everybody = worlds.crowd("x", 30, 30, seed=1)
     there = np.arange(60) >= before
     first = draw_roles(everybody[there], seed=seed)
-    kept = GivenRoles("salt", {}, {}, {}).given(everybody[there], first, {})
+    kept = GivenRoles("salt", {}, {}, {}).with_people(everybody[there], first, {})
     now = np.array([i not in gone for i in range(60)], np.bool_)
     if not now.any():
         return
@@ -229,7 +229,7 @@ def test_what_was_saved_is_read_back(tmp_path: Path) -> None:
     people = People.build(
         two.images[[0, 0, 1]], two.classes[[0, 0, 1]], persons=["p", "p", "q"], members=["m", "n", "n"]
     )
-    given_ = GivenRoles.read(tmp_path).given(people, np.array(["pool", "pool", "selection"]), {"s": 1})
+    given_ = GivenRoles.read(tmp_path).with_people(people, np.array(["pool", "pool", "selection"]), {"s": 1})
     given_.save(tmp_path)
     assert GivenRoles.read(tmp_path) == given_
     assert json.loads((tmp_path / ROLES_FILE).read_text())["drawn"] == {"s": 1}

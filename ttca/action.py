@@ -244,7 +244,7 @@ class CollectiveAction:
 
         Pool people who are to be asked about an altered copy wait for :meth:`distil`, which makes it.
         """
-        _check_labelers(self._base, self._shop)
+        _find_labelers(self._base, self._shop)
         # What nobody answered is asked again whenever somebody calls; what is answered is at hand.
         if self._transfer is None or not self._transfer.complete:
             with tell_step("Asking"):
@@ -473,7 +473,7 @@ class CollectiveAction:
         self._base.check(self.roster, self.settings, self.platform.info.image_shape, *exam)
 
 
-def _check_labelers(known: Known, shop: Workshop) -> None:
+def _find_labelers(known: Known, shop: Workshop) -> None:
     """Raise where public images have no classes and no published weights are here: answers would teach nothing."""
     if known.unlabeled is not None:
         _ = shop.labelers
@@ -482,7 +482,7 @@ def _check_labelers(known: Known, shop: Workshop) -> None:
 def _runners(action: CollectiveAction, shop: Workshop) -> Runners | None:
     unlabeled = action._base.unlabeled is not None
     # First: it costs nothing to know.
-    _check_labelers(action._base, shop)
+    _find_labelers(action._base, shop)
     raced = enter(shop, action._ground, action.questions) if action.settings.races else None
     if raced is None:
         _ = shop.learner

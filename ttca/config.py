@@ -703,7 +703,7 @@ class ActionFile:
             may_be_shown=table.agreed(),
             reporter=reporter,
         )
-        now = given.given(table.people, roles, self._drawing())
+        now = given.with_people(table.people, roles, self._drawing())
         if now != given:
             now.save(self.folder)
         return action, {name: said[roles == "pool"] for name, said in table.columns.items()}
@@ -754,7 +754,7 @@ class ActionFile:
         )
 
     def given_roles(self) -> GivenRoles:
-        """Return who was given which role before the first query; nobody where none was paid yet."""
+        """Return who has which role since the first query; nobody where none was paid yet."""
         given = GivenRoles.read(self.folder)
         if self.pool.ledger is None and not (self.folder / "ledger.sqlite").is_file():
             return given.cleared()

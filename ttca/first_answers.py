@@ -31,6 +31,7 @@ from ttca.pooling.recall import recall
 from ttca.pooling.titles import take_title
 from ttca.prices import bill_of_errors
 from ttca.progress import Reporter, silent
+from ttca.roles import GivenRoles
 from ttca.terminal import visible
 from ttca.values import Value
 
@@ -175,8 +176,9 @@ def first_answers(
         images = [_image(known, path, listed.get(path.resolve()), platform.info.image_shape) for path in files]
         lock = hold(known.folder, say=reporter.say)
         try:
+            given = known.given_roles()
             for path, image in zip(files, images, strict=True):
-                _check_may_be_asked(known, path, listed.get(path.resolve()), image)
+                _check_may_be_asked(given, path, listed.get(path.resolve()), image)
             with open_ledger(known.folder, known.pool.ledger) as ledger:
                 if known.pool.ledger is not None:
                     take_title(ledger, known.settings.name, known.folder)
@@ -208,9 +210,8 @@ def first_answers(
             lock.release()
 
 
-def _check_may_be_asked(known: ActionFile, path: Path, listed: ListedFile | None, image: Photograph) -> None:
+def _check_may_be_asked(given: GivenRoles, path: Path, listed: ListedFile | None, image: Photograph) -> None:
     """Raise where the table or an earlier query made somebody verify, or where they are never asked."""
-    given = known.given_roles()
     role = "" if listed is None else listed.role or given.role(listed.person)
     role = role or given.role_of(image.pixels)
     if role in ("verification", "unasked"):

@@ -92,7 +92,7 @@ class GivenRoles:
         """Return that nobody has a role yet and nobody was asked, under the same salt."""
         return replace(self, roles={}, members={}, drawn={}, asked=False)
 
-    def given(self, people: People, given: NDArray[np.str_], drawn: Mapping[str, Any]) -> GivenRoles:
+    def with_people(self, people: People, given: NDArray[np.str_], drawn: Mapping[str, Any]) -> GivenRoles:
         """Return these roles and those of further people.
 
         Parameters

@@ -49,7 +49,7 @@ def open_sitting(shop: Workshop, people: People, family: Family, pool: str) -> S
         is missing who was not forgotten. If somebody has answered for the pool.
     """
     path, drawn = shop.folder / _OPENED, _drawn(shop, people)
-    content = _content(shop, people, family, drawn, shop.info.fingerprint_as_read) | {"pool": pool}
+    content = _content(shop, people, family, drawn, shop.info.fingerprint_as_read, pool)
     if not path.is_file():
         _check_not_lost(shop.folder, shop.queries)
         _check_unasked(shop.queries, drawn)
@@ -58,7 +58,7 @@ def open_sitting(shop: Workshop, people: People, family: Family, pool: str) -> S
     opened = load_json(path)
     if opened.get("epoch") != content["epoch"]:
         # Version 0.1 wrote this one.
-        former = _content(shop, people, family, drawn, shop.info.former_fingerprint) | {"pool": pool}
+        former = _content(shop, people, family, drawn, shop.info.former_fingerprint, pool)
         content = former if opened.get("epoch") == former["epoch"] else content
     epoch = content["epoch"]
     minutes = Minutes(shop.queries.ledger, str(opened.get("epoch")))
@@ -98,7 +98,7 @@ def check_pool(folder: Path, pool: str) -> None:
         raise ActionError(
             "Expected the pool as it was when people began to verify, got other people or answers. They would teach "
             "another δ, and verification people are asked once. Put the people back as they were, or start a new "
-            "action in a new folder with new verification people. Nothing was learned anew, and no query was spent."
+            "action in a new folder with new verification people. Nothing was learned anew."
         )
 
 
@@ -191,13 +191,14 @@ def _examined(path: Path, opened: dict[str, Any]) -> Examined:
         ) from None
 
 
-def _content(shop: Workshop, people: People, family: Family, drawn: Panel, platform: str) -> dict[str, Any]:
+def _content(shop: Workshop, people: People, family: Family, drawn: Panel, platform: str, pool: str) -> dict[str, Any]:
     """Return what the sitting's file says of people and question, with the platform's name as fingerprint."""
     question = _question(shop, family, platform)
     return {
         "epoch": f"verification-{hashlib.sha256(people.digest().encode() + question).hexdigest()[:32]}",
         "question": hashlib.sha256(question).hexdigest(),
         "examined": drawn.examined().to_dict(),
+        "pool": pool,
     }
 
 
