@@ -304,17 +304,21 @@ def _age_and_gender(answers: str) -> Iterator[Platform]:
 # -- CIFAR ------------------------------------------------------------------------------------------------------
 
 
-@lru_cache(maxsize=2)
-def _cifar(name: str) -> tuple[LabeledImages, LabeledImages, NDArray[np.int64]]:
-    load = load_cifar10 if name == "cifar10" else load_cifar100
-    test = load("test")
-    return load("train"), test, np.random.default_rng(0).permutation(len(test))
+@lru_cache(maxsize=4)
+def _cifar(name: str, split: Literal["train", "test"]) -> LabeledImages:
+    return (load_cifar10 if name == "cifar10" else load_cifar100)(split)
+
+
+def _cifar_test(name: str) -> tuple[LabeledImages, NDArray[np.int64]]:
+    """Return the test split, and the order in which its rows get roles."""
+    test = _cifar(name, "test")
+    return test, np.random.default_rng(0).permutation(len(test))
 
 
 @lru_cache(maxsize=4)
 def _cifar_copies(name: str, first: int) -> NDArray[np.bool_]:
     """Return which test people from a place of the permuted test split on have an image of somebody before them."""
-    _, test, order = _cifar(name)
+    test, order = _cifar_test(name)
     return near_copies(test.images[order[first : first + _DEV_TEST]], test.images[order[:first]])
 
 
@@ -345,7 +349,7 @@ def cifar_people(
     camera: Camera = soft_focus,
 ) -> Cell:
     """Return one cell's people: drawn at random among the pool's, or as ``draw`` chooses."""
-    train, test, order = _cifar(name)
+    test, order = _cifar_test(name)
 
     def views(rows: NDArray[np.int64]) -> tuple[People, People]:
         return _views(test.images[rows], test.columns[label][rows], rows, camera)
@@ -364,6 +368,7 @@ def cifar_people(
         roster = replace(roster, unasked=pool[np.setdiff1d(np.concatenate([soft, sharp]), drawn)])
     public = seen = None
     if regime == "public":
+        train = _cifar(name, "train")
         classes = train.columns[label]
         shown = np.random.default_rng([seed, 2]).permutation(len(train))[:_SEEN_BY_SUBGROUP]
         public = People.build(train.images, classes, subgroup=False)
@@ -562,7 +567,7 @@ def trained_classifier(name: str) -> TrainedClassifier:
     from benchmarks._trained import TrainedClassifier
 
     def data() -> tuple[Images, NDArray[np.int64]]:
-        train, _, _ = _cifar("cifar10")
+        train = _cifar("cifar10", "train")
         return train.images, train.columns["label"]
 
     return TrainedClassifier(name, data, classes=10)

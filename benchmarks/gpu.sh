@@ -6,7 +6,7 @@
 # OUT/grid/NAME.json are the cells; copy them into benchmarks/results/grid/. CELL: which to run, as --only of
 # `python -m benchmarks grid` takes them; default all, in the grid's order. What was begun lies in OUT/cache (or
 # TTCA_CACHE): the same command goes on with it. TTCA_DATA names the data sets, PYTHON the interpreter, MINUTES a
-# shorter time.
+# shorter time. JOBS cells share the GPU, each with a core of its own; default one for each core.
 set -euo pipefail
 
 fail() {
@@ -17,6 +17,8 @@ fail() {
 [[ $# -ge 1 ]] || fail "Expected a folder for the results, got none. Say: benchmarks/gpu.sh OUT [CELL…]"
 minutes=${MINUTES:-10}
 [[ $minutes =~ ^([1-9]|10)$ ]] || fail "Expected MINUTES from 1 to 10, got $minutes."
+jobs=${JOBS:-$(nproc)}
+[[ $jobs =~ ^[1-9][0-9]*$ ]] || fail "Expected JOBS of 1 or more, got $jobs."
 [[ -d ${TTCA_DATA:-} ]] || fail "Expected TTCA_DATA to name the folder of data sets, got '${TTCA_DATA:-}'. Set it."
 mkdir -p "$1/grid"
 out=$(cd "$1" && pwd)
@@ -40,12 +42,12 @@ import sys
 from pathlib import Path
 from benchmarks.__main__ import main
 from ttca.streams import run_program
-run_program("benchmarks", lambda: main(["grid", *sys.argv[2:], "--keep", "--json"], Path(sys.argv[1])))
+run_program("benchmarks", lambda: main(["grid", *sys.argv[2:], "--threads", "1", "--keep", "--json"], Path(sys.argv[1])))
 '
 # Half a minute is left for what ends the program.
 seconds=$((minutes * 60 - 30))
 status=0
-timeout --signal=TERM --kill-after=20 "$seconds" "$python" -c "$run" "$out" "${only[@]}" >"$out/list.json" || status=$?
+timeout --signal=TERM --kill-after=20 "$seconds" "$python" -c "$run" "$out" --jobs "$jobs" "${only[@]}" >"$out/list.json" || status=$?
 after=$(find "$out/grid" -name '*.json' | wc -l)
 printf '%s cells finished, %s files in %s/grid.\n' "$((after - before))" "$after" "$out" >&2
 # 124 and 143: the time was over, as planned.

@@ -20,6 +20,7 @@ from benchmarks._tracks import TRACKS
 from benchmarks.transfer import finish
 from ttca.errors import ConfigError
 from ttca.kept import save_json
+from ttca.proxies.runtime import best_device
 from ttca.terminal import Terminal
 
 __all__ = ["CELLS", "QUICK", "cell_of", "main"]
@@ -51,7 +52,7 @@ def main(
     """
     parser = argparse.ArgumentParser(prog="python -m benchmarks grid", description=__doc__)
     known = tuple(dict.fromkeys((*TRACKS_OF_GRID, *TRACKS)))
-    parser.add_argument("--tracks", nargs="+", choices=known, default=TRACKS_OF_GRID, help="default: the grid's own")
+    parser.add_argument("--tracks", nargs="+", choices=known, help="default: the grid's own; with --only, any")
     parser.add_argument("--only", nargs="+", metavar="NAME", help="cells by name, * for anything: see --list")
     parser.add_argument("--list", action="store_true", help="say which cells there are, and run none")
     parser.add_argument("--hours", type=float, default=HOURS, help=f"after so many no cell is begun; default {HOURS:g}")
@@ -63,7 +64,8 @@ def main(
     engine = engine_of(options)
     if not options.hours > 0 or (options.most is not None and options.most < 1):
         raise ConfigError(f"Expected --hours above 0 and --most of 1 or more, got {options.hours} and {options.most}.")
-    cells = _chosen(planned(options.tracks, final=options.final), options.only)
+    tracks = options.tracks or (known if options.only else TRACKS_OF_GRID)
+    cells = _chosen(planned(tracks, final=options.final), options.only)
     began = time.perf_counter()
     failed: dict[str, str] = {}
     if not options.list:
@@ -111,7 +113,9 @@ def _chosen(cells: Iterable[Planned], patterns: Sequence[str] | None) -> list[Pl
 
 def _order(cell: Planned) -> Order:
     facts = {key: value for key, value in asdict(cell).items() if key != "part"}
-    return Order(benchmark="grid", facts={**facts, "epsilons": list(EPSILONS)}, most_gib=MOST_GIB)
+    # A GPU's driver alone takes gigabytes in every process.
+    most = MOST_GIB if best_device() == "cpu" else None
+    return Order(benchmark="grid", facts={**facts, "epsilons": list(EPSILONS)}, most_gib=most)
 
 
 def cell_of(facts: Mapping[str, Any]) -> dict[str, Any]:

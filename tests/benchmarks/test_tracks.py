@@ -130,6 +130,22 @@ def test_no_person_has_two_roles(name: str, regime: Any) -> None:
     assert roles(final)["verification"] == roles(dev)["verification"]
 
 
+def test_members_alone_need_no_public_images(data: dict[str, LabeledImages], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever learns from members alone neither reads nor carries the train split, which is the larger one."""
+
+    def tests_alone(split: str) -> LabeledImages:
+        if split == "train":
+            raise DataError("Expected no train split.")
+        return data["cifar-test"]
+
+    forget()
+    monkeypatch.setattr(_tracks, "load_cifar10", tests_alone)
+    assert len(TRACKS["cifar10-resnet56"].people(100, "own", 0, False).roster.pool)
+    with pytest.raises(DataError, match="no train split"):
+        TRACKS["cifar10-resnet56"].people(100, "public", 0, False)
+    forget()
+
+
 def test_unasked_members_are_the_rest_of_the_pool() -> None:
     """All of CIFAR's pool people have one role, and those who are not asked share it with nobody who is."""
     roster = TRACKS["cifar10-resnet56"].people(500, "own-unasked", 0, False).roster
