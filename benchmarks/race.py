@@ -5,14 +5,15 @@ from __future__ import annotations
 import argparse
 import statistics
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks._cells import Acting, acting, code_digest, from_plain, kept_under, plain, racing, settings_of
+from benchmarks._cells import Acting, CellKey, opened, plain, racing
 from benchmarks._engines import Order, add_engine, engine_of, fetched
 from benchmarks._tracks import TRACKS
 from benchmarks.effect import add_settings, changed
@@ -34,7 +35,6 @@ QUICK = (
 
 #: Queries of the races that are run again, beside the action's own.
 SHARES = (50, 100, 200, 400, 800)
-_RESULT = "raced.json"
 
 
 def main(argv: list[str]) -> dict[str, Any]:
@@ -55,50 +55,58 @@ def main(argv: list[str]) -> dict[str, Any]:
     for name in options.tracks:
         track = TRACKS[name]
         answers = options.answers or track.answers[0]
+        regime = "own" if "own" in track.settings else next(iter(track.settings))
         with track.open_platform(answers) as platform:
             chosen = racing(track, platform, **changes)
             for seed in range(options.seeds):
-                facts = {
-                    "benchmark": "race", "track": name, "answers": answers, "queries": options.queries, "seed": seed,
-                    "epsilons": sorted(options.epsilon), "settings": plain(chosen), "orders": options.orders,
-                    "code": code_digest(),
-                }  # fmt: skip
+                key = CellKey(name, regime, answers, options.queries, tuple(sorted(options.epsilon)), seed, chosen)
                 if engine.in_turn:
-                    cells.append(_cell(facts, platform, chosen))
+                    cells.append(_cell(key, platform, options.orders))
                 else:
-                    away.append(facts)
+                    away.append(key)
     if away:
-        missing = [facts for facts in away if not (kept_under(facts) / _RESULT).is_file()]
-        orders = [Order(benchmark="race", facts=facts) for facts in missing]
-        fetched(orders, engine, lambda n, cell: save_json(kept_under(missing[n]) / _RESULT, cell))
-        cells = [load_json(kept_under(facts) / _RESULT) for facts in away]
+        kept = [_path(key, options.orders) for key in away]
+        missing = [(key, path) for key, path in zip(away, kept, strict=True) if not path.is_file()]
+        orders = [Order(benchmark="race", facts={"key": k.order(), "orders": options.orders}) for k, _ in missing]
+
+        def keep(number: int, cell: dict[str, Any]) -> None:
+            path = missing[number][1]
+            path.parent.mkdir(parents=True, exist_ok=True)
+            save_json(path, cell)
+
+        fetched(orders, engine, keep)
+        cells = [load_json(path) for path in kept]
     return {"file": "race", "people": "dev-test", "cells": cells, **_summary(cells)}
 
 
 def cell_of(facts: dict[str, Any]) -> dict[str, Any]:
     """Return one cell that another process ordered."""
-    with TRACKS[facts["track"]].open_platform(facts["answers"]) as platform:
-        return _cell(facts, platform, from_plain(facts["settings"]))
+    key = CellKey.received(facts["key"])
+    with key.of.open_platform(key.answers) as platform:
+        return _cell(key, platform, facts["orders"])
 
 
-def _cell(facts: dict[str, Any], platform: Platform, chosen: Mapping[str, Any]) -> dict[str, Any]:
-    """Return one cell, run or read back."""
-    track, home = TRACKS[facts["track"]], kept_under(facts)
-    if (home / _RESULT).is_file():
-        return load_json(home / _RESULT)
-    settings = settings_of(track, chosen, epsilons=facts["epsilons"], seed=facts["seed"])
+def _path(key: CellKey, orders: int) -> Path:
+    return key.home() / f"raced-{orders}.json"
+
+
+def _cell(key: CellKey, platform: Platform, orders: int) -> dict[str, Any]:
+    """Return one cell, run or read back; the action is the one that the grid has, too."""
+    if (path := _path(key, orders)).is_file():
+        return load_json(path)
     began = time.perf_counter()
-    regime = "own" if "own" in track.settings else next(iter(track.settings))
-    with acting(track, platform, settings, queries=facts["queries"], regime=regime, home=home) as found:
-        cell = {key: facts[key] for key in ("track", "answers", "queries", "seed", "settings")} | _raced(found, facts)
-    cell["regime"] = regime
+    with opened(key, platform) as found:
+        cell = {
+            "track": key.track, "regime": key.regime, "answers": key.answers, "queries": key.queries, "seed": key.seed,
+            "settings": plain(key.chosen), **_raced(found, orders=orders, seed=key.seed),
+        }  # fmt: skip
     cell["seconds"]["all"] = round(time.perf_counter() - began, 1)
-    save_json(home / _RESULT, cell)
+    save_json(path, cell)
     # As a later run reads it.
-    return load_json(home / _RESULT)
+    return load_json(path)
 
 
-def _raced(found: Acting, facts: Mapping[str, Any]) -> dict[str, Any]:
+def _raced(found: Acting, *, orders: int, seed: int) -> dict[str, Any]:
     """Return what an action's race chose, and what every candidate is worth on test people."""
     action = found.action
     raced, sets = action.raced, action.candidates()
@@ -150,8 +158,8 @@ def _raced(found: Acting, facts: Mapping[str, Any]) -> dict[str, Any]:
             *chooser,
             selection.classes,
             (np.array(list(right.values())), subgroup.classes),
-            orders=facts["orders"],
-            seed=facts["seed"],
+            orders=orders,
+            seed=seed,
         ),
         "seconds": {"candidates": {e.name: e.seconds for e in raced.entrants}},
     }

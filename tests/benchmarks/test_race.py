@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from benchmarks import race
+from benchmarks import race, transfer
+from benchmarks._cells import CellKey, racing
 from benchmarks._tracks import TRACKS, Track, left_out
 from tests import worlds
 from tests.benchmarks.test_effect import people, platform
@@ -52,10 +53,26 @@ def test_every_candidate_is_measured_and_a_cell_is_kept(tiny: Path) -> None:
     for point in cell["curve"]:
         assert point["asked"] <= point["queries"]
         assert 0 <= point["regret"] <= max(worth.values()) - min(worth.values())
-    (kept,) = tiny.rglob("raced.json")
+    (kept,) = tiny.rglob("raced-5.json")
     before = kept.stat().st_mtime_ns
     assert race.main(ARGUMENTS)["cells"] == result["cells"]
     assert kept.stat().st_mtime_ns == before
+
+
+def test_the_grid_and_the_race_share_an_action(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever has run a cell of the grid learns nothing anew where its candidates are measured."""
+    changes = {"architectures": ("perceptron",), "epochs": 4, "public_epochs": 4, "steps": 10}
+    with platform("scores") as asked:
+        key = CellKey("tiny", "own", "scores", 150, (6, 12), 0, racing(TRACKS["tiny"], asked, **changes))
+    transfer.finish(key, ("dev-test",))
+
+    def learns(*_: object, **__: object) -> None:
+        raise AssertionError("a proxy was trained")
+
+    monkeypatch.setattr("ttca.proxies.distillation.train_proxy", learns)
+    monkeypatch.setattr("ttca.attacks.universal.SignDescent.learn", learns)
+    (cell,) = race.main(ARGUMENTS)["cells"]
+    assert cell["candidates"]
 
 
 def test_more_queries_regret_less() -> None:
