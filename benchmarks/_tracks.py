@@ -387,7 +387,11 @@ def _cifar_track(name: str, file: str, label: str, camera: str = "") -> Track:
     @contextmanager
     def platform(answers: str) -> Iterator[Platform]:
         names = [str(i) for i in range(100 if name == "cifar100" else 10)]
-        platform = LocalPlatform.from_onnx(onnx_file(file), classes=names, image_shape=(32, 32, 3), name=file)
+        # A cell has the threads that its process was given (benchmarks/_cell_process.py).
+        threads = int(os.environ.get("OMP_NUM_THREADS") or 0) or None
+        platform = LocalPlatform.from_onnx(
+            onnx_file(file), classes=names, image_shape=(32, 32, 3), name=file, threads=threads
+        )
         yield WithHabits(platform, ANSWERS[answers])
 
     tuned = _CIFAR100_SETTINGS if name == "cifar100" else _CIFAR_SETTINGS

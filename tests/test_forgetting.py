@@ -195,6 +195,15 @@ def test_who_only_verifies_leaves_the_copies_of_others_alone(folder: Path) -> No
     assert (folder / "rounds" / "altered-1.safetensors").is_file()
 
 
+def test_an_audit_and_a_verification_that_has_begun_are_named(folder: Path) -> None:
+    """An audit counts answers of whoever leaves; people who verify what was learned from them verify in vain."""
+    (folder / "audit.json").write_text("{}")
+    (folder / "certificate.json").unlink()
+    told = {Path(r.path): r.do for r in forget_member(read_action(folder), NAME).remains}
+    assert told[(folder / "audit.json").resolve()].endswith("ttca audit.")
+    assert "new verification people" in told[folder]
+
+
 def test_nobody_is_forgotten_while_a_program_works_in_the_folder(folder: Path) -> None:
     """It would write down again what is deleted; and an unknown name changes nothing."""
     lock = hold(folder)

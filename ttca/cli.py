@@ -459,8 +459,8 @@ def pool_forget(
     lines = [
         f"{member} was forgotten before; the ledger's pages are clean again."
         if gone.alias == canonical(member)
-        else f"Forgot {member}: {gone.answers} answers about {gone.images} queries are deleted{unknown}; what {member} "
-        f"paid stands under {gone.alias}.",
+        else f"Forgot {member}. Deleted: {gone.answers} answer{'s' * (gone.answers != 1)} about {gone.images} "
+        f"quer{'ies' if gone.images != 1 else 'y'}{unknown}. What {member} paid stands under {gone.alias}.",
         *(f"Deleted, since it held altered copies of their pictures: {path}" for path in done.deleted),
         f"Still holding something of {member}:" if done.remains else "No other file names them.",
         *_grouped(done.remains),

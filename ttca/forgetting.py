@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from ttca.audit import AUDIT_FILE
 from ttca.config import ActionFile
 from ttca.errors import DataError, QuotaError
 from ttca.evidence.check import FORMAT
@@ -17,6 +18,7 @@ from ttca.names import canonical
 from ttca.pooling.leaving import Forgotten, spellings
 from ttca.pooling.ledger import Ledger
 from ttca.roles import ROLES_FILE, GivenRoles
+from ttca.sitting import is_opened
 
 __all__ = ["Departure", "Remains", "bundles_in", "forget_member"]
 
@@ -105,6 +107,20 @@ def forget_member(action: ActionFile, member: str) -> Departure:
             str(path),
             "is evidence with answers about their pictures, without their name",
             "Delete it and write it anew: ttca evidence. Copies that others have stay.",
+        )
+    if done.images and (path := folder / AUDIT_FILE).is_file():
+        said[path.resolve()] = Remains(
+            str(path.resolve()),
+            "counts answers about their pictures among others, without their name",
+            "Delete it and write it anew: ttca audit.",
+        )
+    if learned and is_opened(folder) and not (folder / "certificate.json").is_file():
+        doubts.append(
+            Remains(
+                str(folder),
+                "verifies what was learned with their pictures, which cannot go on without them",
+                "Start a new action in a new folder, with new verification people.",
+            )
         )
     if learned:
         for path in _found(folder, _LEARNED):

@@ -314,8 +314,15 @@ class Learner:
             from ttca.proxies.parallel import train_proxy_in_processes
 
             train = partial(train_proxy_in_processes, self.settings.processes)
-        began = time.perf_counter()
+        began, done = time.perf_counter(), 0
         with self.reporter.track(what, options.epochs, unit="epochs") as advance:
+
+            def learned(epoch: int, *_: object) -> None:
+                # A training that diverges begins again, at a lower rate.
+                nonlocal done
+                advance(max(epoch - done, 0))
+                done = max(epoch, done)
+
             try:
                 result = train(
                     self.seen(known[0]),
@@ -324,7 +331,7 @@ class Learner:
                     selection=(self.seen(selection[0]), selection[1]),
                     initial=initial,
                     replay=replay,
-                    progress=lambda *_: advance(1),
+                    progress=learned,
                 )
             except ValueError as error:
                 raise ActionError(str(error)) from None

@@ -427,6 +427,9 @@ def test_a_short_part_is_masked_as_a_word_and_within_none(part: str, at: int) ->
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("TTCA_KEY_Y", " ".join(["127.0.0.1", *parts]))
         for before in ("", '"', "=", "%3D", "%253d", r"\u003D", r"\n", r"\\t", "-", ":", "k_"):
+            if f"{before}{part}".index(part) < len(before):
+                # Of five dashes, any four are the key.
+                continue
             assert masked(f" {before}{part}&", "TTCA_KEY_Y") == f" {before}[key]&"
             assert masked_bytes(f" {before}{part}&".encode(), "TTCA_KEY_Y") == f" {before}{'*' * len(part)}&".encode()
         if part.isalnum():

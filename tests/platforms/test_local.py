@@ -279,3 +279,18 @@ def test_an_onnx_file_answers_with_its_own_softmax(tmp_path: Path) -> None:
     for wrong in (path, tmp_path / "broken.onnx", tmp_path / "missing.onnx"):
         with pytest.raises(ConfigError):
             LocalPlatform.from_onnx(wrong, classes=CLASSES[:3], image_shape=SHAPE)
+
+
+def test_an_onnx_file_computes_with_the_threads_it_is_given(tmp_path: Path) -> None:
+    """One thread needs no other, three need two more: many platforms on one machine do not wait for each other."""
+    pytest.importorskip("onnxruntime")
+    import psutil
+
+    path, here = tmp_path / "model.onnx", psutil.Process()
+    write_onnx(path)
+    kept, started = [], []
+    for threads in (1, 1, 3):
+        before = here.num_threads()
+        kept.append(LocalPlatform.from_onnx(path, classes=CLASSES[:3], image_shape=SHAPE, threads=threads))
+        started.append(here.num_threads() - before)
+    assert started[1:] == [0, 2]

@@ -167,6 +167,7 @@ class LocalPlatform:
         name: str = "local",
         version: str | None = None,
         max_batch: int = 256,
+        threads: int | None = None,
     ) -> LocalPlatform:
         """Put an ONNX file behind a platform.
 
@@ -180,6 +181,9 @@ class LocalPlatform:
             The most images of one run; 1 where the file's batch axis is fixed at 1.
         version : str, optional
             A hash of the file when None.
+        threads : int, optional
+            That it computes with; default as many as there are cores. Several platforms on one machine wait for each
+            other's threads: give each its share.
 
         Raises
         ------
@@ -197,7 +201,10 @@ class LocalPlatform:
         except OSError as error:
             raise ConfigError(f"Expected an ONNX file at {path}, got: {error.strerror}. Check the path.") from None
         try:
-            session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+            options = onnxruntime.SessionOptions()
+            # 0: as many as there are cores.
+            options.intra_op_num_threads = threads or 0
+            session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
         except Exception as error:  # onnxruntime has no public root of its errors.
             raise ConfigError(
                 f"Expected an ONNX file at {path}, got a file that onnxruntime cannot load: {error}"
