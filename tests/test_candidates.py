@@ -259,21 +259,29 @@ def test_what_is_set_by_hand_leaves_one_candidate_to_beat_nothing(tmp_path: Path
     assert runners is not None
     assert len(runners.recipes) == 1
     assert raced is not None
-    assert (raced.tested, raced.level, raced.fresh) == (40, 0.05, True)
+    assert (raced.tested, raced.level, raced.fresh) == (40, PROVED_LATER, True)
 
 
 def test_where_the_certificate_looks_again_the_race_is_less_strict(tmp_path: Path) -> None:
-    """Improvement is proved against doing nothing on new people, so that a race of few may pass at 25 %; parity is
-    not, and the two have different records."""
+    """Improvement is proved against doing nothing on new people, and so is parity where there is a gap, so that a race
+    of few may pass at 25 %; a success rate is not, nor parity without a gap. What passed at 5 % stays passed."""
+    people = worlds.roster()
+    level = replace(people, pool=replace(people.pool, subgroup=~people.pool.subgroup))
     found = {}
-    for goal in ("improvement", "parity"):
-        with opened(tmp_path / goal, worlds.Recorder(), settings=settings(goal=goal)) as action:
+    for case, goal, roster in (
+        ("improvement", "improvement", people), ("gap", "parity", people), ("none", "parity", level),
+        ("rate", 0.9, people),
+    ):  # fmt: skip
+        with opened(tmp_path / case, worlds.Recorder(), settings=settings(goal=goal), roster=roster) as action:
             raced = action.raced
-            found[goal] = json.loads((tmp_path / goal / "race.json").read_text(encoding="utf-8"))["inputs"]
+            found[case] = json.loads((tmp_path / case / "race.json").read_text(encoding="utf-8"))["inputs"]
         assert raced is not None
-        assert raced.level == {"improvement": PROVED_LATER, "parity": ERROR}[goal]
-        assert raced.proposed == (raced.p <= raced.level)
-    assert found["improvement"] != found["parity"]
+        assert raced.level == (PROVED_LATER if case in ("improvement", "gap") else ERROR)
+        assert raced.proposed == (raced.p < raced.level)
+    assert found["improvement"] == found["gap"] != found["rate"]
+    with opened(tmp_path / "rate", worlds.Recorder(), settings=settings(goal="improvement")) as action:
+        assert action.raced is not None
+        assert action.raced.level == ERROR
 
 
 def test_one_recipe_can_be_named(tmp_path: Path) -> None:
@@ -302,7 +310,7 @@ def test_nobody_races_under_a_perturbation_learned_from_them(tmp_path: Path) -> 
         plain = action.questions.plain[action.questions.plain.subgroup]
     assert raced is not None
     # The test is on people whom no candidate learned from.
-    assert (raced.fresh, raced.level) == (True, 0.05)
+    assert (raced.fresh, raced.level) == (True, PROVED_LATER)
     members = set(pool.persons[pool.subgroup].tolist())
     assert learned[0] | learned[1] == everybody
     assert learned[0] & learned[1] == everybody - members

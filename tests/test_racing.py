@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -11,7 +13,17 @@ from scipy.stats import norm
 
 from ttca.answers import Answers
 from ttca.errors import ActionError
-from ttca.racing import ERROR, PROVED_LATER, RaceAnswers, RacePlan, RaceResult, hear, plan_race, run_race
+from ttca.racing import (
+    ERROR,
+    PROVED_LATER,
+    RaceAnswers,
+    RacePlan,
+    RaceResult,
+    choosers,
+    hear,
+    plan_race,
+    run_race,
+)
 
 Bools = NDArray[np.bool_]
 
@@ -28,6 +40,12 @@ def raced(plan: RacePlan, nothing: Bools, candidates: Bools, classes: NDArray[np
         return heard(candidates[who, start + np.arange(len(who))])
 
     return run_race(plan, heard(nothing), ask, classes=classes)
+
+
+def heard_in(said: RaceAnswers, order: NDArray[np.intp], who: NDArray[np.intp], start: int) -> RaceAnswers:
+    """Return what was said of the next persons of an order; the first row is doing nothing."""
+    rows = order[start : start + len(who)]
+    return RaceAnswers(said.value[who + 1, rows], said.right[who + 1, rows])
 
 
 def crowd(rng: np.random.Generator, persons: int, before: float, after: NDArray[np.float64]) -> tuple[Bools, Bools]:
@@ -80,7 +98,7 @@ def test_a_race_asks_what_its_plan_says(given: dict[str, int], seed: int) -> Non
         assert s.mean == pytest.approx(candidates[s.candidate, asked].mean())
         assert s.difference == pytest.approx(candidates[s.candidate, asked].mean() - nothing[asked].mean())
     assert result.tested == (plan.test or sum(plan.rounds))
-    assert result.proposed == (result.p <= result.level)
+    assert result.proposed == (result.p < result.level)
 
 
 def test_the_better_half_survives_every_round() -> None:
@@ -108,6 +126,49 @@ def test_the_test_is_made_where_it_shows_more() -> None:
     """With few queries for the persons there are, others test the winner; with many, all do, at a K-th of the level."""
     assert plan_race(candidates=8, persons=140, queries=200).test > 40
     assert plan_race(candidates=8, persons=140, queries=800).test == 0
+
+
+@given(plans, st.integers(0, 2**32 - 1), st.booleans())
+def test_those_about_whom_the_platform_is_undecided_choose(given: dict[str, int], seed: int, labels: bool) -> None:
+    """Nobody chooses about whom it is more decided than about somebody who does not; of labels, wrong ones choose
+    first; and where those who choose are tested, nobody picks them."""
+    try:
+        plan = plan_race(**given)
+    except ActionError:
+        return
+    value = np.random.default_rng(seed).random(given["persons"] - plan.test)
+    value = np.round(value) if labels else value
+    chosen = choosers(plan, value)
+    assert len(chosen) == sum(plan.rounds)
+    assert (np.diff(chosen) > 0).all()
+    left = np.setdiff1d(np.arange(len(value)), chosen)
+    if not plan.test:
+        np.testing.assert_array_equal(chosen, np.arange(len(chosen)))
+    elif len(left) and len(chosen):
+        assert np.abs(value[chosen] - 0.25).max() <= np.abs(value[left] - 0.25).min()
+        assert not labels or value[chosen].max() <= value[left].max()
+
+
+def test_they_tell_candidates_apart_better() -> None:
+    """At the same queries, those about whom the platform is undecided choose a better candidate than people at random:
+    simulated with scores that are the surer the farther a person is from another answer."""
+    regrets: dict[bool, list[float]] = {True: [], False: []}
+    after = np.array([0.9, 0.916, 0.898, 0.868, 0.876, 0.836, 0.867, 0.894])
+    plan = plan_race(candidates=8, persons=140, queries=200, error=PROVED_LATER)
+    able = 140 - plan.test
+    for seed in range(300):
+        rng = np.random.default_rng([seed, 11])
+        shared, own = rng.standard_normal(140), rng.standard_normal((9, 140))
+        margins = norm.ppf([0.875, *after])[:, None] - np.sqrt(0.8) * shared - np.sqrt(0.2) * own
+        said = RaceAnswers(norm.cdf(4 * margins), margins > 0)
+        for picked, found in regrets.items():
+            first = choosers(plan, said.value[0, :able]) if picked else np.arange(sum(plan.rounds))
+            order = np.concatenate([first, np.arange(able, 140)])
+
+            nothing = RaceAnswers(said.value[0, order], said.right[0, order])
+            ask = partial(heard_in, said, order)
+            found.append(float(after.max() - after[run_race(plan, nothing, ask).winner]))
+    assert np.mean(regrets[True]) < 0.85 * np.mean(regrets[False])
 
 
 def test_a_race_for_which_there_is_too_little_is_refused() -> None:

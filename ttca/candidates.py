@@ -23,7 +23,7 @@ from ttca.perturbing import Family, combine, perturb
 from ttca.private import private_folder
 from ttca.progress import Reporter
 from ttca.race_record import NOTHING, RACE_FILE, Entrant, Raced, Runners, Switched
-from ttca.racing import ERROR, PROVED_LATER, RaceAnswers, RacePlan, RaceResult, hear, plan_race, run_race
+from ttca.racing import ERROR, PROVED_LATER, RaceAnswers, RacePlan, RaceResult, choosers, hear, plan_race, run_race
 from ttca.recipes import Recipe
 from ttca.side_by_side import Piece, learning_threads
 from ttca.values import OneLine
@@ -243,16 +243,22 @@ class _Race(OneLine):
 
     @cached_property
     def rows(self) -> NDArray[np.intp]:
-        """Whom the race can ask about, in its order."""
-        choosers, testers = self.racers
-        return np.concatenate([choosers[: sum(self.plan.rounds)], testers]) if self.runners.halves else choosers
+        """Whom the race can ask about, in its order: who chooses, then who is tested."""
+        able, testers = self.racers
+        if not self.runners.halves:
+            able, testers = np.split(able, [len(able) - self.plan.test])
+        return np.concatenate([able[choosers(self.plan, self.unaltered(able).value)], testers])
+
+    @cached_property
+    def known(self) -> People:
+        """Whose answers were paid for in the pool: selection people and, behind them, the pool's of the subgroup."""
+        questions = self.lessons.questions
+        return People.concatenate([questions.selection, questions.plain[questions.plain.subgroup]])
 
     @cached_property
     def people(self) -> People:
-        """The same, and their images."""
-        questions = self.lessons.questions
-        known = People.concatenate([questions.selection, questions.plain[questions.plain.subgroup]])
-        return known[self.rows]
+        """Whom the race can ask about, with their images."""
+        return self.known[self.rows]
 
     @cached_property
     def strangers_to(self) -> NDArray[np.int64]:
@@ -267,10 +273,10 @@ class _Race(OneLine):
     @cached_property
     def plan(self) -> RacePlan:
         """How the race goes."""
-        choosers, testers = self.racers
+        able, testers = self.racers
         return plan_race(
             candidates=len(self.runners.recipes),
-            persons=len(choosers),
+            persons=len(able),
             queries=self.lessons.questions.race,
             apart=len(testers) if self.runners.halves else None,
             error=self.error,
@@ -278,20 +284,24 @@ class _Race(OneLine):
 
     @property
     def error(self) -> float:
-        """How often a candidate may pass that is no better than nothing: seldom, or as the certificate looks again."""
-        looks_again = self.shop.settings.certifying.aim.kind == "improvement" and not self.runners.earlier
-        return PROVED_LATER if looks_again else ERROR
+        """How often a candidate may pass that is no better than nothing: seldom, or as the certificate looks again.
+
+        Whoever proves improvement proves that, and whoever proves parity too, where there is a gap.
+        """
+        kind = self.shop.settings.certifying.aim.kind
+        looks_again = kind == "improvement" or (kind == "parity" and self.gap)
+        return PROVED_LATER if looks_again and not self.runners.earlier else ERROR
 
     @cached_property
     def made_of(self) -> str:
         """A digest of the settings that decided who races."""
         return made_of(self.shop.settings, earlier=self.runners.earlier)
 
-    def inputs(self, *, combine: bool) -> str:
+    def inputs(self, *, combine: bool, error: float) -> str:
         """Return a digest of all that decides the race, with combining or without."""
         facts = [r.to_dict() for r in self.runners.recipes]
         s, r = self.shop.settings, self.runners
-        more: list[Any] = [] if r.earlier else [r.length, r.halves, *([] if self.error == ERROR else [self.error])]
+        more: list[Any] = [] if r.earlier else [r.length, r.halves, *([] if error == ERROR else [error])]
         more += ["combine"] if combine else []
         return digest("race", self.lessons.transfer.digest, facts, self.made_of, s.seed, sorted(s.epsilons), *more)
 
@@ -304,15 +314,15 @@ class _Race(OneLine):
         result, written = found.get("result"), found.get("inputs")
         if result is None:
             return None
-        # What was decided before anything was combined stays as it was.
-        earlier = "switched" not in result and written == self.inputs(combine=False)
-        same = earlier or written == self.inputs(combine=self.shop.settings.combine)
+        # What was decided before anything was combined stays as it was, and so does what passed at a stricter level.
+        combines = [self.shop.settings.combine, *([] if "switched" in result else [False])]
+        same = written in [self.inputs(combine=c, error=e) for c in combines for e in (self.error, ERROR)]
         return Raced.from_dict(result) if same else None
 
     def keep(self, raced: Raced | None) -> None:
         """Write the record: before the first candidate is learned who races, in the end what came of it."""
         result = None if raced is None else raced.to_dict()
-        inputs = self.inputs(combine=self.shop.settings.combine)
+        inputs = self.inputs(combine=self.shop.settings.combine, error=self.error)
         terms = terms_of(self.shop.settings, earlier=self.runners.earlier)
         record = {"made_of": self.made_of, "terms": terms, "inputs": inputs, "field": self.runners.to_dict()}
         save_json(self.shop.folder / RACE_FILE, {**record, "result": result})
@@ -339,15 +349,22 @@ class _Race(OneLine):
             return hear(said, part.classes)
 
         classes = people.classes if self.shop.settings.combine else None
-        result = run_race(plan, self.nothing(), ask, classes=classes)
+        result = run_race(plan, self.unaltered(self.rows), ask, classes=classes)
         return self.record(result, seconds)
 
-    def nothing(self) -> RaceAnswers:
+    def unaltered(self, rows: NDArray[np.intp]) -> RaceAnswers:
         """Return what was said of these people as they are: it was paid for in the pool."""
         transfer = self.lessons.transfer
         parts = [transfer.selection_answers, transfer.answers[transfer.pool.subgroup]]
         answers = Answers.concatenate(parts, classes=transfer.answers.classes)
-        return hear(answers[self.rows], self.people.classes, unresolved_right=True)
+        return hear(answers[rows], self.known.classes[rows], unresolved_right=True)
+
+    @property
+    def gap(self) -> bool:
+        """Whether the pool's answers were right less often about the subgroup than about the others."""
+        transfer = self.lessons.transfer
+        inside, right = transfer.pool.subgroup, transfer.answers.labels == transfer.pool.classes
+        return bool(0 < inside.sum() < len(inside)) and float(right[inside].mean()) < float(right[~inside].mean())
 
     def learned(self) -> tuple[dict[str, tuple[PerturbationSet, ...]], dict[str, float]]:
         """Return each candidate's δ at the race's ε, one for each part, and what learning it took."""

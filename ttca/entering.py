@@ -142,10 +142,13 @@ def made_of(settings: Settings, *, earlier: bool = False) -> str:
     return digest("field", by_hand, sorted(s.left_out), s.race_share, s.most_minutes, s.rounds, s.altered)
 
 
-def terms_of(settings: Settings, *, earlier: bool = False) -> str:
-    """Return a digest of all settings that a race's result depends on."""
+def terms_of(settings: Settings, *, earlier: bool = False, strict: bool = False) -> str:
+    """Return a digest of all settings that a race's result depends on; of a ``strict`` one, whatever is proved later.
+
+    Earlier versions were strict where parity is proved.
+    """
     s = settings
-    again = s.certifying.aim.kind == "improvement"
+    again = not strict and s.certifying.aim.kind in ("improvement", "parity")
     return digest("race", made_of(s, earlier=earlier), s.seed, sorted(s.epsilons), s.combine, again)
 
 
@@ -161,7 +164,7 @@ def race_result(folder: Path, settings: Settings) -> Raced | None:
     earlier, result = Runners.from_dict(kept["field"]).earlier, kept.get("result")
     # Earlier versions wrote down no more than who decided who races.
     name, terms = ("terms", terms_of) if "terms" in kept else ("made_of", made_of)
-    same = kept.get(name) == terms(settings, earlier=earlier)
+    same = kept.get(name) in (terms(settings, earlier=earlier), terms_of(settings, earlier=earlier, strict=True))
     return Raced.from_dict(result) if same and result is not None else None
 
 

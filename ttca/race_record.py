@@ -222,7 +222,7 @@ class Raced:
         tested = "their" if names and self.fresh else f"{self.winner}'s" if names else "its"
         test = (
             f"of {self.tested} {'other ' if self.fresh else ''}people, {self.won} were answered rightly only with "
-            f"{tested} δ and {self.lost} only without (p = {p}; at most {level} was needed)"
+            f"{tested} δ and {self.lost} only without (p = {p}; less than {level} was needed)"
         )
         if self.proposed:
             combined = (

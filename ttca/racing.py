@@ -18,10 +18,21 @@ from numpy.typing import NDArray
 from ttca.answers import Answers
 from ttca.combining import Switch, switches
 from ttca.errors import ActionError
-from ttca.statistics.comparisons import mcnemar_p
+from ttca.statistics.comparisons import mcnemar_mid_p
 from ttca.values import Value
 
-__all__ = ["ERROR", "PROVED_LATER", "RaceAnswers", "RacePlan", "RaceResult", "Rank", "hear", "plan_race", "run_race"]
+__all__ = [
+    "ERROR",
+    "PROVED_LATER",
+    "RaceAnswers",
+    "RacePlan",
+    "RaceResult",
+    "Rank",
+    "choosers",
+    "hear",
+    "plan_race",
+    "run_race",
+]
 
 #: In at most so many actions is a candidate proposed that is no better than doing nothing.
 ERROR = 0.05
@@ -31,6 +42,8 @@ PROVED_LATER = 0.25
 #: What a plan has in mind, to choose between ways that all hold the stated error: a gain over doing nothing, its size
 #: in standard deviations of one person's difference, and what a choice loses that one person decides.
 _GAIN, _EFFECT, _REGRET = 0.15, 0.3, 0.15
+#: The probability of the true class about which a candidate may most easily decide; of a label, a wrong one is nearer.
+_UNDECIDED = 0.25
 #: Shares of the queries, and of the persons, that may be kept for a test on persons whom the halving does not use.
 _KEPT = (1 / 6, 1 / 3, 1 / 2, 2 / 3, 5 / 6)
 
@@ -185,6 +198,29 @@ def plan_race(
     return plan
 
 
+def choosers(plan: RacePlan, value: NDArray[np.float64]) -> NDArray[np.intp]:
+    """Return who of some persons chooses among the candidates: those about whom the platform is least decided.
+
+    Most people are served rightly whatever the candidate, and say nothing about which is better. Without scores it is
+    those who are served wrongly. Only where the winner is tested on others may those who choose be picked [ours].
+
+    Parameters
+    ----------
+    plan : RacePlan
+    value : float64 array, shape (N,)
+        :attr:`RaceAnswers.value` of doing nothing, in the random order of the race.
+
+    Returns
+    -------
+    intp array, shape (M,)
+        Their places, in the same order.
+    """
+    count = sum(plan.rounds)
+    if not plan.test:
+        return np.arange(min(count, len(value)))
+    return np.sort(np.argsort(np.abs(value - _UNDECIDED), kind="stable")[:count])
+
+
 def _worth(plan: RacePlan) -> float:
     """Return the gain to be expected of a plan: what the winner brings, where it is shown to bring anything."""
     chosen_on = sum(plan.rounds)
@@ -248,7 +284,7 @@ class RaceResult(Value):
     won, lost : int
         Persons of the test who were answered rightly only with the winner, and only as they are.
     p, level : float
-        Of the one-sided exact McNemar test, and what it had to reach.
+        Mid-p of the one-sided McNemar test, and what it had to be below.
     tested : int
         Persons of the test.
     fresh : bool
@@ -300,7 +336,7 @@ def run_race(plan: RacePlan, nothing: RaceAnswers, ask: Ask, *, classes: NDArray
     Notes
     -----
     All survivors are asked about the same next persons, and compared on all persons so far: what makes a person easy
-    is in every candidate's mean. The test: exact one-sided McNemar. On persons of whom the choice knew nothing its
+    is in every candidate's mean. The test: one-sided McNemar, mid-p. On persons of whom the choice knew nothing its
     level is the plan's ``error``. On those that chose it is a K-th of that: whichever of the K wins, the chance that
     some candidate that is no better than nothing passes is at most K times that [ours].
     Combining asks nobody twice: those who chose decide, and whoever is tested is asked once, under what would serve
@@ -338,11 +374,11 @@ def run_race(plan: RacePlan, nothing: RaceAnswers, ask: Ask, *, classes: NDArray
     with_it, without = said.right, nothing.right[test]
     level = plan.level if plan.test or classes is None else plan.error / (plan.candidates + 1)
     won, lost = int((with_it & ~without).sum()), int((~with_it & without).sum())
-    p = mcnemar_p(won, lost)
+    p = mcnemar_mid_p(won, lost)
     return RaceResult(
         ranks=tuple(_rank(c, heard.get(c, nothing[:0]), nothing, out.get(c)) for c in range(plan.candidates)),
         winner=winner,
-        proposed=p <= level,
+        proposed=p < level,
         won=won,
         lost=lost,
         p=p,

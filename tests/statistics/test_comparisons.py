@@ -20,6 +20,7 @@ from ttca.statistics.comparisons import (
     _independent_order,
     farrington_manning_p,
     fisher_p,
+    mcnemar_mid_p,
     mcnemar_p,
     miettinen_nurminen_p,
     ratio_by_two_bounds,
@@ -405,3 +406,12 @@ def test_counts_must_be_possible() -> None:
     ):
         with pytest.raises(ActionError, match="Expected 0 ≤ right ≤ m"):
             call()
+
+
+@given(st.integers(0, 60), st.integers(0, 60))
+def test_the_mid_p_counts_what_was_seen_by_half(won: int, lost: int) -> None:
+    """It is the exact p less half the chance of exactly this, and the two sides add up to one."""
+    exact = mcnemar_p(won, lost)
+    mid = mcnemar_mid_p(won, lost)
+    assert mid == pytest.approx(exact - stats.binom.pmf(won, won + lost, 0.5) / 2)
+    assert mid + mcnemar_mid_p(lost, won) == pytest.approx(1)
