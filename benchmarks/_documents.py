@@ -76,6 +76,7 @@ DOCUMENTS: dict[str, tuple[Marks, ...]] = {
     "docs/effect.md": (
         _one_by_one(
             effect=_tables.effect_table,
+            race=_tables.race_table,
             ceiling=_tables.ceiling_table,
             matrix=_tables.matrix_table,
             ablations=_tables.ablations_table,
@@ -142,6 +143,17 @@ SHOWN: dict[str, dict[str, tuple[str, ...]]] = {
             "zero-query control",
             "parity certified",
             "abuse",
+        ),
+        "race": (
+            "track, seed",
+            "reference / subgroup before",
+            "the best recipe",
+            "its worth",
+            "the median recipe's",
+            "what asked nothing",
+            "went on",
+            "regret",
+            "file",
         ),
         **dict.fromkeys(("matrix", "ablations", "served", "left-out", "ceiling"), ()),
     },

@@ -27,6 +27,7 @@ __all__ = [
     "left_out_table",
     "matrix_table",
     "others_table",
+    "race_table",
     "repeated_table",
     "results_table",
     "rows_table",
@@ -42,6 +43,10 @@ _EFFECT = (
 )  # fmt: skip
 _ABLATIONS = ("idea", "against", "subgroup with δ, each seed", "mean gain", "won/lost", "p", "file")
 _CEILING = ("track, people", "regime", "ε", "subgroup with δ", "gap closed", "seeds", "file")
+_RACE = (
+    "track, seed", "ε", "reference / subgroup before", "the best recipe", "its worth", "the median recipe's",
+    "what asked nothing", "went on", "its worth, refined by nothing", "regret", "queries", "file",
+)  # fmt: skip
 _MATRIX = (
     "proxy", "platform", "platform / proxy, weights", "fidelity subgroup / reference", "reference / subgroup before",
     "subgroup with δ", "gap closed", "zero-query control", "p (b/c)", "file",
@@ -80,6 +85,23 @@ def ceiling_table(results: Path = RESULTS) -> str:
                  f"{mean['gap_closed']:.3f}" if "gap_closed" in mean else "–", seeds, f"`{name}`")
             )  # fmt: skip
     return table(_CEILING, lines)
+
+
+def race_table(results: Path = RESULTS) -> str:
+    """Return one line per world of every result file of the race benchmark, as Markdown."""
+    lines = []
+    for name, record in found("race*.json", results):
+        for cell in record["cells"]:
+            worth = cell["candidates"]
+            free = [share for recipe, share in worth.items() if recipe.startswith("zero-query")]
+            lines.append(
+                (f"{cell['track']}, {cell['seed']}", cell["epsilon"],
+                 f"{cell['reference']:.3f} / {cell['nothing']:.3f}", cell["best"],
+                 f"{cell['best_of_portfolio']:.3f}", f"{cell['median_of_portfolio']:.3f}",
+                 f"{max(free):.3f}" if free else "–", cell["recipe"], f"{cell['combined']:.3f}",
+                 f"{cell['regret']:.3f}", cell["race"]["queries"], f"`{name}`")
+            )  # fmt: skip
+    return table(_RACE, lines)
 
 
 def matrix_table(results: Path = RESULTS) -> str:

@@ -21,6 +21,7 @@ from ttca.racing import (
     RaceResult,
     choosers,
     hear,
+    most_faithful,
     plan_race,
     run_race,
 )
@@ -128,6 +129,21 @@ def test_the_test_is_made_where_it_shows_more() -> None:
     assert plan_race(candidates=8, persons=140, queries=800).test == 0
 
 
+@given(st.lists(st.tuples(st.one_of(st.floats(0, 1), st.just(float("nan"))), st.booleans()), min_size=1, max_size=20))
+def test_the_most_faithful_half_is_asked_about(given: list[tuple[float, bool]]) -> None:
+    """It is a half, in the order handed in, with everybody who stays; nobody left out foretold more than one that is
+    there on its merits; and how many there are does not depend on what anybody foretold."""
+    fidelity, stays = [f for f, _ in given], [s for _, s in given]
+    there = most_faithful(fidelity, stays)
+    assert list(there) == sorted(set(there))
+    assert {c for c, s in enumerate(stays) if s} <= set(there)
+    assert len(there) == len(most_faithful([0.0] * len(stays), stays)) >= min(len(given), 2)
+    assert len(there) == max(sum(stays), len(given) if len(given) <= 2 else -(-len(given) // 2))
+    known = np.nan_to_num(fidelity, nan=-1.0)
+    merits, gone = [known[c] for c in there if not stays[c]], set(range(len(given))) - set(there)
+    assert not gone or not merits or max(known[c] for c in gone) <= min(merits)
+
+
 @given(plans, st.integers(0, 2**32 - 1), st.booleans())
 def test_those_about_whom_the_platform_is_undecided_choose(given: dict[str, int], seed: int, labels: bool) -> None:
     """Nobody chooses about whom it is more decided than about somebody who does not; of labels, wrong ones choose
@@ -159,7 +175,8 @@ def test_they_tell_candidates_apart_better() -> None:
     for seed in range(300):
         rng = np.random.default_rng([seed, 11])
         shared, own = rng.standard_normal(140), rng.standard_normal((9, 140))
-        margins = norm.ppf([0.875, *after])[:, None] - np.sqrt(0.8) * shared - np.sqrt(0.2) * own
+        levels: NDArray[np.float64] = np.asarray(norm.ppf([0.875, *after]))
+        margins = levels[:, None] - np.sqrt(0.8) * shared - np.sqrt(0.2) * own
         said = RaceAnswers(norm.cdf(4 * margins), margins > 0)
         for picked, found in regrets.items():
             first = choosers(plan, said.value[0, :able]) if picked else np.arange(sum(plan.rounds))
@@ -167,7 +184,8 @@ def test_they_tell_candidates_apart_better() -> None:
 
             nothing = RaceAnswers(said.value[0, order], said.right[0, order])
             ask = partial(heard_in, said, order)
-            found.append(float(after.max() - after[run_race(plan, nothing, ask).winner]))
+            winner: int = run_race(plan, nothing, ask).winner
+            found.append(float(after.max() - after[winner]))
     assert np.mean(regrets[True]) < 0.85 * np.mean(regrets[False])
 
 

@@ -16,14 +16,25 @@ from ttca.asking import Known, Questions, TransferSet
 from ttca.distilling import WARM_START, Distilled
 from ttca.entering import made_of, racers, terms_of
 from ttca.kept import digest, load_json, save_json
-from ttca.lessons import FOLDER, Ground, Lessons, copied, halved
+from ttca.lessons import FOLDER, Ground, Learned, Lessons, copied, halved
 from ttca.people import People, Roster
 from ttca.perturbations import PerturbationSet
 from ttca.perturbing import Family, combine, perturb
 from ttca.private import private_folder
 from ttca.progress import Reporter
 from ttca.race_record import NOTHING, RACE_FILE, Entrant, Raced, Runners, Switched
-from ttca.racing import ERROR, PROVED_LATER, RaceAnswers, RacePlan, RaceResult, choosers, hear, plan_race, run_race
+from ttca.racing import (
+    ERROR,
+    PROVED_LATER,
+    RaceAnswers,
+    RacePlan,
+    RaceResult,
+    choosers,
+    hear,
+    most_faithful,
+    plan_race,
+    run_race,
+)
 from ttca.recipes import Recipe
 from ttca.side_by_side import Piece, learning_threads
 from ttca.values import OneLine
@@ -182,6 +193,11 @@ def choose(shop: Workshop, ground: Ground, questions: Questions, transfer: Trans
     return Chosen(replace(shop, settings=settings), final.known_by(winner), asked, distilled, raced, beside)
 
 
+def _fidelity(learned: Sequence[Learned]) -> float:
+    """Return the fidelity of a candidate's proxy, or the mean of two."""
+    return float(np.mean([one.fidelity for one in learned]))
+
+
 def _turn(plan: RacePlan, start: int) -> str:
     """Return which part of a race asks the persons from this place of its order on."""
     turn = 1 + sum(start >= end for end in itertools.accumulate(plan.rounds))
@@ -274,8 +290,9 @@ class _Race(OneLine):
     def plan(self) -> RacePlan:
         """How the race goes."""
         able, testers = self.racers
+        entered = [not recipe.asks for recipe in self.runners.recipes]
         return plan_race(
-            candidates=len(self.runners.recipes),
+            candidates=len(most_faithful([0.0] * len(entered), entered)),
             persons=len(able),
             queries=self.lessons.questions.race,
             apart=len(testers) if self.runners.halves else None,
@@ -332,17 +349,17 @@ class _Race(OneLine):
         # First: a race for which there are too few people or queries is refused before hours of learning.
         plan = self.plan
         self.keep(None)
-        sets, seconds = self.learned()
-        recipes, people = self.runners.recipes, self.people
+        learned = self.learned()
+        recipes, people = self.asked_about(learned), self.people
 
         def ask(who: NDArray[np.intp], start: int) -> RaceAnswers:
             stop = start + len(who)
             part, whose = people[start:stop], self.strangers_to[start:stop]
             images = np.empty_like(part.images)
             for candidate in np.unique(who):
-                for number, learned in enumerate(sets[recipes[candidate].name]):
+                for number, one in enumerate(learned[recipes[candidate].name]):
                     rows = (whose == number) & (who == candidate)
-                    images[rows] = learned.apply(part.images[rows], part.classes[rows])
+                    images[rows] = one.delta.apply(part.images[rows], part.classes[rows])
             names = " and ".join(recipes[candidate].name for candidate in np.unique(who))
             shown = f"race, {_turn(plan, start)}: {names}"
             said = self.shop.queries.ask(images, purpose="pool-race", owners=part.members.tolist(), shown=shown)
@@ -350,7 +367,13 @@ class _Race(OneLine):
 
         classes = people.classes if self.shop.settings.combine else None
         result = run_race(plan, self.unaltered(self.rows), ask, classes=classes)
-        return self.record(result, seconds)
+        return self.record(result, recipes, learned)
+
+    def asked_about(self, learned: Mapping[str, Sequence[Learned]]) -> tuple[Recipe, ...]:
+        """Return the candidates that the platform is asked about; one that asks nothing itself always is."""
+        recipes = self.runners.recipes
+        fidelity = [_fidelity(learned[recipe.name]) for recipe in recipes]
+        return tuple(recipes[c] for c in most_faithful(fidelity, [not recipe.asks for recipe in recipes]))
 
     def unaltered(self, rows: NDArray[np.intp]) -> RaceAnswers:
         """Return what was said of these people as they are: it was paid for in the pool."""
@@ -366,8 +389,8 @@ class _Race(OneLine):
         inside, right = transfer.pool.subgroup, transfer.answers.labels == transfer.pool.classes
         return bool(0 < inside.sum() < len(inside)) and float(right[inside].mean()) < float(right[~inside].mean())
 
-    def learned(self) -> tuple[dict[str, tuple[PerturbationSet, ...]], dict[str, float]]:
-        """Return each candidate's δ at the race's ε, one for each part, and what learning it took."""
+    def learned(self) -> dict[str, tuple[Learned, ...]]:
+        """Return what each candidate learned at the race's ε, once for each part."""
         shop, parts = self.shop, self.parts
         # In this thread: what they share is asked and made once.
         self.lessons.prepare()
@@ -396,31 +419,33 @@ class _Race(OneLine):
         made = shop.side_by_side(
             tasks, what="learning the recipes", pieces=pieces, unit="recipes" if once else "lessons"
         )
-        seconds = {r.name: 0.0 for r in self.runners.recipes}
-        sets: dict[str, dict[int, PerturbationSet]] = {r.name: {} for r in self.runners.recipes}
-        for (part, _), found in zip(groups, made, strict=True):
-            for name, (learned, took) in found.items():
-                sets[name][part.half] = learned
-                seconds[name] += took
-        return {name: tuple(each[half] for half in sorted(each)) for name, each in sets.items()}, seconds
+        found: dict[str, dict[int, Learned]] = {r.name: {} for r in self.runners.recipes}
+        for (part, _), each in zip(groups, made, strict=True):
+            for name, one in each.items():
+                found[name][part.half] = one
+        return {name: tuple(each[half] for half in sorted(each)) for name, each in found.items()}
 
-    def record(self, result: RaceResult, seconds: Mapping[str, float]) -> Raced:
-        """Return what came of it under the candidates' names."""
-        recipes = self.runners.recipes
+    def record(self, result: RaceResult, recipes: Sequence[Recipe], learned: Mapping[str, Sequence[Learned]]) -> Raced:
+        """Return what came of it under the candidates' names; ``recipes``: those that it was asked about."""
+        ranks = {recipe.name: rank for recipe, rank in zip(recipes, result.ranks, strict=True)}
+
+        def entrant(recipe: Recipe) -> Entrant:
+            rank, fidelity = ranks.get(recipe.name), _fidelity(learned[recipe.name])
+            said = rank if rank is not None and rank.persons else None
+            return Entrant(
+                name=recipe.name,
+                about=recipe.about,
+                persons=0 if said is None else said.persons,
+                mean=None if said is None else said.mean,
+                difference=None if said is None else said.difference,
+                out=0 if rank is None else rank.out,
+                seconds=round(sum(one.seconds for one in learned[recipe.name]), 3),
+                fidelity=None if np.isnan(fidelity) else round(fidelity, 4),
+            )
+
         return Raced(
             epsilon=self.epsilon,
-            entrants=tuple(
-                Entrant(
-                    name=recipe.name,
-                    about=recipe.about,
-                    persons=s.persons,
-                    mean=s.mean if s.persons else None,
-                    difference=s.difference if s.persons else None,
-                    out=s.out,
-                    seconds=round(seconds[recipe.name], 3),
-                )
-                for recipe, s in zip(recipes, result.ranks, strict=True)
-            ),
+            entrants=tuple(map(entrant, self.runners.recipes)),
             winner=recipes[result.winner].name,
             proposed=result.proposed,
             won=result.won,

@@ -42,6 +42,12 @@ class Fidelity:
     reference: float
     reference_interval: tuple[float, float]
 
+    @property
+    def mean(self) -> float:
+        """The mean of the two rates, of one where the other is among nobody; NaN where both are."""
+        rates = [rate for rate in (self.subgroup, self.reference) if not math.isnan(rate)]
+        return sum(rates) / len(rates) if rates else math.nan
+
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON values; a rate among nobody (NaN) becomes None."""
         return {k: None if isinstance(v, float) and math.isnan(v) else v for k, v in asdict(self).items()}

@@ -27,7 +27,7 @@ from ttca.settings import Settings
 from ttca.values import OneLine
 from ttca.workshop import Workshop
 
-__all__ = ["FOLDER", "Ground", "Lessons", "copied", "halved"]
+__all__ = ["FOLDER", "Ground", "Learned", "Lessons", "copied", "halved"]
 
 #: Where candidates are learned, in an action's folder.
 FOLDER = "candidates"
@@ -40,6 +40,25 @@ class Ground(OneLine):
     roster: Roster
     public: People | Images | None
     views: People | None
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Learned(OneLine):
+    """What a candidate learned for the race.
+
+    Parameters
+    ----------
+    delta : PerturbationSet
+    seconds : float
+        That it took, its proxy's for whoever comes first.
+    fidelity : float
+        How often its proxy named the platform's class for selection people: the mean of both groups', since one that
+        learned from sharper images than the subgroup's foretells the others; NaN among nobody.
+    """
+
+    delta: PerturbationSet
+    seconds: float
+    fidelity: float
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -219,17 +238,15 @@ class Lessons(OneLine):
             equalized=True,
         )
 
-    def learn(
-        self, group: Sequence[Recipe], epsilon: int, reporter: Reporter
-    ) -> dict[str, tuple[PerturbationSet, float]]:
-        """Return the δ of candidates that share a proxy, at one ε, each with the seconds that learning it took."""
-        distilled, found = self.distilled(group[0], reporter), {}
+    def learn(self, group: Sequence[Recipe], epsilon: int, reporter: Reporter) -> dict[str, Learned]:
+        """Return what candidates that share a proxy learned, at one ε."""
+        distilled, found = self.distilled(group[0], reporter), dict[str, Learned]()
         for recipe in group:
             own = self.known_by(recipe), self.questions_of(recipe), distilled
             shop = replace(self.shop_of(recipe), reporter=reporter)
             family = perturb(shop, self.ground.roster, *own, only=epsilon)
             seconds = family.seconds + (distilled.seconds if recipe is group[0] else 0.0)
-            found[recipe.name] = family.sets[epsilon], seconds
+            found[recipe.name] = Learned(family.sets[epsilon], seconds, distilled.fidelity.mean)
         return found
 
 

@@ -119,9 +119,12 @@ class Entrant:
         The mean probability of the true class (or share of right answers, where there are no scores), and how far it is
         above doing nothing on the same persons. None where nobody was asked.
     out : int or None
-        The round after which it was out; None for the winner.
+        The round after which it was out; None for the winner, 0 where the platform was not asked about it.
     seconds : float
         That learning it took.
+    fidelity : float or None
+        How often its proxy named the platform's class for selection people, the mean of both groups'. Earlier versions
+        did not write it.
     """
 
     name: str
@@ -131,6 +134,7 @@ class Entrant:
     difference: float | None
     out: int | None
     seconds: float
+    fidelity: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from statistics import NormalDist
@@ -30,6 +30,7 @@ __all__ = [
     "Rank",
     "choosers",
     "hear",
+    "most_faithful",
     "plan_race",
     "run_race",
 ]
@@ -196,6 +197,30 @@ def plan_race(
             "was spent."
         )
     return plan
+
+
+def most_faithful(fidelity: Sequence[float], stays: Sequence[bool]) -> tuple[int, ...]:
+    """Return which candidates the platform is asked about: the half whose proxies foretold its answers best.
+
+    Those answers were paid for, about people whom no proxy learned from. A δ transfers from a proxy that errs as the
+    platform errs, and so few queries tell few candidates apart [ours].
+
+    Parameters
+    ----------
+    fidelity : sequence of float
+        Of each candidate; NaN counts as none. Of equals, those handed in first.
+    stays : sequence of bool
+        Whether a candidate is asked about anyway.
+
+    Returns
+    -------
+    tuple of int
+        Half of the candidates, of two both; those that stay are among them, or they are those alone.
+    """
+    count = len(fidelity) if len(fidelity) <= 2 else -(-len(fidelity) // 2)
+    known = np.nan_to_num(np.asarray(fidelity, np.float64), nan=-1.0)
+    order = sorted(range(len(known)), key=lambda c: (not stays[c], -known[c]))
+    return tuple(sorted(order[: max(count, sum(stays))]))
 
 
 def choosers(plan: RacePlan, value: NDArray[np.float64]) -> NDArray[np.intp]:
