@@ -23,7 +23,7 @@ from ttca.kept import load_json, save_json
 from ttca.people import People
 from ttca.platforms.base import Platform
 from ttca.race_record import COMBINED
-from ttca.racing import RaceAnswers, RaceResult, hear, plan_race, run_race
+from ttca.racing import RaceAnswers, RaceResult, choosers, hear, plan_race, run_race
 
 __all__ = ["QUICK", "SHARES", "cell_of", "curve", "main"]
 
@@ -158,6 +158,8 @@ def _raced(found: Acting, *, orders: int, seed: int) -> dict[str, Any]:
             *chooser,
             selection.classes,
             (np.array(list(right.values())), subgroup.classes),
+            entered=[number for number, e in enumerate(raced.entrants) if e.out != 0],
+            error=raced.error,
             orders=orders,
             seed=seed,
         ),
@@ -171,6 +173,8 @@ def curve(
     classes: NDArray[np.int64],
     strangers: tuple[NDArray[np.bool_], NDArray[np.int64]],
     *,
+    entered: Sequence[int],
+    error: float,
     orders: int,
     seed: int,
 ) -> list[dict[str, Any]]:
@@ -186,40 +190,50 @@ def curve(
         Their true classes.
     strangers : (bool array of shape (K, M), int64 array of shape (M,))
         Who of other people is answered rightly under each candidate, and their true classes.
+    entered : sequence of int
+        The candidates that the platform is asked about.
+    error : float
+        Of each race.
     orders, seed : int
     """
     right, theirs = strangers
     worth = right.mean(axis=1)
     rows = np.random.default_rng([seed, 23])
     shuffled: list[NDArray[np.intp]] = [rows.permutation(len(nothing)) for _ in range(orders)]
+    racing = [candidates[c] for c in entered]
+
+    def of(candidate: int) -> NDArray[np.bool_]:
+        found: NDArray[np.bool_] = right[entered[candidate]]
+        return found
 
     def together(result: RaceResult) -> float:
         served = np.isin(theirs, [s.label for s in result.switches])
-        both = np.where(served, right[result.runner_up or 0], right[result.winner])
-        return float(both.mean())
+        return float(np.where(served, of(result.runner_up or 0), of(result.winner)).mean())
 
-    found = []
+    points = []
     for queries in SHARES:
         try:
-            plan = plan_race(candidates=len(candidates), persons=len(nothing), queries=queries)
+            plan = plan_race(candidates=len(racing), persons=len(nothing), queries=queries, error=error)
         except ActionError:
             continue
-        results = [
-            run_race(plan, _in_order(nothing, o), partial(_said, candidates, o), classes=classes[o]) for o in shuffled
-        ]
-        gains = [together(r) - float(worth[r.winner]) for r in results]
-        found.append(
+        results = []
+        for order in shuffled:
+            able, tested = np.split(order, [len(order) - plan.test])
+            o = np.concatenate([able[choosers(plan, nothing.value[able])], tested])
+            results.append(run_race(plan, _in_order(nothing, o), partial(_said, racing, o), classes=classes[o]))
+        gains = [together(r) - float(of(r.winner).mean()) for r in results]
+        points.append(
             {
                 "queries": queries,
                 "asked": plan.queries,
-                "regret": statistics.fmean(float(worth.max() - worth[r.winner]) for r in results),
+                "regret": statistics.fmean(float(worth.max() - of(r.winner).mean()) for r in results),
                 "proposed": statistics.fmean(r.proposed for r in results),
                 "combined": statistics.fmean(bool(r.switches) for r in results),
                 "combined_above_winner": statistics.fmean(gains),
                 "combined_below_winner": statistics.fmean(g < 0 for g in gains),
             }
         )
-    return found
+    return points
 
 
 def _said(candidates: Sequence[RaceAnswers], order: NDArray[np.intp], who: NDArray[np.intp], start: int) -> RaceAnswers:

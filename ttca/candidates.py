@@ -453,6 +453,7 @@ class _Race(OneLine):
             tested=result.tested,
             p=result.p,
             level=result.level,
+            error=self.error,
             fresh=result.fresh,
             queries=result.queries,
             persons=sum(map(len, self.racers)),

@@ -163,6 +163,8 @@ class Raced:
     won, lost, tested : int
         Persons right only with the winner, right only as they are, and all of the test.
     p, level : float
+    error : float
+        Of the whole race: how often it may propose what is no better than nothing.
     fresh : bool
         Whether the test was on persons that the choice did not use.
     queries : int
@@ -195,6 +197,7 @@ class Raced:
     halves: bool = False
     runner_up: str = ""
     switched: tuple[Switched, ...] = ()
+    error: float = 0.05
 
     @property
     def recipe(self) -> str:

@@ -15,7 +15,7 @@ from benchmarks._tracks import TRACKS, Track, left_out
 from tests import worlds
 from tests.benchmarks.test_effect import people, platform
 from tests.published import onnx_file
-from ttca.racing import RaceAnswers
+from ttca.racing import ERROR, RaceAnswers
 
 ARGUMENTS = [
     "--tracks", "tiny", "--queries", "150", "--epsilon", "6", "12", "--orders", "5",
@@ -90,7 +90,8 @@ def test_more_queries_regret_less() -> None:
     people = slice(200)
     nothing = heard(rng.random(200) < 0.4)
     strangers = right[:, 200:], classes[200:]
-    found = race.curve(nothing, [heard(r[people]) for r in right], classes[people], strangers, orders=40, seed=0)
+    said = [heard(r[people]) for r in right]
+    found = race.curve(nothing, said, classes[people], strangers, entered=range(4), error=ERROR, orders=40, seed=0)
     regrets = [point["regret"] for point in found]
     assert [point["queries"] for point in found] == list(race.SHARES)
     assert regrets[-1] < regrets[0] < 0.15
