@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +19,11 @@ from ttca.blocks import shrink
 from ttca.errors import ActionError, ConfigError, ImageError
 from ttca.forgetting import _LEARNED, _found
 from ttca.images import Images
+from ttca.labeling import Labeled
 from ttca.perturbations import PerturbationSet
 from ttca.progress import Reporter
 from ttca.proxies import distillation, labeling
+from ttca.proxies.backbones import read_backbone
 from ttca.proxies.distillation import Answered, Targets
 
 PUBLIC = worlds.crowd("public", 60, 60, seed=200)
@@ -283,6 +286,14 @@ def test_images_that_may_not_be_public_are_refused(tmp_path: Path, backbone: Pat
     }[what]
     with pytest.raises((ActionError, ImageError), match=sentence):
         opened(tmp_path / "action", Recorder(), backbone, public=images)
+
+
+def test_a_head_that_is_no_better_than_one_name_is_said(backbone: Path) -> None:
+    """Whoever labels public images by such a head hears that they teach nothing, and what to do."""
+    scores = np.full((len(PUBLIC), 2), 0.5, np.float32)
+    made = Labeled(PUBLIC.images, scores, read_backbone(backbone), 0.5, asked=True, commonest=0.5)
+    assert "these labels teach nothing. Take public out" in made.told
+    assert "nothing" not in replace(made, agreement=0.6).told
 
 
 def test_coarse_images_are_labeled_as_proxies_see_them(

@@ -44,6 +44,8 @@ class Labeled(Value):
         Share of selection people for whom the head names the class that it was judged by.
     asked : bool
         Whether it was fit on the platform's answers; else on members' true classes alone.
+    commonest : float
+        Share of these people who have the class that most have: whoever names it always is right so often.
     """
 
     images: Images
@@ -51,6 +53,7 @@ class Labeled(Value):
     backbone: Backbone
     agreement: float
     asked: bool
+    commonest: float = 0.0
 
     @cached_property
     def digest(self) -> str:
@@ -61,10 +64,16 @@ class Labeled(Value):
     def told(self) -> str:
         """The sentence that says who labeled what, by what."""
         b, of = self.backbone, "the platform's answers" if self.asked else "members' true classes"
-        return (
+        said = (
             f"{len(self.images):,} public images without classes were labeled by a linear head on {b.name} "
             f"({b.source}, license: {b.license}), which learned {of}: right for {self.agreement:.0%} of selection "
             "people."
+        )
+        if self.agreement > self.commonest:
+            return said
+        return (
+            f"{said} Naming the commonest class alone would be right for {self.commonest:.0%}: these labels teach "
+            "nothing. Take public out of the action file, or name other published weights in labelers."
         )
 
     @property
@@ -106,7 +115,8 @@ def labeled(shop: Workshop, known: Known, questions: Questions, transfer: Transf
     if known.public is not None:
         taught.append((known.public.images, learner.true(known.public)))
     made = _kept_or_made(shop, images, _joined(taught), judged)
-    found = Labeled(images, *made, asked=plain > 0)
+    labels = judged[1].labels[judged[1].labels >= 0]
+    found = Labeled(images, *made, asked=plain > 0, commonest=float(np.bincount(labels).max() / len(labels)))
     if shop.tells:
         shop.reporter.say(found.told)
     return replace(known, labeled=found)

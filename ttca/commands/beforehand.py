@@ -130,7 +130,8 @@ def confirm_verification(action: CollectiveAction, *, yes: bool) -> None:
     terms = action.settings.certifying
     confirm(
         f"Verification people can be read once. Next, {action.panel.examined().told(terms)} are asked about, with at "
-        f"most {most} queries, whether δ reaches the goal: {terms.aim}. If it fails, a new try needs other people.",
+        f"most {most} queries, whether δ reaches the goal: {terms.aim}. If it fails, or somebody "
+        "whose pictures taught δ is forgotten first, a new try needs other people.",
         "No verification person was read. All answers so far and what was learned are kept; run it again to go on.",
         yes=yes,
     )
