@@ -156,11 +156,13 @@ def test_public_data_cost_nothing_and_make_the_zero_query_control(tmp_path: Path
 
 @pytest.mark.parametrize("role", ["selection", "verification"])
 def test_a_judged_image_among_the_public_ones_is_refused(tmp_path: Path, role: str) -> None:
-    """A selection or verification person's image among the public ones stops the action before a query."""
+    """A selection or verification person's image among the public ones stops the action before a query, and is named:
+    its place, and whose it is."""
     platform = Recorder()
     exam = worlds.roster().roles()[role]
     leaked = People.concatenate([public(), exam[:1]])
-    with pytest.raises(ActionError, match="images that belong to no selection, verification or test person"):
+    told = f"got 1 of {len(leaked)} that do. The first is number {len(leaked)}, as the picture of {exam.persons[0]}."
+    with pytest.raises(ActionError, match=told):
         open_action(tmp_path, platform, public=leaked)
     with open_action(tmp_path, platform, public=public()) as action, Ledger(tmp_path / "e.sqlite") as ledger:
         known = public()

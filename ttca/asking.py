@@ -269,15 +269,18 @@ class Known(Value):
         if not public:
             return
         papers = {
-            hashlib.sha256(image.tobytes()).digest()
+            hashlib.sha256(image.tobytes()).digest(): person
             for people in (roster.selection, *exam)
             if people is not None
-            for image in seen(people.images, settings.block, shape)
+            for image, person in zip(seen(people.images, settings.block, shape), people.persons, strict=True)
         }
-        if any(hashlib.sha256(image.tobytes()).digest() in papers for images in public for image in images):
+        whose = [papers.get(hashlib.sha256(image.tobytes()).digest()) for images in public for image in images]
+        theirs = [number for number, person in enumerate(whose, start=1) if person is not None]
+        if theirs:
             raise ActionError(
-                "Expected public images that belong to no selection, verification or test person, got one that does. "
-                "Remove it from the public data. No query was spent."
+                "Expected public images that belong to no selection, verification or test person, got "
+                f"{len(theirs)} of {len(whose)} that do. The first is number {theirs[0]}, as the picture of "
+                f"{whose[theirs[0] - 1]}. Remove them from the public data. No query was spent."
             )
 
 
