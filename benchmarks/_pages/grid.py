@@ -11,8 +11,9 @@ from typing import Any
 
 from benchmarks._credit import CHANCE
 from benchmarks._document import results, table, told, within
-from benchmarks._grid import MOST_GIB, STUDIES, Planned, planned
+from benchmarks._grid import MOST_GIB, STUDIES, TRACKS_OF_GRID, Planned, planned
 from benchmarks._kept_rows import closed_span, over_seeds, rate_span
+from benchmarks._tracks import TRACKS
 
 __all__ = ["marks", "table_file"]
 
@@ -36,9 +37,12 @@ _HEAD = ("track", "regime, answers", "Q", "ε", "seeds")
 
 def marks(folder: Path) -> Mapping[str, str]:
     """Return what stands between the page's marks, from a folder of result files."""
-    found = _found(folder)
+    found, own = _found(folder), {cell.name for cell in planned()}
+    others = sum(cell.name not in own and not cell.final for cell, _ in found)
+    more = " So has one cell of another track." if others == 1 else f" So have {others} cells of other tracks."
+    ran = len(found) - others
     return {
-        "run": f"{len(found)} of {len(list(planned()))} cells have been run.",
+        "run": f"{ran} of {len(own)} cells have been run.{more if others else ''}",
         "rows": table(
             (*_HEAD, "reference / subgroup before", "S (95 %)", "gap closed (95 %)", "zero-query; queries helped in"),
             _lines(found),
@@ -70,9 +74,12 @@ def table_file(folder: Path) -> str:
 
 
 def _found(folder: Path) -> list[tuple[Planned, Mapping[str, Any]]]:
-    """Return the cells that are kept, in the plan's order, dev-test people's before final people's."""
+    """Return the cells that are kept, in the plan's order, other tracks' behind the grid's own, and then all of final
+    people.
+    """
     kept = {record["name"]: record for _, record in results("*.json", folder / "grid")}
-    every = [*planned(), *planned(final=True)]
+    others = [name for name in TRACKS if name not in TRACKS_OF_GRID]
+    every = [cell for final in (False, True) for of in (TRACKS_OF_GRID, others) for cell in planned(of, final=final)]
     return [(cell, kept[cell.name]) for cell in every if cell.name in kept]
 
 

@@ -6,6 +6,7 @@ import csv
 import io
 import json
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -160,9 +161,17 @@ def _is_whole_page(results: Path, there: list[str]) -> None:
         cells = [
             Planned(part="p", track="tiny", regime="own", answers="richest", queries=100, seed=s) for s in (0, 1, 2)
         ]
-        patch.setattr("benchmarks._pages.grid.planned", lambda final=False: [] if final else cells)
+
+        def of(own: bool, tracks: Sequence[str] = TRACKS_OF_GRID, *, final: bool = False) -> list[Planned]:
+            return cells if (tracks == TRACKS_OF_GRID) == own and not final else []
+
+        patch.setattr("benchmarks._pages.grid.planned", partial(of, False))
+        others = marks(results)
+        assert others["run"] == "0 of 0 cells have been run. So have 2 cells of other tracks."
+        patch.setattr("benchmarks._pages.grid.planned", partial(of, True))
         page, written = marks(results), list(csv.DictReader(io.StringIO(table_file(results))))
     assert page["run"] == "2 of 3 cells have been run."
+    assert page["rows"] == others["rows"]
     assert "tiny, seeds 2" in page["missing"]
     assert all(f"`{name}`" in page["costs"] for name in there)
     kept = [json.loads((results / "grid" / f"{name}.json").read_text(encoding="utf-8")) for name in there]
