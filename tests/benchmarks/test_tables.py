@@ -146,7 +146,13 @@ def test_ceilings_and_pairs_are_lines_with_their_files(tmp_path: Path) -> None:
     worse = {**served, "right": 5, "accuracy": 0.5}
     others = {"fairface-faceapi": {"by_race": {"many": served, "few": worse}}, "digits-thirdparty": {"sharp": served}}
     (tmp_path / "tracks.json").write_text(json.dumps({**others, "left_out": {"faces": {"final": 2}}}))
-    names = ("effect", "ceiling", "matrix", "ablations", "served", "left-out")
+    raced = {
+        "track": "tiny", "seed": 0, "epsilon": 4, "reference": 0.9, "nothing": 0.8, "best": "bold", "regret": 0.05,
+        "candidates": {"bold": 0.85, "zero-query": 0.75}, "best_of_portfolio": 0.85, "median_of_portfolio": 0.8,
+        "recipe": "nothing", "combined": 0.8, "race": {"queries": 200},
+    }  # fmt: skip
+    (tmp_path / "race-a.json").write_text(json.dumps({"cells": [raced]}))
+    names = ("effect", "race", "ceiling", "matrix", "ablations", "served", "left-out")
     marks = "\n".join(f"<!-- {name} -->\n<!-- /{name} -->" for name in names)
     text = rewritten("docs/effect.md", marks, tmp_path)
     made = {Path(place).stem: whole for place, whole in data_files("docs/effect.md", tmp_path).items()}
@@ -156,6 +162,8 @@ def test_ceilings_and_pairs_are_lines_with_their_files(tmp_path: Path) -> None:
     assert r"| a\1b | big | 4.2 | 0.250 / 0.250 | 0.250 / 0.250 | 0.250 |" in matrix_table(tmp_path)
     bold = 'bold,plain,"0.500, 0.750",+0.062,"9/1, 7/0","0.021, 0.016",ablations-a.json'
     assert made["effect-ablations"].splitlines()[1:] == [bold]
+    line = '"tiny, 0",4,0.900 / 0.800,bold,0.850,0.800,0.750,nothing,0.800,0.050,200,race-a.json'
+    assert made["effect-race"].splitlines()[1:] == [line]
     few, many = (made["effect-served"].index(f"fairface-faceapi,{who},") for who in ("few", "many"))
     assert few < many
     assert "digits-thirdparty,sharp,9,10,0.900 (0.550 to 0.998),0.700,tracks.json\n" in made["effect-served"]
