@@ -388,7 +388,7 @@ def _cifar_track(name: str, file: str, label: str, camera: str = "") -> Track:
     def platform(answers: str) -> Iterator[Platform]:
         names = [str(i) for i in range(100 if name == "cifar100" else 10)]
         # A cell has the threads that its process was given (benchmarks/_cell_process.py).
-        threads = int(os.environ.get("OMP_NUM_THREADS") or 0) or None
+        threads = int(os.environ.get("OMP_NUM_THREADS", "").partition(",")[0] or 0) or None
         platform = LocalPlatform.from_onnx(
             onnx_file(file), classes=names, image_shape=(32, 32, 3), name=file, threads=threads
         )

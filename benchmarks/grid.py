@@ -6,7 +6,7 @@ import argparse
 import json
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
@@ -72,7 +72,9 @@ def main(
         missing = [cell for cell in cells if not _is_there(cell, folder, replaces)]
         missing = missing[: options.most]
         _ERR.print(f"{len(cells) - len(missing)} of {len(cells)} cells need no run.", highlight=False)
-        orders = [_order(cell) for cell in missing]
+        # A GPU's driver alone takes gigabytes in every process.
+        most = MOST_GIB if best_device() == "cpu" else None
+        orders = [replace(_order(cell), most_gib=most) for cell in missing]
         for number, found in sent(orders, engine, until=time.time() + 3600 * options.hours):
             if "failed" in found:
                 failed[missing[number].name] = found["failed"]
@@ -113,9 +115,7 @@ def _chosen(cells: Iterable[Planned], patterns: Sequence[str] | None) -> list[Pl
 
 def _order(cell: Planned) -> Order:
     facts = {key: value for key, value in asdict(cell).items() if key != "part"}
-    # A GPU's driver alone takes gigabytes in every process.
-    most = MOST_GIB if best_device() == "cpu" else None
-    return Order(benchmark="grid", facts={**facts, "epsilons": list(EPSILONS)}, most_gib=most)
+    return Order(benchmark="grid", facts={**facts, "epsilons": list(EPSILONS)})
 
 
 def cell_of(facts: Mapping[str, Any]) -> dict[str, Any]:

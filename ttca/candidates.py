@@ -30,6 +30,7 @@ from ttca.racing import (
     RacePlan,
     RaceResult,
     choosers,
+    count_asked,
     hear,
     most_faithful,
     plan_race,
@@ -290,9 +291,8 @@ class _Race(OneLine):
     def plan(self) -> RacePlan:
         """How the race goes."""
         able, testers = self.racers
-        entered = [not recipe.asks for recipe in self.runners.recipes]
         return plan_race(
-            candidates=len(most_faithful([0.0] * len(entered), entered)),
+            candidates=count_asked(self.stays),
             persons=len(able),
             queries=self.lessons.questions.race,
             apart=len(testers) if self.runners.halves else None,
@@ -306,7 +306,7 @@ class _Race(OneLine):
         Whoever proves improvement proves that, and whoever proves parity too, where there is a gap.
         """
         kind = self.shop.settings.certifying.aim.kind
-        looks_again = kind == "improvement" or (kind == "parity" and self.gap)
+        looks_again = kind == "improvement" or (kind == "parity" and self.has_gap)
         return PROVED_LATER if looks_again and not self.runners.earlier else ERROR
 
     @cached_property
@@ -373,7 +373,12 @@ class _Race(OneLine):
         """Return the candidates that the platform is asked about; one that asks nothing itself always is."""
         recipes = self.runners.recipes
         fidelity = [_fidelity(learned[recipe.name]) for recipe in recipes]
-        return tuple(recipes[c] for c in most_faithful(fidelity, [not recipe.asks for recipe in recipes]))
+        return tuple(recipes[c] for c in most_faithful(fidelity, self.stays))
+
+    @property
+    def stays(self) -> list[bool]:
+        """Of each candidate whether it asks nothing itself: then it is in every race."""
+        return [not recipe.asks for recipe in self.runners.recipes]
 
     def unaltered(self, rows: NDArray[np.intp]) -> RaceAnswers:
         """Return what was said of these people as they are: it was paid for in the pool."""
@@ -383,7 +388,7 @@ class _Race(OneLine):
         return hear(answers[rows], self.known.classes[rows], unresolved_right=True)
 
     @property
-    def gap(self) -> bool:
+    def has_gap(self) -> bool:
         """Whether the pool's answers were right less often about the subgroup than about the others."""
         transfer = self.lessons.transfer
         inside, right = transfer.pool.subgroup, transfer.answers.labels == transfer.pool.classes

@@ -29,6 +29,7 @@ __all__ = [
     "RaceResult",
     "Rank",
     "choosers",
+    "count_asked",
     "hear",
     "most_faithful",
     "plan_race",
@@ -217,10 +218,21 @@ def most_faithful(fidelity: Sequence[float], stays: Sequence[bool]) -> tuple[int
     tuple of int
         Half of the candidates, of two both; those that stay are among them, or they are those alone.
     """
-    count = len(fidelity) if len(fidelity) <= 2 else -(-len(fidelity) // 2)
     known = np.nan_to_num(np.asarray(fidelity, np.float64), nan=-1.0)
     order = sorted(range(len(known)), key=lambda c: (not stays[c], -known[c]))
-    return tuple(sorted(order[: max(count, sum(stays))]))
+    return tuple(sorted(order[: count_asked(stays)]))
+
+
+def count_asked(stays: Sequence[bool]) -> int:
+    """Return about how many candidates the platform is asked, which is known before anything is learned.
+
+    Parameters
+    ----------
+    stays : sequence of bool
+        Of each candidate whether it is asked about anyway.
+    """
+    candidates = len(stays)
+    return max(candidates if candidates <= 2 else -(-candidates // 2), sum(stays))
 
 
 def choosers(plan: RacePlan, value: NDArray[np.float64]) -> NDArray[np.intp]:
