@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import sqlite3
@@ -18,13 +19,15 @@ from tests import worlds
 from tests.worlds import Recorder, open_action
 from ttca.action import CollectiveAction
 from ttca.config import read_action
-from ttca.data.folder import write_people
+from ttca.data.folder import PREPARED, write_people
+from ttca.data.preparing import prepare_photographs
 from ttca.errors import ActionError, QuotaError
 from ttca.folder_lock import hold
 from ttca.forgetting import forget_member
 from ttca.kept import load_arrays
 from ttca.people import People
 from ttca.pooling.ledger import Ledger
+from ttca.preparation import Preparation
 
 NAME = "member-1"
 
@@ -202,6 +205,30 @@ def test_an_audit_and_a_verification_that_has_begun_are_named(folder: Path) -> N
     told = {Path(r.path): r.do for r in forget_member(read_action(folder), NAME).remains}
     assert told[(folder / "audit.json").resolve()].endswith("ttca audit.")
     assert "new verification people" in told[folder]
+
+
+def test_the_photograph_behind_a_prepared_picture_is_named(folder: Path, tmp_path: Path) -> None:
+    """Preparing again brings back a picture whose photograph stays, and strikes the lines of one that is gone."""
+    album = Path(shutil.copytree(folder / "people", tmp_path / "album"))
+    shutil.rmtree(folder / "people")
+    height, width, _ = worlds.SHAPE
+    way = Preparation(size=(width, height))
+    prepare_photographs(album, folder / "people", way)
+    mine = [f"images/{i:06d}.png" for i in np.flatnonzero(everybody().members == NAME)]
+    record = folder / "people" / PREPARED
+    with record.open("a") as lines:
+        lines.write(json.dumps({"out": "images/gone.png", "source": f"{NAME}.jpg"}) + "\n")
+    told = {Path(r.path): r.do for r in forget_member(read_action(folder), NAME).remains}
+    for picture in mine:
+        assert f"photograph, {picture}: ttca prepare would bring" in told[(folder / "people" / picture).resolve()]
+        (folder / "people" / picture).unlink()
+        (album / picture).unlink()
+    assert "run ttca prepare again" in told[record.resolve()]
+    table = (album / "people.csv").read_text().splitlines()
+    (album / "people.csv").write_text("\n".join(line for line in table if f",{NAME}," not in line))
+    prepare_photographs(album, folder / "people", way, force=True)
+    written = record.read_text() + (folder / "people" / "people.csv").read_text()
+    assert [name for name in (*mine, f"{NAME}.jpg") if name in written] == []
 
 
 def test_nobody_is_forgotten_while_a_program_works_in_the_folder(folder: Path) -> None:

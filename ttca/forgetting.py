@@ -11,6 +11,8 @@ from pathlib import Path
 
 from ttca.audit import AUDIT_FILE
 from ttca.config import ActionFile
+from ttca.data.folder import PREPARED
+from ttca.data.preparing import photographs_behind
 from ttca.errors import DataError, QuotaError
 from ttca.evidence.check import FORMAT
 from ttca.folder_lock import hold
@@ -101,7 +103,7 @@ def forget_member(action: ActionFile, member: str) -> Departure:
                 where, "its free pages may hold what was deleted", f"{done.unclean} Then: ttca pool forget {done.alias}"
             )
         )
-    said = {path: Remains(str(path), "is a picture of theirs", "Delete it, or give it back.") for path in files}
+    said = _told_of_pictures(files)
     for path in bundles_in(folder):
         said[path] = Remains(
             str(path),
@@ -131,6 +133,18 @@ def forget_member(action: ActionFile, member: str) -> Departure:
             )
     said |= {r: _told(r, holds, action) for r, holds in _naming(folder, name, cleaned, said) if holds}
     return Departure(done, tuple(str(p) for p in deleted), (*doubts, *(said[path] for path in sorted(said))))
+
+
+def _told_of_pictures(files: Sequence[Path]) -> dict[Path, Remains]:
+    """Return what to do about a member's pictures, and about the photographs that they were prepared from."""
+    behind: dict[Path, str] = {}
+    for home in {parent for path in files for parent in path.parents}:
+        behind |= photographs_behind(home)
+    told = dict.fromkeys(files, "Delete it, or give it back.")
+    for path in files:
+        if path in behind:
+            told[path] += f" The same for its photograph, {behind[path]}: ttca prepare would bring the picture back."
+    return {path: Remains(str(path), "is a picture of theirs", do) for path, do in told.items()}
 
 
 def bundles_in(folder: Path) -> list[Path]:
@@ -209,6 +223,8 @@ def _told(path: Path, holds: Sequence[str], action: ActionFile) -> Remains:
         do = "Take the name out of [pool.quotas]."
     elif path in (source, source / "people.csv"):
         do = "Take their rows out."
+    elif path.name == PREPARED:
+        do = "When pictures and photographs are gone, run ttca prepare again: it takes their lines out."
     elif path.suffix == ".html":
         do = "Delete it. Where their answers taught nothing, ttca report writes it again once their rows are out."
     else:

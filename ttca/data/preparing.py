@@ -25,7 +25,7 @@ from ttca.preparation import Preparation, Region, parse_box
 from ttca.private import private_folder
 from ttca.progress import Reporter, silent
 
-__all__ = ["PreparedFile", "prepare_photographs", "source_table"]
+__all__ = ["PreparedFile", "photographs_behind", "prepare_photographs", "source_table"]
 
 
 @dataclass(frozen=True)
@@ -127,7 +127,7 @@ def prepare_photographs(
         raise DataError(
             f"Expected to prepare {inside} into {home}, got {type(error).__name__}: {error}. Choose another folder."
         ) from None
-    over = journal.made_of_others({job.out for job in jobs}, home)
+    over = journal.made_of_others({job.out for job in jobs})
     return [*done, *(PreparedFile(name, "", "left out") for name in others), *over]
 
 
@@ -136,6 +136,16 @@ def source_table(source: Path) -> Path | None:
     if source.is_dir():
         return source / TABLE if (source / TABLE).is_file() else None
     return source if source.is_file() and source.suffix.lower() not in PHOTOGRAPHS else None
+
+
+def photographs_behind(home: Path) -> dict[Path, str]:
+    """Return by its full path which photograph each prepared picture of a folder was made from, as its source names it.
+
+    Empty for a folder that was not prepared.
+    """
+    record = home / PREPARED
+    lines = record.read_text(encoding="utf-8-sig").splitlines() if record.is_file() else []
+    return {(home / e["out"]).resolve(): str(e["source"]) for e in map(_object, lines) if {"out", "source"} <= e.keys()}
 
 
 def _jobs(place: Path) -> tuple[Sheet | None, list[_Job], list[str]]:
@@ -196,8 +206,10 @@ class _Journal:
             was = _object(head).get("preparation")
             if was == preparation.to_dict():
                 entries = [_object(line) for line in lines]
-                self._known = {entry["out"]: entry for entry in entries if isinstance(entry.get("out"), str)}
-                # A kill may have cut the last line.
+                named = {entry["out"]: entry for entry in entries if isinstance(entry.get("out"), str)}
+                # A picture that is gone may be that of somebody who left: nothing is to name it any longer.
+                self._known = {out: entry for out, entry in named.items() if (path.parent / out).is_file()}
+                # A kill may have cut the last line, too.
                 self._write([head, *map(json.dumps, self._known.values())])
                 return
             if not force:
@@ -214,9 +226,9 @@ class _Journal:
         """Return what is written of a file; empty for nothing."""
         return self._known.get(out, {})
 
-    def made_of_others(self, outs: set[str], home: Path) -> list[PreparedFile]:
+    def made_of_others(self, outs: set[str]) -> list[PreparedFile]:
         """Return the pictures of earlier runs that are still there and are none of these."""
-        there = ((out, entry) for out, entry in self._known.items() if out not in outs and (home / out).is_file())
+        there = ((out, entry) for out, entry in self._known.items() if out not in outs)
         return [PreparedFile(str(entry.get("source", out)), out, "left over") for out, entry in there]
 
     def add(self, entry: dict[str, Any]) -> None:
