@@ -279,3 +279,19 @@ def test_whoever_is_asked_about_another_image_later_is_not_audited(tmp_path: Pat
         intended = intend(action, {}, 10)
         assert intended.again == 10
         assert "serve the audit alone" in intended.told()
+
+
+def test_whose_answer_the_run_would_pay_again_is_asked_last_and_counted(tmp_path: Path) -> None:
+    """A race asks about every second member's image equalized: an audit takes the others first, and counts the rest."""
+    racing = worlds.settings(recipe="auto")
+    platform = worlds.Recorder()
+    with worlds.open_action(tmp_path, platform, settings=racing) as action:
+        most = intend(action, {}, 1000)
+        members = most.persons()["subgroup"]
+        assert most.again == members // 2 > 0
+        assert f"asks about {most.again:,} of these people's images in equalized form" in most.told()
+        few = intend(action, {}, members - most.again)
+        assert (few.persons()["subgroup"], few.again) == (members - most.again, 0)
+        before = action.plan()["pool"].queries
+        carry_out(action, few)
+        assert action.plan()["pool"].queries == before - platform.queries

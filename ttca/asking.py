@@ -32,6 +32,7 @@ __all__ = [
     "TransferSet",
     "ask_pool",
     "equalized",
+    "only_equalized",
     "race_queries",
     "saved",
     "turn_of",
@@ -162,9 +163,8 @@ class Questions(Value):
     def of(cls, roster: Roster, settings: Settings) -> Questions:
         """Return who is asked about what in an action of this roster."""
         turn, selection, also = turn_of(roster, settings), roster.selection, None
-        if settings.races and "equalize" not in settings.set_by_hand and not np.all(roster.pool.subgroup):
-            # In the drawn order of the pool, which knows nothing of anybody.
-            second = np.flatnonzero((turn == 0) & roster.pool.subgroup)[1::2]
+        second = only_equalized(roster, settings)
+        if not settings.equalize and second.any():
             also = equalized(roster.pool[second], roster, replace(settings, equalize=True))
             turn[second] = -1
         rounds = (roster.pool[turn == t] for t in range(1, settings.rounds + 1))
@@ -382,6 +382,18 @@ def turn_of(roster: Roster, settings: Settings) -> NDArray[np.int64]:
         chosen = members[: round(settings.altered * len(members))]
         turn[chosen] = 1 + np.arange(len(chosen)) * rounds // max(len(chosen), 1)
     return turn
+
+
+def only_equalized(roster: Roster, settings: Settings) -> NDArray[np.bool_]:
+    """Return who of the pool is asked about their image equalized alone, which otherwise would be asked as it is."""
+    mine = (turn_of(roster, settings) == 0) & roster.pool.subgroup
+    if settings.equalize:
+        return mine
+    found = np.zeros(len(mine), np.bool_)
+    if settings.races and "equalize" not in settings.set_by_hand and not np.all(roster.pool.subgroup):
+        # Recipes that equalize race others. In the drawn order of the pool, which knows nothing of anybody.
+        found[np.flatnonzero(mine)[1::2]] = True
+    return found
 
 
 def _members(roster: Roster) -> People:

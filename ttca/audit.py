@@ -68,7 +68,7 @@ class Drawn(Value):
     design: _Layout
 
 
-def draw_sample(people: People, number: int, *, seed: int) -> Drawn:
+def draw_sample(people: People, number: int, *, seed: int, last: NDArray[np.bool_] | None = None) -> Drawn:
     """Draw so many persons of each group, one image of each, stratified by class.
 
     Parameters
@@ -78,6 +78,8 @@ def draw_sample(people: People, number: int, *, seed: int) -> Drawn:
     number : int
         Persons of each group; all there are where there are fewer.
     seed : int
+    last : bool array, shape (N,), optional
+        Whose images are taken when no others of their group are left.
 
     Raises
     ------
@@ -101,21 +103,26 @@ def draw_sample(people: People, number: int, *, seed: int) -> Drawn:
         )
     rng = np.random.default_rng([seed, 0x617564])
     who = units(people)
+
+    def first(names: NDArray[np.int64], sub: bool) -> Rows:
+        rows = _in_turn(people, who, names, sub, rng)
+        return (rows if last is None else rows[np.argsort(last[rows], kind="stable")])[:number]
+
     names = {sub: np.unique(who[people.subgroup == sub]) for sub in (True, False)}
     if not len(names[True]) or not len(names[False]):
         only = bool(len(names[True]))
-        return Drawn(_first(people, who, names[only], only, number, rng), "alone")
+        return Drawn(first(names[only], only), "alone")
     both = np.intersect1d(names[True], names[False])
     if 2 * len(both) >= len(np.union1d(names[True], names[False])):
-        first = _first(people, who, both, True, number, rng)
+        mine = first(both, True)
         partners = _one_image(people, who, False, rng)
-        return Drawn(np.concatenate([first, [partners[who[row]] for row in first]]).astype(np.intp), "paired")
+        return Drawn(np.concatenate([mine, [partners[who[row]] for row in mine]]).astype(np.intp), "paired")
     into_subgroup = rng.random(len(both)) < 0.5
     kept = {
         True: np.setdiff1d(names[True], both[~into_subgroup]),
         False: np.setdiff1d(names[False], both[into_subgroup]),
     }
-    parts = [_first(people, who, kept[sub], sub, number, rng) for sub in (True, False)]
+    parts = [first(kept[sub], sub) for sub in (True, False)]
     return Drawn(np.concatenate(parts), "disjoint" if all(len(part) for part in parts) else "alone")
 
 
@@ -126,17 +133,17 @@ def _one_image(people: People, who: NDArray[np.int64], sub: bool, rng: np.random
     return dict(zip(found.tolist(), rows[first].tolist(), strict=True))
 
 
-def _first(
-    people: People, who: NDArray[np.int64], names: NDArray[np.int64], sub: bool, number: int, rng: np.random.Generator
+def _in_turn(
+    people: People, who: NDArray[np.int64], names: NDArray[np.int64], sub: bool, rng: np.random.Generator
 ) -> Rows:
-    """Return one image of the first persons, in an order of which every beginning has its share of each class."""
+    """Return one image of each person, in an order of which every beginning has its share of each class."""
     image = _one_image(people, who, sub, rng)
     rows = rng.permutation(np.array([image[name] for name in names.tolist()], np.intp))
     place = np.zeros(len(rows))
     for label in np.unique(people.classes[rows]):
         of_class = np.flatnonzero(people.classes[rows] == label)
         place[of_class] = (np.arange(len(of_class)) + rng.random()) / len(of_class)
-    return rows[np.argsort(place, kind="stable")][:number]
+    return rows[np.argsort(place, kind="stable")]
 
 
 def one_of_each(people: People, rows: Rows, *, seed: int) -> Rows:

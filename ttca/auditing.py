@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from ttca.action import CollectiveAction
 from ttca.answers import Answers
-from ttca.asking import Questions, ask_pool, turn_of
+from ttca.asking import Questions, ask_pool, only_equalized, turn_of
 from ttca.audit import AUDIT_FILE, Audit, Drawn, Heard, audited, draw_sample, one_of_each
 from ttca.discovery import DISCOVERY_FILE, Discovery, discover
 from ttca.errors import ActionError
@@ -109,9 +109,10 @@ def intend(action: CollectiveAction, columns: Columns, number: int) -> Intended:
         As :func:`ttca.audit.draw_sample`.
     """
     people, known = _askable(action, columns)
-    sample = draw_sample(people, number, seed=action.settings.seed)
-    asked = people[sample.rows]
-    again = int(asked.subgroup.sum()) if action.settings.equalize else 0
+    plain = turn_of(action.roster, action.settings) == 0
+    otherwise = only_equalized(action.roster, action.settings)[plain]
+    sample = draw_sample(people, number, seed=action.settings.seed, last=otherwise)
+    asked, again = people[sample.rows], int(otherwise[sample.rows].sum())
     known = {name: column[sample.rows] for name, column in known.items()}
     settings = action.settings
     later = {"the race": settings.races, "altered copies": settings.rounds, "refinement": settings.refine}
