@@ -109,6 +109,8 @@ def _run(name: str, arguments: Sequence[str], results: Path) -> None:
     # One of many long cells keeps each as soon as it is there.
     own = getattr(module, "CELLS", None)
     kept = {} if own is None else {"folder": results / own, "keeps": keeps, "replaces": replaces}
+    if not {"-h", "--help"}.isdisjoint(arguments):
+        sys.stdout.write(f"The runner's, for every benchmark: {KEEP}, {REPLACE} (python -m benchmarks --help).\n\n")
     result = module.main(arguments, **kept)
     seconds = time.perf_counter() - began
     record = {"benchmark": name, "arguments": arguments, **circumstances(HOME), "run_seconds": seconds, **result}

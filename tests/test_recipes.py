@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -58,6 +59,15 @@ def test_what_is_set_by_hand_holds_for_every_candidate(
     applied = [(recipe.applied(settings), recipe.asks) for recipe in portfolio(found, settings)]
     assert {(a.flip, a.warp, a.loss) for a, _ in applied} == {(flip, warp, loss)}
     assert len({(asks, *(getattr(a, key) for key in RECIPE_KEYS)) for a, asks in applied}) == len(applied)
+
+
+def test_words_say_what_a_hand_chose_instead() -> None:
+    """One pinned network is not told as three networks together; a recipe that keeps what it chose is told as ever."""
+    found = Circumstances(shape=(32, 32, 3), classes=10)
+    pinned = replace(AUTO, architectures=("perceptron",))
+    told = {recipe.name: (recipe.about, recipe.told(pinned)) for recipe in _all(found)}
+    assert told["mixed"] == ("three networks together", "three networks together, with your own architectures")
+    assert all(recipe.told(AUTO) == recipe.about for recipe in _all(found))
 
 
 def test_what_is_left_out_does_not_race() -> None:

@@ -16,6 +16,7 @@ from typer.main import get_command
 
 import ttca
 from ttca.cli import app
+from ttca.race_record import Entrant, Raced, Switched
 from ttca.row import Row
 from ttca.streams import COME_BACK
 from ttca.templates import CONTRIBUTION_TABLES, TABLES
@@ -157,3 +158,11 @@ def test_every_printed_table_is_toml_with_known_keys(document: Path) -> None:
         for name, table in tomllib.loads(block).items():
             if name in kinds and isinstance(table, dict):
                 assert table.keys() <= {f.name for f in fields(kinds[name])}, (document.name, name)
+
+
+def test_the_page_of_files_names_every_key_of_a_race() -> None:
+    """docs/files.md says what each key of race.json holds, and names no other."""
+    page = (HOME / "docs" / "files.md").read_text(encoding="utf-8")
+    (table,) = re.findall(r"(?m)^`result` in `race.json`:\n\n((?:^\|.*\n)+)", page)
+    named = set(re.findall(r"`(\w+)`", table)) - {"key"}
+    assert named == {f.name for record in (Raced, Entrant, Switched) for f in fields(record)}

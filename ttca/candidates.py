@@ -439,7 +439,7 @@ class _Race(OneLine):
             said = rank if rank is not None and rank.persons else None
             return Entrant(
                 name=recipe.name,
-                about=recipe.about,
+                about=recipe.told(self.shop.settings),
                 persons=0 if said is None else said.persons,
                 mean=None if said is None else said.mean,
                 difference=None if said is None else said.difference,

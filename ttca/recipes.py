@@ -101,6 +101,13 @@ class Recipe:
             return found
         return replace(found, **{k: max(1, round(getattr(found, k) * length)) for k in _LENGTHS if k not in by_hand})
 
+    def told(self, settings: Settings) -> str:
+        """Return what is special about it, and which of what it chooses is set by hand instead."""
+        other = [
+            k for k in sorted(settings.set_by_hand & self.changes.keys()) if getattr(settings, k) != self.changes[k]
+        ]
+        return f"{self.about}, with your own {' and '.join(other)}" if other else self.about
+
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON values."""
         changes = {k: list(v) if isinstance(v, tuple) else v for k, v in self.changes.items()}
