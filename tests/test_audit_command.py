@@ -238,7 +238,7 @@ def test_words_in_the_place_of_a_number_are_explained(home: Path, ttca: Terminal
 def test_members_of_a_table_with_columns_can_be_forgotten(home: Path, ttca: Terminal) -> None:
     """Other commands read a table with further columns too."""
     assert ttca("audit", home, "--people", 5, "--yes").code == 0
-    done = ttca("pool", "forget", "member-0", home, "--json")
+    done = ttca("pool", "forget", "member-0", home, "--yes", "--json")
     assert done.code == 0, done.err
     assert not any("could not be read" in remains["holds"] for remains in done.json["remains"])
 

@@ -588,7 +588,7 @@ def test_a_forgotten_member_is_in_no_book(home: Path, ttca: Terminal, served: Se
     ttca("pool", "run", home, "--json")
     before = {m["member"]: m["charged"] for m in ttca("pool", "status", home, "--json").json["members"]}
     name = sorted(before)[0]
-    gone = ttca("pool", "forget", name, home, "--json").json
+    gone = ttca("pool", "forget", name, home, "--yes", "--json").json
     assert gone["deleted"] == []
     assert str((home / "people" / "people.csv").resolve()) in {left["path"] for left in gone["remains"]}
     assert all(Path(left["path"]).is_file() and left["holds"] and left["do"] for left in gone["remains"])
@@ -597,19 +597,19 @@ def test_a_forgotten_member_is_in_no_book(home: Path, ttca: Terminal, served: Se
     assert gone["answers"] == gone["images"] > 0
     assert status["answered"] == status["asked"] == 205 - gone["answers"]
     assert after == {**{m: n for m, n in before.items() if m != name}, gone["alias"]: before[name]}
-    assert name in ttca("pool", "forget", name, home).sentence
+    assert name in ttca("pool", "forget", name, home, "--yes").sentence
     # Their rows are still in the table: nobody asks about them again unasked.
     processed = served.rows
     for words in (("run",), ("run", "--dry-run"), ("pool", "run"), ("hub", "invite", name)):
         assert f"nobody who was forgotten, got '{name}'" in ttca(*words, home).sentence
     assert served.rows == processed
     assert name not in (home / "ledger.sqlite").read_bytes().decode("latin-1")
-    assert f"{gone['alias']} was forgotten before" in ttca("pool", "forget", gone["alias"], home).out
+    assert f"{gone['alias']} was forgotten before" in ttca("pool", "forget", gone["alias"], home, "--yes").out
 
 
 def test_forgetting_says_what_is_left_and_what_to_do(finished: Path, ttca: Terminal) -> None:
     """In words, every file that still holds something of the member stands by its full path."""
-    said = ttca("pool", "forget", "member-2", finished).out
+    said = ttca("pool", "forget", "member-2", finished, "--yes").out
     assert re.search(
         r"Forgot member-2\. Deleted: (\d+) answers about \1 queries\. What member-2 paid stands under", said
     )
@@ -629,13 +629,29 @@ def test_consent_is_a_record_with_a_receipt(home: Path, ttca: Terminal) -> None:
     assert again.out.strip() == first["receipt"].strip()
     assert "Did you mean 'member-1'?" in ttca("pool", "consent", "membr-1", home).sentence
     assert f"Agreed: member-1 since {first['agreed']}\n" in ttca("pool", "status", home).out
-    alias = ttca("pool", "forget", "member-1", home, "--json").json["alias"]
+    alias = ttca("pool", "forget", "member-1", home, "--yes", "--json").json["alias"]
     (record,) = ttca("pool", "status", home, "--json").json["consents"]
     assert record == {**record, "member": alias, "agreed": first["agreed"], "sha256": first["sha256"]}
     assert record["withdrawn"] >= first["agreed"]
-    # Whoever comes back agrees anew.
-    ttca("pool", "consent", "member-1", home)
+    # Whoever comes back agrees anew, though their rows are out of the table; whoever was never there cannot.
+    table = home / "people" / "people.csv"
+    rows = table.read_text().splitlines()
+    table.write_text("\n".join(row for row in rows if "member-1," not in row and not row.endswith("member-1")))
+    assert "member-1 agreed to this" in ttca("pool", "consent", "member-1", home).out
     assert len(ttca("pool", "status", home, "--json").json["consents"]) == 2
+    assert "Expected the member to be one of" in ttca("pool", "consent", "membr-1", home).sentence
+
+
+def test_nobody_is_forgotten_unasked(home: Path, ttca: Terminal) -> None:
+    """What forgetting costs is said first, and without a terminal it needs --yes: a mistyped name is soon another's."""
+    ttca("pool", "run", home)
+    said = ttca("pool", "forget", "member-1", home)
+    assert said.code != 0
+    assert re.search(r"Expected --yes.*member-1 is forgotten for good, with \d+ answers about their", said.sentence)
+    assert "a new report needs a new action" in said.sentence
+    assert said.sentence.endswith("Nobody was forgotten.")
+    members = {m["member"] for m in ttca("pool", "status", home, "--json").json["members"]}
+    assert "member-1" in members
 
 
 def test_actions_share_a_ledger_on_a_server(home: Path, tmp_path: Path, ttca: Terminal, served: Served) -> None:

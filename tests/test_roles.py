@@ -206,7 +206,7 @@ def test_the_file_names_nobody_and_forgets(home: Path, ttca: Terminal) -> None:
         member = str(whole.pool.members[0])
     assert not [name for name in names if name in held]
     before = GivenRoles.read(home).roles
-    assert ttca("pool", "forget", member, home).code == 0
+    assert ttca("pool", "forget", member, home, "--yes").code == 0
     after = GivenRoles.read(home)
     assert 0 < len(after.roles) < len(before)
     assert not any(after.role_of(image) for image in whole.pool[whole.pool.members == member].images)

@@ -386,7 +386,7 @@ def turn_of(roster: Roster, settings: Settings) -> NDArray[np.int64]:
 
 def only_equalized(roster: Roster, settings: Settings) -> NDArray[np.bool_]:
     """Return who of the pool is asked about their image equalized alone, which otherwise would be asked as it is."""
-    mine = (turn_of(roster, settings) == 0) & roster.pool.subgroup
+    mine: NDArray[np.bool_] = (turn_of(roster, settings) == 0) & roster.pool.subgroup
     if settings.equalize:
         return mine
     found = np.zeros(len(mine), np.bool_)

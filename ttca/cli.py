@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -15,7 +16,7 @@ from rich.table import Column, Table
 from ttca import __version__
 from ttca.commands.apply import apply
 from ttca.commands.audit import audit
-from ttca.commands.beforehand import WaitOption, YesOption, confirm_verification, patiently
+from ttca.commands.beforehand import WaitOption, YesOption, confirm, confirm_verification, patiently
 from ttca.commands.beforehand import planned as _planned
 from ttca.commands.beforehand import pooled as _pooled
 from ttca.commands.demo import demo_photographs, demo_platform
@@ -422,11 +423,20 @@ def pool_consent(
     Show the member the words first (--dry-run), and give them the receipt. Forgetting a member withdraws it.
     """
     from ttca.config import read_action
-    from ttca.pooling.consent import agree, words
+    from ttca.errors import ConfigError, LedgerError
+    from ttca.pooling.consent import agree, comes_back, words
     from ttca.pooling.ledger import open_ledger
 
-    known = read_action(file)
-    name = known.check_member(member)
+    known, name = read_action(file), None
+    try:
+        name = known.check_member(member)
+    except ConfigError:
+        # Whoever was forgotten is in no table any longer, and may come back all the same.
+        with suppress(LedgerError), known.open_ledger() as ledger:
+            if comes_back(ledger, member):
+                name = canonical(member)
+        if name is None:
+            raise
     text = words(action=known.settings.name, subgroup=known.settings.subgroup, url=known.platform.url)
     if dry_run:
         _emit({"member": name, "text": text}, as_json, text)
@@ -440,6 +450,7 @@ def pool_consent(
 def pool_forget(
     member: Annotated[str, typer.Argument(help="The member's name.")],
     file: FileArgument = Path(),
+    yes: YesOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Remove a member from the ledger, for good.
@@ -451,9 +462,12 @@ def pool_forget(
     from dataclasses import asdict
 
     from ttca.config import read_action
-    from ttca.forgetting import forget_member
+    from ttca.forgetting import foretold, forget_member
 
-    done = forget_member(read_action(file), member)
+    known = read_action(file)
+    if (told := foretold(known, member)) is not None:
+        confirm(told, "Nobody was forgotten.", yes=yes)
+    done = forget_member(known, member)
     gone = done.forgotten
     unknown = "" if gone.images else " (no query is booked as about their images; older ledgers did not say whose)"
     lines = [
@@ -563,6 +577,7 @@ def hub_serve(
     from ttca.platforms.addresses import checked_url
     from ttca.platforms.connections import ConnectionLimits
     from ttca.platforms.server import run_app
+    from ttca.pooling.consent import consents
     from ttca.pooling.hub import create_hub
     from ttca.signing import CollectiveKey
 
@@ -589,13 +604,17 @@ def hub_serve(
             found = expiry_beside(members_file)
             return None if found is None else f"The perturbation file that you may have: {found.told} Do not use it."
 
+        agreed = any(c.withdrawn_at is None for c in consents(ledger, action=known.settings.name))
+        warning = (
+            "" if agreed else " Nobody's consent is on record. See: ttca pool consent --help"
+        )
         app_ = create_hub(ledger, desk, name=known.settings.name, key=key, mirror=mirror, expired=expired)
 
         def started(url: str) -> None:
             _say(
                 ERR,
                 f"The hub is at {url}: {p.answered} of {p.inputs} shared images are answered. Invite members with: "
-                "ttca hub invite MEMBER. Stop with Ctrl-C.",
+                f"ttca hub invite MEMBER. Stop with Ctrl-C.{warning}",
             )
 
         run_app(

@@ -768,8 +768,9 @@ class ActionFile:
         names = sorted({listed.member for listed in self.list_files(self.people.source)})
         if canonical(name) not in names:
             raise ConfigError(
-                f"{_who(name, names)}Expected the name of a member of {self.people.source}, got {name!r}. Correct the "
-                "name, or add their images."
+                unknown_name(
+                    "the member", name, names, listed=f"{self.people.source} has all.", otherwise="Or add their images."
+                )
             )
         return canonical(name)
 

@@ -22,7 +22,7 @@ from ttca.pooling.ledger import Ledger
 from ttca.roles import ROLES_FILE, GivenRoles
 from ttca.sitting import is_opened
 
-__all__ = ["Departure", "Remains", "bundles_in", "forget_member"]
+__all__ = ["Departure", "Remains", "bundles_in", "foretold", "forget_member"]
 
 #: Altered copies of pool people's pictures. Without one of these people they are made anew.
 _COPIES = ("rounds/altered-*", "candidates/*/rounds/altered-*")
@@ -55,6 +55,36 @@ class Departure:
     forgotten: Forgotten
     deleted: tuple[str, ...]
     remains: tuple[Remains, ...]
+
+
+def foretold(action: ActionFile, member: str) -> str | None:
+    """Return, for people, what forgetting a member would cost them and others; None where it was done before.
+
+    Raises
+    ------
+    QuotaError
+        If the ledger has no member of that name.
+    """
+    name = canonical(member)
+    with action.open_ledger() as ledger:
+        stake = ledger.at_stake(name)
+    if stake.before:
+        return None
+    then = ""
+    if stake.learned:
+        then = " What was learned with their pictures stays, but a new report needs a new action in a new folder."
+        if _verifies(action.folder):
+            then = (
+                " People verify what was learned with their pictures: that cannot go on without them, and a new try "
+                "needs other people."
+            )
+    answers = f"{stake.answers:,} answer{'s' * (stake.answers != 1)}"
+    return f"{name} is forgotten for good, with {answers} about their pictures.{then} This cannot be undone."
+
+
+def _verifies(folder: Path) -> bool:
+    """Whether people have begun to verify, and not ended."""
+    return is_opened(folder) and not (folder / "certificate.json").is_file()
 
 
 def forget_member(action: ActionFile, member: str) -> Departure:
@@ -116,7 +146,7 @@ def forget_member(action: ActionFile, member: str) -> Departure:
             "counts answers about their pictures among others, without their name",
             "Delete it and write it anew: ttca audit.",
         )
-    if learned and is_opened(folder) and not (folder / "certificate.json").is_file():
+    if learned and _verifies(folder):
         doubts.append(
             Remains(
                 str(folder),

@@ -97,8 +97,8 @@ def check_pool(folder: Path, pool: str) -> None:
     if path.is_file() and load_json(path).get("pool") not in (None, pool):
         raise ActionError(
             "Expected the pool as it was when people began to verify, got other people or answers. They would teach "
-            "another δ, and verification people are asked once. Put the people back as they were, or start a new "
-            "action in a new folder with new verification people. Nothing was learned anew."
+            "another δ, and verification people are asked once. Put the people back as they were. Where somebody was "
+            "forgotten, start a new action in a new folder with new verification people. Nothing was learned anew."
         )
 
 

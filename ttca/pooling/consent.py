@@ -9,14 +9,15 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from ttca.errors import QuotaError
 from ttca.names import canonical
-from ttca.pooling.leaving import welcome_back
+from ttca.pooling.leaving import check_nobody_left, welcome_back
 from ttca.pooling.ledger import Ledger
 from ttca.pooling.membership import numbered
 from ttca.pooling.schema import consents as _consents
 from ttca.pooling.schema import members as _members
 
-__all__ = ["CONSENT", "Consent", "agree", "consents", "words"]
+__all__ = ["CONSENT", "Consent", "agree", "comes_back", "consents", "words"]
 
 #: What a member agrees to; docs/consent.md shows it. Another wording is another text: ask members again.
 CONSENT = """\
@@ -106,6 +107,15 @@ def agree(ledger: Ledger, member: str, *, action: str, text: str) -> Consent:
 
     ledger.database.run(work, write=True)
     return next(c for c in consents(ledger, action=action) if (c.member, c.text, c.withdrawn_at) == (name, text, None))
+
+
+def comes_back(ledger: Ledger, member: str) -> bool:
+    """Whether somebody was forgotten here, and may agree anew though no table names them any longer."""
+    try:
+        ledger.database.run(lambda connection: check_nobody_left(connection, [canonical(member)], ledger.seals))
+    except QuotaError:
+        return True
+    return False
 
 
 def consents(ledger: Ledger, *, action: str) -> list[Consent]:

@@ -25,10 +25,23 @@ from ttca.pooling.schema import outcomes as _outcomes
 from ttca.pooling.schema import requests as _requests
 from ttca.pooling.seals import Seals
 
-__all__ = ["Forgotten", "check_nobody_left", "forget", "spellings", "welcome_back"]
+__all__ = ["AtStake", "Forgotten", "at_stake", "check_nobody_left", "forget", "spellings", "welcome_back"]
 
 #: SQLite before 3.32 takes 999 parameters in one statement.
 _PART = 900
+
+
+@dataclass(frozen=True)
+class AtStake:
+    """What forgetting a member would remove: ``answers`` about so many ``images``.
+
+    ``learned`` says whether any of the queries were the pool's; ``before`` whether they were forgotten already.
+    """
+
+    images: int
+    answers: int
+    learned: bool
+    before: bool
 
 
 @dataclass(frozen=True)
@@ -76,27 +89,49 @@ def welcome_back(connection: sa.Connection, name: str, seals: Seals) -> None:
     connection.execute(sa.delete(_departed).where(_departed.c.face == seals.face(name)))
 
 
+def _number(connection: sa.Connection, member: str, where: str) -> tuple[int, bool]:
+    """Return a member's number, and whether they were forgotten before; QuotaError where there is nobody."""
+    found = connection.execute(
+        sa.select(_members.c.id, _members.c.forgotten_at).where(_members.c.name == canonical(member))
+    ).one_or_none()
+    if found is None:
+        raise QuotaError(f"Expected the name of a member in {where}, got {member!r}. See: ttca pool status")
+    return found.id, found.forgotten_at is not None
+
+
+def at_stake(connection: sa.Connection, member: str, *, where: str) -> AtStake:
+    """Return what forgetting a member would remove from a ledger; ``where`` it is, for people.
+
+    Raises
+    ------
+    QuotaError
+        If no member has the name.
+    """
+    number, before = _number(connection, member, where)
+    mine = (_attempts.c.owner == number, _attempts.c.key != b"")
+    owned = sa.select(_attempts.c.key).where(*mine)
+    shared = sa.select(schema.inputs.c.key).where(schema.inputs.c.owner == number)
+    images = connection.scalar(sa.select(sa.func.count()).select_from(owned.distinct().subquery())) or 0
+    theirs = _answers.c.key.in_(owned.union(shared))
+    answers = connection.scalar(sa.select(sa.func.count()).select_from(_answers).where(theirs)) or 0
+    pool = sa.select(_requests.c.id).where(_requests.c.purpose.startswith("pool"))
+    learned = connection.scalar(sa.select(_attempts.c.request).where(*mine, _attempts.c.request.in_(pool)).limit(1))
+    return AtStake(int(images), int(answers), learned is not None, before)
+
+
 def forget(connection: sa.Connection, member: str, alias: str, *, seals: Seals, now: float, where: str) -> Forgotten:
     """Remove a member from a ledger that nobody else writes meanwhile; ``where`` it is, for people.
 
     Whoever was forgotten already keeps the alias under which they are named here.
     """
-    name = canonical(member)
-    found = connection.execute(
-        sa.select(_members.c.id, _members.c.forgotten_at).where(_members.c.name == name)
-    ).one_or_none()
-    if found is None:
-        raise QuotaError(f"Expected the name of a member in {where}, got {member!r}. See: ttca pool status")
-    number = found.id
-    if found.forgotten_at is not None:
+    name, stake = canonical(member), at_stake(connection, member, where=where)
+    number, _ = _number(connection, member, where)
+    if stake.before:
         alias = name
     else:
         connection.execute(sa.insert(_departed).values(face=seals.face(name), at=now))
     mine = (_attempts.c.owner == number, _attempts.c.key != b"")
     owned = sa.select(_attempts.c.key).where(*mine)
-    images = connection.scalar(sa.select(sa.func.count()).select_from(owned.distinct().subquery())) or 0
-    pool = sa.select(_requests.c.id).where(_requests.c.purpose.startswith("pool"))
-    learned = connection.scalar(sa.select(_attempts.c.request).where(*mine, _attempts.c.request.in_(pool)).limit(1))
     _take_name_out(connection, number, name, alias)
     answers = connection.execute(sa.delete(_answers).where(_answers.c.key.in_(owned))).rowcount
     _burn(connection, sa.select(_attempts.c.request).where(_attempts.c.owner == number), owned)
@@ -127,7 +162,7 @@ def forget(connection: sa.Connection, member: str, alias: str, *, seals: Seals, 
             invited_at=None,
         )
     )
-    return Forgotten(alias, int(images), int(attempts), int(answers), learned is not None)
+    return Forgotten(alias, stake.images, int(attempts), int(answers), stake.learned)
 
 
 def _seal(connection: sa.Connection, number: int, shared: sa.Select[Any]) -> None:

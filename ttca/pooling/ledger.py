@@ -26,7 +26,7 @@ from ttca.pooling.booking import Bill, Booking, Charge, Settlement, Words, aband
 from ttca.pooling.books import Balance
 from ttca.pooling.claims import Taken, in_flight
 from ttca.pooling.database import PATIENCE_S, Database
-from ttca.pooling.leaving import Forgotten
+from ttca.pooling.leaving import AtStake, Forgotten
 from ttca.pooling.lookup import Found, Reader, Shelved, answered
 from ttca.pooling.opening import OlderLedgerError, Opened, Opening, set_meta
 from ttca.pooling.quotas import WINDOWS, Quota
@@ -330,6 +330,10 @@ class Ledger:
     def member_of(self, token: str) -> str | None:
         """Return whose token it is, None for nobody's."""
         return self._db.run(lambda connection: roll.member_of(connection, token))
+
+    def at_stake(self, member: str) -> AtStake:
+        """Return what :meth:`forget` would remove; QuotaError if no member has the name."""
+        return self._db.run(lambda connection: leaving.at_stake(connection, member, where=self.name))
 
     def forget(self, member: str) -> Forgotten:
         """Remove a member's name, what their images are named by, and the answers about these images.
