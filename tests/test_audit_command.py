@@ -108,6 +108,8 @@ def test_an_audit_of_too_few_says_what_a_run_counts(home: Path, ttca: Terminal) 
         assert kept > 0
         why = f"but {kept} of them are kept for what a run asks later (the race)."
         assert f"The pool has {persons} people of the {group}, {why}" in told
+    # A small pool has a way on.
+    assert "ttca pool run asks selection people too, and says again whether there is a gap." in told
     file.write_text(file.read_text().replace('recipe = "auto"\n', "", 1))
     assert f"The pool has {pool['subgroup']} people of the subgroup, and no more." in (
         ttca("audit", home, "--people", 500, "--dry-run").out

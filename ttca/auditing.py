@@ -72,7 +72,8 @@ class Intended(Value):
             if self.again
             else ""
         )
-        return f"Asks {who}{same} one image each, of people in the pool.{short}{again}"
+        more = " ttca pool run asks selection people too, and says again whether there is a gap." if short else ""
+        return f"Asks {who}{same} one image each, of people in the pool.{short}{again}{more}"
 
     def _short(self, group: str, asked: int) -> str:
         """Return why no more persons of a group are asked."""

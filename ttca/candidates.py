@@ -188,7 +188,9 @@ def choose(shop: Workshop, ground: Ground, questions: Questions, transfer: Trans
         (part, *_) = race.parts
         distilled = replace(part.distilled(winner, shop.reporter), transfer=race.lessons.asked)
     settings = replace(final.settings_of(winner), refine=shop.settings.refine)
-    shop.reporter.say(raced.told)
+    if raced.proposed:
+        # Whoever asks for what nothing was proposed for is answered with it.
+        shop.reporter.say(raced.told)
     asked = replace(final.questions_of(winner), saved=questions.saved)
     beside = _beside(final, winner, by_name[raced.runner_up]) if len(raced.going_on) > 1 else None
     return Chosen(replace(shop, settings=settings), final.known_by(winner), asked, distilled, raced, beside)
