@@ -605,9 +605,7 @@ def hub_serve(
             return None if found is None else f"The perturbation file that you may have: {found.told} Do not use it."
 
         agreed = any(c.withdrawn_at is None for c in consents(ledger, action=known.settings.name))
-        warning = (
-            "" if agreed else " Nobody's consent is on record. See: ttca pool consent --help"
-        )
+        warning = "" if agreed else " Nobody's consent is on record. See: ttca pool consent --help"
         app_ = create_hub(ledger, desk, name=known.settings.name, key=key, mirror=mirror, expired=expired)
 
         def started(url: str) -> None:

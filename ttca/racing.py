@@ -250,12 +250,12 @@ def choosers(plan: RacePlan, value: NDArray[np.float64]) -> NDArray[np.intp]:
     Returns
     -------
     intp array, shape (M,)
-        Their places, in the same order.
+        Their places, the least decided first: all candidates are asked about the first.
     """
     count = sum(plan.rounds)
     if not plan.test:
         return np.arange(min(count, len(value)))
-    return np.sort(np.argsort(np.abs(value - _UNDECIDED), kind="stable")[:count])
+    return np.argsort(np.abs(value - _UNDECIDED), kind="stable")[:count]
 
 
 def _worth(plan: RacePlan) -> float:
