@@ -430,9 +430,9 @@ def test_a_table_says_classes_and_boxes(home: Path) -> None:
     with Image.open(folder / "a.jpg") as photo, Image.open(home / "out" / "a.png") as made:
         want = known.apply(known.prepared(np.asarray(photo), (1, 2, 10, 10)), "cat")
         np.testing.assert_array_equal(np.asarray(made), want)
-    (folder / "open.csv").write_text("file,class\na.jpg,\nsub/CON.jpg,cat\n")
+    (folder / "open.csv").write_text("file,class\na.jpg,\nsub/CON.jpg,Dog\n")
     photos, _ = find_photos([], table=folder / "open.csv", true_class="dog")
-    assert [photo.true_class for photo in photos] == ["dog", "cat"]
+    assert [photo.true_class for photo in photos] == ["dog", "Dog"]
     photos, _ = find_photos([folder], table=folder / "mine.csv")
     assert [photo.true_class for photo in photos].count(None) == 4
     with pytest.raises(TTCAError, match=r"Give it with --class \(cat, dog\)"):
@@ -447,11 +447,32 @@ def test_a_table_says_classes_and_boxes(home: Path) -> None:
     assert len(asked) == 4
     (folder / "mine.csv").write_text("file,class\nb .bmp,owl\n")
     with pytest.raises(PerturbationError, match="got 'owl'"):
-        run(home, output=Output(place=home / "new"), table=folder / "mine.csv")
+        run(home, output=Output(place=home / "new"), table=folder / "mine.csv", true_class=None)
     (folder / "mine.csv").write_text("file,class,box\na.jpg,cat,1,2\n../me.png,cat,\na.jpg,cat,\na.jpg,dog,\n")
     with pytest.raises(TTCAError, match="3 problems"):
         run(home, output=Output(place=home / "new"), table=folder / "mine.csv")
     assert not (home / "new").exists()
+
+
+@pytest.mark.parametrize(
+    ("how", "sentence"),
+    [
+        ({"true_class": "dog"}, "Expected one class for .*a.jpg, got 'cat' in .*mine.csv and 'dog' from --class"),
+        ({"box": (0, 0, 9, 9)}, "Expected one box for .*a.jpg, got '1,2,10,10' in .*mine.csv and '0,0,9,9' from --box"),
+    ],
+)
+@pytest.mark.parametrize("named", [True, False])
+def test_a_table_and_an_option_that_contradict_each_other_are_refused(
+    home: Path, how: dict[str, Any], sentence: str, named: bool
+) -> None:
+    """Neither wins in silence, whether the photograph is named or only listed; what agrees is taken."""
+    folder = album(home)
+    (folder / "mine.csv").write_text('file,class,box\na.jpg,cat,"1,2,10,10"\n')
+    places = [folder / "a.jpg"] if named else []
+    with pytest.raises(TTCAError, match=sentence):
+        find_photos(places, table=folder / "mine.csv", **how)
+    (one,), _ = find_photos(places, table=folder / "mine.csv", true_class="CAT", box=(1, 2, 10, 10))
+    assert (one.true_class, one.box) == ("cat", (1, 2, 10, 10))
 
 
 def test_a_photograph_that_is_gone_does_not_keep_the_others(home: Path) -> None:

@@ -158,7 +158,7 @@ def prepare(
     size: Annotated[
         str | None, typer.Option(help="The size the platform takes, in pixels: one number, or HEIGHTxWIDTH.")
     ] = None,
-    fit: Annotated[str, typer.Option(help="crop, pad or squash.")] = "crop",
+    fit: Annotated[str | None, typer.Option(help="crop, pad or squash.", show_default="crop")] = None,
     action: Annotated[
         Path | None, typer.Option(help="Take the preparation from this action file (or its folder) instead.")
     ] = None,
@@ -200,7 +200,7 @@ def prepare(
         raise typer.Exit(1)
 
 
-def _way(size: str | None, fit: str, action: Path | None) -> Preparation:
+def _way(size: str | None, fit: str | None, action: Path | None) -> Preparation:
     """Return the preparation that options or an action file name."""
     from ttca.config import read_action
     from ttca.errors import ConfigError
@@ -208,9 +208,9 @@ def _way(size: str | None, fit: str, action: Path | None) -> Preparation:
 
     if action is not None:
         found = read_action(action).people.prepared
-        if found is None or size is not None:
+        if found is None or size is not None or fit is not None:
             raise ConfigError(
-                f"Expected the preparation either in [people] of {action} or as --size, got "
+                f"Expected the preparation either in [people] of {action} or as --size and --fit, got "
                 f"{'none there' if found is None else 'both'}. Write it there, or leave out --action."
             )
         return found
@@ -221,7 +221,7 @@ def _way(size: str | None, fit: str, action: Path | None) -> Preparation:
             f"Expected --size as a whole number of pixels, or HEIGHTxWIDTH, got {size!r}. Give the size that the "
             "platform takes, such as --size 224; ttca serve and many platforms' metadata say it."
         ) from None
-    return Preparation.from_dict({"fit": fit, "size": sides if len(sides) != 1 else sides[0]})
+    return Preparation.from_dict({"fit": fit or "crop", "size": sides if len(sides) != 1 else sides[0]})
 
 
 @demo_app.callback()
