@@ -25,7 +25,8 @@ from ttca.members import AppliedPhoto, Output, apply_photos, find_photos, previe
 from ttca.members_set import check_usable, read_set
 from ttca.perturbations import FORMAT, PerturbationSet
 from ttca.preparation import Preparation
-from ttca.signing import CollectiveKey, SignatureError, Signed, signature_file
+from ttca.publishing import publish_page
+from ttca.signing import CollectiveKey, SignatureError, Signed, signature_file, unsigned
 
 CLASSES = ("cat", "dog")
 DELTA = np.random.default_rng(0).integers(-8, 9, (2, 5, 4, 3)).astype(np.int8)
@@ -91,7 +92,7 @@ def test_the_file_is_the_clipped_sum(home: Path, image: Images, name: str) -> No
         "preview": "",
         "about": chosen().about(),
         "signed_by": None,
-        "signature": Signed(None).told,
+        "signature": Signed(None, missing=unsigned(home / "delta.safetensors", "perturbations")).told,
         "true_class": name,
         "prepared": [],
         "renamed": "",
@@ -267,6 +268,41 @@ def test_whose_file_it_is_is_said_and_held(home: Path) -> None:
     assert facts["signature"] == f"Signed with the collective's key, {collective.public}."
     with pytest.raises(SignatureError, match="public key"):
         apply(home, key="ttca-ed25519:mine", anyway=True)
+
+
+@pytest.mark.parametrize(
+    ("name", "beside", "said"),
+    [
+        ("delta.safetensors", None, "Get both files from the collective."),
+        ("delta (1).safetensors", "delta.safetensors.sig", "and is its signature: rename that to"),
+        ("delta.safetensors", "delta.safetensors (1).sig", "and is its signature: rename that to"),
+        ("delta.safetensors", "delta.safetensors.sig.txt", "and is its signature: rename that to"),
+        ("delta.safetensors", "other.safetensors.sig", "and does not fit: it is another file's"),
+    ],
+)
+def test_where_no_signature_lies_it_is_said_which_was_looked_for(
+    tmp_path: Path, name: str, beside: str | None, said: str
+) -> None:
+    """The file looked for is named, and one that fits under another name, which is not taken by itself."""
+    key = CollectiveKey.open_or_make(tmp_path / "collective")
+    chosen().save(tmp_path / name)
+    if beside is not None:
+        signed = tmp_path / "collective" / "signed.safetensors"
+        replace(chosen(), subgroup="others" if "other" in beside else chosen().subgroup).save(signed)
+        if "other" not in beside:
+            # A set says when it was made.
+            signed.write_bytes((tmp_path / name).read_bytes())
+        key.sign(signed, "perturbations").rename(tmp_path / beside)
+    known = read_set(tmp_path / name)
+    assert known.signed.key is None
+    assert f"Looked for {name}.sig beside it." in known.signed.told
+    assert said in known.signed.told
+    assert (repr(beside) in known.signed.told) == (beside is not None)
+    with pytest.raises(SignatureError, match=r"written the file\. Looked for") as refused:
+        check_usable(read_set(tmp_path / name, key=key.public))
+    assert said in str(refused.value)
+    with pytest.raises(SignatureError, match="Looked for"):
+        publish_page(tmp_path / name, tmp_path / "page.html")
 
 
 @pytest.mark.parametrize("spoilt", ["the file", "the signature", "the file, as a good set"])

@@ -16,7 +16,7 @@ from typing import Any
 from ttca.errors import ConfigError
 from ttca.members_set import check_usable, read_set
 from ttca.perturbations import PerturbationSet
-from ttca.signing import SignatureError, Signed, signature_file
+from ttca.signing import SignatureError, Signed, signature_file, unsigned
 from ttca.values import Value
 
 __all__ = ["Published", "members_page", "publish_page"]
@@ -92,10 +92,12 @@ def publish_page(
         )
     read = read_set(perturbations, key=key)
     if read.signed.key is None and not anyway:
+        missing = unsigned(
+            perturbations, "perturbations", otherwise="ttca run and ttca verify sign what they hand out."
+        )
         raise SignatureError(
-            f"Expected the signature of the collective's key beside {perturbations}, as "
-            f"{signature_file(perturbations).name}, got none. Members could not tell whether the page is whole. "
-            "ttca run and ttca verify sign what they hand out."
+            f"Expected the signature of the collective's key beside {perturbations}, got none. Members could not tell "
+            f"whether the page is whole. {missing}"
         )
     check_usable(read, anyway=anyway)
     try:
