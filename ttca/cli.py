@@ -185,9 +185,14 @@ def prepare(
             for f in files]  # fmt: skip
     _emit({"preparation": way.to_dict(), "files": said, **count}, as_json, table)
     words = ", ".join(f"{number} {state}" for state, number in count.items() if number)
-    where = target.name if (target.absolute().parent / "action.toml").is_file() else str(target.absolute())
-    told = json.dumps(where, ensure_ascii=False)
-    _say(ERR, f"{words}. In the action file, under [people]:\nsource = {told}\npreparation = {way}")
+    if count["prepared"] or count["kept"]:
+        where = target.name if (target.absolute().parent / "action.toml").is_file() else str(target.absolute())
+        told = json.dumps(where, ensure_ascii=False)
+        _say(ERR, f"{words}. The pictures are in {target}.")
+        # Members prepare pictures too, and have no such file.
+        _say(ERR, f"For an action of your own, under [people] of its file:\nsource = {told}\npreparation = {way}")
+    else:
+        _say(ERR, f"{words}. No picture was prepared.")
     if count["left over"]:
         _say(
             ERR,

@@ -183,9 +183,10 @@ class AppliedPhoto:
             return f"{self.source}: refused. {self.problem}"
         done = "; ".join([*self.prepared, *([f"named {self.renamed} for Windows"] if self.renamed else [])])
         there = "was there already" if self.state == "kept" else "written"
+        preview = f" Before, difference and after: {self.preview}." if self.preview else ""
         return (
             f"{self.source}: {self.out} {there}. Class {self.true_class!r}; {done or 'not resized'}; "
-            f"{self.values_changed} of {self.values} values changed, by {self.largest_change} at most."
+            f"{self.values_changed} of {self.values} values changed, by {self.largest_change} at most.{preview}"
         )
 
 

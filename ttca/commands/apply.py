@@ -87,6 +87,9 @@ def apply(
     lines.append(
         f"Ready: {len(good)} of {len(done)}. Place, camera, time and all other metadata are gone. "
         "Submit them as they are: PNG, not JPEG."
+        if good
+        else f"Nothing was written: all {len(done)} photographs were refused. Correct what is said of each, and run it "
+        "again."
     )
     said = {
         "set": known.to_dict(),
