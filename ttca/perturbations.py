@@ -163,8 +163,11 @@ class PerturbationSet(Value):
                 f"ε = {found.epsilon}. Ask the collective for a file with its own certificate."
             )
 
-    def about(self) -> str:
-        """Return a few words for people: for whom it is, for which service, what was certified and until when."""
+    def about(self, now: datetime | None = None) -> str:
+        """Return a few words for people: for whom it is, for which service, what was certified and until when.
+
+        ``now`` has a time zone, and is the present by default.
+        """
         service = self.service or f"a service that the file does not name (fingerprint {self.fingerprint[:12]}…)"
         found = self.certificate
         proved = "Not certified: nobody has shown that it helps"
@@ -175,8 +178,14 @@ class PerturbationSet(Value):
             proved = f"Certified{f' on {day}' if day else ''}: {found.terms.aim.shown} ({counts})"
         elif found is not None:
             proved = f"Not certified at ε = {self.epsilon}: its certificate failed"
-        until = "No expiry date" if self.expires is None else f"Valid until {self.expires[:10]}"
+        until = "No expiry date"
+        if self.expires is not None:
+            until = f"{'Expired on' if self.has_expired(now) else 'Valid until'} {self.expires[:10]}"
         return f"Made for {self.subgroup}, on {service}. {proved}. {until}."
+
+    def has_expired(self, now: datetime | None = None) -> bool:
+        """Whether its time is over; ``now`` has a time zone, and is the present by default."""
+        return self.expires is not None and (now or datetime.now(UTC)) > _moment(self.expires)
 
     def class_index(self, name: str) -> int:
         """Return the number of a class by its name, in whatever spelling (:func:`ttca.names.canonical`)."""
@@ -316,7 +325,7 @@ class PerturbationSet(Value):
                 f"Expected a perturbation set for the platform {fingerprint[:12]}…, got one for "
                 f"{self.fingerprint[:12]}…. A δ learned for one platform proves nothing about another."
             )
-        if not expired and self.expires is not None and (now or datetime.now(UTC)) > _moment(self.expires):
+        if not expired and self.has_expired(now):
             raise PerturbationError(
                 f"Expected a perturbation set that is still valid, got one that expired on {self.expires}. The "
                 "platform may have changed since. Ask the collective for a new set."

@@ -93,7 +93,7 @@ def apply(
     )
     said = {
         "set": known.to_dict(),
-        "doubts": [{"kind": doubt.kind, "sentence": str(doubt)} for doubt in found],
+        "doubts": [doubt.to_dict() for doubt in found],
         "photos": [one.to_dict() for one in done],
         "left_out": others,
         "ready": len(good),
