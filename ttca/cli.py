@@ -770,8 +770,9 @@ def contribute(
         if show is not None:
             files = show_pictures(access, platform, folder=mine.kept, out=show, effort=effort, reporter=reporter)
             told = (
-                f"Wrote {len(files)} pictures to {show}: a lease as you would get it now. None was sent, and the hub "
-                "was told so. They show other people: delete them when you have looked."
+                f"Wrote {'1 picture' if len(files) == 1 else f'{len(files)} pictures'} to {show}: a lease as you would "
+                "get it now. Nothing was sent, and the hub was told so. Other people's pictures: delete what you have "
+                "looked at."
             )
             _emit(
                 {"files": list(map(str, files))}, as_json, told if files else "The hub has nothing for you to ask now."
@@ -786,7 +787,8 @@ def contribute(
             reporter=reporter,
         )
     standing = own_standing(access)
-    lines = [f"{done.answered} of {done.queries} queries were answered. {done.ended}"]
+    queries = "query was" if done.queries == 1 else "queries were"
+    lines = [f"{done.answered} of {done.queries} {queries} answered. {done.ended}"]
     lines += [] if standing is None else standing.told()
     said = {**asdict(done), "own_pictures": None if standing is None else standing.to_dict()}
     _emit(said, as_json, "\n".join(lines))

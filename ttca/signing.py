@@ -328,8 +328,10 @@ def check_lease(content: bytes, signature: str, expected: str) -> None:
         raw = b""
     if not raw or not _is_right(expected, raw, content, "lease"):
         raise SignatureError(
-            f"Expected a lease signed with hub_key, {expected}, got one without its signature. Its queries were not "
-            "asked. Ask whoever invited you whether the hub, or the collective's key, is another one now."
+            f"Expected a lease signed with hub_key, {expected}, got one "
+            f"{'whose signature does not fit that key' if raw else 'without a signature'}. Its queries were not asked. "
+            "Compare hub_key with the key of your invitation. Where both are the same, ask whoever invited you whether "
+            "the hub, or the collective's key, is another one now."
         )
 
 
