@@ -352,6 +352,13 @@ class LeaseDesk:
         """Whether every shared image has an answer that stands, or never will; of one member: as far as they can."""
         return self._db.run(lambda connection: self._shelf.is_done(connection, member))
 
+    def free_in(self) -> float | None:
+        """Return in how many seconds what is out now, and does not come back, may be asked by others; None for nothing.
+
+        What was leased by a program that was killed is out until then.
+        """
+        return self._db.run(lambda connection: self._shelf.free_in(connection, self._ledger.now_in(connection)))
+
     def pardon(self, member: str) -> None:
         """Lift a member's quarantine. What they said before stays set aside, and no longer speaks against them.
 
