@@ -252,7 +252,7 @@ class PerturbationSet(Value):
             alone: Images = self.apply(images[None], classes)[0]
             return alone
         checked = self._fitting(images)
-        chosen = self._numbers(classes, len(checked))
+        chosen = _numbers(self, classes, len(checked))
         submitted = np.empty_like(checked)
         for number in np.unique(chosen):
             # Arrays can be written to after they were checked, so ε is enforced again on what is submitted.
@@ -286,22 +286,6 @@ class PerturbationSet(Value):
         for i, image in enumerate(each):
             out[i] = self.prepared(image)
         return out
-
-    def _numbers(self, classes: NDArray[np.int64] | Sequence[int | str] | int | str, count: int) -> NDArray[np.int64]:
-        """Return the number of a class for each of so many images."""
-        said = np.asarray(classes)
-        numbers = said
-        if said.dtype.kind == "U":
-            indices = [self.class_index(str(name)) for name in said.reshape(-1)]
-            numbers = np.array(indices, dtype=np.int64).reshape(said.shape)
-        if (numbers.size and numbers.dtype.kind not in "iu") or numbers.shape not in ((), (count,)):
-            raise PerturbationError(
-                f"Expected one whole class number or class name, or one for each of {count} images, got "
-                f"{said.dtype} of shape {said.shape}. The names are {', '.join(self.classes)}."
-            )
-        if numbers.size and (numbers.min() < 0 or numbers.max() >= len(self.classes)):
-            raise PerturbationError(f"Expected class numbers in 0..{len(self.classes) - 1}, got {np.unique(numbers)}.")
-        return np.broadcast_to(numbers.astype(np.int64), (count,))
 
     def check_fits(
         self,
@@ -446,6 +430,25 @@ class PerturbationSet(Value):
                 f"Expected a complete perturbation file at {path}, got one that cannot be read ({error}). Get the file "
                 "again."
             ) from None
+
+
+def _numbers(
+    known: PerturbationSet, classes: NDArray[np.int64] | Sequence[int | str] | int | str, count: int
+) -> NDArray[np.int64]:
+    """Return the number of a class for each of so many images."""
+    said = np.asarray(classes)
+    numbers = said
+    if said.dtype.kind == "U":
+        indices = [known.class_index(str(name)) for name in said.reshape(-1)]
+        numbers = np.array(indices, dtype=np.int64).reshape(said.shape)
+    if (numbers.size and numbers.dtype.kind not in "iu") or numbers.shape not in ((), (count,)):
+        raise PerturbationError(
+            f"Expected one whole class number or class name, or one for each of {count} images, got "
+            f"{said.dtype} of shape {said.shape}. The names are {', '.join(known.classes)}."
+        )
+    if numbers.size and (numbers.min() < 0 or numbers.max() >= len(known.classes)):
+        raise PerturbationError(f"Expected class numbers in 0..{len(known.classes) - 1}, got {np.unique(numbers)}.")
+    return np.broadcast_to(numbers.astype(np.int64), (count,))
 
 
 def _combined(mine: PerturbationSet, other: PerturbationSet, epsilon: int | None, how: Way) -> PerturbationSet:
