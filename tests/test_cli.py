@@ -890,7 +890,7 @@ def test_an_invitation_can_be_sent_on_as_it_is(home: Path, ttca: Terminal, tmp_p
         file.write('\n[hub]\nurl = "https://hub.example.net"\ninstall = "pip install our-ttca"\n')
     done = ttca("hub", "invite", "member-0", home)
     assert done.err == ""
-    text, token = done.out.split("-----\n")[1], done.out.partition("show it to nobody.")[2].split()[0]
+    text, token = done.out.split("-----\n")[1], done.out.partition("export TTCA_HUB_TOKEN='")[2].partition("'")[0]
     (tmp_path / "member-0.toml").write_text(text)
     mine = read_contribution(tmp_path / "member-0.toml")
     assert mine.platform == read_action(home).platform

@@ -24,6 +24,7 @@ from ttca.config import (
     PoolSection,
     read_action,
     read_contribution,
+    read_platform,
 )
 from ttca.data.folder import write_people
 from ttca.errors import ActionError, ConfigError, DataError, TTCAError
@@ -382,6 +383,37 @@ def test_a_file_that_is_not_there_is_a_sentence(tmp_path: Path, name: str) -> No
     """A missing file, in whatever way, is a ConfigError."""
     with pytest.raises(ConfigError, match="Expected"):
         read_action(tmp_path / name)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("", "Expected the table [contribute] in FILE, got none. COMMAND writes a full example."),
+        ("", "Expected the table [platform] in FILE, got none. COMMAND writes a full example."),
+        (
+            '[contribute]\nhub = "https://a.example"\nzzz = 1\n',
+            "Expected the table [platform] in FILE, got none. COMMAND",
+        ),
+        ('[platform]\nurl = "https://a.example"\nzzz = 1\n', "COMMAND writes a file that explains all of them."),
+    ],
+)
+def test_a_members_own_file_is_explained_by_its_own_command(tmp_path: Path, text: str, said: str) -> None:
+    """What is missing or not known in a file that is no action's names the command that writes such a file."""
+    (tmp_path / "mine.toml").write_text(text)
+    said = said.replace("FILE", str(tmp_path / "mine.toml")).replace("COMMAND", "ttca contribute FILE --init")
+    for read in (read_contribution, read_platform):
+        with pytest.raises(ConfigError) as refused:
+            read(tmp_path / "mine.toml")
+        assert "ttca init" not in str(refused.value)
+        assert "ttca ask" not in str(refused.value)
+        assert said in str(refused.value) or read is read_platform
+
+
+def test_a_members_own_file_is_no_actions(tmp_path: Path) -> None:
+    """Who gives it to an organizer's command, such as ttca ask, hears what it is and which command takes it."""
+    (tmp_path / "mine.toml").write_text(contribution_template("mine.toml"))
+    with pytest.raises(ConfigError, match=r"got a member's own file for a hub\. ttca contribute takes it"):
+        read_action(tmp_path / "mine.toml")
 
 
 def test_an_empty_folder_says_how_to_begin(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 import tomllib
 from datetime import UTC, date, datetime, time
 from pathlib import Path
@@ -116,7 +117,21 @@ def test_a_member_is_told_what_their_key_looks_like(ways: str, example: str, tmp
     (tmp_path / "ada.toml").write_text(invitation.file.replace(f'hub_key = "ttca-ed25519:{"A" * 43}"', ""))
     mine = read_contribution(tmp_path / "ada.toml").platform
     assert {**vars(mine), "key_variable": None} == {**vars(action.platform), "key_variable": None}
-    assert f"goes into TTCA_KEY_MINE, as: {example}\n" in invitation.message("t", 7)
+    message = invitation.message("tok-en_1", 7)
+    for line in (f"export TTCA_KEY_MINE='{example}'", f"$env:TTCA_KEY_MINE = '{example}'"):
+        assert line in message.splitlines()
+
+
+def test_an_invitation_gives_the_commands_that_set_the_token(tmp_path: Path) -> None:
+    """A POSIX shell that runs the line has exactly the token; PowerShell has a line of its own."""
+    (tmp_path / "action.toml").write_text(f'[people]\nsource = "p.csv"\n{PLATFORM}')
+    message = Invitation(action=read_action(tmp_path), member=enrolled(), key="k").message("tok-en_1", 7)
+    (line,) = (line for line in message.splitlines() if line.startswith("export TTCA_HUB_TOKEN="))
+    shell = subprocess.run(
+        ["sh", "-c", f'{line}\nprintf %s "$TTCA_HUB_TOKEN"'], capture_output=True, text=True, check=True
+    )
+    assert shell.stdout == "tok-en_1"
+    assert "$env:TTCA_HUB_TOKEN = 'tok-en_1'" in message.splitlines()
 
 
 def test_an_invitation_names_what_is_behind_a_gateway(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,8 @@ from PIL import Image
 
 from tests.test_cli import Terminal
 from tests.test_members_set import made
+from ttca.data.photographs import read_photograph, upright
+from ttca.errors import DataError
 from ttca.goals import Goal
 
 
@@ -95,3 +98,47 @@ def test_a_set_says_who_was_asked_and_not_who_was_needed() -> None:
     (test,) = known.certificate.tests
     assert f"({test.right} of the {test.asked} people asked got a right answer)" in known.about()
     assert replace(known, evidence={}).about().startswith("Made for people in fog, on faces at api.example. Not cert")
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Return the working folder, with a set without preparation, a picture that fits and two that do not."""
+    monkeypatch.chdir(tmp_path)
+    replace(made(), preparation=None).save(tmp_path / "set.safetensors")
+    for name, shape in (("fits", (5, 4)), ("large", (9, 9)), ("wide", (5, 8))):
+        Image.fromarray(np.zeros((*shape, 3), np.uint8)).save(tmp_path / f"{name}.png")
+    return tmp_path
+
+
+def test_where_nothing_was_written_nothing_is_ready(home: Path, ttca: Terminal) -> None:
+    """Whoever got no picture is not told to submit it, but what to do; one that was written is submitted as it is."""
+    done = ttca("apply", "set.safetensors", "large.png", "wide.png", "--class", "cat")
+    assert done.code == 1
+    assert "Nothing was written: all 2 photographs were refused. Correct what is said of each" in done.out
+    assert "Submit them" not in done.out
+    assert "ttca prepare does, with --size 5x4" in done.err
+    assert not (home / "submit").exists()
+    done = ttca("apply", "set.safetensors", "large.png", "fits.png", "--class", "cat", "--preview")
+    assert (done.code, "Ready: 1 of 2." in done.out, "Nothing was" in done.out) == (1, True, False)
+    assert "Before, difference and after: submit/fits-preview.png." in done.out
+    assert (home / "submit" / "fits-preview.png").is_file()
+
+
+def test_prepare_speaks_of_an_action_only_where_something_was_prepared(home: Path, ttca: Terminal) -> None:
+    """A member whose pictures were prepared is told where they are; with none there is nothing to write anywhere."""
+    (home / "none.png").write_text("no image")
+    said = ttca("prepare", "none.png", "out", "--size", "5x4").err
+    assert "1 refused. No picture was prepared." in said
+    assert "[people]" not in said
+    said = ttca("prepare", "large.png", "out", "--size", "5x4").err
+    assert "1 prepared. The pictures are in out.\nFor an action of your own, under [people] of its file:\n" in said
+
+
+def test_a_picture_that_is_too_large_says_how_to_make_it_smaller() -> None:
+    """Whether it comes as a file or opened, the sentence says by what."""
+    large = Image.new("1", (8193, 8192))
+    file = BytesIO()
+    large.save(file, "PNG")
+    for look in (lambda: read_photograph(file.getvalue()), lambda: upright(large)):
+        with pytest.raises(DataError, match="a photo editor or viewer saves a smaller copy"):
+            look()

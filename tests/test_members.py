@@ -25,7 +25,8 @@ from ttca.members import AppliedPhoto, Output, apply_photos, find_photos, previe
 from ttca.members_set import check_usable, read_set
 from ttca.perturbations import FORMAT, PerturbationSet
 from ttca.preparation import Preparation
-from ttca.signing import CollectiveKey, SignatureError, Signed, signature_file
+from ttca.publishing import publish_page
+from ttca.signing import CollectiveKey, SignatureError, Signed, signature_file, unsigned
 
 CLASSES = ("cat", "dog")
 DELTA = np.random.default_rng(0).integers(-8, 9, (2, 5, 4, 3)).astype(np.int8)
@@ -91,7 +92,7 @@ def test_the_file_is_the_clipped_sum(home: Path, image: Images, name: str) -> No
         "preview": "",
         "about": chosen().about(),
         "signed_by": None,
-        "signature": Signed(None).told,
+        "signature": Signed(None, missing=unsigned(home / "delta.safetensors", "perturbations")).told,
         "true_class": name,
         "prepared": [],
         "renamed": "",
@@ -269,6 +270,41 @@ def test_whose_file_it_is_is_said_and_held(home: Path) -> None:
         apply(home, key="ttca-ed25519:mine", anyway=True)
 
 
+@pytest.mark.parametrize(
+    ("name", "beside", "said"),
+    [
+        ("delta.safetensors", None, "Get both files from the collective."),
+        ("delta (1).safetensors", "delta.safetensors.sig", "and is its signature: rename that to"),
+        ("delta.safetensors", "delta.safetensors (1).sig", "and is its signature: rename that to"),
+        ("delta.safetensors", "delta.safetensors.sig.txt", "and is its signature: rename that to"),
+        ("delta.safetensors", "other.safetensors.sig", "and does not fit: it is another file's"),
+    ],
+)
+def test_where_no_signature_lies_it_is_said_which_was_looked_for(
+    tmp_path: Path, name: str, beside: str | None, said: str
+) -> None:
+    """The file looked for is named, and one that fits under another name, which is not taken by itself."""
+    key = CollectiveKey.open_or_make(tmp_path / "collective")
+    chosen().save(tmp_path / name)
+    if beside is not None:
+        signed = tmp_path / "collective" / "signed.safetensors"
+        replace(chosen(), subgroup="others" if "other" in beside else chosen().subgroup).save(signed)
+        if "other" not in beside:
+            # A set says when it was made.
+            signed.write_bytes((tmp_path / name).read_bytes())
+        key.sign(signed, "perturbations").rename(tmp_path / beside)
+    known = read_set(tmp_path / name)
+    assert known.signed.key is None
+    assert f"Looked for {name}.sig beside it." in known.signed.told
+    assert said in known.signed.told
+    assert (repr(beside) in known.signed.told) == (beside is not None)
+    with pytest.raises(SignatureError, match=r"written the file\. Looked for") as refused:
+        check_usable(read_set(tmp_path / name, key=key.public))
+    assert said in str(refused.value)
+    with pytest.raises(SignatureError, match="Looked for"):
+        publish_page(tmp_path / name, tmp_path / "page.html")
+
+
 @pytest.mark.parametrize("spoilt", ["the file", "the signature", "the file, as a good set"])
 def test_a_changed_file_is_never_applied(home: Path, spoilt: str) -> None:
     """What is not what was signed is refused, whoever insists, and nothing is written."""
@@ -430,9 +466,9 @@ def test_a_table_says_classes_and_boxes(home: Path) -> None:
     with Image.open(folder / "a.jpg") as photo, Image.open(home / "out" / "a.png") as made:
         want = known.apply(known.prepared(np.asarray(photo), (1, 2, 10, 10)), "cat")
         np.testing.assert_array_equal(np.asarray(made), want)
-    (folder / "open.csv").write_text("file,class\na.jpg,\nsub/CON.jpg,cat\n")
+    (folder / "open.csv").write_text("file,class\na.jpg,\nsub/CON.jpg,Dog\n")
     photos, _ = find_photos([], table=folder / "open.csv", true_class="dog")
-    assert [photo.true_class for photo in photos] == ["dog", "cat"]
+    assert [photo.true_class for photo in photos] == ["dog", "Dog"]
     photos, _ = find_photos([folder], table=folder / "mine.csv")
     assert [photo.true_class for photo in photos].count(None) == 4
     with pytest.raises(TTCAError, match=r"Give it with --class \(cat, dog\)"):
@@ -447,11 +483,32 @@ def test_a_table_says_classes_and_boxes(home: Path) -> None:
     assert len(asked) == 4
     (folder / "mine.csv").write_text("file,class\nb .bmp,owl\n")
     with pytest.raises(PerturbationError, match="got 'owl'"):
-        run(home, output=Output(place=home / "new"), table=folder / "mine.csv")
+        run(home, output=Output(place=home / "new"), table=folder / "mine.csv", true_class=None)
     (folder / "mine.csv").write_text("file,class,box\na.jpg,cat,1,2\n../me.png,cat,\na.jpg,cat,\na.jpg,dog,\n")
     with pytest.raises(TTCAError, match="3 problems"):
         run(home, output=Output(place=home / "new"), table=folder / "mine.csv")
     assert not (home / "new").exists()
+
+
+@pytest.mark.parametrize(
+    ("how", "sentence"),
+    [
+        ({"true_class": "dog"}, "Expected one class for .*a.jpg, got 'cat' in .*mine.csv and 'dog' from --class"),
+        ({"box": (0, 0, 9, 9)}, "Expected one box for .*a.jpg, got '1,2,10,10' in .*mine.csv and '0,0,9,9' from --box"),
+    ],
+)
+@pytest.mark.parametrize("named", [True, False])
+def test_a_table_and_an_option_that_contradict_each_other_are_refused(
+    home: Path, how: dict[str, Any], sentence: str, named: bool
+) -> None:
+    """Neither wins in silence, whether the photograph is named or only listed; what agrees is taken."""
+    folder = album(home)
+    (folder / "mine.csv").write_text('file,class,box\na.jpg,cat,"1,2,10,10"\n')
+    places = [folder / "a.jpg"] if named else []
+    with pytest.raises(TTCAError, match=sentence):
+        find_photos(places, table=folder / "mine.csv", **how)
+    (one,), _ = find_photos(places, table=folder / "mine.csv", true_class="CAT", box=(1, 2, 10, 10))
+    assert (one.true_class, one.box) == ("cat", (1, 2, 10, 10))
 
 
 def test_a_photograph_that_is_gone_does_not_keep_the_others(home: Path) -> None:

@@ -216,6 +216,9 @@ def test_an_expired_set_does_not_fit(zone: Any) -> None:
     with pytest.raises(PerturbationError, match="expired on"):
         made(expires=(now - hour).replace(tzinfo=zone).isoformat()).check_fits()
     made(expires="9999-12-31").check_fits()
+    known = made(expires=now.replace(tzinfo=zone).isoformat())
+    assert f"Valid until {now:%Y-%m-%d}." in known.about(now)
+    assert f"Expired on {now:%Y-%m-%d}." in known.about(now + hour)
 
 
 # -- files ------------------------------------------------------------------------------------------------------

@@ -154,6 +154,26 @@ def test_what_should_not_be_used_is_published_only_by_who_insists(tmp_path: Path
     assert done.signed.key == (None if why == "unsigned" else key.public)
 
 
+@pytest.mark.parametrize("why", REFUSED)
+def test_what_is_published_all_the_same_is_said(tmp_path: Path, why: str) -> None:
+    """Whoever insists hears what is wrong with the set, and whether the page holds members back."""
+    changes, _, sentence = REFUSED[why]
+    path, _ = signed(tmp_path, **changes)
+    words = ["publish", str(path), "--out", str(tmp_path / "page.html"), "--anyway"]
+    if why == "another key":
+        words += ["--key", CollectiveKey.open_or_make(tmp_path / "mine").public]
+    if why == "unsigned":
+        signature_file(path).unlink()
+        sentence = "Not signed: nobody can tell"
+    done = CliRunner().invoke(app, words)
+    assert sentence in done.stdout
+    assert ("Expired on 2020-01-01" in done.stdout) == (why == "expired")
+    warned = "works only for members who insist" in done.stderr
+    assert warned == (why != "another key")
+    assert warned != ("warns nobody. Tell your members." in done.stderr)
+    assert json.loads(CliRunner().invoke(app, [*words, "--json"]).stdout)["warns"] == warned
+
+
 @pytest.mark.parametrize("what", ["the file", "the certificate"])
 def test_a_changed_file_is_never_published(tmp_path: Path, what: str) -> None:
     """What is not what was signed, or whose certificate contradicts itself, makes no page, whoever insists."""

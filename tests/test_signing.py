@@ -34,7 +34,6 @@ from ttca.signing import (
     KEY_FILE,
     CollectiveKey,
     SignatureError,
-    Signed,
     SignedKind,
     check_key,
     check_lease,
@@ -239,7 +238,7 @@ def test_who_signed_is_told_and_who_should_have_is_held(
             check_signature(path, "perturbations", expected=expected)
         return
     found = check_signature(path, "perturbations", expected=expected, anyway=anyway)
-    assert found == Signed(None if who is None else who.public, expected)
+    assert (found.key, found.expected) == (None if who is None else who.public, expected)
     says = {
         ("nobody", False): "Not signed",
         ("nobody", True): "Not signed",
@@ -395,15 +394,25 @@ def test_a_lease_is_signed_for_its_name_its_platform_and_its_images(data: st.Dat
     signature = key.signature_of(lease_bytes(*parts), "lease")
     check_lease(lease_bytes(*parts), signature, key.public)
     if other != parts:
-        with pytest.raises(SignatureError, match="Its queries were not asked"):
+        with pytest.raises(SignatureError, match="got one whose signature does not fit that key"):
             check_lease(lease_bytes(*other), signature, key.public)
 
 
 @pytest.mark.parametrize("signature", ["", "A", "A" * 86, "é" * 86, "!" * 86, "A" * 10_000])
 def test_what_is_no_signature_of_a_lease_is_refused(signature: str, key: CollectiveKey) -> None:
     """Any other text is a wrong signature, not another error."""
-    with pytest.raises(SignatureError, match="Expected a lease signed with hub_key"):
+    with pytest.raises(SignatureError, match=r"Expected a lease signed with hub_key.* got one "):
         check_lease(b"lease", signature, key.public)
+
+
+def test_a_lease_without_a_signature_is_told_from_one_of_another_key(
+    key: CollectiveKey, stranger: CollectiveKey
+) -> None:
+    """Whoever copied hub_key wrong hears that the key does not fit, not that the hub signs nothing."""
+    with pytest.raises(SignatureError, match="got one without a signature"):
+        check_lease(b"lease", "", key.public)
+    with pytest.raises(SignatureError, match=r"does not fit that key\. Its .* Compare hub_key with"):
+        check_lease(b"lease", stranger.signature_of(b"lease", "lease"), key.public)
 
 
 def test_a_set_that_is_loaded_is_the_set_that_was_signed(key: CollectiveKey, tmp_path: Path) -> None:

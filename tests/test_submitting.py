@@ -223,6 +223,15 @@ def test_what_may_have_been_paid_is_not_paid_twice(home: Path, ttca: Terminal, f
     assert len(failing) == 2 == receipt["queries"]
 
 
+def test_help_promises_no_command_that_refuses_the_file(home: Path, ttca: Terminal, tmp_path: Path) -> None:
+    """A member's platform table alone is no action file: ttca ask refuses it, and no member's command names that."""
+    table = (home / "me.toml").read_text().partition("[people]")[0]
+    (tmp_path / "alone.toml").write_text(table)
+    assert "Expected the table [people]" in ttca("ask", tmp_path / "alone.toml", "me.png").sentence
+    for command in ("submit", "apply", "inspect"):
+        assert "ttca ask" not in " ".join(re.sub("[^\\w ]", " ", ttca(command, "--help").out).split())
+
+
 def test_a_platform_is_read_from_any_file_with_the_table(tmp_path: Path) -> None:
     """A file with [platform] alone will do, as a contribution file and an action file do."""
     text = worlds.action_file("http://127.0.0.1:9").partition("[platform]")[2].partition("[people]")[0]

@@ -159,7 +159,7 @@ def prepare(
     size: Annotated[
         str | None, typer.Option(help="The size the platform takes, in pixels: one number, or HEIGHTxWIDTH.")
     ] = None,
-    fit: Annotated[str, typer.Option(help="crop, pad or squash.")] = "crop",
+    fit: Annotated[str | None, typer.Option(help="crop, pad or squash.", show_default="crop")] = None,
     action: Annotated[
         Path | None, typer.Option(help="Take the preparation from this action file (or its folder) instead.")
     ] = None,
@@ -186,9 +186,14 @@ def prepare(
             for f in files]  # fmt: skip
     _emit({"preparation": way.to_dict(), "files": said, **count}, as_json, table)
     words = ", ".join(f"{number} {state}" for state, number in count.items() if number)
-    where = target.name if (target.absolute().parent / "action.toml").is_file() else str(target.absolute())
-    told = json.dumps(where, ensure_ascii=False)
-    _say(ERR, f"{words}. In the action file, under [people]:\nsource = {told}\npreparation = {way}")
+    if count["prepared"] or count["kept"]:
+        where = target.name if (target.absolute().parent / "action.toml").is_file() else str(target.absolute())
+        told = json.dumps(where, ensure_ascii=False)
+        _say(ERR, f"{words}. The pictures are in {target}.")
+        # Members prepare pictures too, and have no such file.
+        _say(ERR, f"For an action of your own, under [people] of its file:\nsource = {told}\npreparation = {way}")
+    else:
+        _say(ERR, f"{words}. No picture was prepared.")
     if count["left over"]:
         _say(
             ERR,
@@ -201,7 +206,7 @@ def prepare(
         raise typer.Exit(1)
 
 
-def _way(size: str | None, fit: str, action: Path | None) -> Preparation:
+def _way(size: str | None, fit: str | None, action: Path | None) -> Preparation:
     """Return the preparation that options or an action file name."""
     from ttca.config import read_action
     from ttca.errors import ConfigError
@@ -209,9 +214,9 @@ def _way(size: str | None, fit: str, action: Path | None) -> Preparation:
 
     if action is not None:
         found = read_action(action).people.prepared
-        if found is None or size is not None:
+        if found is None or size is not None or fit is not None:
             raise ConfigError(
-                f"Expected the preparation either in [people] of {action} or as --size, got "
+                f"Expected the preparation either in [people] of {action} or as --size and --fit, got "
                 f"{'none there' if found is None else 'both'}. Write it there, or leave out --action."
             )
         return found
@@ -222,7 +227,7 @@ def _way(size: str | None, fit: str, action: Path | None) -> Preparation:
             f"Expected --size as a whole number of pixels, or HEIGHTxWIDTH, got {size!r}. Give the size that the "
             "platform takes, such as --size 224; ttca serve and many platforms' metadata say it."
         ) from None
-    return Preparation.from_dict({"fit": fit, "size": sides if len(sides) != 1 else sides[0]})
+    return Preparation.from_dict({"fit": fit or "crop", "size": sides if len(sides) != 1 else sides[0]})
 
 
 @demo_app.callback()
@@ -782,8 +787,9 @@ def contribute(
         if show is not None:
             files = show_pictures(access, platform, folder=mine.kept, out=show, effort=effort, reporter=reporter)
             told = (
-                f"Wrote {len(files)} pictures to {show}: a lease as you would get it now. None was sent, and the hub "
-                "was told so. They show other people: delete them when you have looked."
+                f"Wrote {'1 picture' if len(files) == 1 else f'{len(files)} pictures'} to {show}: a lease as you would "
+                "get it now. Nothing was sent, and the hub was told so. Other people's pictures: delete what you have "
+                "looked at."
             )
             _emit(
                 {"files": list(map(str, files))}, as_json, told if files else "The hub has nothing for you to ask now."
@@ -798,7 +804,8 @@ def contribute(
             reporter=reporter,
         )
     standing = own_standing(access)
-    lines = [f"{done.answered} of {done.queries} queries were answered. {done.ended}"]
+    queries = "query was" if done.queries == 1 else "queries were"
+    lines = [f"{done.answered} of {done.queries} {queries} answered. {done.ended}"]
     lines += [] if standing is None else standing.told()
     said = {**asdict(done), "own_pictures": None if standing is None else standing.to_dict()}
     _emit(said, as_json, "\n".join(lines))

@@ -91,6 +91,8 @@ _KINDS = {
     "dict[str, int]": "table of whole numbers",
 }
 #: What keys of a table were called in earlier versions.
+#: What writes a full example of an action's file, and of a member's own.
+_INIT, _INIT_OWN = "ttca init", "ttca contribute FILE --init"
 _OLD_KEYS = {"action": {"equalise": "equalize"}, "platform": {"authorised_by": "authorized_by"}}
 
 
@@ -278,7 +280,7 @@ class PlatformSection:
 
 def _token_source(found: dict[str, Any]) -> TokenFrom:
     types = {f.name: str(f.type) for f in fields(TokenFrom)} | {"fields": "dict[str, Any]"}
-    if strange := _strange(found, tuple(types), "key of token_from in [platform]"):
+    if strange := _strange(found, tuple(types), "key of token_from in [platform]", _INIT):
         raise ConfigError(strange[0])
     if "url" not in found:
         raise ConfigError("Expected the key url in token_from of [platform], got none. Write it there.")
@@ -837,14 +839,21 @@ def read_action(path: Path | str) -> ActionFile:
         If it is missing, is not TOML, or a table, key or value is not as expected. Nothing was sent.
     """
     path = Path(path)
-    path, found, notes = _toml(path, "an action file", "ttca init")
+    path, found, notes = _toml(path, "an action file", _INIT)
+    if "contribute" in found:
+        raise ConfigError(
+            f"Expected an action file at {path}, got a member's own file for a hub. ttca contribute takes it; "
+            "action files are their organizers'."
+        )
     mistakes, tables = Mistakes(str(path)), {"action": {}, "pool": {}, "hub": {}} | found
-    _check_tables(mistakes, found, ("action", "platform", "people", "pool", "hub"), ("platform", "people"), path)
+    _check_tables(
+        mistakes, found, ("action", "platform", "people", "pool", "hub"), ("platform", "people"), path, template=_INIT
+    )
     settings = mistakes.of(lambda: settings_of(tables["action"], path))
-    platform = _read(mistakes, PlatformSection, tables, "platform", path)
-    people = _read(mistakes, PeopleSection, tables, "people", path)
-    pool = _read(mistakes, PoolSection, tables, "pool", path)
-    hub = mistakes.of(lambda: _section(HubSection, _hub_table(tables["hub"]), "hub", path))
+    platform = _read(mistakes, PlatformSection, tables, "platform", path, template=_INIT)
+    people = _read(mistakes, PeopleSection, tables, "people", path, template=_INIT)
+    pool = _read(mistakes, PoolSection, tables, "pool", path, template=_INIT)
+    hub = mistakes.of(lambda: _section(HubSection, _hub_table(tables["hub"]), "hub", path, template=_INIT))
     if settings is None or platform is None or people is None or pool is None or hub is None or mistakes.sentences:
         raise mistakes.error()
     return ActionFile(path, settings, _beside(platform, path), people, pool, hub, notes)
@@ -858,7 +867,7 @@ def settings_of(action: dict[str, Any], path: Path = Path("action.toml")) -> Set
     ConfigError
         If a key or value is not as expected.
     """
-    return _pinned(_with_weights(_section(Settings, action, "action", path), path), action)
+    return _pinned(_with_weights(_section(Settings, action, "action", path, template=_INIT), path), action)
 
 
 def read_contribution(path: Path | str) -> ContributionFile:
@@ -870,11 +879,11 @@ def read_contribution(path: Path | str) -> ContributionFile:
         If it is missing, is not TOML, or a table, key or value is not as expected. Nothing was sent.
     """
     path = Path(path)
-    path, found, notes = _toml(path, "your own file for a hub", "ttca contribute FILE --init")
+    path, found, notes = _toml(path, "your own file for a hub", _INIT_OWN)
     mistakes, tables = Mistakes(str(path)), ("contribute", "platform")
-    _check_tables(mistakes, found, tables, tables, path)
-    own = _read(mistakes, ContributeSection, found, "contribute", path)
-    platform = _read(mistakes, PlatformSection, found, "platform", path)
+    _check_tables(mistakes, found, tables, tables, path, template=_INIT_OWN)
+    own = _read(mistakes, ContributeSection, found, "contribute", path, template=_INIT_OWN)
+    platform = _read(mistakes, PlatformSection, found, "platform", path, template=_INIT_OWN)
     if own is None or platform is None or mistakes.sentences:
         raise mistakes.error()
     return ContributionFile(path, _beside(own, path), _beside(platform, path), notes)
@@ -890,15 +899,15 @@ def read_platform(path: Path | str, reporter: Reporter = silent) -> PlatformSect
     ConfigError
         If it is missing, is not TOML, or a key or value is not as expected. Nothing was sent.
     """
-    path, found, notes = _toml(Path(path), "your own file with [platform]", "ttca contribute FILE --init")
+    path, found, notes = _toml(Path(path), "your own file with [platform]", _INIT_OWN)
     if "platform" not in found:
         raise ConfigError(
-            f"Expected the table [platform] in {path}, got none. docs/platforms.md says what stands in it; ttca ask "
-            "shows how an answer is read."
+            f"Expected the table [platform] in {path}, got none. docs/platforms.md says what stands in it; {_INIT_OWN} "
+            "writes one."
         )
     for sentence in notes:
         reporter.say(sentence)
-    return _beside(_section(PlatformSection, found["platform"], "platform", path), path)
+    return _beside(_section(PlatformSection, found["platform"], "platform", path, template=_INIT_OWN), path)
 
 
 def platform_info(path: Path | str, reporter: Reporter = silent) -> PlatformInfo:
@@ -944,25 +953,35 @@ def _toml_advice(error: str) -> str:
 
 
 def _check_tables(
-    mistakes: Mistakes, found: Mapping[str, Any], known: tuple[str, ...], needed: tuple[str, ...], path: Path
+    mistakes: Mistakes,
+    found: Mapping[str, Any],
+    known: tuple[str, ...],
+    needed: tuple[str, ...],
+    path: Path,
+    *,
+    template: str,
 ) -> None:
-    """Note which tables of a file are not known, and which are missing."""
-    strange = _strange(found, known, f"table in {path}")
+    """Note which tables of a file are not known, and which are missing; ``template`` is the command that writes all."""
+    strange = _strange(found, known, f"table in {path}", template)
     mistakes.tell(*strange)
     missing = [table for table in needed if table not in found and not _is_meant(table, strange)]
     mistakes.tell(
-        *(f"Expected the table [{table}] in {path}, got none. ttca init writes a full example." for table in missing)
+        *(f"Expected the table [{table}] in {path}, got none. {template} writes a full example." for table in missing)
     )
 
 
-def _read(mistakes: Mistakes, kind: type[T], tables: Mapping[str, Any], table: str, path: Path) -> T | None:
+def _read(
+    mistakes: Mistakes, kind: type[T], tables: Mapping[str, Any], table: str, path: Path, *, template: str
+) -> T | None:
     """Return a table's section; None where it is not there, or something is wrong with it, which is noted."""
-    return mistakes.of(lambda: _section(kind, tables[table], table, path)) if table in tables else None
+    return (
+        mistakes.of(lambda: _section(kind, tables[table], table, path, template=template)) if table in tables else None
+    )
 
 
-def _strange(found: Mapping[str, Any], known: tuple[str, ...], what: str) -> list[str]:
+def _strange(found: Mapping[str, Any], known: tuple[str, ...], what: str, template: str) -> list[str]:
     """Return a sentence for each name that is not known."""
-    listed = "ttca init writes a file that explains all of them."
+    listed = f"{template} writes a file that explains all of them."
     return [unknown_name(f"each {what}", name, known, listed=listed) for name in found if name not in known]
 
 
@@ -971,7 +990,7 @@ def _is_meant(name: str, strange: Collection[str]) -> bool:
     return any(sentence.startswith(f"Did you mean {name!r}?") for sentence in strange)
 
 
-def _section(kind: type[T], found: Any, table: str, path: Path) -> T:
+def _section(kind: type[T], found: Any, table: str, path: Path, *, template: str) -> T:
     """Return what a table says; raise one error with all that is wrong with it."""
     if not isinstance(found, dict):
         raise ConfigError(f"Expected [{table}] in {path} to be a table, got {type(found).__name__}.")
@@ -979,7 +998,7 @@ def _section(kind: type[T], found: Any, table: str, path: Path) -> T:
     known = fields(kind)  # type: ignore[arg-type]
     # A file names its architectures; factories are for Python.
     types = {f.name: str(f.type).replace("Architecture", "str") for f in known}
-    strange = _strange(found, tuple(types), f"key of [{table}]")
+    strange = _strange(found, tuple(types), f"key of [{table}]", template)
     mistakes.tell(*strange)
     values: dict[str, Any] = {}
     for key in (key for key in found if key in types):

@@ -98,7 +98,7 @@ class Invitation:
         paid = f" more ({self.member.charged} are paid)" if self.member.charged else ""
         platform = self.action.platform
         example = _one_line(platform.key().example(checked_url(platform.url)[1]))
-        own_key = f"\nYour own key for the platform goes into {KEY_VARIABLE}, as: {example}\n"
+        own_key = f"\nYour own key for the platform goes into {KEY_VARIABLE}:\n\n{_set(KEY_VARIABLE, example)}\n"
         own_key = "" if platform.key_variable is None else own_key
         asked = platform.url if platform.forwards_to is None else f"{platform.forwards_to} through {platform.url}"
         shared = f"The {images:,} pictures" if images else "Pictures"
@@ -118,9 +118,9 @@ you are invited to take part in the action "{_one_line(self.name)}", for {_one_l
 
 3. Put your token into the environment variable {TOKEN_VARIABLE}. It is yours alone; show it to nobody.
 
-{token}
+{_set(TOKEN_VARIABLE, token)}
 {own_key}
-4. Take part, as often as you like; Ctrl-C stops it:
+4. In the same window, take part, as often as you like; Ctrl-C stops it:
 
 ttca contribute {self.file_name}
 
@@ -167,6 +167,11 @@ def toml_value(value: Any) -> str:
 
 def _key(name: str) -> str:
     return name if re.fullmatch(r"[A-Za-z0-9_-]+", name) else toml_value(name)
+
+
+def _set(variable: str, value: str) -> str:
+    """Return the commands that set a variable, for each kind of shell."""
+    return f"On Linux and macOS:\nexport {variable}='{value}'\nIn Windows PowerShell:\n$env:{variable} = '{value}'"
 
 
 def _one_line(text: str) -> str:

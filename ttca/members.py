@@ -17,6 +17,7 @@ from ttca.data.tables import NoSuchFile, Problems, file_inside, read_sheet
 from ttca.errors import ConfigError, DataError, ImageError, MissingExtraError
 from ttca.images import Images
 from ttca.lossy import left_by_jpeg
+from ttca.names import resolve
 from ttca.new_files import FreeNames, windows_name, write_file
 from ttca.perturbations import PerturbationSet
 from ttca.platforms.protocols.encoding import as_png
@@ -182,9 +183,10 @@ class AppliedPhoto:
             return f"{self.source}: refused. {self.problem}"
         done = "; ".join([*self.prepared, *([f"named {self.renamed} for Windows"] if self.renamed else [])])
         there = "was there already" if self.state == "kept" else "written"
+        preview = f" Before, difference and after: {self.preview}." if self.preview else ""
         return (
             f"{self.source}: {self.out} {there}. Class {self.true_class!r}; {done or 'not resized'}; "
-            f"{self.values_changed} of {self.values} values changed, by {self.largest_change} at most."
+            f"{self.values_changed} of {self.values} values changed, by {self.largest_change} at most.{preview}"
         )
 
 
@@ -210,14 +212,14 @@ def find_photos(
         With the columns ``file`` and ``class``, and perhaps ``box``; files lie in its folder. One that is missing has
         a ``problem``. Where ``places`` are given too, it says the classes of those.
     true_class : str, optional
-        Of all of which no table says it.
+        Of all; a table may say nothing of it, but nothing else.
     box : (x, y, width, height), optional
-        Of all that no table gives one.
+        Of all, as ``true_class`` is.
 
     Raises
     ------
     DataError, ConfigError
-        If there is nothing, or a table cannot be read whole.
+        If there is nothing, a table cannot be read whole, or it says another class or box than is given here.
     """
     listed = {} if table is None else _table_photos(table)
     found: dict[Path, Photo] = {}
@@ -240,10 +242,25 @@ def find_photos(
         )
     photos = []
     for real, photo in found.items():
-        row = listed.get(real)
-        said = true_class if row is None or row.true_class is None else row.true_class
-        photos.append(replace(photo, true_class=said, box=box if row is None or row.box is None else row.box))
+        row = listed.get(real, photo)
+        if true_class is not None and row.true_class is not None and resolve(true_class, [row.true_class]) is None:
+            raise _contradiction("class", row.true_class, true_class, photo, table)
+        if box is not None and row.box not in (None, box):
+            raise _contradiction("box", _written(row.box), _written(box), photo, table)
+        photos.append(replace(photo, true_class=row.true_class or true_class, box=row.box or box))
     return photos, others
+
+
+def _written(box: Region | None) -> str:
+    return ",".join(map(str, box or ()))
+
+
+def _contradiction(what: str, listed: str, given: str, photo: Photo, table: Path | None) -> ConfigError:
+    """Return the error of a table that says something else than an option."""
+    return ConfigError(
+        f"Expected one {what} for {photo.path}, got {listed!r} in {table} and {given!r} from --{what}. Leave out "
+        f"--{what}, or correct the table. Nothing was written."
+    )
 
 
 def _inside(folder: Path) -> tuple[list[tuple[Path, str]], list[str]]:

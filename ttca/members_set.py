@@ -40,6 +40,10 @@ class Doubt:
     def __str__(self) -> str:
         return str(self.error)
 
+    def to_dict(self) -> dict[str, str]:
+        """Return plain JSON values."""
+        return {"kind": self.kind, "sentence": str(self)}
+
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class MembersSet(Value):

@@ -163,8 +163,11 @@ class PerturbationSet(Value):
                 f"ε = {found.epsilon}. Ask the collective for a file with its own certificate."
             )
 
-    def about(self) -> str:
-        """Return a few words for people: for whom it is, for which service, what was certified and until when."""
+    def about(self, now: datetime | None = None) -> str:
+        """Return a few words for people: for whom it is, for which service, what was certified and until when.
+
+        ``now`` has a time zone, and is the present by default.
+        """
         service = self.service or f"a service that the file does not name (fingerprint {self.fingerprint[:12]}…)"
         found = self.certificate
         proved = "Not certified: nobody has shown that it helps"
@@ -175,8 +178,14 @@ class PerturbationSet(Value):
             proved = f"Certified{f' on {day}' if day else ''}: {found.terms.aim.shown} ({counts})"
         elif found is not None:
             proved = f"Not certified at ε = {self.epsilon}: its certificate failed"
-        until = "No expiry date" if self.expires is None else f"Valid until {self.expires[:10]}"
+        until = "No expiry date"
+        if self.expires is not None:
+            until = f"{'Expired on' if self.has_expired(now) else 'Valid until'} {self.expires[:10]}"
         return f"Made for {self.subgroup}, on {service}. {proved}. {until}."
+
+    def has_expired(self, now: datetime | None = None) -> bool:
+        """Whether its time is over; ``now`` has a time zone, and is the present by default."""
+        return self.expires is not None and (now or datetime.now(UTC)) > _moment(self.expires)
 
     def class_index(self, name: str) -> int:
         """Return the number of a class by its name, in whatever spelling (:func:`ttca.names.canonical`)."""
@@ -243,7 +252,7 @@ class PerturbationSet(Value):
             alone: Images = self.apply(images[None], classes)[0]
             return alone
         checked = self._fitting(images)
-        chosen = self._numbers(classes, len(checked))
+        chosen = _numbers(self, classes, len(checked))
         submitted = np.empty_like(checked)
         for number in np.unique(chosen):
             # Arrays can be written to after they were checked, so ε is enforced again on what is submitted.
@@ -278,22 +287,6 @@ class PerturbationSet(Value):
             out[i] = self.prepared(image)
         return out
 
-    def _numbers(self, classes: NDArray[np.int64] | Sequence[int | str] | int | str, count: int) -> NDArray[np.int64]:
-        """Return the number of a class for each of so many images."""
-        said = np.asarray(classes)
-        numbers = said
-        if said.dtype.kind == "U":
-            indices = [self.class_index(str(name)) for name in said.reshape(-1)]
-            numbers = np.array(indices, dtype=np.int64).reshape(said.shape)
-        if (numbers.size and numbers.dtype.kind not in "iu") or numbers.shape not in ((), (count,)):
-            raise PerturbationError(
-                f"Expected one whole class number or class name, or one for each of {count} images, got "
-                f"{said.dtype} of shape {said.shape}. The names are {', '.join(self.classes)}."
-            )
-        if numbers.size and (numbers.min() < 0 or numbers.max() >= len(self.classes)):
-            raise PerturbationError(f"Expected class numbers in 0..{len(self.classes) - 1}, got {np.unique(numbers)}.")
-        return np.broadcast_to(numbers.astype(np.int64), (count,))
-
     def check_fits(
         self,
         *,
@@ -316,7 +309,7 @@ class PerturbationSet(Value):
                 f"Expected a perturbation set for the platform {fingerprint[:12]}…, got one for "
                 f"{self.fingerprint[:12]}…. A δ learned for one platform proves nothing about another."
             )
-        if not expired and self.expires is not None and (now or datetime.now(UTC)) > _moment(self.expires):
+        if not expired and self.has_expired(now):
             raise PerturbationError(
                 f"Expected a perturbation set that is still valid, got one that expired on {self.expires}. The "
                 "platform may have changed since. Ask the collective for a new set."
@@ -437,6 +430,25 @@ class PerturbationSet(Value):
                 f"Expected a complete perturbation file at {path}, got one that cannot be read ({error}). Get the file "
                 "again."
             ) from None
+
+
+def _numbers(
+    known: PerturbationSet, classes: NDArray[np.int64] | Sequence[int | str] | int | str, count: int
+) -> NDArray[np.int64]:
+    """Return the number of a class for each of so many images."""
+    said = np.asarray(classes)
+    numbers = said
+    if said.dtype.kind == "U":
+        indices = [known.class_index(str(name)) for name in said.reshape(-1)]
+        numbers = np.array(indices, dtype=np.int64).reshape(said.shape)
+    if (numbers.size and numbers.dtype.kind not in "iu") or numbers.shape not in ((), (count,)):
+        raise PerturbationError(
+            f"Expected one whole class number or class name, or one for each of {count} images, got "
+            f"{said.dtype} of shape {said.shape}. The names are {', '.join(known.classes)}."
+        )
+    if numbers.size and (numbers.min() < 0 or numbers.max() >= len(known.classes)):
+        raise PerturbationError(f"Expected class numbers in 0..{len(known.classes) - 1}, got {np.unique(numbers)}.")
+    return np.broadcast_to(numbers.astype(np.int64), (count,))
 
 
 def _combined(mine: PerturbationSet, other: PerturbationSet, epsilon: int | None, how: Way) -> PerturbationSet:

@@ -14,9 +14,9 @@ from string import Template
 from typing import Any
 
 from ttca.errors import ConfigError
-from ttca.members_set import check_usable, read_set
+from ttca.members_set import Doubt, check_usable, read_set
 from ttca.perturbations import PerturbationSet
-from ttca.signing import SignatureError, Signed, signature_file
+from ttca.signing import SignatureError, Signed, signature_file, unsigned
 from ttca.values import Value
 
 __all__ = ["Published", "members_page", "publish_page"]
@@ -38,12 +38,21 @@ class Published(Value):
     perturbations : PerturbationSet
         What is in it.
     signed : Signed
+    doubts : tuple of Doubt
+        Why it should not be used as it is.
     """
 
     page: Path
     size: int
     perturbations: PerturbationSet
     signed: Signed
+    doubts: tuple[Doubt, ...] = ()
+
+    @property
+    def warns(self) -> bool:
+        """Whether the page works only for members who insist: it knows no other key, nor what was said since."""
+        known = any(doubt.kind in ("unsigned", "not certified") for doubt in self.doubts)
+        return known or self.signed.key is None or self.perturbations.has_expired()
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON values."""
@@ -57,6 +66,8 @@ class Published(Value):
             "classes": list(known.classes),
             "epsilon": known.epsilon,
             "expires": known.expires,
+            "warns": self.warns,
+            "doubts": [doubt.to_dict() for doubt in self.doubts],
         }
 
 
@@ -92,12 +103,14 @@ def publish_page(
         )
     read = read_set(perturbations, key=key)
     if read.signed.key is None and not anyway:
-        raise SignatureError(
-            f"Expected the signature of the collective's key beside {perturbations}, as "
-            f"{signature_file(perturbations).name}, got none. Members could not tell whether the page is whole. "
-            "ttca run and ttca verify sign what they hand out."
+        missing = unsigned(
+            perturbations, "perturbations", otherwise="ttca run and ttca verify sign what they hand out."
         )
-    check_usable(read, anyway=anyway)
+        raise SignatureError(
+            f"Expected the signature of the collective's key beside {perturbations}, got none. Members could not tell "
+            f"whether the page is whole. {missing}"
+        )
+    found = check_usable(read, anyway=anyway)
     try:
         content = perturbations.read_bytes()
         beside = signature_file(perturbations)
@@ -114,7 +127,7 @@ def publish_page(
         partial.replace(out)
     except OSError as error:
         raise ConfigError(f"Expected to write {out}, got: {error}. Choose another place.") from None
-    return Published(page=out, size=len(page), perturbations=read.perturbations, signed=read.signed)
+    return Published(page=out, size=len(page), perturbations=read.perturbations, signed=read.signed, doubts=found)
 
 
 def members_page(content: bytes, signature: str) -> str:

@@ -9,6 +9,7 @@ import os
 import secrets
 import stat
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -36,6 +37,7 @@ __all__ = [
     "lease_bytes",
     "signature_file",
     "signer",
+    "unsigned",
 ]
 
 #: The collective's private key, in the folder of its action.
@@ -47,6 +49,8 @@ _FORMAT, _ALGORITHM, _PREFIX = "ttca-signature-1", "Ed25519", "ttca-ed25519:"
 _KEY_BYTES, _SIGNATURE_BYTES = 32, 64
 # Ours are a few hundred bytes long: nobody is made to read more.
 _LONGEST = 4096
+# So many other signatures of a folder are looked at.
+_MOST_OTHERS = 100
 _GET_AGAIN = "Do not use it. Get both files again from the collective."
 _OWN_AGAIN = "Restore both from a copy, or delete both and run ttca verify again: what was answered costs nothing."
 
@@ -65,16 +69,19 @@ class Signed:
         The public key whose signature is right; None for a file without a signature.
     expected : str or None
         The public key that the reader knows as the collective's.
+    missing : str
+        Where a signature was looked for, and what lies there instead: sentences. Empty where there is one.
     """
 
     key: str | None
     expected: str | None = None
+    missing: str = ""
 
     @property
     def told(self) -> str:
         """What that says and what it does not, for people."""
         if self.key is None:
-            return "Not signed: nobody can tell whether the file is as the collective wrote it."
+            return f"Not signed: nobody can tell whether the file is as the collective wrote it. {self.missing}".strip()
         if self.expected is None:
             return (
                 f"Signed with the key {self.key}. So the file is whole, but whose key that is, it cannot say: compare "
@@ -198,6 +205,31 @@ def signature_file(path: Path) -> Path:
     return path.with_name(path.name + ".sig")
 
 
+def unsigned(path: Path, kind: SignedKind, *, otherwise: str = "Get both files from the collective.") -> str:
+    """Return where the signature of a file was looked for in vain, and which other one in its folder it may be.
+
+    Downloads get other names. None is taken by itself: whoever put it there may have meant another file.
+    """
+    beside = signature_file(path)
+    looked = f"Looked for {beside.name} beside it."
+    try:
+        content = path.read_bytes()
+        others = sorted(one for one in path.parent.glob("*.sig*") if one != beside and one.is_file())
+        for other in others[:_MOST_OTHERS]:
+            with other.open("rb") as file, suppress(ValueError, RecursionError, SignatureError):
+                if _is_right(*_parts(file.read(_LONGEST + 1)), content, kind):
+                    return f"{looked} {other.name!r} lies there and is its signature: rename that to {beside.name!r}."
+        strays = [one.name for one in others if not one.with_name(one.name.partition(".sig")[0]).exists()]
+    except OSError:
+        strays = []
+    if not strays:
+        return f"{looked} {otherwise}"
+    return (
+        f"{looked} {strays[0]!r} lies there and does not fit: it is another file's, or one of the two was changed. "
+        f"{otherwise}"
+    )
+
+
 def check_key(text: str) -> str:
     """Return a public key as people pass it on, without spaces around it; raise SignatureError where it is none."""
     _public(text.strip())
@@ -265,13 +297,14 @@ def check_signature(path: Path, kind: SignedKind, *, expected: str | None = None
     SignatureError
     """
     known = None if expected is None else check_key(expected)
-    found = Signed(signer(path, kind), known)
+    key = signer(path, kind)
+    found = Signed(key, known, unsigned(path, kind) if key is None else "")
     if known is None or anyway or found.key == known:
         return found
     if found.key is None:
         raise SignatureError(
-            f"Expected the signature of the collective's key beside {path}, as {signature_file(path).name}, got none. "
-            "Anybody may have written the file. Get both files from the collective."
+            f"Expected the signature of the collective's key beside {path}, got none. "
+            f"Anybody may have written the file. {found.missing}"
         )
     raise SignatureError(
         f"Expected {path} to be signed with {known}, got one signed with {found.key}. Another collective wrote it, or "
@@ -295,8 +328,10 @@ def check_lease(content: bytes, signature: str, expected: str) -> None:
         raw = b""
     if not raw or not _is_right(expected, raw, content, "lease"):
         raise SignatureError(
-            f"Expected a lease signed with hub_key, {expected}, got one without its signature. Its queries were not "
-            "asked. Ask whoever invited you whether the hub, or the collective's key, is another one now."
+            f"Expected a lease signed with hub_key, {expected}, got one "
+            f"{'whose signature does not fit that key' if raw else 'without a signature'}. Its queries were not asked. "
+            "Compare hub_key with the key of your invitation. Where both are the same, ask whoever invited you whether "
+            "the hub, or the collective's key, is another one now."
         )
 
 

@@ -260,7 +260,8 @@ def test_the_command_says_what_it_did(
         ((), "Expected --size as a whole number of pixels"),
         (("--size", "1x2x3"), "Expected the size of a preparation"),
         (("--size", "8", "--fit", "zoom"), "Expected fit of a preparation to be one of 'crop', 'pad', 'squash'"),
-        (("--size", "8", "--action", tmp_path), "or as --size, got both"),
+        (("--size", "8", "--action", tmp_path), "or as --size and --fit, got both"),
+        (("--fit", "pad", "--action", tmp_path), "or as --size and --fit, got both"),
     ):
         code, out, err = ttca(album, tmp_path / "new", *words)
         assert (code, out) == (1, "")

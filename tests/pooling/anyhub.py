@@ -36,6 +36,7 @@ class AnyHub:
     def reset(self) -> None:
         """Be a hub that hands out leases of whatever size was asked for."""
         self.status = 200
+        self.headers: dict[str, str] = {}
         self.action: Any = {"fingerprint": ScriptedPlatform().info.fingerprint_as_read}
         self.me: Any = {"member": "ada", "remaining": 10}
         self.given: Callable[[dict[str, Any]], Any] = self.lease
@@ -79,7 +80,8 @@ def any_hub(context: ssl.SSLContext | None = None) -> Iterator[tuple[str, AnyHub
             said = hub.say(self.path, body)
             content = said if isinstance(said, bytes) else json.dumps(said).encode()
             self.send_response(hub.status)
-            self.send_header("Content-Length", str(len(content)))
+            for name, value in {**hub.headers, "Content-Length": str(len(content))}.items():
+                self.send_header(name, value)
             self.end_headers()
             self.wfile.write(content)
 

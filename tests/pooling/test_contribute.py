@@ -384,6 +384,46 @@ def test_a_hub_that_asks_for_a_long_wait_is_not_asked_again(hub: AnyHub, member:
     assert len(hub.asked) == 1
 
 
+OUT = "All that is left is out with members, perhaps with a run of yours that was stopped. What does not come back"
+
+
+@pytest.mark.parametrize(
+    ("said", "told"),
+    [
+        ({"lease": None, "retry_after": 1, "free_in": 96.7}, f"{OUT} is free again in at most 97 s."),
+        ({"lease": None, "retry_after": 1}, f"{OUT} is free again."),
+        (
+            {"error": "Expected at most 8 queries out with you, got 16. Wait.", "kind": "rate"},
+            "says: Expected at most 8 queries out with you, got 16. Wait.",
+        ),
+    ],
+)
+@pytest.mark.parametrize("polls", [4, 5, 9])
+def test_a_wait_for_the_hub_is_told_once(
+    said: dict[str, Any], told: str, polls: int, hub: AnyHub, member: Callable[..., Contribution]
+) -> None:
+    """Where the hub has nothing for a while the member hears why and how long at most; a short wait says nothing."""
+
+    def given(wish: dict[str, Any]) -> Any:
+        hub.status, hub.headers = 200, {}
+        if len(hub.asked) <= polls:
+            if "error" in said:
+                hub.status, hub.headers = 429, {"Retry-After": "1"}
+            return said
+        return hub.lease(wish) if len(hub.asked) == polls + 1 else DONE
+
+    hub.given, slept, lines = given, list[float](), io.StringIO()
+    done = member(
+        ScriptedPlatform(), size=2, concurrency=1, sleep=slept.append,
+        reporter=Reporter(Console(file=lines, width=999)),
+    )  # fmt: skip
+    assert (done.answered, len(slept)) == (2, polls)
+    assert [line for line in lines.getvalue().splitlines() if "Waiting" in line and told in line] == [
+        line for line in lines.getvalue().splitlines() if "Waiting for the hub." in line
+    ]
+    assert lines.getvalue().count("Waiting for the hub.") == (polls >= 5)
+
+
 @pytest.mark.parametrize("status", [400, 403, 500])
 @pytest.mark.parametrize(
     "body",

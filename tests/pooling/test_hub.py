@@ -49,7 +49,7 @@ from ttca.pooling.page import progress_page
 from ttca.pooling.quotas import Quota
 from ttca.pooling.schema import outcomes
 from ttca.pooling.showing import show_pictures
-from ttca.pooling.standing import MemberStanding, Mirror, _read, own_standing
+from ttca.pooling.standing import MemberStanding, Mirror, TheirAnswer, _read, own_standing
 from ttca.signing import CollectiveKey, SignatureError
 
 PLAN = CheckPlan(judged=6, share=0.1)
@@ -654,11 +654,44 @@ def test_members_are_told_of_their_own_pictures_alone(
         assert "person-" not in reply.text + page
         for line in said.told():
             assert line in page
-        own = f"Of your {said.pictures:,} shared pictures {said.answered:,} are answered, {said.right:,} of them right."
-        assert said.told()[0].startswith(own)
+        assert said.told()[0].startswith(f"Of your {said.pictures:,} shared pictures {said.answered:,} are answered, ")
         assert said.told()[-1].startswith("Right answers so far, without the change: ")
     nobody = house.ask("GET", "/v1/me/pictures", "cem").json()
     assert (nobody["pictures"], nobody["answers"]) == (0, [])
+
+
+@pytest.mark.parametrize(
+    ("pictures", "right", "wrong", "checked", "said"),
+    [
+        (0, 0, 0, 0, "No picture of yours is shared here."),
+        (1, 0, 0, 0, "Your shared picture has no answer yet that stands."),
+        (1, 1, 0, 0, "Your shared picture is answered, and the answer is right."),
+        (1, 0, 1, 0, "Your shared picture is answered, and the answer is not right."),
+        (
+            3,
+            0,
+            0,
+            1,
+            "None of your 3 shared pictures has an answer yet that stands. 1 is still compared with what others hear.",
+        ),
+        (3, 0, 1, 0, "Of your 3 shared pictures 1 is answered, 0 of them right."),
+        (
+            1_200,
+            3,
+            1,
+            2,
+            "Of your 1,200 shared pictures 4 are answered, 3 of them right. 2 more are still compared with what others "
+            "hear.",
+        ),
+    ],
+)
+def test_what_a_member_is_told_is_said_in_the_right_number(
+    pictures: int, right: int, wrong: int, checked: int, said: str
+) -> None:
+    """One picture is, several are, and no answer at all is none."""
+    answers = [TheirAnswer("cat", "cat", right)] * (right > 0) + [TheirAnswer("cat", "dog", wrong)] * (wrong > 0)
+    known = MemberStanding(pictures=pictures, checked=checked, answers=tuple(answers), subgroup=None, reference=None)
+    assert known.told()[0] == said
 
 
 def test_figures_of_few_people_are_told_to_nobody(house: House) -> None:

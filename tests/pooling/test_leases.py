@@ -193,6 +193,23 @@ def test_nobody_holds_more_than_a_fair_share(plan: CheckPlan, ledger: Ledger) ->
     assert take_all(desk, "ben", 16) == []
 
 
+def test_whoever_waits_for_what_was_stopped_hears_how_long(ledger: Ledger, clock: Clock) -> None:
+    """A run that was killed holds its queries until they expire: its member and others are told when that is."""
+    desk = desk_on(ledger, lease_s=120)
+    desk.load(distinct(20), ["ada"] * 20)
+    assert desk.free_in() is None
+    given_to(desk, "ada", 16)
+    clock.now += 23
+    with pytest.raises(RateError, match=r"those of a run that was stopped are free again in at most 97 s\."):
+        desk.issue("ada", 16)
+    given_to(desk, "ben", 16)
+    given_to(desk, "cem", 16)
+    clock.now += 20
+    assert desk.free_in() == 100
+    clock.now += 100
+    assert desk.free_in() is None
+
+
 def test_a_few_queries_may_be_anybodys(ledger: Ledger) -> None:
     """The last images are not cut into requests of one."""
     desk = desk_on(ledger)

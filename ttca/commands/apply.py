@@ -87,10 +87,13 @@ def apply(
     lines.append(
         f"Ready: {len(good)} of {len(done)}. Place, camera, time and all other metadata are gone. "
         "Submit them as they are: PNG, not JPEG."
+        if good
+        else f"Nothing was written: all {len(done)} photographs were refused. Correct what is said of each, and run it "
+        "again."
     )
     said = {
         "set": known.to_dict(),
-        "doubts": [{"kind": doubt.kind, "sentence": str(doubt)} for doubt in found],
+        "doubts": [doubt.to_dict() for doubt in found],
         "photos": [one.to_dict() for one in done],
         "left_out": others,
         "ready": len(good),

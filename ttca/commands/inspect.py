@@ -35,7 +35,7 @@ def inspect(
     height, width, _ = made.image_shape
     said = known.to_dict() | {
         "usable": not found,
-        "doubts": [{"kind": doubt.kind, "sentence": str(doubt)} for doubt in found],
+        "doubts": [doubt.to_dict() for doubt in found],
     }
     way = "none: photographs must have that size" if made.preparation is None else str(made.preparation)
     certificate = made.certificate

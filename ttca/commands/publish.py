@@ -39,11 +39,13 @@ def publish(
     from ttca.publishing import publish_page
 
     done = publish_page(perturbations, out, key=key, anyway=anyway, force=force)
-    emit(
-        done.to_dict(),
-        as_json,
-        f"{done.perturbations.about()}\n{done.signed.told}\nWrote {out}, {done.size:,} bytes.",
-    )
+    doubted = [f"Published all the same (--anyway). {doubt}" for doubt in done.doubts]
+    lines = [done.perturbations.about(), done.signed.told, *doubted, f"Wrote {out}, {done.size:,} bytes."]
+    emit(done.to_dict(), as_json, "\n".join(lines))
+    if done.warns:
+        say(ERR, "The page warns of that, and works only for members who insist.")
+    elif doubted:
+        say(ERR, "The page cannot know that, and warns nobody. Tell your members.")
     say(
         ERR,
         "Send the file, or better put it on a host that serves HTTPS: phones often do not open a page from a file. "

@@ -31,9 +31,7 @@ __all__ = ["submit"]
 def submit(
     perturbations: SetArgument,
     photo: Annotated[Path, typer.Argument(metavar="PHOTO", help="Your photograph.")],
-    platform: Annotated[
-        Path, typer.Option(help="Your own file with [platform], as docs/platforms.md describes it; ttca ask tries it.")
-    ],
+    platform: Annotated[Path, typer.Option(help="Your own file with [platform], as docs/platforms.md describes it.")],
     true_class: ClassOption = None,
     out: Annotated[Path, typer.Option(help="The folder for what is submitted and its receipt.")] = Path("submit"),
     box: BoxOption = None,

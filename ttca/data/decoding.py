@@ -55,7 +55,8 @@ def decode_rgb(data: bytes, *, size: tuple[int, int] | None = None) -> Images:
             if size is not None and got != size:
                 raise DataError(
                     f"Expected an image of {size[0]}×{size[1]} pixels (height×width), got {got[0]}×{got[1]}. "
-                    "Resize it first: ttca prepare does, and says how. Nothing is resized without a word."
+                    f"Resize it first: ttca prepare does, with --size {size[0]}x{size[1]}, and says how. Nothing is "
+                    "resized without a word."
                 )
             if orientation(image) != 1:
                 raise DataError(

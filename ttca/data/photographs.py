@@ -24,6 +24,7 @@ __all__ = ["MOST_PIXELS", "PHOTOGRAPHS", "Photograph", "file_bytes", "read_photo
 MOST_PIXELS = 2**26
 #: The largest file that is read: no photograph of so many pixels needs more, and a film would fill the memory.
 _MOST_BYTES = 2**29
+_SMALLER = "Make it smaller first: a photo editor or viewer saves a smaller copy."
 #: How the names of photographs end.
 PHOTOGRAPHS = frozenset(
     {".png", ".jpg", ".jpeg", ".jpe", ".mpo", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".heic", ".heif", ".avif"}
@@ -99,7 +100,7 @@ def read_photograph(data: bytes) -> Photograph:
             if pixels > MOST_PIXELS:
                 raise DataError(
                     f"Expected a photograph of at most {MOST_PIXELS:,} pixels, got {image.width:,}×{image.height:,}. "
-                    "Make it smaller first. It was not decompressed."
+                    f"{_SMALLER} It was not decompressed."
                 )
             return _upright(image, data)
     except DataError:
@@ -125,7 +126,9 @@ def upright(image: Image.Image) -> Photograph:
         If it is too large, damaged, or of a kind whose range or colors nothing says.
     """
     if image.width * image.height > MOST_PIXELS:
-        raise DataError(f"Expected a photograph of at most {MOST_PIXELS:,} pixels, got {image.width}×{image.height}.")
+        raise DataError(
+            f"Expected a photograph of at most {MOST_PIXELS:,} pixels, got {image.width}×{image.height}. {_SMALLER}"
+        )
     try:
         return _upright(image.copy(), b"")
     except OSError as error:
@@ -141,7 +144,7 @@ def _open(data: bytes, heif: bool) -> Image.Image:
         except Image.DecompressionBombError:
             raise DataError(
                 f"Expected a photograph of at most {MOST_PIXELS:,} pixels, got a file that says it has many times as "
-                "many. Make it smaller first. It was not decompressed."
+                f"many. {_SMALLER} It was not decompressed."
             ) from None
 
 

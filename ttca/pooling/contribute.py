@@ -16,7 +16,7 @@ from ttca.errors import AnswerError, ChargeState, QuotaError, TransportError, Tr
 from ttca.platforms.base import Credential, Platform
 from ttca.platforms.throttle import come_again, come_back, lane, throttle_of
 from ttca.pooling.allowance import Allowance, Effort, Reserved
-from ttca.pooling.hub_client import MOST_QUERIES, HandedOut, HubAccess, HubClient, HubError, images_of
+from ttca.pooling.hub_client import MOST_QUERIES, HandedOut, HubAccess, HubClient, HubError, NothingNow, images_of
 from ttca.pooling.ledger import Ledger
 from ttca.pooling.outbox import Outbox
 from ttca.progress import Reporter, silent
@@ -29,6 +29,8 @@ _GIVE_UP_AFTER = 3
 # So many times in a row a member waits out that their platform says "too many".
 _MOST_REFUSALS = 100
 _LEAST_WAIT_S, _LONGEST_PAUSE_S = 0.05, 5.0
+# Once the hub has had nothing for us for so long, we say so.
+_UNSAID_S = 5.0
 _NOTHING_SENT = "No query was sent."
 
 
@@ -139,6 +141,7 @@ def contribute(
     with Ledger(folder / "ledger.sqlite", clock=patience.clock) as ledger:
         allowance = Allowance(ledger, effort, remaining, fingerprint=info.fingerprint)
         worker = _Worker(client, outbox, allowance, platform, credential, patience, key=hub.key)
+        worker.say = reporter.say
         try:
             with reporter.track("contributing", allowance.limit, unit="queries") as advance:
                 worker.advance = advance
@@ -185,6 +188,9 @@ class _Worker:
         self.why = ""
         self.come_back_s: float | None = None
         self.advance: Callable[[int], None] = lambda _n: None
+        self.say: Callable[[str], None] = lambda _sentence: None
+        # How long each thread has waited for the hub since the last lease, and whether that was said.
+        self._idle_s, self._idle_told, self._threads = 0.0, False, 1
 
     @property
     def sent(self) -> int:
@@ -200,6 +206,7 @@ class _Worker:
 
     def run(self, size: int, concurrency: int, interrupted: threading.Event) -> None:
         """Work in so many threads, with leases of that size, until there is a reason to stop."""
+        self._threads = concurrency
         with ThreadPoolExecutor(concurrency, thread_name_prefix="ttca-contribute") as executor:
             futures = [executor.submit(self._take_turns, size) for _ in range(concurrency)]
             try:
@@ -269,7 +276,7 @@ class _Worker:
             given = self._hub.lease(size)
         except HubError as error:
             if error.kind == "rate" and error.retry_after is not None and error.retry_after <= self._longest_wait_s:
-                return max(_LEAST_WAIT_S, error.retry_after)
+                return self._idle(error.retry_after, str(error))
             if error.kind in ("quota", "rate", "quarantined"):
                 self._end(str(error), error.retry_after if error.kind == "rate" else None)
                 if error.kind == "quarantined":
@@ -278,12 +285,32 @@ class _Worker:
             raise
         if given is None:
             self._end("Nothing is left for you to ask.")
-        elif isinstance(given, float):
-            if given > self._longest_wait_s:
-                self._end(f"The hub has no query for you now. {come_back(given, self._longest_wait_s)}", given)
+        elif isinstance(given, NothingNow):
+            if given.wait_s > self._longest_wait_s:
+                self._end(
+                    f"The hub has no query for you now. {come_back(given.wait_s, self._longest_wait_s)}", given.wait_s
+                )
                 return None
-            return max(_LEAST_WAIT_S, given)
+            most = "" if given.free_in_s is None else f" in at most {given.free_in_s:.0f} s"
+            return self._idle(
+                given.wait_s,
+                "All that is left is out with members, perhaps with a run of yours that was stopped. What does not "
+                f"come back is free again{most}.",
+            )
+        else:
+            with self._lock:
+                self._idle_s, self._idle_told = 0.0, False
         return given
+
+    def _idle(self, wait_s: float, why: str) -> float:
+        """Return how long to wait for the hub, and say why where it has had nothing for a while."""
+        with self._lock:
+            self._idle_s += wait_s / self._threads
+            is_new = self._idle_s >= _UNSAID_S and not self._idle_told
+            self._idle_told |= is_new
+        if is_new:
+            self.say(f"Waiting for the hub. {why}")
+        return max(_LEAST_WAIT_S, wait_s)
 
     def _answer(self, lease: HandedOut, share: Reserved) -> TransportError | None:
         """Ask what was leased and bring back what came, or return the error where nothing did."""

@@ -100,7 +100,7 @@ def _working(desk: LeaseDesk, key: CollectiveKey | None) -> APIRouter:
         """Charge the caller for some queries and hand them over."""
         given = desk.issue(who, wish.size, name=wish.name)
         if given is None:
-            return LeaseGiven(lease=None, done=desk.is_done(who), retry_after=1.0)
+            return LeaseGiven(lease=None, done=desk.is_done(who), retry_after=1.0, free_in=desk.free_in())
         return _handed_over(given, desk.info.fingerprint_as_read, key)
 
     @routes.post("/v1/leases/{lease_id}/answers")

@@ -32,7 +32,7 @@ from ttca.platforms.sending import certificate_problem, check_ca, new_session
 from ttca.signing import check_key, check_lease, lease_bytes
 from ttca.telling import tell_retry
 
-__all__ = ["MOST_QUERIES", "HandedOut", "HubAccess", "HubClient", "HubError", "Reply", "images_of"]
+__all__ = ["MOST_QUERIES", "HandedOut", "HubAccess", "HubClient", "HubError", "NothingNow", "Reply", "images_of"]
 
 #: The most queries of one lease.
 MOST_QUERIES = 64
@@ -111,6 +111,14 @@ class HandedOut:
     signature: str
 
 
+@dataclass(frozen=True)
+class NothingNow:
+    """That the hub has no query now: when to ask again, and when what is out is free again, as far as it says."""
+
+    wait_s: float
+    free_in_s: float | None = None
+
+
 class _Token(requests.auth.AuthBase):
     """Puts the token into a request as it goes out, so that no frame or exception of ours holds it."""
 
@@ -179,15 +187,19 @@ class HubClient:
             )
         return info
 
-    def lease(self, size: int) -> HandedOut | float | None:
-        """Return a lease of at most so many queries, or how long to wait for one, or None where there will be none."""
+    def lease(self, size: int) -> HandedOut | NothingNow | None:
+        """Return a lease of at most so many queries, or when to ask again, or None where there will be none."""
         name = secrets.token_urlsafe(16)
         given = self.post("/v1/leases", {"size": size, "name": name})
         lease = given.lease()
         if lease is not None:
             given.number("expires_at", _LARGEST, 0.0)
             return HandedOut(name, lease, given.images(size), given.signature())
-        return None if given.flag("done") else given.number("retry_after", _LONGEST_WAIT_S, 1.0)
+        if given.flag("done"):
+            return None
+        # Hubs of earlier versions do not say the second.
+        free = given.number("free_in", _LONGEST_WAIT_S, 0.0) if given.says("free_in") else None
+        return NothingNow(given.number("retry_after", _LONGEST_WAIT_S, 1.0), free)
 
     def _patiently(self, method: str, path: str, body: dict[str, Any] | None) -> Reply:
         retrying = tenacity.Retrying(

@@ -352,6 +352,13 @@ class LeaseDesk:
         """Whether every shared image has an answer that stands, or never will; of one member: as far as they can."""
         return self._db.run(lambda connection: self._shelf.is_done(connection, member))
 
+    def free_in(self) -> float | None:
+        """Return in how many seconds what is out now, and does not come back, may be asked by others; None for nothing.
+
+        What was leased by a program that was killed is out until then.
+        """
+        return self._db.run(lambda connection: self._shelf.free_in(connection, self._ledger.now_in(connection)))
+
     def pardon(self, member: str) -> None:
         """Lift a member's quarantine. What they said before stays set aside, and no longer speaks against them.
 
@@ -426,16 +433,12 @@ class LeaseDesk:
         if rows:
             self._db.add(connection, _reports, rows, new=True)
 
-    def _keys_of(self, connection: sa.Connection, request: int) -> list[bytes]:
-        keys = sa.select(_attempts.c.key).where(_attempts.c.request == request).order_by(_attempts.c.position)
-        return [bytes(k) for k in connection.scalars(keys)]
-
     def _issued(self, connection: sa.Connection, lease: str, who: int) -> Lease | None:
         """Return a lease that was handed out before, though whoever asked may never have heard of it."""
         row = connection.execute(sa.select(_leases).where(_leases.c.id == lease)).first()
         if row is None:
             return None
-        keys = self._keys_of(connection, row.request)
+        keys = _keys_of(connection, row.request)
         found = files_of(connection, keys)
         if row.member != who or row.returned_at is not None or len(found) != len(keys):
             raise UnknownLease("Expected a new name for a lease, got one that was used. Make up another.")
@@ -451,7 +454,7 @@ class LeaseDesk:
         ).first()
         if row is None:
             raise UnknownLease("Expected a lease of yours, got the name of none.")
-        return row, self._keys_of(connection, row.request)
+        return row, _keys_of(connection, row.request)
 
     def _release(
         self, connection: sa.Connection, lease: str, keys: Sequence[bytes], *, failed: Sequence[bytes]
@@ -474,6 +477,11 @@ class LeaseDesk:
         mark_answered(connection, sorted(taken.answered))
         busy = _inputs.c.key.in_(sorted(taken.busy))
         connection.execute(sa.update(_inputs).where(busy).values(lease=None, held_until=now + _MOMENT_S))
+
+
+def _keys_of(connection: sa.Connection, request: int) -> list[bytes]:
+    keys = sa.select(_attempts.c.key).where(_attempts.c.request == request).order_by(_attempts.c.position)
+    return [bytes(k) for k in connection.scalars(keys)]
 
 
 def _check_agrees(answers: Answers) -> None:

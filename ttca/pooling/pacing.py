@@ -93,9 +93,11 @@ def fair_share(connection: sa.Connection, context: str, who: int, size: int, now
         left += connection.scalar(sa.select(sa.func.count()).select_from(some)) or 0
     share = max(_FEW, -(-left // shares))
     if held >= share:
+        last = sa.select(sa.func.max(_leases.c.expires_at)).where(out, _leases.c.member == who)
+        free_in = (connection.scalar(last) or now) - now
         raise RateError(
             f"Expected at most {share} queries out with you, a fair share of what is left, got {held}. Bring some of "
-            "them back, or wait.",
+            f"them back, or wait: those of a run that was stopped are free again in at most {free_in:.0f} s.",
             wait_s=1.0,
         )
     return min(size, share - held)

@@ -81,6 +81,12 @@ class Shelf:
             quarantined=count(_members, _members.c.flagged_at.is_not(None)),
         )
 
+    def free_in(self, connection: sa.Connection, now: float) -> float | None:
+        """Return in how many seconds all that somebody holds now is free again at last; None where nobody does."""
+        held = sa.select(sa.func.max(_inputs.c.held_until))
+        last = connection.scalar(held.where(_inputs.c.context == self.context, _inputs.c.held_until > now))
+        return None if last is None else float(last) - now
+
     def is_done(self, connection: sa.Connection, member: str | None) -> bool:
         """Whether every image has an answer that stands, or will have none; of one member: as far as they can."""
         wanted = sa.and_(_inputs.c.wanted > 0, _inputs.c.failures < HOPELESS)

@@ -10,7 +10,7 @@ from PIL import Image
 from ttca.errors import ChargeState, ConfigError
 from ttca.platforms.base import Platform
 from ttca.pooling.allowance import Effort
-from ttca.pooling.hub_client import MOST_QUERIES, HubAccess, HubClient, images_of
+from ttca.pooling.hub_client import MOST_QUERIES, HandedOut, HubAccess, HubClient, images_of
 from ttca.pooling.outbox import Outbox
 from ttca.private import private
 from ttca.progress import Reporter, silent
@@ -65,7 +65,7 @@ def show_pictures(
     outbox.deliver_all(reporter.say)
     info = client.check_platform(platform)
     lease = client.lease(min((effort or Effort()).size, info.max_batch, MOST_QUERIES))
-    if lease is None or isinstance(lease, float):
+    if not isinstance(lease, HandedOut):
         return []
     try:
         files = []

@@ -71,15 +71,26 @@ class MemberStanding:
         """Those that were answered with what they show."""
         return sum(answer.count for answer in self.answers if answer.said == answer.true_class)
 
+    def _own(self) -> str:
+        if not self.pictures:
+            return "No picture of yours is shared here."
+        if not self.answered:
+            one = self.pictures == 1
+            whose = "Your shared picture has no" if one else f"None of your {self.pictures:,} shared pictures has an"
+            return f"{whose} answer yet that stands."
+        if self.pictures == 1:
+            return f"Your shared picture is answered, and the answer is {'right' if self.right else 'not right'}."
+        are = "is" if self.answered == 1 else "are"
+        return (
+            f"Of your {self.pictures:,} shared pictures {self.answered:,} {are} answered, {self.right:,} of them right."
+        )
+
     def told(self) -> list[str]:
         """Return what that says, for its member."""
-        lines = [
-            f"Of your {self.pictures:,} shared pictures {self.answered:,} are answered, {self.right:,} of them right."
-        ]
-        if not self.pictures:
-            lines = ["No picture of yours is shared here."]
+        lines = [self._own()]
         if self.checked:
-            lines[0] += f" {self.checked:,} more are still compared with what others hear."
+            more, are = " more" if self.answered else "", "is" if self.checked == 1 else "are"
+            lines[0] += f" {self.checked:,}{more} {are} still compared with what others hear."
         by_class: dict[str, list[str]] = {}
         for answer in self.answers:
             word = "right" if answer.said == answer.true_class else f"taken for {answer.said}"

@@ -82,6 +82,7 @@ class LeaseGiven(BaseModel):
     """Queries to send once: PNG files in base64. Without a lease there is nothing to ask now, or (``done``) at all.
 
     ``signature`` is the collective's, over name, platform and images (:func:`ttca.signing.lease_bytes`).
+    ``free_in`` says in how many seconds what is out with members is free again at last.
     """
 
     lease: str | None
@@ -90,6 +91,7 @@ class LeaseGiven(BaseModel):
     expires_at: float | None = None
     done: bool = False
     retry_after: float = 0.0
+    free_in: float | None = None
 
 
 class AnswerRow(_Strict):
