@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 import warnings
 from collections.abc import Collection, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -20,8 +20,8 @@ from ttca.certificates import Certificate
 from ttca.conditions import HONEST_ROW, Measuring, Opponents, with_encoding
 from ttca.controls import MOST_CHOOSERS, Pupils, Twin, learn_controls
 from ttca.distilling import WARM_START, Distilled, Fidelity, distil, kept_copies
-from ttca.entering import backbones_of, enter, race_result
-from ttca.errors import ActionError, NothingHelpsError
+from ttca.entering import backbones_of, check_left_out, enter, race_result
+from ttca.errors import ActionError, MissingExtraError, NothingHelpsError
 from ttca.folder_lock import hold
 from ttca.images import Images, check_images
 from ttca.labeling import check_labelers, labeled
@@ -39,7 +39,7 @@ from ttca.pooling.pool import Cost, Member, Pace, QueryPool
 from ttca.pooling.titles import take_title
 from ttca.progress import Reporter, silent
 from ttca.proxies.backbones import Backbone
-from ttca.race_record import Raced, Runners
+from ttca.race_record import RACE_FILE, Raced, Runners
 from ttca.recheck import Kept, keep_people, kept_cost, rechecked_told
 from ttca.recipes import with_recipe
 from ttca.row import Row
@@ -244,7 +244,7 @@ class CollectiveAction:
 
         Pool people who are to be asked about an altered copy wait for :meth:`distil`, which makes it.
         """
-        _find_labelers(self._base, self._shop)
+        _check_here(self._base, self._shop)
         # What nobody answered is asked again whenever somebody calls; what is answered is at hand.
         if self._transfer is None or not self._transfer.complete:
             with tell_step("Asking"):
@@ -473,16 +473,27 @@ class CollectiveAction:
         self._base.check(self.roster, self.settings, self.platform.info.image_shape, *exam)
 
 
-def _find_labelers(known: Known, shop: Workshop) -> None:
-    """Raise where public images have no classes and no published weights are here: answers would teach nothing."""
+def _check_here(known: Known, shop: Workshop) -> None:
+    """Raise where what learning needs by name is not here, or nothing can label public images: answers teach nothing.
+
+    What has been learned is read wherever it lies.
+    """
     if known.unlabeled is not None:
         _ = shop.labelers
+    if any((shop.folder / name).is_file() for name in (RACE_FILE, "proxy.safetensors")):
+        return
+    if shop.settings.races:
+        check_left_out(shop.settings.left_out)
+    if shop.settings.weights:
+        # A machine without timm may ask: another one learns.
+        with suppress(MissingExtraError):
+            _ = shop.start
 
 
 def _runners(action: CollectiveAction, shop: Workshop) -> Runners | None:
     unlabeled = action._base.unlabeled is not None
     # First: it costs nothing to know.
-    _find_labelers(action._base, shop)
+    _check_here(action._base, shop)
     raced = enter(shop, action._ground, action.questions) if action.settings.races else None
     if raced is None:
         _ = shop.learner
