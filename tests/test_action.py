@@ -745,6 +745,20 @@ BAD: dict[str, tuple[Callable[[], dict[str, Any]], type[TTCAError], str]] = {
     "no reference": (lambda: {"roster": worlds.roster(reference=False)}, ActionError, "The goal, parity, compares"),
     "quota 0": (lambda: {"members": worlds.members(0)}, QuotaError, "whole number of at least 1, got 0"),
     "cap 0": (lambda: {"cap": 0}, QuotaError, "cap of at least 1"),
+    "people as roster": (
+        lambda: {"roster": worlds.roster().pool},
+        ConfigError,
+        r"Expected roster as Roster, got People\. split_roles\(",
+    ),
+    "settings as a table": (lambda: {"settings": {"epsilons": (6,)}}, ConfigError, "settings as Settings, got dict"),
+    "views as images": (
+        lambda: {"views": worlds.roster().pool.images},
+        ConfigError,
+        r"views as People, got ndarray\. People\.build",
+    ),
+    "a function as platform": (lambda: {"platform": worlds.model}, ConfigError, r"LocalPlatform\(function, classes=…"),
+    "names as members": (lambda: {"members": ["me"]}, ConfigError, r"got 'me'\. Write members=\[Member\(name, quota"),
+    "one member": (lambda: {"members": Member("me", 9)}, ConfigError, "got one of them alone"),
     "no members": (lambda: {"members": []}, ConfigError, "at least one member"),
     "member twice": (lambda: {"members": worlds.members() * 2}, ConfigError, "every member once"),
     "batch 0": (lambda: {"pace": Pace(batch=0)}, ConfigError, "at least 1"),
@@ -758,7 +772,7 @@ def test_bad_input_is_a_sentence_and_costs_no_query(
     """What cannot work is refused when the action is opened, with a sentence and before any query."""
     platform = Recorder()
     with pytest.raises(error, match=sentence):
-        open_action(tmp_path, platform, **change())
+        open_action(tmp_path, **{"platform": platform, **change()})
     assert platform.queries == 0
 
 

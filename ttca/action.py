@@ -21,7 +21,7 @@ from ttca.conditions import HONEST_ROW, Measuring, Opponents, with_encoding
 from ttca.controls import MOST_CHOOSERS, Pupils, Twin, learn_controls
 from ttca.distilling import WARM_START, Distilled, Fidelity, distil, kept_copies
 from ttca.entering import backbones_of, check_left_out, enter, race_result
-from ttca.errors import ActionError, MissingExtraError, NothingHelpsError
+from ttca.errors import ActionError, ConfigError, MissingExtraError, NothingHelpsError
 from ttca.folder_lock import hold
 from ttca.images import Images, check_images
 from ttca.labeling import check_labelers, labeled
@@ -35,7 +35,7 @@ from ttca.perturbations import PerturbationSet
 from ttca.perturbing import Family, refined_queries
 from ttca.platforms.base import Platform
 from ttca.pooling.ledger import open_ledger
-from ttca.pooling.pool import Cost, Member, Pace, QueryPool
+from ttca.pooling.pool import Cost, Member, Pace, QueryPool, check_members
 from ttca.pooling.titles import take_title
 from ttca.progress import Reporter, silent
 from ttca.proxies.backbones import Backbone
@@ -141,7 +141,7 @@ class CollectiveAction:
         attack: Attack | None = None,
     ) -> None:
         self._began = time.perf_counter()
-        settings = with_recipe(settings)
+        settings = _applied(settings, platform, members, roster, views)
         public = public if public is None or isinstance(public, People) else check_images(public)
         self.folder = Path(folder)
         self.platform = platform
@@ -471,6 +471,29 @@ class CollectiveAction:
 
     def _refuse_known(self, *exam: People | None) -> None:
         self._base.check(self.roster, self.settings, self.platform.info.image_shape, *exam)
+
+
+def _applied(settings: Settings, platform: Platform, members: object, roster: Roster, views: object) -> Settings:
+    """Return the settings with the recipe that they name; raise ConfigError where something else came as one of these.
+
+    In Python nothing else looks.
+    """
+    kinds: list[tuple[str, object, type, str]] = [
+        ("settings", settings, Settings, "Write Settings(name=value, …)."),
+        ("roster", roster, Roster, "split_roles(people, seed=0) makes one."),
+    ]
+    if views is not None:
+        kinds.append(("views", views, People, "People.build(images, classes) makes them."))
+    for name, given, kind, how in kinds:
+        if not isinstance(given, kind):
+            raise ConfigError(f"Expected {name} as {kind.__name__}, got {type(given).__name__}. {how}")
+    if not callable(getattr(platform, "attempt", None)):
+        raise ConfigError(
+            f"Expected a platform, got an object of type {type(platform).__name__}. LocalPlatform(function, "
+            "classes=…, image_shape=…) wraps a function, and HttpPlatform asks a service."
+        )
+    check_members(members)
+    return with_recipe(settings)
 
 
 def _check_here(known: Known, shop: Workshop) -> None:

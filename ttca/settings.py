@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, fields, replace
+from numbers import Real
 from typing import Any, Literal, TypeVar
 
 from ttca.attacks.options import Perturbing, check_attack
@@ -201,6 +202,7 @@ class Settings:
     controls: bool = True
 
     def __post_init__(self) -> None:
+        _check_kinds(self)
         wrong = [e for e in self.epsilons if isinstance(e, bool) or not isinstance(e, int) or not 1 <= e <= 127]
         if not self.epsilons or wrong or len(set(self.epsilons)) != len(self.epsilons):
             raise ConfigError(
@@ -314,6 +316,22 @@ class Settings:
         """Return options with every field that the settings have by the same name."""
         given: dict[str, Any] = {f.name: getattr(self, f.name) for f in fields(kind) if hasattr(self, f.name)}
         return kind(**given)
+
+
+def _check_kinds(settings: Settings) -> None:
+    """Raise ConfigError where one thing is given in place of several, or what is no number in place of one."""
+    for name in ("epsilons", "control_lengths", "architectures", "transforms", "pinned", "left_out"):
+        given = getattr(settings, name)
+        if not isinstance(given, tuple | list):
+            raise ConfigError(f"Expected {name} as a list, got {given!r}. For one alone write {name} = [{given!r}].")
+    for name in ("transforms", "pinned", "left_out"):
+        for word in getattr(settings, name):
+            if not isinstance(word, str):
+                raise ConfigError(f"Expected {name} as names, got {word!r} among them. Write each in quotes.")
+    for name in ("altered", "refine", "kappa", "warp", "mixup", "race_share"):
+        number = getattr(settings, name)
+        if (isinstance(number, bool) or not isinstance(number, Real)) and (name, number) != ("race_share", None):
+            raise ConfigError(f"Expected {name} as a number, got {number!r}. Write it without quotes.")
 
 
 def _words(weights: Any, name: str = "weights") -> tuple[str, ...]:
