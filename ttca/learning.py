@@ -154,7 +154,8 @@ class Learner:
         except Exception as error:  # a guest's model may raise anything
             raise ConfigError(
                 f"Expected models that take images of {blank.shape[1]}×{blank.shape[2]} pixels, and an attack that can "
-                f"be made, got: {as_sentence(error)} Choose others in architectures, weights or attack. No query was spent."
+                f"be made, got: {as_sentence(error)} Choose others in architectures, weights or attack. No query was "
+                "spent."
             ) from error
         if shape != (1, self.classes):
             raise ConfigError(

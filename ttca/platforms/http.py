@@ -15,6 +15,7 @@ from ttca.answers import Answers
 from ttca.errors import ChargeState, ConfigError, TransportError
 from ttca.images import Images
 from ttca.masking import masked
+from ttca.names import check_class_names
 from ttca.platforms.addresses import one_address
 from ttca.platforms.base import Credential, PlatformInfo, check_request
 from ttca.platforms.exchange import Exchange
@@ -99,6 +100,7 @@ class HttpPlatform:
                 f"Expected classes as two or more different names, got {excerpt(classes)}. "
                 "List them in the order of the platform's scores."
             )
+        check_class_names(classes)
         self._classes, self._model = tuple(classes), model
         self._protocol_name, self._protocol = _protocol(protocol, model, self._classes, protocol_options)
         # A guest's protocol, which need not be a Protocol of ours, asks in one request.

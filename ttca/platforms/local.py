@@ -13,8 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ttca.answers import Answers
-from ttca.errors import AnswerError, ConfigError, MissingExtraError, ModelError, TTCAError
+from ttca.errors import AnswerError, ConfigError, MissingExtraError, ModelError, TTCAError, as_sentence
 from ttca.images import Images, ImageShape
+from ttca.names import check_class_names
 from ttca.platforms.base import Credential, PlatformInfo, check_request
 
 if TYPE_CHECKING:
@@ -76,6 +77,13 @@ class LocalPlatform:
     ) -> None:
         if isinstance(classes, str) or len(classes) < 2 or len(set(classes)) != len(classes):
             raise ConfigError(f"Expected classes as two or more different names, got {classes!r}. List them.")
+        check_class_names(classes)
+        if not callable(model):
+            raise ConfigError(
+                "Expected the model as a function from uint8 images to rows of probabilities, got an object of type "
+                f"{type(model).__name__}, which cannot be called. Write a function that calls it: of a classifier of "
+                "scikit-learn, its predict_proba."
+            )
         if len(image_shape) != 3 or image_shape[2] != 3 or min(image_shape) < 1:
             raise ConfigError(
                 f"Expected image_shape as (height, width, 3), got {image_shape}. Put the three color channels last."
@@ -305,8 +313,9 @@ class LocalPlatform:
             raise
         except Exception as error:
             raise ModelError(
-                f"Expected probabilities from the model {self._info.name}, got {type(error).__name__}: {error} Nothing "
-                "was answered. Correct the model, and ask again.",
+                f"Expected probabilities from the model {self._info.name}, got "
+                f"{as_sentence(f'{type(error).__name__}: {error}')} Nothing was answered. Correct the model, and ask "
+                "again.",
                 platform=self._info.name,
                 request_id=request_id,
                 member=credential.member,
@@ -318,6 +327,13 @@ class LocalPlatform:
             raise self._unreadable(
                 f"Expected the model to give probabilities of shape {expected}, got {rows.shape}. Change the model, or "
                 "the list of classes.",
+                credential,
+                request_id,
+            )
+        if (bad := ~np.isfinite(rows).all(axis=1)).any():
+            raise self._unreadable(
+                "Expected the model to give probabilities that add up to 1 in each row, got NaN or infinity in "
+                f"{bad.sum()} of {len(rows)} rows. Correct the model, or its weights.",
                 credential,
                 request_id,
             )
