@@ -291,8 +291,8 @@ def test_refinement_with_every_query_needs_something_to_learn_from(tmp_path: Pat
     platform = Recorder()
     with pytest.raises(ActionError, match=r"got neither.*\. Lower refine, or set true_classes\. No query"):
         open_action(tmp_path, platform, settings=worlds.settings(refine=1.0))
+    given = worlds.settings(rounds=1, altered=1.0, goal="improvement")
     with pytest.raises(ActionError, match=r"Lower altered, let volunteers take part, or set true_classes\."):
-        given = worlds.settings(rounds=1, altered=1.0, goal="improvement")
         open_action(tmp_path, platform, roster=worlds.roster(reference=False), settings=given)
     assert platform.queries == 0
 

@@ -745,7 +745,8 @@ def _nothing_found(platform: str) -> SanityError:
     return SanityError(
         f"Expected {platform} to name a class for one of the first {TRIALS} images, got {TRIALS} refusals: it found "
         "nothing in them, or the table looks for its answers where there are none. Look at one answer: ttca ask FILE "
-        "IMAGE. If these images are to be refused: ttca pool run --anyway. What was paid is kept."
+        "IMAGE. If these images are to be refused: ttca pool run --anyway (in Python, anyway=True). What "
+        "was paid is kept."
     )
 
 
