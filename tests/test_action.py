@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import re
 import shutil
@@ -20,6 +21,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
+from rich.console import Console
 from safetensors import safe_open
 
 from tests import worlds
@@ -49,6 +51,7 @@ from ttca.pooling import pool
 from ttca.pooling.ledger import Ledger
 from ttca.pooling.pool import Member, Pace, QueryPool
 from ttca.preparation import Preparation
+from ttca.progress import Reporter
 from ttca.row import Row
 from ttca.settings import Settings
 from ttca.signing import KEY_FILE, CollectiveKey, SignatureError, SignedKind, signature_file, signer
@@ -774,6 +777,16 @@ def test_bad_input_is_a_sentence_and_costs_no_query(
     with pytest.raises(error, match=sentence):
         open_action(tmp_path, **{"platform": platform, **change()})
     assert platform.queries == 0
+
+
+def test_a_class_that_nobody_of_the_pool_shows_is_named_once_delta_is_learned(tmp_path: Path) -> None:
+    """Where no pool person of the subgroup is of a class, its members are told that nothing is done for them."""
+    roster, said = worlds.roster(), io.StringIO()
+    others = replace(roster, pool=roster.pool[~(roster.pool.subgroup & (roster.pool.classes == 2))])
+    with open_action(tmp_path, Recorder(), roster=others, reporter=Reporter(Console(file=said, width=10**4))) as action:
+        action.learn()
+        action.learn()
+    assert said.getvalue().count("δ leaves this class as it is: checks. ") == 1
 
 
 @pytest.mark.parametrize("role", ["pool", "selection", "verification"])

@@ -31,7 +31,7 @@ from ttca.measurement import Measurement
 from ttca.measuring import Examination, Story, as_they_are, encoding_of, examine, row_of
 from ttca.panel import Panel, draw_panel
 from ttca.people import People, Roster
-from ttca.perturbations import PerturbationSet
+from ttca.perturbations import PerturbationSet, left_alone
 from ttca.perturbing import Family, refined_queries
 from ttca.platforms.base import Platform
 from ttca.pooling.ledger import open_ledger
@@ -453,7 +453,7 @@ class CollectiveAction:
     def _family(self) -> Family:
         chosen = self._chosen
         with tell_step("Learning"):
-            return chosen.family(self.roster)
+            return _told(chosen.family(self.roster), self._shop.reporter)
 
     def _examined(self) -> Verified:
         self.learn()
@@ -601,6 +601,13 @@ def _choose(action: CollectiveAction, shop: Workshop, runners: Runners | None, t
         known = labeled(shop, action._base, action.questions, transfer)
         distilled = distil(shop, known, action.questions, transfer)
     return Chosen(shop, known, action.questions, distilled)
+
+
+def _told(family: Family, reporter: Reporter) -> Family:
+    """Return a family, and say which classes the δ of its largest ε does not change."""
+    if alone := left_alone(family.sets[max(family.sets)]):
+        reporter.say(f"{alone.replace('It', 'δ', 1)} It is learned from the subgroup's pool people of each class.")
+    return family
 
 
 def _verify(action: CollectiveAction, family: Family, taught: TransferSet | None) -> Verified:

@@ -22,7 +22,7 @@ from ttca.names import canonical, resolve, unknown_name
 from ttca.preparation import Preparation, Region
 from ttca.values import Value
 
-__all__ = ["MEMBERS_FILE", "PerturbationSet", "Way"]
+__all__ = ["MEMBERS_FILE", "PerturbationSet", "Way", "left_alone"]
 
 #: The file that members get; it exists only where its certificate passed.
 MEMBERS_FILE = "perturbations.safetensors"
@@ -32,6 +32,8 @@ FORMAT = "ttca-perturbations-1"
 #: How two δ become one (:meth:`PerturbationSet.combine`).
 Way = Literal["larger", "sum", "scaled"]
 
+#: So many classes are named in a sentence, at most.
+_LISTED = 8
 # Values moved at a time.
 _PART = 2**18
 
@@ -176,7 +178,7 @@ class PerturbationSet(Value):
         elif found is not None:
             proved = f"Not certified at ε = {self.epsilon}: its certificate failed"
         until = "No expiry date" if self.expires is None else f"Valid until {self.expires[:10]}"
-        return f"Made for {self.subgroup}, on {service}. {proved}. {until}."
+        return " ".join(filter(None, (f"Made for {self.subgroup}, on {service}. {proved}. {until}.", left_alone(self))))
 
     def class_index(self, name: str) -> int:
         """Return the number of a class by its name, in whatever spelling (:func:`ttca.names.canonical`)."""
@@ -437,6 +439,16 @@ class PerturbationSet(Value):
                 f"Expected a complete perturbation file at {path}, got one that cannot be read ({error}). Get the file "
                 "again."
             ) from None
+
+
+def left_alone(perturbations: PerturbationSet) -> str:
+    """Return a sentence that names the classes whose δ is zero everywhere; "" where that is true of all, or of none."""
+    changed = perturbations.delta.any(axis=(1, 2, 3)).tolist()
+    names = [name for name, some in zip(perturbations.classes, changed, strict=True) if not some]
+    if not names or not any(changed):
+        return ""
+    listed = ", ".join(names[:_LISTED]) + (f" and {len(names) - _LISTED} more" if len(names) > _LISTED else "")
+    return f"It leaves {'this class as it is' if len(names) == 1 else 'these classes as they are'}: {listed}."
 
 
 def _combined(mine: PerturbationSet, other: PerturbationSet, epsilon: int | None, how: Way) -> PerturbationSet:
