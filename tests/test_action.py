@@ -11,7 +11,7 @@ import subprocess
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -514,10 +514,14 @@ def test_verification_people_are_read_for_one_question_only(
     folder = finished.copy(tmp_path)
     platform = Recorder()
     with open_action(folder, platform, **change) as action:
-        with pytest.raises(ActionError, match="Expected verification people who were not used before"):
+        with pytest.raises(ActionError, match="Expected verification people who were not used before") as refused:
             action.verify()
         with pytest.raises(ActionError, match="Expected verification people who were not used before"):
             action.measure()
+    # What differs is named where it is a setting.
+    told = re.findall(r"Settings that differ: (\w+) = \S+", str(refused.value))
+    given, usual = change.get("settings", worlds.settings()), worlds.settings()
+    assert told == [f.name for f in fields(usual) if getattr(given, f.name) != getattr(usual, f.name)]
     assert platform.queries == 0
     stored = json.loads((folder / "certificate.json").read_text())["certificate"]
     assert Certificate.from_dict(stored) == finished.certificate

@@ -251,7 +251,7 @@ class CollectiveAction:
                 asked = ask_pool(
                     self.queries, self.questions, equalized=self.settings.equalize, overruling=self.overruling
                 )
-            check_pool(self.folder, asked.digest)
+            check_pool(self.folder, self.settings, asked.digest)
             if self._transfer is None or asked.digest != self._transfer.digest:
                 self._forget_after_pool()
                 self._transfer = asked
@@ -351,8 +351,8 @@ class CollectiveAction:
 
         Parameters
         ----------
-        measured, people : (Row, Measurement) and People, optional
-            What :meth:`measure` returned of test people; by default verification people are measured.
+        measured, people
+            What :meth:`measure` returned of test people, and these; by default verification people are measured.
         story : str, optional
             Who is under-served by what, in a few plain sentences.
         pictures_of : collection of str, optional
