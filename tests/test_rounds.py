@@ -434,6 +434,10 @@ def test_verification_people_are_read_once_and_test_people_once_per_row(tmp_path
         ({"architectures": str}, r"Expected architectures as a list"),
         ({"refine": "0.2"}, "Expected refine as a number, got '0.2'"),
         ({"race_share": "0.2"}, "Expected race_share as a number"),
+        ({"stopping": 3}, "Expected stopping as text, got 3"),
+        ({"subgroup": None}, "Expected subgroup as text"),
+        ({"flip": "no"}, "Expected flip as true or false, got 'no'"),
+        ({"weights": (["a"],)}, "Expected weights as different paths or names"),
     ],
 )
 def test_a_setting_out_of_its_range_is_refused(change: dict[str, Any], sentence: str) -> None:

@@ -7,6 +7,8 @@ from dataclasses import dataclass, fields, replace
 from numbers import Real
 from typing import Any, Literal, TypeVar
 
+import numpy as np
+
 from ttca.attacks.options import Perturbing, check_attack
 from ttca.errors import ConfigError
 from ttca.goals import Certifying
@@ -330,15 +332,23 @@ def _check_kinds(settings: Settings) -> None:
                 raise ConfigError(f"Expected {name} as names, got {word!r} among them. Write each in quotes.")
     for name in ("altered", "refine", "kappa", "warp", "mixup", "race_share"):
         number = getattr(settings, name)
-        if (isinstance(number, bool) or not isinstance(number, Real)) and (name, number) != ("race_share", None):
+        left_out = number is None and name == "race_share"
+        if not left_out and (isinstance(number, bool) or not isinstance(number, Real)):
             raise ConfigError(f"Expected {name} as a number, got {number!r}. Write it without quotes.")
+    for name in ("name", "subgroup", "recipe", "stopping", "loss", "precision", "attack"):
+        if not isinstance(getattr(settings, name), str):
+            raise ConfigError(f"Expected {name} as text, got {getattr(settings, name)!r}. Write it in quotes.")
+    for name in ("combine", "flip", "true_classes", "equalize", "every_image", "controls"):
+        if not isinstance(getattr(settings, name), bool | np.bool_):
+            raise ConfigError(f"Expected {name} as true or false, got {getattr(settings, name)!r}.")
 
 
 def _words(weights: Any, name: str = "weights") -> tuple[str, ...]:
     words = (weights,) if isinstance(weights, str) else tuple(weights) if isinstance(weights, tuple | list) else (None,)
-    other = name != "weights" and {"hub", "none"} & set(words)
+    texts = all(isinstance(w, str) and w.strip() for w in words)
+    other = texts and name != "weights" and {"hub", "none"} & set(words)
     alone = "none" in words and len(words) > 1
-    if other or alone or len(set(words)) != len(words) or not all(isinstance(w, str) and w.strip() for w in words):
+    if not texts or other or alone or len(set(words)) != len(words):
         or_else = ', or as "hub" or "none"' if name == "weights" else ""
         raise ConfigError(
             f"Expected {name} as different paths or names{or_else}, got {weights!r}. Leave them out to use what is "

@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from numbers import Integral
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -75,27 +76,29 @@ class LocalPlatform:
         version: str = "1",
         max_batch: int = 256,
     ) -> None:
-        if isinstance(classes, str) or len(classes) < 2 or len(set(classes)) != len(classes):
+        names = tuple(classes) if isinstance(classes, Iterable) and not isinstance(classes, str) else ()
+        check_class_names(names)
+        if len(names) < 2 or len(set(names)) != len(names):
             raise ConfigError(f"Expected classes as two or more different names, got {classes!r}. List them.")
-        check_class_names(classes)
         if not callable(model):
             raise ConfigError(
                 "Expected the model as a function from uint8 images to rows of probabilities, got an object of type "
                 f"{type(model).__name__}, which cannot be called. Write a function that calls it: of a classifier of "
                 "scikit-learn, its predict_proba."
             )
-        if len(image_shape) != 3 or image_shape[2] != 3 or min(image_shape) < 1:
+        shape = tuple(image_shape) if isinstance(image_shape, Iterable) else ()
+        if len(shape) != 3 or not all(isinstance(side, Integral) and side >= 1 for side in shape) or shape[2] != 3:
             raise ConfigError(
-                f"Expected image_shape as (height, width, 3), got {image_shape}. Put the three color channels last."
+                f"Expected image_shape as (height, width, 3), got {image_shape!r}. Put the three color channels last."
             )
-        if max_batch < 1:
-            raise ConfigError(f"Expected max_batch of at least 1, got {max_batch}. Use 1 for one image per request.")
+        if not isinstance(max_batch, Integral) or max_batch < 1:
+            raise ConfigError(f"Expected max_batch of at least 1, got {max_batch!r}. Use 1 for one image per request.")
         self._model = model
         self._lock = threading.Lock()
         self._processed = 0
         self._info = PlatformInfo(
             name=name,
-            classes=tuple(classes),
+            classes=names,
             image_shape=image_shape,
             identity={"protocol": "local", "model": name, "version": version, "parameters": NO_HABITS},
             max_batch=max_batch,
