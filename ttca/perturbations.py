@@ -443,7 +443,7 @@ class PerturbationSet(Value):
 
 def left_alone(perturbations: PerturbationSet) -> str:
     """Return a sentence that names the classes whose δ is zero everywhere; "" where that is true of all, or of none."""
-    changed = perturbations.delta.any(axis=(1, 2, 3)).tolist()
+    changed = [bool(delta.any()) for delta in perturbations.delta]
     names = [name for name, some in zip(perturbations.classes, changed, strict=True) if not some]
     if not names or not any(changed):
         return ""
