@@ -316,7 +316,7 @@ def draw_roles(
     """
     _check_seed(seed)
     for name, share in {"verification": verification, "selection": selection, "test": test}.items():
-        if not isinstance(share, Real) or not 0 <= share < 1:
+        if not _is_share(share):
             raise ActionError(f"Expected the share of {name} people as a number in [0, 1), got {share!r}.")
     if verification + test >= 1:
         raise ActionError(f"Expected verification + test shares below 1, got {verification + test}.")
@@ -332,6 +332,10 @@ def draw_roles(
         known = len(np.unique(people.persons[~new]))
         roles[new] = names[_parts(people[new], shares, (seed, known))]
     return roles
+
+
+def _is_share(share: object) -> bool:
+    return isinstance(share, Real) and 0 <= float(share) < 1
 
 
 def _check_seed(seed: object) -> None:

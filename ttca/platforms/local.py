@@ -32,6 +32,10 @@ Model = Callable[[Images], NDArray[np.floating]]
 NO_HABITS = json.dumps({"decimals": None, "label_only": False, "noise": 0.0, "top_k": None})
 
 
+def _is_count(value: object) -> bool:
+    return isinstance(value, Integral) and int(value) >= 1
+
+
 class LocalPlatform:
     """A model in this process, as a platform. Safe to use from many threads if the model is.
 
@@ -87,11 +91,11 @@ class LocalPlatform:
                 "scikit-learn, its predict_proba."
             )
         shape = tuple(image_shape) if isinstance(image_shape, Iterable) else ()
-        if len(shape) != 3 or not all(isinstance(side, Integral) and side >= 1 for side in shape) or shape[2] != 3:
+        if len(shape) != 3 or not all(_is_count(side) for side in shape) or shape[2] != 3:
             raise ConfigError(
                 f"Expected image_shape as (height, width, 3), got {image_shape!r}. Put the three color channels last."
             )
-        if not isinstance(max_batch, Integral) or max_batch < 1:
+        if not _is_count(max_batch):
             raise ConfigError(f"Expected max_batch of at least 1, got {max_batch!r}. Use 1 for one image per request.")
         self._model = model
         self._lock = threading.Lock()
