@@ -337,10 +337,10 @@ class LocalPlatform:
                 credential,
                 request_id,
             )
-        if (bad := ~np.isfinite(rows).all(axis=1)).any():
+        if not np.isfinite(rows).all():
             raise self._unreadable(
-                "Expected the model to give probabilities that add up to 1 in each row, got NaN or infinity in "
-                f"{bad.sum()} of {len(rows)} rows. Correct the model, or its weights.",
+                "Expected the model to give probabilities that add up to 1 in each row, got NaN or infinity among "
+                "them. Correct the model, or its weights.",
                 credential,
                 request_id,
             )
