@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import re
 import shutil
@@ -10,7 +11,7 @@ import subprocess
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
+from rich.console import Console
 from safetensors import safe_open
 
 from tests import worlds
@@ -49,6 +51,7 @@ from ttca.pooling import pool
 from ttca.pooling.ledger import Ledger
 from ttca.pooling.pool import Member, Pace, QueryPool
 from ttca.preparation import Preparation
+from ttca.progress import Reporter
 from ttca.row import Row
 from ttca.settings import Settings
 from ttca.signing import KEY_FILE, CollectiveKey, SignatureError, SignedKind, signature_file, signer
@@ -511,10 +514,14 @@ def test_verification_people_are_read_for_one_question_only(
     folder = finished.copy(tmp_path)
     platform = Recorder()
     with open_action(folder, platform, **change) as action:
-        with pytest.raises(ActionError, match="Expected verification people who were not used before"):
+        with pytest.raises(ActionError, match="Expected verification people who were not used before") as refused:
             action.verify()
         with pytest.raises(ActionError, match="Expected verification people who were not used before"):
             action.measure()
+    # What differs is named where it is a setting.
+    told = re.findall(r"Settings that differ: (\w+) = \S+", str(refused.value))
+    given, usual = change.get("settings", worlds.settings()), worlds.settings()
+    assert told == [f.name for f in fields(usual) if getattr(given, f.name) != getattr(usual, f.name)]
     assert platform.queries == 0
     stored = json.loads((folder / "certificate.json").read_text())["certificate"]
     assert Certificate.from_dict(stored) == finished.certificate
@@ -743,8 +750,22 @@ BAD: dict[str, tuple[Callable[[], dict[str, Any]], type[TTCAError], str]] = {
     "image size": (lambda: {"roster": small_images()}, ActionError, r"\(8, 8, 3\), the size the platform takes"),
     "class": (lambda: {"roster": unknown_class()}, ActionError, r"classes 0\.\.2 among the selection people"),
     "no reference": (lambda: {"roster": worlds.roster(reference=False)}, ActionError, "The goal, parity, compares"),
-    "quota 0": (lambda: {"members": worlds.members(0)}, QuotaError, "quota of at least 1"),
+    "quota 0": (lambda: {"members": worlds.members(0)}, QuotaError, "whole number of at least 1, got 0"),
     "cap 0": (lambda: {"cap": 0}, QuotaError, "cap of at least 1"),
+    "people as roster": (
+        lambda: {"roster": worlds.roster().pool},
+        ConfigError,
+        r"Expected roster as Roster, got People\. split_roles\(",
+    ),
+    "settings as a table": (lambda: {"settings": {"epsilons": (6,)}}, ConfigError, "settings as Settings, got dict"),
+    "views as images": (
+        lambda: {"views": worlds.roster().pool.images},
+        ConfigError,
+        r"views as People, got ndarray\. People\.build",
+    ),
+    "a function as platform": (lambda: {"platform": worlds.model}, ConfigError, r"LocalPlatform\(function, classes=…"),
+    "names as members": (lambda: {"members": ["me"]}, ConfigError, r"got 'me'\. Write members=\[Member\(name, quota"),
+    "one member": (lambda: {"members": Member("me", 9)}, ConfigError, "got one of them alone"),
     "no members": (lambda: {"members": []}, ConfigError, "at least one member"),
     "member twice": (lambda: {"members": worlds.members() * 2}, ConfigError, "every member once"),
     "batch 0": (lambda: {"pace": Pace(batch=0)}, ConfigError, "at least 1"),
@@ -758,8 +779,18 @@ def test_bad_input_is_a_sentence_and_costs_no_query(
     """What cannot work is refused when the action is opened, with a sentence and before any query."""
     platform = Recorder()
     with pytest.raises(error, match=sentence):
-        open_action(tmp_path, platform, **change())
+        open_action(tmp_path, **{"platform": platform, **change()})
     assert platform.queries == 0
+
+
+def test_a_class_that_nobody_of_the_pool_shows_is_named_once_delta_is_learned(tmp_path: Path) -> None:
+    """Where no pool person of the subgroup is of a class, its members are told that nothing is done for them."""
+    roster, said = worlds.roster(), io.StringIO()
+    others = replace(roster, pool=roster.pool[~(roster.pool.subgroup & (roster.pool.classes == 2))])
+    with open_action(tmp_path, Recorder(), roster=others, reporter=Reporter(Console(file=said, width=10**4))) as action:
+        action.learn()
+        action.learn()
+    assert said.getvalue().count("δ leaves this class as it is: checks. ") == 1
 
 
 @pytest.mark.parametrize("role", ["pool", "selection", "verification"])
@@ -841,9 +872,9 @@ def test_a_proxy_no_better_than_the_favourite_answer_stops_before_verification(t
             with pytest.raises(WorthlessProxyError, match="most frequent answer") as stopped:
                 STEPS[step](action)
         assert set(action.ledger.paid()) == {"pool"}
-        counts = re.search(r"would, (\d+) of (\d+) times, got (no more than that|\d+) on", str(stopped.value))
+        counts = re.search(r"on more than (\d+) of (\d+) selection people, got (\d+)\. To say", str(stopped.value))
         assert counts is not None, stopped.value
-        assert counts[3] == "no more than that" or int(counts[3]) < int(counts[1]) <= int(counts[2])
+        assert int(counts[3]) <= int(counts[1]) <= int(counts[2])
         assert "3 epochs are few: raise epochs." in str(stopped.value)
     assert not (tmp_path / "verification.json").exists()
 

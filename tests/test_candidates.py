@@ -230,7 +230,7 @@ def test_a_name_in_left_out_that_none_has_is_a_sentence(tmp_path: Path) -> None:
         opened(tmp_path, platform, settings=settings(left_out=("residul",))) as action,
         pytest.raises(ConfigError, match=r"^Did you mean 'residual'\?.*zero-query, .*mixed-margin, plain\."),
     ):
-        _ = action.runners
+        action.pool()
     assert platform.queries == 0
     with opened(tmp_path, platform, settings=settings(left_out=("residual", "block-2"))) as action:
         assert not {"residual", "block-2"} & {r.name for r in action.runners.recipes}  # type: ignore[union-attr]

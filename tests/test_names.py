@@ -41,9 +41,9 @@ def test_every_spelling_has_one_canonical_form(name: str, form: str, around: str
         (("ada\x1b[2J", 5), ConfigError, "printable text"),
         (("ada\nben", 5), ConfigError, "printable text"),
         ((5, 5), ConfigError, "printable text, got 5"),
-        (("ada", -1), QuotaError, "at least 1 query for member 'ada', got -1"),
-        (("ada", 0), QuotaError, "at least 1 query for member 'ada', got 0"),
-        (("ada", 5, None, 0), QuotaError, "Expected rates of at least 1 query for member 'ada'"),
+        (("ada", -1), QuotaError, "quota of member 'ada' a whole number of at least 1, got -1"),
+        (("ada", "5"), QuotaError, "quota of member 'ada' a whole number of at least 1, got '5'"),
+        (("ada", 5, None, 0), QuotaError, "rates of member 'ada' as whole numbers of at least 1, got per_second = 0."),
     ],
 )
 def test_a_member_without_a_name_or_a_quota_is_refused(

@@ -452,6 +452,16 @@ def test_what_is_no_photograph_is_a_sentence(tmp_path: Path, browser: Browser, w
 # -- people -----------------------------------------------------------------------------------------------------
 
 
+def test_a_class_that_the_set_leaves_as_it_is_is_told(tmp_path: Path, browser: Browser) -> None:
+    """Whose δ is zero stands among the reasons not to use the page; where no δ is, there is no such reason."""
+    whole, lacking = made(), made()
+    lacking.delta[[1, 3]] = 0
+    for known, told in ((whole, False), (lacking, True)):
+        begin(browser, published(tmp_path, delta=known.delta)[0])
+        said = browser.run("byId('not').textContent")
+        assert ("For these classes, which it does not change: dog, ship." in said) == told
+
+
 def test_the_page_speaks_the_browsers_language(tmp_path: Path) -> None:
     """A German browser is spoken to in German, dates and numbers too, and the other language is a button away."""
     page, _ = published(tmp_path, expires="2999-02-03T00:00:00+00:00")

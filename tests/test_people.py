@@ -237,18 +237,29 @@ def test_the_same_seed_gives_the_same_roles(seed: int) -> None:
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
-        ({"verification": 1.0}, "share of verification people in"),
-        ({"selection": -0.1}, "share of selection people in"),
-        ({"test": float("nan")}, "share of test people in"),
+        ({"seed": "x"}, "seed as a whole number of 0 or more, got 'x'"),
+        ({"seed": 1.5}, "got 1.5"),
+        ({"seed": -1}, "got -1"),
+        ({"test": "0.2"}, "share of test people as a number"),
+        ({"verification": 1.0}, "share of verification people as a number in"),
+        ({"selection": -0.1}, "share of selection people as a number in"),
+        ({"test": float("nan")}, "share of test people as a number in"),
         ({"verification": 0.6, "test": 0.4}, r"verification \+ test shares below 1"),
         ({"verification": 0.0}, "subgroup people in the role verification"),
         ({"selection": 0.0}, "subgroup people in the role selection"),
     ],
 )
 def test_shares_that_leave_a_role_empty_are_a_sentence(options: dict[str, Any], sentence: str) -> None:
-    """Shares out of range, or that give a role nobody, raise."""
+    """Shares out of range, or that give a role nobody, and a seed that is none, raise."""
     with pytest.raises(ActionError, match=f"Expected .*{sentence}"):
-        split_roles(crowd(60), seed=0, **options)
+        split_roles(crowd(60), **{"seed": 0, **options})
+
+
+def test_many_images_of_one_person_are_one_person() -> None:
+    """Where a role is empty it is said how many persons there are, since further images of them do not help."""
+    alone = People.build(some(*range(30)).images, np.zeros(30, np.int64), persons=["ada"] * 30)
+    with pytest.raises(ActionError, match=r"There is 1 person of the subgroup in all\. Add other people"):
+        split_roles(alone, seed=0)
 
 
 def test_nobody_cannot_be_split() -> None:

@@ -152,6 +152,19 @@ def test_a_batch_of_another_size_needs_a_preparation() -> None:
         made().prepared(images(1)[0], (0, 0, 1, 1))
 
 
+def test_classes_that_a_set_leaves_as_they_are_are_named() -> None:
+    """Whose δ is zero everywhere is told at the end, at most eight by name; nothing where all are alike."""
+    assert made().about().endswith("No expiry date.")
+    assert made(delta=np.zeros((2, *SHAPE), np.int8)).about().endswith("No expiry date.")
+    one = made()
+    one.delta[1] = 0
+    assert one.about().endswith("No expiry date. It leaves this class as it is: dog.")
+    many = np.zeros((11, *SHAPE), np.int8)
+    many[0] = 1
+    told = made(delta=many, classes=tuple("abcdefghijk")).about()
+    assert told.endswith("It leaves these classes as they are: b, c, d, e, f, g, h, i and 2 more.")
+
+
 def test_a_class_is_found_by_its_name() -> None:
     """class_index gives the number of a name, and names those there are when it does not know one."""
     assert made().class_index("dog") == 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import inspect
 import re
 import tomllib
 from collections.abc import Iterator
@@ -15,11 +16,13 @@ import pytest
 from typer.main import get_command
 
 import ttca
+from ttca.action import CollectiveAction
 from ttca.cli import app
 from ttca.race_record import Entrant, Raced, Switched
 from ttca.row import Row
 from ttca.streams import COME_BACK
 from ttca.templates import CONTRIBUTION_TABLES, TABLES
+from website.entries import apart
 from website.reference import modules, pages
 
 HOME = Path(__file__).resolve().parents[1]
@@ -89,6 +92,22 @@ def test_a_set_is_called_so_in_the_reference_too(reference: dict[str, str]) -> N
 def test_every_key_of_a_row_is_in_the_reference(reference: dict[str, str]) -> None:
     """Each key that every row has is explained."""
     assert set(re.findall(r"(?m)^\| `(\w+)` \|", reference["reference/row.md"])) == set(Row.keys())
+
+
+def test_parameters_that_share_an_entry_each_get_their_own() -> None:
+    """On the site each has its own type and default; what is returned, and text that only looks alike, stays."""
+    assert (
+        inspect.cleandoc(apart(inspect.cleandoc(CollectiveAction.__doc__ or ""))).count("See :class:`~ttca.pooling")
+        == 4
+    )
+    given = (
+        "Do it.\n\nParameters\n----------\na, **b\n    Two.\n\n    More.\nc : int\nd, e : float\n\nReturns\n-------\n"
+        "f, g : int\n    A pair.\n\nNotes\n-----\nh, i\n    as they are"
+    )
+    assert apart(given) == (
+        "Do it.\n\nParameters\n----------\na\n    Two.\n\n    More.\n**b\n    Two.\n\n    More.\nc : int\nd : float\n"
+        "e : float\n\nReturns\n-------\nf, g : int\n    A pair.\n\nNotes\n-----\nh, i\n    as they are"
+    )
 
 
 def public() -> Iterator[tuple[str, list[str]]]:

@@ -180,13 +180,15 @@ def test_another_pool_is_refused_before_anything_is_learned_anew(home: Path, ttc
     assert ttca("distil", home).code == 0
     with read_action(home).open() as action:
         gone, digest = str(action.roster.pool.persons[0]), action.pool().digest
-    (home / "verification.json").write_text(json.dumps({"pool": digest}))
+    opened = {"pool": digest, "settings": {"epochs": 99, "epsilons": [6, 12]}}
+    (home / "verification.json").write_text(json.dumps(opened))
     proxy = (home / "proxy.safetensors").read_bytes()
     assert ttca("distil", home).code == 0
     write(home / "people" / "people.csv", lambda rows: [row for row in rows if row["person"] != gone])
     said = ttca("distil", home)
     assert said.code == 1
     assert "Expected the pool as it was when people began to verify" in said.sentence
+    assert "Settings that differ: epochs = 12 (then 99). They would" in said.sentence
     assert (home / "proxy.safetensors").read_bytes() == proxy
 
 

@@ -289,8 +289,11 @@ def test_a_poor_proxy_that_refinement_did_not_mend_stops_before_verification(tmp
 def test_refinement_with_every_query_needs_something_to_learn_from(tmp_path: Path) -> None:
     """With all queries saved and no true classes to learn from, there is no proxy, which costs no query to find out."""
     platform = Recorder()
-    with pytest.raises(ActionError, match="got neither"):
+    with pytest.raises(ActionError, match=r"got neither.*\. Lower refine, or set true_classes\. No query"):
         open_action(tmp_path, platform, settings=worlds.settings(refine=1.0))
+    given = worlds.settings(rounds=1, altered=1.0, goal="improvement")
+    with pytest.raises(ActionError, match=r"Lower altered, let volunteers take part, or set true_classes\."):
+        open_action(tmp_path, platform, roster=worlds.roster(reference=False), settings=given)
     assert platform.queries == 0
 
 
@@ -419,6 +422,22 @@ def test_verification_people_are_read_once_and_test_people_once_per_row(tmp_path
         ({"precision": "half"}, "Expected precision to be one of"),
         ({"loss": "hinge"}, "Expected loss to be one of"),
         ({"transforms": ("jpg",)}, "Expected each transform to be one of"),
+        (
+            {"transforms": "jpeg"},
+            r"Expected transforms as a list, got 'jpeg'\. For one alone write transforms = \['jpeg'\]",
+        ),
+        ({"transforms": (["jpeg"],)}, "Expected transforms as names"),
+        ({"epsilons": 16}, r"Expected epsilons as a list, got 16\. For one alone write epsilons = \[16\]"),
+        ({"pinned": "flip"}, r"Expected pinned as a list, got 'flip'"),
+        ({"left_out": "plain"}, r"Expected left_out as a list"),
+        ({"control_lengths": 1}, r"Expected control_lengths as a list, got 1\."),
+        ({"architectures": str}, r"Expected architectures as a list"),
+        ({"refine": "0.2"}, "Expected refine as a number, got '0.2'"),
+        ({"race_share": "0.2"}, "Expected race_share as a number"),
+        ({"stopping": 3}, "Expected stopping as text, got 3"),
+        ({"subgroup": None}, "Expected subgroup as text"),
+        ({"flip": "no"}, "Expected flip as true or false, got 'no'"),
+        ({"weights": (["a"],)}, "Expected weights as different paths or names"),
     ],
 )
 def test_a_setting_out_of_its_range_is_refused(change: dict[str, Any], sentence: str) -> None:

@@ -17,9 +17,9 @@ from tests.worlds import Recorder, open_action
 from ttca.answers import Answers
 from ttca.errors import ChangedPlatformError, QuotaError, SanityError
 from ttca.images import Images
-from ttca.platforms.base import Credential
+from ttca.platforms.base import Credential, PlatformInfo
 from ttca.platforms.local import LocalPlatform
-from ttca.sanity import LOOKS, OVERRULED_FILE, Sanity
+from ttca.sanity import LOOKS, OVERRULED_FILE, Overruling, Sanity
 
 Labels = NDArray[np.int64]
 
@@ -144,7 +144,10 @@ def test_a_wrong_order_of_classes_costs_forty_queries_and_is_named(tmp_path: Pat
             action.pool()
         assert platform.queries <= 40
         assert 'With classes = ["checks", "stripes", "bars"] in [platform]' in str(stopped.value)
-        assert "--anyway" in str(stopped.value)
+        assert "--anyway (in Python, anyway=True)." in str(stopped.value)
+        # Only bodies that came over HTTP can be read again.
+        assert "read again" not in str(stopped.value)
+        assert "needs another version, or a new folder." in str(stopped.value)
     assert not (tmp_path / OVERRULED_FILE).exists()
     with open_action(tmp_path, platform, anyway=True) as action:
         transfer = action.pool()
@@ -169,6 +172,15 @@ def test_what_was_said_of_one_platform_does_not_hold_for_another(tmp_path: Path)
         action.pool()
     with open_action(tmp_path, other, accept_new_version=True) as action, pytest.raises(SanityError):
         action.pool()
+
+
+def test_what_is_read_again_over_http_costs_nothing_and_is_told(tmp_path: Path) -> None:
+    """Where answers are read here, a change of how they are read needs no other version."""
+    info = PlatformInfo("faces", ("a", "b"), (8, 8, 3), reading={"scores": "logits"})
+    with pytest.raises(
+        SanityError, match=r"^Wrong\. A change of how answers are read costs nothing: .* read again\. Noth"
+    ):
+        Overruling(tmp_path, info, anyway=False).hear("Wrong.")
 
 
 def test_what_all_of_it_costs_is_refused_before_the_first_part(tmp_path: Path) -> None:

@@ -224,3 +224,17 @@ def test_other_weights_make_another_proxy(tmp_path: Path) -> None:
             found.append(json.dumps(action.learner.facts().now, sort_keys=True))
             assert action.learner.facts().before is None
     assert found[0] == found[2] != found[1]
+
+
+def test_weights_that_are_not_here_are_refused_before_anybody_is_asked(tmp_path: Path) -> None:
+    """A wrong name costs nothing; an action that has learned is read where its weights no longer lie."""
+    platform = worlds.Recorder()
+    with (
+        worlds.open_action(tmp_path, platform, settings=worlds.settings(weights="imagenet")) as action,
+        pytest.raises(ConfigError, match=r"got 'imagenet'\. See: ttca weights list\. No query was spent\.$"),
+    ):
+        action.pool()
+    assert platform.queries == 0
+    (tmp_path / "proxy.safetensors").touch()
+    with worlds.open_action(tmp_path, platform, settings=worlds.settings(weights="imagenet")) as action:
+        assert action.pool().complete

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 import warnings
 from collections.abc import Collection, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -20,8 +20,8 @@ from ttca.certificates import Certificate
 from ttca.conditions import HONEST_ROW, Measuring, Opponents, with_encoding
 from ttca.controls import MOST_CHOOSERS, Pupils, Twin, learn_controls
 from ttca.distilling import WARM_START, Distilled, Fidelity, distil, kept_copies
-from ttca.entering import backbones_of, enter, race_result
-from ttca.errors import ActionError, NothingHelpsError
+from ttca.entering import backbones_of, check_left_out, enter, race_result
+from ttca.errors import ActionError, ConfigError, MissingExtraError, NothingHelpsError
 from ttca.folder_lock import hold
 from ttca.images import Images, check_images
 from ttca.labeling import check_labelers, labeled
@@ -31,15 +31,15 @@ from ttca.measurement import Measurement
 from ttca.measuring import Examination, Story, as_they_are, encoding_of, examine, row_of
 from ttca.panel import Panel, draw_panel
 from ttca.people import People, Roster
-from ttca.perturbations import PerturbationSet
+from ttca.perturbations import PerturbationSet, left_alone
 from ttca.perturbing import Family, refined_queries
 from ttca.platforms.base import Platform
 from ttca.pooling.ledger import open_ledger
-from ttca.pooling.pool import Cost, Member, Pace, QueryPool
+from ttca.pooling.pool import Cost, Member, Pace, QueryPool, check_members
 from ttca.pooling.titles import take_title
 from ttca.progress import Reporter, silent
 from ttca.proxies.backbones import Backbone
-from ttca.race_record import Raced, Runners
+from ttca.race_record import RACE_FILE, Raced, Runners
 from ttca.recheck import Kept, keep_people, kept_cost, rechecked_told
 from ttca.recipes import with_recipe
 from ttca.row import Row
@@ -141,7 +141,7 @@ class CollectiveAction:
         attack: Attack | None = None,
     ) -> None:
         self._began = time.perf_counter()
-        settings = with_recipe(settings)
+        settings = _applied(settings, platform, members, roster, views)
         public = public if public is None or isinstance(public, People) else check_images(public)
         self.folder = Path(folder)
         self.platform = platform
@@ -244,14 +244,14 @@ class CollectiveAction:
 
         Pool people who are to be asked about an altered copy wait for :meth:`distil`, which makes it.
         """
-        _find_labelers(self._base, self._shop)
+        _check_here(self._base, self._shop)
         # What nobody answered is asked again whenever somebody calls; what is answered is at hand.
         if self._transfer is None or not self._transfer.complete:
             with tell_step("Asking"):
                 asked = ask_pool(
                     self.queries, self.questions, equalized=self.settings.equalize, overruling=self.overruling
                 )
-            check_pool(self.folder, asked.digest)
+            check_pool(self.folder, self.settings, asked.digest)
             if self._transfer is None or asked.digest != self._transfer.digest:
                 self._forget_after_pool()
                 self._transfer = asked
@@ -351,8 +351,8 @@ class CollectiveAction:
 
         Parameters
         ----------
-        measured, people : (Row, Measurement) and People, optional
-            What :meth:`measure` returned of test people; by default verification people are measured.
+        measured, people
+            What :meth:`measure` returned of test people, and these; by default verification people are measured.
         story : str, optional
             Who is under-served by what, in a few plain sentences.
         pictures_of : collection of str, optional
@@ -453,7 +453,7 @@ class CollectiveAction:
     def _family(self) -> Family:
         chosen = self._chosen
         with tell_step("Learning"):
-            return chosen.family(self.roster)
+            return _told(chosen.family(self.roster), self._shop.reporter)
 
     def _examined(self) -> Verified:
         self.learn()
@@ -473,16 +473,50 @@ class CollectiveAction:
         self._base.check(self.roster, self.settings, self.platform.info.image_shape, *exam)
 
 
-def _find_labelers(known: Known, shop: Workshop) -> None:
-    """Raise where public images have no classes and no published weights are here: answers would teach nothing."""
+def _applied(settings: Settings, platform: Platform, members: object, roster: Roster, views: object) -> Settings:
+    """Return the settings with the recipe that they name; raise ConfigError where something else came as one of these.
+
+    In Python nothing else looks.
+    """
+    kinds: list[tuple[str, object, type, str]] = [
+        ("settings", settings, Settings, "Write Settings(name=value, …)."),
+        ("roster", roster, Roster, "split_roles(people, seed=0) makes one."),
+    ]
+    if views is not None:
+        kinds.append(("views", views, People, "People.build(images, classes) makes them."))
+    for name, given, kind, how in kinds:
+        if not isinstance(given, kind):
+            raise ConfigError(f"Expected {name} as {kind.__name__}, got {type(given).__name__}. {how}")
+    if not callable(getattr(platform, "attempt", None)):
+        raise ConfigError(
+            f"Expected a platform, got an object of type {type(platform).__name__}. LocalPlatform(function, "
+            "classes=…, image_shape=…) wraps a function, and HttpPlatform asks a service."
+        )
+    check_members(members)
+    return with_recipe(settings)
+
+
+def _check_here(known: Known, shop: Workshop) -> None:
+    """Raise where what learning needs by name is not here, or nothing can label public images: answers teach nothing.
+
+    What has been learned is read wherever it lies.
+    """
     if known.unlabeled is not None:
         _ = shop.labelers
+    if any((shop.folder / name).is_file() for name in (RACE_FILE, "proxy.safetensors")):
+        return
+    if shop.settings.races:
+        check_left_out(shop.settings.left_out)
+    if shop.settings.weights:
+        # A machine without timm may ask: another one learns.
+        with suppress(MissingExtraError):
+            _ = shop.start
 
 
 def _runners(action: CollectiveAction, shop: Workshop) -> Runners | None:
     unlabeled = action._base.unlabeled is not None
     # First: it costs nothing to know.
-    _find_labelers(action._base, shop)
+    _check_here(action._base, shop)
     raced = enter(shop, action._ground, action.questions) if action.settings.races else None
     if raced is None:
         _ = shop.learner
@@ -567,6 +601,13 @@ def _choose(action: CollectiveAction, shop: Workshop, runners: Runners | None, t
         known = labeled(shop, action._base, action.questions, transfer)
         distilled = distil(shop, known, action.questions, transfer)
     return Chosen(shop, known, action.questions, distilled)
+
+
+def _told(family: Family, reporter: Reporter) -> Family:
+    """Return a family, and say which classes the δ of its largest ε does not change."""
+    if alone := left_alone(family.sets[max(family.sets)]):
+        reporter.say(f"{alone.replace('It', 'δ', 1)} It is learned from the subgroup's pool people of each class.")
+    return family
 
 
 def _verify(action: CollectiveAction, family: Family, taught: TransferSet | None) -> Verified:

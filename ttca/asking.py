@@ -259,10 +259,13 @@ class Known(Value):
             Before any query was spent.
         """
         if self.public is None and not (turn_of(roster, settings) == 0).any():
+            taken = {"refine": settings.refine, "race_share": settings.race_share, "altered": settings.rounds}
+            # Volunteers' queries are saved first, but none of their images is altered.
+            join = "" if settings.refine else ", let volunteers take part"
             raise ActionError(
                 "Expected public data, or pool people whose unchanged images are asked about, got neither. The first "
-                "proxy would have nothing to learn from. Lower altered, or let volunteers take part. No query was "
-                "spent."
+                f"proxy would have nothing to learn from. Lower {' or '.join(k for k, on in taken.items() if on)}{join}"
+                ", or set true_classes. No query was spent."
             )
         public = [p.images for p in (self.public, self.views) if p is not None]
         public += [] if self.unlabeled is None else [self.unlabeled]

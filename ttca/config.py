@@ -24,7 +24,7 @@ from ttca.data.tables import COLUMNS, is_name
 from ttca.errors import ConfigError, LedgerError
 from ttca.images import Images, ImageShape
 from ttca.mistakes import Mistakes, made
-from ttca.names import canonical, look_alike, twins, unknown_name
+from ttca.names import canonical, check_class_names, look_alike, twins, unknown_name
 from ttca.people import People, Roster, draw_roles, units
 from ttca.platforms.addresses import checked_url
 from ttca.platforms.base import PlatformInfo
@@ -196,6 +196,7 @@ class PlatformSection:
         twice = sorted({name for name in names if names.count(name) > 1})
         if twice:
             raise ConfigError(f"Expected every class once in [platform], got {', '.join(twice)} twice. Remove one.")
+        check_class_names(names)
         object.__setattr__(self, "classes", names)
         if self.price_per_1000 is None and (self.currency is not None or self.operations != 1):
             raise ConfigError(

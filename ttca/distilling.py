@@ -117,7 +117,7 @@ def distil(shop: Workshop, known: Known, questions: Questions, transfer: Transfe
         proxy, facts = _trained(shop, primer, transfer, questions.judges, warm, last=not questions.rounds)
     for turn, people in enumerate(questions.rounds, start=1):
         if proxy is None:  # pragma: no cover - without public data the first round needs a pool, which was checked
-            raise WorthlessProxyError("Expected a proxy to learn δ against, got none. Lower altered.")
+            raise WorthlessProxyError("Expected a proxy to learn δ against, got none. Lower altered or refine.")
         inputs = learn_inputs(shop, known, questions, weights_digest(proxy))
         path = _copies_path(shop.folder, turn)
         private_folder(path.parent)
@@ -134,7 +134,7 @@ def distil(shop: Workshop, known: Known, questions: Questions, transfer: Transfe
         transfer = transfer.joined(replace(people, images=images), answers)
         proxy, facts = _trained(shop, primer, transfer, questions.judges, warm, last=turn == len(questions.rounds))
     if proxy is None:  # pragma: no cover - as above
-        raise WorthlessProxyError("Expected something to learn a proxy from, got nothing. Lower altered.")
+        raise WorthlessProxyError("Expected something to learn a proxy from, got nothing. Lower altered or refine.")
     if not facts:
         # Where every query goes to the platform itself, the proxy is the warm start.
         facts = _metadata(shop.folder / WARM_START)
@@ -247,8 +247,7 @@ def _doubt(transfer: TransferSet, predicted: dict[str, np.ndarray[Any, Any]], ep
             return None
     few = "" if epochs >= _FEW_EPOCHS else f"{epochs} {'epoch is' if epochs == 1 else 'epochs are'} few: raise epochs. "
     return (
-        "Expected a proxy that agrees with the platform more often than the platform's most frequent answer alone "
-        f"would, {constant} of {asked} times, got {'no more than that' if agrees == constant else agrees} on selection "
-        f"people. {few}Ask more or different queries, or choose another architecture. Verification queries would be "
-        "wasted now."
+        f"Expected a proxy that agrees with the platform on more than {constant} of {asked} selection people, got "
+        f"{agrees}. To say the platform's most frequent answer of everybody is enough for {constant}. {few}Ask more "
+        "or different queries, or choose another architecture. Verification queries would be wasted now."
     )

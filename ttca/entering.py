@@ -27,7 +27,7 @@ from ttca.speeds import Speeds, Workload
 from ttca.weights import choose_start, listed, suitable_backbones
 from ttca.workshop import Workshop
 
-__all__ = ["backbones_of", "enter", "made_of", "race_result", "racers", "terms_of"]
+__all__ = ["backbones_of", "check_left_out", "enter", "made_of", "race_result", "racers", "terms_of"]
 
 #: At least so many candidates race where time and queries allow it.
 _FEWEST = 8
@@ -55,7 +55,7 @@ def enter(shop: Workshop, ground: Ground, questions: Questions) -> Runners:
     if kept is not None:
         return kept
     settings, shape = shop.settings, shop.info.image_shape
-    _check_left_out(settings.left_out)
+    check_left_out(settings.left_out)
     backbones = []
     if settings.weights != ("none",):
         side = shape[0] // (settings.block if "block" in settings.set_by_hand else _coarseness(shape))
@@ -86,7 +86,7 @@ def enter(shop: Workshop, ground: Ground, questions: Questions) -> Runners:
     )  # fmt: skip
 
 
-def _check_left_out(names: Sequence[str]) -> None:
+def check_left_out(names: Sequence[str]) -> None:
     """Raise ConfigError where a name is neither a recipe's nor that of weights that are here: it changes nothing."""
     others = [name for name in names if not is_recipe(name)]
     here = {backbone.name for backbone, _ in listed()} if others else set[str]()

@@ -27,6 +27,7 @@ __all__ = [
     "Trouble",
     "UnconfirmedError",
     "WorthlessProxyError",
+    "as_sentence",
 ]
 
 
@@ -297,3 +298,9 @@ class AnswerError(TransportError):
             request_id=request_id,
             member=member,
         )
+
+
+def as_sentence(said: object) -> str:
+    """Return what a stranger's error says with its full stop, so that a sentence can follow."""
+    text = str(said).rstrip().removesuffix(":")
+    return text if text.endswith((".", "!", "?", "…")) else f"{text}."

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ttca.asking import Known, Questions, TransferSet
-from ttca.errors import ActionError, ConfigError
+from ttca.errors import ActionError, ConfigError, as_sentence
 from ttca.images import Images
 from ttca.kept import digest, load_arrays, load_json, save_arrays, save_json
 from ttca.learning import targets_of
@@ -144,7 +144,7 @@ def check_labelers(shop: Workshop) -> None:
         except Exception as error:  # whatever a network that somebody published raises
             raise ConfigError(
                 f"Expected a network that labels public images of {height // side}×{width // side} pixels, got "
-                f"{backbone.name}, which fails: {error} Name others in labelers. No query was spent."
+                f"{backbone.name}, which fails: {as_sentence(error)} Name others in labelers. No query was spent."
             ) from error
     names = " or ".join(f"{b.name} ({b.source}, license: {b.license})" for b in shop.labelers)
     shop.reporter.say(f"Public images without classes will be labeled by a linear head on {names}.")

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from ttca.answers import Answers
 from ttca.attacks.options import load_attack
 from ttca.blocks import check_block, enlarge, seen
-from ttca.errors import ActionError, ConfigError, MissingExtraError
+from ttca.errors import ActionError, ConfigError, MissingExtraError, as_sentence
 from ttca.images import Images, ImageShape
 from ttca.kept import Facts, digest, load_arrays, made_from, save_arrays
 from ttca.people import People
@@ -154,7 +154,8 @@ class Learner:
         except Exception as error:  # a guest's model may raise anything
             raise ConfigError(
                 f"Expected models that take images of {blank.shape[1]}×{blank.shape[2]} pixels, and an attack that can "
-                f"be made, got: {error} Choose others in architectures, weights or attack. No query was spent."
+                f"be made, got: {as_sentence(error)} Choose others in architectures, weights or attack. No query was "
+                "spent."
             ) from error
         if shape != (1, self.classes):
             raise ConfigError(
@@ -487,7 +488,7 @@ def _check_models(options: Distilling) -> None:
         try:
             find_model(name)
         except ValueError as error:
-            raise ConfigError(f"{error} No query was spent.") from None
+            raise ConfigError(f"{as_sentence(error)} No query was spent.") from None
 
 
 def _name(attack: Attack) -> str:

@@ -10,12 +10,14 @@ from pathlib import Path
 
 from ttca.errors import ConfigError
 
-__all__ = ["canonical", "class_names", "look_alike", "resolve", "twins", "unknown_name"]
+__all__ = ["canonical", "check_class_names", "class_names", "look_alike", "resolve", "twins", "unknown_name"]
 
 #: So many names are listed in a sentence; of more, the most similar ones.
 _LISTED, _SIMILAR = 10, 5
 #: So much of a name that is not known is shown, and compared.
 _LONGEST = 80
+#: Control characters, and what ends a line or paragraph.
+_OF_NO_LINE = ("Cc", "Zl", "Zp")
 
 
 def canonical(name: str) -> str:
@@ -24,6 +26,17 @@ def canonical(name: str) -> str:
     White space inside is kept as it is.
     """
     return unicodedata.normalize("NFC", name).strip()
+
+
+def check_class_names(names: Iterable[object]) -> None:
+    """Raise ConfigError where the name of a class is no text, empty, or more than one line."""
+    for name in names:
+        in_a_line = isinstance(name, str) and not any(unicodedata.category(c) in _OF_NO_LINE for c in name)
+        if not in_a_line or not canonical(str(name)):
+            raise ConfigError(
+                f"Expected the name of every class as text in one line, got {name!r}. Give each class a name that "
+                "people can read."
+            )
 
 
 def class_names(words: str) -> tuple[str, ...]:

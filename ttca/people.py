@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
+from numbers import Integral, Real
 from typing import Any
 
 import numpy as np
@@ -201,9 +202,11 @@ class Roster(Value):
         seen_image: dict[bytes, str] = {}
         for role, people in self.roles().items():
             if not np.any(people.subgroup):
+                everybody = {p for o in self.roles().values() for p in o.persons[o.subgroup].tolist()}
                 raise ActionError(
-                    f"Expected subgroup people in the role {role}, got none. "
-                    "Add images of the subgroup or give this role a larger share."
+                    f"Expected subgroup people in the role {role}, got none. There {_are(len(everybody))} of the "
+                    "subgroup in all. Add other people of it, since more images of the same persons do not help, or "
+                    "give this role a larger share."
                 )
             for person in np.unique(people.persons).tolist():
                 other = seen_person.setdefault(person, role)
@@ -235,6 +238,10 @@ class Roster(Value):
         found = {"pool": self.pool, "selection": self.selection, "verification": self.verification}
         others = {"test": self.test, "unasked": self.unasked}
         return found | {role: people for role, people in others.items() if people is not None}
+
+
+def _are(persons: int) -> str:
+    return "is 1 person" if persons == 1 else f"are {persons} persons"
 
 
 def counted_persons(people: People) -> dict[str, int]:
@@ -307,9 +314,10 @@ def draw_roles(
     ActionError
         If a share is out of range.
     """
+    _check_seed(seed)
     for name, share in {"verification": verification, "selection": selection, "test": test}.items():
-        if not 0 <= share < 1:
-            raise ActionError(f"Expected the share of {name} people in [0, 1), got {share}.")
+        if not _is_share(share):
+            raise ActionError(f"Expected the share of {name} people as a number in [0, 1), got {share!r}.")
     if verification + test >= 1:
         raise ActionError(f"Expected verification + test shares below 1, got {verification + test}.")
     rest = 1 - verification - test
@@ -324,6 +332,15 @@ def draw_roles(
         known = len(np.unique(people.persons[~new]))
         roles[new] = names[_parts(people[new], shares, (seed, known))]
     return roles
+
+
+def _is_share(share: object) -> bool:
+    return isinstance(share, Real) and 0 <= float(share) < 1
+
+
+def _check_seed(seed: object) -> None:
+    if isinstance(seed, bool) or not isinstance(seed, Integral) or seed < 0:
+        raise ActionError(f"Expected the seed as a whole number of 0 or more, got {seed!r}. 0 will do.")
 
 
 def _shared(people: People, given: NDArray[np.str_]) -> NDArray[np.str_]:
@@ -347,6 +364,7 @@ def split_people(people: People, shares: Sequence[float], *, seed: int) -> list[
     -----
     As for :func:`split_roles`.
     """
+    _check_seed(seed)
     if min(shares) < 0 or abs(sum(shares) - 1) > 1e-9:
         raise ActionError(f"Expected shares of 0 or more that add up to 1, got {list(shares)}.")
     rows = _parts(people, shares, seed)

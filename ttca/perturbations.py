@@ -22,7 +22,7 @@ from ttca.names import canonical, resolve, unknown_name
 from ttca.preparation import Preparation, Region
 from ttca.values import Value
 
-__all__ = ["MEMBERS_FILE", "PerturbationSet", "Way"]
+__all__ = ["MEMBERS_FILE", "PerturbationSet", "Way", "left_alone"]
 
 #: The file that members get; it exists only where its certificate passed.
 MEMBERS_FILE = "perturbations.safetensors"
@@ -32,6 +32,8 @@ FORMAT = "ttca-perturbations-1"
 #: How two δ become one (:meth:`PerturbationSet.combine`).
 Way = Literal["larger", "sum", "scaled"]
 
+#: So many classes are named in a sentence, at most.
+_LISTED = 8
 # Values moved at a time.
 _PART = 2**18
 
@@ -181,7 +183,7 @@ class PerturbationSet(Value):
         until = "No expiry date"
         if self.expires is not None:
             until = f"{'Expired on' if self.has_expired(now) else 'Valid until'} {self.expires[:10]}"
-        return f"Made for {self.subgroup}, on {service}. {proved}. {until}."
+        return " ".join(filter(None, (f"Made for {self.subgroup}, on {service}. {proved}. {until}.", left_alone(self))))
 
     def has_expired(self, now: datetime | None = None) -> bool:
         """Whether its time is over; ``now`` has a time zone, and is the present by default."""
@@ -449,6 +451,16 @@ def _numbers(
     if numbers.size and (numbers.min() < 0 or numbers.max() >= len(known.classes)):
         raise PerturbationError(f"Expected class numbers in 0..{len(known.classes) - 1}, got {np.unique(numbers)}.")
     return np.broadcast_to(numbers.astype(np.int64), (count,))
+
+
+def left_alone(perturbations: PerturbationSet) -> str:
+    """Return a sentence that names the classes whose δ is zero everywhere; "" where that is true of all, or of none."""
+    changed = [bool(delta.any()) for delta in perturbations.delta]
+    names = [name for name, some in zip(perturbations.classes, changed, strict=True) if not some]
+    if not names or not any(changed):
+        return ""
+    listed = ", ".join(names[:_LISTED]) + (f" and {len(names) - _LISTED} more" if len(names) > _LISTED else "")
+    return f"It leaves {'this class as it is' if len(names) == 1 else 'these classes as they are'}: {listed}."
 
 
 def _combined(mine: PerturbationSet, other: PerturbationSet, epsilon: int | None, how: Way) -> PerturbationSet:

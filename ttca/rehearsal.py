@@ -146,7 +146,7 @@ def rehearse(action: CollectiveAction, *, learns: bool = False, verifies: bool =
         raise changed.refusal()
     _check_quotas(action, plan, verifies=verifies)
     if verifies:
-        check_opened(action.folder, pool, action.panel)
+        check_opened(action.folder, action.settings, pool, action.panel)
         check_kept(action.folder, action.settings, action.panel)
 
 

@@ -171,7 +171,7 @@ class Sanity(Value):
         # Of one class for everybody any order makes some right: there, one that makes all of them right says something.
         fits = self._fitting(self.truth[counted], answers.labels[counted], all_right=one is not None)
         if fits is not None:
-            return f"{fits} A change of how answers are read costs nothing: what was paid is read again."
+            return fits
         return (
             "The usual causes: classes in another order than the platform's, or numbered from 1; pixels scaled twice, "
             "or not at all; height, width and channels in another order (layout); blue and red exchanged (color "
@@ -234,6 +234,7 @@ class Overruling:
 
     def __init__(self, folder: Path, info: PlatformInfo, *, anyway: bool) -> None:
         self._path, self._as_read = folder / OVERRULED_FILE, info.fingerprint_as_read
+        self._rereads = info.reading is not None
         kept = load_json(self._path) if self._path.is_file() else {}
         said = kept.get("said")
         #: What spoke against going on.
@@ -252,6 +253,15 @@ class Overruling:
         if problem is None:
             return
         if not self.anyway:
-            raise SanityError(f"{problem} Nothing more is paid. If it is meant so: ttca pool run --anyway.")
+            again = (
+                "A change of how answers are read costs nothing: what was paid is read again."
+                if self._rereads
+                else "Earlier answers are kept: a platform that was corrected, such as a model of your own, needs "
+                "another version, or a new folder."
+            )
+            raise SanityError(
+                f"{problem} {again} Nothing more is paid. If it is meant so: ttca pool run --anyway (in Python, "
+                "anyway=True)."
+            )
         self.overruled = problem
         save_json(self._path, {"as_read": self._as_read, "said": problem})

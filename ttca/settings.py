@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, fields, replace
+from numbers import Real
 from typing import Any, Literal, TypeVar
+
+import numpy as np
 
 from ttca.attacks.options import Perturbing, check_attack
 from ttca.errors import ConfigError
@@ -201,6 +204,7 @@ class Settings:
     controls: bool = True
 
     def __post_init__(self) -> None:
+        _check_kinds(self)
         wrong = [e for e in self.epsilons if isinstance(e, bool) or not isinstance(e, int) or not 1 <= e <= 127]
         if not self.epsilons or wrong or len(set(self.epsilons)) != len(self.epsilons):
             raise ConfigError(
@@ -316,11 +320,35 @@ class Settings:
         return kind(**given)
 
 
+def _check_kinds(settings: Settings) -> None:
+    """Raise ConfigError where one thing is given in place of several, or what is no number in place of one."""
+    for name in ("epsilons", "control_lengths", "architectures", "transforms", "pinned", "left_out"):
+        given = getattr(settings, name)
+        if not isinstance(given, tuple | list):
+            raise ConfigError(f"Expected {name} as a list, got {given!r}. For one alone write {name} = [{given!r}].")
+    for name in ("transforms", "pinned", "left_out"):
+        for word in getattr(settings, name):
+            if not isinstance(word, str):
+                raise ConfigError(f"Expected {name} as names, got {word!r} among them. Write each in quotes.")
+    for name in ("altered", "refine", "kappa", "warp", "mixup", "race_share"):
+        number = getattr(settings, name)
+        left_out = number is None and name == "race_share"
+        if not left_out and (isinstance(number, bool) or not isinstance(number, Real)):
+            raise ConfigError(f"Expected {name} as a number, got {number!r}. Write it without quotes.")
+    for name in ("name", "subgroup", "recipe", "stopping", "loss", "precision", "attack"):
+        if not isinstance(getattr(settings, name), str):
+            raise ConfigError(f"Expected {name} as text, got {getattr(settings, name)!r}. Write it in quotes.")
+    for name in ("combine", "flip", "true_classes", "equalize", "every_image", "controls"):
+        if not isinstance(getattr(settings, name), bool | np.bool_):
+            raise ConfigError(f"Expected {name} as true or false, got {getattr(settings, name)!r}.")
+
+
 def _words(weights: Any, name: str = "weights") -> tuple[str, ...]:
     words = (weights,) if isinstance(weights, str) else tuple(weights) if isinstance(weights, tuple | list) else (None,)
-    other = name != "weights" and {"hub", "none"} & set(words)
+    texts = all(isinstance(w, str) and w.strip() for w in words)
+    other = texts and name != "weights" and {"hub", "none"} & set(words)
     alone = "none" in words and len(words) > 1
-    if other or alone or len(set(words)) != len(words) or not all(isinstance(w, str) and w.strip() for w in words):
+    if not texts or other or alone or len(set(words)) != len(words):
         or_else = ', or as "hub" or "none"' if name == "weights" else ""
         raise ConfigError(
             f"Expected {name} as different paths or names{or_else}, got {weights!r}. Leave them out to use what is "

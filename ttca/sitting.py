@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from ttca.perturbing import Family
 from ttca.pooling.minutes import Minutes
 from ttca.pooling.pool import QueryPool
 from ttca.roles import ROLES_FILE
+from ttca.settings import Settings
 from ttca.values import OneLine
 from ttca.workshop import Workshop
 
@@ -25,6 +26,11 @@ __all__ = ["Sitting", "check_opened", "check_pool", "is_opened", "open_sitting",
 
 #: What the verification people of an action are used for; written before the first question.
 _OPENED = "verification.json"
+#: Settings that change neither what is learned nor what is to be shown.
+_INDIFFERENT = {
+    "name", "subgroup", "valid_days", "controls", "control_lengths", "controls_people",
+    "recheck_people",
+}  # fmt: skip
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -63,16 +69,16 @@ def open_sitting(shop: Workshop, people: People, family: Family, pool: str) -> S
     epoch = content["epoch"]
     minutes = Minutes(shop.queries.ledger, str(opened.get("epoch")))
     if opened.get("epoch") == epoch:
-        # Earlier versions wrote neither of the two.
+        # Earlier versions wrote less.
         if opened.keys() != content.keys():
             save_json(path, content)
         minutes.seat({side: (_faces(shop, epoch, who), who.members.tolist()) for side, who in _sides(drawn).items()})
     elif opened.get("question") != content["question"] or not _empty(minutes.seats()):
-        raise used_before()
+        raise used_before(shop.folder, shop.settings)
     return Sitting(str(opened["epoch"]), panel_of(shop, people), minutes)
 
 
-def check_opened(folder: Path, queries: QueryPool, panel: Panel) -> None:
+def check_opened(folder: Path, settings: Settings, queries: QueryPool, panel: Panel) -> None:
     """Raise what :func:`open_sitting` would, as far as that can be known before anything is learned."""
     path = folder / _OPENED
     if not path.is_file():
@@ -82,10 +88,10 @@ def check_opened(folder: Path, queries: QueryPool, panel: Panel) -> None:
     opened = load_json(path)
     # Earlier versions did not write who verifies.
     if "examined" in opened and _examined(path, opened) != panel.examined():
-        raise used_before()
+        raise used_before(folder, settings)
 
 
-def check_pool(folder: Path, pool: str) -> None:
+def check_pool(folder: Path, settings: Settings, pool: str) -> None:
     """Raise where the pool has other answers than when people began to verify, before δ is learned anew in vain.
 
     Raises
@@ -96,9 +102,10 @@ def check_pool(folder: Path, pool: str) -> None:
     # Earlier versions did not write it.
     if path.is_file() and load_json(path).get("pool") not in (None, pool):
         raise ActionError(
-            "Expected the pool as it was when people began to verify, got other people or answers. They would teach "
-            "another δ, and verification people are asked once. Put the people back as they were. Where somebody was "
-            "forgotten, start a new action in a new folder with new verification people. Nothing was learned anew."
+            "Expected the pool as it was when people began to verify, got other people or answers. "
+            f"{_changed(folder, settings)}They would teach another δ, and verification people are asked once. Put "
+            "people and settings back as they were. Where somebody was forgotten, start a new action in a new folder "
+            "with new verification people. Nothing was learned anew."
         )
 
 
@@ -107,14 +114,29 @@ def is_opened(folder: Path) -> bool:
     return (folder / _OPENED).is_file()
 
 
-def used_before() -> ActionError:
-    """Return the error for verification people who were read for other questions."""
+def used_before(folder: Path, settings: Settings) -> ActionError:
+    """Return the error for verification people who were read for other questions, with the settings that differ."""
     return ActionError(
         "Expected verification people who were not used before, got some who were: this action already "
         "verified other perturbations, people or goals, or another platform, with them, or read their answers "
-        "otherwise. A second look would make the certificate worthless. Start a new action in a new folder with "
-        "new verification people."
+        f"otherwise. {_changed(folder, settings)}A second look would make the certificate worthless. Start a new "
+        "action in a new folder with new verification people."
     )
+
+
+def _changed(folder: Path, settings: Settings) -> str:
+    """Return a sentence about the settings that are others than when the sitting was opened; "" where none is known."""
+    path = folder / _OPENED
+    # Earlier versions did not write them.
+    then, now = (load_json(path) if path.is_file() else {}).get("settings") or {}, _deciding(settings)
+    told = [f"{key} = {now[key]!r} (then {then[key]!r})" for key in now if key in then and then[key] != now[key]]
+    return f"Settings that differ: {', '.join(told)}. " if told else ""
+
+
+def _deciding(settings: Settings) -> dict[str, Any]:
+    """Return the settings that decide what is learned or shown, as JSON has them."""
+    given = {f.name: getattr(settings, f.name) for f in fields(settings) if f.name not in _INDIFFERENT}
+    return dict(json.loads(json.dumps(given)))
 
 
 def _check_not_lost(folder: Path, queries: QueryPool) -> None:
@@ -199,6 +221,7 @@ def _content(shop: Workshop, people: People, family: Family, drawn: Panel, platf
         "question": hashlib.sha256(question).hexdigest(),
         "examined": drawn.examined().to_dict(),
         "pool": pool,
+        "settings": _deciding(shop.settings),
     }
 
 

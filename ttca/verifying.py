@@ -255,7 +255,7 @@ def check_kept(folder: Path, settings: Settings, panel: Panel) -> None:
     known = Certificate.from_dict(load_json(certificate).get("certificate", {}))
     family = tuple(sorted(settings.epsilons, reverse=True))
     if (known.terms, known.family, known.examined) != (settings.certifying, family, panel.examined()):
-        raise used_before()
+        raise used_before(folder, settings)
     if known.epsilon is not None and members.is_file():
         key.has_signed(members, "perturbations")
 

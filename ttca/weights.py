@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ttca.copying import shell_word
-from ttca.errors import ConfigError, MissingExtraError
+from ttca.errors import ConfigError, MissingExtraError, as_sentence
 from ttca.kept import load_json
 from ttca.proxies.backbones import (
     ONNX,
@@ -116,7 +116,7 @@ def choose_start(settings: Settings, folder: Path, *, side: int) -> Start:
             if begun is None:
                 found = found[:_MOST_MODELS]
     except ValueError as error:
-        raise ConfigError(f"{error} {_SPENT}") from None
+        raise ConfigError(f"{as_sentence(error)} {_SPENT}") from None
     begin = {family_of(b.architecture) for b in found}
     rest = tuple(a for a in architectures if family_of(a) not in begin)
     # What nobody chose gives way to what was published.
@@ -147,7 +147,7 @@ def choose_labelers(settings: Settings, folder: Path) -> tuple[Backbone, ...]:
             return tuple(_again(Backbone.from_dict(b)) for b in load_json(path)["labelers"])
         found = [b for b in all_backbones() if b.megabytes <= _MOST_MEGABYTES]
     except ValueError as error:
-        raise ConfigError(f"{error} {_SPENT}") from None
+        raise ConfigError(f"{as_sentence(error)} {_SPENT}") from None
     if not found:
         raise ConfigError(
             f"Expected published weights to label public images by, got none. Name a file in labelers, put one of at "
@@ -179,7 +179,7 @@ def suitable_backbones(side: int) -> list[Backbone]:
     try:
         return _suitable(all_backbones(), side)
     except ValueError as error:
-        raise ConfigError(f"{error} {_SPENT}") from None
+        raise ConfigError(f"{as_sentence(error)} {_SPENT}") from None
 
 
 def listed() -> list[tuple[Backbone, str]]:
@@ -272,10 +272,8 @@ def _named(word: str, architectures: tuple[str, ...]) -> list[Backbone]:
             f"Expected weights of {word} as .safetensors, got none. Convert its file once, into the folder that "
             f"{WEIGHTS_FOLDER} names: ttca weights convert {shell_word(word)} OUT.safetensors"
         )
-    raise ValueError(
-        f'Expected weights as "hub", "none", a path, or one of {", ".join(b.name for b in here) or "none that is here"}'
-        f", got {word!r}. See: ttca weights list"
-    )
+    named = f"one of {', '.join(b.name for b in here)}" if here else "a name, though none is here"
+    raise ValueError(f'Expected weights as "hub", "none", a path, or {named}, got {word!r}. See: ttca weights list')
 
 
 def _begun(folder: Path, recipe: str) -> list[Backbone] | None:
@@ -310,6 +308,6 @@ def _again(backbone: Backbone) -> Backbone:
     except ValueError as gone:
         moved = [b for b in all_backbones() if b.digest == backbone.digest]
         if not moved:
-            raise ValueError(f"{gone} The action began with it.") from None
+            raise ValueError(f"{as_sentence(gone)} The action began with it.") from None
         return replace(backbone, path=moved[0].path)
     return backbone

@@ -1,4 +1,4 @@
-"""Docstrings for the site: Sphinx's roles, as our docstrings have them, become links of Markdown."""
+"""Docstrings for the site: Sphinx's roles become links of Markdown, and shared entries of parameters several."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import re
 from typing import Any
 
 from griffe import Extension, Object
+
+from website.entries import apart
 
 __all__ = ["Roles"]
 
@@ -18,7 +20,7 @@ class Roles(Extension):
     def on_object(self, *, obj: Object, **_: Any) -> None:
         """Turn roles into references; what stands in the same module is named in code."""
         if obj.docstring is not None:
-            obj.docstring.value = _ROLE.sub(_linked, obj.docstring.value)
+            obj.docstring.value = _ROLE.sub(_linked, apart(obj.docstring.value))
 
 
 def _linked(found: re.Match[str]) -> str:

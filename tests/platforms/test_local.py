@@ -160,6 +160,14 @@ def test_the_fingerprint_follows_what_changes_answers() -> None:
     [
         {"classes": ("a",)},
         {"classes": "abcd"},
+        {"classes": ("a", " ")},
+        {"classes": ("a", "b\nc")},
+        {"classes": ("a", "b\x1b[2J")},
+        {"classes": ("a", 1)},
+        {"classes": 3},
+        {"image_shape": 4},
+        {"image_shape": ("4", 5, 3)},
+        {"max_batch": "2"},
         {"image_shape": (4, 5, 1)},
         {"label_only": True, "top_k": 1},
         {"label_only": True, "decimals": 1},
@@ -178,8 +186,8 @@ def test_options_are_checked_and_none_is_silently_ignored(options: dict[str, Any
         platform(**options)
 
 
-def test_bad_images_and_bad_models_are_told_apart() -> None:
-    """Images of another size never reach the model; logits in place of probabilities are an unreadable answer."""
+def test_bad_images_and_bad_models_are_told_apart(caplog: pytest.LogCaptureFixture) -> None:
+    """Images of another size never reach the model; what are no probabilities is an unreadable answer, told once."""
     asked = platform(max_batch=2)
     for batch in (np.zeros((1, 5, 4, 3), np.uint8), images(3)):
         with pytest.raises(ImageError):
@@ -188,6 +196,14 @@ def test_bad_images_and_bad_models_are_told_apart() -> None:
     for wrong in (lambda x: np.full((len(x), 4), 3.0), lambda x: np.ones((len(x), 3)) / 3):
         with pytest.raises(AnswerError):
             say(LocalPlatform(wrong, classes=CLASSES, image_shape=SHAPE), images(2))
+    lost = LocalPlatform(lambda x: np.full((len(x), 4), np.nan), classes=CLASSES, image_shape=SHAPE)
+    with pytest.raises(AnswerError, match="got NaN or infinity among them"):
+        say(lost, images(2))
+    with fresh_ledger() as ledger, pytest.raises(AnswerError, match="NaN"), caplog.at_level("WARNING", "ttca"):
+        QueryPool(lost, ledger, [Member("ada", 500)], pace=Pace(batch=2)).ask(images(60))
+    assert caplog.messages == []
+    with pytest.raises(ConfigError, match="got an object of type int, which cannot be called"):
+        LocalPlatform(3, classes=CLASSES, image_shape=SHAPE)  # type: ignore[arg-type]
 
 
 def test_a_model_that_raises_is_told_and_nothing_is_booked_as_answered() -> None:
@@ -201,7 +217,9 @@ def test_a_model_that_raises_is_told_and_nothing_is_booked_as_answered() -> None
     house = LocalPlatform(broken, classes=CLASSES, image_shape=SHAPE, name="the house")
     with fresh_ledger() as ledger:
         pool = QueryPool(WithHabits(house, Habits(decimals=2)), ledger, [Member("ada", 9)], pace=Pace(batch=2))
-        with pytest.raises(ModelError, match="from the model the house, got RuntimeError: no weights loaded") as it:
+        with pytest.raises(
+            ModelError, match=r"from the model the house, got RuntimeError: no weights loaded\. N"
+        ) as it:
             pool.ask(images(6))
         assert isinstance(it.value.__cause__, RuntimeError)
         (balance,) = ledger.balances()

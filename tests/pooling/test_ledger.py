@@ -369,7 +369,7 @@ def test_odd_rates_are_refused(rate: Any) -> None:
     """A rate that is not a whole number of at least 1 is a sentence, and enrols nobody."""
     with fresh_ledger() as ledger:
         for name in ("per_second", "per_minute", "per_day"):
-            with pytest.raises(QuotaError, match="rates of at least 1 query for member 'ada'"):
+            with pytest.raises(QuotaError, match="rates of member 'ada' as whole numbers of at least 1"):
                 ledger.enrol({"ada": Quota(3, **{name: rate})})
         assert ledger.balances() == []
 

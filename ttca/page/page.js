@@ -125,6 +125,14 @@ function tellProof() {
   return [text(`proof.${kind}`, { ...about(), value }), numbers.join(" ")];
 }
 
+// The classes whose change is none, eight at most; "" where that is true of all or of none.
+function leftAlone() {
+  const { classes, delta } = the.set;
+  const names = classes.filter((_, c) => delta[c].every((level) => level === 0));
+  if (names.length === classes.length) return "";
+  return names.slice(0, 8).join(", ") + (names.length > 8 ? ", …" : "");
+}
+
 function tellFacts() {
   const { evidence, expires, epsilon } = the.set;
   const [proof, numbers] = tellProof();
@@ -149,8 +157,10 @@ function tellFacts() {
       return [term, meaning];
     }),
   );
-  const not = ["true", "lie", "group", "service", expires === null ? "changed" : "later"];
-  list("not", not.map((name) => text(`not.${name}`, { ...about(), day: expires === null ? "" : day(expires) })));
+  const alone = leftAlone();
+  const not = ["true", ...(alone ? ["class"] : []), "lie", "group", "service", expires === null ? "changed" : "later"];
+  const values = { ...about(), classes: alone, day: expires === null ? "" : day(expires) };
+  list("not", not.map((name) => text(`not.${name}`, values)));
   list("gate-why", doubts().map((name) => text(`gate.${name}`, { day: expires === null ? "" : day(expires) })));
   tellBadges();
 }

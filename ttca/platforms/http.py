@@ -6,7 +6,7 @@ import json
 import re
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,6 +15,7 @@ from ttca.answers import Answers
 from ttca.errors import ChargeState, ConfigError, TransportError
 from ttca.images import Images
 from ttca.masking import masked
+from ttca.names import check_class_names
 from ttca.platforms.addresses import one_address
 from ttca.platforms.base import Credential, PlatformInfo, check_request
 from ttca.platforms.exchange import Exchange
@@ -94,12 +95,14 @@ class HttpPlatform:
                 f"Expected authorized_by for {gateway or self._sender.host}, got none. Say who authorized these "
                 "queries before the first one is sent to another machine."
             )
-        if isinstance(classes, str) or len(classes) < 2 or len(set(classes)) != len(classes):
+        names = tuple(classes) if isinstance(classes, Iterable) and not isinstance(classes, str) else ()
+        check_class_names(names)
+        if len(names) < 2 or len(set(names)) != len(names):
             raise ConfigError(
                 f"Expected classes as two or more different names, got {excerpt(classes)}. "
                 "List them in the order of the platform's scores."
             )
-        self._classes, self._model = tuple(classes), model
+        self._classes, self._model = names, model
         self._protocol_name, self._protocol = _protocol(protocol, model, self._classes, protocol_options)
         # A guest's protocol, which need not be a Protocol of ours, asks in one request.
         longest = getattr(self._protocol, "longest_s", float)

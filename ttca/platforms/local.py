@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from numbers import Integral
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,8 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ttca.answers import Answers
-from ttca.errors import AnswerError, ConfigError, MissingExtraError, ModelError, TTCAError
+from ttca.errors import AnswerError, ConfigError, MissingExtraError, ModelError, TTCAError, as_sentence
 from ttca.images import Images, ImageShape
+from ttca.names import check_class_names
 from ttca.platforms.base import Credential, PlatformInfo, check_request
 
 if TYPE_CHECKING:
@@ -28,6 +30,10 @@ Model = Callable[[Images], NDArray[np.floating]]
 
 #: What the identity of a platform without habits has always said of them: kept answers are found by it.
 NO_HABITS = json.dumps({"decimals": None, "label_only": False, "noise": 0.0, "top_k": None})
+
+
+def _is_count(value: object) -> bool:
+    return isinstance(value, Integral) and int(value) >= 1
 
 
 class LocalPlatform:
@@ -74,20 +80,29 @@ class LocalPlatform:
         version: str = "1",
         max_batch: int = 256,
     ) -> None:
-        if isinstance(classes, str) or len(classes) < 2 or len(set(classes)) != len(classes):
+        names = tuple(classes) if isinstance(classes, Iterable) and not isinstance(classes, str) else ()
+        check_class_names(names)
+        if len(names) < 2 or len(set(names)) != len(names):
             raise ConfigError(f"Expected classes as two or more different names, got {classes!r}. List them.")
-        if len(image_shape) != 3 or image_shape[2] != 3 or min(image_shape) < 1:
+        if not callable(model):
             raise ConfigError(
-                f"Expected image_shape as (height, width, 3), got {image_shape}. Put the three color channels last."
+                "Expected the model as a function from uint8 images to rows of probabilities, got an object of type "
+                f"{type(model).__name__}, which cannot be called. Write a function that calls it: of a classifier of "
+                "scikit-learn, its predict_proba."
             )
-        if max_batch < 1:
-            raise ConfigError(f"Expected max_batch of at least 1, got {max_batch}. Use 1 for one image per request.")
+        shape = tuple(image_shape) if isinstance(image_shape, Iterable) else ()
+        if len(shape) != 3 or not all(_is_count(side) for side in shape) or shape[2] != 3:
+            raise ConfigError(
+                f"Expected image_shape as (height, width, 3), got {image_shape!r}. Put the three color channels last."
+            )
+        if not _is_count(max_batch):
+            raise ConfigError(f"Expected max_batch of at least 1, got {max_batch!r}. Use 1 for one image per request.")
         self._model = model
         self._lock = threading.Lock()
         self._processed = 0
         self._info = PlatformInfo(
             name=name,
-            classes=tuple(classes),
+            classes=names,
             image_shape=image_shape,
             identity={"protocol": "local", "model": name, "version": version, "parameters": NO_HABITS},
             max_batch=max_batch,
@@ -305,8 +320,9 @@ class LocalPlatform:
             raise
         except Exception as error:
             raise ModelError(
-                f"Expected probabilities from the model {self._info.name}, got {type(error).__name__}: {error} Nothing "
-                "was answered. Correct the model, and ask again.",
+                f"Expected probabilities from the model {self._info.name}, got "
+                f"{as_sentence(f'{type(error).__name__}: {error}')} Nothing was answered. Correct the model, and ask "
+                "again.",
                 platform=self._info.name,
                 request_id=request_id,
                 member=credential.member,
@@ -318,6 +334,13 @@ class LocalPlatform:
             raise self._unreadable(
                 f"Expected the model to give probabilities of shape {expected}, got {rows.shape}. Change the model, or "
                 "the list of classes.",
+                credential,
+                request_id,
+            )
+        if not np.isfinite(rows).all():
+            raise self._unreadable(
+                "Expected the model to give probabilities that add up to 1 in each row, got NaN or infinity among "
+                "them. Correct the model, or its weights.",
                 credential,
                 request_id,
             )

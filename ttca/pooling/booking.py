@@ -87,7 +87,7 @@ class Bill:
         Who pays.
     keys : sequence of bytes
         At least one.
-    request_id, number : str, int
+    request_id, number
         The logical request, and which attempt at it this is.
     purpose, action : str
         What the queries are booked as, and for whom, where several actions share the ledger.

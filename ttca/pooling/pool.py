@@ -47,7 +47,7 @@ from ttca.progress import Reporter, silent
 from ttca.telling import LOG, tell_unreadable, tell_wait
 from ttca.values import Value
 
-__all__ = ["Cost", "Member", "Pace", "QueryPool", "Watch"]
+__all__ = ["Cost", "Member", "Pace", "QueryPool", "Watch", "check_members"]
 
 #: So many requests in a row without one usable answer mean that the platform, not the request, is at fault.
 GIVE_UP_AFTER = 3
@@ -568,7 +568,19 @@ class QueryPool:
         return _room_now(refused, longest) or _shortest_wait(list(refused.values()), n, longest)
 
 
+def check_members(members: object) -> None:
+    """Raise ConfigError where members are something else than a sequence of Member."""
+    each = members if isinstance(members, Sequence) and not isinstance(members, str) else (members,)
+    for one in each:
+        if not isinstance(one, Member) or each is not members:
+            shown = "one of them alone" if isinstance(one, Member) else repr(one)
+            raise ConfigError(
+                f"Expected members as a list of Member objects, got {shown}. Write members=[Member(name, quota=…), …]."
+            )
+
+
 def _by_name(members: Sequence[Member]) -> dict[str, Member]:
+    check_members(members)
     names = [m.name for m in members]
     if not names:
         raise ConfigError("Expected at least one member with a quota, got none. Queries need someone to pay.")
@@ -733,7 +745,8 @@ def _nothing_found(platform: str) -> SanityError:
     return SanityError(
         f"Expected {platform} to name a class for one of the first {TRIALS} images, got {TRIALS} refusals: it found "
         "nothing in them, or the table looks for its answers where there are none. Look at one answer: ttca ask FILE "
-        "IMAGE. If these images are to be refused: ttca pool run --anyway. What was paid is kept."
+        "IMAGE. If these images are to be refused: ttca pool run --anyway (in Python, anyway=True). What "
+        "was paid is kept."
     )
 
 
@@ -752,6 +765,8 @@ class _Progress:
         self.answers_before = answers_before
         self._usable = False
         self._told: set[str] = set()
+        # Reasons that are told once answers come again, or the asking ends: the error that ends it says its own.
+        self._to_tell: list[str] = []
         self._failures_in_a_row = 0
         self._error: TTCAError | None = None
         # What the first request that brought nothing ended with.
@@ -775,11 +790,12 @@ class _Progress:
             with self._lock:
                 self._usable, self._failures_in_a_row = True, 0
                 self.named |= bool(answers.answered.any())
+            self._tell()
 
     def failed(self, error: TransportError) -> None:
         """Count a request that brought nothing; the first one ever, or three in a row, end the asking."""
         if isinstance(error, AnswerError):
-            self._tell(str(error.args[0]))
+            self._note(str(error.args[0]))
         with self._lock:
             self._failures_in_a_row += 1
             unreadable = isinstance(error, AnswerError)
@@ -797,13 +813,20 @@ class _Progress:
             self._error = self._error or self._doubt or error
             self._ended.set()
 
-    def _tell(self, why: str) -> None:
-        """Tell once why an answer cannot be read: rows would be missing without a word. Of rows the reading tells."""
+    def _note(self, why: str) -> None:
+        """Note why an answer cannot be read: rows would be missing without a word. Of rows the reading tells."""
         with self._lock:
-            is_new = why not in self._told and len(self._told) < _MOST_TOLD
+            if why not in self._told and len(self._told) < _MOST_TOLD:
+                self._to_tell.append(why)
             self._told.add(why)
-        if is_new:
-            tell_unreadable(why)
+
+    def _tell(self, but: str | None = None) -> None:
+        """Tell what was noted, once."""
+        with self._lock:
+            told, self._to_tell = self._to_tell, []
+        for why in told:
+            if why != but:
+                tell_unreadable(why)
 
     def stop(self) -> None:
         """Let no further request begin."""
@@ -816,6 +839,7 @@ class _Progress:
 
     def raise_if_stopped(self) -> None:
         """Raise the first error that ended the asking."""
+        self._tell(None if self._error is None else str(self._error.args[0]))
         if self._error is not None:
             raise self._error
 

@@ -42,13 +42,14 @@ class Quota:
         """Raise a QuotaError where a number is not a whole one of at least 1."""
         if not _countable(self.total):
             raise QuotaError(
-                f"Expected a quota of at least 1 query for member {member!r}, got {self.total}. "
+                f"Expected as the quota of member {member!r} a whole number of at least 1, got {self.total!r}. "
                 "Leave out members who cannot pay for a query."
             )
         if not self.sound:
+            wrong = ", ".join(f"{k} = {v!r}" for k, v in self.rates().items() if v is not None and not _countable(v))
             raise QuotaError(
-                f"Expected rates of at least 1 query for member {member!r}, got {self.rates()}. Leave out rates that "
-                "do not apply."
+                f"Expected rates of member {member!r} as whole numbers of at least 1, got {wrong}. Leave out rates "
+                "that do not apply."
             )
 
 
