@@ -147,6 +147,14 @@ def test_a_plan_asks_nothing_and_says_every_goal(planned: tuple[ActionPlan, worl
     assert json.loads(json.dumps(made.to_dict(), allow_nan=False))["cheapest"]["persons"] == best.persons
 
 
+def test_a_plan_is_a_line_for_each_goal_and_s(planned: tuple[ActionPlan, worlds.Recorder]) -> None:
+    """The frame holds every line, with what cannot be known left empty."""
+    plan, _ = planned
+    table = plan.to_frame()
+    assert table[["goal", "success", "now"]].to_numpy().tolist() == [[x.goal, x.success, x.now] for x in plan.lines]
+    assert table["queries"].isna().tolist() == [line.queries is None for line in plan.lines]
+
+
 def test_a_plan_explains_its_columns(planned: tuple[ActionPlan, worlds.Recorder]) -> None:
     """Every column of the table, and what stands where nothing certifies, is explained in a sentence."""
     made, _ = planned

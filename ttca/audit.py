@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from ttca.answers import Answers, Status
 from ttca.errors import ActionError, ConfigError, DataError
 from ttca.fairness import OneVsRestReport
+from ttca.frames import frame
 from ttca.gap import NO_GAP, WHOSE
 from ttca.goals import Design
 from ttca.intervals import Span, difference_interval, metric_intervals, rate_interval
@@ -424,6 +425,46 @@ class Audit:
             "conclusion": self.told(),
             "whose": self.whose(),
         }
+
+    def to_frame(self) -> Any:
+        """Return a pandas DataFrame with a line for each group: how it is grouped, who was asked, the rate and its
+        interval.
+
+        Raises
+        ------
+        MissingExtraError
+            If pandas is not installed.
+        """
+        return frame(
+            [
+                {
+                    "by": " and ".join(grouping.by),
+                    "group": group.name,
+                    "persons": group.persons,
+                    "images": group.images,
+                    "right": group.right,
+                    "refused": group.refused,
+                    "unanswered": group.unanswered,
+                    "rate": group.rate,
+                    "low": math.nan if group.accuracy is None else group.accuracy.low,
+                    "high": math.nan if group.accuracy is None else group.accuracy.high,
+                }
+                for grouping in self.groupings
+                for group in grouping.groups
+            ]
+        )
+
+    def plot(self, axes: Any = None) -> Any:
+        """Draw how each group is served (:func:`ttca.report.plots.plot_audit`) and return the axes.
+
+        Raises
+        ------
+        MissingExtraError
+            If matplotlib is not installed.
+        """
+        from ttca.report.plots import plot_audit
+
+        return plot_audit(self, axes)
 
     def whose(self) -> str:
         """Return, for people, whose rates these are: those of a later step are other people's."""

@@ -13,6 +13,7 @@ from ttca.action import CollectiveAction
 from ttca.audit import AUDIT_FILE, GROUPS
 from ttca.certificates import Certifying
 from ttca.errors import ActionError, ConfigError, MissingExtraError
+from ttca.frames import frame
 from ttca.goals import Design, Goal
 from ttca.kept import load_json
 from ttca.pooling.quotas import Quota
@@ -209,6 +210,16 @@ class ActionPlan:
     def cheapest_of_own(self) -> Line | None:
         """The same among the lines of the action's own goal."""
         return replace(self, lines=tuple(line for line in self.lines if line.own)).cheapest
+
+    def to_frame(self) -> Any:
+        """Return a pandas DataFrame with a line for each goal and S (:class:`Line`).
+
+        Raises
+        ------
+        MissingExtraError
+            If pandas is not installed.
+        """
+        return frame([asdict(line) for line in self.lines])
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON values."""

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from ttca.frames import frame
 from ttca.recipes import Recipe
 from ttca.rounding import apart
 
@@ -244,6 +245,28 @@ class Raced:
             f"and members get no file. The best was {best}: {test}. More people in selection, or a larger "
             "race_share, would show a smaller gain."
         )
+
+    def to_frame(self) -> Any:
+        """Return a pandas DataFrame with a line for each recipe that was learned (:class:`Entrant`).
+
+        Raises
+        ------
+        MissingExtraError
+            If pandas is not installed.
+        """
+        return frame([asdict(entrant) for entrant in self.entrants])
+
+    def plot(self, axes: Any = None) -> Any:
+        """Draw how far each recipe was above doing nothing (:func:`ttca.report.plots.plot_race`); return the axes.
+
+        Raises
+        ------
+        MissingExtraError
+            If matplotlib is not installed.
+        """
+        from ttca.report.plots import plot_race
+
+        return plot_race(self, axes)
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON values."""

@@ -1,4 +1,4 @@
-"""Results as figures of matplotlib, for notebooks: a row beside its controls, a certificate over its budgets."""
+"""Results as figures of matplotlib, for notebooks: a row, a certificate, an audit, a race."""
 
 from __future__ import annotations
 
@@ -10,10 +10,12 @@ from ttca.errors import MissingExtraError
 from ttca.report.pictures import THEMES
 
 if TYPE_CHECKING:
+    from ttca.audit import Audit
     from ttca.certificates import Certificate
+    from ttca.race_record import Raced
     from ttca.row import Row
 
-__all__ = ["plot_certificate", "plot_row"]
+__all__ = ["plot_audit", "plot_certificate", "plot_race", "plot_row"]
 
 
 def plot_row(row: Row, axes: Any = None) -> Any:
@@ -77,6 +79,75 @@ def plot_certificate(certificate: Certificate, axes: Any = None) -> Any:
     axes.set_xlabel("ε, levels of 255")
     axes.set_ylabel("right answers with δ")
     axes.set_title(f"{certificate.terms.aim}: " + ("not shown" if certificate.epsilon is None else "shown"))
+    return axes
+
+
+def plot_audit(audit: Audit, axes: Any = None) -> Any:
+    """Draw the share of right answers of every group that was told, with its 95 % interval over persons.
+
+    Parameters
+    ----------
+    audit : Audit
+    axes : matplotlib Axes, optional
+        Where to draw; by default a new figure.
+
+    Returns
+    -------
+    matplotlib Axes
+
+    Raises
+    ------
+    MissingExtraError
+        If matplotlib is not installed.
+    """
+    shown = [
+        (g.name if by == ("group",) else f"{' and '.join(by)}: {g.name}", g.rate, g.accuracy)
+        for by, groups in ((grouping.by, grouping.groups) for grouping in audit.groupings)
+        for g in groups
+        if g.accuracy is not None
+    ]
+    axes, roles = _axes(axes, 0.8 + 0.3 * len(shown)), THEMES["light"].roles
+    for place, (_, rate, span) in enumerate(reversed(shown)):
+        axes.plot([span.low, span.high], [place, place], color=roles["before"], linewidth=1.5)
+        axes.plot(rate, place, "o", color=roles["before"])
+    axes.set_yticks(range(len(shown)), [name for name, _, _ in reversed(shown)])
+    axes.set_xlim(0, 1)
+    axes.set_xlabel("right answers")
+    return axes
+
+
+def plot_race(raced: Raced, axes: Any = None) -> Any:
+    """Draw how far each recipe that the platform was asked about was above doing nothing; a full dot went on.
+
+    Parameters
+    ----------
+    raced : Raced
+    axes : matplotlib Axes, optional
+        Where to draw; by default a new figure.
+
+    Returns
+    -------
+    matplotlib Axes
+
+    Raises
+    ------
+    MissingExtraError
+        If matplotlib is not installed.
+    """
+    shown = [e for e in raced.entrants if e.difference is not None]
+    axes, roles = _axes(axes, 0.8 + 0.3 * len(shown)), THEMES["light"].roles
+    for place, entrant in enumerate(reversed(shown)):
+        color = roles["after" if entrant.name in raced.going_on else "control"]
+        axes.plot(
+            entrant.difference,
+            place,
+            "o",
+            color=color,
+            markerfacecolor=color if entrant.name in raced.going_on else "none",
+        )
+    axes.axvline(0, color=roles["reference"], linestyle=":", linewidth=1)
+    axes.set_yticks(range(len(shown)), [f"{e.name} ({e.persons} people)" for e in reversed(shown)])
+    axes.set_xlabel(f"above doing nothing, ε = {raced.epsilon}")
     return axes
 
 
