@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from ttca.conditions import CONTROLS
@@ -44,7 +45,7 @@ def plot_row(row: Row, axes: Any = None) -> Any:
         axes.plot([low, high], [place, place], color=roles[control.mark], linewidth=1.5)
         axes.plot(rate, place, "o", color=roles[control.mark])
     axes.axvline(row.reference_before, color=roles["reference"], linestyle=":", linewidth=1)
-    axes.set_yticks(range(len(shown)), [control.label for control in reversed(shown)])
+    _named(axes, [control.label for control in shown])
     axes.set_xlim(0, 1)
     axes.set_xlabel(f"share of people, ε = {row.epsilon}")
     return axes
@@ -110,7 +111,7 @@ def plot_audit(audit: Audit, axes: Any = None) -> Any:
     for place, (_, rate, span) in enumerate(reversed(shown)):
         axes.plot([span.low, span.high], [place, place], color=roles["before"], linewidth=1.5)
         axes.plot(rate, place, "o", color=roles["before"])
-    axes.set_yticks(range(len(shown)), [name for name, _, _ in reversed(shown)])
+    _named(axes, [name for name, _, _ in shown])
     axes.set_xlim(0, 1)
     axes.set_xlabel("right answers")
     return axes
@@ -146,7 +147,7 @@ def plot_race(raced: Raced, axes: Any = None) -> Any:
             markerfacecolor=color if entrant.name in raced.going_on else "none",
         )
     axes.axvline(0, color=roles["reference"], linestyle=":", linewidth=1)
-    axes.set_yticks(range(len(shown)), [f"{e.name} ({e.persons} people)" for e in reversed(shown)])
+    _named(axes, [f"{e.name} ({e.persons} people)" for e in shown])
     axes.set_xlabel(f"above doing nothing, ε = {raced.epsilon}")
     return axes
 
@@ -159,3 +160,9 @@ def _axes(axes: Any, height: float) -> Any:
     except ImportError:
         raise MissingExtraError("A figure", "learn") from None
     return plt.subplots(figsize=(6.4, height), layout="constrained")[1]
+
+
+def _named(axes: Any, names: Sequence[str]) -> None:
+    """Write names beside the lines, the first one on top, with room above and below."""
+    axes.set_yticks(range(len(names)), list(reversed(names)))
+    axes.set_ylim(-0.6, len(names) - 0.4)
