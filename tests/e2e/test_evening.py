@@ -74,7 +74,7 @@ def test_the_evenings_commands_work_in_their_order_in_small(
 
 
 @pytest.mark.full
-@pytest.mark.timeout(1800)
+@pytest.mark.timeout(3600)
 def test_the_evening_works_as_printed() -> None:
     """With and without a gap, at 224 pixels and at defaults; where there is none, nobody who verifies is asked."""
     found = evening.main(["--seeds", "1"])
