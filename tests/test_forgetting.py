@@ -218,6 +218,8 @@ def test_the_photograph_behind_a_prepared_picture_is_named(folder: Path, tmp_pat
     record = folder / "people" / PREPARED
     with record.open("a") as lines:
         lines.write(json.dumps({"out": "images/gone.png", "source": f"{NAME}.jpg"}) + "\n")
+        # What somebody else wrote there costs nobody their right to leave.
+        lines.write(json.dumps({"out": 5, "source": []}) + "\n[]\n")
     told = {Path(r.path): r.do for r in forget_member(read_action(folder), NAME).remains}
     for picture in mine:
         assert f"photograph, {picture}: ttca prepare would bring" in told[(folder / "people" / picture).resolve()]

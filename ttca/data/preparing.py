@@ -145,7 +145,8 @@ def photographs_behind(home: Path) -> dict[Path, str]:
     """
     record = home / PREPARED
     lines = record.read_text(encoding="utf-8-sig").splitlines() if record.is_file() else []
-    return {(home / e["out"]).resolve(): str(e["source"]) for e in map(_object, lines) if {"out", "source"} <= e.keys()}
+    made = ((entry.get("out"), entry.get("source")) for entry in map(_object, lines))
+    return {(home / out).resolve(): source for out, source in made if isinstance(out, str) and isinstance(source, str)}
 
 
 def _jobs(place: Path) -> tuple[Sheet | None, list[_Job], list[str]]:
