@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 __all__ = ["TRANSFORMS", "Perturbing", "check_attack", "check_transforms", "load_attack"]
 
-Loss = Literal["margin", "cross-entropy", "logit"]
+Loss = Literal["margin", "cross-entropy", "logit", "centered-logit"]
 
 #: The random input transformations, by name: ``module:function``.
 TRANSFORMS = {
@@ -31,9 +31,12 @@ class Perturbing:
 
     Parameters
     ----------
-    loss : {"margin", "cross-entropy", "logit"}
+    loss : {"margin", "cross-entropy", "logit", "centered-logit"}
         ``margin`` is max(max_{k≠c} z_k − z_c, −κ): an image that already wins by κ pulls no more. ``logit`` is −z_c:
-        every image pulls alike to the end (Zhao et al. 2021, arXiv 2012.11207) [published].
+        every image pulls alike to the end (Zhao et al. 2021, arXiv 2012.11207) [published]. ``centered-logit`` is
+        mean_k z_k − z_c. Softmax does not see what is added to all logits alike, so raising that helps nobody, and
+        ``logit`` spends δ on it [ours]. Of several models it takes the mean of their logits, each in units of its own
+        spread (:class:`ttca.proxies.balance.Balanced`).
     kappa : float
     steps : int
     step_size : float, optional

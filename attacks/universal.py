@@ -319,6 +319,8 @@ def _loss(logits: torch.Tensor, targets: torch.Tensor, options: Perturbing) -> t
     own = logits.gather(1, targets[:, None])[:, 0]
     if options.loss == "logit":
         return -own
+    if options.loss == "centered-logit":
+        return logits.mean(1) - own
     best_other = logits.scatter(1, targets[:, None], -math.inf).amax(1)
     return (best_other - own).clamp(min=-options.kappa)
 

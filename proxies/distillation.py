@@ -21,6 +21,7 @@ from torch import nn
 
 from ttca.proxies.architectures import create_model
 from ttca.proxies.backbones import Backbone
+from ttca.proxies.balance import Balanced
 from ttca.proxies.finetuning import RATES, LossWatch, adapt_statistics, best_rate, fit_head
 from ttca.proxies.images import to_levels, to_tensor
 from ttca.proxies.options import Distilling
@@ -145,6 +146,11 @@ class Proxy(nn.Module):
             logits: torch.Tensor = self.models[0](images)
             return logits
         return torch.stack([m(images).log_softmax(1) for m in self.models]).mean(0)
+
+    @property
+    def balanced(self) -> nn.Module:
+        """What δ descends where no model should pull harder than another; itself where it is one model."""
+        return self if len(self.models) == 1 else Balanced(self.models)
 
     @property
     def parameters_count(self) -> int:

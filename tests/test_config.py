@@ -547,7 +547,7 @@ def test_shares_decide_the_roles_where_the_table_has_none(tmp_path: Path) -> Non
         ("name = 5", "to be a text, got 5. Put it in quotes."),
         ('valid_days = "9"', 'to be a whole number, got "9". Write it without quotes.'),
         ("flip = 1", "to be true or false, got 1."),
-        ("loss = 3", 'to be "margin" or "cross-entropy" or "logit", got 3.'),
+        ("loss = 3", 'to be "margin" or "cross-entropy" or "logit" or "centered-logit", got 3.'),
         ("warp = true", "to be a number, got true."),
         ("goal = parity", 'Put words in quotes, as in goal = "parity"'),
         ('goal = "most"', "as a number, without quotes: 0.9 is 90 %."),

@@ -367,8 +367,11 @@ class Learner:
         ``proxy`` is any model as :class:`ttca.attacks.universal.Attack` takes it.
         """
         from ttca.attacks.universal import Examples
+        from ttca.proxies.distillation import Proxy
         from ttca.proxies.runtime import best_device
 
+        if self._guest is None and self.settings.loss == "centered-logit" and isinstance(proxy, Proxy):
+            proxy = proxy.balanced
         block = self.settings.block
         groups = 1 if agnostic else self.classes
         attack = self.attack(steps)

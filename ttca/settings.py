@@ -140,8 +140,8 @@ class Settings:
         learned block² times faster.
     kappa : float
         Of the margin: by how much an image must win until it pulls no more.
-    loss : {"margin", "cross-entropy", "logit"}
-        What is minimized: "margin", "cross-entropy", or "logit", which needs steps = 300
+    loss : {"margin", "cross-entropy", "logit", "centered-logit"}
+        What is minimized: "margin", "cross-entropy", "logit", or "centered-logit"; the last two need steps = 300
         (:class:`ttca.attacks.options.Perturbing`).
     attack : str
         Name of an attack that an installed package offers; "" is ttca's own. The entry-point group is ``ttca.attacks``.
@@ -186,7 +186,7 @@ class Settings:
     rounds: int = 0
     altered: float = 0.5
     refine: float = 0.0
-    loss: Literal["margin", "cross-entropy", "logit"] = "margin"
+    loss: Literal["margin", "cross-entropy", "logit", "centered-logit"] = "margin"
     kappa: float = 4.0
     transforms: tuple[str, ...] = ()
     steps: int = 100

@@ -151,6 +151,43 @@ def test_the_logit_loss_raises_the_own_logit_whatever_the_others_do(seed: int, e
     np.testing.assert_array_equal(found.delta, expected)
 
 
+class Louder(nn.Module):
+    """A model with the same pattern added to all of its logits, which says no more and no less about classes."""
+
+    def __init__(self, model: nn.Module, shape: tuple[int, int, int], seed: int) -> None:
+        super().__init__()
+        self.model = model
+        pattern = np.random.default_rng(seed).normal(0, 50, shape).astype(np.float32)
+        self.pattern = nn.Parameter(torch.from_numpy(pattern))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        said: torch.Tensor = self.model(x)
+        return said + torch.einsum("nchw,hwc->n", x, self.pattern)[:, None]
+
+
+@settings(deadline=None, max_examples=15)
+@given(seeds, epsilons)
+def test_what_all_logits_share_does_not_move_a_centered_one(seed: int, epsilon: int) -> None:
+    """δ is ε times the sign of how the own class's weights differ from the mean, whatever is added to all logits."""
+    model, targets = Linear(3, (8, 8, 3), seed), np.arange(6) % 3
+    with torch.no_grad():
+        # In quarters, so that the mean of the three is exact, and off zero, so that every sign is known.
+        weights = torch.randint(1, 8, model.weight.shape, generator=torch.Generator().manual_seed(seed)) * 0.75
+        model.weight.copy_(weights * model.weight.sign() + torch.arange(3)[:, None, None, None] * 0.25 + 0.01)
+        apart = (model.weight - model.weight.mean(0)).numpy()
+    loud = Louder(model, (8, 8, 3), seed)
+    found, told = (
+        learn(m, grey(6, seed), targets, epsilon=epsilon, loss="centered-logit", steps=30, batch_size=6)
+        for m in (model, loud)
+    )
+    clear = np.abs(apart) > 1e-2
+    np.testing.assert_array_equal(found.delta[clear], (np.sign(apart) * epsilon)[clear])
+    np.testing.assert_array_equal(told.delta[clear], found.delta[clear])
+    # The published loss spends δ on what is added.
+    raw = learn(loud, grey(6, seed), targets, epsilon=epsilon, loss="logit", steps=30, batch_size=6)
+    assert (raw.delta[clear] != found.delta[clear]).any()
+
+
 @settings(deadline=None, max_examples=25)
 @given(seeds, st.integers(2, 40))
 def test_a_model_sure_of_another_class_is_turned(seed: int, epsilon: int) -> None:
@@ -448,7 +485,7 @@ def test_a_budget_that_is_not_whole_levels_is_refused(epsilon: Any) -> None:
         ({"selection": (noise(2, 0), np.arange(3), None)}, "got 2 images, 3 targets"),
         ({"selection": (noise(2, 0, (1, 1, 3)), np.arange(2), None)}, "Expected selection images of"),
         ({"initial": np.zeros((1, 8, 8, 3), np.int8)}, r"Expected initial \(3, 8, 8, 3\), got \(1, 8, 8, 3\)"),
-        ({"loss": "hinge"}, "Expected loss to be one of margin, cross-entropy, logit, got 'hinge'"),
+        ({"loss": "hinge"}, "Expected loss to be one of margin, cross-entropy, logit, centered-logit, got 'hinge'"),
         ({"precision": "half"}, "Expected precision to be one of float32, bfloat16, auto, got 'half'"),
         ({"transforms": ("jpg",)}, "Expected each transform to be one of resize, blur, jpeg, got 'jpg'"),
         ({"steps": 0}, "Expected steps as a whole number of at least 1, got 0"),
