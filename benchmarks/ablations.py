@@ -71,6 +71,7 @@ IDEAS: dict[str, Idea] = {
     "plain": Idea(),
     "steps-300": Idea("plain", {"steps": 300}),
     "logit-300": Idea("steps-300", {"loss": "logit", "steps": 300}),
+    "centered-300": Idea("logit-300", {"loss": "centered-logit", "steps": 300}),
     "cross-entropy-300": Idea("steps-300", {"loss": "cross-entropy", "steps": 300}),
 }
 
