@@ -6,6 +6,7 @@ import io
 import json
 import re
 import shutil
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from html import unescape
 from pathlib import Path
@@ -16,6 +17,7 @@ import pytest
 from rich.console import Console
 
 from tests import worlds
+from ttca import entering
 from ttca.action import CollectiveAction
 from ttca.answers import Answers
 from ttca.asking import race_queries
@@ -245,6 +247,24 @@ def test_time_decides_who_races_and_is_said(tmp_path: Path) -> None:
     assert [r.name for r in runners.recipes] == ["zero-query"]
     assert "equalized" in runners.no_time
     assert "larger most_minutes" in runners.told
+
+
+def test_a_slow_one_of_the_first_eight_is_not_passed_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All learn for half as long where one of the first eight takes nearly all of the time, not a quicker one for it."""
+
+    slow: set[str] = set()
+
+    def of_race(self: Any, recipes: Sequence[Recipe], length: float) -> dict[str, float]:
+        slow.add(recipes[1].name)
+        whole = length * 60 * self.shop.settings.most_minutes
+        return {r.name: whole * (0.95 if r.name in slow else 0.1) for r in recipes}
+
+    monkeypatch.setattr(entering, "at_once", lambda *_, **__: 1)
+    monkeypatch.setattr(entering._Efforts, "of_race", of_race)
+    with opened(tmp_path, worlds.Recorder(), settings=settings()) as action:
+        runners = action.runners
+    assert runners is not None
+    assert (runners.length, [runners.recipes[1].name]) == (0.5, list(slow))
 
 
 def test_what_is_set_by_hand_leaves_one_candidate_to_beat_nothing(tmp_path: Path) -> None:

@@ -461,6 +461,7 @@ class _Race(OneLine):
             p=result.p,
             level=result.level,
             error=self.error,
+            rise=result.rise,
             fresh=result.fresh,
             queries=result.queries,
             persons=sum(map(len, self.racers)),

@@ -35,7 +35,7 @@ _FEWEST = 8
 _FIRST_ROUND, _FULL_ROUND = 3, 8
 #: With fewer subgroup persons in selection, the pool's race, under δ that was not learned from their half.
 _MANY = 100
-#: For how long candidates are learned, as multiples of what recipes say: the longest in which enough of them fit.
+#: For how long candidates are learned, as multiples of what recipes say: the longest in which the first ones fit.
 _LENGTHS = (1.0, 0.5, 0.25)
 #: What race_share and most_minutes were where an earlier version's action did not set them.
 _EARLIER: dict[str, Any] = {"race_share": 0.2, "most_minutes": 60}
@@ -76,7 +76,8 @@ def enter(shop: Workshop, ground: Ground, questions: Questions) -> Runners:
     for length in _LENGTHS:
         seconds = efforts.of_race(recipes, length)
         fits, no_time, no_queries = _fitting(recipes, seconds, most, 60 * settings.most_minutes * together)
-        if len(fits) >= min(_FEWEST, most, len(recipes)):
+        # A good recipe learned for half as long is worth more in a race than a lesser one in its place.
+        if not set(no_time) & {recipe.name for recipe in recipes[: min(_FEWEST, most)]}:
             break
     as_proposed = length == 1 and not halves
     after = max(efforts.of_winner(recipe, as_proposed=as_proposed) for recipe in fits)

@@ -138,6 +138,11 @@ class Entrant:
     fidelity: float | None = None
 
 
+def _moved(rise: float) -> str:
+    """Return in words how far a probability moved."""
+    return f"{'rose' if rise >= 0 else 'fell'} by {abs(rise):.3f} on average"
+
+
 @dataclass(frozen=True, kw_only=True)
 class Switched:
     """A class that the runner-up serves, by its name: see :class:`ttca.combining.Switch`."""
@@ -164,6 +169,10 @@ class Raced:
     won, lost, tested : int
         Persons right only with the winner, right only as they are, and all of the test.
     p, level : float
+        One-sided p of what candidates are compared by, and what it had to be below.
+    rise : float or None
+        By how much the probability of the true class rose on average in the test. None without scores, and in records
+        of earlier versions: then p is of right and wrong.
     error : float
         Of the whole race: how often it may propose what is no better than nothing.
     fresh : bool
@@ -199,6 +208,7 @@ class Raced:
     runner_up: str = ""
     switched: tuple[Switched, ...] = ()
     error: float = 0.05
+    rise: float | None = None
 
     @property
     def recipe(self) -> str:
@@ -228,9 +238,10 @@ class Raced:
         names = [s.name for s in self.switched]
         best = f"{self.winner}, with {self.runner_up} for {', '.join(names)}" if names else self.winner
         tested = "their" if names and self.fresh else f"{self.winner}'s" if names else "its"
+        sure = "" if self.rise is None else f", and the probability of the true class {_moved(self.rise)}"
         test = (
             f"of {self.tested} {'other ' if self.fresh else ''}people, {self.won} were answered rightly only with "
-            f"{tested} δ and {self.lost} only without (p = {p}; less than {level} was needed)"
+            f"{tested} δ and {self.lost} only without{sure} (p = {p}; less than {level} was needed)"
         )
         if self.proposed:
             combined = (

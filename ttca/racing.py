@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from ttca.answers import Answers
 from ttca.combining import Switch, switches
 from ttca.errors import ActionError
-from ttca.statistics.comparisons import mcnemar_mid_p
+from ttca.statistics.comparisons import rise_p
 from ttca.values import Value
 
 __all__ = [
@@ -320,8 +320,10 @@ class RaceResult(Value):
         Whether it was shown to beat doing nothing.
     won, lost : int
         Persons of the test who were answered rightly only with the winner, and only as they are.
+    rise : float or None
+        By how much the probability of the true class rose on average in the test. None without scores.
     p, level : float
-        Mid-p of the one-sided McNemar test, and what it had to be below.
+        One-sided p of that rise (:func:`ttca.statistics.comparisons.rise_p`), and what it had to be below.
     tested : int
         Persons of the test.
     fresh : bool
@@ -337,6 +339,7 @@ class RaceResult(Value):
     proposed: bool
     won: int
     lost: int
+    rise: float | None
     p: float
     level: float
     tested: int
@@ -373,9 +376,11 @@ def run_race(plan: RacePlan, nothing: RaceAnswers, ask: Ask, *, classes: NDArray
     Notes
     -----
     All survivors are asked about the same next persons, and compared on all persons so far: what makes a person easy
-    is in every candidate's mean. The test: one-sided McNemar, mid-p. On persons of whom the choice knew nothing its
-    level is the plan's ``error``. On those that chose it is a K-th of that: whichever of the K wins, the chance that
-    some candidate that is no better than nothing passes is at most K times that [ours].
+    is in every candidate's mean. The test is of what they are compared by: one-sided, on persons' differences to doing
+    nothing with their signs drawn; without scores that is McNemar's, mid-p. No fewer may be right, either. On persons
+    of whom the choice knew nothing its level is the plan's ``error``. On those that chose it is a K-th of that:
+    whichever of the K wins, the chance that some candidate that is no better than nothing passes is at most K times
+    that [ours].
     Combining asks nobody twice: those who chose decide, and whoever is tested is asked once, under what would serve
     them. Where the test is on those who chose, it is of the winner alone, and the combination counts as one more
     candidate: what is left of the error, a (K+1)-th, is more than the chance that a wrong switch undoes a winner that
@@ -408,19 +413,23 @@ def run_race(plan: RacePlan, nothing: RaceAnswers, ask: Ask, *, classes: NDArray
     else:
         test = slice(0, start)
         said = heard[winner]
-    with_it, without = said.right, nothing.right[test]
     level = plan.level if plan.test or classes is None else plan.error / (plan.candidates + 1)
-    won, lost = int((with_it & ~without).sum()), int((~with_it & without).sum())
-    p = mcnemar_mid_p(won, lost)
+    before = nothing[test]
+    won, lost = int((said.right & ~before.right).sum()), int((~said.right & before.right).sum())
+    differences = said.value - before.value
+    scored = bool((said.value != said.right).any() or (before.value != before.right).any())
+    p = rise_p(differences)
     return RaceResult(
         ranks=tuple(_rank(c, heard.get(c, nothing[:0]), nothing, out.get(c)) for c in range(plan.candidates)),
         winner=winner,
-        proposed=p < level,
+        # Surer answers that are fewer help nobody.
+        proposed=p < level and won >= lost,
         won=won,
         lost=lost,
+        rise=float(differences.mean()) if scored else None,
         p=p,
         level=level,
-        tested=len(with_it),
+        tested=len(before),
         fresh=bool(plan.test),
         runner_up=runner_up,
         switches=served,

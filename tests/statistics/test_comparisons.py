@@ -24,6 +24,7 @@ from ttca.statistics.comparisons import (
     mcnemar_p,
     miettinen_nurminen_p,
     ratio_by_two_bounds,
+    rise_p,
     tango_p,
 )
 
@@ -415,3 +416,42 @@ def test_the_mid_p_counts_what_was_seen_by_half(won: int, lost: int) -> None:
     mid = mcnemar_mid_p(won, lost)
     assert mid == pytest.approx(exact - stats.binom.pmf(won, won + lost, 0.5) / 2)
     assert mid + mcnemar_mid_p(lost, won) == pytest.approx(1)
+
+
+@given(st.integers(0, 40), st.integers(0, 40), st.floats(0.01, 5), st.integers(0, 9))
+def test_of_right_and_wrong_a_rise_is_as_mcnemar_has_it(won: int, lost: int, size: float, same: int) -> None:
+    """Where everybody who differs does so by as much, it is McNemar's mid-p, however many do not differ."""
+    differences = [size] * won + [-size] * lost + [0.0] * same
+    assert rise_p(differences) == mcnemar_mid_p(won, lost)
+
+
+@settings(deadline=None, max_examples=50)
+@given(st.lists(st.integers(-9, 9), min_size=1, max_size=9))
+def test_of_few_a_rise_is_counted_out(differences: list[int]) -> None:
+    """It is the share of all ways to draw the signs whose sum is as high; whole numbers, so that sums are exact."""
+    moved = [d for d in differences if d]
+    sums = [
+        sum(s * abs(d) for s, d in zip(signs, moved, strict=True))
+        for signs in itertools.product((-1, 1), repeat=len(moved))
+    ]
+    if len({abs(d) for d in moved}) > 1:
+        assert rise_p(differences) == pytest.approx(np.mean([s >= sum(moved) for s in sums]))
+
+
+def test_of_many_a_rise_is_drawn_alike_each_time() -> None:
+    """A drawn p is near that of the normal curve and of scipy, the same each time, and says which way people moved."""
+    differences = np.random.default_rng(3).normal(0.03, 0.27, 300)
+    p = rise_p(differences)
+    flipped = stats.permutation_test(
+        (differences, np.zeros(300)),
+        lambda x, y, axis: (x - y).mean(axis),
+        permutation_type="samples",
+        alternative="greater",
+        rng=5,
+    ).pvalue
+    near = stats.norm.sf(differences.sum() / np.sqrt((differences**2).sum()))
+    assert p == rise_p(differences) == pytest.approx(near, abs=0.01) == pytest.approx(flipped, abs=0.01)
+    assert rise_p(-differences) == pytest.approx(1 - p, abs=0.01)
+    for wrong in ([[0.1]], [math.nan], [math.inf]):
+        with pytest.raises(ActionError, match="one finite difference for each person"):
+            rise_p(wrong)

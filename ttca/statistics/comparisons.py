@@ -13,6 +13,7 @@ information about the nuisance (Cauchy-Schwarz on the second derivative of the l
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -39,6 +40,7 @@ __all__ = [
     "mcnemar_p",
     "miettinen_nurminen_p",
     "ratio_by_two_bounds",
+    "rise_p",
     "tango_p",
 ]
 
@@ -50,6 +52,8 @@ _TIE = 1e-9
 _BETWEEN = 2e-5
 #: A smaller p is not told apart from this one.
 _SMALLEST = 1e-7
+#: Draws of all signs, where there are so many ways that nobody goes through them.
+_FLIPS, _FEW = 9_999, 13
 #: Cells before the first is split, and points of the nuisance computed at once.
 _FIRST_CELLS, _AT_ONCE = 64, 256
 
@@ -153,6 +157,48 @@ def mcnemar_mid_p(won: int, lost: int) -> float:
     # bdtr knows no negative number of successes.
     more = float(scipy_special().bdtr(lost - 1, won + lost, 0.5)) if lost else 0.0
     return (exact + more) / 2
+
+
+def rise_p(differences: ArrayLike) -> float:
+    """Return the one-sided p of "what is measured of each person does not rise", for the same persons twice.
+
+    For choices, not for claims: where everybody differs by as much, as right and wrong do, it is a mid-p.
+
+    Parameters
+    ----------
+    differences : float, shape (N,)
+        Each person's second value minus the first.
+
+    Returns
+    -------
+    float
+        How often the mean difference would be as high if every sign were drawn: of all ways to draw them, or of 9,999.
+        0.5 where nobody differs.
+
+    Raises
+    ------
+    ActionError
+        If a difference is not a finite number, or they are not (N,).
+    MissingExtraError
+        If scipy is not installed.
+
+    Notes
+    -----
+    *Published*: Fisher, The Design of Experiments (1935), section 21. Of right and wrong it is :func:`mcnemar_mid_p`.
+    """
+    given = np.asarray(differences, np.float64)
+    if given.ndim != 1 or not np.isfinite(given).all():
+        raise ActionError(f"Expected one finite difference for each person, got shape {given.shape}.")
+    moved = given[given != 0]
+    if not len(moved) or np.ptp(np.abs(moved)) < _TIE:
+        return mcnemar_mid_p(int((moved > 0).sum()), int((moved < 0).sum()))
+    sizes, seen = np.abs(moved), moved.sum()
+    if len(moved) < _FEW:
+        signs = np.array(list(itertools.product((-1.0, 1.0), repeat=len(moved))))
+        return float((signs @ sizes > seen - _TIE).mean())
+    signs = np.random.default_rng(0).integers(0, 2, (_FLIPS, len(moved))) * 2.0 - 1.0
+    # What was seen is one of the draws.
+    return (int((signs @ sizes > seen - _TIE).sum()) + 1) / (_FLIPS + 1)
 
 
 def mcnemar_exact(before_correct: ArrayLike, after_correct: ArrayLike) -> float:
