@@ -250,7 +250,7 @@ def test_time_decides_who_races_and_is_said(tmp_path: Path) -> None:
 
 
 def test_a_slow_one_of_the_first_eight_is_not_passed_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """All learn for half as long where one of the first eight takes nearly all of the time, not a quicker one for it."""
+    """All learn for half as long where one of the first eight takes nearly all the time, not a quicker one instead."""
 
     slow: set[str] = set()
 
