@@ -15,6 +15,7 @@ from __future__ import annotations
 import importlib
 import json
 import os
+import re
 import sys
 import time
 from collections.abc import Sequence
@@ -29,6 +30,8 @@ from ttca.terminal import Terminal
 
 HOME = Path(__file__).resolve().parent
 ERR = Terminal(stderr=True)
+#: Variables that name folders.
+_FOLDERS = ("TTCA_DATA", "TTCA_WEIGHTS", "TTCA_CACHE", "HOME")
 #: Runs with other arguments than the result file that documents read.
 ASIDE = "aside"
 #: What the runner itself is asked, and no benchmark sees.
@@ -65,6 +68,21 @@ def place(results: Path, name: str, arguments: Sequence[str], *, replaces: bool)
     before = json.loads(path.read_text(encoding="utf-8")).get("arguments", [])
     same = sorted(set(before) - {"--json"}) == sorted(set(arguments) - {"--json"})
     return path if same else results / ASIDE / path.name
+
+
+def without_places(arguments: Sequence[str]) -> list[str]:
+    """Return arguments as anybody can give them: folders that variables name by the variable, no path of this machine.
+
+    Parameters
+    ----------
+    arguments : sequence of str
+    """
+    folders = {name: str(Path(os.environ[name]).absolute()) for name in _FOLDERS if os.environ.get(name)}
+    found = list(arguments)
+    # The longest first: one folder may lie in another.
+    for name, folder in sorted(folders.items(), key=lambda pair: -len(pair[1])):
+        found = [re.sub(rf"(?<![^=,'\"(]){re.escape(folder)}(?=/|$|['\",)])", f"${name}", each) for each in found]
+    return found
 
 
 def main(argv: Sequence[str], results: Path = RESULTS) -> int:
@@ -113,6 +131,7 @@ def _run(name: str, arguments: Sequence[str], results: Path) -> None:
         sys.stdout.write(f"The runner's, for every benchmark: {KEEP}, {REPLACE} (python -m benchmarks --help).\n\n")
     result = module.main(arguments, **kept)
     seconds = time.perf_counter() - began
+    arguments = without_places(arguments)
     record = {"benchmark": name, "arguments": arguments, **circumstances(HOME), "run_seconds": seconds, **result}
     # A benchmark of many cells names the file of this one.
     file = record.pop("file", name)

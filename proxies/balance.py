@@ -18,9 +18,8 @@ class Balanced(nn.Module):
     """The mean of several models' logits, each centered and in units of its own spread over the batch.
 
     A proxy's own logits are the mean of log-probabilities, as an ensemble answers. There the model that is least sure
-    pulls hardest, and one that is sure not at all: against it, δ turned more people away than it won (docs/effect.md).
-    Averaging logits is published (Dong et al. 2018, arXiv 1710.06081); the units are ours. The spread is no part of the
-    gradient.
+    pulls hardest, and one that is sure not at all. Averaging logits is published (Dong et al. 2018, arXiv 1710.06081);
+    the units are ours. The spread is no part of the gradient.
 
     Parameters
     ----------

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.__main__ import main, place, usage
+from benchmarks.__main__ import main, place, usage, without_places
 from benchmarks._circumstances import commit
 from benchmarks._document import commands
 from benchmarks._listing import RESULTS, durations, names, sentence
@@ -88,6 +88,24 @@ def test_nothing_is_kept_unless_asked(tmp_path: Path, capsys: pytest.CaptureFixt
     assert record == json.loads(capsys.readouterr().out.splitlines()[-1])
     assert record["arguments"] == [*_TINY[1:], "--json"]
     assert 0 < record["seconds"] <= record["run_seconds"]
+
+
+def test_no_result_names_a_folder_of_the_machine_that_made_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What lies in a folder that a variable names is written with the variable, and nothing else is touched."""
+    monkeypatch.setenv("HOME", "/home/ada")
+    monkeypatch.setenv("TTCA_DATA", "/home/ada/data")
+    monkeypatch.delenv("TTCA_WEIGHTS", raising=False)
+    monkeypatch.delenv("TTCA_CACHE", raising=False)
+    given = ["--weights", "/home/ada/data/a.onnx", "weights=('/home/ada/b.onnx',)", "/home/ada/database", "x/home/ada"]
+    said = ["--weights", "$TTCA_DATA/a.onnx", "weights=('$HOME/b.onnx',)", "$HOME/database", "x/home/ada"]
+    assert without_places(given) == said
+
+
+def test_kept_results_name_no_folder_of_a_machine() -> None:
+    """No argument of a committed result is a path from the root."""
+    for path in RESULTS.rglob("*.json"):
+        record = json.loads(path.read_text(encoding="utf-8"))
+        assert not [a for a in record.get("arguments", []) if a.startswith("/")], path.name
 
 
 def test_a_kept_run_with_other_arguments_replaces_only_when_told_to(tmp_path: Path) -> None:
