@@ -34,9 +34,8 @@ class Perturbing:
     loss : {"margin", "cross-entropy", "logit", "centered-logit"}
         ``margin`` is max(max_{k≠c} z_k − z_c, −κ): an image that already wins by κ pulls no more. ``logit`` is −z_c:
         every image pulls alike to the end (Zhao et al. 2021, arXiv 2012.11207) [published]. ``centered-logit`` is
-        mean_k z_k − z_c. Softmax does not see what is added to all logits alike, so raising that helps nobody, and
-        ``logit`` spends δ on it [ours]. Of several models it takes the mean of their logits, each in units of its own
-        spread (:class:`ttca.proxies.balance.Balanced`).
+        mean_k z_k − z_c [ours]. Softmax ignores what is added to all logits alike, and ``logit`` may spend δ on it. A
+        proxy of several models is balanced for it (:class:`ttca.proxies.balance.Balanced`).
     kappa : float
     steps : int
     step_size : float, optional

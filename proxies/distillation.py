@@ -149,7 +149,10 @@ class Proxy(nn.Module):
 
     @property
     def balanced(self) -> nn.Module:
-        """What δ descends where no model should pull harder than another; itself where it is one model."""
+        """What δ descends, where no model should pull harder than another; one model alone is itself.
+
+        As :meth:`forward`, it maps float32 (N, 3, H, W) in [0, 1] → logits (N, C).
+        """
         return self if len(self.models) == 1 else Balanced(self.models)
 
     @property

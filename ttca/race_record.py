@@ -171,8 +171,8 @@ class Raced:
     p, level : float
         One-sided p of what candidates are compared by, and what it had to be below.
     rise : float or None
-        By how much the probability of the true class rose on average in the test. None without scores, and in records
-        of earlier versions: then p is of right and wrong.
+        By how much the probability of the true class rose on average in the test. It is None without scores, and in
+        records of earlier versions. There p is of right and wrong.
     error : float
         Of the whole race: how often it may propose what is no better than nothing.
     fresh : bool

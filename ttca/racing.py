@@ -422,7 +422,7 @@ def run_race(plan: RacePlan, nothing: RaceAnswers, ask: Ask, *, classes: NDArray
     return RaceResult(
         ranks=tuple(_rank(c, heard.get(c, nothing[:0]), nothing, out.get(c)) for c in range(plan.candidates)),
         winner=winner,
-        # Surer answers that are fewer help nobody.
+        # A platform that is surer, and right about fewer, helps nobody.
         proposed=p < level and won >= lost,
         won=won,
         lost=lost,

@@ -171,7 +171,7 @@ def test_what_all_logits_share_does_not_move_a_centered_one(seed: int, epsilon: 
     """δ is ε times the sign of how the own class's weights differ from the mean, whatever is added to all logits."""
     model, targets = Linear(3, (8, 8, 3), seed), np.arange(6) % 3
     with torch.no_grad():
-        # In quarters, so that the mean of the three is exact, and off zero, so that every sign is known.
+        # Apart from one another, so that nearly every sign is known.
         weights = torch.randint(1, 8, model.weight.shape, generator=torch.Generator().manual_seed(seed)) * 0.75
         model.weight.copy_(weights * model.weight.sign() + torch.arange(3)[:, None, None, None] * 0.25 + 0.01)
         apart = (model.weight - model.weight.mean(0)).numpy()

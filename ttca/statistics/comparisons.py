@@ -52,7 +52,7 @@ _TIE = 1e-9
 _BETWEEN = 2e-5
 #: A smaller p is not told apart from this one.
 _SMALLEST = 1e-7
-#: Draws of all signs, where there are so many ways that nobody goes through them.
+#: So often are all signs drawn, and from so many on: the ways of fewer are gone through.
 _FLIPS, _FEW = 9_999, 13
 #: Cells before the first is split, and points of the nuisance computed at once.
 _FIRST_CELLS, _AT_ONCE = 64, 256
