@@ -6,6 +6,7 @@ import argparse
 import statistics
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,7 @@ from ttca.platforms.base import Platform
 from ttca.race_record import COMBINED
 from ttca.racing import RaceAnswers, RaceResult, choosers, hear, plan_race, run_race
 
-__all__ = ["QUICK", "SHARES", "cell_of", "curve", "main"]
+__all__ = ["QUICK", "SHARES", "Strangers", "cell_of", "curve", "main"]
 
 #: The arguments of the slice that `python -m benchmarks quick` runs.
 QUICK = (
@@ -157,7 +158,7 @@ def _raced(found: Acting, *, orders: int, seed: int) -> dict[str, Any]:
         "curve": curve(
             *chooser,
             selection.classes,
-            (np.array(list(right.values())), subgroup.classes),
+            Strangers(before, np.array(list(right.values())), subgroup.classes),
             entered=[number for number, e in enumerate(raced.entrants) if e.out != 0],
             error=raced.error,
             orders=orders,
@@ -167,11 +168,30 @@ def _raced(found: Acting, *, orders: int, seed: int) -> dict[str, Any]:
     }
 
 
+@dataclass(frozen=True, eq=False)
+class Strangers:
+    """Test people, whom no race asks about.
+
+    Parameters
+    ----------
+    before : bool array, shape (M,)
+        Who is answered rightly as they are.
+    right : bool array, shape (K, M)
+        The same under each candidate.
+    classes : int64 array, shape (M,)
+        Their true classes.
+    """
+
+    before: NDArray[np.bool_]
+    right: NDArray[np.bool_]
+    classes: NDArray[np.int64]
+
+
 def curve(
     nothing: RaceAnswers,
     candidates: Sequence[RaceAnswers],
     classes: NDArray[np.int64],
-    strangers: tuple[NDArray[np.bool_], NDArray[np.int64]],
+    strangers: Strangers,
     *,
     entered: Sequence[int],
     error: float,
@@ -188,16 +208,14 @@ def curve(
         What was said about the same people under each candidate.
     classes : int64 array, shape (N,)
         Their true classes.
-    strangers : (bool array of shape (K, M), int64 array of shape (M,))
-        Who of other people is answered rightly under each candidate, and their true classes.
+    strangers : Strangers
     entered : sequence of int
         The candidates that the platform is asked about.
     error : float
         Of each race.
     orders, seed : int
     """
-    right, theirs = strangers
-    worth = right.mean(axis=1)
+    right, worth, before = strangers.right, strangers.right.mean(axis=1), float(strangers.before.mean())
     rows = np.random.default_rng([seed, 23])
     shuffled: list[NDArray[np.intp]] = [rows.permutation(len(nothing)) for _ in range(orders)]
     racing = [candidates[c] for c in entered]
@@ -207,7 +225,7 @@ def curve(
         return found
 
     def together(result: RaceResult) -> float:
-        served = np.isin(theirs, [s.label for s in result.switches])
+        served = np.isin(strangers.classes, [s.label for s in result.switches])
         return float(np.where(served, of(result.runner_up or 0), of(result.winner)).mean())
 
     points = []
@@ -226,7 +244,11 @@ def curve(
             {
                 "queries": queries,
                 "asked": plan.queries,
-                "regret": statistics.fmean(float(worth.max() - of(r.winner).mean()) for r in results),
+                "regret": statistics.fmean(
+                    max(float(worth.max()), before) - (float(of(r.winner).mean()) if r.proposed else before)
+                    for r in results
+                ),
+                "regret_of_winner": statistics.fmean(float(worth.max() - of(r.winner).mean()) for r in results),
                 "proposed": statistics.fmean(r.proposed for r in results),
                 "combined": statistics.fmean(bool(r.switches) for r in results),
                 "combined_above_winner": statistics.fmean(gains),
@@ -264,8 +286,11 @@ def _summary(cells: Sequence[dict[str, Any]]) -> dict[str, Any]:
         "worse_than_nothing": sum(cell["worse_than_nothing"] for cell in cells),
         "combined": sum(cell["recipe"] == COMBINED for cell in cells),
         "combined_above_chosen": [cell["combined"] - cell["chosen"] for cell in cells],
-        "regret_by_queries": {
-            str(q): statistics.fmean(p["regret"] for cell in cells for p in cell["curve"] if p["queries"] == q)
-            for q in queries
+        **{
+            f"{what}_by_queries": {
+                str(q): statistics.fmean(p[what] for cell in cells for p in cell["curve"] if p["queries"] == q)
+                for q in queries
+            }
+            for what in ("regret", "regret_of_winner")
         },
     }

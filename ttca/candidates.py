@@ -26,6 +26,7 @@ from ttca.race_record import NOTHING, RACE_FILE, Entrant, Raced, Runners, Switch
 from ttca.racing import (
     ERROR,
     PROVED_LATER,
+    STRICTER,
     RaceAnswers,
     RacePlan,
     RaceResult,
@@ -333,9 +334,9 @@ class _Race(OneLine):
         result, written = found.get("result"), found.get("inputs")
         if result is None:
             return None
-        # What was decided before anything was combined stays as it was, and so does what passed at a stricter level.
+        # What was decided before anything was combined, or at a stricter level, stays as it was.
         combines = [self.shop.settings.combine, *([] if "switched" in result else [False])]
-        same = written in [self.inputs(combine=c, error=e) for c in combines for e in (self.error, ERROR)]
+        same = written in [self.inputs(combine=c, error=e) for c in combines for e in (self.error, *STRICTER)]
         return Raced.from_dict(result) if same else None
 
     def keep(self, raced: Raced | None) -> None:

@@ -24,6 +24,7 @@ from ttca.values import Value
 __all__ = [
     "ERROR",
     "PROVED_LATER",
+    "STRICTER",
     "RaceAnswers",
     "RacePlan",
     "RaceResult",
@@ -39,8 +40,11 @@ __all__ = [
 #: In at most so many actions is a candidate proposed that is no better than doing nothing.
 ERROR = 0.05
 #: The same where the certificate itself compares with doing nothing, at its own error and on people whom nobody asked
-#: before. Then the race only spares them: with the few people of a small action, 0.05 would hide most gains.
-PROVED_LATER = 0.25
+#: before. Then the race only spares them, and need only point upward: at 0.25 three of twelve worlds did nothing, and in
+#: each the winner would have helped (docs/effect.md).
+PROVED_LATER = 0.5
+#: What it was in earlier records, which stay as they are.
+STRICTER = (ERROR, 0.25)
 #: What a plan has in mind, to choose between ways that all hold the stated error: a gain over doing nothing, its size
 #: in standard deviations of one person's difference, and what a choice loses that one person decides.
 _GAIN, _EFFECT, _REGRET = 0.15, 0.3, 0.15

@@ -87,12 +87,15 @@ def test_more_queries_regret_less() -> None:
     def heard(right: NDArray[np.bool_]) -> RaceAnswers:
         return RaceAnswers(right.astype(np.float64), right)
 
-    people = slice(200)
-    nothing = heard(rng.random(200) < 0.4)
-    strangers = right[:, 200:], classes[200:]
+    people, before = slice(200), rng.random(400) < 0.4
+    nothing = heard(before[people])
+    strangers = race.Strangers(before[200:], right[:, 200:], classes[200:])
     said = [heard(r[people]) for r in right]
     found = race.curve(nothing, said, classes[people], strangers, entered=range(4), error=ERROR, orders=40, seed=0)
-    regrets = [point["regret"] for point in found]
+    regrets = [point["regret_of_winner"] for point in found]
+    # Whoever is not proposed leaves people as they are, which is worse here.
+    assert all(p["regret"] > p["regret_of_winner"] if p["proposed"] < 1 else True for p in found)
+    assert found[-1]["regret"] == pytest.approx(regrets[-1])
     assert [point["queries"] for point in found] == list(race.SHARES)
     assert regrets[-1] < regrets[0] < 0.15
     assert found[-1]["proposed"] == 1
