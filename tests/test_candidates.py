@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from rich.console import Console
 
 from tests import worlds
@@ -22,6 +23,7 @@ from ttca.action import CollectiveAction
 from ttca.answers import Answers
 from ttca.asking import race_queries
 from ttca.attacks.universal import Universal
+from ttca.distilling import Fidelity, best_fidelity, distil
 from ttca.errors import ActionError, ConfigError, NothingHelpsError, PlatformError
 from ttca.forgetting import _COPIES, _LEARNED, _found
 from ttca.images import Images
@@ -30,6 +32,7 @@ from ttca.people import People
 from ttca.pooling.ledger import Ledger
 from ttca.pooling.pool import Member, QueryPool
 from ttca.progress import Reporter
+from ttca.proxies.distillation import Proxy
 from ttca.race_record import NOTHING, RACE_FILE, Raced, Runners
 from ttca.racing import ERROR, PROVED_LATER
 from ttca.recipes import Recipe
@@ -315,6 +318,28 @@ def test_one_recipe_can_be_named(tmp_path: Path) -> None:
         )
         assert action.runners is None
         assert action.raced is None
+
+
+def test_an_ensemble_is_as_faithful_as_its_best_model(tmp_path: Path) -> None:
+    """Beside a model that is surer and knows nothing, one that knows the platform keeps a candidate in the race."""
+
+    class Surer(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.how_sure = torch.nn.Parameter(torch.tensor(1e3))
+
+        def forward(self, images: torch.Tensor) -> torch.Tensor:
+            return torch.nn.functional.one_hot(torch.full((len(images),), 0), len(worlds.CLASSES)) * self.how_sure
+
+    with opened(tmp_path, worlds.Recorder()) as action:
+        learner = action.learner
+        known = distil(action._shop, action.known, action.questions, action.pool())
+    assert best_fidelity(learner, known) == known.fidelity.mean
+    both = Proxy(("small-cnn", "small-cnn"), classes=len(worlds.CLASSES), seed=0)
+    both.models = torch.nn.ModuleList([known.proxy.models[0], Surer()])
+    assert (both.predict(known.transfer.selection.images).argmax(1) == 0).all()
+    deaf = replace(known, proxy=both, fidelity=Fidelity(0.1, (0.0, 0.2), 0.1, (0.0, 0.2)))
+    assert best_fidelity(learner, deaf) == known.fidelity.mean > 0.1
 
 
 def test_nobody_races_under_a_perturbation_learned_from_them(tmp_path: Path) -> None:

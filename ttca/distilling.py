@@ -16,7 +16,7 @@ from ttca.certificates import clopper_pearson_interval
 from ttca.errors import WorthlessProxyError
 from ttca.images import Images
 from ttca.kept import digest, load_arrays
-from ttca.learning import Primer, targets_of
+from ttca.learning import Learner, Primer, targets_of
 from ttca.people import People
 from ttca.private import private_folder
 from ttca.values import Value
@@ -25,7 +25,16 @@ from ttca.workshop import Workshop
 if TYPE_CHECKING:
     from ttca.proxies.distillation import Proxy
 
-__all__ = ["WARM_START", "Distilled", "Fidelity", "distil", "kept_copies", "learn_inputs", "weights_digest"]
+__all__ = [
+    "WARM_START",
+    "Distilled",
+    "Fidelity",
+    "best_fidelity",
+    "distil",
+    "kept_copies",
+    "learn_inputs",
+    "weights_digest",
+]
 
 #: What the proxy learned from true classes alone.
 WARM_START = "warm-start.safetensors"
@@ -138,14 +147,22 @@ def distil(shop: Workshop, known: Known, questions: Questions, transfer: Transfe
     if not facts:
         # Where every query goes to the platform itself, the proxy is the warm start.
         facts = _metadata(shop.folder / WARM_START)
-    predicted = {
-        "subgroup": learner.predict(proxy, transfer.selection.images),
-        "reference": learner.predict(proxy, transfer.volunteers.images),
-    }
+    predicted = _predicted(learner, proxy, transfer)
     return Distilled(
         proxy, warm, transfer, _fidelity(transfer, predicted), float(facts.get("seconds", "nan")),
         int(facts["threads"]) if "threads" in facts else None, _doubt(transfer, predicted, shop.settings.epochs),
     )  # fmt: skip
+
+
+def best_fidelity(learner: Learner, distilled: Distilled) -> float:
+    """Return a proxy's mean fidelity, or that of the one of its models that agrees most, where that is more.
+
+    δ moves all of its models, so one of several that knows the platform is not lost in what they say together [ours].
+    """
+    proxy, transfer, found = distilled.proxy, distilled.transfer, [distilled.fidelity.mean]
+    for place in range(len(proxy.models)) if len(proxy.models) > 1 else ():
+        found.append(_fidelity(transfer, _predicted(learner, proxy.alone(place), transfer)).mean)
+    return max(found)
 
 
 def kept_copies(folder: Path, turn: int, *, races: bool) -> Images | None:
@@ -207,6 +224,13 @@ def _metadata(path: Path) -> dict[str, str]:
 
     with safe_open(path, framework="numpy") as file:
         return dict(file.metadata() or {})
+
+
+def _predicted(learner: Learner, proxy: Proxy, transfer: TransferSet) -> dict[str, np.ndarray[Any, Any]]:
+    return {
+        "subgroup": learner.predict(proxy, transfer.selection.images),
+        "reference": learner.predict(proxy, transfer.volunteers.images),
+    }
 
 
 def _fidelity(transfer: TransferSet, predicted: dict[str, np.ndarray[Any, Any]]) -> Fidelity:

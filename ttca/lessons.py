@@ -13,7 +13,7 @@ import numpy as np
 
 from ttca.answers import Answers
 from ttca.asking import Known, Questions, TransferSet, equalized
-from ttca.distilling import WARM_START, Distilled, distil
+from ttca.distilling import WARM_START, Distilled, best_fidelity, distil
 from ttca.images import Images
 from ttca.labeling import labeled
 from ttca.learning import Primer
@@ -52,8 +52,9 @@ class Learned(OneLine):
     seconds : float
         That it took, its proxy's for whoever comes first.
     fidelity : float
-        How often its proxy named the platform's class for selection people: the mean of both groups', since one that
-        learned from sharper images than the subgroup's foretells the others; NaN among nobody.
+        How often its proxy, or the best of its models, named the platform's class for selection people: the mean of
+        both groups', since one that learned from sharper images than the subgroup's foretells the others; NaN among
+        nobody.
     """
 
     delta: PerturbationSet
@@ -241,12 +242,13 @@ class Lessons(OneLine):
     def learn(self, group: Sequence[Recipe], epsilon: int, reporter: Reporter) -> dict[str, Learned]:
         """Return what candidates that share a proxy learned, at one ε."""
         distilled, found = self.distilled(group[0], reporter), dict[str, Learned]()
+        fidelity = best_fidelity(self.shop_of(group[0]).learner, distilled)
         for recipe in group:
             own = self.known_by(recipe), self.questions_of(recipe), distilled
             shop = replace(self.shop_of(recipe), reporter=reporter)
             family = perturb(shop, self.ground.roster, *own, only=epsilon)
             seconds = family.seconds + (distilled.seconds if recipe is group[0] else 0.0)
-            found[recipe.name] = Learned(family.sets[epsilon], seconds, distilled.fidelity.mean)
+            found[recipe.name] = Learned(family.sets[epsilon], seconds, fidelity)
         return found
 
 

@@ -40,8 +40,8 @@ __all__ = [
 #: In at most so many actions is a candidate proposed that is no better than doing nothing.
 ERROR = 0.05
 #: The same where the certificate itself compares with doing nothing, at its own error and on people whom nobody asked
-#: before. Then the race only spares them, and need only point upward: at 0.25 three of twelve worlds did nothing, and in
-#: each the winner would have helped (docs/effect.md).
+#: before. Then the race only spares them, and need only point upward: at 0.25 three of twelve worlds did nothing, and
+#: in each the winner would have helped (docs/effect.md).
 PROVED_LATER = 0.5
 #: What it was in earlier records, which stay as they are.
 STRICTER = (ERROR, 0.25)
