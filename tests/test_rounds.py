@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -444,6 +445,14 @@ def test_a_setting_out_of_its_range_is_refused(change: dict[str, Any], sentence:
     """Every new setting is checked before anything is asked or learned."""
     with pytest.raises(ConfigError, match=sentence):
         Settings(**change)
+
+
+@pytest.mark.parametrize("name", [field.name for field in dataclasses.fields(Settings)])
+def test_an_array_is_no_setting(name: str) -> None:
+    """Whatever setting an array of numbers is given for, it is refused in a sentence."""
+    for array in (np.array([1, 2]), np.array([])):
+        with pytest.raises(ConfigError, match="Expected"):
+            Settings(**{name: array})
 
 
 def test_a_block_that_does_not_fit_the_platform_costs_no_query(tmp_path: Path) -> None:

@@ -533,8 +533,8 @@ class ActionFile:
 
     @property
     def folder(self) -> Path:
-        """Where the action lives: the folder of its file."""
-        return self.path.parent
+        """Where the action lives: the folder of its file, by a name that sentences can say."""
+        return Path.cwd() if self.path.parent == Path() else self.path.parent
 
     @property
     def extras(self) -> tuple[str, ...]:

@@ -111,7 +111,7 @@ class Certifying:
                 f"Expected alpha of at most {_MOST_ALPHA}, got {self.alpha}. It is how often a claim may be "
                 "wrong: with 0.05, one in twenty such actions claims wrongly."
             )
-        named = self.goal in ("parity", "improvement")
+        named = isinstance(self.goal, str) and self.goal in ("parity", "improvement")
         if isinstance(self.goal, str) and not named:
             others_too = "Or write a success rate strictly between 0 and 1 as a number, without quotes: 0.9 is 90 %."
             raise ConfigError(unknown_name("the goal", self.goal, ("parity", "improvement"), otherwise=others_too))

@@ -73,7 +73,10 @@ class Runners:
         names = ", ".join(recipe.name for recipe in self.recipes)
         left = [
             f"{len(names)} more would have raced with {what}: {', '.join(names)}."
-            for names, what in ((self.no_time, "a larger most_minutes"), (self.no_queries, "more queries for the race"))
+            for names, what in (
+                (self.no_time, "a larger most_minutes"),
+                (self.no_queries, "more queries for the race (race_share)"),
+            )
             if names
         ]
         several = len(self.recipes) > 1
