@@ -451,8 +451,9 @@ def test_a_setting_out_of_its_range_is_refused(change: dict[str, Any], sentence:
 def test_an_array_is_no_setting(name: str) -> None:
     """Whatever setting an array of numbers is given for, it is refused in a sentence."""
     for array in (np.array([1, 2]), np.array([])):
+        given: dict[str, Any] = {name: array}
         with pytest.raises(ConfigError, match="Expected"):
-            Settings(**{name: array})
+            Settings(**given)
 
 
 def test_a_block_that_does_not_fit_the_platform_costs_no_query(tmp_path: Path) -> None:

@@ -48,7 +48,8 @@ def marks(folder: Path) -> Mapping[str, str]:
             _lines(found),
         ),
         "costs": table(
-            ("cell", "recipe", "minutes", "peak MiB", f"within {MOST_GIB:g} GiB", "threads", "commit"), _costs(found)
+            ("cell", "recipe", "minutes", "peak MiB", f"within {MOST_GIB:g} GiB", "threads, GPU", "commit"),
+            _costs(found),
         ),
         "missing": _missing(found),
         "studies": table(("file", "command", "is"), _studies(folder)),
@@ -127,8 +128,14 @@ def _costs(found: Sequence[tuple[Planned, Mapping[str, Any]]]) -> Iterator[Seque
         peak = record["peak_rss_mb"]
         yield (
             f"`{cell.name}`", recipe, f"{record['seconds'] / 60:.1f}", f"{peak:,.0f}",
-            "yes" if peak <= MOST_GIB * 1024 else "no", record["threads"], record["commit"],
+            "yes" if peak <= MOST_GIB * 1024 else "no", _computed_by(record), record["commit"],
         )  # fmt: skip
+
+
+def _computed_by(record: Mapping[str, Any]) -> str:
+    """Return how many threads there were, and which GPU."""
+    gpu = record["hardware"].get("gpu")
+    return f"{record['threads']}, {gpu}" if gpu else str(record["threads"])
 
 
 def _missing(found: Sequence[tuple[Planned, Mapping[str, Any]]]) -> str:
