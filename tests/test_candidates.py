@@ -228,17 +228,30 @@ def test_altered_copies_are_asked_about_once_for_all(tmp_path: Path) -> None:
     assert learned <= {*_found(tmp_path, _COPIES), *_found(tmp_path, _LEARNED)}
 
 
-def test_a_name_in_left_out_that_none_has_is_a_sentence(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("name", "near"), [("residul", "residual"), ("block", "block-N"), ("block-N", "")])
+def test_a_name_in_left_out_that_none_has_is_a_sentence(tmp_path: Path, name: str, near: str) -> None:
     """It would change nothing, unseen: so the recipes are listed before anything is asked."""
     platform = worlds.Recorder()
+    hint = rf"^Did you mean '{near}'\? " if near else "^"
     with (
-        opened(tmp_path, platform, settings=settings(left_out=("residul",))) as action,
-        pytest.raises(ConfigError, match=r"^Did you mean 'residual'\?.*zero-query, .*mixed-margin, plain\."),
+        opened(tmp_path, platform, settings=settings(left_out=(name,))) as action,
+        pytest.raises(ConfigError, match=rf"{hint}Expected in left_out.*zero-query, .*mixed-margin, plain\."),
     ):
         action.pool()
     assert platform.queries == 0
     with opened(tmp_path, platform, settings=settings(left_out=("residual", "block-2"))) as action:
         assert not {"residual", "block-2"} & {r.name for r in action.runners.recipes}  # type: ignore[union-attr]
+
+
+def test_a_race_without_a_query_costs_none(tmp_path: Path) -> None:
+    """Where the share leaves nothing to race with, that is said before the pool is paid for, and to whoever looks."""
+    platform = worlds.Recorder()
+    with opened(tmp_path, platform, settings=settings(race_share=0.0001)) as action:
+        with pytest.raises(ActionError, match=r"race of 1, got 0 queries.*Raise race_share.*No query was spent\.$"):
+            action.pool()
+        with pytest.raises(ActionError, match="race of 1, got 0 queries"):
+            _ = action.runners
+    assert platform.queries == 0
 
 
 def test_time_decides_who_races_and_is_said(tmp_path: Path) -> None:

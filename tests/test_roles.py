@@ -192,6 +192,24 @@ def test_another_pool_is_refused_before_anything_is_learned_anew(home: Path, ttc
     assert (home / "proxy.safetensors").read_bytes() == proxy
 
 
+def test_another_pool_is_refused_before_it_is_paid_for(home: Path, served: Served, ttca: Terminal) -> None:
+    """Once people have begun to verify, settings that would ask others are refused, and no query is spent."""
+    text = (home / "action.toml").read_text()
+    (home / "action.toml").write_text(text.replace("[action]", "[action]\nrefine = 0.5", 1))
+    assert ttca("pool", "run", home).code == 0
+    with read_action(home).open() as action:
+        digest = action.pool().digest
+    (home / "verification.json").write_text(json.dumps({"pool": digest, "settings": {"refine": 0.5}}))
+    paid = served.platform.queries
+    assert ttca("pool", "run", home).code == 0
+    (home / "action.toml").write_text(text)
+    said = ttca("pool", "run", home)
+    assert said.code == 1
+    assert "Settings that differ: refine = 0.0 (then 0.5). They would" in said.sentence
+    assert "no query was spent" in said.sentence
+    assert served.platform.queries == paid > 0
+
+
 def picture(home: Path, person: str) -> Path:
     """Return a person's photograph."""
     known = read_action(home)

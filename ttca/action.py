@@ -20,7 +20,7 @@ from ttca.certificates import Certificate
 from ttca.conditions import HONEST_ROW, Measuring, Opponents, with_encoding
 from ttca.controls import MOST_CHOOSERS, Pupils, Twin, learn_controls
 from ttca.distilling import WARM_START, Distilled, Fidelity, distil, kept_copies
-from ttca.entering import backbones_of, check_left_out, enter, race_result
+from ttca.entering import backbones_of, check_left_out, check_race, enter, race_result
 from ttca.errors import ActionError, ConfigError, MissingExtraError, NothingHelpsError
 from ttca.folder_lock import hold
 from ttca.images import Images, check_images
@@ -46,7 +46,7 @@ from ttca.row import Row
 from ttca.sanity import Overruling
 from ttca.settings import Settings
 from ttca.signing import signer
-from ttca.sitting import check_pool, panel_of
+from ttca.sitting import check_pool, knows_pool, panel_of
 from ttca.telling import tell_step
 from ttca.tracing import Trace, provenance, trace
 from ttca.verifying import (
@@ -244,12 +244,17 @@ class CollectiveAction:
 
         Pool people who are to be asked about an altered copy wait for :meth:`distil`, which makes it.
         """
-        _check_here(self._base, self._shop)
+        _check_here(self._base, self._shop, self.questions)
         # What nobody answered is asked again whenever somebody calls; what is answered is at hand.
         if self._transfer is None or not self._transfer.complete:
             with tell_step("Asking"):
+                # Once people verify, another answer would teach another δ: nothing more is paid for.
                 asked = ask_pool(
-                    self.queries, self.questions, equalized=self.settings.equalize, overruling=self.overruling
+                    self.queries,
+                    self.questions,
+                    equalized=self.settings.equalize,
+                    overruling=self.overruling,
+                    in_hand=knows_pool(self.folder),
                 )
             check_pool(self.folder, self.settings, asked.digest)
             if self._transfer is None or asked.digest != self._transfer.digest:
@@ -496,7 +501,7 @@ def _applied(settings: Settings, platform: Platform, members: object, roster: Ro
     return with_recipe(settings)
 
 
-def _check_here(known: Known, shop: Workshop) -> None:
+def _check_here(known: Known, shop: Workshop, questions: Questions) -> None:
     """Raise where what learning needs by name is not here, or nothing can label public images: answers teach nothing.
 
     What has been learned is read wherever it lies.
@@ -507,6 +512,7 @@ def _check_here(known: Known, shop: Workshop) -> None:
         return
     if shop.settings.races:
         check_left_out(shop.settings.left_out)
+        check_race(questions, shop.settings)
     if shop.settings.weights:
         # A machine without timm may ask: another one learns.
         with suppress(MissingExtraError):
@@ -516,7 +522,7 @@ def _check_here(known: Known, shop: Workshop) -> None:
 def _runners(action: CollectiveAction, shop: Workshop) -> Runners | None:
     unlabeled = action._base.unlabeled is not None
     # First: it costs nothing to know.
-    _check_here(action._base, shop)
+    _check_here(action._base, shop, action.questions)
     raced = enter(shop, action._ground, action.questions) if action.settings.races else None
     if raced is None:
         _ = shop.learner

@@ -288,7 +288,9 @@ class Known(Value):
 
 
 @old_arguments(equalised="equalized")
-def ask_pool(queries: QueryPool, questions: Questions, *, equalized: bool, overruling: Overruling) -> TransferSet:
+def ask_pool(
+    queries: QueryPool, questions: Questions, *, equalized: bool, overruling: Overruling, in_hand: bool = False
+) -> TransferSet:
     """Ask the platform about images as they are; only what the ledger lacks is paid.
 
     Parameters
@@ -299,6 +301,8 @@ def ask_pool(queries: QueryPool, questions: Questions, *, equalized: bool, overr
         Whether the subgroup's pool images among them were equalized.
     overruling : Overruling
         Whether to go on where answers do not fit members' own true classes.
+    in_hand : bool
+        Whether the ledger alone is asked, and nothing is paid, where this platform was asked before.
 
     Raises
     ------
@@ -309,9 +313,12 @@ def ask_pool(queries: QueryPool, questions: Questions, *, equalized: bool, overr
     sanity = Sanity.of(people, queries.platform.info.classes)
     queries.anyway = overruling.anyway
     watch = Watch(sanity.parts, lambda look, answers: overruling.hear(sanity.at_look(look, answers)))
-    answers = queries.ask(people.images, purpose="pool", owners=people.members.tolist(), watch=watch)
+    answers = queries.in_hand(people.images) if in_hand else None
+    # Another platform was never asked: what that means is the pool's to say.
+    if answers is None or not answers.answered.any():
+        answers = queries.ask(people.images, purpose="pool", owners=people.members.tolist(), watch=watch)
     overruling.hear(sanity.at_end(answers))
-    if questions.also is not None:
+    if questions.also is not None and not in_hand:
         # A race reads the answers from the ledger, for the recipes that equalize.
         queries.ask(questions.also.images, purpose="pool", owners=questions.also.members.tolist())
     first, second = len(questions.plain), len(questions.plain) + len(questions.selection)

@@ -20,6 +20,7 @@ from ttca.people import People
 from ttca.progress import silent
 from ttca.proxies.backbones import Backbone
 from ttca.race_record import RACE_FILE, Raced, Runners
+from ttca.racing import plan_race
 from ttca.recipes import NAMES, WARM_KEYS, Circumstances, Recipe, is_recipe, portfolio, proxy_part
 from ttca.settings import Settings
 from ttca.side_by_side import at_once
@@ -27,7 +28,7 @@ from ttca.speeds import Speeds, Workload
 from ttca.weights import choose_start, listed, suitable_backbones
 from ttca.workshop import Workshop
 
-__all__ = ["backbones_of", "check_left_out", "enter", "made_of", "race_result", "racers", "terms_of"]
+__all__ = ["backbones_of", "check_left_out", "check_race", "enter", "made_of", "race_result", "racers", "terms_of"]
 
 #: At least so many candidates race where time and queries allow it.
 _FEWEST = 8
@@ -87,17 +88,27 @@ def enter(shop: Workshop, ground: Ground, questions: Questions) -> Runners:
     )  # fmt: skip
 
 
+def check_race(questions: Questions, settings: Settings) -> None:
+    """Raise where not even one candidate could be raced, before the pool is paid for in vain."""
+    halves = _few(questions, settings)
+    able, testers = racers(questions, settings, halves=halves)
+    try:
+        plan_race(candidates=1, persons=len(able), queries=questions.race, apart=len(testers) if halves else None)
+    except ActionError as error:
+        raise ActionError(f"{error} No query was spent.") from None
+
+
 def check_left_out(names: Sequence[str]) -> None:
     """Raise ConfigError where a name is neither a recipe's nor that of weights that are here: it changes nothing."""
     others = [name for name in names if not is_recipe(name)]
     here = {backbone.name for backbone, _ in listed()} if others else set[str]()
     for name in others:
         if name not in here:
-            near = difflib.get_close_matches(name, [*NAMES, *sorted(here)], n=1)
+            near = difflib.get_close_matches(name, {*NAMES, *here} - {name}, n=1)
             raise ConfigError(
                 f"{f'Did you mean {near[0]!r}? ' if near else ''}Expected in left_out recipes, or published weights "
-                f"that are here, got {name!r}. The recipes: {', '.join(NAMES)}. The weights: ttca weights list. No "
-                "query was spent."
+                f"that are here, got {name!r}. The recipes, N being a number: {', '.join(NAMES)}. The weights: ttca "
+                "weights list. No query was spent."
             )
 
 

@@ -198,8 +198,7 @@ def plan_race(
     if not plan.queries or (plan.rounds and not plan.rounds[0]):
         raise ActionError(
             f"Expected enough queries and persons for a race of {candidates}, got {queries} queries and {persons} "
-            "subgroup persons in selection. Raise race_share, let more people take part, or name one recipe. No query "
-            "was spent."
+            'subgroup persons. Raise race_share, let more people take part, or set recipe = "manual".'
         )
     return plan
 

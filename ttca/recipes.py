@@ -169,8 +169,7 @@ NAMED: Mapping[str, Recipe] = {r.name: r for r in (_PLAIN, _SMALL_PICTURES, _PHO
 
 def is_recipe(name: str) -> bool:
     """Whether a recipe is called so, whatever the images; ``block-8`` is one of blocks of 8 pixels."""
-    side = name.removeprefix("block-")
-    return name in NAMES or (side != name and side.isdecimal())
+    return name.removeprefix("block-").isdecimal() if name.startswith("block-") else name in NAMES
 
 
 def with_recipe(settings: Settings) -> Settings:

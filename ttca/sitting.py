@@ -22,7 +22,16 @@ from ttca.settings import Settings
 from ttca.values import OneLine
 from ttca.workshop import Workshop
 
-__all__ = ["Sitting", "check_opened", "check_pool", "is_opened", "open_sitting", "panel_of", "used_before"]
+__all__ = [
+    "Sitting",
+    "check_opened",
+    "check_pool",
+    "is_opened",
+    "knows_pool",
+    "open_sitting",
+    "panel_of",
+    "used_before",
+]
 
 #: What the verification people of an action are used for; written before the first question.
 _OPENED = "verification.json"
@@ -91,6 +100,12 @@ def check_opened(folder: Path, settings: Settings, queries: QueryPool, panel: Pa
         raise used_before(folder, settings)
 
 
+def knows_pool(folder: Path) -> bool:
+    """Whether people have begun to verify, and it is known for which answers of the pool; earlier versions knew not."""
+    path = folder / _OPENED
+    return path.is_file() and load_json(path).get("pool") is not None
+
+
 def check_pool(folder: Path, settings: Settings, pool: str) -> None:
     """Raise where the pool has other answers than when people began to verify, before δ is learned anew in vain.
 
@@ -105,7 +120,7 @@ def check_pool(folder: Path, settings: Settings, pool: str) -> None:
             "Expected the pool as it was when people began to verify, got other people or answers. "
             f"{_changed(folder, settings)}They would teach another δ, and verification people are asked once. Put "
             "people and settings back as they were. Where somebody was forgotten, start a new action in a new folder "
-            "with new verification people. Nothing was learned anew."
+            "with new verification people. Nothing was learned anew, and no query was spent."
         )
 
 
