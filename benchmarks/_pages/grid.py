@@ -32,7 +32,7 @@ _FIELDS = (
 _CELL = ("track", "regime", "answers", "queries", "seed", "people")
 _COSTS = ("commit", "code", "threads", "seconds", "peak_rss_mb")
 #: Columns that say what a line is about.
-_HEAD = ("track", "regime, answers", "Q", "ε", "seeds")
+_HEAD = ("track", "regime, answers", "Q", "ε", "seeds, certified")
 
 
 def marks(folder: Path) -> Mapping[str, str]:
@@ -100,8 +100,10 @@ def _lines(found: Sequence[tuple[Planned, Mapping[str, Any]]]) -> Iterator[Seque
         span = over_seeds(after, [rate_span(row, "subgroup_after") for row in rows], least=0, most=1)
         before = f"{told(r['reference_before'] for r in rows)} / {told(r['subgroup_before'] for r in rows)}"
         mean = sum(after) / len(after)
+        certified = sum(bool(row["parity_certified"]) for row in rows)
         yield (
-            track, how, f"{queries:,}", which, len(rows), before, within(mean, span), _closed(rows), _helped(rows)
+            track, how, f"{queries:,}", which, f"{len(rows)}, {certified}", before, within(mean, span), _closed(rows),
+            _helped(rows),
         )  # fmt: skip
 
 
@@ -113,12 +115,14 @@ def _closed(rows: Sequence[Mapping[str, Any]]) -> str:
 
 
 def _helped(rows: Sequence[Mapping[str, Any]]) -> str:
-    """Return S of the zero-query control, and in how many seeds the queries bought more, beyond chance."""
+    """Return S of the zero-query control, and in how many seeds the queries bought more, or less, beyond chance."""
     known = [row for row in rows if row["zero_query_control"] is not None and row["paired_p"] is not None]
     if not known:
         return "–"
-    better = sum(r["paired_p"] < CHANCE and r["subgroup_after"] > r["zero_query_control"] for r in known)
-    return f"{told(row['zero_query_control'] for row in known)}; {better} of {len(known)}"
+    shown = [r["subgroup_after"] - r["zero_query_control"] for r in known if r["paired_p"] < CHANCE]
+    more, less = sum(gain > 0 for gain in shown), sum(gain < 0 for gain in shown)
+    said = f"{more} of {len(known)}{f', less in {less}' if less else ''}"
+    return f"{told(row['zero_query_control'] for row in known)}; {said}"
 
 
 def _costs(found: Sequence[tuple[Planned, Mapping[str, Any]]]) -> Iterator[Sequence[object]]:

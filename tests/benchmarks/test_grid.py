@@ -18,7 +18,7 @@ from benchmarks._document import WIDEST
 from benchmarks._engines import Engine, Order
 from benchmarks._grid import STUDIES, TRACKS_OF_GRID, Planned, planned
 from benchmarks._listing import names
-from benchmarks._pages.grid import marks, table_file
+from benchmarks._pages.grid import _helped, marks, table_file
 from benchmarks._tracks import TRACKS, Track
 from tests.benchmarks.cells import in_this_process
 from tests.benchmarks.test_effect import people, platform
@@ -181,7 +181,19 @@ def _is_whole_page(results: Path, there: list[str]) -> None:
     seeds = {row["seed"] for row in rows}
     assert seeds == {0, 1}
     lines = page["rows"].splitlines()[2:]
-    assert sum(int(line.split(" | ")[4]) for line in lines) == len(rows)
+    counts = [tuple(map(int, line.split(" | ")[4].split(", "))) for line in lines]
+    certified = sum(bool(row["parity_certified"]) for row in rows)
+    assert tuple(map(sum, zip(*counts, strict=True))) == (len(rows), certified)
+
+
+def test_a_control_that_beats_the_action_is_seen() -> None:
+    """The table says in how many seeds queries bought less than nothing asked, not only where they bought more."""
+
+    def row(after: float, p: float) -> dict[str, float]:
+        return {"subgroup_after": after, "zero_query_control": 0.9, "paired_p": p}
+
+    assert _helped([row(0.95, 0.01), row(0.8, 0.01), row(0.7, 0.2)]).endswith("; 1 of 3, less in 1")
+    assert _helped([row(0.95, 0.01)]) == "0.900; 1 of 1"
 
 
 def test_the_runner_gives_the_grid_its_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
