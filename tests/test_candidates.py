@@ -315,6 +315,17 @@ def test_where_the_certificate_looks_again_the_race_is_less_strict(tmp_path: Pat
         assert raced.level == (PROVED_LATER if case in ("improvement", "gap") else ERROR)
         assert raced.proposed == (raced.p < raced.level)
     assert found["improvement"] == found["gap"] != found["rate"]
+    # An earlier version was stricter: its record stays where as much may be proposed, and no longer where less may.
+    with (
+        pytest.MonkeyPatch.context() as earlier,
+        opened(tmp_path / "earlier", worlds.Recorder(), settings=settings(goal="improvement")) as action,
+    ):
+        earlier.setattr("ttca.candidates.PROVED_LATER", 0.25)
+        assert action.raced is not None
+    for goal, level in (("improvement", 0.25), (0.9, ERROR)):
+        with opened(tmp_path / "earlier", worlds.Recorder(), settings=settings(goal=goal)) as action:
+            assert action.raced is not None
+            assert action.raced.level == level
     with opened(tmp_path / "rate", worlds.Recorder(), settings=settings(goal="improvement")) as action:
         assert action.raced is not None
         assert action.raced.level == ERROR

@@ -336,7 +336,8 @@ class _Race(OneLine):
             return None
         # What was decided before anything was combined, or at a stricter level, stays as it was.
         combines = [self.shop.settings.combine, *([] if "switched" in result else [False])]
-        same = written in [self.inputs(combine=c, error=e) for c in combines for e in (self.error, *STRICTER)]
+        errors = [self.error, *(error for error in STRICTER if error < self.error)]
+        same = written in [self.inputs(combine=c, error=e) for c in combines for e in errors]
         return Raced.from_dict(result) if same else None
 
     def keep(self, raced: Raced | None) -> None:
