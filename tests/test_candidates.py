@@ -322,8 +322,8 @@ def test_where_the_certificate_looks_again_the_race_is_less_strict(tmp_path: Pat
     ):
         earlier.setattr("ttca.candidates.PROVED_LATER", 0.25)
         assert action.raced is not None
-    for goal, level in (("improvement", 0.25), (0.9, ERROR)):
-        with opened(tmp_path / "earlier", worlds.Recorder(), settings=settings(goal=goal)) as action:
+    for other, level in (("improvement", 0.25), (0.9, ERROR)):
+        with opened(tmp_path / "earlier", worlds.Recorder(), settings=settings(goal=other)) as action:
             assert action.raced is not None
             assert action.raced.level == level
     with opened(tmp_path / "rate", worlds.Recorder(), settings=settings(goal="improvement")) as action:

@@ -247,15 +247,7 @@ class CollectiveAction:
         _check_here(self._base, self._shop, self.questions)
         # What nobody answered is asked again whenever somebody calls; what is answered is at hand.
         if self._transfer is None or not self._transfer.complete:
-            with tell_step("Asking"):
-                # Once people verify, another answer would teach another δ: nothing more is paid for.
-                asked = ask_pool(
-                    self.queries,
-                    self.questions,
-                    equalized=self.settings.equalize,
-                    overruling=self.overruling,
-                    in_hand=knows_pool(self.folder),
-                )
+            asked = _asked(self)
             check_pool(self.folder, self.settings, asked.digest)
             if self._transfer is None or asked.digest != self._transfer.digest:
                 self._forget_after_pool()
@@ -499,6 +491,18 @@ def _applied(settings: Settings, platform: Platform, members: object, roster: Ro
         )
     check_members(members)
     return with_recipe(settings)
+
+
+def _asked(action: CollectiveAction) -> TransferSet:
+    with tell_step("Asking"):
+        return ask_pool(
+            action.queries,
+            action.questions,
+            equalized=action.settings.equalize,
+            overruling=action.overruling,
+            # Once people verify, another answer would teach another δ: nothing more is paid for.
+            in_hand=knows_pool(action.folder),
+        )
 
 
 def _check_here(known: Known, shop: Workshop, questions: Questions) -> None:
