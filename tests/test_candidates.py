@@ -322,10 +322,10 @@ def test_where_the_certificate_looks_again_the_race_is_less_strict(tmp_path: Pat
     ):
         earlier.setattr("ttca.candidates.PROVED_LATER", 0.25)
         assert action.raced is not None
-    for other, level in (("improvement", 0.25), (0.9, ERROR)):
+    for other, held in (("improvement", 0.25), (0.9, ERROR)):
         with opened(tmp_path / "earlier", worlds.Recorder(), settings=settings(goal=other)) as action:
             assert action.raced is not None
-            assert action.raced.level == level
+            assert action.raced.level == held
     with opened(tmp_path / "rate", worlds.Recorder(), settings=settings(goal="improvement")) as action:
         assert action.raced is not None
         assert action.raced.level == ERROR
