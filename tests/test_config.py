@@ -242,7 +242,7 @@ def test_an_action_is_named_by_its_file_or_its_folder(tmp_path: Path, place: str
 
 
 def test_the_folder_one_stands_in_has_a_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Sentences name the folder that is at work in, also where the file was named from within it."""
+    """An action's folder has its own name in sentences, also where the file was named from within it."""
     (tmp_path / "action.toml").write_text(PLAIN)
     monkeypatch.chdir(tmp_path)
     for place in (".", "action.toml"):

@@ -120,7 +120,7 @@ def check_pool(folder: Path, settings: Settings, pool: str) -> None:
             "Expected the pool as it was when people began to verify, got other people or answers. "
             f"{_changed(folder, settings)}They would teach another δ, and verification people are asked once. Put "
             "people and settings back as they were. Where somebody was forgotten, start a new action in a new folder "
-            "with new verification people. Nothing was learned anew, and no query was spent."
+            "with new verification people. Nothing was learned anew."
         )
 
 
