@@ -104,7 +104,9 @@ def check_left_out(names: Sequence[str]) -> None:
     here = {backbone.name for backbone, _ in listed()} if others else set[str]()
     for name in others:
         if name not in here:
-            near = difflib.get_close_matches(name, {*NAMES, *here} - {name}, n=1)
+            # A name that can be written as it stands.
+            known = [*(recipe.replace("-N", "-2") for recipe in NAMES), *sorted(here)]
+            near = difflib.get_close_matches(name, known, n=1)
             raise ConfigError(
                 f"{f'Did you mean {near[0]!r}? ' if near else ''}Expected in left_out recipes, or published weights "
                 f"that are here, got {name!r}. The recipes, N being a number: {', '.join(NAMES)}. The weights: ttca "
