@@ -24,6 +24,7 @@ from ttca.answers import Answers
 from ttca.asking import race_queries
 from ttca.attacks.universal import Universal
 from ttca.distilling import Fidelity, best_fidelity, distil
+from ttca.entering import check_left_out
 from ttca.errors import ActionError, ConfigError, NothingHelpsError, PlatformError
 from ttca.forgetting import _COPIES, _LEARNED, _found
 from ttca.images import Images
@@ -140,7 +141,7 @@ def test_a_race_of_other_settings_is_not_taken_for_this_one(tmp_path: Path) -> N
     for changed in ({"left_out": ("residual",)}, {"epsilons": (6, 12, 20)}, {"seed": 1}, {"combine": False}):
         with opened(tmp_path, platform, settings=settings(**changed)) as action:
             assert action.plan()["race"].queries == race
-    with opened(tmp_path, platform, settings=settings(recipe="manual")) as action:
+    with opened(tmp_path, platform, settings=settings(recipe="manual", race_share=None)) as action:
         assert "race" not in action.plan()
         assert action.raced is None
     before = platform.queries
@@ -156,7 +157,7 @@ def test_altered_copies_of_a_race_are_none_of_an_action_without_one(tmp_path: Pa
     with opened(tmp_path, worlds.Recorder(), settings=settings(**rounds)) as action:
         _ = action.raced
         assert action.plan()["pool"].queries == 0
-    with opened(tmp_path, worlds.Recorder(), settings=settings(recipe="manual", **rounds)) as action:
+    with opened(tmp_path, worlds.Recorder(), settings=settings(recipe="manual", race_share=None, **rounds)) as action:
         assert action.plan()["pool"].queries >= sum(map(len, action.questions.rounds)) > 0
 
 
@@ -228,7 +229,7 @@ def test_altered_copies_are_asked_about_once_for_all(tmp_path: Path) -> None:
     assert learned <= {*_found(tmp_path, _COPIES), *_found(tmp_path, _LEARNED)}
 
 
-@pytest.mark.parametrize(("name", "near"), [("residul", "residual"), ("block", "block-2"), ("block-N", "block-2")])
+@pytest.mark.parametrize(("name", "near"), [("residul", "residual"), ("plane", "plain")])
 def test_a_name_in_left_out_that_none_has_is_a_sentence(tmp_path: Path, name: str, near: str) -> None:
     """It would change nothing, unseen: so the recipes are listed before anything is asked."""
     platform = worlds.Recorder()
@@ -240,8 +241,18 @@ def test_a_name_in_left_out_that_none_has_is_a_sentence(tmp_path: Path, name: st
     ):
         action.pool()
     assert platform.queries == 0
-    with opened(tmp_path, platform, settings=settings(left_out=("residual", "block-2"))) as action:
-        assert not {"residual", "block-2"} & {r.name for r in action.runners.recipes}  # type: ignore[union-attr]
+    with opened(tmp_path, platform, settings=settings(left_out=("residual", "plain"))) as action:
+        assert not {"residual", "plain"} & {r.name for r in action.runners.recipes}  # type: ignore[union-attr]
+
+
+def test_blocks_that_no_recipe_has_cannot_be_left_out() -> None:
+    """What can be left out depends on the images' sides, and what is hinted at can be written."""
+    with pytest.raises(ConfigError, match=r"^Did you mean 'block-2'\?.*got 'block-N'\. For images of 32×32 pixels"):
+        check_left_out(("block-N",), (32, 32, 3))
+    with pytest.raises(ConfigError, match=r"got 'block-8'") as said:
+        check_left_out(("block-8",), (8, 8, 3))
+    assert str(said.value).count("block-") == 1
+    check_left_out(("block-2",), (32, 32, 3))
 
 
 def test_a_race_without_a_query_costs_none(tmp_path: Path) -> None:
@@ -281,7 +292,7 @@ def test_a_slow_one_of_the_first_eight_is_not_passed_over(tmp_path: Path, monkey
     with opened(tmp_path, worlds.Recorder(), settings=settings()) as action:
         runners = action.runners
     assert runners is not None
-    assert (runners.length, [runners.recipes[1].name]) == (0.5, list(slow))
+    assert (runners.length, runners.final_length, [runners.recipes[1].name]) == (0.5, 0.5, list(slow))
 
 
 def test_what_is_set_by_hand_leaves_one_candidate_to_beat_nothing(tmp_path: Path) -> None:
@@ -401,26 +412,36 @@ def test_nobody_races_under_a_perturbation_learned_from_them(tmp_path: Path) -> 
     assert seen
 
 
-def test_a_short_race_is_won_by_a_recipe_that_is_then_learned_in_full(tmp_path: Path) -> None:
-    """Where time is short, candidates are learned for a part of their length and the record says so; what goes on has
-    its recipe's own, from everybody."""
-    quick = worlds.settings(recipe="auto", race_share=0.2)
-    with opened(tmp_path, worlds.Recorder(), settings=quick) as action:
+@pytest.mark.parametrize("final", [0.25, 1.0])
+def test_what_raced_is_what_goes_on(tmp_path: Path, final: float) -> None:
+    """Where time is short all learn for a part of their length, and the record says so. The winner goes on as it raced,
+    but for one that an earlier version decided to learn in full."""
+    quick, platform = worlds.settings(recipe="auto", race_share=0.2), worlds.Recorder()
+    with opened(tmp_path, platform, settings=quick) as action:
         runners = action.runners
         assert runners is not None
-        action.__dict__["runners"] = replace(runners, length=0.25)
+        assert runners.length == runners.final_length == 1
+        # In this small world halves race, for which the winner is learned again in any case.
+        whole = replace(runners, length=0.25, final_length=final, halves=False)
+        action.__dict__["runners"] = whole
         raced = action.raced
         assert raced is not None
         assert raced.proposed
         sets = action.learn()
-        shop = action._chosen.shop
+        shop, (candidate,) = action._chosen.shop, action.candidates()[raced.winner]
     assert (raced.length, Raced.from_dict(json.loads(json.dumps(raced.to_dict())))) == (0.25, raced)
     recipe = next(r for r in runners.recipes if r.name == raced.winner)
     assert recipe.applied(quick, 0.25).public_epochs == recipe.applied(quick).public_epochs // 4
     # What a hand set is not shortened.
     assert recipe.applied(quick, 0.25).steps == quick.steps
-    assert (shop.settings.public_epochs, set(sets)) == (recipe.applied(quick).public_epochs, set(quick.epsilons))
-    assert not (tmp_path / "candidates" / raced.winner / "perturbations").exists()
+    assert (shop.settings.public_epochs, set(sets)) == (recipe.applied(quick, final).public_epochs, set(quick.epsilons))
+    goes_on = sets[raced.epsilon].delta.tobytes() == candidate.delta.tobytes()
+    assert goes_on == whole.as_proposed == (final == 0.25)
+    written = whole.to_dict()
+    assert Runners.from_dict(written) == whole
+    # Earlier versions learned every winner in full, and wrote nothing of it.
+    del written["final_length"]
+    assert Runners.from_dict(written).final_length == 1
     told = replace(runners, length=0.25).told
     assert "25% of its full length" in told
     assert "learned twice" in told

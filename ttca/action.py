@@ -515,7 +515,7 @@ def _check_here(known: Known, shop: Workshop, questions: Questions) -> None:
     if any((shop.folder / name).is_file() for name in (RACE_FILE, "proxy.safetensors")):
         return
     if shop.settings.races:
-        check_left_out(shop.settings.left_out)
+        check_left_out(shop.settings.left_out, shop.info.image_shape)
         check_race(questions, shop.settings)
     if shop.settings.weights:
         # A machine without timm may ask: another one learns.

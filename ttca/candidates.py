@@ -44,7 +44,7 @@ from ttca.workshop import Workshop
 
 __all__ = ["PARTS", "Chosen", "Part", "choose"]
 
-#: Where two recipes that serve together are learned in full, in an action's folder.
+#: Where two recipes that serve together are learned, in an action's folder.
 PARTS = "parts"
 
 
@@ -185,7 +185,7 @@ def choose(shop: Workshop, ground: Ground, questions: Questions, transfer: Trans
         with learning_threads(shop.settings.threads):
             distilled = final.distilled(winner, shop.reporter, home=shop)
     else:
-        # Nobody needs it in full.
+        # Nobody needs what all would teach it.
         (part, *_) = race.parts
         distilled = replace(part.distilled(winner, shop.reporter), transfer=race.lessons.asked)
     settings = replace(final.settings_of(winner), refine=shop.settings.refine)
@@ -242,8 +242,10 @@ class _Race(OneLine):
 
     @cached_property
     def final(self) -> Lessons:
-        """What the winner learns from in the end: everybody, and for as long as its recipe says."""
-        return self.lessons if self.runners.length == 1 else replace(self.lessons, length=1.0)
+        """What the winner learns from in the end: everybody."""
+        runners = self.runners
+        same = runners.length == runners.final_length
+        return self.lessons if same else replace(self.lessons, length=runners.final_length)
 
     @cached_property
     def parts(self) -> tuple[Lessons, ...]:
@@ -486,8 +488,8 @@ class _Race(OneLine):
     def adopt(self, raced: Raced) -> None:
         """Copy what the winner learned to where an action without a race has it, and then write the record.
 
-        What serves together has folders of its own. What was learned for the race alone, from a half or for a shorter
-        time, stays where it is.
+        What serves together has folders of its own. What was learned for the race alone, from a half, stays where it
+        is.
         """
         home, going_on = self.shop.folder, raced.going_on
         for recipe in self.runners.recipes if self.runners.as_proposed else ():

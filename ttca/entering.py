@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from ttca.asking import Questions
 from ttca.errors import ActionError, ConfigError
+from ttca.images import ImageShape
 from ttca.kept import digest, load_json
 from ttca.learning import Learner
 from ttca.lessons import Ground
@@ -21,7 +22,7 @@ from ttca.progress import silent
 from ttca.proxies.backbones import Backbone
 from ttca.race_record import RACE_FILE, Raced, Runners
 from ttca.racing import plan_race
-from ttca.recipes import NAMES, WARM_KEYS, Circumstances, Recipe, is_recipe, portfolio, proxy_part
+from ttca.recipes import NAMES, WARM_KEYS, Circumstances, Recipe, portfolio, proxy_part
 from ttca.settings import Settings
 from ttca.side_by_side import at_once
 from ttca.speeds import Speeds, Workload
@@ -56,7 +57,7 @@ def enter(shop: Workshop, ground: Ground, questions: Questions) -> Runners:
     if kept is not None:
         return kept
     settings, shape = shop.settings, shop.info.image_shape
-    check_left_out(settings.left_out)
+    check_left_out(settings.left_out, shape)
     backbones = []
     if settings.weights != ("none",):
         side = shape[0] // (settings.block if "block" in settings.set_by_hand else _coarseness(shape))
@@ -80,11 +81,11 @@ def enter(shop: Workshop, ground: Ground, questions: Questions) -> Runners:
         # A good recipe learned for half as long is worth more in a race than a lesser one in its place.
         if not set(no_time) & {recipe.name for recipe in recipes[: min(_FEWEST, most)]}:
             break
-    as_proposed = length == 1 and not halves
-    after = max(efforts.of_winner(recipe, as_proposed=as_proposed) for recipe in fits)
+    # What raced is what goes on: learned for longer, the same recipe may be worth less.
+    after = max(efforts.of_winner(recipe, length) for recipe in fits)
     return Runners(
         tuple(fits), {r.name: round(seconds[r.name], 1) for r in fits}, tuple(no_time), tuple(no_queries),
-        length=length, halves=halves, at_once=min(together, len(fits)), after=round(after, 1),
+        length=length, final_length=length, halves=halves, at_once=min(together, len(fits)), after=round(after, 1),
     )  # fmt: skip
 
 
@@ -98,19 +99,22 @@ def check_race(questions: Questions, settings: Settings) -> None:
         raise ActionError(f"{error} No query was spent.") from None
 
 
-def check_left_out(names: Sequence[str]) -> None:
+def check_left_out(names: Sequence[str], shape: ImageShape) -> None:
     """Raise ConfigError where a name is neither a recipe's nor that of weights that are here: it changes nothing."""
-    others = [name for name in names if not is_recipe(name)]
-    here = {backbone.name for backbone, _ in listed()} if others else set[str]()
+    # The first side of blocks is what every recipe has.
+    sides = [f"block-{side}" for side in Circumstances(shape=shape, classes=2).blocks[1:]]
+    recipes = [name for each in NAMES for name in (sides if each == "block-N" else [each])]
+    if not (others := [name for name in names if name not in recipes]):
+        return
+    here = {backbone.name for backbone, _ in listed()}
     for name in others:
         if name not in here:
-            # A name that can be written as it stands.
-            known = [*(recipe.replace("-N", "-2") for recipe in NAMES), *sorted(here)]
-            near = difflib.get_close_matches(name, known, n=1)
+            near = difflib.get_close_matches(name, [*recipes, *sorted(here)], n=1)
+            height, width, _ = shape
             raise ConfigError(
                 f"{f'Did you mean {near[0]!r}? ' if near else ''}Expected in left_out recipes, or published weights "
-                f"that are here, got {name!r}. The recipes, N being a number: {', '.join(NAMES)}. The weights: ttca "
-                "weights list. No query was spent."
+                f"that are here, got {name!r}. For images of {height}×{width} pixels there are {', '.join(recipes)}. "
+                "The weights: ttca weights list. No query was spent."
             )
 
 
@@ -273,19 +277,19 @@ class _Efforts:
             found[recipe.name] = (1 + self.halves) * sum(self.speeds.seconds(w) for w in work)
         return found
 
-    def of_winner(self, recipe: Recipe, *, as_proposed: bool) -> float:
-        """Return seconds that a winner takes after the race: its proxy and δ on everybody, and its controls."""
+    def of_winner(self, recipe: Recipe, length: float) -> float:
+        """Return seconds that a winner takes after the race: δ at other ε, and controls; after halves its proxy too."""
         whole = replace(self, halves=False)
-        settings = recipe.applied(self.shop.settings)
+        settings = recipe.applied(self.shop.settings, length)
         warm, delta = (self.speeds.seconds(w) for w in (whole._warm(settings), whole._delta(settings)))
-        levels = len(settings.epsilons) - as_proposed
+        levels = len(settings.epsilons) - (not self.halves)
         spent = delta * -(-levels // at_once(levels, settings.threads, alone=self.shop.has_guest)) if levels else 0.0
-        if not as_proposed:
+        if self.halves:
             spent += warm + (self.speeds.seconds(whole._answers(settings)) if recipe.asks else 0.0)
         if settings.controls:
             lengths = settings.control_lengths
             together = at_once(len(lengths), settings.threads, alone=self.shop.has_guest)
-            each = [warm * (length if length != 1 else 0) + delta for length in lengths]
+            each = [warm * (multiple if multiple != 1 else 0) + delta for multiple in lengths]
             spent += max(sum(each) / together, max(each)) + delta
         return spent
 

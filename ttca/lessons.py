@@ -211,7 +211,7 @@ class Lessons(OneLine):
     def distilled(self, recipe: Recipe, reporter: Reporter, *, home: Workshop | None = None) -> Distilled:
         """Return a candidate's proxy, trained or read back; its transfer set is all that was asked before the race.
 
-        ``home`` is the action's own workshop, where the winner is learned in full, or lies already.
+        ``home`` is the action's own workshop, where the winner is learned from everybody, or lies already.
         """
         shop, known = replace(self.shop_of(recipe, self.owner(recipe)), reporter=reporter), self.known_by(recipe)
         if home is not None:

@@ -19,7 +19,7 @@ NOTHING = "nothing"
 #: And where the runner-up serves some classes.
 COMBINED = "combined"
 #: What earlier versions did not write down of who races.
-_LATER = ("length", "halves", "at_once", "after")
+_LATER = ("length", "final_length", "halves", "at_once", "after")
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,9 @@ class Runners:
     no_time, no_queries : tuple of str
         Who would have raced, had there been more time, or more queries to tell them apart.
     length : float
-        For how long candidates are learned, as a multiple of what their recipes say. The winner is learned in full.
+        For how long candidates are learned, as a multiple of what their recipes say.
+    final_length : float
+        For how long the winner is. It was 1 in earlier versions, whatever the candidates' was.
     halves : bool
         Whether each is learned twice, each time without half of the pool's subgroup, on which it races then.
     at_once : int
@@ -43,7 +45,7 @@ class Runners:
         Seconds that one recipe's learning is estimated to take after the race, at most; two that serve together take up
         to twice that.
     earlier : bool
-        Whether an earlier version decided it, which knew none of the four before.
+        Whether an earlier version decided it, which knew none of the five before.
     """
 
     recipes: tuple[Recipe, ...]
@@ -51,6 +53,7 @@ class Runners:
     no_time: tuple[str, ...] = ()
     no_queries: tuple[str, ...] = ()
     length: float = 1.0
+    final_length: float = 1.0
     halves: bool = False
     at_once: int = 1
     after: float = 0.0
@@ -64,8 +67,8 @@ class Runners:
 
     @property
     def as_proposed(self) -> bool:
-        """Whether candidates are learned as the winner's recipe is in the end, so that it need not be learned again."""
-        return self.length == 1 and not self.halves
+        """Whether what raced goes on as it is: it learned from everybody, and for as long as the winner is to."""
+        return self.length == self.final_length and not self.halves
 
     @property
     def told(self) -> str:
@@ -84,7 +87,7 @@ class Runners:
         then = f", and the winner up to {_minutes(self.after)} after the race" if self.after else ""
         say = f"{say} Learning takes about {_minutes(self.wall)}{then}, by an estimate."
         if self.length != 1:
-            left = [f"For the race each is learned for {self.length:.0%} of its full length: most_minutes.", *left]
+            left = [f"Each is learned for {self.length:.0%} of its full length: most_minutes.", *left]
         if self.halves:
             left = ["With so few people in selection each is learned twice, without one half of the pool's.", *left]
         return " ".join([say, *left])

@@ -20,7 +20,6 @@ __all__ = [
     "WARM_KEYS",
     "Circumstances",
     "Recipe",
-    "is_recipe",
     "portfolio",
     "proxy_part",
     "with_recipe",
@@ -165,11 +164,6 @@ _PLAIN = Recipe(
 )
 #: Recipes that can be named in settings, without a race.
 NAMED: Mapping[str, Recipe] = {r.name: r for r in (_PLAIN, _SMALL_PICTURES, _PHOTOGRAPHS)}
-
-
-def is_recipe(name: str) -> bool:
-    """Whether a recipe is called so, whatever the images; ``block-8`` is one of blocks of 8 pixels."""
-    return name.removeprefix("block-").isdecimal() if name.startswith("block-") else name in NAMES
 
 
 def with_recipe(settings: Settings) -> Settings:

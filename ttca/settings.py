@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import math
 from dataclasses import dataclass, fields, replace
 from numbers import Real
@@ -26,6 +27,8 @@ Options = TypeVar("Options", Distilling, Perturbing, Certifying)
 
 #: What every generator of random numbers takes, with room for an ensemble's further seeds.
 _LARGEST_SEED = 2**32 - 1
+#: What has no effect where no recipes race.
+_OF_RACES = ("left_out", "race_share", "most_minutes", "combine")
 #: Ten years.
 _MOST_DAYS = 3650
 
@@ -263,14 +266,24 @@ class Settings:
         object.__setattr__(self, "architectures", names)
 
     def _check_recipe(self) -> None:
-        if self.recipe not in ("auto", "manual", *NAMED):
+        named = ("auto", "manual", *NAMED)
+        if self.recipe not in named:
+            near = difflib.get_close_matches(self.recipe, named, n=1)
             raise ConfigError(
-                f'Expected recipe as "auto", "manual" or one of {", ".join(NAMED)}, got {self.recipe!r}. "auto" lets '
-                "several race."
+                f'Expected recipe as "auto", "manual" or one of {", ".join(NAMED)}, got {self.recipe!r}. '
+                f'{f"Did you mean {near[0]!r}? " if near else ""}"auto" lets several race.'
             )
         if self.race_share is not None and not 0 < self.race_share < 1:
             raise ConfigError(
                 f"Expected race_share as a share in (0, 1), got {self.race_share}. 0.2 spends every fifth query."
+            )
+        of_races = [
+            f.name for f in fields(self) if f.name in _OF_RACES and getattr(self, f.name) not in (f.default, [])
+        ]
+        if of_races and not self.races:
+            raise ConfigError(
+                f'Expected {" and ".join(of_races)} only where recipes race, got recipe = "{self.recipe}". Take '
+                f'{"them" if len(of_races) > 1 else "it"} out, or write recipe = "auto".'
             )
         unknown = sorted(set(self.pinned) - set(RECIPE_KEYS))
         if unknown:
