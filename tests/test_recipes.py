@@ -15,7 +15,7 @@ from ttca.blocks import check_block
 from ttca.entering import check_left_out
 from ttca.errors import ConfigError
 from ttca.proxies.backbones import Backbone
-from ttca.recipes import NAMED, NAMES, RECIPE_KEYS, Circumstances, Recipe, _all, portfolio, with_recipe
+from ttca.recipes import NAMED, NAMES, RECIPE_KEYS, Circumstances, Recipe, _all, completed, portfolio
 from ttca.settings import Settings
 
 AUTO = Settings(recipe="auto")
@@ -103,11 +103,22 @@ def test_the_document_lists_every_recipe() -> None:
 @pytest.mark.parametrize("name", NAMED)
 def test_a_named_recipe_is_settings(name: str) -> None:
     """Every named recipe can be applied, and what is set by hand stays."""
-    applied = with_recipe(Settings(recipe=name, epochs=7))
+    applied = completed(Settings(recipe=name, epochs=7), (32, 32, 3), 500)
     assert applied.epochs == 7
     others = {k: v for k, v in NAMED[name].changes.items() if k != "epochs"}
     assert {k: getattr(applied, k) for k in others} == others
-    assert with_recipe(AUTO) is AUTO
+    assert applied.refine == 0
+
+
+@pytest.mark.parametrize(("side", "share"), [(32, 0.0), (48, 0.2), (224, 0.2)])
+def test_races_of_photographs_refine(side: int, share: float) -> None:
+    """Where recipes race, δ is coarse and there are queries enough to judge it, a fifth of them refines it; what a hand
+    wrote holds, and without a race there is none."""
+    shape = (side, side, 3)
+    assert completed(AUTO, shape, 500) == replace(AUTO, refine=share)
+    assert completed(AUTO, shape, 119).refine == 0
+    assert completed(replace(AUTO, refine=0.0), shape, 500).refine == 0
+    assert completed(Settings(), shape, 500).refine == 0
 
 
 @given(st.sampled_from(list(NAMED.values())))

@@ -41,7 +41,7 @@ from ttca.progress import Reporter, silent
 from ttca.proxies.backbones import Backbone
 from ttca.race_record import RACE_FILE, Raced, Runners
 from ttca.recheck import Kept, keep_people, kept_cost, rechecked_told
-from ttca.recipes import with_recipe
+from ttca.recipes import completed
 from ttca.row import Row
 from ttca.sanity import Overruling
 from ttca.settings import Settings
@@ -490,7 +490,7 @@ def _applied(settings: Settings, platform: Platform, members: object, roster: Ro
             "classes=…, image_shape=…) wraps a function, and HttpPlatform asks a service."
         )
     check_members(members)
-    return with_recipe(settings)
+    return completed(settings, platform.info.image_shape, len(roster.pool))
 
 
 def _asked(action: CollectiveAction) -> TransferSet:

@@ -352,7 +352,7 @@ def equalized(people: People, roster: Roster, settings: Settings) -> People:
 
 def saved(roster: Roster, settings: Settings) -> int:
     """Return how many queries are saved for refinement."""
-    return round(settings.refine * len(roster.pool))
+    return round((settings.refine or 0.0) * len(roster.pool))
 
 
 def race_queries(roster: Roster, settings: Settings) -> int:

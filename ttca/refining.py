@@ -33,7 +33,8 @@ class Refinement(Value):
     selection : People
         Selection people of the subgroup, who say of each refined δ whether it helps.
     checks : int
-        How many selection people are asked about each refined δ: with a quarter of the saved queries at most.
+        How many selection people are asked about each refined δ: with a quarter of the saved queries, or half where
+        that asks nobody.
     pairs : int
         How many pairs of probes the saved queries pay for beside that.
     """
@@ -48,9 +49,12 @@ class Refinement(Value):
     def of(cls, shop: Workshop, roster: Roster, questions: Questions) -> Refinement:
         """Return the refinement that the settings save queries for."""
         levels = len(shop.settings.epsilons)
-        checks = min(questions.saved // (8 * levels), len(questions.selection))
+        enough = questions.saved >= 4 * levels
+        checks = min(max(questions.saved // (8 * levels), 1), len(questions.selection)) if enough else 0
         members = roster.pool[roster.pool.subgroup]
-        return cls(shop, members, questions.selection, checks, questions.saved // 2 - checks * levels)
+        # What nobody judges is never kept: so nothing is asked for it.
+        pairs = questions.saved // 2 - checks * levels if checks else 0
+        return cls(shop, members, questions.selection, checks, pairs)
 
     @cached_property
     def _probed(self) -> tuple[Probes, NDArray[np.float64]]:

@@ -155,10 +155,11 @@ class Settings:
         image as it is.
     altered : float
         Share of the pool people of the subgroup who are asked that way, if there are rounds.
-    refine : float
+    refine : float, optional
         Share of the queries saved to refine the result on the platform itself. The platform is then asked in what
         coarse directions δ should move (:mod:`ttca.attacks.refinement`), and selection people say whether that helped.
-        0: none; 1: all, where true classes are known to learn a proxy from.
+        0: none; 1: all, where true classes are known to learn a proxy from. By default none; a fifth where recipes race
+        and δ is learned in blocks (:func:`ttca.recipes.completed`).
     """
 
     name: str = "action"
@@ -188,7 +189,7 @@ class Settings:
     public_epochs: int = 10
     rounds: int = 0
     altered: float = 0.5
-    refine: float = 0.0
+    refine: float | None = None
     loss: Literal["margin", "cross-entropy", "logit", "centered-logit"] = "margin"
     kappa: float = 4.0
     transforms: tuple[str, ...] = ()
@@ -240,7 +241,7 @@ class Settings:
                 f"Expected altered as a share in (0, 1], got {self.altered}. To ask about no altered copies, set "
                 "rounds = 0."
             )
-        if not 0 <= self.refine <= 1:
+        if self.refine is not None and not 0 <= self.refine <= 1:
             raise ConfigError(f"Expected refine as a share in [0, 1], got {self.refine}. 0.2 saves every fifth query.")
         self._check_recipe()
         _ = self.certifying
@@ -345,7 +346,7 @@ def _check_kinds(settings: Settings) -> None:
                 raise ConfigError(f"Expected {name} as names, got {word!r} among them. Write each in quotes.")
     for name in ("altered", "refine", "kappa", "warp", "mixup", "race_share"):
         number = getattr(settings, name)
-        left_out = number is None and name == "race_share"
+        left_out = number is None and name in ("refine", "race_share")
         if not left_out and (isinstance(number, bool) or not isinstance(number, Real)):
             raise ConfigError(f"Expected {name} as a number, got {number!r}. Write it without quotes.")
     for name in ("name", "subgroup", "recipe", "stopping", "loss", "precision", "attack"):

@@ -33,6 +33,7 @@ _EXAMPLES: dict[str, dict[str, Any]] = {
         "subgroup": "whom it is for",
         "within": 0.05,
         "race_share": 0.2,
+        "refine": 0.2,
         "accuracy_ratio": 0.8,
         "recipe": "auto",
         "threads": 2,
