@@ -188,7 +188,7 @@ def test_what_stands_in_a_file_is_set_by_hand(tmp_path: Path) -> None:
         ('recipe = "best"', "recipe as"),
         ('recipe = "small-picture"', r"recipe as .*, got 'small-picture'\. Did you mean 'small-pictures'\?"),
         ("race_share = 1.0", "race_share as a share"),
-        ("race_share = 0.3\ncombine = false", "race_share and combine only where recipes race"),
+        ("race_share = 0.3\ncombine = false", r"no mistake in [\s\S]*race_share only where[\s\S]*combine only where"),
         ('recipe = "small-pictures"\nleft_out = ["mixed"]', "left_out only where recipes race.* Take it out, or write"),
         ("most_minutes = 0", "most_minutes as a whole number"),
         ('pinned = ["alpha"]', "pinned to name settings of learning"),

@@ -107,15 +107,14 @@ def check_left_out(names: Sequence[str], shape: ImageShape) -> None:
     if not (others := [name for name in names if name not in recipes]):
         return
     here = {backbone.name for backbone, _ in listed()}
-    for name in others:
-        if name not in here:
-            near = difflib.get_close_matches(name, [*recipes, *sorted(here)], n=1)
-            height, width, _ = shape
-            raise ConfigError(
-                f"{f'Did you mean {near[0]!r}? ' if near else ''}Expected in left_out recipes, or published weights "
-                f"that are here, got {name!r}. For images of {height}×{width} pixels there are {', '.join(recipes)}. "
-                "The weights: ttca weights list. No query was spent."
-            )
+    if unknown := [name for name in others if name not in here]:
+        near = difflib.get_close_matches(unknown[0], [*recipes, *sorted(here)], n=1)
+        height, width, _ = shape
+        raise ConfigError(
+            f"{f'Did you mean {near[0]!r}? ' if near else ''}Expected in left_out recipes, or published weights "
+            f"that are here, got {', '.join(map(repr, unknown))}. For images of {height}×{width} pixels there are "
+            f"{', '.join(recipes)}. The weights: ttca weights list. No query was spent."
+        )
 
 
 def racers(questions: Questions, settings: Settings, *, halves: bool) -> tuple[NDArray[np.intp], NDArray[np.intp]]:

@@ -67,7 +67,7 @@ class Refinement(Value):
         rng = np.random.default_rng([settings.seed, 7])
         probes = draw_probes(self.members.images, pairs=self.pairs, rng=rng, block=settings.block)
         owners = np.tile(self.members.members[probes.rows], 2).tolist()
-        answers = self.shop.queries.ask(probes.images, purpose="pool", owners=owners)
+        answers = self.shop.queries.ask(probes.images, purpose="pool", owners=owners, shown="refining δ")
         return probes, support(answers.labels, answers.scores, answers.resolution)
 
     def apply(self, delta: NDArray[np.int8], epsilon: int) -> tuple[NDArray[np.int8], dict[str, Any]]:
@@ -98,9 +98,11 @@ class Refinement(Value):
             old = people.images + delta[people.classes].astype(np.int16)
             sent = np.concatenate([np.clip(old + sign * way[people.classes], 0, 255) for sign in (1, -1)])
             owners = np.tile(people.members, 2).tolist()
-            answers = self.shop.queries.ask(sent.astype(np.uint8), purpose="pool", owners=owners)
+            answers = self.shop.queries.ask(sent.astype(np.uint8), purpose="pool", owners=owners, shown="refining δ")
             own = support(answers.labels, answers.scores, answers.resolution).reshape(2, len(people), -1)
             gains = (own[0] - own[1])[np.arange(len(people)), people.classes]
             gain = float(np.nanmean(gains)) if not np.isnan(gains).all() else 0.0
             facts |= {"queries": facts["queries"] + len(sent), "gain": gain, "kept": gain > 0}
+            found = "kept: it helped" if gain > 0 else "dropped: it did not help"
+            self.shop.reporter.say(f"Refined δ at ε = {epsilon} was {found} the selection people who were asked.")
         return (refined if facts["kept"] else delta), facts

@@ -283,8 +283,8 @@ class Settings:
         ]
         if of_races and not self.races:
             raise ConfigError(
-                f'Expected {" and ".join(of_races)} only where recipes race, got recipe = "{self.recipe}". Take '
-                f'{"them" if len(of_races) > 1 else "it"} out, or write recipe = "auto".'
+                f'Expected {of_races[0]} only where recipes race, got recipe = "{self.recipe}". Take it out, or write '
+                'recipe = "auto".'
             )
         unknown = sorted(set(self.pinned) - set(RECIPE_KEYS))
         if unknown:
@@ -348,7 +348,9 @@ def _check_kinds(settings: Settings) -> None:
         number = getattr(settings, name)
         left_out = number is None and name in ("refine", "race_share")
         if not left_out and (isinstance(number, bool) or not isinstance(number, Real)):
-            raise ConfigError(f"Expected {name} as a number, got {number!r}. Write it without quotes.")
+            quoted = isinstance(number, str) and number.strip().replace(".", "", 1).isdecimal()
+            how = "it without quotes" if quoted else "one, such as 0.2"
+            raise ConfigError(f"Expected {name} as a number, got {number!r}. Write {how}.")
     for name in ("name", "subgroup", "recipe", "stopping", "loss", "precision", "attack"):
         if not isinstance(getattr(settings, name), str):
             raise ConfigError(f"Expected {name} as text, got {getattr(settings, name)!r}. Write it in quotes.")

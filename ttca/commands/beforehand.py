@@ -214,6 +214,8 @@ def planned(
         elif not learns:
             # Otherwise the rehearsal of learning said it.
             say(ERR, action.start.told)
+        if saved := action.questions.saved:
+            say(ERR, f"Of the pool's queries {saved} are kept to refine δ on the platform.")
         say(ERR, after_sending(action.roster.pool.image_shape, action.roster.preparation))
         say(ERR, _consent(known, action))
     if not as_json:
