@@ -206,6 +206,9 @@ def test_another_pool_is_refused_before_it_is_paid_for(home: Path, served: Serve
     said = ttca("pool", "run", home)
     assert said.code == 1
     assert "Settings that differ: refine = 0.0 (then 0.5). They would" in said.sentence
+    tried = ttca("run", home, "--dry-run")
+    assert tried.code == 1
+    assert "Expected the pool as it was when people began to verify" in tried.err
     assert served.platform.queries == paid > 0
 
 

@@ -12,7 +12,7 @@ from ttca.certificates import BATCH, clopper_pearson_lower
 from ttca.copying import shell_word
 from ttca.entering import race_result
 from ttca.errors import ActionError, ConfigError, MissingExtraError, QuotaError
-from ttca.sitting import check_opened
+from ttca.sitting import check_opened, knows_pool
 from ttca.verifying import check_kept, is_verified
 
 if TYPE_CHECKING:
@@ -144,6 +144,9 @@ def rehearse(action: CollectiveAction, *, learns: bool = False, verifies: bool =
     changed = pool.changed(action.questions.people.images)
     if changed is not None and not pool.accept_new_version:
         raise changed.refusal()
+    if knows_pool(action.folder):
+        # In hand: what other settings would ask is refused.
+        action.pool()
     _check_quotas(action, plan, verifies=verifies)
     if verifies:
         check_opened(action.folder, action.settings, pool, action.panel)
