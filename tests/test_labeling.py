@@ -319,7 +319,7 @@ def test_in_a_race_whoever_asks_nothing_gets_labels_of_true_classes(
     heads = Heads(monkeypatch)
     levers: dict[str, Any] = {
         "recipe": "auto", "weights": "none", "epochs": 4, "race_share": 0.2, "control_lengths": (1.0,),
-        "left_out": ("mixed", "residual", "true-first-rough", "true-first-margin", "mixed-margin", "block-2", "plain",
+        "left_out": ("mixed", "residual", "true-first-rough", "true-first-margin", "mixed-margin", "plain",
                      "small-pictures", "equalized"),
     }  # fmt: skip
     with opened(tmp_path / "action", Recorder(), backbone, **levers) as action:

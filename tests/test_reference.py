@@ -182,6 +182,6 @@ def test_every_printed_table_is_toml_with_known_keys(document: Path) -> None:
 def test_the_page_of_files_names_every_key_of_a_race() -> None:
     """docs/files.md says what each key of race.json holds, and names no other."""
     page = (HOME / "docs" / "files.md").read_text(encoding="utf-8")
-    (table,) = re.findall(r"(?m)^`result` in `race.json`:\n\n((?:^\|.*\n)+)", page)
+    (table,) = re.findall(r"(?m)^`race.json` holds .*, and `result`:\n\n((?:^\|.*\n)+)", page)
     named = set(re.findall(r"`(\w+)`", table)) - {"key"}
     assert named == {f.name for record in (Raced, Entrant, Switched) for f in fields(record)}
