@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from ttca.settings import Settings
 
 __all__ = [
+    "JUDGED",
     "NAMED",
     "NAMES",
     "RECIPE_KEYS",
@@ -54,8 +55,8 @@ _MIXED = ("perceptron", "small-cnn", "small-resnet")
 #: How much of its queries a race of photographs refines with. On faces, of two seeds and two recipes, refining moved S
 #: by .054, .028, 0 and 0 at ε = 4, and leaving a fifth of the answers to it by .031, 0, .008 and .003 in all (ad hoc).
 _REFINED = 0.2
-#: So many queries for each ε it takes at least: a quarter of them asks a selection person twice.
-_JUDGED = 8
+#: So many queries of refining for each ε ask one selection person, twice: a quarter of them judges.
+JUDGED = 8
 #: So many published networks make an ensemble, at most.
 _TOGETHER = 3
 #: The smallest side at which a mirror image of what is seen is taken for the same thing: smaller ones may be letters.
@@ -192,7 +193,7 @@ def completed(settings: Settings, shape: ImageShape, pool: int) -> Settings:
     if found.refine is not None:
         return found
     coarse = found.races and Circumstances(shape=shape, classes=2).coarse
-    judged = _REFINED * pool >= _JUDGED * len(found.epsilons)
+    judged = _REFINED * pool >= JUDGED * len(found.epsilons)
     return replace(found, refine=_REFINED if coarse and judged else 0.0)
 
 

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from ttca.asking import Questions
 from ttca.people import People, Roster
 from ttca.proxies.runtime import give_back_memory
+from ttca.recipes import JUDGED
 from ttca.values import Value
 from ttca.workshop import Workshop
 
@@ -49,10 +50,10 @@ class Refinement(Value):
     def of(cls, shop: Workshop, roster: Roster, questions: Questions) -> Refinement:
         """Return the refinement that the settings save queries for."""
         levels = len(shop.settings.epsilons)
-        enough = questions.saved >= 4 * levels
-        checks = min(max(questions.saved // (8 * levels), 1), len(questions.selection)) if enough else 0
-        members = roster.pool[roster.pool.subgroup]
         # What nobody judges is never kept: so nothing is asked for it.
+        enough = 2 * questions.saved >= JUDGED * levels
+        checks = min(max(questions.saved // (JUDGED * levels), 1), len(questions.selection)) if enough else 0
+        members = roster.pool[roster.pool.subgroup]
         pairs = questions.saved // 2 - checks * levels if checks else 0
         return cls(shop, members, questions.selection, checks, pairs)
 
