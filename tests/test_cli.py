@@ -711,8 +711,8 @@ def test_an_action_without_controls_ends_with_its_certificate(home: Path, ttca: 
 
 
 def test_a_run_in_which_nothing_helps_says_so(home: Path, ttca: Terminal) -> None:
-    """A dry run says who races and at what cost; where no recipe beats doing nothing, `ttca run` ends well with a plain
-    sentence, a row and a report, and `ttca verify` says why there is nothing to verify."""
+    """A dry run says who races and at what cost, or what came of it; where no recipe beats doing nothing, `ttca run`
+    ends well with a plain sentence, a row and a report, and `ttca verify` says why there is nothing to verify."""
     edit(home / "action.toml", "epsilons = [6, 12]", 'recipe = "auto"\nepsilons = [1]\npublic_epochs = 2')
     edit(home / "action.toml", "steps = 10", "steps = 1")
     plan = ttca("run", home, "--dry-run", "--json").json
@@ -726,6 +726,8 @@ def test_a_run_in_which_nothing_helps_says_so(home: Path, ttca: Terminal) -> Non
     assert (done.json["recipe"], done.json["certificate"]) == ("nothing", None)
     assert done.json["subgroup_after"] == done.json["subgroup_before"]
     assert done.json["race"]["winner"] in {entrant["name"] for entrant in done.json["race"]["entrants"]}
+    again = ttca("run", home, "--dry-run").err
+    assert ("Nothing is proposed: no recipe" in again, "recipes race" in again) == (True, False)
     assert "Nothing is proposed: no recipe was shown to beat doing nothing" in ttca("report", home).out
     assert "nothing is proposed" in (home / "report.html").read_text(encoding="utf-8")
     assert not (home / f"perturbations.{SUFFIX}").exists()

@@ -180,7 +180,8 @@ def test_another_pool_is_refused_before_anything_is_learned_anew(home: Path, ttc
     assert ttca("distil", home).code == 0
     with read_action(home).open() as action:
         gone, digest = str(action.roster.pool.persons[0]), action.pool().digest
-    opened = {"pool": digest, "settings": {"epochs": 99, "epsilons": [6, 12]}}
+    then = {"epochs": 99, "epsilons": [6, 12], "every_image": None, "pinned": ["epochs"]}
+    opened = {"pool": digest, "settings": then}
     (home / "verification.json").write_text(json.dumps(opened))
     proxy = (home / "proxy.safetensors").read_bytes()
     assert ttca("distil", home).code == 0
@@ -188,7 +189,10 @@ def test_another_pool_is_refused_before_anything_is_learned_anew(home: Path, ttc
     said = ttca("distil", home)
     assert said.code == 1
     assert "Expected the pool as it was when people began to verify" in said.sentence
-    assert "Settings that differ: epochs = 12 (then 99). They would" in said.sentence
+    assert (
+        "Settings that differ: epochs = 12 (then 99), every_image = false (then unset), keys of learning set by hand: "
+        "none (then epochs). They would" in said.sentence
+    )
     assert (home / "proxy.safetensors").read_bytes() == proxy
 
 

@@ -144,8 +144,20 @@ def _changed(folder: Path, settings: Settings) -> str:
     path = folder / _OPENED
     # Earlier versions did not write them.
     then, now = (load_json(path) if path.is_file() else {}).get("settings") or {}, _deciding(settings)
-    told = [f"{key} = {now[key]!r} (then {then[key]!r})" for key in now if key in then and then[key] != now[key]]
+    told = [
+        f"{key} = {_written(now[key])} (then {_written(then[key])})"
+        for key in now
+        if key != "pinned" and key in then and then[key] != now[key]
+    ]
+    if then.get("pinned", now["pinned"]) != now["pinned"]:
+        hand = [" and ".join(keys) or "none" for keys in (now["pinned"], then["pinned"])]
+        told.append(f"keys of learning set by hand: {hand[0]} (then {hand[1]})")
     return f"Settings that differ: {', '.join(told)}. " if told else ""
+
+
+def _written(value: Any) -> str:
+    """Return a value as an action file has it."""
+    return "unset" if value is None else json.dumps(value)
 
 
 def _deciding(settings: Settings) -> dict[str, Any]:

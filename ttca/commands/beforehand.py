@@ -141,8 +141,8 @@ def pooled(action: CollectiveAction) -> None:
     """Ask what the pool lacks and say how each group is served: whether there is a gap costs nothing to know."""
     from ttca.gap import served_sentence
 
-    if action.runners is not None:
-        say(ERR, action.runners.told)
+    if (told := _race(action)) is not None:
+        say(ERR, told)
     transfer = action.pool()
     say(ERR, served_sentence(transfer.served()))
     if transfer.overruled is not None:
@@ -209,8 +209,8 @@ def planned(
     if changed is not None and action.queries.accept_new_version:
         say(ERR, f"{changed} They are paid.")
     if dry_run and not as_json:
-        if action.runners is not None:
-            say(ERR, action.runners.told)
+        if (told := _race(action)) is not None:
+            say(ERR, told)
         elif not learns:
             # Otherwise the rehearsal of learning said it.
             say(ERR, action.start.told)
@@ -228,6 +228,16 @@ def planned(
     if refusal is not None:
         raise refusal
     return dry_run
+
+
+def _race(action: CollectiveAction) -> str | None:
+    """Return who races and how long it takes, or what came of it where that is over; None where nothing races."""
+    from ttca.entering import race_result
+
+    if action.runners is None:
+        return None
+    raced = race_result(action.folder, action.settings)
+    return action.runners.told if raced is None else raced.told
 
 
 def _consent(known: ActionFile, action: CollectiveAction) -> str:
