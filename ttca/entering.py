@@ -37,8 +37,9 @@ _FEWEST = 8
 _FIRST_ROUND, _FULL_ROUND = 3, 8
 #: With fewer subgroup persons in selection, the pool's race, under δ that was not learned from their half.
 _MANY = 100
-#: For how long candidates are learned, as multiples of what recipes say: the longest in which the first ones fit.
-_LENGTHS = (1.0, 0.5, 0.25)
+#: For how long candidates are learned, as multiples of what recipes say: the longest in which the first ones fit. Near
+#: each other, since the machine's speed at one moment decides.
+_LENGTHS = (1.0, 0.7, 0.5, 0.35, 0.25)
 #: What race_share and most_minutes were where an earlier version's action did not set them.
 _EARLIER: dict[str, Any] = {"race_share": 0.2, "most_minutes": 60}
 
