@@ -100,7 +100,8 @@ def _cell(key: CellKey, platform: Platform) -> dict[str, Any]:
         for arm in _ARMS:
             known = (transfer.pool.images, targets_of(transfer.answers)) if arm == "answers" else both
             if not arm.startswith("slopes"):
-                done = train_proxy(*known, options, selection=selection, initial=warm, replay=replay)
+                images, answers = known
+                done = train_proxy(images, answers, options, selection=selection, initial=warm, replay=replay)
                 proxy, rates = done.proxy, done.rates
             else:
                 weight = float(arm.removeprefix("slopes-"))
@@ -173,7 +174,7 @@ class _Sloped(_Training):
         def loss(*given: Any, **how: Any) -> torch.Tensor:
             return plain_loss(*given, **how) + self.weight * self._extra / len(kept)
 
-        distillation.answer_loss = loss  # type: ignore[assignment]
+        distillation.answer_loss = loss
         try:
             return super()._step(whole, y, s)
         finally:
