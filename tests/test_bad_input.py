@@ -63,6 +63,11 @@ WORLDS: dict[str, tuple[Callable[[Rows], Rows], str, str]] = {
         "Line 2: Expected the class to be one of 'stripes', 'bars', 'checks', got 'nan'. Use one of these.",
         "got 1 problem in",
     ),
+    "a class that the action file lacks": (
+        lambda rows: [{**row, "class": "spots"} if row["class"] == "bars" else row for row in rows],
+        "got 'spots'. Use one of these. Or add it to classes. The same holds for: Line ",
+        "problems in",
+    ),
     "no class": (
         lambda rows: [{**rows[0], "class": ""}, *rows[1:]],
         "Line 2: Expected a printable value in the column 'class', got ''.",
@@ -81,7 +86,7 @@ WORLDS: dict[str, tuple[Callable[[Rows], Rows], str, str]] = {
         "Expected answers that fit members' own true classes, got 2 of 20 right",
     ),
 }
-REFUSED = ("people who are there twice", "a class that is NaN", "no class")
+REFUSED = ("people who are there twice", "a class that is NaN", "a class that the action file lacks", "no class")
 
 
 def write(table: Path, changed: Callable[[Rows], Rows]) -> None:

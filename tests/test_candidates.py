@@ -37,6 +37,7 @@ from ttca.proxies.distillation import Proxy
 from ttca.race_record import NOTHING, RACE_FILE, Raced, Runners
 from ttca.racing import ERROR, PROVED_LATER
 from ttca.recipes import Recipe
+from ttca.rehearsal import rehearse
 from ttca.settings import Settings
 
 
@@ -210,6 +211,24 @@ def test_where_nothing_helps_nobody_verifies(tmp_path: Path) -> None:
     assert all(e.name in page for e in raced.entrants)
     # Images as they are were paid for in the pool.
     assert paid["pool"] == 164
+
+
+def test_nothing_races_anew_once_people_verify(tmp_path: Path) -> None:
+    """Once people have begun to verify what a race chose, settings under which another would be run are refused before
+    anything is learned or asked; put back, the race is still over."""
+    platform = worlds.Recorder()
+    with opened(tmp_path, platform) as action:
+        action.verify()
+    paid, record = platform.queries, (tmp_path / RACE_FILE).read_bytes()
+    for changes in ({"most_minutes": 59}, {"combine": False}):
+        with opened(tmp_path, platform, settings=settings(**changes)) as action:
+            with pytest.raises(ActionError, match=f"Settings that differ: {next(iter(changes))} = .* A second look"):
+                rehearse(action, learns=True)
+            with pytest.raises(ActionError, match="Settings that differ"):
+                action.learn()
+    assert (platform.queries, (tmp_path / RACE_FILE).read_bytes()) == (paid, record)
+    with opened(tmp_path, platform) as action:
+        assert sum(cost.queries for name, cost in action.plan().items() if name != "controls") == 0
 
 
 def test_altered_copies_are_asked_about_once_for_all(tmp_path: Path) -> None:

@@ -726,8 +726,12 @@ def test_a_run_in_which_nothing_helps_says_so(home: Path, ttca: Terminal) -> Non
     assert (done.json["recipe"], done.json["certificate"]) == ("nothing", None)
     assert done.json["subgroup_after"] == done.json["subgroup_before"]
     assert done.json["race"]["winner"] in {entrant["name"] for entrant in done.json["race"]["entrants"]}
-    again = ttca("run", home, "--dry-run").err
-    assert ("Nothing is proposed: no recipe" in again, "recipes race" in again) == (True, False)
+    again = ttca("run", home, "--dry-run")
+    said = ("Nothing is proposed: no recipe", "recipes race", "For the certificate")
+    assert [words in again.err for words in said] == [True, False, False]
+    assert "0 queries at most" in " ".join(again.out.split())
+    apply = ttca("apply", home, home / "none.png", "--class", "left")
+    assert "In this action no recipe was shown to beat doing nothing" in apply.sentence
     assert "Nothing is proposed: no recipe was shown to beat doing nothing" in ttca("report", home).out
     assert "nothing is proposed" in (home / "report.html").read_text(encoding="utf-8")
     assert not (home / f"perturbations.{SUFFIX}").exists()

@@ -135,6 +135,37 @@ def test_ask_prepares_a_photograph_as_a_run_does_and_says_so(home: Path, ttca: T
     assert "Expected a preparation to the 8×8 pixels" in ttca("ask", home, mine).sentence
 
 
+def test_one_answer_serves_every_table_that_is_tried(home: Path, ttca: Terminal, api: Api) -> None:
+    """Wrong tables are tried on the answer that is there: one query is paid, whatever the order, until one reads it."""
+    (picture,) = pictures(home, 1)
+    wrong = ('scores = "result.things"', 'label = "result.items[0].id"', 'scores = "result.items[*].box"')
+    for places in (*wrong, RIGHT, *wrong[1:], RIGHT):
+        done = ttca("ask", table(home, api, places), picture)
+        assert ("Read as: nothing" in done.out, "It said (status 200)" in done.out) == (places != RIGHT, True)
+        assert ("A table that would read it" in done.out) == (places != RIGHT)
+    assert (api.asked, charged(home)) == (1, 1)
+
+
+def test_the_same_table_asks_again_where_nothing_was_read(home: Path, ttca: Terminal, api: Api) -> None:
+    """An answer that was no answer, such as an error's page, is no reason not to ask again with the same table."""
+    (picture,) = pictures(home, 1)
+    api.say = lambda _: {"wait": "a moment"}
+    assert "Read as: nothing" in ttca("ask", home, picture).out
+    api.say = said_plainly
+    assert "Read as: nothing" not in ttca("ask", home, picture).out
+    assert api.asked == 2
+
+
+def test_ask_names_every_file_that_is_no_picture(home: Path, ttca: Terminal, api: Api, tmp_path: Path) -> None:
+    """Of several files that are no pictures all are named, and nothing is sent."""
+    for name in ("one.png", "two.png"):
+        (tmp_path / name).write_bytes(b"")
+    said = ttca("ask", home, tmp_path / "one.png", *pictures(home, 1), tmp_path / "two.png").sentence
+    assert "one.png: " in said
+    assert "two.png: " in said
+    assert api.asked == 0
+
+
 def test_ask_shows_binary_answers_as_json_and_never_a_control_character(
     tmp_path: Path, people: Path, ttca: Terminal
 ) -> None:

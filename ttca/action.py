@@ -710,18 +710,21 @@ def _plan(action: CollectiveAction, shop: Workshop) -> dict[str, Cost]:
             asked.images + cost.images, asked.answered + cost.answered, asked.queries + cost.queries, affordable
         )
     plan = {"pool": asked}
-    if action.settings.refine and not is_verified(action.folder):
+    raced = race_result(action.folder, action.settings)
+    # Where doing nothing won, nothing is refined, nobody verifies, and the row says what is paid for.
+    over = raced is not None and not raced.proposed
+    if action.settings.refine and not over and not is_verified(action.folder):
         saved = action.questions.saved - refined_queries(action.folder)
         plan["pool"] = Cost(asked.images + saved, asked.answered, asked.queries + saved, affordable)
+    more: dict[str, int] = {}
     if action.settings.races:
         # What the ledger holds of a race is not known by image until candidates are learned.
-        most = 0 if race_result(action.folder, action.settings) is not None else action.questions.race
-        plan["race"] = Cost(most, 0, most, affordable)
+        more["race"] = 0 if raced is not None else action.questions.race
     choosers = action.questions.selection[:MOST_CHOOSERS]
     asked_of = len(choosers) + _asked_twice(action, choosers)
-    for step, most in still_to_pay(shop, action.panel, action.measuring, asked_of).items():
-        plan[step] = Cost(most, 0, most, affordable)
-    kept = kept_cost(action.folder, action.panel, action.settings.recheck_people, certified=is_certified(action.folder))
-    if action.settings.recheck_people:
-        plan["recheck"] = Cost(kept, 0, kept, affordable)
+    later = still_to_pay(shop, action.panel, action.measuring, asked_of)
+    if kept := action.settings.recheck_people:
+        later["recheck"] = kept_cost(action.folder, action.panel, kept, certified=is_certified(action.folder))
+    more |= dict.fromkeys(later, 0) if over else later
+    plan |= {step: Cost(most, 0, most, affordable) for step, most in more.items()}
     return plan

@@ -39,6 +39,7 @@ from ttca.racing import (
 )
 from ttca.recipes import Recipe
 from ttca.side_by_side import Piece, learning_threads
+from ttca.sitting import check_unopened
 from ttca.values import OneLine
 from ttca.workshop import Workshop
 
@@ -175,6 +176,8 @@ def choose(shop: Workshop, ground: Ground, questions: Questions, transfer: Trans
     """
     race = _Race(Lessons(shop, ground, questions, transfer, runners.recipes, runners.length), runners)
     kept = race.kept()
+    if kept is None:
+        check_unopened(shop.folder, shop.settings)
     raced = race.run() if kept is None else kept
     by_name = {recipe.name: recipe for recipe in runners.recipes}
     winner = by_name[raced.winner]

@@ -67,6 +67,8 @@ __all__ = [
 T = TypeVar("T")
 C = TypeVar("C", "PlatformSection", "ContributeSection")
 
+#: What decides which other keys there are.
+_DECIDING = frozenset({"protocol"})
 #: What would do for keys that must be there, so that a file without them is read to its end.
 _EXAMPLES: dict[str, Any] = {
     "url": "http://127.0.0.1:8000",
@@ -1010,7 +1012,8 @@ def _section(kind: type[T], found: Any, table: str, path: Path, *, template: str
     mistakes.tell(*(f"Expected the key {name} in [{table}] of {path}, got none. Write it there." for name in missing))
     # What is wrong with the others is said too: what could not be read stands as its default, or as an example.
     doubtful = [name for name in types if (name in found and name not in values) or _is_meant(name, strange)]
-    section, said = made(kind, {name: _EXAMPLES[name] for name in needed} | values, _EXAMPLES, {*doubtful, *missing})
+    given = {name: _EXAMPLES[name] for name in needed} | values
+    section, said = made(kind, given, _EXAMPLES, {*doubtful, *missing}, _DECIDING)
     mistakes.tell(*said)
     if section is None or mistakes.sentences:
         raise mistakes.error()

@@ -20,12 +20,13 @@ from ttca.errors import ActionError, DataError, ImageError, PlatformError, Quota
 from ttca.folder_lock import hold
 from ttca.images import ImageShape
 from ttca.masking import masked_everywhere
+from ttca.platforms.base import PlatformInfo
 from ttca.platforms.http import HttpPlatform
 from ttca.platforms.proposing import Proposal, headers_of, proposals, response_of
 from ttca.platforms.protocols.reading import UnreadableError, excerpt
 from ttca.platforms.protocols.tensors import HEADER_LENGTH, as_json
 from ttca.pooling.ledger import Ledger, open_ledger
-from ttca.pooling.lookup import Reader, words_of
+from ttca.pooling.lookup import Reader, Words, words_of
 from ttca.pooling.pool import Member, Pace, QueryPool
 from ttca.pooling.recall import recall
 from ttca.pooling.titles import take_title
@@ -173,7 +174,7 @@ def first_answers(
     listed = {one.path.resolve(): one for one in known.list_files(known.people.source)}
     members = known.payers({one.member for one in listed.values()})
     with known.open_platform() as platform:
-        images = [_image(known, path, listed.get(path.resolve()), platform.info.image_shape) for path in files]
+        images = _images(known, files, listed, platform.info.image_shape)
         lock = hold(known.folder, say=reporter.say)
         try:
             given = known.given_roles()
@@ -201,7 +202,9 @@ def first_answers(
                     for path, image in zip(files, images, strict=True):
                         before, owner = _charged(ledger), listed.get(path.resolve())
                         owners = [who.name if owner is None else owner.member]
-                        queries.ask(image.pixels[None], purpose="ask", owners=owners)
+                        # What was said is kept. Another table that cannot read it would be paid for in vain.
+                        if accept_new_version or not _is_kept_unread(platform, ledger, image):
+                            queries.ask(image.pixels[None], purpose="ask", owners=owners)
                         answered += 1
                         yield _first_answer(
                             known, platform, ledger, image, (str(path), who.name, _charged(ledger) - before)
@@ -220,6 +223,35 @@ def _check_may_be_asked(given: GivenRoles, path: Path, listed: ListedFile | None
             f"Expected pictures of people whose answers may be known now, got {path}, of somebody who {does}. "
             "Choose another picture. No query was spent."
         )
+
+
+def _images(
+    known: ActionFile, files: Sequence[Path], listed: Mapping[Path, ListedFile], shape: ImageShape
+) -> list[Photograph]:
+    """Return all images, or raise one error about all that are none."""
+    found, wrong = list[Photograph](), list[str]()
+    for path in files:
+        try:
+            found.append(_image(known, path, listed.get(path.resolve()), shape))
+        except DataError as error:
+            wrong.append(str(error))
+    if wrong:
+        raise DataError("\n".join(wrong))
+    return found
+
+
+def _is_kept_unread(platform: HttpPlatform, ledger: Ledger, image: Photograph) -> bool:
+    """Whether what the platform said of an image is kept, and another way to read it than now was tried in vain."""
+    info = platform.info
+    found = recall(ledger, info, image.pixels[None], Reader(info.reading_mark, platform.read_again), epoch="pool")
+    words = _words(ledger, info, image)
+    return not found.known[0] and words is not None and words.reading != info.reading_mark
+
+
+def _words(ledger: Ledger, info: PlatformInfo, image: Photograph) -> Words | None:
+    """Return what the platform said of an image, however it was read."""
+    (key,) = ledger.keys(image.pixels[None], fingerprint=info.fingerprint, epoch="pool")
+    return ledger.database.run(lambda connection: words_of(connection, ledger.seals, key))
 
 
 def _image(known: ActionFile, path: Path, listed: ListedFile | None, shape: ImageShape) -> Photograph:
@@ -242,12 +274,13 @@ def _first_answer(
     reader = Reader(info.reading_mark, platform.read_again)
     found = recall(ledger, info, image.pixels[None], reader, epoch="pool")
     words = ledger.database.run(lambda connection: words_of(connection, ledger.seals, found.keys[0]))
+    words = _words(ledger, info, image) if words is None else words
     answers, why = found.answers, ""
     status = said = shown = None
     places: dict[str, str] = {}
     better: list[Proposal] = []
     if words is not None:
-        body, place, n = words
+        body, place, n = words.body, words.place, words.count
         status, said = response_of(body)
         shown = shown_answer(said, headers_of(body).get(HEADER_LENGTH.lower()))
         try:

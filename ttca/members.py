@@ -286,13 +286,13 @@ def _table_photos(table: Path) -> dict[Path, Photo]:
             found[gone] = Photo(path=gone, name=cells["file"], problem=f"Line {line} of {table.name}: {path}")
             continue
         if isinstance(path, str):
-            problems.add(line, f"Line {line}: {path}")
+            problems.add(line, str(path), f"Line {line}: ")
             continue
         real = path.resolve()
         try:
             box = parse_box(cells["box"]) if cells.get("box", "").strip() else None
         except ImageError as error:
-            problems.add(line, f"Line {line}: {error}")
+            problems.add(line, str(error), f"Line {line}: ")
             continue
         if real in found:
             problems.add(line, f"Line {line}: Expected every file once, got {cells['file']!r} again. Remove one line.")

@@ -14,6 +14,7 @@ from ttca.errors import PerturbationError, TTCAError
 from ttca.expiry import check_not_expired
 from ttca.perturbations import MEMBERS_FILE, PerturbationSet
 from ttca.platforms.base import PlatformInfo
+from ttca.race_record import proposed_nothing
 from ttca.signing import SignatureError, Signed, check_key, check_signature, signature_file
 from ttca.values import Value
 
@@ -139,6 +140,11 @@ def _check_certified_there(path: Path) -> None:
         raise PerturbationError(f"{said} The certified set of this action is {home / MEMBERS_FILE}.")
     if (home / "certificate.json").is_file():
         raise PerturbationError(f"{said} This action ended without a certified set, so there is none for members.")
+    if proposed_nothing(home):
+        raise PerturbationError(
+            f"{said} In this action no recipe was shown to beat doing nothing, so there is none for members. What "
+            f"each recipe got: ttca report {shell_word(home)}"
+        )
     raise PerturbationError(
         f"{said} No set of this action is certified yet, so there is none for members. To certify one: "
         f"ttca run {shell_word(home)}"

@@ -51,7 +51,11 @@ class Mistakes:
 
 
 def made(
-    kind: Callable[..., T], values: Values, stand_ins: Values, doubtful: Collection[str] = ()
+    kind: Callable[..., T],
+    values: Values,
+    stand_ins: Values,
+    doubtful: Collection[str] = (),
+    deciding: Collection[str] = (),
 ) -> tuple[T | None, list[str]]:
     """Return what is made of values, and a sentence for each value that is in the way.
 
@@ -64,6 +68,8 @@ def made(
         Values that will do, for keywords that must be there, and for keys of their tables (``"table.key"``).
     doubtful : collection of str
         Keywords that are wrong already. What is said of them or of what they stand beside may be their fault.
+    deciding : collection of str
+        Keywords that decide what the others mean. Without one of them nothing more is said, unless it was wrong itself.
 
     Returns
     -------
@@ -90,6 +96,8 @@ def made(
             # Several values together, or one that must be there.
             return None, said
         key, left = cause
+        if key in deciding and not _names(key, sentence):
+            return None, said
         out.add(key)
 
 

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 from ttca.frames import frame
+from ttca.kept import load_json
 from ttca.recipes import Recipe
 from ttca.rounding import apart
 
-__all__ = ["COMBINED", "NOTHING", "RACE_FILE", "Entrant", "Raced", "Runners", "Switched"]
+__all__ = ["COMBINED", "NOTHING", "RACE_FILE", "Entrant", "Raced", "Runners", "Switched", "proposed_nothing"]
 
 #: Where the record of a race lies in an action's folder.
 RACE_FILE = "race.json"
@@ -20,6 +22,13 @@ NOTHING = "nothing"
 COMBINED = "combined"
 #: What earlier versions did not write down of who races.
 _LATER = ("length", "final_length", "halves", "at_once", "after")
+
+
+def proposed_nothing(folder: Path) -> bool:
+    """Whether the last race in an action's folder ended, and doing nothing won it."""
+    path = folder / RACE_FILE
+    result = load_json(path).get("result") if path.is_file() else None
+    return result is not None and not result["proposed"]
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from ttca.certificates import BATCH, clopper_pearson_lower
 from ttca.copying import shell_word
 from ttca.entering import race_result
 from ttca.errors import ActionError, ConfigError, MissingExtraError, QuotaError
-from ttca.sitting import check_opened, knows_pool
+from ttca.sitting import check_opened, check_unopened, knows_pool
 from ttca.verifying import check_kept, is_verified
 
 if TYPE_CHECKING:
@@ -147,6 +147,8 @@ def rehearse(action: CollectiveAction, *, learns: bool = False, verifies: bool =
     if knows_pool(action.folder):
         # In hand: what other settings would ask is refused.
         action.pool()
+    if action.runners is not None and race_result(action.folder, action.settings) is None:
+        check_unopened(action.folder, action.settings)
     _check_quotas(action, plan, verifies=verifies)
     if verifies:
         check_opened(action.folder, action.settings, pool, action.panel)

@@ -26,6 +26,7 @@ __all__ = [
     "Sitting",
     "check_opened",
     "check_pool",
+    "check_unopened",
     "is_opened",
     "knows_pool",
     "open_sitting",
@@ -122,6 +123,17 @@ def check_pool(folder: Path, settings: Settings, pool: str) -> None:
             "people and settings back as they were. Where somebody was forgotten, start a new action in a new folder "
             "with new verification people. Nothing was learned anew."
         )
+
+
+def check_unopened(folder: Path, settings: Settings) -> None:
+    """Raise where recipes are to race although people have begun to verify what an earlier race chose.
+
+    Raises
+    ------
+    ActionError
+    """
+    if is_opened(folder):
+        raise used_before(folder, settings)
 
 
 def is_opened(folder: Path) -> bool:

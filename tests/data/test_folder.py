@@ -404,7 +404,7 @@ def test_images_alone_have_no_class(home: Path) -> None:
     (home / "notes.txt").write_text("x")
     with pytest.raises(DataError, match=r"'notes.txt': Expected only images .* got this file. Move it away"):
         load_images(home, image_shape=_SHAPE)
-    with pytest.raises(DataError, match=r"'c.png': Expected an image of 9×9 pixels"):
+    with pytest.raises(DataError, match=r"'a.png': Expected an image of 9×9 pixels .* for: 'b.png', 'c.png'"):
         load_images(home, image_shape=(9, 9, 3))
     (home / "notes.txt").unlink()
     _save(home / "cat/Bo/1.png")

@@ -26,6 +26,10 @@ CASES: dict[str, tuple[Any, str]] = {
         {"result": {"tags": [{"confidence": 61.4, "tag": {"en": "dog"}}]}},
         'scores = "result.tags[*].{label: tag.en, score: confidence}"\nscores_are = "percent"',
     ),
+    "percent as people write it": (
+        {"ok": True, "outcome": {"ranked": [{"name": "dog", "p": "87.3%"}, {"name": "cat", "p": "12.7 %"}]}},
+        'scores = "outcome.ranked[*].{label: name, score: p}"',
+    ),
     "the score among other numbers": (
         {"d": [{"width": 0.2, "class": "dog", "probability": 0.9}]},
         'scores = "d[*].{label: class, score: probability}"',

@@ -169,6 +169,7 @@ def planned(
     from ttca.exposure import exposure
     from ttca.preparation import after_sending
     from ttca.rehearsal import enough, rehearse
+    from ttca.verifying import is_verified
 
     refusal: TTCAError | None = None
     try:
@@ -219,7 +220,8 @@ def planned(
         say(ERR, after_sending(action.roster.pool.image_shape, action.roster.preparation))
         say(ERR, _consent(known, action))
     if not as_json:
-        say(ERR, f"For the certificate: {action.panel.examined().told(action.settings.certifying)}.")
+        if plan["verification"].queries or is_verified(action.folder):
+            say(ERR, f"For the certificate: {action.panel.examined().told(action.settings.certifying)}.")
         for sentence in warnings:
             say(ERR, sentence)
     if refusal is not None and dry_run and as_json:

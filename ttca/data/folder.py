@@ -559,7 +559,7 @@ def _read_table(
                     f"Expected every file once, got {cells['file']!r} on line {earlier} already. Remove one line."
                 )
         for sentence in wrong:
-            problems.add(line, before + sentence)
+            problems.add(line, sentence, before)
         if not wrong and isinstance(path, Path):
             rows.append(
                 _Row(
@@ -601,7 +601,8 @@ def _meant(cells: dict[str, str], names: Sequence[str]) -> list[str]:
         known = names if what == "class" else COLUMNS[what].values
         meant = resolve(cells[what], known)
         if meant is None:
-            wrong.append(unknown_name(f"the {what}", cells[what], known, otherwise="Use one of these."))
+            sentence = unknown_name(f"the {what}", cells[what], known, otherwise="Use one of these.")
+            wrong.append(f"{sentence} Or add it to classes." if what == "class" else sentence)
         else:
             cells[what] = meant
     return wrong
@@ -617,7 +618,7 @@ def _read_pictures(home: Path, problems: Problems) -> list[_Row]:
         if relative.suffix.lower() not in PHOTOGRAPHS:
             path = f"Expected only images ({', '.join(sorted(PHOTOGRAPHS))}), got this file. Move it away."
         if isinstance(path, str):
-            problems.add(line, f"{file!r}: {path}")
+            problems.add(line, str(path), f"{file!r}: ")
         else:
             rows.append(_Row(line, path, -1, "", None, _GROUPS[0], None, None, None, f"{file!r}: "))
     return rows
@@ -645,8 +646,9 @@ def _read_folders(home: Path, names: list[str], problems: Problems) -> list[_Row
         if len(parts) != 3 + grouped or relative.suffix.lower() not in PHOTOGRAPHS:
             problems.add(
                 line,
-                f"{file!r}: Expected only {layout} with an image ({', '.join(sorted(PHOTOGRAPHS))}), got this "
-                "file. Move it away, or into its class and member.",
+                f"Expected only {layout} with an image ({', '.join(sorted(PHOTOGRAPHS))}), got this file. Move it "
+                "away, or into its class and member.",
+                f"{file!r}: ",
             )
             continue
         cells = {"class": canonical(parts[-3]), **({"group": canonical(parts[0])} if grouped else {})}
@@ -657,7 +659,7 @@ def _read_folders(home: Path, names: list[str], problems: Problems) -> list[_Row
         if isinstance(path, str):
             wrong.append(path)
         for sentence in wrong:
-            problems.add(line, f"{file!r}: {sentence}")
+            problems.add(line, sentence, f"{file!r}: ")
         if not wrong and isinstance(path, Path):
             label, group = names.index(cells["class"]), cells.get("group", _GROUPS[0])
             rows.append(_Row(line, path, label, member, None, group, None, None, None, f"{file!r}: "))
@@ -741,7 +743,7 @@ def _read_images(
         try:
             images[i] = read_image(row.path, shape, preparation, row.box).pixels
         except (DataError, ImageError, MissingExtraError) as error:
-            problems.add(row.line, f"{row.place}{error}")
+            problems.add(row.line, str(error), row.place)
 
     for_each(read, len(rows), block=8 if preparation is not None else 64)
     return images

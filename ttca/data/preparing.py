@@ -184,10 +184,10 @@ def _table_jobs(table: Path, names: FreeNames) -> tuple[Sheet, list[_Job], list[
         try:
             box = parse_box(cells["box"]) if cells.get("box", "").strip() else None
         except ImageError as error:
-            problems.add(line, f"Line {line}: {error}")
+            problems.add(line, str(error), f"Line {line}: ")
             continue
         if isinstance(path, str):
-            problems.add(line, f"Line {line}: {path}")
+            problems.add(line, str(path), f"Line {line}: ")
         else:
             relative = path.relative_to(home)
             jobs.append(_Job(relative.as_posix(), path, box, names.free(relative)))

@@ -67,20 +67,23 @@ class Problems:
     """Everything found wrong so far, to be told at once and in the order of the source."""
 
     def __init__(self) -> None:
-        self._found: list[tuple[int, str]] = []
+        self._found: list[tuple[int, str, str]] = []
 
-    def add(self, line: int, sentence: str) -> None:
-        """Note what is wrong in a line."""
-        self._found.append((line, sentence))
+    def add(self, line: int, sentence: str, where: str = "") -> None:
+        """Note what is wrong in a line; ``where`` stands before the sentence, which other lines may share."""
+        self._found.append((line, sentence, where))
 
     def raise_if_any(self, source: Path, what: str = "people") -> None:
-        """Raise DataError with the first ten; ``what`` the source holds."""
+        """Raise DataError with the first ten that differ; ``what`` the source holds."""
         if not self._found:
             return
-        sentences = [sentence for _, sentence in sorted(self._found, key=lambda pair: pair[0])]
-        more = len(sentences) - _SHOWN
+        alike: dict[str, list[str]] = {}
+        for _, sentence, where in sorted(self._found, key=lambda one: one[0]):
+            alike.setdefault(sentence, []).append(where)
+        sentences = [f"{first}{sentence}{_also(others)}" for sentence, (first, *others) in alike.items()]
+        more = sum(len(places) for places in list(alike.values())[_SHOWN:])
         tail = [f"… and {more} more."] if more > 0 else []
-        count = "1 problem" if len(sentences) == 1 else f"{len(sentences)} problems"
+        count = "1 problem" if len(self._found) == 1 else f"{len(self._found)} problems"
         raise DataError(
             "\n- ".join(
                 [
@@ -91,6 +94,13 @@ class Problems:
                 ]
             )
         )
+
+
+def _also(places: Sequence[str]) -> str:
+    """Return a sentence that names further places of which the same is true; "" without any."""
+    named = [place.strip(": ") for place in places[:_SHOWN]]
+    more = [f"{len(places) - _SHOWN} more"] if len(places) > _SHOWN else []
+    return f" The same holds for: {', '.join([*named, *more])}." if places else ""
 
 
 @dataclass(frozen=True)
@@ -147,7 +157,7 @@ def read_sheet(table: Path, needed: Sequence[str], known: Sequence[str] | None, 
         # A line may end where only blank columns follow.
         cells = [values[i] if i < len(values) else None for i in keep]
         if len(values) > len(names) or None in cells:
-            problems.add(line, f"Line {line}: {_wrong_number(header, cells, len(values), _single(delimiter))}")
+            problems.add(line, _wrong_number(header, cells, len(values), _single(delimiter)), f"Line {line}: ")
             continue
         rows.append((line, {name: cell for name, cell in zip(header, cells, strict=True) if cell is not None}))
     return Sheet(tuple(header), tuple(rows), notes)

@@ -17,6 +17,7 @@ from ttca.values import Value
 __all__ = ["Proposal", "as_toml", "headers_of", "proposals", "response_of"]
 
 _PLAIN = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_PERCENT = re.compile(r"\s*\d{1,3}(\.\d{1,20})?\s*%\s*", re.ASCII)
 #: A stranger's JSON may be of any size: so many of its places are looked at, so deep, and so many lines are shown.
 _MOST_PLACES, _DEEPEST, _SHOWN = 5000, 20, 3
 #: Of one object.
@@ -221,7 +222,8 @@ def _spelled(name: str) -> str:
 
 
 def _number(value: object) -> bool:
-    return type(value) in (int, float)
+    """Whether a value is a number, or a percentage as people write it."""
+    return type(value) in (int, float) or (isinstance(value, str) and _PERCENT.fullmatch(value) is not None)
 
 
 def _numbers(values: Any) -> bool:

@@ -22,7 +22,7 @@ from ttca.pooling.schema import unread as _unread
 from ttca.pooling.seals import NUMBERS, SEALED, SealedColumns, Seals
 from ttca.values import Value
 
-__all__ = ["Found", "ReadAgain", "Reader", "Shelved", "answered", "seal_all", "words_of"]
+__all__ = ["Found", "ReadAgain", "Reader", "Shelved", "Words", "answered", "seal_all", "words_of"]
 
 ReadAgain: TypeAlias = Callable[[bytes, int], Answers]
 """The body of a request of so many images → its answers, as they are read now; a TransportError where it has none."""
@@ -190,11 +190,20 @@ class Shelved:
         )
 
 
-def words_of(connection: sa.Connection, seals: Seals, key: bytes) -> tuple[bytes, int, int] | None:
-    """Return what the platform said to a query, whose place that is in its request, and how many that had.
-
-    None where it did not answer, or where its words are not kept.
+@dataclass(frozen=True, eq=False, repr=False)
+class Words(Value):
+    """What the platform said to a request: the ``place`` of a query in it, of how many (``count``), and the mark of the
+    ``reading`` that it was last tried with.
     """
+
+    body: bytes
+    place: int
+    count: int
+    reading: bytes | None
+
+
+def words_of(connection: sa.Connection, seals: Seals, key: bytes) -> Words | None:
+    """Return what the platform said to a query; None where it did not answer, or where its words are not kept."""
     request = connection.scalar(sa.select(_answers.c.request).where(_answers.c.key == key))
     if request is None:
         request = connection.scalar(sa.select(_unread.c.request).where(_unread.c.key == key))
@@ -204,7 +213,7 @@ def words_of(connection: sa.Connection, seals: Seals, key: bytes) -> tuple[bytes
     body = seals.unwrapped(request, bytes(row.body))
     places = [(int(p.position), bytes(p.key)) for p in connection.execute(_PLACES, {"its_request": request})]
     place = next((position for position, its in places if its == key), None)
-    return None if body is None or place is None else (body, place, len(places))
+    return None if body is None or place is None else Words(body, place, len(places), row.reading)
 
 
 def answered(connection: sa.Connection, keys: Sequence[bytes]) -> set[bytes]:
