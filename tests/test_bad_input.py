@@ -51,7 +51,7 @@ WORLDS: dict[str, tuple[Callable[[Rows], Rows], str, str]] = {
     "nine in each group": (
         few(3),
         "For the certificate: 3 persons of the subgroup and 4 of the reference, one image of each.",
-        "no gap, however large, would have been seen with 80 % probability. Ask more people.",
+        "no gap, however large, would have been seen with 80 % probability. Ask more people, or let more take part.",
     ),
     "people who are there twice": (
         lambda rows: [*rows, *rows[:2]],

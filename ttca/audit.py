@@ -398,7 +398,10 @@ class Comparison:
         """Return what so many people could have shown."""
         many = f"With {self.persons:,} and {self.others:,} people"
         if self.smallest is None:
-            return f"{many} no gap, however large, would have been seen with 80 % probability. Ask more people."
+            return (
+                f"{many} no gap, however large, would have been seen with 80 % probability. Ask more people, or let "
+                "more take part."
+            )
         return f"{many}, a gap of {_points(self.smallest)} points would have been seen with 80 % probability."
 
 
@@ -477,7 +480,7 @@ class Audit:
         if self.comparison is None and self.groupings[0].untold:
             return (
                 f"A group of fewer than {_FEWEST_TOLD} people is compared with nobody: it would tell what was said of "
-                "each of them. Ask more people."
+                "each of them. Ask more people, or let more take part."
             )
         if self.comparison is None:
             return (

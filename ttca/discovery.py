@@ -143,7 +143,8 @@ class Discovery:
             return f"Served worse than everybody else: {listed}. {how}"
         smallest = self.smallest()
         least = (
-            "Of so few people no group of a fifth would have been found, however large its gap. Ask more people."
+            "Of so few people no group of a fifth would have been found, however large its gap. Ask more people, or "
+            "let more take part."
             if smallest is None
             else f"A group of a fifth of the people would have been found with 80 % probability at "
             f"{100 * smallest:.1f} points."

@@ -268,7 +268,7 @@ class Raced:
             return f"The race was won by the recipe {self.winner}: {test}.{combined}"
         return (
             "Nothing is proposed: no recipe was shown to beat doing nothing, so nobody was asked for a certificate, "
-            f"and members get no file. The best was {best}: {test}. More people in selection, or a larger "
+            f"and members get no file. The best was {best}: {test}. More people who take part, or a larger "
             "race_share, would show a smaller gain."
         )
 
