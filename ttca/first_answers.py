@@ -26,7 +26,7 @@ from ttca.platforms.proposing import Proposal, headers_of, proposals, response_o
 from ttca.platforms.protocols.reading import UnreadableError, excerpt
 from ttca.platforms.protocols.tensors import HEADER_LENGTH, as_json
 from ttca.pooling.ledger import Ledger, open_ledger
-from ttca.pooling.lookup import Reader, Words, words_of
+from ttca.pooling.lookup import KeptWords, Reader, words_of
 from ttca.pooling.pool import Member, Pace, QueryPool
 from ttca.pooling.recall import recall
 from ttca.pooling.titles import take_title
@@ -248,7 +248,7 @@ def _is_kept_unread(platform: HttpPlatform, ledger: Ledger, image: Photograph) -
     return not found.known[0] and words is not None and words.reading != info.reading_mark
 
 
-def _words(ledger: Ledger, info: PlatformInfo, image: Photograph) -> Words | None:
+def _words(ledger: Ledger, info: PlatformInfo, image: Photograph) -> KeptWords | None:
     """Return what the platform said of an image, however it was read."""
     (key,) = ledger.keys(image.pixels[None], fingerprint=info.fingerprint, epoch="pool")
     return ledger.database.run(lambda connection: words_of(connection, ledger.seals, key))

@@ -169,7 +169,7 @@ def _changed(folder: Path, settings: Settings) -> str:
 
 def _written(value: Any) -> str:
     """Return a value as an action file has it."""
-    return "unset" if value is None else json.dumps(value)
+    return "unset" if value is None else json.dumps(value, ensure_ascii=False)
 
 
 def _deciding(settings: Settings) -> dict[str, Any]:

@@ -98,8 +98,8 @@ class Problems:
 
 def _also(places: Sequence[str]) -> str:
     """Return a sentence that names further places of which the same is true; "" without any."""
-    named = [place.strip(": ") for place in places[:_SHOWN]]
-    more = [f"{len(places) - _SHOWN} more"] if len(places) > _SHOWN else []
+    named = [place.strip(": ") for place in places if place][:_SHOWN]
+    more = [f"{len(places) - len(named)} more"] if len(places) > len(named) else []
     return f" The same holds for: {', '.join([*named, *more])}." if places else ""
 
 

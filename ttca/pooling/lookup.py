@@ -22,7 +22,7 @@ from ttca.pooling.schema import unread as _unread
 from ttca.pooling.seals import NUMBERS, SEALED, SealedColumns, Seals
 from ttca.values import Value
 
-__all__ = ["Found", "ReadAgain", "Reader", "Shelved", "Words", "answered", "seal_all", "words_of"]
+__all__ = ["Found", "KeptWords", "ReadAgain", "Reader", "Shelved", "answered", "seal_all", "words_of"]
 
 ReadAgain: TypeAlias = Callable[[bytes, int], Answers]
 """The body of a request of so many images → its answers, as they are read now; a TransportError where it has none."""
@@ -191,7 +191,7 @@ class Shelved:
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Words(Value):
+class KeptWords(Value):
     """What the platform said to a request: the ``place`` of a query in it, of how many (``count``), and the mark of the
     ``reading`` that it was last tried with.
     """
@@ -202,7 +202,7 @@ class Words(Value):
     reading: bytes | None
 
 
-def words_of(connection: sa.Connection, seals: Seals, key: bytes) -> Words | None:
+def words_of(connection: sa.Connection, seals: Seals, key: bytes) -> KeptWords | None:
     """Return what the platform said to a query; None where it did not answer, or where its words are not kept."""
     request = connection.scalar(sa.select(_answers.c.request).where(_answers.c.key == key))
     if request is None:
@@ -213,7 +213,7 @@ def words_of(connection: sa.Connection, seals: Seals, key: bytes) -> Words | Non
     body = seals.unwrapped(request, bytes(row.body))
     places = [(int(p.position), bytes(p.key)) for p in connection.execute(_PLACES, {"its_request": request})]
     place = next((position for position, its in places if its == key), None)
-    return None if body is None or place is None else Words(body, place, len(places), row.reading)
+    return None if body is None or place is None else KeptWords(body, place, len(places), row.reading)
 
 
 def answered(connection: sa.Connection, keys: Sequence[bytes]) -> set[bytes]:
