@@ -94,12 +94,25 @@ _INSIDE = {"waterbirds": ("timm/tf_efficientnet_lite0",)}
 
 @dataclass(frozen=True)
 class Cell:
-    """One cell of the grid: what an action is given, drawn with one seed."""
+    """One cell of the grid: what an action is given, drawn with one seed.
+
+    Parameters
+    ----------
+    roster : Roster
+    load_test : callable
+        Returns test people. Called once the action has learned: photographs of both at once do not fit into 3 GiB.
+    public, views : People, optional
+    """
 
     roster: Roster
-    test: People
+    load_test: Callable[[], People]
     public: People | None
     views: People | None
+
+    @property
+    def test(self) -> People:
+        """Test people, loaded now."""
+        return self.load_test()
 
 
 @dataclass(frozen=True)
@@ -251,7 +264,7 @@ def _fairface_people(of: _Faces, queries: int, regime: Regime, seed: int, final:
     return Cell(
         # Few: the platform itself says where δ should move, and selection people only whether it helped.
         roster=_roster(asked, verification, seed, selection=0.1),
-        test=_fairface_test(_DEV_TEST if final else 0, of),
+        load_test=partial(_fairface_test, _DEV_TEST if final else 0, of),
         public=public,
         views=None if public is None else public[public.subgroup],
     )
@@ -375,7 +388,7 @@ def cifar_people(
         seen = People.build(camera(train.images[shown]), classes[shown])
     return Cell(
         roster=roster,
-        test=People.concatenate(list(views(rows))),
+        load_test=lambda: People.concatenate(list(views(rows))),
         public=public,
         views=seen,
     )
@@ -423,7 +436,7 @@ def _digits_people(people: Callable[[], DigitsWorld], queries: int, regime: Regi
     halves = split_people(world.test, [0.5, 0.5], seed=0)
     return Cell(
         roster=_roster(collective[drawn], world.roster.verification, seed),
-        test=halves[int(final)],
+        load_test=lambda: halves[int(final)],
         public=None,
         views=None,
     )
@@ -483,7 +496,7 @@ def _waterbirds_people(queries: int, regime: Regime, seed: int, final: bool) -> 
     public = train if regime == "public" else None
     return Cell(
         roster=_roster(pool[drawn], verification, seed),
-        test=waterbirds_test(final),
+        load_test=partial(waterbirds_test, final),
         public=public,
         views=None if public is None else public[public.subgroup],
     )

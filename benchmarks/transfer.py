@@ -175,9 +175,6 @@ def finish(key: CellKey, people: Sequence[str]) -> dict[str, Any]:
     found.setdefault("commit", commit(_HOME))
     with key.of.open_platform(key.answers) as platform, opened(key, platform) as acting:
         for who in missing:
-            test = acting.cell.test
-            if who == "final":
-                test = key.of.people(key.queries, key.regime, key.seed, True).test
             rows = []
             certificate: Certificate | None = None
             epsilons: Sequence[int | None] = key.epsilons
@@ -187,6 +184,8 @@ def finish(key: CellKey, people: Sequence[str]) -> dict[str, Any]:
                 except NothingHelpsError:
                     # The row says so: nobody verified, and there is one for all ε.
                     epsilons = (None,)
+                seen = acting.cell if who != "final" else key.of.people(key.queries, key.regime, key.seed, True)
+                test = seen.test
                 for epsilon in epsilons:
                     row, measurement = acting.measure(key.track, test, epsilon)
                     rows.append(measured(row, certificate, measurement, who))

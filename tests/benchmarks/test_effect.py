@@ -40,7 +40,7 @@ def people(queries: int, regime: str, seed: int, final: bool) -> Cell:
             selection=worlds.crowd("selection", (queries - asked) // 2, (queries - asked + 1) // 2, seed=seed + 50),
             verification=worlds.crowd("verification", 60, 60, seed=1000),
         ),
-        test=worlds.crowd("final" if final else "test", 60, 60, seed=3000 if final else 2000),
+        load_test=lambda: worlds.crowd("final" if final else "test", 60, 60, seed=3000 if final else 2000),
         public=worlds.crowd("public", 50, 50, seed=4000) if regime == "public" else None,
         views=worlds.crowd("view", 30, 0, seed=5000) if regime == "public" else None,
     )

@@ -14,12 +14,13 @@ import torch
 from benchmarks import _cells, _engines, transfer
 from benchmarks._cells import CellKey
 from benchmarks._engines import Engine
-from benchmarks._tracks import TRACKS, Track
+from benchmarks._tracks import TRACKS, Cell, Track
 from benchmarks.transfer import Grid
 from tests.benchmarks.cells import in_this_process
 from tests.benchmarks.test_effect import QUICK, people, platform
 from ttca.action import CollectiveAction
 from ttca.errors import ConfigError, WorthlessProxyError
+from ttca.people import People
 from ttca.perturbations import PerturbationSet
 from ttca.row import Row
 
@@ -64,6 +65,24 @@ def test_a_grid_has_a_whole_honest_row_for_every_cell_epsilon_and_people(tiny: P
     # The answers about test people would fill the disk, and are in the rows.
     assert not list(tiny.glob("cells/*/evaluation.sqlite*"))
     assert json.loads(json.dumps(result)) == result
+
+
+def test_test_people_are_loaded_when_all_is_learned(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Photographs of test people take no memory while an action learns: they are loaded behind its verification."""
+    verified: list[bool] = []
+
+    def watched(queries: int, regime: Any, seed: int, final: bool) -> Cell:
+        cell = people(queries, regime, seed, final)
+
+        def load() -> People:
+            verified.append(any(tiny.glob("cells/*/action/certificate.json")))
+            return cell.load_test()
+
+        return replace(cell, load_test=load)
+
+    monkeypatch.setitem(TRACKS, "tiny", replace(TRACKS["tiny"], people=watched))
+    transfer.finish(CellKey("tiny", "own", "scores", 100, (6, 12)), ("dev-test", "final"))
+    assert verified == [True, True]
 
 
 def test_a_finished_cell_is_not_run_again(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:

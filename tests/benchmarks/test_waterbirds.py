@@ -147,7 +147,7 @@ def test_an_action_at_test_time_is_judged_on_the_same_people(monkeypatch: pytest
 
     def cell(queries: int, regime: str, seed: int, final: bool) -> Cell:
         roster = Roster(pool=faint(queries, 1), selection=faint(60, 2), verification=faint(80, 3))
-        return Cell(roster, faint(80, 4), None, None)
+        return Cell(roster, lambda: faint(80, 4), None, None)
 
     quick = {
         "architectures": ("perceptron",), "epochs": 8, "steps": 10, "shift": 0, "true_classes": True,
