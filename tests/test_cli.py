@@ -730,6 +730,8 @@ def test_a_run_in_which_nothing_helps_says_so(home: Path, ttca: Terminal) -> Non
     said = ("Nothing is proposed: no recipe", "recipes race", "For the certificate")
     assert [words in again.err for words in said] == [True, False, False]
     assert "0 queries at most" in " ".join(again.out.split())
+    for command in (("run", home, "--dry-run"), ("plan", home, "--assume-subgroup", 0.6, "--assume-reference", 0.9)):
+        assert ttca(*command, "--json").json["race"] == done.json["race"]
     apply = ttca("apply", home, home / "none.png", "--class", "left")
     assert "In this action no recipe was shown to beat doing nothing" in apply.sentence
     assert "Nothing is proposed: no recipe was shown to beat doing nothing" in ttca("report", home).out

@@ -18,8 +18,9 @@ from ttca.verifying import check_kept, is_verified
 if TYPE_CHECKING:
     from ttca.action import CollectiveAction
     from ttca.pooling.pool import Cost
+    from ttca.race_record import Raced, Runners
 
-__all__ = ["Enough", "check_ended", "enough", "rehearse"]
+__all__ = ["Enough", "check_ended", "enough", "race_of", "rehearse"]
 
 #: What a report is drawn and written with.
 _FOR_REPORTS = ("jinja2", "matplotlib")
@@ -100,6 +101,13 @@ def check_ended(action: CollectiveAction) -> None:
         f"Expected an action that was verified, got one without a certificate in {action.folder}. A report neither "
         f"learns nor verifies. Run first: ttca run {shell_word(action.folder)}"
     )
+
+
+def race_of(action: CollectiveAction) -> Runners | Raced | None:
+    """Return who races, or what came of it where that is over; None where nothing races."""
+    if action.runners is None:
+        return None
+    return race_result(action.folder, action.settings) or action.runners
 
 
 def rehearse(action: CollectiveAction, *, learns: bool = False, verifies: bool = False, reports: bool = False) -> None:

@@ -140,9 +140,10 @@ def confirm_verification(action: CollectiveAction, *, yes: bool) -> None:
 def pooled(action: CollectiveAction) -> None:
     """Ask what the pool lacks and say how each group is served: whether there is a gap costs nothing to know."""
     from ttca.gap import served_sentence
+    from ttca.rehearsal import race_of
 
-    if (told := _race(action)) is not None:
-        say(ERR, told)
+    if (race := race_of(action)) is not None:
+        say(ERR, race.told)
     transfer = action.pool()
     say(ERR, served_sentence(transfer.served()))
     if transfer.overruled is not None:
@@ -168,7 +169,7 @@ def planned(
     from ttca.advice import too_few
     from ttca.exposure import exposure
     from ttca.preparation import after_sending
-    from ttca.rehearsal import enough, rehearse
+    from ttca.rehearsal import enough, race_of, rehearse
     from ttca.verifying import is_verified
 
     refusal: TTCAError | None = None
@@ -187,6 +188,7 @@ def planned(
     few = too_few(action.settings.certifying, action.panel.examined()) if verifies else None
     warnings = [w for w in (*doubts, few) if w is not None]
     changed = action.queries.changed(action.questions.people.images)
+    race = race_of(action) if dry_run else None
     if dry_run:
         people = counted_people(action.roster, action.classes)
         said: dict[str, Any] = {
@@ -200,7 +202,7 @@ def planned(
             "enough": None if short is None else asdict(short),
             "weights": [backbone.shown for backbone in action.backbones],
             "warnings": warnings,
-            **({} if action.runners is None else {"race": action.runners.to_dict()}),
+            **({} if race is None else {"race": race.to_dict()}),
         }
         if not as_json:
             OUT.print(_people_table(people))
@@ -210,8 +212,8 @@ def planned(
     if changed is not None and action.queries.accept_new_version:
         say(ERR, f"{changed} They are paid.")
     if dry_run and not as_json:
-        if (told := _race(action)) is not None:
-            say(ERR, told)
+        if race is not None:
+            say(ERR, race.told)
         elif not learns:
             # Otherwise the rehearsal of learning said it.
             say(ERR, action.start.told)
@@ -230,16 +232,6 @@ def planned(
     if refusal is not None:
         raise refusal
     return dry_run
-
-
-def _race(action: CollectiveAction) -> str | None:
-    """Return who races and how long it takes, or what came of it where that is over; None where nothing races."""
-    from ttca.entering import race_result
-
-    if action.runners is None:
-        return None
-    raced = race_result(action.folder, action.settings)
-    return action.runners.told if raced is None else raced.told
 
 
 def _consent(known: ActionFile, action: CollectiveAction) -> str:

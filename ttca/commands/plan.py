@@ -46,6 +46,7 @@ def plan_action(
     """
     from ttca.planning import assume, make_plan, measure_learning, power_curves, successes
     from ttca.pooling.quotas import Quota
+    from ttca.rehearsal import race_of
 
     with opened(file) as (known, action):
         assumed, source = assume(action, gap=gap, subgroup=assume_subgroup, reference=assume_reference)
@@ -54,7 +55,7 @@ def plan_action(
         made = make_plan(action, assumed, source=source, quota=quota, price=price, records=retrains)
         learning = measure_learning(action)
         # To ask for the learner would begin the race, which is paid.
-        race = action.runners if action.settings.races and find_spec("torch") is not None else None
+        race = race_of(action) if action.settings.races and find_spec("torch") is not None else None
         if out is not None:
             from ttca.planning_figure import save_figure
 
