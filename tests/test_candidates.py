@@ -311,7 +311,8 @@ def test_a_slow_one_of_the_first_eight_is_not_passed_over(tmp_path: Path, monkey
     with opened(tmp_path, worlds.Recorder(), settings=settings()) as action:
         runners = action.runners
     assert runners is not None
-    assert (runners.length, runners.final_length, [runners.recipes[1].name]) == (0.7, 0.7, list(slow))
+    # Halves race here: their winner learns in full.
+    assert (runners.length, runners.final_length, [runners.recipes[1].name]) == (0.7, 1.0, list(slow))
 
 
 def test_what_is_set_by_hand_leaves_one_candidate_to_beat_nothing(tmp_path: Path) -> None:
@@ -429,6 +430,34 @@ def test_nobody_races_under_a_perturbation_learned_from_them(tmp_path: Path) -> 
         seen += len(sent & right)
         assert not sent & (wrong - right)
     assert seen
+
+
+def test_the_winner_of_halves_is_tested_as_it_goes_on(tmp_path: Path) -> None:
+    """What a race of halves proposes was learned from everybody, in full, before others were asked about it; where it
+    is not proposed, nothing more is learned."""
+    platform, quick = worlds.Recorder(), worlds.settings(recipe="auto", race_share=0.2)
+    with opened(tmp_path, platform, settings=quick) as action:
+        runners = action.runners
+        assert runners is not None
+        assert (runners.halves, runners.final_length) == (True, 1.0)
+        assert "the winner once more from all." in runners.told
+        short = replace(runners, length=0.25)
+        assert "the winner once more from all, in full." in short.told
+        action.__dict__["runners"] = short
+        raced = action.raced
+        assert raced is not None
+        assert raced.proposed
+        delta, judges = action.learn()[raced.epsilon], action.roster.selection
+        epochs = action._chosen.shop.settings.public_epochs
+    winner = next(recipe for recipe in runners.recipes if recipe.name == raced.winner)
+    assert epochs == winner.applied(quick).public_epochs
+    sent = platform.by_purpose(tmp_path / "ledger.sqlite")["pool-race"]
+    members = judges[judges.subgroup]
+    tested = {image.tobytes() for image in delta.apply(members.images, members.classes)} & sent
+    assert len(tested) == raced.tested
+    home = tmp_path / "candidates" / raced.winner
+    for name in ("proxy.safetensors", f"perturbations/epsilon-{raced.epsilon:03d}.safetensors"):
+        assert (tmp_path / name).read_bytes() == (home / name).read_bytes()
 
 
 @pytest.mark.parametrize("final", [0.25, 1.0])

@@ -18,7 +18,8 @@ from typer.main import get_command
 import ttca
 from ttca.action import CollectiveAction
 from ttca.cli import app
-from ttca.race_record import Entrant, Raced, Switched
+from ttca.race_record import Entrant, Raced, Runners, Switched
+from ttca.recipes import Recipe
 from ttca.row import Row
 from ttca.streams import COME_BACK
 from ttca.templates import CONTRIBUTION_TABLES, TABLES
@@ -182,6 +183,9 @@ def test_every_printed_table_is_toml_with_known_keys(document: Path) -> None:
 def test_the_page_of_files_names_every_key_of_a_race() -> None:
     """docs/files.md says what each key of race.json holds, and names no other."""
     page = (HOME / "docs" / "files.md").read_text(encoding="utf-8")
-    (table,) = re.findall(r"(?m)^`race.json` holds .*, and `result`:\n\n((?:^\|.*\n)+)", page)
-    named = set(re.findall(r"`(\w+)`", table)) - {"key"}
-    assert named == {f.name for record in (Raced, Entrant, Switched) for f in fields(record)}
+    shown = {
+        of: set(re.findall(r"`(\w+)`", table)) - {"key"}
+        for of, table in re.findall(r"(?m)`(field|result)`: .*\n\n((?:^\|.*\n)+)", page)
+    }
+    assert shown["result"] == {f.name for record in (Raced, Entrant, Switched) for f in fields(record)}
+    assert shown["field"] == {f.name for record in (Runners, Recipe) for f in fields(record)} - {"earlier"}

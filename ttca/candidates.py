@@ -47,6 +47,7 @@ __all__ = ["PARTS", "Chosen", "Part", "choose"]
 
 #: Where two recipes that serve together are learned, in an action's folder.
 PARTS = "parts"
+_PROXY = "proxy.safetensors"
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -184,7 +185,7 @@ def choose(shop: Workshop, ground: Ground, questions: Questions, transfer: Trans
     if kept is None:
         race.adopt(raced)
     final = race.final
-    if raced.proposed or runners.as_proposed:
+    if raced.proposed or race.is_whole(winner):
         with learning_threads(shop.settings.threads):
             distilled = final.distilled(winner, shop.reporter, home=shop)
     else:
@@ -216,7 +217,7 @@ def _beside(final: Lessons, winner: Recipe, recipe: Recipe) -> Part:
     home = _part(final.shop, recipe.name)
     if final.owner(recipe) == final.owner(winner):
         # They differ in how δ is learned.
-        for name in ("proxy.safetensors", WARM_START):
+        for name in (_PROXY, WARM_START):
             if not (home.folder / name).is_file():
                 copied(final.shop.folder / name, home.folder / name)
     with learning_threads(final.shop.settings.threads):
@@ -249,6 +250,14 @@ class _Race(OneLine):
         runners = self.runners
         same = runners.length == runners.final_length
         return self.lessons if same else replace(self.lessons, length=runners.final_length)
+
+    def is_whole(self, recipe: Recipe) -> bool:
+        """Whether a candidate that was tested had learned from everybody, and so goes on as it is."""
+        if not self.runners.halves:
+            return self.runners.as_proposed
+        # One that asks nothing has no other proxy than its first.
+        home = self.final.folder_of(self.final.owner(recipe))
+        return any((home / name).is_file() for name in (_PROXY, WARM_START))
 
     @cached_property
     def parts(self) -> tuple[Lessons, ...]:
@@ -361,14 +370,22 @@ class _Race(OneLine):
         learned = self.learned()
         recipes, people = self.asked_about(learned), self.people
 
+        def deltas(recipe: Recipe, start: int) -> tuple[PerturbationSet, ...]:
+            """Return a candidate's δ; where halves race, and others are tested, in the test what all taught it."""
+            if not self.runners.halves or start < sum(plan.rounds):
+                return tuple(one.delta for one in learned[recipe.name])
+            with learning_threads(self.shop.settings.threads):
+                whole = self.final.learn((recipe,), self.epsilon, self.shop.reporter)
+            return (whole[recipe.name].delta,) * len(learned[recipe.name])
+
         def ask(who: NDArray[np.intp], start: int) -> RaceAnswers:
             stop = start + len(who)
             part, whose = people[start:stop], self.strangers_to[start:stop]
             images = np.empty_like(part.images)
             for candidate in np.unique(who):
-                for number, one in enumerate(learned[recipes[candidate].name]):
+                for number, delta in enumerate(deltas(recipes[candidate], start)):
                     rows = (whose == number) & (who == candidate)
-                    images[rows] = one.delta.apply(part.images[rows], part.classes[rows])
+                    images[rows] = delta.apply(part.images[rows], part.classes[rows])
             names = " and ".join(recipes[candidate].name for candidate in np.unique(who))
             shown = f"race, {_turn(plan, start)}: {names}"
             said = self.shop.queries.ask(images, purpose="pool-race", owners=part.members.tolist(), shown=shown)
@@ -494,15 +511,15 @@ class _Race(OneLine):
         What serves together has folders of its own. What was learned for the race alone, from a half, stays where it
         is.
         """
-        home, going_on = self.shop.folder, raced.going_on
-        for recipe in self.runners.recipes if self.runners.as_proposed else ():
-            if recipe.name not in (raced.winner, *going_on):
+        home, going_on, final = self.shop.folder, raced.going_on, self.final
+        for recipe in self.runners.recipes:
+            if recipe.name not in (raced.winner, *going_on) or not self.is_whole(recipe):
                 continue
             own = _part(self.shop, recipe.name).folder if len(going_on) > 1 else home
-            proxy = self.lessons.folder_of(self.lessons.owner(recipe))
-            for name in ("proxy.safetensors", WARM_START):
+            proxy = final.folder_of(final.owner(recipe))
+            for name in (_PROXY, WARM_START):
                 copied(proxy / name, (home if recipe.name == raced.winner else own) / name)
             if raced.proposed:
-                for path in sorted((self.lessons.folder_of(recipe) / "perturbations").glob("*.safetensors")):
+                for path in sorted((final.folder_of(recipe) / "perturbations").glob("*.safetensors")):
                     copied(path, private_folder(own / "perturbations") / path.name)
         self.keep(raced)

@@ -82,11 +82,13 @@ def enter(shop: Workshop, ground: Ground, questions: Questions) -> Runners:
         # A good recipe learned for half as long is worth more in a race than a lesser one in its place.
         if not set(no_time) & {recipe.name for recipe in recipes[: min(_FEWEST, most)]}:
             break
-    # What raced is what goes on: learned for longer, the same recipe may be worth less.
-    after = max(efforts.of_winner(recipe, length) for recipe in fits)
+    # What raced goes on as it is: learned for longer, the same recipe may be worth less. After halves one recipe is
+    # learned again, from everybody, and there is time for all of it.
+    final = 1.0 if halves else length
+    after = max(efforts.of_winner(recipe, final) for recipe in fits)
     return Runners(
         tuple(fits), {r.name: round(seconds[r.name], 1) for r in fits}, tuple(no_time), tuple(no_queries),
-        length=length, final_length=length, halves=halves, at_once=min(together, len(fits)), after=round(after, 1),
+        length=length, final_length=final, halves=halves, at_once=min(together, len(fits)), after=round(after, 1),
     )  # fmt: skip
 
 

@@ -45,7 +45,7 @@ class Runners:
     length : float
         For how long candidates are learned, as a multiple of what their recipes say.
     final_length : float
-        For how long the winner is. It was 1 in earlier versions, whatever the candidates' was.
+        For how long the winner is: where halves race, in full. It was 1 in earlier versions.
     halves : bool
         Whether each is learned twice, each time without half of the pool's subgroup, on which it races then.
     at_once : int
@@ -98,7 +98,9 @@ class Runners:
         if self.length != 1:
             left = [f"Each is learned for {self.length:.0%} of its full length: most_minutes.", *left]
         if self.halves:
-            left = ["With so few people in selection each is learned twice, without one half of the pool's.", *left]
+            again = "the winner once more from all" + (", in full" if self.final_length > self.length else "")
+            twice = f"With so few people in selection each is learned twice, without one half of the pool's, {again}."
+            left = [twice, *left]
         return " ".join([say, *left])
 
     def to_dict(self) -> dict[str, Any]:
