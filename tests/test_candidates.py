@@ -294,6 +294,14 @@ def test_time_decides_who_races_and_is_said(tmp_path: Path) -> None:
     assert [r.name for r in runners.recipes] == ["zero-query"]
     assert "equalized" in runners.no_time
     assert "larger most_minutes" in runners.told
+    # With all the time there is, the same ones miss queries.
+    with opened(tmp_path / "other", worlds.Recorder(), settings=settings(most_minutes=10**6)) as action:
+        ample = action.runners
+    assert ample is not None
+    assert ample.no_queries == runners.no_queries
+    assert [r.name for r in ample.recipes] == ["zero-query", *runners.no_time]
+    asked = -(-len(ample.recipes) // 2)
+    assert f"The platform is asked about the {asked} whose proxies foretell it best." in ample.told
 
 
 def test_a_slow_one_of_the_first_eight_is_not_passed_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

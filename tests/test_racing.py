@@ -114,6 +114,29 @@ def test_the_better_half_survives_every_round() -> None:
     assert len(plan.rounds) == 3
 
 
+@pytest.mark.parametrize("tested", [True, False])
+def test_the_runner_up_serves_no_class_that_nobody_tests(tested: bool) -> None:
+    """What is proposed is tested: a class of which nobody is in the test stays the winner's, however much better
+    the runner-up was for those who chose; and who was only tested counts for no candidate."""
+    choose, test = np.tile([0, 1], 20), np.tile([0, 1 if tested else 0], 10)
+    classes = np.concatenate([choose, test])
+    candidates = np.stack([classes == 0, classes == 1])
+    # The winner is right about a few more.
+    candidates[0, 1] = True
+    plan = RacePlan(candidates=2, rounds=(40,), test=20)
+    asked: list[NDArray[np.intp]] = []
+
+    def ask(who: NDArray[np.intp], start: int) -> RaceAnswers:
+        asked.append(who)
+        return heard(candidates[who, start + np.arange(len(who))])
+
+    result = run_race(plan, heard(np.zeros(60, np.bool_)), ask, classes=classes)
+    assert result.winner == 0
+    assert [s.label for s in result.switches] == ([1] if tested else [])
+    assert set(asked[-1].tolist()) == ({0, 1} if tested else {0})
+    assert ([rank.persons for rank in result.ranks], result.tested, result.queries) == ([40, 40], 20, 100)
+
+
 def test_one_candidate_is_only_tested() -> None:
     """Where all is pinned there is nothing to choose: every query goes into the test against doing nothing."""
     plan = plan_race(candidates=1, persons=30, queries=50)

@@ -24,6 +24,7 @@ from ttca.row import Row
 from ttca.streams import COME_BACK
 from ttca.templates import CONTRIBUTION_TABLES, TABLES
 from website.entries import apart
+from website.fences import plain_fences
 from website.reference import modules, pages
 
 HOME = Path(__file__).resolve().parents[1]
@@ -178,6 +179,13 @@ def test_every_printed_table_is_toml_with_known_keys(document: Path) -> None:
         for name, table in tomllib.loads(block).items():
             if name in kinds and isinstance(table, dict):
                 assert table.keys() <= {f.name for f in fields(kinds[name])}, (document.name, name)
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def test_every_code_block_is_one_on_the_site(document: Path) -> None:
+    """Words behind a block's language, for whoever tries the page, would make paragraphs of it."""
+    openings = re.findall(r"(?m)^ *```(.+)$", plain_fences(document.read_text(encoding="utf-8")))
+    assert [words for words in openings if " " in words] == []
 
 
 def test_the_page_of_files_names_every_key_of_a_race() -> None:

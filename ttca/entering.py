@@ -225,15 +225,15 @@ def _fitting(
     """Return who races, and who would have with more time, or with more queries."""
     fits, no_time, no_queries = list[Recipe](), list[str](), list[str]()
     spent = 0.0
-    for recipe in recipes:
-        if len(fits) >= most:
-            no_queries.append(recipe.name)
+    for place, recipe in enumerate(recipes):
         # Of those that ask nothing one always runs.
-        elif fits and recipe.asks and spent + seconds[recipe.name] > time:
-            no_time.append(recipe.name)
-        else:
+        late = bool(fits) and recipe.asks and spent + seconds[recipe.name] > time
+        if len(fits) < most and not late:
             fits.append(recipe)
             spent += seconds[recipe.name]
+        else:
+            # With all the time there is the first ones race.
+            (no_time if late and place < most else no_queries).append(recipe.name)
     return fits, no_time, no_queries
 
 

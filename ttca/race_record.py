@@ -82,19 +82,16 @@ class Runners:
     @property
     def told(self) -> str:
         """Who races and how long it takes, for people."""
-        names = ", ".join(recipe.name for recipe in self.recipes)
-        left = [
-            f"{len(names)} more would have raced with {what}: {', '.join(names)}."
-            for names, what in (
-                (self.no_time, "a larger most_minutes"),
-                (self.no_queries, "more queries for the race (race_share)"),
-            )
-            if names
-        ]
-        several = len(self.recipes) > 1
-        say = f"{len(self.recipes)} recipes race: {names}." if several else f"One recipe is left: {names}."
+        from ttca.racing import count_asked
+
+        names, several = ", ".join(recipe.name for recipe in self.recipes), len(self.recipes)
+        asked = count_asked([not recipe.asks for recipe in self.recipes])
+        say = f"{several} recipes race: {names}." if several > 1 else f"One recipe is left: {names}."
         then = f", and the winner up to {_minutes(self.after)} after the race" if self.after else ""
         say = f"{say} Learning takes about {_minutes(self.wall)}{then}, by an estimate."
+        if asked < several:
+            say = f"{say} The platform is asked about the {asked} whose proxies foretell it best."
+        left = _missing(self.no_time, self.no_queries)
         if self.length != 1:
             left = [f"Each is learned for {self.length:.0%} of its full length: most_minutes.", *left]
         if self.halves:
@@ -132,14 +129,15 @@ class Entrant:
     ----------
     name, about : str
     persons : int
-        About whom the platform was asked: each is one query.
+        About whom the platform was asked in the rounds, or in the test where one recipe runs: each is one query. In
+        earlier versions the winner's were in the test, too.
     mean, difference : float or None
         The mean probability of the true class (or share of right answers, where there are no scores), and how far it is
         above doing nothing on the same persons. None where nobody was asked.
     out : int or None
         The round after which it was out; None for the winner, 0 where the platform was not asked about it.
     seconds : float
-        That learning it took.
+        That learning it took; a shared proxy counts for whoever comes first.
     fidelity : float or None
         How often its proxy named the platform's class for selection people, the mean of both groups'. Earlier versions
         did not write it.
@@ -153,6 +151,12 @@ class Entrant:
     out: int | None
     seconds: float
     fidelity: float | None = None
+
+
+def _missing(no_time: Sequence[str], no_queries: Sequence[str]) -> list[str]:
+    """Return sentences about who does not race."""
+    missing = (no_time, "a larger most_minutes"), (no_queries, "more queries for the race (race_share)")
+    return [f"{len(names)} more would have raced with {what}: {', '.join(names)}." for names, what in missing if names]
 
 
 def _moved(rise: float) -> str:
@@ -257,7 +261,7 @@ class Raced:
         tested = "their" if names and self.fresh else f"{self.winner}'s" if names else "its"
         sure = "" if self.rise is None else f", and the probability of the true class {_moved(self.rise)}"
         test = (
-            f"of {self.tested} {'other ' if self.fresh else ''}people, {self.won} were answered rightly only with "
+            f"of {self.tested} {'other ' if self.fresh else ''}people, {self.won} got a right answer only with "
             f"{tested} δ and {self.lost} only without{sure} (p = {p}; less than {level} was needed)"
         )
         if self.proposed:
@@ -273,6 +277,13 @@ class Raced:
             f"and members get no file. The best was {best}: {test}. More people who take part, or a larger "
             "race_share, would show a smaller gain."
         )
+
+    @property
+    def terms(self) -> str:
+        """For how long recipes learned, from whom, and who did not race: for people, empty where all is as usual."""
+        said = [] if self.length == 1 else [f"Each learned for {self.length:.0%} of its full length (most_minutes)."]
+        said += ["Each learned twice, without one half of the pool's subgroup."] if self.halves else []
+        return " ".join([*said, *_missing(self.no_time, self.no_queries)])
 
     def to_frame(self) -> Any:
         """Return a pandas DataFrame with a line for each recipe that was learned (:class:`Entrant`).

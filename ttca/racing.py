@@ -289,7 +289,7 @@ class Rank:
     candidate : int
         Its place among those that were handed in.
     persons : int
-        About whom it was asked: each costs one query.
+        About whom it was asked in the rounds, or in the test where there are none: each costs one query.
     mean : float
         Of :attr:`RaceAnswers.value`, over these persons.
     difference : float
@@ -331,10 +331,13 @@ class RaceResult(Value):
         Persons of the test.
     fresh : bool
         Whether they are others than those of the halving.
+    queries : int
+        Images that were asked about.
     runner_up : int or None
         The other candidate of the last round; None where one was only tested.
     switches : tuple of Switch
-        The classes that the runner-up serves. On other persons, the test is of both together.
+        The classes that the runner-up serves. On other persons, the test is of both together, and of each such class
+        somebody is among them.
     """
 
     ranks: tuple[Rank, ...]
@@ -347,14 +350,9 @@ class RaceResult(Value):
     level: float
     tested: int
     fresh: bool
+    queries: int
     runner_up: int | None = None
     switches: tuple[Switch, ...] = ()
-
-    @property
-    def queries(self) -> int:
-        """Images that were asked about."""
-        together = self.tested if self.fresh and self.switches else 0
-        return sum(s.persons for s in self.ranks) + together
 
 
 #: (each person's candidate, the first person's place) → what the platform said about these persons' images.
@@ -406,13 +404,16 @@ def run_race(plan: RacePlan, nothing: RaceAnswers, ask: Ask, *, classes: NDArray
     served: tuple[Switch, ...] = ()
     if classes is not None and runner_up is not None:
         served = _served(heard[winner], heard[runner_up], classes[:start])
+    queries = sum(map(len, heard.values()))
     if plan.test:
         who, test = np.full(plan.test, winner, np.intp), slice(start, start + plan.test)
         if classes is not None and runner_up is not None:
+            # What nobody tests is not proposed.
+            served = tuple(s for s in served if s.label in classes[test])
             who[np.isin(classes[test], [s.label for s in served])] = runner_up
         said = ask(who, start)
-        if not served:
-            heard[winner] = heard[winner].joined(said) if winner in heard else said
+        queries += len(said)
+        heard.setdefault(winner, said)
     else:
         test = slice(0, start)
         said = heard[winner]
@@ -434,6 +435,7 @@ def run_race(plan: RacePlan, nothing: RaceAnswers, ask: Ask, *, classes: NDArray
         level=level,
         tested=len(before),
         fresh=bool(plan.test),
+        queries=queries,
         runner_up=runner_up,
         switches=served,
     )

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from mkdocs.config.defaults import MkDocsConfig
+from mkdocs.exceptions import PluginError
 from mkdocs.structure.files import File, Files
 from mkdocs.structure.pages import Page
 
@@ -15,6 +16,7 @@ _HOME = Path(__file__).resolve().parents[1]
 # mkdocs loads this file by its path.
 sys.path.insert(0, str(_HOME))
 
+from website.fences import plain_fences  # noqa: E402
 from website.reference import pages  # noqa: E402
 
 #: The files at the top of the repository that are pages of the site, by their place there.
@@ -53,7 +55,7 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
     if place.startswith("reference/"):
         return markdown
     top = place in _TOP.values()
-    markdown = _IMAGE.sub(r"\1(\2)", markdown) if top else markdown
+    markdown = plain_fences(_IMAGE.sub(r"\1(\2)", markdown) if top else markdown)
 
     def led(found: re.Match[str]) -> str:
         words, target, anchor = found[1], found[2], found[3] or ""
@@ -75,7 +77,12 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
 
 
 def on_page_content(html: str, page: Page, config: MkDocsConfig, files: Files) -> str:
-    """Mark tables of keys and options, which `docs/stylesheets/site.css` shows otherwise on a phone."""
+    """Mark tables of keys and options, which `docs/stylesheets/site.css` shows otherwise on a phone.
+
+    Raises PluginError where a code block became a paragraph.
+    """
+    if "<p>```" in html:
+        raise PluginError(f"Expected code blocks in {page.file.src_uri}, got a paragraph that begins with ```.")
     return f'<div class="ttca-keys">{html}</div>' if page.file.src_uri in _KEYS else html
 
 
