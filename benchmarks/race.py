@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import math
 import statistics
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -159,7 +160,9 @@ def _raced(found: Acting, *, orders: int, seed: int) -> dict[str, Any]:
             *chooser,
             selection.classes,
             Strangers(before, np.array(list(right.values())), subgroup.classes),
-            entered=[number for number, e in enumerate(raced.entrants) if e.out != 0],
+            entered={
+                n: math.nan if e.fidelity is None else e.fidelity for n, e in enumerate(raced.entrants) if e.out != 0
+            },
             error=raced.error,
             orders=orders,
             seed=seed,
@@ -193,7 +196,7 @@ def curve(
     classes: NDArray[np.int64],
     strangers: Strangers,
     *,
-    entered: Sequence[int],
+    entered: Mapping[int, float],
     error: float,
     orders: int,
     seed: int,
@@ -209,8 +212,8 @@ def curve(
     classes : int64 array, shape (N,)
         Their true classes.
     strangers : Strangers
-    entered : sequence of int
-        The candidates that the platform is asked about.
+    entered : mapping of int to float
+        The candidates that the platform is asked about, and their proxies' fidelity.
     error : float
         Of each race.
     orders, seed : int
@@ -218,10 +221,10 @@ def curve(
     right, worth, before = strangers.right, strangers.right.mean(axis=1), float(strangers.before.mean())
     rows = np.random.default_rng([seed, 23])
     shuffled: list[NDArray[np.intp]] = [rows.permutation(len(nothing)) for _ in range(orders)]
-    racing = [candidates[c] for c in entered]
+    racing, own = [candidates[c] for c in entered], right[list(entered)]
 
     def of(candidate: int) -> NDArray[np.bool_]:
-        found: NDArray[np.bool_] = right[entered[candidate]]
+        found: NDArray[np.bool_] = own[candidate]
         return found
 
     def together(result: RaceResult) -> float:
@@ -238,7 +241,9 @@ def curve(
         for order in shuffled:
             able, tested = np.split(order, [len(order) - plan.test])
             o = np.concatenate([able[choosers(plan, nothing.value[able])], tested])
-            results.append(run_race(plan, _in_order(nothing, o), partial(_said, racing, o), classes=classes[o]))
+            said = partial(_said, racing, o)
+            before_it, fidelity = _in_order(nothing, o), list(entered.values())
+            results.append(run_race(plan, before_it, said, fidelity=fidelity, classes=classes[o]))
         gains = [together(r) - float(of(r.winner).mean()) for r in results]
         points.append(
             {

@@ -137,6 +137,26 @@ def test_the_runner_up_serves_no_class_that_nobody_tests(tested: bool) -> None:
     assert ([rank.persons for rank in result.ranks], result.tested, result.queries) == ([40, 40], 20, 100)
 
 
+def test_fidelity_decides_among_few_and_hardly_among_many() -> None:
+    """Of two alike, the one whose proxy foretells the platform better wins, of many persons whoever serves more; and a
+    fidelity that nobody knows is as good as the others' mean."""
+
+    def winner(persons: int, fidelity: list[float]) -> int:
+        nothing, candidates = np.zeros(persons, np.bool_), np.zeros((2, persons), np.bool_)
+        candidates[0, : persons // 2 + persons // 10] = candidates[1, : persons // 2] = True
+        plan = RacePlan(candidates=2, rounds=(persons,), test=0)
+
+        def ask(who: NDArray[np.intp], start: int) -> RaceAnswers:
+            return heard(candidates[who, start + np.arange(len(who))])
+
+        result: int = run_race(plan, heard(nothing), ask, fidelity=fidelity).winner
+        return result
+
+    nan = float("nan")
+    assert [winner(n, [0.5, 0.7]) for n in (10, 20, 40, 200)] == [1, 1, 0, 0]
+    assert [winner(10, f) for f in ([0.7, 0.7], [nan, 0.7], [0.7, nan], [nan, nan])] == [0, 0, 0, 0]
+
+
 def test_one_candidate_is_only_tested() -> None:
     """Where all is pinned there is nothing to choose: every query goes into the test against doing nothing."""
     plan = plan_race(candidates=1, persons=30, queries=50)

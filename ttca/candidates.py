@@ -392,7 +392,8 @@ class _Race(OneLine):
             return hear(said, part.classes)
 
         classes = people.classes if self.shop.settings.combine else None
-        result = run_race(plan, self.unaltered(self.rows), ask, classes=classes)
+        fidelity = [_fidelity(learned[recipe.name]) for recipe in recipes]
+        result = run_race(plan, self.unaltered(self.rows), ask, fidelity=fidelity, classes=classes)
         return self.record(result, recipes, learned)
 
     def asked_about(self, learned: Mapping[str, Sequence[Learned]]) -> tuple[Recipe, ...]:

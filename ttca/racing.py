@@ -50,6 +50,9 @@ STRICTER = (ERROR, 0.25)
 _GAIN, _EFFECT, _REGRET = 0.15, 0.3, 0.15
 #: The probability of the true class about which a candidate may most easily decide; of a label, a wrong one is nearer.
 _UNDECIDED = 0.25
+#: How many persons' answers a proxy's fidelity counts as. With a hundred queries six races of nine chose nearer to the
+#: best by it, and one farther: .008 behind it on average, .011 without (ad hoc, seven worlds, random orders).
+_FAITHFUL = 16
 #: Shares of the queries, and of the persons, that may be kept for a test on persons whom the halving does not use.
 _KEPT = (1 / 6, 1 / 3, 1 / 2, 2 / 3, 5 / 6)
 
@@ -359,7 +362,14 @@ class RaceResult(Value):
 Ask = Callable[[NDArray[np.intp], int], RaceAnswers]
 
 
-def run_race(plan: RacePlan, nothing: RaceAnswers, ask: Ask, *, classes: NDArray[np.int64] | None = None) -> RaceResult:
+def run_race(
+    plan: RacePlan,
+    nothing: RaceAnswers,
+    ask: Ask,
+    *,
+    fidelity: Sequence[float] | None = None,
+    classes: NDArray[np.int64] | None = None,
+) -> RaceResult:
     """Race candidates, combine the last two by class, and test what comes of it against doing nothing.
 
     Parameters
@@ -370,6 +380,8 @@ def run_race(plan: RacePlan, nothing: RaceAnswers, ask: Ask, *, classes: NDArray
     ask : callable
         (candidates, start) → :class:`RaceAnswers` of the persons from this place of the order on, each under their own
         candidate.
+    fidelity : sequence of float, shape (K,), optional
+        Of each candidate's proxy; NaN where it is not known.
     classes : int64 array, shape (N,), optional
         Everybody's true class in that order: then the runner-up may serve some of them
         (:func:`ttca.combining.switches`). By default the winner serves all.
@@ -377,9 +389,10 @@ def run_race(plan: RacePlan, nothing: RaceAnswers, ask: Ask, *, classes: NDArray
     Notes
     -----
     All survivors are asked about the same next persons, and compared on all persons so far: what makes a person easy
-    is in every candidate's mean. The test is of what they are compared by: one-sided, on persons' differences to doing
-    nothing with their signs drawn; without scores that is McNemar's, mid-p. No fewer may be right, either. On persons
-    of whom the choice knew nothing its level is the plan's ``error``. On those that chose it is a K-th of that:
+    is in every candidate's mean. A proxy's fidelity counts as so many persons' answers as :data:`_FAITHFUL` says: it
+    decides among few persons, and hardly among many. The test is of the mean alone: one-sided, on persons' differences
+    to doing nothing with their signs drawn; without scores that is McNemar's, mid-p. No fewer may be right, either. On
+    persons of whom the choice knew nothing its level is the plan's ``error``. On those that chose it is a K-th of that:
     whichever of the K wins, the chance that some candidate that is no better than nothing passes is at most K times
     that [ours].
     Combining asks nobody twice: those who chose decide, and whoever is tested is asked once, under what would serve
@@ -388,6 +401,8 @@ def run_race(plan: RacePlan, nothing: RaceAnswers, ask: Ask, *, classes: NDArray
     passed, which is simulated in tests/test_racing.py [ours].
     """
     alive, heard, out = list(range(plan.candidates)), dict[int, RaceAnswers](), dict[int, int]()
+    known = np.full(plan.candidates, np.nan) if fidelity is None else np.asarray(fidelity, np.float64)
+    faithful = np.where(np.isfinite(known), known, np.nanmean(known) if np.isfinite(known).any() else 0.0)
     start, last = 0, alive
     for turn, persons in enumerate(plan.rounds, start=1):
         for candidate in alive if persons else ():
@@ -395,7 +410,7 @@ def run_race(plan: RacePlan, nothing: RaceAnswers, ask: Ask, *, classes: NDArray
             heard[candidate] = heard[candidate].joined(said) if candidate in heard else said
         start += persons
         # Of equals, those handed in first.
-        order = sorted(alive, key=lambda c: -float(heard[c].value.mean()))
+        order = sorted(alive, key=lambda c: -float(heard[c].value.sum() + _FAITHFUL * faithful[c]))
         for candidate in order[-(-len(alive) // 2) :]:
             out[candidate] = turn
         last, alive = alive, sorted(order[: -(-len(alive) // 2)])

@@ -91,7 +91,9 @@ def test_more_queries_regret_less() -> None:
     nothing = heard(before[people])
     strangers = race.Strangers(before[200:], right[:, 200:], classes[200:])
     said = [heard(r[people]) for r in right]
-    found = race.curve(nothing, said, classes[people], strangers, entered=range(4), error=ERROR, orders=40, seed=0)
+    found = race.curve(
+        nothing, said, classes[people], strangers, entered=dict.fromkeys(range(4), 0.5), error=ERROR, orders=40, seed=0
+    )
     regrets = [point["regret_of_winner"] for point in found]
     # Whoever is not proposed leaves people as they are, which is worse here.
     assert all(p["regret"] > p["regret_of_winner"] if p["proposed"] < 1 else True for p in found)
