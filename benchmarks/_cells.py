@@ -253,6 +253,12 @@ class Acting:
     cell: Cell
     evaluator: QueryPool
 
+    def prepare(self, epsilons: Sequence[int]) -> None:
+        """Learn the controls of these ε before test people are loaded: both at once do not fit into 3 GiB."""
+        for epsilon in epsilons:
+            self.action.opponents(epsilon, pool=self.evaluator)
+        give_back_memory()
+
     def measure(self, track: str, people: People, epsilon: int | None = None) -> tuple[Row, Measurement]:
         """Return the honest row on test people, at the ε that the certificate quotes or at another of the family."""
         return self.action.measure(people, pool=self.evaluator, track=track, epsilon=epsilon)

@@ -73,7 +73,7 @@ CAMERAS: dict[str, Camera] = {
 }
 _BLACK = 2
 _FAIRFACE_POOL, _DEV_TEST, _CIFAR_POOL, _CIFAR_VERIFICATION = 6000, 2500, 4500, 500
-_FAIRFACE_PART = 2000
+_FAIRFACE_PART, _FAIRFACE_FEW = 2000, 250
 _FAIRFACE_ROWS = {"train": 8000, "validation": 5000}
 #: Of FairFace's train rows: the platform's half where it is trained here, the pool's rows, and verification people.
 _FAIRFACE_HALF, _FAIRFACE_VERIFIED = 4000, 7000
@@ -234,9 +234,23 @@ def _fairface_copies(first: int) -> NDArray[np.bool_]:
     return near_copies(validation[first : first + _DEV_TEST], earlier)
 
 
+def _fairface_kept(of: _Faces, split: str, first: int, stays: NDArray[np.bool_]) -> People:
+    """Return people from a row on, but for those that do not stay: nobody's photograph lies in memory twice."""
+    images: Images | None = None
+    people, start = list[People](), 0
+    for at in range(0, len(stays), _FAIRFACE_FEW):
+        kept = stays[at : at + _FAIRFACE_FEW]
+        part = of.load(split, slice(first + at, first + at + len(kept)))[kept]
+        images = np.empty((int(stays.sum()), *part.images.shape[1:]), np.uint8) if images is None else images
+        images[start : start + len(part)] = part.images
+        start += len(part)
+        people.append(replace(part, images=part.images[:, :1, :1].copy()))
+    return replace(People.concatenate(people), images=images)
+
+
 @lru_cache(maxsize=1)
 def _fairface_test(first: int, of: _Faces) -> People:
-    return of.load("validation", slice(first, first + _DEV_TEST))[~_fairface_copies(first)]
+    return _fairface_kept(of, "validation", first, ~_fairface_copies(first))
 
 
 @lru_cache(maxsize=1)
@@ -249,7 +263,7 @@ def _fairface_train(of: _Faces) -> tuple[People, People]:
     coarse = _fairface_coarse("train")
     # What a platform was trained on lies before the pool.
     copies = near_copies(coarse[of.last :], coarse[: of.last])
-    return People.concatenate(small), of.load("train", slice(of.last, _FAIRFACE_ROWS["train"]))[~copies]
+    return People.concatenate(small), _fairface_kept(of, "train", of.last, ~copies)
 
 
 def _fairface_people(of: _Faces, queries: int, regime: Regime, seed: int, final: bool) -> Cell:

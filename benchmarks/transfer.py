@@ -181,6 +181,7 @@ def finish(key: CellKey, people: Sequence[str]) -> dict[str, Any]:
             try:
                 try:
                     certificate = acting.action.verify()
+                    acting.prepare(key.epsilons)
                 except NothingHelpsError:
                     # The row says so: nobody verified, and there is one for all ε.
                     epsilons = (None,)
