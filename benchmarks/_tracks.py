@@ -245,6 +245,7 @@ def _fairface_kept(of: _Faces, split: str, first: int, stays: NDArray[np.bool_])
         images[start : start + len(part)] = part.images
         start += len(part)
         people.append(replace(part, images=part.images[:, :1, :1].copy()))
+    assert images is not None
     return replace(People.concatenate(people), images=images)
 
 
