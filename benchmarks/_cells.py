@@ -253,8 +253,8 @@ class Acting:
     cell: Cell
     evaluator: QueryPool
 
-    def prepare(self, epsilons: Sequence[int]) -> None:
-        """Learn the controls of these ε before test people are loaded: both at once do not fit into 3 GiB."""
+    def learn_controls(self, epsilons: Sequence[int]) -> None:
+        """Learn the controls of these ε. Before test people are loaded: both at once do not fit into 3 GiB."""
         for epsilon in epsilons:
             self.action.opponents(epsilon, pool=self.evaluator)
         give_back_memory()

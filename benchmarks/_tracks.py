@@ -73,6 +73,7 @@ CAMERAS: dict[str, Camera] = {
 }
 _BLACK = 2
 _FAIRFACE_POOL, _DEV_TEST, _CIFAR_POOL, _CIFAR_VERIFICATION = 6000, 2500, 4500, 500
+#: How many photographs are decoded at once where they are made smaller, and where they are kept.
 _FAIRFACE_PART, _FAIRFACE_FEW = 2000, 250
 _FAIRFACE_ROWS = {"train": 8000, "validation": 5000}
 #: Of FairFace's train rows: the platform's half where it is trained here, the pool's rows, and verification people.

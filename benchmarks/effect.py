@@ -163,7 +163,7 @@ def run_cell(
     ):
         try:
             certificate = found.action.verify()
-            found.prepare([certificate.quoted_epsilon])
+            found.learn_controls([certificate.quoted_epsilon])
         except NothingHelpsError:
             # The row says so: nobody verified.
             certificate = None

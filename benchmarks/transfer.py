@@ -181,12 +181,12 @@ def finish(key: CellKey, people: Sequence[str]) -> dict[str, Any]:
             try:
                 try:
                     certificate = acting.action.verify()
-                    acting.prepare(key.epsilons)
+                    acting.learn_controls(key.epsilons)
                 except NothingHelpsError:
                     # The row says so: nobody verified, and there is one for all ε.
                     epsilons = (None,)
-                seen = acting.cell if who != "final" else key.of.people(key.queries, key.regime, key.seed, True)
-                test = seen.test
+                final = who == "final"
+                test = (key.of.people(key.queries, key.regime, key.seed, True) if final else acting.cell).test
                 for epsilon in epsilons:
                     row, measurement = acting.measure(key.track, test, epsilon)
                     rows.append(measured(row, certificate, measurement, who))

@@ -371,7 +371,7 @@ class _Race(OneLine):
         recipes, people = self.asked_about(learned), self.people
 
         def deltas(recipe: Recipe, start: int) -> tuple[PerturbationSet, ...]:
-            """Return a candidate's δ; where halves race, and others are tested, in the test what all taught it."""
+            """Return a candidate's δ, one for each half; in the test of others, the one that all taught it."""
             if not self.runners.halves or start < sum(plan.rounds):
                 return tuple(one.delta for one in learned[recipe.name])
             with learning_threads(self.shop.settings.threads):

@@ -84,12 +84,12 @@ class Runners:
         """Who races and how long it takes, for people."""
         from ttca.racing import count_asked
 
-        names, several = ", ".join(recipe.name for recipe in self.recipes), len(self.recipes)
+        names, count = ", ".join(recipe.name for recipe in self.recipes), len(self.recipes)
         asked = count_asked([not recipe.asks for recipe in self.recipes])
-        say = f"{several} recipes race: {names}." if several > 1 else f"One recipe is left: {names}."
+        say = f"{count} recipes race: {names}." if count > 1 else f"One recipe is left: {names}."
         then = f", and the winner up to {_minutes(self.after)} after the race" if self.after else ""
         say = f"{say} Learning takes about {_minutes(self.wall)}{then}, by an estimate."
-        if asked < several:
+        if asked < count:
             say = f"{say} The platform is asked about the {asked} whose proxies foretell it best."
         left = _missing(self.no_time, self.no_queries)
         if self.length != 1:

@@ -339,8 +339,8 @@ class RaceResult(Value):
     runner_up : int or None
         The other candidate of the last round; None where one was only tested.
     switches : tuple of Switch
-        The classes that the runner-up serves. On other persons, the test is of both together, and of each such class
-        somebody is among them.
+        The classes that the runner-up serves. Where other persons are tested, they test both together. A class of which
+        none of them is stays the winner's.
     """
 
     ranks: tuple[Rank, ...]
@@ -389,10 +389,11 @@ def run_race(
     Notes
     -----
     All survivors are asked about the same next persons, and compared on all persons so far: what makes a person easy
-    is in every candidate's mean. A proxy's fidelity counts as so many persons' answers as :data:`_FAITHFUL` says: it
-    decides among few persons, and hardly among many. The test is of the mean alone: one-sided, on persons' differences
-    to doing nothing with their signs drawn; without scores that is McNemar's, mid-p. No fewer may be right, either. On
-    persons of whom the choice knew nothing its level is the plan's ``error``. On those that chose it is a K-th of that:
+    is in every candidate's mean. A proxy's fidelity counts like the answers of :data:`_FAITHFUL` persons. Among few
+    persons it decides; among many it hardly matters [ours]. The test is of the mean alone. It is one-sided, on persons'
+    differences to doing nothing with their signs drawn; without scores that is McNemar's, mid-p. No fewer may be right,
+    either. On persons of whom the choice knew nothing its level is the plan's ``error``. On those that chose it is a
+    K-th of that:
     whichever of the K wins, the chance that some candidate that is no better than nothing passes is at most K times
     that [ours].
     Combining asks nobody twice: those who chose decide, and whoever is tested is asked once, under what would serve
@@ -401,8 +402,7 @@ def run_race(
     passed, which is simulated in tests/test_racing.py [ours].
     """
     alive, heard, out = list(range(plan.candidates)), dict[int, RaceAnswers](), dict[int, int]()
-    known = np.full(plan.candidates, np.nan) if fidelity is None else np.asarray(fidelity, np.float64)
-    faithful = np.where(np.isfinite(known), known, np.nanmean(known) if np.isfinite(known).any() else 0.0)
+    ahead = _ahead(plan, fidelity)
     start, last = 0, alive
     for turn, persons in enumerate(plan.rounds, start=1):
         for candidate in alive if persons else ():
@@ -410,7 +410,7 @@ def run_race(
             heard[candidate] = heard[candidate].joined(said) if candidate in heard else said
         start += persons
         # Of equals, those handed in first.
-        order = sorted(alive, key=lambda c: -float(heard[c].value.sum() + _FAITHFUL * faithful[c]))
+        order = sorted(alive, key=lambda c: -float(heard[c].value.sum() + ahead[c]))
         for candidate in order[-(-len(alive) // 2) :]:
             out[candidate] = turn
         last, alive = alive, sorted(order[: -(-len(alive) // 2)])
@@ -454,6 +454,13 @@ def run_race(
         runner_up=runner_up,
         switches=served,
     )
+
+
+def _ahead(plan: RacePlan, fidelity: Sequence[float] | None) -> NDArray[np.float64]:
+    """Return what fidelity adds to each candidate's sum over persons, float64 (K,): not known, as much as the mean."""
+    known = np.full(plan.candidates, np.nan) if fidelity is None else np.asarray(fidelity, np.float64)
+    mean = np.nanmean(known) if np.isfinite(known).any() else 0.0
+    return _FAITHFUL * np.where(np.isfinite(known), known, mean)
 
 
 def _served(winner: RaceAnswers, runner_up: RaceAnswers, classes: NDArray[np.int64]) -> tuple[Switch, ...]:
