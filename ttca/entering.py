@@ -74,7 +74,7 @@ def enter(shop: Workshop, ground: Ground, questions: Questions) -> Runners:
     recipes = portfolio(found, settings)
     halves = _few(questions, settings)
     most = _most(questions.race, len(racers(questions, settings, halves=halves)[0]))
-    efforts = _Efforts(shop, ground, questions, halves, Speeds(settings.threads))
+    efforts = _Efforts(shop, ground, questions, halves, Speeds(settings.threads, shop.folder))
     together = at_once(len(recipes), settings.threads, alone=shop.has_guest)
     for length in _LENGTHS:
         seconds = efforts.of_race(recipes, length)

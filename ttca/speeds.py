@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+import os
+import platform
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
+from ttca.errors import ActionError
+from ttca.kept import digest, load_json, save_json
 from ttca.proxies.runtime import Precision
 from ttca.weights import Start
 
-__all__ = ["Speeds", "Workload"]
+__all__ = ["SPEEDS_FILE", "Speeds", "Workload"]
+
+#: The shortest times of earlier measurements, in an action's folder.
+SPEEDS_FILE = "speeds.json"
 
 #: Images of the batch that is timed, and how often its time is taken: the shortest counts.
 _BATCH, _OFTEN = 32, 3
@@ -48,23 +56,60 @@ class Workload:
 class Speeds:
     """How long this machine takes for an image where it does nothing else, measured where it is first asked for [ours].
 
+    A busy machine is slower, never faster: the shortest time that was ever measured counts. So a dry run, a plan and
+    the run itself agree on who races.
+
     Parameters
     ----------
     threads : int or None
         Of the processor; by default one.
+    folder : Path or None
+        Where the shortest times are kept; None: nowhere.
     """
 
     threads: int | None = None
-    _measured: dict[tuple[object, ...], tuple[float, float, float]] = field(default_factory=dict, repr=False)
+    folder: Path | None = None
+    _measured: dict[str, list[float]] = field(default_factory=dict, repr=False)
 
     def seconds(self, work: Workload) -> float:
         """Return how many seconds so much work takes, by an estimate."""
-        key = (work.start, work.side, work.classes, work.precision)
+        key = _key(work, self.threads or 1)
         if key not in self._measured:
-            self._measured[key] = _seconds_per_image(work, self.threads or 1)
+            self._measured[key] = self._shortest(key, _seconds_per_image(work, self.threads or 1))
         training, descending, looking = self._measured[key]
         passes = work.training * (_RATES if work.start.backbones else 1) * training
         return _BESIDE * (passes + work.descending * descending + work.looking * looking)
+
+    def _shortest(self, key: str, now: Sequence[float]) -> list[float]:
+        """Return the shorter of the times measured now and earlier, one by one, and keep them."""
+        if self.folder is None or not self.folder.is_dir():
+            return list(now)
+        kept = _kept(self.folder / SPEEDS_FILE)
+        shortest = list(map(min, now, kept.get(key, now)))
+        if shortest != kept.get(key):
+            save_json(self.folder / SPEEDS_FILE, {**kept, key: shortest})
+        return shortest
+
+
+def _kept(path: Path) -> dict[str, list[float]]:
+    """Return the times that were kept; of a file that cannot be read none, since they can be measured again."""
+    try:
+        found = load_json(path)
+    except ActionError:
+        return {}
+    times = {k: v for k, v in found.items() if isinstance(v, list) and len(v) == 3}
+    return {k: v for k, v in times.items() if all(isinstance(t, float) and t > 0 for t in v)}
+
+
+def _key(work: Workload, threads: int) -> str:
+    """Return a digest of all that decides how fast this machine is, the machine itself among it."""
+    import torch
+
+    from ttca.proxies.runtime import best_device
+
+    models = [*work.start.architectures, *(b.digest for b in work.start.backbones)]
+    here = [platform.node(), platform.processor() or platform.machine(), os.cpu_count(), best_device(), threads]
+    return digest("speeds", torch.__version__, here, models, work.side, work.classes, work.precision)
 
 
 def _seconds_per_image(work: Workload, threads: int) -> tuple[float, float, float]:
