@@ -328,6 +328,8 @@ def test_whose_rates_are_shown_is_said_beside_them(finished: Path, ttca: Termina
         assert "The result row, of verification people" in told.out
         assert WHOSE["verification people"] in told.out
         assert WHOSE["pool"] in told.err
+        # Each stands beside its value, under no title of its own.
+        assert "Intervals" not in told.out
     said = ttca("pool", "run", finished)
     assert said.out.rstrip().endswith(WHOSE["pool"])
     assert ttca("pool", "run", finished, "--json").json["whose"] == WHOSE["pool"]
@@ -1180,6 +1182,9 @@ def test_init_writes_once_and_never_over_a_file(tmp_path: Path, ttca: Terminal) 
     assert "which exists" in ttca("init", path.parent).sentence
     assert path.read_bytes() == first
     assert ttca("init", tmp_path / "other.toml", "--json").json == {"file": str(tmp_path / "other.toml")}
+    # A name that is no file's is that of a folder, there or not.
+    inside = tmp_path / "town action" / "action.toml"
+    assert ttca("init", inside.parent, "--json").json == {"file": str(inside)}
 
 
 def test_init_where_nothing_can_be_written_is_a_sentence(tmp_path: Path, ttca: Terminal) -> None:

@@ -102,6 +102,8 @@ def test_row_report_and_controls_are_of_both(tmp_path: Path) -> None:
     np.testing.assert_array_equal(opponents.zero_query.delta, np.rint(row.epsilon * worlds.PATTERNS))
     assert raced.told in page
     assert all(f"{name} ✓" in page for name in SERVES)
+    whom = [f"{recipe} for {', '.join(classes)}" for recipe, classes in SERVES.items()]
+    assert f"combined: {'; '.join(whom)}" in page
     files = {path.resolve() for path in tmp_path.rglob("*.safetensors")}
     assert files <= {*_found(tmp_path, _COPIES), *_found(tmp_path, _LEARNED)}
     shutil.rmtree(tmp_path / "candidates")

@@ -25,8 +25,9 @@ from ttca.templates import action_template
 
 def drafted_in(place: Path, *, shape: str = "") -> Draft:
     """Return what init would write; ``shape`` stands in the platform's options."""
-    text = action_template(place)
-    return draft(place, text.replace("[people]\n", f"[platform.options]\n{shape}\n\n[people]\n") if shape else text)
+    file = place / "action.toml" if place.is_dir() else place
+    text = action_template(file)
+    return draft(file, text.replace("[people]\n", f"[platform.options]\n{shape}\n\n[people]\n") if shape else text)
 
 
 def photograph(path: Path) -> None:

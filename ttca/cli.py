@@ -100,9 +100,9 @@ def _options(
 
 @app.command()
 def init(
-    file: Annotated[Path, typer.Argument(help="The file to write, or a folder to write action.toml into.")] = Path(
-        "action.toml"
-    ),
+    file: Annotated[
+        Path, typer.Argument(help="The file to write, NAME.toml, or a folder to write action.toml into.")
+    ] = Path("action.toml"),
     platform: Annotated[
         str | None,
         typer.Option(
@@ -121,9 +121,9 @@ def init(
     from ttca.letters import AUTHORIZATION
     from ttca.templates import action_template
 
-    place = file / "action.toml" if file.is_dir() else file
+    place = file / "action.toml" if file.is_dir() or not file.suffix else file
     text = action_template(place)
-    drafted = draft(file, text if platform is None else with_table(text, platform))
+    drafted = draft(place, text if platform is None else with_table(text, platform))
     file = drafted.file
     _write_new(file, drafted.text)
     if drafted.sample is not None:
@@ -1235,11 +1235,13 @@ def _finish(
 
     table = Table("", "", title=f"The result row, of {whose}", show_header=False)
     for group in explained(row):
+        # Each interval stands beside its value.
+        entries = [entry for entry in group.entries if entry.key != "intervals"]
+        if not entries:
+            continue
         table.add_section()
         table.add_row(f"[bold]{escape(group.title)}[/]", "")
-        for entry in group.entries:
-            if entry.key == "intervals":
-                continue  # each stands beside its value
+        for entry in entries:
             said = NO_GAP if entry.key == "gap_closed" and entry.value.machine is None else entry.value.text
             if (span := row.intervals.get(entry.key)) is not None:
                 said += f" ({_between(entry.value, span)})"

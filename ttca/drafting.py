@@ -64,18 +64,17 @@ class Draft:
     advice: tuple[str, ...]
 
 
-def draft(place: Path, text: str) -> Draft:
+def draft(file: Path, text: str) -> Draft:
     """Return an action file for a place, filled in with what is known there.
 
     Parameters
     ----------
-    place : Path
-        A file to be written, or a folder, for ``action.toml`` in it.
+    file : Path
+        The file to be written.
     text : str
         The action file as it would be without what is known: TOML, with a ``[people]`` and perhaps the platform's
         ``image_shape``.
     """
-    file = place / "action.toml" if place.is_dir() else place
     home = file.parent
     source = _people(home)
     advice = []

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import ttca.report.formatting as formatting
 from ttca.conditions import CONTROLS, ROW_KEYS, Control
@@ -296,6 +296,13 @@ def row_keys() -> tuple[tuple[str, str, tuple[tuple[str, str, str], ...]], ...]:
     )
 
 
+def _recipe(row: Row) -> Entry:
+    """Return which recipe δ was learned with; where two serve together, which of them serves whom."""
+    whom = "; ".join(f"{recipe} for {', '.join(classes)}" for recipe, classes in row.serves.items())
+    meaning = "How δ was learned: by the recipe that won the race, or by the one that the settings name."
+    return Entry("recipe", "Recipe", meaning, Number(f"{row.recipe}: {whom}" if whom else row.recipe, row.recipe))
+
+
 def explained(row: Row, guests: Sequence[Control] = ()) -> tuple[Group, ...]:
     """Return every key of the row with its meaning and value, in groups; a key nobody explained is not left out.
 
@@ -309,6 +316,8 @@ def explained(row: Row, guests: Sequence[Control] = ()) -> tuple[Group, ...]:
         )
         for title, note, entries in _GROUPS
     ]
+    if row.recipe:
+        groups[0] = replace(groups[0], entries=(*groups[0].entries, _recipe(row)))
     known = {entry.key for group in groups for entry in group.entries}
     rest = [key for key in Row.keys() if key not in known]  # noqa: SIM118 - no dict
     if rest:
