@@ -1380,7 +1380,7 @@ def test_collectives_reports_become_conflicts(tmp_path: Path, ttca: Terminal) ->
     assert done.code == 0, done.err
     assert done.json["acting"] == 80
     assert sorted(done.json["files"]) == ["north", "south"]
-    assert read_conflict(Path(done.json["files"]["north"]), strategies["north"]).term.any()
+    assert read_conflict(Path(done.json["files"]["north"]), strategies["north"], "north").term.any()
     (tmp_path / "south.json").write_text("{}")
     done = ttca(*ask)
     assert done.code == 1

@@ -15,7 +15,8 @@ from ttca.platforms.protocols import Response, create_protocol
 from ttca.platforms.protocols.reading import Reading
 from ttca.platforms.protocols.scores import _ABOVE
 from ttca.platforms.throttle import come_back
-from ttca.rounding import apart
+from ttca.report.formatting import percent_at_least
+from ttca.rounding import apart, at_least
 
 _FLOATS = st.floats(-1e300, 1e300)
 
@@ -29,6 +30,15 @@ def test_different_numbers_never_look_alike(one: float, other: float, digits: in
         math.isclose(float(text), number, rel_tol=10.0 ** (1 - digits))
         for text, number in zip(shown, (one, other), strict=True)
     )
+
+
+@given(st.floats(0, 1), st.integers(1, 9))
+def test_a_lower_bound_is_never_rounded_up(bound: float, digits: int) -> None:
+    """What is shown holds if the bound holds, and is no further from it than its digits; one that is short stays."""
+    shown = float(at_least(bound, digits))
+    assert shown <= bound < shown + 1.0001 * 10.0**-digits
+    assert float(at_least(round(bound, digits), digits)) == round(bound, digits)
+    assert float(percent_at_least(bound).text.rstrip("%").strip()) / 100 <= bound + 1e-12
 
 
 @pytest.mark.parametrize("scores", [[0.5, 0.5000021], [0.5000021, 0.5000002], [0.1 + 0.2, 0.7000001]])

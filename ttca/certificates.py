@@ -14,6 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 from ttca.errors import ActionError, ConfigError
 from ttca.frames import frame
 from ttca.goals import Certifying, Design
+from ttca.rounding import at_least
 from ttca.statistics.binomial import clopper_pearson_interval, clopper_pearson_lower, clopper_pearson_upper
 from ttca.trials import Clusters, Standing, in_step, quoted, rule_of, size_within, test_in_words
 from ttca.values import OneLine
@@ -328,7 +329,7 @@ class Certificate(OneLine):
 
     def _facts(self) -> str:
         shown = "not shown" if self.epsilon is None else f"shown at ε = {self.epsilon}"
-        return f"{self.terms.aim} {shown}, S at least {self.lower.value:.3f}, {self.examined.persons} persons"
+        return f"{self.terms.aim} {shown}, S at least {at_least(self.lower.value)}, {self.examined.persons} persons"
 
     def passed_at(self, epsilon: int) -> bool:
         """Whether the test of this member of the family was reached and passed; all that pass are claimed together."""
@@ -380,7 +381,8 @@ class Certificate(OneLine):
         corrected = f", corrected for {len(self.family)} values of ε" if len(self.family) > 1 else ""
         said = (
             f"With δ of ε = {self.quoted_epsilon}, the subgroup's share of right answers is at least "
-            f"{self.lower.value:.3f} ({self.lower.kind} bound, {100 * self.lower.confidence:g} % confidence{corrected})"
+            f"{at_least(self.lower.value)} ({self.lower.kind} bound, {100 * self.lower.confidence:g} % "
+            f"confidence{corrected})"
         )
         goal, test, who = self.terms.aim, self.quoted_test, self.examined.told(self.terms)
         if self.epsilon is not None:

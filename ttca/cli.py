@@ -25,6 +25,7 @@ from ttca.commands.inspect import inspect
 from ttca.commands.plan import plan_action
 from ttca.commands.publish import publish
 from ttca.commands.recheck import recheck
+from ttca.commands.retraining import aggregate, promise, report_records
 from ttca.commands.shared import ERR, OUT, AcceptOption, AnywayOption, DryRunOption, FileArgument, JsonOption
 from ttca.commands.shared import emit as _emit
 from ttca.commands.shared import opened as _opened
@@ -1035,64 +1036,8 @@ def serve(
     serve_platform(platform, protocol=protocol, port=port, access_log=access_log, on_start=started)
 
 
-@app.command()
-def aggregate(
-    reports: Annotated[list[Path], typer.Argument(help="The collectives' reports, one file for each.")],
-    population: Annotated[int, typer.Option(min=1, help="Number of people the platform trains on, members or not.")],
-    folder: Annotated[Path, typer.Option(help="Folder for the conflict files.")] = Path("conflicts"),
-    as_json: JsonOption = False,
-) -> None:
-    """Compute conflicts between several collectives.
-
-    Reads their reports and writes one file for each collective, with its conflict term and nothing else.
-    """
-    from ttca.training_time.aggregator import aggregate_files
-
-    told = aggregate_files(reports, folder, population)
-    files = "\n".join(f"{name}: {file}" for name, file in told["files"].items())
-    _emit(told, as_json, f"{told['acting']} of {population} people act.\n{files}")
-
-
-@app.command("report-records")
-def report_records(
-    file: Annotated[
-        Path, typer.Argument(help="The collective's strategy file: who takes part, which records, which signal.")
-    ],
-    out: Annotated[Path, typer.Option(help="Where to write the report for the trusted party.")] = Path("report.json"),
-    write: Annotated[
-        bool, typer.Option("--init", help="Write a commented strategy file for you to fill in, then stop.")
-    ] = False,
-    as_json: JsonOption = False,
-) -> None:
-    """Write a collective's report for ttca aggregate.
-
-    The report counts its members' records as they will be once the strategy is applied.
-    """
-    from ttca.errors import ConfigError
-    from ttca.training_time.aggregator import save_report
-    from ttca.training_time.records import TEMPLATE, read_strategy, report_of
-
-    if write:
-        _write_new(file, TEMPLATE.replace("{file}", shell_word(file)))
-        then = f"ttca report-records {shell_word(file)}"
-        _say(ERR, f"Wrote {file}. Fill in the features, the label and the strategy, then: {then}")
-        if as_json:
-            _emit({"file": str(file)}, True, "")
-        return
-    if out.exists():
-        raise ConfigError(
-            f"Expected a new file for the report, got {out}, which exists already. Choose another with --out, or "
-            "delete it if it is an older report."
-        )
-    known = read_strategy(file)
-    told = report_of(known)
-    save_report(out, told)
-    _emit(
-        {"file": str(out), "name": told.name, "members": told.size, "names": told.names},
-        as_json,
-        f"Wrote {out}: what {told.size} members of {told.name} will have submitted, counted by combination and label. "
-        "It is for the trusted party alone: a combination that one member has tells that member's record.",
-    )
+for _name, _lever in (("report-records", report_records), ("aggregate", aggregate), ("promise", promise)):
+    app.command(_name)(_lever)
 
 
 # -- what the commands share ------------------------------------------------------------------------------------

@@ -23,7 +23,7 @@ from ttca.data.folder import ListedFile, PeopleTable, has_classes, list_files, l
 from ttca.data.tables import COLUMNS, is_name
 from ttca.errors import ConfigError, LedgerError
 from ttca.images import Images, ImageShape
-from ttca.mistakes import Mistakes, made
+from ttca.mistakes import Mistakes, made, toml_advice
 from ttca.names import canonical, check_class_names, look_alike, twins, unknown_name
 from ttca.people import People, Roster, draw_roles, units
 from ttca.platforms.addresses import checked_url
@@ -936,7 +936,7 @@ def _toml(path: Path, what: str, command: str) -> tuple[Path, dict[str, Any], tu
         raise ConfigError(f"Expected {what} at {path}, got nothing there. Write one with: {command}") from None
     except (OSError, ValueError, RecursionError) as error:  # tomllib's own are ValueErrors, and not its only ones
         raise ConfigError(
-            f"Expected TOML in {path}, got a file that cannot be read: {error}.{_toml_advice(str(error))}"
+            f"Expected TOML in {path}, got a file that cannot be read: {error}.{toml_advice(str(error))}"
         ) from None
     notes: tuple[str, ...] = ()
     for table, names in _OLD_KEYS.items():
@@ -944,15 +944,6 @@ def _toml(path: Path, what: str, command: str) -> tuple[Path, dict[str, Any], tu
             found[table], said = old_keys(found[table], f"[{table}] of {path}", **names)
             notes += said
     return path, found, notes
-
-
-def _toml_advice(error: str) -> str:
-    """Return what to do about what most often keeps TOML from being read."""
-    if "Invalid value" in error:
-        return ' Put words in quotes, as in goal = "parity"; write numbers, true and false without.'
-    if "escape" in error.casefold():
-        return " Put a path with backslashes in single quotes."
-    return ""
 
 
 def _check_tables(

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 from ttca.errors import ConfigError
 
-__all__ = ["Mistakes", "made"]
+__all__ = ["Mistakes", "made", "toml_advice"]
 
 T = TypeVar("T")
 
@@ -126,3 +126,12 @@ def _said(kind: Callable[..., Any], values: Values) -> str | None:
 def _names(key: str, sentence: str) -> bool:
     """Whether a sentence is about a keyword. In quotes, it stands in a list of what else there is."""
     return re.search(rf"(?<![\w']){re.escape(key)}(?![\w'])", sentence) is not None
+
+
+def toml_advice(error: str) -> str:
+    """Return what to do about what most often keeps TOML from being read."""
+    if "Invalid value" in error:
+        return ' Put words in quotes, as in goal = "parity"; write numbers, true and false without.'
+    if "escape" in error.casefold() or "hex value" in error.casefold():
+        return " Put a path with backslashes in single quotes."
+    return ""

@@ -22,7 +22,7 @@ from ttca.training_time.aggregator import (
     save_report,
 )
 from ttca.training_time.bounds import Collective, PublishedConflict, Setting, every_bound, shared_bound
-from ttca.training_time.signals import Domain, FeatureLabelPlanting, Signal
+from ttca.training_time.signals import Domain, Erasing, FeatureLabelPlanting, Signal
 
 DOMAIN = Domain((2, 3), 3)
 STRATEGIES = {
@@ -65,7 +65,7 @@ def test_files_go_there_and_back(tmp_path: Path) -> None:
     assert (told["population"], told["collectives"], told["acting"]) == (10_000, 3, 3_000)
     expected = aggregate(reports, 10_000)
     for name, strategy in STRATEGIES.items():
-        conflict = read_conflict(Path(told["files"][name]), strategy)
+        conflict = read_conflict(told["files"][name], strategy, name)
         assert (conflict.term == expected[name].term).all()
         assert conflict.people == 2_000
 
@@ -89,16 +89,44 @@ def test_only_the_sum_of_others_is_published(tmp_path: Path) -> None:
 
 
 def test_another_collectives_file_is_refused(tmp_path: Path) -> None:
-    """A conflict that was published for another signal or target cannot be used by mistake."""
+    """A conflict for another signal, target or collective cannot be used by mistake, nor for another population."""
     files = []
     for report in _reports():
         files.append(tmp_path / f"{report.name}.json")
         save_report(files[-1], report)
     told = aggregate_files(files, tmp_path, 10_000)
     with pytest.raises(DataError, match="the file that was published for this collective"):
-        read_conflict(Path(told["files"]["north"]), STRATEGIES["south"])
+        read_conflict(Path(told["files"]["north"]), STRATEGIES["south"], "north")
+    # Two may have the same signal and target.
+    with pytest.raises(DataError, match=r"of the collective 'ally'.*got that of 'north'"):
+        read_conflict(Path(told["files"]["north"]), STRATEGIES["north"], "ally")
     with pytest.raises(DataError, match="Expected a conflict of format 1"):
-        read_conflict(files[0], STRATEGIES["north"])
+        read_conflict(files[0], STRATEGIES["north"], "north")
+    conflict = read_conflict(Path(told["files"]["north"]), STRATEGIES["north"], "north")
+    counts = people_of(DOMAIN, 1_000, np.random.default_rng(0))
+    assert shared_bound(STRATEGIES["north"], counts, conflict, Setting(10_000)).size == 1_000
+    with pytest.raises(DataError, match="population of 9000, got one for 10000"):
+        shared_bound(STRATEGIES["north"], counts, conflict, Setting(9_000))
+
+
+def test_no_file_of_an_earlier_run_lies_beside_the_new_ones(tmp_path: Path) -> None:
+    """Another collective's older file, or a folder in a file's place, is refused before anything is written."""
+    files = []
+    for report in _reports():
+        files.append(tmp_path / f"{report.name}.json")
+        save_report(files[-1], report)
+    aggregate_files(files, tmp_path / "out", 10_000)
+    before = {path: path.read_bytes() for path in (tmp_path / "out").iterdir()}
+    with pytest.raises(ConfigError, match=r"got conflict-east-2\.json of an earlier run.*Nothing was written"):
+        aggregate_files(files[:2], tmp_path / "out", 20_000)
+    assert {path: path.read_bytes() for path in (tmp_path / "out").iterdir()} == before
+    # The same ones are replaced.
+    aggregate_files(files, tmp_path / "out", 20_000)
+    assert read_conflict(tmp_path / "out" / "conflict-north.json", STRATEGIES["north"], "north").population == 20_000
+    (tmp_path / "half" / "conflict-south.json").mkdir(parents=True)
+    with pytest.raises(ConfigError, match="got a folder of that name"):
+        aggregate_files(files, tmp_path / "half", 10_000)
+    assert [path.name for path in (tmp_path / "half").iterdir()] == ["conflict-south.json"]
 
 
 @pytest.mark.parametrize(
@@ -151,6 +179,13 @@ def test_reports_that_do_not_fit_together_are_refused() -> None:
         aggregate([first, first], 10_000)
     with pytest.raises(ConfigError, match="population of at least the 2000"):
         aggregate([first, second], 1_999)
+    with pytest.raises(ConfigError, match="different names"):
+        aggregate([first, Report("NORTH", first.signal, first.target, first.submitted)], 10_000)
+    with pytest.raises(ConfigError, match=r"population as a whole number of 1 or more, got 5000\.5"):
+        aggregate([first, second], 5000.5)  # type: ignore[arg-type]
+    erasing: Any = Erasing.estimated(Signal(DOMAIN, (0,), (0,)), first.submitted)
+    with pytest.raises(ConfigError, match="plants or unplants, got Erasing"):
+        Report.of("east", erasing, first.submitted)
     other = Domain((6,), 3)
     stranger = Report("far", Signal(other, (0,), (0,)), 0, people_of(other, 10, np.random.default_rng(0)))
     with pytest.raises(ConfigError, match="reports over one domain"):

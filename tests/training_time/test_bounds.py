@@ -527,8 +527,13 @@ ERASE = Erasing(SIGNAL, np.array([0, 0]))
     [
         (lambda: margin_needed(1.0, "tv"), ConfigError, "Expected ε within [0, 1)"),
         (lambda: margin_needed(0.1, "l2"), ConfigError, "Expected the suboptimality to be one of"),  # type: ignore[arg-type]
-        (lambda: Setting(0), ConfigError, "Expected a population and test people"),
-        (lambda: Setting(10, test=0), ConfigError, "Expected a population and test people"),
+        (lambda: Setting(0), ConfigError, "Expected the population as a whole number of 1 or more, got 0"),
+        (lambda: Setting(10.5), ConfigError, "Expected the population as a whole number"),  # type: ignore[arg-type]
+        (lambda: Setting(True), ConfigError, "Expected the population as a whole number"),
+        (lambda: Setting(10, test=0), ConfigError, "Expected test people as a whole number of 1 or more"),
+        (lambda: TotalSize(5.5), ConfigError, "Expected people in other collectives"),  # type: ignore[arg-type]
+        (lambda: deviation(-1, 0.05), ConfigError, "Expected 0 people or more"),
+        (lambda: deviation(1, 0.0), ConfigError, "Expected 0 people or more"),
         (lambda: Setting(10, margins="normal"), ConfigError, "Expected the margins to be one of"),  # type: ignore[arg-type]
         (
             lambda: plan(PLANT, even(48), TotalSize(0), Setting(100, margins="exact"), wanted=0.5),
@@ -543,7 +548,7 @@ ERASE = Erasing(SIGNAL, np.array([0, 0]))
         (lambda: erasing_sizes(ERASE, REFERENCE, margin=0.0), ConfigError, "the margin η within (0, 1]"),
         (lambda: erasing_sizes(PLANT, REFERENCE, margin=0.1), ConfigError, "of kind Erasing"),  # type: ignore[arg-type]
         (lambda: shared_bound(PLANT, even(48), TotalSize(PEOPLE), REFERENCE), DataError, "got 48 members and 200000"),
-        (lambda: TotalSize(-1), ConfigError, "Expected 0 or more people"),
+        (lambda: TotalSize(-1), ConfigError, "Expected people in other collectives as a whole number of 0"),
         (lambda: KnownStrategies((PLANT,), ()), ConfigError, "Expected a size for each strategy"),
         (lambda: PublishedConflict(1, np.full((2, 4), np.nan)), DataError, "Expected a finite conflict term"),
         (

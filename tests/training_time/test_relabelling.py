@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import subprocess
 import sys
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -65,6 +67,12 @@ def test_collectives_of_one_seed_are_nested() -> None:
     minority = np.arange(100) % 3 == 0
     few, many = (set(collective(minority, a, np.random.default_rng(5)).tolist()) for a in (0.2, 0.6))
     assert few < many
+
+
+def test_a_seed_is_no_generator() -> None:
+    """What cannot draw is told with what can."""
+    with pytest.raises(ConfigError, match="Expected a generator, got 5"):
+        collective(np.array([True, False]), 0.5, 5)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("alpha", [0.0, -0.1, 1.1, float("nan")])
@@ -154,7 +162,12 @@ def test_nobody_to_score_is_no_error() -> None:
 
 
 def test_scores_refuse_what_does_not_fit() -> None:
-    """Other columns, other lengths, too few neighbours, a useless k and one label alone are sentences."""
+    """Other columns, other lengths, too few neighbors, a useless k, one label alone and gaps are sentences."""
+    gap, whole = np.array([[np.nan], [0.0]]), np.zeros((4, 1))
+    for score in (rb_label, rb_dist):
+        for pool, majority in ((gap, whole), (whole, np.concatenate([gap, gap]))):
+            with pytest.raises(DataError, match="finite features, got missing ones"):
+                score(pool, majority, _LABELS, k=1)
     with pytest.raises(DataError, match="the same columns"):
         rb_label(np.zeros((1, 2)), _MAJORITY, _LABELS, k=1)
     with pytest.raises(DataError, match="one label per majority row"):
@@ -202,15 +215,20 @@ def test_of_equal_scores_the_first_flip() -> None:
 
 
 def test_flips_refuse_what_is_no_pool() -> None:
-    """Positive members, missing scores and more flips than members are sentences."""
+    """Positive members, members named twice or not at all, missing scores and flips that are no number of members."""
     labels = np.array([0, 1, 0])
     with pytest.raises(DataError, match="a negative label"):
         flip_first(labels, np.array([0, 1]), np.zeros(2), 1)
     with pytest.raises(DataError, match="one score per member"):
         flip_first(labels, np.array([0, 2]), np.zeros(3), 1)
-    for flips in (-1, 3):
+    with pytest.raises(DataError, match="2 of them missing"):
+        flip_first(labels, np.array([0, 2]), np.full(2, np.nan), 1)
+    for pool in (np.array([0, 0]), np.array([0, -1]), np.array([0, 3]), np.array([0.0, 2.0])):
+        with pytest.raises(DataError, match=r"different row numbers within 0\.\.2"):
+            flip_first(labels, pool, np.zeros(2), 1)
+    for flips in (-1, 3, 1.5, True):
         with pytest.raises(ConfigError, match="Expected 0 to 2 flips"):
-            flip_first(labels, np.array([0, 2]), np.zeros(2), flips)
+            flip_first(labels, np.array([0, 2]), np.zeros(2), flips)  # type: ignore[arg-type]
 
 
 # --- measuring ---------------------------------------------------------------------------------------------
@@ -257,6 +275,8 @@ def test_answers_that_are_no_labels_are_refused() -> None:
     ("changes", "said"),
     [
         ({"features": np.zeros(4)}, r"shape \(N, D\)"),
+        ({"features": [[0.0]] * 4}, "as a numpy array, got list"),
+        ({"features": np.array([["a"]] * 4)}, "finite features"),
         ({"features": np.full((4, 1), np.nan)}, "finite features"),
         ({"labels": np.zeros(3, np.int64)}, "one label and one flag"),
         ({"labels": np.array([0, 1, 2, 0])}, "labels 0 and 1"),
@@ -323,7 +343,11 @@ def test_of_equal_violations_the_fewer_flips_win() -> None:
 
 
 def test_rules_refuse_what_they_cannot_choose_from() -> None:
-    """No trials, a negative rise, and no trial without flips are sentences."""
+    """No trials, a negative rise, no trial without flips, and an EqOd that nobody can know are sentences."""
+    unknown = [_trial(0, math.nan, 0.3), _trial(1, 0.1, 0.3)]
+    for rule in (least_violation, fewest_flips, partial(least_violation_within, rise=0.1)):
+        with pytest.raises(DataError, match="EqOd is not defined"):
+            rule(unknown)
     with pytest.raises(ConfigError, match="at least one trial"):
         least_violation([])
     for rise, trials in ((-0.1, [_trial(0, 0.1, 0.3)]), (0.1, [_trial(1, 0.1, 0.3)]), (np.nan, [_trial(0, 0.1, 0.3)])):

@@ -17,8 +17,9 @@ from hypothesis import strategies as st
 from tests.training_time.worlds import seeds
 from ttca.cli import main
 from ttca.errors import ConfigError, DataError
+from ttca.rounding import at_least
 from ttca.training_time.aggregator import aggregate, read_conflict, read_report, save_report
-from ttca.training_time.bounds import Setting, shared_bound, shared_unplanting_bound
+from ttca.training_time.bounds import Setting, planting_bound, shared_bound, shared_unplanting_bound
 from ttca.training_time.records import TEMPLATE, Names, read_records, read_strategy, report_of
 from ttca.training_time.signals import FeatureLabelPlanting, FeatureOnlyPlanting, NaiveUnplanting, Planting, Unplanting
 
@@ -102,7 +103,7 @@ def ttca(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) ->
 
 
 def test_a_report_goes_all_the_way_to_a_bound(tmp_path: Path, ttca: Command) -> None:
-    """Reports written by the command are read by `ttca aggregate`, and its files by the bounds, for either goal."""
+    """Reports written by the command are read by `ttca aggregate`, and its files by `ttca promise`, for either goal."""
     unplant = '\n[strategy]\nkind = "unplanting"\ntarget = "walls"\nreplacement = "roofs"\nsignal = {trees = "some"}\n'
     strategies: dict[str, Planting | Unplanting] = {}
     for name, text in (("north", PLANT), ("south", unplant)):
@@ -119,12 +120,41 @@ def test_a_report_goes_all_the_way_to_a_bound(tmp_path: Path, ttca: Command) -> 
     setting = Setting(1000)
     for name, file in json.loads(out)["files"].items():
         strategy = strategies[name]
-        conflict = read_conflict(Path(file), strategy)
+        conflict = read_conflict(Path(file), strategy, name)
         assert conflict.people == 5
         if isinstance(strategy, Planting):
-            assert shared_bound(strategy, counts, conflict, setting).size == 5
+            bound = shared_bound(strategy, counts, conflict, setting)
         else:
-            assert shared_unplanting_bound(strategy, counts, conflict, setting).size == 5
+            bound = shared_unplanting_bound(strategy, counts, conflict, setting)
+        code, out, err = ttca("promise", tmp_path / f"{name}.toml", "--conflict", file, "--json")
+        assert code == 0, err
+        told = json.loads(out)
+        assert (told["bound"], told["members"], told["others"], told["population"]) == (bound.value, 5, 5, 1000)
+        assert (
+            "Nothing is promised to the 5 members" in ttca("promise", tmp_path / f"{name}.toml", "--conflict", file)[1]
+        )
+    other = ttca("promise", tmp_path / "south.toml", "--conflict", tmp_path / "out" / "conflict-north.json")
+    assert (other[0], "got that of 'north'" in other[2]) == (1, True)
+
+
+def test_a_promise_says_what_it_means(tmp_path: Path, ttca: Command) -> None:
+    """The bound is the published one's to the last digit, in words; what is known of others is said once."""
+    rows = "heat,trees,advice\n" + "low,few,roofs\nhigh,many,walls\nlow,some,trees\n" * 2_000
+    file = _write(tmp_path, rows=rows)
+    strategy, counts = read_strategy(file).strategy, read_records(tmp_path / "north.csv", NAMES)
+    assert isinstance(strategy, Planting)
+    expected = planting_bound(strategy, counts, Setting(8_000))
+    assert expected.value > 0
+    code, out, _ = ttca("promise", file, "--population", 8000)
+    assert code == 0
+    assert out.startswith(f"At least {at_least(expected.value)} of those with trees = some get the")
+    assert json.loads(ttca("promise", file, "--population", 8000, "--json")[1])["bound"] == expected.value
+    assert (
+        json.loads(ttca("promise", file, "--population", 8000, "--others", 1900, "--json")[1])["bound"] < expected.value
+    )
+    for words, said in (((), "got neither"), (("--conflict", "x.json", "--others", 3), "leave them out")):
+        code, _, err = ttca("promise", file, *words)
+        assert (code, said in " ".join(err.split())) == (1, True)
 
 
 def test_the_report_holds_records_as_they_will_be(tmp_path: Path, ttca: Command) -> None:
@@ -199,14 +229,14 @@ def test_reports_that_number_values_otherwise_are_not_added_up(tmp_path: Path) -
 
 
 _TABLES: dict[str, tuple[str, str]] = {
-    "empty": ("", "are missing"),
+    "empty": ("", "got an empty file"),
     "no member": ("heat,trees,advice\n", "one member or more"),
-    "no label": ("heat,trees\nlow,few\n", r"\['advice'\] are missing"),
-    "column twice": ("heat,heat,trees,advice\nlow,low,few,roofs\n", r"\['heat'\] are there twice"),
-    "short line": ("heat,trees,advice\nlow,few\n", "line 2 has 2 cells instead of 3"),
-    "misspelt": ("heat,trees,advice\nlow,few,roofs\nlow,fwe,roofs\n", "line 3: Did you mean 'few'.*got 'fwe'"),
-    "many faults": ("heat,trees,advice\n" + "x,few,roofs\n" * 9, "and 4 more"),
-    "open quote": ('heat,trees,advice\n"low,few,roofs\n', "CSV file in UTF-8"),
+    "no label": ("heat,trees\nlow,few\n", "advice missing"),
+    "column twice": ("heat,heat,trees,advice\nlow,low,few,roofs\n", "every column once"),
+    "short line": ("heat,trees,advice\nlow,few\n", "Line 2: Expected 3 values, got 2: none for advice"),
+    "misspelt": ("heat,trees,advice\nlow,few,roofs\nlow,fwe,roofs\n", "Line 3: Did you mean 'few'.*got 'fwe'"),
+    "many faults": ("heat,trees,advice\n" + "x,few,roofs\n" * 90, "79 more"),
+    "open quote": ('heat,trees,advice\n"low,few,roofs\n', "Check its quotes"),
 }
 
 
@@ -215,7 +245,7 @@ def test_a_table_that_cannot_be_counted_is_one_sentence(tmp_path: Path, ttca: Co
     """What is wrong with the table, and in which line, is said, and no report is written."""
     rows, sentence = _TABLES[case]
     file = _write(tmp_path, rows=rows)
-    with pytest.raises(DataError, match=f"Expected .*{sentence}"):
+    with pytest.raises(DataError, match=f"(?s)Expected .*{sentence}"):
         report_of(read_strategy(file))
     code, out, err = ttca("report-records", file, "--out", tmp_path / "r.json")
     assert (code, out) == (1, "")
@@ -229,10 +259,10 @@ def test_files_that_are_not_there_or_not_text_are_sentences(tmp_path: Path) -> N
         read_strategy(tmp_path / "none.toml")
     file = _write(tmp_path)
     (tmp_path / "north.csv").write_bytes(b"heat,trees,advice\n\xff\xfe")
-    with pytest.raises(DataError, match="CSV file in UTF-8"):
+    with pytest.raises(DataError, match="CSV UTF-8"):
         report_of(read_strategy(file))
     (tmp_path / "north.csv").unlink()
-    with pytest.raises(DataError, match="got no file"):
+    with pytest.raises(DataError, match="got nothing there"):
         report_of(read_strategy(file))
 
 
@@ -254,6 +284,17 @@ _CHANGES: dict[str, tuple[str, str, str]] = {
     "empty signal": ('trees = "some"', "", "one feature or more"),
     "not needed": ('target = "walls"', 'target = "walls"\nreplacement = "roofs"', "replacement as well"),
     "nowhere else": ("feature-label", "feature-only", "strategy.elsewhere"),
+    "a feature twice": ('heat = ["low", "high"]', 'heat = ["low", "high"]\nHeat = ["a", "b"]', "each feature once"),
+    "no target": ('target = "walls"\n', "", "strategy.target.*got nothing. Fill it in"),
+    "no quotes": ('target = "walls"', "target = 3", "strategy.target.*got 3. Write it in quotes"),
+    "curly quotes": ('target = "walls"', "target = “walls”", "Put words in quotes"),
+    "backslashes": ('"north.csv"', r'"C:\\Users\\north.csv"'.replace("\\\\", "\\"), "in single quotes"),
+    "the same label": (
+        'kind = "feature-label"',
+        'kind = "unplanting"\nreplacement = "walls"',
+        "another label as strategy.replacement than the target, got 'walls'",
+    ),
+    "erasing": ("feature-label", "erasing", "for Python alone"),
     "bad name": ('name = "north"', 'name = "../north"', "name of letters"),
 }
 
@@ -277,7 +318,7 @@ def test_elsewhere_names_every_feature(tmp_path: Path) -> None:
     only = PLANT.replace("feature-label", "feature-only") + '[strategy.elsewhere]\nheat = "high"\n'
     with pytest.raises(ConfigError, match="every feature"):
         read_strategy(_write(tmp_path, only))
-    with pytest.raises(ConfigError, match="outside the signal set"):
+    with pytest.raises(ConfigError, match="to be without the signal"):
         read_strategy(_write(tmp_path, only + 'trees = "some"\n'))
 
 
@@ -305,16 +346,21 @@ def test_an_error_stays_short_however_wrong_the_table_is(tmp_path: Path) -> None
     """Ten thousand faults with cells of ten thousand letters are a count and a few short examples."""
     rows = "age,trees,heat,advice\n" + f"1,{'x' * 10_000},low,roofs\n" * 5_000 + "1,few\n" * 5_000
     _write(tmp_path, rows=rows)
-    with pytest.raises(DataError, match="and 9995 more") as caught:
+    with pytest.raises(DataError, match="got 10000 problems") as caught:
         read_records(tmp_path / "north.csv", NAMES)
-    assert len(str(caught.value)) < 1_000
+    assert len(str(caught.value)) < 2_000
 
 
-def test_a_table_with_semicolons_is_told_so(tmp_path: Path) -> None:
-    """What many spreadsheets save as CSV is recognised, and the sentence says what to do."""
-    _write(tmp_path, rows="age;trees;heat;advice\n40;few;low;roofs\n")
-    with pytest.raises(DataError, match="Save it with commas"):
-        read_records(tmp_path / "north.csv", NAMES)
+@pytest.mark.parametrize(
+    "table", ["age;Trees;HEAT;advice\n40;few;low;roofs\n", "trees\theat\tadvice\t\nfew\tlow\troofs\t\n"]
+)
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+def test_a_table_is_read_as_spreadsheets_write_it(tmp_path: Path, table: str, encoding: str) -> None:
+    """Semicolons and tabs, capitals in a column's name, a mark in front and UTF-16 change nothing."""
+    _write(tmp_path)
+    (tmp_path / "north.csv").write_text(table, encoding=encoding)
+    counts = read_records(str(tmp_path / "north.csv"), NAMES)
+    assert np.argwhere(counts).tolist() == [[0, 0]]
 
 
 def test_a_path_that_cannot_be_one_is_a_sentence(tmp_path: Path) -> None:
@@ -324,5 +370,5 @@ def test_a_path_that_cannot_be_one_is_a_sentence(tmp_path: Path) -> None:
     strategy.write_text(text.replace('"north.csv"', '"~nobody-here/m.csv"'), encoding="utf-8")
     with pytest.raises(ConfigError, match="Write the full path"):
         read_strategy(strategy)
-    with pytest.raises(DataError, match="Expected a CSV file"):
+    with pytest.raises(DataError, match="Expected a table"):
         read_records(Path("a\0b.csv"), NAMES)

@@ -140,7 +140,7 @@ def read_sheet(table: Path, needed: Sequence[str], known: Sequence[str] | None, 
     records = _records(table, text, delimiter, skipped, problems)
     if not records:
         raise DataError(
-            f"Expected a header line with {', '.join(needed)} in {table}, got an empty file. Write one line per image."
+            f"Expected a header line with {', '.join(needed)} in {table}, got an empty file. Write a line per row."
         )
     (_, first), *others = records
     width = max(len(values) for _, values in records)

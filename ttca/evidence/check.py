@@ -1438,7 +1438,7 @@ def _checked(files: dict[str, bytes], manifest: dict[str, Any], signer: str, key
         f"{len(chain.rows)} rows of the ledger give every signed head; {chain.sealed} of them are sealed, since "
         "whoever they were about is forgotten.",
         f"The certificate follows from its answers: {goal} {verdict}, {asked} persons asked, S at least "
-        f"{certificate['lower']['value']:.3f}.",
+        f"{math.floor(1000 * certificate['lower']['value'] + 1e-9) / 1000:.3f}.",
         f"Its answers are the ledger's, but for {forgotten} about people who are forgotten.",
         "Every number of the result row follows from the ledger's rows, but for what can only be stated: "
         f"{', '.join(unchecked)}.",

@@ -176,7 +176,7 @@ _GROUPS: tuple[tuple[str, str, tuple[tuple[str, Write, str, str], ...]], ...] = 
             ("persons_asked", _COUNT, "Persons asked", "So many of them were asked with δ of this ε."),
             (
                 "certificate_lower",
-                _SHARE,
+                formatting.percent_at_least,
                 "Certified bound",
                 "S is at least this high. This is a one-sided lower bound, corrected for the choice of ε.",
             ),

@@ -5,7 +5,20 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-__all__ = ["NOT_DEFINED", "Number", "count", "fixed", "p_value", "percent", "plain", "points", "raw"]
+from ttca.rounding import at_least
+
+__all__ = [
+    "NOT_DEFINED",
+    "Number",
+    "count",
+    "fixed",
+    "p_value",
+    "percent",
+    "percent_at_least",
+    "plain",
+    "points",
+    "raw",
+]
 
 NOT_DEFINED = "not defined"
 _SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
@@ -31,6 +44,13 @@ def percent(share: float | None, digits: int = 1) -> Number:
     while digits < 9 and 0 < share < 1 and round(100 * share, digits) in (0, 100):
         digits += 1
     return Number(_minus(f"{100 * share:.{digits}f}{_SPACE}%"), repr(float(share)))
+
+
+def percent_at_least(bound: float | None) -> Number:
+    """Return a lower bound 0..1 in percent, rounded down."""
+    if bound is None or not math.isfinite(bound):
+        return _UNDEFINED
+    return Number(_minus(f"{100 * float(at_least(bound)):.1f}{_SPACE}%"), repr(float(bound)))
 
 
 def points(difference: float | None) -> Number:

@@ -9,7 +9,7 @@ The tier is *derived* (after arXiv 2605.06749), the files are *ours*.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -19,7 +19,7 @@ import numpy as np
 from ttca.errors import ConfigError, DataError
 from ttca.platforms.protocols.reading import UnreadableError, read_json
 from ttca.private import private
-from ttca.training_time.bounds import PublishedConflict
+from ttca.training_time.bounds import PublishedConflict, check_people
 from ttca.training_time.signals import Domain, Integers, Planting, Signal, Strategy, Unplanting
 from ttca.values import OneLine
 
@@ -79,12 +79,17 @@ class Report(OneLine):
         Raises
         ------
         ConfigError, DataError
-            As the class.
+            As the class; ConfigError too where the strategy has no target, as erasing has none.
 
         Notes
         -----
         *Ours*.
         """
+        if not isinstance(strategy, Planting | Unplanting):
+            raise ConfigError(
+                f"Expected a strategy that plants or unplants, got {type(strategy).__name__}. The conflict of any "
+                "other cannot be told from a report: use the tiers worst or full."
+            )
         return cls(name, strategy.signal, strategy.target, strategy.on_counts(counts), names)
 
     @property
@@ -112,14 +117,16 @@ def aggregate(reports: Sequence[Report], population: int) -> dict[str, Published
     ------
     ConfigError
         If there are fewer than two reports, a name comes twice, domains or what their numbers stand for differ, or the
-        population is smaller than all collectives together.
+        population is no number or smaller than all collectives together.
 
     Notes
     -----
     *Derived* (after arXiv 2605.06749, tier *aggregator*): Σ_{j≠m} (n_j/N)(P_{h_j(D_j)}(x, y') − P_{h_j(D_j)}(x, y*_m)).
     """
     names = [report.name for report in reports]
-    if len(reports) < 2 or len(set(names)) < len(names):
+    check_people(population, "the population", least=1)
+    # Names of files: on many machines Aa is aa.
+    if len(reports) < 2 or len({name.casefold() for name in names}) < len(names):
         raise ConfigError(
             f"Expected reports of two or more collectives with different names, got {names}. "
             "Pass each collective's report once."
@@ -146,7 +153,7 @@ def aggregate(reports: Sequence[Report], population: int) -> dict[str, Published
     for report in reports:
         after = (everyone - report.submitted)[report.signal.cells]
         term = (after - after[:, [report.target]]) / population
-        published[report.name] = PublishedConflict(int(everyone.sum()) - report.size, term)
+        published[report.name] = PublishedConflict(int(everyone.sum()) - report.size, term, population)
     return published
 
 
@@ -158,7 +165,7 @@ def aggregate_files(files: Sequence[Path], folder: Path, population: int) -> dic
     files : sequence of Path
         Reports (:func:`save_report`).
     folder : Path
-        Where the conflict files go; made where it is missing. Files of an earlier run are replaced.
+        Where the conflict files go; made where it is missing. These collectives' files of an earlier run are replaced.
     population : int
         N.
 
@@ -171,7 +178,8 @@ def aggregate_files(files: Sequence[Path], folder: Path, population: int) -> dic
     Raises
     ------
     ConfigError
-        As :func:`aggregate`, or if a file cannot be written.
+        As :func:`aggregate`, or if a file cannot be written, or the folder has another collective's file of an earlier
+        run. Nothing is written then.
     DataError
         If a report cannot be read.
 
@@ -181,13 +189,13 @@ def aggregate_files(files: Sequence[Path], folder: Path, population: int) -> dic
     """
     reports = [read_report(Path(file)) for file in files]
     published = aggregate(reports, population)
-    written = {}
+    paths = {report.name: Path(folder) / f"conflict-{report.name}.json" for report in reports}
+    _check_folder(Path(folder), paths.values())
     for report in reports:
         conflict = published[report.name]
         signal = report.signal
-        path = Path(folder) / f"conflict-{report.name}.json"
         _write(
-            path,
+            paths[report.name],
             {
                 "format": FORMAT,
                 "kind": "conflict",
@@ -202,9 +210,21 @@ def aggregate_files(files: Sequence[Path], folder: Path, population: int) -> dic
                 "term": conflict.term.tolist(),
             },
         )
-        written[report.name] = str(path)
     acting = sum(report.size for report in reports)
-    return {"population": population, "collectives": len(reports), "acting": acting, "files": written}
+    files_written = {name: str(path) for name, path in paths.items()}
+    return {"population": population, "collectives": len(reports), "acting": acting, "files": files_written}
+
+
+def _check_folder(folder: Path, files: Collection[Path]) -> None:
+    """Raise where a folder has a file's name, or another collective's file would lie beside these as if it were new."""
+    if other := next((path for path in files if path.is_dir()), None):
+        raise ConfigError(f"Expected to write {other}, got a folder of that name. Move it away. Nothing was written.")
+    older = sorted(path.name for path in folder.glob("conflict-*.json") if path not in files)
+    if older:
+        raise ConfigError(
+            f"Expected in {folder} no files of other collectives, got {', '.join(older)} of an earlier run. Move it "
+            "away, or choose another --folder. Nothing was written."
+        )
 
 
 def save_report(path: Path, report: Report) -> None:
@@ -238,7 +258,7 @@ def save_report(path: Path, report: Report) -> None:
     )
 
 
-def read_report(path: Path) -> Report:
+def read_report(path: Path | str) -> Report:
     """Return the report in a file.
 
     Raises
@@ -250,7 +270,7 @@ def read_report(path: Path) -> Report:
     -----
     *Ours*.
     """
-    told = _read(path, "report")
+    told = _read(Path(path), "report")
     try:
         signal = _signal(told)
         submitted = np.zeros((signal.domain.cells, signal.domain.labels), np.int64)
@@ -267,30 +287,38 @@ def read_report(path: Path) -> Report:
         raise DataError(f"Expected a report in {path}, got: {error}. Write it with `ttca report-records`.") from error
 
 
-def read_conflict(path: Path, strategy: Strategy) -> PublishedConflict:
+def read_conflict(path: Path | str, strategy: Strategy, name: str) -> PublishedConflict:
     """Return what the trusted party published for one collective.
 
     Parameters
     ----------
-    path : Path
+    path : Path or str
     strategy : Planting or Unplanting
         The collective's own.
+    name : str
+        The collective's own: another may have the same signal and target.
 
     Raises
     ------
     DataError
-        If the file cannot be read, or is about another signal or target.
+        If the file cannot be read, or is about another collective, signal or target.
 
     Notes
     -----
     *Ours*.
     """
-    told = _read(path, "conflict")
+    told = _read(Path(path), "conflict")
     try:
-        signal, target = _signal(told), _integer(told["target"])
-        found = PublishedConflict(_integer(told["others"]), np.asarray(told["term"], dtype=np.float64))
+        signal, target, whose = _signal(told), _integer(told["target"]), str(told["name"])
+        term, population = np.asarray(told["term"], dtype=np.float64), _integer(told["population"])
+        found = PublishedConflict(_integer(told["others"]), term, population)
     except (KeyError, TypeError, ValueError, ConfigError) as error:
         raise DataError(f"Expected a conflict file in {path}, got: {error}. Ask the aggregator again.") from error
+    if whose != name:
+        raise DataError(
+            f"Expected the conflict of the collective {name!r} in {path}, got that of {whose!r}. Use the file that was "
+            "published for this collective."
+        )
     if not isinstance(strategy, Planting | Unplanting) or signal != strategy.signal or target != strategy.target:
         raise DataError(
             f"Expected the conflict for the strategy {strategy!r} in {path}, got the one for {signal} with target "
@@ -326,7 +354,9 @@ def _read(path: Path, kind: str) -> dict[str, Any]:
 def _write(path: Path, told: dict[str, Any]) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with open(path, "w", encoding="utf-8", opener=private) as file:
+        partial = path.with_name(f"{path.name}.partial")
+        with open(partial, "w", encoding="utf-8", opener=private) as file:
             file.write(json.dumps(told, allow_nan=False) + "\n")
+        partial.replace(path)
     except OSError as error:
         raise ConfigError(f"Expected to write {path}, got: {error}. Choose another place.") from error

@@ -40,6 +40,7 @@ __all__ = [
     "SuccessBound",
     "Tier",
     "TotalSize",
+    "check_people",
     "deviation",
     "erasing_bound",
     "erasing_sizes",
@@ -58,6 +59,21 @@ __all__ = [
 Floats = NDArray[np.float64]
 Suboptimality = Literal["tv", "contamination"]
 Tier = Literal["worst", "aggregator", "full"]
+
+
+def check_people(number: object, what: str, *, least: int = 0) -> None:
+    """Raise ConfigError where what should count people does not. *Ours*.
+
+    Parameters
+    ----------
+    number : object
+    what : str
+        Who is counted, for people.
+    least : int
+        The smallest number that is one.
+    """
+    if not isinstance(number, int | np.integer) or isinstance(number, bool) or number < least:
+        raise ConfigError(f"Expected {what} as a whole number of {least} or more, got {number!r}. Count them.")
 
 
 def margin_needed(epsilon: float, suboptimality: Suboptimality) -> float:
@@ -140,11 +156,9 @@ class Setting:
     margins: Margins = "hoeffding"
 
     def __post_init__(self) -> None:
-        if self.population < 1 or (self.test is not None and self.test < 1):
-            raise ConfigError(
-                f"Expected a population and test people of 1 or more, got {self.population!r} and {self.test!r}. "
-                "Count people; test=None means the whole population."
-            )
+        check_people(self.population, "the population", least=1)
+        if self.test is not None:
+            check_people(self.test, "test people", least=1)
         if not 0 < self.delta < 1:
             raise ConfigError(f"Expected δ strictly between 0 and 1, got {self.delta!r}. Give a rate such as 0.05.")
         margin_needed(self.epsilon, self.suboptimality)
@@ -533,8 +547,7 @@ def _single_events(cells: int, labels: int) -> int:
 
 
 def _people_of_others(size: int) -> None:
-    if size < 0:
-        raise ConfigError(f"Expected 0 or more people in other collectives, got {size}. Count them.")
+    check_people(size, "people in other collectives")
 
 
 @dataclass(frozen=True)
@@ -588,10 +601,13 @@ class PublishedConflict(Others):
         of the target is 0. For unplanting y* is the label to push out, for erasing the mode of each cell, and the rows
         are all of X: differences to another label of the same cell are differences of two columns.
 
+    population : int, optional
+        N, of which the term is a share; None where nobody said.
+
     Raises
     ------
     ConfigError
-        If ``people`` is negative.
+        If ``people`` or ``population`` counts nobody.
     DataError
         If the term is no finite table.
 
@@ -602,9 +618,12 @@ class PublishedConflict(Others):
 
     people: int
     term: Floats
+    population: int | None = None
 
     def __post_init__(self) -> None:
         _people_of_others(self.people)
+        if self.population is not None:
+            check_people(self.population, "the population", least=1)
         table = np.asarray(self.term, dtype=np.float64)
         if table.ndim != 2 or not np.isfinite(table).all():
             raise DataError(
@@ -640,7 +659,7 @@ class PublishedConflict(Others):
         after = np.zeros((len(asked.cells), strategy.domain.labels), np.int64)
         for other in others:
             after += other.strategy.on_counts(other.counts)[asked.cells]
-        return cls(sum(other.size for other in others), asked.less_wanted(after) / population)
+        return cls(sum(other.size for other in others), asked.less_wanted(after) / population, population)
 
     @property
     def size(self) -> int:
@@ -652,7 +671,12 @@ class PublishedConflict(Others):
         return _single_events(cells, labels)
 
     def conflict(self, asked: Asked, members: Sample, slack: Slack, population: int) -> Floats:
-        """Return the published term; DataError if it was published for another signal."""
+        """Return the published term; DataError if it was published for another signal or population."""
+        if self.population not in (None, population):
+            raise DataError(
+                f"Expected a conflict term for a population of {population}, got one for {self.population}. Use the "
+                "population that the trusted party was told, or ask for another file."
+            )
         if self.term.shape != (len(asked.cells), asked.strategy.domain.labels):
             raise DataError(
                 f"Expected a conflict term of shape {(len(asked.cells), asked.strategy.domain.labels)}, got "
@@ -1067,7 +1091,8 @@ def plan(strategy: Planting, pilot: ArrayLike, others: Others, setting: Setting,
 
     Notes
     -----
-    *Derived*. With the shares held, the bound never falls as n grows: own mass displaces base at least as fast as base
+    *Derived*. Where those who join differ a little from the pilot, chance decides at exactly this size: recruit more.
+    With the shares held, the bound never falls as n grows: own mass displaces base at least as fast as base
     can have favored the target (P_h(x) ≥ P(x, y*) on X̃, because g leaves X̃ as it is), and
     n·R(n) + n_0·R(n) + n_0·R(n_0) falls for n_0 = N − n − others. So bisection finds the smallest size.
     """

@@ -36,10 +36,17 @@ def deviation(k: int, error: float) -> float:
     error : float
         δ̃, the chance of missing it by more, on one side, in (0, 1).
 
+    Raises
+    ------
+    ConfigError
+        If k is negative, or δ̃ outside (0, 1).
+
     Notes
     -----
     *Published* (Hoeffding 1963; arXiv 2502.04879).
     """
+    if not (k >= 0 and 0 < error < 1):
+        raise ConfigError(f"Expected 0 people or more and δ̃ within (0, 1), got {k!r} and {error!r}. Count people.")
     return math.sqrt(math.log(1 / error) / (2 * k)) if k else math.inf
 
 

@@ -1,4 +1,4 @@
-"""From members' records in a CSV file and a strategy in a TOML file to the report that a trusted party reads. *Ours*.
+"""From members' records in a table and a strategy in a TOML file to the report that a trusted party reads. *Ours*.
 
 A report must number features, values and labels as every other collective's does. So the strategy's file lists them
 all, in an order that the collectives agree on, and the report carries a digest of that list.
@@ -6,7 +6,6 @@ all, in an order that the collectives agree on, and the report carries a digest 
 
 from __future__ import annotations
 
-import csv
 import hashlib
 import json
 import tomllib
@@ -18,10 +17,13 @@ from typing import Any, cast
 import numpy as np
 
 from ttca.copying import shell_word
+from ttca.data.tables import Problems, read_sheet
 from ttca.errors import ConfigError, DataError
-from ttca.mistakes import Mistakes
+from ttca.mistakes import Mistakes, toml_advice
 from ttca.names import canonical, unknown_name
+from ttca.rounding import at_least
 from ttca.training_time.aggregator import Report
+from ttca.training_time.bounds import Others, Setting, SuccessBound, shared_bound, shared_unplanting_bound
 from ttca.training_time.signals import (
     Domain,
     FeatureLabelPlanting,
@@ -34,7 +36,7 @@ from ttca.training_time.signals import (
     Unplanting,
 )
 
-__all__ = ["TEMPLATE", "Names", "StrategyFile", "read_records", "read_strategy", "report_of"]
+__all__ = ["TEMPLATE", "Names", "StrategyFile", "promised", "read_records", "read_strategy", "report_of"]
 
 #: The tables of a strategy file whose settings have names, beside the features.
 _SETTINGS: dict[str, tuple[str, ...]] = {
@@ -51,8 +53,8 @@ TEMPLATE = """\
 name = "north"                   # letters, digits, - and _; used as a file name
 records = "members.csv"          # one line per member, as their records are now; next to this file, or a full path
 
-# Every feature the platform trains on, with all its values. Features, values and labels must be in the same order in
-# the files of all collectives on the platform.
+# Every feature the platform trains on, with all its values as text. Features, values and labels must be in the same
+# order in the files of all collectives on the platform. Make numbers coarser in the table first: "under 30", "30 to 49".
 [features]
 "heat exposure" = ["low", "middle", "high"]
 "tree cover" = ["few", "many"]
@@ -72,10 +74,14 @@ target = "retrofits"             # the label to plant; for unplanting, the one t
 # [strategy.elsewhere]           # feature-only: a value for every feature; members with another label move there
 """
 
-#: Faults of a table that one error names.
-_NAMED = 5
-#: Characters of a cell that an error shows.
-_SHOWN = 40
+#: Different faults of a table that one error tells, and characters of a cell that it shows.
+_NAMED, _SHOWN = 8, 40
+#: The same of any other value.
+_OTHERS = "Expected values that the strategy's file lists, got another one."
+#: What to do about a kind of strategy that a report cannot be written of.
+_OTHER_KINDS = "Choose one. Erasing, adaptive unplanting and relabeling are for Python alone (docs/training_time.md)."
+#: What to do about a value that the strategy's file does not have.
+_LISTED = "Correct it, or list it in [features] or [label] of every collective's file."
 
 
 @dataclass(frozen=True)
@@ -128,6 +134,25 @@ class StrategyFile:
     names: Names
     strategy: Planting | Unplanting
 
+    def told(self, bound: SuccessBound, setting: Setting) -> str:
+        """Return what a bound on this strategy's success means, a sentence or two for people."""
+        signal = self.strategy.signal
+        features = list(self.names.features.items())
+        shown = " and ".join(
+            f"{features[c][0]} = {features[c][1][v]}" for c, v in zip(signal.columns, signal.values, strict=True)
+        )
+        does = "get" if isinstance(self.strategy, Planting) else "do not get"
+        what = f"of those with {shown} {does} the answer {self.names.labels[self.strategy.target]}"
+        if bound.vacuous:
+            return (
+                f"Nothing is promised to the {bound.size} members of {self.name} among {setting.population} people. "
+                "More members, or fewer features in the signal, would promise more."
+            )
+        return (
+            f"At least {at_least(bound.value)} {what}, but for a chance of {setting.delta:g}. It holds for "
+            f"{bound.size} members of {self.name} among {setting.population} people, if records are independent draws."
+        )
+
 
 # --- the strategy -------------------------------------------------------------------------------------------
 
@@ -156,7 +181,8 @@ def read_strategy(path: Path | str) -> StrategyFile:
     except IsADirectoryError:
         raise ConfigError(f"Expected a strategy file, got the folder {str(path)!r}. Name the file in it.") from None
     except (OSError, ValueError, RecursionError) as error:  # tomllib's own are ValueErrors
-        raise ConfigError(f"Expected TOML in {path}, got: {error}. Correct the file.") from None
+        advice = toml_advice(str(error)) or " Correct the file."
+        raise ConfigError(f"Expected TOML in {path}, got: {error}.{advice}") from None
     _check_names(told, path)
     collective, label = _section(told, "collective", path), _section(told, "label", path)
     features = told.get("features")
@@ -167,9 +193,9 @@ def read_strategy(path: Path | str) -> StrategyFile:
         _text(label, "column", "label", path),
         _values(label.get("values"), "label.values", path),
     )
-    if len({canonical(name) for name in features}) < len(features):
+    if len({_as_column(name) for name in features}) < len(features):
         raise ConfigError(f"Expected each feature once in {path}, got {list(features)}. Remove the duplicate.")
-    if canonical(names.label) in map(canonical, names.features):
+    if _as_column(names.label) in map(_as_column, names.features):
         raise ConfigError(
             f"Expected a label that is not also a feature in {path}, got {names.label!r} for both. Leave it out of "
             "[features]."
@@ -189,7 +215,7 @@ def _strategy(told: Mapping[str, Any], names: Names, path: Path) -> Planting | U
     kind = _text(found, "kind", "strategy", path)
     needs: dict[str, set[str]] = {"feature-label": set(), "feature-only": {"elsewhere"}, "unplanting": {"replacement"}}
     if kind not in needs:
-        raise ConfigError(unknown_name(f"strategy.kind in {path}", kind, tuple(needs), otherwise="Choose one."))
+        raise ConfigError(unknown_name(f"strategy.kind in {path}", kind, tuple(needs), otherwise=_OTHER_KINDS))
     if unused := sorted({"replacement", "elsewhere"} & found.keys() - needs[kind]):
         raise ConfigError(
             f"Expected only settings that {kind} needs in {path}, got {', '.join(unused)} as well. Leave out what it "
@@ -203,10 +229,20 @@ def _strategy(told: Mapping[str, Any], names: Names, path: Path) -> Planting | U
         return FeatureLabelPlanting(signal, target)
     if kind == "unplanting":
         instead = _text(found, "replacement", "strategy", path)
-        return NaiveUnplanting(signal, target, _label(instead, "strategy.replacement", names, path))
+        if (replacement := _label(instead, "strategy.replacement", names, path)) == target:
+            raise ConfigError(
+                f"Expected in {path} another label as strategy.replacement than the target, got {instead!r} for both. "
+                "Name the label that members report in its place."
+            )
+        return NaiveUnplanting(signal, target, replacement)
     elsewhere = _cells(found.get("elsewhere"), "strategy.elsewhere", names, path)
     if missing := [name for name in names.features if name not in elsewhere]:
         raise ConfigError(f"Expected every feature in strategy.elsewhere of {path}, got none for {missing}. Add them.")
+    if all(elsewhere[name] == value for name, value in cells.items()):
+        raise ConfigError(
+            f"Expected strategy.elsewhere in {path} to be without the signal, got a combination that shows it. Change "
+            f"the value of one of these: {', '.join(cells)}."
+        )
     cell = names.domain.encode([[elsewhere[name] for name in names.features]])
     return FeatureOnlyPlanting(signal, target, int(cell[0]))
 
@@ -235,10 +271,17 @@ def _known(found: Mapping[str, Any], known: Sequence[str], what: str) -> None:
             raise ConfigError(unknown_name(what, name, known))
 
 
+def _as_column(name: str) -> str:
+    """Return the name that a column has in a table that was read."""
+    return canonical(name).casefold()
+
+
 def _text(found: Mapping[str, Any], key: str, table: str, path: Path) -> str:
     value = found.get(key)
-    if not isinstance(value, str) or not value:
-        raise ConfigError(f"Expected {table}.{key} in {path} as text, got {value!r}. Write it in quotes.")
+    if not isinstance(value, str) or not value.strip():
+        got = repr(value) if key in found else "nothing"
+        cure = "Write it in quotes" if key in found and not isinstance(value, str) else "Fill it in"
+        raise ConfigError(f"Expected {table}.{key} in {path} as text, got {got}. {cure}.")
     return value
 
 
@@ -276,13 +319,14 @@ def _number(value: object, known: Sequence[str], where: str, path: Path) -> int:
 # --- the records --------------------------------------------------------------------------------------------
 
 
-def read_records(path: Path, names: Names) -> Integers:
+def read_records(path: Path | str, names: Names) -> Integers:
     """Return the histogram of a table of members.
 
     Parameters
     ----------
-    path : Path
-        CSV, UTF-8, with a first line of column names; columns that are no feature and not the label are not read.
+    path : Path or str
+        A table as spreadsheets write it (:func:`ttca.data.tables.read_sheet`), with a first line of column names;
+        columns that are no feature and not the label are not read.
     names : Names
 
     Returns
@@ -292,68 +336,65 @@ def read_records(path: Path, names: Names) -> Integers:
     Raises
     ------
     DataError
-        If the file cannot be read, a column is missing, or a value is none of those named; the first few lines with
-        such a value are listed.
+        If the file cannot be read, a column is missing, or a value is none of those named; the first few such values
+        are listed.
 
     Notes
     -----
     *Ours*.
     """
-    wanted = [canonical(name) for name in (*names.features, names.label)]
+    path = Path(path)
+    wanted = [_as_column(name) for name in (*names.features, names.label)]
     known = [*names.features.values(), names.labels]
     numbers = [{canonical(value): i for i, value in enumerate(values)} for values in known]
-    # Only those that are named: a table of the wrong kind has one in every cell.
-    faults: list[str] = []
-    faulty = 0
-    rows: list[list[int]] = []
+    problems = Problems()
     try:
-        # A spreadsheet's CSV may begin with a mark that is no part of the first column's name.
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            lines = csv.reader(file, strict=True)
-            head = [canonical(name) for name in next(lines, [])]
-            twice = sorted({name for name in wanted if head.count(name) > 1})
-            missing = [name for name in wanted if name not in head]
-            if missing or twice:
-                commas = len(head) == 1 and ";" in head[0]
-                cure = "Save it with commas between the columns." if commas else "Correct its first line."
-                raise DataError(
-                    f"Expected the columns {wanted} once each in {path}, got {[name[:_SHOWN] for name in head]}: "
-                    f"{missing or twice} {'are missing' if missing else 'are there twice'}. {cure}"
-                )
-            places = [head.index(name) for name in wanted]
-            for line in lines:
-                if not line:
-                    continue
-                if len(line) != len(head):
-                    faulty += 1
-                    if len(faults) < _NAMED:
-                        faults.append(f"line {lines.line_num} has {len(line)} cells instead of {len(head)}")
-                    continue
-                cells = [canonical(line[place]) for place in places]
-                wrong = [i for i, cell in enumerate(cells) if cell not in numbers[i]]
-                faulty += len(wrong)
-                faults += [
-                    f"line {lines.line_num}: {unknown_name(wanted[i], cells[i][:_SHOWN], known[i]).removesuffix('.')}"
-                    for i in wrong[: _NAMED - len(faults)]
-                ]
-                if not wrong:
-                    rows.append([of[cell] for of, cell in zip(numbers, cells, strict=True)])
-    except FileNotFoundError:
-        raise DataError(
-            f"Expected the members' records at {path}, got no file. Put the file there, or correct collective.records."
-        ) from None
-    except (OSError, ValueError, csv.Error) as error:  # A path may hold what no path can.
-        raise DataError(f"Expected a CSV file in UTF-8 at {path}, got: {error}. Save it again as CSV.") from None
-    if faulty:
-        more = f"; and {faulty - _NAMED} more" if faulty > _NAMED else ""
-        raise DataError(
-            f"Expected only values that the strategy file lists in {path}, got {'; '.join(faults)}{more}. Correct "
-            "them, or list the values in [features] and [label]."
-        )
+        sheet = read_sheet(path, wanted, None, problems)
+    except ValueError as error:  # A path may hold what no path can.
+        raise DataError(f"Expected a table at {path}, got: {error}. Correct collective.records.") from None
+    rows: list[list[int]] = []
+    told: dict[tuple[int, str], str] = {}
+    for line, row in sheet.rows:
+        cells = [canonical(row[name]) for name in wanted]
+        wrong = [i for i, cell in enumerate(cells) if cell not in numbers[i]]
+        for i in wrong:
+            said = (i, cells[i][:_SHOWN])
+            if said not in told and len(told) < _NAMED:
+                told[said] = unknown_name(wanted[i], said[1], known[i], otherwise=_LISTED)
+            problems.add(line, told.get(said, _OTHERS), f"Line {line}: ")
+        if not wrong:
+            rows.append([of[cell] for of, cell in zip(numbers, cells, strict=True)])
+    problems.raise_if_any(path, "members' records")
     if not rows:
         raise DataError(f"Expected one member or more in {path}, got none. Add a line per member.")
     table = np.array(rows, np.int64)
     return Records.from_features(names.domain, table[:, :-1], table[:, -1]).counts()
+
+
+def promised(file: StrategyFile, others: Others, setting: Setting) -> SuccessBound:
+    """Return what a collective is promised: the bound on its strategy's success, by its members' records as they are.
+
+    Parameters
+    ----------
+    file : StrategyFile
+    others : Others
+        What is known of other collectives.
+    setting : Setting
+
+    Raises
+    ------
+    ConfigError, DataError
+        As :func:`read_records`, :func:`~ttca.training_time.bounds.shared_bound` and
+        :func:`~ttca.training_time.bounds.shared_unplanting_bound`.
+
+    Notes
+    -----
+    *Ours*; the bounds are *derived*.
+    """
+    counts = read_records(file.records, file.names)
+    if isinstance(file.strategy, Planting):
+        return shared_bound(file.strategy, counts, others, setting)
+    return shared_unplanting_bound(file.strategy, counts, others, setting)
 
 
 def report_of(file: StrategyFile) -> Report:

@@ -97,9 +97,14 @@ class LabeledRows(Value):
     minority: Flags
 
     def __post_init__(self) -> None:
-        if self.features.ndim != 2 or not np.isfinite(self.features).all():
+        for name in ("features", "labels", "minority"):
+            if not isinstance(getattr(self, name), np.ndarray):
+                kind = type(getattr(self, name)).__name__
+                raise DataError(f"Expected {name} as a numpy array, got {kind}. Pass numpy.asarray({name}).")
+        if self.features.ndim != 2 or self.features.dtype.kind not in "fiub" or not np.isfinite(self.features).all():
             raise DataError(
-                f"Expected finite features of shape (N, D), got shape {self.features.shape}. Encode the table first."
+                f"Expected finite features of shape (N, D), got {self.features.dtype} of shape {self.features.shape}. "
+                "Encode the table first."
             )
         rows = len(self.features)
         if self.labels.shape != (rows,) or self.minority.shape != (rows,) or self.minority.dtype != np.bool_:
@@ -136,7 +141,7 @@ def collective(minority: Flags, alpha: float, generator: np.random.Generator) ->
     Raises
     ------
     ConfigError
-        If alpha is outside (0, 1].
+        If alpha is outside (0, 1], or the generator is none.
 
     Notes
     -----
@@ -144,11 +149,15 @@ def collective(minority: Flags, alpha: float, generator: np.random.Generator) ->
     """
     if not 0 < alpha <= 1:
         raise ConfigError(f"Expected a share of the minority in (0, 1], got {alpha!r}. Try 0.3.")
+    if not isinstance(generator, np.random.Generator):
+        raise ConfigError(f"Expected a generator, got {generator!r}. Try numpy.random.default_rng(0).")
     order = generator.permutation(np.flatnonzero(minority))
     return np.asarray(order[: round(alpha * len(order))], np.int64)
 
 
 def _matrices(pool: Floats, majority: Floats, labels: Integers) -> None:
+    if not (np.isfinite(pool).all() and np.isfinite(majority).all()):
+        raise DataError("Expected finite features, got missing ones. Fill them in, or leave these people out.")
     if pool.ndim != 2 or majority.ndim != 2 or pool.shape[1] != majority.shape[1]:
         raise DataError(
             f"Expected features with the same columns, got shapes {pool.shape} and {majority.shape}. Encode both alike."
@@ -182,7 +191,7 @@ def rb_prob(pool: Floats, majority: Floats, labels: Integers, *, classifier: Cla
     Raises
     ------
     DataError
-        If shapes do not fit, or the majority's labels are all alike.
+        If shapes do not fit, a feature is missing, or the majority's labels are all alike.
     """
     _matrices(pool, majority, labels)
     if len(np.unique(labels)) < 2:
@@ -231,7 +240,7 @@ def rb_label(pool: Floats, majority: Floats, labels: Integers, *, k: int) -> Flo
     Raises
     ------
     DataError
-        If shapes do not fit or there are fewer than k majority people.
+        If shapes do not fit, a feature is missing, or there are fewer than k majority people.
     ConfigError
         If k is below 1.
 
@@ -267,7 +276,7 @@ def rb_dist(pool: Floats, majority: Floats, labels: Integers, *, k: int) -> Floa
     Raises
     ------
     DataError
-        If shapes do not fit or there are fewer than k positive majority people.
+        If shapes do not fit, a feature is missing, or there are fewer than k positive majority people.
     ConfigError
         If k is below 1.
     """
@@ -313,16 +322,25 @@ def flip_first(labels: Integers, pool: Integers, scores: Floats, flips: int) -> 
     Raises
     ------
     DataError
-        If someone in the pool has a positive label, or there is not one score each.
+        If the pool is not row numbers of different people, someone in it has a positive label, or there is not one
+        score each.
     ConfigError
-        If flips is not from 0 to P.
+        If flips is no whole number from 0 to P.
     """
-    if scores.shape != pool.shape:
-        raise DataError(f"Expected one score per member, got {scores.shape} for {pool.shape}. Score the same members.")
+    if pool.dtype.kind not in "iu" or ((pool < 0) | (pool >= len(labels))).any() or len(np.unique(pool)) < pool.size:
+        raise DataError(
+            f"Expected a pool of different row numbers within 0..{len(labels) - 1}, got others, or one of them twice. "
+            "Number the rows of labels."
+        )
+    if scores.shape != pool.shape or np.isnan(scores).any():
+        raise DataError(
+            f"Expected one score per member, got {scores.shape} for {pool.shape}, {int(np.isnan(scores).sum())} of "
+            "them missing. Score the same members."
+        )
     if labels[pool].any():
         raise DataError("Expected members with a negative label, got a positive one. Leave those out of the pool.")
-    if isinstance(flips, bool) or not 0 <= flips <= len(pool):
-        raise ConfigError(f"Expected 0 to {len(pool)} flips, got {flips!r}. No more can flip than are in the pool.")
+    if not isinstance(flips, int | np.integer) or isinstance(flips, bool) or not 0 <= flips <= len(pool):
+        raise ConfigError(f"Expected 0 to {len(pool)} flips, got {flips!r}. Flip no more than are in the pool.")
     given = labels.copy()
     given[pool[np.argsort(-scores, kind="stable")[:flips]]] = 1
     return given
@@ -475,6 +493,11 @@ def sweep(
 def _some(trials: Sequence[Trial]) -> Sequence[Trial]:
     if not trials:
         raise ConfigError("Expected at least one trial to choose from, got none. Try 0 flips too.")
+    if any(math.isnan(trial.validation.eqod) for trial in trials):
+        raise DataError(
+            "Expected validation people of both labels in each group, got a group without one, where EqOd is not "
+            "defined. Take more validation people."
+        )
     return trials
 
 
@@ -487,6 +510,8 @@ def least_violation(trials: Sequence[Trial]) -> Trial:
     ------
     ConfigError
         If there is no trial.
+    DataError
+        If EqOd is not defined for validation people.
     """
     return min(_some(trials), key=lambda t: (t.validation.eqod, t.flips))
 
@@ -500,6 +525,8 @@ def fewest_flips(trials: Sequence[Trial]) -> Trial:
     ------
     ConfigError
         If there is no trial.
+    DataError
+        If EqOd is not defined for validation people.
     """
     best = least_violation(trials).validation
     near = [t for t in trials if t.validation.eqod <= best.eqod + best.standard_error]
@@ -520,6 +547,8 @@ def least_violation_within(trials: Sequence[Trial], *, rise: float) -> Trial:
     ------
     ConfigError
         If rise is negative, or no trial has 0 flips.
+    DataError
+        If EqOd is not defined for validation people.
     """
     before = [t for t in _some(trials) if t.flips == 0]
     if not before or not rise >= 0:
