@@ -31,7 +31,7 @@ from ttca.platforms.base import Credential
 from ttca.platforms.habits import Habits, WithHabits
 from ttca.platforms.local import LocalPlatform
 from ttca.recheck import Recheck, alike, due, outcome, recheck, recheck_cost, rechecked, standing
-from ttca.signing import SignatureError, signature_file
+from ttca.signing import KEY_FILE, CollectiveKey, SignatureError, signature_file
 from ttca.verifying import MEMBERS_FILE
 
 KEPT = 30
@@ -54,6 +54,13 @@ class Swapped(Recorder):
         super().__init__()
         other = LocalPlatform(swapped, classes=worlds.CLASSES, image_shape=worlds.SHAPE, name="tiny", version="1")
         self.inner = WithHabits(other, Habits())
+
+
+class Renamed(Recorder):
+    """The platform under another version, which answers as before."""
+
+    def __init__(self) -> None:
+        super().__init__(version="2")
 
 
 class Dies(Recorder):
@@ -220,6 +227,30 @@ def test_another_collectives_word_or_set_is_none_of_ours(folder: Path, certified
     signature_file(folder / EXPIRED_FILE).unlink()
     with pytest.raises(PerturbationError, match="cannot be read"):
         expiry_of(folder, chosen, None)
+
+
+def test_a_key_that_signed_nothing_here_is_not_heeded(folder: Path, tmp_path: Path) -> None:
+    """With another action's key nobody is asked: no member's program would obey what it says about the set."""
+    mine = (folder / KEY_FILE).read_bytes()
+    CollectiveKey.open_or_make(tmp_path / "other")
+    shutil.copy(tmp_path / "other" / KEY_FILE, folder / KEY_FILE)
+    with opened(folder, Swapped()) as action:
+        before = paid(action)
+        with pytest.raises(SignatureError, match=r"certificate\.json to be signed with the key in collective\.key"):
+            look(action, 60)
+        assert paid(action) == before
+        (folder / KEY_FILE).write_bytes(mine)
+        assert look(action, 60).expiry is not None
+
+
+def test_another_version_that_answers_alike_is_told(folder: Path) -> None:
+    """Where the platform says that it is another one, and answers as before, nobody hears that all is well."""
+    with opened(folder, Renamed()) as action:
+        found = look(action)
+    assert found.alarm is None
+    assert found.other_version
+    assert "another model or version" in found.told
+    assert "Nothing speaks against" not in found.told
 
 
 def test_a_kill_loses_nothing_pays_nothing_twice_and_draws_nobody_anew(folder: Path) -> None:

@@ -134,6 +134,20 @@ def test_minutes_of_another_ledger_are_refused(folder: Path) -> None:
         action.verify()
 
 
+def test_a_lost_ledger_is_no_second_look(folder: Path) -> None:
+    """Where ledger and key are both gone, people who verified are not asked again, and nobody pays anew."""
+    for path in folder.glob("ledger.sqlite*"):
+        path.unlink()
+    platform = Recorder()
+    for _ in range(2):
+        with (
+            pytest.raises(LedgerError, match="got an empty ledger although"),
+            open_action(folder, platform, roster=with_eve()),
+        ):
+            pass
+    assert platform.queries == 0
+
+
 def test_who_is_missing_without_being_forgotten_is_noticed(folder: Path) -> None:
     """Rows of others that were taken out of the table with those of the forgotten end in a sentence, at no cost."""
     forget(folder)

@@ -46,7 +46,7 @@ from ttca.row import Row
 from ttca.sanity import Overruling
 from ttca.settings import Settings
 from ttca.signing import signer
-from ttca.sitting import check_pool, knows_pool, panel_of
+from ttca.sitting import check_ledger, check_pool, knows_pool, panel_of
 from ttca.telling import tell_step
 from ttca.tracing import Trace, provenance, trace
 from ttca.verifying import (
@@ -169,6 +169,7 @@ class CollectiveAction:
             lock = hold(self.folder, say=reporter.say)
             stack.callback(lock.release)
             self.ledger = stack.enter_context(open_ledger(self.folder, ledger))
+            check_ledger(self.folder, self.ledger)
             if ledger is not None:
                 take_title(self.ledger, settings.name, self.folder)
             self.queries = QueryPool(

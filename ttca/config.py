@@ -800,8 +800,9 @@ class ActionFile:
         if names:
             more = f" and {len(names) - 3} more" if len(names) > 3 else ""
             raise ConfigError(
-                f"Expected in {self.people.source} the people who were there when verification began, got new ones: "
-                f"{', '.join(names[:3])}{more}. Take them out again; they can take part in a new action."
+                f"Expected in {self.people.source} the people who were there when verification began, got others: "
+                f"{', '.join(names[:3])}{more}. They are new, or were forgotten since. Take them out again; whoever is "
+                "new can take part in a new action."
             )
 
     def _answered(self, people: People, info: PlatformInfo) -> NDArray[np.bool_]:

@@ -207,7 +207,7 @@ def check_usable(
 
 
 def _check_platform(made: PerturbationSet, platform: PlatformInfo) -> None:
-    if made.fingerprint in (platform.fingerprint, platform.fingerprint_as_read, platform.former_fingerprint):
+    if platform.is_of(made.fingerprint):
         return
     service = made.service or f"a service that the file does not name (fingerprint {made.fingerprint[:12]}…)"
     same = " at the same address, but another model, version, size or way of asking" * (made.service == platform.name)

@@ -27,7 +27,7 @@ from ttca.people import People
 from ttca.perturbations import PerturbationSet
 from ttca.perturbing import Family
 from ttca.pooling.pool import QueryPool
-from ttca.signing import signer
+from ttca.signing import CollectiveKey, signer
 from ttca.statistics.kept_answers import changed_log_e, helps_log_e
 from ttca.verifying import MEMBERS_FILE, Verified, handed_out
 from ttca.workshop import Workshop
@@ -136,6 +136,8 @@ class Recheck:
         Queries of this call about persons; those the ledger held cost nothing again.
     expiry : Expiry or None
         The statement, once one of the two is rejected.
+    other_version : bool
+        Whether the platform says of itself that it is another one than the set was learned on.
     """
 
     kept: int
@@ -151,6 +153,7 @@ class Recheck:
     open: bool = False
     asked: int = 0
     expiry: Expiry | None = None
+    other_version: bool = False
 
     @property
     def alarm(self) -> str | None:
@@ -182,6 +185,11 @@ class Recheck:
         )
         if self.expiry is not None:
             return f"{counts}{gone}{figures} {self.expiry.told}"
+        if self.other_version:
+            return (
+                f"{counts}{gone}{figures} But the platform says that it is another model or version now than the one "
+                "that the set was learned on: ttca submit refuses the set there."
+            )
         return f"{counts}{gone}{figures} Nothing speaks against the certificate."
 
     def to_dict(self) -> dict[str, Any]:
@@ -369,8 +377,11 @@ def recheck(
         If there is no certified set, or nobody is kept.
     ConfigError
         If a number is out of range.
+    SignatureError
+        If the key in the folder did not sign the set: nobody would heed what it says about it. Nothing was asked.
     """
     _check_people(people)
+    CollectiveKey.open_or_make(folder)
     if every_days is not None and not 0 < every_days < math.inf:
         raise ConfigError(f"Expected every as days above 0, got {every_days:g}. 7 is a week.")
     chosen, known = _certified(folder), _known(folder, queries)
@@ -413,7 +424,8 @@ def recheck(
         state = _standing(known)
     known = replace(known, looks=(*known.looks[:-1], replace(last, ended=True)))
     _write(folder / _FILE, queries, known)
-    found = Recheck(kept=len(known.labels), last=last.began, asked=asked, **state)
+    other = _is_other(chosen, queries)
+    found = Recheck(kept=len(known.labels), last=last.began, asked=asked, other_version=other, **state)
     if found.alarm is None:
         return found
     why = found.alarm[0].upper() + found.alarm[1:]
@@ -446,6 +458,7 @@ def rechecked(folder: Path, queries: QueryPool) -> Recheck | None:
         last=None if last is None else last.began,
         open=last is not None and not last.ended,
         expiry=said,
+        other_version=_is_other(chosen, queries),
         **state,
     )
 
@@ -454,6 +467,10 @@ def rechecked_told(folder: Path, queries: QueryPool) -> str | None:
     """Return what all looks so far say, for people; None where nobody is kept."""
     found = rechecked(folder, queries)
     return None if found is None else found.told
+
+
+def _is_other(chosen: PerturbationSet, queries: QueryPool) -> bool:
+    return not queries.platform.info.is_of(chosen.fingerprint)
 
 
 # -- inside -----------------------------------------------------------------------------------------------------

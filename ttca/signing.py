@@ -52,6 +52,12 @@ _LONGEST = 4096
 # So many other signatures of a folder are looked at.
 _MOST_OTHERS = 100
 _GET_AGAIN = "Do not use it. Get both files again from the collective."
+_LOST = (
+    "If it is lost, delete {}, run again, and tell every member the new key. Evidence of this action can no longer be "
+    "written then: the lost key signed its heads."
+)
+#: What a collective signs that members have.
+_SIGNED_FIRST = ("certificate.json", "perturbations.safetensors")
 _OWN_AGAIN = "Restore both from a copy, or delete both and run ttca verify again: what was answered costs nothing."
 
 
@@ -122,8 +128,9 @@ class CollectiveKey:
         Raises
         ------
         SignatureError
-            If the file is no such key, others than its owner can read or write it, or it cannot be made; or if it is
-            not there although something in the folder is signed: a new key would be one that nobody knows.
+            If the file is no such key, others than its owner can read or write it, or it cannot be made; if it is not
+            there although something in the folder is signed: a new key would be one that nobody knows; or if another
+            key signed what members have.
         """
         path = folder / KEY_FILE
         try:
@@ -132,16 +139,38 @@ class CollectiveKey:
                 if signed:
                     raise SignatureError(
                         f"Expected the collective's key in {path}, which signed {signed[0].stem}, got no such file. "
-                        "Put it back. If it is lost, delete "
-                        f"{', '.join(file.name for file in signed)}, run again, and tell every member the new key."
+                        f"Put it back. {_LOST.format(', '.join(file.name for file in signed))}"
                     )
                 _make(path)
-            return cls(_read(path))
+            key = cls(_read(path))
+            key._check_others(folder)
+            return key
         except OSError as error:
             raise SignatureError(
                 f"Expected to read or write the collective's key in {path}, got: {error}. Check the folder's "
                 "permissions."
             ) from None
+
+    def _check_others(self, folder: Path) -> None:
+        """Raise where another key signed what lies in the folder: nobody who has that would heed this one's word."""
+        for name in _SIGNED_FIRST:
+            beside = signature_file(folder / name)
+            if not beside.is_file():
+                continue
+            # One that cannot be read is told where its file is read.
+            with suppress(OSError, ValueError, RecursionError, SignatureError):
+                if (key := _parts(beside.read_bytes()[: _LONGEST + 1])[0]) != self.public:
+                    break
+        else:
+            return
+        raise self._other(folder / name, key)
+
+    def _other(self, path: Path, key: str) -> SignatureError:
+        """Return the error that another key signed a file."""
+        return SignatureError(
+            f"Expected {path} to be signed with the key in {KEY_FILE}, {self.public}, got one signed with {key}. "
+            f"Restore the {KEY_FILE} that signed it. {_LOST.format(signature_file(path))}"
+        )
 
     def signature_of(self, content: bytes, kind: SignedKind) -> str:
         """Return the signature over a kind and exact bytes, in base64url."""
@@ -192,11 +221,7 @@ class CollectiveKey:
         """
         key = signer(path, kind, otherwise=_OWN_AGAIN)
         if key not in (None, self.public):
-            raise SignatureError(
-                f"Expected {path} to be signed with the key in {KEY_FILE}, {self.public}, got one signed with {key}. "
-                f"Restore the {KEY_FILE} that signed it. If it is lost, delete {signature_file(path)}, run again, and "
-                "tell every member the new key."
-            )
+            raise self._other(path, key)
         return key is not None
 
 

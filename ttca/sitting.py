@@ -10,11 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from ttca.certificates import Examined
-from ttca.errors import ActionError
+from ttca.errors import ActionError, LedgerError
 from ttca.kept import load_json, save_json
 from ttca.panel import SIDES, Panel, draw_panel, with_empty_seats
 from ttca.people import People
 from ttca.perturbing import Family
+from ttca.pooling.ledger import Ledger
 from ttca.pooling.minutes import Minutes
 from ttca.pooling.pool import QueryPool
 from ttca.roles import ROLES_FILE
@@ -24,6 +25,7 @@ from ttca.workshop import Workshop
 
 __all__ = [
     "Sitting",
+    "check_ledger",
     "check_opened",
     "check_pool",
     "check_unopened",
@@ -99,6 +101,22 @@ def check_opened(folder: Path, settings: Settings, queries: QueryPool, panel: Pa
     # Earlier versions did not write who verifies.
     if "examined" in opened and _examined(path, opened) != panel.examined():
         raise used_before(folder, settings)
+
+
+def check_ledger(folder: Path, ledger: Ledger) -> None:
+    """Raise where people have begun to verify in a folder and its ledger holds nothing: they would be asked again.
+
+    Raises
+    ------
+    LedgerError
+        Nothing was asked.
+    """
+    if is_opened(folder) and not ledger.paid():
+        raise LedgerError(
+            f"Expected {ledger.name} to hold what verification people were asked, got an empty ledger although "
+            f"{folder / _OPENED} says that they were. Put ledger and key back. If they are lost for good, start a new "
+            "action in a new folder with new verification people. Nothing was asked."
+        )
 
 
 def knows_pool(folder: Path) -> bool:

@@ -29,7 +29,7 @@ from ttca.forgetting import bundles_in
 from ttca.heads import HEADS_FILE, read_heads
 from ttca.people import Roster
 from ttca.pooling.consent import agree, words
-from ttca.signing import CollectiveKey
+from ttca.signing import KEY_FILE, CollectiveKey
 
 URL = "http://127.0.0.1:1"
 SUBGROUP = "people with a bad camera"
@@ -83,10 +83,37 @@ def test_a_bundle_checks_out_and_says_what_it_holds(finished: Path) -> None:
     assert "parity certified at ε = 12" in said
     assert "That is the key you gave" in said
     heads = {head.moment: head for head in read_heads(finished)}
-    for moment in ("before verification", "after verification"):
+    for moment in ("before verification", "after verification", "export"):
         assert heads[moment].head in said
     assert "3 have a consent on record" in said
     assert "0 were forgotten" in said
+
+
+def test_a_bundle_that_its_own_check_would_refuse_is_not_written(folder: Path, tmp_path: Path) -> None:
+    """Under another name, or with another key than signed the heads, nothing is written, and why is said."""
+    with pytest.raises(ActionError, match="heads were signed, 'action', got 'another'"):
+        bundle(folder, tmp_path / "evidence.zip", name="another")
+    # As it is advised where the key is lost.
+    (folder / KEY_FILE).unlink()
+    for name in ("certificate.json.sig", "perturbations.safetensors.sig"):
+        (folder / name).unlink(missing_ok=True)
+    ran(folder)
+    with pytest.raises(ActionError, match="key that signed the action's heads"):
+        bundle(folder, tmp_path / "evidence.zip")
+    assert not (tmp_path / "evidence.zip").exists()
+
+
+def test_a_bundle_that_another_program_packed_is_told_so(finished: Path, tmp_path: Path) -> None:
+    """The same files in another ZIP are not called forged; unpacked they check out."""
+    with zipfile.ZipFile(finished / "evidence.zip") as found:
+        found.extractall(tmp_path / "unpacked")
+    for method in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+        with zipfile.ZipFile(tmp_path / f"{method}.zip", "w", method) as packed:
+            for path in sorted((tmp_path / "unpacked").iterdir()):
+                packed.write(path, path.name)
+        with pytest.raises(Refused, match="Unpack it, and check the folder"):
+            check(tmp_path / f"{method}.zip")
+    assert check(tmp_path / "unpacked")
 
 
 @pytest.mark.parametrize("recipe", ["auto", "small-pictures"])

@@ -15,13 +15,13 @@ from typing import Any
 from ttca.action import CollectiveAction
 from ttca.errors import ActionError
 from ttca.evidence.check import FORMAT, zip_bytes
-from ttca.heads import HEADS_FILE, Head, sign_head
+from ttca.heads import HEADS_FILE, Head, read_heads, sign_head
 from ttca.letters import complaint
 from ttca.pooling.chain import Link, links_of, payers
 from ttca.pooling.consent import Consent, consents, words
 from ttca.pooling.ledger import Ledger
 from ttca.private import private, private_folder
-from ttca.signing import CollectiveKey, signature_file
+from ttca.signing import KEY_FILE, CollectiveKey, signature_file
 
 __all__ = ["Evidence", "write_evidence"]
 
@@ -85,13 +85,15 @@ def write_evidence(action: CollectiveAction, path: Path, *, url: str) -> Evidenc
     Raises
     ------
     ActionError
-        If something is there already, something would have to be asked, or it cannot be written.
+        If something is there already, something would have to be asked, heads were signed under another name or with
+        another key, or it cannot be written.
     """
     if path.exists():
         raise ActionError(
             f"Expected a new file or folder for the bundle, got {path}, which exists. Choose another name."
         )
     _check_complete(action)
+    _check_heads(action)
     name, ledger = action.settings.name, action.ledger
     row, _ = action.measure()
     certificate, traced = action.verify(), action.trace()
@@ -136,6 +138,22 @@ def _check_complete(action: CollectiveAction) -> None:
             f"Expected an action with nothing left to ask, got {sum(missing.values())} queries for "
             f"{', '.join(missing)}. Evidence asks nothing. Run first: ttca report"
         )
+
+
+def _check_heads(action: CollectiveAction) -> None:
+    """Raise where an earlier head is not this action's by name and key: whoever checks the bundle would refuse it."""
+    key, name = CollectiveKey.open_or_make(action.folder).public, action.settings.name
+    for head in read_heads(action.folder):
+        if head.action != name:
+            raise ActionError(
+                f"Expected the name under which the action's heads were signed, {head.action!r}, got {name!r}. Write "
+                "the first into [action] again: with another name nobody could check the bundle. Nothing was written."
+            )
+        if head.key != key:
+            raise ActionError(
+                f"Expected the key that signed the action's heads, {head.key}, got {key}. Put that {KEY_FILE} back. "
+                "If it is lost, no bundle of this action can be checked any more. Nothing was written."
+            )
 
 
 def _members(ledger: Ledger, action: str, agreed: Sequence[Consent], links: Sequence[Link]) -> dict[str, Any]:

@@ -140,6 +140,10 @@ def zip_bytes(files: dict[str, bytes]) -> bytes:
     return body + directory + end
 
 
+#: What is wrong with a ZIP that another program packed, or that somebody changed.
+_PACKED = "it is not packed as it was written. Unpack it, and check the folder."
+
+
 def _unzipped(path: Path) -> dict[str, bytes]:
     """Return the files of a bundle's ZIP; any other ZIP of the same files is refused, byte for byte."""
     content, files, at = path.read_bytes(), {}, 0
@@ -152,10 +156,11 @@ def _unzipped(path: Path) -> dict[str, bytes]:
         _expect(
             re.fullmatch(r"[A-Za-z0-9._-]+", name) and name not in files, path.name, f"a file called {name!r} is in it."
         )
+        _expect(struct.unpack_from("<HH", content, at + 6) == (0x800, 0), path.name, _PACKED)
         files[name] = content[at + 30 + length : at + 30 + length + size]
         _expect(zlib.crc32(files[name]) == struct.unpack_from("<I", content, at + 14)[0], name, "was changed.")
         at += 30 + length + size
-    _expect(zip_bytes(files) == content, path.name, "its list of files was changed.")
+    _expect(zip_bytes(files) == content, path.name, _PACKED)
     return files
 
 
@@ -1445,10 +1450,12 @@ def _checked(files: dict[str, bytes], manifest: dict[str, Any], signer: str, key
         f"{members} members paid {sum(chain.paid().values())} queries; {agreed} have a consent on record that stands, "
         f"{left} were forgotten.",
     ]
-    for moment in ("before verification", "after verification"):
+    for moment in ("before verification", "after verification", "export"):
         head = heads.get(moment)
         said.append(
-            f"No head was signed {moment}: nothing shows that rows were not changed in between."
+            f"Head of all rows, at export, {head['at']}: {head['head']} ({head['rows']} rows). letter.md names it."
+            if head is not None and moment == "export"
+            else f"No head was signed {moment}: nothing shows that rows were not changed in between."
             if head is None
             else f"Head signed {moment}, {head['at']}: {head['head']} ({head['rows']} rows). Whoever was sent "
             "it then can compare."

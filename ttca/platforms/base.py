@@ -95,6 +95,10 @@ class PlatformInfo:
         identity = self.identity if self.former_identity is None else self.former_identity
         return _digest({"identity": identity, "classes": self.classes, "image_shape": self.image_shape})
 
+    def is_of(self, fingerprint: str) -> bool:
+        """Whether a fingerprint is one of this platform's, by whatever version it was written down."""
+        return fingerprint in (self.fingerprint, self.fingerprint_as_read, self.former_fingerprint)
+
 
 @runtime_checkable
 class Platform(Protocol):

@@ -54,7 +54,7 @@ name = "north"                   # letters, digits, - and _; used as a file name
 records = "members.csv"          # one line per member, as their records are now; next to this file, or a full path
 
 # Every feature the platform trains on, with all its values as text. Features, values and labels must be in the same
-# order in the files of all collectives on the platform. Make numbers coarser in the table first: "under 30", "30 to 49".
+# order in the files of all collectives on the platform. Make numbers coarser in the table first, such as "30 to 49".
 [features]
 "heat exposure" = ["low", "middle", "high"]
 "tree cover" = ["few", "many"]
