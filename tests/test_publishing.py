@@ -25,10 +25,11 @@ from tests import worlds
 from ttca.cli import app
 from ttca.data.photographs import read_photograph
 from ttca.errors import ConfigError, PerturbationError, TTCAError
+from ttca.expiry import expire
 from ttca.perturbations import PerturbationSet
 from ttca.preparation import Preparation
 from ttca.publishing import members_page, publish_page
-from ttca.signing import CollectiveKey, SignatureError, signature_file
+from ttca.signing import KEY_FILE, CollectiveKey, SignatureError, signature_file
 
 HOME = Path(__file__).resolve().parents[1]
 PAGE = HOME / "ttca" / "page"
@@ -172,6 +173,17 @@ def test_what_is_published_all_the_same_is_said(tmp_path: Path, why: str) -> Non
     assert warned == (why != "another key")
     assert warned != ("warns nobody. Tell your members." in done.stderr)
     assert json.loads(CliRunner().invoke(app, [*words, "--json"]).stdout)["warns"] == warned
+
+
+def test_what_its_collective_declared_expired_is_never_published(tmp_path: Path) -> None:
+    """The page cannot warn of what lies beside the set, so nobody can insist."""
+    path, key = signed(tmp_path)
+    shutil.copy(tmp_path / "collective" / KEY_FILE, tmp_path / KEY_FILE)
+    expire(tmp_path, PerturbationSet.load(path), since="2026-01-01T00:00:00+00:00", why="it no longer helps.")
+    for anyway in (False, True):
+        with pytest.raises(PerturbationError, match="declared expired"):
+            publish_page(path, tmp_path / "page.html", key=key.public, anyway=anyway)
+    assert not (tmp_path / "page.html").exists()
 
 
 @pytest.mark.parametrize("what", ["the file", "the certificate"])

@@ -72,7 +72,10 @@ def foretold(action: ActionFile, member: str) -> str | None:
         return None
     then = ""
     if stake.learned:
-        then = " What was learned with their pictures stays, but a new report needs a new action in a new folder."
+        then = (
+            " What was learned with their pictures stays, but a new report or new evidence needs a new action in a new "
+            "folder: write what you want to keep first."
+        )
         if _verifies(action.folder):
             then = (
                 " People verify what was learned with their pictures: that cannot go on without them, and a new try "

@@ -14,6 +14,7 @@ from string import Template
 from typing import Any
 
 from ttca.errors import ConfigError
+from ttca.expiry import check_not_expired
 from ttca.members_set import Doubt, check_usable, read_set
 from ttca.perturbations import PerturbationSet
 from ttca.signing import SignatureError, Signed, signature_file, unsigned
@@ -93,7 +94,8 @@ def publish_page(
     Raises
     ------
     SignatureError, PerturbationError
-        If the file is not what was signed, or its certificate cannot be read, whoever insists; if it may not be used.
+        If the file is not what was signed, its certificate cannot be read, or the collective has declared it expired,
+        whoever insists: the page could not warn of that. If it may not be used.
     ConfigError
         If the page cannot be written, or another file lies there.
     """
@@ -110,6 +112,7 @@ def publish_page(
             f"Expected the signature of the collective's key beside {perturbations}, got none. Members could not tell "
             f"whether the page is whole. {missing}"
         )
+    check_not_expired(perturbations, read.perturbations, read.signed.key)
     found = check_usable(read, anyway=anyway)
     try:
         content = perturbations.read_bytes()
