@@ -219,8 +219,11 @@ def test_the_members_file_says_for_whom_on_what_and_until_when(finished: Finishe
     assert datetime.fromisoformat(first.expires) - verified == timedelta(days=90)
     assert first.service == finished.platform.info.name
     changed = worlds.settings(valid_days=10, subgroup="people of another name")
-    with open_action(folder, Recorder(), settings=changed) as action:
+    said = io.StringIO()
+    with open_action(folder, Recorder(), settings=changed, reporter=Reporter(Console(file=said, width=999))) as action:
         action.verify()
+    assert f"subgroup people of another name (before: {first.subgroup})" in said.getvalue()
+    assert f"(before: {first.expires})" in said.getvalue()
     again = PerturbationSet.load(folder / MEMBERS_FILE)
     assert again.expires is not None
     assert datetime.fromisoformat(again.expires) - verified == timedelta(days=10)

@@ -66,6 +66,7 @@ def test_verification_people_are_not_read_unasked_and_nothing_before_is_lost(
             ttca("recheck", home, "--every", 1, *words).out
         )
     assert "Nothing speaks against the certificate." in ttca("recheck", home, "--dry-run").out
+    assert "Expected every as days above 0" in ttca("recheck", home, "--every=-1", "--dry-run").sentence
     assert paid(home) == before + 8
 
 

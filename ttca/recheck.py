@@ -381,9 +381,8 @@ def recheck(
         If the key in the folder did not sign the set: nobody would heed what it says about it. Nothing was asked.
     """
     _check_people(people)
+    _check_every(every_days)
     CollectiveKey.open_or_make(folder)
-    if every_days is not None and not 0 < every_days < math.inf:
-        raise ConfigError(f"Expected every as days above 0, got {every_days:g}. 7 is a week.")
     chosen, known = _certified(folder), _known(folder, queries)
     before = rechecked(folder, queries)
     if before is not None and before.expiry is not None:
@@ -435,6 +434,7 @@ def recheck(
 
 def due(before: Recheck, every_days: float | None, *, now: Callable[[], datetime] = lambda: datetime.now(UTC)) -> bool:
     """Whether a new look is due: the last began so many days ago, less an hour, or is still open."""
+    _check_every(every_days)
     if before.last is None or before.open or every_days is None:
         return True
     age = (now() - datetime.fromisoformat(before.last)).total_seconds()
@@ -586,6 +586,11 @@ def _rejects(state: Mapping[str, Any]) -> bool:
 def _check_people(people: int) -> None:
     if people < 1:
         raise ConfigError(f"Expected at least one person to ask, got {people}. The default is 20.")
+
+
+def _check_every(days: float | None) -> None:
+    if days is not None and not 0 < days < math.inf:
+        raise ConfigError(f"Expected every as days above 0, got {days:g}. 7 is a week.")
 
 
 def _exp(log_e: float) -> float:

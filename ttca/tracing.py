@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -13,6 +14,8 @@ from numpy.typing import NDArray
 from ttca.answers import Answers
 from ttca.conditions import Control, Opponents
 from ttca.distilling import Distilled
+from ttca.errors import PerturbationError
+from ttca.expiry import expiry_beside
 from ttca.heads import seat_facts
 from ttca.images import Images
 from ttca.measurement import measure
@@ -24,7 +27,7 @@ from ttca.pooling.chain import Fact, query_name
 from ttca.pooling.minutes import Minutes
 from ttca.report.plain import Provenance
 from ttca.sitting import Sitting
-from ttca.verifying import Verified
+from ttca.verifying import MEMBERS_FILE, Verified
 from ttca.workshop import Workshop
 
 __all__ = ["Trace", "provenance", "trace"]
@@ -119,6 +122,15 @@ def provenance(shop: Workshop) -> Provenance:
     first, last = (None, None) if ends is None else (f"{datetime.fromtimestamp(at, UTC):%Y-%m-%d}" for at in ends)
     # Platforms of other kinds run in this program, where nobody has to allow it.
     allowed = getattr(shop.queries.platform, "authorized_by", None)
+    said = None
+    # Without its signature nobody said it: the next recheck says it again.
+    with suppress(PerturbationError):
+        said = expiry_beside(shop.folder / MEMBERS_FILE)
     return Provenance(
-        subgroup=shop.settings.subgroup, service=shop.info.name, first=first, last=last, authorized_by=allowed
+        subgroup=shop.settings.subgroup,
+        service=shop.info.name,
+        first=first,
+        last=last,
+        authorized_by=allowed,
+        expired=None if said is None else f"This no longer holds. {said.told}",
     )

@@ -209,9 +209,17 @@ def hand_out(shop: Workshop, family: Family, verified: Verified) -> Perturbation
         },
     )
     key = CollectiveKey.open_or_make(shop.folder)
+    before = PerturbationSet.load(path) if path.is_file() and key.has_signed(path, "perturbations") else None
     # Not written anew at every look, so that members who compare files see a change only where there is one.
-    if not (path.is_file() and key.has_signed(path, "perturbations") and PerturbationSet.load(path) == wanted):
+    if before != wanted:
         key.write_signed(path, "perturbations", wanted.save)
+        names = ("subgroup", "service", "expires")
+        pairs = {name: (getattr(before, name, None), getattr(wanted, name)) for name in names}
+        changed = [f"{name} {now} (before: {was})" for name, (was, now) in pairs.items() if was != now]
+        if before is not None and changed:
+            shop.reporter.say(
+                f"{path} says something else now: {'; '.join(changed)}. Members who have the earlier file do not know."
+            )
     return wanted
 
 

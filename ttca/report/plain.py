@@ -28,6 +28,8 @@ class Provenance:
         Days of the first and the last query, ``YYYY-MM-DD`` (UTC); None where nothing was paid.
     authorized_by : str, optional
         Who allowed the queries; None where nobody is named.
+    expired : str, optional
+        Since when what was proved no longer holds, and why, a sentence; None where nobody found that.
     """
 
     subgroup: str
@@ -35,6 +37,7 @@ class Provenance:
     first: str | None = None
     last: str | None = None
     authorized_by: str | None = None
+    expired: str | None = None
 
     @property
     def people(self) -> str:
@@ -78,9 +81,10 @@ class PlainWords:
     @classmethod
     def of(cls, row: Row, certificate: Certificate, around: Provenance) -> PlainWords:
         """Return the sentences for a row and its certificate, whatever the goal and the rule that stopped it."""
+        proved = f"{_claim(certificate, around)} {_asked(certificate)} {_error(certificate)}"
         return cls(
             found=_found(row, around),
-            proved=f"{_claim(certificate, around)} {_asked(certificate)} {_error(certificate)}".strip(),
+            proved=f"{proved} {around.expired or ''}".strip(),
             limits=_limits(row, certificate),
             gap=_shown(row) > 0,
         )
