@@ -44,9 +44,9 @@ _PHOTOGRAPH, _BLOCKS = 96, 28
 #: Who races first. Two δ against one proxy differ less than two proxies.
 _ORDER = (
     "zero-query-published", "zero-query", "published-true-first", "published-equalized", "published-mixed",
-    "published-other", "equalized", "mixed", "photographs", "small-pictures", "block", "published-together",
-    "published-margin", "true-first", "published", "residual", "true-first-margin", "published-rough",
-    "true-first-rough", "answers", "mixed-margin", "plain",
+    "published-mixed-equalized", "published-other", "equalized", "photographs", "small-pictures", "block",
+    "published-together", "published-margin", "mixed", "true-first", "published", "residual", "true-first-margin",
+    "published-rough", "true-first-rough", "answers", "mixed-margin", "plain",
 )  # fmt: skip
 #: The names of all recipes that may race, in that order (docs/recipes.md says what each is).
 NAMES = tuple("block-N" if name == "block" else name for name in _ORDER)
@@ -355,6 +355,7 @@ def _from_published(found: Circumstances, common: dict[str, Any], often: int) ->
     """Return the recipes whose proxies begin with the published weights that are here."""
     words = (_word(found.backbones[0]),)
     tuned = common | {"weights": words, "public_epochs": 12 * often, "epochs": 12 * often, "shift": 2}
+    longer = {"true_classes": True, "architectures": _MIXED, "public_epochs": 36 * often, "epochs": 18 * often}
     published = [
         Recipe(
             name="zero-query-published",
@@ -376,8 +377,13 @@ def _from_published(found: Circumstances, common: dict[str, Any], often: int) ->
         Recipe(
             name="published-mixed",
             about="published weights and three new networks together; true classes, then answers",
-            changes=tuned
-            | {"true_classes": True, "architectures": _MIXED, "public_epochs": 36 * often, "epochs": 18 * often},
+            changes=tuned | longer,
+        ),
+        Recipe(
+            name="published-mixed-equalized",
+            about="published weights and three new networks together; images made as sharp as the volunteers'; true "
+            "classes, then answers",
+            changes=tuned | longer | {"equalize": True},
         ),
         Recipe(
             name="published-margin",
