@@ -153,19 +153,12 @@ class CollectiveKey:
 
     def _check_others(self, folder: Path) -> None:
         """Raise where another key signed what lies in the folder: nobody who has that would heed this one's word."""
-        for name in _SIGNED_FIRST:
-            beside = signature_file(folder / name)
-            if not beside.is_file():
-                continue
-            # One that cannot be read is told where its file is read.
-            with suppress(OSError, ValueError, RecursionError, SignatureError):
-                if (key := _parts(beside.read_bytes()[: _LONGEST + 1])[0]) != self.public:
-                    break
-        else:
-            return
-        raise self._other(folder / name, key)
+        for path in (folder / name for name in _SIGNED_FIRST):
+            key = _key_in(signature_file(path))
+            if key not in (None, self.public):
+                raise self._other(path, key)
 
-    def _other(self, path: Path, key: str) -> SignatureError:
+    def _other(self, path: Path, key: str | None) -> SignatureError:
         """Return the error that another key signed a file."""
         return SignatureError(
             f"Expected {path} to be signed with the key in {KEY_FILE}, {self.public}, got one signed with {key}. "
@@ -388,6 +381,13 @@ def _parts(text: bytes) -> tuple[str, bytes]:
     ):
         raise ValueError("not in the format")
     return check_key(said["key"]), _bytes(said["signature"], _SIGNATURE_BYTES)
+
+
+def _key_in(signature: Path) -> str | None:
+    """Return the key that a signature file names; None for none, and for one that cannot be read: `signer` says so."""
+    with suppress(OSError, ValueError, RecursionError, SignatureError):
+        return _parts(signature.read_bytes()[: _LONGEST + 1])[0]
+    return None
 
 
 def _public(text: str) -> Ed25519PublicKey:

@@ -147,7 +147,9 @@ def test_a_promise_says_what_it_means(tmp_path: Path, ttca: Command) -> None:
     assert expected.value > 0
     code, out, _ = ttca("promise", file, "--population", 8000)
     assert code == 0
-    assert out.startswith(f"At least {at_least(expected.value)} of those with trees = some get the")
+    assert out.startswith(
+        f"With 95 % confidence, at least {at_least(expected.value)} of those with trees = some get the"
+    )
     assert json.loads(ttca("promise", file, "--population", 8000, "--json")[1])["bound"] == expected.value
     assert (
         json.loads(ttca("promise", file, "--population", 8000, "--others", 1900, "--json")[1])["bound"] < expected.value

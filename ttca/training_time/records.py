@@ -149,7 +149,7 @@ class StrategyFile:
                 "More members, or fewer features in the signal, would promise more."
             )
         return (
-            f"At least {at_least(bound.value)} {what}, but for a chance of {setting.delta:g}. It holds for "
+            f"With {100 * (1 - setting.delta):g} % confidence, at least {at_least(bound.value)} {what}. It holds for "
             f"{bound.size} members of {self.name} among {setting.population} people, if records are independent draws."
         )
 
