@@ -650,7 +650,7 @@ def test_nobody_is_forgotten_unasked(home: Path, ttca: Terminal) -> None:
     said = ttca("pool", "forget", "member-1", home)
     assert said.code != 0
     assert re.search(r"Expected --yes.*member-1 is forgotten for good, with \d+ answers about their", said.sentence)
-    assert "a new report needs a new action" in said.sentence
+    assert "a new report or new evidence needs a new action" in said.sentence
     assert said.sentence.endswith("Nobody was forgotten.")
     members = {m["member"] for m in ttca("pool", "status", home, "--json").json["members"]}
     assert "member-1" in members

@@ -119,7 +119,7 @@ def test_the_conflict_of_unplanting_is_worked_out_by_hand() -> None:
     # The same records published for the label to push out: columns differ by the same amounts.
     planted = PublishedConflict.of(FeatureLabelPlanting(SIGNAL, 0), others, 1_000)
     one, two = (
-        shared_unplanting_bound(PUSH_OUT, _even(5_000), known, SETTING).margins for known in (published, planted)
+        shared_unplanting_bound(PUSH_OUT, _even(40), known, Setting(1_000)).margins for known in (published, planted)
     )
     np.testing.assert_allclose(one, two, rtol=0, atol=1e-15)
 
