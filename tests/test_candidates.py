@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import math
 import re
 import shutil
 from collections.abc import Sequence
@@ -23,6 +24,7 @@ from ttca.action import CollectiveAction
 from ttca.answers import Answers
 from ttca.asking import race_queries
 from ttca.attacks.universal import Universal
+from ttca.candidates import foresight
 from ttca.distilling import Fidelity, best_fidelity, distil
 from ttca.entering import check_left_out
 from ttca.errors import ActionError, ConfigError, NothingHelpsError, PlatformError
@@ -398,12 +400,35 @@ def test_an_ensemble_is_as_faithful_as_its_best_model(tmp_path: Path) -> None:
     with opened(tmp_path, worlds.Recorder()) as action:
         learner = action.learner
         known = distil(action._shop, action.known, action.questions, action.pool())
-    assert best_fidelity(learner, known) == known.fidelity.mean
+    assert best_fidelity(learner, known) == known.fidelity
     both = Proxy(("small-cnn", "small-cnn"), classes=len(worlds.CLASSES), seed=0)
     both.models = torch.nn.ModuleList([known.proxy.models[0], Surer()])
     assert (both.predict(known.transfer.selection.images).argmax(1) == 0).all()
     deaf = replace(known, proxy=both, fidelity=Fidelity(0.1, (0.0, 0.2), 0.1, (0.0, 0.2)))
-    assert best_fidelity(learner, deaf) == known.fidelity.mean > 0.1
+    assert best_fidelity(learner, deaf).mean == known.fidelity.mean > 0.1
+
+
+def said(subgroup: float, reference: float) -> list[Fidelity]:
+    """Return what one proxy foretold of both groups."""
+    return [Fidelity(subgroup, (0.0, 1.0), reference, (0.0, 1.0))]
+
+
+def test_who_sees_the_subgroup_sharper_is_judged_by_the_reference() -> None:
+    """The platform was asked about images as they are, so an equalizing candidate's words of the subgroup count not."""
+    learned = {"one": said(0.5, 0.7), "two": said(0.4, 0.5), "equalized": said(0.1, 0.9)}
+    found = foresight(learned, {"equalized"})
+    assert found == pytest.approx({"one": 0.6, "two": 0.45, "equalized": 0.9 - (0.1 + 0.05) / 2})
+    # Where none sees the images as they are, or no reference was asked, there is nothing to compare with.
+    assert (
+        foresight(learned, learned)
+        == foresight(learned, ())
+        == pytest.approx({"one": 0.6, "two": 0.45, "equalized": 0.5})
+    )
+    alone = {"one": said(0.5, math.nan), "equalized": said(0.3, math.nan)}
+    assert foresight(alone, {"equalized"}) == pytest.approx({"one": 0.5, "equalized": 0.3})
+    # Halves count alike.
+    halves = {"one": said(0.5, 0.7) + said(0.3, 0.5), "equalized": said(0.1, 0.9) + said(0.1, 0.7)}
+    assert foresight(halves, {"equalized"}) == pytest.approx({"one": 0.5, "equalized": 0.8 - 0.1})
 
 
 def test_nobody_races_under_a_perturbation_learned_from_them(tmp_path: Path) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from typing import Any
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from ttca.answers import Answers
 from ttca.asking import Known, Questions, TransferSet
-from ttca.distilling import WARM_START, Distilled
+from ttca.distilling import WARM_START, Distilled, Fidelity
 from ttca.entering import made_of, racers, terms_of
 from ttca.kept import digest, load_json, save_json
 from ttca.lessons import FOLDER, Ground, Learned, Lessons, copied, halved
@@ -43,7 +43,7 @@ from ttca.sitting import check_unopened
 from ttca.values import OneLine
 from ttca.workshop import Workshop
 
-__all__ = ["PARTS", "Chosen", "Part", "choose"]
+__all__ = ["PARTS", "Chosen", "Part", "choose", "foresight"]
 
 #: Where two recipes that serve together are learned, in an action's folder.
 PARTS = "parts"
@@ -201,9 +201,26 @@ def choose(shop: Workshop, ground: Ground, questions: Questions, transfer: Trans
     return Chosen(replace(shop, settings=settings), final.known_by(winner), asked, distilled, raced, beside)
 
 
-def _fidelity(learned: Sequence[Learned]) -> float:
-    """Return the fidelity of a candidate's proxy, or the mean of two."""
-    return float(np.mean([one.fidelity for one in learned]))
+def foresight(learned: Mapping[str, Sequence[Fidelity]], equalizing: Collection[str]) -> dict[str, float]:
+    """Return how well candidates' proxies foretell the platform, so that it can be compared; NaN where nobody knows.
+
+    That is the fidelity's mean over both groups. But the platform was asked about selection people as they are, and a
+    candidate that equalizes sees the subgroup sharper. Its proxy is judged by the reference, whom all see alike, less
+    what the other candidates lose on average from the reference to both groups [ours].
+
+    Parameters
+    ----------
+    learned : dict of str to sequence of Fidelity
+        Of each candidate, once for each half that it learned without.
+    equalizing : collection of str
+        The candidates that equalize.
+    """
+    both = {name: float(np.mean([one.mean for one in each])) for name, each in learned.items()}
+    reference = {name: float(np.mean([one.reference for one in each])) for name, each in learned.items()}
+    lost = [reference[name] - both[name] for name in learned if name not in equalizing]
+    known = [one for one in lost if not np.isnan(one)]
+    alike = {name: reference[name] - float(np.mean(known)) for name in equalizing} if known else {}
+    return both | {name: one for name, one in alike.items() if not np.isnan(one)}
 
 
 def _turn(plan: RacePlan, start: int) -> str:
@@ -392,15 +409,21 @@ class _Race(OneLine):
             return hear(said, part.classes)
 
         classes = people.classes if self.shop.settings.combine else None
-        fidelity = [_fidelity(learned[recipe.name]) for recipe in recipes]
+        foretold = self.foretold(learned)
+        fidelity = [foretold[recipe.name] for recipe in recipes]
         result = run_race(plan, self.unaltered(self.rows), ask, fidelity=fidelity, classes=classes)
         return self.record(result, recipes, learned)
 
     def asked_about(self, learned: Mapping[str, Sequence[Learned]]) -> tuple[Recipe, ...]:
         """Return the candidates that the platform is asked about; one that asks nothing itself always is."""
-        recipes = self.runners.recipes
-        fidelity = [_fidelity(learned[recipe.name]) for recipe in recipes]
+        recipes, foretold = self.runners.recipes, self.foretold(learned)
+        fidelity = [foretold[recipe.name] for recipe in recipes]
         return tuple(recipes[c] for c in most_faithful(fidelity, self.stays))
+
+    def foretold(self, learned: Mapping[str, Sequence[Learned]]) -> dict[str, float]:
+        """Return how well each candidate's proxy foretells the platform."""
+        equalizing = {r.name for r in self.runners.recipes if self.lessons.settings_of(r).equalize}
+        return foresight({name: [one.fidelity for one in each] for name, each in learned.items()}, equalizing)
 
     @property
     def stays(self) -> list[bool]:
@@ -459,10 +482,11 @@ class _Race(OneLine):
 
     def record(self, result: RaceResult, recipes: Sequence[Recipe], learned: Mapping[str, Sequence[Learned]]) -> Raced:
         """Return what came of it under the candidates' names; ``recipes``: those that it was asked about."""
+        foretold = self.foretold(learned)
         ranks = {recipe.name: rank for recipe, rank in zip(recipes, result.ranks, strict=True)}
 
         def entrant(recipe: Recipe) -> Entrant:
-            rank, fidelity = ranks.get(recipe.name), _fidelity(learned[recipe.name])
+            rank, fidelity = ranks.get(recipe.name), foretold[recipe.name]
             said = rank if rank is not None and rank.persons else None
             return Entrant(
                 name=recipe.name,

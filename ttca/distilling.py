@@ -154,15 +154,15 @@ def distil(shop: Workshop, known: Known, questions: Questions, transfer: Transfe
     )  # fmt: skip
 
 
-def best_fidelity(learner: Learner, distilled: Distilled) -> float:
-    """Return a proxy's mean fidelity, or that of the one of its models that agrees most, where that is more.
+def best_fidelity(learner: Learner, distilled: Distilled) -> Fidelity:
+    """Return a proxy's fidelity, or that of the one of its models that agrees most in the mean, where that is more.
 
     δ moves all of its models, so one of several that knows the platform is not lost in what they say together [ours].
     """
-    proxy, transfer, found = distilled.proxy, distilled.transfer, [distilled.fidelity.mean]
+    proxy, transfer, found = distilled.proxy, distilled.transfer, [distilled.fidelity]
     for place in range(len(proxy.models)) if len(proxy.models) > 1 else ():
-        found.append(_fidelity(transfer, _predicted(learner, proxy.alone(place), transfer)).mean)
-    return max(found)
+        found.append(_fidelity(transfer, _predicted(learner, proxy.alone(place), transfer)))
+    return max(found, key=lambda fidelity: fidelity.mean)
 
 
 def kept_copies(folder: Path, turn: int, *, races: bool) -> Images | None:

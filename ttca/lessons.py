@@ -13,7 +13,7 @@ import numpy as np
 
 from ttca.answers import Answers
 from ttca.asking import Known, Questions, TransferSet, equalized
-from ttca.distilling import WARM_START, Distilled, best_fidelity, distil
+from ttca.distilling import WARM_START, Distilled, Fidelity, best_fidelity, distil
 from ttca.images import Images
 from ttca.labeling import labeled
 from ttca.learning import Primer
@@ -51,15 +51,13 @@ class Learned(OneLine):
     delta : PerturbationSet
     seconds : float
         That it took, its proxy's for whoever comes first.
-    fidelity : float
-        How often its proxy, or the best of its models, named the platform's class for selection people: the mean of
-        both groups', since one that learned from sharper images than the subgroup's foretells the others; NaN among
-        nobody.
+    fidelity : Fidelity
+        How often its proxy, or the best of its models, named the platform's class for selection people.
     """
 
     delta: PerturbationSet
     seconds: float
-    fidelity: float
+    fidelity: Fidelity
 
 
 @dataclass(frozen=True, eq=False, repr=False)

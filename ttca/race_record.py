@@ -139,8 +139,8 @@ class Entrant:
     seconds : float
         That learning it took; a shared proxy counts for whoever comes first.
     fidelity : float or None
-        How often its proxy named the platform's class for selection people, the mean of both groups'. Earlier versions
-        did not write it.
+        How often its proxy named the platform's class for selection people, the mean of both groups'; of one that
+        equalizes see :func:`ttca.candidates.foresight`. Earlier versions did not write it.
     """
 
     name: str
