@@ -226,8 +226,8 @@ def _fitting(
     fits, no_time, no_queries = list[Recipe](), list[str](), list[str]()
     spent = 0.0
     for place, recipe in enumerate(recipes):
-        # Of those that ask nothing one always runs.
-        late = bool(fits) and recipe.asks and spent + seconds[recipe.name] > time
+        # Of those that ask nothing the first always runs.
+        late = bool(fits) and spent + seconds[recipe.name] > time
         if len(fits) < most and not late:
             fits.append(recipe)
             spent += seconds[recipe.name]

@@ -43,10 +43,10 @@ _COARSE = 48
 _PHOTOGRAPH, _BLOCKS = 96, 28
 #: Who races first. Two δ against one proxy differ less than two proxies.
 _ORDER = (
-    "zero-query-published", "zero-query", "published-true-first", "published-equalized", "published-mixed",
-    "published-mixed-equalized", "published-other", "equalized", "photographs", "small-pictures", "block",
-    "published-together", "published-margin", "mixed", "true-first", "published", "residual", "true-first-margin",
-    "published-rough", "true-first-rough", "answers", "mixed-margin", "plain",
+    "zero-query-mixed", "zero-query", "published-true-first", "published-equalized", "published-mixed",
+    "published-mixed-equalized", "zero-query-mixed-equalized", "published-other", "equalized", "photographs",
+    "small-pictures", "block", "published-together", "published-margin", "mixed", "true-first", "published",
+    "residual", "true-first-margin", "published-rough", "true-first-rough", "answers", "mixed-margin", "plain",
 )  # fmt: skip
 #: The names of all recipes that may race, in that order (docs/recipes.md says what each is).
 NAMES = tuple("block-N" if name == "block" else name for name in _ORDER)
@@ -295,7 +295,7 @@ def _all(found: Circumstances) -> Sequence[Recipe]:
     scratch = _from_scratch(found, common, often)
     if not found.backbones:
         return sorted(scratch, key=_rank)
-    # One that asks nothing is enough, and the better one begins near. Of the others none is certain to be worse.
+    # Of those that ask nothing the better ones begin near. Of the others none is certain to be worse.
     asking = (recipe for recipe in scratch if recipe.asks)
     return sorted([*_from_published(found, common, often), *asking], key=_rank)
 
@@ -358,9 +358,16 @@ def _from_published(found: Circumstances, common: dict[str, Any], often: int) ->
     longer = {"true_classes": True, "architectures": _MIXED, "public_epochs": 36 * often, "epochs": 18 * often}
     published = [
         Recipe(
-            name="zero-query-published",
-            about="published weights, true classes alone",
-            changes=tuned | {"true_classes": True},
+            name="zero-query-mixed",
+            about="published weights and three new networks together; true classes alone",
+            changes=tuned | longer,
+            asks=False,
+        ),
+        Recipe(
+            name="zero-query-mixed-equalized",
+            about="published weights and three new networks together; images made as sharp as the volunteers'; true "
+            "classes alone",
+            changes=tuned | longer | {"equalize": True},
             asks=False,
         ),
         Recipe(name="published", about="published weights, then answers", changes=tuned),
