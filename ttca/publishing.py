@@ -94,8 +94,9 @@ def publish_page(
     Raises
     ------
     SignatureError, PerturbationError
-        If the file is not what was signed, its certificate cannot be read, or the collective has declared it expired,
-        whoever insists: the page could not warn of that. If it may not be used.
+        If the file is not what was signed, or its certificate cannot be read. If its collective has declared it
+        expired: the page could not warn of that. All of this holds with ``anyway``, too. Without it, if the set may
+        not be used.
     ConfigError
         If the page cannot be written, or another file lies there.
     """

@@ -133,6 +133,11 @@ def test_a_report_goes_all_the_way_to_a_bound(tmp_path: Path, ttca: Command) -> 
         assert (
             "Nothing is promised to the 5 members" in ttca("promise", tmp_path / f"{name}.toml", "--conflict", file)[1]
         )
+    # Other numbers for the same words would promise what nobody proved.
+    text = (tmp_path / "north.toml").read_text(encoding="utf-8")
+    (tmp_path / "turned.toml").write_text(text.replace('"roofs", "trees"', '"trees", "roofs"'), encoding="utf-8")
+    turned = ttca("promise", tmp_path / "turned.toml", "--conflict", tmp_path / "out" / "conflict-north.json")
+    assert (turned[0], "changed since its report" in turned[2]) == (1, True)
     other = ttca("promise", tmp_path / "south.toml", "--conflict", tmp_path / "out" / "conflict-north.json")
     assert (other[0], "got that of 'north'" in other[2]) == (1, True)
 
@@ -150,6 +155,8 @@ def test_a_promise_says_what_it_means(tmp_path: Path, ttca: Command) -> None:
     assert out.startswith(
         f"With 95 % confidence, at least {at_least(expected.value)} of those with trees = some get the"
     )
+    assert "among 8000 people, if nobody acts in other collectives, and if records are" in out
+    assert "if 1900 people act in other collectives" in ttca("promise", file, "--population", 8000, "--others", 1900)[1]
     assert json.loads(ttca("promise", file, "--population", 8000, "--json")[1])["bound"] == expected.value
     assert (
         json.loads(ttca("promise", file, "--population", 8000, "--others", 1900, "--json")[1])["bound"] < expected.value

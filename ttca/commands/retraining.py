@@ -86,7 +86,8 @@ def promise(
         int | None, typer.Option(min=1, help="Number of people the platform trains on, where no file says it.")
     ] = None,
     others: Annotated[
-        int | None, typer.Option(min=0, help="Without a file: how many people act in other collectives.")
+        int | None,
+        typer.Option(min=0, help="Without a file: how many people act in other collectives; by default nobody."),
     ] = None,
     delta: Annotated[float, typer.Option(help="The chance that the promise fails.")] = 0.05,
     epsilon: Annotated[float, typer.Option(help="How far from optimal the platform may be.")] = 0.0,
@@ -115,7 +116,7 @@ def promise(
         "delta": delta,
         "epsilon": epsilon,
     }
-    emit(told, as_json, known.told(bound, setting))
+    emit(told, as_json, known.told(bound, setting, others=rivals.size))
 
 
 def _rivals(
@@ -134,5 +135,5 @@ def _rivals(
         raise ConfigError(
             "Expected --conflict alone, got --population or --others beside it. The file says both: leave them out."
         )
-    found = read_conflict(conflict, known.strategy, known.name)
+    found = read_conflict(conflict, known.strategy, known.name, names=known.names.digest())
     return found, found.population or 0

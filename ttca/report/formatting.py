@@ -47,7 +47,7 @@ def percent(share: float | None, digits: int = 1) -> Number:
 
 
 def percent_at_least(bound: float | None) -> Number:
-    """Return a lower bound 0..1 in percent, rounded down."""
+    """Return a lower bound 0..1 in percent, rounded down: it stays true."""
     if bound is None or not math.isfinite(bound):
         return _UNDEFINED
     return Number(_minus(f"{100 * float(at_least(bound)):.1f}{_SPACE}%"), repr(float(bound)))

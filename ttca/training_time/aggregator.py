@@ -207,6 +207,7 @@ def aggregate_files(files: Sequence[Path], folder: Path, population: int) -> dic
                 "columns": list(signal.columns),
                 "values": list(signal.values),
                 "target": report.target,
+                **({} if report.names is None else {"names": report.names}),
                 "term": conflict.term.tolist(),
             },
         )
@@ -287,7 +288,7 @@ def read_report(path: Path | str) -> Report:
         raise DataError(f"Expected a report in {path}, got: {error}. Write it with `ttca report-records`.") from error
 
 
-def read_conflict(path: Path | str, strategy: Strategy, name: str) -> PublishedConflict:
+def read_conflict(path: Path | str, strategy: Strategy, name: str, *, names: str | None = None) -> PublishedConflict:
     """Return what the trusted party published for one collective.
 
     Parameters
@@ -297,11 +298,14 @@ def read_conflict(path: Path | str, strategy: Strategy, name: str) -> PublishedC
         The collective's own.
     name : str
         The collective's own: another may have the same signal and target.
+    names : str, optional
+        A digest of what the strategy's numbers stand for (:meth:`ttca.training_time.records.Names.digest`); compared
+        where the file has one, too.
 
     Raises
     ------
     DataError
-        If the file cannot be read, or is about another collective, signal or target.
+        If the file cannot be read, or is about another collective, signal or target, or other features and labels.
 
     Notes
     -----
@@ -321,8 +325,14 @@ def read_conflict(path: Path | str, strategy: Strategy, name: str) -> PublishedC
         )
     if not isinstance(strategy, Planting | Unplanting) or signal != strategy.signal or target != strategy.target:
         raise DataError(
-            f"Expected the conflict for the strategy {strategy!r} in {path}, got the one for {signal} with target "
-            f"{target}. Use the file that was published for this collective."
+            f"Expected in {path} the conflict for this strategy, got the one for another signal or target. Use the "
+            "file that was published for this collective. If the strategy was changed since its report, report and "
+            "aggregate again."
+        )
+    if None not in (names, told.get("names")) and told["names"] != names:
+        raise DataError(
+            f"Expected in {path} the features, values and labels of this strategy in the same order, got others: the "
+            "strategy was changed since its report. Undo that, or report and aggregate again."
         )
     return found
 

@@ -1091,7 +1091,7 @@ def plan(strategy: Planting, pilot: ArrayLike, others: Others, setting: Setting,
 
     Notes
     -----
-    *Derived*. Where those who join differ a little from the pilot, chance decides at exactly this size: recruit more.
+    *Derived*. Those who join differ a little from the pilot. At exactly this size chance decides, so recruit more.
     With the shares held, the bound never falls as n grows: own mass displaces base at least as fast as base
     can have favored the target (P_h(x) ≥ P(x, y*) on X̃, because g leaves X̃ as it is), and
     n·R(n) + n_0·R(n) + n_0·R(n_0) falls for n_0 = N − n − others. So bisection finds the smallest size.

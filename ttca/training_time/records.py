@@ -134,8 +134,12 @@ class StrategyFile:
     names: Names
     strategy: Planting | Unplanting
 
-    def told(self, bound: SuccessBound, setting: Setting) -> str:
-        """Return what a bound on this strategy's success means, a sentence or two for people."""
+    def told(self, bound: SuccessBound, setting: Setting, *, others: int) -> str:
+        """Return what a bound on this strategy's success means, and that so many ``others`` act, for people."""
+        acting = f"{others} people act" if others else "nobody acts"
+        whose = (
+            f"{bound.size} members of {self.name} among {setting.population} people, if {acting} in other collectives"
+        )
         signal = self.strategy.signal
         features = list(self.names.features.items())
         shown = " and ".join(
@@ -145,12 +149,12 @@ class StrategyFile:
         what = f"of those with {shown} {does} the answer {self.names.labels[self.strategy.target]}"
         if bound.vacuous:
             return (
-                f"Nothing is promised to the {bound.size} members of {self.name} among {setting.population} people. "
-                "More members, or fewer features in the signal, would promise more."
+                f"Nothing is promised to the {whose}. More members would be promised more; a signal of more features "
+                "often is, too."
             )
         return (
             f"With {100 * (1 - setting.delta):g} % confidence, at least {at_least(bound.value)} {what}. It holds for "
-            f"{bound.size} members of {self.name} among {setting.population} people, if records are independent draws."
+            f"{whose}, and if records are independent draws."
         )
 
 
