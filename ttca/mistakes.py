@@ -134,4 +134,6 @@ def toml_advice(error: str) -> str:
         return ' Put words in quotes, as in goal = "parity"; write numbers, true and false without.'
     if "escape" in error.casefold() or "hex value" in error.casefold():
         return " Put a path with backslashes in single quotes."
+    if "codec can't decode" in error:
+        return " Save it as UTF-8: most editors ask for the encoding under Save as."
     return ""

@@ -117,7 +117,7 @@ def test_what_no_longer_holds_is_said_where_it_was_proved(folder: Path, tmp_path
 
 
 def test_a_bundle_that_another_program_packed_is_told_so(finished: Path, tmp_path: Path) -> None:
-    """The same files in another ZIP are not called forged; unpacked they check out."""
+    """The same files in another ZIP are not called forged; unpacked, and opened on a Mac, they check out."""
     with zipfile.ZipFile(finished / "evidence.zip") as found:
         found.extractall(tmp_path / "unpacked")
     for method in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
@@ -126,6 +126,7 @@ def test_a_bundle_that_another_program_packed_is_told_so(finished: Path, tmp_pat
                 packed.write(path, path.name)
         with pytest.raises(Refused, match="Unpack it, and check the folder"):
             check(tmp_path / f"{method}.zip")
+    (tmp_path / "unpacked" / ".DS_Store").write_bytes(b"left by a file manager")
     assert check(tmp_path / "unpacked")
 
 

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from tests.training_time.worlds import seeds
 from ttca.cli import main
+from ttca.config import read_action
 from ttca.errors import ConfigError, DataError
 from ttca.rounding import at_least
 from ttca.training_time.aggregator import aggregate, read_conflict, read_report, save_report
@@ -320,6 +321,15 @@ def test_a_strategy_that_contradicts_itself_is_one_sentence(tmp_path: Path, ttca
         report_of(read_strategy(file))
     assert ttca("report-records", file, "--out", tmp_path / "r.json")[0] == 1
     assert not (tmp_path / "r.json").exists()
+
+
+@pytest.mark.parametrize("read", [read_strategy, read_action])
+def test_a_file_in_another_encoding_is_told_what_to_save_it_as(tmp_path: Path, read: Callable[[Path], object]) -> None:
+    """A strategy or an action that an editor wrote as UTF-16 is refused with what to do."""
+    file = tmp_path / "file.toml"
+    file.write_text('name = "north"', encoding="utf-16")
+    with pytest.raises(ConfigError, match="Save it as UTF-8"):
+        read(file)
 
 
 def test_elsewhere_names_every_feature(tmp_path: Path) -> None:

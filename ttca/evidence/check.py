@@ -167,7 +167,8 @@ def _unzipped(path: Path) -> dict[str, bytes]:
 def _folder(path: Path) -> dict[str, bytes]:
     files = {}
     for found in sorted(path.iterdir()):
-        if found.name == "__pycache__":
+        # What Python and file managers leave behind is nobody's evidence.
+        if found.name in ("__pycache__", ".DS_Store", "Thumbs.db", "desktop.ini"):
             continue
         _expect(found.is_file(), found.name, "is no file, and the manifest does not list it.")
         files[found.name] = found.read_bytes()
