@@ -24,7 +24,7 @@ from ttca.intervals import difference_interval
 from ttca.kept import load_json, save_json
 from ttca.people import People
 from ttca.platforms.base import Platform
-from ttca.race_record import COMBINED
+from ttca.race_record import NOTHING
 from ttca.racing import RaceAnswers, RaceResult, choosers, hear, plan_race, run_race
 
 __all__ = ["QUICK", "SHARES", "Strangers", "cell_of", "curve", "main"]
@@ -132,9 +132,9 @@ def _raced(found: Acting, *, orders: int, seed: int) -> dict[str, Any]:
     best = max(share, key=lambda name: share[name])
     # What is proposed, before it is refined: every part of it was asked about.
     after = right[raced.winner].copy() if raced.proposed else before
-    if raced.recipe == COMBINED:
-        served = np.isin(subgroup.classes, [action.classes.index(s.name) for s in raced.switched])
-        after[served] = right[raced.runner_up][served]
+    for recipe, names in raced.serves(action.classes).items():
+        served = np.isin(subgroup.classes, [action.classes.index(name) for name in names])
+        after[served] = (before if recipe == NOTHING else right[recipe])[served]
     span = difference_interval(after.astype(float), before.astype(float), paired=True, persons=subgroup.persons)
     chooser = heard(selection, None), [heard(selection, name) for name in sets]
     return {
@@ -228,8 +228,11 @@ def curve(
         return found
 
     def together(result: RaceResult) -> float:
-        served = np.isin(strangers.classes, [s.label for s in result.switches])
-        return float(np.where(served, of(result.runner_up or 0), of(result.winner)).mean())
+        served, spared = (
+            np.isin(strangers.classes, [s.label for s in some]) for some in (result.switches, result.spared)
+        )
+        after = np.where(served, of(result.runner_up or 0), of(result.winner))
+        return float(np.where(spared, strangers.before, after).mean())
 
     points = []
     for queries in SHARES:
@@ -255,7 +258,7 @@ def curve(
                 ),
                 "regret_of_winner": statistics.fmean(float(worth.max() - of(r.winner).mean()) for r in results),
                 "proposed": statistics.fmean(r.proposed for r in results),
-                "combined": statistics.fmean(bool(r.switches) for r in results),
+                "combined": statistics.fmean(bool(r.switches or r.spared) for r in results),
                 "combined_above_winner": statistics.fmean(gains),
                 "combined_below_winner": statistics.fmean(g < 0 for g in gains),
             }
@@ -289,7 +292,7 @@ def _summary(cells: Sequence[dict[str, Any]]) -> dict[str, Any]:
         },
         "best_above_median": [cell["best_of_portfolio"] - cell["median_of_portfolio"] for cell in cells],
         "worse_than_nothing": sum(cell["worse_than_nothing"] for cell in cells),
-        "combined": sum(cell["recipe"] == COMBINED for cell in cells),
+        "combined": sum(bool(cell["serves"]) for cell in cells),
         "combined_above_chosen": [cell["combined"] - cell["chosen"] for cell in cells],
         **{
             f"{what}_by_queries": {

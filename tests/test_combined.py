@@ -1,4 +1,4 @@
-"""Tests of an action in which two recipes serve together: δ, files, controls, and what is said of them."""
+"""Tests of an action in which two recipes serve together, or nothing serves a class: δ, files, controls, sentences."""
 
 from __future__ import annotations
 
@@ -180,12 +180,63 @@ def test_the_control_gets_the_better_twin_of_each_class() -> None:
     asked: list[int] = []
     served = np.array([1, 2])
     own, other = {0.5: deltas(1), 1.0: deltas(0, 1)}, {0.5: deltas(2), 1.0: deltas(2)}
-    best, chosen = _best(own, (other, served), people, ask)
+    best, chosen = _best(own, [(other, served)], people, ask)
     assert best == 1.0
     np.testing.assert_array_equal(chosen.delta, deltas(0, 1, 2).delta)
     # The second is asked about its own classes alone.
     assert asked == [30, 20, 30, 20]
     asked.clear()
-    _, alone = _best({1.0: deltas(0, 1)}, ({1.0: deltas(2)}, served), people, ask)
+    _, alone = _best({1.0: deltas(0, 1)}, [({1.0: deltas(2)}, served)], people, ask)
     np.testing.assert_array_equal(alone.delta, deltas(0, 2).delta)
     assert asked == []
+
+
+@dataclass(frozen=True)
+class Harmful:
+    """An attack whose δ of one class is that of another."""
+
+    def learn(self, _model: Any, examples: Any, *, epsilon: int, groups: int, **_rest: Any) -> Universal:
+        step = worlds.SHAPE[0] // examples.images.shape[1]
+        delta = np.rint(epsilon * worlds.PATTERNS[:, ::step, ::step]).astype(np.int8)
+        delta[HELPED] = delta[0]
+        return Universal(delta[:groups], 0.0, 0)
+
+
+@pytest.mark.parametrize("halves", [True, False])
+def test_a_class_that_delta_harms_is_left_alone(tmp_path: Path, halves: bool) -> None:
+    """Where δ helps two classes and harms a third, nobody of that one is changed at any ε, refined or not; the control
+    may leave it alone, too; race, row, report and members' file say so; opened again, the action asks nothing."""
+    platform = worlds.Recorder()
+
+    def begun() -> CollectiveAction:
+        settings = worlds.settings(recipe="auto", epochs=2, public_epochs=2, steps=2, race_share=0.4, refine=0.1,
+                                   controls_people=40)  # fmt: skip
+        action = worlds.open_action(tmp_path, platform, settings=settings, attack=Harmful())
+        if not (tmp_path / RACE_FILE).is_file():
+            action.__dict__["runners"] = Runners((COARSE,), {"coarse": 1.0}, halves=halves)
+        return action
+
+    with begun() as action:
+        raced, sets = action.raced, action.learn()
+        row, measured = action.measure()
+        page = unescape(action.report().read_text(encoding="utf-8"))
+        opponents = action.opponents(row.epsilon)
+    assert raced is not None
+    serves = {"coarse": ["stripes", "bars"], "nothing": ["checks"]}
+    assert [s.name for s in raced.spared] == ["checks"]
+    assert (raced.recipe, raced.serves(worlds.CLASSES), raced.going_on) == ("coarse", serves, ("coarse",))
+    assert Raced.from_dict(json.loads(json.dumps(raced.to_dict()))) == raced
+    for kept in sets.values():
+        assert not kept.delta[HELPED].any()
+        assert kept.delta[0].any()
+        assert kept.evidence["serves"] == serves
+    assert (row.recipe, row.serves) == ("coarse", serves)
+    assert not opponents.zero_query.delta[HELPED].any()
+    assert "δ leaves 1 of the classes alone, in which those tested fared better as they are: checks." in raced.told
+    assert raced.told in page
+    assert "coarse: coarse for stripes, bars; nothing for checks" in page
+    assert all("It leaves this class as it is: checks." in kept.about() for kept in sets.values())
+    before, times = platform.queries, learned(tmp_path)
+    with begun() as again:
+        assert again.measure()[1] == measured
+    assert (platform.queries, learned(tmp_path)) == (before, times)

@@ -30,7 +30,7 @@ class World:
         plain = before[self.classes] - np.sqrt(0.6) * shared - np.sqrt(0.4) * own[0]
         helped = after[:, self.classes] - np.sqrt(0.6) * shared - np.sqrt(0.1) * learned - np.sqrt(0.3) * own[1:]
         self.nothing, self.candidates = self.heard(plain), self.heard(helped)
-        self.worth, self.before = norm.cdf(after), float(norm.cdf(before).mean())
+        self.worth, self.before, self.alone = norm.cdf(after), float(norm.cdf(before).mean()), norm.cdf(before)
 
     @staticmethod
     def heard(strength: Floats) -> RaceAnswers:
@@ -50,11 +50,13 @@ class World:
         return result
 
     def share(self, result: RaceResult) -> tuple[float, float]:
-        """Return what the winner is worth on strangers, and what the two are together."""
+        """Return what the winner is worth on strangers, and what is put together."""
         worth = self.worth[result.winner].copy()
         alone = float(worth.mean())
         for switch in result.switches:
             worth[switch.label] = self.worth[result.runner_up, switch.label]
+        for spared in result.spared:
+            worth[spared.label] = self.alone[spared.label]
         return alone, float(worth.mean())
 
 
@@ -129,6 +131,26 @@ def test_where_classes_are_alike_a_switch_is_rare(persons: int, queries: int) ->
         lost.append(alone - together)
     assert np.mean(np.array(lost) > 0) <= 0.03
     assert np.mean(lost) < 0.001
+
+
+@pytest.mark.parametrize(("harm", "gained", "least"), [(0.15, 0.015, 0.0), (0.0, -0.0015, -0.05)])
+def test_a_class_that_is_harmed_is_left_alone(harm: float, gained: float, least: float) -> None:
+    """Where δ harms one class of two, leaving it alone brings more on average than it costs where δ helps both; a class
+    is left alone more often where it is harmed, and never where nothing is proposed."""
+    before, gains, proposed, spared = np.full(2, norm.ppf(0.6)), list[float](), 0, 0
+    after = np.tile(norm.ppf([0.85, 0.6 - harm if harm else 0.7]), (4, 1))
+    for seed in range(200):
+        world = World(seed, 140, before, after)
+        result = world.raced(200)
+        alone, together = world.share(result)
+        gains.append(together - alone)
+        proposed += result.proposed
+        spared += 1 in [s.label for s in result.spared]
+        assert result.proposed or not result.spared
+        assert world.raced(200, combine=False).spared == ()
+    assert np.mean(gains) > gained
+    assert min(gains) >= least
+    assert spared > 0.6 * proposed if harm else spared < 0.02 * proposed
 
 
 @pytest.mark.parametrize(("persons", "queries"), [(140, 200), (140, 800), (60, 84)])

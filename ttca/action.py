@@ -401,7 +401,7 @@ class CollectiveAction:
         """
         chosen = self._chosen
         beside = None if chosen.beside is None else _twin(self, chosen.beside, pool, chosen.served)
-        return learn_controls(_twin(self, chosen, pool), self._family, epsilon, beside)
+        return learn_controls(_twin(self, chosen, pool), self._family, epsilon, beside, chosen.spared)
 
     @cached_property
     def panel(self) -> Panel:
@@ -617,7 +617,8 @@ def _choose(action: CollectiveAction, shop: Workshop, runners: Runners | None, t
 def _told(family: Family, reporter: Reporter) -> Family:
     """Return a family, and say which classes the δ of its largest ε does not change."""
     if alone := left_alone(family.sets[max(family.sets)]):
-        reporter.say(f"{alone.replace('It', 'δ', 1)} It is learned from the subgroup's pool people of each class.")
+        why = "It is learned from the subgroup's pool people of each class, and given up where a race finds harm."
+        reporter.say(f"{alone.replace('It', 'δ', 1)} {why}")
     return family
 
 
@@ -686,12 +687,12 @@ def _twin(action: CollectiveAction, of: Chosen | Part, pool: QueryPool | None, s
 
 
 def _asked_twice(action: CollectiveAction, choosers: People) -> int:
-    """Return how many of those who choose among the controls are of classes that a second recipe serves, at most."""
+    """Return how many of those who choose among the controls are of classes that not the winner serves, at most."""
     result = race_result(action.folder, action.settings)
     if result is None:
         # Nobody knows until the race is over.
         return len(choosers) if action.settings.races and action.settings.combine else 0
-    names = [s.name for s in result.switched]
+    names = [s.name for s in (*result.switched, *result.spared)]
     return int(np.isin(choosers.classes, [action.classes.index(name) for name in names]).sum())
 
 

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from ttca.answers import Answers
 from ttca.asking import Known, Questions, TransferSet
+from ttca.combining import Switch
 from ttca.distilling import WARM_START, Distilled, Fidelity
 from ttca.entering import made_of, racers, terms_of
 from ttca.kept import digest, load_json, save_json
@@ -109,8 +110,15 @@ class Chosen(OneLine):
     @property
     def served(self) -> list[int]:
         """The classes that the runner-up serves."""
-        names = [] if self.raced is None else [s.name for s in self.raced.switched]
-        return [self.shop.info.classes.index(name) for name in names]
+        return self._numbers(() if self.raced is None else self.raced.switched)
+
+    @property
+    def spared(self) -> list[int]:
+        """The classes that δ leaves alone."""
+        return self._numbers(() if self.raced is None else self.raced.spared)
+
+    def _numbers(self, switched: Sequence[Switched]) -> list[int]:
+        return [self.shop.info.classes.index(each.name) for each in switched]
 
     @property
     def helps(self) -> bool:
@@ -130,13 +138,14 @@ class Chosen(OneLine):
         return Family(sets, digest(NOTHING))
 
     def _won(self, raced: Raced, roster: Roster) -> Family:
-        """Return the winner's δ for every ε, or two recipes' together, each learned from nothing, as it raced."""
+        """Return the winner's δ for every ε, or what is put together, each part learned from nothing, as it raced."""
         shop, settings = self.shop, self.shop.settings
-        if self.beside is None:
+        if not raced.in_parts:
             return self._learned(roster, [Part(raced.winner, shop, self.known, self.questions, self.distilled)])[0]
         # Refined is what they make together.
         own = replace(_part(shop, raced.winner), settings=replace(settings, refine=0.0))
-        parts = [Part(raced.winner, own, self.known, replace(self.questions, saved=0), self.distilled), self.beside]
+        parts = [Part(raced.winner, own, self.known, replace(self.questions, saved=0), self.distilled)]
+        parts += [] if self.beside is None else [self.beside]
         families = {part.name: family for part, family in zip(parts, self._learned(roster, parts), strict=True)}
         serves = raced.serves(shop.info.classes)
         return combine(shop, roster, self.questions, self.distilled, families, serves)
@@ -519,28 +528,33 @@ class _Race(OneLine):
             length=self.runners.length,
             halves=self.runners.halves,
             runner_up="" if result.runner_up is None else recipes[result.runner_up].name,
-            switched=tuple(
-                Switched(
-                    name=self.shop.info.classes[s.label],
-                    persons=s.persons,
-                    difference=s.difference,
-                    expected=s.expected,
-                )
-                for s in result.switches
-            ),
+            switched=self._named(result.switches),
+            spared=self._named(result.spared),
+        )
+
+    def _named(self, found: Sequence[Switch]) -> tuple[Switched, ...]:
+        """Return classes under their names."""
+        return tuple(
+            Switched(
+                name=self.shop.info.classes[s.label],
+                persons=s.persons,
+                difference=s.difference,
+                expected=s.expected,
+            )
+            for s in found
         )
 
     def adopt(self, raced: Raced) -> None:
         """Copy what the winner learned to where an action without a race has it, and then write the record.
 
-        What serves together has folders of its own. What was learned for the race alone, from a half, stays where it
-        is.
+        What serves some classes alone has folders of its own. What was learned for the race alone, from a half, stays
+        where it is.
         """
         home, going_on, final = self.shop.folder, raced.going_on, self.final
         for recipe in self.runners.recipes:
             if recipe.name not in (raced.winner, *going_on) or not self.is_whole(recipe):
                 continue
-            own = _part(self.shop, recipe.name).folder if len(going_on) > 1 else home
+            own = _part(self.shop, recipe.name).folder if raced.in_parts else home
             proxy = final.folder_of(final.owner(recipe))
             for name in (_PROXY, WARM_START):
                 copied(proxy / name, (home if recipe.name == raced.winner else own) / name)

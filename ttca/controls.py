@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -131,7 +131,9 @@ class Twin(OneLine):
         return stored
 
 
-def learn_controls(twin: Twin, family: Family, epsilon: int, beside: Twin | None = None) -> Opponents:
+def learn_controls(
+    twin: Twin, family: Family, epsilon: int, beside: Twin | None = None, spared: Sequence[int] = ()
+) -> Opponents:
     """Learn the δ of the controls at an ε of the family, or read them back.
 
     They are random noise, those of a proxy that asked nothing, and one for all classes.
@@ -145,6 +147,8 @@ def learn_controls(twin: Twin, family: Family, epsilon: int, beside: Twin | None
         Levels of 255.
     beside : Twin, optional
         Of the recipe that serves some classes beside it.
+    spared : sequence of int
+        The classes that the action's δ leaves alone.
 
     Raises
     ------
@@ -159,7 +163,8 @@ def learn_controls(twin: Twin, family: Family, epsilon: int, beside: Twin | None
     advantage: the action's δ never meets them. Public images without classes are labeled for it by a head that learned
     members' true classes alone. It learns these labels, and then true classes where the action learns answers. Where
     two recipes serve together, so do their twins: in each class that the second serves, the twin that helped more of
-    these people, and of equals the one of the recipe that serves there. Both are unrefined.
+    these people, and of equals the one of the recipe that serves there. Both are unrefined. A class that the action's
+    δ leaves alone the control leaves alone, too, unless its own δ helped more of them.
     """
     from ttca.attacks.universal import random_universal
 
@@ -183,8 +188,12 @@ def learn_controls(twin: Twin, family: Family, epsilon: int, beside: Twin | None
             for length in settings.control_lengths
         }
 
-    others = None if beside is None else (rivals(beside.learned(levels, family.inputs)), beside.classes)
-    best, chosen = _best(rivals(stored), others, pupils.choosers, pupils.ask)
+    own = rivals(stored)
+    others = [] if beside is None else [(rivals(beside.learned(levels, family.inputs)), beside.classes)]
+    if len(spared):
+        still = {length: replace(rival, delta=np.zeros_like(rival.delta)) for length, rival in own.items()}
+        others.append((still, np.array(spared, np.int64)))
+    best, chosen = _best(own, others, pupils.choosers, pupils.ask)
     epochs = settings.distilling.epochs if twin.distilled.warm is None else settings.public_epochs
     if pupils.known.unlabeled is not None and not twin.distilled.asked_nothing:
         epochs = settings.public_epochs + settings.distilling.epochs
@@ -198,18 +207,20 @@ def learn_controls(twin: Twin, family: Family, epsilon: int, beside: Twin | None
 
 def _best(
     rivals: dict[float, PerturbationSet],
-    others: tuple[dict[float, PerturbationSet], NDArray[np.int64]] | None,
+    others: Sequence[tuple[dict[float, PerturbationSet], NDArray[np.int64]]],
     choosers: People,
     ask: Callable[[Images, list[str]], Answers],
 ) -> tuple[float, PerturbationSet]:
     """Return the length whose δ helps most selection people on the platform, and that δ; of equals, the one nearest 1.
 
-    ``others`` are the twins of a recipe that serves some classes, and which. With one length alone nobody is asked.
+    ``others`` are what else serves some classes, by length, and which: later ones serve in place of earlier ones. With
+    one length alone nobody is asked.
     """
-    twins, served = ({}, np.zeros(0, np.int64)) if others is None else others
     if len(rivals) == 1:
         ((length, alone),) = rivals.items()
-        return length, alone if others is None else _with(alone, twins[length], served)
+        for twins, served in others:
+            alone = _with(alone, twins[length], served)
+        return length, alone
 
     def heard(rival: PerturbationSet, people: People) -> NDArray[np.bool_]:
         said = ask(rival.apply(people.images, people.classes), people.members.tolist())
@@ -218,14 +229,16 @@ def _best(
 
     labels, found = choosers.classes, dict[float, tuple[int, PerturbationSet]]()
     for length, rival in rivals.items():
-        right = heard(rival, choosers)
-        rows, taken = np.flatnonzero(np.isin(labels, served)), served
-        if len(rows):
-            beside = right.copy()
-            beside[rows] = heard(twins[length], choosers[rows])
-            taken = np.array([c for c in served if beside[labels == c].sum() >= right[labels == c].sum()], np.int64)
-            right = np.where(np.isin(labels, taken), beside, right)
-        found[length] = int(right.sum()), _with(rival, twins[length], taken) if len(taken) else rival
+        right, best_of = heard(rival, choosers), rival
+        for twins, served in others:
+            rows, taken = np.flatnonzero(np.isin(labels, served)), served
+            if len(rows):
+                beside = right.copy()
+                beside[rows] = heard(twins[length], choosers[rows])
+                taken = np.array([c for c in served if beside[labels == c].sum() >= right[labels == c].sum()], np.int64)
+                right = np.where(np.isin(labels, taken), beside, right)
+            best_of = _with(best_of, twins[length], taken)
+        found[length] = int(right.sum()), best_of
     best = max(found, key=lambda length: (found[length][0], -abs(np.log(length))))
     return best, found[best][1]
 

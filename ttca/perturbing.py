@@ -19,6 +19,7 @@ from ttca.labeling import published
 from ttca.people import Roster
 from ttca.perturbations import PerturbationSet
 from ttca.private import private_folder
+from ttca.race_record import NOTHING
 from ttca.refining import Refinement
 from ttca.values import Value
 from ttca.workshop import Workshop
@@ -120,7 +121,7 @@ def combine(
     families: Mapping[str, Family],
     serves: Mapping[str, Sequence[str]],
 ) -> Family:
-    """Return one family of several recipes', each for its classes, refined with the queries that are saved for that.
+    """Return one family of recipes', each for its classes, refined with the queries that are saved for that.
 
     Parameters
     ----------
@@ -132,7 +133,7 @@ def combine(
     families : dict of str to Family
         By recipe, the winner's first; unrefined.
     serves : dict of str to sequence of str
-        Which classes each serves: each class stands once.
+        Which classes each serves: each class stands once. Those of "nothing" are left alone, refined or not.
     """
     first = next(iter(families.values()))
     parts = {name: family.inputs for name, family in families.items()}
@@ -140,6 +141,8 @@ def combine(
     inputs = digest("combined", parts, said, shop.settings.refine)
     home = private_folder(shop.folder / "perturbations")
     refinement = Refinement.of(shop, roster, questions)
+    rows = {name: [shop.info.classes.index(each) for each in classes] for name, classes in serves.items()}
+    alone = rows.pop(NOTHING, [])
     sets: dict[int, PerturbationSet] = {}
     for epsilon in sorted(first.sets):
         path = _path(home, epsilon)
@@ -147,21 +150,22 @@ def combine(
         if kept is None:
             began = time.perf_counter()
             delta = first.sets[epsilon].delta.copy()
-            for name, classes in serves.items():
-                rows = [shop.info.classes.index(each) for each in classes]
-                delta[rows] = families[name].sets[epsilon].delta[rows]
+            for name, own in rows.items():
+                delta[own] = families[name].sets[epsilon].delta[own]
+            delta[alone] = 0
             refined: dict[str, Any] = {"queries": 0, "kept": False}
             if refinement.pairs:
                 delta, refined = refinement.apply(delta, epsilon)
+                delta[alone] = 0
             learned = sum(family.sets[epsilon].evidence["seconds"] for family in families.values())
-            own = {
+            made = {
                 "inputs": inputs, "serves": said, "seconds": learned + time.perf_counter() - began,
                 "refinement": refined,
             }  # fmt: skip
             started = [b for f in families.values() for b in f.sets[epsilon].evidence.get("backbones", [])]
             names = {"backbones": [b for i, b in enumerate(started) if b not in started[:i]]} if started else {}
             fidelity = {"fidelity": distilled.fidelity.to_dict()}
-            kept = replace(first.sets[epsilon], delta=delta, evidence={**own, **fidelity, **names})
+            kept = replace(first.sets[epsilon], delta=delta, evidence={**made, **fidelity, **names})
             kept.save(path)
         sets[epsilon] = kept
     return Family(sets, inputs)

@@ -166,7 +166,7 @@ def _moved(rise: float) -> str:
 
 @dataclass(frozen=True, kw_only=True)
 class Switched:
-    """A class that the runner-up serves, by its name: see :class:`ttca.combining.Switch`."""
+    """A class in which another δ serves, or none, by its name: see :class:`ttca.combining.Switch`."""
 
     name: str
     persons: int
@@ -208,6 +208,8 @@ class Raced:
         The other candidate of the last round; empty where there was none.
     switched : tuple of Switched
         The classes that it serves.
+    spared : tuple of Switched
+        The classes that are left alone: those who tested what is proposed fared better as they are.
     """
 
     epsilon: int
@@ -228,6 +230,7 @@ class Raced:
     halves: bool = False
     runner_up: str = ""
     switched: tuple[Switched, ...] = ()
+    spared: tuple[Switched, ...] = ()
     error: float = 0.05
     rise: float | None = None
 
@@ -245,12 +248,20 @@ class Raced:
             return ()
         return (self.winner, self.runner_up) if self.switched else (self.winner,)
 
+    @property
+    def in_parts(self) -> bool:
+        """Whether not all classes are served by one recipe."""
+        return self.proposed and bool(self.switched or self.spared)
+
     def serves(self, classes: Sequence[str]) -> dict[str, list[str]]:
-        """Return which of the platform's classes each of two combined recipes serves; nothing where none are."""
-        if self.recipe != COMBINED:
+        """Return which of the platform's classes each recipe serves, or "nothing" does; empty where one serves all."""
+        if not self.in_parts:
             return {}
-        other = [s.name for s in self.switched]
-        return {self.winner: [name for name in classes if name not in other], self.runner_up: other}
+        spared = [s.name for s in self.spared]
+        other = [s.name for s in self.switched if s.name not in spared]
+        own = [name for name in classes if name not in (*other, *spared)]
+        found = {self.winner: own, self.runner_up: other, NOTHING: spared}
+        return {recipe: names for recipe, names in found.items() if names}
 
     @property
     def told(self) -> str:
@@ -271,7 +282,14 @@ class Raced:
                 if names
                 else ""
             )
-            return f"The race was won by the recipe {self.winner}: {test}.{combined}"
+            spared = [s.name for s in self.spared]
+            alone = (
+                f" δ leaves {len(spared)} of the classes alone, in which those tested fared better as they are: "
+                f"{', '.join(spared)}."
+                if spared
+                else ""
+            )
+            return f"The race was won by the recipe {self.winner}: {test}.{combined}{alone}"
         return (
             "Nothing is proposed: no recipe was shown to beat doing nothing, so nobody was asked for a certificate, "
             f"and members get no file. The best was {best}: {test}. More people who take part, or a larger "
@@ -318,6 +336,7 @@ class Raced:
         given["entrants"] = tuple(Entrant(**e) for e in given["entrants"])
         for name in ("no_time", "no_queries"):
             given[name] = tuple(given[name])
-        # Earlier versions combined nothing.
-        given["switched"] = tuple(Switched(**each) for each in given.get("switched", ()))
+        # Earlier versions combined nothing, and left no class alone.
+        for name in ("switched", "spared"):
+            given[name] = tuple(Switched(**each) for each in given.get(name, ()))
         return cls(**given)

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ttca.answers import Answers
-from ttca.combining import Switch, switches
+from ttca.combining import SPARED, Switch, switches
 from ttca.errors import ActionError
 from ttca.statistics.comparisons import rise_p
 from ttca.values import Value
@@ -81,6 +81,10 @@ class RaceAnswers(Value):
     def joined(self, more: RaceAnswers) -> RaceAnswers:
         """Return this and what was said about further persons."""
         return RaceAnswers(np.concatenate([self.value, more.value]), np.concatenate([self.right, more.right]))
+
+    def where(self, rows: NDArray[np.bool_], other: RaceAnswers) -> RaceAnswers:
+        """Return this with what was said of some of the same persons in another way."""
+        return RaceAnswers(np.where(rows, other.value, self.value), np.where(rows, other.right, self.right))
 
 
 def hear(answers: Answers, classes: NDArray[np.int64], *, unresolved_right: bool = False) -> RaceAnswers:
@@ -341,6 +345,8 @@ class RaceResult(Value):
     switches : tuple of Switch
         The classes that the runner-up serves. Where other persons are tested, they test both together. A class of which
         none of them is stays the winner's.
+    spared : tuple of Switch
+        The classes in which those who tested what is proposed fared better as they are.
     """
 
     ranks: tuple[Rank, ...]
@@ -356,6 +362,7 @@ class RaceResult(Value):
     queries: int
     runner_up: int | None = None
     switches: tuple[Switch, ...] = ()
+    spared: tuple[Switch, ...] = ()
 
 
 #: (each person's candidate, the first person's place) → what the platform said about these persons' images.
@@ -383,7 +390,7 @@ def run_race(
     fidelity : sequence of float, shape (K,), optional
         Of each candidate's proxy; NaN where it is not known.
     classes : int64 array, shape (N,), optional
-        Everybody's true class in that order: then the runner-up may serve some of them
+        Everybody's true class in that order: then the runner-up may serve some of them, and nothing others
         (:func:`ttca.combining.switches`). By default the winner serves all.
 
     Notes
@@ -400,6 +407,7 @@ def run_race(
     them. Where the test is on those who chose, it is of the winner alone, and the combination counts as one more
     candidate: what is left of the error, a (K+1)-th, is more than the chance that a wrong switch undoes a winner that
     passed, which is simulated in tests/test_racing.py [ours].
+    A δ that helps on average may harm in one class: what passed for all leaves such a class alone [ours].
     """
     alive, heard, out = list(range(plan.candidates)), dict[int, RaceAnswers](), dict[int, int]()
     ahead = _ahead(plan, fidelity)
@@ -418,7 +426,7 @@ def run_race(
     runner_up = next((c for c in last if c != winner), None)
     served: tuple[Switch, ...] = ()
     if classes is not None and runner_up is not None:
-        served = _served(heard[winner], heard[runner_up], classes[:start])
+        served = _gained(heard[winner], heard[runner_up], classes[:start])
     queries = sum(map(len, heard.values()))
     if plan.test:
         who, test = np.full(plan.test, winner, np.intp), slice(start, start + plan.test)
@@ -429,20 +437,24 @@ def run_race(
         said = ask(who, start)
         queries += len(said)
         heard.setdefault(winner, said)
+        serving = said
     else:
         test = slice(0, start)
-        said = heard[winner]
+        serving = said = heard[winner]
+        if classes is not None and runner_up is not None:
+            serving = said.where(np.isin(classes[test], [s.label for s in served]), heard[runner_up])
     level = plan.level if plan.test or classes is None else plan.error / (plan.candidates + 1)
     before = nothing[test]
     won, lost = int((said.right & ~before.right).sum()), int((~said.right & before.right).sum())
     differences = said.value - before.value
     scored = bool((said.value != said.right).any() or (before.value != before.right).any())
     p = rise_p(differences)
+    # A platform that is surer, and right about fewer, helps nobody.
+    proposed = p < level and won >= lost
     return RaceResult(
         ranks=tuple(_rank(c, heard.get(c, nothing[:0]), nothing, out.get(c)) for c in range(plan.candidates)),
         winner=winner,
-        # A platform that is surer, and right about fewer, helps nobody.
-        proposed=p < level and won >= lost,
+        proposed=proposed,
         won=won,
         lost=lost,
         rise=float(differences.mean()) if scored else None,
@@ -453,6 +465,7 @@ def run_race(
         queries=queries,
         runner_up=runner_up,
         switches=served,
+        spared=_gained(serving, before, classes[test], SPARED) if proposed and classes is not None else (),
     )
 
 
@@ -463,10 +476,9 @@ def _ahead(plan: RacePlan, fidelity: Sequence[float] | None) -> NDArray[np.float
     return _FAITHFUL * np.where(np.isfinite(known), known, mean)
 
 
-def _served(winner: RaceAnswers, runner_up: RaceAnswers, classes: NDArray[np.int64]) -> tuple[Switch, ...]:
-    """Return the classes that the runner-up serves, by what was said of the same persons under both."""
-    right = runner_up.right.astype(np.int64) - winner.right
-    return switches(runner_up.value - winner.value, right, classes)
+def _gained(serves: RaceAnswers, other: RaceAnswers, classes: NDArray[np.int64], *sure: float) -> tuple[Switch, ...]:
+    """Return the classes in which the other helps more, by what was said of the same persons under both."""
+    return switches(other.value - serves.value, other.right.astype(np.int64) - serves.right, classes, *sure)
 
 
 def _rank(candidate: int, heard: RaceAnswers, nothing: RaceAnswers, out: int | None) -> Rank:

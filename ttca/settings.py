@@ -88,8 +88,9 @@ class Settings:
         Of learning for the race, by an estimate. What does not fit is learned for a shorter time; what still does not
         fit does not race.
     combine : bool
-        Let the race's runner-up serve the classes in which it was shown to help more; false: the winner serves all.
-        Who chose among the recipes also decides this, at no further query (:mod:`ttca.combining`).
+        Let the race's runner-up serve the classes in which it was shown to help more, and leave alone those that δ
+        harms; false: the winner serves all. The race's own answers decide this, at no further query
+        (:mod:`ttca.combining`).
     left_out : tuple of str
         Recipes, and published weights by their names, that do not race.
     pinned : tuple of str

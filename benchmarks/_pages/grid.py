@@ -152,14 +152,15 @@ def _missing(found: Sequence[tuple[Planned, Mapping[str, Any]]]) -> str:
             of.setdefault(cell.track, []).append(cell.seed)
     if not parts:
         return "Every cell was run."
-    return "\n".join(
-        f"- *{part}*: {'; '.join(f'{track}, seeds {_listed(seeds)}' for track, seeds in tracks.items())}"
-        for part, tracks in parts.items()
-    )
+    return "\n".join(f"- *{part}*: {_listed(tracks)}" for part, tracks in parts.items())
 
 
-def _listed(seeds: Sequence[int]) -> str:
-    return ", ".join(map(str, seeds))
+def _listed(tracks: Mapping[str, Sequence[int]]) -> str:
+    """Return tracks and their seeds; those of the same seeds together."""
+    alike: dict[tuple[int, ...], list[str]] = {}
+    for track, seeds in tracks.items():
+        alike.setdefault(tuple(seeds), []).append(track)
+    return "; ".join(f"{', '.join(names)}: {', '.join(map(str, seeds))}" for seeds, names in alike.items())
 
 
 def _studies(folder: Path) -> Iterator[Sequence[object]]:

@@ -172,7 +172,7 @@ def _is_whole_page(results: Path, there: list[str]) -> None:
         page, written = marks(results), list(csv.DictReader(io.StringIO(table_file(results))))
     assert page["run"] == "2 of 3 cells have been run."
     assert page["rows"] == others["rows"]
-    assert "tiny, seeds 2" in page["missing"]
+    assert "tiny: 2" in page["missing"]
     assert all(f"`{name}`" in page["costs"] for name in there)
     kept = [json.loads((results / "grid" / f"{name}.json").read_text(encoding="utf-8")) for name in there]
     rows = [line["row"] for record in kept for line in record["cell"]["rows"]]
