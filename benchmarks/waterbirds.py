@@ -14,7 +14,6 @@ of Ben-Dov et al. (arXiv 2508.15374); it is *ours*.
 from __future__ import annotations
 
 import argparse
-import tempfile
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
@@ -27,7 +26,7 @@ import joblib
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks._cells import acting, code_digest, kept_cell, racing, settings_of
+from benchmarks._cells import CellKey, code_digest, kept_cell, opened, racing
 from benchmarks._tracks import TRACKS, data_root, waterbirds_test
 from benchmarks._waterbirds import SPLITS, birds, features
 from benchmarks.minority import FIRMS, Ask, Roles, Settings, Variant, drawn, measure_people, summarise
@@ -263,15 +262,15 @@ def _relabeled(roles: Roles, people: People, seed: int) -> dict[str, dict[str, A
 
 
 def _acted(platform: Platform, people: People, seed: int, options: argparse.Namespace) -> dict[str, Any]:
-    """Return what an action at test time does to the same people, at the settings that the product chooses."""
+    """Return what an action at test time does to the same people, at the settings that the product chooses.
+
+    It is kept: a killed run goes on with it, and final people are measured on the action that dev-test people judged.
+    """
     track = TRACKS["waterbirds"]
-    settings = settings_of(track, racing(track, platform), epsilons=options.epsilon, seed=seed)
-    with (
-        tempfile.TemporaryDirectory() as home,
-        acting(
-            track, platform, settings, queries=options.queries, regime="own", home=Path(home), final=options.final
-        ) as found,
-    ):
+    key = CellKey(
+        track.name, "own", track.answers[0], options.queries, tuple(options.epsilon), seed, racing(track, platform)
+    )
+    with opened(key, platform) as found:
         try:
             found.action.verify()
         except NothingHelpsError as error:

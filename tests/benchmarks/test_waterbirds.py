@@ -142,8 +142,9 @@ def bright(images: Images) -> np.ndarray[Any, np.dtype[np.float64]]:
     return np.stack([1 - second, second], axis=1)
 
 
-def test_an_action_at_test_time_is_judged_on_the_same_people(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The subgroup's answers are those with δ, everybody else's those without, beside a δ that asked nothing."""
+def test_an_action_at_test_time_is_judged_on_the_same_people(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """The subgroup's answers are those with δ, everybody else's those without, beside a δ that asked nothing. The
+    action is kept: nothing is learned for the same people, or others, again."""
 
     def cell(queries: int, regime: str, seed: int, final: bool) -> Cell:
         roster = Roster(pool=faint(queries, 1), selection=faint(60, 2), verification=faint(80, 3))
@@ -156,8 +157,9 @@ def test_an_action_at_test_time_is_judged_on_the_same_people(monkeypatch: pytest
     platform = LocalPlatform(bright, classes=("dark", "bright"), image_shape=(8, 8, 3), name="tiny")
     monkeypatch.setitem(TRACKS, "waterbirds", replace(TRACKS["waterbirds"], people=cell))
     monkeypatch.setattr(waterbirds, "racing", lambda *_: quick)
+    monkeypatch.setenv("TTCA_CACHE", str(tmp_path))
     whom = faint(80, 4)
-    options = SimpleNamespace(queries=120, epsilon=[8], final=False)
+    options = SimpleNamespace(queries=120, epsilon=[8])
     found = waterbirds._acted(platform, whom, 0, options)  # type: ignore[arg-type]
     before = waterbirds._judged(bright(whom.images).argmax(1), whom)
     after = found["an action at test time"]
@@ -166,6 +168,14 @@ def test_an_action_at_test_time_is_judged_on_the_same_people(monkeypatch: pytest
     assert after["subgroup_accuracy"] == after["row"]["subgroup_after"]
     assert found["control: δ that asked nothing"]["subgroup_accuracy"] == after["row"]["zero_query_control"]
     assert page.levers("x.json", {"levers": [found]}).count("`x.json`") == 2
+
+    def learns(*_: object, **__: object) -> None:
+        raise AssertionError("something was learned again")
+
+    monkeypatch.setattr("ttca.proxies.distillation.train_proxy", learns)
+    monkeypatch.setattr("ttca.attacks.universal.SignDescent.learn", learns)
+    others = waterbirds._acted(platform, faint(60, 5), 0, options)  # type: ignore[arg-type]
+    assert others["an action at test time"]["row"]["intervals"] != after["row"]["intervals"]
 
 
 def test_both_levers_stand_in_one_table() -> None:
