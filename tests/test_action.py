@@ -1225,3 +1225,18 @@ def test_an_action_without_a_preparation_keeps_its_names_and_files(finished: Fin
     question = b"".join([finished.platform.info.fingerprint_as_read.encode(), *deltas, terms])
     opened = json.loads((finished.folder / "verification.json").read_text())
     assert opened["question"] == hashlib.sha256(question).hexdigest()
+
+
+def test_names_that_are_nobody_s_are_refused_before_anything_is_asked(tmp_path: Path) -> None:
+    """A text in place of a list of persons, a person who is not there, and a folder without a name."""
+    platform = Recorder()
+    with open_action(tmp_path, platform) as action:
+        with pytest.raises(ActionError, match="pictures_of as a list"):
+            action.report(pictures_of="ada")
+        with pytest.raises(ActionError, match="pictures_of to name persons of this action, got 'ada'"):
+            action.report(pictures_of=["ada"])
+    with pytest.raises(ActionError, match="may_be_shown as a list"):
+        open_action(tmp_path, platform, may_be_shown="ada")
+    with pytest.raises(ActionError, match="a folder for the action"):
+        open_action("", platform)  # type: ignore[arg-type]
+    assert not platform.queries

@@ -117,3 +117,13 @@ def test_failed_rows_are_abstentions() -> None:
     assert failed.coverage == 0.0
     assert failed.labels.tolist() == [-1] * 4
     assert np.isnan(failed.scores).all()
+
+
+def test_answers_that_do_not_fit_are_refused_in_words() -> None:
+    """Labels between two classes, scores of one image without their axis, and parts of different classes."""
+    with pytest.raises(TTCAError, match="labels as whole numbers"):
+        Answers.from_labels(cast(Any, np.array([0.5, 1.0])), 3)
+    with pytest.raises(TTCAError, match=r"pass scores\[None\]"):
+        Answers.from_scores(np.array([0.2, 0.8]))
+    with pytest.raises(TTCAError, match="answers of 2 classes, got some of 3"):
+        Answers.concatenate([Answers.failed(1, 2), Answers.failed(1, 3)], classes=2)

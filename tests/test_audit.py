@@ -295,3 +295,13 @@ def test_whose_answer_the_run_would_pay_again_is_asked_last_and_counted(tmp_path
         before = action.plan()["pool"].queries
         carry_out(action, few)
         assert action.plan()["pool"].queries == before - platform.queries
+
+
+def test_a_design_or_classes_that_do_not_fit_are_refused() -> None:
+    """A design that is none, two groups that would be compared with nobody, and a class without a name."""
+    answers = heard([True] * 10 + [False] * 10, np.arange(20) < 10)
+    for design in ("foo", "alone"):
+        with pytest.raises(ConfigError, match="Expected the design"):
+            audited(answers, design, CLASSES)  # type: ignore[arg-type]
+    with pytest.raises(DataError, match="a name for each class"):
+        audited(answers, "disjoint", CLASSES[:1])

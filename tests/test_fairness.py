@@ -278,3 +278,9 @@ def test_more_bad_options_are_refused() -> None:
     for classes in ([], [1, 1]):
         with pytest.raises(ConfigError, match="classes"):
             OneVsRestReport.from_predictions(Y, P, G, classes=classes)
+
+
+def test_a_group_is_not_compared_with_itself() -> None:
+    """One group as subgroup and reference would have no gap, whatever was answered."""
+    with pytest.raises(ConfigError, match="a reference other than the subgroup"):
+        SubgroupReport.from_predictions([0, 1], [0, 1], ["a", "b"], subgroup="a", reference="a")

@@ -276,3 +276,13 @@ def test_a_roster_is_of_the_size_that_its_preparation_makes() -> None:
     assert split_roles(people, seed=0, preparation=way).preparation == way
     with pytest.raises(ActionError, match="prepared as"):
         split_roles(people, seed=0, preparation=Preparation(size=99))
+
+
+@pytest.mark.parametrize("nobody", [None, float("nan"), "", "  "])
+@pytest.mark.parametrize("column", ["persons", "members"])
+def test_a_name_that_is_missing_is_nobody(nobody: object, column: str) -> None:
+    """Cells that a table left blank are refused: all of them would be one person, or one member who pays."""
+    images = np.arange(4 * 48, dtype=np.uint8).reshape(4, 4, 4, 3)
+    names: Any = {column: ["ada", nobody, "eve", nobody]}
+    with pytest.raises(DataError, match="none for 2 of 4; the first is image 1"):
+        People.build(images, np.zeros(4, np.int64), **names)

@@ -143,12 +143,12 @@ class CollectiveAction:
         self._began = time.perf_counter()
         settings = _applied(settings, platform, members, roster, views)
         public = public if public is None or isinstance(public, People) else check_images(public)
-        self.folder = Path(folder)
+        self.folder = _named(folder)
         self.platform = platform
         self.roster = roster
         self.settings = settings
         self.measuring = with_encoding(measuring, platform.info.jpeg_quality)
-        self.may_be_shown = frozenset(may_be_shown)
+        self.may_be_shown = _several("may_be_shown", may_be_shown)
         self.classes = platform.info.classes
         _check_people(roster, settings, platform, public=public, views=views)
         self._ground = Ground(roster, public, views)
@@ -360,13 +360,14 @@ class CollectiveAction:
         """
         from ttca.report import write_nothing, write_report
 
+        shown = self.may_be_shown if pictures_of is None else _shown(self.roster, people, pictures_of)
         row, measurement = self.measure() if measured is None else measured
         path = self.folder / ("report-for-publication.html" if for_publication else "report.html")
         raced = self.raced
         if raced is not None and not raced.proposed:
             told = story or f"{self.settings.name}: for {self.settings.subgroup}, on {self.platform.info.name}."
             return write_nothing(path, row, raced, told, "selection people" if people is None else "test people")
-        known = {
+        parts = {
             "certificate": self.verify(),
             "perturbations": self.handed_out() or self._family.sets[row.epsilon],
             "people": _exam(self).people if people is None else people,
@@ -374,10 +375,10 @@ class CollectiveAction:
             "measured_on": "verification people" if people is None else "test people",
             "raced": raced,
         }
-        contents = _contents(self, row, measurement, story=story or "", **known)
+        contents = _contents(self, row, measurement, story=story or "", **parts)
         if for_publication:
             return write_report(path, contents, names=False)
-        return write_report(path, contents, pictures_of=self.may_be_shown if pictures_of is None else pictures_of)
+        return write_report(path, contents, pictures_of=shown)
 
     def handed_out(self) -> PerturbationSet | None:
         """Return the set that members get, None where :meth:`verify` certified none; a changed file is refused."""
@@ -601,6 +602,31 @@ def _measured(
         keep_controls(chosen.shop, verified, action.measuring, row.to_dict() | sent)
         hand_out(chosen.shop, family, verified)
     return row, measured
+
+
+def _several(name: str, persons: Collection[str]) -> frozenset[str]:
+    """Return names; a single text, which would be its letters, is refused."""
+    if isinstance(persons, str):
+        raise ActionError(f"Expected {name} as a list, got {persons!r}. For one alone write [{persons!r}].")
+    return frozenset(persons)
+
+
+def _shown(roster: Roster, people: People | None, pictures_of: Collection[str]) -> frozenset[str]:
+    """Return whose pictures a report shows; who is neither in the action nor measured is refused."""
+    shown = _several("pictures_of", pictures_of)
+    everybody = [*roster.roles().values(), *([] if people is None else [people])]
+    if strange := sorted(shown - {name for each in everybody for name in each.persons.tolist()}):
+        raise ActionError(
+            f"Expected pictures_of to name persons of this action, got {strange[0]!r}. Check the spelling."
+        )
+    return shown
+
+
+def _named(folder: Path | str) -> Path:
+    """Return the folder; an empty name would be the folder that one is in."""
+    if folder == "":
+        raise ActionError('Expected a folder for the action, got "". Write "." for the folder you are in.')
+    return Path(folder)
 
 
 def _choose(action: CollectiveAction, shop: Workshop, runners: Runners | None, transfer: TransferSet) -> Chosen:

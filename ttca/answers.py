@@ -101,8 +101,13 @@ class Answers(Value):
 
     @classmethod
     def from_labels(cls, labels: NDArray[np.int64], classes: int) -> Answers:
-        """Return label-only answers; a negative label is a refusal."""
-        labels = np.asarray(labels, np.int64)
+        """Return label-only answers; a negative label is a refusal. A TTCAError where they are no whole numbers."""
+        given = np.asarray(labels)
+        if given.ndim != 1 or (given.size and given.dtype.kind not in "iu"):
+            raise TTCAError(
+                f"Expected labels as whole numbers, shape (N,), got {given.dtype} {given.shape}. Pass such."
+            )
+        labels = given.astype(np.int64)
         status = np.where(labels >= 0, Status.ANSWERED, Status.REFUSED).astype(np.int8)
         n = len(labels)
         return cls(status, np.maximum(labels, -1), np.full((n, classes), np.nan, np.float32), np.zeros(n, np.float32))
@@ -111,6 +116,8 @@ class Answers(Value):
     def from_scores(cls, scores: NDArray[np.floating], *, resolution: float = 0.0) -> Answers:
         """Return answers whose label is the highest score named (shape (N, C), NaN = not said)."""
         rows = np.asarray(scores, np.float32)
+        if rows.ndim != 2:
+            raise TTCAError(f"Expected scores of shape (N, C), got {rows.shape}. For one image pass scores[None].")
         named = ~np.isnan(rows).all(axis=1)
         labels = np.where(named, np.nan_to_num(rows, nan=-1.0).argmax(axis=1), -1).astype(np.int64)
         status = np.where(named, Status.ANSWERED, Status.REFUSED).astype(np.int8)
@@ -118,9 +125,13 @@ class Answers(Value):
 
     @classmethod
     def concatenate(cls, parts: Sequence[Answers], *, classes: int) -> Answers:
-        """Return the rows of all parts in order."""
+        """Return the rows of all parts in order; a TTCAError where one has other classes."""
         if not parts:
             return cls.failed(0, classes)
+        if others := {p.classes for p in parts} - {classes}:
+            raise TTCAError(
+                f"Expected answers of {classes} classes, got some of {min(others)}. Pass those of one kind."
+            )
         return cls(
             np.concatenate([p.status for p in parts]),
             np.concatenate([p.labels for p in parts]),

@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from itertools import combinations
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, TypeAlias, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -504,7 +504,9 @@ def audited(heard: Heard, design: _Layout, classes: Sequence[str]) -> Audit:
     Raises
     ------
     DataError
-        If there is nobody.
+        If there is nobody, or of a class without a name.
+    ConfigError
+        If there is no such design, or two groups are compared with nobody.
     MissingExtraError
         If scipy is not installed.
 
@@ -514,6 +516,13 @@ def audited(heard: Heard, design: _Layout, classes: Sequence[str]) -> Audit:
     """
     if not len(heard):
         raise DataError("Expected answers about at least one person, got none. Ask some people first.")
+    if design not in get_args(Design) and (design != "alone" or len(np.unique(heard.subgroup)) > 1):
+        raise ConfigError(
+            f'Expected the design "paired" or "disjoint", or "alone" for a single group, got {design!r}. draw_sample '
+            "says which one it is."
+        )
+    if (number := int(heard.truth.max())) >= len(classes):
+        raise DataError(f"Expected a name for each class up to number {number}, got {len(classes)}. Pass all names.")
     groupings = tuple(_grouping(by, names, heard, classes) for by, names in heard.groupings())
     return Audit(groupings=groupings, comparison=_compared(heard, design))
 

@@ -664,6 +664,10 @@ def _pair(names: tuple[Hashable, ...], subgroup: Hashable | None, reference: Has
         raise ConfigError(
             f"Expected both a subgroup and a reference, got {subgroup!r} and {reference!r}. Name both, or neither."
         )
+    if subgroup == reference:
+        raise ConfigError(
+            f"Expected a reference other than the subgroup, got {subgroup!r} for both. Name another group."
+        )
     return _index(names, "subgroup", subgroup), _index(names, "reference", reference)
 
 

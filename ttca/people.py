@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 from numbers import Integral, Real
@@ -158,9 +159,22 @@ class People(Value):
 
 
 def _names(given: Any) -> NDArray[np.str_]:
-    """Return names in their one spelling, in an array of the same shape."""
+    """Return names in their one spelling, in an array of the same shape; what has none is refused."""
+    plain = np.asarray(given, dtype=object).reshape(-1).tolist()
     names = np.asarray(given, dtype=np.str_)
-    return np.array([canonical(name) for name in names.reshape(-1).tolist()], dtype=np.str_).reshape(names.shape)
+    found = ["" if _is_missing(one) else canonical(str(one)) for one in plain]
+    if "" in found:
+        # All of them would be one person, by the name of None.
+        raise DataError(
+            f"Expected a name for every image, got none for {found.count('')} of {len(found)}; the first is image "
+            f"{found.index('')}, counted from 0. Give each person a name of their own, or leave these names out: then "
+            "every image is its own person."
+        )
+    return np.array(found, dtype=np.str_).reshape(names.shape)
+
+
+def _is_missing(name: object) -> bool:
+    return name is None or (isinstance(name, float) and math.isnan(name))
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -205,8 +219,8 @@ class Roster(Value):
                 everybody = {p for o in self.roles().values() for p in o.persons[o.subgroup].tolist()}
                 raise ActionError(
                     f"Expected subgroup people in the role {role}, got none. There {_are(len(everybody))} of the "
-                    "subgroup in all. Add other people of it, since more images of the same persons do not help, or "
-                    "give this role a larger share."
+                    "subgroup in all. Add other people of it, since more images of the same persons do not help and "
+                    "identical images are one person, or give this role a larger share."
                 )
             for person in np.unique(people.persons).tolist():
                 other = seen_person.setdefault(person, role)
@@ -319,7 +333,10 @@ def draw_roles(
         if not _is_share(share):
             raise ActionError(f"Expected the share of {name} people as a number in [0, 1), got {share!r}.")
     if verification + test >= 1:
-        raise ActionError(f"Expected verification + test shares below 1, got {verification + test}.")
+        raise ActionError(
+            f"Expected verification + test shares below 1, got {verification + test:g}. Lower one: somebody has to be "
+            "learned from."
+        )
     rest = 1 - verification - test
     shares = [verification, test, rest * selection, rest * (1 - selection)]
     names = np.array(["verification", "test", "selection", "pool"])

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -62,10 +63,21 @@ class Verifiers:
     design : {"disjoint", "paired"}
     others : float
         Persons of the reference for each person of the subgroup; 1 where they are the same.
+
+    Raises
+    ------
+    ConfigError
+        If there is no such design, or nobody of the reference.
     """
 
     design: Design
     others: float = 1.0
+
+    def __post_init__(self) -> None:
+        if self.design not in get_args(Design):
+            raise ConfigError(f"Expected the design to be one of {get_args(Design)}, got {self.design!r}. Choose one.")
+        if not self.others > 0:
+            raise ConfigError(f"Expected others above 0 for each person, got {self.others}. 1 is one for each.")
 
 
 def power(terms: Certifying, group: Verifiers, persons: int, assumed: Assumed) -> Callable[[float], float]:
@@ -82,6 +94,8 @@ def power(terms: Certifying, group: Verifiers, persons: int, assumed: Assumed) -
 
     Raises
     ------
+    ConfigError
+        If nobody verifies, or S, once it is known, is no share.
     MissingExtraError
         If scipy is not installed.
 
@@ -94,6 +108,23 @@ def power(terms: Certifying, group: Verifiers, persons: int, assumed: Assumed) -
     baseline.
     *Ours.*
     """
+    if persons < 1:
+        raise ConfigError(f"Expected at least one person who verifies, got {persons}. Name how many there are.")
+    found = _of_success(terms, group, persons, assumed)
+
+    def checked(success: float) -> float:
+        _check_share("S", success)
+        return found(success)
+
+    return checked
+
+
+def _check_share(name: str, given: float) -> None:
+    if not 0 <= given <= 1:
+        raise ConfigError(f"Expected {name} from 0 to 1, got {given}. Write 85 % as 0.85.")
+
+
+def _of_success(terms: Certifying, group: Verifiers, persons: int, assumed: Assumed) -> Callable[[float], float]:
     kind, compares = terms.aim.kind, terms.aim.compares_with
     if compares is None:
         return _known(rule_of(terms, group.design, persons, np.zeros(0, np.bool_)), 0, 0, persons)
@@ -124,7 +155,15 @@ def fewest_persons(
     success : float
         The true S, in [0, 1].
     wanted : float
+        A probability.
+
+    Raises
+    ------
+    ConfigError
+        If one is out of range.
     """
+    _check_share("S", success)
+    _check_share("the wanted probability", wanted)
     ladder = [n for n in LADDER if n <= MOST_SLOW or terms.aim.kind not in _SLOW]
     low, high = 0, len(ladder)
     while low < high:

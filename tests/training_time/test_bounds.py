@@ -581,3 +581,14 @@ def test_what_does_not_fit_is_refused(make: Callable[[], object], error: type[Ex
     """Numbers out of range and parts that do not fit together are refused with a sentence."""
     with pytest.raises(error, match=re.escape(said)):
         make()
+
+
+@pytest.mark.parametrize("tier", ["worst", "aggregator", "full"])
+@pytest.mark.parametrize("index", [-1, 2])
+def test_a_collective_that_is_none_of_them_knows_nothing(tier: Tier, index: int) -> None:
+    """An index from behind would count a collective among its own rivals; it is refused, as one too large is."""
+    generator = np.random.default_rng(0)
+    domain = Domain((2, 3), 2)
+    both = [Collective(planting_of(domain, generator), people_of(domain, 40, generator)) for _ in range(2)]
+    with pytest.raises(ConfigError, match="index of one of 2 collectives"):
+        knowledge(both, index, tier, 1_000)

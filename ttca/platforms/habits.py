@@ -138,6 +138,7 @@ class WithHabits:
     Examples
     --------
     >>> import numpy as np
+    >>> from ttca.platforms.base import Credential
     >>> from ttca.platforms.local import LocalPlatform
     >>> even = LocalPlatform(lambda x: np.full((len(x), 3), 1 / 3), classes=("a", "b", "c"), image_shape=(2, 2, 3))
     >>> platform = WithHabits(even, Habits(decimals=1))

@@ -61,6 +61,7 @@ class LocalPlatform:
     Examples
     --------
     >>> import numpy as np
+    >>> from ttca.platforms.base import Credential
     >>> bright = lambda x: np.stack([1 - x.mean((1, 2, 3)) / 255, x.mean((1, 2, 3)) / 255], axis=1)
     >>> platform = LocalPlatform(bright, classes=("dark", "bright"), image_shape=(2, 2, 3))
     >>> white = np.full((1, 2, 2, 3), 255, np.uint8)

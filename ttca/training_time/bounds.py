@@ -772,12 +772,16 @@ def knowledge(collectives: Sequence[Collective], index: int, tier: Tier, populat
     Raises
     ------
     ConfigError
-        If there is no such tier, or the strategies do not fit together.
+        If there is no such tier or collective, or the strategies do not fit together.
 
     Notes
     -----
     *Derived* (after arXiv 2605.06749).
     """
+    if not 0 <= index < len(collectives):
+        raise ConfigError(
+            f"Expected the index of one of {len(collectives)} collectives, from 0, got {index!r}. Name which one asks."
+        )
     others = [c for i, c in enumerate(collectives) if i != index]
     if tier == "worst":
         return TotalSize(sum(other.size for other in others))
