@@ -559,6 +559,11 @@ def test_pool_status_does_not_meet_the_platform(finished: Path, ttca: Terminal) 
     path.write_text(worlds.action_file("http://127.0.0.1:1"))
     status = ttca("pool", "status", finished, "--json").json
     assert sum(m["charged"] for m in status["members"]) == sum(status["paid"].values()) == paid(finished)
+    assert "other quotas" not in ttca("pool", "status", finished).err
+    quotas = "[pool.quotas]\nmember-1 = 7\nmembr-2 = 7\nmember-3 = 500\n"
+    path.write_text(worlds.action_file("http://127.0.0.1:1", pool=quotas))
+    said = ttca("pool", "status", finished)
+    assert "has other quotas, which ttca run reads next: member-1 = 7, membr-2 = 7." in " ".join(said.err.split())
 
 
 def test_pool_status_reads_what_nobody_can_write(finished: Path, ttca: Terminal) -> None:
@@ -896,10 +901,11 @@ def test_an_invitation_can_be_sent_on_as_it_is(home: Path, ttca: Terminal, tmp_p
     public = CollectiveKey.open_or_make(home).public
     done = ttca("hub", "invite", "member-0", home)
     assert "write into [hub] of the action file url (where members reach it) and install (the command" in done.err
+    assert "no longer works" not in done.err
     with (home / "action.toml").open("a") as file:
         file.write('\n[hub]\nurl = "https://hub.example.net"\ninstall = "pip install our-ttca"\n')
     done = ttca("hub", "invite", "member-0", home)
-    assert done.err == ""
+    assert "The token that member-0 had until now no longer works." in " ".join(done.err.split())
     text, token = done.out.split("-----\n")[1], done.out.partition("export TTCA_HUB_TOKEN='")[2].partition("'")[0]
     (tmp_path / "member-0.toml").write_text(text)
     mine = read_contribution(tmp_path / "member-0.toml")

@@ -63,6 +63,7 @@ def test_names_are_read_in_one_spelling(tmp_path: Path) -> None:
     ("changes", "said"),
     [
         ({"pool": '[pool.quotas]\nada = 7\n"ada " = 8\n'}, r"\[pool.quotas\], got 'ada' twice"),
+        ({"pool": "[pool.quotas]\nada = -1\n"}, r"quotas of 0 or more in \[pool.quotas\], got -1 for 'ada'"),
         ({"pool": '[pool.quotas]\n"Zo\u00eb" = 7\n"Zoe\u0308" = 7\n'}, r"\[pool.quotas\]"),
         ({"classes": ["cat", "cat "]}, "every class once"),
     ],

@@ -412,17 +412,33 @@ def test_a_folder_gets_a_file_each_under_names_that_every_system_holds(home: Pat
     done = run(home, folder, folder / "a.jpg", output=Output(place=home / "out"))
     assert [one.state for one in done] == ["applied"] * 6
     made = sorted(path.relative_to(home / "out").as_posix() for path in (home / "out").rglob("*.png"))
-    assert made == ["A.png", "a-2.png", "b-2.png", "b.png", "sub/12_30_.png", "sub/_CON.png"]
+    assert made == ["A.png", "a.jpg.png", "b .bmp.png", "b..bmp.png", "sub/12_30_.png", "sub/_CON.png"]
     assert {Path(one.source).name: one.renamed for one in done if one.renamed} == {
         "CON.jpg": "_CON.png",
         "12:30?.webp": "12_30_.png",
-        "b .bmp": "b.png",
-        "b..bmp": "b-2.png",
+        "b .bmp": "b .bmp.png",
+        "b..bmp": "b..bmp.png",
     }
     assert all("named " in one.told() for one in done if one.renamed)
     _, others = find_photos([folder])
     assert others == [(folder / "notes.txt").as_posix()]
     assert [one.state for one in run(home, folder, output=Output(place=home / "out"))] == ["kept"] * 6
+
+
+def test_a_file_keeps_its_name_when_the_album_grows(home: Path) -> None:
+    """What was written for a photograph is found again under its name, whatever photographs of like names come later;
+    only what was alone with its name may have to give it to a PNG."""
+    folder = album(home)
+    output = Output(place=home / "out")
+    before = {one.source: one.out for one in run(home, folder, output=output)}
+    for number, name in enumerate(("a.webp", "A.jfif", "b.png", "C.jpg")):
+        Image.fromarray(picture(60 + number, 20)).save(folder / name, format="PNG")
+    done = {one.source: one for one in run(home, folder, output=output)}
+    assert {source: done[source].out for source in before} == before
+    assert {done[source].state for source in before} == {"kept"}
+    assert {Path(one.source).name: Path(one.out).name for one in done.values() if one.source not in before} == {
+        "a.webp": "a.webp.png", "A.jfif": "A.jfif.png", "b.png": "b.png", "C.jpg": "C.png",
+    }  # fmt: skip
 
 
 def test_nothing_is_overwritten_unasked(home: Path) -> None:

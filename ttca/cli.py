@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -413,6 +413,14 @@ def pool_status(file: FileArgument, as_json: JsonOption = False) -> None:
     share = f" ({100 * answered / asked:.1f} %)" if asked else ""
     OUT.print(f"Answered: {answered} of {asked} different queries{share}")
     _say(OUT, "Agreed: " + ("; ".join(c.told for c in agreed) or "nobody is on record. See: ttca pool consent --help"))
+    _say_unread(known.pool.quotas or {}, {b.member: b.quota for b in balances}, str(known.path))
+
+
+def _say_unread(quotas: Mapping[str, int], read: Mapping[str, int], path: str) -> None:
+    """Say which quotas of the action file nobody has yet."""
+    new = [f"{member} = {quota}" for member, quota in quotas.items() if read.get(member) != quota]
+    if new and read:
+        _say(ERR, f"{path} has other quotas, which ttca run reads next: {', '.join(new)}.")
 
 
 @pool_app.command("consent")
@@ -651,11 +659,14 @@ def hub_invite(
     with known.open_ledger(start=_HUB_START) as ledger:
         # First: a key that cannot be used must not cost a member the token they have.
         invitation = _invitation(known, ledger, member, url)
+        replaces = invitation.member.invited
         token = ledger.invite(member)
         images = ledger.database.run(shared_images) if known.pool.ledger is None else None
     message = invitation.message(token, images)
     told = {"member": member, "token": token, "key": invitation.key, "hub": invitation.hub, "message": message}
     _emit(told, as_json, message.rstrip("\n"))
+    if replaces:
+        _say(ERR, f"The token that {member} had until now no longer works. Send them this one.")
     _say_missing(invitation, ("url", "install"))
 
 

@@ -395,6 +395,10 @@ class PoolSection:
                 raise ConfigError(
                     f"Expected every member once in [pool.quotas], got {canonical(name)!r} twice. Remove one."
                 )
+            if quota < 0:
+                raise ConfigError(
+                    f"Expected quotas of 0 or more in [pool.quotas], got {quota} for {name!r}. 0: they pay nothing."
+                )
             quotas[canonical(name)] = quota
         for one, other in twins(quotas):
             raise ConfigError(

@@ -12,6 +12,7 @@ from pathlib import Path
 from ttca.audit import AUDIT_FILE
 from ttca.config import ActionFile
 from ttca.data.folder import PREPARED
+from ttca.data.photographs import PHOTOGRAPHS
 from ttca.data.preparing import photographs_behind
 from ttca.errors import DataError, QuotaError
 from ttca.evidence.check import FORMAT
@@ -33,7 +34,6 @@ _LEARNED = (
 )  # fmt: skip
 #: Test people's queries, which a benchmark or the demo pays.
 _BENCHMARK = "evaluation.sqlite"
-_PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
 #: What a report writes beside every picture of a person.
 _PICTURED = b"An input of class"
 _PIECE = 2**20
@@ -238,7 +238,7 @@ def _naming(
 
 def _pieces(path: Path) -> Iterator[bytes]:
     """Yield a file's bytes in pieces that overlap; of pictures nothing, and of arrays only what stands before them."""
-    if path.suffix.lower() in _PICTURES:
+    if path.suffix.lower() in PHOTOGRAPHS:
         return
     with path.open("rb") as file:
         if path.suffix == ".safetensors":

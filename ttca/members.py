@@ -121,7 +121,7 @@ class Output:
             )
         free = FreeNames()
         folder = self.place.parent if as_file else self.place
-        main = [self.place.name if as_file else free.free(Path(photo.name)) for photo in photos]
+        main = [self.place.name] if as_file else free.each([Path(photo.name) for photo in photos])
         others = [free.free(Path(name).with_suffix(""), "-preview.png") for name in main]
         places = [(folder / name, folder / beside) for name, beside in zip(main, others, strict=True)]
         own = {photo.path.resolve() for photo in photos}

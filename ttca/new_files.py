@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import re
+from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path, PurePath
 
 from ttca.errors import DataError
@@ -47,12 +49,29 @@ class FreeNames:
 
         Parts that Windows cannot hold are changed (:func:`windows_name`).
         """
-        parts = [windows_name(part) for part in path.with_suffix("").parts]
-        stem, number = "/".join(parts), 1
+        stem, number = _stem(path), 1
         while (name := f"{stem}{'' if number == 1 else f'-{number}'}{suffix}").casefold() in self._taken:
             number += 1
         self._taken.add(name.casefold())
         return name
+
+    def each(self, paths: Sequence[PurePath], suffix: str = ".png") -> list[str]:
+        """Return one name for each path, in their order.
+
+        A file that has the suffix keeps its name. Of several that differ by their suffix alone, the others keep all of
+        theirs before the new one: so it still is theirs when a further one comes.
+        """
+        shared = Counter(_stem(path).casefold() for path in paths)
+        found = {}
+        for place in sorted(range(len(paths)), key=lambda i: paths[i].suffix.casefold() != suffix):
+            path = paths[place]
+            whole = path.suffix.casefold() != suffix and shared[_stem(path).casefold()] > 1
+            found[place] = self.free(path.with_name(path.name + suffix) if whole else path, suffix)
+        return [found[place] for place in range(len(paths))]
+
+
+def _stem(path: PurePath) -> str:
+    return "/".join(windows_name(part) for part in path.with_suffix("").parts)
 
 
 def replace_file(path: Path, data: bytes) -> None:

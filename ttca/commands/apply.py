@@ -101,7 +101,7 @@ def apply(
     }
     emit(said, as_json, "\n".join(lines))
     if others:
-        say(ERR, f"Left out, since their names are no photographs': {', '.join(others)}")
+        say(ERR, f"Left out, by how their names end: {', '.join(others)}. If one is a photograph, name it itself.")
     for one in refused:
         say(ERR, one.told())
     if refused:
