@@ -517,7 +517,7 @@ def test_what_raced_is_what_goes_on(tmp_path: Path, final: float) -> None:
     assert recipe.applied(quick, 0.25).steps == quick.steps
     assert (shop.settings.public_epochs, set(sets)) == (recipe.applied(quick, final).public_epochs, set(quick.epsilons))
     goes_on = sets[raced.epsilon].delta.tobytes() == candidate.delta.tobytes()
-    assert goes_on == whole.as_proposed == (final == 0.25)
+    assert goes_on == (final == 0.25)
     written = whole.to_dict()
     assert Runners.from_dict(written) == whole
     # Earlier versions learned every winner in full, and wrote nothing of it.
@@ -526,6 +526,48 @@ def test_what_raced_is_what_goes_on(tmp_path: Path, final: float) -> None:
     told = replace(runners, length=0.25).told
     assert "25% of its full length" in told
     assert "learned twice" in told
+
+
+def test_a_winner_that_asks_nothing_learns_for_longer_and_is_its_own_control(tmp_path: Path) -> None:
+    """It raced for a part of its length, but what is tested and goes on was learned in full; what raced stays beside
+    it. The control is that very δ at one length, so nothing is credited to queries; a second time nothing is done."""
+    platform = worlds.Recorder()
+    quick = worlds.settings(
+        recipe="auto", race_share=0.2, refine=0.0, control_lengths=(0.5, 1.0, 2.0), controls_people=40
+    )
+    changes = {"true_classes": True, "public_epochs": 8}
+    silent_one = Recipe(name="zero", about="true classes alone", changes=changes, asks=False)
+
+    def begun() -> CollectiveAction:
+        action = worlds.open_action(tmp_path, platform, settings=quick)
+        if not (tmp_path / RACE_FILE).is_file():
+            action.__dict__["runners"] = Runners(
+                (silent_one,), {"zero": 1.0}, length=0.25, final_length=0.25, unasked_length=1.0
+            )
+        return action
+
+    with begun() as action:
+        raced, sets = action.raced, action.learn()
+        assert raced is not None
+        assert raced.proposed
+        ((candidate,),) = action.candidates().values()
+        row, _ = action.measure()
+        opponents, members = action.opponents(row.epsilon), action.roster.selection
+        assert action._chosen.shop.settings.public_epochs == 8
+    assert Runners.from_dict(json.loads((tmp_path / RACE_FILE).read_text())["field"]).unasked_length == 1.0
+    delta = sets[raced.epsilon]
+    assert delta.delta.tobytes() != candidate.delta.tobytes()
+    members = members[members.subgroup]
+    sent = platform.by_purpose(tmp_path / "ledger.sqlite")
+    tested = {image.tobytes() for image in delta.apply(members.images, members.classes)} & sent["pool-race"]
+    assert len(tested) == raced.tested
+    np.testing.assert_array_equal(opponents.zero_query.delta, sets[row.epsilon].delta)
+    assert (row.zero_query_control, row.paired_b, row.paired_c) == (row.subgroup_after, 0, 0)
+    assert row.zero_query_epochs == 8
+    before, times = platform.queries, {p: p.stat().st_mtime_ns for p in tmp_path.rglob("*.safetensors")}
+    with begun() as again:
+        assert again.measure()[0].subgroup_after == row.subgroup_after
+    assert (platform.queries, {p: p.stat().st_mtime_ns for p in tmp_path.rglob("*.safetensors")}) == (before, times)
 
 
 def test_a_small_action_saves_enough_for_eight(tmp_path: Path) -> None:

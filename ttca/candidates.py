@@ -193,7 +193,7 @@ def choose(shop: Workshop, ground: Ground, questions: Questions, transfer: Trans
     winner = by_name[raced.winner]
     if kept is None:
         race.adopt(raced)
-    final = race.final
+    final = race.final(winner)
     if raced.proposed or race.is_whole(winner):
         with learning_threads(shop.settings.threads):
             distilled = final.distilled(winner, shop.reporter, home=shop)
@@ -206,7 +206,8 @@ def choose(shop: Workshop, ground: Ground, questions: Questions, transfer: Trans
         # Whoever asks for what nothing was proposed for is answered with it.
         shop.reporter.say(raced.told)
     asked = replace(final.questions_of(winner), saved=questions.saved)
-    beside = _beside(final, winner, by_name[raced.runner_up]) if len(raced.going_on) > 1 else None
+    second = by_name[raced.runner_up] if len(raced.going_on) > 1 else None
+    beside = None if second is None else _beside(race.final(second), winner, second)
     return Chosen(replace(shop, settings=settings), final.known_by(winner), asked, distilled, raced, beside)
 
 
@@ -270,19 +271,29 @@ class _Race(OneLine):
         """The action's own workshop."""
         return self.lessons.shop
 
-    @cached_property
-    def final(self) -> Lessons:
-        """What the winner learns from in the end: everybody."""
+    def final(self, recipe: Recipe) -> Lessons:
+        """Return what a candidate learns from if it goes on: everybody, and for as long as a winner is to."""
+        length = self.runners.length_of(recipe)
+        if self.as_raced(recipe):
+            return self.lessons
+        return replace(self.lessons, length=length, longer=not self.runners.halves)
+
+    def as_raced(self, recipe: Recipe) -> bool:
+        """Whether a candidate goes on as it raced: learned from everybody, and for as long as a winner is to."""
         runners = self.runners
-        same = runners.length == runners.final_length
-        return self.lessons if same else replace(self.lessons, length=runners.final_length)
+        if runners.halves:
+            return False
+        # Where the test is on those who chose, it is of what raced.
+        untested = runners.unasked_length is not None and not self.plan.test
+        return untested or runners.length == runners.length_of(recipe)
 
     def is_whole(self, recipe: Recipe) -> bool:
-        """Whether a candidate that was tested had learned from everybody, and so goes on as it is."""
-        if not self.runners.halves:
-            return self.runners.as_proposed
+        """Whether a candidate has learned all that it goes on with."""
+        if self.as_raced(recipe):
+            return True
         # One that asks nothing has no other proxy than its first.
-        home = self.final.folder_of(self.final.owner(recipe))
+        final = self.final(recipe)
+        home = final.folder_of(final.owner(recipe))
         return any((home / name).is_file() for name in (_PROXY, WARM_START))
 
     @cached_property
@@ -397,11 +408,11 @@ class _Race(OneLine):
         recipes, people = self.asked_about(learned), self.people
 
         def deltas(recipe: Recipe, start: int) -> tuple[PerturbationSet, ...]:
-            """Return a candidate's δ, one for each half; in the test of others, the one that all taught it."""
-            if not self.runners.halves or start < sum(plan.rounds):
+            """Return a candidate's δ, one for each half; in the test of others, the one that goes on."""
+            if self.as_raced(recipe) or start < sum(plan.rounds):
                 return tuple(one.delta for one in learned[recipe.name])
             with learning_threads(self.shop.settings.threads):
-                whole = self.final.learn((recipe,), self.epsilon, self.shop.reporter)
+                whole = self.final(recipe).learn((recipe,), self.epsilon, self.shop.reporter)
             return (whole[recipe.name].delta,) * len(learned[recipe.name])
 
         def ask(who: NDArray[np.intp], start: int) -> RaceAnswers:
@@ -550,11 +561,11 @@ class _Race(OneLine):
         What serves some classes alone has folders of its own. What was learned for the race alone, from a half, stays
         where it is.
         """
-        home, going_on, final = self.shop.folder, raced.going_on, self.final
+        home, going_on = self.shop.folder, raced.going_on
         for recipe in self.runners.recipes:
             if recipe.name not in (raced.winner, *going_on) or not self.is_whole(recipe):
                 continue
-            own = _part(self.shop, recipe.name).folder if raced.in_parts else home
+            own, final = _part(self.shop, recipe.name).folder if raced.in_parts else home, self.final(recipe)
             proxy = final.folder_of(final.owner(recipe))
             for name in (_PROXY, WARM_START):
                 copied(proxy / name, (home if recipe.name == raced.winner else own) / name)

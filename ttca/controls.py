@@ -80,7 +80,7 @@ class Twin(OneLine):
     distilled: Distilled
     classes: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))
 
-    def learned(self, levels: list[int], inputs: str) -> dict[str, NDArray[np.int8]]:
+    def learned(self, levels: list[int], lengths: Sequence[float], inputs: str) -> dict[str, NDArray[np.int8]]:
         """Return the zero-query δ of every length and level, and whatever else is kept beside them, learned or read."""
         shop, pupils, distilled, settings = self.shop, self.pupils, self.distilled, self.shop.settings
         known, selection = _ignorant(shop, pupils), pupils.questions.selection
@@ -112,7 +112,7 @@ class Twin(OneLine):
             return found
 
         # The longest first.
-        tasks = [partial(taught, length) for length in sorted(settings.control_lengths, reverse=settings.races)]
+        tasks = [partial(taught, length) for length in sorted(lengths, reverse=settings.races)]
         if settings.races:
             made = shop.side_by_side(tasks, what="learning the zero-query controls")
         else:
@@ -164,7 +164,8 @@ def learn_controls(
     members' true classes alone. It learns these labels, and then true classes where the action learns answers. Where
     two recipes serve together, so do their twins: in each class that the second serves, the twin that helped more of
     these people, and of equals the one of the recipe that serves there. Both are unrefined. A class that the action's
-    δ leaves alone the control leaves alone, too, unless its own δ helped more of them.
+    δ leaves alone the control leaves alone, too, unless its own δ helped more of them. A δ that asked nothing, in
+    learning or in refining, is its own control: nothing is credited to queries.
     """
     from ttca.attacks.universal import random_universal
 
@@ -176,7 +177,8 @@ def learn_controls(
         )
     # The control gets the same family of warm starts as the action: none, where recipes raced.
     levels = [epsilon] if settings.races else sorted(e for e in family.sets if e <= epsilon)
-    stored = twin.learned(levels, family.inputs)
+    lengths = _lengths(twin, family, beside)
+    stored = twin.learned(levels, lengths, family.inputs)
     rng = np.random.default_rng(settings.seed)
     noise = random_universal(groups=len(info.classes), image_shape=info.image_shape, epsilon=epsilon, rng=rng)
 
@@ -185,11 +187,11 @@ def learn_controls(
             length: PerturbationSet(
                 deltas[_name(length, epsilon)], epsilon, info.classes, settings.subgroup, info.fingerprint
             )
-            for length in settings.control_lengths
+            for length in lengths
         }
 
     own = rivals(stored)
-    others = [] if beside is None else [(rivals(beside.learned(levels, family.inputs)), beside.classes)]
+    others = [] if beside is None else [(rivals(beside.learned(levels, lengths, family.inputs)), beside.classes)]
     if len(spared):
         still = {length: replace(rival, delta=np.zeros_like(rival.delta)) for length, rival in own.items()}
         others.append((still, np.array(spared, np.int64)))
@@ -203,6 +205,12 @@ def learn_controls(
         class_agnostic=replace(chosen, delta=np.repeat(stored[_agnostic(epsilon)], len(info.classes), axis=0)),
         zero_query_epochs=max(round(epochs * best), 1),
     )
+
+
+def _lengths(twin: Twin, family: Family, beside: Twin | None) -> tuple[float, ...]:
+    """Return how long the zero-query control is trained, as multiples of the action's own length."""
+    asked = not twin.distilled.asked_nothing or (beside is not None and not beside.distilled.asked_nothing)
+    return twin.shop.settings.control_lengths if asked or family.queries else (1.0,)
 
 
 def _best(

@@ -82,13 +82,27 @@ def enter(shop: Workshop, ground: Ground, questions: Questions) -> Runners:
         # A good recipe learned for half as long is worth more in a race than a lesser one in its place.
         if not set(no_time) & {recipe.name for recipe in recipes[: min(_FEWEST, most)]}:
             break
-    # What raced goes on as it is: learned for longer, the same recipe may be worth less. After halves one recipe is
+    # What raced goes on as it is: learned for longer, the same answers may be worth less. After halves one recipe is
     # learned again, from everybody, and there is time for all of it.
     final = 1.0 if halves else length
-    after = max(efforts.of_winner(recipe, final) for recipe in fits)
+    # True classes are worth more the longer they are learned, and whoever asks nothing needs no control.
+    unasked = [recipe for recipe in fits if not recipe.asks]
+    longer = next(
+        (
+            longer
+            for longer in _LENGTHS
+            if longer > length
+            and max((efforts.of_winner(r, longer, again=True) for r in unasked), default=0.0)
+            < 60 * settings.most_minutes
+        ),
+        length,
+    )
+    winners = [(recipe, final if recipe.asks or halves else longer) for recipe in fits]
+    after = max(efforts.of_winner(recipe, last, again=last > length) for recipe, last in winners)
     return Runners(
         tuple(fits), {r.name: round(seconds[r.name], 1) for r in fits}, tuple(no_time), tuple(no_queries),
         length=length, final_length=final, halves=halves, at_once=min(together, len(fits)), after=round(after, 1),
+        unasked_length=longer,
     )  # fmt: skip
 
 
@@ -279,17 +293,19 @@ class _Efforts:
             found[recipe.name] = (1 + self.halves) * sum(self.speeds.seconds(w) for w in work)
         return found
 
-    def of_winner(self, recipe: Recipe, length: float) -> float:
-        """Return seconds that a winner takes after the race: δ at other ε, and controls; after halves its proxy too."""
-        whole = replace(self, halves=False)
+    def of_winner(self, recipe: Recipe, length: float, *, again: bool = False) -> float:
+        """Return seconds that a winner takes after the race: δ at other ε, and controls; its proxy too where it is
+        learned ``again``, for longer, and after halves.
+        """
+        whole, again = replace(self, halves=False), again or self.halves
         settings = recipe.applied(self.shop.settings, length)
         warm, delta = (self.speeds.seconds(w) for w in (whole._warm(settings), whole._delta(settings)))
-        levels = len(settings.epsilons) - (not self.halves)
+        levels = len(settings.epsilons) - (not again)
         spent = delta * -(-levels // at_once(levels, settings.threads, alone=self.shop.has_guest)) if levels else 0.0
-        if self.halves:
+        if again:
             spent += warm + (self.speeds.seconds(whole._answers(settings)) if recipe.asks else 0.0)
         if settings.controls:
-            lengths = settings.control_lengths
+            lengths = settings.control_lengths if recipe.asks or settings.refine else (1.0,)
             together = at_once(len(lengths), settings.threads, alone=self.shop.has_guest)
             each = [warm * (multiple if multiple != 1 else 0) + delta for multiple in lengths]
             spent += max(sum(each) / together, max(each)) + delta

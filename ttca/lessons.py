@@ -77,6 +77,8 @@ class Lessons(OneLine):
         So many times as long as they say are recipes learned.
     half : int
         0: from everybody. 1 or 2: without that half of the pool's subgroup (:func:`halved`).
+    longer : bool
+        Whether this is what a winner learns for longer than it raced: beside that, in a folder of its own.
     """
 
     shop: Workshop
@@ -86,6 +88,7 @@ class Lessons(OneLine):
     recipes: tuple[Recipe, ...]
     length: float = 1.0
     half: int = 0
+    longer: bool = False
 
     def settings_of(self, recipe: Recipe) -> Settings:
         """Return the settings of a candidate; what the platform tells of single directions comes after the race."""
@@ -94,7 +97,7 @@ class Lessons(OneLine):
     def folder_of(self, recipe: Recipe) -> Path:
         """Return where a candidate is learned."""
         home = self.shop.folder / FOLDER / recipe.name
-        return home / f"half-{self.half}" if self.half else home
+        return home / f"half-{self.half}" if self.half else home / "longer" if self.longer else home
 
     def shop_of(self, recipe: Recipe, owner: Recipe | None = None) -> Workshop:
         """Return where a candidate is learned; its proxy in the folder of ``owner``, who learned it first."""

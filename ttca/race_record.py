@@ -21,7 +21,7 @@ NOTHING = "nothing"
 #: And where the runner-up serves some classes.
 COMBINED = "combined"
 #: What earlier versions did not write down of who races.
-_LATER = ("length", "final_length", "halves", "at_once", "after")
+_LATER = ("length", "final_length", "halves", "at_once", "after", "unasked_length")
 
 
 def proposed_nothing(folder: Path) -> bool:
@@ -46,6 +46,8 @@ class Runners:
         For how long candidates are learned, as a multiple of what their recipes say.
     final_length : float
         For how long the winner is: where halves race, in full. It was 1 in earlier versions.
+    unasked_length : float or None
+        The same of a winner that asks nothing; None: as any other.
     halves : bool
         Whether each is learned twice, each time without half of the pool's subgroup, on which it races then.
     at_once : int
@@ -66,6 +68,7 @@ class Runners:
     halves: bool = False
     at_once: int = 1
     after: float = 0.0
+    unasked_length: float | None = None
     earlier: bool = False
 
     @property
@@ -74,10 +77,10 @@ class Runners:
         together = sum(self.seconds.values())
         return max(together / self.at_once, max(self.seconds.values(), default=0.0))
 
-    @property
-    def as_proposed(self) -> bool:
-        """Whether what raced goes on as it is: it learned from everybody, and for as long as the winner is to."""
-        return self.length == self.final_length and not self.halves
+    def length_of(self, winner: Recipe) -> float:
+        """Return for how long a winner is learned."""
+        longer = None if winner.asks or self.halves else self.unasked_length
+        return self.final_length if longer is None else longer
 
     @property
     def told(self) -> str:
@@ -93,7 +96,9 @@ class Runners:
             say = f"{say} The platform is asked about the {asked} whose proxies foretell it best."
         left = _missing(self.no_time, self.no_queries)
         if self.length != 1:
-            left = [f"Each is learned for {self.length:.0%} of its full length: most_minutes.", *left]
+            longer = self.unasked_length
+            also = "" if longer in (None, self.length) else f" A winner that asks nothing is learned for {longer:.0%}."
+            left = [f"Each is learned for {self.length:.0%} of its full length: most_minutes.{also}", *left]
         if self.halves:
             again = "the winner once more from all" + (", in full" if self.final_length > self.length else "")
             twice = f"With so few people in selection each is learned twice, without one half of the pool's, {again}."
