@@ -25,7 +25,7 @@ from ttca.members import Output, Photo, apply_photos
 from ttca.perturbations import PerturbationSet
 from ttca.preparation import Preparation
 from ttca.publishing import publish_page
-from ttca.signing import CollectiveKey
+from ttca.signing import CollectiveKey, signature_file
 
 pytestmark = [
     pytest.mark.full,
@@ -378,6 +378,17 @@ def test_what_should_not_be_used_works_only_for_who_insists(
     browser.run("byId('insist').click()")
     assert shown(browser, "steps")
     assert not shown(browser, "gate")
+
+
+def test_nobody_vouches_for_what_a_set_says_that_nobody_signed(tmp_path: Path, browser: Browser) -> None:
+    """The page of a certified set calls it certified; without the signature anybody could have written that."""
+    page, _ = published(tmp_path)
+    begin(browser, page)
+    assert browser.run("document.querySelectorAll('.badge.good').length") == 1
+    signature_file(tmp_path / "set.safetensors").unlink()
+    begin(browser, publish_page(tmp_path / "set.safetensors", page, anyway=True, force=True).page)
+    assert browser.run("document.querySelectorAll('.badge.good').length") == 0
+    assert "Not signed" in browser.run("byId('badges').textContent")
 
 
 def test_a_page_that_stays_open_until_its_set_expires_holds_back(tmp_path: Path, browser: Browser) -> None:

@@ -398,8 +398,8 @@ def _public(text: str) -> Ed25519PublicKey:
     except (ValueError, UnsupportedAlgorithm):
         # What came instead is not shown: it may be the private half.
         raise SignatureError(
-            f"Expected the collective's public key as {_PREFIX} and 43 letters, got something else. Copy it whole from "
-            "the invitation."
+            f"Expected the collective's public key as {_PREFIX} and 43 letters, got what is no key: a letter may be "
+            "missing or wrong. Copy it whole from the invitation."
         ) from None
 
 

@@ -174,9 +174,11 @@ function list(id, lines) {
 function tellBadges() {
   const { evidence, expires } = the.set;
   const badges = [];
+  // Of a set that nobody signed, nobody vouches for what it says of its test.
+  const vouched = the.signature.state !== "none";
   if (!passedTest()) badges.push(["care", text("badge.failed")]);
-  else if (evidence.verified) badges.push(["good", text("badge.certified", { day: day(evidence.verified) })]);
-  else badges.push(["good", text("badge.certified.undated")]);
+  else if (vouched && evidence.verified) badges.push(["good", text("badge.certified", { day: day(evidence.verified) })]);
+  else if (vouched) badges.push(["good", text("badge.certified.undated")]);
   if (expired()) badges.push(["care", text("badge.expired", { day: day(expires) })]);
   if (the.signature.state === "none") badges.push(["care", text("badge.unsigned")]);
   byId("badges").replaceChildren(
