@@ -552,6 +552,7 @@ def test_a_winner_that_asks_nothing_learns_for_longer_and_is_its_own_control(tmp
         assert raced.proposed
         ((candidate,),) = action.candidates().values()
         row, _ = action.measure()
+        page = unescape(action.report().read_text(encoding="utf-8"))
         opponents, members = action.opponents(row.epsilon), action.roster.selection
         assert action._chosen.shop.settings.public_epochs == 8
     assert Runners.from_dict(json.loads((tmp_path / RACE_FILE).read_text())["field"]).unasked_length == 1.0
@@ -563,6 +564,8 @@ def test_a_winner_that_asks_nothing_learns_for_longer_and_is_its_own_control(tmp
     assert len(tested) == raced.tested
     np.testing.assert_array_equal(opponents.zero_query.delta, sets[row.epsilon].delta)
     assert (row.zero_query_control, row.paired_b, row.paired_c) == (row.subgroup_after, 0, 0)
+    assert raced.told.endswith("It learned from true classes alone: answers only chose it.")
+    assert "answers chose how to learn, and true classes alone taught one small change" in " ".join(page.split())
     assert row.zero_query_epochs == 8
     before, times = platform.queries, {p: p.stat().st_mtime_ns for p in tmp_path.rglob("*.safetensors")}
     with begun() as again:

@@ -517,6 +517,7 @@ class _Race(OneLine):
                 out=0 if rank is None else rank.out,
                 seconds=round(sum(one.seconds for one in learned[recipe.name]), 3),
                 fidelity=None if np.isnan(fidelity) else round(fidelity, 4),
+                asks=recipe.asks,
             )
 
         return Raced(

@@ -146,6 +146,8 @@ class Entrant:
     fidelity : float or None
         How often its proxy named the platform's class for selection people, the mean of both groups'; of one that
         equalizes see :func:`ttca.candidates.foresight`. Earlier versions did not write it.
+    asks : bool
+        Whether it learned from the platform's answers. Earlier versions did not write it.
     """
 
     name: str
@@ -156,6 +158,7 @@ class Entrant:
     out: int | None
     seconds: float
     fidelity: float | None = None
+    asks: bool = True
 
 
 def _missing(no_time: Sequence[str], no_queries: Sequence[str]) -> list[str]:
@@ -254,6 +257,11 @@ class Raced:
         return (self.winner, self.runner_up) if self.switched else (self.winner,)
 
     @property
+    def learned_answers(self) -> bool:
+        """Whether any recipe that serves somebody learned from the platform's answers, which else only chose it."""
+        return any(entrant.asks for entrant in self.entrants if entrant.name in self.going_on)
+
+    @property
     def in_parts(self) -> bool:
         """Whether not all classes are served by one recipe."""
         return self.proposed and bool(self.switched or self.spared)
@@ -294,7 +302,8 @@ class Raced:
                 if spared
                 else ""
             )
-            return f"The race was won by the recipe {self.winner}: {test}.{combined}{alone}"
+            only = "" if self.learned_answers else " It learned from true classes alone: answers only chose it."
+            return f"The race was won by the recipe {self.winner}: {test}.{combined}{alone}{only}"
         return (
             "Nothing is proposed: no recipe was shown to beat doing nothing, so nobody was asked for a certificate, "
             f"and members get no file. The best was {best}: {test}. More people who take part, or a larger "
