@@ -718,7 +718,7 @@ def _asked_twice(action: CollectiveAction, choosers: People) -> int:
     if result is None:
         # Nobody knows until the race is over.
         return len(choosers) if action.settings.races and action.settings.combine else 0
-    names = [s.name for s in (*result.switched, *result.spared)]
+    names = [*(s.name for s in result.switched), *(s.name for s in result.spared)]
     return int(np.isin(choosers.classes, [action.classes.index(name) for name in names]).sum())
 
 

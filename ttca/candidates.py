@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 
 from ttca.answers import Answers
 from ttca.asking import Known, Questions, TransferSet
-from ttca.combining import Switch
 from ttca.distilling import WARM_START, Distilled, Fidelity
 from ttca.entering import made_of, racers, terms_of
 from ttca.kept import digest, load_json, save_json
@@ -23,7 +22,7 @@ from ttca.perturbations import PerturbationSet
 from ttca.perturbing import Family, combine, perturb
 from ttca.private import private_folder
 from ttca.progress import Reporter
-from ttca.race_record import NOTHING, RACE_FILE, Entrant, Raced, Runners, Switched
+from ttca.race_record import NOTHING, RACE_FILE, Entrant, Raced, Runners, Spared, Switched
 from ttca.racing import (
     ERROR,
     PROVED_LATER,
@@ -110,15 +109,12 @@ class Chosen(OneLine):
     @property
     def served(self) -> list[int]:
         """The classes that the runner-up serves."""
-        return self._numbers(() if self.raced is None else self.raced.switched)
+        return [] if self.raced is None else [self.shop.info.classes.index(s.name) for s in self.raced.switched]
 
     @property
     def spared(self) -> list[int]:
         """The classes that δ leaves alone."""
-        return self._numbers(() if self.raced is None else self.raced.spared)
-
-    def _numbers(self, switched: Sequence[Switched]) -> list[int]:
-        return [self.shop.info.classes.index(each.name) for each in switched]
+        return [] if self.raced is None else [self.shop.info.classes.index(s.name) for s in self.raced.spared]
 
     @property
     def helps(self) -> bool:
@@ -520,6 +516,7 @@ class _Race(OneLine):
                 asks=recipe.asks,
             )
 
+        names = self.shop.info.classes
         return Raced(
             epsilon=self.epsilon,
             entrants=tuple(map(entrant, self.runners.recipes)),
@@ -540,20 +537,13 @@ class _Race(OneLine):
             length=self.runners.length,
             halves=self.runners.halves,
             runner_up="" if result.runner_up is None else recipes[result.runner_up].name,
-            switched=self._named(result.switches),
-            spared=self._named(result.spared),
-        )
-
-    def _named(self, found: Sequence[Switch]) -> tuple[Switched, ...]:
-        """Return classes under their names."""
-        return tuple(
-            Switched(
-                name=self.shop.info.classes[s.label],
-                persons=s.persons,
-                difference=s.difference,
-                expected=s.expected,
-            )
-            for s in found
+            switched=tuple(
+                Switched(name=names[s.label], persons=s.persons, difference=s.difference, expected=s.expected)
+                for s in result.switches
+            ),
+            spared=tuple(
+                Spared(name=names[s.label], persons=s.persons, difference=s.difference, p=s.p) for s in result.spared
+            ),
         )
 
     def adopt(self, raced: Raced) -> None:

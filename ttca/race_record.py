@@ -12,7 +12,7 @@ from ttca.kept import load_json
 from ttca.recipes import Recipe
 from ttca.rounding import apart
 
-__all__ = ["COMBINED", "NOTHING", "RACE_FILE", "Entrant", "Raced", "Runners", "Switched", "proposed_nothing"]
+__all__ = ["COMBINED", "NOTHING", "RACE_FILE", "Entrant", "Raced", "Runners", "Spared", "Switched", "proposed_nothing"]
 
 #: Where the record of a race lies in an action's folder.
 RACE_FILE = "race.json"
@@ -174,12 +174,22 @@ def _moved(rise: float) -> str:
 
 @dataclass(frozen=True, kw_only=True)
 class Switched:
-    """A class in which another δ serves, or none, by its name: see :class:`ttca.combining.Switch`."""
+    """A class that the runner-up serves, by its name: see :class:`ttca.combining.Switch`."""
 
     name: str
     persons: int
     difference: float
     expected: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Spared:
+    """A class that is left alone, by its name: see :class:`ttca.combining.Harm`."""
+
+    name: str
+    persons: int
+    difference: float
+    p: float
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -216,7 +226,7 @@ class Raced:
         The other candidate of the last round; empty where there was none.
     switched : tuple of Switched
         The classes that it serves.
-    spared : tuple of Switched
+    spared : tuple of Spared
         The classes that are left alone: those who tested what is proposed fared better as they are.
     """
 
@@ -238,7 +248,7 @@ class Raced:
     halves: bool = False
     runner_up: str = ""
     switched: tuple[Switched, ...] = ()
-    spared: tuple[Switched, ...] = ()
+    spared: tuple[Spared, ...] = ()
     error: float = 0.05
     rise: float | None = None
 
@@ -351,6 +361,6 @@ class Raced:
         for name in ("no_time", "no_queries"):
             given[name] = tuple(given[name])
         # Earlier versions combined nothing, and left no class alone.
-        for name in ("switched", "spared"):
-            given[name] = tuple(Switched(**each) for each in given.get(name, ()))
+        given["switched"] = tuple(Switched(**each) for each in given.get("switched", ()))
+        given["spared"] = tuple(Spared(**each) for each in given.get("spared", ()))
         return cls(**given)

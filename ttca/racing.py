@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ttca.answers import Answers
-from ttca.combining import SPARED, Switch, switches
+from ttca.combining import Harm, Switch, harms, switches
 from ttca.errors import ActionError
 from ttca.statistics.comparisons import rise_p
 from ttca.values import Value
@@ -345,7 +345,7 @@ class RaceResult(Value):
     switches : tuple of Switch
         The classes that the runner-up serves. Where other persons are tested, they test both together. A class of which
         none of them is stays the winner's.
-    spared : tuple of Switch
+    spared : tuple of Harm
         The classes in which those who tested what is proposed fared better as they are.
     """
 
@@ -362,7 +362,7 @@ class RaceResult(Value):
     queries: int
     runner_up: int | None = None
     switches: tuple[Switch, ...] = ()
-    spared: tuple[Switch, ...] = ()
+    spared: tuple[Harm, ...] = ()
 
 
 #: (each person's candidate, the first person's place) → what the platform said about these persons' images.
@@ -426,7 +426,7 @@ def run_race(
     runner_up = next((c for c in last if c != winner), None)
     served: tuple[Switch, ...] = ()
     if classes is not None and runner_up is not None:
-        served = _gained(heard[winner], heard[runner_up], classes[:start])
+        served = switches(*_gained(heard[winner], heard[runner_up]), classes[:start])
     queries = sum(map(len, heard.values()))
     if plan.test:
         who, test = np.full(plan.test, winner, np.intp), slice(start, start + plan.test)
@@ -465,7 +465,7 @@ def run_race(
         queries=queries,
         runner_up=runner_up,
         switches=served,
-        spared=_gained(serving, before, classes[test], SPARED) if proposed and classes is not None else (),
+        spared=harms(*_gained(serving, before), classes[test]) if proposed and classes is not None else (),
     )
 
 
@@ -476,9 +476,9 @@ def _ahead(plan: RacePlan, fidelity: Sequence[float] | None) -> NDArray[np.float
     return _FAITHFUL * np.where(np.isfinite(known), known, mean)
 
 
-def _gained(serves: RaceAnswers, other: RaceAnswers, classes: NDArray[np.int64], *sure: float) -> tuple[Switch, ...]:
-    """Return the classes in which the other helps more, by what was said of the same persons under both."""
-    return switches(other.value - serves.value, other.right.astype(np.int64) - serves.right, classes, *sure)
+def _gained(serves: RaceAnswers, other: RaceAnswers) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+    """Return what each person gains by another, in the value and in right answers."""
+    return other.value - serves.value, other.right.astype(np.int64) - serves.right
 
 
 def _rank(candidate: int, heard: RaceAnswers, nothing: RaceAnswers, out: int | None) -> Rank:
