@@ -78,6 +78,7 @@ def test_the_ledger_agrees_with_the_platforms_own_log(finished_demo: FinishedDem
         "pool": row["queries_pool"],
         "baseline": row["queries_baseline"],
         "verification": row["queries_verification"],
+        "controls": row["queries_controls"],
     }
     assert sum(b.charged for b in balances) + test_queries == processed(finished_demo.folder)
 
@@ -90,6 +91,7 @@ def test_the_folder_holds_an_action_and_a_self_contained_report(finished_demo: F
     chosen = PerturbationSet.load(folder / "perturbations.safetensors")
     assert chosen.epsilon == finished_demo.row["epsilon"]
     assert chosen.evidence["certificate"]["parity_certified"] is finished_demo.row["parity_certified"]
+    assert {"abuse_rate", "jpeg75_control"} <= chosen.evidence.keys()
     html = (folder / "report.html").read_text(encoding="utf-8")
     assert not re.search(r"(?:src|href)=[\"']?(?:https?:)?//", html)
     assert html.count("data:image/png;base64,") >= 10 + 3
