@@ -143,12 +143,12 @@ class CollectiveAction:
         self._began = time.perf_counter()
         settings = _applied(settings, platform, members, roster, views)
         public = public if public is None or isinstance(public, People) else check_images(public)
-        self.folder = _named(folder)
+        self.folder = _checked_folder(folder)
         self.platform = platform
         self.roster = roster
         self.settings = settings
         self.measuring = with_encoding(measuring, platform.info.jpeg_quality)
-        self.may_be_shown = _several("may_be_shown", may_be_shown)
+        self.may_be_shown = _persons("may_be_shown", may_be_shown)
         self.classes = platform.info.classes
         _check_people(roster, settings, platform, public=public, views=views)
         self._ground = Ground(roster, public, views)
@@ -604,7 +604,7 @@ def _measured(
     return row, measured
 
 
-def _several(name: str, persons: Collection[str]) -> frozenset[str]:
+def _persons(name: str, persons: Collection[str]) -> frozenset[str]:
     """Return names; a single text, which would be its letters, is refused."""
     if isinstance(persons, str):
         raise ActionError(f"Expected {name} as a list, got {persons!r}. For one alone write [{persons!r}].")
@@ -613,7 +613,7 @@ def _several(name: str, persons: Collection[str]) -> frozenset[str]:
 
 def _shown(roster: Roster, people: People | None, pictures_of: Collection[str]) -> frozenset[str]:
     """Return whose pictures a report shows; who is neither in the action nor measured is refused."""
-    shown = _several("pictures_of", pictures_of)
+    shown = _persons("pictures_of", pictures_of)
     everybody = [*roster.roles().values(), *([] if people is None else [people])]
     if strange := sorted(shown - {name for each in everybody for name in each.persons.tolist()}):
         raise ActionError(
@@ -622,7 +622,7 @@ def _shown(roster: Roster, people: People | None, pictures_of: Collection[str]) 
     return shown
 
 
-def _named(folder: Path | str) -> Path:
+def _checked_folder(folder: Path | str) -> Path:
     """Return the folder; an empty name would be the folder that one is in."""
     if folder == "":
         raise ActionError('Expected a folder for the action, got "". Write "." for the folder you are in.')
@@ -713,7 +713,7 @@ def _twin(action: CollectiveAction, of: Chosen | Part, pool: QueryPool | None, s
 
 
 def _asked_twice(action: CollectiveAction, choosers: People) -> int:
-    """Return how many of those who choose among the controls are of classes that not the winner serves, at most."""
+    """Return how many of those who choose among the controls are of classes that another recipe serves, or none."""
     result = race_result(action.folder, action.settings)
     if result is None:
         # Nobody knows until the race is over.

@@ -105,7 +105,7 @@ class Answers(Value):
         given = np.asarray(labels)
         if given.ndim != 1 or (given.size and given.dtype.kind not in "iu"):
             raise TTCAError(
-                f"Expected labels as whole numbers, shape (N,), got {given.dtype} {given.shape}. Pass such."
+                f"Expected labels as whole numbers, shape (N,), got {given.dtype} {given.shape}. Cast them first."
             )
         labels = given.astype(np.int64)
         status = np.where(labels >= 0, Status.ANSWERED, Status.REFUSED).astype(np.int8)

@@ -269,10 +269,17 @@ class _Race(OneLine):
 
     def final(self, recipe: Recipe) -> Lessons:
         """Return what a candidate learns from if it goes on: everybody, and for as long as a winner is to."""
-        length = self.runners.length_of(recipe)
         if self.as_raced(recipe):
             return self.lessons
-        return replace(self.lessons, length=length, longer=not self.runners.halves)
+        length = self.runners.length_of(recipe)
+        if length not in self._finals:
+            self._finals[length] = replace(self.lessons, length=length, longer=not self.runners.halves)
+        return self._finals[length]
+
+    @cached_property
+    def _finals(self) -> dict[float, Lessons]:
+        """Those lessons by their length: what they know of everybody's images is made once."""
+        return {}
 
     def as_raced(self, recipe: Recipe) -> bool:
         """Whether a candidate goes on as it raced: learned from everybody, and for as long as a winner is to."""

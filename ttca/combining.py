@@ -1,4 +1,4 @@
-"""Combining: in which classes the runner-up of a race helps more than its winner, and where any δ harms."""
+"""Combining: in which classes a race's runner-up helps more than its winner, and in which what is proposed harms."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ __all__ = ["Harm", "Switch", "harms", "switches"]
 #: How many standard deviations above nothing a class's gain is expected to be. In simulated races without any gain by
 #: class, 1 to 2 in a hundred got worse by it (tests/test_combining.py); at 0 it was 15 to 20.
 _SURE = 1.645
-#: In at most so many actions is any class left alone that δ does not harm. In simulated tests of 30 and 70 persons in
-#: two classes, one of them harmed by .11 on average, S rose by .020 and .033, at half the level by .013 and .024. Where
-#: δ helped all of two or ten, S fell by .001 at most (ad hoc, 600 draws each).
+#: In at most about so many actions is any class left alone that δ does not harm (:func:`harms`). In simulated tests of
+#: 30 and 70 persons in two classes, one of them harmed by .11 on average, S rose by .020 and .033, at half the level by
+#: .013 and .024. Where δ helped all of two or ten, S fell by .001 at most (ad hoc, 600 draws each).
 _SPARED = 0.2
 #: Persons of a class, at least.
 _FEWEST = 2

@@ -97,7 +97,9 @@ class Lessons(OneLine):
     def folder_of(self, recipe: Recipe) -> Path:
         """Return where a candidate is learned."""
         home = self.shop.folder / FOLDER / recipe.name
-        return home / f"half-{self.half}" if self.half else home / "longer" if self.longer else home
+        if self.half:
+            return home / f"half-{self.half}"
+        return home / "longer" if self.longer else home
 
     def shop_of(self, recipe: Recipe, owner: Recipe | None = None) -> Workshop:
         """Return where a candidate is learned; its proxy in the folder of ``owner``, who learned it first."""

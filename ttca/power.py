@@ -125,6 +125,7 @@ def _check_share(name: str, given: float) -> None:
 
 
 def _of_success(terms: Certifying, group: Verifiers, persons: int, assumed: Assumed) -> Callable[[float], float]:
+    """Return :func:`power`, of an S that is checked already."""
     kind, compares = terms.aim.kind, terms.aim.compares_with
     if compares is None:
         return _known(rule_of(terms, group.design, persons, np.zeros(0, np.bool_)), 0, 0, persons)

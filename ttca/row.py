@@ -46,7 +46,7 @@ class Row:
     with ``labeled`` did not begin a proxy, but labeled public images without classes; the text says how.
     ``recipe`` is the one that won a race, or that the settings name; ``nothing`` where none was shown to beat doing
     nothing. Then S is ``subgroup_before``, nobody verified, and there are no controls. Settings made by hand have none.
-    Where one does not serve all classes, ``serves`` says which recipe serves which, and ``nothing`` those left alone.
+    Where one recipe does not serve all classes, ``serves`` says which serves which; ``nothing`` has those left alone.
     ``extra`` holds a guest's metrics and controls by name (:class:`ttca.conditions.Measuring`).
     """
 

@@ -26,24 +26,10 @@ MOST_PIXELS = 2**26
 _MOST_BYTES = 2**29
 _SMALLER = "Make it smaller first: a photo editor or viewer saves a smaller copy."
 #: How the names of photographs end.
-PHOTOGRAPHS = frozenset(
-    {
-        ".png",
-        ".jpg",
-        ".jpeg",
-        ".jpe",
-        ".jfif",
-        ".mpo",
-        ".webp",
-        ".bmp",
-        ".gif",
-        ".tif",
-        ".tiff",
-        ".heic",
-        ".heif",
-        ".avif",
-    }
-)
+PHOTOGRAPHS = frozenset((
+    ".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".heic", ".heif",
+    ".avif",
+))  # fmt: skip
 _FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF", "AVIF")
 _HEIF_BRANDS = (b"heic", b"heix", b"hevc", b"hevx", b"heim", b"heis", b"mif1", b"msf1")
 _SIXTEEN = ("I;16", "I;16L", "I;16B", "I;16N")

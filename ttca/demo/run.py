@@ -101,7 +101,7 @@ def _act(
     certificate = action.verify()
     reporter.say(certificate.summary())
     if certificate.epsilon is not None:
-        # Members' file says what JPEG leaves, and how often a wrong class succeeds, as members measured it themselves.
+        # The members' file says what JPEG leaves, and how often a wrong class succeeds, as members measured it.
         action.measure()
     reporter.say("Last, the result and its controls are measured on people who had no part in the action.")
     # Every control asks about a test person once at most; a benchmark pays, not the members.
