@@ -565,6 +565,7 @@ def test_a_winner_that_asks_nothing_learns_for_longer_and_is_its_own_control(tmp
     np.testing.assert_array_equal(opponents.zero_query.delta, sets[row.epsilon].delta)
     assert (row.zero_query_control, row.paired_b, row.paired_c) == (row.subgroup_after, 0, 0)
     assert raced.told.endswith("It learned from true classes alone: answers only chose it.")
+    assert raced.terms.startswith("Each learned for 25% of its full length (most_minutes), the winner then for 100%.")
     assert "answers chose how to learn, and true classes alone taught one small change" in " ".join(page.split())
     assert row.zero_query_epochs == 8
     before, times = platform.queries, {p: p.stat().st_mtime_ns for p in tmp_path.rglob("*.safetensors")}

@@ -543,6 +543,7 @@ class _Race(OneLine):
             no_queries=self.runners.no_queries,
             length=self.runners.length,
             halves=self.runners.halves,
+            final_length=self.final(recipes[result.winner]).length,
             runner_up="" if result.runner_up is None else recipes[result.runner_up].name,
             switched=tuple(
                 Switched(name=names[s.label], persons=s.persons, difference=s.difference, expected=s.expected)

@@ -90,7 +90,7 @@ class Runners:
         names, count = ", ".join(recipe.name for recipe in self.recipes), len(self.recipes)
         asked = count_asked([not recipe.asks for recipe in self.recipes])
         say = f"{count} recipes race: {names}." if count > 1 else f"One recipe is left: {names}."
-        then = f", and the winner up to {_minutes(self.after)} after the race" if self.after else ""
+        then = f", and the winner with its controls up to {_minutes(self.after)} after the race" if self.after else ""
         say = f"{say} Learning takes about {_minutes(self.wall)}{then}, by an estimate."
         if asked < count:
             say = f"{say} The platform is asked about the {asked} whose proxies foretell it best."
@@ -222,6 +222,8 @@ class Raced:
         Subgroup persons who could be asked: in selection, and in the pool where halves race.
     no_time, no_queries, length, halves
         See :class:`Runners`.
+    final_length : float or None
+        For how long the winner learned, as a multiple of what its recipe says. Earlier versions did not write it.
     runner_up : str
         The other candidate of the last round; empty where there was none.
     switched : tuple of Switched
@@ -251,6 +253,7 @@ class Raced:
     spared: tuple[Spared, ...] = ()
     error: float = 0.05
     rise: float | None = None
+    final_length: float | None = None
 
     @property
     def recipe(self) -> str:
@@ -312,8 +315,8 @@ class Raced:
                 if spared
                 else ""
             )
-            only = "" if self.learned_answers else " It learned from true classes alone: answers only chose it."
-            return f"The race was won by the recipe {self.winner}: {test}.{combined}{alone}{only}"
+            taught = "the platform's answers" if self.learned_answers else "true classes alone: answers only chose it"
+            return f"The race was won by the recipe {self.winner}: {test}.{combined}{alone} It learned from {taught}."
         return (
             "Nothing is proposed: no recipe was shown to beat doing nothing, so nobody was asked for a certificate, "
             f"and members get no file. The best was {best}: {test}. More people who take part, or a larger "
@@ -323,7 +326,11 @@ class Raced:
     @property
     def terms(self) -> str:
         """For how long recipes learned, from whom, and who did not race: for people, empty where all is as usual."""
-        said = [] if self.length == 1 else [f"Each learned for {self.length:.0%} of its full length (most_minutes)."]
+        longer = self.final_length if self.proposed and self.final_length != self.length else None
+        then = "" if longer is None else f", the winner then for {longer:.0%}"
+        said = (
+            [] if self.length == 1 else [f"Each learned for {self.length:.0%} of its full length (most_minutes){then}."]
+        )
         said += ["Each learned twice, without one half of the pool's subgroup."] if self.halves else []
         return " ".join([*said, *_missing(self.no_time, self.no_queries)])
 
