@@ -12,7 +12,9 @@ from typing import Any, Literal
 from benchmarks._credit import CHANCE
 from benchmarks._document import results as found_files
 from benchmarks._document import within
+from benchmarks._grid import TRACKS_OF_GRID, planned
 from benchmarks._kept_rows import Paired, change_span, closed_span, over_seeds, paired, shortened
+from benchmarks._tracks import TRACKS
 from ttca.intervals import Span
 
 __all__ = ["MOSTLY", "SEEDS", "Quoted", "Verdict", "quoted", "tested", "verdicts"]
@@ -25,8 +27,22 @@ SEEDS = 3
 _LARGER = 4.0
 #: The settings that say how long a proxy trains, the control's too.
 _LENGTHS = ("public_epochs", "epochs", "steps")
+#: The fairness metrics: a row's key, the claim, and which way is better.
+_METRICS = (
+    ("worst_group", "worst-group accuracy improves", "higher"),
+    ("equal_opportunity_gap", "the equal-opportunity gap shrinks", "lower"),
+    ("demographic_parity_ratio", "disparate impact shrinks (demographic-parity ratio rises)", "higher"),
+)
 #: Where kept rows cannot say how far chance over people reaches.
 _NO_INTERVAL = "no interval over people in the kept rows"
+
+#: How a claim calls what a track shows.
+_NAMES = {
+    "cifar10-resnet56": "CIFAR-10",
+    "cifar100-resnet32": "CIFAR-100",
+    "fairface-agegender": "FairFace",
+    "fairface-trained": "FairFace, one race kept rare",
+}
 
 Word = Literal["reproduced", "partly", "not", "not measured"]
 
@@ -68,22 +84,14 @@ def verdicts(results: Path) -> Iterator[Verdict]:
     results : Path
         The folder of result files.
     """
-    for track, name in (
-        ("cifar10-resnet56", "CIFAR-10"),
-        ("cifar100-resnet32", "CIFAR-100"),
-        ("fairface-agegender", "FairFace"),
-        ("fairface-trained", "FairFace, one race kept rare"),
-    ):
-        yield _gap(results, track, f"the gap mostly closes on {name}")
+    chosen = [(track, _part(results, track)) for track in _NAMES]
+    by_itself = list(_by_itself(results))
+    for track, part in (*chosen, *by_itself):
+        yield _gap(results, track, part)
     yield _larger(results)
-    metrics: tuple[tuple[str, str, Literal["higher", "lower"]], ...] = (
-        ("worst_group", "worst-group accuracy improves", "higher"),
-        ("equal_opportunity_gap", "the equal-opportunity gap shrinks", "lower"),
-        ("demographic_parity_ratio", "disparate impact shrinks (demographic-parity ratio rises)", "higher"),
-    )
-    for key, claim, better in metrics:
-        for track in ("cifar10-resnet56", "cifar100-resnet32", "fairface-agegender", "fairface-trained"):
-            yield _fairer(results, track, key, claim, better)
+    for metric in _METRICS:
+        for track, part in (*chosen, *by_itself):
+            yield _fairer(results, track, part, metric)
     for track in ("cifar10-resnet56", "digits"):
         yield _cheaper(results, track)
 
@@ -169,20 +177,62 @@ def _read(results: Path, name: str) -> dict[str, Any] | None:
     return found
 
 
-def _part(results: Path, track: str, claim: str) -> tuple[str, dict[str, Any], Quoted] | Verdict:
-    """Return file, record and what decides; without that, the verdict that says why there is none."""
+@dataclass(frozen=True)
+class _Part:
+    """What a track's claims are judged by.
+
+    Parameters
+    ----------
+    file : str
+        Where it stands, without ``.json``.
+    how : str
+        What is told of it beside track, budget and ε.
+    record : dict, optional
+        The run, with settings that may have been shortened. None where the action chose by itself: then its control
+        had every length that it is given, and no shorter one.
+    quoted : Quoted, optional
+        None where no seed acted, or nothing was measured.
+    tried : int
+        Seeds.
+    """
+
+    file: str
+    how: str = ""
+    record: Mapping[str, Any] | None = None
+    quoted: Quoted | None = None
+    tried: int = 0
+
+
+def _part(results: Path, track: str) -> _Part:
+    """Return the quick grid's final people: settings that were made for the track by hand."""
     file = f"transfer-quick-{track}"
     record = _read(results, file)
     if record is None or "final" not in record["people"]:
-        return _unmeasured(claim, track, file)
-    part = quoted(record)
-    if part is None:
-        return Verdict(claim, track, "not", "–", "–", "no action was possible", "–", f"{file}.json")
-    return f"{file}.json", record, part
+        return _Part(file)
+    return _Part(file, record=record, quoted=quoted(record), tried=len(record["cells"]))
 
 
-def _unmeasured(claim: str, where: str, file: str) -> Verdict:
-    return Verdict(claim, where, "not measured", "–", "–", "–", "–", f"{file}.json")
+def _by_itself(results: Path) -> Iterator[tuple[str, _Part]]:
+    """Yield each track of which the grid's main cells were measured on final people: nothing was set by hand."""
+    seeds: dict[str, list[Mapping[str, Any]]] = {}
+    first = next(planned()).part
+    for cell in planned(tuple(dict.fromkeys((*TRACKS_OF_GRID, *TRACKS))), final=True):
+        record = _read(results, f"grid/{cell.name}")
+        if cell.part == first and record is not None:
+            # A row of a seed where nothing won is no action's.
+            rows = [line for line in record["cell"]["rows"] if line["row"]["recipe"] != "nothing"]
+            about = {"regime": cell.regime, "answers": record["cell"]["answers"]}
+            seeds.setdefault(cell.track, []).append({"queries": cell.queries, "rows": rows, **about})
+    for track, cells in seeds.items():
+        file = f"grid/{track}-own-richest-q{cells[0]['queries']}-s*-final"
+        yield track, _Part(file, ", nothing set by hand", quoted=quoted({"cells": cells}), tried=len(cells))
+
+
+def _undecided(claim: str, track: str, part: _Part) -> Verdict:
+    """Return the verdict where no seed acted."""
+    word: Word = "not" if part.tried else "not measured"
+    why = ("nothing was proposed" if part.how else "no action was possible") if part.tried else "–"
+    return Verdict(claim, f"{track}{part.how}", word, "–", "–", why, "–", f"{part.file}.json")
 
 
 # --- what the queries are credited with ----------------------------------------------------------------------
@@ -267,17 +317,17 @@ def _at(track: str, part: Quoted) -> str:
     return f"{track}, Q = {part.budget}, ε = {part.epsilons}"
 
 
-def _gap(results: Path, track: str, claim: str) -> Verdict:
-    found = _part(results, track, claim)
-    if isinstance(found, Verdict):
-        return found
-    file, record, part = found
+def _gap(results: Path, track: str, found: _Part) -> Verdict:
+    claim, part, file = f"the gap mostly closes on {_NAMES.get(track, track)}", found.quoted, f"{found.file}.json"
+    if part is None:
+        return _undecided(claim, track, found)
+    where = _at(track, part) + found.how
     lead, short = _beside(part)
     closed = [float(row["gap_closed"]) for row in part.rows if row["gap_closed"] is not None]
     span = over_seeds(closed, [closed_span(row) for row in part.rows]) if len(closed) == len(part.rows) else None
     if span is None:
-        return Verdict(claim, _at(track, part), "not", "–", lead, "no gap was shown", short, file)
-    why = _uncredited(results, record, part)
+        return Verdict(claim, where, "not", "–", lead, "no gap was shown", short, file)
+    why = _uncredited(results, found.record, part)
     word: Word = "partly"
     # A seed that stopped itself has closed nothing.
     if sum(closed) / part.tried < MOSTLY:
@@ -287,7 +337,7 @@ def _gap(results: Path, track: str, claim: str) -> Verdict:
     elif not why:
         word = "reproduced"
     number = f"gap closed {within(statistics.fmean(closed), span)}"
-    return Verdict(claim, _at(track, part), word, number, lead, why, short, file)
+    return Verdict(claim, where, word, number, lead, why, short, file)
 
 
 def _also(first: str, more: str) -> str:
@@ -298,7 +348,7 @@ def _larger(results: Path) -> Verdict:
     claim, file = "small proxies move larger platforms", "matrix-q1000-e8"
     record = _read(results, file)
     if record is None:
-        return _unmeasured(claim, "CIFAR-10", file)
+        return _undecided(claim, "CIFAR-10", _Part(file))
     cells = [c for c in record["cells"] if c["platform_over_proxy"] >= _LARGER]
     spans = [(c, closed_span(c["row"])) for c in cells if "row" in c]
     moved = [c for c, span in spans if span is not None and span.low >= MOSTLY]
@@ -314,11 +364,11 @@ def _larger(results: Path) -> Verdict:
     return Verdict(claim, where, word, number, lead, why, short, f"{file}.json")
 
 
-def _fairer(results: Path, track: str, key: str, claim: str, better: Literal["higher", "lower"]) -> Verdict:
-    found = _part(results, track, claim)
-    if isinstance(found, Verdict):
-        return found
-    file, record, part = found
+def _fairer(results: Path, track: str, found: _Part, metric: tuple[str, str, str]) -> Verdict:
+    key, claim, better = metric
+    part, file = found.quoted, f"{found.file}.json"
+    if part is None:
+        return _undecided(claim, track, found)
     lead, short = _beside(part)
     pairs = [(row[f"{key}_before"], row[f"{key}_after"]) for row in part.rows]
     changes = [after - before for before, after in pairs]
@@ -326,7 +376,7 @@ def _fairer(results: Path, track: str, key: str, claim: str, better: Literal["hi
     improved = sum((change > 0) == (better == "higher") and change != 0 for change in changes)
     before, after = (statistics.fmean(pair[k] for pair in pairs) for k in (0, 1))
     number = f"{before:.3f} → {after:.3f}: {within(statistics.fmean(changes), span, '+')}"
-    why = _uncredited(results, record, part)
+    why = _uncredited(results, found.record, part)
     word: Word = "partly"
     if improved < part.tried:
         word, why = "not", _also(f"better in {improved} of {part.tried} seeds", why)
@@ -336,7 +386,7 @@ def _fairer(results: Path, track: str, key: str, claim: str, better: Literal["hi
         word, why = "not", _also("no change is possible", why)
     elif not why:
         word = "reproduced"
-    return Verdict(claim, _at(track, part), word, number, lead, why, short, file)
+    return Verdict(claim, _at(track, part) + found.how, word, number, lead, why, short, file)
 
 
 def _cheaper(results: Path, track: str) -> Verdict:
@@ -344,7 +394,7 @@ def _cheaper(results: Path, track: str) -> Verdict:
     file = f"query_budget-{track}-final"
     record = _read(results, file)
     if record is None:
-        return _unmeasured(claim, track, file)
+        return _undecided(claim, track, _Part(file))
     ends: Sequence[tuple[str, Mapping[str, Any]]] = sorted(record["break_even"].items(), key=lambda item: int(item[0]))
     # The cells are those of the quick grid, whose file says how long they trained.
     grid = _read(results, f"transfer-quick-{track}")
