@@ -15,7 +15,7 @@ from torch import nn
 
 from ttca.attacks.options import Perturbing
 from ttca.attacks.transforms import transformed
-from ttca.proxies.images import to_levels
+from ttca.proxies.images import fitting, to_levels
 from ttca.proxies.runtime import autocast_for, fixed_threads
 
 __all__ = ["Attack", "Examples", "SignDescent", "Universal", "random_universal"]
@@ -244,16 +244,21 @@ def _gradients(
         mirrored = (torch.rand(len(seen), generator=generator) < 0.5).to(seen.device)
         seen = torch.where(mirrored[:, None, None, None], seen.flip(3), seen)
     wished = seen + delta.round()[g]
-    with torch.enable_grad():
-        # Whole levels go forward; the gradient is taken at them and moves the δ that was rounded.
-        pixels = wished.clamp(0, 255).requires_grad_()
-        x = pixels / 255
-        if options.shift:
-            dy, dx = torch.randint(-options.shift, options.shift + 1, (2,), generator=generator).tolist()
-            x = torch.roll(x, (dy, dx), (2, 3))
-        x = transformed(x, options.transforms, generator)
-        losses = _loss(model(x), y, options)
-        (per_image,) = torch.autograd.grad(losses.sum(), pixels)
+    moved: tuple[int, ...] = (0, 0)
+    if options.shift:
+        moved = tuple(torch.randint(-options.shift, options.shift + 1, (2,), generator=generator).tolist())
+    found = []
+    # Part by part: no image's gradient depends on another, and a network's layers of many photographs fill memory.
+    size = fitting(*wished.shape[2:])
+    for part, targets in zip(torch.split(wished, size), torch.split(y, size), strict=True):
+        with torch.enable_grad():
+            # Whole levels go forward; the gradient is taken at them and moves the δ that was rounded.
+            pixels = part.clamp(0, 255).requires_grad_()
+            x = torch.roll(pixels / 255, moved, (2, 3)) if any(moved) else pixels / 255
+            x = transformed(x, options.transforms, generator)
+            losses = _loss(model(x), targets, options)
+            found += torch.autograd.grad(losses.sum(), pixels)
+    per_image = torch.cat(found)
     # The slope of clipping towards descent. Versions of torch differ in clamp's gradient at the border, and
     # where it is 0 a black or white pixel would never move.
     inside = (wished > 0) & (wished < 255)
@@ -327,10 +332,11 @@ def _loss(logits: torch.Tensor, targets: torch.Tensor, options: Perturbing) -> t
 
 @torch.no_grad()
 def _look(
-    model: Model, delta: torch.Tensor, look: Looked, options: Perturbing, batch_size: int = 512
+    model: Model, delta: torch.Tensor, look: Looked, options: Perturbing
 ) -> tuple[float, float]:
     """Return mean loss and success of integer δ on the images as they would be sent."""
     levels, y, g = look
+    batch_size = fitting(*levels.shape[2:])
     total, hits = 0.0, 0
     for i in range(0, len(y), batch_size):
         rows = slice(i, i + batch_size)

@@ -23,7 +23,7 @@ from ttca.proxies.architectures import create_model
 from ttca.proxies.backbones import Backbone
 from ttca.proxies.balance import Balanced
 from ttca.proxies.finetuning import RATES, LossWatch, adapt_statistics, best_rate, fit_head
-from ttca.proxies.images import to_levels, to_tensor
+from ttca.proxies.images import fitting, to_levels, to_tensor
 from ttca.proxies.options import Distilling
 from ttca.proxies.pretrained import Pretrained, create_pretrained
 from ttca.proxies.registry import Architecture, architecture_name
@@ -162,8 +162,9 @@ class Proxy(nn.Module):
 
     @torch.inference_mode()
     def predict(self, images: NDArray[np.uint8], *, batch_size: int = 512) -> NDArray[np.float32]:
-        """Return probabilities, float32 (N, C), of uint8 images (N, H, W, 3)."""
+        """Return probabilities, float32 (N, C), of uint8 images (N, H, W, 3), ``batch_size`` at most at once."""
         self.eval()
+        batch_size = fitting(*images.shape[1:3], most=batch_size)
         device = next(self.parameters()).device
         levels = to_levels(images)
         rows = [

@@ -6,7 +6,27 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-__all__ = ["to_levels", "to_tensor", "to_uint8"]
+__all__ = ["fitting", "to_levels", "to_tensor", "to_uint8"]
+
+#: A batch's floats take so many bytes: of photographs a network's layers, which are many times larger, take the rest.
+_BATCH_BYTES = 8 * 2**20
+
+
+def fitting(height: int, width: int, *, most: int = 512) -> int:
+    """Return how many images of a size a network sees at once where nothing depends on the batch: one or more.
+
+    Parameters
+    ----------
+    height, width : int
+        Pixels.
+    most : int
+        However small they are.
+
+    Notes
+    -----
+    *Ours*. Small images fill a batch; of photographs 512 at once took gigabytes in the first layers alone.
+    """
+    return max(1, min(most, _BATCH_BYTES // (3 * 4 * height * width)))
 
 
 def to_levels(images: NDArray[np.uint8], device: torch.device | str = "cpu") -> torch.Tensor:

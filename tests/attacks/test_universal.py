@@ -538,3 +538,16 @@ def test_noise_is_a_fair_coin_thrown_anew() -> None:
     assert abs(float((first > 0).mean()) - 0.5) < 0.03
     assert (first != second).any()
     assert (first[0] != first[1]).any()
+
+
+@pytest.mark.parametrize("loss", get_args(Loss))
+def test_delta_does_not_depend_on_how_many_images_fit_at_once(loss: Loss, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Photographs go through the network part by part, flipped and moved as they would be together."""
+    model, images, targets = Linear(3, (8, 8, 3), 0), noise(23, 1), np.arange(23) % 3
+
+    def found() -> NDArray[np.int8]:
+        return learn(model, images, targets, loss=loss, kappa=1e3, steps=12, batch_size=16, shift=2, flip=True).delta
+
+    together = found()
+    monkeypatch.setattr("ttca.attacks.universal.fitting", lambda *side, most=512: 5)
+    np.testing.assert_array_equal(found(), together)

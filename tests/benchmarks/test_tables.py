@@ -289,7 +289,7 @@ def test_a_claim_is_reproduced_only_beyond_the_control(judged: Judged, tmp_path:
 
 
 def test_an_action_that_chose_by_itself_is_judged_beside_hand_made_settings(tmp_path: Path) -> None:
-    """Final people of the grid's main cells decide a claim of their own, and a seed where nothing won closed nothing."""
+    """Final people of the grid's main cells decide a claim of their own; a seed where nothing won closed nothing."""
     (tmp_path / "grid").mkdir()
 
     def keep(name: str, seed: int, lines: list[dict[str, Any]], recipe: str) -> None:

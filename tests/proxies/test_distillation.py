@@ -375,6 +375,17 @@ def test_predictions_do_not_depend_on_the_batch() -> None:
     assert all(torch.equal(v, before[k]) for k, v in proxy.state_dict().items())
 
 
+def test_photographs_are_predicted_few_at_once() -> None:
+    """600 small images are two batches; of photographs, whose layers take gigabytes, a batch holds 13."""
+    proxy, sizes = Proxy(["small-cnn"], classes=2, seed=0), list[int]()
+    proxy.register_forward_pre_hook(lambda _, given: sizes.append(len(given[0])))
+    assert proxy.predict(np.zeros((40, 224, 224, 3), np.uint8)).shape == (40, 2)
+    assert sizes == [13, 13, 13, 1]
+    sizes.clear()
+    proxy.predict(np.zeros((600, 8, 8, 3), np.uint8))
+    assert sizes == [512, 88]
+
+
 def test_the_parameters_are_counted() -> None:
     """The count is of trained parameters, buffers left out."""
     proxy = Proxy(("perceptron", "perceptron"), classes=5, seed=0)

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from ttca.proxies.images import to_levels, to_tensor, to_uint8
+from ttca.proxies.images import fitting, to_levels, to_tensor, to_uint8
 
 shapes = st.tuples(st.integers(1, 3), st.integers(1, 6), st.integers(1, 6), st.just(3))
 
@@ -74,3 +74,14 @@ def test_other_arrays_are_refused(images: np.ndarray[tuple[int, ...], np.dtype[n
     """Anything but uint8 NHWC RGB is refused with what was expected and what came."""
     with pytest.raises(ValueError, match=r"Expected uint8 images \(N, H, W, 3\), got"):
         to_levels(images)
+
+
+@given(st.integers(1, 4096), st.integers(1, 4096), st.integers(1, 600))
+def test_a_batch_of_photographs_takes_no_more_memory_than_one_of_small_images(
+    height: int, width: int, most: int
+) -> None:
+    """However large images are, a batch's floats take 8 MiB at most, or it is a single image."""
+    found = fitting(height, width, most=most)
+    assert 1 <= found <= most
+    assert found == 1 or found * 12 * height * width <= 8 * 2**20
+    assert found == most or (found + 1) * 12 * height * width > 8 * 2**20
