@@ -247,7 +247,7 @@ def _gradients(
     moved: tuple[int, ...] = (0, 0)
     if options.shift:
         moved = tuple(torch.randint(-options.shift, options.shift + 1, (2,), generator=generator).tolist())
-    found = []
+    found: list[torch.Tensor] = []
     # Part by part: no image's gradient depends on another, and a network's layers of many photographs fill memory.
     size = fitting(*wished.shape[2:])
     for part, targets in zip(torch.split(wished, size), torch.split(y, size), strict=True):

@@ -570,7 +570,35 @@ class _Training:
         return x, y, s
 
     def _step(self, x: torch.Tensor, y: torch.Tensor, s: torch.Tensor) -> float:
-        """Move the weights once; return the loss before."""
+        """Move the weights once; return the loss before.
+
+        Notes
+        -----
+        A batch of photographs goes through the networks part by part, and its normalization takes each part's
+        statistics: ghost batches, Hoffer et al. 2017 (arXiv 1705.08741) [published; the size is ours].
+        """
+        self.optimizer.zero_grad(set_to_none=True)
+        parts = 1
+        if self.accelerator is None and x.device.type == "cpu":
+            # Two or more in each: batch normalization cannot learn from one image.
+            parts = max(1, min(-(-len(x) // fitting(*x.shape[2:])), len(x) // 2))
+        before = 0.0
+        for pixels, labels, scores in zip(*(each.tensor_split(parts) for each in (x, y, s)), strict=True):
+            loss = self._loss(pixels, labels, scores) * (len(pixels) / len(x))
+            if self.accelerator is None:
+                loss.backward()  # type: ignore[no-untyped-call]
+            else:
+                self.accelerator.backward(loss)
+            before += float(loss.detach())
+        if self.started:
+            # One image that a published network has never seen the like of must not undo it.
+            nn.utils.clip_grad_norm_(self.started, _LONGEST_STEP)
+        self.optimizer.step()
+        self.schedule.step()
+        return before
+
+    def _loss(self, x: torch.Tensor, y: torch.Tensor, s: torch.Tensor) -> torch.Tensor:
+        """Return the mean loss of some images."""
         with self.autocast:
             outputs = [m(x) for m in self.models]
         for name, z in zip(self.proxy.names, outputs, strict=True):
@@ -581,18 +609,7 @@ class _Training:
                 )
         # Each model learns from the answers on its own: an ensemble is worth its members' disagreement.
         losses = [answer_loss(z, y, s, temperature=self.options.temperature).mean() for z in outputs]
-        loss = torch.stack(losses).mean()
-        self.optimizer.zero_grad(set_to_none=True)
-        if self.accelerator is None:
-            loss.backward()  # type: ignore[no-untyped-call]
-        else:
-            self.accelerator.backward(loss)
-        if self.started:
-            # One image that a published network has never seen the like of must not undo it.
-            nn.utils.clip_grad_norm_(self.started, _LONGEST_STEP)
-        self.optimizer.step()
-        self.schedule.step()
-        return float(loss.detach())
+        return torch.stack(losses).mean()
 
 
 class _Rows:

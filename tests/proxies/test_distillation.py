@@ -386,6 +386,31 @@ def test_photographs_are_predicted_few_at_once() -> None:
     assert sizes == [512, 88]
 
 
+def test_a_batch_of_photographs_teaches_what_it_would_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without normalization, parts of a batch move the weights as the batch does; each part has two images or more."""
+    rng = np.random.default_rng(3)
+    images, said = rng.integers(0, 256, (23, 6, 6, 3), dtype=np.uint8), Targets.from_labels(np.arange(23) % 2, 2)
+
+    def learned(most: int) -> tuple[Proxy, list[int]]:
+        sizes = list[int]()
+
+        def linear(classes: int, seed: int) -> torch.nn.Module:
+            model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(108, classes))
+            model.register_forward_pre_hook(lambda m, given: sizes.append(len(given[0])) if m.training else None)
+            return model
+
+        monkeypatch.setattr(distillation, "fitting", lambda *side, most=most: most)
+        options = Distilling(architectures=(linear,), epochs=2, batch_size=8, shift=0, mixup=0.0)
+        return train_proxy(images, said, options).proxy, sizes
+
+    whole, _ = learned(512)
+    for most in (1, 3):
+        parts, sizes = learned(most)
+        assert 2 <= min(sizes) <= max(sizes) <= 4
+        for one, other in zip(parts.parameters(), whole.parameters(), strict=True):
+            torch.testing.assert_close(one, other)
+
+
 def test_the_parameters_are_counted() -> None:
     """The count is of trained parameters, buffers left out."""
     proxy = Proxy(("perceptron", "perceptron"), classes=5, seed=0)
