@@ -331,9 +331,7 @@ def _loss(logits: torch.Tensor, targets: torch.Tensor, options: Perturbing) -> t
 
 
 @torch.no_grad()
-def _look(
-    model: Model, delta: torch.Tensor, look: Looked, options: Perturbing
-) -> tuple[float, float]:
+def _look(model: Model, delta: torch.Tensor, look: Looked, options: Perturbing) -> tuple[float, float]:
     """Return mean loss and success of integer δ on the images as they would be sent."""
     levels, y, g = look
     batch_size = fitting(*levels.shape[2:])
