@@ -98,8 +98,8 @@ This letter comes with a bundle of evidence, signed with the public key
 
     {head.key}
 
-Run `python check.py` in it. It needs Python and nothing else. It recomputes every number above from the record of
-queries. The head of that record was {head.head} on {head.at}.
+Run `python check.py` in it. It needs Python and nothing else. It recomputes the numbers from the record of
+queries: compare them with those above. The head of that record was {head.head} on {head.at}.
 
 When the service was asked: {around.when}. Authorized by: {allowed}.
 

@@ -188,6 +188,8 @@ def test_a_bundle_says_what_to_do_with_what_a_reader_would_do_first(
         ([str(tmp_path / "none.zip")], 2, "none.zip, which is not there. Nothing was checked."),
         (["--kye", "x"], 2, "got --kye."),
         (["--key"], 2, "got --key without a key."),
+        (["--key", "ttca-ed25519:abc"], 2, "which is no key: a letter may be missing or wrong. Nothing was checked."),
+        (["--key", "x" * 43], 2, "which is no key: a letter may be missing or wrong. Nothing was checked."),
     ]
     for arguments, status, sentence in cases:
         assert check_main(arguments) == status, arguments

@@ -1450,6 +1450,8 @@ def _checked(files: dict[str, bytes], manifest: dict[str, Any], signer: str, key
         f"{', '.join(unchecked)}.",
         f"{members} members paid {sum(chain.paid().values())} queries; {agreed} have a consent on record that stands, "
         f"{left} were forgotten.",
+        "The words and pictures of report.html, letter.md and README.txt are as they were signed, and not recomputed: "
+        "go by the numbers above and in row.json.",
     ]
     for moment in ("before verification", "after verification", "export"):
         head = heads.get(moment)
@@ -1478,6 +1480,15 @@ def main(arguments: list[str]) -> int:
     if wrong or key == "" or (arguments and not Path(arguments[0]).exists()):
         got = wrong[0] if wrong else "--key without a key" if key == "" else f"{arguments[0]}, which is not there"
         print(f"Expected at most the path of a bundle and --key KEY, got {got}. Nothing was checked.")
+        return 2
+    try:
+        if key is not None:
+            _public(key, "--key")
+    except Refused:
+        print(
+            f"Expected the collective's key as ttca-ed25519: and 43 letters, got {key!r}, which is no key: a letter "
+            "may be missing or wrong. Nothing was checked."
+        )
         return 2
     path = Path(arguments[0]) if arguments else Path(__file__).resolve().parent
     try:

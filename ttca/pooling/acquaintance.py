@@ -55,8 +55,8 @@ class Change:
     def refusal(self) -> ChangedPlatformError:
         """Return the error that ends the asking where nobody has accepted it."""
         return ChangedPlatformError(
-            f"{self} If the platform has changed and this is meant, say so: --accept-new-version, or "
-            "accept_new_version=True in Python. If it is not meant, put back what was before. Nothing was sent."
+            f"{self} If the platform has changed and this is meant, say so: --accept-new-version of ttca run or audit, "
+            "or accept_new_version=True in Python. If it is not meant, put back what was before. Nothing was sent."
         )
 
     def __str__(self) -> str:
