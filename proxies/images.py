@@ -1,4 +1,4 @@
-"""The one place where uint8 NHWC images become float32 NCHW tensors in [0, 1], and back."""
+"""The one place where uint8 NHWC images become float32 NCHW tensors in [0, 1], and back; and how many fit at once."""
 
 from __future__ import annotations
 
