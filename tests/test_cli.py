@@ -12,6 +12,7 @@ import sqlite3
 import subprocess
 import sys
 import time
+import zipfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -551,6 +552,17 @@ def test_evidence_is_a_bundle_that_checks_out_and_holds_no_key(
     assert not [name for name in worlds.MEMBERS if name.encode() in content]
     assert "have no consent on record" in " ".join(made["warnings"])
     assert "which exists" in ttca("evidence", finished, "--out", out).sentence
+    assert "checks it with: python check.py" in ttca("recheck", out).sentence
+
+
+def test_evidence_needs_no_platform_that_is_still_there(finished: Path, ttca: Terminal, tmp_path: Path) -> None:
+    """What was answered is about the platform of that day: gone or another version, the bundle is the same."""
+    path, out = finished / "action.toml", tmp_path / "evidence.zip"
+    path.write_text(re.sub(r'url = "[^"]*"', 'url = "http://127.0.0.1:1"', path.read_text()))
+    ttca("evidence", finished, "--out", out, "--json")
+    assert check(out)
+    with zipfile.ZipFile(out) as bundle:
+        assert json.loads(bundle.read("row.json")) == json.loads((finished / "row.json").read_text())
 
 
 def test_pool_status_does_not_meet_the_platform(finished: Path, ttca: Terminal) -> None:

@@ -20,8 +20,8 @@ from tests import worlds
 from tests.worlds import Recorder, open_action
 from ttca.action import CollectiveAction
 from ttca.answers import Answers
-from ttca.errors import ActionError, ConfigError, PerturbationError
-from ttca.expiry import EXPIRED_FILE, expiry_of
+from ttca.errors import ActionError, ConfigError, PerturbationError, QuotaError
+from ttca.expiry import EXPIRED_FILE, expiry_beside, expiry_of
 from ttca.images import Images
 from ttca.members import Output, Photo, apply_photos
 from ttca.members_set import check_usable, read_set
@@ -145,6 +145,20 @@ def test_a_failed_certificate_keeps_nobody_and_a_setting_of_0_either(tmp_path: P
             look(action)
 
 
+def test_quotas_that_allow_a_part_keep_nobody_and_cost_nothing(tmp_path: Path) -> None:
+    """A part of the asks would keep nobody: what all of them need is said, and no query is paid for any."""
+    with opened(tmp_path / "action") as action:
+        asked = action.verify().quoted_test.asked
+        spent = sum(action.ledger.paid(action="action").values())
+    left = 6 * KEPT - min(KEPT, asked) - 1
+    with opened(tmp_path / "action", cap=spent + left) as action:
+        with pytest.raises(QuotaError, match=f"Expected {left + 1} queries for it, got {left} that quotas"):
+            action.keep()
+        assert paid(action) == 0
+    with opened(tmp_path / "action", cap=spent + left + 1) as action:
+        assert action.keep() is not None
+
+
 def test_looks_at_the_same_platform_find_nothing_and_change_no_certificate(folder: Path) -> None:
     """Each look pays two queries for each person drawn, and certificate and members' file stay as they are, byte by
     byte.
@@ -180,6 +194,18 @@ def test_a_set_expires_where_the_platform_has_changed(folder: Path, tmp_path: Pa
         before = paid(action)
         assert look(action) == rechecked(folder, action.queries)
         assert paid(action) == before
+    # The statement is no secret to lose: the record of all looks knows of it, and the next look writes it again.
+    said = json.loads((folder / EXPIRED_FILE).read_text())
+    for path in (folder / EXPIRED_FILE, signature_file(folder / EXPIRED_FILE)):
+        path.unlink()
+    assert expiry_beside(folder / MEMBERS_FILE) == found.expiry
+    with pytest.raises(PerturbationError, match="declared expired"):
+        check_usable(read_set(folder / MEMBERS_FILE))
+    with opened(folder, Swapped()) as action:
+        assert look(action).expiry == found.expiry
+        assert paid(action) == before
+    assert json.loads((folder / EXPIRED_FILE).read_text()) == said
+    assert signature_file(folder / EXPIRED_FILE).is_file()
     chosen = PerturbationSet.load(folder / MEMBERS_FILE)
     mine, out = tmp_path / "mine.png", tmp_path / "out.png"
     Image.fromarray(worlds.draw(1, strength=2.0, seed=5)[0][0]).save(mine)

@@ -24,6 +24,7 @@ from ttca.entering import backbones_of, check_left_out, check_race, enter, race_
 from ttca.errors import ActionError, ConfigError, MissingExtraError, NothingHelpsError
 from ttca.folder_lock import hold
 from ttca.images import Images, check_images
+from ttca.kept import save_json
 from ttca.labeling import check_labelers, labeled
 from ttca.learning import Learner
 from ttca.lessons import Ground
@@ -79,8 +80,8 @@ class CollectiveAction:
     folder : Path or str
         Gets ``ledger.sqlite``, ``proxy.safetensors``, ``perturbations/``, ``perturbations.safetensors`` (once it is
         certified: the file that members get), ``certificate.json``, ``controls.json``, ``controls.safetensors``,
-        ``row.json``, ``overruled.json``, ``report.html``, two signatures (``.sig``) and ``collective.key``, which made
-        them.
+        ``row.json`` (``test-row.json``, of test people), ``overruled.json``, ``report.html``, two signatures (``.sig``)
+        and ``collective.key``, which made them.
     platform : Platform
     members : sequence of Member
     roster : Roster
@@ -574,8 +575,12 @@ def _measured(
     """Measure an action that has been verified, or in which doing nothing won: see :meth:`CollectiveAction.measure`."""
     chosen, family, began = action._chosen, action._family, action._began
     test = None if people is None or pool is None else Examination(people, pool, "test", "test")
+    # What members and evidence go by is never replaced by a benchmark's row.
+    kept = action.folder / ("row.json" if test is None else "test-row.json")
     if not chosen.helps:
-        return as_they_are(chosen, family, action.measuring, test, track=track, began=began)
+        row, measured = as_they_are(chosen, family, action.measuring, test, track=track, began=began)
+        save_json(kept, row.to_dict())
+        return row, measured
     verified = action._examined()
     if epsilon is None:
         epsilon = verified.certificate.quoted_epsilon
@@ -595,6 +600,7 @@ def _measured(
         encoding_of(quality, exam.people, family.sets[epsilon]), chosen.raced,
     )  # fmt: skip
     row = row_of(chosen.shop, story, epsilon, track=track, began=began)
+    save_json(kept, row.to_dict())
     if test is None:
         action._measured = row, measured
         left = row.to_dict().get("extra", {}).get(f"jpeg{quality}_delta_left")

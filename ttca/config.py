@@ -8,6 +8,7 @@ import json
 import re
 import tomllib
 from collections.abc import Collection, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import MISSING, dataclass, field, fields, replace
 from functools import partial
 from pathlib import Path
@@ -26,10 +27,13 @@ from ttca.images import Images, ImageShape
 from ttca.mistakes import Mistakes, made, toml_advice
 from ttca.names import canonical, check_class_names, look_alike, twins, unknown_name
 from ttca.people import People, Roster, draw_roles, units
+from ttca.perturbations import PerturbationSet
 from ttca.platforms.addresses import checked_url
-from ttca.platforms.base import PlatformInfo
+from ttca.platforms.base import Platform, PlatformInfo
 from ttca.platforms.http import HttpPlatform, Key, TokenFrom, Transport
 from ttca.platforms.protocols import create_protocol
+from ttca.platforms.remembered import RememberedPlatform
+from ttca.pooling.acquaintance import Acquaintance
 from ttca.pooling.allowance import Effort
 from ttca.pooling.choosing import in_order
 from ttca.pooling.hub_client import HubAccess
@@ -657,10 +661,25 @@ class ActionFile:
             accept_new_version=accept_new_version, anyway=anyway, reporter=reporter
         )
 
+    def open_as_answered(self, *, reporter: Reporter = silent) -> CollectiveAction:
+        """Return the action on its platform as it was when it answered: nothing is sent, and nothing can be asked.
+
+        Of several platforms that were accepted one after another it is the one that δ was learned on, else the last.
+        """
+        inner = self.open_platform()
+        with self.open_ledger(read_only=True) as ledger:
+            met = Acquaintance(ledger, self.settings.name).accepted()
+        sets = (PerturbationSet.load(path) for path in sorted((self.folder / "perturbations").glob("*.safetensors")))
+        learned_on = next((known.fingerprint for known in sets), "")
+        # Version 0.1 wrote no platform down.
+        said = next((info for info in met if info.is_of(learned_on)), met[-1] if met else inner.info)
+        return self.open_with_columns(platform=RememberedPlatform(inner, said), reporter=reporter)[0]
+
     def open_with_columns(
         self,
         *,
         measuring: Measuring = HONEST_ROW,
+        platform: Platform | None = None,
         accept_new_version: bool = False,
         anyway: bool = False,
         reporter: Reporter = silent,
@@ -673,13 +692,15 @@ class ActionFile:
         ----------
         measuring : Measuring, optional
             Metrics and controls of your own.
+        platform : Platform, optional
+            By default the one of the action file.
         accept_new_version : bool
             Whether answers are paid again where the platform is another one than before.
         anyway : bool
             Whether to go on where answers do not fit members' own true classes.
         reporter : Reporter
         """
-        platform = self.open_platform()
+        platform = self.open_platform() if platform is None else platform
 
         table = self._load(self.people.source, platform.info, self.people.columns)
         views = None if self.people.views is None else self._load(self.people.views, platform.info).people
@@ -933,6 +954,11 @@ def platform_info(path: Path | str, reporter: Reporter = silent) -> PlatformInfo
 def _toml(path: Path, what: str, command: str) -> tuple[Path, dict[str, Any], tuple[str, ...]]:
     """Return where a file is, its tables under today's names, and a sentence for each key under an earlier one."""
     try:
+        if _is_bundle(path):
+            raise ConfigError(
+                f"Expected {what} at {path}, got a ZIP or a bundle of evidence. Whoever was given one checks it with: "
+                "python check.py"
+            )
         if path.is_dir():
             path = path / "action.toml"
         # utf-8-sig: some editors put a byte-order mark in front.
@@ -949,6 +975,14 @@ def _toml(path: Path, what: str, command: str) -> tuple[Path, dict[str, Any], tu
             found[table], said = old_keys(found[table], f"[{table}] of {path}", **names)
             notes += said
     return path, found, notes
+
+
+def _is_bundle(path: Path) -> bool:
+    if path.is_dir():
+        return (path / "manifest.json.sig").is_file() and not (path / "action.toml").is_file()
+    with suppress(FileNotFoundError), path.open("rb") as file:
+        return file.read(4) == b"PK\x03\x04"
+    return False
 
 
 def _check_tables(

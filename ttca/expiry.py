@@ -12,10 +12,21 @@ from ttca.kept import load_json, save_json
 from ttca.perturbations import PerturbationSet
 from ttca.signing import CollectiveKey, signature_file, signer
 
-__all__ = ["EXPIRED_FILE", "Expiry", "check_not_expired", "expire", "expiry_beside", "expiry_of"]
+__all__ = [
+    "EXPIRED_FILE",
+    "RECORD_FILE",
+    "Expiry",
+    "check_not_expired",
+    "expire",
+    "expiry",
+    "expiry_beside",
+    "expiry_of",
+]
 
 #: Where the statement lies: beside the members' file.
 EXPIRED_FILE = "expired.json"
+#: What every look found, in the action's folder; it knows of the statement too, so that its loss undoes nothing there.
+RECORD_FILE = "recheck.json"
 _FORMAT = 1
 
 
@@ -47,8 +58,13 @@ class Expiry:
         return asdict(self)
 
 
-def expire(folder: Path, perturbations: PerturbationSet, *, since: str, why: str) -> Expiry:
-    """Write and sign the statement in an action's folder, and return it.
+def expiry(perturbations: PerturbationSet, *, since: str, why: str) -> Expiry:
+    """Return that a set no longer holds; nothing is written."""
+    return Expiry(set=_name_of(perturbations), since=since, why=why)
+
+
+def expire(folder: Path, said: Expiry) -> None:
+    """Write and sign the statement in an action's folder.
 
     Nothing takes it back: copies of the set that were handed out cannot be called back either.
 
@@ -57,11 +73,9 @@ def expire(folder: Path, perturbations: PerturbationSet, *, since: str, why: str
     SignatureError
         If the collective's key cannot be used.
     """
-    said = Expiry(set=_name_of(perturbations), since=since, why=why)
     content = {"format": _FORMAT, **said.to_dict()}
     key = CollectiveKey.open_or_make(folder)
     key.write_signed(folder / EXPIRED_FILE, "expiry", lambda to: save_json(to, content))
-    return said
 
 
 def expiry_of(folder: Path, perturbations: PerturbationSet, key: str | None) -> Expiry | None:
@@ -84,7 +98,7 @@ def expiry_of(folder: Path, perturbations: PerturbationSet, key: str | None) -> 
     """
     path = folder / EXPIRED_FILE
     if not path.is_file():
-        return None
+        return _on_record(folder, perturbations)
     signed_by = signer(path, "expiry")
     try:
         found = load_json(path)
@@ -109,7 +123,7 @@ def expiry_beside(path: Path) -> Expiry | None:
 
     Raises as :func:`expiry_of` does.
     """
-    if not (path.is_file() and (path.parent / EXPIRED_FILE).is_file()):
+    if not (path.is_file() and any((path.parent / name).is_file() for name in (EXPIRED_FILE, RECORD_FILE))):
         return None
     return expiry_of(path.parent, PerturbationSet.load(path), signer(path, "perturbations"))
 
@@ -122,6 +136,14 @@ def check_not_expired(path: Path, perturbations: PerturbationSet, key: str | Non
             f"Expected a perturbation set that still holds, got one that the collective has declared expired. "
             f"{said.told} Ask the collective for a new set."
         )
+
+
+def _on_record(folder: Path, perturbations: PerturbationSet) -> Expiry | None:
+    """Return what the record of all looks says of a set; whoever sets it up themselves keeps out themselves alone."""
+    path = folder / RECORD_FILE
+    found = load_json(path).get("expired") if path.is_file() else None
+    said = None if found is None else Expiry(**found)
+    return said if said is not None and said.set == _name_of(perturbations) else None
 
 
 def _name_of(perturbations: PerturbationSet) -> str:

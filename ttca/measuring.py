@@ -19,7 +19,6 @@ from ttca.candidates import Chosen
 from ttca.certificates import Certificate
 from ttca.conditions import CONTROLS, HONEST_ROW, ROW_KEYS, Control, Measuring, Opponents, metric_keys
 from ttca.distilling import Distilled
-from ttca.kept import save_json
 from ttca.labeling import published
 from ttca.lossy import left_by_jpeg
 from ttca.measurement import Measurement, measure
@@ -105,7 +104,7 @@ class Story(Value):
 
 
 def row_of(shop: Workshop, story: Story, epsilon: int, *, track: str | None, began: float) -> Row:
-    """Return the row of an action at one ε of its family, and keep it in ``row.json``.
+    """Return the row of an action at one ε of its family.
 
     Parameters
     ----------
@@ -126,7 +125,7 @@ def row_of(shop: Workshop, story: Story, epsilon: int, *, track: str | None, beg
     won, lost = measured.discordant("subgroup_after", "zero_query") if compared else (0, 0)
     refined = family.queries + (0 if story.raced is None else story.raced.queries)
     composition = transfer.composition
-    row = Row(
+    return Row(
         track=track or shop.settings.name,
         regime=known.regime,
         answers=_kind(transfer.all_answers),
@@ -173,8 +172,6 @@ def row_of(shop: Workshop, story: Story, epsilon: int, *, track: str | None, beg
         recipe=_recipe(shop, story.raced),
         serves={} if story.raced is None else story.raced.serves(shop.info.classes),
     )
-    save_json(shop.folder / "row.json", row.to_dict())
-    return row
 
 
 def as_they_are(

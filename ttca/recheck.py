@@ -18,8 +18,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ttca.errors import ActionError, ConfigError, PerturbationError
-from ttca.expiry import Expiry, expire, expiry_of
+from ttca.errors import ActionError, ConfigError, PerturbationError, QuotaError
+from ttca.expiry import EXPIRED_FILE, RECORD_FILE, Expiry, expire, expiry, expiry_of
 from ttca.images import Images
 from ttca.kept import load_json, save_json
 from ttca.panel import SIDES, Panel
@@ -59,8 +59,7 @@ REJECTS_AT = 200.0
 BATCH = 4
 """So many persons are asked between two glances at the e-values, twice each."""
 
-#: Whom each action keeps, and what every look found.
-_FILE, _FORMAT = "recheck.json", 1
+_FORMAT = 1
 #: A cron job never starts at the very second at which the last one did.
 _GRACE_S = 3600.0
 _UNKNOWN = "?"
@@ -94,6 +93,8 @@ class Kept:
     helped : bool
         Whether δ helped at least as many of them as it harmed.
     looks : tuple
+    expired : Expiry, optional
+        What the last look found, where it rejected.
     """
 
     epoch: str
@@ -102,6 +103,7 @@ class Kept:
     labels: Mapping[int, tuple[int, int]]
     helped: bool
     looks: tuple[_Look, ...] = field(default=(), repr=False)
+    expired: Expiry | None = None
 
     @property
     def told(self) -> str:
@@ -218,7 +220,7 @@ def alike(labels: NDArray[np.int64], resolved: NDArray[np.bool_]) -> NDArray[np.
 
 def kept_cost(folder: Path, panel: Panel, most: int, *, certified: bool | None) -> int:
     """Return how many queries :func:`keep_people` still pays at most; ``certified`` is None before the certificate."""
-    if (folder / _FILE).is_file() or certified is False:
+    if (folder / RECORD_FILE).is_file() or certified is False:
         return 0
     return 2 * ASKS * len(_examinees(panel)[0][:most])
 
@@ -228,6 +230,8 @@ def keep_people(shop: Workshop, family: Family, verified: Verified) -> Kept | No
 
     The certificate's own answers are the first of the three, and cost nothing again. None where nobody is to be kept,
     or the certificate failed. Safe to kill: what was answered is in the ledger.
+
+    Raises QuotaError where the quotas do not allow all of it: a part would keep nobody, and nothing was asked.
 
     Parameters
     ----------
@@ -239,17 +243,19 @@ def keep_people(shop: Workshop, family: Family, verified: Verified) -> Kept | No
     if epsilon is None or not most:
         return None
     folder, queries, chosen = shop.folder, shop.queries, family.sets[epsilon]
-    path = folder / _FILE
+    path = folder / RECORD_FILE
     if path.is_file():
         known = _read(path, queries)
         if known.epoch == verified.epoch:
             return known
     people, seats = _examinees(verified.panel)
     people, seats = people[:most], seats[:most]
+    ways = _both_ways(people, chosen)
+    _check_affordable(queries, ways, verified.epoch)
     labels = np.zeros((ASKS, len(people), 2), np.int64)
     resolved = np.zeros((ASKS, len(people), 2), np.bool_)
     for repeat in range(ASKS):
-        for way, images in enumerate(_both_ways(people, chosen)):
+        for way, images in enumerate(ways):
             answers = queries.ask(
                 images, purpose="recheck", epoch=verified.epoch, repeat=repeat, owners=people.members.tolist()
             )
@@ -386,6 +392,8 @@ def recheck(
     chosen, known = _certified(folder), _known(folder, queries)
     before = rechecked(folder, queries)
     if before is not None and before.expiry is not None:
+        if not (folder / EXPIRED_FILE).is_file():
+            expire(folder, before.expiry)
         return before
     where = {int(seat): row for row, seat in enumerate(_examinees(panel)[1])}
     # Whoever was forgotten has left an empty seat.
@@ -408,7 +416,7 @@ def recheck(
         )
         known = replace(known, looks=(*known.looks, last))
         # Before the first query, so that nobody draws until they like whom they drew.
-        _write(folder / _FILE, queries, known)
+        _write(folder / RECORD_FILE, queries, known)
     if last is None:
         raise AssertionError("an alarm without a look")  # pragma: no cover - e-values are 1 before the first look
     asked = 0
@@ -419,17 +427,18 @@ def recheck(
         asked += 2 * len(said)
         last = replace(last, said=last.said + said)
         known = replace(known, looks=(*known.looks[:-1], last))
-        _write(folder / _FILE, queries, known)
+        _write(folder / RECORD_FILE, queries, known)
         state = _standing(known)
-    known = replace(known, looks=(*known.looks[:-1], replace(last, ended=True)))
-    _write(folder / _FILE, queries, known)
     other = _is_other(chosen, queries)
     found = Recheck(kept=len(known.labels), last=last.began, asked=asked, other_version=other, **state)
-    if found.alarm is None:
-        return found
-    why = found.alarm[0].upper() + found.alarm[1:]
-    since = now().isoformat(timespec="seconds")
-    return replace(found, expiry=expire(folder, chosen, since=since, why=why))
+    if (alarm := found.alarm) is not None:
+        since = now().isoformat(timespec="seconds")
+        found = replace(found, expiry=expiry(chosen, since=since, why=alarm[0].upper() + alarm[1:]))
+    ended = (*known.looks[:-1], replace(last, ended=True))
+    _write(folder / RECORD_FILE, queries, replace(known, looks=ended, expired=found.expiry))
+    if found.expiry is not None:
+        expire(folder, found.expiry)
+    return found
 
 
 def due(before: Recheck, every_days: float | None, *, now: Callable[[], datetime] = lambda: datetime.now(UTC)) -> bool:
@@ -443,9 +452,9 @@ def due(before: Recheck, every_days: float | None, *, now: Callable[[], datetime
 
 def rechecked(folder: Path, queries: QueryPool) -> Recheck | None:
     """Return what all looks so far say, without a query; None where nobody is kept."""
-    if not (folder / _FILE).is_file() or not (folder / MEMBERS_FILE).is_file():
+    if not (folder / RECORD_FILE).is_file() or not (folder / MEMBERS_FILE).is_file():
         return None
-    known, chosen = _read(folder / _FILE, queries), _certified(folder)
+    known, chosen = _read(folder / RECORD_FILE, queries), _certified(folder)
     try:
         said = expiry_of(folder, chosen, signer(folder / MEMBERS_FILE, "perturbations"))
     except PerturbationError:
@@ -518,6 +527,16 @@ def _examinees(panel: Panel) -> tuple[People, NDArray[np.int64]]:
     return people[first], seats[first]
 
 
+def _check_affordable(queries: QueryPool, ways: Sequence[Images], epoch: str) -> None:
+    costs = [queries.cost(images, epoch=epoch, repeat=repeat) for repeat in range(ASKS) for images in ways]
+    needed, left = sum(cost.queries for cost in costs), costs[0].affordable
+    if needed > left:
+        raise QuotaError(
+            f"Expected {needed} queries for it, got {left} that quotas and cap still allow. Raise them in [pool], or "
+            "lower recheck_people in [action]. None was sent."
+        )
+
+
 def _both_ways(people: People, chosen: PerturbationSet) -> tuple[Images, Images]:
     return people.images, chosen.apply(people.images, people.classes)
 
@@ -533,7 +552,7 @@ def _certified(folder: Path) -> PerturbationSet:
 
 
 def _known(folder: Path, queries: QueryPool) -> Kept:
-    path = folder / _FILE
+    path = folder / RECORD_FILE
     if not path.is_file():
         raise ActionError(
             f"Expected persons who are kept for rechecks in {path}, got no such file. ttca run keeps them on the "
@@ -558,6 +577,7 @@ def _read(path: Path, queries: QueryPool) -> Kept:
         helped=found["helped"],
         labels={int(seat): (int(a), int(b)) for seat, (a, b) in found["kept"].items()},
         looks=tuple(_Look(**{**look, "seats": tuple(look["seats"])}) for look in found["looks"]),
+        expired=Expiry(**found["expired"]) if "expired" in found else None,
     )
 
 
@@ -571,6 +591,8 @@ def _write(path: Path, queries: QueryPool, known: Kept) -> None:
         "kept": {str(seat): list(said) for seat, said in sorted(known.labels.items())},
         "looks": [{**asdict(look), "seats": list(look.seats)} for look in known.looks],
     }
+    if known.expired is not None:
+        content["expired"] = known.expired.to_dict()
     save_json(path, {**content, "mark": _mark(content, queries)})
 
 

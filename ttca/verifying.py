@@ -297,7 +297,7 @@ def still_to_pay(shop: Workshop, panel: Panel, measuring: Measuring, choosers: i
 
 
 def unmeasured(folder: Path, measuring: Measuring, terms: Certifying) -> list[Control]:
-    """Return the controls that still cost something on verification people (``row.json`` may be about test people).
+    """Return the controls that still cost something on verification people.
 
     What the certificate asks costs nothing again, but for persons that it had no need to ask.
 

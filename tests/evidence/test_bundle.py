@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import re
 import shutil
 import sqlite3
@@ -25,7 +26,7 @@ from ttca.errors import ActionError
 from ttca.evidence.bundle import write_evidence
 from ttca.evidence.check import Refused, check, zip_bytes
 from ttca.evidence.check import main as check_main
-from ttca.expiry import expire
+from ttca.expiry import expire, expiry
 from ttca.forgetting import bundles_in
 from ttca.heads import HEADS_FILE, read_heads
 from ttca.people import Roster
@@ -90,6 +91,8 @@ def test_a_bundle_checks_out_and_says_what_it_holds(finished: Path) -> None:
         assert heads[moment].head in said
     assert "3 have a consent on record" in said
     assert "0 were forgotten" in said
+    row = json.loads(files_of(finished / "evidence.zip")["row.json"])
+    assert f"for the subgroup {100 * row['subgroup_before']:.1f} % without the change" in said
 
 
 def test_a_bundle_that_its_own_check_would_refuse_is_not_written(folder: Path, tmp_path: Path) -> None:
@@ -109,7 +112,7 @@ def test_a_bundle_that_its_own_check_would_refuse_is_not_written(folder: Path, t
 def test_what_no_longer_holds_is_said_where_it_was_proved(folder: Path, tmp_path: Path) -> None:
     """After a recheck has declared the set expired, letter and report say so beside what was proved."""
     chosen = PerturbationSet.load(folder / MEMBERS_FILE)
-    expire(folder, chosen, since="2026-01-02T00:00:00+00:00", why="the platform no longer answers as it did.")
+    expire(folder, expiry(chosen, since="2026-01-02T00:00:00+00:00", why="the platform no longer answers as it did."))
     found = files_of(bundle(folder, tmp_path / "evidence.zip"))
     said = "This no longer holds. Expired since 2026-01-02: the platform no longer answers as it did."
     assert all(said in found[name].decode() for name in ("letter.md", "report.html"))
@@ -179,6 +182,8 @@ def test_a_bundle_says_what_to_do_with_what_a_reader_would_do_first(
     """The ZIP beside its own files, a letter that was filled in, and words that name no bundle each get a sentence."""
     out = tmp_path / "bundle"
     out.mkdir()
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "notes.txt").write_text("Ada Lovelace")
     for name, content in files_of(finished / "evidence.zip").items():
         (out / name).write_bytes(content)
     shutil.copy(finished / "evidence.zip", out)
@@ -188,6 +193,8 @@ def test_a_bundle_says_what_to_do_with_what_a_reader_would_do_first(
         ([str(tmp_path / "none.zip")], 2, "none.zip, which is not there. Nothing was checked."),
         (["--kye", "x"], 2, "got --kye."),
         (["--key"], 2, "got --key without a key."),
+        ([str(tmp_path / "empty")], 2, "which is none. Nothing was checked."),
+        ([str(tmp_path / "notes.txt")], 2, "which is none. Nothing was checked."),
         (["--key", "ttca-ed25519:abc"], 2, "which is no key: a letter may be missing or wrong. Nothing was checked."),
         (["--key", "x" * 43], 2, "which is no key: a letter may be missing or wrong. Nothing was checked."),
     ]
@@ -276,6 +283,13 @@ def _row(key: str, value: Any) -> Callable[[dict[str, bytes]], None]:
     return _in_json("row.json", lambda row: row.update({key: value}))
 
 
+def _instead(name: str, old: str, new: str) -> Callable[[dict[str, bytes]], None]:
+    def edit(files: dict[str, bytes]) -> None:
+        files[name] = files[name].replace(old.encode(), new.encode(), 1)
+
+    return edit
+
+
 def _line(change: Callable[[dict[str, Any]], None], kind: str) -> Callable[[dict[str, bytes]], None]:
     """Change the first row of a kind in the ledger, whose salt everybody knows."""
 
@@ -328,6 +342,16 @@ def _another_text(content: Any) -> None:
         (_in_json("members.json", _paid_less), "members.json: says another number"),
         (_in_json("members.json", _another_text), "members.json: holds words of consent that were changed"),
         (_in_json("measurement.json", lambda said: said["picks"]["subgroup"].reverse()), "row.json: says fidelity"),
+        (_row("queries", 1), "row.json: says queries is 1, its composition gives"),
+        (_row("seconds", math.nan), "row.json: cannot be read"),
+        (_in_json("manifest.json", lambda said: said.update(made="2020-01-01T00:00:00+00:00")),
+         "manifest.json: says another day than the head at export"),
+        (_in_json("certificate.json", lambda said: said.update(verified="2020-01-01T00:00:00+00:00")),
+         "certificate.json: says that it was verified on a day outside"),
+        (_in_json("certificate.json", lambda said: said.update(verified="2099-01-01T00:00:00+00:00")),
+         "certificate.json: says that it was verified on a day outside"),
+        (_instead("consent.txt", "eve", "Eve and all the others"), "consent.txt: says something else than members"),
+        (_instead("ledger.jsonl", '"salt": "', '"salt": "!'), "ledger.jsonl: line 1 cannot be read as a row"),
         (_in_json("measurement.json", lambda said: said["groups"]["subgroup"]["truth"].reverse()),
          "measurement.json: has another class"),
     ],

@@ -23,11 +23,11 @@ def evidence(
     """Write what was found as a bundle that anybody can check.
 
     Report, certificate, consents and every query, without a name or a picture, signed, with the program that recomputes
-    every number. Asks nothing: run the action and its report first.
+    every number. Asks nothing, and the platform need not be there: run the action and its report first.
     """
     from ttca.evidence.bundle import write_evidence
 
-    with opened(file) as (known, action):
+    with opened(file, asks=False) as (known, action):
         made = write_evidence(action, out, url=known.platform.url)
     for warning in made.warnings:
         say(ERR, warning)

@@ -85,11 +85,12 @@ def reporter() -> Any:
 
 @contextmanager
 def opened(
-    file: Path, *, learns: bool = False, accept_new_version: bool = False, anyway: bool = False
+    file: Path, *, asks: bool = True, learns: bool = False, accept_new_version: bool = False, anyway: bool = False
 ) -> Iterator[tuple[ActionFile, CollectiveAction]]:
     """Open an action; where an error ends it, say what was paid, and propose a table if an answer cannot be read.
 
-    ``learns``: a proxy will be needed, so that what is missing for it is said before anything is asked.
+    ``asks``: False where all is answered, so that the platform need not be there. ``learns``: a proxy will be needed,
+    so that what is missing for it is said before anything is asked.
     """
     from ttca.config import read_action
     from ttca.extras import need_extras
@@ -97,7 +98,9 @@ def opened(
     known = read_action(file)
     need_extras("This action", *(("learn",) if learns else ()), *known.extras)
     with (
-        known.open(accept_new_version=accept_new_version, anyway=anyway, reporter=reporter()) as action,
+        known.open(accept_new_version=accept_new_version, anyway=anyway, reporter=reporter())
+        if asks
+        else known.open_as_answered(reporter=reporter()) as action,
         asking(known, action, file),
     ):
         action.queries.quotas_now = partial(_quotas_now, known, action)

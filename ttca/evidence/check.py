@@ -23,10 +23,11 @@ import sys
 import zlib
 from collections import Counter
 from collections.abc import Callable
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, NoReturn
 
-__all__ = ["Refused", "check", "check_certificate", "main", "verify_ed25519", "zip_bytes"]
+__all__ = ["Refused", "check", "check_certificate", "main", "receipts", "verify_ed25519", "zip_bytes"]
 
 FORMAT = "ttca-evidence-1"
 _LETTER = " Fill in a copy of the letter, outside the bundle."
@@ -195,9 +196,14 @@ def _is_signed(kind: str, content: bytes, key: str, signature: str, file: str) -
     return verify_ed25519(_public(key, file), message, _decoded(signature, 64, file))
 
 
+def _no_number(text: str) -> NoReturn:
+    raise ValueError(f"{text} is no number")
+
+
 def _loads(files: dict[str, bytes], name: str) -> Any:
     try:
-        return json.loads(files[name].decode("utf-8"))
+        # Python would take NaN and Infinity, which ttca never writes: whoever compares with them finds nothing wrong.
+        return json.loads(files[name].decode("utf-8"), parse_constant=_no_number)
     except KeyError:
         _refuse(name, "is missing.")
     except (ValueError, RecursionError):
@@ -248,6 +254,18 @@ def _check_files(files: dict[str, bytes]) -> tuple[dict[str, Any], str]:
 # --- the chain ----------------------------------------------------------------------------------------------------
 
 
+def _opened(line: str) -> tuple[bytes, dict[str, Any] | None]:
+    """Return a row's commitment, and what it says; None where it is sealed."""
+    row = json.loads(line)
+    if "content" not in row:
+        return bytes.fromhex(row["commitment"]), None
+    salt = bytes.fromhex(row["salt"])
+    if len(salt) != 32:
+        raise ValueError("no salt")
+    content: dict[str, Any] = json.loads(row["content"], parse_constant=_no_number)
+    return hashlib.sha256(b"ttca-row-1\n" + salt + row["content"].encode()).digest(), content
+
+
 class _Chain:
     """The rows of the ledger: what each says, as far as it is open, and the head after each."""
 
@@ -256,16 +274,12 @@ class _Chain:
         head = hashlib.sha256(b"ttca-chain-1\n" + action.encode()).digest()
         self.heads, self.rows, self.sealed = [head.hex()], [], 0
         for number, line in enumerate(files[file].decode("utf-8").splitlines(), 1):
-            row = json.loads(line)
-            if "content" in row:
-                salt = bytes.fromhex(row["salt"])
-                _expect(len(salt) == 32, file, f"row {number} has no salt.")
-                commitment = hashlib.sha256(b"ttca-row-1\n" + salt + row["content"].encode()).digest()
-                self.rows.append(json.loads(row["content"]))
-            else:
-                commitment = bytes.fromhex(row["commitment"])
-                self.sealed += 1
-                self.rows.append(None)
+            try:
+                commitment, content = _opened(line)
+            except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+                _refuse(file, f"line {number} cannot be read as a row.")
+            self.rows.append(content)
+            self.sealed += content is None
             head = hashlib.sha256(head + commitment).digest()
             self.heads.append(head.hex())
         attempts: dict[tuple[int, int], dict[str, Any]] = {}
@@ -310,6 +324,17 @@ def _check_heads(files: dict[str, bytes], chain: _Chain, action: str, key: str, 
     last = found.get("export")
     _expect(last is not None and last["rows"] == len(chain.rows), "ledger.jsonl", "has rows that no head covers.")
     return found
+
+
+def _check_days(manifest: dict[str, Any], verified: str, heads: dict[str, Any]) -> None:
+    """Check the days that are said against those of the signed heads: no other clock is in the bundle."""
+    _expect(manifest["made"] == heads["export"]["at"], "manifest.json", "says another day than the head at export.")
+    first, last = (heads.get(f"{when} verification") for when in ("before", "after"))
+    day = datetime.fromisoformat(verified)
+    # A computer's clock may be set in between; a day is more than that.
+    early = first is not None and datetime.fromisoformat(first["at"]) - day > timedelta(days=1)
+    late = last is not None and day - datetime.fromisoformat(last["at"]) > timedelta(days=1)
+    _expect(not early and not late, "certificate.json", "says that it was verified on a day outside its signed heads.")
 
 
 # --- numbers ------------------------------------------------------------------------------------------------------
@@ -1278,8 +1303,8 @@ class _Condition:
 
 def _check_row(
     files: dict[str, bytes], chain: _Chain, certificate: dict[str, Any], goal: _Goal, epoch: str
-) -> list[str]:
-    """Recompute the result row; return which of its values were not."""
+) -> tuple[dict[str, Any], list[str]]:
+    """Recompute the result row; return it, and which of its values were not recomputed."""
     row, said = _loads(files, "row.json"), _loads(files, "measurement.json")
     _expect(said["epoch"] == epoch, "measurement.json", "is about other questions.")
     groups = said["groups"]
@@ -1311,7 +1336,9 @@ def _check_row(
         _expect(ok, "row.json", f"says {name} lies in {span}, the rows give {spans[name]}.")
     rest = set(row) - set(found) - {"intervals", "extra"}
     _expect(rest <= set(STATED), "row.json", f"holds {', '.join(sorted(rest - set(STATED)))}, which nobody knows.")
-    return sorted(rest) + sorted(set(extra) - set(guests))
+    _expect(sum(row["composition"].values()) == row["queries"], "row.json",
+           f"says queries is {row['queries']}, its composition gives {sum(row['composition'].values())}.")  # fmt: skip
+    return row, sorted(rest) + sorted(set(extra) - set(guests))
 
 
 def _recomputed(of: Any, said: Any, certificate: dict[str, Any], goal: _Goal) -> Any:
@@ -1398,7 +1425,43 @@ def _check_members(files: dict[str, bytes], chain: _Chain) -> tuple[int, int, in
         for consent in member["consents"]:
             _expect(consent["sha256"] in texts, file, f"holds a consent of {name} to words that are missing.")
         agreed += any(c["withdrawn"] is None for c in member["consents"])
+    _expect(receipts(said).encode() == files["consent.txt"], "consent.txt", "says something else than members.json.")
     return len(said["members"]), agreed, sum(m["forgotten"] for m in said["members"].values())
+
+
+def receipts(members: dict[str, Any]) -> str:
+    """Return who agreed to which words when, as consent.txt says it of members.json."""
+    lines = []
+    for name, member in members["members"].items():
+        for consent in member["consents"]:
+            until = "" if consent["withdrawn"] is None else f", and withdrew it on {consent['withdrawn']}"
+            lines.append(f"{name} agreed on {consent['agreed']} to the words {consent['sha256']}{until}.")
+        if not member["consents"]:
+            lines.append(f"{name}: no consent is on record in the ledger.")
+    texts = [f"\nThe words with the SHA-256 {digest}:\n\n{text}" for digest, text in members["texts"].items()]
+    return "\n".join([*lines, *texts]) + "\n"
+
+
+def _is_none(path: Path) -> bool:
+    """Return whether nothing of a bundle is there at all."""
+    if path.is_dir():
+        # This file may have been copied there alone.
+        return not {found.name for found in path.iterdir()} & {"manifest.json", "certificate.json", "ledger.jsonl"}
+    content = path.read_bytes()
+    return content[:2] != b"PK" and b"manifest.json" not in content
+
+
+def _served(row: dict[str, Any]) -> str:
+    """Return the rates that report and letter speak of, so that a reader can compare."""
+
+    def rate(name: str) -> str:
+        return "unknown" if row[name] is None else f"{100 * row[name]:.1f} %"
+
+    return (
+        f"Right answers, by the rows: for the subgroup {rate('subgroup_before')} without the change and "
+        f"{rate('subgroup_after')} with it; for the others {rate('reference_before')} without it. With the change of "
+        f"a wrong class, {rate('abuse_rate')} are read as that class."
+    )
 
 
 def _read(path: Path) -> dict[str, bytes]:
@@ -1430,9 +1493,11 @@ def _checked(files: dict[str, bytes], manifest: dict[str, Any], signer: str, key
     certificate, epoch = stored["certificate"], stored["epoch"]
     chain = _Chain(files, action)
     heads = _check_heads(files, chain, action, signer, epoch)
+    _check_days(manifest, stored["verified"], heads)
     goal, unchecked = check_certificate(certificate)
     forgotten = _check_answers(certificate, epoch, goal, chain, heads)
-    unchecked += _check_row(files, chain, certificate, goal, epoch)
+    row, stated = _check_row(files, chain, certificate, goal, epoch)
+    unchecked += stated
     members, agreed, left = _check_members(files, chain)
     asked = max(len(t["answers"]) for t in certificate["tests"])
     verdict = f"certified at ε = {certificate['epsilon']}" if certificate["epsilon"] else "not certified"
@@ -1446,12 +1511,13 @@ def _checked(files: dict[str, bytes], manifest: dict[str, Any], signer: str, key
         f"The certificate follows from its answers: {goal} {verdict}, {asked} persons asked, S at least "
         f"{math.floor(1000 * certificate['lower']['value'] + 1e-9) / 1000:.3f}.",
         f"Its answers are the ledger's, but for {forgotten} about people who are forgotten.",
+        _served(row),
         "Every number of the result row follows from the ledger's rows, but for what can only be stated: "
         f"{', '.join(unchecked)}.",
         f"{members} members paid {sum(chain.paid().values())} queries; {agreed} have a consent on record that stands, "
         f"{left} were forgotten.",
         "The words and pictures of report.html, letter.md and README.txt are as they were signed, and not recomputed: "
-        "go by the numbers above and in row.json.",
+        "compare them with the numbers above and in row.json.",
     ]
     for moment in ("before verification", "after verification", "export"):
         head = heads.get(moment)
@@ -1492,6 +1558,9 @@ def main(arguments: list[str]) -> int:
         return 2
     path = Path(arguments[0]) if arguments else Path(__file__).resolve().parent
     try:
+        if _is_none(path):
+            print(f"Expected a bundle of evidence, a ZIP or a folder, got {path}, which is none. Nothing was checked.")
+            return 2
         said = check(path, key)
     except Refused as error:
         print(f"REFUSED. {error}")

@@ -100,6 +100,11 @@ class Acquaintance:
         # A change that costs nothing now may cost something later, about other images.
         self._write(info, accepted=accept or not self._others(info))
 
+    def accepted(self) -> list[PlatformInfo]:
+        """Return every platform that was asked and accepted, as it said of itself, in the order they were met."""
+        known = self._where(_platforms.c.accepted).order_by(_platforms.c.at)
+        return self.ledger.database.run(lambda c: [_read(str(said)) for said in c.scalars(known)])
+
     def change(self, info: PlatformInfo, question: Question) -> Change | None:
         """Return what has changed, None where nothing would be paid again for it."""
         missing = np.flatnonzero(~question.found.known)
