@@ -1457,11 +1457,12 @@ def _served(row: dict[str, Any]) -> str:
     def rate(name: str) -> str:
         return "unknown" if row[name] is None else f"{100 * row[name]:.1f} %"
 
-    return (
+    said = (
         f"Right answers, by the rows: for the subgroup {rate('subgroup_before')} without the change and "
-        f"{rate('subgroup_after')} with it; for the others {rate('reference_before')} without it. With the change of "
-        f"a wrong class, {rate('abuse_rate')} are read as that class."
+        f"{rate('subgroup_after')} with it; for the others {rate('reference_before')} without it."
     )
+    abused = f" With the change of a wrong class, {rate('abuse_rate')} are read as that class."
+    return said if row["abuse_rate"] is None else said + abused
 
 
 def _read(path: Path) -> dict[str, bytes]:
