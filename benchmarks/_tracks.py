@@ -235,24 +235,33 @@ def _fairface_copies(first: int) -> NDArray[np.bool_]:
     return near_copies(validation[first : first + _DEV_TEST], earlier)
 
 
-def _fairface_kept(of: _Faces, split: str, first: int, stays: NDArray[np.bool_]) -> People:
-    """Return people from a row on, but for those that do not stay: nobody's photograph lies in memory twice."""
+def _fairface_kept(of: _Faces, split: str, first: int, stays: NDArray[np.bool_], *, grouped: bool = False) -> People:
+    """Return people from a row on, but for those that do not stay: nobody's photograph lies in memory twice.
+
+    ``grouped``: the reference first, then the subgroup, each in its order, so that a look at one copies no photograph.
+    """
     images: Images | None = None
+    last = list[Images]()
     people, start = list[People](), 0
     for at in range(0, len(stays), _FAIRFACE_FEW):
         kept = stays[at : at + _FAIRFACE_FEW]
         part = of.load(split, slice(first + at, first + at + len(kept)))[kept]
         images = np.empty((int(stays.sum()), *part.images.shape[1:]), np.uint8) if images is None else images
-        images[start : start + len(part)] = part.images
-        start += len(part)
+        now = part.images[~part.subgroup] if grouped else part.images
+        images[start : start + len(now)] = now
+        start += len(now)
+        last.append(part.images[part.subgroup] if grouped else part.images[:0])
         people.append(replace(part, images=part.images[:, :1, :1].copy()))
     assert images is not None
-    return replace(People.concatenate(people), images=images)
+    images[start:] = np.concatenate(last)
+    columns = People.concatenate(people)
+    order = np.argsort(columns.subgroup & grouped, kind="stable")
+    return replace(columns[order], images=images)
 
 
 @lru_cache(maxsize=1)
 def _fairface_test(first: int, of: _Faces) -> People:
-    return _fairface_kept(of, "validation", first, ~_fairface_copies(first))
+    return _fairface_kept(of, "validation", first, ~_fairface_copies(first), grouped=True)
 
 
 @lru_cache(maxsize=1)

@@ -6,10 +6,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from tests.test_measurement import MEMBERS, OPPONENTS, OTHERS, PEOPLE, PERTURBATIONS, Oracle, proxy, run
 from ttca.conditions import CONTROLS, ROW_KEYS, Control, Measuring, Scene, queries_for
 from ttca.errors import ConfigError
+from ttca.people import People
 from ttca.row import Row
 
 
@@ -85,3 +88,20 @@ def test_what_was_checked_does_not_change_afterwards() -> None:
     controls.append(mine("noise"))
     assert list(measuring.metrics) == ["accuracy"]
     assert [c.name for c in measuring.all_controls()] == [*(c.name for c in CONTROLS), "mine"]
+
+
+@given(st.integers(1, 9), st.integers(0, 8), st.integers(1, 9), st.integers(0, 2**31), st.booleans())
+def test_a_part_of_a_scene_is_drawn_as_the_whole_is(n: int, start: int, more: int, seed: int, left: bool) -> None:
+    """Whoever is measured in parts gets the same wrong classes, with empty seats too, computed before or after."""
+    images = np.zeros((n, 2, 2, 3), np.uint8)
+    seats = np.arange(n) * 2 if left else None
+    people = People.build(images, np.zeros(n, np.int64), subgroup=True)
+    rows = slice(start, start + more)
+
+    def whole() -> Scene:
+        return Scene(people, PERTURBATIONS, OPPONENTS, lambda images: np.zeros(len(images), np.int64), seed, seats)
+
+    expected = whole().wrong[rows].tolist()
+    assert whole().part(rows).wrong.tolist() == expected
+    known = whole()
+    assert known.wrong[rows].tolist() == known.part(rows).wrong.tolist() == expected

@@ -167,13 +167,17 @@ def test_the_platform_is_asked_once_with_all_conditions_together() -> None:
     assert found.coverage == sum(r.sum() for r in found.resolved.values()) / (2 * REF + 9 * SUB)
 
 
-def test_photographs_are_asked_about_a_condition_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where all conditions together would not fit in memory they are asked one by one, with the same result."""
+@pytest.mark.parametrize("photographs", [1, 7, SUB])
+def test_photographs_are_asked_about_in_parts(photographs: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where all conditions together would not fit in memory they are asked part by part, with the same result."""
     together, alone = Oracle(), Oracle()
     whole = run(together)
-    monkeypatch.setattr(measurement, "_TOGETHER", 1)
+    most = photographs * PEOPLE.images[0].nbytes
+    monkeypatch.setattr(measurement, "_TOGETHER", most)
     parts = run(alone)
-    assert len(alone.asked) == len(CONDITIONS)
+    # Another part is begun before the last one is full.
+    assert len(alone.asked) > len(together.asked)
+    assert max(images.nbytes for images in alone.asked) < 2 * most
     assert np.array_equal(np.concatenate(alone.asked), together.asked[0])
     for name in CONDITIONS:
         assert np.array_equal(parts.correct[name], whole.correct[name])

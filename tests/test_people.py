@@ -286,3 +286,17 @@ def test_a_name_that_is_missing_is_nobody(nobody: object, column: str) -> None:
     names: Any = {column: ["ada", nobody, "eve", nobody]}
     with pytest.raises(DataError, match="none for 2 of 4; the first is image 1"):
         People.build(images, np.zeros(4, np.int64), **names)
+
+
+@given(st.lists(st.booleans(), min_size=5, max_size=5), st.lists(st.integers(-5, 4), max_size=6))
+def test_rows_that_lie_together_copy_no_photograph(mask: list[bool], numbers: list[int]) -> None:
+    """Any rows give the same people as before, and a run of them shares its photographs with everybody."""
+    images = np.arange(5 * 12, dtype=np.uint8).reshape(5, 2, 2, 3)
+    people = People.build(images, np.arange(5), subgroup=np.array([True, False, False, True, True]))
+    for rows in (np.array(mask), np.array(numbers, np.intp)):
+        part = people[rows]
+        assert part.classes.tolist() == np.arange(5)[rows].tolist()
+        assert np.array_equal(part.images, images[rows])
+    run = np.flatnonzero(mask)
+    if len(run) and run[-1] - run[0] + 1 == len(run):
+        assert np.shares_memory(people[np.array(mask)].images, people.images)

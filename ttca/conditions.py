@@ -123,6 +123,15 @@ class Scene(OneLine):
         drawn = self.rng().integers(1, count, size=int(seats.max(initial=-1)) + 1)
         return (self.classes + drawn[seats]) % count
 
+    def part(self, rows: slice) -> Scene:
+        """Return some of the people; what is drawn for a seat, and what was found out already, stays as it is."""
+        seats = np.arange(len(self.classes)) if self.seats is None else self.seats
+        part = replace(self, people=self.people[rows], seats=seats[rows])
+        for name in ("with_delta", "picked", "wrong"):
+            if name in vars(self):
+                vars(part)[name] = vars(self)[name][rows]
+        return part
+
     def rng(self) -> np.random.Generator:
         """Return a new generator, made from the action's seed; it draws the same at every call."""
         return np.random.default_rng(self.seed)

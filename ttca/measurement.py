@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import numbers
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property, partial
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -198,8 +198,8 @@ def measure(
     Parameters
     ----------
     ask : callable
-        uint8 (N, H, W, 3) and str (N,), whose images they are → Answers. Called with several conditions together, as
-        many as fit in memory.
+        uint8 (N, H, W, 3) and str (N,), whose images they are → Answers. Called with several conditions together, or
+        with a part of one, as much as fits in memory.
     people : People
         Both groups, read for nothing else.
     perturbations : PerturbationSet
@@ -223,7 +223,7 @@ def measure(
     _ = members.with_delta
     scenes = {"subgroup": members, "reference": others}
     of = {control.name: scenes[control.whose] for control in controls}
-    said = _said(ask, {c.name: (partial(_images, c, of[c.name]), of[c.name].people.members) for c in controls})
+    said = _said(ask, {c.name: _sent(c, of[c.name]) for c in controls})
     outcomes = {c.name: Outcome(said[c.name], _hits(c, of[c.name]), of[c.name].classes) for c in controls}
     before, after, reference = (said[name] for name in ("subgroup_before", "subgroup_after", "reference_before"))
     return Measurement(
@@ -315,29 +315,37 @@ def _hits(control: Control, scene: Scene) -> NDArray[np.int64]:
 
 
 def _said(
-    ask: Callable[[Images, NDArray[np.str_]], Answers],
-    conditions: Mapping[str, tuple[Callable[[], Images], NDArray[np.str_]]],
+    ask: Callable[[Images, NDArray[np.str_]], Answers], conditions: Mapping[str, Iterable[tuple[Images, People]]]
 ) -> dict[str, Answers]:
-    """Ask about all conditions, as many together as fit in memory: a copy of photographs for each does not."""
-    said: dict[str, Answers] = {}
-    waiting: dict[str, tuple[Images, NDArray[np.str_]]] = {}
+    """Ask about all conditions, as much together as fits in memory: a copy of photographs for each does not."""
+    said: dict[str, list[Answers]] = {name: [] for name in conditions}
+    waiting: list[tuple[str, Images, People]] = []
 
     def flush() -> None:
-        images, owners = zip(*waiting.values(), strict=True)
+        images = [part for _, part, _ in waiting]
         together = images[0] if len(images) == 1 else np.concatenate(images)
-        answers, start = ask(together, np.concatenate(owners)), 0
-        for name, (part, _) in waiting.items():
-            said[name] = answers[start : start + len(part)]
+        answers, start = ask(together, np.concatenate([people.members for *_, people in waiting])), 0
+        for name, part, _ in waiting:
+            said[name].append(answers[start : start + len(part)])
             start += len(part)
         waiting.clear()
 
-    for name, (make, owners) in conditions.items():
-        waiting[name] = (make(), owners)
-        if sum(images.nbytes for images, _ in waiting.values()) >= _TOGETHER:
-            flush()
+    for name, parts in conditions.items():
+        for images, people in parts:
+            waiting.append((name, images, people))
+            if sum(part.nbytes for _, part, _ in waiting) >= _TOGETHER:
+                flush()
     if waiting:
         flush()
-    return said
+    return {name: Answers.concatenate(parts, classes=parts[0].classes) for name, parts in said.items()}
+
+
+def _sent(control: Control, scene: Scene) -> Iterator[tuple[Images, People]]:
+    """Yield what a control sends, and of whom: in parts that fit in memory, or a guest's, which may draw, in one."""
+    few = _TOGETHER // scene.images[:1].nbytes if control in CONTROLS else len(scene.people)
+    for start in range(0, len(scene.people), max(few, 1)):
+        part = scene if few >= len(scene.people) else scene.part(slice(start, start + max(few, 1)))
+        yield _images(control, part), part.people
 
 
 def _agreement(predicted: NDArray[np.int64], answers: Answers) -> float:

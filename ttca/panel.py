@@ -39,8 +39,10 @@ class Panel(OneLine):
 
     Parameters
     ----------
-    subgroup, reference : People
-        One image per person, in the order in which they are asked. Paired: row i of both is the same person.
+    people : People
+        Verification people. Photographs are large: they are copied for whoever is asked, when they are.
+    rows : dict of str to int64 (N,)
+        By side, the people's rows in the order in which they are asked. Paired: row i of both is the same person.
     design : {"disjoint", "paired"}
     images : int
         That the verification people brought in all.
@@ -50,29 +52,39 @@ class Panel(OneLine):
         Where some seats are empty.
     """
 
-    subgroup: People
-    reference: People
+    people: People
+    rows: Mapping[str, NDArray[np.int64]]
     design: Design
     images: int
     every_image: bool = False
     seating: Seating | None = None
 
+    @property
+    def subgroup(self) -> People:
+        """Those of the subgroup, in the order in which they are asked: a copy."""
+        return self.people[self.rows[SIDES[0]]]
+
+    @property
+    def reference(self) -> People:
+        """Those of the reference: a copy."""
+        return self.people[self.rows[SIDES[1]]]
+
     def examined(self) -> Examined:
         """Return what a certificate says about these people, and about those who have left."""
         if self.seating is not None:
             return self.seating.examined
-        groups = self.subgroup, self.reference
+        groups = [self.people.persons[self.rows[side]] for side in SIDES]
         if not self.every_image:
-            return Examined(self.design, len(self.subgroup), len(self.reference), self.images)
+            return Examined(self.design, len(groups[0]), len(groups[1]), self.images)
         ours, theirs = (_images_of_each(group) for group in groups)
         return Examined(self.design, len(ours), len(theirs), self.images, (ours, theirs))
 
     def sitting(self, side: str, start: int, stop: int) -> tuple[People, NDArray[np.int64]]:
         """Return who sits in the seats ``start`` to ``stop - 1`` of a side, and where, counted from ``start``."""
-        people = self.subgroup if side == SIDES[0] else self.reference
-        seats = np.arange(len(people)) if self.seating is None else self.seating.seats[side]
-        rows = (seats >= start) & (seats < stop)
-        return people[rows], seats[rows] - start
+        rows = self.rows[side]
+        seats = np.arange(len(rows)) if self.seating is None else self.seating.seats[side]
+        here = (seats >= start) & (seats < stop)
+        return self.people[rows[here]], seats[here] - start
 
     def first(self, persons: int) -> People:
         """Return who sits in the first so many seats of each group, subgroup before reference."""
@@ -121,12 +133,12 @@ def draw_panel(people: People, *, seed: int, every_image: bool = False) -> Panel
                 "counts every image compares different people. Leave out every_image. No query was spent."
             )
         rows = [_all_of(people, rng.permutation(names[group]), group) for group in (True, False)]
-        return Panel(people[rows[0]], people[rows[1]], "disjoint", len(people), every_image=True)
+        return Panel(people, dict(zip(SIDES, rows, strict=True)), "disjoint", len(people), every_image=True)
     everybody = len(names[True]) + len(names[False]) - len(both)
     if len(both) and 2 * len(both) >= everybody:
         order = rng.permutation(both)
         chosen = [_one_each(people, order, group, rng) for group in (True, False)]
-        return Panel(people[chosen[0]], people[chosen[1]], "paired", len(people))
+        return Panel(people, dict(zip(SIDES, chosen, strict=True)), "paired", len(people))
     into_subgroup = rng.random(len(both)) < 0.5
     kept = {
         True: np.setdiff1d(names[True], both[~into_subgroup]),
@@ -137,9 +149,9 @@ def draw_panel(people: People, *, seed: int, every_image: bool = False) -> Panel
             "Expected verification people of the subgroup, got nobody who is not in the reference too. Give "
             "verification a larger share of the people."
         )
-    subgroup, reference = (people[_one_each(people, rng.permutation(kept[g]), g, rng)] for g in (True, False))
-    reference = reference[: MOST_OTHERS * len(subgroup)]
-    return Panel(subgroup, reference, "disjoint", len(people))
+    subgroup, reference = (_one_each(people, rng.permutation(kept[g]), g, rng) for g in (True, False))
+    drawn = dict(zip(SIDES, (subgroup, reference[: MOST_OTHERS * len(subgroup)]), strict=True))
+    return Panel(people, drawn, "disjoint", len(people))
 
 
 def with_empty_seats(people: People, rows: Mapping[str, Sequence[int | None]], examined: Examined) -> Panel:
@@ -156,9 +168,9 @@ def with_empty_seats(people: People, rows: Mapping[str, Sequence[int | None]], e
     """
     there = {side: [(i, row) for i, row in enumerate(rows.get(side, ())) if row is not None] for side in SIDES}
     seats = {side: np.array([i for i, _ in found], np.int64) for side, found in there.items()}
-    subgroup, reference = (people[np.array([row for _, row in there[side]], np.intp)] for side in SIDES)
+    kept = {side: np.array([row for _, row in found], np.int64) for side, found in there.items()}
     every_image = examined.layout is not None
-    return Panel(subgroup, reference, examined.design, examined.images, every_image, Seating(seats, examined))
+    return Panel(people, kept, examined.design, examined.images, every_image, Seating(seats, examined))
 
 
 def _all_of(people: People, order: NDArray[np.str_], subgroup: bool) -> NDArray[np.intp]:
@@ -168,9 +180,9 @@ def _all_of(people: People, order: NDArray[np.str_], subgroup: bool) -> NDArray[
     return rows[np.argsort([place[name] for name in people.persons[rows].tolist()], kind="stable")]
 
 
-def _images_of_each(group: People) -> tuple[int, ...]:
-    """Return how many images each person has, in the order of the rows."""
-    new = np.concatenate([[True], group.persons[1:] != group.persons[:-1]])[: len(group)]
+def _images_of_each(group: NDArray[np.str_]) -> tuple[int, ...]:
+    """Return how many images each person has, in the order of the persons' rows."""
+    new = np.concatenate([[True], group[1:] != group[:-1]])[: len(group)]
     return tuple(np.diff(np.append(np.flatnonzero(new), len(group))).tolist())
 
 

@@ -131,6 +131,7 @@ class People(Value):
     def __getitem__(self, rows: NDArray[np.intp] | NDArray[np.bool_] | slice) -> People:
         if not isinstance(rows, slice) and np.ndim(rows) != 1:
             raise DataError(f"Expected rows as a slice or an array of one axis, got {rows!r}. Pass people[i : i + 1].")
+        rows = rows if isinstance(rows, slice) else _together(rows, len(self))
         return People._of(*(getattr(self, f.name)[rows] for f in fields(self)))
 
     @property
@@ -156,6 +157,14 @@ class People(Value):
                 json.dumps(column.tolist()).encode() if words else np.ascontiguousarray(column).view(np.uint8).data
             )
         return h.hexdigest()
+
+
+def _together(rows: NDArray[np.intp] | NDArray[np.bool_], number: int) -> Any:
+    """Return rows that lie side by side, in order, as a slice, which copies no photograph; others as they are."""
+    wanted = np.flatnonzero(rows) if np.asarray(rows).dtype == np.bool_ and len(rows) == number else np.asarray(rows)
+    if not len(wanted) or wanted.dtype.kind not in "iu" or wanted[0] < 0 or wanted[-1] >= number:
+        return rows
+    return slice(int(wanted[0]), int(wanted[-1]) + 1) if (np.diff(wanted) == 1).all() else rows
 
 
 def _names(given: Any) -> NDArray[np.str_]:
