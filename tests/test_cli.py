@@ -555,6 +555,23 @@ def test_evidence_is_a_bundle_that_checks_out_and_holds_no_key(
     assert "checks it with: python check.py" in ttca("recheck", out).sentence
 
 
+def test_after_verification_a_changed_platform_is_asked_nothing(finished: Path, ttca: Terminal, tmp_path: Path) -> None:
+    """A finished action on another version pays nothing, says what helps, and writes its report all the same."""
+    log, path = tmp_path / "access.jsonl", finished / "action.toml"
+    row = json.loads((finished / "row.json").read_text())
+    with background_app(create_app(worlds.Recorder(version="2").inner, access_log=log)) as url:
+        path.write_text(re.sub(r'url = "[^"]*"', f'url = "{url}"', path.read_text()))
+        for words in ([], ["--accept-new-version", "--yes"], ["--accept-new-version", "--dry-run", "--json"]):
+            said = ttca("run", finished, *words).sentence
+            assert "ttca evidence and ttca report write what was found without the platform" in said
+            assert "--accept-new-version" not in said
+        (finished / "report.html").unlink()
+        said = ttca("report", finished, "--json").json
+    assert {key for key in row if said[key] != row[key]} <= {"seconds", "peak_rss_mb"}
+    assert (finished / "report.html").is_file()
+    assert not log.exists()
+
+
 def test_evidence_needs_no_platform_that_is_still_there(finished: Path, ttca: Terminal, tmp_path: Path) -> None:
     """What was answered is about the platform of that day: gone or another version, the bundle is the same."""
     path, out = finished / "action.toml", tmp_path / "evidence.zip"

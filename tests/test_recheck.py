@@ -275,7 +275,7 @@ def test_another_version_that_answers_alike_is_told(folder: Path) -> None:
         found = look(action)
     assert found.alarm is None
     assert found.other_version
-    assert "another model or version" in found.told
+    assert "another address, model or version" in found.told
     assert "Nothing speaks against" not in found.told
 
 
@@ -333,6 +333,35 @@ def test_whoever_is_forgotten_is_asked_no_more(folder: Path) -> None:
         assert found.persons == 60
     sent = {image for images in platform.seen.values() for image in images}
     assert not sent & {image.tobytes() for image in everybody.verification.images[gone]}
+
+
+def test_a_look_that_quotas_cannot_pay_is_not_begun(folder: Path) -> None:
+    """Nothing is drawn or paid where only a part could be asked; an open look that was cut goes on once all can."""
+    with opened(folder) as action:
+        spent = sum(action.ledger.paid(action="action").values())
+    record = (folder / "recheck.json").read_bytes()
+    with opened(folder, cap=spent + 39) as action:
+        with pytest.raises(QuotaError, match=r"Expected 40 queries for this look, got 39 .* ask fewer: --people"):
+            look(action)
+        assert (folder / "recheck.json").read_bytes() == record
+        assert sum(action.ledger.paid(action="action").values()) == spent
+        assert look(action, 19).asked == 38
+
+
+def test_a_look_cannot_be_undone_by_an_older_record_or_none(folder: Path) -> None:
+    """The ledger knows how many looks were begun, so that nobody looks until they like what they see."""
+    record = (folder / "recheck.json").read_bytes()
+    with opened(folder) as action:
+        look(action)
+        begun = (folder / "recheck.json").read_bytes()
+        (folder / "recheck.json").write_bytes(record)
+        with pytest.raises(ActionError, match="every look that the ledger knows of"):
+            look(action)
+        (folder / "recheck.json").unlink()
+        with pytest.raises(ActionError, match="every look that the ledger knows of"):
+            action.keep()
+        (folder / "recheck.json").write_bytes(begun)
+        assert look(action).looks == 2
 
 
 def test_an_edited_record_is_refused(folder: Path) -> None:

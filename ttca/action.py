@@ -35,6 +35,7 @@ from ttca.people import People, Roster
 from ttca.perturbations import PerturbationSet, left_alone
 from ttca.perturbing import Family, refined_queries
 from ttca.platforms.base import Platform
+from ttca.platforms.remembered import RememberedPlatform
 from ttca.pooling.ledger import open_ledger
 from ttca.pooling.pool import Cost, Member, Pace, QueryPool, check_members
 from ttca.pooling.titles import take_title
@@ -743,6 +744,9 @@ def _plan(action: CollectiveAction, shop: Workshop) -> dict[str, Cost]:
         asked = Cost(
             asked.images + cost.images, asked.answered + cost.answered, asked.queries + cost.queries, affordable
         )
+    if knows_pool(action.folder):
+        # Once people verify, another answer would teach another δ: nothing more is paid for.
+        asked = replace(asked, queries=0)
     plan = {"pool": asked}
     raced = race_result(action.folder, action.settings)
     # Where doing nothing won, nothing is refined, nobody verifies, and the row says what is paid for.
@@ -757,7 +761,7 @@ def _plan(action: CollectiveAction, shop: Workshop) -> dict[str, Cost]:
     choosers = action.questions.selection[:MOST_CHOOSERS]
     asked_of = len(choosers) + _asked_twice(action, choosers)
     later = still_to_pay(shop, action.panel, action.measuring, asked_of)
-    if kept := action.settings.recheck_people:
+    if (kept := action.settings.recheck_people) and not isinstance(action.platform, RememberedPlatform):
         later["recheck"] = kept_cost(action.folder, action.panel, kept, certified=is_certified(action.folder))
     more |= dict.fromkeys(later, 0) if over else later
     plan |= {step: Cost(most, 0, most, affordable) for step, most in more.items()}

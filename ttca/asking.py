@@ -302,10 +302,12 @@ def ask_pool(
     overruling : Overruling
         Whether to go on where answers do not fit members' own true classes.
     in_hand : bool
-        Whether the ledger alone is asked, and nothing is paid, where this platform was asked before.
+        Whether the ledger alone is asked, and nothing is paid: people have begun to verify.
 
     Raises
     ------
+    ActionError
+        If this platform was never asked, and nothing may be.
     SanityError
         If the first answers, or all of them, do not fit, and nobody goes on anyway.
     """
@@ -313,9 +315,11 @@ def ask_pool(
     sanity = Sanity.of(people, queries.platform.info.classes)
     queries.anyway = overruling.anyway
     watch = Watch(sanity.parts, lambda look, answers: overruling.hear(sanity.at_look(look, answers)))
-    answers = queries.in_hand(people.images) if in_hand else None
-    # Another platform was never asked: what that means is the pool's to say.
-    if answers is None or not answers.answered.any():
+    if in_hand:
+        answers = queries.in_hand(people.images)
+        if not answers.answered.any():
+            raise _moved()
+    else:
         answers = queries.ask(people.images, purpose="pool", owners=people.members.tolist(), watch=watch)
     overruling.hear(sanity.at_end(answers))
     if questions.also is not None and not in_hand:
@@ -332,6 +336,16 @@ def ask_pool(
         answers[second:],
         equalized,
         overruling.overruled,
+    )
+
+
+def _moved() -> ActionError:
+    return ActionError(
+        "Expected the platform as it was when people began to verify, got another address, model or version, about "
+        "which nothing is known. What was learned and verified is about that one, and verification people are asked "
+        "once: no query helps here. Put address, model and version back as they were. ttca evidence and ttca report "
+        "write what was found without the platform. For today's platform, start a new action in a new folder with new "
+        "verification people. Nothing was sent."
     )
 
 

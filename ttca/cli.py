@@ -27,6 +27,7 @@ from ttca.commands.publish import publish
 from ttca.commands.recheck import recheck
 from ttca.commands.retraining import aggregate, promise, report_records
 from ttca.commands.shared import ERR, OUT, AcceptOption, AnywayOption, DryRunOption, FileArgument, JsonOption
+from ttca.commands.shared import answered_or_opened as _answered_or_opened
 from ttca.commands.shared import emit as _emit
 from ttca.commands.shared import opened as _opened
 from ttca.commands.shared import reporter as _reporter
@@ -955,11 +956,11 @@ def report(
     """Measure the result row and write report.html.
 
     Of an action that ttca run or ttca verify has ended: it queries what is still missing of the row, and verifies
-    nobody.
+    nobody. Where nothing is missing, the platform need not be there.
     """
     from ttca.rehearsal import check_ended
 
-    with _opened(file, learns=not dry_run) as (known, action):
+    with _answered_or_opened(file, learns=not dry_run) as (known, action):
         check_ended(action)
         if _planned(known, action, dry_run, as_json, verifies=True, reports=True):
             return
@@ -968,7 +969,6 @@ def report(
             return
         certificate = _verified(action, yes=yes, wait=wait)
         row, _ = patiently(wait, action.measure)
-        _keep(action, wait=wait)
         written = action.report(for_publication=for_publication)
         _finish(row, certificate, action.folder, as_json, written.name)
         _say_outcome(action, certificate)
@@ -1128,7 +1128,7 @@ def _keep(action: CollectiveAction, *, wait: bool) -> None:
     except QuotaError as error:
         if error.come_back_s is not None:
             raise
-        _say(ERR, f"Nobody is kept for rechecks: {error} Run this again for it.")
+        _say(ERR, f"Nobody is kept for rechecks: {error} Then run for it: ttca run")
     else:
         if kept is not None:
             _say(ERR, kept.told)

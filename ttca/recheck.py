@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import sqlalchemy as sa
 from numpy.typing import NDArray
 
 from ttca.errors import ActionError, ConfigError, PerturbationError, QuotaError
@@ -26,7 +27,9 @@ from ttca.panel import SIDES, Panel
 from ttca.people import People
 from ttca.perturbations import PerturbationSet
 from ttca.perturbing import Family
+from ttca.pooling.opening import set_meta
 from ttca.pooling.pool import QueryPool
+from ttca.pooling.schema import meta as _meta
 from ttca.signing import CollectiveKey, signer
 from ttca.statistics.kept_answers import changed_log_e, helps_log_e
 from ttca.verifying import MEMBERS_FILE, Verified, handed_out
@@ -189,8 +192,8 @@ class Recheck:
             return f"{counts}{gone}{figures} {self.expiry.told}"
         if self.other_version:
             return (
-                f"{counts}{gone}{figures} But the platform says that it is another model or version now than the one "
-                "that the set was learned on: ttca submit refuses the set there."
+                f"{counts}{gone}{figures} But the platform has another address, model or version now than the one that "
+                "the set was learned on: ttca submit refuses the set there."
             )
         return f"{counts}{gone}{figures} Nothing speaks against the certificate."
 
@@ -248,10 +251,13 @@ def keep_people(shop: Workshop, family: Family, verified: Verified) -> Kept | No
         known = _read(path, queries)
         if known.epoch == verified.epoch:
             return known
+    elif _looks_begun(queries):
+        raise _older(path)
     people, seats = _examinees(verified.panel)
     people, seats = people[:most], seats[:most]
     ways = _both_ways(people, chosen)
-    _check_affordable(queries, ways, verified.epoch)
+    costs = [queries.cost(images, epoch=verified.epoch, repeat=repeat) for repeat in range(ASKS) for images in ways]
+    _check_affordable(queries, sum(cost.queries for cost in costs), "it", "lower recheck_people in [action]")
     labels = np.zeros((ASKS, len(people), 2), np.int64)
     resolved = np.zeros((ASKS, len(people), 2), np.bool_)
     for repeat in range(ASKS):
@@ -380,9 +386,11 @@ def recheck(
     Raises
     ------
     ActionError
-        If there is no certified set, or nobody is kept.
+        If there is no certified set, nobody is kept, or the record is older than the ledger's last look.
     ConfigError
         If a number is out of range.
+    QuotaError
+        If quotas or cap do not allow the whole look. Nothing was asked.
     SignatureError
         If the key in the folder did not sign the set: nobody would heed what it says about it. Nothing was asked.
     """
@@ -415,12 +423,15 @@ def recheck(
             seats=drawn,
         )
         known = replace(known, looks=(*known.looks, last))
+        _check_affordable(queries, 2 * people, "this look", "ask fewer: --people")
         # Before the first query, so that nobody draws until they like whom they drew.
         _write(folder / RECORD_FILE, queries, known)
     if last is None:
         raise AssertionError("an alarm without a look")  # pragma: no cover - e-values are 1 before the first look
     asked = 0
     state = _standing(known)
+    if not _rejects(state):
+        _check_affordable(queries, 2 * (len(last.seats) - len(last.said)), "what is left of this look")
     while len(last.said) < len(last.seats) and not _rejects(state):
         stop = min(len(last.said) + BATCH, len(last.seats))
         said = _ask(queries, _examinees(panel)[0], where, known, last, chosen, stop)
@@ -527,14 +538,30 @@ def _examinees(panel: Panel) -> tuple[People, NDArray[np.int64]]:
     return people[first], seats[first]
 
 
-def _check_affordable(queries: QueryPool, ways: Sequence[Images], epoch: str) -> None:
-    costs = [queries.cost(images, epoch=epoch, repeat=repeat) for repeat in range(ASKS) for images in ways]
-    needed, left = sum(cost.queries for cost in costs), costs[0].affordable
+def _check_affordable(queries: QueryPool, needed: int, what: str, otherwise: str = "") -> None:
+    left = queries.ledger.left().of(queries.members).total
     if needed > left:
         raise QuotaError(
-            f"Expected {needed} queries for it, got {left} that quotas and cap still allow. Raise them in [pool], or "
-            "lower recheck_people in [action]. None was sent."
+            f"Expected {needed} queries for {what}, got {left} that quotas and cap still allow. Raise them in [pool]"
+            f"{otherwise and f', or {otherwise}'}. None was sent."
         )
+
+
+def _looks_name(queries: QueryPool) -> str:
+    return f"looks {queries.action or ''}"
+
+
+def _looks_begun(queries: QueryPool) -> int:
+    """Return how many looks the ledger knows of: with an older record, somebody could look until they like it."""
+    found = sa.select(_meta.c.value).where(_meta.c.name == _looks_name(queries))
+    return int(queries.ledger.database.run(lambda connection: connection.scalar(found)) or 0)
+
+
+def _older(path: Path) -> ActionError:
+    return ActionError(
+        f"Expected {path} with every look that the ledger knows of, got an older one or none. Put the latest back: "
+        "what was found cannot be undone. If it is lost, start a new action with new verification people."
+    )
 
 
 def _both_ways(people: People, chosen: PerturbationSet) -> tuple[Images, Images]:
@@ -555,8 +582,8 @@ def _known(folder: Path, queries: QueryPool) -> Kept:
     path = folder / RECORD_FILE
     if not path.is_file():
         raise ActionError(
-            f"Expected persons who are kept for rechecks in {path}, got no such file. ttca run keeps them on the "
-            "certificate's day, unless recheck_people = 0 in [action]."
+            f"Expected persons who are kept for rechecks in {path}, got no such file. ttca run keeps them, unless "
+            "recheck_people = 0 in [action], or quotas do not allow it: run it again, it says what is missing."
         )
     return _read(path, queries)
 
@@ -570,6 +597,8 @@ def _read(path: Path, queries: QueryPool) -> Kept:
             f"Expected {path} as it was written, got something else: it was edited, or belongs to another ledger. "
             "Restore it from a copy."
         )
+    if len(found["looks"]) < _looks_begun(queries):
+        raise _older(path)
     return Kept(
         epoch=found["epoch"],
         day=found["day"],
@@ -594,6 +623,9 @@ def _write(path: Path, queries: QueryPool, known: Kept) -> None:
     if known.expired is not None:
         content["expired"] = known.expired.to_dict()
     save_json(path, {**content, "mark": _mark(content, queries)})
+    # After the record: a kill in between forbids nothing.
+    begun, database = str(len(known.looks)), queries.ledger.database
+    database.run(lambda connection: set_meta(database, connection, _looks_name(queries), begun), write=True)
 
 
 def _mark(content: Mapping[str, Any], queries: QueryPool) -> str:

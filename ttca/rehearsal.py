@@ -56,8 +56,8 @@ class Enough:
         cap = "" if self.cap is None else f" and cap = {self.cap}"
         each = "for the one member" if self.payers == 1 else f"for each of the {self.payers:,} members"
         return (
-            f"The whole action pays at most {self.queries:,} queries: quota = {self.quota}{cap} in [pool] {each} would "
-            f"do, or {self.members:,} members with the quota they have."
+            f"What is left to ask is at most {self.queries:,} queries: quota = {self.quota}{cap} in [pool] {each} "
+            f"would do, or {self.members:,} members with the quota they have."
         )
 
 
@@ -149,12 +149,12 @@ def rehearse(action: CollectiveAction, *, learns: bool = False, verifies: bool =
     problem = getattr(action.platform, "key_problem", None)
     if problem is not None and any(cost.queries for cost in plan.values()) and (said := problem()) is not None:
         raise ConfigError(f"{said} No query was spent.")
+    if knows_pool(action.folder):
+        # In hand: what other settings or platforms would ask is refused.
+        action.pool()
     changed = pool.changed(action.questions.people.images)
     if changed is not None and not pool.accept_new_version:
         raise changed.refusal()
-    if knows_pool(action.folder):
-        # In hand: what other settings would ask is refused.
-        action.pool()
     if action.runners is not None and race_result(action.folder, action.settings) is None:
         check_unopened(action.folder, action.settings)
     _check_quotas(action, plan, verifies=verifies)

@@ -37,6 +37,7 @@ __all__ = [
     "hand_out",
     "handed_out",
     "is_certified",
+    "is_measured",
     "is_verified",
     "keep_controls",
     "still_to_pay",
@@ -242,6 +243,11 @@ def keep_controls(shop: Workshop, verified: Verified, measuring: Measuring, row:
 def is_verified(folder: Path) -> bool:
     """Whether a certificate lies in the folder."""
     return (folder / _CERTIFICATE).is_file()
+
+
+def is_measured(folder: Path) -> bool:
+    """Whether a certificate lies in the folder, and the row of verification people."""
+    return is_verified(folder) and (folder / _CONTROLS).is_file()
 
 
 def check_kept(folder: Path, settings: Settings, panel: Panel) -> None:

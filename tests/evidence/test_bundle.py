@@ -183,6 +183,9 @@ def test_a_bundle_says_what_to_do_with_what_a_reader_would_do_first(
     out = tmp_path / "bundle"
     out.mkdir()
     (tmp_path / "empty").mkdir()
+    # An action's own folder is no bundle, whatever it holds.
+    home = Path(shutil.copytree(finished, tmp_path / "home"))
+    (home / "action.toml").touch()
     (tmp_path / "notes.txt").write_text("Ada Lovelace")
     for name, content in files_of(finished / "evidence.zip").items():
         (out / name).write_bytes(content)
@@ -195,6 +198,7 @@ def test_a_bundle_says_what_to_do_with_what_a_reader_would_do_first(
         (["--key"], 2, "got --key without a key."),
         ([str(tmp_path / "empty")], 2, "which is none. Nothing was checked."),
         ([str(tmp_path / "notes.txt")], 2, "which is none. Nothing was checked."),
+        ([str(home)], 2, "which is none. Nothing was checked."),
         (["--key", "ttca-ed25519:abc"], 2, "which is no key: a letter may be missing or wrong. Nothing was checked."),
         (["--key", "x" * 43], 2, "which is no key: a letter may be missing or wrong. Nothing was checked."),
     ]
@@ -202,6 +206,9 @@ def test_a_bundle_says_what_to_do_with_what_a_reader_would_do_first(
         assert check_main(arguments) == status, arguments
         assert sentence in capsys.readouterr().out
     (out / "evidence.zip").unlink()
+    # What a Mac leaves behind.
+    (out / "__MACOSX").mkdir()
+    (out / "._check.py").touch()
     assert check_main([str(out)]) == 0
     with (out / "letter.md").open("a") as letter:
         letter.write("Ada Lovelace")
@@ -428,6 +435,16 @@ def test_an_action_of_an_earlier_version_says_that_no_head_was_signed(folder: Pa
         connection.execute("DELETE FROM links")
     said = "\n".join(check(bundle(folder, folder / "old.zip")))
     assert "No head was signed before verification" in said
+
+
+def test_a_bundle_without_its_first_head_is_told_to_who_writes_it(folder: Path, tmp_path: Path) -> None:
+    """Whoever lost heads.json hears it before the journalist does; and no name of an archive becomes a folder."""
+    (folder / HEADS_FILE).unlink()
+    with open_action(folder, Recorder(), roster=with_eve(), settings=worlds.settings(subgroup=SUBGROUP)) as action:
+        made = write_evidence(action, tmp_path / "evidence.zip", url=URL)
+        assert "No head was signed before verification" in made.warnings[0]
+        with pytest.raises(ActionError, match=r"ends in \.zip, or a folder's, got .*evidence\.tar\.gz"):
+            write_evidence(action, tmp_path / "evidence.tar.gz", url=URL)
 
 
 def test_a_bundle_asks_nothing_and_overwrites_nothing(folder: Path, tmp_path: Path) -> None:

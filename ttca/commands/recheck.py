@@ -48,9 +48,11 @@ def recheck(
                 "before": None if before is None else before.to_dict(),
             }
             money = "" if price is None else f" At most {price.told(queries)}."
+            left = action.queries.ledger.left().of(action.queries.members).total
+            short = "" if queries <= left else f" The members can pay {left}: raise quotas, or ask fewer."
             took = "" if not seconds else f" They take {duration(seconds)}."
             told = "" if before is None else f" So far: {before.told}"
-            emit(said, as_json, f"This look costs at most {queries} queries.{took}{money}{rests}{told}")
+            emit(said, as_json, f"This look costs at most {queries} queries.{short}{took}{money}{rests}{told}")
             return
         if queries:
             confirm(

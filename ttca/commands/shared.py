@@ -31,6 +31,7 @@ __all__ = [
     "DryRunOption",
     "FileArgument",
     "JsonOption",
+    "answered_or_opened",
     "asking",
     "duration",
     "emit",
@@ -105,6 +106,21 @@ def opened(
     ):
         action.queries.quotas_now = partial(_quotas_now, known, action)
         yield known, action
+
+
+@contextmanager
+def answered_or_opened(file: Path, *, learns: bool) -> Iterator[tuple[ActionFile, CollectiveAction]]:
+    """Open an action on its platform as it answered, where a row was measured and nothing is missing; else as it is."""
+    from ttca.config import read_action
+    from ttca.verifying import is_measured
+
+    if is_measured(read_action(file).folder):
+        with opened(file, asks=False) as found:
+            if not any(cost.queries for cost in found[1].plan().values()):
+                yield found
+                return
+    with opened(file, learns=learns) as found:
+        yield found
 
 
 def _quotas_now(known: ActionFile, action: CollectiveAction) -> tuple[Sequence[Member], int | None]:

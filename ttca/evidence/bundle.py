@@ -25,6 +25,9 @@ from ttca.signing import KEY_FILE, CollectiveKey, signature_file
 
 __all__ = ["Evidence", "write_evidence"]
 
+#: Endings of files that nobody would expect a folder behind.
+_PACKED = (".7z", ".bz2", ".gz", ".pdf", ".rar", ".tar", ".tgz", ".xz")
+
 _README = """\
 Evidence of the action "{action}", made {made}.
 
@@ -92,6 +95,8 @@ def write_evidence(action: CollectiveAction, path: Path, *, url: str) -> Evidenc
         raise ActionError(
             f"Expected a new file or folder for the bundle, got {path}, which exists. Choose another name."
         )
+    if path.suffix.lower() in _PACKED:
+        raise ActionError(f"Expected a name that ends in .zip, or a folder's, got {path}. Choose another name.")
     _check_complete(action)
     _check_heads(action)
     name, ledger = action.settings.name, action.ledger
@@ -236,6 +241,11 @@ def _warnings(members: Mapping[str, Any], now: str, action: CollectiveAction) ->
     silent = sum(not texts for name, texts in standing.items() if not members["members"][name]["forgotten"])
     other = sum(bool(texts) and digest not in texts for texts in standing.values())
     said = []
+    if not any(head.moment == "before verification" for head in read_heads(action.folder)):
+        said.append(
+            f"No head was signed before verification: nothing shows that the questions came before the answers. Was "
+            f"{action.folder / HEADS_FILE} replaced or lost? Put it back, and write the bundle anew."
+        )
     if silent:
         said.append(
             f"{silent} members have no consent on record. Ask them before you publish, and write it down: ttca pool "

@@ -17,6 +17,7 @@ import base64
 import hashlib
 import json
 import math
+import os
 import re
 import struct
 import sys
@@ -165,13 +166,16 @@ def _unzipped(path: Path) -> dict[str, bytes]:
     return files
 
 
+_LEFT_BEHIND = ("__pycache__", "__MACOSX", ".DS_Store", "Thumbs.db", "desktop.ini")
+
+
 def _folder(path: Path) -> dict[str, bytes]:
     files = {}
     for found in sorted(path.iterdir()):
         # What Python and file managers leave behind is nobody's evidence.
-        if found.name in ("__pycache__", ".DS_Store", "Thumbs.db", "desktop.ini"):
+        if found.name in _LEFT_BEHIND or found.name.startswith("._"):
             continue
-        _expect(found.is_file(), found.name, "is no file, and the manifest does not list it.")
+        _expect(found.is_file(), found.name, "is no file, and the manifest does not list it. Move it away.")
         files[found.name] = found.read_bytes()
     return files
 
@@ -1445,8 +1449,9 @@ def receipts(members: dict[str, Any]) -> str:
 def _is_none(path: Path) -> bool:
     """Return whether nothing of a bundle is there at all."""
     if path.is_dir():
-        # This file may have been copied there alone.
-        return not {found.name for found in path.iterdir()} & {"manifest.json", "certificate.json", "ledger.jsonl"}
+        there = {found.name for found in path.iterdir()}
+        # This file may have been copied there alone; and an action's folder holds a certificate too.
+        return "action.toml" in there or not there & {"manifest.json", "certificate.json", "ledger.jsonl"}
     content = path.read_bytes()
     return content[:2] != b"PK" and b"manifest.json" not in content
 
@@ -1535,9 +1540,10 @@ def _checked(files: dict[str, bytes], manifest: dict[str, Any], signer: str, key
 
 def main(arguments: list[str]) -> int:
     """Check a bundle and say what holds; return the exit status: 2 where there is nothing to check."""
+    if not hasattr(math, "comb"):
+        return _say(2, f"Expected Python 3.9 or newer, got {sys.version.split()[0]}. Nothing was checked.")
     if {"-h", "--help"} & set(arguments):
-        print(str(__doc__).strip())
-        return 0
+        return _say(0, str(__doc__).strip())
     key = None
     if "--key" in arguments:
         at = arguments.index("--key")
@@ -1546,31 +1552,35 @@ def main(arguments: list[str]) -> int:
     wrong = [word for word in arguments if word.startswith("-")] or arguments[1:]
     if wrong or key == "" or (arguments and not Path(arguments[0]).exists()):
         got = wrong[0] if wrong else "--key without a key" if key == "" else f"{arguments[0]}, which is not there"
-        print(f"Expected at most the path of a bundle and --key KEY, got {got}. Nothing was checked.")
-        return 2
+        return _say(2, f"Expected at most the path of a bundle and --key KEY, got {got}. Nothing was checked.")
     try:
         if key is not None:
             _public(key, "--key")
     except Refused:
-        print(
+        return _say(
+            2,
             f"Expected the collective's key as ttca-ed25519: and 43 letters, got {key!r}, which is no key: a letter "
-            "may be missing or wrong. Nothing was checked."
+            "may be missing or wrong. Nothing was checked.",
         )
-        return 2
     path = Path(arguments[0]) if arguments else Path(__file__).resolve().parent
     try:
         if _is_none(path):
-            print(f"Expected a bundle of evidence, a ZIP or a folder, got {path}, which is none. Nothing was checked.")
-            return 2
-        said = check(path, key)
+            wanted = "Expected a bundle of evidence, a ZIP or a folder"
+            return _say(2, f"{wanted}, got {path}, which is none. Nothing was checked.")
+        return _say(0, "\n".join(check(path, key)))
     except Refused as error:
-        print(f"REFUSED. {error}")
-        return 1
+        return _say(1, f"REFUSED. {error}")
     except OSError as error:
-        print(f"REFUSED. {path}: {error}")
-        return 1
-    print("\n".join(said))
-    return 0
+        return _say(1, f"REFUSED. {path}: {error}")
+
+
+def _say(status: int, words: str) -> int:
+    """Print the outcome, and return its status, whether or not somebody reads it to its end (``| head``)."""
+    try:
+        print(words, flush=True)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return status
 
 
 if __name__ == "__main__":
