@@ -583,7 +583,7 @@ def _known(folder: Path, queries: QueryPool) -> Kept:
     if not path.is_file():
         raise ActionError(
             f"Expected persons who are kept for rechecks in {path}, got no such file. ttca run keeps them, unless "
-            "recheck_people = 0 in [action], or quotas do not allow it: run it again, it says what is missing."
+            "recheck_people = 0 in [action], or quotas do not allow it. Run it again: it says what is missing."
         )
     return _read(path, queries)
 
