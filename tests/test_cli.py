@@ -566,8 +566,8 @@ def test_after_verification_a_changed_platform_is_asked_nothing(finished: Path, 
             assert "ttca evidence and ttca report write what was found without the platform" in said
             assert "--accept-new-version" not in said
         (finished / "report.html").unlink()
-        said = ttca("report", finished, "--json").json
-    assert {key for key in row if said[key] != row[key]} <= {"seconds", "peak_rss_mb"}
+        now = ttca("report", finished, "--json").json
+    assert {key for key in row if now[key] != row[key]} <= {"seconds", "peak_rss_mb"}
     assert (finished / "report.html").is_file()
     assert not log.exists()
 
