@@ -576,9 +576,11 @@ def test_evidence_needs_no_platform_that_is_still_there(finished: Path, ttca: Te
     """What was answered is about the platform of that day: gone or another version, the bundle is the same."""
     path, out = finished / "action.toml", tmp_path / "evidence.zip"
     path.write_text(re.sub(r'url = "[^"]*"', 'url = "http://127.0.0.1:1"', path.read_text()))
-    ttca("evidence", finished, "--out", out, "--json")
+    said = ttca("evidence", finished, "--out", out, "--json")
+    assert "The proxy begins" not in said.err
     assert check(out)
     with zipfile.ZipFile(out) as bundle:
+        assert "(http://127.0.0.1:1)" not in bundle.read("letter.md").decode()
         assert json.loads(bundle.read("row.json")) == json.loads((finished / "row.json").read_text())
 
 

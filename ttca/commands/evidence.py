@@ -26,9 +26,13 @@ def evidence(
     every number. Asks nothing, and the platform need not be there: run the action and its report first.
     """
     from ttca.evidence.bundle import write_evidence
+    from ttca.platforms.addresses import checked_url, one_address
 
     with opened(file, asks=False) as (known, action):
-        made = write_evidence(action, out, url=known.platform.url)
+        # What was asked, also where the file names a later address.
+        today = one_address(checked_url(known.platform.url)[0])
+        asked = action.platform.info.identity.get("url", today)
+        made = write_evidence(action, out, url=known.platform.url if asked == today else asked)
     for warning in made.warnings:
         say(ERR, warning)
     words = (
