@@ -341,11 +341,11 @@ def ask_pool(
 
 def _moved() -> ActionError:
     return ActionError(
-        "Expected the platform as it was when people began to verify, got another address, model or version, about "
-        "which nothing is known. What was learned and verified is about that one, and verification people are asked "
-        "once: no query helps here. Put address, model and version back as they were. ttca evidence and ttca report "
-        "write what was found without the platform. For today's platform, start a new action in a new folder with new "
-        "verification people. Nothing was sent."
+        "Expected the platform as it was when people began to verify, got another address, model or version, or one "
+        "whose answers are read otherwise: nothing is known about it. What was learned and verified is about that one, "
+        "and verification people are asked once: no query helps here. Put all of it back as it was. ttca evidence and "
+        "ttca report write what was found without the platform. For today's platform, start a new action in a new "
+        "folder with new verification people. Nothing was sent."
     )
 
 
