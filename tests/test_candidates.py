@@ -340,6 +340,7 @@ def test_what_is_set_by_hand_leaves_one_candidate_to_beat_nothing(tmp_path: Path
     assert (raced.tested, raced.level, raced.fresh) == (40, PROVED_LATER, True)
 
 
+@pytest.mark.full
 def test_where_the_certificate_looks_again_the_race_is_less_strict(tmp_path: Path) -> None:
     """Improvement is proved against doing nothing on new people, and so is parity where there is a gap, so that a race
     of few need only point upward; a success rate is not, nor parity without a gap. What passed at 5 % stays passed."""

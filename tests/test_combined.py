@@ -202,7 +202,7 @@ class Harmful:
         return Universal(delta[:groups], 0.0, 0)
 
 
-@pytest.mark.parametrize("halves", [True, False])
+@pytest.mark.parametrize("halves", [True, pytest.param(False, marks=pytest.mark.full)])
 def test_a_class_that_delta_harms_is_left_alone(tmp_path: Path, halves: bool) -> None:
     """Where δ helps two classes and harms a third, nobody of that one is changed at any ε, refined or not; the control
     may leave it alone, too; race, row, report and members' file say so; opened again, the action asks nothing."""

@@ -62,8 +62,15 @@ def programs() -> Iterator[Programs]:
 
 
 @pytest.mark.e2e
-@pytest.mark.parametrize("at", [1, 4])
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize(
+    ("number", "at"),
+    [
+        (signal.SIGINT, 1),
+        (signal.SIGTERM, 4),
+        pytest.param(signal.SIGINT, 4, marks=pytest.mark.full),
+        pytest.param(signal.SIGTERM, 1, marks=pytest.mark.full),
+    ],
+)
 def test_an_interrupted_pool_has_every_answer_that_came(
     number: signal.Signals, at: int, programs: Programs, tmp_path: Path
 ) -> None:

@@ -311,6 +311,7 @@ def test_coarse_images_are_labeled_as_proxies_see_them(
     assert sorted(kept(tmp_path / "small")) == sorted(kept(tmp_path / "action"))
 
 
+@pytest.mark.full
 def test_in_a_race_whoever_asks_nothing_gets_labels_of_true_classes(
     tmp_path: Path, backbone: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

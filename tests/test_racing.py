@@ -268,7 +268,7 @@ def scored(seed: int, persons: int, before: float, after: NDArray[np.float64]) -
 
 
 @pytest.mark.parametrize("error", [ERROR, PROVED_LATER])
-@pytest.mark.parametrize("harm", [0.0, 0.05])
+@pytest.mark.parametrize("harm", [0.0, pytest.param(0.05, marks=pytest.mark.full)])
 def test_surer_answers_are_tested_at_the_same_level(error: float, harm: float) -> None:
     """With scores, too, what is no better than nothing passes in no more races than is stated."""
     actions, persons, order = 300, 140, np.arange(140)

@@ -113,7 +113,7 @@ def test_files_are_named_beside_the_action_file(tmp_path: Path) -> None:
     assert read_action(tmp_path).settings.weights == ("none",)
 
 
-@pytest.mark.parametrize("own_classes", [False, True])
+@pytest.mark.parametrize("own_classes", [False, pytest.param(True, marks=pytest.mark.full)])
 def test_an_action_says_what_it_began_with(tmp_path: Path, own_classes: bool) -> None:
     """Row, members' file and report name the published network, and a second look trains nothing."""
     path = trained(tmp_path / "w.safetensors", license="MIT", source="somebody, somewhere")

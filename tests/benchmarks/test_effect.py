@@ -92,6 +92,7 @@ def test_each_seed_states_its_own_peak_of_memory() -> None:
     assert result["rows"][0]["peak_rss_mb"] < before - 200
 
 
+@pytest.mark.full
 def test_a_public_proxy_is_made_once_for_the_whole_grid(tiny: Path) -> None:
     """The second cell of a seed starts from the first one's public proxy, and gets the same row from it."""
     first = effect.main([*ARGUMENTS, "--regime", "public"])

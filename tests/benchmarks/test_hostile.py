@@ -20,7 +20,7 @@ def small() -> dict[str, Any]:
     return hostile.main(["--runs=1", "--collusions=0", "--members=10", "--adaptives=1", "--images=60", "--sizes"])
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", [*KINDS[:2], *(pytest.param(kind, marks=pytest.mark.full) for kind in KINDS[2:])])
 def test_liars_who_know_the_checks_achieve_little(kind: str) -> None:
     """On the real desk hardly an accepted answer is wrong, no honest member is set aside, and no image is given up."""
     found = _adaptive.play(Pool(kind, members=20, images=200, seed=1))

@@ -85,6 +85,7 @@ def test_test_people_are_loaded_when_all_is_learned(tiny: Path, monkeypatch: pyt
     assert verified == [True, True]
 
 
+@pytest.mark.full
 def test_a_finished_cell_is_not_run_again(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A second call reads everything back, without a platform, and says the same."""
     first = transfer.main(ARGUMENTS)

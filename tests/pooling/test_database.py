@@ -189,6 +189,7 @@ def test_a_database_of_another_program_is_left_as_it_was(tmp_path: Path) -> None
     assert found == [("bookmarks",)]
 
 
+@pytest.mark.full
 def test_every_step_survives_a_restart_of_the_server(server: PostgresServer, tmp_path: Path) -> None:
     """Enrolling, charging, settling, refunding and looking up each go on, once each, after a crash before them."""
     with Ledger(server.database(), secret=tmp_path / "key") as ledger:

@@ -422,7 +422,7 @@ def test_a_platform_that_never_answers_gives_no_numbers(tmp_path: Path) -> None:
     assert "Not defined if a group has no answer about a class" in text
 
 
-@pytest.mark.parametrize("goal", ["parity", "improvement", 0.5])
+@pytest.mark.parametrize("goal", ["parity", *(pytest.param(g, marks=pytest.mark.full) for g in ("improvement", 0.5))])
 def test_the_certificate_is_told_whole(goal: Any, tmp_path: Path) -> None:
     """Whatever the goal, each test done and each left out is listed, and every bound says which side it has."""
     run = _run(goal=goal)
