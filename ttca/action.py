@@ -187,8 +187,7 @@ class CollectiveAction:
             self.queries.accept_new_version = accept_new_version
             self._held = stack.pop_all()
         #: With the settings as they were handed in; what a race chose is in ``_chosen``.
-        # Nobody learns on a platform that is only remembered.
-        tells = not isinstance(platform, RememberedPlatform)
+        tells = not isinstance(platform, RememberedPlatform)  # Where nobody learns.
         self._shop = Workshop(self.folder, settings, self.queries, reporter, attack, roster.preparation, tells)
 
     @property
