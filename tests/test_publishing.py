@@ -25,7 +25,7 @@ from tests import worlds
 from ttca.cli import app
 from ttca.data.photographs import read_photograph
 from ttca.errors import ConfigError, PerturbationError, TTCAError
-from ttca.expiry import expire, expiry
+from ttca.expiry import Expiry, expire
 from ttca.perturbations import PerturbationSet
 from ttca.preparation import Preparation
 from ttca.publishing import members_page, publish_page
@@ -180,7 +180,7 @@ def test_what_its_collective_declared_expired_is_never_published(tmp_path: Path)
     path, key = signed(tmp_path)
     shutil.copy(tmp_path / "collective" / KEY_FILE, tmp_path / KEY_FILE)
     known = PerturbationSet.load(path)
-    expire(tmp_path, expiry(known, since="2026-01-01T00:00:00+00:00", why="it no longer helps."))
+    expire(tmp_path, Expiry.of(known, since="2026-01-01T00:00:00+00:00", why="it no longer helps."))
     for anyway in (False, True):
         with pytest.raises(PerturbationError, match="declared expired"):
             publish_page(path, tmp_path / "page.html", key=key.public, anyway=anyway)

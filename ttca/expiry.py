@@ -18,7 +18,6 @@ __all__ = [
     "Expiry",
     "check_not_expired",
     "expire",
-    "expiry",
     "expiry_beside",
     "expiry_of",
 ]
@@ -48,6 +47,11 @@ class Expiry:
     since: str
     why: str
 
+    @classmethod
+    def of(cls, perturbations: PerturbationSet, *, since: str, why: str) -> Expiry:
+        """Return that this set no longer holds; nothing is written, and the parameters are the fields'."""
+        return cls(set=_name_of(perturbations), since=since, why=why)
+
     @property
     def told(self) -> str:
         """The whole of it, for people."""
@@ -56,11 +60,6 @@ class Expiry:
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON values."""
         return asdict(self)
-
-
-def expiry(perturbations: PerturbationSet, *, since: str, why: str) -> Expiry:
-    """Return that a set no longer holds; nothing is written."""
-    return Expiry(set=_name_of(perturbations), since=since, why=why)
 
 
 def expire(folder: Path, said: Expiry) -> None:
@@ -101,9 +100,8 @@ def expiry_of(folder: Path, perturbations: PerturbationSet, key: str | None) -> 
         return _on_record(folder, perturbations)
     signed_by = signer(path, "expiry")
     try:
-        found = load_json(path)
-        said = Expiry(**{name: str(found[name]) for name in ("set", "since", "why")})
-    except (ActionError, KeyError) as error:
+        said = _read(load_json(path))
+    except (ActionError, KeyError, TypeError) as error:
         raise PerturbationError(
             f"Expected the statement {path} about a set that has expired, got a file that cannot be read ({error}). "
             "Get it again from the collective, with its signature."
@@ -141,9 +139,19 @@ def check_not_expired(path: Path, perturbations: PerturbationSet, key: str | Non
 def _on_record(folder: Path, perturbations: PerturbationSet) -> Expiry | None:
     """Return what the record of all looks says of a set; whoever sets it up themselves keeps out themselves alone."""
     path = folder / RECORD_FILE
-    found = load_json(path).get("expired") if path.is_file() else None
-    said = None if found is None else Expiry(**found)
+    try:
+        found = load_json(path).get("expired") if path.is_file() else None
+        said = None if found is None else _read(found)
+    except (ActionError, KeyError, TypeError) as error:
+        raise PerturbationError(
+            f"Expected in {path} what every look at the platform found, got a file that cannot be read ({error}). "
+            "Restore it from a copy."
+        ) from None
     return said if said is not None and said.set == _name_of(perturbations) else None
+
+
+def _read(content: Any) -> Expiry:
+    return Expiry(**{name: str(content[name]) for name in ("set", "since", "why")})
 
 
 def _name_of(perturbations: PerturbationSet) -> str:

@@ -16,20 +16,18 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import sqlalchemy as sa
 from numpy.typing import NDArray
 
 from ttca.errors import ActionError, ConfigError, PerturbationError, QuotaError
-from ttca.expiry import EXPIRED_FILE, RECORD_FILE, Expiry, expire, expiry, expiry_of
+from ttca.expiry import EXPIRED_FILE, RECORD_FILE, Expiry, expire, expiry_of
 from ttca.images import Images
 from ttca.kept import load_json, save_json
 from ttca.panel import SIDES, Panel
 from ttca.people import People
 from ttca.perturbations import PerturbationSet
 from ttca.perturbing import Family
-from ttca.pooling.opening import set_meta
+from ttca.pooling.opening import get_meta, set_meta
 from ttca.pooling.pool import QueryPool
-from ttca.pooling.schema import meta as _meta
 from ttca.signing import CollectiveKey, signer
 from ttca.statistics.kept_answers import changed_log_e, helps_log_e
 from ttca.verifying import MEMBERS_FILE, Verified, handed_out
@@ -390,7 +388,7 @@ def recheck(
     ConfigError
         If a number is out of range.
     QuotaError
-        If quotas or cap do not allow the whole look. Nothing was asked.
+        If quotas or cap do not allow the whole of a new look. Nothing was asked.
     SignatureError
         If the key in the folder did not sign the set: nobody would heed what it says about it. Nothing was asked.
     """
@@ -430,8 +428,6 @@ def recheck(
         raise AssertionError("an alarm without a look")  # pragma: no cover - e-values are 1 before the first look
     asked = 0
     state = _standing(known)
-    if not _rejects(state):
-        _check_affordable(queries, 2 * (len(last.seats) - len(last.said)), "what is left of this look")
     while len(last.said) < len(last.seats) and not _rejects(state):
         stop = min(len(last.said) + BATCH, len(last.seats))
         said = _ask(queries, _examinees(panel)[0], where, known, last, chosen, stop)
@@ -444,7 +440,7 @@ def recheck(
     found = Recheck(kept=len(known.labels), last=last.began, asked=asked, other_version=other, **state)
     if (alarm := found.alarm) is not None:
         since = now().isoformat(timespec="seconds")
-        found = replace(found, expiry=expiry(chosen, since=since, why=alarm[0].upper() + alarm[1:]))
+        found = replace(found, expiry=Expiry.of(chosen, since=since, why=alarm[0].upper() + alarm[1:]))
     ended = (*known.looks[:-1], replace(last, ended=True))
     _write(folder / RECORD_FILE, queries, replace(known, looks=ended, expired=found.expiry))
     if found.expiry is not None:
@@ -553,8 +549,7 @@ def _looks_name(queries: QueryPool) -> str:
 
 def _looks_begun(queries: QueryPool) -> int:
     """Return how many looks the ledger knows of: with an older record, somebody could look until they like it."""
-    found = sa.select(_meta.c.value).where(_meta.c.name == _looks_name(queries))
-    return int(queries.ledger.database.run(lambda connection: connection.scalar(found)) or 0)
+    return int(queries.ledger.database.run(lambda connection: get_meta(connection, _looks_name(queries))) or 0)
 
 
 def _older(path: Path) -> ActionError:

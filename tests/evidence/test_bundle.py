@@ -26,7 +26,7 @@ from ttca.errors import ActionError
 from ttca.evidence.bundle import write_evidence
 from ttca.evidence.check import Refused, check, zip_bytes
 from ttca.evidence.check import main as check_main
-from ttca.expiry import expire, expiry
+from ttca.expiry import Expiry, expire
 from ttca.forgetting import bundles_in
 from ttca.heads import HEADS_FILE, read_heads
 from ttca.people import Roster
@@ -112,7 +112,9 @@ def test_a_bundle_that_its_own_check_would_refuse_is_not_written(folder: Path, t
 def test_what_no_longer_holds_is_said_where_it_was_proved(folder: Path, tmp_path: Path) -> None:
     """After a recheck has declared the set expired, letter and report say so beside what was proved."""
     chosen = PerturbationSet.load(folder / MEMBERS_FILE)
-    expire(folder, expiry(chosen, since="2026-01-02T00:00:00+00:00", why="the platform no longer answers as it did."))
+    expire(
+        folder, Expiry.of(chosen, since="2026-01-02T00:00:00+00:00", why="the platform no longer answers as it did.")
+    )
     found = files_of(bundle(folder, tmp_path / "evidence.zip"))
     said = "This no longer holds. Expired since 2026-01-02: the platform no longer answers as it did."
     assert all(said in found[name].decode() for name in ("letter.md", "report.html"))

@@ -1446,7 +1446,7 @@ def receipts(members: dict[str, Any]) -> str:
     return "\n".join([*lines, *texts]) + "\n"
 
 
-def _is_none(path: Path) -> bool:
+def _holds_no_bundle(path: Path) -> bool:
     """Return whether nothing of a bundle is there at all."""
     if path.is_dir():
         there = {found.name for found in path.iterdir()}
@@ -1564,7 +1564,7 @@ def main(arguments: list[str]) -> int:
         )
     path = Path(arguments[0]) if arguments else Path(__file__).resolve().parent
     try:
-        if _is_none(path):
+        if _holds_no_bundle(path):
             wanted = "Expected a bundle of evidence, a ZIP or a folder"
             return _say(2, f"{wanted}, got {path}, which is none. Nothing was checked.")
         return _say(0, "\n".join(check(path, key)))

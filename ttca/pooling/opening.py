@@ -19,7 +19,7 @@ from ttca.pooling.schema import meta as _meta
 from ttca.pooling.schema import requests as _requests
 from ttca.pooling.seals import Seals
 
-__all__ = ["OlderLedgerError", "Opened", "Opening", "set_meta"]
+__all__ = ["OlderLedgerError", "Opened", "Opening", "get_meta", "set_meta"]
 
 #: Tables that every version of a ledger has.
 _OLDEST = {"meta", "members", "requests", "attempts", "outcomes", "answers"}
@@ -87,7 +87,7 @@ class Opening:
         if version < _SEALED:
             seal_all(connection, seals)
             set_meta(self.database, connection, "older", "1")
-        older = connection.scalar(sa.select(_meta.c.value).where(_meta.c.name == "older")) is not None
+        older = get_meta(connection, "older") is not None
         return Opened(secret, seals, older, last)
 
     @property
@@ -95,7 +95,7 @@ class Opening:
         return self.database.name
 
     def _version(self, connection: sa.Connection) -> int:
-        version = connection.scalar(sa.select(_meta.c.value).where(_meta.c.name == "schema")) or ""
+        version = get_meta(connection, "schema") or ""
         if not version.isdecimal() or not 1 <= int(version) <= schema.SCHEMA_VERSION:
             raise LedgerError(
                 f"Expected a ledger of version {schema.SCHEMA_VERSION} in {self._name}, got version {version}. "
@@ -115,7 +115,7 @@ class Opening:
         """Return the secret; raise when it is another ledger's: every answer would seem missing and be paid again."""
         secret = read_secret(self.secret_file, used=used or self.database.read_only)
         mark = hmac.new(secret, b"ttca ledger", hashlib.sha256).hexdigest()
-        known = connection.scalar(sa.select(_meta.c.value).where(_meta.c.name == "secret"))
+        known = get_meta(connection, "secret")
         if known == mark:
             return secret
         if known is not None and (used or self.database.is_server):
@@ -126,6 +126,12 @@ class Opening:
         if not self.database.read_only:
             set_meta(self.database, connection, "secret", mark)
         return secret
+
+
+def get_meta(connection: sa.Connection, name: str) -> str | None:
+    """Return a fact about the ledger, None where nobody wrote it down."""
+    value: str | None = connection.scalar(sa.select(_meta.c.value).where(_meta.c.name == name))
+    return value
 
 
 def set_meta(database: Database, connection: sa.Connection, name: str, value: str) -> None:
