@@ -174,7 +174,7 @@ class Recheck:
     def told(self) -> str:
         """All of it, for people."""
         if not self.looks:
-            return f"{self.kept} persons are kept, and were never asked again."
+            return f"{self.kept} persons are kept, and were never asked again.{self._other}"
         counts = (
             f"In {self.looks} {'look' if self.looks == 1 else 'looks'}, the last on {str(self.last)[:10]}, "
             f"{self.changed} of {2 * self.persons} answers about kept persons were others than on the certificate's "
@@ -188,12 +188,16 @@ class Recheck:
         )
         if self.expiry is not None:
             return f"{counts}{gone}{figures} {self.expiry.told}"
-        if self.other_version:
-            return (
-                f"{counts}{gone}{figures} But the platform has another address, model or version now than the one that "
-                "the set was learned on: ttca submit refuses the set there."
-            )
-        return f"{counts}{gone}{figures} Nothing speaks against the certificate."
+        return f"{counts}{gone}{figures}{self._other or ' Nothing speaks against the certificate.'}"
+
+    @property
+    def _other(self) -> str:
+        if not self.other_version:
+            return ""
+        return (
+            " But the platform has another address, model or version now than the one that the set was learned on: "
+            "ttca submit refuses the set there."
+        )
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON values."""
@@ -575,6 +579,8 @@ def _certified(folder: Path) -> PerturbationSet:
 
 def _known(folder: Path, queries: QueryPool) -> Kept:
     path = folder / RECORD_FILE
+    if not path.is_file() and _looks_begun(queries):
+        raise _older(path)
     if not path.is_file():
         raise ActionError(
             f"Expected persons who are kept for rechecks in {path}, got no such file. ttca run keeps them, unless "

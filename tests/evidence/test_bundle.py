@@ -109,6 +109,17 @@ def test_a_bundle_that_its_own_check_would_refuse_is_not_written(folder: Path, t
     assert not (tmp_path / "evidence.zip").exists()
 
 
+def test_an_edited_head_is_found_by_who_writes_the_bundle(folder: Path, tmp_path: Path) -> None:
+    """What check.py would refuse is refused before it is written: the organizer hears it, not the journalist."""
+    heads = folder / HEADS_FILE
+    content = json.loads(heads.read_text())
+    content["heads"][0]["rows"] += 1
+    heads.write_text(json.dumps(content))
+    with pytest.raises(ActionError, match=r"its own check\.py takes.*heads\.json: .*Nothing was written"):
+        bundle(folder, tmp_path / "evidence.zip")
+    assert not (tmp_path / "evidence.zip").exists()
+
+
 def test_what_no_longer_holds_is_said_where_it_was_proved(folder: Path, tmp_path: Path) -> None:
     """After a recheck has declared the set expired, letter and report say so beside what was proved."""
     chosen = PerturbationSet.load(folder / MEMBERS_FILE)

@@ -209,7 +209,7 @@ def planned(
         emit(said if refusal is None else {**said, **error_object(refusal, 1)}, as_json, table)
     else:
         ERR.print(table)
-    if changed is not None and action.queries.accept_new_version:
+    if changed is not None and action.queries.accept_new_version and refusal is None:
         say(ERR, f"{changed} They are paid.")
     if dry_run and not as_json:
         if race is not None:

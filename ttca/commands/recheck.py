@@ -55,9 +55,11 @@ def recheck(
             emit(said, as_json, f"This look costs at most {queries} queries.{short}{took}{money}{rests}{told}")
             return
         if queries:
+            # So that a slip in the action file does not end a set for good.
+            other = "The platform is another one than δ was learned on. " if before and before.other_version else ""
             confirm(
-                f"This look asks up to {queries} queries. If it shows a change, the set is marked as expired, which "
-                "cannot be undone.",
+                f"{other}This look asks up to {queries} queries. If it shows a change, the set is marked as expired, "
+                "which cannot be undone.",
                 "Nobody was asked.",
                 yes=yes,
             )

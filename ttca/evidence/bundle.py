@@ -14,7 +14,7 @@ from typing import Any
 
 from ttca.action import CollectiveAction
 from ttca.errors import ActionError
-from ttca.evidence.check import FORMAT, receipts, zip_bytes
+from ttca.evidence.check import FORMAT, Refused, check_contents, receipts, zip_bytes
 from ttca.heads import HEADS_FILE, Head, read_heads, sign_head
 from ttca.letters import complaint
 from ttca.pooling.chain import Link, links_of, payers
@@ -125,6 +125,13 @@ def write_evidence(action: CollectiveAction, path: Path, *, url: str) -> Evidenc
     }
     key = CollectiveKey.open_or_make(action.folder)
     _sign(files, key, name, head.at)
+    try:
+        check_contents(files, key.public)
+    except Refused as refused:
+        raise ActionError(
+            f"Expected a bundle that its own check.py takes, got one that it refuses: {refused} Put that file of "
+            f"{action.folder} back as it was. Nothing was written."
+        ) from None
     _write(path, files)
     sealed = sum(link.content is None for link in links)
     return Evidence(path, key.public, head, len(links), sealed, tuple(_warnings(members, now, action)))

@@ -28,7 +28,7 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, NoReturn
 
-__all__ = ["Refused", "check", "check_certificate", "main", "receipts", "verify_ed25519", "zip_bytes"]
+__all__ = ["Refused", "check", "check_certificate", "check_contents", "main", "receipts", "verify_ed25519", "zip_bytes"]
 
 FORMAT = "ttca-evidence-1"
 _LETTER = " Fill in a copy of the letter, outside the bundle."
@@ -1477,7 +1477,11 @@ def _read(path: Path) -> dict[str, bytes]:
 
 def check(path: Path | str, key: str | None = None) -> list[str]:
     """Check a bundle; return sentences that say what holds, and raise Refused where something does not."""
-    files = _read(Path(path))
+    return check_contents(_read(Path(path)), key)
+
+
+def check_contents(files: dict[str, bytes], key: str | None = None) -> list[str]:
+    """Check the files of a bundle, name → bytes, as :func:`check` does."""
     manifest, signer = _check_files(files)
     _expect(
         key is None or key == signer,
@@ -1567,18 +1571,19 @@ def main(arguments: list[str]) -> int:
         if _holds_no_bundle(path):
             wanted = "Expected a bundle of evidence, a ZIP or a folder"
             return _say(2, f"{wanted}, got {path}, which is none. Nothing was checked.")
-        return _say(0, "\n".join(check(path, key)))
+        said = check(path, key)
     except Refused as error:
         return _say(1, f"REFUSED. {error}")
     except OSError as error:
         return _say(1, f"REFUSED. {path}: {error}")
+    return _say(0, "\n".join(said))
 
 
 def _say(status: int, words: str) -> int:
-    """Print the outcome, and return its status, whether or not somebody reads it to its end (``| head``)."""
+    """Print the outcome, and return its status, whether or not it can be read to its end (``| head``, a full disk)."""
     try:
         print(words, flush=True)
-    except BrokenPipeError:
+    except OSError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return status
 
