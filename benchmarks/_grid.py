@@ -21,7 +21,7 @@ EPSILONS = (2, 4, 8)
 #: After so many hours no cell is begun, and no cell may take more memory.
 HOURS, MOST_GIB = 10.0, 3.0
 #: How many images a track has for the pool where they are few.
-_FEW = {"digits": 420}
+_FEW = {"digits": 420, "digits-thirdparty": 420, "waterbirds": 800}
 
 
 @dataclass(frozen=True, kw_only=True)

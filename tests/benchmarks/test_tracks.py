@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from benchmarks import _tracks
+from benchmarks._grid import planned
 from benchmarks._tracks import CAMERAS, TRACKS, WORLDS, Cell, check_backbones
 from ttca.blocks import shrink
 from ttca.data.cameras import soft_focus
@@ -167,6 +168,14 @@ def test_the_queries_are_the_images_sent_for_the_pool(name: str) -> None:
         assert len(roster.selection) == pytest.approx(share * queries, abs=3)
         # The demo's volunteers have two cameras, and two pictures; everybody else has one.
         assert len(names(asked)) == queries or name in _FEW
+
+
+@every
+def test_the_grids_largest_budget_finds_its_people(name: str) -> None:
+    """No track is planned with more queries than its pool has images."""
+    queries = max(cell.queries for cell in planned([name]) if cell.regime == "own")
+    roster = TRACKS[name].people(queries, "own", 0, False).roster
+    assert len(roster.pool) + len(roster.selection) == queries
 
 
 @every
