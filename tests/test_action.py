@@ -75,6 +75,7 @@ class Finished:
     row: Row
     certificate: Certificate
     plan: dict[str, int]
+    log: str
 
     def copy(self, to: Path) -> Path:
         """Return a copy of the folder, to be spoilt."""
@@ -84,12 +85,13 @@ class Finished:
 def finish(folder: Path, **behaviour: Any) -> Finished:
     """Do the tiny world's action in a new folder."""
     changes = {k: behaviour.pop(k) for k in ("settings", "roster") if k in behaviour}
-    platform = Recorder(**behaviour)
-    with open_action(folder, platform, **changes) as action:
+    platform, log = Recorder(**behaviour), io.StringIO()
+    reporter = Reporter(Console(file=log, width=10**4))
+    with open_action(folder, platform, reporter=reporter, **changes) as action:
         plan = {step: cost.queries for step, cost in action.plan().items()}
         certificate = action.verify()
         row, _ = action.measure()
-    return Finished(folder, platform, row, certificate, plan)
+    return Finished(folder, platform, row, certificate, plan, log.getvalue())
 
 
 @pytest.fixture(scope="module")
@@ -207,6 +209,16 @@ def test_what_failed_its_certificate_is_not_handed_out(tmp_path: Path) -> None:
         assert not signature_file(tmp_path / MEMBERS_FILE).exists()
         assert action.plan()["controls"].queries == 0
     assert paid(tmp_path) == spent
+
+
+def test_every_step_is_one_line_of_a_log(finished: Finished) -> None:
+    """However many calls a step takes, people see how far it is as a whole, and once what it came to."""
+    counts = {what: int(n) for what, n in re.findall(r"^asking ?(.*): (\d+)/\2 queries in", finished.log, re.MULTILINE)}
+    assert finished.log.count("asking") == len(counts) == 3
+    row = finished.row
+    assert counts["people who verify"] == row.queries_baseline + row.queries_verification
+    assert counts["(pool)"] == row.queries_pool
+    assert counts["(controls)"] == row.queries_controls
 
 
 def test_the_members_file_says_for_whom_on_what_and_until_when(finished: Finished, tmp_path: Path) -> None:

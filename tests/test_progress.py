@@ -120,6 +120,40 @@ def test_threads_may_advance_one_bar() -> None:
     assert "800/800" in said.getvalue()
 
 
+@pytest.mark.parametrize("terminal", [False, True])
+def test_what_is_tracked_within_work_of_the_same_unit_counts_there(terminal: bool) -> None:
+    """Many calls are one bar, which ends where they do; other units have bars of their own, and nothing is not told."""
+    reporter, said = listening(terminal=terminal)
+    with reporter.track("asking people who verify", 90, unit="queries", at_most=True):
+        for _ in range(4):
+            with reporter.track("asking (verification)", 10, unit="queries") as advance:
+                advance(10)
+    with reporter.track("asking (test)", 9, unit="queries", at_most=True):
+        pass
+    shown = said.getvalue()
+    assert "40/40" in shown
+    assert "asking (verification)" not in shown
+    assert "asking (test)" not in shown
+    assert terminal or re.fullmatch(r"asking people who verify: 40/40 queries in 0:00:0\d\n", shown)
+
+
+def test_work_that_fails_says_how_far_it_was() -> None:
+    """Where an error ends work that may be less than its total, the total is told, and what follows has its own bar."""
+    reporter, said = listening()
+
+    def work() -> None:
+        with reporter.track("asking", 9, unit="queries", at_most=True) as advance:
+            advance(3)
+            raise ValueError("no")
+
+    with pytest.raises(ValueError, match="no"):
+        work()
+    assert said.getvalue().startswith("asking: 3/9 queries")
+    with reporter.track("asking again", 2, unit="queries") as advance:
+        advance(2)
+    assert "asking again: 2/2" in said.getvalue()
+
+
 def test_one_bar_may_follow_another() -> None:
     """A bar that ended, even by an error, leaves room for the next."""
     reporter, said = listening()

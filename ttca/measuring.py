@@ -17,7 +17,7 @@ from ttca.answers import Answers
 from ttca.asking import Known
 from ttca.candidates import Chosen
 from ttca.certificates import Certificate
-from ttca.conditions import CONTROLS, HONEST_ROW, ROW_KEYS, Control, Measuring, Opponents, metric_keys
+from ttca.conditions import CONTROLS, HONEST_ROW, ROW_KEYS, Control, Measuring, Opponents, metric_keys, queries_for
 from ttca.distilling import Distilled
 from ttca.labeling import published
 from ttca.lossy import left_by_jpeg
@@ -73,16 +73,18 @@ def examine(
     """Ask the platform about the people under every condition, each on the uint8 images that are really sent."""
     # What training kept would lie about beside every condition of photographs.
     give_back_memory()
-    return measure(
-        lambda images, owners: exam.pool.ask(images, purpose=exam.purpose, epoch=exam.epoch, owners=owners.tolist()),
-        exam.people,
-        perturbations=family.sets[epsilon],
-        opponents=opponents,
-        proxy=lambda images: shop.learner.predict(distilled.proxy, images),
-        seed=shop.settings.seed,
-        controls=controls,
-        seats=exam.seats,
-    )
+    most = queries_for(controls, exam.people)
+    with exam.pool.reporter.track(f"asking ({exam.purpose})", most, unit="queries", at_most=True):
+        return measure(
+            lambda images, whose: exam.pool.ask(images, purpose=exam.purpose, epoch=exam.epoch, owners=whose.tolist()),
+            exam.people,
+            perturbations=family.sets[epsilon],
+            opponents=opponents,
+            proxy=lambda images: shop.learner.predict(distilled.proxy, images),
+            seed=shop.settings.seed,
+            controls=controls,
+            seats=exam.seats,
+        )
 
 
 @dataclass(frozen=True, eq=False, repr=False)

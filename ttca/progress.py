@@ -15,7 +15,7 @@ from rich.text import Text
 
 from ttca.terminal import visible
 
-__all__ = ["Advance", "Reporter", "silent"]
+__all__ = ["Advance", "Reporter", "Tally", "silent"]
 
 #: A log gets a line after so many seconds at first, then after a tenth of the time so far, and so many at most.
 _FIRST_S, _MOST_S = 10.0, 600.0
@@ -46,7 +46,7 @@ class _Name(ProgressColumn):
 
 
 class _Rate(ProgressColumn):
-    def __init__(self, tally: _Tally) -> None:
+    def __init__(self, tally: Tally) -> None:
         super().__init__(Column(no_wrap=True))
         self._tally = tally
 
@@ -60,7 +60,7 @@ class _Left(ProgressColumn):
 
     max_refresh = 0.5
 
-    def __init__(self, tally: _Tally) -> None:
+    def __init__(self, tally: Tally) -> None:
         super().__init__(Column(no_wrap=True))
         self._tally = tally
 
@@ -84,7 +84,7 @@ def _clock(seconds: float) -> str:
     return f"{hours:d}:{minutes:02d}:{left:02d}"
 
 
-class _Tally:
+class Tally:
     """How far some work is, and how fast it has been."""
 
     def __init__(self, what: str, total: int, unit: str, clock: Callable[[], float]) -> None:
@@ -140,6 +140,8 @@ class Reporter:
     def __init__(self, console: Console | None, *, clock: Callable[[], float] = time.monotonic) -> None:
         self.console = console
         self._clock = clock
+        #: The work that is shown, by its unit.
+        self._outer: dict[str, Advance] = {}
 
     def say(self, sentence: str) -> None:
         """Print one sentence."""
@@ -148,18 +150,40 @@ class Reporter:
             self.console.print(visible(sentence), highlight=False, markup=False)
 
     @contextlib.contextmanager
-    def track(self, what: str, total: int, *, unit: str = "steps") -> Iterator[Advance]:
-        """Show progress with rate and ETA while the block runs: a bar on a terminal, elsewhere a line now and then."""
-        tally = _Tally(what, total, unit, self._clock)
+    def track(self, what: str, total: int, *, unit: str = "steps", at_most: bool = False) -> Iterator[Advance]:
+        """Show progress with rate and ETA while the block runs: a bar on a terminal, elsewhere a line now and then.
+
+        What is tracked within work of the same unit counts there: people see one bar, not one for each call.
+
+        Parameters
+        ----------
+        what : str
+        total : int
+        unit : str
+        at_most : bool
+            The block may end before the total: then what was done was all of it, and nothing is shown of nothing.
+        """
+        if (outer := self._outer.get(unit)) is not None:
+            yield outer
+            return
+        with self._shown(Tally(what, total, unit, self._clock), at_most) as advance:
+            self._outer[unit] = advance
+            try:
+                yield advance
+            finally:
+                self._outer.pop(unit, None)
+
+    @contextlib.contextmanager
+    def _shown(self, tally: Tally, at_most: bool) -> Iterator[Advance]:
         if self.console is None:
             yield _nowhere
         elif self.console.is_terminal:
-            with _bar(self.console, tally) as advance:
+            with _bar(self.console, tally, at_most) as advance:
                 yield advance
         else:
-            yield from self._lines(tally)
+            yield from self._lines(tally, at_most)
 
-    def _lines(self, tally: _Tally) -> Iterator[Advance]:
+    def _lines(self, tally: Tally, at_most: bool) -> Iterator[Advance]:
         """Print lines, and the last one however the block ends."""
         due = _FIRST_S
 
@@ -176,8 +200,11 @@ class Reporter:
 
         try:
             yield advance
+            if at_most:
+                tally.total = tally.done
         finally:
-            self.say(tally.line)
+            if tally.done or not at_most:
+                self.say(tally.line)
 
 
 def _nowhere(n: int, *, share: float | None = None, now: str | None = None) -> None:
@@ -185,7 +212,7 @@ def _nowhere(n: int, *, share: float | None = None, now: str | None = None) -> N
 
 
 @contextlib.contextmanager
-def _bar(console: Console, tally: _Tally) -> Iterator[Advance]:
+def _bar(console: Console, tally: Tally, at_most: bool) -> Iterator[Advance]:
     columns = (
         _Name(),
         BarColumn(bar_width=20),
@@ -194,7 +221,7 @@ def _bar(console: Console, tally: _Tally) -> Iterator[Advance]:
         _Left(tally),
     )
     with Progress(*columns, console=console) as progress:
-        task = progress.add_task(tally.name, total=tally.total)
+        task = progress.add_task(tally.name, total=tally.total, visible=not at_most)
 
         def advance(n: int, *, share: float | None = None, now: str | None = None) -> None:
             with tally.lock:
@@ -202,9 +229,11 @@ def _bar(console: Console, tally: _Tally) -> Iterator[Advance]:
             if now is not None:
                 progress.update(task, description=tally.name)
             if n:
-                progress.advance(task, n)
+                progress.update(task, advance=n, visible=True)
 
         yield advance
+        if at_most:
+            progress.update(task, total=tally.done)
 
 
 silent = Reporter(None)

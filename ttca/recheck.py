@@ -258,16 +258,17 @@ def keep_people(shop: Workshop, family: Family, verified: Verified) -> Kept | No
     people, seats = _examinees(verified.panel)
     people, seats = people[:most], seats[:most]
     ways = _both_ways(people, chosen)
+    owners = people.members.tolist()
     costs = [queries.cost(images, epoch=verified.epoch, repeat=repeat) for repeat in range(ASKS) for images in ways]
-    _check_affordable(queries, sum(cost.queries for cost in costs), "it", "lower recheck_people in [action]")
+    needed = sum(cost.queries for cost in costs)
+    _check_affordable(queries, needed, "it", "lower recheck_people in [action]")
     labels = np.zeros((ASKS, len(people), 2), np.int64)
     resolved = np.zeros((ASKS, len(people), 2), np.bool_)
-    for repeat in range(ASKS):
-        for way, images in enumerate(ways):
-            answers = queries.ask(
-                images, purpose="recheck", epoch=verified.epoch, repeat=repeat, owners=people.members.tolist()
-            )
-            labels[repeat, :, way], resolved[repeat, :, way] = answers.labels, answers.resolved
+    with queries.reporter.track("asking (recheck)", needed, unit="queries", at_most=True):
+        for repeat in range(ASKS):
+            for way, images in enumerate(ways):
+                answers = queries.ask(images, purpose="recheck", epoch=verified.epoch, repeat=repeat, owners=owners)
+                labels[repeat, :, way], resolved[repeat, :, way] = answers.labels, answers.resolved
     steady = alike(labels, resolved)
     chosen_labels = labels[0, steady].tolist()
     known = Kept(
@@ -432,14 +433,16 @@ def recheck(
         raise AssertionError("an alarm without a look")  # pragma: no cover - e-values are 1 before the first look
     asked = 0
     state = _standing(known)
-    while len(last.said) < len(last.seats) and not _rejects(state):
-        stop = min(len(last.said) + BATCH, len(last.seats))
-        said = _ask(queries, _examinees(panel)[0], where, known, last, chosen, stop)
-        asked += 2 * len(said)
-        last = replace(last, said=last.said + said)
-        known = replace(known, looks=(*known.looks[:-1], last))
-        _write(folder / RECORD_FILE, queries, known)
-        state = _standing(known)
+    most = 2 * (len(last.seats) - len(last.said))
+    with queries.reporter.track("asking (recheck)", most, unit="queries", at_most=True):
+        while len(last.said) < len(last.seats) and not _rejects(state):
+            stop = min(len(last.said) + BATCH, len(last.seats))
+            said = _ask(queries, _examinees(panel)[0], where, known, last, chosen, stop)
+            asked += 2 * len(said)
+            last = replace(last, said=last.said + said)
+            known = replace(known, looks=(*known.looks[:-1], last))
+            _write(folder / RECORD_FILE, queries, known)
+            state = _standing(known)
     other = _is_other(chosen, queries)
     found = Recheck(kept=len(known.labels), last=last.began, asked=asked, other_version=other, **state)
     if (alarm := found.alarm) is not None:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TypeVar
 
-from ttca.progress import Advance, Reporter
+from ttca.progress import Advance, Reporter, Tally
 
 __all__ = ["Piece", "at_once", "learning_threads", "side_by_side"]
 
@@ -95,14 +95,12 @@ class _Quiet(Reporter):
         self._tell = tell
 
     @contextmanager
-    def track(self, what: str, total: int, *, unit: str = "steps") -> Iterator[Advance]:
+    def _shown(self, tally: Tally, at_most: bool) -> Iterator[Advance]:
         """Yield what tells of a piece's own steps."""
-        done = 0
 
         def advance(n: int, *, share: float | None = None, now: str | None = None) -> None:
-            nonlocal done
-            done += n
-            self._tell(f"{what} {done}/{total}")
+            tally.add(n, share, now)
+            self._tell(f"{tally.what} {tally.done}/{tally.total}")
 
         yield advance
 

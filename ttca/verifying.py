@@ -126,7 +126,9 @@ def verify(shop: Workshop, people: People, family: Family, pool: str) -> Verifie
         return heard
 
     signed_before(shop, sitting, family)
-    certificate = certify(ask, terms, epsilons=shop.settings.epsilons, examined=examined)
+    most = sum(_most(shop.settings, examined).values())
+    with shop.reporter.track("asking people who verify", most, unit="queries", at_most=True):
+        certificate = certify(ask, terms, epsilons=shop.settings.epsilons, examined=examined)
     day = datetime.now(UTC).isoformat(timespec="seconds")
     content = {"epoch": epoch, "verified": day, "certificate": certificate.to_dict()}
     key.write_signed(path, "certificate", lambda to: save_json(to, content))
@@ -285,13 +287,9 @@ def still_to_pay(shop: Workshop, panel: Panel, measuring: Measuring, choosers: i
 
     ``choosers`` is how many selection people tell which zero-query control is the best.
     """
-    settings, done = shop.settings, is_verified(shop.folder)
-    examined, compares = panel.examined(), shop.settings.certifying.aim.compares_with
-    as_they_are = {"reference": examined.other_answers, "before": examined.answers, None: 0}[compares]
-    most = {
-        "baseline": 0 if done else as_they_are,
-        "verification": 0 if done else examined.answers * len(settings.epsilons),
-    }
+    settings, most = shop.settings, _most(shop.settings, panel.examined())
+    if is_verified(shop.folder):
+        most = dict.fromkeys(most, 0)
     if settings.controls:
         left = unmeasured(shop.folder, measuring, settings.certifying)
         most["controls"] = queries_for(left, panel.first(settings.controls_people))
@@ -299,6 +297,15 @@ def still_to_pay(shop: Workshop, panel: Panel, measuring: Measuring, choosers: i
         if lengths > 1 and any(control.name == "zero_query" for control in left):
             most["controls"] += lengths * choosers
     return most
+
+
+def _most(settings: Settings, examined: Examined) -> dict[str, int]:
+    """Return how many queries a certificate needs at most, by what they are booked as."""
+    as_they_are = {"reference": examined.other_answers, "before": examined.answers, None: 0}
+    return {
+        "baseline": as_they_are[settings.certifying.aim.compares_with],
+        "verification": examined.answers * len(settings.epsilons),
+    }
 
 
 def unmeasured(folder: Path, measuring: Measuring, terms: Certifying) -> list[Control]:

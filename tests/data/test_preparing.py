@@ -20,7 +20,7 @@ from ttca.data.photographs import read_photograph
 from ttca.data.preparing import PreparedFile, prepare_photographs
 from ttca.errors import ConfigError, DataError
 from ttca.preparation import Preparation
-from ttca.progress import Advance, Reporter
+from ttca.progress import Advance, Reporter, Tally
 
 WAY = Preparation(size=(8, 6))
 
@@ -125,7 +125,7 @@ class _Impatient(Reporter):
         super().__init__(None)
 
     @contextlib.contextmanager
-    def track(self, what: str, total: int, *, unit: str = "steps") -> Iterator[Advance]:
+    def _shown(self, tally: Tally, at_most: bool) -> Iterator[Advance]:
         """Yield a count that ends in an interruption."""
         left = [2]
 

@@ -45,7 +45,7 @@ from ttca.platforms.retry import RetryPolicy
 from ttca.platforms.throttle import Throttle
 from ttca.pooling.ledger import Balance, Ledger
 from ttca.pooling.pool import GIVE_UP_AFTER, Cost, Member, Pace, QueryPool
-from ttca.progress import Advance, Reporter
+from ttca.progress import Advance, Reporter, Tally
 
 ADA = (Member("ada", 1000),)
 
@@ -518,7 +518,7 @@ class _Counting(Reporter):
         self.ended = 0
 
     @contextmanager
-    def track(self, what: str, total: int, *, unit: str = "steps") -> Iterator[Advance]:
+    def _shown(self, tally: Tally, at_most: bool) -> Iterator[Advance]:
         """Count the calls."""
 
         def advance(n: int, *, share: float | None = None, now: str | None = None) -> None:

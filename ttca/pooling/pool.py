@@ -348,12 +348,15 @@ class QueryPool:
         if not missing:
             return found.answers
         self.met |= bool(found.answers.answered.any())
+        what = f"asking ({shown or purpose})"
         progress = _Progress(answers_before=bool(known.any()))
-        task = _Task(checked, keys, owners, purpose, progress, self.ledger.now(), watch is not None, shown or purpose)
+        task = _Task(checked, keys, owners, purpose, progress, self.ledger.now(), watch is not None)
         try:
-            if watch is not None:
-                _ask_watched(self, watch, missing, task)
-            _ask_missing(self, missing, task)
+            # Parts, and what is asked once others have failed, count in one bar.
+            with self.reporter.track(what, len(missing), unit="queries", at_most=True) as advance:
+                if watch is not None:
+                    _ask_watched(self, watch, missing, task, advance)
+                _ask_missing(self, missing, task, advance)
         except QuotaError as error:
             if self.quotas_now is not None:
                 error.look_again = partial(_more_than, self, _left(self))
@@ -380,11 +383,9 @@ class QueryPool:
         """Return what the ledger holds about queries."""
         return self.ledger.find(keys, classes=len(self.platform.info.classes), reader=self._reader()).answers
 
-    def ask_all(self, rows: Sequence[int], left: Left, task: _Task) -> None:
+    def ask_all(self, rows: Sequence[int], left: Left, task: _Task, advance: Callable[[int], None]) -> None:
         """Ask about these rows of a task."""
-        requests = _planned(rows, left, self.members, self._size())
-        with self.reporter.track(f"asking ({task.shown})", len(rows), unit="queries") as advance:
-            self._run(requests, task, advance)
+        self._run(_planned(rows, left, self.members, self._size()), task, advance)
 
     def _size(self) -> int:
         return min(self.pace.batch, self.platform.info.max_batch, self.pace.concurrency)
@@ -618,7 +619,6 @@ class _Task(Value):
     progress: _Progress
     began: float
     cautious: bool
-    shown: str
     aside: list[int] = field(default_factory=list)
 
 
@@ -677,18 +677,20 @@ def _shortest_wait(refusals: Sequence[QuotaError], n: int, longest_s: float) -> 
     return min(waits)
 
 
-def _ask_watched(pool: QueryPool, watch: Watch, missing: Mapping[bytes, int], task: _Task) -> None:
+def _ask_watched(
+    pool: QueryPool, watch: Watch, missing: Mapping[bytes, int], task: _Task, advance: Callable[[int], None]
+) -> None:
     """Ask about the first images, and let somebody look at what came before there are more."""
     # What all of it costs is refused before the first part of it is paid.
     held = pool.ledger.in_flight(list(missing))
     left = pool.ledger.left().of(pool.members)
     _planned([i for k, i in missing.items() if k not in held], left, pool.members, pool.pace.concurrency)
     for look, part in enumerate(watch.parts):
-        _ask_missing(pool, {k: missing[k] for i in part.tolist() if (k := task.keys[i]) in missing}, task)
+        _ask_missing(pool, {k: missing[k] for i in part.tolist() if (k := task.keys[i]) in missing}, task, advance)
         watch.look(look, pool.find(task.keys))
 
 
-def _ask_missing(pool: QueryPool, missing: dict[bytes, int], task: _Task) -> None:
+def _ask_missing(pool: QueryPool, missing: dict[bytes, int], task: _Task, advance: Callable[[int], None]) -> None:
     """Ask what nobody has answered yet, and wait for what others ask."""
     polls = 0
     while missing:
@@ -700,7 +702,7 @@ def _ask_missing(pool: QueryPool, missing: dict[bytes, int], task: _Task) -> Non
         rows = [missing[k] for k, ok in zip(free, there.tolist(), strict=True) if not ok]
         missing = {k: i for k, i in missing.items() if k in held}
         if rows:
-            pool.ask_all(rows, left, task)
+            pool.ask_all(rows, left, task, advance)
             missing |= {task.keys[i]: i for i in task.aside}
             task.aside.clear()
         elif missing:
