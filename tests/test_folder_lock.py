@@ -6,19 +6,22 @@ import errno
 import os
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from tests import worlds
 from ttca import folder_lock
 from ttca.data.folder import write_people
 from ttca.errors import ActionError
 from ttca.folder_lock import hold
+from ttca.images import Images
 from ttca.people import People
-from ttca.platforms.habits import Habits, WithHabits
 from ttca.platforms.local import LocalPlatform
 from ttca.platforms.server import background_server
 from ttca.pooling.ledger import Ledger
@@ -87,9 +90,17 @@ def test_a_second_run_in_one_folder_hears_who_runs_and_a_kill_frees_it(tmp_path:
     roles = worlds.roster().roles()
     named = [role for role, people in roles.items() for _ in range(len(people))]
     write_people(tmp_path / "people", People.concatenate(list(roles.values())), worlds.CLASSES, named)
-    quick = LocalPlatform(worlds.model, classes=worlds.CLASSES, image_shape=worlds.SHAPE, name="tiny")
-    slow = WithHabits(quick, Habits(latency_s=0.25))
-    with background_server(slow) as url:
+    killed, asked = threading.Event(), 0
+
+    def model(images: Images) -> NDArray[np.float64]:
+        nonlocal asked
+        asked += len(images)
+        # However long the second takes to begin, the first is still at work then.
+        assert asked <= 40 or killed.wait(120)
+        return worlds.model(images)
+
+    platform = LocalPlatform(model, classes=worlds.CLASSES, image_shape=worlds.SHAPE, name="tiny")
+    with background_server(platform) as url:
         (tmp_path / "action.toml").write_text(worlds.action_file(url, pool="concurrency = 8\nbatch = 4\n"))
         command = [sys.executable, "-m", "ttca", "pool", "run", str(tmp_path)]
         with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as first:
@@ -104,6 +115,7 @@ def test_a_second_run_in_one_folder_hears_who_runs_and_a_kill_frees_it(tmp_path:
                 assert first.poll() is None
             finally:
                 first.kill()
+                killed.set()
         assert second.returncode == 1
         assert f"to be free, but process {first.pid} on " in second.stderr
         assert " pool run). Wait for it, or stop it. No query was spent." in second.stderr

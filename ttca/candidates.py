@@ -360,10 +360,11 @@ class _Race(OneLine):
     def error(self) -> float:
         """How often a candidate may pass that is no better than nothing: seldom, or as the certificate looks again.
 
-        Whoever proves improvement proves that, and whoever proves parity too, where there is a gap.
+        Whoever proves improvement or parity proves that. Where the pool's answers are no worse about the subgroup, the
+        certificate would most likely ask its people in vain.
         """
-        kind = self.shop.settings.certifying.aim.kind
-        looks_again = kind == "improvement" or (kind == "parity" and self.has_gap)
+        proves = self.shop.settings.certifying.aim.kind in ("improvement", "parity")
+        looks_again = proves and self.has_gap
         return PROVED_LATER if looks_again and not self.runners.earlier else ERROR
 
     @cached_property
@@ -462,10 +463,10 @@ class _Race(OneLine):
 
     @property
     def has_gap(self) -> bool:
-        """Whether the pool's answers were right less often about the subgroup than about the others."""
-        transfer = self.lessons.transfer
-        inside, right = transfer.pool.subgroup, transfer.answers.labels == transfer.pool.classes
-        return bool(0 < inside.sum() < len(inside)) and float(right[inside].mean()) < float(right[~inside].mean())
+        """Whether the answers so far were right less often about the subgroup, as it is, than about the others."""
+        groups = self.lessons.transfer.served()
+        # NaN, where nobody of a group was asked, is less than nothing.
+        return groups["subgroup"].rate < groups["reference"].rate
 
     def learned(self) -> dict[str, tuple[Learned, ...]]:
         """Return what each candidate learned at the race's ε, once for each part."""

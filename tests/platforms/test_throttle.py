@@ -67,6 +67,21 @@ def throttle(clock: Clock) -> Throttle:
     return Throttle(clock=clock, rng=random.Random(0))
 
 
+def test_an_outage_is_told_once_whatever_was_answered_before_it(
+    throttle: Throttle, clock: Clock, caplog: pytest.LogCaptureFixture
+) -> None:
+    """An answer to a request that was sent before the connection was lost ends no outage; one to a later one does."""
+    before, later = entered(throttle, clock), entered(throttle, clock)
+    for ticket in (before, later):
+        throttle.lost(too_many(), 60)
+        throttle.leave(ticket, "ada")
+    throttle.lost(too_many(), 60)
+    assert len(caplog.records) == 1
+    throttle.leave(entered(throttle, clock), "ada")
+    throttle.lost(too_many(), 60)
+    assert len(caplog.records) == 2
+
+
 def test_nothing_is_held_back_until_a_platform_says_so(throttle: Throttle, clock: Clock) -> None:
     """Without a 429 there is no limit but the caller's own, and other errors teach nothing."""
     tickets = [entered(throttle, clock) for _ in range(100)]

@@ -26,7 +26,8 @@ from ttca.row import Row
 
 __all__ = ["doubt", "run_demo"]
 
-QUOTA = 120
+#: Of each of the twenty: enough for some interruptions too, whose answers are paid and did not arrive.
+QUOTA = 150
 EPSILONS = (8, 12, 16)
 
 

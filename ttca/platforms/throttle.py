@@ -117,7 +117,9 @@ class Throttle:
         self._told_until: dict[str, float] = {}
         self._why: dict[str, str] = {}
         self._told_why: set[str] = set()
-        self._answered = self._lost = False
+        self._answered = False
+        # The last request that was sent when the connection was found lost.
+        self._lost_at: int | None = None
         self._in_a_row: dict[str, int] = {}
         self._paces: dict[str, dict[float, deque[float]]] = {}
         self._bursts: dict[str, _Bursts] = {}
@@ -133,9 +135,9 @@ class Throttle:
         return self._answered
 
     def lost(self, error: Exception, longest_s: float) -> None:
-        """Tell, once until the next answer, that the platform cannot be reached any more, and how long it is tried."""
+        """Tell, once until a later request is answered, that nothing can be reached, and how long it is tried."""
         with self._changed:
-            known, self._lost = self._lost, True
+            known, self._lost_at = self._lost_at is not None, self._sent
         if not known:
             tell_outage(longest_s, error)
 
@@ -218,7 +220,10 @@ class Throttle:
             elif error is None:
                 self._bursts.setdefault(lane, _Bursts()).answers += 1
                 self._in_a_row.pop(lane, None)
-                self._answered, self._lost = True, False
+                self._answered = True
+                # What was sent before may have been answered before, and be read late.
+                if self._lost_at is not None and ticket > self._lost_at:
+                    self._lost_at = None
                 self._grow(ticket, self._clock() - began, together)
             elif isinstance(error, TransportError):
                 self._refused(ticket, lane, error)
