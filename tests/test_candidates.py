@@ -134,6 +134,16 @@ def test_a_log_of_a_race_says_who_runs(tmp_path: Path) -> None:
         assert f"asking (race, {stage}" in log
 
 
+def test_where_nothing_is_proposed_the_reason_is_told() -> None:
+    """A rise that is sure and turns no answer right is not told as one that luck could have brought."""
+    raced = Raced(
+        epsilon=4, entrants=(), winner="mixed", proposed=False, won=0, lost=0, tested=16, p=0.0001, level=0.05,
+        fresh=True, queries=54, persons=31, rise=0.01,
+    )  # fmt: skip
+    assert "(p = 0.0001; but no more people were right)" in raced.told
+    assert "(p = 0.2; less than 0.05 was needed)" in replace(raced, p=0.2).told
+
+
 def test_a_race_of_other_settings_is_not_taken_for_this_one(tmp_path: Path) -> None:
     """Once the settings are changed, the plan counts a race that is to be run again, or none where nothing races; the
     record stays, so that the way back costs nothing."""

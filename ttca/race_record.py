@@ -297,9 +297,11 @@ class Raced:
         best = f"{self.winner}, with {self.runner_up} for {', '.join(names)}" if names else self.winner
         tested = "their" if names and self.fresh else f"{self.winner}'s" if names else "its"
         sure = "" if self.rise is None else f", and the probability of the true class {_moved(self.rise)}"
+        in_vain = self.p < self.level and not self.proposed
+        needed = "but no more people were right" if in_vain else f"less than {level} was needed"
         test = (
             f"of {self.tested} {'other ' if self.fresh else ''}people, {self.won} got a right answer only with "
-            f"{tested} δ and {self.lost} only without{sure} (p = {p}; less than {level} was needed)"
+            f"{tested} δ and {self.lost} only without{sure} (p = {p}; {needed})"
         )
         if self.proposed:
             combined = (
