@@ -25,6 +25,7 @@ from ttca.forgetting import _COPIES, _LEARNED, _found
 from ttca.perturbations import PerturbationSet
 from ttca.platforms.base import Credential
 from ttca.race_record import COMBINED, RACE_FILE, Raced, Runners
+from ttca.racing import PROVED_LATER
 from ttca.recipes import Recipe
 
 COARSE = Recipe(name="coarse", about="in blocks", changes={"block": 2, "true_classes": True})
@@ -122,7 +123,7 @@ def test_without_combining_the_winner_serves_all(tmp_path: Path) -> None:
     with opened(tmp_path, worlds.Recorder(), halves=False, combine=False) as action:
         raced = action.raced
         assert raced is not None
-        assert (raced.recipe, raced.switched, raced.level) == ("coarse", (), 0.025)
+        assert (raced.recipe, raced.switched, raced.level) == ("coarse", (), PROVED_LATER / 2)
         sets = action.learn()
     assert not (tmp_path / PARTS).exists()
     assert not np.any(sets[12].delta[HELPED])
