@@ -142,6 +142,7 @@ def test_where_nothing_is_proposed_the_reason_is_told() -> None:
     )  # fmt: skip
     assert "(p = 0.0001; but no more people were right)" in raced.told
     assert "(p = 0.2; less than 0.05 was needed)" in replace(raced, p=0.2).told
+    assert "the probability of the true class hardly moved (" in replace(raced, p=0.2, rise=-1e-5).told
 
 
 def test_a_race_of_other_settings_is_not_taken_for_this_one(tmp_path: Path) -> None:

@@ -106,7 +106,7 @@ def test_rates_are_assumed_or_from_the_audit(tmp_path: Path) -> None:
         for shown in (True, False):
             kept["comparison"]["shown"] = shown
             (tmp_path / "audit.json").write_text(json.dumps(kept))
-            assert ("which showed no gap" in assume(action)[1]) is not shown
+            assert ("It showed no gap: stop here" in assume(action)[1]) is not shown
         assert assume(action, gap=0.1)[0].subgroup == pytest.approx(rates.reference - 0.1)
         (tmp_path / "audit.json").write_text('{"groupings": []}')
         with pytest.raises(ActionError, match="Run ttca audit again"):

@@ -105,7 +105,12 @@ def test_slow_pieces_that_are_unlike_have_a_rest(terminal: bool) -> None:
 
 @pytest.mark.parametrize(
     ("speed", "unit", "said"),
-    [(12.4, "steps", "12 steps/s"), (0.4, "epochs", "2.5 s per epoch"), (0.01, "queries", "100 s per query")],
+    [
+        (12.4, "steps", "12 steps/s"),
+        (1.52, "epochs", "1.5 epochs/s"),
+        (0.4, "epochs", "2.5 s per epoch"),
+        (0.01, "queries", "100 s per query"),
+    ],
 )
 def test_what_is_slow_says_how_long_one_takes(speed: float, unit: str, said: str) -> None:
     """Nobody learns anything from nothing a second."""

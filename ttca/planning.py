@@ -263,10 +263,16 @@ class ActionPlan:
         """Return, for people, how other ways compare."""
         alone = self.alone
         low, high = ALONE
+        if alone.least == alone.most:
+            cost = f"{alone.least:,} queries, for hardly any is read wrongly"
+        else:
+            cost = (
+                f"{alone.least:,} to {alone.most:,} queries, at {low:g} to {high:g} for each wrong picture as in two "
+                "benchmarks (docs/query_budget.md)"
+            )
         found = [
-            f"If every member attacked alone, {alone.images:,} pictures of the subgroup would take about "
-            f"{alone.least:,} to {alone.most:,} queries, at {low:g} to {high:g} for each wrong picture as in two "
-            "benchmarks (docs/query_budget.md), and every later picture takes its own; δ takes none."
+            f"If every member attacked alone, {alone.images:,} pictures of the subgroup would take about {cost}, and "
+            "every later picture takes its own; δ takes none."
         ]
         if self.retraining is not None:
             found.append(self.retraining.told())
@@ -330,10 +336,10 @@ def assume(
         raise ConfigError(f"Expected a gap above 0 and below 1, got {gap}. Write 15 points as 0.15.")
     told, source = {"subgroup": subgroup, "reference": reference}, "as assumed"
     if reference is None or (subgroup is None and gap is None):
-        audited, date = _audited(action)
+        audited, date, shown = _audited(action)
         told = {name: audited[name] if told[name] is None else told[name] for name in GROUPS}
         also = ", with what was assumed" if gap or subgroup or reference else ""
-        source = f"the audit of {date}{also}"
+        source = f"the audit of {date}{also}{'' if shown else '. It showed no gap: stop here, or ask more people'}"
     if gap is not None and told["reference"] is not None:
         told["subgroup"] = told["reference"] - gap
     if told["subgroup"] is None or told["reference"] is None:
@@ -344,7 +350,8 @@ def assume(
     return Assumed(subgroup=told["subgroup"], reference=told["reference"]), source
 
 
-def _audited(action: CollectiveAction) -> tuple[dict[str, float | None], str]:
+def _audited(action: CollectiveAction) -> tuple[dict[str, float | None], str, bool]:
+    """Return each group's rate, when and of whom, and whether a gap was shown, or nothing was compared."""
     path = action.folder / AUDIT_FILE
     if not path.is_file():
         raise ConfigError(
@@ -356,8 +363,7 @@ def _audited(action: CollectiveAction) -> tuple[dict[str, float | None], str]:
         groups = {group["name"]: group["accuracy"]["value"] for group in found["groupings"][0]["groups"]}
         rates = {name: None if groups.get(name) is None else float(groups[name]) for name in GROUPS}
         compared = found.get("comparison")
-        none = compared is not None and not compared["shown"]
-        return rates, f"{found['date']}, of people in the pool{', which showed no gap' if none else ''}"
+        return rates, f"{found['date']}, of people in the pool", compared is None or bool(compared["shown"])
     except (KeyError, IndexError, TypeError, ValueError):
         raise ActionError(f"Expected an audit in {path}, got something else. Run ttca audit again.") from None
 

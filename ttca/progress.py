@@ -73,7 +73,8 @@ class _Left(ProgressColumn):
 def _rate(speed: float, unit: str) -> str:
     """Return so many units a second as people read it: what is slower than one a second by how long one takes."""
     if speed >= 1:
-        return f"{speed:.0f} {unit}/s"
+        # Of a few a second the tenth counts: the rest follows from it.
+        return f"{speed:.0f} {unit}/s" if speed >= 10 else f"{speed:.2g} {unit}/s"
     one = f"{unit.removesuffix('ies')}y" if unit.endswith("ies") else unit.removesuffix("s")
     return f"{1 / speed:.3g} s per {one}"
 

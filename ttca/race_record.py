@@ -169,7 +169,8 @@ def _missing(no_time: Sequence[str], no_queries: Sequence[str]) -> list[str]:
 
 def _moved(rise: float) -> str:
     """Return in words how far a probability moved."""
-    return f"{'rose' if rise >= 0 else 'fell'} by {abs(rise):.3f} on average"
+    moved = f"{abs(rise):.3f}"
+    return f"{'rose' if rise > 0 else 'fell'} by {moved} on average" if float(moved) else "hardly moved"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -321,8 +322,8 @@ class Raced:
             return f"The race was won by the recipe {self.winner}: {test}.{combined}{alone} It learned from {taught}."
         return (
             "Nothing is proposed: no recipe was shown to beat doing nothing, so nobody was asked for a certificate, "
-            f"and members get no file. The best was {best}: {test}. More people who take part, or a larger "
-            "race_share, would show a smaller gain."
+            f"and members get no file. The best was {best}: {test}. Where there is a gap, more people who take "
+            "part, or a larger race_share, would show a smaller gain."
         )
 
     @property

@@ -279,8 +279,8 @@ _GROUPS: tuple[tuple[str, str, tuple[tuple[str, Write, str, str], ...]], ...] = 
             (
                 "seconds",
                 _seconds,
-                "Time to measure",
-                "The time of the step that wrote this row. Steps done before are not included.",
+                "Time of the last run",
+                "From opening the action to this row. What earlier runs did is not included.",
             ),
             ("peak_rss_mb", _megabytes, "Peak memory", "The most memory the process used."),
         ),
