@@ -106,7 +106,7 @@ def test_rates_are_assumed_or_from_the_audit(tmp_path: Path) -> None:
         for shown in (True, False):
             kept["comparison"]["shown"] = shown
             (tmp_path / "audit.json").write_text(json.dumps(kept))
-            assert ("It showed no gap: stop here" in assume(action)[1]) is not shown
+            assert ("which showed no gap" in assume(action)[1]) is not shown
         assert assume(action, gap=0.1)[0].subgroup == pytest.approx(rates.reference - 0.1)
         (tmp_path / "audit.json").write_text('{"groupings": []}')
         with pytest.raises(ActionError, match="Run ttca audit again"):
@@ -206,6 +206,9 @@ def test_nothing_certifies_where_delta_does_not_help(tmp_path: Path) -> None:
     none = replace(made, lines=tuple(replace(line, queries=None, persons=None) for line in made.lines))
     assert none.cheapest is None
     assert "Is there a gap?" in none.told()
+    # Whatever certifies then would certify without δ too.
+    level = replace(made, assumed=replace(RATES, subgroup=RATES.reference))
+    assert level.told().startswith("By these rates there is no gap to close: stop here")
 
 
 def test_other_ways_are_compared(planned: tuple[ActionPlan, worlds.Recorder]) -> None:

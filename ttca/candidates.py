@@ -465,7 +465,7 @@ class _Race(OneLine):
     def has_gap(self) -> bool:
         """Whether the answers so far were right less often about the subgroup, as it is, than about the others."""
         groups = self.lessons.transfer.served()
-        # NaN, where nobody of a group was asked, is less than nothing.
+        # Where nobody of a group was asked, its rate is NaN, and no comparison with that holds.
         return groups["subgroup"].rate < groups["reference"].rate
 
     def learned(self) -> dict[str, tuple[Learned, ...]]:

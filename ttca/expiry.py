@@ -104,7 +104,8 @@ def expiry_of(folder: Path, perturbations: PerturbationSet, key: str | None) -> 
     except (ActionError, KeyError, TypeError) as error:
         raise PerturbationError(
             f"Expected the statement {path} about a set that has expired, got a file that cannot be read ({error}). "
-            "Get it again from the collective, with its signature."
+            "Get it again from the collective, with its signature. The collective itself deletes it: the next ttca "
+            "recheck writes it again."
         ) from None
     if said.set != _name_of(perturbations):
         return None

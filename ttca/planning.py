@@ -281,6 +281,11 @@ class ActionPlan:
     def told(self) -> str:
         """Return the conclusion for people."""
         best, own = self.cheapest, self.cheapest_of_own
+        if self.assumed.subgroup >= self.assumed.reference:
+            return (
+                "By these rates there is no gap to close: stop here, or ask more people (ttca audit). A certificate of "
+                "what holds without δ would say nothing about δ."
+            )
         if best is None:
             return (
                 "No number of people that was tried certifies any goal with 80 % probability, at any S in the table. "
@@ -336,10 +341,10 @@ def assume(
         raise ConfigError(f"Expected a gap above 0 and below 1, got {gap}. Write 15 points as 0.15.")
     told, source = {"subgroup": subgroup, "reference": reference}, "as assumed"
     if reference is None or (subgroup is None and gap is None):
-        audited, date, shown = _audited(action)
+        audited, date = _audited(action)
         told = {name: audited[name] if told[name] is None else told[name] for name in GROUPS}
         also = ", with what was assumed" if gap or subgroup or reference else ""
-        source = f"the audit of {date}{also}{'' if shown else '. It showed no gap: stop here, or ask more people'}"
+        source = f"the audit of {date}{also}"
     if gap is not None and told["reference"] is not None:
         told["subgroup"] = told["reference"] - gap
     if told["subgroup"] is None or told["reference"] is None:
@@ -350,8 +355,8 @@ def assume(
     return Assumed(subgroup=told["subgroup"], reference=told["reference"]), source
 
 
-def _audited(action: CollectiveAction) -> tuple[dict[str, float | None], str, bool]:
-    """Return each group's rate, when and of whom, and whether a gap was shown, or nothing was compared."""
+def _audited(action: CollectiveAction) -> tuple[dict[str, float | None], str]:
+    """Return each group's rate, None where nobody of it was asked, and when and of whom, for people."""
     path = action.folder / AUDIT_FILE
     if not path.is_file():
         raise ConfigError(
@@ -363,7 +368,8 @@ def _audited(action: CollectiveAction) -> tuple[dict[str, float | None], str, bo
         groups = {group["name"]: group["accuracy"]["value"] for group in found["groupings"][0]["groups"]}
         rates = {name: None if groups.get(name) is None else float(groups[name]) for name in GROUPS}
         compared = found.get("comparison")
-        return rates, f"{found['date']}, of people in the pool", compared is None or bool(compared["shown"])
+        none = compared is not None and not compared["shown"]
+        return rates, f"{found['date']}, of people in the pool{', which showed no gap' if none else ''}"
     except (KeyError, IndexError, TypeError, ValueError):
         raise ActionError(f"Expected an audit in {path}, got something else. Run ttca audit again.") from None
 

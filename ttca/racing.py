@@ -395,13 +395,14 @@ def run_race(
 
     Notes
     -----
-    All survivors are asked about the same next persons, and compared on all persons so far: what makes a person
-    easy is in every candidate's mean. A proxy's fidelity counts like the answers of :data:`_FAITHFUL` persons.
-    Among few persons it decides; among many it hardly matters [ours]. The test is of the mean alone. It is
-    one-sided, on persons' differences to doing nothing with their signs drawn; without scores that is McNemar's, mid-p.
-    Somebody must be right with δ alone, and no fewer be right in all. On persons of whom the choice knew nothing
-    its level is the plan's ``error``. On those that chose it is a K-th of that: whichever of the K wins, the chance
-    that some candidate that is no better than nothing passes is at most K times that [ours].
+    All survivors are asked about the same next persons, and compared on all persons so far: what makes a person easy
+    is in every candidate's mean. A proxy's fidelity counts like the answers of :data:`_FAITHFUL` persons. Among few
+    persons it decides; among many it hardly matters [ours]. The test is of the mean alone. It is one-sided, on persons'
+    differences to doing nothing with their signs drawn; without scores that is McNemar's, mid-p. Somebody
+    must be right with δ alone, and no fewer be right in all. On persons of whom the choice knew nothing its level is
+    the plan's ``error``. On those that chose it is a K-th of that:
+    whichever of the K wins, the chance that some candidate that is no better than nothing passes is at most K times
+    that [ours].
     Combining asks nobody twice: those who chose decide, and whoever is tested is asked once, under what would serve
     them. Where the test is on those who chose, it is of the winner alone, and the combination counts as one more
     candidate: what is left of the error, a (K+1)-th, is more than the chance that a wrong switch undoes a winner that

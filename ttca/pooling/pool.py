@@ -350,13 +350,14 @@ class QueryPool:
         self.met |= bool(found.answers.answered.any())
         what = f"asking ({shown or purpose})"
         progress = _Progress(answers_before=bool(known.any()))
-        task = _Task(checked, keys, owners, purpose, progress, self.ledger.now(), watch is not None)
         try:
             # Parts, and what is asked once others have failed, count in one bar.
             with self.reporter.track(what, len(missing), unit="queries", at_most=True) as advance:
+                cautious = watch is not None
+                task = _Task(checked, keys, owners, purpose, progress, advance, self.ledger.now(), cautious)
                 if watch is not None:
-                    _ask_watched(self, watch, missing, task, advance)
-                _ask_missing(self, missing, task, advance)
+                    _ask_watched(self, watch, missing, task)
+                _ask_missing(self, missing, task)
         except QuotaError as error:
             if self.quotas_now is not None:
                 error.look_again = partial(_more_than, self, _left(self))
@@ -383,14 +384,14 @@ class QueryPool:
         """Return what the ledger holds about queries."""
         return self.ledger.find(keys, classes=len(self.platform.info.classes), reader=self._reader()).answers
 
-    def ask_all(self, rows: Sequence[int], left: Left, task: _Task, advance: Callable[[int], None]) -> None:
+    def ask_all(self, rows: Sequence[int], left: Left, task: _Task) -> None:
         """Ask about these rows of a task."""
-        self._run(_planned(rows, left, self.members, self._size()), task, advance)
+        self._run(_planned(rows, left, self.members, self._size()), task)
 
     def _size(self) -> int:
         return min(self.pace.batch, self.platform.info.max_batch, self.pace.concurrency)
 
-    def _run(self, requests: Sequence[_Request], task: _Task, advance: Callable[[int], None]) -> None:
+    def _run(self, requests: Sequence[_Request], task: _Task) -> None:
         progress = task.progress
         waiting = itertools.count(len(requests) - 1, -1)
 
@@ -406,7 +407,7 @@ class QueryPool:
                 # At once, not when the waiting thread wakes up: by then others would have been sent.
                 progress.stop()
                 raise
-            advance(len(request.rows))
+            task.advance(len(request.rows))
             return sent
 
         rest = deque(requests)
@@ -609,6 +610,7 @@ def _more_than(pool: QueryPool, left: int) -> bool:
 class _Task(Value):
     """What one call of :meth:`QueryPool.ask` is about; ``aside`` are rows that somebody else was asking.
 
+    ``advance`` is told how many queries have ended.
     ``cautious``: a platform that has not named a class yet is asked image by image.
     """
 
@@ -617,6 +619,7 @@ class _Task(Value):
     owners: Sequence[str] | None
     purpose: str
     progress: _Progress
+    advance: Callable[[int], None]
     began: float
     cautious: bool
     aside: list[int] = field(default_factory=list)
@@ -677,20 +680,18 @@ def _shortest_wait(refusals: Sequence[QuotaError], n: int, longest_s: float) -> 
     return min(waits)
 
 
-def _ask_watched(
-    pool: QueryPool, watch: Watch, missing: Mapping[bytes, int], task: _Task, advance: Callable[[int], None]
-) -> None:
+def _ask_watched(pool: QueryPool, watch: Watch, missing: Mapping[bytes, int], task: _Task) -> None:
     """Ask about the first images, and let somebody look at what came before there are more."""
     # What all of it costs is refused before the first part of it is paid.
     held = pool.ledger.in_flight(list(missing))
     left = pool.ledger.left().of(pool.members)
     _planned([i for k, i in missing.items() if k not in held], left, pool.members, pool.pace.concurrency)
     for look, part in enumerate(watch.parts):
-        _ask_missing(pool, {k: missing[k] for i in part.tolist() if (k := task.keys[i]) in missing}, task, advance)
+        _ask_missing(pool, {k: missing[k] for i in part.tolist() if (k := task.keys[i]) in missing}, task)
         watch.look(look, pool.find(task.keys))
 
 
-def _ask_missing(pool: QueryPool, missing: dict[bytes, int], task: _Task, advance: Callable[[int], None]) -> None:
+def _ask_missing(pool: QueryPool, missing: dict[bytes, int], task: _Task) -> None:
     """Ask what nobody has answered yet, and wait for what others ask."""
     polls = 0
     while missing:
@@ -702,7 +703,7 @@ def _ask_missing(pool: QueryPool, missing: dict[bytes, int], task: _Task, advanc
         rows = [missing[k] for k, ok in zip(free, there.tolist(), strict=True) if not ok]
         missing = {k: i for k, i in missing.items() if k in held}
         if rows:
-            pool.ask_all(rows, left, task, advance)
+            pool.ask_all(rows, left, task)
             missing |= {task.keys[i]: i for i in task.aside}
             task.aside.clear()
         elif missing:
