@@ -206,9 +206,9 @@ def test_nothing_certifies_where_delta_does_not_help(tmp_path: Path) -> None:
     none = replace(made, lines=tuple(replace(line, queries=None, persons=None) for line in made.lines))
     assert none.cheapest is None
     assert "Is there a gap?" in none.told()
-    # Whatever certifies then would certify without δ too.
     level = replace(made, assumed=replace(RATES, subgroup=RATES.reference))
     assert level.told().startswith("By these rates there is no gap to close: stop here")
+    assert (level.cheapest, level.cheapest_of_own) == (None, None)
 
 
 def test_other_ways_are_compared(planned: tuple[ActionPlan, worlds.Recorder]) -> None:

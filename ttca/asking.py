@@ -324,7 +324,8 @@ def ask_pool(
     overruling.hear(sanity.at_end(answers))
     if questions.also is not None and not in_hand:
         # A race reads the answers from the ledger, for the recipes that equalize.
-        queries.ask(questions.also.images, purpose="pool", owners=questions.also.members.tolist())
+        owners = questions.also.members.tolist()
+        queries.ask(questions.also.images, purpose="pool", owners=owners, shown="pool, sharpened images")
     first, second = len(questions.plain), len(questions.plain) + len(questions.selection)
     return TransferSet(
         questions.plain,

@@ -195,11 +195,18 @@ class ActionPlan:
     retraining: Retraining | None = None
 
     @property
+    def has_gap(self) -> bool:
+        """Whether the rates leave a gap to close."""
+        return self.assumed.subgroup < self.assumed.reference
+
+    @property
     def cheapest(self) -> Line | None:
         """The line with the fewest queries at the smallest S that closes the gap and can be certified.
 
-        At the largest S below where none does; None where nothing can be certified.
+        At the largest S below where none does; None where nothing can be certified, or there is no gap to close.
         """
+        if not self.has_gap:
+            return None
         there = [line for line in self.lines if line.queries is not None]
         whole = [line.success for line in there if line.success >= self.assumed.reference - 1e-9]
         at = min(whole) if whole else max((line.success for line in there), default=None)
@@ -281,11 +288,8 @@ class ActionPlan:
     def told(self) -> str:
         """Return the conclusion for people."""
         best, own = self.cheapest, self.cheapest_of_own
-        if self.assumed.subgroup >= self.assumed.reference:
-            return (
-                "By these rates there is no gap to close: stop here, or ask more people (ttca audit). A certificate of "
-                "what holds without δ would say nothing about δ."
-            )
+        if not self.has_gap:
+            return "By these rates there is no gap to close: stop here, or ask more people (ttca audit)."
         if best is None:
             return (
                 "No number of people that was tried certifies any goal with 80 % probability, at any S in the table. "

@@ -323,7 +323,7 @@ class Raced:
         return (
             "Nothing is proposed: no recipe was shown to beat doing nothing, so nobody was asked for a certificate, "
             f"and members get no file. The best was {best}: {test}. Where there is a gap, more people who take "
-            "part, or a larger race_share, would show a smaller gain."
+            "part, a larger selection in [people] or a larger race_share would show a smaller gain."
         )
 
     @property

@@ -352,7 +352,11 @@ def _counted(said: str) -> tuple[int, ...]:
 
 
 def recheck_cost(folder: Path, queries: QueryPool, people: int) -> int:
-    """Return how many queries :func:`recheck` pays at most: what an open look has left, or a new look's."""
+    """Return how many queries :func:`recheck` pays at most: what an open look has left, or a new look's.
+
+    Raises what :func:`recheck` does where nothing is certified, or nobody is kept.
+    """
+    _certified(folder)
     known = _known(folder, queries)
     _check_people(people)
     last = known.looks[-1] if known.looks else None
@@ -574,8 +578,8 @@ def _certified(folder: Path) -> PerturbationSet:
     found = handed_out(folder)
     if found is None:
         raise ActionError(
-            f"Expected a certified set in {folder / MEMBERS_FILE}, got none: only what members have is rechecked. Run "
-            "ttca run first."
+            f"Expected a certified set in {folder / MEMBERS_FILE}, got none: only what members have is rechecked. "
+            "ttca run makes one, if its certificate passes."
         )
     return found
 
