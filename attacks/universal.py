@@ -24,6 +24,9 @@ Model = Callable[[torch.Tensor], torch.Tensor]
 OnStep = Callable[[int, int, float], None]
 Looked = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
 
+#: Of levels 0 to 255.
+_MIDDLE = 127.5
+
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Examples:
@@ -258,12 +261,12 @@ def _gradients(
             x = transformed(x, options.transforms, generator)
             losses = _loss(model(x), targets, options)
             found += torch.autograd.grad(losses.sum(), pixels)
-    per_image = torch.cat(found)
-    # The slope of clipping towards descent. Versions of torch differ in clamp's gradient at the border, and
-    # where it is 0 a black or white pixel would never move.
-    inside = (wished > 0) & (wished < 255)
-    inward = ((wished == 0) & (per_image < 0)) | ((wished == 255) & (per_image > 0))
-    return torch.where(inside | inward, per_image, 0.0)
+    # One part is not copied.
+    per_image = torch.cat(found) if len(found) > 1 else found[0]
+    # The slope of clipping towards descent. Versions of torch differ in clamp's gradient at the border, and where it is
+    # 0 a black or white pixel would never move. Levels are whole: half a level on tells who is inside or moves there.
+    after = torch.sub(wished - _MIDDLE, per_image.sign(), alpha=0.5)
+    return per_image.masked_fill(after.abs_() >= _MIDDLE, 0.0)
 
 
 def _check_epsilon(epsilon: int) -> None:

@@ -209,6 +209,8 @@ def test_nothing_certifies_where_delta_does_not_help(tmp_path: Path) -> None:
     level = replace(made, assumed=replace(RATES, subgroup=RATES.reference))
     assert level.told().startswith("By these rates there is no gap to close: stop here")
     assert (level.cheapest, level.cheapest_of_own) == (None, None)
+    assert "half of the gap" in made.explained()
+    assert "half of the gap" not in level.explained()
 
 
 def test_other_ways_are_compared(planned: tuple[ActionPlan, worlds.Recorder]) -> None:

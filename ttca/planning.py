@@ -242,14 +242,19 @@ class ActionPlan:
     def explained(self) -> str:
         """Return, for people, what the columns of the plan's table mean."""
         highest = max(line.success for line in self.lines) == _MOST
+        first = f"{self.lines[0].success:.3f}"
+        several = (
+            f"several, from half of the gap closed ({first} here) to more than all of it"
+            if self.has_gap
+            else f"several, from {first} up"
+        )
         found = [
-            "S is the subgroup's share of right answers with δ. Nobody knows it before, so each goal has a line for "
-            f"several, from half of the gap closed ({self.lines[0].success:.3f} here) to more than all of it"
-            f"{f', but none above {_MOST}: nobody is surely always right' if highest else ''}. Sure now: how often a "
-            f"certificate would pass if S were so, with the {self.verification:,} verification people there are. "
-            "People: how many of the subgroup would make that 80 %. Queries and days: of the whole action with so "
-            f"many, at most. Too many: not even the most people that are tried would do, which is {LADDER[-1]:,}, or "
-            f"{MOST_SLOW:,} for a margin or a share."
+            f"S is the subgroup's share of right answers with δ. Nobody knows it before, so each goal has a line for "
+            f"{several}{f', but none above {_MOST}: nobody is surely always right' if highest else ''}. Sure now: how "
+            f"often a certificate would pass if S were so, with the {self.verification:,} verification people there "
+            "are. People: how many of the subgroup would make that 80 %. Queries and days: what is still to be paid "
+            "for with so many, at most. Too many: not even the most people that are tried would do, which is "
+            f"{LADDER[-1]:,}, or {MOST_SLOW:,} for a margin or a share."
         ]
         rate = Goal("rate", _as_reference(self.assumed))
         if any(line.goal == str(rate) and not line.own for line in self.lines):

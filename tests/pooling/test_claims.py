@@ -262,7 +262,8 @@ def test_programs_that_claim_at_one_moment_never_share_a_query() -> None:
 def test_a_claim_ends_with_its_time_or_with_its_process(holder: str, passed: float, free: bool) -> None:
     """Claims of processes that live, or that nothing is known of, end in time; those of a dead one are free at once."""
     clock = Clock()
-    name = {"ours": this_process(), "dead": _dead()}.get(holder, holder)
+    names = {"ours": this_process, "dead": _dead}
+    name = names[holder]() if holder in names else holder
     with fresh_ledger(clock=clock) as ledger:
         ledger.enrol({"ada": 10})
         assert isinstance(ask_for(ledger, KEYS[:2], holder=name), Charge)
