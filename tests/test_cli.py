@@ -305,9 +305,10 @@ def test_every_step_can_be_a_command_of_its_own(home: Path, ttca: Terminal, serv
 
 
 def test_people_read_what_programs_read_as_json(finished: Path, ttca: Terminal) -> None:
-    """Without --json the result is in words on standard output."""
+    """Without --json the result is in words, with how each group is served, its intervals and whose rates they are."""
+    said = {}
     for words, expected in (
-        (("run", finished), "The result row"),
+        (("run", finished), "The result row, of verification people"),
         (("pool", "run", finished), "205 of 205 pool images have an answer."),
         (("pool", "status", finished), "Who paid"),
         (("distil", finished), "the proxy agrees with the platform"),
@@ -320,20 +321,19 @@ def test_people_read_what_programs_read_as_json(finished: Path, ttca: Terminal) 
         assert done.code == 0
         assert expected in done.out
         assert "ttca:" not in done.err
-
-
-def test_whose_rates_are_shown_is_said_beside_them(finished: Path, ttca: Terminal) -> None:
-    """Run and report tell the rates of verification people, the pool its own: each says so, and where others stand."""
-    for words in (("run", finished), ("report", finished)):
-        told = ttca(*words)
-        assert "The result row, of verification people" in told.out
-        assert WHOSE["verification people"] in told.out
-        assert WHOSE["pool"] in told.err
+        said[" ".join(map(str, words)).replace(f" {finished}", "")] = done
+    for command in ("pool run", "run", "verify"):
+        told = " ".join((said[command].out + said[command].err).split())
+        assert re.search(
+            r"subgroup \d+ of 140 \([\d.]+ %, 95 % interval [\d.]+ to [\d.]+\); reference \d+ of 65 \(", told
+        )
+    for command in ("run", "report"):
+        assert "The result row, of verification people" in said[command].out
+        assert WHOSE["verification people"] in said[command].out
+        assert WHOSE["pool"] in said[command].err
         # Each stands beside its value, under no title of its own.
-        assert "Intervals" not in told.out
-    said = ttca("pool", "run", finished)
-    assert said.out.rstrip().endswith(WHOSE["pool"])
-    assert ttca("pool", "run", finished, "--json").json["whose"] == WHOSE["pool"]
+        assert "Intervals" not in said[command].out
+    assert said["pool run"].out.rstrip().endswith(WHOSE["pool"])
     assert WHOSE["verification people"] in (finished / "report.html").read_text(encoding="utf-8")
 
 
@@ -357,19 +357,8 @@ def test_a_failed_certificate_ends_without_a_members_file(home: Path, ttca: Term
     assert out.is_file()
 
 
-def test_every_run_says_how_each_group_is_served(finished: Path, ttca: Terminal) -> None:
-    """After the pool was asked, right and asked stand there per group with their intervals, before anything else."""
-    for command in (("pool", "run"), ("run",), ("verify",)):
-        done = ttca(*command, finished)
-        said = " ".join((done.out + done.err).split())
-        assert re.search(
-            r"subgroup \d+ of 140 \([\d.]+ %, 95 % interval [\d.]+ to [\d.]+\); reference \d+ of 65 \(", said
-        )
-
-
 def test_only_who_said_yes_is_pictured_and_a_public_report_names_nobody(finished: Path, ttca: Terminal) -> None:
     """Pictures in report.html are of persons whose column says yes; for publication there is no picture and no name."""
-    assert ttca("report", finished).code == 0
     assert "An input of class" not in (finished / "report.html").read_text()
     table = finished / "people" / "people.csv"
     header, *lines = table.read_text().splitlines()

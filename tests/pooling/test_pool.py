@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from tests.examples import examples
-from tests.pooling.places import BACKENDS, fresh_ledger, reopen, use
+from tests.pooling.places import BACKENDS_IN_FULL, fresh_ledger, reopen, use
 from tests.pooling.scripted import (
     CLASSES,
     IMAGE_SHAPE,
@@ -50,7 +50,7 @@ from ttca.progress import Advance, Reporter, Tally
 ADA = (Member("ada", 1000),)
 
 
-@pytest.fixture(params=BACKENDS, scope="module", autouse=True)
+@pytest.fixture(params=BACKENDS_IN_FULL, scope="module", autouse=True)
 def backend(request: pytest.FixtureRequest) -> Iterator[None]:
     """Run every test on both kinds of database."""
     with use(request.param):
