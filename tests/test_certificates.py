@@ -11,10 +11,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
+from tests.examples import examples
 from ttca.certificates import (
     BATCH,
     Certificate,
@@ -120,7 +121,7 @@ def test_tests_go_from_the_largest_down_and_stop_at_the_first_failure() -> None:
     assert certificate.queries == sum(stop - start for _, start, stop in desk.asked)
 
 
-@settings(max_examples=60)
+@examples(60)
 @given(st.integers(0, 10**6), st.sampled_from(SERVED))
 def test_curtailed_says_what_all_answers_would(seed: int, served: tuple[dict[str, Any], str]) -> None:
     """Whoever stops early by curtailment has the verdict of the fixed test on everybody, and never asks more."""
@@ -295,7 +296,7 @@ def test_scipy_is_needed_only_to_compute() -> None:
 # --- what is written, and what is believed -------------------------------------------------------------------
 
 
-@settings(max_examples=60)
+@examples(60)
 @given(st.integers(0, 10**6), st.sampled_from(SERVED), st.floats(0.01, 0.3))
 def test_certificates_survive_json(seed: int, served: tuple[dict[str, Any], str], alpha: float) -> None:
     """Written, read and recomputed from its own answers a certificate is the same."""

@@ -11,11 +11,12 @@ from typing import Any, Literal
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, given
 from hypothesis import strategies as st
 from PIL import Image
 
 from tests import worlds
+from tests.examples import examples
 from ttca.config import (
     ActionFile,
     HubSection,
@@ -469,7 +470,7 @@ def toml(value: Any) -> str:
     return str(value)
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=300, deadline=None)
+@examples(300, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     st.fixed_dictionaries(
         {}, optional={t: VALUES | st.dictionaries(st.sampled_from(k), VALUES, max_size=5) for t, k in KEYS.items()}
@@ -488,7 +489,7 @@ def test_any_toml_gives_an_action_or_a_config_error(tmp_path: Path, tables: dict
     assert all(type(c) is str for c in found.platform.classes)
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=100, deadline=None)
+@examples(100, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.sampled_from(list(KEYS)), st.data())
 def test_one_odd_value_gives_an_action_or_a_config_error(tmp_path: Path, table: str, data: st.DataObject) -> None:
     """One arbitrary value in an otherwise good file is either used as it is or refused with a ConfigError."""

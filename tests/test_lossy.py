@@ -7,10 +7,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
+from tests.examples import examples
 from ttca.errors import ConfigError
 from ttca.images import Images, check_images
 from ttca.lossy import check_quality, jpeg, left_by_jpeg, shrink_and_enlarge
@@ -23,7 +24,7 @@ def noise(n: int = 3, height: int = 16, width: int = 16) -> Images:
     return np.random.default_rng(0).integers(0, 256, (n, height, width, 3), dtype=np.uint8)
 
 
-@settings(deadline=None, max_examples=40)
+@examples(40)
 @given(hnp.arrays(np.uint8, st.tuples(st.integers(0, 3), st.integers(1, 9), st.integers(1, 9), st.just(3))))
 def test_what_comes_out_is_images_of_the_same_size(images: Images) -> None:
     """Any batch of any size, one pixel and no image included, comes back as new images of its own shape."""
@@ -37,7 +38,7 @@ def test_what_comes_out_is_images_of_the_same_size(images: Images) -> None:
 
 @pytest.mark.parametrize("way", WAYS)
 @given(colour=st.tuples(*[st.integers(0, 255)] * 3))
-@settings(deadline=None, max_examples=40)
+@examples(40)
 def test_a_plain_colour_survives(way: Callable[[Images], Images], colour: tuple[int, int, int]) -> None:
     """An image of one colour changes by no more than the rounding of JPEG's colour space."""
     images = np.broadcast_to(np.array(colour, np.uint8), (2, 16, 16, 3)).copy()

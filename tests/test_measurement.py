@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from tests import worlds
+from tests.examples import examples
 from ttca import measurement
 from ttca.answers import Answers, Status
 from ttca.conditions import ROW_KEYS, Opponents
@@ -243,7 +244,7 @@ def constant(levels: tuple[int, ...]) -> PerturbationSet:
 
 
 @given(st.integers(2, 7), st.integers(0, 2**31), st.integers(1, 40))
-@settings(deadline=None, max_examples=40)
+@examples(40)
 def test_abuse_uses_a_wrong_class_for_everybody(count: int, seed: int, n: int) -> None:
     """A platform that obeys δ is always abused, and one that sees through it never: the class is always a wrong one."""
     chosen = constant(tuple(range(1, count + 1)))

@@ -12,13 +12,14 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from PIL import Image
 from safetensors.numpy import save
 
 from tests import worlds
+from tests.examples import examples
 from ttca.errors import ImageError, PerturbationError, TTCAError
 from ttca.images import Images
 from ttca.members import AppliedPhoto, Output, apply_photos, find_photos, preview, with_classes
@@ -74,7 +75,7 @@ def apply(home: Path, **changes: Any) -> dict[str, Any]:
     return {**done.to_dict(), "about": known.lines()[0], "signature": known.signed.told, "signed_by": known.signed.key}
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=40)
+@examples(40, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(hnp.arrays(np.uint8, (5, 4, 3)), st.sampled_from(CLASSES))
 def test_the_file_is_the_clipped_sum(home: Path, image: Images, name: str) -> None:
     """The PNG holds exactly clip(x + δ of the true class), and the facts say how much that changed."""

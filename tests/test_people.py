@@ -6,9 +6,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import example, given, reject, settings
+from hypothesis import example, given, reject
 from hypothesis import strategies as st
 
+from tests.examples import examples
 from ttca.errors import ActionError, DataError, ImageError
 from ttca.people import People, Roster, split_roles
 from ttca.preparation import Preparation
@@ -170,7 +171,7 @@ def crowds(draw: st.DrawFn) -> People:
     return People.build(pictures(*numbers), classes, persons=persons, subgroup=subgroup)
 
 
-@settings(max_examples=150)
+@examples(150)
 @given(crowds(), st.integers(0, 2**32), st.sampled_from([0.0, 0.2]))
 def test_no_person_and_no_image_gets_two_roles(people: People, seed: int, test: float) -> None:
     """Every row gets exactly one role, and all rows of a person, or of an identical image, get the same one."""

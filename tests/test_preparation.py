@@ -13,11 +13,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from PIL import Image
 
+from tests.examples import examples
 from ttca.errors import ConfigError, ImageError
 from ttca.images import Images
 from ttca.preparation import Preparation, parse_box
@@ -69,14 +70,14 @@ def by_the_page(pixels: Images, height: int, width: int) -> list[Any]:
     return [[[planes[c][x][y] for c in range(3)] for x in range(width)] for y in range(height)]
 
 
-@settings(max_examples=60, deadline=None)
+@examples(60)
 @given(_PICTURES, st.integers(1, 12), st.integers(1, 12))
 def test_fast_code_follows_the_page_to_the_last_level(pixels: Images, height: int, width: int) -> None:
     """Numpy's products give what the page's integers give, for every size and level."""
     assert resample(pixels, height, width).tolist() == by_the_page(pixels, height, width)
 
 
-@settings(max_examples=60, deadline=None)
+@examples(60)
 @given(_PICTURES, _SIDES, _SIDES, st.integers(0, 255))
 def test_constant_pictures_stay_constant_and_equal_sizes_stay_as_they_are(
     pixels: Images, height: int, width: int, level: int
@@ -90,7 +91,7 @@ def test_constant_pictures_stay_constant_and_equal_sizes_stay_as_they_are(
     assert made.dtype == np.uint8
 
 
-@settings(max_examples=60, deadline=None)
+@examples(60)
 @given(st.integers(1, 40).flatmap(lambda n: hnp.arrays(np.uint8, (n, 1, 3))), _SIDES, _SIDES, _SIDES)
 def test_axes_are_independent(line: Images, other: int, height: int, width: int) -> None:
     """A picture that changes along one axis alone becomes what its one line becomes, at every width."""
@@ -102,7 +103,7 @@ def test_axes_are_independent(line: Images, other: int, height: int, width: int)
     assert np.abs(tall.transpose(1, 0, 2).astype(int) - wide).max() <= 1
 
 
-@settings(max_examples=40, deadline=None)
+@examples(40)
 @given(_PICTURES, st.integers(1, 9), st.integers(1, 9))
 def test_block_means_are_exact(pixels: Images, rows: int, columns: int) -> None:
     """A mean is the nearest 1/256 of a level to the true one, in the last and smaller blocks too."""
@@ -202,7 +203,7 @@ def test_quality_against_pillow_is_as_the_page_says() -> None:
         assert got > 44 > 40 > other
 
 
-@settings(max_examples=60, deadline=None)
+@examples(60)
 @given(_PICTURES, st.sampled_from(["crop", "pad", "squash"]), st.integers(1, 30), st.integers(1, 30))
 def test_every_fit_gives_the_size_and_is_done_once(pixels: Images, fit: str, height: int, width: int) -> None:
     """Any picture comes to the size, a second time changes nothing, and a box is a cut before."""

@@ -8,11 +8,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
 from tests import worlds
+from tests.examples import examples
 from tests.test_audit_command import Served, home, people, served, ttca
 from tests.test_bad_input import Rows, write
 from tests.test_cli import Terminal
@@ -40,7 +41,7 @@ def rows_of(table: Path, kept: Any) -> None:
     write(table, left)
 
 
-@settings(max_examples=60, deadline=None)
+@examples(60)
 @given(st.integers(0, 2**32), st.sets(st.integers(0, 59), max_size=40), st.integers(0, 40))
 def test_who_joins_or_leaves_moves_nobody(seed: int, gone: set[int], before: int) -> None:
     """Whatever part of the people was there first, and whoever left: those who stay keep the role that they had."""

@@ -7,12 +7,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from benchmarks.sanity import main as simulate
 from tests import worlds
+from tests.examples import examples
 from tests.worlds import Recorder, open_action
 from ttca.answers import Answers
 from ttca.errors import ChangedPlatformError, QuotaError, SanityError
@@ -98,7 +99,7 @@ def test_further_images_of_a_person_do_not_count() -> None:
     assert first_look(sanity, answers) is None
 
 
-@settings(deadline=None, max_examples=60)
+@examples(60)
 @given(st.integers(2, 6), st.integers(0, 70), st.integers(0, 2**32 - 1))
 def test_any_answers_are_judged(classes: int, n: int, seed: int) -> None:
     """Whatever came, of whomever, is judged without an error, and no proposal is worse than what stands."""

@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.attacks.boxes import LinearBox, distance, noise, same, sent_to
+from tests.examples import examples
 from ttca.attacks.blackbox import PerUser, Streams, label_loss, project, score_loss
 from ttca.attacks.hopskipjump import hop_skip_jump
 from ttca.attacks.simba import simba
@@ -47,7 +48,7 @@ def task(
 
 
 @every
-@settings(max_examples=25, deadline=None)
+@examples(25)
 @given(
     seed=seeds,
     epsilon=st.integers(1, 255),

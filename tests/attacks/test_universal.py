@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from torch import nn
 
+from tests.examples import examples
 from ttca.attacks.options import Loss, Perturbing
 from ttca.attacks.universal import Examples, SignDescent, Universal, random_universal
 from ttca.proxies.architectures import Normalized, create_model
@@ -99,7 +100,7 @@ def learn(
 # --- what a δ is -------------------------------------------------------------------------------------------
 
 
-@settings(deadline=None, max_examples=40)
+@examples(40)
 @given(seeds, epsilons, st.integers(1, 6), st.integers(1, 6), st.sampled_from(get_args(Loss)), st.booleans())
 def test_the_budget_is_kept_in_whole_levels(seed: int, epsilon: int, h: int, w: int, loss: str, warm: bool) -> None:
     """Any ε and shape give int8 (G, H, W, 3) with ‖δ‖∞ ≤ ε, from zero or from a start outside the ball."""
@@ -124,7 +125,7 @@ def test_the_budget_is_kept_in_whole_levels(seed: int, epsilon: int, h: int, w: 
     assert found.delta.any() or (found.best_step == 0 and not warm)
 
 
-@settings(deadline=None, max_examples=25)
+@examples(25)
 @given(seeds, epsilons, st.sampled_from(["margin", "cross-entropy"]))
 def test_a_linear_model_gets_its_closed_form(seed: int, epsilon: int, loss: str) -> None:
     """Between two classes of a linear model, δ is ε times the sign of the weights' difference, pixel by pixel."""
@@ -188,7 +189,7 @@ def test_what_all_logits_share_does_not_move_a_centered_one(seed: int, epsilon: 
     assert (raw.delta[clear] != found.delta[clear]).any()
 
 
-@settings(deadline=None, max_examples=25)
+@examples(25)
 @given(seeds, st.integers(2, 40))
 def test_a_model_sure_of_another_class_is_turned(seed: int, epsilon: int) -> None:
     """Success rises from none to all where the closed form says that ε is enough, and stays none where it is not."""

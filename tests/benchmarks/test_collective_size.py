@@ -19,6 +19,7 @@ from benchmarks._tracks import TRACKS, Track
 from benchmarks.collective_size import RHOS, Part, altered, mixed, of_part
 from tests import worlds
 from tests.benchmarks.test_effect import QUICK, people, platform
+from tests.examples import examples
 from ttca.errors import ConfigError
 from ttca.people import People
 from ttca.row import Row
@@ -161,7 +162,7 @@ def test_epochs_follow_the_number_of_images() -> None:
 
 
 @given(st.lists(st.tuples(st.booleans(), st.booleans()), min_size=5, max_size=60), st.floats(0, 1), st.integers(0, 9))
-@settings(max_examples=20, deadline=None)
+@examples(20)
 def test_s_rho_is_what_comes_of_people_who_apply_it_at_random(
     said: list[tuple[bool, bool]], rho: float, seed: int
 ) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from scipy.stats import shapiro
@@ -36,6 +36,7 @@ from benchmarks._document import filled
 from benchmarks._documents import data_files
 from benchmarks._pages import defences as page
 from tests import worlds
+from tests.examples import examples
 from ttca.demo.world import DigitsWorld, digits_world
 from ttca.errors import ActionError, ConfigError, WorthlessProxyError
 from ttca.images import Images
@@ -75,7 +76,7 @@ def test_fewer_levels_are_few_near_and_final(images: Images, bits: int) -> None:
     np.testing.assert_array_equal(fewer_levels(ends, bits=bits), ends)
 
 
-@settings(max_examples=20)
+@examples(20)
 @given(images=_IMAGES, seed=st.integers(0, 2**32 - 1))
 def test_resize_and_pad_depends_on_seed_image_and_history_alone(images: Images, seed: int) -> None:
     """The same history gives the same pictures, in whatever batches they come; levels stay among the image's own."""

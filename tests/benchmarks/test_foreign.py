@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import requests
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
@@ -19,6 +19,7 @@ from benchmarks import foreign
 from benchmarks._foreign_servers import node
 from benchmarks._instant_server import CLASSES, IMAGE_SHAPE
 from benchmarks.foreign import SERVERS, Triton, against
+from tests.examples import examples
 from ttca.errors import ConfigError, TTCAError
 from ttca.images import Images
 from ttca.platforms.protocols.reading import Reading, UnreadableError
@@ -96,7 +97,7 @@ def test_what_cannot_be_measured_is_refused(arguments: list[str]) -> None:
         foreign.main(arguments)
 
 
-@settings(max_examples=200, deadline=None)
+@examples(200)
 @given(
     st.lists(st.integers(0, 50), min_size=len(CLASSES), max_size=len(CLASSES)).filter(any),
     st.permutations(range(len(CLASSES))),

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import assume, given, settings
+from hypothesis import assume, given
 from hypothesis import strategies as st
 from scipy.optimize import linprog
 from scipy.stats import norm, ttest_1samp
@@ -31,6 +31,7 @@ from benchmarks._kept_rows import (
     verified_by,
 )
 from benchmarks._listing import RESULTS
+from tests.examples import examples
 from ttca.certificates import clopper_pearson_interval
 from ttca.errors import DataError
 from ttca.intervals import Span, difference_interval, gap_closed_interval
@@ -119,7 +120,7 @@ def test_several_counts_give_the_widest_interval() -> None:
     assert paired(kept).told == "0.002 (10/0)"
 
 
-@settings(max_examples=40)
+@examples(40)
 @given(st.integers(2, 60), st.floats(-3, 3), st.floats(-3, 3), st.data())
 def test_the_widest_pairing_is_among_the_arcs(size: int, weight: float, other: float, data: st.DataObject) -> None:
     """No way for three answers of each person to go together lets a weighted sum vary more, by linear programming."""
@@ -135,7 +136,7 @@ def test_the_widest_pairing_is_among_the_arcs(size: int, weight: float, other: f
     assert all([int(part.sum()) for part in table] == right for table in _arcs(size, right))
 
 
-@settings(max_examples=25)
+@examples(25)
 @given(st.integers(20, 80), st.data())
 def test_the_gap_closed_of_any_pairing_is_inside(size: int, data: st.DataObject) -> None:
     """However answers go together, their interval lies within the one from counts alone, if there is one."""

@@ -5,10 +5,11 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from benchmarks._recheck_simulation import Platform, _Watch, false_alarm, queries_to_find, recheck_part
+from tests.examples import examples
 from ttca.recheck import BATCH, REJECTS_AT, standing
 
 
@@ -37,7 +38,7 @@ class _Helped:
     helped = True
 
 
-@settings(max_examples=25, deadline=None)
+@examples(25)
 @given(st.lists(st.text("012345678", min_size=4, max_size=20), min_size=1, max_size=12), st.integers(0, 9))
 def test_a_watch_that_skips_glances_rejects_where_all_glances_would(looks: list[str], often: int) -> None:
     """What it does not compute could not have rejected: it says the same as the command's e-values at every glance."""

@@ -8,10 +8,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from scipy.ndimage import gaussian_filter
 
+from tests.examples import examples
 from ttca.data.cameras import (
     bad_camera,
     color_cast,
@@ -49,7 +50,7 @@ def test_soft_focus_is_seven_by_seven_sigma_point_eight() -> None:
 
 
 @given(st.integers(0, 255), st.floats(0, 3), st.integers(1, 8), st.integers(1, 8))
-@settings(max_examples=30, deadline=None)
+@examples(30)
 def test_blur_keeps_flat_images(level: int, sigma: float, height: int, width: int) -> None:
     """A flat image, however small, looks the same out of focus."""
     flat = np.full((2, height, width, 3), level, dtype=np.uint8)

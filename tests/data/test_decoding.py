@@ -9,10 +9,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
+from tests.examples import examples
 from ttca.data.decoding import decode_rgb, for_each
 from ttca.errors import DataError
 
@@ -219,7 +220,7 @@ def test_another_size_is_refused() -> None:
 
 @pytest.mark.filterwarnings("default")
 @given(st.data())
-@settings(max_examples=150, deadline=None)
+@examples(150)
 def test_any_bytes_are_pixels_or_a_sentence(data: st.DataObject) -> None:
     """Whatever is done to an image's bytes, the decoder returns RGB pixels or raises DataError."""
     kind = data.draw(st.sampled_from(["PNG", "JPEG", "WEBP", "BMP"]))

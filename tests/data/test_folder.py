@@ -12,10 +12,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
+from tests.examples import examples
 from ttca.data.folder import PeopleTable, has_classes, list_files, load_images, load_people, write_people
 from ttca.errors import DataError
 from ttca.images import Images
@@ -353,7 +354,7 @@ def shared_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @given(content=_BYTES)
-@settings(max_examples=200, deadline=None)
+@examples(200)
 def test_any_table_is_people_or_a_sentence(shared_home: Path, content: bytes) -> None:
     """Whatever stands in a table, the outcome is people of the size asked for or a DataError."""
     table = shared_home / "any.csv"
@@ -430,7 +431,7 @@ def test_a_misspelt_class_is_no_missing_one(home: Path) -> None:
     delimiter=st.sampled_from([",", ";", "\t"]),
     seed=st.integers(0, 99),
 )
-@settings(max_examples=100, deadline=None)
+@examples(100)
 def test_a_table_without_the_column_class_is_images(
     shared_home: Path, columns: list[str], order: list[str], delimiter: str, seed: int
 ) -> None:
@@ -452,7 +453,7 @@ def test_a_table_without_the_column_class_is_images(
 
 
 @given(_people())
-@settings(max_examples=40, deadline=None)
+@examples(40)
 def test_people_written_are_people_read(given: tuple[People, list[str] | None, list[str]]) -> None:
     """What write_people writes, load_people reads back: every pixel, name, class, group and role."""
     people, roles, classes = given

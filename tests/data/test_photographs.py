@@ -13,11 +13,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from PIL import Image, ImageCms, ImageOps
 
+from tests.examples import examples
 from ttca.data.photographs import MOST_PIXELS, read_photograph
 from ttca.errors import DataError, MissingExtraError
 from ttca.images import Images
@@ -129,7 +130,7 @@ def test_colors_of_another_profile_become_srgb() -> None:
     assert np.abs(read_photograph(encoded(grey, icc_profile=profile("Twin"))).pixels.astype(int) - 130).max() <= 1
 
 
-@settings(max_examples=40, deadline=None)
+@examples(40)
 @given(hnp.arrays(np.uint8, st.tuples(st.integers(1, 6), st.integers(1, 6), st.just(4))))
 def test_transparency_lies_on_white_in_whole_numbers(pixels: Images) -> None:
     """Each level is (a·v + 255·(255 − a)) / 255 with halves rounded up; opaque pixels keep theirs."""
@@ -163,7 +164,7 @@ def test_what_is_no_photograph_is_a_sentence(data: bytes, sentence: str) -> None
         read_photograph(data)
 
 
-@settings(max_examples=100, deadline=None)
+@examples(100)
 @given(st.data())
 def test_damaged_files_never_end_in_another_error(data: st.DataObject) -> None:
     """A byte changed anywhere gives a picture or a sentence."""

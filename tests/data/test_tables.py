@@ -8,10 +8,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
+from tests.examples import examples
 from ttca.data.folder import PeopleTable, list_files, load_people
 from ttca.data.tables import COLUMNS, Problems, read_sheet
 from ttca.errors import ConfigError, DataError
@@ -189,7 +190,7 @@ def test_names_that_look_alike_are_found(name: str, way: object, blank: str) -> 
 _CELL = st.text(st.characters(exclude_categories=("C", "Z")), min_size=1, max_size=5)
 
 
-@settings(max_examples=60, deadline=None)
+@examples(60)
 @given(
     rows=st.lists(st.tuples(_CELL, _CELL), min_size=1, max_size=4),
     delimiter=st.sampled_from([",", ";", "\t"]),

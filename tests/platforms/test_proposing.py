@@ -6,9 +6,10 @@ import json
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.examples import examples
 from ttca.platforms.proposing import as_toml, proposals, response_of
 
 TABLE = {"path": "x", "send": "png", "image_shape": [8, 8, 3], "scores": "nowhere"}
@@ -82,7 +83,7 @@ json_values = st.recursive(
 )
 
 
-@settings(deadline=None, max_examples=200)
+@examples(200)
 @given(json_values)
 def test_no_json_breaks_the_search(said: Any) -> None:
     """Whatever came is searched; there are at most three proposals, and each that reads something reads a class."""

@@ -10,10 +10,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from tests.examples import examples
 from tests.platforms.scripted import CLASSES, IMAGE_SHAPE, METADATA, images
 from ttca.answers import Answers, Status
 from ttca.errors import AnswerError, ChargeState, ConfigError, TransportError
@@ -708,7 +709,7 @@ WIRES: dict[str, Wire] = {
 
 
 @pytest.mark.parametrize("name", WIRES)
-@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@examples(200)
 @given(message=JSON, n=st.integers(1, 3), status=st.sampled_from([200, 400, 422, 503]))
 def test_any_json_is_valid_answers_or_the_typed_error(name: str, message: Any, n: int, status: int) -> None:
     """Whatever JSON a platform sends, a parser gives sound answers of the right shape or the one typed error."""
@@ -749,7 +750,7 @@ def forms(label: str | None, scores: list[Any]) -> list[Any]:
     ]
 
 
-@settings(max_examples=200, deadline=None)
+@examples(200)
 @given(st.sampled_from([None, *CLASSES]), st.lists(SCORE, min_size=3, max_size=3), st.data())
 def test_a_score_that_cannot_be_read_is_never_passed_over(
     label: str | None, scores: list[Any], data: st.DataObject
@@ -765,7 +766,7 @@ def test_a_score_that_cannot_be_read_is_never_passed_over(
         assert rows.labels.tolist() == [2, -1]
 
 
-@settings(max_examples=200, deadline=None)
+@examples(200)
 @given(st.sampled_from([None, *CLASSES]), st.lists(SCORE, min_size=3, max_size=3))
 def test_what_comes_out_is_the_highest_score_or_nothing(label: str | None, scores: list[float]) -> None:
     """Whatever label is said beside complete scores, it comes out only where no other score is higher."""
@@ -793,7 +794,7 @@ def test_a_name_that_comes_twice_is_read_as_neither(first: Any, name: str, secon
 
 
 @pytest.mark.parametrize("name", WIRES)
-@settings(max_examples=60, deadline=None)
+@examples(60)
 @given(body=st.binary(max_size=60))
 def test_any_bytes_are_valid_answers_or_the_typed_error(name: str, body: bytes) -> None:
     """Whatever bytes a platform sends, nothing but the typed error is raised."""
@@ -802,7 +803,7 @@ def test_any_bytes_are_valid_answers_or_the_typed_error(name: str, body: bytes) 
 
 
 @pytest.mark.parametrize("name", ["tensorflow-serving", "bentoml"])
-@settings(max_examples=100, deadline=None)
+@examples(100)
 @given(odd=JSON)
 def test_any_metadata_is_understood_or_a_config_error(name: str, odd: Any) -> None:
     """Metadata that is nonsense never breaks, and never costs a query."""

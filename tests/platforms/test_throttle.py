@@ -11,9 +11,10 @@ from collections import Counter
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.examples import examples
 from ttca.errors import ChargeState, TransportError, Trouble
 from ttca.platforms.base import Credential
 from ttca.platforms.http import HttpPlatform, Key
@@ -315,7 +316,7 @@ def test_a_request_that_ends_lets_the_next_one_in() -> None:
     assert throttle.limit == pytest.approx(np.sqrt(160), rel=0.1)
 
 
-@settings(max_examples=100, deadline=None)
+@examples(100)
 @given(st.lists(st.tuples(st.sampled_from(["ok", "429", "503", "bug"]), st.integers(1, 8)), max_size=40))
 def test_the_limit_is_always_at_least_one(history: list[tuple[str, int]]) -> None:
     """Whatever happens, somebody may send sooner or later, and what has ended is in flight no more."""

@@ -15,11 +15,9 @@ from sqlalchemy import Connection
 from benchmarks._postgres import PostgresServer
 from ttca.pooling.ledger import Ledger
 
-__all__ = ["BACKENDS", "BACKENDS_IN_FULL", "as_version_4", "fresh_ledger", "fresh_place", "postgres", "reopen", "use"]
+__all__ = ["BACKENDS", "as_version_4", "fresh_ledger", "fresh_place", "postgres", "reopen", "use"]
 
 BACKENDS = ("sqlite", pytest.param("postgres", marks=pytest.mark.e2e))
-#: For what asks a ledger and has no statement of its own: the ledger's own tests meet the server in every run.
-BACKENDS_IN_FULL = ("sqlite", pytest.param("postgres", marks=(pytest.mark.e2e, pytest.mark.full)))
 _used = "sqlite"
 
 

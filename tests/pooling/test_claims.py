@@ -359,6 +359,7 @@ def test_two_pools_never_ask_the_same_query() -> None:
         assert claimed(ledger) == 0
 
 
+@pytest.mark.full_on_a_server
 def test_what_another_machine_left_in_flight_is_asked_when_its_time_is_over() -> None:
     """The pool asks all else first, waits for the claim to end, and then asks that query after all."""
     clock = Clock()

@@ -6,10 +6,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from tests.examples import examples
 from ttca.pooling.cross_checks import Reports, Verdict, judge, tell_apart
 from ttca.pooling.settling import CheckPlan, Repute, Settled, settle
 
@@ -188,7 +189,7 @@ def test_two_who_confirm_each_other_too_often_are_checked_by_a_third() -> None:
     assert not done.wanted[11:].any()
 
 
-@settings(max_examples=60, deadline=None)
+@examples(60)
 @given(answers=st.integers(0, 10**6), judged=st.integers(0, 500), share=st.floats(0, 1))
 def test_the_share_falls_and_never_below_the_least(answers: int, judged: int, share: float) -> None:
     """More answers of a member are never checked more densely, never below the share asked for, and all at first."""
@@ -248,7 +249,7 @@ def test_nothing_to_compare_flags_nobody() -> None:
     assert judge(table(np.array([[0, -2, -2], [-2, 1, -2], [-2, -2, 2]]))).flagged.tolist() == [False] * 3
 
 
-@settings(max_examples=60, deadline=None)
+@examples(60)
 @given(data=st.data())
 def test_names_and_numbers_do_not_matter(data: Any) -> None:
     """Other numbers for members and queries give everybody the same verdict."""

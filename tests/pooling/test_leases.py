@@ -218,6 +218,7 @@ def test_a_few_queries_may_be_anybodys(ledger: Ledger) -> None:
     assert desk.issue("ben", 16) is None
 
 
+@pytest.mark.full_on_a_server
 def test_honest_members_are_not_slower_for_it(ledger: Ledger) -> None:
     """Five members who send 160 queries at once are through 400 images in one turn more than without fair shares."""
     members = ["ada", "ben", "cem", "dan", "eve"]
@@ -477,6 +478,7 @@ def run_pool(desk: LeaseDesk, liars: set[str], members: list[str], *, size: int 
             desk.take_back(lease.id, member, (lie if member in liars else truth)(lease.images))
 
 
+@pytest.mark.full_on_a_server
 def test_every_answer_of_a_new_member_is_checked_by_another(ledger: Ledger) -> None:
     """Each image goes to two members, in leases of one size that do not say which are checks."""
     desk = desk_on(ledger, CheckPlan(judged=100))
@@ -557,6 +559,7 @@ def test_a_liar_is_found_set_aside_and_asked_no_more(ledger: Ledger) -> None:
         desk.pardon("eve")
 
 
+@pytest.mark.full_on_a_server
 def test_answers_on_the_way_of_who_was_flagged_meanwhile_are_kept_apart(ledger: Ledger) -> None:
     """What a flagged member brings back later is booked as answered, and not accepted."""
     names = ["ada", "ben", "cem", "dan", "eve"]

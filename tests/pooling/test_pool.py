@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from tests.examples import examples
-from tests.pooling.places import BACKENDS_IN_FULL, fresh_ledger, reopen, use
+from tests.pooling.places import BACKENDS, fresh_ledger, reopen, use
 from tests.pooling.scripted import (
     CLASSES,
     IMAGE_SHAPE,
@@ -48,9 +48,11 @@ from ttca.pooling.pool import GIVE_UP_AFTER, Cost, Member, Pace, QueryPool
 from ttca.progress import Advance, Reporter, Tally
 
 ADA = (Member("ada", 1000),)
+#: A pool asks a ledger and has no statement of its own: the ledger's tests meet the server in every run.
+pytestmark = pytest.mark.full_on_a_server
 
 
-@pytest.fixture(params=BACKENDS_IN_FULL, scope="module", autouse=True)
+@pytest.fixture(params=BACKENDS, scope="module", autouse=True)
 def backend(request: pytest.FixtureRequest) -> Iterator[None]:
     """Run every test on both kinds of database."""
     with use(request.param):

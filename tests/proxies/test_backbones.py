@@ -8,10 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, given
 from hypothesis import strategies as st
 from safetensors.torch import save_file
 
+from tests.examples import examples
 from tests.published import TAG, TINY, hub_cache, network, onnx_file, tensors_file
 from ttca.proxies.backbones import Backbone, hub_backbone, in_cache, in_folder, in_packages, read_backbone
 from ttca.proxies.distillation import Proxy
@@ -140,7 +141,7 @@ def test_pickles_are_never_opened(tmp_path: Path, suffix: str) -> None:
 
 
 @pytest.mark.parametrize("suffix", [".safetensors", ".onnx"])
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=50, deadline=None)
+@examples(50, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(content=st.binary(max_size=200))
 def test_arbitrary_bytes_are_a_sentence(tmp_path: Path, suffix: str, content: bytes) -> None:
     """Whatever lies in a file, reading it gives a backbone or a ValueError, and nothing else."""

@@ -7,10 +7,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
+from tests.examples import examples
 from ttca.learning import Learner
 from ttca.people import People
 from ttca.progress import silent
@@ -30,7 +31,7 @@ class Told(nn.Module):
         return self.logits[: len(images)] * self.times + self.more
 
 
-@settings(deadline=None, max_examples=40)
+@examples(40)
 @given(st.integers(0, 2**32 - 1), st.floats(1e-2, 1e3), st.floats(-1e2, 1e2), st.integers(2, 6))
 def test_no_model_is_louder_than_another(seed: int, times: float, more: float, classes: int) -> None:
     """How loud a model speaks, and what it adds to every class, changes nothing of what several say together."""

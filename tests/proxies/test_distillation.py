@@ -19,6 +19,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from scipy import special
 
+from tests.examples import examples
 from ttca.proxies import distillation
 from ttca.proxies.distillation import Distillation, Proxy, Targets, answer_loss, train_proxy
 from ttca.proxies.images import to_levels, to_tensor
@@ -741,7 +742,7 @@ def test_a_warp_of_nothing_is_nothing() -> None:
     torch.testing.assert_close(distillation._warped(x, 1e-6, torch.Generator().manual_seed(1)), x, atol=1e-4, rtol=0)
 
 
-@settings(deadline=None, max_examples=20)
+@examples(20)
 @given(seeds, st.floats(0.05, 0.9), st.integers(2, 12), st.integers(2, 12))
 def test_a_warp_stays_inside_the_image(seed: int, most: float, h: int, w: int) -> None:
     """Reflected edges bring no new colour: every warped pixel lies between the image's lowest and highest."""

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from scipy import optimize, special, stats
 
+from tests.examples import examples
 from ttca.errors import ActionError, ConfigError
 from ttca.statistics.binomial import clopper_pearson_lower, clopper_pearson_upper
 from ttca.statistics.comparisons import (
@@ -134,7 +135,7 @@ ratios = st.sampled_from([0.5, 0.8, 0.9, 1.0])
 GRID = np.linspace(0, 1, 4001)
 
 
-@settings(max_examples=60, deadline=None)
+@examples(60)
 @given(counts, counts, margins, st.data())
 def test_farrington_manning_is_the_enumerated_maximum(m: int, n: int, margin: float, data: st.DataObject) -> None:
     """The p within a margin is the greatest probability over the reference's rate of tables at least as extreme."""
@@ -148,7 +149,7 @@ def test_farrington_manning_is_the_enumerated_maximum(m: int, n: int, margin: fl
     )
 
 
-@settings(max_examples=60, deadline=None)
+@examples(60)
 @given(counts, counts, ratios, st.data())
 @pytest.mark.full
 def test_miettinen_nurminen_is_the_enumerated_maximum(m: int, n: int, ratio: float, data: st.DataObject) -> None:
@@ -162,7 +163,7 @@ def test_miettinen_nurminen_is_the_enumerated_maximum(m: int, n: int, ratio: flo
     )
 
 
-@settings(max_examples=60, deadline=None)
+@examples(60)
 @given(st.integers(1, 9), margins, st.data())
 def test_tango_is_the_enumerated_maximum(m: int, margin: float, data: st.DataObject) -> None:
     """The paired p within a margin is the greatest probability over the share lost of tables at least as extreme."""
@@ -207,7 +208,7 @@ def test_no_rate_beats_the_maximum_at_many_persons(
 # --- order ---------------------------------------------------------------------------------------------------
 
 
-@settings(max_examples=40, deadline=None)
+@examples(40)
 @given(st.integers(1, 60), st.integers(1, 60), margins, ratios, st.data())
 def test_another_right_answer_never_speaks_against_the_claim(
     m: int, n: int, margin: float, ratio: float, data: st.DataObject
@@ -225,7 +226,7 @@ def test_another_right_answer_never_speaks_against_the_claim(
         assert here <= p(x, y + 1) * (1 + 1e-12) <= 1 + 1e-11
 
 
-@settings(max_examples=40, deadline=None)
+@examples(40)
 @given(st.integers(2, 80), margins, st.data())
 def test_another_person_won_never_speaks_against_the_claim(m: int, margin: float, data: st.DataObject) -> None:
     """No paired p grows with persons won or falls with persons lost."""
@@ -425,7 +426,7 @@ def test_of_right_and_wrong_a_rise_is_as_mcnemar_has_it(won: int, lost: int, siz
     assert rise_p(differences) == mcnemar_mid_p(won, lost)
 
 
-@settings(deadline=None, max_examples=50)
+@examples(50)
 @given(st.lists(st.integers(-9, 9), min_size=1, max_size=9))
 def test_of_few_a_rise_is_counted_out(differences: list[int]) -> None:
     """It is the share of all ways to draw the signs whose sum is as high; whole numbers, so that sums are exact."""

@@ -7,9 +7,10 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.examples import examples
 from ttca.errors import ActionError
 from ttca.statistics.binomial import fewest
 from ttca.statistics.comparisons import fisher_p, mcnemar_p, ratio_by_two_bounds, tango_p
@@ -28,7 +29,7 @@ def test_a_verdict_is_decided_when_no_completion_changes_it() -> None:
             assert found == (ends.pop() if len(ends) == 1 else None)
 
 
-@settings(deadline=None, max_examples=60)
+@examples(60)
 @given(st.lists(st.tuples(bits, bits), min_size=1, max_size=9), st.data())
 def test_pairs_are_decided_when_no_completion_changes_the_verdict(
     people: list[tuple[int, int]], data: st.DataObject
@@ -56,7 +57,7 @@ def test_pairs_are_decided_when_no_completion_changes_the_verdict(
         assert found == (ends.pop() if len(ends) == 1 else None)
 
 
-@settings(deadline=None, max_examples=60)
+@examples(60)
 @given(st.integers(1, 25), st.integers(0, 10_000), st.one_of(st.none(), st.integers(0, 25)))
 def test_many_actions_stop_where_one_would(m: int, seed: int, needed: int | None) -> None:
     """The vectorised stopping time is the first person at whom the verdict is decided, with the full test's verdict."""
@@ -72,7 +73,7 @@ def test_many_actions_stop_where_one_would(m: int, seed: int, needed: int | None
         assert at == next(t for t, one in enumerate(said) if one is not None)
 
 
-@settings(deadline=None, max_examples=60)
+@examples(60)
 @given(st.integers(1, 25), st.integers(0, 10_000))
 def test_many_paired_actions_stop_where_one_would(m: int, seed: int) -> None:
     """The vectorised paired stopping time agrees with the decision person by person."""

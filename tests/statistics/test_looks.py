@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
+from tests.examples import examples
 from ttca.errors import ActionError
 from ttca.statistics.looks import chance_of_at_least, chance_of_at_most, stopping_counts
 
@@ -25,7 +26,7 @@ def chance_of_stopping(sizes: tuple[int, ...], counts: tuple[int, ...], rate: fl
     return stopped
 
 
-@settings(deadline=None, max_examples=40)
+@examples(40)
 @given(st.lists(st.integers(0, 9), min_size=1, max_size=3).map(sorted), rates, st.sampled_from([0.01, 0.05, 0.3]))
 def test_whoever_is_right_often_enough_is_stopped_no_more_often_than_said(
     sizes: list[int], rate: float, alpha: float

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from scipy import integrate, special, stats
 
+from tests.examples import examples
 from ttca.errors import ActionError, ConfigError
 from ttca.statistics.binomial import clopper_pearson_upper
 from ttca.statistics.sequential import (
@@ -103,7 +104,7 @@ def test_looking_after_every_person_keeps_the_error(bar: float) -> None:
     assert 0 < ever_rejects(400, bar, 0.05) <= 0.05
 
 
-@settings(deadline=None, max_examples=50)
+@examples(50)
 @given(outcomes, bars, st.sampled_from([0.01, 0.05, 0.2]))
 def test_the_running_bound_is_what_was_rejected(said: list[int], bar: float, alpha: float) -> None:
     """The bound passes a bar at the very person at whom the bar is rejected, and never falls."""
@@ -131,7 +132,7 @@ def test_a_clear_case_is_certified_early() -> None:
 # --- pairs -----------------------------------------------------------------------------------------------------
 
 
-@settings(deadline=None, max_examples=50)
+@examples(50)
 @given(st.integers(1, 12), st.sampled_from([0.0, 0.05, 0.3, 0.9]), st.floats(0, 1), st.floats(0.5, 1))
 def test_at_the_margin_the_paired_mean_is_at_most_one(persons: int, margin: float, where: float, part: float) -> None:
     """Where S - A is exactly minus the margin the e-value is 1 on average, and at most 1 below, by enumeration."""
@@ -162,7 +163,7 @@ def test_only_counts_matter_in_the_end(differences: list[int], random: object, m
     assert paired_log_e_at(won, lost, same, margin) == pytest.approx(paired_log_e(differences, margin), abs=1e-12)
 
 
-@settings(deadline=None, max_examples=50)
+@examples(50)
 @given(changes, st.floats(0, 0.95), st.sampled_from([0.01, 0.05, 0.2]))
 def test_the_paired_bound_is_what_was_rejected(differences: list[int], margin: float, alpha: float) -> None:
     """The bound passes minus a margin at the very person at whom that margin is rejected."""

@@ -8,9 +8,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.examples import examples
 from tests.training_time.worlds import domains, people_of, planting_of, seeds
 from ttca.errors import ConfigError, DataError
 from ttca.training_time.aggregator import (
@@ -36,7 +37,7 @@ def _reports() -> list[Report]:
     return [Report.of(name, s, people_of(DOMAIN, 1_000, generator)) for name, s in STRATEGIES.items()]
 
 
-@settings(deadline=None, max_examples=40)
+@examples(40)
 @given(domains, seeds, st.integers(2, 4))
 def test_the_published_term_is_the_conflict(domain: Domain, seed: int, number: int) -> None:
     """From reports alone comes, digit for digit, the conflict computed from all records, and so the tier's bound."""

@@ -10,9 +10,10 @@ from typing import Any, get_args
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.examples import examples
 from tests.training_time.worlds import domains, people_of, planting_of, seeds, signal_of
 from ttca.errors import ConfigError, DataError
 from ttca.training_time.bounds import (
@@ -129,7 +130,7 @@ def test_deviation_is_hoeffdings() -> None:
 # --- one collective is one ----------------------------------------------------------------------------------
 
 
-@settings(deadline=None, max_examples=150)
+@examples(150)
 @given(domains, seeds, st.integers(1, 100_000), st.integers(0, 100_000), epsilons, kinds, st.booleans())
 def test_without_others_the_bound_is_the_single_one(
     domain: Domain, seed: int, n: int, rest: int, epsilon: float, kind: Suboptimality, tested: bool
@@ -150,7 +151,7 @@ def test_without_others_the_bound_is_the_single_one(
 # --- the formulas, written out ------------------------------------------------------------------------------
 
 
-@settings(deadline=None, max_examples=40)
+@examples(40)
 @given(domains, seeds, epsilons, kinds)
 def test_the_conflict_of_each_tier_is_the_formula(
     domain: Domain, seed: int, epsilon: float, kind: Suboptimality
@@ -193,7 +194,7 @@ def test_the_conflict_of_each_tier_is_the_formula(
                 assert left == pytest.approx(min(found), abs=1e-12)
 
 
-@settings(deadline=None, max_examples=40)
+@examples(40)
 @given(domains, seeds, epsilons)
 def test_unplanting_is_the_formula(domain: Domain, seed: int, epsilon: float) -> None:
     """What is left at each cell of an unplanting collective is the formula in plain numbers."""
@@ -213,7 +214,7 @@ def test_unplanting_is_the_formula(domain: Domain, seed: int, epsilon: float) ->
         assert left == pytest.approx(wanted, abs=1e-12)
 
 
-@settings(deadline=None, max_examples=40)
+@examples(40)
 @given(domains, seeds, epsilons)
 def test_erasing_is_the_formula(domain: Domain, seed: int, epsilon: float) -> None:
     """What is left at each cell of an erasing collective is the less of what is left there and at its image."""
@@ -261,7 +262,7 @@ def _several(domain: Domain, generator: np.random.Generator) -> tuple[list[Colle
     return found, Setting(sum(c.size for c in found) + int(generator.integers(0, 60_000)), test=20_000)
 
 
-@settings(deadline=None, max_examples=60)
+@examples(60)
 @given(domains, seeds)
 def test_bounds_are_rates(domain: Domain, seed: int) -> None:
     """No bound leaves [0, 1], an empty collective's is vacuous, and the global ones lie between the collectives'."""
@@ -280,7 +281,7 @@ def test_bounds_are_rates(domain: Domain, seed: int) -> None:
             assert shared.value <= alone.value
 
 
-@settings(deadline=None, max_examples=60)
+@examples(60)
 @given(domains, seeds)
 def test_knowing_more_never_promises_less_than_knowing_sizes(domain: Domain, seed: int) -> None:
     """The aggregator's conflict is at most the worst one, so its bound is at least the worst tier's."""
@@ -291,7 +292,7 @@ def test_knowing_more_never_promises_less_than_knowing_sizes(domain: Domain, see
         assert known.value >= worst.value
 
 
-@settings(deadline=None, max_examples=60)
+@examples(60)
 @given(domains, seeds, st.integers(1, 60), st.sampled_from(get_args(Margins)))
 def test_knowing_strategies_costs_no_more_than_a_smaller_delta(
     domain: Domain, seed: int, few: int, margins: Margins
@@ -323,7 +324,7 @@ def test_who_is_not_the_largest_by_far_learns_nothing_from_sizes() -> None:
     assert every_bound(allies, "worst", REFERENCE)[0].value > 0
 
 
-@settings(deadline=None, max_examples=60)
+@examples(60)
 @given(domains, seeds, epsilons, kinds)
 def test_a_worse_platform_promises_less(domain: Domain, seed: int, epsilon: float, kind: Suboptimality) -> None:
     """Bounds fall as ε grows and rise with δ, and 2ε is never less careful than ε/(1 − ε) up to ε = 1/2."""
@@ -345,7 +346,7 @@ def _knowledge(tier: Tier, domain: Domain, strategy: Planting, population: int, 
     return knowledge([Collective(strategy, np.zeros_like(rival.counts)), rival], 0, tier, population)
 
 
-@settings(deadline=None, max_examples=60)
+@examples(60)
 @given(domains, seeds, st.sampled_from(TIERS), st.lists(st.integers(1, 90), min_size=2, max_size=6).map(sorted))
 def test_a_larger_collective_is_promised_no_less(domain: Domain, seed: int, tier: Tier, sizes: list[int]) -> None:
     """With the same shares of records, the bound never falls as the collective grows."""
@@ -359,7 +360,7 @@ def test_a_larger_collective_is_promised_no_less(domain: Domain, seed: int, tier
 # --- planning -----------------------------------------------------------------------------------------------
 
 
-@settings(deadline=None, max_examples=40)
+@examples(40)
 @given(domains, seeds, st.sampled_from(TIERS), st.floats(0.05, 1.0))
 def test_a_plan_is_the_smallest_size(domain: Domain, seed: int, tier: Tier, wanted: float) -> None:
     """The planned size reaches what is wanted and one member fewer does not; None means that everybody does not."""
@@ -433,7 +434,7 @@ def test_success_keeps_every_bound_in_random_scenarios() -> None:
         assert failed[tier] <= delta * said[tier]
 
 
-@settings(deadline=None, max_examples=40)
+@examples(40)
 @given(domains, seeds)
 def test_unplanting_keeps_its_bounds(domain: Domain, seed: int) -> None:
     """Whoever unplants on a count argmax, naively or adaptively, succeeds at least as often as the bound says."""
@@ -453,7 +454,7 @@ def test_unplanting_keeps_its_bounds(domain: Domain, seed: int) -> None:
     assert naive.success(decided, test) >= unplanting_bound(naive, first + second, setting).value
 
 
-@settings(deadline=None, max_examples=60)
+@examples(60)
 @given(domains, seeds)
 def test_erasing_keeps_its_bound(domain: Domain, seed: int) -> None:
     """Whoever erases a trait on a count argmax succeeds at least as often as the bound says."""

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import binom
 
+from tests.examples import examples
 from tests.training_time.worlds import domains, people_of, planting_of, seeds
 from ttca.training_time.bounds import Setting, planting_bound, unplanting_bound
 from ttca.training_time.margins import Exact, Hoeffding, Sample
@@ -21,7 +22,7 @@ def _records(k: int, n: int) -> Sample:
     return Sample(np.array([[k, n - k]]), n)
 
 
-@settings(deadline=None, max_examples=300)
+@examples(300)
 @given(st.integers(1, 3_000), st.data(), st.integers(1, 3_000), ERRORS)
 def test_exact_margins_are_the_quantiles(n: int, data: st.DataObject, m: int, error: float) -> None:
     """What is relied on fails with a chance of δ̃ at most, and one person more would fail more often."""
@@ -37,7 +38,7 @@ def test_exact_margins_are_the_quantiles(n: int, data: st.DataObject, m: int, er
     assert fewest == m or binom.cdf(fewest, m, rate) > error * (1 - 1e-6)
 
 
-@settings(deadline=None, max_examples=100)
+@examples(100)
 @given(st.integers(1, 3_000), st.data(), st.integers(1, 3_000), ERRORS)
 def test_rivals_and_own_records_are_made_of_the_same_quantiles(
     n: int, data: st.DataObject, m: int, error: float
@@ -73,7 +74,7 @@ def test_rare_cells_have_narrow_margins() -> None:
     assert 0 < narrow < wide / 10
 
 
-@settings(deadline=None, max_examples=60)
+@examples(60)
 @given(domains, seeds, st.integers(1, 30_000), st.integers(0, 100_000))
 def test_exact_bounds_share_delta_as_the_others_do(domain: Domain, seed: int, n: int, rest: int) -> None:
     """δ̃, size and cells are the same with either margins, and a bound with all records in it loses no one to chance."""

@@ -9,10 +9,11 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from scipy.optimize import linprog
 
+from tests.examples import examples
 from tests.training_time.worlds import people_of, seeds
 from ttca.errors import ConfigError, DataError
 from ttca.training_time.bounds import Suboptimality
@@ -59,7 +60,7 @@ def _least_total_variation(counts: Integers, decisions: Integers) -> float:
     return float(found)
 
 
-@settings(deadline=None, max_examples=40)
+@examples(40)
 @given(seeds, st.integers(1, 4), st.integers(2, 5))
 def test_suboptimality_is_the_smallest(seed: int, cells: int, labels: int) -> None:
     """The measured ε under total variation is that of a linear programme over all P̃."""
@@ -69,7 +70,7 @@ def test_suboptimality_is_the_smallest(seed: int, cells: int, labels: int) -> No
     assert suboptimality(counts, decisions, "tv") == pytest.approx(_least_total_variation(counts, decisions), abs=1e-7)
 
 
-@settings(deadline=None, max_examples=40)
+@examples(40)
 @given(seeds, st.integers(1, 4), st.integers(2, 5))
 def test_contamination_is_made_good_by_its_own_mass(seed: int, cells: int, labels: int) -> None:
     """At the measured ε a Q of mass ε makes every decision optimal, and total variation is never the larger."""
@@ -103,7 +104,7 @@ def test_the_count_argmax_is_optimal() -> None:
     assert suboptimality(counts, decisions, "tv") == suboptimality(counts, decisions, "contamination") == 0
 
 
-@settings(deadline=None, max_examples=40)
+@examples(40)
 @given(seeds, st.floats(0, 0.4), st.sampled_from(["tv", "contamination"]))
 def test_an_adversary_stays_within_its_budget(seed: int, epsilon: float, kind: Suboptimality) -> None:
     """An adversary is ε-suboptimal, differs only at the chosen cells, and there only denies the target."""

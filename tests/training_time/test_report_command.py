@@ -11,9 +11,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.examples import examples
 from tests.training_time.worlds import seeds
 from ttca.cli import main
 from ttca.config import read_action
@@ -181,7 +182,7 @@ def test_the_report_holds_records_as_they_will_be(tmp_path: Path, ttca: Command)
     assert report_of(read_strategy(tmp_path / "north.toml")).size == 5
 
 
-@settings(deadline=None, max_examples=30)
+@examples(30)
 @given(seeds, st.integers(1, 60))
 def test_a_table_becomes_its_histogram(tmp_path_factory: pytest.TempPathFactory, seed: int, people: int) -> None:
     """Whatever the order of columns and rows, and with odd names, every member is counted once where they belong."""

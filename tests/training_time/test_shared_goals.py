@@ -8,10 +8,11 @@ from typing import get_args
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from benchmarks.multiple_collectives import mixed_scenarios
+from tests.examples import examples
 from tests.training_time.worlds import domains, people_of, planting_of, seeds, signal_of
 from ttca.errors import ConfigError, DataError
 from ttca.training_time.bounds import (
@@ -52,7 +53,7 @@ def _even(n: int) -> np.ndarray[tuple[int, ...], np.dtype[np.int64]]:
     return np.full((DOMAIN.cells, DOMAIN.labels), n, np.int64)
 
 
-@settings(deadline=None, max_examples=60)
+@examples(60)
 @given(domains, seeds, st.floats(0, 0.2), st.sampled_from(TIERS))
 def test_without_others_they_are_the_single_bounds(domain: Domain, seed: int, epsilon: float, tier: Tier) -> None:
     """With nobody else every tier gives the bound of one collective to the last digit, margins and all."""
@@ -69,7 +70,7 @@ def test_without_others_they_are_the_single_bounds(domain: Domain, seed: int, ep
     assert shared_erasing_bound(erasing, rest, nobody, setting) == erasing_bound(erasing, rest, setting)
 
 
-@settings(deadline=None, max_examples=60)
+@examples(60)
 @given(domains, seeds)
 def test_who_knows_only_sizes_is_promised_least(domain: Domain, seed: int) -> None:
     """The tier worst never promises more, at any cell, than the records of the others allow."""

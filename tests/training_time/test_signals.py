@@ -7,8 +7,9 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 
+from tests.examples import examples
 from tests.training_time.worlds import domains, people_of, seeds, signal_of, strategies_of, table_of
 from ttca.errors import ConfigError, DataError
 from ttca.training_time.signals import (
@@ -28,7 +29,7 @@ DOMAIN = Domain((2, 3), 3)
 SIGNAL = Signal(DOMAIN, (1,), (2,))
 
 
-@settings(deadline=None, max_examples=30)
+@examples(30)
 @given(domains, seeds)
 def test_cells_and_features_are_the_same_thing(domain: Domain, seed: int) -> None:
     """Decoding and encoding are inverse, and numbering is that of the features read as digits."""
@@ -41,7 +42,7 @@ def test_cells_and_features_are_the_same_thing(domain: Domain, seed: int) -> Non
     assert (again.cells == table.cells).all()
 
 
-@settings(deadline=None, max_examples=30)
+@examples(30)
 @given(domains, seeds)
 def test_a_signal_is_idempotent_and_sets_its_columns_only(domain: Domain, seed: int) -> None:
     """g∘g = g, every cell of the signal set is its own image, and free features stay as they are."""
@@ -54,7 +55,7 @@ def test_a_signal_is_idempotent_and_sets_its_columns_only(domain: Domain, seed: 
     assert (after[:, free] == before[:, free]).all()
 
 
-@settings(deadline=None, max_examples=30)
+@examples(30)
 @given(domains, seeds)
 def test_nobody_who_takes_no_part_is_touched(domain: Domain, seed: int) -> None:
     """Every strategy leaves the rows of non-members, and the table it was given, as they were."""
@@ -70,7 +71,7 @@ def test_nobody_who_takes_no_part_is_touched(domain: Domain, seed: int) -> None:
         assert (table.labels == labels).all()
 
 
-@settings(deadline=None, max_examples=30)
+@examples(30)
 @given(domains, seeds)
 def test_rows_and_histograms_agree(domain: Domain, seed: int) -> None:
     """The histogram of the rows after a strategy is the strategy applied to the histogram, and nobody is lost."""
@@ -83,7 +84,7 @@ def test_rows_and_histograms_agree(domain: Domain, seed: int) -> None:
         assert after.counts().sum() == len(table)
 
 
-@settings(deadline=None, max_examples=30)
+@examples(30)
 @given(domains, seeds)
 def test_several_collectives_act_each_on_its_own_people(domain: Domain, seed: int) -> None:
     """Acting together is the sum of acting apart, and −1 takes no part."""
