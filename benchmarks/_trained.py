@@ -30,7 +30,7 @@ _EPOCHS, _BATCH, _SHIFT = 12, 128, 2
 _RATES = {"resnet18": 2e-3, "vit-tiny": 1e-3, "fairface-resnet18": 2e-3}
 #: Squares of pixels that are averaged before the model looks: photographs of 224×224 are seen at 112×112.
 _BLOCKS = {"fairface-resnet18": 2}
-#: Images computed together. Of photographs 256 took 230 MiB more beside all else that a cell holds, and 64 a third longer.
+#: Images computed together. Of photographs 256 took 230 MiB more, and 64 a third longer.
 _TOGETHER = 128
 
 
