@@ -398,9 +398,9 @@ def run_race(
     All survivors are asked about the same next persons, and compared on all persons so far: what makes a person easy
     is in every candidate's mean. A proxy's fidelity counts like the answers of :data:`_FAITHFUL` persons. Among few
     persons it decides; among many it hardly matters [ours]. The test is of the mean alone. It is one-sided, on persons'
-    differences to doing nothing with their signs drawn; without scores that is McNemar's, mid-p. Somebody
-    must be right with δ alone, and no fewer be right in all. On persons of whom the choice knew nothing its level is
-    the plan's ``error``. On those that chose it is a K-th of that:
+    differences to doing nothing with their signs drawn; without scores that is McNemar's, mid-p. No fewer
+    must be right in all; and somebody with δ alone, but at :data:`PROVED_LATER`. On persons of whom the choice knew
+    nothing its level is the plan's ``error``. On those that chose it is a K-th of that:
     whichever of the K wins, the chance that some candidate that is no better than nothing passes is at most K times
     that [ours].
     Combining asks nobody twice: those who chose decide, and whoever is tested is asked once, under what would serve
@@ -449,8 +449,9 @@ def run_race(
     differences = said.value - before.value
     scored = bool((said.value != said.right).any() or (before.value != before.right).any())
     p = rise_p(differences)
-    # A platform that is surer, and right about fewer or about the same people, helps nobody.
-    proposed = p < level and 0 < won >= lost
+    # A platform that is surer, and right about fewer people, helps nobody. Where a certificate looks again, few who are
+    # tested need not hold one whom δ turns: that would keep back what helps every tenth.
+    proposed = p < level and won >= lost and (won > 0 or plan.error >= PROVED_LATER)
     return RaceResult(
         ranks=tuple(_rank(c, heard.get(c, nothing[:0]), nothing, out.get(c)) for c in range(plan.candidates)),
         winner=winner,
