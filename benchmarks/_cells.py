@@ -20,6 +20,7 @@ from benchmarks._peers import cache
 from benchmarks._tracks import TRACKS, Cell, Regime, Track, check_backbones, left_out
 from ttca.action import WARM_START, CollectiveAction
 from ttca.certificates import Certificate
+from ttca.entering import race_result
 from ttca.errors import ConfigError
 from ttca.measurement import Measurement
 from ttca.people import People
@@ -29,6 +30,7 @@ from ttca.pooling.ledger import Ledger
 from ttca.pooling.pool import Member, Pace, QueryPool
 from ttca.progress import Reporter
 from ttca.proxies.runtime import give_back_memory
+from ttca.race_record import Raced
 from ttca.row import Row
 from ttca.settings import Settings
 from ttca.terminal import Terminal
@@ -36,6 +38,7 @@ from ttca.terminal import Terminal
 __all__ = [
     "Acting",
     "CellKey",
+    "Ran",
     "acting",
     "code_digest",
     "forget_answers",
@@ -43,7 +46,6 @@ __all__ = [
     "kept_cell",
     "kept_path",
     "kept_under",
-    "measured",
     "opened",
     "plain",
     "racing",
@@ -75,6 +77,8 @@ _TALKING = frozenset(
         "signing", "streams", "telling", "terminal",
     )
 )  # fmt: skip
+#: What a result file keeps of a race: who won, and by what test it was proposed or not.
+_OF_A_RACE = ("winner", "runner_up", "proposed", "won", "lost", "tested", "rise", "p", "level", "queries")
 
 
 @dataclass(frozen=True)
@@ -263,6 +267,11 @@ class Acting:
         """Return the honest row on test people, at the ε that the certificate quotes or at another of the family."""
         return self.action.measure(people, pool=self.evaluator, track=track, epsilon=epsilon)
 
+    @property
+    def raced(self) -> Raced | None:
+        """What came of the race; None where nothing raced."""
+        return race_result(self.action.folder, self.action.settings) if self.action.settings.races else None
+
     def equalised_alone(self, people: People) -> float | None:
         """Return the subgroup's share of right answers when cameras are equalised and nobody applies δ; else None."""
         if self.action.settings.races or not self.action.settings.equalize:
@@ -356,14 +365,30 @@ def _check_platform(home: Path, platform: Platform) -> None:
             )
 
 
-def measured(row: Row, certificate: Certificate | None, measurement: Measurement, people: str) -> dict[str, Any]:
-    """Return one honest row as result files hold it; without a certificate where doing nothing won a race."""
-    return {
-        "people": people,
-        "row": row.to_dict(),
-        "zero_query_mcnemar_p": None if certificate is None else measurement.paired_p("subgroup_after", "zero_query"),
-        "certificate": None if certificate is None else certificate.to_dict(),
-    }
+@dataclass(frozen=True)
+class Ran:
+    """One cell that was run and measured; without a certificate where doing nothing won a race, which ``raced`` says.
+
+    ``equalised_alone``: what equalized cameras alone are worth, where the action equalizes (:class:`Acting`).
+    """
+
+    row: Row
+    certificate: Certificate | None
+    measurement: Measurement
+    raced: Raced | None
+    equalised_alone: float | None = None
+
+    def kept(self, people: str) -> dict[str, Any]:
+        """Return the honest row as result files hold it."""
+        raced = None if self.raced is None else self.raced.to_dict()
+        shown = self.certificate is not None
+        return {
+            "people": people,
+            "row": self.row.to_dict(),
+            "zero_query_mcnemar_p": self.measurement.paired_p("subgroup_after", "zero_query") if shown else None,
+            "certificate": None if self.certificate is None else self.certificate.to_dict(),
+            "race": None if raced is None else {name: raced[name] for name in _OF_A_RACE},
+        }
 
 
 def settings_of(track: Track, chosen: Mapping[str, Any], *, epsilons: Sequence[int], seed: int) -> Settings:

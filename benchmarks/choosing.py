@@ -53,10 +53,10 @@ def main(argv: list[str]) -> dict[str, Any]:
             settings = settings_of(track, chosen, epsilons=(options.epsilon,), seed=seed)
             for way in WAYS:
                 people = partial(cifar_people, "cifar10", "label", draw=partial(draw, way, settings))
-                row, _, _, _ = run_cell(
+                ran = run_cell(
                     replace(track, people=people), platform, settings, queries=options.queries, regime="public"
                 )
-                cells.append({"way": way, "row": row.to_dict()})
+                cells.append({"way": way, "row": ran.row.to_dict()})
     return {
         "track": TRACK,
         "queries": options.queries,

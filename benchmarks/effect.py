@@ -9,14 +9,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from benchmarks._cells import CellKey, acting, kept_cell, kept_path, measured, plain, racing, settings_of, summary
+from benchmarks._cells import CellKey, Ran, acting, kept_cell, kept_path, plain, racing, settings_of, summary
 from benchmarks._engines import Order, add_engine, engine_of, fetched
 from benchmarks._tracks import ANSWERS, TRACKS, Regime, Track
-from ttca.certificates import Certificate
 from ttca.errors import ConfigError, NothingHelpsError
-from ttca.measurement import Measurement
 from ttca.platforms.base import Platform
-from ttca.row import Row
 from ttca.settings import Settings
 
 __all__ = ["QUICK", "add_settings", "cell_of", "changed", "main", "run_cell"]
@@ -102,6 +99,8 @@ def main(argv: list[str]) -> dict[str, Any]:
         **summary(rows),
         **{name: [cell[name] for cell in cells] for name in ("zero_query_mcnemar_p", "equalised_without_delta")},
         "certificates": [cell["certificate"] for cell in cells],
+        # Cells of earlier code kept none.
+        "races": [cell.get("race") for cell in cells],
     }
 
 
@@ -130,11 +129,8 @@ def _keep(facts: Mapping[str, Any], cell: dict[str, Any]) -> None:
 def _cell(key: CellKey, platform: Platform, *, final: bool) -> dict[str, Any]:
     """Return what is kept of one cell: its row, the paired test against the control, and the certificate."""
     settings = settings_of(key.of, key.chosen, epsilons=key.epsilons, seed=key.seed)
-    row, certificate, measurement, alone = run_cell(
-        key.of, platform, settings, queries=key.queries, regime=key.regime, final=final
-    )
-    people = "final" if final else "dev-test"
-    return {**measured(row, certificate, measurement, people), "equalised_without_delta": alone}
+    ran = run_cell(key.of, platform, settings, queries=key.queries, regime=key.regime, final=final)
+    return {**ran.kept("final" if final else "dev-test"), "equalised_without_delta": ran.equalised_alone}
 
 
 def run_cell(
@@ -146,11 +142,8 @@ def run_cell(
     regime: Regime,
     final: bool = False,
     proxies: Path | None = None,
-) -> tuple[Row, Certificate | None, Measurement, float | None]:
+) -> Ran:
     """Run the whole action of one cell and one seed in a fresh folder.
-
-    Where recipes raced and doing nothing won, there is no certificate. Where the action equalises cameras, the last
-    value is the share of subgroup test people whom that alone helps to the right answer, without δ; else None.
 
     A proxy that learned from public data alone is kept between runs, in the folder ``proxies`` (default: in the cache):
     it asked nothing, and the grid shares it, over platforms too.
@@ -167,8 +160,9 @@ def run_cell(
         except NothingHelpsError:
             # The row says so: nobody verified.
             certificate = None
-        row, measurement = found.measure(track.name, found.cell.test)
-        return row, certificate, measurement, found.equalised_alone(found.cell.test)
+        test = found.cell.test
+        row, measurement = found.measure(track.name, test)
+        return Ran(row, certificate, measurement, found.raced, found.equalised_alone(test))
 
 
 def add_settings(parser: argparse.ArgumentParser) -> None:

@@ -6,7 +6,7 @@ import argparse
 import math
 from typing import Any
 
-from benchmarks._cells import measured, plain, settings_of
+from benchmarks._cells import plain, settings_of
 from benchmarks._tracks import TRACKS, onnx_file, trained_classifier
 from benchmarks._trained import TRAINED
 from benchmarks.effect import add_settings, changed, run_cell
@@ -58,19 +58,12 @@ def main(argv: list[str]) -> dict[str, Any]:
                     "platform_over_proxy": size / sizes[proxy],
                 }
                 try:
-                    row, certificate, measurement, _ = run_cell(
-                        track, platform, settings, queries=options.queries, regime="public"
-                    )
+                    ran = run_cell(track, platform, settings, queries=options.queries, regime="public")
                 except WorthlessProxyError as error:
                     # A pair that cannot act is a result of the matrix too.
                     cells.append({**pair, "failed": str(error)})
                     continue
-                cells.append(
-                    {
-                        **pair,
-                        **measured(row, certificate, measurement, "dev-test"),
-                    }
-                )
+                cells.append({**pair, **ran.kept("dev-test")})
     whole = (options.proxies, options.platforms, options.seed, options.set) == (PROXIES, PLATFORMS, 0, [])
     return {
         "file": f"matrix-q{options.queries}-e{options.epsilon}"

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks._cells import measured, plain, settings_of
+from benchmarks._cells import plain, settings_of
 from benchmarks._listing import names
 from benchmarks._tracks import TRACKS
 from benchmarks.effect import run_cell
@@ -70,10 +70,8 @@ def _grid(name: str) -> dict[str, Any]:
         began = time.perf_counter()
         for key in keys:
             settings = settings_of(track, key.chosen, epsilons=key.epsilons, seed=0)
-            row, certificate, measurement, _ = run_cell(
-                track, platform, settings, queries=key.queries, regime=key.regime, proxies=Path(folder)
-            )
-            cells.append(measured(row, certificate, measurement, "dev-test"))
+            ran = run_cell(track, platform, settings, queries=key.queries, regime=key.regime, proxies=Path(folder))
+            cells.append(ran.kept("dev-test"))
         seconds = time.perf_counter() - began
     return {
         "file": f"quick-{name}",

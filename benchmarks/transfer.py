@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmarks._cells import CellKey, forget_answers, measured, opened, plain, summary
+from benchmarks._cells import CellKey, Ran, forget_answers, opened, plain, summary
 from benchmarks._circumstances import commit
 from benchmarks._engines import Engine, Order, add_engine, engine_of, fetched
 from benchmarks._tracks import TRACKS, Regime
@@ -189,7 +189,7 @@ def finish(key: CellKey, people: Sequence[str]) -> dict[str, Any]:
                 test = (key.of.people(key.queries, key.regime, key.seed, True) if final else acting.cell).test
                 for epsilon in epsilons:
                     row, measurement = acting.measure(key.track, test, epsilon)
-                    rows.append(measured(row, certificate, measurement, who))
+                    rows.append(Ran(row, certificate, measurement, acting.raced).kept(who))
             except WorthlessProxyError as error:
                 found["failed"] = str(error)
                 break

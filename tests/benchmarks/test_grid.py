@@ -145,6 +145,10 @@ def test_cells_are_kept_one_by_one_and_a_later_run_goes_on(tiny: Path, monkeypat
     assert kept["peak_rss_mb"] == 1
     assert kept["cell"]["people"] == "dev-test"
     assert {line["row"]["recipe"] for line in kept["cell"]["rows"]} != {None}
+    # Why it was proposed, or not, is kept beside it.
+    race = kept["cell"]["rows"][0]["race"]
+    assert race["won"] + race["lost"] <= race["tested"]
+    assert race["proposed"] == (kept["cell"]["rows"][0]["certificate"] is not None)
     assert len(before) < 100_000
     _is_whole_page(folder.parent, [one, two])
 
