@@ -179,7 +179,7 @@ def test_a_killed_run_goes_on_from_its_finished_cells(tiny: Path, monkeypatch: p
     files = sorted((tiny / "cache" / "finished-cells" / "effect").iterdir())
     (first,) = [json.loads(path.read_text()) for path in files]
     assert first["facts"]["seed"] == first["cell"]["row"]["seed"] == 0
-    told = {"people", "row", "certificate", "zero_query_mcnemar_p", "equalised_without_delta"}
+    told = {"people", "row", "certificate", "zero_query_mcnemar_p", "race", "equalised_without_delta"}
     assert first["cell"].keys() == told
     resumed = effect.main(arguments)
     assert began == [0, 1, 1]
