@@ -164,6 +164,18 @@ def test_a_certificate_that_cannot_be_verified_ends_the_exchange() -> None:
         assert not server.requests
 
 
+def test_https_where_a_server_speaks_http_is_said_at_once() -> None:
+    """Nothing was sent, nothing is charged, and it is not tried again."""
+    with (
+        scripted() as server,
+        platform_at(server.url.replace("http:", "https:")) as platform,
+        pytest.raises(TransportError, match="an answer without TLS") as caught,
+    ):
+        platform.attempt(images(1), ADA, request_id="r1")
+    assert (caught.value.charge, caught.value.retryable) == (ChargeState.REFUNDED, False)
+    assert not server.requests
+
+
 @pytest.mark.parametrize("host", ["no-such-host.invalid", "localhost.invalid"])
 def test_an_unknown_host_is_refunded(host: str) -> None:
     """A name that does not resolve surely processed nothing."""

@@ -495,6 +495,8 @@ PAIR = Key(place="query", names=("a", "b"))
         (PAIR, f"127.0.0.1 {USER} abc", "of 4 characters or more"),
         (Key(), "127.0.0.1 abc", "of 4 characters or more"),
         (Key(), "a", "of 4 characters or more"),
+        (Key(), f"127.0.0.1 '{SECRET}'", "got one within quotes. Leave these out"),
+        (Key(), f'"{SECRET}"', "got one within quotes. Leave these out"),
     ],
 )
 def test_a_key_that_is_not_for_this_host_is_not_sent(

@@ -424,6 +424,47 @@ def test_a_wait_for_the_hub_is_told_once(
     assert lines.getvalue().count("Waiting for the hub.") == (polls >= 5)
 
 
+def test_a_hub_that_is_away_is_told_once_and_its_return_too(hub: AnyHub, member: Callable[..., Contribution]) -> None:
+    """However often it is tried again, one line says that the hub is away, and one that it is back."""
+    lines, slept = io.StringIO(), list[float]()
+
+    def back(seconds: float) -> None:
+        slept.append(seconds)
+        hub.status = 503 if len(slept) < 4 else 200
+
+    hub.status, hub.given = 503, lambda wish: DONE
+    member(
+        ScriptedPlatform(),
+        concurrency=1,
+        hub_away_s=60.0,
+        sleep=back,
+        reporter=Reporter(Console(file=lines, width=999)),
+    )
+    said = [line for line in lines.getvalue().splitlines() if "The hub at " in line]
+    assert len(slept) == 4
+    assert "Trying again for up to" in said[0]
+    assert said[1:] == [said[1]]
+    assert said[1].endswith(" is back.")
+
+
+def test_a_server_that_is_no_hub_is_named(hub: AnyHub, member: Callable[..., Contribution]) -> None:
+    """What another server says of a page that it does not have is not called the hub's word."""
+    hub.status, hub.action = 404, {"error": "Not Found"}
+    with pytest.raises(HubError, match="knows no /v1/action"):
+        member(ScriptedPlatform())
+
+
+def test_a_hub_without_tls_is_not_waited_for(
+    running: tuple[str, AnyHub], monkeypatch: pytest.MonkeyPatch, hub: AnyHub
+) -> None:
+    """https:// where a hub speaks http is one sentence at once."""
+    monkeypatch.setenv("TTCA_HUB_X", TOKEN)
+    url, slept = running[0].replace("http://", "https://"), list[float]()
+    with pytest.raises(HubError, match="an answer without TLS"):
+        hard_at_work(url, ScriptedPlatform(), token_variable="TTCA_HUB_X", sleep=slept.append)
+    assert slept == []
+
+
 @pytest.mark.parametrize("status", [400, 403, 500])
 @pytest.mark.parametrize(
     "body",

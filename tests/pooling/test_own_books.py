@@ -319,6 +319,8 @@ def test_a_token_may_be_bound_to_its_host(hub: AnyHub, member: Member, monkeypat
         (f"hub.example.org {TOKEN}", "bound to 127.0.0.1, got one bound to another host"),
         (f"a b {TOKEN}", "Expected TTCA_HUB_X to hold a host and the token for it"),
         (f"127.0.0.1 {TOKEN}ü", "in visible ASCII"),
+        (f"127.0.0.1 '{TOKEN}'", "got one within quotes"),
+        ("127.0.0.1 abc", "Copy all of it"),
         ("", "to hold a token, got none"),
     ):
         monkeypatch.setenv("TTCA_HUB_X", value)

@@ -301,11 +301,13 @@ def secret_problem(
             f"Expected {variable} to hold a {what} bound to {host}, got one bound to another host. "
             f"A {what} goes only to its own host: use the variable made for this one."
         )
+    if words[-1][0] == words[-1][-1] and words[-1][0] in "'\"":
+        return f"Expected {variable} to hold a {what}, got one within quotes. Leave these out."
     # The first of several parts is a name, which may be short.
     if min(map(len, words[2:] or words[-1:])) < SHORTEST_MASKED:
         return (
             f"Expected {variable} to hold a {what} of {SHORTEST_MASKED} characters or more, got less, which cannot be "
-            "masked where it is echoed. Use a longer one."
+            f"masked where it is echoed. {'Copy all of it' if what == 'token' else 'Use a longer one'}."
         )
     return None
 

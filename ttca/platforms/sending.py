@@ -35,13 +35,17 @@ __all__ = [
     "Transport",
     "certificate_problem",
     "check_ca",
+    "never_connected",
     "new_session",
+    "speaks_plain",
 ]
 
 _HEADERS = {"Accept-Encoding": "identity", "User-Agent": "ttca"}
 _CHUNK = 65536
 _ERROR_BODY = 65536
 _CUT_SHORT, _TOO_LATE = "a connection that closed partway through", "only part of it in time"
+# What OpenSSL, by its version, calls an answer that is no TLS.
+_NO_TLS = ("WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE", "PACKET_LENGTH_TOO_LONG", "HTTP_REQUEST")
 # Addresses of polls are as many as queries: only so many are remembered.
 _MOST_URLS = 64
 
@@ -338,7 +342,10 @@ class Sender:
             sentence = f"no connection within {self._timeouts[0]:g} s. Check the network, or raise connect_timeout."
         elif (problem := certificate_problem(error, "[platform]")) is not None:
             sentence, retryable = problem, False
-        elif _never_connected(error):
+        elif speaks_plain(error):
+            sentence = "an answer without TLS. Check url: this server seems to speak http."
+            retryable = False
+        elif never_connected(error):
             sentence = "no connection (refused, or no such host). Check url, and that the platform is up."
         elif isinstance(error, requests.Timeout):
             return self._unknown(
@@ -448,9 +455,16 @@ def _decoded(body: bytes, encoding: str, limit: int) -> bytes | None:
     return plain if unpacker.eof or len(plain) > limit else None
 
 
-def _never_connected(error: requests.RequestException) -> bool:
+def never_connected(error: requests.RequestException) -> bool:
+    """Whether a request was never sent: refused, no such host, or nobody there."""
     reason = getattr(error.args[0] if error.args else None, "reason", None)
     return isinstance(reason, (urllib3.exceptions.NewConnectionError, urllib3.exceptions.ConnectTimeoutError))
+
+
+def speaks_plain(error: requests.RequestException) -> bool:
+    """Whether what an https:// URL names answered without TLS."""
+    said = str(error).upper().replace(" ", "_")
+    return isinstance(error, requests.exceptions.SSLError) and any(name in said for name in _NO_TLS)
 
 
 def certificate_problem(error: requests.RequestException, table: str) -> str | None:

@@ -126,6 +126,7 @@ def contribute(
         sleep=patience.sleep or interrupted.wait,
         # Once it is interrupted, what a hub that is away has not taken is delivered by the next run.
         hurried=interrupted.is_set,
+        say=reporter.say,
     )
     outbox = Outbox(folder / "undelivered", client)
     try:

@@ -28,7 +28,7 @@ from ttca.platforms.base import Platform, PlatformInfo
 from ttca.platforms.keys import secret_problem
 from ttca.platforms.limits import retry_after_s
 from ttca.platforms.protocols.reading import UnreadableError, excerpt, read_json
-from ttca.platforms.sending import certificate_problem, check_ca, new_session
+from ttca.platforms.sending import certificate_problem, check_ca, never_connected, new_session, speaks_plain
 from ttca.signing import check_key, check_lease, lease_bytes
 from ttca.telling import tell_retry
 
@@ -142,6 +142,8 @@ class HubClient:
         Seconds to wait.
     hurried : callable
         Whether there is no time to wait for a hub that is away.
+    say : callable
+        Takes the sentence that tells people that the hub is away, or back: once for each time.
 
     Raises
     ------
@@ -156,6 +158,7 @@ class HubClient:
         patience_s: float,
         sleep: Callable[[float], Any],
         hurried: Callable[[], bool] = lambda: False,
+        say: Callable[[str], None] = lambda _: None,
     ) -> None:
         self.url, host, _ = checked_url(access.url)
         problem = secret_problem(access.token_variable, host, "token")
@@ -163,6 +166,7 @@ class HubClient:
             raise ConfigError(problem)
         self._token_variable, self._ca = access.token_variable, access.ca
         self._patience_s, self._sleep, self._hurried = patience_s, sleep, hurried
+        self._say, self._away, self._telling = say, False, threading.Lock()
         self._local = threading.local()
 
     def get(self, path: str) -> Reply:
@@ -207,11 +211,26 @@ class HubClient:
             wait=tenacity.wait_random_exponential(multiplier=0.1, max=5),
             stop=tenacity.stop_after_delay(self._patience_s),
             sleep=self._sleep,
-            before_sleep=_tell_of_hub,
+            before_sleep=self._tell,
             reraise=True,
         )
         said: Reply = retrying(self._once, method, path, body)
+        with self._telling:
+            if self._away:
+                self._away = False
+                self._say(f"The hub at {self.url} is back.")
         return said
+
+    def _tell(self, state: tenacity.RetryCallState) -> None:
+        """Say that the hub is away, when it is first met: silence would be taken for work."""
+        error = None if state.outcome is None else state.outcome.exception()
+        if not isinstance(error, HubError):
+            return
+        tell_retry(state.attempt_number, state.upcoming_sleep, error)
+        with self._telling:
+            if not self._away:
+                self._away = True
+                self._say(f"{error} Trying again for up to {self._patience_s:g} s. It is safe to interrupt.")
 
     def _once(self, method: str, path: str, body: dict[str, Any] | None) -> Reply:
         status, headers, content = self._sent(method, path, body)
@@ -227,6 +246,11 @@ class HubClient:
             sentence, kind = said.get("error"), said.get("kind")
             if not isinstance(sentence, str) or not sentence.strip():
                 sentence = f"status {status} and no sentence that says why"
+            if status == 404 and not isinstance(kind, str):
+                raise HubError(
+                    f"Expected a hub at {self.url}, got a server that knows no {path}. Check the hub's address.",
+                    status=status,
+                )
             raise HubError(
                 f"The hub at {self.url} says: {self._shown(sentence, 1000)}",
                 kind=kind if isinstance(kind, str) and kind != "certificate" else "",
@@ -254,9 +278,13 @@ class HubClient:
             with contextlib.closing(reply):
                 content = reply.raw.read(_MOST_BYTES + 1, decode_content=False)
         except (requests.RequestException, urllib3.exceptions.HTTPError, OSError) as error:
-            problem = self._shown(str(error), 300)
+            problem = f": {self._shown(str(error), 300)}"
             if isinstance(error, requests.RequestException):
                 certificate = certificate_problem(error, "[contribute]")
+                if speaks_plain(error):
+                    certificate = "an answer without TLS. Check the hub's address: it seems to speak http."
+                elif never_connected(error):
+                    problem = " no connection (refused, or no such host)"
         else:
             if len(content) > _MOST_BYTES:
                 raise HubError(f"Expected at most {_MOST_BYTES} bytes from the hub, got more.", status=200)
@@ -264,17 +292,11 @@ class HubClient:
         # Raised out here, so that no exception of requests, which holds the sent headers, becomes its context.
         if certificate is not None:
             raise HubError(f"Expected the hub at {self.url} to answer, got {certificate}", kind="certificate")
-        raise HubError(f"Expected the hub at {self.url} to answer, got: {problem}. Is it running?", status=0)
+        raise HubError(f"Expected the hub at {self.url} to answer, got{problem}. Is it running?", status=0)
 
     def _shown(self, text: str, length: int) -> str:
         """Return what a stranger wrote, short, on one line and without the token."""
         return excerpt(masked(text, self._token_variable), length)
-
-
-def _tell_of_hub(state: tenacity.RetryCallState) -> None:
-    error = None if state.outcome is None else state.outcome.exception()
-    if isinstance(error, HubError):
-        tell_retry(state.attempt_number, state.upcoming_sleep, error)
 
 
 class Reply:
