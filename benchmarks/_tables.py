@@ -14,6 +14,7 @@ from benchmarks._document import commands, table, told, within
 from benchmarks._document import results as found
 from benchmarks._kept_rows import closed_span, over_seeds, paired, queries, rate_span, shortened
 from benchmarks._listing import RESULTS
+from ttca.race_record import NOTHING
 
 __all__ = [
     "ablations_table",
@@ -381,12 +382,16 @@ def _paid(rows: Sequence[Mapping[str, Any]], purpose: str) -> str:
 
 def _older_test(record: Mapping[str, Any]) -> bool:
     """Whether certificates are of the format whose parity took two bounds that must not overlap."""
-    return any(certificate["format"] == 1 for certificate in record.get("certificates", ()))
+    return any(made["format"] == 1 for made in record.get("certificates", ()) if made is not None)
 
 
 def _line(name: str, record: Mapping[str, Any]) -> Sequence[object]:
     rows = record["rows"]
-    tests = [paired(row, p) for row, p in zip(rows, record["zero_query_mcnemar_p"], strict=True)]
+    # Where doing nothing won a race, nothing is compared.
+    tests = [
+        "–" if row.get("recipe") == NOTHING else paired(row, p).told
+        for row, p in zip(rows, record["zero_query_mcnemar_p"], strict=True)
+    ]
     return (
         f"`{name}`",
         f"{record['track']}, {record['people']}",
@@ -395,7 +400,7 @@ def _line(name: str, record: Mapping[str, Any]) -> Sequence[object]:
         ", ".join(str(row["epsilon"]) for row in rows),
         f"{_mean(rows, 'reference_before')} / {_mean(rows, 'subgroup_before')}",
         *(told(row[key] for row in rows) for key in ("subgroup_after", "gap_closed", "zero_query_control")),
-        ", ".join(test.told for test in tests),
+        ", ".join(tests),
         f"{record['parity_certified']} of {len(rows)}" + (" (two bounds)" if _older_test(record) else ""),
         *(
             told(row[key] for row in rows)
