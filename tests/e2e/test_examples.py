@@ -17,7 +17,7 @@ EXAMPLES = Path(__file__).parents[2] / "examples"
 SCRIPTS = sorted(EXAMPLES.glob("*.py"))
 NOTEBOOKS = sorted(EXAMPLES.glob("*.ipynb"))
 #: What takes seconds runs in `make test` too.
-QUICK = {"serve_and_ask.py", "own_metric.py"}
+QUICK = {"serve_and_ask.py"}
 
 
 def run(code: str, home: Path) -> subprocess.CompletedProcess[str]:

@@ -146,7 +146,7 @@ def test_a_bundle_that_another_program_packed_is_told_so(finished: Path, tmp_pat
     assert check(tmp_path / "unpacked")
 
 
-@pytest.mark.parametrize("recipe", ["auto", "small-pictures"])
+@pytest.mark.parametrize("recipe", ["auto", pytest.param("small-pictures", marks=pytest.mark.full)])
 def test_a_bundle_of_a_race_or_of_a_named_recipe_checks_out(recipe: str, tmp_path: Path) -> None:
     """What the race paid is of the pool's queries, and the recipe's name is among what the row can only state."""
     races = {"race_share": 0.2} if recipe == "auto" else {}
