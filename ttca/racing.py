@@ -397,12 +397,14 @@ def run_race(
     -----
     All survivors are asked about the same next persons, and compared on all persons so far: what makes a person easy
     is in every candidate's mean. A proxy's fidelity counts like the answers of :data:`_FAITHFUL` persons. Among few
-    persons it decides; among many it hardly matters [ours]. The test is of the mean alone. It is one-sided, on persons'
-    differences to doing nothing with their signs drawn; without scores that is McNemar's, mid-p. No fewer
-    must be right in all; and somebody with δ alone, but at :data:`PROVED_LATER`. On persons of whom the choice knew
-    nothing its level is the plan's ``error``. On those that chose it is a K-th of that:
-    whichever of the K wins, the chance that some candidate that is no better than nothing passes is at most K times
-    that [ours].
+    persons it decides; among many it hardly matters [ours]. The test is of the mean alone.
+
+    The test is one-sided, on persons' differences to doing nothing with their signs drawn; without scores that is
+    McNemar's, mid-p. No fewer may be right in all. Below :data:`PROVED_LATER` somebody must be right with δ alone, too.
+    On persons of whom the choice knew nothing its level is the plan's ``error``. On those that chose, it is a K-th of
+    that. Whichever of the K wins, then, one that is no better than nothing passes in at most ``error`` of actions
+    [ours].
+
     Combining asks nobody twice: those who chose decide, and whoever is tested is asked once, under what would serve
     them. Where the test is on those who chose, it is of the winner alone, and the combination counts as one more
     candidate: what is left of the error, a (K+1)-th, is more than the chance that a wrong switch undoes a winner that
@@ -449,8 +451,8 @@ def run_race(
     differences = said.value - before.value
     scored = bool((said.value != said.right).any() or (before.value != before.right).any())
     p = rise_p(differences)
-    # A platform that is surer, and right about fewer people, helps nobody. Where a certificate looks again, few who are
-    # tested need not hold one whom δ turns: that would keep back what helps every tenth.
+    # A platform that is surer, and right about fewer people, helps nobody. Where a certificate looks again, nobody need
+    # be turned: among thirty people that misses one δ in twenty that turns every tenth.
     proposed = p < level and won >= lost and (won > 0 or plan.error >= PROVED_LATER)
     return RaceResult(
         ranks=tuple(_rank(c, heard.get(c, nothing[:0]), nothing, out.get(c)) for c in range(plan.candidates)),
