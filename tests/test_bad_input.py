@@ -83,7 +83,7 @@ WORLDS: dict[str, tuple[Callable[[Rows], Rows], str, str]] = {
         lambda rows: [{**row, "class": SHIFTED[row["class"]]} for row in rows],
         # Nobody can know it before the first answers.
         "queries at most",
-        "Expected answers that fit members' own true classes, got 2 of 20 right",
+        "Expected answers that fit members' own true classes, got 5 of 20 right",
     ),
 }
 REFUSED = ("people who are there twice", "a class that is NaN", "a class that the action file lacks", "no class")

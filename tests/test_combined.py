@@ -49,7 +49,7 @@ class Divided:
 def opened(folder: Path, platform: Any, *, halves: bool, **changes: Any) -> CollectiveAction:
     """Open an action of the tiny world in which the coarse and the fine recipe race."""
     given = {"recipe": "auto", "epochs": 2, "public_epochs": 2, "steps": 2, "race_share": 0.4, "refine": 0.1,
-             "controls_people": 40}  # fmt: skip
+             "controls_people": 40, "seed": 2}  # fmt: skip
     settings = worlds.settings(**{**given, **changes})
     action = worlds.open_action(folder, platform, settings=settings, attack=Divided())
     if not (folder / RACE_FILE).is_file():

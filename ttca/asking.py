@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from ttca.answers import Answers
 from ttca.blocks import seen
+from ttca.drawing import drawn_order
 from ttca.equaliser import Equalizer
 from ttca.errors import ActionError
 from ttca.gap import Served, served
@@ -146,8 +147,8 @@ class Questions(Value):
     race : int
         How many are saved for a race between recipes.
     also : People, optional
-        Where recipes race that equalize and others that do not: every second of the subgroup's pool people who would be
-        asked about their image as it is, whose image is equalized instead.
+        Where recipes race that equalize and others that do not: half of the subgroup's pool people who would be asked
+        about their image as it is, whose image is equalized instead.
     """
 
     plain: People
@@ -389,17 +390,18 @@ def race_queries(roster: Roster, settings: Settings) -> int:
 def turn_of(roster: Roster, settings: Settings) -> NDArray[np.int64]:
     """Return in which round each pool person is asked about an altered copy.
 
-    0 = about the image as it is, -1 = saved for refinement or a race.
+    0 = about the image as it is, -1 = saved for refinement or a race. Drawn by what an image is: of those who stay,
+    few change their turn where somebody leaves or joins (:mod:`ttca.drawing`).
     """
     pool, rounds = roster.pool, settings.rounds
     turn = np.zeros(len(pool), np.int64)
     # Whoever is saved for the race is drawn among all, so that the proxy goes on seeing both groups.
-    raced = np.random.default_rng([settings.seed, 13]).permutation(len(pool))[: race_queries(roster, settings)]
-    turn[raced] = -1
-    rng = np.random.default_rng(settings.seed)
-    members = rng.permutation(np.flatnonzero(pool.subgroup))
+    raced = drawn_order(pool, seed=settings.seed, purpose="saved for the race")
+    turn[raced[: race_queries(roster, settings)]] = -1
+    drawn = drawn_order(pool, seed=settings.seed, purpose="altered")
+    members = drawn[pool.subgroup[drawn]]
     # Volunteers' queries first: whoever is saved, the probes are made of members' images.
-    everybody = np.concatenate([rng.permutation(np.flatnonzero(~pool.subgroup)), members[::-1]])
+    everybody = np.concatenate([drawn[~pool.subgroup[drawn]], members[::-1]])
     everybody = everybody[turn[everybody] == 0]
     turn[everybody[: saved(roster, settings)]] = -1
     members = members[turn[members] == 0]
@@ -416,8 +418,10 @@ def only_equalized(roster: Roster, settings: Settings) -> NDArray[np.bool_]:
         return mine
     found = np.zeros(len(mine), np.bool_)
     if settings.races and "equalize" not in settings.set_by_hand and not np.all(roster.pool.subgroup):
-        # Recipes that equalize race others. In the drawn order of the pool, which knows nothing of anybody.
-        found[np.flatnonzero(mine)[1::2]] = True
+        # Recipes that equalize race others.
+        drawn = drawn_order(roster.pool, seed=settings.seed, purpose="equalized")
+        drawn = drawn[mine[drawn]]
+        found[drawn[: len(drawn) // 2]] = True
     return found
 
 

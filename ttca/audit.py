@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ttca.answers import Answers, Status
+from ttca.drawing import lots, one_each
 from ttca.errors import ActionError, ConfigError, DataError
 from ttca.fairness import OneVsRestReport
 from ttca.frames import frame
@@ -91,7 +92,8 @@ def draw_sample(people: People, number: int, *, seed: int, last: NDArray[np.bool
 
     Notes
     -----
-    *Ours.* Fewer persons are the first of more persons, so that a larger audit pays for those alone who are new.
+    *Ours.* Fewer persons are the first of more persons, so that a larger audit pays for those alone who are new. Few
+    others are drawn where somebody leaves or joins (:mod:`ttca.drawing`).
     Whoever shares an image with somebody counts as that person. Paired where at least half of the persons are in both
     groups, who then are compared with themselves; whoever is in both groups otherwise is drawn into one.
     """
@@ -102,11 +104,14 @@ def draw_sample(people: People, number: int, *, seed: int, last: NDArray[np.bool
             "Expected pool people whose unchanged images may be asked about, got nobody. Give the pool more people, or "
             "lower altered and refine. No query was spent."
         )
-    rng = np.random.default_rng([seed, 0x617564])
     who = units(people)
 
+    def of_each(names: NDArray[np.int64], sub: bool) -> Rows:
+        rows = np.flatnonzero((people.subgroup == sub) & np.isin(who, names))
+        return one_each(people, who, rows, seed=seed, purpose="audit")
+
     def first(names: NDArray[np.int64], sub: bool) -> Rows:
-        rows = _in_turn(people, who, names, sub, rng)
+        rows = _in_turn(people, of_each(names, sub), seed)
         return (rows if last is None else rows[np.argsort(last[rows], kind="stable")])[:number]
 
     names = {sub: np.unique(who[people.subgroup == sub]) for sub in (True, False)}
@@ -116,9 +121,12 @@ def draw_sample(people: People, number: int, *, seed: int, last: NDArray[np.bool
     both = np.intersect1d(names[True], names[False])
     if 2 * len(both) >= len(np.union1d(names[True], names[False])):
         mine = first(both, True)
-        partners = _one_image(people, who, False, rng)
-        return Drawn(np.concatenate([mine, [partners[who[row]] for row in mine]]).astype(np.intp), "paired")
-    into_subgroup = rng.random(len(both)) < 0.5
+        theirs = of_each(both, False)
+        partner = dict(zip(who[theirs].tolist(), theirs.tolist(), strict=True))
+        partners = [partner[name] for name in who[mine].tolist()]
+        return Drawn(np.concatenate([mine, partners]).astype(np.intp), "paired")
+    mine = of_each(both, True)
+    into_subgroup = np.isin(both, who[mine[lots(people, seed=seed, purpose="which group")[mine] % 2 == 0]])
     kept = {
         True: np.setdiff1d(names[True], both[~into_subgroup]),
         False: np.setdiff1d(names[False], both[into_subgroup]),
@@ -127,31 +135,18 @@ def draw_sample(people: People, number: int, *, seed: int, last: NDArray[np.bool
     return Drawn(np.concatenate(parts), "disjoint" if all(len(part) for part in parts) else "alone")
 
 
-def _one_image(people: People, who: NDArray[np.int64], sub: bool, rng: np.random.Generator) -> dict[int, int]:
-    """Return, for each person in a group, the row of one image drawn at random."""
-    rows = rng.permutation(np.flatnonzero(people.subgroup == sub))
-    found, first = np.unique(who[rows], return_index=True)
-    return dict(zip(found.tolist(), rows[first].tolist(), strict=True))
-
-
-def _in_turn(
-    people: People, who: NDArray[np.int64], names: NDArray[np.int64], sub: bool, rng: np.random.Generator
-) -> Rows:
-    """Return one image of each person, in an order of which every beginning has its share of each class."""
-    image = _one_image(people, who, sub, rng)
-    rows = rng.permutation(np.array([image[name] for name in names.tolist()], np.intp))
-    place = np.zeros(len(rows))
-    for label in np.unique(people.classes[rows]):
-        of_class = np.flatnonzero(people.classes[rows] == label)
-        place[of_class] = (np.arange(len(of_class)) + rng.random()) / len(of_class)
-    return rows[np.argsort(place, kind="stable")]
+def _in_turn(people: People, drawn: Rows, seed: int) -> Rows:
+    """Return these rows in an order of which every beginning has its share of each class."""
+    classes, place = people.classes[drawn], np.zeros(len(drawn))
+    for label in np.unique(classes).tolist():
+        of_class = np.flatnonzero(classes == label)
+        place[of_class] = (np.arange(len(of_class)) + np.random.default_rng([seed, label]).random()) / len(of_class)
+    return drawn[np.argsort(place, kind="stable")]
 
 
 def one_of_each(people: People, rows: Rows, *, seed: int) -> Rows:
     """Return one of these rows for each person, at random: persons are what a test counts."""
-    rng = np.random.default_rng([seed, 0x646973])
-    shuffled = rng.permutation(rows)
-    return np.sort(shuffled[np.unique(units(people)[shuffled], return_index=True)[1]])
+    return np.sort(one_each(people, units(people), rows, seed=seed, purpose="discovery"))
 
 
 # --- what was said ---------------------------------------------------------------------------------------------

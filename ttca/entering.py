@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ttca.asking import Questions
+from ttca.drawing import one_each
 from ttca.errors import ActionError, ConfigError
 from ttca.images import ImageShape
 from ttca.kept import digest, load_json
@@ -138,9 +139,8 @@ def racers(questions: Questions, settings: Settings, *, halves: bool) -> tuple[N
     selection, pool = questions.selection, questions.plain[questions.plain.subgroup]
 
     def drawn(people: People) -> NDArray[np.intp]:
-        order = np.random.default_rng([settings.seed, 17]).permutation(len(people))
-        _, first = np.unique(people.persons[order], return_index=True)
-        return order[np.sort(first)]
+        everybody = np.arange(len(people), dtype=np.intp)
+        return one_each(people, people.persons, everybody, seed=settings.seed, purpose="race")
 
     if halves:
         return len(selection) + drawn(pool), drawn(selection)

@@ -7,6 +7,7 @@ import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
+from functools import cached_property
 from numbers import Integral, Real
 from typing import Any
 
@@ -145,6 +146,11 @@ class People(Value):
         groups, persons = len(np.unique(self.subgroup)), len(np.unique(self.persons))
         return f"{len(self)} images of {persons} persons, {groups} group{'s' * (groups != 1)}, {h}×{w} pixels"
 
+    @cached_property
+    def image_digests(self) -> tuple[bytes, ...]:
+        """The SHA-256, 32 bytes, of each image's values."""
+        return tuple(hashlib.sha256(image.tobytes()).digest() for image in self.images)
+
     def digest(self) -> str:
         """Return a SHA-256, 64 hex digits, of every column: two equal digests are the same people."""
         h = hashlib.sha256()
@@ -238,8 +244,7 @@ class Roster(Value):
                         f"Expected every person in one role, got {person!r} in both {other} and {role}. Results "
                         "measured on people whose answers were learned from prove nothing. Give each person one role."
                     )
-            for image in people.images:
-                digest = hashlib.sha256(image.tobytes()).digest()
+            for digest in people.image_digests:
                 other = seen_image.setdefault(digest, role)
                 if other != role:
                     raise ActionError(
@@ -427,7 +432,7 @@ def units(people: People) -> NDArray[np.int64]:
         return i
 
     first: dict[str | bytes, int] = {}
-    for i, (person, image) in enumerate(zip(people.persons.tolist(), people.images, strict=True)):
-        for mark in (person, hashlib.sha256(image.tobytes()).digest()):
+    for i, (person, image) in enumerate(zip(people.persons.tolist(), people.image_digests, strict=True)):
+        for mark in (person, image):
             parent[root(i)] = root(first.setdefault(mark, i))
     return np.array([root(i) for i in range(len(people))], dtype=np.int64)
