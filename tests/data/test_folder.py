@@ -127,6 +127,17 @@ def test_two_spellings_of_one_name_are_one(home: Path) -> None:
         load_people(table, image_shape=_SHAPE, classes=["cafe\u0301", "caf\u00e9"])
 
 
+def test_a_ticked_box_is_yes(home: Path) -> None:
+    """TRUE and FALSE, as spreadsheets of any language write them, say yes and no; another word is refused."""
+    head = "file,class,member,shareable\n"
+    table = _table(home, f"{head}a.png,cat,ada,TRUE\nb.png,dog,bo,Falsch\nc.png,dog,cy,wahr\n")
+    got = load_people(table, image_shape=_SHAPE, classes=["cat", "dog"])
+    assert got.shareable is not None
+    assert got.shareable.tolist() == [True, False, True]
+    with pytest.raises(DataError, match="the shareable"):
+        load_people(_table(home, f"{head}a.png,cat,ada,x\n"), image_shape=_SHAPE, classes=["cat", "dog"])
+
+
 def test_folders_of_one_name_in_two_spellings_are_one_member(tmp_path: Path) -> None:
     """Some file systems decompose names: class, group and member are found all the same."""
     _save(tmp_path / "subgroup/cafe\u0301/Zoe\u0308/1.png", 1)

@@ -599,7 +599,8 @@ def _meant(cells: dict[str, str], names: Sequence[str]) -> list[str]:
         if what not in cells:
             continue
         known = names if what == "class" else COLUMNS[what].values
-        meant = resolve(cells[what], known)
+        also = {} if what == "class" else COLUMNS[what].also
+        meant = also.get(cells[what].casefold()) or resolve(cells[what], known)
         if meant is None:
             sentence = unknown_name(f"the {what}", cells[what], known, otherwise="Use one of these.")
             wrong.append(f"{sentence} Or add it to classes." if what == "class" else sentence)

@@ -6,7 +6,7 @@ import csv
 import io
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
 from ttca.errors import DataError
@@ -30,11 +30,19 @@ class Column:
         The words it may hold; empty where any name will do.
     default : str or None
         What counts where there is no such column; None where it must be there.
+    also : dict of str to str
+        Other words for some of the values, in lower case.
     """
 
     holds: str
     values: tuple[str, ...] = ()
     default: str | None = None
+    also: Mapping[str, str] = field(default_factory=dict)
+
+
+#: How spreadsheets write a ticked box, by their language.
+_TICKED = dict.fromkeys(("true", "wahr", "vrai", "verdadero", "vero"), "yes")
+_NOT_TICKED = dict.fromkeys(("false", "falsch", "faux", "falso"), "no")
 
 
 #: All columns of a table of people, in the order of the documents (docs/people.md holds the same).
@@ -48,7 +56,10 @@ COLUMNS: Mapping[str, Column] = {
         "what the picture is for", ("pool", "selection", "verification", "unasked"), "drawn at random, by person"
     ),
     "shareable": Column(
-        "whether a hub may send it to other members, and a report show it", ("yes", "no"), "`shareable` in [people]"
+        "whether a hub may send it to other members, and a report show it; a spreadsheet's TRUE and FALSE will do",
+        ("yes", "no"),
+        "`shareable` in [people]",
+        also=_TICKED | _NOT_TICKED,
     ),
     "box": Column(
         "the part that counts, `x,y,width,height` in pixels of the upright picture; may be empty",
