@@ -213,12 +213,17 @@ def _part(results: Path, track: str) -> _Part:
 
 
 def _by_itself(results: Path) -> Iterator[tuple[str, _Part]]:
-    """Yield each track of which the grid's main cells were measured on final people: nothing was set by hand."""
+    """Yield each track of which the grid measured final people: nothing was set by hand.
+
+    The main cells count; where a track has none of them, those of the first other budget that was run.
+    """
     seeds: dict[str, list[Mapping[str, Any]]] = {}
-    first = next(planned()).part
+    budget: dict[str, int] = {}
     for cell in planned(tuple(dict.fromkeys((*TRACKS_OF_GRID, *TRACKS))), final=True):
         record = _read(results, f"grid/{cell.name}")
-        if cell.part == first and record is not None:
+        if record is None or (cell.regime, cell.answers) != ("own", "richest"):
+            continue
+        if budget.setdefault(cell.track, cell.queries) == cell.queries:
             # A row of a seed where nothing won is no action's.
             rows = [line for line in record["cell"]["rows"] if line["row"]["recipe"] != "nothing"]
             about = {"regime": cell.regime, "answers": record["cell"]["answers"]}

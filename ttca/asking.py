@@ -169,16 +169,23 @@ class Questions(Value):
             also = equalized(roster.pool[second], roster, replace(settings, equalize=True))
             turn[second] = -1
         rounds = (roster.pool[turn == t] for t in range(1, settings.rounds + 1))
-        return cls(
-            plain=equalized(roster.pool[turn == 0], roster, settings),
+        groups = [equalized(roster.pool[turn == 0], roster, settings)]
+        groups += [selection[rows] for rows in (selection.subgroup, ~selection.subgroup)]
+        together = People.concatenate(groups)
+        first, second = len(groups[0]), len(groups[0]) + len(groups[1])
+        questions = cls(
+            plain=together[:first],
             rounds=tuple(people for people in rounds if len(people)),
-            selection=selection[selection.subgroup],
-            judges=equalized(selection[selection.subgroup], roster, settings),
-            volunteers=selection[~selection.subgroup],
+            selection=together[first:second],
+            judges=equalized(together[first:second], roster, settings),
+            volunteers=together[second:],
             saved=saved(roster, settings),
             race=race_queries(roster, settings),
             also=also,
         )
+        # The groups are parts of it, so that photographs are there once.
+        questions.__dict__["people"] = together
+        return questions
 
     @cached_property
     def people(self) -> People:

@@ -277,14 +277,14 @@ def _without(whole: Lessons, number: int, gone: People) -> Lessons:
         return ~(people.subgroup & np.isin(people.persons, gone.persons))
 
     also = None if questions.also is None else questions.also[stays(questions.also)]
+    plain = questions.plain[stays(questions.plain)]
+    asked = plain if transfer.pool is questions.plain else transfer.pool[stays(transfer.pool)]
     lessons = replace(
         whole,
         half=number,
         ground=replace(whole.ground, roster=replace(roster, pool=roster.pool[stays(roster.pool)])),
-        questions=replace(questions, plain=questions.plain[stays(questions.plain)], also=also),
-        transfer=replace(
-            transfer, pool=transfer.pool[stays(transfer.pool)], answers=transfer.answers[stays(transfer.pool)]
-        ),
+        questions=replace(questions, plain=plain, also=also),
+        transfer=replace(transfer, pool=asked, answers=transfer.answers[stays(transfer.pool)]),
     )
     if whole.also is not None:
         copies, answers = whole.also

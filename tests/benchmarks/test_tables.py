@@ -290,7 +290,8 @@ def test_a_claim_is_reproduced_only_beyond_the_control(judged: Judged, tmp_path:
 
 
 def test_an_action_that_chose_by_itself_is_judged_beside_hand_made_settings(tmp_path: Path) -> None:
-    """Final people of the grid's main cells decide a claim of their own; a seed where nothing won closed nothing."""
+    """Final people of the grid's main cells decide a claim of their own, or of another budget where there are none; a
+    seed where nothing won closed nothing."""
     (tmp_path / "grid").mkdir()
 
     def keep(name: str, seed: int, lines: list[dict[str, Any]], recipe: str) -> None:
@@ -302,8 +303,10 @@ def test_an_action_that_chose_by_itself_is_judged_beside_hand_made_settings(tmp_
     for seed, cell in enumerate(grid()["cells"]):
         lines = [line for line in cell["rows"] if line["people"] == "final"]
         keep("cifar10-resnet56-own-richest-q1000", seed, lines, "mixed")
-        # Another budget of the grid is no main cell.
+        # Where there are main cells, another budget of the grid does not count.
         keep("cifar10-resnet56-own-richest-q2000", seed, lines, "mixed")
+    keep("fairface-trained-own-richest-q500", 0, lines, "mixed")
+    keep("fairface-trained-own-label-q1000", 0, lines, "mixed")
     fog = "cifar10-resnet56-fog, nothing set by hand"
     keep("cifar10-resnet56-fog-own-richest-q1000", 0, lines[:1], "nothing")
     by = {(v.claim, v.where): v for v in _claims.verdicts(tmp_path)}
@@ -312,6 +315,8 @@ def test_an_action_that_chose_by_itself_is_judged_beside_hand_made_settings(tmp_
     assert (gap.word, fairer.word) == ("reproduced", "reproduced")
     assert gap.file == "grid/cifar10-resnet56-own-richest-q1000-s*-final.json"
     assert by["the gap mostly closes on cifar10-resnet56-fog", fog].word == "not"
+    few = [v for v in by.values() if v.where.startswith("fairface-trained") and "by hand" in v.where]
+    assert {v.file for v in few} == {"grid/fairface-trained-own-richest-q500-s*-final.json"}
     keep("cifar10-resnet56-own-richest-q1000", 2, lines[:1], "nothing")
     by = {(v.claim, v.where): v for v in _claims.verdicts(tmp_path)}
     assert by[_GAP[0], mine].why == "1 of 3 seeds stopped themselves"
