@@ -172,13 +172,13 @@ class Questions(Value):
         groups = [equalized(roster.pool[turn == 0], roster, settings)]
         groups += [selection[rows] for rows in (selection.subgroup, ~selection.subgroup)]
         together = People.concatenate(groups)
-        first, second = len(groups[0]), len(groups[0]) + len(groups[1])
+        plain, members = len(groups[0]), len(groups[0]) + len(groups[1])
         questions = cls(
-            plain=together[:first],
+            plain=together[:plain],
             rounds=tuple(people for people in rounds if len(people)),
-            selection=together[first:second],
-            judges=equalized(together[first:second], roster, settings),
-            volunteers=together[second:],
+            selection=together[plain:members],
+            judges=equalized(together[plain:members], roster, settings),
+            volunteers=together[members:],
             saved=saved(roster, settings),
             race=race_queries(roster, settings),
             also=also,
