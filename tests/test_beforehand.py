@@ -160,6 +160,28 @@ def test_a_quota_that_runs_out_in_verification_ends_with_status_75_and_says_what
     assert again.code == 0, again.err
 
 
+def test_an_advice_counts_what_was_paid_and_a_cap_alone_leaves_the_quotas(
+    home: Path, ttca: Terminal, served: Served
+) -> None:
+    """Whoever has paid more than today's quota is counted with what they paid; where the cap alone is in the way, no
+    quota is named; and with the cap that is named a verification goes on that has paid most already."""
+    file, text = home / "action.toml", worlds.action_file(served.url, action=KEEPING)
+    file.write_text(text.replace("[pool]", "[pool]\ncap = 320", 1))
+    done = ttca("run", home, "--yes", "--json")
+    assert done.code == COME_BACK
+    spent = paid(home)
+    assert 285 < spent <= 320
+    left = ttca("run", home, "--dry-run", "--json").json
+    assert 0 < left["steps"]["verification"]["queries"] < 160
+    said = re.search(r"queries: cap = (\d+) in \[pool\] would do", left["error"])
+    assert said is not None
+    file.write_text(text.replace("quota = 500", "quota = 2"))
+    low = ttca("run", home, "--dry-run", "--json").json["enough"]
+    assert 5 * low["quota"] - spent >= low["queries"] > 5 * (low["quota"] - 1) - spent
+    file.write_text(text.replace("[pool]", f"[pool]\ncap = {said[1]}", 1))
+    assert ttca("run", home, "--yes", "--json").code == 0
+
+
 def test_a_days_quota_that_is_used_up_in_verification_is_waited_for(home: Path, ttca: Terminal, served: Served) -> None:
     """There too it ends with 75 and the hour, and everything that the day allows was asked."""
     (home / "action.toml").write_text(worlds.action_file(served.url, action=KEEPING, pool="per_day = 60\n"))

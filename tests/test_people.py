@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import example, given, reject
+from hypothesis import given, reject
 from hypothesis import strategies as st
 
 from tests.examples import examples
@@ -99,32 +99,21 @@ def test_columns_of_another_type_are_refused_by_the_class_itself() -> None:
         People(people.images[0], people.classes, people.persons, people.members, people.subgroup)
 
 
-def test_the_digest_is_of_every_column() -> None:
-    """A change in any column, or in the order, changes the digest; a copy has the same one."""
+def test_the_digest_is_of_all_that_is_learned_from() -> None:
+    """A change in images, classes, groups, order or whose picture is whose changes the digest; other names do not."""
     base = some(1, 2, members=["m", "m"])
     digests = {
         base.digest(),
         some(1, 3, persons=["p1", "p2"], members=["m", "m"]).digest(),
-        some(1, 2, persons=["p1", "p3"], members=["m", "m"]).digest(),
-        some(1, 2, members=["m", "n"]).digest(),
+        some(1, 2, persons=["p1", "p1"], members=["m", "m"]).digest(),
         some(1, 2, members=["m", "m"], subgroup=[True, False]).digest(),
         People.build(base.images, [0, 1], persons=base.persons, members=base.members).digest(),
         base[::-1].digest(),
         base[:1].digest(),
     }
-    assert len(digests) == 8
+    assert len(digests) == 7
+    assert some(1, 2, persons=["p9", "p3"], members=["m", "n"]).digest() == base.digest()
     assert People.concatenate([base[:1], base[1:]]).digest() == base.digest()
-
-
-NAMES = st.text(alphabet='a\0\n",', min_size=1, max_size=3).filter(lambda s: not s.endswith("\0") and s == s.strip())
-
-
-@given(st.lists(NAMES, min_size=2, max_size=2), st.lists(NAMES, min_size=2, max_size=2))
-@example(["a\0a", "a"], ["a", "a\0a"])
-@example(['a", "a', "a"], ["a", 'a", "a'])
-def test_names_do_not_run_together_in_the_digest(one: list[str], two: list[str]) -> None:
-    """People with other names, whatever characters they hold, have another digest."""
-    assert (some(1, 2, persons=one).digest() == some(1, 2, persons=two).digest()) == (one == two)
 
 
 # -- roster -----------------------------------------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 from pathlib import Path
 from typing import Any
@@ -266,3 +267,91 @@ def test_what_was_saved_is_read_back(tmp_path: Path) -> None:
     left = given_.without("n")
     assert (left.role("p"), left.role_of(people.images[0])) == ("pool", "pool")
     assert (left.role("q"), left.role_of(people.images[2])) == ("", "")
+
+
+def test_a_table_that_is_sorted_otherwise_is_the_same_action(home: Path, ttca: Terminal, served: Served) -> None:
+    """After sorting, other file names and other names of persons, the roster is the same to its last byte, nobody is
+    asked again, and once people verify the pool still counts as the one of then."""
+    assert ttca("pool", "run", home).code == 0
+    with read_action(home).open() as action:
+        before, digest = action.roster, action.pool().digest
+    paid = served.platform.queries
+    (home / "verification.json").write_text(json.dumps({"pool": digest}))
+    write(home / "people" / "people.csv", lambda rows: [{**r, "person": f"new-{r['person']}"} for r in rows[::-1]])
+    assert ttca("pool", "run", home).code == 0
+    assert served.platform.queries == paid
+    with read_action(home).open() as action:
+        for role, people in action.roster.roles().items():
+            assert people.digest() == before.roles()[role].digest()
+
+
+def test_a_column_role_moves_nobody_who_has_a_role(home: Path, ttca: Terminal, served: Served) -> None:
+    """A column role that comes after the first query is refused where it says otherwise; without a word, or with the
+    roles that people have, it changes nothing; and before the first query it decides for those whom it names."""
+    table = home / "people" / "people.csv"
+    write(table, lambda rows: [{**row, "role": "verification" if i < 9 else ""} for i, row in enumerate(rows)])
+    with table.open(newline="") as file:
+        named = [row["person"] for row in csv.DictReader(file)][:9]
+    assert all(roles_of(home)[name] == "verification" for name in named)
+    assert ttca("pool", "run", home).code == 0
+    before, paid = roles_of(home), served.platform.queries
+    assert set(before.values()) == {"pool", "selection", "verification"}
+
+    def said(roles: dict[str, str]) -> None:
+        write(table, lambda rows: [{**row, "role": roles.get(row["person"], "")} for row in rows])
+
+    for roles in ({}, before):
+        said(roles)
+        assert ttca("pool", "run", home).code == 0
+        assert roles_of(home) == before
+    moved = next(name for name, role in before.items() if role == "verification")
+    said({moved: "pool"})
+    for words in (("pool", "run", home), ("run", home, "--dry-run")):
+        done = ttca(*words)
+        assert done.code == 1
+        assert f"for 1 person. The first is {moved}: verification, and now pool." in " ".join(done.err.split())
+    assert served.platform.queries == paid
+
+
+def test_a_member_in_another_spelling_has_no_second_quota(home: Path, ttca: Terminal, served: Served) -> None:
+    """A member who is written with a capital from now on is asked about, before anything is sent."""
+    assert ttca("pool", "run", home).code == 0
+    paid, table = served.platform.queries, home / "people" / "people.csv"
+    with table.open(newline="") as file:
+        member = next(csv.DictReader(file))["member"]
+    write(table, lambda rows: [{**r, "member": r["member"].replace(member, member.title())} for r in rows])
+    done = ttca("pool", "run", home)
+    assert done.code == 1
+    assert f"got {member.title()!r} in people and {member!r} before: the same person?" in done.sentence
+    assert served.platform.queries == paid
+
+
+def test_whoever_comes_back_is_known_and_does_not_verify(home: Path, ttca: Terminal) -> None:
+    """Somebody who was forgotten is refused in any spelling; once they agree again, none of theirs verifies."""
+    assert ttca("pool", "run", home).code == 0
+    table = home / "people" / "people.csv"
+    with table.open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    member = rows[0]["member"]
+    mine = {row["person"] for row in rows if row["member"] == member}
+    assert "verification" in {roles_of(home)[name] for name in mine}
+    assert ttca("pool", "forget", member, home, "--yes").code == 0
+    write(table, lambda rows: [{**r, "member": r["member"].replace(member, member.title())} for r in rows])
+    assert "Expected nobody who was forgotten" in ttca("pool", "run", home).sentence
+    write(table, lambda rows: [{**r, "member": r["member"].replace(member.title(), member)} for r in rows])
+    assert ttca("pool", "consent", member, home).code == 0
+    assert {roles_of(home)[name] for name in mine} == {"pool"}
+
+
+def test_whoever_cannot_pay_takes_part(home: Path, ttca: Terminal) -> None:
+    """With a quota of 0 a member pays nothing, before the first query and after it, and others ask about theirs."""
+    file = home / "action.toml"
+    text = file.read_text()
+    file.write_text(f"{text}\n[pool.quotas]\nmember-1 = 0\n")
+    assert ttca("pool", "run", home).code == 0
+    told = {one["member"]: one for one in ttca("pool", "status", home, "--json").json["members"]}
+    assert "member-1" not in told or told["member-1"]["charged"] == 0
+    with read_action(home).open() as action:
+        pool = action.roster.pool
+        assert action.pool().complete
+        assert (pool.members == "member-1").any()

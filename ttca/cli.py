@@ -484,7 +484,7 @@ def pool_forget(
         confirm(told, "Nobody was forgotten.", yes=yes)
     done = forget_member(known, member)
     gone = done.forgotten
-    unknown = "" if gone.images else " (no query is booked as about their images; older ledgers did not say whose)"
+    unknown = "" if gone.images else " (nobody was asked about their images, or an older ledger did not say whose)"
     lines = [
         f"{member} was forgotten before; the ledger's pages are clean again."
         if gone.alias == canonical(member)

@@ -702,13 +702,14 @@ class ActionFile:
         """
         platform = self.open_platform() if platform is None else platform
 
-        table = self._load(self.people.source, platform.info, self.people.columns)
+        table = self._load(self.people.source, platform.info, self.people.columns).in_order()
         views = None if self.people.views is None else self._load(self.people.views, platform.info).people
         public = None if self.people.public is None else self._load_public(self.people.public, platform.info)
         doubt = table.doubt()
         for sentence in (*self.notes, *table.notes, *(() if doubt is None else (doubt,))):
             reporter.say(sentence)
         given = self.given_roles()
+        self._check_spelled_as_before(table.people)
         roles = self._roles(table, given, platform.info)
         if given.drawn and given.drawn != self._drawing():
             reporter.say(
@@ -743,7 +744,7 @@ class ActionFile:
         return self.payers(np.unique(people.members).tolist())
 
     def payers(self, members: Collection[str]) -> list[Member]:
-        """Return these members, who must be all of the people's table, with their quota."""
+        """Return who pays of these members, who must be all of the people's table, with their quota."""
         quotas, names = self.pool.quotas or {}, sorted(members)
         strangers = sorted(set(quotas) - set(names))
         if strangers:
@@ -763,6 +764,7 @@ class ActionFile:
                 per_day=pool.per_day,
             )
             for n in names
+            if quotas.get(n, pool.quota) != 0
         ]
 
     def list_files(self, source: str) -> list[ListedFile]:
@@ -793,6 +795,22 @@ class ActionFile:
             paid = ledger.paid(action=None if self.pool.ledger is None else self.settings.name)
         return replace(given, asked=True) if any(paid.values()) else given.cleared()
 
+    def _check_spelled_as_before(self, people: People) -> None:
+        """Raise where a member is called nearly as one who is in the ledger: they would have a second quota."""
+        if self.pool.ledger is None and not (self.folder / "ledger.sqlite").is_file():
+            return
+        with open_ledger(self.folder, self.pool.ledger, read_only=True) as ledger:
+            before = {balance.member for balance in ledger.balances()}
+        for name in sorted(set(np.unique(people.members).tolist()) - before):
+            for other in sorted(before):
+                if look_alike(other) == look_alike(name):
+                    raise ConfigError(
+                        f"Expected every member in the spelling that the ledger has, got {name!r} in "
+                        f"{self.people.source} and {other!r} before: the same person? They would have two quotas. "
+                        f"Write {other!r} again, or tell them apart by more than case, width and blanks. Nothing was "
+                        "sent."
+                    )
+
     def check_member(self, name: str) -> str:
         """Return a member's name in its one spelling; raise ConfigError where the table of people has none."""
         names = sorted({listed.member for listed in self.list_files(self.people.source)})
@@ -806,18 +824,31 @@ class ActionFile:
 
     def _roles(self, table: PeopleTable, given: GivenRoles, info: PlatformInfo) -> NDArray[np.str_]:
         """Return the role of every image of a table, as it says, as they have it or as they are drawn."""
-        if table.roles is not None:
-            return table.roles
         people = table.people
-        had = given.of(people)
+        had, said = given.of(people), np.full(len(table), "", "U12") if table.roles is None else table.roles
         if given.roles and is_opened(self.folder):
             self._check_nobody_joined(people.persons[had == ""])
-        roles = draw_roles(people, **self._drawing(), given=had)
+        had = np.where((had == "") & given.came_back(people.members), "pool", had)
+        self._check_nobody_moved(people, had, said)
+        roles = draw_roles(people, **self._drawing(), given=np.where(said == "", had, said))
         if given.asked and not is_opened(self.folder):
             # Somebody asked about them alone, as `ttca ask` does: they do not verify.
-            known, unit = self._answered(people, info) & (roles == "verification"), units(people)
+            drawn = (roles == "verification") & (said == "")
+            known, unit = self._answered(people, info) & drawn, units(people)
             roles[np.isin(unit, unit[known])] = "pool"
         return roles
+
+    def _check_nobody_moved(self, people: People, had: NDArray[np.str_], said: NDArray[np.str_]) -> None:
+        """Raise where the table gives somebody another role than the one they have had since the first query."""
+        moved = np.flatnonzero((had != "") & (said != "") & (had != said))
+        if len(moved):
+            first, persons = moved[0], len(np.unique(people.persons[moved]))
+            raise ConfigError(
+                f"Expected everybody in the role that they have had since the first query ({ROLES_FILE}), got another "
+                f"one in the column role of {self.people.source} for {persons:,} person{'s' * (persons != 1)}. The "
+                f"first is {people.persons[first]}: {had[first]}, and now {said[first]}. Take the column out again, "
+                "leave its cells empty, or write these roles. Other roles need a new action. Nothing was sent."
+            )
 
     def _check_nobody_joined(self, new: NDArray[np.str_]) -> None:
         """Raise where somebody has come since people began to verify."""

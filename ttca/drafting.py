@@ -153,10 +153,8 @@ def _costs(place: Path, text: str, *, one_person_per_image: bool) -> _Count | No
         people, members = table.people, np.unique(table.people.members).tolist()
         written = tomllib.loads(text)
         settings, shares = settings_of(written["action"]), written["people"]
-        roles = table.roles
-        if roles is None:
-            share = {name: shares[name] for name in ("verification", "selection")}
-            roles = draw_roles(people, seed=settings.seed, **share)
+        share = {name: shares[name] for name in ("verification", "selection")}
+        roles = draw_roles(people, seed=settings.seed, given=table.roles, **share)
         if people.subgroup.all():
             # Nobody to be compared with yet.
             settings = replace(settings, goal="improvement")

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ttca.certificates import Examined
+from ttca.drawing import lots, one_each
 from ttca.errors import ActionError
 from ttca.goals import Design
 from ttca.people import People
@@ -121,9 +122,14 @@ def draw_panel(people: People, *, seed: int, every_image: bool = False) -> Panel
 
     Notes
     -----
-    *Ours*. Several images of one person are no further persons: counted as such, they make every test claim too much.
+    *Ours*. Drawn by image (:mod:`ttca.drawing`): names and the order of a table say nothing of who is asked first.
+    Several images of one person are no further persons: counted as such, they make every test claim too much.
     """
-    rng = np.random.default_rng([seed, 0x70656F])
+
+    def drawn(kept: NDArray[np.str_], group: bool) -> NDArray[np.intp]:
+        rows = np.flatnonzero((people.subgroup == group) & np.isin(people.persons, kept))
+        return one_each(people, people.persons, rows, seed=seed, purpose="panel")
+
     names = {group: np.unique(people.persons[people.subgroup == group]) for group in (True, False)}
     both = np.intersect1d(names[True], names[False])
     if every_image:
@@ -132,14 +138,18 @@ def draw_panel(people: People, *, seed: int, every_image: bool = False) -> Panel
                 f"Expected other persons in the reference than in the subgroup, got {len(both)} in both. The test that "
                 "counts every image compares different people. Leave out every_image. No query was spent."
             )
-        rows = [_all_of(people, rng.permutation(names[group]), group) for group in (True, False)]
+        rows = [_all_of(people, people.persons[drawn(names[group], group)], group) for group in (True, False)]
         return Panel(people, dict(zip(SIDES, rows, strict=True)), "disjoint", len(people), every_image=True)
     everybody = len(names[True]) + len(names[False]) - len(both)
     if len(both) and 2 * len(both) >= everybody:
-        order = rng.permutation(both)
-        chosen = [_one_each(people, order, group, rng) for group in (True, False)]
+        mine, theirs = drawn(both, True), drawn(both, False)
+        # In the same order of persons.
+        place = np.argsort(np.argsort(people.persons[mine]))
+        chosen = [mine, theirs[np.argsort(people.persons[theirs])][place]]
         return Panel(people, dict(zip(SIDES, chosen, strict=True)), "paired", len(people))
-    into_subgroup = rng.random(len(both)) < 0.5
+    mine = drawn(both, True)
+    heads = mine[lots(people, seed=seed, purpose="which group")[mine] % 2 == 0]
+    into_subgroup = np.isin(both, people.persons[heads])
     kept = {
         True: np.setdiff1d(names[True], both[~into_subgroup]),
         False: np.setdiff1d(names[False], both[into_subgroup]),
@@ -149,9 +159,9 @@ def draw_panel(people: People, *, seed: int, every_image: bool = False) -> Panel
             "Expected verification people of the subgroup, got nobody who is not in the reference too. Give "
             "verification a larger share of the people."
         )
-    subgroup, reference = (_one_each(people, rng.permutation(kept[g]), g, rng) for g in (True, False))
-    drawn = dict(zip(SIDES, (subgroup, reference[: MOST_OTHERS * len(subgroup)]), strict=True))
-    return Panel(people, drawn, "disjoint", len(people))
+    subgroup, reference = (drawn(kept[g], g) for g in (True, False))
+    rows_of = dict(zip(SIDES, (subgroup, reference[: MOST_OTHERS * len(subgroup)]), strict=True))
+    return Panel(people, rows_of, "disjoint", len(people))
 
 
 def with_empty_seats(people: People, rows: Mapping[str, Sequence[int | None]], examined: Examined) -> Panel:
@@ -184,10 +194,3 @@ def _images_of_each(group: NDArray[np.str_]) -> tuple[int, ...]:
     """Return how many images each person has, in the order of the persons' rows."""
     new = np.concatenate([[True], group[1:] != group[:-1]])[: len(group)]
     return tuple(np.diff(np.append(np.flatnonzero(new), len(group))).tolist())
-
-
-def _one_each(people: People, order: NDArray[np.str_], subgroup: bool, rng: np.random.Generator) -> NDArray[np.intp]:
-    """Return the row of one random image of each person in this group, in this order of persons."""
-    rows = rng.permutation(np.flatnonzero(people.subgroup == subgroup))
-    names, first = np.unique(people.persons[rows], return_index=True)
-    return rows[first[np.searchsorted(names, order)]]

@@ -34,8 +34,8 @@ class Enough:
     ----------
     queries : int
         What it pays at most from here on.
-    quota : int
-        Of each member, that would do.
+    quota : int or None
+        Of each member, that would do; None where the quotas would, and the cap alone is in the way.
     payers : int
         Members there are.
     members : int
@@ -45,7 +45,7 @@ class Enough:
     """
 
     queries: int
-    quota: int
+    quota: int | None
     payers: int
     members: int
     cap: int | None
@@ -53,11 +53,14 @@ class Enough:
     @property
     def told(self) -> str:
         """It for people."""
+        left = f"What is left to ask is at most {self.queries:,} queries"
+        if self.quota is None:
+            return f"{left}: cap = {self.cap} in [pool] would do."
         cap = "" if self.cap is None else f" and cap = {self.cap}"
         each = "for the one member" if self.payers == 1 else f"for each of the {self.payers:,} members"
         return (
-            f"What is left to ask is at most {self.queries:,} queries: quota = {self.quota}{cap} in [pool] {each} "
-            f"would do, or {self.members:,} members with the quota they have."
+            f"{left}: quota = {self.quota}{cap} in [pool] {each} would do, or {self.members:,} members with the quota "
+            "they have."
         )
 
 
@@ -68,22 +71,24 @@ def enough(action: CollectiveAction, plan: Mapping[str, Cost]) -> Enough | None:
     if needed <= left.total:
         return None
     quotas = [member.quota for member in members.values()]
-    spent = [member.quota - left.members.get(name, member.quota) for name, member in members.items()]
-    low, high = 1, max(quotas) + needed
+    # From the books: what is left says nothing of members who have paid more than their quota of today.
+    charged = {balance.member: balance.charged for balance in action.queries.ledger.balances()}
+    spent = [charged.get(name, 0) for name in members]
+    usual = max(1, Counter(quotas).most_common(1)[0][0])
+    low, high = usual, max(quotas) + max(spent) + needed
     while low < high:
         # Whoever has more keeps it.
         middle = (low + high) // 2
         pays = sum(max(0, max(middle, quota) - paid) for quota, paid in zip(quotas, spent, strict=True))
         low, high = (low, middle) if pays >= needed else (middle + 1, high)
-    usual = Counter(quotas).most_common(1)[0][0]
     short = max(0, needed - sum(left.members.values()))
     capped = left.cap is not None and left.cap < needed
     return Enough(
         queries=needed,
-        quota=low,
+        quota=low if short else None,
         payers=len(members),
         members=len(members) - (-short // usual),
-        cap=sum(balance.charged for balance in action.queries.ledger.balances()) + needed if capped else None,
+        cap=sum(charged.values()) + needed if capped else None,
     )
 
 
@@ -168,7 +173,7 @@ def _check_quotas(action: CollectiveAction, plan: Mapping[str, Cost], *, verifie
     needed, affordable = plan["pool"].queries, plan["pool"].affordable
     what = f"{needed} for the pool"
     if verifies and not is_verified(action.folder):
-        first = plan["baseline"].queries + min(BATCH, action.panel.examined().answers)
+        first = plan["baseline"].queries + min(BATCH, plan["verification"].queries)
         needed, what = needed + first, f"{what} and {first} for the first verification people"
     if needed > affordable:
         found = enough(action, plan)

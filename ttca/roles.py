@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from ttca.errors import ActionError
 from ttca.kept import load_json, save_json
-from ttca.names import canonical
+from ttca.names import canonical, look_alike
 from ttca.people import People
 
 __all__ = ["ROLES_FILE", "GivenRoles"]
@@ -39,6 +39,9 @@ class GivenRoles:
         By which shares and seed the roles were drawn, JSON-able; empty where nobody was given one yet.
     asked : bool
         Whether somebody was asked already. It stands in the ledger, not in the file.
+    left : frozenset of str
+        The marks of members who were forgotten. What was learned from them stays learned: should they come back, they
+        do not verify.
     """
 
     salt: str
@@ -46,6 +49,7 @@ class GivenRoles:
     members: Mapping[str, tuple[str, ...]]
     drawn: Mapping[str, Any]
     asked: bool = False
+    left: frozenset[str] = frozenset()
 
     @classmethod
     def read(cls, folder: Path) -> GivenRoles:
@@ -64,21 +68,27 @@ class GivenRoles:
             given, salt, drawn = dict(found["given"]), str(found["salt"]), dict(found["drawn"])
             roles = {str(mark): str(one["role"]) for mark, one in given.items()}
             members = {str(mark): tuple(map(str, one["members"])) for mark, one in given.items()}
+            left = frozenset(map(str, found.get("left", ())))
         except (KeyError, TypeError, ValueError) as error:
             raise _unreadable(path, repr(error)) from None
         if strange := sorted(set(roles.values()) - set(_ROLES)):
             raise _unreadable(path, f"the role {strange[0]!r}")
-        return cls(salt, roles, members, drawn)
+        return cls(salt, roles, members, drawn, left=left)
 
     def save(self, folder: Path) -> None:
         """Keep the roles in an action's folder."""
         given = {mark: {"role": role, "members": list(self.members[mark])} for mark, role in self.roles.items()}
-        save_json(folder / ROLES_FILE, {"salt": self.salt, "drawn": dict(self.drawn), "given": given})
+        about = {"salt": self.salt, "drawn": dict(self.drawn), "left": sorted(self.left)}
+        save_json(folder / ROLES_FILE, {**about, "given": given})
 
     def of(self, people: People) -> NDArray[np.str_]:
         """Return the role of every image's person, str (N,); empty where nobody gave one."""
         pairs = zip(people.persons.tolist(), people.images, strict=True)
         return np.array([self.role(person) or self.role_of(image) for person, image in pairs], dtype=np.str_)
+
+    def came_back(self, members: NDArray[np.str_]) -> NDArray[np.bool_]:
+        """Return which of these members, str (N,), were forgotten before, bool (N,)."""
+        return np.array([self._mark(look_alike(member)) in self.left for member in members.tolist()], np.bool_)
 
     def role(self, person: str) -> str:
         """Return a person's role, "" where nobody gave one."""
@@ -90,7 +100,7 @@ class GivenRoles:
 
     def cleared(self) -> GivenRoles:
         """Return that nobody has a role yet and nobody was asked, under the same salt."""
-        return replace(self, roles={}, members={}, drawn={}, asked=False)
+        return replace(self, roles={}, members={}, drawn={}, asked=False, left=frozenset())
 
     def with_people(self, people: People, given: NDArray[np.str_], drawn: Mapping[str, Any]) -> GivenRoles:
         """Return these roles and those of further people.
@@ -117,7 +127,8 @@ class GivenRoles:
         gone = self._mark(canonical(member))
         left = {mark: tuple(one for one in payers if one != gone) for mark, payers in self.members.items()}
         kept = {mark: payers for mark, payers in left.items() if payers}
-        return replace(self, roles={mark: self.roles[mark] for mark in kept}, members=kept)
+        roles = {mark: self.roles[mark] for mark in kept}
+        return replace(self, roles=roles, members=kept, left=self.left | {self._mark(look_alike(member))})
 
     def _mark(self, name: str) -> str:
         return hashlib.sha256(f"{self.salt} {name}".encode()).hexdigest()[:32]

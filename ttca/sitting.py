@@ -29,6 +29,7 @@ __all__ = [
     "check_opened",
     "check_pool",
     "check_unopened",
+    "heard_so_far",
     "is_opened",
     "knows_pool",
     "open_sitting",
@@ -86,7 +87,7 @@ def open_sitting(shop: Workshop, people: People, family: Family, pool: str) -> S
             save_json(path, content)
         minutes.seat({side: (_faces(shop, epoch, who), who.members.tolist()) for side, who in _sides(drawn).items()})
     elif opened.get("question") != content["question"] or not _empty(minutes.seats()):
-        raise used_before(shop.folder, shop.settings)
+        raise used_before(shop.folder, shop.settings, people)
     return Sitting(str(opened["epoch"]), panel_of(shop, people), minutes)
 
 
@@ -98,9 +99,10 @@ def check_opened(folder: Path, settings: Settings, queries: QueryPool, panel: Pa
         _check_unasked(queries, panel)
         return
     opened = load_json(path)
-    # Earlier versions did not write who verifies.
-    if "examined" in opened and _examined(path, opened) != panel.examined():
-        raise used_before(folder, settings)
+    # Earlier versions did not write who verifies. Where somebody has left, others than then are right.
+    everybody = panel.seating is None and opened.get("people") not in (None, panel.people.digest())
+    if everybody or ("examined" in opened and _examined(path, opened) != panel.examined()):
+        raise used_before(folder, settings, panel.people)
 
 
 def check_ledger(folder: Path, ledger: Ledger) -> None:
@@ -138,8 +140,8 @@ def check_pool(folder: Path, settings: Settings, pool: str) -> None:
         raise ActionError(
             "Expected the pool as it was when people began to verify, got other people or answers. "
             f"{_changed(folder, settings)}They would teach another δ, and verification people are asked once. Put "
-            "people and settings back as they were. Where somebody was forgotten, start a new action in a new folder "
-            "with new verification people. Nothing was learned anew."
+            "the settings back, and the photographs, classes and groups in the table. Where somebody was forgotten, "
+            "start a new action in a new folder with new verification people. Nothing was learned anew."
         )
 
 
@@ -159,13 +161,29 @@ def is_opened(folder: Path) -> bool:
     return (folder / _OPENED).is_file()
 
 
-def used_before(folder: Path, settings: Settings) -> ActionError:
-    """Return the error for verification people who were read for other questions, with the settings that differ."""
+def heard_so_far(folder: Path, ledger: Ledger) -> dict[str, int]:
+    """Return how many answers each condition has got in the open sitting; nothing where none is open."""
+    path = folder / _OPENED
+    if not path.is_file():
+        return {}
+    return {name: len(said) for name, said in Minutes(ledger, str(load_json(path).get("epoch"))).read().items()}
+
+
+def used_before(folder: Path, settings: Settings, people: People | None = None) -> ActionError:
+    """Return the error for verification people who were read for other questions, with what differs where it is known.
+
+    ``people`` are those of today.
+    """
+    path = folder / _OPENED
+    then = load_json(path).get("people") if path.is_file() else None
+    others = people is not None and then is not None and then != people.digest()
+    told = "A photograph, a class or a group of verification people is another one than then. " if others else ""
     return ActionError(
         "Expected verification people who were not used before, got some who were: this action already "
         "verified other perturbations, people or goals, or another platform, with them, or read their answers "
-        f"otherwise. {_changed(folder, settings)}A second look would make the certificate worthless. Start a new "
-        "action in a new folder with new verification people."
+        f"otherwise. {told}{_changed(folder, settings)}Put it back as it was, and run it again to resume: nobody is "
+        "asked twice. A second look at the same people would make the certificate worthless. For anything else, start "
+        "a new action in a new folder with new verification people."
     )
 
 
@@ -277,6 +295,7 @@ def _content(shop: Workshop, people: People, family: Family, drawn: Panel, platf
         "epoch": f"verification-{hashlib.sha256(people.digest().encode() + question).hexdigest()[:32]}",
         "question": hashlib.sha256(question).hexdigest(),
         "examined": drawn.examined().to_dict(),
+        "people": people.digest(),
         "pool": pool,
         "settings": _deciding(shop.settings),
     }

@@ -26,7 +26,7 @@ from ttca.perturbing import Family
 from ttca.pooling.minutes import UNKNOWN
 from ttca.settings import Settings
 from ttca.signing import CollectiveKey, check_signature, signature_file
-from ttca.sitting import open_sitting, used_before
+from ttca.sitting import heard_so_far, open_sitting, used_before
 from ttca.values import OneLine, Value
 from ttca.workshop import Workshop
 
@@ -290,6 +290,10 @@ def still_to_pay(shop: Workshop, panel: Panel, measuring: Measuring, choosers: i
     settings, most = shop.settings, _most(shop.settings, panel.examined())
     if is_verified(shop.folder):
         most = dict.fromkeys(most, 0)
+    else:
+        for condition, answers in heard_so_far(shop.folder, shop.queries.ledger).items():
+            step = "baseline" if condition in ("reference", "before") else "verification"
+            most[step] = max(0, most[step] - answers)
     if settings.controls:
         left = unmeasured(shop.folder, measuring, settings.certifying)
         most["controls"] = queries_for(left, panel.first(settings.controls_people))

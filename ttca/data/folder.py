@@ -6,7 +6,7 @@ import csv
 import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -59,7 +59,8 @@ class PeopleTable(Value):
     ----------
     people : People
     roles : str array, shape (N,), or None
-        ``pool``, ``selection``, ``verification`` or ``unasked`` for each image; None where the source has no roles.
+        ``pool``, ``selection``, ``verification`` or ``unasked`` for each image, "" where it is to be drawn; None where
+        the source has no roles.
     shareable : bool array, shape (N,), or None
         Whether the image may leave its owner's machine; None where the source does not say.
     persons_named : bool
@@ -90,6 +91,17 @@ class PeopleTable(Value):
             f"Nothing says whose picture each image is, so {images:,} images count as {persons:,} persons, one per "
             "member, and the certificate asks about one image of each person and group. Add a column person; or, if "
             "every image shows another person, set one_person_per_image = true under [people]."
+        )
+
+    def in_order(self) -> PeopleTable:
+        """Return the same rows in an order that follows from the images: how a table is sorted changes nothing."""
+        order = np.array(sorted(range(len(self)), key=self.people.image_digests.__getitem__), np.intp)
+        return replace(
+            self,
+            people=self.people[order],
+            roles=None if self.roles is None else self.roles[order],
+            shareable=None if self.shareable is None else self.shareable[order],
+            columns={name: said[order] for name, said in self.columns.items()},
         )
 
     def agreed(self) -> frozenset[str]:
@@ -278,11 +290,12 @@ def _people_table(
         np.array([row.member for row in rows], dtype=np.str_),
         np.array([row.group == _GROUPS[0] for row in rows], dtype=np.bool_),
     )
-    roles = [row.role for row in rows if row.role is not None]
+    # Those without one are drawn.
+    roles = [row.role or "" for row in rows]
     shareable = [row.shareable == "yes" for row in rows if row.shareable is not None]
     return PeopleTable(
         people,
-        np.array(roles, dtype=np.str_) if roles else None,
+        np.array(roles, dtype=np.str_) if any(roles) else None,
         np.array(shareable, np.bool_) if shareable else None,
         all(said for _, said in persons),
         notes,
@@ -544,7 +557,7 @@ def _read_table(
             f"Expected a printable value in the column {name!r}, got {cell!r}. "
             "Fill it in, or remove the column if it is optional."
             for name, cell in cells.items()
-            if not is_name(cell)
+            if not (is_name(cell) or (COLUMNS[name].may_be_empty and not cell))
         ]
         if not wrong:
             wrong = _meant(cells, names)
@@ -596,7 +609,7 @@ def _meant(cells: dict[str, str], names: Sequence[str]) -> list[str]:
     """Write into the cells which known words are meant, whatever their case, and return what is wrong with others."""
     wrong = []
     for what in ("class", "group", "role", "shareable"):
-        if what not in cells:
+        if not cells.get(what):
             continue
         known = names if what == "class" else COLUMNS[what].values
         also = {} if what == "class" else COLUMNS[what].also

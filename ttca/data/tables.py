@@ -32,12 +32,15 @@ class Column:
         What counts where there is no such column; None where it must be there.
     also : dict of str to str
         Other words for some of the values, in lower case.
+    may_be_empty : bool
+        Whether a cell may say nothing; then the default counts.
     """
 
     holds: str
     values: tuple[str, ...] = ()
     default: str | None = None
     also: Mapping[str, str] = field(default_factory=dict)
+    may_be_empty: bool = False
 
 
 #: How spreadsheets write a ticked box, by their language.
@@ -53,7 +56,10 @@ COLUMNS: Mapping[str, Column] = {
     "person": Column("whose picture it is; a person has one role", default="the member"),
     "group": Column("who is under-served, and whom they are compared with", ("subgroup", "reference"), "subgroup"),
     "role": Column(
-        "what the picture is for", ("pool", "selection", "verification", "unasked"), "drawn at random, by person"
+        "what the picture is for; may be empty",
+        ("pool", "selection", "verification", "unasked"),
+        "drawn at random, by person",
+        may_be_empty=True,
     ),
     "shareable": Column(
         "whether a hub may send it to other members, and a report show it; a spreadsheet's TRUE and FALSE will do",

@@ -15,7 +15,7 @@ from urllib.parse import quote
 import sqlalchemy as sa
 
 from ttca.errors import QuotaError
-from ttca.names import canonical
+from ttca.names import canonical, look_alike
 from ttca.pooling import schema
 from ttca.pooling.schema import answers as _answers
 from ttca.pooling.schema import attempts as _attempts
@@ -70,7 +70,7 @@ def check_nobody_left(connection: sa.Connection, names: Iterable[str], seals: Se
     ------
     QuotaError
     """
-    faces = {seals.face(name): name for name in names}
+    faces = {face: name for name in names for face in _faces(name, seals)}
     for i in range(0, len(faces), _PART):
         part = list(faces)[i : i + _PART]
         found = connection.execute(sa.select(_departed).where(_departed.c.face.in_(part))).first()
@@ -86,7 +86,12 @@ def check_nobody_left(connection: sa.Connection, names: Iterable[str], seals: Se
 
 def welcome_back(connection: sa.Connection, name: str, seals: Seals) -> None:
     """Let somebody take part again who was forgotten; it is not known who they were, nor what they paid."""
-    connection.execute(sa.delete(_departed).where(_departed.c.face == seals.face(name)))
+    connection.execute(sa.delete(_departed).where(_departed.c.face.in_(_faces(name, seals))))
+
+
+def _faces(name: str, seals: Seals) -> list[bytes]:
+    """Return by what a name is known again: as it is, and however its letters were written."""
+    return list(dict.fromkeys(seals.face(one) for one in (name, look_alike(name))))
 
 
 def _number(connection: sa.Connection, member: str, where: str) -> tuple[int, bool]:
@@ -129,7 +134,9 @@ def forget(connection: sa.Connection, member: str, alias: str, *, seals: Seals, 
     if stake.before:
         alias = name
     else:
-        connection.execute(sa.insert(_departed).values(face=seals.face(name), at=now))
+        # Another who looked alike may have left before.
+        welcome_back(connection, name, seals)
+        connection.execute(sa.insert(_departed), [{"face": face, "at": now} for face in _faces(name, seals)])
     mine = (_attempts.c.owner == number, _attempts.c.key != b"")
     owned = sa.select(_attempts.c.key).where(*mine)
     _take_name_out(connection, number, name, alias)
