@@ -18,6 +18,7 @@ from ttca.answers import Status
 from ttca.audit import Heard, audited
 from ttca.certificates import Certifying, Examined
 from ttca.config import read_action
+from ttca.roles import ROLES_FILE
 
 __all__ = ["home", "people", "served", "ttca"]
 
@@ -76,14 +77,14 @@ WORLDS: dict[str, tuple[Callable[[Rows], Rows], str, str]] = {
     "persons in two groups": (
         lambda rows: [{**row, "person": f"p{i % 300}"} for i, row in enumerate(rows)],
         # One image of each person counts.
-        "persons of the subgroup and 62 of the reference, one image of each, of 144 that they brought",
+        "persons of the subgroup and 58 of the reference, one image of each, of 143 that they brought",
         "of the subgroup and 20 of the reference, people in the pool alone",
     ),
     "all labels wrong": (
         lambda rows: [{**row, "class": SHIFTED[row["class"]]} for row in rows],
         # Nobody can know it before the first answers.
         "queries at most",
-        "Expected answers that fit members' own true classes, got 5 of 20 right",
+        "Expected answers that fit members' own true classes, got 3 of 20 right",
     ),
 }
 REFUSED = ("people who are there twice", "a class that is NaN", "a class that the action file lacks", "no class")
@@ -153,5 +154,9 @@ def test_nobody_verifies_who_has_answered_for_the_pool(home: Path, ttca: Termina
     for words in (("run", home, "--dry-run"), ("run", home, "--yes")):
         done = ttca(*words)
         assert done.code == 1
-        assert "Expected verification people whom nobody has asked, got " in " ".join(done.err.split())
+        assert "Expected everybody in the role that they have had since the first query" in " ".join(done.err.split())
+    # Nor where the file of the roles is gone.
+    (home / ROLES_FILE).unlink()
+    done = ttca("run", home, "--dry-run")
+    assert "Expected verification people whom nobody has asked, got " in " ".join(done.err.split())
     assert served.platform.queries == before

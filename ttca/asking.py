@@ -17,6 +17,7 @@ from ttca.equaliser import Equalizer
 from ttca.errors import ActionError
 from ttca.gap import Served, served
 from ttca.images import Images, ImageShape
+from ttca.kept import Digest
 from ttca.people import People, Roster
 from ttca.pooling.pool import QueryPool, Watch
 from ttca.renamed import old_arguments, old_names, old_parameters
@@ -116,14 +117,17 @@ class TransferSet(Value):
         )
 
     @cached_property
-    def digest(self) -> str:
+    def digest(self) -> Digest:
         """A SHA-256, 64 hex digits, of the images and of what was answered."""
-        h = hashlib.sha256()
+        now, former = hashlib.sha256(), hashlib.sha256()
         for people, answers in ((self.pool, self.answers), (self.selection, self.selection_answers)):
-            h.update(people.digest().encode())
+            said = people.digest()
+            now.update(said.encode())
+            former.update((said.before or "").encode())
             for column in (answers.status, answers.labels, answers.scores, answers.resolution):
-                h.update(np.ascontiguousarray(column).tobytes())
-        return h.hexdigest()
+                for h in (now, former):
+                    h.update(np.ascontiguousarray(column).tobytes())
+        return Digest(now.hexdigest(), former.hexdigest())
 
 
 @dataclass(frozen=True, eq=False, repr=False)

@@ -801,7 +801,9 @@ class ActionFile:
             return
         with open_ledger(self.folder, self.pool.ledger, read_only=True) as ledger:
             before = {balance.member for balance in ledger.balances()}
-        for name in sorted(set(np.unique(people.members).tolist()) - before):
+            new = sorted(set(np.unique(people.members).tolist()) - before)
+            ledger.check_nobody_left(new)
+        for name in new:
             for other in sorted(before):
                 if look_alike(other) == look_alike(name):
                     raise ConfigError(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
@@ -15,6 +16,7 @@ from numpy.typing import NDArray
 
 from ttca.errors import ActionError, DataError
 from ttca.images import Images, ImageShape, check_images
+from ttca.kept import Digest
 from ttca.names import canonical
 from ttca.preparation import Preparation
 from ttca.values import Value
@@ -150,19 +152,25 @@ class People(Value):
         """The SHA-256, 32 bytes, of each image's values."""
         return tuple(hashlib.sha256(image.tobytes()).digest() for image in self.images)
 
-    def digest(self) -> str:
+    def digest(self) -> Digest:
         """Return a SHA-256, 64 hex digits, of images, classes and groups, and of which images show one person.
 
         How persons and members are called changes nothing that is learned or asked.
         """
         h = hashlib.sha256()
+        for name in ("images", "classes"):
+            h.update(f"{name}{getattr(self, name).shape}".encode())
+            h.update(np.ascontiguousarray(getattr(self, name)).view(np.uint8).data)
+        former = h.copy()
+        # Earlier versions hashed names, too.
+        for name in ("persons", "members"):
+            former.update(f"{name}{getattr(self, name).shape}{json.dumps(getattr(self, name).tolist())}".encode())
         _, first, whose = np.unique(self.persons, return_index=True, return_inverse=True)
-        for name in ("images", "classes", "subgroup"):
-            column = getattr(self, name)
-            h.update(f"{name}{column.shape}".encode())
-            h.update(np.ascontiguousarray(column).view(np.uint8).data)
         h.update(np.ascontiguousarray(first[whose], np.int64).view(np.uint8).data)
-        return h.hexdigest()
+        for one in (h, former):
+            one.update(f"subgroup{self.subgroup.shape}".encode())
+            one.update(np.ascontiguousarray(self.subgroup).view(np.uint8).data)
+        return Digest(h.hexdigest(), former.hexdigest())
 
 
 def _together(rows: NDArray[np.intp] | NDArray[np.bool_], number: int) -> Any:

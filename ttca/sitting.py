@@ -68,7 +68,7 @@ def open_sitting(shop: Workshop, people: People, family: Family, pool: str) -> S
         is missing who was not forgotten. If somebody has answered for the pool.
     """
     path, drawn = shop.folder / _OPENED, _drawn(shop, people)
-    content = _content(shop, people, family, drawn, shop.info.fingerprint_as_read, pool)
+    content = _content(shop, people, family, drawn, pool)
     if not path.is_file():
         _check_not_lost(shop.folder, shop.queries)
         _check_unasked(shop.queries, drawn)
@@ -76,8 +76,7 @@ def open_sitting(shop: Workshop, people: People, family: Family, pool: str) -> S
         save_json(path, content)
     opened = load_json(path)
     if opened.get("epoch") != content["epoch"]:
-        # Version 0.1 wrote this one.
-        former = _content(shop, people, family, drawn, shop.info.former_fingerprint, pool)
+        former = _content(shop, people, family, drawn, pool, former=True)
         content = former if opened.get("epoch") == former["epoch"] else content
     epoch = content["epoch"]
     minutes = Minutes(shop.queries.ledger, str(opened.get("epoch")))
@@ -288,14 +287,18 @@ def _examined(path: Path, opened: dict[str, Any]) -> Examined:
         ) from None
 
 
-def _content(shop: Workshop, people: People, family: Family, drawn: Panel, platform: str, pool: str) -> dict[str, Any]:
-    """Return what the sitting's file says of people and question, with the platform's name as fingerprint."""
-    question = _question(shop, family, platform)
+def _content(
+    shop: Workshop, people: People, family: Family, drawn: Panel, pool: str, *, former: bool = False
+) -> dict[str, Any]:
+    """Return what the sitting's file says of people and question; ``former``: as version 0.1 named both."""
+    question = _question(shop, family, shop.info.former_fingerprint if former else shop.info.fingerprint_as_read)
+    who = people.digest()
+    named = who.before if former and who.before else who
     return {
-        "epoch": f"verification-{hashlib.sha256(people.digest().encode() + question).hexdigest()[:32]}",
+        "epoch": f"verification-{hashlib.sha256(named.encode() + question).hexdigest()[:32]}",
         "question": hashlib.sha256(question).hexdigest(),
         "examined": drawn.examined().to_dict(),
-        "people": people.digest(),
+        "people": who,
         "pool": pool,
         "settings": _deciding(shop.settings),
     }

@@ -26,7 +26,7 @@ from ttca.pooling.booking import Bill, Booking, Charge, Settlement, Words, aband
 from ttca.pooling.books import Balance
 from ttca.pooling.claims import Taken, in_flight
 from ttca.pooling.database import PATIENCE_S, Database
-from ttca.pooling.leaving import AtStake, Forgotten
+from ttca.pooling.leaving import AtStake, Forgotten, check_nobody_left
 from ttca.pooling.lookup import Found, Reader, Shelved, answered
 from ttca.pooling.opening import OlderLedgerError, Opened, Opening, set_meta
 from ttca.pooling.quotas import WINDOWS, Quota
@@ -270,6 +270,10 @@ class Ledger:
     def to_frame(self) -> Any:
         """Return who paid what as a pandas DataFrame, a line for each member (:class:`ttca.pooling.books.Balance`)."""
         return frame([asdict(balance) for balance in self.balances()])
+
+    def check_nobody_left(self, names: Sequence[str]) -> None:
+        """Raise QuotaError where one of these names, new to the ledger, is of somebody who was forgotten."""
+        self._db.run(lambda connection: check_nobody_left(connection, names, self.seals))
 
     def paid(self, *, action: str | None = None) -> dict[str, int]:
         """Return the queries charged (refunds out) by purpose; of one action, and what no action was named for."""
