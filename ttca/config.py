@@ -803,15 +803,14 @@ class ActionFile:
             before = {balance.member for balance in ledger.balances()}
             new = sorted(set(np.unique(people.members).tolist()) - before)
             ledger.check_nobody_left(new)
+        alike = {look_alike(other): other for other in sorted(before)} if new else {}
         for name in new:
-            for other in sorted(before):
-                if look_alike(other) == look_alike(name):
-                    raise ConfigError(
-                        f"Expected every member in the spelling that the ledger has, got {name!r} in "
-                        f"{self.people.source} and {other!r} before: the same person? They would have two quotas. "
-                        f"Write {other!r} again, or tell them apart by more than case, width and blanks. Nothing was "
-                        "sent."
-                    )
+            if (other := alike.get(look_alike(name))) is not None:
+                raise ConfigError(
+                    f"Expected every member in the spelling that the ledger has, got {name!r} in "
+                    f"{self.people.source} and {other!r} before: the same person? They would have two quotas. Write "
+                    f"{other!r} again, or tell them apart by more than case, width and blanks. Nothing was sent."
+                )
 
     def check_member(self, name: str) -> str:
         """Return a member's name in its one spelling; raise ConfigError where the table of people has none."""
