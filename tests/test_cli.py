@@ -1032,10 +1032,10 @@ BAD_INPUT = {
     "missing image": (lambda home: (home / "people" / "images" / "000007.png").unlink(), "000007.png"),
     "unknown class": (unknown_class, "'dots'"),
     "no verification people": (no_verification, "role verification"),
-    "quota 0": (toml("quota = 500", "quota = 0"), "whole number of at least 1, got 0"),
-    "a member's quota 0": (
-        toml("quota = 500", "quota = 500\n[pool.quotas]\nmember-1 = 0"),
-        "whole number of at least 1, got 0",
+    "quota 0": (toml("quota = 500", "quota = 0"), "at least one member with a quota, got none"),
+    "a member's quota below 0": (
+        toml("quota = 500", "quota = 500\n[pool.quotas]\nmember-1 = -1"),
+        "Expected quotas of 0 or more in [pool.quotas], got -1",
     ),
     "a stranger's quota": (toml("quota = 500", "quota = 500\n[pool.quotas]\nnobody = 9"), "nobody"),
     "cap below the cost": (toml("quota = 500", "quota = 500\ncap = 50"), "cap"),

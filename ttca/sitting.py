@@ -11,7 +11,7 @@ from typing import Any
 
 from ttca.certificates import Examined
 from ttca.errors import ActionError, LedgerError
-from ttca.kept import load_json, save_json
+from ttca.kept import Digest, load_json, save_json
 from ttca.panel import SIDES, Panel, draw_panel, with_empty_seats
 from ttca.people import People
 from ttca.perturbing import Family
@@ -68,16 +68,17 @@ def open_sitting(shop: Workshop, people: People, family: Family, pool: str) -> S
         is missing who was not forgotten. If somebody has answered for the pool.
     """
     path, drawn = shop.folder / _OPENED, _drawn(shop, people)
-    content = _content(shop, people, family, drawn, pool)
+    # First as today, then as earlier versions named people and platform.
+    who = people.digest()
+    ways = [_content(shop, who, family, drawn, pool, *way) for way in _ways(shop, who)]
+    content = ways[0]
     if not path.is_file():
         _check_not_lost(shop.folder, shop.queries)
         _check_unasked(shop.queries, drawn)
         # Written before the first query, so that a kill in between cannot be used to look twice.
         save_json(path, content)
     opened = load_json(path)
-    if opened.get("epoch") != content["epoch"]:
-        former = _content(shop, people, family, drawn, pool, former=True)
-        content = former if opened.get("epoch") == former["epoch"] else content
+    content = next((way for way in ways if way["epoch"] == opened.get("epoch")), content)
     epoch = content["epoch"]
     minutes = Minutes(shop.queries.ledger, str(opened.get("epoch")))
     if opened.get("epoch") == epoch:
@@ -287,13 +288,17 @@ def _examined(path: Path, opened: dict[str, Any]) -> Examined:
         ) from None
 
 
+def _ways(shop: Workshop, who: Digest) -> list[tuple[str, str]]:
+    """Return the digests of people, with the platform's fingerprints, by which a sitting may be named."""
+    fingerprints = (shop.info.fingerprint_as_read, shop.info.former_fingerprint)
+    return [(named, platform) for named in (who, who.before or who) for platform in fingerprints]
+
+
 def _content(
-    shop: Workshop, people: People, family: Family, drawn: Panel, pool: str, *, former: bool = False
+    shop: Workshop, who: Digest, family: Family, drawn: Panel, pool: str, named: str, platform: str
 ) -> dict[str, Any]:
-    """Return what the sitting's file says of people and question; ``former``: as version 0.1 named both."""
-    question = _question(shop, family, shop.info.former_fingerprint if former else shop.info.fingerprint_as_read)
-    who = people.digest()
-    named = who.before if former and who.before else who
+    """Return what the sitting's file says of people, by this digest, and of the question to this platform."""
+    question = _question(shop, family, platform)
     return {
         "epoch": f"verification-{hashlib.sha256(named.encode() + question).hexdigest()[:32]}",
         "question": hashlib.sha256(question).hexdigest(),

@@ -585,7 +585,9 @@ def _by_name(members: Sequence[Member]) -> dict[str, Member]:
     check_members(members)
     names = [m.name for m in members]
     if not names:
-        raise ConfigError("Expected at least one member with a quota, got none. Queries need someone to pay.")
+        raise ConfigError(
+            "Expected at least one member with a quota, got none. Queries need someone to pay: raise quota in [pool]."
+        )
     twice = sorted({n for n in names if names.count(n) > 1})
     if twice:
         raise ConfigError(f"Expected every member once, got {', '.join(twice)} more than once.")
