@@ -1,4 +1,4 @@
-"""Drawing people by what their image is, not by where it stands: who stays keeps their turn when others leave or join.
+"""Drawing people by what their image is, not by its place: whoever stays keeps their turn when others leave.
 
 A permutation of places gives everybody another turn as soon as one person is gone, and what was paid for the others
 counts no more. A digest of the image and the seed says the same of an image in whatever table it stands.

@@ -83,8 +83,9 @@ class GivenRoles:
 
     def of(self, people: People) -> NDArray[np.str_]:
         """Return the role of every image's person, str (N,); empty where nobody gave one."""
-        pairs = zip(people.persons.tolist(), people.images, strict=True)
-        return np.array([self.role(person) or self.role_of(image) for person, image in pairs], dtype=np.str_)
+        pairs = zip(people.persons.tolist(), people.image_digests, strict=True)
+        found = [self.role(person) or self.roles.get(self._mark(_content(image)), "") for person, image in pairs]
+        return np.array(found, dtype=np.str_)
 
     def came_back(self, members: NDArray[np.str_]) -> NDArray[np.bool_]:
         """Return which of these members, str (N,), were forgotten before, bool (N,)."""
@@ -96,7 +97,7 @@ class GivenRoles:
 
     def role_of(self, image: NDArray[np.uint8]) -> str:
         """Return the role of whoever this image, shape (H, W, 3), is of; "" where nobody gave one."""
-        return self.roles.get(self._mark(_content(image)), "")
+        return self.roles.get(self._mark(_content(hashlib.sha256(image.tobytes()).digest())), "")
 
     def cleared(self) -> GivenRoles:
         """Return that nobody has a role yet and nobody was asked, under the same salt."""
@@ -114,7 +115,7 @@ class GivenRoles:
             How they were drawn, where this had not been said before.
         """
         roles, members = dict(self.roles), dict(self.members)
-        columns = (people.persons.tolist(), people.images, people.members.tolist(), given.tolist())
+        columns = (people.persons.tolist(), people.image_digests, people.members.tolist(), given.tolist())
         for person, image, member, role in zip(*columns, strict=True):
             payer = self._mark(member)
             for mark in (self._mark(person), self._mark(_content(image))):
@@ -134,9 +135,9 @@ class GivenRoles:
         return hashlib.sha256(f"{self.salt} {name}".encode()).hexdigest()[:32]
 
 
-def _content(image: NDArray[np.uint8]) -> str:
-    """Return what stands for an image among the names: no person is called so."""
-    return f"\n{hashlib.sha256(image.tobytes()).hexdigest()}"
+def _content(digest: bytes) -> str:
+    """Return what stands for an image of this digest among the names: no person is called so."""
+    return f"\n{digest.hex()}"
 
 
 def _unreadable(path: Path, why: str) -> ActionError:

@@ -69,8 +69,8 @@ def open_sitting(shop: Workshop, people: People, family: Family, pool: str) -> S
     """
     path, drawn = shop.folder / _OPENED, _drawn(shop, people)
     # First as today, then as earlier versions named people and platform.
-    who = people.digest()
-    ways = [_content(shop, who, family, drawn, pool, *way) for way in _ways(shop, who)]
+    today = people.digest()
+    ways = [_content(shop, today, family, drawn, pool, *way) for way in _ways(shop, today)]
     content = ways[0]
     if not path.is_file():
         _check_not_lost(shop.folder, shop.queries)
