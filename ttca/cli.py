@@ -414,7 +414,9 @@ def pool_status(file: FileArgument, as_json: JsonOption = False) -> None:
     share = f" ({100 * answered / asked:.1f} %)" if asked else ""
     OUT.print(f"Answered: {answered} of {asked} different queries{share}")
     _say(OUT, "Agreed: " + ("; ".join(c.told for c in agreed) or "nobody is on record. See: ttca pool consent --help"))
-    _say_unread(known.pool.quotas or {}, {b.member: b.quota for b in balances}, str(known.path))
+    # Whoever pays nothing is not among those who pay: the books keep what they had before.
+    wanted = {name: quota for name, quota in (known.pool.quotas or {}).items() if quota}
+    _say_unread(wanted, {b.member: b.quota for b in balances}, str(known.path))
 
 
 def _say_unread(quotas: Mapping[str, int], read: Mapping[str, int], path: str) -> None:
